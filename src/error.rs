@@ -1,0 +1,336 @@
+//! The one error, and the words for how a lock was lost or left.
+
+use std::{borrow::Cow, error::Error, fmt, time::Duration};
+
+use crate::{name::Name, scope::Scope, token::Token};
+
+/// Why a lock could not be taken, built, checked or given back.
+///
+/// Callers branch on [`kind`](LockError::kind) or on the predicates; people read the text, which
+/// says who and what next. It is one pointer wide, and the error of a plain failed `try_lock`
+/// allocates nothing.
+pub struct LockError(Option<Box<Inner>>);
+
+struct Inner {
+    kind: LockErrorKind,
+    message: Cow<'static, str>,
+    name: Option<Name>,
+    scope: Option<Scope>,
+    waited: Option<Duration>,
+    holder: Option<Box<Holder>>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LockErrorKind {
+    /// Somebody else holds it, and the call was not to wait.
+    WouldBlock,
+    /// Somebody else held it for as long as the call was to wait.
+    TimedOut,
+    /// No leader answered.
+    Unreachable,
+    /// It was held, and is no longer: see [`LostReason`].
+    Lost,
+    /// Somebody who may decide so said no: a wrong secret, a limit, a permission.
+    Refused,
+    /// What was asked for does not fit the settings: an invalid name, a scope out of reach.
+    Config,
+    /// Files are not what they should be: foreign, broken, replaced, removed.
+    Damaged,
+    /// The operating system failed a call.
+    Io,
+}
+
+impl LockError {
+    /// Somebody else holds it: the error that allocates nothing.
+    pub(crate) const WOULD_BLOCK: LockError = LockError(None);
+
+    pub(crate) fn new(kind: LockErrorKind, message: impl Into<Cow<'static, str>>) -> LockError {
+        LockError(Some(Box::new(Inner {
+            kind,
+            message: message.into(),
+            name: None,
+            scope: None,
+            waited: None,
+            holder: None,
+            source: None,
+        })))
+    }
+
+    pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> LockError {
+        LockError::new(LockErrorKind::Config, message)
+    }
+
+    pub(crate) fn lost(reason: LostReason) -> LockError {
+        LockError::new(LockErrorKind::Lost, reason.as_str())
+    }
+
+    fn inner_mut(&mut self) -> &mut Inner {
+        self.0.get_or_insert_with(|| {
+            Box::new(Inner {
+                kind: LockErrorKind::WouldBlock,
+                message: Cow::Borrowed(WOULD_BLOCK),
+                name: None,
+                scope: None,
+                waited: None,
+                holder: None,
+                source: None,
+            })
+        })
+    }
+
+    /// Adds the name, unless one is there.
+    pub(crate) fn with_name(mut self, name: &Name) -> LockError {
+        self.inner_mut().name.get_or_insert_with(|| name.clone());
+        self
+    }
+
+    /// Adds the scope, unless one is there.
+    pub(crate) fn with_scope(mut self, scope: Scope) -> LockError {
+        self.inner_mut().scope.get_or_insert(scope);
+        self
+    }
+
+    pub(crate) fn with_waited(mut self, waited: Duration) -> LockError {
+        self.inner_mut().waited = Some(waited);
+        self
+    }
+
+    /// Adds who holds it, unless that is known already.
+    pub(crate) fn with_holder(mut self, holder: Option<Holder>) -> LockError {
+        if let Some(holder) = holder {
+            self.inner_mut().holder.get_or_insert_with(|| Box::new(holder));
+        }
+        self
+    }
+
+    pub(crate) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> LockError {
+        self.inner_mut().source = Some(source.into());
+        self
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> LockErrorKind {
+        self.0.as_ref().map_or(LockErrorKind::WouldBlock, |inner| inner.kind)
+    }
+
+    /// The lock's name, where one is concerned and known.
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_ref()?.name.as_deref()
+    }
+
+    /// The scope at which it went wrong, where known.
+    pub fn scope(&self) -> Option<Scope> {
+        self.0.as_ref()?.scope
+    }
+
+    /// How long the call had waited, where it did.
+    pub fn waited(&self) -> Option<Duration> {
+        self.0.as_ref()?.waited
+    }
+
+    /// Who holds the lock, where known.
+    pub fn holder(&self) -> Option<&Holder> {
+        self.0.as_ref()?.holder.as_deref()
+    }
+
+    /// Somebody else has the lock: `WouldBlock` or `TimedOut`.
+    pub fn is_contended(&self) -> bool {
+        matches!(self.kind(), LockErrorKind::WouldBlock | LockErrorKind::TimedOut)
+    }
+
+    /// The time to wait was over.
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == LockErrorKind::TimedOut
+    }
+
+    /// The lock was held and is lost.
+    pub fn is_lost(&self) -> bool {
+        self.kind() == LockErrorKind::Lost
+    }
+
+    /// No leader answered; the lock may be free or held.
+    pub fn is_unreachable(&self) -> bool {
+        self.kind() == LockErrorKind::Unreachable
+    }
+
+    /// Trying again later may succeed without anybody changing a setting.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.kind(),
+            LockErrorKind::WouldBlock
+                | LockErrorKind::TimedOut
+                | LockErrorKind::Unreachable
+                | LockErrorKind::Lost
+        )
+    }
+}
+
+const WOULD_BLOCK: &str = "somebody else holds it";
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(inner) = &self.0 else {
+            return write!(f, "the lock is taken: {WOULD_BLOCK}");
+        };
+        match (inner.scope, &inner.name) {
+            (Some(scope), Some(name)) => write!(f, "{scope} lock {name:?}: ")?,
+            (None, Some(name)) => write!(f, "lock {name:?}: ")?,
+            (Some(scope), None) => write!(f, "{scope} lock: ")?,
+            (None, None) => {}
+        }
+        f.write_str(&inner.message)?;
+        if let Some(waited) = inner.waited {
+            write!(f, " (waited {waited:.1?})")?;
+        }
+        if let Some(holder) = &inner.holder {
+            write!(f, "; held by {holder}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockError")
+            .field("kind", &self.kind())
+            .field("text", &format_args!("{self}"))
+            .field("source", &self.source().map(ToString::to_string))
+            .finish()
+    }
+}
+
+impl Error for LockError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self.0.as_ref()?.source.as_deref() {
+            Some(source) => Some(source),
+            None => None,
+        }
+    }
+}
+
+/// Who holds a lock, as far as it said so itself: for people, never for decisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The label of its manager; empty if it gave none.
+    pub label: String,
+    /// The name of its machine.
+    pub host: String,
+    /// Its process id on that machine (in its own PID namespace).
+    pub pid: Option<u32>,
+    /// What it runs.
+    pub command: String,
+    /// For how long it has held the lock, at least.
+    pub held: Option<Duration>,
+    /// Its token, where the asker may know it.
+    pub token: Option<Token>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = [self.label.as_str(), self.command.as_str()];
+        let who = who.into_iter().find(|text| !text.is_empty()).unwrap_or("somebody");
+        f.write_str(who)?;
+        if !self.host.is_empty() {
+            write!(f, " on {}", self.host)?;
+        }
+        if let Some(pid) = self.pid {
+            write!(f, " (pid {pid})")?;
+        }
+        if let Some(held) = self.held {
+            write!(f, " for at least {held:.1?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How a lock was lost while somebody held it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum LostReason {
+    /// The lease's deadline passed before the leader confirmed a renewal.
+    Expired = 1,
+    /// The lock was held for as long as its `at_most` allows.
+    HeldTooLong = 2,
+    /// An operator took it away.
+    Broken = 3,
+    /// The leader does not know this holder (any more): it restarted without its memory, or
+    /// ended the session.
+    Forgotten = 4,
+    /// A test asked for it (feature `testing`).
+    Provoked = 5,
+}
+
+impl LostReason {
+    /// What happened, in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LostReason::Expired => "lost: its deadline passed without a confirmed renewal",
+            LostReason::HeldTooLong => "lost: it was held for as long as at_most allows",
+            LostReason::Broken => "lost: an operator broke it",
+            LostReason::Forgotten => "lost: the leader does not know this holder any more",
+            LostReason::Provoked => "lost: a test asked for it",
+        }
+    }
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How the previous holder of a lock left it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Predecessor {
+    /// It let go in good order, or there was none.
+    #[default]
+    Clean = 0,
+    /// It let go while panicking: what the lock protects may be half done.
+    Panicked = 1,
+    /// Its process died while holding.
+    Died = 2,
+    /// Its lease ran out, or it held for longer than its `at_most`.
+    Expired = 3,
+    /// An operator took the lock away from it.
+    Broken = 4,
+}
+
+impl Predecessor {
+    /// The lower-case word, as the command line and the JSON use it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Predecessor::Clean => "clean",
+            Predecessor::Panicked => "panicked",
+            Predecessor::Died => "died",
+            Predecessor::Expired => "expired",
+            Predecessor::Broken => "broken",
+        }
+    }
+
+    /// The one stored as `predecessor as u8`; anything unknown counts as `Died`.
+    pub(crate) const fn from_u8(value: u8) -> Predecessor {
+        match value {
+            0 => Predecessor::Clean,
+            1 => Predecessor::Panicked,
+            3 => Predecessor::Expired,
+            4 => Predecessor::Broken,
+            _ => Predecessor::Died,
+        }
+    }
+}
+
+impl fmt::Display for Predecessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,1 @@
+//! Host tier: drivers around `proto`.

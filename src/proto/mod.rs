@@ -1,0 +1,94 @@
+//! The lease protocol: both sides as state machines without I/O.
+//!
+//! No networking, no clock, no file, no thread lives here. Events go in (`handle_*`, with `now`),
+//! actions come out (`poll_*`), each side names its one next deadline (`poll_timeout`), and
+//! calling early is harmless. The drivers in `host/` and the simulator run exactly this code.
+//!
+//! Public but hidden, and outside semver.
+
+pub mod client;
+pub mod leader;
+pub mod record;
+mod sessions;
+mod table;
+pub mod wire;
+
+use std::{fmt, time::Duration};
+
+/// A connection, as its driver numbers it; a number is never used twice by one driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Every clock is within 1 % of true time: whoever must not act too late counts this much of a
+/// duration, rounded down …
+pub fn count_short(duration: Duration) -> Duration {
+    duration.mul_f64(0.99)
+}
+
+/// … and whoever must not act too early counts this much of it.
+pub fn count_long(duration: Duration) -> Duration {
+    duration.mul_f64(1.01)
+}
+
+/// The shortest and the longest time to live of a session.
+pub const TIME_TO_LIVE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(60);
+
+/// A lease: which reign made it, and the how-manieth it was there. Over all names, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId {
+    /// The epoch that made it.
+    pub epoch: u32,
+    /// Its count in that epoch.
+    pub count: u64,
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lease {}.{}", self.epoch, self.count)
+    }
+}
+
+/// A waiter's rank in a name's queue, told to it and repeated by it, so that it survives a
+/// change of reign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The epoch that gave it.
+    pub epoch: u32,
+    /// Its count in that epoch.
+    pub count: u64,
+}
+
+/// A request of one session; the client numbers them from 1 and uses none twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A session: random, chosen by its client.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u128);
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {:032x}", self.0)
+    }
+}
+
+/// What only the owner of a session knows: whoever names the session must show it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Proof(pub u128);
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("proof")
+    }
+}
+
+/// What a leader's state directory, or a group, calls itself: random, made once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub u128);
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cluster {:032x}", self.0)
+    }
+}

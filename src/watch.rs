@@ -1,0 +1,183 @@
+//! Telling guards that their lock is lost.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering::*},
+    },
+    task::{Context, Poll},
+};
+
+use event_listener::{Event, EventListener};
+use parking_lot::Mutex;
+
+use crate::{clock, error::LostReason, time::Time};
+
+/// A deadline shared by all leases of a session (or of one lock with `at_most`), moved by
+/// whoever renews it.
+#[derive(Debug)]
+pub(crate) struct Deadline(AtomicU64);
+
+impl Deadline {
+    pub(crate) fn new(at: Time) -> Deadline {
+        Deadline(AtomicU64::new(at.as_nanos()))
+    }
+
+    pub(crate) fn get(&self) -> Time {
+        Time::from_nanos(self.0.load(Acquire))
+    }
+
+    /// Moves it. Whatever is lost at the old deadline is marked as lost *before* this is called:
+    /// a guard that sees the new deadline then sees the mark.
+    pub(crate) fn set(&self, at: Time) {
+        self.0.store(at.as_nanos(), Release);
+    }
+}
+
+/// One grant's standing: whether it is lost, and until when it is good without a further word.
+pub(crate) struct Watch {
+    /// A `LostReason`, or 0.
+    lost: AtomicU8,
+    session: Option<Arc<Deadline>>,
+    /// This grant's own deadline, from `at_most`.
+    own: Time,
+    event: Event,
+    callbacks: Mutex<Vec<Callback>>,
+}
+
+type Callback = Box<dyn FnOnce(LostReason) + Send>;
+
+impl Watch {
+    pub(crate) fn new(session: Option<Arc<Deadline>>, own: Option<Time>) -> Watch {
+        Watch {
+            lost: AtomicU8::new(0),
+            session,
+            own: own.unwrap_or(Time::NEVER),
+            event: Event::new(),
+            callbacks: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Until when the lock is good; [`Time::NEVER`] without a deadline.
+    pub(crate) fn deadline(&self) -> Time {
+        self.session.as_ref().map_or(self.own, |session| session.get().min(self.own))
+    }
+
+    /// Why it is lost, if it is: told, or its deadline has passed. Once lost it stays lost.
+    pub(crate) fn lost(&self) -> Option<LostReason> {
+        // The deadline is read first: see `Deadline::set`.
+        let session = self.session.as_ref().map_or(Time::NEVER, |session| session.get());
+        if let Some(reason) = self.told() {
+            return Some(reason);
+        }
+        if session == Time::NEVER && self.own == Time::NEVER {
+            return None;
+        }
+        let now = clock::now();
+        if now < session && now < self.own {
+            return None;
+        }
+        let reason = if now >= session { LostReason::Expired } else { LostReason::HeldTooLong };
+        self.lose(reason);
+        self.told()
+    }
+
+    fn told(&self) -> Option<LostReason> {
+        match self.lost.load(Acquire) {
+            0 => None,
+            1 => Some(LostReason::Expired),
+            2 => Some(LostReason::HeldTooLong),
+            3 => Some(LostReason::Broken),
+            4 => Some(LostReason::Forgotten),
+            _ => Some(LostReason::Provoked),
+        }
+    }
+
+    /// Marks it lost, wakes everyone who asked, runs the callbacks. Only the first reason counts.
+    pub(crate) fn lose(&self, reason: LostReason) {
+        if self.lost.compare_exchange(0, reason as u8, AcqRel, Acquire).is_err() {
+            return;
+        }
+        self.event.notify(usize::MAX);
+        for callback in std::mem::take(&mut *self.callbacks.lock()) {
+            callback(reason);
+        }
+    }
+
+    /// Runs `callback` once it is lost: at once if it is already.
+    pub(crate) fn on_lost(&self, callback: Callback) {
+        let mut callbacks = self.callbacks.lock();
+        match self.told() {
+            None => callbacks.push(callback),
+            Some(reason) => {
+                drop(callbacks);
+                callback(reason);
+            }
+        }
+    }
+
+    /// The release in good order: nothing will be told any more.
+    pub(crate) fn forget_callbacks(&self) {
+        let callbacks = std::mem::take(&mut *self.callbacks.lock());
+        drop(callbacks);
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("lost", &self.told())
+            .field("deadline", &self.deadline())
+            .finish()
+    }
+}
+
+/// A future of the reason why a lock was lost; see [`MutexGuard::lost`](crate::MutexGuard::lost).
+///
+/// It does not borrow the guard. After a release in good order it pends for ever.
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Lost {
+    watch: Option<Arc<Watch>>,
+    listener: Option<Pin<Box<EventListener>>>,
+}
+
+impl Lost {
+    pub(crate) fn new(watch: Option<Arc<Watch>>) -> Lost {
+        Lost { watch, listener: None }
+    }
+}
+
+impl Future for Lost {
+    type Output = LostReason;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LostReason> {
+        let Some(watch) = self.watch.clone() else { return Poll::Pending };
+        loop {
+            if let Some(reason) = watch.told() {
+                return Poll::Ready(reason);
+            }
+            match &mut self.listener {
+                None => self.listener = Some(Box::pin(watch.event.listen())),
+                Some(listener) => match listener.as_mut().poll(cx) {
+                    Poll::Ready(()) => self.listener = None,
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+}
+
+impl Clone for Lost {
+    fn clone(&self) -> Lost {
+        Lost::new(self.watch.clone())
+    }
+}
+
+impl fmt::Debug for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lost").field("watch", &self.watch).finish()
+    }
+}
