@@ -1,1 +1,4 @@
-//! Host tier: drivers around `proto`.
+//! Host tier: drivers around `proto`. They move bytes and read clocks and decide nothing about
+//! locks.
+
+pub(crate) mod link;
