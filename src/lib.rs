@@ -1,14 +1,79 @@
-//! One layered `Mutex<T>` over three scopes (skeleton; the real page follows).
+//! One layered [`Mutex<T>`](Mutex) over three scopes: the threads of a process, the processes of
+//! a machine, machines.
+//!
+//! You ask for the widest scope you may need, and pay for the narrowest one that is really
+//! shared.
+//!
+//! **What it does not do.** Above process scope a lock can be lost while you hold the guard: a
+//! lease ends when its leader hears nothing for a time to live. Losing ends the right, not the
+//! borrow, so check the [`Token`] where it matters: give it to what the lock protects, and let
+//! that refuse a smaller one. And perhaps you need no lock at all: a unique key or a version
+//! column in the database that you write to is stronger than any lock.
+//!
+//! ```
+//! static HITS: tierlock::Mutex<u64> = tierlock::Mutex::new(0); // thread scope: nothing to set up
+//!
+//! *HITS.lock()? += 1;
+//! # Ok::<(), tierlock::LockError>(())
+//! ```
+//!
+//! Named locks come from a [`LockManager`], which knows a directory (process scope), leaders
+//! (host scope), or both:
+//!
+//! ```no_run
+//! use tierlock::{LockManager, MutexGuard, Scope};
+//! # struct Store; impl Store { fn write(&self, _: tierlock::Token, _: &u64) {} }
+//! # let store = Store;
+//!
+//! let locks = LockManager::builder()
+//!     .directory("/var/lib/shop/locks")
+//!     .leaders(["10.0.0.1:7420"])
+//!     .secret_file("/etc/shop/tierlock.key")
+//!     .label("checkout")
+//!     .open()?;
+//! let ledger = locks.mutex("ledger/eu", 0_u64).scope(Scope::Host).build()?;
+//! let mut guard = ledger.lock()?;
+//! *guard += 1;
+//! store.write(MutexGuard::check(&guard)?, &guard); // the store refuses stale tokens
+//! # Ok::<(), tierlock::LockError>(())
+//! ```
+//!
+//! # Features
+//! `process` (file locks and shared memory), `host` (QUIC client and leader), `cli` (the program;
+//! implies both; default), `peers` (the bench's comparisons), `testing`
+//! ([`LockManager::in_memory`]). With `default-features = false` a thread- or process-only user
+//! pulls no tokio, no quinn and no clap.
+//!
+//! # Code map
+//! A file imports only from floors below and from its own folder; `tests/layers.rs` holds that.
+//!
+//! | floor | place | owns | never |
+//! |---|---|---|---|
+//! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
+//! | 1 | `clock` `alarm` `watch` | the one clock, timers, telling of a loss | decides about locks |
+//! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
+//! | 2 | `thread` | thread tier | knows names |
+//! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
+//! | 2 | `host/` | drivers around `proto` | decides about locks |
+//! | 3 | `ground` `climb` | names in this process; the way through the tiers | |
+//! | 3 | `mutex` `guard` `manager` | what users touch | |
+//! | 4 | `cli/` `bench/` `main` | the program | |
 
 #[cfg(any(feature = "host", feature = "testing"))]
 #[doc(hidden)]
 pub mod proto;
 
 mod alarm;
+mod climb;
 mod clock;
 mod error;
+mod ground;
+mod guard;
 #[cfg(any(feature = "host", feature = "testing"))]
 mod host;
+mod identity;
+mod manager;
+mod mutex;
 mod name;
 #[cfg(feature = "process")]
 mod process;
@@ -18,11 +83,17 @@ mod time;
 mod token;
 mod watch;
 
+pub use climb::Keep;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor};
+pub use guard::MutexGuard;
+pub use manager::{Engine, LockManager, LockManagerBuilder};
+pub use mutex::{Mutex, MutexBuilder};
 pub use name::{InvalidName, Name};
 pub use scope::{ParseScopeError, Scope};
+#[doc(hidden)]
+pub use time::Time;
 pub use token::{ParseTokenError, Token};
 pub use watch::Lost;
 
-/// A mutex's result.
+/// The result of a lock operation.
 pub type Result<T, E = LockError> = std::result::Result<T, E>;

@@ -39,7 +39,7 @@ impl Deadline {
 
 /// One grant's standing: whether it is lost, and until when it is good without a further word.
 pub(crate) struct Watch {
-    /// A `LostReason`, or 0.
+    /// A `LostReason`, 0, or `RELEASED`.
     lost: AtomicU8,
     session: Option<Arc<Deadline>>,
     /// This grant's own deadline, from `at_most`.
@@ -47,6 +47,9 @@ pub(crate) struct Watch {
     event: Event,
     callbacks: Mutex<Vec<Callback>>,
 }
+
+/// In `Watch::lost`: let go in good order, so that no loss can follow.
+const RELEASED: u8 = u8::MAX;
 
 type Callback = Box<dyn FnOnce(LostReason) + Send>;
 
@@ -87,7 +90,7 @@ impl Watch {
 
     fn told(&self) -> Option<LostReason> {
         match self.lost.load(Acquire) {
-            0 => None,
+            0 | RELEASED => None,
             1 => Some(LostReason::Expired),
             2 => Some(LostReason::HeldTooLong),
             3 => Some(LostReason::Broken),
@@ -102,7 +105,8 @@ impl Watch {
             return;
         }
         self.event.notify(usize::MAX);
-        for callback in std::mem::take(&mut *self.callbacks.lock()) {
+        let callbacks = std::mem::take(&mut *self.callbacks.lock());
+        for callback in callbacks {
             callback(reason);
         }
     }
@@ -119,8 +123,9 @@ impl Watch {
         }
     }
 
-    /// The release in good order: nothing will be told any more.
-    pub(crate) fn forget_callbacks(&self) {
+    /// The guard let go: unless it was lost before, nothing will be told any more.
+    pub(crate) fn release(&self) {
+        let _ = self.lost.compare_exchange(0, RELEASED, AcqRel, Acquire);
         let callbacks = std::mem::take(&mut *self.callbacks.lock());
         drop(callbacks);
     }

@@ -1,0 +1,718 @@
+//! Climbing the tiers: from the thread tier up to the scope that a lock needs, and back down.
+//!
+//! A process-scope lock first wins its thread tier, so that one thread per process goes on; a
+//! host-scope lock first wins the thread tier, then the process tier where there is one, then its
+//! lease. Whatever ends a climb early, an error or a dropped future, goes back down the same
+//! stairs and leaves every tier as it was found.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::*},
+    },
+    time::Duration,
+};
+
+use crate::{
+    Result,
+    alarm::{self, Alarm},
+    clock,
+    error::{LockError, LockErrorKind, Predecessor},
+    ground::{Entry, Reach},
+    name::Name,
+    scope::Scope,
+    thread::{self, ThreadLock},
+    time::Time,
+    token::Token,
+    watch::Watch,
+};
+
+/// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
+/// local lock needs no message.
+///
+/// Keeping pays when this machine takes the lock again before anybody else wants it. If the
+/// keeper crashes, others wait until its lease has run out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Keep {
+    /// Keep it while that pays. (Nothing is kept yet: this version gives every lease back.)
+    #[default]
+    Adaptive,
+    /// Always keep it until somebody else asks.
+    Always,
+    /// Give it back at every unlock.
+    Never,
+}
+
+/// How long a caller waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It only tries.
+    No,
+    Forever,
+    Until(Time),
+}
+
+impl Patience {
+    fn until(self) -> Time {
+        match self {
+            Patience::No => Time::ZERO,
+            Patience::Forever => Time::NEVER,
+            Patience::Until(time) => time,
+        }
+    }
+}
+
+/// What a mutex is besides its data.
+pub(crate) enum Core {
+    /// Unnamed: nothing but its own thread tier.
+    Plain(ThreadLock),
+    Named(Named),
+}
+
+/// A named mutex: which tiers it climbs, and its terms.
+pub(crate) struct Named {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) reach: Arc<Reach>,
+    /// The scope asked for; `escalate` raises it.
+    pub(crate) scope: AtomicU8,
+    pub(crate) at_most: Option<Duration>,
+    pub(crate) at_least: Option<Duration>,
+    #[cfg_attr(not(any(feature = "host", feature = "testing")), allow(dead_code))]
+    pub(crate) keep: Keep,
+}
+
+/// The right to a lock: its token, and which tiers are to be given back.
+pub(crate) struct Held {
+    pub(crate) token: Token,
+    more: Option<Box<More>>,
+    pub(crate) scope: Scope,
+    pub(crate) predecessor: Predecessor,
+    tiers: u8,
+}
+
+/// What only some locks have.
+#[derive(Default)]
+struct More {
+    watch: Option<Arc<Watch>>,
+    #[cfg(any(feature = "host", feature = "testing"))]
+    lease: Option<crate::proto::LeaseId>,
+    /// Ends `at_most` below host scope.
+    alarm: Option<Alarm>,
+    /// When the lock was taken, if `at_least` needs it.
+    since: Time,
+}
+
+const THREAD: u8 = 1;
+#[cfg(feature = "process")]
+const PROCESS: u8 = 2;
+#[cfg(any(feature = "host", feature = "testing"))]
+const HOST: u8 = 4;
+
+impl Held {
+    pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
+        self.more.as_ref()?.watch.as_ref()
+    }
+
+    fn plain(taken: thread::Taken) -> Held {
+        Held {
+            token: taken.token,
+            more: None,
+            scope: Scope::Thread,
+            predecessor: taken.predecessor,
+            tiers: THREAD,
+        }
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+}
+
+impl Core {
+    #[inline]
+    pub(crate) fn lock(&self) -> Result<Held> {
+        match self {
+            Core::Plain(lock) => Ok(Held::plain(lock.take())),
+            Core::Named(named) => named.climb(Patience::Forever, None),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Result<Held> {
+        match self {
+            Core::Plain(lock) => lock.try_take().map(Held::plain).ok_or(LockError::WOULD_BLOCK),
+            Core::Named(named) => named.climb(Patience::No, None),
+        }
+    }
+
+    pub(crate) fn try_lock_until(&self, until: Time) -> Result<Held> {
+        match self {
+            Core::Plain(lock) => {
+                let start = clock::now();
+                lock.take_until(until).map(Held::plain).ok_or_else(|| timed_out(start))
+            }
+            Core::Named(named) => named.climb(Patience::Until(until), None),
+        }
+    }
+
+    /// The async forms of all three. Dropping the future gives back what it was to receive.
+    pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
+        match self {
+            Core::Plain(lock) => match patience {
+                Patience::Forever => Ok(Held::plain(lock.take_async().await)),
+                Patience::No => self.try_lock(),
+                Patience::Until(until) => {
+                    let start = clock::now();
+                    let taken = take_until_async(lock, until).await;
+                    taken.map(Held::plain).ok_or_else(|| timed_out(start))
+                }
+            },
+            Core::Named(named) => named.climb_async(patience, None).await,
+        }
+    }
+
+    /// Gives back every tier, the widest first. Never blocks, never fails.
+    #[inline]
+    pub(crate) fn let_go(&self, held: &mut Held, how: Predecessor) {
+        match self {
+            Core::Plain(lock) if held.tiers != 0 => lock.release(how),
+            Core::Plain(_) => {}
+            Core::Named(named) => named.let_go(held, how),
+        }
+    }
+
+    /// The same, with the leader's answer to wait for.
+    pub(crate) fn let_go_answered(
+        &self,
+        held: &mut Held,
+        how: Predecessor,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let answer = match self {
+            Core::Plain(_) => None,
+            Core::Named(named) => named.let_go_answered(held, how),
+        };
+        if answer.is_none() {
+            self.let_go(held, how);
+            held.tiers = 0;
+        }
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+impl Named {
+    pub(crate) fn name(&self) -> &Name {
+        &self.entry.name
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        Scope::from_u8(self.scope.load(Relaxed))
+    }
+
+    /// How far to climb: to what was asked for, or to what the name is already locked at.
+    fn goal(&self, at_least: Option<Scope>) -> Scope {
+        let asked = self.scope().max(self.entry.widest());
+        at_least.map_or(asked, |scope| asked.max(scope))
+    }
+
+    /// Widens the name to `to`: takes it there, marks it, lets go. So at no moment do a narrow
+    /// and a wide holder exist.
+    pub(crate) fn escalate(&self, to: Scope) -> Result<()> {
+        if !self.must_widen(to)? {
+            return Ok(());
+        }
+        let mut held = self.climb(Patience::Forever, Some(to))?;
+        self.scope.fetch_max(to as u8, Relaxed);
+        self.give_back(&mut held);
+        Ok(())
+    }
+
+    pub(crate) async fn escalate_async(&self, to: Scope) -> Result<()> {
+        if !self.must_widen(to)? {
+            return Ok(());
+        }
+        let mut held = self.climb_async(Patience::Forever, Some(to)).await?;
+        self.scope.fetch_max(to as u8, Relaxed);
+        self.give_back(&mut held);
+        Ok(())
+    }
+
+    fn must_widen(&self, to: Scope) -> Result<bool> {
+        if to <= self.scope() {
+            return Ok(false);
+        }
+        self.reach.check(to).map_err(|error| error.with_name(self.name()))?;
+        self.entry.prepare(to).map_err(|error| error.with_name(self.name()))?;
+        Ok(true)
+    }
+
+    /// Lets go of what nobody was given: the next holder hears what this one would have heard.
+    fn give_back(&self, held: &mut Held) {
+        let how = held.predecessor;
+        self.let_go_now(held, how);
+    }
+
+    fn climb(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
+        let taken = match self.entry.thread.try_take() {
+            Some(taken) => taken,
+            None => self.wait_for_thread(patience)?,
+        };
+        let mut climb = Climb::new(self, taken, patience);
+        let goal = self.goal(at_least);
+        if goal == Scope::Thread {
+            return Ok(climb.arrive());
+        }
+        climb.process(goal)?;
+        if climb.held.scope < climb.goal {
+            climb.host()?;
+        }
+        Ok(climb.arrive())
+    }
+
+    async fn climb_async(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
+        let taken = match self.entry.thread.try_take() {
+            Some(taken) => taken,
+            None => self.wait_for_thread_async(patience).await?,
+        };
+        let mut climb = Climb::new(self, taken, patience);
+        let goal = self.goal(at_least);
+        if goal == Scope::Thread {
+            return Ok(climb.arrive());
+        }
+        climb.process_async(goal).await?;
+        if climb.held.scope < climb.goal {
+            climb.host_async().await?;
+        }
+        Ok(climb.arrive())
+    }
+
+    #[cold]
+    fn wait_for_thread(&self, patience: Patience) -> Result<thread::Taken> {
+        match patience {
+            Patience::No => Err(LockError::WOULD_BLOCK),
+            Patience::Forever => Ok(self.entry.thread.take()),
+            Patience::Until(until) => {
+                let start = clock::now();
+                self.entry.thread.take_until(until).ok_or_else(|| self.held_here(start))
+            }
+        }
+    }
+
+    async fn wait_for_thread_async(&self, patience: Patience) -> Result<thread::Taken> {
+        match patience {
+            Patience::No => Err(LockError::WOULD_BLOCK),
+            Patience::Forever => Ok(self.entry.thread.take_async().await),
+            Patience::Until(until) => {
+                let start = clock::now();
+                let taken = take_until_async(&self.entry.thread, until).await;
+                taken.ok_or_else(|| self.held_here(start))
+            }
+        }
+    }
+
+    /// It timed out at the thread tier: a thread or task of this very process is in the way.
+    fn held_here(&self, start: Time) -> LockError {
+        timed_out(start)
+            .with_name(self.name())
+            .with_scope(self.scope())
+            .with_holder(Some(self.reach.myself()))
+    }
+
+    fn let_go(&self, held: &mut Held, how: Predecessor) {
+        if held.tiers == 0 {
+            return;
+        }
+        if let (Some(at_least), Some(more)) = (self.at_least, &mut held.more) {
+            let until = more.since + at_least;
+            if until > clock::now() {
+                return self.let_go_at(until, held, how);
+            }
+        }
+        self.let_go_now(held, how);
+    }
+
+    /// Keeps the lock until `at_least` is over, though the guard is gone.
+    #[cold]
+    fn let_go_at(&self, until: Time, held: &mut Held, how: Predecessor) {
+        let mut held = std::mem::replace(held, Held { more: None, tiers: 0, ..*held });
+        let later = self.later();
+        alarm::call_at(until, move || later.let_go_now(&mut held, how)).detach();
+    }
+
+    /// This mutex without its data, to let go when the mutex itself may be gone.
+    fn later(&self) -> Named {
+        Named {
+            entry: self.entry.clone(),
+            reach: self.reach.clone(),
+            scope: AtomicU8::new(self.scope.load(Relaxed)),
+            at_most: self.at_most,
+            at_least: None,
+            keep: self.keep,
+        }
+    }
+
+    fn let_go_now(&self, held: &mut Held, how: Predecessor) {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
+            link.release(lease, held.token, how);
+        }
+        self.let_go_below(held, how);
+    }
+
+    /// Everything below the lease.
+    fn let_go_below(&self, held: &mut Held, how: Predecessor) {
+        let tiers = std::mem::take(&mut held.tiers);
+        if let Some(more) = held.more.take() {
+            drop(more.alarm);
+            if let Some(watch) = more.watch {
+                watch.release();
+            }
+        }
+        #[cfg(feature = "process")]
+        if tiers & PROCESS != 0 {
+            self.entry.slot().expect("a held process tier has its slot").release(how);
+        }
+        if tiers & THREAD != 0 {
+            self.entry.thread.release(how);
+        }
+    }
+
+    fn let_go_answered(&self, held: &mut Held, how: Predecessor) -> Option<Answer> {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        {
+            let until = match (self.at_least, &held.more) {
+                (Some(at_least), Some(more)) => more.since + at_least,
+                _ => Time::ZERO,
+            };
+            if until > clock::now() {
+                // Released later, and answered after that.
+                let mut held = std::mem::replace(held, Held { more: None, tiers: 0, ..*held });
+                let later = self.later();
+                let (tell, told) = answer_slot();
+                alarm::call_at(until, move || {
+                    let answer = later.let_go_answered(&mut held, how);
+                    later.let_go_now(&mut held, how);
+                    tell(answer);
+                })
+                .detach();
+                return Some(told);
+            }
+            let link = self.reach.link.as_ref()?;
+            let lease = held.take_lease()?;
+            let token = held.token;
+            let answer = link.release_answered(lease, token, how);
+            self.let_go_below(held, how);
+            let name = self.name().clone();
+            Some(Box::pin(async move {
+                answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
+            }))
+        }
+        #[cfg(not(any(feature = "host", feature = "testing")))]
+        {
+            let _ = (held, how);
+            None
+        }
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn proof_of_life(
+        &self,
+        held: &Held,
+    ) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
+        (held.tiers & PROCESS != 0).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
+    }
+}
+
+/// A slot for an answer that becomes known later.
+#[cfg(any(feature = "host", feature = "testing"))]
+fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
+    let slot = Arc::new((parking_lot::Mutex::new(None), event_listener::Event::new()));
+    let told = slot.clone();
+    let tell = move |answer: Option<Answer>| {
+        *slot.0.lock() = Some(answer);
+        slot.1.notify(usize::MAX);
+    };
+    let answer = async move {
+        let answer = loop {
+            let listener = told.1.listen();
+            if let Some(answer) = told.0.lock().take() {
+                break answer;
+            }
+            listener.await;
+        };
+        match answer {
+            Some(answer) => answer.await,
+            None => Ok(()),
+        }
+    };
+    (tell, Box::pin(answer))
+}
+
+impl Held {
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn take_lease(&mut self) -> Option<crate::proto::LeaseId> {
+        self.tiers &= !HOST;
+        self.more.as_mut()?.lease.take()
+    }
+}
+
+/// A climb under way. Dropped before it arrives, it goes back down.
+struct Climb<'a> {
+    named: &'a Named,
+    patience: Patience,
+    goal: Scope,
+    held: Held,
+    /// What each tier is left with if the climb ends early: as it was found.
+    found: Found,
+    arrived: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    thread: Predecessor,
+    #[cfg(feature = "process")]
+    process: Predecessor,
+}
+
+impl<'a> Climb<'a> {
+    fn new(named: &'a Named, taken: thread::Taken, patience: Patience) -> Climb<'a> {
+        Climb {
+            named,
+            patience,
+            goal: Scope::Thread,
+            held: Held::plain(taken),
+            found: Found {
+                thread: taken.predecessor,
+                #[cfg(feature = "process")]
+                process: Predecessor::Clean,
+            },
+            arrived: false,
+        }
+    }
+
+    /// At the goal: marks the name, starts the terms, hands over the right.
+    #[inline]
+    fn arrive(mut self) -> Held {
+        self.arrived = true;
+        let nothing = Held {
+            token: Token::ZERO,
+            more: None,
+            scope: Scope::Thread,
+            predecessor: Predecessor::Clean,
+            tiers: 0,
+        };
+        let mut held = std::mem::replace(&mut self.held, nothing);
+        let named = self.named;
+        if held.scope > Scope::Thread {
+            named.entry.widen(held.scope);
+        }
+        if named.at_most.is_some() || named.at_least.is_some() {
+            start_terms(named, &mut held);
+        }
+        held
+    }
+
+    /// The highest token known below the one that was just counted here.
+    fn above(&self) -> Token {
+        Token::new(self.held.token.get().saturating_sub(1)).unwrap_or(Token::ZERO)
+    }
+
+    /// Whose predecessor's end is told: that of the widest tier which has something to tell.
+    fn tell(&mut self, predecessor: Predecessor) {
+        if predecessor != Predecessor::Clean {
+            self.held.predecessor = predecessor;
+        }
+    }
+
+    fn process(&mut self, goal: Scope) -> Result<()> {
+        self.goal = goal;
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.named.entry.slot() {
+            let (above, label) = (self.above(), &self.named.reach.label);
+            let taken = match self.patience {
+                Patience::No => slot.try_take(above, label).map(|taken| taken.ok_or(())),
+                patience => slot.take(above, label, patience.until()).map(Ok),
+            };
+            return self.took_process(taken);
+        }
+        self.passed_process();
+        Ok(())
+    }
+
+    async fn process_async(&mut self, goal: Scope) -> Result<()> {
+        self.goal = goal;
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.named.entry.slot() {
+            let (above, label) = (self.above(), &self.named.reach.label);
+            let taken = match self.patience {
+                Patience::No => slot.try_take(above, label).map(|taken| taken.ok_or(())),
+                patience => slot.take_async(above, label, patience.until()).await.map(Ok),
+            };
+            return self.took_process(taken);
+        }
+        self.passed_process();
+        Ok(())
+    }
+
+    #[cfg(feature = "process")]
+    fn took_process(
+        &mut self,
+        taken: Result<std::result::Result<crate::process::Taken, ()>>,
+    ) -> Result<()> {
+        let named = self.named;
+        let taken = match taken {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(())) => return Err(LockError::WOULD_BLOCK),
+            Err(error) => {
+                return Err(error.with_name(named.name()).with_scope(Scope::Process));
+            }
+        };
+        self.held.tiers |= PROCESS;
+        self.found.process = taken.predecessor;
+        self.held.token = taken.token;
+        self.held.scope = Scope::Process;
+        named.entry.thread.raise_token(taken.token);
+        self.tell(taken.predecessor);
+        if let Some(by) = &taken.widened_by
+            && self.goal < Scope::Host
+        {
+            if !named.reach.has_leader() {
+                return Err(LockError::config(format!(
+                    "it is locked at host scope by {by}, and this manager has no leaders: give it \
+                     the same leaders"
+                ))
+                .with_name(named.name())
+                .with_scope(Scope::Process));
+            }
+            self.goal = Scope::Host;
+        }
+        Ok(())
+    }
+
+    /// Without a directory nobody but this process shares the name below host scope.
+    fn passed_process(&mut self) {
+        self.held.scope = Scope::Process.min(self.goal);
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn want(&self) -> crate::host::link::Want {
+        use crate::host::link;
+        link::Want {
+            name: self.named.name().clone(),
+            at_most: self.named.at_most,
+            keep: self.named.keep != Keep::Never,
+            above: self.above(),
+            patience: match self.patience {
+                Patience::No => link::Patience::No,
+                patience => link::Patience::Until(patience.until()),
+            },
+        }
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn host(&mut self) -> Result<()> {
+        let link = self.named.reach.link()?;
+        let lease = link.acquire(self.want()).wait();
+        self.took_lease(lease)
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
+    async fn host_async(&mut self) -> Result<()> {
+        let link = self.named.reach.link()?;
+        let lease = link.acquire(self.want()).await;
+        self.took_lease(lease)
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn took_lease(&mut self, lease: Result<crate::host::link::Lease>) -> Result<()> {
+        let named = self.named;
+        let lease = lease.map_err(|error| error.with_name(named.name()).with_scope(Scope::Host))?;
+        self.held.tiers |= HOST;
+        self.held.token = lease.token;
+        self.held.scope = Scope::Host;
+        self.tell(lease.predecessor);
+        let more = self.held.more_mut();
+        more.lease = Some(lease.id);
+        more.watch = Some(lease.watch);
+        named.entry.thread.raise_token(lease.token);
+        #[cfg(feature = "process")]
+        if let Some(slot) = named.entry.slot() {
+            slot.raise_token(lease.token);
+            slot.widen(&named.reach.described());
+        }
+        Ok(())
+    }
+
+    #[cfg(not(any(feature = "host", feature = "testing")))]
+    fn host(&mut self) -> Result<()> {
+        self.named.reach.check(Scope::Host)
+    }
+
+    #[cfg(not(any(feature = "host", feature = "testing")))]
+    async fn host_async(&mut self) -> Result<()> {
+        self.named.reach.check(Scope::Host)
+    }
+}
+
+impl Drop for Climb<'_> {
+    fn drop(&mut self) {
+        if self.arrived {
+            return;
+        }
+        // The lease, if there is one, came last; nothing can fail after it.
+        #[cfg(feature = "process")]
+        if self.held.tiers & PROCESS != 0 {
+            self.held.tiers &= !PROCESS;
+            if let Some(slot) = self.named.entry.slot() {
+                slot.release(self.found.process);
+            }
+        }
+        self.named.let_go_now(&mut self.held, self.found.thread);
+    }
+}
+
+/// `at_most` below host scope, and the start of `at_least`.
+fn start_terms(named: &Named, held: &mut Held) {
+    let now = clock::now();
+    let scope = held.scope;
+    let more = held.more_mut();
+    more.since = now;
+    if let Some(at_most) = named.at_most
+        && scope < Scope::Host
+    {
+        let end = now + at_most;
+        let watch = Arc::new(Watch::new(None, Some(end)));
+        let told = watch.clone();
+        more.alarm = Some(alarm::call_at(end, move || {
+            told.lost();
+        }));
+        more.watch = Some(watch);
+    }
+}
+
+fn timed_out(start: Time) -> LockError {
+    LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
+        .with_waited(clock::now().since(start))
+}
+
+/// Waits for the thread tier until `until`, blocking no thread.
+async fn take_until_async(lock: &ThreadLock, until: Time) -> Option<thread::Taken> {
+    let mut take = std::pin::pin!(lock.take_async());
+    let mut sleep = std::pin::pin!(alarm::sleep_until(until));
+    std::future::poll_fn(|cx| {
+        if let std::task::Poll::Ready(taken) = take.as_mut().poll(cx) {
+            return std::task::Poll::Ready(Some(taken));
+        }
+        sleep.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}

@@ -1,0 +1,286 @@
+//! The ground that names stand on: what all locks of one name in this process share, and how far
+//! a manager reaches from it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU8, Ordering::*},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+#[cfg(feature = "process")]
+use crate::process::{Directory, DirectoryKey, Slot};
+use crate::{
+    Result, clock,
+    error::{Holder, LockError, Predecessor},
+    name::Name,
+    scope::Scope,
+    thread::ThreadLock,
+    token::Token,
+};
+
+/// The names of one directory, or of one manager without a directory, in this process.
+///
+/// Managers of one directory share it, so that one process is one competitor there, however many
+/// managers it opens.
+pub(crate) struct Ground {
+    pub(crate) below_host: BelowHost,
+    names: Mutex<Names>,
+}
+
+/// What stands between the thread tier and the lease.
+pub(crate) enum BelowHost {
+    /// Nothing: process scope is out of reach.
+    Nothing,
+    #[cfg(feature = "process")]
+    Directory(Directory),
+    /// A process of its own, pretended in memory: the thread tier is enough.
+    #[cfg(feature = "testing")]
+    Memory,
+}
+
+#[derive(Default)]
+struct Names {
+    entries: HashMap<Name, Weak<Entry>>,
+    /// The highest token of forgotten names: a name seen anew starts above it.
+    floor: Token,
+    /// How forgotten names were left, where that was not `Clean`.
+    unclean: HashMap<Name, Predecessor>,
+}
+
+/// How many names left uncleanly are remembered when nobody uses them any more.
+const UNCLEAN_MAX: usize = 65_536;
+
+/// One name in this process: its thread tier, and its slot in the directory.
+pub(crate) struct Entry {
+    pub(crate) name: Name,
+    pub(crate) thread: ThreadLock,
+    /// The widest scope at which this process has locked it.
+    widest: AtomicU8,
+    #[cfg(feature = "process")]
+    slot: std::sync::OnceLock<Slot>,
+    ground: Arc<Ground>,
+}
+
+#[cfg(feature = "process")]
+static GROUNDS: Mutex<Vec<(DirectoryKey, Weak<Ground>)>> = Mutex::new(Vec::new());
+
+impl Ground {
+    pub(crate) fn new(below_host: BelowHost) -> Arc<Ground> {
+        Arc::new(Ground { below_host, names: Mutex::default() })
+    }
+
+    /// The one ground of this directory in this process.
+    #[cfg(feature = "process")]
+    pub(crate) fn of(directory: Directory) -> Arc<Ground> {
+        let key = directory.key();
+        let mut grounds = GROUNDS.lock();
+        grounds.retain(|(_, ground)| ground.strong_count() > 0);
+        let known = grounds.iter().find(|(known, _)| *known == key);
+        if let Some(ground) = known.and_then(|(_, ground)| ground.upgrade()) {
+            return ground;
+        }
+        let ground = Ground::new(BelowHost::Directory(directory));
+        grounds.push((key, Arc::downgrade(&ground)));
+        ground
+    }
+
+    #[cfg(feature = "process")]
+    pub(crate) fn directory(&self) -> Option<&Directory> {
+        match &self.below_host {
+            BelowHost::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    fn reaches_processes(&self) -> bool {
+        !matches!(self.below_host, BelowHost::Nothing)
+    }
+
+    /// The entry of a name, made if nobody in this process uses the name just now.
+    pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
+        let mut names = self.names.lock();
+        if let Some(entry) = names.entries.get(name).and_then(Weak::upgrade) {
+            return entry;
+        }
+        let thread = ThreadLock::new();
+        let left = names.unclean.remove(name).unwrap_or_default();
+        if names.floor > Token::ZERO || left != Predecessor::Clean {
+            let _ = thread.try_take();
+            thread.raise_token(names.floor);
+            thread.release(left);
+        }
+        let entry = Arc::new(Entry {
+            name: name.clone(),
+            thread,
+            widest: AtomicU8::new(Scope::Thread as u8),
+            #[cfg(feature = "process")]
+            slot: std::sync::OnceLock::new(),
+            ground: self.clone(),
+        });
+        names.entries.insert(name.clone(), Arc::downgrade(&entry));
+        entry
+    }
+}
+
+impl Drop for Entry {
+    /// Forgets the name without forgetting its tokens, nor how it was left.
+    fn drop(&mut self) {
+        let left = self.thread.try_take();
+        let mut names = self.ground.names.lock();
+        if names.entries.get(&self.name).is_some_and(|entry| entry.strong_count() == 0) {
+            names.entries.remove(&self.name);
+        }
+        if let Some(left) = left {
+            names.floor = names.floor.max(left.token);
+            let told_in_the_slot = self.has_slot();
+            if left.predecessor != Predecessor::Clean
+                && !told_in_the_slot
+                && names.unclean.len() < UNCLEAN_MAX
+            {
+                names.unclean.insert(self.name.clone(), left.predecessor);
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Opens what a lock at this scope needs, so that a full disk or a damaged file is an error
+    /// now and not at the first lock.
+    pub(crate) fn prepare(&self, scope: Scope) -> Result<()> {
+        #[cfg(feature = "process")]
+        if scope > Scope::Thread
+            && let Some(directory) = self.ground.directory()
+            && self.slot.get().is_none()
+        {
+            // Two at once would open it twice; the second is closed again, unused.
+            let _ = self.slot.set(directory.slot(&self.name)?);
+        }
+        let _ = scope;
+        Ok(())
+    }
+
+    #[cfg(feature = "process")]
+    pub(crate) fn slot(&self) -> Option<&Slot> {
+        self.slot.get()
+    }
+
+    fn has_slot(&self) -> bool {
+        #[cfg(feature = "process")]
+        return self.slot.get().is_some();
+        #[cfg(not(feature = "process"))]
+        false
+    }
+
+    /// The widest scope at which this process has locked the name.
+    pub(crate) fn widest(&self) -> Scope {
+        Scope::from_u8(self.widest.load(Relaxed))
+    }
+
+    /// Marks the name as locked at `scope`. Only for whoever holds it.
+    pub(crate) fn widen(&self, scope: Scope) {
+        if self.widest.load(Relaxed) < scope as u8 {
+            self.widest.store(scope as u8, Relaxed);
+        }
+    }
+}
+
+/// How far a manager reaches, and who it says it is.
+pub(crate) struct Reach {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) label: String,
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) link: Option<Arc<crate::host::link::Link>>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) closed: AtomicBool,
+}
+
+impl Reach {
+    pub(crate) fn has_leader(&self) -> bool {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        return self.link.is_some();
+        #[cfg(not(any(feature = "host", feature = "testing")))]
+        false
+    }
+
+    /// The widest scope that can be reached.
+    pub(crate) fn widest(&self) -> Scope {
+        if self.has_leader() {
+            Scope::Host
+        } else if self.ground.reaches_processes() {
+            Scope::Process
+        } else {
+            Scope::Thread
+        }
+    }
+
+    /// Whether `scope` can be reached.
+    pub(crate) fn check(&self, scope: Scope) -> Result<()> {
+        if self.closed.load(Relaxed) {
+            return Err(LockError::config("its manager was closed").with_scope(scope));
+        }
+        let missing = match scope {
+            Scope::Thread => return Ok(()),
+            Scope::Process if self.ground.reaches_processes() => return Ok(()),
+            Scope::Host if self.has_leader() => return Ok(()),
+            Scope::Process => {
+                "this manager reaches no other process: give it a directory \
+                 (LockManager::builder().directory(…), or TIERLOCK_DIR)"
+            }
+            Scope::Host => {
+                "this manager reaches no other host: give it a leader \
+                 (LockManager::builder().leaders([…]).secret_file(…), or TIERLOCK_LEADERS and \
+                 TIERLOCK_SECRET_FILE)"
+            }
+        };
+        Err(LockError::config(missing).with_scope(scope))
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) fn link(&self) -> Result<&Arc<crate::host::link::Link>> {
+        self.check(Scope::Host)?;
+        self.link.as_ref().ok_or_else(|| LockError::config("this manager has no leader"))
+    }
+
+    /// This process, as others see it.
+    pub(crate) fn myself(&self) -> Holder {
+        let identity = crate::identity::this_process();
+        Holder {
+            label: self.label.clone(),
+            host: identity.host.clone(),
+            pid: Some(std::process::id()),
+            command: identity.command.clone(),
+            held: None,
+            token: None,
+        }
+    }
+
+    /// This process in words, as somebody who widened a name.
+    #[cfg(feature = "process")]
+    pub(crate) fn described(&self) -> String {
+        self.myself().to_string()
+    }
+
+    /// Says goodbye to the leader, and waits until it is sent, at most for `wait`.
+    pub(crate) fn close(&self, wait: Duration) {
+        self.closed.store(true, Relaxed);
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some(link) = &self.link {
+            link.close(clock::now() + wait);
+        }
+        let _ = (wait, clock::now);
+    }
+}
+
+/// How long the last handle's drop waits for the goodbye to be sent.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+impl Drop for Reach {
+    fn drop(&mut self) {
+        self.close(GOODBYE);
+    }
+}

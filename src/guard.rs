@@ -1,0 +1,300 @@
+//! The one guard: the right to the data, its token, and how its loss is told.
+//!
+//! Loss ends the right, not the borrow: a lost guard still derefs, and until it is dropped no
+//! other guard of its `Mutex` exists. `is_valid`, `check` and `unlock` tell the truth.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    Result,
+    climb::{Core, Held},
+    clock,
+    error::{LockError, LostReason, Predecessor},
+    scope::Scope,
+    time::Time,
+    token::Token,
+    watch::Lost,
+};
+
+/// A held lock: access to the data of its [`Mutex`](crate::Mutex), until it is dropped.
+///
+/// At host scope the *right* can end earlier, when the lease is lost: the session's deadline
+/// passes without a word from the leader, `at_most` is reached, or an operator breaks the lock.
+/// Then [`is_valid`](Self::is_valid) is false, [`check`](Self::check) and
+/// [`unlock`](Self::unlock) answer `Lost`, and [`lost`](Self::lost) is ready. The borrow does not
+/// end: the guard still derefs, and no second guard of the same `Mutex` exists until it is
+/// dropped. So give the [`token`](Self::token) to whatever the lock protects outside this
+/// process, and let that refuse a smaller one.
+///
+/// Everything besides `Deref` is an associated function, as `MutexGuard::token(&guard)`.
+///
+/// # Fairness, cancel safety
+/// Dropping never blocks and never fails: it queues the release, and hands over inside the
+/// process at once.
+///
+/// # Example
+/// ```
+/// use tierlock::{Mutex, MutexGuard, Scope};
+///
+/// let hits = Mutex::new(0_u64);
+/// let mut guard = hits.lock()?;
+/// *guard += 1;
+/// assert_eq!(MutexGuard::scope(&guard), Scope::Thread);
+/// assert!(MutexGuard::is_valid(&guard));
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+#[must_use = "if unused, the lock is let go at once"]
+pub struct MutexGuard<'a, T: ?Sized + 'a> {
+    value: NonNull<T>,
+    hold: Hold<'a>,
+    marker: PhantomData<&'a mut T>,
+}
+
+/// The right itself; gives back what it holds when it is dropped.
+pub(crate) struct Hold<'a> {
+    owner: Owner<'a>,
+    held: Held,
+    was_panicking: bool,
+}
+
+/// Who keeps the mutex alive while a guard of it exists.
+pub(crate) enum Owner<'a> {
+    Borrowed(&'a Core),
+    Owned(Arc<dyn Keeper>),
+}
+
+/// A mutex of any value: what an owned guard needs of it.
+pub(crate) trait Keeper: Send + Sync {
+    fn core(&self) -> &Core;
+}
+
+impl Owner<'_> {
+    pub(crate) fn core(&self) -> &Core {
+        match self {
+            Owner::Borrowed(core) => core,
+            Owner::Owned(keeper) => keeper.core(),
+        }
+    }
+}
+
+// SAFETY: a guard gives `&mut T` to one thread at a time, so it may move to another thread if a
+// `&mut T` may. Everything else in it is Send: the core is Sync, and a mutex whose guard owns it
+// was checked to be Send and Sync when the `Keeper` was made.
+unsafe impl<T: ?Sized + Send> Send for MutexGuard<'_, T> {}
+// SAFETY: a shared guard gives `&T` only.
+unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// # Safety
+    /// `value` points into the mutex that `owner` keeps alive, and `held` is the one right to it.
+    pub(crate) unsafe fn new(value: NonNull<T>, owner: Owner<'a>, held: Held) -> Self {
+        let was_panicking = std::thread::panicking();
+        MutexGuard { value, hold: Hold { owner, held, was_panicking }, marker: PhantomData }
+    }
+
+    /// The fencing token of this grant: larger than every token of this name before.
+    pub fn token(guard: &Self) -> Token {
+        guard.hold.held.token
+    }
+
+    /// Whom this lock excludes: the scope of the mutex, or the wider one its name is locked at.
+    pub fn scope(guard: &Self) -> Scope {
+        guard.hold.held.scope
+    }
+
+    /// Whether the lock is still held: not taken away, and its deadline not passed.
+    ///
+    /// True is a statement about this moment only; what must not be written twice needs the
+    /// token checked by whoever stores it.
+    pub fn is_valid(guard: &Self) -> bool {
+        guard.hold.lost().is_none()
+    }
+
+    /// The token, if the lock is still held.
+    ///
+    /// # Errors
+    /// `Lost`, with the reason.
+    pub fn check(guard: &Self) -> Result<Token> {
+        guard.hold.check().map(|()| guard.hold.held.token)
+    }
+
+    /// For how long the lock is good without a further word from the leader, or until `at_most`;
+    /// `None` without a deadline. Renewals move it.
+    pub fn remaining(guard: &Self) -> Option<Duration> {
+        let deadline = guard.hold.held.watch()?.deadline();
+        (deadline != Time::NEVER).then(|| deadline.since(clock::now()))
+    }
+
+    /// A future of the reason why the lock is lost.
+    ///
+    /// It does not borrow the guard, can be cloned and sent, and pends for ever once the guard
+    /// was dropped in good order.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub fn lost(guard: &Self) -> Lost {
+        Lost::new(guard.hold.held.watch().cloned())
+    }
+
+    /// Calls `callback` once, if and when the lock is lost while the guard exists; at once, if it
+    /// is lost already. It runs on a thread of tierlock's and must not block.
+    pub fn on_lost(guard: &Self, callback: impl FnOnce(LostReason) + Send + 'static) {
+        if let Some(watch) = guard.hold.held.watch() {
+            watch.on_lost(Box::new(callback));
+        }
+    }
+
+    /// How the previous holder left. After anything but `Clean` the protected data outside this
+    /// process may be half done.
+    pub fn predecessor(guard: &Self) -> Predecessor {
+        guard.hold.held.predecessor
+    }
+
+    /// A guard of a part of the data.
+    pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&mut T) -> &mut U) -> MutexGuard<'a, U> {
+        let MutexGuard { mut value, hold, .. } = guard;
+        // SAFETY: the guard had the only access to the value, and `hold` still has it.
+        let value = NonNull::from(part(unsafe { value.as_mut() }));
+        MutexGuard { value, hold, marker: PhantomData }
+    }
+
+    /// A guard of a part of the data, if there is that part; else the guard itself.
+    ///
+    /// # Errors
+    /// The guard, when `part` returns `None`.
+    pub fn try_map<U: ?Sized>(
+        guard: Self,
+        part: impl FnOnce(&mut T) -> Option<&mut U>,
+    ) -> std::result::Result<MutexGuard<'a, U>, Self> {
+        let MutexGuard { mut value, hold, .. } = guard;
+        // SAFETY: the guard had the only access to the value, and `hold` still has it.
+        match part(unsafe { value.as_mut() }) {
+            Some(part) => Ok(MutexGuard { value: NonNull::from(part), hold, marker: PhantomData }),
+            None => Err(MutexGuard { value, hold, marker: PhantomData }),
+        }
+    }
+
+    /// Lets go, and says whether the lock was held to the end.
+    ///
+    /// It does not wait for the leader; see [`unlock_async`](Self::unlock_async).
+    ///
+    /// # Errors
+    /// `Lost`, with the reason. The lock is let go in any case.
+    pub fn unlock(guard: Self) -> Result<()> {
+        let checked = guard.hold.check();
+        drop(guard);
+        checked
+    }
+
+    /// Lets go, and at host scope waits for the leader's answer.
+    ///
+    /// # Cancel safety
+    /// The release is queued at the call, not at the first poll, and is not taken back when the
+    /// future is dropped.
+    ///
+    /// # Errors
+    /// `Lost`, with the reason, if the lock was not held to the end; `Unreachable`, if no leader
+    /// answers within the manager's `connect_timeout` (then it ends with its deadline). The lock
+    /// is let go in any case.
+    pub fn unlock_async(guard: Self) -> impl Future<Output = Result<()>> + Send + 'static {
+        let checked = guard.hold.check();
+        let answer = guard.hold.let_go_answered();
+        async move {
+            let answered = answer.await;
+            checked.and(answered)
+        }
+    }
+
+    /// A descriptor that proves this lock is held, for a command that is to inherit it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn proof_of_life(guard: &Self) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
+        match guard.hold.owner.core() {
+            Core::Plain(_) => None,
+            Core::Named(named) => named.proof_of_life(&guard.hold.held),
+        }
+    }
+}
+
+impl Hold<'_> {
+    fn lost(&self) -> Option<LostReason> {
+        self.held.watch()?.lost()
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.lost() {
+            None => Ok(()),
+            Some(reason) => Err(self.describe(LockError::lost(reason))),
+        }
+    }
+
+    #[cold]
+    fn describe(&self, error: LockError) -> LockError {
+        let error = error.with_scope(self.held.scope);
+        match self.owner.core() {
+            Core::Plain(_) => error,
+            Core::Named(named) => error.with_name(named.name()),
+        }
+    }
+
+    fn how(&self) -> Predecessor {
+        if std::thread::panicking() && !self.was_panicking {
+            Predecessor::Panicked
+        } else {
+            Predecessor::Clean
+        }
+    }
+
+    fn let_go_answered(mut self) -> impl Future<Output = Result<()>> + Send + 'static {
+        let how = self.how();
+        self.owner.core().let_go_answered(&mut self.held, how)
+    }
+}
+
+impl Drop for Hold<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let how = self.how();
+        self.owner.core().let_go(&mut self.held, how);
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard has the only access to the value until it is dropped.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard has the only access to the value until it is dropped.
+        unsafe { self.value.as_mut() }
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+// A failed or successful lock moves a guard; keep it small.
+const _: () = assert!(size_of::<MutexGuard<'static, ()>>() <= 56);

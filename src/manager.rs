@@ -1,0 +1,330 @@
+//! Where named mutexes come from: the directory, the leaders, and who we say we are.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use crate::{
+    Result,
+    error::LockError,
+    ground::{BelowHost, Ground, Reach},
+    mutex::MutexBuilder,
+    scope::Scope,
+};
+
+/// Makes named mutexes, and holds what they share: a directory for process scope, a session with
+/// a leader for host scope.
+///
+/// Cloning it is cheap, and clones are one manager. Managers of one directory, in one process or
+/// in many, exclude each other at process scope; managers of one leader at host scope; clones of
+/// one manager at every scope. When the last handle, mutex and guard is gone it says goodbye to
+/// its leader, waiting at most 100 ms for that to be sent.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "process")] {
+/// use tierlock::{LockManager, MutexGuard, Scope};
+///
+/// let directory = std::env::temp_dir().join(format!("tierlock-doc-{}", std::process::id()));
+/// let locks = LockManager::builder().directory(&directory).label("checkout").open()?;
+/// let guard = locks.mutex("ledger/eu", ()).lock()?;
+/// assert_eq!(MutexGuard::scope(&guard), Scope::Process);
+/// # drop((guard, locks));
+/// # std::fs::remove_dir_all(directory).unwrap();
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LockManager {
+    reach: Arc<Reach>,
+}
+
+/// Which engine serves process scope in a directory. `DIR/format` says which one a directory
+/// uses; another is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Engine {
+    /// One file per name, locked by the kernel (`flock`). Portable.
+    ///
+    /// Fairness: none between processes. A waiter without a limit sleeps in the kernel's queue;
+    /// one with a limit, or an async one, looks at most 2 ms apart.
+    FileLock,
+}
+
+impl LockManager {
+    /// Settings of a new manager.
+    pub fn builder() -> LockManagerBuilder {
+        LockManagerBuilder::default()
+    }
+
+    /// A manager with the settings of the environment: `TIERLOCK_DIR`, `TIERLOCK_LEADERS`
+    /// (comma-separated), `TIERLOCK_SECRET_FILE`, `TIERLOCK_LABEL`.
+    ///
+    /// # Errors
+    /// `Config`, if neither a directory nor a leader is set: never a narrower lock. Else as
+    /// [`LockManagerBuilder::open`].
+    pub fn from_env() -> Result<LockManager> {
+        LockManagerBuilder::from_env()?.open()
+    }
+
+    /// A mutex of this name, about to be built. The default scope is the widest that this manager
+    /// reaches. Errors in the name surface when it is built.
+    pub fn mutex<T>(&self, name: impl AsRef<str>, value: T) -> MutexBuilder<T> {
+        MutexBuilder::new(self.reach.clone(), name.as_ref(), value)
+    }
+
+    /// The widest scope that this manager reaches.
+    pub fn widest_scope(&self) -> Scope {
+        self.reach.widest()
+    }
+
+    /// Takes no more locks above thread scope, and says goodbye to the leader: at once if no
+    /// guard is held, else when the last one is dropped. Waits at most 100 ms for it to be sent.
+    pub fn close(&self) {
+        self.reach.close(GOODBYE);
+    }
+
+    /// As [`close`](Self::close), blocking no thread.
+    pub async fn close_async(&self) {
+        let reach = self.reach.clone();
+        let done = Arc::new((AtomicBool::new(false), event_listener::Event::new()));
+        let tell = done.clone();
+        let closing = std::thread::Builder::new().name("tierlock-close".into()).spawn(move || {
+            reach.close(GOODBYE);
+            drop(reach);
+            tell.0.store(true, std::sync::atomic::Ordering::Release);
+            tell.1.notify(usize::MAX);
+        });
+        if closing.is_err() {
+            // No thread to be had: the goodbye is queued all the same, and not waited for.
+            return self.reach.close(Duration::ZERO);
+        }
+        while !done.0.load(std::sync::atomic::Ordering::Acquire) {
+            let listener = done.1.listen();
+            if !done.0.load(std::sync::atomic::Ordering::Acquire) {
+                listener.await;
+            }
+        }
+    }
+}
+
+/// How long a goodbye is waited for.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+/// Settings of a [`LockManager`]; made by [`LockManager::builder`].
+#[derive(Clone)]
+#[must_use = "nothing happens before `open` is called"]
+pub struct LockManagerBuilder {
+    directory: Option<PathBuf>,
+    leaders: Vec<String>,
+    secret_file: Option<PathBuf>,
+    label: String,
+    time_to_live: Duration,
+    connect_timeout: Duration,
+    engine: Option<Engine>,
+    accept_file_systems: Vec<String>,
+}
+
+impl Default for LockManagerBuilder {
+    fn default() -> Self {
+        LockManagerBuilder {
+            directory: None,
+            leaders: Vec::new(),
+            secret_file: None,
+            label: String::new(),
+            time_to_live: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(10),
+            engine: None,
+            accept_file_systems: Vec::new(),
+        }
+    }
+}
+
+impl LockManagerBuilder {
+    /// The settings of the environment; see [`LockManager::from_env`].
+    ///
+    /// # Errors
+    /// `Config`, if neither a directory nor a leader is set, or a value is not UTF-8.
+    pub fn from_env() -> Result<LockManagerBuilder> {
+        let mut builder = LockManagerBuilder::default();
+        if let Some(directory) = std::env::var_os("TIERLOCK_DIR").filter(|dir| !dir.is_empty()) {
+            builder = builder.directory(directory);
+        }
+        if let Some(leaders) = text_from_env("TIERLOCK_LEADERS")? {
+            builder = builder.leaders(leaders.split(',').map(str::trim).filter(|l| !l.is_empty()));
+        }
+        if let Some(file) = std::env::var_os("TIERLOCK_SECRET_FILE").filter(|f| !f.is_empty()) {
+            builder = builder.secret_file(file);
+        }
+        if let Some(label) = text_from_env("TIERLOCK_LABEL")? {
+            builder = builder.label(label);
+        }
+        if builder.directory.is_none() && builder.leaders.is_empty() {
+            return Err(LockError::config(
+                "neither TIERLOCK_DIR nor TIERLOCK_LEADERS is set: set one to say who shares the \
+                 locks",
+            ));
+        }
+        Ok(builder)
+    }
+
+    /// Makes [`Scope::Process`] reachable: the directory that all processes sharing these locks
+    /// are given. It is made if it is missing. It must be on a local file system.
+    pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
+        self.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// Makes [`Scope::Host`] reachable: the address of one leader, or of all members of one
+    /// group, as `host:port` (port 7420 when left out).
+    pub fn leaders<A: Into<String>>(mut self, leaders: impl IntoIterator<Item = A>) -> Self {
+        self.leaders = leaders.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The file with the secret that the leader and all its clients share, made by
+    /// `tierlock secret new FILE`. Needed with leaders.
+    pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
+        self.secret_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// Shown to whoever asks who holds a lock. Default: nothing.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// How long this manager's leases outlive its silence: 1 s to 60 s, 5 s unless set. Shorter
+    /// means that others wait less for the locks of a crashed process; longer means that a
+    /// longer pause or cut costs no lock.
+    pub fn time_to_live(mut self, time_to_live: Duration) -> Self {
+        self.time_to_live = time_to_live;
+        self
+    }
+
+    /// How long a lock waits for a leader to acknowledge it before it fails as `Unreachable`;
+    /// 10 s unless set. An acknowledged one waits on through outages.
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Which engine a new directory uses. Default: the best one of this system.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Accepts a directory on a file system that is refused otherwise, by the name that the error
+    /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between everybody
+    /// who uses it there is then yours to know: on most network file systems they do not.
+    pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
+        self.accept_file_systems.push(name.into());
+        self
+    }
+
+    /// Opens the manager. It opens the directory, reads the secret, and touches no network.
+    ///
+    /// # Errors
+    /// `Config`: a time to live out of range, leaders without a secret, an address that is none,
+    /// a directory that another engine or version uses or that is not on a local file system, a
+    /// secret file that is missing, malformed or readable by others. `Refused` or `Io`: a
+    /// directory that cannot be made, read or written. `Damaged`: its files are not ours.
+    pub fn open(self) -> Result<LockManager> {
+        if !(MIN_TIME_TO_LIVE..=MAX_TIME_TO_LIVE).contains(&self.time_to_live) {
+            return Err(LockError::config(format!(
+                "a time to live of {:?} is out of range: it is 1 s to 60 s",
+                self.time_to_live
+            )));
+        }
+        let ground = self.open_ground()?;
+        #[cfg(feature = "host")]
+        let link = self.open_link()?;
+        #[cfg(all(feature = "testing", not(feature = "host")))]
+        let link = None;
+        #[cfg(not(feature = "host"))]
+        if !self.leaders.is_empty() {
+            return Err(LockError::config(
+                "leaders are set, and this build of tierlock lacks the feature `host`",
+            ));
+        }
+        let reach = Reach {
+            ground,
+            label: self.label,
+            #[cfg(any(feature = "host", feature = "testing"))]
+            link,
+            connect_timeout: self.connect_timeout,
+            closed: AtomicBool::new(false),
+        };
+        Ok(LockManager { reach: Arc::new(reach) })
+    }
+
+    #[cfg(feature = "process")]
+    fn open_ground(&self) -> Result<Arc<Ground>> {
+        use crate::process::{Directory, Options};
+        let Some(path) = &self.directory else {
+            return Ok(Ground::new(BelowHost::Nothing));
+        };
+        let options = Options {
+            accept_file_systems: self.accept_file_systems.clone(),
+            label: self.label.clone(),
+        };
+        Ok(Ground::of(Directory::open(path, &options)?))
+    }
+
+    #[cfg(not(feature = "process"))]
+    fn open_ground(&self) -> Result<Arc<Ground>> {
+        match &self.directory {
+            None => Ok(Ground::new(BelowHost::Nothing)),
+            Some(_) => Err(LockError::config(
+                "a directory is set, and this build of tierlock lacks the feature `process`",
+            )),
+        }
+    }
+
+    #[cfg(feature = "host")]
+    fn open_link(&self) -> Result<Option<Arc<crate::host::link::Link>>> {
+        if self.leaders.is_empty() {
+            return Ok(None);
+        }
+        let Some(secret_file) = &self.secret_file else {
+            return Err(LockError::config(
+                "leaders are set without a secret file: make one with `tierlock secret new FILE` \
+                 and give it to the leader and to all clients",
+            ));
+        };
+        let _ = secret_file;
+        Ok(None)
+    }
+}
+
+const MIN_TIME_TO_LIVE: Duration = Duration::from_secs(1);
+const MAX_TIME_TO_LIVE: Duration = Duration::from_secs(60);
+
+fn text_from_env(variable: &str) -> Result<Option<String>> {
+    match std::env::var(variable) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(LockError::config(format!("{variable}: {error}")).with_source(error)),
+    }
+}
+
+impl fmt::Debug for LockManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockManagerBuilder")
+            .field("directory", &self.directory)
+            .field("leaders", &self.leaders)
+            .field("secret_file", &self.secret_file)
+            .field("label", &self.label)
+            .field("time_to_live", &self.time_to_live)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("engine", &self.engine)
+            .field("accept_file_systems", &self.accept_file_systems)
+            .finish()
+    }
+}

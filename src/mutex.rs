@@ -1,0 +1,448 @@
+//! The mutex users hold, over every scope.
+
+use std::{
+    cell::UnsafeCell,
+    fmt,
+    ptr::NonNull,
+    sync::{Arc, atomic::AtomicU8},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Result,
+    climb::{Core, Held, Keep, Named, Patience},
+    clock,
+    error::LockError,
+    ground::Reach,
+    guard::{Keeper, MutexGuard, Owner},
+    name::Name,
+    scope::Scope,
+    thread::ThreadLock,
+};
+
+/// Data that one holder at a time may use, in the scope that the mutex was built with.
+///
+/// [`Mutex::new`] makes an unnamed one of thread scope, with nothing to set up, also in a
+/// `static`. [`LockManager::mutex`](crate::LockManager::mutex) makes named ones of any scope.
+/// The data is memory of this `Mutex` value in every scope: the scope says who waits, not who
+/// sees the data.
+///
+/// # Fairness
+/// Inside a process, blocking and async waiters each are served in order of arrival. A newcomer
+/// may overtake a waiter of less than 0.5 ms; a waiter of more gets a direct hand-over, and when
+/// both kinds wait, hand-overs alternate. Between processes see
+/// [`Engine`](crate::Engine); between hosts the leader's queue is first come, first served.
+///
+/// # Cancel safety
+/// The async forms may be dropped at any point: what they were about to receive is given back.
+///
+/// # Not reentrant
+/// Locking twice from one thread waits, as with std; so do guards of two mutexes of one name.
+///
+/// # Blocking in async code
+/// The blocking forms block the thread, on any runtime, and never panic.
+///
+/// # Example
+/// ```
+/// static HITS: tierlock::Mutex<u64> = tierlock::Mutex::new(0);
+///
+/// *HITS.lock()? += 1;
+/// assert_eq!(*HITS.lock()?, 1);
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+pub struct Mutex<T: ?Sized> {
+    core: Core,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: it owns its data.
+unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
+// SAFETY: the data is reached through a guard only, by one thread at a time, so that sharing the
+// mutex lends the data to other threads one after another: that takes Send, not Sync.
+unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+impl<T> Mutex<T> {
+    /// An unnamed mutex of thread scope.
+    pub const fn new(value: T) -> Mutex<T> {
+        Mutex { core: Core::Plain(ThreadLock::new()), value: UnsafeCell::new(value) }
+    }
+
+    /// The data, without the mutex.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until the lock is free, and takes it.
+    ///
+    /// # Errors
+    /// At thread scope none. Above: `Damaged` or `Io` from the directory, `Unreachable` when no
+    /// leader acknowledged the request within `connect_timeout`, `Refused` by the leader, `Config`
+    /// when the name is locked at a wider scope than this manager reaches.
+    pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
+        self.core.lock().map(|held| self.guard(held))
+    }
+
+    /// Takes the lock if it is free. At host scope it asks the leader, and waits for its answer.
+    ///
+    /// # Errors
+    /// `WouldBlock`, if somebody else holds it; else as [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
+        self.core.try_lock().map(|held| self.guard(held))
+    }
+
+    /// Waits at most for `wait`.
+    ///
+    /// # Errors
+    /// `TimedOut`, with the holder where known; else as [`lock`](Self::lock).
+    pub fn try_lock_for(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
+        self.core.try_lock_until(clock::now() + wait).map(|held| self.guard(held))
+    }
+
+    /// Waits at most until `until`.
+    ///
+    /// # Errors
+    /// As [`try_lock_for`](Self::try_lock_for).
+    pub fn try_lock_until(&self, until: Instant) -> Result<MutexGuard<'_, T>> {
+        self.try_lock_for(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// As [`lock`](Self::lock), blocking no thread.
+    pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
+        self.core.lock_async(Patience::Forever).await.map(|held| self.guard(held))
+    }
+
+    /// As [`try_lock`](Self::try_lock), blocking no thread.
+    pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
+        self.core.lock_async(Patience::No).await.map(|held| self.guard(held))
+    }
+
+    /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
+    pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
+        let patience = Patience::Until(clock::now() + wait);
+        self.core.lock_async(patience).await.map(|held| self.guard(held))
+    }
+
+    /// Widens the scope to `to`, for this mutex and for its name, for good.
+    ///
+    /// It takes the lock at the wider scope, marks the name and lets go, so that at no moment a
+    /// narrow and a wide holder exist; from then on whoever meets the name climbs too. Asking for
+    /// less, or for what is already so, does nothing.
+    ///
+    /// It waits for the lock: holding a guard of this name in the same thread, it waits for ever.
+    ///
+    /// # Errors
+    /// `Config`, if the mutex is unnamed or its manager cannot reach `to`; else as
+    /// [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard, Scope};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let stock = locks.mutex("stock", 7).scope(Scope::Thread).build()?;
+    /// stock.escalate(Scope::Host)?; // a second machine joins
+    /// assert_eq!(MutexGuard::scope(&stock.lock()?), Scope::Host);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn escalate(&self, to: Scope) -> Result<()> {
+        self.named(to)?.escalate(to)
+    }
+
+    /// As [`escalate`](Self::escalate), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// Dropped early, it has either widened the name or not; the lock is given back.
+    pub async fn escalate_async(&self, to: Scope) -> Result<()> {
+        self.named(to)?.escalate_async(to).await
+    }
+
+    fn named(&self, to: Scope) -> Result<&Named> {
+        match &self.core {
+            Core::Named(named) => Ok(named),
+            Core::Plain(_) => Err(LockError::config(
+                "an unnamed mutex cannot be widened: build it with LockManager::mutex(name, value)",
+            )
+            .with_scope(to)),
+        }
+    }
+
+    /// The data, without locking: `&mut self` proves that nobody else has it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// The scope it was built with, or was widened to.
+    pub fn scope(&self) -> Scope {
+        match &self.core {
+            Core::Plain(_) => Scope::Thread,
+            Core::Named(named) => named.scope(),
+        }
+    }
+
+    /// Its name; `None` for one made by [`Mutex::new`].
+    pub fn name(&self) -> Option<&str> {
+        match &self.core {
+            Core::Plain(_) => None,
+            Core::Named(named) => Some(named.name()),
+        }
+    }
+
+    #[inline]
+    fn guard(&self, held: Held) -> MutexGuard<'_, T> {
+        let value = NonNull::from(&self.value);
+        // SAFETY: the value is this mutex's, which the borrow keeps alive, and `held` was just
+        // won from this mutex's core.
+        unsafe { MutexGuard::new(inside(value), Owner::Borrowed(&self.core), held) }
+    }
+}
+
+/// A pointer to what the cell holds.
+fn inside<T: ?Sized>(cell: NonNull<UnsafeCell<T>>) -> NonNull<T> {
+    NonNull::new(cell.as_ptr() as *mut T).expect("made from a pointer that is not null")
+}
+
+impl<T: Send + 'static> Mutex<T> {
+    /// As [`lock`](Self::lock), with a guard that owns its share of the mutex.
+    ///
+    /// # Example
+    /// ```
+    /// use std::sync::Arc;
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// struct Session { cart: MutexGuard<'static, Vec<u32>> }
+    ///
+    /// let cart = Arc::new(Mutex::new(vec![1]));
+    /// let mut session = Session { cart: cart.lock_arc()? };
+    /// session.cart.push(2);
+    /// assert!(cart.try_lock().is_err());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
+        self.core.lock().map(|held| self.owned_guard(held))
+    }
+
+    /// As [`try_lock`](Self::try_lock), with a guard that owns its share of the mutex.
+    pub fn try_lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
+        self.core.try_lock().map(|held| self.owned_guard(held))
+    }
+
+    /// As [`try_lock_for`](Self::try_lock_for), with a guard that owns its share of the mutex.
+    pub fn try_lock_arc_for(self: &Arc<Self>, wait: Duration) -> Result<MutexGuard<'static, T>> {
+        self.core.try_lock_until(clock::now() + wait).map(|held| self.owned_guard(held))
+    }
+
+    /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex.
+    pub async fn lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
+        self.core.lock_async(Patience::Forever).await.map(|held| self.owned_guard(held))
+    }
+
+    /// As [`try_lock_async`](Self::try_lock_async), with a guard that owns its share of the mutex.
+    pub async fn try_lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
+        self.core.lock_async(Patience::No).await.map(|held| self.owned_guard(held))
+    }
+
+    /// As [`try_lock_for_async`](Self::try_lock_for_async), with a guard that owns its share of
+    /// the mutex.
+    pub async fn try_lock_arc_for_async(
+        self: &Arc<Self>,
+        wait: Duration,
+    ) -> Result<MutexGuard<'static, T>> {
+        let patience = Patience::Until(clock::now() + wait);
+        self.core.lock_async(patience).await.map(|held| self.owned_guard(held))
+    }
+
+    fn owned_guard(self: &Arc<Self>, held: Held) -> MutexGuard<'static, T> {
+        let value = NonNull::from(&self.value);
+        let keeper: Arc<dyn Keeper> = self.clone();
+        // SAFETY: the value is this mutex's, which the guard's share keeps alive, and `held` was
+        // just won from this mutex's core.
+        unsafe { MutexGuard::new(inside(value), Owner::Owned(keeper), held) }
+    }
+}
+
+impl<T: Send> Keeper for Mutex<T> {
+    fn core(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl<T> From<T> for Mutex<T> {
+    fn from(value: T) -> Mutex<T> {
+        Mutex::new(value)
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Mutex<T> {
+        Mutex::new(T::default())
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Mutex<T> {
+    /// Shows what it is, not its data: looking would mean locking.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutex")
+            .field("name", &self.name())
+            .field("scope", &self.scope())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A named mutex about to be built; made by [`LockManager::mutex`](crate::LockManager::mutex).
+///
+/// [`build`](Self::build) makes the mutex; the `lock` forms build it and lock it in one step, with
+/// a guard that owns everything:
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tierlock::{LockManager, MutexGuard, Result};
+///
+/// fn lock_order(locks: &LockManager, id: u64) -> Result<MutexGuard<'static, ()>> {
+///     locks.mutex(format!("orders/{id}"), ()).lock()
+/// }
+///
+/// let locks = LockManager::in_memory();
+/// let order = lock_order(&locks, 42)?;
+/// assert!(locks.mutex("orders/42", ()).try_lock().is_err());
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+#[must_use = "nothing is locked before `build` or `lock` is called"]
+#[derive(Debug)]
+pub struct MutexBuilder<T> {
+    reach: Arc<Reach>,
+    name: String,
+    value: T,
+    scope: Option<Scope>,
+    at_most: Option<Duration>,
+    at_least: Option<Duration>,
+    keep: Keep,
+}
+
+impl fmt::Debug for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockManager")
+            .field("label", &self.label)
+            .field("widest", &self.widest())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> MutexBuilder<T> {
+    pub(crate) fn new(reach: Arc<Reach>, name: &str, value: T) -> Self {
+        MutexBuilder {
+            reach,
+            name: name.to_owned(),
+            value,
+            scope: None,
+            at_most: None,
+            at_least: None,
+            keep: Keep::default(),
+        }
+    }
+
+    /// Who else may take it. Default: the widest scope that the manager reaches.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// The longest that one holder may hold it: then the lock is lost, with
+    /// [`LostReason::HeldTooLong`](crate::LostReason::HeldTooLong).
+    ///
+    /// At host scope the next waiter is served once the holder's manager has answered. Below
+    /// host scope the guard is told, and others wait until it is dropped.
+    pub fn at_most(mut self, at_most: Duration) -> Self {
+        self.at_most = Some(at_most);
+        self
+    }
+
+    /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
+    /// which is done at once is not done again by a machine whose clock is a little behind.
+    pub fn at_least(mut self, at_least: Duration) -> Self {
+        self.at_least = Some(at_least);
+        self
+    }
+
+    /// Whether the lease of a host-scope lock is kept after the last local unlock.
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Makes the mutex. It touches no network; at process scope it opens the name's place in the
+    /// directory.
+    ///
+    /// # Errors
+    /// `Config` for an invalid name, a scope out of the manager's reach, or terms that
+    /// contradict each other; `Io` or `Damaged` from the directory, a full disk among them.
+    pub fn build(self) -> Result<Mutex<T>> {
+        let scope = self.scope.unwrap_or_else(|| self.reach.widest());
+        let name = Name::new(&self.name).map_err(|error| {
+            LockError::config(error.to_string()).with_scope(scope).with_source(error)
+        })?;
+        let about = |error: LockError| error.with_name(&name).with_scope(scope);
+        self.reach.check(scope).map_err(about)?;
+        check_terms(self.at_most, self.at_least).map_err(about)?;
+        let entry = self.reach.ground.entry(&name);
+        entry.prepare(scope).map_err(about)?;
+        let named = Named {
+            entry,
+            reach: self.reach,
+            scope: AtomicU8::new(scope as u8),
+            at_most: self.at_most,
+            at_least: self.at_least,
+            keep: self.keep,
+        };
+        Ok(Mutex { core: Core::Named(named), value: UnsafeCell::new(self.value) })
+    }
+}
+
+fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<()> {
+    if at_most == Some(Duration::ZERO) {
+        return Err(LockError::config("at_most is zero: no holder could do anything"));
+    }
+    match (at_most, at_least) {
+        (Some(at_most), Some(at_least)) if at_least > at_most => Err(LockError::config(format!(
+            "at_least ({at_least:?}) is longer than at_most ({at_most:?})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl<T: Send + 'static> MutexBuilder<T> {
+    /// Builds it and locks it; see [`Mutex::lock`].
+    pub fn lock(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).lock_arc()
+    }
+
+    /// Builds it and tries to lock it; see [`Mutex::try_lock`].
+    pub fn try_lock(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc()
+    }
+
+    /// Builds it and waits at most for `wait`; see [`Mutex::try_lock_for`].
+    pub fn try_lock_for(self, wait: Duration) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc_for(wait)
+    }
+
+    /// Builds it and locks it, blocking no thread; see [`Mutex::lock_async`].
+    pub async fn lock_async(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).lock_arc_async().await
+    }
+
+    /// Builds it and tries to lock it, blocking no thread; see [`Mutex::try_lock_async`].
+    pub async fn try_lock_async(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc_async().await
+    }
+
+    /// Builds it and waits at most for `wait`, blocking no thread; see
+    /// [`Mutex::try_lock_for_async`].
+    pub async fn try_lock_for_async(self, wait: Duration) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc_for_async(wait).await
+    }
+}
