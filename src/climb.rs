@@ -16,10 +16,9 @@ use std::{
 };
 
 use crate::{
-    Result,
     alarm::{self, Alarm},
     clock,
-    error::{LockError, LockErrorKind, Predecessor},
+    error::{LockError, LockErrorKind, Predecessor, Result},
     ground::{Entry, Reach},
     name::Name,
     scope::Scope,

@@ -11,6 +11,9 @@ use crate::{name::Name, scope::Scope, token::Token};
 /// allocates nothing.
 pub struct LockError(Option<Box<Inner>>);
 
+/// The result of a lock operation.
+pub type Result<T, E = LockError> = std::result::Result<T, E>;
+
 struct Inner {
     kind: LockErrorKind,
     message: Cow<'static, str>,

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 #[cfg(feature = "process")]
 use crate::process::{Directory, DirectoryKey, Slot};
 use crate::{
-    Result, clock,
-    error::{Holder, LockError, Predecessor},
+    clock,
+    error::{Holder, LockError, Predecessor, Result},
     name::Name,
     scope::Scope,
     thread::ThreadLock,

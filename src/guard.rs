@@ -14,10 +14,9 @@ use std::{
 };
 
 use crate::{
-    Result,
     climb::{Core, Held},
     clock,
-    error::{LockError, LostReason, Predecessor},
+    error::{LockError, LostReason, Predecessor, Result},
     scope::Scope,
     time::Time,
     token::Token,

@@ -84,7 +84,7 @@ mod token;
 mod watch;
 
 pub use climb::Keep;
-pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor};
+pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::MutexGuard;
 pub use manager::{Engine, LockManager, LockManagerBuilder};
 pub use mutex::{Mutex, MutexBuilder};
@@ -94,6 +94,3 @@ pub use scope::{ParseScopeError, Scope};
 pub use time::Time;
 pub use token::{ParseTokenError, Token};
 pub use watch::Lost;
-
-/// The result of a lock operation.
-pub type Result<T, E = LockError> = std::result::Result<T, E>;

@@ -8,8 +8,7 @@ use std::{
 };
 
 use crate::{
-    Result,
-    error::LockError,
+    error::{LockError, Result},
     ground::{BelowHost, Ground, Reach},
     mutex::MutexBuilder,
     scope::Scope,

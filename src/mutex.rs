@@ -9,10 +9,9 @@ use std::{
 };
 
 use crate::{
-    Result,
     climb::{Core, Held, Keep, Named, Patience},
     clock,
-    error::LockError,
+    error::{LockError, Result},
     ground::Reach,
     guard::{Keeper, MutexGuard, Owner},
     name::Name,

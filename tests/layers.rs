@@ -1,0 +1,313 @@
+//! Holds the floors of the code map at the top of `src/lib.rs`: who may import whom, who may say
+//! `unsafe`, and where the heavy crates may be named.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
+const FLOORS: [&[&str]; 5] = [
+    &["scope", "name", "token", "time", "error", "identity"],
+    &["clock", "alarm", "watch", "proto"],
+    &["thread", "process", "host"],
+    &["ground", "climb", "mutex", "guard", "manager", "fence"],
+    &["cli", "bench", "main", "lib"],
+];
+
+/// The only files that may say `unsafe`.
+const UNSAFE: [&str; 4] = ["src/cli/sys.rs", "src/guard.rs", "src/mutex.rs", "src/process/sys.rs"];
+
+/// Crates that only these files or folders may name.
+const CRATES: [(&str, &[&str]); 8] = [
+    ("tokio", &["src/host/", "src/bench/"]),
+    ("quinn", &["src/host/", "src/bench/"]),
+    ("rustls", &["src/host/", "src/bench/"]),
+    ("redb", &["src/host/journal.rs"]),
+    ("bincode", &["src/proto/wire.rs"]),
+    ("fs4", &["src/process/", "src/host/journal.rs"]),
+    ("memmap2", &["src/process/sys.rs"]),
+    ("clap", &["src/cli/", "src/bench/"]),
+];
+
+/// What the protocol must never touch: clocks, files, threads, sockets.
+const IMPURE: [&str; 6] = ["Instant", "SystemTime", "fs", "net", "thread", "io"];
+
+#[test]
+fn every_file_imports_only_from_floors_below_and_from_its_own_folder() {
+    let violations: Vec<String> = sources().iter().flat_map(upward_imports).collect();
+    assert!(violations.is_empty(), "\n{}", violations.join("\n"));
+}
+
+#[test]
+fn a_planted_upward_import_is_found() {
+    let planted = Source::parse("src/token.rs", "use crate::{error::LockError, manager::Engine};");
+    assert_eq!(upward_imports(&planted).len(), 1);
+    let sideways = Source::parse("src/host/link.rs", "fn f() { crate::process::open() }");
+    assert_eq!(upward_imports(&sideways).len(), 1);
+    let impure = Source::parse("src/proto/leader.rs", "use crate::clock;");
+    assert_eq!(upward_imports(&impure).len(), 1);
+    let from_the_top = Source::parse("src/guard.rs", "use crate::Mutex;");
+    assert_eq!(upward_imports(&from_the_top).len(), 1);
+    let climbing_out = Source::parse("src/proto/table.rs", "use super::super::manager::Engine;");
+    assert_eq!(upward_imports(&climbing_out).len(), 1);
+    let fine = Source::parse("src/guard.rs", "use crate::{mutex::Mutex, token::Token};");
+    assert_eq!(upward_imports(&fine), Vec::<String>::new());
+}
+
+#[test]
+fn only_the_islands_say_unsafe() {
+    let found: BTreeSet<String> = sources()
+        .into_iter()
+        .filter(|source| source.words().any(|word| word == "unsafe"))
+        .map(|source| source.path)
+        .collect();
+    let stray: Vec<_> = found.iter().filter(|path| !UNSAFE.contains(&path.as_str())).collect();
+    assert!(stray.is_empty(), "unsafe outside its islands: {stray:?}");
+}
+
+#[test]
+fn heavy_crates_stay_where_they_belong() {
+    for source in sources() {
+        for (name, places) in CRATES {
+            let allowed = places.iter().any(|place| source.path.starts_with(place));
+            let named = source.crates_named().any(|found| found == name);
+            assert!(allowed || !named, "{} names the crate {name}", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_protocol_is_pure() {
+    for source in sources().iter().filter(|source| source.path.starts_with("src/proto/")) {
+        for impure in IMPURE {
+            let used = source.paths_from("std").any(|path| path.iter().any(|part| part == impure));
+            assert!(!used, "{} uses std's {impure}", source.path);
+        }
+    }
+}
+
+#[test]
+fn every_file_stands_on_a_floor() {
+    for source in sources() {
+        assert!(floor_of(source.place()).is_some(), "{} is on no floor", source.path);
+    }
+}
+
+/// A file of `src`, as tokens, without what is only compiled for tests.
+struct Source {
+    path: String,
+    tokens: Vec<TokenTree>,
+}
+
+fn sources() -> Vec<Source> {
+    let mut files = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    files.sort();
+    assert!(files.len() > 10, "the sources are not where this test looks for them");
+    files
+        .into_iter()
+        .filter(|file| !file.ends_with("tests.rs"))
+        .map(|file| {
+            let text = fs::read_to_string(&file).unwrap();
+            let path = file.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+            Source::parse(path.to_str().unwrap(), &text)
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+impl Source {
+    fn parse(path: &str, text: &str) -> Source {
+        let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
+        Source { path: path.to_owned(), tokens: without_tests(tokens.into_iter().collect()) }
+    }
+
+    /// `src/host/link.rs` stands at `host`, `src/guard.rs` at `guard`.
+    fn place(&self) -> &str {
+        let inside = self.path.strip_prefix("src/").unwrap();
+        inside.split('/').next().unwrap().trim_end_matches(".rs")
+    }
+
+    fn in_a_folder(&self) -> bool {
+        self.path.strip_prefix("src/").unwrap().contains('/')
+    }
+
+    fn words(&self) -> impl Iterator<Item = String> {
+        let mut words = Vec::new();
+        flatten(&self.tokens, &mut words);
+        words.into_iter()
+    }
+
+    /// The paths that start with `root`, each as its parts after it; groups are unfolded.
+    fn paths_from(&self, root: &str) -> impl Iterator<Item = Vec<String>> {
+        let mut paths = Vec::new();
+        find_paths(&self.tokens, root, &mut paths);
+        paths.into_iter()
+    }
+
+    /// First parts of paths that start with neither `crate`, `self` nor `super`.
+    fn crates_named(&self) -> impl Iterator<Item = String> {
+        let words: Vec<String> = self.words().collect();
+        let mut named = Vec::new();
+        for (at, word) in words.iter().enumerate() {
+            let path_follows = words.get(at + 1).is_some_and(|next| next == ":")
+                && words.get(at + 2).is_some_and(|next| next == ":");
+            let path_before = at > 0 && words[at - 1] == ":";
+            if path_follows && !path_before {
+                named.push(word.clone());
+            }
+        }
+        named.into_iter()
+    }
+}
+
+fn upward_imports(source: &Source) -> Vec<String> {
+    let own = source.place();
+    let floor = floor_of(own).unwrap_or_else(|| panic!("{} is on no floor", source.path));
+    let depth = source.path.matches('/').count();
+    let from_crate = source.paths_from("crate");
+    let from_super = source.paths_from("super").filter_map(|path| {
+        let supers = 1 + path.iter().take_while(|part| *part == "super").count();
+        let outside =
+            if source.path.ends_with("/mod.rs") { supers > depth - 2 } else { supers >= depth };
+        outside.then(|| path.into_iter().skip_while(|part| part == "super").collect())
+    });
+    let mut violations = Vec::new();
+    for path in from_crate.chain(from_super) {
+        let Some(target) = path.first() else { continue };
+        if target == own {
+            continue;
+        }
+        // What is no file and no folder is a name of lib.rs.
+        let target_floor = floor_of(target).unwrap_or(FLOORS.len() - 1);
+        let neighbours = target_floor == floor && !source.in_a_folder() && !is_folder(target);
+        let program = floor == FLOORS.len() - 1;
+        if target_floor >= floor && !neighbours && !program {
+            violations.push(format!(
+                "{} (floor {floor}) imports {} (floor {target_floor})",
+                source.path,
+                path.join("::")
+            ));
+        }
+    }
+    violations
+}
+
+fn floor_of(place: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&place))
+}
+
+fn is_folder(place: &str) -> bool {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(place).is_dir()
+}
+
+/// Drops every item behind `#[cfg(test)]`, and doc comments.
+fn without_tests(tokens: Vec<TokenTree>) -> Vec<TokenTree> {
+    let mut kept = Vec::new();
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let attribute = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '#');
+        if attribute && let Some(TokenTree::Group(group)) = tokens.peek() {
+            let text = group.stream().to_string().replace(' ', "");
+            tokens.next();
+            if text.starts_with("cfg(test)") || text.starts_with("cfg(all(test") {
+                skip_item(&mut tokens);
+            }
+            continue;
+        }
+        kept.push(match token {
+            TokenTree::Group(group) => {
+                let inner = without_tests(group.stream().into_iter().collect());
+                TokenTree::Group(proc_macro2::Group::new(
+                    group.delimiter(),
+                    inner.into_iter().collect(),
+                ))
+            }
+            other => other,
+        });
+    }
+    kept
+}
+
+/// Skips to the end of an item: its body, or its semicolon.
+fn skip_item(tokens: &mut impl Iterator<Item = TokenTree>) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => return,
+            TokenTree::Punct(punct) if punct.as_char() == ';' => return,
+            _ => {}
+        }
+    }
+}
+
+fn flatten(tokens: &[TokenTree], words: &mut Vec<String>) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => {
+                words.push("(".into());
+                flatten(&group.stream().into_iter().collect::<Vec<_>>(), words);
+                words.push(")".into());
+            }
+            other => words.push(other.to_string()),
+        }
+    }
+}
+
+fn find_paths(tokens: &[TokenTree], root: &str, paths: &mut Vec<Vec<String>>) {
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            TokenTree::Group(group) => {
+                let inner: Vec<_> = group.stream().into_iter().collect();
+                find_paths(&inner, root, paths);
+            }
+            TokenTree::Ident(word) if *word == root && !after_path(&tokens[..at]) => {
+                unfold(&tokens[at + 1..], Vec::new(), paths);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn after_path(before: &[TokenTree]) -> bool {
+    matches!(before.last(), Some(TokenTree::Punct(punct)) if punct.as_char() == ':')
+}
+
+/// Follows `::a::b` or `::{a, b::c}`.
+fn unfold(tokens: &[TokenTree], so_far: Vec<String>, paths: &mut Vec<Vec<String>>) {
+    let separated = matches!(tokens, [TokenTree::Punct(a), TokenTree::Punct(b), ..]
+        if a.as_char() == ':' && b.as_char() == ':');
+    match tokens.get(2) {
+        Some(TokenTree::Ident(part)) if separated => {
+            let mut path = so_far;
+            path.push(part.to_string());
+            unfold(&tokens[3..], path, paths);
+        }
+        Some(TokenTree::Group(group)) if separated => {
+            let items: Vec<TokenTree> = group.stream().into_iter().collect();
+            let comma =
+                |token: &TokenTree| matches!(token, TokenTree::Punct(p) if p.as_char() == ',');
+            for item in items.split(comma) {
+                if let Some(TokenTree::Ident(part)) = item.first() {
+                    let mut path = so_far.clone();
+                    path.push(part.to_string());
+                    unfold(&item[1..], path, paths);
+                }
+            }
+        }
+        _ => paths.push(so_far),
+    }
+}
