@@ -183,20 +183,20 @@ impl Core {
         }
     }
 
-    /// The same, with the leader's answer to wait for.
+    /// The same, with an answer to wait for: the leader's, and the end of `at_least`.
     pub(crate) fn let_go_answered(
         &self,
         held: &mut Held,
         how: Predecessor,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
         let answer = match self {
-            Core::Plain(_) => None,
+            Core::Plain(_) => {
+                self.let_go(held, how);
+                held.tiers = 0;
+                None
+            }
             Core::Named(named) => named.let_go_answered(held, how),
         };
-        if answer.is_none() {
-            self.let_go(held, how);
-            held.tiers = 0;
-        }
         async move {
             match answer {
                 Some(answer) => answer.await,
@@ -330,21 +330,31 @@ impl Named {
         if held.tiers == 0 {
             return;
         }
-        if let (Some(at_least), Some(more)) = (self.at_least, &mut held.more) {
-            let until = more.since + at_least;
-            if until > clock::now() {
-                return self.let_go_at(until, held, how);
-            }
+        match self.stays_until(held) {
+            None => self.let_go_now(held, how),
+            Some(until) => self.let_go_at(until, held, how, |_| {}),
         }
-        self.let_go_now(held, how);
     }
 
-    /// Keeps the lock until `at_least` is over, though the guard is gone.
+    /// Until when `at_least` keeps the lock, though the guard is gone.
+    fn stays_until(&self, held: &Held) -> Option<Time> {
+        let until = held.more.as_ref()?.since + self.at_least?;
+        (until > clock::now()).then_some(until)
+    }
+
+    /// Lets go at `until`, and passes on the answer to wait for, if there is one.
     #[cold]
-    fn let_go_at(&self, until: Time, held: &mut Held, how: Predecessor) {
+    fn let_go_at(
+        &self,
+        until: Time,
+        held: &mut Held,
+        how: Predecessor,
+        then: impl FnOnce(Option<Answer>) + Send + 'static,
+    ) {
         let mut held = std::mem::replace(held, Held { more: None, tiers: 0, ..*held });
         let later = self.later();
-        alarm::call_at(until, move || later.let_go_now(&mut held, how)).detach();
+        let let_go = move || then(later.let_go_answered(&mut held, how));
+        alarm::call_at(until, let_go).detach();
     }
 
     /// This mutex without its data, to let go when the mutex itself may be gone.
@@ -386,40 +396,22 @@ impl Named {
     }
 
     fn let_go_answered(&self, held: &mut Held, how: Predecessor) -> Option<Answer> {
+        if let Some(until) = self.stays_until(held) {
+            let (tell, told) = answer_slot();
+            self.let_go_at(until, held, how, tell);
+            return Some(told);
+        }
         #[cfg(any(feature = "host", feature = "testing"))]
-        {
-            let until = match (self.at_least, &held.more) {
-                (Some(at_least), Some(more)) => more.since + at_least,
-                _ => Time::ZERO,
-            };
-            if until > clock::now() {
-                // Released later, and answered after that.
-                let mut held = std::mem::replace(held, Held { more: None, tiers: 0, ..*held });
-                let later = self.later();
-                let (tell, told) = answer_slot();
-                alarm::call_at(until, move || {
-                    let answer = later.let_go_answered(&mut held, how);
-                    later.let_go_now(&mut held, how);
-                    tell(answer);
-                })
-                .detach();
-                return Some(told);
-            }
-            let link = self.reach.link.as_ref()?;
-            let lease = held.take_lease()?;
-            let token = held.token;
-            let answer = link.release_answered(lease, token, how);
+        if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
+            let answer = link.release_answered(lease, held.token, how);
             self.let_go_below(held, how);
             let name = self.name().clone();
-            Some(Box::pin(async move {
+            return Some(Box::pin(async move {
                 answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
-            }))
+            }));
         }
-        #[cfg(not(any(feature = "host", feature = "testing")))]
-        {
-            let _ = (held, how);
-            None
-        }
+        self.let_go_below(held, how);
+        None
     }
 
     #[cfg(feature = "cli")]
@@ -432,7 +424,6 @@ impl Named {
 }
 
 /// A slot for an answer that becomes known later.
-#[cfg(any(feature = "host", feature = "testing"))]
 fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
     let slot = Arc::new((parking_lot::Mutex::new(None), event_listener::Event::new()));
     let told = slot.clone();
