@@ -73,6 +73,8 @@ mod guard;
 mod host;
 mod identity;
 mod manager;
+#[cfg(doctest)]
+mod misuse;
 mod mutex;
 mod name;
 #[cfg(feature = "process")]
