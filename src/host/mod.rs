@@ -2,3 +2,5 @@
 //! locks.
 
 pub(crate) mod link;
+#[cfg(feature = "host")]
+mod tls;
