@@ -62,7 +62,9 @@ impl Secret {
             let (kind, what) = match error.kind() {
                 io::ErrorKind::NotFound => (
                     LockErrorKind::Config,
-                    format!("there is no secret file {shown}; `tierlock secret new {shown}` makes one"),
+                    format!(
+                        "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
+                    ),
                 ),
                 _ => (LockErrorKind::Io, format!("cannot read the secret file {shown}: {error}")),
             };
@@ -409,7 +411,14 @@ mod tests {
         assert_eq!(Secret::read(directory.path()).unwrap_err().kind(), LockErrorKind::Config);
         Secret::create(&path).unwrap();
         let good = "ab".repeat(32);
-        for bad in ["", "\n", &good[1..], &format!("{good}0"), &good.replace('a', "g"), &format!("{good}\n\n")] {
+        for bad in [
+            "",
+            "\n",
+            &good[1..],
+            &format!("{good}0"),
+            &good.replace('a', "g"),
+            &format!("{good}\n\n"),
+        ] {
             std::fs::write(&path, bad).unwrap();
             assert_eq!(Secret::read(&path).unwrap_err().kind(), LockErrorKind::Config, "{bad:?}");
         }
