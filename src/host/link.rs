@@ -70,11 +70,17 @@ struct State {
     releases: Numbered<LeaseId, Waiter<()>>,
     queries: Numbered<QueryId, Waiter<Answer>>,
     /// Granted and not given back yet, lost ones included.
-    leases: Numbered<LeaseId, Arc<Watch>>,
+    leases: Numbered<LeaseId, Held>,
     /// The current session's; watches of an earlier session keep theirs.
     deadline: Arc<Deadline>,
     closed: bool,
     aftermath: Aftermath,
+}
+
+struct Held {
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
+    name: Name,
+    watch: Arc<Watch>,
 }
 
 /// What is to be done once the lock is free: it wakes others, or runs foreign code.
@@ -198,7 +204,7 @@ impl Link {
         }
         let now = clock::now();
         let mut state = self.state.lock();
-        let lost = state.leases.remove(&lease).and_then(|watch| watch.lost());
+        let lost = state.leases.remove(&lease).and_then(|held| held.watch.lost());
         state.client.release(lease, last_used, how, now);
         if lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
@@ -311,17 +317,22 @@ impl Link {
         result
     }
 
-    /// Ends a lease as if the leader had taken it away (for users' tests).
+    /// Takes the lock of this name away, as the leader would; whether it was held here.
     #[cfg(feature = "testing")]
-    pub(super) fn provoke(&self, lost: impl Fn(LeaseId) -> bool) {
+    pub(super) fn provoke(&self, name: &Name) -> bool {
         let mut state = self.state.lock();
-        let State { leases, aftermath, .. } = &mut *state;
-        for (_, watch) in leases.iter().filter(|(lease, _)| lost(**lease)) {
-            if watch.mark(LostReason::Provoked) {
-                aftermath.losses.push((watch.clone(), LostReason::Provoked));
+        let State { client, leases, aftermath, .. } = &mut *state;
+        let mut any = false;
+        for (lease, held) in leases.iter().filter(|(_, held)| held.name == *name) {
+            if held.watch.mark(LostReason::Provoked) {
+                aftermath.losses.push((held.watch.clone(), LostReason::Provoked));
+                // Whatever was used of its block: the leader cuts the number to the block's end.
+                client.release(*lease, Token::MAX, Predecessor::Broken, clock::now());
+                any = true;
             }
         }
         self.settle(state);
+        any
     }
 
     /// Distributes the client's events, unlocks, and does what had to wait for that.
@@ -368,7 +379,8 @@ impl State {
                     return;
                 };
                 let watch = Arc::new(Watch::new(Some(self.deadline.clone()), at_most));
-                self.leases.insert(lease, watch.clone());
+                let name = waiter.name.clone().expect("an acquire has a name");
+                self.leases.insert(lease, Held { name, watch: watch.clone() });
                 waiter.finish(
                     Ok(Lease { id: lease, token: first, predecessor, watch }),
                     &mut self.aftermath,
@@ -389,10 +401,10 @@ impl State {
                     let error = LockError::lost(why).with_scope(Scope::Host);
                     waiter.finish(Err(error), &mut self.aftermath);
                 }
-                if let Some(watch) = self.leases.get(&lease)
-                    && watch.mark(why)
+                if let Some(held) = self.leases.get(&lease)
+                    && held.watch.mark(why)
                 {
-                    self.aftermath.losses.push((watch.clone(), why));
+                    self.aftermath.losses.push((held.watch.clone(), why));
                 }
             }
             Event::DeadlineMoved { deadline } => {

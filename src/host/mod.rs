@@ -12,6 +12,8 @@ mod journal;
 #[cfg(feature = "host")]
 mod leader;
 pub(crate) mod link;
+#[cfg(feature = "testing")]
+pub(crate) mod memory;
 #[cfg(feature = "host")]
 mod quic;
 #[cfg(feature = "host")]
