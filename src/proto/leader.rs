@@ -774,8 +774,12 @@ impl Leader {
     }
 
     fn next_place(&mut self) -> PackedId {
-        self.places_given += 1;
-        PackedId::new(self.epoch(), self.places_given).expect("fewer than 2^40 requests in a reign")
+        // Halfway the next epoch is asked for, long before the count could be exhausted.
+        if self.places_given == PLACES_MAX / 2 {
+            self.ask_epoch(self.epoch() + 1);
+        }
+        self.places_given = PLACES_MAX.min(self.places_given + 1);
+        PackedId::new(self.epoch(), self.places_given).expect("both are within their bounds")
     }
 }
 
@@ -839,6 +843,8 @@ fn after(why: LostReason) -> Predecessor {
 /// An `above` of this epoch or a later one is refused: a machine's own counts reach it by
 /// mistake only, and epochs are not there to be used up by mistakes.
 const ABOVE_EPOCH_MAX: u32 = 1 << 22;
+
+const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
 
 /// How many messages are kept while the reign's own record is on its way to the disk.
 const EARLY_MAX: usize = 65_536;

@@ -123,10 +123,6 @@ impl Sessions {
         self.written
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
     pub(super) fn add(&mut self, session: Session) -> SessionKey {
         let id = session.id;
         let key = SessionKey(self.sessions.insert(session));

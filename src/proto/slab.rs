@@ -38,6 +38,7 @@ impl<T> Slab<T> {
         value
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
