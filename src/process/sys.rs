@@ -337,6 +337,25 @@ pub(super) mod testing {
         Some(child).filter(|child| *child != 0)
     }
 
+    /// How far a fork is, that begins before an open, when the open opens.
+    pub(in super::super) fn open_beside_a_fork() -> &'static str {
+        watch_forks().unwrap();
+        before_fork();
+        let opener = thread::spawn(|| {
+            let mut seen = "";
+            let file = LockFile::open(|| {
+                let ended = FORKS_ENDED.load(Ordering::SeqCst) == 1;
+                seen = if ended { "ended" } else { "begun" };
+                File::open("/dev/null")
+            });
+            file.map(|_| seen).unwrap()
+        });
+        // Too short a sleep hides a fault, and makes none.
+        thread::sleep(Duration::from_millis(50));
+        after_fork_in_parent();
+        opener.join().unwrap()
+    }
+
     /// Does nothing until a signal ends the process, at the latest its own alarm.
     pub(in super::super) fn linger() -> ! {
         // SAFETY: it only arms this process's alarm.
