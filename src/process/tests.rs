@@ -316,7 +316,11 @@ fn surveys_disturb_nobody() {
                 two.holder();
             }
         });
+        // Each time somebody else seems to hold it, so that it is worth a probe.
+        let file = File::options().write(true).open(lock_file(dir.path(), "a")).unwrap();
+        let stale = (1_u64 << 62) + 1;
         let failed = (0..2_000).filter(|_| {
+            file.write_all_at(&stale.to_ne_bytes(), 42 * 8).unwrap();
             let taken = one.try_take(Token::ZERO, "x");
             one.release(Predecessor::Clean);
             !matches!(taken, Ok(Some(_)))
