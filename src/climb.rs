@@ -7,6 +7,7 @@
 
 use std::{
     future::Future,
+    mem::ManuallyDrop,
     pin::Pin,
     sync::{
         Arc,
@@ -84,12 +85,34 @@ pub(crate) struct Named {
 }
 
 /// The right to a lock: its token, and which tiers are to be given back.
+///
+/// It holds tiers and must be given to `let_go`; dropping it alone gives nothing back.
 pub(crate) struct Held {
     pub(crate) token: Token,
-    more: Option<Box<More>>,
-    pub(crate) scope: Scope,
-    pub(crate) predecessor: Predecessor,
-    tiers: u8,
+    /// Emptied by `let_go`. Not dropped otherwise, so that the quiet path need not ask.
+    more: ManuallyDrop<Option<Box<More>>>,
+    facts: Facts,
+}
+
+/// Scope, predecessor, tiers, and whether a panic was under way, in one word: bytes that are written one by one and then moved as a
+/// word make the quiet path wait for its own stores.
+#[derive(Clone, Copy)]
+struct Facts(u64);
+
+impl Facts {
+    #[inline]
+    const fn new(scope: Scope, predecessor: Predecessor, tiers: u8) -> Facts {
+        Facts(scope as u64 | (predecessor as u64) << 8 | (tiers as u64) << 16)
+    }
+
+    #[inline]
+    const fn with(self, at: u32, byte: u8) -> Facts {
+        Facts(self.0 & !(0xff << (8 * at)) | (byte as u64) << (8 * at))
+    }
+
+    const fn byte(self, at: u32) -> u8 {
+        (self.0 >> (8 * at)) as u8
+    }
 }
 
 /// What only some locks have.
@@ -115,14 +138,55 @@ impl Held {
         self.more.as_ref()?.watch.as_ref()
     }
 
-    fn plain(taken: thread::Taken) -> Held {
+    #[inline]
+    pub(crate) fn plain(taken: thread::Taken) -> Held {
         Held {
             token: taken.token,
-            more: None,
-            scope: Scope::Thread,
-            predecessor: taken.predecessor,
-            tiers: THREAD,
+            more: ManuallyDrop::new(None),
+            facts: Facts::new(Scope::Thread, taken.predecessor, THREAD),
         }
+    }
+
+    /// Notes whether a panic was under way: then a later one is no news of this holder's.
+    #[inline]
+    pub(crate) fn taken_while(self, panicking: bool) -> Held {
+        Held { facts: self.facts.with(3, panicking as u8), ..self }
+    }
+
+    pub(crate) fn was_panicking(&self) -> bool {
+        self.facts.byte(3) != 0
+    }
+
+    /// Leaves nothing behind that would have to be given back.
+    fn take(&mut self) -> Held {
+        let (more, facts) = (ManuallyDrop::new(self.more.take()), self.facts);
+        self.set_tiers(0);
+        Held { token: self.token, more, facts }
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        Scope::from_u8(self.facts.byte(0))
+    }
+
+    pub(crate) fn predecessor(&self) -> Predecessor {
+        Predecessor::from_u8(self.facts.byte(1))
+    }
+
+    #[inline]
+    fn tiers(&self) -> u8 {
+        self.facts.byte(2)
+    }
+
+    fn set_scope(&mut self, scope: Scope) {
+        self.facts = self.facts.with(0, scope as u8);
+    }
+
+    fn set_predecessor(&mut self, predecessor: Predecessor) {
+        self.facts = self.facts.with(1, predecessor as u8);
+    }
+
+    fn set_tiers(&mut self, tiers: u8) {
+        self.facts = self.facts.with(2, tiers);
     }
 
     fn more_mut(&mut self) -> &mut More {
@@ -131,7 +195,6 @@ impl Held {
 }
 
 impl Core {
-    #[inline]
     pub(crate) fn lock(&self) -> Result<Held> {
         match self {
             Core::Plain(lock) => Ok(Held::plain(lock.take())),
@@ -139,7 +202,6 @@ impl Core {
         }
     }
 
-    #[inline]
     pub(crate) fn try_lock(&self) -> Result<Held> {
         match self {
             Core::Plain(lock) => lock.try_take().map(Held::plain).ok_or(LockError::WOULD_BLOCK),
@@ -177,7 +239,7 @@ impl Core {
     #[inline]
     pub(crate) fn let_go(&self, held: &mut Held, how: Predecessor) {
         match self {
-            Core::Plain(lock) if held.tiers != 0 => lock.release(how),
+            Core::Plain(lock) if held.tiers() != 0 => lock.release(how),
             Core::Plain(_) => {}
             Core::Named(named) => named.let_go(held, how),
         }
@@ -192,7 +254,7 @@ impl Core {
         let answer = match self {
             Core::Plain(_) => {
                 self.let_go(held, how);
-                held.tiers = 0;
+                held.set_tiers(0);
                 None
             }
             Core::Named(named) => named.let_go_answered(held, how),
@@ -256,7 +318,7 @@ impl Named {
 
     /// Lets go of what nobody was given: the next holder hears what this one would have heard.
     fn give_back(&self, held: &mut Held) {
-        let how = held.predecessor;
+        let how = held.predecessor();
         self.let_go_now(held, how);
     }
 
@@ -271,7 +333,7 @@ impl Named {
             return Ok(climb.arrive());
         }
         climb.process(goal)?;
-        if climb.held.scope < climb.goal {
+        if climb.held.scope() < climb.goal {
             climb.host()?;
         }
         Ok(climb.arrive())
@@ -288,7 +350,7 @@ impl Named {
             return Ok(climb.arrive());
         }
         climb.process_async(goal).await?;
-        if climb.held.scope < climb.goal {
+        if climb.held.scope() < climb.goal {
             climb.host_async().await?;
         }
         Ok(climb.arrive())
@@ -327,7 +389,7 @@ impl Named {
     }
 
     fn let_go(&self, held: &mut Held, how: Predecessor) {
-        if held.tiers == 0 {
+        if held.tiers() == 0 {
             return;
         }
         match self.stays_until(held) {
@@ -351,7 +413,7 @@ impl Named {
         how: Predecessor,
         then: impl FnOnce(Option<Answer>) + Send + 'static,
     ) {
-        let mut held = std::mem::replace(held, Held { more: None, tiers: 0, ..*held });
+        let mut held = held.take();
         let later = self.later();
         let let_go = move || then(later.let_go_answered(&mut held, how));
         alarm::call_at(until, let_go).detach();
@@ -379,7 +441,8 @@ impl Named {
 
     /// Everything below the lease.
     fn let_go_below(&self, held: &mut Held, how: Predecessor) {
-        let tiers = std::mem::take(&mut held.tiers);
+        let tiers = held.tiers();
+        held.set_tiers(0);
         if let Some(more) = held.more.take() {
             drop(more.alarm);
             if let Some(watch) = more.watch {
@@ -419,7 +482,7 @@ impl Named {
         &self,
         held: &Held,
     ) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
-        (held.tiers & PROCESS != 0).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
+        (held.tiers() & PROCESS != 0).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
     }
 }
 
@@ -450,7 +513,7 @@ fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
 impl Held {
     #[cfg(any(feature = "host", feature = "testing"))]
     fn take_lease(&mut self) -> Option<crate::proto::LeaseId> {
-        self.tiers &= !HOST;
+        self.set_tiers(self.tiers() & !HOST);
         self.more.as_mut()?.lease.take()
     }
 }
@@ -493,17 +556,10 @@ impl<'a> Climb<'a> {
     #[inline]
     fn arrive(mut self) -> Held {
         self.arrived = true;
-        let nothing = Held {
-            token: Token::ZERO,
-            more: None,
-            scope: Scope::Thread,
-            predecessor: Predecessor::Clean,
-            tiers: 0,
-        };
-        let mut held = std::mem::replace(&mut self.held, nothing);
+        let mut held = self.held.take();
         let named = self.named;
-        if held.scope > Scope::Thread {
-            named.entry.widen(held.scope);
+        if held.scope() > Scope::Thread {
+            named.entry.widen(held.scope());
         }
         if named.at_most.is_some() || named.at_least.is_some() {
             start_terms(named, &mut held);
@@ -519,7 +575,7 @@ impl<'a> Climb<'a> {
     /// Whose predecessor's end is told: that of the widest tier which has something to tell.
     fn tell(&mut self, predecessor: Predecessor) {
         if predecessor != Predecessor::Clean {
-            self.held.predecessor = predecessor;
+            self.held.set_predecessor(predecessor);
         }
     }
 
@@ -566,10 +622,10 @@ impl<'a> Climb<'a> {
                 return Err(error.with_name(named.name()).with_scope(Scope::Process));
             }
         };
-        self.held.tiers |= PROCESS;
+        self.held.set_tiers(self.held.tiers() | PROCESS);
         self.found.process = taken.predecessor;
         self.held.token = taken.token;
-        self.held.scope = Scope::Process;
+        self.held.set_scope(Scope::Process);
         named.entry.thread.raise_token(taken.token);
         self.tell(taken.predecessor);
         if let Some(by) = &taken.widened_by
@@ -590,7 +646,7 @@ impl<'a> Climb<'a> {
 
     /// Without a directory nobody but this process shares the name below host scope.
     fn passed_process(&mut self) {
-        self.held.scope = Scope::Process.min(self.goal);
+        self.held.set_scope(Scope::Process.min(self.goal));
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
@@ -626,9 +682,9 @@ impl<'a> Climb<'a> {
     fn took_lease(&mut self, lease: Result<crate::host::link::Lease>) -> Result<()> {
         let named = self.named;
         let lease = lease.map_err(|error| error.with_name(named.name()).with_scope(Scope::Host))?;
-        self.held.tiers |= HOST;
+        self.held.set_tiers(self.held.tiers() | HOST);
         self.held.token = lease.token;
-        self.held.scope = Scope::Host;
+        self.held.set_scope(Scope::Host);
         self.tell(lease.predecessor);
         let more = self.held.more_mut();
         more.lease = Some(lease.id);
@@ -660,8 +716,8 @@ impl Drop for Climb<'_> {
         }
         // The lease, if there is one, came last; nothing can fail after it.
         #[cfg(feature = "process")]
-        if self.held.tiers & PROCESS != 0 {
-            self.held.tiers &= !PROCESS;
+        if self.held.tiers() & PROCESS != 0 {
+            self.held.set_tiers(self.held.tiers() & !PROCESS);
             if let Some(slot) = self.named.entry.slot() {
                 slot.release(self.found.process);
             }
@@ -673,7 +729,7 @@ impl Drop for Climb<'_> {
 /// `at_most` below host scope, and the start of `at_least`.
 fn start_terms(named: &Named, held: &mut Held) {
     let now = clock::now();
-    let scope = held.scope;
+    let scope = held.scope();
     let more = held.more_mut();
     more.since = now;
     if let Some(at_most) = named.at_most
