@@ -2,3 +2,4 @@
 //! kills, and the program.
 
 mod api;
+mod bench;
