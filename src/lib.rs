@@ -64,6 +64,9 @@
 pub mod proto;
 
 mod alarm;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod climb;
 mod clock;
 mod error;
@@ -96,3 +99,4 @@ pub use scope::{ParseScopeError, Scope};
 pub use time::Time;
 pub use token::{ParseTokenError, Token};
 pub use watch::Lost;
+#[cfg(feature = "cli")]
