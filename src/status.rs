@@ -80,7 +80,7 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         scope: Scope::Host,
         state,
         token: lock.token,
-        holder: lock.holder.map(crate::host::link::holder),
+        holder: lock.holder.map(crate::host::link::holder_of),
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),

@@ -1,28 +1,121 @@
 //! Between callers and one manager's protocol client: requests in, leases out, whatever carries
 //! the frames.
-use crate::{
-    error::{LockError, Predecessor},
-    name::Name,
-    proto::{LeaseId, wire::LockInfo},
-    time::Time,
-    token::Token,
-    watch::Watch,
-};
+//!
+//! No network and no thread lives here. Callers lock the state for a moment, put a request to the
+//! protocol client and ask whoever drives the link to carry it; the driver lends the client its
+//! hands with [`Link::drive`], and what comes of that is handed to those who wait.
+
 use std::{
+    collections::HashMap,
     future::Future,
+    hash::{BuildHasherDefault, Hasher},
+    mem,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Weak},
+    task::{Context, Poll, Waker},
+    thread::{self, Thread},
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::{
+    clock,
+    error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    name::Name,
+    proto::{
+        LeaseId, RequestId,
+        client::{Client, Event, Failure},
+        wire::{Acquire, HolderInfo, LockInfo, Refusal, Wait},
+    },
+    scope::Scope,
+    time::Time,
+    token::Token,
+    watch::{Deadline, Watch},
+};
+
+/// Whoever carries a link's frames.
+///
+/// None of these is called with the link's lock held.
+pub(crate) trait Drive: Send + Sync {
+    /// Called before every request: makes sure that somebody drives, or says why nobody can.
+    fn start(&self) -> Result<(), LockError>;
+
+    /// There may be something to send, or an earlier deadline.
+    fn wake(&self);
+
+    /// As `wake`, by a thread that is about to wait and offers its hands until `done`. Returning
+    /// early is fine: the caller then parks.
+    fn carry(&self, done: &dyn Fn() -> bool) {
+        let _ = done;
+        self.wake();
+    }
+
+    /// The client was closed: waits until its goodbye is sent, at most until `until`, and ends
+    /// what `start` began.
+    fn finish(&self, until: Time);
+}
+
 /// One manager's way to its leader.
-pub(crate) struct Link {}
+pub(crate) struct Link {
+    state: Mutex<State>,
+    drive: Arc<dyn Drive>,
+    /// The process that made it. A forked child has neither the driver nor the sessions.
+    process: u32,
+}
+
+struct State {
+    client: Client,
+    acquires: Numbered<RequestId, Waiter<Lease>>,
+    releases: Numbered<LeaseId, Waiter<()>>,
+    queries: Numbered<QueryId, Waiter<Answer>>,
+    /// Granted and not given back yet, lost ones included.
+    leases: Numbered<LeaseId, Held>,
+    /// The current session's; watches of an earlier session keep theirs.
+    deadline: Arc<Deadline>,
+    closed: bool,
+    aftermath: Aftermath,
+}
+
+struct Held {
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
+    name: Name,
+    watch: Arc<Watch>,
+}
+
+/// What is to be done once the lock is free: it wakes others, or runs foreign code.
+#[derive(Default)]
+struct Aftermath {
+    wakes: Vec<Wake>,
+    losses: Vec<(Arc<Watch>, LostReason)>,
+}
+
+/// Somebody who waits for an answer. Its outcome stays here until it is fetched.
+struct Waiter<T> {
+    name: Option<Name>,
+    since: Time,
+    outcome: Option<Result<T, LockError>>,
+    wake: Wake,
+}
+
+enum Wake {
+    Nobody,
+    Thread(Thread),
+    Task(Waker),
+}
+
+/// What a query brought.
+enum Answer {
+    Good(bool),
+    Locks { locks: Vec<LockInfo>, more: bool },
+}
 
 /// How long a caller waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
+    /// Not at all for another holder; for an unreachable leader as long as the manager allows.
     No,
+    /// Until this time; [`Time::NEVER`] waits without limit.
     Until(Time),
 }
 
@@ -36,6 +129,7 @@ pub(crate) struct Want {
 }
 
 /// A lease that was granted. Giving it back is the owner's duty ([`Link::release`]).
+#[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: LeaseId,
     pub(crate) token: Token,
@@ -44,70 +138,681 @@ pub(crate) struct Lease {
 }
 
 impl Link {
-    /// Asks for a lease; touches no network by itself and never blocks.
-    pub(crate) fn acquire(self: &Arc<Self>, want: Want) -> Acquiring {
-        let _ = want;
-        todo!()
+    /// A link around a client, carried by what `drive` makes.
+    pub(super) fn new<D: Drive + 'static>(
+        client: Client,
+        drive: impl FnOnce(Weak<Link>) -> Arc<D>,
+    ) -> Arc<Link> {
+        Arc::new_cyclic(|link| Link {
+            state: Mutex::new(State {
+                client,
+                acquires: HashMap::default(),
+                releases: HashMap::default(),
+                queries: HashMap::default(),
+                leases: HashMap::default(),
+                deadline: Arc::new(Deadline::new(Time::ZERO)),
+                closed: false,
+                aftermath: Aftermath::default(),
+            }),
+            drive: drive(link.clone()),
+            process: std::process::id(),
+        })
     }
+
+    /// Asks for a lease; touches no network by itself and never blocks. The request is carried
+    /// once the answer is waited for or polled.
+    pub(crate) fn acquire(self: &Arc<Self>, want: Want) -> Acquiring {
+        let Want { name, at_most, keep, above, patience } = want;
+        if let Err(error) = self.ready() {
+            return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
+        }
+        let now = clock::now();
+        let (wait, limit) = match patience {
+            Patience::No => (Wait::No, None),
+            Patience::Until(Time::NEVER) => (Wait::Forever, None),
+            Patience::Until(at) => (Wait::For(at.since(now)), Some(at)),
+        };
+        let acquire = Acquire { name: name.clone(), wait, at_most, keep, above };
+        let mut state = self.state.lock();
+        let request = state.client.acquire(acquire, limit, now);
+        state.acquires.insert(request, Waiter::new(Some(name), now));
+        self.settle(state);
+        Acquiring(Waiting::new(self, request))
+    }
+
     /// Queues the release. Never blocks, never fails.
     pub(crate) fn release(&self, lease: LeaseId, last_used: Token, how: Predecessor) {
-        let _ = (lease, last_used, how);
-        todo!()
+        if self.forked() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.leases.remove(&lease);
+        state.client.release(lease, last_used, how, clock::now());
+        self.settle(state);
+        self.drive.wake();
     }
-    /// Queues the release; the answer can be awaited.
+
+    /// Queues the release; the answer can be awaited. It is `Lost` if the lease was over before.
     pub(crate) fn release_answered(
         self: &Arc<Self>,
         lease: LeaseId,
         last_used: Token,
         how: Predecessor,
     ) -> Releasing {
-        let _ = (lease, last_used, how);
-        todo!()
+        if let Err(error) = self.ready() {
+            return Releasing(Waiting::failed(error));
+        }
+        let now = clock::now();
+        let mut state = self.state.lock();
+        let lost = state.leases.remove(&lease).and_then(|held| held.watch.lost());
+        state.client.release(lease, last_used, how, now);
+        if lost.is_none() {
+            state.releases.insert(lease, Waiter::new(None, now));
+        }
+        self.settle(state);
+        match lost {
+            None => Releasing(Waiting::new(self, lease)),
+            Some(reason) => {
+                self.drive.wake();
+                Releasing(Waiting::failed(LockError::lost(reason).with_scope(Scope::Host)))
+            }
+        }
     }
-    /// All names the leader knows (pages are joined), or one.
+
+    /// All names the leader knows (pages are joined), or one. Blocks.
     pub(crate) fn list(
         self: &Arc<Self>,
         only: Option<&Name>,
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
-        let _ = (only, limit);
-        todo!()
+        const PAGE: u32 = 256;
+        let mut after = only.and_then(shortly_before);
+        let mut all = Vec::new();
+        loop {
+            let start = after.take();
+            let mut page = self.ask(None, |client, now| client.list(start, PAGE, limit, now));
+            let page = page.wait(Time::NEVER).expect("a wait without limit has an outcome")?;
+            let Answer::Locks { locks, more } = page else {
+                unreachable!("a list is answered with a list")
+            };
+            let last = locks.last().map(|lock| lock.name.clone());
+            match only {
+                None => all.extend(locks),
+                Some(only) => all.extend(locks.into_iter().filter(|lock| lock.name == *only)),
+            }
+            let passed = only.is_some_and(|only| last.as_ref().is_some_and(|last| last >= only));
+            if !more || passed || last.is_none() {
+                return Ok(all);
+            }
+            after = last;
+        }
     }
+
+    /// Whether this token's lease is still good, as the leader sees it.
+    pub(crate) fn check(
+        self: &Arc<Self>,
+        name: &Name,
+        token: Token,
+        limit: Option<Time>,
+    ) -> Asking {
+        let asked = name.clone();
+        Asking(self.ask(Some(name), |client, now| client.check(asked, token, limit, now)))
+    }
+
+    /// Takes the lock away from exactly the holder of this token; whether it held it.
+    pub(crate) fn break_lock(
+        self: &Arc<Self>,
+        name: &Name,
+        token: Token,
+        limit: Option<Time>,
+    ) -> Asking {
+        let asked = name.clone();
+        Asking(self.ask(Some(name), |client, now| client.break_lock(asked, token, limit, now)))
+    }
+
+    fn ask(
+        self: &Arc<Self>,
+        name: Option<&Name>,
+        query: impl FnOnce(&mut Client, Time) -> RequestId,
+    ) -> Waiting<QueryId> {
+        if let Err(error) = self.ready() {
+            return Waiting::failed(error);
+        }
+        let now = clock::now();
+        let mut state = self.state.lock();
+        let key = QueryId(query(&mut state.client, now));
+        state.queries.insert(key, Waiter::new(name.cloned(), now));
+        self.settle(state);
+        Waiting::new(self, key)
+    }
+
     /// Says goodbye once no lease is held, and waits until it is sent, at most until `until`.
     pub(crate) fn close(&self, until: Time) {
-        let _ = until;
-        todo!()
+        if self.forked() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.client.close(clock::now());
+        self.settle(state);
+        self.drive.finish(until);
+    }
+
+    /// Whether the client has been closed and owes nobody a word.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Whether exactly one caller waits for an answer, so that nobody loses if it drives.
+    #[cfg(feature = "host")]
+    pub(super) fn one_waits(&self) -> bool {
+        let state = self.state.lock();
+        state.acquires.len() + state.releases.len() + state.queries.len() == 1
+    }
+
+    /// For whoever drives: lends it the client, then hands out what came of it.
+    pub(super) fn drive<R>(&self, work: impl FnOnce(&mut Client) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = work(&mut state.client);
+        self.settle(state);
+        result
+    }
+
+    /// Takes the lock of this name away, as the leader would; whether it was held here.
+    #[cfg(feature = "testing")]
+    pub(super) fn provoke(&self, name: &Name) -> bool {
+        let mut state = self.state.lock();
+        let State { client, leases, aftermath, .. } = &mut *state;
+        let mut any = false;
+        for (lease, held) in leases.iter().filter(|(_, held)| held.name == *name) {
+            if held.watch.mark(LostReason::Provoked) {
+                aftermath.losses.push((held.watch.clone(), LostReason::Provoked));
+                // Whatever was used of its block: the leader cuts the number to the block's end.
+                client.release(*lease, Token::MAX, Predecessor::Broken, clock::now());
+                any = true;
+            }
+        }
+        self.settle(state);
+        any
+    }
+
+    /// Distributes the client's events, unlocks, and does what had to wait for that.
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
+        state.drain();
+        let aftermath = mem::take(&mut state.aftermath);
+        drop(state);
+        for (watch, reason) in aftermath.losses {
+            watch.tell(reason);
+        }
+        for wake in aftermath.wakes {
+            wake.wake();
+        }
+    }
+
+    fn ready(&self) -> Result<(), LockError> {
+        if self.forked() {
+            return Err(LockError::config(
+                "this manager was opened before a fork; open another one in the child",
+            ));
+        }
+        self.drive.start()
+    }
+
+    fn forked(&self) -> bool {
+        std::process::id() != self.process
     }
 }
 
-/// An acquire under way: wait for it, or poll it. Dropping it takes the request back, and a grant that is or
-/// comes in is handed straight back.
-pub(crate) struct Acquiring {}
+impl State {
+    fn drain(&mut self) {
+        while let Some(event) = self.client.poll_event() {
+            self.distribute(event);
+        }
+    }
+
+    fn distribute(&mut self, event: Event) {
+        match event {
+            Event::Queued { .. } => {}
+            Event::Granted { request, lease, first, predecessor, at_most, .. } => {
+                let Some(waiter) = self.acquires.get_mut(&request) else {
+                    // Nobody wants it any more: straight back, in order, never used.
+                    self.client.release(lease, first, Predecessor::Clean, clock::now());
+                    return;
+                };
+                let watch = Arc::new(Watch::new(Some(self.deadline.clone()), at_most));
+                let name = waiter.name.clone().expect("an acquire has a name");
+                self.leases.insert(lease, Held { name, watch: watch.clone() });
+                waiter.finish(
+                    Ok(Lease { id: lease, token: first, predecessor, watch }),
+                    &mut self.aftermath,
+                );
+            }
+            Event::Failed { request, failure, holder } => {
+                let Some(waiter) = self.acquires.get_mut(&request) else { return };
+                let error = waiter.error(failure, holder);
+                waiter.finish(Err(error), &mut self.aftermath);
+            }
+            Event::Released { lease } => {
+                if let Some(waiter) = self.releases.get_mut(&lease) {
+                    waiter.finish(Ok(()), &mut self.aftermath);
+                }
+            }
+            Event::LeaseLost { lease, why } => {
+                if let Some(waiter) = self.releases.get_mut(&lease) {
+                    let error = LockError::lost(why).with_scope(Scope::Host);
+                    waiter.finish(Err(error), &mut self.aftermath);
+                }
+                if let Some(held) = self.leases.get(&lease)
+                    && held.watch.mark(why)
+                {
+                    self.aftermath.losses.push((held.watch.clone(), why));
+                }
+            }
+            Event::DeadlineMoved { deadline } => {
+                // Whatever ended at the old deadline is marked by now: `LeaseLost` came first.
+                self.deadline.set(deadline);
+            }
+            Event::Checked { query, good } => self.answer(query, Answer::Good(good)),
+            Event::Broke { query, found } => self.answer(query, Answer::Good(found)),
+            Event::Listed { query, locks, more } => {
+                self.answer(query, Answer::Locks { locks, more });
+            }
+            Event::QueryFailed { query, failure } => {
+                let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
+                let error = waiter.error(failure, None);
+                waiter.finish(Err(error), &mut self.aftermath);
+            }
+            Event::Closed => self.closed = true,
+        }
+    }
+
+    fn answer(&mut self, query: RequestId, answer: Answer) {
+        if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
+            waiter.finish(Ok(answer), &mut self.aftermath);
+        }
+    }
+}
+
+impl<T> Waiter<T> {
+    fn new(name: Option<Name>, since: Time) -> Waiter<T> {
+        Waiter { name, since, outcome: None, wake: Wake::Nobody }
+    }
+
+    /// The first outcome counts.
+    fn finish(&mut self, outcome: Result<T, LockError>, aftermath: &mut Aftermath) {
+        if self.outcome.is_some() {
+            return;
+        }
+        self.outcome = Some(outcome);
+        match mem::replace(&mut self.wake, Wake::Nobody) {
+            Wake::Nobody => {}
+            wake => aftermath.wakes.push(wake),
+        }
+    }
+
+    fn error(&self, failure: Failure, holder: Option<HolderInfo>) -> LockError {
+        let waited = clock::now().since(self.since);
+        let error = error_of(failure, waited).with_scope(Scope::Host);
+        let error = error.with_holder(holder.map(holder_of));
+        match &self.name {
+            Some(name) => error.with_name(name),
+            None => error,
+        }
+    }
+}
+
+impl Wake {
+    fn wake(self) {
+        match self {
+            Wake::Nobody => {}
+            Wake::Thread(thread) => thread.unpark(),
+            Wake::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+fn error_of(failure: Failure, waited: Duration) -> LockError {
+    use LockErrorKind::{Config, Io, Refused, Unreachable};
+    let (kind, text) = match failure {
+        Failure::Refused { why: Refusal::WouldBlock } => return LockError::WOULD_BLOCK,
+        Failure::Refused { why: Refusal::TimedOut } => {
+            return LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
+                .with_waited(waited);
+        }
+        Failure::Refused { why } => refused(why),
+        Failure::Unreachable(trouble) if trouble.is_empty() => {
+            return LockError::new(Unreachable, "no leader answered").with_waited(waited);
+        }
+        Failure::Unreachable(trouble) => {
+            return LockError::new(Unreachable, format!("no leader answered: {trouble}"))
+                .with_waited(waited);
+        }
+        Failure::NotAccepted(why) => return LockError::new(Refused, why),
+        Failure::Config(why) => return LockError::new(Config, why),
+        Failure::Closed => (Config, "the manager was closed"),
+    };
+    return LockError::new(kind, text);
+
+    fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
+        match why {
+            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("somebody else holds it"),
+            Refusal::TooManySessions => (
+                Refused,
+                "the leader has as many sessions as it allows; close managers that are not needed",
+            ),
+            Refusal::TooManyLeases => (
+                Refused,
+                "this manager holds as many leases as the leader allows one session; \
+                 unlock some, or open another manager",
+            ),
+            Refusal::TooManyWaiters => (
+                Refused,
+                "this manager waits for as many locks as the leader allows one session; \
+                 wait for fewer at a time, or open another manager",
+            ),
+            Refusal::TimeToLive => (
+                Refused,
+                "the leader does not accept this manager's time_to_live; \
+                 choose a shorter one, or start the leader with a larger --ttl-max",
+            ),
+            Refusal::OtherCluster => (
+                Refused,
+                "the leader is not the one this manager has spoken to before (its state \
+                 directory is another one); point the manager at its own leader, or open it anew",
+            ),
+            Refusal::OldState => (
+                Refused,
+                "the leader's state is older than what its clients have seen; its operator \
+                 starts it once with --epoch-above",
+            ),
+            Refusal::Tokens => (
+                Refused,
+                "the highest token known for this name leaves the leader no room above it",
+            ),
+            Refusal::Storage => (
+                Io,
+                "the leader cannot write to its state directory; its operator finds the reason there",
+            ),
+        }
+    }
+}
+
+/// What the leader tells about a holder, as callers see it.
+pub(crate) fn holder_of(info: HolderInfo) -> Holder {
+    let HolderInfo { identity, since, token } = info;
+    Holder {
+        label: identity.label,
+        host: identity.host,
+        pid: (identity.pid != 0).then_some(identity.pid),
+        command: identity.command,
+        held: Some(since),
+        token: (token != Token::ZERO).then_some(token),
+    }
+}
+
+/// A name before this one with little in between, to start a list at.
+fn shortly_before(name: &Name) -> Option<Name> {
+    let mut text = name.as_str().to_owned();
+    text.pop();
+    Name::new(&text).ok()
+}
+
+/// An acquire under way: wait for it, or poll it.
+///
+/// Dropping it takes the request back, and a grant that is or comes in is handed straight back.
+#[must_use = "an acquire that is dropped is taken back"]
+pub(crate) struct Acquiring(Waiting<RequestId>);
+
 impl Acquiring {
     /// Blocks the calling thread. Works in and outside any async runtime.
-    pub(crate) fn wait(self) -> Result<Lease, LockError> {
-        todo!()
-    }
-}
-impl Future for Acquiring {
-    type Output = Result<Lease, LockError>;
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        todo!()
+    pub(crate) fn wait(mut self) -> Result<Lease, LockError> {
+        self.0.wait(Time::NEVER).expect("a wait without limit ends with an outcome")
     }
 }
 
-/// A release under way.
-pub(crate) struct Releasing {}
-impl Releasing {
-    /// Blocks until the leader answered; `Lost` if the lease was over before, `Unreachable` at `until`.
-    pub(crate) fn wait(self, until: Time) -> Result<(), LockError> {
-        let _ = until;
-        todo!()
+impl Future for Acquiring {
+    type Output = Result<Lease, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx)
     }
 }
+
+/// A release under way. Dropping it does not take it back.
+#[must_use = "only its answer tells whether the lease was still good"]
+pub(crate) struct Releasing(Waiting<LeaseId>);
+
+impl Releasing {
+    /// Blocks until the leader answered; `Lost` if the lease was over before, `Unreachable` at
+    /// `until`.
+    pub(crate) fn wait(mut self, until: Time) -> Result<(), LockError> {
+        self.0.wait(until).unwrap_or_else(|| {
+            let text = "no leader has confirmed the release; it is repeated until one does";
+            Err(LockError::new(LockErrorKind::Unreachable, text).with_scope(Scope::Host))
+        })
+    }
+}
+
 impl Future for Releasing {
     type Output = Result<(), LockError>;
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        todo!()
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx)
+    }
+}
+
+/// A yes-or-no question under way. Its limit ends it.
+#[must_use = "the answer is all it is for"]
+pub(crate) struct Asking(Waiting<QueryId>);
+
+impl Asking {
+    /// Blocks until the leader answered.
+    pub(crate) fn wait(mut self) -> Result<bool, LockError> {
+        self.0.wait(Time::NEVER).expect("a wait without limit ends with an outcome").map(yes)
+    }
+}
+
+impl Future for Asking {
+    type Output = Result<bool, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx).map_ok(yes)
+    }
+}
+
+fn yes(answer: Answer) -> bool {
+    match answer {
+        Answer::Good(good) => good,
+        Answer::Locks { .. } => unreachable!("a question is not answered with a list"),
+    }
+}
+
+/// The one state machine behind the futures above.
+struct Waiting<K: Awaited> {
+    /// What waits at the link; `None` once its outcome was read, or if it never got there.
+    asked: Option<(Arc<Link>, K)>,
+    carried: bool,
+    failed: Option<LockError>,
+}
+
+/// What can be waited for: where its waiter stands, and what to do if it is not wanted any more.
+trait Awaited: Copy + Eq + std::hash::Hash + Unpin {
+    type Output;
+    fn waiters(state: &mut State) -> &mut Numbered<Self, Waiter<Self::Output>>;
+    fn give_up(self, outcome: Option<Result<Self::Output, LockError>>, state: &mut State);
+}
+
+/// Acquires.
+impl Awaited for RequestId {
+    type Output = Lease;
+
+    fn waiters(state: &mut State) -> &mut Numbered<RequestId, Waiter<Lease>> {
+        &mut state.acquires
+    }
+
+    fn give_up(self, outcome: Option<Result<Lease, LockError>>, state: &mut State) {
+        let now = clock::now();
+        match outcome {
+            None => state.client.cancel(self, now),
+            Some(Ok(lease)) => {
+                state.leases.remove(&lease.id);
+                state.client.release(lease.id, lease.token, Predecessor::Clean, now);
+            }
+            Some(Err(_)) => {}
+        }
+    }
+}
+
+/// Releases; one that was asked for goes on without its waiter.
+impl Awaited for LeaseId {
+    type Output = ();
+
+    fn waiters(state: &mut State) -> &mut Numbered<LeaseId, Waiter<()>> {
+        &mut state.releases
+    }
+
+    fn give_up(self, _: Option<Result<(), LockError>>, _: &mut State) {}
+}
+
+/// The number of a query, which is no acquire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct QueryId(RequestId);
+
+/// Queries; an answer that nobody waits for is ignored.
+impl Awaited for QueryId {
+    type Output = Answer;
+
+    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Answer>> {
+        &mut state.queries
+    }
+
+    fn give_up(self, _: Option<Result<Answer, LockError>>, _: &mut State) {}
+}
+
+impl<K: Awaited> Waiting<K> {
+    /// Blocks until the outcome is here; `None` at `until`.
+    fn wait(&mut self, until: Time) -> Option<Result<K::Output, LockError>> {
+        /// Threads sleep on a clock that stops in suspend, and ours does not.
+        const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+        loop {
+            if let Some(outcome) = self.fetch(|| Wake::Thread(thread::current())) {
+                return Some(outcome);
+            }
+            if self.carry_once(|link, key| link.drive.carry(&|| link.has_outcome(key))) {
+                continue;
+            }
+            if until == Time::NEVER {
+                thread::park();
+                continue;
+            }
+            let now = clock::now();
+            if now >= until {
+                return None;
+            }
+            thread::park_timeout(until.since(now).min(LONGEST_SLEEP));
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
+        match self.fetch(|| Wake::Task(cx.waker().clone())) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                self.carry_once(|link, _| link.drive.wake());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The outcome, if it is here; else `wake` is used once it is.
+    fn fetch(&mut self, wake: impl FnOnce() -> Wake) -> Option<Result<K::Output, LockError>> {
+        let Some((link, key)) = &self.asked else {
+            return Some(Err(self.failed.take().expect("not polled after its end")));
+        };
+        let mut state = link.state.lock();
+        let waiters = K::waiters(&mut state);
+        let waiter = waiters.get_mut(key).expect("a waiter stays until its outcome is read");
+        if waiter.outcome.is_none() {
+            waiter.wake = wake();
+            return None;
+        }
+        let outcome = waiters.remove(key).and_then(|waiter| waiter.outcome);
+        drop(state);
+        self.asked = None;
+        outcome
+    }
+
+    /// Has the request carried, the first time; whether it was.
+    fn carry_once(&mut self, carry: impl FnOnce(&Link, K)) -> bool {
+        match &self.asked {
+            Some((link, key)) if !self.carried => {
+                self.carried = true;
+                carry(link, *key);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn new(link: &Arc<Link>, key: K) -> Waiting<K> {
+        Waiting { asked: Some((link.clone(), key)), carried: false, failed: None }
+    }
+
+    fn failed(error: LockError) -> Waiting<K> {
+        Waiting { asked: None, carried: true, failed: Some(error) }
+    }
+}
+
+impl<K: Awaited> Drop for Waiting<K> {
+    fn drop(&mut self) {
+        let Some((link, key)) = &self.asked else { return };
+        if link.forked() {
+            return;
+        }
+        let mut state = link.state.lock();
+        if let Some(waiter) = K::waiters(&mut state).remove(key) {
+            key.give_up(waiter.outcome, &mut state);
+        }
+        link.settle(state);
+        link.drive.wake();
+    }
+}
+
+impl Link {
+    fn has_outcome<K: Awaited>(&self, key: K) -> bool {
+        let mut state = self.state.lock();
+        K::waiters(&mut state).get(&key).is_none_or(|waiter| waiter.outcome.is_some())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if !self.forked() {
+            self.drive.finish(Time::ZERO);
+        }
+    }
+}
+
+/// A map from numbers that we or our leader gave out in order, so that no strong hash is needed.
+type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
     }
 }

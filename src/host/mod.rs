@@ -1,4 +1,27 @@
 //! Host tier: drivers around `proto`. They move bytes and read clocks and decide nothing about
 //! locks.
 
+#[cfg(feature = "host")]
+mod address;
+#[cfg(feature = "host")]
+mod bell;
+#[cfg(feature = "host")]
+mod client;
+#[cfg(feature = "host")]
+mod journal;
+#[cfg(feature = "host")]
+mod leader;
 pub(crate) mod link;
+#[cfg(feature = "testing")]
+pub(crate) mod memory;
+#[cfg(feature = "host")]
+mod quic;
+#[cfg(feature = "host")]
+mod tls;
+
+#[cfg(feature = "host")]
+pub(crate) use client::connect;
+#[cfg(feature = "host")]
+pub use leader::{Leader, LeaderBuilder};
+#[cfg(feature = "host")]
+pub use tls::Secret;

@@ -1,7 +1,25 @@
 //! The client: one manager's session, its requests and its leases.
+//!
+//! It holds no lock for anybody and wakes nobody: it says what became of each request and until
+//! when leases are good. It first expires, then reads, and what it lost or no longer wants it
+//! gives back explicitly. It asks for a connection only once something is wanted, and then
+//! re-enters by itself for as long as something is.
+
+mod link;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use self::link::Link;
 use super::{
-    ConnectionId, LeaseId, Place, RequestId,
-    wire::{Acquire, ClientMessage, HolderInfo, Identity, LeaderMessage, LockInfo, Refusal},
+    ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId, count_short,
+    timers::Timers,
+    wire::{
+        Acquire, ClientMessage, HeldLease, HolderInfo, Identity, LeaderMessage, LockInfo, Refusal,
+        Wait, WaitingRequest, held_messages, waiting_messages,
+    },
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -9,7 +27,6 @@ use crate::{
     time::Time,
     token::Token,
 };
-use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -104,33 +121,198 @@ pub enum Event {
     Closed,
 }
 
-pub struct Client {}
+pub struct Client {
+    config: Config,
+    random: Random,
+    session: SessionId,
+    proof: Proof,
+    /// How many reports this session has made.
+    reports: u64,
+    /// Until when the session's leases are good; `None` before the first promise and when it has
+    /// passed.
+    deadline: Option<Time>,
+    /// The deadline as the events told it.
+    deadline_told: Option<Time>,
+    time_to_live: Duration,
+    renew_every: Duration,
+    next_renewal: Time,
+    renewal_queued: bool,
+    /// The cluster and the highest epoch that this manager has spoken to.
+    cluster: Option<ClusterId>,
+    epoch_seen: u32,
+    last_request: u64,
+    requests: BTreeMap<RequestId, Request>,
+    queries: BTreeMap<RequestId, ClientMessage>,
+    leases: BTreeMap<LeaseId, Lease>,
+    timers: Timers<Due>,
+    link: Link,
+    outgoing: VecDeque<Outgoing>,
+    events: VecDeque<Event>,
+    closing: Closing,
+}
+
+/// Something that was asked for and not granted yet.
+struct Request {
+    acquire: Acquire,
+    limit: Option<Time>,
+    /// A leader has it in its queue, in a session that lives.
+    acknowledged: bool,
+    place: Option<Place>,
+    /// Who held it when it was queued.
+    holder: Option<HolderInfo>,
+    /// It came when the session's deadline had passed: good only once that has moved.
+    grant: Option<Grant>,
+}
+
+#[derive(Clone)]
+struct Grant {
+    lease: LeaseId,
+    first: Token,
+    last: Token,
+    predecessor: Predecessor,
+    at_most: Option<Time>,
+}
+
+struct Lease {
+    name: Name,
+    request: RequestId,
+    grant: Grant,
+    hold: Hold,
+}
+
+/// How far the end of a lease has come. It only moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Hold {
+    Held,
+    /// Lost, and its guards do not know yet: the leader must not hear of it before them.
+    Losing,
+    /// Given back, and not answered yet.
+    Releasing {
+        last_used: Token,
+        how: Predecessor,
+        to_be_told: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Request(RequestId),
+    Query(RequestId),
+    AtMost(LeaseId),
+    Closing,
+}
+
+/// What goes out; those with a time in them get it when they are taken.
+enum Outgoing {
+    Hello,
+    Renew,
+    Goodbye,
+    Plain(ClientMessage),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Closing {
+    No,
+    /// As soon as nothing is held.
+    Asked,
+    /// The goodbye waits to be taken.
+    Leaving,
+    Closed,
+}
 
 impl Client {
-    pub fn new(config: Config, random: Random, now: Time) -> Client {
-        let _ = (config, random, now);
-        todo!()
+    pub fn new(config: Config, mut random: Random, now: Time) -> Client {
+        Client {
+            session: SessionId(random()),
+            proof: Proof(random()),
+            reports: 0,
+            deadline: None,
+            deadline_told: None,
+            time_to_live: config.time_to_live,
+            renew_every: config.time_to_live / 3,
+            next_renewal: now,
+            renewal_queued: false,
+            cluster: None,
+            epoch_seen: 0,
+            last_request: 0,
+            requests: BTreeMap::new(),
+            queries: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            timers: Timers::new(),
+            link: Link::new(config.addresses),
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+            closing: Closing::No,
+            config,
+            random,
+        }
     }
-    /// Asks for a lock. `limit` is the caller's own: when it passes without an acknowledgement the request fails
-    /// as `Unreachable`, afterwards as `Refusal::TimedOut`. `acquire.wait` is derived from it here.
-    pub fn acquire(&mut self, acquire: Acquire, limit: Option<Time>, now: Time) -> RequestId {
-        let _ = (acquire, limit, now);
-        todo!()
+
+    /// Asks for a lock. `limit` is the caller's own: when it passes without an acknowledgement
+    /// the request fails as `Unreachable`, afterwards as `Refusal::TimedOut`. `acquire.wait` is
+    /// derived from it here: `Wait::No` stays, and a limit that has passed makes it `No`. A
+    /// request that is not to wait still needs its answer, so such a limit counts as none.
+    pub fn acquire(&mut self, mut acquire: Acquire, limit: Option<Time>, now: Time) -> RequestId {
+        self.observe(now);
+        let request = self.next_request();
+        if self.closing != Closing::No {
+            self.fail(request, Failure::Closed, None);
+            return request;
+        }
+        if limit.is_some_and(|limit| limit <= now) {
+            acquire.wait = Wait::No;
+        }
+        let limit = limit.filter(|limit| *limit > now);
+        if self.requests.is_empty() && self.leases.is_empty() {
+            // The next answer tells how often those who wait are to renew.
+            self.next_renewal = self.next_renewal.min(now + RENEW_SOON);
+        }
+        let state =
+            Request { acquire, limit, acknowledged: false, place: None, holder: None, grant: None };
+        let acquire = state.acquire_at(now);
+        self.requests.insert(request, state);
+        self.be_patient(request, now);
+        self.say(ClientMessage::Acquire { request, acquire });
+        self.step_link(now);
+        request
     }
-    /// The caller gave up. If the grant is already here or arrives later it is handed straight back. No event follows.
+
+    /// The caller gave up. If the grant is already here or arrives later it is handed straight
+    /// back. No event follows.
     pub fn cancel(&mut self, request: RequestId, now: Time) {
-        let _ = (request, now);
-        todo!()
+        self.observe(now);
+        self.events.retain(|event| event.request() != Some(request));
+        if self.requests.contains_key(&request) {
+            self.drop_request(request);
+            self.say(ClientMessage::Cancel { request });
+        } else {
+            let mut leases = self.leases.iter();
+            let granted = leases.find(|(_, l)| l.request == request && l.hold == Hold::Held);
+            if let Some((&lease, _)) = granted {
+                self.hand_back(lease);
+            }
+        }
+        self.finish(now);
     }
-    /// Gives a lease back. Repeated over reconnects until answered. A lost one too: it tells the leader.
+
+    /// Gives a lease back. Repeated over reconnects until answered. A lost one was given back
+    /// when its loss was told, and is `Released` at once.
     pub fn release(&mut self, lease: LeaseId, last_used: Token, how: Predecessor, now: Time) {
-        let _ = (lease, last_used, how, now);
-        todo!()
+        self.observe(now);
+        match self.leases.get_mut(&lease).map(|held| &mut held.hold) {
+            Some(Hold::Releasing { .. }) | None => self.events.push_back(Event::Released { lease }),
+            Some(hold @ (Hold::Held | Hold::Losing)) => {
+                *hold = Hold::Releasing { last_used, how, to_be_told: true };
+                self.give_back(lease);
+            }
+        }
+        self.finish(now);
     }
+
     pub fn check(&mut self, name: Name, token: Token, limit: Option<Time>, now: Time) -> RequestId {
-        let _ = (name, token, limit, now);
-        todo!()
+        self.ask(limit, now, |query| ClientMessage::Check { query, name, token })
     }
+
     pub fn list(
         &mut self,
         after: Option<Name>,
@@ -138,9 +320,9 @@ impl Client {
         limit: Option<Time>,
         now: Time,
     ) -> RequestId {
-        let _ = (after, count, limit, now);
-        todo!()
+        self.ask(limit, now, |query| ClientMessage::List { query, after, limit: count })
     }
+
     pub fn break_lock(
         &mut self,
         name: Name,
@@ -148,52 +330,635 @@ impl Client {
         limit: Option<Time>,
         now: Time,
     ) -> RequestId {
-        let _ = (name, token, limit, now);
-        todo!()
+        self.ask(limit, now, |query| ClientMessage::Break { query, name, token })
     }
+
     /// No more requests; says goodbye once no lease is held.
     pub fn close(&mut self, now: Time) {
-        let _ = now;
-        todo!()
+        self.observe(now);
+        if self.closing == Closing::No {
+            let requests: Vec<_> = self.requests.keys().copied().collect();
+            for request in requests {
+                self.say(ClientMessage::Cancel { request });
+            }
+            self.fail_everything(&Failure::Closed);
+            self.closing = Closing::Asked;
+            self.timers.set(Due::Closing, now + self.config.connect_timeout);
+        }
+        self.finish(now);
     }
-    /// Forgets the outside world as a kill would, without a word (tests).
+
+    /// The connection is made: the report goes out.
     pub fn handle_connected(&mut self, connection: ConnectionId, now: Time) {
-        let _ = (connection, now);
-        todo!()
+        self.observe(now);
+        self.link_connected(connection, now);
+        self.finish(now);
     }
+
     pub fn handle_message(&mut self, connection: ConnectionId, message: LeaderMessage, now: Time) {
-        let _ = (connection, message, now);
-        todo!()
+        // First expire, then read: what comes too late must not look as if it came in time.
+        self.observe(now);
+        if self.closing != Closing::Closed {
+            self.link_message(connection, message, now);
+        }
+        self.finish(now);
     }
+
     /// A connection, or the attempt to make it, ended.
     pub fn handle_ended(&mut self, connection: ConnectionId, ended: Ended, now: Time) {
-        let _ = (connection, ended, now);
-        todo!()
+        self.observe(now);
+        self.link_ended(connection, ended, now);
+        self.finish(now);
     }
+
     pub fn handle_timeout(&mut self, now: Time) {
-        let _ = now;
-        todo!()
+        self.observe(now);
+        self.finish(now);
     }
+
     /// A connection to make: to the address with this index.
     pub fn poll_connect(&mut self) -> Option<(ConnectionId, usize)> {
-        todo!()
+        self.link.take_connect(self.config.connect_timeout)
     }
+
     /// A connection to close: superseded, or not needed any more.
     pub fn poll_close(&mut self) -> Option<ConnectionId> {
-        todo!()
+        self.link.take_close()
     }
+
+    /// What is to be sent. `now` is read before the bytes are written: the deadline of a session
+    /// counts from there.
     pub fn poll_message(&mut self, now: Time) -> Option<(ConnectionId, ClientMessage)> {
-        let _ = now;
-        todo!()
+        self.observe(now);
+        if let Some(message) = self.link.take_probe_message() {
+            return Some(message);
+        }
+        let connection = self.link.reporting_or_serving()?;
+        let message = match self.outgoing.pop_front()? {
+            Outgoing::Plain(message) => message,
+            Outgoing::Hello => {
+                self.link.hello_sent(now);
+                self.hello()
+            }
+            Outgoing::Renew => {
+                self.renewal_queued = false;
+                ClientMessage::Renew { sent_at: now }
+            }
+            Outgoing::Goodbye => {
+                self.closed();
+                ClientMessage::Goodbye
+            }
+        };
+        Some((connection, message))
     }
+
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        let event = self.events.pop_front()?;
+        match event {
+            Event::LeaseLost { lease, .. } => self.loss_is_told(lease),
+            Event::DeadlineMoved { deadline } => self.deadline_told = Some(deadline),
+            _ => {}
+        }
+        Some(event)
     }
+
     pub fn poll_timeout(&self) -> Option<Time> {
-        todo!()
+        if self.closing == Closing::Closed {
+            return None;
+        }
+        let serving = self.link.is_serving() && !self.renewal_queued;
+        [
+            self.deadline,
+            serving.then_some(self.next_renewal),
+            self.timers.next(),
+            self.link.next_time(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
-    /// Until when the session's leases are good without a further word; `None` before the first.
+
+    /// Until when the session's leases are good without a further word, as far as
+    /// [`poll_event`](Client::poll_event) has told it; `None` before the first.
     pub fn deadline(&self) -> Option<Time> {
-        todo!()
+        self.deadline_told
     }
 }
+
+// Time passes.
+impl Client {
+    /// What `now` means before anything else is looked at.
+    fn observe(&mut self, now: Time) {
+        if self.closing == Closing::Closed {
+            return;
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.expire(now);
+        }
+        while let Some(due) = self.timers.pop_due(now) {
+            match due {
+                Due::Request(request) => self.give_up(request),
+                Due::Query(query) => {
+                    self.queries.remove(&query);
+                    let failure = Failure::Unreachable(self.link.trouble());
+                    self.events.push_back(Event::QueryFailed { query, failure });
+                }
+                Due::AtMost(lease) => self.lose(lease, LostReason::HeldTooLong),
+                // The leader never came back to hear of the last releases.
+                Due::Closing if !self.holds() => self.closed(),
+                Due::Closing => self.timers.set(due, now + self.config.connect_timeout),
+            }
+        }
+        if self.link.is_serving() && self.next_renewal <= now && !self.renewal_queued {
+            self.next_renewal = now + self.renew_every;
+            self.renewal_queued = true;
+            self.outgoing.push_back(Outgoing::Renew);
+        }
+    }
+
+    /// What every handler ends with.
+    fn finish(&mut self, now: Time) {
+        self.step_link(now);
+        self.step_closing();
+    }
+
+    /// The session's deadline has passed: nothing is held, whatever the network says later.
+    fn expire(&mut self, now: Time) {
+        self.deadline = None;
+        let leases: Vec<_> = self.leases.keys().copied().collect();
+        for lease in leases {
+            self.lose(lease, LostReason::Expired);
+            self.release_is_over(lease);
+        }
+        if !self.link.is_serving() {
+            self.leases.retain(|_, lease| !matches!(lease.hold, Hold::Releasing { .. }));
+        }
+        // No leader is known to keep their places any more.
+        let requests: Vec<_> = self.requests.keys().copied().collect();
+        for request in requests {
+            self.be_patient(request, now);
+        }
+    }
+
+    /// A release was answered, or its session is over, which releases as well.
+    fn release_is_over(&mut self, lease: LeaseId) {
+        if let Some(Lease { hold: Hold::Releasing { to_be_told, .. }, .. }) =
+            self.leases.get_mut(&lease)
+            && std::mem::take(to_be_told)
+        {
+            self.events.push_back(Event::Released { lease });
+        }
+    }
+
+    /// The leader's promise. Deadlines only move forward, and none is moved back to life: a
+    /// promise that has passed when it arrives changes nothing.
+    fn promised(&mut self, sent_at: Time, now: Time) {
+        let deadline = sent_at + count_short(self.time_to_live);
+        if deadline <= now || self.deadline.is_some_and(|known| known >= deadline) {
+            return;
+        }
+        let revived = self.deadline.replace(deadline).is_none();
+        self.events.push_back(Event::DeadlineMoved { deadline });
+        if revived {
+            self.requests_live_again();
+        }
+    }
+
+    /// The session turns out to live: places are still kept, and grants that came when that was
+    /// unknown are good.
+    fn requests_live_again(&mut self) {
+        let queued: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.place.is_some() || request.grant.is_some())
+            .map(|(&request, _)| request)
+            .collect();
+        for request in queued {
+            match self.requests[&request].grant.clone() {
+                Some(grant) => self.accept(request, grant),
+                None => self.acknowledge(request),
+            }
+        }
+    }
+
+    fn lives(&self, now: Time) -> bool {
+        self.deadline.is_some_and(|deadline| deadline > now)
+    }
+}
+
+// Requests.
+impl Client {
+    fn next_request(&mut self) -> RequestId {
+        self.last_request += 1;
+        RequestId(self.last_request)
+    }
+
+    /// Nobody has acknowledged it: how long to wait for that.
+    fn be_patient(&mut self, request: RequestId, now: Time) {
+        let state = self.requests.get_mut(&request).expect("a request that waits");
+        state.acknowledged = false;
+        let patience = now + self.config.connect_timeout;
+        let until = state.limit.map_or(patience, |limit| limit.min(patience));
+        self.timers.set(Due::Request(request), until);
+    }
+
+    /// A leader has it in its queue: it waits for as long as its caller.
+    fn acknowledge(&mut self, request: RequestId) {
+        let state = self.requests.get_mut(&request).expect("a request that waits");
+        state.acknowledged = true;
+        match state.limit {
+            Some(limit) => self.timers.set(Due::Request(request), limit + ANSWER_PREFERRED),
+            None => self.timers.clear(Due::Request(request)),
+        }
+    }
+
+    /// Its time is over without an answer.
+    fn give_up(&mut self, request: RequestId) {
+        let Some(state) = self.requests.get(&request) else { return };
+        let failure = if state.acknowledged {
+            Failure::Refused { why: Refusal::TimedOut }
+        } else {
+            Failure::Unreachable(self.link.trouble())
+        };
+        let holder = self.drop_request(request).holder;
+        self.say(ClientMessage::Cancel { request });
+        self.fail(request, failure, holder);
+    }
+
+    fn fail(&mut self, request: RequestId, failure: Failure, holder: Option<HolderInfo>) {
+        self.events.push_back(Event::Failed { request, failure, holder });
+    }
+
+    /// Nothing that waits can be answered.
+    fn fail_everything(&mut self, failure: &Failure) {
+        let requests: Vec<_> = self.requests.keys().copied().collect();
+        for request in requests {
+            self.drop_request(request);
+            self.fail(request, failure.clone(), None);
+        }
+        for (query, _) in std::mem::take(&mut self.queries) {
+            self.timers.clear(Due::Query(query));
+            self.events.push_back(Event::QueryFailed { query, failure: failure.clone() });
+        }
+    }
+
+    /// Nobody waits for it any more. A grant that is not good yet goes back.
+    fn drop_request(&mut self, request: RequestId) -> Request {
+        self.timers.clear(Due::Request(request));
+        let mut state = self.requests.remove(&request).expect("a request that waits");
+        if let Some(grant) = state.grant.take() {
+            self.refuse_grant(request, state.acquire.name.clone(), grant);
+        }
+        state
+    }
+
+    fn ask(
+        &mut self,
+        limit: Option<Time>,
+        now: Time,
+        message: impl FnOnce(RequestId) -> ClientMessage,
+    ) -> RequestId {
+        self.observe(now);
+        let query = self.next_request();
+        if self.closing != Closing::No {
+            self.events.push_back(Event::QueryFailed { query, failure: Failure::Closed });
+            return query;
+        }
+        let patience = now + self.config.connect_timeout;
+        self.timers.set(Due::Query(query), limit.map_or(patience, |limit| limit.min(patience)));
+        let message = message(query);
+        self.queries.insert(query, message.clone());
+        self.say(message);
+        self.step_link(now);
+        query
+    }
+
+    fn answered(&mut self, query: RequestId, event: Event) {
+        if self.queries.remove(&query).is_some() {
+            self.timers.clear(Due::Query(query));
+            self.events.push_back(event);
+        }
+    }
+}
+
+// Leases.
+impl Client {
+    fn granted(&mut self, request: RequestId, grant: Grant, now: Time) {
+        self.epoch_seen = self.epoch_seen.max(grant.last.epoch());
+        if self.leases.contains_key(&grant.lease) {
+            return;
+        }
+        let lives = self.lives(now);
+        match self.requests.get_mut(&request) {
+            // Its caller gave up, or was told that it failed.
+            None => self.refuse_unknown(grant),
+            Some(_) if lives => self.accept(request, grant),
+            Some(state) => state.grant = Some(grant),
+        }
+    }
+
+    fn accept(&mut self, request: RequestId, grant: Grant) {
+        self.timers.clear(Due::Request(request));
+        let state = self.requests.remove(&request).expect("a request that waits");
+        let Grant { lease, first, last, predecessor, at_most } = grant;
+        if let Some(end) = at_most {
+            self.timers.set(Due::AtMost(lease), end);
+        }
+        let name = state.acquire.name;
+        self.leases.insert(lease, Lease { name, request, grant, hold: Hold::Held });
+        let granted = Event::Granted { request, lease, first, last, predecessor, at_most };
+        self.events.push_back(granted);
+    }
+
+    /// Hands back a grant that nobody entered: the next holder's predecessor is still the last
+    /// one who did.
+    fn refuse_grant(&mut self, request: RequestId, name: Name, grant: Grant) {
+        let lease = grant.lease;
+        self.leases.insert(lease, Lease { name, request, grant, hold: Hold::Held });
+        self.hand_back(lease);
+    }
+
+    /// As `refuse_grant`, where even the name is forgotten. It need not be repeated: the next
+    /// report does not name it.
+    fn refuse_unknown(&mut self, grant: Grant) {
+        let Grant { lease, predecessor: how, .. } = grant;
+        self.say(ClientMessage::Release { lease, last_used: grant.last, how });
+    }
+
+    fn hand_back(&mut self, lease: LeaseId) {
+        let held = self.leases.get_mut(&lease).expect("a lease that is held");
+        let (last_used, how) = (held.grant.last, held.grant.predecessor);
+        held.hold = Hold::Releasing { last_used, how, to_be_told: false };
+        self.give_back(lease);
+    }
+
+    fn lose(&mut self, lease: LeaseId, why: LostReason) {
+        self.timers.clear(Due::AtMost(lease));
+        if let Some(held) = self.leases.get_mut(&lease)
+            && held.hold == Hold::Held
+        {
+            held.hold = Hold::Losing;
+            self.events.push_back(Event::LeaseLost { lease, why });
+        }
+    }
+
+    /// The guards know: now the leader may hear that nobody believes in the lease any more.
+    fn loss_is_told(&mut self, lease: LeaseId) {
+        if let Some(held) = self.leases.get_mut(&lease)
+            && held.hold == Hold::Losing
+        {
+            let (last_used, how) = (held.grant.last, Predecessor::Expired);
+            held.hold = Hold::Releasing { last_used, how, to_be_told: false };
+            self.give_back(lease);
+            if self.deadline.is_none() && self.link.reporting_or_serving().is_none() {
+                // Its session is over: there is nothing to repeat.
+                self.leases.remove(&lease);
+            }
+        }
+    }
+
+    fn give_back(&mut self, lease: LeaseId) {
+        self.timers.clear(Due::AtMost(lease));
+        if let Hold::Releasing { last_used, how, .. } = self.leases[&lease].hold {
+            self.say(ClientMessage::Release { lease, last_used, how });
+        }
+    }
+
+    fn released(&mut self, lease: LeaseId) {
+        if let Some(Lease { hold: Hold::Releasing { .. }, .. }) = self.leases.get(&lease) {
+            self.release_is_over(lease);
+            self.leases.remove(&lease);
+        }
+    }
+
+    /// The leader took a lease away, and waits to hear that nobody believes in it any more.
+    fn lost(&mut self, lease: LeaseId, why: LostReason) {
+        let waiting =
+            self.requests.iter().find(|(_, r)| r.grant.as_ref().is_some_and(|g| g.lease == lease));
+        if let Some((&request, _)) = waiting {
+            let grant = self.requests[&request].grant.clone().expect("it was just found");
+            self.accept(request, grant);
+        }
+        match self.leases.get(&lease).map(|held| held.hold) {
+            Some(Hold::Held) => self.lose(lease, why),
+            Some(Hold::Losing | Hold::Releasing { .. }) => {} // the answer is on its way
+            None => {
+                let (last_used, how) = (Token::ZERO, Predecessor::Expired);
+                self.say(ClientMessage::Release { lease, last_used, how });
+            }
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.leases.values().any(|lease| !matches!(lease.hold, Hold::Releasing { .. }))
+    }
+}
+
+// What is said and heard on the session's own connection.
+impl Client {
+    /// Sends, if a report is on its way or believed; otherwise the next report says it.
+    fn say(&mut self, message: ClientMessage) {
+        if self.link.reporting_or_serving().is_some() {
+            self.outgoing.push_back(Outgoing::Plain(message));
+        }
+    }
+
+    fn hello(&self) -> ClientMessage {
+        ClientMessage::Hello {
+            session: self.session,
+            proof: self.proof,
+            count: self.reports,
+            cluster: self.cluster,
+            epoch_seen: self.epoch_seen,
+            time_to_live: self.config.time_to_live,
+            identity: self.config.identity.clone(),
+        }
+    }
+
+    /// Tells a fresh connection what there is: the leader takes it for the truth. Answers the
+    /// leases that it gives back by not naming them.
+    fn report(&mut self, now: Time) -> Vec<LeaseId> {
+        self.reports += 1;
+        self.outgoing.clear();
+        self.renewal_queued = false;
+        let mut held = Vec::new();
+        let mut unnamed = Vec::new();
+        let mut releases = Vec::new();
+        for (&lease, state) in &self.leases {
+            match state.hold {
+                Hold::Releasing { how: Predecessor::Clean, .. } => {
+                    unnamed.push(lease);
+                    continue;
+                }
+                // Named, so that how it was left can be said as well.
+                Hold::Releasing { last_used, how, .. } => {
+                    releases.push(ClientMessage::Release { lease, last_used, how });
+                }
+                Hold::Held | Hold::Losing => {}
+            }
+            held.push(state.grant.held(state.name.clone(), now));
+        }
+        let mut waiting = Vec::new();
+        for (&request, state) in &self.requests {
+            match &state.grant {
+                Some(grant) => held.push(grant.held(state.acquire.name.clone(), now)),
+                None => waiting.push(WaitingRequest {
+                    request,
+                    acquire: state.acquire_at(now),
+                    place: state.place,
+                }),
+            }
+        }
+        let plain = held_messages(held)
+            .chain(waiting_messages(waiting))
+            .chain([ClientMessage::Ready])
+            .chain(releases)
+            .chain(self.queries.values().cloned());
+        self.outgoing.push_back(Outgoing::Hello);
+        self.outgoing.extend(plain.map(Outgoing::Plain));
+        unnamed
+    }
+
+    /// What a leader says that has believed the report.
+    fn served(&mut self, message: LeaderMessage, now: Time) {
+        match message {
+            LeaderMessage::Queued { request, place, holder } => {
+                if let Some(state) = self.requests.get_mut(&request) {
+                    (state.place, state.holder) = (Some(place), holder);
+                    self.acknowledge(request);
+                    self.events.push_back(Event::Queued { request, place });
+                }
+            }
+            LeaderMessage::Granted { request, lease, first, last, predecessor, at_most } => {
+                let at_most = at_most.map(|left| now + count_short(left));
+                let grant = Grant { lease, first, last, predecessor, at_most };
+                self.granted(request, grant, now);
+            }
+            LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
+            LeaderMessage::Released { lease } => self.released(lease),
+            LeaderMessage::Lost { lease, why } => self.lost(lease, why),
+            LeaderMessage::Renewed { sent_at, renew_every, blocks: _ } => {
+                self.renew_every = renew_every.max(RENEW_EVERY_MIN);
+                self.next_renewal = self.next_renewal.min(now + self.renew_every);
+                if sent_at <= now {
+                    self.promised(sent_at, now);
+                }
+            }
+            LeaderMessage::Checked { query, good } => {
+                self.answered(query, Event::Checked { query, good });
+            }
+            LeaderMessage::Listed { query, locks, more } => {
+                self.answered(query, Event::Listed { query, locks, more });
+            }
+            LeaderMessage::Broke { query, found } => {
+                self.answered(query, Event::Broke { query, found });
+            }
+            // A kept lease is recalled; none is kept yet.
+            LeaderMessage::Recall { .. }
+            | LeaderMessage::Welcome { .. }
+            | LeaderMessage::NotLeader { .. }
+            | LeaderMessage::Gone { .. } => {}
+        }
+    }
+
+    fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
+        if self.requests.contains_key(&request) {
+            let known = self.drop_request(request).holder;
+            let failure = match why {
+                Refusal::OtherCluster => Failure::Config(
+                    "this leader is not the one that this manager has spoken to before".to_owned(),
+                ),
+                why => Failure::Refused { why },
+            };
+            self.fail(request, failure, holder.or(known));
+        }
+    }
+
+    /// The leader does not know the session: what it held is over, what it waited for is asked
+    /// for again, with its places, by a new one.
+    fn forget_session(&mut self, now: Time) {
+        (self.session, self.proof) = (SessionId((self.random)()), Proof((self.random)()));
+        self.reports = 0;
+        self.deadline = None;
+        let leases: Vec<_> = self.leases.keys().copied().collect();
+        for lease in leases {
+            self.lose(lease, LostReason::Forgotten);
+            self.release_is_over(lease);
+        }
+        self.leases.clear();
+        let requests: Vec<_> = self.requests.keys().copied().collect();
+        for request in requests {
+            self.requests.get_mut(&request).expect("it was just listed").grant = None;
+            self.be_patient(request, now);
+        }
+    }
+}
+
+// The end.
+impl Client {
+    fn step_closing(&mut self) {
+        if self.closing != Closing::Asked || self.holds() {
+            return;
+        }
+        if self.link.reporting_or_serving().is_some() {
+            self.closing = Closing::Leaving;
+            self.outgoing.push_back(Outgoing::Goodbye);
+        } else if self.leases.is_empty() {
+            self.closed();
+        }
+    }
+
+    fn closed(&mut self) {
+        if self.closing != Closing::Closed {
+            self.closing = Closing::Closed;
+            self.timers.clear(Due::Closing);
+            self.events.push_back(Event::Closed);
+        }
+    }
+}
+
+impl Request {
+    /// What is asked for at `now`: the wait is what is left of the limit.
+    fn acquire_at(&self, now: Time) -> Acquire {
+        let wait = match (self.acquire.wait, self.limit) {
+            (Wait::No, _) => Wait::No,
+            (_, Some(limit)) => Wait::For(limit.since(now)),
+            (_, None) => Wait::Forever,
+        };
+        Acquire { wait, ..self.acquire.clone() }
+    }
+}
+
+impl Grant {
+    fn held(&self, name: Name, now: Time) -> HeldLease {
+        HeldLease {
+            lease: self.lease,
+            name,
+            first: self.first,
+            last: self.last,
+            last_used: self.last,
+            at_most: self.at_most.map(|end| end.since(now)),
+            kept: false,
+        }
+    }
+}
+
+impl Event {
+    fn request(&self) -> Option<RequestId> {
+        match self {
+            Event::Queued { request, .. }
+            | Event::Granted { request, .. }
+            | Event::Failed { request, .. } => Some(*request),
+            _ => None,
+        }
+    }
+}
+
+/// How long the leader's own `TimedOut`, which says who holds the lock, is waited for.
+const ANSWER_PREFERRED: Duration = Duration::from_millis(20);
+
+/// When a session that was idle asks how often to renew now.
+const RENEW_SOON: Duration = Duration::from_millis(100);
+
+/// A leader cannot make a client renew more often.
+const RENEW_EVERY_MIN: Duration = Duration::from_millis(50);

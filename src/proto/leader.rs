@@ -1,11 +1,38 @@
 //! The leader: who holds what, who waits, and until when.
-use super::{
-    ConnectionId,
-    record::{Committed, Pending, Recovered},
-    wire::{ClientMessage, LeaderMessage},
+//!
+//! It keeps no promise of an earlier reign: a restarted leader grants nothing until every lease
+//! of its predecessor has run out, and answers returning sessions with `Gone`.
+//!
+//! All times in here are *attended* ones (see [`attended`]): a leader that was itself late
+//! stops the clock by which it expires others. Every handler ends in `settle`, the one place
+//! where a free lock finds its next holder.
+
+mod attended;
+mod questions;
+mod report;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
 };
-use crate::time::Time;
-use std::time::Duration;
+
+use self::{attended::Attended, report::Report};
+use super::{
+    ConnectionId, LeaseId, RequestId, TIME_TO_LIVE, count_long,
+    record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
+    sessions::{Sessions, Standing},
+    table::{
+        Holding, LockKey, Next, PackedId, Patience, Right, SessionKey, Table, Waiter, WaiterKey,
+    },
+    timers::Timers,
+    wire::{Acquire, ClientMessage, HolderInfo, LeaderMessage, Refusal, Wait},
+};
+use crate::{
+    error::{LostReason, Predecessor},
+    name::Name,
+    time::Time,
+    token::Token,
+};
 
 /// What a leader accepts.
 #[derive(Clone, Debug)]
@@ -37,54 +64,787 @@ pub enum Notice {
     OldState { seen: u32, own: u32 },
 }
 
-pub struct Leader {}
+pub struct Leader {
+    config: Config,
+    cluster: super::ClusterId,
+    /// The durable epoch; `None` until the first is.
+    reign: Option<Reign>,
+    /// The highest epoch on its way to the disk or there.
+    epoch_asked: u32,
+    /// The reign has ended, and this is what requests are told.
+    over: Option<Refusal>,
+    clock: Attended,
+    /// Nothing is granted before this; `None` once it has passed.
+    opens_at: Option<Time>,
+    sessions: Sessions,
+    table: Table,
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// What came before the reign was durable, to be read then.
+    early: VecDeque<(ConnectionId, ClientMessage)>,
+    /// Until when waiters wait.
+    limits: Timers<WaiterKey>,
+    /// When a held lock reaches its `at_most`, or when its lost lease is past its last promise.
+    ends: Timers<LockKey>,
+    /// Who is to be told once the loss of a lease is durable.
+    breakers: BTreeMap<PackedId, Vec<(ConnectionId, RequestId)>>,
+    checks: Vec<questions::Check>,
+    leases_made: u64,
+    places_given: u64,
+    /// Locks that may find a new holder or be forgotten.
+    unsettled: Vec<LockKey>,
+    awaiting_epoch: Vec<LockKey>,
+    /// Requests that are told their place, unless they are granted first.
+    unacknowledged: Vec<(SessionKey, RequestId)>,
+    last_record: u64,
+    last_committed: u64,
+    messages: VecDeque<(ConnectionId, LeaderMessage)>,
+    closes: VecDeque<(ConnectionId, Close)>,
+    records: VecDeque<Pending>,
+    notices: VecDeque<Notice>,
+}
+
+/// How far a connection has come. One that is to be closed is none any more.
+enum Connection {
+    /// It said nothing yet.
+    New,
+    /// Its report is not whole yet.
+    Reporting(Box<Report>),
+    /// It is its session's newest.
+    Serving(SessionKey),
+    /// Its session is gone; the next thing that counts is a new `Hello`.
+    Dismissed,
+    /// Client and leader do not belong together: it was told who leads here, and no more.
+    Refused(Refusal),
+}
 
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let _ = (config, recovered, now);
-        todo!()
+        let grace = [
+            recovered.longest_time_to_live.map(|longest| longest.min(*TIME_TO_LIVE.end())),
+            config.epoch_above.map(|_| *TIME_TO_LIVE.end()),
+        ];
+        let mut leader = Leader {
+            reign: None,
+            epoch_asked: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
+            config,
+            cluster: recovered.cluster,
+            over: None,
+            clock: Attended::new(now),
+            opens_at: grace.into_iter().flatten().max().map(|grace| now + count_long(grace)),
+            sessions: Sessions::new(),
+            table: Table::new(),
+            connections: BTreeMap::new(),
+            early: VecDeque::new(),
+            limits: Timers::new(),
+            ends: Timers::new(),
+            breakers: BTreeMap::new(),
+            checks: Vec::new(),
+            leases_made: 0,
+            places_given: 0,
+            unsettled: Vec::new(),
+            awaiting_epoch: Vec::new(),
+            unacknowledged: Vec::new(),
+            last_record: 0,
+            last_committed: 0,
+            messages: VecDeque::new(),
+            closes: VecDeque::new(),
+            records: VecDeque::new(),
+            notices: VecDeque::new(),
+        };
+        if !leader.ask_epoch(leader.epoch_asked.saturating_add(1)) {
+            leader.over = Some(Refusal::Tokens);
+        }
+        leader
     }
+
     pub fn handle_connected(&mut self, connection: ConnectionId, now: Time) {
-        let _ = (connection, now);
-        todo!()
+        self.clock.attend(now);
+        let before = self.connections.insert(connection, Connection::New);
+        assert!(before.is_none(), "a connection's number is used once");
     }
+
     pub fn handle_message(&mut self, connection: ConnectionId, message: ClientMessage, now: Time) {
-        let _ = (connection, message, now);
-        todo!()
+        let now = self.clock.attend(now);
+        if self.reign.is_some() || self.over.is_some() {
+            self.read(connection, message, now);
+            self.settle(now);
+        } else if self.early.len() < EARLY_MAX {
+            self.early.push_back((connection, message));
+        } else {
+            self.close(connection, Close::Protocol("too much before the reign began"));
+        }
     }
+
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {
-        let _ = (connection, now);
-        todo!()
+        let now = self.clock.attend(now);
+        if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
+            self.fall_silent(key);
+        }
+        self.settle(now);
     }
+
     pub fn handle_committed(&mut self, committed: Committed, now: Time) {
-        let _ = (committed, now);
-        todo!()
+        let now = self.clock.attend(now);
+        assert!(committed.number > self.last_committed, "records are committed in their order");
+        self.last_committed = committed.number;
+        if self.over.is_some() {
+            return;
+        }
+        match committed.allows() {
+            Allows::Reigning(reign) => self.begin_reign(reign, now),
+            Allows::Granting(session, opened) => {
+                if let Some(key) = self.sessions.find(session)
+                    && let Standing::Opening = self.sessions.get(key).standing
+                {
+                    self.sessions.get_mut(key).standing = Standing::Open(opened);
+                    self.unsettle_waiting(key);
+                }
+            }
+            Allows::Freeing(session, proof) => {
+                if let Some(key) = self.sessions.find(session) {
+                    self.bury(key, proof);
+                }
+            }
+            Allows::Telling(session, lease, why, proof) => {
+                if let Some(key) = self.sessions.find(session) {
+                    self.lease_is_lost(key, lease, why, proof);
+                }
+                self.answer_breakers(lease);
+            }
+        }
+        self.settle(now);
     }
+
     /// The journal failed: the reign is over; nothing is granted, renewed or expired any more.
     pub fn handle_storage_failed(&mut self, now: Time) {
-        let _ = now;
-        todo!()
+        self.clock.attend(now);
+        self.end_reign(Refusal::Storage);
     }
+
     pub fn handle_timeout(&mut self, now: Time) {
-        let _ = now;
-        todo!()
+        let now = self.clock.attend(now);
+        if self.over.is_some() {
+            return;
+        }
+        while let Some(key) = self.sessions.pop_expired(now) {
+            self.expire(key);
+        }
+        while let Some(waiter) = self.limits.pop_due(now) {
+            self.refuse_waiter(waiter, Refusal::TimedOut, now);
+        }
+        while let Some(lock) = self.ends.pop_due(now) {
+            self.end_hold(lock);
+        }
+        if self.reign.is_some() && self.opens_at.is_some_and(|opens_at| opens_at <= now) {
+            self.opens_at = None;
+            self.unsettled.extend(self.table.all());
+            self.answer_checks(now);
+        }
+        self.settle(now);
     }
+
     pub fn poll_message(&mut self) -> Option<(ConnectionId, LeaderMessage)> {
-        todo!()
+        self.messages.pop_front()
     }
+
     pub fn poll_close(&mut self) -> Option<(ConnectionId, Close)> {
-        todo!()
+        self.closes.pop_front()
     }
+
     pub fn poll_record(&mut self) -> Option<Pending> {
-        todo!()
+        self.records.pop_front()
     }
+
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        todo!()
+        self.notices.pop_front()
     }
-    /// When `handle_timeout` is next due. Never more than 100 ms after the last event, so that the leader can
-    /// tell its own lateness.
+
+    /// When `handle_timeout` is next due. Never more than 100 ms after the last event, so that
+    /// the leader can tell its own lateness; `None` while nothing has a deadline.
     pub fn poll_timeout(&self) -> Option<Time> {
-        todo!()
+        if self.over.is_some() {
+            return None;
+        }
+        let opens_at = self.opens_at.filter(|_| self.reign.is_some());
+        [self.sessions.next_deadline(), self.limits.next(), self.ends.next(), opens_at]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|due| self.clock.wake_at(due))
     }
 }
+
+// What a connection says.
+impl Leader {
+    fn read(&mut self, connection: ConnectionId, message: ClientMessage, now: Time) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        match state {
+            Connection::New => match Report::open(message) {
+                Some(report) => *state = Connection::Reporting(report),
+                None => self.close(connection, Close::Protocol("the first frame is no Hello")),
+            },
+            Connection::Dismissed => {
+                // Anything else was said to the session that is gone.
+                if let Some(report) = Report::open(message) {
+                    *state = Connection::Reporting(report);
+                }
+            }
+            Connection::Reporting(report) => match report.add(message) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let Connection::Reporting(report) =
+                        std::mem::replace(state, Connection::Dismissed)
+                    else {
+                        unreachable!("it is reporting")
+                    };
+                    self.believe(connection, *report, now);
+                }
+                Err(what) => self.close(connection, Close::Protocol(what)),
+            },
+            Connection::Serving(key) => {
+                let key = *key;
+                self.serve(connection, key, message, now);
+            }
+            Connection::Refused(why) => {
+                let why = *why;
+                self.refuse_outsider(connection, message, why);
+            }
+        }
+    }
+
+    fn serve(
+        &mut self,
+        connection: ConnectionId,
+        key: SessionKey,
+        message: ClientMessage,
+        now: Time,
+    ) {
+        match message {
+            ClientMessage::Acquire { request, acquire } => {
+                // One that was read already: it waits, or its answer is on its way.
+                if request > self.sessions.get(key).last_request {
+                    self.want(key, request, acquire, None, now);
+                }
+            }
+            ClientMessage::Cancel { request } => {
+                if let Some(&waiter) = self.sessions.get(key).waiting().get(&request) {
+                    self.drop_waiter(waiter);
+                }
+            }
+            ClientMessage::Release { lease, last_used: _, how } => self.release(key, lease, how),
+            ClientMessage::Renew { sent_at } => self.renew(key, sent_at, now),
+            ClientMessage::Goodbye => self.goodbye(connection, key),
+            ClientMessage::Check { query, name, token } => {
+                self.check(connection, query, name, token, now);
+            }
+            ClientMessage::List { query, after, limit } => {
+                self.list(connection, query, after, limit, now);
+            }
+            ClientMessage::Break { query, name, token } => {
+                self.break_lock(connection, query, name, token);
+            }
+            ClientMessage::Hello { .. }
+            | ClientMessage::Held { .. }
+            | ClientMessage::Waiting { .. }
+            | ClientMessage::Ready => {
+                self.close(connection, Close::Protocol("a second report on one connection"));
+                self.fall_silent(key);
+            }
+        }
+    }
+
+    fn refuse_outsider(&mut self, connection: ConnectionId, message: ClientMessage, why: Refusal) {
+        let answer = match message {
+            ClientMessage::Acquire { request, .. } => {
+                LeaderMessage::Refused { request, why, holder: None }
+            }
+            ClientMessage::Check { query, .. } => LeaderMessage::Checked { query, good: false },
+            ClientMessage::Release { lease, .. } => LeaderMessage::Released { lease },
+            _ => return,
+        };
+        self.messages.push_back((connection, answer));
+    }
+}
+
+// Requests.
+impl Leader {
+    /// A session wants a lock. `place` is the one it was told before, if it was.
+    fn want(
+        &mut self,
+        key: SessionKey,
+        request: RequestId,
+        acquire: Acquire,
+        place: Option<PackedId>,
+        now: Time,
+    ) {
+        let session = self.sessions.get_mut(key);
+        session.last_request = session.last_request.max(request);
+        if let Some(why) = self.why_refused(key, &acquire, place.is_some()) {
+            return self.refuse(key, request, why, None);
+        }
+        let lock = self.table.find_or_add(acquire.name);
+        if acquire.wait == Wait::No && self.table.lock(lock).holding.is_some() {
+            let holder = self.holder(lock, now);
+            return self.refuse(key, request, Refusal::WouldBlock, holder);
+        }
+        self.open(key);
+        let place = place.unwrap_or_else(|| self.next_place());
+        let waiter = self.table.enqueue(Waiter {
+            lock,
+            session: key,
+            request,
+            place,
+            since: now,
+            patience: if acquire.wait == Wait::No { Patience::None } else { Patience::Some },
+            at_most: acquire.at_most,
+            above: acquire.above,
+            present: true,
+        });
+        if let Wait::For(limit) = acquire.wait {
+            self.limits.set(waiter, now + limit);
+        }
+        self.sessions.add_waiter(key, request, waiter);
+        self.unsettled.push(lock);
+        self.unacknowledged.push((key, request));
+    }
+
+    /// Why a request is refused before anybody looks at its lock. Limits never refuse one that
+    /// was accepted before (`returning`).
+    fn why_refused(&self, key: SessionKey, acquire: &Acquire, returning: bool) -> Option<Refusal> {
+        let session = self.sessions.get(key);
+        let Config { sessions_max, leases_per_session_max, waiters_per_session_max, .. } =
+            self.config;
+        let new = matches!(session.standing, Standing::New);
+        let limits = [
+            (new && self.sessions.written() >= sessions_max, Refusal::TooManySessions),
+            (session.leases().len() >= leases_per_session_max, Refusal::TooManyLeases),
+            (session.waiting().len() >= waiters_per_session_max, Refusal::TooManyWaiters),
+        ];
+        self.over
+            .or(session.refusal)
+            .or((acquire.above.epoch() >= ABOVE_EPOCH_MAX).then_some(Refusal::Tokens))
+            .or_else(|| {
+                let (_, why) = limits.into_iter().find(|(reached, _)| *reached && !returning)?;
+                Some(why)
+            })
+    }
+
+    /// Writes about the session with its first request, not before: what only looks around
+    /// leaves nobody to wait for after a restart.
+    fn open(&mut self, key: SessionKey) {
+        let session = self.sessions.get(key);
+        if !matches!(session.standing, Standing::New) {
+            return;
+        }
+        let record = Record::SessionOpened {
+            session: session.id,
+            proof: session.proof,
+            time_to_live: session.time_to_live,
+            embedded: false,
+        };
+        self.sessions.opening(key);
+        self.write(record);
+    }
+
+    fn release(&mut self, key: SessionKey, lease: LeaseId, how: Predecessor) {
+        let id = PackedId::of_lease(lease);
+        if let Some(lock) = id.and_then(|id| self.sessions.get(key).leases().get(&id).copied()) {
+            let how = match self.holding(lock).right {
+                Right::Ended(why, _) => after(why),
+                Right::Whole | Right::Ending => how,
+            };
+            self.vacate(lock, Some(how));
+        }
+        // A stale one is answered as well, and ignored: it names a lease, not a name.
+        self.tell(key, LeaderMessage::Released { lease });
+    }
+
+    fn renew(&mut self, key: SessionKey, sent_at: Time, now: Time) {
+        if self.over.is_some() {
+            return;
+        }
+        self.sessions.promise(key, now);
+        let renew_every = self.sessions.renew_every(key);
+        self.tell(key, LeaderMessage::Renewed { sent_at, renew_every, blocks: Vec::new() });
+    }
+
+    fn goodbye(&mut self, connection: ConnectionId, key: SessionKey) {
+        self.close(connection, Close::Ended);
+        self.sessions.get_mut(key).connection = None;
+        let leases: Vec<_> = self.sessions.get(key).leases().values().copied().collect();
+        for lock in leases {
+            self.vacate(lock, Some(Predecessor::Clean));
+        }
+        self.end_session(key);
+    }
+}
+
+// Sessions come to an end.
+impl Leader {
+    /// Its deadline has passed without a word.
+    fn expire(&mut self, key: SessionKey) {
+        let session = self.sessions.get(key);
+        if let Some(connection) = session.connection {
+            let gone = LeaderMessage::Gone { session: session.id };
+            self.messages.push_back((connection, gone));
+            self.connections.insert(connection, Connection::Dismissed);
+            self.sessions.get_mut(key).connection = None;
+        }
+        self.end_session(key);
+    }
+
+    /// Hands its end to the journal, final from now on. Whoever waits stops waiting at once;
+    /// what it holds is free when the end is durable.
+    fn end_session(&mut self, key: SessionKey) {
+        let waiters: Vec<_> = self.sessions.get(key).waiting().values().copied().collect();
+        for waiter in waiters {
+            self.drop_waiter(waiter);
+        }
+        let session = self.sessions.get(key);
+        match session.standing {
+            Standing::New => drop(self.sessions.remove(key)),
+            Standing::Ending => unreachable!("a session ends once"),
+            Standing::Opening | Standing::Open(_) => {
+                let session = session.id;
+                self.sessions.ending(key);
+                self.write(Record::SessionEnded { session });
+            }
+        }
+    }
+
+    /// Its end is durable: what it held is free.
+    fn bury(&mut self, key: SessionKey, _proof: TakenAway) {
+        let leases: Vec<_> = self.sessions.get(key).leases().values().copied().collect();
+        for lock in leases {
+            let how = match self.holding(lock).right {
+                Right::Ended(why, _) => after(why),
+                Right::Whole | Right::Ending => Predecessor::Expired,
+            };
+            self.vacate(lock, Some(how));
+        }
+        self.sessions.remove(key);
+    }
+
+    /// A session's connection is no more. That is silence, not a goodbye: it keeps what it has.
+    fn fall_silent(&mut self, key: SessionKey) {
+        self.sessions.get_mut(key).connection = None;
+        if let Standing::New = self.sessions.get(key).standing {
+            self.sessions.remove(key);
+            return;
+        }
+        for &waiter in self.sessions.get(key).waiting().values() {
+            self.table.set_present(waiter, false);
+            self.unsettled.push(self.table.waiter(waiter).lock);
+        }
+    }
+}
+
+// Locks change hands.
+impl Leader {
+    /// Gives every lock that may have become free to the next in its queue, and tells those who
+    /// go on waiting their places.
+    fn settle(&mut self, now: Time) {
+        while let Some(lock) = self.unsettled.pop() {
+            self.settle_lock(lock, now);
+        }
+        for (key, request) in std::mem::take(&mut self.unacknowledged) {
+            if let Some(&waiter) = self.sessions.get(key).waiting().get(&request) {
+                let Waiter { lock, place, .. } = *self.table.waiter(waiter);
+                let (place, holder) = (place.place(), self.holder(lock, now));
+                self.tell(key, LeaderMessage::Queued { request, place, holder });
+            }
+        }
+    }
+
+    fn settle_lock(&mut self, lock: LockKey, now: Time) {
+        if self.table.get(lock).is_none() {
+            return; // forgotten meanwhile
+        }
+        while self.table.lock(lock).holding.is_none()
+            && let Some(waiter) = self.table.first_present(lock)
+            && self.try_grant(waiter, now)
+        {}
+        if self.table.lock(lock).holding.is_some() {
+            while let Some(waiter) = self.table.first_impatient(lock) {
+                self.refuse_waiter(waiter, Refusal::WouldBlock, now);
+            }
+        }
+        self.table.forget_if_unused(lock);
+    }
+
+    /// Grants a free lock to the first in its queue, or throws out a first who may not have it.
+    /// Answers `false` if both have to wait for something durable.
+    fn try_grant(&mut self, waiter: WaiterKey, now: Time) -> bool {
+        let Some(reign) = &self.reign else { return false };
+        if self.over.is_some() || self.opens_at.is_some() {
+            return false;
+        }
+        let epoch = reign.epoch();
+        let Waiter { lock, session: key, above, .. } = *self.table.waiter(waiter);
+        let session = self.sessions.get(key);
+        let Standing::Open(_opened) = &session.standing else { return false };
+        if session.deadline() <= now {
+            // Nobody is granted anything on a session that is over: etcd#11456.
+            self.expire(key);
+            return true;
+        }
+        if session.leases().len() >= self.config.leases_per_session_max {
+            self.refuse_waiter(waiter, Refusal::TooManyLeases, now);
+            return true;
+        }
+        let lease = PackedId::new(epoch, self.leases_made + 1);
+        let needed = match (self.table.next_token(lock, above, epoch), lease) {
+            (Some(Next::Token(token)), Some(lease)) => {
+                self.grant(waiter, lease, token, now);
+                return true;
+            }
+            (Some(Next::Token(_)), None) => epoch + 1,
+            (Some(Next::Epoch(needed)), _) => needed,
+            (None, _) => Token::MAX_EPOCH + 1,
+        };
+        if self.ask_epoch(needed) {
+            self.awaiting_epoch.push(lock);
+            return false;
+        }
+        self.refuse_waiter(waiter, Refusal::Tokens, now);
+        true
+    }
+
+    fn grant(&mut self, waiter: WaiterKey, lease: PackedId, token: Token, now: Time) {
+        let waiter = self.take_waiter(waiter);
+        self.leases_made += 1;
+        self.table.grant(&waiter, lease, token, now);
+        self.sessions.add_lease(waiter.session, lease, waiter.lock);
+        if let Some(at_most) = waiter.at_most {
+            self.ends.set(waiter.lock, now + count_long(at_most));
+        }
+        self.tell_granted(waiter.lock, waiter.at_most);
+    }
+
+    fn tell_granted(&mut self, lock: LockKey, at_most: Option<Duration>) {
+        let Holding { lease, request, session, .. } = *self.holding(lock);
+        let (token, predecessor) = (self.table.lock(lock).token, self.table.lock(lock).predecessor);
+        let granted = LeaderMessage::Granted {
+            request,
+            lease: lease.lease(),
+            first: token,
+            last: token,
+            predecessor,
+            at_most,
+        };
+        self.tell(session, granted);
+    }
+
+    /// Nobody holds the lock any more: its holder says so, or a durable record allows it.
+    fn vacate(&mut self, lock: LockKey, how: Option<Predecessor>) -> Holding {
+        let holding = self.table.vacate(lock, how);
+        self.sessions.remove_lease(holding.session, holding.lease);
+        self.ends.clear(lock);
+        self.unsettled.push(lock);
+        holding
+    }
+
+    /// The time of a hold is over: it reached its `at_most`, or the last promise its loser had.
+    fn end_hold(&mut self, lock: LockKey) {
+        match self.holding(lock).right {
+            Right::Whole => self.take_away(lock, LostReason::HeldTooLong),
+            Right::Ending => unreachable!("it waits for the disk, not for a time"),
+            Right::Ended(why, _) => drop(self.vacate(lock, Some(after(why)))),
+        }
+    }
+
+    /// Begins to take a lease away. Its holder is told once that is durable.
+    fn take_away(&mut self, lock: LockKey, why: LostReason) {
+        let Holding { lease, session, .. } = *self.holding(lock);
+        if let Standing::Ending = self.sessions.get(session).standing {
+            return; // it is being taken away with all the others
+        }
+        let record = Record::LeaseRevoked {
+            session: self.sessions.get(session).id,
+            lease: lease.lease(),
+            name: self.table.lock(lock).name.clone(),
+            token: self.table.lock(lock).token,
+            why,
+        };
+        self.ends.clear(lock);
+        self.table.take_away(lock);
+        self.write(record);
+    }
+
+    /// The loss is durable: its holder is told. The name is free when the holder has answered,
+    /// or when what the holder was promised last has passed.
+    fn lease_is_lost(
+        &mut self,
+        key: SessionKey,
+        lease: LeaseId,
+        why: LostReason,
+        proof: TakenAway,
+    ) {
+        let id = PackedId::of_lease(lease).expect("one of ours");
+        // Given back meanwhile?
+        let Some(&lock) = self.sessions.get(key).leases().get(&id) else { return };
+        self.table.taken_away(lock, why, proof);
+        // What is promised later is promised after `Lost`, on the same connection or the next.
+        self.ends.set(lock, self.sessions.get(key).deadline());
+        self.tell(key, LeaderMessage::Lost { lease, why });
+    }
+
+    fn take_waiter(&mut self, key: WaiterKey) -> Waiter {
+        let waiter = self.table.dequeue(key);
+        self.limits.clear(key);
+        self.sessions.remove_waiter(waiter.session, waiter.request);
+        waiter
+    }
+
+    fn drop_waiter(&mut self, key: WaiterKey) -> Waiter {
+        let waiter = self.take_waiter(key);
+        self.unsettled.push(waiter.lock);
+        waiter
+    }
+
+    fn refuse_waiter(&mut self, waiter: WaiterKey, why: Refusal, now: Time) {
+        let waiter = self.drop_waiter(waiter);
+        let holder = self.holder(waiter.lock, now);
+        self.refuse(waiter.session, waiter.request, why, holder);
+    }
+
+    fn unsettle_waiting(&mut self, key: SessionKey) {
+        for &waiter in self.sessions.get(key).waiting().values() {
+            self.unsettled.push(self.table.waiter(waiter).lock);
+        }
+    }
+}
+
+// The reign.
+impl Leader {
+    fn begin_reign(&mut self, reign: Reign, now: Time) {
+        if self.reign.as_ref().is_some_and(|own| own.epoch() >= reign.epoch()) {
+            return;
+        }
+        self.reign = Some(reign);
+        (self.leases_made, self.places_given) = (0, 0);
+        self.unsettled.append(&mut self.awaiting_epoch);
+        for (connection, message) in std::mem::take(&mut self.early) {
+            self.read(connection, message, now);
+            self.settle(now);
+        }
+    }
+
+    fn end_reign(&mut self, why: Refusal) {
+        if self.over.is_some() {
+            return;
+        }
+        self.over = Some(why);
+        let waiting: Vec<_> =
+            self.table.all().flat_map(|lock| self.table.first_waiters(lock, usize::MAX)).collect();
+        for waiter in waiting {
+            let Waiter { session, request, .. } = self.take_waiter(waiter);
+            self.refuse(session, request, why, None);
+        }
+        for (connection, message) in std::mem::take(&mut self.early) {
+            self.refuse_outsider(connection, message, why);
+        }
+        self.refuse_checks();
+    }
+
+    /// A client has seen a later epoch than this leader's own.
+    fn meet_epoch(&mut self, seen: u32) {
+        let own = self.epoch();
+        if seen > own && self.over.is_none() {
+            self.notices.push_back(Notice::OldState { seen, own });
+            self.end_reign(Refusal::OldState);
+        }
+    }
+
+    fn epoch(&self) -> u32 {
+        self.reign.as_ref().map_or(0, Reign::epoch)
+    }
+
+    /// Asks for a higher epoch to be made durable; `false` if there is none that high.
+    fn ask_epoch(&mut self, epoch: u32) -> bool {
+        if epoch > Token::MAX_EPOCH {
+            return false;
+        }
+        if epoch > self.epoch_asked {
+            self.epoch_asked = epoch;
+            self.write(Record::TookOver { epoch });
+        }
+        true
+    }
+
+    fn next_place(&mut self) -> PackedId {
+        // Halfway the next epoch is asked for, long before the count could be exhausted.
+        if self.places_given == PLACES_MAX / 2 {
+            self.ask_epoch(self.epoch() + 1);
+        }
+        self.places_given = PLACES_MAX.min(self.places_given + 1);
+        PackedId::new(self.epoch(), self.places_given).expect("both are within their bounds")
+    }
+}
+
+// Words.
+impl Leader {
+    fn tell(&mut self, key: SessionKey, message: LeaderMessage) {
+        if let Some(connection) = self.sessions.get(key).connection {
+            self.messages.push_back((connection, message));
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        key: SessionKey,
+        request: RequestId,
+        why: Refusal,
+        holder: Option<HolderInfo>,
+    ) {
+        self.tell(key, LeaderMessage::Refused { request, why, holder });
+    }
+
+    fn close(&mut self, connection: ConnectionId, why: Close) {
+        self.connections.remove(&connection);
+        self.closes.push_back((connection, why));
+    }
+
+    fn write(&mut self, record: Record) {
+        self.last_record += 1;
+        self.records.push_back(Pending { number: self.last_record, record });
+    }
+
+    fn holding(&self, lock: LockKey) -> &Holding {
+        self.table.lock(lock).holding.as_ref().expect("a held lock")
+    }
+
+    fn holder(&self, lock: LockKey, now: Time) -> Option<HolderInfo> {
+        let lock = self.table.lock(lock);
+        let holding = lock.holding.as_ref()?;
+        Some(HolderInfo {
+            identity: self.sessions.get(holding.session).identity.clone(),
+            since: now.since(holding.since),
+            token: lock.token,
+        })
+    }
+
+    fn lock_of(&self, name: &Name, token: Token) -> Option<LockKey> {
+        let key = self.table.find(name)?;
+        let lock = self.table.lock(key);
+        (lock.holding.is_some() && lock.token == token).then_some(key)
+    }
+}
+
+/// What the next holder is told of one who lost the lock.
+fn after(why: LostReason) -> Predecessor {
+    match why {
+        LostReason::Broken => Predecessor::Broken,
+        _ => Predecessor::Expired,
+    }
+}
+
+/// An `above` of this epoch or a later one is refused: a machine's own counts reach it by
+/// mistake only, and epochs are not there to be used up by mistakes.
+const ABOVE_EPOCH_MAX: u32 = 1 << 22;
+
+const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
+
+/// How many messages are kept while the reign's own record is on its way to the disk.
+const EARLY_MAX: usize = 65_536;

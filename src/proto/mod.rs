@@ -6,11 +6,17 @@
 //!
 //! Public but hidden, and outside semver.
 
+#![allow(missing_docs)] // hidden: the design tells what is not said here
+
 pub mod client;
 pub mod leader;
 pub mod record;
 mod sessions;
+mod slab;
 mod table;
+#[cfg(test)]
+mod tests;
+mod timers;
 pub mod wire;
 
 use std::{fmt, time::Duration};
@@ -22,12 +28,13 @@ pub struct ConnectionId(pub u64);
 /// Every clock is within 1 % of true time: whoever must not act too late counts this much of a
 /// duration, rounded down …
 pub fn count_short(duration: Duration) -> Duration {
-    duration.mul_f64(0.99)
+    duration.saturating_sub(duration / 100).saturating_sub(Duration::from_nanos(1))
 }
 
-/// … and whoever must not act too early counts this much of it.
+/// … and whoever must not act too early counts this much of it, rounded up. Saturates, since a
+/// peer may name any duration.
 pub fn count_long(duration: Duration) -> Duration {
-    duration.mul_f64(1.01)
+    duration.saturating_add(duration / 100).saturating_add(Duration::from_nanos(1))
 }
 
 /// The shortest and the longest time to live of a session.

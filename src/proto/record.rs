@@ -1,4 +1,7 @@
 //! What a leader makes durable, and the ticket that proves it did.
+//!
+//! Nothing here writes. A journal takes a [`Pending`], writes its record and hands back
+//! [`Committed`]; what may be done only then needs a proof that is made of nothing else.
 
 use std::time::Duration;
 
@@ -47,11 +50,52 @@ impl Pending {
 /// Proof that a record is durable: what the replies that depend on it are made from.
 #[derive(Debug)]
 pub struct Committed {
-    #[allow(dead_code)]
     pub(super) number: u64,
-    #[allow(dead_code)]
     pub(super) record: Record,
 }
+
+impl Committed {
+    /// What this record, being durable, allows.
+    pub(super) fn allows(self) -> Allows {
+        match self.record {
+            Record::TookOver { epoch } => Allows::Reigning(Reign { epoch }),
+            Record::SessionOpened { session, .. } => Allows::Granting(session, Opened(())),
+            Record::SessionEnded { session } => Allows::Freeing(session, TakenAway(())),
+            Record::LeaseRevoked { session, lease, why, .. } => {
+                Allows::Telling(session, lease, why, TakenAway(()))
+            }
+        }
+    }
+}
+
+/// What a durable record allows. The proofs in it are made here and nowhere else, so whoever
+/// shows one has been to the disk.
+pub(super) enum Allows {
+    Reigning(Reign),
+    Granting(SessionId, Opened),
+    Freeing(SessionId, TakenAway),
+    Telling(SessionId, LeaseId, LostReason, TakenAway),
+}
+
+/// A durable epoch: without it nothing is granted.
+#[derive(Debug)]
+pub(super) struct Reign {
+    epoch: u32,
+}
+
+impl Reign {
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+}
+
+/// A session's opening is durable: without it nothing is granted to the session.
+#[derive(Debug)]
+pub(super) struct Opened(());
+
+/// A loss is durable: without it no lease is taken from anybody.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenAway(());
 
 /// What a journal found when it was opened.
 #[derive(Clone, Debug, PartialEq)]

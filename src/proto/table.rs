@@ -1,1 +1,357 @@
 //! The table of names: holders, queues, tokens.
+//!
+//! Decides nothing about sessions, time or the disk; it keeps what the leader tells it and
+//! refuses to contradict itself. Every change of a lock's holder goes through `grant`,
+//! `take_away`, `put_back` and `vacate`.
+//!
+//! It is counted in bytes: a held lock costs its `Lock`, its entry in `names`, the name's own
+//! text and an entry in its session. So waiters and times, which most locks have not, are kept
+//! beside it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    ops::Bound,
+    time::Duration,
+};
+
+use super::{LeaseId, Place, RequestId, record::TakenAway, slab::Slab};
+use crate::{
+    error::{LostReason, Predecessor},
+    name::Name,
+    time::Time,
+    token::Token,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SessionKey(pub(super) u32);
+
+/// A lock's place in the table; used again once its name is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LockKey(u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WaiterKey(u32);
+
+/// A [`LeaseId`] or a [`Place`] in 8 bytes, in the order of the original: epoch above count, as
+/// in a token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PackedId(u64);
+
+impl PackedId {
+    /// `None` where no leader ever made such a one.
+    pub(super) fn new(epoch: u32, count: u64) -> Option<PackedId> {
+        let fits = epoch <= Token::MAX_EPOCH && count < 1 << Token::COUNT_BITS;
+        fits.then(|| PackedId(Token::first_of(epoch).get() | count))
+    }
+
+    pub(super) fn of_lease(lease: LeaseId) -> Option<PackedId> {
+        PackedId::new(lease.epoch, lease.count)
+    }
+
+    pub(super) fn of_place(place: Place) -> Option<PackedId> {
+        PackedId::new(place.epoch, place.count)
+    }
+
+    fn epoch(self) -> u32 {
+        (self.0 >> Token::COUNT_BITS) as u32
+    }
+
+    fn count(self) -> u64 {
+        self.0 & ((1 << Token::COUNT_BITS) - 1)
+    }
+
+    pub(super) fn lease(self) -> LeaseId {
+        LeaseId { epoch: self.epoch(), count: self.count() }
+    }
+
+    pub(super) fn place(self) -> Place {
+        Place { epoch: self.epoch(), count: self.count() }
+    }
+}
+
+impl fmt::Debug for PackedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch(), self.count())
+    }
+}
+
+/// A name that is held, waited for, or left otherwise than in good order.
+#[derive(Debug)]
+pub(super) struct Lock {
+    pub(super) name: Name,
+    /// The highest token granted.
+    pub(super) token: Token,
+    pub(super) holding: Option<Holding>,
+    /// How the last holder left.
+    pub(super) predecessor: Predecessor,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holding {
+    pub(super) lease: PackedId,
+    pub(super) request: RequestId,
+    pub(super) place: PackedId,
+    pub(super) since: Time,
+    pub(super) session: SessionKey,
+    pub(super) right: Right,
+}
+
+/// How far the taking away of a lease has come. It only moves down this list.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Right {
+    Whole,
+    /// On its way to the disk; its holder does not know yet.
+    Ending,
+    /// Durable; free when its holder has answered or its last promise has passed.
+    Ended(LostReason, #[allow(dead_code)] TakenAway),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Waiter {
+    pub(super) lock: LockKey,
+    pub(super) session: SessionKey,
+    pub(super) request: RequestId,
+    pub(super) place: PackedId,
+    pub(super) since: Time,
+    pub(super) patience: Patience,
+    pub(super) at_most: Option<Duration>,
+    pub(super) above: Token,
+    /// Its session's connection is up. Otherwise it keeps its place and is passed over.
+    pub(super) present: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// To be refused as soon as somebody else has it.
+    None,
+    Some,
+}
+
+pub(super) struct Table {
+    names: BTreeMap<Name, LockKey>,
+    locks: Slab<Lock>,
+    waiters: Slab<Waiter>,
+    /// Who waits and can be granted, per lock by place.
+    present: BTreeSet<QueueEntry>,
+    /// Who waits and is passed over.
+    absent: BTreeSet<QueueEntry>,
+    /// Those of `present` and `absent` without patience.
+    impatient: BTreeSet<(LockKey, WaiterKey)>,
+    /// The highest token of forgotten names.
+    floor: Token,
+    /// Names kept for what their next holder is to be told, the longest kept first. Some may
+    /// have been taken again or forgotten since.
+    kept: VecDeque<LockKey>,
+}
+
+type QueueEntry = (LockKey, PackedId, WaiterKey);
+
+impl Table {
+    pub(super) fn new() -> Table {
+        Table {
+            names: BTreeMap::new(),
+            locks: Slab::new(),
+            waiters: Slab::new(),
+            present: BTreeSet::new(),
+            absent: BTreeSet::new(),
+            impatient: BTreeSet::new(),
+            floor: Token::ZERO,
+            kept: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn find(&self, name: &Name) -> Option<LockKey> {
+        self.names.get(name).copied()
+    }
+
+    pub(super) fn find_or_add(&mut self, name: Name) -> LockKey {
+        if let Some(key) = self.find(&name) {
+            return key;
+        }
+        let key = LockKey(self.locks.insert(Lock {
+            name: name.clone(),
+            token: Token::ZERO,
+            holding: None,
+            predecessor: Predecessor::Clean,
+        }));
+        self.names.insert(name, key);
+        key
+    }
+
+    /// The lock, unless its name was forgotten meanwhile.
+    pub(super) fn get(&self, key: LockKey) -> Option<&Lock> {
+        self.locks.get(key.0)
+    }
+
+    pub(super) fn lock(&self, key: LockKey) -> &Lock {
+        &self.locks[key.0]
+    }
+
+    pub(super) fn waiter(&self, key: WaiterKey) -> &Waiter {
+        &self.waiters[key.0]
+    }
+
+    /// Names in order, from the one after `after`.
+    pub(super) fn names_after(
+        &self,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = LockKey> + use<'_> {
+        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
+        self.names.range((from, Bound::Unbounded)).map(|(_, &key)| key)
+    }
+
+    /// Every lock; for the one moment when a reign opens.
+    pub(super) fn all(&self) -> impl Iterator<Item = LockKey> + use<'_> {
+        self.locks.iter().map(|(key, _)| LockKey(key))
+    }
+
+    /// The token of the lock's next grant, or the epoch that must be durable before there is
+    /// one; `None` if there is none any more.
+    pub(super) fn next_token(&self, key: LockKey, above: Token, epoch: u32) -> Option<Next> {
+        let past = self.lock(key).token.max(self.floor).max(above).max(Token::first_of(epoch));
+        let next = past.next()?;
+        Some(if next.epoch() == epoch { Next::Token(next) } else { Next::Epoch(next.epoch()) })
+    }
+
+    pub(super) fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
+        let lock = &mut self.locks[waiter.lock.0];
+        assert!(lock.holding.is_none(), "{} is granted only when free", lock.name);
+        assert!(token > lock.token && token > self.floor && token > waiter.above);
+        lock.token = token;
+        lock.holding = Some(Holding {
+            lease,
+            request: waiter.request,
+            place: waiter.place,
+            since: now,
+            session: waiter.session,
+            right: Right::Whole,
+        });
+    }
+
+    /// The lease is being taken away; its holder does not know yet.
+    pub(super) fn take_away(&mut self, key: LockKey) {
+        self.holding_mut(key).right = Right::Ending;
+    }
+
+    /// The loss is durable: its holder may be told.
+    pub(super) fn taken_away(&mut self, key: LockKey, why: LostReason, proof: TakenAway) {
+        self.holding_mut(key).right = Right::Ended(why, proof);
+    }
+
+    /// Nobody holds it any more. `how` stays as it was where the leaving holder left no word.
+    pub(super) fn vacate(&mut self, key: LockKey, how: Option<Predecessor>) -> Holding {
+        let lock = &mut self.locks[key.0];
+        lock.predecessor = how.unwrap_or(lock.predecessor);
+        lock.holding.take().expect("only a held lock is vacated")
+    }
+
+    pub(super) fn enqueue(&mut self, waiter: Waiter) -> WaiterKey {
+        let (lock, place, patience) = (waiter.lock, waiter.place, waiter.patience);
+        let present = waiter.present;
+        let key = WaiterKey(self.waiters.insert(waiter));
+        self.queue(present).insert((lock, place, key));
+        if patience == Patience::None {
+            self.impatient.insert((lock, key));
+        }
+        key
+    }
+
+    pub(super) fn dequeue(&mut self, key: WaiterKey) -> Waiter {
+        let waiter = self.waiters.remove(key.0);
+        let was_there = self.queue(waiter.present).remove(&(waiter.lock, waiter.place, key));
+        assert!(was_there, "a waiter stands in one queue");
+        self.impatient.remove(&(waiter.lock, key));
+        waiter
+    }
+
+    pub(super) fn set_present(&mut self, key: WaiterKey, present: bool) {
+        let waiter = &mut self.waiters[key.0];
+        let (before, entry) = (waiter.present, (waiter.lock, waiter.place, key));
+        waiter.present = present;
+        self.queue(before).remove(&entry);
+        self.queue(present).insert(entry);
+    }
+
+    /// The next to be granted.
+    pub(super) fn first_present(&self, lock: LockKey) -> Option<WaiterKey> {
+        self.present.range(of_lock(lock)).next().map(|&(_, _, waiter)| waiter)
+    }
+
+    /// Somebody without patience who waits for it.
+    pub(super) fn first_impatient(&self, lock: LockKey) -> Option<WaiterKey> {
+        let all = (lock, WaiterKey(0))..=(lock, WaiterKey(u32::MAX));
+        self.impatient.range(all).next().map(|&(_, waiter)| waiter)
+    }
+
+    /// Who waits, first come first, at most `count`.
+    pub(super) fn first_waiters(&self, lock: LockKey, count: usize) -> Vec<WaiterKey> {
+        let first = |queue: &BTreeSet<QueueEntry>| {
+            queue.range(of_lock(lock)).take(count).copied().collect::<Vec<_>>()
+        };
+        let mut entries = [first(&self.present), first(&self.absent)].concat();
+        entries.sort_unstable();
+        entries.into_iter().take(count).map(|(_, _, waiter)| waiter).collect()
+    }
+
+    /// Forgets a name that nobody holds, waits for or is losing. The floor keeps its tokens from
+    /// going back. How the last holder left, if otherwise than clean, is kept for the next one,
+    /// for the [`PREDECESSORS_KEPT`] names that were last left so.
+    pub(super) fn forget_if_unused(&mut self, key: LockKey) {
+        let Some(lock) = self.unused(key) else { return };
+        if lock.predecessor == Predecessor::Clean {
+            return self.forget(key);
+        }
+        self.kept.push_back(key);
+        if self.kept.len() > PREDECESSORS_KEPT
+            && let Some(oldest) = self.kept.pop_front()
+            && self.unused(oldest).is_some()
+        {
+            self.forget(oldest);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.locks.len()
+    }
+
+    fn unused(&self, key: LockKey) -> Option<&Lock> {
+        let lock = self.get(key)?;
+        let waited_for = [&self.present, &self.absent]
+            .into_iter()
+            .any(|queue| queue.range(of_lock(key)).next().is_some());
+        (lock.holding.is_none() && !waited_for).then_some(lock)
+    }
+
+    fn forget(&mut self, key: LockKey) {
+        let lock = self.locks.remove(key.0);
+        self.names.remove(&lock.name);
+        self.floor = self.floor.max(lock.token);
+    }
+
+    fn holding_mut(&mut self, key: LockKey) -> &mut Holding {
+        self.locks[key.0].holding.as_mut().expect("only a held lock is taken away")
+    }
+
+    fn queue(&mut self, present: bool) -> &mut BTreeSet<QueueEntry> {
+        if present { &mut self.present } else { &mut self.absent }
+    }
+}
+
+/// What the next grant of a name needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Token(Token),
+    /// This epoch must be durable first.
+    Epoch(u32),
+}
+
+fn of_lock(lock: LockKey) -> std::ops::RangeInclusive<QueueEntry> {
+    let first = (lock, PackedId(0), WaiterKey(0));
+    let last = (lock, PackedId(u64::MAX), WaiterKey(u32::MAX));
+    first..=last
+}
+
+/// Beyond this many, the next holder of the name left longest ago is told `Clean`.
+const PREDECESSORS_KEPT: usize = 16_384;

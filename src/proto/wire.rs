@@ -2,10 +2,19 @@
 //!
 //! One long-lived bidirectional stream per session carries length-prefixed bincode frames of at
 //! most 64 KiB. This is the only file that knows bincode. Golden bytes hold the format.
+//!
+//! It decides nothing: a frame that decodes may still be nonsense to the leader.
 
-use std::time::Duration;
+use std::{mem::size_of, time::Duration};
 
-use super::{ClusterId, LeaseId, Place, Proof, RequestId, SessionId};
+use bincode::{
+    Decode, Encode,
+    de::{Decoder, read::Reader},
+    enc::{Encoder, write::Writer},
+    error::{DecodeError, EncodeError},
+};
+
+use super::{ClusterId, LeaseId, Place, Proof, RequestId, SessionId, record::Record};
 use crate::{
     error::{LostReason, Predecessor},
     name::Name,
@@ -13,8 +22,152 @@ use crate::{
     token::Token,
 };
 
+/// The longest payload of a frame, in bytes.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// What stands in a frame: [`ClientMessage`] or [`LeaderMessage`].
+pub trait Message: Encode + Decode<()> {}
+
+impl Message for ClientMessage {}
+impl Message for LeaderMessage {}
+
+/// Appends `message` as one frame; on error `out` is as before.
+pub fn encode_frame<M: Message>(message: &M, out: &mut Vec<u8>) -> Result<(), WireError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; LENGTH_BYTES]);
+    if let Err(error) = bincode::encode_into_writer(message, Append(out), CONFIG) {
+        out.truncate(start);
+        return Err(WireError::Unencodable(error.to_string()));
+    }
+    let length = out.len() - start - LENGTH_BYTES;
+    if length > FRAME_BYTES_MAX {
+        out.truncate(start);
+        return Err(WireError::TooLong { bytes: length as u64 });
+    }
+    out[start..start + LENGTH_BYTES].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(())
+}
+
+/// Finds the frames in a stream of bytes. Holds what was fed and not yet taken out, so feed it
+/// what one read brought and take out every message before the next read.
+#[derive(Debug, Default)]
+pub struct FrameReader {
+    bytes: Vec<u8>,
+    /// Where the next frame starts in `bytes`.
+    start: usize,
+}
+
+impl FrameReader {
+    /// A reader at the start of a stream.
+    pub fn new() -> FrameReader {
+        FrameReader::default()
+    }
+
+    /// Feeds what was read.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, if it is here. After an error the stream is of no more use.
+    // Not an iterator: the type of message is chosen per call and errors are to be seen.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next<M: Message>(&mut self) -> Result<Option<M>, WireError> {
+        let rest = &self.bytes[self.start..];
+        let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length == 0 {
+            return Err(WireError::Empty);
+        }
+        if length > FRAME_BYTES_MAX {
+            return Err(WireError::TooLong { bytes: length as u64 });
+        }
+        let Some(payload) = rest.get(..length) else { return Ok(None) };
+        let message = decode(payload)?;
+        self.start += LENGTH_BYTES + length;
+        Ok(Some(message))
+    }
+}
+
+/// Why bytes are no message, or a message fits no frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("a frame of {bytes} bytes; at most 65536 are allowed")]
+    TooLong { bytes: u64 },
+    #[error("a frame without content")]
+    Empty,
+    #[error("not a tierlock message: {0}")]
+    Malformed(String),
+    #[error("not a tierlock record: its first byte, the version, is {0:?}")]
+    RecordVersion(Option<u8>),
+    #[error("a message could not be written: {0}")]
+    Unencodable(String),
+}
+
+/// A record as it reaches the disk: one byte of version, then bincode.
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    let mut bytes = vec![RECORD_VERSION];
+    bincode::encode_into_writer(record, Append(&mut bytes), CONFIG)
+        .expect("a record has nothing that cannot be encoded");
+    bytes
+}
+
+/// The record that these bytes are.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, WireError> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, record)) => decode(record),
+        other => Err(WireError::RecordVersion(other.map(|(version, _)| *version))),
+    }
+}
+
+/// A report's leases in as few messages as frames allow; none for none.
+pub fn held_messages(leases: Vec<HeldLease>) -> impl Iterator<Item = ClientMessage> {
+    split(leases, |held| size_of::<HeldLease>() + held.name.len() + MARGIN)
+        .map(|leases| ClientMessage::Held { leases })
+}
+
+/// A report's requests in as few messages as frames allow; none for none.
+pub fn waiting_messages(requests: Vec<WaitingRequest>) -> impl Iterator<Item = ClientMessage> {
+    split(requests, |waiting| size_of::<WaitingRequest>() + waiting.acquire.name.len() + MARGIN)
+        .map(|requests| ClientMessage::Waiting { requests })
+}
+
+/// Collects the locks of one `Listed` until its frame is full.
+#[derive(Debug, Default)]
+pub struct Page {
+    locks: Vec<LockInfo>,
+    weight: usize,
+}
+
+impl Page {
+    /// Adds `lock`, or answers `false` if it does not fit any more.
+    pub fn add(&mut self, mut lock: LockInfo) -> bool {
+        lock.waiters.truncate(LISTED_WAITERS_MAX);
+        let weight = size_of::<LockInfo>()
+            + lock.name.len()
+            + lock.holder.iter().chain(&lock.waiters).map(weight_of_holder).sum::<usize>();
+        if self.weight + weight > WEIGHT_MAX {
+            return false;
+        }
+        self.weight += weight;
+        self.locks.push(lock);
+        true
+    }
+
+    /// What it collected.
+    pub fn into_locks(self) -> Vec<LockInfo> {
+        self.locks
+    }
+}
+
+/// How many of a lock's waiters a `Listed` names.
+pub const LISTED_WAITERS_MAX: usize = 16;
+
 /// What a client says to a leader.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum ClientMessage {
     /// Opens the report of a connection. The report ends with `Ready` and counts only whole.
     Hello {
@@ -82,7 +235,7 @@ pub enum ClientMessage {
 }
 
 /// What a leader says to a client.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum LeaderMessage {
     /// The report was whole and is believed.
     Welcome {
@@ -163,7 +316,7 @@ pub enum LeaderMessage {
 }
 
 /// What an `Acquire` asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Acquire {
     pub name: Name,
     pub wait: Wait,
@@ -176,7 +329,7 @@ pub struct Acquire {
 }
 
 /// How long an acquire waits in the leader's queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Wait {
     No,
     For(Duration),
@@ -184,7 +337,7 @@ pub enum Wait {
 }
 
 /// A lease in a client's report.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct HeldLease {
     pub lease: LeaseId,
     pub name: Name,
@@ -200,7 +353,7 @@ pub struct HeldLease {
 }
 
 /// A request in a client's report.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct WaitingRequest {
     pub request: RequestId,
     pub acquire: Acquire,
@@ -208,7 +361,7 @@ pub struct WaitingRequest {
     pub place: Option<Place>,
 }
 
-/// Who a session is, for people.
+/// Who a session is, for people. Its texts cross the wire cut to [`Identity::TEXT_BYTES_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub label: String,
@@ -217,8 +370,19 @@ pub struct Identity {
     pub command: String,
 }
 
+impl Identity {
+    /// The longest of each text, in bytes.
+    pub const TEXT_BYTES_MAX: usize = 128;
+
+    /// An identity whose texts are cut at a character to what crosses the wire.
+    pub fn new(label: &str, host: &str, pid: u32, command: &str) -> Identity {
+        let [label, host, command] = [label, host, command].map(|text| cut(text).to_owned());
+        Identity { label, host, pid, command }
+    }
+}
+
 /// Who holds or waits, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct HolderInfo {
     pub identity: Identity,
     pub since: Duration,
@@ -226,7 +390,7 @@ pub struct HolderInfo {
 }
 
 /// A name, as `List` tells it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct LockInfo {
     pub name: Name,
     /// The highest token granted.
@@ -242,7 +406,7 @@ pub struct LockInfo {
 }
 
 /// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Refusal {
     /// It was not to wait, and somebody else holds it.
     WouldBlock,
@@ -263,3 +427,220 @@ pub enum Refusal {
     /// The leader could not write what the grant depends on.
     Storage,
 }
+
+fn weight_of_holder(holder: &HolderInfo) -> usize {
+    let Identity { label, host, command, .. } = &holder.identity;
+    size_of::<HolderInfo>() + label.len() + host.len() + command.len() + MARGIN
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(Identity::TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Groups `items` so that no group weighs more than a frame carries.
+fn split<T>(items: Vec<T>, weight: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
+    let mut items = items.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut group = Vec::new();
+        let mut total = 0;
+        while let Some(item) =
+            items.next_if(|item| group.is_empty() || total + weight(item) <= WEIGHT_MAX)
+        {
+            total += weight(&item);
+            group.push(item);
+        }
+        (!group.is_empty()).then_some(group)
+    })
+}
+
+const LENGTH_BYTES: usize = size_of::<u32>();
+
+/// bincode counts what it reads at the size it has in memory, so a frame's limit is its own
+/// decode limit as well. The weights above are upper bounds of that count.
+const CONFIG: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<FRAME_BYTES_MAX>,
+> = bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+
+/// What a list in a frame may weigh; the rest is for what stands beside it.
+const WEIGHT_MAX: usize = 60_000;
+
+/// What an entry's lengths and tags may add to its size in memory.
+const MARGIN: usize = 16;
+
+const RECORD_VERSION: u8 = 1;
+
+/// Decodes, and refuses every spelling but our own: what was read must encode to the very bytes
+/// it came from. So nothing passes that bincode tolerates (a duration with 10^9 nanoseconds, a
+/// number longer than it need be, bytes left over), and what two sides compare is what they sent.
+fn decode<T: Encode + Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
+    let malformed = |text: &dyn ToString| WireError::Malformed(text.to_string());
+    let (value, _) =
+        bincode::decode_from_slice::<T, _>(bytes, CONFIG).map_err(|e| malformed(&e))?;
+    let mut rest = Expect(bytes);
+    bincode::encode_into_writer(&value, &mut rest, CONFIG)
+        .map_err(|_| malformed(&"it is spelled otherwise than we spell it"))?;
+    if !rest.0.is_empty() {
+        return Err(malformed(&"bytes are left over"));
+    }
+    Ok(value)
+}
+
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Writer for Append<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Writes nothing: checks that the bytes written are the ones it holds.
+struct Expect<'a>(&'a [u8]);
+
+impl Writer for Expect<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(EncodeError::UnexpectedEnd)?;
+        Ok(())
+    }
+}
+
+/// A text of at most `max` bytes, allocated only once its length is known to be allowed.
+fn short_text<D: Decoder>(decoder: &mut D, max: usize) -> Result<String, DecodeError> {
+    let length = <u64 as Decode<D::Context>>::decode(decoder)?;
+    if length > max as u64 {
+        return Err(DecodeError::Other("a text is too long"));
+    }
+    let length = length as usize;
+    decoder.claim_bytes_read(length)?;
+    let mut bytes = vec![0; length];
+    decoder.reader().read(&mut bytes)?;
+    String::from_utf8(bytes).map_err(|_| DecodeError::Other("a text is not UTF-8"))
+}
+
+/// `Encode` and `Decode` for a type of another module, by way of one that has them.
+macro_rules! by_way_of {
+    ($($type:ty: $way:ty, $there:expr, $back:expr;)*) => {$(
+        impl Encode for $type {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                let there: fn(&$type) -> $way = $there;
+                there(self).encode(encoder)
+            }
+        }
+        impl<C> Decode<C> for $type {
+            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                let back: fn($way) -> Result<$type, DecodeError> = $back;
+                back(Decode::<C>::decode(decoder)?)
+            }
+        }
+        bincode::impl_borrow_decode!($type);
+    )*};
+}
+
+by_way_of! {
+    SessionId: u128, |id| id.0, |way| Ok(SessionId(way));
+    Proof: u128, |proof| proof.0, |way| Ok(Proof(way));
+    ClusterId: u128, |id| id.0, |way| Ok(ClusterId(way));
+    RequestId: u64, |id| id.0, |way| Ok(RequestId(way));
+    LeaseId: (u32, u64), |id| (id.epoch, id.count), |(epoch, count)| Ok(LeaseId { epoch, count });
+    Place: (u32, u64), |at| (at.epoch, at.count), |(epoch, count)| Ok(Place { epoch, count });
+    Time: u64, |time| time.as_nanos(), |way| Ok(Time::from_nanos(way));
+    Token: u64, |token| token.get(), |way| {
+        Token::new(way).ok_or(DecodeError::Other("a token is 2^63 or more"))
+    };
+    LostReason: u8, |why| *why as u8, |way| {
+        [
+            LostReason::Expired,
+            LostReason::HeldTooLong,
+            LostReason::Broken,
+            LostReason::Forgotten,
+            LostReason::Provoked,
+        ]
+        .into_iter()
+        .find(|why| *why as u8 == way)
+        .ok_or(DecodeError::Other("no such reason for a loss"))
+    };
+    Predecessor: u8, |how| *how as u8, |way| {
+        let how = Predecessor::from_u8(way);
+        if how as u8 == way { Ok(how) } else { Err(DecodeError::Other("no such predecessor")) }
+    };
+}
+
+impl Encode for Name {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Name {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let text = short_text(decoder, Name::MAX_BYTES)?;
+        Name::new(&text).map_err(|_| DecodeError::Other("no valid name"))
+    }
+}
+bincode::impl_borrow_decode!(Name);
+
+impl Encode for Identity {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        cut(&self.label).encode(encoder)?;
+        cut(&self.host).encode(encoder)?;
+        self.pid.encode(encoder)?;
+        cut(&self.command).encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Identity {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(Identity {
+            label: short_text(decoder, Identity::TEXT_BYTES_MAX)?,
+            host: short_text(decoder, Identity::TEXT_BYTES_MAX)?,
+            pid: Decode::<C>::decode(decoder)?,
+            command: short_text(decoder, Identity::TEXT_BYTES_MAX)?,
+        })
+    }
+}
+bincode::impl_borrow_decode!(Identity);
+
+impl Encode for Record {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            Record::TookOver { epoch } => (0_u8, epoch).encode(encoder),
+            Record::SessionOpened { session, proof, time_to_live, embedded } => {
+                (1_u8, session, proof, time_to_live, embedded).encode(encoder)
+            }
+            Record::SessionEnded { session } => (2_u8, session).encode(encoder),
+            Record::LeaseRevoked { session, lease, name, token, why } => {
+                (3_u8, session, lease, name, token, why).encode(encoder)
+            }
+        }
+    }
+}
+
+impl<C> Decode<C> for Record {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match <u8 as Decode<C>>::decode(decoder)? {
+            0 => Ok(Record::TookOver { epoch: Decode::<C>::decode(decoder)? }),
+            1 => Ok(Record::SessionOpened {
+                session: Decode::<C>::decode(decoder)?,
+                proof: Decode::<C>::decode(decoder)?,
+                time_to_live: Decode::<C>::decode(decoder)?,
+                embedded: Decode::<C>::decode(decoder)?,
+            }),
+            2 => Ok(Record::SessionEnded { session: Decode::<C>::decode(decoder)? }),
+            3 => Ok(Record::LeaseRevoked {
+                session: Decode::<C>::decode(decoder)?,
+                lease: Decode::<C>::decode(decoder)?,
+                name: Decode::<C>::decode(decoder)?,
+                token: Decode::<C>::decode(decoder)?,
+                why: Decode::<C>::decode(decoder)?,
+            }),
+            _ => Err(DecodeError::Other("no such record")),
+        }
+    }
+}
+bincode::impl_borrow_decode!(Record);

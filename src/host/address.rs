@@ -1,0 +1,112 @@
+//! Addresses as people write them: a host name or an IP address, and perhaps a port.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    str::FromStr,
+};
+
+use crate::error::LockError;
+
+/// The port when none is named.
+pub(crate) const DEFAULT_PORT: u16 = 7420;
+
+/// `HOST`, `HOST:PORT`, `IPV4`, `IPV4:PORT`, `IPV6`, `[IPV6]` or `[IPV6]:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// The socket address, if no name has to be looked up for it.
+    pub(crate) fn literal(&self) -> Option<SocketAddr> {
+        let ip = self.host.parse::<IpAddr>().ok()?;
+        Some(SocketAddr::new(ip, self.port))
+    }
+
+    /// All socket addresses of this name. May take as long as the system's resolver does.
+    pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        if let Some(literal) = self.literal() {
+            return Ok(vec![literal]);
+        }
+        let found: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(found)
+    }
+}
+
+impl FromStr for Address {
+    type Err = LockError;
+
+    fn from_str(text: &str) -> Result<Address, LockError> {
+        let text = text.trim();
+        let bad = || LockError::config(format!("{text:?} is no address; write HOST:PORT or HOST"));
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(bad)?;
+            match rest {
+                "" => (host, None),
+                rest => (host, Some(rest.strip_prefix(':').ok_or_else(bad)?)),
+            }
+        } else if text.parse::<IpAddr>().is_ok() {
+            (text, None)
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+        if host.is_empty() || !host.chars().all(is_host) {
+            return Err(bad());
+        }
+        let port = match port {
+            Some(port) => port.parse().map_err(|_| bad())?,
+            None => DEFAULT_PORT,
+        };
+        Ok(Address { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        for (text, shown) in [
+            ("10.0.0.1", "10.0.0.1:7420"),
+            ("10.0.0.1:7", "10.0.0.1:7"),
+            ("locks.example", "locks.example:7420"),
+            (" locks.example:0 ", "locks.example:0"),
+            ("::1", "[::1]:7420"),
+            ("[::1]", "[::1]:7420"),
+            ("[::1]:8", "[::1]:8"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
+        }
+        for text in ["", ":7", "a b", "a:x", "a:70000", "[::1", "[::1]7", "a/b", "a:1:2"] {
+            assert!(text.parse::<Address>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_literal_needs_no_look_up() {
+        let address: Address = "[::1]:8".parse().unwrap();
+        assert_eq!(address.literal(), Some("[::1]:8".parse().unwrap()));
+        assert_eq!(address.resolve().unwrap(), ["[::1]:8".parse().unwrap()]);
+        assert_eq!("localhost".parse::<Address>().unwrap().literal(), None);
+    }
+}

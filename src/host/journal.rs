@@ -1,0 +1,488 @@
+//! What a leader must not forget, on disk: its cluster, its epoch, the sessions it has to wait for
+//! after a restart, the leases it took away.
+//!
+//! It decides nothing and knows no time. A record is either on the disk when [`Journal::commit`]
+//! returns, or the leader's reign is over. Grants and releases are never written, so the file
+//! stays as small as the number of open sessions.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
+    StorageError, TableDefinition,
+};
+
+use crate::{
+    error::{LockError, LockErrorKind},
+    proto::{
+        ClusterId,
+        record::{Committed, Pending, Record, Recovered},
+        wire,
+    },
+};
+
+/// Single values by name; numbers are little-endian.
+const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
+/// Open sessions by their id: a `SessionOpened` each.
+const SESSIONS: TableDefinition<u128, &[u8]> = TableDefinition::new("sessions");
+/// Leases taken away from open sessions, by session and lease: a `LeaseRevoked` each.
+const REVOKED: TableDefinition<(u128, u32, u64), &[u8]> = TableDefinition::new("revoked");
+
+const FORMAT: &str = "format";
+const CLUSTER: &str = "cluster";
+const EPOCH: &str = "epoch";
+const LONGEST_TIME_TO_LIVE: &str = "longest_time_to_live_ns";
+
+const FORMAT_VERSION: u32 = 1;
+/// Everything fits; redb's own default would allow it a gigabyte.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// A leader's journal, its own for as long as this lives.
+pub(super) struct Journal {
+    database: Database,
+    /// The file lock that keeps every other leader out; kept for its lifetime only.
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens the journal of a state directory, which is made if only it is missing, and reads
+    /// what an earlier reign left there.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` if another leader has it, `Damaged` if a file is not what it should be, `Config`
+    /// if the directory cannot be one, `Io`.
+    pub(super) fn open(directory: &Path) -> Result<(Journal, Recovered), LockError> {
+        make_directory(directory)?;
+        let lock = lock(&directory.join("lock"))?;
+        let path = directory.join("journal.redb");
+        // redb answers most damage with an error, but not all of it.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = open_database(&path)?;
+            let recovered = recover(&database)?;
+            Ok((database, recovered))
+        }));
+        let opened = opened.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Trouble::Damage(text.unwrap_or("it cannot be read").to_owned()))
+        });
+        let (database, recovered) = opened.map_err(|trouble| trouble.at(&path))?;
+        // The names of the files are as durable as their contents.
+        File::open(directory).and_then(|file| file.sync_all()).map_err(|error| {
+            let text = format!("cannot make {} durable: {error}", directory.display());
+            LockError::new(LockErrorKind::Io, text).with_source(error)
+        })?;
+        Ok((Journal { database, _lock: lock }, recovered))
+    }
+
+    /// Makes all these records durable at once. After an error nothing is known about any of
+    /// them, and the journal is of no more use.
+    pub(super) fn commit(&self, records: Vec<Pending>) -> io::Result<Vec<Committed>> {
+        self.write(records.iter().map(Pending::record)).map_err(Trouble::into_io)?;
+        Ok(records.into_iter().map(Pending::committed).collect())
+    }
+
+    fn write<'a>(&self, records: impl Iterator<Item = &'a Record>) -> Result<(), Trouble> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        {
+            let mut about = transaction.open_table(ABOUT)?;
+            let mut sessions = transaction.open_table(SESSIONS)?;
+            let mut revoked = transaction.open_table(REVOKED)?;
+            for record in records {
+                let bytes = wire::encode_record(record);
+                match record {
+                    Record::TookOver { epoch } => {
+                        about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
+                    }
+                    Record::SessionOpened { session, time_to_live, .. } => {
+                        let nanos = u64::try_from(time_to_live.as_nanos()).unwrap_or(u64::MAX);
+                        let longest = about.get(LONGEST_TIME_TO_LIVE)?;
+                        let longest = longest.and_then(|bytes| number(bytes.value())).unwrap_or(0);
+                        if nanos > longest {
+                            about.insert(LONGEST_TIME_TO_LIVE, &nanos.to_le_bytes()[..])?;
+                        }
+                        sessions.insert(session.0, &bytes[..])?;
+                    }
+                    Record::SessionEnded { session } => {
+                        sessions.remove(session.0)?;
+                        let all = (session.0, 0, 0)..=(session.0, u32::MAX, u64::MAX);
+                        revoked.retain_in(all, |_, _| false)?;
+                    }
+                    Record::LeaseRevoked { session, lease, .. } => {
+                        revoked.insert((session.0, lease.epoch, lease.count), &bytes[..])?;
+                    }
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<(), LockError> {
+    let shown = directory.display();
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if directory.is_dir() {
+                return Ok(());
+            }
+            Err(LockError::config(format!("the state directory {shown} is no directory")))
+        }
+        Err(error) => {
+            let kind = match error.kind() {
+                io::ErrorKind::NotFound => LockErrorKind::Config,
+                _ => LockErrorKind::Io,
+            };
+            let text = format!("cannot make the state directory {shown}: {error}");
+            Err(LockError::new(kind, text).with_source(error))
+        }
+    }
+}
+
+/// Takes the directory's lock file and writes our process id into it, for people.
+fn lock(path: &Path) -> Result<File, LockError> {
+    let shown = path.display();
+    let trouble = |error: io::Error| {
+        let text = format!("cannot lock {shown}: {error}");
+        LockError::new(LockErrorKind::Io, text).with_source(error)
+    };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    let mut file = options.open(path).map_err(trouble)?;
+    match fs4::FileExt::try_lock(&file) {
+        Ok(()) => {}
+        Err(fs4::TryLockError::Error(error)) => return Err(trouble(error)),
+        Err(fs4::TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            let _ = (&mut file).take(32).read_to_string(&mut owner);
+            let owner = match owner.trim() {
+                "" => String::new(),
+                pid => format!(" (process {pid})"),
+            };
+            let directory = path.parent().unwrap_or(path).display();
+            let text = format!(
+                "another leader{owner} runs on the state directory {directory}; \
+                 stop it first, or give this one a directory of its own"
+            );
+            return Err(LockError::new(LockErrorKind::Refused, text));
+        }
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(trouble)?;
+    Ok(file)
+}
+
+fn open_database(path: &Path) -> Result<Database, Trouble> {
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
+    // Without tables it was made just now, or by somebody who died before the next lines.
+    if database.begin_read()?.list_tables()?.next().is_none() {
+        let mut cluster = [0; 16];
+        getrandom::fill(&mut cluster).map_err(|error| Trouble::Io(error.into()))?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        {
+            let mut about = transaction.open_table(ABOUT)?;
+            about.insert(FORMAT, &FORMAT_VERSION.to_le_bytes()[..])?;
+            about.insert(CLUSTER, &cluster[..])?;
+            transaction.open_table(SESSIONS)?;
+            transaction.open_table(REVOKED)?;
+        }
+        transaction.commit()?;
+    }
+    Ok(database)
+}
+
+fn recover(database: &Database) -> Result<Recovered, Trouble> {
+    let transaction = database.begin_read()?;
+    let about = transaction.open_table(ABOUT)?;
+    let format = about.get(FORMAT)?;
+    let format = format.and_then(|bytes| <[u8; 4]>::try_from(bytes.value()).ok());
+    match format.map(u32::from_le_bytes) {
+        Some(FORMAT_VERSION) => {}
+        Some(other) => {
+            return Err(Trouble::Damage(format!(
+                "it has format {other}, and this program knows format {FORMAT_VERSION}"
+            )));
+        }
+        None => return Err(Trouble::missing(FORMAT)),
+    }
+    let cluster = about.get(CLUSTER)?;
+    let cluster = cluster.and_then(|bytes| <[u8; 16]>::try_from(bytes.value()).ok());
+    let cluster = cluster.ok_or_else(|| Trouble::missing(CLUSTER))?;
+    let epoch = match about.get(EPOCH)? {
+        None => 0,
+        Some(bytes) => match <[u8; 4]>::try_from(bytes.value()) {
+            Ok(bytes) => u32::from_le_bytes(bytes),
+            Err(_) => return Err(Trouble::missing(EPOCH)),
+        },
+    };
+    let longest = match about.get(LONGEST_TIME_TO_LIVE)? {
+        None => None,
+        Some(bytes) => {
+            let nanos = number(bytes.value());
+            Some(nanos.ok_or_else(|| Trouble::missing(LONGEST_TIME_TO_LIVE))?)
+        }
+    };
+    read_records(&transaction)?;
+    Ok(Recovered {
+        cluster: ClusterId(u128::from_le_bytes(cluster)),
+        epoch,
+        longest_time_to_live: longest.map(Duration::from_nanos),
+    })
+}
+
+/// Open sessions first, then what was taken away from them.
+fn read_records(transaction: &redb::ReadTransaction) -> Result<Vec<Record>, Trouble> {
+    let mut records = Vec::new();
+    for row in transaction.open_table(SESSIONS)?.iter()? {
+        let (key, bytes) = row?;
+        match wire::decode_record(bytes.value()) {
+            Ok(record @ Record::SessionOpened { session, .. }) if session.0 == key.value() => {
+                records.push(record);
+            }
+            other => return Err(Trouble::row("session", other)),
+        }
+    }
+    for row in transaction.open_table(REVOKED)?.iter()? {
+        let (key, bytes) = row?;
+        match wire::decode_record(bytes.value()) {
+            Ok(record @ Record::LeaseRevoked { session, lease, .. })
+                if (session.0, lease.epoch, lease.count) == key.value() =>
+            {
+                records.push(record);
+            }
+            other => return Err(Trouble::row("revoked lease", other)),
+        }
+    }
+    Ok(records)
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// What can go wrong with the file.
+#[derive(Debug)]
+enum Trouble {
+    /// It is not what it should be.
+    Damage(String),
+    /// The system failed a call.
+    Io(io::Error),
+    /// Somebody else has it open.
+    InUse,
+}
+
+impl Trouble {
+    fn missing(what: &str) -> Trouble {
+        Trouble::Damage(format!("its {what} is missing or malformed"))
+    }
+
+    fn row(what: &str, found: Result<Record, wire::WireError>) -> Trouble {
+        Trouble::Damage(match found {
+            Ok(record) => format!("a {what} has another's row: {record:?}"),
+            Err(error) => format!("a {what} cannot be read: {error}"),
+        })
+    }
+
+    fn at(self, path: &Path) -> LockError {
+        let path: PathBuf = path.into();
+        let shown = path.display();
+        match self {
+            Trouble::Damage(what) => LockError::new(
+                LockErrorKind::Damaged,
+                format!(
+                    "the journal {shown} is damaged: {what}; restore it from a copy, or move it \
+                     away and start once with --epoch-above",
+                ),
+            ),
+            Trouble::Io(error) => LockError::new(
+                LockErrorKind::Io,
+                format!("cannot use the journal {shown}: {error}"),
+            )
+            .with_source(error),
+            Trouble::InUse => LockError::new(
+                LockErrorKind::Refused,
+                format!("another program has the journal {shown} open; stop it first"),
+            ),
+        }
+    }
+
+    fn into_io(self) -> io::Error {
+        match self {
+            Trouble::Io(error) => error,
+            Trouble::Damage(what) => io::Error::new(io::ErrorKind::InvalidData, what),
+            Trouble::InUse => io::ErrorKind::ResourceBusy.into(),
+        }
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for Trouble {
+    fn from(error: E) -> Trouble {
+        match error.into() {
+            redb::Error::Io(error) => match error.kind() {
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                    Trouble::Damage(error.to_string())
+                }
+                _ => Trouble::Io(error),
+            },
+            redb::Error::DatabaseAlreadyOpen => Trouble::InUse,
+            other => Trouble::Damage(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+    use crate::{
+        error::LostReason,
+        name::Name,
+        proto::{LeaseId, Proof, SessionId},
+        token::Token,
+    };
+
+    fn opened(session: u128, seconds: u64) -> Record {
+        Record::SessionOpened {
+            session: SessionId(session),
+            proof: Proof(session * 7),
+            time_to_live: Duration::from_secs(seconds),
+            embedded: false,
+        }
+    }
+
+    fn revoked(session: u128, count: u64) -> Record {
+        Record::LeaseRevoked {
+            session: SessionId(session),
+            lease: LeaseId { epoch: 1, count },
+            name: Name::new("orders/42").unwrap(),
+            token: Token::first_of(1),
+            why: LostReason::Broken,
+        }
+    }
+
+    fn ended(session: u128) -> Record {
+        Record::SessionEnded { session: SessionId(session) }
+    }
+
+    fn records(journal: &Journal) -> Vec<Record> {
+        read_records(&journal.database.begin_read().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_committed_is_recovered_and_what_ended_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let (journal, first) = Journal::open(&state).unwrap();
+        assert_eq!((first.epoch, first.longest_time_to_live), (0, None));
+        let [a, b] = [opened(1, 60), opened(2, 5)];
+        let [of_a, of_b] = [revoked(1, 10), revoked(2, 11)];
+        journal.write([&Record::TookOver { epoch: 3 }, &a, &b, &of_a, &of_b].into_iter()).unwrap();
+        assert_eq!(records(&journal), [a, b.clone(), of_a, of_b.clone()]);
+        journal.write([&ended(1)].into_iter()).unwrap();
+        drop(journal);
+
+        let (journal, again) = Journal::open(&state).unwrap();
+        assert_eq!(again.cluster, first.cluster);
+        assert_eq!(again.epoch, 3);
+        // The session is gone; how long it might have lived is not.
+        assert_eq!(again.longest_time_to_live, Some(Duration::from_secs(60)));
+        assert_eq!(records(&journal), [b, of_b]);
+    }
+
+    #[test]
+    fn two_directories_are_two_clusters() {
+        let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (_journal, a) = Journal::open(a.path()).unwrap();
+        let (_journal, b) = Journal::open(b.path()).unwrap();
+        assert_ne!(a.cluster, b.cluster);
+    }
+
+    // gajae-code#4704
+    #[test]
+    fn a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(directory.path()).unwrap();
+        let error = Journal::open(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Refused);
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(journal);
+        Journal::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_one_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let open = |path: &Path| Journal::open(path).map(drop).unwrap_err().kind();
+        assert_eq!(open(&file), LockErrorKind::Config);
+        assert_eq!(open(&directory.path().join("a/b")), LockErrorKind::Config);
+    }
+
+    #[test]
+    fn a_foreign_or_newer_file_is_named_as_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.redb");
+        std::fs::write(&path, "x".repeat(10_000)).unwrap();
+        let error = Journal::open(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Damaged);
+        assert!(error.to_string().contains("journal.redb"), "{error}");
+
+        std::fs::remove_file(&path).unwrap();
+        let (journal, _) = Journal::open(directory.path()).unwrap();
+        let transaction = journal.database.begin_write().unwrap();
+        transaction.open_table(ABOUT).unwrap().insert(FORMAT, &2_u32.to_le_bytes()[..]).unwrap();
+        transaction.commit().unwrap();
+        drop(journal);
+        let error = Journal::open(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Damaged);
+        assert!(error.to_string().contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_or_harmless_but_never_a_panic_or_a_lower_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(directory.path()).unwrap();
+        let many: Vec<_> = (0..100).map(|session| opened(session, 5)).collect();
+        journal.write(many.iter()).unwrap();
+        journal.write([&Record::TookOver { epoch: 9 }].into_iter()).unwrap();
+        drop(journal);
+        let path = directory.path().join("journal.redb");
+        let good = std::fs::read(&path).unwrap();
+        let mut noticed = 0;
+        let used = good.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        for at in (0..used).step_by(used / 200) {
+            std::fs::write(&path, &good).unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&[!good[at]; 16], at as u64).unwrap();
+            match Journal::open(directory.path()) {
+                Ok((_, recovered)) => assert_eq!(recovered.epoch, 9, "damage at {at}"),
+                Err(error) => {
+                    noticed += 1;
+                    assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
+                }
+            }
+        }
+        for length in [1, 100, 4096, good.len() / 2] {
+            std::fs::write(&path, &good[..length]).unwrap();
+            let kind = Journal::open(directory.path()).map(drop).unwrap_err().kind();
+            assert!(matches!(kind, LockErrorKind::Damaged | LockErrorKind::Io), "{kind:?}");
+        }
+        assert!(noticed > 0);
+    }
+}

@@ -1,0 +1,451 @@
+//! Runs a leader: moves frames between its port and the protocol, and records to the journal.
+//!
+//! It decides nothing about locks. One thread serves all connections, a second one waits for the
+//! disk, so that no renewal ever does.
+
+use std::{
+    io, mem,
+    net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::*},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    address::Address,
+    bell::{Bell, LONGEST_SLEEP},
+    journal::Journal,
+    quic::{CloseCode, Event, Port},
+    tls::Secret,
+};
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind},
+    proto::{
+        TIME_TO_LIVE,
+        leader::{self as protocol, Close, Config, Notice},
+        record::{Committed, Pending},
+        wire::ClientMessage,
+    },
+    token::Token,
+};
+
+/// A leader running in this process: it grants the locks of [`Scope::Host`](crate::Scope::Host).
+///
+/// It has a thread of its own and stops when it is dropped. Its clients keep what they hold for
+/// their time to live; a leader that is started again on the same state directory lets them
+/// report it.
+#[derive(Debug)]
+pub struct Leader {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    bell: Bell,
+    stop: AtomicBool,
+    end: Mutex<Option<End>>,
+    ended: Condvar,
+}
+
+/// How the reign ended.
+#[derive(Clone, Debug)]
+enum End {
+    Stopped,
+    Failed(LockErrorKind, String),
+}
+
+/// Sets up a [`Leader`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct LeaderBuilder {
+    listen: Option<String>,
+    state_dir: Option<PathBuf>,
+    secret_file: Option<PathBuf>,
+    time_to_live_max: Duration,
+    epoch_above: Option<u32>,
+}
+
+impl Leader {
+    /// Begins to set up a leader; `listen`, `state_dir` and `secret_file` are needed.
+    pub fn builder() -> LeaderBuilder {
+        LeaderBuilder {
+            listen: None,
+            state_dir: None,
+            secret_file: None,
+            time_to_live_max: *TIME_TO_LIVE.end(),
+            epoch_above: None,
+        }
+    }
+
+    /// Where it listens; the port is the real one if port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it in good order: its clients are told, so that they look for another at once. The
+    /// same as dropping it.
+    pub fn shutdown(self) {}
+
+    /// Why it stopped by itself, if it did: its disk failed, or its state is older than what its
+    /// clients have seen.
+    pub fn failure(&self) -> Option<LockError> {
+        match &*self.shared.end.lock() {
+            Some(End::Failed(kind, text)) => Some(LockError::new(*kind, text.clone())),
+            _ => None,
+        }
+    }
+
+    /// Blocks until it stops by itself, and says why.
+    pub fn wait(&self) -> LockError {
+        let mut end = self.shared.end.lock();
+        while end.is_none() {
+            self.shared.ended.wait(&mut end);
+        }
+        drop(end);
+        self.failure().unwrap_or_else(|| LockError::config("the leader was stopped"))
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Release);
+        self.shared.bell.ring();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported as the failure that it is.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl LeaderBuilder {
+    /// Where to listen: `ADDR:PORT`, or `ADDR` for port 7420. Port 0 lets the system choose.
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        self.listen = Some(address.to_string());
+        self
+    }
+
+    /// The directory for what must survive a restart. It belongs to one leader at a time, and is
+    /// made if it is missing.
+    pub fn state_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.state_dir = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// The file with the secret that its clients have, too; see [`Secret`].
+    pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
+        self.secret_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// The longest time to live it accepts, 1 s to 60 s; 60 s by default. After a restart it waits
+    /// this long at most for clients that do not return.
+    pub fn time_to_live_max(mut self, time_to_live: Duration) -> Self {
+        self.time_to_live_max = time_to_live;
+        self
+    }
+
+    /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
+    /// is older than what its clients have seen. For one start only.
+    pub fn epoch_above(mut self, epoch: u32) -> Self {
+        self.epoch_above = Some(epoch);
+        self
+    }
+
+    /// Starts it. It answers once this returns.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
+    /// on the state directory, `Damaged` if that is not what it should be, `Io`.
+    pub fn start(self) -> Result<Leader, LockError> {
+        let listen = self.listen.ok_or_else(|| missing("an address to listen at"))?;
+        let state_dir = self.state_dir.ok_or_else(|| missing("a state directory"))?;
+        let secret_file = self.secret_file.ok_or_else(|| missing("a secret file"))?;
+        if !TIME_TO_LIVE.contains(&self.time_to_live_max) {
+            return Err(LockError::config("a leader's time_to_live_max is 1 s to 60 s"));
+        }
+        if self.epoch_above.is_some_and(|epoch| epoch >= Token::MAX_EPOCH) {
+            return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
+        }
+        let secret = Secret::read(secret_file)?;
+        let (journal, recovered) = Journal::open(&state_dir)?;
+        let port = listen_at(&listen, &secret)?;
+        let io = |what: &'static str| {
+            move |error: io::Error| {
+                LockError::new(LockErrorKind::Io, format!("{what}: {error}")).with_source(error)
+            }
+        };
+        let address = port.socket().local_addr().map_err(io("the socket has no address"))?;
+        let config = Config {
+            time_to_live_max: self.time_to_live_max,
+            sessions_max: 10_000,
+            leases_per_session_max: 65_536,
+            waiters_per_session_max: 65_536,
+            epoch_above: self.epoch_above,
+        };
+        let mut leader = protocol::Leader::new(config, recovered, clock::now());
+        commit_here(&mut leader, &journal).map_err(|error| storage_failed(&error))?;
+
+        let bell = Bell::new().map_err(io("cannot make a pipe"))?;
+        let shared = Arc::new(Shared {
+            bell,
+            stop: AtomicBool::new(false),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+        });
+        let writer = Writer::start(journal, shared.clone()).map_err(io("cannot start a thread"))?;
+        let reign = Reign { leader, port, writer, shared: shared.clone() };
+        let thread = thread::Builder::new()
+            .name("tierlock-leader".into())
+            .spawn(move || reign.run())
+            .map_err(io("cannot start a thread"))?;
+        Ok(Leader { address, shared, thread: Some(thread) })
+    }
+}
+
+fn missing(what: &str) -> LockError {
+    LockError::config(format!("a leader needs {what}"))
+}
+
+fn listen_at(text: &str, secret: &Secret) -> Result<Port, LockError> {
+    let address: Address = text.parse()?;
+    let error = |error: io::Error| {
+        let kind = match error.kind() {
+            io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied => LockErrorKind::Config,
+            _ => LockErrorKind::Io,
+        };
+        LockError::new(kind, format!("cannot listen at {address}: {error}")).with_source(error)
+    };
+    let mut last = None;
+    for address in address.resolve().map_err(error)? {
+        match Port::listen(address, secret) {
+            Ok(port) => return Ok(port),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(error(last.expect("a resolved name has an address")))
+}
+
+/// Before anybody is served: what the reign begins with is on the disk.
+fn commit_here(leader: &mut protocol::Leader, journal: &Journal) -> io::Result<()> {
+    loop {
+        let records: Vec<_> = std::iter::from_fn(|| leader.poll_record()).collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        for committed in journal.commit(records)? {
+            leader.handle_committed(committed, clock::now());
+        }
+    }
+}
+
+fn storage_failed(error: &io::Error) -> LockError {
+    LockError::new(LockErrorKind::Io, storage_text(error))
+}
+
+fn storage_text(error: &io::Error) -> String {
+    format!("the leader stopped, since its state directory cannot be written: {error}")
+}
+
+/// The leader's thread.
+struct Reign {
+    leader: protocol::Leader,
+    port: Port,
+    writer: Writer,
+    shared: Arc<Shared>,
+}
+
+impl Reign {
+    fn run(mut self) {
+        // However this ends, whoever waits for the end learns of it.
+        let _report = Report(self.shared.clone());
+        let end = loop {
+            if let Some(end) = self.turn() {
+                break end;
+            }
+            self.sleep();
+        };
+        // Answers that are on their way come before the close.
+        self.port.transmit();
+        let reason = match &end {
+            End::Stopped => "the leader was stopped",
+            End::Failed(_, text) => text,
+        };
+        self.port.close_all(CloseCode::Shutdown, reason);
+        self.port.transmit();
+        // The state directory is free once somebody hears of the end.
+        let shared = self.shared.clone();
+        drop(self);
+        shared.end(end);
+    }
+
+    /// Looks at everything once; the end, if that is it.
+    fn turn(&mut self) -> Option<End> {
+        self.port.receive();
+        let committed = self.writer.poll();
+        // The clock is read after what it dates.
+        let now = clock::now();
+        let mut end = self.shared.stop.load(Acquire).then_some(End::Stopped);
+        match committed {
+            Ok(committed) => {
+                for committed in committed {
+                    self.leader.handle_committed(committed, now);
+                }
+            }
+            Err(error) => {
+                self.leader.handle_storage_failed(now);
+                end = Some(End::Failed(LockErrorKind::Io, storage_text(&error)));
+            }
+        }
+        while let Some(event) = self.port.poll_event() {
+            match event {
+                Event::Connected(id) => self.leader.handle_connected(id, now),
+                Event::Readable(id) => {
+                    while let Some(message) = self.port.read::<ClientMessage>(id) {
+                        self.leader.handle_message(id, message, now);
+                    }
+                }
+                Event::Ended(id, _) => self.leader.handle_disconnected(id, now),
+            }
+        }
+        if self.leader.poll_timeout().is_some_and(|at| at <= now) {
+            self.leader.handle_timeout(now);
+        }
+        while let Some((id, message)) = self.leader.poll_message() {
+            self.port.write(id, &message);
+        }
+        while let Some((id, close)) = self.leader.poll_close() {
+            match close {
+                Close::Superseded => {
+                    self.port.close(id, CloseCode::Superseded, "a newer connection took over");
+                }
+                Close::Protocol(what) => self.port.close(id, CloseCode::Protocol, what),
+                Close::Ended => self.port.close(id, CloseCode::Done, "goodbye"),
+            }
+        }
+        let records: Vec<_> = std::iter::from_fn(|| self.leader.poll_record()).collect();
+        self.writer.write(records);
+        while let Some(notice) = self.leader.poll_notice() {
+            match notice {
+                Notice::OldState { seen, own } => {
+                    end.get_or_insert(End::Failed(
+                        LockErrorKind::Config,
+                        format!(
+                            "the leader stopped: its state directory is older than what its \
+                             clients have seen (epoch {own}, they know {seen}); start it once \
+                             with --epoch-above {seen}"
+                        ),
+                    ));
+                }
+            }
+        }
+        self.port.transmit();
+        end
+    }
+
+    fn sleep(&self) {
+        let mut limit = LONGEST_SLEEP;
+        if let Some(at) = self.leader.poll_timeout() {
+            limit = limit.min(at.since(clock::now()));
+        }
+        if let Some(at) = self.port.timeout() {
+            limit = limit.min(at.saturating_duration_since(Instant::now()));
+        }
+        let socket: &UdpSocket = self.port.socket();
+        self.shared.bell.sleep([(socket, self.port.is_blocked())].into_iter(), limit);
+    }
+}
+
+/// Says that the leader is gone, if nothing better was said: it panicked.
+struct Report(Arc<Shared>);
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let text = "the leader stopped because of an error in its program (a panic)";
+            self.0.end(End::Failed(LockErrorKind::Io, text.to_owned()));
+        }
+    }
+}
+
+impl Shared {
+    fn end(&self, end: End) {
+        self.end.lock().get_or_insert(end);
+        self.ended.notify_all();
+    }
+}
+
+/// The thread that waits for the disk. Records that come while it does go together.
+struct Writer {
+    records: Option<mpsc::Sender<Vec<Pending>>>,
+    results: mpsc::Receiver<io::Result<Vec<Committed>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    fn start(journal: Journal, shared: Arc<Shared>) -> io::Result<Writer> {
+        let (records, from_leader) = mpsc::channel::<Vec<Pending>>();
+        let (to_leader, results) = mpsc::channel();
+        let thread = thread::Builder::new().name("tierlock-journal".into()).spawn(move || {
+            while let Ok(mut records) = from_leader.recv() {
+                records.extend(from_leader.try_iter().flatten());
+                let result = journal.commit(records);
+                let is_over = result.is_err();
+                if to_leader.send(result).is_err() || is_over {
+                    break;
+                }
+                shared.bell.ring();
+            }
+            // Without a writer there is no reign.
+            drop(to_leader);
+            shared.bell.ring();
+        })?;
+        Ok(Writer { records: Some(records), results, thread: Some(thread) })
+    }
+
+    fn write(&self, records: Vec<Pending>) {
+        if let Some(sender) = &self.records
+            && !records.is_empty()
+        {
+            // A writer that is gone has said why.
+            let _ = sender.send(records);
+        }
+    }
+
+    /// What has become durable since the last call.
+    fn poll(&self) -> io::Result<Vec<Committed>> {
+        let mut all = Vec::new();
+        loop {
+            match self.results.try_recv() {
+                Ok(result) => all.extend(result?),
+                Err(mpsc::TryRecvError::Empty) => return Ok(all),
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(io::Error::other("the journal's thread is gone"));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The thread writes what it was given, then frees the state directory.
+        drop(mem::take(&mut self.records));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

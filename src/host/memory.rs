@@ -1,0 +1,318 @@
+//! A leader and its clients in one process, without sockets: for users' own tests.
+//!
+//! It runs the protocol that the network runs, only the way between is shorter: whoever wants
+//! something moves all messages there are before it goes on, and the alarm thread does so when a
+//! deadline comes. Records are "durable" at once, and survive [`MemoryLeader::stop`].
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::*},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::link::{Drive, Link};
+use crate::{
+    alarm::{self, Alarm},
+    clock,
+    error::LockError,
+    name::Name,
+    proto::{
+        ClusterId, ConnectionId, TIME_TO_LIVE,
+        client::{Client, Config, Ended},
+        leader,
+        record::{Record, Recovered},
+        wire::Identity,
+    },
+    time::Time,
+};
+
+/// A leader that lives in this process, and everybody who knows it.
+#[derive(Clone)]
+pub(crate) struct MemoryLeader(Arc<World>);
+
+struct World {
+    state: Mutex<State>,
+    /// Somebody wants messages moved. Set before the state is tried for, so that whoever has it
+    /// looks again.
+    wanted: AtomicBool,
+}
+
+struct State {
+    leader: Option<leader::Leader>,
+    /// What a journal would know.
+    durable: Recovered,
+    peers: Vec<Peer>,
+    next_connection: u64,
+    alarm: Option<(Time, Alarm)>,
+}
+
+/// One link, and its connections: as it numbers them, and as the leader does.
+struct Peer {
+    link: Weak<Link>,
+    lines: HashMap<ConnectionId, ConnectionId>,
+}
+
+impl MemoryLeader {
+    /// A leader without a past, running.
+    pub(crate) fn new() -> MemoryLeader {
+        let durable =
+            Recovered { cluster: ClusterId(random()), epoch: 0, longest_time_to_live: None };
+        let leader = MemoryLeader(Arc::new(World {
+            state: Mutex::new(State {
+                leader: None,
+                durable,
+                peers: Vec::new(),
+                next_connection: 0,
+                alarm: None,
+            }),
+            wanted: AtomicBool::new(false),
+        }));
+        leader.start();
+        leader
+    }
+
+    /// A link to it, as a manager has one.
+    pub(crate) fn connect(
+        &self,
+        identity: Identity,
+        time_to_live: Duration,
+        connect_timeout: Duration,
+    ) -> Arc<Link> {
+        let config = Config { time_to_live, connect_timeout, identity, addresses: 1 };
+        let client = Client::new(config, Box::new(random), clock::now());
+        let link = Link::new(client, |_| Arc::new(Hand(self.0.clone())));
+        let peer = Peer { link: Arc::downgrade(&link), lines: HashMap::new() };
+        self.0.state.lock().peers.push(peer);
+        link
+    }
+
+    /// Stops it, as a kill would: it remembers what is durable and no more.
+    pub(crate) fn stop(&self) {
+        self.0.state.lock().leader = None;
+        World::move_messages(&self.0);
+    }
+
+    /// Starts it again after [`stop`](MemoryLeader::stop), by the rules: it waits for what its
+    /// predecessor granted to run out or to be reported. Nothing happens if it runs.
+    pub(crate) fn start(&self) {
+        {
+            let state = &mut *self.0.state.lock();
+            if state.leader.is_some() {
+                return;
+            }
+            let config = leader::Config {
+                time_to_live_max: *TIME_TO_LIVE.end(),
+                sessions_max: 10_000,
+                leases_per_session_max: 65_536,
+                waiters_per_session_max: 65_536,
+                epoch_above: None,
+            };
+            state.leader = Some(leader::Leader::new(config, state.durable.clone(), clock::now()));
+        }
+        World::move_messages(&self.0);
+    }
+
+    /// Takes the lock of this name away from whoever holds it; whether anybody did.
+    pub(crate) fn lose(&self, name: &Name) -> bool {
+        let links: Vec<_> = {
+            let state = self.0.state.lock();
+            state.peers.iter().filter_map(|peer| peer.link.upgrade()).collect()
+        };
+        // Foreign code is told, so no lock is held here.
+        let lost = links.iter().filter(|link| link.provoke(name)).count();
+        World::move_messages(&self.0);
+        lost > 0
+    }
+}
+
+fn random() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    u128::from_le_bytes(bytes)
+}
+
+/// Carries a link's frames: at once, on the thread that asks.
+struct Hand(Arc<World>);
+
+impl Drive for Hand {
+    fn start(&self) -> Result<(), LockError> {
+        Ok(())
+    }
+
+    fn wake(&self) {
+        World::move_messages(&self.0);
+    }
+
+    fn finish(&self, _: Time) {
+        World::move_messages(&self.0);
+    }
+}
+
+impl World {
+    /// Moves messages until none is left. If another thread is at it, or this one further up its
+    /// stack, that one does.
+    fn move_messages(world: &Arc<World>) {
+        world.wanted.store(true, SeqCst);
+        while world.wanted.load(SeqCst) {
+            let Some(mut state) = world.state.try_lock() else { return };
+            while world.wanted.swap(false, SeqCst) {
+                while state.turn() {}
+            }
+            state.set_alarm(world);
+        }
+    }
+}
+
+impl State {
+    /// Everybody's turn, once; whether anything moved.
+    fn turn(&mut self) -> bool {
+        let mut moved = false;
+        let State { leader, durable, peers, next_connection, .. } = self;
+        if let Some(leader) = leader {
+            moved |= serve(leader, durable, peers);
+        }
+        peers.retain_mut(|peer| {
+            let Some(link) = peer.link.upgrade() else {
+                // Dropped without a word, as by a kill.
+                for (_, theirs) in peer.lines.drain() {
+                    if let Some(leader) = leader {
+                        leader.handle_disconnected(theirs, clock::now());
+                    }
+                    moved = true;
+                }
+                return false;
+            };
+            let Peer { lines, .. } = peer;
+            moved |= link.drive(|client| attend(client, leader, lines, next_connection));
+            true
+        });
+        moved
+    }
+
+    fn set_alarm(&mut self, world: &Arc<World>) {
+        let leader = self.leader.as_ref().and_then(leader::Leader::poll_timeout);
+        let links = self.peers.iter().filter_map(|peer| peer.link.upgrade());
+        let clients = links.filter_map(|link| link.drive(|client| client.poll_timeout()));
+        let Some(at) = clients.chain(leader).min() else { return };
+        let now = clock::now();
+        if self.alarm.as_ref().is_some_and(|(set, _)| *set > now && *set <= at) {
+            return;
+        }
+        let world = Arc::downgrade(world);
+        let alarm = alarm::call_at(at, move || {
+            if let Some(world) = world.upgrade() {
+                World::move_messages(&world);
+            }
+        });
+        self.alarm = Some((at, alarm));
+    }
+}
+
+/// The leader's turn; whether anything moved.
+fn serve(leader: &mut leader::Leader, durable: &mut Recovered, peers: &mut [Peer]) -> bool {
+    let mut moved = false;
+    let now = clock::now();
+    if leader.poll_timeout().is_some_and(|at| at <= now) {
+        leader.handle_timeout(now);
+        moved = true;
+    }
+    while let Some(pending) = leader.poll_record() {
+        remember(durable, pending.record());
+        leader.handle_committed(pending.committed(), clock::now());
+        moved = true;
+    }
+    while leader.poll_notice().is_some() {}
+    while let Some((theirs, message)) = leader.poll_message() {
+        to_client(peers, theirs, |client, id, now| client.handle_message(id, message, now));
+        moved = true;
+    }
+    while let Some((theirs, _)) = leader.poll_close() {
+        to_client(peers, theirs, |client, id, now| {
+            client.handle_ended(id, Ended::Disconnected("the leader closed it".into()), now);
+        });
+        for peer in &mut *peers {
+            peer.lines.retain(|_, line| *line != theirs);
+        }
+        leader.handle_disconnected(theirs, clock::now());
+        moved = true;
+    }
+    moved
+}
+
+fn to_client(
+    peers: &[Peer],
+    theirs: ConnectionId,
+    deliver: impl FnOnce(&mut Client, ConnectionId, Time),
+) {
+    for peer in peers {
+        let line = peer.lines.iter().find(|(_, line)| **line == theirs);
+        if let Some((id, link)) = line.map(|(id, _)| *id).zip(peer.link.upgrade()) {
+            link.drive(|client| deliver(client, id, clock::now()));
+            return;
+        }
+    }
+}
+
+/// One client's turn; whether anything moved.
+fn attend(
+    client: &mut Client,
+    leader: &mut Option<leader::Leader>,
+    lines: &mut HashMap<ConnectionId, ConnectionId>,
+    next_connection: &mut u64,
+) -> bool {
+    let mut moved = false;
+    let now = clock::now();
+    if client.poll_timeout().is_some_and(|at| at <= now) {
+        client.handle_timeout(now);
+        moved = true;
+    }
+    let Some(leader) = leader else {
+        let cut: Vec<_> = lines.drain().map(|(id, _)| id).collect();
+        let tried: Vec<_> =
+            std::iter::from_fn(|| client.poll_connect()).map(|(id, _)| id).collect();
+        for id in cut.into_iter().chain(tried) {
+            client.handle_ended(id, Ended::Disconnected("the leader is stopped".into()), now);
+            moved = true;
+        }
+        while client.poll_message(now).is_some() {}
+        while client.poll_close().is_some() {}
+        return moved;
+    };
+    while let Some((id, _)) = client.poll_connect() {
+        let theirs = ConnectionId(*next_connection);
+        *next_connection += 1;
+        lines.insert(id, theirs);
+        leader.handle_connected(theirs, now);
+        client.handle_connected(id, now);
+        moved = true;
+    }
+    while let Some((id, message)) = client.poll_message(now) {
+        if let Some(theirs) = lines.get(&id) {
+            leader.handle_message(*theirs, message, clock::now());
+        }
+        moved = true;
+    }
+    while let Some(id) = client.poll_close() {
+        if let Some(theirs) = lines.remove(&id) {
+            leader.handle_disconnected(theirs, clock::now());
+        }
+        moved = true;
+    }
+    moved
+}
+
+fn remember(durable: &mut Recovered, record: &Record) {
+    match record {
+        Record::TookOver { epoch } => durable.epoch = *epoch,
+        Record::SessionOpened { time_to_live, .. } => {
+            let longest = durable.longest_time_to_live.max(Some(*time_to_live));
+            durable.longest_time_to_live = longest;
+        }
+        Record::SessionEnded { .. } | Record::LeaseRevoked { .. } => {}
+    }
+}

@@ -1,0 +1,895 @@
+//! One UDP socket and the QUIC connections on it: frames in, frames out.
+//!
+//! It knows no message, starts no thread and never sleeps. Whoever drives a [`Port`] calls
+//! [`receive`](Port::receive) when its socket is readable, takes the events, writes frames, calls
+//! [`transmit`](Port::transmit), and sleeps until [`timeout`](Port::timeout). QUIC itself is
+//! quinn-proto's; without an async runtime between it and the socket a round trip pays for no
+//! task switch, and any thread that holds the port can carry its frames.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    io::{self, IoSliceMut},
+    mem,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
+    EndpointConfig, HashedConnectionIdGenerator, Incoming, MtuDiscoveryConfig, ServerConfig,
+    StreamEvent, StreamId, Transmit, TransportConfig, VarInt, WriteError,
+};
+use quinn_udp::{RecvMeta, UdpSocketState};
+
+use super::tls::Secret;
+use crate::proto::{
+    ConnectionId,
+    client::Ended,
+    wire::{self, FrameReader, Message},
+};
+
+/// What a connection may have waiting to be sent before it is given up: its peer does not read.
+const UNSENT_BYTES_MAX: usize = 4 << 20;
+/// What a peer may send ahead of our reading.
+const RECEIVE_WINDOW: u32 = 1 << 20;
+/// What of our sending may be unacknowledged.
+const SEND_WINDOW: u64 = 1 << 20;
+/// Handshakes a leader has under way at most; more are refused, to be tried again.
+const HANDSHAKES_MAX: usize = 1024;
+/// From here on a leader has strangers prove their address before it spends memory on them.
+const HANDSHAKES_TRUSTED: usize = 64;
+/// The kernel's buffers, as far as it allows: a herd that returns after a restart fits in.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// One receive buffer: the most that the kernel joins into one message.
+const MESSAGE_BYTES: usize = 64 << 10;
+/// Datagrams in one write to the kernel.
+const SEGMENTS_MAX: usize = 10;
+
+/// Why a connection was closed, as a number on the wire; the words go along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum CloseCode {
+    /// The session ended in good order, or the connection is not needed.
+    Done = 0,
+    /// The peer broke the protocol.
+    Protocol = 1,
+    /// The peer did not read what it was sent.
+    Slow = 2,
+    /// A newer connection of the same session took over.
+    Superseded = 3,
+    /// The leader stops.
+    Shutdown = 4,
+}
+
+/// What happened on a port.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The handshake is over: the peer has the secret.
+    Connected(ConnectionId),
+    /// There are frames to [`read`](Port::read).
+    Readable(ConnectionId),
+    /// The connection, or the attempt to make it, is over.
+    Ended(ConnectionId, Ended),
+}
+
+pub(super) struct Port {
+    socket: Arc<UdpSocket>,
+    udp: UdpSocketState,
+    endpoint: Endpoint,
+    /// By handle; an empty slot is a handle that is free.
+    lines: Vec<Option<Line>>,
+    desk: Desk,
+    next_id: u64,
+    /// Lines with something to do, each once.
+    busy: VecDeque<ConnectionHandle>,
+    /// When lines want to be looked at; entries that moved are left in and checked when due.
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// What the kernel had no room for.
+    unsent: Option<(Transmit, Vec<u8>)>,
+    received: Vec<u8>,
+    send_buffer: Vec<u8>,
+}
+
+/// What the lines of a port share.
+#[derive(Default)]
+struct Desk {
+    handles: HashMap<ConnectionId, ConnectionHandle>,
+    handshakes: usize,
+    events: VecDeque<Event>,
+    /// Frames that came before a connection's end, until that is taken.
+    last_words: HashMap<ConnectionId, FrameReader>,
+}
+
+/// One connection and its one stream.
+struct Line {
+    inner: Connection,
+    id: ConnectionId,
+    remote: SocketAddr,
+    stream: Option<StreamId>,
+    reader: FrameReader,
+    /// Frames to be written, the first `written` bytes of which are.
+    out: Vec<u8>,
+    written: usize,
+    is_busy: bool,
+    is_handshaking: bool,
+    /// Its end was reported: nobody is interested any more.
+    is_over: bool,
+    /// The earliest of its entries among the timers.
+    timer: Option<Instant>,
+}
+
+impl Port {
+    /// A port where a leader listens.
+    pub(super) fn listen(address: SocketAddr, secret: &Secret) -> io::Result<Port> {
+        let mut server = ServerConfig::new(secret.server(), secret.token_key());
+        server.transport_config(Arc::new(server_transport()));
+        server.max_incoming(HANDSHAKES_MAX);
+        server.incoming_buffer_size(64 << 10);
+        server.incoming_buffer_size_total(16 << 20);
+        let socket = bind(address)?;
+        Port::new(socket, secret, Some(server), 16)
+    }
+
+    /// A port for one connection to a leader, which is begun.
+    pub(super) fn connect(
+        id: ConnectionId,
+        remote: SocketAddr,
+        secret: &Secret,
+        silence: Duration,
+    ) -> io::Result<Port> {
+        let local = match remote {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let socket = bind(local)?;
+        // The kernel then tells us when nobody listens there.
+        socket.connect(remote)?;
+        let mut port = Port::new(socket, secret, None, 4)?;
+        let mut config = ClientConfig::new(secret.client());
+        config.transport_config(Arc::new(client_transport(silence)));
+        let (handle, inner) = port
+            .endpoint
+            .connect(Instant::now(), config, remote, "tierlock")
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        port.insert(handle, inner, id, remote);
+        Ok(port)
+    }
+
+    fn new(
+        socket: UdpSocket,
+        secret: &Secret,
+        server: Option<ServerConfig>,
+        batch: usize,
+    ) -> io::Result<Port> {
+        let udp = UdpSocketState::new((&socket).into())?;
+        // The kernel gives what it allows; a smaller buffer is slower, not wrong.
+        let _ = udp.set_send_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
+        let _ = udp.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
+        let mut config = EndpointConfig::new(secret.reset_key());
+        let key = secret.connection_id_key();
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+        // Everybody returns at once after a restart, and each is to hear of it at once. A reset is
+        // shorter than what provoked it, so that two ports cannot go on for ever.
+        config.min_reset_interval(Duration::ZERO);
+        let endpoint =
+            Endpoint::new(Arc::new(config), server.map(Arc::new), !udp.may_fragment(), None);
+        Ok(Port {
+            socket: Arc::new(socket),
+            udp,
+            endpoint,
+            lines: Vec::new(),
+            desk: Desk::default(),
+            next_id: 0,
+            busy: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            unsent: None,
+            received: vec![0; batch * MESSAGE_BYTES],
+            send_buffer: Vec::new(),
+        })
+    }
+
+    /// The socket to sleep on, which outlives the port if need be.
+    pub(super) fn socket(&self) -> &Arc<UdpSocket> {
+        &self.socket
+    }
+
+    /// Whether to sleep until the socket is writable, too.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.unsent.is_some()
+    }
+
+    /// When [`transmit`](Port::transmit) is next due without anything having happened.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Reads what the socket has, up to a batch; the rest is there at the next call.
+    pub(super) fn receive(&mut self) {
+        let mut received = mem::take(&mut self.received);
+        self.receive_into(&mut received);
+        self.received = received;
+    }
+
+    fn receive_into(&mut self, received: &mut [u8]) {
+        let mut metas = [RecvMeta::default(); quinn_udp::BATCH_SIZE];
+        let mut chunks = received.chunks_mut(MESSAGE_BYTES).map(IoSliceMut::new);
+        let mut slices: [IoSliceMut<'_>; quinn_udp::BATCH_SIZE] =
+            std::array::from_fn(|_| chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        let used = slices.iter().take_while(|slice| !slice.is_empty()).count();
+        let slices = &mut slices[..used];
+        let count = match self.udp.recv((&*self.socket).into(), slices, &mut metas) {
+            Ok(count) => count,
+            Err(error) => return self.trouble(&error),
+        };
+        let now = Instant::now();
+        for (meta, slice) in metas.iter().zip(slices.iter()).take(count) {
+            let stride = meta.stride.max(1);
+            for datagram in slice[..meta.len].chunks(stride) {
+                self.handle(meta, BytesMut::from(datagram), now);
+            }
+        }
+        // The lines take in what came before anything is sent.
+        for index in 0..self.busy.len() {
+            let handle = self.busy[index];
+            self.listen_to(handle);
+        }
+    }
+
+    /// What the kernel heard from the network, which anybody may have made it believe. It ends a
+    /// client's attempts, which are tried again, and never a connection that stands.
+    fn trouble(&mut self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock || self.socket.peer_addr().is_err() {
+            return;
+        }
+        let Port { lines, desk, .. } = self;
+        for line in lines.iter_mut().flatten().filter(|line| line.is_handshaking) {
+            let text = match error.kind() {
+                io::ErrorKind::ConnectionRefused => format!("nobody listens at {}", line.remote),
+                _ => format!("cannot reach {}: {error}", line.remote),
+            };
+            line.end(Ended::Disconnected(text), desk);
+        }
+    }
+
+    fn handle(&mut self, meta: &RecvMeta, datagram: BytesMut, now: Instant) {
+        let mut response = Vec::new();
+        let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
+        let event = self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut response);
+        match event {
+            None => {}
+            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit, &response),
+            Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(line) = self.lines.get_mut(handle.0).and_then(Option::as_mut) {
+                    line.inner.handle_event(event);
+                    self.mark_busy(handle);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, incoming: Incoming, now: Instant) {
+        let mut response = Vec::new();
+        let remote = incoming.remote_address();
+        let transmit = if self.desk.handshakes >= HANDSHAKES_MAX {
+            Some(self.endpoint.refuse(incoming, &mut response))
+        } else if self.desk.handshakes >= HANDSHAKES_TRUSTED && !incoming.remote_address_validated()
+        {
+            self.endpoint.retry(incoming, &mut response).ok()
+        } else {
+            match self.endpoint.accept(incoming, now, &mut response, None) {
+                Ok((handle, inner)) => {
+                    let id = ConnectionId(self.next_id);
+                    self.next_id += 1;
+                    self.insert(handle, inner, id, remote);
+                    None
+                }
+                Err(error) => error.response,
+            }
+        };
+        if let Some(transmit) = transmit {
+            self.respond(&transmit, &response);
+        }
+    }
+
+    /// Sends what needs no connection. If the kernel has no room it is lost, and asked for again.
+    fn respond(&self, transmit: &Transmit, bytes: &[u8]) {
+        let _ = self.udp.try_send((&*self.socket).into(), &datagrams(transmit, bytes));
+    }
+
+    fn insert(
+        &mut self,
+        handle: ConnectionHandle,
+        inner: Connection,
+        id: ConnectionId,
+        remote: SocketAddr,
+    ) {
+        if self.lines.len() <= handle.0 {
+            self.lines.resize_with(handle.0 + 1, || None);
+        }
+        self.desk.handshakes += 1;
+        self.desk.handles.insert(id, handle);
+        let line = Line {
+            inner,
+            id,
+            remote,
+            stream: None,
+            reader: FrameReader::new(),
+            out: Vec::new(),
+            written: 0,
+            is_busy: false,
+            is_handshaking: true,
+            is_over: false,
+            timer: None,
+        };
+        assert!(self.lines[handle.0].replace(line).is_none(), "a handle is used by one connection");
+        self.mark_busy(handle);
+    }
+
+    /// The next thing that happened.
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        let event = self.desk.events.pop_front();
+        if let Some(Event::Ended(id, _)) = &event {
+            self.desk.last_words.remove(id);
+        }
+        event
+    }
+
+    /// The next message of a connection, if a whole one is here. A malformed frame ends the
+    /// connection, and no other.
+    pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
+        let next = match self.line_mut(id) {
+            Some(line) => line.reader.next::<M>(),
+            None => self.desk.last_words.get_mut(&id)?.next::<M>(),
+        };
+        match next {
+            Ok(message) => message,
+            Err(error) => {
+                self.close(id, CloseCode::Protocol, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Queues a message; the next [`transmit`](Port::transmit) sends it with all others that are
+    /// ready. Nothing happens if the connection is over.
+    pub(super) fn write<M: Message>(&mut self, id: ConnectionId, message: &M) {
+        let Some(line) = self.line_mut(id) else { return };
+        if let Err(error) = wire::encode_frame(message, &mut line.out) {
+            self.close(id, CloseCode::Protocol, &error.to_string());
+            return;
+        }
+        if line.out.len() - line.written > UNSENT_BYTES_MAX {
+            self.close(id, CloseCode::Slow, "what it was sent was not read");
+            return;
+        }
+        let handle = self.desk.handles[&id];
+        self.mark_busy(handle);
+    }
+
+    /// Sends what was written and closes the connection; its end is reported.
+    pub(super) fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
+        let Some(&handle) = self.desk.handles.get(&id) else { return };
+        let now = Instant::now();
+        if code != CloseCode::Slow {
+            self.serve(handle, now);
+        }
+        let Port { lines, desk, .. } = self;
+        let Some(line) = lines[handle.0].as_mut() else { return };
+        line.inner.close(
+            now,
+            VarInt::from_u32(code as u32),
+            Bytes::copy_from_slice(reason.as_bytes()),
+        );
+        line.end(Ended::Disconnected(reason.to_owned()), desk);
+        self.mark_busy(handle);
+    }
+
+    /// Closes every connection.
+    pub(super) fn close_all(&mut self, code: CloseCode, reason: &str) {
+        let ids: Vec<_> = self.desk.handles.keys().copied().collect();
+        for id in ids {
+            self.close(id, code, reason);
+        }
+    }
+
+    /// Whether nothing is left to do: every connection is over and its peer was told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.iter().all(Option::is_none)
+    }
+
+    /// Sends everything that is ready, as far as the kernel has room.
+    pub(super) fn transmit(&mut self) {
+        let now = Instant::now();
+        if let Some((transmit, bytes)) = self.unsent.take()
+            && !self.send(transmit, bytes)
+        {
+            return;
+        }
+        while let Some(Reverse((at, index))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            if let Some(line) = self.lines[index].as_mut()
+                && line.timer == Some(at)
+            {
+                line.timer = None;
+                self.mark_busy(ConnectionHandle(index));
+            }
+        }
+        while self.unsent.is_none()
+            && let Some(handle) = self.busy.pop_front()
+        {
+            if let Some(line) = self.lines[handle.0].as_mut() {
+                line.is_busy = false;
+                self.serve(handle, now);
+            }
+        }
+    }
+
+    /// Everything one line has to do: timers, what came, what is to be written and sent.
+    fn serve(&mut self, handle: ConnectionHandle, now: Instant) {
+        if let Some(line) = self.lines[handle.0].as_mut()
+            && line.inner.poll_timeout().is_some_and(|at| at <= now)
+        {
+            line.inner.handle_timeout(now);
+        }
+        self.listen_to(handle);
+        let Some(line) = self.lines[handle.0].as_mut() else { return };
+        line.write_out();
+        loop {
+            let Some(line) = self.lines[handle.0].as_mut() else { return };
+            let mut buffer = mem::take(&mut self.send_buffer);
+            buffer.clear();
+            let segments = self.udp.max_gso_segments().min(SEGMENTS_MAX);
+            match line.inner.poll_transmit(now, segments, &mut buffer) {
+                None => {
+                    self.send_buffer = buffer;
+                    break;
+                }
+                Some(transmit) => {
+                    if !self.send(transmit, buffer) {
+                        self.mark_busy(handle);
+                        break;
+                    }
+                }
+            }
+        }
+        // Sending may have brought new events, the line's end among them.
+        self.listen_to(handle);
+        let Some(line) = self.lines[handle.0].as_mut() else { return };
+        if let Some(at) = line.inner.poll_timeout()
+            && line.timer.is_none_or(|timer| at < timer)
+        {
+            line.timer = Some(at);
+            self.timers.push(Reverse((at, handle.0)));
+        }
+    }
+
+    /// Takes the events of one line, and the bytes of its stream.
+    fn listen_to(&mut self, handle: ConnectionHandle) {
+        let Port { lines, endpoint, desk, .. } = self;
+        let slot = &mut lines[handle.0];
+        let Some(line) = slot.as_mut() else { return };
+        let mut is_drained = false;
+        while let Some(event) = line.inner.poll_endpoint_events() {
+            is_drained |= event.is_drained();
+            if let Some(event) = endpoint.handle_event(handle, event) {
+                line.inner.handle_event(event);
+            }
+        }
+        while let Some(event) = line.inner.poll() {
+            match event {
+                quinn_proto::Event::Connected => {
+                    line.is_handshaking = false;
+                    desk.handshakes -= 1;
+                    if line.inner.side().is_client() {
+                        line.stream = line.inner.streams().open(Dir::Bi);
+                    }
+                    desk.events.push_back(Event::Connected(line.id));
+                }
+                quinn_proto::Event::ConnectionLost { reason } => {
+                    let ended = why(&reason, line.remote);
+                    line.end(ended, desk);
+                }
+                quinn_proto::Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
+                    line.stream = line.inner.streams().accept(Dir::Bi).or(line.stream);
+                    line.read_in(desk);
+                }
+                quinn_proto::Event::Stream(StreamEvent::Readable { .. }) => line.read_in(desk),
+                _ => {}
+            }
+        }
+        if is_drained {
+            let ended = Ended::Disconnected("it was closed".into());
+            line.end(ended, desk);
+            *slot = None;
+        }
+    }
+
+    /// Whether it was sent, or need not be.
+    fn send(&mut self, transmit: Transmit, bytes: Vec<u8>) -> bool {
+        let mut result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            // That was the fate of an earlier one; this one was not looked at.
+            self.trouble(&io::ErrorKind::ConnectionRefused.into());
+            result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
+        }
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.unsent = Some((transmit, bytes));
+                false
+            }
+            // Anything else is as if the network had lost it, which QUIC can bear.
+            _ => {
+                self.send_buffer = bytes;
+                true
+            }
+        }
+    }
+
+    fn mark_busy(&mut self, handle: ConnectionHandle) {
+        if let Some(line) = self.lines[handle.0].as_mut()
+            && !mem::replace(&mut line.is_busy, true)
+        {
+            self.busy.push_back(handle);
+        }
+    }
+
+    fn line_mut(&mut self, id: ConnectionId) -> Option<&mut Line> {
+        let handle = self.desk.handles.get(&id)?;
+        self.lines[handle.0].as_mut()
+    }
+}
+
+impl Line {
+    /// Reports its end, once.
+    fn end(&mut self, ended: Ended, desk: &mut Desk) {
+        if mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        if mem::replace(&mut self.is_handshaking, false) {
+            desk.handshakes -= 1;
+        }
+        desk.handles.remove(&self.id);
+        desk.last_words.insert(self.id, mem::take(&mut self.reader));
+        desk.events.push_back(Event::Ended(self.id, ended));
+    }
+
+    /// Moves what the stream has to the frame reader.
+    fn read_in(&mut self, desk: &mut Desk) {
+        let Some(id) = self.stream else { return };
+        let mut stream = self.inner.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return };
+        let mut any = false;
+        while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+            self.reader.extend(&chunk.bytes);
+            any = true;
+        }
+        let _ = chunks.finalize();
+        if any && !self.is_over {
+            desk.events.push_back(Event::Readable(self.id));
+        }
+    }
+
+    /// Moves frames to the stream, as far as it has room; it is asked again when it has more.
+    fn write_out(&mut self) {
+        let Some(id) = self.stream else { return };
+        while self.written < self.out.len() {
+            match self.inner.send_stream(id).write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(WriteError::Blocked) => break,
+                // The stream is closed: so is the connection, soon.
+                Err(_) => self.written = self.out.len(),
+            }
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+        } else if self.written > UNSENT_BYTES_MAX / 4 {
+            self.out.drain(..mem::take(&mut self.written));
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // One address is one address; `[::]` listens to IPv4 as well.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn datagrams<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'a> {
+    quinn_udp::Transmit {
+        destination: transmit.destination,
+        ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+        contents: &bytes[..transmit.size],
+        segment_size: transmit.segment_size,
+        src_ip: transmit.src_ip,
+    }
+}
+
+fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_uni_streams(0_u32.into())
+        .stream_receive_window(RECEIVE_WINDOW.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
+    config
+}
+
+/// A leader judges silence by its sessions' time to live. This is how long it keeps the memory of
+/// a connection whose client is gone; the client's own, shorter limit counts where there is one.
+fn server_transport() -> TransportConfig {
+    let mut config = transport();
+    config
+        .max_concurrent_bidi_streams(1_u32.into())
+        .max_idle_timeout(Some(VarInt::from_u32(30_000).into()));
+    config
+}
+
+/// A client gives a connection up after `silence` without a sign of life, and asks for three in
+/// that time: a dead path is noticed while there is time to find another.
+fn client_transport(silence: Duration) -> TransportConfig {
+    let mut config = transport();
+    let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    config
+        .max_concurrent_bidi_streams(0_u32.into())
+        .max_idle_timeout(Some(VarInt::from_u32(millis).into()))
+        .keep_alive_interval(Some(silence / 3));
+    config
+}
+
+/// An end in words, and whether trying again may help.
+fn why(reason: &ConnectionError, remote: SocketAddr) -> Ended {
+    const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
+    const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+    let code = match reason {
+        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
+        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
+        _ => None,
+    };
+    match (code, reason) {
+        (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
+            Ended::Refused(format!(
+                "what answers at {remote} is no tierlock leader of this version"
+            ))
+        }
+        (Some(code), _) if CRYPTO.contains(&code) => Ended::Refused(format!(
+            "the leader at {remote} has another secret; both sides need the same secret file"
+        )),
+        (_, ConnectionError::Reset) => {
+            Ended::Disconnected(format!("the leader at {remote} was restarted"))
+        }
+        (_, ConnectionError::TimedOut) => Ended::Disconnected(format!("no answer from {remote}")),
+        (_, reason) => Ended::Disconnected(format!("the connection to {remote} ended: {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::wire::{ClientMessage, LeaderMessage};
+
+    const SILENCE: Duration = Duration::from_secs(5);
+
+    fn secret() -> Secret {
+        let directory = tempfile::tempdir().unwrap();
+        Secret::create(directory.path().join("key")).unwrap()
+    }
+
+    fn listen(secret: &Secret) -> (Port, SocketAddr) {
+        let port = Port::listen("127.0.0.1:0".parse().unwrap(), secret).unwrap();
+        let address = port.socket().local_addr().unwrap();
+        (port, address)
+    }
+
+    fn connect(number: u64, address: SocketAddr, secret: &Secret) -> Port {
+        Port::connect(ConnectionId(number), address, secret, SILENCE).unwrap()
+    }
+
+    /// Drives ports in turn until `done` says so of an event, which it is shown with its port.
+    fn drive(ports: &mut [&mut Port], mut done: impl FnMut(usize, Event, &mut Port) -> bool) {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(30) {
+            for (index, port) in ports.iter_mut().enumerate() {
+                port.receive();
+                while let Some(event) = port.poll_event() {
+                    if done(index, event, port) {
+                        return;
+                    }
+                }
+                port.transmit();
+            }
+            std::thread::yield_now();
+        }
+        panic!("it did not happen in 30 s");
+    }
+
+    fn renew(number: u64) -> ClientMessage {
+        ClientMessage::Renew { sent_at: crate::time::Time::from_nanos(number) }
+    }
+
+    #[test]
+    fn frames_go_both_ways_between_those_who_share_a_secret() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut received = Vec::new();
+        drive(&mut [&mut leader, &mut client], |index, event, port| match (index, event) {
+            (1, Event::Connected(id)) => {
+                (0..1000).for_each(|number| port.write(id, &renew(number)));
+                false
+            }
+            (0, Event::Readable(id)) => {
+                received.extend(std::iter::from_fn(|| port.read::<ClientMessage>(id)));
+                if received.len() == 1000 {
+                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                }
+                false
+            }
+            (1, Event::Readable(id)) => {
+                let answer = port.read::<LeaderMessage>(id);
+                assert_eq!(answer, Some(LeaderMessage::NotLeader { try_next: None }));
+                true
+            }
+            (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
+            _ => false,
+        });
+        assert!(received.into_iter().eq((0..1000).map(renew)));
+    }
+
+    #[test]
+    fn nobody_with_another_secret_gets_past_the_handshake() {
+        let (mut leader, address) = listen(&secret());
+        let mut client = connect(1, address, &secret());
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (_, Event::Connected(_)) => panic!("the handshake was passed"),
+            (1, Event::Ended(_, Ended::Refused(text))) => {
+                assert!(text.contains("another secret"), "{text}");
+                true
+            }
+            (1, Event::Ended(_, other)) => panic!("{other:?}"),
+            _ => false,
+        });
+        assert!(leader.desk.handles.len() <= 1);
+    }
+
+    #[test]
+    fn where_nobody_listens_an_attempt_ends_at_once() {
+        let secret = secret();
+        let (leader, address) = listen(&secret);
+        drop(leader);
+        let mut client = connect(1, address, &secret);
+        drive(&mut [&mut client], |_, event, _| match event {
+            Event::Ended(_, Ended::Disconnected(text)) => {
+                assert!(text.contains("nobody listens"), "{text}");
+                true
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+
+    #[test]
+    fn a_malformed_frame_ends_its_connection_and_no_other() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut good = connect(1, address, &secret);
+        let mut bad = connect(2, address, &secret);
+        let (mut bad_ended, mut good_frames) = (false, 0);
+        let mut ports = [&mut leader, &mut good, &mut bad];
+        drive(&mut ports, |index, event, port| {
+            match (index, event) {
+                (1, Event::Connected(id)) => port.write(id, &renew(1)),
+                (2, Event::Connected(id)) => {
+                    // A frame that says it is longer than any may be.
+                    let line = port.line_mut(id).unwrap();
+                    line.out.extend_from_slice(&u32::MAX.to_le_bytes());
+                    port.write(id, &renew(2));
+                }
+                (0, Event::Readable(id)) => {
+                    while let Some(message) = port.read::<ClientMessage>(id) {
+                        assert_eq!(message, renew(1));
+                        good_frames += 1;
+                        port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    }
+                }
+                (1, Event::Readable(id)) => {
+                    while port.read::<LeaderMessage>(id).is_some() {}
+                    if !bad_ended || good_frames < 10 {
+                        port.write(id, &renew(1));
+                    }
+                }
+                (2, Event::Ended(_, Ended::Disconnected(text))) => {
+                    assert!(text.contains("65536"), "{text}");
+                    bad_ended = true;
+                }
+                (1, Event::Ended(_, ended)) => panic!("{ended:?}"),
+                _ => {}
+            }
+            bad_ended && good_frames >= 10
+        });
+    }
+
+    // With quinn's defaults a client notices after 30 s.
+    #[test]
+    fn a_client_notices_a_restarted_leader_by_its_next_frame() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        drive(&mut [&mut leader, &mut client], |index, event, _| {
+            matches!((index, event), (1, Event::Connected(_)))
+        });
+        drive(&mut [&mut leader, &mut client], |index, event, _| {
+            matches!((index, event), (0, Event::Connected(_)))
+        });
+        drop(leader);
+        let mut leader = Port::listen(address, &secret).unwrap();
+        client.write(ConnectionId(1), &renew(1));
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (1, Event::Ended(_, Ended::Disconnected(text))) => {
+                assert!(text.contains("was restarted"), "{text}");
+                true
+            }
+            _ => false,
+        });
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_given_up() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut line = None;
+        drive(&mut [&mut leader, &mut client], |index, event, _| {
+            if let (0, Event::Connected(id)) = (index, event) {
+                line = Some(id);
+            }
+            line.is_some()
+        });
+        let line = line.unwrap();
+        let long = LeaderMessage::NotLeader { try_next: Some("x".repeat(60_000)) };
+        for _ in 0..UNSENT_BYTES_MAX / 60_000 + 2 {
+            leader.write(line, &long);
+        }
+        let end = std::iter::from_fn(|| leader.poll_event()).last();
+        assert!(matches!(end, Some(Event::Ended(id, _)) if id == line), "{end:?}");
+    }
+
+    #[test]
+    fn what_was_said_before_a_close_is_read_before_the_end() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut words = 0;
+        drive(&mut [&mut leader, &mut client], |index, event, port| {
+            match (index, event) {
+                (1, Event::Connected(id)) => port.write(id, &renew(1)),
+                (0, Event::Readable(id)) => {
+                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    port.close(id, CloseCode::Shutdown, "the leader was stopped");
+                }
+                (1, Event::Readable(id)) => {
+                    words += std::iter::from_fn(|| port.read::<LeaderMessage>(id)).count();
+                }
+                (1, Event::Ended(..)) => {
+                    assert_eq!(words, 1);
+                    return true;
+                }
+                _ => {}
+            }
+            false
+        });
+    }
+}

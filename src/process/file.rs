@@ -1,0 +1,763 @@
+//! The file-lock engine: one file per name, a `flock` for exclusion, a mapped counter for tokens.
+//!
+//! The kernel's lock on the open file description decides, and nothing else does: it ends with
+//! the process, however that ends, and stopping a process does not end it. Everything written in
+//! the file is either protected by that lock (token, how the last holder left, the widened mark)
+//! or a hint for people (who holds it). There is no hand-over here and no fairness beyond the
+//! kernel's: waits with a limit, and async ones, look every 2 ms.
+//!
+//! **Two descriptions per file.** The one that is locked is never mapped: a mapping would keep
+//! it, and so the lock, alive in every forked child, whatever becomes of the descriptor.
+//!
+//! **Looking disturbs nobody.** A probe with a `flock`, even a shared one, makes somebody's try
+//! fail, and a prober stopped at the wrong moment does so for ever. So each locked description
+//! also has a byte of its own, far behind the file's end, locked with `F_OFD_SETLK` for as long
+//! as it is open. The holder writes that byte's number into the file; whoever wants to know
+//! whether it lives asks `F_OFD_GETLK`, which takes nothing. File systems that were accepted on
+//! request get no such byte (NFS makes both kinds of lock one) and nor do other systems than
+//! Linux: there the file's word is taken for it, and a killed holder is shown until the next
+//! taker.
+//!
+//! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileExt as _, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
+
+use fs4::{FileExt, TryLockError};
+use parking_lot::Mutex;
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    alarm, clock,
+    error::{Holder, LockError, LockErrorKind, Predecessor},
+    name::Name,
+    scope::Scope,
+    time::Time,
+    token::Token,
+};
+
+use super::{
+    DirectoryKey, NameStatus, Options, Taken,
+    filesystem::Trust,
+    home::{self, Home, SAFELY, damaged, failed},
+    names, record,
+    sys::{self, BYTES, LockFile, Words, byte_lock},
+};
+
+/// What `DIR/format` says.
+const FORMAT: &str = "tierlock file-lock 1";
+const LOCKS: &str = "locks";
+/// The longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+/// How often a file may vanish under a caller before it is an error.
+const MOST_TURNS: u32 = 100;
+/// Life bytes lie at and above this, where no file has any.
+const FIRST_LIFE: u64 = 1 << 62;
+/// Stands for a holder that has no life byte.
+const NO_LIFE: u64 = 1;
+
+/// A directory in this engine's format.
+pub(super) struct Directory {
+    home: Home,
+    locks: OwnedFd,
+    locks_path: PathBuf,
+    label: String,
+}
+
+impl Directory {
+    pub(super) fn open(path: &Path, options: &Options) -> Result<Directory, LockError> {
+        let home = Home::open(path, &options.accept_file_systems)?;
+        home.settle(FORMAT, || prepare(&home))?;
+        let locks = open_locks(&home)?;
+        Ok(Directory {
+            locks_path: home.path.join(LOCKS),
+            home,
+            locks,
+            label: options.label.clone(),
+        })
+    }
+
+    pub(super) fn key(&self) -> DirectoryKey {
+        self.home.key
+    }
+
+    pub(super) fn slot(self: &Arc<Self>, name: &Name) -> Result<Slot, LockError> {
+        let file_name = names::file_name(name);
+        let slot = Slot {
+            path: self.locks_path.join(&file_name),
+            file_name,
+            name: name.clone(),
+            directory: self.clone(),
+            life: Life::new(),
+        };
+        // If the file is not in place any more, taking it will tell; here only the directory counts.
+        let in_place = slot.opened(&slot.life).and_then(|open| slot.is_in_place(&open));
+        in_place.map_err(|error| slot.about(error))?;
+        Ok(slot)
+    }
+
+    /// Every lock file: the name's status, or what is wrong with the file.
+    pub(super) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
+        let unreadable = |e: Errno| self.home.failed("cannot list its locks", e.into());
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.locks).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let file_name = entry.file_name().to_string_lossy();
+            if !file_name.starts_with('.') {
+                found.extend(self.inspect_one(&file_name).transpose());
+            }
+        }
+        Ok(found)
+    }
+
+    fn inspect_one(&self, file_name: &str) -> Result<Option<NameStatus>, LockError> {
+        let about = |error| self.about_file(file_name, error);
+        let flags = OFlags::RDONLY | SAFELY;
+        let file = match rustix::fs::openat(&self.locks, file_name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(about(cannot_open(e))),
+        };
+        if regular_length(&file).map_err(about)? == 0 {
+            return Ok(None);
+        }
+        let mut bytes = Box::new([0; BYTES]);
+        let read = file.read_exact_at(bytes.as_mut_slice(), 0);
+        read.map_err(|e| about(failed("cannot read it", e)))?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let copy = record::Copy::new(bytes);
+        let name = copy.name().filter(|name| names::file_name(name) == file_name);
+        let name = name.ok_or_else(|| about(damaged("it does not say which lock it is")))?;
+        self.status(&file, &copy, name).map(Some)
+    }
+
+    fn status(
+        &self,
+        file: &File,
+        copy: &record::Copy,
+        name: Name,
+    ) -> Result<NameStatus, LockError> {
+        let token = record::token(copy).ok_or_else(|| no_token().with_name(&name))?;
+        let held = record::held_by(copy).is_some_and(|life| is_alive(file, life));
+        let sequence_now = || {
+            let mut bytes = [0; 8];
+            match file.read_exact_at(&mut bytes, record::SEQUENCE_OFFSET) {
+                Ok(()) => u64::from_ne_bytes(bytes),
+                Err(_) => u64::MAX,
+            }
+        };
+        Ok(NameStatus {
+            name,
+            token,
+            holder: held.then(|| record::holder(copy, sequence_now)),
+            predecessor: if held { record::before(copy) } else { record::left(copy) },
+            widened_by: record::widened_by(copy),
+        })
+    }
+
+    fn about_file(&self, file_name: &str, error: LockError) -> LockError {
+        let path = self.locks_path.join(file_name);
+        LockError::new(error.kind(), format!("lock file {}: {error}", path.display()))
+            .with_source(error)
+    }
+
+    /// Opens the file of that name, making it if it is missing.
+    fn open_file(&self, file_name: &str) -> Result<File, LockError> {
+        for turn in 0..MOST_TURNS {
+            // Without O_CREAT first: in a sticky directory it would fail on others' files.
+            let flags = OFlags::RDWR | SAFELY;
+            match rustix::fs::openat(&self.locks, file_name, flags, Mode::empty()) {
+                Ok(fd) => return self.finish_making(fd.into()),
+                Err(Errno::NOENT) => {}
+                Err(Errno::ACCESS) if turn < MOST_TURNS / 2 && self.is_being_made(file_name) => {
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                Err(e) => return Err(cannot_open(e)),
+            }
+            if turn > 0 {
+                self.home.check()?;
+            }
+            if let Some(file) = self.make_file(file_name)? {
+                return Ok(file);
+            }
+        }
+        Err(damaged("it vanishes as often as it is made"))
+    }
+
+    /// `None` if somebody else was faster.
+    fn make_file(&self, file_name: &str) -> Result<Option<File>, LockError> {
+        let mode = self.home.file_mode();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFELY;
+        match rustix::fs::openat(&self.locks, file_name, flags, Mode::from_raw_mode(mode as _)) {
+            Ok(fd) => {
+                let file = File::from(fd);
+                let shared = self.home.share(&file, mode);
+                shared.map_err(|e| failed("cannot set its mode", e))?;
+                Ok(Some(file))
+            }
+            Err(Errno::EXIST) => Ok(None),
+            Err(Errno::NOENT) => {
+                self.home.check()?;
+                Err(damaged("the directory it belongs into was removed"))
+            }
+            Err(e) => Err(failed("cannot make it", e.into())),
+        }
+    }
+
+    /// Gives a file its mode if its maker was killed before that.
+    fn finish_making(&self, file: File) -> Result<File, LockError> {
+        if regular_length(&file)? == 0 {
+            // Only its owner can.
+            let _ = self.home.share(&file, self.home.file_mode());
+        }
+        Ok(file)
+    }
+
+    /// Whether another user has made the file and not yet given it its mode and size.
+    fn is_being_made(&self, file_name: &str) -> bool {
+        let found =
+            rustix::fs::statat(&self.locks, file_name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| found.st_size == 0)
+    }
+}
+
+/// Makes the directory for the lock files, before `format` says that it is there.
+fn prepare(home: &Home) -> Result<(), LockError> {
+    match rustix::fs::mkdirat(&home.fd, LOCKS, Mode::from_raw_mode(home.mode as _)) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => {
+            let mut old = rustix::fs::Dir::read_from(open_locks(home)?)
+                .map_err(|e| home.failed("cannot list its locks", e.into()))?;
+            let empty = old
+                .all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name())));
+            if !empty && !format_exists(home) {
+                return Err(home.about(damaged(
+                    "its file format is missing although there are lock files; stop every \
+                     process that uses the directory and remove it, or choose another",
+                )));
+            }
+        }
+        Err(e) => return Err(home.failed("cannot make a directory in it", e.into())),
+    }
+    let locks = File::from(open_locks(home)?);
+    match home.share(&locks, home.mode) {
+        // Somebody else's, who does the same.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done.map_err(|e| home.failed("cannot set the mode of its locks", e)),
+    }
+}
+
+fn format_exists(home: &Home) -> bool {
+    rustix::fs::statat(&home.fd, "format", rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+fn open_locks(home: &Home) -> Result<OwnedFd, LockError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&home.fd, LOCKS, flags, Mode::empty()).map_err(|e| match e {
+        Errno::NOENT => home.about(damaged("its directory of lock files was removed")),
+        Errno::LOOP | Errno::NOTDIR => {
+            home.about(damaged("where its lock files belong there is no directory"))
+        }
+        e => home.failed("cannot open its lock files", e.into()),
+    })
+}
+
+/// The lock of one name.
+pub(super) struct Slot {
+    directory: Arc<Directory>,
+    name: Name,
+    file_name: String,
+    path: PathBuf,
+    life: Life,
+}
+
+/// A slot's descriptors in one process: a forked child starts another life, and touches nothing
+/// that it inherited, not even the mutex.
+struct Life {
+    generation: u64,
+    pid: u32,
+    state: Mutex<State>,
+    child: OnceLock<Box<Life>>,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Arc<Open>>,
+    held: bool,
+    /// A descriptor of the lock was given out: who has it keeps the lock.
+    proof_given: bool,
+    /// What a file knew that was deleted under us.
+    known: Token,
+    known_widened: Option<String>,
+}
+
+impl Life {
+    fn new() -> Life {
+        Life {
+            generation: sys::generation(),
+            pid: std::process::id(),
+            state: Mutex::default(),
+            child: OnceLock::new(),
+        }
+    }
+}
+
+enum Wait {
+    No,
+    ForEver,
+}
+
+impl Slot {
+    pub(super) fn try_take(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
+        self.attempt(above, label, Wait::No)
+    }
+
+    pub(super) fn take(&self, above: Token, label: &str, until: Time) -> Result<Taken, LockError> {
+        let begin = clock::now();
+        if until == Time::NEVER {
+            let taken = self.attempt(above, label, Wait::ForEver)?;
+            return Ok(taken.expect("a wait for ever ends with the lock"));
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Some(taken) = self.try_take(above, label)? {
+                return Ok(taken);
+            }
+            let now = clock::now();
+            if now >= until {
+                return Err(self.timed_out(begin, now));
+            }
+            thread::sleep(pause.min(until.since(now)));
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Takes the lock and returns in one poll, so that a dropped future never has it.
+    pub(super) async fn take_async(
+        &self,
+        above: Token,
+        label: &str,
+        until: Time,
+    ) -> Result<Taken, LockError> {
+        let begin = clock::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Some(taken) = self.try_take(above, label)? {
+                return Ok(taken);
+            }
+            let now = clock::now();
+            if now >= until {
+                return Err(self.timed_out(begin, now));
+            }
+            alarm::sleep_until((now + pause).min(until)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    pub(super) fn raise_token(&self, token: Token) {
+        self.if_held(|open| {
+            if record::token(&open.words).is_some_and(|stored| stored < token) {
+                record::set_token(&open.words, token);
+            }
+        });
+    }
+
+    pub(super) fn widen(&self, by: &str) {
+        self.if_held(|open| record::widen(&open.words, by));
+    }
+
+    pub(super) fn release(&self, how: Predecessor) {
+        let Some(life) = self.life_so_far() else { return };
+        let mut state = life.state.lock();
+        if !std::mem::take(&mut state.held) {
+            return;
+        }
+        let Some(open) = state.open.clone() else { return };
+        let proof_given = std::mem::take(&mut state.proof_given);
+        record::leave(&open.words, how, proof_given);
+        if proof_given || open.unlock().is_err() {
+            // Closing our descriptor leaves the lock to the others, if there are any.
+            state.open = None;
+        }
+    }
+
+    pub(super) fn holder(&self) -> Option<Holder> {
+        let open = self.opened(self.life()).ok()?;
+        let life = record::held_by(&open.words)?;
+        let mine = life == open.life && life != NO_LIFE;
+        let held = mine || is_alive(open.lock.file(), life);
+        held.then(|| record::holder(&open.words, || record::sequence(&open.words)))
+    }
+
+    /// The descriptor has close-on-exec set; whoever passes it on clears that in the child.
+    pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
+        let not_held = || io::Error::other("the lock is not held");
+        let life = self.life_so_far().ok_or_else(not_held)?;
+        let mut state = life.state.lock();
+        let open = state.open.as_ref().filter(|_| state.held).ok_or_else(not_held)?;
+        let proof = open.lock.file().as_fd().try_clone_to_owned()?;
+        state.proof_given = true;
+        Ok(proof)
+    }
+
+    fn attempt(&self, above: Token, label: &str, wait: Wait) -> Result<Option<Taken>, LockError> {
+        let result = self.attempt_unnamed(above, label, wait);
+        result.map_err(|error| self.about(error))
+    }
+
+    fn attempt_unnamed(
+        &self,
+        above: Token,
+        label: &str,
+        wait: Wait,
+    ) -> Result<Option<Taken>, LockError> {
+        let life = self.life();
+        for _ in 0..MOST_TURNS {
+            let open = self.opened(life)?;
+            let locked = match wait {
+                Wait::No => open.try_lock(),
+                Wait::ForEver => open.lock().map(|()| true),
+            };
+            if !locked.map_err(|e| failed("cannot lock its file", e))? {
+                return Ok(None);
+            }
+            let locked = Locked(Some(&open));
+            if self.is_in_place(&open)? {
+                let taken = self.enter(life, &open, above, label)?;
+                locked.keep();
+                return Ok(Some(taken));
+            }
+            // filelock#574, jj#8729: the lock of a deleted file excludes nobody.
+            let mut state = life.state.lock();
+            state.known = state.known.max(record::token(&open.words).unwrap_or_default());
+            state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
+            state.open = None;
+        }
+        Err(damaged("its file is replaced as often as it is opened"))
+    }
+
+    fn enter(
+        &self,
+        life: &Life,
+        open: &Open,
+        above: Token,
+        label: &str,
+    ) -> Result<Taken, LockError> {
+        let mut state = life.state.lock();
+        let stored = record::token(&open.words).ok_or_else(no_token)?;
+        let token = stored.max(above).max(state.known).next().ok_or_else(|| {
+            LockError::new(
+                LockErrorKind::Refused,
+                "its tokens are exhausted: all below 2^63 were granted; choose another name",
+            )
+        })?;
+        if let Some(by) = state.known_widened.take() {
+            record::widen(&open.words, &by);
+        }
+        let predecessor = record::left(&open.words);
+        let label = if label.is_empty() { &self.directory.label } else { label };
+        record::enter(&open.words, token, open.life, life.pid, label);
+        state.held = true;
+        Ok(Taken { token, predecessor, widened_by: record::widened_by(&open.words) })
+    }
+
+    /// Whether the path still leads to the file that is locked.
+    fn is_in_place(&self, open: &Open) -> Result<bool, LockError> {
+        let found = match rustix::fs::lstat(&self.path) {
+            Err(Errno::ACCESS) => rustix::fs::statat(
+                &self.directory.locks,
+                &self.file_name,
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            ),
+            found => found,
+        };
+        match found {
+            Ok(found) if Identity::of(&found) == open.identity => Ok(true),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => self.check_directory().map(|()| false),
+            Err(e) => Err(failed("cannot look at its file", e.into())),
+        }
+    }
+
+    fn check_directory(&self) -> Result<(), LockError> {
+        self.directory.home.check()?;
+        let now = Identity::of_file(&File::from(open_locks(&self.directory.home)?));
+        let ours = rustix::fs::fstat(&self.directory.locks).map(|found| Identity::of(&found));
+        match (now, ours) {
+            (Ok(now), Ok(ours)) if now == ours => Ok(()),
+            (Err(e), _) => Err(self.directory.home.failed("cannot look at its locks", e)),
+            (_, Err(e)) => Err(self.directory.home.failed("cannot look at its locks", e.into())),
+            _ => Err(self.directory.home.about(damaged(
+                "its directory of lock files was replaced while this process used it; restart \
+                 every process that uses it",
+            ))),
+        }
+    }
+
+    fn timed_out(&self, begin: Time, now: Time) -> LockError {
+        let error = LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time");
+        self.named(error).with_waited(now.since(begin)).with_holder(self.holder())
+    }
+
+    /// `error` is about this lock; where the text does not say so, about its file.
+    fn about(&self, error: LockError) -> LockError {
+        use std::error::Error;
+        let about_directory = error.source().is_some_and(|source| source.is::<LockError>());
+        let about_name = error.kind() == LockErrorKind::Refused && error.source().is_none();
+        if about_directory || about_name {
+            return self.named(error);
+        }
+        self.named(self.directory.about_file(&self.file_name, error))
+    }
+
+    fn named(&self, error: LockError) -> LockError {
+        error.with_name(&self.name).with_scope(Scope::Process)
+    }
+
+    fn if_held(&self, act: impl FnOnce(&Open)) {
+        let Some(life) = self.life_so_far() else { return };
+        let state = life.state.lock();
+        if let (true, Some(open)) = (state.held, &state.open) {
+            act(open);
+        }
+    }
+
+    /// The life of this process, begun if need be.
+    fn life(&self) -> &Life {
+        let generation = sys::generation();
+        let mut life = &self.life;
+        while life.generation != generation {
+            life = life.child.get_or_init(|| Box::new(Life::new()));
+        }
+        life
+    }
+
+    /// The life of this process, if it has begun.
+    fn life_so_far(&self) -> Option<&Life> {
+        let generation = sys::generation();
+        let mut life = &self.life;
+        while life.generation != generation {
+            life = life.child.get()?;
+        }
+        Some(life)
+    }
+
+    fn opened(&self, life: &Life) -> Result<Arc<Open>, LockError> {
+        let mut state = life.state.lock();
+        if let Some(open) = &state.open {
+            return Ok(open.clone());
+        }
+        let open = Arc::new(Open::new(&self.directory, &self.file_name, &self.name)?);
+        state.open = Some(open.clone());
+        Ok(open)
+    }
+}
+
+/// A lock file as this process has it open.
+struct Open {
+    lock: LockFile,
+    words: Words,
+    identity: Identity,
+    /// The byte that is locked for as long as `lock` or a copy of it is open.
+    life: u64,
+}
+
+impl Open {
+    fn new(directory: &Directory, file_name: &str, name: &Name) -> Result<Open, LockError> {
+        for _ in 0..MOST_TURNS {
+            let lock = LockFile::open(|| directory.open_file(file_name).map_err(Failure))
+                .map_err(|Failure(error)| error)?;
+            let mapped = directory.open_file(file_name)?;
+            let unseen = |e| failed("cannot look at it", e);
+            let identity = Identity::of_file(&mapped).map_err(unseen)?;
+            if Identity::of_file(lock.file()).map_err(unseen)? != identity {
+                continue;
+            }
+            allocate(&mapped)?;
+            let words = Words::map(&mapped).map_err(|e| failed("cannot map it", e))?;
+            record::settle(&words, name).map_err(|what| {
+                damaged(format!(
+                    "{what}; stop every process that uses the directory and remove the file"
+                ))
+            })?;
+            let life = begin_life(lock.file(), directory.home.trust);
+            return Ok(Open { lock, words, identity, life });
+        }
+        Err(damaged("it is replaced as often as it is opened"))
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        loop {
+            // By its path: `file.try_lock()` would be std's method since Rust 1.89.
+            match FileExt::try_lock(self.lock.file()) {
+                Ok(()) => return Ok(true),
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                Err(TryLockError::Error(e)) => unless_interrupted(e)?,
+            }
+        }
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        // By its path: `file.lock()` would be std's method since Rust 1.89.
+        retried(|| FileExt::lock(self.lock.file()))
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        retried(|| FileExt::unlock(self.lock.file()))
+    }
+}
+
+/// A lock that is given back unless it is kept.
+struct Locked<'a>(Option<&'a Open>);
+
+impl Locked<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Some(open) = self.0 {
+            let _ = open.unlock();
+        }
+    }
+}
+
+/// Device and inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity(u64, u64);
+
+impl Identity {
+    // Their types differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    fn of(found: &rustix::fs::Stat) -> Identity {
+        Identity(found.st_dev as u64, found.st_ino as u64)
+    }
+
+    fn of_file(file: &File) -> io::Result<Identity> {
+        file.metadata().map(|found| Identity(found.dev(), found.ino()))
+    }
+}
+
+/// A lock error, for a caller that may also meet the system's.
+struct Failure(LockError);
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure(failed("cannot guard it against forks", error))
+    }
+}
+
+/// uv#15996: an interrupted call has not failed.
+fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(e) => unless_interrupted(e)?,
+        }
+    }
+}
+
+fn unless_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+/// Locks a byte that no other description has.
+fn begin_life(file: &File, trust: Trust) -> u64 {
+    if trust != Trust::Known {
+        return NO_LIFE;
+    }
+    loop {
+        let life = FIRST_LIFE | (home::random() >> 3);
+        match byte_lock::hold(file, life as i64) {
+            Ok(true) => return life,
+            Ok(false) => {}
+            // It is for people only; the lock itself does without.
+            Err(_) => return NO_LIFE,
+        }
+    }
+}
+
+/// Whether the description that locked this byte is still open somewhere. Not for one's own.
+fn is_alive(file: &File, life: u64) -> bool {
+    if life < FIRST_LIFE {
+        return true;
+    }
+    i64::try_from(life).is_ok_and(|at| byte_lock::is_held(file.as_fd(), at).unwrap_or(true))
+}
+
+/// Gives the file its size and its space on the disk, so that no later write to the mapping finds
+/// the disk full (mongo-c-driver#1244: SIGBUS). Not by fs4, whose `allocate` can return `Ok`
+/// without having done so. Copy-on-write file systems cannot promise it.
+fn allocate(file: &File) -> Result<(), LockError> {
+    let length = regular_length(file)?;
+    reserve(file, length).map_err(|e| failed("cannot allocate its 4096 bytes", e))?;
+    match regular_length(file)? {
+        0 => Err(damaged("it stays empty although space was allocated")),
+        _ => Ok(()),
+    }
+}
+
+/// Never by writing: others may have the file mapped and be counting.
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]
+fn reserve(file: &File, length: u64) -> io::Result<()> {
+    loop {
+        let whole = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(file, whole, 0, BYTES as u64) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP) => return extend(file, length),
+            done => return Ok(done?),
+        }
+    }
+}
+
+#[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly"))]
+fn reserve(file: &File, length: u64) -> io::Result<()> {
+    extend(file, length)
+}
+
+/// Where space cannot be reserved, the size must do.
+fn extend(file: &File, length: u64) -> io::Result<()> {
+    if length == 0 { file.set_len(BYTES as u64) } else { Ok(()) }
+}
+
+/// The length of a lock file that may be one: 0 when blank, else [`BYTES`].
+fn regular_length(file: &File) -> Result<u64, LockError> {
+    let found = file.metadata().map_err(|e| failed("cannot look at it", e))?;
+    if !found.is_file() {
+        return Err(damaged("it is not a regular file"));
+    }
+    match found.len() {
+        length if length == 0 || length == BYTES as u64 => Ok(length),
+        length => Err(damaged(format!("it has {length} bytes and not {BYTES}"))),
+    }
+}
+
+fn cannot_open(error: Errno) -> LockError {
+    match error {
+        Errno::LOOP => damaged("it is a symbolic link; remove it"),
+        Errno::ISDIR => damaged("it is a directory; remove it"),
+        error => failed("cannot open it", error.into()),
+    }
+}
+
+fn no_token() -> LockError {
+    damaged("its token is none: 2^63 or more; stop every process that uses it and remove the file")
+}

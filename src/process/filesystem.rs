@@ -1,0 +1,135 @@
+//! Which file systems are trusted with locks.
+//!
+//! Locks and shared mappings of network and unknown file systems range from slow to silently
+//! absent (cargo#4629, cargo#2623, filelock#67, mamba#1446), so only known local ones are
+//! accepted, and others when somebody asks for them by name.
+
+use crate::error::LockError;
+
+/// What is known about a file system that is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is on the list.
+    Known,
+    /// Somebody asked for it.
+    OnRequest,
+}
+
+/// Local file systems whose locks and mappings are shared by all processes of the machine.
+const KNOWN: [(u32, &[&str]); 8] = [
+    (0xef53, &["ext4", "ext3", "ext2"]),
+    (0x5846_5342, &["xfs"]),
+    (0x9123_683e, &["btrfs"]),
+    (0xf2f5_2010, &["f2fs"]),
+    (0xca45_1a4e, &["bcachefs"]),
+    (0x2fc1_2fc1, &["zfs"]),
+    (0x0102_1994, &["tmpfs"]),
+    (0x794c_7630, &["overlay", "overlayfs"]),
+];
+
+/// Names for what people are likely to try.
+const REFUSED: [(u32, &[&str]); 23] = [
+    (0x6969, &["nfs", "nfs4"]),
+    (0xff53_4d42, &["cifs", "smb", "smb1"]),
+    (0xfe53_4d42, &["smb2", "smb3", "cifs", "smb"]),
+    (0x517b, &["smbfs", "smb"]),
+    (0x0102_1997, &["9p", "v9fs"]),
+    (0x6573_5546, &["fuse", "fuseblk", "virtiofs"]),
+    (0x00c3_6400, &["ceph"]),
+    (0x4d44, &["vfat", "msdos", "fat"]),
+    (0x2011_bab0, &["exfat"]),
+    (0x7366_746e, &["ntfs3", "ntfs"]),
+    (0x5346_414f, &["afs"]),
+    (0x7375_7245, &["coda"]),
+    (0x0116_1970, &["gfs2"]),
+    (0x7461_636f, &["ocfs2"]),
+    (0x0bd0_0bd0, &["lustre"]),
+    (0x4750_4653, &["gpfs"]),
+    (0x2003_0528, &["orangefs"]),
+    (0x1983_0326, &["beegfs"]),
+    (0x786f_4256, &["vboxsf"]),
+    (0x8584_58f6, &["ramfs"]),
+    (0xf15f, &["ecryptfs"]),
+    (0x3153_464a, &["jfs"]),
+    (0x5265_4973, &["reiserfs"]),
+];
+
+/// Decides on the file system of this type (`statfs`; `None` where the system has no such number).
+pub(super) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, LockError> {
+    let known_as = |list: &[(u32, &'static [&'static str])]| {
+        list.iter().find(|(number, _)| Some(*number) == kind).map(|(_, names)| *names)
+    };
+    if known_as(&KNOWN).is_some() {
+        return Ok(Trust::Known);
+    }
+    let mut names: Vec<String> =
+        known_as(&REFUSED).unwrap_or_default().iter().map(|name| name.to_string()).collect();
+    if names.is_empty() {
+        names.push(kind.map_or("unknown".into(), |kind| format!("{kind:#x}")));
+    }
+    if accepted.iter().any(|name| names.iter().any(|other| name.eq_ignore_ascii_case(other))) {
+        return Ok(Trust::OnRequest);
+    }
+    Err(LockError::config(format!(
+        "it is on the file system {name:?}, which is not trusted with locks; choose a directory \
+         on a local one (ext4, xfs, btrfs, f2fs, bcachefs, zfs, tmpfs, overlay), or accept it \
+         with accept_file_system({name:?}) if its locks are known to work",
+        name = names[0]
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::LockErrorKind;
+
+    fn accept(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn local_file_systems_are_trusted() {
+        for kind in [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e] {
+            assert_eq!(judge(Some(kind), &[]).unwrap(), Trust::Known);
+        }
+        for kind in [0x2fc1_2fc1, 0x0102_1994, 0x794c_7630] {
+            assert_eq!(judge(Some(kind), &[]).unwrap(), Trust::Known);
+        }
+    }
+
+    /// cargo#4629, filelock#67, mamba#1446: locks on a network file system.
+    #[test]
+    fn network_file_systems_are_refused_by_name() {
+        for (kind, name) in [
+            (0x6969, "nfs"),
+            (0xff53_4d42, "cifs"),
+            (0xfe53_4d42, "smb2"),
+            (0x0102_1997, "9p"),
+            (0x6573_5546, "fuse"),
+            (0x00c3_6400, "ceph"),
+            (0x4d44, "vfat"),
+        ] {
+            let error = judge(Some(kind), &[]).unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::Config);
+            let text = error.to_string();
+            assert!(text.contains(&format!("accept_file_system({name:?})")), "{text}");
+        }
+    }
+
+    /// cargo#2623: a lock that is silently none.
+    #[test]
+    fn unknown_file_systems_are_refused_by_number() {
+        let text = judge(Some(0x1234_5678), &[]).unwrap_err().to_string();
+        assert!(text.contains("0x12345678"), "{text}");
+        assert!(judge(None, &[]).unwrap_err().to_string().contains("unknown"));
+    }
+
+    #[test]
+    fn a_file_system_that_was_asked_for_is_accepted() {
+        assert_eq!(judge(Some(0x6969), &accept(&["xyz", "NFS"])).unwrap(), Trust::OnRequest);
+        assert_eq!(judge(Some(0xfe53_4d42), &accept(&["cifs"])).unwrap(), Trust::OnRequest);
+        assert_eq!(judge(Some(0x12), &accept(&["0x12"])).unwrap(), Trust::OnRequest);
+        assert_eq!(judge(None, &accept(&["unknown"])).unwrap(), Trust::OnRequest);
+        assert!(judge(Some(0x6969), &accept(&["fuse"])).is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! The directory itself: found or made, judged, and told apart from another under its path.
+//!
+//! It holds `format`, one line of text that says which engine and version may use it, and
+//! whatever the engine puts beside. Nothing in it is opened through a symbolic link, and nothing
+//! is ever truncated (dpibreak#16, CVE-2025-68146).
+
+use std::{
+    fs::{self, File},
+    hash::{BuildHasher, RandomState},
+    io::{self, Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::error::{LockError, LockErrorKind};
+
+use super::{
+    DirectoryKey,
+    filesystem::{self, Trust},
+};
+
+/// An open directory of locks.
+pub(super) struct Home {
+    /// Absolute, its symbolic links not resolved: where others will look for the directory.
+    pub(super) path: PathBuf,
+    pub(super) fd: OwnedFd,
+    pub(super) key: DirectoryKey,
+    pub(super) trust: Trust,
+    /// Who may use the directory, and so every file in it.
+    pub(super) mode: u32,
+    group: u32,
+}
+
+/// What makes files be what they are for everybody: never followed, never left to children,
+/// never waited for, never a terminal.
+pub(super) const SAFELY: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+impl Home {
+    /// Opens the directory, making it if it is missing: only the last component, for this user
+    /// alone (0700 less the umask). A directory that is there stays as its maker made it, and
+    /// decides who may use the locks: files in it get its mode without the execute bits.
+    pub(super) fn open(path: &Path, accepted: &[String]) -> Result<Home, LockError> {
+        let path = std::path::absolute(path)
+            .map_err(|e| failed("the lock directory's path is invalid", e))?;
+        let about = |error: LockError| about(&path, error);
+        let fd = open_or_make(&path).map_err(about)?;
+        let trust = filesystem::judge(kind_of_file_system(&fd), accepted).map_err(about)?;
+        let found = File::from(fd);
+        let metadata = found.metadata().map_err(|e| about(failed("cannot look at it", e)))?;
+        Ok(Home {
+            trust,
+            key: DirectoryKey { device: metadata.dev(), inode: metadata.ino() },
+            mode: metadata.mode() & 0o7777,
+            group: metadata.gid(),
+            fd: found.into(),
+            path,
+        })
+    }
+
+    /// Makes sure that the directory is in `format`, calling `prepare` first if it is in none yet.
+    pub(super) fn settle(
+        &self,
+        format: &str,
+        prepare: impl FnOnce() -> Result<(), LockError>,
+    ) -> Result<(), LockError> {
+        if let Some(found) = self.read_format()? {
+            return judge_format(&found, format).map_err(|error| self.about(error));
+        }
+        prepare()?;
+        if let Some(found) = self.read_format()? {
+            return judge_format(&found, format).map_err(|error| self.about(error));
+        }
+        self.write_format(format).map_err(|e| self.failed("cannot write format", e))?;
+        let found = self.read_format()?.ok_or_else(|| self.vanished())?;
+        judge_format(&found, format).map_err(|error| self.about(error))
+    }
+
+    /// That the path still leads to this directory.
+    pub(super) fn check(&self) -> Result<(), LockError> {
+        match fs::metadata(&self.path) {
+            Ok(found) if found.dev() == self.key.device && found.ino() == self.key.inode => Ok(()),
+            Ok(_) => Err(self.about(damaged(
+                "it was replaced by another directory while this process used it: whoever opens \
+                 it now does not exclude us; restart every process that uses it",
+            ))),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Err(self.vanished())
+            }
+            // Out of our sight, perhaps since privileges were dropped: that says nothing.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(e) => Err(self.failed("cannot look at it", e)),
+        }
+    }
+
+    /// Gives a file that this process made to those who may use the directory.
+    pub(super) fn share(&self, file: &File, mode: u32) -> io::Result<()> {
+        if file.metadata()?.gid() != self.group {
+            // Only for members of the group; others have done what they could.
+            let _ = rustix::fs::fchown(file, None, Some(rustix::fs::Gid::from_raw(self.group)));
+        }
+        // Not left to the umask, which would take the group's bits.
+        Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode as _))?)
+    }
+
+    pub(super) fn file_mode(&self) -> u32 {
+        self.mode & 0o666
+    }
+
+    /// `what` failed in this directory.
+    pub(super) fn failed(&self, what: &str, error: io::Error) -> LockError {
+        self.about(failed(what, error))
+    }
+
+    /// `error` is about this directory.
+    pub(super) fn about(&self, error: LockError) -> LockError {
+        about(&self.path, error)
+    }
+
+    pub(super) fn vanished(&self) -> LockError {
+        self.about(damaged(
+            "it was removed while this process used it: whoever makes it again does not exclude \
+             us; restart every process that uses it",
+        ))
+    }
+
+    fn read_format(&self) -> Result<Option<String>, LockError> {
+        const LONGEST: u64 = 128;
+        let flags = OFlags::RDONLY | SAFELY;
+        let file = match rustix::fs::openat(&self.fd, "format", flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => {
+                return Err(self.about(damaged("its file format is a symbolic link")));
+            }
+            Err(e) => return Err(self.failed("cannot open its file format", e.into())),
+        };
+        let mut bytes = Vec::new();
+        let read = file.take(LONGEST).read_to_end(&mut bytes);
+        read.map_err(|e| self.failed("cannot read its file format", e))?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Whole or not at all, and not over another one: if somebody was faster, theirs stays.
+    fn write_format(&self, format: &str) -> io::Result<()> {
+        let temporary = format!(".format-{:016x}", random());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | SAFELY;
+        let mode = self.file_mode();
+        let fd = rustix::fs::openat(&self.fd, &temporary, flags, Mode::from_raw_mode(mode as _))?;
+        let written = self.fill_format(File::from(fd), format, mode).and_then(|()| {
+            match rename_without_replacing(&self.fd, &temporary, "format") {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                done => done,
+            }
+        });
+        let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
+        written?;
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    fn fill_format(&self, mut file: File, format: &str, mode: u32) -> io::Result<()> {
+        self.share(&file, mode)?;
+        file.write_all(format!("{format}\n").as_bytes())?;
+        file.sync_all()
+    }
+}
+
+/// What somebody else's error, or the system's, means here: who may not is refused.
+pub(super) fn failed(what: &str, error: io::Error) -> LockError {
+    let (kind, advice) = match error.kind() {
+        io::ErrorKind::PermissionDenied => (
+            LockErrorKind::Refused,
+            "; every user of the locks needs to read, write and search the directory and to read \
+             and write its files: change owner, group or mode, or choose another directory",
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            (LockErrorKind::Refused, "; choose a directory on a file system that can be written")
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            (LockErrorKind::Io, "; make room or choose another directory")
+        }
+        _ => (LockErrorKind::Io, ""),
+    };
+    LockError::new(kind, format!("{what}: {error}{advice}")).with_source(error)
+}
+
+pub(super) fn damaged(what: impl Into<std::borrow::Cow<'static, str>>) -> LockError {
+    LockError::new(LockErrorKind::Damaged, what)
+}
+
+/// A number that nobody else has.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn about(path: &Path, error: LockError) -> LockError {
+    let text = format!("lock directory {}: {error}", path.display());
+    LockError::new(error.kind(), text).with_source(error)
+}
+
+fn open_or_make(path: &Path) -> Result<OwnedFd, LockError> {
+    match open_directory(path) {
+        Err(Errno::NOENT) => {}
+        Err(Errno::NOTDIR) => return Err(LockError::config("it is not a directory")),
+        found => return found.map_err(|e| failed("cannot open it", e.into())),
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(LockError::config(
+                "the directory above it does not exist; make that one first",
+            ));
+        }
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("cannot make it", e));
+        }
+        _ => {}
+    }
+    open_directory(path).map_err(|e| match e {
+        Errno::NOENT => LockError::config("it is a symbolic link that leads nowhere"),
+        e => failed("cannot open it", e.into()),
+    })
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+}
+
+fn judge_format(found: &str, ours: &str) -> Result<(), LockError> {
+    let found = found.strip_suffix('\n').unwrap_or(found);
+    if found == ours {
+        return Ok(());
+    }
+    let words: Vec<&str> = found.split(' ').collect();
+    let whole = matches!(words[..], ["tierlock", engine, version]
+        if !engine.is_empty() && version.parse::<u32>().is_ok());
+    if whole {
+        return Err(LockError::config(format!(
+            "it is in the format {found:?}, and this program was to use {ours:?}; use the same \
+             engine and version everywhere, or choose another directory, or stop every process \
+             that uses this one, remove it and start them again"
+        )));
+    }
+    Err(damaged(format!(
+        "its file format says {found:?} instead of {ours:?}; stop every process that uses the \
+         directory and remove it, or choose another"
+    )))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn kind_of_file_system(fd: &OwnedFd) -> Option<u32> {
+    // Signed or not, long or not: the numbers have 32 bits.
+    rustix::fs::fstatfs(fd).ok().map(|found| found.f_type as u32)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn kind_of_file_system(_: &OwnedFd) -> Option<u32> {
+    None
+}
+
+fn rename_without_replacing(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    match rustix::fs::renameat_with(
+        directory,
+        from,
+        directory,
+        to,
+        rustix::fs::RenameFlags::NOREPLACE,
+    ) {
+        // Not every file system can.
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        done => return Ok(done?),
+    }
+    Ok(rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())?)
+}

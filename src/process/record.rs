@@ -1,0 +1,309 @@
+//! What stands in a lock file, word by word.
+//!
+//! | words | what | written by |
+//! |---|---|---|
+//! | 0 | magic, stored last | whoever meets zeros |
+//! | 1..34 | the whole name: length, bytes | whoever meets zeros |
+//! | 40 | token of the last grant | the holder |
+//! | 41 | how the last holder left; `Died` while somebody holds | the holder |
+//! | 42 | life byte of the holder (1: it has none), 0 when free | the holder |
+//! | 43 | what the holder was told about its predecessor | the holder |
+//! | 48.. | holder: sequence, pid, since, boot id, label, host, command | the holder |
+//! | 128.. | who widened the name: length, text | the first who does |
+//!
+//! The holder is whoever has the file's lock. Everything about it is a hint for people, except
+//! words 40 and 41, and even those can only be wrong, never out of bounds: whoever may write the
+//! file is trusted with its meaning, not with our memory. Nothing here locks or decides.
+
+use std::sync::{
+    OnceLock,
+    atomic::{Ordering, fence},
+};
+
+use crate::{
+    clock,
+    error::{Holder, Predecessor},
+    name::Name,
+    time::Time,
+    token::Token,
+};
+
+use super::sys::{BYTES, WORDS, Words};
+
+const MAGIC: u64 = u64::from_be_bytes(*b"tierlok1");
+const NAME: Text = Text { at: 1, words: 32 };
+const HEADER: usize = 34;
+const TOKEN: usize = 40;
+const LEFT: usize = 41;
+const HELD_BY: usize = 42;
+const BEFORE: usize = 43;
+const SEQUENCE: usize = 48;
+const PID: usize = 49;
+const SINCE: usize = 50;
+const BOOT: [usize; 2] = [51, 52];
+const LABEL: Text = Text { at: 53, words: 16 };
+const HOST: Text = Text { at: 70, words: 8 };
+const COMMAND: Text = Text { at: 79, words: 32 };
+const WIDENED: Text = Text { at: 128, words: 32 };
+
+const _: () = assert!(
+    LABEL.end() <= HOST.at
+        && HOST.end() <= COMMAND.at
+        && COMMAND.end() <= WIDENED.at
+        && WIDENED.end() <= WORDS
+        && NAME.end() == HEADER
+);
+
+/// Where words can be read.
+pub(super) trait Read {
+    fn word(&self, at: usize) -> u64;
+}
+
+impl Read for Words {
+    fn word(&self, at: usize) -> u64 {
+        self.load(at)
+    }
+}
+
+/// A copy of a lock file.
+pub(super) struct Copy(Box<[u8; BYTES]>);
+
+impl Copy {
+    pub(super) fn new(bytes: Box<[u8; BYTES]>) -> Copy {
+        Copy(bytes)
+    }
+
+    /// The name it says it belongs to.
+    pub(super) fn name(&self) -> Option<Name> {
+        if self.word(0) != MAGIC {
+            return None;
+        }
+        Name::new(&NAME.read(self)?).ok()
+    }
+}
+
+impl Read for Copy {
+    fn word(&self, at: usize) -> u64 {
+        let (words, _) = self.0.as_chunks::<8>();
+        u64::from_ne_bytes(words[at])
+    }
+}
+
+/// Makes the file `name`'s if it is blank, or says whose it is.
+///
+/// Several may do this at once, for they store the same; a file that lost its contents with the
+/// power is blank again.
+pub(super) fn settle(words: &Words, name: &Name) -> Result<(), String> {
+    let mut expected = [0; HEADER];
+    expected[0] = MAGIC;
+    NAME.write(name, |at, word| expected[at] = word);
+    let blank = match words.load(0) {
+        MAGIC => false,
+        0 => true,
+        other => return Err(format!("it starts with {other:#x}, which is not ours")),
+    };
+    for (at, wanted) in expected.iter().enumerate().skip(1) {
+        let found = words.load(at);
+        if found != *wanted && !(blank && found == 0) {
+            let other = NAME.read(words).unwrap_or_default();
+            return Err(format!("it belongs to another name, {other:?}"));
+        }
+    }
+    if blank {
+        expected.iter().enumerate().rev().for_each(|(at, word)| words.store(at, *word));
+    }
+    Ok(())
+}
+
+/// The stored token; `None` if the number is none.
+pub(super) fn token(file: &impl Read) -> Option<Token> {
+    Token::new(file.word(TOKEN))
+}
+
+pub(super) fn set_token(words: &Words, token: Token) {
+    words.store(TOKEN, token.get());
+}
+
+/// How the last holder left; for the next one, who has the lock.
+pub(super) fn left(file: &impl Read) -> Predecessor {
+    predecessor(file.word(LEFT))
+}
+
+/// What the present holder was told.
+pub(super) fn before(file: &impl Read) -> Predecessor {
+    predecessor(file.word(BEFORE))
+}
+
+fn predecessor(word: u64) -> Predecessor {
+    Predecessor::from_u8(u8::try_from(word).unwrap_or(u8::MAX))
+}
+
+/// Who holds the file, if anybody does: the byte that is locked for as long as that is true.
+pub(super) fn held_by(file: &impl Read) -> Option<u64> {
+    Some(file.word(HELD_BY)).filter(|life| *life != 0)
+}
+
+/// Enters the holder of the token. Until it lets go it counts as died.
+pub(super) fn enter(words: &Words, token: Token, life: u64, pid: u32, label: &str) {
+    words.store(BEFORE, words.load(LEFT));
+    words.store(LEFT, Predecessor::Died as u64);
+    set_token(words, token);
+    publish(words, pid, label);
+    words.store(HELD_BY, life);
+}
+
+/// The holder goes. `stays`: it leaves the lock to somebody else who still lives.
+pub(super) fn leave(words: &Words, how: Predecessor, stays: bool) {
+    words.store(LEFT, how as u64);
+    if !stays {
+        words.store(HELD_BY, 0);
+    }
+}
+
+/// Who widened the name, if somebody did.
+pub(super) fn widened_by(file: &impl Read) -> Option<String> {
+    WIDENED.read(file)
+}
+
+/// Marks the name as widened, for good; the first one to do so is remembered.
+pub(super) fn widen(words: &Words, by: &str) {
+    if words.load(WIDENED.at) != 0 {
+        return;
+    }
+    let by = if by.is_empty() { "somebody" } else { by };
+    // The length comes last: a mark half written is none.
+    let mut length = 0;
+    WIDENED.write(by, |at, word| {
+        if at == WIDENED.at {
+            length = word;
+        } else {
+            words.store(at, word);
+        }
+    });
+    words.store(WIDENED.at, length);
+}
+
+fn publish(words: &Words, pid: u32, label: &str) {
+    let identity = identity();
+    let sequence = words.load(SEQUENCE) | 1;
+    words.store(SEQUENCE, sequence);
+    fence(Ordering::Release);
+    words.store(PID, pid.into());
+    words.store(SINCE, clock::now().as_nanos());
+    BOOT.iter().zip(identity.boot).for_each(|(at, half)| words.store(*at, half));
+    for (text, value) in [(LABEL, label), (HOST, &identity.host), (COMMAND, &identity.command)] {
+        text.write(value, |at, word| words.store(at, word));
+    }
+    words.store(SEQUENCE, sequence.wrapping_add(1));
+}
+
+/// What the holder published; as little as its token, if it is publishing right now.
+///
+/// `sequence_now` reads the sequence again after everything else was read.
+pub(super) fn holder(file: &impl Read, sequence_now: impl FnOnce() -> u64) -> Holder {
+    let sequence = file.word(SEQUENCE);
+    let found = read_holder(file);
+    fence(Ordering::Acquire);
+    if sequence % 2 == 1 || sequence_now() != sequence {
+        return Holder { token: token(file), ..Holder::default() };
+    }
+    found
+}
+
+/// Where the sequence stands, in bytes.
+pub(super) const SEQUENCE_OFFSET: u64 = (SEQUENCE * size_of::<u64>()) as u64;
+
+pub(super) fn sequence(file: &impl Read) -> u64 {
+    file.word(SEQUENCE)
+}
+
+fn read_holder(file: &impl Read) -> Holder {
+    let boot = BOOT.map(|at| file.word(at));
+    let since = Time::from_nanos(file.word(SINCE));
+    let now = clock::now();
+    // Another boot's clock says nothing, nor does a time that is still to come.
+    let meaningful = boot == identity().boot && boot != [0; 2] && since <= now;
+    Holder {
+        label: LABEL.read(file).unwrap_or_default(),
+        host: HOST.read(file).unwrap_or_default(),
+        pid: u32::try_from(file.word(PID)).ok().filter(|pid| *pid != 0),
+        command: COMMAND.read(file).unwrap_or_default(),
+        held: meaningful.then(|| now.since(since)),
+        token: token(file),
+    }
+}
+
+/// What a process says of itself and keeps through a fork.
+struct Identity {
+    host: String,
+    command: String,
+    boot: [u64; 2],
+}
+
+fn identity() -> &'static Identity {
+    static IDENTITY: OnceLock<Identity> = OnceLock::new();
+    IDENTITY.get_or_init(|| {
+        let command: Vec<_> =
+            std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        Identity {
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            command: command.join(" "),
+            boot: boot_id().unwrap_or_default(),
+        }
+    })
+}
+
+/// Which boot of which machine (or container) this is.
+fn boot_id() -> Option<[u64; 2]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()?;
+    Some([(id >> 64) as u64, id as u64])
+}
+
+/// A place for a text: a word with its length in bytes, and words for its bytes.
+#[derive(Clone, Copy)]
+struct Text {
+    at: usize,
+    words: usize,
+}
+
+impl Text {
+    const fn end(self) -> usize {
+        self.at + 1 + self.words
+    }
+
+    /// Hands out the words of `text`, cut to fit.
+    fn write(self, text: &str, mut store: impl FnMut(usize, u64)) {
+        let text = cut(text, self.words * 8);
+        store(self.at, text.len() as u64);
+        for (word, bytes) in text.as_bytes().chunks(8).enumerate() {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            store(self.at + 1 + word, u64::from_ne_bytes(padded));
+        }
+    }
+
+    /// The text, made printable; `None` if there is none.
+    fn read(self, file: &impl Read) -> Option<String> {
+        let length = usize::try_from(file.word(self.at)).ok()?.min(self.words * 8);
+        if length == 0 {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(self.words * 8);
+        for word in 0..length.div_ceil(8) {
+            bytes.extend(file.word(self.at + 1 + word).to_ne_bytes());
+        }
+        bytes.truncate(length);
+        let text = String::from_utf8_lossy(&bytes);
+        Some(text.replace(char::is_control, "\u{fffd}"))
+    }
+}
+
+/// As much of `text` as fits into `bytes`, in whole characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,374 @@
+//! The process tier's only `unsafe` code: words in a shared mapping, descriptors that a forked
+//! child does not inherit, locks on single bytes.
+//!
+//! It knows nothing of names, tokens or holders.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// How many words a lock file has.
+pub(super) const WORDS: usize = 512;
+/// How many bytes that is.
+pub(super) const BYTES: usize = WORDS * size_of::<u64>();
+
+/// The words of a lock file, shared with every process that has it mapped.
+///
+/// Other processes write them at any time, so they are atomics and nothing else ever points into
+/// the mapping. Whoever may write the file can also truncate it, and then the next access ends
+/// this process with SIGBUS; nothing prevents that.
+pub(super) struct Words(MmapRaw);
+
+impl Words {
+    /// Maps `file`, whose length the caller has found to be [`BYTES`].
+    ///
+    /// The mapping keeps the open file description of `file` alive, also in forked children, so
+    /// it must not be a description that is ever locked.
+    pub(super) fn map(file: &File) -> io::Result<Words> {
+        MmapOptions::new().len(BYTES).map_raw(file).map(Words)
+    }
+
+    pub(super) fn load(&self, at: usize) -> u64 {
+        self.all()[at].load(Ordering::Acquire)
+    }
+
+    pub(super) fn store(&self, at: usize, value: u64) {
+        self.all()[at].store(value, Ordering::Release);
+    }
+
+    fn all(&self) -> &[AtomicU64; WORDS] {
+        let first = self.0.as_ptr().cast::<[AtomicU64; WORDS]>();
+        // SAFETY: `map` made the mapping readable, writable and BYTES long, it starts at a page
+        // and `self` keeps it for as long as the reference lives; any bits are an AtomicU64, and
+        // this reference is the only way in which this process ever touches the memory.
+        unsafe { &*first }
+    }
+}
+
+/// A file whose open file description may be locked, and which forked children therefore do not
+/// inherit: a child finds a harmless descriptor under its number.
+///
+/// A child made by a bare `clone` or `vfork`, past `pthread_atfork`, does inherit it until it
+/// executes another program.
+pub(super) struct LockFile(File);
+
+impl LockFile {
+    /// Keeps what `open` opens out of every fork, also of one that happens right now.
+    pub(super) fn open<E: From<io::Error>>(
+        mut open: impl FnMut() -> Result<File, E>,
+    ) -> Result<LockFile, E> {
+        watch_forks()?;
+        loop {
+            let begun = quiet_since()?;
+            let file = LockFile(open()?);
+            guarded_bits(file.0.as_raw_fd(), |bits, bit| bits.fetch_or(bit, Ordering::SeqCst));
+            // A fork in between may have copied the descriptor and not the bit. Nobody has locked
+            // that description yet, and nobody will.
+            if FORKS_BEGUN.load(Ordering::SeqCst) == begun {
+                return Ok(file);
+            }
+        }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // The description goes before the bit, so that no fork copies it unnoticed, and the
+        // number after the bit, so that no fork disturbs its next user.
+        replace_by_harmless(self.0.as_raw_fd());
+        guarded_bits(self.0.as_raw_fd(), |bits, bit| bits.fetch_and(!bit, Ordering::SeqCst));
+    }
+}
+
+/// A number that differs between a process and every process forked from it.
+pub(super) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+static FORKS_BEGUN: AtomicU64 = AtomicU64::new(0);
+static FORKS_ENDED: AtomicU64 = AtomicU64::new(0);
+/// Takes the place of a lock descriptor in a child. Opened beforehand, never closed.
+static HARMLESS: AtomicI32 = AtomicI32::new(-1);
+
+/// Sets the fork handlers, once for this process and all that are forked from it.
+pub(super) fn watch_forks() -> io::Result<()> {
+    static WATCHED: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
+    WATCHED.get_or_init(|| set_fork_handlers().map_err(|e| e.kind())).map_err(io::Error::from)
+}
+
+fn set_fork_handlers() -> io::Result<()> {
+    let harmless: OwnedFd = match File::open("/dev/null") {
+        Ok(null) => null.into(),
+        // No /dev here: the end of a pipe does nothing either.
+        Err(_) => io::pipe()?.0.into(),
+    };
+    HARMLESS.store(harmless.as_raw_fd(), Ordering::SeqCst);
+    std::mem::forget(harmless);
+    let before: unsafe extern "C" fn() = before_fork;
+    let parent: unsafe extern "C" fn() = after_fork_in_parent;
+    let child: unsafe extern "C" fn() = after_fork_in_child;
+    // SAFETY: the handlers are functions that live as long as the program, never unwind, and do
+    // only what is allowed after a fork: atomics, `dup3`, `close`.
+    let refused = unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
+    if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(refused)) }
+}
+
+extern "C" fn before_fork() {
+    FORKS_BEGUN.fetch_add(1, Ordering::SeqCst);
+}
+
+extern "C" fn after_fork_in_parent() {
+    FORKS_ENDED.fetch_add(1, Ordering::SeqCst);
+}
+
+/// hermes-agent#100108, skhd#83: a child that keeps the descriptor keeps a dead parent's lock.
+extern "C" fn after_fork_in_child() {
+    FORKS_ENDED.store(FORKS_BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    for (number, word) in guarded_words() {
+        let mut bits = word.load(Ordering::SeqCst);
+        while bits != 0 {
+            replace_by_harmless((number * 64) as RawFd + bits.trailing_zeros() as RawFd);
+            bits &= bits - 1;
+        }
+    }
+}
+
+/// How many forks have begun, at a moment when each of them has ended.
+fn quiet_since() -> io::Result<u64> {
+    const LONGEST: Duration = Duration::from_secs(10);
+    let start = Instant::now();
+    loop {
+        let begun = FORKS_BEGUN.load(Ordering::SeqCst);
+        if FORKS_ENDED.load(Ordering::SeqCst) == begun {
+            return Ok(begun);
+        }
+        if start.elapsed() > LONGEST {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "a fork does not come to its end"));
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn replace_by_harmless(fd: RawFd) {
+    let harmless = HARMLESS.load(Ordering::SeqCst);
+    loop {
+        #[cfg(not(target_vendor = "apple"))]
+        // SAFETY: `fd` is a lock descriptor, which `LockFile` owns and alone uses; its number
+        // stays taken and is closed by its owner.
+        let result = unsafe { libc::dup3(harmless, fd, libc::O_CLOEXEC) };
+        #[cfg(target_vendor = "apple")]
+        // SAFETY: as above.
+        let result = unsafe { libc::dup2(harmless, fd) };
+        // Any other failure means that somebody closed descriptors that were not theirs.
+        let again = [Some(libc::EINTR), Some(libc::EBUSY)];
+        if result >= 0 || !again.contains(&io::Error::last_os_error().raw_os_error()) {
+            return;
+        }
+    }
+}
+
+/// Which descriptors are lock descriptors: a bit each, in chunks that are never freed, so that a
+/// forked child can read them without a lock whatever its parent's threads were doing.
+struct Guarded {
+    words: [AtomicU64; GUARDED_WORDS],
+    next: AtomicPtr<Guarded>,
+}
+
+const GUARDED_WORDS: usize = 64;
+static GUARDED: Guarded = Guarded::new();
+
+impl Guarded {
+    const fn new() -> Guarded {
+        Guarded {
+            words: [const { AtomicU64::new(0) }; GUARDED_WORDS],
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    fn next(&self) -> Option<&'static Guarded> {
+        let next = self.next.load(Ordering::SeqCst);
+        // SAFETY: `next` is null or came out of `Box::into_raw` in `next_or_new`, which alone
+        // stores it and gives it up for good.
+        unsafe { next.as_ref() }
+    }
+
+    fn next_or_new(&self) -> &'static Guarded {
+        loop {
+            if let Some(next) = self.next() {
+                return next;
+            }
+            let new = Box::new(Guarded::new());
+            let new = Box::into_raw(new);
+            let old = ptr::null_mut();
+            if self.next.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                // SAFETY: `new` came out of `Box::into_raw` above and was not published.
+                drop(unsafe { Box::from_raw(new) });
+            }
+        }
+    }
+}
+
+fn guarded_bits(fd: RawFd, change: impl FnOnce(&AtomicU64, u64) -> u64) {
+    let fd = usize::try_from(fd).expect("a descriptor is not negative");
+    let mut chunk = &GUARDED;
+    for _ in 0..fd / (GUARDED_WORDS * 64) {
+        chunk = chunk.next_or_new();
+    }
+    change(&chunk.words[fd / 64 % GUARDED_WORDS], 1 << (fd % 64));
+}
+
+fn guarded_words() -> impl Iterator<Item = (usize, &'static AtomicU64)> {
+    std::iter::successors(Some(&GUARDED), |chunk| chunk.next())
+        .flat_map(|chunk| chunk.words.iter())
+        .enumerate()
+}
+
+/// A lock on one byte of a file, held by an open file description for as long as it is open
+/// (`F_OFD_SETLK`). Unlike a whole-file lock it can be looked at without being touched.
+#[cfg(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "powerpc64",
+        target_arch = "s390x",
+        target_arch = "loongarch64"
+    )
+))]
+pub(super) mod byte_lock {
+    use super::*;
+
+    /// Locks the byte at `at`; whether nobody else has it.
+    pub(in super::super) fn hold(file: &File, at: i64) -> io::Result<bool> {
+        let mut byte = exclusive(at);
+        match control(file.as_fd(), libc::F_OFD_SETLK, &mut byte) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether another description has the byte at `at` locked. Disturbs nobody.
+    pub(in super::super) fn is_held(file: BorrowedFd<'_>, at: i64) -> io::Result<bool> {
+        let mut byte = exclusive(at);
+        control(file, libc::F_OFD_GETLK, &mut byte)?;
+        Ok(byte.l_type != libc::F_UNLCK as libc::c_short)
+    }
+
+    fn exclusive(at: i64) -> libc::flock {
+        libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: at,
+            l_len: 1,
+            l_pid: 0,
+        }
+    }
+
+    fn control(file: BorrowedFd<'_>, what: libc::c_int, byte: &mut libc::flock) -> io::Result<()> {
+        loop {
+            // SAFETY: `file` is open for the length of the call; the kernel reads and writes one
+            // `flock`, which `byte` borrows exclusively.
+            let result = unsafe { libc::fcntl(file.as_raw_fd(), what, ptr::from_mut(byte)) };
+            if result >= 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Where there are no such locks.
+#[cfg(not(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "powerpc64",
+        target_arch = "s390x",
+        target_arch = "loongarch64"
+    )
+)))]
+pub(super) mod byte_lock {
+    use super::*;
+
+    pub(in super::super) fn hold(_: &File, _: i64) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(in super::super) fn is_held(_: BorrowedFd<'_>, _: i64) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// What tests need of the system and nobody else does.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// Forks; the child's number in the parent, `None` in the child.
+    pub(in super::super) fn fork() -> Option<i32> {
+        // SAFETY: only helper processes call this; their other threads, if any, sleep or are
+        // themselves in this function, and the C library keeps its allocator usable.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "{}", io::Error::last_os_error());
+        Some(child).filter(|child| *child != 0)
+    }
+
+    /// Does nothing until a signal ends the process, at the latest its own alarm.
+    pub(in super::super) fn linger() -> ! {
+        // SAFETY: it only arms this process's alarm.
+        unsafe { libc::alarm(120) };
+        loop {
+            // SAFETY: it only waits.
+            unsafe { libc::pause() };
+        }
+    }
+
+    /// Ends the process without any of its own code.
+    pub(in super::super) fn exit_at_once() -> ! {
+        // SAFETY: it does not return, and runs nothing of this process.
+        unsafe { libc::_exit(0) }
+    }
+
+    /// Makes SIGUSR1 interrupt system calls, and do nothing else.
+    pub(in super::super) fn let_signals_interrupt() {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // SAFETY: all zeros are a valid `sigaction`: no flags, so no SA_RESTART, an empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+        // SAFETY: both pointers are valid for the call; the handler does nothing.
+        let result = unsafe { libc::sigaction(libc::SIGUSR1, &action, ptr::null_mut()) };
+        assert_eq!(result, 0);
+    }
+
+    /// Sends SIGUSR1 to a thread of this process that is still running.
+    pub(in super::super) fn interrupt(thread: &std::thread::JoinHandle<()>) {
+        use std::os::unix::thread::JoinHandleExt;
+        // SAFETY: the thread is not joined, so its handle is valid.
+        let result = unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
+        assert_eq!(result, 0);
+    }
+}

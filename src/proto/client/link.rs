@@ -1,0 +1,517 @@
+//! The way to a leader: one connection at a time, made again for as long as something is wanted.
+//!
+//! A manager with several addresses accepts none of them before it has asked each once whether
+//! they are one group, on short connections under sessions of their own.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{Client, Closing, Ended, Failure};
+use crate::{
+    proto::{
+        ClusterId, ConnectionId, LeaseId, Proof, SessionId,
+        wire::{ClientMessage, LeaderMessage},
+    },
+    time::Time,
+};
+
+pub(super) struct Link {
+    state: State,
+    now: Time,
+    addresses: usize,
+    /// The address that is tried next.
+    next_address: usize,
+    /// Attempts since the last welcome.
+    attempts: u32,
+    last_connection: u64,
+    /// Whether all addresses have shown that they are one group.
+    compared: bool,
+    probes: Vec<Probe>,
+    probe_messages: VecDeque<(ConnectionId, ClientMessage)>,
+    closes: VecDeque<ConnectionId>,
+    /// The last trouble in words.
+    trouble: String,
+}
+
+enum State {
+    /// Nothing is wanted.
+    Off,
+    /// The addresses are being compared.
+    Probing,
+    /// Between two attempts.
+    Waiting {
+        until: Time,
+    },
+    /// A connection is to be made.
+    Due,
+    Connecting {
+        connection: ConnectionId,
+        give_up: Time,
+    },
+    /// The report is on its way.
+    Reporting {
+        connection: ConnectionId,
+        give_up: Time,
+        hello_sent: Option<Time>,
+        /// What the report gives back by not naming it.
+        unnamed: Vec<LeaseId>,
+    },
+    /// The report is believed.
+    Serving {
+        connection: ConnectionId,
+    },
+}
+
+/// One address that is being asked who leads there.
+struct Probe {
+    state: ProbeState,
+    attempts: u32,
+    trouble: String,
+}
+
+enum ProbeState {
+    Waiting { until: Time },
+    Due,
+    Asking { connection: ConnectionId, session: SessionId, give_up: Time },
+    Answered(ClusterId),
+}
+
+impl Link {
+    pub(super) fn new(addresses: usize) -> Link {
+        Link {
+            state: State::Off,
+            now: Time::ZERO,
+            addresses: addresses.max(1),
+            next_address: 0,
+            attempts: 0,
+            last_connection: 0,
+            compared: addresses <= 1,
+            probes: Vec::new(),
+            probe_messages: VecDeque::new(),
+            closes: VecDeque::new(),
+            trouble: String::new(),
+        }
+    }
+
+    pub(super) fn take_connect(&mut self, timeout: Duration) -> Option<(ConnectionId, usize)> {
+        if let State::Probing = self.state {
+            return self.take_probe_connect(timeout);
+        }
+        let State::Due = self.state else { return None };
+        let connection = self.next_connection();
+        self.state = State::Connecting { connection, give_up: self.give_up(timeout) };
+        Some((connection, self.next_address))
+    }
+
+    pub(super) fn take_close(&mut self) -> Option<ConnectionId> {
+        self.closes.pop_front()
+    }
+
+    pub(super) fn take_probe_message(&mut self) -> Option<(ConnectionId, ClientMessage)> {
+        self.probe_messages.pop_front()
+    }
+
+    /// The session's connection, once it takes messages.
+    pub(super) fn reporting_or_serving(&self) -> Option<ConnectionId> {
+        match self.state {
+            State::Reporting { connection, .. } | State::Serving { connection } => Some(connection),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(self.state, State::Serving { .. })
+    }
+
+    pub(super) fn hello_sent(&mut self, now: Time) {
+        if let State::Reporting { hello_sent, .. } = &mut self.state {
+            *hello_sent = Some(now);
+        }
+    }
+
+    pub(super) fn next_time(&self) -> Option<Time> {
+        match &self.state {
+            State::Off | State::Due | State::Serving { .. } => None,
+            State::Waiting { until: time }
+            | State::Connecting { give_up: time, .. }
+            | State::Reporting { give_up: time, .. } => Some(*time),
+            State::Probing => self.probes.iter().filter_map(Probe::next_time).min(),
+        }
+    }
+
+    /// Why nobody has answered, in words.
+    pub(super) fn trouble(&self) -> String {
+        if let State::Probing = self.state {
+            return self.probing_trouble();
+        }
+        match self.trouble.as_str() {
+            "" => "no leader answered in time".to_owned(),
+            trouble => format!("no leader answered in time: {trouble}"),
+        }
+    }
+
+    fn probing_trouble(&self) -> String {
+        let silent: Vec<_> = (1..)
+            .zip(&self.probes)
+            .filter(|(_, probe)| !matches!(probe.state, ProbeState::Answered(_)))
+            .map(|(number, probe)| format!("address {number} ({})", probe.trouble))
+            .collect();
+        format!(
+            "no answer in time from {}; each of the {} addresses must answer once before any is \
+             used, or two separate leaders could be taken for one group and both grant one lock",
+            silent.join(", "),
+            self.addresses,
+        )
+    }
+
+    fn newest(&self) -> Option<ConnectionId> {
+        match self.state {
+            State::Connecting { connection, .. } => Some(connection),
+            _ => self.reporting_or_serving(),
+        }
+    }
+
+    fn next_connection(&mut self) -> ConnectionId {
+        self.last_connection += 1;
+        ConnectionId(self.last_connection)
+    }
+
+    /// When to try elsewhere. With one address there is no elsewhere.
+    fn give_up(&self, timeout: Duration) -> Time {
+        let patience = if self.addresses > 1 { timeout.min(ELSEWHERE_AFTER) } else { timeout };
+        self.now + patience
+    }
+
+    fn begin(&mut self) {
+        self.attempts = 0;
+        if self.compared {
+            self.state = State::Due;
+        } else {
+            self.state = State::Probing;
+            let probe = || Probe {
+                state: ProbeState::Due,
+                attempts: 0,
+                trouble: "nothing heard".to_owned(),
+            };
+            self.probes.resize_with(self.addresses, probe);
+        }
+    }
+
+    fn stop(&mut self) {
+        self.closes.extend(self.newest());
+        self.stop_probing();
+        self.state = State::Off;
+    }
+
+    fn stop_probing(&mut self) {
+        for probe in std::mem::take(&mut self.probes) {
+            if let ProbeState::Asking { connection, .. } = probe.state {
+                self.closes.push_back(connection);
+            }
+        }
+        self.probe_messages.clear();
+    }
+
+    fn take_probe_connect(&mut self, timeout: Duration) -> Option<(ConnectionId, usize)> {
+        let due = |probe: &Probe| matches!(probe.state, ProbeState::Due);
+        let address = self.probes.iter().position(due)?;
+        let connection = self.next_connection();
+        let give_up = self.give_up(timeout);
+        let session = SessionId(0); // chosen when it is connected
+        self.probes[address].state = ProbeState::Asking { connection, session, give_up };
+        Some((connection, address))
+    }
+
+    fn probe_of(&self, connection: ConnectionId) -> Option<usize> {
+        self.probes.iter().position(|probe| {
+            matches!(probe.state, ProbeState::Asking { connection: own, .. } if own == connection)
+        })
+    }
+}
+
+impl Probe {
+    fn next_time(&self) -> Option<Time> {
+        match self.state {
+            ProbeState::Waiting { until: time } | ProbeState::Asking { give_up: time, .. } => {
+                Some(time)
+            }
+            ProbeState::Due | ProbeState::Answered(_) => None,
+        }
+    }
+}
+
+// The session's connection.
+impl Client {
+    /// Brings the link to where it should be.
+    pub(super) fn step_link(&mut self, now: Time) {
+        self.link.now = now;
+        if !self.is_wanted() {
+            match self.link.state {
+                // An open connection stays for the session's sake; there is none to make.
+                State::Serving { .. } | State::Reporting { .. }
+                    if self.closing != Closing::Closed => {}
+                // What was said last is still to be sent: the driver ends the connection.
+                State::Serving { .. } | State::Reporting { .. } => self.link.state = State::Off,
+                State::Off => {}
+                _ => self.link.stop(),
+            }
+        }
+        match self.link.state {
+            State::Off if self.is_wanted() => self.link.begin(),
+            State::Waiting { until } if until <= now => self.link.state = State::Due,
+            State::Connecting { give_up, .. } | State::Reporting { give_up, .. }
+                if give_up <= now =>
+            {
+                self.drop_link("it did not answer".to_owned(), now);
+            }
+            State::Probing => self.step_probes(now),
+            _ => {}
+        }
+    }
+
+    pub(super) fn link_connected(&mut self, connection: ConnectionId, now: Time) {
+        if let Some(address) = self.link.probe_of(connection) {
+            return self.probe_connected(address, connection);
+        }
+        match self.link.state {
+            State::Connecting { connection: own, .. } if own == connection => {
+                self.begin_report(connection, now);
+            }
+            _ => self.link.closes.push_back(connection), // given up meanwhile
+        }
+    }
+
+    pub(super) fn link_ended(&mut self, connection: ConnectionId, ended: Ended, now: Time) {
+        let probe = self.link.probe_of(connection);
+        if probe.is_none() && self.link.newest() != Some(connection) {
+            return; // an older one
+        }
+        let trouble = match ended {
+            Ended::Disconnected(trouble) => trouble,
+            Ended::Refused(trouble) => {
+                self.fail_everything(&Failure::NotAccepted(trouble.clone()));
+                trouble
+            }
+        };
+        match probe {
+            Some(address) => self.probe_again(address, trouble, now),
+            None => self.retry(trouble, now),
+        }
+    }
+
+    pub(super) fn link_message(
+        &mut self,
+        connection: ConnectionId,
+        message: LeaderMessage,
+        now: Time,
+    ) {
+        if let Some(address) = self.link.probe_of(connection) {
+            return self.probe_message(address, connection, message, now);
+        }
+        if self.link.reporting_or_serving() != Some(connection) {
+            return; // of an older connection: stale
+        }
+        match message {
+            LeaderMessage::Gone { session } if session == self.session => {
+                self.forget_session(now);
+                self.begin_report(connection, now);
+            }
+            LeaderMessage::NotLeader { .. } => {
+                self.drop_link("another member of the group leads".to_owned(), now);
+            }
+            message if self.link.is_serving() => self.served(message, now),
+            LeaderMessage::Welcome { .. } => self.welcome(message, now),
+            // Told before the welcome.
+            LeaderMessage::Lost { lease, why } => self.lost(lease, why),
+            LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
+            _ => {}
+        }
+    }
+
+    fn begin_report(&mut self, connection: ConnectionId, now: Time) {
+        let unnamed = self.report(now);
+        let give_up = self.link.give_up(self.config.connect_timeout);
+        self.link.state = State::Reporting { connection, give_up, hello_sent: None, unnamed };
+    }
+
+    fn welcome(&mut self, message: LeaderMessage, now: Time) {
+        let LeaderMessage::Welcome { session, time_to_live, epoch, cluster, renew_every, .. } =
+            message
+        else {
+            unreachable!("it is a welcome")
+        };
+        let State::Reporting { connection, hello_sent: Some(sent_at), unnamed, .. } =
+            &mut self.link.state
+        else {
+            return; // an answer to nothing that was said
+        };
+        if session != self.session {
+            return;
+        }
+        if let Some(known) = self.cluster.filter(|known| *known != cluster) {
+            let text = format!(
+                "the leader is another than this manager has spoken to before ({cluster:?}, not \
+                 {known:?}): they are two leaders, not one group, and both could grant one lock"
+            );
+            self.fail_everything(&Failure::Config(text.clone()));
+            return self.drop_link(text, now);
+        }
+        if epoch < self.epoch_seen {
+            let text = format!(
+                "the leader's state is old: it is in epoch {epoch}, and this manager has seen \
+                 {}; start it with --epoch-above {}",
+                self.epoch_seen, self.epoch_seen
+            );
+            return self.drop_link(text, now);
+        }
+        let (connection, sent_at, unnamed) = (*connection, *sent_at, std::mem::take(unnamed));
+        self.link.state = State::Serving { connection };
+        self.link.attempts = 0;
+        self.link.trouble.clear();
+        self.cluster = Some(cluster);
+        self.epoch_seen = epoch;
+        self.time_to_live = time_to_live.min(self.config.time_to_live);
+        self.renew_every = renew_every.max(super::RENEW_EVERY_MIN);
+        self.next_renewal = now + self.renew_every;
+        for lease in unnamed {
+            self.released(lease);
+        }
+        self.promised(sent_at, now);
+    }
+
+    /// Leaves the connection, and tries again.
+    fn drop_link(&mut self, trouble: String, now: Time) {
+        self.link.closes.extend(self.link.newest());
+        self.retry(trouble, now);
+    }
+
+    fn retry(&mut self, trouble: String, now: Time) {
+        self.outgoing.clear();
+        self.renewal_queued = false;
+        if self.closing == Closing::Leaving {
+            // The goodbye did not get out. It is said again if there is something to say.
+            self.closing = Closing::Asked;
+        }
+        self.link.trouble = trouble;
+        self.link.next_address = (self.link.next_address + 1) % self.link.addresses;
+        self.link.attempts += 1;
+        let until = now + self.back_off(self.link.attempts);
+        self.link.state = State::Waiting { until };
+    }
+
+    /// At once the first time, then ever longer; never all clients together.
+    fn back_off(&mut self, attempts: u32) -> Duration {
+        let longest = match attempts {
+            0 | 1 => RETRY_FIRST,
+            more => (RETRY_FIRST * 2_u32.saturating_pow(more.min(16))).min(RETRY_MAX),
+        };
+        let part = ((self.random)() % 1024) as u32;
+        longest / 2 + longest / 2 * part / 1024
+    }
+
+    fn is_wanted(&self) -> bool {
+        let something =
+            !self.requests.is_empty() || !self.queries.is_empty() || !self.leases.is_empty();
+        self.closing != Closing::Closed && something
+    }
+}
+
+// Comparing the addresses.
+impl Client {
+    fn step_probes(&mut self, now: Time) {
+        for address in 0..self.link.probes.len() {
+            match self.link.probes[address].state {
+                ProbeState::Waiting { until } if until <= now => {
+                    self.link.probes[address].state = ProbeState::Due;
+                }
+                ProbeState::Asking { connection, give_up, .. } if give_up <= now => {
+                    self.link.closes.push_back(connection);
+                    self.probe_again(address, "it did not answer".to_owned(), now);
+                }
+                _ => {}
+            }
+        }
+        self.compare();
+    }
+
+    /// Looks at what has been answered so far.
+    fn compare(&mut self) {
+        let mut first: Option<(usize, ClusterId)> = None;
+        let mut open = false;
+        for (number, probe) in (1..).zip(&self.link.probes) {
+            let ProbeState::Answered(cluster) = probe.state else {
+                open = true;
+                continue;
+            };
+            let (other, known) = *first.get_or_insert((number, cluster));
+            if known != cluster {
+                let text = format!(
+                    "addresses {other} and {number} are two leaders, not one group ({known:?} \
+                     and {cluster:?}); both could grant one lock, so neither is used"
+                );
+                self.link.stop();
+                return self.fail_everything(&Failure::Config(text));
+            }
+        }
+        if !open {
+            self.link.compared = true;
+            self.link.stop_probing();
+            self.link.state = State::Due;
+        }
+    }
+
+    fn probe_connected(&mut self, address: usize, connection: ConnectionId) {
+        let own = SessionId((self.random)());
+        let hello = ClientMessage::Hello {
+            session: own,
+            proof: Proof((self.random)()),
+            count: 1,
+            cluster: None,
+            epoch_seen: self.epoch_seen,
+            time_to_live: self.config.time_to_live,
+            identity: self.config.identity.clone(),
+        };
+        let messages = [hello, ClientMessage::Ready].map(|message| (connection, message));
+        self.link.probe_messages.extend(messages);
+        if let ProbeState::Asking { session, .. } = &mut self.link.probes[address].state {
+            *session = own;
+        }
+    }
+
+    fn probe_message(
+        &mut self,
+        address: usize,
+        connection: ConnectionId,
+        message: LeaderMessage,
+        now: Time,
+    ) {
+        let ProbeState::Asking { session: own, .. } = self.link.probes[address].state else {
+            return;
+        };
+        match message {
+            LeaderMessage::Welcome { session, cluster, .. } if session == own => {
+                // Its session asked for nothing, so it ends with its connection.
+                self.link.closes.push_back(connection);
+                self.link.probes[address].state = ProbeState::Answered(cluster);
+                self.compare();
+            }
+            LeaderMessage::NotLeader { .. } => {
+                self.link.closes.push_back(connection);
+                self.probe_again(address, "it leads nobody now".to_owned(), now);
+            }
+            _ => {}
+        }
+    }
+
+    fn probe_again(&mut self, address: usize, trouble: String, now: Time) {
+        let attempts = self.link.probes[address].attempts + 1;
+        let until = now + self.back_off(attempts);
+        self.link.probes[address] =
+            Probe { state: ProbeState::Waiting { until }, attempts, trouble };
+    }
+}
+
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// With several addresses, how long one may keep silent before the next is tried.
+const ELSEWHERE_AFTER: Duration = Duration::from_secs(3);

@@ -1,0 +1,265 @@
+//! A connection's report: it counts only whole, and then it is the truth.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Close, Connection, Leader};
+use crate::{
+    error::LostReason,
+    proto::{
+        ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId,
+        sessions::{Session, Standing},
+        table::{LockKey, PackedId, Right, SessionKey},
+        wire::{
+            Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, WaitingRequest,
+        },
+    },
+    time::Time,
+    token::Token,
+};
+
+/// What was reported so far.
+pub(super) struct Report {
+    session: SessionId,
+    proof: Proof,
+    count: u64,
+    cluster: Option<ClusterId>,
+    epoch_seen: u32,
+    time_to_live: Duration,
+    identity: Identity,
+    held: BTreeSet<LeaseId>,
+    waiting: BTreeMap<RequestId, (Acquire, Option<Place>)>,
+}
+
+impl Report {
+    /// A report begins with `Hello`.
+    pub(super) fn open(message: ClientMessage) -> Option<Box<Report>> {
+        let ClientMessage::Hello {
+            session,
+            proof,
+            count,
+            cluster,
+            epoch_seen,
+            time_to_live,
+            identity,
+        } = message
+        else {
+            return None;
+        };
+        Some(Box::new(Report {
+            session,
+            proof,
+            count,
+            cluster,
+            epoch_seen,
+            time_to_live,
+            identity,
+            held: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+        }))
+    }
+
+    /// Adds a part; answers whether the report is whole now.
+    pub(super) fn add(&mut self, message: ClientMessage) -> Result<bool, &'static str> {
+        match message {
+            ClientMessage::Held { leases } => {
+                self.held.extend(leases.into_iter().map(|HeldLease { lease, .. }| lease));
+            }
+            ClientMessage::Waiting { requests } => {
+                let entry =
+                    |WaitingRequest { request, acquire, place }| (request, (acquire, place));
+                self.waiting.extend(requests.into_iter().map(entry));
+            }
+            ClientMessage::Ready => return Ok(true),
+            _ => return Err("something else within a report"),
+        }
+        if self.held.len() + self.waiting.len() > ENTRIES_MAX {
+            return Err("a report without end");
+        }
+        Ok(false)
+    }
+}
+
+impl Leader {
+    /// Acts on a whole report. The connection is `Dismissed` until something better is known.
+    pub(super) fn believe(&mut self, connection: ConnectionId, report: Report, now: Time) {
+        if report.epoch_seen > Token::MAX_EPOCH {
+            return self.close(connection, Close::Protocol("no such epoch"));
+        }
+        if report.cluster.is_some_and(|cluster| cluster != self.cluster) {
+            return self.turn_away(connection, &report, Refusal::OtherCluster);
+        }
+        self.meet_epoch(report.epoch_seen);
+        if let Some(why) = self.over {
+            return self.turn_away(connection, &report, why);
+        }
+        let Some(key) = self.session_of(connection, &report) else { return };
+        self.adopt(connection, key, report.count);
+        let found = self.compare_leases(key, &report);
+        for &(lease, why) in &found.lost {
+            // Before the welcome: what that promises is not for lost leases.
+            self.tell(key, LeaderMessage::Lost { lease, why });
+        }
+        self.sessions.promise(key, now);
+        self.tell(key, self.welcome(key));
+        self.compare_requests(key, report.waiting, found, now);
+    }
+
+    /// The session that reports, new if it says so; `None` if the report does not count.
+    fn session_of(&mut self, connection: ConnectionId, report: &Report) -> Option<SessionKey> {
+        let Some(key) = self.sessions.find(report.session) else {
+            // One that was here before, in this reign or another, is not made anew: it may
+            // believe in leases that are somebody else's by now.
+            if report.count == 1 && report.held.is_empty() {
+                return Some(self.sessions.add(Session::new(
+                    report.session,
+                    report.proof,
+                    report.time_to_live,
+                    self.config.time_to_live_max,
+                    report.identity.clone(),
+                )));
+            }
+            self.dismiss(connection, report.session);
+            return None;
+        };
+        let session = self.sessions.get(key);
+        if session.proof != report.proof {
+            self.close(connection, Close::Protocol("the proof is not this session's"));
+        } else if let Standing::Ending = session.standing {
+            self.dismiss(connection, report.session);
+        } else if report.count <= session.count {
+            self.close(connection, Close::Superseded);
+        } else {
+            return Some(key);
+        }
+        None
+    }
+
+    fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {
+        self.connections.insert(connection, Connection::Dismissed);
+        self.messages.push_back((connection, LeaderMessage::Gone { session }));
+    }
+
+    /// The connection is its session's newest: nothing an older one says counts any more.
+    fn adopt(&mut self, connection: ConnectionId, key: SessionKey, count: u64) {
+        let session = self.sessions.get_mut(key);
+        session.count = count;
+        if let Some(older) = session.connection.replace(connection) {
+            self.close(older, Close::Superseded);
+        }
+        self.connections.insert(connection, Connection::Serving(key));
+    }
+
+    /// Shows who leads here, promising nothing: the client sees for itself that it does not
+    /// belong here. `Gone` would make it drop leases that its own leader keeps for it.
+    fn turn_away(&mut self, connection: ConnectionId, report: &Report, why: Refusal) {
+        self.connections.insert(connection, Connection::Refused(why));
+        if let Some(reign) = &self.reign {
+            let card = LeaderMessage::Welcome {
+                session: report.session,
+                time_to_live: Duration::ZERO,
+                epoch: reign.epoch(),
+                cluster: self.cluster,
+                members: Vec::new(),
+                renew_every: report.time_to_live / 3,
+            };
+            self.messages.push_back((connection, card));
+        }
+        for &request in report.waiting.keys() {
+            let refused = LeaderMessage::Refused { request, why, holder: None };
+            self.messages.push_back((connection, refused));
+        }
+    }
+
+    fn welcome(&self, key: SessionKey) -> LeaderMessage {
+        let session = self.sessions.get(key);
+        LeaderMessage::Welcome {
+            session: session.id,
+            time_to_live: session.time_to_live,
+            epoch: self.epoch(),
+            cluster: self.cluster,
+            members: Vec::new(),
+            renew_every: self.sessions.renew_every(key),
+        }
+    }
+
+    /// Releases what the report does not name, and answers what is to be said of the rest.
+    fn compare_leases(&mut self, key: SessionKey, report: &Report) -> Comparison {
+        let known: Vec<_> = self.sessions.get(key).leases().iter().map(|(&i, &l)| (i, l)).collect();
+        let mut unknown = report.held.clone();
+        let mut found = Comparison::default();
+        for (id, lock) in known {
+            let (lease, holding) = (id.lease(), *self.holding(lock));
+            let named = unknown.remove(&lease);
+            let unheard = !named && report.waiting.contains_key(&holding.request);
+            match holding.right {
+                Right::Ended(why, _) if named => found.lost.push((lease, why)),
+                Right::Whole if unheard => found.granted.push((holding.request, lock)),
+                _ if named => {}
+                _ => {
+                    // It left without a word of how, or never entered: the next holder is told
+                    // what this one was told.
+                    self.vacate(lock, None);
+                    if unheard {
+                        found.put_back.insert(holding.request, holding.place);
+                    }
+                }
+            }
+        }
+        found.lost.extend(unknown.into_iter().map(|lease| (lease, LostReason::Forgotten)));
+        found
+    }
+
+    /// Drops what is not waited for any more, and answers every request that is.
+    fn compare_requests(
+        &mut self,
+        key: SessionKey,
+        mut reported: BTreeMap<RequestId, (Acquire, Option<Place>)>,
+        found: Comparison,
+        now: Time,
+    ) {
+        let waiting: Vec<_> =
+            self.sessions.get(key).waiting().iter().map(|(&r, &w)| (r, w)).collect();
+        for (request, waiter) in waiting {
+            if reported.remove(&request).is_some() {
+                self.table.set_present(waiter, true);
+                self.unsettled.push(self.table.waiter(waiter).lock);
+                self.unacknowledged.push((key, request));
+            } else {
+                self.drop_waiter(waiter);
+            }
+        }
+        for (request, lock) in found.granted {
+            reported.remove(&request);
+            let at_most = self.ends.get(lock).map(|end| end.since(now));
+            self.tell_granted(lock, at_most);
+        }
+        for (request, (acquire, place)) in reported {
+            let place = place.and_then(|place| self.given_place(place));
+            let place = found.put_back.get(&request).copied().or(place);
+            self.want(key, request, acquire, place, now);
+        }
+    }
+
+    /// A reported place, if this or an earlier reign can have given it.
+    fn given_place(&self, place: Place) -> Option<PackedId> {
+        let last = Place { epoch: self.epoch(), count: self.places_given };
+        PackedId::of_place(place).filter(|_| place <= last)
+    }
+}
+
+/// What a report says about what the leader knows.
+#[derive(Default)]
+struct Comparison {
+    /// To be told as lost before anything else.
+    lost: Vec<(LeaseId, LostReason)>,
+    /// Granted without the session having heard of it.
+    granted: Vec<(RequestId, LockKey)>,
+    /// Lost before the session had heard of the grant: back to where they stood.
+    put_back: BTreeMap<RequestId, PackedId>,
+}
+
+/// What one report may name.
+const ENTRIES_MAX: usize = 1 << 20;

@@ -1,0 +1,792 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+        mpsc,
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    time::Duration,
+};
+
+use futures::executor::block_on;
+
+use super::*;
+use crate::clock;
+
+/// Lets go on drop, so that a failing test does not hang the others' threads.
+struct Held<'a>(&'a ThreadLock, Taken);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.release(Predecessor::Clean);
+    }
+}
+
+fn hold(lock: &ThreadLock) -> Held<'_> {
+    Held(lock, lock.take())
+}
+
+/// A task driven by hand, and how often it was woken.
+struct Task<'a> {
+    future: Option<Pin<Box<dyn Future<Output = Taken> + Send + 'a>>>,
+    waker: Arc<Count>,
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Count>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl<'a> Task<'a> {
+    fn unpolled(lock: &'a ThreadLock) -> Task<'a> {
+        Task { future: Some(Box::pin(lock.take_async())), waker: Arc::default() }
+    }
+
+    fn queued(lock: &'a ThreadLock) -> Task<'a> {
+        let mut task = Task::unpolled(lock);
+        assert!(!task.poll());
+        task
+    }
+
+    /// Whether it has the lock now.
+    fn poll(&mut self) -> bool {
+        let waker = Waker::from(self.waker.clone());
+        let future = self.future.as_mut().expect("polled after it was ready");
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(_) => {
+                self.future = None;
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    fn woken(&self) -> usize {
+        self.waker.0.load(SeqCst)
+    }
+}
+
+impl ThreadLock {
+    /// Threads waiting, tasks waiting, whether there is an heir who has not come yet.
+    fn census(&self) -> (usize, usize, bool) {
+        self.queue.lock().as_ref().map_or((0, 0, false), |queue| queue.census())
+    }
+
+    fn free(&self) {
+        self.release(Predecessor::Clean);
+    }
+
+    fn until_threads_wait(&self, threads: usize) {
+        while self.census().0 != threads {
+            thread::yield_now();
+        }
+    }
+
+    fn assert_nothing_left(&self) {
+        assert_eq!(self.census(), (0, 0, false));
+        assert_eq!(self.word.load(Relaxed), 0);
+        assert!(self.try_take().is_some());
+        self.free();
+    }
+}
+
+/// Lets everybody who is queued now run out of patience. Waiting longer does no harm.
+fn try_patience() {
+    let start = clock::now();
+    while clock::now().since(start) <= PATIENCE {
+        thread::yield_now();
+    }
+}
+
+/// Something that only exclusion protects: between reading and writing it, others get in.
+struct Unprotected(AtomicU64);
+
+impl Unprotected {
+    const fn new() -> Unprotected {
+        Unprotected(AtomicU64::new(0))
+    }
+
+    fn count(&self) {
+        let before = self.0.load(Relaxed);
+        std::hint::spin_loop();
+        self.0.store(before + 1, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Plays a scene until it comes out as meant: one that takes longer than [`PATIENCE`] on a busy
+/// machine ends as another scene, which does no harm but shows nothing.
+fn until_seen(mut scene: impl FnMut() -> bool) {
+    while !scene() {}
+}
+
+#[test]
+fn threads_exclude_each_other() {
+    let (lock, counter) = (ThreadLock::new(), Unprotected::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    let _held = hold(&lock);
+                    counter.count();
+                }
+            });
+        }
+    });
+    assert_eq!(counter.get(), 80_000);
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn tasks_exclude_each_other() {
+    let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Unprotected::new()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let (lock, counter) = (lock.clone(), counter.clone());
+                tokio::spawn(async move {
+                    for i in 0..2_000 {
+                        lock.take_async().await;
+                        counter.count();
+                        if i % 64 == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                        lock.free();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    assert_eq!(counter.get(), 16_000);
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn threads_and_tasks_exclude_each_other() {
+    let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Unprotected::new()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    for _ in 0..4 {
+        let (lock, counter) = (lock.clone(), counter.clone());
+        runtime.spawn(async move {
+            for _ in 0..3_000 {
+                lock.take_async().await;
+                counter.count();
+                lock.free();
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..3_000 {
+                    let _held = hold(&lock);
+                    counter.count();
+                }
+            });
+        }
+    });
+    while Arc::strong_count(&lock) > 1 {
+        thread::yield_now();
+    }
+    assert_eq!(counter.get(), 18_000);
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn threads_that_ran_out_of_patience_are_served_in_order_of_arrival() {
+    let lock = ThreadLock::new();
+    let (served, order) = mpsc::channel();
+    thread::scope(|scope| {
+        let held = hold(&lock);
+        for i in 0..6 {
+            let (lock, served) = (&lock, served.clone());
+            scope.spawn(move || {
+                lock.take();
+                served.send(i).unwrap();
+                // Whoever has the lock keeps it until all behind it are due.
+                try_patience();
+                lock.free();
+            });
+            lock.until_threads_wait(i + 1);
+        }
+        try_patience();
+        drop(held);
+    });
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn tasks_are_served_in_order_of_arrival_when_young_and_when_due() {
+    for due in [false, true] {
+        let lock = ThreadLock::new();
+        lock.take();
+        let mut tasks: Vec<_> = (0..5).map(|_| Task::queued(&lock)).collect();
+        for i in 0..5 {
+            if due {
+                try_patience();
+            }
+            lock.free();
+            // Only the first may go, whoever else is polled.
+            for later in &mut tasks[i + 1..] {
+                assert!(!later.poll());
+                assert_eq!(later.woken(), 0);
+            }
+            assert_eq!(tasks[i].woken(), 1);
+            assert!(tasks[i].poll());
+        }
+        lock.free();
+        drop(tasks);
+        lock.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_woken_waiter_that_was_overtaken_keeps_its_place() {
+    until_seen(|| {
+        let lock = ThreadLock::new();
+        lock.take();
+        let mut first = Task::queued(&lock);
+        let mut second = Task::queued(&lock);
+        lock.free();
+        if lock.try_take().is_none() {
+            return false;
+        }
+        assert_eq!(lock.word.load(Relaxed), LOCKED | WAITERS);
+        assert!(!first.poll());
+        assert!(!second.poll());
+        lock.free();
+        assert_eq!((first.woken(), second.woken()), (2, 0));
+        assert!(!second.poll());
+        assert!(first.poll());
+        lock.free();
+        assert!(second.poll());
+        lock.free();
+        lock.assert_nothing_left();
+        true
+    });
+}
+
+#[test]
+fn a_waiter_is_not_woken_twice_before_it_looks() {
+    until_seen(|| {
+        let lock = ThreadLock::new();
+        lock.take();
+        let mut task = Task::queued(&lock);
+        lock.free();
+        if lock.try_take().is_none() {
+            return false;
+        }
+        lock.free();
+        assert_eq!(task.woken(), 1);
+        assert!(task.poll());
+        lock.free();
+        lock.assert_nothing_left();
+        true
+    });
+}
+
+#[test]
+fn a_due_waiter_is_handed_the_lock_which_is_never_free() {
+    let lock = ThreadLock::new();
+    lock.take();
+    let mut task = Task::queued(&lock);
+    try_patience();
+    lock.free();
+    assert_eq!(lock.census(), (0, 0, true));
+    assert!(lock.try_take().is_none());
+    assert!(task.poll());
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+/// parking_lot 0.13 dropped its eventual fairness: there, this waiter may wait without limit.
+#[test]
+fn a_thread_beside_one_that_takes_again_at_once_is_served_within_few_holds() {
+    let lock = ThreadLock::new();
+    let served = AtomicBool::new(false);
+    let mut holds_since_due = 0;
+    thread::scope(|scope| {
+        lock.take();
+        scope.spawn(|| {
+            lock.take();
+            served.store(true, SeqCst);
+            lock.free();
+        });
+        lock.until_threads_wait(1);
+        try_patience();
+        // The waiter is due now: this release hands over, and our next taking comes after it.
+        while !served.load(SeqCst) {
+            lock.free();
+            lock.take();
+            holds_since_due += 1;
+        }
+        lock.free();
+    });
+    assert_eq!(holds_since_due, 1);
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn hand_overs_alternate_between_the_kinds() {
+    let lock = Arc::new(ThreadLock::new());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    lock.take();
+    thread::scope(|scope| {
+        let mut tasks = Vec::new();
+        for i in 0..3 {
+            let (lock, order) = (&lock, &order);
+            scope.spawn(move || {
+                lock.take();
+                order.lock().push((Kind::Thread, i));
+                lock.free();
+            });
+            lock.until_threads_wait(i + 1);
+            tasks.push(Task::queued(lock));
+        }
+        try_patience();
+        lock.free();
+        for (i, task) in tasks.iter_mut().enumerate() {
+            while task.woken() == 0 {
+                thread::yield_now();
+            }
+            assert!(task.poll());
+            order.lock().push((Kind::Task, i));
+            lock.free();
+        }
+    });
+    use Kind::{Task as Async, Thread};
+    assert_eq!(
+        *order.lock(),
+        [(Thread, 0), (Async, 0), (Thread, 1), (Async, 1), (Thread, 2), (Async, 2)]
+    );
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn a_stream_of_one_kind_does_not_starve_the_other() {
+    for starving in [Kind::Thread, Kind::Task] {
+        let lock = ThreadLock::new();
+        let served = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !served.load(SeqCst) {
+                        match starving {
+                            Kind::Thread => block_on(lock.take_async()),
+                            Kind::Task => lock.take(),
+                        };
+                        lock.free();
+                    }
+                });
+            }
+            for _ in 0..100 {
+                match starving {
+                    Kind::Thread => lock.take(),
+                    Kind::Task => block_on(lock.take_async()),
+                };
+                lock.free();
+            }
+            served.store(true, SeqCst);
+        });
+        lock.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_thread_lets_go_and_the_only_waiter_is_a_task() {
+    let lock = ThreadLock::new();
+    thread::scope(|scope| {
+        for _ in 0..200 {
+            lock.take();
+            let task = scope.spawn(|| {
+                block_on(lock.take_async());
+                lock.free();
+            });
+            while lock.census().1 == 0 {
+                thread::yield_now();
+            }
+            lock.free();
+            task.join().unwrap();
+        }
+    });
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn a_task_lets_go_and_the_only_waiter_is_a_thread() {
+    let lock = ThreadLock::new();
+    thread::scope(|scope| {
+        for _ in 0..200 {
+            block_on(lock.take_async());
+            let waiter = scope.spawn(|| {
+                lock.take();
+                lock.free();
+            });
+            lock.until_threads_wait(1);
+            lock.free();
+            waiter.join().unwrap();
+        }
+    });
+    lock.assert_nothing_left();
+}
+
+/// rustfs#2795 and redisson's changelog: a dropped async waiter left counters or bits behind.
+#[test]
+fn a_task_dropped_at_any_stage_leaves_nothing_behind() {
+    let lock = ThreadLock::new();
+
+    // Before it was polled, with the lock free and taken.
+    drop(Task::unpolled(&lock));
+    lock.take();
+    drop(Task::unpolled(&lock));
+    assert_eq!(lock.word.load(Relaxed), LOCKED);
+
+    // Queued: first, in the middle, last.
+    for gone in 0..3 {
+        let mut tasks: Vec<_> = (0..3).map(|_| Task::queued(&lock)).collect();
+        drop(tasks.remove(gone));
+        assert_eq!(lock.census(), (0, 2, false));
+        drop(tasks);
+        assert_eq!(lock.word.load(Relaxed), LOCKED);
+    }
+
+    // After the lock was freed and it was woken, or was handed the lock: told apart by the word.
+    for due in [false, true] {
+        let task = Task::queued(&lock);
+        if due {
+            try_patience();
+        }
+        lock.free();
+        assert_eq!(task.woken(), 1);
+        drop(task);
+        lock.assert_nothing_left();
+        lock.take();
+    }
+
+    // Once it was ready the lock is its caller's, dropped or not.
+    lock.free();
+    let mut task = Task::unpolled(&lock);
+    assert!(task.poll());
+    drop(task);
+    assert!(lock.try_take().is_none());
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+/// atlasdb#4933, zk-ruby#49: a grant went to a client that had given up.
+#[test]
+fn a_dropped_task_passes_on_what_it_was_given() {
+    for (due, next_is_thread) in [(false, false), (false, true), (true, false), (true, true)] {
+        let lock = ThreadLock::new();
+        lock.take();
+        thread::scope(|scope| {
+            let gives_up = Task::queued(&lock);
+            let mut next = None;
+            if next_is_thread {
+                // A taking that never ends would hang the scope: the join at its end is the check.
+                scope.spawn(|| {
+                    lock.take();
+                    lock.free();
+                });
+                lock.until_threads_wait(1);
+            } else {
+                next = Some(Task::queued(&lock));
+            }
+            // The task's turn, also beside a thread that is due.
+            lock.queue.lock().as_mut().unwrap().let_task_be_next();
+            if due {
+                try_patience();
+            }
+            lock.free();
+            assert_eq!(gives_up.woken(), 1);
+            drop(gives_up);
+            if let Some(mut next) = next {
+                assert_eq!(next.woken(), 1);
+                assert!(next.poll());
+                lock.free();
+            }
+        });
+        lock.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_handed_over_lock_that_nobody_wants_keeps_its_predecessor_and_its_token() {
+    let lock = ThreadLock::new();
+    let before = lock.take().token;
+    let task = Task::queued(&lock);
+    try_patience();
+    lock.release(Predecessor::Panicked);
+    assert_eq!(lock.census(), (0, 0, true));
+    drop(task);
+    let taken = lock.try_take().unwrap();
+    assert_eq!(taken.predecessor, Predecessor::Panicked);
+    assert_eq!(Some(taken.token), before.next());
+    lock.free();
+}
+
+#[test]
+fn a_task_that_moves_is_woken_where_it_was_polled_last() {
+    let lock = ThreadLock::new();
+    lock.take();
+    let mut task = Task::queued(&lock);
+    let old = std::mem::take(&mut task.waker);
+    assert!(!task.poll());
+    lock.free();
+    assert_eq!((old.0.load(SeqCst), task.woken()), (0, 1));
+    assert!(task.poll());
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+/// A waker may do anything, here: poll the task at once, on the releasing thread.
+#[test]
+fn a_waker_comes_back_to_the_lock() {
+    struct TryIt(Arc<ThreadLock>, AtomicBool);
+    impl Wake for TryIt {
+        fn wake(self: Arc<TryIt>) {
+            let free = self.0.try_take();
+            if free.is_some() {
+                self.0.free();
+            }
+            drop(Task::unpolled(&self.0));
+            self.1.store(true, SeqCst);
+        }
+    }
+    let lock = Arc::new(ThreadLock::new());
+    for due in [false, true] {
+        lock.take();
+        let waker = Arc::new(TryIt(lock.clone(), AtomicBool::new(false)));
+        let mut future = Box::pin(lock.take_async());
+        let context = Waker::from(waker.clone());
+        assert!(future.as_mut().poll(&mut Context::from_waker(&context)).is_pending());
+        if due {
+            try_patience();
+        }
+        lock.free();
+        assert!(waker.1.load(SeqCst));
+        drop(future);
+        lock.assert_nothing_left();
+    }
+}
+
+/// A hand-over to somebody who is stopped must not stop everybody else.
+#[test]
+fn a_thread_takes_back_what_a_task_was_handed_and_left_lying() {
+    let lock = ThreadLock::new();
+    lock.take();
+    let mut task = Task::queued(&lock);
+    try_patience();
+    lock.free();
+    assert_eq!(lock.census(), (0, 0, true));
+    // The task is not polled: its executor's thread is this one, and it blocks here.
+    lock.take();
+    assert_eq!(lock.census(), (0, 1, false));
+    assert!(!task.poll());
+    lock.free();
+    assert!(task.poll());
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn a_time_that_has_come_takes_a_free_lock_and_waits_for_no_other() {
+    let lock = ThreadLock::new();
+    assert!(lock.take_until(Time::ZERO).is_some());
+    assert!(lock.take_until(Time::ZERO).is_none());
+    assert!(lock.take_until(clock::now() + Duration::from_millis(2)).is_none());
+    assert_eq!(lock.word.load(Relaxed), LOCKED);
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn a_time_too_far_away_is_never() {
+    let lock = ThreadLock::new();
+    lock.take();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            lock.take_until(clock::now() + Duration::MAX).unwrap();
+            lock.free();
+        });
+        lock.until_threads_wait(1);
+        lock.free();
+    });
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn time_outs_race_with_hand_overs() {
+    let (lock, counter) = (ThreadLock::new(), Unprotected::new());
+    let taken = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for seed in 0..4_u64 {
+            let (lock, counter, taken) = (&lock, &counter, &taken);
+            scope.spawn(move || {
+                for i in 0..1_500 {
+                    // Around the moment at which hand-overs begin.
+                    let wait = Duration::from_micros((i * 37 + seed * 211) % 1_000);
+                    if lock.take_until(clock::now() + wait).is_some() {
+                        counter.count();
+                        taken.fetch_add(1, SeqCst);
+                        if i % 8 == 0 {
+                            try_patience();
+                        }
+                        lock.free();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(counter.get(), taken.load(SeqCst) as u64);
+    lock.assert_nothing_left();
+}
+
+/// matrixone#25790: taken although already cancelled.
+#[test]
+fn drops_race_with_hand_overs() {
+    let lock = Arc::new(ThreadLock::new());
+    let counter = Arc::new(Unprotected::new());
+    let taken = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for seed in 0..3 {
+            let (lock, counter, taken) = (lock.clone(), counter.clone(), &taken);
+            scope.spawn(move || {
+                for i in 0..3_000 {
+                    let mut task = Task::unpolled(&lock);
+                    for _ in 0..(i + seed) % 5 {
+                        if task.poll() {
+                            counter.count();
+                            taken.fetch_add(1, SeqCst);
+                            if i % 16 == 0 {
+                                try_patience();
+                            }
+                            lock.free();
+                            break;
+                        }
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..3_000 {
+                let _held = hold(&lock);
+                counter.count();
+                taken.fetch_add(1, SeqCst);
+            }
+        });
+    });
+    assert_eq!(counter.get(), taken.load(SeqCst) as u64);
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn tokens_only_grow() {
+    let lock = ThreadLock::new();
+    let mut last = Token::ZERO;
+    for _ in 0..3 {
+        let held = hold(&lock);
+        assert!(held.1.token > last);
+        last = held.1.token;
+    }
+    lock.take();
+    lock.raise_token(Token::new(1 << 40).unwrap());
+    lock.raise_token(Token::new(7).unwrap());
+    lock.free();
+    assert_eq!(lock.try_take().unwrap().token.get(), (1 << 40) + 1);
+    lock.free();
+    assert_eq!(block_on(lock.take_async()).token.get(), (1 << 40) + 2);
+    lock.free();
+}
+
+#[test]
+fn tokens_grow_from_holder_to_holder() {
+    let lock = ThreadLock::new();
+    let last = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for i in 0..5_000 {
+                    let taken = if i % 2 == 0 { lock.take() } else { block_on(lock.take_async()) };
+                    let held = Held(&lock, taken);
+                    let token = held.1.token.get();
+                    assert_eq!(last.load(Relaxed) + 1, token);
+                    last.store(token, Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(last.into_inner(), 15_000);
+}
+
+#[test]
+fn exhausted_tokens_are_refused_and_the_lock_is_not_kept() {
+    let lock = ThreadLock::new();
+    lock.take();
+    lock.raise_token(Token::MAX);
+    lock.free();
+    for _ in 0..2 {
+        assert!(std::panic::catch_unwind(|| lock.take()).is_err());
+        assert_eq!(lock.word.load(Relaxed), 0);
+    }
+}
+
+#[test]
+fn a_predecessor_that_panicked_is_told_to_the_next_only() {
+    let lock = ThreadLock::new();
+    assert_eq!(lock.take().predecessor, Predecessor::Clean);
+    lock.release(Predecessor::Panicked);
+    assert_eq!(lock.try_take().unwrap().predecessor, Predecessor::Panicked);
+    lock.free();
+    assert_eq!(lock.take().predecessor, Predecessor::Clean);
+
+    // Through a hand-over.
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| Held(&lock, lock.take()).1.predecessor);
+        lock.until_threads_wait(1);
+        try_patience();
+        lock.release(Predecessor::Panicked);
+        assert_eq!(waiter.join().unwrap(), Predecessor::Panicked);
+    });
+    assert_eq!(lock.take().predecessor, Predecessor::Clean);
+    lock.free();
+}
+
+/// portalocker#144: what guards exclusion is checked in release builds too.
+#[test]
+#[should_panic = "nobody holds"]
+fn a_release_too_many_is_refused() {
+    let lock = ThreadLock::new();
+    lock.take();
+    lock.free();
+    lock.free();
+}
+
+#[test]
+fn the_quiet_path_makes_no_queue() {
+    let lock = ThreadLock::new();
+    lock.take();
+    assert!(lock.try_take().is_none());
+    lock.free();
+    block_on(lock.take_async());
+    lock.free();
+    assert!(lock.queue.lock().is_none());
+    assert!(size_of::<ThreadLock>() <= 40);
+}
