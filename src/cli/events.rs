@@ -45,14 +45,19 @@ pub(super) fn ends(signal: i32) -> bool {
 }
 
 impl Events {
-    /// Listens to signals from now on. What was ignored when we were started stays ignored, for
-    /// us and for the command (`nohup tierlock run …`); except SIGCHLD, without which nobody
-    /// would learn how the command ended.
-    pub(super) fn listen() -> io::Result<Events> {
+    /// Listens from now on to what concerns a command. What was ignored when we were started stays
+    /// ignored, for us and for the command (`nohup tierlock run …`); except SIGCHLD, without which
+    /// nobody would learn how the command ended.
+    pub(super) fn listen_for_a_command() -> io::Result<Events> {
         let ignored = ignored_signals();
         let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
         let passed_on = ENDING.into_iter().chain([SIGWINCH]).filter(|&signal| !is_ignored(signal));
-        let mut signals = Signals::new(passed_on.chain([SIGCHLD, SIGCONT]))?;
+        Events::listen_to(passed_on.chain([SIGCHLD, SIGCONT]))
+    }
+
+    /// Listens to these signals from now on.
+    pub(super) fn listen_to(signals: impl IntoIterator<Item = i32>) -> io::Result<Events> {
+        let mut signals = Signals::new(signals)?;
         let (sender, receiver) = mpsc::channel();
         let from_signals = sender.clone();
         std::thread::Builder::new().name("tierlock-signals".into()).spawn(move || {

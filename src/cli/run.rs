@@ -60,8 +60,8 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     // Before the lock is taken: it is never held for want of a second process.
     let guardian = common.has_leaders().then(Guardian::start).transpose();
     let guardian = guardian.map_err(|error| Failure::internal("cannot start a guardian", error))?;
-    let events =
-        Events::listen().map_err(|error| Failure::internal("cannot listen to signals", error))?;
+    let events = Events::listen_for_a_command()
+        .map_err(|error| Failure::internal("cannot listen to signals", error))?;
     let locks = common.into_builder().time_to_live(run.ttl).open()?;
     let lock = take(&run, &locks, &events)?;
     let taken_at = clock::now();
