@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let place = env::temp_dir().join(format!("tierlock-host-{}", process::id()));
     fs::create_dir(&place)?;
     let secret = place.join("tierlock.key");
-    tierlock::create_secret(&secret)?; // once, then copied to every machine
+    tierlock::Secret::create(&secret)?; // once, then copied to every machine
 
     let leader = Leader::builder()
         .listen("127.0.0.1:0")

@@ -36,7 +36,7 @@ fn tell_the_story() -> Outcome {
     let place = env::temp_dir().join(format!("tierlock-whole-{}", std::process::id()));
     fs::create_dir(&place)?;
     let secret = place.join("tierlock.key");
-    tierlock::create_secret(&secret)?;
+    tierlock::Secret::create(&secret)?;
     let leader = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(place.join("state"))

@@ -56,7 +56,7 @@
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
 //! | 2 | `host/` | drivers around `proto` | decides about locks |
 //! | 3 | `ground` `climb` | names in this process; the way through the tiers | |
-//! | 3 | `mutex` `guard` `manager` | what users touch | |
+//! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
 //! | 4 | `cli/` `bench/` `main` | the program | |
 
 #[cfg(any(feature = "host", feature = "testing"))]
@@ -83,6 +83,8 @@ mod name;
 #[cfg(feature = "process")]
 mod process;
 mod scope;
+#[cfg(feature = "cli")]
+mod status;
 mod thread;
 mod time;
 mod token;
@@ -91,6 +93,8 @@ mod watch;
 pub use climb::Keep;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::MutexGuard;
+#[cfg(feature = "host")]
+pub use host::{Leader, LeaderBuilder, Secret};
 pub use manager::{Engine, LockManager, LockManagerBuilder};
 pub use mutex::{Mutex, MutexBuilder};
 pub use name::{InvalidName, Name};

@@ -36,9 +36,12 @@ use crate::{
 /// # }
 /// # Ok::<(), tierlock::LockError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LockManager {
     reach: Arc<Reach>,
+    /// The leader in this process that it talks to, if it is one of `in_memory`.
+    #[cfg(feature = "testing")]
+    memory: Option<crate::host::memory::MemoryLeader>,
 }
 
 /// Which engine serves process scope in a directory. `DIR/format` says which one a directory
@@ -54,6 +57,14 @@ pub enum Engine {
 }
 
 impl LockManager {
+    fn new(reach: Reach) -> LockManager {
+        LockManager {
+            reach: Arc::new(reach),
+            #[cfg(feature = "testing")]
+            memory: None,
+        }
+    }
+
     /// Settings of a new manager.
     pub fn builder() -> LockManagerBuilder {
         LockManagerBuilder::default()
@@ -107,6 +118,113 @@ impl LockManager {
                 listener.await;
             }
         }
+    }
+}
+
+/// For users' own tests (feature `testing`).
+#[cfg(feature = "testing")]
+impl LockManager {
+    /// A manager that reaches every scope inside this process: no directory, no network, no
+    /// leader to start. The lease protocol is the real one, with a leader in memory.
+    ///
+    /// # Example
+    /// A unit test of how a program takes the loss of its lock:
+    /// ```
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// fn publish(locks: &LockManager, mut step: impl FnMut(usize)) -> tierlock::Result<usize> {
+    ///     let guard = locks.mutex("publish", ()).lock()?;
+    ///     for done in 0..3 {
+    ///         MutexGuard::check(&guard)?; // stops as soon as the lock is lost
+    ///         step(done);
+    ///     }
+    ///     Ok(3)
+    /// }
+    ///
+    /// let locks = LockManager::in_memory();
+    /// assert_eq!(publish(&locks, |_| ())?, 3);
+    ///
+    /// let saboteur = locks.clone();
+    /// let mut steps = 0;
+    /// let outcome = publish(&locks, |_| {
+    ///     steps += 1;
+    ///     saboteur.lose_lock("publish");
+    /// });
+    /// assert!(outcome.unwrap_err().is_lost());
+    /// assert_eq!(steps, 1);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn in_memory() -> LockManager {
+        let ground = Ground::new(BelowHost::Memory);
+        LockManager::on_memory(ground, crate::host::memory::MemoryLeader::new())
+    }
+
+    /// Another manager of the same leader and on a ground of its own: another machine, as far as
+    /// locks can tell.
+    ///
+    /// # Panics
+    /// If this manager is not one of [`in_memory`](Self::in_memory).
+    pub fn in_memory_peer(&self) -> LockManager {
+        LockManager::on_memory(Ground::new(BelowHost::Memory), self.memory().clone())
+    }
+
+    /// Takes the lock of this name away from whoever holds it at host scope: its guards are told
+    /// [`LostReason::Provoked`](crate::LostReason::Provoked). Answers whether anybody held it.
+    ///
+    /// # Panics
+    /// If this manager is not one of [`in_memory`](Self::in_memory), or the name is invalid.
+    pub fn lose_lock(&self, name: impl AsRef<str>) -> bool {
+        let name = crate::name::Name::new(name.as_ref()).expect("a lock's name");
+        self.memory().lose(&name)
+    }
+
+    /// Stops the leader, as a crash would: what is held stays good until its deadline, nothing new
+    /// is granted.
+    ///
+    /// # Panics
+    /// If this manager is not one of [`in_memory`](Self::in_memory).
+    pub fn stop_leader(&self) {
+        self.memory().stop();
+    }
+
+    /// Starts the leader again after [`stop_leader`](Self::stop_leader), by the rules of a real
+    /// one: it grants nothing before the longest time to live has passed.
+    ///
+    /// # Panics
+    /// If this manager is not one of [`in_memory`](Self::in_memory).
+    pub fn start_leader(&self) {
+        self.memory().start();
+    }
+
+    fn memory(&self) -> &crate::host::memory::MemoryLeader {
+        self.memory.as_ref().expect("only a manager made by LockManager::in_memory can do that")
+    }
+
+    fn on_memory(ground: Arc<Ground>, memory: crate::host::memory::MemoryLeader) -> LockManager {
+        let settings = LockManagerBuilder::default();
+        let label = "in-memory".to_owned();
+        let link =
+            memory.connect(identity(&label), settings.time_to_live, settings.connect_timeout);
+        let reach = Reach {
+            ground,
+            label,
+            link: Some(link),
+            connect_timeout: settings.connect_timeout,
+            closed: AtomicBool::new(false),
+        };
+        LockManager { memory: Some(memory), ..LockManager::new(reach) }
+    }
+}
+
+/// For the program.
+#[cfg(feature = "cli")]
+impl LockManager {
+    /// The names of this manager's directory and leader, or only one.
+    pub(crate) fn status(
+        &self,
+        only: Option<&crate::name::Name>,
+    ) -> Result<Vec<crate::status::LockStatus>> {
+        crate::status::look(&self.reach, only)
     }
 }
 
@@ -259,7 +377,7 @@ impl LockManagerBuilder {
             connect_timeout: self.connect_timeout,
             closed: AtomicBool::new(false),
         };
-        Ok(LockManager { reach: Arc::new(reach) })
+        Ok(LockManager::new(reach))
     }
 
     #[cfg(feature = "process")]
@@ -296,9 +414,21 @@ impl LockManagerBuilder {
                  and give it to the leader and to all clients",
             ));
         };
-        let _ = secret_file;
-        Ok(None)
+        let secret = crate::host::Secret::read(secret_file)?;
+        let config = crate::proto::client::Config {
+            time_to_live: self.time_to_live,
+            connect_timeout: self.connect_timeout,
+            identity: identity(&self.label),
+            addresses: self.leaders.len(),
+        };
+        crate::host::connect(&self.leaders, secret, config).map(Some)
     }
+}
+
+#[cfg(any(feature = "host", feature = "testing"))]
+fn identity(label: &str) -> crate::proto::wire::Identity {
+    let process = crate::identity::this_process();
+    crate::proto::wire::Identity::new(label, &process.host, std::process::id(), &process.command)
 }
 
 const MIN_TIME_TO_LIVE: Duration = Duration::from_secs(1);
@@ -310,6 +440,12 @@ fn text_from_env(variable: &str) -> Result<Option<String>> {
         Ok(text) => Ok(Some(text)),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(error) => Err(LockError::config(format!("{variable}: {error}")).with_source(error)),
+    }
+}
+
+impl fmt::Debug for LockManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.reach, f)
     }
 }
 
