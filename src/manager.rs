@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -55,6 +56,10 @@ pub enum Engine {
     /// one with a limit, or an async one, looks at most 2 ms apart.
     FileLock,
 }
+
+// What it shares is guarded by locks of its own, and no user's code runs under one.
+impl UnwindSafe for LockManager {}
+impl RefUnwindSafe for LockManager {}
 
 impl LockManager {
     fn new(reach: Reach) -> LockManager {

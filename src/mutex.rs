@@ -3,6 +3,7 @@
 use std::{
     cell::UnsafeCell,
     fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
     ptr::NonNull,
     sync::{Arc, atomic::AtomicU8},
     time::{Duration, Instant},
@@ -59,6 +60,11 @@ unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
 // SAFETY: the data is reached through a guard only, by one thread at a time, so that sharing the
 // mutex lends the data to other threads one after another: that takes Send, not Sync.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+// A holder that panicked is told to the next one (`Predecessor::Panicked`), as std does by
+// poisoning.
+impl<T: ?Sized> UnwindSafe for Mutex<T> {}
+impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 
 impl<T> Mutex<T> {
     /// An unnamed mutex of thread scope.

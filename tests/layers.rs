@@ -155,7 +155,7 @@ impl Source {
     /// The paths that start with `root`, each as its parts after it; groups are unfolded.
     fn paths_from(&self, root: &str) -> impl Iterator<Item = Vec<String>> {
         let mut paths = Vec::new();
-        find_paths(&self.tokens, root, &mut paths);
+        find_paths(&self.tokens, root, 0, &mut paths);
         paths.into_iter()
     }
 
@@ -267,19 +267,37 @@ fn flatten(tokens: &[TokenTree], words: &mut Vec<String>) {
     }
 }
 
-fn find_paths(tokens: &[TokenTree], root: &str, paths: &mut Vec<Vec<String>>) {
+/// `inline` is how many modules of this very file stand around the tokens: as many `super`s lead
+/// no further than to the file itself.
+fn find_paths(tokens: &[TokenTree], root: &str, inline: usize, paths: &mut Vec<Vec<String>>) {
     for (at, token) in tokens.iter().enumerate() {
         match token {
             TokenTree::Group(group) => {
                 let inner: Vec<_> = group.stream().into_iter().collect();
-                find_paths(&inner, root, paths);
+                find_paths(&inner, root, inline + usize::from(is_module(&tokens[..at])), paths);
             }
             TokenTree::Ident(word) if *word == root && !after_path(&tokens[..at]) => {
-                unfold(&tokens[at + 1..], Vec::new(), paths);
+                let mut found = Vec::new();
+                unfold(&tokens[at + 1..], Vec::new(), &mut found);
+                paths.extend(found.into_iter().filter_map(|path| out_of(path, root, inline)));
             }
             _ => {}
         }
     }
+}
+
+/// Whether a group after these tokens is the body of `mod name { … }`.
+fn is_module(before: &[TokenTree]) -> bool {
+    matches!(before, [.., TokenTree::Ident(word), TokenTree::Ident(_)] if *word == "mod")
+}
+
+/// The path as seen from outside the file's inline modules; `None` if it stays inside.
+fn out_of(path: Vec<String>, root: &str, inline: usize) -> Option<Vec<String>> {
+    if root != "super" || inline == 0 {
+        return Some(path);
+    }
+    let supers = 1 + path.iter().take_while(|part| *part == "super").count();
+    (supers > inline).then(|| path.into_iter().skip(inline).collect())
 }
 
 fn after_path(before: &[TokenTree]) -> bool {
