@@ -103,4 +103,3 @@ pub use scope::{ParseScopeError, Scope};
 pub use time::Time;
 pub use token::{ParseTokenError, Token};
 pub use watch::Lost;
-#[cfg(feature = "cli")]

@@ -61,7 +61,7 @@ pub(super) struct Common {
     /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// Shown to whoever asks who holds a lock [env: TIERLOCK_LABEL]
+    /// Shown to whoever asks who holds a lock [env: TIERLOCK_LABEL; default: run's COMMAND]
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 }
@@ -283,9 +283,15 @@ impl Common {
         Ok(self)
     }
 
-    /// Whether a lock may be taken at host scope.
-    pub(super) fn has_leaders(&self) -> bool {
-        !self.leaders.is_empty()
+    /// The label unless one was given.
+    pub(super) fn or_label(mut self, label: impl FnOnce() -> String) -> Common {
+        self.label.get_or_insert_with(label);
+        self
+    }
+
+    /// The leaders' addresses; none, if no lock can be taken at host scope.
+    pub(super) fn leaders(&self) -> &[String] {
+        &self.leaders
     }
 
     pub(super) fn into_builder(self) -> LockManagerBuilder {

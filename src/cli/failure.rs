@@ -59,6 +59,16 @@ impl Failure {
         }
     }
 
+    /// No leader answered: says which ones were asked.
+    pub(super) fn naming_leaders(self, leaders: &[String]) -> Failure {
+        let unreachable = matches!(self, Failure::Said { status: exit::UNREACHABLE, .. });
+        if !unreachable || leaders.is_empty() {
+            return self;
+        }
+        let asked = leaders.join(", ");
+        self.with_advice(&format!("asked {asked}: is `tierlock serve` running there?"))
+    }
+
     /// Adds what to do next.
     pub(super) fn with_advice(self, advice: &str) -> Failure {
         match self {

@@ -81,7 +81,7 @@ const RESTARTS: u8 = 3;
 
 impl Guardian {
     pub(super) fn start() -> io::Result<Guardian> {
-        let (process, pipe) = spawn()?;
+        let (process, pipe) = spawn(&[])?;
         Ok(Guardian { process, pipe, group: None, deadline: Time::NEVER, restarts_left: RESTARTS })
     }
 
@@ -119,11 +119,12 @@ impl Guardian {
             return Ok(());
         }
         self.restarts_left -= 1;
-        (self.process, self.pipe) = spawn()?;
-        self.tell(Message::Deadline(self.deadline));
-        if let Some(group) = self.group {
-            self.tell(Message::Group(group));
-        }
+        let deadline = Message::Deadline(self.deadline);
+        let group = self.group.map(Message::Group);
+        (self.process, self.pipe) = match group {
+            Some(group) => spawn(&[deadline, group])?,
+            None => spawn(&[deadline])?,
+        };
         Ok(())
     }
 
@@ -143,9 +144,13 @@ impl Drop for Guardian {
 
 const ARGUMENT: &str = "__guard";
 
-fn spawn() -> io::Result<(Child, PipeWriter)> {
-    let (reader, writer) = io::pipe()?;
+/// Starts a guardian that finds `orders` in its pipe: it never lives without knowing them.
+fn spawn(orders: &[Message]) -> io::Result<(Child, PipeWriter)> {
+    let (reader, mut writer) = io::pipe()?;
     rustix::io::ioctl_fionbio(&writer, true)?;
+    for order in orders {
+        writer.write_all(&order.encode())?;
+    }
     let process = Command::new(this_program()?)
         .arg0("lock-guard")
         .arg(ARGUMENT)

@@ -1,9 +1,10 @@
 //! `tierlock run`: a command, and the lock it runs under.
 
 use std::{
-    ffi::OsString,
+    ffi::OsStr,
     future::Future,
     io::ErrorKind,
+    path::Path,
     pin::pin,
     process::Command,
     task::{Context, Poll},
@@ -58,12 +59,14 @@ fn refuse_to_wait_for_ourselves(name: &Name) -> Result<(), Failure> {
 fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     let common = std::mem::take(&mut run.common).with_environment()?;
     // Before the lock is taken: it is never held for want of a second process.
-    let guardian = common.has_leaders().then(Guardian::start).transpose();
+    let guardian = (!common.leaders().is_empty()).then(Guardian::start).transpose();
     let guardian = guardian.map_err(|error| Failure::internal("cannot start a guardian", error))?;
     let events = Events::listen_for_a_command()
         .map_err(|error| Failure::internal("cannot listen to signals", error))?;
+    let common = common.or_label(|| short_name(&run.command[0]));
+    let leaders = common.leaders().to_vec();
     let locks = common.into_builder().time_to_live(run.ttl).open()?;
-    let lock = take(&run, &locks, &events)?;
+    let lock = take(&run, &locks, &events).map_err(|failure| failure.naming_leaders(&leaders))?;
     let taken_at = clock::now();
 
     let outcome = {
@@ -87,6 +90,7 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
             grace: grace(&run, at_host_scope),
             on_lost: run.on_lost,
             at_most_ends: run.at_most.map(|at_most| taken_at + at_most),
+            told_to_run_on: Default::default(),
             stage: Default::default(),
             deadline: Default::default(),
         }
@@ -102,6 +106,12 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     };
     let_go(&run.name, lock, locks, &outcome);
     Ok(status)
+}
+
+/// `nightly.sh` of `/usr/local/bin/nightly.sh`.
+fn short_name(program: &OsStr) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    name.to_string_lossy().into_owned()
 }
 
 /// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
@@ -206,7 +216,7 @@ fn start(
     }
 }
 
-fn cannot_start(program: &OsString, error: &std::io::Error) -> Failure {
+fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
     let status = match error.kind() {
         ErrorKind::NotFound => exit::NOT_FOUND,
         // No process could be made; it has nothing to do with the program.

@@ -21,8 +21,11 @@ use crate::{
 
 /// Shows the locks that can be seen.
 pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
-    let locks = status.common.with_environment()?.into_builder().open()?;
-    let mut found = locks.status(status.name.as_ref())?;
+    let common = status.common.with_environment()?;
+    let leaders = common.leaders().to_vec();
+    let locks = common.into_builder().open()?;
+    let found = locks.status(status.name.as_ref());
+    let mut found = found.map_err(|error| Failure::from(error).naming_leaders(&leaders))?;
     if let Some(name) = status.name
         && found.is_empty()
     {

@@ -1,7 +1,7 @@
 //! Looking after a running command: signals pass through, its terminal follows it, and it does
 //! not outlive its lock.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use rustix::{
     io::Errno,
@@ -53,6 +53,7 @@ pub(super) struct Supervision<'a> {
     pub(super) on_lost: OnLost,
     /// When the command's time is up, if it was given one.
     pub(super) at_most_ends: Option<Time>,
+    pub(super) told_to_run_on: Cell<bool>,
     pub(super) stage: Stage,
     pub(super) deadline: Deadline,
 }
@@ -108,8 +109,8 @@ impl Supervision<'_> {
             if let Some(ended) = self.ended() {
                 return self.finish(ended);
             }
-            if let Some(signal) = self.stopped_by() {
-                self.follow_a_stop(signal);
+            if self.was_stopped() {
+                self.follow_a_stop();
             }
             self.look_after_the_guardian();
             let until_lock = self.look_at_the_lock();
@@ -272,9 +273,9 @@ impl Supervision<'_> {
         })
     }
 
-    /// The signal that stopped the command since it was last asked.
-    fn stopped_by(&self) -> Option<i32> {
-        self.look(WaitIdOptions::STOPPED)?.stopping_signal()
+    /// Whether the command was stopped since it was last asked.
+    fn was_stopped(&self) -> bool {
+        self.look(WaitIdOptions::STOPPED).is_some()
     }
 
     fn look(&self, what: WaitIdOptions) -> Option<rustix::process::WaitIdStatus> {
@@ -353,27 +354,29 @@ impl Supervision<'_> {
         (!terminal.is_of(self.command)).then_some(TERMINAL_TICK)
     }
 
-    /// The command was stopped. If that was the terminal's doing, we stop too, so that the shell
-    /// sees a stopped job and continues both of us.
-    fn follow_a_stop(&self, signal: i32) {
-        let by_terminal = [Signal::TSTP, Signal::TTIN, Signal::TTOU]
-            .into_iter()
-            .find(|terminals| terminals.as_raw() == signal);
-        // SIGSTOP is somebody's express wish, and not about us.
-        let (Some(terminal), Some(signal)) = (&self.terminal, by_terminal) else { return };
-        let is_ending = matches!(self.stage, Stage::Stopping { .. } | Stage::Killed);
-        // At host scope somebody must renew the lease, so Ctrl-Z is undone.
-        let must_run = MutexGuard::scope(self.lock) >= Scope::Host;
-        if is_ending || (must_run && terminal.is_of(self.command)) {
+    /// The command was stopped. If it had the terminal (Ctrl-Z), we stop too, so that the shell sees
+    /// a stopped job and continues both of us. Stopped in the background, it waits for the
+    /// foreground, and we for it: stopping there would race with a shell that is just bringing us
+    /// back.
+    fn follow_a_stop(&self) {
+        let Some(terminal) = &self.terminal else { return };
+        if matches!(self.stage, Stage::Stopping { .. } | Stage::Killed) {
             return self.signal_the_group(Signal::CONT);
         }
-        if must_run || terminal.is_ours() {
-            // It waits for the terminal, which it is lent as soon as that is ours.
+        if !terminal.is_of(self.command) {
             return;
+        }
+        if MutexGuard::scope(self.lock) >= Scope::Host {
+            // Somebody must renew the lease.
+            if !self.told_to_run_on.replace(true) {
+                let lock = self.lock_in_words();
+                say(format_args!("the command runs on: stopped, it would lose its {lock}"));
+            }
+            return self.signal_the_group(Signal::CONT);
         }
         terminal.take_back_from(self.command);
         // Stops us right here, and whoever is in a pipeline with us, until the shell continues
         // us. In a group that nobody would continue the kernel ignores it, and so do we.
-        let _ = kill_current_process_group(signal);
+        let _ = kill_current_process_group(Signal::TSTP);
     }
 }

@@ -15,7 +15,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
-    sync::mpsc,
+    sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -119,18 +119,8 @@ impl Running {
     fn start(command: &mut Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let (sender, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let (sender, stderr) = mpsc::channel();
-        let mut error = child.stderr.take().unwrap();
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = error.read_to_string(&mut text);
-            sender.send(text)
-        });
+        let lines = lines_of(child.stdout.take().unwrap());
+        let stderr = lines_of(child.stderr.take().unwrap());
         Running { child, lines, stderr }
     }
 
@@ -148,13 +138,15 @@ impl Running {
     }
 
     fn line(&mut self) -> String {
-        match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(_) => {
-                let _ = self.child.kill();
-                panic!("no line came; standard error: {:?}", self.stderr.recv_timeout(PATIENCE))
-            }
-        }
+        let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+            let _ = self.child.kill();
+            panic!("no line came; standard error: {:?}", self.stderr.iter().collect::<Vec<_>>())
+        };
+        line
+    }
+
+    fn error_line(&mut self) -> String {
+        self.stderr.recv_timeout(PATIENCE).expect("a line of standard error comes")
     }
 
     /// The next line as a process id.
@@ -171,10 +163,17 @@ impl Running {
         eventually("the process exits", || self.child.try_wait().unwrap())
     }
 
-    /// The exit status and all of standard error, once it was closed by everybody.
+    /// The exit status, and what is left of standard error once everybody has closed it.
     fn end(&mut self) -> (ExitStatus, String) {
         let status = self.exit();
-        (status, self.stderr.recv_timeout(PATIENCE).expect("standard error is closed"))
+        let mut text = String::new();
+        loop {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(line) => text = text + &line + "\n",
+                Err(RecvTimeoutError::Disconnected) => return (status, text),
+                Err(RecvTimeoutError::Timeout) => panic!("standard error is never closed"),
+            }
+        }
     }
 }
 
@@ -183,6 +182,15 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(pipe).lines();
+        lines.map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    lines
 }
 
 /// Whether the process runs: it exists and is no zombie.

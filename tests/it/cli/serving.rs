@@ -11,7 +11,10 @@ fn a_leader_says_where_it_listens_and_ends_in_good_order() {
         let mut leader = place.leader();
         let port: u16 = leader.address.rsplit_once(':').unwrap().1.parse().unwrap();
         assert_ne!(port, 0);
-        assert_eq!(succeeds(&leader.run().args(["job", "--", "echo", "ran"]).output().unwrap()), "ran\n");
+        assert_eq!(
+            succeeds(&leader.run().args(["job", "--", "echo", "ran"]).output().unwrap()),
+            "ran\n"
+        );
         leader.process.signal(signal);
         let (status, stderr) = leader.process.end();
         assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));

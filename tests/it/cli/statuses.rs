@@ -128,12 +128,11 @@ fn settings_that_do_not_fit_are_78() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_74() {
+fn a_damaged_directory_is_74() {
     let place = Place::new();
-    std::fs::write(place.path("file"), "").unwrap();
-    let output =
-        tierlock(&["run", "--dir"]).arg(place.path("file/locks")).args(["job", "--", "true"]);
-    fails(&output.output().unwrap(), 74, &["file"]);
+    std::fs::create_dir(place.dir()).unwrap();
+    std::fs::write(place.dir().join("format"), "garbage").unwrap();
+    fails(&place.ran(&["job", "--", "true"]), 74, &["locks", "garbage"]);
 }
 
 #[test]
