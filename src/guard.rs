@@ -106,7 +106,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
     /// Whom this lock excludes: the scope of the mutex, or the wider one its name is locked at.
     pub fn scope(guard: &Self) -> Scope {
-        guard.hold.held.scope
+        guard.hold.held.scope()
     }
 
     /// Whether the lock is still held: not taken away, and its deadline not passed.
@@ -154,7 +154,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// How the previous holder left. After anything but `Clean` the protected data outside this
     /// process may be half done.
     pub fn predecessor(guard: &Self) -> Predecessor {
-        guard.hold.held.predecessor
+        guard.hold.held.predecessor()
     }
 
     /// A guard of a part of the data.
@@ -236,7 +236,7 @@ impl Hold<'_> {
 
     #[cold]
     fn describe(&self, error: LockError) -> LockError {
-        let error = error.with_scope(self.held.scope);
+        let error = error.with_scope(self.held.scope());
         match self.owner.core() {
             Core::Plain(_) => error,
             Core::Named(named) => error.with_name(named.name()),

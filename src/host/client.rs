@@ -172,6 +172,12 @@ impl Drive for Carrier {
             self.stopped.wait_for(&mut is_running, until.since(now).min(LONGEST_SLEEP));
         }
     }
+
+    #[cfg(test)]
+    fn while_stalled(&self, work: &mut dyn FnMut()) {
+        let _hands = self.hands.lock();
+        work();
+    }
 }
 
 impl Carrier {

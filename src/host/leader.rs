@@ -55,6 +55,8 @@ struct Shared {
     stop: AtomicBool,
     end: Mutex<Option<End>>,
     ended: Condvar,
+    #[cfg(test)]
+    disk_fails: AtomicBool,
 }
 
 /// How the reign ended.
@@ -103,6 +105,11 @@ impl Leader {
             Some(End::Failed(kind, text)) => Some(LockError::new(*kind, text.clone())),
             _ => None,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_the_disk(&self) {
+        self.shared.disk_fails.store(true, Release);
     }
 
     /// Blocks until it stops by itself, and says why.
@@ -202,6 +209,8 @@ impl LeaderBuilder {
             stop: AtomicBool::new(false),
             end: Mutex::new(None),
             ended: Condvar::new(),
+            #[cfg(test)]
+            disk_fails: AtomicBool::new(false),
         });
         let writer = Writer::start(journal, shared.clone()).map_err(io("cannot start a thread"))?;
         let reign = Reign { leader, port, writer, shared: shared.clone() };
@@ -402,6 +411,12 @@ impl Writer {
         let thread = thread::Builder::new().name("tierlock-journal".into()).spawn(move || {
             while let Ok(mut records) = from_leader.recv() {
                 records.extend(from_leader.try_iter().flatten());
+                #[cfg(test)]
+                if shared.disk_fails.load(Acquire) {
+                    records.clear();
+                    let _ = to_leader.send(Err(io::ErrorKind::StorageFull.into()));
+                    break;
+                }
                 let result = journal.commit(records);
                 let is_over = result.is_err();
                 if to_leader.send(result).is_err() || is_over {

@@ -54,6 +54,10 @@ pub(crate) trait Drive: Send + Sync {
     /// The client was closed: waits until its goodbye is sent, at most until `until`, and ends
     /// what `start` began.
     fn finish(&self, until: Time);
+
+    /// Runs `work` while nobody can carry frames.
+    #[cfg(test)]
+    fn while_stalled(&self, work: &mut dyn FnMut());
 }
 
 /// One manager's way to its leader.
@@ -309,6 +313,14 @@ impl Link {
         state.acquires.len() + state.releases.len() + state.queries.len() == 1
     }
 
+    /// Runs `work` while nobody carries frames, as if the process had been stopped.
+    #[cfg(test)]
+    pub(super) fn while_stalled<R>(&self, work: impl FnOnce() -> R) -> R {
+        let (mut work, mut result) = (Some(work), None);
+        self.drive.while_stalled(&mut || result = work.take().map(|work| work()));
+        result.expect("it ran")
+    }
+
     /// For whoever drives: lends it the client, then hands out what came of it.
     pub(super) fn drive<R>(&self, work: impl FnOnce(&mut Client) -> R) -> R {
         let mut state = self.state.lock();
@@ -374,9 +386,7 @@ impl State {
             Event::Queued { .. } => {}
             Event::Granted { request, lease, first, predecessor, at_most, .. } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else {
-                    // Nobody wants it any more: straight back, in order, never used.
-                    self.client.release(lease, first, Predecessor::Clean, clock::now());
-                    return;
+                    return self.client.cancel(request, clock::now()); // nobody wants it any more
                 };
                 let watch = Arc::new(Watch::new(Some(self.deadline.clone()), at_most));
                 let name = waiter.name.clone().expect("an acquire has a name");
@@ -650,15 +660,11 @@ impl Awaited for RequestId {
     }
 
     fn give_up(self, outcome: Option<Result<Lease, LockError>>, state: &mut State) {
-        let now = clock::now();
-        match outcome {
-            None => state.client.cancel(self, now),
-            Some(Ok(lease)) => {
-                state.leases.remove(&lease.id);
-                state.client.release(lease.id, lease.token, Predecessor::Clean, now);
-            }
-            Some(Err(_)) => {}
+        if let Some(Ok(lease)) = &outcome {
+            state.leases.remove(&lease.id);
         }
+        // A grant that is already here is handed back, as one that nobody entered.
+        state.client.cancel(self, clock::now());
     }
 }
 

@@ -151,6 +151,12 @@ impl Drive for Hand {
     fn finish(&self, _: Time) {
         World::move_messages(&self.0);
     }
+
+    #[cfg(test)]
+    fn while_stalled(&self, work: &mut dyn FnMut()) {
+        let _state = self.0.state.lock();
+        work();
+    }
 }
 
 impl World {

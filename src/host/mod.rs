@@ -16,6 +16,8 @@ pub(crate) mod link;
 pub(crate) mod memory;
 #[cfg(feature = "host")]
 mod quic;
+#[cfg(all(test, feature = "host"))]
+mod tests;
 #[cfg(feature = "host")]
 mod tls;
 

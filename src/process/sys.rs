@@ -337,6 +337,25 @@ pub(super) mod testing {
         Some(child).filter(|child| *child != 0)
     }
 
+    /// How far a fork is, that begins before an open, when the open opens.
+    pub(in super::super) fn open_beside_a_fork() -> &'static str {
+        watch_forks().unwrap();
+        before_fork();
+        let opener = thread::spawn(|| {
+            let mut seen = "";
+            let file = LockFile::open(|| {
+                let ended = FORKS_ENDED.load(Ordering::SeqCst) == 1;
+                seen = if ended { "ended" } else { "begun" };
+                File::open("/dev/null")
+            });
+            file.map(|_| seen).unwrap()
+        });
+        // Too short a sleep hides a fault, and makes none.
+        thread::sleep(Duration::from_millis(50));
+        after_fork_in_parent();
+        opener.join().unwrap()
+    }
+
     /// Does nothing until a signal ends the process, at the latest its own alarm.
     pub(in super::super) fn linger() -> ! {
         // SAFETY: it only arms this process's alarm.
@@ -353,22 +372,31 @@ pub(super) mod testing {
         unsafe { libc::_exit(0) }
     }
 
-    /// Makes SIGUSR1 interrupt system calls, and do nothing else.
+    static INTERRUPTIONS: AtomicU64 = AtomicU64::new(0);
+
+    /// Makes SIGUSR1 interrupt system calls.
     pub(in super::super) fn let_signals_interrupt() {
-        extern "C" fn nothing(_: libc::c_int) {}
+        extern "C" fn count(_: libc::c_int) {
+            INTERRUPTIONS.fetch_add(1, Ordering::SeqCst);
+        }
         // SAFETY: all zeros are a valid `sigaction`: no flags, so no SA_RESTART, an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
-        // SAFETY: both pointers are valid for the call; the handler does nothing.
+        action.sa_sigaction = count as extern "C" fn(libc::c_int) as usize;
+        // SAFETY: both pointers are valid for the call; the handler only counts.
         let result = unsafe { libc::sigaction(libc::SIGUSR1, &action, ptr::null_mut()) };
         assert_eq!(result, 0);
     }
 
-    /// Sends SIGUSR1 to a thread of this process that is still running.
+    /// Sends SIGUSR1 to a thread of this process that is still running, and waits until it is
+    /// out of the system call it was in.
     pub(in super::super) fn interrupt(thread: &std::thread::JoinHandle<()>) {
         use std::os::unix::thread::JoinHandleExt;
+        let before = INTERRUPTIONS.load(Ordering::SeqCst);
         // SAFETY: the thread is not joined, so its handle is valid.
         let result = unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
         assert_eq!(result, 0);
+        while INTERRUPTIONS.load(Ordering::SeqCst) == before {
+            thread::yield_now();
+        }
     }
 }

@@ -732,12 +732,13 @@ impl Client {
     }
 
     /// The leader took a lease away, and waits to hear that nobody believes in it any more.
-    fn lost(&mut self, lease: LeaseId, why: LostReason) {
-        let waiting =
-            self.requests.iter().find(|(_, r)| r.grant.as_ref().is_some_and(|g| g.lease == lease));
-        if let Some((&request, _)) = waiting {
-            let grant = self.requests[&request].grant.clone().expect("it was just found");
-            self.accept(request, grant);
+    fn lost(&mut self, lease: LeaseId, why: LostReason, now: Time) {
+        let unheard =
+            self.requests.values_mut().find(|r| r.grant.as_ref().is_some_and(|g| g.lease == lease));
+        if let Some(request) = unheard {
+            // It was never good. The next report asks for it again, at its place.
+            request.grant = None;
+            return self.drop_link("a lease was lost before it was good".to_owned(), now);
         }
         match self.leases.get(&lease).map(|held| held.hold) {
             Some(Hold::Held) => self.lose(lease, why),
@@ -836,7 +837,7 @@ impl Client {
             }
             LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
             LeaderMessage::Released { lease } => self.released(lease),
-            LeaderMessage::Lost { lease, why } => self.lost(lease, why),
+            LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
             LeaderMessage::Renewed { sent_at, renew_every, blocks: _ } => {
                 self.renew_every = renew_every.max(RENEW_EVERY_MIN);
                 self.next_renewal = self.next_renewal.min(now + self.renew_every);

@@ -848,3 +848,26 @@ const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
 
 /// How many messages are kept while the reign's own record is on its way to the disk.
 const EARLY_MAX: usize = 65_536;
+
+// What tests look at.
+#[cfg(test)]
+impl Leader {
+    pub(super) fn connection_of(&self, session: super::SessionId) -> Option<ConnectionId> {
+        self.sessions.get(self.sessions.find(session)?).connection
+    }
+
+    pub(super) fn waits(&self, session: super::SessionId, request: RequestId) -> bool {
+        let key = self.sessions.find(session);
+        key.is_some_and(|key| self.sessions.get(key).waiting().contains_key(&request))
+    }
+
+    /// How many names it knows.
+    pub(super) fn names(&self) -> usize {
+        self.table.len()
+    }
+
+    /// How many locks are held.
+    pub(super) fn held(&self) -> usize {
+        self.table.all().filter(|&lock| self.table.lock(lock).holding.is_some()).count()
+    }
+}

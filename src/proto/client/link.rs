@@ -321,7 +321,7 @@ impl Client {
             message if self.link.is_serving() => self.served(message, now),
             LeaderMessage::Welcome { .. } => self.welcome(message, now),
             // Told before the welcome.
-            LeaderMessage::Lost { lease, why } => self.lost(lease, why),
+            LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
             LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
             _ => {}
         }
@@ -379,7 +379,7 @@ impl Client {
     }
 
     /// Leaves the connection, and tries again.
-    fn drop_link(&mut self, trouble: String, now: Time) {
+    pub(super) fn drop_link(&mut self, trouble: String, now: Time) {
         self.link.closes.extend(self.link.newest());
         self.retry(trouble, now);
     }

@@ -1,0 +1,563 @@
+//! A leader and its clients over QUIC on the loopback, as situations.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::*},
+        mpsc,
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
+};
+
+use super::{
+    Leader, Secret,
+    link::{Lease, Link, Patience, Want},
+};
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind, LostReason, Predecessor},
+    name::Name,
+    proto::{client::Config, wire::Identity},
+    time::Time,
+    token::Token,
+    watch::Lost,
+};
+
+/// A state directory, a secret file, and whoever meets over them.
+struct Town {
+    directory: tempfile::TempDir,
+}
+
+impl Town {
+    fn new() -> Town {
+        let directory = tempfile::tempdir().unwrap();
+        Secret::create(directory.path().join("key")).unwrap();
+        Town { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn leader(&self) -> Leader {
+        self.leader_at("127.0.0.1:0").unwrap()
+    }
+
+    fn leader_at(&self, address: impl ToString) -> Result<Leader, LockError> {
+        Leader::builder()
+            .listen(address)
+            .state_dir(self.path("state"))
+            .secret_file(self.path("key"))
+            .start()
+    }
+
+    fn link(&self, leader: &Leader) -> Arc<Link> {
+        self.link_to([leader.local_addr()], config())
+    }
+
+    fn link_to(
+        &self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        config: Config,
+    ) -> Arc<Link> {
+        let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
+        super::connect(&addresses, Secret::read(self.path("key")).unwrap(), config).unwrap()
+    }
+}
+
+fn config() -> Config {
+    Config {
+        time_to_live: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(10),
+        identity: Identity {
+            label: "test".into(),
+            host: "here".into(),
+            pid: std::process::id(),
+            command: "cargo test".into(),
+        },
+        addresses: 0,
+    }
+}
+
+fn short_lived() -> Config {
+    Config { time_to_live: Duration::from_secs(1), ..config() }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn want(text: &str) -> Want {
+    Want {
+        name: name(text),
+        at_most: None,
+        keep: false,
+        above: Token::ZERO,
+        patience: Patience::Until(Time::NEVER),
+    }
+}
+
+fn at_once(text: &str) -> Want {
+    Want { patience: Patience::No, ..want(text) }
+}
+
+fn within(text: &str, limit: Duration) -> Want {
+    Want { patience: Patience::Until(clock::now() + limit), ..want(text) }
+}
+
+fn take(link: &Arc<Link>, text: &str) -> Lease {
+    link.acquire(want(text)).wait().unwrap()
+}
+
+fn give(link: &Link, lease: Lease) {
+    link.release(lease.id, lease.token, Predecessor::Clean);
+}
+
+fn give_answered(link: &Arc<Link>, lease: Lease) -> Result<(), LockError> {
+    let until = clock::now() + Duration::from_secs(10);
+    link.release_answered(lease.id, lease.token, Predecessor::Clean).wait(until)
+}
+
+fn close(link: &Link) {
+    link.close(clock::now() + Duration::from_millis(100));
+}
+
+/// The time that this thread has to wait for something that will happen.
+fn lost(lease: &Lease) -> LostReason {
+    futures::executor::block_on(Lost::new(Some(lease.watch.clone())))
+}
+
+#[test]
+fn a_lock_is_taken_given_back_and_taken_again() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let first = take(&link, "a");
+    assert_eq!(first.watch.lost(), None);
+    assert!(first.watch.deadline() > clock::now());
+    let token = first.token;
+    give_answered(&link, first).unwrap();
+    let second = take(&link, "a");
+    assert!(second.token > token);
+    assert_eq!(second.predecessor, Predecessor::Clean);
+    give(&link, second);
+}
+
+#[test]
+fn futures_take_locks_too() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    futures::executor::block_on(async {
+        let lease = link.acquire(want("a")).await.unwrap();
+        let denied = link.acquire(at_once("a")).await.unwrap_err();
+        assert_eq!(denied.kind(), LockErrorKind::WouldBlock);
+        link.release_answered(lease.id, lease.token, Predecessor::Clean).await.unwrap();
+    });
+}
+
+#[test]
+fn a_refusal_tells_who_holds_it() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [town.link(&leader), town.link(&leader)];
+    let lease = take(&one, "a");
+    let error = other.acquire(at_once("a")).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::WouldBlock);
+    let holder = error.holder().unwrap();
+    assert_eq!((holder.label.as_str(), holder.pid), ("test", Some(std::process::id())));
+
+    let error = other.acquire(within("a", Duration::from_millis(50))).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::TimedOut);
+    assert!(error.waited().unwrap() >= Duration::from_millis(50));
+    assert_eq!(error.holder().unwrap().host, "here");
+    give(&one, lease);
+}
+
+#[test]
+fn eight_clients_on_one_name_exclude_each_other() {
+    const ROUNDS: u64 = 200;
+    let town = Town::new();
+    let leader = town.leader();
+    // Atomic for the compiler only: two holders would lose increments.
+    let counter = AtomicU64::new(0);
+    let highest = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            let link = town.link(&leader);
+            let (counter, highest) = (&counter, &highest);
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    let lease = take(&link, "counter");
+                    let before = highest.swap(lease.token.get(), SeqCst);
+                    assert!(before < lease.token.get(), "tokens only grow");
+                    counter.store(counter.load(Relaxed) + 1, Relaxed);
+                    assert_eq!(lease.watch.lost(), None);
+                    give(&link, lease);
+                }
+                close(&link);
+            });
+        }
+    });
+    assert_eq!(counter.into_inner(), 8 * ROUNDS);
+}
+
+#[test]
+fn many_tasks_of_one_client_take_turns() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let total = Arc::new(AtomicU64::new(0));
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..64)
+            .map(|task| {
+                let (link, total) = (link.clone(), total.clone());
+                tokio::spawn(async move {
+                    for _ in 0..20 {
+                        let lease = link.acquire(want(&format!("n{}", task % 4))).await.unwrap();
+                        total.fetch_add(1, SeqCst);
+                        give(&link, lease);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    assert_eq!(total.load(SeqCst), 64 * 20);
+}
+
+#[test]
+fn blocking_calls_work_inside_both_runtime_flavours() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let single = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    for runtime in [single, multi] {
+        runtime.block_on(async {
+            let lease = take(&link, "a");
+            give_answered(&link, lease).unwrap();
+        });
+    }
+    close(&link);
+}
+
+#[test]
+fn tokens_grow_over_a_restart_on_the_same_state_directory() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link_to([leader.local_addr()], short_lived());
+    let before = take(&link, "a");
+    let token = before.token;
+    give_answered(&link, before).unwrap();
+    let address = leader.local_addr();
+    leader.shutdown();
+    let leader = town.leader_at(address).unwrap();
+    let after = take(&link, "a");
+    assert!(after.token > token);
+    assert!(after.token.epoch() > token.epoch());
+    give(&link, after);
+    drop(leader);
+}
+
+#[test]
+fn nothing_is_touched_before_something_is_wanted() {
+    let town = Town::new();
+    let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let link = town.link_to([nowhere], config());
+    close(&link);
+}
+
+#[test]
+fn another_secret_is_refused_and_not_waited_for() {
+    let [town, stranger] = [Town::new(), Town::new()];
+    let leader = town.leader();
+    let link = stranger.link_to([leader.local_addr()], config());
+    let error = link.acquire(want("a")).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Refused);
+    assert!(error.to_string().contains("another secret"), "{error}");
+}
+
+#[test]
+fn where_nobody_answers_it_is_unreachable_at_the_connect_timeout() {
+    let town = Town::new();
+    // Somebody has the port, and says nothing.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = {
+        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        gone.local_addr().unwrap()
+    };
+    for address in [silent.local_addr().unwrap(), nobody] {
+        let config = Config { connect_timeout: Duration::from_millis(200), ..config() };
+        let link = town.link_to([address], config);
+        let error = link.acquire(want("a")).wait().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Unreachable);
+        assert!(error.waited().unwrap() >= Duration::from_millis(200));
+        let error = link.acquire(at_once("a")).wait().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Unreachable);
+    }
+}
+
+#[test]
+fn a_host_name_is_looked_up() {
+    let town = Town::new();
+    let leader = town.leader();
+    let addresses = [format!("localhost:{}", leader.local_addr().port())];
+    let secret = Secret::read(town.path("key")).unwrap();
+    let link = super::connect(&addresses, secret.clone(), config()).unwrap();
+    let lease = take(&link, "a");
+    give(&link, lease);
+
+    let addresses = ["no-such-host.invalid".to_owned()];
+    let config = Config { connect_timeout: Duration::from_millis(300), ..config() };
+    let link = super::connect(&addresses, secret, config).unwrap();
+    let error = link.acquire(want("a")).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Unreachable);
+}
+
+#[test]
+fn settings_that_cannot_be_are_errors() {
+    let town = Town::new();
+    let secret = Secret::read(town.path("key")).unwrap();
+    for addresses in [vec![], vec!["a b".to_owned()]] {
+        let error = super::connect(&addresses, secret.clone(), config()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Config);
+    }
+    let leader = town.leader();
+    let in_use = Leader::builder()
+        .listen(leader.local_addr())
+        .state_dir(town.path("other"))
+        .secret_file(town.path("key"));
+    assert_eq!(in_use.start().unwrap_err().kind(), LockErrorKind::Config);
+    for builder in [
+        Leader::builder(),
+        Leader::builder().listen("x y").state_dir(town.path("z")).secret_file(town.path("key")),
+        Leader::builder().listen("127.0.0.1:0").state_dir(town.path("z")),
+        Leader::builder()
+            .listen("127.0.0.1:0")
+            .state_dir(town.path("z"))
+            .secret_file(town.path("key"))
+            .time_to_live_max(Duration::from_secs(61)),
+    ] {
+        assert_eq!(builder.start().unwrap_err().kind(), LockErrorKind::Config);
+    }
+}
+
+// gajae-code#4704
+#[test]
+fn a_second_leader_on_one_state_directory_is_refused() {
+    let town = Town::new();
+    let leader = town.leader();
+    let error = town.leader_at("127.0.0.1:0").unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Refused);
+    drop(leader);
+    town.leader();
+}
+
+#[test]
+fn two_separate_leaders_are_not_taken_for_one_group() {
+    let town = Town::new();
+    let leader = town.leader();
+    let other = Leader::builder()
+        .listen("127.0.0.1:0")
+        .state_dir(town.path("other"))
+        .secret_file(town.path("key"))
+        .start()
+        .unwrap();
+    let link = town.link_to([leader.local_addr(), other.local_addr()], config());
+    let error = link.acquire(want("a")).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+}
+
+#[test]
+fn a_killed_leader_costs_its_leases_and_never_makes_two_holders() {
+    let town = Town::new();
+    let leader = town.leader();
+    let address = leader.local_addr();
+    let [one, other] = [0; 2].map(|_| town.link_to([address], short_lived()));
+    let held = take(&one, "a");
+    drop(leader);
+    let _leader = town.leader_at(address).unwrap();
+    // The new leader knows nothing of the lease, and waits out the longest time to live.
+    let next = take(&other, "a");
+    assert!(held.watch.lost().is_some(), "two hold it");
+    assert!(next.token > held.token);
+    give(&other, next);
+}
+
+#[test]
+fn a_holder_learns_that_its_leader_is_gone_for_good() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link_to([leader.local_addr()], short_lived());
+    let held = take(&link, "a");
+    drop(leader);
+    assert_eq!(lost(&held), LostReason::Expired);
+    assert_eq!(held.watch.lost(), Some(LostReason::Expired));
+    let error = give_answered(&link, held).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Lost);
+}
+
+#[test]
+fn a_closed_client_leaves_nothing_to_wait_for() {
+    let town = Town::new();
+    let leader = town.leader();
+    let long = Config { time_to_live: Duration::from_secs(60), ..config() };
+    let one = town.link_to([leader.local_addr()], long);
+    let lease = take(&one, "a");
+    give(&one, lease);
+    close(&one);
+    let error = one.acquire(want("a")).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    // Its session is over: were it not, a restarted leader would wait a minute for it.
+    drop(one);
+    let other = town.link(&leader);
+    let lease = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+    give(&other, lease);
+}
+
+#[test]
+fn a_dropped_future_gives_back_what_it_was_about_to_receive() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [town.link(&leader), town.link(&leader)];
+    for round in 0..50 {
+        let held = take(&one, "a");
+        let mut waiting = Box::pin(other.acquire(want("a")));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(matches!(Future::poll(waiting.as_mut(), &mut context), Poll::Pending));
+        if round % 2 == 0 {
+            // Dropped while it waits, or while the grant is on its way.
+            give(&one, held);
+            drop(waiting);
+        } else {
+            drop(waiting);
+            give(&one, held);
+        }
+        let next = one.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+        give(&one, next);
+    }
+}
+
+#[test]
+fn a_future_dropped_with_its_grant_unread_hands_it_back() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [town.link(&leader), town.link(&leader)];
+    let (sender, woken) = mpsc::channel();
+    let waker = Waker::from(Arc::new(Tell(sender)));
+    let mut granted = Box::pin(one.acquire(want("a")));
+    let mut context = Context::from_waker(&waker);
+    if Future::poll(granted.as_mut(), &mut context).is_pending() {
+        woken.recv().unwrap();
+    }
+    drop(granted);
+    let lease = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+    give(&other, lease);
+}
+
+struct Tell(mpsc::Sender<()>);
+
+impl std::task::Wake for Tell {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
+}
+
+#[test]
+fn a_driver_that_was_stalled_past_the_deadline_has_lost_and_never_revives() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
+    let held = take(&one, "a");
+    // Nobody carries its frames, as if the whole process had been stopped.
+    let next = one.while_stalled(|| {
+        let next = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+        assert_eq!(held.watch.lost(), Some(LostReason::Expired), "two hold it");
+        next
+    });
+    let error = give_answered(&one, held).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Lost);
+    // It goes on with a new session.
+    assert!(one.acquire(at_once("a")).wait().unwrap_err().is_contended());
+    give(&other, next);
+    let again = take(&one, "a");
+    give(&one, again);
+}
+
+#[test]
+fn locks_are_listed_checked_and_broken() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [town.link(&leader), town.link(&leader)];
+    let held = take(&one, "orders/42");
+    let also = take(&one, "orders/43");
+    let all = other.list(None, None).unwrap();
+    let names: Vec<_> = all.iter().map(|lock| lock.name.as_str()).collect();
+    assert_eq!(names, ["orders/42", "orders/43"]);
+    assert_eq!(all[0].token, held.token);
+    let only = other.list(Some(&name("orders/42")), None).unwrap();
+    assert_eq!(only.len(), 1);
+    assert!(other.list(Some(&name("orders/4")), None).unwrap().is_empty());
+
+    let orders = name("orders/42");
+    assert!(other.check(&orders, held.token, None).wait().unwrap());
+    let later = held.token.next().unwrap();
+    assert!(!other.break_lock(&orders, later, None).wait().unwrap());
+    give(&one, also);
+    assert!(other.break_lock(&orders, held.token, None).wait().unwrap());
+    assert_eq!(lost(&held), LostReason::Broken);
+    let next = take(&other, "orders/42");
+    assert_eq!(next.predecessor, Predecessor::Broken);
+    assert!(!other.check(&orders, held.token, None).wait().unwrap());
+}
+
+#[test]
+fn a_lock_held_for_too_long_is_lost() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [town.link(&leader), town.link(&leader)];
+    let at_most = Some(Duration::from_millis(100));
+    let held = one.acquire(Want { at_most, ..want("a") }).wait().unwrap();
+    let next = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+    assert_eq!(held.watch.lost(), Some(LostReason::HeldTooLong));
+    give(&other, next);
+}
+
+#[test]
+fn callbacks_of_a_loss_may_use_the_link() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let at_most = Some(Duration::from_millis(50));
+    let held = link.acquire(Want { at_most, ..want("a") }).wait().unwrap();
+    let (sender, called) = mpsc::channel();
+    let in_callback = link.clone();
+    held.watch.on_lost(Box::new(move |reason| {
+        drop(in_callback.acquire(want("b")));
+        in_callback.release(held.id, held.token, Predecessor::Clean);
+        sender.send(reason).unwrap();
+    }));
+    assert_eq!(called.recv().unwrap(), LostReason::HeldTooLong);
+}
+
+#[test]
+fn a_leader_whose_disk_fails_says_so_and_stops() {
+    let town = Town::new();
+    let leader = town.leader();
+    assert!(leader.failure().is_none());
+    let link = town.link(&leader);
+    leader.fail_the_disk();
+    let error = link.acquire(want("a")).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Io);
+    let error = leader.wait();
+    assert_eq!(error.kind(), LockErrorKind::Io);
+    assert_eq!(leader.failure().unwrap().kind(), LockErrorKind::Io);
+}
