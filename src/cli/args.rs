@@ -37,39 +37,47 @@ Exit status of a failure of tierlock's own, with one line `tierlock: …` on sta
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a command while holding a lock
+    ///
+    /// Waits for the lock (without limit, as flock(1), unless --wait or --no-wait is given), runs
+    /// COMMAND, lets go when it ends, and exits with its status.
     Run(Box<Run>),
     /// Be the leader that machines take locks from
+    ///
+    /// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
+    /// good order. Held locks survive a restart: their holders come back and say what they hold.
     Serve(Serve),
     /// Show who holds which lock, since when, who waits, how the last holder left
+    ///
+    /// Exits with 0 whether anything is held or not.
     Status(Status),
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
     Secret(Secret),
 }
 
+const SHARING: &str = "Who shares the lock";
+const WAITING: &str = "Waiting";
+const HOLDING: &str = "Holding";
+
 /// Who shares the locks.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Who shares the lock")]
 pub(super) struct Common {
     /// Directory that all processes sharing the locks are given; made if missing [env: TIERLOCK_DIR]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = SHARING)]
     dir: Option<PathBuf>,
     /// Address of a leader as HOST:PORT (7420 when left out); given once for each member of a group
     /// [env: TIERLOCK_LEADERS, comma-separated]
-    #[arg(long = "leader", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(long = "leader", value_name = "ADDR", value_delimiter = ',', help_heading = SHARING)]
     leaders: Vec<String>,
     /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = SHARING)]
     secret_file: Option<PathBuf>,
     /// Shown to whoever asks who holds a lock [env: TIERLOCK_LABEL; default: run's COMMAND]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help_heading = SHARING)]
     label: Option<String>,
 }
 
-/// Run a command while holding a lock.
-///
-/// Waits for the lock (without limit, as flock(1), unless --wait or --no-wait is given), runs
-/// COMMAND, lets go when it ends, and exits with its status.
+/// What `run` is told.
 #[derive(Args, Debug)]
 #[command(after_long_help = RUN_EXAMPLES)]
 pub(super) struct Run {
@@ -77,37 +85,37 @@ pub(super) struct Run {
     pub(super) common: Common,
 
     /// Who else may take the lock [default: the widest that is reachable]
-    #[arg(long, value_name = "SCOPE", help_heading = "Who shares the lock")]
+    #[arg(long, value_name = "SCOPE", help_heading = SHARING)]
     pub(super) scope: Option<RunScope>,
 
     /// Fail at once if somebody else has it
-    #[arg(short = 'n', long, conflicts_with = "wait", help_heading = "Waiting")]
+    #[arg(short = 'n', long, conflicts_with = "wait", help_heading = WAITING)]
     pub(super) no_wait: bool,
     /// Wait at most this long [default: without limit]
     #[arg(short = 'w', long, value_name = "TIME", value_parser = duration)]
-    #[arg(help_heading = "Waiting")]
+    #[arg(help_heading = WAITING)]
     pub(super) wait: Option<Duration>,
     /// Exit status when the lock is not obtained
     #[arg(short = 'E', long, value_name = "N", default_value_t = exit::CONFLICT)]
-    #[arg(help_heading = "Waiting")]
+    #[arg(help_heading = WAITING)]
     pub(super) conflict_exit_code: u8,
 
     /// Host scope: how long the lock outlives a silence of this machine (1s to 60s)
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    #[arg(help_heading = "Holding")]
+    #[arg(help_heading = HOLDING)]
     pub(super) ttl: Duration,
     /// How long before its deadline a lock about to be lost has the command told to stop; at most
     /// half of --ttl and --at-most [default: 1s, or a quarter of --ttl if that is less]
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Holding")]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) grace: Option<Duration>,
     /// Give the lock up after this long, ending the command
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Holding")]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
     /// Keep the lock at least this long, though the command ends before
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Holding")]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_least: Option<Duration>,
     /// What happens to the command when the lock is lost
-    #[arg(long, value_name = "WHAT", default_value = "kill", help_heading = "Holding")]
+    #[arg(long, value_name = "WHAT", default_value = "kill", help_heading = HOLDING)]
     pub(super) on_lost: OnLost,
 
     /// The lock's name: 1 to 255 bytes; `/` separates parts by custom (orders/42)
@@ -132,7 +140,7 @@ What protects the command:
   If tierlock itself is killed, the command dies with it. Whatever of its tree lives on keeps the
   lock at process scope, as with flock(1); at host scope the whole group is killed. A process that
   leaves the group (a daemon, a job of an interactive shell) is out of reach there: give it the
-  token.
+  token. So is one of another user: write `sudo tierlock run …`, not `tierlock run … -- sudo …`.
   A command under a host-scope lock is not stopped by Ctrl-Z: its lease would run out.
   The lock is let go when COMMAND ends. What it leaves running in its group keeps the lock at
   process scope, as with flock(1), and has none at host scope: end a script with `wait`.
@@ -160,10 +168,7 @@ Examples:
 A `run` of a name that it already runs under (TIERLOCK_NAME) exits with 75 at once, since it would
 wait for itself. Of nested locks only the innermost is known that way.";
 
-/// Be the leader that machines take locks from.
-///
-/// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
-/// good order. Held locks survive a restart: their holders come back and say what they hold.
+/// What `serve` is told.
 #[derive(Args, Debug)]
 #[command(after_long_help = SERVE_EXAMPLES)]
 pub(super) struct Serve {
@@ -194,9 +199,7 @@ Example:
 Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is in
 use; 78 when the settings or the state do not fit.";
 
-/// Show who holds which lock, since when, who waits, how the last holder left.
-///
-/// Exits with 0 whether anything is held or not.
+/// What `status` is told.
 #[derive(Args, Debug)]
 #[command(after_long_help = STATUS_EXAMPLES)]
 pub(super) struct Status {

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::Pid;
 
 use super::{
-    args,
+    args::{self, OnLost},
     events::{self, Event, Events},
     failure::{Failure, exit, say},
     guardian::Guardian,
@@ -60,7 +60,8 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     let common = std::mem::take(&mut run.common).with_environment()?;
     // Before the lock is taken: it is never held for want of a second process.
     let guardian = (!common.leaders().is_empty()).then(Guardian::start).transpose();
-    let guardian = guardian.map_err(|error| Failure::internal("cannot start a guardian", error))?;
+    let no_guardian = |error| Failure::internal("cannot start a guardian", error);
+    let guardian = guardian.map_err(no_guardian)?;
     let events = Events::listen_for_a_command()
         .map_err(|error| Failure::internal("cannot listen to signals", error))?;
     let common = common.or_label(|| short_name(&run.command[0]));
@@ -73,10 +74,13 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
         let at_host_scope = MutexGuard::scope(&lock) >= Scope::Host;
         let terminal = Terminal::controlling();
         let mut guardian = guardian.filter(|_| at_host_scope);
-        if let (Some(guardian), Some(left)) = (&mut guardian, MutexGuard::remaining(&lock))
-            && run.on_lost == args::OnLost::Kill
-        {
-            guardian.must_end_by(clock::now() + left);
+        if let Some(guardian) = &mut guardian {
+            guardian.look_after().map_err(no_guardian)?;
+            if let Some(left) = MutexGuard::remaining(&lock)
+                && run.on_lost == OnLost::Kill
+            {
+                guardian.must_end_by(clock::now() + left);
+            }
         }
         let command = start(&run, &lock, guardian.as_ref(), terminal.as_ref())?;
         supervise::tell_of_loss(&lock, &events);

@@ -129,9 +129,9 @@ impl Supervision<'_> {
     /// The command has ended: ends what it left, if the lock is gone, and tidies up.
     fn finish(mut self, ended: Ended) -> Outcome {
         if self.stage == Stage::Held
-            && let Err(error) = MutexGuard::check(self.lock)
+            && let Some(why) = self.ended_too_late(ended)
         {
-            say(format_args!("{error}; the command had not ended by then"));
+            say(why);
             self.stage = match self.on_lost {
                 OnLost::Warn => Stage::LostAndWarned,
                 OnLost::Kill => Stage::Stopping { kill_at: Time::ZERO },
@@ -241,6 +241,20 @@ impl Supervision<'_> {
         // A command that is stopped acts on no signal but this one.
         self.signal_the_group(Signal::CONT);
         say(format_args!("{why}; the command is ended"));
+    }
+
+    /// The command ended under a lock that was lost by then, or was ended by the guardian.
+    fn ended_too_late(&self, ended: Ended) -> Option<String> {
+        if let Err(error) = MutexGuard::check(self.lock) {
+            return Some(format!("{error}; the command had not ended by then"));
+        }
+        let by_guardian = ended == Ended::Signal(Signal::KILL.as_raw() as u8)
+            && self.guardian.is_some()
+            && self.deadline.newest.is_some_and(|deadline| deadline <= clock::now());
+        let lock = self.lock_in_words();
+        by_guardian.then(|| {
+            format!("{lock}: this process was held up until its deadline; the command was ended")
+        })
     }
 
     fn lock_in_words(&self) -> String {
