@@ -94,15 +94,20 @@ pub(crate) struct Held {
     facts: Facts,
 }
 
-/// Scope, predecessor and tiers in one word: three bytes that are written one by one and then
-/// moved as a word cost the quiet path 4 ns of waiting for its own stores.
+/// Scope, predecessor, tiers, and whether a panic was under way, in one word: bytes that are written one by one and then moved as a
+/// word make the quiet path wait for its own stores.
 #[derive(Clone, Copy)]
-struct Facts(u32);
+struct Facts(u64);
 
 impl Facts {
     #[inline]
     const fn new(scope: Scope, predecessor: Predecessor, tiers: u8) -> Facts {
-        Facts(scope as u32 | (predecessor as u32) << 8 | (tiers as u32) << 16)
+        Facts(scope as u64 | (predecessor as u64) << 8 | (tiers as u64) << 16)
+    }
+
+    #[inline]
+    const fn with(self, at: u32, byte: u8) -> Facts {
+        Facts(self.0 & !(0xff << (8 * at)) | (byte as u64) << (8 * at))
     }
 
     const fn byte(self, at: u32) -> u8 {
@@ -134,7 +139,7 @@ impl Held {
     }
 
     #[inline]
-    fn plain(taken: thread::Taken) -> Held {
+    pub(crate) fn plain(taken: thread::Taken) -> Held {
         Held {
             token: taken.token,
             more: ManuallyDrop::new(None),
@@ -142,16 +147,21 @@ impl Held {
         }
     }
 
-    /// Leaves nothing behind that would have to be given back.
-    fn take(&mut self) -> Held {
-        let more = ManuallyDrop::new(self.more.take());
-        Held { token: self.token, more, facts: Facts(self.take_facts()) }
+    /// Notes whether a panic was under way: then a later one is no news of this holder's.
+    #[inline]
+    pub(crate) fn taken_while(self, panicking: bool) -> Held {
+        Held { facts: self.facts.with(3, panicking as u8), ..self }
     }
 
-    fn take_facts(&mut self) -> u32 {
-        let facts = self.facts.0;
+    pub(crate) fn was_panicking(&self) -> bool {
+        self.facts.byte(3) != 0
+    }
+
+    /// Leaves nothing behind that would have to be given back.
+    fn take(&mut self) -> Held {
+        let (more, facts) = (ManuallyDrop::new(self.more.take()), self.facts);
         self.set_tiers(0);
-        facts
+        Held { token: self.token, more, facts }
     }
 
     pub(crate) fn scope(&self) -> Scope {
@@ -168,15 +178,15 @@ impl Held {
     }
 
     fn set_scope(&mut self, scope: Scope) {
-        self.facts = Facts::new(scope, self.predecessor(), self.tiers());
+        self.facts = self.facts.with(0, scope as u8);
     }
 
     fn set_predecessor(&mut self, predecessor: Predecessor) {
-        self.facts = Facts::new(self.scope(), predecessor, self.tiers());
+        self.facts = self.facts.with(1, predecessor as u8);
     }
 
     fn set_tiers(&mut self, tiers: u8) {
-        self.facts = Facts::new(self.scope(), self.predecessor(), tiers);
+        self.facts = self.facts.with(2, tiers);
     }
 
     fn more_mut(&mut self) -> &mut More {
@@ -185,7 +195,6 @@ impl Held {
 }
 
 impl Core {
-    #[inline]
     pub(crate) fn lock(&self) -> Result<Held> {
         match self {
             Core::Plain(lock) => Ok(Held::plain(lock.take())),
@@ -193,7 +202,6 @@ impl Core {
         }
     }
 
-    #[inline]
     pub(crate) fn try_lock(&self) -> Result<Held> {
         match self {
             Core::Plain(lock) => lock.try_take().map(Held::plain).ok_or(LockError::WOULD_BLOCK),

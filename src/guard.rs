@@ -61,7 +61,6 @@ pub struct MutexGuard<'a, T: ?Sized + 'a> {
 pub(crate) struct Hold<'a> {
     owner: Owner<'a>,
     held: Held,
-    was_panicking: bool,
 }
 
 /// Who keeps the mutex alive while a guard of it exists.
@@ -95,8 +94,8 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// # Safety
     /// `value` points into the mutex that `owner` keeps alive, and `held` is the one right to it.
     pub(crate) unsafe fn new(value: NonNull<T>, owner: Owner<'a>, held: Held) -> Self {
-        let was_panicking = std::thread::panicking();
-        MutexGuard { value, hold: Hold { owner, held, was_panicking }, marker: PhantomData }
+        let held = held.taken_while(std::thread::panicking());
+        MutexGuard { value, hold: Hold { owner, held }, marker: PhantomData }
     }
 
     /// The fencing token of this grant: larger than every token of this name before.
@@ -244,7 +243,7 @@ impl Hold<'_> {
     }
 
     fn how(&self) -> Predecessor {
-        if std::thread::panicking() && !self.was_panicking {
+        if std::thread::panicking() && !self.held.was_panicking() {
             Predecessor::Panicked
         } else {
             Predecessor::Clean
@@ -296,4 +295,4 @@ impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
 }
 
 // A failed or successful lock moves a guard; keep it small.
-const _: () = assert!(size_of::<MutexGuard<'static, ()>>() <= 56);
+const _: () = assert!(size_of::<MutexGuard<'static, ()>>() <= 48);

@@ -59,6 +59,9 @@
 //! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
 //! | 4 | `cli/` `bench/` `main` | the program | |
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod bench;
 #[cfg(any(feature = "host", feature = "testing"))]
 #[doc(hidden)]
 pub mod proto;

@@ -85,16 +85,28 @@ impl<T: ?Sized> Mutex<T> {
     /// At thread scope none. Above: `Damaged` or `Io` from the directory, `Unreachable` when no
     /// leader acknowledged the request within `connect_timeout`, `Refused` by the leader, `Config`
     /// when the name is locked at a wider scope than this manager reaches.
+    #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
-        self.core.lock().map(|held| self.guard(held))
+        match &self.core {
+            // Apart, so that the guard is made where it stands and not moved there.
+            Core::Plain(lock) => Ok(self.guard(Held::plain(lock.take()))),
+            core => core.lock().map(|held| self.guard(held)),
+        }
     }
 
     /// Takes the lock if it is free. At host scope it asks the leader, and waits for its answer.
     ///
     /// # Errors
     /// `WouldBlock`, if somebody else holds it; else as [`lock`](Self::lock).
+    #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
-        self.core.try_lock().map(|held| self.guard(held))
+        match &self.core {
+            Core::Plain(lock) => match lock.try_take() {
+                Some(taken) => Ok(self.guard(Held::plain(taken))),
+                None => Err(LockError::WOULD_BLOCK),
+            },
+            core => core.try_lock().map(|held| self.guard(held)),
+        }
     }
 
     /// Waits at most for `wait`.

@@ -160,7 +160,7 @@ impl Secret {
     }
 
     /// The leader's side of the handshake.
-    pub(super) fn server(&self) -> Arc<QuicServerConfig> {
+    pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
         let (provider, key, peer) = self.identity();
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -175,7 +175,7 @@ impl Secret {
     }
 
     /// The client's side of the handshake.
-    pub(super) fn client(&self) -> Arc<QuicClientConfig> {
+    pub(crate) fn client(&self) -> Arc<QuicClientConfig> {
         let (provider, key, peer) = self.identity();
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -148,6 +148,8 @@ pub struct Client {
     link: Link,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
+    /// How many of the events tell of a loss.
+    losses_untold: usize,
     closing: Closing,
 }
 
@@ -242,6 +244,7 @@ impl Client {
             link: Link::new(config.addresses),
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
+            losses_untold: 0,
             closing: Closing::No,
             config,
             random,
@@ -423,7 +426,13 @@ impl Client {
     }
 
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.closing == Closing::Closed {
+        // These wait for nothing but to be polled, whatever the driver polled last; once a loss
+        // is told there is something to send.
+        let closed = self.closing == Closing::Closed;
+        if self.losses_untold > 0 || (closed && !self.events.is_empty()) {
+            return Some(Time::ZERO);
+        }
+        if closed {
             return None;
         }
         let serving = self.link.is_serving() && !self.renewal_queued;
@@ -493,9 +502,13 @@ impl Client {
         if !self.link.is_serving() {
             self.leases.retain(|_, lease| !matches!(lease.hold, Hold::Releasing { .. }));
         }
-        // No leader is known to keep their places any more.
-        let requests: Vec<_> = self.requests.keys().copied().collect();
-        for request in requests {
+        self.forget_acknowledgements(now);
+    }
+
+    /// No leader is known to keep places any more: who waited for its turn waits for a leader.
+    fn forget_acknowledgements(&mut self, now: Time) {
+        let acknowledged = self.requests.iter().filter(|(_, request)| request.acknowledged);
+        for request in acknowledged.map(|(&request, _)| request).collect::<Vec<_>>() {
             self.be_patient(request, now);
         }
     }
@@ -698,12 +711,14 @@ impl Client {
             && held.hold == Hold::Held
         {
             held.hold = Hold::Losing;
+            self.losses_untold += 1;
             self.events.push_back(Event::LeaseLost { lease, why });
         }
     }
 
     /// The guards know: now the leader may hear that nobody believes in the lease any more.
     fn loss_is_told(&mut self, lease: LeaseId) {
+        self.losses_untold -= 1;
         if let Some(held) = self.leases.get_mut(&lease)
             && held.hold == Hold::Losing
         {
@@ -887,11 +902,10 @@ impl Client {
             self.release_is_over(lease);
         }
         self.leases.clear();
-        let requests: Vec<_> = self.requests.keys().copied().collect();
-        for request in requests {
-            self.requests.get_mut(&request).expect("it was just listed").grant = None;
-            self.be_patient(request, now);
+        for request in self.requests.values_mut() {
+            request.grant = None;
         }
+        self.forget_acknowledgements(now);
     }
 }
 

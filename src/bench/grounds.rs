@@ -1,0 +1,109 @@
+//! What the measurements stand on: directories, a runtime, a leader; made when first asked for.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::runtime::Runtime;
+
+use super::{
+    cleanup::Scratch,
+    failure::{Failure, Result},
+    peers::{Missing, Peers},
+};
+use crate::{
+    LockManager,
+    host::{Leader, Secret},
+};
+
+/// Shared by all heats of a run. Fields are dropped in order: what runs, then what it runs on.
+pub(crate) struct Grounds {
+    pub(crate) peers: Peers,
+    leader: Option<Bed>,
+    runtime: Option<Arc<Runtime>>,
+    scratch: Scratch,
+}
+
+impl Grounds {
+    pub(crate) fn new(peers: bool) -> Result<Grounds> {
+        Ok(Grounds {
+            peers: Peers::new(peers),
+            leader: None,
+            runtime: None,
+            scratch: Scratch::new()?,
+        })
+    }
+
+    /// A directory of this run; the same one for the same name.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
+        self.scratch.directory(name)
+    }
+
+    /// The runtime of every asynchronous caller: multi-threaded, with two workers.
+    pub(crate) fn runtime(&mut self) -> Result<Arc<Runtime>> {
+        if let Some(runtime) = &self.runtime {
+            return Ok(runtime.clone());
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(RUNTIME_WORKERS as usize)
+            .thread_name("bench-caller")
+            .enable_all()
+            .build()
+            .map(Arc::new)
+            .map_err(Failure::io("cannot start a runtime"))?;
+        self.runtime = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    /// The leader of this run, in this process, on loopback.
+    pub(crate) fn leader(&mut self) -> Result<&Bed> {
+        if self.leader.is_none() {
+            self.leader = Some(Bed::start(&self.scratch)?);
+        }
+        Ok(self.leader.as_ref().expect("made above"))
+    }
+
+    /// What could not be compared with here.
+    pub(crate) fn missing(&self) -> Vec<Missing> {
+        self.peers.missing()
+    }
+}
+
+/// Threads of the runtime that asynchronous callers are measured on.
+pub(crate) const RUNTIME_WORKERS: u32 = 2;
+
+/// A leader, and what it takes to reach it.
+pub(crate) struct Bed {
+    leader: Leader,
+    secret_file: PathBuf,
+}
+
+impl Bed {
+    fn start(scratch: &Scratch) -> Result<Bed> {
+        let secret_file = scratch.path().join("secret");
+        Secret::create(&secret_file)?;
+        let leader = Leader::builder()
+            .listen("127.0.0.1:0")
+            .state_dir(scratch.directory("leader")?)
+            .secret_file(&secret_file)
+            .start()?;
+        Ok(Bed { leader, secret_file })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.leader.local_addr()
+    }
+
+    /// A client with a connection and a session of its own.
+    pub(crate) fn connect(&self) -> Result<LockManager> {
+        Ok(LockManager::builder()
+            .leaders([self.address().to_string()])
+            .secret_file(&self.secret_file)
+            .label("bench")
+            .time_to_live(Duration::from_secs(30))
+            .open()?)
+    }
+
+    #[cfg(feature = "peers")]
+    pub(crate) fn secret_file(&self) -> &std::path::Path {
+        &self.secret_file
+    }
+}

@@ -1,0 +1,53 @@
+//! Where it was measured.
+
+use std::{fs, num::NonZero, thread};
+
+use serde::Serialize;
+
+/// What figures depend on and a reader cannot guess.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) system: String,
+    pub(crate) version: &'static str,
+    /// `release`, or `debug`, whose figures mean nothing.
+    pub(crate) build: &'static str,
+}
+
+impl Machine {
+    pub(crate) fn this() -> Machine {
+        let name = rustix::system::uname();
+        let system = format!(
+            "{} {} {}",
+            name.sysname().to_string_lossy(),
+            name.release().to_string_lossy(),
+            name.machine().to_string_lossy(),
+        );
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        Machine {
+            cpu: cpu_of(&info).unwrap_or("unknown processor").to_owned(),
+            cpus: thread::available_parallelism().map_or(1, NonZero::get),
+            system,
+            version: env!("CARGO_PKG_VERSION"),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+        }
+    }
+}
+
+fn cpu_of(cpuinfo: &str) -> Option<&str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_is_read_from_the_system() {
+        assert_eq!(cpu_of("processor: 0\nmodel name\t: AMD EPYC 7B13\n"), Some("AMD EPYC 7B13"));
+        assert_eq!(cpu_of("Hardware : something else\n"), None);
+        assert!(Machine::this().cpus >= 1);
+    }
+}

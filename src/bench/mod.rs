@@ -1,0 +1,277 @@
+//! The bench: what each scope costs on this machine, beside what else one could use.
+//!
+//! A run is a list of [heats](run::Heat): one case in one scope, with its contenders. tierlock is
+//! a contender in every heat; with `--peers` others join it, and slices of all are measured in
+//! turn. A new case is a line in [`HEATS`] and a function that makes its contenders; a new subject
+//! is one more contender in the functions of [`peers`].
+//!
+//! It measures on loopback, on one machine, with the leader in this process: a network between
+//! machines adds its round trip to host scope, and nothing else changes.
+
+mod budget;
+mod case;
+mod cleanup;
+mod failure;
+mod grounds;
+mod host;
+mod human;
+mod machine;
+#[cfg(feature = "peers")]
+mod peers;
+#[cfg(not(feature = "peers"))]
+#[path = "without_peers.rs"]
+mod peers;
+mod plot;
+mod process;
+mod progress;
+mod report;
+mod run;
+mod stats;
+mod table;
+mod tasks;
+mod thread;
+pub mod worker;
+
+use std::{path::PathBuf, time::Duration};
+
+use self::{
+    case::Case,
+    failure::{Failure, Result},
+    grounds::Grounds,
+    machine::Machine,
+    progress::Progress,
+    report::Report,
+    run::Heat,
+};
+use crate::Scope;
+
+/// Everything that can be measured, in the table's order.
+const HEATS: &[Heat] = &[
+    Heat {
+        scope: Scope::Thread,
+        case: Case::Quiet,
+        weight: 1.0,
+        weight_of_peers: 4.0,
+        enter: thread::quiet,
+    },
+    Heat {
+        scope: Scope::Thread,
+        case: Case::Threads,
+        weight: 1.0,
+        weight_of_peers: 2.0,
+        enter: thread::threads,
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::Quiet,
+        weight: 1.0,
+        weight_of_peers: 1.0,
+        enter: process::quiet,
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::ProcessesEmpty,
+        weight: 1.0,
+        weight_of_peers: 1.0,
+        enter: process::processes_empty,
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::Processes200us,
+        weight: 1.0,
+        weight_of_peers: 1.0,
+        enter: process::processes_200us,
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::Handover,
+        weight: 1.5,
+        weight_of_peers: 1.5,
+        enter: process::handover,
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::HolderKilled,
+        weight: 1.5,
+        weight_of_peers: 0.0,
+        enter: process::holder_killed,
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::Names,
+        weight: 1.0,
+        weight_of_peers: 0.0,
+        enter: process::names,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::Quiet,
+        weight: 3.0,
+        weight_of_peers: 4.0,
+        enter: host::quiet,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::Connections32,
+        weight: 1.0,
+        weight_of_peers: 1.0,
+        enter: host::connections_32,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::Tasks256,
+        weight: 1.0,
+        weight_of_peers: 2.0,
+        enter: host::tasks_256,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::OneName8,
+        weight: 1.0,
+        weight_of_peers: 0.0,
+        enter: host::one_name_8,
+    },
+];
+
+/// Without `--seconds`, this long per unit of weight.
+const SECONDS_PER_WEIGHT: f64 = 1.3;
+
+/// The options of `tierlock bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Measure only this scope: thread, process or host
+    #[arg(long)]
+    scope: Option<Scope>,
+    /// How long to measure in all [default: about 20; about 40 with --peers]
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Compare with other locks, in the same run (needs a build with the feature `peers`)
+    #[arg(long)]
+    peers: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Also draw the figures
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("a number of seconds above 0, at most 86400".into()),
+    }
+}
+
+/// Runs `tierlock bench` and returns its exit status.
+pub(crate) fn main(args: Args) -> u8 {
+    match bench(&args) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("tierlock: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn bench(args: &Args) -> Result<()> {
+    if args.peers && !cfg!(feature = "peers") {
+        return Err(Failure::Usage(
+            "this build has nothing to compare with; `cargo install tierlock --features peers` \
+             has, or in the source tree `cargo run --release --features peers -- bench --peers`"
+                .into(),
+        ));
+    }
+    if let Some(file) = &args.plot {
+        // Before the minute is spent, not after.
+        plot::check_target(file)?;
+    }
+    cleanup::on_signals()?;
+    let report = measure(args)?;
+    if let Some(file) = &args.plot {
+        plot::draw(&report, file)?;
+    }
+    let text = if args.json { report.json() + "\n" } else { table::text(&report) };
+    print(&text)
+}
+
+fn measure(args: &Args) -> Result<Report> {
+    let heats: Vec<&Heat> =
+        HEATS.iter().filter(|heat| args.scope.is_none_or(|scope| heat.scope == scope)).collect();
+    let weights: f64 = heats.iter().map(|heat| heat.weight(args.peers)).sum();
+    let seconds = args.seconds.unwrap_or(weights * SECONDS_PER_WEIGHT);
+    let progress = Progress::new(Duration::from_secs_f64(seconds));
+    let mut grounds = Grounds::new(args.peers)?;
+    let mut report = Report {
+        machine: Machine::this(),
+        rows: Vec::new(),
+        budgets: Vec::new(),
+        missing: Vec::new(),
+    };
+    for heat in heats {
+        let budget = Duration::from_secs_f64(seconds * heat.weight(args.peers) / weights);
+        report.rows.extend(heat.run(&mut grounds, budget, &progress)?);
+    }
+    report.missing = grounds.missing();
+    if args.peers {
+        report.budgets = budget::verdicts(&report);
+    }
+    Ok(report)
+}
+
+fn print(text: &str) -> Result<()> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(Failure::io("cannot print the result")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for wrong in ["0", "-1", "nan", "inf", "1e9", "ten", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn options_are_those_of_the_design() {
+        use clap::Parser;
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line = "bench --scope process --seconds 2 --peers --json --plot out.svg";
+        let Program { args } = Program::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!(args.scope, Some(Scope::Process));
+        assert_eq!(args.seconds, Some(2.0));
+        assert!(args.peers && args.json);
+        assert_eq!(args.plot, Some("out.svg".into()));
+        assert!(Program::try_parse_from(["bench", "--scope", "galaxy"]).is_err());
+    }
+
+    #[test]
+    fn default_run_takes_less_than_a_minute() {
+        for peers in [false, true] {
+            let weights: f64 = HEATS.iter().map(|heat| heat.weight(peers)).sum();
+            assert!(weights * SECONDS_PER_WEIGHT < 45.0, "{weights}");
+        }
+    }
+
+    #[cfg(not(feature = "peers"))]
+    #[test]
+    fn peers_without_the_feature_is_a_usage_error() {
+        let args = Args { scope: None, seconds: None, peers: true, json: false, plot: None };
+        let failure = bench(&args).unwrap_err();
+        assert_eq!(failure.exit_code(), 64);
+        assert!(failure.to_string().contains("--features peers"), "{failure}");
+    }
+}

@@ -1,0 +1,37 @@
+//! Locks that need no server.
+
+use std::path::Path;
+
+use crate::{
+    Mutex,
+    bench::{
+        failure::Result,
+        tasks::Client,
+        worker::{Cross, Flock},
+    },
+};
+
+/// tierlock's own asynchronous side at thread scope.
+pub(crate) struct Ours(pub(crate) Mutex<u64>);
+
+impl Client for Ours {
+    async fn cycle(&mut self) -> Result<()> {
+        *self.0.lock_async().await? += 1;
+        Ok(())
+    }
+}
+
+pub(crate) struct Tokio(pub(crate) tokio::sync::Mutex<u64>);
+
+impl Client for Tokio {
+    async fn cycle(&mut self) -> Result<()> {
+        *self.0.lock().await += 1;
+        Ok(())
+    }
+}
+
+/// `flock(2)`, locked and unlocked once per call.
+pub(crate) fn flock(file: &Path) -> Result<impl FnMut() -> Result<()> + use<>> {
+    let mut flock = Flock::open(file)?;
+    Ok(move || flock.with(|| {}))
+}

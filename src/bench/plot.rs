@@ -1,0 +1,251 @@
+//! The figures as a picture: one panel per scope, all on one logarithmic scale of time.
+
+use std::{error::Error, io, path::Path};
+
+use plotters::{
+    coord::Shift,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
+
+use super::{
+    case::TIERLOCK,
+    failure::{Failure, Result},
+    human,
+    report::{Report, Row},
+};
+use crate::Scope;
+
+const WIDTH: u32 = 960;
+const LEFT: i32 = 236;
+const RIGHT: i32 = 40;
+const HEADING: i32 = 74;
+const PANEL_TITLE: i32 = 34;
+const ROW: i32 = 22;
+const AXIS: i32 = 30;
+
+const INK: RGBColor = RGBColor(32, 36, 44);
+const FAINT: RGBColor = RGBColor(112, 120, 132);
+const GRID: RGBColor = RGBColor(226, 230, 236);
+const GRID_OF_UNITS: RGBColor = RGBColor(176, 184, 196);
+const OURS: RGBColor = RGBColor(24, 108, 196);
+const OTHERS: RGBColor = RGBColor(166, 174, 186);
+
+/// Fails if the picture could not be written later.
+pub(crate) fn check_target(file: &Path) -> Result<()> {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if file.is_dir() {
+        return Err(Failure::Usage(format!(
+            "--plot wants a file, {} is a directory",
+            file.display()
+        )));
+    }
+    if directory.is_some_and(|directory| !directory.is_dir()) {
+        let error = io::Error::from(io::ErrorKind::NotFound);
+        return Err(Failure::io(format!("cannot write {}", file.display()))(error));
+    }
+    Ok(())
+}
+
+/// Draws the report into an SVG file.
+pub(crate) fn draw(report: &Report, file: &Path) -> Result<()> {
+    let mut svg = String::new();
+    paint(report, &mut svg).map_err(|error| {
+        Failure::io(format!("cannot draw {}", file.display()))(io::Error::other(error.to_string()))
+    })?;
+    std::fs::write(file, svg).map_err(Failure::io(format!("cannot write {}", file.display())))
+}
+
+type Painted = std::result::Result<(), Box<dyn Error>>;
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+fn paint(report: &Report, svg: &mut String) -> Painted {
+    let panels = panels(report);
+    let height =
+        panels.iter().map(|(_, rows)| PANEL_TITLE + ROW * rows.len() as i32 + AXIS).sum::<i32>()
+            + HEADING;
+    let canvas = SVGBackend::with_string(svg, (WIDTH, height as u32)).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    let picture = Picture { canvas: &canvas, scale: Scale::of(report) };
+    picture.heading(report)?;
+    let mut top = HEADING;
+    for (scope, rows) in panels {
+        picture.panel(scope, &rows, top)?;
+        top += PANEL_TITLE + ROW * rows.len() as i32 + AXIS;
+    }
+    canvas.present()?;
+    Ok(())
+}
+
+fn panels(report: &Report) -> Vec<(Scope, Vec<&Row>)> {
+    Scope::ALL
+        .into_iter()
+        .map(|scope| (scope, report.rows.iter().filter(|row| row.label.scope == scope).collect()))
+        .filter(|(_, rows): &(Scope, Vec<&Row>)| !rows.is_empty())
+        .collect()
+}
+
+/// From times to places: the same for all panels, in whole decades.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Scale {
+    first_decade: i32,
+    last_decade: i32,
+}
+
+impl Scale {
+    fn of(report: &Report) -> Scale {
+        let shortest = report.rows.iter().map(|row| row.figures.p50_ns).fold(1e9, f64::min);
+        let longest = report.rows.iter().map(|row| row.figures.max_ns).fold(1.0, f64::max);
+        let first_decade = (shortest.max(1.0).log10() - 0.05).floor().max(0.0) as i32;
+        let last_decade = longest.max(10.0).log10().ceil() as i32;
+        Scale { first_decade, last_decade: last_decade.max(first_decade + 1) }
+    }
+
+    fn x(self, ns: f64) -> i32 {
+        let (first, last) = (f64::from(self.first_decade), f64::from(self.last_decade));
+        let part = (ns.max(1.0).log10() - first) / (last - first);
+        let width = f64::from(WIDTH as i32 - LEFT - RIGHT);
+        LEFT + (part.clamp(0.0, 1.0) * width).round() as i32
+    }
+
+    fn decades(self) -> impl Iterator<Item = i32> {
+        self.first_decade..=self.last_decade
+    }
+}
+
+struct Picture<'a, 'b> {
+    canvas: &'a Canvas<'b>,
+    scale: Scale,
+}
+
+impl Picture<'_, '_> {
+    fn heading(&self, report: &Report) -> Painted {
+        let machine = &report.machine;
+        self.text("What a lock costs", (16, 24), 20, &INK, HPos::Left, true)?;
+        let measured = format!(
+            "tierlock {} on {} × {}, {}; logarithmic: each line is ten times the one before",
+            machine.version, machine.cpus, machine.cpu, machine.system
+        );
+        self.text(&measured, (16, 46), 12, &FAINT, HPos::Left, false)?;
+        let legend = "bar: half of the lockings are faster · line: 99 % are · tick: the slowest";
+        self.text(legend, (16, 64), 12, &FAINT, HPos::Left, false)
+    }
+
+    fn panel(&self, scope: Scope, rows: &[&Row], top: i32) -> Painted {
+        let title = format!("{scope} scope");
+        self.text(&title, (16, top + PANEL_TITLE / 2 + 2), 15, &INK, HPos::Left, true)?;
+        let first = top + PANEL_TITLE;
+        let bottom = first + ROW * rows.len() as i32;
+        for decade in self.scale.decades() {
+            let time = 10_f64.powi(decade);
+            let x = self.scale.x(time);
+            let colour = if decade % 3 == 0 { GRID_OF_UNITS } else { GRID };
+            self.line((x, first - 4), (x, bottom + 4), &colour, 1)?;
+            self.text(
+                &human::time(time).replace(".0", ""),
+                (x, bottom + 14),
+                11,
+                &FAINT,
+                HPos::Center,
+                false,
+            )?;
+        }
+        for (index, row) in rows.iter().enumerate() {
+            self.row(row, first + ROW * index as i32 + ROW / 2)?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, row: &Row, middle: i32) -> Painted {
+        let (label, figures) = (&row.label, &row.figures);
+        let ours = label.subject == TIERLOCK;
+        let (colour, ink) = if ours { (OURS, INK) } else { (OTHERS, FAINT) };
+        let what = format!("{} · {}", label.title(), label.who());
+        self.text(&what, (LEFT - 10, middle), 12, &ink, HPos::Right, false)?;
+
+        let [start, p50, p99, max] =
+            [1.0, figures.p50_ns, figures.p99_ns, figures.max_ns].map(|time| self.scale.x(time));
+        let start = start.max(LEFT);
+        let bar = [(start, middle - 7), (p50.max(start + 2), middle + 7)];
+        self.canvas.draw(&Rectangle::new(bar, colour.filled()))?;
+        self.line((p50, middle), (p99, middle), &colour, 3)?;
+        self.line((max, middle - 5), (max, middle + 5), &colour, 2)?;
+        // In the bar where it fits, for beside it is the way of the line.
+        let value = human::time(figures.p50_ns);
+        if p50 - start > 56 {
+            self.text(&value, (p50 - 6, middle), 11, &WHITE, HPos::Right, ours)
+        } else {
+            let beside = if max - p50 < 70 { max + 8 } else { p50 + 6 };
+            self.text(
+                &value,
+                (beside, middle - if max - p50 < 70 { 0 } else { 6 }),
+                10,
+                &ink,
+                HPos::Left,
+                ours,
+            )
+        }
+    }
+
+    fn line(&self, from: (i32, i32), to: (i32, i32), colour: &RGBColor, width: u32) -> Painted {
+        self.canvas.draw(&PathElement::new(vec![from, to], colour.stroke_width(width)))?;
+        Ok(())
+    }
+
+    fn text(
+        &self,
+        text: &str,
+        at: (i32, i32),
+        size: i32,
+        colour: &RGBColor,
+        to: HPos,
+        bold: bool,
+    ) -> Painted {
+        let weight = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        let style = TextStyle::from(("sans-serif", size, weight).into_font())
+            .color(colour)
+            .pos(Pos::new(to, VPos::Center));
+        self.canvas.draw(&Text::new(text.to_owned(), at, style))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{
+        case::Case,
+        report::tests::{report, row},
+    };
+
+    #[test]
+    fn picture_has_a_panel_per_scope_that_was_measured() {
+        let report = report(vec![
+            row(Scope::Thread, Case::Quiet, TIERLOCK, 5.0),
+            row(Scope::Thread, Case::Quiet, "std", 5.0),
+            row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0),
+        ]);
+        let mut svg = String::new();
+        paint(&report, &mut svg).unwrap();
+        assert!(svg.starts_with("<svg"));
+        assert!(svg.contains("thread scope") && svg.contains("host scope"));
+        assert!(!svg.contains("process scope"));
+    }
+
+    #[test]
+    fn scale_covers_everything_in_whole_decades() {
+        let report = report(vec![row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0)]);
+        let scale = Scale::of(&report);
+        assert_eq!(scale, Scale { first_decade: 4, last_decade: 8 });
+        assert_eq!(scale.x(1e4), LEFT);
+        assert_eq!(scale.x(1e8), WIDTH as i32 - RIGHT);
+        assert_eq!(scale.x(1.0), LEFT, "never outside the panel");
+    }
+
+    #[test]
+    fn unwritable_target_is_found_before_measuring() {
+        assert_eq!(check_target(Path::new("/nowhere/at/all.svg")).unwrap_err().exit_code(), 74);
+        assert_eq!(check_target(Path::new("/")).unwrap_err().exit_code(), 64);
+        assert!(check_target(Path::new("beside.svg")).is_ok());
+    }
+}

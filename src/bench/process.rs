@@ -1,0 +1,302 @@
+//! Process scope: what a lock costs that is shared by the processes of a machine.
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Signal, kill_process};
+
+use super::{
+    case::{Case, Label},
+    failure::{Failure, Result, check_count},
+    grounds::Grounds,
+    run::{Contender, Entry},
+    stats::{Share, Tally},
+    thread::Quiet,
+    worker::{CrossLock, FileCounter, Job, Order, Reply, Turn, Worker, unexpected},
+};
+use crate::{LockManager, Mutex, MutexGuard, Predecessor, Scope};
+
+pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let mutex = open(&grounds.directory("process")?)?
+        .mutex("quiet", 0_u64)
+        .scope(Scope::Process)
+        .build()?;
+    let mut entries = vec![Entry::new(
+        Label::new(Scope::Process, Case::Quiet),
+        Quiet(move || {
+            *mutex.lock()? += 1;
+            Ok(())
+        }),
+    )];
+    super::peers::process_quiet(grounds, &mut entries)?;
+    Ok(entries)
+}
+
+pub(crate) fn processes_empty(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    processes(grounds, Case::ProcessesEmpty, Duration::ZERO)
+}
+
+pub(crate) fn processes_200us(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    processes(grounds, Case::Processes200us, Duration::from_micros(200))
+}
+
+fn processes(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<Entry>> {
+    let directory = grounds.directory("process")?;
+    let label = Label { clients: 2, processes: 2, ..Label::new(Scope::Process, case) };
+    let mut entries = Vec::new();
+    for (subject, lock) in subjects(grounds, &directory, case) {
+        let counter = directory.join(format!("{}-{subject}.count", case.as_str()));
+        entries.push(Entry::new(
+            Label { subject, ..label.clone() },
+            Processes::start(lock, &counter, hold)?,
+        ));
+    }
+    Ok(entries)
+}
+
+pub(crate) fn handover(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let directory = grounds.directory("process")?;
+    let label = Label { clients: 2, processes: 2, ..Label::new(Scope::Process, Case::Handover) };
+    subjects(grounds, &directory, Case::Handover)
+        .into_iter()
+        .map(|(subject, lock)| {
+            Ok(Entry::new(Label { subject, ..label.clone() }, TakingTurns::start(lock)?))
+        })
+        .collect()
+}
+
+pub(crate) fn holder_killed(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let directory = grounds.directory("process")?;
+    let name = "holder_killed";
+    let mutex = open(&directory)?.mutex(name, ()).scope(Scope::Process).build()?;
+    let holder = CrossLock::Tierlock { directory, name: name.into() };
+    Ok(vec![Entry::new(
+        Label {
+            clients: 2,
+            processes: 2,
+            note: Some("from SIGKILL to the waiter's lock"),
+            ..Label::new(Scope::Process, Case::HolderKilled)
+        },
+        HolderKilled { mutex, holder },
+    )])
+}
+
+pub(crate) fn names(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let locks = open(&grounds.directory("process-names")?)?;
+    let mut next = 0_u32;
+    Ok(vec![Entry::new(
+        Label {
+            note: Some("10,000 names made at run time: build, lock, unlock, drop"),
+            ..Label::new(Scope::Process, Case::Names)
+        },
+        Quiet(move || {
+            // Visits every name, in an order that no cache likes.
+            next = (next + 7_919) % NAMES;
+            let guard = locks.mutex(format!("orders/{next}"), ()).scope(Scope::Process).lock()?;
+            drop(guard);
+            Ok(())
+        }),
+    )])
+}
+
+const NAMES: u32 = 10_000;
+
+fn open(directory: &Path) -> Result<LockManager> {
+    Ok(LockManager::builder().directory(directory).label("bench").open()?)
+}
+
+/// The locks that two processes are measured with: ours, and what it is compared with.
+fn subjects(grounds: &Grounds, directory: &Path, case: Case) -> Vec<(&'static str, CrossLock)> {
+    let ours =
+        CrossLock::Tierlock { directory: directory.to_owned(), name: case.as_str().to_owned() };
+    let mut subjects = vec![(super::case::TIERLOCK, ours)];
+    subjects.extend(super::peers::cross_locks(grounds, directory, case));
+    subjects
+}
+
+/// Child processes that want one lock and never pause.
+struct Processes {
+    workers: Vec<Worker>,
+    counter: FileCounter,
+    counted: u64,
+}
+
+impl Processes {
+    fn start(lock: CrossLock, counter: &Path, hold: Duration) -> Result<Processes> {
+        let file = FileCounter::create(counter)?;
+        let job =
+            Job::Contend { lock, counter: counter.to_owned(), hold_us: hold.as_micros() as u64 };
+        let workers = vec![Worker::start(job.clone())?, Worker::start(job)?];
+        Ok(Processes { workers, counter: file, counted: 0 })
+    }
+}
+
+impl Contender for Processes {
+    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+        let order = Order::soon(slice);
+        for worker in &mut self.workers {
+            worker.order(order)?;
+        }
+        let mut longest_ns = 0;
+        for (client, worker) in self.workers.iter_mut().enumerate() {
+            match worker.reply()? {
+                Reply::Contended { waits, counted, took_ns } => {
+                    tally.absorb(client, &mut Share::from_waits(&waits));
+                    self.counted += counted;
+                    longest_ns = longest_ns.max(took_ns);
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+        tally.wall(Duration::from_nanos(longest_ns));
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<()> {
+        check_count("two processes", self.counter.get()?, self.counted)
+    }
+}
+
+/// Two processes that hand a lock to and fro.
+struct TakingTurns {
+    workers: [Worker; 2],
+}
+
+impl TakingTurns {
+    /// Held for longer than the pause, so that the other always waits when it is let go.
+    const HOLD: Duration = Duration::from_millis(3);
+    const PAUSE: Duration = Duration::from_millis(2);
+
+    fn start(lock: CrossLock) -> Result<TakingTurns> {
+        let job = Job::TakeTurns {
+            lock,
+            hold_us: TakingTurns::HOLD.as_micros() as u64,
+            pause_us: TakingTurns::PAUSE.as_micros() as u64,
+        };
+        Ok(TakingTurns { workers: [Worker::start(job.clone())?, Worker::start(job)?] })
+    }
+}
+
+impl Contender for TakingTurns {
+    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+        // A few turns each, however short the slice.
+        let slice = slice.max(TakingTurns::HOLD * 5);
+        let order = Order::soon(slice);
+        for worker in &mut self.workers {
+            worker.order(order)?;
+        }
+        let mut turns = Vec::new();
+        for (client, worker) in self.workers.iter_mut().enumerate() {
+            match worker.reply()? {
+                Reply::TookTurns { turns: of_one } => {
+                    turns.extend(of_one.into_iter().map(|turn| (client, turn)));
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+        let waits = handovers(turns)?;
+        tally.stretch(waits.len() as u64, slice);
+        waits.into_iter().for_each(|wait| tally.wait(wait));
+        Ok(())
+    }
+}
+
+/// From each unlock to the lock of the other, where that was waiting already.
+fn handovers(mut turns: Vec<(usize, Turn)>) -> Result<Vec<Duration>> {
+    turns.sort_by_key(|(_, turn)| turn.locked_ns);
+    let mut waits = Vec::new();
+    for pair in turns.windows(2) {
+        let [(giver, gave), (taker, took)] = pair else { unreachable!("windows of two") };
+        if took.locked_ns < gave.unlocked_ns {
+            return Err(Failure::Wrong("two processes held one lock at the same time".into()));
+        }
+        if giver != taker && took.asked_ns < gave.unlocked_ns {
+            waits.push(Duration::from_nanos(took.locked_ns - gave.unlocked_ns));
+        }
+    }
+    Ok(waits)
+}
+
+/// A waiter here, a holder in a child process that is killed.
+struct HolderKilled {
+    mutex: Mutex<()>,
+    holder: CrossLock,
+}
+
+impl Contender for HolderKilled {
+    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+        let started = Instant::now();
+        let mut kills = 0;
+        loop {
+            tally.wait(self.kill_one()?);
+            kills += 1;
+            let took = started.elapsed();
+            if took >= slice {
+                tally.stretch(kills, took);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl HolderKilled {
+    fn kill_one(&self) -> Result<Duration> {
+        let mut holder = Worker::start(Job::Hold { lock: self.holder.clone() })?;
+        match holder.reply()? {
+            Reply::Held => {}
+            other => return Err(unexpected(&other)),
+        }
+        let pid = holder.pid();
+        let killer = thread::spawn(move || {
+            // By then the waiter waits in earnest.
+            thread::sleep(Duration::from_millis(5));
+            let killed = Instant::now();
+            kill_process(pid, Signal::KILL).map(|()| killed)
+        });
+        let guard = self.mutex.lock()?;
+        let locked = Instant::now();
+        let killed = killer
+            .join()
+            .expect("it does not panic")
+            .map_err(|error| Failure::io("cannot kill a holder")(error.into()))?;
+        if locked < killed {
+            return Err(Failure::Wrong("a lock was obtained while another process held it".into()));
+        }
+        match MutexGuard::predecessor(&guard) {
+            Predecessor::Died => Ok(locked - killed),
+            other => Err(Failure::Wrong(format!(
+                "the killed holder was said to have left the lock {other}, not died"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(asked_ns: u64, locked_ns: u64, unlocked_ns: u64) -> Turn {
+        Turn { asked_ns, locked_ns, unlocked_ns }
+    }
+
+    #[test]
+    fn handover_counts_only_where_the_other_was_waiting() {
+        let turns = vec![
+            (0, turn(0, 1, 10)),
+            (1, turn(5, 12, 20)),  // waited since 5: 2 ns after the unlock
+            (1, turn(21, 22, 30)), // took it twice
+            (0, turn(35, 36, 40)), // did not wait
+        ];
+        assert_eq!(handovers(turns).unwrap(), [Duration::from_nanos(2)]);
+    }
+
+    #[test]
+    fn overlapping_turns_are_a_failure() {
+        let turns = vec![(0, turn(0, 1, 10)), (1, turn(5, 9, 20))];
+        let failure = handovers(turns).unwrap_err();
+        assert_eq!(failure.exit_code(), 70);
+    }
+}

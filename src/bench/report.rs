@@ -1,0 +1,149 @@
+//! What a run found out, and its JSON.
+
+use serde::Serialize;
+
+use super::{
+    budget::Verdict,
+    case::{Case, Label, Mode, TIERLOCK},
+    machine::Machine,
+    peers::Missing,
+    stats::Summary,
+};
+use crate::Scope;
+
+/// All of it. The JSON's shape is a promise: fields are added, never changed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) budgets: Vec<Verdict>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<Missing>,
+}
+
+impl Report {
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain data")
+    }
+
+    /// The row of one subject, if it was measured.
+    pub(crate) fn row(&self, scope: Scope, case: Case, subject: &str, mode: Mode) -> Option<&Row> {
+        self.rows.iter().find(|row| {
+            let label = &row.label;
+            (label.scope, label.case, label.subject, label.mode) == (scope, case, subject, mode)
+        })
+    }
+
+    /// What tierlock's quiet lock and unlock cost at a scope, in the middle.
+    pub(crate) fn quiet_ns(&self, scope: Scope) -> Option<f64> {
+        Some(self.row(scope, Case::Quiet, TIERLOCK, Mode::Blocking)?.figures.p50_ns)
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, Serialize)]
+#[serde(into = "JsonRow")]
+pub(crate) struct Row {
+    pub(crate) label: Label,
+    pub(crate) figures: Summary,
+}
+
+impl Row {
+    pub(crate) fn new(label: &Label, figures: &Summary) -> Row {
+        Row { label: label.clone(), figures: *figures }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonRow {
+    scope: &'static str,
+    case: &'static str,
+    subject: &'static str,
+    mode: Mode,
+    clients: u32,
+    processes: u32,
+    threads: u32,
+    operations: u64,
+    ops_per_s: f64,
+    p50_ns: f64,
+    p99_ns: f64,
+    max_ns: f64,
+    share_min_max: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
+}
+
+impl From<Row> for JsonRow {
+    fn from(Row { label, figures }: Row) -> JsonRow {
+        JsonRow {
+            scope: label.scope.as_str(),
+            case: label.case.as_str(),
+            subject: label.subject,
+            mode: label.mode,
+            clients: label.clients,
+            processes: label.processes,
+            threads: label.threads,
+            operations: figures.operations,
+            ops_per_s: figures.ops_per_s.round(),
+            p50_ns: tenths(figures.p50_ns),
+            p99_ns: tenths(figures.p99_ns),
+            max_ns: tenths(figures.max_ns),
+            share_min_max: (figures.share_min_max * 1_000.0).round() / 1_000.0,
+            note: label.note,
+        }
+    }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A made-up row.
+    pub(crate) fn row(scope: Scope, case: Case, subject: &'static str, p50_ns: f64) -> Row {
+        let label = Label { subject, ..Label::new(scope, case) };
+        let figures = Summary {
+            operations: 1_000,
+            ops_per_s: 1e9 / p50_ns,
+            p50_ns,
+            p99_ns: p50_ns * 2.0,
+            max_ns: p50_ns * 1_000.0,
+            share_min_max: 1.0,
+        };
+        Row::new(&label, &figures)
+    }
+
+    pub(crate) fn report(rows: Vec<Row>) -> Report {
+        Report { machine: Machine::this(), rows, budgets: Vec::new(), missing: Vec::new() }
+    }
+
+    #[test]
+    fn json_has_the_promised_fields() {
+        let report = report(vec![row(Scope::Thread, Case::Quiet, TIERLOCK, 4.94)]);
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        let row = &json["rows"][0];
+        for field in [
+            "scope",
+            "case",
+            "subject",
+            "clients",
+            "processes",
+            "threads",
+            "ops_per_s",
+            "p50_ns",
+            "p99_ns",
+            "max_ns",
+            "share_min_max",
+        ] {
+            assert!(!row[field].is_null(), "{field} is missing in {row}");
+        }
+        assert_eq!(row["p50_ns"], 4.9);
+        assert_eq!(row["mode"], "blocking");
+        assert!(json["machine"].is_object());
+        assert!(json.get("budgets").is_none(), "only with peers");
+    }
+}

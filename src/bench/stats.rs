@@ -1,0 +1,372 @@
+//! What was timed: counts, waits, shares.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+
+/// Cycles faster than this are timed in batches: reading the clock would cost as much as they do.
+pub(crate) const BATCHED_BELOW: Duration = Duration::from_micros(1);
+/// Cycles per batch.
+pub(crate) const BATCH: u64 = 1_000;
+/// After every batch, this many cycles are timed one by one, for the tail.
+const SINGLES: u32 = 16;
+
+/// How the cycles of a quiet row are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    OneByOne,
+    Batches,
+}
+
+/// What one row has seen so far.
+pub(crate) struct Tally {
+    pace: Pace,
+    operations: u64,
+    busy: Duration,
+    waits: Histogram<u64>,
+    batch_means_ns: Vec<f64>,
+    clients: Vec<u64>,
+}
+
+impl Tally {
+    pub(crate) fn new(pace: Pace) -> Tally {
+        Tally {
+            pace,
+            operations: 0,
+            busy: Duration::ZERO,
+            waits: histogram(),
+            batch_means_ns: Vec::new(),
+            clients: Vec::new(),
+        }
+    }
+
+    /// Another one that is timed alike, to be filled elsewhere and [`add`](Tally::add)ed.
+    pub(crate) fn empty(&self) -> Tally {
+        Tally::new(self.pace)
+    }
+
+    /// What another one has seen.
+    pub(crate) fn add(&mut self, other: Tally) {
+        self.operations += other.operations;
+        self.busy += other.busy;
+        self.waits.add(&other.waits).expect("a histogram that resizes takes every value");
+        self.batch_means_ns.extend(other.batch_means_ns);
+    }
+
+    /// How further cycles should be timed, going by those that were timed one by one.
+    pub(crate) fn suited_pace(&self) -> Pace {
+        let median = self.waits.value_at_quantile(0.5);
+        if !self.waits.is_empty() && u128::from(median) < BATCHED_BELOW.as_nanos() {
+            Pace::Batches
+        } else {
+            Pace::OneByOne
+        }
+    }
+
+    /// A wait that was timed by itself.
+    pub(crate) fn wait(&mut self, wait: Duration) {
+        record(&mut self.waits, wait);
+    }
+
+    /// Operations done in a stretch of time, for the throughput.
+    pub(crate) fn stretch(&mut self, operations: u64, took: Duration) {
+        self.operations += operations;
+        self.busy += took;
+    }
+
+    /// What one client did in a slice; empties the share for the next slice.
+    pub(crate) fn absorb(&mut self, client: usize, share: &mut Share) {
+        if self.clients.len() <= client {
+            self.clients.resize(client + 1, 0);
+        }
+        self.clients[client] += share.operations;
+        self.operations += share.operations;
+        self.waits.add(&share.waits).expect("a histogram that resizes takes every value");
+        share.operations = 0;
+        share.waits.reset();
+    }
+
+    /// What a slice in which clients worked side by side took by the wall's clock.
+    pub(crate) fn wall(&mut self, took: Duration) {
+        self.busy += took;
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        let p99 = self.waits.value_at_quantile(0.99) as f64;
+        let max = self.waits.max() as f64;
+        let p50 = if self.batch_means_ns.is_empty() {
+            self.waits.value_at_quantile(0.5) as f64
+        } else {
+            median(&self.batch_means_ns)
+        };
+        let busy = self.busy.as_secs_f64();
+        Summary {
+            operations: self.operations,
+            ops_per_s: if busy > 0.0 { self.operations as f64 / busy } else { 0.0 },
+            p50_ns: p50,
+            // The two ways of timing may differ by a nanosecond or two.
+            p99_ns: p99.max(p50),
+            max_ns: max.max(p50),
+            share_min_max: share_min_max(&self.clients),
+        }
+    }
+}
+
+/// A row's figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Summary {
+    pub(crate) operations: u64,
+    pub(crate) ops_per_s: f64,
+    pub(crate) p50_ns: f64,
+    pub(crate) p99_ns: f64,
+    pub(crate) max_ns: f64,
+    pub(crate) share_min_max: f64,
+}
+
+/// Times the quiet cycles of one slice: says how many to do next, until the slice is over.
+///
+/// ```text
+/// let mut meter = Meter::start(slice, tally);
+/// while let Some(cycles) = meter.next() {
+///     for _ in 0..cycles { … }
+/// }
+/// ```
+pub(crate) struct Meter<'a> {
+    tally: &'a mut Tally,
+    ends: Instant,
+    cycles: u64,
+    singles_left: u32,
+    started: Instant,
+}
+
+impl Meter<'_> {
+    pub(crate) fn start(slice: Duration, tally: &mut Tally) -> Meter<'_> {
+        let started = Instant::now();
+        Meter { tally, ends: started + slice, cycles: 0, singles_left: 0, started }
+    }
+
+    /// Takes down what the cycles it last asked for took, and says how many to do now.
+    pub(crate) fn next(&mut self) -> Option<u64> {
+        let now = Instant::now();
+        let took = (now - self.started).saturating_sub(clock_cost());
+        match (self.cycles, self.tally.pace) {
+            (0, _) => {}
+            (1, Pace::OneByOne) => {
+                self.tally.wait(took);
+                self.tally.stretch(1, took);
+            }
+            (1, Pace::Batches) => self.tally.wait(took),
+            (cycles, _) => {
+                self.tally.batch_means_ns.push(took.as_nanos() as f64 / cycles as f64);
+                self.tally.stretch(cycles, took);
+            }
+        }
+        if now >= self.ends && self.cycles > 0 {
+            return None;
+        }
+        self.cycles = match self.tally.pace {
+            Pace::Batches if self.singles_left == 0 => {
+                self.singles_left = SINGLES;
+                BATCH
+            }
+            Pace::Batches => {
+                self.singles_left -= 1;
+                1
+            }
+            Pace::OneByOne => 1,
+        };
+        self.started = Instant::now();
+        Some(self.cycles)
+    }
+}
+
+/// What one of several clients did in one slice.
+pub(crate) struct Share {
+    operations: u64,
+    waits: Histogram<u64>,
+}
+
+impl Share {
+    pub(crate) fn new() -> Share {
+        Share { operations: 0, waits: histogram() }
+    }
+
+    /// One operation, which waited this long.
+    pub(crate) fn add(&mut self, wait: Duration) {
+        self.operations += 1;
+        record(&mut self.waits, wait);
+    }
+
+    /// The share another process reports: its waits in nanoseconds, and how often each came.
+    pub(crate) fn from_waits(waits: &[(u64, u64)]) -> Share {
+        let mut share = Share::new();
+        for &(wait_ns, count) in waits {
+            share.operations += count;
+            share.waits.record_n(wait_ns.max(1), count).expect("a histogram that resizes");
+        }
+        share
+    }
+
+    /// What [`from_waits`](Share::from_waits) takes.
+    pub(crate) fn waits(&self) -> Vec<(u64, u64)> {
+        self.waits
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), step.count_at_value()))
+            .collect()
+    }
+
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations
+    }
+}
+
+/// A number that only a lock protects: increments that overlap are lost.
+#[derive(Debug, Default)]
+pub(crate) struct Unprotected(AtomicU64);
+
+impl Unprotected {
+    pub(crate) fn increment(&self) {
+        let seen = self.0.load(Ordering::Relaxed);
+        self.0.store(seen + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What reading the clock twice in a row shows, which is no part of what is timed in between.
+fn clock_cost() -> Duration {
+    static COST: OnceLock<Duration> = OnceLock::new();
+    *COST.get_or_init(|| {
+        let mut costs: Vec<Duration> = (0..2_001)
+            .map(|_| {
+                let before = Instant::now();
+                Instant::now() - before
+            })
+            .collect();
+        let (_, median, _) = costs.select_nth_unstable(1_000);
+        *median
+    })
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("3 significant digits are allowed")
+}
+
+fn record(waits: &mut Histogram<u64>, wait: Duration) {
+    let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX >> 1).max(1);
+    waits.record(wait_ns).expect("a histogram that resizes takes every value");
+}
+
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+/// The smallest client's share over the largest's; 1 for a single client.
+fn share_min_max(clients: &[u64]) -> f64 {
+    match (clients.iter().min(), clients.iter().max()) {
+        (Some(&min), Some(&max)) if max > 0 => min as f64 / max as f64,
+        _ => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_odd_even_and_none() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn share_of_one_client_is_one_and_of_an_idle_one_is_zero() {
+        assert_eq!(share_min_max(&[]), 1.0);
+        assert_eq!(share_min_max(&[7]), 1.0);
+        assert_eq!(share_min_max(&[5, 10]), 0.5);
+        assert_eq!(share_min_max(&[0, 10]), 0.0);
+    }
+
+    #[test]
+    fn batches_give_the_median_and_single_cycles_the_tail() {
+        let mut tally = Tally::new(Pace::Batches);
+        tally.batch_means_ns.extend([4.0, 5.0, 900.0]);
+        tally.stretch(3_000, Duration::from_micros(3));
+        for _ in 0..999 {
+            tally.wait(Duration::from_nanos(3));
+        }
+        tally.wait(Duration::from_micros(70));
+        let summary = tally.summary();
+        assert_eq!(summary.p50_ns, 5.0);
+        assert_eq!(summary.p99_ns, 5.0, "never below the median");
+        assert!((69_900.0..70_100.0).contains(&summary.max_ns), "{summary:?}");
+        assert!((summary.ops_per_s - 1e9).abs() < 1.0, "{summary:?}");
+    }
+
+    #[test]
+    fn meter_batches_what_is_fast_and_times_what_is_slow_by_itself() {
+        let mut probe = Tally::new(Pace::OneByOne);
+        let mut meter = Meter::start(Duration::from_millis(2), &mut probe);
+        while let Some(cycles) = meter.next() {
+            assert_eq!(cycles, 1);
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        assert_eq!(probe.suited_pace(), Pace::OneByOne);
+        assert!(probe.summary().p50_ns >= 100_000.0);
+
+        let mut probe = Tally::new(Pace::OneByOne);
+        let mut meter = Meter::start(Duration::from_millis(2), &mut probe);
+        while meter.next().is_some() {}
+        assert_eq!(probe.suited_pace(), Pace::Batches);
+        let mut tally = Tally::new(Pace::Batches);
+        let mut meter = Meter::start(Duration::from_millis(2), &mut tally);
+        let mut batches = 0;
+        while let Some(cycles) = meter.next() {
+            batches += u64::from(cycles == BATCH);
+        }
+        assert_eq!(tally.operations, batches * BATCH);
+        assert_eq!(tally.batch_means_ns.len() as u64, batches);
+    }
+
+    #[test]
+    fn empty_slice_still_does_one_round() {
+        let mut tally = Tally::new(Pace::OneByOne);
+        let mut meter = Meter::start(Duration::ZERO, &mut tally);
+        assert_eq!(meter.next(), Some(1));
+        assert_eq!(meter.next(), None);
+        assert_eq!(tally.operations, 1);
+    }
+
+    #[test]
+    fn shares_of_other_processes_arrive_whole() {
+        let mut share = Share::new();
+        for wait_us in [1, 1, 20, 3_000] {
+            share.add(Duration::from_micros(wait_us));
+        }
+        let mut arrived = Share::from_waits(&share.waits());
+        assert_eq!(arrived.operations(), 4);
+        let mut tally = Tally::new(Pace::OneByOne);
+        tally.absorb(1, &mut arrived);
+        tally.wall(Duration::from_secs(1));
+        assert_eq!(arrived.operations(), 0);
+        let summary = tally.summary();
+        assert_eq!(summary.ops_per_s, 4.0);
+        assert_eq!(summary.share_min_max, 0.0, "client 0 did nothing");
+        assert!((2_990_000.0..3_010_000.0).contains(&summary.max_ns), "{summary:?}");
+    }
+}
