@@ -44,7 +44,7 @@ pub(super) enum Command {
     /// Be the leader that machines take locks from
     ///
     /// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
-    /// good order. Held locks survive a restart: their holders come back and say what they hold.
+    /// good order. Restarted, it grants nothing before every lease of its last life has run out.
     Serve(Serve),
     /// Show who holds which lock, since when, who waits, how the last holder left
     ///

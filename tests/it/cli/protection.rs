@@ -281,26 +281,19 @@ fn a_lost_leader_ends_a_stubborn_command() {
 }
 
 #[test]
-fn a_restarted_leader_ends_no_command() {
+fn a_restarted_leader_gives_no_lock_away_that_is_still_used() {
     let place = Place::new();
     let mut leader = place.leader();
-    let mut run = leader.run();
-    run.stdin(Stdio::piped());
-    let script = "echo ready; read go; echo went";
-    let mut running = Running::script(&mut run, &["--ttl", "20s"], "job", script);
-    assert_eq!(running.line(), "ready");
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "2s"], "job", STUBBORN);
+    let command = running.pid_line();
     leader.process.signal(Signal::KILL);
     leader.process.exit();
     let mut again = tierlock(&["serve", "--listen", &leader.address, "--state-dir"]);
     again.arg(place.path("state")).arg("--secret-file").arg(&leader.secret);
     let mut again = Running::start(&mut again);
     assert_eq!(again.line(), format!("listening on {}", leader.address));
-    // Still the first one's.
-    fails(&leader.run().args(["-w", "1", "job", "--", "true"]).output().unwrap(), 75, &["job"]);
-    drop(running.stdin());
-    assert_eq!(running.line(), "went");
-    let (status, stderr) = running.end();
-    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    finds_nobody(&leader, &[command]);
+    assert_eq!(running.exit().code(), Some(76));
 }
 
 // ── tierlock itself is killed ───────────────────────────────────────────────────────────────────
