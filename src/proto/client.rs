@@ -130,9 +130,9 @@ pub struct Client {
     reports: u64,
     /// Until when the session's leases are good; `None` before the first promise and when it has
     /// passed.
-    deadline: Option<Time>,
+    good_until: Option<Time>,
     /// The deadline as the events told it.
-    deadline_told: Option<Time>,
+    deadline: Option<Time>,
     time_to_live: Duration,
     renew_every: Duration,
     next_renewal: Time,
@@ -148,6 +148,8 @@ pub struct Client {
     link: Link,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
+    /// How many of the events tell of a loss.
+    losses_untold: usize,
     closing: Closing,
 }
 
@@ -226,8 +228,8 @@ impl Client {
             session: SessionId(random()),
             proof: Proof(random()),
             reports: 0,
+            good_until: None,
             deadline: None,
-            deadline_told: None,
             time_to_live: config.time_to_live,
             renew_every: config.time_to_live / 3,
             next_renewal: now,
@@ -242,6 +244,7 @@ impl Client {
             link: Link::new(config.addresses),
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
+            losses_untold: 0,
             closing: Closing::No,
             config,
             random,
@@ -416,19 +419,25 @@ impl Client {
         let event = self.events.pop_front()?;
         match event {
             Event::LeaseLost { lease, .. } => self.loss_is_told(lease),
-            Event::DeadlineMoved { deadline } => self.deadline_told = Some(deadline),
+            Event::DeadlineMoved { deadline } => self.deadline = Some(deadline),
             _ => {}
         }
         Some(event)
     }
 
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.closing == Closing::Closed {
+        // These wait for nothing but to be polled, whatever the driver polled last; once a loss
+        // is told there is something to send.
+        let closed = self.closing == Closing::Closed;
+        if self.losses_untold > 0 || (closed && !self.events.is_empty()) {
+            return Some(Time::ZERO);
+        }
+        if closed {
             return None;
         }
         let serving = self.link.is_serving() && !self.renewal_queued;
         [
-            self.deadline,
+            self.good_until,
             serving.then_some(self.next_renewal),
             self.timers.next(),
             self.link.next_time(),
@@ -441,7 +450,7 @@ impl Client {
     /// Until when the session's leases are good without a further word, as far as
     /// [`poll_event`](Client::poll_event) has told it; `None` before the first.
     pub fn deadline(&self) -> Option<Time> {
-        self.deadline_told
+        self.deadline
     }
 }
 
@@ -452,7 +461,7 @@ impl Client {
         if self.closing == Closing::Closed {
             return;
         }
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
+        if self.good_until.is_some_and(|deadline| deadline <= now) {
             self.expire(now);
         }
         while let Some(due) = self.timers.pop_due(now) {
@@ -484,7 +493,7 @@ impl Client {
 
     /// The session's deadline has passed: nothing is held, whatever the network says later.
     fn expire(&mut self, now: Time) {
-        self.deadline = None;
+        self.good_until = None;
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Expired);
@@ -493,9 +502,13 @@ impl Client {
         if !self.link.is_serving() {
             self.leases.retain(|_, lease| !matches!(lease.hold, Hold::Releasing { .. }));
         }
-        // No leader is known to keep their places any more.
-        let requests: Vec<_> = self.requests.keys().copied().collect();
-        for request in requests {
+        self.forget_acknowledgements(now);
+    }
+
+    /// No leader is known to keep places any more: who waited for its turn waits for a leader.
+    fn forget_acknowledgements(&mut self, now: Time) {
+        let acknowledged = self.requests.iter().filter(|(_, request)| request.acknowledged);
+        for request in acknowledged.map(|(&request, _)| request).collect::<Vec<_>>() {
             self.be_patient(request, now);
         }
     }
@@ -514,10 +527,10 @@ impl Client {
     /// promise that has passed when it arrives changes nothing.
     fn promised(&mut self, sent_at: Time, now: Time) {
         let deadline = sent_at + count_short(self.time_to_live);
-        if deadline <= now || self.deadline.is_some_and(|known| known >= deadline) {
+        if deadline <= now || self.good_until.is_some_and(|known| known >= deadline) {
             return;
         }
-        let revived = self.deadline.replace(deadline).is_none();
+        let revived = self.good_until.replace(deadline).is_none();
         self.events.push_back(Event::DeadlineMoved { deadline });
         if revived {
             self.requests_live_again();
@@ -542,7 +555,7 @@ impl Client {
     }
 
     fn lives(&self, now: Time) -> bool {
-        self.deadline.is_some_and(|deadline| deadline > now)
+        self.good_until.is_some_and(|deadline| deadline > now)
     }
 }
 
@@ -698,19 +711,21 @@ impl Client {
             && held.hold == Hold::Held
         {
             held.hold = Hold::Losing;
+            self.losses_untold += 1;
             self.events.push_back(Event::LeaseLost { lease, why });
         }
     }
 
     /// The guards know: now the leader may hear that nobody believes in the lease any more.
     fn loss_is_told(&mut self, lease: LeaseId) {
+        self.losses_untold -= 1;
         if let Some(held) = self.leases.get_mut(&lease)
             && held.hold == Hold::Losing
         {
             let (last_used, how) = (held.grant.last, Predecessor::Expired);
             held.hold = Hold::Releasing { last_used, how, to_be_told: false };
             self.give_back(lease);
-            if self.deadline.is_none() && self.link.reporting_or_serving().is_none() {
+            if self.good_until.is_none() && self.link.reporting_or_serving().is_none() {
                 // Its session is over: there is nothing to repeat.
                 self.leases.remove(&lease);
             }
@@ -880,18 +895,17 @@ impl Client {
     fn forget_session(&mut self, now: Time) {
         (self.session, self.proof) = (SessionId((self.random)()), Proof((self.random)()));
         self.reports = 0;
-        self.deadline = None;
+        self.good_until = None;
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Forgotten);
             self.release_is_over(lease);
         }
         self.leases.clear();
-        let requests: Vec<_> = self.requests.keys().copied().collect();
-        for request in requests {
-            self.requests.get_mut(&request).expect("it was just listed").grant = None;
-            self.be_patient(request, now);
+        for request in self.requests.values_mut() {
+            request.grant = None;
         }
+        self.forget_acknowledgements(now);
     }
 }
 

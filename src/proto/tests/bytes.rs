@@ -1,1 +1,593 @@
+//! Messages and records as bytes: golden ones, and hostile ones.
 
+use std::{fmt::Debug, time::Duration};
+
+use super::Dice;
+use crate::{
+    error::{LostReason, Predecessor},
+    name::Name,
+    proto::{
+        ClusterId, LeaseId, Place, Proof, RequestId, SessionId,
+        record::Record,
+        wire::{
+            Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
+            LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Page, Refusal, Wait,
+            WaitingRequest, WireError, decode_record, encode_frame, encode_record, held_messages,
+            waiting_messages,
+        },
+    },
+    time::Time,
+    token::Token,
+};
+
+#[test]
+fn every_message_of_a_client_keeps_its_bytes() {
+    keep_their_bytes(client_messages(&mut Fixed), GOLDEN_CLIENT);
+}
+
+#[test]
+fn every_message_of_a_leader_keeps_its_bytes() {
+    keep_their_bytes(leader_messages(&mut Fixed), GOLDEN_LEADER);
+}
+
+#[test]
+fn every_record_keeps_its_bytes() {
+    let bytes: Vec<_> =
+        records(&mut Fixed).iter().map(|record| hex(&encode_record(record))).collect();
+    assert_eq!(bytes, GOLDEN_RECORDS, "{bytes:#?}");
+    for record in records(&mut Fixed) {
+        assert_eq!(decode_record(&encode_record(&record)), Ok(record));
+    }
+}
+
+#[test]
+fn what_is_sent_is_what_arrives_in_any_pieces() {
+    let mut dice = Dice::new(1);
+    for _ in 0..200 {
+        let from_client = client_messages(&mut dice);
+        let from_leader = leader_messages(&mut dice);
+        arrives(&from_client, &mut dice);
+        arrives(&from_leader, &mut dice);
+        for record in records(&mut dice) {
+            assert_eq!(decode_record(&encode_record(&record)), Ok(record));
+        }
+    }
+}
+
+#[test]
+fn hostile_bytes_are_refused_and_harm_nobody() {
+    let mut dice = Dice::new(2);
+    for _ in 0..20_000 {
+        let length = dice.below(80) as usize;
+        let bytes: Vec<u8> = (0..length).map(|_| dice.next() as u8 >> dice.below(8)).collect();
+        read_hostile(&bytes);
+    }
+    // Close to what is expected they are the most dangerous.
+    for _ in 0..300 {
+        for message in client_messages(&mut dice) {
+            read_bent(&message, &mut dice);
+        }
+        for message in leader_messages(&mut dice) {
+            read_bent(&message, &mut dice);
+        }
+    }
+}
+
+#[test]
+fn a_frame_announced_too_long_is_refused_before_it_comes() {
+    let mut reader = FrameReader::new();
+    reader.extend(&(FRAME_BYTES_MAX as u32 + 1).to_le_bytes());
+    let refused = Err(WireError::TooLong { bytes: FRAME_BYTES_MAX as u64 + 1 });
+    assert_eq!(reader.next::<ClientMessage>(), refused);
+    let mut reader = FrameReader::new();
+    reader.extend(&[0; 4]);
+    assert_eq!(reader.next::<ClientMessage>(), Err(WireError::Empty));
+}
+
+#[test]
+fn a_list_announced_too_long_is_refused_before_room_is_made_for_it() {
+    // `Held` with 2^60 leases.
+    let mut payload = vec![1, 253];
+    payload.extend((1_u64 << 60).to_le_bytes());
+    assert!(matches!(read::<ClientMessage>(&payload), Err(WireError::Malformed(_))));
+}
+
+#[test]
+fn a_message_has_one_spelling() {
+    // `Cancel { request: 5 }`, then the same with the number in its longest form, then with
+    // something behind it.
+    assert!(read::<ClientMessage>(&[5, 5]).is_ok());
+    assert!(read::<ClientMessage>(&[5, 253, 5, 0, 0, 0, 0, 0, 0, 0]).is_err());
+    assert!(read::<ClientMessage>(&[5, 5, 0]).is_err());
+}
+
+#[test]
+fn a_duration_with_too_many_nanoseconds_is_refused() {
+    let message = ClientMessage::Acquire {
+        request: RequestId(1),
+        acquire: Acquire {
+            name: name("a"),
+            wait: Wait::For(Duration::new(1, 999_999_999)),
+            at_most: None,
+            keep: false,
+            above: Token::ZERO,
+        },
+    };
+    let mut bytes = payload(&message);
+    let nanos = 999_999_999_u32.to_le_bytes();
+    let at = bytes.windows(4).position(|window| window == nanos).unwrap();
+    assert_eq!(read(&bytes), Ok(Some(message)));
+    bytes[at..at + 4].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
+    assert!(read::<ClientMessage>(&bytes).is_err());
+}
+
+#[test]
+fn names_tokens_and_reasons_that_cannot_be_are_refused() {
+    let check =
+        |name: &[u8], token: &[u8]| read::<ClientMessage>(&[&[9, 1][..], name, token].concat());
+    // `Check`: a good one, an empty name, a control character, no UTF-8, a token of 2^63.
+    assert!(check(b"\x01a", &[7]).is_ok());
+    assert!(check(b"\x00", &[7]).is_err());
+    assert!(check(b"\x01\n", &[7]).is_err());
+    assert!(check(b"\x01\xff", &[7]).is_err());
+    let too_high = [&[253][..], &(1_u64 << 63).to_le_bytes()].concat();
+    assert!(check(b"\x01a", &too_high).is_err());
+    // `Lost` for reason 3, and for reason 0.
+    assert!(read::<LeaderMessage>(&[8, 1, 1, 3]).is_ok());
+    assert!(read::<LeaderMessage>(&[8, 1, 1, 0]).is_err());
+    // `Release` how 1, and how 5.
+    assert!(read::<ClientMessage>(&[6, 1, 1, 1, 1]).is_ok());
+    assert!(read::<ClientMessage>(&[6, 1, 1, 1, 5]).is_err());
+}
+
+#[test]
+fn an_identity_is_cut_at_a_character_when_made_and_when_sent() {
+    let long = "ä".repeat(100);
+    let made = Identity::new(&long, "h", 1, &format!("a{long}"));
+    assert_eq!((made.label.len(), made.command.len()), (128, 127));
+    let by_hand = Identity { label: long, ..made.clone() };
+    let hello = |identity| ClientMessage::Hello {
+        session: SessionId(1),
+        proof: Proof(1),
+        count: 1,
+        cluster: None,
+        epoch_seen: 0,
+        time_to_live: Duration::from_secs(5),
+        identity,
+    };
+    assert_eq!(read(&payload(&hello(by_hand))), Ok(Some(hello(made))));
+}
+
+#[test]
+fn a_report_of_any_length_fits_its_frames() {
+    for text in ["a", "sixteen bytes on", &"x".repeat(255)] {
+        let held = HeldLease {
+            lease: LeaseId { epoch: 1, count: 1 },
+            name: name(text),
+            first: Token::MAX,
+            last: Token::MAX,
+            last_used: Token::MAX,
+            at_most: Some(Duration::MAX),
+            kept: true,
+        };
+        let waiting = WaitingRequest {
+            request: RequestId(u64::MAX),
+            acquire: Acquire {
+                name: name(text),
+                wait: Wait::For(Duration::MAX),
+                at_most: Some(Duration::MAX),
+                keep: true,
+                above: Token::MAX,
+            },
+            place: Some(Place { epoch: u32::MAX, count: u64::MAX }),
+        };
+        let mut count = 0;
+        let frames = held_messages(vec![held; 5000]).chain(waiting_messages(vec![waiting; 5000]));
+        for message in frames {
+            count += match &message {
+                ClientMessage::Held { leases } => leases.len(),
+                ClientMessage::Waiting { requests } => requests.len(),
+                _ => unreachable!(),
+            };
+            assert_eq!(read(&payload(&message)), Ok(Some(message)));
+        }
+        assert_eq!(count, 10_000);
+    }
+    assert_eq!(held_messages(Vec::new()).count(), 0);
+}
+
+#[test]
+fn a_page_is_full_before_its_frame_is() {
+    let text = "x".repeat(200);
+    let somebody = HolderInfo {
+        identity: Identity::new(&text, &text, u32::MAX, &text),
+        since: Duration::MAX,
+        token: Token::MAX,
+    };
+    for (label, waiters) in [("a", 0), ("a", 3), (&"n".repeat(255), 40)] {
+        let lock = LockInfo {
+            name: name(label),
+            token: Token::MAX,
+            holder: Some(somebody.clone()),
+            kept: false,
+            remaining: Some(Duration::MAX),
+            predecessor: Predecessor::Broken,
+            waiters: vec![somebody.clone(); waiters],
+        };
+        let mut page = Page::default();
+        while page.add(lock.clone()) {}
+        let locks = page.into_locks();
+        assert!(locks.len() >= 2);
+        assert!(locks.iter().all(|lock| lock.waiters.len() <= LISTED_WAITERS_MAX));
+        let listed = LeaderMessage::Listed { query: RequestId(u64::MAX), locks, more: true };
+        assert_eq!(read(&payload(&listed)), Ok(Some(listed)));
+    }
+}
+
+#[test]
+fn a_record_of_another_version_is_refused() {
+    let mut bytes = encode_record(&Record::TookOver { epoch: 1 });
+    bytes[0] = 9;
+    assert_eq!(decode_record(&bytes), Err(WireError::RecordVersion(Some(9))));
+    assert_eq!(decode_record(&[]), Err(WireError::RecordVersion(None)));
+}
+
+fn keep_their_bytes<M: Message + Clone + PartialEq + Debug>(messages: Vec<M>, golden: &[&str]) {
+    let bytes: Vec<_> = messages.iter().map(|message| hex(&payload(message))).collect();
+    assert_eq!(bytes, golden, "{bytes:#?}");
+    for message in messages {
+        assert_eq!(read(&payload(&message)), Ok(Some(message)));
+    }
+}
+
+fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut Dice) {
+    let mut bytes = Vec::new();
+    for message in messages {
+        encode_frame(message, &mut bytes).unwrap();
+    }
+    let mut reader = FrameReader::new();
+    let mut arrived = Vec::new();
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let (piece, later) = rest.split_at(rest.len().min(1 + dice.below(60) as usize));
+        reader.extend(piece);
+        while let Some(message) = reader.next::<M>().unwrap() {
+            arrived.push(message);
+        }
+        rest = later;
+    }
+    assert_eq!(arrived, messages);
+}
+
+fn read_bent<M: Message>(message: &M, dice: &mut Dice) {
+    let mut bytes = payload(message);
+    for _ in 0..=dice.below(3) {
+        let at = dice.below(bytes.len() as u64) as usize;
+        match dice.below(4) {
+            0 => bytes[at] = dice.next() as u8,
+            1 => bytes[at] ^= 1 << dice.below(8),
+            2 => bytes[at] = 250 + dice.below(6) as u8,
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    read_hostile(&bytes);
+}
+
+/// Nothing to assert but that it comes back.
+fn read_hostile(bytes: &[u8]) {
+    let _ = read::<ClientMessage>(bytes);
+    let _ = read::<LeaderMessage>(bytes);
+    let _ = decode_record(bytes);
+    let mut reader = FrameReader::new();
+    reader.extend(bytes);
+    while let Ok(Some(_)) = reader.next::<ClientMessage>() {}
+}
+
+fn payload<M: Message>(message: &M) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_frame(message, &mut bytes).unwrap();
+    assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_le_bytes());
+    bytes.split_off(4)
+}
+
+fn read<M: Message>(payload: &[u8]) -> Result<Option<M>, WireError> {
+    let mut reader = FrameReader::new();
+    reader.extend(&(payload.len() as u32).to_le_bytes());
+    reader.extend(payload);
+    reader.next()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// Where the numbers of an example come from.
+trait Source {
+    fn number(&mut self, golden: u64) -> u64;
+
+    fn small(&mut self, golden: u32) -> u32 {
+        self.number(golden.into()) as u32
+    }
+
+    fn duration(&mut self, golden_ms: u64) -> Duration {
+        Duration::from_nanos(self.number(golden_ms * 1_000_000))
+    }
+
+    fn maybe<T>(&mut self, value: T) -> Option<T> {
+        (!self.number(1).is_multiple_of(4)).then_some(value)
+    }
+
+    fn name(&mut self) -> Name {
+        let number = self.number(42);
+        name(&format!("orders/{number}"))
+    }
+
+    fn token(&mut self, golden: u64) -> Token {
+        Token::new(self.number(golden) >> 1).unwrap()
+    }
+}
+
+/// The golden numbers.
+struct Fixed;
+
+impl Source for Fixed {
+    fn number(&mut self, golden: u64) -> u64 {
+        golden
+    }
+}
+
+impl Source for Dice {
+    fn number(&mut self, _golden: u64) -> u64 {
+        let bits = self.below(64);
+        self.next() >> bits
+    }
+}
+
+fn acquire(source: &mut impl Source, wait: Wait) -> Acquire {
+    let at_most = source.duration(60_000);
+    Acquire {
+        name: source.name(),
+        wait,
+        at_most: source.maybe(at_most),
+        keep: source.number(1) % 2 == 1,
+        above: source.token(18),
+    }
+}
+
+fn lease(source: &mut impl Source) -> LeaseId {
+    LeaseId { epoch: source.small(3), count: source.number(17) }
+}
+
+fn place(source: &mut impl Source) -> Place {
+    Place { epoch: source.small(3), count: source.number(300) }
+}
+
+fn holder(source: &mut impl Source) -> HolderInfo {
+    HolderInfo {
+        identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
+        since: source.duration(1500),
+        token: source.token(1 << 42),
+    }
+}
+
+fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
+    let wide = |source: &mut dyn FnMut() -> u64| u128::from(source()) << 64 | u128::from(source());
+    let mut numbers = || source.number(0x1122_3344_5566_7788);
+    let (session, proof, cluster) = (wide(&mut numbers), wide(&mut numbers), wide(&mut numbers));
+    let wait = Wait::For(source.duration(2500));
+    vec![
+        ClientMessage::Hello {
+            session: SessionId(session),
+            proof: Proof(proof),
+            count: source.number(2),
+            cluster: source.maybe(ClusterId(cluster)),
+            epoch_seen: source.small(3),
+            time_to_live: source.duration(5000),
+            identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
+        },
+        ClientMessage::Held {
+            leases: vec![HeldLease {
+                lease: lease(source),
+                name: source.name(),
+                first: source.token(500),
+                last: source.token(70_000),
+                last_used: source.token(502),
+                at_most: Some(source.duration(1000)),
+                kept: source.number(1) % 2 == 1,
+            }],
+        },
+        ClientMessage::Waiting {
+            requests: vec![WaitingRequest {
+                request: RequestId(source.number(9)),
+                acquire: acquire(source, Wait::Forever),
+                place: Some(place(source)),
+            }],
+        },
+        ClientMessage::Ready,
+        ClientMessage::Acquire {
+            request: RequestId(source.number(9)),
+            acquire: acquire(source, wait),
+        },
+        ClientMessage::Cancel { request: RequestId(source.number(9)) },
+        ClientMessage::Release {
+            lease: lease(source),
+            last_used: source.token(502),
+            how: Predecessor::Panicked,
+        },
+        ClientMessage::Renew { sent_at: Time::from_nanos(source.number(123_456_789)) },
+        ClientMessage::Goodbye,
+        ClientMessage::Acquire {
+            request: RequestId(source.number(10)),
+            acquire: acquire(source, Wait::No),
+        },
+        ClientMessage::Check {
+            query: RequestId(source.number(11)),
+            name: source.name(),
+            token: source.token(502),
+        },
+        ClientMessage::List {
+            query: RequestId(source.number(12)),
+            after: Some(source.name()),
+            limit: source.small(100),
+        },
+        ClientMessage::Break {
+            query: RequestId(source.number(13)),
+            name: source.name(),
+            token: source.token(502),
+        },
+    ]
+}
+
+fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
+    let id = u128::from(source.number(0x1122_3344_5566_7788)) << 40;
+    let mut messages = vec![
+        LeaderMessage::Welcome {
+            session: SessionId(id),
+            time_to_live: source.duration(5000),
+            epoch: source.small(3),
+            cluster: ClusterId(id + 1),
+            members: vec!["10.0.0.1:7420".to_owned()],
+            renew_every: source.duration(100),
+        },
+        LeaderMessage::NotLeader { try_next: Some("10.0.0.2:7420".to_owned()) },
+        LeaderMessage::Gone { session: SessionId(id) },
+        LeaderMessage::Queued {
+            request: RequestId(source.number(9)),
+            place: place(source),
+            holder: Some(holder(source)),
+        },
+        LeaderMessage::Granted {
+            request: RequestId(source.number(9)),
+            lease: lease(source),
+            first: source.token(500),
+            last: source.token(70_000),
+            predecessor: Predecessor::Died,
+            at_most: Some(source.duration(1000)),
+        },
+        LeaderMessage::Released { lease: lease(source) },
+        LeaderMessage::Recall { lease: lease(source) },
+        LeaderMessage::Lost { lease: lease(source), why: LostReason::Broken },
+        LeaderMessage::Renewed {
+            sent_at: Time::from_nanos(source.number(123_456_789)),
+            renew_every: source.duration(100),
+            blocks: vec![(lease(source), source.token(90_000))],
+        },
+        LeaderMessage::Checked { query: RequestId(source.number(11)), good: true },
+        LeaderMessage::Listed {
+            query: RequestId(source.number(12)),
+            locks: vec![LockInfo {
+                name: source.name(),
+                token: source.token(502),
+                holder: Some(holder(source)),
+                kept: false,
+                remaining: Some(source.duration(4000)),
+                predecessor: Predecessor::Expired,
+                waiters: vec![holder(source)],
+            }],
+            more: true,
+        },
+        LeaderMessage::Broke { query: RequestId(source.number(13)), found: true },
+    ];
+    let refusals = [
+        Refusal::WouldBlock,
+        Refusal::TimedOut,
+        Refusal::TooManySessions,
+        Refusal::TooManyLeases,
+        Refusal::TooManyWaiters,
+        Refusal::TimeToLive,
+        Refusal::OtherCluster,
+        Refusal::OldState,
+        Refusal::Tokens,
+        Refusal::Storage,
+    ];
+    messages.extend(refusals.map(|why| LeaderMessage::Refused {
+        request: RequestId(source.number(9)),
+        why,
+        holder: None,
+    }));
+    messages
+}
+
+fn records(source: &mut impl Source) -> Vec<Record> {
+    let id = u128::from(source.number(0x1122_3344_5566_7788)) << 40;
+    vec![
+        Record::TookOver { epoch: source.small(3) },
+        Record::SessionOpened {
+            session: SessionId(id),
+            proof: Proof(id + 2),
+            time_to_live: source.duration(5000),
+            embedded: true,
+        },
+        Record::SessionEnded { session: SessionId(id) },
+        Record::LeaseRevoked {
+            session: SessionId(id),
+            lease: lease(source),
+            name: source.name(),
+            token: source.token(502),
+            why: LostReason::HeldTooLong,
+        },
+    ]
+}
+
+const GOLDEN_CLIENT: &[&str] = &[
+    concat!(
+        "00fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544",
+        "332211887766554433221103050008636865636b6f7574066e6f64652d31fb671207736c6565702031",
+    ),
+    "01010311096f72646572732f3432fafbb888fbfb0001010001",
+    "020109096f72646572732f343202013c0001090103fb2c01",
+    "03",
+    "0409096f72646572732f34320102fc0065cd1d013c000109",
+    "0509",
+    "060311fbfb0001",
+    "07fc15cd5b07",
+    "08",
+    "040a096f72646572732f343200013c000109",
+    "090b096f72646572732f3432fbfb00",
+    "0a0c01096f72646572732f343264",
+    "0b0d096f72646572732f3432fbfb00",
+];
+const GOLDEN_LEADER: &[&str] = &[
+    concat!(
+        "00fe00000000008877665544332211000000050003fe01000000008877665544332211000000010d31302e",
+        "302e302e313a3734323000fc00e1f505",
+    ),
+    "01010d31302e302e302e323a37343230",
+    "02fe00000000008877665544332211000000",
+    concat!(
+        "030903fb2c010108636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000",
+        "000000020000",
+    ),
+    "04090311fafbb88802010100",
+    "060311",
+    "070311",
+    "08031103",
+    "09fc15cd5b0700fc00e1f505010311fbc8af",
+    "0a0b01",
+    concat!(
+        "0b0c01096f72646572732f3432fbfb000108636865636b6f7574066e6f64652d31fb671207736c65657020",
+        "3101fc0065cd1dfd000000000002000000010400030108636865636b6f7574066e6f64652d31fb67120773",
+        "6c656570203101fc0065cd1dfd000000000002000001",
+    ),
+    "0c0d01",
+    "05090000",
+    "05090100",
+    "05090200",
+    "05090300",
+    "05090400",
+    "05090500",
+    "05090600",
+    "05090700",
+    "05090800",
+    "05090900",
+];
+const GOLDEN_RECORDS: &[&str] = &[
+    "010003",
+    "0101fe00000000008877665544332211000000fe02000000008877665544332211000000050001",
+    "0102fe00000000008877665544332211000000",
+    "0103fe000000000088776655443322110000000311096f72646572732f3432fbfb0002",
+];

@@ -1,1 +1,286 @@
+//! Situations, one by one. A name after a test's comment is the public issue of somebody who
+//! met it before.
 
+mod holders;
+mod leaders;
+mod managers;
+mod waiters;
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    name::Name,
+    proto::{
+        ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId,
+        leader::{Close, Config, Leader, Notice},
+        record::{Pending, Record, Recovered},
+        wire::{
+            Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, Wait,
+            WaitingRequest,
+        },
+    },
+    time::Time,
+    token::Token,
+};
+
+const TTL: Duration = Duration::from_secs(5);
+/// What a leader counts of [`TTL`], and a little more.
+const LONG: Duration = Duration::from_millis(5060);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn acquire(text: &str) -> Acquire {
+    Acquire {
+        name: name(text),
+        wait: Wait::Forever,
+        at_most: None,
+        keep: false,
+        above: Token::ZERO,
+    }
+}
+
+fn try_acquire(text: &str) -> Acquire {
+    Acquire { wait: Wait::No, ..acquire(text) }
+}
+
+/// A leader, its disk and its clock, talked to frame by frame.
+struct Reign {
+    leader: Leader,
+    now: Time,
+    /// Whether the disk answers at once.
+    disk_answers: bool,
+    pending: VecDeque<Pending>,
+    written: Vec<Record>,
+    heard: Vec<(ConnectionId, LeaderMessage)>,
+    closed: Vec<(ConnectionId, Close)>,
+    notices: Vec<Notice>,
+}
+
+/// A session, as its client would name it.
+#[derive(Clone, Copy)]
+struct Who {
+    connection: ConnectionId,
+    session: u128,
+    count: u64,
+}
+
+fn config() -> Config {
+    Config {
+        time_to_live_max: Duration::from_secs(60),
+        sessions_max: 3,
+        leases_per_session_max: 4,
+        waiters_per_session_max: 4,
+        epoch_above: None,
+    }
+}
+
+fn fresh() -> Recovered {
+    Recovered { cluster: ClusterId(1), epoch: 0, longest_time_to_live: None }
+}
+
+fn begin() -> Reign {
+    Reign::new(config(), fresh())
+}
+
+impl Reign {
+    fn new(config: Config, recovered: Recovered) -> Reign {
+        let now = Time::ZERO + Duration::from_secs(1000);
+        let mut reign = Reign {
+            leader: Leader::new(config, recovered, now),
+            now,
+            disk_answers: true,
+            pending: VecDeque::new(),
+            written: Vec::new(),
+            heard: Vec::new(),
+            closed: Vec::new(),
+            notices: Vec::new(),
+        };
+        reign.drive();
+        reign
+    }
+
+    fn drive(&mut self) {
+        loop {
+            self.pending.extend(std::iter::from_fn(|| self.leader.poll_record()));
+            self.heard.extend(std::iter::from_fn(|| self.leader.poll_message()));
+            self.closed.extend(std::iter::from_fn(|| self.leader.poll_close()));
+            self.notices.extend(std::iter::from_fn(|| self.leader.poll_notice()));
+            if !self.disk_answers || !self.commit_one() {
+                return;
+            }
+        }
+    }
+
+    fn commit_one(&mut self) -> bool {
+        let Some(pending) = self.pending.pop_front() else { return false };
+        self.written.push(pending.record().clone());
+        self.leader.handle_committed(pending.committed(), self.now);
+        true
+    }
+
+    /// The disk answers everything it was asked so far.
+    fn commit(&mut self) {
+        while self.commit_one() {}
+        self.drive();
+    }
+
+    fn say(&mut self, who: Who, message: ClientMessage) {
+        self.leader.handle_message(who.connection, message, self.now);
+        self.drive();
+    }
+
+    /// Time passes, and the leader is awake all the time.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(next) = self.leader.poll_timeout().filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+            self.leader.handle_timeout(self.now);
+            self.drive();
+        }
+        self.now = end;
+    }
+
+    fn connect(&mut self, number: u64) -> ConnectionId {
+        let connection = ConnectionId(number);
+        self.leader.handle_connected(connection, self.now);
+        connection
+    }
+
+    fn disconnect(&mut self, who: Who) {
+        self.leader.handle_disconnected(who.connection, self.now);
+        self.drive();
+    }
+
+    /// A new session, welcomed.
+    fn session(&mut self, number: u64) -> Who {
+        let connection = self.connect(number * 100);
+        let who = Who { connection, session: number.into(), count: 1 };
+        self.report(who, &[], Vec::new());
+        assert!(self.take(who).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
+        who
+    }
+
+    /// The session comes back on another connection.
+    fn again(&mut self, who: Who) -> Who {
+        let connection = self.connect(who.connection.0 + 1);
+        Who { connection, count: who.count + 1, ..who }
+    }
+
+    fn report(&mut self, who: Who, held: &[LeaseId], requests: Vec<WaitingRequest>) {
+        self.say(who, hello(who));
+        let leases = held.iter().map(|&lease| held_lease(lease)).collect();
+        self.say(who, ClientMessage::Held { leases });
+        self.say(who, ClientMessage::Waiting { requests });
+        self.say(who, ClientMessage::Ready);
+    }
+
+    fn acquire(&mut self, who: Who, request: u64, acquire: Acquire) {
+        self.say(who, ClientMessage::Acquire { request: RequestId(request), acquire });
+    }
+
+    fn cancel(&mut self, who: Who, request: u64) {
+        self.say(who, ClientMessage::Cancel { request: RequestId(request) });
+    }
+
+    fn release(&mut self, who: Who, lease: LeaseId) {
+        let how = crate::error::Predecessor::Clean;
+        self.say(who, ClientMessage::Release { lease, last_used: Token::ZERO, how });
+    }
+
+    fn renew(&mut self, who: Who) {
+        self.say(who, ClientMessage::Renew { sent_at: Time::ZERO });
+    }
+
+    /// What this connection heard since the last look.
+    fn take(&mut self, who: Who) -> Vec<LeaderMessage> {
+        let (own, others) =
+            std::mem::take(&mut self.heard).into_iter().partition(|(at, _)| *at == who.connection);
+        self.heard = others;
+        let own: Vec<(ConnectionId, LeaderMessage)> = own;
+        own.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// The grant this connection has heard, as lease, token and the predecessor.
+    fn granted(&mut self, who: Who, request: u64) -> Grant {
+        self.try_granted(who, request).unwrap_or_else(|other| panic!("no grant, but {other:?}"))
+    }
+
+    fn try_granted(&mut self, who: Who, wanted: u64) -> Result<Grant, Vec<LeaderMessage>> {
+        let heard = self.take(who);
+        let grant = heard.iter().find_map(|message| match *message {
+            LeaderMessage::Granted { request, lease, first, predecessor, at_most, .. } => {
+                let wanted = request == RequestId(wanted);
+                wanted.then_some(Grant { lease, token: first, predecessor, at_most })
+            }
+            _ => None,
+        });
+        grant.ok_or(heard)
+    }
+
+    fn refused(&mut self, who: Who, wanted: u64) -> Option<Refusal> {
+        self.take(who).into_iter().find_map(|message| match message {
+            LeaderMessage::Refused { request, why, .. } => {
+                (request == RequestId(wanted)).then_some(why)
+            }
+            _ => None,
+        })
+    }
+
+    fn place(&mut self, who: Who, wanted: u64) -> Place {
+        let heard = self.take(who);
+        let place = heard.iter().find_map(|message| match message {
+            LeaderMessage::Queued { request, place, .. } => {
+                (*request == RequestId(wanted)).then_some(*place)
+            }
+            _ => None,
+        });
+        place.unwrap_or_else(|| panic!("not queued, but {heard:?}"))
+    }
+
+    fn closed(&mut self, who: Who) -> Option<Close> {
+        let found = self.closed.iter().find(|(connection, _)| *connection == who.connection);
+        found.map(|(_, why)| *why)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Grant {
+    lease: LeaseId,
+    token: Token,
+    predecessor: crate::error::Predecessor,
+    at_most: Option<Duration>,
+}
+
+fn hello(who: Who) -> ClientMessage {
+    ClientMessage::Hello {
+        session: SessionId(who.session),
+        proof: Proof(who.session + 1),
+        count: who.count,
+        cluster: None,
+        epoch_seen: 0,
+        time_to_live: TTL,
+        identity: Identity::new(&format!("session {}", who.session), "host", 1, "cmd"),
+    }
+}
+
+fn held_lease(lease: LeaseId) -> HeldLease {
+    HeldLease {
+        lease,
+        name: name("whatever"),
+        first: Token::ZERO,
+        last: Token::ZERO,
+        last_used: Token::ZERO,
+        at_most: None,
+        kept: false,
+    }
+}
+
+fn waiting(request: u64, acquire: Acquire, place: Option<Place>) -> WaitingRequest {
+    WaitingRequest { request: RequestId(request), acquire, place }
+}

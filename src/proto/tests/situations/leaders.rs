@@ -1,0 +1,242 @@
+//! Reigns: their beginning, their end, their epochs.
+
+use super::*;
+
+#[test]
+fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_session_is() {
+    let mut reign = begin();
+    reign.leader = Leader::new(config(), fresh(), reign.now);
+    reign.written.clear();
+    reign.disk_answers = false;
+    let a = Who { connection: reign.connect(1), session: 1, count: 1 };
+    reign.report(a, &[], Vec::new());
+    reign.acquire(a, 1, acquire("x"));
+    assert_eq!(reign.take(a), []);
+    assert!(reign.commit_one());
+    assert_eq!(reign.written, [Record::TookOver { epoch: 1 }]);
+    reign.drive();
+    let heard = reign.take(a);
+    assert!(
+        matches!(heard[..], [LeaderMessage::Welcome { .. }, LeaderMessage::Queued { .. }]),
+        "{heard:?}"
+    );
+    assert!(reign.commit_one());
+    assert!(matches!(reign.written[1], Record::SessionOpened { .. }));
+    reign.drive();
+    reign.granted(a, 1);
+}
+
+#[test]
+fn a_session_that_only_looks_around_is_not_written() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    reign.say(a, ClientMessage::List { query: RequestId(1), after: None, limit: 10 });
+    reign.renew(a);
+    reign.say(a, ClientMessage::Goodbye);
+    assert_eq!(reign.written, [Record::TookOver { epoch: 1 }]);
+}
+
+#[test]
+fn a_restarted_leader_waits_for_what_its_predecessor_promised() {
+    // redisson#4706, #5256; Chubby's rule
+    let recovered = Recovered { epoch: 4, longest_time_to_live: Some(TTL), ..fresh() };
+    let mut reign = Reign::new(config(), recovered);
+    assert_eq!(reign.written, [Record::TookOver { epoch: 5 }]);
+    // One who held comes back, and is told that it holds no more.
+    let a = Who { connection: reign.connect(1), session: 1, count: 7 };
+    reign.report(a, &[LeaseId { epoch: 4, count: 1 }], Vec::new());
+    assert_eq!(reign.take(a), [LeaderMessage::Gone { session: SessionId(1) }]);
+    // It goes on as another, and its request keeps its place before those that come new.
+    let (b, c) = (reign.session(2), reign.session(3));
+    reign.acquire(b, 1, acquire("x"));
+    reign.acquire(c, 1, try_acquire("x"));
+    let a = Who { session: 11, count: 1, ..a };
+    let place = Place { epoch: 4, count: 9 };
+    reign.report(a, &[], vec![waiting(5, acquire("x"), Some(place))]);
+    for _ in 0..5 {
+        assert!(reign.try_granted(a, 5).is_err());
+        assert!(reign.try_granted(c, 1).is_err());
+        reign.pass(ms(1000));
+        for who in [a, b, c] {
+            reign.renew(who);
+        }
+    }
+    let query = RequestId(8);
+    reign.say(c, ClientMessage::Check { query, name: name("x"), token: Token::ZERO });
+    assert!(!reign.take(c).contains(&LeaderMessage::Checked { query, good: false }));
+    reign.pass(ms(60));
+    let grant = reign.granted(a, 5);
+    assert_eq!((grant.token.epoch(), grant.lease.epoch), (5, 5));
+    let heard = reign.take(c);
+    assert!(heard.contains(&LeaderMessage::Checked { query, good: false }));
+    assert!(
+        heard.iter().any(|m| matches!(m, LeaderMessage::Refused { why: Refusal::WouldBlock, .. })),
+        "a try is answered at the end: {heard:?}"
+    );
+}
+
+#[test]
+fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promised() {
+    // live-mutex, etcd#17780
+    let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
+    assert_eq!(reign.written, [Record::TookOver { epoch: 41 }]);
+    let a = reign.session(1);
+    reign.acquire(a, 1, acquire("x"));
+    for _ in 0..60 {
+        reign.pass(ms(1000));
+        reign.renew(a);
+        assert!(reign.try_granted(a, 1).is_err());
+    }
+    reign.pass(ms(700));
+    assert_eq!(reign.granted(a, 1).token.epoch(), 41);
+}
+
+#[test]
+fn a_leader_whose_clients_have_seen_a_later_epoch_stops() {
+    // etcd#12528, #15247
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, acquire("x"));
+    let lease = reign.granted(a, 1).lease;
+    reign.acquire(b, 1, acquire("x"));
+    reign.take(b);
+    let c = Who { connection: reign.connect(9), session: 9, count: 3 };
+    let mut hello = hello(c);
+    let ClientMessage::Hello { epoch_seen, .. } = &mut hello else { unreachable!() };
+    *epoch_seen = 6;
+    reign.say(c, hello);
+    reign.say(c, ClientMessage::Ready);
+    // Not `Gone`: whoever leads in epoch 6 may keep its leases for it.
+    assert!(matches!(reign.take(c)[..], [LeaderMessage::Welcome { epoch: 1, .. }]));
+    assert_eq!(reign.notices, [Notice::OldState { seen: 6, own: 1 }]);
+    assert_eq!(reign.refused(b, 1), Some(Refusal::OldState));
+    reign.take(a);
+    reign.release(a, lease);
+    reign.acquire(a, 2, acquire("x"));
+    reign.renew(a);
+    let released = LeaderMessage::Released { lease };
+    let refused =
+        LeaderMessage::Refused { request: RequestId(2), why: Refusal::OldState, holder: None };
+    assert_eq!(reign.take(a), [released, refused]);
+    assert_eq!(reign.leader.poll_timeout(), None);
+}
+
+#[test]
+fn a_client_of_another_cluster_is_shown_whose_leader_this_is_and_loses_nothing() {
+    let mut reign = begin();
+    let a = Who { connection: reign.connect(9), session: 9, count: 3 };
+    let mut hello = hello(a);
+    let ClientMessage::Hello { cluster, .. } = &mut hello else { unreachable!() };
+    *cluster = Some(ClusterId(2));
+    reign.say(a, hello);
+    reign.say(a, ClientMessage::Held { leases: vec![held_lease(LeaseId { epoch: 1, count: 1 })] });
+    reign.say(a, ClientMessage::Waiting { requests: vec![waiting(4, acquire("x"), None)] });
+    reign.say(a, ClientMessage::Ready);
+    let heard = reign.take(a);
+    let [LeaderMessage::Welcome { cluster, .. }, LeaderMessage::Refused { why, .. }] = &heard[..]
+    else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((*cluster, *why), (ClusterId(1), Refusal::OtherCluster));
+}
+
+#[test]
+fn a_session_is_its_proofs_and_nobody_elses() {
+    // curator#1121
+    let mut reign = begin();
+    let a = reign.session(1);
+    let thief = Who { connection: reign.connect(9), count: 9, ..a };
+    let mut hello = hello(thief);
+    let ClientMessage::Hello { proof, .. } = &mut hello else { unreachable!() };
+    *proof = Proof(999);
+    reign.say(thief, hello);
+    reign.say(thief, ClientMessage::Ready);
+    assert!(matches!(reign.closed(thief), Some(Close::Protocol(_))));
+    reign.renew(a);
+    assert!(matches!(reign.take(a)[..], [LeaderMessage::Renewed { .. }]));
+}
+
+#[test]
+fn whoever_was_here_before_and_is_not_known_is_gone_and_may_come_as_another() {
+    let mut reign = begin();
+    let connection = reign.connect(5);
+    for (count, held) in [(2, vec![]), (1, vec![LeaseId { epoch: 1, count: 3 }])] {
+        let who = Who { connection, session: 5, count };
+        reign.report(who, &held, Vec::new());
+        assert_eq!(reign.take(who), [LeaderMessage::Gone { session: SessionId(5) }]);
+        // What it still said in the old name counts for nobody.
+        reign.acquire(who, 1, acquire("x"));
+        assert_eq!(reign.take(who), []);
+    }
+    let who = Who { connection, session: 6, count: 1 };
+    reign.report(who, &[], vec![waiting(1, acquire("x"), None)]);
+    reign.granted(who, 1);
+}
+
+#[test]
+fn frames_out_of_order_end_the_connection() {
+    let mut reign = begin();
+    let first = Who { connection: reign.connect(1), session: 1, count: 1 };
+    reign.renew(first);
+    assert!(matches!(reign.closed(first), Some(Close::Protocol(_))));
+    let within = Who { connection: reign.connect(2), session: 2, count: 1 };
+    reign.say(within, hello(within));
+    reign.renew(within);
+    assert!(matches!(reign.closed(within), Some(Close::Protocol(_))));
+    let twice = reign.session(3);
+    reign.say(twice, hello(twice));
+    assert!(matches!(reign.closed(twice), Some(Close::Protocol(_))));
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_reign() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, acquire("x"));
+    let lease = reign.granted(a, 1).lease;
+    reign.acquire(b, 1, acquire("x"));
+    reign.take(b);
+    reign.leader.handle_storage_failed(reign.now);
+    reign.drive();
+    assert_eq!(reign.refused(b, 1), Some(Refusal::Storage));
+    reign.renew(a);
+    assert_eq!(reign.take(a), []);
+    reign.release(a, lease);
+    reign.acquire(b, 2, acquire("x"));
+    assert_eq!(reign.refused(b, 2), Some(Refusal::Storage));
+    reign.pass(LONG);
+    assert_eq!(reign.take(a), [LeaderMessage::Released { lease }]);
+}
+
+#[test]
+fn tokens_exceed_what_the_clients_machine_knows_and_stay_in_a_durable_epoch() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    let above = |token| Acquire { above: token, ..acquire("x") };
+    let high = Token::new(Token::first_of(1).get() + 1000).unwrap();
+    reign.acquire(a, 1, above(high));
+    let grant = reign.granted(a, 1);
+    assert_eq!(grant.token, high.next().unwrap());
+    reign.release(a, grant.lease);
+    // The last of epoch 7: the next is in epoch 8, which must be durable first.
+    reign.disk_answers = false;
+    let last = Token::new(Token::first_of(8).get() - 1).unwrap();
+    reign.acquire(a, 2, above(last));
+    assert!(reign.try_granted(a, 2).is_err());
+    reign.acquire(a, 3, acquire("y"));
+    assert_eq!(reign.granted(a, 3).token.epoch(), 1, "nobody else waits for it");
+    reign.commit();
+    let grant = reign.granted(a, 2);
+    assert_eq!((grant.token.epoch(), grant.lease.epoch), (8, 8));
+    assert_eq!(reign.written.last(), Some(&Record::TookOver { epoch: 8 }));
+    reign.release(a, grant.lease);
+    reign.acquire(a, 4, above(Token::first_of(1 << 22)));
+    assert_eq!(reign.refused(a, 4), Some(Refusal::Tokens));
+}
+
+#[test]
+fn a_held_lock_is_small() {
+    // With an entry in the table of names (some 40 bytes), the name's own text (48 with what the
+    // allocator adds, at 16 bytes) and an entry in its session (some 25), under 200 bytes.
+    assert!(size_of::<Option<crate::proto::table::Lock>>() <= 72);
+}

@@ -1,0 +1,765 @@
+//! Managers: a client whose leader is played by the test.
+
+use super::*;
+use crate::{
+    error::{LostReason, Predecessor},
+    proto::{
+        client::{self, Client, Ended, Event, Failure},
+        count_short,
+        wire::HolderInfo,
+    },
+};
+
+struct Manager {
+    client: Client,
+    now: Time,
+    events: Vec<Event>,
+    said: Vec<(ConnectionId, ClientMessage)>,
+    connects: Vec<(ConnectionId, usize)>,
+    closes: Vec<ConnectionId>,
+    /// The connection that the test answers on.
+    connection: ConnectionId,
+    session: SessionId,
+}
+
+impl Manager {
+    fn new(addresses: usize) -> Manager {
+        Manager::seeded(addresses, 1)
+    }
+
+    fn seeded(addresses: usize, seed: u64) -> Manager {
+        let config = client::Config {
+            time_to_live: TTL,
+            connect_timeout: Duration::from_secs(10),
+            identity: Identity::default(),
+            addresses,
+        };
+        let now = Time::ZERO + Duration::from_secs(500);
+        Manager {
+            client: Client::new(config, crate::proto::tests::Dice::new(seed).random(), now),
+            now,
+            events: Vec::new(),
+            said: Vec::new(),
+            connects: Vec::new(),
+            closes: Vec::new(),
+            connection: ConnectionId(0),
+            session: SessionId(0),
+        }
+    }
+
+    fn drive(&mut self) {
+        self.connects.extend(std::iter::from_fn(|| self.client.poll_connect()));
+        self.events.extend(std::iter::from_fn(|| self.client.poll_event()));
+        self.said.extend(std::iter::from_fn(|| self.client.poll_message(self.now)));
+        self.events.extend(std::iter::from_fn(|| self.client.poll_event()));
+        self.closes.extend(std::iter::from_fn(|| self.client.poll_close()));
+        for (_, message) in &self.said {
+            if let ClientMessage::Hello { session, .. } = message {
+                self.session = *session;
+            }
+        }
+    }
+
+    fn acquire(&mut self, text: &str) -> RequestId {
+        self.acquire_within(text, None)
+    }
+
+    fn acquire_within(&mut self, text: &str, limit: Option<Duration>) -> RequestId {
+        let limit = limit.map(|limit| self.now + limit);
+        let request = self.client.acquire(acquire(text), limit, self.now);
+        self.drive();
+        request
+    }
+
+    fn cancel(&mut self, request: RequestId) {
+        self.client.cancel(request, self.now);
+        self.drive();
+    }
+
+    fn release(&mut self, lease: LeaseId, how: Predecessor) {
+        self.client.release(lease, Token::ZERO, how, self.now);
+        self.drive();
+    }
+
+    /// The connection that was asked for is there.
+    fn connected(&mut self) {
+        (self.connection, _) = self.connects.pop().expect("a connection was asked for");
+        self.client.handle_connected(self.connection, self.now);
+        self.drive();
+    }
+
+    fn hear(&mut self, message: LeaderMessage) {
+        self.client.handle_message(self.connection, message, self.now);
+        self.drive();
+    }
+
+    fn welcome(&mut self) {
+        self.welcome_by(1, 1);
+    }
+
+    fn welcome_by(&mut self, cluster: u128, epoch: u32) {
+        self.hear(LeaderMessage::Welcome {
+            session: self.session,
+            time_to_live: TTL,
+            epoch,
+            cluster: ClusterId(cluster),
+            members: Vec::new(),
+            renew_every: ms(100),
+        });
+    }
+
+    fn grant(&mut self, request: RequestId, count: u64) -> LeaseId {
+        let lease = LeaseId { epoch: 1, count };
+        let token = Token::new(Token::first_of(1).get() + count).unwrap();
+        self.hear(LeaderMessage::Granted {
+            request,
+            lease,
+            first: token,
+            last: token,
+            predecessor: Predecessor::Clean,
+            at_most: None,
+        });
+        lease
+    }
+
+    fn queued(&mut self, request: RequestId) -> Place {
+        let place = Place { epoch: 1, count: 3 };
+        self.hear(LeaderMessage::Queued { request, place, holder: None });
+        place
+    }
+
+    fn renewed(&mut self, sent_at: Time) {
+        self.hear(LeaderMessage::Renewed { sent_at, renew_every: ms(100), blocks: Vec::new() });
+    }
+
+    fn cut(&mut self) {
+        let ended = Ended::Disconnected("cut".to_owned());
+        self.client.handle_ended(self.connection, ended, self.now);
+        self.drive();
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(next) = self.client.poll_timeout().filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+            self.client.handle_timeout(self.now);
+            self.drive();
+        }
+        self.now = end;
+    }
+
+    /// Asks for a lock on a first connection and gets it.
+    fn holding(text: &str) -> (Manager, LeaseId) {
+        let mut manager = Manager::new(1);
+        let request = manager.acquire(text);
+        manager.connected();
+        manager.welcome();
+        let lease = manager.grant(request, 1);
+        manager.forget();
+        (manager, lease)
+    }
+
+    fn forget(&mut self) {
+        self.events.clear();
+        self.said.clear();
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        let events = std::mem::take(&mut self.events);
+        events.into_iter().filter(|e| !matches!(e, Event::DeadlineMoved { .. })).collect()
+    }
+
+    fn take_said(&mut self) -> Vec<ClientMessage> {
+        std::mem::take(&mut self.said).into_iter().map(|(_, message)| message).collect()
+    }
+
+    fn renewals(&mut self) -> Vec<Time> {
+        let said = self.take_said().into_iter();
+        said.filter_map(|message| match message {
+            ClientMessage::Renew { sent_at } => Some(sent_at),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+fn lost(lease: LeaseId, why: LostReason) -> Event {
+    Event::LeaseLost { lease, why }
+}
+
+fn released(lease: LeaseId, how: Predecessor) -> impl Fn(&ClientMessage) -> bool {
+    move |message| {
+        matches!(message, ClientMessage::Release { lease: own, how: said, .. }
+            if *own == lease && *said == how)
+    }
+}
+
+#[test]
+fn nothing_is_connected_before_something_is_wanted_and_then_once() {
+    // hazelcast-nodejs-client#898
+    let mut manager = Manager::new(1);
+    manager.pass(ms(10_000));
+    assert_eq!(manager.connects, []);
+    let (a, b) = (manager.acquire("x"), manager.acquire("y"));
+    assert_eq!(manager.connects.len(), 1);
+    manager.connected();
+    let said = manager.take_said();
+    let [ClientMessage::Hello { count: 1, .. }, ClientMessage::Waiting { requests }, _] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
+    assert_eq!(requests.iter().map(|r| r.request).collect::<Vec<_>>(), [a, b]);
+    assert_eq!(said[2], ClientMessage::Ready);
+}
+
+#[test]
+fn the_deadline_counts_from_sending_not_from_the_answer() {
+    // delta-rs#153, node-redlock#167
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    let sent_at = manager.now;
+    manager.now = manager.now + ms(700);
+    manager.welcome();
+    assert_eq!(manager.client.deadline(), Some(sent_at + count_short(TTL)));
+    manager.grant(request, 1);
+    assert_eq!(manager.client.deadline(), Some(sent_at + count_short(TTL)));
+    manager.pass(ms(100));
+    let renewed_at = manager.renewals()[0];
+    manager.now = manager.now + ms(900);
+    manager.renewed(renewed_at);
+    assert_eq!(manager.client.deadline(), Some(renewed_at + count_short(TTL)));
+    manager.renewed(sent_at);
+    assert_eq!(manager.client.deadline(), Some(renewed_at + count_short(TTL)), "only forward");
+}
+
+#[test]
+fn whoever_slept_past_the_deadline_first_expires_then_reads() {
+    // etcd#10811, redisson#2665, curator#727; redlock-rb#36
+    let (mut manager, lease) = Manager::holding("x");
+    manager.pass(ms(2000));
+    let renewed_at = *manager.renewals().last().unwrap();
+    manager.now = manager.now + ms(5000);
+    manager.renewed(renewed_at + ms(5000));
+    assert_eq!(manager.take_events(), [lost(lease, LostReason::Expired)]);
+    let said = manager.take_said();
+    assert!(said.iter().any(released(lease, Predecessor::Expired)), "{said:?}");
+    manager.release(lease, Predecessor::Clean);
+    assert_eq!(manager.take_events(), [Event::Released { lease }]);
+}
+
+#[test]
+fn an_unanswered_renewal_does_not_stop_the_next() {
+    // redisson#5698, #3194, #1604
+    let (mut manager, _) = Manager::holding("x");
+    manager.pass(ms(1000));
+    let renewals = manager.renewals();
+    assert!(renewals.len() >= 9, "{renewals:?}");
+}
+
+#[test]
+fn a_loss_is_answered_for_once_it_is_told_and_not_before() {
+    let (mut manager, lease) = Manager::holding("x");
+    let message = LeaderMessage::Lost { lease, why: LostReason::Broken };
+    manager.client.handle_message(manager.connection, message, manager.now);
+    assert_eq!(manager.client.poll_message(manager.now), None);
+    // A report made now still names it.
+    let ended = Ended::Disconnected("cut".to_owned());
+    manager.client.handle_ended(manager.connection, ended, manager.now);
+    manager.now = manager.now + ms(10);
+    manager.client.handle_timeout(manager.now);
+    let (connection, _) = manager.client.poll_connect().unwrap();
+    manager.client.handle_connected(connection, manager.now);
+    let report: Vec<_> =
+        std::iter::from_fn(|| manager.client.poll_message(manager.now)).map(|(_, m)| m).collect();
+    assert!(matches!(&report[1], ClientMessage::Held { leases } if leases[0].lease == lease));
+    assert_eq!(report.last(), Some(&ClientMessage::Ready));
+    assert_eq!(manager.client.poll_event(), Some(lost(lease, LostReason::Broken)));
+    manager.drive();
+    assert!(manager.take_said().iter().any(released(lease, Predecessor::Expired)));
+}
+
+#[test]
+fn an_unanswered_release_is_over_with_the_next_welcome() {
+    // curator#1193, consul#4902
+    let (mut manager, lease) = Manager::holding("x");
+    manager.release(lease, Predecessor::Clean);
+    manager.cut();
+    assert_eq!(manager.take_events(), []);
+    manager.pass(ms(100));
+    manager.connected();
+    let said = manager.take_said();
+    assert!(!said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
+    manager.welcome();
+    assert_eq!(manager.take_events(), [Event::Released { lease }]);
+}
+
+#[test]
+fn how_a_lock_was_left_is_said_again_on_the_next_connection() {
+    let (mut manager, lease) = Manager::holding("x");
+    manager.release(lease, Predecessor::Panicked);
+    manager.cut();
+    manager.forget();
+    manager.pass(ms(100));
+    manager.connected();
+    manager.welcome();
+    let said = manager.take_said();
+    assert!(said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
+    assert!(said.iter().any(released(lease, Predecessor::Panicked)), "{said:?}");
+    assert_eq!(manager.take_events(), []);
+    manager.hear(LeaderMessage::Released { lease });
+    assert_eq!(manager.take_events(), [Event::Released { lease }]);
+}
+
+#[test]
+fn a_grant_that_crossed_its_cancel_is_handed_back_and_told_to_nobody() {
+    // atlasdb#4933, zk-ruby#49, matrixone#25790
+    let mut manager = Manager::new(1);
+    let (a, b) = (manager.acquire("x"), manager.acquire("y"));
+    manager.connected();
+    manager.welcome();
+    manager.forget();
+    manager.cancel(a);
+    assert_eq!(manager.take_said(), [ClientMessage::Cancel { request: a }]);
+    let lease = manager.grant(a, 1);
+    assert_eq!(manager.take_events(), []);
+    assert!(manager.take_said().iter().any(released(lease, Predecessor::Clean)));
+    // One that is here, and not looked at yet.
+    let lease = LeaseId { epoch: 1, count: 2 };
+    let token = Token::new(Token::first_of(1).get() + 2).unwrap();
+    let granted = LeaderMessage::Granted {
+        request: b,
+        lease,
+        first: token,
+        last: token,
+        predecessor: Predecessor::Died,
+        at_most: None,
+    };
+    manager.client.handle_message(manager.connection, granted, manager.now);
+    manager.cancel(b);
+    assert_eq!(manager.take_events(), []);
+    let said = manager.take_said();
+    assert!(said.iter().any(released(lease, Predecessor::Died)), "who left so is passed on");
+}
+
+#[test]
+fn one_that_gave_up_before_it_was_connected_is_never_asked_for() {
+    // matrixone#25790
+    let mut manager = Manager::new(1);
+    let (a, b) = (manager.acquire("x"), manager.acquire("y"));
+    manager.cancel(a);
+    manager.connected();
+    let said = manager.take_said();
+    let ClientMessage::Waiting { requests } = &said[1] else { panic!("{said:?}") };
+    assert_eq!(requests.iter().map(|r| r.request).collect::<Vec<_>>(), [b]);
+}
+
+#[test]
+fn a_grant_that_comes_too_late_is_good_only_once_the_session_is_known_to_live() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome();
+    manager.queued(request);
+    manager.pass(ms(4900));
+    let renewed_at = *manager.renewals().last().unwrap();
+    manager.now = manager.now + ms(100);
+    manager.take_events();
+    let lease = manager.grant(request, 1);
+    assert_eq!(manager.take_events(), [], "its session may be over");
+    manager.renewed(renewed_at);
+    assert!(
+        matches!(manager.take_events()[..], [Event::Granted { lease: own, .. }] if own == lease)
+    );
+}
+
+#[test]
+fn a_late_grant_that_was_taken_away_is_waited_for_again() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome();
+    let place = manager.queued(request);
+    manager.now = manager.now + ms(6000);
+    let lease = manager.grant(request, 1);
+    manager.take_events();
+    manager.hear(LeaderMessage::Lost { lease, why: LostReason::HeldTooLong });
+    manager.forget();
+    manager.pass(ms(50));
+    manager.connected();
+    let said = manager.take_said();
+    let ClientMessage::Waiting { requests } = &said[1] else { panic!("{said:?}") };
+    assert_eq!((requests[0].request, requests[0].place), (request, Some(place)));
+    assert_eq!(manager.take_events(), []);
+}
+
+#[test]
+fn the_gone_come_as_another_and_repeat_their_requests_with_their_places() {
+    let (mut manager, lease) = Manager::holding("x");
+    let request = manager.acquire("y");
+    let place = manager.queued(request);
+    let before = manager.session;
+    manager.forget();
+    manager.hear(LeaderMessage::Gone { session: before });
+    assert_eq!(manager.take_events(), [lost(lease, LostReason::Forgotten)]);
+    let said = manager.take_said();
+    let [
+        ClientMessage::Hello { session, count: 1, .. },
+        ClientMessage::Waiting { requests },
+        ClientMessage::Ready,
+    ] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
+    assert_ne!(*session, before);
+    assert_eq!((requests[0].request, requests[0].place), (request, Some(place)));
+    manager.welcome();
+    manager.grant(request, 2);
+    assert!(matches!(manager.take_events()[..], [Event::Granted { .. }]));
+}
+
+#[test]
+fn frames_of_an_older_connection_are_not_read() {
+    // curator#1137, #1169, #980
+    let (mut manager, lease) = Manager::holding("x");
+    let old = manager.connection;
+    manager.cut();
+    manager.pass(ms(100));
+    manager.connected();
+    manager.forget();
+    let stale = LeaderMessage::Lost { lease, why: LostReason::Broken };
+    manager.client.handle_message(old, stale, manager.now);
+    manager.client.handle_ended(old, Ended::Disconnected("late".to_owned()), manager.now);
+    manager.drive();
+    assert_eq!((manager.take_events(), manager.take_said()), (vec![], vec![]));
+    manager.welcome();
+    assert_eq!(manager.take_events(), []);
+}
+
+#[test]
+fn a_manager_that_wants_something_tries_for_ever_and_not_in_step_with_others() {
+    // runlore#250, curator#1024; etcd#9496, redisson#4216
+    let attempts = |seed| {
+        let (mut manager, _) = Manager::holding("x");
+        if seed > 0 {
+            manager = Manager::seeded(1, seed);
+            let request = manager.acquire("x");
+            manager.connected();
+            manager.welcome();
+            manager.queued(request);
+        }
+        manager.cut();
+        let mut at = Vec::new();
+        for _ in 0..400 {
+            manager.pass(ms(10));
+            if let Some((connection, _)) = manager.connects.pop() {
+                at.push(manager.now.as_nanos());
+                manager.connection = connection;
+                manager.cut();
+            }
+        }
+        at
+    };
+    let (a, b) = (attempts(5), attempts(6));
+    assert!(a.len() >= 6 && b.len() >= 6, "{a:?}");
+    assert!(a[0] < 500_020_000_000, "at once the first time");
+    assert_ne!(a, b);
+}
+
+#[test]
+fn an_acquire_nobody_acknowledged_is_unreachable_and_not_lost() {
+    // dynamodb-lock-client#6
+    let mut manager = Manager::new(1);
+    let (a, b) = (manager.acquire("x"), manager.acquire_within("y", Some(ms(500))));
+    manager.connected();
+    manager.connection = ConnectionId(1);
+    manager.cut();
+    manager.pass(ms(500));
+    let events = manager.take_events();
+    let [Event::Failed { request, failure: Failure::Unreachable(why), .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert!(*request == b && why.contains("cut"), "{why}");
+    manager.pass(ms(9500));
+    assert!(matches!(&manager.take_events()[..],
+        [Event::Failed { request, failure: Failure::Unreachable(_), .. }] if *request == a));
+    assert_eq!(manager.client.poll_timeout(), None, "nothing is wanted any more");
+}
+
+#[test]
+fn an_acknowledged_acquire_waits_through_an_outage_for_as_long_as_its_session_lives() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome();
+    let place = manager.queued(request);
+    manager.pass(ms(4000));
+    let heard = *manager.renewals().last().unwrap();
+    manager.renewed(heard);
+    manager.take_events();
+    manager.cut();
+    manager.pass(ms(4900));
+    assert_eq!(manager.take_events(), []);
+    manager.connected();
+    let said = manager.take_said();
+    let waits = said.iter().find_map(|m| match m {
+        ClientMessage::Waiting { requests } => Some(requests[0].place),
+        _ => None,
+    });
+    assert_eq!(waits, Some(Some(place)));
+    // Its session is over: from now on it waits for a leader as if it were new.
+    manager.pass(ms(9000));
+    assert_eq!(manager.take_events(), []);
+    manager.pass(ms(1200));
+    assert!(matches!(
+        &manager.take_events()[..],
+        [Event::Failed { failure: Failure::Unreachable(_), .. }]
+    ));
+}
+
+#[test]
+fn the_leaders_own_timeout_is_preferred_since_it_says_who_holds() {
+    let mut manager = Manager::new(1);
+    let (a, b) =
+        (manager.acquire_within("x", Some(ms(300))), manager.acquire_within("y", Some(ms(300))));
+    manager.connected();
+    manager.welcome();
+    let holder = |label: &str| {
+        Some(HolderInfo {
+            identity: Identity::new(label, "", 0, ""),
+            since: ms(1),
+            token: Token::ZERO,
+        })
+    };
+    for request in [a, b] {
+        let place = Place { epoch: 1, count: 1 };
+        manager.hear(LeaderMessage::Queued { request, place, holder: holder("then") });
+    }
+    manager.forget();
+    manager.pass(ms(310));
+    assert_eq!(manager.take_events(), []);
+    let why = Refusal::TimedOut;
+    manager.hear(LeaderMessage::Refused { request: a, why, holder: holder("now") });
+    manager.pass(ms(20));
+    let failed = |request, label| Event::Failed {
+        request,
+        failure: Failure::Refused { why },
+        holder: holder(label),
+    };
+    assert_eq!(manager.take_events(), [failed(a, "now"), failed(b, "then")]);
+    assert!(manager.take_said().contains(&ClientMessage::Cancel { request: b }));
+}
+
+#[test]
+fn a_try_waits_for_its_answer() {
+    let mut manager = Manager::new(1);
+    let tries = [
+        manager.client.acquire(try_acquire("x"), None, manager.now),
+        manager.client.acquire(acquire("x"), Some(manager.now), manager.now),
+    ];
+    manager.drive();
+    manager.pass(ms(50));
+    manager.connected();
+    let said = manager.take_said();
+    let ClientMessage::Waiting { requests } = &said[1] else { panic!("{said:?}") };
+    assert_eq!(requests.iter().map(|r| r.request).collect::<Vec<_>>(), tries);
+    assert!(requests.iter().all(|r| r.acquire.wait == Wait::No));
+}
+
+#[test]
+fn a_wrong_secret_fails_what_waits_at_once() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connection = manager.connects.pop().unwrap().0;
+    let refused = Ended::Refused("another secret".to_owned());
+    manager.client.handle_ended(manager.connection, refused, manager.now);
+    manager.drive();
+    let failure = Failure::NotAccepted("another secret".to_owned());
+    assert_eq!(manager.take_events(), [Event::Failed { request, failure, holder: None }]);
+}
+
+#[test]
+fn a_leader_of_another_cluster_is_refused_and_costs_no_lease() {
+    let (mut manager, lease) = Manager::holding("x");
+    let request = manager.acquire("y");
+    manager.cut();
+    manager.pass(ms(100));
+    manager.connected();
+    let (connection, deadline) = (manager.connection, manager.client.deadline());
+    manager.welcome_by(2, 1);
+    assert!(matches!(&manager.take_events()[..],
+        [Event::Failed { request: own, failure: Failure::Config(_), .. }] if *own == request));
+    assert_eq!(manager.closes, [connection]);
+    assert_eq!(manager.client.deadline(), deadline);
+    manager.pass(ms(100));
+    manager.connected();
+    manager.welcome();
+    manager.release(lease, Predecessor::Clean);
+    assert!(manager.take_said().iter().any(released(lease, Predecessor::Clean)));
+}
+
+#[test]
+fn a_leader_whose_state_is_old_is_refused_in_words() {
+    // etcd#12528, #15247
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome_by(1, 5);
+    manager.cut();
+    manager.pass(ms(100));
+    manager.connected();
+    manager.welcome_by(1, 4);
+    manager.take_events();
+    for _ in 0..100 {
+        manager.pass(ms(100));
+        manager.connects.clear();
+    }
+    let events = manager.take_events();
+    let [Event::Failed { request: own, failure: Failure::Unreachable(why), .. }] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert!(*own == request && why.contains("--epoch-above"), "{why}");
+}
+
+#[test]
+fn several_addresses_are_compared_once_before_one_is_used() {
+    let mut manager = Manager::new(3);
+    let request = manager.acquire("x");
+    let mut addresses: Vec<_> = manager.connects.iter().map(|(_, address)| *address).collect();
+    addresses.sort_unstable();
+    assert_eq!(addresses, [0, 1, 2]);
+    let mut probes = Vec::new();
+    for _ in 0..3 {
+        manager.connected();
+        let said = manager.take_said();
+        let [ClientMessage::Hello { count: 1, .. }, ClientMessage::Ready] = &said[..] else {
+            panic!("{said:?}")
+        };
+        probes.push(manager.session);
+        manager.welcome();
+    }
+    assert_eq!(manager.closes.len(), 3);
+    manager.drive();
+    manager.connected();
+    assert!(!probes.contains(&manager.session));
+    manager.welcome();
+    manager.grant(request, 1);
+    assert!(matches!(manager.take_events()[..], [Event::Granted { .. }]));
+    // Once is enough.
+    manager.cut();
+    manager.pass(ms(50));
+    assert_eq!(manager.connects.len(), 1);
+}
+
+#[test]
+fn two_leaders_are_not_taken_for_one_group() {
+    let mut manager = Manager::new(2);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome_by(1, 1);
+    manager.connected();
+    manager.welcome_by(2, 1);
+    let events = manager.take_events();
+    let [Event::Failed { request: own, failure: Failure::Config(why), .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert!(*own == request && why.contains("two leaders, not one group"), "{why}");
+    assert_eq!(manager.client.poll_timeout(), None);
+}
+
+#[test]
+fn an_address_that_does_not_answer_is_named_with_why_it_matters() {
+    let mut manager = Manager::new(2);
+    manager.acquire("x");
+    let (silent, address) = manager.connects.remove(0);
+    assert_eq!(address, 0);
+    manager.connected();
+    manager.welcome();
+    for _ in 0..100 {
+        let ended = Ended::Disconnected("no route".to_owned());
+        manager.client.handle_ended(silent, ended, manager.now);
+        manager.pass(ms(100));
+    }
+    let events = manager.take_events();
+    let [Event::Failed { failure: Failure::Unreachable(why), .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert!(why.contains("address 1") && why.contains("both grant"), "{why}");
+}
+
+#[test]
+fn a_closing_manager_says_goodbye_when_nothing_is_held() {
+    let (mut manager, lease) = Manager::holding("x");
+    let request = manager.acquire("y");
+    manager.forget();
+    manager.client.close(manager.now);
+    manager.drive();
+    let failed = |request| Event::Failed { request, failure: Failure::Closed, holder: None };
+    assert_eq!(manager.take_events(), [failed(request)]);
+    assert_eq!(manager.take_said(), [ClientMessage::Cancel { request }]);
+    let late = manager.acquire("z");
+    assert_eq!(manager.take_events(), [failed(late)]);
+    manager.release(lease, Predecessor::Clean);
+    let said = manager.take_said();
+    assert!(released(lease, Predecessor::Clean)(&said[0]));
+    assert_eq!(said[1..], [ClientMessage::Goodbye]);
+    assert_eq!(manager.take_events(), [Event::Closed]);
+    assert_eq!(manager.client.poll_timeout(), None);
+}
+
+#[test]
+fn a_manager_that_never_did_anything_is_closed_at_once() {
+    let mut manager = Manager::new(1);
+    manager.client.close(manager.now);
+    manager.drive();
+    assert_eq!(manager.take_events(), [Event::Closed]);
+    assert_eq!((manager.connects.len(), manager.take_said().len()), (0, 0));
+}
+
+#[test]
+fn questions_are_asked_again_on_the_next_connection() {
+    let mut manager = Manager::new(1);
+    let token = Token::first_of(1);
+    let check = manager.client.check(name("x"), token, None, manager.now);
+    let list = manager.client.list(None, 10, None, manager.now);
+    manager.drive();
+    manager.connected();
+    manager.welcome();
+    manager.hear(LeaderMessage::Listed { query: list, locks: Vec::new(), more: false });
+    manager.cut();
+    manager.pass(ms(50));
+    manager.forget();
+    manager.connected();
+    manager.welcome();
+    let said = manager.take_said();
+    assert_eq!(said.last(), Some(&ClientMessage::Check { query: check, name: name("x"), token }));
+    assert!(!said.iter().any(|m| matches!(m, ClientMessage::List { .. })));
+    manager.hear(LeaderMessage::Checked { query: check, good: true });
+    assert_eq!(manager.take_events(), [Event::Checked { query: check, good: true }]);
+}
+
+#[test]
+fn a_lock_ends_by_itself_when_its_at_most_is_reached() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome();
+    let lease = LeaseId { epoch: 1, count: 1 };
+    let token = Token::first_of(1);
+    manager.hear(LeaderMessage::Granted {
+        request,
+        lease,
+        first: token,
+        last: token,
+        predecessor: Predecessor::Clean,
+        at_most: Some(ms(1000)),
+    });
+    let end = manager.now + count_short(ms(1000));
+    let events = manager.take_events();
+    assert!(matches!(events[..], [Event::Granted { at_most: Some(at), .. }] if at == end));
+    manager.forget();
+    manager.pass(ms(991));
+    assert_eq!(manager.take_events(), [lost(lease, LostReason::HeldTooLong)]);
+    assert!(manager.take_said().iter().any(released(lease, Predecessor::Expired)));
+}

@@ -1,0 +1,289 @@
+//! Waiters: their order, their patience, their end.
+
+use super::*;
+use crate::error::Predecessor;
+
+#[test]
+fn the_queue_is_first_come_first_served_across_sessions() {
+    // python-redis-lock#58, #104
+    let mut reign = begin();
+    let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
+    reign.acquire(a, 1, acquire("x"));
+    let mut holder = (a, 1, reign.granted(a, 1));
+    for (who, request) in [(b, 1), (c, 1), (a, 2), (b, 2)] {
+        reign.acquire(who, request, acquire("x"));
+    }
+    for (who, request) in [(b, 1), (c, 1), (a, 2), (b, 2)] {
+        reign.release(holder.0, holder.2.lease);
+        holder = (who, request, reign.granted(who, request));
+        // A newcomer does not overtake.
+        reign.acquire(c, 10 + holder.2.token.get(), try_acquire("x"));
+        assert!(matches!(reign.take(c)[..], [.., LeaderMessage::Refused { .. }]));
+    }
+}
+
+#[test]
+fn a_release_wakes_exactly_one() {
+    // consul#7523
+    let mut reign = begin();
+    let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
+    reign.acquire(a, 1, acquire("x"));
+    let lease = reign.granted(a, 1).lease;
+    reign.acquire(b, 1, acquire("x"));
+    reign.acquire(c, 1, acquire("x"));
+    reign.take(b);
+    reign.take(c);
+    reign.release(a, lease);
+    reign.granted(b, 1);
+    assert_eq!(reign.take(c), []);
+}
+
+#[test]
+fn a_waiter_whose_connection_is_down_keeps_its_place_and_is_passed_over() {
+    // redisson#3004, #6150
+    let mut reign = begin();
+    let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
+    reign.acquire(a, 1, acquire("x"));
+    let first = reign.granted(a, 1);
+    reign.acquire(b, 1, acquire("x"));
+    reign.acquire(c, 1, acquire("x"));
+    reign.acquire(c, 2, acquire("x"));
+    let place = reign.place(b, 1);
+    reign.disconnect(b);
+    reign.release(a, first.lease);
+    let second = reign.granted(c, 1);
+    let b = reign.again(b);
+    reign.report(b, &[], vec![waiting(1, acquire("x"), Some(place))]);
+    assert_eq!(reign.place(b, 1), place);
+    reign.release(c, second.lease);
+    reign.granted(b, 1);
+}
+
+#[test]
+fn a_waiter_whose_session_ran_out_is_not_granted() {
+    // etcd#11456
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, acquire("x"));
+    let first = reign.granted(a, 1);
+    reign.acquire(b, 1, acquire("x"));
+    reign.take(b);
+    for _ in 0..6 {
+        reign.pass(ms(1000));
+        reign.renew(a);
+    }
+    reign.release(a, first.lease);
+    assert_eq!(reign.take(b), [LeaderMessage::Gone { session: SessionId(2) }]);
+    assert_eq!(reign.leader.held(), 0);
+}
+
+#[test]
+fn a_free_lock_is_not_granted_on_a_deadline_that_has_just_passed() {
+    // etcd#11456, before the leader's own timer has rung
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, acquire("x"));
+    let first = reign.granted(a, 1);
+    reign.pass(ms(50));
+    reign.renew(a);
+    reign.acquire(b, 1, acquire("x"));
+    reign.take(b);
+    reign.pass(LONG - ms(60));
+    reign.now = reign.now + ms(15);
+    reign.release(a, first.lease);
+    assert_eq!(reign.take(b), [LeaderMessage::Gone { session: SessionId(2) }]);
+}
+
+#[test]
+fn a_repeated_request_waits_once() {
+    // go-zookeeper#237, accumulo#1086, databend#18576
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, acquire("x"));
+    let first = reign.granted(a, 1);
+    // The grant was lost with its connection: it is told again, and does not wait for itself.
+    let a = reign.again(a);
+    reign.report(a, &[], vec![waiting(1, acquire("x"), None)]);
+    assert_eq!(reign.granted(a, 1), first);
+    reign.acquire(a, 1, acquire("x"));
+    assert_eq!(reign.take(a), []);
+    // So is a place.
+    reign.acquire(b, 1, acquire("x"));
+    reign.acquire(b, 1, acquire("x"));
+    let place = reign.place(b, 1);
+    let b = reign.again(b);
+    reign.report(b, &[], vec![waiting(1, acquire("x"), Some(place))]);
+    assert_eq!(reign.place(b, 1), place);
+    reign.release(a, first.lease);
+    let lease = reign.granted(b, 1).lease;
+    reign.release(b, lease);
+    assert_eq!(reign.leader.held(), 0);
+}
+
+#[test]
+fn a_cancelled_waiter_is_not_granted() {
+    // atlasdb#4933, zk-ruby#49
+    let mut reign = begin();
+    let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
+    reign.acquire(a, 1, acquire("x"));
+    let first = reign.granted(a, 1);
+    reign.acquire(b, 1, acquire("x"));
+    reign.acquire(c, 1, acquire("x"));
+    reign.take(b);
+    reign.cancel(b, 1);
+    assert!(!reign.leader.waits(SessionId(2), RequestId(1)));
+    reign.release(a, first.lease);
+    assert_eq!(reign.take(b), []);
+    let second = reign.granted(c, 1);
+    // One that was granted already is the client's to hand back.
+    reign.cancel(c, 1);
+    assert_eq!(reign.leader.held(), 1);
+    reign.release(c, second.lease);
+    assert_eq!(reign.leader.held(), 0);
+}
+
+#[test]
+fn a_wait_that_ends_says_who_holds() {
+    // hazelcast#1055, terraform#30650, cargo#15094
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, acquire("x"));
+    let grant = reign.granted(a, 1);
+    reign.pass(ms(500));
+    reign.acquire(b, 1, Acquire { wait: Wait::For(ms(300)), ..acquire("x") });
+    reign.acquire(b, 2, try_acquire("x"));
+    let heard = reign.take(b);
+    let [LeaderMessage::Refused { why: Refusal::WouldBlock, holder: Some(now), .. }] = &heard[1..]
+    else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((&*now.identity.label, now.token), ("session 1", grant.token));
+    assert!(now.since >= ms(500));
+    reign.pass(ms(300));
+    let heard = reign.take(b);
+    let [LeaderMessage::Refused { why: Refusal::TimedOut, holder: Some(then), .. }] = &heard[..]
+    else {
+        panic!("{heard:?}")
+    };
+    assert!(then.since >= ms(800));
+}
+
+#[test]
+fn everybody_and_who_waits_is_listed_page_by_page() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    for (request, text) in (1..).zip(["c", "a", "b"]) {
+        reign.acquire(a, request, acquire(text));
+    }
+    reign.acquire(b, 1, acquire("b"));
+    reign.take(a);
+    reign.disconnect(b);
+    let mut list = |after: Option<&str>| {
+        let after = after.map(name);
+        reign.say(a, ClientMessage::List { query: RequestId(9), after, limit: 2 });
+        let mut heard = reign.take(a);
+        let Some(LeaderMessage::Listed { locks, more, .. }) = heard.pop() else {
+            panic!("{heard:?}")
+        };
+        let names: Vec<_> = locks.iter().map(|lock| lock.name.to_string()).collect();
+        (names.join(" "), locks.iter().map(|l| l.waiters.len()).sum::<usize>(), more)
+    };
+    assert_eq!(list(None), ("a b".to_owned(), 1, true));
+    assert_eq!(list(Some("b")), ("c".to_owned(), 0, false));
+}
+
+#[test]
+fn a_leader_refuses_what_is_beyond_its_limits_and_nothing_that_was_reported() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    let others = [2, 3, 4].map(|number| reign.session(number));
+    for request in 1..=4 {
+        reign.acquire(a, request, acquire(&format!("{request}")));
+    }
+    reign.take(a);
+    reign.acquire(a, 5, acquire("5"));
+    assert_eq!(reign.refused(a, 5), Some(Refusal::TooManyLeases));
+    for request in 1..=4 {
+        reign.acquire(others[0], request, acquire("1"));
+    }
+    let place = reign.place(others[0], 1);
+    reign.acquire(others[0], 5, acquire("1"));
+    assert_eq!(reign.refused(others[0], 5), Some(Refusal::TooManyWaiters));
+    reign.acquire(others[1], 1, acquire("7"));
+    reign.granted(others[1], 1);
+    reign.acquire(others[2], 1, acquire("8"));
+    assert_eq!(reign.refused(others[2], 1), Some(Refusal::TooManySessions));
+    // Five requests that were queued before are no more than they are.
+    let back = reign.again(others[0]);
+    let requests = (1..=5).map(|request| waiting(request, acquire("1"), Some(place))).collect();
+    reign.report(back, &[], requests);
+    let queued = reign.take(back).into_iter();
+    assert_eq!(queued.filter(|m| matches!(m, LeaderMessage::Queued { .. })).count(), 5);
+}
+
+#[test]
+fn a_time_to_live_out_of_bounds_is_refused_and_one_in_bounds_stays() {
+    let mut reign = begin();
+    let with = |who, wanted| {
+        let mut hello = hello(who);
+        let ClientMessage::Hello { time_to_live, .. } = &mut hello else { unreachable!() };
+        *time_to_live = wanted;
+        hello
+    };
+    for (number, time_to_live) in [(1, ms(999)), (2, ms(60_001)), (3, Duration::MAX)] {
+        let who = Who { connection: reign.connect(number), session: number.into(), count: 1 };
+        reign.say(who, with(who, time_to_live));
+        reign.say(who, ClientMessage::Ready);
+        reign.acquire(who, 1, acquire("x"));
+        assert_eq!(reign.refused(who, 1), Some(Refusal::TimeToLive));
+    }
+    let who = reign.session(9);
+    let who = reign.again(who);
+    reign.say(who, with(who, ms(30_000)));
+    reign.say(who, ClientMessage::Ready);
+    let heard = reign.take(who);
+    assert!(matches!(heard[..], [LeaderMessage::Welcome { time_to_live: TTL, .. }]), "{heard:?}");
+}
+
+#[test]
+fn the_fewer_hold_or_wait_the_more_often_they_renew() {
+    let mut reign = Reign::new(Config { sessions_max: 10_000, ..config() }, fresh());
+    let renew_every = |reign: &mut Reign, who| {
+        reign.renew(who);
+        match reign.take(who).pop() {
+            Some(LeaderMessage::Renewed { renew_every, .. }) => renew_every,
+            other => panic!("{other:?}"),
+        }
+    };
+    let a = reign.session(1);
+    assert_eq!(renew_every(&mut reign, a), TTL / 3);
+    reign.acquire(a, 1, acquire("x"));
+    assert_eq!(renew_every(&mut reign, a), ms(100));
+    for number in 2..500 {
+        let who = reign.session(number);
+        reign.acquire(who, 1, acquire("x"));
+    }
+    assert_eq!(renew_every(&mut reign, a), ms(499));
+    for number in 500..4000 {
+        let who = reign.session(number);
+        reign.acquire(who, 1, acquire("x"));
+    }
+    assert_eq!(renew_every(&mut reign, a), TTL / 3);
+}
+
+#[test]
+fn a_hand_back_without_entering_passes_on_how_the_one_before_left() {
+    let mut reign = begin();
+    let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
+    reign.acquire(a, 1, acquire("x"));
+    let lease = reign.granted(a, 1).lease;
+    reign.acquire(b, 1, acquire("x"));
+    reign.acquire(c, 1, acquire("x"));
+    let how = Predecessor::Panicked;
+    reign.say(a, ClientMessage::Release { lease, last_used: Token::ZERO, how });
+    assert_eq!(reign.granted(b, 1).predecessor, how);
+    // `b` never heard of it and does not want it any more.
+    let b = reign.again(b);
+    reign.report(b, &[], Vec::new());
+    assert_eq!(reign.granted(c, 1).predecessor, how);
+}
