@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::failure::{Failure, Result};
@@ -35,6 +35,9 @@ pub(crate) fn on_signals() -> Result<()> {
                 let left = LEFT_TO_END.lock();
                 for &child in &left.children {
                     let _ = kill_process(child, Signal::KILL);
+                }
+                for &child in &left.children {
+                    let _ = waitpid(Some(child), WaitOptions::empty());
                 }
                 for directory in &left.directories {
                     let _ = fs::remove_dir_all(directory);
@@ -68,6 +71,7 @@ impl OwnChild {
     }
 
     /// How it ended, if it has.
+    #[cfg(feature = "peers")]
     pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
         // Under the lock, so that no signal is sent to a number that is free again.
         let mut left = LEFT_TO_END.lock();

@@ -19,6 +19,7 @@ pub(crate) enum Failure {
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
     /// Something that was compared with failed.
+    #[cfg(feature = "peers")]
     #[error("{subject}: {message}")]
     Peer { subject: &'static str, message: String },
     /// A child process of the bench failed.
@@ -56,7 +57,9 @@ impl Failure {
             },
             Failure::Io { .. } => 74,
             Failure::Child { code, .. } => *code,
-            Failure::Peer { .. } | Failure::Wrong(_) => 70,
+            #[cfg(feature = "peers")]
+            Failure::Peer { .. } => 70,
+            Failure::Wrong(_) => 70,
         }
     }
 }

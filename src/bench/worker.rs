@@ -163,6 +163,8 @@ pub(crate) fn command(job: Job) -> Result<Command> {
     let parent = rustix::process::getpid().as_raw_nonzero().get();
     let mut command = Command::new(program);
     command.arg("bench-worker").arg(json(&Spec { parent, job }));
+    // Ctrl-C is for the bench, which then ends its children.
+    command.process_group(0);
     Ok(command)
 }
 

@@ -2,5 +2,5 @@
 //! kills, and the program.
 
 mod api;
-#[cfg(feature = "cli")]
+mod bench;
 mod cli;

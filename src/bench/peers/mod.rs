@@ -118,9 +118,9 @@ pub(crate) fn process_quiet(grounds: &mut Grounds, entries: &mut Vec<Entry>) -> 
     if !grounds.peers.wanted {
         return Ok(());
     }
-    let mut flock = local::flock(&grounds.directory("peers")?.join("quiet.flock"))?;
+    let flock = local::flock(&grounds.directory("peers")?.join("quiet.flock"))?;
     let label = Label { subject: "flock", ..Label::new(Scope::Process, Case::Quiet) };
-    entries.push(Entry::new(label, Quiet(move || flock())));
+    entries.push(Entry::new(label, Quiet(flock)));
     Ok(())
 }
 
