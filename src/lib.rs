@@ -67,6 +67,9 @@ pub mod bench;
 pub mod proto;
 
 mod alarm;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod climb;
 mod clock;
 mod error;

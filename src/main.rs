@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tierlock` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tierlock::cli::main()
+}

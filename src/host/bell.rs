@@ -49,12 +49,13 @@ impl Bell {
     }
 
     /// Sleeps until a socket has something to read (or, if its flag says so, room to write), the
-    /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed.
+    /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether it was a socket.
     pub(super) fn sleep<'a>(
         &self,
         sockets: impl Iterator<Item = (&'a UdpSocket, bool)>,
         limit: Duration,
-    ) {
+    ) -> bool {
+        let mut is_ready = false;
         if self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok() {
             let mut waits = vec![PollFd::new(&self.reader, PollFlags::IN)];
             waits.extend(sockets.map(|(socket, writable)| wait_for(socket, writable)));
@@ -64,15 +65,11 @@ impl Bell {
             if !waits[0].revents().is_empty() {
                 let _ = (&self.reader).read(&mut [0; 8]);
             }
+            is_ready = waits[1..].iter().any(|wait| !wait.revents().is_empty());
         }
         self.state.swap(AWAKE, AcqRel);
+        is_ready
     }
-}
-
-/// Sleeps as [`Bell::sleep`] does, without a bell.
-pub(super) fn sleep_on(socket: &UdpSocket, writable: bool, limit: Duration) {
-    let limit = timespec(limit.min(LONGEST_SLEEP));
-    let _ = poll(&mut [wait_for(socket, writable)], Some(&limit));
 }
 
 fn wait_for(socket: &UdpSocket, writable: bool) -> PollFd<'_> {

@@ -1,17 +1,16 @@
-//! Carries one link's frames to a leader: makes the connections that the protocol client asks for
-//! and moves what is ready, in both directions.
+//! Carries one link's frames to a leader and back: who does it, and when.
 //!
 //! It decides nothing about locks, and touches no network before something is wanted. A thread of
-//! its own sleeps on the sockets, so that the caller needs no runtime; it is started by the first
-//! request and ends with the link.
+//! its own, started by the first request, sleeps on the sockets, so that the caller needs no
+//! runtime. Two thread switches cost as much as the network, so there are two short cuts: a
+//! caller that is about to block, alone, carries its frames itself until it has its answer, and an
+//! async caller that waits alone sends its request itself.
 
 use std::{
-    io, mem,
-    net::SocketAddr,
+    net::UdpSocket,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::*},
-        mpsc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*},
     },
     thread,
     time::{Duration, Instant},
@@ -20,25 +19,22 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    address::Address,
     bell::{Bell, LONGEST_SLEEP},
     link::{Drive, Link},
-    quic::{CloseCode, Event, Port},
+    routes::{Map, Routes},
     tls::Secret,
 };
 use crate::{
     clock,
     error::{LockError, LockErrorKind},
-    proto::{
-        ConnectionId,
-        client::{Client, Config, Ended},
-        wire::{ClientMessage, LeaderMessage},
-    },
+    proto::client::{Client, Config},
     time::Time,
 };
 
-/// How long one address of a name that has several may take before the next one is tried.
-const NEXT_ADDRESS: Duration = Duration::from_millis(500);
+/// After something happened the thread looks again this soon, and what can wait that long does.
+const SOON: Duration = Duration::from_micros(500);
+/// How long a caller carries frames itself before it leaves that to the thread.
+const CARRY: Duration = Duration::from_millis(2);
 /// How long the goodbye may take to be answered before the thread ends regardless.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -65,17 +61,30 @@ pub(crate) fn connect(
     let silence = (config.time_to_live / 2).clamp(Duration::from_secs(1), Duration::from_secs(10));
     let client = Client::new(config, Box::new(random), clock::now());
     Ok(Link::new(client, |link| {
-        Arc::new_cyclic(|carrier| Carrier {
-            carrier: carrier.clone(),
-            link,
-            addresses,
-            secret,
-            silence,
-            bell,
-            hands: Mutex::new(Hands::new()),
-            is_started: AtomicBool::new(false),
-            is_running: Mutex::new(false),
-            stopped: Condvar::new(),
+        Arc::new_cyclic(|carrier: &Weak<Carrier>| {
+            let looked_up = carrier.clone();
+            let wake = move || -> Box<dyn FnOnce() + Send> {
+                let carrier = looked_up.clone();
+                Box::new(move || {
+                    if let Some(carrier) = carrier.upgrade() {
+                        carrier.call_thread();
+                    }
+                })
+            };
+            Carrier {
+                carrier: carrier.clone(),
+                link,
+                bell,
+                routes: Mutex::new(Routes::new(Map { addresses, secret, silence }, wake)),
+                post: AtomicU8::new(THREAD),
+                is_wished_for: AtomicBool::new(false),
+                looks_again: AtomicBool::new(false),
+                sleeps_until: AtomicU64::new(AWAKE),
+                activity: AtomicU64::new(0),
+                is_started: AtomicBool::new(false),
+                thread: Mutex::new(Thread { is_running: false, is_called: false }),
+                changed: Condvar::new(),
+            }
         })
     }))
 }
@@ -89,51 +98,43 @@ fn random() -> u128 {
 struct Carrier {
     carrier: Weak<Carrier>,
     link: Weak<Link>,
-    addresses: Vec<Address>,
-    secret: Secret,
-    silence: Duration,
+    /// Whoever is at the post sleeps on it.
     bell: Bell,
-    hands: Mutex<Hands>,
+    /// Whoever has them may carry frames, at the post or not.
+    routes: Mutex<Routes>,
+    /// Who sleeps on the sockets:
+    ///
+    /// | from | to | by |
+    /// |---|---|---|
+    /// | `THREAD` | `FREE` | the thread, when a caller wished for it and nobody waits |
+    /// | `FREE` | `CALLER` | a caller that is about to block |
+    /// | `CALLER` | `FREE` | that caller, with its answer; it calls the thread if others wait |
+    /// | `FREE` | `THREAD` | the thread, when called or when nothing has happened for a while |
+    post: AtomicU8,
+    /// A caller would have carried its frames itself.
+    is_wished_for: AtomicBool,
+    /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
+    /// who puts something to the client and then finds it set need not wake anybody.
+    looks_again: AtomicBool,
+    /// Until when the thread sleeps at its post, in nanoseconds of our clock; `AWAKE` else.
+    sleeps_until: AtomicU64,
+    /// Counts whenever frames were moved, by anybody.
+    activity: AtomicU64,
     is_started: AtomicBool,
-    is_running: Mutex<bool>,
-    stopped: Condvar,
+    thread: Mutex<Thread>,
+    /// The thread was called, or has ended.
+    changed: Condvar,
 }
 
-/// What moves frames. Whoever has it may carry them.
-struct Hands {
-    routes: Vec<Route>,
-    /// What happened and was not told to the client yet.
-    news: Vec<(ConnectionId, News)>,
-    /// Addresses that a name was found to have.
-    found: mpsc::Receiver<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
-    finder: mpsc::Sender<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
-    orders: Orders,
-    closed_at: Option<Instant>,
-}
+const THREAD: u8 = 0;
+const FREE: u8 = 1;
+const CALLER: u8 = 2;
 
-enum News {
-    Connected,
-    Message(LeaderMessage),
-    Ended(Ended),
-}
+const AWAKE: u64 = u64::MAX;
 
-/// A connection of the client: made, or being made to one of a name's addresses.
-struct Route {
-    id: ConnectionId,
-    /// Where nothing is open yet, the name is being looked up.
-    port: Option<Port>,
-    /// Addresses that were not tried yet, the next one last.
-    untried: Vec<SocketAddr>,
-    /// When the next address is tried.
-    patience: Option<Instant>,
-}
-
-/// What the client wants done.
-#[derive(Default)]
-struct Orders {
-    connects: Vec<(ConnectionId, usize)>,
-    messages: Vec<(ConnectionId, ClientMessage)>,
-    closes: Vec<ConnectionId>,
+struct Thread {
+    is_running: bool,
+    is_called: bool,
 }
 
 impl Drive for Carrier {
@@ -141,7 +142,7 @@ impl Drive for Carrier {
         if self.is_started.load(Acquire) {
             return Ok(());
         }
-        let mut is_running = self.is_running.lock();
+        let mut thread = self.thread.lock();
         if self.is_started.load(Acquire) {
             return Ok(());
         }
@@ -152,266 +153,233 @@ impl Drive for Carrier {
             let text = format!("cannot start a thread: {error}");
             LockError::new(LockErrorKind::Io, text).with_source(error)
         })?;
-        *is_running = true;
+        thread.is_running = true;
         self.is_started.store(true, Release);
         Ok(())
     }
 
     fn wake(&self) {
-        self.bell.ring();
+        match self.post.load(SeqCst) {
+            THREAD if self.send_alone() => {}
+            THREAD | CALLER => self.bell.ring(),
+            _ => self.call_thread(),
+        }
+    }
+
+    fn carry(&self, done: &dyn Fn() -> bool) {
+        let Some(link) = self.link.upgrade() else { return };
+        if link.unanswered() > 1 {
+            return self.wake();
+        }
+        if self.post.compare_exchange(FREE, CALLER, SeqCst, SeqCst).is_err() {
+            self.is_wished_for.store(true, Relaxed);
+            return self.wake();
+        }
+        self.carry_until(&link, done);
+        self.post.store(FREE, SeqCst);
+        if link.unanswered() > 0 {
+            self.call_thread();
+        }
+    }
+
+    fn let_go(&self, soon: bool) {
+        match self.post.load(SeqCst) {
+            THREAD | FREE if !soon && self.looks_again.load(SeqCst) => {}
+            THREAD | CALLER => self.bell.ring(),
+            _ => drop(self.send()),
+        }
     }
 
     fn finish(&self, until: Time) {
-        self.bell.ring();
-        let mut is_running = self.is_running.lock();
-        while *is_running {
+        self.call_thread();
+        let mut thread = self.thread.lock();
+        while thread.is_running {
             let now = clock::now();
             if now >= until {
                 return;
             }
-            self.stopped.wait_for(&mut is_running, until.since(now).min(LONGEST_SLEEP));
+            self.changed.wait_for(&mut thread, until.since(now).min(LONGEST_SLEEP));
         }
     }
 
     #[cfg(test)]
     fn while_stalled(&self, work: &mut dyn FnMut()) {
-        let _hands = self.hands.lock();
+        let _routes = self.routes.lock();
         work();
     }
 }
 
+// The thread.
 impl Carrier {
-    /// The thread: moves what is ready, then sleeps.
+    /// Carries what is ready, then sleeps: at its post, or until that is vacant.
     fn run(&self) {
         let _report = Report(self);
         let mut sockets = Vec::new();
+        let (mut is_readable, mut is_called, mut seen, mut closed_at) = (true, true, 0, None);
         while let Some(link) = self.link.upgrade() {
-            let mut hands = self.hands.lock();
-            let limit = self.carry(&mut hands, &link);
-            let is_done = hands.is_done(&link);
-            sockets.clear();
-            hands.routes.iter().filter_map(|route| route.port.as_ref()).for_each(|port| {
-                sockets.push((port.socket().clone(), port.is_blocked()));
-            });
-            drop(hands);
+            self.looks_again.store(false, SeqCst);
+            self.sleeps_until.store(AWAKE, SeqCst);
+            if is_called {
+                let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
+            }
+            if self.post.load(SeqCst) == CALLER {
+                drop(link);
+                is_called = self.await_call(SOON);
+                is_readable = true;
+                continue;
+            }
+            let mut routes = self.routes.lock();
+            let mut limit = self.move_frames(&mut routes, &link, is_readable);
+            routes.sockets(&mut sockets);
+            let is_idle = routes.is_empty();
+            drop(routes);
+            if self.post.load(SeqCst) == CALLER {
+                // It came meanwhile, and what it waits for may have been read here.
+                self.bell.ring();
+            }
+            if link.is_closed() {
+                let since = closed_at.get_or_insert_with(Instant::now);
+                if is_idle || since.elapsed() >= GOODBYE {
+                    break;
+                }
+            }
+            let activity = self.activity.load(SeqCst);
+            if activity != seen {
+                seen = activity;
+                limit = limit.min(SOON);
+                self.looks_again.store(true, SeqCst);
+                self.offer_post(&link);
+            } else {
+                let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
+            }
             // Perhaps the last of it: the next look finds it gone.
             drop(link);
-            if is_done {
-                break;
+            if self.post.load(SeqCst) == THREAD {
+                self.sleeps_until.store((clock::now() + limit).as_nanos(), SeqCst);
+                let sockets = sockets.iter().map(|(socket, blocked)| (&**socket, *blocked));
+                is_readable = self.bell.sleep(sockets, limit);
+                is_called = false;
+            } else {
+                is_called = self.await_call(limit);
+                is_readable = true;
+            }
+        }
+        self.routes.lock().close();
+    }
+
+    /// Leaves the post to callers, if one wished for it and nobody is let down.
+    fn offer_post(&self, link: &Link) {
+        if self.is_wished_for.load(Relaxed)
+            && link.unanswered() == 0
+            && self.post.compare_exchange(THREAD, FREE, SeqCst, SeqCst).is_ok()
+        {
+            self.is_wished_for.store(false, Relaxed);
+            if link.unanswered() > 0 {
+                // Asked for before it was vacant: nobody was called.
+                let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
+            }
+        }
+    }
+
+    /// Sleeps away from the post; whether it was called to it.
+    fn await_call(&self, limit: Duration) -> bool {
+        let mut thread = self.thread.lock();
+        if !thread.is_called {
+            self.changed.wait_for(&mut thread, limit.min(SOON));
+        }
+        std::mem::take(&mut thread.is_called)
+    }
+}
+
+// Whoever carries.
+impl Carrier {
+    /// Has the thread take its post, or look around if it has it.
+    fn call_thread(&self) {
+        self.thread.lock().is_called = true;
+        self.changed.notify_all();
+        // It may have come back to its post by itself.
+        self.bell.ring();
+    }
+
+    /// At the post: moves frames until `done`, but not for ever.
+    fn carry_until(&self, link: &Link, done: &dyn Fn() -> bool) {
+        let begin = Instant::now();
+        let mut sockets = Vec::new();
+        let mut is_readable = false;
+        loop {
+            let mut routes = self.routes.lock();
+            let limit = self.move_frames(&mut routes, link, is_readable);
+            routes.sockets(&mut sockets);
+            drop(routes);
+            let carried = begin.elapsed();
+            if done() || carried >= CARRY {
+                return;
             }
             let sockets = sockets.iter().map(|(socket, blocked)| (&**socket, *blocked));
-            self.bell.sleep(sockets, limit);
+            is_readable = self.bell.sleep(sockets, limit.min(CARRY - carried));
         }
-        for port in self.hands.lock().routes.iter_mut().filter_map(|route| route.port.as_mut()) {
-            port.close_all(CloseCode::Done, "not needed any more");
-            port.transmit();
+    }
+
+    /// Sends the only request there is, unless somebody else is at it; whether it is sent.
+    fn send_alone(&self) -> bool {
+        let Some(link) = self.link.upgrade() else { return false };
+        if link.unanswered() != 1 {
+            return false;
         }
+        match self.send() {
+            None => false,
+            Some(limit) => {
+                // The thread must not sleep past what is now due.
+                let until = (clock::now() + limit).as_nanos();
+                let sleeps_until = self.sleeps_until.load(SeqCst);
+                if until < sleeps_until {
+                    self.bell.ring();
+                }
+                true
+            }
+        }
+    }
+
+    /// Sends what is ready, here and now, unless somebody else has the routes.
+    fn send(&self) -> Option<Duration> {
+        let link = self.link.upgrade()?;
+        let Some(mut routes) = self.routes.try_lock() else {
+            // They may have looked already: let them look again.
+            self.bell.ring();
+            return None;
+        };
+        Some(self.move_frames(&mut routes, &link, false))
     }
 
     /// Moves everything that is ready; how long nothing will be without a sign.
-    fn carry(&self, hands: &mut Hands, link: &Link) -> Duration {
+    fn move_frames(&self, routes: &mut Routes, link: &Link, mut is_readable: bool) -> Duration {
         loop {
-            hands.listen(&self.secret, self.silence);
-            let next = link.drive(|client| {
-                // The clock is read after what it dates.
-                let now = clock::now();
-                for (id, news) in hands.news.drain(..) {
-                    match news {
-                        News::Connected => client.handle_connected(id, now),
-                        News::Message(message) => client.handle_message(id, message, now),
-                        News::Ended(ended) => client.handle_ended(id, ended, now),
+            routes.listen(is_readable);
+            is_readable = false;
+            let next = link.drive(
+                routes,
+                |routes, client| {
+                    // The clock is read after what it dates.
+                    let now = clock::now();
+                    routes.tell(client, now);
+                    if client.poll_timeout().is_some_and(|at| at <= now) {
+                        client.handle_timeout(now);
                     }
-                }
-                if client.poll_timeout().is_some_and(|at| at <= now) {
-                    client.handle_timeout(now);
-                }
-                hands.orders.take(client, now);
-                client.poll_timeout().map(|at| at.since(now))
-            });
-            self.obey(hands);
-            if hands.news.is_empty() {
-                return hands.limit().min(next.unwrap_or(LONGEST_SLEEP));
+                },
+                |routes, client| {
+                    let now = clock::now();
+                    routes.take_orders(client, now);
+                    client.poll_timeout().map(|at| at.since(now))
+                },
+            );
+            routes.obey();
+            if routes.has_moved() {
+                self.activity.fetch_add(1, SeqCst);
+            }
+            if !routes.has_news() {
+                return routes.limit().min(next.unwrap_or(LONGEST_SLEEP));
             }
         }
-    }
-
-    fn obey(&self, hands: &mut Hands) {
-        let mut orders = mem::take(&mut hands.orders);
-        for (id, index) in orders.connects.drain(..) {
-            let address = &self.addresses[index];
-            hands.routes.push(Route { id, port: None, untried: Vec::new(), patience: None });
-            match address.literal() {
-                Some(literal) => hands.found(id, Ok(vec![literal]), &self.secret, self.silence),
-                None => self.look_up(hands, id, address),
-            }
-        }
-        for (id, message) in orders.messages.drain(..) {
-            if let Some(port) = hands.port(id) {
-                port.write(id, &message);
-            }
-        }
-        for id in orders.closes.drain(..) {
-            if let Some(at) = hands.routes.iter().position(|route| route.id == id) {
-                let route = hands.routes.swap_remove(at);
-                if let Some(mut port) = route.port {
-                    port.close(id, CloseCode::Done, "not needed any more");
-                    port.transmit();
-                }
-            }
-        }
-        hands.orders = orders;
-        for port in hands.routes.iter_mut().filter_map(|route| route.port.as_mut()) {
-            port.transmit();
-        }
-    }
-
-    /// The system's resolver takes its time; renewals over other connections do not wait for it.
-    fn look_up(&self, hands: &mut Hands, id: ConnectionId, address: &Address) {
-        let carrier = self.carrier.upgrade().expect("whoever calls holds it");
-        let (address, finder) = (address.clone(), hands.finder.clone());
-        let spawned = thread::Builder::new().name("tierlock-lookup".into()).spawn(move || {
-            let found = address.resolve();
-            let found = found.map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot look up {address}: {error}"))
-            });
-            let _ = finder.send((id, found));
-            carrier.bell.ring();
-        });
-        if let Err(error) = spawned {
-            let _ = hands.finder.send((id, Err(error)));
-            self.bell.ring();
-        }
-    }
-}
-
-impl Orders {
-    fn take(&mut self, client: &mut Client, now: Time) {
-        self.messages.extend(std::iter::from_fn(|| client.poll_message(now)));
-        self.closes.extend(std::iter::from_fn(|| client.poll_close()));
-        self.connects.extend(std::iter::from_fn(|| client.poll_connect()));
-    }
-}
-
-impl Hands {
-    fn new() -> Hands {
-        let (finder, found) = mpsc::channel();
-        Hands {
-            routes: Vec::new(),
-            news: Vec::new(),
-            found,
-            finder,
-            orders: Orders::default(),
-            closed_at: None,
-        }
-    }
-
-    fn port(&mut self, id: ConnectionId) -> Option<&mut Port> {
-        self.routes.iter_mut().find(|route| route.id == id)?.port.as_mut()
-    }
-
-    /// Collects what happened on all routes.
-    fn listen(&mut self, secret: &Secret, silence: Duration) {
-        while let Ok((id, found)) = self.found.try_recv() {
-            self.found(id, found, secret, silence);
-        }
-        let Hands { routes, news, .. } = self;
-        routes.retain_mut(|route| {
-            let Some(port) = &mut route.port else { return true };
-            port.receive();
-            let mut end = None;
-            while let Some(event) = port.poll_event() {
-                match event {
-                    Event::Connected(id) => {
-                        route.untried.clear();
-                        route.patience = None;
-                        news.push((id, News::Connected));
-                    }
-                    Event::Readable(id) => {
-                        while let Some(message) = port.read(id) {
-                            news.push((id, News::Message(message)));
-                        }
-                    }
-                    Event::Ended(_, ended) => end = Some(ended),
-                }
-            }
-            if route.patience.is_some_and(|at| at <= Instant::now()) {
-                end.get_or_insert_with(|| Ended::Disconnected("no answer in time".into()));
-            }
-            match end {
-                None => true,
-                Some(end) => route.next_address(end, secret, silence, news),
-            }
-        });
-    }
-
-    fn found(
-        &mut self,
-        id: ConnectionId,
-        found: io::Result<Vec<SocketAddr>>,
-        secret: &Secret,
-        silence: Duration,
-    ) {
-        let Some(at) = self.routes.iter().position(|route| route.id == id) else { return };
-        let end = match found {
-            Ok(mut addresses) => {
-                addresses.reverse();
-                self.routes[at].untried = addresses;
-                Ended::Disconnected("the name has no address".into())
-            }
-            Err(error) => Ended::Disconnected(error.to_string()),
-        };
-        if !self.routes[at].next_address(end, secret, silence, &mut self.news) {
-            self.routes.swap_remove(at);
-        }
-    }
-
-    /// How long to sleep at most, as far as the routes are concerned.
-    fn limit(&self) -> Duration {
-        let now = Instant::now();
-        let timeouts = self.routes.iter().flat_map(|route| {
-            [route.port.as_ref().and_then(Port::timeout), route.patience].into_iter().flatten()
-        });
-        let limits = timeouts.map(|at| at.saturating_duration_since(now));
-        limits.min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
-    }
-
-    /// Whether the client was closed, and its goodbye was answered or had its time.
-    fn is_done(&mut self, link: &Link) -> bool {
-        if !link.is_closed() {
-            return false;
-        }
-        let since = self.closed_at.get_or_insert_with(Instant::now);
-        self.routes.is_empty() || since.elapsed() >= GOODBYE
-    }
-}
-
-impl Route {
-    /// Tries the next address, or reports `end` if there is none; whether the route goes on.
-    fn next_address(
-        &mut self,
-        mut end: Ended,
-        secret: &Secret,
-        silence: Duration,
-        news: &mut Vec<(ConnectionId, News)>,
-    ) -> bool {
-        self.port = None;
-        while matches!(end, Ended::Disconnected(_))
-            && let Some(address) = self.untried.pop()
-        {
-            match Port::connect(self.id, address, secret, silence) {
-                Ok(port) => {
-                    self.port = Some(port);
-                    let others = !self.untried.is_empty();
-                    self.patience = others.then(|| Instant::now() + NEXT_ADDRESS);
-                    return true;
-                }
-                Err(error) => {
-                    end = Ended::Disconnected(format!("cannot reach {address}: {error}"));
-                }
-            }
-        }
-        news.push((self.id, News::Ended(end)));
-        false
     }
 }
 
@@ -420,7 +388,7 @@ struct Report<'a>(&'a Carrier);
 
 impl Drop for Report<'_> {
     fn drop(&mut self) {
-        *self.0.is_running.lock() = false;
-        self.0.stopped.notify_all();
+        self.0.thread.lock().is_running = false;
+        self.0.changed.notify_all();
     }
 }

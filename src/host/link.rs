@@ -41,13 +41,20 @@ pub(crate) trait Drive: Send + Sync {
     /// Called before every request: makes sure that somebody drives, or says why nobody can.
     fn start(&self) -> Result<(), LockError>;
 
-    /// There may be something to send, or an earlier deadline.
+    /// There is something to send, whose answer is waited for.
     fn wake(&self);
 
     /// As `wake`, by a thread that is about to wait and offers its hands until `done`. Returning
     /// early is fine: the caller then parks.
     fn carry(&self, done: &dyn Fn() -> bool) {
         let _ = done;
+        self.wake();
+    }
+
+    /// There is a release to send. `soon`: others are known to wait for that lock; else it may
+    /// go with whatever is sent next, within a millisecond.
+    fn let_go(&self, soon: bool) {
+        let _ = soon;
         self.wake();
     }
 
@@ -77,6 +84,8 @@ struct State {
     leases: Numbered<LeaseId, Held>,
     /// The current session's; watches of an earlier session keep theirs.
     deadline: Arc<Deadline>,
+    /// Waiters without an outcome.
+    unanswered: usize,
     closed: bool,
     aftermath: Aftermath,
 }
@@ -85,11 +94,14 @@ struct Held {
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
     name: Name,
     watch: Arc<Watch>,
+    /// Somebody else had it when it was asked for: more may wait behind.
+    had_to_queue: bool,
 }
 
 /// What is to be done once the lock is free: it wakes others, or runs foreign code.
 #[derive(Default)]
 struct Aftermath {
+    answered: usize,
     wakes: Vec<Wake>,
     losses: Vec<(Arc<Watch>, LostReason)>,
 }
@@ -98,6 +110,7 @@ struct Aftermath {
 struct Waiter<T> {
     name: Option<Name>,
     since: Time,
+    is_queued: bool,
     outcome: Option<Result<T, LockError>>,
     wake: Wake,
 }
@@ -155,6 +168,7 @@ impl Link {
                 queries: HashMap::default(),
                 leases: HashMap::default(),
                 deadline: Arc::new(Deadline::new(Time::ZERO)),
+                unanswered: 0,
                 closed: false,
                 aftermath: Aftermath::default(),
             }),
@@ -180,6 +194,7 @@ impl Link {
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
         state.acquires.insert(request, Waiter::new(Some(name), now));
+        state.unanswered += 1;
         self.settle(state);
         Acquiring(Waiting::new(self, request))
     }
@@ -190,10 +205,10 @@ impl Link {
             return;
         }
         let mut state = self.state.lock();
-        state.leases.remove(&lease);
+        let held = state.leases.remove(&lease);
         state.client.release(lease, last_used, how, clock::now());
         self.settle(state);
-        self.drive.wake();
+        self.drive.let_go(held.is_none_or(|held| held.had_to_queue));
     }
 
     /// Queues the release; the answer can be awaited. It is `Lost` if the lease was over before.
@@ -212,12 +227,13 @@ impl Link {
         state.client.release(lease, last_used, how, now);
         if lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
+            state.unanswered += 1;
         }
         self.settle(state);
         match lost {
             None => Releasing(Waiting::new(self, lease)),
             Some(reason) => {
-                self.drive.wake();
+                self.drive.let_go(true);
                 Releasing(Waiting::failed(LockError::lost(reason).with_scope(Scope::Host)))
             }
         }
@@ -286,6 +302,7 @@ impl Link {
         let mut state = self.state.lock();
         let key = QueryId(query(&mut state.client, now));
         state.queries.insert(key, Waiter::new(name.cloned(), now));
+        state.unanswered += 1;
         self.settle(state);
         Waiting::new(self, key)
     }
@@ -306,11 +323,10 @@ impl Link {
         self.state.lock().closed
     }
 
-    /// Whether exactly one caller waits for an answer, so that nobody loses if it drives.
+    /// How many callers wait for an answer that is not here yet.
     #[cfg(feature = "host")]
-    pub(super) fn one_waits(&self) -> bool {
-        let state = self.state.lock();
-        state.acquires.len() + state.releases.len() + state.queries.len() == 1
+    pub(super) fn unanswered(&self) -> usize {
+        self.state.lock().unanswered
     }
 
     /// Runs `work` while nobody carries frames, as if the process had been stopped.
@@ -321,10 +337,20 @@ impl Link {
         result.expect("it ran")
     }
 
-    /// For whoever drives: lends it the client, then hands out what came of it.
-    pub(super) fn drive<R>(&self, work: impl FnOnce(&mut Client) -> R) -> R {
+    /// For whoever drives: hands what happened to the client, tells callers what came of it, and
+    /// takes what is to be done now.
+    pub(super) fn drive<C, R>(
+        &self,
+        hands: &mut C,
+        happened: impl FnOnce(&mut C, &mut Client),
+        to_do: impl FnOnce(&mut C, &mut Client) -> R,
+    ) -> R {
         let mut state = self.state.lock();
-        let result = work(&mut state.client);
+        happened(hands, &mut state.client);
+        // Before anything is taken to be sent: a loss is told to guards before the leader hears
+        // that they know.
+        state.drain();
+        let result = to_do(hands, &mut state.client);
         self.settle(state);
         result
     }
@@ -379,18 +405,24 @@ impl State {
         while let Some(event) = self.client.poll_event() {
             self.distribute(event);
         }
+        self.unanswered -= mem::take(&mut self.aftermath.answered);
     }
 
     fn distribute(&mut self, event: Event) {
         match event {
-            Event::Queued { .. } => {}
+            Event::Queued { request, .. } => {
+                if let Some(waiter) = self.acquires.get_mut(&request) {
+                    waiter.is_queued = true;
+                }
+            }
             Event::Granted { request, lease, first, predecessor, at_most, .. } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else {
                     return self.client.cancel(request, clock::now()); // nobody wants it any more
                 };
                 let watch = Arc::new(Watch::new(Some(self.deadline.clone()), at_most));
                 let name = waiter.name.clone().expect("an acquire has a name");
-                self.leases.insert(lease, Held { name, watch: watch.clone() });
+                let had_to_queue = waiter.is_queued;
+                self.leases.insert(lease, Held { name, watch: watch.clone(), had_to_queue });
                 waiter.finish(
                     Ok(Lease { id: lease, token: first, predecessor, watch }),
                     &mut self.aftermath,
@@ -444,7 +476,7 @@ impl State {
 
 impl<T> Waiter<T> {
     fn new(name: Option<Name>, since: Time) -> Waiter<T> {
-        Waiter { name, since, outcome: None, wake: Wake::Nobody }
+        Waiter { name, since, is_queued: false, outcome: None, wake: Wake::Nobody }
     }
 
     /// The first outcome counts.
@@ -453,6 +485,7 @@ impl<T> Waiter<T> {
             return;
         }
         self.outcome = Some(outcome);
+        aftermath.answered += 1;
         match mem::replace(&mut self.wake, Wake::Nobody) {
             Wake::Nobody => {}
             wake => aftermath.wakes.push(wake),
@@ -775,10 +808,11 @@ impl<K: Awaited> Drop for Waiting<K> {
         }
         let mut state = link.state.lock();
         if let Some(waiter) = K::waiters(&mut state).remove(key) {
+            state.unanswered -= usize::from(waiter.outcome.is_none());
             key.give_up(waiter.outcome, &mut state);
         }
         link.settle(state);
-        link.drive.wake();
+        link.drive.let_go(true);
     }
 }
 

@@ -194,7 +194,11 @@ impl State {
                 return false;
             };
             let Peer { lines, .. } = peer;
-            moved |= link.drive(|client| attend(client, leader, lines, next_connection));
+            moved |= link.drive(
+                &mut (),
+                |_, _| {},
+                |_, client| attend(client, leader, lines, next_connection),
+            );
             true
         });
         moved
@@ -203,7 +207,8 @@ impl State {
     fn set_alarm(&mut self, world: &Arc<World>) {
         let leader = self.leader.as_ref().and_then(leader::Leader::poll_timeout);
         let links = self.peers.iter().filter_map(|peer| peer.link.upgrade());
-        let clients = links.filter_map(|link| link.drive(|client| client.poll_timeout()));
+        let clients = links
+            .filter_map(|link| link.drive(&mut (), |_, _| {}, |_, client| client.poll_timeout()));
         let Some(at) = clients.chain(leader).min() else { return };
         let now = clock::now();
         if self.alarm.as_ref().is_some_and(|(set, _)| *set > now && *set <= at) {
@@ -258,7 +263,7 @@ fn to_client(
     for peer in peers {
         let line = peer.lines.iter().find(|(_, line)| **line == theirs);
         if let Some((id, link)) = line.map(|(id, _)| *id).zip(peer.link.upgrade()) {
-            link.drive(|client| deliver(client, id, clock::now()));
+            link.drive(&mut (), |_, client| deliver(client, id, clock::now()), |_, _| {});
             return;
         }
     }

@@ -16,6 +16,10 @@ pub(crate) mod link;
 pub(crate) mod memory;
 #[cfg(feature = "host")]
 mod quic;
+#[cfg(feature = "host")]
+mod routes;
+#[cfg(all(test, feature = "host"))]
+mod speed;
 #[cfg(all(test, feature = "host"))]
 mod tests;
 #[cfg(feature = "host")]

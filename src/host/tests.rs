@@ -28,22 +28,22 @@ use crate::{
 };
 
 /// A state directory, a secret file, and whoever meets over them.
-struct Town {
+pub(super) struct Town {
     directory: tempfile::TempDir,
 }
 
 impl Town {
-    fn new() -> Town {
+    pub(super) fn new() -> Town {
         let directory = tempfile::tempdir().unwrap();
         Secret::create(directory.path().join("key")).unwrap();
         Town { directory }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn leader(&self) -> Leader {
+    pub(super) fn leader(&self) -> Leader {
         self.leader_at("127.0.0.1:0").unwrap()
     }
 
@@ -55,7 +55,7 @@ impl Town {
             .start()
     }
 
-    fn link(&self, leader: &Leader) -> Arc<Link> {
+    pub(super) fn link(&self, leader: &Leader) -> Arc<Link> {
         self.link_to([leader.local_addr()], config())
     }
 
@@ -91,7 +91,7 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn want(text: &str) -> Want {
+pub(super) fn want(text: &str) -> Want {
     Want {
         name: name(text),
         at_most: None,
@@ -109,11 +109,11 @@ fn within(text: &str, limit: Duration) -> Want {
     Want { patience: Patience::Until(clock::now() + limit), ..want(text) }
 }
 
-fn take(link: &Arc<Link>, text: &str) -> Lease {
+pub(super) fn take(link: &Arc<Link>, text: &str) -> Lease {
     link.acquire(want(text)).wait().unwrap()
 }
 
-fn give(link: &Link, lease: Lease) {
+pub(super) fn give(link: &Link, lease: Lease) {
     link.release(lease.id, lease.token, Predecessor::Clean);
 }
 
@@ -122,7 +122,7 @@ fn give_answered(link: &Arc<Link>, lease: Lease) -> Result<(), LockError> {
     link.release_answered(lease.id, lease.token, Predecessor::Clean).wait(until)
 }
 
-fn close(link: &Link) {
+pub(super) fn close(link: &Link) {
     link.close(clock::now() + Duration::from_millis(100));
 }
 

@@ -1,0 +1,420 @@
+//! What the command line may say.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::failure::{Failure, exit};
+use crate::{manager::LockManagerBuilder, name::Name, scope::Scope};
+
+/// Locks across threads, processes and machines, with fencing tokens.
+#[derive(Debug, Parser)]
+#[command(name = "tierlock", version, max_term_width = 100, after_long_help = OVERVIEW)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const OVERVIEW: &str = "\
+Two ways to start:
+
+  One machine: a directory says who shares the locks.
+      tierlock run --dir /run/lock/shop nightly -- ./nightly.sh
+
+  Several machines: a leader, a secret, and the same words.
+      tierlock secret new /etc/shop/tierlock.key
+      tierlock serve --listen 10.0.0.1:7420 --state-dir /var/lib/tierlock \\
+                     --secret-file /etc/shop/tierlock.key
+      tierlock run --leader 10.0.0.1:7420 --secret-file /etc/shop/tierlock.key \\
+                     nightly -- ./nightly.sh
+
+Exit status of a failure of tierlock's own, with one line `tierlock: …` on standard error:
+  64 usage                     75 lock not obtained      78 configuration
+  69 no leader reachable       76 lock lost              126 command not executable
+  70 internal                  77 refused                127 command not found
+  74 I/O failed, or damage";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a command while holding a lock
+    ///
+    /// Waits for the lock (without limit, as flock(1), unless --wait or --no-wait is given), runs
+    /// COMMAND, lets go when it ends, and exits with its status.
+    Run(Box<Run>),
+    /// Be the leader that machines take locks from
+    ///
+    /// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
+    /// good order. Restarted, it grants nothing before every lease of its last life has run out.
+    Serve(Serve),
+    /// Show who holds which lock, since when, who waits, how the last holder left
+    ///
+    /// Exits with 0 whether anything is held or not.
+    Status(Status),
+    /// Make the secret that a leader and its clients share
+    #[command(subcommand)]
+    Secret(Secret),
+}
+
+const SHARING: &str = "Who shares the lock";
+const WAITING: &str = "Waiting";
+const HOLDING: &str = "Holding";
+
+/// Who shares the locks.
+#[derive(Args, Debug, Default)]
+pub(super) struct Common {
+    /// Directory that all processes sharing the locks are given; made if missing [env: TIERLOCK_DIR]
+    #[arg(long, value_name = "DIR", help_heading = SHARING)]
+    dir: Option<PathBuf>,
+    /// Address of a leader as HOST:PORT (7420 when left out); given once for each member of a group
+    /// [env: TIERLOCK_LEADERS, comma-separated]
+    #[arg(long = "leader", value_name = "ADDR", value_delimiter = ',', help_heading = SHARING)]
+    leaders: Vec<String>,
+    /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
+    #[arg(long, value_name = "FILE", help_heading = SHARING)]
+    secret_file: Option<PathBuf>,
+    /// Shown to whoever asks who holds a lock [env: TIERLOCK_LABEL; default: run's COMMAND]
+    #[arg(long, value_name = "TEXT", help_heading = SHARING)]
+    label: Option<String>,
+}
+
+/// What `run` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = RUN_EXAMPLES)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) common: Common,
+
+    /// Who else may take the lock [default: the widest that is reachable]
+    #[arg(long, value_name = "SCOPE", help_heading = SHARING)]
+    pub(super) scope: Option<RunScope>,
+
+    /// Fail at once if somebody else has it
+    #[arg(short = 'n', long, conflicts_with = "wait", help_heading = WAITING)]
+    pub(super) no_wait: bool,
+    /// Wait at most this long [default: without limit]
+    #[arg(short = 'w', long, value_name = "TIME", value_parser = duration)]
+    #[arg(help_heading = WAITING)]
+    pub(super) wait: Option<Duration>,
+    /// Exit status when the lock is not obtained
+    #[arg(short = 'E', long, value_name = "N", default_value_t = exit::CONFLICT)]
+    #[arg(help_heading = WAITING)]
+    pub(super) conflict_exit_code: u8,
+
+    /// Host scope: how long the lock outlives a silence of this machine (1s to 60s)
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(help_heading = HOLDING)]
+    pub(super) ttl: Duration,
+    /// How long before its deadline a lock about to be lost has the command told to stop; at most
+    /// half of --ttl and --at-most [default: 1s, or a quarter of --ttl if that is less]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
+    pub(super) grace: Option<Duration>,
+    /// Give the lock up after this long, ending the command
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
+    pub(super) at_most: Option<Duration>,
+    /// Keep the lock at least this long, though the command ends before
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
+    pub(super) at_least: Option<Duration>,
+    /// What happens to the command when the lock is lost
+    #[arg(long, value_name = "WHAT", default_value = "kill", help_heading = HOLDING)]
+    pub(super) on_lost: OnLost,
+
+    /// The lock's name: 1 to 255 bytes; `/` separates parts by custom (orders/42)
+    pub(super) name: Name,
+    /// The command and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+const RUN_EXAMPLES: &str = "\
+Times are 300ms, 30s, 10m, 2h; a bare number is seconds.
+
+Set for the command: TIERLOCK_NAME, TIERLOCK_SCOPE, and TIERLOCK_TOKEN, a number that grows with
+every grant of the name: give it to what the lock protects, and let that refuse a smaller one.
+
+What protects the command:
+  It has a process group of its own. Signals that reach tierlock are passed on to the group; in a
+  terminal it is the foreground group, so that Ctrl-C reaches it and an editor works.
+  When the lock is about to be lost, the group is sent SIGTERM --grace before the deadline, and
+  SIGKILL at it; tierlock then exits with 76 whatever the command said. With --on-lost warn it
+  says so, and the command runs on.
+  If tierlock itself is killed, the command dies with it. Whatever of its tree lives on keeps the
+  lock at process scope, as with flock(1); at host scope the whole group is killed. A process that
+  leaves the group (a daemon, a job of an interactive shell) is out of reach there: give it the
+  token. So is one of another user: write `sudo tierlock run …`, not `tierlock run … -- sudo …`.
+  A command under a host-scope lock is not stopped by Ctrl-Z: its lease would run out.
+  The lock is let go when COMMAND ends. What it leaves running in its group keeps the lock at
+  process scope, as with flock(1), and has none at host scope: end a script with `wait`.
+
+Exit status: the command's own; 128+N if signal N ended it; else
+  64 usage                     75 lock not obtained      78 configuration
+  69 no leader reachable       76 lost while it ran      126 not executable
+  70 internal                  77 refused                127 not found
+  74 I/O failed, or damage     -E changes 75
+
+Examples:
+  A cron job that never overlaps itself, and is skipped when the last run is still at it:
+      */5 * * * *  tierlock run --dir /run/lock/shop -n -E 0 sync -- /usr/local/bin/sync-shop
+
+  The same job on three machines, run by one of them, though their clocks differ by seconds:
+      0 3 * * *  tierlock run -n -E 0 --at-least 1m nightly -- /usr/local/bin/nightly
+  with TIERLOCK_LEADERS and TIERLOCK_SECRET_FILE set at the top of the crontab.
+
+  A script that locks itself (the flock(1) idiom), as its first line after #!/bin/sh:
+      [ \"$TIERLOCK_NAME\" = deploy ] || exec tierlock run --dir /run/lock/shop deploy -- \"$0\" \"$@\"
+
+  A deployment that waits half a minute for its turn and may take ten:
+      tierlock run --wait 30s --at-most 10m deploy/eu -- ./deploy.sh eu
+
+A `run` of a name that it already runs under (TIERLOCK_NAME) exits with 75 at once, since it would
+wait for itself. Of nested locks only the innermost is known that way.";
+
+/// What `serve` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = SERVE_EXAMPLES)]
+pub(super) struct Serve {
+    /// Address to listen on, as HOST:PORT (7420 when left out; 0 takes a free one)
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: String,
+    /// Directory of what must survive a restart; made if missing, used by one leader at a time
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: PathBuf,
+    /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+    /// The longest time to live that a client may ask for
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(super) ttl_max: Duration,
+    /// Start above this epoch, after the state directory was restored from an old copy: grants
+    /// nothing for a minute
+    #[arg(long, value_name = "N")]
+    pub(super) epoch_above: Option<u32>,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Example:
+  tierlock secret new /etc/tierlock.key          (copy it to every client)
+  tierlock serve --listen 0.0.0.0:7420 --state-dir /var/lib/tierlock \\
+                 --secret-file /etc/tierlock.key
+
+Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is in
+use; 78 when the settings or the state do not fit.";
+
+/// What `status` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = STATUS_EXAMPLES)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// As JSON, for programs
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Only the lock of this name; one that nobody knows is free
+    pub(super) name: Option<Name>,
+}
+
+const STATUS_EXAMPLES: &str = "\
+States: held; kept (its last user let go, and its machine keeps the lease until somebody else asks);
+climbing (taken on this machine, on its way to a wider scope); free.
+
+Examples:
+  tierlock status --dir /run/lock/shop
+  tierlock status --json nightly | jq -r '.locks[0].holder.host'";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Secret {
+    /// Write a new secret to FILE
+    ///
+    /// One line of text with 32 random bytes in hex, readable by its owner only. A file that exists
+    /// is never overwritten. Give a copy to the leader and to every client; whoever has it may take
+    /// and break every lock.
+    New {
+        /// The file to make
+        file: PathBuf,
+    },
+}
+
+/// The scopes in which a command can share a lock: a thread-scope lock would exclude nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RunScope {
+    /// The processes of this machine that use the same directory
+    Process,
+    /// The machines that use the same leader
+    Host,
+}
+
+impl From<RunScope> for Scope {
+    fn from(scope: RunScope) -> Scope {
+        match scope {
+            RunScope::Process => Scope::Process,
+            RunScope::Host => Scope::Host,
+        }
+    }
+}
+
+/// What happens to the command when its lock is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnLost {
+    /// It is ended by the deadline
+    Kill,
+    /// It runs on, and a line says so
+    Warn,
+}
+
+impl Common {
+    /// Fills in from the environment what the command line leaves out. A variable that is set to
+    /// nothing counts as unset.
+    pub(super) fn with_environment(mut self) -> Result<Common, Failure> {
+        let path = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        self.dir = self.dir.or_else(|| path("TIERLOCK_DIR"));
+        self.secret_file = self.secret_file.or_else(|| path("TIERLOCK_SECRET_FILE"));
+        if self.leaders.is_empty()
+            && let Some(leaders) = text_of("TIERLOCK_LEADERS")?
+        {
+            let leaders = leaders.split(',').map(str::trim).filter(|leader| !leader.is_empty());
+            self.leaders = leaders.map(str::to_owned).collect();
+        }
+        if self.label.is_none() {
+            self.label = text_of("TIERLOCK_LABEL")?;
+        }
+        if self.dir.is_none() && self.leaders.is_empty() {
+            return Err(Failure::new(
+                exit::CONFIG,
+                "nothing says who shares the locks; give --dir or --leader, or set TIERLOCK_DIR \
+                 or TIERLOCK_LEADERS",
+            ));
+        }
+        Ok(self)
+    }
+
+    /// The label unless one was given.
+    pub(super) fn or_label(mut self, label: impl FnOnce() -> String) -> Common {
+        self.label.get_or_insert_with(label);
+        self
+    }
+
+    /// The leaders' addresses; none, if no lock can be taken at host scope.
+    pub(super) fn leaders(&self) -> &[String] {
+        &self.leaders
+    }
+
+    pub(super) fn into_builder(self) -> LockManagerBuilder {
+        let mut builder = LockManagerBuilder::default().leaders(self.leaders);
+        if let Some(dir) = self.dir {
+            builder = builder.directory(dir);
+        }
+        if let Some(file) = self.secret_file {
+            builder = builder.secret_file(file);
+        }
+        if let Some(label) = self.label {
+            builder = builder.label(label);
+        }
+        builder
+    }
+}
+
+impl Serve {
+    pub(super) fn secret_file(&self) -> Result<PathBuf, Failure> {
+        let from_environment = || std::env::var_os("TIERLOCK_SECRET_FILE").map(PathBuf::from);
+        let given = self.secret_file.clone().or_else(from_environment);
+        given.filter(|file| !file.as_os_str().is_empty()).ok_or_else(|| {
+            Failure::new(
+                exit::USAGE,
+                "serve needs --secret-file; make one with `tierlock secret new FILE`",
+            )
+        })
+    }
+}
+
+fn text_of(variable: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(variable) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(Failure::new(exit::CONFIG, format_args!("{variable}: {error}"))),
+    }
+}
+
+/// A usage error of clap's in one line, without its block of usage.
+pub(super) fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let told = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let told = told.strip_prefix("error: ").unwrap_or(&told);
+    Failure::new(exit::USAGE, format_args!("{told}; `tierlock --help` tells more"))
+}
+
+/// `300ms`, `30s`, `10m`, `2h`; a bare number is seconds. Fractions are fine.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let complaint = || format!("{text:?} is no time; write it as 300ms, 30s, 10m, 2h, or 2.5");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds_each = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(complaint()),
+    };
+    let number: f64 = number.parse().map_err(|_| complaint())?;
+    Duration::try_from_secs_f64(number * seconds_each).map_err(|_| complaint())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        let ms = Duration::from_millis;
+        for (text, expected) in [
+            ("300ms", ms(300)),
+            ("30s", ms(30_000)),
+            ("10m", ms(600_000)),
+            ("2h", ms(7_200_000)),
+            ("5", ms(5_000)),
+            ("0", ms(0)),
+            ("0.25", ms(250)),
+            ("1.5s", ms(1_500)),
+            (".5", ms(500)),
+            ("0.5m", ms(30_000)),
+        ] {
+            assert_eq!(duration(text), Ok(expected), "{text}");
+        }
+        for text in ["", "s", "-1", "+1", "1 s", "1S", "1d", "1e3", "inf", "NaN", ".", "1.2.3"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(duration(&"9".repeat(400)).is_err());
+    }
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        for args in [
+            &["tierlock"][..],
+            &["tierlock", "run"],
+            &["tierlock", "run", "x", "--"],
+            &["tierlock", "run", "--ttl", "soon", "x", "--", "true"],
+            &["tierlock", "run", "-n", "-w", "1", "x", "--", "true"],
+            &["tierlock", "run", "--scope", "thread", "x", "--", "true"],
+            &["tierlock", "run", "", "--", "true"],
+            &["tierlock", "walk"],
+        ] {
+            let error = Cli::try_parse_from(args).unwrap_err();
+            let Failure::Said { status: exit::USAGE, line } = usage_failure(&error) else {
+                panic!("{args:?}")
+            };
+            assert!(!line.contains('\n') && !line.contains("Usage"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the main thread waits for, in one queue: signals, wake-ups, the loss of the lock.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use signal_hook::{
+    consts::signal::{
+        SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+    },
+    iterator::Signals,
+};
+
+use crate::error::LostReason;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// This signal reached us.
+    Signal(i32),
+    /// A future wants to be polled.
+    Woken,
+    /// The lock is lost.
+    Lost(LostReason),
+}
+
+/// The queue, read by the main thread.
+pub(super) struct Events {
+    sender: Sender<Event>,
+    receiver: Receiver<Event>,
+}
+
+/// The signals that end a program which does nothing about them, and that we pass on.
+const ENDING: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM];
+
+/// Whether `signal` ends a program that does nothing about it.
+pub(super) fn ends(signal: i32) -> bool {
+    ENDING.contains(&signal)
+}
+
+impl Events {
+    /// Listens from now on to what concerns a command. What was ignored when we were started stays
+    /// ignored, for us and for the command (`nohup tierlock run …`); except SIGCHLD, without which
+    /// nobody would learn how the command ended.
+    pub(super) fn listen_for_a_command() -> io::Result<Events> {
+        let ignored = ignored_signals();
+        let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
+        let passed_on = ENDING.into_iter().chain([SIGWINCH]).filter(|&signal| !is_ignored(signal));
+        Events::listen_to(passed_on.chain([SIGCHLD, SIGCONT]))
+    }
+
+    /// Listens to these signals from now on.
+    pub(super) fn listen_to(signals: impl IntoIterator<Item = i32>) -> io::Result<Events> {
+        let mut signals = Signals::new(signals)?;
+        let (sender, receiver) = mpsc::channel();
+        let from_signals = sender.clone();
+        std::thread::Builder::new().name("tierlock-signals".into()).spawn(move || {
+            for signal in &mut signals {
+                if from_signals.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Events { sender, receiver })
+    }
+
+    /// The next event; `None` when none came for that long.
+    pub(super) fn next(&self, at_most: Option<Duration>) -> Option<Event> {
+        match at_most {
+            None => self.receiver.recv().ok(),
+            Some(wait) => match self.receiver.recv_timeout(wait) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
+            },
+        }
+    }
+
+    pub(super) fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// A waker that puts [`Event::Woken`] into the queue.
+    pub(super) fn waker(&self) -> Waker {
+        struct Knock(Sender<Event>);
+        impl Wake for Knock {
+            fn wake(self: Arc<Self>) {
+                let _ = self.0.send(Event::Woken);
+            }
+        }
+        Waker::from(Arc::new(Knock(self.sender())))
+    }
+}
+
+/// The signals that we were started to ignore, as bits; bit 0 is signal 1. Where the system does
+/// not tell, none.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

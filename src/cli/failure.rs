@@ -1,0 +1,166 @@
+//! What went wrong, as the command line says it: one line and an exit status.
+
+use std::{borrow::Cow, error::Error, fmt};
+
+use crate::error::{LockError, LockErrorKind};
+
+/// The exit statuses that are ours (sysexits where they fit).
+pub(super) mod exit {
+    /// The command line makes no sense.
+    pub(crate) const USAGE: u8 = 64;
+    /// No leader answered.
+    pub(crate) const UNREACHABLE: u8 = 69;
+    /// A fault of tierlock's own.
+    pub(crate) const INTERNAL: u8 = 70;
+    /// I/O failed, or files are damaged.
+    pub(crate) const IO: u8 = 74;
+    /// Somebody else has the lock; `-E` changes it.
+    pub(crate) const CONFLICT: u8 = 75;
+    /// The lock was lost while the command ran.
+    pub(crate) const LOST: u8 = 76;
+    /// Whoever may decide so said no.
+    pub(crate) const REFUSED: u8 = 77;
+    /// The settings do not fit together.
+    pub(crate) const CONFIG: u8 = 78;
+    /// The command was found and could not be started, as the shell says it.
+    pub(crate) const CANNOT_EXECUTE: u8 = 126;
+    /// The command was not found, as the shell says it.
+    pub(crate) const NOT_FOUND: u8 = 127;
+    /// Added to the number of the signal that ended the command, as the shell does.
+    pub(crate) const SIGNAL: u8 = 128;
+}
+
+/// Why tierlock itself failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// To be said in one line.
+    Said { status: u8, line: String },
+    /// A signal ended the wait for a lock: tierlock ends by it too, without a word.
+    Signal(i32),
+}
+
+impl Failure {
+    pub(super) fn new(status: u8, line: impl fmt::Display) -> Failure {
+        Failure::Said { status, line: line.to_string() }
+    }
+
+    /// A fault of ours, or of the system where nobody expects one.
+    pub(super) fn internal(what: &str, error: impl fmt::Display) -> Failure {
+        Failure::new(exit::INTERNAL, format_args!("{what}: {error}"))
+    }
+
+    /// The lock is somebody else's: exits with `status` instead of the usual one.
+    pub(super) fn with_conflict_status(self, conflict: u8) -> Failure {
+        match self {
+            Failure::Said { status: exit::CONFLICT, line } => {
+                Failure::Said { status: conflict, line }
+            }
+            other => other,
+        }
+    }
+
+    /// No leader answered: says which ones were asked.
+    pub(super) fn naming_leaders(self, leaders: &[String]) -> Failure {
+        let unreachable = matches!(self, Failure::Said { status: exit::UNREACHABLE, .. });
+        if !unreachable || leaders.is_empty() {
+            return self;
+        }
+        let asked = leaders.join(", ");
+        self.with_advice(&format!("asked {asked}: is `tierlock serve` running there?"))
+    }
+
+    /// Adds what to do next.
+    pub(super) fn with_advice(self, advice: &str) -> Failure {
+        match self {
+            Failure::Said { status, line } => {
+                Failure::Said { status, line: format!("{line}; {advice}") }
+            }
+            other => other,
+        }
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Failure {
+        let status = match error.kind() {
+            LockErrorKind::WouldBlock | LockErrorKind::TimedOut => exit::CONFLICT,
+            LockErrorKind::Unreachable => exit::UNREACHABLE,
+            LockErrorKind::Lost => exit::LOST,
+            LockErrorKind::Refused => exit::REFUSED,
+            LockErrorKind::Config => exit::CONFIG,
+            LockErrorKind::Damaged | LockErrorKind::Io => exit::IO,
+        };
+        Failure::new(status, with_sources(&error))
+    }
+}
+
+/// The error's text and those of its sources, unless it quotes them itself.
+fn with_sources(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let text = source.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = source.source();
+    }
+    line
+}
+
+/// Prints `tierlock: …` on standard error as one line, whatever `what` holds. A standard error
+/// that is closed is not worth dying for.
+pub(super) fn say(what: impl fmt::Display) {
+    use std::io::Write;
+    let text = what.to_string();
+    let line = format!("tierlock: {}\n", one_line(&text));
+    // One write, so that the lines of several processes do not mix.
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// `text` with every run of line breaks and blanks around them made one blank.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\n', '\r']) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+    Cow::Owned(lines.collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_is_one_line() {
+        assert_eq!(one_line("plain"), "plain");
+        assert_eq!(one_line("a:\n   b\r\n\n c"), "a: b c");
+    }
+
+    #[test]
+    fn sources_are_told_once() {
+        let io = std::io::Error::other("disk is gone");
+        let told = LockError::new(LockErrorKind::Io, "cannot write").with_source(io);
+        assert_eq!(with_sources(&told), "cannot write: disk is gone");
+        let io = std::io::Error::other("disk is gone");
+        let told = LockError::new(LockErrorKind::Io, "cannot write: disk is gone").with_source(io);
+        assert_eq!(with_sources(&told), "cannot write: disk is gone");
+    }
+
+    #[test]
+    fn kinds_have_their_statuses() {
+        let status = |kind| match Failure::from(LockError::new(kind, "x")) {
+            Failure::Said { status, .. } => status,
+            Failure::Signal(_) => unreachable!(),
+        };
+        assert_eq!(status(LockErrorKind::WouldBlock), 75);
+        assert_eq!(status(LockErrorKind::TimedOut), 75);
+        assert_eq!(status(LockErrorKind::Unreachable), 69);
+        assert_eq!(status(LockErrorKind::Lost), 76);
+        assert_eq!(status(LockErrorKind::Refused), 77);
+        assert_eq!(status(LockErrorKind::Config), 78);
+        assert_eq!(status(LockErrorKind::Damaged), 74);
+        assert_eq!(status(LockErrorKind::Io), 74);
+    }
+}

@@ -1,0 +1,86 @@
+//! The program: what `tierlock` does on the command line.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `args` | what may be said, and the help |
+//! | `failure` | one line and an exit status for whatever goes wrong |
+//! | `run` | a command and the lock it runs under |
+//! | `supervise` `events` | the command while it runs: signals, its group, the lock's deadline |
+//! | `terminal` | lending the terminal to the command |
+//! | `guardian` | the second process, which ends the command when we cannot |
+//! | `sys` | what happens between fork and exec; the island of `unsafe` |
+//! | `serve` `status` `secret` | the other subcommands |
+
+mod args;
+mod events;
+mod failure;
+mod guardian;
+mod run;
+mod secret;
+mod serve;
+mod status;
+mod supervise;
+mod sys;
+mod terminal;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+use self::{
+    args::{Cli, Command, Secret},
+    failure::{Failure, exit, say},
+};
+
+/// The program.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if guardian::is_asked_for(&arguments) {
+        return guardian::main();
+    }
+    end_on_panic();
+    match obey(arguments) {
+        Ok(status) => ExitCode::from(status),
+        Err(Failure::Said { status, line }) => {
+            say(line);
+            ExitCode::from(status)
+        }
+        Err(Failure::Signal(signal)) => end_by(signal),
+    }
+}
+
+fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return Err(args::usage_failure(&error)),
+        Err(help) => {
+            // A pager that was closed early is no failure.
+            let _ = help.print();
+            return Ok(0);
+        }
+    };
+    match cli.command {
+        Command::Run(run) => run::run(*run),
+        Command::Serve(serve) => serve::serve(serve),
+        Command::Status(status) => status::status(status),
+        Command::Secret(Secret::New { file }) => secret::new(&file),
+    }
+}
+
+/// A panic anywhere ends the program at once, in one line: unwinding would let go of a lock whose
+/// command is still running. What ends the command then is what does so when we are killed.
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        say(format_args!("internal error, please report it: {panic}"));
+        std::process::exit(exit::INTERNAL.into());
+    }));
+}
+
+/// Ends by `signal`, as whoever waits for us would see it had we not caught it.
+fn end_by(signal: i32) -> ExitCode {
+    // The kernel shields the first process of a container from its own signals.
+    if std::process::id() != 1 {
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
+    ExitCode::from(exit::SIGNAL.saturating_add(signal as u8))
+}

@@ -1,0 +1,279 @@
+//! `tierlock run`: a command, and the lock it runs under.
+
+use std::{
+    ffi::OsStr,
+    future::Future,
+    io::ErrorKind,
+    path::Path,
+    pin::pin,
+    process::Command,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustix::process::Pid;
+
+use super::{
+    args::{self, OnLost},
+    events::{self, Event, Events},
+    failure::{Failure, exit, say},
+    guardian::Guardian,
+    supervise::{self, Ended, Outcome, Supervision},
+    sys::{self, Birth},
+    terminal::Terminal,
+};
+use crate::{
+    climb::Keep,
+    clock,
+    error::{LockError, LockErrorKind},
+    guard::MutexGuard,
+    manager::LockManager,
+    name::Name,
+    scope::Scope,
+    time::Time,
+};
+
+type Guard = MutexGuard<'static, ()>;
+
+/// Takes the lock, runs the command, lets go; the exit status is the command's.
+pub(super) fn run(run: args::Run) -> Result<u8, Failure> {
+    let conflict = run.conflict_exit_code;
+    refuse_to_wait_for_ourselves(&run.name)
+        .and_then(|()| take_and_run(run))
+        .map_err(|failure| failure.with_conflict_status(conflict))
+}
+
+/// The name of the lock that we already run under is in our environment. Of nested locks that is
+/// the innermost one only.
+fn refuse_to_wait_for_ourselves(name: &Name) -> Result<(), Failure> {
+    if std::env::var_os("TIERLOCK_NAME").is_none_or(|outer| outer != name.as_str()) {
+        return Ok(());
+    }
+    let line = format!(
+        "lock {name:?}: this command runs under it already (TIERLOCK_NAME) and would wait for \
+         itself; take it once, in the outermost command"
+    );
+    Err(Failure::new(exit::CONFLICT, line))
+}
+
+fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
+    let common = std::mem::take(&mut run.common).with_environment()?;
+    // Before the lock is taken: it is never held for want of a second process.
+    let guardian = (!common.leaders().is_empty()).then(Guardian::start).transpose();
+    let no_guardian = |error| Failure::internal("cannot start a guardian", error);
+    let guardian = guardian.map_err(no_guardian)?;
+    let events = Events::listen_for_a_command()
+        .map_err(|error| Failure::internal("cannot listen to signals", error))?;
+    let common = common.or_label(|| short_name(&run.command[0]));
+    let leaders = common.leaders().to_vec();
+    let locks = common.into_builder().time_to_live(run.ttl).open()?;
+    let lock = take(&run, &locks, &events).map_err(|failure| failure.naming_leaders(&leaders))?;
+    let taken_at = clock::now();
+
+    let outcome = {
+        let at_host_scope = MutexGuard::scope(&lock) >= Scope::Host;
+        let terminal = Terminal::controlling();
+        let mut guardian = guardian.filter(|_| at_host_scope);
+        if let Some(guardian) = &mut guardian {
+            guardian.look_after().map_err(no_guardian)?;
+            if let Some(left) = MutexGuard::remaining(&lock)
+                && run.on_lost == OnLost::Kill
+            {
+                guardian.must_end_by(clock::now() + left);
+            }
+        }
+        let command = start(&run, &lock, guardian.as_ref(), terminal.as_ref())?;
+        supervise::tell_of_loss(&lock, &events);
+        Supervision {
+            name: &run.name,
+            lock: &lock,
+            events: &events,
+            command,
+            guardian: guardian.map(|guardian| guardian.of(command)),
+            terminal,
+            grace: grace(&run, at_host_scope),
+            on_lost: run.on_lost,
+            at_most_ends: run.at_most.map(|at_most| taken_at + at_most),
+            told_to_run_on: Default::default(),
+            stage: Default::default(),
+            deadline: Default::default(),
+        }
+        .run()
+    };
+    if let Some(at_least) = run.at_least {
+        stay(taken_at + at_least, &events);
+    }
+    let status = match outcome.ended {
+        _ if outcome.lost => exit::LOST,
+        Ended::Status(code) => code,
+        Ended::Signal(signal) => exit::SIGNAL.saturating_add(signal),
+    };
+    let_go(&run.name, lock, locks, &outcome);
+    Ok(status)
+}
+
+/// `nightly.sh` of `/usr/local/bin/nightly.sh`.
+fn short_name(program: &OsStr) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    name.to_string_lossy().into_owned()
+}
+
+/// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
+fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, Failure> {
+    let mut mutex = locks.mutex(&*run.name, ()).keep(Keep::Never);
+    if let Some(scope) = run.scope {
+        mutex = mutex.scope(scope.into());
+    }
+    if let Some(at_most) = run.at_most {
+        mutex = mutex.at_most(at_most);
+    }
+    if let Some(at_least) = run.at_least {
+        mutex = mutex.at_least(at_least);
+    }
+    let taking = async {
+        match run.wait {
+            _ if run.no_wait => mutex.try_lock_async().await,
+            Some(wait) => mutex.try_lock_for_async(wait).await,
+            None => mutex.lock_async().await,
+        }
+    };
+    match wait_for(taking, events) {
+        Ok(taken) => taken.map_err(|error| explain(error, run, locks)),
+        Err(Interrupted(signal)) => {
+            locks.close();
+            Err(Failure::Signal(signal))
+        }
+    }
+}
+
+/// The error with whoever is in the way, and what to do next.
+fn explain(error: LockError, run: &args::Run, locks: &LockManager) -> Failure {
+    let advice = match error.kind() {
+        LockErrorKind::WouldBlock => "leave out --no-wait to wait for it",
+        LockErrorKind::TimedOut => "give --wait more time",
+        _ => return error.with_name(&run.name).into(),
+    };
+    let unknown = error.holder().is_none();
+    let holder = unknown.then(|| super::status::holder_of(locks, &run.name)).flatten();
+    let scope = run.scope.map_or(locks.widest_scope(), Scope::from);
+    let error = error.with_name(&run.name).with_scope(scope).with_holder(holder);
+    Failure::from(error).with_advice(advice)
+}
+
+/// A signal came that ends us.
+struct Interrupted(i32);
+
+/// Polls `future` on this thread. Interrupted, it drops it, which gives back what it was about to
+/// receive.
+fn wait_for<F: Future>(future: F, events: &Events) -> Result<F::Output, Interrupted> {
+    let mut future = pin!(future);
+    let waker = events.waker();
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Ok(output);
+        }
+        loop {
+            match events.next(None) {
+                Some(Event::Woken) => break,
+                Some(Event::Signal(signal)) if events::ends(signal) => {
+                    return Err(Interrupted(signal));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Starts the command in a process group of its own. Called from the main thread: the kernel ends
+/// the command when the thread that started it ends.
+fn start(
+    run: &args::Run,
+    lock: &Guard,
+    guardian: Option<&Guardian>,
+    terminal: Option<&Terminal>,
+) -> Result<Pid, Failure> {
+    let cannot = |error| Failure::internal("cannot prepare the command", error);
+    let (program, arguments) = run.command.split_first().expect("clap asks for a command");
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("TIERLOCK_NAME", &*run.name)
+        .env("TIERLOCK_SCOPE", MutexGuard::scope(lock).as_str())
+        .env("TIERLOCK_TOKEN", MutexGuard::token(lock).to_string());
+    let birth = Birth {
+        parent: rustix::process::getpid(),
+        proof: MutexGuard::proof_of_life(lock).transpose().map_err(cannot)?,
+        guardian: guardian.map(Guardian::descriptor).transpose().map_err(cannot)?,
+        terminal: terminal.filter(|terminal| terminal.is_ours()).and_then(Terminal::descriptor),
+    };
+    sys::prepare(&mut command, birth);
+    match command.spawn() {
+        Ok(child) => Ok(Pid::from_child(&child)),
+        Err(error) => {
+            if let Some(terminal) = terminal {
+                // The command's process may have had it already.
+                terminal.take_back_from(rustix::process::getpgrp());
+            }
+            Err(cannot_start(program, &error))
+        }
+    }
+}
+
+fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
+    let status = match error.kind() {
+        ErrorKind::NotFound => exit::NOT_FOUND,
+        // No process could be made; it has nothing to do with the program.
+        ErrorKind::WouldBlock | ErrorKind::OutOfMemory => exit::INTERNAL,
+        _ => exit::CANNOT_EXECUTE,
+    };
+    let program = program.to_string_lossy();
+    let what = match status {
+        exit::NOT_FOUND => format!("{program:?} was not found; give a path, or look at PATH"),
+        exit::CANNOT_EXECUTE => format!("{program:?} cannot be executed: {error}"),
+        _ => format!("no process for {program:?}: {error}"),
+    };
+    Failure::new(status, what)
+}
+
+/// The grace: what was asked for or a second, and at most half of the shortest time for which the
+/// lock is good (a quarter, if nothing was asked for), since a lock in good health has down to
+/// two thirds of its time to live left when it is renewed.
+fn grace(run: &args::Run, at_host_scope: bool) -> Duration {
+    let time_to_live = Some(run.ttl).filter(|_| at_host_scope);
+    let shortest = time_to_live.into_iter().chain(run.at_most).min();
+    let most = |divisor: u32| shortest.map_or(Duration::MAX, |shortest| shortest / divisor);
+    match run.grace {
+        Some(grace) => grace.min(most(2)),
+        None => Duration::from_secs(1).min(most(4)),
+    }
+}
+
+/// Waits until then; a signal that would end us cuts it short.
+fn stay(until: Time, events: &Events) {
+    loop {
+        let left = until.since(clock::now());
+        if left.is_zero() {
+            return;
+        }
+        match events.next(Some(left.min(Duration::from_millis(100)))) {
+            Some(Event::Signal(signal)) if events::ends(signal) => return,
+            _ => {}
+        }
+    }
+}
+
+/// Lets go, unless what the command left running keeps the lock through its proof of life.
+fn let_go(name: &Name, lock: Guard, locks: LockManager, outcome: &Outcome) {
+    if outcome.leftovers && !outcome.lost {
+        if MutexGuard::scope(&lock) < Scope::Host {
+            return std::mem::forget((lock, locks));
+        }
+        say(format_args!(
+            "lock {name:?} is let go, though processes that the command left run on; end the \
+             command with `wait` to cover them"
+        ));
+    }
+    drop(lock);
+    locks.close();
+}

@@ -1,0 +1,50 @@
+//! `tierlock serve`: a leader in the foreground.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use signal_hook::consts::signal::{SIGINT, SIGTERM};
+
+use super::{
+    args,
+    events::{Event, Events},
+    failure::Failure,
+};
+use crate::host::Leader;
+
+/// How often a leader is asked whether it still reigns.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Serves until a signal or a failure of the storage ends the reign.
+pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
+    let secret_file = serve.secret_file()?;
+    // Before anything is written: from here on a signal ends us in good order.
+    let events = Events::listen_to([SIGTERM, SIGINT])
+        .map_err(|error| Failure::internal("cannot listen to signals", error))?;
+    let mut leader = Leader::builder()
+        .listen(serve.listen)
+        .state_dir(serve.state_dir)
+        .secret_file(secret_file)
+        .time_to_live_max(serve.ttl_max);
+    if let Some(epoch) = serve.epoch_above {
+        leader = leader.epoch_above(epoch);
+    }
+    let leader = leader.start()?;
+    announce(leader.local_addr());
+    while !matches!(events.next(Some(LOOK)), Some(Event::Signal(_))) {
+        if let Some(failure) = leader.failure() {
+            return Err(failure.into());
+        }
+    }
+    leader.shutdown();
+    Ok(0)
+}
+
+/// Whoever started us waits for this line, perhaps through a pipe. Nobody has to.
+fn announce(address: SocketAddr) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+}

@@ -1,0 +1,246 @@
+//! The program, as real processes: exit statuses, what protects a command, the terminal, the
+//! leader, what is shown.
+//!
+//! Nothing here hopes that a time was long enough: tests wait for lines on pipes, for processes
+//! to be gone, for exit statuses. The one limit, [`PATIENCE`], is there so that a fault fails a
+//! test instead of hanging it.
+
+mod protection;
+mod serving;
+mod showing;
+mod statuses;
+mod terminal;
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the locks of one test live.
+struct Place {
+    root: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place { root: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The directory of the process-scope locks.
+    fn dir(&self) -> PathBuf {
+        self.path("locks")
+    }
+
+    /// A `tierlock run` at process scope.
+    fn run(&self) -> Command {
+        let mut command = tierlock(&["run", "--dir"]);
+        command.arg(self.dir());
+        command
+    }
+
+    /// Runs `args` after `tierlock run --dir DIR`.
+    fn ran(&self, args: &[&str]) -> Output {
+        self.run().args(args).output().unwrap()
+    }
+
+    fn secret(&self) -> PathBuf {
+        let file = self.path("secret");
+        if !file.exists() {
+            let made = tierlock(&["secret", "new"]).arg(&file).output().unwrap();
+            assert!(made.status.success(), "{made:?}");
+        }
+        file
+    }
+
+    /// A leader of its own, on a free port.
+    fn leader(&self) -> Leader {
+        let secret = self.secret();
+        let mut command = tierlock(&["serve", "--listen", "127.0.0.1:0"]);
+        command.arg("--state-dir").arg(self.path("state")).arg("--secret-file").arg(&secret);
+        let mut process = Running::start(&mut command);
+        let line = process.line();
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
+        Leader { address: address.to_owned(), secret, process }
+    }
+}
+
+/// A running `tierlock serve`.
+struct Leader {
+    address: String,
+    secret: PathBuf,
+    process: Running,
+}
+
+impl Leader {
+    /// A `tierlock run` at host scope, without a directory.
+    fn run(&self) -> Command {
+        self.command("run")
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = tierlock(&[subcommand, "--leader", &self.address, "--secret-file"]);
+        command.arg(&self.secret);
+        command
+    }
+}
+
+/// The program, with none of our own settings in its environment.
+fn tierlock(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tierlock"));
+    command.args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIERLOCK_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A process whose standard output is read line by line. Dropped, it is killed.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    stderr: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = lines_of(child.stdout.take().unwrap());
+        let stderr = lines_of(child.stderr.take().unwrap());
+        Running { child, lines, stderr }
+    }
+
+    /// A shell script run by `run` as the holder of the lock `name`.
+    fn script(run: &mut Command, options: &[&str], name: &str, script: &str) -> Running {
+        Running::start(run.args(options).args([name, "--", "sh", "-c", script]))
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("the test pipes standard input")
+    }
+
+    fn line(&mut self) -> String {
+        let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+            let _ = self.child.kill();
+            panic!("no line came; standard error: {:?}", self.stderr.iter().collect::<Vec<_>>())
+        };
+        line
+    }
+
+    fn error_line(&mut self) -> String {
+        self.stderr.recv_timeout(PATIENCE).expect("a line of standard error comes")
+    }
+
+    /// The next line as a process id.
+    fn pid_line(&mut self) -> Pid {
+        let line = self.line();
+        Pid::from_raw(line.trim().parse().unwrap_or_else(|_| panic!("no pid: {line}"))).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn exit(&mut self) -> ExitStatus {
+        eventually("the process exits", || self.child.try_wait().unwrap())
+    }
+
+    /// The exit status, and what is left of standard error once everybody has closed it.
+    fn end(&mut self) -> (ExitStatus, String) {
+        let status = self.exit();
+        let mut text = String::new();
+        loop {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(line) => text = text + &line + "\n",
+                Err(RecvTimeoutError::Disconnected) => return (status, text),
+                Err(RecvTimeoutError::Timeout) => panic!("standard error is never closed"),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(pipe).lines();
+        lines.map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    lines
+}
+
+/// Whether the process runs: it exists and is no zombie.
+fn runs(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    let state = stat.as_ref().ok().and_then(|stat| stat.rsplit_once(") "));
+    state.is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+}
+
+fn gone(pid: Pid) {
+    eventually("the process is gone", || (!runs(pid)).then_some(()));
+}
+
+/// Looks until there is something to see.
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Exactly one line, and it is ours.
+#[track_caller]
+fn the_one_line(stderr: &[u8]) -> String {
+    let text = std::str::from_utf8(stderr).unwrap();
+    assert!(text.starts_with("tierlock: "), "{text:?}");
+    assert_eq!(text.lines().count(), 1, "{text:?}");
+    text.trim_end().to_owned()
+}
+
+/// It failed with this status, in one line that holds all of `words`.
+#[track_caller]
+fn fails(output: &Output, status: i32, words: &[&str]) {
+    let line = the_one_line(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{line}");
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in {line:?}");
+    }
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap().trim().to_owned()
+}

@@ -1,0 +1,398 @@
+//! What protects a command that runs under a lock, and what the lock protects.
+
+use super::*;
+
+/// Reads a number, waits a little, writes it back one larger: two at once lose one.
+const INCREMENT: &str = "read n < counter; sleep 0.002; echo $((n + 1)) > counter";
+
+fn count_to_twenty(place: &Place, mut run: impl FnMut() -> Command) {
+    let counter = place.path("counter");
+    std::fs::write(&counter, "0\n").unwrap();
+    let copies: Vec<Running> = (0..20)
+        .map(|_| {
+            let mut run = run();
+            run.current_dir(place.root.path());
+            Running::script(&mut run, &[], "counter", INCREMENT)
+        })
+        .collect();
+    for mut copy in copies {
+        let (status, stderr) = copy.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    }
+    assert_eq!(read(&counter), "20");
+}
+
+#[test]
+fn twenty_copies_count_to_twenty_at_process_scope() {
+    let place = Place::new();
+    count_to_twenty(&place, || place.run());
+}
+
+#[test]
+fn twenty_copies_count_to_twenty_at_host_scope() {
+    let place = Place::new();
+    let leader = place.leader();
+    count_to_twenty(&place, || leader.run());
+}
+
+#[test]
+fn twenty_copies_count_to_twenty_at_both() {
+    let place = Place::new();
+    let leader = place.leader();
+    count_to_twenty(&place, || {
+        let mut run = leader.run();
+        run.arg("--dir").arg(place.dir());
+        run
+    });
+}
+
+#[test]
+fn the_command_is_told_its_lock() {
+    let place = Place::new();
+    let script = "echo $TIERLOCK_NAME $TIERLOCK_SCOPE; echo $TIERLOCK_TOKEN";
+    let told = |output: &Output| -> (String, u64) {
+        let text = succeeds(output);
+        let mut lines = text.lines();
+        (lines.next().unwrap().to_owned(), lines.next().unwrap().parse().unwrap())
+    };
+    let (about, first) = told(&place.ran(&["orders/42", "--", "sh", "-c", script]));
+    assert_eq!(about, "orders/42 process");
+    let (_, second) = told(&place.ran(&["orders/42", "--", "sh", "-c", script]));
+    assert!(second > first);
+
+    let leader = place.leader();
+    let at_host = leader.run().args(["orders/42", "--", "sh", "-c", script]).output().unwrap();
+    assert_eq!(told(&at_host).0, "orders/42 host");
+}
+
+#[test]
+fn the_command_leads_a_process_group_of_its_own() {
+    let place = Place::new();
+    let script = "echo $$; ps -o pgid= -p $$; read line";
+    let mut run = place.run();
+    run.stdin(Stdio::piped());
+    let mut running = Running::script(&mut run, &[], "job", script);
+    let command = running.pid_line();
+    assert_eq!(running.pid_line(), command);
+    assert_ne!(command, running.pid());
+    drop(running.stdin());
+    running.exit();
+}
+
+#[test]
+fn signals_that_reach_tierlock_are_passed_on() {
+    let place = Place::new();
+    let script = "for s in HUP INT QUIT TERM USR1 USR2 WINCH; do trap \"echo $s\" $s; done
+        trap 'kill $child; exit 7' ALRM
+        sleep 1000 & child=$!
+        echo ready
+        while :; do wait; done";
+    let mut running = Running::script(&mut place.run(), &[], "job", script);
+    assert_eq!(running.line(), "ready");
+    for (signal, name) in [
+        (Signal::HUP, "HUP"),
+        (Signal::INT, "INT"),
+        (Signal::QUIT, "QUIT"),
+        (Signal::USR1, "USR1"),
+        (Signal::USR2, "USR2"),
+        (Signal::WINCH, "WINCH"),
+    ] {
+        running.signal(signal);
+        loop {
+            // The child is in the group too, and these signals end it: `wait` returns for it.
+            let line = running.line();
+            if line == name {
+                break;
+            }
+        }
+    }
+    running.signal(Signal::ALARM);
+    assert_eq!(running.exit().code(), Some(7));
+}
+
+#[test]
+fn a_signal_ends_the_command_and_its_number_is_told() {
+    let place = Place::new();
+    let mut running = Running::script(&mut place.run(), &[], "job", "echo $$; exec sleep 1000");
+    let command = running.pid_line();
+    running.signal(Signal::TERM);
+    let (status, stderr) = running.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(143), ""));
+    assert!(!runs(command));
+}
+
+#[test]
+fn what_was_ignored_stays_ignored() {
+    let place = Place::new();
+    // As under nohup.
+    let script =
+        "trap '' HUP; exec \"$0\" run --dir \"$1\" job -- sh -c 'kill -HUP $$; echo alive'";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
+        .arg(place.dir())
+        .output()
+        .unwrap();
+    assert_eq!(succeeds(&output), "alive\n");
+}
+
+#[test]
+fn a_parent_that_ignores_its_children_changes_nothing() {
+    let place = Place::new();
+    let script = "trap '' CHLD; exec \"$0\" run --dir \"$1\" job -- sh -c 'exit 5'";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
+        .arg(place.dir())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+#[test]
+fn a_closed_standard_input_changes_nothing() {
+    let place = Place::new();
+    let script = "exec \"$0\" run --dir \"$1\" job -- sh -c 'echo ran' <&-";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
+        .arg(place.dir())
+        .output()
+        .unwrap();
+    assert_eq!(succeeds(&output), "ran\n");
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_lock() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new();
+    let leader = place.leader();
+    for run in [&mut place.run(), &mut leader.run()] {
+        let mut holder = Running::script(run, &[], "job", "echo holding; exec sleep 1000");
+        assert_eq!(holder.line(), "holding");
+        let mut waiter = Running::start(run.stdin(Stdio::null()));
+        // It counts as waiting once it listens to signals, which /proc tells.
+        eventually("it catches SIGTERM", || {
+            let file = format!("/proc/{}/status", waiter.pid().as_raw_nonzero());
+            let status = std::fs::read_to_string(file).ok()?;
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+            (caught >> 14 & 1 == 1).then_some(())
+        });
+        waiter.signal(Signal::TERM);
+        let (status, stderr) = waiter.end();
+        assert_eq!((status.signal(), stderr.as_str()), (Some(15), ""), "{status}");
+    }
+}
+
+#[test]
+fn at_least_keeps_the_lock_after_the_command() {
+    let place = Place::new();
+    let start = Instant::now();
+    succeeds(&place.ran(&["--at-least", "400ms", "job", "--", "true"]));
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    let start = Instant::now();
+    assert_eq!(
+        place
+            .ran(&["--at-least", "10ms", "job", "--", "sh", "-c", "sleep 0.1; exit 3"])
+            .status
+            .code(),
+        Some(3)
+    );
+    assert!(start.elapsed() >= Duration::from_millis(100));
+}
+
+// ── loss ────────────────────────────────────────────────────────────────────────────────────────
+
+/// Says its pid, ignores the order to stop, and never ends. The shell's own reports of children
+/// that did stop would only disturb.
+const STUBBORN: &str = "exec 2>&-; trap 'echo asked' TERM; echo $$; while :; do sleep 0.02; done";
+
+#[test]
+fn a_stubborn_command_is_dead_when_its_time_is_up() {
+    let place = Place::new();
+    let options = ["--at-most", "600ms", "--grace", "200ms"];
+    let mut running = Running::script(&mut place.run(), &options, "job", STUBBORN);
+    let command = running.pid_line();
+    assert_eq!(running.line(), "asked");
+    let (status, stderr) = running.end();
+    the_one_line(stderr.as_bytes());
+    assert_eq!(status.code(), Some(76));
+    assert!(!runs(command));
+    succeeds(&place.ran(&["-n", "job", "--", "true"]));
+}
+
+#[test]
+fn a_command_that_stops_in_time_is_asked_first() {
+    let place = Place::new();
+    let script = "trap 'echo tidy; exit 0' TERM; echo ready; while :; do sleep 0.02; done";
+    let options = ["--at-most", "2s", "--grace", "1s"];
+    let mut running = Running::script(&mut place.run(), &options, "job", script);
+    assert_eq!(running.line(), "ready");
+    assert_eq!(running.line(), "tidy");
+    // It was cut short, whatever it says itself.
+    assert_eq!(running.exit().code(), Some(76));
+}
+
+#[test]
+fn what_a_command_started_is_dead_too() {
+    let place = Place::new();
+    let script = "exec 2>&-; (trap '' TERM; exec sleep 1000) & echo $!; wait";
+    let options = ["--at-most", "600ms", "--grace", "200ms"];
+    let mut running = Running::script(&mut place.run(), &options, "job", script);
+    let grandchild = running.pid_line();
+    assert_eq!(running.exit().code(), Some(76));
+    gone(grandchild);
+}
+
+#[test]
+fn with_on_lost_warn_the_command_runs_on() {
+    let place = Place::new();
+    let options = ["--at-most", "100ms", "--on-lost", "warn"];
+    let mut run = place.run();
+    run.stdin(Stdio::piped());
+    let script = "read go; echo went; exit 0";
+    let mut running = Running::script(&mut run, &options, "job", script);
+    let line = running.error_line();
+    assert!(line.starts_with("tierlock: ") && line.contains("job"), "{line}");
+    drop(running.stdin());
+    assert_eq!(running.line(), "went");
+    let (status, stderr) = running.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(76), ""));
+}
+
+#[test]
+fn a_lost_leader_ends_a_stubborn_command() {
+    for how in [Signal::STOP, Signal::KILL] {
+        let place = Place::new();
+        let leader = place.leader();
+        let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", STUBBORN);
+        let command = running.pid_line();
+        leader.process.signal(how);
+        assert_eq!(running.line(), "asked");
+        let (status, stderr) = running.end();
+        let line = the_one_line(stderr.as_bytes());
+        assert_eq!(status.code(), Some(76), "{line}");
+        assert!(!runs(command));
+        if how == Signal::STOP {
+            // The leader is back, and the lock comes free with nobody running under it.
+            leader.process.signal(Signal::CONT);
+            let next = leader.run().args(["-w", "50", "job", "--", "true"]).output().unwrap();
+            succeeds(&next);
+        }
+    }
+}
+
+#[test]
+fn a_restarted_leader_gives_no_lock_away_that_is_still_used() {
+    let place = Place::new();
+    let mut leader = place.leader();
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "2s"], "job", STUBBORN);
+    let command = running.pid_line();
+    leader.process.signal(Signal::KILL);
+    leader.process.exit();
+    let mut again = tierlock(&["serve", "--listen", &leader.address, "--state-dir"]);
+    again.arg(place.path("state")).arg("--secret-file").arg(&leader.secret);
+    let mut again = Running::start(&mut again);
+    assert_eq!(again.line(), format!("listening on {}", leader.address));
+    finds_nobody(&leader, &[command]);
+    assert_eq!(running.exit().code(), Some(76));
+}
+
+// ── tierlock itself is killed ───────────────────────────────────────────────────────────────────
+
+/// Says the pids of a child and of itself, and never ends.
+const FAMILY: &str = "sleep 1000 & echo $!; echo $$; wait";
+
+/// The next holder looks as the first thing it does: none of `others` runs.
+fn finds_nobody(leader: &Leader, others: &[Pid]) {
+    let look = "for pid in \"$@\"; do
+            case $(cut -d' ' -f3 /proc/$pid/stat 2>/dev/null) in ''|Z|X) ;; *) exit 1 ;; esac
+        done";
+    let mut next = leader.run();
+    next.args(["-w", "50", "job", "--", "sh", "-c", look, "sh"]);
+    let next = next.args(others.iter().map(Pid::to_string)).output().unwrap();
+    assert_eq!(next.status.code(), Some(0), "{next:?}");
+}
+
+#[test]
+fn at_process_scope_a_grandchild_keeps_the_lock_of_a_killed_tierlock() {
+    let place = Place::new();
+    let mut running = Running::script(&mut place.run(), &[], "job", FAMILY);
+    let (grandchild, command) = (running.pid_line(), running.pid_line());
+    running.signal(Signal::KILL);
+    running.exit();
+    gone(command);
+    assert!(runs(grandchild));
+    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
+    kill_process(grandchild, Signal::KILL).unwrap();
+    succeeds(&place.ran(&["-w", "50", "job", "--", "true"]));
+}
+
+#[test]
+fn at_host_scope_nothing_of_a_killed_tierlocks_command_lives_on() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
+    let (grandchild, command) = (running.pid_line(), running.pid_line());
+    running.signal(Signal::KILL);
+    finds_nobody(&leader, &[grandchild, command]);
+}
+
+#[test]
+fn a_stopped_tierlock_loses_its_command_before_its_lock() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
+    let (grandchild, command) = (running.pid_line(), running.pid_line());
+    running.signal(Signal::STOP);
+    finds_nobody(&leader, &[grandchild, command]);
+    running.signal(Signal::CONT);
+    let (status, stderr) = running.end();
+    the_one_line(stderr.as_bytes());
+    assert_eq!(status.code(), Some(76));
+}
+
+#[test]
+fn a_killed_guardian_is_replaced() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
+    let (grandchild, _command) = (running.pid_line(), running.pid_line());
+    let guardian = || {
+        let me = running.pid().as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap();
+        children.split_whitespace().find_map(|child| {
+            let line = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
+            line.starts_with(b"lock-guard").then(|| Pid::from_raw(child.parse().unwrap()).unwrap())
+        })
+    };
+    let first = eventually("there is a guardian", guardian);
+    kill_process(first, Signal::KILL).unwrap();
+    eventually("there is another guardian", || guardian().filter(|&pid| pid != first));
+    running.signal(Signal::KILL);
+    gone(grandchild);
+}
+
+#[test]
+fn what_a_command_leaves_running_keeps_the_lock_at_process_scope() {
+    let place = Place::new();
+    let script = "sleep 1000 >/dev/null 2>&1 & echo $!; exit 4";
+    let output = place.ran(&["job", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(4));
+    let left = String::from_utf8(output.stdout).unwrap();
+    let left = Pid::from_raw(left.trim().parse().unwrap()).unwrap();
+    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
+    kill_process(left, Signal::KILL).unwrap();
+    succeeds(&place.ran(&["-w", "50", "job", "--", "true"]));
+}
+
+#[test]
+fn what_a_command_leaves_running_at_host_scope_is_told() {
+    let place = Place::new();
+    let leader = place.leader();
+    let script = "sleep 1000 >/dev/null 2>&1 & echo $!; exit 4";
+    let output = leader.run().args(["job", "--", "sh", "-c", script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(the_one_line(&output.stderr).contains("wait"));
+    let left = String::from_utf8(output.stdout).unwrap();
+    kill_process(Pid::from_raw(left.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+    succeeds(&leader.run().args(["-n", "job", "--", "true"]).output().unwrap());
+}

@@ -1,0 +1,81 @@
+//! `tierlock serve` and `tierlock secret`.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+#[test]
+fn a_leader_says_where_it_listens_and_ends_in_good_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let place = Place::new();
+        let mut leader = place.leader();
+        let port: u16 = leader.address.rsplit_once(':').unwrap().1.parse().unwrap();
+        assert_ne!(port, 0);
+        assert_eq!(
+            succeeds(&leader.run().args(["job", "--", "echo", "ran"]).output().unwrap()),
+            "ran\n"
+        );
+        leader.process.signal(signal);
+        let (status, stderr) = leader.process.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn a_state_directory_has_one_leader() {
+    let place = Place::new();
+    let _leader = place.leader();
+    let mut second = tierlock(&["serve", "--listen", "127.0.0.1:0"]);
+    second.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
+    let output = second.output().unwrap();
+    fails(&output, 77, &["state"]);
+    assert!(output.stdout.is_empty(), "it must not say that it listens");
+}
+
+#[test]
+fn a_leader_without_storage_is_74() {
+    let place = Place::new();
+    std::fs::write(place.path("file"), "").unwrap();
+    let mut leader = tierlock(&["serve", "--listen", "127.0.0.1:0"]);
+    leader.arg("--state-dir").arg(place.path("file/state"));
+    leader.arg("--secret-file").arg(place.secret());
+    fails(&leader.output().unwrap(), 74, &["state"]);
+}
+
+#[test]
+fn an_address_that_is_none_is_78() {
+    let place = Place::new();
+    let mut leader = tierlock(&["serve", "--listen", "127.0.0.1:http:80"]);
+    leader.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
+    fails(&leader.output().unwrap(), 78, &["http"]);
+}
+
+#[test]
+fn a_secret_is_one_line_for_its_owner_and_never_overwritten() {
+    let place = Place::new();
+    let file = place.secret();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 1);
+    let hex = text.trim_end();
+    assert_eq!(hex.len(), 64, "{text:?}");
+    assert!(hex.chars().all(|digit| digit.is_ascii_hexdigit()), "{text:?}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let again = tierlock(&["secret", "new"]).arg(&file).output().unwrap();
+    fails(&again, 78, &["exists"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+
+    let other = place.path("other");
+    succeeds(&tierlock(&["secret", "new"]).arg(&other).output().unwrap());
+    assert_ne!(std::fs::read_to_string(other).unwrap(), text);
+}
+
+#[test]
+fn settings_come_from_the_environment_too() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut run = tierlock(&["run", "job", "--", "sh", "-c", "echo $TIERLOCK_SCOPE"]);
+    run.env("TIERLOCK_LEADERS", format!(" {} ,", leader.address));
+    run.env("TIERLOCK_SECRET_FILE", &leader.secret);
+    assert_eq!(succeeds(&run.output().unwrap()), "host\n");
+}

@@ -1,0 +1,158 @@
+//! `tierlock status`.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn status(place: &Place, args: &[&str]) -> Value {
+    let output = tierlock(&["status", "--json", "--dir"]).arg(place.dir()).args(args).output();
+    serde_json::from_str(&succeeds(&output.unwrap())).unwrap()
+}
+
+/// What `--json` shows, with what differs from run to run made plain.
+fn shape(mut status: Value) -> Value {
+    blank_numbers(&mut status);
+    status
+}
+
+/// Replaces every number and every machine's name by what kind of thing it is.
+fn blank_numbers(value: &mut Value) {
+    match value {
+        Value::Number(_) => *value = json!("number"),
+        Value::Array(items) => items.iter_mut().for_each(blank_numbers),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match name.as_str() {
+                    "host" | "command" if field.is_string() => *field = json!("text"),
+                    _ => blank_numbers(field),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_free() {
+    let place = Place::new();
+    let lock = &status(&place, &["job"])["locks"][0];
+    assert_eq!(lock["name"], "job");
+    assert_eq!(lock["state"], "free");
+    assert_eq!(lock["scope"], "process");
+    assert_eq!(lock["holder"], Value::Null);
+    assert_eq!(lock["predecessor"], "clean");
+    assert_eq!(lock["waiters"], json!([]));
+}
+
+#[test]
+fn a_process_scope_lock_shows_its_holder() {
+    let place = Place::new();
+    let mut holder = Running::script(
+        &mut place.run(),
+        &["--label", "export"],
+        "reports/daily",
+        "echo holding; exec sleep 1000",
+    );
+    assert_eq!(holder.line(), "holding");
+    let shown = status(&place, &["reports/daily"]);
+    let lock = &shown["locks"][0];
+    assert_eq!(lock["holder"]["pid"], holder.pid().as_raw_nonzero().get());
+    assert_eq!(lock["holder"]["label"], "export");
+    assert!(lock["token"].as_u64().unwrap() > 0);
+    assert_eq!(
+        shape(shown),
+        json!({"locks": [{
+            "name": "reports/daily",
+            "scope": "process",
+            "state": "held",
+            "token": "number",
+            "holder": {
+                "label": "export",
+                "host": "text",
+                "pid": "number",
+                "command": "text",
+                "held_ms": "number",
+            },
+            "remaining_ms": null,
+            "predecessor": "clean",
+            "waiters": [],
+        }]})
+    );
+}
+
+#[test]
+fn a_host_scope_lock_shows_its_holder_its_deadline_and_who_waits() {
+    let place = Place::new();
+    let leader = place.leader();
+    let script = "echo holding; exec sleep 1000";
+    let mut holder = Running::script(&mut leader.run(), &["--label", "first"], "job", script);
+    assert_eq!(holder.line(), "holding");
+    let waiter = Running::script(&mut leader.run(), &["--label", "second"], "job", script);
+    let look = || -> Value {
+        let output = leader.command("status").args(["--json", "job"]).output().unwrap();
+        serde_json::from_str(&succeeds(&output)).unwrap()
+    };
+    let shown = eventually("the waiter is seen", || {
+        Some(look()).filter(|shown| shown["locks"][0]["waiters"] != json!([]))
+    });
+    let lock = &shown["locks"][0];
+    assert_eq!(lock["holder"]["pid"], holder.pid().as_raw_nonzero().get());
+    assert_eq!(lock["waiters"][0]["pid"], waiter.pid().as_raw_nonzero().get());
+    assert!(lock["remaining_ms"].as_u64().unwrap() <= 5_100);
+    assert_eq!(
+        shape(shown),
+        json!({"locks": [{
+            "name": "job",
+            "scope": "host",
+            "state": "held",
+            "token": "number",
+            "holder": {
+                "label": "first",
+                "host": "text",
+                "pid": "number",
+                "command": "text",
+                "held_ms": "number",
+            },
+            "remaining_ms": "number",
+            "predecessor": "clean",
+            "waiters": [
+                {"label": "second", "host": "text", "pid": "number", "waiting_ms": "number"},
+            ],
+        }]})
+    );
+}
+
+#[test]
+fn how_the_last_holder_left_is_shown() {
+    let place = Place::new();
+    let mut holder = Running::script(&mut place.run(), &[], "job", "echo holding; exec sleep 1000");
+    assert_eq!(holder.line(), "holding");
+    holder.child.kill().unwrap();
+    holder.child.wait().unwrap();
+    // Whoever takes it next is the one who finds out, and is shown as having been told.
+    let me = env!("CARGO_BIN_EXE_tierlock");
+    let script = format!("{me} status --json --dir {} job", place.dir().display());
+    let output = place.ran(&["-w", "30", "job", "--", "sh", "-c", &script]);
+    let shown: Value = serde_json::from_str(&succeeds(&output)).unwrap();
+    assert_eq!(shown["locks"][0]["predecessor"], "died", "{shown}");
+}
+
+#[test]
+fn the_table_fits_80_columns() {
+    let place = Place::new();
+    let name = format!("warehouse/{}", "bay-".repeat(20));
+    let mut holder = Running::script(
+        &mut place.run(),
+        &["--label", "a label that is rather on the long side of things"],
+        &name,
+        "echo holding; exec sleep 1000",
+    );
+    assert_eq!(holder.line(), "holding");
+    succeeds(&place.ran(&["other", "--", "true"]));
+    let table = tierlock(&["status", "--dir"]).arg(place.dir()).output().unwrap();
+    let table = succeeds(&table);
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    for word in ["NAME", "held", "free", "other", "warehouse"] {
+        assert!(table.contains(word), "{word} is not in\n{table}");
+    }
+}

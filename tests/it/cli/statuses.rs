@@ -1,0 +1,178 @@
+//! Every exit status is reachable, and every failure of ours is one line.
+
+use super::*;
+
+#[test]
+fn a_commands_own_status_is_passed_on() {
+    let place = Place::new();
+    for status in [0, 1, 3, 64, 75, 255] {
+        let output = place.ran(&["job", "--", "sh", "-c", &format!("exit {status}")]);
+        assert_eq!(output.status.code(), Some(status));
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn a_signal_that_ends_the_command_is_128_and_its_number() {
+    let place = Place::new();
+    for (signal, status) in [("TERM", 143), ("KILL", 137), ("INT", 130), ("USR1", 138)] {
+        let output = place.ran(&["job", "--", "sh", "-c", &format!("kill -{signal} $$")]);
+        assert_eq!(output.status.code(), Some(status));
+    }
+}
+
+#[test]
+fn usage_errors_are_64() {
+    for args in [
+        &[][..],
+        &["run"],
+        &["run", "job"],
+        &["run", "job", "--"],
+        &["run", "job", "true"],
+        &["run", "--wait", "soon", "job", "--", "true"],
+        &["run", "--ttl", "-1", "job", "--", "true"],
+        &["run", "-n", "-w", "1", "job", "--", "true"],
+        &["run", "--scope", "thread", "job", "--", "true"],
+        &["run", "--on-lost", "shrug", "job", "--", "true"],
+        &["run", "-E", "256", "job", "--", "true"],
+        &["run", "", "--", "true"],
+        &["run", "a\nb", "--", "true"],
+        &["serve", "--listen", "127.0.0.1:0"],
+        &["secret"],
+        &["secret", "new"],
+        &["walk"],
+    ] {
+        fails(&tierlock(args).output().unwrap(), 64, &[]);
+    }
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &["--version"],
+        &["run", "--help"],
+        &["serve", "--help"],
+        &["status", "--help"],
+        &["secret", "new", "--help"],
+    ] {
+        let output = tierlock(args).output().unwrap();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        let shown = succeeds(&output);
+        let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= 100, "{shown}");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_126_or_127() {
+    let place = Place::new();
+    fails(&place.ran(&["job", "--", "tierlock-no-such-command"]), 127, &["not found"]);
+    fails(&place.ran(&["job", "--", "/etc/passwd"]), 126, &["/etc/passwd"]);
+    fails(&place.ran(&["job", "--", "/"]), 126, &[]);
+    // The lock is free again.
+    succeeds(&place.ran(&["-n", "job", "--", "true"]));
+}
+
+#[test]
+fn somebody_elses_lock_is_75_or_what_was_asked_for() {
+    let place = Place::new();
+    let mut holder = Running::script(&mut place.run(), &[], "job", "echo holding; exec sleep 1000");
+    assert_eq!(holder.line(), "holding");
+    let pid = format!("pid {}", holder.pid().as_raw_nonzero());
+
+    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job", &pid]);
+    fails(&place.ran(&["--no-wait", "job", "--", "true"]), 75, &["job", &pid]);
+    fails(&place.ran(&["-w", "0.05", "job", "--", "true"]), 75, &["job", &pid]);
+    fails(&place.ran(&["-n", "-E", "9", "job", "--", "true"]), 9, &["job"]);
+    let custom = place.ran(&["--wait", "10ms", "--conflict-exit-code", "0", "job", "--", "true"]);
+    fails(&custom, 0, &["job"]);
+    succeeds(&place.ran(&["-n", "another", "--", "true"]));
+}
+
+#[test]
+fn a_label_says_who_holds() {
+    let place = Place::new();
+    let mut holder = Running::script(
+        &mut place.run(),
+        &["--label", "nightly export"],
+        "job",
+        "echo holding; exec sleep 1000",
+    );
+    assert_eq!(holder.line(), "holding");
+    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["nightly export"]);
+}
+
+#[test]
+fn a_name_it_already_runs_under_is_75_at_once() {
+    let place = Place::new();
+    let me = env!("CARGO_BIN_EXE_tierlock");
+    let dir = place.dir();
+    let inner = |name: &str| format!("{me} run --dir {} {name} -- echo inner", dir.display());
+    fails(&place.ran(&["job", "--", "sh", "-c", &inner("job")]), 75, &["job", "TIERLOCK_NAME"]);
+    assert_eq!(succeeds(&place.ran(&["job", "--", "sh", "-c", &inner("step")])), "inner\n");
+}
+
+#[test]
+fn settings_that_do_not_fit_are_78() {
+    let place = Place::new();
+    let run = |args: &[&str]| tierlock(&["run"]).args(args).output().unwrap();
+    fails(&run(&["job", "--", "true"]), 78, &["TIERLOCK_DIR"]);
+    fails(&run(&["--leader", "127.0.0.1", "job", "--", "true"]), 78, &["secret"]);
+    fails(&place.ran(&["--scope", "host", "job", "--", "true"]), 78, &["leader"]);
+    fails(&place.ran(&["--ttl", "100ms", "job", "--", "true"]), 78, &["time to live"]);
+    fails(&tierlock(&["status"]).output().unwrap(), 78, &["TIERLOCK_DIR"]);
+    let empty = tierlock(&["run", "job", "--", "true"]).env("TIERLOCK_DIR", "").output().unwrap();
+    fails(&empty, 78, &["TIERLOCK_DIR"]);
+}
+
+#[test]
+fn a_damaged_directory_is_74() {
+    let place = Place::new();
+    std::fs::create_dir(place.dir()).unwrap();
+    std::fs::write(place.dir().join("format"), "garbage").unwrap();
+    fails(&place.ran(&["job", "--", "true"]), 74, &["locks", "garbage"]);
+}
+
+#[test]
+fn a_system_that_gives_nothing_is_70() {
+    let place = Place::new();
+    let script = "ulimit -n 4; exec \"$0\" run --dir \"$1\" job -- true";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
+        .arg(place.dir())
+        .output()
+        .unwrap();
+    fails(&output, 70, &[]);
+}
+
+#[test]
+fn time_that_is_up_is_76() {
+    let place = Place::new();
+    let output = place.ran(&["--at-most", "300ms", "job", "--", "sleep", "1000"]);
+    fails(&output, 76, &["job", "at-most"]);
+}
+
+#[test]
+fn no_leader_is_69() {
+    let place = Place::new();
+    let secret = place.secret();
+    // Bound, so that nobody else answers there, and silent.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let run = |wait: &[&str]| {
+        let mut command = tierlock(&["run", "--leader", &address, "--secret-file"]);
+        command.arg(&secret).args(wait).args(["job", "--", "true"]).output().unwrap()
+    };
+    fails(&run(&["-w", "300ms"]), 69, &[&address]);
+}
+
+#[test]
+fn a_wrong_secret_is_77() {
+    let (ours, theirs) = (Place::new(), Place::new());
+    let leader = ours.leader();
+    let mut command = tierlock(&["run", "--leader", &leader.address, "--secret-file"]);
+    let output = command.arg(theirs.secret()).args(["-w", "20", "job", "--", "true"]).output();
+    fails(&output.unwrap(), 77, &["secret"]);
+}
