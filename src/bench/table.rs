@@ -74,7 +74,8 @@ fn table(report: &Report, notes: &mut Notes) -> String {
         ]);
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding(if index < 2 { (0, 1) } else { (2, 0) });
+        // Between columns there is a blank already.
+        column.set_padding(if index < 2 { (0, 0) } else { (1, 0) });
     }
     table.trim_fmt() + "\n"
 }
@@ -99,8 +100,8 @@ impl Notes {
         for (index, note) in self.0.iter().enumerate() {
             let _ = writeln!(text, "{} {note}", superscript(index + 1));
         }
-        text + "share: the smallest client's part over the largest's; waits are timed one by one,\n\
-                p50 below 1 µs is the median of means over batches of 1,000 cycles.\n\n"
+        text + "share: the smallest client's part over the largest's. Waits are timed one by\n\
+                one; below 1 µs, p50 is the median of means over batches of 1,000.\n\n"
     }
 }
 
@@ -167,7 +168,7 @@ fn advice(report: &Report) -> String {
     {
         let _ = writeln!(
             text,
-            "Widening a lock from process to host scope later adds {} to each locking here.",
+            "Widening a lock from process to host scope adds {} to each locking here.",
             human::time((host - process).max(0.0))
         );
     }
@@ -186,15 +187,16 @@ mod tests {
         let mut rows = vec![
             row(Scope::Thread, Case::Quiet, TIERLOCK, 5.4),
             row(Scope::Thread, Case::Quiet, "parking_lot", 5.3),
-            row(Scope::Process, Case::Processes200us, TIERLOCK, 8.9),
             row(Scope::Process, Case::Quiet, TIERLOCK, 8.9),
+            row(Scope::Process, Case::Processes200us, TIERLOCK, 188.9),
             row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0),
-            row(Scope::Host, Case::Connections32, TIERLOCK, 999_000_000.0),
+            row(Scope::Host, Case::Connections32, "quic-echo", 188_000_000.0),
         ];
-        let label = &mut rows[2].label;
+        let label = &mut rows[3].label;
         *label = Label { processes: 2, clients: 2, ..label.clone() };
         let label = &mut rows[5].label;
         *label = Label { mode: Mode::Async, clients: 32, note: Some("a note"), ..label.clone() };
+        rows[3].figures.ops_per_s = 123_000_000.0;
         report(rows)
     }
 
