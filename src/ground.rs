@@ -103,10 +103,17 @@ impl Ground {
 
     /// The entry of a name, made if nobody in this process uses the name just now.
     pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
-        let mut names = self.names.lock();
-        if let Some(entry) = names.entries.get(name).and_then(Weak::upgrade) {
-            return entry;
-        }
+        let mut names = loop {
+            let names = self.names.lock();
+            match names.entries.get(name).map(Weak::upgrade) {
+                Some(Some(entry)) => return entry,
+                None => break names,
+                // Another thread is dropping it, and has yet to note its tokens and how it was
+                // left: whoever made the name anew now would begin below them.
+                Some(None) => drop(names),
+            }
+            std::thread::yield_now();
+        };
         let thread = ThreadLock::new();
         let left = names.unclean.remove(name).unwrap_or_default();
         if names.floor > Token::ZERO || left != Predecessor::Clean {
@@ -132,9 +139,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let left = self.thread.try_take();
         let mut names = self.ground.names.lock();
-        if names.entries.get(&self.name).is_some_and(|entry| entry.strong_count() == 0) {
-            names.entries.remove(&self.name);
-        }
+        // Nobody makes the name anew before this.
+        names.entries.remove(&self.name);
         if let Some(left) = left {
             names.floor = names.floor.max(left.token);
             let told_in_the_slot = self.has_slot();
