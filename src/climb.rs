@@ -332,6 +332,7 @@ impl Named {
         if goal == Scope::Thread {
             return Ok(climb.arrive());
         }
+        self.check_open(goal)?;
         climb.process(goal)?;
         if climb.held.scope() < climb.goal {
             climb.host()?;
@@ -349,11 +350,17 @@ impl Named {
         if goal == Scope::Thread {
             return Ok(climb.arrive());
         }
+        self.check_open(goal)?;
         climb.process_async(goal).await?;
         if climb.held.scope() < climb.goal {
             climb.host_async().await?;
         }
         Ok(climb.arrive())
+    }
+
+    fn check_open(&self, goal: Scope) -> Result<()> {
+        let checked = self.reach.check_open();
+        checked.map_err(|error| error.with_name(self.name()).with_scope(goal))
     }
 
     #[cold]

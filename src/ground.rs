@@ -226,8 +226,8 @@ impl Reach {
 
     /// Whether `scope` can be reached.
     pub(crate) fn check(&self, scope: Scope) -> Result<()> {
-        if self.closed.load(Relaxed) {
-            return Err(LockError::config("its manager was closed").with_scope(scope));
+        if scope > Scope::Thread {
+            self.check_open()?;
         }
         let missing = match scope {
             Scope::Thread => return Ok(()),
@@ -244,6 +244,15 @@ impl Reach {
             }
         };
         Err(LockError::config(missing).with_scope(scope))
+    }
+
+    /// Whether locks above thread scope may still be taken.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match self.closed.load(Relaxed) {
+            false => Ok(()),
+            true => Err(LockError::config("its manager was closed")),
+        }
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
