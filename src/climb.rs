@@ -442,6 +442,7 @@ impl Named {
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
             link.release(lease, held.token, how);
+            return self.let_go_below(held, TOLD_BY_THE_LEADER);
         }
         self.let_go_below(held, how);
     }
@@ -474,7 +475,7 @@ impl Named {
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
             let answer = link.release_answered(lease, held.token, how);
-            self.let_go_below(held, how);
+            self.let_go_below(held, TOLD_BY_THE_LEADER);
             let name = self.name().clone();
             return Some(Box::pin(async move {
                 answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
@@ -492,6 +493,12 @@ impl Named {
         (held.tiers() & PROCESS != 0).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
     }
 }
+
+/// How the tiers below a lease are left. The leader tells the next holder how this one left; what
+/// they told in its stead would be told to this machine's next holder although others, who have
+/// heard it, came in between.
+#[cfg(any(feature = "host", feature = "testing"))]
+const TOLD_BY_THE_LEADER: Predecessor = Predecessor::Clean;
 
 /// A slot for an answer that becomes known later.
 fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
