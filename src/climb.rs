@@ -444,7 +444,7 @@ impl Named {
             link.release(lease, held.token, how);
             return self.let_go_below(held, TOLD_BY_THE_LEADER);
         }
-        self.let_go_below(held, how);
+        self.let_go_below(held, overstayed(held, how));
     }
 
     /// Everything below the lease.
@@ -481,7 +481,7 @@ impl Named {
                 answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
             }));
         }
-        self.let_go_below(held, how);
+        self.let_go_below(held, overstayed(held, how));
         None
     }
 
@@ -499,6 +499,14 @@ impl Named {
 /// heard it, came in between.
 #[cfg(any(feature = "host", feature = "testing"))]
 const TOLD_BY_THE_LEADER: Predecessor = Predecessor::Clean;
+
+/// Below host scope: whoever was told that it had held for too long left so.
+fn overstayed(held: &Held, how: Predecessor) -> Predecessor {
+    match held.watch() {
+        Some(watch) if how == Predecessor::Clean && watch.is_told() => Predecessor::Expired,
+        _ => how,
+    }
+}
 
 /// A slot for an answer that becomes known later.
 fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
