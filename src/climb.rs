@@ -389,10 +389,11 @@ impl Named {
 
     /// It timed out at the thread tier: a thread or task of this very process is in the way.
     fn held_here(&self, start: Time) -> LockError {
-        timed_out(start)
-            .with_name(self.name())
-            .with_scope(self.scope())
-            .with_holder(Some(self.reach.myself()))
+        let error = timed_out(start).with_name(self.name()).with_scope(self.scope());
+        // Another manager of this process may hold it, or another process whom that one waits for.
+        #[cfg(feature = "process")]
+        let error = error.with_holder(self.entry.slot().and_then(crate::process::Slot::holder));
+        error.with_holder(Some(self.reach.myself()))
     }
 
     fn let_go(&self, held: &mut Held, how: Predecessor) {
