@@ -215,7 +215,11 @@ impl Core {
                 let start = clock::now();
                 lock.take_until(until).map(Held::plain).ok_or_else(|| timed_out(start))
             }
-            Core::Named(named) => named.climb(Patience::Until(until), None),
+            Core::Named(named) => {
+                let start = clock::now();
+                let held = named.climb(Patience::Until(until), None);
+                held.map_err(|error| waited_since(start, error))
+            }
         }
     }
 
@@ -231,7 +235,11 @@ impl Core {
                     taken.map(Held::plain).ok_or_else(|| timed_out(start))
                 }
             },
-            Core::Named(named) => named.climb_async(patience, None).await,
+            Core::Named(named) => {
+                let start = clock::now();
+                let held = named.climb_async(patience, None).await;
+                held.map_err(|error| waited_since(start, error))
+            }
         }
     }
 
@@ -765,6 +773,15 @@ fn start_terms(named: &Named, held: &mut Held) {
             told.lost();
         }));
         more.watch = Some(watch);
+    }
+}
+
+/// A tier knows only how long was waited for itself.
+#[cold]
+fn waited_since(start: Time, error: LockError) -> LockError {
+    match error.waited() {
+        Some(_) => error.with_waited(clock::now().since(start)),
+        None => error,
     }
 }
 
