@@ -659,9 +659,8 @@ impl<'a> Climb<'a> {
         self.held.set_scope(Scope::Process);
         named.entry.thread.raise_token(taken.token);
         self.tell(taken.predecessor);
-        if let Some(by) = &taken.widened_by
-            && self.goal < Scope::Host
-        {
+        if let Some(by) = &taken.widened_by {
+            // The goal may be there already: another manager of this process went there.
             if !named.reach.has_leader() {
                 return Err(LockError::config(format!(
                     "it is locked at host scope by {by}, and this manager has no leaders: give it \
