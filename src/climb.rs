@@ -301,6 +301,7 @@ impl Named {
         }
         let mut held = self.climb(Patience::Forever, Some(to))?;
         self.scope.fetch_max(to as u8, Relaxed);
+        self.entry.stay_wide();
         self.give_back(&mut held);
         Ok(())
     }
@@ -311,6 +312,7 @@ impl Named {
         }
         let mut held = self.climb_async(Patience::Forever, Some(to)).await?;
         self.scope.fetch_max(to as u8, Relaxed);
+        self.entry.stay_wide();
         self.give_back(&mut held);
         Ok(())
     }

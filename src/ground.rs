@@ -50,6 +50,8 @@ struct Names {
     floor: Token,
     /// How forgotten names were left, where that was not `Clean`.
     unclean: HashMap<Name, Predecessor>,
+    /// Names that this process widened, which holds for good.
+    widened: HashMap<Name, Scope>,
 }
 
 /// How many names left uncleanly are remembered when nobody uses them any more.
@@ -124,7 +126,7 @@ impl Ground {
         let entry = Arc::new(Entry {
             name: name.clone(),
             thread,
-            widest: AtomicU8::new(Scope::Thread as u8),
+            widest: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
             ground: self.clone(),
@@ -185,6 +187,12 @@ impl Entry {
     /// The widest scope at which this process has locked the name.
     pub(crate) fn widest(&self) -> Scope {
         Scope::from_u8(self.widest.load(Relaxed))
+    }
+
+    /// Keeps the name as wide as it is, also when nobody in this process uses it any more. Only
+    /// for whoever holds it.
+    pub(crate) fn stay_wide(&self) {
+        self.ground.names.lock().widened.insert(self.name.clone(), self.widest());
     }
 
     /// Marks the name as locked at `scope`. Only for whoever holds it.
