@@ -215,7 +215,11 @@ impl Core {
                 let start = clock::now();
                 lock.take_until(until).map(Held::plain).ok_or_else(|| timed_out(start))
             }
-            Core::Named(named) => named.climb(Patience::Until(until), None),
+            Core::Named(named) => {
+                let start = clock::now();
+                let held = named.climb(Patience::Until(until), None);
+                held.map_err(|error| waited_since(start, error))
+            }
         }
     }
 
@@ -231,7 +235,11 @@ impl Core {
                     taken.map(Held::plain).ok_or_else(|| timed_out(start))
                 }
             },
-            Core::Named(named) => named.climb_async(patience, None).await,
+            Core::Named(named) => {
+                let start = clock::now();
+                let held = named.climb_async(patience, None).await;
+                held.map_err(|error| waited_since(start, error))
+            }
         }
     }
 
@@ -293,6 +301,7 @@ impl Named {
         }
         let mut held = self.climb(Patience::Forever, Some(to))?;
         self.scope.fetch_max(to as u8, Relaxed);
+        self.entry.stay_wide();
         self.give_back(&mut held);
         Ok(())
     }
@@ -303,6 +312,7 @@ impl Named {
         }
         let mut held = self.climb_async(Patience::Forever, Some(to)).await?;
         self.scope.fetch_max(to as u8, Relaxed);
+        self.entry.stay_wide();
         self.give_back(&mut held);
         Ok(())
     }
@@ -332,6 +342,7 @@ impl Named {
         if goal == Scope::Thread {
             return Ok(climb.arrive());
         }
+        self.check_open(goal)?;
         climb.process(goal)?;
         if climb.held.scope() < climb.goal {
             climb.host()?;
@@ -349,11 +360,17 @@ impl Named {
         if goal == Scope::Thread {
             return Ok(climb.arrive());
         }
+        self.check_open(goal)?;
         climb.process_async(goal).await?;
         if climb.held.scope() < climb.goal {
             climb.host_async().await?;
         }
         Ok(climb.arrive())
+    }
+
+    fn check_open(&self, goal: Scope) -> Result<()> {
+        let checked = self.reach.check_open();
+        checked.map_err(|error| error.with_name(self.name()).with_scope(goal))
     }
 
     #[cold]
@@ -382,10 +399,11 @@ impl Named {
 
     /// It timed out at the thread tier: a thread or task of this very process is in the way.
     fn held_here(&self, start: Time) -> LockError {
-        timed_out(start)
-            .with_name(self.name())
-            .with_scope(self.scope())
-            .with_holder(Some(self.reach.myself()))
+        let error = timed_out(start).with_name(self.name()).with_scope(self.scope());
+        // Another manager of this process may hold it, or another process whom that one waits for.
+        #[cfg(feature = "process")]
+        let error = error.with_holder(self.entry.slot().and_then(crate::process::Slot::holder));
+        error.with_holder(Some(self.reach.myself()))
     }
 
     fn let_go(&self, held: &mut Held, how: Predecessor) {
@@ -435,8 +453,9 @@ impl Named {
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
             link.release(lease, held.token, how);
+            return self.let_go_below(held, TOLD_BY_THE_LEADER);
         }
-        self.let_go_below(held, how);
+        self.let_go_below(held, overstayed(held, how));
     }
 
     /// Everything below the lease.
@@ -467,13 +486,13 @@ impl Named {
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
             let answer = link.release_answered(lease, held.token, how);
-            self.let_go_below(held, how);
+            self.let_go_below(held, TOLD_BY_THE_LEADER);
             let name = self.name().clone();
             return Some(Box::pin(async move {
                 answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
             }));
         }
-        self.let_go_below(held, how);
+        self.let_go_below(held, overstayed(held, how));
         None
     }
 
@@ -483,6 +502,20 @@ impl Named {
         held: &Held,
     ) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
         (held.tiers() & PROCESS != 0).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
+    }
+}
+
+/// How the tiers below a lease are left. The leader tells the next holder how this one left; what
+/// they told in its stead would be told to this machine's next holder although others, who have
+/// heard it, came in between.
+#[cfg(any(feature = "host", feature = "testing"))]
+const TOLD_BY_THE_LEADER: Predecessor = Predecessor::Clean;
+
+/// Below host scope: whoever was told that it had held for too long left so.
+fn overstayed(held: &Held, how: Predecessor) -> Predecessor {
+    match held.watch() {
+        Some(watch) if how == Predecessor::Clean && watch.is_told() => Predecessor::Expired,
+        _ => how,
     }
 }
 
@@ -628,9 +661,8 @@ impl<'a> Climb<'a> {
         self.held.set_scope(Scope::Process);
         named.entry.thread.raise_token(taken.token);
         self.tell(taken.predecessor);
-        if let Some(by) = &taken.widened_by
-            && self.goal < Scope::Host
-        {
+        if let Some(by) = &taken.widened_by {
+            // The goal may be there already: another manager of this process went there.
             if !named.reach.has_leader() {
                 return Err(LockError::config(format!(
                     "it is locked at host scope by {by}, and this manager has no leaders: give it \
@@ -742,6 +774,15 @@ fn start_terms(named: &Named, held: &mut Held) {
             told.lost();
         }));
         more.watch = Some(watch);
+    }
+}
+
+/// A tier knows only how long was waited for itself.
+#[cold]
+fn waited_since(start: Time, error: LockError) -> LockError {
+    match error.waited() {
+        Some(_) => error.with_waited(clock::now().since(start)),
+        None => error,
     }
 }
 

@@ -50,6 +50,8 @@ struct Names {
     floor: Token,
     /// How forgotten names were left, where that was not `Clean`.
     unclean: HashMap<Name, Predecessor>,
+    /// Names that this process widened, which holds for good.
+    widened: HashMap<Name, Scope>,
 }
 
 /// How many names left uncleanly are remembered when nobody uses them any more.
@@ -103,10 +105,17 @@ impl Ground {
 
     /// The entry of a name, made if nobody in this process uses the name just now.
     pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
-        let mut names = self.names.lock();
-        if let Some(entry) = names.entries.get(name).and_then(Weak::upgrade) {
-            return entry;
-        }
+        let mut names = loop {
+            let names = self.names.lock();
+            match names.entries.get(name).map(Weak::upgrade) {
+                Some(Some(entry)) => return entry,
+                None => break names,
+                // Another thread is dropping it, and has yet to note its tokens and how it was
+                // left: whoever made the name anew now would begin below them.
+                Some(None) => drop(names),
+            }
+            std::thread::yield_now();
+        };
         let thread = ThreadLock::new();
         let left = names.unclean.remove(name).unwrap_or_default();
         if names.floor > Token::ZERO || left != Predecessor::Clean {
@@ -117,7 +126,7 @@ impl Ground {
         let entry = Arc::new(Entry {
             name: name.clone(),
             thread,
-            widest: AtomicU8::new(Scope::Thread as u8),
+            widest: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
             ground: self.clone(),
@@ -132,9 +141,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let left = self.thread.try_take();
         let mut names = self.ground.names.lock();
-        if names.entries.get(&self.name).is_some_and(|entry| entry.strong_count() == 0) {
-            names.entries.remove(&self.name);
-        }
+        // Nobody makes the name anew before this.
+        names.entries.remove(&self.name);
         if let Some(left) = left {
             names.floor = names.floor.max(left.token);
             let told_in_the_slot = self.has_slot();
@@ -181,6 +189,12 @@ impl Entry {
         Scope::from_u8(self.widest.load(Relaxed))
     }
 
+    /// Keeps the name as wide as it is, also when nobody in this process uses it any more. Only
+    /// for whoever holds it.
+    pub(crate) fn stay_wide(&self) {
+        self.ground.names.lock().widened.insert(self.name.clone(), self.widest());
+    }
+
     /// Marks the name as locked at `scope`. Only for whoever holds it.
     pub(crate) fn widen(&self, scope: Scope) {
         if self.widest.load(Relaxed) < scope as u8 {
@@ -220,8 +234,8 @@ impl Reach {
 
     /// Whether `scope` can be reached.
     pub(crate) fn check(&self, scope: Scope) -> Result<()> {
-        if self.closed.load(Relaxed) {
-            return Err(LockError::config("its manager was closed").with_scope(scope));
+        if scope > Scope::Thread {
+            self.check_open()?;
         }
         let missing = match scope {
             Scope::Thread => return Ok(()),
@@ -238,6 +252,15 @@ impl Reach {
             }
         };
         Err(LockError::config(missing).with_scope(scope))
+    }
+
+    /// Whether locks above thread scope may still be taken.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match self.closed.load(Relaxed) {
+            false => Ok(()),
+            true => Err(LockError::config("its manager was closed")),
+        }
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]

@@ -406,7 +406,7 @@ impl<T> MutexBuilder<T> {
         self.reach.check(scope).map_err(about)?;
         check_terms(self.at_most, self.at_least).map_err(about)?;
         let entry = self.reach.ground.entry(&name);
-        entry.prepare(scope).map_err(about)?;
+        entry.prepare(scope.max(entry.widest())).map_err(about)?;
         let named = Named {
             entry,
             reach: self.reach,

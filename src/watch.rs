@@ -88,6 +88,11 @@ impl Watch {
         self.told()
     }
 
+    /// Whether a loss was told; unlike [`lost`](Watch::lost) it looks at no clock.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told().is_some()
+    }
+
     fn told(&self) -> Option<LostReason> {
         match self.lost.load(Acquire) {
             0 | RELEASED => None,

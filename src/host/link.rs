@@ -6,7 +6,7 @@
 //! hands with [`Link::drive`], and what comes of that is handed to those who wait.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
     hash::{BuildHasherDefault, Hasher},
     mem,
@@ -79,6 +79,8 @@ struct State {
     client: Client,
     acquires: Numbered<RequestId, Waiter<Lease>>,
     releases: Numbered<LeaseId, Waiter<()>>,
+    /// Until when releases wait for their answers, the soonest first.
+    release_limits: VecDeque<(Time, LeaseId)>,
     queries: Numbered<QueryId, Waiter<Answer>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
@@ -165,6 +167,7 @@ impl Link {
                 client,
                 acquires: HashMap::default(),
                 releases: HashMap::default(),
+                release_limits: VecDeque::new(),
                 queries: HashMap::default(),
                 leases: HashMap::default(),
                 deadline: Arc::new(Deadline::new(Time::ZERO)),
@@ -211,7 +214,8 @@ impl Link {
         self.drive.let_go(held.is_none_or(|held| held.had_to_queue));
     }
 
-    /// Queues the release; the answer can be awaited. It is `Lost` if the lease was over before.
+    /// Queues the release; the answer can be awaited. It is `Lost` if the lease was over before,
+    /// `Unreachable` if there is none within `connect_timeout`.
     pub(crate) fn release_answered(
         self: &Arc<Self>,
         lease: LeaseId,
@@ -227,6 +231,8 @@ impl Link {
         state.client.release(lease, last_used, how, now);
         if lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
+            let limit = now + state.client.connect_timeout();
+            state.release_limits.push_back((limit, lease));
             state.unanswered += 1;
         }
         self.settle(state);
@@ -405,7 +411,27 @@ impl State {
         while let Some(event) = self.client.poll_event() {
             self.distribute(event);
         }
+        self.give_up_releases();
         self.unanswered -= mem::take(&mut self.aftermath.answered);
+    }
+
+    /// Tells those whose release nobody has answered in time. Whoever drives looks in at least
+    /// every 100 ms.
+    fn give_up_releases(&mut self) {
+        while let Some((limit, lease)) = self.release_limits.front() {
+            if let Some(waiter) = self.releases.get_mut(lease)
+                && waiter.outcome.is_none()
+            {
+                let now = clock::now();
+                if now < *limit {
+                    return;
+                }
+                let error = LockError::new(LockErrorKind::Unreachable, UNANSWERED);
+                let error = error.with_waited(now.since(waiter.since)).with_scope(Scope::Host);
+                waiter.finish(Err(error), &mut self.aftermath);
+            }
+            self.release_limits.pop_front();
+        }
     }
 
     fn distribute(&mut self, event: Event) {
@@ -579,6 +605,8 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
     }
 }
 
+const UNANSWERED: &str = "no leader has confirmed the release; it is repeated until one does";
+
 /// What the leader tells about a holder, as callers see it.
 pub(crate) fn holder_of(info: HolderInfo) -> Holder {
     let HolderInfo { identity, since, token } = info;
@@ -629,8 +657,7 @@ impl Releasing {
     /// `until`.
     pub(crate) fn wait(mut self, until: Time) -> Result<(), LockError> {
         self.0.wait(until).unwrap_or_else(|| {
-            let text = "no leader has confirmed the release; it is repeated until one does";
-            Err(LockError::new(LockErrorKind::Unreachable, text).with_scope(Scope::Host))
+            Err(LockError::new(LockErrorKind::Unreachable, UNANSWERED).with_scope(Scope::Host))
         })
     }
 }

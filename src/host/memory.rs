@@ -148,8 +148,14 @@ impl Drive for Hand {
         World::move_messages(&self.0);
     }
 
-    fn finish(&self, _: Time) {
+    fn finish(&self, until: Time) {
         World::move_messages(&self.0);
+        // Another thread that moves them just now may find the link gone before it has come to its
+        // last words.
+        if let Some(mut state) = self.0.state.try_lock_for(until.since(clock::now())) {
+            while state.turn() {}
+            state.set_alarm(&self.0);
+        }
     }
 
     #[cfg(test)]

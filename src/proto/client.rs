@@ -251,6 +251,11 @@ impl Client {
         }
     }
 
+    /// How long to wait for an answer when nobody gives any.
+    pub fn connect_timeout(&self) -> Duration {
+        self.config.connect_timeout
+    }
+
     /// Asks for a lock. `limit` is the caller's own: when it passes without an acknowledgement
     /// the request fails as `Unreachable`, afterwards as `Refusal::TimedOut`. `acquire.wait` is
     /// derived from it here: `Wait::No` stays, and a limit that has passed makes it `No`. A

@@ -2,5 +2,11 @@
 //! kills, and the program.
 
 mod api;
+mod bad_input;
 mod bench;
 mod cli;
+mod conformance;
+mod helper;
+mod kills;
+mod restarts;
+mod setting;

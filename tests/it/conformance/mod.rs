@@ -1,0 +1,11 @@
+//! One conformance suite over all scopes. Each situation is written once and runs in every
+//! [`Setting`](crate::setting::Setting) that it applies to; a failure names both.
+
+mod cancelling;
+mod exclusion;
+mod guards;
+mod loss;
+mod names;
+mod tokens;
+mod waiting;
+mod widening;

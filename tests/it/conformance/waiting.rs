@@ -1,0 +1,245 @@
+//! Trying, waiting, giving up, and what the error says.
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures::executor::block_on;
+use tierlock::{LockError, LockErrorKind, MutexGuard, Scope};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::setting::{Hand, LONG, Setting, at};
+
+const SOON: Duration = Duration::from_millis(30);
+
+/// A wait in vain. One that ends before the leader could acknowledge it is `Unreachable` and
+/// tried again with more patience.
+fn in_vain<T>(mut wait: impl FnMut(Duration) -> tierlock::Result<T>) -> LockError {
+    let mut limit = SOON;
+    loop {
+        let start = Instant::now();
+        let error = wait(limit).map(drop).unwrap_err();
+        assert!(start.elapsed() >= limit);
+        if !error.is_unreachable() {
+            assert!(error.waited().is_none_or(|waited| waited >= limit.mul_f32(0.9)), "{error}");
+            return error;
+        }
+        assert!(limit < LONG, "{error}");
+        limit *= 2;
+    }
+}
+
+at!(everywhere, a_free_lock_is_taken_in_every_way);
+fn a_free_lock_is_taken_in_every_way(setting: &Setting) {
+    for locks in setting.crowd(3) {
+        let mutex = std::sync::Arc::new(setting.mutex(&locks, "a", ()));
+        let named = || locks.mutex("a", ()).scope(setting.scope);
+        let free = |guard: tierlock::Result<MutexGuard<'_, ()>>| {
+            let guard = guard.unwrap();
+            assert_eq!(MutexGuard::scope(&guard), setting.scope);
+            MutexGuard::unlock(guard).unwrap();
+        };
+        free(mutex.lock());
+        free(mutex.try_lock());
+        free(mutex.try_lock_for(LONG));
+        free(mutex.try_lock_for(Duration::MAX));
+        free(mutex.try_lock_for(Duration::ZERO));
+        free(mutex.try_lock_until(Instant::now() + LONG));
+        free(mutex.lock_arc());
+        free(mutex.try_lock_arc());
+        free(mutex.try_lock_arc_for(LONG));
+        free(named().lock());
+        free(named().try_lock());
+        free(named().try_lock_for(LONG));
+        block_on(async {
+            free(mutex.lock_async().await);
+            free(mutex.try_lock_async().await);
+            free(mutex.try_lock_for_async(LONG).await);
+            free(mutex.lock_arc_async().await);
+            free(mutex.try_lock_arc_async().await);
+            free(mutex.try_lock_arc_for_async(LONG).await);
+            free(named().lock_async().await);
+            free(named().try_lock_async().await);
+            free(named().try_lock_for_async(LONG).await);
+        });
+        block_on(MutexGuard::unlock_async(mutex.lock().unwrap())).unwrap();
+    }
+}
+
+at!(everywhere, a_taken_lock_is_refused_in_every_way);
+fn a_taken_lock_is_refused_in_every_way(setting: &Setting) {
+    let _guard = setting.hold(&setting.locks(), "a");
+    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+        let mutex = std::sync::Arc::new(setting.mutex(&locks, "a", ()));
+        let named = || locks.mutex("a", ()).scope(setting.scope);
+        let refused = |kind: LockErrorKind, error: LockError| {
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.is_contended() && error.is_retryable(), "{error}");
+            assert!(!error.is_lost() && !error.is_unreachable(), "{error}");
+        };
+        let now = |guard: tierlock::Result<MutexGuard<'_, ()>>| {
+            refused(LockErrorKind::WouldBlock, guard.unwrap_err());
+        };
+        assert!(mutex.try_lock_for(Duration::ZERO).unwrap_err().is_contended());
+        now(mutex.try_lock());
+        now(mutex.try_lock_arc());
+        now(named().try_lock());
+        block_on(async {
+            now(mutex.try_lock_async().await);
+            now(mutex.try_lock_arc_async().await);
+            now(named().try_lock_async().await);
+        });
+        for error in [
+            in_vain(|wait| mutex.try_lock_for(wait)),
+            in_vain(|wait| mutex.try_lock_until(Instant::now() + wait)),
+            in_vain(|wait| mutex.try_lock_arc_for(wait)),
+            in_vain(|wait| named().try_lock_for(wait)),
+            in_vain(|wait| block_on(mutex.try_lock_for_async(wait))),
+            in_vain(|wait| block_on(mutex.try_lock_arc_for_async(wait))),
+            in_vain(|wait| block_on(named().try_lock_for_async(wait))),
+        ] {
+            refused(LockErrorKind::TimedOut, error);
+        }
+    }
+}
+
+at!(everywhere, a_wait_in_vain_says_who_holds_the_lock);
+/// hazelcast#1055, cargo#15094: nobody can see who holds a lock.
+fn a_wait_in_vain_says_who_holds_the_lock(setting: &Setting) {
+    let guard = setting.hold(&setting.locks(), "orders/42");
+    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+        let mutex = setting.mutex(&locks, "orders/42", ());
+        let blocking = in_vain(|wait| mutex.try_lock_for(wait));
+        let async_ = in_vain(|wait| block_on(mutex.try_lock_for_async(wait)));
+        for error in [blocking, async_] {
+            assert!(error.is_timeout());
+            assert_eq!(error.name(), Some("orders/42"));
+            assert_eq!(error.scope(), Some(setting.scope), "{error}");
+            assert!(error.waited().is_some());
+            let holder = error.holder().expect("a holder");
+            let label = if setting.is_in_memory() { "in-memory" } else { "first" };
+            assert_eq!(holder.label, label, "{error}");
+            assert_eq!(holder.pid, Some(std::process::id()));
+            let text = error.to_string();
+            assert!(text.contains("orders/42") && text.contains(label), "{text}");
+        }
+    }
+    drop(guard);
+}
+
+at!(across_processes, a_wait_in_vain_for_another_process_says_which);
+fn a_wait_in_vain_for_another_process_says_which(setting: &Setting) {
+    for mut helper in [setting.helper(), setting.far_helper()] {
+        helper.lock(setting.scope, "a");
+        let mutex = setting.mutex(&setting.locks(), "a", ());
+        let error = in_vain(|wait| mutex.try_lock_for(wait));
+        assert!(error.is_timeout());
+        let holder = error.holder().expect("a holder");
+        assert_eq!((holder.label.as_str(), holder.pid), ("helper", Some(helper.id())));
+        assert!(setting.mutex(&setting.locks(), "a", ()).try_lock().unwrap_err().is_contended());
+        assert_eq!(helper.ask("unlock\ta"), "ok");
+    }
+}
+
+at!([host_with_directory] what_was_waited_counts_all_tiers);
+/// A call that waits for a thread of its own machine first and for another machine then says how
+/// long it waited in all.
+fn what_was_waited_counts_all_tiers(setting: &Setting) {
+    let near = setting.mutex(&setting.locks(), "a", ());
+    let far = setting.mutex(&setting.stranger(), "a", ());
+    let (limit, half) = (Duration::from_millis(300), Duration::from_millis(150));
+    for is_async in [false, true] {
+        let first = near.lock().unwrap();
+        let error = thread::scope(|scope| {
+            let waiting = scope.spawn(|| match is_async {
+                false => near.try_lock_for(limit).map(drop).unwrap_err(),
+                true => {
+                    let wait = near.try_lock_for_async(limit);
+                    block_on(wait).map(drop).unwrap_err()
+                }
+            });
+            let mut far_wait = Hand::new(far.lock_async());
+            assert!(far_wait.poll().is_pending());
+            thread::sleep(half);
+            drop(first);
+            let _far = far_wait.finish().unwrap();
+            waiting.join().unwrap()
+        });
+        assert!(error.is_timeout());
+        assert!(error.waited().unwrap() >= limit.mul_f32(0.9), "{error}");
+    }
+}
+
+at!(everywhere, a_waiter_gets_the_lock_when_it_is_let_go);
+fn a_waiter_gets_the_lock_when_it_is_let_go(setting: &Setting) {
+    for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
+        let first = setting.mutex(&setting.locks(), "a", ());
+        let second = setting.mutex(&locks, "a", ());
+        let guard = first.lock().unwrap();
+        let mut wait = Hand::new(second.lock_async());
+        assert!(wait.poll().is_pending());
+        drop(guard);
+        drop(wait.finish().unwrap());
+        thread::scope(|scope| {
+            let guard = first.lock().unwrap();
+            let waiting = scope.spawn(|| drop(second.lock().unwrap()));
+            drop(guard);
+            waiting.join().unwrap();
+        });
+    }
+}
+
+at!(everywhere, blocking_inside_a_current_thread_runtime_does_not_panic);
+fn blocking_inside_a_current_thread_runtime_does_not_panic(setting: &Setting) {
+    block_inside(setting, &Builder::new_current_thread().enable_all().build().unwrap());
+}
+
+at!(everywhere, blocking_inside_a_multi_thread_runtime_does_not_panic);
+fn blocking_inside_a_multi_thread_runtime_does_not_panic(setting: &Setting) {
+    let mut runtime = Builder::new_multi_thread();
+    block_inside(setting, &runtime.worker_threads(1).enable_all().build().unwrap());
+}
+
+/// Every blocking call, of managers that are new and used nowhere else, with and without somebody
+/// in the way.
+fn block_inside(setting: &Setting, runtime: &Runtime) {
+    for locks in [setting.locks(), setting.stranger()] {
+        let in_the_way = setting.mutex(&setting.stranger(), "a", ());
+        let ((start, started), (tell, told)) = (mpsc::channel(), mpsc::channel());
+        let (go, gone) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                started.recv().unwrap();
+                let guard = in_the_way.lock().unwrap();
+                tell.send(()).unwrap();
+                gone.recv().unwrap();
+                drop(guard);
+            });
+            runtime.block_on(async {
+                let mutex = setting.mutex(&locks, "a", ());
+                drop(mutex.lock().unwrap());
+                drop(mutex.try_lock().unwrap());
+                let guard = mutex.try_lock_for(LONG).unwrap();
+                assert!(mutex.try_lock_for(Duration::from_millis(1)).is_err());
+                block_on(MutexGuard::unlock_async(guard)).unwrap();
+                mutex.escalate(setting.scope).unwrap();
+                start.send(()).unwrap();
+                told.recv().unwrap();
+                assert!(in_vain(|wait| mutex.try_lock_for(wait)).is_timeout());
+                go.send(()).unwrap();
+                drop(mutex.lock().unwrap());
+                drop(mutex.lock_async().await.unwrap());
+            });
+        });
+        // Opened, closed and dropped inside.
+        runtime.block_on(async {
+            let locks = setting.stranger();
+            drop(setting.hold(&locks, "a"));
+            if !setting.is_in_memory() && setting.scope != Scope::Thread {
+                locks.close();
+            }
+        });
+    }
+}
