@@ -50,9 +50,17 @@ pub(super) enum Command {
     ///
     /// Exits with 0 whether anything is held or not.
     Status(Status),
+    /// Measure what a lock costs at each scope on this machine
+    ///
+    /// Thread, process and host scope, with child processes and a leader on loopback of its own;
+    /// nothing needs to be set up, and nothing is left behind.
+    Bench(crate::bench::Args),
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
     Secret(Secret),
+    /// A child process of `bench`
+    #[command(hide = true)]
+    BenchWorker { spec: String },
 }
 
 const SHARING: &str = "Who shares the lock";

@@ -63,6 +63,8 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Run(run) => run::run(*run),
         Command::Serve(serve) => serve::serve(serve),
         Command::Status(status) => status::status(status),
+        Command::Bench(bench) => Ok(crate::bench::main(bench)),
+        Command::BenchWorker { spec } => Ok(crate::bench::worker::main(spec)),
         Command::Secret(Secret::New { file }) => secret::new(&file),
     }
 }
