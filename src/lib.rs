@@ -62,14 +62,14 @@
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod bench;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[cfg(any(feature = "host", feature = "testing"))]
 #[doc(hidden)]
 pub mod proto;
 
 mod alarm;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
 mod climb;
 mod clock;
 mod error;

@@ -50,17 +50,20 @@ pub(super) enum Command {
     ///
     /// Exits with 0 whether anything is held or not.
     Status(Status),
-    /// Measure what a lock costs at each scope on this machine
+    /// Measure what the locks of each scope cost on this machine
     ///
-    /// Thread, process and host scope, with child processes and a leader on loopback of its own;
-    /// nothing needs to be set up, and nothing is left behind.
+    /// Everything runs here, over loopback, for about 20 seconds: a table of operations per second
+    /// and of waits for each scope.
     Bench(crate::bench::Args),
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
     Secret(Secret),
-    /// A child process of `bench`
+    /// One of the bench's own processes
     #[command(hide = true)]
-    BenchWorker { spec: String },
+    BenchWorker {
+        /// What it does, in the bench's own words
+        spec: String,
+    },
 }
 
 const SHARING: &str = "Who shares the lock";
@@ -150,8 +153,8 @@ What protects the command:
   leaves the group (a daemon, a job of an interactive shell) is out of reach there: give it the
   token. So is one of another user: write `sudo tierlock run …`, not `tierlock run … -- sudo …`.
   A command under a host-scope lock is not stopped by Ctrl-Z: its lease would run out.
-  The lock is let go when COMMAND ends. What it leaves running in its group keeps the lock at
-  process scope, as with flock(1), and has none at host scope: end a script with `wait`.
+  The lock is let go when COMMAND ends. What it leaves running keeps the lock at process scope, as
+  with flock(1), and has none at host scope: end a script with `wait`.
 
 Exit status: the command's own; 128+N if signal N ended it; else
   64 usage                     75 lock not obtained      78 configuration

@@ -1,14 +1,8 @@
 //! `tierlock run`: a command, and the lock it runs under.
 
 use std::{
-    ffi::OsStr,
-    future::Future,
-    io::ErrorKind,
-    path::Path,
-    pin::pin,
-    process::Command,
-    task::{Context, Poll},
-    time::Duration,
+    ffi::OsStr, future::Future, io::ErrorKind, path::Path, pin::pin, process::Command, sync::mpsc,
+    task::Context, thread, time::Duration,
 };
 
 use rustix::process::Pid;
@@ -108,7 +102,7 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
         Ended::Status(code) => code,
         Ended::Signal(signal) => exit::SIGNAL.saturating_add(signal),
     };
-    let_go(&run.name, lock, locks, &outcome);
+    let_go(&run.name, lock, locks, &events, &outcome);
     Ok(status)
 }
 
@@ -119,6 +113,9 @@ fn short_name(program: &OsStr) -> String {
 }
 
 /// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
+///
+/// A thread of its own waits, in the blocking form, which at process scope sleeps in the kernel's
+/// queue and polls nothing; the main thread stays free for signals, and starts the command.
 fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, Failure> {
     let mut mutex = locks.mutex(&*run.name, ()).keep(Keep::Never);
     if let Some(scope) = run.scope {
@@ -130,18 +127,33 @@ fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, 
     if let Some(at_least) = run.at_least {
         mutex = mutex.at_least(at_least);
     }
-    let taking = async {
-        match run.wait {
-            _ if run.no_wait => mutex.try_lock_async().await,
-            Some(wait) => mutex.try_lock_for_async(wait).await,
-            None => mutex.lock_async().await,
-        }
-    };
-    match wait_for(taking, events) {
-        Ok(taken) => taken.map_err(|error| explain(error, run, locks)),
-        Err(Interrupted(signal)) => {
-            locks.close();
-            Err(Failure::Signal(signal))
+    let (no_wait, wait) = (run.no_wait, run.wait);
+    let (sender, taken) = mpsc::channel();
+    let nudge = events.sender();
+    let waiting = thread::Builder::new().name("tierlock-waiting".into()).spawn(move || {
+        let result = match wait {
+            _ if no_wait => mutex.try_lock(),
+            Some(wait) => mutex.try_lock_for(wait),
+            None => mutex.lock(),
+        };
+        // If nobody listens any more, the guard is dropped here.
+        let _ = sender.send(result);
+        let _ = nudge.send(Event::Woken);
+    });
+    waiting.map_err(|error| Failure::internal("cannot start a thread", error))?;
+    loop {
+        match events.next(None) {
+            Some(Event::Signal(signal)) if events::ends(signal) => {
+                drop(taken.try_recv());
+                locks.close();
+                return Err(Failure::Signal(signal));
+            }
+            Some(Event::Woken) => {
+                if let Ok(result) = taken.try_recv() {
+                    return result.map_err(|error| explain(error, run, locks));
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -158,31 +170,6 @@ fn explain(error: LockError, run: &args::Run, locks: &LockManager) -> Failure {
     let scope = run.scope.map_or(locks.widest_scope(), Scope::from);
     let error = error.with_name(&run.name).with_scope(scope).with_holder(holder);
     Failure::from(error).with_advice(advice)
-}
-
-/// A signal came that ends us.
-struct Interrupted(i32);
-
-/// Polls `future` on this thread. Interrupted, it drops it, which gives back what it was about to
-/// receive.
-fn wait_for<F: Future>(future: F, events: &Events) -> Result<F::Output, Interrupted> {
-    let mut future = pin!(future);
-    let waker = events.waker();
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return Ok(output);
-        }
-        loop {
-            match events.next(None) {
-                Some(Event::Woken) => break,
-                Some(Event::Signal(signal)) if events::ends(signal) => {
-                    return Err(Interrupted(signal));
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 /// Starts the command in a process group of its own. Called from the main thread: the kernel ends
@@ -263,17 +250,32 @@ fn stay(until: Time, events: &Events) {
     }
 }
 
-/// Lets go, unless what the command left running keeps the lock through its proof of life.
-fn let_go(name: &Name, lock: Guard, locks: LockManager, outcome: &Outcome) {
-    if outcome.leftovers && !outcome.lost {
-        if MutexGuard::scope(&lock) < Scope::Host {
-            return std::mem::forget((lock, locks));
-        }
+/// Lets go. What the command left running keeps a process-scope lock through its proof of life.
+fn let_go(name: &Name, lock: Guard, locks: LockManager, events: &Events, outcome: &Outcome) {
+    if outcome.leftovers && !outcome.lost && MutexGuard::scope(&lock) >= Scope::Host {
         say(format_args!(
             "lock {name:?} is let go, though processes that the command left run on; end the \
              command with `wait` to cover them"
         ));
     }
-    drop(lock);
+    wait_for_answer(MutexGuard::unlock_async(lock), events);
     locks.close();
+}
+
+/// How long the leader's answer to the release is waited for.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Waits until the lock is free for whoever runs after us. A leader that does not answer frees it
+/// in its time; a signal that would end us has us not wait for that.
+fn wait_for_answer(answer: impl Future, events: &Events) {
+    let until = clock::now() + ANSWER;
+    let mut answer = pin!(answer);
+    let waker = events.waker();
+    while answer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        match events.next(Some(until.since(clock::now()))) {
+            None => return,
+            Some(Event::Signal(signal)) if events::ends(signal) => return,
+            _ => {}
+        }
+    }
 }

@@ -327,3 +327,124 @@ fn remember(durable: &mut Recovered, record: &Record) {
         Record::SessionEnded { .. } | Record::LeaseRevoked { .. } => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        error::{LockErrorKind, LostReason, Predecessor},
+        host::link::{Lease, Patience, Want},
+        token::Token,
+        watch::Lost,
+    };
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn want(text: &str, patience: Patience) -> Want {
+        Want { name: name(text), at_most: None, keep: false, above: Token::ZERO, patience }
+    }
+
+    fn connect(leader: &MemoryLeader) -> Arc<Link> {
+        let identity = Identity { label: "test".into(), ..Identity::default() };
+        leader.connect(identity, Duration::from_secs(1), Duration::from_secs(10))
+    }
+
+    fn take(link: &Arc<Link>, text: &str) -> Lease {
+        link.acquire(want(text, Patience::Until(Time::NEVER))).wait().unwrap()
+    }
+
+    fn give(link: &Link, lease: Lease) {
+        link.release(lease.id, lease.token, Predecessor::Clean);
+    }
+
+    fn lost(lease: &Lease) -> LostReason {
+        futures::executor::block_on(Lost::new(Some(lease.watch.clone())))
+    }
+
+    #[test]
+    fn threads_exclude_each_other_in_memory() {
+        use std::sync::atomic::AtomicU64;
+        let leader = MemoryLeader::new();
+        let counter = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let link = connect(&leader);
+                let counter = &counter;
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        let lease = take(&link, "counter");
+                        counter.store(counter.load(Relaxed) + 1, Relaxed);
+                        give(&link, lease);
+                    }
+                    link.close(Time::NEVER);
+                });
+            }
+        });
+        assert_eq!(counter.into_inner(), 4 * 500);
+    }
+
+    #[test]
+    fn a_stopped_leader_costs_its_leases_and_never_makes_two_holders() {
+        let leader = MemoryLeader::new();
+        let [one, other] = [connect(&leader), connect(&leader)];
+        let held = take(&one, "a");
+        leader.stop();
+        leader.start();
+        let next = take(&other, "a");
+        assert!(held.watch.lost().is_some(), "two hold it");
+        assert!(next.token > held.token);
+        give(&other, next);
+    }
+
+    #[test]
+    fn a_leader_that_stays_away_is_unreachable_and_its_leases_expire() {
+        let leader = MemoryLeader::new();
+        let link = connect(&leader);
+        let held = take(&link, "a");
+        leader.stop();
+        let soon = Patience::Until(clock::now() + Duration::from_millis(100));
+        let error = link.acquire(want("b", soon)).wait().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Unreachable);
+        assert_eq!(lost(&held), LostReason::Expired);
+    }
+
+    #[test]
+    fn a_lock_is_lost_on_demand_and_free_for_others() {
+        let leader = MemoryLeader::new();
+        let [one, other] = [connect(&leader), connect(&leader)];
+        assert!(!leader.lose(&name("a")));
+        let held = take(&one, "a");
+        let (sender, called) = mpsc::channel();
+        let in_callback = one.clone();
+        held.watch.on_lost(Box::new(move |reason| {
+            // Foreign code may use the link.
+            drop(in_callback.acquire(want("b", Patience::No)));
+            sender.send(reason).unwrap();
+        }));
+        assert!(leader.lose(&name("a")));
+        assert_eq!(called.recv().unwrap(), LostReason::Provoked);
+        let next = take(&other, "a");
+        assert!(next.token > held.token);
+        // Its owner learns of it, and gives it back as any other.
+        assert_eq!(held.watch.lost(), Some(LostReason::Provoked));
+        give(&one, held);
+        assert_eq!(next.watch.lost(), None);
+        give(&other, next);
+    }
+
+    #[test]
+    fn a_dropped_link_is_a_kill() {
+        let leader = MemoryLeader::new();
+        let [one, other] = [connect(&leader), connect(&leader)];
+        drop(take(&one, "a"));
+        drop(one);
+        // Nobody said goodbye, so its time to live has to pass.
+        let next = take(&other, "a");
+        assert_eq!(next.predecessor, Predecessor::Expired);
+        give(&other, next);
+    }
+}

@@ -130,9 +130,9 @@ pub struct Client {
     reports: u64,
     /// Until when the session's leases are good; `None` before the first promise and when it has
     /// passed.
-    deadline: Option<Time>,
+    good_until: Option<Time>,
     /// The deadline as the events told it.
-    deadline_told: Option<Time>,
+    deadline: Option<Time>,
     time_to_live: Duration,
     renew_every: Duration,
     next_renewal: Time,
@@ -228,8 +228,8 @@ impl Client {
             session: SessionId(random()),
             proof: Proof(random()),
             reports: 0,
+            good_until: None,
             deadline: None,
-            deadline_told: None,
             time_to_live: config.time_to_live,
             renew_every: config.time_to_live / 3,
             next_renewal: now,
@@ -419,7 +419,7 @@ impl Client {
         let event = self.events.pop_front()?;
         match event {
             Event::LeaseLost { lease, .. } => self.loss_is_told(lease),
-            Event::DeadlineMoved { deadline } => self.deadline_told = Some(deadline),
+            Event::DeadlineMoved { deadline } => self.deadline = Some(deadline),
             _ => {}
         }
         Some(event)
@@ -437,7 +437,7 @@ impl Client {
         }
         let serving = self.link.is_serving() && !self.renewal_queued;
         [
-            self.deadline,
+            self.good_until,
             serving.then_some(self.next_renewal),
             self.timers.next(),
             self.link.next_time(),
@@ -450,7 +450,7 @@ impl Client {
     /// Until when the session's leases are good without a further word, as far as
     /// [`poll_event`](Client::poll_event) has told it; `None` before the first.
     pub fn deadline(&self) -> Option<Time> {
-        self.deadline_told
+        self.deadline
     }
 }
 
@@ -461,7 +461,7 @@ impl Client {
         if self.closing == Closing::Closed {
             return;
         }
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
+        if self.good_until.is_some_and(|deadline| deadline <= now) {
             self.expire(now);
         }
         while let Some(due) = self.timers.pop_due(now) {
@@ -493,7 +493,7 @@ impl Client {
 
     /// The session's deadline has passed: nothing is held, whatever the network says later.
     fn expire(&mut self, now: Time) {
-        self.deadline = None;
+        self.good_until = None;
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Expired);
@@ -527,10 +527,10 @@ impl Client {
     /// promise that has passed when it arrives changes nothing.
     fn promised(&mut self, sent_at: Time, now: Time) {
         let deadline = sent_at + count_short(self.time_to_live);
-        if deadline <= now || self.deadline.is_some_and(|known| known >= deadline) {
+        if deadline <= now || self.good_until.is_some_and(|known| known >= deadline) {
             return;
         }
-        let revived = self.deadline.replace(deadline).is_none();
+        let revived = self.good_until.replace(deadline).is_none();
         self.events.push_back(Event::DeadlineMoved { deadline });
         if revived {
             self.requests_live_again();
@@ -555,7 +555,7 @@ impl Client {
     }
 
     fn lives(&self, now: Time) -> bool {
-        self.deadline.is_some_and(|deadline| deadline > now)
+        self.good_until.is_some_and(|deadline| deadline > now)
     }
 }
 
@@ -725,7 +725,7 @@ impl Client {
             let (last_used, how) = (held.grant.last, Predecessor::Expired);
             held.hold = Hold::Releasing { last_used, how, to_be_told: false };
             self.give_back(lease);
-            if self.deadline.is_none() && self.link.reporting_or_serving().is_none() {
+            if self.good_until.is_none() && self.link.reporting_or_serving().is_none() {
                 // Its session is over: there is nothing to repeat.
                 self.leases.remove(&lease);
             }
@@ -895,7 +895,7 @@ impl Client {
     fn forget_session(&mut self, now: Time) {
         (self.session, self.proof) = (SessionId((self.random)()), Proof((self.random)()));
         self.reports = 0;
-        self.deadline = None;
+        self.good_until = None;
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Forgotten);

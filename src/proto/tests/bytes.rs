@@ -318,7 +318,7 @@ trait Source {
     }
 
     fn maybe<T>(&mut self, value: T) -> Option<T> {
-        (self.number(1) % 4 != 0).then_some(value)
+        (!self.number(1).is_multiple_of(4)).then_some(value)
     }
 
     fn name(&mut self) -> Name {

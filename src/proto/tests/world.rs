@@ -356,7 +356,7 @@ impl World {
                     self.client(node, |client, now| client.handle_timeout(now));
                 }
             }
-            Step::ToLeader(wire, message) => self.to_leader(wire, message),
+            Step::ToLeader(wire, message) => self.arrive_at_leader(wire, message),
             Step::ToClient(wire, message) => {
                 let Wire { client, number, cut_to_client, .. } = self.wires[wire];
                 if self.truth <= cut_to_client {
@@ -490,9 +490,7 @@ impl World {
             wire_state.cut_to_client = wire_state.cut_to_client.min(cut);
             self.at(cut + 1, Step::ClientSeesEnd(wire));
         }
-        while let Some(notice) = host.leader.poll_notice() {
-            panic!("seed {}: {notice:?}", self.seed);
-        }
+        assert_eq!(host.leader.poll_notice(), None, "seed {}", self.seed);
         if let Some(next) = host.leader.poll_timeout() {
             let at = host.clock.when(next).max(self.truth + 1);
             if at < host.next_wake {
@@ -503,7 +501,7 @@ impl World {
         self.host = Some(host);
     }
 
-    fn to_leader(&mut self, wire: usize, message: ClientMessage) {
+    fn arrive_at_leader(&mut self, wire: usize, message: ClientMessage) {
         let Wire { reign, cut_to_leader, leader_knows, session, .. } = self.wires[wire];
         if reign != self.reign || self.truth > cut_to_leader || !leader_knows {
             return;
@@ -840,7 +838,7 @@ impl World {
             }
             _ => self.break_somebody(index),
         }
-        if self.seed % 8 == 0 && self.dice.percent(10) {
+        if self.seed.is_multiple_of(8) && self.dice.percent(10) {
             self.fail_disk();
         }
         let next = self.dice.below(1200 * MS);

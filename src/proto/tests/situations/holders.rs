@@ -254,7 +254,7 @@ fn a_check_says_whether_the_lease_still_holds_that_token() {
     let a = reign.session(1);
     reign.acquire(a, 1, acquire("x"));
     let grant = reign.granted(a, 1);
-    let mut good = |reign: &mut Reign, token| {
+    let good = |reign: &mut Reign, token| {
         let query = RequestId(50);
         reign.say(a, ClientMessage::Check { query, name: name("x"), token });
         reign.take(a).contains(&LeaderMessage::Checked { query, good: true })

@@ -57,7 +57,9 @@ fn a_restarted_leader_waits_for_what_its_predecessor_promised() {
         assert!(reign.try_granted(a, 5).is_err());
         assert!(reign.try_granted(c, 1).is_err());
         reign.pass(ms(1000));
-        [a, b, c].map(|who| reign.renew(who));
+        for who in [a, b, c] {
+            reign.renew(who);
+        }
     }
     let query = RequestId(8);
     reign.say(c, ClientMessage::Check { query, name: name("x"), token: Token::ZERO });
