@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Child,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -23,8 +24,8 @@ struct LeftToEnd {
     directories: Vec<PathBuf>,
 }
 
-/// From now on, a signal that ends this process first ends what the bench started.
-pub(crate) fn on_signals() -> Result<()> {
+/// From now on, what ends this process by a signal or a panic first ends what the bench started.
+pub(crate) fn on_every_way_out() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(Failure::io("cannot watch for signals"))?;
     std::thread::Builder::new()
@@ -33,21 +34,36 @@ pub(crate) fn on_signals() -> Result<()> {
             if let Some(signal) = signals.forever().next() {
                 // Kept locked: nothing may be started or reaped any more.
                 let left = LEFT_TO_END.lock();
-                for &child in &left.children {
-                    let _ = kill_process(child, Signal::KILL);
-                }
-                for &child in &left.children {
-                    let _ = waitpid(Some(child), WaitOptions::empty());
-                }
-                for directory in &left.directories {
-                    let _ = fs::remove_dir_all(directory);
-                }
+                left.end();
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
                 std::process::exit(128 + signal);
             }
         })
         .map_err(Failure::io("cannot start the thread that watches for signals"))?;
+    // The program's own hook exits, so nothing would be dropped.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // Unless it is this thread that holds it.
+        if let Some(left) = LEFT_TO_END.try_lock_for(Duration::from_secs(1)) {
+            left.end();
+        }
+        report(panic);
+    }));
     Ok(())
+}
+
+impl LeftToEnd {
+    fn end(&self) {
+        for &child in &self.children {
+            let _ = kill_process(child, Signal::KILL);
+        }
+        for &child in &self.children {
+            let _ = waitpid(Some(child), WaitOptions::empty());
+        }
+        for directory in &self.directories {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
 }
 
 /// A child process that is killed when this is dropped.

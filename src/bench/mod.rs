@@ -186,7 +186,7 @@ fn bench(args: &Args) -> Result<()> {
         // Before the minute is spent, not after.
         plot::check_target(file)?;
     }
-    cleanup::on_signals()?;
+    cleanup::on_every_way_out()?;
     let report = measure(args)?;
     if let Some(file) = &args.plot {
         plot::draw(&report, file)?;

@@ -25,7 +25,7 @@ fn heading(report: &Report) -> String {
     let machine = &report.machine;
     let cpus = if machine.cpus == 1 { "CPU" } else { "CPUs" };
     let mut heading = format!(
-        "tierlock {} on {} {cpus} ({}), {}\n",
+        "tierlock {} on {} {cpus} ({})\n{}\n",
         machine.version, machine.cpus, machine.cpu, machine.system
     );
     if machine.build == "debug" {
