@@ -5,29 +5,43 @@
 //! sleep on stops while a machine is suspended and ours does not.
 
 use std::{
+    cell::Cell,
     cmp::Reverse,
     collections::BinaryHeap,
     future::Future,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    thread,
     time::Duration,
 };
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::{clock, time::Time};
 
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
-static ALARMS: Mutex<Alarms> = Mutex::new(Alarms { process: 0, heap: BinaryHeap::new(), next: 0 });
+/// So many alarms that were taken back may stay in the heap, however few others there are.
+const TAKEN_BACK_MAX: usize = 64;
+
+// std's, not parking_lot's: their waiting lives in the word itself, so that a forked child finds
+// no dead thread of its parent in a table.
+static ALARMS: Mutex<Alarms> =
+    Mutex::new(Alarms { process: 0, heap: BinaryHeap::new(), next: 0, taken_back: 0 });
 static CHANGED: Condvar = Condvar::new();
+
+thread_local! {
+    static IS_ALARM_THREAD: Cell<bool> = const { Cell::new(false) };
+}
 
 struct Alarms {
     /// The process whose thread serves the heap; another number means a fork came between.
     process: u32,
     heap: BinaryHeap<Reverse<Entry>>,
     next: u64,
+    /// How many entries of the heap were taken back, about.
+    taken_back: usize,
 }
 
 struct Entry {
@@ -58,6 +72,15 @@ impl Ord for Entry {
     }
 }
 
+impl Action {
+    fn run(self) {
+        match self {
+            Action::Wake(waker) => waker.wake(),
+            Action::Call(call) => call(),
+        }
+    }
+}
+
 /// An alarm that is set; dropping it takes it back.
 #[must_use = "an alarm is taken back when it is dropped"]
 pub(crate) struct Alarm(Option<Arc<Mutex<Option<Action>>>>);
@@ -71,31 +94,38 @@ impl Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        if let Some(action) = &self.0 {
-            let taken_back = action.lock().take();
-            drop(taken_back);
+        let Some(alarm) = self.0.take() else { return };
+        let taken_back = lock(&alarm).take();
+        if taken_back.is_some() {
+            forget_one();
         }
     }
 }
 
-/// Calls `call` on the alarm thread at `at`. It must be short and must not block.
+/// Makes sure that alarms ring: starts their thread, if it is not running.
+pub(crate) fn ready() -> io::Result<()> {
+    lock(&ALARMS).ready()
+}
+
+/// Whether this is the thread on which alarms ring: it must never be kept waiting.
+pub(crate) fn is_here() -> bool {
+    IS_ALARM_THREAD.get()
+}
+
+/// Calls `call` on the alarm thread at `at`. It must be short and must not block. Where no thread
+/// can be had it is called at once; see [`ready`].
 pub(crate) fn call_at(at: Time, call: impl FnOnce() + Send + 'static) -> Alarm {
     set(at, Action::Call(Box::new(call)))
 }
 
 fn set(at: Time, action: Action) -> Alarm {
-    let alarm = Arc::new(Mutex::new(Some(action)));
-    let mut alarms = ALARMS.lock();
-    let process = std::process::id();
-    if alarms.process != process {
-        // A new process, perhaps forked: the parent's alarms are not ours.
-        std::mem::forget(std::mem::take(&mut alarms.heap));
-        alarms.process = process;
-        std::thread::Builder::new()
-            .name("tierlock-alarm".into())
-            .spawn(serve)
-            .expect("the system refuses a thread for timers");
+    let mut alarms = lock(&ALARMS);
+    if alarms.ready().is_err() {
+        drop(alarms);
+        action.run();
+        return Alarm(None);
     }
+    let alarm = Arc::new(Mutex::new(Some(action)));
     let number = alarms.next;
     alarms.next += 1;
     let first = alarms.heap.peek().is_none_or(|Reverse(next)| at < next.at);
@@ -107,35 +137,75 @@ fn set(at: Time, action: Action) -> Alarm {
     Alarm(Some(alarm))
 }
 
+impl Alarms {
+    fn ready(&mut self) -> io::Result<()> {
+        let process = std::process::id();
+        if self.process == process {
+            return Ok(());
+        }
+        // A new process, perhaps forked: the parent's alarms are not ours to ring, nor to drop.
+        std::mem::forget(std::mem::take(&mut self.heap));
+        self.taken_back = 0;
+        thread::Builder::new().name("tierlock-alarm".into()).spawn(serve)?;
+        self.process = process;
+        Ok(())
+    }
+}
+
+/// Counts one more that was taken back, and throws them out when they are most of the heap.
+fn forget_one() {
+    let mut alarms = lock(&ALARMS);
+    alarms.taken_back += 1;
+    if alarms.taken_back <= TAKEN_BACK_MAX.max(alarms.heap.len() / 2) {
+        return;
+    }
+    alarms.taken_back = 0;
+    alarms.heap.retain(|Reverse(entry)| lock(&entry.alarm).is_some());
+}
+
 fn serve() {
+    IS_ALARM_THREAD.set(true);
     let mut due = Vec::new();
-    let mut alarms = ALARMS.lock();
+    let mut alarms = lock(&ALARMS);
     loop {
         let now = clock::now();
         while alarms.heap.peek().is_some_and(|Reverse(entry)| entry.at <= now) {
             due.extend(alarms.heap.pop());
         }
         if !due.is_empty() {
-            parking_lot::MutexGuard::unlocked(&mut alarms, || {
-                for Reverse(entry) in due.drain(..) {
-                    let action = entry.alarm.lock().take();
-                    match action {
-                        None => {}
-                        Some(Action::Wake(waker)) => waker.wake(),
-                        Some(Action::Call(call)) => call(),
-                    }
-                }
-            });
+            drop(alarms);
+            ring(&mut due);
+            alarms = lock(&ALARMS);
             continue;
         }
-        match alarms.heap.peek() {
-            None => CHANGED.wait(&mut alarms),
-            Some(Reverse(entry)) => {
-                let sleep = entry.at.since(now).min(LONGEST_SLEEP);
-                CHANGED.wait_for(&mut alarms, sleep);
+        let sleep = alarms.heap.peek().map(|Reverse(entry)| entry.at.since(now));
+        alarms = match sleep {
+            None => CHANGED.wait(alarms).unwrap_or_else(PoisonError::into_inner),
+            Some(sleep) => {
+                let waited = CHANGED.wait_timeout(alarms, sleep.min(LONGEST_SLEEP));
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+    }
+}
+
+fn ring(due: &mut Vec<Reverse<Entry>>) {
+    for Reverse(entry) in due.drain(..) {
+        let action = lock(&entry.alarm).take();
+        match action {
+            // Foreign code may panic; the other alarms ring all the same. Its hook has reported it.
+            Some(action) => drop(catch_unwind(AssertUnwindSafe(|| action.run()))),
+            None => {
+                let mut alarms = lock(&ALARMS);
+                alarms.taken_back = alarms.taken_back.saturating_sub(1);
             }
         }
     }
+}
+
+/// Nothing of ours panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A future that is ready at a time.
@@ -166,5 +236,43 @@ impl Future for Sleep {
             self.alarm = Some((alarm, cx.waker().clone()));
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_panics_keeps_no_other_from_ringing() {
+        let (tell, told) = mpsc::channel();
+        call_at(Time::ZERO, || panic!("on purpose")).detach();
+        call_at(Time::ZERO, move || tell.send(()).unwrap()).detach();
+        told.recv().unwrap();
+    }
+
+    #[test]
+    fn alarms_taken_back_leave_the_heap() {
+        let never = Time::NEVER;
+        for _ in 0..10_000 {
+            drop(call_at(never, || ()));
+        }
+        // Other tests may have set theirs; they are few.
+        assert!(lock(&ALARMS).heap.len() < 1_000);
+    }
+
+    #[test]
+    fn alarms_ring_in_the_order_of_their_times() {
+        let (tell, told) = mpsc::channel();
+        let start = clock::now();
+        for wait in [30, 10, 20] {
+            let tell = tell.clone();
+            let at = start + Duration::from_millis(wait);
+            call_at(at, move || tell.send((wait, clock::now() >= at)).unwrap()).detach();
+        }
+        let rung: Vec<_> = told.iter().take(3).collect();
+        assert_eq!(rung, [(10, true), (20, true), (30, true)]);
     }
 }

@@ -94,7 +94,8 @@ pub(crate) struct Held {
     facts: Facts,
 }
 
-/// Scope, predecessor, tiers, and whether a panic was under way, in one word: bytes that are written one by one and then moved as a
+/// Scope, predecessor, tiers, whether a panic was under way, and the fork generation it was taken
+/// in (the upper half), in one word: bytes that are written one by one and then moved as a
 /// word make the quiet path wait for its own stores.
 #[derive(Clone, Copy)]
 struct Facts(u64);
@@ -108,6 +109,14 @@ impl Facts {
     #[inline]
     const fn with(self, at: u32, byte: u8) -> Facts {
         Facts(self.0 & !(0xff << (8 * at)) | (byte as u64) << (8 * at))
+    }
+
+    const fn with_generation(self, generation: u32) -> Facts {
+        Facts(self.0 & u32::MAX as u64 | (generation as u64) << 32)
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 
     const fn byte(self, at: u32) -> u8 {
@@ -147,10 +156,21 @@ impl Held {
         }
     }
 
+    #[inline]
+    fn named(taken: thread::Taken) -> Held {
+        let held = Held::plain(taken);
+        Held { facts: held.facts.with_generation(generation()), ..held }
+    }
+
     /// Notes whether a panic was under way: then a later one is no news of this holder's.
     #[inline]
     pub(crate) fn taken_while(self, panicking: bool) -> Held {
         Held { facts: self.facts.with(3, panicking as u8), ..self }
+    }
+
+    /// Whether this is a copy that a fork made of its parent's right. Copies give nothing back.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.facts.generation() != 0 && self.facts.generation() != generation()
     }
 
     pub(crate) fn was_panicking(&self) -> bool {
@@ -213,7 +233,8 @@ impl Core {
         match self {
             Core::Plain(lock) => {
                 let start = clock::now();
-                lock.take_until(until).map(Held::plain).ok_or_else(|| timed_out(start))
+                let taken = lock.take_until(until).map(Held::plain);
+                taken.ok_or_else(|| timed_out(start).with_scope(Scope::Thread))
             }
             Core::Named(named) => {
                 let start = clock::now();
@@ -232,13 +253,17 @@ impl Core {
                 Patience::Until(until) => {
                     let start = clock::now();
                     let taken = take_until_async(lock, until).await;
-                    taken.map(Held::plain).ok_or_else(|| timed_out(start))
+                    let held = taken.map(Held::plain);
+                    held.ok_or_else(|| timed_out(start).with_scope(Scope::Thread))
                 }
             },
             Core::Named(named) => {
-                let start = clock::now();
+                let start = matches!(patience, Patience::Until(_)).then(clock::now);
                 let held = named.climb_async(patience, None).await;
-                held.map_err(|error| waited_since(start, error))
+                held.map_err(|error| match start {
+                    Some(start) => waited_since(start, error),
+                    None => error,
+                })
             }
         }
     }
@@ -333,7 +358,7 @@ impl Named {
     }
 
     fn climb(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
-        let taken = match self.entry.thread.try_take() {
+        let taken = match self.entry.thread().try_take() {
             Some(taken) => taken,
             None => self.wait_for_thread(patience)?,
         };
@@ -351,7 +376,7 @@ impl Named {
     }
 
     async fn climb_async(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
-        let taken = match self.entry.thread.try_take() {
+        let taken = match self.entry.thread().try_take() {
             Some(taken) => taken,
             None => self.wait_for_thread_async(patience).await?,
         };
@@ -377,10 +402,10 @@ impl Named {
     fn wait_for_thread(&self, patience: Patience) -> Result<thread::Taken> {
         match patience {
             Patience::No => Err(LockError::WOULD_BLOCK),
-            Patience::Forever => Ok(self.entry.thread.take()),
+            Patience::Forever => Ok(self.entry.thread().take()),
             Patience::Until(until) => {
                 let start = clock::now();
-                self.entry.thread.take_until(until).ok_or_else(|| self.held_here(start))
+                self.entry.thread().take_until(until).ok_or_else(|| self.held_here(start))
             }
         }
     }
@@ -388,10 +413,10 @@ impl Named {
     async fn wait_for_thread_async(&self, patience: Patience) -> Result<thread::Taken> {
         match patience {
             Patience::No => Err(LockError::WOULD_BLOCK),
-            Patience::Forever => Ok(self.entry.thread.take_async().await),
+            Patience::Forever => Ok(self.entry.thread().take_async().await),
             Patience::Until(until) => {
                 let start = clock::now();
-                let taken = take_until_async(&self.entry.thread, until).await;
+                let taken = take_until_async(self.entry.thread(), until).await;
                 taken.ok_or_else(|| self.held_here(start))
             }
         }
@@ -407,7 +432,7 @@ impl Named {
     }
 
     fn let_go(&self, held: &mut Held, how: Predecessor) {
-        if held.tiers() == 0 {
+        if held.tiers() == 0 || held.is_forked() {
             return;
         }
         match self.stays_until(held) {
@@ -431,10 +456,14 @@ impl Named {
         how: Predecessor,
         then: impl FnOnce(Option<Answer>) + Send + 'static,
     ) {
+        let how = overstayed(held, how);
         let mut held = held.take();
+        // The guard is gone: there is nobody left to be told of a loss.
+        let end = held.end_watch();
         let later = self.later();
         let let_go = move || then(later.let_go_answered(&mut held, how));
         alarm::call_at(until, let_go).detach();
+        drop(end);
     }
 
     /// This mutex without its data, to let go when the mutex itself may be gone.
@@ -462,22 +491,23 @@ impl Named {
     fn let_go_below(&self, held: &mut Held, how: Predecessor) {
         let tiers = held.tiers();
         held.set_tiers(0);
-        if let Some(more) = held.more.take() {
-            drop(more.alarm);
-            if let Some(watch) = more.watch {
-                watch.release();
-            }
-        }
+        let end = held.end_watch();
         #[cfg(feature = "process")]
         if tiers & PROCESS != 0 {
             self.entry.slot().expect("a held process tier has its slot").release(how);
         }
         if tiers & THREAD != 0 {
-            self.entry.thread.release(how);
+            self.entry.thread().release(how);
         }
+        // Foreign code may hang on it: last, when nothing is held.
+        drop((end, held.more.take()));
     }
 
     fn let_go_answered(&self, held: &mut Held, how: Predecessor) -> Option<Answer> {
+        if held.is_forked() {
+            held.set_tiers(0);
+            return None;
+        }
         if let Some(until) = self.stays_until(held) {
             let (tell, told) = answer_slot();
             self.let_go_at(until, held, how, tell);
@@ -544,6 +574,14 @@ fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
 }
 
 impl Held {
+    /// No loss is told any more. What is returned may be foreign code, to be dropped when nothing
+    /// is held.
+    fn end_watch(&mut self) -> impl Sized + use<> {
+        let more = self.more.as_mut()?;
+        let callbacks = more.watch.as_ref().map(|watch| watch.release());
+        Some((more.alarm.take(), callbacks))
+    }
+
     #[cfg(any(feature = "host", feature = "testing"))]
     fn take_lease(&mut self) -> Option<crate::proto::LeaseId> {
         self.set_tiers(self.tiers() & !HOST);
@@ -567,6 +605,8 @@ struct Found {
     thread: Predecessor,
     #[cfg(feature = "process")]
     process: Predecessor,
+    #[cfg(any(feature = "host", feature = "testing"))]
+    host: Predecessor,
 }
 
 impl<'a> Climb<'a> {
@@ -575,11 +615,13 @@ impl<'a> Climb<'a> {
             named,
             patience,
             goal: Scope::Thread,
-            held: Held::plain(taken),
+            held: Held::named(taken),
             found: Found {
                 thread: taken.predecessor,
                 #[cfg(feature = "process")]
                 process: Predecessor::Clean,
+                #[cfg(any(feature = "host", feature = "testing"))]
+                host: Predecessor::Clean,
             },
             arrived: false,
         }
@@ -588,16 +630,15 @@ impl<'a> Climb<'a> {
     /// At the goal: marks the name, starts the terms, hands over the right.
     #[inline]
     fn arrive(mut self) -> Held {
-        self.arrived = true;
-        let mut held = self.held.take();
-        let named = self.named;
+        let (named, held) = (self.named, &mut self.held);
         if held.scope() > Scope::Thread {
             named.entry.widen(held.scope());
         }
         if named.at_most.is_some() || named.at_least.is_some() {
-            start_terms(named, &mut held);
+            start_terms(named, held);
         }
-        held
+        self.arrived = true;
+        self.held.take()
     }
 
     /// The highest token known below the one that was just counted here.
@@ -659,7 +700,7 @@ impl<'a> Climb<'a> {
         self.found.process = taken.predecessor;
         self.held.token = taken.token;
         self.held.set_scope(Scope::Process);
-        named.entry.thread.raise_token(taken.token);
+        named.entry.thread().raise_token(taken.token);
         self.tell(taken.predecessor);
         if let Some(by) = &taken.widened_by {
             // The goal may be there already: another manager of this process went there.
@@ -697,15 +738,20 @@ impl<'a> Climb<'a> {
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
+    fn link(&self) -> Result<&'a Arc<crate::host::link::Link>> {
+        self.named.reach.link().map_err(|error| error.with_name(self.named.name()))
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
     fn host(&mut self) -> Result<()> {
-        let link = self.named.reach.link()?;
+        let link = self.link()?;
         let lease = link.acquire(self.want()).wait();
         self.took_lease(lease)
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
     async fn host_async(&mut self) -> Result<()> {
-        let link = self.named.reach.link()?;
+        let link = self.link()?;
         let lease = link.acquire(self.want()).await;
         self.took_lease(lease)
     }
@@ -715,13 +761,14 @@ impl<'a> Climb<'a> {
         let named = self.named;
         let lease = lease.map_err(|error| error.with_name(named.name()).with_scope(Scope::Host))?;
         self.held.set_tiers(self.held.tiers() | HOST);
+        self.found.host = lease.predecessor;
         self.held.token = lease.token;
         self.held.set_scope(Scope::Host);
         self.tell(lease.predecessor);
         let more = self.held.more_mut();
         more.lease = Some(lease.id);
         more.watch = Some(lease.watch);
-        named.entry.thread.raise_token(lease.token);
+        named.entry.thread().raise_token(lease.token);
         #[cfg(feature = "process")]
         if let Some(slot) = named.entry.slot() {
             slot.raise_token(lease.token);
@@ -746,7 +793,10 @@ impl Drop for Climb<'_> {
         if self.arrived {
             return;
         }
-        // The lease, if there is one, came last; nothing can fail after it.
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let (Some(link), Some(lease)) = (&self.named.reach.link, self.held.take_lease()) {
+            link.release(lease, self.held.token, self.found.host);
+        }
         #[cfg(feature = "process")]
         if self.held.tiers() & PROCESS != 0 {
             self.held.set_tiers(self.held.tiers() & !PROCESS);
@@ -754,7 +804,7 @@ impl Drop for Climb<'_> {
                 slot.release(self.found.process);
             }
         }
-        self.named.let_go_now(&mut self.held, self.found.thread);
+        self.named.let_go_below(&mut self.held, self.found.thread);
     }
 }
 
@@ -802,4 +852,13 @@ async fn take_until_async(lock: &ThreadLock, until: Time) -> Option<thread::Take
         sleep.as_mut().poll(cx).map(|()| None)
     })
     .await
+}
+
+/// In which fork generation this process is, counted from 1: a forked child has a higher one.
+#[inline]
+fn generation() -> u32 {
+    #[cfg(feature = "process")]
+    return crate::process::fork_generation() as u32 + 1;
+    #[cfg(not(feature = "process"))]
+    1
 }

@@ -269,6 +269,8 @@ pub enum LostReason {
     Forgotten = 4,
     /// A test asked for it (feature `testing`).
     Provoked = 5,
+    /// This process is a fork of the one that holds it: the lock stayed with the parent.
+    Forked = 6,
 }
 
 impl LostReason {
@@ -280,6 +282,9 @@ impl LostReason {
             LostReason::Broken => "lost: an operator broke it",
             LostReason::Forgotten => "lost: the leader does not know this holder any more",
             LostReason::Provoked => "lost: a test asked for it",
+            LostReason::Forked => {
+                "lost: this process is a fork, and the lock stayed with its parent"
+            }
         }
     }
 }

@@ -13,9 +13,9 @@ use std::{
 use parking_lot::Mutex;
 
 #[cfg(feature = "process")]
-use crate::process::{Directory, DirectoryKey, Slot};
+use crate::process::{Directory, DirectoryKey, Slot, fork_generation};
 use crate::{
-    clock,
+    alarm, clock,
     error::{Holder, LockError, Predecessor, Result},
     name::Name,
     scope::Scope,
@@ -60,7 +60,11 @@ const UNCLEAN_MAX: usize = 65_536;
 /// One name in this process: its thread tier, and its slot in the directory.
 pub(crate) struct Entry {
     pub(crate) name: Name,
-    pub(crate) thread: ThreadLock,
+    thread: ThreadLock,
+    /// The thread tiers of forked children: each generation has one of its own, since a thread of
+    /// the parent may have held this one at the fork and will never let it go in the child.
+    #[cfg(feature = "process")]
+    after_fork: AfterFork,
     /// The widest scope at which this process has locked it.
     widest: AtomicU8,
     #[cfg(feature = "process")]
@@ -68,8 +72,22 @@ pub(crate) struct Entry {
     ground: Arc<Ground>,
 }
 
+/// The thread tier of one generation, and those of its children's.
 #[cfg(feature = "process")]
-static GROUNDS: Mutex<Vec<(DirectoryKey, Weak<Ground>)>> = Mutex::new(Vec::new());
+#[derive(Default)]
+struct AfterFork {
+    /// The generation that made the entry, or this link.
+    generation: u64,
+    next: std::sync::OnceLock<Box<(ThreadLock, AfterFork)>>,
+}
+
+/// The grounds of this process, and of the processes that it is a fork of.
+#[cfg(feature = "process")]
+static GROUNDS: Mutex<Vec<(GroundKey, Weak<Ground>)>> = Mutex::new(Vec::new());
+
+/// A directory, in one fork generation.
+#[cfg(feature = "process")]
+type GroundKey = (DirectoryKey, u64);
 
 impl Ground {
     pub(crate) fn new(below_host: BelowHost) -> Arc<Ground> {
@@ -79,7 +97,7 @@ impl Ground {
     /// The one ground of this directory in this process.
     #[cfg(feature = "process")]
     pub(crate) fn of(directory: Directory) -> Arc<Ground> {
-        let key = directory.key();
+        let key = (directory.key(), fork_generation());
         let mut grounds = GROUNDS.lock();
         grounds.retain(|(_, ground)| ground.strong_count() > 0);
         let known = grounds.iter().find(|(known, _)| *known == key);
@@ -119,13 +137,13 @@ impl Ground {
         let thread = ThreadLock::new();
         let left = names.unclean.remove(name).unwrap_or_default();
         if names.floor > Token::ZERO || left != Predecessor::Clean {
-            let _ = thread.try_take();
-            thread.raise_token(names.floor);
-            thread.release(left);
+            raise(&thread, names.floor, left);
         }
         let entry = Arc::new(Entry {
             name: name.clone(),
             thread,
+            #[cfg(feature = "process")]
+            after_fork: AfterFork { generation: fork_generation(), ..AfterFork::default() },
             widest: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
@@ -139,24 +157,52 @@ impl Ground {
 impl Drop for Entry {
     /// Forgets the name without forgetting its tokens, nor how it was left.
     fn drop(&mut self) {
-        let left = self.thread.try_take();
+        // A guard that was forgotten holds it still; its token counts all the same.
+        let token = self.thread().last_token();
+        let left = self.thread().try_take();
         let mut names = self.ground.names.lock();
         // Nobody makes the name anew before this.
         names.entries.remove(&self.name);
-        if let Some(left) = left {
-            names.floor = names.floor.max(left.token);
-            let told_in_the_slot = self.has_slot();
-            if left.predecessor != Predecessor::Clean
-                && !told_in_the_slot
-                && names.unclean.len() < UNCLEAN_MAX
-            {
-                names.unclean.insert(self.name.clone(), left.predecessor);
-            }
+        names.floor = names.floor.max(token);
+        if let Some(left) = left
+            && left.predecessor != Predecessor::Clean
+            // A slot tells it, to whichever process comes next.
+            && !self.has_slot()
+            && names.unclean.len() < UNCLEAN_MAX
+        {
+            names.unclean.insert(self.name.clone(), left.predecessor);
         }
     }
 }
 
 impl Entry {
+    /// This process's thread tier of the name.
+    #[inline]
+    pub(crate) fn thread(&self) -> &ThreadLock {
+        #[cfg(feature = "process")]
+        if self.after_fork.generation != fork_generation() {
+            return self.thread_after_fork();
+        }
+        &self.thread
+    }
+
+    #[cfg(feature = "process")]
+    #[cold]
+    fn thread_after_fork(&self) -> &ThreadLock {
+        let generation = fork_generation();
+        let (mut thread, mut link) = (&self.thread, &self.after_fork);
+        while link.generation != generation {
+            let floor = thread.last_token();
+            let next = link.next.get_or_init(|| {
+                let thread = ThreadLock::new();
+                raise(&thread, floor, Predecessor::Clean);
+                Box::new((thread, AfterFork { generation, ..AfterFork::default() }))
+            });
+            (thread, link) = (&next.0, &next.1);
+        }
+        thread
+    }
+
     /// Opens what a lock at this scope needs, so that a full disk or a damaged file is an error
     /// now and not at the first lock.
     pub(crate) fn prepare(&self, scope: Scope) -> Result<()> {
@@ -201,6 +247,13 @@ impl Entry {
             self.widest.store(scope as u8, Relaxed);
         }
     }
+}
+
+/// Has a new thread tier begin above `floor`, as if somebody had left it so.
+fn raise(thread: &ThreadLock, floor: Token, left: Predecessor) {
+    let _ = thread.try_take();
+    thread.raise_token(floor);
+    thread.release(left);
 }
 
 /// How far a manager reaches, and who it says it is.
@@ -304,6 +357,7 @@ const GOODBYE: Duration = Duration::from_millis(100);
 
 impl Drop for Reach {
     fn drop(&mut self) {
-        self.close(GOODBYE);
+        // A lock that `at_least` kept may have been the last to need it.
+        self.close(if alarm::is_here() { Duration::ZERO } else { GOODBYE });
     }
 }

@@ -84,11 +84,16 @@ impl Owner<'_> {
 }
 
 // SAFETY: a guard gives `&mut T` to one thread at a time, so it may move to another thread if a
-// `&mut T` may. Everything else in it is Send: the core is Sync, and a mutex whose guard owns it
-// was checked to be Send and Sync when the `Keeper` was made.
+// `&mut T` may. Everything else in it is Send (asserted below): the core is Sync, and a mutex
+// whose guard owns it was checked to be Send and Sync when the `Keeper` was made.
 unsafe impl<T: ?Sized + Send> Send for MutexGuard<'_, T> {}
-// SAFETY: a shared guard gives `&T` only.
+// SAFETY: a shared guard gives `&T` only, and `&Hold`, which is Sync (asserted below).
 unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Hold<'static>>();
+};
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// # Safety
@@ -143,7 +148,8 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     }
 
     /// Calls `callback` once, if and when the lock is lost while the guard exists; at once, if it
-    /// is lost already. It runs on a thread of tierlock's and must not block.
+    /// is lost already. It runs on a thread of tierlock's and must not block. A panic in it is
+    /// caught, and reported by the panic hook alone.
     pub fn on_lost(guard: &Self, callback: impl FnOnce(LostReason) + Send + 'static) {
         if let Some(watch) = guard.hold.held.watch() {
             watch.on_lost(Box::new(callback));
@@ -223,6 +229,9 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
 impl Hold<'_> {
     fn lost(&self) -> Option<LostReason> {
+        if self.held.is_forked() {
+            return Some(LostReason::Forked);
+        }
         self.held.watch()?.lost()
     }
 

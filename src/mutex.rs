@@ -10,9 +10,10 @@ use std::{
 };
 
 use crate::{
+    alarm,
     climb::{Core, Held, Keep, Named, Patience},
     clock,
-    error::{LockError, Result},
+    error::{LockError, LockErrorKind, Result},
     ground::Reach,
     guard::{Keeper, MutexGuard, Owner},
     name::Name,
@@ -55,11 +56,15 @@ pub struct Mutex<T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: it owns its data.
-unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
 // SAFETY: the data is reached through a guard only, by one thread at a time, so that sharing the
-// mutex lends the data to other threads one after another: that takes Send, not Sync.
+// mutex lends the data to other threads one after another: that takes Send, not Sync. The core is
+// Sync by itself (asserted below).
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+const _: () = {
+    const fn is_sync<T: Sync>() {}
+    is_sync::<Core>();
+};
 
 // A holder that panicked is told to the next one (`Predecessor::Panicked`), as std does by
 // poisoning.
@@ -405,6 +410,12 @@ impl<T> MutexBuilder<T> {
         let about = |error: LockError| error.with_name(&name).with_scope(scope);
         self.reach.check(scope).map_err(about)?;
         check_terms(self.at_most, self.at_least).map_err(about)?;
+        if self.at_most.is_some() || self.at_least.is_some() {
+            alarm::ready().map_err(|error| {
+                let what = "the system gives no thread for the timers of at_most and at_least";
+                about(LockError::new(LockErrorKind::Io, what).with_source(error))
+            })?;
+        }
         let entry = self.reach.ground.entry(&name);
         entry.prepare(scope.max(entry.widest())).map_err(about)?;
         let named = Named {

@@ -172,6 +172,11 @@ impl ThreadLock {
         self.taken()
     }
 
+    /// The last token granted, as far as this thread can know without the lock.
+    pub(crate) fn last_token(&self) -> Token {
+        Token::new(self.token.load(Relaxed)).expect("only tokens are stored")
+    }
+
     /// Raises the token to at least this. Only for whoever holds it.
     pub(crate) fn raise_token(&self, token: Token) {
         assert!(self.word.load(Relaxed) & LOCKED != 0, "nobody holds the lock whose token rises");

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use std::{
 use event_listener::{Event, EventListener};
 use parking_lot::Mutex;
 
-use crate::{clock, error::LostReason, time::Time};
+use crate::{alarm, clock, error::LostReason, time::Time};
 
 /// A deadline shared by all leases of a session (or of one lock with `at_most`), moved by
 /// whoever renews it.
@@ -51,7 +52,7 @@ pub(crate) struct Watch {
 /// In `Watch::lost`: let go in good order, so that no loss can follow.
 const RELEASED: u8 = u8::MAX;
 
-type Callback = Box<dyn FnOnce(LostReason) + Send>;
+pub(crate) type Callback = Box<dyn FnOnce(LostReason) + Send>;
 
 impl Watch {
     pub(crate) fn new(session: Option<Arc<Deadline>>, own: Option<Time>) -> Watch {
@@ -84,7 +85,9 @@ impl Watch {
             return None;
         }
         let reason = if now >= session { LostReason::Expired } else { LostReason::HeldTooLong };
-        self.lose(reason);
+        if self.mark(reason) {
+            self.tell_elsewhere(reason);
+        }
         self.told()
     }
 
@@ -100,6 +103,7 @@ impl Watch {
             2 => Some(LostReason::HeldTooLong),
             3 => Some(LostReason::Broken),
             4 => Some(LostReason::Forgotten),
+            6 => Some(LostReason::Forked),
             _ => Some(LostReason::Provoked),
         }
     }
@@ -122,8 +126,15 @@ impl Watch {
     pub(crate) fn tell(&self, reason: LostReason) {
         self.event.notify(usize::MAX);
         let callbacks = std::mem::take(&mut *self.callbacks.lock());
-        for callback in callbacks {
-            callback(reason);
+        call(callbacks, reason);
+    }
+
+    /// As `tell`, for a thread of the user's that just asked: it may hold what a callback needs.
+    fn tell_elsewhere(&self, reason: LostReason) {
+        self.event.notify(usize::MAX);
+        let callbacks = std::mem::take(&mut *self.callbacks.lock());
+        if !callbacks.is_empty() {
+            alarm::call_at(Time::ZERO, move || call(callbacks, reason)).detach();
         }
     }
 
@@ -139,11 +150,23 @@ impl Watch {
         }
     }
 
-    /// The guard let go: unless it was lost before, nothing will be told any more.
-    pub(crate) fn release(&self) {
-        let _ = self.lost.compare_exchange(0, RELEASED, AcqRel, Acquire);
-        let callbacks = std::mem::take(&mut *self.callbacks.lock());
-        drop(callbacks);
+    /// The guard lets go: unless it was lost before, nothing will be told any more. What was to
+    /// be called is foreign code, to be dropped when no lock is held.
+    #[must_use]
+    pub(crate) fn release(&self) -> Vec<Callback> {
+        match self.lost.compare_exchange(0, RELEASED, AcqRel, Acquire) {
+            Ok(_) => std::mem::take(&mut *self.callbacks.lock()),
+            // Whoever marked it lost calls them.
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// Calls all of them: one that panics keeps neither the others nor the calling thread from going
+/// on. The panic was reported by its hook.
+fn call(callbacks: Vec<Callback>, reason: LostReason) {
+    for callback in callbacks {
+        let _ = catch_unwind(AssertUnwindSafe(|| callback(reason)));
     }
 }
 

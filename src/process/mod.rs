@@ -22,6 +22,12 @@ use crate::{
     token::Token,
 };
 
+/// How many forks lie between the first process that opened a directory and this one.
+#[inline]
+pub(crate) fn fork_generation() -> u64 {
+    sys::generation()
+}
+
 /// How to open a directory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {

@@ -1,0 +1,150 @@
+//! A forked child inherits no lock, and none stays taken in it for ever.
+//!
+//! A program of its own, without the test harness and its threads: each situation forks while it
+//! knows exactly which threads there are.
+
+use std::{
+    io::{Read, Write, pipe},
+    path::Path,
+    process::exit,
+    thread,
+    time::Duration,
+};
+
+use tierlock::{LockManager, LostReason, MutexGuard, Scope};
+
+type Situation = fn(&Path);
+
+const SITUATIONS: [(&str, Situation); 4] = [
+    ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
+    ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
+    ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
+    ("a_thread_scope_name_held_at_the_fork_is_free_in_the_child", a_thread_scope_name),
+];
+
+fn main() {
+    for (name, situation) in SITUATIONS {
+        let place = tempfile::tempdir().unwrap();
+        situation(place.path());
+        println!("fork situation {name} ... ok");
+    }
+    println!("test result: ok. {} passed; 0 failed", SITUATIONS.len());
+}
+
+fn open(directory: &Path) -> LockManager {
+    LockManager::builder().directory(directory).open().unwrap()
+}
+
+/// materialize#12050, aws-c-common#1192: a child that gives back its parent's lock.
+fn an_inherited_guard_is_lost(directory: &Path) {
+    let mutex = open(directory).mutex("a", 1).build().unwrap();
+    let mut guard = Some(mutex.lock().unwrap());
+    let child = in_a_fork(|| {
+        let copy = guard.take().unwrap();
+        assert!(!MutexGuard::is_valid(&copy));
+        assert!(MutexGuard::check(&copy).unwrap_err().is_lost());
+        let told = MutexGuard::unlock(copy).unwrap_err().to_string();
+        assert!(told.contains(LostReason::Forked.as_str()), "{told}");
+        // The parent holds it, whatever the child does with its copy.
+        assert!(mutex.try_lock().unwrap_err().is_contended());
+    });
+    child.wait();
+    let guard = guard.unwrap();
+    assert!(MutexGuard::is_valid(&guard));
+    assert!(mutex.try_lock().unwrap_err().is_contended());
+    MutexGuard::unlock(guard).unwrap();
+    assert!(mutex.try_lock().is_ok());
+}
+
+fn a_lock_held_by_another_thread(directory: &Path) {
+    let mutex = open(directory).mutex("a", 1).build().unwrap();
+    let (mut child_hears, mut parent_says) = pipe().unwrap();
+    let (mut parent_hears, mut child_says) = pipe().unwrap();
+    thread::scope(|scope| {
+        let (is_held, held) = std::sync::mpsc::channel();
+        let (let_go, go) = std::sync::mpsc::channel::<()>();
+        let mutex = &mutex;
+        scope.spawn(move || {
+            let guard = mutex.lock().unwrap();
+            is_held.send(MutexGuard::token(&guard)).unwrap();
+            go.recv().unwrap();
+        });
+        let token = held.recv().unwrap();
+        let parent = std::process::id();
+        let child = in_a_fork(|| {
+            let taken = mutex.try_lock_for(Duration::from_millis(20)).unwrap_err();
+            assert!(taken.is_timeout());
+            assert_eq!(taken.holder().unwrap().pid, Some(parent));
+            child_says.write_all(b"!").unwrap();
+            child_hears.read_exact(&mut [0]).unwrap();
+            let guard = mutex.lock().unwrap();
+            assert!(MutexGuard::token(&guard) > token);
+            assert!(MutexGuard::is_valid(&guard));
+        });
+        parent_hears.read_exact(&mut [0]).unwrap();
+        let_go.send(()).unwrap();
+        // Only once it is free: a lock of another thread of ours proves it.
+        drop(mutex.lock().unwrap());
+        parent_says.write_all(b"!").unwrap();
+        child.wait();
+    });
+}
+
+fn a_child_opens_a_manager(directory: &Path) {
+    let locks = open(directory);
+    let held = locks.mutex("a", ()).lock().unwrap();
+    let child = in_a_fork(|| {
+        let own = open(directory);
+        assert!(own.mutex("a", ()).try_lock().unwrap_err().is_contended());
+        let guard = own.mutex("b", ()).lock().unwrap();
+        assert_eq!(MutexGuard::scope(&guard), Scope::Process);
+        std::mem::forget(guard);
+    });
+    child.wait();
+    // The child died with "b".
+    let b = locks.mutex("b", ()).lock().unwrap();
+    assert_eq!(MutexGuard::predecessor(&b), tierlock::Predecessor::Died);
+    assert!(MutexGuard::is_valid(&held));
+}
+
+fn a_thread_scope_name(directory: &Path) {
+    let mutex = open(directory).mutex("a", 1).scope(Scope::Thread).build().unwrap();
+    let guard = mutex.lock().unwrap();
+    let token = MutexGuard::token(&guard);
+    let mutex = &mutex;
+    let child = in_a_fork(|| {
+        let own = mutex.try_lock().unwrap();
+        assert!(MutexGuard::token(&own) > token);
+    });
+    child.wait();
+    assert!(mutex.try_lock().is_err());
+    drop(guard);
+    assert!(mutex.try_lock().is_ok());
+}
+
+struct ChildProcess(libc::pid_t);
+
+impl ChildProcess {
+    /// Waits for its end; it must have ended well.
+    fn wait(self) {
+        let mut status = 0;
+        // SAFETY: `status` is ours, and the child was forked by us and not waited for yet.
+        let waited = unsafe { libc::waitpid(self.0, &mut status, 0) };
+        assert_eq!(waited, self.0);
+        assert!(libc::WIFEXITED(status), "the child was killed: {status:#x}");
+        assert_eq!(libc::WEXITSTATUS(status), 0, "the child failed");
+    }
+}
+
+/// Runs `work` in a forked child, and ends the child.
+fn in_a_fork(work: impl FnOnce()) -> ChildProcess {
+    // SAFETY: the situations fork while no other thread of theirs holds a lock of the allocator
+    // or of the standard streams: their threads wait in a channel.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "no fork");
+    if pid == 0 {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        exit(if outcome.is_ok() { 0 } else { 1 });
+    }
+    ChildProcess(pid)
+}
