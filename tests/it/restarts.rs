@@ -11,7 +11,7 @@ use tierlock::{LockManager, MutexGuard, Scope};
 
 use crate::{
     helper::Helper,
-    setting::{LONG, SHORT_LIFE, free_address, new_secret, temp_dir},
+    setting::{Hand, LONG, SHORT_LIFE, free_address, new_secret, temp_dir},
 };
 
 /// A leader in a process of its own.
@@ -174,7 +174,7 @@ fn a_stopped_leader_is_not_a_dead_one() {
     let error = locks.mutex("b", ()).try_lock_for(Duration::from_millis(50)).unwrap_err();
     assert!(error.is_unreachable(), "{error}");
     // etcd#15247: when it goes on it has been late, and takes nobody for dead at once.
-    futures::executor::block_on(MutexGuard::lost(&guard));
+    Hand::new(MutexGuard::lost(&guard)).finish();
     server.process.resume();
     drop(locks.mutex("b", ()).try_lock_for(LONG).unwrap());
     assert!(!MutexGuard::is_valid(&guard));

@@ -80,6 +80,16 @@ fn an_unlock_that_was_answered_has_happened(setting: &Setting) {
     }
 }
 
+at!(everywhere, an_unlock_under_way_outlives_its_mutex);
+fn an_unlock_under_way_outlives_its_mutex(setting: &Setting) {
+    let unlock = {
+        let mutex = setting.mutex(&setting.stranger(), "a", String::new());
+        MutexGuard::unlock_async(mutex.lock().unwrap())
+    };
+    futures::executor::block_on(unlock).unwrap();
+    drop(setting.mutex(&setting.locks(), "a", ()).try_lock_for(LONG).unwrap());
+}
+
 at!(everywhere, nothing_is_told_after_a_release_in_good_order);
 fn nothing_is_told_after_a_release_in_good_order(setting: &Setting) {
     let (tell, told) = mpsc::channel();

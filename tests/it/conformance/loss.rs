@@ -92,7 +92,7 @@ fn what_is_lost_stays_lost_when_the_leader_is_back(setting: &Setting) {
     let mutex = setting.mutex(&locks, "a", ());
     let guard = mutex.lock().unwrap();
     let reason = lose(setting);
-    assert_eq!(futures::executor::block_on(MutexGuard::lost(&guard)), reason);
+    assert_eq!(Hand::new(MutexGuard::lost(&guard)).finish(), reason);
     if !setting.is_in_memory() {
         setting.start_leader();
     }
@@ -175,7 +175,7 @@ fn at_most_below_host_scope_waits_for_the_guard(setting: &Setting) {
     let mutex = mutex.build().unwrap();
     let next = setting.mutex(&setting.stranger(), "a", ());
     let mut guard = mutex.lock().unwrap();
-    assert_eq!(futures::executor::block_on(MutexGuard::lost(&guard)), LostReason::HeldTooLong);
+    assert_eq!(Hand::new(MutexGuard::lost(&guard)).finish(), LostReason::HeldTooLong);
     assert!(!MutexGuard::is_valid(&guard));
     *guard += 1;
     assert!(next.try_lock().unwrap_err().is_contended());

@@ -8,7 +8,7 @@ use std::{
 
 use tierlock::{LockManager, MutexGuard, Predecessor, Scope, Token};
 
-use crate::setting::{LONG, SHORT_LIFE, Setting, at};
+use crate::setting::{Hand, LONG, SHORT_LIFE, Setting, at};
 
 at!(everywhere, tokens_grow_across_guards_and_managers);
 fn tokens_grow_across_guards_and_managers(setting: &Setting) {
@@ -39,7 +39,7 @@ fn tokens_grow_when_waits_are_given_up(setting: &Setting) {
         let guard = mine.lock().unwrap();
         assert!(MutexGuard::token(&guard) > last);
         last = MutexGuard::token(&guard);
-        let mut wait = crate::setting::Hand::new(theirs.lock_async());
+        let mut wait = Hand::new(theirs.lock_async());
         assert!(wait.poll().is_pending());
         drop(guard);
         assert!(wait.woken_within(LONG));
@@ -186,7 +186,7 @@ fn at_most_told_as_expired_to_the_next(setting: &Setting) {
     let at_most = Duration::from_millis(30);
     let short = setting.locks().mutex("a", ()).scope(setting.scope).at_most(at_most);
     let guard = short.lock().unwrap();
-    futures::executor::block_on(MutexGuard::lost(&guard));
+    Hand::new(MutexGuard::lost(&guard)).finish();
     drop(guard);
     let next = setting
         .mutex(&setting.stranger(), "a", ())
