@@ -173,6 +173,12 @@ impl Held {
         self.facts.generation() != 0 && self.facts.generation() != generation()
     }
 
+    /// Whether giving it back takes no more than to let go of a thread tier, left clean.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.tiers() != 0 && !std::thread::panicking()
+    }
+
     pub(crate) fn was_panicking(&self) -> bool {
         self.facts.byte(3) != 0
     }

@@ -98,6 +98,7 @@ const _: () = {
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// # Safety
     /// `value` points into the mutex that `owner` keeps alive, and `held` is the one right to it.
+    #[inline]
     pub(crate) unsafe fn new(value: NonNull<T>, owner: Owner<'a>, held: Held) -> Self {
         let held = held.taken_while(std::thread::panicking());
         MutexGuard { value, hold: Hold { owner, held }, marker: PhantomData }
@@ -259,6 +260,12 @@ impl Hold<'_> {
         }
     }
 
+    #[inline(never)]
+    fn let_go(&mut self) {
+        let how = self.how();
+        self.owner.core().let_go(&mut self.held, how);
+    }
+
     fn let_go_answered(mut self) -> impl Future<Output = Result<()>> + Send + 'static {
         let how = self.how();
         self.owner.core().let_go_answered(&mut self.held, how)
@@ -268,8 +275,12 @@ impl Hold<'_> {
 impl Drop for Hold<'_> {
     #[inline]
     fn drop(&mut self) {
-        let how = self.how();
-        self.owner.core().let_go(&mut self.held, how);
+        match &self.owner {
+            Owner::Borrowed(Core::Plain(lock)) if self.held.is_quiet() => {
+                lock.release(Predecessor::Clean);
+            }
+            _ => self.let_go(),
+        }
     }
 }
 

@@ -95,7 +95,7 @@ impl<T: ?Sized> Mutex<T> {
         match &self.core {
             // Apart, so that the guard is made where it stands and not moved there.
             Core::Plain(lock) => Ok(self.guard(Held::plain(lock.take()))),
-            core => core.lock().map(|held| self.guard(held)),
+            Core::Named(_) => self.lock_named(),
         }
     }
 
@@ -110,7 +110,7 @@ impl<T: ?Sized> Mutex<T> {
                 Some(taken) => Ok(self.guard(Held::plain(taken))),
                 None => Err(LockError::WOULD_BLOCK),
             },
-            core => core.try_lock().map(|held| self.guard(held)),
+            Core::Named(_) => self.try_lock_named(),
         }
     }
 
@@ -180,6 +180,16 @@ impl<T: ?Sized> Mutex<T> {
     /// Dropped early, it has either widened the name or not; the lock is given back.
     pub async fn escalate_async(&self, to: Scope) -> Result<()> {
         self.named(to)?.escalate_async(to).await
+    }
+
+    #[inline(never)]
+    fn lock_named(&self) -> Result<MutexGuard<'_, T>> {
+        self.core.lock().map(|held| self.guard(held))
+    }
+
+    #[inline(never)]
+    fn try_lock_named(&self) -> Result<MutexGuard<'_, T>> {
+        self.core.try_lock().map(|held| self.guard(held))
     }
 
     fn named(&self, to: Scope) -> Result<&Named> {
