@@ -94,8 +94,7 @@ pub(crate) struct Held {
     facts: Facts,
 }
 
-/// Scope, predecessor, tiers, whether a panic was under way, and the fork generation it was taken
-/// in (the upper half), in one word: bytes that are written one by one and then moved as a
+/// Scope, predecessor, tiers, and the fork generation it was taken in (the upper half), in one word: bytes that are written one by one and then moved as a
 /// word make the quiet path wait for its own stores.
 #[derive(Clone, Copy)]
 struct Facts(u64);
@@ -143,6 +142,13 @@ const PROCESS: u8 = 2;
 const HOST: u8 = 4;
 
 impl Held {
+    /// What nobody holds.
+    pub(crate) const NOTHING: Held = Held {
+        token: Token::ZERO,
+        more: ManuallyDrop::new(None),
+        facts: Facts::new(Scope::Thread, Predecessor::Clean, 0),
+    };
+
     pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
         self.more.as_ref()?.watch.as_ref()
     }
@@ -162,29 +168,13 @@ impl Held {
         Held { facts: held.facts.with_generation(generation()), ..held }
     }
 
-    /// Notes whether a panic was under way: then a later one is no news of this holder's.
-    #[inline]
-    pub(crate) fn taken_while(self, panicking: bool) -> Held {
-        Held { facts: self.facts.with(3, panicking as u8), ..self }
-    }
-
     /// Whether this is a copy that a fork made of its parent's right. Copies give nothing back.
     pub(crate) fn is_forked(&self) -> bool {
         self.facts.generation() != 0 && self.facts.generation() != generation()
     }
 
-    /// Whether giving it back takes no more than to let go of a thread tier, left clean.
-    #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.tiers() != 0 && !std::thread::panicking()
-    }
-
-    pub(crate) fn was_panicking(&self) -> bool {
-        self.facts.byte(3) != 0
-    }
-
     /// Leaves nothing behind that would have to be given back.
-    fn take(&mut self) -> Held {
+    pub(crate) fn take(&mut self) -> Held {
         let (more, facts) = (ManuallyDrop::new(self.more.take()), self.facts);
         self.set_tiers(0);
         Held { token: self.token, more, facts }
@@ -278,8 +268,7 @@ impl Core {
     #[inline]
     pub(crate) fn let_go(&self, held: &mut Held, how: Predecessor) {
         match self {
-            Core::Plain(lock) if held.tiers() != 0 => lock.release(how),
-            Core::Plain(_) => {}
+            Core::Plain(lock) => lock.release(how),
             Core::Named(named) => named.let_go(held, how),
         }
     }
@@ -293,7 +282,6 @@ impl Core {
         let answer = match self {
             Core::Plain(_) => {
                 self.let_go(held, how);
-                held.set_tiers(0);
                 None
             }
             Core::Named(named) => named.let_go_answered(held, how),

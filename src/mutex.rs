@@ -15,7 +15,7 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind, Result},
     ground::Reach,
-    guard::{Keeper, MutexGuard, Owner},
+    guard::{Anchor, Keeper, MutexGuard},
     name::Name,
     scope::Scope,
     thread::ThreadLock,
@@ -52,19 +52,14 @@ use crate::{
 /// # Ok::<(), tierlock::LockError>(())
 /// ```
 pub struct Mutex<T: ?Sized> {
-    core: Core,
+    anchor: Anchor,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: the data is reached through a guard only, by one thread at a time, so that sharing the
-// mutex lends the data to other threads one after another: that takes Send, not Sync. The core is
-// Sync by itself (asserted below).
+// mutex lends the data to other threads one after another: that takes Send, not Sync. The anchor
+// is Sync by itself.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
-
-const _: () = {
-    const fn is_sync<T: Sync>() {}
-    is_sync::<Core>();
-};
 
 // A holder that panicked is told to the next one (`Predecessor::Panicked`), as std does by
 // poisoning.
@@ -74,7 +69,7 @@ impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 impl<T> Mutex<T> {
     /// An unnamed mutex of thread scope.
     pub const fn new(value: T) -> Mutex<T> {
-        Mutex { core: Core::Plain(ThreadLock::new()), value: UnsafeCell::new(value) }
+        Mutex { anchor: Anchor::new(Core::Plain(ThreadLock::new())), value: UnsafeCell::new(value) }
     }
 
     /// The data, without the mutex.
@@ -92,9 +87,11 @@ impl<T: ?Sized> Mutex<T> {
     /// when the name is locked at a wider scope than this manager reaches.
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
-        match &self.core {
-            // Apart, so that the guard is made where it stands and not moved there.
-            Core::Plain(lock) => Ok(self.guard(Held::plain(lock.take()))),
+        match &self.anchor.core {
+            Core::Plain(lock) => {
+                lock.take();
+                Ok(self.plain_guard())
+            }
             Core::Named(_) => self.lock_named(),
         }
     }
@@ -105,9 +102,9 @@ impl<T: ?Sized> Mutex<T> {
     /// `WouldBlock`, if somebody else holds it; else as [`lock`](Self::lock).
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
-        match &self.core {
+        match &self.anchor.core {
             Core::Plain(lock) => match lock.try_take() {
-                Some(taken) => Ok(self.guard(Held::plain(taken))),
+                Some(_) => Ok(self.plain_guard()),
                 None => Err(LockError::WOULD_BLOCK),
             },
             Core::Named(_) => self.try_lock_named(),
@@ -119,7 +116,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `TimedOut`, with the holder where known; else as [`lock`](Self::lock).
     pub fn try_lock_for(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
-        self.core.try_lock_until(clock::now() + wait).map(|held| self.guard(held))
+        self.anchor.core.try_lock_until(clock::now() + wait).map(|held| self.guard(held))
     }
 
     /// Waits at most until `until`.
@@ -132,18 +129,18 @@ impl<T: ?Sized> Mutex<T> {
 
     /// As [`lock`](Self::lock), blocking no thread.
     pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
-        self.core.lock_async(Patience::Forever).await.map(|held| self.guard(held))
+        self.anchor.core.lock_async(Patience::Forever).await.map(|held| self.guard(held))
     }
 
     /// As [`try_lock`](Self::try_lock), blocking no thread.
     pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
-        self.core.lock_async(Patience::No).await.map(|held| self.guard(held))
+        self.anchor.core.lock_async(Patience::No).await.map(|held| self.guard(held))
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
     pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         let patience = Patience::Until(clock::now() + wait);
-        self.core.lock_async(patience).await.map(|held| self.guard(held))
+        self.anchor.core.lock_async(patience).await.map(|held| self.guard(held))
     }
 
     /// Widens the scope to `to`, for this mutex and for its name, for good.
@@ -184,16 +181,16 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn lock_named(&self) -> Result<MutexGuard<'_, T>> {
-        self.core.lock().map(|held| self.guard(held))
+        self.anchor.core.lock().map(|held| self.guard(held))
     }
 
     #[inline(never)]
     fn try_lock_named(&self) -> Result<MutexGuard<'_, T>> {
-        self.core.try_lock().map(|held| self.guard(held))
+        self.anchor.core.try_lock().map(|held| self.guard(held))
     }
 
     fn named(&self, to: Scope) -> Result<&Named> {
-        match &self.core {
+        match &self.anchor.core {
             Core::Named(named) => Ok(named),
             Core::Plain(_) => Err(LockError::config(
                 "an unnamed mutex cannot be widened: build it with LockManager::mutex(name, value)",
@@ -209,7 +206,7 @@ impl<T: ?Sized> Mutex<T> {
 
     /// The scope it was built with, or was widened to.
     pub fn scope(&self) -> Scope {
-        match &self.core {
+        match &self.anchor.core {
             Core::Plain(_) => Scope::Thread,
             Core::Named(named) => named.scope(),
         }
@@ -217,24 +214,32 @@ impl<T: ?Sized> Mutex<T> {
 
     /// Its name; `None` for one made by [`Mutex::new`].
     pub fn name(&self) -> Option<&str> {
-        match &self.core {
+        match &self.anchor.core {
             Core::Plain(_) => None,
             Core::Named(named) => Some(named.name()),
         }
     }
 
+    /// The guard of a quiet lock of an unnamed mutex.
     #[inline]
+    fn plain_guard(&self) -> MutexGuard<'_, T> {
+        // SAFETY: the lock was just won.
+        unsafe { self.anchor.install_plain() };
+        // SAFETY: likewise, and the borrow keeps the mutex alive.
+        unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
+    }
+
     fn guard(&self, held: Held) -> MutexGuard<'_, T> {
-        let value = NonNull::from(&self.value);
-        // SAFETY: the value is this mutex's, which the borrow keeps alive, and `held` was just
-        // won from this mutex's core.
-        unsafe { MutexGuard::new(inside(value), Owner::Borrowed(&self.core), held) }
+        // SAFETY: `held` was just won from this mutex's core.
+        unsafe { self.anchor.install(held, None) };
+        // SAFETY: likewise, and the borrow keeps the mutex alive.
+        unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
     }
 }
 
 /// A pointer to what the cell holds.
-fn inside<T: ?Sized>(cell: NonNull<UnsafeCell<T>>) -> NonNull<T> {
-    NonNull::new(cell.as_ptr() as *mut T).expect("made from a pointer that is not null")
+fn inside<T: ?Sized>(cell: &UnsafeCell<T>) -> NonNull<T> {
+    NonNull::new(cell.get()).expect("made from a reference")
 }
 
 impl<T: Send + 'static> Mutex<T> {
@@ -254,27 +259,27 @@ impl<T: Send + 'static> Mutex<T> {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.core.lock().map(|held| self.owned_guard(held))
+        self.anchor.core.lock().map(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock`](Self::try_lock), with a guard that owns its share of the mutex.
     pub fn try_lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.core.try_lock().map(|held| self.owned_guard(held))
+        self.anchor.core.try_lock().map(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), with a guard that owns its share of the mutex.
     pub fn try_lock_arc_for(self: &Arc<Self>, wait: Duration) -> Result<MutexGuard<'static, T>> {
-        self.core.try_lock_until(clock::now() + wait).map(|held| self.owned_guard(held))
+        self.anchor.core.try_lock_until(clock::now() + wait).map(|held| self.owned_guard(held))
     }
 
     /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex.
     pub async fn lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.core.lock_async(Patience::Forever).await.map(|held| self.owned_guard(held))
+        self.anchor.core.lock_async(Patience::Forever).await.map(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_async`](Self::try_lock_async), with a guard that owns its share of the mutex.
     pub async fn try_lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.core.lock_async(Patience::No).await.map(|held| self.owned_guard(held))
+        self.anchor.core.lock_async(Patience::No).await.map(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_for_async`](Self::try_lock_for_async), with a guard that owns its share of
@@ -284,23 +289,18 @@ impl<T: Send + 'static> Mutex<T> {
         wait: Duration,
     ) -> Result<MutexGuard<'static, T>> {
         let patience = Patience::Until(clock::now() + wait);
-        self.core.lock_async(patience).await.map(|held| self.owned_guard(held))
+        self.anchor.core.lock_async(patience).await.map(|held| self.owned_guard(held))
     }
 
     fn owned_guard(self: &Arc<Self>, held: Held) -> MutexGuard<'static, T> {
-        let value = NonNull::from(&self.value);
-        let keeper: Arc<dyn Keeper> = self.clone();
-        // SAFETY: the value is this mutex's, which the guard's share keeps alive, and `held` was
-        // just won from this mutex's core.
-        unsafe { MutexGuard::new(inside(value), Owner::Owned(keeper), held) }
+        // SAFETY: `held` was just won from this mutex's core.
+        unsafe { self.anchor.install(held, Some(self.clone())) };
+        // SAFETY: likewise, and the share that was installed keeps the mutex alive.
+        unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
     }
 }
 
-impl<T: Send> Keeper for Mutex<T> {
-    fn core(&self) -> &Core {
-        &self.core
-    }
-}
+impl<T: Send> Keeper for Mutex<T> {}
 
 impl<T> From<T> for Mutex<T> {
     fn from(value: T) -> Mutex<T> {
@@ -436,7 +436,7 @@ impl<T> MutexBuilder<T> {
             at_least: self.at_least,
             keep: self.keep,
         };
-        Ok(Mutex { core: Core::Named(named), value: UnsafeCell::new(self.value) })
+        Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(self.value) })
     }
 }
 

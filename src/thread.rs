@@ -177,6 +177,11 @@ impl ThreadLock {
         Token::new(self.token.load(Relaxed)).expect("only tokens are stored")
     }
 
+    /// How the holder's predecessor left. Only for whoever holds it.
+    pub(crate) fn predecessor(&self) -> Predecessor {
+        Predecessor::from_u8(self.left.load(Relaxed))
+    }
+
     /// Raises the token to at least this. Only for whoever holds it.
     pub(crate) fn raise_token(&self, token: Token) {
         assert!(self.word.load(Relaxed) & LOCKED != 0, "nobody holds the lock whose token rises");
