@@ -203,3 +203,12 @@ fn speed_one_name() {
     println!("shares {least:?} to {most:?}");
     report("8 clients on one name", all.into_iter().flatten().collect());
 }
+
+#[test]
+#[ignore = "measures"]
+fn speed_blocking() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    report("quiet, blocking", cycles(&link, "quiet", 5 * QUIET));
+}
