@@ -31,9 +31,9 @@ use crate::{
 };
 
 /// After something happened the thread looks again this soon, and what can wait that long does.
-const SOON: Duration = Duration::from_micros(500);
+const SOON: Duration = Duration::from_millis(1);
 /// How long a caller carries frames itself before it leaves that to the thread.
-const CARRY: Duration = Duration::from_millis(2);
+const CARRY: Duration = Duration::from_millis(5);
 /// How long the goodbye may take to be answered before the thread ends regardless.
 const GOODBYE: Duration = Duration::from_secs(1);
 

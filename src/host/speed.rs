@@ -212,3 +212,18 @@ fn speed_blocking() {
     let link = town.link(&leader);
     report("quiet, blocking", cycles(&link, "quiet", 5 * QUIET));
 }
+
+#[test]
+#[ignore = "measures"]
+fn speed_threads() {
+    let town = Town::new();
+    let leader = town.leader();
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for n in 0..32 {
+            let link = town.link(&leader);
+            scope.spawn(move || cycles(&link, &format!("n{n}"), 4000));
+        }
+    });
+    rate("32 connections, own names, 32 threads", 32 * 4000, begin.elapsed());
+}
