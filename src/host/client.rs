@@ -6,7 +6,6 @@
 //! alone, carries its frames itself until it has its answer.
 
 use std::{
-    net::UdpSocket,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*},
