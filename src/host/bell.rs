@@ -49,13 +49,14 @@ impl Bell {
     }
 
     /// Sleeps until a socket has something to read (or, if its flag says so, room to write), the
-    /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether it was a socket.
+    /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether a socket may be ready.
     pub(super) fn sleep<'a>(
         &self,
         sockets: impl Iterator<Item = (&'a UdpSocket, bool)>,
         limit: Duration,
     ) -> bool {
-        let mut is_ready = false;
+        // Unless there was a look at them: who is rung without end must not forget to read.
+        let mut is_ready = true;
         if self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok() {
             let mut waits = vec![PollFd::new(&self.reader, PollFlags::IN)];
             waits.extend(sockets.map(|(socket, writable)| wait_for(socket, writable)));

@@ -2,12 +2,10 @@
 //!
 //! It decides nothing about locks, and touches no network before something is wanted. A thread of
 //! its own, started by the first request, sleeps on the sockets, so that the caller needs no
-//! runtime. Two thread switches cost as much as the network, so there are two short cuts: a
-//! caller that is about to block, alone, carries its frames itself until it has its answer, and an
-//! async caller that waits alone sends its request itself.
+//! runtime. Two thread switches cost as much as the network, so a caller that is about to block,
+//! alone, carries its frames itself until it has its answer.
 
 use std::{
-    net::UdpSocket,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*},
@@ -32,9 +30,9 @@ use crate::{
 };
 
 /// After something happened the thread looks again this soon, and what can wait that long does.
-const SOON: Duration = Duration::from_micros(500);
+const SOON: Duration = Duration::from_millis(1);
 /// How long a caller carries frames itself before it leaves that to the thread.
-const CARRY: Duration = Duration::from_millis(2);
+const CARRY: Duration = Duration::from_millis(5);
 /// How long the goodbye may take to be answered before the thread ends regardless.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -79,7 +77,6 @@ pub(crate) fn connect(
                 post: AtomicU8::new(THREAD),
                 is_wished_for: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
-                sleeps_until: AtomicU64::new(AWAKE),
                 activity: AtomicU64::new(0),
                 is_started: AtomicBool::new(false),
                 thread: Mutex::new(Thread { is_running: false, is_called: false }),
@@ -116,8 +113,6 @@ struct Carrier {
     /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
     /// who puts something to the client and then finds it set need not wake anybody.
     looks_again: AtomicBool,
-    /// Until when the thread sleeps at its post, in nanoseconds of our clock; `AWAKE` else.
-    sleeps_until: AtomicU64,
     /// Counts whenever frames were moved, by anybody.
     activity: AtomicU64,
     is_started: AtomicBool,
@@ -129,8 +124,6 @@ struct Carrier {
 const THREAD: u8 = 0;
 const FREE: u8 = 1;
 const CALLER: u8 = 2;
-
-const AWAKE: u64 = u64::MAX;
 
 struct Thread {
     is_running: bool,
@@ -160,7 +153,6 @@ impl Drive for Carrier {
 
     fn wake(&self) {
         match self.post.load(SeqCst) {
-            THREAD if self.send_alone() => {}
             THREAD | CALLER => self.bell.ring(),
             _ => self.call_thread(),
         }
@@ -186,7 +178,7 @@ impl Drive for Carrier {
         match self.post.load(SeqCst) {
             THREAD | FREE if !soon && self.looks_again.load(SeqCst) => {}
             THREAD | CALLER => self.bell.ring(),
-            _ => drop(self.send()),
+            _ => self.send(),
         }
     }
 
@@ -218,12 +210,13 @@ impl Carrier {
         let (mut is_readable, mut is_called, mut seen, mut closed_at) = (true, true, 0, None);
         while let Some(link) = self.link.upgrade() {
             self.looks_again.store(false, SeqCst);
-            self.sleeps_until.store(AWAKE, SeqCst);
             if is_called {
                 let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
             }
             if self.post.load(SeqCst) == CALLER {
+                // It carries whatever there is; afterwards this thread looks again.
                 drop(link);
+                self.looks_again.store(true, SeqCst);
                 is_called = self.await_call(SOON);
                 is_readable = true;
                 continue;
@@ -255,7 +248,6 @@ impl Carrier {
             // Perhaps the last of it: the next look finds it gone.
             drop(link);
             if self.post.load(SeqCst) == THREAD {
-                self.sleeps_until.store((clock::now() + limit).as_nanos(), SeqCst);
                 let sockets = sockets.iter().map(|(socket, blocked)| (&**socket, *blocked));
                 is_readable = self.bell.sleep(sockets, limit);
                 is_called = false;
@@ -320,35 +312,14 @@ impl Carrier {
         }
     }
 
-    /// Sends the only request there is, unless somebody else is at it; whether it is sent.
-    fn send_alone(&self) -> bool {
-        let Some(link) = self.link.upgrade() else { return false };
-        if link.unanswered() != 1 {
-            return false;
+    /// Sends what is ready, here and now.
+    fn send(&self) {
+        let Some(link) = self.link.upgrade() else { return };
+        match self.routes.try_lock() {
+            Some(mut routes) => drop(self.move_frames(&mut routes, &link, false)),
+            // Whoever has them may have looked already.
+            None => self.call_thread(),
         }
-        match self.send() {
-            None => false,
-            Some(limit) => {
-                // The thread must not sleep past what is now due.
-                let until = (clock::now() + limit).as_nanos();
-                let sleeps_until = self.sleeps_until.load(SeqCst);
-                if until < sleeps_until {
-                    self.bell.ring();
-                }
-                true
-            }
-        }
-    }
-
-    /// Sends what is ready, here and now, unless somebody else has the routes.
-    fn send(&self) -> Option<Duration> {
-        let link = self.link.upgrade()?;
-        let Some(mut routes) = self.routes.try_lock() else {
-            // They may have looked already: let them look again.
-            self.bell.ring();
-            return None;
-        };
-        Some(self.move_frames(&mut routes, &link, false))
     }
 
     /// Moves everything that is ready; how long nothing will be without a sign.

@@ -15,8 +15,7 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
-    StorageError, TableDefinition,
+    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
 };
 
 use crate::{

@@ -21,6 +21,7 @@ use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
     EndpointConfig, HashedConnectionIdGenerator, Incoming, MtuDiscoveryConfig, ServerConfig,
     StreamEvent, StreamId, Transmit, TransportConfig, VarInt, WriteError,
+    crypto::rustls::QuicClientConfig,
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
 
@@ -37,7 +38,10 @@ const UNSENT_BYTES_MAX: usize = 4 << 20;
 const RECEIVE_WINDOW: u32 = 1 << 20;
 /// What of our sending may be unacknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
-/// Handshakes a leader has under way at most; more are refused, to be tried again.
+/// Connections a leader has at most, twice as many as sessions; more are refused, to be tried
+/// again.
+const CONNECTIONS_MAX: usize = 20_000;
+/// Handshakes a leader has under way at most; more are refused likewise.
 const HANDSHAKES_MAX: usize = 1024;
 /// From here on a leader has strangers prove their address before it spends memory on them.
 const HANDSHAKES_TRUSTED: usize = 64;
@@ -140,6 +144,16 @@ impl Port {
         secret: &Secret,
         silence: Duration,
     ) -> io::Result<Port> {
+        Port::connect_with(id, remote, secret, secret.client(), silence)
+    }
+
+    fn connect_with(
+        id: ConnectionId,
+        remote: SocketAddr,
+        secret: &Secret,
+        handshake: Arc<QuicClientConfig>,
+        silence: Duration,
+    ) -> io::Result<Port> {
         let local = match remote {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -148,7 +162,7 @@ impl Port {
         // The kernel then tells us when nobody listens there.
         socket.connect(remote)?;
         let mut port = Port::new(socket, secret, None, 4)?;
-        let mut config = ClientConfig::new(secret.client());
+        let mut config = ClientConfig::new(handshake);
         config.transport_config(Arc::new(client_transport(silence)));
         let (handle, inner) = port
             .endpoint
@@ -274,7 +288,9 @@ impl Port {
     fn accept(&mut self, incoming: Incoming, now: Instant) {
         let mut response = Vec::new();
         let remote = incoming.remote_address();
-        let transmit = if self.desk.handshakes >= HANDSHAKES_MAX {
+        let is_full = self.desk.handshakes >= HANDSHAKES_MAX
+            || self.endpoint.open_connections() >= CONNECTIONS_MAX;
+        let transmit = if is_full {
             Some(self.endpoint.refuse(incoming, &mut response))
         } else if self.desk.handshakes >= HANDSHAKES_TRUSTED && !incoming.remote_address_validated()
         {
@@ -764,6 +780,23 @@ mod tests {
             _ => false,
         });
         assert!(leader.desk.handles.len() <= 1);
+    }
+
+    #[test]
+    fn a_client_that_believes_anybody_still_has_to_prove_itself() {
+        let (secret, other) = (secret(), secret());
+        let (mut leader, address) = listen(&secret);
+        let handshake = other.client_that_trusts(&secret);
+        let id = ConnectionId(1);
+        let mut client = Port::connect_with(id, address, &other, handshake, SILENCE).unwrap();
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (0, Event::Connected(_) | Event::Readable(_)) => panic!("a stranger was let in"),
+            (1, Event::Ended(_, ended)) => {
+                assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
+                true
+            }
+            _ => false,
+        });
     }
 
     #[test]

@@ -203,3 +203,76 @@ fn speed_one_name() {
     println!("shares {least:?} to {most:?}");
     report("8 clients on one name", all.into_iter().flatten().collect());
 }
+
+#[test]
+#[ignore = "measures"]
+fn speed_blocking() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    report("quiet, blocking", cycles(&link, "quiet", 5 * QUIET));
+}
+
+#[test]
+#[ignore = "measures"]
+fn speed_threads() {
+    let town = Town::new();
+    let leader = town.leader();
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for n in 0..32 {
+            let link = town.link(&leader);
+            scope.spawn(move || cycles(&link, &format!("n{n}"), 4000));
+        }
+    });
+    rate("32 connections, own names, 32 threads", 32 * 4000, begin.elapsed());
+}
+
+/// Redis as a lock, by hand over a blocking socket: the least that any of its clients costs.
+#[test]
+#[ignore = "measures, with redis-server"]
+fn speed_beside_redis() {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+        process::{Command, Stdio},
+    };
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let arguments = ["--port", &port.to_string(), "--save", "", "--bind", "127.0.0.1"];
+    let server = Command::new("redis-server").args(arguments).stdout(Stdio::null()).spawn();
+    let Ok(mut server) = server else { return println!("no redis-server here") };
+    let mut redis = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(_) => thread::yield_now(),
+        }
+    };
+    redis.set_nodelay(true).unwrap();
+    let mut ask = |words: &[&str], answer: &str| {
+        let mut text = format!("*{}\r\n", words.len());
+        words.iter().for_each(|word| text += &format!("${}\r\n{word}\r\n", word.len()));
+        redis.write_all(text.as_bytes()).unwrap();
+        let mut got = vec![0; answer.len()];
+        redis.read_exact(&mut got).unwrap();
+        assert_eq!(got, answer.as_bytes());
+    };
+    const DELETE: &str =
+        "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0";
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    for _ in 0..5 {
+        let mut waits = Vec::with_capacity(QUIET);
+        for round in 0..QUIET {
+            let value = format!("{round:020}");
+            let begin = Instant::now();
+            ask(&["SET", "quiet", &value, "NX", "PX", "5000"], "+OK\r\n");
+            ask(&["EVAL", DELETE, "1", "quiet", &value], ":1\r\n");
+            waits.push(begin.elapsed());
+        }
+        report("redis, both awaited", waits);
+        report("quiet, blocking", cycles(&link, "quiet", QUIET));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}

@@ -177,6 +177,22 @@ impl Secret {
     /// The client's side of the handshake.
     pub(crate) fn client(&self) -> Arc<QuicClientConfig> {
         let (provider, key, peer) = self.identity();
+        Secret::client_with(provider, key, peer)
+    }
+
+    /// A client with this key that accepts another leader's.
+    #[cfg(test)]
+    pub(super) fn client_that_trusts(&self, leader: &Secret) -> Arc<QuicClientConfig> {
+        let (provider, key, _) = self.identity();
+        let (_, _, peer) = leader.identity();
+        Secret::client_with(provider, key, peer)
+    }
+
+    fn client_with(
+        provider: Arc<CryptoProvider>,
+        key: Arc<CertifiedKey>,
+        peer: SameKey,
+    ) -> Arc<QuicClientConfig> {
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("ring speaks TLS 1.3")
