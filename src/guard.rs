@@ -231,6 +231,14 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         }
     }
 
+    /// Lets go of a lock that nothing was done under: the next holder hears what this one heard.
+    #[cfg(feature = "cli")]
+    pub(crate) fn give_back(guard: Self) -> impl Future<Output = Result<()>> + Send + 'static {
+        let MutexGuard { mut hold, .. } = guard;
+        let how = hold.held.predecessor();
+        hold.owner.core().let_go_answered(&mut hold.held, how)
+    }
+
     /// A descriptor that proves this lock is held, for a command that is to inherit it.
     #[cfg(feature = "cli")]
     pub(crate) fn proof_of_life(guard: &Self) -> Option<std::io::Result<std::os::fd::OwnedFd>> {

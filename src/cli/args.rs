@@ -1,6 +1,10 @@
 //! What the command line may say.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -176,8 +180,8 @@ Examples:
   A deployment that waits half a minute for its turn and may take ten:
       tierlock run --wait 30s --at-most 10m deploy/eu -- ./deploy.sh eu
 
-A `run` of a name that it already runs under (TIERLOCK_NAME) exits with 75 at once, since it would
-wait for itself. Of nested locks only the innermost is known that way.";
+A `run` of a name that it already runs under, however deep, exits with 75 at once, since it would
+wait for itself. TIERLOCK_NAME is the innermost name.";
 
 /// What `serve` is told.
 #[derive(Args, Debug)]
@@ -306,6 +310,11 @@ impl Common {
     /// The leaders' addresses; none, if no lock can be taken at host scope.
     pub(super) fn leaders(&self) -> &[String] {
         &self.leaders
+    }
+
+    /// The directory of process-scope locks.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.dir.as_deref()
     }
 
     pub(super) fn into_builder(self) -> LockManagerBuilder {

@@ -112,13 +112,19 @@ impl Guardian {
     /// Replaces the guardian if it has died. Called from the main thread only, since a child's
     /// parent-death signal is bound to the thread that made it.
     pub(super) fn look_after(&mut self) -> io::Result<()> {
-        if !matches!(self.process.try_wait(), Ok(Some(_))) {
+        if !matches!(self.process.try_wait(), Ok(Some(_))) || self.restarts_left == 0 {
             return Ok(());
         }
-        if self.restarts_left == 0 {
-            return Ok(());
-        }
-        self.restarts_left -= 1;
+        self.replace()
+    }
+
+    /// Has another guardian take over from one that is dead, or that nothing can be told.
+    pub(super) fn replace(&mut self) -> io::Result<()> {
+        let Some(restarts_left) = self.restarts_left.checked_sub(1) else {
+            return Err(io::Error::other("it was killed as often as it was started"));
+        };
+        self.restarts_left = restarts_left;
+        self.end();
         let deadline = Message::Deadline(self.deadline);
         let group = self.group.map(Message::Group);
         (self.process, self.pipe) = match group {
@@ -128,17 +134,27 @@ impl Guardian {
         Ok(())
     }
 
-    /// Never blocks. A full pipe means a guardian that is stopped, a broken one means that it is
-    /// dead, which `look_after` sees to.
+    /// Never blocks. A broken pipe means that the guardian is dead, which `look_after` sees to. A
+    /// full one means that it has been stopped for long: it must not run again, since what it
+    /// would find in the pipe are old deadlines without this newer one, and it would end a command
+    /// in good health. So it is made a dead one.
     fn tell(&mut self, message: Message) {
-        let _ = self.pipe.write(&message.encode());
+        let told = self.pipe.write(&message.encode());
+        if told.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            let _ = self.process.kill();
+        }
+    }
+
+    /// Once this returns, the guardian signals nobody any more.
+    fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.end();
     }
 }
 

@@ -1,8 +1,17 @@
 //! `tierlock run`: a command, and the lock it runs under.
 
 use std::{
-    ffi::OsStr, future::Future, io::ErrorKind, path::Path, pin::pin, process::Command, sync::mpsc,
-    task::Context, thread, time::Duration,
+    ffi::{OsStr, OsString},
+    future::Future,
+    io::{self, ErrorKind},
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    pin::pin,
+    process::Command,
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    task::Context,
+    thread,
+    time::Duration,
 };
 
 use rustix::process::Pid;
@@ -37,31 +46,58 @@ pub(super) fn run(run: args::Run) -> Result<u8, Failure> {
         .map_err(|failure| failure.with_conflict_status(conflict))
 }
 
-/// The name of the lock that we already run under is in our environment. Of nested locks that is
-/// the innermost one only.
+/// Tells the command which lock it runs under: of nested ones, the innermost.
+const NAME: &str = "TIERLOCK_NAME";
+
+/// Tells every `tierlock run` below which locks it runs under, the outermost first. Not for the
+/// command itself. A line each: names have no control characters.
+const NAMES: &str = "TIERLOCK_NAMES";
+
+/// The names of the locks that we already run under are in our environment. Where they are locked
+/// is not: a name counts as the same in another directory.
 fn refuse_to_wait_for_ourselves(name: &Name) -> Result<(), Failure> {
-    if std::env::var_os("TIERLOCK_NAME").is_none_or(|outer| outer != name.as_str()) {
+    let variable = if std::env::var_os(NAME).is_some_and(|outer| outer == name.as_str()) {
+        NAME
+    } else if outer_names().split(|&byte| byte == b'\n').any(|outer| outer == name.as_bytes()) {
+        NAMES
+    } else {
         return Ok(());
-    }
+    };
     let line = format!(
-        "lock {name:?}: this command runs under it already (TIERLOCK_NAME) and would wait for \
+        "lock {name:?}: this command runs under it already ({variable}) and would wait for \
          itself; take it once, in the outermost command"
     );
     Err(Failure::new(exit::CONFLICT, line))
 }
 
+fn outer_names() -> Vec<u8> {
+    std::env::var_os(NAMES).map(OsString::into_vec).unwrap_or_default()
+}
+
+/// The names for those below.
+fn names_with(name: &Name) -> OsString {
+    let mut names = outer_names();
+    if !names.is_empty() {
+        names.push(b'\n');
+    }
+    names.extend_from_slice(name.as_bytes());
+    OsString::from_vec(names)
+}
+
 fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     let common = std::mem::take(&mut run.common).with_environment()?;
+    check_terms(&run)?;
     // Before the lock is taken: it is never held for want of a second process.
     let guardian = (!common.leaders().is_empty()).then(Guardian::start).transpose();
-    let no_guardian = |error| Failure::internal("cannot start a guardian", error);
     let guardian = guardian.map_err(no_guardian)?;
     let events = Events::listen_for_a_command()
         .map_err(|error| Failure::internal("cannot listen to signals", error))?;
     let common = common.or_label(|| short_name(&run.command[0]));
     let leaders = common.leaders().to_vec();
+    let directory = common.directory().map(Path::to_owned);
     let locks = common.into_builder().time_to_live(run.ttl).open()?;
-    let lock = take(&run, &locks, &events).map_err(|failure| failure.naming_leaders(&leaders))?;
+    let lock = take(&run, &locks, directory, &events);
+    let lock = lock.map_err(|failure| failure.naming_leaders(&leaders))?;
     let taken_at = clock::now();
 
     let outcome = {
@@ -76,7 +112,7 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
                 guardian.must_end_by(clock::now() + left);
             }
         }
-        let command = start(&run, &lock, guardian.as_ref(), terminal.as_ref())?;
+        let command = start(&run, &lock, guardian.as_mut(), terminal.as_ref())?;
         supervise::tell_of_loss(&lock, &events);
         Supervision {
             name: &run.name,
@@ -116,7 +152,12 @@ fn short_name(program: &OsStr) -> String {
 ///
 /// A thread of its own waits, in the blocking form, which at process scope sleeps in the kernel's
 /// queue and polls nothing; the main thread stays free for signals, and starts the command.
-fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, Failure> {
+fn take(
+    run: &args::Run,
+    locks: &LockManager,
+    directory: Option<PathBuf>,
+    events: &Events,
+) -> Result<Guard, Failure> {
     let mut mutex = locks.mutex(&*run.name, ()).keep(Keep::Never);
     if let Some(scope) = run.scope {
         mutex = mutex.scope(scope.into());
@@ -124,9 +165,8 @@ fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, 
     if let Some(at_most) = run.at_most {
         mutex = mutex.at_most(at_most);
     }
-    if let Some(at_least) = run.at_least {
-        mutex = mutex.at_least(at_least);
-    }
+    // Not `at_least`: we stay ourselves, with the guard. What a mutex keeps beyond its guard dies
+    // with the process, and that is how the lock would be left: as by a holder that died.
     let (no_wait, wait) = (run.no_wait, run.wait);
     let (sender, taken) = mpsc::channel();
     let nudge = events.sender();
@@ -144,8 +184,7 @@ fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, 
     loop {
         match events.next(None) {
             Some(Event::Signal(signal)) if events::ends(signal) => {
-                drop(taken.try_recv());
-                locks.close();
+                give_up(&run.name, locks, directory, &taken, events);
                 return Err(Failure::Signal(signal));
             }
             Some(Event::Woken) => {
@@ -155,6 +194,53 @@ fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, 
             }
             _ => {}
         }
+    }
+}
+
+/// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so that
+/// nobody hears of a holder that died, when no command ran.
+fn give_up(
+    name: &Name,
+    locks: &LockManager,
+    directory: Option<PathBuf>,
+    taken: &Receiver<Result<Guard, LockError>>,
+    events: &Events,
+) {
+    // The wait for a leader ends with that, and the waiting thread goes back down the tiers: it
+    // has its directory's lock already, and our end would leave that behind.
+    locks.close();
+    let look = directory.and_then(|dir| LockManager::builder().directory(dir).open().ok());
+    let until = clock::now() + ANSWER;
+    loop {
+        match taken.recv_timeout(SHORT_TICK) {
+            Ok(Ok(lock)) => {
+                wait_for_answer(MutexGuard::give_back(lock), events);
+                return locks.close();
+            }
+            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // While somebody else has it, the thread sleeps in the kernel's queue, which nothing ends
+        // but our end, and has nothing to give back. Else it will have the lock in a moment.
+        let holder = look.as_ref().and_then(|look| super::status::holder_of(look, name));
+        let is_somebody_else = holder.is_some_and(|holder| holder.pid != Some(std::process::id()));
+        if is_somebody_else || clock::now() >= until {
+            return;
+        }
+    }
+}
+
+/// How often the waiting thread is looked at that is about to end.
+const SHORT_TICK: Duration = Duration::from_millis(5);
+
+/// The terms that the mutex is not told of: see `take`.
+fn check_terms(run: &args::Run) -> Result<(), Failure> {
+    match (run.at_most, run.at_least) {
+        (Some(at_most), Some(at_least)) if at_least > at_most => {
+            let line = format!("--at-least {at_least:?} is longer than --at-most {at_most:?}");
+            Err(Failure::new(exit::CONFIG, line))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -177,15 +263,45 @@ fn explain(error: LockError, run: &args::Run, locks: &LockManager) -> Failure {
 fn start(
     run: &args::Run,
     lock: &Guard,
-    guardian: Option<&Guardian>,
+    mut guardian: Option<&mut Guardian>,
     terminal: Option<&Terminal>,
 ) -> Result<Pid, Failure> {
+    loop {
+        let error = match spawn(run, lock, guardian.as_deref(), terminal)? {
+            Ok(command) => return Ok(command),
+            Err(error) => error,
+        };
+        if let Some(terminal) = terminal {
+            // The command's process may have had it already.
+            terminal.take_back_from(rustix::process::getpgrp());
+        }
+        match &mut guardian {
+            // It was killed a moment ago.
+            Some(guardian) if sys::has_no_guardian(&error) => {
+                guardian.replace().map_err(no_guardian)?;
+            }
+            _ => return Err(cannot_start(&run.command[0], &error)),
+        }
+    }
+}
+
+fn no_guardian(error: io::Error) -> Failure {
+    Failure::internal("cannot start a guardian", error)
+}
+
+fn spawn(
+    run: &args::Run,
+    lock: &Guard,
+    guardian: Option<&Guardian>,
+    terminal: Option<&Terminal>,
+) -> Result<io::Result<Pid>, Failure> {
     let cannot = |error| Failure::internal("cannot prepare the command", error);
     let (program, arguments) = run.command.split_first().expect("clap asks for a command");
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .env("TIERLOCK_NAME", &*run.name)
+        .env(NAME, &*run.name)
+        .env(NAMES, names_with(&run.name))
         .env("TIERLOCK_SCOPE", MutexGuard::scope(lock).as_str())
         .env("TIERLOCK_TOKEN", MutexGuard::token(lock).to_string());
     let birth = Birth {
@@ -195,16 +311,7 @@ fn start(
         terminal: terminal.filter(|terminal| terminal.is_ours()).and_then(Terminal::descriptor),
     };
     sys::prepare(&mut command, birth);
-    match command.spawn() {
-        Ok(child) => Ok(Pid::from_child(&child)),
-        Err(error) => {
-            if let Some(terminal) = terminal {
-                // The command's process may have had it already.
-                terminal.take_back_from(rustix::process::getpgrp());
-            }
-            Err(cannot_start(program, &error))
-        }
-    }
+    Ok(command.spawn().map(|child| Pid::from_child(&child)))
 }
 
 fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {

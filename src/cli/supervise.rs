@@ -91,6 +91,9 @@ const TERMINAL_TICK: Duration = Duration::from_millis(250);
 /// How often a process group is looked at that is about to be empty.
 const SHORT_TICK: Duration = Duration::from_millis(5);
 
+/// How often all processes are looked through for those of a group.
+const REST_TICK: Duration = Duration::from_millis(20);
+
 /// How long what the command started may take to end after it, before it counts as left running.
 const AFTERMATH: Duration = Duration::from_millis(50);
 
@@ -137,19 +140,16 @@ impl Supervision<'_> {
                 OnLost::Kill => Stage::Stopping { kill_at: Time::ZERO },
             };
         }
-        while matches!(waitid(WaitId::Pid(self.command), WaitIdOptions::EXITED), Err(Errno::INTR)) {
-        }
-        let mut leftovers = self.leftovers_after(AFTERMATH);
-        if let Stage::Stopping { kill_at } = self.stage
-            && leftovers
-        {
+        if let Stage::Stopping { kill_at } = self.stage {
             // What the command started has the same grace as the command itself.
-            if self.leftovers_after(kill_at.since(clock::now())) {
-                self.signal_the_group(Signal::KILL);
-            }
-            leftovers = false;
+            self.wait_for_the_rest(kill_at);
+            self.signal_the_group(Signal::KILL);
         }
+        // In this order: until it is reaped, the command's number is nobody else's, and the
+        // guardian, should we be killed, ends no group but this one.
         self.guardian = None;
+        self.reap();
+        let leftovers = self.leftovers_after(AFTERMATH);
         if let Some(terminal) = &self.terminal {
             terminal.take_back_from(self.command);
             if matches!(self.stage, Stage::Stopping { .. } | Stage::Killed) {
@@ -299,6 +299,44 @@ impl Supervision<'_> {
                 looked => return looked.ok().flatten(),
             }
         }
+    }
+
+    fn reap(&self) {
+        while matches!(waitid(WaitId::Pid(self.command), WaitIdOptions::EXITED), Err(Errno::INTR)) {
+        }
+    }
+
+    /// Waits until nobody of the group lives, at most until then. The command itself has ended and
+    /// is not reaped.
+    fn wait_for_the_rest(&self, until: Time) {
+        loop {
+            self.reap_orphans();
+            let left = until.since(clock::now());
+            if left.is_zero() || !self.others_live() {
+                return;
+            }
+            match self.events.next(Some(left.min(REST_TICK))) {
+                Some(Event::Signal(signal)) if signal != SIGCHLD => self.pass_on(signal),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the group has processes that live. A signal to it does not tell, since the command
+    /// that is not reaped yet counts as one. Where the system does not tell either, it has.
+    fn others_live(&self) -> bool {
+        let Ok(processes) = std::fs::read_dir("/proc/") else { return true };
+        let group = self.command.to_string();
+        processes.flatten().any(|process| {
+            let is_one = process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+            let stat = is_one.then(|| std::fs::read_to_string(process.path().join("stat")).ok());
+            // PID (NAME) STATE PARENT GROUP …
+            let stat = stat.flatten().unwrap_or_default();
+            let Some((_, stat)) = stat.rsplit_once(") ") else { return false };
+            let mut fields = stat.split(' ');
+            let state = fields.next();
+            !matches!(state, Some("Z" | "X")) && fields.nth(1) == Some(&group)
+        })
     }
 
     /// Whether the group still has processes after at most that long. As long as it has, its

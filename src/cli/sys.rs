@@ -41,7 +41,7 @@ impl Birth {
         self.die_with_the_parent()?;
         let me = rustix::process::getpid();
         if let Some(guardian) = &self.guardian {
-            rustix::io::write(guardian, &super::guardian::Message::Group(me).encode())?;
+            announce(me, guardian)?;
         }
         if let Some(proof) = &self.proof {
             rustix::io::fcntl_setfd(proof, rustix::io::FdFlags::empty())?;
@@ -62,6 +62,47 @@ impl Birth {
             return Err(rustix::io::Errno::SRCH.into());
         }
         Ok(())
+    }
+}
+
+/// Tells the guardian which group to end. Whatever hinders that, the guardian is dead or as good as
+/// dead, and the command must not start: see [`has_no_guardian`].
+fn announce(group: Pid, guardian: &OwnedFd) -> io::Result<()> {
+    let message = super::guardian::Message::Group(group).encode();
+    // std has put SIGPIPE back to its default by now, which is to die of a pipe that nobody
+    // reads; std would take that for a command that was started.
+    let ignored = Ignored::sigpipe();
+    let written = rustix::io::write(guardian, &message);
+    drop(ignored);
+    match written {
+        Ok(length) if length == message.len() => Ok(()),
+        _ => Err(NO_GUARDIAN.into()),
+    }
+}
+
+/// No failing exec says this.
+const NO_GUARDIAN: rustix::io::Errno = rustix::io::Errno::PIPE;
+
+/// Whether a command was not started because its guardian could not be told of it.
+pub(super) fn has_no_guardian(spawning: &io::Error) -> bool {
+    spawning.raw_os_error() == Some(NO_GUARDIAN.raw_os_error())
+}
+
+/// What the process does on SIGPIPE, put back on drop. Only for a process of one thread.
+struct Ignored(libc::sighandler_t);
+
+impl Ignored {
+    fn sigpipe() -> Ignored {
+        // SAFETY: SIGPIPE is a signal's number, and no handler is installed; the call is
+        // async-signal-safe.
+        Ignored(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) })
+    }
+}
+
+impl Drop for Ignored {
+    fn drop(&mut self) {
+        // SAFETY: it is what `signal` said was there before; the call is async-signal-safe.
+        unsafe { libc::signal(libc::SIGPIPE, self.0) };
     }
 }
 
@@ -98,5 +139,62 @@ impl Drop for Blocked {
         // SAFETY: the mask is the one that `pthread_sigmask` gave us; the old one is not asked
         // for, which a null pointer says.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// A shell that would die of SIGPIPE at once.
+    fn command(guardian: impl Into<OwnedFd>) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -PIPE $$"]);
+        let parent = rustix::process::getpid();
+        let guardian = Some(guardian.into());
+        prepare(&mut command, Birth { parent, proof: None, guardian, terminal: None });
+        command
+    }
+
+    #[test]
+    fn without_a_guardian_there_is_no_command() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let error = command(writer).spawn().expect_err("nobody guards it");
+        assert!(has_no_guardian(&error), "{error}");
+    }
+
+    #[test]
+    fn a_full_pipe_is_no_guardian_either() {
+        let (_reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while rustix::io::write(&writer, &[0]).is_ok() {}
+        let error = command(writer).spawn().expect_err("nobody guards it");
+        assert!(has_no_guardian(&error), "{error}");
+    }
+
+    #[test]
+    fn a_guarded_command_is_announced_and_has_the_usual_sigpipe() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut command = command(writer);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let mut told = Vec::new();
+        io::Read::read_to_end(&mut reader, &mut told).unwrap();
+        let group = super::super::guardian::Message::Group(Pid::from_child(&child));
+        assert_eq!(told, group.encode());
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGPIPE));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_something_else() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let mut command = Command::new("/nonexistent/program");
+        let parent = rustix::process::getpid();
+        let guardian = Some(writer.into());
+        prepare(&mut command, Birth { parent, proof: None, guardian, terminal: None });
+        assert!(!has_no_guardian(&command.spawn().unwrap_err()));
     }
 }

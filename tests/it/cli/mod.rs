@@ -43,6 +43,13 @@ impl Place {
         self.path("locks")
     }
 
+    /// A `tierlock status` at process scope.
+    fn status(&self) -> Command {
+        let mut command = tierlock(&["status", "--dir"]);
+        command.arg(self.dir());
+        command
+    }
+
     /// A `tierlock run` at process scope.
     fn run(&self) -> Command {
         let mut command = tierlock(&["run", "--dir"]);
@@ -202,6 +209,21 @@ fn runs(pid: Pid) -> bool {
 
 fn gone(pid: Pid) {
     eventually("the process is gone", || (!runs(pid)).then_some(()));
+}
+
+/// What `tierlock status --json JOB` of a directory or of a leader shows of the one lock `job`.
+fn shown(mut status: Command) -> serde_json::Value {
+    let output = status.args(["--json", "job"]).output().unwrap();
+    let mut shown: serde_json::Value = serde_json::from_str(&succeeds(&output)).unwrap();
+    shown["locks"][0].take()
+}
+
+/// Whether the process listens to SIGTERM, which /proc tells.
+fn catches_sigterm(pid: Pid) -> Option<()> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+    (caught >> 14 & 1 == 1).then_some(())
 }
 
 /// Looks until there is something to see.

@@ -1,5 +1,7 @@
 //! What protects a command that runs under a lock, and what the lock protects.
 
+use std::{io::Write, os::unix::fs::OpenOptionsExt};
+
 use super::*;
 
 /// Reads a number, waits a little, writes it back one larger: two at once lose one.
@@ -168,17 +170,86 @@ fn a_signal_ends_the_wait_for_a_lock() {
         let mut holder = Running::script(run, &[], "job", "echo holding; exec sleep 1000");
         assert_eq!(holder.line(), "holding");
         let mut waiter = Running::start(run.stdin(Stdio::null()));
-        // It counts as waiting once it listens to signals, which /proc tells.
-        eventually("it catches SIGTERM", || {
-            let file = format!("/proc/{}/status", waiter.pid().as_raw_nonzero());
-            let status = std::fs::read_to_string(file).ok()?;
-            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
-            let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
-            (caught >> 14 & 1 == 1).then_some(())
-        });
+        // It counts as waiting once it listens to signals.
+        eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
         waiter.signal(Signal::TERM);
         let (status, stderr) = waiter.end();
         assert_eq!((status.signal(), stderr.as_str()), (Some(15), ""), "{status}");
+    }
+}
+
+#[test]
+fn a_wait_that_a_signal_ended_leaves_nothing_in_the_directory() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new();
+    let leader = place.leader();
+    let script = "echo holding; exec sleep 1000";
+    let mut holder = Running::script(&mut leader.run(), &[], "job", script);
+    assert_eq!(holder.line(), "holding");
+    // It has its directory's lock, and waits for its leader's.
+    let mut run = leader.run();
+    run.arg("--dir").arg(place.dir()).args(["job", "--", "true"]);
+    let mut waiter = Running::start(&mut run);
+    eventually("it waits at the leader", || {
+        let waiters = shown(leader.command("status"))["waiters"].take();
+        (waiters[0]["pid"] == waiter.pid().as_raw_nonzero().get()).then_some(())
+    });
+    eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
+    waiter.signal(Signal::TERM);
+    let (status, stderr) = waiter.end();
+    assert_eq!((status.signal(), stderr.as_str()), (Some(15), ""), "{status}");
+    let left = shown(place.status());
+    assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()), "{left}");
+}
+
+#[test]
+fn a_lock_that_is_granted_while_a_signal_comes_is_given_back() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new();
+    let leader = place.leader();
+    for round in 0..20 {
+        let (mut run, mut next, status): (_, _, &dyn Fn() -> Command) = match round % 2 {
+            0 => (place.run(), place.run(), &|| place.status()),
+            _ => (leader.run(), leader.run(), &|| leader.command("status")),
+        };
+        run.stdin(Stdio::piped());
+        let mut holder = Running::script(&mut run, &[], "job", "echo holding; read line; exit 0");
+        assert_eq!(holder.line(), "holding");
+        let mut waiter = Running::start(next.args(["job", "--", "sh", "-c", "echo ran"]));
+        eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
+        // Stopped, it finds both at once when it is continued: the signal, and a free lock.
+        waiter.signal(Signal::STOP);
+        drop(holder.stdin());
+        assert_eq!(holder.exit().code(), Some(0));
+        waiter.signal(Signal::TERM);
+        waiter.signal(Signal::CONT);
+        let (ended, stderr) = waiter.end();
+        // If it was so quick that the command ran, the signal was passed on to that.
+        let as_expected = ended.signal() == Some(15) || matches!(ended.code(), Some(143 | 0));
+        assert!(as_expected && stderr.is_empty(), "{ended} {stderr}");
+        let left = shown(status());
+        let (state, how) = (&left["state"], &left["predecessor"]);
+        assert_eq!((state, how), (&"free".into(), &"clean".into()), "round {round}: {left}");
+    }
+}
+
+#[test]
+fn a_lock_given_back_unused_still_tells_who_died() {
+    let place = Place::new();
+    let mut holder = Running::script(&mut place.run(), &[], "job", "echo holding; exec sleep 1000");
+    assert_eq!(holder.line(), "holding");
+    let mut waiter = Running::start(place.run().args(["job", "--", "true"]));
+    eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
+    waiter.signal(Signal::STOP);
+    holder.signal(Signal::KILL);
+    holder.exit();
+    eventually("the command let go of the lock too", || {
+        (shown(place.status())["state"] == "free").then_some(())
+    });
+    waiter.signal(Signal::TERM);
+    waiter.signal(Signal::CONT);
+    if waiter.exit().code().is_none() {
+        assert_eq!(shown(place.status())["predecessor"], "died");
     }
 }
 
@@ -197,6 +268,42 @@ fn at_least_keeps_the_lock_after_the_command() {
         Some(3)
     );
     assert!(start.elapsed() >= Duration::from_millis(100));
+}
+
+#[test]
+fn a_signal_ends_the_stay_of_at_least_in_good_order() {
+    let place = Place::new();
+    let leader = place.leader();
+    let status = || leader.command("status");
+    let scopes: [(Command, Command, &dyn Fn() -> Command); 2] = [
+        (place.run(), place.run(), &|| place.status()),
+        // Nobody waits in vain for its lease to run out.
+        (leader.run(), leader.run(), &status),
+    ];
+    for (mut run, mut next, status) in scopes {
+        let options = ["--at-least", "1000h", "--ttl", "60s"];
+        let mut running = Running::script(&mut run, &options, "job", "echo $$; exit 3");
+        let command = running.pid_line();
+        gone(command);
+        // The first ones may be for what the command left.
+        let ended = eventually("it exits", || {
+            let _ = kill_process(running.pid(), Signal::TERM);
+            running.child.try_wait().unwrap()
+        });
+        assert_eq!(ended.code(), Some(3));
+        let left = shown(status());
+        assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
+        succeeds(&next.args(["-n", "job", "--", "true"]).output().unwrap());
+    }
+}
+
+#[test]
+fn what_cannot_be_started_does_not_stay() {
+    let place = Place::new();
+    let options = ["--at-least", "1000h", "job", "--", "tierlock-no-such-command"];
+    fails(&place.ran(&options), 127, &["not found"]);
+    let left = shown(place.status());
+    assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
 }
 
 // ── loss ────────────────────────────────────────────────────────────────────────────────────────
@@ -350,20 +457,89 @@ fn a_stopped_tierlock_loses_its_command_before_its_lock() {
     assert_eq!(status.code(), Some(76));
 }
 
+fn guardian_of(running: &Running) -> Option<Pid> {
+    let me = running.pid().as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).ok()?;
+    children.split_whitespace().find_map(|child| {
+        let line = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
+        line.starts_with(b"lock-guard").then(|| Pid::from_raw(child.parse().unwrap()).unwrap())
+    })
+}
+
+#[test]
+fn a_guardian_killed_while_the_command_starts_is_replaced() {
+    let place = Place::new();
+    let leader = place.leader();
+    for _ in 0..10 {
+        let mut run = leader.run();
+        run.stdin(Stdio::piped());
+        let mut holder = Running::script(&mut run, &[], "job", "echo holding; read line");
+        assert_eq!(holder.line(), "holding");
+        let mut next = Running::script(&mut leader.run(), &[], "job", "echo ran");
+        let guardian = eventually("there is a guardian", || guardian_of(&next));
+        drop(holder.stdin());
+        // It is needed from about now on; at which of its next steps it dies, chance decides.
+        holder.exit();
+        let _ = kill_process(guardian, Signal::KILL);
+        assert_eq!(next.line(), "ran");
+        let (status, stderr) = next.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn a_guardian_that_cannot_be_told_anything_is_replaced() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
+    let (grandchild, command) = (running.pid_line(), running.pid_line());
+    let stopped = eventually("there is a guardian", || guardian_of(&running));
+    kill_process(stopped, Signal::STOP).unwrap();
+    // As after many minutes of renewals that it did not read.
+    let pipe = format!("/proc/{}/fd/0", stopped.as_raw_nonzero());
+    let flags = libc::O_NONBLOCK;
+    let mut pipe = std::fs::File::options().write(true).custom_flags(flags).open(pipe).unwrap();
+    // One by one: a longer message finds no room where a shorter one does.
+    while pipe.write(&[0]).is_ok() {}
+    drop(pipe);
+    let next = || guardian_of(&running).filter(|&pid| pid != stopped);
+    eventually("there is another guardian", next);
+    gone(stopped);
+    // All that the stopped one knew of was an old deadline; the command is past it.
+    assert!(runs(command) && runs(grandchild));
+    running.signal(Signal::KILL);
+    gone(grandchild);
+}
+
+#[test]
+fn the_commands_number_stays_its_own_while_somebody_may_signal_its_group() {
+    let place = Place::new();
+    let leader = place.leader();
+    // It ends when it is told to, and leaves one who does not.
+    let script = "exec 2>&-; (trap '' TERM; exec sleep 1000) & echo $!; echo $$
+        trap 'exit 0' TERM; while :; do sleep 0.02; done";
+    let options = ["--at-most", "10s", "--grace", "5s"];
+    let mut running = Running::script(&mut leader.run(), &options, "job", script);
+    let (grandchild, command) = (running.pid_line(), running.pid_line());
+    gone(command);
+    let guardian = guardian_of(&running).expect("the grandchild is guarded");
+    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", command.as_raw_nonzero()));
+    assert!(
+        stat().is_ok_and(|stat| stat.contains(") Z ")),
+        "it is not reaped while {guardian:?} is"
+    );
+    assert!(runs(grandchild));
+    running.signal(Signal::KILL);
+    gone(grandchild);
+}
+
 #[test]
 fn a_killed_guardian_is_replaced() {
     let place = Place::new();
     let leader = place.leader();
     let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
     let (grandchild, _command) = (running.pid_line(), running.pid_line());
-    let guardian = || {
-        let me = running.pid().as_raw_nonzero();
-        let children = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap();
-        children.split_whitespace().find_map(|child| {
-            let line = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
-            line.starts_with(b"lock-guard").then(|| Pid::from_raw(child.parse().unwrap()).unwrap())
-        })
-    };
+    let guardian = || guardian_of(&running);
     let first = eventually("there is a guardian", guardian);
     kill_process(first, Signal::KILL).unwrap();
     eventually("there is another guardian", || guardian().filter(|&pid| pid != first));
