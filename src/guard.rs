@@ -234,9 +234,8 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// Lets go of a lock that nothing was done under: the next holder hears what this one heard.
     #[cfg(feature = "cli")]
     pub(crate) fn give_back(guard: Self) -> impl Future<Output = Result<()>> + Send + 'static {
-        let MutexGuard { mut hold, .. } = guard;
-        let how = hold.held.predecessor();
-        hold.owner.core().let_go_answered(&mut hold.held, how)
+        let how = guard.hold.predecessor();
+        guard.hold.let_go_answered_as(Some(how))
     }
 
     /// A descriptor that proves this lock is held, for a command that is to inherit it.
@@ -360,9 +359,17 @@ impl Hold<'_> {
     }
 
     fn let_go_answered(self) -> impl Future<Output = Result<()>> + Send + 'static {
+        self.let_go_answered_as(None)
+    }
+
+    /// The same, with another word on how it is left.
+    fn let_go_answered_as(
+        self,
+        said: Option<Predecessor>,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
         let mut hold = ManuallyDrop::new(self);
         let (mut held, keeper, how) = hold.take();
-        let answer = hold.anchor().core.let_go_answered(&mut held, how);
+        let answer = hold.anchor().core.let_go_answered(&mut held, said.unwrap_or(how));
         drop(keeper);
         answer
     }
