@@ -185,7 +185,7 @@ impl LeaderBuilder {
             return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
         }
         let secret = Secret::read(secret_file)?;
-        let (journal, recovered) = Journal::open(&state_dir)?;
+        let (journal, recovered) = Journal::open(&state_dir, self.epoch_above)?;
         let port = listen_at(&listen, &secret)?;
         let io = |what: &'static str| {
             move |error: io::Error| {
