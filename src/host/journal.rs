@@ -11,7 +11,7 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     panic::catch_unwind,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -203,6 +203,8 @@ fn open_or_make(
     } else if used.is_some() {
         Err(Trouble::Damage("it is missing, though this directory was used before".to_owned()))
     } else {
+        // Whoever made the directory may have been killed before its own name was durable.
+        sync_parent(directory).map_err(Trouble::Io)?;
         make(directory, random_cluster()?, epoch_above)?;
         open_database(&path)
     };
@@ -297,6 +299,21 @@ fn random_cluster() -> Result<ClusterId, Trouble> {
     let mut cluster = [0; 16];
     getrandom::fill(&mut cluster).map_err(|error| Trouble::Io(error.into()))?;
     Ok(ClusterId(u128::from_le_bytes(cluster)))
+}
+
+/// The name of a directory is durable only with its own directory.
+fn sync_parent(directory: &Path) -> io::Result<()> {
+    match sync_directory(&parent(directory)?) {
+        // Somebody else's directory, and then somebody else made ours in it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
+/// Where the directory's name stands, also if that is given as `state`, `..` or by a link.
+fn parent(directory: &Path) -> io::Result<PathBuf> {
+    let directory = directory.canonicalize()?;
+    Ok(directory.parent().unwrap_or(&directory).to_owned())
 }
 
 /// The names of files are durable only with their directory.
@@ -675,5 +692,22 @@ mod tests {
         let error = Journal::open(directory.path(), Some(7)).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Damaged);
         assert!(error.to_string().contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn the_name_of_a_new_state_directory_is_made_durable_however_it_is_given() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        let state = top.join("state");
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::symlink(&state, top.join("link")).unwrap();
+        for given in [state.clone(), top.join("state/"), top.join("link"), state.join("../state/.")]
+        {
+            assert_eq!(parent(&given).unwrap(), top, "{given:?}");
+            sync_parent(&given).unwrap();
+        }
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        assert_eq!(parent(Path::new("src")).unwrap(), here);
+        assert_eq!(parent(Path::new("/")).unwrap(), Path::new("/"));
     }
 }
