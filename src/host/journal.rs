@@ -16,7 +16,8 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, Table,
+    TableDefinition,
 };
 
 use crate::{
@@ -102,16 +103,17 @@ impl Journal {
             for record in records {
                 let bytes = wire::encode_record(record);
                 match record {
-                    Record::TookOver { epoch } => {
+                    Record::TookOver { epoch, longest_time_to_live } => {
+                        about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
+                        if let Some(longest) = longest_time_to_live {
+                            lengthen(&mut about, *longest)?;
+                        }
+                    }
+                    Record::EpochRaised { epoch } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
                     }
                     Record::SessionOpened { session, time_to_live, .. } => {
-                        let nanos = nanos(*time_to_live);
-                        let longest = about.get(LONGEST_TIME_TO_LIVE)?;
-                        let longest = longest.and_then(|bytes| number(bytes.value())).unwrap_or(0);
-                        if nanos > longest {
-                            about.insert(LONGEST_TIME_TO_LIVE, &nanos.to_le_bytes()[..])?;
-                        }
+                        lengthen(&mut about, *time_to_live)?;
                         sessions.insert(session.0, &bytes[..])?;
                     }
                     Record::SessionEnded { session } => {
@@ -128,6 +130,17 @@ impl Journal {
         transaction.commit()?;
         Ok(())
     }
+}
+
+/// The longest time to live only grows.
+fn lengthen(about: &mut Table<'_, &str, &[u8]>, time_to_live: Duration) -> Result<(), Trouble> {
+    let nanos = nanos(time_to_live);
+    let longest = about.get(LONGEST_TIME_TO_LIVE)?;
+    let longest = longest.and_then(|bytes| number(bytes.value())).unwrap_or(0);
+    if nanos > longest {
+        about.insert(LONGEST_TIME_TO_LIVE, &nanos.to_le_bytes()[..])?;
+    }
+    Ok(())
 }
 
 fn make_directory(directory: &Path) -> Result<(), LockError> {
@@ -455,7 +468,9 @@ impl Trouble {
     fn into_io(self) -> io::Error {
         match self {
             Trouble::Io(error) => error,
-            Trouble::Damage(what) | Trouble::Foreign(what) => io::Error::new(io::ErrorKind::InvalidData, what),
+            Trouble::Damage(what) | Trouble::Foreign(what) => {
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            }
             Trouble::InUse => io::ErrorKind::ResourceBusy.into(),
         }
     }
@@ -488,7 +503,7 @@ mod tests {
         token::Token,
     };
 
-    const TOOK_OVER: Record = Record::TookOver { epoch: 9 };
+    const TOOK_OVER: Record = Record::TookOver { epoch: 9, longest_time_to_live: None };
 
     fn opened(session: u128, seconds: u64) -> Record {
         Record::SessionOpened {
@@ -529,7 +544,9 @@ mod tests {
         assert_eq!((first.epoch, first.longest_time_to_live), (0, None));
         let [a, b] = [opened(1, 60), opened(2, 5)];
         let [of_a, of_b] = [revoked(1, 10), revoked(2, 11)];
-        journal.write([&Record::TookOver { epoch: 3 }, &a, &b, &of_a, &of_b].into_iter()).unwrap();
+        journal
+            .write([&Record::EpochRaised { epoch: 3 }, &a, &b, &of_a, &of_b].into_iter())
+            .unwrap();
         assert_eq!(records(&journal), [a, b.clone(), of_a, of_b.clone()]);
         journal.write([&ended(1)].into_iter()).unwrap();
         drop(journal);
@@ -598,7 +615,7 @@ mod tests {
         let (journal, _) = open(directory.path()).unwrap();
         let many: Vec<_> = (0..100).map(|session| opened(session, 5)).collect();
         journal.write(many.iter()).unwrap();
-        journal.write([&Record::TookOver { epoch: 9 }].into_iter()).unwrap();
+        journal.write([&TOOK_OVER].into_iter()).unwrap();
         drop(journal);
         let path = directory.path().join("journal.redb");
         let good = std::fs::read(&path).unwrap();
@@ -709,5 +726,17 @@ mod tests {
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
         assert_eq!(parent(Path::new("src")).unwrap(), here);
         assert_eq!(parent(Path::new("/")).unwrap(), Path::new("/"));
+    }
+
+    #[test]
+    fn how_long_a_reign_had_to_wait_is_durable_with_its_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let longest_time_to_live = Some(Duration::from_secs(60));
+        let took_over = Record::TookOver { epoch: 41, longest_time_to_live };
+        journal.write([&took_over, &opened(1, 5)].into_iter()).unwrap();
+        drop(journal);
+        let (_, again) = open(directory.path()).unwrap();
+        assert_eq!((again.epoch, again.longest_time_to_live), (41, longest_time_to_live));
     }
 }

@@ -120,10 +120,11 @@ enum Connection {
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let grace = [
+        let longest = [
             recovered.longest_time_to_live.map(|longest| longest.min(*TIME_TO_LIVE.end())),
             config.epoch_above.map(|_| *TIME_TO_LIVE.end()),
         ];
+        let longest = longest.into_iter().flatten().max();
         let mut leader = Leader {
             reign: None,
             epoch_asked: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
@@ -131,7 +132,7 @@ impl Leader {
             cluster: recovered.cluster,
             over: None,
             clock: Attended::new(now),
-            opens_at: grace.into_iter().flatten().max().map(|grace| now + count_long(grace)),
+            opens_at: longest.map(|longest| now + count_long(longest)),
             sessions: Sessions::new(),
             table: Table::new(),
             connections: BTreeMap::new(),
@@ -152,7 +153,11 @@ impl Leader {
             records: VecDeque::new(),
             notices: VecDeque::new(),
         };
-        if !leader.ask_epoch(leader.epoch_asked.saturating_add(1)) {
+        let epoch = leader.epoch_asked.saturating_add(1);
+        if epoch <= Token::MAX_EPOCH {
+            leader.epoch_asked = epoch;
+            leader.write(Record::TookOver { epoch, longest_time_to_live: longest });
+        } else {
             leader.over = Some(Refusal::Tokens);
         }
         leader
@@ -768,7 +773,7 @@ impl Leader {
         }
         if epoch > self.epoch_asked {
             self.epoch_asked = epoch;
-            self.write(Record::TookOver { epoch });
+            self.write(Record::EpochRaised { epoch });
         }
         true
     }

@@ -609,7 +609,9 @@ bincode::impl_borrow_decode!(Identity);
 impl Encode for Record {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         match self {
-            Record::TookOver { epoch } => (0_u8, epoch).encode(encoder),
+            Record::TookOver { epoch, longest_time_to_live } => {
+                (0_u8, epoch, longest_time_to_live).encode(encoder)
+            }
             Record::SessionOpened { session, proof, time_to_live, embedded } => {
                 (1_u8, session, proof, time_to_live, embedded).encode(encoder)
             }
@@ -617,6 +619,7 @@ impl Encode for Record {
             Record::LeaseRevoked { session, lease, name, token, why } => {
                 (3_u8, session, lease, name, token, why).encode(encoder)
             }
+            Record::EpochRaised { epoch } => (4_u8, epoch).encode(encoder),
         }
     }
 }
@@ -624,7 +627,10 @@ impl Encode for Record {
 impl<C> Decode<C> for Record {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         match <u8 as Decode<C>>::decode(decoder)? {
-            0 => Ok(Record::TookOver { epoch: Decode::<C>::decode(decoder)? }),
+            0 => Ok(Record::TookOver {
+                epoch: Decode::<C>::decode(decoder)?,
+                longest_time_to_live: Decode::<C>::decode(decoder)?,
+            }),
             1 => Ok(Record::SessionOpened {
                 session: Decode::<C>::decode(decoder)?,
                 proof: Decode::<C>::decode(decoder)?,
@@ -639,6 +645,7 @@ impl<C> Decode<C> for Record {
                 token: Decode::<C>::decode(decoder)?,
                 why: Decode::<C>::decode(decoder)?,
             }),
+            4 => Ok(Record::EpochRaised { epoch: Decode::<C>::decode(decoder)? }),
             _ => Err(DecodeError::Other("no such record")),
         }
     }

@@ -13,7 +13,7 @@ fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_se
     reign.acquire(a, 1, acquire("x"));
     assert_eq!(reign.take(a), []);
     assert!(reign.commit_one());
-    assert_eq!(reign.written, [Record::TookOver { epoch: 1 }]);
+    assert_eq!(reign.written, [took_over(1, None)]);
     reign.drive();
     let heard = reign.take(a);
     assert!(
@@ -33,7 +33,7 @@ fn a_session_that_only_looks_around_is_not_written() {
     reign.say(a, ClientMessage::List { query: RequestId(1), after: None, limit: 10 });
     reign.renew(a);
     reign.say(a, ClientMessage::Goodbye);
-    assert_eq!(reign.written, [Record::TookOver { epoch: 1 }]);
+    assert_eq!(reign.written, [took_over(1, None)]);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_restarted_leader_waits_for_what_its_predecessor_promised() {
     // redisson#4706, #5256; Chubby's rule
     let recovered = Recovered { epoch: 4, longest_time_to_live: Some(TTL), ..fresh() };
     let mut reign = Reign::new(config(), recovered);
-    assert_eq!(reign.written, [Record::TookOver { epoch: 5 }]);
+    assert_eq!(reign.written, [took_over(5, Some(TTL))]);
     // One who held comes back, and is told that it holds no more.
     let a = Who { connection: reign.connect(1), session: 1, count: 7 };
     reign.report(a, &[LeaseId { epoch: 4, count: 1 }], Vec::new());
@@ -79,7 +79,7 @@ fn a_restarted_leader_waits_for_what_its_predecessor_promised() {
 fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promised() {
     // live-mutex, etcd#17780
     let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
-    assert_eq!(reign.written, [Record::TookOver { epoch: 41 }]);
+    assert_eq!(reign.written, [took_over(41, Some(Duration::from_secs(60)))]);
     let a = reign.session(1);
     reign.acquire(a, 1, acquire("x"));
     for _ in 0..60 {
@@ -89,6 +89,28 @@ fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promis
     }
     reign.pass(ms(700));
     assert_eq!(reign.granted(a, 1).token.epoch(), 41);
+}
+
+#[test]
+fn a_leader_killed_while_it_waits_above_an_epoch_waits_as_long_when_it_is_started_without() {
+    let reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
+    let [Record::TookOver { epoch, longest_time_to_live }] = reign.written[..] else {
+        panic!("{:?}", reign.written)
+    };
+    let mut reign = Reign::new(config(), Recovered { epoch, longest_time_to_live, ..fresh() });
+    let a = reign.session(1);
+    reign.acquire(a, 1, acquire("x"));
+    for _ in 0..60 {
+        reign.pass(ms(1000));
+        reign.renew(a);
+        assert!(reign.try_granted(a, 1).is_err());
+    }
+    reign.pass(ms(700));
+    assert_eq!(reign.granted(a, 1).token.epoch(), 42);
+}
+
+fn took_over(epoch: u32, longest_time_to_live: Option<Duration>) -> Record {
+    Record::TookOver { epoch, longest_time_to_live }
 }
 
 #[test]
@@ -228,7 +250,7 @@ fn tokens_exceed_what_the_clients_machine_knows_and_stay_in_a_durable_epoch() {
     reign.commit();
     let grant = reign.granted(a, 2);
     assert_eq!((grant.token.epoch(), grant.lease.epoch), (8, 8));
-    assert_eq!(reign.written.last(), Some(&Record::TookOver { epoch: 8 }));
+    assert_eq!(reign.written.last(), Some(&Record::EpochRaised { epoch: 8 }));
     reign.release(a, grant.lease);
     reign.acquire(a, 4, above(Token::first_of(1 << 22)));
     assert_eq!(reign.refused(a, 4), Some(Refusal::Tokens));
