@@ -7,8 +7,10 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
+    ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     panic::catch_unwind,
     path::{Path, PathBuf},
@@ -55,6 +57,10 @@ const FORMAT_VERSION: u32 = 1;
 /// Everything fits; redb's own default would allow it a gigabyte.
 const CACHE_BYTES: usize = 16 << 20;
 
+/// Of a session that lives long and loses many leases only the last ones are kept. What was
+/// taken away is told to its holder in this reign; only a reclaim would need it later.
+const REVOKED_PER_SESSION_MAX: usize = 1024;
+
 /// A leader's journal, its own for as long as this lives.
 pub(super) struct Journal {
     database: Database,
@@ -100,6 +106,7 @@ impl Journal {
             let mut about = transaction.open_table(ABOUT)?;
             let mut sessions = transaction.open_table(SESSIONS)?;
             let mut revoked = transaction.open_table(REVOKED)?;
+            let mut losers = BTreeSet::new();
             for record in records {
                 let bytes = wire::encode_record(record);
                 match record {
@@ -108,6 +115,10 @@ impl Journal {
                         if let Some(longest) = longest_time_to_live {
                             lengthen(&mut about, *longest)?;
                         }
+                        // A new reign knows no session of an earlier one, so nobody would end
+                        // them. This goes when sessions are reclaimed from here.
+                        sessions.retain(|_, _| false)?;
+                        revoked.retain(|_, _| false)?;
                     }
                     Record::EpochRaised { epoch } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
@@ -118,18 +129,32 @@ impl Journal {
                     }
                     Record::SessionEnded { session } => {
                         sessions.remove(session.0)?;
-                        let all = (session.0, 0, 0)..=(session.0, u32::MAX, u64::MAX);
-                        revoked.retain_in(all, |_, _| false)?;
+                        revoked.retain_in(of_session(session.0), |_, _| false)?;
                     }
                     Record::LeaseRevoked { session, lease, .. } => {
                         revoked.insert((session.0, lease.epoch, lease.count), &bytes[..])?;
+                        losers.insert(session.0);
                     }
                 }
+            }
+            for session in losers {
+                let kept = revoked.range(of_session(session))?.count();
+                let mut excess = kept.saturating_sub(REVOKED_PER_SESSION_MAX);
+                revoked.retain_in(of_session(session), |_, _| {
+                    let goes = excess > 0;
+                    excess -= usize::from(goes);
+                    !goes
+                })?;
             }
         }
         transaction.commit()?;
         Ok(())
     }
+}
+
+/// The rows of one session among the revoked leases, the oldest lease first.
+fn of_session(session: u128) -> RangeInclusive<(u128, u32, u64)> {
+    (session, 0, 0)..=(session, u32::MAX, u64::MAX)
 }
 
 /// The longest time to live only grows.
@@ -614,8 +639,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (journal, _) = open(directory.path()).unwrap();
         let many: Vec<_> = (0..100).map(|session| opened(session, 5)).collect();
-        journal.write(many.iter()).unwrap();
         journal.write([&TOOK_OVER].into_iter()).unwrap();
+        journal.write(many.iter()).unwrap();
         drop(journal);
         let path = directory.path().join("journal.redb");
         let good = std::fs::read(&path).unwrap();
@@ -738,5 +763,40 @@ mod tests {
         drop(journal);
         let (_, again) = open(directory.path()).unwrap();
         assert_eq!((again.epoch, again.longest_time_to_live), (41, longest_time_to_live));
+    }
+
+    #[test]
+    fn what_a_reign_leaves_open_is_gone_with_the_next_and_not_with_a_higher_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let (a, of_a) = (opened(1, 5), revoked(1, 10));
+        journal.write([&TOOK_OVER, &a, &of_a].into_iter()).unwrap();
+        journal.write([&Record::EpochRaised { epoch: 10 }].into_iter()).unwrap();
+        assert_eq!(records(&journal), [a, of_a]);
+        drop(journal);
+        let (journal, again) = open(directory.path()).unwrap();
+        let b = opened(2, 5);
+        let next = Record::TookOver { epoch: again.epoch + 1, longest_time_to_live: None };
+        journal.write([&next, &b].into_iter()).unwrap();
+        assert_eq!(records(&journal), [b]);
+        drop(journal);
+        let (_, again) = open(directory.path()).unwrap();
+        assert_eq!((again.epoch, again.longest_time_to_live), (11, Some(Duration::from_secs(5))));
+    }
+
+    #[test]
+    fn of_a_session_that_loses_leases_without_end_the_last_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let [a, b, of_b] = [opened(1, 5), opened(2, 5), revoked(2, 1)];
+        journal.write([&a, &b, &of_b].into_iter()).unwrap();
+        let lost: Vec<_> = (0..2500).map(|count| revoked(1, count)).collect();
+        for some in lost.chunks(700) {
+            journal.write(some.iter()).unwrap();
+        }
+        let last = &lost[lost.len() - REVOKED_PER_SESSION_MAX..];
+        assert_eq!(records(&journal), [&[a, b.clone()], last, &[of_b.clone()]].concat());
+        journal.write([&ended(1)].into_iter()).unwrap();
+        assert_eq!(records(&journal), [b, of_b]);
     }
 }
