@@ -396,11 +396,6 @@ impl Port {
         }
     }
 
-    /// Whether nothing is left to do: every connection is over and its peer was told.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.iter().all(Option::is_none)
-    }
-
     /// Sends everything that is ready, as far as the kernel has room.
     pub(super) fn transmit(&mut self) {
         let now = Instant::now();
@@ -483,9 +478,10 @@ impl Port {
         }
         while let Some(event) = line.inner.poll() {
             match event {
+                // What nobody is interested in any more was counted when it ended.
+                _ if line.is_over => {}
                 quinn_proto::Event::Connected => {
-                    line.is_handshaking = false;
-                    desk.handshakes -= 1;
+                    line.handshake_is_over(desk);
                     if line.inner.side().is_client() {
                         line.stream = line.inner.streams().open(Dir::Bi);
                     }
@@ -546,14 +542,19 @@ impl Port {
 }
 
 impl Line {
+    /// Counts its handshake out, once.
+    fn handshake_is_over(&mut self, desk: &mut Desk) {
+        if mem::replace(&mut self.is_handshaking, false) {
+            desk.handshakes -= 1;
+        }
+    }
+
     /// Reports its end, once.
     fn end(&mut self, ended: Ended, desk: &mut Desk) {
         if mem::replace(&mut self.is_over, true) {
             return;
         }
-        if mem::replace(&mut self.is_handshaking, false) {
-            desk.handshakes -= 1;
-        }
+        self.handshake_is_over(desk);
         desk.handles.remove(&self.id);
         desk.last_words.insert(self.id, mem::take(&mut self.reader));
         desk.events.push_back(Event::Ended(self.id, ended));
@@ -891,5 +892,29 @@ mod tests {
             }
             false
         });
+    }
+
+    #[test]
+    fn a_handshake_that_succeeds_after_it_was_given_up_is_counted_out_once() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        // As if an earlier attempt had found nobody there.
+        client.trouble(&io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(client.desk.handshakes, 0);
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (0, Event::Connected(_)) => true,
+            (1, Event::Connected(_)) => panic!("it was given up"),
+            _ => false,
+        });
+        // What the leader sent last may still be under way.
+        while client.lines.iter().flatten().any(|line| line.inner.is_handshaking()) {
+            client.receive();
+            client.transmit();
+            leader.receive();
+            leader.transmit();
+        }
+        assert!(client.poll_event().is_none());
+        assert_eq!((client.desk.handshakes, leader.desk.handshakes), (0, 0));
     }
 }
