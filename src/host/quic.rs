@@ -8,10 +8,10 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
     io::{self, IoSliceMut},
     mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,6 +39,11 @@ const RECEIVE_WINDOW: u32 = 1 << 20;
 const SEND_WINDOW: u64 = 1 << 20;
 /// Handshakes a leader has under way at most; more are refused, to be tried again.
 const HANDSHAKES_MAX: usize = 1024;
+/// How many of them one address may have under way; a herd that returns after a restart is
+/// spread over several by what its clients wait before they try again.
+const HANDSHAKES_PER_SOURCE_MAX: usize = 256;
+/// A leader gives a handshake up that takes longer. Whoever has the secret needs a round trip.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// From here on a leader has strangers prove their address before it spends memory on them.
 const HANDSHAKES_TRUSTED: usize = 64;
 /// The kernel's buffers, as far as it allows: a herd that returns after a restart fits in.
@@ -87,6 +92,8 @@ pub(super) struct Port {
     busy: VecDeque<ConnectionHandle>,
     /// When lines want to be looked at; entries that moved are left in and checked when due.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When handshakes that were accepted are given up, the first first. Most are over by then.
+    stalls: VecDeque<(Instant, ConnectionId)>,
     /// What the kernel had no room for.
     unsent: Option<(Transmit, Vec<u8>)>,
     received: Vec<u8>,
@@ -98,6 +105,8 @@ pub(super) struct Port {
 struct Desk {
     handles: HashMap<ConnectionId, ConnectionHandle>,
     handshakes: usize,
+    /// Of each source that has any.
+    handshakes_of: HashMap<IpAddr, usize>,
     events: VecDeque<Event>,
     /// Frames that came before a connection's end, until that is taken.
     last_words: HashMap<ConnectionId, FrameReader>,
@@ -185,6 +194,7 @@ impl Port {
             next_id: 0,
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
+            stalls: VecDeque::new(),
             unsent: None,
             received: vec![0; batch * MESSAGE_BYTES],
             send_buffer: Vec::new(),
@@ -203,7 +213,9 @@ impl Port {
 
     /// When [`transmit`](Port::transmit) is next due without anything having happened.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let stall = self.stalls.front().map(|(at, _)| *at);
+        timer.into_iter().chain(stall).min()
     }
 
     /// Reads what the socket has, up to a batch; the rest is there at the next call.
@@ -274,7 +286,10 @@ impl Port {
     fn accept(&mut self, incoming: Incoming, now: Instant) {
         let mut response = Vec::new();
         let remote = incoming.remote_address();
-        let transmit = if self.desk.handshakes >= HANDSHAKES_MAX {
+        let of_source = self.desk.handshakes_of.get(&source(remote)).copied().unwrap_or(0);
+        let is_full =
+            self.desk.handshakes >= HANDSHAKES_MAX || of_source >= HANDSHAKES_PER_SOURCE_MAX;
+        let transmit = if is_full {
             Some(self.endpoint.refuse(incoming, &mut response))
         } else if self.desk.handshakes >= HANDSHAKES_TRUSTED && !incoming.remote_address_validated()
         {
@@ -285,6 +300,7 @@ impl Port {
                     let id = ConnectionId(self.next_id);
                     self.next_id += 1;
                     self.insert(handle, inner, id, remote);
+                    self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
                     None
                 }
                 Err(error) => error.response,
@@ -311,6 +327,7 @@ impl Port {
             self.lines.resize_with(handle.0 + 1, || None);
         }
         self.desk.handshakes += 1;
+        *self.desk.handshakes_of.entry(source(remote)).or_default() += 1;
         self.desk.handles.insert(id, handle);
         let line = Line {
             inner,
@@ -399,6 +416,7 @@ impl Port {
     /// Sends everything that is ready, as far as the kernel has room.
     pub(super) fn transmit(&mut self) {
         let now = Instant::now();
+        self.end_stalled(now);
         if let Some((transmit, bytes)) = self.unsent.take()
             && !self.send(transmit, bytes)
         {
@@ -421,6 +439,16 @@ impl Port {
             if let Some(line) = self.lines[handle.0].as_mut() {
                 line.is_busy = false;
                 self.serve(handle, now);
+            }
+        }
+    }
+
+    /// Gives up the handshakes that took too long.
+    fn end_stalled(&mut self, now: Instant) {
+        while let Some((_, id)) = self.stalls.front().copied().filter(|(at, _)| *at <= now) {
+            self.stalls.pop_front();
+            if self.line_mut(id).is_some_and(|line| line.is_handshaking) {
+                self.close(id, CloseCode::Slow, "the handshake took too long");
             }
         }
     }
@@ -546,6 +574,12 @@ impl Line {
     fn handshake_is_over(&mut self, desk: &mut Desk) {
         if mem::replace(&mut self.is_handshaking, false) {
             desk.handshakes -= 1;
+            if let Entry::Occupied(mut count) = desk.handshakes_of.entry(source(self.remote)) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
     }
 
@@ -593,6 +627,14 @@ impl Line {
         } else if self.written > UNSENT_BYTES_MAX / 4 {
             self.out.drain(..mem::take(&mut self.written));
         }
+    }
+}
+
+/// What counts as one source: an address, or with IPv6 the network that a host is given.
+fn source(remote: SocketAddr) -> IpAddr {
+    match remote.ip().to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address => address,
     }
 }
 
@@ -916,5 +958,55 @@ mod tests {
         }
         assert!(client.poll_event().is_none());
         assert_eq!((client.desk.handshakes, leader.desk.handshakes), (0, 0));
+    }
+
+    /// The first frames of a stranger who never says more.
+    fn knock(leader: &mut Port, address: SocketAddr) -> Port {
+        let before = leader.desk.handshakes;
+        let mut stranger = connect(1, address, &secret());
+        stranger.transmit();
+        while leader.desk.handshakes == before {
+            leader.receive();
+        }
+        stranger
+    }
+
+    #[test]
+    fn strangers_who_stall_their_handshakes_are_shown_out() {
+        let (mut leader, address) = listen(&secret());
+        let strangers = [(); 10].map(|()| knock(&mut leader, address));
+        let begin = Instant::now();
+        assert_eq!(leader.desk.handshakes, strangers.len());
+        assert!(leader.timeout().is_some_and(|at| at <= begin + HANDSHAKE_LIMIT));
+        leader.end_stalled(begin + HANDSHAKE_LIMIT);
+        assert_eq!(leader.desk.handshakes, 0);
+        assert!(leader.desk.handshakes_of.is_empty() && leader.stalls.is_empty());
+        let ended = std::iter::from_fn(|| leader.poll_event());
+        assert_eq!(ended.filter(|event| matches!(event, Event::Ended(..))).count(), 10);
+    }
+
+    #[test]
+    fn one_source_cannot_have_all_handshakes_under_way() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let here = source(address);
+        leader.desk.handshakes_of.insert(here, HANDSHAKES_PER_SOURCE_MAX);
+        let mut client = connect(1, address, &secret);
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (1, Event::Ended(_, Ended::Disconnected(_))) => true,
+            (_, other) => panic!("{other:?}"),
+        });
+        assert_eq!(leader.desk.handshakes, 0);
+        leader.desk.handshakes_of.clear();
+        // Another source has its share.
+        let elsewhere = source("192.0.2.1:7420".parse().unwrap());
+        leader.desk.handshakes_of.insert(elsewhere, HANDSHAKES_PER_SOURCE_MAX);
+        let mut client = connect(2, address, &secret);
+        let mut ports = [&mut leader, &mut client];
+        drive(&mut ports, |index, event, _| matches!((index, event), (0, Event::Connected(_))));
+        let one = |text: &str| source(text.parse().unwrap());
+        assert_eq!(one("[2001:db8::1]:1"), one("[2001:db8::2]:9"));
+        assert_ne!(one("[2001:db8::1]:1"), one("[2001:db8:0:1::1]:1"));
+        assert_eq!(one("[::ffff:192.0.2.1]:1"), elsewhere);
     }
 }
