@@ -33,6 +33,9 @@ use crate::proto::{
 
 /// What a connection may have waiting to be sent before it is given up: its peer does not read.
 const UNSENT_BYTES_MAX: usize = 4 << 20;
+/// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
+/// stays with QUIC, which stops the peer.
+const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
 /// What a peer may send ahead of our reading.
 const RECEIVE_WINDOW: u32 = 1 << 20;
 /// What of our sending may be unacknowledged.
@@ -108,7 +111,7 @@ struct Desk {
     /// Of each source that has any.
     handshakes_of: HashMap<IpAddr, usize>,
     events: VecDeque<Event>,
-    /// Frames that came before a connection's end, until that is taken.
+    /// Frames that came before a connection's end, until it is forgotten.
     last_words: HashMap<ConnectionId, FrameReader>,
 }
 
@@ -119,6 +122,8 @@ struct Line {
     remote: SocketAddr,
     stream: Option<StreamId>,
     reader: FrameReader,
+    /// The stream may have more than the reader was given.
+    has_more: bool,
     /// Frames to be written, the first `written` bytes of which are.
     out: Vec<u8>,
     written: usize,
@@ -335,6 +340,7 @@ impl Port {
             remote,
             stream: None,
             reader: FrameReader::new(),
+            has_more: false,
             out: Vec::new(),
             written: 0,
             is_busy: false,
@@ -348,27 +354,42 @@ impl Port {
 
     /// The next thing that happened.
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        let event = self.desk.events.pop_front();
-        if let Some(Event::Ended(id, _)) = &event {
-            self.desk.last_words.remove(id);
-        }
-        event
+        self.desk.events.pop_front()
+    }
+
+    /// Nobody will read any more what came before this connection's end.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        self.desk.last_words.remove(&id);
     }
 
     /// The next message of a connection, if a whole one is here. A malformed frame ends the
     /// connection, and no other.
     pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
-        let next = match self.line_mut(id) {
-            Some(line) => line.reader.next::<M>(),
-            None => self.desk.last_words.get_mut(&id)?.next::<M>(),
-        };
-        match next {
-            Ok(message) => message,
-            Err(error) => {
-                self.close(id, CloseCode::Protocol, &error.to_string());
-                None
+        loop {
+            let Some(line) = self.line_mut(id) else {
+                return self.desk.last_words.get_mut(&id)?.next::<M>().ok()?;
+            };
+            match line.reader.next::<M>() {
+                Ok(None) if line.has_more => {
+                    line.take_in(READ_AHEAD);
+                    // The peer is told that it may go on.
+                    let handle = self.desk.handles[&id];
+                    self.mark_busy(handle);
+                }
+                Ok(message) => return message,
+                Err(error) => {
+                    self.close(id, CloseCode::Protocol, &error.to_string());
+                    return None;
+                }
             }
         }
+    }
+
+    /// How much of what was written waits for its peer to read.
+    pub(super) fn unsent(&self, id: ConnectionId) -> usize {
+        let handle = self.desk.handles.get(&id);
+        let line = handle.and_then(|handle| self.lines[handle.0].as_ref());
+        line.map_or(0, |line| line.out.len() - line.written)
     }
 
     /// Queues a message; the next [`transmit`](Port::transmit) sends it with all others that are
@@ -589,25 +610,41 @@ impl Line {
             return;
         }
         self.handshake_is_over(desk);
+        if self.take_in(usize::MAX) {
+            desk.events.push_back(Event::Readable(self.id));
+        }
         desk.handles.remove(&self.id);
         desk.last_words.insert(self.id, mem::take(&mut self.reader));
         desk.events.push_back(Event::Ended(self.id, ended));
     }
 
-    /// Moves what the stream has to the frame reader.
+    /// Moves what the stream has to the frame reader, and says so.
     fn read_in(&mut self, desk: &mut Desk) {
-        let Some(id) = self.stream else { return };
+        if self.take_in(READ_AHEAD) && !self.is_over {
+            desk.events.push_back(Event::Readable(self.id));
+        }
+    }
+
+    /// Moves what the stream has to the frame reader, until that has so much; whether there was
+    /// anything.
+    fn take_in(&mut self, limit: usize) -> bool {
+        let Some(id) = self.stream else { return false };
+        self.has_more = false;
         let mut stream = self.inner.recv_stream(id);
-        let Ok(mut chunks) = stream.read(true) else { return };
+        let Ok(mut chunks) = stream.read(true) else { return false };
         let mut any = false;
-        while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+        loop {
+            let room = limit.saturating_sub(self.reader.buffered());
+            if room == 0 {
+                self.has_more = true;
+                break;
+            }
+            let Ok(Some(chunk)) = chunks.next(room) else { break };
             self.reader.extend(&chunk.bytes);
             any = true;
         }
         let _ = chunks.finalize();
-        if any && !self.is_over {
-            desk.events.push_back(Event::Readable(self.id));
-        }
+        any
     }
 
     /// Moves frames to the stream, as far as it has room; it is asked again when it has more.

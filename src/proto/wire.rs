@@ -70,6 +70,11 @@ impl FrameReader {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// How many bytes were fed and not yet taken out.
+    pub fn buffered(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
     /// The next whole message, if it is here. After an error the stream is of no more use.
     // Not an iterator: the type of message is chosen per call and errors are to be seen.
     #[allow(clippy::should_implement_trait)]
