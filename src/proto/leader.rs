@@ -79,6 +79,8 @@ pub struct Leader {
     sessions: Sessions,
     table: Table,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// Until when connections without a whole report are borne.
+    reports: Timers<ConnectionId>,
     /// What came before the reign was durable, to be read then.
     early: VecDeque<(ConnectionId, ClientMessage)>,
     /// Until when waiters wait.
@@ -136,6 +138,7 @@ impl Leader {
             sessions: Sessions::new(),
             table: Table::new(),
             connections: BTreeMap::new(),
+            reports: Timers::new(),
             early: VecDeque::new(),
             limits: Timers::new(),
             ends: Timers::new(),
@@ -167,6 +170,7 @@ impl Leader {
         self.clock.attend(now);
         let before = self.connections.insert(connection, Connection::New);
         assert!(before.is_none(), "a connection's number is used once");
+        self.expect_report(connection);
     }
 
     pub fn handle_message(&mut self, connection: ConnectionId, message: ClientMessage, now: Time) {
@@ -183,6 +187,7 @@ impl Leader {
 
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {
         let now = self.clock.attend(now);
+        self.reports.clear(connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             self.fall_silent(key);
         }
@@ -241,6 +246,11 @@ impl Leader {
         while let Some(lock) = self.ends.pop_due(now) {
             self.end_hold(lock);
         }
+        while self.reign.is_some()
+            && let Some(connection) = self.reports.pop_due(now)
+        {
+            self.close(connection, Close::Protocol("it did not report in time"));
+        }
         if self.reign.is_some() && self.opens_at.is_some_and(|opens_at| opens_at <= now) {
             self.opens_at = None;
             self.unsettled.extend(self.table.all());
@@ -271,8 +281,9 @@ impl Leader {
         if self.over.is_some() {
             return None;
         }
-        let opens_at = self.opens_at.filter(|_| self.reign.is_some());
-        [self.sessions.next_deadline(), self.limits.next(), self.ends.next(), opens_at]
+        let with_reign = [self.opens_at, self.reports.next()];
+        let [opens_at, report] = with_reign.map(|at| at.filter(|_| self.reign.is_some()));
+        [self.sessions.next_deadline(), self.limits.next(), self.ends.next(), opens_at, report]
             .into_iter()
             .flatten()
             .min()
@@ -295,7 +306,7 @@ impl Leader {
                     *state = Connection::Reporting(report);
                 }
             }
-            Connection::Reporting(report) => match report.add(message) {
+            Connection::Reporting(report) => match report.add(message, &self.config) {
                 Ok(false) => {}
                 Ok(true) => {
                     let Connection::Reporting(report) =
@@ -316,6 +327,11 @@ impl Leader {
                 self.refuse_outsider(connection, message, why);
             }
         }
+    }
+
+    /// From now on it has a while to report.
+    fn expect_report(&mut self, connection: ConnectionId) {
+        self.reports.set(connection, self.clock.now() + REPORT_LIMIT);
     }
 
     fn serve(
@@ -494,6 +510,7 @@ impl Leader {
             let gone = LeaderMessage::Gone { session: session.id };
             self.messages.push_back((connection, gone));
             self.connections.insert(connection, Connection::Dismissed);
+            self.expect_report(connection);
             self.sessions.get_mut(key).connection = None;
         }
         self.end_session(key);
@@ -808,6 +825,7 @@ impl Leader {
 
     fn close(&mut self, connection: ConnectionId, why: Close) {
         self.connections.remove(&connection);
+        self.reports.clear(connection);
         self.closes.push_back((connection, why));
     }
 
@@ -850,6 +868,9 @@ fn after(why: LostReason) -> Predecessor {
 const ABOVE_EPOCH_MAX: u32 = 1 << 22;
 
 const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
+
+/// How long a connection may take to say who it is and what it has.
+const REPORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many messages are kept while the reign's own record is on its way to the disk.
 const EARLY_MAX: usize = 65_536;

@@ -211,6 +211,62 @@ fn frames_out_of_order_end_the_connection() {
 }
 
 #[test]
+fn a_report_is_no_longer_than_what_a_session_may_have() {
+    let mut reign = begin();
+    let a = Who { connection: reign.connect(1), session: 1, count: 1 };
+    let requests = (1..=20).map(|number| waiting(number, acquire("x"), None)).collect();
+    reign.report(a, &[], requests);
+    let heard = reign.take(a);
+    assert!(matches!(heard[0], LeaderMessage::Welcome { .. }), "{heard:?}");
+    let refused = heard.iter().filter_map(|message| match message {
+        LeaderMessage::Refused { request, why: Refusal::TooManyWaiters, .. } => Some(request.0),
+        _ => None,
+    });
+    assert!(refused.eq(5..=20), "{heard:?}");
+
+    let b = Who { connection: reign.connect(2), session: 2, count: 2 };
+    let leases = [1, 2, 3, 4, 5].map(|count| LeaseId { epoch: 1, count });
+    reign.report(b, &leases, Vec::new());
+    assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
+
+    // Requests without end are not even counted without end.
+    let c = Who { connection: reign.connect(3), session: 3, count: 1 };
+    reign.say(c, hello(c));
+    let requests: Vec<_> = (0..1 << 14).map(|n| waiting(n, acquire("x"), None)).collect();
+    for _ in 0..17 {
+        reign.say(c, ClientMessage::Waiting { requests: requests.clone() });
+    }
+    assert!(matches!(reign.closed(c), Some(Close::Protocol(_))));
+}
+
+#[test]
+fn a_connection_that_does_not_report_in_time_is_closed_and_one_that_did_is_not() {
+    let mut reign = begin();
+    let served = reign.session(1);
+    let silent = Who { connection: reign.connect(2), session: 2, count: 1 };
+    let half = Who { connection: reign.connect(3), session: 3, count: 1 };
+    reign.say(half, hello(half));
+    // Dismissed, it is given as long again.
+    let gone = Who { connection: reign.connect(4), session: 4, count: 7 };
+    reign.pass(ms(5000));
+    reign.renew(served);
+    reign.report(gone, &[], Vec::new());
+    assert_eq!(reign.take(gone), [LeaderMessage::Gone { session: SessionId(4) }]);
+    reign.pass(ms(4990));
+    reign.renew(served);
+    reign.say(half, ClientMessage::Waiting { requests: Vec::new() });
+    assert_eq!(reign.closed, []);
+    reign.pass(ms(20));
+    let closed: Vec<_> = reign.closed.iter().map(|(connection, _)| *connection).collect();
+    assert_eq!(closed, [silent.connection, half.connection]);
+    reign.pass(ms(4000));
+    reign.renew(served);
+    reign.pass(ms(1000));
+    assert!(matches!(reign.closed(gone), Some(Close::Protocol(_))));
+    assert_eq!(reign.closed(served), None);
+}
+
+#[test]
 fn a_disk_that_fails_ends_the_reign() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
