@@ -256,9 +256,15 @@ impl Leader {
             let at_most = self.ends.get(lock).map(|end| end.since(now));
             self.tell_granted(lock, at_most);
         }
+        let mut wanted = Vec::new();
         for (request, (acquire, place)) in reported {
             let place = place.and_then(|place| self.given_place(place));
             let place = found.put_back.get(&request).copied().or(place);
+            wanted.push((request, acquire, place));
+        }
+        // What was accepted before comes before what is new, which limits may refuse.
+        wanted.sort_by_key(|(_, _, place)| place.is_none());
+        for (request, acquire, place) in wanted {
             self.want(key, request, acquire, place, now);
         }
     }
