@@ -12,7 +12,7 @@ mod questions;
 mod report;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -94,7 +94,8 @@ pub struct Leader {
     places_given: u64,
     /// Locks that may find a new holder or be forgotten.
     unsettled: Vec<LockKey>,
-    awaiting_epoch: Vec<LockKey>,
+    /// Locks whose next grant needs a higher epoch, which is on its way to the disk.
+    awaiting_epoch: BTreeSet<LockKey>,
     /// Requests that are told their place, unless they are granted first.
     unacknowledged: Vec<(SessionKey, RequestId)>,
     last_record: u64,
@@ -147,7 +148,7 @@ impl Leader {
             leases_made: 0,
             places_given: 0,
             unsettled: Vec::new(),
-            awaiting_epoch: Vec::new(),
+            awaiting_epoch: BTreeSet::new(),
             unacknowledged: Vec::new(),
             last_record: 0,
             last_committed: 0,
@@ -626,7 +627,7 @@ impl Leader {
             (None, _) => Token::MAX_EPOCH + 1,
         };
         if self.ask_epoch(needed) {
-            self.awaiting_epoch.push(lock);
+            self.awaiting_epoch.insert(lock);
             return false;
         }
         self.refuse_waiter(waiter, Refusal::Tokens, now);
@@ -746,7 +747,7 @@ impl Leader {
         }
         self.reign = Some(reign);
         (self.leases_made, self.places_given) = (0, 0);
-        self.unsettled.append(&mut self.awaiting_epoch);
+        self.unsettled.extend(std::mem::take(&mut self.awaiting_epoch));
         for (connection, message) in std::mem::take(&mut self.early) {
             self.read(connection, message, now);
             self.settle(now);
@@ -890,6 +891,11 @@ impl Leader {
     /// How many names it knows.
     pub(super) fn names(&self) -> usize {
         self.table.len()
+    }
+
+    /// How many locks wait for a higher epoch.
+    pub(super) fn awaiting_epoch(&self) -> usize {
+        self.awaiting_epoch.len()
     }
 
     /// How many locks are held.

@@ -313,6 +313,26 @@ fn tokens_exceed_what_the_clients_machine_knows_and_stay_in_a_durable_epoch() {
 }
 
 #[test]
+fn a_lock_waits_once_for_a_higher_epoch_however_often_it_is_asked_for() {
+    let mut reign = begin();
+    let [a, b] = [reign.session(1), reign.session(2)];
+    reign.acquire(b, 1, acquire("y"));
+    reign.disk_answers = false;
+    let above = Token::new(Token::first_of(8).get() - 1).unwrap();
+    reign.acquire(a, 1, acquire("z"));
+    reign.commit();
+    reign.acquire(a, 2, Acquire { above, ..acquire("x") });
+    for request in 2..100 {
+        reign.acquire(b, request, acquire("x"));
+        reign.cancel(b, request);
+    }
+    assert_eq!(reign.leader.awaiting_epoch(), 1);
+    reign.commit();
+    assert_eq!(reign.leader.awaiting_epoch(), 0);
+    assert_eq!(reign.granted(a, 2).token.epoch(), 8);
+}
+
+#[test]
 fn a_held_lock_is_small() {
     // With an entry in the table of names (some 40 bytes), the name's own text (48 with what the
     // allocator adds, at 16 bytes) and an entry in its session (some 25), under 200 bytes.
