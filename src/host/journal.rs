@@ -190,6 +190,9 @@ fn make_directory(directory: &Path) -> Result<(), LockError> {
 }
 
 /// Takes the directory's lock file and writes our process id into it, for people.
+///
+/// No other program inherits the lock, but a child that this process forks without executing one
+/// does: as long as it lives, a successor on the directory is refused, on the safe side.
 fn lock(path: &Path) -> Result<File, LockError> {
     let shown = path.display();
     let trouble = |error: io::Error| {
@@ -795,7 +798,10 @@ mod tests {
             journal.write(some.iter()).unwrap();
         }
         let last = &lost[lost.len() - REVOKED_PER_SESSION_MAX..];
-        assert_eq!(records(&journal), [&[a, b.clone()], last, &[of_b.clone()]].concat());
+        assert_eq!(
+            records(&journal),
+            [&[a, b.clone()], last, std::slice::from_ref(&of_b)].concat()
+        );
         journal.write([&ended(1)].into_iter()).unwrap();
         assert_eq!(records(&journal), [b, of_b]);
     }

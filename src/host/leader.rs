@@ -144,7 +144,8 @@ impl LeaderBuilder {
     }
 
     /// The directory for what must survive a restart. It belongs to one leader at a time, and is
-    /// made if it is missing.
+    /// made if it is missing. A child that is forked without executing a program keeps it taken
+    /// until it ends.
     pub fn state_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.state_dir = Some(directory.as_ref().to_owned());
         self
@@ -164,7 +165,7 @@ impl LeaderBuilder {
     }
 
     /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
-    /// is older than what its clients have seen. For one start only.
+    /// is older than what its clients have seen, or its journal is lost. For one start only.
     pub fn epoch_above(mut self, epoch: u32) -> Self {
         self.epoch_above = Some(epoch);
         self
