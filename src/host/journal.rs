@@ -6,26 +6,40 @@
 //! stays as small as the number of open sessions.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    any::Any,
+    collections::BTreeSet,
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
+    ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::catch_unwind,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use redb::{
-    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, Table,
+    TableDefinition,
 };
 
 use crate::{
     error::{LockError, LockErrorKind},
     proto::{
-        ClusterId,
+        ClusterId, TIME_TO_LIVE,
         record::{Committed, Pending, Record, Recovered},
         wire,
     },
 };
+
+/// The journal itself.
+const JOURNAL: &str = "journal.redb";
+/// Where a journal is made; it gets its name once it is whole.
+const UNFINISHED: &str = "journal.new";
+/// Where a start above an epoch puts a journal that cannot be read.
+const SET_ASIDE: &str = "journal.damaged";
+/// The cluster's id, for people and for the case that the journal is lost. It is there before
+/// the journal is used, so a directory that has it and no journal has forgotten something.
+const USED: &str = "cluster";
 
 /// Single values by name; numbers are little-endian.
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
@@ -43,6 +57,10 @@ const FORMAT_VERSION: u32 = 1;
 /// Everything fits; redb's own default would allow it a gigabyte.
 const CACHE_BYTES: usize = 16 << 20;
 
+/// Of a session that lives long and loses many leases only the last ones are kept. What was
+/// taken away is told to its holder in this reign; only a reclaim would need it later.
+const REVOKED_PER_SESSION_MAX: usize = 1024;
+
 /// A leader's journal, its own for as long as this lives.
 pub(super) struct Journal {
     database: Database,
@@ -54,31 +72,23 @@ impl Journal {
     /// Opens the journal of a state directory, which is made if only it is missing, and reads
     /// what an earlier reign left there.
     ///
+    /// With `epoch_above` a journal that is lost or cannot be read is replaced by one that knows
+    /// that epoch and the longest promise there can be; the damaged file is kept beside it.
+    ///
     /// # Errors
     ///
-    /// `Refused` if another leader has it, `Damaged` if a file is not what it should be, `Config`
-    /// if the directory cannot be one, `Io`.
-    pub(super) fn open(directory: &Path) -> Result<(Journal, Recovered), LockError> {
+    /// `Refused` if another leader has it, `Damaged` if a file is not what it should be, or is
+    /// missing from a directory that was used before, `Config` if the directory cannot be one,
+    /// `Io`.
+    pub(super) fn open(
+        directory: &Path,
+        epoch_above: Option<u32>,
+    ) -> Result<(Journal, Recovered), LockError> {
         make_directory(directory)?;
         let lock = lock(&directory.join("lock"))?;
-        let path = directory.join("journal.redb");
-        // redb answers most damage with an error, but not all of it.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let database = open_database(&path)?;
-            let recovered = recover(&database)?;
-            Ok((database, recovered))
-        }));
-        let opened = opened.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(Trouble::Damage(text.unwrap_or("it cannot be read").to_owned()))
-        });
+        let path = directory.join(JOURNAL);
+        let opened = open_or_make(directory, epoch_above);
         let (database, recovered) = opened.map_err(|trouble| trouble.at(&path))?;
-        // The names of the files are as durable as their contents.
-        File::open(directory).and_then(|file| file.sync_all()).map_err(|error| {
-            let text = format!("cannot make {} durable: {error}", directory.display());
-            LockError::new(LockErrorKind::Io, text).with_source(error)
-        })?;
         Ok((Journal { database, _lock: lock }, recovered))
     }
 
@@ -96,35 +106,66 @@ impl Journal {
             let mut about = transaction.open_table(ABOUT)?;
             let mut sessions = transaction.open_table(SESSIONS)?;
             let mut revoked = transaction.open_table(REVOKED)?;
+            let mut losers = BTreeSet::new();
             for record in records {
                 let bytes = wire::encode_record(record);
                 match record {
-                    Record::TookOver { epoch } => {
+                    Record::TookOver { epoch, longest_time_to_live } => {
+                        about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
+                        if let Some(longest) = longest_time_to_live {
+                            lengthen(&mut about, *longest)?;
+                        }
+                        // A new reign knows no session of an earlier one, so nobody would end
+                        // them. This goes when sessions are reclaimed from here.
+                        sessions.retain(|_, _| false)?;
+                        revoked.retain(|_, _| false)?;
+                    }
+                    Record::EpochRaised { epoch } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
                     }
                     Record::SessionOpened { session, time_to_live, .. } => {
-                        let nanos = u64::try_from(time_to_live.as_nanos()).unwrap_or(u64::MAX);
-                        let longest = about.get(LONGEST_TIME_TO_LIVE)?;
-                        let longest = longest.and_then(|bytes| number(bytes.value())).unwrap_or(0);
-                        if nanos > longest {
-                            about.insert(LONGEST_TIME_TO_LIVE, &nanos.to_le_bytes()[..])?;
-                        }
+                        lengthen(&mut about, *time_to_live)?;
                         sessions.insert(session.0, &bytes[..])?;
                     }
                     Record::SessionEnded { session } => {
                         sessions.remove(session.0)?;
-                        let all = (session.0, 0, 0)..=(session.0, u32::MAX, u64::MAX);
-                        revoked.retain_in(all, |_, _| false)?;
+                        revoked.retain_in(of_session(session.0), |_, _| false)?;
                     }
                     Record::LeaseRevoked { session, lease, .. } => {
                         revoked.insert((session.0, lease.epoch, lease.count), &bytes[..])?;
+                        losers.insert(session.0);
                     }
                 }
+            }
+            for session in losers {
+                let kept = revoked.range(of_session(session))?.count();
+                let mut excess = kept.saturating_sub(REVOKED_PER_SESSION_MAX);
+                revoked.retain_in(of_session(session), |_, _| {
+                    let goes = excess > 0;
+                    excess -= usize::from(goes);
+                    !goes
+                })?;
             }
         }
         transaction.commit()?;
         Ok(())
     }
+}
+
+/// The rows of one session among the revoked leases, the oldest lease first.
+fn of_session(session: u128) -> RangeInclusive<(u128, u32, u64)> {
+    (session, 0, 0)..=(session, u32::MAX, u64::MAX)
+}
+
+/// The longest time to live only grows.
+fn lengthen(about: &mut Table<'_, &str, &[u8]>, time_to_live: Duration) -> Result<(), Trouble> {
+    let nanos = nanos(time_to_live);
+    let longest = about.get(LONGEST_TIME_TO_LIVE)?;
+    let longest = longest.and_then(|bytes| number(bytes.value())).unwrap_or(0);
+    if nanos > longest {
+        about.insert(LONGEST_TIME_TO_LIVE, &nanos.to_le_bytes()[..])?;
+    }
+    Ok(())
 }
 
 fn make_directory(directory: &Path) -> Result<(), LockError> {
@@ -149,6 +190,9 @@ fn make_directory(directory: &Path) -> Result<(), LockError> {
 }
 
 /// Takes the directory's lock file and writes our process id into it, for people.
+///
+/// No other program inherits the lock, but a child that this process forks without executing one
+/// does: as long as it lives, a successor on the directory is refused, on the safe side.
 fn lock(path: &Path) -> Result<File, LockError> {
     let shown = path.display();
     let trouble = |error: io::Error| {
@@ -184,24 +228,138 @@ fn lock(path: &Path) -> Result<File, LockError> {
     Ok(file)
 }
 
-fn open_database(path: &Path) -> Result<Database, Trouble> {
-    let database = Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
-    // Without tables it was made just now, or by somebody who died before the next lines.
-    if database.begin_read()?.list_tables()?.next().is_none() {
-        let mut cluster = [0; 16];
-        getrandom::fill(&mut cluster).map_err(|error| Trouble::Io(error.into()))?;
-        let mut transaction = database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        {
-            let mut about = transaction.open_table(ABOUT)?;
-            about.insert(FORMAT, &FORMAT_VERSION.to_le_bytes()[..])?;
-            about.insert(CLUSTER, &cluster[..])?;
-            transaction.open_table(SESSIONS)?;
-            transaction.open_table(REVOKED)?;
+fn open_or_make(
+    directory: &Path,
+    epoch_above: Option<u32>,
+) -> Result<(Database, Recovered), Trouble> {
+    let path = directory.join(JOURNAL);
+    let used = read_if_there(&directory.join(USED))?;
+    let is_there = match path.symlink_metadata() {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(Trouble::Io(error)),
+    };
+    let found = if is_there {
+        open_database(&path)
+    } else if used.is_some() {
+        Err(Trouble::Damage("it is missing, though this directory was used before".to_owned()))
+    } else {
+        // Whoever made the directory may have been killed before its own name was durable.
+        sync_parent(directory).map_err(Trouble::Io)?;
+        make(directory, random_cluster()?, epoch_above)?;
+        open_database(&path)
+    };
+    let (database, recovered) = match (found, epoch_above) {
+        (Err(Trouble::Damage(_)), Some(_)) => {
+            if is_there {
+                fs::rename(&path, directory.join(SET_ASIDE)).map_err(Trouble::Io)?;
+            }
+            // Its clients go on with the cluster they know, if we know it, too.
+            let known = used.and_then(|text| u128::from_str_radix(text.trim(), 16).ok());
+            let cluster = known.map_or_else(random_cluster, |cluster| Ok(ClusterId(cluster)))?;
+            make(directory, cluster, epoch_above)?;
+            open_database(&path)?
         }
-        transaction.commit()?;
+        (found, _) => found?,
+    };
+    mark_used(directory, recovered.cluster).map_err(Trouble::Io)?;
+    Ok((database, recovered))
+}
+
+fn open_database(path: &Path) -> Result<(Database, Recovered), Trouble> {
+    // redb answers most damage with an error, but not all of it.
+    let opened = catch_unwind(|| {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).open(path)?;
+        let recovered = recover(&database)?;
+        Ok((database, recovered))
+    });
+    opened.unwrap_or_else(|panic| Err(Trouble::panicked(&*panic)))
+}
+
+/// Makes a journal under another name and renames it once it is whole, so that whoever finds one
+/// finds a whole one, whenever its maker was killed.
+fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Result<(), Trouble> {
+    let unfinished = directory.join(UNFINISHED);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Trouble::Io(error)),
+        _ => {}
     }
-    Ok(database)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let file = options.open(&unfinished).map_err(Trouble::Io)?;
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(file)?;
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut about = transaction.open_table(ABOUT)?;
+        about.insert(FORMAT, &FORMAT_VERSION.to_le_bytes()[..])?;
+        about.insert(CLUSTER, &cluster.0.to_le_bytes()[..])?;
+        if let Some(epoch) = epoch_above {
+            about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
+            let longest = nanos(*TIME_TO_LIVE.end());
+            about.insert(LONGEST_TIME_TO_LIVE, &longest.to_le_bytes()[..])?;
+        }
+        transaction.open_table(SESSIONS)?;
+        transaction.open_table(REVOKED)?;
+    }
+    transaction.commit()?;
+    drop(database);
+    let durable = || {
+        File::open(&unfinished)?.sync_all()?;
+        fs::rename(&unfinished, directory.join(JOURNAL))?;
+        sync_directory(directory)
+    };
+    durable().map_err(Trouble::Io)
+}
+
+/// Says durably that the journal is used from now on.
+fn mark_used(directory: &Path, cluster: ClusterId) -> io::Result<()> {
+    let path = directory.join(USED);
+    let text = format!("{:032x}\n", cluster.0);
+    if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        // Whoever wrote it may have been killed before it was durable.
+        File::open(&path)?.sync_all()?;
+    } else {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+    }
+    sync_directory(directory)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>, Trouble> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Trouble::Io(error)),
+    }
+}
+
+fn random_cluster() -> Result<ClusterId, Trouble> {
+    let mut cluster = [0; 16];
+    getrandom::fill(&mut cluster).map_err(|error| Trouble::Io(error.into()))?;
+    Ok(ClusterId(u128::from_le_bytes(cluster)))
+}
+
+/// The name of a directory is durable only with its own directory.
+fn sync_parent(directory: &Path) -> io::Result<()> {
+    match sync_directory(&parent(directory)?) {
+        // Somebody else's directory, and then somebody else made ours in it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
+/// Where the directory's name stands, also if that is given as `state`, `..` or by a link.
+fn parent(directory: &Path) -> io::Result<PathBuf> {
+    let directory = directory.canonicalize()?;
+    Ok(directory.parent().unwrap_or(&directory).to_owned())
+}
+
+/// The names of files are durable only with their directory.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn recover(database: &Database) -> Result<Recovered, Trouble> {
@@ -212,7 +370,7 @@ fn recover(database: &Database) -> Result<Recovered, Trouble> {
     match format.map(u32::from_le_bytes) {
         Some(FORMAT_VERSION) => {}
         Some(other) => {
-            return Err(Trouble::Damage(format!(
+            return Err(Trouble::Foreign(format!(
                 "it has format {other}, and this program knows format {FORMAT_VERSION}"
             )));
         }
@@ -269,6 +427,10 @@ fn read_records(transaction: &redb::ReadTransaction) -> Result<Vec<Record>, Trou
     Ok(records)
 }
 
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_le_bytes)
 }
@@ -278,6 +440,8 @@ fn number(bytes: &[u8]) -> Option<u64> {
 enum Trouble {
     /// It is not what it should be.
     Damage(String),
+    /// It is whole, and another program's.
+    Foreign(String),
     /// The system failed a call.
     Io(io::Error),
     /// Somebody else has it open.
@@ -285,6 +449,12 @@ enum Trouble {
 }
 
 impl Trouble {
+    fn panicked(panic: &(dyn Any + Send)) -> Trouble {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Trouble::Damage(text.unwrap_or("it cannot be read").to_owned())
+    }
+
     fn missing(what: &str) -> Trouble {
         Trouble::Damage(format!("its {what} is missing or malformed"))
     }
@@ -297,15 +467,19 @@ impl Trouble {
     }
 
     fn at(self, path: &Path) -> LockError {
-        let path: PathBuf = path.into();
         let shown = path.display();
         match self {
             Trouble::Damage(what) => LockError::new(
                 LockErrorKind::Damaged,
                 format!(
-                    "the journal {shown} is damaged: {what}; restore it from a copy, or move it \
-                     away and start once with --epoch-above",
+                    "the journal {shown} is damaged: {what}; restore it from a copy, or start \
+                     once with `tierlock serve --epoch-above N` on this directory, N being the \
+                     highest epoch that its clients have seen",
                 ),
+            ),
+            Trouble::Foreign(what) => LockError::new(
+                LockErrorKind::Damaged,
+                format!("the journal {shown} is of no use to this program: {what}"),
             ),
             Trouble::Io(error) => LockError::new(
                 LockErrorKind::Io,
@@ -322,7 +496,9 @@ impl Trouble {
     fn into_io(self) -> io::Error {
         match self {
             Trouble::Io(error) => error,
-            Trouble::Damage(what) => io::Error::new(io::ErrorKind::InvalidData, what),
+            Trouble::Damage(what) | Trouble::Foreign(what) => {
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            }
             Trouble::InUse => io::ErrorKind::ResourceBusy.into(),
         }
     }
@@ -355,6 +531,8 @@ mod tests {
         token::Token,
     };
 
+    const TOOK_OVER: Record = Record::TookOver { epoch: 9, longest_time_to_live: None };
+
     fn opened(session: u128, seconds: u64) -> Record {
         Record::SessionOpened {
             session: SessionId(session),
@@ -378,6 +556,10 @@ mod tests {
         Record::SessionEnded { session: SessionId(session) }
     }
 
+    fn open(directory: &Path) -> Result<(Journal, Recovered), LockError> {
+        Journal::open(directory, None)
+    }
+
     fn records(journal: &Journal) -> Vec<Record> {
         read_records(&journal.database.begin_read().unwrap()).unwrap()
     }
@@ -386,16 +568,18 @@ mod tests {
     fn what_was_committed_is_recovered_and_what_ended_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
-        let (journal, first) = Journal::open(&state).unwrap();
+        let (journal, first) = open(&state).unwrap();
         assert_eq!((first.epoch, first.longest_time_to_live), (0, None));
         let [a, b] = [opened(1, 60), opened(2, 5)];
         let [of_a, of_b] = [revoked(1, 10), revoked(2, 11)];
-        journal.write([&Record::TookOver { epoch: 3 }, &a, &b, &of_a, &of_b].into_iter()).unwrap();
+        journal
+            .write([&Record::EpochRaised { epoch: 3 }, &a, &b, &of_a, &of_b].into_iter())
+            .unwrap();
         assert_eq!(records(&journal), [a, b.clone(), of_a, of_b.clone()]);
         journal.write([&ended(1)].into_iter()).unwrap();
         drop(journal);
 
-        let (journal, again) = Journal::open(&state).unwrap();
+        let (journal, again) = open(&state).unwrap();
         assert_eq!(again.cluster, first.cluster);
         assert_eq!(again.epoch, 3);
         // The session is gone; how long it might have lived is not.
@@ -406,8 +590,8 @@ mod tests {
     #[test]
     fn two_directories_are_two_clusters() {
         let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let (_journal, a) = Journal::open(a.path()).unwrap();
-        let (_journal, b) = Journal::open(b.path()).unwrap();
+        let (_journal, a) = open(a.path()).unwrap();
+        let (_journal, b) = open(b.path()).unwrap();
         assert_ne!(a.cluster, b.cluster);
     }
 
@@ -415,12 +599,12 @@ mod tests {
     #[test]
     fn a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it() {
         let directory = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(directory.path()).unwrap();
-        let error = Journal::open(directory.path()).map(drop).unwrap_err();
+        let (journal, _) = open(directory.path()).unwrap();
+        let error = open(directory.path()).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Refused);
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         drop(journal);
-        Journal::open(directory.path()).unwrap();
+        open(directory.path()).unwrap();
     }
 
     #[test]
@@ -428,9 +612,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        let open = |path: &Path| Journal::open(path).map(drop).unwrap_err().kind();
-        assert_eq!(open(&file), LockErrorKind::Config);
-        assert_eq!(open(&directory.path().join("a/b")), LockErrorKind::Config);
+        let kind = |path: &Path| open(path).map(drop).unwrap_err().kind();
+        assert_eq!(kind(&file), LockErrorKind::Config);
+        assert_eq!(kind(&directory.path().join("a/b")), LockErrorKind::Config);
     }
 
     #[test]
@@ -438,17 +622,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal.redb");
         std::fs::write(&path, "x".repeat(10_000)).unwrap();
-        let error = Journal::open(directory.path()).map(drop).unwrap_err();
+        let error = open(directory.path()).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Damaged);
         assert!(error.to_string().contains("journal.redb"), "{error}");
 
         std::fs::remove_file(&path).unwrap();
-        let (journal, _) = Journal::open(directory.path()).unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
         let transaction = journal.database.begin_write().unwrap();
         transaction.open_table(ABOUT).unwrap().insert(FORMAT, &2_u32.to_le_bytes()[..]).unwrap();
         transaction.commit().unwrap();
         drop(journal);
-        let error = Journal::open(directory.path()).map(drop).unwrap_err();
+        let error = open(directory.path()).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Damaged);
         assert!(error.to_string().contains("format 2"), "{error}");
     }
@@ -456,10 +640,10 @@ mod tests {
     #[test]
     fn a_damaged_file_is_an_error_or_harmless_but_never_a_panic_or_a_lower_epoch() {
         let directory = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(directory.path()).unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
         let many: Vec<_> = (0..100).map(|session| opened(session, 5)).collect();
+        journal.write([&TOOK_OVER].into_iter()).unwrap();
         journal.write(many.iter()).unwrap();
-        journal.write([&Record::TookOver { epoch: 9 }].into_iter()).unwrap();
         drop(journal);
         let path = directory.path().join("journal.redb");
         let good = std::fs::read(&path).unwrap();
@@ -469,7 +653,7 @@ mod tests {
             std::fs::write(&path, &good).unwrap();
             let file = OpenOptions::new().write(true).open(&path).unwrap();
             file.write_all_at(&[!good[at]; 16], at as u64).unwrap();
-            match Journal::open(directory.path()) {
+            match open(directory.path()) {
                 Ok((_, recovered)) => assert_eq!(recovered.epoch, 9, "damage at {at}"),
                 Err(error) => {
                     noticed += 1;
@@ -477,11 +661,148 @@ mod tests {
                 }
             }
         }
-        for length in [1, 100, 4096, good.len() / 2] {
-            std::fs::write(&path, &good[..length]).unwrap();
-            let kind = Journal::open(directory.path()).map(drop).unwrap_err().kind();
-            assert!(matches!(kind, LockErrorKind::Damaged | LockErrorKind::Io), "{kind:?}");
-        }
         assert!(noticed > 0);
+    }
+
+    #[test]
+    fn a_used_directory_whose_journal_is_lost_or_cut_short_is_damaged_until_told_the_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, first) = open(directory.path()).unwrap();
+        journal.write([&TOOK_OVER, &opened(1, 5)].into_iter()).unwrap();
+        drop(journal);
+        let path = directory.path().join(JOURNAL);
+        let good = fs::read(&path).unwrap();
+        let lengths = [0, 1, 100, good.len() / 2, good.len() - 1].map(Some);
+        for length in lengths.into_iter().chain([None]) {
+            match length {
+                Some(length) => fs::write(&path, &good[..length]).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            for _ in 0..2 {
+                let error = open(directory.path()).map(drop).unwrap_err();
+                assert_eq!(error.kind(), LockErrorKind::Damaged, "{length:?}: {error}");
+                let text = error.to_string();
+                assert!(text.contains("journal.redb"), "{text}");
+                assert!(text.contains("--epoch-above"), "{text}");
+            }
+            let (journal, above) = Journal::open(directory.path(), Some(40)).unwrap();
+            drop(journal);
+            // Also if the leader is killed before its own first record.
+            let (_, again) = open(directory.path()).unwrap();
+            assert_eq!(above, again, "{length:?}");
+            assert_eq!((again.cluster, again.epoch), (first.cluster, 40), "{length:?}");
+            assert_eq!(again.longest_time_to_live, Some(*TIME_TO_LIVE.end()), "{length:?}");
+        }
+        assert_eq!(fs::read(directory.path().join(SET_ASIDE)).unwrap(), &good[..good.len() - 1]);
+    }
+
+    #[test]
+    fn a_leader_killed_while_it_made_its_first_journal_starts_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        drop(journal);
+        let good = fs::read(directory.path().join(JOURNAL)).unwrap();
+        let half_made = [&[][..], &good[..1], &good[..good.len() / 2], &good];
+        for bytes in half_made {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("lock"), "").unwrap();
+            fs::write(directory.path().join(UNFINISHED), bytes).unwrap();
+            let (_, first) = open(directory.path()).unwrap();
+            assert_eq!((first.epoch, first.longest_time_to_live), (0, None));
+            assert!(!directory.path().join(UNFINISHED).exists());
+        }
+        // Renamed and not yet marked as used.
+        fs::remove_file(directory.path().join(USED)).unwrap();
+        let (journal, before) = open(directory.path()).unwrap();
+        drop(journal);
+        fs::remove_file(directory.path().join(JOURNAL)).unwrap();
+        let error = open(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Damaged);
+        // A mark cut short still says that the directory was used.
+        let text = fs::read_to_string(directory.path().join(USED)).unwrap();
+        assert_eq!(text.trim(), format!("{:032x}", before.cluster.0));
+        fs::write(directory.path().join(USED), "").unwrap();
+        let error = open(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Damaged);
+    }
+
+    #[test]
+    fn a_newer_journal_is_left_alone_also_when_told_the_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let transaction = journal.database.begin_write().unwrap();
+        transaction.open_table(ABOUT).unwrap().insert(FORMAT, &2_u32.to_le_bytes()[..]).unwrap();
+        transaction.commit().unwrap();
+        drop(journal);
+        let error = Journal::open(directory.path(), Some(7)).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Damaged);
+        assert!(error.to_string().contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn the_name_of_a_new_state_directory_is_made_durable_however_it_is_given() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        let state = top.join("state");
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::symlink(&state, top.join("link")).unwrap();
+        for given in [state.clone(), top.join("state/"), top.join("link"), state.join("../state/.")]
+        {
+            assert_eq!(parent(&given).unwrap(), top, "{given:?}");
+            sync_parent(&given).unwrap();
+        }
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        assert_eq!(parent(Path::new("src")).unwrap(), here);
+        assert_eq!(parent(Path::new("/")).unwrap(), Path::new("/"));
+    }
+
+    #[test]
+    fn how_long_a_reign_had_to_wait_is_durable_with_its_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let longest_time_to_live = Some(Duration::from_secs(60));
+        let took_over = Record::TookOver { epoch: 41, longest_time_to_live };
+        journal.write([&took_over, &opened(1, 5)].into_iter()).unwrap();
+        drop(journal);
+        let (_, again) = open(directory.path()).unwrap();
+        assert_eq!((again.epoch, again.longest_time_to_live), (41, longest_time_to_live));
+    }
+
+    #[test]
+    fn what_a_reign_leaves_open_is_gone_with_the_next_and_not_with_a_higher_epoch() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let (a, of_a) = (opened(1, 5), revoked(1, 10));
+        journal.write([&TOOK_OVER, &a, &of_a].into_iter()).unwrap();
+        journal.write([&Record::EpochRaised { epoch: 10 }].into_iter()).unwrap();
+        assert_eq!(records(&journal), [a, of_a]);
+        drop(journal);
+        let (journal, again) = open(directory.path()).unwrap();
+        let b = opened(2, 5);
+        let next = Record::TookOver { epoch: again.epoch + 1, longest_time_to_live: None };
+        journal.write([&next, &b].into_iter()).unwrap();
+        assert_eq!(records(&journal), [b]);
+        drop(journal);
+        let (_, again) = open(directory.path()).unwrap();
+        assert_eq!((again.epoch, again.longest_time_to_live), (11, Some(Duration::from_secs(5))));
+    }
+
+    #[test]
+    fn of_a_session_that_loses_leases_without_end_the_last_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let [a, b, of_b] = [opened(1, 5), opened(2, 5), revoked(2, 1)];
+        journal.write([&a, &b, &of_b].into_iter()).unwrap();
+        let lost: Vec<_> = (0..2500).map(|count| revoked(1, count)).collect();
+        for some in lost.chunks(700) {
+            journal.write(some.iter()).unwrap();
+        }
+        let last = &lost[lost.len() - REVOKED_PER_SESSION_MAX..];
+        assert_eq!(
+            records(&journal),
+            [&[a, b.clone()], last, std::slice::from_ref(&of_b)].concat()
+        );
+        journal.write([&ended(1)].into_iter()).unwrap();
+        assert_eq!(records(&journal), [b, of_b]);
     }
 }

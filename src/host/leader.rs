@@ -4,6 +4,7 @@
 //! disk, so that no renewal ever does.
 
 use std::{
+    collections::BTreeMap,
     io, mem,
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
@@ -29,11 +30,12 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind},
     proto::{
-        TIME_TO_LIVE,
+        ConnectionId, TIME_TO_LIVE,
         leader::{self as protocol, Close, Config, Notice},
         record::{Committed, Pending},
         wire::ClientMessage,
     },
+    time::Time,
     token::Token,
 };
 
@@ -142,7 +144,8 @@ impl LeaderBuilder {
     }
 
     /// The directory for what must survive a restart. It belongs to one leader at a time, and is
-    /// made if it is missing.
+    /// made if it is missing. A child that is forked without executing a program keeps it taken
+    /// until it ends.
     pub fn state_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.state_dir = Some(directory.as_ref().to_owned());
         self
@@ -162,7 +165,7 @@ impl LeaderBuilder {
     }
 
     /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
-    /// is older than what its clients have seen. For one start only.
+    /// is older than what its clients have seen, or its journal is lost. For one start only.
     pub fn epoch_above(mut self, epoch: u32) -> Self {
         self.epoch_above = Some(epoch);
         self
@@ -175,6 +178,19 @@ impl LeaderBuilder {
     /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
     /// on the state directory, `Damaged` if that is not what it should be, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {
+        let reign = self.prepare()?;
+        let address = reign.port.socket().local_addr();
+        let address = address.map_err(failed("the socket has no address"))?;
+        let shared = reign.shared.clone();
+        let thread = thread::Builder::new()
+            .name("tierlock-leader".into())
+            .spawn(move || reign.run())
+            .map_err(failed("cannot start a thread"))?;
+        Ok(Leader { address, shared, thread: Some(thread) })
+    }
+
+    /// A reign that has begun and serves nobody yet.
+    fn prepare(self) -> Result<Reign, LockError> {
         let listen = self.listen.ok_or_else(|| missing("an address to listen at"))?;
         let state_dir = self.state_dir.ok_or_else(|| missing("a state directory"))?;
         let secret_file = self.secret_file.ok_or_else(|| missing("a secret file"))?;
@@ -185,14 +201,8 @@ impl LeaderBuilder {
             return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
         }
         let secret = Secret::read(secret_file)?;
-        let (journal, recovered) = Journal::open(&state_dir)?;
+        let (journal, recovered) = Journal::open(&state_dir, self.epoch_above)?;
         let port = listen_at(&listen, &secret)?;
-        let io = |what: &'static str| {
-            move |error: io::Error| {
-                LockError::new(LockErrorKind::Io, format!("{what}: {error}")).with_source(error)
-            }
-        };
-        let address = port.socket().local_addr().map_err(io("the socket has no address"))?;
         let config = Config {
             time_to_live_max: self.time_to_live_max,
             sessions_max: 10_000,
@@ -203,7 +213,7 @@ impl LeaderBuilder {
         let mut leader = protocol::Leader::new(config, recovered, clock::now());
         commit_here(&mut leader, &journal).map_err(|error| storage_failed(&error))?;
 
-        let bell = Bell::new().map_err(io("cannot make a pipe"))?;
+        let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
         let shared = Arc::new(Shared {
             bell,
             stop: AtomicBool::new(false),
@@ -212,14 +222,14 @@ impl LeaderBuilder {
             #[cfg(test)]
             disk_fails: AtomicBool::new(false),
         });
-        let writer = Writer::start(journal, shared.clone()).map_err(io("cannot start a thread"))?;
-        let reign = Reign { leader, port, writer, shared: shared.clone() };
-        let thread = thread::Builder::new()
-            .name("tierlock-leader".into())
-            .spawn(move || reign.run())
-            .map_err(io("cannot start a thread"))?;
-        Ok(Leader { address, shared, thread: Some(thread) })
+        let writer = Writer::start(journal, shared.clone());
+        let writer = writer.map_err(failed("cannot start a thread"))?;
+        Ok(Reign { leader, port, writer, unread: BTreeMap::new(), shared })
     }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> LockError {
+    move |error| LockError::new(LockErrorKind::Io, format!("{what}: {error}")).with_source(error)
 }
 
 fn missing(what: &str) -> LockError {
@@ -274,8 +284,17 @@ struct Reign {
     leader: protocol::Leader,
     port: Port,
     writer: Writer,
+    /// Connections that may have messages to be read, and whether they have ended meanwhile.
+    unread: BTreeMap<ConnectionId, bool>,
     shared: Arc<Shared>,
 }
+
+/// How many messages of one connection are read before others have their turn.
+const MESSAGES_PER_TURN: usize = 256;
+
+/// A connection with so much to be sent is not read until its peer has read some of it: whoever
+/// asks for more than it reads fills its own buffers, and not the leader's memory.
+const UNSENT_BYTES_READING: usize = 256 << 10;
 
 impl Reign {
     fn run(mut self) {
@@ -323,19 +342,21 @@ impl Reign {
             match event {
                 Event::Connected(id) => self.leader.handle_connected(id, now),
                 Event::Readable(id) => {
-                    while let Some(message) = self.port.read::<ClientMessage>(id) {
-                        self.leader.handle_message(id, message, now);
-                    }
+                    self.unread.entry(id).or_insert(false);
                 }
-                Event::Ended(id, _) => self.leader.handle_disconnected(id, now),
+                Event::Ended(id, _) => {
+                    self.unread.insert(id, true);
+                }
             }
+        }
+        let unread: Vec<_> = self.unread.keys().copied().collect();
+        for id in unread {
+            self.read_some(id, now);
         }
         if self.leader.poll_timeout().is_some_and(|at| at <= now) {
             self.leader.handle_timeout(now);
         }
-        while let Some((id, message)) = self.leader.poll_message() {
-            self.port.write(id, &message);
-        }
+        self.pass_on();
         while let Some((id, close)) = self.leader.poll_close() {
             match close {
                 Close::Superseded => {
@@ -365,7 +386,40 @@ impl Reign {
         end
     }
 
+    /// Reads a connection as far as its turn and its peer's own reading allow. Its end comes
+    /// after all that it said.
+    fn read_some(&mut self, id: ConnectionId, now: Time) {
+        for _ in 0..MESSAGES_PER_TURN {
+            if !self.may_read(id) {
+                return;
+            }
+            let Some(message) = self.port.read::<ClientMessage>(id) else {
+                if self.unread.remove(&id) == Some(true) {
+                    self.leader.handle_disconnected(id, now);
+                    self.port.forget(id);
+                }
+                return;
+            };
+            self.leader.handle_message(id, message, now);
+            self.pass_on();
+        }
+    }
+
+    fn may_read(&self, id: ConnectionId) -> bool {
+        self.port.unsent(id) < UNSENT_BYTES_READING
+    }
+
+    fn pass_on(&mut self) {
+        while let Some((id, message)) = self.leader.poll_message() {
+            self.port.write(id, &message);
+        }
+    }
+
     fn sleep(&self) {
+        // Whoever waits for its peer to read is woken by that.
+        if self.unread.keys().any(|id| self.may_read(*id)) {
+            return;
+        }
         let mut limit = LONGEST_SLEEP;
         if let Some(at) = self.leader.poll_timeout() {
             limit = limit.min(at.since(clock::now()));
@@ -461,6 +515,179 @@ impl Drop for Writer {
         drop(mem::take(&mut self.records));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        name::Name,
+        proto::{
+            Proof, RequestId, SessionId,
+            wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, Wait},
+        },
+    };
+
+    /// A client that says what a test wants it to say.
+    struct Stranger {
+        port: Port,
+        id: ConnectionId,
+    }
+
+    impl Stranger {
+        fn new(number: u64, address: SocketAddr, secret: &Secret) -> Stranger {
+            let id = ConnectionId(number);
+            let port = Port::connect(id, address, secret, Duration::from_secs(30)).unwrap();
+            Stranger { port, id }
+        }
+
+        /// What it says waits until it is connected.
+        fn say(&mut self, message: &ClientMessage) {
+            self.port.write(self.id, message);
+        }
+
+        fn hello(&mut self) {
+            let number = self.id.0.into();
+            self.say(&ClientMessage::Hello {
+                session: SessionId(number),
+                proof: Proof(number),
+                count: 1,
+                cluster: None,
+                epoch_seen: 0,
+                time_to_live: Duration::from_secs(60),
+                identity: Identity::new("test", "here", 1, "test"),
+            });
+            self.say(&ClientMessage::Ready);
+        }
+
+        fn drive(&mut self) {
+            self.port.receive();
+            while let Some(event) = self.port.poll_event() {
+                assert!(!matches!(event, Event::Ended(..)), "{event:?}");
+            }
+            self.port.transmit();
+        }
+
+        fn hear(&mut self) -> Option<LeaderMessage> {
+            self.port.read(self.id)
+        }
+    }
+
+    fn prepare() -> (Reign, SocketAddr, Secret, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        let secret = Secret::create(&key).unwrap();
+        let reign = Leader::builder()
+            .listen("127.0.0.1:0")
+            .state_dir(directory.path().join("state"))
+            .secret_file(key)
+            .prepare()
+            .unwrap();
+        let address = reign.port.socket().local_addr().unwrap();
+        (reign, address, secret, directory)
+    }
+
+    #[test]
+    fn whoever_asks_for_more_than_it_reads_costs_little_and_delays_nobody() {
+        const NAMES: u64 = 200;
+        const PAGES: u64 = 400;
+        let (mut reign, address, secret, _directory) = prepare();
+        let mut greedy = Stranger::new(1, address, &secret);
+        let mut modest = Stranger::new(2, address, &secret);
+        modest.hello();
+        for request in 1..=NAMES {
+            let name = Name::new(&format!("{request:0>200}")).unwrap();
+            let wait = Wait::Forever;
+            let acquire = Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO };
+            modest.say(&ClientMessage::Acquire { request: RequestId(request), acquire });
+        }
+        let mut granted = 0;
+        while granted < NAMES {
+            assert!(reign.turn().is_none());
+            modest.drive();
+            while let Some(message) = modest.hear() {
+                granted += u64::from(matches!(message, LeaderMessage::Granted { .. }));
+            }
+        }
+
+        greedy.hello();
+        for query in 1..=PAGES {
+            let query = RequestId(query);
+            greedy.say(&ClientMessage::List { query, after: None, limit: u32::MAX });
+        }
+        let renew = ClientMessage::Renew { sent_at: Time::ZERO };
+        let (mut paused, mut answers) = (0, 0);
+        modest.say(&renew);
+        // The modest one goes on for as long as the greedy one reads nothing.
+        while paused < 100 || answers < 100 {
+            assert!(reign.turn().is_none());
+            assert!(reign.leader.poll_message().is_none());
+            for id in reign.unread.keys() {
+                let unsent = reign.port.unsent(*id);
+                assert!(unsent < UNSENT_BYTES_READING + FRAME_BYTES_MAX + 4, "{unsent}");
+                paused += u64::from(!reign.may_read(*id));
+            }
+            greedy.drive();
+            modest.drive();
+            while let Some(message) = modest.hear() {
+                assert!(matches!(message, LeaderMessage::Renewed { .. }), "{message:?}");
+                answers += 1;
+                modest.say(&renew);
+            }
+        }
+        // It is not lost: when it reads, it is answered to the last.
+        let mut pages = 0;
+        while pages < PAGES {
+            assert!(reign.turn().is_none());
+            greedy.drive();
+            while let Some(message) = greedy.hear() {
+                pages += u64::from(matches!(message, LeaderMessage::Listed { .. }));
+            }
+        }
+        assert!(reign.unread.keys().all(|id| reign.may_read(*id)));
+    }
+
+    #[test]
+    fn what_was_said_before_an_end_counts_however_much_it_was() {
+        let (mut reign, address, secret, _directory) = prepare();
+        let mut client = Stranger::new(1, address, &secret);
+        client.hello();
+        let acquire = |text: &str| Acquire {
+            name: Name::new(text).unwrap(),
+            wait: Wait::Forever,
+            at_most: None,
+            keep: false,
+            above: Token::ZERO,
+        };
+        let x = ClientMessage::Acquire { request: RequestId(1), acquire: acquire("x") };
+        client.say(&x);
+        let many = 10 * MESSAGES_PER_TURN;
+        for _ in 0..many {
+            client.say(&ClientMessage::Renew { sent_at: Time::ZERO });
+        }
+        client.say(&ClientMessage::Goodbye);
+        let mut closed = false;
+        while !closed {
+            assert!(reign.turn().is_none());
+            client.port.receive();
+            while let Some(event) = client.port.poll_event() {
+                closed |= matches!(event, Event::Ended(..));
+            }
+            client.port.transmit();
+        }
+        // The goodbye was read, so the lock is free for the next.
+        let mut other = Stranger::new(2, address, &secret);
+        other.hello();
+        other.say(&x);
+        let mut granted = false;
+        while !granted {
+            assert!(reign.turn().is_none());
+            other.drive();
+            while let Some(message) = other.hear() {
+                granted |= matches!(message, LeaderMessage::Granted { .. });
+            }
         }
     }
 }

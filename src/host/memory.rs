@@ -325,7 +325,12 @@ fn attend(
 
 fn remember(durable: &mut Recovered, record: &Record) {
     match record {
-        Record::TookOver { epoch } => durable.epoch = *epoch,
+        Record::TookOver { epoch, longest_time_to_live } => {
+            durable.epoch = *epoch;
+            let longest = durable.longest_time_to_live.max(*longest_time_to_live);
+            durable.longest_time_to_live = longest;
+        }
+        Record::EpochRaised { epoch } => durable.epoch = *epoch,
         Record::SessionOpened { time_to_live, .. } => {
             let longest = durable.longest_time_to_live.max(Some(*time_to_live));
             durable.longest_time_to_live = longest;

@@ -8,10 +8,10 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
     io::{self, IoSliceMut},
     mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,6 +34,9 @@ use crate::proto::{
 
 /// What a connection may have waiting to be sent before it is given up: its peer does not read.
 const UNSENT_BYTES_MAX: usize = 4 << 20;
+/// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
+/// stays with QUIC, which stops the peer.
+const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
 /// What a peer may send ahead of our reading.
 const RECEIVE_WINDOW: u32 = 1 << 20;
 /// What of our sending may be unacknowledged.
@@ -43,6 +46,11 @@ const SEND_WINDOW: u64 = 1 << 20;
 const CONNECTIONS_MAX: usize = 20_000;
 /// Handshakes a leader has under way at most; more are refused likewise.
 const HANDSHAKES_MAX: usize = 1024;
+/// How many of them one address may have under way; a herd that returns after a restart is
+/// spread over several by what its clients wait before they try again.
+const HANDSHAKES_PER_SOURCE_MAX: usize = 256;
+/// A leader gives a handshake up that takes longer. Whoever has the secret needs a round trip.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// From here on a leader has strangers prove their address before it spends memory on them.
 const HANDSHAKES_TRUSTED: usize = 64;
 /// The kernel's buffers, as far as it allows: a herd that returns after a restart fits in.
@@ -91,6 +99,8 @@ pub(super) struct Port {
     busy: VecDeque<ConnectionHandle>,
     /// When lines want to be looked at; entries that moved are left in and checked when due.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When handshakes that were accepted are given up, the first first. Most are over by then.
+    stalls: VecDeque<(Instant, ConnectionId)>,
     /// What the kernel had no room for.
     unsent: Option<(Transmit, Vec<u8>)>,
     received: Vec<u8>,
@@ -102,8 +112,10 @@ pub(super) struct Port {
 struct Desk {
     handles: HashMap<ConnectionId, ConnectionHandle>,
     handshakes: usize,
+    /// Of each source that has any.
+    handshakes_of: HashMap<IpAddr, usize>,
     events: VecDeque<Event>,
-    /// Frames that came before a connection's end, until that is taken.
+    /// Frames that came before a connection's end, until it is forgotten.
     last_words: HashMap<ConnectionId, FrameReader>,
 }
 
@@ -114,6 +126,8 @@ struct Line {
     remote: SocketAddr,
     stream: Option<StreamId>,
     reader: FrameReader,
+    /// The stream may have more than the reader was given.
+    has_more: bool,
     /// Frames to be written, the first `written` bytes of which are.
     out: Vec<u8>,
     written: usize,
@@ -199,6 +213,7 @@ impl Port {
             next_id: 0,
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
+            stalls: VecDeque::new(),
             unsent: None,
             received: vec![0; batch * MESSAGE_BYTES],
             send_buffer: Vec::new(),
@@ -217,7 +232,9 @@ impl Port {
 
     /// When [`transmit`](Port::transmit) is next due without anything having happened.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let stall = self.stalls.front().map(|(at, _)| *at);
+        timer.into_iter().chain(stall).min()
     }
 
     /// Reads what the socket has, up to a batch; the rest is there at the next call.
@@ -288,7 +305,9 @@ impl Port {
     fn accept(&mut self, incoming: Incoming, now: Instant) {
         let mut response = Vec::new();
         let remote = incoming.remote_address();
+        let of_source = self.desk.handshakes_of.get(&source(remote)).copied().unwrap_or(0);
         let is_full = self.desk.handshakes >= HANDSHAKES_MAX
+            || of_source >= HANDSHAKES_PER_SOURCE_MAX
             || self.endpoint.open_connections() >= CONNECTIONS_MAX;
         let transmit = if is_full {
             Some(self.endpoint.refuse(incoming, &mut response))
@@ -301,6 +320,7 @@ impl Port {
                     let id = ConnectionId(self.next_id);
                     self.next_id += 1;
                     self.insert(handle, inner, id, remote);
+                    self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
                     None
                 }
                 Err(error) => error.response,
@@ -327,6 +347,7 @@ impl Port {
             self.lines.resize_with(handle.0 + 1, || None);
         }
         self.desk.handshakes += 1;
+        *self.desk.handshakes_of.entry(source(remote)).or_default() += 1;
         self.desk.handles.insert(id, handle);
         let line = Line {
             inner,
@@ -334,6 +355,7 @@ impl Port {
             remote,
             stream: None,
             reader: FrameReader::new(),
+            has_more: false,
             out: Vec::new(),
             written: 0,
             is_busy: false,
@@ -347,27 +369,42 @@ impl Port {
 
     /// The next thing that happened.
     pub(super) fn poll_event(&mut self) -> Option<Event> {
-        let event = self.desk.events.pop_front();
-        if let Some(Event::Ended(id, _)) = &event {
-            self.desk.last_words.remove(id);
-        }
-        event
+        self.desk.events.pop_front()
+    }
+
+    /// Nobody will read any more what came before this connection's end.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        self.desk.last_words.remove(&id);
     }
 
     /// The next message of a connection, if a whole one is here. A malformed frame ends the
     /// connection, and no other.
     pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
-        let next = match self.line_mut(id) {
-            Some(line) => line.reader.next::<M>(),
-            None => self.desk.last_words.get_mut(&id)?.next::<M>(),
-        };
-        match next {
-            Ok(message) => message,
-            Err(error) => {
-                self.close(id, CloseCode::Protocol, &error.to_string());
-                None
+        loop {
+            let Some(line) = self.line_mut(id) else {
+                return self.desk.last_words.get_mut(&id)?.next::<M>().ok()?;
+            };
+            match line.reader.next::<M>() {
+                Ok(None) if line.has_more => {
+                    line.take_in(READ_AHEAD);
+                    // The peer is told that it may go on.
+                    let handle = self.desk.handles[&id];
+                    self.mark_busy(handle);
+                }
+                Ok(message) => return message,
+                Err(error) => {
+                    self.close(id, CloseCode::Protocol, &error.to_string());
+                    return None;
+                }
             }
         }
+    }
+
+    /// How much of what was written waits for its peer to read.
+    pub(super) fn unsent(&self, id: ConnectionId) -> usize {
+        let handle = self.desk.handles.get(&id);
+        let line = handle.and_then(|handle| self.lines[handle.0].as_ref());
+        line.map_or(0, |line| line.out.len() - line.written)
     }
 
     /// Queues a message; the next [`transmit`](Port::transmit) sends it with all others that are
@@ -412,14 +449,10 @@ impl Port {
         }
     }
 
-    /// Whether nothing is left to do: every connection is over and its peer was told.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.iter().all(Option::is_none)
-    }
-
     /// Sends everything that is ready, as far as the kernel has room.
     pub(super) fn transmit(&mut self) {
         let now = Instant::now();
+        self.end_stalled(now);
         if let Some((transmit, bytes)) = self.unsent.take()
             && !self.send(transmit, bytes)
         {
@@ -442,6 +475,16 @@ impl Port {
             if let Some(line) = self.lines[handle.0].as_mut() {
                 line.is_busy = false;
                 self.serve(handle, now);
+            }
+        }
+    }
+
+    /// Gives up the handshakes that took too long.
+    fn end_stalled(&mut self, now: Instant) {
+        while let Some((_, id)) = self.stalls.front().copied().filter(|(at, _)| *at <= now) {
+            self.stalls.pop_front();
+            if self.line_mut(id).is_some_and(|line| line.is_handshaking) {
+                self.close(id, CloseCode::Slow, "the handshake took too long");
             }
         }
     }
@@ -499,9 +542,10 @@ impl Port {
         }
         while let Some(event) = line.inner.poll() {
             match event {
+                // What nobody is interested in any more was counted when it ended.
+                _ if line.is_over => {}
                 quinn_proto::Event::Connected => {
-                    line.is_handshaking = false;
-                    desk.handshakes -= 1;
+                    line.handshake_is_over(desk);
                     if line.inner.side().is_client() {
                         line.stream = line.inner.streams().open(Dir::Bi);
                     }
@@ -562,33 +606,60 @@ impl Port {
 }
 
 impl Line {
+    /// Counts its handshake out, once.
+    fn handshake_is_over(&mut self, desk: &mut Desk) {
+        if mem::replace(&mut self.is_handshaking, false) {
+            desk.handshakes -= 1;
+            if let Entry::Occupied(mut count) = desk.handshakes_of.entry(source(self.remote)) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+    }
+
     /// Reports its end, once.
     fn end(&mut self, ended: Ended, desk: &mut Desk) {
         if mem::replace(&mut self.is_over, true) {
             return;
         }
-        if mem::replace(&mut self.is_handshaking, false) {
-            desk.handshakes -= 1;
+        self.handshake_is_over(desk);
+        if self.take_in(usize::MAX) {
+            desk.events.push_back(Event::Readable(self.id));
         }
         desk.handles.remove(&self.id);
         desk.last_words.insert(self.id, mem::take(&mut self.reader));
         desk.events.push_back(Event::Ended(self.id, ended));
     }
 
-    /// Moves what the stream has to the frame reader.
+    /// Moves what the stream has to the frame reader, and says so.
     fn read_in(&mut self, desk: &mut Desk) {
-        let Some(id) = self.stream else { return };
+        if self.take_in(READ_AHEAD) && !self.is_over {
+            desk.events.push_back(Event::Readable(self.id));
+        }
+    }
+
+    /// Moves what the stream has to the frame reader, until that has so much; whether there was
+    /// anything.
+    fn take_in(&mut self, limit: usize) -> bool {
+        let Some(id) = self.stream else { return false };
+        self.has_more = false;
         let mut stream = self.inner.recv_stream(id);
-        let Ok(mut chunks) = stream.read(true) else { return };
+        let Ok(mut chunks) = stream.read(true) else { return false };
         let mut any = false;
-        while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+        loop {
+            let room = limit.saturating_sub(self.reader.buffered());
+            if room == 0 {
+                self.has_more = true;
+                break;
+            }
+            let Ok(Some(chunk)) = chunks.next(room) else { break };
             self.reader.extend(&chunk.bytes);
             any = true;
         }
         let _ = chunks.finalize();
-        if any && !self.is_over {
-            desk.events.push_back(Event::Readable(self.id));
-        }
+        any
     }
 
     /// Moves frames to the stream, as far as it has room; it is asked again when it has more.
@@ -608,6 +679,14 @@ impl Line {
         } else if self.written > UNSENT_BYTES_MAX / 4 {
             self.out.drain(..mem::take(&mut self.written));
         }
+    }
+}
+
+/// What counts as one source: an address, or with IPv6 the network that a host is given.
+fn source(remote: SocketAddr) -> IpAddr {
+    match remote.ip().to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address => address,
     }
 }
 
@@ -924,5 +1003,79 @@ mod tests {
             }
             false
         });
+    }
+
+    #[test]
+    fn a_handshake_that_succeeds_after_it_was_given_up_is_counted_out_once() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        // As if an earlier attempt had found nobody there.
+        client.trouble(&io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(client.desk.handshakes, 0);
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (0, Event::Connected(_)) => true,
+            (1, Event::Connected(_)) => panic!("it was given up"),
+            _ => false,
+        });
+        // What the leader sent last may still be under way.
+        while client.lines.iter().flatten().any(|line| line.inner.is_handshaking()) {
+            client.receive();
+            client.transmit();
+            leader.receive();
+            leader.transmit();
+        }
+        assert!(client.poll_event().is_none());
+        assert_eq!((client.desk.handshakes, leader.desk.handshakes), (0, 0));
+    }
+
+    /// The first frames of a stranger who never says more.
+    fn knock(leader: &mut Port, address: SocketAddr) -> Port {
+        let before = leader.desk.handshakes;
+        let mut stranger = connect(1, address, &secret());
+        stranger.transmit();
+        while leader.desk.handshakes == before {
+            leader.receive();
+        }
+        stranger
+    }
+
+    #[test]
+    fn strangers_who_stall_their_handshakes_are_shown_out() {
+        let (mut leader, address) = listen(&secret());
+        let strangers = [(); 10].map(|()| knock(&mut leader, address));
+        let begin = Instant::now();
+        assert_eq!(leader.desk.handshakes, strangers.len());
+        assert!(leader.timeout().is_some_and(|at| at <= begin + HANDSHAKE_LIMIT));
+        leader.end_stalled(begin + HANDSHAKE_LIMIT);
+        assert_eq!(leader.desk.handshakes, 0);
+        assert!(leader.desk.handshakes_of.is_empty() && leader.stalls.is_empty());
+        let ended = std::iter::from_fn(|| leader.poll_event());
+        assert_eq!(ended.filter(|event| matches!(event, Event::Ended(..))).count(), 10);
+    }
+
+    #[test]
+    fn one_source_cannot_have_all_handshakes_under_way() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let here = source(address);
+        leader.desk.handshakes_of.insert(here, HANDSHAKES_PER_SOURCE_MAX);
+        let mut client = connect(1, address, &secret);
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (1, Event::Ended(_, Ended::Disconnected(_))) => true,
+            (_, other) => panic!("{other:?}"),
+        });
+        assert_eq!(leader.desk.handshakes, 0);
+        leader.desk.handshakes_of.clear();
+        // Another source has its share.
+        let elsewhere = source("192.0.2.1:7420".parse().unwrap());
+        leader.desk.handshakes_of.insert(elsewhere, HANDSHAKES_PER_SOURCE_MAX);
+        let mut client = connect(2, address, &secret);
+        let mut ports = [&mut leader, &mut client];
+        drive(&mut ports, |index, event, _| matches!((index, event), (0, Event::Connected(_))));
+        let one = |text: &str| source(text.parse().unwrap());
+        assert_eq!(one("[2001:db8::1]:1"), one("[2001:db8::2]:9"));
+        assert_ne!(one("[2001:db8::1]:1"), one("[2001:db8:0:1::1]:1"));
+        assert_eq!(one("[::ffff:192.0.2.1]:1"), elsewhere);
     }
 }

@@ -12,7 +12,7 @@ mod questions;
 mod report;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -79,6 +79,8 @@ pub struct Leader {
     sessions: Sessions,
     table: Table,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// Until when connections without a whole report are borne.
+    reports: Timers<ConnectionId>,
     /// What came before the reign was durable, to be read then.
     early: VecDeque<(ConnectionId, ClientMessage)>,
     /// Until when waiters wait.
@@ -92,7 +94,8 @@ pub struct Leader {
     places_given: u64,
     /// Locks that may find a new holder or be forgotten.
     unsettled: Vec<LockKey>,
-    awaiting_epoch: Vec<LockKey>,
+    /// Locks whose next grant needs a higher epoch, which is on its way to the disk.
+    awaiting_epoch: BTreeSet<LockKey>,
     /// Requests that are told their place, unless they are granted first.
     unacknowledged: Vec<(SessionKey, RequestId)>,
     last_record: u64,
@@ -120,10 +123,11 @@ enum Connection {
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let grace = [
+        let longest = [
             recovered.longest_time_to_live.map(|longest| longest.min(*TIME_TO_LIVE.end())),
             config.epoch_above.map(|_| *TIME_TO_LIVE.end()),
         ];
+        let longest = longest.into_iter().flatten().max();
         let mut leader = Leader {
             reign: None,
             epoch_asked: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
@@ -131,10 +135,11 @@ impl Leader {
             cluster: recovered.cluster,
             over: None,
             clock: Attended::new(now),
-            opens_at: grace.into_iter().flatten().max().map(|grace| now + count_long(grace)),
+            opens_at: longest.map(|longest| now + count_long(longest)),
             sessions: Sessions::new(),
             table: Table::new(),
             connections: BTreeMap::new(),
+            reports: Timers::new(),
             early: VecDeque::new(),
             limits: Timers::new(),
             ends: Timers::new(),
@@ -143,7 +148,7 @@ impl Leader {
             leases_made: 0,
             places_given: 0,
             unsettled: Vec::new(),
-            awaiting_epoch: Vec::new(),
+            awaiting_epoch: BTreeSet::new(),
             unacknowledged: Vec::new(),
             last_record: 0,
             last_committed: 0,
@@ -152,7 +157,11 @@ impl Leader {
             records: VecDeque::new(),
             notices: VecDeque::new(),
         };
-        if !leader.ask_epoch(leader.epoch_asked.saturating_add(1)) {
+        let epoch = leader.epoch_asked.saturating_add(1);
+        if epoch <= Token::MAX_EPOCH {
+            leader.epoch_asked = epoch;
+            leader.write(Record::TookOver { epoch, longest_time_to_live: longest });
+        } else {
             leader.over = Some(Refusal::Tokens);
         }
         leader
@@ -162,6 +171,7 @@ impl Leader {
         self.clock.attend(now);
         let before = self.connections.insert(connection, Connection::New);
         assert!(before.is_none(), "a connection's number is used once");
+        self.expect_report(connection);
     }
 
     pub fn handle_message(&mut self, connection: ConnectionId, message: ClientMessage, now: Time) {
@@ -178,6 +188,7 @@ impl Leader {
 
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {
         let now = self.clock.attend(now);
+        self.reports.clear(connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             self.fall_silent(key);
         }
@@ -236,6 +247,11 @@ impl Leader {
         while let Some(lock) = self.ends.pop_due(now) {
             self.end_hold(lock);
         }
+        while self.reign.is_some()
+            && let Some(connection) = self.reports.pop_due(now)
+        {
+            self.close(connection, Close::Protocol("it did not report in time"));
+        }
         if self.reign.is_some() && self.opens_at.is_some_and(|opens_at| opens_at <= now) {
             self.opens_at = None;
             self.unsettled.extend(self.table.all());
@@ -266,8 +282,9 @@ impl Leader {
         if self.over.is_some() {
             return None;
         }
-        let opens_at = self.opens_at.filter(|_| self.reign.is_some());
-        [self.sessions.next_deadline(), self.limits.next(), self.ends.next(), opens_at]
+        let with_reign = [self.opens_at, self.reports.next()];
+        let [opens_at, report] = with_reign.map(|at| at.filter(|_| self.reign.is_some()));
+        [self.sessions.next_deadline(), self.limits.next(), self.ends.next(), opens_at, report]
             .into_iter()
             .flatten()
             .min()
@@ -290,7 +307,7 @@ impl Leader {
                     *state = Connection::Reporting(report);
                 }
             }
-            Connection::Reporting(report) => match report.add(message) {
+            Connection::Reporting(report) => match report.add(message, &self.config) {
                 Ok(false) => {}
                 Ok(true) => {
                     let Connection::Reporting(report) =
@@ -311,6 +328,11 @@ impl Leader {
                 self.refuse_outsider(connection, message, why);
             }
         }
+    }
+
+    /// From now on it has a while to report.
+    fn expect_report(&mut self, connection: ConnectionId) {
+        self.reports.set(connection, self.clock.now() + REPORT_LIMIT);
     }
 
     fn serve(
@@ -489,6 +511,7 @@ impl Leader {
             let gone = LeaderMessage::Gone { session: session.id };
             self.messages.push_back((connection, gone));
             self.connections.insert(connection, Connection::Dismissed);
+            self.expect_report(connection);
             self.sessions.get_mut(key).connection = None;
         }
         self.end_session(key);
@@ -604,7 +627,7 @@ impl Leader {
             (None, _) => Token::MAX_EPOCH + 1,
         };
         if self.ask_epoch(needed) {
-            self.awaiting_epoch.push(lock);
+            self.awaiting_epoch.insert(lock);
             return false;
         }
         self.refuse_waiter(waiter, Refusal::Tokens, now);
@@ -724,7 +747,7 @@ impl Leader {
         }
         self.reign = Some(reign);
         (self.leases_made, self.places_given) = (0, 0);
-        self.unsettled.append(&mut self.awaiting_epoch);
+        self.unsettled.extend(std::mem::take(&mut self.awaiting_epoch));
         for (connection, message) in std::mem::take(&mut self.early) {
             self.read(connection, message, now);
             self.settle(now);
@@ -768,7 +791,7 @@ impl Leader {
         }
         if epoch > self.epoch_asked {
             self.epoch_asked = epoch;
-            self.write(Record::TookOver { epoch });
+            self.write(Record::EpochRaised { epoch });
         }
         true
     }
@@ -803,6 +826,7 @@ impl Leader {
 
     fn close(&mut self, connection: ConnectionId, why: Close) {
         self.connections.remove(&connection);
+        self.reports.clear(connection);
         self.closes.push_back((connection, why));
     }
 
@@ -846,6 +870,9 @@ const ABOVE_EPOCH_MAX: u32 = 1 << 22;
 
 const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
 
+/// How long a connection may take to say who it is and what it has.
+const REPORT_LIMIT: Duration = Duration::from_secs(10);
+
 /// How many messages are kept while the reign's own record is on its way to the disk.
 const EARLY_MAX: usize = 65_536;
 
@@ -864,6 +891,11 @@ impl Leader {
     /// How many names it knows.
     pub(super) fn names(&self) -> usize {
         self.table.len()
+    }
+
+    /// How many locks wait for a higher epoch.
+    pub(super) fn awaiting_epoch(&self) -> usize {
+        self.awaiting_epoch.len()
     }
 
     /// How many locks are held.

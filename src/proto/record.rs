@@ -11,8 +11,11 @@ use crate::{error::LostReason, name::Name, token::Token};
 /// One durable fact. Rare: grants and releases are never written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// A reign began, or took a higher epoch.
-    TookOver { epoch: u32 },
+    /// A reign began. Whoever begins the next one waits for a session of this time to live, if
+    /// this one had to, since it may have ended before it had waited.
+    TookOver { epoch: u32, longest_time_to_live: Option<Duration> },
+    /// A reign took a higher epoch.
+    EpochRaised { epoch: u32 },
     /// A session asked for its first lock.
     SessionOpened {
         session: SessionId,
@@ -58,7 +61,9 @@ impl Committed {
     /// What this record, being durable, allows.
     pub(super) fn allows(self) -> Allows {
         match self.record {
-            Record::TookOver { epoch } => Allows::Reigning(Reign { epoch }),
+            Record::TookOver { epoch, .. } | Record::EpochRaised { epoch } => {
+                Allows::Reigning(Reign { epoch })
+            }
             Record::SessionOpened { session, .. } => Allows::Granting(session, Opened(())),
             Record::SessionEnded { session } => Allows::Freeing(session, TakenAway(())),
             Record::LeaseRevoked { session, lease, why, .. } => {
@@ -103,7 +108,7 @@ pub struct Recovered {
     pub cluster: ClusterId,
     /// The highest durable epoch; 0 in a new directory.
     pub epoch: u32,
-    /// The longest time to live of any session ever opened there.
+    /// The longest time to live of any session ever opened there, or that a reign had to wait for.
     pub longest_time_to_live: Option<Duration>,
     // Open sessions and revoked leases join this when reclaim does.
 }

@@ -70,6 +70,11 @@ impl FrameReader {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// How many bytes were fed and not yet taken out.
+    pub fn buffered(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
     /// The next whole message, if it is here. After an error the stream is of no more use.
     // Not an iterator: the type of message is chosen per call and errors are to be seen.
     #[allow(clippy::should_implement_trait)]
@@ -609,7 +614,9 @@ bincode::impl_borrow_decode!(Identity);
 impl Encode for Record {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         match self {
-            Record::TookOver { epoch } => (0_u8, epoch).encode(encoder),
+            Record::TookOver { epoch, longest_time_to_live } => {
+                (0_u8, epoch, longest_time_to_live).encode(encoder)
+            }
             Record::SessionOpened { session, proof, time_to_live, embedded } => {
                 (1_u8, session, proof, time_to_live, embedded).encode(encoder)
             }
@@ -617,6 +624,7 @@ impl Encode for Record {
             Record::LeaseRevoked { session, lease, name, token, why } => {
                 (3_u8, session, lease, name, token, why).encode(encoder)
             }
+            Record::EpochRaised { epoch } => (4_u8, epoch).encode(encoder),
         }
     }
 }
@@ -624,7 +632,10 @@ impl Encode for Record {
 impl<C> Decode<C> for Record {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         match <u8 as Decode<C>>::decode(decoder)? {
-            0 => Ok(Record::TookOver { epoch: Decode::<C>::decode(decoder)? }),
+            0 => Ok(Record::TookOver {
+                epoch: Decode::<C>::decode(decoder)?,
+                longest_time_to_live: Decode::<C>::decode(decoder)?,
+            }),
             1 => Ok(Record::SessionOpened {
                 session: Decode::<C>::decode(decoder)?,
                 proof: Decode::<C>::decode(decoder)?,
@@ -639,6 +650,7 @@ impl<C> Decode<C> for Record {
                 token: Decode::<C>::decode(decoder)?,
                 why: Decode::<C>::decode(decoder)?,
             }),
+            4 => Ok(Record::EpochRaised { epoch: Decode::<C>::decode(decoder)? }),
             _ => Err(DecodeError::Other("no such record")),
         }
     }

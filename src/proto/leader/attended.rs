@@ -22,6 +22,11 @@ impl Attended {
     pub(super) fn attend(&mut self, now: Time) -> Time {
         self.missed += now.since(self.last).saturating_sub(WAKE_EVERY + SLACK);
         self.last = self.last.max(now);
+        self.now()
+    }
+
+    /// The attended time of the last event.
+    pub(super) fn now(&self) -> Time {
         self.last - self.missed
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Close, Connection, Leader};
+use super::{Close, Config, Connection, Leader};
 use crate::{
     error::LostReason,
     proto::{
@@ -31,6 +31,8 @@ pub(super) struct Report {
     identity: Identity,
     held: BTreeSet<LeaseId>,
     waiting: BTreeMap<RequestId, (Acquire, Option<Place>)>,
+    /// Requests beyond what any session may have.
+    beyond: Vec<RequestId>,
 }
 
 impl Report {
@@ -58,25 +60,37 @@ impl Report {
             identity,
             held: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            beyond: Vec::new(),
         }))
     }
 
     /// Adds a part; answers whether the report is whole now.
-    pub(super) fn add(&mut self, message: ClientMessage) -> Result<bool, &'static str> {
+    pub(super) fn add(
+        &mut self,
+        message: ClientMessage,
+        config: &Config,
+    ) -> Result<bool, &'static str> {
         match message {
             ClientMessage::Held { leases } => {
                 self.held.extend(leases.into_iter().map(|HeldLease { lease, .. }| lease));
+                if self.held.len() > config.leases_per_session_max {
+                    return Err("a report of more leases than a session may have");
+                }
             }
             ClientMessage::Waiting { requests } => {
-                let entry =
-                    |WaitingRequest { request, acquire, place }| (request, (acquire, place));
-                self.waiting.extend(requests.into_iter().map(entry));
+                let most = most_waiting(config);
+                for WaitingRequest { request, acquire, place } in requests {
+                    if self.waiting.len() < most {
+                        self.waiting.insert(request, (acquire, place));
+                    } else if self.beyond.len() < BEYOND_MAX {
+                        self.beyond.push(request);
+                    } else {
+                        return Err("a report without end");
+                    }
+                }
             }
             ClientMessage::Ready => return Ok(true),
             _ => return Err("something else within a report"),
-        }
-        if self.held.len() + self.waiting.len() > ENTRIES_MAX {
-            return Err("a report without end");
         }
         Ok(false)
     }
@@ -105,6 +119,9 @@ impl Leader {
         self.sessions.promise(key, now);
         self.tell(key, self.welcome(key));
         self.compare_requests(key, report.waiting, found, now);
+        for request in report.beyond {
+            self.refuse(key, request, Refusal::TooManyWaiters, None);
+        }
     }
 
     /// The session that reports, new if it says so; `None` if the report does not count.
@@ -139,6 +156,7 @@ impl Leader {
 
     fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {
         self.connections.insert(connection, Connection::Dismissed);
+        self.expect_report(connection);
         self.messages.push_back((connection, LeaderMessage::Gone { session }));
     }
 
@@ -150,12 +168,14 @@ impl Leader {
             self.close(older, Close::Superseded);
         }
         self.connections.insert(connection, Connection::Serving(key));
+        self.reports.clear(connection);
     }
 
     /// Shows who leads here, promising nothing: the client sees for itself that it does not
     /// belong here. `Gone` would make it drop leases that its own leader keeps for it.
     fn turn_away(&mut self, connection: ConnectionId, report: &Report, why: Refusal) {
         self.connections.insert(connection, Connection::Refused(why));
+        self.reports.clear(connection);
         if let Some(reign) = &self.reign {
             let card = LeaderMessage::Welcome {
                 session: report.session,
@@ -167,7 +187,7 @@ impl Leader {
             };
             self.messages.push_back((connection, card));
         }
-        for &request in report.waiting.keys() {
+        for &request in report.waiting.keys().chain(&report.beyond) {
             let refused = LeaderMessage::Refused { request, why, holder: None };
             self.messages.push_back((connection, refused));
         }
@@ -236,9 +256,15 @@ impl Leader {
             let at_most = self.ends.get(lock).map(|end| end.since(now));
             self.tell_granted(lock, at_most);
         }
+        let mut wanted = Vec::new();
         for (request, (acquire, place)) in reported {
             let place = place.and_then(|place| self.given_place(place));
             let place = found.put_back.get(&request).copied().or(place);
+            wanted.push((request, acquire, place));
+        }
+        // What was accepted before comes before what is new, which limits may refuse.
+        wanted.sort_by_key(|(_, _, place)| place.is_none());
+        for (request, acquire, place) in wanted {
             self.want(key, request, acquire, place, now);
         }
     }
@@ -261,5 +287,11 @@ struct Comparison {
     put_back: BTreeMap<RequestId, PackedId>,
 }
 
-/// What one report may name.
-const ENTRIES_MAX: usize = 1 << 20;
+/// How many requests a session can have waiting in its own eyes: it may not have heard of any of
+/// its grants.
+pub(super) fn most_waiting(config: &Config) -> usize {
+    config.leases_per_session_max.saturating_add(config.waiters_per_session_max)
+}
+
+/// How many requests beyond that are refused one by one.
+const BEYOND_MAX: usize = 1 << 18;

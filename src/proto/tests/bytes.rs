@@ -226,7 +226,7 @@ fn a_page_is_full_before_its_frame_is() {
 
 #[test]
 fn a_record_of_another_version_is_refused() {
-    let mut bytes = encode_record(&Record::TookOver { epoch: 1 });
+    let mut bytes = encode_record(&Record::EpochRaised { epoch: 1 });
     bytes[0] = 9;
     assert_eq!(decode_record(&bytes), Err(WireError::RecordVersion(Some(9))));
     assert_eq!(decode_record(&[]), Err(WireError::RecordVersion(None)));
@@ -515,7 +515,12 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
 fn records(source: &mut impl Source) -> Vec<Record> {
     let id = u128::from(source.number(0x1122_3344_5566_7788)) << 40;
     vec![
-        Record::TookOver { epoch: source.small(3) },
+        Record::TookOver { epoch: source.small(3), longest_time_to_live: None },
+        Record::TookOver {
+            epoch: source.small(3),
+            longest_time_to_live: Some(source.duration(60_000)),
+        },
+        Record::EpochRaised { epoch: source.small(3) },
         Record::SessionOpened {
             session: SessionId(id),
             proof: Proof(id + 2),
@@ -586,7 +591,9 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090900",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
-    "010003",
+    "01000300",
+    "010003013c00",
+    "010403",
     "0101fe00000000008877665544332211000000fe02000000008877665544332211000000050001",
     "0102fe00000000008877665544332211000000",
     "0103fe000000000088776655443322110000000311096f72646572732f3432fbfb0002",

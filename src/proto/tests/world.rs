@@ -430,11 +430,14 @@ impl World {
         let recovered = Recovered {
             cluster: ClusterId(7),
             epoch: records.iter().fold(0, |epoch, record| match record {
-                Record::TookOver { epoch: higher } => epoch.max(*higher),
+                Record::TookOver { epoch: higher, .. } | Record::EpochRaised { epoch: higher } => {
+                    epoch.max(*higher)
+                }
                 _ => epoch,
             }),
             longest_time_to_live: records.iter().fold(None, |longest, record| match record {
                 Record::SessionOpened { time_to_live, .. } => longest.max(Some(*time_to_live)),
+                Record::TookOver { longest_time_to_live, .. } => longest.max(*longest_time_to_live),
                 _ => longest,
             }),
         };

@@ -13,7 +13,7 @@ fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_se
     reign.acquire(a, 1, acquire("x"));
     assert_eq!(reign.take(a), []);
     assert!(reign.commit_one());
-    assert_eq!(reign.written, [Record::TookOver { epoch: 1 }]);
+    assert_eq!(reign.written, [took_over(1, None)]);
     reign.drive();
     let heard = reign.take(a);
     assert!(
@@ -33,7 +33,7 @@ fn a_session_that_only_looks_around_is_not_written() {
     reign.say(a, ClientMessage::List { query: RequestId(1), after: None, limit: 10 });
     reign.renew(a);
     reign.say(a, ClientMessage::Goodbye);
-    assert_eq!(reign.written, [Record::TookOver { epoch: 1 }]);
+    assert_eq!(reign.written, [took_over(1, None)]);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_restarted_leader_waits_for_what_its_predecessor_promised() {
     // redisson#4706, #5256; Chubby's rule
     let recovered = Recovered { epoch: 4, longest_time_to_live: Some(TTL), ..fresh() };
     let mut reign = Reign::new(config(), recovered);
-    assert_eq!(reign.written, [Record::TookOver { epoch: 5 }]);
+    assert_eq!(reign.written, [took_over(5, Some(TTL))]);
     // One who held comes back, and is told that it holds no more.
     let a = Who { connection: reign.connect(1), session: 1, count: 7 };
     reign.report(a, &[LeaseId { epoch: 4, count: 1 }], Vec::new());
@@ -79,7 +79,7 @@ fn a_restarted_leader_waits_for_what_its_predecessor_promised() {
 fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promised() {
     // live-mutex, etcd#17780
     let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
-    assert_eq!(reign.written, [Record::TookOver { epoch: 41 }]);
+    assert_eq!(reign.written, [took_over(41, Some(Duration::from_secs(60)))]);
     let a = reign.session(1);
     reign.acquire(a, 1, acquire("x"));
     for _ in 0..60 {
@@ -89,6 +89,28 @@ fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promis
     }
     reign.pass(ms(700));
     assert_eq!(reign.granted(a, 1).token.epoch(), 41);
+}
+
+#[test]
+fn a_leader_killed_while_it_waits_above_an_epoch_waits_as_long_when_it_is_started_without() {
+    let reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
+    let [Record::TookOver { epoch, longest_time_to_live }] = reign.written[..] else {
+        panic!("{:?}", reign.written)
+    };
+    let mut reign = Reign::new(config(), Recovered { epoch, longest_time_to_live, ..fresh() });
+    let a = reign.session(1);
+    reign.acquire(a, 1, acquire("x"));
+    for _ in 0..60 {
+        reign.pass(ms(1000));
+        reign.renew(a);
+        assert!(reign.try_granted(a, 1).is_err());
+    }
+    reign.pass(ms(700));
+    assert_eq!(reign.granted(a, 1).token.epoch(), 42);
+}
+
+fn took_over(epoch: u32, longest_time_to_live: Option<Duration>) -> Record {
+    Record::TookOver { epoch, longest_time_to_live }
 }
 
 #[test]
@@ -189,6 +211,62 @@ fn frames_out_of_order_end_the_connection() {
 }
 
 #[test]
+fn a_report_is_no_longer_than_what_a_session_may_have() {
+    let mut reign = begin();
+    let a = Who { connection: reign.connect(1), session: 1, count: 1 };
+    let requests = (1..=20).map(|number| waiting(number, acquire("x"), None)).collect();
+    reign.report(a, &[], requests);
+    let heard = reign.take(a);
+    assert!(matches!(heard[0], LeaderMessage::Welcome { .. }), "{heard:?}");
+    let refused = heard.iter().filter_map(|message| match message {
+        LeaderMessage::Refused { request, why: Refusal::TooManyWaiters, .. } => Some(request.0),
+        _ => None,
+    });
+    assert!(refused.eq(5..=20), "{heard:?}");
+
+    let b = Who { connection: reign.connect(2), session: 2, count: 2 };
+    let leases = [1, 2, 3, 4, 5].map(|count| LeaseId { epoch: 1, count });
+    reign.report(b, &leases, Vec::new());
+    assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
+
+    // Requests without end are not even counted without end.
+    let c = Who { connection: reign.connect(3), session: 3, count: 1 };
+    reign.say(c, hello(c));
+    let requests: Vec<_> = (0..1 << 14).map(|n| waiting(n, acquire("x"), None)).collect();
+    for _ in 0..17 {
+        reign.say(c, ClientMessage::Waiting { requests: requests.clone() });
+    }
+    assert!(matches!(reign.closed(c), Some(Close::Protocol(_))));
+}
+
+#[test]
+fn a_connection_that_does_not_report_in_time_is_closed_and_one_that_did_is_not() {
+    let mut reign = begin();
+    let served = reign.session(1);
+    let silent = Who { connection: reign.connect(2), session: 2, count: 1 };
+    let half = Who { connection: reign.connect(3), session: 3, count: 1 };
+    reign.say(half, hello(half));
+    // Dismissed, it is given as long again.
+    let gone = Who { connection: reign.connect(4), session: 4, count: 7 };
+    reign.pass(ms(5000));
+    reign.renew(served);
+    reign.report(gone, &[], Vec::new());
+    assert_eq!(reign.take(gone), [LeaderMessage::Gone { session: SessionId(4) }]);
+    reign.pass(ms(4990));
+    reign.renew(served);
+    reign.say(half, ClientMessage::Waiting { requests: Vec::new() });
+    assert_eq!(reign.closed, []);
+    reign.pass(ms(20));
+    let closed: Vec<_> = reign.closed.iter().map(|(connection, _)| *connection).collect();
+    assert_eq!(closed, [silent.connection, half.connection]);
+    reign.pass(ms(4000));
+    reign.renew(served);
+    reign.pass(ms(1000));
+    assert!(matches!(reign.closed(gone), Some(Close::Protocol(_))));
+    assert_eq!(reign.closed(served), None);
+}
+
+#[test]
 fn a_disk_that_fails_ends_the_reign() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
@@ -228,10 +306,30 @@ fn tokens_exceed_what_the_clients_machine_knows_and_stay_in_a_durable_epoch() {
     reign.commit();
     let grant = reign.granted(a, 2);
     assert_eq!((grant.token.epoch(), grant.lease.epoch), (8, 8));
-    assert_eq!(reign.written.last(), Some(&Record::TookOver { epoch: 8 }));
+    assert_eq!(reign.written.last(), Some(&Record::EpochRaised { epoch: 8 }));
     reign.release(a, grant.lease);
     reign.acquire(a, 4, above(Token::first_of(1 << 22)));
     assert_eq!(reign.refused(a, 4), Some(Refusal::Tokens));
+}
+
+#[test]
+fn a_lock_waits_once_for_a_higher_epoch_however_often_it_is_asked_for() {
+    let mut reign = begin();
+    let [a, b] = [reign.session(1), reign.session(2)];
+    reign.acquire(b, 1, acquire("y"));
+    reign.disk_answers = false;
+    let above = Token::new(Token::first_of(8).get() - 1).unwrap();
+    reign.acquire(a, 1, acquire("z"));
+    reign.commit();
+    reign.acquire(a, 2, Acquire { above, ..acquire("x") });
+    for request in 2..100 {
+        reign.acquire(b, request, acquire("x"));
+        reign.cancel(b, request);
+    }
+    assert_eq!(reign.leader.awaiting_epoch(), 1);
+    reign.commit();
+    assert_eq!(reign.leader.awaiting_epoch(), 0);
+    assert_eq!(reign.granted(a, 2).token.epoch(), 8);
 }
 
 #[test]

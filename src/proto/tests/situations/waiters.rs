@@ -222,6 +222,37 @@ fn a_leader_refuses_what_is_beyond_its_limits_and_nothing_that_was_reported() {
 }
 
 #[test]
+fn places_do_not_bring_in_more_requests_than_a_session_may_have() {
+    let mut reign = begin();
+    let holder = reign.session(9);
+    reign.acquire(holder, 1, acquire("x"));
+    let a = reign.session(1);
+    reign.acquire(a, 1, acquire("x"));
+    let place = reign.place(a, 1);
+    let queued = |heard: Vec<LeaderMessage>| -> Vec<u64> {
+        let request = |message| match message {
+            LeaderMessage::Queued { request, .. } => Some(request.0),
+            _ => None,
+        };
+        let mut queued: Vec<_> = heard.into_iter().filter_map(request).collect();
+        queued.sort_unstable();
+        queued
+    };
+    // Four that wait, and four granted without its knowledge; and no more the next time.
+    for round in [1, 2] {
+        let a = Who { count: round + 1, connection: reign.connect(100 + round), ..a };
+        let request = |number| waiting(number, acquire("x"), Some(place));
+        reign.report(a, &[], (1..=30).map(request).collect());
+        assert_eq!(queued(reign.take(a)), [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+    // What is new does not keep out what was accepted before.
+    let b = Who { connection: reign.connect(7), session: 7, count: 1 };
+    let request = |number| waiting(number, acquire("x"), (number > 3).then_some(place));
+    reign.report(b, &[], (1..=8).map(request).collect());
+    assert_eq!(queued(reign.take(b)), [4, 5, 6, 7, 8]);
+}
+
+#[test]
 fn a_time_to_live_out_of_bounds_is_refused_and_one_in_bounds_stays() {
     let mut reign = begin();
     let with = |who, wanted| {
