@@ -8,6 +8,7 @@
 
 use std::{
     net::UdpSocket,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*},
@@ -83,6 +84,9 @@ pub(crate) fn connect(
                 activity: AtomicU64::new(0),
                 is_started: AtomicBool::new(false),
                 thread: Mutex::new(Thread { is_running: false, is_called: false }),
+                has_failed: AtomicBool::new(false),
+                #[cfg(test)]
+                is_to_fail: AtomicBool::new(false),
                 changed: Condvar::new(),
             }
         })
@@ -122,6 +126,10 @@ struct Carrier {
     activity: AtomicU64,
     is_started: AtomicBool,
     thread: Mutex<Thread>,
+    /// The thread has panicked, and what it left is not to be trusted: nothing is carried any more.
+    has_failed: AtomicBool,
+    #[cfg(test)]
+    is_to_fail: AtomicBool,
     /// The thread was called, or has ended.
     changed: Condvar,
 }
@@ -139,6 +147,9 @@ struct Thread {
 
 impl Drive for Carrier {
     fn start(&self) -> Result<(), LockError> {
+        if self.has_failed.load(Acquire) {
+            return Err(failed());
+        }
         if self.is_started.load(Acquire) {
             return Ok(());
         }
@@ -148,7 +159,7 @@ impl Drive for Carrier {
         }
         let carrier = self.carrier.upgrade().expect("whoever calls holds it");
         let spawned =
-            thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.run());
+            thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.serve());
         spawned.map_err(|error| {
             let text = format!("cannot start a thread: {error}");
             LockError::new(LockErrorKind::Io, text).with_source(error)
@@ -175,11 +186,8 @@ impl Drive for Carrier {
             self.is_wished_for.store(true, Relaxed);
             return self.wake();
         }
+        let _post = AtPost { carrier: self, link: &link };
         self.carry_until(&link, done);
-        self.post.store(FREE, SeqCst);
-        if link.unanswered() > 0 {
-            self.call_thread();
-        }
     }
 
     fn let_go(&self, soon: bool) {
@@ -203,6 +211,12 @@ impl Drive for Carrier {
     }
 
     #[cfg(test)]
+    fn break_down(&self) {
+        self.is_to_fail.store(true, SeqCst);
+        self.call_thread();
+    }
+
+    #[cfg(test)]
     fn while_stalled(&self, work: &mut dyn FnMut()) {
         let _routes = self.routes.lock();
         work();
@@ -211,9 +225,21 @@ impl Drive for Carrier {
 
 // The thread.
 impl Carrier {
+    /// All that the thread does, and what follows if it cannot go on.
+    fn serve(&self) {
+        let has_failed = catch_unwind(AssertUnwindSafe(|| self.run())).is_err();
+        if has_failed {
+            self.has_failed.store(true, SeqCst);
+            if let Some(link) = self.link.upgrade() {
+                link.abandon(failed);
+            }
+        }
+        self.thread.lock().is_running = false;
+        self.changed.notify_all();
+    }
+
     /// Carries what is ready, then sleeps: at its post, or until that is vacant.
     fn run(&self) {
-        let _report = Report(self);
         let mut sockets = Vec::new();
         let (mut is_readable, mut is_called, mut seen, mut closed_at) = (true, true, 0, None);
         while let Some(link) = self.link.upgrade() {
@@ -233,6 +259,9 @@ impl Carrier {
             routes.sockets(&mut sockets);
             let is_idle = routes.is_empty();
             drop(routes);
+            link.follow_up();
+            #[cfg(test)]
+            assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
             if self.post.load(SeqCst) == CALLER {
                 // It came meanwhile, and what it waits for may have been read here.
                 self.bell.ring();
@@ -311,6 +340,7 @@ impl Carrier {
             let limit = self.move_frames(&mut routes, link, is_readable);
             routes.sockets(&mut sockets);
             drop(routes);
+            link.follow_up();
             let carried = begin.elapsed();
             if done() || carried >= CARRY {
                 return;
@@ -342,13 +372,19 @@ impl Carrier {
 
     /// Sends what is ready, here and now, unless somebody else has the routes.
     fn send(&self) -> Option<Duration> {
+        if self.has_failed.load(Acquire) {
+            return None;
+        }
         let link = self.link.upgrade()?;
         let Some(mut routes) = self.routes.try_lock() else {
             // They may have looked already: let them look again.
             self.bell.ring();
             return None;
         };
-        Some(self.move_frames(&mut routes, &link, false))
+        let limit = self.move_frames(&mut routes, &link, false);
+        drop(routes);
+        link.follow_up();
+        Some(limit)
     }
 
     /// Moves everything that is ready; how long nothing will be without a sign.
@@ -383,12 +419,23 @@ impl Carrier {
     }
 }
 
-/// Says that the thread has ended, however it did.
-struct Report<'a>(&'a Carrier);
+/// A caller at the post. However it leaves, others find the post vacant and are served.
+struct AtPost<'a> {
+    carrier: &'a Carrier,
+    link: &'a Link,
+}
 
-impl Drop for Report<'_> {
+impl Drop for AtPost<'_> {
     fn drop(&mut self) {
-        self.0.thread.lock().is_running = false;
-        self.0.changed.notify_all();
+        self.carrier.post.store(FREE, SeqCst);
+        if self.link.unanswered() > 0 {
+            self.carrier.call_thread();
+        }
     }
+}
+
+fn failed() -> LockError {
+    let text = "this manager's thread has panicked, which is a bug in tierlock; open another \
+                manager, and report what was printed";
+    LockError::new(LockErrorKind::Io, text)
 }

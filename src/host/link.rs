@@ -10,6 +10,7 @@ use std::{
     future::Future,
     hash::{BuildHasherDefault, Hasher},
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
@@ -20,7 +21,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
-    clock,
+    alarm, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
     proto::{
@@ -62,6 +63,10 @@ pub(crate) trait Drive: Send + Sync {
     /// what `start` began.
     fn finish(&self, until: Time);
 
+    /// Has whoever drives panic at its next turn.
+    #[cfg(test)]
+    fn break_down(&self) {}
+
     /// Runs `work` while nobody can carry frames.
     #[cfg(test)]
     fn while_stalled(&self, work: &mut dyn FnMut());
@@ -100,7 +105,7 @@ struct Held {
     had_to_queue: bool,
 }
 
-/// What is to be done once the lock is free: it wakes others, or runs foreign code.
+/// What is to be done once no lock is held: it wakes others, or runs foreign code.
 #[derive(Default)]
 struct Aftermath {
     answered: usize,
@@ -343,8 +348,14 @@ impl Link {
         result.expect("it ran")
     }
 
-    /// For whoever drives: hands what happened to the client, tells callers what came of it, and
-    /// takes what is to be done now.
+    /// Has whoever drives panic at its next turn.
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        self.drive.break_down();
+    }
+
+    /// For whoever drives: hands what happened to the client, notes for callers what came of it,
+    /// and takes what is to be done now. Nobody is told before [`follow_up`](Link::follow_up).
     pub(super) fn drive<C, R>(
         &self,
         hands: &mut C,
@@ -357,8 +368,30 @@ impl Link {
         // that they know.
         state.drain();
         let result = to_do(hands, &mut state.client);
-        self.settle(state);
+        state.drain();
         result
+    }
+
+    /// For whoever drives, once it holds no lock: tells callers what came of its turn.
+    pub(super) fn follow_up(&self) {
+        let aftermath = mem::take(&mut self.state.lock().aftermath);
+        aftermath.run();
+    }
+
+    /// Nobody will ever carry frames again: everybody who waits is told `why`, and no lease is
+    /// renewed any more, so each of them counts as lost.
+    pub(super) fn abandon(&self, why: impl Fn() -> LockError) {
+        let mut state = self.state.lock();
+        let State { acquires, releases, queries, leases, aftermath, .. } = &mut *state;
+        acquires.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
+        releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
+        queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
+        for held in leases.values() {
+            if held.watch.mark(LostReason::Expired) {
+                aftermath.losses.push((held.watch.clone(), LostReason::Expired));
+            }
+        }
+        self.settle(state);
     }
 
     /// Takes the lock of this name away, as the leader would; whether it was held here.
@@ -384,12 +417,7 @@ impl Link {
         state.drain();
         let aftermath = mem::take(&mut state.aftermath);
         drop(state);
-        for (watch, reason) in aftermath.losses {
-            watch.tell(reason);
-        }
-        for wake in aftermath.wakes {
-            wake.wake();
-        }
+        aftermath.run();
     }
 
     fn ready(&self) -> Result<(), LockError> {
@@ -500,6 +528,26 @@ impl State {
     }
 }
 
+impl Aftermath {
+    /// Wakes first; then those whose lock is lost, on a thread of their own, so that a callback
+    /// which takes its time stalls no renewals.
+    fn run(self) {
+        for wake in self.wakes {
+            contain(|| wake.wake());
+        }
+        for (watch, reason) in self.losses {
+            alarm::call_at(Time::ZERO, move || contain(|| watch.tell(reason))).detach();
+        }
+    }
+}
+
+/// Runs foreign code. Its panic is its own: it was reported, and must end nobody else's waiting.
+fn contain(work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        mem::forget(panic); // dropping it could panic again
+    }
+}
+
 impl<T> Waiter<T> {
     fn new(name: Option<Name>, since: Time) -> Waiter<T> {
         Waiter { name, since, is_queued: false, outcome: None, wake: Wake::Nobody }
@@ -516,6 +564,15 @@ impl<T> Waiter<T> {
             Wake::Nobody => {}
             wake => aftermath.wakes.push(wake),
         }
+    }
+
+    fn abandon(&mut self, why: &impl Fn() -> LockError, aftermath: &mut Aftermath) {
+        let error = why().with_scope(Scope::Host);
+        let error = match &self.name {
+            Some(name) => error.with_name(name),
+            None => error,
+        };
+        self.finish(Err(error), aftermath);
     }
 
     fn error(&self, failure: Failure, holder: Option<HolderInfo>) -> LockError {

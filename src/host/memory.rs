@@ -119,10 +119,7 @@ impl MemoryLeader {
 
     /// Takes the lock of this name away from whoever holds it; whether anybody did.
     pub(crate) fn lose(&self, name: &Name) -> bool {
-        let links: Vec<_> = {
-            let state = self.0.state.lock();
-            state.peers.iter().filter_map(|peer| peer.link.upgrade()).collect()
-        };
+        let links = self.0.state.lock().links();
         // Foreign code is told, so no lock is held here.
         let lost = links.iter().filter(|link| link.provoke(name)).count();
         World::move_messages(&self.0);
@@ -153,8 +150,11 @@ impl Drive for Hand {
         // Another thread that moves them just now may find the link gone before it has come to its
         // last words.
         if let Some(mut state) = self.0.state.try_lock_for(until.since(clock::now())) {
+            let links = state.links();
             while state.turn() {}
             state.set_alarm(&self.0);
+            drop(state);
+            links.iter().for_each(|link| link.follow_up());
         }
     }
 
@@ -172,15 +172,25 @@ impl World {
         world.wanted.store(true, SeqCst);
         while world.wanted.load(SeqCst) {
             let Some(mut state) = world.state.try_lock() else { return };
+            let links = state.links();
             while world.wanted.swap(false, SeqCst) {
                 while state.turn() {}
             }
             state.set_alarm(world);
+            drop(state);
+            // Foreign code, the links' own ends included.
+            links.iter().for_each(|link| link.follow_up());
         }
     }
 }
 
 impl State {
+    /// Everybody's link. Who moves messages keeps them until the state is unlocked, and then has
+    /// them tell what came of it: no link ends, and nobody is told anything, under the lock.
+    fn links(&self) -> Vec<Arc<Link>> {
+        self.peers.iter().filter_map(|peer| peer.link.upgrade()).collect()
+    }
+
     /// Everybody's turn, once; whether anything moved.
     fn turn(&mut self) -> bool {
         let mut moved = false;

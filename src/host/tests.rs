@@ -548,6 +548,92 @@ fn callbacks_of_a_loss_may_use_the_link() {
     assert_eq!(called.recv().unwrap(), LostReason::HeldTooLong);
 }
 
+struct Panicking;
+
+impl std::task::Wake for Panicking {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics, as a test wants it");
+    }
+}
+
+/// Waits until this lease was renewed often enough to outlive its first deadline.
+fn outlive(lease: &Lease) {
+    let first = lease.watch.deadline();
+    while clock::now() <= first {
+        thread::sleep(Duration::from_millis(10));
+        assert_eq!(lease.watch.lost(), None, "it was not renewed");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_costs_nobody_else_anything() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
+    let also = take(&other, "also");
+    let held = take(&one, "a");
+    let waker = Waker::from(Arc::new(Panicking));
+    let mut waiting = Box::pin(other.acquire(want("a")));
+    assert!(Future::poll(waiting.as_mut(), &mut Context::from_waker(&waker)).is_pending());
+    give(&one, held);
+    outlive(&also);
+    let granted = futures::executor::block_on(waiting).unwrap();
+    give(&other, granted);
+    give_answered(&other, also).unwrap();
+}
+
+#[test]
+fn a_callback_that_panics_or_blocks_stalls_no_renewal() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link_to([leader.local_addr()], short_lived());
+    let at_most = Some(Duration::from_millis(50));
+    let [first, second] = ["a", "b"].map(|text| {
+        let lease = link.acquire(Want { at_most, ..want(text) }).wait().unwrap();
+        assert_eq!(lease.watch.lost(), None);
+        lease
+    });
+    let (entered, is_in) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    first.watch.on_lost(Box::new(|_| panic!("a callback that panics, as a test wants it")));
+    second.watch.on_lost(Box::new(move |_| {
+        entered.send(()).unwrap();
+        let _ = ended.recv();
+    }));
+    is_in.recv().unwrap();
+    let held = take(&link, "c");
+    outlive(&held);
+    drop(end);
+    give_answered(&link, held).unwrap();
+}
+
+#[test]
+fn a_driver_that_panicked_leaves_nobody_waiting_and_no_lease_believed() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let other = town.link(&leader);
+    let held = take(&link, "a");
+    let theirs = take(&other, "b");
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| link.acquire(want("b")).wait());
+        let mut waiting = Box::pin(link.acquire(want("b")));
+        let (sender, woken) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tell(sender)));
+        assert!(Future::poll(waiting.as_mut(), &mut Context::from_waker(&waker)).is_pending());
+        link.break_down();
+        woken.recv().unwrap();
+        let error = futures::executor::block_on(waiting).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Io);
+        assert_eq!(blocked.join().unwrap().unwrap_err().kind(), LockErrorKind::Io);
+    });
+    assert_eq!(held.watch.lost(), Some(LostReason::Expired));
+    let error = link.acquire(want("c")).wait().unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    close(&link);
+    give(&other, theirs);
+}
+
 #[test]
 fn a_leader_whose_disk_fails_says_so_and_stops() {
     let town = Town::new();
