@@ -232,7 +232,8 @@ impl Link {
         }
         let now = clock::now();
         let mut state = self.state.lock();
-        let lost = state.leases.remove(&lease).and_then(|held| held.watch.lost());
+        let held = state.leases.remove(&lease);
+        let lost = held.as_ref().and_then(|held| state.find_lost(&held.watch));
         state.client.release(lease, last_used, how, now);
         if lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
@@ -241,6 +242,7 @@ impl Link {
             state.unanswered += 1;
         }
         self.settle(state);
+        drop(held);
         match lost {
             None => Releasing(Waiting::new(self, lease)),
             Some(reason) => {
@@ -460,6 +462,20 @@ impl State {
             }
             self.release_limits.pop_front();
         }
+    }
+
+    /// As [`Watch::lost`], under a lock: whom that is to be told to is told later.
+    fn find_lost(&mut self, watch: &Arc<Watch>) -> Option<LostReason> {
+        let (deadline, now) = (watch.deadline(), clock::now());
+        if now >= deadline {
+            let is_over = now >= self.deadline.get();
+            let why = if is_over { LostReason::Expired } else { LostReason::HeldTooLong };
+            if watch.mark(why) {
+                self.aftermath.losses.push((watch.clone(), why));
+            }
+        }
+        // Once it is told, asking runs nothing.
+        if watch.is_told() { watch.lost() } else { None }
     }
 
     fn distribute(&mut self, event: Event) {
@@ -765,7 +781,15 @@ struct Waiting<K: Awaited> {
 trait Awaited: Copy + Eq + std::hash::Hash + Unpin {
     type Output;
     fn waiters(state: &mut State) -> &mut Numbered<Self, Waiter<Self::Output>>;
-    fn give_up(self, outcome: Option<Result<Self::Output, LockError>>, state: &mut State);
+    /// Answers what is to be dropped once the state is unlocked.
+    fn give_up(
+        self,
+        outcome: Option<&Result<Self::Output, LockError>>,
+        state: &mut State,
+    ) -> Option<Held> {
+        let _ = (outcome, state);
+        None
+    }
 }
 
 /// Acquires.
@@ -776,12 +800,14 @@ impl Awaited for RequestId {
         &mut state.acquires
     }
 
-    fn give_up(self, outcome: Option<Result<Lease, LockError>>, state: &mut State) {
-        if let Some(Ok(lease)) = &outcome {
-            state.leases.remove(&lease.id);
-        }
+    fn give_up(
+        self,
+        outcome: Option<&Result<Lease, LockError>>,
+        state: &mut State,
+    ) -> Option<Held> {
         // A grant that is already here is handed back, as one that nobody entered.
         state.client.cancel(self, clock::now());
+        outcome.and_then(|outcome| state.leases.remove(&outcome.as_ref().ok()?.id))
     }
 }
 
@@ -792,8 +818,6 @@ impl Awaited for LeaseId {
     fn waiters(state: &mut State) -> &mut Numbered<LeaseId, Waiter<()>> {
         &mut state.releases
     }
-
-    fn give_up(self, _: Option<Result<(), LockError>>, _: &mut State) {}
 }
 
 /// The number of a query, which is no acquire.
@@ -807,8 +831,6 @@ impl Awaited for QueryId {
     fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Answer>> {
         &mut state.queries
     }
-
-    fn give_up(self, _: Option<Result<Answer, LockError>>, _: &mut State) {}
 }
 
 impl<K: Awaited> Waiting<K> {
@@ -817,7 +839,7 @@ impl<K: Awaited> Waiting<K> {
         /// Threads sleep on a clock that stops in suspend, and ours does not.
         const LONGEST_SLEEP: Duration = Duration::from_millis(100);
         loop {
-            if let Some(outcome) = self.fetch(|| Wake::Thread(thread::current())) {
+            if let Some(outcome) = self.fetch(Wake::Thread(thread::current())) {
                 return Some(outcome);
             }
             if self.carry_once(|link, key| link.drive.carry(&|| link.has_outcome(key))) {
@@ -836,7 +858,7 @@ impl<K: Awaited> Waiting<K> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
-        match self.fetch(|| Wake::Task(cx.waker().clone())) {
+        match self.fetch(Wake::Task(cx.waker().clone())) {
             Some(outcome) => Poll::Ready(outcome),
             None => {
                 self.carry_once(|link, _| link.drive.wake());
@@ -846,7 +868,7 @@ impl<K: Awaited> Waiting<K> {
     }
 
     /// The outcome, if it is here; else `wake` is used once it is.
-    fn fetch(&mut self, wake: impl FnOnce() -> Wake) -> Option<Result<K::Output, LockError>> {
+    fn fetch(&mut self, wake: Wake) -> Option<Result<K::Output, LockError>> {
         let Some((link, key)) = &self.asked else {
             return Some(Err(self.failed.take().expect("not polled after its end")));
         };
@@ -854,13 +876,16 @@ impl<K: Awaited> Waiting<K> {
         let waiters = K::waiters(&mut state);
         let waiter = waiters.get_mut(key).expect("a waiter stays until its outcome is read");
         if waiter.outcome.is_none() {
-            waiter.wake = wake();
+            let earlier = mem::replace(&mut waiter.wake, wake);
+            drop(state);
+            // A waker is foreign code: it may be its task's last, and that task may own a lock.
+            drop(earlier);
             return None;
         }
-        let outcome = waiters.remove(key).and_then(|waiter| waiter.outcome);
+        let waiter = waiters.remove(key);
         drop(state);
         self.asked = None;
-        outcome
+        waiter.and_then(|waiter| waiter.outcome)
     }
 
     /// Has the request carried, the first time; whether it was.
@@ -891,11 +916,14 @@ impl<K: Awaited> Drop for Waiting<K> {
             return;
         }
         let mut state = link.state.lock();
-        if let Some(waiter) = K::waiters(&mut state).remove(key) {
+        // What is removed is dropped once the state is unlocked: it may own foreign code.
+        let waiter = K::waiters(&mut state).remove(key);
+        let held = waiter.as_ref().and_then(|waiter| {
             state.unanswered -= usize::from(waiter.outcome.is_none());
-            key.give_up(waiter.outcome, &mut state);
-        }
+            key.give_up(waiter.outcome.as_ref(), &mut state)
+        });
         link.settle(state);
+        drop((waiter, held));
         link.drive.let_go(true);
     }
 }

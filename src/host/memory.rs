@@ -453,6 +453,55 @@ mod tests {
     }
 
     #[test]
+    fn a_callback_of_a_loss_may_stop_the_leader_and_start_it() {
+        let leader = MemoryLeader::new();
+        let link = connect(&leader);
+        let at_most = Some(Duration::from_millis(20));
+        let forever = Patience::Until(Time::NEVER);
+        let held = link.acquire(Want { at_most, ..want("a", forever) }).wait().unwrap();
+        let (sender, called) = mpsc::channel();
+        let in_callback = leader.clone();
+        held.watch.on_lost(Box::new(move |_| {
+            in_callback.stop();
+            in_callback.start();
+            sender.send(()).unwrap();
+        }));
+        called.recv().unwrap();
+        give(&link, take(&link, "b"));
+    }
+
+    #[test]
+    fn a_waker_may_own_what_uses_the_link_when_it_is_dropped() {
+        struct Owner(Mutex<Option<(Arc<Link>, Option<Lease>)>>);
+        impl std::task::Wake for Owner {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                if let Some((link, Some(lease))) = self.0.lock().take() {
+                    give(&link, lease);
+                }
+            }
+        }
+        let leader = MemoryLeader::new();
+        let [one, other] = [connect(&leader), connect(&leader)];
+        let held = take(&one, "a");
+        let mut waiting = Box::pin(other.acquire(want("a", Patience::Until(Time::NEVER))));
+        for text in ["b", "c"] {
+            let owned = (other.clone(), Some(take(&other, text)));
+            let waker = std::task::Waker::from(Arc::new(Owner(Mutex::new(Some(owned)))));
+            let mut context = std::task::Context::from_waker(&waker);
+            // The second replaces the first, which nobody else keeps.
+            assert!(Future::poll(waiting.as_mut(), &mut context).is_pending());
+        }
+        give(&one, take(&one, "b"));
+        // With the request goes the waker that waits for it.
+        drop(waiting);
+        give(&one, take(&one, "c"));
+        give(&one, held);
+    }
+
+    #[test]
     fn a_dropped_link_is_a_kill() {
         let leader = MemoryLeader::new();
         let [one, other] = [connect(&leader), connect(&leader)];
