@@ -76,7 +76,10 @@ pub(crate) fn connect(
                 carrier: carrier.clone(),
                 link,
                 bell,
-                routes: Mutex::new(Routes::new(Map { addresses, secret, silence }, wake)),
+                routes: Mutex::new(Watched {
+                    routes: Routes::new(Map { addresses, secret, silence }, wake),
+                    sockets: Vec::new(),
+                }),
                 post: AtomicU8::new(THREAD),
                 is_wished_for: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
@@ -105,7 +108,7 @@ struct Carrier {
     /// Whoever is at the post sleeps on it.
     bell: Bell,
     /// Whoever has them may carry frames, at the post or not.
-    routes: Mutex<Routes>,
+    routes: Mutex<Watched>,
     /// Who sleeps on the sockets:
     ///
     /// | from | to | by |
@@ -133,6 +136,15 @@ struct Carrier {
     /// The thread was called, or has ended.
     changed: Condvar,
 }
+
+/// The routes, and what whoever is at the post sleeps on.
+struct Watched {
+    routes: Routes,
+    sockets: Sockets,
+}
+
+/// Sockets, and whether room to write is waited for as well.
+type Sockets = Vec<(Arc<UdpSocket>, bool)>;
 
 const THREAD: u8 = 0;
 const FREE: u8 = 1;
@@ -194,7 +206,9 @@ impl Drive for Carrier {
         match self.post.load(SeqCst) {
             THREAD | FREE if !soon && self.looks_again.load(SeqCst) => {}
             THREAD | CALLER => self.bell.ring(),
-            _ => drop(self.send()),
+            _ => {
+                self.send();
+            }
         }
     }
 
@@ -254,11 +268,11 @@ impl Carrier {
                 is_readable = true;
                 continue;
             }
-            let mut routes = self.routes.lock();
-            let mut limit = self.move_frames(&mut routes, &link, is_readable);
-            routes.sockets(&mut sockets);
-            let is_idle = routes.is_empty();
-            drop(routes);
+            let mut watched = self.routes.lock();
+            let mut limit = self.move_frames(&mut watched.routes, &link, is_readable);
+            watched.look(&mut sockets);
+            let is_idle = watched.routes.is_empty();
+            drop(watched);
             link.follow_up();
             #[cfg(test)]
             assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
@@ -285,6 +299,10 @@ impl Carrier {
             drop(link);
             if self.post.load(SeqCst) == THREAD {
                 self.sleeps_until.store((clock::now() + limit).as_nanos(), SeqCst);
+                if self.activity.load(SeqCst) != activity {
+                    // Others moved frames since, and may have found the post vacant: look again.
+                    limit = Duration::ZERO;
+                }
                 let sockets = sockets.iter().map(|(socket, blocked)| (&**socket, *blocked));
                 is_readable = self.bell.sleep(sockets, limit);
                 is_called = false;
@@ -293,7 +311,7 @@ impl Carrier {
                 is_readable = true;
             }
         }
-        self.routes.lock().close();
+        self.routes.lock().routes.close();
     }
 
     /// Leaves the post to callers, if one wished for it and nobody is let down.
@@ -336,10 +354,10 @@ impl Carrier {
         let mut sockets = Vec::new();
         let mut is_readable = false;
         loop {
-            let mut routes = self.routes.lock();
-            let limit = self.move_frames(&mut routes, link, is_readable);
-            routes.sockets(&mut sockets);
-            drop(routes);
+            let mut watched = self.routes.lock();
+            let limit = self.move_frames(&mut watched.routes, link, is_readable);
+            watched.look(&mut sockets);
+            drop(watched);
             link.follow_up();
             let carried = begin.elapsed();
             if done() || carried >= CARRY {
@@ -352,39 +370,33 @@ impl Carrier {
 
     /// Sends the only request there is, unless somebody else is at it; whether it is sent.
     fn send_alone(&self) -> bool {
-        let Some(link) = self.link.upgrade() else { return false };
-        if link.unanswered() != 1 {
-            return false;
-        }
-        match self.send() {
-            None => false,
-            Some(limit) => {
-                // The thread must not sleep past what is now due.
-                let until = (clock::now() + limit).as_nanos();
-                let sleeps_until = self.sleeps_until.load(SeqCst);
-                if until < sleeps_until {
-                    self.bell.ring();
-                }
-                true
-            }
-        }
+        self.link.upgrade().is_some_and(|link| link.unanswered() == 1) && self.send()
     }
 
-    /// Sends what is ready, here and now, unless somebody else has the routes.
-    fn send(&self) -> Option<Duration> {
+    /// Sends what is ready, here and now, unless somebody else has the routes; whether it did.
+    fn send(&self) -> bool {
         if self.has_failed.load(Acquire) {
-            return None;
+            return false;
         }
-        let link = self.link.upgrade()?;
-        let Some(mut routes) = self.routes.try_lock() else {
+        let Some(link) = self.link.upgrade() else { return false };
+        let Some(mut watched) = self.routes.try_lock() else {
             // They may have looked already: let them look again.
             self.bell.ring();
-            return None;
+            return false;
         };
-        let limit = self.move_frames(&mut routes, &link, false);
-        drop(routes);
+        let limit = self.move_frames(&mut watched.routes, &link, false);
+        let is_new = watched.is_new();
+        drop(watched);
+        // Whoever sleeps must not do so past what is now due, nor on sockets that were replaced.
+        // At a vacant post nobody does.
+        let until = (clock::now() + limit).as_nanos();
+        if self.post.load(SeqCst) != FREE
+            && (is_new || until < self.sleeps_until.load(SeqCst))
+        {
+            self.bell.ring();
+        }
         link.follow_up();
-        Some(limit)
+        true
     }
 
     /// Moves everything that is ready; how long nothing will be without a sign.
@@ -419,6 +431,28 @@ impl Carrier {
     }
 }
 
+impl Watched {
+    /// Writes down what is slept on from now on.
+    fn look(&mut self, sockets: &mut Sockets) {
+        self.routes.sockets(sockets);
+        self.sockets.clone_from(sockets);
+    }
+
+    /// Whether there is anything to sleep on that whoever sleeps does not know.
+    fn is_new(&self) -> bool {
+        let mut sockets = Vec::new();
+        self.routes.sockets(&mut sockets);
+        !is_same(&sockets, &self.sockets)
+    }
+}
+
+fn is_same(left: &Sockets, right: &Sockets) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right).all(|(left, right)| {
+            Arc::ptr_eq(&left.0, &right.0) && left.1 == right.1
+        })
+}
+
 /// A caller at the post. However it leaves, others find the post vacant and are served.
 struct AtPost<'a> {
     carrier: &'a Carrier,
@@ -438,4 +472,25 @@ fn failed() -> LockError {
     let text = "this manager's thread has panicked, which is a bug in tierlock; open another \
                 manager, and report what was printed";
     LockError::new(LockErrorKind::Io, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_opened_closed_or_out_of_room_is_news_to_whoever_sleeps() {
+        let socket = || Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [one, other] = [socket(), socket()];
+        let known = vec![(one.clone(), false)];
+        assert!(is_same(&known, &known.clone()));
+        for news in [
+            vec![],
+            vec![(one.clone(), true)],
+            vec![(other.clone(), false)],
+            vec![(one.clone(), false), (other, false)],
+        ] {
+            assert!(!is_same(&news, &known) && !is_same(&known, &news));
+        }
+    }
 }
