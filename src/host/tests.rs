@@ -608,6 +608,25 @@ fn a_callback_that_panics_or_blocks_stalls_no_renewal() {
 }
 
 #[test]
+fn a_caller_that_asks_and_gives_up_all_the_time_starves_no_renewal() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
+    let theirs = take(&other, "theirs");
+    let held = take(&one, "a");
+    let first = held.watch.deadline();
+    let mut context = Context::from_waker(Waker::noop());
+    while clock::now() <= first + short_lived().time_to_live {
+        let mut asked = Box::pin(one.acquire(want("theirs")));
+        assert!(Future::poll(asked.as_mut(), &mut context).is_pending());
+        drop(asked);
+        assert_eq!(held.watch.lost(), None, "it was not renewed");
+    }
+    give(&one, held);
+    give(&other, theirs);
+}
+
+#[test]
 fn a_driver_that_panicked_leaves_nobody_waiting_and_no_lease_believed() {
     let town = Town::new();
     let leader = town.leader();

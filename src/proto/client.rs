@@ -142,6 +142,8 @@ pub struct Client {
     epoch_seen: u32,
     last_request: u64,
     requests: BTreeMap<RequestId, Request>,
+    /// The lease of each request that was granted one, for as long as that is known.
+    granted: BTreeMap<RequestId, LeaseId>,
     queries: BTreeMap<RequestId, ClientMessage>,
     leases: BTreeMap<LeaseId, Lease>,
     timers: Timers<Due>,
@@ -157,6 +159,8 @@ pub struct Client {
 struct Request {
     acquire: Acquire,
     limit: Option<Time>,
+    /// It was sent, or stands in a report: a leader may know it.
+    said: bool,
     /// A leader has it in its queue, in a session that lives.
     acknowledged: bool,
     place: Option<Place>,
@@ -207,8 +211,9 @@ enum Due {
 /// What goes out; those with a time in them get it when they are taken.
 enum Outgoing {
     Hello,
-    Renew,
     Goodbye,
+    /// Unless it was given up before it is taken.
+    Acquire(RequestId),
     Plain(ClientMessage),
 }
 
@@ -238,6 +243,7 @@ impl Client {
             epoch_seen: 0,
             last_request: 0,
             requests: BTreeMap::new(),
+            granted: BTreeMap::new(),
             queries: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: Timers::new(),
@@ -275,12 +281,20 @@ impl Client {
             // The next answer tells how often those who wait are to renew.
             self.next_renewal = self.next_renewal.min(now + RENEW_SOON);
         }
-        let state =
-            Request { acquire, limit, acknowledged: false, place: None, holder: None, grant: None };
-        let acquire = state.acquire_at(now);
+        let state = Request {
+            acquire,
+            limit,
+            said: false,
+            acknowledged: false,
+            place: None,
+            holder: None,
+            grant: None,
+        };
         self.requests.insert(request, state);
         self.be_patient(request, now);
-        self.say(ClientMessage::Acquire { request, acquire });
+        if self.link.reporting_or_serving().is_some() {
+            self.outgoing.push_back(Outgoing::Acquire(request));
+        }
         self.step_link(now);
         request
     }
@@ -289,16 +303,14 @@ impl Client {
     /// back. No event follows.
     pub fn cancel(&mut self, request: RequestId, now: Time) {
         self.observe(now);
+        // Drivers leave few of them: they look after each call.
         self.events.retain(|event| event.request() != Some(request));
         if self.requests.contains_key(&request) {
-            self.drop_request(request);
-            self.say(ClientMessage::Cancel { request });
-        } else {
-            let mut leases = self.leases.iter();
-            let granted = leases.find(|(_, l)| l.request == request && l.hold == Hold::Held);
-            if let Some((&lease, _)) = granted {
-                self.hand_back(lease);
-            }
+            self.take_back(request);
+        } else if let Some(&lease) = self.granted.get(&request)
+            && self.leases[&lease].hold == Hold::Held
+        {
+            self.hand_back(lease);
         }
         self.finish(now);
     }
@@ -347,7 +359,8 @@ impl Client {
         if self.closing == Closing::No {
             let requests: Vec<_> = self.requests.keys().copied().collect();
             for request in requests {
-                self.say(ClientMessage::Cancel { request });
+                self.take_back(request);
+                self.fail(request, Failure::Closed, None);
             }
             self.fail_everything(&Failure::Closed);
             self.closing = Closing::Asked;
@@ -402,22 +415,31 @@ impl Client {
             return Some(message);
         }
         let connection = self.link.reporting_or_serving()?;
-        let message = match self.outgoing.pop_front()? {
-            Outgoing::Plain(message) => message,
-            Outgoing::Hello => {
-                self.link.hello_sent(now);
-                self.hello()
-            }
-            Outgoing::Renew => {
-                self.renewal_queued = false;
-                ClientMessage::Renew { sent_at: now }
-            }
-            Outgoing::Goodbye => {
-                self.closed();
-                ClientMessage::Goodbye
-            }
-        };
-        Some((connection, message))
+        // Leases live by it, so it waits for nothing else. None is due before a report is believed.
+        if std::mem::take(&mut self.renewal_queued) {
+            return Some((connection, ClientMessage::Renew { sent_at: now }));
+        }
+        loop {
+            let message = match self.outgoing.pop_front()? {
+                Outgoing::Plain(message) => message,
+                Outgoing::Acquire(request) => match self.requests.get_mut(&request) {
+                    Some(state) => {
+                        state.said = true;
+                        ClientMessage::Acquire { request, acquire: state.acquire_at(now) }
+                    }
+                    None => continue, // nobody wants it any more
+                },
+                Outgoing::Hello => {
+                    self.link.hello_sent(now);
+                    self.hello()
+                }
+                Outgoing::Goodbye => {
+                    self.closed();
+                    ClientMessage::Goodbye
+                }
+            };
+            return Some((connection, message));
+        }
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -486,7 +508,6 @@ impl Client {
         if self.link.is_serving() && self.next_renewal <= now && !self.renewal_queued {
             self.next_renewal = now + self.renew_every;
             self.renewal_queued = true;
-            self.outgoing.push_back(Outgoing::Renew);
         }
     }
 
@@ -505,7 +526,11 @@ impl Client {
             self.release_is_over(lease);
         }
         if !self.link.is_serving() {
-            self.leases.retain(|_, lease| !matches!(lease.hold, Hold::Releasing { .. }));
+            let releasing =
+                self.leases.iter().filter(|(_, l)| matches!(l.hold, Hold::Releasing { .. }));
+            for lease in releasing.map(|(&lease, _)| lease).collect::<Vec<_>>() {
+                self.remove_lease(lease);
+            }
         }
         self.forget_acknowledgements(now);
     }
@@ -598,8 +623,7 @@ impl Client {
         } else {
             Failure::Unreachable(self.link.trouble())
         };
-        let holder = self.drop_request(request).holder;
-        self.say(ClientMessage::Cancel { request });
+        let holder = self.take_back(request).holder;
         self.fail(request, failure, holder);
     }
 
@@ -626,6 +650,15 @@ impl Client {
         let mut state = self.requests.remove(&request).expect("a request that waits");
         if let Some(grant) = state.grant.take() {
             self.refuse_grant(request, state.acquire.name.clone(), grant);
+        }
+        state
+    }
+
+    /// As `drop_request`, and tells the leader, if that may know it.
+    fn take_back(&mut self, request: RequestId) -> Request {
+        let state = self.drop_request(request);
+        if state.said {
+            self.say(ClientMessage::Cancel { request });
         }
         state
     }
@@ -683,16 +716,27 @@ impl Client {
             self.timers.set(Due::AtMost(lease), end);
         }
         let name = state.acquire.name;
-        self.leases.insert(lease, Lease { name, request, grant, hold: Hold::Held });
+        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held });
         let granted = Event::Granted { request, lease, first, last, predecessor, at_most };
         self.events.push_back(granted);
+    }
+
+    fn insert_lease(&mut self, lease: LeaseId, state: Lease) {
+        self.granted.insert(state.request, lease);
+        self.leases.insert(lease, state);
+    }
+
+    fn remove_lease(&mut self, lease: LeaseId) {
+        if let Some(state) = self.leases.remove(&lease) {
+            self.granted.remove(&state.request);
+        }
     }
 
     /// Hands back a grant that nobody entered: the next holder's predecessor is still the last
     /// one who did.
     fn refuse_grant(&mut self, request: RequestId, name: Name, grant: Grant) {
         let lease = grant.lease;
-        self.leases.insert(lease, Lease { name, request, grant, hold: Hold::Held });
+        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held });
         self.hand_back(lease);
     }
 
@@ -732,7 +776,7 @@ impl Client {
             self.give_back(lease);
             if self.good_until.is_none() && self.link.reporting_or_serving().is_none() {
                 // Its session is over: there is nothing to repeat.
-                self.leases.remove(&lease);
+                self.remove_lease(lease);
             }
         }
     }
@@ -747,7 +791,7 @@ impl Client {
     fn released(&mut self, lease: LeaseId) {
         if let Some(Lease { hold: Hold::Releasing { .. }, .. }) = self.leases.get(&lease) {
             self.release_is_over(lease);
-            self.leases.remove(&lease);
+            self.remove_lease(lease);
         }
     }
 
@@ -820,7 +864,8 @@ impl Client {
             held.push(state.grant.held(state.name.clone(), now));
         }
         let mut waiting = Vec::new();
-        for (&request, state) in &self.requests {
+        for (&request, state) in &mut self.requests {
+            state.said = true;
             match &state.grant {
                 Some(grant) => held.push(grant.held(state.acquire.name.clone(), now)),
                 None => waiting.push(WaitingRequest {
@@ -907,6 +952,7 @@ impl Client {
             self.release_is_over(lease);
         }
         self.leases.clear();
+        self.granted.clear();
         for request in self.requests.values_mut() {
             request.grant = None;
         }

@@ -355,6 +355,44 @@ fn one_that_gave_up_before_it_was_connected_is_never_asked_for() {
 }
 
 #[test]
+fn what_was_taken_back_before_it_was_sent_is_not_sent_at_all() {
+    let mut manager = Manager::new(1);
+    let kept = manager.acquire("kept");
+    manager.connected();
+    manager.welcome();
+    manager.forget();
+    for _ in 0..3 {
+        let request = manager.client.acquire(acquire("x"), None, manager.now);
+        manager.client.cancel(request, manager.now);
+    }
+    let wanted = manager.client.acquire(acquire("y"), None, manager.now);
+    manager.drive();
+    let said = manager.take_said();
+    let expected = ClientMessage::Acquire { request: wanted, acquire: acquire("y") };
+    assert_eq!(said, [expected]);
+    manager.cancel(wanted);
+    manager.cancel(kept);
+    let said = manager.take_said();
+    let cancel = |request| ClientMessage::Cancel { request };
+    assert_eq!(said, [cancel(wanted), cancel(kept)]);
+}
+
+#[test]
+fn a_renewal_waits_for_nothing_that_is_to_be_sent_as_well() {
+    let (mut manager, lease) = Manager::holding("x");
+    for text in ["a", "b"] {
+        manager.client.acquire(acquire(text), None, manager.now);
+    }
+    manager.client.release(lease, Token::ZERO, Predecessor::Clean, manager.now);
+    manager.now = manager.now + ms(100);
+    manager.client.handle_timeout(manager.now);
+    manager.drive();
+    let said = manager.take_said();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert_eq!(said[0], ClientMessage::Renew { sent_at: manager.now });
+}
+
+#[test]
 fn a_grant_that_comes_too_late_is_good_only_once_the_session_is_known_to_live() {
     let mut manager = Manager::new(1);
     let request = manager.acquire("x");
