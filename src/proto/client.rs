@@ -517,20 +517,14 @@ impl Client {
         self.step_closing();
     }
 
-    /// The session's deadline has passed: nothing is held, whatever the network says later.
+    /// The session's deadline has passed: nothing is held, whatever the network says later. The
+    /// leader, which counts longer, is still told how each lease was left.
     fn expire(&mut self, now: Time) {
         self.good_until = None;
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Expired);
             self.release_is_over(lease);
-        }
-        if !self.link.is_serving() {
-            let releasing =
-                self.leases.iter().filter(|(_, l)| matches!(l.hold, Hold::Releasing { .. }));
-            for lease in releasing.map(|(&lease, _)| lease).collect::<Vec<_>>() {
-                self.remove_lease(lease);
-            }
         }
         self.forget_acknowledgements(now);
     }
@@ -774,10 +768,6 @@ impl Client {
             let (last_used, how) = (held.grant.last, Predecessor::Expired);
             held.hold = Hold::Releasing { last_used, how, to_be_told: false };
             self.give_back(lease);
-            if self.good_until.is_none() && self.link.reporting_or_serving().is_none() {
-                // Its session is over: there is nothing to repeat.
-                self.remove_lease(lease);
-            }
         }
     }
 
@@ -840,26 +830,18 @@ impl Client {
         }
     }
 
-    /// Tells a fresh connection what there is: the leader takes it for the truth. Answers the
-    /// leases that it gives back by not naming them.
-    fn report(&mut self, now: Time) -> Vec<LeaseId> {
+    /// Tells a fresh connection what there is: the leader takes it for the truth. What is being
+    /// given back is named, so that how it was left can be said again: else the next holder would
+    /// be told what this one was told.
+    fn report(&mut self, now: Time) {
         self.reports += 1;
         self.outgoing.clear();
         self.renewal_queued = false;
         let mut held = Vec::new();
-        let mut unnamed = Vec::new();
         let mut releases = Vec::new();
         for (&lease, state) in &self.leases {
-            match state.hold {
-                Hold::Releasing { how: Predecessor::Clean, .. } => {
-                    unnamed.push(lease);
-                    continue;
-                }
-                // Named, so that how it was left can be said as well.
-                Hold::Releasing { last_used, how, .. } => {
-                    releases.push(ClientMessage::Release { lease, last_used, how });
-                }
-                Hold::Held | Hold::Losing => {}
+            if let Hold::Releasing { last_used, how, .. } = state.hold {
+                releases.push(ClientMessage::Release { lease, last_used, how });
             }
             held.push(state.grant.held(state.name.clone(), now));
         }
@@ -882,7 +864,6 @@ impl Client {
             .chain(self.queries.values().cloned());
         self.outgoing.push_back(Outgoing::Hello);
         self.outgoing.extend(plain.map(Outgoing::Plain));
-        unnamed
     }
 
     /// What a leader says that has believed the report.

@@ -280,7 +280,7 @@ fn a_loss_is_answered_for_once_it_is_told_and_not_before() {
 }
 
 #[test]
-fn an_unanswered_release_is_over_with_the_next_welcome() {
+fn an_unanswered_release_is_said_again_and_over_once_it_is_answered() {
     // curator#1193, consul#4902
     let (mut manager, lease) = Manager::holding("x");
     manager.release(lease, Predecessor::Clean);
@@ -288,10 +288,39 @@ fn an_unanswered_release_is_over_with_the_next_welcome() {
     assert_eq!(manager.take_events(), []);
     manager.pass(ms(100));
     manager.connected();
-    let said = manager.take_said();
-    assert!(!said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
     manager.welcome();
+    let said = manager.take_said();
+    assert!(said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
+    assert!(said.iter().any(released(lease, Predecessor::Clean)), "{said:?}");
+    assert_eq!(manager.take_events(), []);
+    manager.hear(LeaderMessage::Released { lease });
     assert_eq!(manager.take_events(), [Event::Released { lease }]);
+}
+
+#[test]
+fn who_lost_while_the_link_was_down_says_so_when_it_is_back() {
+    let (mut manager, lease) = Manager::holding("x");
+    manager.cut();
+    manager.pass(TTL);
+    assert_eq!(manager.take_events(), [lost(lease, LostReason::Expired)]);
+    manager.release(lease, Predecessor::Clean);
+    assert_eq!(manager.take_events(), [Event::Released { lease }]);
+    manager.forget();
+    manager.connected();
+    manager.welcome();
+    let said = manager.take_said();
+    assert!(said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
+    assert!(said.iter().any(released(lease, Predecessor::Expired)), "{said:?}");
+    // It never comes back to life, and is said until it is answered.
+    assert_eq!(manager.take_events(), []);
+    manager.cut();
+    manager.forget();
+    manager.pass(ms(100));
+    manager.connected();
+    assert!(manager.take_said().iter().any(released(lease, Predecessor::Expired)));
+    manager.welcome();
+    manager.hear(LeaderMessage::Released { lease });
+    assert_eq!(manager.take_events(), []);
 }
 
 #[test]
