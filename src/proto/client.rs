@@ -678,10 +678,19 @@ impl Client {
         query
     }
 
-    fn answered(&mut self, query: RequestId, event: Event) {
-        if self.queries.remove(&query).is_some() {
-            self.timers.clear(Due::Query(query));
-            self.events.push_back(event);
+    /// A query was answered. One that nobody waits for any more is ignored; an answer to another
+    /// question than was asked shows a leader that cannot be believed.
+    fn answered(&mut self, query: RequestId, event: Event, now: Time) {
+        let Some(asked) = self.queries.get(&query) else { return };
+        match (asked, &event) {
+            (ClientMessage::Check { .. }, Event::Checked { .. })
+            | (ClientMessage::List { .. }, Event::Listed { .. })
+            | (ClientMessage::Break { .. }, Event::Broke { .. }) => {
+                self.queries.remove(&query);
+                self.timers.clear(Due::Query(query));
+                self.events.push_back(event);
+            }
+            _ => self.drop_link("it answered another question than was asked".to_owned(), now),
         }
     }
 }
@@ -892,13 +901,13 @@ impl Client {
                 }
             }
             LeaderMessage::Checked { query, good } => {
-                self.answered(query, Event::Checked { query, good });
+                self.answered(query, Event::Checked { query, good }, now);
             }
             LeaderMessage::Listed { query, locks, more } => {
-                self.answered(query, Event::Listed { query, locks, more });
+                self.answered(query, Event::Listed { query, locks, more }, now);
             }
             LeaderMessage::Broke { query, found } => {
-                self.answered(query, Event::Broke { query, found });
+                self.answered(query, Event::Broke { query, found }, now);
             }
             // A kept lease is recalled; none is kept yet.
             LeaderMessage::Recall { .. }

@@ -422,6 +422,22 @@ fn a_renewal_waits_for_nothing_that_is_to_be_sent_as_well() {
 }
 
 #[test]
+fn an_answer_to_another_question_costs_the_leader_its_connection() {
+    let (mut manager, _) = Manager::holding("x");
+    let query = manager.client.list(None, 10, None, manager.now);
+    manager.drive();
+    manager.hear(LeaderMessage::Checked { query, good: true });
+    assert_eq!(manager.take_events(), []);
+    assert_eq!(manager.closes, [manager.connection]);
+    // It is asked again.
+    manager.pass(ms(100));
+    manager.connected();
+    manager.welcome();
+    manager.hear(LeaderMessage::Listed { query, locks: Vec::new(), more: false });
+    assert!(matches!(manager.take_events()[..], [Event::Listed { .. }]));
+}
+
+#[test]
 fn a_grant_that_comes_too_late_is_good_only_once_the_session_is_known_to_live() {
     let mut manager = Manager::new(1);
     let request = manager.acquire("x");
