@@ -81,6 +81,7 @@ pub(crate) fn connect(
                     sockets: Vec::new(),
                 }),
                 post: AtomicU8::new(THREAD),
+                is_thread_next: AtomicBool::new(false),
                 is_wished_for: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
                 sleeps_until: AtomicU64::new(AWAKE),
@@ -118,6 +119,9 @@ struct Carrier {
     /// | `CALLER` | `FREE` | that caller, with its answer; it calls the thread if others wait |
     /// | `FREE` | `THREAD` | the thread, when called or when nothing has happened for a while |
     post: AtomicU8,
+    /// The thread waits for the routes: callers, who would take them again and again, leave them
+    /// to it, since only it reads what came.
+    is_thread_next: AtomicBool,
     /// A caller would have carried its frames itself.
     is_wished_for: AtomicBool,
     /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
@@ -268,7 +272,9 @@ impl Carrier {
                 is_readable = true;
                 continue;
             }
+            self.is_thread_next.store(true, SeqCst);
             let mut watched = self.routes.lock();
+            self.is_thread_next.store(false, SeqCst);
             let mut limit = self.move_frames(&mut watched.routes, &link, is_readable);
             watched.look(&mut sockets);
             let is_idle = watched.routes.is_empty();
@@ -379,7 +385,8 @@ impl Carrier {
             return false;
         }
         let Some(link) = self.link.upgrade() else { return false };
-        let Some(mut watched) = self.routes.try_lock() else {
+        let is_free = !self.is_thread_next.load(SeqCst);
+        let Some(mut watched) = is_free.then(|| self.routes.try_lock()).flatten() else {
             // They may have looked already: let them look again.
             self.bell.ring();
             return false;
