@@ -36,6 +36,9 @@ use crate::{
 const SOON: Duration = Duration::from_micros(500);
 /// How long a caller carries frames itself before it leaves that to the thread.
 const CARRY: Duration = Duration::from_millis(2);
+/// How long a connection may be silent, whatever the time to live.
+const SILENCE_MIN: Duration = Duration::from_millis(300);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long the goodbye may take to be answered before the thread ends regardless.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -59,7 +62,7 @@ pub(crate) fn connect(
         LockError::new(LockErrorKind::Io, format!("cannot make a pipe: {error}")).with_source(error)
     })?;
     // A dead path is noticed while there is time to find another before the leases run out.
-    let silence = (config.time_to_live / 2).clamp(Duration::from_secs(1), Duration::from_secs(10));
+    let silence = (config.time_to_live / 2).clamp(SILENCE_MIN, SILENCE_MAX);
     let client = Client::new(config, Box::new(random), clock::now());
     Ok(Link::new(client, |link| {
         Arc::new_cyclic(|carrier: &Weak<Carrier>| {

@@ -578,6 +578,11 @@ impl Client {
         }
     }
 
+    /// As the leader wishes, within reason: often enough to lose two in a row.
+    fn renew_every_of(&self, wished: Duration) -> Duration {
+        wished.min(self.time_to_live / 3).max(RENEW_EVERY_MIN)
+    }
+
     fn lives(&self, now: Time) -> bool {
         self.good_until.is_some_and(|deadline| deadline > now)
     }
@@ -846,6 +851,10 @@ impl Client {
         self.reports += 1;
         self.outgoing.clear();
         self.renewal_queued = false;
+        if self.closing == Closing::Leaving {
+            // The goodbye was among them: it is said again behind this.
+            self.closing = Closing::Asked;
+        }
         let mut held = Vec::new();
         let mut releases = Vec::new();
         for (&lease, state) in &self.leases {
@@ -894,7 +903,7 @@ impl Client {
             LeaderMessage::Released { lease } => self.released(lease),
             LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
             LeaderMessage::Renewed { sent_at, renew_every, blocks: _ } => {
-                self.renew_every = renew_every.max(RENEW_EVERY_MIN);
+                self.renew_every = self.renew_every_of(renew_every);
                 self.next_renewal = self.next_renewal.min(now + self.renew_every);
                 if sent_at <= now {
                     self.promised(sent_at, now);

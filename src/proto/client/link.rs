@@ -285,6 +285,8 @@ impl Client {
         }
         let trouble = match ended {
             Ended::Disconnected(trouble) => trouble,
+            // Whoever has been welcomed has the secret: that close came late, or from elsewhere.
+            Ended::Refused(trouble) if self.cluster.is_some() => trouble,
             Ended::Refused(trouble) => {
                 self.fail_everything(&Failure::NotAccepted(trouble.clone()));
                 trouble
@@ -365,7 +367,7 @@ impl Client {
         self.cluster = Some(cluster);
         self.epoch_seen = epoch;
         self.time_to_live = time_to_live.min(self.config.time_to_live);
-        self.renew_every = renew_every.max(super::RENEW_EVERY_MIN);
+        self.renew_every = self.renew_every_of(renew_every);
         self.next_renewal = now + self.renew_every;
         self.promised(sent_at, now);
     }

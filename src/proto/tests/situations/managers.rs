@@ -438,6 +438,42 @@ fn an_answer_to_another_question_costs_the_leader_its_connection() {
 }
 
 #[test]
+fn a_goodbye_that_the_gone_did_not_get_out_closes_all_the_same() {
+    let (mut manager, lease) = Manager::holding("x");
+    manager.client.release(lease, Token::ZERO, Predecessor::Clean, manager.now);
+    manager.client.close(manager.now);
+    let gone = LeaderMessage::Gone { session: manager.session };
+    manager.hear(gone);
+    assert_eq!(manager.take_events(), [Event::Released { lease }, Event::Closed]);
+    assert_eq!(manager.take_said().last(), Some(&ClientMessage::Goodbye));
+}
+
+#[test]
+fn a_refusal_fails_nothing_once_the_manager_was_welcomed() {
+    let (mut manager, _) = Manager::holding("x");
+    manager.acquire("y");
+    manager.forget();
+    let ended = Ended::Refused("another secret".to_owned());
+    manager.client.handle_ended(manager.connection, ended, manager.now);
+    manager.drive();
+    manager.pass(ms(100));
+    assert_eq!(manager.take_events(), []);
+    manager.connected();
+}
+
+#[test]
+fn no_leader_makes_a_manager_renew_less_than_three_times_a_life() {
+    let (mut manager, _) = Manager::holding("x");
+    let rarely = Duration::from_secs(60);
+    let sent_at = manager.now;
+    manager.hear(LeaderMessage::Renewed { sent_at, renew_every: rarely, blocks: Vec::new() });
+    manager.pass(TTL - ms(100));
+    let renewals = manager.renewals();
+    assert!(renewals.len() >= 2, "{renewals:?}");
+    assert!(renewals.windows(2).all(|pair| pair[1].since(pair[0]) <= TTL / 3), "{renewals:?}");
+}
+
+#[test]
 fn a_grant_that_comes_too_late_is_good_only_once_the_session_is_known_to_live() {
     let mut manager = Manager::new(1);
     let request = manager.acquire("x");
