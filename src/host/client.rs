@@ -400,9 +400,7 @@ impl Carrier {
         // Whoever sleeps must not do so past what is now due, nor on sockets that were replaced.
         // At a vacant post nobody does.
         let until = (clock::now() + limit).as_nanos();
-        if self.post.load(SeqCst) != FREE
-            && (is_new || until < self.sleeps_until.load(SeqCst))
-        {
+        if self.post.load(SeqCst) != FREE && (is_new || until < self.sleeps_until.load(SeqCst)) {
             self.bell.ring();
         }
         link.follow_up();
@@ -458,9 +456,10 @@ impl Watched {
 
 fn is_same(left: &Sockets, right: &Sockets) -> bool {
     left.len() == right.len()
-        && left.iter().zip(right).all(|(left, right)| {
-            Arc::ptr_eq(&left.0, &right.0) && left.1 == right.1
-        })
+        && left
+            .iter()
+            .zip(right)
+            .all(|(left, right)| Arc::ptr_eq(&left.0, &right.0) && left.1 == right.1)
 }
 
 /// A caller at the post. However it leaves, others find the post vacant and are served.

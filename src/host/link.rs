@@ -86,7 +86,7 @@ struct State {
     releases: Numbered<LeaseId, Waiter<()>>,
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
-    queries: Numbered<QueryId, Waiter<Answer>>,
+    queries: Numbered<QueryId, Waiter<Page>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
     /// The current session's; watches of an earlier session keep theirs.
@@ -128,10 +128,10 @@ enum Wake {
     Task(Waker),
 }
 
-/// What a query brought.
-enum Answer {
-    Good(bool),
-    Locks { locks: Vec<LockInfo>, more: bool },
+/// What a list brought.
+struct Page {
+    locks: Vec<LockInfo>,
+    more: bool,
 }
 
 /// How long a caller waits.
@@ -264,10 +264,8 @@ impl Link {
         loop {
             let start = after.take();
             let mut page = self.ask(None, |client, now| client.list(start, PAGE, limit, now));
-            let page = page.wait(Time::NEVER).expect("a wait without limit has an outcome")?;
-            let Answer::Locks { locks, more } = page else {
-                unreachable!("a list is answered with a list")
-            };
+            let page = page.wait(Time::NEVER).expect("a wait without limit has an outcome");
+            let Page { locks, more } = page?;
             let last = locks.last().map(|lock| lock.name.clone());
             match only {
                 None => all.extend(locks),
@@ -279,28 +277,6 @@ impl Link {
             }
             after = last;
         }
-    }
-
-    /// Whether this token's lease is still good, as the leader sees it.
-    pub(crate) fn check(
-        self: &Arc<Self>,
-        name: &Name,
-        token: Token,
-        limit: Option<Time>,
-    ) -> Asking {
-        let asked = name.clone();
-        Asking(self.ask(Some(name), |client, now| client.check(asked, token, limit, now)))
-    }
-
-    /// Takes the lock away from exactly the holder of this token; whether it held it.
-    pub(crate) fn break_lock(
-        self: &Arc<Self>,
-        name: &Name,
-        token: Token,
-        limit: Option<Time>,
-    ) -> Asking {
-        let asked = name.clone();
-        Asking(self.ask(Some(name), |client, now| client.break_lock(asked, token, limit, now)))
     }
 
     fn ask(
@@ -523,23 +499,19 @@ impl State {
                 // Whatever ended at the old deadline is marked by now: `LeaseLost` came first.
                 self.deadline.set(deadline);
             }
-            Event::Checked { query, good } => self.answer(query, Answer::Good(good)),
-            Event::Broke { query, found } => self.answer(query, Answer::Good(found)),
             Event::Listed { query, locks, more } => {
-                self.answer(query, Answer::Locks { locks, more });
+                if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
+                    waiter.finish(Ok(Page { locks, more }), &mut self.aftermath);
+                }
             }
+            // Nobody asks these yet.
+            Event::Checked { .. } | Event::Broke { .. } => {}
             Event::QueryFailed { query, failure } => {
                 let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
                 let error = waiter.error(failure, None);
                 waiter.finish(Err(error), &mut self.aftermath);
             }
             Event::Closed => self.closed = true,
-        }
-    }
-
-    fn answer(&mut self, query: RequestId, answer: Answer) {
-        if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
-            waiter.finish(Ok(answer), &mut self.aftermath);
         }
     }
 }
@@ -725,47 +697,11 @@ impl Future for Acquiring {
 #[must_use = "only its answer tells whether the lease was still good"]
 pub(crate) struct Releasing(Waiting<LeaseId>);
 
-impl Releasing {
-    /// Blocks until the leader answered; `Lost` if the lease was over before, `Unreachable` at
-    /// `until`.
-    pub(crate) fn wait(mut self, until: Time) -> Result<(), LockError> {
-        self.0.wait(until).unwrap_or_else(|| {
-            Err(LockError::new(LockErrorKind::Unreachable, UNANSWERED).with_scope(Scope::Host))
-        })
-    }
-}
-
 impl Future for Releasing {
     type Output = Result<(), LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx)
-    }
-}
-
-/// A yes-or-no question under way. Its limit ends it.
-#[must_use = "the answer is all it is for"]
-pub(crate) struct Asking(Waiting<QueryId>);
-
-impl Asking {
-    /// Blocks until the leader answered.
-    pub(crate) fn wait(mut self) -> Result<bool, LockError> {
-        self.0.wait(Time::NEVER).expect("a wait without limit ends with an outcome").map(yes)
-    }
-}
-
-impl Future for Asking {
-    type Output = Result<bool, LockError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx).map_ok(yes)
-    }
-}
-
-fn yes(answer: Answer) -> bool {
-    match answer {
-        Answer::Good(good) => good,
-        Answer::Locks { .. } => unreachable!("a question is not answered with a list"),
     }
 }
 
@@ -826,9 +762,9 @@ struct QueryId(RequestId);
 
 /// Queries; an answer that nobody waits for is ignored.
 impl Awaited for QueryId {
-    type Output = Answer;
+    type Output = Page;
 
-    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Answer>> {
+    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Page>> {
         &mut state.queries
     }
 }
