@@ -219,6 +219,16 @@ impl Drive for Carrier {
         }
     }
 
+    fn attend(&self) -> Result<(), LockError> {
+        if self.has_failed.load(Acquire) {
+            return Err(failed());
+        }
+        if self.is_started.load(Acquire) && !self.thread.lock().is_running {
+            return Err(LockError::config("the manager was closed"));
+        }
+        Ok(())
+    }
+
     fn finish(&self, until: Time) {
         self.call_thread();
         let mut thread = self.thread.lock();

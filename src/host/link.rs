@@ -59,6 +59,11 @@ pub(crate) trait Drive: Send + Sync {
         self.wake();
     }
 
+    /// Called now and then by whoever waits: why nobody drives any more, if so.
+    fn attend(&self) -> Result<(), LockError> {
+        Ok(())
+    }
+
     /// The client was closed: waits until its goodbye is sent, at most until `until`, and ends
     /// what `start` began.
     fn finish(&self, until: Time);
@@ -264,8 +269,7 @@ impl Link {
         loop {
             let start = after.take();
             let mut page = self.ask(None, |client, now| client.list(start, PAGE, limit, now));
-            let page = page.wait(Time::NEVER).expect("a wait without limit has an outcome");
-            let Page { locks, more } = page?;
+            let Page { locks, more } = page.wait()?;
             let last = locks.last().map(|lock| lock.name.clone());
             match only {
                 None => all.extend(locks),
@@ -681,7 +685,7 @@ pub(crate) struct Acquiring(Waiting<RequestId>);
 impl Acquiring {
     /// Blocks the calling thread. Works in and outside any async runtime.
     pub(crate) fn wait(mut self) -> Result<Lease, LockError> {
-        self.0.wait(Time::NEVER).expect("a wait without limit ends with an outcome")
+        self.0.wait()
     }
 }
 
@@ -770,34 +774,39 @@ impl Awaited for QueryId {
 }
 
 impl<K: Awaited> Waiting<K> {
-    /// Blocks until the outcome is here; `None` at `until`.
-    fn wait(&mut self, until: Time) -> Option<Result<K::Output, LockError>> {
-        /// Threads sleep on a clock that stops in suspend, and ours does not.
+    /// Blocks until the outcome is here.
+    fn wait(&mut self) -> Result<K::Output, LockError> {
+        /// Nobody waits for a driver that is gone, however that came about.
         const LONGEST_SLEEP: Duration = Duration::from_millis(100);
         loop {
             if let Some(outcome) = self.fetch(Wake::Thread(thread::current())) {
-                return Some(outcome);
+                return outcome;
             }
             if self.carry_once(|link, key| link.drive.carry(&|| link.has_outcome(key))) {
                 continue;
             }
-            if until == Time::NEVER {
-                thread::park();
-                continue;
+            if let Some(error) = self.abandoned() {
+                // It may have been answered just before.
+                return self.fetch(Wake::Nobody).unwrap_or(Err(error));
             }
-            let now = clock::now();
-            if now >= until {
-                return None;
-            }
-            thread::park_timeout(until.since(now).min(LONGEST_SLEEP));
+            thread::park_timeout(LONGEST_SLEEP);
         }
+    }
+
+    fn abandoned(&self) -> Option<LockError> {
+        let (link, _) = self.asked.as_ref()?;
+        link.drive.attend().err().map(|error| error.with_scope(Scope::Host))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
         match self.fetch(Wake::Task(cx.waker().clone())) {
             Some(outcome) => Poll::Ready(outcome),
             None => {
-                self.carry_once(|link, _| link.drive.wake());
+                if self.carry_once(|link, _| link.drive.wake())
+                    && let Some(error) = self.abandoned()
+                {
+                    return Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error)));
+                }
                 Poll::Pending
             }
         }

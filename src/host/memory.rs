@@ -145,6 +145,12 @@ impl Drive for Hand {
         World::move_messages(&self.0);
     }
 
+    fn attend(&self) -> Result<(), LockError> {
+        // The alarm thread may be held up by a callback, perhaps by the very one that waits here.
+        World::move_messages(&self.0);
+        Ok(())
+    }
+
     fn finish(&self, until: Time) {
         World::move_messages(&self.0);
         // Another thread that moves them just now may find the link gone before it has come to its
