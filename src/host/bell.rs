@@ -49,25 +49,25 @@ impl Bell {
     }
 
     /// Sleeps until a socket has something to read (or, if its flag says so, room to write), the
-    /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether a socket may be ready.
+    /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether it was a socket.
     pub(super) fn sleep<'a>(
         &self,
         sockets: impl Iterator<Item = (&'a UdpSocket, bool)>,
         limit: Duration,
     ) -> bool {
-        // Unless there was a look at them: who is rung without end must not forget to read.
-        let mut is_ready = true;
-        if self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok() {
-            let mut waits = vec![PollFd::new(&self.reader, PollFlags::IN)];
-            waits.extend(sockets.map(|(socket, writable)| wait_for(socket, writable)));
-            // An interrupted sleep is a short one.
-            let _ = poll(&mut waits, Some(&timespec(limit.min(LONGEST_SLEEP))));
-            // A ringer's byte may come late, and then cuts the next sleep short.
-            if !waits[0].revents().is_empty() {
-                let _ = (&self.reader).read(&mut [0; 8]);
-            }
-            is_ready = waits[1..].iter().any(|wait| !wait.revents().is_empty());
+        // Rung already: no sleep, but a look at the sockets all the same. Else one who rings at
+        // every turn would have nothing read for as long as he does.
+        let is_asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok();
+        let limit = if is_asleep { limit.min(LONGEST_SLEEP) } else { Duration::ZERO };
+        let mut waits = vec![PollFd::new(&self.reader, PollFlags::IN)];
+        waits.extend(sockets.map(|(socket, writable)| wait_for(socket, writable)));
+        // An interrupted sleep is a short one.
+        let _ = poll(&mut waits, Some(&timespec(limit)));
+        // A ringer's byte may come late, and then cuts the next sleep short.
+        if !waits[0].revents().is_empty() {
+            let _ = (&self.reader).read(&mut [0; 8]);
         }
+        let is_ready = waits[1..].iter().any(|wait| !wait.revents().is_empty());
         self.state.swap(AWAKE, AcqRel);
         is_ready
     }
@@ -96,6 +96,15 @@ mod tests {
             bell.sleep([].into_iter(), LONGEST_SLEEP);
             assert_eq!(bell.state.load(Relaxed), AWAKE);
         }
+    }
+
+    #[test]
+    fn a_socket_is_seen_though_the_bell_was_rung() {
+        let bell = Bell::new().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(&[1], socket.local_addr().unwrap()).unwrap();
+        bell.ring();
+        assert!(bell.sleep([(&socket, false)].into_iter(), LONGEST_SLEEP));
     }
 
     #[test]

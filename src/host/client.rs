@@ -6,6 +6,8 @@
 //! alone, carries its frames itself until it has its answer.
 
 use std::{
+    net::UdpSocket,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*},
@@ -33,6 +35,9 @@ use crate::{
 const SOON: Duration = Duration::from_millis(1);
 /// How long a caller carries frames itself before it leaves that to the thread.
 const CARRY: Duration = Duration::from_millis(5);
+/// How long a connection may be silent, whatever the time to live.
+const SILENCE_MIN: Duration = Duration::from_millis(300);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long the goodbye may take to be answered before the thread ends regardless.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -56,7 +61,7 @@ pub(crate) fn connect(
         LockError::new(LockErrorKind::Io, format!("cannot make a pipe: {error}")).with_source(error)
     })?;
     // A dead path is noticed while there is time to find another before the leases run out.
-    let silence = (config.time_to_live / 2).clamp(Duration::from_secs(1), Duration::from_secs(10));
+    let silence = (config.time_to_live / 2).clamp(SILENCE_MIN, SILENCE_MAX);
     let client = Client::new(config, Box::new(random), clock::now());
     Ok(Link::new(client, |link| {
         Arc::new_cyclic(|carrier: &Weak<Carrier>| {
@@ -73,13 +78,21 @@ pub(crate) fn connect(
                 carrier: carrier.clone(),
                 link,
                 bell,
-                routes: Mutex::new(Routes::new(Map { addresses, secret, silence }, wake)),
+                routes: Mutex::new(Watched {
+                    routes: Routes::new(Map { addresses, secret, silence }, wake),
+                    sockets: Vec::new(),
+                }),
                 post: AtomicU8::new(THREAD),
+                is_thread_next: AtomicBool::new(false),
                 is_wished_for: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
+                sleeps_until: AtomicU64::new(AWAKE),
                 activity: AtomicU64::new(0),
                 is_started: AtomicBool::new(false),
                 thread: Mutex::new(Thread { is_running: false, is_called: false }),
+                has_failed: AtomicBool::new(false),
+                #[cfg(test)]
+                is_to_fail: AtomicBool::new(false),
                 changed: Condvar::new(),
             }
         })
@@ -98,7 +111,7 @@ struct Carrier {
     /// Whoever is at the post sleeps on it.
     bell: Bell,
     /// Whoever has them may carry frames, at the post or not.
-    routes: Mutex<Routes>,
+    routes: Mutex<Watched>,
     /// Who sleeps on the sockets:
     ///
     /// | from | to | by |
@@ -108,22 +121,42 @@ struct Carrier {
     /// | `CALLER` | `FREE` | that caller, with its answer; it calls the thread if others wait |
     /// | `FREE` | `THREAD` | the thread, when called or when nothing has happened for a while |
     post: AtomicU8,
+    /// The thread waits for the routes: callers, who would take them again and again, leave them
+    /// to it, since only it reads what came.
+    is_thread_next: AtomicBool,
     /// A caller would have carried its frames itself.
     is_wished_for: AtomicBool,
     /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
     /// who puts something to the client and then finds it set need not wake anybody.
     looks_again: AtomicBool,
+    /// Until when the thread sleeps at its post, in nanoseconds of our clock; `AWAKE` else.
+    sleeps_until: AtomicU64,
     /// Counts whenever frames were moved, by anybody.
     activity: AtomicU64,
     is_started: AtomicBool,
     thread: Mutex<Thread>,
+    /// The thread has panicked, and what it left is not to be trusted: nothing is carried any more.
+    has_failed: AtomicBool,
+    #[cfg(test)]
+    is_to_fail: AtomicBool,
     /// The thread was called, or has ended.
     changed: Condvar,
 }
 
+/// The routes, and what whoever is at the post sleeps on.
+struct Watched {
+    routes: Routes,
+    sockets: Sockets,
+}
+
+/// Sockets, and whether room to write is waited for as well.
+type Sockets = Vec<(Arc<UdpSocket>, bool)>;
+
 const THREAD: u8 = 0;
 const FREE: u8 = 1;
 const CALLER: u8 = 2;
+
+const AWAKE: u64 = u64::MAX;
 
 struct Thread {
     is_running: bool,
@@ -132,6 +165,9 @@ struct Thread {
 
 impl Drive for Carrier {
     fn start(&self) -> Result<(), LockError> {
+        if self.has_failed.load(Acquire) {
+            return Err(failed());
+        }
         if self.is_started.load(Acquire) {
             return Ok(());
         }
@@ -141,7 +177,7 @@ impl Drive for Carrier {
         }
         let carrier = self.carrier.upgrade().expect("whoever calls holds it");
         let spawned =
-            thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.run());
+            thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.serve());
         spawned.map_err(|error| {
             let text = format!("cannot start a thread: {error}");
             LockError::new(LockErrorKind::Io, text).with_source(error)
@@ -167,19 +203,28 @@ impl Drive for Carrier {
             self.is_wished_for.store(true, Relaxed);
             return self.wake();
         }
+        let _post = AtPost { carrier: self, link: &link };
         self.carry_until(&link, done);
-        self.post.store(FREE, SeqCst);
-        if link.unanswered() > 0 {
-            self.call_thread();
-        }
     }
 
     fn let_go(&self, soon: bool) {
         match self.post.load(SeqCst) {
             THREAD | FREE if !soon && self.looks_again.load(SeqCst) => {}
             THREAD | CALLER => self.bell.ring(),
-            _ => self.send(),
+            _ => {
+                self.send();
+            }
         }
+    }
+
+    fn attend(&self) -> Result<(), LockError> {
+        if self.has_failed.load(Acquire) {
+            return Err(failed());
+        }
+        if self.is_started.load(Acquire) && !self.thread.lock().is_running {
+            return Err(LockError::config("the manager was closed"));
+        }
+        Ok(())
     }
 
     fn finish(&self, until: Time) {
@@ -195,6 +240,12 @@ impl Drive for Carrier {
     }
 
     #[cfg(test)]
+    fn break_down(&self) {
+        self.is_to_fail.store(true, SeqCst);
+        self.call_thread();
+    }
+
+    #[cfg(test)]
     fn while_stalled(&self, work: &mut dyn FnMut()) {
         let _routes = self.routes.lock();
         work();
@@ -203,13 +254,26 @@ impl Drive for Carrier {
 
 // The thread.
 impl Carrier {
+    /// All that the thread does, and what follows if it cannot go on.
+    fn serve(&self) {
+        let has_failed = catch_unwind(AssertUnwindSafe(|| self.run())).is_err();
+        if has_failed {
+            self.has_failed.store(true, SeqCst);
+            if let Some(link) = self.link.upgrade() {
+                link.abandon(failed);
+            }
+        }
+        self.thread.lock().is_running = false;
+        self.changed.notify_all();
+    }
+
     /// Carries what is ready, then sleeps: at its post, or until that is vacant.
     fn run(&self) {
-        let _report = Report(self);
         let mut sockets = Vec::new();
         let (mut is_readable, mut is_called, mut seen, mut closed_at) = (true, true, 0, None);
         while let Some(link) = self.link.upgrade() {
             self.looks_again.store(false, SeqCst);
+            self.sleeps_until.store(AWAKE, SeqCst);
             if is_called {
                 let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
             }
@@ -221,11 +285,16 @@ impl Carrier {
                 is_readable = true;
                 continue;
             }
-            let mut routes = self.routes.lock();
-            let mut limit = self.move_frames(&mut routes, &link, is_readable);
-            routes.sockets(&mut sockets);
-            let is_idle = routes.is_empty();
-            drop(routes);
+            self.is_thread_next.store(true, SeqCst);
+            let mut watched = self.routes.lock();
+            self.is_thread_next.store(false, SeqCst);
+            let mut limit = self.move_frames(&mut watched.routes, &link, is_readable);
+            watched.look(&mut sockets);
+            let is_idle = watched.routes.is_empty();
+            drop(watched);
+            link.follow_up();
+            #[cfg(test)]
+            assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
             if self.post.load(SeqCst) == CALLER {
                 // It came meanwhile, and what it waits for may have been read here.
                 self.bell.ring();
@@ -248,6 +317,11 @@ impl Carrier {
             // Perhaps the last of it: the next look finds it gone.
             drop(link);
             if self.post.load(SeqCst) == THREAD {
+                self.sleeps_until.store((clock::now() + limit).as_nanos(), SeqCst);
+                if self.activity.load(SeqCst) != activity {
+                    // Others moved frames since, and may have found the post vacant: look again.
+                    limit = Duration::ZERO;
+                }
                 let sockets = sockets.iter().map(|(socket, blocked)| (&**socket, *blocked));
                 is_readable = self.bell.sleep(sockets, limit);
                 is_called = false;
@@ -256,7 +330,7 @@ impl Carrier {
                 is_readable = true;
             }
         }
-        self.routes.lock().close();
+        self.routes.lock().routes.close();
     }
 
     /// Leaves the post to callers, if one wished for it and nobody is let down.
@@ -299,10 +373,11 @@ impl Carrier {
         let mut sockets = Vec::new();
         let mut is_readable = false;
         loop {
-            let mut routes = self.routes.lock();
-            let limit = self.move_frames(&mut routes, link, is_readable);
-            routes.sockets(&mut sockets);
-            drop(routes);
+            let mut watched = self.routes.lock();
+            let limit = self.move_frames(&mut watched.routes, link, is_readable);
+            watched.look(&mut sockets);
+            drop(watched);
+            link.follow_up();
             let carried = begin.elapsed();
             if done() || carried >= CARRY {
                 return;
@@ -312,14 +387,29 @@ impl Carrier {
         }
     }
 
-    /// Sends what is ready, here and now.
-    fn send(&self) {
-        let Some(link) = self.link.upgrade() else { return };
-        match self.routes.try_lock() {
-            Some(mut routes) => drop(self.move_frames(&mut routes, &link, false)),
-            // Whoever has them may have looked already.
-            None => self.call_thread(),
+    /// Sends what is ready, here and now, unless somebody else has the routes; whether it did.
+    fn send(&self) -> bool {
+        if self.has_failed.load(Acquire) {
+            return false;
         }
+        let Some(link) = self.link.upgrade() else { return false };
+        let is_free = !self.is_thread_next.load(SeqCst);
+        let Some(mut watched) = is_free.then(|| self.routes.try_lock()).flatten() else {
+            // They may have looked already: let them look again.
+            self.bell.ring();
+            return false;
+        };
+        let limit = self.move_frames(&mut watched.routes, &link, false);
+        let is_new = watched.is_new();
+        drop(watched);
+        // Whoever sleeps must not do so past what is now due, nor on sockets that were replaced.
+        // At a vacant post nobody does.
+        let until = (clock::now() + limit).as_nanos();
+        if self.post.load(SeqCst) != FREE && (is_new || until < self.sleeps_until.load(SeqCst)) {
+            self.bell.ring();
+        }
+        link.follow_up();
+        true
     }
 
     /// Moves everything that is ready; how long nothing will be without a sign.
@@ -354,12 +444,67 @@ impl Carrier {
     }
 }
 
-/// Says that the thread has ended, however it did.
-struct Report<'a>(&'a Carrier);
+impl Watched {
+    /// Writes down what is slept on from now on.
+    fn look(&mut self, sockets: &mut Sockets) {
+        self.routes.sockets(sockets);
+        self.sockets.clone_from(sockets);
+    }
 
-impl Drop for Report<'_> {
+    /// Whether there is anything to sleep on that whoever sleeps does not know.
+    fn is_new(&self) -> bool {
+        let mut sockets = Vec::new();
+        self.routes.sockets(&mut sockets);
+        !is_same(&sockets, &self.sockets)
+    }
+}
+
+fn is_same(left: &Sockets, right: &Sockets) -> bool {
+    left.len() == right.len()
+        && left
+            .iter()
+            .zip(right)
+            .all(|(left, right)| Arc::ptr_eq(&left.0, &right.0) && left.1 == right.1)
+}
+
+/// A caller at the post. However it leaves, others find the post vacant and are served.
+struct AtPost<'a> {
+    carrier: &'a Carrier,
+    link: &'a Link,
+}
+
+impl Drop for AtPost<'_> {
     fn drop(&mut self) {
-        self.0.thread.lock().is_running = false;
-        self.0.changed.notify_all();
+        self.carrier.post.store(FREE, SeqCst);
+        if self.link.unanswered() > 0 {
+            self.carrier.call_thread();
+        }
+    }
+}
+
+fn failed() -> LockError {
+    let text = "this manager's thread has panicked, which is a bug in tierlock; open another \
+                manager, and report what was printed";
+    LockError::new(LockErrorKind::Io, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_opened_closed_or_out_of_room_is_news_to_whoever_sleeps() {
+        let socket = || Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [one, other] = [socket(), socket()];
+        let known = vec![(one.clone(), false)];
+        assert!(is_same(&known, &known.clone()));
+        for news in [
+            vec![],
+            vec![(one.clone(), true)],
+            vec![(other.clone(), false)],
+            vec![(one.clone(), false), (other, false)],
+        ] {
+            assert!(!is_same(&news, &known) && !is_same(&known, &news));
+        }
     }
 }

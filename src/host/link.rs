@@ -10,6 +10,7 @@ use std::{
     future::Future,
     hash::{BuildHasherDefault, Hasher},
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
@@ -20,7 +21,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
-    clock,
+    alarm, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
     proto::{
@@ -58,9 +59,18 @@ pub(crate) trait Drive: Send + Sync {
         self.wake();
     }
 
+    /// Called now and then by whoever waits: why nobody drives any more, if so.
+    fn attend(&self) -> Result<(), LockError> {
+        Ok(())
+    }
+
     /// The client was closed: waits until its goodbye is sent, at most until `until`, and ends
     /// what `start` began.
     fn finish(&self, until: Time);
+
+    /// Has whoever drives panic at its next turn.
+    #[cfg(test)]
+    fn break_down(&self) {}
 
     /// Runs `work` while nobody can carry frames.
     #[cfg(test)]
@@ -81,7 +91,7 @@ struct State {
     releases: Numbered<LeaseId, Waiter<()>>,
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
-    queries: Numbered<QueryId, Waiter<Answer>>,
+    queries: Numbered<QueryId, Waiter<Page>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
     /// The current session's; watches of an earlier session keep theirs.
@@ -100,7 +110,7 @@ struct Held {
     had_to_queue: bool,
 }
 
-/// What is to be done once the lock is free: it wakes others, or runs foreign code.
+/// What is to be done once no lock is held: it wakes others, or runs foreign code.
 #[derive(Default)]
 struct Aftermath {
     answered: usize,
@@ -123,10 +133,10 @@ enum Wake {
     Task(Waker),
 }
 
-/// What a query brought.
-enum Answer {
-    Good(bool),
-    Locks { locks: Vec<LockInfo>, more: bool },
+/// What a list brought.
+struct Page {
+    locks: Vec<LockInfo>,
+    more: bool,
 }
 
 /// How long a caller waits.
@@ -227,7 +237,8 @@ impl Link {
         }
         let now = clock::now();
         let mut state = self.state.lock();
-        let lost = state.leases.remove(&lease).and_then(|held| held.watch.lost());
+        let held = state.leases.remove(&lease);
+        let lost = held.as_ref().and_then(|held| state.find_lost(&held.watch));
         state.client.release(lease, last_used, how, now);
         if lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
@@ -236,6 +247,7 @@ impl Link {
             state.unanswered += 1;
         }
         self.settle(state);
+        drop(held);
         match lost {
             None => Releasing(Waiting::new(self, lease)),
             Some(reason) => {
@@ -257,10 +269,7 @@ impl Link {
         loop {
             let start = after.take();
             let mut page = self.ask(None, |client, now| client.list(start, PAGE, limit, now));
-            let page = page.wait(Time::NEVER).expect("a wait without limit has an outcome")?;
-            let Answer::Locks { locks, more } = page else {
-                unreachable!("a list is answered with a list")
-            };
+            let Page { locks, more } = page.wait()?;
             let last = locks.last().map(|lock| lock.name.clone());
             match only {
                 None => all.extend(locks),
@@ -272,28 +281,6 @@ impl Link {
             }
             after = last;
         }
-    }
-
-    /// Whether this token's lease is still good, as the leader sees it.
-    pub(crate) fn check(
-        self: &Arc<Self>,
-        name: &Name,
-        token: Token,
-        limit: Option<Time>,
-    ) -> Asking {
-        let asked = name.clone();
-        Asking(self.ask(Some(name), |client, now| client.check(asked, token, limit, now)))
-    }
-
-    /// Takes the lock away from exactly the holder of this token; whether it held it.
-    pub(crate) fn break_lock(
-        self: &Arc<Self>,
-        name: &Name,
-        token: Token,
-        limit: Option<Time>,
-    ) -> Asking {
-        let asked = name.clone();
-        Asking(self.ask(Some(name), |client, now| client.break_lock(asked, token, limit, now)))
     }
 
     fn ask(
@@ -343,8 +330,14 @@ impl Link {
         result.expect("it ran")
     }
 
-    /// For whoever drives: hands what happened to the client, tells callers what came of it, and
-    /// takes what is to be done now.
+    /// Has whoever drives panic at its next turn.
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        self.drive.break_down();
+    }
+
+    /// For whoever drives: hands what happened to the client, notes for callers what came of it,
+    /// and takes what is to be done now. Nobody is told before [`follow_up`](Link::follow_up).
     pub(super) fn drive<C, R>(
         &self,
         hands: &mut C,
@@ -357,8 +350,30 @@ impl Link {
         // that they know.
         state.drain();
         let result = to_do(hands, &mut state.client);
-        self.settle(state);
+        state.drain();
         result
+    }
+
+    /// For whoever drives, once it holds no lock: tells callers what came of its turn.
+    pub(super) fn follow_up(&self) {
+        let aftermath = mem::take(&mut self.state.lock().aftermath);
+        aftermath.run();
+    }
+
+    /// Nobody will ever carry frames again: everybody who waits is told `why`, and no lease is
+    /// renewed any more, so each of them counts as lost.
+    pub(super) fn abandon(&self, why: impl Fn() -> LockError) {
+        let mut state = self.state.lock();
+        let State { acquires, releases, queries, leases, aftermath, .. } = &mut *state;
+        acquires.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
+        releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
+        queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
+        for held in leases.values() {
+            if held.watch.mark(LostReason::Expired) {
+                aftermath.losses.push((held.watch.clone(), LostReason::Expired));
+            }
+        }
+        self.settle(state);
     }
 
     /// Takes the lock of this name away, as the leader would; whether it was held here.
@@ -384,12 +399,7 @@ impl Link {
         state.drain();
         let aftermath = mem::take(&mut state.aftermath);
         drop(state);
-        for (watch, reason) in aftermath.losses {
-            watch.tell(reason);
-        }
-        for wake in aftermath.wakes {
-            wake.wake();
-        }
+        aftermath.run();
     }
 
     fn ready(&self) -> Result<(), LockError> {
@@ -432,6 +442,20 @@ impl State {
             }
             self.release_limits.pop_front();
         }
+    }
+
+    /// As [`Watch::lost`], under a lock: whom that is to be told to is told later.
+    fn find_lost(&mut self, watch: &Arc<Watch>) -> Option<LostReason> {
+        let (deadline, now) = (watch.deadline(), clock::now());
+        if now >= deadline {
+            let is_over = now >= self.deadline.get();
+            let why = if is_over { LostReason::Expired } else { LostReason::HeldTooLong };
+            if watch.mark(why) {
+                self.aftermath.losses.push((watch.clone(), why));
+            }
+        }
+        // Once it is told, asking runs nothing.
+        if watch.is_told() { watch.lost() } else { None }
     }
 
     fn distribute(&mut self, event: Event) {
@@ -479,11 +503,13 @@ impl State {
                 // Whatever ended at the old deadline is marked by now: `LeaseLost` came first.
                 self.deadline.set(deadline);
             }
-            Event::Checked { query, good } => self.answer(query, Answer::Good(good)),
-            Event::Broke { query, found } => self.answer(query, Answer::Good(found)),
             Event::Listed { query, locks, more } => {
-                self.answer(query, Answer::Locks { locks, more });
+                if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
+                    waiter.finish(Ok(Page { locks, more }), &mut self.aftermath);
+                }
             }
+            // Nobody asks these yet.
+            Event::Checked { .. } | Event::Broke { .. } => {}
             Event::QueryFailed { query, failure } => {
                 let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
                 let error = waiter.error(failure, None);
@@ -492,11 +518,25 @@ impl State {
             Event::Closed => self.closed = true,
         }
     }
+}
 
-    fn answer(&mut self, query: RequestId, answer: Answer) {
-        if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
-            waiter.finish(Ok(answer), &mut self.aftermath);
+impl Aftermath {
+    /// Wakes first; then those whose lock is lost, on a thread of their own, so that a callback
+    /// which takes its time stalls no renewals.
+    fn run(self) {
+        for wake in self.wakes {
+            contain(|| wake.wake());
         }
+        for (watch, reason) in self.losses {
+            alarm::call_at(Time::ZERO, move || contain(|| watch.tell(reason))).detach();
+        }
+    }
+}
+
+/// Runs foreign code. Its panic is its own: it was reported, and must end nobody else's waiting.
+fn contain(work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        mem::forget(panic); // dropping it could panic again
     }
 }
 
@@ -516,6 +556,15 @@ impl<T> Waiter<T> {
             Wake::Nobody => {}
             wake => aftermath.wakes.push(wake),
         }
+    }
+
+    fn abandon(&mut self, why: &impl Fn() -> LockError, aftermath: &mut Aftermath) {
+        let error = why().with_scope(Scope::Host);
+        let error = match &self.name {
+            Some(name) => error.with_name(name),
+            None => error,
+        };
+        self.finish(Err(error), aftermath);
     }
 
     fn error(&self, failure: Failure, holder: Option<HolderInfo>) -> LockError {
@@ -636,7 +685,7 @@ pub(crate) struct Acquiring(Waiting<RequestId>);
 impl Acquiring {
     /// Blocks the calling thread. Works in and outside any async runtime.
     pub(crate) fn wait(mut self) -> Result<Lease, LockError> {
-        self.0.wait(Time::NEVER).expect("a wait without limit ends with an outcome")
+        self.0.wait()
     }
 }
 
@@ -652,47 +701,11 @@ impl Future for Acquiring {
 #[must_use = "only its answer tells whether the lease was still good"]
 pub(crate) struct Releasing(Waiting<LeaseId>);
 
-impl Releasing {
-    /// Blocks until the leader answered; `Lost` if the lease was over before, `Unreachable` at
-    /// `until`.
-    pub(crate) fn wait(mut self, until: Time) -> Result<(), LockError> {
-        self.0.wait(until).unwrap_or_else(|| {
-            Err(LockError::new(LockErrorKind::Unreachable, UNANSWERED).with_scope(Scope::Host))
-        })
-    }
-}
-
 impl Future for Releasing {
     type Output = Result<(), LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx)
-    }
-}
-
-/// A yes-or-no question under way. Its limit ends it.
-#[must_use = "the answer is all it is for"]
-pub(crate) struct Asking(Waiting<QueryId>);
-
-impl Asking {
-    /// Blocks until the leader answered.
-    pub(crate) fn wait(mut self) -> Result<bool, LockError> {
-        self.0.wait(Time::NEVER).expect("a wait without limit ends with an outcome").map(yes)
-    }
-}
-
-impl Future for Asking {
-    type Output = Result<bool, LockError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx).map_ok(yes)
-    }
-}
-
-fn yes(answer: Answer) -> bool {
-    match answer {
-        Answer::Good(good) => good,
-        Answer::Locks { .. } => unreachable!("a question is not answered with a list"),
     }
 }
 
@@ -708,7 +721,15 @@ struct Waiting<K: Awaited> {
 trait Awaited: Copy + Eq + std::hash::Hash + Unpin {
     type Output;
     fn waiters(state: &mut State) -> &mut Numbered<Self, Waiter<Self::Output>>;
-    fn give_up(self, outcome: Option<Result<Self::Output, LockError>>, state: &mut State);
+    /// Answers what is to be dropped once the state is unlocked.
+    fn give_up(
+        self,
+        outcome: Option<&Result<Self::Output, LockError>>,
+        state: &mut State,
+    ) -> Option<Held> {
+        let _ = (outcome, state);
+        None
+    }
 }
 
 /// Acquires.
@@ -719,12 +740,14 @@ impl Awaited for RequestId {
         &mut state.acquires
     }
 
-    fn give_up(self, outcome: Option<Result<Lease, LockError>>, state: &mut State) {
-        if let Some(Ok(lease)) = &outcome {
-            state.leases.remove(&lease.id);
-        }
+    fn give_up(
+        self,
+        outcome: Option<&Result<Lease, LockError>>,
+        state: &mut State,
+    ) -> Option<Held> {
         // A grant that is already here is handed back, as one that nobody entered.
         state.client.cancel(self, clock::now());
+        outcome.and_then(|outcome| state.leases.remove(&outcome.as_ref().ok()?.id))
     }
 }
 
@@ -735,8 +758,6 @@ impl Awaited for LeaseId {
     fn waiters(state: &mut State) -> &mut Numbered<LeaseId, Waiter<()>> {
         &mut state.releases
     }
-
-    fn give_up(self, _: Option<Result<(), LockError>>, _: &mut State) {}
 }
 
 /// The number of a query, which is no acquire.
@@ -745,51 +766,54 @@ struct QueryId(RequestId);
 
 /// Queries; an answer that nobody waits for is ignored.
 impl Awaited for QueryId {
-    type Output = Answer;
+    type Output = Page;
 
-    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Answer>> {
+    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Page>> {
         &mut state.queries
     }
-
-    fn give_up(self, _: Option<Result<Answer, LockError>>, _: &mut State) {}
 }
 
 impl<K: Awaited> Waiting<K> {
-    /// Blocks until the outcome is here; `None` at `until`.
-    fn wait(&mut self, until: Time) -> Option<Result<K::Output, LockError>> {
-        /// Threads sleep on a clock that stops in suspend, and ours does not.
+    /// Blocks until the outcome is here.
+    fn wait(&mut self) -> Result<K::Output, LockError> {
+        /// Nobody waits for a driver that is gone, however that came about.
         const LONGEST_SLEEP: Duration = Duration::from_millis(100);
         loop {
-            if let Some(outcome) = self.fetch(|| Wake::Thread(thread::current())) {
-                return Some(outcome);
+            if let Some(outcome) = self.fetch(Wake::Thread(thread::current())) {
+                return outcome;
             }
             if self.carry_once(|link, key| link.drive.carry(&|| link.has_outcome(key))) {
                 continue;
             }
-            if until == Time::NEVER {
-                thread::park();
-                continue;
+            if let Some(error) = self.abandoned() {
+                // It may have been answered just before.
+                return self.fetch(Wake::Nobody).unwrap_or(Err(error));
             }
-            let now = clock::now();
-            if now >= until {
-                return None;
-            }
-            thread::park_timeout(until.since(now).min(LONGEST_SLEEP));
+            thread::park_timeout(LONGEST_SLEEP);
         }
     }
 
+    fn abandoned(&self) -> Option<LockError> {
+        let (link, _) = self.asked.as_ref()?;
+        link.drive.attend().err().map(|error| error.with_scope(Scope::Host))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
-        match self.fetch(|| Wake::Task(cx.waker().clone())) {
+        match self.fetch(Wake::Task(cx.waker().clone())) {
             Some(outcome) => Poll::Ready(outcome),
             None => {
-                self.carry_once(|link, _| link.drive.wake());
+                if self.carry_once(|link, _| link.drive.wake())
+                    && let Some(error) = self.abandoned()
+                {
+                    return Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error)));
+                }
                 Poll::Pending
             }
         }
     }
 
     /// The outcome, if it is here; else `wake` is used once it is.
-    fn fetch(&mut self, wake: impl FnOnce() -> Wake) -> Option<Result<K::Output, LockError>> {
+    fn fetch(&mut self, wake: Wake) -> Option<Result<K::Output, LockError>> {
         let Some((link, key)) = &self.asked else {
             return Some(Err(self.failed.take().expect("not polled after its end")));
         };
@@ -797,13 +821,16 @@ impl<K: Awaited> Waiting<K> {
         let waiters = K::waiters(&mut state);
         let waiter = waiters.get_mut(key).expect("a waiter stays until its outcome is read");
         if waiter.outcome.is_none() {
-            waiter.wake = wake();
+            let earlier = mem::replace(&mut waiter.wake, wake);
+            drop(state);
+            // A waker is foreign code: it may be its task's last, and that task may own a lock.
+            drop(earlier);
             return None;
         }
-        let outcome = waiters.remove(key).and_then(|waiter| waiter.outcome);
+        let waiter = waiters.remove(key);
         drop(state);
         self.asked = None;
-        outcome
+        waiter.and_then(|waiter| waiter.outcome)
     }
 
     /// Has the request carried, the first time; whether it was.
@@ -834,11 +861,14 @@ impl<K: Awaited> Drop for Waiting<K> {
             return;
         }
         let mut state = link.state.lock();
-        if let Some(waiter) = K::waiters(&mut state).remove(key) {
+        // What is removed is dropped once the state is unlocked: it may own foreign code.
+        let waiter = K::waiters(&mut state).remove(key);
+        let held = waiter.as_ref().and_then(|waiter| {
             state.unanswered -= usize::from(waiter.outcome.is_none());
-            key.give_up(waiter.outcome, &mut state);
-        }
+            key.give_up(waiter.outcome.as_ref(), &mut state)
+        });
         link.settle(state);
+        drop((waiter, held));
         link.drive.let_go(true);
     }
 }

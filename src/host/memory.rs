@@ -119,10 +119,7 @@ impl MemoryLeader {
 
     /// Takes the lock of this name away from whoever holds it; whether anybody did.
     pub(crate) fn lose(&self, name: &Name) -> bool {
-        let links: Vec<_> = {
-            let state = self.0.state.lock();
-            state.peers.iter().filter_map(|peer| peer.link.upgrade()).collect()
-        };
+        let links = self.0.state.lock().links();
         // Foreign code is told, so no lock is held here.
         let lost = links.iter().filter(|link| link.provoke(name)).count();
         World::move_messages(&self.0);
@@ -148,13 +145,22 @@ impl Drive for Hand {
         World::move_messages(&self.0);
     }
 
+    fn attend(&self) -> Result<(), LockError> {
+        // The alarm thread may be held up by a callback, perhaps by the very one that waits here.
+        World::move_messages(&self.0);
+        Ok(())
+    }
+
     fn finish(&self, until: Time) {
         World::move_messages(&self.0);
         // Another thread that moves them just now may find the link gone before it has come to its
         // last words.
         if let Some(mut state) = self.0.state.try_lock_for(until.since(clock::now())) {
+            let links = state.links();
             while state.turn() {}
             state.set_alarm(&self.0);
+            drop(state);
+            links.iter().for_each(|link| link.follow_up());
         }
     }
 
@@ -172,15 +178,25 @@ impl World {
         world.wanted.store(true, SeqCst);
         while world.wanted.load(SeqCst) {
             let Some(mut state) = world.state.try_lock() else { return };
+            let links = state.links();
             while world.wanted.swap(false, SeqCst) {
                 while state.turn() {}
             }
             state.set_alarm(world);
+            drop(state);
+            // Foreign code, the links' own ends included.
+            links.iter().for_each(|link| link.follow_up());
         }
     }
 }
 
 impl State {
+    /// Everybody's link. Who moves messages keeps them until the state is unlocked, and then has
+    /// them tell what came of it: no link ends, and nobody is told anything, under the lock.
+    fn links(&self) -> Vec<Arc<Link>> {
+        self.peers.iter().filter_map(|peer| peer.link.upgrade()).collect()
+    }
+
     /// Everybody's turn, once; whether anything moved.
     fn turn(&mut self) -> bool {
         let mut moved = false;
@@ -445,6 +461,55 @@ mod tests {
         give(&one, held);
         assert_eq!(next.watch.lost(), None);
         give(&other, next);
+    }
+
+    #[test]
+    fn a_callback_of_a_loss_may_stop_the_leader_and_start_it() {
+        let leader = MemoryLeader::new();
+        let link = connect(&leader);
+        let at_most = Some(Duration::from_millis(20));
+        let forever = Patience::Until(Time::NEVER);
+        let held = link.acquire(Want { at_most, ..want("a", forever) }).wait().unwrap();
+        let (sender, called) = mpsc::channel();
+        let in_callback = leader.clone();
+        held.watch.on_lost(Box::new(move |_| {
+            in_callback.stop();
+            in_callback.start();
+            sender.send(()).unwrap();
+        }));
+        called.recv().unwrap();
+        give(&link, take(&link, "b"));
+    }
+
+    #[test]
+    fn a_waker_may_own_what_uses_the_link_when_it_is_dropped() {
+        struct Owner(Mutex<Option<(Arc<Link>, Option<Lease>)>>);
+        impl std::task::Wake for Owner {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                if let Some((link, Some(lease))) = self.0.lock().take() {
+                    give(&link, lease);
+                }
+            }
+        }
+        let leader = MemoryLeader::new();
+        let [one, other] = [connect(&leader), connect(&leader)];
+        let held = take(&one, "a");
+        let mut waiting = Box::pin(other.acquire(want("a", Patience::Until(Time::NEVER))));
+        for text in ["b", "c"] {
+            let owned = (other.clone(), Some(take(&other, text)));
+            let waker = std::task::Waker::from(Arc::new(Owner(Mutex::new(Some(owned)))));
+            let mut context = std::task::Context::from_waker(&waker);
+            // The second replaces the first, which nobody else keeps.
+            assert!(Future::poll(waiting.as_mut(), &mut context).is_pending());
+        }
+        give(&one, take(&one, "b"));
+        // With the request goes the waker that waits for it.
+        drop(waiting);
+        give(&one, take(&one, "c"));
+        give(&one, held);
     }
 
     #[test]

@@ -118,8 +118,8 @@ pub(super) fn give(link: &Link, lease: Lease) {
 }
 
 fn give_answered(link: &Arc<Link>, lease: Lease) -> Result<(), LockError> {
-    let until = clock::now() + Duration::from_secs(10);
-    link.release_answered(lease.id, lease.token, Predecessor::Clean).wait(until)
+    let answer = link.release_answered(lease.id, lease.token, Predecessor::Clean);
+    futures::executor::block_on(answer)
 }
 
 pub(super) fn close(link: &Link) {
@@ -493,7 +493,7 @@ fn a_driver_that_was_stalled_past_the_deadline_has_lost_and_never_revives() {
 }
 
 #[test]
-fn locks_are_listed_checked_and_broken() {
+fn locks_are_listed() {
     let town = Town::new();
     let leader = town.leader();
     let [one, other] = [town.link(&leader), town.link(&leader)];
@@ -507,16 +507,8 @@ fn locks_are_listed_checked_and_broken() {
     assert_eq!(only.len(), 1);
     assert!(other.list(Some(&name("orders/4")), None).unwrap().is_empty());
 
-    let orders = name("orders/42");
-    assert!(other.check(&orders, held.token, None).wait().unwrap());
-    let later = held.token.next().unwrap();
-    assert!(!other.break_lock(&orders, later, None).wait().unwrap());
     give(&one, also);
-    assert!(other.break_lock(&orders, held.token, None).wait().unwrap());
-    assert_eq!(lost(&held), LostReason::Broken);
-    let next = take(&other, "orders/42");
-    assert_eq!(next.predecessor, Predecessor::Broken);
-    assert!(!other.check(&orders, held.token, None).wait().unwrap());
+    give(&one, held);
 }
 
 #[test]
@@ -546,6 +538,111 @@ fn callbacks_of_a_loss_may_use_the_link() {
         sender.send(reason).unwrap();
     }));
     assert_eq!(called.recv().unwrap(), LostReason::HeldTooLong);
+}
+
+struct Panicking;
+
+impl std::task::Wake for Panicking {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics, as a test wants it");
+    }
+}
+
+/// Waits until this lease was renewed often enough to outlive its first deadline.
+fn outlive(lease: &Lease) {
+    let first = lease.watch.deadline();
+    while clock::now() <= first {
+        thread::sleep(Duration::from_millis(10));
+        assert_eq!(lease.watch.lost(), None, "it was not renewed");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_costs_nobody_else_anything() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
+    let also = take(&other, "also");
+    let held = take(&one, "a");
+    let waker = Waker::from(Arc::new(Panicking));
+    let mut waiting = Box::pin(other.acquire(want("a")));
+    assert!(Future::poll(waiting.as_mut(), &mut Context::from_waker(&waker)).is_pending());
+    give(&one, held);
+    outlive(&also);
+    let granted = futures::executor::block_on(waiting).unwrap();
+    give(&other, granted);
+    give_answered(&other, also).unwrap();
+}
+
+#[test]
+fn a_callback_that_panics_or_blocks_stalls_no_renewal() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link_to([leader.local_addr()], short_lived());
+    let at_most = Some(Duration::from_millis(50));
+    let [first, second] = ["a", "b"].map(|text| {
+        let lease = link.acquire(Want { at_most, ..want(text) }).wait().unwrap();
+        assert_eq!(lease.watch.lost(), None);
+        lease
+    });
+    let (entered, is_in) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    first.watch.on_lost(Box::new(|_| panic!("a callback that panics, as a test wants it")));
+    second.watch.on_lost(Box::new(move |_| {
+        entered.send(()).unwrap();
+        let _ = ended.recv();
+    }));
+    is_in.recv().unwrap();
+    let held = take(&link, "c");
+    outlive(&held);
+    drop(end);
+    give_answered(&link, held).unwrap();
+}
+
+#[test]
+fn a_caller_that_asks_and_gives_up_all_the_time_starves_no_renewal() {
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
+    let theirs = take(&other, "theirs");
+    let held = take(&one, "a");
+    let first = held.watch.deadline();
+    let mut context = Context::from_waker(Waker::noop());
+    while clock::now() <= first + short_lived().time_to_live {
+        let mut asked = Box::pin(one.acquire(want("theirs")));
+        assert!(Future::poll(asked.as_mut(), &mut context).is_pending());
+        drop(asked);
+        assert_eq!(held.watch.lost(), None, "it was not renewed");
+    }
+    give(&one, held);
+    give(&other, theirs);
+}
+
+#[test]
+fn a_driver_that_panicked_leaves_nobody_waiting_and_no_lease_believed() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let other = town.link(&leader);
+    let held = take(&link, "a");
+    let theirs = take(&other, "b");
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| link.acquire(want("b")).wait());
+        let mut waiting = Box::pin(link.acquire(want("b")));
+        let (sender, woken) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tell(sender)));
+        assert!(Future::poll(waiting.as_mut(), &mut Context::from_waker(&waker)).is_pending());
+        link.break_down();
+        woken.recv().unwrap();
+        let error = futures::executor::block_on(waiting).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Io);
+        assert_eq!(blocked.join().unwrap().unwrap_err().kind(), LockErrorKind::Io);
+    });
+    assert_eq!(held.watch.lost(), Some(LostReason::Expired));
+    let error = link.acquire(want("c")).wait().unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    close(&link);
+    give(&other, theirs);
 }
 
 #[test]

@@ -142,6 +142,8 @@ pub struct Client {
     epoch_seen: u32,
     last_request: u64,
     requests: BTreeMap<RequestId, Request>,
+    /// The lease of each request that was granted one, for as long as that is known.
+    granted: BTreeMap<RequestId, LeaseId>,
     queries: BTreeMap<RequestId, ClientMessage>,
     leases: BTreeMap<LeaseId, Lease>,
     timers: Timers<Due>,
@@ -157,6 +159,8 @@ pub struct Client {
 struct Request {
     acquire: Acquire,
     limit: Option<Time>,
+    /// It was sent, or stands in a report: a leader may know it.
+    said: bool,
     /// A leader has it in its queue, in a session that lives.
     acknowledged: bool,
     place: Option<Place>,
@@ -207,8 +211,9 @@ enum Due {
 /// What goes out; those with a time in them get it when they are taken.
 enum Outgoing {
     Hello,
-    Renew,
     Goodbye,
+    /// Unless it was given up before it is taken.
+    Acquire(RequestId),
     Plain(ClientMessage),
 }
 
@@ -238,6 +243,7 @@ impl Client {
             epoch_seen: 0,
             last_request: 0,
             requests: BTreeMap::new(),
+            granted: BTreeMap::new(),
             queries: BTreeMap::new(),
             leases: BTreeMap::new(),
             timers: Timers::new(),
@@ -275,12 +281,20 @@ impl Client {
             // The next answer tells how often those who wait are to renew.
             self.next_renewal = self.next_renewal.min(now + RENEW_SOON);
         }
-        let state =
-            Request { acquire, limit, acknowledged: false, place: None, holder: None, grant: None };
-        let acquire = state.acquire_at(now);
+        let state = Request {
+            acquire,
+            limit,
+            said: false,
+            acknowledged: false,
+            place: None,
+            holder: None,
+            grant: None,
+        };
         self.requests.insert(request, state);
         self.be_patient(request, now);
-        self.say(ClientMessage::Acquire { request, acquire });
+        if self.link.reporting_or_serving().is_some() {
+            self.outgoing.push_back(Outgoing::Acquire(request));
+        }
         self.step_link(now);
         request
     }
@@ -289,16 +303,14 @@ impl Client {
     /// back. No event follows.
     pub fn cancel(&mut self, request: RequestId, now: Time) {
         self.observe(now);
+        // Drivers leave few of them: they look after each call.
         self.events.retain(|event| event.request() != Some(request));
         if self.requests.contains_key(&request) {
-            self.drop_request(request);
-            self.say(ClientMessage::Cancel { request });
-        } else {
-            let mut leases = self.leases.iter();
-            let granted = leases.find(|(_, l)| l.request == request && l.hold == Hold::Held);
-            if let Some((&lease, _)) = granted {
-                self.hand_back(lease);
-            }
+            self.take_back(request);
+        } else if let Some(&lease) = self.granted.get(&request)
+            && self.leases[&lease].hold == Hold::Held
+        {
+            self.hand_back(lease);
         }
         self.finish(now);
     }
@@ -347,7 +359,8 @@ impl Client {
         if self.closing == Closing::No {
             let requests: Vec<_> = self.requests.keys().copied().collect();
             for request in requests {
-                self.say(ClientMessage::Cancel { request });
+                self.take_back(request);
+                self.fail(request, Failure::Closed, None);
             }
             self.fail_everything(&Failure::Closed);
             self.closing = Closing::Asked;
@@ -402,22 +415,31 @@ impl Client {
             return Some(message);
         }
         let connection = self.link.reporting_or_serving()?;
-        let message = match self.outgoing.pop_front()? {
-            Outgoing::Plain(message) => message,
-            Outgoing::Hello => {
-                self.link.hello_sent(now);
-                self.hello()
-            }
-            Outgoing::Renew => {
-                self.renewal_queued = false;
-                ClientMessage::Renew { sent_at: now }
-            }
-            Outgoing::Goodbye => {
-                self.closed();
-                ClientMessage::Goodbye
-            }
-        };
-        Some((connection, message))
+        // Leases live by it, so it waits for nothing else. None is due before a report is believed.
+        if std::mem::take(&mut self.renewal_queued) {
+            return Some((connection, ClientMessage::Renew { sent_at: now }));
+        }
+        loop {
+            let message = match self.outgoing.pop_front()? {
+                Outgoing::Plain(message) => message,
+                Outgoing::Acquire(request) => match self.requests.get_mut(&request) {
+                    Some(state) => {
+                        state.said = true;
+                        ClientMessage::Acquire { request, acquire: state.acquire_at(now) }
+                    }
+                    None => continue, // nobody wants it any more
+                },
+                Outgoing::Hello => {
+                    self.link.hello_sent(now);
+                    self.hello()
+                }
+                Outgoing::Goodbye => {
+                    self.closed();
+                    ClientMessage::Goodbye
+                }
+            };
+            return Some((connection, message));
+        }
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -486,7 +508,6 @@ impl Client {
         if self.link.is_serving() && self.next_renewal <= now && !self.renewal_queued {
             self.next_renewal = now + self.renew_every;
             self.renewal_queued = true;
-            self.outgoing.push_back(Outgoing::Renew);
         }
     }
 
@@ -496,16 +517,14 @@ impl Client {
         self.step_closing();
     }
 
-    /// The session's deadline has passed: nothing is held, whatever the network says later.
+    /// The session's deadline has passed: nothing is held, whatever the network says later. The
+    /// leader, which counts longer, is still told how each lease was left.
     fn expire(&mut self, now: Time) {
         self.good_until = None;
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Expired);
             self.release_is_over(lease);
-        }
-        if !self.link.is_serving() {
-            self.leases.retain(|_, lease| !matches!(lease.hold, Hold::Releasing { .. }));
         }
         self.forget_acknowledgements(now);
     }
@@ -559,6 +578,11 @@ impl Client {
         }
     }
 
+    /// As the leader wishes, within reason: often enough to lose two in a row.
+    fn renew_every_of(&self, wished: Duration) -> Duration {
+        wished.min(self.time_to_live / 3).max(RENEW_EVERY_MIN)
+    }
+
     fn lives(&self, now: Time) -> bool {
         self.good_until.is_some_and(|deadline| deadline > now)
     }
@@ -598,8 +622,7 @@ impl Client {
         } else {
             Failure::Unreachable(self.link.trouble())
         };
-        let holder = self.drop_request(request).holder;
-        self.say(ClientMessage::Cancel { request });
+        let holder = self.take_back(request).holder;
         self.fail(request, failure, holder);
     }
 
@@ -630,6 +653,15 @@ impl Client {
         state
     }
 
+    /// As `drop_request`, and tells the leader, if that may know it.
+    fn take_back(&mut self, request: RequestId) -> Request {
+        let state = self.drop_request(request);
+        if state.said {
+            self.say(ClientMessage::Cancel { request });
+        }
+        state
+    }
+
     fn ask(
         &mut self,
         limit: Option<Time>,
@@ -651,10 +683,19 @@ impl Client {
         query
     }
 
-    fn answered(&mut self, query: RequestId, event: Event) {
-        if self.queries.remove(&query).is_some() {
-            self.timers.clear(Due::Query(query));
-            self.events.push_back(event);
+    /// A query was answered. One that nobody waits for any more is ignored; an answer to another
+    /// question than was asked shows a leader that cannot be believed.
+    fn answered(&mut self, query: RequestId, event: Event, now: Time) {
+        let Some(asked) = self.queries.get(&query) else { return };
+        match (asked, &event) {
+            (ClientMessage::Check { .. }, Event::Checked { .. })
+            | (ClientMessage::List { .. }, Event::Listed { .. })
+            | (ClientMessage::Break { .. }, Event::Broke { .. }) => {
+                self.queries.remove(&query);
+                self.timers.clear(Due::Query(query));
+                self.events.push_back(event);
+            }
+            _ => self.drop_link("it answered another question than was asked".to_owned(), now),
         }
     }
 }
@@ -683,16 +724,27 @@ impl Client {
             self.timers.set(Due::AtMost(lease), end);
         }
         let name = state.acquire.name;
-        self.leases.insert(lease, Lease { name, request, grant, hold: Hold::Held });
+        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held });
         let granted = Event::Granted { request, lease, first, last, predecessor, at_most };
         self.events.push_back(granted);
+    }
+
+    fn insert_lease(&mut self, lease: LeaseId, state: Lease) {
+        self.granted.insert(state.request, lease);
+        self.leases.insert(lease, state);
+    }
+
+    fn remove_lease(&mut self, lease: LeaseId) {
+        if let Some(state) = self.leases.remove(&lease) {
+            self.granted.remove(&state.request);
+        }
     }
 
     /// Hands back a grant that nobody entered: the next holder's predecessor is still the last
     /// one who did.
     fn refuse_grant(&mut self, request: RequestId, name: Name, grant: Grant) {
         let lease = grant.lease;
-        self.leases.insert(lease, Lease { name, request, grant, hold: Hold::Held });
+        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held });
         self.hand_back(lease);
     }
 
@@ -730,10 +782,6 @@ impl Client {
             let (last_used, how) = (held.grant.last, Predecessor::Expired);
             held.hold = Hold::Releasing { last_used, how, to_be_told: false };
             self.give_back(lease);
-            if self.good_until.is_none() && self.link.reporting_or_serving().is_none() {
-                // Its session is over: there is nothing to repeat.
-                self.leases.remove(&lease);
-            }
         }
     }
 
@@ -747,7 +795,7 @@ impl Client {
     fn released(&mut self, lease: LeaseId) {
         if let Some(Lease { hold: Hold::Releasing { .. }, .. }) = self.leases.get(&lease) {
             self.release_is_over(lease);
-            self.leases.remove(&lease);
+            self.remove_lease(lease);
         }
     }
 
@@ -796,31 +844,28 @@ impl Client {
         }
     }
 
-    /// Tells a fresh connection what there is: the leader takes it for the truth. Answers the
-    /// leases that it gives back by not naming them.
-    fn report(&mut self, now: Time) -> Vec<LeaseId> {
+    /// Tells a fresh connection what there is: the leader takes it for the truth. What is being
+    /// given back is named, so that how it was left can be said again: else the next holder would
+    /// be told what this one was told.
+    fn report(&mut self, now: Time) {
         self.reports += 1;
         self.outgoing.clear();
         self.renewal_queued = false;
+        if self.closing == Closing::Leaving {
+            // The goodbye was among them: it is said again behind this.
+            self.closing = Closing::Asked;
+        }
         let mut held = Vec::new();
-        let mut unnamed = Vec::new();
         let mut releases = Vec::new();
         for (&lease, state) in &self.leases {
-            match state.hold {
-                Hold::Releasing { how: Predecessor::Clean, .. } => {
-                    unnamed.push(lease);
-                    continue;
-                }
-                // Named, so that how it was left can be said as well.
-                Hold::Releasing { last_used, how, .. } => {
-                    releases.push(ClientMessage::Release { lease, last_used, how });
-                }
-                Hold::Held | Hold::Losing => {}
+            if let Hold::Releasing { last_used, how, .. } = state.hold {
+                releases.push(ClientMessage::Release { lease, last_used, how });
             }
             held.push(state.grant.held(state.name.clone(), now));
         }
         let mut waiting = Vec::new();
-        for (&request, state) in &self.requests {
+        for (&request, state) in &mut self.requests {
+            state.said = true;
             match &state.grant {
                 Some(grant) => held.push(grant.held(state.acquire.name.clone(), now)),
                 None => waiting.push(WaitingRequest {
@@ -837,7 +882,6 @@ impl Client {
             .chain(self.queries.values().cloned());
         self.outgoing.push_back(Outgoing::Hello);
         self.outgoing.extend(plain.map(Outgoing::Plain));
-        unnamed
     }
 
     /// What a leader says that has believed the report.
@@ -859,20 +903,20 @@ impl Client {
             LeaderMessage::Released { lease } => self.released(lease),
             LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
             LeaderMessage::Renewed { sent_at, renew_every, blocks: _ } => {
-                self.renew_every = renew_every.max(RENEW_EVERY_MIN);
+                self.renew_every = self.renew_every_of(renew_every);
                 self.next_renewal = self.next_renewal.min(now + self.renew_every);
                 if sent_at <= now {
                     self.promised(sent_at, now);
                 }
             }
             LeaderMessage::Checked { query, good } => {
-                self.answered(query, Event::Checked { query, good });
+                self.answered(query, Event::Checked { query, good }, now);
             }
             LeaderMessage::Listed { query, locks, more } => {
-                self.answered(query, Event::Listed { query, locks, more });
+                self.answered(query, Event::Listed { query, locks, more }, now);
             }
             LeaderMessage::Broke { query, found } => {
-                self.answered(query, Event::Broke { query, found });
+                self.answered(query, Event::Broke { query, found }, now);
             }
             // A kept lease is recalled; none is kept yet.
             LeaderMessage::Recall { .. }
@@ -907,6 +951,7 @@ impl Client {
             self.release_is_over(lease);
         }
         self.leases.clear();
+        self.granted.clear();
         for request in self.requests.values_mut() {
             request.grant = None;
         }

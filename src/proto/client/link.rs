@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{Client, Closing, Ended, Failure};
 use crate::{
     proto::{
-        ClusterId, ConnectionId, LeaseId, Proof, SessionId,
+        ClusterId, ConnectionId, Proof, SessionId,
         wire::{ClientMessage, LeaderMessage},
     },
     time::Time,
@@ -52,8 +52,6 @@ enum State {
         connection: ConnectionId,
         give_up: Time,
         hello_sent: Option<Time>,
-        /// What the report gives back by not naming it.
-        unnamed: Vec<LeaseId>,
     },
     /// The report is believed.
     Serving {
@@ -287,6 +285,8 @@ impl Client {
         }
         let trouble = match ended {
             Ended::Disconnected(trouble) => trouble,
+            // Whoever has been welcomed has the secret: that close came late, or from elsewhere.
+            Ended::Refused(trouble) if self.cluster.is_some() => trouble,
             Ended::Refused(trouble) => {
                 self.fail_everything(&Failure::NotAccepted(trouble.clone()));
                 trouble
@@ -328,9 +328,9 @@ impl Client {
     }
 
     fn begin_report(&mut self, connection: ConnectionId, now: Time) {
-        let unnamed = self.report(now);
+        self.report(now);
         let give_up = self.link.give_up(self.config.connect_timeout);
-        self.link.state = State::Reporting { connection, give_up, hello_sent: None, unnamed };
+        self.link.state = State::Reporting { connection, give_up, hello_sent: None };
     }
 
     fn welcome(&mut self, message: LeaderMessage, now: Time) {
@@ -339,9 +339,7 @@ impl Client {
         else {
             unreachable!("it is a welcome")
         };
-        let State::Reporting { connection, hello_sent: Some(sent_at), unnamed, .. } =
-            &mut self.link.state
-        else {
+        let State::Reporting { connection, hello_sent: Some(sent_at), .. } = self.link.state else {
             return; // an answer to nothing that was said
         };
         if session != self.session {
@@ -363,18 +361,14 @@ impl Client {
             );
             return self.drop_link(text, now);
         }
-        let (connection, sent_at, unnamed) = (*connection, *sent_at, std::mem::take(unnamed));
         self.link.state = State::Serving { connection };
         self.link.attempts = 0;
         self.link.trouble.clear();
         self.cluster = Some(cluster);
         self.epoch_seen = epoch;
         self.time_to_live = time_to_live.min(self.config.time_to_live);
-        self.renew_every = renew_every.max(super::RENEW_EVERY_MIN);
+        self.renew_every = self.renew_every_of(renew_every);
         self.next_renewal = now + self.renew_every;
-        for lease in unnamed {
-            self.released(lease);
-        }
         self.promised(sent_at, now);
     }
 

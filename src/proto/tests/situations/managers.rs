@@ -280,7 +280,7 @@ fn a_loss_is_answered_for_once_it_is_told_and_not_before() {
 }
 
 #[test]
-fn an_unanswered_release_is_over_with_the_next_welcome() {
+fn an_unanswered_release_is_said_again_and_over_once_it_is_answered() {
     // curator#1193, consul#4902
     let (mut manager, lease) = Manager::holding("x");
     manager.release(lease, Predecessor::Clean);
@@ -288,10 +288,39 @@ fn an_unanswered_release_is_over_with_the_next_welcome() {
     assert_eq!(manager.take_events(), []);
     manager.pass(ms(100));
     manager.connected();
-    let said = manager.take_said();
-    assert!(!said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
     manager.welcome();
+    let said = manager.take_said();
+    assert!(said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
+    assert!(said.iter().any(released(lease, Predecessor::Clean)), "{said:?}");
+    assert_eq!(manager.take_events(), []);
+    manager.hear(LeaderMessage::Released { lease });
     assert_eq!(manager.take_events(), [Event::Released { lease }]);
+}
+
+#[test]
+fn who_lost_while_the_link_was_down_says_so_when_it_is_back() {
+    let (mut manager, lease) = Manager::holding("x");
+    manager.cut();
+    manager.pass(TTL);
+    assert_eq!(manager.take_events(), [lost(lease, LostReason::Expired)]);
+    manager.release(lease, Predecessor::Clean);
+    assert_eq!(manager.take_events(), [Event::Released { lease }]);
+    manager.forget();
+    manager.connected();
+    manager.welcome();
+    let said = manager.take_said();
+    assert!(said.iter().any(|m| matches!(m, ClientMessage::Held { .. })), "{said:?}");
+    assert!(said.iter().any(released(lease, Predecessor::Expired)), "{said:?}");
+    // It never comes back to life, and is said until it is answered.
+    assert_eq!(manager.take_events(), []);
+    manager.cut();
+    manager.forget();
+    manager.pass(ms(100));
+    manager.connected();
+    assert!(manager.take_said().iter().any(released(lease, Predecessor::Expired)));
+    manager.welcome();
+    manager.hear(LeaderMessage::Released { lease });
+    assert_eq!(manager.take_events(), []);
 }
 
 #[test]
@@ -352,6 +381,96 @@ fn one_that_gave_up_before_it_was_connected_is_never_asked_for() {
     let said = manager.take_said();
     let ClientMessage::Waiting { requests } = &said[1] else { panic!("{said:?}") };
     assert_eq!(requests.iter().map(|r| r.request).collect::<Vec<_>>(), [b]);
+}
+
+#[test]
+fn what_was_taken_back_before_it_was_sent_is_not_sent_at_all() {
+    let mut manager = Manager::new(1);
+    let kept = manager.acquire("kept");
+    manager.connected();
+    manager.welcome();
+    manager.forget();
+    for _ in 0..3 {
+        let request = manager.client.acquire(acquire("x"), None, manager.now);
+        manager.client.cancel(request, manager.now);
+    }
+    let wanted = manager.client.acquire(acquire("y"), None, manager.now);
+    manager.drive();
+    let said = manager.take_said();
+    let expected = ClientMessage::Acquire { request: wanted, acquire: acquire("y") };
+    assert_eq!(said, [expected]);
+    manager.cancel(wanted);
+    manager.cancel(kept);
+    let said = manager.take_said();
+    let cancel = |request| ClientMessage::Cancel { request };
+    assert_eq!(said, [cancel(wanted), cancel(kept)]);
+}
+
+#[test]
+fn a_renewal_waits_for_nothing_that_is_to_be_sent_as_well() {
+    let (mut manager, lease) = Manager::holding("x");
+    for text in ["a", "b"] {
+        manager.client.acquire(acquire(text), None, manager.now);
+    }
+    manager.client.release(lease, Token::ZERO, Predecessor::Clean, manager.now);
+    manager.now = manager.now + ms(100);
+    manager.client.handle_timeout(manager.now);
+    manager.drive();
+    let said = manager.take_said();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert_eq!(said[0], ClientMessage::Renew { sent_at: manager.now });
+}
+
+#[test]
+fn an_answer_to_another_question_costs_the_leader_its_connection() {
+    let (mut manager, _) = Manager::holding("x");
+    let query = manager.client.list(None, 10, None, manager.now);
+    manager.drive();
+    manager.hear(LeaderMessage::Checked { query, good: true });
+    assert_eq!(manager.take_events(), []);
+    assert_eq!(manager.closes, [manager.connection]);
+    // It is asked again.
+    manager.pass(ms(100));
+    manager.connected();
+    manager.welcome();
+    manager.hear(LeaderMessage::Listed { query, locks: Vec::new(), more: false });
+    assert!(matches!(manager.take_events()[..], [Event::Listed { .. }]));
+}
+
+#[test]
+fn a_goodbye_that_the_gone_did_not_get_out_closes_all_the_same() {
+    let (mut manager, lease) = Manager::holding("x");
+    manager.client.release(lease, Token::ZERO, Predecessor::Clean, manager.now);
+    manager.client.close(manager.now);
+    let gone = LeaderMessage::Gone { session: manager.session };
+    manager.hear(gone);
+    assert_eq!(manager.take_events(), [Event::Released { lease }, Event::Closed]);
+    assert_eq!(manager.take_said().last(), Some(&ClientMessage::Goodbye));
+}
+
+#[test]
+fn a_refusal_fails_nothing_once_the_manager_was_welcomed() {
+    let (mut manager, _) = Manager::holding("x");
+    manager.acquire("y");
+    manager.forget();
+    let ended = Ended::Refused("another secret".to_owned());
+    manager.client.handle_ended(manager.connection, ended, manager.now);
+    manager.drive();
+    manager.pass(ms(100));
+    assert_eq!(manager.take_events(), []);
+    manager.connected();
+}
+
+#[test]
+fn no_leader_makes_a_manager_renew_less_than_three_times_a_life() {
+    let (mut manager, _) = Manager::holding("x");
+    let rarely = Duration::from_secs(60);
+    let sent_at = manager.now;
+    manager.hear(LeaderMessage::Renewed { sent_at, renew_every: rarely, blocks: Vec::new() });
+    manager.pass(TTL - ms(100));
+    let renewals = manager.renewals();
+    assert!(renewals.len() >= 2, "{renewals:?}");
+    assert!(renewals.windows(2).all(|pair| pair[1].since(pair[0]) <= TTL / 3), "{renewals:?}");
 }
 
 #[test]
