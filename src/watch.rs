@@ -108,21 +108,14 @@ impl Watch {
         }
     }
 
-    /// Marks it lost, wakes everyone who asked, runs the callbacks. Only the first reason counts.
-    pub(crate) fn lose(&self, reason: LostReason) {
-        if self.mark(reason) {
-            self.tell(reason);
-        }
-    }
-
-    /// The first half of [`lose`](Watch::lose), for those who hold a lock; whether it was the
-    /// first reason, and so [`tell`](Watch::tell) is to follow.
+    /// Marks it lost; only the first reason counts. Whether this was it, and so
+    /// [`tell`](Watch::tell) is to follow, once no lock is held.
     #[must_use]
     pub(crate) fn mark(&self, reason: LostReason) -> bool {
         self.lost.compare_exchange(0, reason as u8, AcqRel, Acquire).is_ok()
     }
 
-    /// The second half: runs foreign code, so no lock may be held.
+    /// Wakes everyone who asked and runs the callbacks: foreign code, so no lock may be held.
     pub(crate) fn tell(&self, reason: LostReason) {
         self.event.notify(usize::MAX);
         let callbacks = std::mem::take(&mut *self.callbacks.lock());

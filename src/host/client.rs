@@ -211,9 +211,7 @@ impl Drive for Carrier {
         match self.post.load(SeqCst) {
             THREAD | FREE if !soon && self.looks_again.load(SeqCst) => {}
             THREAD | CALLER => self.bell.ring(),
-            _ => {
-                self.send();
-            }
+            _ => self.send(),
         }
     }
 
@@ -387,17 +385,16 @@ impl Carrier {
         }
     }
 
-    /// Sends what is ready, here and now, unless somebody else has the routes; whether it did.
-    fn send(&self) -> bool {
+    /// Sends what is ready, here and now, unless somebody else has the routes.
+    fn send(&self) {
         if self.has_failed.load(Acquire) {
-            return false;
+            return;
         }
-        let Some(link) = self.link.upgrade() else { return false };
+        let Some(link) = self.link.upgrade() else { return };
         let is_free = !self.is_thread_next.load(SeqCst);
         let Some(mut watched) = is_free.then(|| self.routes.try_lock()).flatten() else {
             // They may have looked already: let them look again.
-            self.bell.ring();
-            return false;
+            return self.bell.ring();
         };
         let limit = self.move_frames(&mut watched.routes, &link, false);
         let is_new = watched.is_new();
@@ -409,7 +406,6 @@ impl Carrier {
             self.bell.ring();
         }
         link.follow_up();
-        true
     }
 
     /// Moves everything that is ready; how long nothing will be without a sign.
