@@ -81,6 +81,7 @@ pub(crate) trait Drive: Send + Sync {
 pub(crate) struct Link {
     state: Mutex<State>,
     drive: Arc<dyn Drive>,
+    me: Weak<Link>,
     /// The process that made it. A forked child has neither the driver nor the sessions.
     process: u32,
 }
@@ -115,7 +116,15 @@ struct Held {
 struct Aftermath {
     answered: usize,
     wakes: Vec<Wake>,
-    losses: Vec<(Arc<Watch>, LostReason)>,
+    losses: Vec<Loss>,
+}
+
+/// A loss to be told, whereupon the leader may hear that nobody believes in the lease.
+struct Loss {
+    lease: LeaseId,
+    watch: Arc<Watch>,
+    /// `None` if somebody else has seen it first, and tells it.
+    why: Option<LostReason>,
 }
 
 /// Somebody who waits for an answer. Its outcome stays here until it is fetched.
@@ -186,6 +195,7 @@ impl Link {
                 aftermath: Aftermath::default(),
             }),
             drive: drive(link.clone()),
+            me: link.clone(),
             process: std::process::id(),
         })
     }
@@ -238,7 +248,7 @@ impl Link {
         let now = clock::now();
         let mut state = self.state.lock();
         let held = state.leases.remove(&lease);
-        let lost = held.as_ref().and_then(|held| state.find_lost(&held.watch));
+        let lost = held.as_ref().and_then(|held| state.find_lost(lease, &held.watch));
         state.client.release(lease, last_used, how, now);
         if lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
@@ -357,7 +367,14 @@ impl Link {
     /// For whoever drives, once it holds no lock: tells callers what came of its turn.
     pub(super) fn follow_up(&self) {
         let aftermath = mem::take(&mut self.state.lock().aftermath);
-        aftermath.run();
+        aftermath.run(&self.me);
+    }
+
+    fn loss_is_told(&self, lease: LeaseId) {
+        let mut state = self.state.lock();
+        state.client.loss_is_told(lease);
+        self.settle(state);
+        self.drive.let_go(true);
     }
 
     /// Nobody will ever carry frames again: everybody who waits is told `why`, and no lease is
@@ -368,10 +385,8 @@ impl Link {
         acquires.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
-        for held in leases.values() {
-            if held.watch.mark(LostReason::Expired) {
-                aftermath.losses.push((held.watch.clone(), LostReason::Expired));
-            }
+        for (lease, held) in leases {
+            aftermath.lose(*lease, &held.watch, LostReason::Expired);
         }
         self.settle(state);
     }
@@ -383,8 +398,7 @@ impl Link {
         let State { client, leases, aftermath, .. } = &mut *state;
         let mut any = false;
         for (lease, held) in leases.iter().filter(|(_, held)| held.name == *name) {
-            if held.watch.mark(LostReason::Provoked) {
-                aftermath.losses.push((held.watch.clone(), LostReason::Provoked));
+            if aftermath.lose(*lease, &held.watch, LostReason::Provoked) {
                 // Whatever was used of its block: the leader cuts the number to the block's end.
                 client.release(*lease, Token::MAX, Predecessor::Broken, clock::now());
                 any = true;
@@ -399,7 +413,7 @@ impl Link {
         state.drain();
         let aftermath = mem::take(&mut state.aftermath);
         drop(state);
-        aftermath.run();
+        aftermath.run(&self.me);
     }
 
     fn ready(&self) -> Result<(), LockError> {
@@ -418,7 +432,7 @@ impl Link {
 
 impl State {
     fn drain(&mut self) {
-        while let Some(event) = self.client.poll_event() {
+        while let Some(event) = self.client.take_event() {
             self.distribute(event);
         }
         self.give_up_releases();
@@ -445,14 +459,12 @@ impl State {
     }
 
     /// As [`Watch::lost`], under a lock: whom that is to be told to is told later.
-    fn find_lost(&mut self, watch: &Arc<Watch>) -> Option<LostReason> {
+    fn find_lost(&mut self, lease: LeaseId, watch: &Arc<Watch>) -> Option<LostReason> {
         let (deadline, now) = (watch.deadline(), clock::now());
         if now >= deadline {
             let is_over = now >= self.deadline.get();
             let why = if is_over { LostReason::Expired } else { LostReason::HeldTooLong };
-            if watch.mark(why) {
-                self.aftermath.losses.push((watch.clone(), why));
-            }
+            self.aftermath.lose(lease, watch, why);
         }
         // Once it is told, asking runs nothing.
         if watch.is_told() { watch.lost() } else { None }
@@ -493,10 +505,10 @@ impl State {
                     let error = LockError::lost(why).with_scope(Scope::Host);
                     waiter.finish(Err(error), &mut self.aftermath);
                 }
-                if let Some(held) = self.leases.get(&lease)
-                    && held.watch.mark(why)
-                {
-                    self.aftermath.losses.push((held.watch.clone(), why));
+                if let Some(held) = self.leases.get(&lease) {
+                    self.aftermath.lose(lease, &held.watch, why);
+                } else {
+                    self.client.loss_is_told(lease); // there is no guard
                 }
             }
             Event::DeadlineMoved { deadline } => {
@@ -521,14 +533,30 @@ impl State {
 }
 
 impl Aftermath {
+    /// Marks a lease as lost, to be told; whether this was the first to see it.
+    fn lose(&mut self, lease: LeaseId, watch: &Arc<Watch>, why: LostReason) -> bool {
+        let why = watch.mark(why).then_some(why);
+        self.losses.push(Loss { lease, watch: watch.clone(), why });
+        why.is_some()
+    }
+
     /// Wakes first; then those whose lock is lost, on a thread of their own, so that a callback
-    /// which takes its time stalls no renewals.
-    fn run(self) {
+    /// which takes its time delays what follows from its loss, and no renewals.
+    fn run(self, link: &Weak<Link>) {
         for wake in self.wakes {
             contain(|| wake.wake());
         }
-        for (watch, reason) in self.losses {
-            alarm::call_at(Time::ZERO, move || contain(|| watch.tell(reason))).detach();
+        for Loss { lease, watch, why } in self.losses {
+            let link = link.clone();
+            let tell = move || {
+                if let Some(why) = why {
+                    contain(|| watch.tell(why));
+                }
+                if let Some(link) = link.upgrade() {
+                    link.loss_is_told(lease);
+                }
+            };
+            alarm::call_at(Time::ZERO, tell).detach();
         }
     }
 }

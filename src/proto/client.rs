@@ -315,13 +315,15 @@ impl Client {
         self.finish(now);
     }
 
-    /// Gives a lease back. Repeated over reconnects until answered. A lost one was given back
-    /// when its loss was told, and is `Released` at once.
+    /// Gives a lease back. Repeated over reconnects until answered. A lost one is given back
+    /// once its loss is told, as lost, and is `Released` at once.
     pub fn release(&mut self, lease: LeaseId, last_used: Token, how: Predecessor, now: Time) {
         self.observe(now);
         match self.leases.get_mut(&lease).map(|held| &mut held.hold) {
-            Some(Hold::Releasing { .. }) | None => self.events.push_back(Event::Released { lease }),
-            Some(hold @ (Hold::Held | Hold::Losing)) => {
+            Some(Hold::Losing | Hold::Releasing { .. }) | None => {
+                self.events.push_back(Event::Released { lease });
+            }
+            Some(hold @ Hold::Held) => {
                 *hold = Hold::Releasing { last_used, how, to_be_told: true };
                 self.give_back(lease);
             }
@@ -442,10 +444,22 @@ impl Client {
         }
     }
 
+    /// As [`take_event`](Client::take_event), for guards that know at once.
+    #[cfg(test)]
     pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.take_event()?;
+        if let Event::LeaseLost { lease, .. } = event {
+            self.loss_is_told(lease);
+        }
+        Some(event)
+    }
+
+    /// What became of something. A loss is to be answered for with
+    /// [`loss_is_told`](Client::loss_is_told).
+    pub fn take_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         match event {
-            Event::LeaseLost { lease, .. } => self.loss_is_told(lease),
+            Event::LeaseLost { .. } => self.losses_untold -= 1,
             Event::DeadlineMoved { deadline } => self.deadline = Some(deadline),
             _ => {}
         }
@@ -475,7 +489,7 @@ impl Client {
     }
 
     /// Until when the session's leases are good without a further word, as far as
-    /// [`poll_event`](Client::poll_event) has told it; `None` before the first.
+    /// [`take_event`](Client::take_event) has told it; `None` before the first.
     pub fn deadline(&self) -> Option<Time> {
         self.deadline
     }
@@ -774,14 +788,14 @@ impl Client {
     }
 
     /// The guards know: now the leader may hear that nobody believes in the lease any more.
-    fn loss_is_told(&mut self, lease: LeaseId) {
-        self.losses_untold -= 1;
+    pub fn loss_is_told(&mut self, lease: LeaseId) {
         if let Some(held) = self.leases.get_mut(&lease)
             && held.hold == Hold::Losing
         {
             let (last_used, how) = (held.grant.last, Predecessor::Expired);
             held.hold = Hold::Releasing { last_used, how, to_be_told: false };
             self.give_back(lease);
+            self.step_closing();
         }
     }
 
