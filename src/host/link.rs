@@ -249,7 +249,7 @@ impl Link {
         let mut state = self.state.lock();
         let held = state.leases.remove(&lease);
         let lost = held.as_ref().and_then(|held| state.find_lost(lease, &held.watch));
-        state.client.release(lease, last_used, how, now);
+        state.client.release_awaited(lease, last_used, how, now);
         if lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
             let limit = now + state.client.connect_timeout();
@@ -446,13 +446,10 @@ impl State {
             if let Some(waiter) = self.releases.get_mut(lease)
                 && waiter.outcome.is_none()
             {
-                let now = clock::now();
-                if now < *limit {
+                if clock::now() < *limit {
                     return;
                 }
-                let error = LockError::new(LockErrorKind::Unreachable, UNANSWERED);
-                let error = error.with_waited(now.since(waiter.since)).with_scope(Scope::Host);
-                waiter.finish(Err(error), &mut self.aftermath);
+                waiter.leave_unanswered(&mut self.aftermath);
             }
             self.release_limits.pop_front();
         }
@@ -527,7 +524,12 @@ impl State {
                 let error = waiter.error(failure, None);
                 waiter.finish(Err(error), &mut self.aftermath);
             }
-            Event::Closed => self.closed = true,
+            Event::Closed => {
+                self.closed = true;
+                // Nobody looks after these any more.
+                let unanswered = self.releases.values_mut();
+                unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
+            }
         }
     }
 }
@@ -603,6 +605,15 @@ impl<T> Waiter<T> {
             Some(name) => error.with_name(name),
             None => error,
         }
+    }
+}
+
+impl Waiter<()> {
+    /// No answer to this release came, and none is waited for any longer.
+    fn leave_unanswered(&mut self, aftermath: &mut Aftermath) {
+        let error = LockError::new(LockErrorKind::Unreachable, UNANSWERED);
+        let error = error.with_waited(clock::now().since(self.since)).with_scope(Scope::Host);
+        self.finish(Err(error), aftermath);
     }
 }
 

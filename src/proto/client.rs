@@ -197,6 +197,8 @@ enum Hold {
         last_used: Token,
         how: Predecessor,
         to_be_told: bool,
+        /// Somebody waits for the answer: a goodbye comes after it.
+        awaited: bool,
     },
 }
 
@@ -318,13 +320,36 @@ impl Client {
     /// Gives a lease back. Repeated over reconnects until answered. A lost one is given back
     /// once its loss is told, as lost, and is `Released` at once.
     pub fn release(&mut self, lease: LeaseId, last_used: Token, how: Predecessor, now: Time) {
+        self.release_as(lease, last_used, how, false, now);
+    }
+
+    /// As [`release`](Client::release), by somebody who waits for `Released`: a goodbye is not
+    /// said before that.
+    pub fn release_awaited(
+        &mut self,
+        lease: LeaseId,
+        last_used: Token,
+        how: Predecessor,
+        now: Time,
+    ) {
+        self.release_as(lease, last_used, how, true, now);
+    }
+
+    fn release_as(
+        &mut self,
+        lease: LeaseId,
+        last_used: Token,
+        how: Predecessor,
+        awaited: bool,
+        now: Time,
+    ) {
         self.observe(now);
         match self.leases.get_mut(&lease).map(|held| &mut held.hold) {
             Some(Hold::Losing | Hold::Releasing { .. }) | None => {
                 self.events.push_back(Event::Released { lease });
             }
             Some(hold @ Hold::Held) => {
-                *hold = Hold::Releasing { last_used, how, to_be_told: true };
+                *hold = Hold::Releasing { last_used, how, to_be_told: true, awaited };
                 self.give_back(lease);
             }
         }
@@ -553,10 +578,11 @@ impl Client {
 
     /// A release was answered, or its session is over, which releases as well.
     fn release_is_over(&mut self, lease: LeaseId) {
-        if let Some(Lease { hold: Hold::Releasing { to_be_told, .. }, .. }) =
+        if let Some(Lease { hold: Hold::Releasing { to_be_told, awaited, .. }, .. }) =
             self.leases.get_mut(&lease)
             && std::mem::take(to_be_told)
         {
+            *awaited = false;
             self.events.push_back(Event::Released { lease });
         }
     }
@@ -772,7 +798,7 @@ impl Client {
     fn hand_back(&mut self, lease: LeaseId) {
         let held = self.leases.get_mut(&lease).expect("a lease that is held");
         let (last_used, how) = (held.grant.last, held.grant.predecessor);
-        held.hold = Hold::Releasing { last_used, how, to_be_told: false };
+        held.hold = Hold::Releasing { last_used, how, to_be_told: false, awaited: false };
         self.give_back(lease);
     }
 
@@ -793,7 +819,7 @@ impl Client {
             && held.hold == Hold::Losing
         {
             let (last_used, how) = (held.grant.last, Predecessor::Expired);
-            held.hold = Hold::Releasing { last_used, how, to_be_told: false };
+            held.hold = Hold::Releasing { last_used, how, to_be_told: false, awaited: false };
             self.give_back(lease);
             self.step_closing();
         }
@@ -830,6 +856,13 @@ impl Client {
                 self.say(ClientMessage::Release { lease, last_used, how });
             }
         }
+    }
+
+    /// Whether somebody waits for the answer to a release.
+    fn is_awaited(&self) -> bool {
+        self.leases
+            .values()
+            .any(|lease| matches!(lease.hold, Hold::Releasing { awaited: true, .. }))
     }
 
     fn holds(&self) -> bool {
@@ -976,7 +1009,7 @@ impl Client {
 // The end.
 impl Client {
     fn step_closing(&mut self) {
-        if self.closing != Closing::Asked || self.holds() {
+        if self.closing != Closing::Asked || self.holds() || self.is_awaited() {
             return;
         }
         if self.link.reporting_or_serving().is_some() {

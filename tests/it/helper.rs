@@ -324,7 +324,7 @@ fn log(mutex: &Mutex<()>, file: &Path, end: u64) -> Result<String, LockError> {
     while stamp() < end {
         let guard = mutex.lock()?;
         let from = stamp();
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(20));
         let to = stamp();
         if MutexGuard::is_valid(&guard) {
             let line = format!("{from} {to} {}\n", MutexGuard::token(&guard));

@@ -86,8 +86,16 @@ fn an_unlock_under_way_outlives_its_mutex(setting: &Setting) {
         let mutex = setting.mutex(&setting.stranger(), "a", String::new());
         MutexGuard::unlock_async(mutex.lock().unwrap())
     };
-    futures::executor::block_on(unlock).unwrap();
-    drop(setting.mutex(&setting.locks(), "a", ()).try_lock_for(LONG).unwrap());
+    Hand::new(unlock).finish().unwrap();
+    let other = setting.mutex(&setting.locks(), "a", ());
+    drop(other.try_lock_for(LONG).unwrap());
+    if setting.scope > Scope::Thread && !setting.is_in_memory() {
+        let locks = setting.stranger();
+        let unlock = MutexGuard::unlock_async(setting.hold(&locks, "a"));
+        locks.close();
+        Hand::new(unlock).finish().unwrap();
+        drop(other.try_lock_for(LONG).unwrap());
+    }
 }
 
 at!(everywhere, nothing_is_told_after_a_release_in_good_order);

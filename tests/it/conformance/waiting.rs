@@ -129,6 +129,20 @@ fn a_wait_in_vain_says_who_holds_the_lock(setting: &Setting) {
     drop(guard);
 }
 
+at!(with_leader, a_try_in_vain_says_who_holds_the_lock);
+/// The leader's refusal says it, so that not even a wait is needed.
+fn a_try_in_vain_says_who_holds_the_lock(setting: &Setting) {
+    let guard = setting.hold(&setting.locks(), "a");
+    let mutex = setting.mutex(&setting.stranger(), "a", ());
+    for error in [mutex.try_lock().unwrap_err(), block_on(mutex.try_lock_async()).unwrap_err()] {
+        assert_eq!(error.kind(), LockErrorKind::WouldBlock);
+        assert_eq!((error.name(), error.scope()), (Some("a"), Some(Scope::Host)));
+        let holder = error.holder().expect("a holder");
+        assert_eq!(holder.pid, Some(std::process::id()));
+        assert_eq!(holder.token, Some(MutexGuard::token(&guard)));
+    }
+}
+
 at!(across_processes, a_wait_in_vain_for_another_process_says_which);
 fn a_wait_in_vain_for_another_process_says_which(setting: &Setting) {
     for mut helper in [setting.helper(), setting.far_helper()] {
@@ -237,9 +251,13 @@ fn block_inside(setting: &Setting, runtime: &Runtime) {
         runtime.block_on(async {
             let locks = setting.stranger();
             drop(setting.hold(&locks, "a"));
-            if !setting.is_in_memory() && setting.scope != Scope::Thread {
-                locks.close();
+            if setting.is_in_memory() || setting.scope == Scope::Thread {
+                return; // it is everybody's manager
             }
+            locks.close();
+            let locks = setting.stranger();
+            drop(setting.hold(&locks, "a"));
+            locks.close_async().await;
         });
     }
 }
