@@ -59,6 +59,9 @@
 //! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
 //! | 4 | `cli/` `bench/` `main` | the program | |
 
+// A narrower build leaves out who uses some parts, not the parts; the full one has no dead code.
+#![cfg_attr(not(all(feature = "cli", feature = "testing")), allow(dead_code))]
+
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod bench;
