@@ -1,9 +1,9 @@
 //! The bench: what each scope costs on this machine, beside what else one could use.
 //!
-//! A run is a list of [heats](run::Heat): one case in one scope, with its contenders. tierlock is
+//! A run is a list of heats (`run::Heat`): one case in one scope, with its contenders. tierlock is
 //! a contender in every heat; with `--peers` others join it, and slices of all are measured in
-//! turn. A new case is a line in [`HEATS`] and a function that makes its contenders; a new subject
-//! is one more contender in the functions of [`peers`].
+//! turn. A new case is a line in `HEATS` and a function that makes its contenders; a new subject
+//! is one more contender in the functions of `peers`.
 //!
 //! It measures on loopback, on one machine, with the leader in this process: a network between
 //! machines adds its round trip to host scope, and nothing else changes.

@@ -3,7 +3,7 @@
 //! It keeps no promise of an earlier reign: a restarted leader grants nothing until every lease
 //! of its predecessor has run out, and answers returning sessions with `Gone`.
 //!
-//! All times in here are *attended* ones (see [`attended`]): a leader that was itself late
+//! All times in here are *attended* ones (see `attended`): a leader that was itself late
 //! stops the clock by which it expires others. Every handler ends in `settle`, the one place
 //! where a free lock finds its next holder.
 
