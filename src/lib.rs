@@ -41,8 +41,8 @@
 //! # Features
 //! `process` (file locks and shared memory), `host` (QUIC client and leader), `cli` (the program;
 //! implies both; default), `peers` (the bench's comparisons), `testing`
-//! ([`LockManager::in_memory`]). With `default-features = false` a thread- or process-only user
-//! pulls no tokio, no quinn and no clap.
+//! ([`LockManager::in_memory`]). With `default-features = false` nobody pulls tokio or clap, and a
+//! thread- or process-only user no QUIC either.
 //!
 //! # Code map
 //! A file imports only from floors below and from its own folder; `tests/layers.rs` holds that.
