@@ -224,15 +224,20 @@ impl State {
                 let guard = self.guards.remove(name).unwrap();
                 futures::executor::block_on(MutexGuard::unlock_async(guard))?;
             }
-            // Nothing comes before the look.
             ["look", name] => {
                 let guard = &self.guards[name];
                 let is_valid = MutexGuard::is_valid(guard);
                 let checked = MutexGuard::check(guard).map_err(|error| error.kind());
                 return Ok(format!("{is_valid}\t{checked:?}"));
             }
-            ["look-at-check", name] => {
-                MutexGuard::check(&self.guards[name])?;
+            ["look-after-stop", how, name] => {
+                wait_for_stop();
+                let guard = &self.guards[name];
+                let is_lost = match how {
+                    "check" => MutexGuard::check(guard).is_err_and(|error| error.is_lost()),
+                    _ => !MutexGuard::is_valid(guard),
+                };
+                return Ok(format!("lost\t{is_lost}"));
             }
             ["until-lost", name] => return Ok(until_lost(&self.guards[name])),
             ["panic", name] => {
@@ -285,6 +290,20 @@ fn open(settings: &[&str]) -> Result<LockManager, LockError> {
         }
     };
     settings.iter().fold(LockManager::builder(), set).open()
+}
+
+/// Returns at once when this process goes on after a stop. It spins, so that no other thread of
+/// this process has to run before the caller's next instruction.
+fn wait_for_stop() {
+    let mut last = stamp();
+    println!("@waiting");
+    loop {
+        let now = stamp();
+        if now - last > 500_000_000 {
+            return;
+        }
+        last = now;
+    }
 }
 
 /// Looks at the guard until it is lost, and tells the last moment at which it was not.
