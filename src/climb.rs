@@ -80,7 +80,6 @@ pub(crate) struct Named {
     pub(crate) scope: AtomicU8,
     pub(crate) at_most: Option<Duration>,
     pub(crate) at_least: Option<Duration>,
-    #[cfg_attr(not(any(feature = "host", feature = "testing")), allow(dead_code))]
     pub(crate) keep: Keep,
 }
 
@@ -94,8 +93,8 @@ pub(crate) struct Held {
     facts: Facts,
 }
 
-/// Scope, predecessor, tiers, and the fork generation it was taken in (the upper half), in one word: bytes that are written one by one and then moved as a
-/// word make the quiet path wait for its own stores.
+/// Scope, predecessor, tiers, and the fork generation it was taken in (the upper half), in one
+/// word.
 #[derive(Clone, Copy)]
 struct Facts(u64);
 

@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 #[cfg(feature = "process")]
 use crate::process::{Directory, DirectoryKey, Slot, fork_generation};
 use crate::{
-    alarm, clock,
+    alarm,
     error::{Holder, LockError, Predecessor, Result},
+    identity::{cut, this_process},
     name::Name,
     scope::Scope,
     thread::ThreadLock,
@@ -324,12 +325,12 @@ impl Reach {
 
     /// This process, as others see it.
     pub(crate) fn myself(&self) -> Holder {
-        let identity = crate::identity::this_process();
+        let identity = this_process();
         Holder {
             label: self.label.clone(),
             host: identity.host.clone(),
             pid: Some(std::process::id()),
-            command: identity.command.clone(),
+            command: cut(&identity.command, COMMAND_MAX).to_owned(),
             held: None,
             token: None,
         }
@@ -341,23 +342,32 @@ impl Reach {
         self.myself().to_string()
     }
 
-    /// Says goodbye to the leader, and waits until it is sent, at most for `wait`.
-    pub(crate) fn close(&self, wait: Duration) {
+    /// Takes no more locks above thread scope, says goodbye to the leader, and waits until that is
+    /// sent, at most for [`GOODBYE`].
+    pub(crate) fn close(&self) {
+        self.close_within(GOODBYE);
+    }
+
+    pub(crate) fn close_within(&self, wait: Duration) {
         self.closed.store(true, Relaxed);
         #[cfg(any(feature = "host", feature = "testing"))]
         if let Some(link) = &self.link {
-            link.close(clock::now() + wait);
+            link.close(crate::clock::now() + wait);
         }
-        let _ = (wait, clock::now);
+        #[cfg(not(any(feature = "host", feature = "testing")))]
+        let _ = wait;
     }
 }
 
-/// How long the last handle's drop waits for the goodbye to be sent.
+/// As much of a command line as an error shows of this process's own, in bytes.
+const COMMAND_MAX: usize = 128;
+
+/// How long a goodbye is waited for.
 const GOODBYE: Duration = Duration::from_millis(100);
 
 impl Drop for Reach {
     fn drop(&mut self) {
         // A lock that `at_least` kept may have been the last to need it.
-        self.close(if alarm::is_here() { Duration::ZERO } else { GOODBYE });
+        self.close_within(if alarm::is_here() { Duration::ZERO } else { GOODBYE });
     }
 }

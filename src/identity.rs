@@ -12,7 +12,7 @@ pub(crate) struct ThisProcess {
 }
 
 /// The longest text that is told about a process, in bytes.
-const TEXT_MAX: usize = 128;
+const TEXT_MAX: usize = 256;
 
 /// This process's machine and command line, read once.
 pub(crate) fn this_process() -> &'static ThisProcess {

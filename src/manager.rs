@@ -13,6 +13,7 @@ use crate::{
     ground::{BelowHost, Ground, Reach},
     mutex::MutexBuilder,
     scope::Scope,
+    time::TIME_TO_LIVE,
 };
 
 /// Makes named mutexes, and holds what they share: a directory for process scope, a session with
@@ -99,7 +100,7 @@ impl LockManager {
     /// Takes no more locks above thread scope, and says goodbye to the leader: at once if no
     /// guard is held, else when the last one is dropped. Waits at most 100 ms for it to be sent.
     pub fn close(&self) {
-        self.reach.close(GOODBYE);
+        self.reach.close();
     }
 
     /// As [`close`](Self::close), blocking no thread.
@@ -108,14 +109,14 @@ impl LockManager {
         let done = Arc::new((AtomicBool::new(false), event_listener::Event::new()));
         let tell = done.clone();
         let closing = std::thread::Builder::new().name("tierlock-close".into()).spawn(move || {
-            reach.close(GOODBYE);
+            reach.close();
             drop(reach);
             tell.0.store(true, std::sync::atomic::Ordering::Release);
             tell.1.notify(usize::MAX);
         });
         if closing.is_err() {
             // No thread to be had: the goodbye is queued all the same, and not waited for.
-            return self.reach.close(Duration::ZERO);
+            return self.reach.close_within(Duration::ZERO);
         }
         while !done.0.load(std::sync::atomic::Ordering::Acquire) {
             let listener = done.1.listen();
@@ -232,9 +233,6 @@ impl LockManager {
         crate::status::look(&self.reach, only)
     }
 }
-
-/// How long a goodbye is waited for.
-const GOODBYE: Duration = Duration::from_millis(100);
 
 /// Settings of a [`LockManager`]; made by [`LockManager::builder`].
 #[derive(Clone)]
@@ -357,7 +355,7 @@ impl LockManagerBuilder {
     /// secret file that is missing, malformed or readable by others. `Refused` or `Io`: a
     /// directory that cannot be made, read or written. `Damaged`: its files are not ours.
     pub fn open(self) -> Result<LockManager> {
-        if !(MIN_TIME_TO_LIVE..=MAX_TIME_TO_LIVE).contains(&self.time_to_live) {
+        if !TIME_TO_LIVE.contains(&self.time_to_live) {
             return Err(LockError::config(format!(
                 "a time to live of {:?} is out of range: it is 1 s to 60 s",
                 self.time_to_live
@@ -435,9 +433,6 @@ fn identity(label: &str) -> crate::proto::wire::Identity {
     let process = crate::identity::this_process();
     crate::proto::wire::Identity::new(label, &process.host, std::process::id(), &process.command)
 }
-
-const MIN_TIME_TO_LIVE: Duration = Duration::from_secs(1);
-const MAX_TIME_TO_LIVE: Duration = Duration::from_secs(60);
 
 fn text_from_env(variable: &str) -> Result<Option<String>> {
     match std::env::var(variable) {

@@ -62,3 +62,7 @@ impl fmt::Debug for Time {
         write!(f, "{:?}", Duration::from_nanos(self.0))
     }
 }
+
+/// The shortest and the longest time to live of a session.
+pub(crate) const TIME_TO_LIVE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(60);

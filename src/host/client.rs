@@ -21,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{
     bell::{Bell, LONGEST_SLEEP},
     link::{Drive, Link},
+    random,
     routes::{Map, Routes},
     tls::Secret,
 };
@@ -97,12 +98,6 @@ pub(crate) fn connect(
             }
         })
     }))
-}
-
-fn random() -> u128 {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system gives random bytes");
-    u128::from_le_bytes(bytes)
 }
 
 struct Carrier {

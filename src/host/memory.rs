@@ -15,7 +15,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::link::{Drive, Link};
+use super::{
+    link::{Drive, Link},
+    random,
+};
 use crate::{
     alarm::{self, Alarm},
     clock,
@@ -125,12 +128,6 @@ impl MemoryLeader {
         World::move_messages(&self.0);
         lost > 0
     }
-}
-
-fn random() -> u128 {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system gives random bytes");
-    u128::from_le_bytes(bytes)
 }
 
 /// Carries a link's frames: at once, on the thread that asks.

@@ -31,3 +31,10 @@ pub(crate) use client::connect;
 pub use leader::{Leader, LeaderBuilder};
 #[cfg(feature = "host")]
 pub use tls::Secret;
+
+/// What names a session and proves it: not to be guessed.
+fn random() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    u128::from_le_bytes(bytes)
+}

@@ -23,6 +23,7 @@ use std::sync::{
 use crate::{
     clock,
     error::{Holder, Predecessor},
+    identity::{cut, this_process},
     name::Name,
     time::Time,
     token::Token,
@@ -184,14 +185,14 @@ pub(super) fn widen(words: &Words, by: &str) {
 }
 
 fn publish(words: &Words, pid: u32, label: &str) {
-    let identity = identity();
+    let myself = this_process();
     let sequence = words.load(SEQUENCE) | 1;
     words.store(SEQUENCE, sequence);
     fence(Ordering::Release);
     words.store(PID, pid.into());
     words.store(SINCE, clock::now().as_nanos());
-    BOOT.iter().zip(identity.boot).for_each(|(at, half)| words.store(*at, half));
-    for (text, value) in [(LABEL, label), (HOST, &identity.host), (COMMAND, &identity.command)] {
+    BOOT.iter().zip(boot()).for_each(|(at, half)| words.store(*at, half));
+    for (text, value) in [(LABEL, label), (HOST, &myself.host), (COMMAND, &myself.command)] {
         text.write(value, |at, word| words.store(at, word));
     }
     words.store(SEQUENCE, sequence.wrapping_add(1));
@@ -222,7 +223,7 @@ fn read_holder(file: &impl Read) -> Holder {
     let since = Time::from_nanos(file.word(SINCE));
     let now = clock::now();
     // Another boot's clock says nothing, nor does a time that is still to come.
-    let meaningful = boot == identity().boot && boot != [0; 2] && since <= now;
+    let meaningful = boot == self::boot() && boot != [0; 2] && since <= now;
     Holder {
         label: LABEL.read(file).unwrap_or_default(),
         host: HOST.read(file).unwrap_or_default(),
@@ -233,27 +234,12 @@ fn read_holder(file: &impl Read) -> Holder {
     }
 }
 
-/// What a process says of itself and keeps through a fork.
-struct Identity {
-    host: String,
-    command: String,
-    boot: [u64; 2],
+/// Which boot of which machine (or container) this is, read once; zero where that is unknown.
+fn boot() -> [u64; 2] {
+    static BOOT: OnceLock<[u64; 2]> = OnceLock::new();
+    *BOOT.get_or_init(|| boot_id().unwrap_or_default())
 }
 
-fn identity() -> &'static Identity {
-    static IDENTITY: OnceLock<Identity> = OnceLock::new();
-    IDENTITY.get_or_init(|| {
-        let command: Vec<_> =
-            std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        Identity {
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            command: command.join(" "),
-            boot: boot_id().unwrap_or_default(),
-        }
-    })
-}
-
-/// Which boot of which machine (or container) this is.
 fn boot_id() -> Option<[u64; 2]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let id = u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()?;
@@ -297,13 +283,4 @@ impl Text {
         let text = String::from_utf8_lossy(&bytes);
         Some(text.replace(char::is_control, "\u{fffd}"))
     }
-}
-
-/// As much of `text` as fits into `bytes`, in whole characters.
-fn cut(text: &str, bytes: usize) -> &str {
-    let mut end = bytes.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

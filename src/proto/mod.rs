@@ -37,9 +37,7 @@ pub fn count_long(duration: Duration) -> Duration {
     duration.saturating_add(duration / 100).saturating_add(Duration::from_nanos(1))
 }
 
-/// The shortest and the longest time to live of a session.
-pub const TIME_TO_LIVE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(60);
+pub(crate) use crate::time::TIME_TO_LIVE;
 
 /// A lease: which reign made it, and the how-manieth it was there. Over all names, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

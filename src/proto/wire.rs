@@ -17,6 +17,7 @@ use bincode::{
 use super::{ClusterId, LeaseId, Place, Proof, RequestId, SessionId, record::Record};
 use crate::{
     error::{LostReason, Predecessor},
+    identity::cut,
     name::Name,
     time::Time,
     token::Token,
@@ -381,7 +382,7 @@ impl Identity {
 
     /// An identity whose texts are cut at a character to what crosses the wire.
     pub fn new(label: &str, host: &str, pid: u32, command: &str) -> Identity {
-        let [label, host, command] = [label, host, command].map(|text| cut(text).to_owned());
+        let [label, host, command] = [label, host, command].map(|text| short(text).to_owned());
         Identity { label, host, pid, command }
     }
 }
@@ -438,12 +439,9 @@ fn weight_of_holder(holder: &HolderInfo) -> usize {
     size_of::<HolderInfo>() + label.len() + host.len() + command.len() + MARGIN
 }
 
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(Identity::TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+/// A text as it crosses the wire.
+fn short(text: &str) -> &str {
+    cut(text, Identity::TEXT_BYTES_MAX)
 }
 
 /// Groups `items` so that no group weighs more than a frame carries.
@@ -592,10 +590,10 @@ bincode::impl_borrow_decode!(Name);
 
 impl Encode for Identity {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        cut(&self.label).encode(encoder)?;
-        cut(&self.host).encode(encoder)?;
+        short(&self.label).encode(encoder)?;
+        short(&self.host).encode(encoder)?;
         self.pid.encode(encoder)?;
-        cut(&self.command).encode(encoder)
+        short(&self.command).encode(encoder)
     }
 }
 
