@@ -10,7 +10,7 @@ use super::{
     peers::{Missing, Peers},
 };
 use crate::{
-    LockManager,
+    LockManager, LockManagerBuilder,
     host::{Leader, Secret},
 };
 
@@ -94,12 +94,20 @@ impl Bed {
 
     /// A client with a connection and a session of its own.
     pub(crate) fn connect(&self) -> Result<LockManager> {
-        Ok(LockManager::builder()
+        Ok(self.builder().open()?)
+    }
+
+    /// The same for the tasks of this runtime, which reads their answers.
+    pub(crate) fn connect_on(&self, runtime: &Runtime) -> Result<LockManager> {
+        Ok(self.builder().runtime(runtime.handle().clone()).open()?)
+    }
+
+    fn builder(&self) -> LockManagerBuilder {
+        LockManager::builder()
             .leaders([self.address().to_string()])
             .secret_file(&self.secret_file)
             .label("bench")
             .time_to_live(Duration::from_secs(30))
-            .open()?)
     }
 
     #[cfg(feature = "peers")]

@@ -29,53 +29,51 @@ pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
             Ok(())
         }),
     )];
-    let client = Tierlock::new(&grounds.leader()?.connect()?, "quiet/async", Arc::default())?;
+    let runtime = grounds.runtime()?;
+    let locks = grounds.leader()?.connect_on(&runtime)?;
+    let client = Tierlock::new(&locks, "quiet/async", Arc::default())?;
     entries.push(Entry::new(
         Label { mode: Mode::Async, threads: RUNTIME_WORKERS, ..label },
-        QuietAsync::new(grounds.runtime()?, client),
+        QuietAsync::new(runtime, client),
     ));
     super::peers::host_quiet(grounds, &mut entries)?;
     Ok(entries)
 }
 
 pub(crate) fn connections_32(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let runtime = grounds.runtime()?;
     let mut clients = Vec::new();
     for client in 0..32 {
-        let locks = grounds.leader()?.connect()?;
+        let locks = grounds.leader()?.connect_on(&runtime)?;
         clients.push(Tierlock::new(&locks, &format!("own/{client}"), Arc::default())?);
     }
-    let mut entries = vec![Entry::new(
-        fleet_label(Case::Connections32, 32),
-        Fleet::new(grounds.runtime()?, clients, None),
-    )];
+    let mut entries =
+        vec![Entry::new(fleet_label(Case::Connections32, 32), Fleet::new(runtime, clients, None))];
     super::peers::host_connections_32(grounds, &mut entries)?;
     Ok(entries)
 }
 
 pub(crate) fn tasks_256(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let locks = grounds.leader()?.connect()?;
+    let runtime = grounds.runtime()?;
+    let locks = grounds.leader()?.connect_on(&runtime)?;
     let clients = (0..256)
         .map(|task| Tierlock::new(&locks, &format!("task/{task}"), Arc::default()))
         .collect::<Result<Vec<_>>>()?;
-    let mut entries = vec![Entry::new(
-        fleet_label(Case::Tasks256, 256),
-        Fleet::new(grounds.runtime()?, clients, None),
-    )];
+    let mut entries =
+        vec![Entry::new(fleet_label(Case::Tasks256, 256), Fleet::new(runtime, clients, None))];
     super::peers::host_tasks_256(grounds, &mut entries)?;
     Ok(entries)
 }
 
 pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let runtime = grounds.runtime()?;
     let count = Arc::new(Unprotected::default());
     let mut clients = Vec::new();
     for _ in 0..8 {
-        let locks = grounds.leader()?.connect()?;
+        let locks = grounds.leader()?.connect_on(&runtime)?;
         clients.push(Tierlock::new(&locks, "one/name", count.clone())?);
     }
-    Ok(vec![Entry::new(
-        fleet_label(Case::OneName8, 8),
-        Fleet::new(grounds.runtime()?, clients, Some(count)),
-    )])
+    Ok(vec![Entry::new(fleet_label(Case::OneName8, 8), Fleet::new(runtime, clients, Some(count)))])
 }
 
 /// The label of tasks on the runtime.

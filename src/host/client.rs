@@ -3,9 +3,11 @@
 //! It decides nothing about locks, and touches no network before something is wanted. A thread of
 //! its own, started by the first request, sleeps on the sockets, so that the caller needs no
 //! runtime. Two thread switches cost as much as the network, so a caller that is about to block,
-//! alone, carries its frames itself until it has its answer.
+//! alone, carries its frames itself until it has its answer; and a runtime that was lent reads
+//! the answers to its own tasks.
 
 use std::{
+    mem,
     net::UdpSocket,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -22,6 +24,7 @@ use super::{
     bell::{Bell, LONGEST_SLEEP},
     link::{Drive, Link},
     random,
+    reader::{self, Next, Reader},
     routes::{Map, Routes},
     tls::Secret,
 };
@@ -43,7 +46,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A link to the leader at one of these addresses (`HOST:PORT`, or `HOST` for port 7420). Nothing
-/// is looked up and nothing is sent before something is wanted.
+/// is looked up and nothing is sent before something is wanted. Tasks that wait on the runtime that
+/// `reader` was lent are answered there.
 ///
 /// # Errors
 ///
@@ -52,6 +56,7 @@ pub(crate) fn connect(
     addresses: &[String],
     secret: Secret,
     mut config: Config,
+    reader: Option<Reader>,
 ) -> Result<Arc<Link>, LockError> {
     let addresses = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
     if addresses.is_empty() {
@@ -86,6 +91,8 @@ pub(crate) fn connect(
                 post: AtomicU8::new(THREAD),
                 is_thread_next: AtomicBool::new(false),
                 is_wished_for: AtomicBool::new(false),
+                reader,
+                is_wished_for_by_tasks: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
                 sleeps_until: AtomicU64::new(AWAKE),
                 activity: AtomicU64::new(0),
@@ -114,13 +121,24 @@ struct Carrier {
     /// | `THREAD` | `FREE` | the thread, when a caller wished for it and nobody waits |
     /// | `FREE` | `CALLER` | a caller that is about to block |
     /// | `CALLER` | `FREE` | that caller, with its answer; it calls the thread if others wait |
+    /// | `THREAD` | `READER` | the thread, when a task wished for it |
+    /// | `FREE` | `READER` | a task that is about to wait |
+    /// | `READER` | `CALLER` | a caller that is about to block, alone |
     /// | `FREE` | `THREAD` | the thread, when called or when nothing has happened for a while |
+    /// | `READER` | `THREAD` | the thread, when nothing has happened for a while |
+    ///
+    /// Away from its post the thread still looks around every `SOON`: a caller or a runtime that
+    /// does not come to it costs others that much and no more.
     post: AtomicU8,
     /// The thread waits for the routes: callers, who would take them again and again, leave them
     /// to it, since only it reads what came.
     is_thread_next: AtomicBool,
     /// A caller would have carried its frames itself.
     is_wished_for: AtomicBool,
+    /// The runtime that was lent.
+    reader: Option<Reader>,
+    /// A task would rather have its answer read there.
+    is_wished_for_by_tasks: AtomicBool,
     /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
     /// who puts something to the client and then finds it set need not wake anybody.
     looks_again: AtomicBool,
@@ -130,7 +148,8 @@ struct Carrier {
     activity: AtomicU64,
     is_started: AtomicBool,
     thread: Mutex<Thread>,
-    /// The thread has panicked, and what it left is not to be trusted: nothing is carried any more.
+    /// The thread or the reading task has panicked, and what it left is not to be trusted: nothing
+    /// is carried any more.
     has_failed: AtomicBool,
     #[cfg(test)]
     is_to_fail: AtomicBool,
@@ -150,6 +169,7 @@ type Sockets = Vec<(Arc<UdpSocket>, bool)>;
 const THREAD: u8 = 0;
 const FREE: u8 = 1;
 const CALLER: u8 = 2;
+const READER: u8 = 3;
 
 const AWAKE: u64 = u64::MAX;
 
@@ -184,8 +204,27 @@ impl Drive for Carrier {
 
     fn wake(&self) {
         match self.post.load(SeqCst) {
-            THREAD | CALLER => self.bell.ring(),
-            _ => self.call_thread(),
+            FREE => self.call_thread(),
+            post => self.rouse(post),
+        }
+    }
+
+    fn wake_for_task(&self) {
+        let Some(reader) = &self.reader else { return self.wake() };
+        let post = self.post.load(SeqCst);
+        match post {
+            FREE if self.post.compare_exchange(FREE, READER, SeqCst, SeqCst).is_ok() => {}
+            READER => {}
+            _ => {
+                self.is_wished_for_by_tasks.store(true, Relaxed);
+                return self.wake();
+            }
+        }
+        reader.ensure(|| self.carrier.upgrade());
+        match self.link.upgrade() {
+            // Alone: nobody else's request would go along.
+            Some(link) if link.unanswered() <= 1 => self.send(),
+            _ => reader.look(),
         }
     }
 
@@ -194,7 +233,8 @@ impl Drive for Carrier {
         if link.unanswered() > 1 {
             return self.wake();
         }
-        if self.post.compare_exchange(FREE, CALLER, SeqCst, SeqCst).is_err() {
+        let takes = |from| self.post.compare_exchange(from, CALLER, SeqCst, SeqCst).is_ok();
+        if !(takes(FREE) || takes(READER)) {
             self.is_wished_for.store(true, Relaxed);
             return self.wake();
         }
@@ -204,9 +244,9 @@ impl Drive for Carrier {
 
     fn let_go(&self, soon: bool) {
         match self.post.load(SeqCst) {
-            THREAD | FREE if !soon && self.looks_again.load(SeqCst) => {}
-            THREAD | CALLER => self.bell.ring(),
-            _ => self.send(),
+            THREAD | FREE | READER if !soon && self.looks_again.load(SeqCst) => {}
+            FREE | READER => self.send(),
+            post => self.rouse(post),
         }
     }
 
@@ -249,15 +289,18 @@ impl Drive for Carrier {
 impl Carrier {
     /// All that the thread does, and what follows if it cannot go on.
     fn serve(&self) {
-        let has_failed = catch_unwind(AssertUnwindSafe(|| self.run())).is_err();
-        if has_failed {
-            self.has_failed.store(true, SeqCst);
-            if let Some(link) = self.link.upgrade() {
-                link.abandon(failed);
-            }
+        if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.fail();
         }
         self.thread.lock().is_running = false;
         self.changed.notify_all();
+    }
+
+    fn fail(&self) {
+        self.has_failed.store(true, SeqCst);
+        if let Some(link) = self.link.upgrade() {
+            link.abandon(failed);
+        }
     }
 
     /// Carries what is ready, then sleeps: at its post, or until that is vacant.
@@ -267,6 +310,9 @@ impl Carrier {
         while let Some(link) = self.link.upgrade() {
             self.looks_again.store(false, SeqCst);
             self.sleeps_until.store(AWAKE, SeqCst);
+            if self.has_failed.load(Acquire) {
+                break;
+            }
             if is_called {
                 let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
             }
@@ -305,7 +351,9 @@ impl Carrier {
                 self.looks_again.store(true, SeqCst);
                 self.offer_post(&link);
             } else {
-                let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
+                for away in [FREE, READER] {
+                    let _ = self.post.compare_exchange(away, THREAD, SeqCst, SeqCst);
+                }
             }
             // Perhaps the last of it: the next look finds it gone.
             drop(link);
@@ -326,8 +374,15 @@ impl Carrier {
         self.routes.lock().routes.close();
     }
 
-    /// Leaves the post to callers, if one wished for it and nobody is let down.
+    /// Leaves the post to tasks or callers, if one wished for it and nobody is let down.
     fn offer_post(&self, link: &Link) {
+        if let Some(reader) = &self.reader
+            && self.is_wished_for_by_tasks.swap(false, Relaxed)
+            && self.post.compare_exchange(THREAD, READER, SeqCst, SeqCst).is_ok()
+        {
+            // It begins with a look at the sockets.
+            reader.ensure(|| self.carrier.upgrade());
+        }
         if self.is_wished_for.load(Relaxed)
             && link.unanswered() == 0
             && self.post.compare_exchange(THREAD, FREE, SeqCst, SeqCst).is_ok()
@@ -346,7 +401,7 @@ impl Carrier {
         if !thread.is_called {
             self.changed.wait_for(&mut thread, limit.min(SOON));
         }
-        std::mem::take(&mut thread.is_called)
+        mem::take(&mut thread.is_called)
     }
 }
 
@@ -358,6 +413,15 @@ impl Carrier {
         self.changed.notify_all();
         // It may have come back to its post by itself.
         self.bell.ring();
+    }
+
+    /// Wakes whoever sleeps at the post, if anybody is there.
+    fn rouse(&self, post: u8) {
+        match (post, &self.reader) {
+            (FREE, _) => {}
+            (READER, Some(reader)) => reader.look(),
+            _ => self.bell.ring(),
+        }
     }
 
     /// At the post: moves frames until `done`, but not for ever.
@@ -389,7 +453,10 @@ impl Carrier {
         let is_free = !self.is_thread_next.load(SeqCst);
         let Some(mut watched) = is_free.then(|| self.routes.try_lock()).flatten() else {
             // They may have looked already: let them look again.
-            return self.bell.ring();
+            return match self.post.load(SeqCst) {
+                FREE => self.bell.ring(),
+                post => self.rouse(post),
+            };
         };
         let limit = self.move_frames(&mut watched.routes, &link, false);
         let is_new = watched.is_new();
@@ -397,8 +464,11 @@ impl Carrier {
         // Whoever sleeps must not do so past what is now due, nor on sockets that were replaced.
         // At a vacant post nobody does.
         let until = (clock::now() + limit).as_nanos();
-        if self.post.load(SeqCst) != FREE && (is_new || until < self.sleeps_until.load(SeqCst)) {
-            self.bell.ring();
+        match self.post.load(SeqCst) {
+            // The thread looks after what is due.
+            READER if !is_new => {}
+            post if is_new || until < self.sleeps_until.load(SeqCst) => self.rouse(post),
+            _ => {}
         }
         link.follow_up();
     }
@@ -437,9 +507,14 @@ impl Carrier {
 
 impl Watched {
     /// Writes down what is slept on from now on.
+    fn note(&mut self) {
+        self.routes.sockets(&mut self.sockets);
+    }
+
+    /// As [`note`](Self::note), for who sleeps without the routes.
     fn look(&mut self, sockets: &mut Sockets) {
-        self.routes.sockets(sockets);
-        self.sockets.clone_from(sockets);
+        self.note();
+        sockets.clone_from(&self.sockets);
     }
 
     /// Whether there is anything to sleep on that whoever sleeps does not know.
@@ -458,6 +533,38 @@ fn is_same(left: &Sockets, right: &Sockets) -> bool {
             .all(|(left, right)| Arc::ptr_eq(&left.0, &right.0) && left.1 == right.1)
 }
 
+impl reader::Read for Carrier {
+    fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> Next {
+        let Some(link) = self.link.upgrade().filter(|_| self.post.load(SeqCst) == READER) else {
+            return Next::End;
+        };
+        catch_unwind(AssertUnwindSafe(|| self.read(&link, sockets))).unwrap_or_else(|_| {
+            self.fail();
+            Next::End
+        })
+    }
+}
+
+impl Carrier {
+    fn read(&self, link: &Link, sockets: &mut Vec<Arc<UdpSocket>>) -> Next {
+        #[cfg(test)]
+        assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
+        let mut watched = self.routes.lock();
+        self.move_frames(&mut watched.routes, link, true);
+        watched.note();
+        sockets.clear();
+        sockets.extend(watched.sockets.iter().map(|(socket, _)| socket.clone()));
+        let has_unread = watched.routes.has_unread();
+        drop(watched);
+        link.follow_up();
+        match (link.is_closed(), has_unread) {
+            (true, _) => Next::End,
+            (false, true) => Next::Again,
+            (false, false) => Next::Sleep,
+        }
+    }
+}
+
 /// A caller at the post. However it leaves, others find the post vacant and are served.
 struct AtPost<'a> {
     carrier: &'a Carrier,
@@ -474,7 +581,7 @@ impl Drop for AtPost<'_> {
 }
 
 fn failed() -> LockError {
-    let text = "this manager's thread has panicked, which is a bug in tierlock; open another \
+    let text = "this manager's client has panicked, which is a bug in tierlock; open another \
                 manager, and report what was printed";
     LockError::new(LockErrorKind::Io, text)
 }

@@ -45,6 +45,11 @@ pub(crate) trait Drive: Send + Sync {
     /// There is something to send, whose answer is waited for.
     fn wake(&self);
 
+    /// As `wake`, by a task that is about to wait.
+    fn wake_for_task(&self) {
+        self.wake();
+    }
+
     /// As `wake`, by a thread that is about to wait and offers its hands until `done`. Returning
     /// early is fine: the caller then parks.
     fn carry(&self, done: &dyn Fn() -> bool) {
@@ -841,7 +846,7 @@ impl<K: Awaited> Waiting<K> {
         match self.fetch(Wake::Task(cx.waker().clone())) {
             Some(outcome) => Poll::Ready(outcome),
             None => {
-                if self.carry_once(|link, _| link.drive.wake())
+                if self.carry_once(|link, _| link.drive.wake_for_task())
                     && let Some(error) = self.abandoned()
                 {
                     return Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error)));

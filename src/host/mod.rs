@@ -17,6 +17,8 @@ pub(crate) mod memory;
 #[cfg(feature = "host")]
 mod quic;
 #[cfg(feature = "host")]
+mod reader;
+#[cfg(feature = "host")]
 mod routes;
 #[cfg(all(test, feature = "host"))]
 mod speed;
@@ -29,6 +31,8 @@ mod tls;
 pub(crate) use client::connect;
 #[cfg(feature = "host")]
 pub use leader::{Leader, LeaderBuilder};
+#[cfg(feature = "tokio")]
+pub(crate) use reader::Reader;
 #[cfg(feature = "host")]
 pub use tls::Secret;
 

@@ -237,14 +237,16 @@ impl Port {
         timer.into_iter().chain(stall).min()
     }
 
-    /// Reads what the socket has, up to a batch; the rest is there at the next call.
-    pub(super) fn receive(&mut self) {
+    /// Reads what the socket has, up to a batch; the rest is there at the next call. Whether there
+    /// may be a rest.
+    pub(super) fn receive(&mut self) -> bool {
         let mut received = mem::take(&mut self.received);
-        self.receive_into(&mut received);
+        let has_more = self.receive_into(&mut received);
         self.received = received;
+        has_more
     }
 
-    fn receive_into(&mut self, received: &mut [u8]) {
+    fn receive_into(&mut self, received: &mut [u8]) -> bool {
         let mut metas = [RecvMeta::default(); quinn_udp::BATCH_SIZE];
         let mut chunks = received.chunks_mut(MESSAGE_BYTES).map(IoSliceMut::new);
         let mut slices: [IoSliceMut<'_>; quinn_udp::BATCH_SIZE] =
@@ -253,7 +255,10 @@ impl Port {
         let slices = &mut slices[..used];
         let count = match self.udp.recv((&*self.socket).into(), slices, &mut metas) {
             Ok(count) => count,
-            Err(error) => return self.trouble(&error),
+            Err(error) => {
+                self.trouble(&error);
+                return error.kind() != io::ErrorKind::WouldBlock;
+            }
         };
         let now = Instant::now();
         for (meta, slice) in metas.iter().zip(slices.iter()).take(count) {
@@ -267,6 +272,7 @@ impl Port {
             let handle = self.busy[index];
             self.listen_to(handle);
         }
+        count == used
     }
 
     /// What the kernel heard from the network, which anybody may have made it believe. It ends a

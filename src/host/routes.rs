@@ -44,6 +44,8 @@ pub(super) struct Routes {
     news: Vec<(ConnectionId, News)>,
     orders: Orders,
     has_moved: bool,
+    /// A socket may have had more than was read at the last time.
+    has_unread: bool,
     /// Addresses that a name was found to have, from the threads that look them up.
     found: mpsc::Receiver<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
     finder: mpsc::Sender<(ConnectionId, io::Result<Vec<SocketAddr>>)>,
@@ -89,6 +91,7 @@ impl Routes {
             news: Vec::new(),
             orders: Orders::default(),
             has_moved: false,
+            has_unread: false,
             found,
             finder,
             wake: Box::new(wake),
@@ -105,11 +108,12 @@ impl Routes {
         while let Ok((id, found)) = self.found.try_recv() {
             self.found(id, found);
         }
-        let Routes { map, routes, news, .. } = self;
+        self.has_unread &= !read;
+        let Routes { map, routes, news, has_unread, .. } = self;
         routes.retain_mut(|route| {
             let Some(port) = &mut route.port else { return true };
             if read {
-                port.receive();
+                *has_unread |= port.receive();
             }
             let mut end = None;
             while let Some(event) = port.poll_event() {
@@ -135,6 +139,11 @@ impl Routes {
                 Some(end) => route.next_address(end, map, news),
             }
         });
+    }
+
+    /// Whether a socket may have had more than was read at the last time.
+    pub(super) fn has_unread(&self) -> bool {
+        self.has_unread
     }
 
     /// Whether anything is collected that the client was not told.

@@ -1,5 +1,8 @@
 //! A leader and its clients over QUIC on the loopback, as situations.
 
+#[cfg(feature = "tokio")]
+mod lent;
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -65,7 +68,7 @@ impl Town {
         config: Config,
     ) -> Arc<Link> {
         let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
-        super::connect(&addresses, Secret::read(self.path("key")).unwrap(), config).unwrap()
+        super::connect(&addresses, Secret::read(self.path("key")).unwrap(), config, None).unwrap()
     }
 }
 
@@ -311,13 +314,13 @@ fn a_host_name_is_looked_up() {
     let leader = town.leader();
     let addresses = [format!("localhost:{}", leader.local_addr().port())];
     let secret = Secret::read(town.path("key")).unwrap();
-    let link = super::connect(&addresses, secret.clone(), config()).unwrap();
+    let link = super::connect(&addresses, secret.clone(), config(), None).unwrap();
     let lease = take(&link, "a");
     give(&link, lease);
 
     let addresses = ["no-such-host.invalid".to_owned()];
     let config = Config { connect_timeout: Duration::from_millis(300), ..config() };
-    let link = super::connect(&addresses, secret, config).unwrap();
+    let link = super::connect(&addresses, secret, config, None).unwrap();
     let error = link.acquire(want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Unreachable);
 }
@@ -327,7 +330,8 @@ fn settings_that_cannot_be_are_errors() {
     let town = Town::new();
     let secret = Secret::read(town.path("key")).unwrap();
     for addresses in [vec![], vec!["a b".to_owned()]] {
-        let error = super::connect(&addresses, secret.clone(), config()).map(drop).unwrap_err();
+        let error =
+            super::connect(&addresses, secret.clone(), config(), None).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Config);
     }
     let leader = town.leader();

@@ -1,0 +1,153 @@
+//! A runtime that was lent, and the task that reads there.
+
+use std::{
+    future::{Future as _, poll_fn},
+    io,
+    net::UdpSocket,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::*},
+    },
+    task::Poll,
+};
+
+use tokio::{
+    io::Interest,
+    net::{UdpSocket as Watched, UnixDatagram},
+    runtime::Handle,
+    sync::Notify,
+    task::yield_now,
+};
+
+use super::{Next, Read};
+use crate::error::{LockError, LockErrorKind};
+
+/// A runtime that was lent, and its reading task, if one runs.
+pub(crate) struct Reader {
+    runtime: Handle,
+    task: Arc<Task>,
+}
+
+#[derive(Default)]
+struct Task {
+    is_running: AtomicBool,
+    look: Notify,
+}
+
+impl Reader {
+    /// # Errors
+    ///
+    /// `Config` if the runtime has no I/O driver, `Io` if it is shutting down.
+    pub(crate) fn new(runtime: Handle) -> Result<Reader, LockError> {
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            let _inside = runtime.enter();
+            UnixDatagram::unbound().map(drop)
+        }));
+        match attempt {
+            Ok(Ok(())) => Ok(Reader { runtime, task: Arc::default() }),
+            Ok(Err(error)) => {
+                let text = format!("the runtime given does not watch sockets: {error}");
+                Err(LockError::new(LockErrorKind::Io, text).with_source(error))
+            }
+            Err(_) => Err(LockError::config(
+                "the runtime given has no I/O driver; build it with `enable_io` or `enable_all`",
+            )),
+        }
+    }
+
+    /// Makes sure that a task reads, with `start` if none does.
+    pub(crate) fn ensure<R: Read>(&self, start: impl FnOnce() -> Option<Arc<R>>) {
+        if self.task.is_running.load(Acquire) || self.task.is_running.swap(true, AcqRel) {
+            return;
+        }
+        let running = Running(self.task.clone());
+        if let Some(reader) = start() {
+            let reader = Arc::downgrade(&reader);
+            self.runtime.spawn(async move {
+                let task = running;
+                let mut sockets = Vec::new();
+                let mut watched = Vec::new();
+                loop {
+                    // Nothing keeps the manager alive while this sleeps.
+                    match reader.upgrade().map_or(Next::End, |reader| reader.turn(&mut sockets)) {
+                        Next::End => return,
+                        // Others of this runtime get their turn.
+                        Next::Again => yield_now().await,
+                        Next::Sleep => {
+                            if watch(&mut watched, &sockets).is_err() {
+                                // The thread reads instead, as it would without a runtime.
+                                return;
+                            }
+                            task.0.sleep(&watched).await;
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    /// Has the task look at what there is to send, once those that are about to ask have asked.
+    pub(crate) fn look(&self) {
+        self.task.look.notify_one();
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.look();
+    }
+}
+
+/// However the task ends, another one can be started.
+struct Running(Arc<Task>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.is_running.store(false, Release);
+    }
+}
+
+impl Task {
+    /// Until there is something to read or to look at.
+    async fn sleep(&self, watched: &[(Arc<UdpSocket>, Watched)]) {
+        let mut look = pin!(self.look.notified());
+        let is_called = poll_fn(|cx| {
+            let mut is_readable = false;
+            for (_, socket) in watched {
+                if socket.poll_recv_ready(cx).is_ready() {
+                    is_readable = true;
+                    forget_readiness(socket);
+                }
+            }
+            let is_called = look.as_mut().poll(cx).is_ready();
+            if is_readable || is_called { Poll::Ready(is_called) } else { Poll::Pending }
+        })
+        .await;
+        if is_called {
+            // One write for all who ask at this time.
+            yield_now().await;
+        }
+    }
+}
+
+/// Before it is read, so that what comes meanwhile is told again.
+fn forget_readiness(socket: &Watched) {
+    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    let _ = socket.try_io(Interest::READABLE, nothing);
+}
+
+/// Has the runtime watch exactly these sockets, by descriptors of its own.
+fn watch(
+    watched: &mut Vec<(Arc<UdpSocket>, Watched)>,
+    sockets: &[Arc<UdpSocket>],
+) -> io::Result<()> {
+    watched.retain(|(known, _)| sockets.iter().any(|socket| Arc::ptr_eq(socket, known)));
+    for socket in sockets {
+        if !watched.iter().any(|(known, _)| Arc::ptr_eq(socket, known)) {
+            watched.push((socket.clone(), Watched::from_std(socket.try_clone()?)?));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! A tokio runtime is lent to a client, and does not always do what it was lent for.
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+use crate::host::Reader;
+
+impl Town {
+    fn link_on(&self, leader: &Leader, runtime: &Runtime) -> Arc<Link> {
+        let reader = Reader::new(runtime.handle().clone()).unwrap();
+        let addresses = [leader.local_addr().to_string()];
+        let secret = Secret::read(self.path("key")).unwrap();
+        super::super::connect(&addresses, secret, config(), Some(reader)).unwrap()
+    }
+}
+
+fn both_flavours() -> [Runtime; 2] {
+    [
+        Builder::new_current_thread().enable_all().build().unwrap(),
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+    ]
+}
+
+async fn cycles(link: Arc<Link>, text: String, count: usize) {
+    let mut last = Token::ZERO;
+    for _ in 0..count {
+        let lease = link.acquire(want(&text)).await.unwrap();
+        assert!(lease.token > last);
+        last = lease.token;
+        give(&link, lease);
+    }
+}
+
+#[test]
+fn tasks_of_a_lent_runtime_take_locks() {
+    let town = Town::new();
+    let leader = town.leader();
+    for runtime in both_flavours() {
+        let link = town.link_on(&leader, &runtime);
+        runtime.block_on(cycles(link.clone(), "alone".into(), 300));
+        let tasks: Vec<_> = (0..64)
+            .map(|task| runtime.spawn(cycles(link.clone(), format!("own/{}", task % 32), 30)))
+            .collect();
+        for task in tasks {
+            runtime.block_on(task).unwrap();
+        }
+        close(&link);
+    }
+}
+
+#[test]
+fn callers_of_all_kinds_share_a_client_with_a_lent_runtime() {
+    let town = Town::new();
+    let leader = town.leader();
+    for runtime in both_flavours() {
+        let link = town.link_on(&leader, &runtime);
+        thread::scope(|scope| {
+            for caller in 0..3 {
+                let link = &link;
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        give(link, take(link, &format!("blocking/{}", caller % 2)));
+                    }
+                });
+            }
+            scope.spawn(|| futures::executor::block_on(cycles(link.clone(), "else".into(), 100)));
+            runtime.block_on(async {
+                let other = tokio::spawn(cycles(link.clone(), "lent".into(), 200));
+                cycles(link.clone(), "lent".into(), 200).await;
+                other.await.unwrap();
+            });
+        });
+    }
+}
+
+#[test]
+fn a_lent_runtime_that_is_blocked_holds_nobody_up() {
+    let town = Town::new();
+    let leader = town.leader();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let link = town.link_on(&leader, &runtime);
+    runtime.block_on(async {
+        cycles(link.clone(), "a".into(), 20).await;
+        // The task that reads cannot run before this block does.
+        let elsewhere = link.clone();
+        let served = thread::spawn(move || {
+            futures::executor::block_on(cycles(elsewhere.clone(), "b".into(), 20));
+            (0..20).for_each(|_| give(&elsewhere, take(&elsewhere, "c")));
+        });
+        give(&link, take(&link, "d"));
+        served.join().unwrap();
+        cycles(link.clone(), "a".into(), 20).await;
+    });
+}
+
+#[test]
+fn a_lent_runtime_that_ends_holds_nobody_up() {
+    let town = Town::new();
+    let leader = town.leader();
+    for runtime in both_flavours() {
+        let link = town.link_on(&leader, &runtime);
+        runtime.block_on(cycles(link.clone(), "a".into(), 20));
+        let held = take(&link, "held");
+        drop(runtime);
+        futures::executor::block_on(cycles(link.clone(), "a".into(), 20));
+        assert_eq!(held.watch.lost(), None);
+        give(&link, held);
+        give(&link, take(&link, "held"));
+    }
+}
+
+#[test]
+fn a_task_on_a_lent_runtime_waits_through_a_restart_of_its_leader() {
+    let town = Town::new();
+    let leader = town.leader();
+    let address = leader.local_addr();
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let link = town.link_on(&leader, &runtime);
+    runtime.block_on(cycles(link.clone(), "a".into(), 20));
+    leader.shutdown();
+    let waiting = runtime.spawn(cycles(link.clone(), "a".into(), 1));
+    let _leader = town.leader_at(address).unwrap();
+    runtime.block_on(waiting).unwrap();
+    // Over the sockets of the new connection.
+    runtime.block_on(cycles(link.clone(), "a".into(), 20));
+}
+
+#[test]
+fn a_reading_task_that_panicked_leaves_nobody_waiting() {
+    let town = Town::new();
+    let leader = town.leader();
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let link = town.link_on(&leader, &runtime);
+    runtime.block_on(cycles(link.clone(), "a".into(), 20));
+    link.break_down();
+    // Whoever comes first to its next turn panics, thread or task; nobody waits for it.
+    let error = loop {
+        match runtime.block_on(link.acquire(want("b"))) {
+            Ok(lease) => give(&link, lease),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), LockErrorKind::Io);
+}
+
+#[test]
+fn a_runtime_without_an_io_driver_is_refused() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let error = Reader::new(runtime.handle().clone()).map(drop).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(error.to_string().contains("enable_io"), "{error}");
+}
