@@ -5,14 +5,16 @@
 use std::{
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     net::UdpSocket,
-    sync::atomic::{AtomicU8, Ordering::*},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::*},
+    },
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::ioctl_fionbio,
-};
+use rustix::{event::Timespec, io::ioctl_fionbio};
+
+use wait::Waiter;
 
 /// No sleep is longer: the clock that the system sleeps on stops while the machine is suspended,
 /// and ours does not.
@@ -26,7 +28,11 @@ pub(super) struct Bell {
     state: AtomicU8,
     reader: PipeReader,
     writer: PipeWriter,
+    waiter: Waiter,
 }
+
+/// A socket, and whether room to write is waited for as well.
+pub(super) type Slept = (Arc<UdpSocket>, bool);
 
 const AWAKE: u8 = 0;
 const ASLEEP: u8 = 1;
@@ -37,7 +43,8 @@ impl Bell {
         let (reader, writer) = io::pipe()?;
         ioctl_fionbio(&reader, true)?;
         ioctl_fionbio(&writer, true)?;
-        Ok(Bell { state: AtomicU8::new(AWAKE), reader, writer })
+        let waiter = Waiter::new(&reader)?;
+        Ok(Bell { state: AtomicU8::new(AWAKE), reader, writer, waiter })
     }
 
     /// Ends the sleeper's sleep, or the next one before it begins.
@@ -50,36 +57,132 @@ impl Bell {
 
     /// Sleeps until a socket has something to read (or, if its flag says so, room to write), the
     /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether it was a socket.
-    pub(super) fn sleep<'a>(
-        &self,
-        sockets: impl Iterator<Item = (&'a UdpSocket, bool)>,
-        limit: Duration,
-    ) -> bool {
+    pub(super) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
         // Rung already: no sleep, but a look at the sockets all the same. Else one who rings at
         // every turn would have nothing read for as long as he does.
         let is_asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok();
         let limit = if is_asleep { limit.min(LONGEST_SLEEP) } else { Duration::ZERO };
-        let mut waits = vec![PollFd::new(&self.reader, PollFlags::IN)];
-        waits.extend(sockets.map(|(socket, writable)| wait_for(socket, writable)));
-        // An interrupted sleep is a short one.
-        let _ = poll(&mut waits, Some(&timespec(limit)));
+        let (is_rung, is_ready) = self.waiter.wait(&self.reader, sockets, timespec(limit));
         // A ringer's byte may come late, and then cuts the next sleep short.
-        if !waits[0].revents().is_empty() {
+        if is_rung {
             let _ = (&self.reader).read(&mut [0; 8]);
         }
-        let is_ready = waits[1..].iter().any(|wait| !wait.revents().is_empty());
         self.state.swap(AWAKE, AcqRel);
         is_ready
     }
 }
 
-fn wait_for(socket: &UdpSocket, writable: bool) -> PollFd<'_> {
-    let flags = if writable { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    PollFd::new(socket, flags)
-}
-
 fn timespec(limit: Duration) -> Timespec {
     Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() }
+}
+
+/// Sleeping itself: whether the bell's pipe has a byte, and whether a socket is ready. An interrupted
+/// sleep is a short one.
+#[cfg(not(target_os = "linux"))]
+mod wait {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    #[derive(Debug)]
+    pub(super) struct Waiter;
+
+    impl Waiter {
+        pub(super) fn new(_: &PipeReader) -> io::Result<Waiter> {
+            Ok(Waiter)
+        }
+
+        pub(super) fn wait(
+            &self,
+            bell: &PipeReader,
+            sockets: &[Slept],
+            limit: Timespec,
+        ) -> (bool, bool) {
+            let mut waits = vec![PollFd::new(bell, PollFlags::IN)];
+            waits.extend(sockets.iter().map(|(socket, writable)| {
+                let room = if *writable { PollFlags::OUT } else { PollFlags::empty() };
+                PollFd::new(socket, PollFlags::IN | room)
+            }));
+            let _ = poll(&mut waits, Some(&limit));
+            let mut ready = waits.iter().map(|wait| !wait.revents().is_empty());
+            (ready.next().unwrap_or(false), ready.any(|is_ready| is_ready))
+        }
+    }
+}
+
+/// The same by epoll, which the kernel need not tell at every sleep what to watch.
+#[cfg(target_os = "linux")]
+mod wait {
+    use std::os::fd::OwnedFd;
+
+    use parking_lot::Mutex;
+    use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+
+    use super::*;
+
+    #[derive(Debug)]
+    pub(super) struct Waiter {
+        epoll: OwnedFd,
+        /// What it watches besides the bell. Open while it is watched, so that a number stands
+        /// for one socket.
+        watched: Mutex<Vec<Slept>>,
+    }
+
+    const BELL: u64 = 0;
+    const SOCKET: u64 = 1;
+
+    impl Waiter {
+        pub(super) fn new(bell: &PipeReader) -> io::Result<Waiter> {
+            let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+            epoll::add(&epoll, bell, EventData::new_u64(BELL), EventFlags::IN)?;
+            Ok(Waiter { epoll, watched: Mutex::default() })
+        }
+
+        pub(super) fn wait(
+            &self,
+            _: &PipeReader,
+            sockets: &[Slept],
+            limit: Timespec,
+        ) -> (bool, bool) {
+            let mut watched = self.watched.lock();
+            if !is_same(&watched, sockets) {
+                self.watch(&mut watched, sockets);
+            }
+            // What cannot be watched is looked at every now and then.
+            let is_blind = watched.len() < sockets.len();
+            let limit = if is_blind { timespec(Duration::from_millis(1)) } else { limit };
+            drop(watched);
+            const NOTHING: Event =
+                Event { flags: EventFlags::empty(), data: EventData::new_u64(BELL) };
+            let mut events = [NOTHING; 8];
+            let count = epoll::wait(&self.epoll, &mut events, Some(&limit)).unwrap_or(0);
+            let is_from = |from| events[..count].iter().any(|event| event.data.u64() == from);
+            (is_from(BELL), is_from(SOCKET) || is_blind)
+        }
+
+        /// Whoever sleeps next sleeps on these.
+        fn watch(&self, watched: &mut Vec<Slept>, sockets: &[Slept]) {
+            for (socket, _) in watched.drain(..) {
+                let _ = epoll::delete(&self.epoll, &socket);
+            }
+            for (socket, writable) in sockets {
+                let room = if *writable { EventFlags::OUT } else { EventFlags::empty() };
+                let data = EventData::new_u64(SOCKET);
+                if epoll::add(&self.epoll, socket, data, EventFlags::IN | room).is_ok() {
+                    watched.push((socket.clone(), *writable));
+                }
+            }
+        }
+    }
+}
+
+/// Whether they are the same sockets, waited for in the same way.
+pub(super) fn is_same(left: &[Slept], right: &[Slept]) -> bool {
+    left.len() == right.len()
+        && left
+            .iter()
+            .zip(right)
+            .all(|(left, right)| Arc::ptr_eq(&left.0, &right.0) && left.1 == right.1)
 }
 
 #[cfg(test)]
@@ -93,7 +196,7 @@ mod tests {
         for _ in 0..1000 {
             bell.ring();
             bell.ring();
-            bell.sleep([].into_iter(), LONGEST_SLEEP);
+            bell.sleep(&[], LONGEST_SLEEP);
             assert_eq!(bell.state.load(Relaxed), AWAKE);
         }
     }
@@ -101,17 +204,47 @@ mod tests {
     #[test]
     fn a_socket_is_seen_though_the_bell_was_rung() {
         let bell = Bell::new().unwrap();
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         socket.send_to(&[1], socket.local_addr().unwrap()).unwrap();
         bell.ring();
-        assert!(bell.sleep([(&socket, false)].into_iter(), LONGEST_SLEEP));
+        assert!(bell.sleep(&[(socket, false)], LONGEST_SLEEP));
     }
 
     #[test]
     fn a_ring_that_comes_late_ends_only_one_sleep() {
         let bell = Bell::new().unwrap();
         (&bell.writer).write_all(&[1]).unwrap();
-        bell.sleep([].into_iter(), LONGEST_SLEEP);
+        bell.sleep(&[], LONGEST_SLEEP);
         assert!((&bell.reader).read(&mut [0; 8]).is_err());
+    }
+
+    #[test]
+    fn a_socket_opened_closed_or_out_of_room_is_news_to_whoever_sleeps() {
+        let socket = || Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [one, other] = [socket(), socket()];
+        let known = vec![(one.clone(), false)];
+        assert!(is_same(&known, &known.clone()));
+        for news in [
+            vec![],
+            vec![(one.clone(), true)],
+            vec![(other.clone(), false)],
+            vec![(one.clone(), false), (other, false)],
+        ] {
+            assert!(!is_same(&news, &known) && !is_same(&known, &news));
+        }
+    }
+
+    #[test]
+    fn a_socket_that_took_the_place_of_a_closed_one_is_slept_on() {
+        let bell = Bell::new().unwrap();
+        for _ in 0..3 {
+            // The number of the one before, which is closed only when nobody sleeps on it.
+            let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+            assert!(!bell.sleep(&[(socket.clone(), false)], Duration::ZERO));
+            assert!(bell.sleep(&[(socket.clone(), true)], LONGEST_SLEEP));
+            assert!(!bell.sleep(&[(socket.clone(), false)], Duration::ZERO));
+            socket.send_to(&[1], socket.local_addr().unwrap()).unwrap();
+            assert!(bell.sleep(&[(socket, false)], LONGEST_SLEEP));
+        }
     }
 }

@@ -21,7 +21,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    bell::{Bell, LONGEST_SLEEP},
+    bell::{Bell, LONGEST_SLEEP, Slept, is_same},
     link::{Drive, Link},
     random,
     reader::{self, Next, Reader},
@@ -160,11 +160,8 @@ struct Carrier {
 /// The routes, and what whoever is at the post sleeps on.
 struct Watched {
     routes: Routes,
-    sockets: Sockets,
+    sockets: Vec<Slept>,
 }
-
-/// Sockets, and whether room to write is waited for as well.
-type Sockets = Vec<(Arc<UdpSocket>, bool)>;
 
 const THREAD: u8 = 0;
 const FREE: u8 = 1;
@@ -363,8 +360,7 @@ impl Carrier {
                     // Others moved frames since, and may have found the post vacant: look again.
                     limit = Duration::ZERO;
                 }
-                let sockets = sockets.iter().map(|(socket, blocked)| (&**socket, *blocked));
-                is_readable = self.bell.sleep(sockets, limit);
+                is_readable = self.bell.sleep(&sockets, limit);
                 is_called = false;
             } else {
                 is_called = self.await_call(limit);
@@ -439,8 +435,7 @@ impl Carrier {
             if done() || carried >= CARRY {
                 return;
             }
-            let sockets = sockets.iter().map(|(socket, blocked)| (&**socket, *blocked));
-            is_readable = self.bell.sleep(sockets, limit.min(CARRY - carried));
+            is_readable = self.bell.sleep(&sockets, limit.min(CARRY - carried));
         }
     }
 
@@ -512,7 +507,7 @@ impl Watched {
     }
 
     /// As [`note`](Self::note), for who sleeps without the routes.
-    fn look(&mut self, sockets: &mut Sockets) {
+    fn look(&mut self, sockets: &mut Vec<Slept>) {
         self.note();
         sockets.clone_from(&self.sockets);
     }
@@ -523,14 +518,6 @@ impl Watched {
         self.routes.sockets(&mut sockets);
         !is_same(&sockets, &self.sockets)
     }
-}
-
-fn is_same(left: &Sockets, right: &Sockets) -> bool {
-    left.len() == right.len()
-        && left
-            .iter()
-            .zip(right)
-            .all(|(left, right)| Arc::ptr_eq(&left.0, &right.0) && left.1 == right.1)
 }
 
 impl reader::Read for Carrier {
@@ -584,25 +571,4 @@ fn failed() -> LockError {
     let text = "this manager's client has panicked, which is a bug in tierlock; open another \
                 manager, and report what was printed";
     LockError::new(LockErrorKind::Io, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_opened_closed_or_out_of_room_is_news_to_whoever_sleeps() {
-        let socket = || Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
-        let [one, other] = [socket(), socket()];
-        let known = vec![(one.clone(), false)];
-        assert!(is_same(&known, &known.clone()));
-        for news in [
-            vec![],
-            vec![(one.clone(), true)],
-            vec![(other.clone(), false)],
-            vec![(one.clone(), false), (other, false)],
-        ] {
-            assert!(!is_same(&news, &known) && !is_same(&known, &news));
-        }
-    }
 }

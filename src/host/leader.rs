@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io, mem,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -427,8 +427,8 @@ impl Reign {
         if let Some(at) = self.port.timeout() {
             limit = limit.min(at.saturating_duration_since(Instant::now()));
         }
-        let socket: &UdpSocket = self.port.socket();
-        self.shared.bell.sleep([(socket, self.port.is_blocked())].into_iter(), limit);
+        let socket = self.port.socket().clone();
+        self.shared.bell.sleep(&[(socket, self.port.is_blocked())], limit);
     }
 }
 

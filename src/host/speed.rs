@@ -55,6 +55,11 @@ async fn cycles_async(link: Arc<Link>, name: String, count: usize) -> Vec<Durati
 
 const QUIET: usize = 20_000;
 
+fn two_workers() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
 #[test]
 #[ignore = "measures"]
 fn speed_quiet() {
@@ -64,10 +69,22 @@ fn speed_quiet() {
         let link = town.link(&leader);
         cycles(&link, "warm", 2000);
         report("quiet, blocking", cycles(&link, "quiet", QUIET));
+        #[cfg(feature = "tokio")]
+        {
+            let multi = two_workers();
+            let link = town.link_on(&leader, &multi);
+            let cycles = |count| {
+                let task = multi.spawn(cycles_async(link.clone(), "quiet".into(), count));
+                multi.block_on(task).unwrap()
+            };
+            cycles(2000);
+            report("quiet, async, runtime lent", cycles(QUIET));
+            close(&link);
+        }
         let single = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let waits = single.block_on(cycles_async(link.clone(), "quiet".into(), QUIET));
         report("quiet, async, current thread", waits);
-        let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let multi = two_workers();
         let waits = multi.block_on(async {
             tokio::spawn(cycles_async(link.clone(), "quiet".into(), QUIET)).await.unwrap()
         });

@@ -14,8 +14,8 @@ use std::{
 };
 
 use tokio::{
-    io::Interest,
-    net::{UdpSocket as Watched, UnixDatagram},
+    io::{Interest, unix::AsyncFd},
+    net::UnixDatagram,
     runtime::Handle,
     sync::Notify,
     task::yield_now,
@@ -111,14 +111,17 @@ impl Drop for Running {
 
 impl Task {
     /// Until there is something to read or to look at.
-    async fn sleep(&self, watched: &[(Arc<UdpSocket>, Watched)]) {
+    async fn sleep(&self, watched: &[Watched]) {
         let mut look = pin!(self.look.notified());
         let is_called = poll_fn(|cx| {
             let mut is_readable = false;
-            for (_, socket) in watched {
-                if socket.poll_recv_ready(cx).is_ready() {
+            for socket in watched {
+                if let Poll::Ready(ready) = socket.poll_read_ready(cx) {
                     is_readable = true;
-                    forget_readiness(socket);
+                    if let Ok(mut ready) = ready {
+                        // Before it is read, so that what comes meanwhile is told again.
+                        ready.clear_ready();
+                    }
                 }
             }
             let is_called = look.as_mut().poll(cx).is_ready();
@@ -132,21 +135,20 @@ impl Task {
     }
 }
 
-/// Before it is read, so that what comes meanwhile is told again.
-fn forget_readiness(socket: &Watched) {
-    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-    let _ = socket.try_io(Interest::READABLE, nothing);
-}
+/// A socket that the runtime watches. Only for something to read: every datagram that has left is
+/// room to write, and would wake the runtime once more per round trip.
+type Watched = AsyncFd<Arc<UdpSocket>>;
 
-/// Has the runtime watch exactly these sockets, by descriptors of its own.
-fn watch(
-    watched: &mut Vec<(Arc<UdpSocket>, Watched)>,
-    sockets: &[Arc<UdpSocket>],
-) -> io::Result<()> {
-    watched.retain(|(known, _)| sockets.iter().any(|socket| Arc::ptr_eq(socket, known)));
+/// Has the runtime watch exactly these sockets.
+fn watch(watched: &mut Vec<Watched>, sockets: &[Arc<UdpSocket>]) -> io::Result<()> {
+    watched.retain(|known| sockets.iter().any(|socket| Arc::ptr_eq(socket, known.get_ref())));
     for socket in sockets {
-        if !watched.iter().any(|(known, _)| Arc::ptr_eq(socket, known)) {
-            watched.push((socket.clone(), Watched::from_std(socket.try_clone()?)?));
+        if !watched.iter().any(|known| Arc::ptr_eq(socket, known.get_ref())) {
+            // SAFETY: the socket stays open, and its number its own, for as long as the `AsyncFd`
+            // owns a share of it; nobody replaces the descriptor of an open `UdpSocket`.
+            let socket =
+                unsafe { AsyncFd::register_with_interest(socket.clone(), Interest::READABLE) };
+            watched.push(socket?);
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use super::*;
 use crate::host::Reader;
 
 impl Town {
-    fn link_on(&self, leader: &Leader, runtime: &Runtime) -> Arc<Link> {
+    pub(in crate::host) fn link_on(&self, leader: &Leader, runtime: &Runtime) -> Arc<Link> {
         let reader = Reader::new(runtime.handle().clone()).unwrap();
         let addresses = [leader.local_addr().to_string()];
         let secret = Secret::read(self.path("key")).unwrap();
