@@ -460,7 +460,11 @@ impl LockManagerBuilder {
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
         #[cfg(not(feature = "tokio"))]
         let reader = None;
-        crate::host::connect(&self.leaders, secret, config, reader).map(Some)
+        #[cfg(feature = "process")]
+        let generation = crate::process::fork_generation;
+        #[cfg(not(feature = "process"))]
+        let generation = || std::process::id().into();
+        crate::host::connect(&self.leaders, secret, config, reader, generation).map(Some)
     }
 }
 

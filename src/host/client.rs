@@ -47,7 +47,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A link to the leader at one of these addresses (`HOST:PORT`, or `HOST` for port 7420). Nothing
 /// is looked up and nothing is sent before something is wanted. Tasks that wait on the runtime that
-/// `reader` was lent are answered there.
+/// `reader` was lent are answered there. `generation` tells a forked child from its parent.
 ///
 /// # Errors
 ///
@@ -57,6 +57,7 @@ pub(crate) fn connect(
     secret: Secret,
     mut config: Config,
     reader: Option<Reader>,
+    generation: fn() -> u64,
 ) -> Result<Arc<Link>, LockError> {
     let addresses = addresses.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
     if addresses.is_empty() {
@@ -69,7 +70,7 @@ pub(crate) fn connect(
     // A dead path is noticed while there is time to find another before the leases run out.
     let silence = (config.time_to_live / 2).clamp(SILENCE_MIN, SILENCE_MAX);
     let client = Client::new(config, Box::new(random), clock::now());
-    Ok(Link::new(client, |link| {
+    Ok(Link::new(client, generation, |link| {
         Arc::new_cyclic(|carrier: &Weak<Carrier>| {
             let looked_up = carrier.clone();
             let wake = move || -> Box<dyn FnOnce() + Send> {
@@ -482,9 +483,10 @@ impl Carrier {
                     if client.poll_timeout().is_some_and(|at| at <= now) {
                         client.handle_timeout(now);
                     }
+                    now
                 },
-                |routes, client| {
-                    let now = clock::now();
+                |routes, client, now| {
+                    // Dated a moment early, what is sent promises a moment less.
                     routes.take_orders(client, now);
                     client.poll_timeout().map(|at| at.since(now))
                 },

@@ -87,8 +87,9 @@ pub(crate) struct Link {
     state: Mutex<State>,
     drive: Arc<dyn Drive>,
     me: Weak<Link>,
-    /// The process that made it. A forked child has neither the driver nor the sessions.
-    process: u32,
+    /// Tells a forked child from its parent: the child has neither the driver nor the sessions.
+    generation: fn() -> u64,
+    made_in: u64,
 }
 
 struct State {
@@ -184,6 +185,7 @@ impl Link {
     /// A link around a client, carried by what `drive` makes.
     pub(super) fn new<D: Drive + 'static>(
         client: Client,
+        generation: fn() -> u64,
         drive: impl FnOnce(Weak<Link>) -> Arc<D>,
     ) -> Arc<Link> {
         Arc::new_cyclic(|link| Link {
@@ -201,7 +203,8 @@ impl Link {
             }),
             drive: drive(link.clone()),
             me: link.clone(),
-            process: std::process::id(),
+            generation,
+            made_in: generation(),
         })
     }
 
@@ -353,18 +356,18 @@ impl Link {
 
     /// For whoever drives: hands what happened to the client, notes for callers what came of it,
     /// and takes what is to be done now. Nobody is told before [`follow_up`](Link::follow_up).
-    pub(super) fn drive<C, R>(
+    pub(super) fn drive<C, H, R>(
         &self,
         hands: &mut C,
-        happened: impl FnOnce(&mut C, &mut Client),
-        to_do: impl FnOnce(&mut C, &mut Client) -> R,
+        happened: impl FnOnce(&mut C, &mut Client) -> H,
+        to_do: impl FnOnce(&mut C, &mut Client, H) -> R,
     ) -> R {
         let mut state = self.state.lock();
-        happened(hands, &mut state.client);
+        let happened = happened(hands, &mut state.client);
         // Before anything is taken to be sent: a loss is told to guards before the leader hears
         // that they know.
         state.drain();
-        let result = to_do(hands, &mut state.client);
+        let result = to_do(hands, &mut state.client, happened);
         state.drain();
         result
     }
@@ -431,7 +434,7 @@ impl Link {
     }
 
     fn forked(&self) -> bool {
-        std::process::id() != self.process
+        (self.generation)() != self.made_in
     }
 }
 

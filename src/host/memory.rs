@@ -88,7 +88,8 @@ impl MemoryLeader {
     ) -> Arc<Link> {
         let config = Config { time_to_live, connect_timeout, identity, addresses: 1 };
         let client = Client::new(config, Box::new(random), clock::now());
-        let link = Link::new(client, |_| Arc::new(Hand(self.0.clone())));
+        let link =
+            Link::new(client, || std::process::id().into(), |_| Arc::new(Hand(self.0.clone())));
         let peer = Peer { link: Arc::downgrade(&link), lines: HashMap::new() };
         self.0.state.lock().peers.push(peer);
         link
@@ -216,7 +217,7 @@ impl State {
             moved |= link.drive(
                 &mut (),
                 |_, _| {},
-                |_, client| attend(client, leader, lines, next_connection),
+                |_, client, ()| attend(client, leader, lines, next_connection),
             );
             true
         });
@@ -226,8 +227,9 @@ impl State {
     fn set_alarm(&mut self, world: &Arc<World>) {
         let leader = self.leader.as_ref().and_then(leader::Leader::poll_timeout);
         let links = self.peers.iter().filter_map(|peer| peer.link.upgrade());
-        let clients = links
-            .filter_map(|link| link.drive(&mut (), |_, _| {}, |_, client| client.poll_timeout()));
+        let clients = links.filter_map(|link| {
+            link.drive(&mut (), |_, _| {}, |_, client, ()| client.poll_timeout())
+        });
         let Some(at) = clients.chain(leader).min() else { return };
         let now = clock::now();
         if self.alarm.as_ref().is_some_and(|(set, _)| *set > now && *set <= at) {
@@ -282,7 +284,7 @@ fn to_client(
     for peer in peers {
         let line = peer.lines.iter().find(|(_, line)| **line == theirs);
         if let Some((id, link)) = line.map(|(id, _)| *id).zip(peer.link.upgrade()) {
-            link.drive(&mut (), |_, client| deliver(client, id, clock::now()), |_, _| {});
+            link.drive(&mut (), |_, client| deliver(client, id, clock::now()), |_, _, ()| {});
             return;
         }
     }

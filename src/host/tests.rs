@@ -68,8 +68,19 @@ impl Town {
         config: Config,
     ) -> Arc<Link> {
         let addresses: Vec<_> = addresses.into_iter().map(|address| address.to_string()).collect();
-        super::connect(&addresses, Secret::read(self.path("key")).unwrap(), config, None).unwrap()
+        super::connect(
+            &addresses,
+            Secret::read(self.path("key")).unwrap(),
+            config,
+            None,
+            generation,
+        )
+        .unwrap()
     }
+}
+
+fn generation() -> u64 {
+    std::process::id().into()
 }
 
 fn config() -> Config {
@@ -314,13 +325,13 @@ fn a_host_name_is_looked_up() {
     let leader = town.leader();
     let addresses = [format!("localhost:{}", leader.local_addr().port())];
     let secret = Secret::read(town.path("key")).unwrap();
-    let link = super::connect(&addresses, secret.clone(), config(), None).unwrap();
+    let link = super::connect(&addresses, secret.clone(), config(), None, generation).unwrap();
     let lease = take(&link, "a");
     give(&link, lease);
 
     let addresses = ["no-such-host.invalid".to_owned()];
     let config = Config { connect_timeout: Duration::from_millis(300), ..config() };
-    let link = super::connect(&addresses, secret, config, None).unwrap();
+    let link = super::connect(&addresses, secret, config, None, generation).unwrap();
     let error = link.acquire(want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Unreachable);
 }
@@ -330,8 +341,9 @@ fn settings_that_cannot_be_are_errors() {
     let town = Town::new();
     let secret = Secret::read(town.path("key")).unwrap();
     for addresses in [vec![], vec!["a b".to_owned()]] {
-        let error =
-            super::connect(&addresses, secret.clone(), config(), None).map(drop).unwrap_err();
+        let error = super::connect(&addresses, secret.clone(), config(), None, generation)
+            .map(drop)
+            .unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Config);
     }
     let leader = town.leader();

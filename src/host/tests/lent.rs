@@ -10,7 +10,7 @@ impl Town {
         let reader = Reader::new(runtime.handle().clone()).unwrap();
         let addresses = [leader.local_addr().to_string()];
         let secret = Secret::read(self.path("key")).unwrap();
-        super::super::connect(&addresses, secret, config(), Some(reader)).unwrap()
+        super::super::connect(&addresses, secret, config(), Some(reader), generation).unwrap()
     }
 }
 
