@@ -5,38 +5,28 @@
 //!
 //! Run it: `cargo run --example payment`
 
-use std::{
-    collections::HashMap,
-    env,
-    error::Error,
-    fs, process,
-    sync::{Arc, Mutex as StdMutex},
-    thread,
+use std::{collections::HashMap, env, error::Error, fs, process, sync::Arc, thread};
+
+use tierlock::{
+    Leader, LockManager, MutexGuard, Token,
+    fence::{Gate, Stale},
 };
 
-use tierlock::{Leader, LockManager, MutexGuard, Token};
-
-/// Stands for the payment provider.
-#[derive(Default)]
+/// Stands for the payment provider: its books are behind a gate, which refuses stale tokens.
 struct Bank {
-    payments: HashMap<u64, u32>,
-    highest: Token,
+    payments: Gate<HashMap<u64, u32>>,
 }
 
 impl Bank {
-    fn pay(&mut self, order: u64, cents: u32, token: Token) -> Result<(), String> {
-        if token < self.highest {
-            return Err(format!("token {token} is stale: {} was here", self.highest));
-        }
-        self.highest = token;
-        match self.payments.insert(order, cents) {
-            None => Ok(()),
-            Some(_) => panic!("order {order} was paid twice"),
-        }
+    fn pay(&self, order: u64, cents: u32, token: Token) -> Result<(), Stale> {
+        let mut payments = self.payments.enter(token)?;
+        let before = payments.insert(order, cents);
+        assert!(before.is_none(), "order {order} was paid twice");
+        Ok(())
     }
 
-    fn is_paid(&self, order: u64) -> bool {
-        self.payments.contains_key(&order)
+    fn is_paid(&self, order: u64, token: Token) -> Result<bool, Stale> {
+        Ok(self.payments.enter(token)?.contains_key(&order))
     }
 }
 
@@ -50,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .state_dir(place.join("state"))
         .secret_file(&secret)
         .start()?;
-    let bank = Arc::new(StdMutex::new(Bank::default()));
+    let bank = Arc::new(Bank { payments: Gate::new(HashMap::new()) });
 
     let machines: Vec<_> = ["berlin", "tokyo", "lima"]
         .into_iter()
@@ -70,25 +60,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         machine.join().expect("no machine panics")?;
     }
 
-    assert_eq!(bank.lock().unwrap().payments.len(), 1);
+    let bank = Arc::into_inner(bank).expect("the machines are done");
+    assert_eq!(bank.payments.into_inner().len(), 1);
     leader.shutdown();
     fs::remove_dir_all(place)?;
     Ok(())
 }
 
-fn pay_due_order(
-    locks: &LockManager,
-    bank: &StdMutex<Bank>,
-    label: &str,
-) -> Result<(), Box<dyn Error>> {
+fn pay_due_order(locks: &LockManager, bank: &Bank, label: &str) -> Result<(), Box<dyn Error>> {
     let guard = locks.mutex("payments/order-42", ()).lock()?;
-    if bank.lock().unwrap().is_paid(42) {
+    if bank.is_paid(42, MutexGuard::token(&guard))? {
         println!("{label}: already paid");
         return Ok(());
     }
-    // `check` answers `Lost` if the lease ran out on the way here.
+    // `check` answers `Lost` if the lease ran out on the way here, and the bank refuses the token
+    // if it does between here and there.
     let token = MutexGuard::check(&guard)?;
-    bank.lock().unwrap().pay(42, 1999, token)?;
+    bank.pay(42, 1999, token)?;
     println!("{label}: paid with token {token}");
     Ok(())
 }

@@ -20,7 +20,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tierlock::{Leader, LockManager, MutexGuard, Predecessor, Token};
+use tierlock::{Leader, LockManager, MutexGuard, Predecessor, Token, fence::Gate};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -81,7 +81,8 @@ fn tell_the_story() -> Outcome {
     Ok(())
 }
 
-/// The resource: keeps the highest token it has seen and refuses a smaller one.
+/// The resource, in a process of its own in real life. A gate keeps the highest token it has seen
+/// and refuses a smaller one.
 struct Store {
     address: String,
 }
@@ -91,24 +92,25 @@ impl Store {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         thread::spawn(move || {
-            let mut highest = Token::ZERO;
+            let entries = Gate::new(0);
             for stream in listener.incoming() {
-                let _ = Store::serve(&mut highest, stream);
+                let _ = Store::serve(&entries, stream);
             }
         });
         Ok(Store { address })
     }
 
-    fn serve(highest: &mut Token, stream: std::io::Result<TcpStream>) -> Outcome {
+    fn serve(entries: &Gate<u32>, stream: std::io::Result<TcpStream>) -> Outcome {
         let mut stream = BufReader::new(stream?);
         let mut line = String::new();
         stream.read_line(&mut line)?;
         let token: Token = line.trim().parse()?;
-        let answer = if token < *highest {
-            format!("refused: token {token} is stale, {highest} was here")
-        } else {
-            *highest = token;
-            format!("written with token {token}")
+        let answer = match entries.enter(token) {
+            Err(stale) => format!("refused: {stale}"),
+            Ok(mut count) => {
+                *count += 1;
+                format!("written as entry {} with token {token}", *count)
+            }
         };
         writeln!(stream.get_mut(), "{answer}")?;
         Ok(())

@@ -57,6 +57,7 @@
 //! | 2 | `host/` | drivers around `proto` | decides about locks |
 //! | 3 | `ground` `climb` | names in this process; the way through the tiers | |
 //! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
+//! | 3 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 4 | `cli/` `bench/` `main` | the program | |
 
 // A narrower build leaves out who uses some parts, not the parts; the full one has no dead code.
@@ -76,6 +77,7 @@ mod alarm;
 mod climb;
 mod clock;
 mod error;
+pub mod fence;
 mod ground;
 mod guard;
 #[cfg(any(feature = "host", feature = "testing"))]

@@ -642,16 +642,16 @@ impl Drop for Locked<'_> {
 
 /// Device and inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64);
+pub(super) struct Identity(u64, u64);
 
 impl Identity {
     // Their types differ between systems.
     #[allow(clippy::unnecessary_cast)]
-    fn of(found: &rustix::fs::Stat) -> Identity {
+    pub(super) fn of(found: &rustix::fs::Stat) -> Identity {
         Identity(found.st_dev as u64, found.st_ino as u64)
     }
 
-    fn of_file(file: &File) -> io::Result<Identity> {
+    pub(super) fn of_file(file: &File) -> io::Result<Identity> {
         file.metadata().map(|found| Identity(found.dev(), found.ino()))
     }
 }
@@ -666,7 +666,7 @@ impl From<io::Error> for Failure {
 }
 
 /// uv#15996: an interrupted call has not failed.
-fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {
         match call() {
             Ok(()) => return Ok(()),
@@ -675,7 +675,7 @@ fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn unless_interrupted(error: io::Error) -> io::Result<()> {
+pub(super) fn unless_interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
@@ -750,7 +750,7 @@ fn regular_length(file: &File) -> Result<u64, LockError> {
     }
 }
 
-fn cannot_open(error: Errno) -> LockError {
+pub(super) fn cannot_open(error: Errno) -> LockError {
     match error {
         Errno::LOOP => damaged("it is a symbolic link; remove it"),
         Errno::ISDIR => damaged("it is a directory; remove it"),

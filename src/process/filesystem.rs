@@ -56,17 +56,7 @@ const REFUSED: [(u32, &[&str]); 23] = [
 
 /// Decides on the file system of this type (`statfs`; `None` where the system has no such number).
 pub(super) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, LockError> {
-    let known_as = |list: &[(u32, &'static [&'static str])]| {
-        list.iter().find(|(number, _)| Some(*number) == kind).map(|(_, names)| *names)
-    };
-    if known_as(&KNOWN).is_some() {
-        return Ok(Trust::Known);
-    }
-    let mut names: Vec<String> =
-        known_as(&REFUSED).unwrap_or_default().iter().map(|name| name.to_string()).collect();
-    if names.is_empty() {
-        names.push(kind.map_or("unknown".into(), |kind| format!("{kind:#x}")));
-    }
+    let Err(names) = known(kind) else { return Ok(Trust::Known) };
     if accepted.iter().any(|name| names.iter().any(|other| name.eq_ignore_ascii_case(other))) {
         return Ok(Trust::OnRequest);
     }
@@ -76,6 +66,21 @@ pub(super) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, Loc
          with accept_file_system({name:?}) if its locks are known to work",
         name = names[0]
     )))
+}
+
+/// Whether it is on the list; else what it is called, at least one name.
+pub(super) fn known(kind: Option<u32>) -> Result<(), Vec<String>> {
+    let known_as = |list: &[(u32, &'static [&'static str])]| {
+        list.iter().find(|(number, _)| Some(*number) == kind).map(|(_, names)| *names)
+    };
+    if known_as(&KNOWN).is_some() {
+        return Ok(());
+    }
+    let names = known_as(&REFUSED).unwrap_or_default();
+    match names {
+        [] => Err(vec![kind.map_or("unknown".into(), |kind| format!("{kind:#x}"))]),
+        names => Err(names.iter().map(|name| name.to_string()).collect()),
+    }
 }
 
 #[cfg(test)]

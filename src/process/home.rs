@@ -9,7 +9,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     io::{self, Read, Write},
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
@@ -258,13 +258,13 @@ fn judge_format(found: &str, ours: &str) -> Result<(), LockError> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn kind_of_file_system(fd: &OwnedFd) -> Option<u32> {
+pub(super) fn kind_of_file_system(fd: impl AsFd) -> Option<u32> {
     // Signed or not, long or not: the numbers have 32 bits.
     rustix::fs::fstatfs(fd).ok().map(|found| found.f_type as u32)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn kind_of_file_system(_: &OwnedFd) -> Option<u32> {
+pub(super) fn kind_of_file_system(_: impl AsFd) -> Option<u32> {
     None
 }
 

@@ -12,6 +12,7 @@ mod record;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{path::Path, sync::Arc};
 
@@ -21,6 +22,8 @@ use crate::{
     time::Time,
     token::Token,
 };
+
+pub(crate) use turns::{Turn, TurnFile};
 
 /// How many forks lie between the first process that opened a directory and this one.
 #[inline]

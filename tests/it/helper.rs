@@ -20,6 +20,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tierlock::{
     Leader, LockError, LockManager, LockManagerBuilder, Mutex, MutexBuilder, MutexGuard, Scope,
+    fence::{FileEntry, FileGate},
 };
 
 use crate::setting::{LONG, stamp};
@@ -192,6 +193,7 @@ struct State {
     locks: Option<LockManager>,
     leader: Option<Leader>,
     guards: HashMap<String, MutexGuard<'static, ()>>,
+    entry: Option<FileEntry>,
 }
 
 impl State {
@@ -248,6 +250,11 @@ impl State {
                 });
                 assert!(panicked.join().is_err());
             }
+            ["enter", gate, token] => {
+                self.entry = Some(FileGate::open(gate)?.enter(token.parse().unwrap())?);
+            }
+            ["leave"] => self.entry = None,
+            ["enter-on-and-on", gate, first] => return enter_on_and_on(gate, first),
             ["close"] => self.locks.take().unwrap().close(),
             ["count", scope, name, folder, times] => {
                 let mutex = self.mutex(scope, name).build()?;
@@ -334,6 +341,17 @@ fn count(mutex: &Mutex<()>, folder: &Path, times: u64) -> Result<String, LockErr
         MutexGuard::unlock(guard)?;
     }
     Ok("ok".into())
+}
+
+/// Enters with one token after the other, and tells of each that got in.
+fn enter_on_and_on(gate: &str, first: &str) -> Result<String, LockError> {
+    let gate = FileGate::open(gate)?;
+    let mut token: tierlock::Token = first.parse().unwrap();
+    loop {
+        drop(gate.enter(token)?);
+        println!("@{token}");
+        token = token.next().unwrap();
+    }
 }
 
 /// Locks over and over until `end`, and writes down from when to when it surely had the lock, and

@@ -1,0 +1,775 @@
+//! What refuses a stale holder: the resource's half of a fencing token.
+//!
+//! A lock between machines can be lost while its holder believes in it. The lock cannot help that;
+//! what it protects can. Every write brings the [`Token`] of the lock it was made under, and the
+//! resource keeps the highest token it has seen and refuses a smaller one. Then a holder that was
+//! paused for an hour, wakes up and writes, is told so and does no harm.
+//!
+//! **What it does not do.** A gate knows tokens, not locks: it believes the first token that it is
+//! shown, and until a later holder has come by, an earlier one still gets in. Ask
+//! [`LockManager::check_token`](crate::LockManager::check_token) where that is not enough. And
+//! looking at a token and acting upon it must be one step, or a later holder comes in between: so
+//! these gates are *entered*, one at a time, and the deed is done inside.
+//!
+//! | what is protected | take |
+//! |---|---|
+//! | memory of one process, a device behind one server | [`Gate`], or [`Gates`] for many names |
+//! | files, or anything else that several processes of one machine touch | [`FileGate`] |
+//! | rows of a database | a column and a `WHERE`, below |
+//!
+//! # In SQL
+//! Give the row that is written a column for the token. One statement looks and acts; it changes
+//! no row when the token is stale. ([`Token::as_i64`] fits every database's 64-bit integer.)
+//!
+//! ```
+//! # use rusqlite::{Connection, params};
+//! # use tierlock::Token;
+//! # let (shelf, left) = (12, 99);
+//! # let [first, second] = [1, 2].map(|number| Token::new(number).unwrap());
+//! # let db = Connection::open_in_memory()?;
+//! # db.execute_batch("CREATE TABLE stock (id INTEGER PRIMARY KEY, left INTEGER, \
+//! #     token INTEGER NOT NULL DEFAULT 0); INSERT INTO stock (id, left) VALUES (12, 100)")?;
+//! # let write = |token: Token| {
+//! let written = db.execute(
+//!     "UPDATE stock SET left = $1, token = $2 WHERE id = $3 AND token <= $2",
+//!     params![left, token.as_i64(), shelf],
+//! )?;
+//! if written == 0 {
+//!     // the token is stale: a later holder has written (or there is no such row)
+//! }
+//! # Ok::<_, rusqlite::Error>(written) };
+//! # assert_eq!([write(first)?, write(second)?, write(second)?, write(first)?], [1, 1, 1, 0]);
+//! # Ok::<(), rusqlite::Error>(())
+//! ```
+//!
+//! Where a lock protects several rows or tables, enter a gate by [`SQL_ENTER`] first, in the same
+//! transaction as the writes: its row is locked until the transaction ends, so nobody comes in
+//! between. It runs as it stands on SQLite (in a transaction begun with `BEGIN IMMEDIATE`) and on
+//! PostgreSQL.
+//!
+//! ```
+//! # use rusqlite::{Connection, TransactionBehavior, params};
+//! # use tierlock::Token;
+//! use tierlock::fence::{SQL_ENTER, SQL_TABLE};
+//! # let [first, second] = [1, 2].map(|number| Token::new(number).unwrap());
+//! # let mut db = Connection::open_in_memory()?;
+//!
+//! db.execute(SQL_TABLE, [])?; // once
+//! # let mut write = |token: Token| {
+//! let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+//! if step.execute(SQL_ENTER, params!["stock/12", token.as_i64()])? == 0 {
+//!     return Ok(false); // stale, and nothing was written
+//! }
+//! // … the writes …
+//! step.commit()?;
+//! # Ok::<_, rusqlite::Error>(true) };
+//! # assert!(write(second)? && write(second)? && !write(first)?);
+//! # Ok::<(), rusqlite::Error>(())
+//! ```
+//!
+//! # Without any lock
+//! Where one row of one database is all that is written, a version column is stronger than a lock
+//! and one thing less to run: read the row with its version, decide, and write if it is still that
+//! version. Whoever changes no row reads again.
+//!
+//! ```
+//! # use rusqlite::{Connection, params};
+//! # let db = Connection::open_in_memory()?;
+//! # db.execute_batch("CREATE TABLE stock (id INTEGER PRIMARY KEY, left INTEGER, \
+//! #     version INTEGER NOT NULL DEFAULT 0); INSERT INTO stock (id, left) VALUES (12, 100)")?;
+//! # let mut sell = |left: i64, version: i64| {
+//! let written = db.execute(
+//!     "UPDATE stock SET left = $1, version = version + 1 WHERE id = 12 AND version = $2",
+//!     params![left, version],
+//! )?;
+//! # Ok::<_, rusqlite::Error>(written) };
+//! # assert_eq!([sell(99, 0)?, sell(99, 0)?, sell(98, 1)?], [1, 0, 1]);
+//! # Ok::<(), rusqlite::Error>(())
+//! ```
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
+#[cfg(feature = "process")]
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering::*},
+};
+
+#[cfg(feature = "process")]
+use crate::process::{Turn, TurnFile};
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind, Result},
+    guard::MutexGuard,
+    mutex::Mutex,
+    name::Name,
+    time::Time,
+    token::Token,
+};
+
+/// Makes the table of [`SQL_ENTER`], unless it is there.
+pub const SQL_TABLE: &str = "CREATE TABLE IF NOT EXISTS tierlock_fence \
+     (name VARCHAR(255) PRIMARY KEY, token BIGINT NOT NULL)";
+
+/// Enters the gate of a name, `$1`, with a token, `$2`: changes one row, or none if the token is
+/// stale. For SQLite and PostgreSQL.
+///
+/// It counts as long as its transaction: make the writes that the lock protects in the same one.
+/// The table keeps a row per name. Delete it with what it protects, not before: a name without a
+/// row believes the first token that it is shown.
+pub const SQL_ENTER: &str = "INSERT INTO tierlock_fence (name, token) VALUES ($1, $2) \
+     ON CONFLICT (name) DO UPDATE SET token = excluded.token \
+     WHERE tierlock_fence.token <= excluded.token";
+
+/// A gate refuses a token that is smaller than one it has seen.
+///
+/// As a [`LockError`] it is of kind [`Lost`](LockErrorKind::Lost), and its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("token {offered} is stale: a later holder, with token {seen}, has been here")]
+#[non_exhaustive]
+pub struct Stale {
+    /// The highest token seen.
+    pub seen: Token,
+    /// The one that was refused.
+    pub offered: Token,
+}
+
+impl Stale {
+    /// Refuses what is smaller than the highest seen.
+    fn unless(offered: Token, seen: Token) -> Result<(), Stale> {
+        if offered < seen { Err(Stale { seen, offered }) } else { Ok(()) }
+    }
+}
+
+impl From<Stale> for LockError {
+    fn from(stale: Stale) -> LockError {
+        LockError::new(LockErrorKind::Lost, stale.to_string()).with_source(stale)
+    }
+}
+
+/// What one lock protects, behind a gate that refuses stale tokens. In memory.
+///
+/// One at a time is inside, so the token counts until the deed is done. What the gate knows lives
+/// as long as the gate: keep it with what it protects, and if that outlives the process, keep the
+/// token there as well and [`resume`](Gate::resume) with it.
+///
+/// # Fairness
+/// As a [`Mutex`] of thread scope.
+///
+/// # Example
+/// ```
+/// use tierlock::{LockManager, MutexGuard, fence::Gate};
+///
+/// let locks = LockManager::builder().open()?;
+/// let ledger = Gate::new(Vec::new());
+///
+/// let early = MutexGuard::token(&locks.mutex("ledger", ()).lock()?);
+/// let guard = locks.mutex("ledger", ()).lock()?;
+/// ledger.enter(MutexGuard::token(&guard))?.push("a later entry");
+///
+/// // Somebody wakes up who held the lock before.
+/// let stale = ledger.enter(early).unwrap_err();
+/// assert_eq!((stale.offered, stale.seen), (early, MutexGuard::token(&guard)));
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+#[derive(Debug)]
+pub struct Gate<T> {
+    inside: Mutex<Inside<T>>,
+}
+
+#[derive(Debug)]
+struct Inside<T> {
+    seen: Token,
+    value: T,
+}
+
+/// Somebody is inside a [`Gate`], with the highest token so far; until this is dropped nobody else
+/// gets in.
+#[must_use = "the gate is open for others once this is dropped"]
+pub struct Entry<'a, T>(MutexGuard<'a, Inside<T>>);
+
+impl<T> Gate<T> {
+    /// A gate that has seen no token.
+    pub const fn new(value: T) -> Gate<T> {
+        Gate::resume(value, Token::ZERO)
+    }
+
+    /// A gate that has seen this token: the one that was kept with `value`.
+    pub const fn resume(value: T, seen: Token) -> Gate<T> {
+        Gate { inside: Mutex::new(Inside { seen, value }) }
+    }
+
+    /// Waits until nobody is inside, and enters.
+    ///
+    /// # Errors
+    /// [`Stale`], if a larger token has been here.
+    pub fn enter(&self, token: Token) -> Result<Entry<'_, T>, Stale> {
+        Entry::with(self.inside.lock().expect(NEVER_FAILS), token)
+    }
+
+    /// As [`enter`](Gate::enter), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any point.
+    ///
+    /// # Errors
+    /// As [`enter`](Gate::enter).
+    pub async fn enter_async(&self, token: Token) -> Result<Entry<'_, T>, Stale> {
+        Entry::with(self.inside.lock_async().await.expect(NEVER_FAILS), token)
+    }
+
+    /// The highest token seen.
+    pub fn seen(&self) -> Token {
+        self.inside.lock().expect(NEVER_FAILS).seen
+    }
+
+    /// What it protects, without the gate.
+    pub fn into_inner(self) -> T {
+        self.inside.into_inner().value
+    }
+}
+
+impl<'a, T> Entry<'a, T> {
+    fn with(mut inside: MutexGuard<'a, Inside<T>>, token: Token) -> Result<Entry<'a, T>, Stale> {
+        Stale::unless(token, inside.seen)?;
+        inside.seen = token;
+        Ok(Entry(inside))
+    }
+
+    /// The token it was entered with.
+    pub fn token(entry: &Self) -> Token {
+        entry.0.seen
+    }
+}
+
+impl<T> Deref for Entry<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+impl<T> DerefMut for Entry<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Entry<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("token", &Entry::token(self)).field("value", &**self).finish()
+    }
+}
+
+/// Gates of many names, in memory: for a server before what `orders/1`, `orders/2`, … protect.
+///
+/// **Memory.** Every name that was entered costs its own text and some 200 bytes until it is
+/// forgotten. Forgetting a name means to believe the next token that comes for it, so
+/// [`forget`](Gates::forget) one when what it protects is gone. Where nobody says so,
+/// [`forget_idle`](Gates::forget_idle) names that nobody has entered for longer than any holder
+/// can have been asleep: a day, not a minute.
+///
+/// # Example
+/// ```
+/// use tierlock::{Name, Token, fence::Gates};
+///
+/// let gates = Gates::new();
+/// let order = Name::new("orders/42").unwrap();
+/// let [early, late] = [7, 8].map(|number| Token::new(number).unwrap());
+/// {
+///     let _inside = gates.enter(&order, late)?;
+///     // … the deed …
+/// }
+/// assert!(gates.enter(&order, early).is_err());
+/// assert!(gates.enter(&Name::new("orders/43").unwrap(), early).is_ok());
+/// # Ok::<(), tierlock::fence::Stale>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Gates {
+    names: parking_lot::Mutex<HashMap<Name, Arc<Mutex<Inside<Time>>>>>,
+}
+
+/// Somebody is inside the gate of one name ([`Gates`]), with the highest token so far; until this
+/// is dropped nobody else gets in there.
+#[must_use = "the gate is open for others once this is dropped"]
+#[derive(Debug)]
+pub struct NamedEntry(Entry<'static, Time>);
+
+impl Gates {
+    /// Gates that have seen no token.
+    pub fn new() -> Gates {
+        Gates::default()
+    }
+
+    /// Waits until nobody is inside this name's gate, and enters.
+    ///
+    /// # Errors
+    /// [`Stale`], if a larger token has been here.
+    pub fn enter(&self, name: &Name, token: Token) -> Result<NamedEntry, Stale> {
+        NamedEntry::with(self.gate(name).lock_arc().expect(NEVER_FAILS), token)
+    }
+
+    /// As [`enter`](Gates::enter), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any point.
+    ///
+    /// # Errors
+    /// As [`enter`](Gates::enter).
+    pub async fn enter_async(&self, name: &Name, token: Token) -> Result<NamedEntry, Stale> {
+        let gate = self.gate(name);
+        NamedEntry::with(gate.lock_arc_async().await.expect(NEVER_FAILS), token)
+    }
+
+    /// The highest token seen of this name; [`Token::ZERO`], if it is not known.
+    pub fn seen(&self, name: &Name) -> Token {
+        let gate = self.names.lock().get(name).cloned();
+        gate.map_or(Token::ZERO, |gate| gate.lock().expect(NEVER_FAILS).seen)
+    }
+
+    /// Forgets a name; what it protects is gone. `false`, if somebody is at its gate just now, or
+    /// it is not known.
+    pub fn forget(&self, name: &Name) -> bool {
+        let mut names = self.names.lock();
+        let unused = names.get(name).is_some_and(|gate| Arc::strong_count(gate) == 1);
+        if unused {
+            names.remove(name);
+        }
+        unused
+    }
+
+    /// Forgets the names that nobody has entered for at least so long; how many those were.
+    pub fn forget_idle(&self, idle: Duration) -> usize {
+        let now = clock::now();
+        let mut names = self.names.lock();
+        let before = names.len();
+        // Whoever is at a gate has a share in it.
+        names.retain(|_, gate| {
+            Arc::get_mut(gate).is_none_or(|gate| now.since(gate.get_mut().value) < idle)
+        });
+        before - names.len()
+    }
+
+    /// How many names are known.
+    pub fn len(&self) -> usize {
+        self.names.lock().len()
+    }
+
+    /// Whether no name is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn gate(&self, name: &Name) -> Arc<Mutex<Inside<Time>>> {
+        let mut names = self.names.lock();
+        if let Some(gate) = names.get(name) {
+            return gate.clone();
+        }
+        let gate = Arc::new(Mutex::new(Inside { seen: Token::ZERO, value: clock::now() }));
+        names.insert(name.clone(), gate.clone());
+        gate
+    }
+}
+
+impl NamedEntry {
+    fn with(inside: MutexGuard<'static, Inside<Time>>, token: Token) -> Result<NamedEntry, Stale> {
+        let mut entry = Entry::with(inside, token)?;
+        *entry = clock::now();
+        Ok(NamedEntry(entry))
+    }
+
+    /// The token it was entered with.
+    pub fn token(&self) -> Token {
+        Entry::token(&self.0)
+    }
+}
+
+const NEVER_FAILS: &str = "a mutex of thread scope never fails";
+
+/// A gate in a file, for what the processes of one machine share: a device, a directory of files,
+/// a program that checks no tokens.
+///
+/// One at a time is inside, of all threads and processes that use the file; the kernel lets the
+/// next one in when whoever is inside leaves or dies, however that happens. **A process that is
+/// stopped inside keeps everybody out** until it goes on or is killed: with a resource that cannot
+/// look at tokens itself there is no other way to keep it from acting later. So enter late and
+/// leave early.
+///
+/// **Durable.** A token is on the disk before its holder is inside: no crash of a process or of
+/// the machine takes it back. That costs one sync of the disk per new token. (Tokens of process
+/// scope may go back by a few after a power failure; then the gate refuses them until they have
+/// caught up.)
+///
+/// **The file** is two lines of text under a heading, of one size for ever. It is made if it is
+/// missing, for this user only (`chmod` it for others), on a local file system. Whoever removes it
+/// makes the gate forget: remove it together with what it protects, when no process uses it.
+///
+/// # Example
+/// ```
+/// use tierlock::{LockErrorKind, Token, fence::FileGate};
+///
+/// # let place = std::env::temp_dir().join(format!("tierlock-doc-gate-{}", std::process::id()));
+/// # std::fs::create_dir(&place).unwrap();
+/// let gate = FileGate::open(place.join("export.fence"))?;
+/// # let [early, late] = [7, 8].map(|number| Token::new(number).unwrap());
+/// {
+///     let _inside = gate.enter(late)?; // e.g. MutexGuard::token(&guard)
+///     std::fs::write(place.join("export"), "the later holder's").unwrap();
+/// }
+/// let refused = gate.enter(early).unwrap_err();
+/// assert_eq!(refused.kind(), LockErrorKind::Lost);
+/// # std::fs::remove_dir_all(place).unwrap();
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+#[cfg(feature = "process")]
+pub struct FileGate {
+    file: TurnFile,
+    /// The highest token that this process knows to be on the disk.
+    synced: AtomicU64,
+}
+
+/// Somebody is inside a [`FileGate`], with the highest token so far; until this is dropped nobody
+/// else of the machine gets in.
+#[cfg(feature = "process")]
+#[must_use = "the gate is open for others once this is dropped"]
+pub struct FileEntry {
+    token: Token,
+    _turn: Turn,
+}
+
+#[cfg(feature = "process")]
+impl FileGate {
+    /// Opens the gate in this file, or makes it. Never waits.
+    ///
+    /// # Errors
+    /// `Config`: its directory is missing, or not on a local file system. `Refused` or `Io`: it
+    /// cannot be made, read or written. `Damaged`: it is another file than this makes.
+    pub fn open(path: impl AsRef<Path>) -> Result<FileGate> {
+        let path = path.as_ref();
+        let file = TurnFile::open(path).map_err(|error| about(path, error))?;
+        let gate = FileGate { file, synced: AtomicU64::new(0) };
+        // If somebody is inside, it has looked.
+        if let Some(turn) = gate.file.try_take().map_err(|error| gate.about(error))? {
+            Page::of(turn.file()).map_err(|error| gate.about(error))?;
+        }
+        Ok(gate)
+    }
+
+    /// Waits until nobody is inside, and enters. Blocks the thread, and without limit if whoever
+    /// is inside does not leave.
+    ///
+    /// # Errors
+    /// `Lost`, with [`Stale`] as its source, if a larger token has been here. `Damaged`: the file
+    /// was removed, replaced, or written by somebody else. `Refused` or `Io`: it cannot be read or
+    /// written. After each of them nobody is inside.
+    pub fn enter(&self, token: Token) -> Result<FileEntry> {
+        self.file.take().and_then(|turn| self.pass(turn, token)).map_err(|e| self.about(e))
+    }
+
+    /// Enters, if nobody is inside.
+    ///
+    /// # Errors
+    /// `WouldBlock`, if somebody is; else as [`enter`](FileGate::enter).
+    pub fn try_enter(&self, token: Token) -> Result<FileEntry> {
+        match self.file.try_take() {
+            Ok(Some(turn)) => self.pass(turn, token).map_err(|e| self.about(e)),
+            Ok(None) => Err(LockError::new(
+                LockErrorKind::WouldBlock,
+                format!("gate {}: somebody is inside", self.file.path().display()),
+            )),
+            Err(error) => Err(self.about(error)),
+        }
+    }
+
+    /// The highest token seen. Waits until nobody is inside.
+    ///
+    /// # Errors
+    /// As [`enter`](FileGate::enter), except `Lost`.
+    pub fn seen(&self) -> Result<Token> {
+        let read = |turn: Turn| Page::of(turn.file()).and_then(|page| self.highest(&page));
+        self.file.take().and_then(read).map_err(|error| self.about(error))
+    }
+
+    fn pass(&self, turn: Turn, token: Token) -> Result<FileEntry> {
+        let page = Page::of(turn.file())?;
+        let seen = self.highest(&page)?;
+        Stale::unless(token, seen)?;
+        if page.highest() != Some(token) {
+            page.write(token, turn.file()).map_err(cannot_write)?;
+        }
+        // Also for one that is there already: its writer may have died before it was on the disk.
+        if token.get() > self.synced.load(Relaxed) {
+            turn.file().sync_data().map_err(cannot_write)?;
+            self.synced.fetch_max(token.get(), Relaxed);
+        }
+        Ok(FileEntry { token, _turn: turn })
+    }
+
+    /// What the file says, which never falls behind what this process wrote there.
+    fn highest(&self, page: &Page) -> Result<Token> {
+        let found = page.highest().unwrap_or_default();
+        if found.get() < self.synced.load(Relaxed) {
+            return Err(damaged(
+                "it fell back behind what this process wrote there; somebody has put an older or \
+                 an empty file in its place",
+            ));
+        }
+        Ok(found)
+    }
+
+    fn about(&self, error: LockError) -> LockError {
+        about(self.file.path(), error)
+    }
+}
+
+#[cfg(feature = "process")]
+impl FileEntry {
+    /// The token it was entered with.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+}
+
+#[cfg(feature = "process")]
+impl fmt::Debug for FileGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileGate").field("path", &self.file.path()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "process")]
+impl fmt::Debug for FileEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileEntry").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// What stands in a gate's file: a heading, then two lines with a token each, every one of the
+/// three in a sector of its own. A new token replaces the smaller one of the two, so that a power
+/// failure in the middle of it leaves the larger one. A line says its token twice; where the two
+/// differ it was torn, and does not count.
+#[cfg(feature = "process")]
+struct Page {
+    /// `None` for a line that was torn, or never written.
+    lines: [Option<Token>; 2],
+    /// Its first writer came to the end.
+    is_whole: bool,
+}
+
+#[cfg(feature = "process")]
+impl Page {
+    /// What the file says, read by whoever has the turn.
+    fn of(file: &File) -> Result<Page> {
+        let mut bytes = [0; 3 * SECTOR + 1];
+        let mut length = 0;
+        while length < bytes.len() {
+            match file.read_at(&mut bytes[length..], length as u64) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed("cannot read it", error)),
+            }
+        }
+        Page::parse(&bytes, length).ok_or_else(not_ours)
+    }
+
+    /// Zeros stand where its maker died before it was written, or before that was on the disk.
+    fn parse(bytes: &[u8; 3 * SECTOR + 1], length: usize) -> Option<Page> {
+        let ([heading, lines @ ..], [_]) = bytes.as_chunks::<SECTOR>() else { return None };
+        if length > 3 * SECTOR || ![line(HEADING), [0; SECTOR]].contains(heading) {
+            return None;
+        }
+        let tokens = [token_of(&lines[0]), token_of(&lines[1])];
+        if tokens == [None; 2] && lines.as_flattened().iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        let is_whole = *heading == line(HEADING) && tokens != [None; 2];
+        Some(Page { lines: tokens, is_whole })
+    }
+
+    fn highest(&self) -> Option<Token> {
+        self.lines.into_iter().flatten().max()
+    }
+
+    /// Writes a token that is larger than the highest.
+    fn write(&self, token: Token, file: &File) -> io::Result<()> {
+        if !self.is_whole {
+            let whole = [line(HEADING), line_of(token), line_of(Token::ZERO)];
+            return file.write_all_at(whole.as_flattened(), 0);
+        }
+        let smaller = if self.lines[0] < self.lines[1] { 0 } else { 1 };
+        file.write_all_at(&line_of(token), ((1 + smaller) * SECTOR) as u64)
+    }
+}
+
+/// What a disk writes whole or not at all.
+#[cfg(feature = "process")]
+const SECTOR: usize = 512;
+
+#[cfg(feature = "process")]
+const HEADING: &str = "tierlock fence 1: the highest token seen of a lock; remove this file only \
+                       together with what it protects, when no process uses it";
+
+/// A text in a sector of its own.
+#[cfg(feature = "process")]
+fn line(text: &str) -> [u8; SECTOR] {
+    let mut line = [b' '; SECTOR];
+    line[..text.len()].copy_from_slice(text.as_bytes());
+    line[SECTOR - 1] = b'\n';
+    line
+}
+
+#[cfg(feature = "process")]
+fn line_of(token: Token) -> [u8; SECTOR] {
+    line(&format!("token {token:020} {token:020}"))
+}
+
+#[cfg(feature = "process")]
+fn token_of(line: &[u8; SECTOR]) -> Option<Token> {
+    let text = std::str::from_utf8(line).ok()?;
+    let token = text.split(' ').nth(1)?.parse().ok()?;
+    (*line == line_of(token)).then_some(token)
+}
+
+#[cfg(feature = "process")]
+fn not_ours() -> LockError {
+    damaged(
+        "it is not what a gate writes; choose another file, or, if nobody can hold an old token \
+         any more, stop every process that uses it and remove it",
+    )
+}
+
+#[cfg(feature = "process")]
+fn damaged(what: &'static str) -> LockError {
+    LockError::new(LockErrorKind::Damaged, what)
+}
+
+#[cfg(feature = "process")]
+fn cannot_write(error: io::Error) -> LockError {
+    failed("cannot write it", error)
+}
+
+#[cfg(feature = "process")]
+fn failed(what: &str, error: io::Error) -> LockError {
+    LockError::new(LockErrorKind::Io, format!("{what}: {error}")).with_source(error)
+}
+
+/// Whatever went wrong with a gate's file names that.
+#[cfg(feature = "process")]
+fn about(path: &Path, error: LockError) -> LockError {
+    use std::error::Error;
+    let text = format!("gate {}: {error}", path.display());
+    let about = LockError::new(error.kind(), text);
+    // Whoever asks for the source asks what kind of refusal it was.
+    match error.source().and_then(|source| source.downcast_ref::<Stale>()).copied() {
+        Some(stale) => about.with_source(stale),
+        None => about.with_source(error),
+    }
+}
+
+#[cfg(all(test, feature = "process"))]
+mod tests {
+    use super::*;
+
+    fn token(number: u64) -> Token {
+        Token::new(number).unwrap()
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Page> {
+        let mut whole = [0; 3 * SECTOR + 1];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        Page::parse(&whole, bytes.len())
+    }
+
+    fn highest(bytes: &[u8]) -> Option<Option<Token>> {
+        parse(bytes).map(|page| page.highest())
+    }
+
+    /// The bytes of a file that was entered with these tokens in turn.
+    fn entered(tokens: &[u64]) -> Vec<u8> {
+        let file = tempfile::tempfile().unwrap();
+        for number in tokens {
+            Page::of(&file).unwrap().write(token(*number), &file).unwrap();
+        }
+        let mut bytes = vec![0; 3 * SECTOR];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_page_says_the_last_token_written() {
+        assert_eq!(highest(b""), Some(None));
+        for tokens in [&[1][..], &[1, 2], &[1, 2, 3], &[1, 5, 6, Token::MAX.get()]] {
+            assert_eq!(highest(&entered(tokens)), Some(tokens.last().map(|last| token(*last))));
+        }
+    }
+
+    /// Power fails while a sector is written: it is new, old, half, or zeros.
+    #[test]
+    fn a_write_cut_short_leaves_the_token_before_it_or_its_own() {
+        for count in 2..6 {
+            let tokens: Vec<u64> = (1..=count).collect();
+            let (old, new) = (entered(&tokens[..tokens.len() - 1]), entered(&tokens));
+            let mut touched = (0..old.len()).filter(|at| old[*at] != new[*at]);
+            let sector = touched.next_back().unwrap() / SECTOR;
+            assert!(sector > 0, "the heading stays");
+            for cut in 0..=SECTOR {
+                let mut torn = old.clone();
+                let range = sector * SECTOR..sector * SECTOR + cut;
+                torn[range.clone()].copy_from_slice(&new[range]);
+                let said = highest(&torn).unwrap().unwrap();
+                assert!([count - 1, count].map(token).contains(&said), "{said} at {cut}");
+            }
+            let mut zeros = old.clone();
+            zeros[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
+            assert_eq!(highest(&zeros), Some(Some(token(count - 1))));
+        }
+    }
+
+    /// Its maker's one write came to the disk in parts, or not at all.
+    #[test]
+    fn a_page_half_made_is_made_again() {
+        let made = entered(&[7]);
+        for parts in 0..8 {
+            let mut bytes = made.clone();
+            for sector in (0..3).filter(|sector| parts & (1 << sector) == 0) {
+                bytes[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
+            }
+            for length in [bytes.len(), if parts == 0 { 0 } else { bytes.len() }] {
+                let page = parse(&bytes[..length]).expect("nobody was let in by it");
+                let file = tempfile::tempfile().unwrap();
+                file.write_all_at(&bytes[..length], 0).unwrap();
+                page.write(token(9), &file).unwrap();
+                let again = Page::of(&file).unwrap();
+                assert!(again.is_whole);
+                assert_eq!(again.highest(), Some(token(9)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_of_ours_wrote_is_no_page() {
+        let good = entered(&[1, 2]);
+        let mut heading = good.clone();
+        heading[20] ^= 1;
+        assert!(parse(&heading).is_none());
+        let mut both = good.clone();
+        both[SECTOR + 10] = b'x';
+        both[2 * SECTOR + 10] = b'x';
+        assert!(parse(&both).is_none());
+        assert!(parse(&[&good[..], b"\n"].concat()).is_none());
+        let too_large = line(&format!("token {0} {0}", (1_u64 << 63)));
+        assert_eq!(token_of(&too_large), None);
+        let differing = line(&format!("token {:020} {:020}", 5, 6));
+        assert_eq!(token_of(&differing), None);
+    }
+}
