@@ -55,7 +55,7 @@
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
 //! | 2 | `host/` | drivers around `proto` | decides about locks |
-//! | 3 | `ground` `climb` | names in this process; the way through the tiers | |
+//! | 3 | `ground` `climb` `question` | names in this process; the way through the tiers; others' locks | |
 //! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
 //! | 3 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 4 | `cli/` `bench/` `main` | the program | |
@@ -90,6 +90,7 @@ mod mutex;
 mod name;
 #[cfg(feature = "process")]
 mod process;
+mod question;
 mod scope;
 #[cfg(feature = "cli")]
 mod status;

@@ -12,8 +12,10 @@ use crate::{
     error::{LockError, Result},
     ground::{BelowHost, Ground, Reach},
     mutex::MutexBuilder,
+    question::Question,
     scope::Scope,
     time::TIME_TO_LIVE,
+    token::Token,
 };
 
 /// Makes named mutexes, and holds what they share: a directory for process scope, a session with
@@ -124,6 +126,79 @@ impl LockManager {
                 listener.await;
             }
         }
+    }
+}
+
+/// Questions to the leader, about locks that others hold.
+impl LockManager {
+    /// Whether the lease of this token still holds: for a resource server that was sent a token
+    /// with a request. Chubby calls it `CheckSequencer`.
+    ///
+    /// A [`fence`](crate::fence) refuses a holder once a later one has been there; this refuses it
+    /// from the moment on at which its lock is over, for the price of a round trip. It says how
+    /// things stood when the leader answered, so it does not replace the gate: the lease may end
+    /// before the deed is done. After a restart the leader answers when it grants again.
+    ///
+    /// # Errors
+    /// `Lost`, if the lease is over or was never granted. `Unreachable`, if no leader answered
+    /// within `connect_timeout`: then nobody knows. `Config`, for an invalid name, or if this
+    /// manager has no leaders: below host scope no lock can be lost while its process lives.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("ledger/eu", ()).lock()?;
+    /// let token = MutexGuard::token(&guard);
+    /// locks.check_token("ledger/eu", token)?;
+    /// MutexGuard::unlock(guard)?;
+    /// assert!(locks.check_token("ledger/eu", token).unwrap_err().is_lost());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn check_token(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
+        Question::new(&self.reach, name.as_ref(), token)?.check()
+    }
+
+    /// As [`check_token`](Self::check_token), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any point.
+    ///
+    /// # Errors
+    /// As [`check_token`](Self::check_token).
+    pub async fn check_token_async(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
+        Question::new(&self.reach, name.as_ref(), token)?.check_async().await
+    }
+
+    /// Takes a host-scope lock away from the holder of exactly this token: for operators, where a
+    /// holder lives and does not come to an end. Its guards are told
+    /// [`LostReason::Broken`](crate::LostReason::Broken), and the next holder that its
+    /// predecessor was [`Broken`](crate::Predecessor::Broken).
+    ///
+    /// When this returns, the loss is on the leader's disk. The lock is free once its holder has
+    /// answered that it knows; a silent one is waited for until the time it was promised is over.
+    ///
+    /// # Errors
+    /// `Refused`, with the holder, if this token is not the holder's: nothing was taken from
+    /// anybody. `Unreachable`, if no leader answered within `connect_timeout`; the lock may or may
+    /// not be broken. `Config`, for an invalid name, or if the lock is one of process scope: that
+    /// ends with its holder's process, and in no other way.
+    pub fn break_lock(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
+        Question::new(&self.reach, name.as_ref(), token)?.break_lock()
+    }
+
+    /// As [`break_lock`](Self::break_lock), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// Dropping it takes nothing back: the lock may or may not be broken.
+    ///
+    /// # Errors
+    /// As [`break_lock`](Self::break_lock).
+    pub async fn break_lock_async(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
+        Question::new(&self.reach, name.as_ref(), token)?.break_lock_async().await
     }
 }
 

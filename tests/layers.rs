@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 5] = [
     &["scope", "name", "token", "time", "error", "identity"],
     &["clock", "alarm", "watch", "proto"],
     &["thread", "process", "host"],
-    &["ground", "climb", "mutex", "guard", "manager", "status", "fence"],
+    &["ground", "climb", "mutex", "guard", "manager", "status", "fence", "question"],
     &["cli", "bench", "main", "lib", "misuse"],
 ];
 

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::{Failure, exit};
-use crate::{manager::LockManagerBuilder, name::Name, scope::Scope};
+use crate::{manager::LockManagerBuilder, name::Name, scope::Scope, token::Token};
 
 /// Locks across threads, processes and machines, with fencing tokens.
 #[derive(Debug, Parser)]
@@ -54,6 +54,11 @@ pub(super) enum Command {
     ///
     /// Exits with 0 whether anything is held or not.
     Status(Status),
+    /// Take a host-scope lock away from its holder
+    ///
+    /// Names the holder by its token, which `tierlock status` shows: nobody else loses anything, and
+    /// whoever has taken the lock meanwhile keeps it.
+    Break(Break),
     /// Measure what the locks of each scope cost on this machine
     ///
     /// Everything runs here, over loopback, for about 20 seconds: a table of operations per second
@@ -234,6 +239,31 @@ climbing (taken on this machine, on its way to a wider scope); free.
 Examples:
   tierlock status --dir /run/lock/shop
   tierlock status --json nightly | jq -r '.locks[0].holder.host'";
+
+/// What `break` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = BREAK_EXAMPLES)]
+pub(super) struct Break {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// The lock's name
+    pub(super) name: Name,
+    /// The token of the holder that is to lose it
+    #[arg(long, value_name = "N")]
+    pub(super) token: Token,
+}
+
+const BREAK_EXAMPLES: &str = "\
+The holder is told, and a command under `tierlock run` is stopped (its exit status is 76). The lock is
+free once the holder has answered; one that is silent is waited for until its time to live is over.
+A process-scope lock cannot be taken away: it ends with its holder's process.
+
+Example:
+  tierlock status nightly                  (shows the holder and its token)
+  tierlock break nightly --token 1099511627781
+
+Exit status: 0 when the loss is on the leader's disk; 69 when no leader answered; 77 when the token is
+not the holder's, and the line says whose it is; 78 when it is no host-scope lock.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Secret {

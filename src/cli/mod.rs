@@ -9,9 +9,10 @@
 //! | `terminal` | lending the terminal to the command |
 //! | `guardian` | the second process, which ends the command when we cannot |
 //! | `sys` | what happens between fork and exec; the island of `unsafe` |
-//! | `serve` `status` `secret` | the other subcommands |
+//! | `serve` `status` `break_lock` `secret` | the other subcommands |
 
 mod args;
+mod break_lock;
 mod events;
 mod failure;
 mod guardian;
@@ -63,6 +64,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Run(run) => run::run(*run),
         Command::Serve(serve) => serve::serve(serve),
         Command::Status(status) => status::status(status),
+        Command::Break(what) => break_lock::break_lock(what),
         Command::Bench(bench) => Ok(crate::bench::main(bench)),
         Command::BenchWorker { spec } => Ok(crate::bench::worker::main(spec)),
         Command::Secret(Secret::New { file }) => secret::new(&file),

@@ -98,7 +98,7 @@ struct State {
     releases: Numbered<LeaseId, Waiter<()>>,
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
-    queries: Numbered<QueryId, Waiter<Page>>,
+    queries: Numbered<QueryId, Waiter<Answer>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
     /// The current session's; watches of an earlier session keep theirs.
@@ -148,10 +148,11 @@ enum Wake {
     Task(Waker),
 }
 
-/// What a list brought.
-struct Page {
-    locks: Vec<LockInfo>,
-    more: bool,
+/// What came of a query: each is answered by its own kind, which the protocol client sees to.
+enum Answer {
+    Listed { locks: Vec<LockInfo>, more: bool },
+    Checked { good: bool },
+    Broke { found: bool },
 }
 
 /// How long a caller waits.
@@ -281,33 +282,60 @@ impl Link {
         only: Option<&Name>,
         limit: Option<Time>,
     ) -> Result<Vec<LockInfo>, LockError> {
-        const PAGE: u32 = 256;
-        let mut after = only.and_then(shortly_before);
-        let mut all = Vec::new();
-        loop {
-            let start = after.take();
-            let mut page = self.ask(None, |client, now| client.list(start, PAGE, limit, now));
-            let Page { locks, more } = page.wait()?;
-            let last = locks.last().map(|lock| lock.name.clone());
-            match only {
-                None => all.extend(locks),
-                Some(only) => all.extend(locks.into_iter().filter(|lock| lock.name == *only)),
-            }
-            let passed = only.is_some_and(|only| last.as_ref().is_some_and(|last| last >= only));
-            if !more || passed || last.is_none() {
-                return Ok(all);
-            }
-            after = last;
+        let mut listing = Listing::new(only);
+        while let Some(after) = listing.next() {
+            listing.add(self.ask_list(after, limit).wait()?);
         }
+        Ok(listing.found)
+    }
+
+    /// As [`list`](Link::list) of one name, blocking no thread.
+    pub(crate) async fn list_async(
+        self: &Arc<Self>,
+        only: &Name,
+        limit: Option<Time>,
+    ) -> Result<Vec<LockInfo>, LockError> {
+        let mut listing = Listing::new(Some(only));
+        while let Some(after) = listing.next() {
+            listing.add(self.ask_list(after, limit).await?);
+        }
+        Ok(listing.found)
+    }
+
+    fn ask_list(self: &Arc<Self>, after: Option<Name>, limit: Option<Time>) -> Asking {
+        const PAGE: u32 = 256;
+        self.ask(None, |client, now| client.list(after, PAGE, limit, now))
+    }
+
+    /// Asks whether this token's lease still holds.
+    pub(crate) fn check(
+        self: &Arc<Self>,
+        name: &Name,
+        token: Token,
+        limit: Option<Time>,
+    ) -> Questioning {
+        let query = |client: &mut Client, now| client.check(name.clone(), token, limit, now);
+        Questioning(self.ask(Some(name), query))
+    }
+
+    /// Has the lock taken away from the holder of this token; whether it had that.
+    pub(crate) fn break_lock(
+        self: &Arc<Self>,
+        name: &Name,
+        token: Token,
+        limit: Option<Time>,
+    ) -> Questioning {
+        let query = |client: &mut Client, now| client.break_lock(name.clone(), token, limit, now);
+        Questioning(self.ask(Some(name), query))
     }
 
     fn ask(
         self: &Arc<Self>,
         name: Option<&Name>,
         query: impl FnOnce(&mut Client, Time) -> RequestId,
-    ) -> Waiting<QueryId> {
+    ) -> Asking {
         if let Err(error) = self.ready() {
-            return Waiting::failed(error);
+            return Asking(Waiting::failed(error));
         }
         let now = clock::now();
         let mut state = self.state.lock();
@@ -315,7 +343,7 @@ impl Link {
         state.queries.insert(key, Waiter::new(name.cloned(), now));
         state.unanswered += 1;
         self.settle(state);
-        Waiting::new(self, key)
+        Asking(Waiting::new(self, key))
     }
 
     /// Says goodbye once no lease is held, and waits until it is sent, at most until `until`.
@@ -521,12 +549,10 @@ impl State {
                 self.deadline.set(deadline);
             }
             Event::Listed { query, locks, more } => {
-                if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
-                    waiter.finish(Ok(Page { locks, more }), &mut self.aftermath);
-                }
+                self.answer(query, Answer::Listed { locks, more });
             }
-            // Nobody asks these yet.
-            Event::Checked { .. } | Event::Broke { .. } => {}
+            Event::Checked { query, good } => self.answer(query, Answer::Checked { good }),
+            Event::Broke { query, found } => self.answer(query, Answer::Broke { found }),
             Event::QueryFailed { query, failure } => {
                 let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
                 let error = waiter.error(failure, None);
@@ -538,6 +564,12 @@ impl State {
                 let unanswered = self.releases.values_mut();
                 unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
             }
+        }
+    }
+
+    fn answer(&mut self, query: RequestId, answer: Answer) {
+        if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
+            waiter.finish(Ok(answer), &mut self.aftermath);
         }
     }
 }
@@ -716,6 +748,35 @@ pub(crate) fn holder_of(info: HolderInfo) -> Holder {
     }
 }
 
+/// The pages of a list, joined.
+struct Listing<'a> {
+    only: Option<&'a Name>,
+    found: Vec<LockInfo>,
+    /// Where the next page starts; `None` if there is none.
+    next: Option<Option<Name>>,
+}
+
+impl<'a> Listing<'a> {
+    fn new(only: Option<&'a Name>) -> Listing<'a> {
+        Listing { only, found: Vec::new(), next: Some(only.and_then(shortly_before)) }
+    }
+
+    fn next(&mut self) -> Option<Option<Name>> {
+        self.next.take()
+    }
+
+    fn add(&mut self, answer: Answer) {
+        let Answer::Listed { locks, more } = answer else { unreachable!("a list was asked for") };
+        let last = locks.last().map(|lock| lock.name.clone());
+        let passed = self.only.is_some_and(|only| last.as_ref().is_some_and(|last| last >= only));
+        if more && !passed && last.is_some() {
+            self.next = Some(last);
+        }
+        let wanted = |lock: &LockInfo| self.only.is_none_or(|only| lock.name == *only);
+        self.found.extend(locks.into_iter().filter(wanted));
+    }
+}
+
 /// A name before this one with little in between, to start a list at.
 fn shortly_before(name: &Name) -> Option<Name> {
     let mut text = name.as_str().to_owned();
@@ -753,6 +814,52 @@ impl Future for Releasing {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx)
+    }
+}
+
+/// A query under way.
+#[must_use = "only its answer tells anything"]
+struct Asking(Waiting<QueryId>);
+
+impl Asking {
+    fn wait(mut self) -> Result<Answer, LockError> {
+        self.0.wait()
+    }
+}
+
+impl Future for Asking {
+    type Output = Result<Answer, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx)
+    }
+}
+
+/// A query that is answered by yes or no.
+#[must_use = "only its answer tells anything"]
+pub(crate) struct Questioning(Asking);
+
+impl Questioning {
+    /// Blocks the calling thread. Works in and outside any async runtime.
+    pub(crate) fn wait(self) -> Result<bool, LockError> {
+        self.0.wait().map(Answer::yes)
+    }
+}
+
+impl Future for Questioning {
+    type Output = Result<bool, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(Answer::yes)
+    }
+}
+
+impl Answer {
+    fn yes(self) -> bool {
+        match self {
+            Answer::Checked { good: yes } | Answer::Broke { found: yes } => yes,
+            Answer::Listed { .. } => unreachable!("it was asked for yes or no"),
+        }
     }
 }
 
@@ -813,9 +920,9 @@ struct QueryId(RequestId);
 
 /// Queries; an answer that nobody waits for is ignored.
 impl Awaited for QueryId {
-    type Output = Page;
+    type Output = Answer;
 
-    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Page>> {
+    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Answer>> {
         &mut state.queries
     }
 }

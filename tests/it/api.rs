@@ -65,6 +65,8 @@ fn every_future_of_the_api_is_send() {
     is_send(locks.mutex("a", ()).try_lock_async());
     is_send(locks.mutex("a", ()).try_lock_for_async(wait));
     is_send(locks.close_async());
+    is_send(locks.check_token_async("a", Token::ZERO));
+    is_send(locks.break_lock_async("a", Token::ZERO));
 }
 
 #[test]

@@ -9,5 +9,6 @@ mod conformance;
 mod fence;
 mod helper;
 mod kills;
+mod questions;
 mod restarts;
 mod setting;

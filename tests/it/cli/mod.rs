@@ -5,6 +5,7 @@
 //! to be gone, for exit statuses. The one limit, [`PATIENCE`], is there so that a fault fails a
 //! test instead of hanging it.
 
+mod breaking;
 mod protection;
 mod serving;
 mod showing;

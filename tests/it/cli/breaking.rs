@@ -1,0 +1,82 @@
+//! `tierlock break`.
+
+use super::*;
+
+const HOLD: &str = "echo $TIERLOCK_TOKEN; exec sleep 1000";
+
+fn break_it(leader: &Leader, token: &str) -> Output {
+    leader.command("break").args(["job", "--token", token]).output().unwrap()
+}
+
+#[test]
+fn a_lock_is_taken_away_from_exactly_the_holder_of_a_token() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut holder = Running::script(&mut leader.run(), &["--label", "first"], "job", HOLD);
+    let token = holder.line();
+    let mut waiter = Running::script(&mut leader.run(), &["--label", "second"], "job", HOLD);
+
+    // live-mutex#131: break removes the wrong holder.
+    let wrong = (token.parse::<u64>().unwrap() + 1).to_string();
+    let refused = break_it(&leader, &wrong);
+    fails(&refused, 77, &["\"job\"", &token, &wrong, "first", "nothing was broken"]);
+    assert!(runs(holder.pid()));
+
+    assert_eq!(succeeds(&break_it(&leader, &token)), "");
+    let (status, stderr) = holder.end();
+    assert_eq!(status.code(), Some(76), "{stderr}");
+    assert!(stderr.contains("broke"), "{stderr}");
+    let next = waiter.line();
+    assert!(next.parse::<u64>().unwrap() > token.parse().unwrap());
+    assert_eq!(shown(leader.command("status"))["predecessor"], "broken");
+
+    // The one who came after it is left alone, however often.
+    fails(&break_it(&leader, &token), 77, &[&token, &next, "second"]);
+    assert!(runs(waiter.pid()));
+}
+
+#[test]
+fn a_lock_that_nobody_holds_cannot_be_taken_away() {
+    let place = Place::new();
+    let leader = place.leader();
+    fails(&break_it(&leader, "7"), 77, &["\"job\"", "nobody holds it"]);
+}
+
+#[test]
+fn a_process_scope_lock_ends_with_its_process_and_the_line_says_which() {
+    let place = Place::new();
+    let mut holder = Running::script(&mut place.run(), &["--label", "export"], "job", HOLD);
+    let token = holder.line();
+    let break_here = |more: &[&str]| {
+        let mut command = tierlock(&["break", "job", "--token", &token, "--dir"]);
+        command.arg(place.dir()).args(more).output().unwrap()
+    };
+    let pid = holder.pid().as_raw_nonzero().to_string();
+    fails(&break_here(&[]), 78, &["\"job\"", "export", &pid, "process"]);
+    // Also where there is a leader, which knows nothing of it.
+    let leader = place.leader();
+    let with_leader =
+        ["--leader", &leader.address, "--secret-file", leader.secret.to_str().unwrap()];
+    fails(&break_here(&with_leader), 78, &["\"job\"", "export", &pid, "process"]);
+    assert!(runs(holder.pid()));
+}
+
+#[test]
+fn without_a_leader_to_ask_it_is_69() {
+    let place = Place::new();
+    let mut leader = place.leader();
+    leader.process.signal(Signal::TERM);
+    leader.process.end();
+    let mut command = leader.command("break");
+    let output = command.args(["job", "--token", "7"]).output().unwrap();
+    fails(&output, 69, &[&leader.address, "tierlock serve"]);
+}
+
+#[test]
+fn a_break_without_a_token_or_with_none_is_64() {
+    for args in [&["job"][..], &["job", "--token", "x"], &["job", "--token", "9223372036854775808"]]
+    {
+        let output = tierlock(&["break", "--dir", "/tmp"]).args(args).output().unwrap();
+        fails(&output, 64, &["--token"]);
+    }
+}
