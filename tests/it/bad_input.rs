@@ -16,18 +16,18 @@ use crate::{
 };
 
 /// Somebody who holds a lock, and is to be left alone.
-struct Bystander {
+pub(crate) struct Bystander {
     locks: LockManager,
     guard: MutexGuard<'static, ()>,
 }
 
 impl Bystander {
-    fn of(builder: LockManagerBuilder) -> Bystander {
+    pub(crate) fn of(builder: LockManagerBuilder) -> Bystander {
         let locks = builder.label("bystander").open().unwrap();
         Bystander { guard: locks.mutex("bystander", ()).lock().unwrap(), locks }
     }
 
-    fn is_undisturbed(&self) {
+    pub(crate) fn is_undisturbed(&self) {
         assert!(MutexGuard::is_valid(&self.guard));
         drop(self.locks.mutex("another", ()).try_lock_for(LONG).unwrap());
         assert!(self.locks.mutex("bystander", ()).try_lock().unwrap_err().is_contended());

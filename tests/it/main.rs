@@ -8,6 +8,7 @@ mod cli;
 mod conformance;
 mod fence;
 mod helper;
+mod intruder;
 mod kills;
 mod questions;
 mod restarts;

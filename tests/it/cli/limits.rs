@@ -1,0 +1,396 @@
+//! A leader among clients that misbehave, from the outside: its memory stays bounded, and others
+//! keep what they have and get what they ask for.
+
+use tierlock::{
+    LockManager, MutexGuard, Token,
+    proto::{
+        RequestId,
+        wire::{ClientMessage, LeaderMessage, Refusal, Wait},
+    },
+};
+
+use super::*;
+use crate::{
+    bad_input::Bystander,
+    intruder::{Gang, acquire, acquire_above},
+    setting::{LONG, new_secret},
+};
+
+/// What a session may have of each, as the leader's limits say.
+const LEASES_MAX: u64 = 65_536;
+const WAITERS_MAX: u64 = 65_536;
+
+/// A leader and somebody who uses it all the time.
+struct Scene {
+    place: Place,
+    leader: Leader,
+    bystander: Bystander,
+    before: u64,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let place = Place::new();
+        let leader = place.leader();
+        let bystander = Bystander::of(builder(&leader));
+        bystander.is_undisturbed();
+        let before = resident(&leader);
+        Scene { place, leader, bystander, before }
+    }
+
+    /// Intruders that have the secret.
+    fn insiders(&self) -> Gang {
+        Gang::new(&self.leader.address, &self.leader.secret)
+    }
+
+    /// Intruders that have another one.
+    fn outsiders(&self) -> Gang {
+        let other = self.place.path("other-secret");
+        new_secret(&other);
+        Gang::new(&self.leader.address, &other)
+    }
+
+    /// Whoever was there is served, whoever comes is let in, and the leader has not grown by more
+    /// than this many MiB.
+    #[track_caller]
+    fn is_in_order(&self, mib_max: u64) {
+        self.bystander.is_undisturbed();
+        let newcomer = builder(&self.leader).open().unwrap();
+        drop(newcomer.mutex("newcomer", ()).try_lock_for(LONG).unwrap());
+        let grown = resident(&self.leader).saturating_sub(self.before) >> 20;
+        assert!(grown <= mib_max, "the leader has grown by {grown} MiB");
+        eprintln!("the leader has grown by {grown} MiB of at most {mib_max}");
+    }
+}
+
+fn builder(leader: &Leader) -> tierlock::LockManagerBuilder {
+    LockManager::builder().leaders([leader.address.clone()]).secret_file(&leader.secret)
+}
+
+/// The memory that the leader has in use, in bytes.
+fn resident(leader: &Leader) -> u64 {
+    let file = format!("/proc/{}/status", leader.process.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(file).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+/// For a few moments, or as long as a long run wants.
+fn for_a_while(mut work: impl FnMut()) {
+    let seconds = std::env::var("TIERLOCK_LONG").map_or(1, |text| text.parse().unwrap());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(seconds) {
+        work();
+    }
+}
+
+#[test]
+fn more_leases_than_a_session_may_have_are_refused() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    for _ in 0..2 {
+        let mut greedy = insiders.welcome();
+        let beyond = 100;
+        let name = |number: u64| format!("{number:0>200}");
+        let ask = |number| acquire(number, &name(number), Wait::Forever);
+        let (mut granted, mut refused) = (0, 0);
+        let mut asked = 0;
+        while granted + refused < LEASES_MAX + beyond {
+            if asked - granted - refused < 1_000 && asked < LEASES_MAX + beyond {
+                let upto = (asked + 1_000).min(LEASES_MAX + beyond);
+                greedy.say((asked + 1..=upto).map(ask));
+                asked = upto;
+            }
+            match greedy.hear() {
+                LeaderMessage::Granted { .. } => granted += 1,
+                LeaderMessage::Refused { why: Refusal::TooManyLeases, .. } => refused += 1,
+                LeaderMessage::Queued { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((granted, refused), (LEASES_MAX, beyond));
+        scene.is_in_order(100);
+        greedy.say([ClientMessage::Goodbye]);
+        greedy.end();
+    }
+    // What was given back is used again.
+    scene.is_in_order(100);
+}
+
+#[test]
+fn more_waiters_than_a_session_may_have_are_refused() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut greedy = insiders.welcome();
+    let beyond = 100;
+    let (mut queued, mut refused) = (0, 0);
+    let mut asked = 0;
+    while queued + refused < WAITERS_MAX + beyond {
+        if asked - queued - refused < 1_000 && asked < WAITERS_MAX + beyond {
+            let upto = (asked + 1_000).min(WAITERS_MAX + beyond);
+            greedy.say((asked + 1..=upto).map(|n| acquire(n, "bystander", Wait::Forever)));
+            asked = upto;
+        }
+        match greedy.hear() {
+            LeaderMessage::Queued { .. } => queued += 1,
+            LeaderMessage::Refused { why: Refusal::TooManyWaiters, .. } => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((queued, refused), (WAITERS_MAX, beyond));
+    scene.is_in_order(100);
+    // A queue that long is no trouble to whoever asks who holds it, or leaves it.
+    assert_eq!(shown_of(&scene.leader, "bystander")["holder"]["label"], "bystander");
+    greedy.say((1..=WAITERS_MAX).map(|n| ClientMessage::Cancel { request: RequestId(n) }));
+    greedy.say([acquire(WAITERS_MAX + beyond + 1, "bystander", Wait::No)]);
+    let last = greedy.hear();
+    assert!(matches!(last, LeaderMessage::Refused { why: Refusal::WouldBlock, .. }), "{last:?}");
+    scene.is_in_order(100);
+}
+
+fn shown_of(leader: &Leader, name: &str) -> serde_json::Value {
+    let output = leader.command("status").args(["--json", name]).output().unwrap();
+    let mut shown: serde_json::Value = serde_json::from_str(&succeeds(&output)).unwrap();
+    shown["locks"][0].take()
+}
+
+#[test]
+fn a_frame_that_is_too_long_empty_or_nonsense_ends_its_own_connection() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let too_long = u32::MAX.to_le_bytes();
+    let empty = 0_u32.to_le_bytes();
+    let nonsense = [&4_u32.to_le_bytes()[..], b"\xffabc"].concat();
+    // `Hello` is expected, and this is `Ready`.
+    let untimely = [1, 0, 0, 0, 3];
+    for (bytes, word) in [
+        (&too_long[..], "65536"),
+        (&empty, "without content"),
+        (&nonsense, "not a tierlock message"),
+        (&untimely, "no Hello"),
+    ] {
+        let mut rude = insiders.enter().unwrap();
+        rude.try_say_bytes(bytes).unwrap();
+        let end = rude.end();
+        assert!(end.contains(word), "{word:?} is not in {end:?}");
+    }
+    scene.is_in_order(20);
+}
+
+#[test]
+fn a_second_report_on_one_connection_ends_it() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut twice = insiders.welcome();
+    twice.hello();
+    assert!(twice.end().contains("a second report"));
+    scene.is_in_order(20);
+}
+
+/// curator#1121: an old session's leftover is taken for one's own.
+#[test]
+fn a_session_cannot_be_taken_over_without_its_proof() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut owner = insiders.welcome();
+    let mut thief = insiders.enter().unwrap();
+    thief.hello_as(&owner);
+    let end = thief.end();
+    assert!(end.contains("proof"), "{end}");
+    owner.say([acquire(1, "mine", Wait::Forever)]);
+    while !matches!(owner.hear(), LeaderMessage::Granted { .. }) {}
+    scene.is_in_order(20);
+}
+
+#[test]
+fn half_sent_frames_cost_no_more_than_themselves_and_end() {
+    const HALVES: usize = 100;
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let half = [&65_536_u32.to_le_bytes()[..], &[1; 60_000]].concat();
+    let mut halves: Vec<_> = (0..HALVES)
+        .map(|number| {
+            // Some have a session, and need not report any more.
+            let mut intruder = match number % 2 {
+                0 => insiders.enter().unwrap(),
+                _ => insiders.welcome(),
+            };
+            intruder.try_say_bytes(&half).unwrap();
+            intruder
+        })
+        .collect();
+    scene.is_in_order(60);
+    // Who never said who it is is shown out after a while.
+    let end = halves[0].end();
+    assert!(end.contains("report in time"), "{end}");
+    halves.clear();
+    scene.is_in_order(60);
+}
+
+#[test]
+fn whoever_asks_and_does_not_read_is_not_read_either() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut hoard = insiders.welcome();
+    hoard.say((1..=1_000).map(|n| acquire(n, &format!("{n:0>200}"), Wait::Forever)));
+    let mut greedy = [(); 8].map(|()| insiders.welcome());
+    let list = |n| ClientMessage::List { query: RequestId(n), after: None, limit: u32::MAX };
+    let mut bytes = Vec::new();
+    for number in 1..=100_000 {
+        tierlock::proto::wire::encode_frame(&list(number), &mut bytes).unwrap();
+    }
+    // Each page has some 60 kB: 6 GB from each of them, if the leader were to answer.
+    for intruder in &mut greedy {
+        intruder.say_within(&bytes, Duration::from_millis(300));
+    }
+    scene.is_in_order(100);
+}
+
+#[test]
+fn a_flood_of_requests_keeps_nobody_from_the_leader() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut noisy = [(); 4].map(|()| insiders.welcome());
+    let mut request = 0;
+    for_a_while(|| {
+        for intruder in &mut noisy {
+            let messages = (0..500).flat_map(|_| {
+                request += 1;
+                let cancel = ClientMessage::Cancel { request: RequestId(request) };
+                [acquire(request, "bystander", Wait::Forever), cancel]
+            });
+            let renew = ClientMessage::Renew { sent_at: tierlock::Time::ZERO };
+            let stale = ClientMessage::Release {
+                lease: tierlock::proto::LeaseId { epoch: 1, count: 1 },
+                last_used: Token::ZERO,
+                how: tierlock::Predecessor::Clean,
+            };
+            let noise = messages.chain([renew, stale]);
+            // Those who do not read are not read either; so these read.
+            intruder.say(noise);
+            while !matches!(intruder.hear(), LeaderMessage::Released { .. }) {}
+        }
+        scene.bystander.is_undisturbed();
+    });
+    scene.is_in_order(60);
+}
+
+/// A client that asks with what it saw elsewhere must not use up the epochs.
+#[test]
+fn an_absurd_above_is_refused_and_a_high_one_ends_nothing() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut odd = insiders.welcome();
+    let above = |epoch: u64, count: u64| Token::new(epoch << Token::COUNT_BITS | count).unwrap();
+    let full = (1 << Token::COUNT_BITS) - 1;
+    let absurd = [Token::MAX, above(1 << 22, 0), above((1 << 23) - 1, full)];
+    for (request, above) in (1..).zip(absurd) {
+        odd.say([acquire_above(request, "odd", Wait::Forever, above)]);
+        let answer = odd.hear();
+        assert!(
+            matches!(answer, LeaderMessage::Refused { why: Refusal::Tokens, .. }),
+            "{answer:?}"
+        );
+    }
+    // The highest that is let through takes all epochs but those that nobody can ask for.
+    let highest = above((1 << 22) - 1, full);
+    odd.say([acquire_above(9, "odd", Wait::Forever, highest)]);
+    let granted = loop {
+        match odd.hear() {
+            LeaderMessage::Granted { first, .. } => break first,
+            LeaderMessage::Queued { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(granted > highest);
+    scene.is_in_order(20);
+    let locks = builder(&scene.leader).open().unwrap();
+    let guard = locks.mutex("after", ()).try_lock_for(LONG).unwrap();
+    assert!(MutexGuard::token(&guard).epoch() < 1 << 23);
+    assert!(MutexGuard::is_valid(&guard));
+}
+
+#[test]
+fn many_sessions_cost_little_each_and_no_more_than_allowed() {
+    // A long run goes beyond the leader's limit.
+    let long = std::env::var_os("TIERLOCK_LONG").is_some();
+    let (count, allowed) = if long { (10_050, 10_000) } else { (200, 200) };
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut crowd = Vec::new();
+    let mut refused = 0;
+    for number in 0..count {
+        let mut intruder = insiders.welcome();
+        intruder.say([acquire(1, &format!("crowd/{number}"), Wait::Forever)]);
+        loop {
+            match intruder.hear() {
+                LeaderMessage::Granted { .. } => break,
+                LeaderMessage::Refused { why: Refusal::TooManySessions, .. } => {
+                    refused += 1;
+                    break;
+                }
+                LeaderMessage::Queued { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        crowd.push(intruder);
+    }
+    if long {
+        // Those of the bystander count as well.
+        assert!(refused >= count - allowed, "{refused} were refused");
+        scene.bystander.is_undisturbed();
+        let grown = resident(&scene.leader).saturating_sub(scene.before);
+        eprintln!("{} bytes for each of {count} sessions", grown / count);
+        assert!(grown >> 20 < 2_000, "{} MiB", grown >> 20);
+    } else {
+        assert_eq!(refused, 0);
+        scene.is_in_order(60);
+    }
+}
+
+#[test]
+fn a_flood_of_handshakes_without_the_secret_lets_nobody_in_and_keeps_nobody_out() {
+    let scene = Scene::new();
+    let outsiders = scene.outsiders();
+    // To itself the client's handshake is over before the leader has looked at its key.
+    let why = outsiders.enter().and_then(|mut stranger| {
+        stranger.try_hello()?;
+        stranger.try_hear()
+    });
+    assert!(why.is_err(), "{why:?}");
+    let mut knocks = Vec::new();
+    for_a_while(|| {
+        // Begun and left to stall, all from one place.
+        knocks.extend((0..100).map(|_| outsiders.knock()));
+        scene.bystander.is_undisturbed();
+    });
+    scene.is_in_order(80);
+    drop(knocks);
+    scene.is_in_order(80);
+}
+
+#[test]
+fn a_flood_of_garbage_is_as_nothing() {
+    let scene = Scene::new();
+    let socket = std::net::UdpSocket::bind((crate::intruder::ELSEWHERE, 0)).unwrap();
+    let mut bytes = [0_u8; 1_400];
+    let mut state = 1_u64;
+    for_a_while(|| {
+        for round in 0..500 {
+            for byte in &mut bytes {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = (state >> 56) as u8;
+            }
+            // Half of them look like the beginning of a connection of this version of QUIC.
+            if round % 2 == 0 {
+                bytes[0] |= 0xc0;
+                bytes[1..5].copy_from_slice(&1_u32.to_be_bytes());
+                bytes[5] = 8;
+            }
+            let length = 1 + (state as usize >> 7) % (bytes.len() - 1);
+            let _ = socket.send_to(&bytes[..length], &scene.leader.address);
+        }
+        scene.bystander.is_undisturbed();
+    });
+    scene.is_in_order(20);
+}

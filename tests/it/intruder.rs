@@ -1,0 +1,263 @@
+//! A client that says whatever it wants to a leader: the handshake as documented and nothing of
+//! the library's own client.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig};
+use ring::hkdf;
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::{
+        AlwaysResolvesClientRawPublicKeys,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    sign::CertifiedKey,
+};
+use tierlock::{
+    Name, Token,
+    proto::{
+        Proof, RequestId, SessionId,
+        wire::{Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Wait, encode_frame},
+    },
+};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::setting::LONG;
+
+/// Where intruders come from: another address than everybody else's.
+pub(crate) const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+/// Intruders of one place, who share a socket.
+pub(crate) struct Gang {
+    runtime: Runtime,
+    endpoint: Endpoint,
+    leader: SocketAddr,
+    config: ClientConfig,
+}
+
+/// One connection of theirs.
+pub(crate) struct Intruder<'a> {
+    gang: &'a Gang,
+    connection: Connection,
+    to: SendStream,
+    from: RecvStream,
+    reader: FrameReader,
+    session: u128,
+}
+
+impl Gang {
+    /// With the secret of this file, which may be the leader's or not.
+    pub(crate) fn new(leader: &str, secret: &Path) -> Gang {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let endpoint = {
+            let _inside = runtime.enter();
+            Endpoint::client((ELSEWHERE, 0).into()).unwrap()
+        };
+        let mut config = ClientConfig::new(handshake(secret));
+        let mut transport = TransportConfig::default();
+        transport.max_idle_timeout(Some(Duration::from_secs(60).try_into().unwrap()));
+        transport.keep_alive_interval(Some(Duration::from_secs(1)));
+        config.transport_config(Arc::new(transport));
+        Gang { runtime, endpoint, leader: leader.parse().unwrap(), config }
+    }
+
+    /// Begins a handshake and does not wait for it.
+    pub(crate) fn knock(&self) -> quinn::Connecting {
+        let _inside = self.runtime.enter();
+        self.endpoint.connect_with(self.config.clone(), self.leader, "tierlock").unwrap()
+    }
+
+    /// One who got past the handshake and has said nothing yet.
+    pub(crate) fn enter(&self) -> Result<Intruder<'_>, String> {
+        let connecting = self.knock();
+        let connection = self.runtime.block_on(connecting).map_err(|error| error.to_string())?;
+        let opened = self.runtime.block_on(connection.open_bi());
+        let (to, from) = opened.map_err(|error| error.to_string())?;
+        let session = u128::from_le_bytes(std::array::from_fn(|_| fastrand()));
+        Ok(Intruder { gang: self, connection, to, from, reader: FrameReader::new(), session })
+    }
+
+    /// One whose session the leader has welcomed.
+    pub(crate) fn welcome(&self) -> Intruder<'_> {
+        let mut intruder = self.enter().unwrap();
+        intruder.hello();
+        let answer = intruder.hear();
+        assert!(matches!(answer, LeaderMessage::Welcome { .. }), "{answer:?}");
+        intruder
+    }
+}
+
+impl Intruder<'_> {
+    pub(crate) fn hello(&mut self) {
+        self.try_hello().unwrap();
+    }
+
+    pub(crate) fn try_hello(&mut self) -> Result<(), String> {
+        self.report(self.session, 1, self.session)
+    }
+
+    /// Pretends to be another's next connection.
+    pub(crate) fn hello_as(&mut self, other: &Intruder<'_>) {
+        self.report(other.session, 2, self.session).unwrap();
+    }
+
+    fn report(&mut self, session: u128, count: u64, proof: u128) -> Result<(), String> {
+        let hello = ClientMessage::Hello {
+            session: SessionId(session),
+            proof: Proof(proof),
+            count,
+            cluster: None,
+            epoch_seen: 0,
+            time_to_live: Duration::from_secs(60),
+            identity: Identity::new("intruder", "elsewhere", 1, "test"),
+        };
+        self.try_say([hello, ClientMessage::Ready])
+    }
+
+    /// Says all of it, as fast as the leader reads.
+    pub(crate) fn say(&mut self, messages: impl IntoIterator<Item = ClientMessage>) {
+        self.try_say(messages).unwrap();
+    }
+
+    pub(crate) fn try_say(
+        &mut self,
+        messages: impl IntoIterator<Item = ClientMessage>,
+    ) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            encode_frame(&message, &mut bytes).unwrap();
+            if bytes.len() > 64 << 10 {
+                self.try_say_bytes(&bytes)?;
+                bytes.clear();
+            }
+        }
+        self.try_say_bytes(&bytes)
+    }
+
+    pub(crate) fn try_say_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.gang.runtime.block_on(self.to.write_all(bytes)).map_err(|error| error.to_string())
+    }
+
+    /// As much as the leader takes without a pause of this length.
+    pub(crate) fn say_within(&mut self, bytes: &[u8], pause: Duration) -> bool {
+        let write = async { tokio::time::timeout(pause, self.to.write_all(bytes)).await.is_ok() };
+        self.gang.runtime.block_on(write)
+    }
+
+    pub(crate) fn hear(&mut self) -> LeaderMessage {
+        self.try_hear().unwrap_or_else(|why| panic!("the connection ended: {why}"))
+    }
+
+    /// The next message, or why there will be none.
+    pub(crate) fn try_hear(&mut self) -> Result<LeaderMessage, String> {
+        loop {
+            if let Some(message) = self.reader.next().unwrap() {
+                return Ok(message);
+            }
+            let chunk =
+                async { tokio::time::timeout(LONG, self.from.read_chunk(1 << 16, true)).await };
+            match self.gang.runtime.block_on(chunk).expect("an answer of the leader") {
+                Ok(Some(chunk)) => self.reader.extend(&chunk.bytes),
+                Ok(None) => return Err("the stream was closed".into()),
+                Err(_) => return Err(self.end()),
+            }
+        }
+    }
+
+    /// Waits for the end of the connection, and says why it ended.
+    pub(crate) fn end(&self) -> String {
+        let closed = async { tokio::time::timeout(LONG, self.connection.closed()).await };
+        self.gang.runtime.block_on(closed).expect("an end of the connection").to_string()
+    }
+}
+
+pub(crate) fn acquire(request: u64, name: &str, wait: Wait) -> ClientMessage {
+    acquire_above(request, name, wait, Token::ZERO)
+}
+
+pub(crate) fn acquire_above(request: u64, name: &str, wait: Wait, above: Token) -> ClientMessage {
+    let name = Name::new(name).unwrap();
+    let acquire = Acquire { name, wait, at_most: None, keep: false, above };
+    ClientMessage::Acquire { request: RequestId(request), acquire }
+}
+
+/// Nobody guesses it, and nobody has to.
+fn fastrand() -> u8 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) as u8
+}
+
+/// TLS 1.3 with the raw public key that the secret gives, believing whatever answers.
+fn handshake(secret: &Path) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
+    let text = std::fs::read_to_string(secret).unwrap();
+    let digits = text.trim().as_bytes().chunks(2);
+    let root: Vec<u8> = digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tierlock secret 1").extract(&root);
+    let mut seed = [0; 32];
+    root.expand(&[b"ed25519 seed"], hkdf::HKDF_SHA256).unwrap().fill(&mut seed).unwrap();
+    // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
+    let header = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let key = PrivatePkcs8KeyDer::from([&header[..], &seed].concat());
+    let signer = rustls::crypto::ring::sign::any_eddsa_type(&key).unwrap();
+    let public = CertificateDer::from(signer.public_key().unwrap().to_vec());
+    let key = Arc::new(CertifiedKey::new(vec![public], signer));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Gullible))
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
+    config.alpn_protocols = vec![b"tierlock/1".to_vec()];
+    Arc::new(config.try_into().unwrap())
+}
+
+#[derive(Debug)]
+struct Gullible;
+
+impl ServerCertVerifier for Gullible {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        unreachable!("QUIC has TLS 1.3 only")
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
