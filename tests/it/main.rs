@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod cli;
 mod conformance;
+mod decoding;
 mod fence;
 mod helper;
 mod intruder;
