@@ -11,6 +11,10 @@
 //! looking at a token and acting upon it must be one step, or a later holder comes in between: so
 //! these gates are *entered*, one at a time, and the deed is done inside.
 //!
+//! **Reads bring the token, too.** Whoever reads under a lock, thinks, and writes, enters for the
+//! reading as well as for the writing. What was read before the gate had seen the reader's token
+//! may still be changed by an earlier holder, and the write would undo that.
+//!
 //! | what is protected | take |
 //! |---|---|
 //! | memory of one process, a device behind one server | [`Gate`], or [`Gates`] for many names |

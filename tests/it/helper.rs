@@ -129,6 +129,11 @@ impl Helper {
     /// Stops it, and waits until it stands still.
     pub(crate) fn stop(&self) {
         self.signal(Signal::STOP);
+        self.until_stopped();
+    }
+
+    /// Waits until it stands still.
+    pub(crate) fn until_stopped(&self) {
         let stat = format!("/proc/{}/stat", self.id());
         crate::setting::until("a stopped helper", || {
             fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
@@ -233,7 +238,10 @@ impl State {
                 return Ok(format!("{is_valid}\t{checked:?}"));
             }
             ["look-after-stop", how, name] => {
-                wait_for_stop();
+                // The stop may come as soon as that is said.
+                let before = stamp();
+                println!("@waiting");
+                wait_for_stop(before);
                 let guard = &self.guards[name];
                 let is_lost = match how {
                     "check" => MutexGuard::check(guard).is_err_and(|error| error.is_lost()),
@@ -255,6 +263,9 @@ impl State {
             }
             ["leave"] => self.entry = None,
             ["enter-on-and-on", gate, first] => return enter_on_and_on(gate, first),
+            ["work", workload, folder, id] => {
+                crate::workloads::work(self.locks.as_ref().unwrap(), workload, folder, id)?;
+            }
             ["close"] => self.locks.take().unwrap().close(),
             ["count", scope, name, folder, times] => {
                 let mutex = self.mutex(scope, name).build()?;
@@ -299,11 +310,9 @@ fn open(settings: &[&str]) -> Result<LockManager, LockError> {
     settings.iter().fold(LockManager::builder(), set).open()
 }
 
-/// Returns at once when this process goes on after a stop. It spins, so that no other thread of
-/// this process has to run before the caller's next instruction.
-fn wait_for_stop() {
-    let mut last = stamp();
-    println!("@waiting");
+/// Returns at once when this process goes on after a stop that began after `last`. It spins, so
+/// that no other thread of this process has to run before the caller's next instruction.
+pub(crate) fn wait_for_stop(mut last: u64) {
     loop {
         let now = stamp();
         if now - last > 500_000_000 {

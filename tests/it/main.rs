@@ -14,3 +14,4 @@ mod kills;
 mod questions;
 mod restarts;
 mod setting;
+mod workloads;

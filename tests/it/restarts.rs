@@ -4,7 +4,7 @@
 //! nothing before the longest time to live has passed, and their locks are lost. What is shown
 //! here holds then, too: at no true moment two holders, and tokens only grow.
 
-use std::{fs, net::SocketAddr, thread, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, thread, time::Duration};
 
 use tempfile::TempDir;
 use tierlock::{LockManager, MutexGuard, Scope};
@@ -15,14 +15,14 @@ use crate::{
 };
 
 /// A leader in a process of its own.
-struct Server {
+pub(crate) struct Server {
     files: TempDir,
     address: SocketAddr,
     process: Helper,
 }
 
 impl Server {
-    fn start() -> Server {
+    pub(crate) fn start() -> Server {
         let files = temp_dir();
         new_secret(&files.path().join("secret"));
         for _ in 0..100 {
@@ -35,22 +35,45 @@ impl Server {
         panic!("no port to be had for a leader");
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.process = Helper::start();
         let answer = serve(&mut self.process, &self.files, self.address);
         assert_eq!(answer, format!("listening\t{}", self.address));
     }
 
+    /// Stops it, and waits until it stands still.
+    pub(crate) fn stop(&self) {
+        self.process.stop();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.process.resume();
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A place for files that is there as long as the server.
+    pub(crate) fn folder(&self) -> &Path {
+        self.files.path()
+    }
+
     fn client(&self) -> Helper {
+        self.client_through(self.address, SHORT_LIFE)
+    }
+
+    /// A client that finds the leader at another address.
+    pub(crate) fn client_through(&self, address: SocketAddr, time_to_live: Duration) -> Helper {
         let mut client = Helper::start();
         let secret = self.files.path().join("secret");
         let line = format!(
-            "open\tlabel=client\tttl=1000\tleaders={}\tsecret={}",
-            self.address,
+            "open\tlabel=client\tttl={}\tleaders={address}\tsecret={}",
+            time_to_live.as_millis(),
             secret.display()
         );
         assert_eq!(client.ask(&line), "ok");
@@ -170,12 +193,12 @@ fn a_stopped_leader_is_not_a_dead_one() {
     let server = Server::start();
     let locks = server.manager();
     let guard = locks.mutex("a", ()).lock().unwrap();
-    server.process.stop();
+    server.stop();
     let error = locks.mutex("b", ()).try_lock_for(Duration::from_millis(50)).unwrap_err();
     assert!(error.is_unreachable(), "{error}");
     // etcd#15247: when it goes on it has been late, and takes nobody for dead at once.
     Hand::new(MutexGuard::lost(&guard)).finish();
-    server.process.resume();
+    server.resume();
     drop(locks.mutex("b", ()).try_lock_for(LONG).unwrap());
     assert!(!MutexGuard::is_valid(&guard));
     drop(guard);
