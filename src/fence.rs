@@ -406,7 +406,7 @@ const NEVER_FAILS: &str = "a mutex of thread scope never fails";
 /// next one in when whoever is inside leaves or dies, however that happens. **A process that is
 /// stopped inside keeps everybody out** until it goes on or is killed: with a resource that cannot
 /// look at tokens itself there is no other way to keep it from acting later. So enter late and
-/// leave early.
+/// leave early. A process forked from one inside is not inside.
 ///
 /// **Durable.** A token is on the disk before its holder is inside: no crash of a process or of
 /// the machine takes it back. That costs one sync of the disk per new token. (Tokens of process

@@ -11,15 +11,16 @@ use std::{
     time::Duration,
 };
 
-use tierlock::{LockManager, LostReason, MutexGuard, Scope};
+use tierlock::{LockManager, LostReason, MutexGuard, Scope, Token, fence::FileGate};
 
 type Situation = fn(&Path);
 
-const SITUATIONS: [(&str, Situation); 4] = [
+const SITUATIONS: [(&str, Situation); 5] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
     ("a_thread_scope_name_held_at_the_fork_is_free_in_the_child", a_thread_scope_name),
+    ("a_child_of_one_inside_a_gate_is_not_inside_and_keeps_nobody_out", a_child_inside_a_gate),
 ];
 
 fn main() {
@@ -120,6 +121,30 @@ fn a_thread_scope_name(directory: &Path) {
     assert!(mutex.try_lock().is_err());
     drop(guard);
     assert!(mutex.try_lock().is_ok());
+}
+
+/// hermes-agent#100108, skhd#83: the lock lives on in a forked child.
+fn a_child_inside_a_gate(directory: &Path) {
+    let gate = FileGate::open(directory.join("gate")).unwrap();
+    let token = Token::new(7).unwrap();
+    let mut inside = Some(gate.enter(token).unwrap());
+    let (mut child_hears, mut parent_says) = pipe().unwrap();
+    let (mut parent_hears, mut child_says) = pipe().unwrap();
+    let child = in_a_fork(|| {
+        // Its copy opens nothing for others.
+        drop(inside.take());
+        assert!(gate.try_enter(token).unwrap_err().is_contended());
+        child_says.write_all(b"!").unwrap();
+        child_hears.read_exact(&mut [0]).unwrap();
+        drop(gate.enter(token).unwrap());
+    });
+    parent_hears.read_exact(&mut [0]).unwrap();
+    assert!(gate.try_enter(token).unwrap_err().is_contended());
+    drop(inside.take());
+    // And the child, which lives on, keeps nobody out.
+    drop(gate.try_enter(token).unwrap());
+    parent_says.write_all(b"!").unwrap();
+    child.wait();
 }
 
 struct ChildProcess(libc::pid_t);
