@@ -33,7 +33,11 @@ use crate::proto::{
 };
 
 /// What a connection may have waiting to be sent before it is given up: its peer does not read.
-const UNSENT_BYTES_MAX: usize = 4 << 20;
+/// Less than that a session may have coming to it at once, which returns with as many leases and
+/// requests as it may have: 131,072 answers of at most 500 bytes, or its own report of them.
+const UNSENT_BYTES_MAX: usize = 64 << 20;
+/// What an empty buffer keeps of its room.
+const UNSENT_BYTES_KEPT: usize = 256 << 10;
 /// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
 /// stays with QUIC, which stops the peer.
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
@@ -681,8 +685,9 @@ impl Line {
         }
         if self.written == self.out.len() {
             self.out.clear();
+            self.out.shrink_to(UNSENT_BYTES_KEPT);
             self.written = 0;
-        } else if self.written > UNSENT_BYTES_MAX / 4 {
+        } else if self.written > UNSENT_BYTES_KEPT.max(self.out.len() / 2) {
             self.out.drain(..mem::take(&mut self.written));
         }
     }

@@ -23,7 +23,10 @@ use tierlock::{
     Name, Token,
     proto::{
         Proof, RequestId, SessionId,
-        wire::{Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Wait, encode_frame},
+        wire::{
+            Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Wait, WaitingRequest,
+            encode_frame, waiting_messages,
+        },
     },
 };
 use tokio::runtime::{Builder, Runtime};
@@ -62,7 +65,7 @@ impl Gang {
         let mut config = ClientConfig::new(handshake(secret));
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout(Some(Duration::from_secs(60).try_into().unwrap()));
-        transport.keep_alive_interval(Some(Duration::from_secs(1)));
+        transport.keep_alive_interval(Some(Duration::from_secs(10)));
         config.transport_config(Arc::new(transport));
         Gang { runtime, endpoint, leader: leader.parse().unwrap(), config }
     }
@@ -79,7 +82,7 @@ impl Gang {
         let connection = self.runtime.block_on(connecting).map_err(|error| error.to_string())?;
         let opened = self.runtime.block_on(connection.open_bi());
         let (to, from) = opened.map_err(|error| error.to_string())?;
-        let session = u128::from_le_bytes(std::array::from_fn(|_| fastrand()));
+        let session = u128::from_le_bytes(std::array::from_fn(|_| random_byte()));
         Ok(Intruder { gang: self, connection, to, from, reader: FrameReader::new(), session })
     }
 
@@ -99,25 +102,41 @@ impl Intruder<'_> {
     }
 
     pub(crate) fn try_hello(&mut self) -> Result<(), String> {
-        self.report(self.session, 1, self.session)
+        let hello = self.hello_with(1, self.session);
+        self.try_say([hello, ClientMessage::Ready])
+    }
+
+    /// The session's next connection, which says what it waits for.
+    pub(crate) fn come_back_as(&mut self, earlier: Intruder<'_>, waiting: Vec<WaitingRequest>) {
+        self.session = earlier.session;
+        let hello = self.hello_with(2, self.session);
+        self.say(
+            [hello].into_iter().chain(waiting_messages(waiting)).chain([ClientMessage::Ready]),
+        );
     }
 
     /// Pretends to be another's next connection.
     pub(crate) fn hello_as(&mut self, other: &Intruder<'_>) {
-        self.report(other.session, 2, self.session).unwrap();
+        let proof = std::mem::replace(&mut self.session, other.session);
+        let hello = self.hello_with(2, proof);
+        self.say([hello, ClientMessage::Ready]);
     }
 
-    fn report(&mut self, session: u128, count: u64, proof: u128) -> Result<(), String> {
-        let hello = ClientMessage::Hello {
-            session: SessionId(session),
+    fn hello_with(&self, count: u64, proof: u128) -> ClientMessage {
+        ClientMessage::Hello {
+            session: SessionId(self.session),
             proof: Proof(proof),
             count,
             cluster: None,
             epoch_seen: 0,
             time_to_live: Duration::from_secs(60),
             identity: Identity::new("intruder", "elsewhere", 1, "test"),
-        };
-        self.try_say([hello, ClientMessage::Ready])
+        }
+    }
+
+    /// A lock's name that is nobody else's.
+    pub(crate) fn name(&self) -> String {
+        format!("{:032x}", self.session)
     }
 
     /// Says all of it, as fast as the leader reads.
@@ -182,13 +201,16 @@ pub(crate) fn acquire(request: u64, name: &str, wait: Wait) -> ClientMessage {
 }
 
 pub(crate) fn acquire_above(request: u64, name: &str, wait: Wait, above: Token) -> ClientMessage {
-    let name = Name::new(name).unwrap();
-    let acquire = Acquire { name, wait, at_most: None, keep: false, above };
-    ClientMessage::Acquire { request: RequestId(request), acquire }
+    ClientMessage::Acquire { request: RequestId(request), acquire: wish(name, wait, above) }
+}
+
+/// What an acquire asks for.
+pub(crate) fn wish(name: &str, wait: Wait, above: Token) -> Acquire {
+    Acquire { name: Name::new(name).unwrap(), wait, at_most: None, keep: false, above }
 }
 
 /// Nobody guesses it, and nobody has to.
-fn fastrand() -> u8 {
+fn random_byte() -> u8 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) as u8
 }

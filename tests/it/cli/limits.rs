@@ -5,14 +5,14 @@ use tierlock::{
     LockManager, MutexGuard, Token,
     proto::{
         RequestId,
-        wire::{ClientMessage, LeaderMessage, Refusal, Wait},
+        wire::{ClientMessage, LeaderMessage, Refusal, Wait, WaitingRequest},
     },
 };
 
 use super::*;
 use crate::{
     bad_input::Bystander,
-    intruder::{Gang, acquire, acquire_above},
+    intruder::{Gang, Intruder, acquire, acquire_above, wish},
     setting::{LONG, new_secret},
 };
 
@@ -146,6 +146,36 @@ fn more_waiters_than_a_session_may_have_are_refused() {
     let last = greedy.hear();
     assert!(matches!(last, LeaderMessage::Refused { why: Refusal::WouldBlock, .. }), "{last:?}");
     scene.is_in_order(100);
+}
+
+/// Limits never refuse a report: whoever comes back is told of everything it waits for.
+#[test]
+fn a_session_at_its_limit_of_waiters_comes_back_with_all_of_them() {
+    let scene = Scene::new();
+    let insiders = scene.insiders();
+    let mut first = insiders.welcome();
+    let requests = 1..=WAITERS_MAX;
+    let mut queued = 0;
+    for some in requests.clone().collect::<Vec<_>>().chunks(1_000) {
+        first.say(some.iter().map(|n| acquire(*n, "bystander", Wait::Forever)));
+        for _ in some {
+            queued += u64::from(matches!(first.hear(), LeaderMessage::Queued { .. }));
+        }
+    }
+    assert_eq!(queued, WAITERS_MAX);
+    let mut second = insiders.enter().unwrap();
+    let waiting = requests.map(|n| WaitingRequest {
+        request: RequestId(n),
+        acquire: wish("bystander", Wait::Forever, Token::ZERO),
+        place: None,
+    });
+    second.come_back_as(first, waiting.collect());
+    assert!(matches!(second.hear(), LeaderMessage::Welcome { .. }));
+    for _ in 0..WAITERS_MAX {
+        let answer = second.hear();
+        assert!(matches!(answer, LeaderMessage::Queued { .. }), "{answer:?}");
+    }
+    scene.is_in_order(150);
 }
 
 fn shown_of(leader: &Leader, name: &str) -> serde_json::Value {
@@ -322,30 +352,40 @@ fn many_sessions_cost_little_each_and_no_more_than_allowed() {
     let (count, allowed) = if long { (10_050, 10_000) } else { (200, 200) };
     let scene = Scene::new();
     let insiders = scene.insiders();
-    let mut crowd = Vec::new();
-    let mut refused = 0;
-    for number in 0..count {
-        let mut intruder = insiders.welcome();
-        intruder.say([acquire(1, &format!("crowd/{number}"), Wait::Forever)]);
-        loop {
-            match intruder.hear() {
-                LeaderMessage::Granted { .. } => break,
-                LeaderMessage::Refused { why: Refusal::TooManySessions, .. } => {
-                    refused += 1;
-                    break;
-                }
-                LeaderMessage::Queued { .. } => {}
-                other => panic!("{other:?}"),
-            }
+    let (mut crowd, mut refused) = (Vec::new(), 0);
+    while crowd.len() < count {
+        // A session lives for a minute.
+        if crowd.len() % 1_000 == 0 {
+            let renew = || ClientMessage::Renew { sent_at: tierlock::Time::ZERO };
+            crowd.iter_mut().for_each(|intruder: &mut Intruder<'_>| intruder.say([renew()]));
         }
-        crowd.push(intruder);
+        // Together, so that they wait for the disk together.
+        let mut batch: Vec<_> = (0..50).map(|_| insiders.enter().unwrap()).collect();
+        for intruder in &mut batch {
+            intruder.hello();
+            intruder.say([acquire(1, &intruder.name(), Wait::Forever)]);
+        }
+        for mut intruder in batch {
+            loop {
+                match intruder.hear() {
+                    LeaderMessage::Granted { .. } => break,
+                    LeaderMessage::Refused { why: Refusal::TooManySessions, .. } => {
+                        refused += 1;
+                        break;
+                    }
+                    LeaderMessage::Queued { .. } | LeaderMessage::Welcome { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            crowd.push(intruder);
+        }
     }
     if long {
         // Those of the bystander count as well.
         assert!(refused >= count - allowed, "{refused} were refused");
         scene.bystander.is_undisturbed();
         let grown = resident(&scene.leader).saturating_sub(scene.before);
-        eprintln!("{} bytes for each of {count} sessions", grown / count);
+        eprintln!("{} bytes for each of {count} sessions", grown / count as u64);
         assert!(grown >> 20 < 2_000, "{} MiB", grown >> 20);
     } else {
         assert_eq!(refused, 0);
