@@ -194,7 +194,8 @@ impl LockManager {
     }
 
     /// Starts the leader again after [`stop_leader`](Self::stop_leader), by the rules of a real
-    /// one: it grants nothing before the longest time to live has passed.
+    /// one: what is held stays held once its manager has come back, which is at once. A manager
+    /// that was dropped without [`close`](Self::close) meanwhile is waited for.
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory).
@@ -455,6 +456,7 @@ impl LockManagerBuilder {
             connect_timeout: self.connect_timeout,
             identity: identity(&self.label),
             addresses: self.leaders.len(),
+            process: crate::host::process_mark(),
         };
         #[cfg(feature = "tokio")]
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;

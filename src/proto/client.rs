@@ -14,7 +14,7 @@ use std::{
 
 use self::link::Link;
 use super::{
-    ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId, count_short,
+    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, count_short,
     timers::Timers,
     wire::{
         Acquire, ClientMessage, HeldLease, HolderInfo, Identity, LeaderMessage, LockInfo, Refusal,
@@ -35,6 +35,8 @@ pub struct Config {
     pub identity: Identity,
     /// How many addresses the driver knows; the client names them by index.
     pub addresses: usize,
+    /// The process that it runs in.
+    pub process: ProcessMark,
 }
 
 /// Random numbers, passed in, so that a run can be repeated.
@@ -177,6 +179,8 @@ struct Grant {
     last: Token,
     predecessor: Predecessor,
     at_most: Option<Time>,
+    /// When it was heard of.
+    since: Time,
 }
 
 struct Lease {
@@ -759,7 +763,7 @@ impl Client {
     fn accept(&mut self, request: RequestId, grant: Grant) {
         self.timers.clear(Due::Request(request));
         let state = self.requests.remove(&request).expect("a request that waits");
-        let Grant { lease, first, last, predecessor, at_most } = grant;
+        let Grant { lease, first, last, predecessor, at_most, .. } = grant;
         if let Some(end) = at_most {
             self.timers.set(Due::AtMost(lease), end);
         }
@@ -888,6 +892,7 @@ impl Client {
             epoch_seen: self.epoch_seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
+            process: self.config.process,
         }
     }
 
@@ -905,10 +910,12 @@ impl Client {
         let mut held = Vec::new();
         let mut releases = Vec::new();
         for (&lease, state) in &self.leases {
+            let mut reported = state.grant.held(state.name.clone(), now);
             if let Hold::Releasing { last_used, how, .. } = state.hold {
+                (reported.last_used, reported.leaving) = (last_used, Some(how));
                 releases.push(ClientMessage::Release { lease, last_used, how });
             }
-            held.push(state.grant.held(state.name.clone(), now));
+            held.push(reported);
         }
         let mut waiting = Vec::new();
         for (&request, state) in &mut self.requests {
@@ -943,7 +950,7 @@ impl Client {
             }
             LeaderMessage::Granted { request, lease, first, last, predecessor, at_most } => {
                 let at_most = at_most.map(|left| now + count_short(left));
-                let grant = Grant { lease, first, last, predecessor, at_most };
+                let grant = Grant { lease, first, last, predecessor, at_most, since: now };
                 self.granted(request, grant, now);
             }
             LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
@@ -1051,6 +1058,8 @@ impl Grant {
             last_used: self.last,
             at_most: self.at_most.map(|end| end.since(now)),
             kept: false,
+            since: now.since(self.since),
+            leaving: None,
         }
     }
 }

@@ -1,10 +1,9 @@
-//! Leaders that are killed and started again while somebody holds a lock.
+//! Leaders that are killed and started again while somebody holds a lock, or waits for one.
 //!
-//! Until holders report what they hold, a restarted leader knows nothing of them: it grants
-//! nothing before the longest time to live has passed, and their locks are lost. What is shown
-//! here holds then, too: at no true moment two holders, and tokens only grow.
+//! The holders report what they hold, and keep it; whoever waits keeps its place. At no true moment
+//! there are two holders, and tokens only grow.
 
-use std::{fs, net::SocketAddr, thread, time::Duration};
+use std::{fs, net::SocketAddr, process::Command, thread, time::Duration};
 
 use tempfile::TempDir;
 use tierlock::{LockManager, MutexGuard, Scope};
@@ -46,15 +45,32 @@ impl Server {
     }
 
     fn client(&self) -> Helper {
+        self.client_of(1000)
+    }
+
+    fn client_of(&self, ttl_ms: u64) -> Helper {
         let mut client = Helper::start();
         let secret = self.files.path().join("secret");
         let line = format!(
-            "open\tlabel=client\tttl=1000\tleaders={}\tsecret={}",
+            "open\tlabel=client\tttl={ttl_ms}\tleaders={}\tsecret={}",
             self.address,
             secret.display()
         );
         assert_eq!(client.ask(&line), "ok");
         client
+    }
+
+    /// How many wait for a lock, by what `tierlock status` shows.
+    fn waiting(&self, name: &str) -> usize {
+        let output = Command::new(env!("CARGO_BIN_EXE_tierlock"))
+            .args(["status", "--json", "--leader", &self.address.to_string(), "--secret-file"])
+            .arg(self.files.path().join("secret"))
+            .arg(name)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        shown["locks"][0]["waiters"].as_array().unwrap().len()
     }
 
     fn manager(&self) -> LockManager {
@@ -78,23 +94,62 @@ fn last_moment(holder: &mut Helper) -> (u64, String) {
 }
 
 #[test]
-fn a_holder_alive_while_its_leader_is_killed_and_restarted_is_not_joined_by_another() {
+fn a_holder_keeps_its_lock_and_waiters_their_order_while_their_leader_is_killed_and_restarted() {
+    // redisson#4706, #5256
     let mut server = Server::start();
     let mut holder = server.client();
-    let mut token = holder.lock(Scope::Host, "a").token;
-    for _ in 0..2 {
-        let mut waiter = server.client();
+    let first = holder.lock(Scope::Host, "a").token;
+    let mut waiters = [server.client(), server.client()];
+    for (before, waiter) in waiters.iter_mut().enumerate() {
         waiter.say_lock(Scope::Host, "a");
-        holder.say("until-lost\ta");
+        crate::setting::until("a waiter in the queue", || server.waiting("a") == before + 1);
+    }
+    for _ in 0..2 {
         server.kill();
         server.restart();
-        let got = waiter.hear_lock();
-        let (last, why) = last_moment(&mut holder);
-        assert!(why.contains("lost"), "{why}");
-        assert!(last < got.at, "two holders: {last} and {}", got.at);
-        assert!(got.token > token, "{} after {token}", got.token);
-        (holder, token) = (waiter, got.token);
+        // Once something new is granted, all of them are back.
+        let free = server.manager().mutex("b", ()).try_lock_for(LONG).map(drop);
+        free.unwrap();
+        assert_eq!(server.waiting("a"), 2);
+        let look = holder.ask("look\ta");
+        assert!(look.starts_with("true\tOk("), "{look}");
     }
+    let mut last = first;
+    for index in 0..2 {
+        assert!(!waiters[index].has_spoken());
+        let leaving = if index == 0 { &mut holder } else { &mut waiters[index - 1] };
+        assert_eq!(leaving.ask("unlock\ta"), "ok");
+        let got = waiters[index].hear_lock();
+        assert!(got.token > last, "{} after {last}", got.token);
+        assert_eq!(got.predecessor, "clean");
+        last = got.token;
+    }
+}
+
+#[test]
+fn a_holder_that_died_with_its_leader_is_waited_for_and_no_longer() {
+    let mut server = Server::start();
+    let mut holder = server.client();
+    let old = holder.lock(Scope::Host, "a");
+    holder.kill();
+    server.kill();
+    server.restart();
+    let mut next = server.client();
+    assert!(next.lock(Scope::Host, "a").token > old.token);
+}
+
+#[test]
+fn the_locks_of_an_embedded_leaders_own_process_are_free_once_it_is_dead() {
+    let mut server = Server::start();
+    // The manager in the leader's process has a time to live that nobody here could wait out.
+    let secret = server.files.path().join("secret");
+    let settings = format!("leaders={}\tsecret={}", server.address, secret.display());
+    assert_eq!(server.process.ask(&format!("open\tlabel=own\tttl=60000\t{settings}")), "ok");
+    let old = server.process.lock(Scope::Host, "a");
+    server.kill();
+    server.restart();
+    let mut next = server.client();
+    assert!(next.lock(Scope::Host, "a").token > old.token);
 }
 
 #[test]

@@ -463,6 +463,7 @@ impl Client {
             epoch_seen: self.epoch_seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
+            process: self.config.process,
         };
         let messages = [hello, ClientMessage::Ready].map(|message| (connection, message));
         self.link.probe_messages.extend(messages);

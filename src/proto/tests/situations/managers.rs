@@ -33,6 +33,7 @@ impl Manager {
             connect_timeout: Duration::from_secs(10),
             identity: Identity::default(),
             addresses,
+            process: ProcessMark(1),
         };
         let now = Time::ZERO + Duration::from_secs(500);
         Manager {
