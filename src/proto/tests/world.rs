@@ -593,7 +593,9 @@ impl World {
                 self.cut(wire, true);
             }
         }
-        let delay = self.dice.below(1500 * MS);
+        // Mostly at once: then most holders come back while they believe.
+        let longest = if self.dice.percent(70) { 100 * MS } else { 1500 * MS };
+        let delay = self.dice.below(longest);
         self.after(delay, Step::Restart);
     }
 }
@@ -732,7 +734,7 @@ impl World {
                 assert!(before < first, "seed {seed}: after token {before} comes {first}");
                 process.tasks[task] = Task::Holding { lease, name, token: first, at_most };
                 self.tally.grants += 1;
-                let long = if self.dice.percent(5) { 4000 } else { 500 };
+                let long = if self.dice.percent(15) { 4000 } else { 300 };
                 let hold = self.dice.below(long * MS);
                 self.after(hold, Step::Task(node, task));
             }
