@@ -555,7 +555,7 @@ impl<E: Into<redb::Error>> From<E> for Trouble {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt as _;
+    use std::{os::unix::fs::FileExt as _, sync::Arc};
 
     use super::*;
     use crate::{
@@ -824,6 +824,186 @@ mod tests {
         fs::write(directory.path().join(USED), "").unwrap();
         let error = open(directory.path()).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Damaged);
+    }
+
+    /// A disk that remembers what was done to it since a commit, and may be full.
+    #[derive(Clone, Debug, Default)]
+    struct Disk(Arc<Mutex<Platter>>);
+
+    #[derive(Debug, Default)]
+    struct Platter {
+        bytes: Vec<u8>,
+        done: Vec<Done>,
+        length_max: Option<u64>,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Done {
+        Length(u64),
+        Write(u64, Vec<u8>),
+        Sync,
+    }
+
+    impl Done {
+        /// Does it again, or as much of it as a crash has left.
+        fn again(&self, bytes: &mut Vec<u8>, part: usize) {
+            match self {
+                Done::Length(length) => bytes.resize(*length as usize, 0),
+                Done::Write(offset, data) => {
+                    let data = &data[..part.min(data.len())];
+                    let end = *offset as usize + data.len();
+                    if bytes.len() < end {
+                        bytes.resize(end, 0); // its growth was lost, or came later
+                    }
+                    bytes[*offset as usize..end].copy_from_slice(data);
+                }
+                Done::Sync => {}
+            }
+        }
+    }
+
+    impl Disk {
+        fn holding(bytes: Vec<u8>) -> Disk {
+            Disk(Arc::new(Mutex::new(Platter { bytes, ..Platter::default() })))
+        }
+
+        fn database(&self) -> Result<Database, Trouble> {
+            let mut builder = Builder::new();
+            Ok(builder.set_cache_size(CACHE_BYTES).create_with_backend(self.clone())?)
+        }
+
+        fn act(&self, done: Done) {
+            let mut platter = self.0.lock();
+            done.again(&mut platter.bytes, usize::MAX);
+            platter.done.push(done);
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.lock().bytes.len() as u64)
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let platter = self.0.lock();
+            let at = offset as usize;
+            let found =
+                platter.bytes.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            out.copy_from_slice(found);
+            Ok(())
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            if self.0.lock().length_max.is_some_and(|max| length > max) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.act(Done::Length(length));
+            Ok(())
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.act(Done::Sync);
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.act(Done::Write(offset, data.to_vec()));
+            Ok(())
+        }
+    }
+
+    /// An empty journal on such a disk, whole and synced.
+    fn on_disk() -> (Disk, Journal, Recovered) {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path()).unwrap());
+        let disk = Disk::holding(fs::read(directory.path().join(JOURNAL)).unwrap());
+        let database = disk.database().unwrap();
+        let recovered = recover(&database).unwrap();
+        (disk, Journal { database, embedded: Mutex::default(), lock: None }, recovered)
+    }
+
+    fn history() -> Vec<Vec<Record>> {
+        let mut history = vec![vec![TOOK_OVER], vec![opened(1, 5)]];
+        history.push((2..40).map(|session| opened(session, 5)).collect());
+        for session in 2..8 {
+            history.push(vec![revoked(session, 3), opened(100 + session, 60)]);
+            history.push(vec![ended(session), Record::EpochRaised { epoch: 10 + session as u32 }]);
+        }
+        history
+    }
+
+    #[test]
+    fn whenever_it_is_killed_or_loses_power_there_is_all_that_was_committed_and_nothing_torn() {
+        let (disk, journal, mut before) = on_disk();
+        // Numbers that look random; any will do.
+        let mut state = 1_u64;
+        let mut dice = move |end: usize| {
+            state =
+                state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+            (state >> 33) as usize % end
+        };
+        let mut crashes = 0;
+        for records in history() {
+            let base = {
+                let mut platter = disk.0.lock();
+                platter.done.clear();
+                platter.bytes.clone()
+            };
+            journal.write(records.iter()).unwrap();
+            let done = disk.0.lock().done.clone();
+            let mut after = before.clone();
+            records.iter().for_each(|record| after.remember(record));
+            for until in 0..=done.len() {
+                let (all, next) = done.split_at(until);
+                // Killed: what was done is there, and perhaps a part of what was not.
+                let mut killed = base.clone();
+                all.iter().for_each(|done| done.again(&mut killed, usize::MAX));
+                if let Some(next @ Done::Write(_, data)) = next.first() {
+                    next.again(&mut killed, dice(data.len()));
+                }
+                // Without power: what was synced is there, and any part of what was done since.
+                let synced = all.iter().rposition(|done| matches!(done, Done::Sync));
+                let (synced, since) = all.split_at(synced.map_or(0, |at| at + 1));
+                let mut dark = base.clone();
+                synced.iter().for_each(|done| done.again(&mut dark, usize::MAX));
+                for done in since {
+                    match dice(4) {
+                        0 => done.again(&mut dark, dice(4096)),
+                        1 => done.again(&mut dark, usize::MAX),
+                        _ => {} // lost
+                    }
+                }
+                for bytes in [killed, dark] {
+                    let found = recover(&Disk::holding(bytes).database().unwrap()).unwrap();
+                    let is_whole = found == after || (until < done.len() && found == before);
+                    assert!(is_whole, "{found:?} after {until} of {}: {records:?}", done.len());
+                    crashes += 1;
+                }
+            }
+            before = after;
+        }
+        assert!(crashes > 100, "{crashes}");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_costs_nothing_that_was_committed() {
+        let (disk, journal, mut known) = on_disk();
+        let length = disk.0.lock().bytes.len() as u64;
+        disk.0.lock().length_max = Some(length + 4096);
+        let mut count = 0;
+        let error = loop {
+            let records: Vec<_> =
+                (0..500).map(|session| opened(count * 500 + session, 5)).collect();
+            match journal.write(records.iter()) {
+                Ok(()) => records.iter().for_each(|record| known.remember(record)),
+                Err(trouble) => break trouble.into_io(),
+            }
+            count += 1;
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(journal.write([&opened(1, 5)].into_iter()).is_err(), "it is of no more use");
+        let bytes = disk.0.lock().bytes.clone();
+        assert_eq!(recover(&Disk::holding(bytes).database().unwrap()).unwrap(), known);
     }
 
     #[test]
