@@ -3,7 +3,14 @@
 //! The holders report what they hold, and keep it; whoever waits keeps its place. At no true moment
 //! there are two holders, and tokens only grow.
 
-use std::{fs, net::SocketAddr, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
 use tierlock::{LockManager, MutexGuard, Scope};
@@ -235,4 +242,94 @@ fn a_stopped_leader_is_not_a_dead_one() {
     assert!(!MutexGuard::is_valid(&guard));
     drop(guard);
     drop(locks.mutex("a", ()).try_lock_for(LONG).unwrap());
+}
+
+/// A measurement: how long after its leader was killed, and started again at once, somebody is
+/// granted a new lock, while 100 clients hold one each.
+/// `TIERLOCK_KILLS=100 cargo test --release --all-features --test it restart_speed -- --ignored
+/// --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn restart_speed() {
+    const CLIENTS: usize = 100;
+    let kills = std::env::var("TIERLOCK_KILLS").map_or(5, |text| text.parse().unwrap());
+    let mut server = Served::start();
+    let managers: Vec<_> = (0..CLIENTS).map(|_| server.manager()).collect();
+    let guards: Vec<_> = managers
+        .iter()
+        .enumerate()
+        .map(|(client, locks)| locks.mutex(format!("held/{client}"), ()).lock().unwrap())
+        .collect();
+    let mut waits: Vec<_> = (0..kills)
+        .map(|kill| {
+            let since = Instant::now();
+            server.kill();
+            thread::scope(|scope| {
+                let granted = scope.spawn(|| {
+                    drop(managers[kill % CLIENTS].mutex("new", ()).lock().unwrap());
+                    since.elapsed()
+                });
+                server.restart();
+                granted.join().unwrap()
+            })
+        })
+        .collect();
+    assert!(guards.iter().all(MutexGuard::is_valid), "a restart cost a lock");
+    waits.sort_unstable();
+    println!(
+        "first new grant after a kill, {CLIENTS} clients, {kills} kills: median {:?}, worst {:?}",
+        waits[kills / 2],
+        waits[kills - 1],
+    );
+}
+
+/// `tierlock serve`, as a process of its own.
+struct Served {
+    files: TempDir,
+    address: String,
+    process: Child,
+}
+
+impl Served {
+    fn start() -> Served {
+        let files = temp_dir();
+        new_secret(&files.path().join("secret"));
+        let (process, address) = Served::serve(&files, "127.0.0.1:0");
+        Served { files, address, process }
+    }
+
+    fn serve(files: &TempDir, address: &str) -> (Child, String) {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_tierlock"))
+            .args(["serve", "--listen", address, "--state-dir"])
+            .arg(files.path().join("state"))
+            .arg("--secret-file")
+            .arg(files.path().join("secret"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect("it listens");
+        (process, address.to_owned())
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        (self.process, _) = Served::serve(&self.files, &self.address);
+    }
+
+    fn manager(&self) -> LockManager {
+        let builder = LockManager::builder().leaders([self.address.clone()]);
+        builder.secret_file(self.files.path().join("secret")).open().unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
