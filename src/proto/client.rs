@@ -1078,7 +1078,7 @@ impl Event {
 /// How long the leader's own `TimedOut`, which says who holds the lock, is waited for.
 const ANSWER_PREFERRED: Duration = Duration::from_millis(20);
 
-/// When a session that was idle asks how often to renew now.
+/// When a session that was idle, or has just come, asks how often to renew now.
 const RENEW_SOON: Duration = Duration::from_millis(100);
 
 /// A leader cannot make a client renew more often.

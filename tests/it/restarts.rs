@@ -270,7 +270,10 @@ fn restart_speed() {
                     since.elapsed()
                 });
                 server.restart();
-                granted.join().unwrap()
+                let listening = since.elapsed();
+                let granted = granted.join().unwrap();
+                println!("kill {kill}: listening after {listening:?}, granted after {granted:?}");
+                granted
             })
         })
         .collect();

@@ -475,6 +475,51 @@ fn no_leader_makes_a_manager_renew_less_than_three_times_a_life() {
 }
 
 #[test]
+fn whoever_wants_something_asks_soon_after_its_welcome_how_often_to_renew() {
+    let mut manager = Manager::new(1);
+    manager.acquire("x");
+    manager.connected();
+    manager.hear(LeaderMessage::Welcome {
+        session: manager.session,
+        time_to_live: TTL,
+        epoch: 1,
+        cluster: ClusterId(1),
+        members: Vec::new(),
+        renew_every: TTL / 3, // said of a session that wants nothing
+    });
+    manager.forget();
+    manager.pass(ms(110));
+    assert_eq!(manager.renewals().len(), 1);
+}
+
+#[test]
+fn a_report_says_what_is_held_how_long_and_what_is_being_given_back() {
+    let (mut manager, first) = Manager::holding("x");
+    let request = manager.acquire("y");
+    let second = manager.grant(request, 2);
+    manager.pass(ms(300));
+    manager.release(first, Predecessor::Panicked);
+    manager.cut();
+    manager.pass(ms(20));
+    manager.forget();
+    manager.connected();
+    let said = manager.take_said();
+    let [ClientMessage::Hello { .. }, ClientMessage::Held { leases }, ..] = &said[..] else {
+        panic!("{said:?}")
+    };
+    let told: Vec<_> = leases.iter().map(|held| (held.lease, held.leaving)).collect();
+    assert_eq!(told, [(first, Some(Predecessor::Panicked)), (second, None)]);
+    assert!(leases[0].since >= ms(300), "{leases:?}");
+    // A leader that was started again takes it for the truth, and what it holds goes on.
+    manager.welcome_by(1, 2);
+    assert_eq!(manager.take_events(), []);
+    manager.hear(LeaderMessage::Released { lease: first });
+    assert_eq!(manager.take_events(), [Event::Released { lease: first }]);
+    manager.pass(TTL / 2);
+    assert_eq!(manager.take_events(), []);
+}
+
+#[test]
 fn a_grant_that_comes_too_late_is_good_only_once_the_session_is_known_to_live() {
     let mut manager = Manager::new(1);
     let request = manager.acquire("x");
