@@ -165,6 +165,9 @@ impl Journal {
                         revoked.retain_in(of_session(session.0), |_, _| false)?;
                     }
                     Record::LeaseRevoked { session, lease, .. } => {
+                        if sessions.get(session.0)?.is_none() {
+                            continue; // nobody comes back to hear of it
+                        }
                         revoked.insert((session.0, lease.epoch, lease.count), &bytes[..])?;
                         losers.insert(session.0);
                     }
@@ -647,6 +650,9 @@ mod tests {
             let recovered = recover(&journal.database).unwrap();
             assert_eq!(recovered, remembered, "after {record:?}");
         }
+        // Nothing is left of a session that is over.
+        journal.write([&ended(1), &ended(2), &revoked(1, 13)].into_iter()).unwrap();
+        assert_eq!(records(&journal), []);
     }
 
     #[test]

@@ -64,8 +64,8 @@ impl Leader {
     pub(super) fn reclaim(&mut self, key: SessionKey, report: &Report, now: Time) -> bool {
         let unconfirmed = self.unconfirmed(key, report);
         if !unconfirmed.is_empty() {
-            for held in unconfirmed {
-                self.refuse_claim(key, held);
+            if let Standing::Opening(_) | Standing::Open(_) = self.sessions.get(key).standing {
+                unconfirmed.into_iter().for_each(|held| self.refuse_claim(key, held));
             }
             return false;
         }

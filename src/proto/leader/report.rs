@@ -114,7 +114,7 @@ impl Leader {
         }
         let Some(key) = self.session_of(connection, &report) else { return };
         if !self.reclaim(key, &report, now) {
-            return self.close(connection, Close::Unconfirmed);
+            return self.send_away(connection, key);
         }
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
@@ -159,6 +159,19 @@ impl Leader {
             return Some(key);
         }
         None
+    }
+
+    /// A session reported leases that it cannot have.
+    fn send_away(&mut self, connection: ConnectionId, key: SessionKey) {
+        match self.sessions.get(key).standing {
+            // One that the journal does not know has nothing, and nothing need be written of it.
+            Standing::New | Standing::Idling(_) => {
+                let session = self.sessions.get(key).id;
+                self.expire(key);
+                self.dismiss(connection, session);
+            }
+            _ => self.close(connection, Close::Unconfirmed),
+        }
     }
 
     fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {

@@ -288,6 +288,18 @@ fn only_the_first_whole_report_of_a_reign_tells_anything_new_and_only_of_earlier
 }
 
 #[test]
+fn one_that_the_disk_does_not_know_has_nothing_and_nothing_is_written_of_it() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    reign.written.clear();
+    let again = reign.again(a);
+    reign.report(again, &[LeaseId { epoch: 1, count: 1 }], Vec::new());
+    let gone = LeaderMessage::Gone { session: SessionId(1) };
+    assert_eq!((reign.take(a), reign.take(again)), (vec![gone.clone()], vec![gone]));
+    assert_eq!(reign.written, []);
+}
+
+#[test]
 fn what_the_first_report_does_not_name_is_free() {
     let (mut reign, a, first) = holding("x");
     reign.restart();
