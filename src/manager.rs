@@ -249,6 +249,7 @@ pub struct LockManagerBuilder {
     accept_file_systems: Vec<String>,
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,
+    on_warning: Option<crate::watch::Tell>,
 }
 
 impl Default for LockManagerBuilder {
@@ -264,6 +265,7 @@ impl Default for LockManagerBuilder {
             accept_file_systems: Vec::new(),
             #[cfg(feature = "tokio")]
             runtime: None,
+            on_warning: None,
         }
     }
 }
@@ -335,6 +337,16 @@ impl LockManagerBuilder {
     /// 10 s unless set. An acknowledged one waits on through outages.
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Is called when the leader has not answered for half of the time to live while something is
+    /// held, with words that say for how long that is still good. Renewals go on, so this may be
+    /// all there is to it; else guards are told at the deadline
+    /// ([`MutexGuard::on_lost`](crate::MutexGuard::on_lost)). It runs on a thread of its own.
+    /// Default: nothing.
+    pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_warning = Some(Arc::new(warn));
         self
     }
 
@@ -466,7 +478,11 @@ impl LockManagerBuilder {
         let generation = crate::process::fork_generation;
         #[cfg(not(feature = "process"))]
         let generation = || std::process::id().into();
-        crate::host::connect(&self.leaders, secret, config, reader, generation).map(Some)
+        let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
+        if let Some(warn) = &self.on_warning {
+            link.on_warning(warn.clone());
+        }
+        Ok(Some(link))
     }
 }
 

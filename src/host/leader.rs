@@ -37,6 +37,7 @@ use crate::{
     },
     time::Time,
     token::Token,
+    watch::Tell,
 };
 
 /// A leader running in this process: it grants the locks of [`Scope::Host`](crate::Scope::Host).
@@ -64,7 +65,7 @@ struct Shared {
 
 /// What is called with the words of an alarm.
 #[derive(Clone)]
-struct OnAlarm(Arc<dyn Fn(&str) + Send + Sync>);
+struct OnAlarm(Tell);
 
 impl fmt::Debug for OnAlarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -101,6 +101,14 @@ pub enum Event {
     DeadlineMoved {
         deadline: Time,
     },
+    /// Half of the time to live has passed without an answer: unless one comes, what is held is
+    /// lost at the deadline. Once per deadline.
+    AtRisk {
+        deadline: Time,
+        held: usize,
+        /// Why nobody answers, as far as that is known.
+        trouble: String,
+    },
     Checked {
         query: RequestId,
         good: bool,
@@ -135,6 +143,8 @@ pub struct Client {
     good_until: Option<Time>,
     /// The deadline as the events told it.
     deadline: Option<Time>,
+    /// When those who hold are to be warned that the deadline comes near.
+    warns_at: Option<Time>,
     time_to_live: Duration,
     renew_every: Duration,
     next_renewal: Time,
@@ -241,6 +251,7 @@ impl Client {
             reports: 0,
             good_until: None,
             deadline: None,
+            warns_at: None,
             time_to_live: config.time_to_live,
             renew_every: config.time_to_live / 3,
             next_renewal: now,
@@ -508,6 +519,7 @@ impl Client {
         let serving = self.link.is_serving() && !self.renewal_queued;
         [
             self.good_until,
+            self.warns_at,
             serving.then_some(self.next_renewal),
             self.timers.next(),
             self.link.next_time(),
@@ -533,6 +545,9 @@ impl Client {
         }
         if self.good_until.is_some_and(|deadline| deadline <= now) {
             self.expire(now);
+        }
+        if self.warns_at.is_some_and(|warns_at| warns_at <= now) {
+            self.warn();
         }
         while let Some(due) = self.timers.pop_due(now) {
             match due {
@@ -563,13 +578,23 @@ impl Client {
     /// The session's deadline has passed: nothing is held, whatever the network says later. The
     /// leader, which counts longer, is still told how each lease was left.
     fn expire(&mut self, now: Time) {
-        self.good_until = None;
+        (self.good_until, self.warns_at) = (None, None);
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Expired);
             self.release_is_over(lease);
         }
         self.forget_acknowledgements(now);
+    }
+
+    /// Nothing was heard for so long that those who hold are to know.
+    fn warn(&mut self) {
+        self.warns_at = None;
+        let held = self.leases.values().filter(|lease| lease.hold == Hold::Held).count();
+        if let Some(deadline) = self.good_until.filter(|_| held > 0) {
+            let trouble = self.link.trouble();
+            self.events.push_back(Event::AtRisk { deadline, held, trouble });
+        }
     }
 
     /// No leader is known to keep places any more: who waited for its turn waits for a leader.
@@ -599,6 +624,7 @@ impl Client {
             return;
         }
         let revived = self.good_until.replace(deadline).is_none();
+        self.warns_at = Some(sent_at + self.time_to_live / 2);
         self.events.push_back(Event::DeadlineMoved { deadline });
         if revived {
             self.requests_live_again();
@@ -998,7 +1024,7 @@ impl Client {
     fn forget_session(&mut self, now: Time) {
         (self.session, self.proof) = (SessionId((self.random)()), Proof((self.random)()));
         self.reports = 0;
-        self.good_until = None;
+        (self.good_until, self.warns_at) = (None, None);
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Forgotten);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tierlock::{LockManager, MutexGuard, Scope};
+use tierlock::{LockManager, LostReason, MutexGuard, Scope};
 
 use crate::{
     helper::Helper,
@@ -242,6 +242,29 @@ fn a_stopped_leader_is_not_a_dead_one() {
     assert!(!MutexGuard::is_valid(&guard));
     drop(guard);
     drop(locks.mutex("a", ()).try_lock_for(LONG).unwrap());
+}
+
+#[test]
+fn a_silent_leader_is_warned_of_while_the_lock_is_still_good() {
+    // redisson#5698; dynamodb-lock-client#6
+    let server = Server::start();
+    let (warn, warned) = std::sync::mpsc::channel();
+    let builder = LockManager::builder().leaders([server.address.to_string()]);
+    let builder = builder.secret_file(server.files.path().join("secret"));
+    let locks = builder.on_warning(move |text| warn.send(text.to_owned()).unwrap()).open().unwrap();
+    let mutex = locks.mutex("a", ()).build().unwrap();
+    let mut guard = mutex.lock().unwrap();
+    server.process.stop();
+    let text = warned.recv_timeout(LONG).unwrap();
+    assert!(text.contains("1 held lock is lost in"), "{text}");
+    assert!(MutexGuard::is_valid(&guard));
+    assert_eq!(Hand::new(MutexGuard::lost(&guard)).finish(), LostReason::Expired);
+    server.process.resume();
+    // What was told is not told again of the next one.
+    drop(guard);
+    guard = mutex.try_lock_for(LONG).unwrap();
+    assert!(MutexGuard::is_valid(&guard));
+    assert!(warned.try_recv().is_err());
 }
 
 /// A measurement: how long after its leader was killed, and started again at once, somebody is

@@ -759,7 +759,8 @@ impl World {
             }
             Event::DeadlineMoved { deadline } => process.deadline = Some(deadline),
             Event::Broke { found, .. } => self.tally.breaks += u64::from(found),
-            Event::Queued { .. }
+            Event::AtRisk { .. }
+            | Event::Queued { .. }
             | Event::Released { .. }
             | Event::Checked { .. }
             | Event::Listed { .. }

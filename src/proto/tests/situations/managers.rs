@@ -165,7 +165,14 @@ impl Manager {
         self.said.clear();
     }
 
+    /// What became of requests and leases.
     fn take_events(&mut self) -> Vec<Event> {
+        let mut events = self.take_events_and_risks();
+        events.retain(|event| !matches!(event, Event::AtRisk { .. }));
+        events
+    }
+
+    fn take_events_and_risks(&mut self) -> Vec<Event> {
         let events = std::mem::take(&mut self.events);
         events.into_iter().filter(|e| !matches!(e, Event::DeadlineMoved { .. })).collect()
     }
@@ -517,6 +524,44 @@ fn a_report_says_what_is_held_how_long_and_what_is_being_given_back() {
     assert_eq!(manager.take_events(), [Event::Released { lease: first }]);
     manager.pass(TTL / 2);
     assert_eq!(manager.take_events(), []);
+}
+
+#[test]
+fn renewals_that_fail_are_warned_of_before_the_deadline_and_once() {
+    // redisson#5698, #3194, #1604
+    let (mut manager, lease) = Manager::holding("x");
+    let sent_at = manager.now;
+    manager.renewed(sent_at);
+    manager.take_events_and_risks();
+    manager.pass(TTL / 2 - ms(1));
+    assert_eq!(manager.take_events_and_risks(), []);
+    manager.pass(ms(2));
+    let deadline = manager.client.deadline().unwrap();
+    assert!(deadline > manager.now + TTL / 3);
+    let events = manager.take_events_and_risks();
+    assert!(
+        matches!(events[..], [Event::AtRisk { deadline: told, held: 1, .. }] if told == deadline),
+        "{events:?}"
+    );
+    // An answer puts it off, and it may come again.
+    manager.renewed(manager.now - ms(100));
+    manager.pass(TTL / 3);
+    assert_eq!(manager.take_events_and_risks(), []);
+    manager.pass(TTL - TTL / 3);
+    let events = manager.take_events_and_risks();
+    assert!(matches!(events[..], [Event::AtRisk { .. }, Event::LeaseLost { .. }]), "{events:?}");
+    assert_eq!(events[1], lost(lease, LostReason::Expired));
+}
+
+#[test]
+fn nobody_is_warned_who_holds_nothing() {
+    let (mut manager, lease) = Manager::holding("x");
+    manager.release(lease, Predecessor::Clean);
+    manager.hear(LeaderMessage::Released { lease });
+    manager.take_events_and_risks();
+    manager.acquire("x");
+    manager.pass(TTL - ms(100));
+    assert_eq!(manager.take_events_and_risks(), []);
 }
 
 #[test]
