@@ -269,7 +269,8 @@ impl LockManager {
     }
 
     /// Starts the leader again after [`stop_leader`](Self::stop_leader), by the rules of a real
-    /// one: it grants nothing before the longest time to live has passed.
+    /// one: what is held stays held once its manager has come back, which is at once. A manager
+    /// that was dropped without [`close`](Self::close) meanwhile is waited for.
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory).
@@ -323,6 +324,7 @@ pub struct LockManagerBuilder {
     accept_file_systems: Vec<String>,
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,
+    on_warning: Option<crate::watch::Tell>,
 }
 
 impl Default for LockManagerBuilder {
@@ -338,6 +340,7 @@ impl Default for LockManagerBuilder {
             accept_file_systems: Vec::new(),
             #[cfg(feature = "tokio")]
             runtime: None,
+            on_warning: None,
         }
     }
 }
@@ -409,6 +412,16 @@ impl LockManagerBuilder {
     /// 10 s unless set. An acknowledged one waits on through outages.
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Is called when the leader has not answered for half of the time to live while something is
+    /// held, with words that say for how long that is still good. Renewals go on, so this may be
+    /// all there is to it; else guards are told at the deadline
+    /// ([`MutexGuard::on_lost`](crate::MutexGuard::on_lost)). It runs on a thread of its own.
+    /// Default: nothing.
+    pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_warning = Some(Arc::new(warn));
         self
     }
 
@@ -530,6 +543,7 @@ impl LockManagerBuilder {
             connect_timeout: self.connect_timeout,
             identity: identity(&self.label),
             addresses: self.leaders.len(),
+            process: crate::host::process_mark(),
         };
         #[cfg(feature = "tokio")]
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
@@ -539,7 +553,11 @@ impl LockManagerBuilder {
         let generation = crate::process::fork_generation;
         #[cfg(not(feature = "process"))]
         let generation = || std::process::id().into();
-        crate::host::connect(&self.leaders, secret, config, reader, generation).map(Some)
+        let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
+        if let Some(warn) = &self.on_warning {
+            link.on_warning(warn.clone());
+        }
+        Ok(Some(link))
     }
 }
 

@@ -17,6 +17,9 @@ use parking_lot::Mutex;
 
 use crate::{alarm, clock, error::LostReason, time::Time};
 
+/// What is called with words for people.
+pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A deadline shared by all leases of a session (or of one lock with `at_most`), moved by
 /// whoever renews it.
 #[derive(Debug)]

@@ -10,22 +10,23 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
+    mem,
     ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    panic::catch_unwind,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use redb::{
-    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, Table,
-    TableDefinition,
+    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
 };
 
 use crate::{
     error::{LockError, LockErrorKind},
     proto::{
-        ClusterId, TIME_TO_LIVE,
+        ClusterId, SessionId, TIME_TO_LIVE,
         record::{Committed, Pending, Record, Recovered},
         wire,
     },
@@ -51,21 +52,24 @@ const REVOKED: TableDefinition<(u128, u32, u64), &[u8]> = TableDefinition::new("
 const FORMAT: &str = "format";
 const CLUSTER: &str = "cluster";
 const EPOCH: &str = "epoch";
-const LONGEST_TIME_TO_LIVE: &str = "longest_time_to_live_ns";
+const WAITS_FOR: &str = "waits_for_ns";
 
 const FORMAT_VERSION: u32 = 1;
 /// Everything fits; redb's own default would allow it a gigabyte.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Of a session that lives long and loses many leases only the last ones are kept. What was
-/// taken away is told to its holder in this reign; only a reclaim would need it later.
+/// Of a session that lives long and loses many leases only the last ones are kept: a reclaim needs
+/// those that were not answered for yet.
 const REVOKED_PER_SESSION_MAX: usize = 1024;
 
 /// A leader's journal, its own for as long as this lives.
 pub(super) struct Journal {
     database: Database,
-    /// The file lock that keeps every other leader out; kept for its lifetime only.
-    _lock: File,
+    /// Sessions of our own process that the disk may have marked as such. Whoever takes the lock
+    /// over knows them dead, so while this process lives it is not free before they are unmarked.
+    embedded: Mutex<BTreeSet<SessionId>>,
+    /// The file lock that keeps every other leader out.
+    lock: Option<File>,
 }
 
 impl Journal {
@@ -89,14 +93,44 @@ impl Journal {
         let path = directory.join(JOURNAL);
         let opened = open_or_make(directory, epoch_above);
         let (database, recovered) = opened.map_err(|trouble| trouble.at(&path))?;
-        Ok((Journal { database, _lock: lock }, recovered))
+        let embedded = Mutex::new(BTreeSet::new());
+        Ok((Journal { database, embedded, lock: Some(lock) }, recovered))
     }
 
     /// Makes all these records durable at once. After an error nothing is known about any of
     /// them, and the journal is of no more use.
     pub(super) fn commit(&self, records: Vec<Pending>) -> io::Result<Vec<Committed>> {
+        self.mark(records.iter().map(Pending::record));
         self.write(records.iter().map(Pending::record)).map_err(Trouble::into_io)?;
         Ok(records.into_iter().map(Pending::committed).collect())
+    }
+
+    /// Notes the sessions of our own process, before they may be on the disk.
+    fn mark<'a>(&self, records: impl Iterator<Item = &'a Record>) {
+        let mut embedded = self.embedded.lock();
+        for record in records {
+            if let Record::SessionOpened { session, embedded: true, .. } = record {
+                embedded.insert(*session);
+            }
+        }
+    }
+
+    /// This process may go on without its leader: its sessions are no longer known to be dead.
+    fn unmark(&self) -> Result<(), Trouble> {
+        let records = read_records(&self.database.begin_read()?)?;
+        let ours = self.embedded.lock();
+        let unmarked: Vec<_> = records
+            .into_iter()
+            .filter_map(|record| match record {
+                Record::SessionOpened { session, proof, time_to_live, embedded: true } => {
+                    let open =
+                        Record::SessionOpened { session, proof, time_to_live, embedded: false };
+                    ours.contains(&session).then_some(open)
+                }
+                _ => None,
+            })
+            .collect();
+        if unmarked.is_empty() { Ok(()) } else { self.write(unmarked.iter()) }
     }
 
     fn write<'a>(&self, records: impl Iterator<Item = &'a Record>) -> Result<(), Trouble> {
@@ -110,21 +144,20 @@ impl Journal {
             for record in records {
                 let bytes = wire::encode_record(record);
                 match record {
-                    Record::TookOver { epoch, longest_time_to_live } => {
+                    Record::TookOver { epoch, waits_for } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
-                        if let Some(longest) = longest_time_to_live {
-                            lengthen(&mut about, *longest)?;
-                        }
-                        // A new reign knows no session of an earlier one, so nobody would end
-                        // them. This goes when sessions are reclaimed from here.
-                        sessions.retain(|_, _| false)?;
-                        revoked.retain(|_, _| false)?;
+                        match waits_for {
+                            Some(waits_for) => {
+                                about.insert(WAITS_FOR, &nanos(*waits_for).to_le_bytes()[..])?
+                            }
+                            None => about.remove(WAITS_FOR)?,
+                        };
                     }
+                    Record::Waited => drop(about.remove(WAITS_FOR)?),
                     Record::EpochRaised { epoch } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
                     }
-                    Record::SessionOpened { session, time_to_live, .. } => {
-                        lengthen(&mut about, *time_to_live)?;
+                    Record::SessionOpened { session, .. } => {
                         sessions.insert(session.0, &bytes[..])?;
                     }
                     Record::SessionEnded { session } => {
@@ -132,6 +165,9 @@ impl Journal {
                         revoked.retain_in(of_session(session.0), |_, _| false)?;
                     }
                     Record::LeaseRevoked { session, lease, .. } => {
+                        if sessions.get(session.0)?.is_none() {
+                            continue; // nobody comes back to hear of it
+                        }
                         revoked.insert((session.0, lease.epoch, lease.count), &bytes[..])?;
                         losers.insert(session.0);
                     }
@@ -157,15 +193,16 @@ fn of_session(session: u128) -> RangeInclusive<(u128, u32, u64)> {
     (session, 0, 0)..=(session, u32::MAX, u64::MAX)
 }
 
-/// The longest time to live only grows.
-fn lengthen(about: &mut Table<'_, &str, &[u8]>, time_to_live: Duration) -> Result<(), Trouble> {
-    let nanos = nanos(time_to_live);
-    let longest = about.get(LONGEST_TIME_TO_LIVE)?;
-    let longest = longest.and_then(|bytes| number(bytes.value())).unwrap_or(0);
-    if nanos > longest {
-        about.insert(LONGEST_TIME_TO_LIVE, &nanos.to_le_bytes()[..])?;
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let is_marked = !self.embedded.lock().is_empty();
+        // redb answers most damage with an error, but not all of it.
+        let unmark = || catch_unwind(AssertUnwindSafe(|| self.unmark().is_ok())).unwrap_or(false);
+        if is_marked && !unmark() {
+            // Nobody may take our sessions for dead before we are: the lock goes with the process.
+            mem::forget(self.lock.take());
+        }
     }
-    Ok(())
 }
 
 fn make_directory(directory: &Path) -> Result<(), LockError> {
@@ -297,7 +334,7 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
         if let Some(epoch) = epoch_above {
             about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
             let longest = nanos(*TIME_TO_LIVE.end());
-            about.insert(LONGEST_TIME_TO_LIVE, &longest.to_le_bytes()[..])?;
+            about.insert(WAITS_FOR, &longest.to_le_bytes()[..])?;
         }
         transaction.open_table(SESSIONS)?;
         transaction.open_table(REVOKED)?;
@@ -386,19 +423,19 @@ fn recover(database: &Database) -> Result<Recovered, Trouble> {
             Err(_) => return Err(Trouble::missing(EPOCH)),
         },
     };
-    let longest = match about.get(LONGEST_TIME_TO_LIVE)? {
+    let waits_for = match about.get(WAITS_FOR)? {
         None => None,
         Some(bytes) => {
-            let nanos = number(bytes.value());
-            Some(nanos.ok_or_else(|| Trouble::missing(LONGEST_TIME_TO_LIVE))?)
+            let nanos = number(bytes.value()).ok_or_else(|| Trouble::missing(WAITS_FOR))?;
+            Some(Duration::from_nanos(nanos))
         }
     };
-    read_records(&transaction)?;
-    Ok(Recovered {
-        cluster: ClusterId(u128::from_le_bytes(cluster)),
-        epoch,
-        longest_time_to_live: longest.map(Duration::from_nanos),
-    })
+    let mut recovered =
+        Recovered { epoch, waits_for, ..Recovered::new(ClusterId(u128::from_le_bytes(cluster))) };
+    for record in read_records(&transaction)? {
+        recovered.remember(&record);
+    }
+    Ok(recovered)
 }
 
 /// Open sessions first, then what was taken away from them.
@@ -521,7 +558,7 @@ impl<E: Into<redb::Error>> From<E> for Trouble {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt as _;
+    use std::{os::unix::fs::FileExt as _, sync::Arc};
 
     use super::*;
     use crate::{
@@ -531,7 +568,7 @@ mod tests {
         token::Token,
     };
 
-    const TOOK_OVER: Record = Record::TookOver { epoch: 9, longest_time_to_live: None };
+    const TOOK_OVER: Record = Record::TookOver { epoch: 9, waits_for: None };
 
     fn opened(session: u128, seconds: u64) -> Record {
         Record::SessionOpened {
@@ -569,7 +606,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         let (journal, first) = open(&state).unwrap();
-        assert_eq!((first.epoch, first.longest_time_to_live), (0, None));
+        assert_eq!(first, Recovered::new(first.cluster));
         let [a, b] = [opened(1, 60), opened(2, 5)];
         let [of_a, of_b] = [revoked(1, 10), revoked(2, 11)];
         journal
@@ -582,9 +619,78 @@ mod tests {
         let (journal, again) = open(&state).unwrap();
         assert_eq!(again.cluster, first.cluster);
         assert_eq!(again.epoch, 3);
-        // The session is gone; how long it might have lived is not.
-        assert_eq!(again.longest_time_to_live, Some(Duration::from_secs(60)));
-        assert_eq!(records(&journal), [b, of_b]);
+        assert_eq!(records(&journal), [b.clone(), of_b.clone()]);
+        let mut remembered = Recovered { epoch: 3, ..Recovered::new(first.cluster) };
+        [b, of_b].iter().for_each(|record| remembered.remember(record));
+        assert_eq!(again, remembered);
+    }
+
+    #[test]
+    fn a_journal_recovers_what_its_contract_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, mut remembered) = open(directory.path()).unwrap();
+        let waits_for = Some(Duration::from_secs(60));
+        for record in [
+            Record::TookOver { epoch: 4, waits_for },
+            opened(1, 5),
+            opened(2, 6),
+            revoked(1, 10),
+            revoked(2, 11),
+            Record::EpochRaised { epoch: 6 },
+            ended(2),
+            opened(2, 7),
+            Record::Waited,
+            revoked(1, 12),
+            opened(1, 5),
+            Record::TookOver { epoch: 7, waits_for: None },
+            revoked(3, 1),
+        ] {
+            journal.write([&record].into_iter()).unwrap();
+            remembered.remember(&record);
+            let recovered = recover(&journal.database).unwrap();
+            assert_eq!(recovered, remembered, "after {record:?}");
+        }
+        // Nothing is left of a session that is over.
+        journal.write([&ended(1), &ended(2), &revoked(1, 13)].into_iter()).unwrap();
+        assert_eq!(records(&journal), []);
+    }
+
+    #[test]
+    fn sessions_of_our_own_process_are_not_left_as_dead_while_it_lives() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let Record::SessionOpened { session, proof, time_to_live, .. } = opened(1, 5) else {
+            unreachable!()
+        };
+        let own = Record::SessionOpened { session, proof, time_to_live, embedded: true };
+        let all = [own, opened(2, 5), revoked(1, 10)];
+        journal.mark(all.iter());
+        journal.write(all.iter()).unwrap();
+        // Killed now, it is known dead.
+        assert!(recover(&journal.database).unwrap().sessions[&session].embedded);
+        drop(journal);
+        let (_, again) = open(directory.path()).unwrap();
+        assert!(!again.sessions[&session].embedded);
+        assert_eq!(again.sessions[&session].revoked.len(), 1);
+        assert_eq!(again.sessions.len(), 2);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_unmark_its_own_process_keeps_the_lock_until_that_dies() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        let Record::SessionOpened { session, proof, time_to_live, .. } = opened(1, 5) else {
+            unreachable!()
+        };
+        let own = Record::SessionOpened { session, proof, time_to_live, embedded: true };
+        journal.mark([&own].into_iter());
+        journal.write([&own].into_iter()).unwrap();
+        let transaction = journal.database.begin_write().unwrap();
+        transaction.delete_table(REVOKED).unwrap();
+        transaction.commit().unwrap();
+        drop(journal);
+        let error = open(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Refused);
     }
 
     #[test]
@@ -691,7 +797,7 @@ mod tests {
             let (_, again) = open(directory.path()).unwrap();
             assert_eq!(above, again, "{length:?}");
             assert_eq!((again.cluster, again.epoch), (first.cluster, 40), "{length:?}");
-            assert_eq!(again.longest_time_to_live, Some(*TIME_TO_LIVE.end()), "{length:?}");
+            assert_eq!(again.waits_for, Some(*TIME_TO_LIVE.end()), "{length:?}");
         }
         assert_eq!(fs::read(directory.path().join(SET_ASIDE)).unwrap(), &good[..good.len() - 1]);
     }
@@ -708,7 +814,7 @@ mod tests {
             fs::write(directory.path().join("lock"), "").unwrap();
             fs::write(directory.path().join(UNFINISHED), bytes).unwrap();
             let (_, first) = open(directory.path()).unwrap();
-            assert_eq!((first.epoch, first.longest_time_to_live), (0, None));
+            assert_eq!(first, Recovered::new(first.cluster));
             assert!(!directory.path().join(UNFINISHED).exists());
         }
         // Renamed and not yet marked as used.
@@ -724,6 +830,186 @@ mod tests {
         fs::write(directory.path().join(USED), "").unwrap();
         let error = open(directory.path()).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Damaged);
+    }
+
+    /// A disk that remembers what was done to it since a commit, and may be full.
+    #[derive(Clone, Debug, Default)]
+    struct Disk(Arc<Mutex<Platter>>);
+
+    #[derive(Debug, Default)]
+    struct Platter {
+        bytes: Vec<u8>,
+        done: Vec<Done>,
+        length_max: Option<u64>,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Done {
+        Length(u64),
+        Write(u64, Vec<u8>),
+        Sync,
+    }
+
+    impl Done {
+        /// Does it again, or as much of it as a crash has left.
+        fn again(&self, bytes: &mut Vec<u8>, part: usize) {
+            match self {
+                Done::Length(length) => bytes.resize(*length as usize, 0),
+                Done::Write(offset, data) => {
+                    let data = &data[..part.min(data.len())];
+                    let end = *offset as usize + data.len();
+                    if bytes.len() < end {
+                        bytes.resize(end, 0); // its growth was lost, or came later
+                    }
+                    bytes[*offset as usize..end].copy_from_slice(data);
+                }
+                Done::Sync => {}
+            }
+        }
+    }
+
+    impl Disk {
+        fn holding(bytes: Vec<u8>) -> Disk {
+            Disk(Arc::new(Mutex::new(Platter { bytes, ..Platter::default() })))
+        }
+
+        fn database(&self) -> Result<Database, Trouble> {
+            let mut builder = Builder::new();
+            Ok(builder.set_cache_size(CACHE_BYTES).create_with_backend(self.clone())?)
+        }
+
+        fn act(&self, done: Done) {
+            let mut platter = self.0.lock();
+            done.again(&mut platter.bytes, usize::MAX);
+            platter.done.push(done);
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.lock().bytes.len() as u64)
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let platter = self.0.lock();
+            let at = offset as usize;
+            let found =
+                platter.bytes.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            out.copy_from_slice(found);
+            Ok(())
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            if self.0.lock().length_max.is_some_and(|max| length > max) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.act(Done::Length(length));
+            Ok(())
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.act(Done::Sync);
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.act(Done::Write(offset, data.to_vec()));
+            Ok(())
+        }
+    }
+
+    /// An empty journal on such a disk, whole and synced.
+    fn on_disk() -> (Disk, Journal, Recovered) {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path()).unwrap());
+        let disk = Disk::holding(fs::read(directory.path().join(JOURNAL)).unwrap());
+        let database = disk.database().unwrap();
+        let recovered = recover(&database).unwrap();
+        (disk, Journal { database, embedded: Mutex::default(), lock: None }, recovered)
+    }
+
+    fn history() -> Vec<Vec<Record>> {
+        let mut history = vec![vec![TOOK_OVER], vec![opened(1, 5)]];
+        history.push((2..40).map(|session| opened(session, 5)).collect());
+        for session in 2..8 {
+            history.push(vec![revoked(session, 3), opened(100 + session, 60)]);
+            history.push(vec![ended(session), Record::EpochRaised { epoch: 10 + session as u32 }]);
+        }
+        history
+    }
+
+    #[test]
+    fn whenever_it_is_killed_or_loses_power_there_is_all_that_was_committed_and_nothing_torn() {
+        let (disk, journal, mut before) = on_disk();
+        // Numbers that look random; any will do.
+        let mut state = 1_u64;
+        let mut dice = move |end: usize| {
+            state =
+                state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+            (state >> 33) as usize % end
+        };
+        let mut crashes = 0;
+        for records in history() {
+            let base = {
+                let mut platter = disk.0.lock();
+                platter.done.clear();
+                platter.bytes.clone()
+            };
+            journal.write(records.iter()).unwrap();
+            let done = disk.0.lock().done.clone();
+            let mut after = before.clone();
+            records.iter().for_each(|record| after.remember(record));
+            for until in 0..=done.len() {
+                let (all, next) = done.split_at(until);
+                // Killed: what was done is there, and perhaps a part of what was not.
+                let mut killed = base.clone();
+                all.iter().for_each(|done| done.again(&mut killed, usize::MAX));
+                if let Some(next @ Done::Write(_, data)) = next.first() {
+                    next.again(&mut killed, dice(data.len()));
+                }
+                // Without power: what was synced is there, and any part of what was done since.
+                let synced = all.iter().rposition(|done| matches!(done, Done::Sync));
+                let (synced, since) = all.split_at(synced.map_or(0, |at| at + 1));
+                let mut dark = base.clone();
+                synced.iter().for_each(|done| done.again(&mut dark, usize::MAX));
+                for done in since {
+                    match dice(4) {
+                        0 => done.again(&mut dark, dice(4096)),
+                        1 => done.again(&mut dark, usize::MAX),
+                        _ => {} // lost
+                    }
+                }
+                for bytes in [killed, dark] {
+                    let found = recover(&Disk::holding(bytes).database().unwrap()).unwrap();
+                    let is_whole = found == after || (until < done.len() && found == before);
+                    assert!(is_whole, "{found:?} after {until} of {}: {records:?}", done.len());
+                    crashes += 1;
+                }
+            }
+            before = after;
+        }
+        assert!(crashes > 100, "{crashes}");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_costs_nothing_that_was_committed() {
+        let (disk, journal, mut known) = on_disk();
+        let length = disk.0.lock().bytes.len() as u64;
+        disk.0.lock().length_max = Some(length + 4096);
+        let mut count = 0;
+        let error = loop {
+            let records: Vec<_> =
+                (0..500).map(|session| opened(count * 500 + session, 5)).collect();
+            match journal.write(records.iter()) {
+                Ok(()) => records.iter().for_each(|record| known.remember(record)),
+                Err(trouble) => break trouble.into_io(),
+            }
+            count += 1;
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(journal.write([&opened(1, 5)].into_iter()).is_err(), "it is of no more use");
+        let bytes = disk.0.lock().bytes.clone();
+        assert_eq!(recover(&Disk::holding(bytes).database().unwrap()).unwrap(), known);
     }
 
     #[test]
@@ -754,37 +1040,6 @@ mod tests {
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
         assert_eq!(parent(Path::new("src")).unwrap(), here);
         assert_eq!(parent(Path::new("/")).unwrap(), Path::new("/"));
-    }
-
-    #[test]
-    fn how_long_a_reign_had_to_wait_is_durable_with_its_epoch() {
-        let directory = tempfile::tempdir().unwrap();
-        let (journal, _) = open(directory.path()).unwrap();
-        let longest_time_to_live = Some(Duration::from_secs(60));
-        let took_over = Record::TookOver { epoch: 41, longest_time_to_live };
-        journal.write([&took_over, &opened(1, 5)].into_iter()).unwrap();
-        drop(journal);
-        let (_, again) = open(directory.path()).unwrap();
-        assert_eq!((again.epoch, again.longest_time_to_live), (41, longest_time_to_live));
-    }
-
-    #[test]
-    fn what_a_reign_leaves_open_is_gone_with_the_next_and_not_with_a_higher_epoch() {
-        let directory = tempfile::tempdir().unwrap();
-        let (journal, _) = open(directory.path()).unwrap();
-        let (a, of_a) = (opened(1, 5), revoked(1, 10));
-        journal.write([&TOOK_OVER, &a, &of_a].into_iter()).unwrap();
-        journal.write([&Record::EpochRaised { epoch: 10 }].into_iter()).unwrap();
-        assert_eq!(records(&journal), [a, of_a]);
-        drop(journal);
-        let (journal, again) = open(directory.path()).unwrap();
-        let b = opened(2, 5);
-        let next = Record::TookOver { epoch: again.epoch + 1, longest_time_to_live: None };
-        journal.write([&next, &b].into_iter()).unwrap();
-        assert_eq!(records(&journal), [b]);
-        drop(journal);
-        let (_, again) = open(directory.path()).unwrap();
-        assert_eq!((again.epoch, again.longest_time_to_live), (11, Some(Duration::from_secs(5))));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    io, mem,
+    fmt, io, mem,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -27,7 +27,7 @@ use super::{
     tls::Secret,
 };
 use crate::{
-    clock,
+    alarm, clock,
     error::{LockError, LockErrorKind},
     proto::{
         ConnectionId, TIME_TO_LIVE,
@@ -37,6 +37,7 @@ use crate::{
     },
     time::Time,
     token::Token,
+    watch::Tell,
 };
 
 /// A leader running in this process: it grants the locks of [`Scope::Host`](crate::Scope::Host).
@@ -55,10 +56,21 @@ pub struct Leader {
 struct Shared {
     bell: Bell,
     stop: AtomicBool,
+    on_alarm: OnAlarm,
     end: Mutex<Option<End>>,
     ended: Condvar,
     #[cfg(test)]
     disk_fails: AtomicBool,
+}
+
+/// What is called with the words of an alarm.
+#[derive(Clone)]
+struct OnAlarm(Tell);
+
+impl fmt::Debug for OnAlarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnAlarm")
+    }
 }
 
 /// How the reign ended.
@@ -77,6 +89,7 @@ pub struct LeaderBuilder {
     secret_file: Option<PathBuf>,
     time_to_live_max: Duration,
     epoch_above: Option<u32>,
+    on_alarm: OnAlarm,
 }
 
 impl Leader {
@@ -88,6 +101,7 @@ impl Leader {
             secret_file: None,
             time_to_live_max: *TIME_TO_LIVE.end(),
             epoch_above: None,
+            on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
         }
     }
 
@@ -171,6 +185,14 @@ impl LeaderBuilder {
         self
     }
 
+    /// Is called with what an operator has to know though the leader goes on: that two clients
+    /// said, after a restart, that they hold the same lock. By default it is written to standard
+    /// error. It runs on a thread of its own.
+    pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_alarm = OnAlarm(Arc::new(alarm));
+        self
+    }
+
     /// Starts it. It answers once this returns.
     ///
     /// # Errors
@@ -209,6 +231,7 @@ impl LeaderBuilder {
             leases_per_session_max: 65_536,
             waiters_per_session_max: 65_536,
             epoch_above: self.epoch_above,
+            process: Some(super::process_mark()),
         };
         let mut leader = protocol::Leader::new(config, recovered, clock::now());
         commit_here(&mut leader, &journal).map_err(|error| storage_failed(&error))?;
@@ -217,6 +240,7 @@ impl LeaderBuilder {
         let shared = Arc::new(Shared {
             bell,
             stop: AtomicBool::new(false),
+            on_alarm: self.on_alarm,
             end: Mutex::new(None),
             ended: Condvar::new(),
             #[cfg(test)]
@@ -364,12 +388,21 @@ impl Reign {
                 }
                 Close::Protocol(what) => self.port.close(id, CloseCode::Protocol, what),
                 Close::Ended => self.port.close(id, CloseCode::Done, "goodbye"),
+                Close::Unconfirmed => {
+                    let reason = "it reported locks that it cannot have; let it report again";
+                    self.port.close(id, CloseCode::Superseded, reason);
+                }
             }
         }
         let records: Vec<_> = std::iter::from_fn(|| self.leader.poll_record()).collect();
         self.writer.write(records);
         while let Some(notice) = self.leader.poll_notice() {
             match notice {
+                Notice::Conflict { name, winner, loser } => self.shared.sound(format!(
+                    "ALARM: two sessions reported after a restart that they hold {name}; the one \
+                     with token {winner} keeps it, the one with token {loser} has lost it. Either \
+                     this leader's state directory was restored from a copy, or there is a bug",
+                )),
                 Notice::OldState { seen, own } => {
                     end.get_or_insert(End::Failed(
                         LockErrorKind::Config,
@@ -445,6 +478,12 @@ impl Drop for Report {
 }
 
 impl Shared {
+    /// Tells of something that an operator has to look at.
+    fn sound(&self, text: String) {
+        let OnAlarm(on_alarm) = self.on_alarm.clone();
+        alarm::call_at(Time::ZERO, move || on_alarm(&text)).detach();
+    }
+
     fn end(&self, end: End) {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
@@ -525,7 +564,7 @@ mod tests {
     use crate::{
         name::Name,
         proto::{
-            Proof, RequestId, SessionId,
+            ProcessMark, Proof, RequestId, SessionId,
             wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, Wait},
         },
     };
@@ -558,6 +597,7 @@ mod tests {
                 epoch_seen: 0,
                 time_to_live: Duration::from_secs(60),
                 identity: Identity::new("test", "here", 1, "test"),
+                process: ProcessMark(1),
             });
             self.say(&ClientMessage::Ready);
         }

@@ -32,7 +32,7 @@ use crate::{
     scope::Scope,
     time::Time,
     token::Token,
-    watch::{Deadline, Watch},
+    watch::{Deadline, Tell, Watch},
 };
 
 /// Whoever carries a link's frames.
@@ -106,6 +106,7 @@ struct State {
     /// Waiters without an outcome.
     unanswered: usize,
     closed: bool,
+    on_warning: Option<Tell>,
     aftermath: Aftermath,
 }
 
@@ -123,6 +124,7 @@ struct Aftermath {
     answered: usize,
     wakes: Vec<Wake>,
     losses: Vec<Loss>,
+    warnings: Vec<(Tell, String)>,
 }
 
 /// A loss to be told, whereupon the leader may hear that nobody believes in the lease.
@@ -200,6 +202,7 @@ impl Link {
                 deadline: Arc::new(Deadline::new(Time::ZERO)),
                 unanswered: 0,
                 closed: false,
+                on_warning: None,
                 aftermath: Aftermath::default(),
             }),
             drive: drive(link.clone()),
@@ -207,6 +210,11 @@ impl Link {
             generation,
             made_in: generation(),
         })
+    }
+
+    /// Has `warn` called when what is held may soon be lost.
+    pub(crate) fn on_warning(&self, warn: Tell) {
+        self.state.lock().on_warning = Some(warn);
     }
 
     /// Asks for a lease; touches no network by itself and never blocks. The request is carried
@@ -544,6 +552,12 @@ impl State {
                     self.client.loss_is_told(lease); // there is no guard
                 }
             }
+            Event::AtRisk { deadline, held, trouble } => {
+                if let Some(warn) = &self.on_warning {
+                    let text = warning(deadline.since(clock::now()), held, &trouble);
+                    self.aftermath.warnings.push((warn.clone(), text));
+                }
+            }
             Event::DeadlineMoved { deadline } => {
                 // Whatever ended at the old deadline is marked by now: `LeaseLost` came first.
                 self.deadline.set(deadline);
@@ -587,6 +601,9 @@ impl Aftermath {
     fn run(self, link: &Weak<Link>) {
         for wake in self.wakes {
             contain(|| wake.wake());
+        }
+        for (warn, text) in self.warnings {
+            alarm::call_at(Time::ZERO, move || contain(|| warn(&text))).detach();
         }
         for Loss { lease, watch, why } in self.losses {
             let link = link.clone();
@@ -731,6 +748,12 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             ),
         }
     }
+}
+
+fn warning(left: Duration, held: usize, trouble: &str) -> String {
+    let locks =
+        if held == 1 { "1 held lock is".to_owned() } else { format!("{held} held locks are") };
+    format!("{trouble}; {locks} lost in {left:.1?} unless one answers before")
 }
 
 const UNANSWERED: &str = "no leader has confirmed the release; it is repeated until one does";

@@ -25,10 +25,10 @@ use crate::{
     error::LockError,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, TIME_TO_LIVE,
+        ClusterId, ConnectionId, ProcessMark, TIME_TO_LIVE,
         client::{Client, Config, Ended},
         leader,
-        record::{Record, Recovered},
+        record::Recovered,
         wire::Identity,
     },
     time::Time,
@@ -63,8 +63,7 @@ struct Peer {
 impl MemoryLeader {
     /// A leader without a past, running.
     pub(crate) fn new() -> MemoryLeader {
-        let durable =
-            Recovered { cluster: ClusterId(random()), epoch: 0, longest_time_to_live: None };
+        let durable = Recovered::new(ClusterId(random()));
         let leader = MemoryLeader(Arc::new(World {
             state: Mutex::new(State {
                 leader: None,
@@ -86,7 +85,8 @@ impl MemoryLeader {
         time_to_live: Duration,
         connect_timeout: Duration,
     ) -> Arc<Link> {
-        let config = Config { time_to_live, connect_timeout, identity, addresses: 1 };
+        let process = ProcessMark(random());
+        let config = Config { time_to_live, connect_timeout, identity, addresses: 1, process };
         let client = Client::new(config, Box::new(random), clock::now());
         let link =
             Link::new(client, || std::process::id().into(), |_| Arc::new(Hand(self.0.clone())));
@@ -115,6 +115,8 @@ impl MemoryLeader {
                 leases_per_session_max: 65_536,
                 waiters_per_session_max: 65_536,
                 epoch_above: None,
+                // It is stopped and started while its clients live.
+                process: None,
             };
             state.leader = Some(leader::Leader::new(config, state.durable.clone(), clock::now()));
         }
@@ -254,7 +256,7 @@ fn serve(leader: &mut leader::Leader, durable: &mut Recovered, peers: &mut [Peer
         moved = true;
     }
     while let Some(pending) = leader.poll_record() {
-        remember(durable, pending.record());
+        durable.remember(pending.record());
         leader.handle_committed(pending.committed(), clock::now());
         moved = true;
     }
@@ -338,22 +340,6 @@ fn attend(
     moved
 }
 
-fn remember(durable: &mut Recovered, record: &Record) {
-    match record {
-        Record::TookOver { epoch, longest_time_to_live } => {
-            durable.epoch = *epoch;
-            let longest = durable.longest_time_to_live.max(*longest_time_to_live);
-            durable.longest_time_to_live = longest;
-        }
-        Record::EpochRaised { epoch } => durable.epoch = *epoch,
-        Record::SessionOpened { time_to_live, .. } => {
-            let longest = durable.longest_time_to_live.max(Some(*time_to_live));
-            durable.longest_time_to_live = longest;
-        }
-        Record::SessionEnded { .. } | Record::LeaseRevoked { .. } => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -414,16 +400,23 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_leader_costs_its_leases_and_never_makes_two_holders() {
+    fn a_leader_that_was_stopped_for_a_moment_finds_what_is_held_as_it_was() {
         let leader = MemoryLeader::new();
         let [one, other] = [connect(&leader), connect(&leader)];
         let held = take(&one, "a");
         leader.stop();
         leader.start();
+        let free = take(&other, "b");
+        assert!(free.token.epoch() > held.token.epoch());
+        let error = other.acquire(want("a", Patience::No)).wait().unwrap_err();
+        assert_eq!(error.holder().unwrap().token, Some(held.token));
+        assert_eq!(held.watch.lost(), None);
+        let token = held.token;
+        give(&one, held);
         let next = take(&other, "a");
-        assert!(held.watch.lost().is_some(), "two hold it");
-        assert!(next.token > held.token);
+        assert!(next.token > token);
         give(&other, next);
+        give(&other, free);
     }
 
     #[test]

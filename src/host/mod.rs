@@ -36,6 +36,14 @@ pub(crate) use reader::Reader;
 #[cfg(feature = "host")]
 pub use tls::Secret;
 
+/// This process, for as long as it runs. A forked child is another.
+#[cfg(feature = "host")]
+pub(crate) fn process_mark() -> crate::proto::ProcessMark {
+    static DRAWN: std::sync::OnceLock<u128> = std::sync::OnceLock::new();
+    let drawn = DRAWN.get_or_init(random);
+    crate::proto::ProcessMark(drawn ^ u128::from(std::process::id()))
+}
+
 /// What names a session and proves it: not to be guessed.
 fn random() -> u128 {
     let mut bytes = [0; 16];

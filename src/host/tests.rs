@@ -24,7 +24,7 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
-    proto::{client::Config, wire::Identity},
+    proto::{ProcessMark, client::Config, wire::Identity},
     time::Time,
     token::Token,
     watch::Lost,
@@ -94,6 +94,7 @@ fn config() -> Config {
             command: "cargo test".into(),
         },
         addresses: 0,
+        process: super::process_mark(),
     }
 }
 
@@ -393,19 +394,52 @@ fn two_separate_leaders_are_not_taken_for_one_group() {
 }
 
 #[test]
-fn a_killed_leader_costs_its_leases_and_never_makes_two_holders() {
+fn a_restarted_leader_keeps_what_is_held_and_who_waits() {
     let town = Town::new();
     let leader = town.leader();
     let address = leader.local_addr();
-    let [one, other] = [0; 2].map(|_| town.link_to([address], short_lived()));
+    let [one, other, third] = [0; 3].map(|_| town.link_to([address], short_lived()));
     let held = take(&one, "a");
+    let (told, is_queued) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        told.send(()).unwrap();
+        let next = take(&other, "a");
+        let token = next.token;
+        give_answered(&other, next).unwrap();
+        token
+    });
+    is_queued.recv().unwrap();
     drop(leader);
     let _leader = town.leader_at(address).unwrap();
-    // The new leader knows nothing of the lease, and waits out the longest time to live.
-    let next = take(&other, "a");
-    assert!(held.watch.lost().is_some(), "two hold it");
-    assert!(next.token > held.token);
-    give(&other, next);
+    // What is free is granted as soon as they are back …
+    let free = take(&third, "b");
+    assert!(free.token.epoch() > held.token.epoch());
+    // … and what is held stays held.
+    let error = third.acquire(at_once("a")).wait().unwrap_err();
+    assert_eq!(error.holder().unwrap().token, Some(held.token));
+    assert!(!waiting.is_finished());
+    outlive(&held);
+    let token = held.token;
+    give_answered(&one, held).unwrap();
+    assert!(waiting.join().unwrap() > token);
+    give(&third, free);
+}
+
+#[test]
+fn a_session_of_the_leaders_own_process_outlives_a_leader_that_is_stopped_in_good_order() {
+    let town = Town::new();
+    let leader = town.leader();
+    let address = leader.local_addr();
+    let link = town.link_to([address], short_lived());
+    let held = take(&link, "a");
+    leader.shutdown();
+    // Whoever opens the state directory now must not take it for dead.
+    let _leader = town.leader_at(address).unwrap();
+    let other = town.link_to([address], Config { process: ProcessMark(7), ..short_lived() });
+    let error = other.acquire(within("a", Duration::from_millis(100))).wait().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::TimedOut);
+    outlive(&held);
+    give(&link, held);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use self::link::Link;
 use super::{
-    ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId, count_short,
+    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, count_short,
     timers::Timers,
     wire::{
         Acquire, ClientMessage, HeldLease, HolderInfo, Identity, LeaderMessage, LockInfo, Refusal,
@@ -35,6 +35,8 @@ pub struct Config {
     pub identity: Identity,
     /// How many addresses the driver knows; the client names them by index.
     pub addresses: usize,
+    /// The process that it runs in.
+    pub process: ProcessMark,
 }
 
 /// Random numbers, passed in, so that a run can be repeated.
@@ -99,6 +101,14 @@ pub enum Event {
     DeadlineMoved {
         deadline: Time,
     },
+    /// Half of the time to live has passed without an answer: unless one comes, what is held is
+    /// lost at the deadline. Once per deadline.
+    AtRisk {
+        deadline: Time,
+        held: usize,
+        /// Why nobody answers, as far as that is known.
+        trouble: String,
+    },
     Checked {
         query: RequestId,
         good: bool,
@@ -133,6 +143,8 @@ pub struct Client {
     good_until: Option<Time>,
     /// The deadline as the events told it.
     deadline: Option<Time>,
+    /// When those who hold are to be warned that the deadline comes near.
+    warns_at: Option<Time>,
     time_to_live: Duration,
     renew_every: Duration,
     next_renewal: Time,
@@ -177,6 +189,8 @@ struct Grant {
     last: Token,
     predecessor: Predecessor,
     at_most: Option<Time>,
+    /// When it was heard of.
+    since: Time,
 }
 
 struct Lease {
@@ -237,6 +251,7 @@ impl Client {
             reports: 0,
             good_until: None,
             deadline: None,
+            warns_at: None,
             time_to_live: config.time_to_live,
             renew_every: config.time_to_live / 3,
             next_renewal: now,
@@ -504,6 +519,7 @@ impl Client {
         let serving = self.link.is_serving() && !self.renewal_queued;
         [
             self.good_until,
+            self.warns_at,
             serving.then_some(self.next_renewal),
             self.timers.next(),
             self.link.next_time(),
@@ -529,6 +545,9 @@ impl Client {
         }
         if self.good_until.is_some_and(|deadline| deadline <= now) {
             self.expire(now);
+        }
+        if self.warns_at.is_some_and(|warns_at| warns_at <= now) {
+            self.warn();
         }
         while let Some(due) = self.timers.pop_due(now) {
             match due {
@@ -559,13 +578,23 @@ impl Client {
     /// The session's deadline has passed: nothing is held, whatever the network says later. The
     /// leader, which counts longer, is still told how each lease was left.
     fn expire(&mut self, now: Time) {
-        self.good_until = None;
+        (self.good_until, self.warns_at) = (None, None);
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Expired);
             self.release_is_over(lease);
         }
         self.forget_acknowledgements(now);
+    }
+
+    /// Nothing was heard for so long that those who hold are to know.
+    fn warn(&mut self) {
+        self.warns_at = None;
+        let held = self.leases.values().filter(|lease| lease.hold == Hold::Held).count();
+        if let Some(deadline) = self.good_until.filter(|_| held > 0) {
+            let trouble = self.link.trouble();
+            self.events.push_back(Event::AtRisk { deadline, held, trouble });
+        }
     }
 
     /// No leader is known to keep places any more: who waited for its turn waits for a leader.
@@ -595,6 +624,7 @@ impl Client {
             return;
         }
         let revived = self.good_until.replace(deadline).is_none();
+        self.warns_at = Some(sent_at + self.time_to_live / 2);
         self.events.push_back(Event::DeadlineMoved { deadline });
         if revived {
             self.requests_live_again();
@@ -759,7 +789,7 @@ impl Client {
     fn accept(&mut self, request: RequestId, grant: Grant) {
         self.timers.clear(Due::Request(request));
         let state = self.requests.remove(&request).expect("a request that waits");
-        let Grant { lease, first, last, predecessor, at_most } = grant;
+        let Grant { lease, first, last, predecessor, at_most, .. } = grant;
         if let Some(end) = at_most {
             self.timers.set(Due::AtMost(lease), end);
         }
@@ -888,6 +918,7 @@ impl Client {
             epoch_seen: self.epoch_seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
+            process: self.config.process,
         }
     }
 
@@ -905,10 +936,12 @@ impl Client {
         let mut held = Vec::new();
         let mut releases = Vec::new();
         for (&lease, state) in &self.leases {
+            let mut reported = state.grant.held(state.name.clone(), now);
             if let Hold::Releasing { last_used, how, .. } = state.hold {
+                (reported.last_used, reported.leaving) = (last_used, Some(how));
                 releases.push(ClientMessage::Release { lease, last_used, how });
             }
-            held.push(state.grant.held(state.name.clone(), now));
+            held.push(reported);
         }
         let mut waiting = Vec::new();
         for (&request, state) in &mut self.requests {
@@ -943,7 +976,7 @@ impl Client {
             }
             LeaderMessage::Granted { request, lease, first, last, predecessor, at_most } => {
                 let at_most = at_most.map(|left| now + count_short(left));
-                let grant = Grant { lease, first, last, predecessor, at_most };
+                let grant = Grant { lease, first, last, predecessor, at_most, since: now };
                 self.granted(request, grant, now);
             }
             LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
@@ -991,7 +1024,7 @@ impl Client {
     fn forget_session(&mut self, now: Time) {
         (self.session, self.proof) = (SessionId((self.random)()), Proof((self.random)()));
         self.reports = 0;
-        self.good_until = None;
+        (self.good_until, self.warns_at) = (None, None);
         let leases: Vec<_> = self.leases.keys().copied().collect();
         for lease in leases {
             self.lose(lease, LostReason::Forgotten);
@@ -1051,6 +1084,8 @@ impl Grant {
             last_used: self.last,
             at_most: self.at_most.map(|end| end.since(now)),
             kept: false,
+            since: now.since(self.since),
+            leaving: None,
         }
     }
 }
@@ -1069,7 +1104,7 @@ impl Event {
 /// How long the leader's own `TimedOut`, which says who holds the lock, is waited for.
 const ANSWER_PREFERRED: Duration = Duration::from_millis(20);
 
-/// When a session that was idle asks how often to renew now.
+/// When a session that was idle, or has just come, asks how often to renew now.
 const RENEW_SOON: Duration = Duration::from_millis(100);
 
 /// A leader cannot make a client renew more often.

@@ -1,7 +1,8 @@
 //! The leader: who holds what, who waits, and until when.
 //!
-//! It keeps no promise of an earlier reign: a restarted leader grants nothing until every lease
-//! of its predecessor has run out, and answers returning sessions with `Gone`.
+//! A new one keeps the promises of the reigns before it (see `reclaim`): it begins with what the
+//! journal recovered, lets the sessions of that come back, and grants nothing new before they have
+//! or have run out.
 //!
 //! All times in here are *attended* ones (see `attended`): a leader that was itself late
 //! stops the clock by which it expires others. Every handler ends in `settle`, the one place
@@ -9,6 +10,7 @@
 
 mod attended;
 mod questions;
+mod reclaim;
 mod report;
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
 
 use self::{attended::Attended, report::Report};
 use super::{
-    ConnectionId, LeaseId, RequestId, TIME_TO_LIVE, count_long,
+    ConnectionId, LeaseId, ProcessMark, RequestId, TIME_TO_LIVE, count_long,
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
     sessions::{Sessions, Standing},
     table::{
@@ -44,6 +46,9 @@ pub struct Config {
     pub waiters_per_session_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
+    /// The process that it runs in, if that may have sessions with it and takes the state
+    /// directory's lock with it when it dies: such sessions are known dead by the next reign.
+    pub process: Option<ProcessMark>,
 }
 
 /// Why the driver is to close a connection, told to the peer as the close reason.
@@ -55,6 +60,9 @@ pub enum Close {
     Protocol(&'static str),
     /// Said goodbye, or was ended.
     Ended,
+    /// It reported leases that it cannot have. Its next report will be told so, since then that
+    /// is durable.
+    Unconfirmed,
 }
 
 /// Things the driver writes to its log.
@@ -62,6 +70,8 @@ pub enum Close {
 pub enum Notice {
     /// A client has seen a later epoch: this state is old; nothing is granted any more.
     OldState { seen: u32, own: u32 },
+    /// An alarm: two sessions reported that they hold this name. The higher token has won.
+    Conflict { name: Name, winner: Token, loser: Token },
 }
 
 pub struct Leader {
@@ -74,8 +84,12 @@ pub struct Leader {
     /// The reign has ended, and this is what requests are told.
     over: Option<Refusal>,
     clock: Attended,
-    /// Nothing is granted before this; `None` once it has passed.
-    opens_at: Option<Time>,
+    /// The highest epoch that an earlier reign can have granted in.
+    epoch_before: u32,
+    /// Nothing new is granted, since somebody of an earlier reign may hold it.
+    in_grace: bool,
+    /// Grace lasts until then in any case, for clients that the journal does not know.
+    waits_until: Option<Time>,
     sessions: Sessions,
     table: Table,
     connections: BTreeMap<ConnectionId, Connection>,
@@ -87,6 +101,8 @@ pub struct Leader {
     limits: Timers<WaiterKey>,
     /// When a held lock reaches its `at_most`, or when its lost lease is past its last promise.
     ends: Timers<LockKey>,
+    /// Until when a lock is not granted that two said they hold.
+    disputes: Timers<LockKey>,
     /// Who is to be told once the loss of a lease is durable.
     breakers: BTreeMap<PackedId, Vec<(ConnectionId, RequestId)>>,
     checks: Vec<questions::Check>,
@@ -123,19 +139,19 @@ enum Connection {
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let longest = [
-            recovered.longest_time_to_live.map(|longest| longest.min(*TIME_TO_LIVE.end())),
-            config.epoch_above.map(|_| *TIME_TO_LIVE.end()),
-        ];
-        let longest = longest.into_iter().flatten().max();
+        let above = config.epoch_above.map(|_| *TIME_TO_LIVE.end());
+        let waits_for = recovered.waits_for.map(|waits| waits.min(*TIME_TO_LIVE.end())).max(above);
+        let epoch_before = recovered.epoch.max(config.epoch_above.unwrap_or(0));
         let mut leader = Leader {
             reign: None,
-            epoch_asked: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
+            epoch_asked: epoch_before,
             config,
             cluster: recovered.cluster,
             over: None,
             clock: Attended::new(now),
-            opens_at: longest.map(|longest| now + count_long(longest)),
+            epoch_before,
+            in_grace: true,
+            waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
             sessions: Sessions::new(),
             table: Table::new(),
             connections: BTreeMap::new(),
@@ -143,6 +159,7 @@ impl Leader {
             early: VecDeque::new(),
             limits: Timers::new(),
             ends: Timers::new(),
+            disputes: Timers::new(),
             breakers: BTreeMap::new(),
             checks: Vec::new(),
             leases_made: 0,
@@ -160,7 +177,8 @@ impl Leader {
         let epoch = leader.epoch_asked.saturating_add(1);
         if epoch <= Token::MAX_EPOCH {
             leader.epoch_asked = epoch;
-            leader.write(Record::TookOver { epoch, longest_time_to_live: longest });
+            leader.write(Record::TookOver { epoch, waits_for });
+            leader.take_over(&recovered);
         } else {
             leader.over = Some(Refusal::Tokens);
         }
@@ -204,20 +222,25 @@ impl Leader {
         }
         match committed.allows() {
             Allows::Reigning(reign) => self.begin_reign(reign, now),
-            Allows::Granting(session, opened) => {
+            Allows::Nothing => {}
+            Allows::Granting { session, number, opened } => {
                 if let Some(key) = self.sessions.find(session)
-                    && let Standing::Opening = self.sessions.get(key).standing
+                    && matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number)
                 {
-                    self.sessions.get_mut(key).standing = Standing::Open(opened);
+                    self.sessions.stand(key, Standing::Open(opened));
                     self.unsettle_waiting(key);
                 }
             }
-            Allows::Freeing(session, proof) => {
+            Allows::Freeing { session, number, proof } => {
                 if let Some(key) = self.sessions.find(session) {
-                    self.bury(key, proof);
+                    match self.sessions.get(key).standing {
+                        Standing::Ending(n) if n == number => self.bury(key, proof),
+                        Standing::Idling(n) if n == number => self.forget_idle(key),
+                        _ => {} // it wanted something meanwhile, and is opened again
+                    }
                 }
             }
-            Allows::Telling(session, lease, why, proof) => {
+            Allows::Telling { session, lease, why, proof } => {
                 if let Some(key) = self.sessions.find(session) {
                     self.lease_is_lost(key, lease, why, proof);
                 }
@@ -252,10 +275,12 @@ impl Leader {
         {
             self.close(connection, Close::Protocol("it did not report in time"));
         }
-        if self.reign.is_some() && self.opens_at.is_some_and(|opens_at| opens_at <= now) {
-            self.opens_at = None;
-            self.unsettled.extend(self.table.all());
-            self.answer_checks(now);
+        while let Some(lock) = self.disputes.pop_due(now) {
+            self.unsettled.push(lock);
+        }
+        if self.reign.is_some() && self.waits_until.is_some_and(|until| until <= now) {
+            self.waits_until = None;
+            self.write(Record::Waited);
         }
         self.settle(now);
     }
@@ -282,10 +307,12 @@ impl Leader {
         if self.over.is_some() {
             return None;
         }
-        let with_reign = [self.opens_at, self.reports.next()];
-        let [opens_at, report] = with_reign.map(|at| at.filter(|_| self.reign.is_some()));
-        [self.sessions.next_deadline(), self.limits.next(), self.ends.next(), opens_at, report]
+        let with_reign = [self.waits_until, self.reports.next()];
+        let [waits_until, report] = with_reign.map(|at| at.filter(|_| self.reign.is_some()));
+        let others = [self.limits.next(), self.ends.next(), self.disputes.next()];
+        [self.sessions.next_deadline(), waits_until, report]
             .into_iter()
+            .chain(others)
             .flatten()
             .min()
             .map(|due| self.clock.wake_at(due))
@@ -406,7 +433,8 @@ impl Leader {
             return self.refuse(key, request, why, None);
         }
         let lock = self.table.find_or_add(acquire.name);
-        if acquire.wait == Wait::No && self.table.lock(lock).holding.is_some() {
+        let is_known = self.table.lock(lock).holding.is_some() && !self.in_grace;
+        if acquire.wait == Wait::No && is_known {
             let holder = self.holder(lock, now);
             return self.refuse(key, request, Refusal::WouldBlock, holder);
         }
@@ -455,22 +483,26 @@ impl Leader {
     /// Writes about the session with its first request, not before: what only looks around
     /// leaves nobody to wait for after a restart.
     fn open(&mut self, key: SessionKey) {
-        let session = self.sessions.get(key);
-        if !matches!(session.standing, Standing::New) {
+        let session = self.sessions.get_mut(key);
+        session.idle_since = None;
+        if !matches!(session.standing, Standing::New | Standing::Idling(_)) {
             return;
         }
         let record = Record::SessionOpened {
             session: session.id,
             proof: session.proof,
             time_to_live: session.time_to_live,
-            embedded: false,
+            embedded: self.config.process == Some(session.process),
         };
-        self.sessions.opening(key);
-        self.write(record);
+        let number = self.write(record);
+        self.sessions.stand(key, Standing::Opening(number));
     }
 
     fn release(&mut self, key: SessionKey, lease: LeaseId, how: Predecessor) {
         let id = PackedId::of_lease(lease);
+        if let Some(id) = id {
+            self.sessions.get_mut(key).answer_for(id);
+        }
         if let Some(lock) = id.and_then(|id| self.sessions.get(key).leases().get(&id).copied()) {
             let how = match self.holding(lock).right {
                 Right::Ended(why, _) => after(why),
@@ -487,6 +519,7 @@ impl Leader {
             return;
         }
         self.sessions.promise(key, now);
+        self.forget_if_idle(key, now);
         let renew_every = self.sessions.renew_every(key);
         self.tell(key, LeaderMessage::Renewed { sent_at, renew_every, blocks: Vec::new() });
     }
@@ -527,12 +560,38 @@ impl Leader {
         let session = self.sessions.get(key);
         match session.standing {
             Standing::New => drop(self.sessions.remove(key)),
-            Standing::Ending => unreachable!("a session ends once"),
-            Standing::Opening | Standing::Open(_) => {
-                let session = session.id;
-                self.sessions.ending(key);
-                self.write(Record::SessionEnded { session });
+            Standing::Ending(_) => unreachable!("a session ends once"),
+            Standing::Idling(number) => self.sessions.stand(key, Standing::Ending(number)),
+            Standing::Opening(_) | Standing::Open(_) => {
+                let number = self.write(Record::SessionEnded { session: session.id });
+                self.sessions.stand(key, Standing::Ending(number));
             }
+        }
+    }
+
+    /// A session that wanted nothing for long is ended in the journal, so that no later reign
+    /// waits for it. It lives on, and its next request opens it again.
+    fn forget_if_idle(&mut self, key: SessionKey, now: Time) {
+        let session = self.sessions.get_mut(key);
+        if session.is_busy() {
+            session.idle_since = None;
+            return;
+        }
+        let since = *session.idle_since.get_or_insert(now);
+        if now.since(since) >= IDLE_LIMIT
+            && let Standing::Open(_) = session.standing
+        {
+            let session = session.id;
+            let number = self.write(Record::SessionEnded { session });
+            self.sessions.stand(key, Standing::Idling(number));
+        }
+    }
+
+    /// The journal has forgotten it.
+    fn forget_idle(&mut self, key: SessionKey) {
+        self.sessions.stand(key, Standing::New);
+        if self.sessions.get(key).connection.is_none() {
+            self.sessions.remove(key);
         }
     }
 
@@ -568,6 +627,9 @@ impl Leader {
     /// Gives every lock that may have become free to the next in its queue, and tells those who
     /// go on waiting their places.
     fn settle(&mut self, now: Time) {
+        if self.in_grace {
+            self.end_grace_if_over(now);
+        }
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
         }
@@ -588,23 +650,25 @@ impl Leader {
             && let Some(waiter) = self.table.first_present(lock)
             && self.try_grant(waiter, now)
         {}
-        if self.table.lock(lock).holding.is_some() {
+        if self.table.lock(lock).holding.is_some() && !self.in_grace {
             while let Some(waiter) = self.table.first_impatient(lock) {
                 self.refuse_waiter(waiter, Refusal::WouldBlock, now);
             }
         }
-        self.table.forget_if_unused(lock);
+        if self.disputes.get(lock).is_none() {
+            self.table.forget_if_unused(lock);
+        }
     }
 
     /// Grants a free lock to the first in its queue, or throws out a first who may not have it.
     /// Answers `false` if both have to wait for something durable.
     fn try_grant(&mut self, waiter: WaiterKey, now: Time) -> bool {
         let Some(reign) = &self.reign else { return false };
-        if self.over.is_some() || self.opens_at.is_some() {
+        let Waiter { lock, session: key, above, .. } = *self.table.waiter(waiter);
+        if self.over.is_some() || self.in_grace || self.disputes.get(lock).is_some() {
             return false;
         }
         let epoch = reign.epoch();
-        let Waiter { lock, session: key, above, .. } = *self.table.waiter(waiter);
         let session = self.sessions.get(key);
         let Standing::Open(_opened) = &session.standing else { return false };
         if session.deadline() <= now {
@@ -680,7 +744,7 @@ impl Leader {
     /// Begins to take a lease away. Its holder is told once that is durable.
     fn take_away(&mut self, lock: LockKey, why: LostReason) {
         let Holding { lease, session, .. } = *self.holding(lock);
-        if let Standing::Ending = self.sessions.get(session).standing {
+        if let Standing::Ending(_) = self.sessions.get(session).standing {
             return; // it is being taken away with all the others
         }
         let record = Record::LeaseRevoked {
@@ -705,8 +769,16 @@ impl Leader {
         proof: TakenAway,
     ) {
         let id = PackedId::of_lease(lease).expect("one of ours");
-        // Given back meanwhile?
-        let Some(&lock) = self.sessions.get(key).leases().get(&id) else { return };
+        let session = self.sessions.get_mut(key);
+        let Some(&lock) = session.leases().get(&id) else {
+            // Given back meanwhile, or one that was never confirmed.
+            if why == LostReason::Forgotten {
+                session.revoke(id, why, proof);
+                self.tell(key, LeaderMessage::Lost { lease, why });
+            }
+            return;
+        };
+        session.revoke(id, why, proof);
         self.table.taken_away(lock, why, proof);
         // What is promised later is promised after `Lost`, on the same connection or the next.
         self.ends.set(lock, self.sessions.get(key).deadline());
@@ -745,7 +817,9 @@ impl Leader {
         if self.reign.as_ref().is_some_and(|own| own.epoch() >= reign.epoch()) {
             return;
         }
-        self.reign = Some(reign);
+        if self.reign.replace(reign).is_none() {
+            self.begin_grace(now);
+        }
         (self.leases_made, self.places_given) = (0, 0);
         self.unsettled.extend(std::mem::take(&mut self.awaiting_epoch));
         for (connection, message) in std::mem::take(&mut self.early) {
@@ -830,9 +904,11 @@ impl Leader {
         self.closes.push_back((connection, why));
     }
 
-    fn write(&mut self, record: Record) {
+    /// Asks for a record to be made durable; answers its number.
+    fn write(&mut self, record: Record) -> u64 {
         self.last_record += 1;
         self.records.push_back(Pending { number: self.last_record, record });
+        self.last_record
     }
 
     fn holding(&self, lock: LockKey) -> &Holding {
@@ -870,6 +946,9 @@ const ABOVE_EPOCH_MAX: u32 = 1 << 22;
 
 const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
 
+/// How long a session wants nothing before the journal forgets it.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// How long a connection may take to say who it is and what it has.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -886,6 +965,14 @@ impl Leader {
     pub(super) fn waits(&self, session: super::SessionId, request: RequestId) -> bool {
         let key = self.sessions.find(session);
         key.is_some_and(|key| self.sessions.get(key).waiting().contains_key(&request))
+    }
+
+    /// Whether the session holds a lease of an earlier reign.
+    pub(super) fn reclaimed(&self, session: super::SessionId, lease: LeaseId) -> bool {
+        lease.epoch <= self.epoch_before
+            && PackedId::of_lease(lease)
+                .zip(self.sessions.find(session))
+                .is_some_and(|(id, key)| self.sessions.get(key).leases().contains_key(&id))
     }
 
     /// How many names it knows.

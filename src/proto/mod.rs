@@ -97,3 +97,14 @@ impl fmt::Debug for ClusterId {
         write!(f, "cluster {:032x}", self.0)
     }
 }
+
+/// A process, for as long as it runs: random, drawn by itself. An embedded leader knows the
+/// sessions of its own process by it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ProcessMark(pub u128);
+
+impl fmt::Debug for ProcessMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("process")
+    }
+}

@@ -3,29 +3,32 @@
 //! Nothing here writes. A journal takes a [`Pending`], writes its record and hands back
 //! [`Committed`]; what may be done only then needs a proof that is made of nothing else.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{ClusterId, LeaseId, SessionId};
+use super::{ClusterId, LeaseId, Proof, SessionId};
 use crate::{error::LostReason, name::Name, token::Token};
 
 /// One durable fact. Rare: grants and releases are never written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// A reign began. Whoever begins the next one waits for a session of this time to live, if
-    /// this one had to, since it may have ended before it had waited.
-    TookOver { epoch: u32, longest_time_to_live: Option<Duration> },
+    /// A reign began. If it has to wait for clients that the journal does not know, for as long
+    /// as this time to live, then so has the next one until `Waited` is written.
+    TookOver { epoch: u32, waits_for: Option<Duration> },
+    /// What the last `TookOver` had to wait for has passed.
+    Waited,
     /// A reign took a higher epoch.
     EpochRaised { epoch: u32 },
     /// A session asked for its first lock.
     SessionOpened {
         session: SessionId,
-        proof: super::Proof,
+        proof: Proof,
         time_to_live: Duration,
+        /// It belongs to the leader's own process, and dies with it.
         embedded: bool,
     },
-    /// A session said goodbye or ran out.
+    /// A session said goodbye, ran out, or had nothing to be remembered for.
     SessionEnded { session: SessionId },
-    /// A lease was taken away from a live session.
+    /// A lease was taken away from a live session, or was not confirmed when it was reported.
     LeaseRevoked { session: SessionId, lease: LeaseId, name: Name, token: Token, why: LostReason },
 }
 
@@ -60,26 +63,33 @@ pub struct Committed {
 impl Committed {
     /// What this record, being durable, allows.
     pub(super) fn allows(self) -> Allows {
+        let number = self.number;
         match self.record {
             Record::TookOver { epoch, .. } | Record::EpochRaised { epoch } => {
                 Allows::Reigning(Reign { epoch })
             }
-            Record::SessionOpened { session, .. } => Allows::Granting(session, Opened(())),
-            Record::SessionEnded { session } => Allows::Freeing(session, TakenAway(())),
+            Record::Waited => Allows::Nothing,
+            Record::SessionOpened { session, .. } => {
+                Allows::Granting { session, number, opened: Opened(()) }
+            }
+            Record::SessionEnded { session } => {
+                Allows::Freeing { session, number, proof: TakenAway(()) }
+            }
             Record::LeaseRevoked { session, lease, why, .. } => {
-                Allows::Telling(session, lease, why, TakenAway(()))
+                Allows::Telling { session, lease, why, proof: TakenAway(()) }
             }
         }
     }
 }
 
-/// What a durable record allows. The proofs in it are made here and nowhere else, so whoever
-/// shows one has been to the disk.
+/// What a durable record allows. The proofs in it are made here and of what a journal recovered,
+/// so whoever shows one has been to the disk.
 pub(super) enum Allows {
+    Nothing,
     Reigning(Reign),
-    Granting(SessionId, Opened),
-    Freeing(SessionId, TakenAway),
-    Telling(SessionId, LeaseId, LostReason, TakenAway),
+    Granting { session: SessionId, number: u64, opened: Opened },
+    Freeing { session: SessionId, number: u64, proof: TakenAway },
+    Telling { session: SessionId, lease: LeaseId, why: LostReason, proof: TakenAway },
 }
 
 /// A durable epoch: without it nothing is granted.
@@ -102,13 +112,68 @@ pub(super) struct Opened(());
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TakenAway(());
 
-/// What a journal found when it was opened.
+/// What a journal found when it was opened: all that a new reign knows of those before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovered {
     pub cluster: ClusterId,
     /// The highest durable epoch; 0 in a new directory.
     pub epoch: u32,
-    /// The longest time to live of any session ever opened there, or that a reign had to wait for.
-    pub longest_time_to_live: Option<Duration>,
-    // Open sessions and revoked leases join this when reclaim does.
+    /// How long to wait for clients that the journal does not know; see [`Record::TookOver`].
+    pub waits_for: Option<Duration>,
+    /// The open sessions: a reign waits for each of them to come back or to run out.
+    pub sessions: BTreeMap<SessionId, OpenSession>,
+}
+
+/// A session that was opened and not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenSession {
+    pub proof: Proof,
+    pub time_to_live: Duration,
+    /// It died with the process of the leader that wrote this.
+    pub embedded: bool,
+    /// What was taken away from it. It may not have heard of it.
+    pub revoked: BTreeMap<LeaseId, LostReason>,
+}
+
+impl Recovered {
+    /// What is found in a new directory.
+    pub fn new(cluster: ClusterId) -> Recovered {
+        Recovered { cluster, epoch: 0, waits_for: None, sessions: BTreeMap::new() }
+    }
+
+    /// One more record is durable: what whoever opens the journal later is to find. The contract
+    /// of every journal, and for one that keeps nothing but this, all of it.
+    pub fn remember(&mut self, record: &Record) {
+        match *record {
+            Record::TookOver { epoch, waits_for } => {
+                (self.epoch, self.waits_for) = (epoch, waits_for);
+            }
+            Record::Waited => self.waits_for = None,
+            Record::EpochRaised { epoch } => self.epoch = epoch,
+            Record::SessionOpened { session, proof, time_to_live, embedded } => {
+                let before = self.sessions.remove(&session);
+                let revoked = before.map_or_else(BTreeMap::new, |before| before.revoked);
+                let open = OpenSession { proof, time_to_live, embedded, revoked };
+                self.sessions.insert(session, open);
+            }
+            Record::SessionEnded { session } => drop(self.sessions.remove(&session)),
+            Record::LeaseRevoked { session, lease, why, .. } => {
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.revoked.insert(lease, why);
+                }
+            }
+        }
+    }
+}
+
+impl OpenSession {
+    /// Its opening was found on the disk.
+    pub(super) fn opened(&self) -> Opened {
+        Opened(())
+    }
+
+    /// Each loss was found on the disk.
+    pub(super) fn revoked(&self) -> impl Iterator<Item = (LeaseId, LostReason, TakenAway)> {
+        self.revoked.iter().map(|(&lease, &why)| (lease, why, TakenAway(())))
+    }
 }

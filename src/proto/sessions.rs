@@ -5,14 +5,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    ConnectionId, Proof, RequestId, SessionId, TIME_TO_LIVE, count_long,
-    record::Opened,
+    ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE, count_long,
+    record::{OpenSession, Opened, TakenAway},
     slab::Slab,
     table::{LockKey, PackedId, SessionKey, WaiterKey},
     timers::Timers,
     wire::{Identity, Refusal},
 };
-use crate::time::Time;
+use crate::{error::LostReason, time::Time};
 
 pub(super) struct Session {
     pub(super) id: SessionId,
@@ -20,6 +20,9 @@ pub(super) struct Session {
     /// Fixed at its opening.
     pub(super) time_to_live: Duration,
     pub(super) identity: Identity,
+    pub(super) process: ProcessMark,
+    /// An earlier reign opened it, and it has not come back yet.
+    awaited: bool,
     /// Of the newest connection whose report was whole.
     pub(super) count: u64,
     /// That connection, while it lasts.
@@ -28,21 +31,38 @@ pub(super) struct Session {
     /// Why its requests are refused, whatever they ask.
     pub(super) refusal: Option<Refusal>,
     pub(super) last_request: RequestId,
+    /// Since when no renewal has found it with anything to do.
+    pub(super) idle_since: Option<Time>,
     deadline: Time,
     leases: BTreeMap<PackedId, LockKey>,
+    /// What was taken away from it durably, until it answers for that.
+    revoked: BTreeMap<PackedId, (LostReason, TakenAway)>,
     waiting: BTreeMap<RequestId, WaiterKey>,
     busy: bool,
 }
 
-/// How far a session has come with the journal. It only moves down this list.
+/// How far a session has come with the journal.
+///
+/// | from | to | when |
+/// |---|---|---|
+/// | `New` | `Opening` | its first request |
+/// | `Opening` | `Open` | that is durable; a session of an earlier reign begins here |
+/// | `Open` | `Idling` | it wanted nothing for a minute |
+/// | `Idling` | `New` | that is durable |
+/// | `Idling` | `Opening` | a request came before that |
+/// | all but `New` | `Ending` | it said goodbye or ran out; final |
+///
+/// The numbers are those of the records that are awaited.
 pub(super) enum Standing {
-    /// It asked for no lock yet: nothing is written about it.
+    /// Nothing is written about it.
     New,
     /// Its opening is on its way to the disk.
-    Opening,
+    Opening(u64),
     Open(Opened),
-    /// Its end is on its way to the disk, and final.
-    Ending,
+    /// The journal is to forget it, for as long as it wants nothing.
+    Idling(u64),
+    /// Its end is on its way to the disk.
+    Ending(u64),
 }
 
 impl Session {
@@ -52,6 +72,7 @@ impl Session {
         time_to_live: Duration,
         time_to_live_max: Duration,
         identity: Identity,
+        process: ProcessMark,
     ) -> Session {
         let longest = time_to_live_max.clamp(*TIME_TO_LIVE.start(), *TIME_TO_LIVE.end());
         let fits = (*TIME_TO_LIVE.start()..=longest).contains(&time_to_live);
@@ -60,16 +81,69 @@ impl Session {
             proof,
             time_to_live: time_to_live.clamp(*TIME_TO_LIVE.start(), longest),
             identity,
+            process,
+            awaited: false,
             count: 0,
             connection: None,
             standing: Standing::New,
             refusal: (!fits).then_some(Refusal::TimeToLive),
             last_request: RequestId(0),
+            idle_since: None,
             deadline: Time::ZERO,
             leases: BTreeMap::new(),
+            revoked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             busy: false,
         }
+    }
+
+    /// One that an earlier reign opened. What it was promised then is promised still, whatever
+    /// this leader accepts from new ones.
+    pub(super) fn recovered(id: SessionId, open: &OpenSession) -> Session {
+        let (identity, process) = (Identity::default(), ProcessMark(0)); // its report tells
+        let longest = *TIME_TO_LIVE.end();
+        let revoked = open.revoked().filter_map(|(lease, why, proof)| {
+            PackedId::of_lease(lease).map(|lease| (lease, (why, proof)))
+        });
+        Session {
+            standing: Standing::Open(open.opened()),
+            awaited: true,
+            revoked: revoked.collect(),
+            ..Session::new(id, open.proof, open.time_to_live, longest, identity, process)
+        }
+    }
+
+    /// Whether an earlier reign opened it and it has not come back yet.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Why this lease was taken away durably, if it was and the session has not answered.
+    pub(super) fn revoked(&self, lease: PackedId) -> Option<(LostReason, TakenAway)> {
+        self.revoked.get(&lease).copied()
+    }
+
+    pub(super) fn revoke(&mut self, lease: PackedId, why: LostReason, proof: TakenAway) {
+        self.revoked.insert(lease, (why, proof));
+    }
+
+    /// What it still believes in of what was taken away from it. The rest is forgotten: whatever
+    /// it does not report it does not believe in.
+    pub(super) fn still_revoked(
+        &mut self,
+        is_reported: impl Fn(LeaseId) -> bool,
+    ) -> Vec<(LeaseId, LostReason)> {
+        self.revoked.retain(|id, _| is_reported(id.lease()));
+        self.revoked.iter().map(|(id, (why, _))| (id.lease(), *why)).collect()
+    }
+
+    /// It has answered for the loss.
+    pub(super) fn answer_for(&mut self, lease: PackedId) {
+        self.revoked.remove(&lease);
     }
 
     /// Until when its leases are promised, counted long.
@@ -94,6 +168,8 @@ pub(super) struct Sessions {
     busy: u32,
     /// How many the journal knows or is about to.
     written: usize,
+    /// How many are awaited.
+    awaited: usize,
 }
 
 impl Sessions {
@@ -104,6 +180,7 @@ impl Sessions {
             deadlines: Timers::new(),
             busy: 0,
             written: 0,
+            awaited: 0,
         }
     }
 
@@ -123,8 +200,26 @@ impl Sessions {
         self.written
     }
 
+    /// Every session; for the few moments of a reign that concern them all.
+    pub(super) fn all(&self) -> impl Iterator<Item = SessionKey> + use<'_> {
+        self.by_id.values().copied()
+    }
+
+    /// Whether any session of an earlier reign has neither come back nor ended durably.
+    pub(super) fn awaits_any(&self) -> bool {
+        self.awaited > 0
+    }
+
+    /// The session has come back.
+    pub(super) fn returned(&mut self, key: SessionKey) {
+        let awaited = &mut self.sessions[key.0].awaited;
+        self.awaited -= usize::from(std::mem::take(awaited));
+    }
+
     pub(super) fn add(&mut self, session: Session) -> SessionKey {
         let id = session.id;
+        self.written += usize::from(!matches!(session.standing, Standing::New));
+        self.awaited += usize::from(session.awaited);
         let key = SessionKey(self.sessions.insert(session));
         let before = self.by_id.insert(id, key);
         assert!(before.is_none(), "{id:?} is added once");
@@ -137,26 +232,27 @@ impl Sessions {
         assert!(session.leases.is_empty() && session.waiting.is_empty());
         self.by_id.remove(&session.id);
         self.deadlines.clear(key);
-        if !matches!(session.standing, Standing::New) {
-            self.written -= 1;
-        }
+        self.awaited -= usize::from(session.awaited);
+        self.written -= usize::from(!matches!(session.standing, Standing::New));
         session
     }
 
-    pub(super) fn opening(&mut self, key: SessionKey) {
-        self.get_mut(key).standing = Standing::Opening;
-        self.written += 1;
-    }
-
-    pub(super) fn ending(&mut self, key: SessionKey) {
-        self.get_mut(key).standing = Standing::Ending;
-        self.deadlines.clear(key);
+    /// Its standing with the journal changes.
+    pub(super) fn stand(&mut self, key: SessionKey, standing: Standing) {
+        let is_written = !matches!(standing, Standing::New);
+        if let Standing::Ending(_) = standing {
+            self.deadlines.clear(key);
+        }
+        let before = std::mem::replace(&mut self.sessions[key.0].standing, standing);
+        assert!(!matches!(before, Standing::Ending(_)), "an end is final");
+        self.written += usize::from(is_written);
+        self.written -= usize::from(!matches!(before, Standing::New));
     }
 
     /// Promises one more time to live from `now`: the only door through which a deadline moves.
     pub(super) fn promise(&mut self, key: SessionKey, now: Time) {
         let session = &mut self.sessions[key.0];
-        assert!(!matches!(session.standing, Standing::Ending), "an end is final");
+        assert!(!matches!(session.standing, Standing::Ending(_)), "an end is final");
         session.deadline = session.deadline.max(now + count_long(session.time_to_live));
         self.deadlines.set(key, session.deadline);
     }

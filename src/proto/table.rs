@@ -1,8 +1,8 @@
 //! The table of names: holders, queues, tokens.
 //!
 //! Decides nothing about sessions, time or the disk; it keeps what the leader tells it and
-//! refuses to contradict itself. Every change of a lock's holder goes through `grant`,
-//! `take_away`, `put_back` and `vacate`.
+//! refuses to contradict itself. Every change of a lock's holder goes through `grant`, `confirm`,
+//! `take_away`, `taken_away` and `vacate`.
 //!
 //! It is counted in bytes: a held lock costs its `Lock`, its entry in `names`, the name's own
 //! text and an entry in its session. So waiters and times, which most locks have not, are kept
@@ -39,6 +39,9 @@ pub(super) struct WaiterKey(u32);
 pub(super) struct PackedId(u64);
 
 impl PackedId {
+    /// No leader ever made it.
+    pub(super) const ZERO: PackedId = PackedId(0);
+
     /// `None` where no leader ever made such a one.
     pub(super) fn new(epoch: u32, count: u64) -> Option<PackedId> {
         let fits = epoch <= Token::MAX_EPOCH && count < 1 << Token::COUNT_BITS;
@@ -227,6 +230,22 @@ impl Table {
             session: waiter.session,
             right: Right::Whole,
         });
+    }
+
+    /// A holder of an earlier reign has come back; `token` is the last of its block.
+    pub(super) fn confirm(&mut self, key: LockKey, holding: Holding, token: Token) {
+        let lock = &mut self.locks[key.0];
+        assert!(lock.holding.is_none(), "{} is confirmed only when free", lock.name);
+        lock.token = lock.token.max(token);
+        lock.holding = Some(holding);
+    }
+
+    /// A holder of an earlier reign says how it left, and nobody knows of a later one.
+    pub(super) fn left(&mut self, key: LockKey, token: Token, how: Predecessor) {
+        let lock = &mut self.locks[key.0];
+        if token > lock.token {
+            (lock.token, lock.predecessor) = (token, how);
+        }
     }
 
     /// The lease is being taken away; its holder does not know yet.

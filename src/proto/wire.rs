@@ -14,7 +14,7 @@ use bincode::{
     error::{DecodeError, EncodeError},
 };
 
-use super::{ClusterId, LeaseId, Place, Proof, RequestId, SessionId, record::Record};
+use super::{ClusterId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, record::Record};
 use crate::{
     error::{LostReason, Predecessor},
     identity::cut,
@@ -188,6 +188,8 @@ pub enum ClientMessage {
         /// Fixed at the session's opening.
         time_to_live: Duration,
         identity: Identity,
+        /// A leader knows its own process by it.
+        process: ProcessMark,
     },
     /// Leases this session holds (part of the report).
     Held {
@@ -356,6 +358,10 @@ pub struct HeldLease {
     pub at_most: Option<Duration>,
     /// Kept without a guard (sticky leases).
     pub kept: bool,
+    /// Since its grant.
+    pub since: Duration,
+    /// It is being given back, in this way: it is held no more, but its release is unanswered.
+    pub leaving: Option<Predecessor>,
 }
 
 /// A request in a client's report.
@@ -549,6 +555,7 @@ by_way_of! {
     SessionId: u128, |id| id.0, |way| Ok(SessionId(way));
     Proof: u128, |proof| proof.0, |way| Ok(Proof(way));
     ClusterId: u128, |id| id.0, |way| Ok(ClusterId(way));
+    ProcessMark: u128, |mark| mark.0, |way| Ok(ProcessMark(way));
     RequestId: u64, |id| id.0, |way| Ok(RequestId(way));
     LeaseId: (u32, u64), |id| (id.epoch, id.count), |(epoch, count)| Ok(LeaseId { epoch, count });
     Place: (u32, u64), |at| (at.epoch, at.count), |(epoch, count)| Ok(Place { epoch, count });
@@ -612,9 +619,7 @@ bincode::impl_borrow_decode!(Identity);
 impl Encode for Record {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         match self {
-            Record::TookOver { epoch, longest_time_to_live } => {
-                (0_u8, epoch, longest_time_to_live).encode(encoder)
-            }
+            Record::TookOver { epoch, waits_for } => (0_u8, epoch, waits_for).encode(encoder),
             Record::SessionOpened { session, proof, time_to_live, embedded } => {
                 (1_u8, session, proof, time_to_live, embedded).encode(encoder)
             }
@@ -623,6 +628,7 @@ impl Encode for Record {
                 (3_u8, session, lease, name, token, why).encode(encoder)
             }
             Record::EpochRaised { epoch } => (4_u8, epoch).encode(encoder),
+            Record::Waited => 5_u8.encode(encoder),
         }
     }
 }
@@ -632,7 +638,7 @@ impl<C> Decode<C> for Record {
         match <u8 as Decode<C>>::decode(decoder)? {
             0 => Ok(Record::TookOver {
                 epoch: Decode::<C>::decode(decoder)?,
-                longest_time_to_live: Decode::<C>::decode(decoder)?,
+                waits_for: Decode::<C>::decode(decoder)?,
             }),
             1 => Ok(Record::SessionOpened {
                 session: Decode::<C>::decode(decoder)?,
@@ -649,6 +655,7 @@ impl<C> Decode<C> for Record {
                 why: Decode::<C>::decode(decoder)?,
             }),
             4 => Ok(Record::EpochRaised { epoch: Decode::<C>::decode(decoder)? }),
+            5 => Ok(Record::Waited),
             _ => Err(DecodeError::Other("no such record")),
         }
     }

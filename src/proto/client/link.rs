@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Client, Closing, Ended, Failure};
+use super::{Client, Closing, Ended, Failure, RENEW_SOON};
 use crate::{
     proto::{
         ClusterId, ConnectionId, Proof, SessionId,
@@ -368,7 +368,9 @@ impl Client {
         self.epoch_seen = epoch;
         self.time_to_live = time_to_live.min(self.config.time_to_live);
         self.renew_every = self.renew_every_of(renew_every);
-        self.next_renewal = now + self.renew_every;
+        // What the leader says here it said before it had looked at who waits.
+        let soon = if self.is_wanted() { RENEW_SOON } else { self.renew_every };
+        self.next_renewal = now + self.renew_every.min(soon);
         self.promised(sent_at, now);
     }
 
@@ -463,6 +465,7 @@ impl Client {
             epoch_seen: self.epoch_seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
+            process: self.config.process,
         };
         let messages = [hello, ClientMessage::Ready].map(|message| (connection, message));
         self.link.probe_messages.extend(messages);

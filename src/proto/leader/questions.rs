@@ -13,7 +13,7 @@ use crate::{
     token::Token,
 };
 
-/// A `Check` that waits for the reign to open.
+/// A `Check` that waits for the end of grace.
 pub(super) struct Check {
     connection: ConnectionId,
     query: RequestId,
@@ -30,7 +30,7 @@ impl Leader {
         token: Token,
         now: Time,
     ) {
-        if self.over.is_none() && self.opens_at.is_some() && self.checks.len() < CHECKS_MAX {
+        if self.over.is_none() && self.in_grace && self.checks.len() < CHECKS_MAX {
             self.checks.push(Check { connection, query, name, token });
             return;
         }
@@ -53,7 +53,7 @@ impl Leader {
     /// Whether this token's lease holds: its session lives and nobody is taking it away.
     fn is_good(&self, name: &Name, token: Token, now: Time) -> bool {
         self.over.is_none()
-            && self.opens_at.is_none()
+            && !self.in_grace
             && self.lock_of(name, token).is_some_and(|lock| {
                 let holding = self.holding(lock);
                 let session = self.sessions.get(holding.session);
@@ -149,5 +149,5 @@ impl Leader {
     }
 }
 
-/// How many questions wait for the reign to open; more are answered `false`, the safe side.
+/// How many questions wait for the end of grace; more are answered `false`, the safe side.
 const CHECKS_MAX: usize = 65_536;

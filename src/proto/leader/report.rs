@@ -1,15 +1,12 @@
 //! A connection's report: it counts only whole, and then it is the truth.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Close, Config, Connection, Leader};
 use crate::{
     error::LostReason,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
         sessions::{Session, Standing},
         table::{LockKey, PackedId, Right, SessionKey},
         wire::{
@@ -29,7 +26,8 @@ pub(super) struct Report {
     epoch_seen: u32,
     time_to_live: Duration,
     identity: Identity,
-    held: BTreeSet<LeaseId>,
+    process: ProcessMark,
+    pub(super) held: BTreeMap<LeaseId, HeldLease>,
     waiting: BTreeMap<RequestId, (Acquire, Option<Place>)>,
     /// Requests beyond what any session may have.
     beyond: Vec<RequestId>,
@@ -46,6 +44,7 @@ impl Report {
             epoch_seen,
             time_to_live,
             identity,
+            process,
         } = message
         else {
             return None;
@@ -58,7 +57,8 @@ impl Report {
             epoch_seen,
             time_to_live,
             identity,
-            held: BTreeSet::new(),
+            process,
+            held: BTreeMap::new(),
             waiting: BTreeMap::new(),
             beyond: Vec::new(),
         }))
@@ -72,8 +72,11 @@ impl Report {
     ) -> Result<bool, &'static str> {
         match message {
             ClientMessage::Held { leases } => {
-                self.held.extend(leases.into_iter().map(|HeldLease { lease, .. }| lease));
-                if self.held.len() > config.leases_per_session_max {
+                for held in leases {
+                    PackedId::of_lease(held.lease).ok_or("no leader made such a lease")?;
+                    self.held.insert(held.lease, held);
+                }
+                if self.held.len() > most_held(config) {
                     return Err("a report of more leases than a session may have");
                 }
             }
@@ -110,7 +113,10 @@ impl Leader {
             return self.turn_away(connection, &report, why);
         }
         let Some(key) = self.session_of(connection, &report) else { return };
-        self.adopt(connection, key, report.count);
+        if !self.reclaim(key, &report, now) {
+            return self.send_away(connection, key);
+        }
+        self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
         for &(lease, why) in &found.lost {
             // Before the welcome: what that promises is not for lost leases.
@@ -136,6 +142,7 @@ impl Leader {
                     report.time_to_live,
                     self.config.time_to_live_max,
                     report.identity.clone(),
+                    report.process,
                 )));
             }
             self.dismiss(connection, report.session);
@@ -144,7 +151,7 @@ impl Leader {
         let session = self.sessions.get(key);
         if session.proof != report.proof {
             self.close(connection, Close::Protocol("the proof is not this session's"));
-        } else if let Standing::Ending = session.standing {
+        } else if let Standing::Ending(_) = session.standing {
             self.dismiss(connection, report.session);
         } else if report.count <= session.count {
             self.close(connection, Close::Superseded);
@@ -154,6 +161,19 @@ impl Leader {
         None
     }
 
+    /// A session reported leases that it cannot have.
+    fn send_away(&mut self, connection: ConnectionId, key: SessionKey) {
+        match self.sessions.get(key).standing {
+            // One that the journal does not know has nothing, and nothing need be written of it.
+            Standing::New | Standing::Idling(_) => {
+                let session = self.sessions.get(key).id;
+                self.expire(key);
+                self.dismiss(connection, session);
+            }
+            _ => self.close(connection, Close::Unconfirmed),
+        }
+    }
+
     fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {
         self.connections.insert(connection, Connection::Dismissed);
         self.expect_report(connection);
@@ -161,9 +181,11 @@ impl Leader {
     }
 
     /// The connection is its session's newest: nothing an older one says counts any more.
-    fn adopt(&mut self, connection: ConnectionId, key: SessionKey, count: u64) {
+    fn adopt(&mut self, connection: ConnectionId, key: SessionKey, report: &Report) {
         let session = self.sessions.get_mut(key);
-        session.count = count;
+        session.count = report.count;
+        // The journal does not say who it is.
+        (session.identity, session.process) = (report.identity.clone(), report.process);
         if let Some(older) = session.connection.replace(connection) {
             self.close(older, Close::Superseded);
         }
@@ -208,14 +230,18 @@ impl Leader {
     /// Releases what the report does not name, and answers what is to be said of the rest.
     fn compare_leases(&mut self, key: SessionKey, report: &Report) -> Comparison {
         let known: Vec<_> = self.sessions.get(key).leases().iter().map(|(&i, &l)| (i, l)).collect();
-        let mut unknown = report.held.clone();
-        let mut found = Comparison::default();
+        let mut found = Comparison {
+            lost: self
+                .sessions
+                .get_mut(key)
+                .still_revoked(|lease| report.held.contains_key(&lease)),
+            ..Comparison::default()
+        };
         for (id, lock) in known {
-            let (lease, holding) = (id.lease(), *self.holding(lock));
-            let named = unknown.remove(&lease);
+            let holding = *self.holding(lock);
+            let named = report.held.contains_key(&id.lease());
             let unheard = !named && report.waiting.contains_key(&holding.request);
             match holding.right {
-                Right::Ended(why, _) if named => found.lost.push((lease, why)),
                 Right::Whole if unheard => found.granted.push((holding.request, lock)),
                 _ if named => {}
                 _ => {
@@ -228,7 +254,6 @@ impl Leader {
                 }
             }
         }
-        found.lost.extend(unknown.into_iter().map(|lease| (lease, LostReason::Forgotten)));
         found
     }
 
@@ -285,6 +310,12 @@ struct Comparison {
     granted: Vec<(RequestId, LockKey)>,
     /// Lost before the session had heard of the grant: back to where they stood.
     put_back: BTreeMap<RequestId, PackedId>,
+}
+
+/// How many leases a session can believe in, or wait to have given back: it may have been granted
+/// as many again without having heard that it is rid of the first.
+fn most_held(config: &Config) -> usize {
+    config.leases_per_session_max.saturating_mul(2)
 }
 
 /// How many requests a session can have waiting in its own eyes: it may not have heard of any of

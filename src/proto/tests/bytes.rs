@@ -7,7 +7,7 @@ use crate::{
     error::{LostReason, Predecessor},
     name::Name,
     proto::{
-        ClusterId, LeaseId, Place, Proof, RequestId, SessionId,
+        ClusterId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
         record::Record,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
@@ -154,6 +154,7 @@ fn an_identity_is_cut_at_a_character_when_made_and_when_sent() {
         epoch_seen: 0,
         time_to_live: Duration::from_secs(5),
         identity,
+        process: ProcessMark(1),
     };
     assert_eq!(read(&payload(&hello(by_hand))), Ok(Some(hello(made))));
 }
@@ -169,6 +170,8 @@ fn a_report_of_any_length_fits_its_frames() {
             last_used: Token::MAX,
             at_most: Some(Duration::MAX),
             kept: true,
+            since: Duration::MAX,
+            leaving: Some(Predecessor::Broken),
         };
         let waiting = WaitingRequest {
             request: RequestId(u64::MAX),
@@ -388,6 +391,7 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             epoch_seen: source.small(3),
             time_to_live: source.duration(5000),
             identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
+            process: ProcessMark(source.number(77).into()),
         },
         ClientMessage::Held {
             leases: vec![HeldLease {
@@ -398,6 +402,8 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
                 last_used: source.token(502),
                 at_most: Some(source.duration(1000)),
                 kept: source.number(1) % 2 == 1,
+                since: source.duration(90),
+                leaving: source.maybe(Predecessor::Panicked),
             }],
         },
         ClientMessage::Waiting {
@@ -515,11 +521,9 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
 fn records(source: &mut impl Source) -> Vec<Record> {
     let id = u128::from(source.number(0x1122_3344_5566_7788)) << 40;
     vec![
-        Record::TookOver { epoch: source.small(3), longest_time_to_live: None },
-        Record::TookOver {
-            epoch: source.small(3),
-            longest_time_to_live: Some(source.duration(60_000)),
-        },
+        Record::TookOver { epoch: source.small(3), waits_for: None },
+        Record::TookOver { epoch: source.small(3), waits_for: Some(source.duration(60_000)) },
+        Record::Waited,
         Record::EpochRaised { epoch: source.small(3) },
         Record::SessionOpened {
             session: SessionId(id),
@@ -541,9 +545,9 @@ fn records(source: &mut impl Source) -> Vec<Record> {
 const GOLDEN_CLIENT: &[&str] = &[
     concat!(
         "00fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544",
-        "332211887766554433221103050008636865636b6f7574066e6f64652d31fb671207736c6565702031",
+        "332211887766554433221103050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
     ),
-    "01010311096f72646572732f3432fafbb888fbfb0001010001",
+    "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101",
     "020109096f72646572732f343202013c0001090103fb2c01",
     "03",
     "0409096f72646572732f34320102fc0065cd1d013c000109",
@@ -593,6 +597,7 @@ const GOLDEN_LEADER: &[&str] = &[
 const GOLDEN_RECORDS: &[&str] = &[
     "01000300",
     "010003013c00",
+    "0105",
     "010403",
     "0101fe00000000008877665544332211000000fe02000000008877665544332211000000050001",
     "0102fe00000000008877665544332211000000",

@@ -4,6 +4,7 @@
 mod holders;
 mod leaders;
 mod managers;
+mod restarts;
 mod waiters;
 
 use std::{collections::VecDeque, time::Duration};
@@ -11,7 +12,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
         leader::{Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered},
         wire::{
@@ -52,11 +53,13 @@ fn try_acquire(text: &str) -> Acquire {
 /// A leader, its disk and its clock, talked to frame by frame.
 struct Reign {
     leader: Leader,
+    config: Config,
     now: Time,
     /// Whether the disk answers at once.
     disk_answers: bool,
     pending: VecDeque<Pending>,
     written: Vec<Record>,
+    durable: Recovered,
     heard: Vec<(ConnectionId, LeaderMessage)>,
     closed: Vec<(ConnectionId, Close)>,
     notices: Vec<Notice>,
@@ -77,11 +80,12 @@ fn config() -> Config {
         leases_per_session_max: 4,
         waiters_per_session_max: 4,
         epoch_above: None,
+        process: None,
     }
 }
 
 fn fresh() -> Recovered {
-    Recovered { cluster: ClusterId(1), epoch: 0, longest_time_to_live: None }
+    Recovered::new(ClusterId(1))
 }
 
 fn begin() -> Reign {
@@ -92,11 +96,13 @@ impl Reign {
     fn new(config: Config, recovered: Recovered) -> Reign {
         let now = Time::ZERO + Duration::from_secs(1000);
         let mut reign = Reign {
-            leader: Leader::new(config, recovered, now),
+            leader: Leader::new(config.clone(), recovered.clone(), now),
+            config,
             now,
             disk_answers: true,
             pending: VecDeque::new(),
             written: Vec::new(),
+            durable: recovered,
             heard: Vec::new(),
             closed: Vec::new(),
             notices: Vec::new(),
@@ -119,9 +125,20 @@ impl Reign {
 
     fn commit_one(&mut self) -> bool {
         let Some(pending) = self.pending.pop_front() else { return false };
+        self.durable.remember(pending.record());
         self.written.push(pending.record().clone());
         self.leader.handle_committed(pending.committed(), self.now);
         true
+    }
+
+    /// The leader is killed and started again on what its disk has.
+    fn restart(&mut self) {
+        self.pending.clear();
+        self.written.clear();
+        self.leader = Leader::new(self.config.clone(), self.durable.clone(), self.now);
+        self.drive();
+        self.heard.clear();
+        self.closed.clear();
     }
 
     /// The disk answers everything it was asked so far.
@@ -173,8 +190,11 @@ impl Reign {
     }
 
     fn report(&mut self, who: Who, held: &[LeaseId], requests: Vec<WaitingRequest>) {
+        self.report_held(who, held.iter().map(|&lease| held_lease(lease)).collect(), requests);
+    }
+
+    fn report_held(&mut self, who: Who, leases: Vec<HeldLease>, requests: Vec<WaitingRequest>) {
         self.say(who, hello(who));
-        let leases = held.iter().map(|&lease| held_lease(lease)).collect();
         self.say(who, ClientMessage::Held { leases });
         self.say(who, ClientMessage::Waiting { requests });
         self.say(who, ClientMessage::Ready);
@@ -266,6 +286,7 @@ fn hello(who: Who) -> ClientMessage {
         epoch_seen: 0,
         time_to_live: TTL,
         identity: Identity::new(&format!("session {}", who.session), "host", 1, "cmd"),
+        process: ProcessMark(who.session),
     }
 }
 
@@ -278,7 +299,15 @@ fn held_lease(lease: LeaseId) -> HeldLease {
         last_used: Token::ZERO,
         at_most: None,
         kept: false,
+        since: Duration::ZERO,
+        leaving: None,
     }
+}
+
+/// What its holder reports of a grant.
+fn held(text: &str, grant: Grant) -> HeldLease {
+    let Grant { lease, token, .. } = grant;
+    HeldLease { name: name(text), first: token, last: token, last_used: token, ..held_lease(lease) }
 }
 
 fn waiting(request: u64, acquire: Acquire, place: Option<Place>) -> WaitingRequest {

@@ -14,10 +14,10 @@ use crate::{
     error::Predecessor,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, ProcessMark, RequestId, SessionId,
         client::{self, Client, Ended, Event, Failure},
         leader::{self, Leader},
-        record::{Pending, Record, Recovered},
+        record::{Pending, Recovered},
         wire::{
             Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Message, Wait,
             decode_record, encode_frame, encode_record,
@@ -42,13 +42,17 @@ fn in_a_world_where_everything_fails_there_is_one_believer_and_nobody_waits_for_
         sum.restarts += tally.restarts;
         sum.gone += tally.gone;
         sum.breaks += tally.breaks;
+        sum.reclaims += tally.reclaims;
     }
     // A world in which nothing happens proves nothing.
     assert!(sum.grants > 0, "{sum:?}");
+    assert!(sum.reclaims > 0 || sum.restarts < 100, "{sum:?}");
     println!("{sum:?}");
 }
 
 const SEEDS: u64 = 300;
+
+const EMBEDDED: ProcessMark = ProcessMark(u128::MAX);
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
@@ -68,6 +72,7 @@ struct Tally {
     restarts: u64,
     gone: u64,
     breaks: u64,
+    reclaims: u64,
 }
 
 /// A clock that is up to 1 % off.
@@ -156,6 +161,8 @@ struct Wire {
     last_to_leader: u64,
     last_to_client: u64,
     session: Option<SessionId>,
+    /// The leases it has reported to the leader.
+    reported: Vec<LeaseId>,
     leader_knows: bool,
 }
 
@@ -231,7 +238,7 @@ impl World {
         };
         world.restart();
         for index in 0..3 + world.dice.below(2) as usize {
-            let process = world.process(0);
+            let process = world.process(index, 0);
             world.processes.push(process);
             world.start(index);
         }
@@ -240,13 +247,14 @@ impl World {
         world
     }
 
-    fn process(&mut self, life: u32) -> Process {
+    fn process(&mut self, index: usize, life: u32) -> Process {
         let clock = Clock::new(&mut self.dice);
         let config = client::Config {
             time_to_live: Duration::from_millis(1000 + self.dice.below(1500)),
             connect_timeout: Duration::from_secs(3),
             identity: Identity::new("world", "here", life, "sim"),
             addresses: 1,
+            process: if index == 0 && self.embeds() { EMBEDDED } else { ProcessMark(life.into()) },
         };
         let random = self.dice.random();
         Process {
@@ -426,27 +434,17 @@ impl World {
 // The leader's side.
 impl World {
     fn restart(&mut self) {
-        let records: Vec<_> = self.disk.iter().map(|bytes| decode_record(bytes).unwrap()).collect();
-        let recovered = Recovered {
-            cluster: ClusterId(7),
-            epoch: records.iter().fold(0, |epoch, record| match record {
-                Record::TookOver { epoch: higher, .. } | Record::EpochRaised { epoch: higher } => {
-                    epoch.max(*higher)
-                }
-                _ => epoch,
-            }),
-            longest_time_to_live: records.iter().fold(None, |longest, record| match record {
-                Record::SessionOpened { time_to_live, .. } => longest.max(Some(*time_to_live)),
-                Record::TookOver { longest_time_to_live, .. } => longest.max(*longest_time_to_live),
-                _ => longest,
-            }),
-        };
+        let mut recovered = Recovered::new(ClusterId(7));
+        for bytes in &self.disk {
+            recovered.remember(&decode_record(bytes).unwrap());
+        }
         let config = leader::Config {
             time_to_live_max: Duration::from_secs(60),
             sessions_max: 1000,
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
             epoch_above: None,
+            process: self.embeds().then_some(EMBEDDED),
         };
         self.reign += 1;
         let clock = self.host_clock;
@@ -505,14 +503,22 @@ impl World {
     }
 
     fn arrive_at_leader(&mut self, wire: usize, message: ClientMessage) {
-        let Wire { reign, cut_to_leader, leader_knows, session, .. } = self.wires[wire];
+        let Wire { reign, cut_to_leader, leader_knows, session, .. } = &self.wires[wire];
+        let (reign, cut_to_leader, leader_knows, session) =
+            (*reign, *cut_to_leader, *leader_knows, *session);
         if reign != self.reign || self.truth > cut_to_leader || !leader_knows {
             return;
         }
         self.note(|| format!("leader, from {:?}: {message:?}", self.wires[wire].client));
-        if let ClientMessage::Hello { session, .. } = message {
-            self.wires[wire].session = Some(session);
+        match &message {
+            ClientMessage::Hello { session, .. } => self.wires[wire].session = Some(*session),
+            ClientMessage::Held { leases } => {
+                let leases = leases.iter().filter(|held| held.leaving.is_none());
+                self.wires[wire].reported.extend(leases.map(|held| held.lease));
+            }
+            _ => {}
         }
+        let is_whole = message == ClientMessage::Ready;
         let cancelled = match message {
             ClientMessage::Cancel { request } => Some(request),
             _ => None,
@@ -523,6 +529,11 @@ impl World {
             let newest = host.leader.connection_of(session) == Some(connection);
             let waits = newest && host.leader.waits(session, request);
             assert!(!waits, "seed {}: {request:?} waits after its cancel", self.seed);
+        }
+        if let (true, Some(session), Some(host)) = (is_whole, session, &self.host) {
+            let reported = std::mem::take(&mut self.wires[wire].reported);
+            let reclaimed = |lease: &&LeaseId| host.leader.reclaimed(session, **lease);
+            self.tally.reclaims += reported.iter().filter(reclaimed).count() as u64;
         }
     }
 
@@ -561,9 +572,17 @@ impl World {
         self.leader(|leader, now| leader.handle_committed(committed, now));
     }
 
+    /// Whether the leader runs in the process of the first client.
+    fn embeds(&self) -> bool {
+        self.seed.is_multiple_of(3)
+    }
+
     /// Dead at once. What was on its way to the disk may have reached it.
     fn kill_leader(&mut self) {
         let Some(host) = self.host.take() else { return };
+        if self.embeds() {
+            self.end_client(0);
+        }
         self.tally.restarts += 1;
         let reached = self.dice.below(host.pending.len() as u64 + 1) as usize;
         for (_, pending) in host.pending.into_iter().take(reached) {
@@ -574,7 +593,9 @@ impl World {
                 self.cut(wire, true);
             }
         }
-        let delay = self.dice.below(1500 * MS);
+        // Mostly at once: then most holders come back while they believe.
+        let longest = if self.dice.percent(70) { 100 * MS } else { 1500 * MS };
+        let delay = self.dice.below(longest);
         self.after(delay, Step::Restart);
     }
 }
@@ -646,6 +667,7 @@ impl World {
             last_to_leader: 0,
             last_to_client: 0,
             session: None,
+            reported: Vec::new(),
             leader_knows: false,
         });
         self.processes[index].wires.insert(number, wire);
@@ -712,7 +734,7 @@ impl World {
                 assert!(before < first, "seed {seed}: after token {before} comes {first}");
                 process.tasks[task] = Task::Holding { lease, name, token: first, at_most };
                 self.tally.grants += 1;
-                let long = if self.dice.percent(5) { 4000 } else { 500 };
+                let long = if self.dice.percent(15) { 4000 } else { 300 };
                 let hold = self.dice.below(long * MS);
                 self.after(hold, Step::Task(node, task));
             }
@@ -737,7 +759,8 @@ impl World {
             }
             Event::DeadlineMoved { deadline } => process.deadline = Some(deadline),
             Event::Broke { found, .. } => self.tally.breaks += u64::from(found),
-            Event::Queued { .. }
+            Event::AtRisk { .. }
+            | Event::Queued { .. }
             | Event::Released { .. }
             | Event::Checked { .. }
             | Event::Listed { .. }
@@ -823,11 +846,8 @@ impl World {
         let first = 2 * (self.seed % 2);
         match first + self.dice.below(11 - first) {
             0 | 1 => self.kill_leader(),
-            2 => {
-                if let Some(host) = &mut self.host {
-                    host.stopped_until = host.stopped_until.max(self.truth + pause);
-                }
-            }
+            2 => self.stop_leader(pause),
+            3..=5 if index == 0 && self.embeds() => self.stop_leader(pause),
             3..=5 => {
                 let until = &mut self.processes[index].stopped_until;
                 *until = (*until).max(self.truth + pause);
@@ -848,13 +868,28 @@ impl World {
         self.after(next, Step::Trouble);
     }
 
+    fn stop_leader(&mut self, pause: u64) {
+        let Some(host) = &mut self.host else { return };
+        host.stopped_until = host.stopped_until.max(self.truth + pause);
+        if self.embeds() {
+            self.processes[0].stopped_until = self.host.as_ref().unwrap().stopped_until;
+        }
+    }
+
     fn kill_client(&mut self, index: usize) {
+        if index == 0 && self.embeds() {
+            return self.kill_leader();
+        }
+        self.end_client(index);
+    }
+
+    fn end_client(&mut self, index: usize) {
         let life = self.processes[index].life + 1;
         let wires: Vec<_> = self.processes[index].wires.values().copied().collect();
         for wire in wires {
             self.cut(wire, false);
         }
-        self.processes[index] = self.process(life);
+        self.processes[index] = self.process(index, life);
         self.start(index);
     }
 

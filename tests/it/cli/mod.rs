@@ -75,10 +75,15 @@ impl Place {
 
     /// A leader of its own, on a free port.
     fn leader(&self) -> Leader {
+        self.leader_at("127.0.0.1:0", &[])
+    }
+
+    /// The same there, with further options: one that is started again, perhaps.
+    fn leader_at(&self, address: &str, options: &[&str]) -> Leader {
         let secret = self.secret();
-        let mut command = tierlock(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = tierlock(&["serve", "--listen", address]);
         command.arg("--state-dir").arg(self.path("state")).arg("--secret-file").arg(&secret);
-        let mut process = Running::start(&mut command);
+        let mut process = Running::start(command.args(options));
         let line = process.line();
         let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
         Leader { address: address.to_owned(), secret, process }
@@ -96,6 +101,12 @@ impl Leader {
     /// A `tierlock run` at host scope, without a directory.
     fn run(&self) -> Command {
         self.command("run")
+    }
+
+    /// Kills it, and waits until it is gone.
+    fn stop(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.exit();
     }
 
     fn command(&self, subcommand: &str) -> Command {

@@ -393,14 +393,14 @@ fn a_restarted_leader_gives_no_lock_away_that_is_still_used() {
     let mut leader = place.leader();
     let mut running = Running::script(&mut leader.run(), &["--ttl", "2s"], "job", STUBBORN);
     let command = running.pid_line();
-    leader.process.signal(Signal::KILL);
-    leader.process.exit();
-    let mut again = tierlock(&["serve", "--listen", &leader.address, "--state-dir"]);
-    again.arg(place.path("state")).arg("--secret-file").arg(&leader.secret);
-    let mut again = Running::start(&mut again);
-    assert_eq!(again.line(), format!("listening on {}", leader.address));
+    leader.stop();
+    let again = place.leader_at(&leader.address, &[]);
+    assert_eq!(again.address, leader.address);
+    fails(&leader.run().args(["-n", "job", "--", "true"]).output().unwrap(), 75, &["job"]);
+    assert!(runs(command), "the leader's restart cost it its lock");
+    running.signal(Signal::KILL);
+    running.exit();
     finds_nobody(&leader, &[command]);
-    assert_eq!(running.exit().code(), Some(76));
 }
 
 // ── tierlock itself is killed ───────────────────────────────────────────────────────────────────

@@ -51,6 +51,56 @@ fn an_address_that_is_none_is_78() {
 }
 
 #[test]
+fn a_state_directory_restored_from_yesterday_is_found_out_and_says_how_to_go_on() {
+    // etcd#17780
+    let place = Place::new();
+    let mut leader = place.leader();
+    leader.stop();
+    let (state, yesterday) = (place.path("state"), place.path("yesterday"));
+    copy(&state, &yesterday);
+    for _ in 0..2 {
+        leader = place.leader_at(&leader.address, &[]);
+        succeeds(&leader.run().args(["job", "--", "true"]).output().unwrap());
+        leader.stop();
+    }
+    leader = place.leader_at(&leader.address, &[]);
+    let mut holder = Running::script(
+        &mut leader.run(),
+        &["--ttl", "60"],
+        "job",
+        "echo $TIERLOCK_TOKEN; exec sleep 1000",
+    );
+    let token: u64 = holder.line().parse().unwrap();
+    leader.stop();
+
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&yesterday, &state);
+    let mut old = place.leader_at(&leader.address, &[]);
+    let (status, stderr) = old.process.end();
+    assert_eq!(status.code(), Some(78), "{stderr}");
+    let above = (token >> 40).to_string();
+    assert!(stderr.contains(&format!("--epoch-above {above}")), "{stderr}");
+
+    // Started as it says, it waits for everybody who may hold something.
+    let mut leader = place.leader_at(&leader.address, &["--epoch-above", &above]);
+    let waits = leader.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
+    fails(&waits, 75, &["other"]);
+    // Killed meanwhile, it waits all the same when it is started without.
+    leader.stop();
+    let leader = place.leader_at(&leader.address, &[]);
+    let waits = leader.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
+    fails(&waits, 75, &["other"]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+#[test]
 fn a_secret_is_one_line_for_its_owner_and_never_overwritten() {
     let place = Place::new();
     let file = place.secret();

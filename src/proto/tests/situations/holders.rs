@@ -168,8 +168,12 @@ fn whoever_comes_back_hears_of_every_loss_before_the_welcome() {
     reign.say(b, ClientMessage::Break { query, name: name("x"), token });
     reign.acquire(b, 1, acquire("x"));
     reign.take(b);
-    let a = reign.again(a);
     let unknown = LeaseId { epoch: 1, count: 99 };
+    let early = reign.again(a);
+    reign.report(early, &[first.lease, unknown], Vec::new());
+    assert_eq!(reign.take(early), [], "nothing is told before it is durable");
+    assert_eq!(reign.closed(early), Some(Close::Unconfirmed));
+    let a = reign.again(early);
     reign.report(a, &[first.lease, unknown], Vec::new());
     let heard = reign.take(a);
     let lost = |lease, why| LeaderMessage::Lost { lease, why };

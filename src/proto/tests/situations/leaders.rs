@@ -37,45 +37,6 @@ fn a_session_that_only_looks_around_is_not_written() {
 }
 
 #[test]
-fn a_restarted_leader_waits_for_what_its_predecessor_promised() {
-    // redisson#4706, #5256; Chubby's rule
-    let recovered = Recovered { epoch: 4, longest_time_to_live: Some(TTL), ..fresh() };
-    let mut reign = Reign::new(config(), recovered);
-    assert_eq!(reign.written, [took_over(5, Some(TTL))]);
-    // One who held comes back, and is told that it holds no more.
-    let a = Who { connection: reign.connect(1), session: 1, count: 7 };
-    reign.report(a, &[LeaseId { epoch: 4, count: 1 }], Vec::new());
-    assert_eq!(reign.take(a), [LeaderMessage::Gone { session: SessionId(1) }]);
-    // It goes on as another, and its request keeps its place before those that come new.
-    let (b, c) = (reign.session(2), reign.session(3));
-    reign.acquire(b, 1, acquire("x"));
-    reign.acquire(c, 1, try_acquire("x"));
-    let a = Who { session: 11, count: 1, ..a };
-    let place = Place { epoch: 4, count: 9 };
-    reign.report(a, &[], vec![waiting(5, acquire("x"), Some(place))]);
-    for _ in 0..5 {
-        assert!(reign.try_granted(a, 5).is_err());
-        assert!(reign.try_granted(c, 1).is_err());
-        reign.pass(ms(1000));
-        for who in [a, b, c] {
-            reign.renew(who);
-        }
-    }
-    let query = RequestId(8);
-    reign.say(c, ClientMessage::Check { query, name: name("x"), token: Token::ZERO });
-    assert!(!reign.take(c).contains(&LeaderMessage::Checked { query, good: false }));
-    reign.pass(ms(60));
-    let grant = reign.granted(a, 5);
-    assert_eq!((grant.token.epoch(), grant.lease.epoch), (5, 5));
-    let heard = reign.take(c);
-    assert!(heard.contains(&LeaderMessage::Checked { query, good: false }));
-    assert!(
-        heard.iter().any(|m| matches!(m, LeaderMessage::Refused { why: Refusal::WouldBlock, .. })),
-        "a try is answered at the end: {heard:?}"
-    );
-}
-
-#[test]
 fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promised() {
     // live-mutex, etcd#17780
     let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
@@ -93,11 +54,11 @@ fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promis
 
 #[test]
 fn a_leader_killed_while_it_waits_above_an_epoch_waits_as_long_when_it_is_started_without() {
-    let reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
-    let [Record::TookOver { epoch, longest_time_to_live }] = reign.written[..] else {
-        panic!("{:?}", reign.written)
-    };
-    let mut reign = Reign::new(config(), Recovered { epoch, longest_time_to_live, ..fresh() });
+    let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
+    reign.config.epoch_above = None;
+    reign.pass(ms(30_000));
+    reign.restart();
+    assert_eq!(reign.written, [took_over(42, Some(Duration::from_secs(60)))]);
     let a = reign.session(1);
     reign.acquire(a, 1, acquire("x"));
     for _ in 0..60 {
@@ -106,11 +67,21 @@ fn a_leader_killed_while_it_waits_above_an_epoch_waits_as_long_when_it_is_starte
         assert!(reign.try_granted(a, 1).is_err());
     }
     reign.pass(ms(700));
-    assert_eq!(reign.granted(a, 1).token.epoch(), 42);
+    let lease = reign.granted(a, 1).lease;
+    assert_eq!(lease.epoch, 42);
+    // It has waited: whoever comes next need not.
+    assert_eq!(reign.written.last(), Some(&Record::Waited));
+    reign.release(a, lease);
+    reign.say(a, ClientMessage::Goodbye);
+    reign.restart();
+    assert_eq!(reign.written, [took_over(43, None)]);
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("x"));
+    reign.granted(b, 1);
 }
 
-fn took_over(epoch: u32, longest_time_to_live: Option<Duration>) -> Record {
-    Record::TookOver { epoch, longest_time_to_live }
+fn took_over(epoch: u32, waits_for: Option<Duration>) -> Record {
+    Record::TookOver { epoch, waits_for }
 }
 
 #[test]
@@ -224,8 +195,11 @@ fn a_report_is_no_longer_than_what_a_session_may_have() {
     });
     assert!(refused.eq(5..=20), "{heard:?}");
 
+    // As many again may have been given back unanswered.
     let b = Who { connection: reign.connect(2), session: 2, count: 2 };
-    let leases = [1, 2, 3, 4, 5].map(|count| LeaseId { epoch: 1, count });
+    let leases = [1, 2, 3, 4, 5, 6, 7, 8, 9].map(|count| LeaseId { epoch: 1, count });
+    reign.report(b, &leases[..8], Vec::new());
+    assert_eq!(reign.take(b), [LeaderMessage::Gone { session: SessionId(2) }]);
     reign.report(b, &leases, Vec::new());
     assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
 

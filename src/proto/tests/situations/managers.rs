@@ -33,6 +33,7 @@ impl Manager {
             connect_timeout: Duration::from_secs(10),
             identity: Identity::default(),
             addresses,
+            process: ProcessMark(1),
         };
         let now = Time::ZERO + Duration::from_secs(500);
         Manager {
@@ -164,7 +165,14 @@ impl Manager {
         self.said.clear();
     }
 
+    /// What became of requests and leases.
     fn take_events(&mut self) -> Vec<Event> {
+        let mut events = self.take_events_and_risks();
+        events.retain(|event| !matches!(event, Event::AtRisk { .. }));
+        events
+    }
+
+    fn take_events_and_risks(&mut self) -> Vec<Event> {
         let events = std::mem::take(&mut self.events);
         events.into_iter().filter(|e| !matches!(e, Event::DeadlineMoved { .. })).collect()
     }
@@ -471,6 +479,89 @@ fn no_leader_makes_a_manager_renew_less_than_three_times_a_life() {
     let renewals = manager.renewals();
     assert!(renewals.len() >= 2, "{renewals:?}");
     assert!(renewals.windows(2).all(|pair| pair[1].since(pair[0]) <= TTL / 3), "{renewals:?}");
+}
+
+#[test]
+fn whoever_wants_something_asks_soon_after_its_welcome_how_often_to_renew() {
+    let mut manager = Manager::new(1);
+    manager.acquire("x");
+    manager.connected();
+    manager.hear(LeaderMessage::Welcome {
+        session: manager.session,
+        time_to_live: TTL,
+        epoch: 1,
+        cluster: ClusterId(1),
+        members: Vec::new(),
+        renew_every: TTL / 3, // said of a session that wants nothing
+    });
+    manager.forget();
+    manager.pass(ms(110));
+    assert_eq!(manager.renewals().len(), 1);
+}
+
+#[test]
+fn a_report_says_what_is_held_how_long_and_what_is_being_given_back() {
+    let (mut manager, first) = Manager::holding("x");
+    let request = manager.acquire("y");
+    let second = manager.grant(request, 2);
+    manager.pass(ms(300));
+    manager.release(first, Predecessor::Panicked);
+    manager.cut();
+    manager.pass(ms(20));
+    manager.forget();
+    manager.connected();
+    let said = manager.take_said();
+    let [ClientMessage::Hello { .. }, ClientMessage::Held { leases }, ..] = &said[..] else {
+        panic!("{said:?}")
+    };
+    let told: Vec<_> = leases.iter().map(|held| (held.lease, held.leaving)).collect();
+    assert_eq!(told, [(first, Some(Predecessor::Panicked)), (second, None)]);
+    assert!(leases[0].since >= ms(300), "{leases:?}");
+    // A leader that was started again takes it for the truth, and what it holds goes on.
+    manager.welcome_by(1, 2);
+    assert_eq!(manager.take_events(), []);
+    manager.hear(LeaderMessage::Released { lease: first });
+    assert_eq!(manager.take_events(), [Event::Released { lease: first }]);
+    manager.pass(TTL / 2);
+    assert_eq!(manager.take_events(), []);
+}
+
+#[test]
+fn renewals_that_fail_are_warned_of_before_the_deadline_and_once() {
+    // redisson#5698, #3194, #1604
+    let (mut manager, lease) = Manager::holding("x");
+    let sent_at = manager.now;
+    manager.renewed(sent_at);
+    manager.take_events_and_risks();
+    manager.pass(TTL / 2 - ms(1));
+    assert_eq!(manager.take_events_and_risks(), []);
+    manager.pass(ms(2));
+    let deadline = manager.client.deadline().unwrap();
+    assert!(deadline > manager.now + TTL / 3);
+    let events = manager.take_events_and_risks();
+    assert!(
+        matches!(events[..], [Event::AtRisk { deadline: told, held: 1, .. }] if told == deadline),
+        "{events:?}"
+    );
+    // An answer puts it off, and it may come again.
+    manager.renewed(manager.now - ms(100));
+    manager.pass(TTL / 3);
+    assert_eq!(manager.take_events_and_risks(), []);
+    manager.pass(TTL - TTL / 3);
+    let events = manager.take_events_and_risks();
+    assert!(matches!(events[..], [Event::AtRisk { .. }, Event::LeaseLost { .. }]), "{events:?}");
+    assert_eq!(events[1], lost(lease, LostReason::Expired));
+}
+
+#[test]
+fn nobody_is_warned_who_holds_nothing() {
+    let (mut manager, lease) = Manager::holding("x");
+    manager.release(lease, Predecessor::Clean);
+    manager.hear(LeaderMessage::Released { lease });
+    manager.take_events_and_risks();
+    manager.acquire("x");
+    manager.pass(TTL - ms(100));
+    assert_eq!(manager.take_events_and_risks(), []);
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! What a reign takes over from those before it: their sessions, and what these bring back.
+//!
+//! The journal tells which sessions were open and what was taken away from them, and nothing of
+//! who holds what. That the holders tell themselves, each with its session's first whole report
+//! of the reign. Until every session has come back, or its end is durable, nothing new is granted
+//! (*grace*): nobody is granted what somebody else still holds, and with everybody alive it is
+//! over in milliseconds.
+
+use std::{cmp::Reverse, collections::BTreeSet};
+
+use super::{Leader, Notice, after, report::Report};
+use crate::{
+    error::LostReason,
+    name::Name,
+    proto::{
+        RequestId, count_long,
+        record::{Record, Recovered},
+        sessions::{Session, Standing},
+        table::{Holding, LockKey, PackedId, Right, SessionKey},
+        wire::HeldLease,
+    },
+    time::Time,
+    token::Token,
+};
+
+// Sessions.
+impl Leader {
+    /// Every session of earlier reigns that may live.
+    pub(super) fn take_over(&mut self, recovered: &Recovered) {
+        for (&id, open) in &recovered.sessions {
+            let key = self.sessions.add(Session::recovered(id, open));
+            if open.embedded {
+                // We have the state directory's lock file, so the process that it belonged to
+                // is dead.
+                self.end_session(key);
+            }
+        }
+    }
+
+    /// The reign is durable: each of them has one full time to live to come back.
+    pub(super) fn begin_grace(&mut self, now: Time) {
+        let keys: Vec<_> = self.sessions.all().collect();
+        for key in keys {
+            if let Standing::Open(_) = self.sessions.get(key).standing {
+                self.sessions.promise(key, now);
+            }
+        }
+    }
+
+    pub(super) fn end_grace_if_over(&mut self, now: Time) {
+        if self.reign.is_none() || self.waits_until.is_some() || self.sessions.awaits_any() {
+            return;
+        }
+        self.in_grace = false;
+        self.unsettled.extend(self.table.all());
+        self.answer_checks(now);
+    }
+}
+
+// Leases.
+impl Leader {
+    /// Takes in what a session says it holds. Answers `false` if some of that is not confirmed:
+    /// once this is durable the session is told, with its next report.
+    pub(super) fn reclaim(&mut self, key: SessionKey, report: &Report, now: Time) -> bool {
+        let unconfirmed = self.unconfirmed(key, report);
+        if !unconfirmed.is_empty() {
+            if let Standing::Opening(_) | Standing::Open(_) = self.sessions.get(key).standing {
+                unconfirmed.into_iter().for_each(|held| self.refuse_claim(key, held));
+            }
+            return false;
+        }
+        if self.sessions.get(key).is_awaited() {
+            assert!(self.in_grace, "whoever is awaited is awaited by the grace");
+            for held in report.held.values() {
+                self.take_in(key, held, now);
+            }
+            self.sessions.returned(key);
+        }
+        true
+    }
+
+    /// The leases of the report that the leader does not know and cannot take in: only with its
+    /// first report of the reign does a session tell anything new, and only of earlier reigns.
+    fn unconfirmed(&self, key: SessionKey, report: &Report) -> Vec<HeldLease> {
+        let session = self.sessions.get(key);
+        let is_unknown = |held: &&HeldLease| {
+            let id = packed(held);
+            held.leaving.is_none()
+                && !session.leases().contains_key(&id)
+                && session.revoked(id).is_none()
+        };
+        let mut claims: Vec<_> = report.held.values().filter(is_unknown).collect();
+        if session.is_awaited() {
+            claims.sort_by_key(|held| Reverse(held.last));
+            let mut names = BTreeSet::new();
+            claims.retain(|held| {
+                let is_good = self.is_of_before(held) && self.exceeds_all_known(held);
+                !(is_good && names.insert(&held.name))
+            });
+        }
+        claims.into_iter().cloned().collect()
+    }
+
+    /// Whether an earlier reign can have granted it.
+    fn is_of_before(&self, held: &HeldLease) -> bool {
+        (Token::ZERO < held.first && held.first <= held.last)
+            && held.lease.epoch <= self.epoch_before
+            && held.last.epoch() <= self.epoch_before
+    }
+
+    /// Whether nobody has reported a later grant of this name.
+    fn exceeds_all_known(&self, held: &HeldLease) -> bool {
+        self.table.find(&held.name).is_none_or(|lock| self.table.lock(lock).token < held.last)
+    }
+
+    /// One lease of a first report.
+    fn take_in(&mut self, key: SessionKey, held: &HeldLease, now: Time) {
+        if !self.is_of_before(held) {
+            return; // one that was refused before, and is told as lost
+        }
+        let lock = self.table.find_or_add(held.name.clone());
+        self.unsettled.push(lock);
+        if !self.exceeds_all_known(held) {
+            return; // one given back or taken away: somebody came after it
+        }
+        if self.table.lock(lock).holding.is_some() {
+            self.displace(lock, held.last);
+        }
+        let (id, session) = (packed(held), self.sessions.get(key));
+        let revoked = session.revoked(id);
+        if let Some(how) = held.leaving {
+            let how = revoked.map_or(how, |(why, _)| after(why));
+            return self.table.left(lock, held.last, how);
+        }
+        let (right, end) = match revoked {
+            // What is promised later is promised after `Lost`.
+            Some((why, proof)) => (Right::Ended(why, proof), Some(session.deadline())),
+            None => (Right::Whole, held.at_most.map(|left| now + count_long(left))),
+        };
+        let holding = Holding {
+            lease: id,
+            request: RequestId(0), // it was granted long ago: no report waits for it
+            place: PackedId::ZERO,
+            since: now - held.since,
+            session: key,
+            right,
+        };
+        self.table.confirm(lock, holding, held.last);
+        self.sessions.add_lease(key, id, lock);
+        if let Some(end) = end {
+            self.ends.set(lock, end);
+        }
+    }
+
+    /// Somebody else has reported a later grant of a lock than the one who was confirmed.
+    fn displace(&mut self, lock: LockKey, winner: Token) {
+        let loser = self.table.lock(lock).token;
+        let Holding { lease, session, right, .. } = self.vacate(lock, None);
+        // One that was taken away may come back with its successor.
+        if let Right::Whole | Right::Ending = right {
+            self.conflict(lock, winner, loser, session);
+            self.revoke(session, lease, self.table.lock(lock).name.clone(), loser);
+        }
+    }
+
+    /// A session reports what it cannot have.
+    fn refuse_claim(&mut self, key: SessionKey, held: HeldLease) {
+        let id = packed(&held);
+        if self.sessions.get(key).is_awaited() {
+            let lock = self.table.find_or_add(held.name.clone());
+            self.unsettled.push(lock);
+            self.conflict(lock, self.table.lock(lock).token, held.last, key);
+        }
+        self.revoke(key, id, held.name, held.last);
+    }
+
+    /// Two hold one lock, by their own words: somebody's state was restored, or there is a bug.
+    /// Until what the loser was promised last has passed, the lock is not granted again.
+    fn conflict(&mut self, lock: LockKey, winner: Token, loser: Token, session: SessionKey) {
+        let name = self.table.lock(lock).name.clone();
+        self.notices.push_back(Notice::Conflict { name, winner, loser });
+        let deadline = self.sessions.get(session).deadline();
+        let until = self.disputes.get(lock).map_or(deadline, |until| until.max(deadline));
+        self.disputes.set(lock, until);
+    }
+
+    fn revoke(&mut self, session: SessionKey, lease: PackedId, name: Name, token: Token) {
+        let session = self.sessions.get(session).id;
+        let (lease, why) = (lease.lease(), LostReason::Forgotten);
+        self.write(Record::LeaseRevoked { session, lease, name, token, why });
+    }
+}
+
+fn packed(held: &HeldLease) -> PackedId {
+    PackedId::of_lease(held.lease).expect("a report has no others")
+}

@@ -1,0 +1,436 @@
+//! Restarts: what a new reign knows of those before it, and whom it waits for.
+
+use super::*;
+use crate::error::{LostReason, Predecessor};
+
+/// A holder and others, in the reign that is about to end.
+fn holding(text: &str) -> (Reign, Who, Grant) {
+    let mut reign = begin();
+    let a = reign.session(1);
+    reign.acquire(a, 1, acquire(text));
+    let grant = reign.granted(a, 1);
+    (reign, a, grant)
+}
+
+fn is_welcome(message: &LeaderMessage) -> bool {
+    matches!(message, LeaderMessage::Welcome { .. })
+}
+
+fn lost(lease: LeaseId, why: LostReason) -> LeaderMessage {
+    LeaderMessage::Lost { lease, why }
+}
+
+fn is_good(reign: &mut Reign, who: Who, text: &str, token: Token) -> bool {
+    let query = RequestId(99);
+    reign.say(who, ClientMessage::Check { query, name: name(text), token });
+    reign.take(who).contains(&LeaderMessage::Checked { query, good: true })
+}
+
+#[test]
+fn with_everybody_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at_once() {
+    // redisson#4706, #5256; Chubby's rule
+    let (mut reign, a, first) = holding("x");
+    let (b, c) = (reign.session(2), reign.session(3));
+    reign.acquire(b, 1, acquire("x"));
+    let of_b = reign.place(b, 1);
+    reign.acquire(c, 1, acquire("x"));
+    let of_c = reign.place(c, 1);
+    reign.restart();
+    assert!(matches!(reign.written[..], [Record::TookOver { epoch: 2, .. }]));
+
+    let (a, b, c) = (reign.again(a), reign.again(b), reign.again(c));
+    // The last comes back first, with a second request whose place it never heard.
+    let unplaced = waiting(2, acquire("x"), None);
+    reign.report(c, &[], vec![unplaced, waiting(1, acquire("x"), Some(of_c))]);
+    assert_eq!(reign.place(c, 1), of_c);
+    reign.report(b, &[], vec![waiting(1, acquire("x"), Some(of_b))]);
+    reign.acquire(b, 2, acquire("y"));
+    assert!(reign.try_granted(b, 2).is_err(), "somebody is still awaited");
+    reign.report_held(a, vec![held("x", first)], Vec::new());
+    assert!(matches!(reign.take(a)[..], [LeaderMessage::Welcome { epoch: 2, .. }]));
+    assert_eq!(reign.granted(b, 2).token.epoch(), 2, "now all are back");
+    assert!(is_good(&mut reign, a, "x", first.token));
+
+    let mut last = (a, first);
+    for (who, request) in [(b, 1), (c, 1), (c, 2)] {
+        assert!(reign.try_granted(who, request).is_err());
+        reign.release(last.0, last.1.lease);
+        let next = reign.granted(who, request);
+        assert!(next.token > last.1.token && next.lease > last.1.lease);
+        last = (who, next);
+    }
+}
+
+#[test]
+fn a_session_that_does_not_come_back_delays_new_grants_by_its_time_to_live_at_most() {
+    let (mut reign, a, _) = holding("x");
+    reign.pass(ms(1000));
+    reign.restart();
+    // Whoever comes new is served, except for what waits for the end of grace.
+    let (b, c) = (reign.session(2), reign.session(3));
+    reign.acquire(b, 1, acquire("x"));
+    reign.place(b, 1);
+    reign.acquire(b, 2, acquire("y"));
+    reign.cancel(b, 2);
+    reign.acquire(c, 1, try_acquire("x"));
+    let query = RequestId(8);
+    reign.say(c, ClientMessage::Check { query, name: name("x"), token: Token::ZERO });
+    let checked = LeaderMessage::Checked { query, good: false };
+    for _ in 0..5 {
+        assert!(reign.try_granted(b, 1).is_err());
+        let heard = reign.take(c);
+        assert!(!heard.iter().any(|m| matches!(m, LeaderMessage::Refused { .. }) || *m == checked));
+        reign.pass(ms(1000));
+        reign.renew(b);
+        reign.renew(c);
+    }
+    reign.disk_answers = false;
+    reign.pass(ms(60));
+    assert!(reign.try_granted(b, 1).is_err(), "its end is not durable yet");
+    reign.commit();
+    let grant = reign.granted(b, 1);
+    assert_eq!((grant.token.epoch(), grant.lease.epoch), (2, 2));
+    let heard = reign.take(c);
+    assert!(heard.contains(&checked));
+    assert!(
+        heard.iter().any(|m| matches!(m, LeaderMessage::Refused { why: Refusal::WouldBlock, .. })),
+        "a try is answered at the end: {heard:?}"
+    );
+    // Too late.
+    let a = reign.again(a);
+    reign.report(a, &[LeaseId { epoch: 1, count: 1 }], Vec::new());
+    assert_eq!(reign.take(a), [LeaderMessage::Gone { session: SessionId(1) }]);
+}
+
+#[test]
+fn a_session_of_the_leaders_own_process_is_known_dead_with_it() {
+    let mut reign = Reign::new(Config { process: Some(ProcessMark(1)), ..config() }, fresh());
+    let own = reign.session(1);
+    reign.acquire(own, 1, acquire("x"));
+    let grant = reign.granted(own, 1);
+    let b = reign.session(2);
+    reign.config.process = Some(ProcessMark(7));
+    reign.restart();
+    let ended = Record::SessionEnded { session: SessionId(1) };
+    assert_eq!(reign.written.last(), Some(&ended));
+    let b = Who { session: 12, ..b };
+    let b = Who { connection: reign.connect(50), count: 1, ..b };
+    reign.report(b, &[], vec![waiting(1, acquire("x"), None)]);
+    assert!(reign.granted(b, 1).token > grant.token);
+}
+
+#[test]
+fn whoever_was_known_to_nobody_is_gone_and_waits_on_as_another_at_its_place() {
+    let (mut reign, _, _) = holding("x");
+    reign.durable = Recovered { epoch: 1, ..fresh() };
+    reign.restart();
+    let a = Who { connection: reign.connect(1), session: 1, count: 7 };
+    reign.report(a, &[LeaseId { epoch: 1, count: 1 }], Vec::new());
+    assert_eq!(reign.take(a), [LeaderMessage::Gone { session: SessionId(1) }]);
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("x"));
+    let holder = reign.granted(b, 1);
+    let c = reign.session(3);
+    reign.acquire(c, 1, acquire("x"));
+    let a = Who { session: 11, count: 1, ..a };
+    let place = Place { epoch: 1, count: 9 };
+    reign.report(a, &[], vec![waiting(5, acquire("x"), Some(place))]);
+    reign.release(b, holder.lease);
+    reign.granted(a, 5);
+}
+
+#[test]
+fn a_release_that_was_not_answered_is_no_claim_and_says_how_the_lock_was_left() {
+    // curator#1193, consul#4902
+    let (mut reign, a, first) = holding("x");
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("y"));
+    let of_b = reign.granted(b, 1);
+    reign.release(a, first.lease); // the answer is lost with the leader
+    reign.acquire(b, 2, acquire("x"));
+    let second = reign.granted(b, 2);
+    reign.restart();
+    let (a, b) = (reign.again(a), reign.again(b));
+    let leaving = |held| HeldLease { leaving: Some(Predecessor::Panicked), ..held };
+    let mine = vec![leaving(held("x", first))];
+    reign.report_held(a, mine, Vec::new());
+    reign.report_held(b, vec![leaving(held("y", of_b)), held("x", second)], Vec::new());
+    reign.release(a, first.lease);
+    let heard = reign.take(a);
+    assert!(matches!(heard[..], [LeaderMessage::Welcome { .. }, LeaderMessage::Released { .. }]));
+    assert_eq!(reign.notices, []);
+    assert!(is_good(&mut reign, b, "x", second.token));
+    reign.acquire(a, 5, acquire("y"));
+    assert_eq!(reign.granted(a, 5).predecessor, Predecessor::Panicked);
+    reign.acquire(a, 6, acquire("x"));
+    reign.release(b, second.lease);
+    assert_eq!(reign.granted(a, 6).predecessor, Predecessor::Clean);
+}
+
+#[test]
+fn what_was_taken_away_before_is_told_before_the_welcome_and_waited_for() {
+    let (mut reign, a, first) = holding("x");
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("y"));
+    let of_b = reign.granted(b, 1);
+    let query = RequestId(7);
+    reign.say(b, ClientMessage::Break { query, name: name("x"), token: first.token });
+    for answers in [true, false] {
+        reign.restart();
+        let (back, b) = (reign.again(a), reign.again(b));
+        reign.report_held(b, vec![held("y", of_b)], vec![waiting(2, acquire("x"), None)]);
+        reign.report_held(back, vec![held("x", first)], Vec::new());
+        let heard = reign.take(back);
+        assert_eq!(heard[0], lost(first.lease, LostReason::Broken), "{heard:?}");
+        assert!(is_welcome(&heard[1]) && heard.len() == 2);
+        assert!(!is_good(&mut reign, back, "x", first.token));
+        assert!(reign.try_granted(b, 2).is_err(), "grace is over, but nobody has answered");
+        if answers {
+            reign.release(back, first.lease);
+        } else {
+            // It goes on, but says nothing of it: what it was promised before counts.
+            for _ in 0..5 {
+                reign.pass(ms(1000));
+                reign.renew(back);
+                reign.renew(b);
+                assert!(reign.try_granted(b, 2).is_err());
+            }
+            reign.pass(ms(60));
+        }
+        assert_eq!(reign.granted(b, 2).predecessor, Predecessor::Broken);
+    }
+}
+
+#[test]
+fn of_two_who_say_they_hold_a_lock_the_higher_token_wins_and_the_other_is_told() {
+    for loser_first in [true, false] {
+        let (mut reign, a, lower) = holding("x");
+        let b = reign.session(2);
+        reign.acquire(b, 1, acquire("y"));
+        let mut higher = reign.granted(b, 1);
+        higher.token = higher.token.max(lower.token.next().unwrap());
+        reign.restart();
+        let (mut a, b) = (reign.again(a), reign.again(b));
+        let both = [(a, lower), (b, higher)];
+        reign.disk_answers = false;
+        for (who, grant) in if loser_first { both } else { [both[1], both[0]] } {
+            reign.report_held(who, vec![held("x", grant)], Vec::new());
+        }
+        let alarm = Notice::Conflict { name: name("x"), winner: higher.token, loser: lower.token };
+        assert_eq!(reign.notices, [alarm]);
+        assert!(matches!(reign.take(b)[..], [LeaderMessage::Welcome { .. }]));
+        let told = lost(lower.lease, LostReason::Forgotten);
+        if loser_first {
+            assert!(matches!(reign.take(a)[..], [LeaderMessage::Welcome { .. }]));
+            reign.commit();
+            assert_eq!(reign.take(a), [told]);
+        } else {
+            assert_eq!(reign.closed(a), Some(Close::Unconfirmed));
+            reign.commit();
+            a = reign.again(a);
+            reign.report_held(a, vec![held("x", lower)], Vec::new());
+            let heard = reign.take(a);
+            assert_eq!(heard[0], told);
+            assert!(is_welcome(&heard[1]));
+        }
+        reign.disk_answers = true;
+        reign.take(b);
+        assert!(is_good(&mut reign, b, "x", higher.token));
+        // Until the loser's last promise has passed nobody else gets it.
+        reign.release(b, higher.lease);
+        reign.acquire(b, 9, acquire("x"));
+        reign.release(a, lower.lease);
+        for _ in 0..5 {
+            assert!(reign.try_granted(b, 9).is_err());
+            reign.pass(ms(1000));
+            reign.renew(a);
+            reign.renew(b);
+        }
+        reign.pass(ms(60));
+        reign.granted(b, 9);
+        assert_eq!(reign.notices.len(), 1);
+    }
+}
+
+#[test]
+fn only_the_first_whole_report_of_a_reign_tells_anything_new_and_only_of_earlier_reigns() {
+    let (mut reign, a, first) = holding("x");
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("y"));
+    let of_b = reign.granted(b, 1);
+    reign.restart();
+    let half = reign.again(a);
+    reign.say(half, hello(half));
+    reign.say(half, ClientMessage::Held { leases: vec![held("x", first)] });
+    let a = reign.again(half);
+    reign.report_held(a, vec![held("x", first)], Vec::new());
+    // A lease that this reign or a later one would make.
+    let forged = HeldLease { lease: LeaseId { epoch: 2, count: 1 }, ..held("z", of_b) };
+    let b = reign.again(b);
+    reign.report_held(b, vec![held("y", of_b), forged.clone()], Vec::new());
+    assert_eq!(reign.closed(b), Some(Close::Unconfirmed));
+    let b = reign.again(b);
+    reign.report_held(b, vec![held("y", of_b), forged.clone()], Vec::new());
+    let heard = reign.take(b);
+    assert_eq!(heard[0], lost(forged.lease, LostReason::Forgotten));
+    assert!(is_welcome(&heard[1]));
+    assert!(is_good(&mut reign, b, "y", of_b.token));
+    // Not in its second one.
+    let late = HeldLease { lease: LeaseId { epoch: 1, count: 9 }, ..held("z", of_b) };
+    let again = reign.again(a);
+    reign.report_held(again, vec![held("x", first), late.clone()], Vec::new());
+    assert_eq!(reign.closed(again), Some(Close::Unconfirmed));
+    let again = reign.again(again);
+    reign.report_held(again, vec![held("x", first), late.clone()], Vec::new());
+    let heard = reign.take(again);
+    assert_eq!(heard[0], lost(late.lease, LostReason::Forgotten));
+    assert!(is_good(&mut reign, again, "x", first.token));
+}
+
+#[test]
+fn one_that_the_disk_does_not_know_has_nothing_and_nothing_is_written_of_it() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    reign.written.clear();
+    let again = reign.again(a);
+    reign.report(again, &[LeaseId { epoch: 1, count: 1 }], Vec::new());
+    let gone = LeaderMessage::Gone { session: SessionId(1) };
+    assert_eq!((reign.take(a), reign.take(again)), (vec![gone.clone()], vec![gone]));
+    assert_eq!(reign.written, []);
+}
+
+#[test]
+fn what_the_first_report_does_not_name_is_free() {
+    let (mut reign, a, first) = holding("x");
+    reign.restart();
+    let a = reign.again(a);
+    reign.report(a, &[], vec![waiting(1, acquire("x"), None)]);
+    assert!(reign.granted(a, 1).token > first.token);
+}
+
+#[test]
+fn what_is_left_of_an_at_most_goes_on() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    reign.acquire(a, 1, Acquire { at_most: Some(ms(3000)), ..acquire("x") });
+    let grant = reign.granted(a, 1);
+    reign.pass(ms(1000));
+    reign.restart();
+    let a = reign.again(a);
+    let left = HeldLease { at_most: Some(ms(2000)), since: ms(1000), ..held("x", grant) };
+    reign.report_held(a, vec![left], Vec::new());
+    reign.take(a);
+    reign.say(a, ClientMessage::List { query: RequestId(1), after: None, limit: 9 });
+    let heard = reign.take(a);
+    let [LeaderMessage::Listed { locks, .. }] = &heard[..] else { panic!("{heard:?}") };
+    let holder = locks[0].holder.as_ref().unwrap();
+    assert_eq!((holder.since, holder.token), (ms(1000), grant.token));
+    assert_eq!(holder.identity.label, "session 1");
+    reign.pass(ms(2000));
+    assert_eq!(reign.take(a), []);
+    reign.pass(ms(30));
+    assert_eq!(reign.take(a), [lost(grant.lease, LostReason::HeldTooLong)]);
+}
+
+#[test]
+fn a_reclaimed_lock_is_broken_by_its_token_like_any_other() {
+    let (mut reign, a, grant) = holding("x");
+    reign.restart();
+    let a = reign.again(a);
+    reign.report_held(a, vec![held("x", grant)], Vec::new());
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("x"));
+    let query = RequestId(7);
+    reign.take(a);
+    reign.say(b, ClientMessage::Break { query, name: name("x"), token: grant.token });
+    assert_eq!(reign.take(a), [lost(grant.lease, LostReason::Broken)]);
+    reign.release(a, grant.lease);
+    assert_eq!(reign.granted(b, 1).predecessor, Predecessor::Broken);
+}
+
+#[test]
+fn a_leader_killed_in_its_grace_leaves_all_as_it_was() {
+    let (mut reign, a, grant) = holding("x");
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("x"));
+    let place = reign.place(b, 1);
+    let mut who = (a, b);
+    for epoch in 2..6 {
+        reign.restart();
+        who = (reign.again(who.0), reign.again(who.1));
+        reign.report(who.1, &[], vec![waiting(1, acquire("x"), Some(place))]);
+        assert!(reign.try_granted(who.1, 1).is_err());
+        if epoch % 2 == 0 {
+            reign.report_held(who.0, vec![held("x", grant)], Vec::new());
+        }
+    }
+    let a = reign.again(who.0);
+    reign.report_held(a, vec![held("x", grant)], Vec::new());
+    reign.release(a, grant.lease);
+    assert!(reign.granted(who.1, 1).token > grant.token);
+}
+
+#[test]
+fn limits_refuse_no_report() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    let grants: Vec<_> = (1..=4)
+        .map(|request| {
+            reign.acquire(a, request, acquire(&format!("n{request}")));
+            reign.granted(a, request)
+        })
+        .collect();
+    reign.config.leases_per_session_max = 2;
+    reign.config.sessions_max = 0;
+    reign.config.time_to_live_max = Duration::from_secs(1);
+    reign.restart();
+    let a = reign.again(a);
+    let all = (1..=4).map(|n| held(&format!("n{n}"), grants[n - 1])).collect();
+    reign.report_held(a, all, Vec::new());
+    let heard = reign.take(a);
+    assert!(
+        matches!(heard[..], [LeaderMessage::Welcome { time_to_live: TTL, .. }]),
+        "its time to live is that of its opening: {heard:?}"
+    );
+    assert_eq!(reign.leader.held(), 4);
+}
+
+#[test]
+fn a_session_that_wants_nothing_for_a_minute_is_forgotten_by_the_disk_and_opened_again() {
+    let (mut reign, a, grant) = holding("x");
+    let lives_on = |reign: &mut Reign, seconds| {
+        for _ in 0..seconds {
+            reign.pass(ms(1000));
+            reign.renew(a);
+        }
+        reign.take(a);
+    };
+    lives_on(&mut reign, 70);
+    reign.release(a, grant.lease);
+    let opened = |reign: &Reign| reign.durable.sessions.contains_key(&SessionId(1));
+    lives_on(&mut reign, 59);
+    assert!(opened(&reign));
+    reign.disk_answers = false;
+    lives_on(&mut reign, 5);
+    // A request that comes before the disk has forgotten it opens it again.
+    reign.acquire(a, 2, acquire("x"));
+    reign.take(a);
+    reign.commit();
+    let grant = reign.granted(a, 2);
+    assert!(opened(&reign));
+    reign.release(a, grant.lease);
+    reign.disk_answers = true;
+    lives_on(&mut reign, 65);
+    assert!(!opened(&reign));
+    reign.acquire(a, 3, acquire("x"));
+    let grant = reign.granted(a, 3);
+    assert!(opened(&reign));
+    reign.release(a, grant.lease);
+    lives_on(&mut reign, 65);
+    assert!(!opened(&reign));
+    // Nobody waits for it any more.
+    reign.restart();
+    let b = reign.session(2);
+    reign.acquire(b, 1, acquire("x"));
+    reign.granted(b, 1);
+}
