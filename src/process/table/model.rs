@@ -624,7 +624,8 @@ fn two_and_three_processes_in_every_order() {
     let rows: BTreeSet<_> = reports.iter().flat_map(|report| &report.rows).copied().collect();
     assert_eq!(rows, Word::rows());
     let made: BTreeSet<_> = reports.iter().flat_map(|report| &report.steps).copied().collect();
-    let unmade: Vec<_> = Step::ALL.iter().filter(|step| !made.contains(step)).collect();
+    let machines = Step::ALL.iter().filter(|step| **step <= Step::RetireBegun);
+    let unmade: Vec<_> = machines.filter(|step| !made.contains(step)).collect();
     let outside = [Step::TakeEnd, Step::LeaveEnd, Step::BuryEnd, Step::RetireBegun];
     assert_eq!(unmade, outside.iter().collect::<Vec<_>>(), "the machines' steps are all made");
 }

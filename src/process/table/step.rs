@@ -37,7 +37,7 @@ mod testing {
     }
 
     steps! {
-        // Taking.
+        // The steps of `protocol` and `lock` stand first, up to `RetireBegun`. Taking.
         TakeQuiet,
         TakeLook,
         TakePause,
