@@ -630,9 +630,10 @@ fn two_and_three_processes_in_every_order() {
     assert_eq!(unmade, outside.iter().collect::<Vec<_>>(), "the machines' steps are all made");
 }
 
-/// `cargo test --release --all-features --lib table::model -- --ignored --nocapture`
+/// `cargo test --release --all-features --lib table::model -- --ignored --nocapture`: 98 million
+/// steps, 80 s, 3 GB.
 #[test]
-#[ignore = "takes a minute and a gigabyte without optimization"]
+#[ignore = "takes minutes, and gigabytes"]
 fn three_processes_that_lock_again_in_every_order() {
     let lock: &[Job] = &[Lock];
     is_sound("three lock, told apart", &Play::new([lock, lock, lock]));
