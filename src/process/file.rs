@@ -25,7 +25,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{FileExt as _, MetadataExt},
+        unix::fs::FileExt as _,
     },
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -51,6 +51,7 @@ use crate::{
 
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
+    files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
     filesystem::Trust,
     home::{self, Home, SAFELY, damaged, failed},
     names, record,
@@ -640,45 +641,6 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// Device and inode.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64);
-
-impl Identity {
-    // Their types differ between systems.
-    #[allow(clippy::unnecessary_cast)]
-    fn of(found: &rustix::fs::Stat) -> Identity {
-        Identity(found.st_dev as u64, found.st_ino as u64)
-    }
-
-    fn of_file(file: &File) -> io::Result<Identity> {
-        file.metadata().map(|found| Identity(found.dev(), found.ino()))
-    }
-}
-
-/// A lock error, for a caller that may also meet the system's.
-struct Failure(LockError);
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure(failed("cannot guard it against forks", error))
-    }
-}
-
-/// uv#15996: an interrupted call has not failed.
-fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Ok(()) => return Ok(()),
-            Err(e) => unless_interrupted(e)?,
-        }
-    }
-}
-
-fn unless_interrupted(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
-}
-
 /// Locks a byte that no other description has.
 fn begin_life(file: &File, trust: Trust) -> u64 {
     if trust != Trust::Known {
@@ -703,39 +665,15 @@ fn is_alive(file: &File, life: u64) -> bool {
     i64::try_from(life).is_ok_and(|at| byte_lock::is_held(file.as_fd(), at).unwrap_or(true))
 }
 
-/// Gives the file its size and its space on the disk, so that no later write to the mapping finds
-/// the disk full (mongo-c-driver#1244: SIGBUS). Not by fs4, whose `allocate` can return `Ok`
-/// without having done so. Copy-on-write file systems cannot promise it.
+/// Gives the file its size and its space on the disk.
 fn allocate(file: &File) -> Result<(), LockError> {
-    let length = regular_length(file)?;
-    reserve(file, length).map_err(|e| failed("cannot allocate its 4096 bytes", e))?;
+    regular_length(file)?;
+    files::reserve(file, 0, BYTES as u64)
+        .map_err(|e| failed("cannot allocate its 4096 bytes", e))?;
     match regular_length(file)? {
         0 => Err(damaged("it stays empty although space was allocated")),
         _ => Ok(()),
     }
-}
-
-/// Never by writing: others may have the file mapped and be counting.
-#[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]
-fn reserve(file: &File, length: u64) -> io::Result<()> {
-    loop {
-        let whole = rustix::fs::FallocateFlags::empty();
-        match rustix::fs::fallocate(file, whole, 0, BYTES as u64) {
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP) => return extend(file, length),
-            done => return Ok(done?),
-        }
-    }
-}
-
-#[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly"))]
-fn reserve(file: &File, length: u64) -> io::Result<()> {
-    extend(file, length)
-}
-
-/// Where space cannot be reserved, the size must do.
-fn extend(file: &File, length: u64) -> io::Result<()> {
-    if length == 0 { file.set_len(BYTES as u64) } else { Ok(()) }
 }
 
 /// The length of a lock file that may be one: 0 when blank, else [`BYTES`].
@@ -747,14 +685,6 @@ fn regular_length(file: &File) -> Result<u64, LockError> {
     match found.len() {
         length if length == 0 || length == BYTES as u64 => Ok(length),
         length => Err(damaged(format!("it has {length} bytes and not {BYTES}"))),
-    }
-}
-
-fn cannot_open(error: Errno) -> LockError {
-    match error {
-        Errno::LOOP => damaged("it is a symbolic link; remove it"),
-        Errno::ISDIR => damaged("it is a directory; remove it"),
-        error => failed("cannot open it", error.into()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! comes down from the thread tier per name.
 
 mod file;
+mod files;
 mod filesystem;
 mod home;
 mod names;
