@@ -11,6 +11,8 @@ mod home;
 mod names;
 mod record;
 mod sys;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+mod table;
 #[cfg(test)]
 mod tests;
 

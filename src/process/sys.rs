@@ -323,6 +323,58 @@ pub(super) mod byte_lock {
     }
 }
 
+/// Sleeping on the low half of a word that processes share, and waking who sleeps there.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+pub(super) mod futex {
+    use std::{num::NonZeroU32, sync::atomic::AtomicU32};
+
+    use rustix::{
+        io::Errno,
+        thread::futex::{Flags, Timespec, wait_bitset, wake_bitset},
+        time::{ClockId, clock_gettime},
+    };
+
+    use super::*;
+
+    /// As what one sleeps, and whom one wakes.
+    pub(in super::super) const HEIR: NonZeroU32 = NonZeroU32::new(1).unwrap();
+    pub(in super::super) const CROWD: NonZeroU32 = NonZeroU32::new(2).unwrap();
+    pub(in super::super) const ALL: NonZeroU32 = NonZeroU32::MAX;
+
+    /// Sleeps for at most `longest` while the low half of `word` is `seen`. Fails with `AGAIN` if
+    /// it is not, with `TIMEDOUT`, with `INTR`, and with `FAULT` where the memory is gone.
+    pub(in super::super) fn sleep(
+        word: &AtomicU64,
+        seen: u32,
+        bits: NonZeroU32,
+        longest: Duration,
+    ) -> Result<(), Errno> {
+        wait_bitset(low_half(word), Flags::empty(), seen, Some(&after(longest)), bits)
+    }
+
+    /// Wakes up to `most` of those who sleep on `word` as one of `bits`; whether there was one.
+    pub(in super::super) fn wake(word: &AtomicU64, bits: NonZeroU32, most: u32) -> bool {
+        // It fails only where the memory is gone, and then whoever sleeps finds out by itself.
+        wake_bitset(low_half(word), Flags::empty(), most, bits).is_ok_and(|woken| woken > 0)
+    }
+
+    fn after(wait: Duration) -> Timespec {
+        let now = clock_gettime(ClockId::Monotonic);
+        let nanos = now.tv_nsec + i64::from(wait.subsec_nanos());
+        let seconds = wait.as_secs() as i64 + nanos / 1_000_000_000;
+        Timespec { tv_sec: now.tv_sec + seconds, tv_nsec: nanos % 1_000_000_000 }
+    }
+
+    /// Only the kernel ever looks through it.
+    fn low_half(word: &AtomicU64) -> &AtomicU32 {
+        let first = ptr::from_ref(word).cast::<AtomicU32>();
+        // SAFETY: the first four bytes of the eight that the reference keeps valid, aligned
+        // better than they need be, inside an UnsafeCell as every atomic is; this program only
+        // passes their address on and never reads or writes them in this size.
+        unsafe { &*first }
+    }
+}
+
 /// What tests need of the system and nobody else does.
 #[cfg(test)]
 pub(super) mod testing {
