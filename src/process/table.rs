@@ -20,6 +20,8 @@ mod lock;
 mod map;
 mod marks;
 mod member;
+#[cfg(test)]
+mod model;
 mod presence;
 mod protocol;
 mod reserve;

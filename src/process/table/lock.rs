@@ -21,6 +21,9 @@
 //!
 //! At most one thread of a process is in [`take`] or [`try_take`] for a slot, or holds it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fs::File, hint, io, sync::atomic::Ordering, time::Duration};
 
 use rustix::io::Errno;

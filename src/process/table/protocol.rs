@@ -485,7 +485,10 @@ enum LeavingPhase {
     /// An heir stands: first say when it was let go for.
     Stamp(Word),
     LetGo(Word),
-    SeeHeir,
+    /// Reserved: for whom?
+    SeeHeir(Word),
+    /// For nobody: the heir had gone before.
+    ClearReservation(Word),
     WakeHeir,
     WakeAnyone,
     Ended(Outcome),
@@ -521,7 +524,7 @@ impl Leaving {
 
     fn let_go(&self, from: Word) -> LeavingPhase {
         if from.is_hungry() {
-            LeavingPhase::SeeHeir
+            LeavingPhase::SeeHeir(from.let_go(self.how))
         } else if from.has_waiters() {
             LeavingPhase::WakeAnyone
         } else {
@@ -537,7 +540,8 @@ impl Machine for Leaving {
                 Op::Swap { from: seen, to: seen.let_go(self.how) }
             }
             LeavingPhase::Stamp(_) => Op::Stamp,
-            LeavingPhase::SeeHeir => Op::LoadHeir,
+            LeavingPhase::SeeHeir(_) => Op::LoadHeir,
+            LeavingPhase::ClearReservation(seen) => Op::Swap { from: seen, to: seen.given_up() },
             LeavingPhase::WakeHeir => Op::Wake(Whom::Heir),
             LeavingPhase::WakeAnyone => Op::Wake(Whom::Anyone),
             LeavingPhase::Ended(outcome) => Op::End(outcome),
@@ -550,8 +554,12 @@ impl Machine for Leaving {
                 if found == seen { self.let_go(seen) } else { self.look(found) }
             }
             (LeavingPhase::Stamp(seen), Answer::Done) => LeavingPhase::LetGo(seen),
-            (LeavingPhase::SeeHeir, Answer::Heir(Heir::NONE)) => LeavingPhase::WakeAnyone,
-            (LeavingPhase::SeeHeir, Answer::Heir(_)) => LeavingPhase::WakeHeir,
+            (LeavingPhase::SeeHeir(seen), Answer::Heir(Heir::NONE)) => {
+                LeavingPhase::ClearReservation(seen)
+            }
+            (LeavingPhase::SeeHeir(_), Answer::Heir(_)) => LeavingPhase::WakeHeir,
+            // Whoever is about to sleep behind an heir that it saw before finds the word changed.
+            (LeavingPhase::ClearReservation(_), Answer::Word(_)) => LeavingPhase::WakeAnyone,
             (LeavingPhase::WakeHeir, Answer::Yes(false)) => LeavingPhase::WakeAnyone,
             (LeavingPhase::WakeHeir | LeavingPhase::WakeAnyone, Answer::Yes(_)) => {
                 LeavingPhase::Ended(Outcome::LetGo)
@@ -567,7 +575,8 @@ impl Machine for Leaving {
             LeavingPhase::Quiet(_) => Step::LeaveQuiet,
             LeavingPhase::Stamp(_) => Step::LeaveStamp,
             LeavingPhase::LetGo(_) => Step::LeaveLetGo,
-            LeavingPhase::SeeHeir => Step::LeaveSeeHeir,
+            LeavingPhase::SeeHeir(_) => Step::LeaveSeeHeir,
+            LeavingPhase::ClearReservation(_) => Step::LeaveClearReservation,
             LeavingPhase::WakeHeir => Step::LeaveWakeHeir,
             LeavingPhase::WakeAnyone => Step::LeaveWakeOne,
             LeavingPhase::Ended(_) => Step::LeaveEnd,

@@ -25,7 +25,7 @@ mod testing {
         ($($(#[$doc:meta])* $name:ident,)+) => {
             /// Every place at which a process may end with the table half changed. A step of a
             /// machine of `protocol` stands before its operation.
-            #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+            #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
             pub(in super::super::super) enum Step {
                 $($(#[$doc])* $name,)+
             }
@@ -37,7 +37,7 @@ mod testing {
     }
 
     steps! {
-        // Taking.
+        // The steps of `protocol` and `lock` stand first, up to `RetireBegun`. Taking.
         TakeQuiet,
         TakeLook,
         TakePause,
@@ -65,6 +65,7 @@ mod testing {
         LeaveStamp,
         LeaveLetGo,
         LeaveSeeHeir,
+        LeaveClearReservation,
         LeaveWakeHeir,
         LeaveWakeOne,
         LeaveEnd,

@@ -14,8 +14,8 @@
 //! |---|---|---|---|
 //! | 0 | none | free | anyone → me; a forgetter → me RETIRE |
 //! | 0 | LEFT ≠ clean | free; the last one left so | anyone (slow path) → me, told as `predecessor` |
-//! | 0 | WAITERS | free; an heir gave up | anyone (slow path) → me WAITERS |
-//! | 0 | RESERVED WAITERS | let go for the heir | heir → me WAITERS; anyone, if there is no heir or it is older than 3 ms → me WAITERS; heir giving up → WAITERS, wakes one |
+//! | 0 | WAITERS | free; an heir gave up, or had gone | anyone (slow path) → me WAITERS |
+//! | 0 | RESERVED WAITERS | let go for the heir | heir → me WAITERS; anyone, if there is no heir or it is older than 3 ms → me WAITERS; heir giving up, or A that finds no heir → WAITERS, wakes one |
 //! | A | none | held, nobody sleeps | A → 0; a waiter → A WAITERS |
 //! | A | WAITERS | held, somebody may sleep | A → 0, wakes one; who is hungry → A WAITERS HUNGRY |
 //! | A | WAITERS HUNGRY | held, an heir stands | A → RESERVED WAITERS, then reads heir, wakes it, else one other |
@@ -44,19 +44,28 @@ use std::{fmt, num::NonZeroU64};
 
 use crate::error::Predecessor;
 
-/// Who may own a word: a process, for as long as its presence lasts. Never 0, never reused.
+/// Who may own a word: a process, for as long as its presence lasts. Never reused.
+///
+/// Its low 16 bits are never all 0: to the futex, which sees no more of it, a word that such an
+/// owner holds would look like one that nobody does, and a sleeper would miss its wake.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct OwnerId(NonZeroU64);
 
 impl OwnerId {
     const BITS: u32 = 40;
 
-    /// `None` for 0 and for what has more than 40 bits.
+    /// `None` for what has more than 40 bits, and for what ends in 16 zeros.
     pub(super) const fn new(id: u64) -> Option<OwnerId> {
         match NonZeroU64::new(id) {
-            Some(id) if id.get() >> OwnerId::BITS == 0 => Some(OwnerId(id)),
+            Some(sound) if id >> OwnerId::BITS == 0 && id & 0xffff != 0 => Some(OwnerId(sound)),
             _ => None,
         }
+    }
+
+    /// The id after this one; `None` when all are used up.
+    pub(super) const fn next(self) -> Option<OwnerId> {
+        let next = self.get() + 1;
+        OwnerId::new(if next & 0xffff == 0 { next + 1 } else { next })
     }
 
     pub(super) const fn get(self) -> u64 {
@@ -235,6 +244,20 @@ impl fmt::Debug for Word {
             Predecessor::Clean => Ok(()),
             how => write!(f, ", left {how}"),
         }
+    }
+}
+
+#[cfg(test)]
+impl Word {
+    /// The rows of the table: whether somebody owns it, and the flags without LEFT and WIDE.
+    pub(super) fn rows() -> std::collections::BTreeSet<(bool, u64)> {
+        let free = [0, WAITERS, LET_GO_FOR_THE_HEIR].map(|flags| (false, flags));
+        let owned = [0, WAITERS, AN_HEIR_STANDS, RETIRE, RETIRE_AND_WAITERS];
+        free.into_iter().chain(owned.map(|flags| (true, flags))).collect()
+    }
+
+    pub(super) fn row(self) -> (bool, u64) {
+        (self.owner().is_some(), self.0 & 0xffff & !(LEFT | WIDE))
     }
 }
 
