@@ -11,9 +11,21 @@ use std::{
     time::Duration,
 };
 
-use tierlock::{LockManager, LostReason, MutexGuard, Scope};
+use tierlock::{Engine, LockManager, LostReason, MutexGuard, Scope};
 
-type Situation = fn(&Path);
+type Situation = fn(&Locks);
+
+/// A directory, and the engine it is used with.
+struct Locks<'a> {
+    directory: &'a Path,
+    engine: Engine,
+}
+
+impl Locks<'_> {
+    fn open(&self) -> LockManager {
+        LockManager::builder().directory(self.directory).engine(self.engine).open().unwrap()
+    }
+}
 
 const SITUATIONS: [(&str, Situation); 4] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
@@ -23,21 +35,24 @@ const SITUATIONS: [(&str, Situation); 4] = [
 ];
 
 fn main() {
-    for (name, situation) in SITUATIONS {
-        let place = tempfile::tempdir().unwrap();
-        situation(place.path());
-        println!("fork situation {name} ... ok");
+    // The table is on little-endian 64-bit Linux only.
+    let has_table =
+        cfg!(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"));
+    let engines = [Engine::FileLock, Engine::Table];
+    let engines = &engines[..if has_table { 2 } else { 1 }];
+    for &engine in engines {
+        for (name, situation) in SITUATIONS {
+            let place = tempfile::tempdir().unwrap();
+            situation(&Locks { directory: place.path(), engine });
+            println!("fork situation {name}::{engine:?} ... ok");
+        }
     }
-    println!("test result: ok. {} passed; 0 failed", SITUATIONS.len());
-}
-
-fn open(directory: &Path) -> LockManager {
-    LockManager::builder().directory(directory).open().unwrap()
+    println!("test result: ok. {} passed; 0 failed", SITUATIONS.len() * engines.len());
 }
 
 /// materialize#12050, aws-c-common#1192: a child that gives back its parent's lock.
-fn an_inherited_guard_is_lost(directory: &Path) {
-    let mutex = open(directory).mutex("a", 1).build().unwrap();
+fn an_inherited_guard_is_lost(locks: &Locks) {
+    let mutex = locks.open().mutex("a", 1).build().unwrap();
     let mut guard = Some(mutex.lock().unwrap());
     let child = in_a_fork(|| {
         let copy = guard.take().unwrap();
@@ -56,8 +71,8 @@ fn an_inherited_guard_is_lost(directory: &Path) {
     assert!(mutex.try_lock().is_ok());
 }
 
-fn a_lock_held_by_another_thread(directory: &Path) {
-    let mutex = open(directory).mutex("a", 1).build().unwrap();
+fn a_lock_held_by_another_thread(locks: &Locks) {
+    let mutex = locks.open().mutex("a", 1).build().unwrap();
     let (mut child_hears, mut parent_says) = pipe().unwrap();
     let (mut parent_hears, mut child_says) = pipe().unwrap();
     thread::scope(|scope| {
@@ -90,11 +105,11 @@ fn a_lock_held_by_another_thread(directory: &Path) {
     });
 }
 
-fn a_child_opens_a_manager(directory: &Path) {
-    let locks = open(directory);
-    let held = locks.mutex("a", ()).lock().unwrap();
+fn a_child_opens_a_manager(locks: &Locks) {
+    let parents = locks.open();
+    let held = parents.mutex("a", ()).lock().unwrap();
     let child = in_a_fork(|| {
-        let own = open(directory);
+        let own = locks.open();
         assert!(own.mutex("a", ()).try_lock().unwrap_err().is_contended());
         let guard = own.mutex("b", ()).lock().unwrap();
         assert_eq!(MutexGuard::scope(&guard), Scope::Process);
@@ -102,13 +117,13 @@ fn a_child_opens_a_manager(directory: &Path) {
     });
     child.wait();
     // The child died with "b".
-    let b = locks.mutex("b", ()).lock().unwrap();
+    let b = parents.mutex("b", ()).lock().unwrap();
     assert_eq!(MutexGuard::predecessor(&b), tierlock::Predecessor::Died);
     assert!(MutexGuard::is_valid(&held));
 }
 
-fn a_thread_scope_name(directory: &Path) {
-    let mutex = open(directory).mutex("a", 1).scope(Scope::Thread).build().unwrap();
+fn a_thread_scope_name(locks: &Locks) {
+    let mutex = locks.open().mutex("a", 1).scope(Scope::Thread).build().unwrap();
     let guard = mutex.lock().unwrap();
     let token = MutexGuard::token(&guard);
     let mutex = &mutex;

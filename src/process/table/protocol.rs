@@ -231,9 +231,8 @@ impl Taking {
             None => TakingPhase::Ended(Outcome::Nonsense(seen)),
             Some(State::Free) => TakingPhase::Grab(seen),
             Some(State::Reserved) => TakingPhase::SeeHeir(seen),
-            Some(State::Held(owner) | State::Retiring(owner)) if owner == self.me => {
-                TakingPhase::Ended(Outcome::OurOwn)
-            }
+            // Another thread of this process may be forgetting the name.
+            Some(State::Held(owner)) if owner == self.me => TakingPhase::Ended(Outcome::OurOwn),
             Some(State::Held(_) | State::Retiring(_)) if self.spins_left > 0 => TakingPhase::Pause,
             Some(State::Held(_) | State::Retiring(_)) if self.unsure => TakingPhase::Judge(seen),
             Some(State::Held(_) | State::Retiring(_)) => self.stay(seen),

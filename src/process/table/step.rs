@@ -79,6 +79,23 @@ mod testing {
         WidenMark,
         RetireBegin,
         RetireBegun,
+        // Entering a name.
+        EnterIntended,
+        EnterReserved,
+        EnterFilled,
+        EnterLinked,
+        TextPlaced,
+        // Forgetting one.
+        ForgetWon,
+        ForgetIntended,
+        ForgetFloor,
+        ForgetGeneration,
+        ForgetUnlinked,
+        ForgetDone,
+        // Growing.
+        GrowReserved,
+        DoubleFilled,
+        PartedOne,
     }
 
     /// The step to end at, counted from 1; 0 is none.

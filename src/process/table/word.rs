@@ -194,6 +194,11 @@ impl Word {
         Word(self.0 | AN_HEIR_STANDS)
     }
 
+    /// A held word, held by the same process under another id of its own.
+    pub(super) const fn renamed(self, to: OwnerId) -> Word {
+        Word(self.0 & 0xffff | to.get() << OWNER_SHIFT)
+    }
+
     /// A held word, marked as locked at host scope.
     pub(super) const fn widened(self) -> Word {
         Word(self.0 | WIDE)
