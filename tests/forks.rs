@@ -4,9 +4,11 @@
 //! knows exactly which threads there are.
 
 use std::{
+    future::Future,
     io::{Read, Write, pipe},
     path::Path,
     process::exit,
+    task::{Context, Waker},
     thread,
     time::Duration,
 };
@@ -27,10 +29,11 @@ impl Locks<'_> {
     }
 }
 
-const SITUATIONS: [(&str, Situation); 4] = [
+const SITUATIONS: [(&str, Situation); 5] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
+    ("a_child_forked_beside_an_async_wait_waits_by_itself", a_child_forked_beside_a_wait),
     ("a_thread_scope_name_held_at_the_fork_is_free_in_the_child", a_thread_scope_name),
 ];
 
@@ -120,6 +123,36 @@ fn a_child_opens_a_manager(locks: &Locks) {
     let b = parents.mutex("b", ()).lock().unwrap();
     assert_eq!(MutexGuard::predecessor(&b), tierlock::Predecessor::Died);
     assert!(MutexGuard::is_valid(&held));
+}
+
+/// The threads that wait for futures are not forked with them.
+fn a_child_forked_beside_a_wait(locks: &Locks) {
+    let (mut holder_hears, mut parent_says) = pipe().unwrap();
+    let (mut parent_hears, mut holder_says) = pipe().unwrap();
+    let mutex = locks.open().mutex("a", 1).build().unwrap();
+    let holder = in_a_fork(|| {
+        let _guard = locks.open().mutex("a", 1).lock().unwrap();
+        holder_says.write_all(b"!").unwrap();
+        holder_hears.read_exact(&mut [0]).unwrap();
+    });
+    parent_hears.read_exact(&mut [0]).unwrap();
+    let mut wait = Some(Box::pin(mutex.lock_async()));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(wait.as_mut().unwrap().as_mut().poll(&mut context).is_pending());
+    let child = in_a_fork(|| {
+        // The parent's wait is none of the child's, which drops its copy.
+        drop(wait.take());
+        let own = locks.open().mutex("a", 1).build().unwrap();
+        let guard = futures::executor::block_on(own.lock_async()).unwrap();
+        assert!(MutexGuard::is_valid(&guard));
+        assert_eq!(MutexGuard::predecessor(&guard), tierlock::Predecessor::Clean);
+    });
+    parent_says.write_all(b"!").unwrap();
+    let guard = futures::executor::block_on(wait.unwrap()).unwrap();
+    assert_eq!(MutexGuard::predecessor(&guard), tierlock::Predecessor::Clean);
+    drop(guard);
+    child.wait();
+    holder.wait();
 }
 
 fn a_thread_scope_name(locks: &Locks) {

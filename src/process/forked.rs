@@ -17,6 +17,11 @@ impl<T> PerFork<T> {
         PerFork { generation: sys::generation(), value, child: OnceLock::new() }
     }
 
+    /// One that is there before any fork, in a `static`.
+    pub(super) const fn of_the_first(value: T) -> PerFork<T> {
+        PerFork { generation: sys::FIRST_GENERATION, value, child: OnceLock::new() }
+    }
+
     /// This process's value, if it has one.
     #[inline]
     pub(super) fn so_far(&self) -> Option<&T> {

@@ -100,7 +100,10 @@ pub(super) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// That of a process that was not forked from one that uses this library.
+pub(super) const FIRST_GENERATION: u64 = 0;
+
+static GENERATION: AtomicU64 = AtomicU64::new(FIRST_GENERATION);
 static FORKS_BEGUN: AtomicU64 = AtomicU64::new(0);
 static FORKS_ENDED: AtomicU64 = AtomicU64::new(0);
 /// Takes the place of a lock descriptor in a child. Opened beforehand, never closed.
@@ -326,11 +329,14 @@ pub(super) mod byte_lock {
 /// Sleeping on the low half of a word that processes share, and waking who sleeps there.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
 pub(super) mod futex {
-    use std::{num::NonZeroU32, sync::atomic::AtomicU32};
+    use std::{iter, num::NonZeroU32, sync::atomic::AtomicU32};
 
     use rustix::{
         io::Errno,
-        thread::futex::{Flags, Timespec, wait_bitset, wake_bitset},
+        thread::futex::{
+            Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags, wait, wait_bitset, waitv,
+            wake_bitset,
+        },
         time::{ClockId, clock_gettime},
     };
 
@@ -356,6 +362,53 @@ pub(super) mod futex {
     pub(in super::super) fn wake(word: &AtomicU64, bits: NonZeroU32, most: u32) -> bool {
         // It fails only where the memory is gone, and then whoever sleeps finds out by itself.
         wake_bitset(low_half(word), Flags::empty(), most, bits).is_ok_and(|woken| woken > 0)
+    }
+
+    /// On so many words one thread can sleep.
+    pub(in super::super) const MANY: usize = 128;
+
+    /// Whether the system lets it (Linux 5.16; some sandboxes do not know of it).
+    pub(in super::super) fn can_sleep_on_many() -> bool {
+        // No words at all are an error of their own where the call is known.
+        let none = waitv(&[], WaitvFlags::empty(), None, ClockId::Monotonic);
+        none.is_err_and(|error| error == Errno::INVAL)
+    }
+
+    /// Sleeps until one of the words is woken, for at most `longest`, while they are what was
+    /// seen: the low halves of `others`, fewer than [`MANY`], and `own`, which only this process
+    /// has. Which of the others it was; also those before that one may have been woken.
+    pub(in super::super) fn sleep_on_many<'a>(
+        own: (&'a AtomicU32, u32),
+        others: impl Iterator<Item = (&'a AtomicU64, u32)>,
+        longest: Duration,
+    ) -> Result<Option<usize>, Errno> {
+        let others = others.map(|(word, seen)| (low_half(word), seen, WaitFlags::SIZE_U32));
+        let own = (own.0, own.1, WaitFlags::SIZE_U32 | WaitFlags::PRIVATE);
+        let mut words = [Wait::new(); MANY];
+        let mut count = 0;
+        for (place, (word, seen, flags)) in words.iter_mut().zip(iter::once(own).chain(others)) {
+            place.val = seen.into();
+            place.uaddr = WaitPtr::new(word.as_ptr().cast());
+            place.flags = flags;
+            count += 1;
+        }
+        let until = after(longest);
+        let words = &words[..count];
+        // The kernel answers with the last one that was woken.
+        let woken = waitv(words, WaitvFlags::empty(), Some(&until), ClockId::Monotonic)?;
+        Ok(woken.checked_sub(1))
+    }
+
+    /// Wakes the thread that sleeps on this word, which only this process has.
+    pub(in super::super) fn poke(word: &AtomicU32) {
+        let _ = rustix::thread::futex::wake(word, Flags::PRIVATE, 1);
+    }
+
+    /// Sleeps for about as long, or until it is poked, while `word` is `seen`.
+    pub(in super::super) fn sleep_until_poked(word: &AtomicU32, seen: u32, longest: Duration) {
+        let longest =
+            Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
+        let _ = wait(word, Flags::PRIVATE, seen, Some(&longest));
     }
 
     fn after(wait: Duration) -> Timespec {

@@ -31,6 +31,7 @@ mod store;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod wait;
 mod word;
 
 use std::{
@@ -43,7 +44,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    alarm, clock,
+    clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
     name::Name,
     scope::Scope,
@@ -54,12 +55,11 @@ use crate::{
 use self::{
     index::Found,
     layout::FORMAT,
-    lock::{Seeker, Stop, Turn},
+    lock::Stop,
     map::Cell,
     marks::Marks,
     member::Member,
     presence::{Presence, Presences},
-    protocol::Slept,
     word::{OwnerId, Word},
 };
 use super::{
@@ -206,40 +206,14 @@ impl Slot {
     }
 
     pub(super) async fn take_async(&self, above: Token, until: Time) -> Result<Taken, LockError> {
-        const LONGEST_NAP: Duration = Duration::from_millis(1);
         let mut begin = None;
         loop {
             let place = self.place()?;
             let begin = *begin.get_or_insert_with(|| Begin::at(place));
-            let mut waiting = Waiting::new(place);
-            let stop = loop {
-                match waiting.seeker.go_on(&place.slot, &*place.member) {
-                    Ok(Turn::Won(left)) => {
-                        waiting.done = true;
-                        drop(waiting);
-                        return self.enter(place, left, above);
-                    }
-                    Ok(Turn::Sleep { longest, .. }) => {
-                        let now = clock::now();
-                        if now >= until || !waiting.seeker.is_in_place(&place.slot) {
-                            waiting.seeker.slept(Slept::GiveUp);
-                            continue;
-                        }
-                        let nap = now + longest.min(LONGEST_NAP);
-                        alarm::sleep_until(nap.min(until)).await;
-                        waiting.seeker.slept(Slept::ByItself);
-                    }
-                    Ok(Turn::GaveUp) if waiting.seeker.is_in_place(&place.slot) => {
-                        break Stop::TimedOut;
-                    }
-                    Ok(Turn::GaveUp) => break Stop::Moved,
-                    Ok(Turn::WouldBlock) => unreachable!("it waits"),
-                    Err(stop) => break stop,
-                }
-            };
-            waiting.done = true;
-            drop(waiting);
-            self.go_on(place, stop, Some(begin))?;
+            match wait::take(&place.slot, &place.member, place.generation, until).await {
+                Ok(left) => return self.enter(place, left, above),
+                Err(stop) => self.go_on(place, stop, Some(begin))?,
+            }
         }
     }
 
@@ -448,35 +422,5 @@ impl Drop for Place {
         // A guard that was forgotten: nobody can let go of it any more.
         let _ = lock::release(&self.slot, self.member.id, Predecessor::Died);
         self.release_heirloom(Predecessor::Died);
-    }
-}
-
-/// A wait that gives back what it was about to receive.
-struct Waiting<'a> {
-    seeker: Seeker,
-    place: &'a Place,
-    done: bool,
-}
-
-impl Waiting<'_> {
-    fn new(place: &Place) -> Waiting<'_> {
-        let seeker = Seeker::new(place.member.id, place.generation, true);
-        Waiting { seeker, place, done: false }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        while !self.done {
-            self.seeker.slept(Slept::GiveUp);
-            match self.seeker.go_on(&self.place.slot, &*self.place.member) {
-                Ok(Turn::Sleep { .. }) => {}
-                Ok(Turn::Won(left)) => {
-                    let _ = lock::release(&self.place.slot, self.place.member.id, left);
-                    self.done = true;
-                }
-                _ => self.done = true,
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
 //! | [`finish_retiring`] | under the structural lock | the same in place of one who died |
 //! | [`bury`] | a sweeper | frees the word of a dead holder |
+//! | [`wake_another`] | who was woken and does not want the lock any more | passes that on |
 //! | [`wake_all`] | who moved the name away | makes every sleeper look it up again |
 //!
 //! Quiet, taking is one compare-and-swap and a look at the generation, and letting go is one
@@ -179,6 +180,11 @@ pub(super) fn bury<P: Presences>(slot: &Slot, presences: &P) -> Result<bool, Sto
     }
 }
 
+/// Wakes another one of those who sleep on the slot: a wake is for one only.
+pub(super) fn wake_another(slot: &Slot) {
+    futex::wake(&slot.word, futex::ALL, 1);
+}
+
 /// Wakes everybody who sleeps on the slot.
 pub(super) fn wake_all(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, u32::MAX >> 1);
@@ -238,11 +244,6 @@ impl Seeker {
     /// Whether the name that is waited for is still in this slot.
     pub(super) fn is_in_place(&self, slot: &Slot) -> bool {
         slot.generation.load(Ordering::Acquire) == self.generation
-    }
-
-    /// When it began to wait, if it did.
-    pub(super) fn since(&self) -> Option<Time> {
-        self.since
     }
 
     fn ended(&self, outcome: Outcome, slot: &Slot) -> Result<Turn, Stop> {
@@ -493,7 +494,7 @@ fn stop(outcome: Outcome) -> Stop {
 }
 
 #[cold]
-fn cannot_sleep(error: Errno) -> LockError {
+pub(super) fn cannot_sleep(error: Errno) -> LockError {
     let (kind, text) = if error == Errno::FAULT {
         (LockErrorKind::Damaged, "the table was cut off under this process; restart it")
     } else {
