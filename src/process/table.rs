@@ -16,6 +16,8 @@
 
 mod index;
 mod layout;
+// A thread that waits on many slots will use the rest.
+#[allow(dead_code)]
 mod lock;
 mod map;
 mod marks;
@@ -30,7 +32,8 @@ mod step;
 mod store;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
+#[allow(dead_code)]
 mod word;
 
 use std::{
@@ -319,7 +322,7 @@ impl Slot {
         let token = slot.token.load(Relaxed).max(above.get()) + 1;
         let quiet = left == Predecessor::Clean
             && place.member.has_reserved(token)
-            && token % TOKENS_PER_LOOK != 0
+            && !token.is_multiple_of(TOKENS_PER_LOOK)
             && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
         if !quiet {
             return self.enter_slow(place, left, token);
@@ -362,7 +365,7 @@ impl Slot {
                 "its tokens are exhausted: all below 2^63 were granted; choose another name",
             )
         })?;
-        if token.get() % TOKENS_PER_LOOK == 0 {
+        if token.get().is_multiple_of(TOKENS_PER_LOOK) {
             place.member.check_in_place()?;
         }
         if !place.member.has_reserved(token.get()) {
@@ -379,7 +382,11 @@ impl Slot {
             Stop::Retiring(word) => {
                 place.member.finish_retiring(&place.slot, word).map_err(|e| self.named(e))?;
             }
-            Stop::Failed(error) => return Err(self.named(error)),
+            Stop::Failed(error) => {
+                // What is missing may be missing with the whole directory.
+                let error = place.member.check_in_place().err().unwrap_or(error);
+                return Err(self.named(error));
+            }
             Stop::TimedOut => return Err(self.timed_out(begin)),
         }
         let again = self.directory.place(&self.name)?;

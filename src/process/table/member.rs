@@ -129,7 +129,8 @@ impl Member {
         };
         member.reserve_at_least(member.limit()?)?;
         member.reserve_beyond(Token::ZERO)?;
-        if member.table.header().joined.fetch_add(1, Relaxed) % JOINERS_PER_SWEEP == 0 {
+        let joined = member.table.header().joined.fetch_add(1, Relaxed);
+        if joined.is_multiple_of(JOINERS_PER_SWEEP) {
             member.sweep(LONGEST_SWEEP);
         }
         Ok(member)
