@@ -39,7 +39,10 @@ mod word;
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{Arc, OnceLock, atomic::Ordering::*},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::*},
+    },
     time::Duration,
 };
 
@@ -122,6 +125,7 @@ impl Directory {
             generation,
             number,
             member,
+            held: AtomicBool::new(false),
             heirloom: Mutex::default(),
             again: OnceLock::new(),
         })
@@ -152,6 +156,8 @@ struct Place {
     generation: u32,
     number: u32,
     member: Arc<Member>,
+    /// It was through this value that this process took it.
+    held: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
     /// Where it was found when it was not here any more.
@@ -268,6 +274,7 @@ impl Slot {
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
+        place.held.store(false, Relaxed);
         if lock::release(&place.slot, place.member.id, how).is_err() {
             place.release_heirloom(how);
         }
@@ -290,8 +297,11 @@ impl Slot {
         if heirloom.is_none() {
             let presence = place.member.second_presence().map_err(io::Error::other)?;
             let id = presence.id;
+            if let Err(error) = place.rename(place.member.id, id) {
+                place.member.end_presence(presence, false);
+                return Err(error);
+            }
             *heirloom = Some(Heirloom { presence, given: false });
-            place.rename(place.member.id, id)?;
         }
         let heirloom = heirloom.as_mut().expect("it was made");
         let proof = heirloom.presence.heirloom()?;
@@ -312,14 +322,14 @@ impl Slot {
     fn held(&self) -> Option<&Place> {
         let place = self.places.so_far()?.last();
         let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
-        (owner == Some(place.owner())).then_some(place)
+        (place.held.load(Relaxed) && owner == Some(place.owner())).then_some(place)
     }
 
     /// Holding the word, which the one before left so.
     #[inline]
     fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, LockError> {
         let slot = &*place.slot;
-        let token = slot.token.load(Relaxed).max(above.get()) + 1;
+        let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
         let quiet = left == Predecessor::Clean
             && place.member.has_reserved(token)
             && !token.is_multiple_of(TOKENS_PER_LOOK)
@@ -328,27 +338,28 @@ impl Slot {
             return self.enter_slow(place, left, token);
         }
         slot.token.store(token, Relaxed);
+        place.held.store(true, Relaxed);
         let token = Token::new(token).expect("the reserve has only tokens");
         Ok(Taken { token, predecessor: left, widened_by: None })
     }
 
     #[cold]
     fn enter_slow(&self, place: &Place, left: Predecessor, token: u64) -> Result<Taken, LockError> {
-        self.prepare_token(place, token).map_or_else(
-            |error| {
+        let token = match self.prepare_token(place, token) {
+            Ok(token) => token,
+            Err(error) => {
                 let _ = lock::release(&place.slot, place.member.id, left);
-                Err(self.named(error))
-            },
-            |token| {
-                let slot = &*place.slot;
-                let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
-                slot.token.store(token.get(), Relaxed);
-                Marks::note_before(slot, token.get(), predecessor);
-                let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
-                let widened_by = wide.then(|| place.member.table.widened_by(slot));
-                Ok(Taken { token, predecessor, widened_by })
-            },
-        )
+                return Err(self.named(error));
+            }
+        };
+        let slot = &*place.slot;
+        let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
+        slot.token.store(token.get(), Relaxed);
+        place.held.store(true, Relaxed);
+        Marks::note_before(slot, token.get(), predecessor);
+        let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
+        let widened_by = wide.then(|| place.member.table.widened_by(slot));
+        Ok(Taken { token, predecessor, widened_by })
     }
 
     fn prepare_token(&self, place: &Place, token: u64) -> Result<Token, LockError> {
@@ -458,10 +469,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.member.is_here() {
+        if !*self.held.get_mut() || !self.member.is_here() {
             return;
         }
-        // A guard that was forgotten: nobody can let go of it any more.
+        // Its guard was forgotten: nobody can let go of it any more.
         let _ = lock::release(&self.slot, self.member.id, Predecessor::Died);
         self.release_heirloom(Predecessor::Died);
     }

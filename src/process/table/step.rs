@@ -89,6 +89,7 @@ mod testing {
         ForgetWon,
         ForgetIntended,
         ForgetFloor,
+        ForgetUnnamed,
         ForgetGeneration,
         ForgetUnlinked,
         ForgetDone,

@@ -236,6 +236,34 @@ fn a_slot_used_again_is_not_taken_for_the_name_it_had() {
     assert!(try_take(&slot(dir.path(), "b")).is_none());
 }
 
+/// What is dropped unused lets go of nothing.
+#[test]
+fn another_value_of_a_held_lock_is_dropped_without_letting_go() {
+    let dir = directory();
+    let all = open(dir.path());
+    let [held, unused] = ["a", "a"].map(|text| all.slot(&name(text)).unwrap());
+    try_take(&held).unwrap();
+    drop(unused);
+    assert!(try_take(&slot(dir.path(), "a")).is_none());
+    // And what has another name's slot by now.
+    held.release(Predecessor::Clean);
+    assert!(forget(&all, "a"));
+    let other = all.slot(&name("b")).unwrap();
+    try_take(&other).unwrap();
+    drop(held);
+    assert!(try_take(&slot(dir.path(), "b")).is_none());
+}
+
+#[test]
+fn a_guard_that_was_forgotten_lets_go_with_its_lock() {
+    let dir = directory();
+    let all = open(dir.path());
+    let held = all.slot(&name("a")).unwrap();
+    try_take(&held).unwrap();
+    drop(held);
+    assert_eq!(try_take(&slot(dir.path(), "a")).unwrap().predecessor, Predecessor::Died);
+}
+
 /// One that waits for a name whose slot now belongs to another, which is held.
 #[test]
 fn a_name_forgotten_while_its_slot_is_stale_is_looked_up_again() {
@@ -325,6 +353,7 @@ fn way_to(step: Step) -> Option<&'static str> {
         Step::ForgetWon
         | Step::ForgetIntended
         | Step::ForgetFloor
+        | Step::ForgetUnnamed
         | Step::ForgetGeneration
         | Step::ForgetUnlinked
         | Step::ForgetDone
@@ -416,6 +445,23 @@ fn a_stopped_changer_keeps_nobody_from_names_that_there_are() {
     helper.signal(Signal::CONT);
     assert_eq!(helper.hear(), "done");
     take(&slot(dir.path(), "new"));
+}
+
+/// Whoever found the name before its generation was raised finds another one at its lock; nobody
+/// finds the name under the new one.
+#[test]
+fn a_name_being_forgotten_is_not_found_under_its_next_generation() {
+    for step in [Step::ForgetGeneration, Step::ForgetUnlinked, Step::ForgetDone] {
+        let dir = directory();
+        let all = open(dir.path());
+        drop(all.slot(&name("old")).unwrap());
+        let mut helper = Helper::start(dir.path());
+        assert_eq!(helper.ask("member"), "done");
+        assert_eq!(helper.ask(&format!("stop-at {step:?}")), "done");
+        helper.say("forget old");
+        helper.wait_until_stopped();
+        assert_eq!(looked_up(&member(&all), &name("old")), None, "{step:?}");
+    }
 }
 
 /// Words by which a helper does what only this engine can.
@@ -610,6 +656,23 @@ fn no_token_is_granted_beyond_the_reserve() {
     try_take(&slot).unwrap();
     slot.raise_token(token(7 << 40));
     assert!(reserve(dir.path()) > 7 << 40);
+}
+
+#[test]
+fn a_token_that_is_none_is_damage() {
+    let dir = directory();
+    let slot = slot(dir.path(), "a");
+    let shared = &slot.places.so_far().unwrap().slot;
+    for number in [1 << 63, u64::MAX] {
+        shared.token.store(number, Relaxed);
+        let error = slot.try_take(Token::ZERO).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
+    }
+    shared.token.store(Token::MAX.get() - 1, Relaxed);
+    assert_eq!(try_take(&slot).unwrap().token, Token::MAX);
+    slot.release(Predecessor::Clean);
+    assert_eq!(slot.try_take(Token::ZERO).unwrap_err().kind(), LockErrorKind::Refused);
+    assert_eq!(reserve(dir.path()), Token::MAX.get());
 }
 
 #[test]
@@ -938,7 +1001,7 @@ fn a_holder_is_known_for_as_long_as_somebody_has_seen_it() {
     let dir = directory();
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
-    assert_eq!(status(dir.path(), "a").unwrap().holder.unwrap().held, Some(Duration::ZERO));
+    assert!(status(dir.path(), "a").unwrap().holder.unwrap().held.is_some());
     let wait = Duration::from_millis(20);
     let error = two.take(Token::ZERO, clock::now() + wait).unwrap_err();
     assert!(error.holder().unwrap().held.unwrap() >= wait - Duration::from_millis(1));
