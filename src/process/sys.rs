@@ -424,6 +424,14 @@ pub(super) mod testing {
         unsafe { libc::_exit(0) }
     }
 
+    /// Sends this very thread a signal, and returns when it has been acted upon. One that is sent
+    /// to the process may be taken by another thread, while this one still runs on.
+    pub(in super::super) fn signal_this_thread(signal: i32) {
+        // SAFETY: it only sends a signal, whose effect the caller wants.
+        let failed = unsafe { libc::raise(signal) };
+        assert_eq!(failed, 0);
+    }
+
     static INTERRUPTIONS: AtomicU64 = AtomicU64::new(0);
 
     /// Makes SIGUSR1 interrupt system calls.
