@@ -297,9 +297,9 @@ impl Slot {
         if heirloom.is_none() {
             let presence = place.member.second_presence().map_err(io::Error::other)?;
             let id = presence.id;
-            if let Err(error) = place.rename(place.member.id, id) {
+            if lock::rename(&place.slot, place.member.id, id).is_err() {
                 place.member.end_presence(presence, false);
-                return Err(error);
+                return Err(io::Error::other("the lock is not held"));
             }
             *heirloom = Some(Heirloom { presence, given: false });
         }
@@ -440,18 +440,6 @@ impl Place {
     /// Under which id this process holds it, if it does.
     fn owner(&self) -> OwnerId {
         self.heirloom.lock().as_ref().map_or(self.member.id, |heirloom| heirloom.presence.id)
-    }
-
-    /// Goes on holding it under another id of this process.
-    fn rename(&self, from: OwnerId, to: OwnerId) -> io::Result<()> {
-        let renamed = |word| {
-            let word = Word::from_bits(word);
-            (word.owner() == Some(from)).then(|| word.renamed(to).bits())
-        };
-        match self.slot.word.fetch_update(SeqCst, SeqCst, renamed) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(io::Error::other("the lock is not held")),
-        }
     }
 
     /// Lets go of what is held under an id that others may have inherited.

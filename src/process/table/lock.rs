@@ -8,6 +8,7 @@
 //! | [`take`] | anyone | the same, and waits until a time |
 //! | [`Seeker`] | anyone | the same, for a thread that waits on many slots |
 //! | [`widen`] | the holder | sets the widened mark, for good |
+//! | [`rename`] | the holder | goes on holding it under another id of its own |
 //! | [`release`] | the holder | lets go; also gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
 //! | [`finish_retiring`] | under the structural lock | the same in place of one who died |
@@ -37,8 +38,8 @@ use crate::{
 
 use super::{
     protocol::{
-        Answer, Burying, Leaving, Machine, Op, Outcome, Place, SPINS, Slept, Taking, Verdict, Whom,
-        Widening,
+        Answer, Burying, Leaving, Machine, Op, Outcome, Place, Renaming, SPINS, Slept, Taking,
+        Verdict, Whom, Widening,
     },
     slot::Slot,
     step::step,
@@ -134,6 +135,11 @@ pub(super) fn release(slot: &Slot, me: OwnerId, how: Predecessor) -> Result<(), 
 /// Marks what this process took as locked at host scope.
 pub(super) fn widen(slot: &Slot, me: OwnerId) -> Result<(), Lost> {
     owners_result(run(slot, Widening::new(me)))
+}
+
+/// Goes on holding, under the id `to`, what this process took under the id `from`.
+pub(super) fn rename(slot: &Slot, from: OwnerId, to: OwnerId) -> Result<(), Lost> {
+    owners_result(run(slot, Renaming::new(from, to)))
 }
 
 /// Takes a free and quiet slot in order to forget its name; whether that was possible. What has
@@ -378,7 +384,7 @@ fn release_slow(slot: &Slot, me: OwnerId, how: Predecessor, found: Word) -> Resu
 
 fn owners_result(outcome: Outcome) -> Result<(), Lost> {
     match outcome {
-        Outcome::LetGo | Outcome::Widened => Ok(()),
+        Outcome::LetGo | Outcome::Widened | Outcome::Renamed => Ok(()),
         Outcome::Lost => Err(Lost),
         outcome => unreachable!("{outcome:?} of somebody who holds it"),
     }

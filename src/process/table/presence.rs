@@ -93,8 +93,9 @@ impl Presences {
     ) -> Result<Presence, LockError> {
         let text = text(label);
         for _ in 0..MOST_TURNS {
-            let number = table.header().last_id.fetch_add(1, Relaxed).wrapping_add(1);
-            let Some(id) = OwnerId::new(number) else {
+            let next = |last| OwnerId::after(last).map(OwnerId::get);
+            let last = table.header().last_id.fetch_update(Relaxed, Relaxed, next);
+            let Some(id) = last.ok().and_then(OwnerId::after) else {
                 return Err(home.about(LockError::new(
                     LockErrorKind::Refused,
                     "its 2^40 process ids are used up; stop every process that uses it, remove it \
@@ -293,4 +294,32 @@ fn described(text: &str) -> Option<Holder> {
         command: line()?,
         ..Holder::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{
+        super::{super::Options, Directory, member::Member},
+        *,
+    };
+
+    /// No word may hold an id whose low 16 bits are zeros; whoever comes to one gets the next.
+    #[test]
+    fn an_id_that_no_word_may_hold_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Home::open(dir.path(), &[]).unwrap();
+        Directory::open(open(), &Options::default()).unwrap();
+        let home = Arc::new(open());
+        let first = Member::join(&home, "").unwrap();
+        first.table.header().last_id.store(0x2_fffe, Relaxed);
+        let ids = [(); 2].map(|()| Member::join(&home, "").unwrap().id.get());
+        assert_eq!(ids, [0x2_ffff, 0x3_0001]);
+        for used_up in [0xff_ffff_ffff, 1 << 40, u64::MAX] {
+            first.table.header().last_id.store(used_up, Relaxed);
+            let error = Member::join(&home, "").err().expect("an id that is none");
+            assert_eq!(error.kind(), LockErrorKind::Refused, "{error}");
+        }
+    }
 }

@@ -111,6 +111,8 @@ pub(super) enum Outcome {
     LetGo,
     /// The word bears the widened mark.
     Widened,
+    /// The word bears this process's other id.
+    Renamed,
     /// The word was not this process's any more.
     Lost,
     /// A sweeper freed the word.
@@ -617,6 +619,45 @@ impl Machine for Widening {
     #[cfg(test)]
     fn step(&self) -> super::step::Step {
         super::step::Step::WidenMark
+    }
+}
+
+/// Goes on holding a word that is this process's, under another id of this process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Renaming {
+    from: OwnerId,
+    to: OwnerId,
+    seen: Word,
+    end: Option<Outcome>,
+}
+
+impl Renaming {
+    /// `to` proves that this process lives, as `from` does.
+    pub(super) const fn new(from: OwnerId, to: OwnerId) -> Renaming {
+        Renaming { from, to, seen: Word::held(from), end: None }
+    }
+}
+
+impl Machine for Renaming {
+    fn op(&self) -> Op {
+        match self.end {
+            None => Op::Swap { from: self.seen, to: self.seen.renamed(self.to) },
+            Some(outcome) => Op::End(outcome),
+        }
+    }
+
+    fn heard(&mut self, answer: Answer) {
+        match answer {
+            Answer::Word(found) if found == self.seen => self.end = Some(Outcome::Renamed),
+            Answer::Word(found) if found.owner() == Some(self.from) => self.seen = found,
+            Answer::Word(_) => self.end = Some(Outcome::Lost),
+            answer => unreachable!("{answer:?} is no answer to a swap"),
+        }
+    }
+
+    #[cfg(test)]
+    fn step(&self) -> super::step::Step {
+        super::step::Step::RenameSwap
     }
 }
 

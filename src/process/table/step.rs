@@ -77,6 +77,7 @@ mod testing {
         BuryEnd,
         // Changes of one's own word, and beginning to forget a name.
         WidenMark,
+        RenameSwap,
         RetireBegin,
         RetireBegun,
         // Entering a name.

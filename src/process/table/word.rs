@@ -19,6 +19,7 @@
 //! | A | none | held, nobody sleeps | A → 0; a waiter → A WAITERS |
 //! | A | WAITERS | held, somebody may sleep | A → 0, wakes one; who is hungry → A WAITERS HUNGRY |
 //! | A | WAITERS HUNGRY | held, an heir stands | A → RESERVED WAITERS, then reads heir, wakes it, else one other |
+//! | A | not RETIRE | held | A → A′, another id of the same process; the flags stay |
 //! | A | RETIRE | being forgotten | A → 0; a waiter → A RETIRE WAITERS; if A died, finished under the structural lock |
 //! | A | RETIRE WAITERS | being forgotten, somebody may sleep | A → 0, wakes one, who looks the name up again |
 //! | A, dead | not RETIRE | | whoever proved it: CAS of exactly the word judged → me WAITERS, told `Died`; a sweeper → 0 with LEFT = died, wakes one |
@@ -62,10 +63,10 @@ impl OwnerId {
         }
     }
 
-    /// The id after this one; `None` when all are used up.
-    pub(super) const fn next(self) -> Option<OwnerId> {
-        let next = self.get() + 1;
-        OwnerId::new(if next & 0xffff == 0 { next + 1 } else { next })
+    /// The first id after `last`, which need not be one; `None` when all are used up.
+    pub(super) const fn after(last: u64) -> Option<OwnerId> {
+        let next = last.saturating_add(1);
+        OwnerId::new(if next & 0xffff == 0 { next.saturating_add(1) } else { next })
     }
 
     pub(super) const fn get(self) -> u64 {
@@ -194,7 +195,8 @@ impl Word {
         Word(self.0 | AN_HEIR_STANDS)
     }
 
-    /// A held word, held by the same process under another id of its own.
+    /// A held word, held by the same process under another id of its own. Who sleeps on it is not
+    /// woken: the flags stand, so whoever lets go under the new id wakes as under the old one.
     pub(super) const fn renamed(self, to: OwnerId) -> Word {
         Word(self.0 & 0xffff | to.get() << OWNER_SHIFT)
     }

@@ -66,6 +66,8 @@ mistakes! {
     UnusedIsGivenBackClean => Untold,
     /// Taking clears the widened mark.
     TakingNarrows => Narrowed,
+    /// Whoever takes another id forgets that somebody sleeps.
+    RenamingForgetsSleepers => NeedsTimer,
 }
 
 /// The operation as the mistaken make it.
@@ -87,6 +89,9 @@ pub(super) fn bent_op(mistake: Option<Mistake>, op: Op, step: Step, word: Word, 
         }
         Some(Mistake::SweepersTellNothing) if step == Step::BuryFree => {
             from.buried(Predecessor::Clean)
+        }
+        Some(Mistake::RenamingForgetsSleepers) if step == Step::RenameSwap => {
+            Word::held(to.owner().expect("a holder"))
         }
         _ => to,
     };
