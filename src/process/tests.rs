@@ -885,6 +885,26 @@ fn a_forked_child_touches_nothing_of_its_parents(engine: EngineKind) {
 }
 
 on_both!(a_forked_child_takes_through_the_slot_it_inherited);
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+on_both!(a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents);
+/// It notices at its first use of a lock.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let one = slot(dir.path(), "a");
+    let mut helper = Helper::holding(dir.path(), "a");
+    let child = Orphan(helper.ask("continue-in-clone").parse().unwrap());
+    for line in ["release", "raise 1000", "widen"] {
+        assert_eq!(helper.ask(line), "done");
+        assert!(try_take(&one).is_none(), "the parent holds: {line}");
+    }
+    assert_eq!(helper.ask("try"), "busy");
+    helper.kill();
+    assert_eq!(helper.ask("wait"), "taken 2 died");
+    assert_eq!(one.holder().unwrap().pid, Some(child.0 as u32));
+}
+
 /// The same slot value serves both, each with descriptors of its own.
 fn a_forked_child_takes_through_the_slot_it_inherited(engine: EngineKind) {
     let dir = directory_of(engine);
@@ -1199,6 +1219,11 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
         }
         "fork" => return testing::fork().unwrap_or_else(|| testing::linger()).to_string(),
         "continue-in-fork" => match testing::fork() {
+            Some(_) => testing::linger(),
+            None => return std::process::id().to_string(),
+        },
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+        "continue-in-clone" => match testing::clone() {
             Some(_) => testing::linger(),
             None => return std::process::id().to_string(),
         },
