@@ -13,6 +13,7 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use fs4::FileExt;
@@ -240,6 +241,27 @@ impl Home {
         Ok(rustix::fs::fsync(directory)?)
     }
 
+    /// Removes files that somebody died in the middle of making: they are a day old.
+    pub(super) fn sweep_aside(&self, directory: &OwnedFd) {
+        const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+        let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
+        let long_ago = SystemTime::now().checked_sub(OLD).unwrap_or(SystemTime::UNIX_EPOCH);
+        for entry in entries.map_while(Result::ok) {
+            let name = entry.file_name();
+            if !is_aside(&name.to_string_lossy()) {
+                continue;
+            }
+            let flags = OFlags::RDONLY | SAFELY;
+            let found = rustix::fs::openat(directory, name, flags, Mode::empty())
+                .map_err(io::Error::from)
+                .and_then(|fd| File::from(fd).metadata());
+            let made = found.and_then(|found| found.modified());
+            if made.is_ok_and(|made| made < long_ago) {
+                let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+            }
+        }
+    }
+
     /// A new empty file under a name that nobody looks for, and with the mode of all files here.
     pub(super) fn make_aside(&self, directory: &OwnedFd, name: &str) -> io::Result<(String, File)> {
         let temporary = format!(".{name}-{:016x}", random());
@@ -253,6 +275,13 @@ impl Home {
         }
         Ok((temporary, file))
     }
+}
+
+/// Whether [`Home::make_aside`] gives such names.
+fn is_aside(name: &str) -> bool {
+    name.strip_prefix('.').and_then(|name| name.rsplit_once('-')).is_some_and(|(_, number)| {
+        number.len() == 16 && number.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
 }
 
 /// Whether something was there already.

@@ -30,14 +30,17 @@ mod step;
 mod store;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod wait;
 mod word;
 
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{Arc, OnceLock, atomic::Ordering::*},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::*},
+    },
     time::Duration,
 };
 
@@ -119,6 +122,7 @@ impl Directory {
             generation,
             number,
             member,
+            held: AtomicBool::new(false),
             heirloom: Mutex::default(),
             again: OnceLock::new(),
         })
@@ -149,6 +153,8 @@ struct Place {
     generation: u32,
     number: u32,
     member: Arc<Member>,
+    /// It was through this value that this process took it.
+    held: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
     /// Where it was found when it was not here any more.
@@ -239,6 +245,7 @@ impl Slot {
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
+        place.held.store(false, Relaxed);
         if lock::release(&place.slot, place.member.id, how).is_err() {
             place.release_heirloom(how);
         }
@@ -286,43 +293,44 @@ impl Slot {
     fn held(&self) -> Option<&Place> {
         let place = self.places.so_far()?.last();
         let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
-        (owner == Some(place.owner())).then_some(place)
+        (place.held.load(Relaxed) && owner == Some(place.owner())).then_some(place)
     }
 
     /// Holding the word, which the one before left so.
     #[inline]
     fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, LockError> {
         let slot = &*place.slot;
-        let token = slot.token.load(Relaxed).max(above.get()) + 1;
+        let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
         let quiet = left == Predecessor::Clean
             && place.member.has_reserved(token)
-            && token % TOKENS_PER_LOOK != 0
+            && !token.is_multiple_of(TOKENS_PER_LOOK)
             && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
         if !quiet {
             return self.enter_slow(place, left, token);
         }
         slot.token.store(token, Relaxed);
+        place.held.store(true, Relaxed);
         let token = Token::new(token).expect("the reserve has only tokens");
         Ok(Taken { token, predecessor: left, widened_by: None })
     }
 
     #[cold]
     fn enter_slow(&self, place: &Place, left: Predecessor, token: u64) -> Result<Taken, LockError> {
-        self.prepare_token(place, token).map_or_else(
-            |error| {
+        let token = match self.prepare_token(place, token) {
+            Ok(token) => token,
+            Err(error) => {
                 let _ = lock::release(&place.slot, place.member.id, left);
-                Err(self.named(error))
-            },
-            |token| {
-                let slot = &*place.slot;
-                let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
-                slot.token.store(token.get(), Relaxed);
-                Marks::note_before(slot, token.get(), predecessor);
-                let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
-                let widened_by = wide.then(|| place.member.table.widened_by(slot));
-                Ok(Taken { token, predecessor, widened_by })
-            },
-        )
+                return Err(self.named(error));
+            }
+        };
+        let slot = &*place.slot;
+        let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
+        slot.token.store(token.get(), Relaxed);
+        place.held.store(true, Relaxed);
+        Marks::note_before(slot, token.get(), predecessor);
+        let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
+        let widened_by = wide.then(|| place.member.table.widened_by(slot));
+        Ok(Taken { token, predecessor, widened_by })
     }
 
     fn prepare_token(&self, place: &Place, token: u64) -> Result<Token, LockError> {
@@ -339,7 +347,7 @@ impl Slot {
                 "its tokens are exhausted: all below 2^63 were granted; choose another name",
             )
         })?;
-        if token.get() % TOKENS_PER_LOOK == 0 {
+        if token.get().is_multiple_of(TOKENS_PER_LOOK) {
             place.member.check_in_place()?;
         }
         if !place.member.has_reserved(token.get()) {
@@ -356,7 +364,11 @@ impl Slot {
             Stop::Retiring(word) => {
                 place.member.finish_retiring(&place.slot, word).map_err(|e| self.named(e))?;
             }
-            Stop::Failed(error) => return Err(self.named(error)),
+            Stop::Failed(error) => {
+                // What is missing may be missing with the whole directory.
+                let error = place.member.check_in_place().err().unwrap_or(error);
+                return Err(self.named(error));
+            }
             Stop::TimedOut => return Err(self.timed_out(begin)),
         }
         let again = self.directory.place(&self.name)?;
@@ -416,10 +428,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.member.is_here() {
+        if !*self.held.get_mut() || !self.member.is_here() {
             return;
         }
-        // A guard that was forgotten: nobody can let go of it any more.
+        // Its guard was forgotten: nobody can let go of it any more.
         let _ = lock::release(&self.slot, self.member.id, Predecessor::Died);
         self.release_heirloom(Predecessor::Died);
     }

@@ -49,13 +49,13 @@ macro_rules! on_both {
 }
 
 /// Long enough for anything that is going to happen.
-const LONG: Duration = Duration::from_secs(30);
+pub(super) const LONG: Duration = Duration::from_secs(30);
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn token(number: u64) -> Token {
+pub(super) fn token(number: u64) -> Token {
     Token::new(number).unwrap()
 }
 
@@ -100,7 +100,7 @@ fn directory() -> TempDir {
 }
 
 /// A directory of this engine, which everybody uses who opens it and chooses none.
-fn directory_of(engine: EngineKind) -> TempDir {
+pub(super) fn directory_of(engine: EngineKind) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     open_as(dir.path(), engine).unwrap();
     dir
@@ -616,11 +616,11 @@ proptest! {
 // ---- space, rights, file systems ---------------------------------------------------------------
 
 /// A file system of its own, gone with this value.
-struct Mount(TempDir);
+pub(super) struct Mount(pub(super) TempDir);
 
 impl Mount {
     /// `None`, saying so, where that is not allowed.
-    fn tmpfs(options: &str) -> Option<Mount> {
+    pub(super) fn tmpfs(options: &str) -> Option<Mount> {
         let dir = directory();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path());
@@ -885,6 +885,26 @@ fn a_forked_child_touches_nothing_of_its_parents(engine: EngineKind) {
 }
 
 on_both!(a_forked_child_takes_through_the_slot_it_inherited);
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+on_both!(a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents);
+/// It notices at its first use of a lock.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let one = slot(dir.path(), "a");
+    let mut helper = Helper::holding(dir.path(), "a");
+    let child = Orphan(helper.ask("continue-in-clone").parse().unwrap());
+    for line in ["release", "raise 1000", "widen"] {
+        assert_eq!(helper.ask(line), "done");
+        assert!(try_take(&one).is_none(), "the parent holds: {line}");
+    }
+    assert_eq!(helper.ask("try"), "busy");
+    helper.kill();
+    assert_eq!(helper.ask("wait"), "taken 2 died");
+    assert_eq!(one.holder().unwrap().pid, Some(child.0 as u32));
+}
+
 /// The same slot value serves both, each with descriptors of its own.
 fn a_forked_child_takes_through_the_slot_it_inherited(engine: EngineKind) {
     let dir = directory_of(engine);
@@ -1023,25 +1043,25 @@ fn quiet_cost() {
 // ---- helpers -----------------------------------------------------------------------------------
 
 /// A process of its own that does as it is told; killed with this value.
-struct Helper {
-    child: Child,
+pub(super) struct Helper {
+    pub(super) child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
 impl Helper {
-    fn start(dir: &Path) -> Helper {
+    pub(super) fn start(dir: &Path) -> Helper {
         Helper::start_with(dir, |_| {})
     }
 
-    fn start_first(dir: &Path, engine: EngineKind) -> Helper {
+    pub(super) fn start_first(dir: &Path, engine: EngineKind) -> Helper {
         let engine = if engine == EngineKind::Table { "table" } else { "file" };
         Helper::start_with(dir, |command| {
             command.env(HELPER_ENGINE, engine);
         })
     }
 
-    fn start_as(dir: &Path, user: u32) -> Helper {
+    pub(super) fn start_as(dir: &Path, user: u32) -> Helper {
         Helper::start_with(dir, |command| {
             command.uid(user).gid(user);
         })
@@ -1061,23 +1081,23 @@ impl Helper {
     }
 
     /// One that holds this lock.
-    fn holding(dir: &Path, name: &str) -> Helper {
+    pub(super) fn holding(dir: &Path, name: &str) -> Helper {
         let mut helper = Helper::start(dir);
         assert_eq!(helper.ask(&format!("slot {name}")), "done");
         assert_eq!(helper.ask("try"), "taken 1 clean");
         helper
     }
 
-    fn ask(&mut self, line: &str) -> String {
+    pub(super) fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
     }
 
-    fn say(&mut self, line: &str) {
+    pub(super) fn say(&mut self, line: &str) {
         writeln!(self.to, "{line}").unwrap();
     }
 
-    fn hear(&mut self) -> String {
+    pub(super) fn hear(&mut self) -> String {
         let mut line = String::new();
         loop {
             line.clear();
@@ -1089,11 +1109,20 @@ impl Helper {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    fn kill(&mut self) {
+    pub(super) fn wait_until_stopped(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let start = std::time::Instant::now();
+        while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+            assert!(start.elapsed() < LONG, "it does not stop");
+            thread::yield_now();
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -1106,14 +1135,14 @@ impl Drop for Helper {
 }
 
 /// A helper's child; killed with this value.
-struct Orphan(i32);
+pub(super) struct Orphan(pub(super) i32);
 
 impl Orphan {
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         let _ = rustix::process::kill_process(Pid::from_raw(self.0).unwrap(), Signal::KILL);
     }
 
-    fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
         !stat.is_empty() && !stat.contains(") Z ")
     }
@@ -1193,10 +1222,21 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
             Some(_) => testing::linger(),
             None => return std::process::id().to_string(),
         },
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+        "continue-in-clone" => match testing::clone() {
+            Some(_) => testing::linger(),
+            None => return std::process::id().to_string(),
+        },
         "fork-during-open" => return fork_during_open(dir, keep),
         "open-beside-fork" => return testing::open_beside_a_fork().into(),
         "open-while-forking" => return open_while_forking(dir, argument.parse().unwrap()),
-        other => return format!("error what is {other}?"),
+        other => {
+            #[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+            if let Some(answer) = table::tests::obey(word, argument, dir) {
+                return answer;
+            }
+            return format!("error what is {other}?");
+        }
     }
     "done".into()
 }

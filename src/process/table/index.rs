@@ -399,6 +399,9 @@ impl Changing<'_> {
         }
         header.floor.fetch_max(token, Relaxed);
         step!(ForgetFloor);
+        // Before the generation: nobody who reads the new one finds the name here any more.
+        Marks::free(marks.units()).store(slot);
+        step!(ForgetUnnamed);
         slot.generation.store(generation.wrapping_add(1), Release);
         step!(ForgetGeneration);
         let hash = slot.hash.load(Relaxed);

@@ -37,6 +37,8 @@ use super::{
 const LONGEST_CHANGE: Duration = Duration::from_secs(10);
 /// After a reserve could not be raised, so many tokens pass before the next attempt.
 const NEXT_ATTEMPT: u64 = 1 << 20;
+/// Once in so many look-ups of names that there are it is looked around; always before a change.
+const FOUND_PER_LOOK: u64 = 64;
 /// Every so many joiners one looks for what the dead left behind, for so long.
 const JOINERS_PER_SWEEP: u64 = 64;
 const LONGEST_SWEEP: Duration = Duration::from_millis(10);
@@ -47,6 +49,8 @@ pub(super) struct Member {
     /// From which token on the reserve is to be looked at: the private copy of the limit.
     due: AtomicU64,
     generation: u64,
+    /// Counts look-ups of names.
+    found: AtomicU64,
     pub(super) home: Arc<Home>,
     pub(super) table: Table,
     presences: Presences,
@@ -119,6 +123,7 @@ impl Member {
             id: presence.id,
             due: AtomicU64::new(0),
             generation: sys::generation(),
+            found: AtomicU64::new(0),
             home: home.clone(),
             presence: Some(presence),
             label: label.to_owned(),
@@ -129,7 +134,8 @@ impl Member {
         };
         member.reserve_at_least(member.limit()?)?;
         member.reserve_beyond(Token::ZERO)?;
-        if member.table.header().joined.fetch_add(1, Relaxed) % JOINERS_PER_SWEEP == 0 {
+        let joined = member.table.header().joined.fetch_add(1, Relaxed);
+        if joined.is_multiple_of(JOINERS_PER_SWEEP) {
             member.sweep(LONGEST_SWEEP);
         }
         Ok(member)
@@ -167,13 +173,14 @@ impl Member {
 
     /// The slot of this name, made if it has none.
     pub(super) fn find(&self, name: &Name) -> Result<Found, LockError> {
-        self.check_in_place()?;
-        let presence = self.presence.as_ref().expect("it has not left");
-        self.presences.keep_up(&self.home, presence)?;
+        if self.found.fetch_add(1, Relaxed).is_multiple_of(FOUND_PER_LOOK) {
+            self.look_around()?;
+        }
         let about = |error| store::about(&self.home, error);
         if let Some(found) = self.table.find(name, self.table.hash(name)).map_err(about)? {
             return Ok(found);
         }
+        self.look_around()?;
         self.change(|changing| changing.find_or_enter(name, self).map_err(about))
     }
 
@@ -259,6 +266,13 @@ impl Member {
 
     // ---- what may have happened to the directory -----------------------------------------------
 
+    /// That all is where it was, and that others see this process there.
+    fn look_around(&self) -> Result<(), LockError> {
+        self.check_in_place()?;
+        let presence = self.presence.as_ref().expect("it has not left");
+        self.presences.keep_up(&self.home, presence)
+    }
+
     /// That whoever opens the directory now comes to this table.
     #[cold]
     pub(super) fn check_in_place(&self) -> Result<(), LockError> {
@@ -300,6 +314,8 @@ impl Member {
     /// Frees words of the dead, and removes presences that no word names. What does not fit into
     /// the time stays for later; whoever wants a dead owner's lock does not wait for this.
     fn sweep(&self, longest: Duration) {
+        self.home.sweep_aside(&self.home.fd);
+        self.presences.sweep_aside(&self.home);
         let until = clock::now() + longest;
         let Ok(ids) = self.presences.ids() else { return };
         let is_dead = |id: &OwnerId| {

@@ -215,6 +215,11 @@ impl Presences {
         Ok(self.ids()?.into_iter().any(alive))
     }
 
+    /// Removes what somebody died in the middle of making.
+    pub(super) fn sweep_aside(&self, home: &Home) {
+        home.sweep_aside(&self.directory);
+    }
+
     /// Removes the presence of a dead process that no word names any more.
     pub(super) fn forget(&self, id: OwnerId) {
         self.remove(Some(file_name(id)));

@@ -6,7 +6,8 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{self, Read, Write},
+    os::unix::fs::FileExt,
 };
 
 use rustix::{
@@ -37,7 +38,7 @@ pub(super) fn read(home: &Home) -> Result<Token, LockError> {
     let mut text = String::new();
     match file.take(LONGEST).read_to_string(&mut text) {
         Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {}
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
         Err(e) => return Err(home.about_file(TOKENS, failed("cannot read it", e))),
     }
     let number = text.strip_suffix('\n').and_then(|line| line.parse().ok());
@@ -56,12 +57,30 @@ pub(super) fn read(home: &Home) -> Result<Token, LockError> {
 pub(super) fn raise(home: &Home, token: Token) -> Result<Token, LockError> {
     let reserve = Token::new(token.get().saturating_add(STEP)).unwrap_or(Token::MAX);
     let line = format!("{reserve}\n");
-    home.write_aside(&home.fd, TOKENS, Replace::Yes, |mut file| file.write_all(line.as_bytes()))
-        .map_err(|e| home.about_file(TOKENS, failed("cannot reserve tokens", e)))?;
+    let aside = |mut file: &File| file.write_all(line.as_bytes());
+    match home.write_aside(&home.fd, TOKENS, Replace::Yes, aside) {
+        // In a sticky directory nobody may replace another user's file.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => write_over(home, &line),
+        written => written,
+    }
+    .map_err(|e| home.about_file(TOKENS, failed("cannot reserve tokens", e)))?;
     Ok(reserve)
 }
 
-/// From which token on this reserve is to be raised: when half of the step is used up.
+/// Writes over the old line, which is no longer than the new one: numbers only grow. So few bytes
+/// are on the disk all or none.
+fn write_over(home: &Home, line: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | SAFELY;
+    let file = File::from(rustix::fs::openat(&home.fd, TOKENS, flags, Mode::empty())?);
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.sync_all()
+}
+
+/// From which token on this reserve is to be raised: when half of the step is used up. What is
+/// below is a token.
 pub(super) fn due(reserve: Token) -> u64 {
-    if reserve == Token::MAX { u64::MAX } else { reserve.get().saturating_sub(STEP / 2) }
+    match reserve {
+        Token::MAX => Token::MAX.get() + 1,
+        reserve => reserve.get().saturating_sub(STEP / 2),
+    }
 }

@@ -90,6 +90,7 @@ mod testing {
         ForgetWon,
         ForgetIntended,
         ForgetFloor,
+        ForgetUnnamed,
         ForgetGeneration,
         ForgetUnlinked,
         ForgetDone,
@@ -130,9 +131,6 @@ mod testing {
         if AT.swap(0, Ordering::SeqCst) == 0 {
             return;
         }
-        let signal = Signal::from_named_raw(SIGNAL.load(Ordering::SeqCst) as i32);
-        let signal = signal.expect("`end_at` was given a signal");
-        rustix::process::kill_process(rustix::process::getpid(), signal)
-            .expect("a process may signal itself");
+        crate::process::sys::testing::signal_this_thread(SIGNAL.load(Ordering::SeqCst) as i32);
     }
 }
