@@ -783,7 +783,8 @@ impl<'a> Climb<'a> {
 
 impl Drop for Climb<'_> {
     fn drop(&mut self) {
-        if self.arrived {
+        // A fork's copy of its parent's climb gives nothing back.
+        if self.arrived || self.held.is_forked() {
             return;
         }
         #[cfg(any(feature = "host", feature = "testing"))]

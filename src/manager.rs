@@ -58,6 +58,16 @@ pub enum Engine {
     /// Fairness: none between processes. A waiter without a limit sleeps in the kernel's queue;
     /// one with a limit, or an async one, looks at most 2 ms apart.
     FileLock,
+    /// One shared-memory table for all names; a file lock proves that each process lives. The
+    /// default where it exists: on little-endian 64-bit Linux.
+    ///
+    /// Fairness: whoever has waited for 1 ms is next, unless it is stopped. Nobody polls.
+    ///
+    /// Tokens survive crashes, reboots and loss of power, except on tmpfs, where nothing
+    /// survives a reboot. On copy-on-write file systems (btrfs, zfs, bcachefs) space cannot be
+    /// set aside, so a full disk can end a process that locks there. At process scope others are
+    /// told the label of the first manager that a process opened on the directory.
+    Table,
 }
 
 // What it shares is guarded by locks of its own, and no user's code runs under one.
@@ -425,7 +435,8 @@ impl LockManagerBuilder {
         self
     }
 
-    /// Which engine a new directory uses. Default: the best one of this system.
+    /// Which engine the directory uses. Default: the one it is in, and for a new directory the
+    /// best one of this system. A directory of another engine is an error that names the way over.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = Some(engine);
         self
@@ -505,11 +516,16 @@ impl LockManagerBuilder {
 
     #[cfg(feature = "process")]
     fn open_ground(&self) -> Result<Arc<Ground>> {
-        use crate::process::{Directory, Options};
+        use crate::process::{Directory, EngineKind, Options};
         let Some(path) = &self.directory else {
             return Ok(Ground::new(BelowHost::Nothing));
         };
+        let engine = self.engine.map(|engine| match engine {
+            Engine::FileLock => EngineKind::File,
+            Engine::Table => EngineKind::Table,
+        });
         let options = Options {
+            engine,
             accept_file_systems: self.accept_file_systems.clone(),
             label: self.label.clone(),
         };

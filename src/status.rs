@@ -111,6 +111,11 @@ fn merge(found: &mut Vec<LockStatus>, status: crate::process::NameStatus, leader
         holder: status.holder,
         remaining: None,
         predecessor: status.predecessor,
-        waiters: Vec::new(),
+        waiters: status.waiters.into_iter().map(in_the_directory).collect(),
     });
+}
+
+fn in_the_directory(waiter: crate::process::WaiterStatus) -> Waiter {
+    let crate::process::WaiterStatus { who, waiting } = waiter;
+    Waiter { label: who.label, host: who.host, pid: who.pid, waiting }
 }

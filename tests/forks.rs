@@ -4,41 +4,59 @@
 //! knows exactly which threads there are.
 
 use std::{
+    future::Future,
     io::{Read, Write, pipe},
     path::Path,
     process::exit,
+    task::{Context, Waker},
     thread,
     time::Duration,
 };
 
-use tierlock::{LockManager, LostReason, MutexGuard, Scope, Token, fence::FileGate};
+use tierlock::{Engine, LockManager, LostReason, MutexGuard, Scope, Token, fence::FileGate};
 
-type Situation = fn(&Path);
+type Situation = fn(&Locks);
+
+/// A directory, and the engine it is used with.
+struct Locks<'a> {
+    directory: &'a Path,
+    engine: Engine,
+}
+
+impl Locks<'_> {
+    fn open(&self) -> LockManager {
+        LockManager::builder().directory(self.directory).engine(self.engine).open().unwrap()
+    }
+}
 
 const SITUATIONS: [(&str, Situation); 5] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
+    ("a_child_forked_beside_an_async_wait_waits_by_itself", a_child_forked_beside_a_wait),
     ("a_thread_scope_name_held_at_the_fork_is_free_in_the_child", a_thread_scope_name),
     ("a_child_of_one_inside_a_gate_is_not_inside_and_keeps_nobody_out", a_child_inside_a_gate),
 ];
 
 fn main() {
-    for (name, situation) in SITUATIONS {
-        let place = tempfile::tempdir().unwrap();
-        situation(place.path());
-        println!("fork situation {name} ... ok");
+    // The table is on little-endian 64-bit Linux only.
+    let has_table =
+        cfg!(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"));
+    let engines = [Engine::FileLock, Engine::Table];
+    let engines = &engines[..if has_table { 2 } else { 1 }];
+    for &engine in engines {
+        for (name, situation) in SITUATIONS {
+            let place = tempfile::tempdir().unwrap();
+            situation(&Locks { directory: place.path(), engine });
+            println!("fork situation {name}::{engine:?} ... ok");
+        }
     }
-    println!("test result: ok. {} passed; 0 failed", SITUATIONS.len());
-}
-
-fn open(directory: &Path) -> LockManager {
-    LockManager::builder().directory(directory).open().unwrap()
+    println!("test result: ok. {} passed; 0 failed", SITUATIONS.len() * engines.len());
 }
 
 /// materialize#12050, aws-c-common#1192: a child that gives back its parent's lock.
-fn an_inherited_guard_is_lost(directory: &Path) {
-    let mutex = open(directory).mutex("a", 1).build().unwrap();
+fn an_inherited_guard_is_lost(locks: &Locks) {
+    let mutex = locks.open().mutex("a", 1).build().unwrap();
     let mut guard = Some(mutex.lock().unwrap());
     let child = in_a_fork(|| {
         let copy = guard.take().unwrap();
@@ -57,8 +75,8 @@ fn an_inherited_guard_is_lost(directory: &Path) {
     assert!(mutex.try_lock().is_ok());
 }
 
-fn a_lock_held_by_another_thread(directory: &Path) {
-    let mutex = open(directory).mutex("a", 1).build().unwrap();
+fn a_lock_held_by_another_thread(locks: &Locks) {
+    let mutex = locks.open().mutex("a", 1).build().unwrap();
     let (mut child_hears, mut parent_says) = pipe().unwrap();
     let (mut parent_hears, mut child_says) = pipe().unwrap();
     thread::scope(|scope| {
@@ -91,11 +109,11 @@ fn a_lock_held_by_another_thread(directory: &Path) {
     });
 }
 
-fn a_child_opens_a_manager(directory: &Path) {
-    let locks = open(directory);
-    let held = locks.mutex("a", ()).lock().unwrap();
+fn a_child_opens_a_manager(locks: &Locks) {
+    let parents = locks.open();
+    let held = parents.mutex("a", ()).lock().unwrap();
     let child = in_a_fork(|| {
-        let own = open(directory);
+        let own = locks.open();
         assert!(own.mutex("a", ()).try_lock().unwrap_err().is_contended());
         let guard = own.mutex("b", ()).lock().unwrap();
         assert_eq!(MutexGuard::scope(&guard), Scope::Process);
@@ -103,13 +121,43 @@ fn a_child_opens_a_manager(directory: &Path) {
     });
     child.wait();
     // The child died with "b".
-    let b = locks.mutex("b", ()).lock().unwrap();
+    let b = parents.mutex("b", ()).lock().unwrap();
     assert_eq!(MutexGuard::predecessor(&b), tierlock::Predecessor::Died);
     assert!(MutexGuard::is_valid(&held));
 }
 
-fn a_thread_scope_name(directory: &Path) {
-    let mutex = open(directory).mutex("a", 1).scope(Scope::Thread).build().unwrap();
+/// The threads that wait for futures are not forked with them.
+fn a_child_forked_beside_a_wait(locks: &Locks) {
+    let (mut holder_hears, mut parent_says) = pipe().unwrap();
+    let (mut parent_hears, mut holder_says) = pipe().unwrap();
+    let mutex = locks.open().mutex("a", 1).build().unwrap();
+    let holder = in_a_fork(|| {
+        let _guard = locks.open().mutex("a", 1).lock().unwrap();
+        holder_says.write_all(b"!").unwrap();
+        holder_hears.read_exact(&mut [0]).unwrap();
+    });
+    parent_hears.read_exact(&mut [0]).unwrap();
+    let mut wait = Some(Box::pin(mutex.lock_async()));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(wait.as_mut().unwrap().as_mut().poll(&mut context).is_pending());
+    let child = in_a_fork(|| {
+        // The parent's wait is none of the child's, which drops its copy.
+        drop(wait.take());
+        let own = locks.open().mutex("a", 1).build().unwrap();
+        let guard = futures::executor::block_on(own.lock_async()).unwrap();
+        assert!(MutexGuard::is_valid(&guard));
+        assert_eq!(MutexGuard::predecessor(&guard), tierlock::Predecessor::Clean);
+    });
+    parent_says.write_all(b"!").unwrap();
+    let guard = futures::executor::block_on(wait.unwrap()).unwrap();
+    assert_eq!(MutexGuard::predecessor(&guard), tierlock::Predecessor::Clean);
+    drop(guard);
+    child.wait();
+    holder.wait();
+}
+
+fn a_thread_scope_name(locks: &Locks) {
+    let mutex = locks.open().mutex("a", 1).scope(Scope::Thread).build().unwrap();
     let guard = mutex.lock().unwrap();
     let token = MutexGuard::token(&guard);
     let mutex = &mutex;
@@ -124,8 +172,8 @@ fn a_thread_scope_name(directory: &Path) {
 }
 
 /// hermes-agent#100108, skhd#83: the lock lives on in a forked child.
-fn a_child_inside_a_gate(directory: &Path) {
-    let gate = FileGate::open(directory.join("gate")).unwrap();
+fn a_child_inside_a_gate(locks: &Locks) {
+    let gate = FileGate::open(locks.directory.join("gate")).unwrap();
     let token = Token::new(7).unwrap();
     let mut inside = Some(gate.enter(token).unwrap());
     let (mut child_hears, mut parent_says) = pipe().unwrap();

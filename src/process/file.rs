@@ -25,10 +25,10 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{FileExt as _, MetadataExt},
+        unix::fs::FileExt as _,
     },
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    path::PathBuf,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -51,14 +51,16 @@ use crate::{
 
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
+    files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
     filesystem::Trust,
-    home::{self, Home, SAFELY, damaged, failed},
+    forked::PerFork,
+    home::{self, Home, Made, SAFELY, damaged, failed},
     names, record,
-    sys::{self, BYTES, LockFile, Words, byte_lock},
+    sys::{BYTES, LockFile, Words, byte_lock},
 };
 
 /// What `DIR/format` says.
-const FORMAT: &str = "tierlock file-lock 1";
+pub(super) const FORMAT: &str = "tierlock file-lock 1";
 const LOCKS: &str = "locks";
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
@@ -79,8 +81,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn open(path: &Path, options: &Options) -> Result<Directory, LockError> {
-        let home = Home::open(path, &options.accept_file_systems)?;
+    pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
         home.settle(FORMAT, || prepare(&home))?;
         let locks = open_locks(&home)?;
         Ok(Directory {
@@ -102,10 +103,10 @@ impl Directory {
             file_name,
             name: name.clone(),
             directory: self.clone(),
-            life: Life::new(),
+            life: PerFork::new(Life::new()),
         };
         // If the file is not in place any more, taking it will tell; here only the directory counts.
-        let in_place = slot.opened(&slot.life).and_then(|open| slot.is_in_place(&open));
+        let in_place = slot.opened(slot.life()).and_then(|open| slot.is_in_place(&open));
         in_place.map_err(|error| slot.about(error))?;
         Ok(slot)
     }
@@ -168,13 +169,12 @@ impl Directory {
             holder: held.then(|| record::holder(copy, sequence_now)),
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
+            waiters: Vec::new(),
         })
     }
 
     fn about_file(&self, file_name: &str, error: LockError) -> LockError {
-        let path = self.locks_path.join(file_name);
-        LockError::new(error.kind(), format!("lock file {}: {error}", path.display()))
-            .with_source(error)
+        self.home.about_file(&format!("{LOCKS}/{file_name}"), error)
     }
 
     /// Opens the file of that name, making it if it is missing.
@@ -240,43 +240,20 @@ impl Directory {
 
 /// Makes the directory for the lock files, before `format` says that it is there.
 fn prepare(home: &Home) -> Result<(), LockError> {
-    match rustix::fs::mkdirat(&home.fd, LOCKS, Mode::from_raw_mode(home.mode as _)) {
-        Ok(()) => {}
-        Err(Errno::EXIST) => {
-            let mut old = rustix::fs::Dir::read_from(open_locks(home)?)
-                .map_err(|e| home.failed("cannot list its locks", e.into()))?;
-            let empty = old
-                .all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name())));
-            if !empty && !format_exists(home) {
-                return Err(home.about(damaged(
-                    "its file format is missing although there are lock files; stop every \
-                     process that uses the directory and remove it, or choose another",
-                )));
-            }
+    if home.make_inside(LOCKS)? == Made::Before && !home.is_empty_inside(&open_locks(home)?)? {
+        // Somebody else may be just as far, and further now.
+        if home.read_format()?.is_none() {
+            return Err(home.about(damaged(
+                "its file format is missing although there are lock files; stop every process \
+                 that uses the directory and remove it, or choose another",
+            )));
         }
-        Err(e) => return Err(home.failed("cannot make a directory in it", e.into())),
     }
-    let locks = File::from(open_locks(home)?);
-    match home.share(&locks, home.mode) {
-        // Somebody else's, who does the same.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        done => done.map_err(|e| home.failed("cannot set the mode of its locks", e)),
-    }
-}
-
-fn format_exists(home: &Home) -> bool {
-    rustix::fs::statat(&home.fd, "format", rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    Ok(())
 }
 
 fn open_locks(home: &Home) -> Result<OwnedFd, LockError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&home.fd, LOCKS, flags, Mode::empty()).map_err(|e| match e {
-        Errno::NOENT => home.about(damaged("its directory of lock files was removed")),
-        Errno::LOOP | Errno::NOTDIR => {
-            home.about(damaged("where its lock files belong there is no directory"))
-        }
-        e => home.failed("cannot open its lock files", e.into()),
-    })
+    home.open_inside(LOCKS, "lock files")
 }
 
 /// The lock of one name.
@@ -285,16 +262,13 @@ pub(super) struct Slot {
     name: Name,
     file_name: String,
     path: PathBuf,
-    life: Life,
+    life: PerFork<Life>,
 }
 
-/// A slot's descriptors in one process: a forked child starts another life, and touches nothing
-/// that it inherited, not even the mutex.
+/// A slot's descriptors in one process.
 struct Life {
-    generation: u64,
     pid: u32,
     state: Mutex<State>,
-    child: OnceLock<Box<Life>>,
 }
 
 #[derive(Default)]
@@ -310,12 +284,7 @@ struct State {
 
 impl Life {
     fn new() -> Life {
-        Life {
-            generation: sys::generation(),
-            pid: std::process::id(),
-            state: Mutex::default(),
-            child: OnceLock::new(),
-        }
+        Life { pid: std::process::id(), state: Mutex::default() }
     }
 }
 
@@ -384,7 +353,7 @@ impl Slot {
     }
 
     pub(super) fn release(&self, how: Predecessor) {
-        let Some(life) = self.life_so_far() else { return };
+        let Some(life) = self.life.so_far() else { return };
         let mut state = life.state.lock();
         if !std::mem::take(&mut state.held) {
             return;
@@ -409,7 +378,7 @@ impl Slot {
     /// The descriptor has close-on-exec set; whoever passes it on clears that in the child.
     pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
         let not_held = || io::Error::other("the lock is not held");
-        let life = self.life_so_far().ok_or_else(not_held)?;
+        let life = self.life.so_far().ok_or_else(not_held)?;
         let mut state = life.state.lock();
         let open = state.open.as_ref().filter(|_| state.held).ok_or_else(not_held)?;
         let proof = open.lock.file().as_fd().try_clone_to_owned()?;
@@ -531,7 +500,7 @@ impl Slot {
     }
 
     fn if_held(&self, act: impl FnOnce(&Open)) {
-        let Some(life) = self.life_so_far() else { return };
+        let Some(life) = self.life.so_far() else { return };
         let state = life.state.lock();
         if let (true, Some(open)) = (state.held, &state.open) {
             act(open);
@@ -540,22 +509,7 @@ impl Slot {
 
     /// The life of this process, begun if need be.
     fn life(&self) -> &Life {
-        let generation = sys::generation();
-        let mut life = &self.life;
-        while life.generation != generation {
-            life = life.child.get_or_init(|| Box::new(Life::new()));
-        }
-        life
-    }
-
-    /// The life of this process, if it has begun.
-    fn life_so_far(&self) -> Option<&Life> {
-        let generation = sys::generation();
-        let mut life = &self.life;
-        while life.generation != generation {
-            life = life.child.get()?;
-        }
-        Some(life)
+        self.life.here(Life::new)
     }
 
     fn opened(&self, life: &Life) -> Result<Arc<Open>, LockError> {
@@ -640,45 +594,6 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// Device and inode.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity(u64, u64);
-
-impl Identity {
-    // Their types differ between systems.
-    #[allow(clippy::unnecessary_cast)]
-    pub(super) fn of(found: &rustix::fs::Stat) -> Identity {
-        Identity(found.st_dev as u64, found.st_ino as u64)
-    }
-
-    pub(super) fn of_file(file: &File) -> io::Result<Identity> {
-        file.metadata().map(|found| Identity(found.dev(), found.ino()))
-    }
-}
-
-/// A lock error, for a caller that may also meet the system's.
-struct Failure(LockError);
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure(failed("cannot guard it against forks", error))
-    }
-}
-
-/// uv#15996: an interrupted call has not failed.
-pub(super) fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Ok(()) => return Ok(()),
-            Err(e) => unless_interrupted(e)?,
-        }
-    }
-}
-
-pub(super) fn unless_interrupted(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
-}
-
 /// Locks a byte that no other description has.
 fn begin_life(file: &File, trust: Trust) -> u64 {
     if trust != Trust::Known {
@@ -703,39 +618,15 @@ fn is_alive(file: &File, life: u64) -> bool {
     i64::try_from(life).is_ok_and(|at| byte_lock::is_held(file.as_fd(), at).unwrap_or(true))
 }
 
-/// Gives the file its size and its space on the disk, so that no later write to the mapping finds
-/// the disk full (mongo-c-driver#1244: SIGBUS). Not by fs4, whose `allocate` can return `Ok`
-/// without having done so. Copy-on-write file systems cannot promise it.
+/// Gives the file its size and its space on the disk.
 fn allocate(file: &File) -> Result<(), LockError> {
-    let length = regular_length(file)?;
-    reserve(file, length).map_err(|e| failed("cannot allocate its 4096 bytes", e))?;
+    regular_length(file)?;
+    files::reserve(file, 0, BYTES as u64)
+        .map_err(|e| failed("cannot allocate its 4096 bytes", e))?;
     match regular_length(file)? {
         0 => Err(damaged("it stays empty although space was allocated")),
         _ => Ok(()),
     }
-}
-
-/// Never by writing: others may have the file mapped and be counting.
-#[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]
-fn reserve(file: &File, length: u64) -> io::Result<()> {
-    loop {
-        let whole = rustix::fs::FallocateFlags::empty();
-        match rustix::fs::fallocate(file, whole, 0, BYTES as u64) {
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP) => return extend(file, length),
-            done => return Ok(done?),
-        }
-    }
-}
-
-#[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly"))]
-fn reserve(file: &File, length: u64) -> io::Result<()> {
-    extend(file, length)
-}
-
-/// Where space cannot be reserved, the size must do.
-fn extend(file: &File, length: u64) -> io::Result<()> {
-    if length == 0 { file.set_len(BYTES as u64) } else { Ok(()) }
 }
 
 /// The length of a lock file that may be one: 0 when blank, else [`BYTES`].
@@ -747,14 +638,6 @@ fn regular_length(file: &File) -> Result<u64, LockError> {
     match found.len() {
         length if length == 0 || length == BYTES as u64 => Ok(length),
         length => Err(damaged(format!("it has {length} bytes and not {BYTES}"))),
-    }
-}
-
-pub(super) fn cannot_open(error: Errno) -> LockError {
-    match error {
-        Errno::LOOP => damaged("it is a symbolic link; remove it"),
-        Errno::ISDIR => damaged("it is a directory; remove it"),
-        error => failed("cannot open it", error.into()),
     }
 }
 

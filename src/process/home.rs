@@ -13,8 +13,10 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
+use fs4::FileExt;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags},
     io::Errno,
@@ -23,8 +25,9 @@ use rustix::{
 use crate::error::{LockError, LockErrorKind};
 
 use super::{
-    DirectoryKey,
+    DirectoryKey, files,
     filesystem::{self, Trust},
+    sys::LockFile,
 };
 
 /// An open directory of locks.
@@ -79,7 +82,11 @@ impl Home {
         if let Some(found) = self.read_format()? {
             return judge_format(&found, format).map_err(|error| self.about(error));
         }
-        self.write_format(format).map_err(|e| self.failed("cannot write format", e))?;
+        let line = format!("{format}\n");
+        self.write_aside(&self.fd, "format", Replace::No, |mut file| {
+            file.write_all(line.as_bytes())
+        })
+        .map_err(|e| self.failed("cannot write format", e))?;
         let found = self.read_format()?.ok_or_else(|| self.vanished())?;
         judge_format(&found, format).map_err(|error| self.about(error))
     }
@@ -127,6 +134,66 @@ impl Home {
         about(&self.path, error)
     }
 
+    /// Makes a directory in it, for those who may use it.
+    pub(super) fn make_inside(&self, name: &str) -> Result<Made, LockError> {
+        let made = match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(self.mode as _)) {
+            Ok(()) => Made::Now,
+            Err(Errno::EXIST) => Made::Before,
+            Err(e) => return Err(self.failed("cannot make a directory in it", e.into())),
+        };
+        let inside = File::from(self.open_inside(name, name)?);
+        match self.share(&inside, self.mode) {
+            // Somebody else's, who does the same.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            done => done.map_err(|e| self.failed(&format!("cannot set the mode of {name}"), e))?,
+        }
+        Ok(made)
+    }
+
+    /// Opens a directory in it, the one of its `what`.
+    pub(super) fn open_inside(&self, name: &str, what: &str) -> Result<OwnedFd, LockError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| match e {
+            Errno::NOENT => self.about(damaged(format!("its directory of {what} was removed"))),
+            Errno::LOOP | Errno::NOTDIR => {
+                self.about(damaged(format!("where its {what} belong there is no directory")))
+            }
+            e => self.failed(&format!("cannot open its {what}"), e.into()),
+        })
+    }
+
+    /// Whether there is nothing in a directory of it.
+    pub(super) fn is_empty_inside(&self, directory: &OwnedFd) -> Result<bool, LockError> {
+        let mut entries = rustix::fs::Dir::read_from(directory)
+            .map_err(|e| self.failed("cannot list a directory in it", e.into()))?;
+        Ok(entries.all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name()))))
+    }
+
+    /// Waits for its turn to open, make or replace what the processes of the directory share. It
+    /// ends with the value.
+    pub(super) fn gate(&self, gate: Gate) -> Result<LockFile, LockError> {
+        let flags = OFlags::RDONLY | SAFELY;
+        let opened = LockFile::open(|| {
+            let fd = rustix::fs::openat(&self.fd, "format", flags, Mode::empty());
+            fd.map(File::from).map_err(io::Error::from)
+        });
+        let locked = opened.and_then(|file| {
+            // By their paths: `file.lock()` would be std's method since Rust 1.89.
+            files::retried(|| match gate {
+                Gate::Alone => FileExt::lock(file.file()),
+                Gate::Together => FileExt::lock_shared(file.file()),
+            })?;
+            Ok(file)
+        });
+        locked.map_err(|e| self.failed("cannot lock its file format", e))
+    }
+
+    /// `error` is about this file of the directory.
+    pub(super) fn about_file(&self, file: &str, error: LockError) -> LockError {
+        let text = format!("lock file {}: {error}", self.path.join(file).display());
+        LockError::new(error.kind(), text).with_source(error)
+    }
+
     pub(super) fn vanished(&self) -> LockError {
         self.about(damaged(
             "it was removed while this process used it: whoever makes it again does not exclude \
@@ -134,7 +201,8 @@ impl Home {
         ))
     }
 
-    fn read_format(&self) -> Result<Option<String>, LockError> {
+    /// What `format` says, if it is there.
+    pub(super) fn read_format(&self) -> Result<Option<String>, LockError> {
         const LONGEST: u64 = 128;
         let flags = OFlags::RDONLY | SAFELY;
         let file = match rustix::fs::openat(&self.fd, "format", flags, Mode::empty()) {
@@ -151,28 +219,91 @@ impl Home {
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    /// Whole or not at all, and not over another one: if somebody was faster, theirs stays.
-    fn write_format(&self, format: &str) -> io::Result<()> {
-        let temporary = format!(".format-{:016x}", random());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | SAFELY;
-        let mode = self.file_mode();
-        let fd = rustix::fs::openat(&self.fd, &temporary, flags, Mode::from_raw_mode(mode as _))?;
-        let written = self.fill_format(File::from(fd), format, mode).and_then(|()| {
-            match rename_without_replacing(&self.fd, &temporary, "format") {
+    /// Makes a file and puts it in place under `name`, whole and on the disk or not at all. Not
+    /// over another one, unless that is to be replaced: if somebody was faster, theirs stays.
+    pub(super) fn write_aside(
+        &self,
+        directory: &OwnedFd,
+        name: &str,
+        replace: Replace,
+        fill: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (temporary, file) = self.make_aside(directory, name)?;
+        let written = fill(&file).and_then(|()| file.sync_all()).and_then(|()| match replace {
+            Replace::Yes => Ok(rustix::fs::renameat(directory, &temporary, directory, name)?),
+            Replace::No => match rename_without_replacing(directory, &temporary, name) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 done => done,
-            }
+            },
         });
-        let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
         written?;
-        Ok(rustix::fs::fsync(&self.fd)?)
+        Ok(rustix::fs::fsync(directory)?)
     }
 
-    fn fill_format(&self, mut file: File, format: &str, mode: u32) -> io::Result<()> {
-        self.share(&file, mode)?;
-        file.write_all(format!("{format}\n").as_bytes())?;
-        file.sync_all()
+    /// Removes files that somebody died in the middle of making: they are a day old.
+    pub(super) fn sweep_aside(&self, directory: &OwnedFd) {
+        const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+        let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
+        let long_ago = SystemTime::now().checked_sub(OLD).unwrap_or(SystemTime::UNIX_EPOCH);
+        for entry in entries.map_while(Result::ok) {
+            let name = entry.file_name();
+            if !is_aside(&name.to_string_lossy()) {
+                continue;
+            }
+            let flags = OFlags::RDONLY | SAFELY;
+            let found = rustix::fs::openat(directory, name, flags, Mode::empty())
+                .map_err(io::Error::from)
+                .and_then(|fd| File::from(fd).metadata());
+            let made = found.and_then(|found| found.modified());
+            if made.is_ok_and(|made| made < long_ago) {
+                let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+            }
+        }
     }
+
+    /// A new empty file under a name that nobody looks for, and with the mode of all files here.
+    pub(super) fn make_aside(&self, directory: &OwnedFd, name: &str) -> io::Result<(String, File)> {
+        let temporary = format!(".{name}-{:016x}", random());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFELY;
+        let mode = self.file_mode();
+        let fd = rustix::fs::openat(directory, &temporary, flags, Mode::from_raw_mode(mode as _))?;
+        let file = File::from(fd);
+        if let Err(e) = self.share(&file, mode) {
+            let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
+            return Err(e);
+        }
+        Ok((temporary, file))
+    }
+}
+
+/// Whether [`Home::make_aside`] gives such names.
+fn is_aside(name: &str) -> bool {
+    name.strip_prefix('.').and_then(|name| name.rsplit_once('-')).is_some_and(|(_, number)| {
+        number.len() == 16 && number.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+/// Whether something was there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Now,
+    Before,
+}
+
+/// How one passes the gate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Beside others who only come in.
+    Together,
+    Alone,
+}
+
+/// Whether a file may take the place of another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replace {
+    Yes,
+    No,
 }
 
 /// What somebody else's error, or the system's, means here: who may not is refused.
@@ -268,7 +399,11 @@ pub(super) fn kind_of_file_system(_: impl AsFd) -> Option<u32> {
     None
 }
 
-fn rename_without_replacing(directory: &OwnedFd, from: &str, to: &str) -> io::Result<()> {
+pub(super) fn rename_without_replacing(
+    directory: &OwnedFd,
+    from: &str,
+    to: &str,
+) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     match rustix::fs::renameat_with(
         directory,

@@ -5,16 +5,23 @@
 //! comes down from the thread tier per name.
 
 mod file;
+mod files;
 mod filesystem;
+mod forked;
 mod home;
 mod names;
 mod record;
 mod sys;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+mod table;
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+#[path = "no_table.rs"]
+mod table;
 #[cfg(test)]
 mod tests;
 mod turns;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::{
     error::{Holder, LockError, Predecessor},
@@ -23,6 +30,7 @@ use crate::{
     token::Token,
 };
 
+use self::home::Home;
 pub(crate) use turns::{Turn, TurnFile};
 
 /// How many forks lie between the first process that opened a directory and this one.
@@ -34,6 +42,9 @@ pub(crate) fn fork_generation() -> u64 {
 /// How to open a directory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
+    /// Which engine is to be used. `None`: the one that the directory is in, or the best one of
+    /// this system.
+    pub(crate) engine: Option<EngineKind>,
     /// File systems accepted although they are not on the list, by the name the system gives
     /// them (`nfs`, `fuse`).
     pub(crate) accept_file_systems: Vec<String>,
@@ -41,14 +52,22 @@ pub(crate) struct Options {
     pub(crate) label: String,
 }
 
+/// The engines there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EngineKind {
+    File,
+    Table,
+}
+
 /// A directory of locks, as this process has it open.
 #[derive(Clone)]
-pub(crate) struct Directory(Engine<Arc<file::Directory>>);
+pub(crate) struct Directory(Engine<Arc<file::Directory>, Arc<table::Directory>>);
 
 /// Which engine it is, and what it has here.
 #[derive(Clone)]
-enum Engine<File> {
+enum Engine<File, Table> {
     File(File),
+    Table(Table),
 }
 
 /// What tells one directory from another: device, inode.
@@ -61,19 +80,30 @@ pub(crate) struct DirectoryKey {
 impl Directory {
     /// Opens the directory, making it (not the one above it) if it is missing.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Directory, LockError> {
-        let directory = file::Directory::open(path, options)?;
-        Ok(Directory(Engine::File(Arc::new(directory))))
+        let home = Home::open(path, &options.accept_file_systems)?;
+        let engine = match options.engine {
+            Some(engine) => engine,
+            None => engine_of(&home)?,
+        };
+        Ok(Directory(match engine {
+            EngineKind::File => Engine::File(Arc::new(file::Directory::open(home, options)?)),
+            EngineKind::Table => Engine::Table(Arc::new(table::Directory::open(home, options)?)),
+        }))
     }
 
     pub(crate) fn key(&self) -> DirectoryKey {
-        let Engine::File(directory) = &self.0;
-        directory.key()
+        match &self.0 {
+            Engine::File(directory) => directory.key(),
+            Engine::Table(directory) => directory.key(),
+        }
     }
 
     /// The lock of a name. Fails here, not later, when the disk is full or the file is damaged.
     pub(crate) fn slot(&self, name: &Name) -> Result<Slot, LockError> {
-        let Engine::File(directory) = &self.0;
-        Ok(Slot(Engine::File(directory.slot(name)?)))
+        Ok(Slot(match &self.0 {
+            Engine::File(directory) => Engine::File(directory.slot(name)?),
+            Engine::Table(directory) => Engine::Table(directory.slot(name)?),
+        }))
     }
 
     /// Every name in the directory, without disturbing anyone. Leaves out what
@@ -84,14 +114,23 @@ impl Directory {
 
     /// Every name in the directory or what is wrong with it, without disturbing anyone.
     pub(crate) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
-        let Engine::File(directory) = &self.0;
-        directory.inspect()
+        match &self.0 {
+            Engine::File(directory) => directory.inspect(),
+            Engine::Table(directory) => directory.inspect(),
+        }
     }
+}
+
+/// The engine of a directory that nobody chose one for.
+fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
+    let format = home.read_format()?;
+    let is_file = format.is_some_and(|format| format.trim_end() == file::FORMAT);
+    Ok(if is_file || !table::IS_HERE { EngineKind::File } else { EngineKind::Table })
 }
 
 /// One name in a directory. This process uses at most one `Slot` per name, and only whoever won
 /// the name's thread tier calls the methods that take and let go.
-pub(crate) struct Slot(Engine<file::Slot>);
+pub(crate) struct Slot(Engine<file::Slot, table::Slot>);
 
 /// What the winner is told.
 #[derive(Clone, Debug)]
@@ -105,16 +144,23 @@ pub(crate) struct Taken {
 }
 
 impl Slot {
-    /// `label` is what others are told about the holder.
+    /// `label` is what others are told about the holder, where the engine tells it by lock and
+    /// not by process.
+    #[inline]
     pub(crate) fn try_take(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
-        let Engine::File(slot) = &self.0;
-        slot.try_take(above, label)
+        match &self.0 {
+            Engine::File(slot) => slot.try_take(above, label),
+            Engine::Table(slot) => slot.try_take(above),
+        }
     }
 
     /// Blocks; `TimedOut` with the holder at `until`.
+    #[inline]
     pub(crate) fn take(&self, above: Token, label: &str, until: Time) -> Result<Taken, LockError> {
-        let Engine::File(slot) = &self.0;
-        slot.take(above, label, until)
+        match &self.0 {
+            Engine::File(slot) => slot.take(above, label, until),
+            Engine::Table(slot) => slot.take(above, until),
+        }
     }
 
     /// Waits without blocking a thread. Dropping the future gives back what it was about to
@@ -125,33 +171,44 @@ impl Slot {
         label: &str,
         until: Time,
     ) -> Result<Taken, LockError> {
-        let Engine::File(slot) = &self.0;
-        slot.take_async(above, label, until).await
+        match &self.0 {
+            Engine::File(slot) => slot.take_async(above, label, until).await,
+            Engine::Table(slot) => slot.take_async(above, until).await,
+        }
     }
 
     /// Raises the stored token to at least this (a host-scope token is written back). Only for
     /// the holder.
     pub(crate) fn raise_token(&self, token: Token) {
-        let Engine::File(slot) = &self.0;
-        slot.raise_token(token);
+        match &self.0 {
+            Engine::File(slot) => slot.raise_token(token),
+            Engine::Table(slot) => slot.raise_token(token),
+        }
     }
 
     /// Marks the name as locked at host scope, for good. Only for the holder.
     pub(crate) fn widen(&self, by: &str) {
-        let Engine::File(slot) = &self.0;
-        slot.widen(by);
+        match &self.0 {
+            Engine::File(slot) => slot.widen(by),
+            Engine::Table(slot) => slot.widen(by),
+        }
     }
 
     /// Lets go. In a forked child it touches nothing of the parent's.
+    #[inline]
     pub(crate) fn release(&self, how: Predecessor) {
-        let Engine::File(slot) = &self.0;
-        slot.release(how);
+        match &self.0 {
+            Engine::File(slot) => slot.release(how),
+            Engine::Table(slot) => slot.release(how),
+        }
     }
 
     /// Who holds it, as far as published.
     pub(crate) fn holder(&self) -> Option<Holder> {
-        let Engine::File(slot) = &self.0;
-        slot.holder()
+        match &self.0 {
+            Engine::File(slot) => slot.holder(),
+            Engine::Table(slot) => slot.holder(),
+        }
     }
 
     /// The proof of life of the lock that is held, for a command that is to inherit it
@@ -161,8 +218,10 @@ impl Slot {
     /// It has close-on-exec set, which the caller clears in the child only, between fork and
     /// exec; any other fork while the caller has it keeps a copy too.
     pub(crate) fn proof_of_life(&self) -> std::io::Result<std::os::fd::OwnedFd> {
-        let Engine::File(slot) = &self.0;
-        slot.proof_of_life()
+        match &self.0 {
+            Engine::File(slot) => slot.proof_of_life(),
+            Engine::Table(slot) => slot.proof_of_life(),
+        }
     }
 }
 
@@ -176,4 +235,13 @@ pub(crate) struct NameStatus {
     /// While it is held, how the one before the holder left.
     pub(crate) predecessor: Predecessor,
     pub(crate) widened_by: Option<String>,
+    /// Who waits, as far as they say so.
+    pub(crate) waiters: Vec<WaiterStatus>,
+}
+
+/// Somebody who waits for a name.
+#[derive(Clone, Debug)]
+pub(crate) struct WaiterStatus {
+    pub(crate) who: Holder,
+    pub(crate) waiting: Duration,
 }

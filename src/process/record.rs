@@ -235,7 +235,7 @@ fn read_holder(file: &impl Read) -> Holder {
 }
 
 /// Which boot of which machine (or container) this is, read once; zero where that is unknown.
-fn boot() -> [u64; 2] {
+pub(super) fn boot() -> [u64; 2] {
     static BOOT: OnceLock<[u64; 2]> = OnceLock::new();
     *BOOT.get_or_init(|| boot_id().unwrap_or_default())
 }

@@ -59,8 +59,8 @@ impl Words {
 /// A file whose open file description may be locked, and which forked children therefore do not
 /// inherit: a child finds a harmless descriptor under its number.
 ///
-/// A child made by a bare `clone` or `vfork`, past `pthread_atfork`, does inherit it until it
-/// executes another program.
+/// A child made by a bare `clone`, past `pthread_atfork`, has it until it uses a lock for the first
+/// time, and one made by `vfork` until it executes another program.
 pub(super) struct LockFile(File);
 
 impl LockFile {
@@ -96,11 +96,75 @@ impl Drop for LockFile {
 }
 
 /// A number that differs between a process and every process forked from it.
+///
+/// One load, of a page that the kernel wipes in every child, also in one that was made by a bare
+/// `clone`.
+#[inline]
 pub(super) fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
+    match mark().load(Ordering::Relaxed) {
+        UNKNOWN | BEING_FOUND => find_generation(),
+        mark => mark - 1,
+    }
 }
 
-static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// The mark of this process: its generation plus one, or one of these.
+fn mark() -> &'static AtomicU64 {
+    let mark = MARK.load(Ordering::Acquire);
+    // SAFETY: it points to `FIRST_MARK`, or into a page that `wiped_in_children` mapped for good.
+    unsafe { &*mark }
+}
+
+/// What the kernel leaves in a child's page.
+const UNKNOWN: u64 = 0;
+const BEING_FOUND: u64 = u64::MAX;
+
+/// Where the mark is until somebody watches forks, and where no page can be wiped.
+static FIRST_MARK: AtomicU64 = AtomicU64::new(1);
+static MARK: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::from_ref(&FIRST_MARK).cast_mut());
+
+/// This is a child of which no handler was told.
+#[cold]
+fn find_generation() -> u64 {
+    let first = mark().compare_exchange(UNKNOWN, BEING_FOUND, Ordering::SeqCst, Ordering::SeqCst);
+    if first.is_ok() {
+        after_fork_in_child();
+    }
+    loop {
+        match mark().load(Ordering::Acquire) {
+            BEING_FOUND => thread::yield_now(),
+            mark => return mark - 1,
+        }
+    }
+}
+
+/// A mark that children do not inherit, if there can be one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn wiped_in_children() -> Option<&'static AtomicU64> {
+    const LENGTH: usize = size_of::<AtomicU64>();
+    let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+    // SAFETY: new memory, wherever the kernel likes; nobody else knows of it.
+    let page = unsafe { libc::mmap(ptr::null_mut(), LENGTH, rights, kind, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: `page` is the mapping made above, and nothing stands in it yet.
+    let refused = unsafe { libc::madvise(page, LENGTH, libc::MADV_WIPEONFORK) };
+    if refused != 0 {
+        return None;
+    }
+    // SAFETY: readable, writable, aligned to a page and never unmapped; zeros are an AtomicU64.
+    Some(unsafe { &*page.cast::<AtomicU64>() })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn wiped_in_children() -> Option<&'static AtomicU64> {
+    None
+}
+
+/// That of a process that was not forked from one that uses this library.
+pub(super) const FIRST_GENERATION: u64 = 0;
+
+static GENERATION: AtomicU64 = AtomicU64::new(FIRST_GENERATION);
 static FORKS_BEGUN: AtomicU64 = AtomicU64::new(0);
 static FORKS_ENDED: AtomicU64 = AtomicU64::new(0);
 /// Takes the place of a lock descriptor in a child. Opened beforehand, never closed.
@@ -126,7 +190,14 @@ fn set_fork_handlers() -> io::Result<()> {
     // SAFETY: the handlers are functions that live as long as the program, never unwind, and do
     // only what is allowed after a fork: atomics, `dup3`, `close`.
     let refused = unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
-    if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(refused)) }
+    if refused != 0 {
+        return Err(io::Error::from_raw_os_error(refused));
+    }
+    if let Some(mark) = wiped_in_children() {
+        mark.store(GENERATION.load(Ordering::SeqCst) + 1, Ordering::SeqCst);
+        MARK.store(ptr::from_ref(mark).cast_mut(), Ordering::SeqCst);
+    }
+    Ok(())
 }
 
 extern "C" fn before_fork() {
@@ -140,7 +211,7 @@ extern "C" fn after_fork_in_parent() {
 /// hermes-agent#100108, skhd#83: a child that keeps the descriptor keeps a dead parent's lock.
 extern "C" fn after_fork_in_child() {
     FORKS_ENDED.store(FORKS_BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
-    GENERATION.fetch_add(1, Ordering::Relaxed);
+    let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
     for (number, word) in guarded_words() {
         let mut bits = word.load(Ordering::SeqCst);
         while bits != 0 {
@@ -148,6 +219,7 @@ extern "C" fn after_fork_in_child() {
             bits &= bits - 1;
         }
     }
+    mark().store(generation + 1, Ordering::Release);
 }
 
 /// How many forks have begun, at a moment when each of them has ended.
@@ -323,6 +395,108 @@ pub(super) mod byte_lock {
     }
 }
 
+/// Sleeping on the low half of a word that processes share, and waking who sleeps there.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+pub(super) mod futex {
+    use std::{iter, num::NonZeroU32, sync::atomic::AtomicU32};
+
+    use rustix::{
+        io::Errno,
+        thread::futex::{
+            Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags, wait, wait_bitset, waitv,
+            wake_bitset,
+        },
+        time::{ClockId, clock_gettime},
+    };
+
+    use super::*;
+
+    /// As what one sleeps, and whom one wakes.
+    pub(in super::super) const HEIR: NonZeroU32 = NonZeroU32::new(1).unwrap();
+    pub(in super::super) const CROWD: NonZeroU32 = NonZeroU32::new(2).unwrap();
+    pub(in super::super) const ALL: NonZeroU32 = NonZeroU32::MAX;
+
+    /// Sleeps for at most `longest` while the low half of `word` is `seen`. Fails with `AGAIN` if
+    /// it is not, with `TIMEDOUT`, with `INTR`, and with `FAULT` where the memory is gone.
+    pub(in super::super) fn sleep(
+        word: &AtomicU64,
+        seen: u32,
+        bits: NonZeroU32,
+        longest: Duration,
+    ) -> Result<(), Errno> {
+        wait_bitset(low_half(word), Flags::empty(), seen, Some(&after(longest)), bits)
+    }
+
+    /// Wakes up to `most` of those who sleep on `word` as one of `bits`; whether there was one.
+    pub(in super::super) fn wake(word: &AtomicU64, bits: NonZeroU32, most: u32) -> bool {
+        // It fails only where the memory is gone, and then whoever sleeps finds out by itself.
+        wake_bitset(low_half(word), Flags::empty(), most, bits).is_ok_and(|woken| woken > 0)
+    }
+
+    /// On so many words one thread can sleep.
+    pub(in super::super) const MANY: usize = 128;
+
+    /// Whether the system lets it (Linux 5.16; some sandboxes do not know of it).
+    pub(in super::super) fn can_sleep_on_many() -> bool {
+        // No words at all are an error of their own where the call is known.
+        let none = waitv(&[], WaitvFlags::empty(), None, ClockId::Monotonic);
+        none.is_err_and(|error| error == Errno::INVAL)
+    }
+
+    /// Sleeps until one of the words is woken, for at most `longest`, while they are what was
+    /// seen: the low halves of `others`, fewer than [`MANY`], and `own`, which only this process
+    /// has. Which of the others it was; also those before that one may have been woken.
+    pub(in super::super) fn sleep_on_many<'a>(
+        own: (&'a AtomicU32, u32),
+        others: impl Iterator<Item = (&'a AtomicU64, u32)>,
+        longest: Duration,
+    ) -> Result<Option<usize>, Errno> {
+        let others = others.map(|(word, seen)| (low_half(word), seen, WaitFlags::SIZE_U32));
+        let own = (own.0, own.1, WaitFlags::SIZE_U32 | WaitFlags::PRIVATE);
+        let mut words = [Wait::new(); MANY];
+        let mut count = 0;
+        for (place, (word, seen, flags)) in words.iter_mut().zip(iter::once(own).chain(others)) {
+            place.val = seen.into();
+            place.uaddr = WaitPtr::new(word.as_ptr().cast());
+            place.flags = flags;
+            count += 1;
+        }
+        let until = after(longest);
+        let words = &words[..count];
+        // The kernel answers with the last one that was woken.
+        let woken = waitv(words, WaitvFlags::empty(), Some(&until), ClockId::Monotonic)?;
+        Ok(woken.checked_sub(1))
+    }
+
+    /// Wakes the thread that sleeps on this word, which only this process has.
+    pub(in super::super) fn poke(word: &AtomicU32) {
+        let _ = rustix::thread::futex::wake(word, Flags::PRIVATE, 1);
+    }
+
+    /// Sleeps for about as long, or until it is poked, while `word` is `seen`.
+    pub(in super::super) fn sleep_until_poked(word: &AtomicU32, seen: u32, longest: Duration) {
+        let longest =
+            Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
+        let _ = wait(word, Flags::PRIVATE, seen, Some(&longest));
+    }
+
+    fn after(wait: Duration) -> Timespec {
+        let now = clock_gettime(ClockId::Monotonic);
+        let nanos = now.tv_nsec + i64::from(wait.subsec_nanos());
+        let seconds = wait.as_secs() as i64 + nanos / 1_000_000_000;
+        Timespec { tv_sec: now.tv_sec + seconds, tv_nsec: nanos % 1_000_000_000 }
+    }
+
+    /// Only the kernel ever looks through it.
+    fn low_half(word: &AtomicU64) -> &AtomicU32 {
+        let first = ptr::from_ref(word).cast::<AtomicU32>();
+        // SAFETY: the first four bytes of the eight that the reference keeps valid, aligned
+        // better than they need be, inside an UnsafeCell as every atomic is; this program only
+        // passes their address on and never reads or writes them in this size.
+        unsafe { &*first }
+    }
+}
+
 /// What tests need of the system and nobody else does.
 #[cfg(test)]
 pub(super) mod testing {
@@ -335,6 +509,18 @@ pub(super) mod testing {
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "{}", io::Error::last_os_error());
         Some(child).filter(|child| *child != 0)
+    }
+
+    /// The same past the C library and its handlers.
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub(in super::super) fn clone() -> Option<i32> {
+        let none = ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; with no flag but the signal it is a fork.
+        let child = unsafe {
+            libc::syscall(libc::SYS_clone, libc::SIGCHLD as libc::c_long, none, none, none, none)
+        };
+        assert!(child >= 0, "{}", io::Error::last_os_error());
+        Some(child as i32).filter(|child| *child != 0)
     }
 
     /// How far a fork is, that begins before an open, when the open opens.
@@ -370,6 +556,14 @@ pub(super) mod testing {
     pub(in super::super) fn exit_at_once() -> ! {
         // SAFETY: it does not return, and runs nothing of this process.
         unsafe { libc::_exit(0) }
+    }
+
+    /// Sends this very thread a signal, and returns when it has been acted upon. One that is sent
+    /// to the process may be taken by another thread, while this one still runs on.
+    pub(in super::super) fn signal_this_thread(signal: i32) {
+        // SAFETY: it only sends a signal, whose effect the caller wants.
+        let failed = unsafe { libc::raise(signal) };
+        assert_eq!(failed, 0);
     }
 
     static INTERRUPTIONS: AtomicU64 = AtomicU64::new(0);

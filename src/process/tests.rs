@@ -30,14 +30,32 @@ use super::{
 };
 use crate::{clock, error::LockErrorKind};
 
-/// Long enough for anything that is going to happen.
-const LONG: Duration = Duration::from_secs(30);
+/// Makes one test per engine out of a situation.
+macro_rules! on_both {
+    ($situation:ident) => {
+        mod $situation {
+            #[test]
+            fn file_lock() {
+                super::$situation(super::EngineKind::File);
+            }
 
-fn name(text: &str) -> Name {
+            #[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+            #[test]
+            fn table() {
+                super::$situation(super::EngineKind::Table);
+            }
+        }
+    };
+}
+
+/// Long enough for anything that is going to happen.
+pub(super) const LONG: Duration = Duration::from_secs(30);
+
+pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn token(number: u64) -> Token {
+pub(super) fn token(number: u64) -> Token {
     Token::new(number).unwrap()
 }
 
@@ -46,11 +64,16 @@ fn open(path: &Path) -> Directory {
 }
 
 fn try_open(path: &Path) -> Result<Directory, LockError> {
-    Directory::open(path, &Options::default())
+    let engine = std::env::var(HELPER_ENGINE).ok().map(|engine| match engine.as_str() {
+        "table" => EngineKind::Table,
+        _ => EngineKind::File,
+    });
+    Directory::open(path, &Options { engine, ..Options::default() })
 }
 
+/// Why the file-lock engine does not open it.
 fn open_error(path: &Path) -> LockError {
-    try_open(path).err().expect("it opened")
+    open_as(path, EngineKind::File).err().expect("it opened")
 }
 
 /// A slot of the name through an open of its own, as another process has.
@@ -71,8 +94,20 @@ fn take(slot: &Slot) -> Taken {
     slot.take(Token::ZERO, "", clock::now() + LONG).unwrap()
 }
 
+/// A directory of the file-lock engine.
 fn directory() -> TempDir {
-    tempfile::tempdir().unwrap()
+    directory_of(EngineKind::File)
+}
+
+/// A directory of this engine, which everybody uses who opens it and chooses none.
+pub(super) fn directory_of(engine: EngineKind) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    open_as(dir.path(), engine).unwrap();
+    dir
+}
+
+fn open_as(path: &Path, engine: EngineKind) -> Result<Directory, LockError> {
+    Directory::open(path, &Options { engine: Some(engine), ..Options::default() })
 }
 
 fn status(path: &Path, text: &str) -> NameStatus {
@@ -86,9 +121,9 @@ fn lock_file(path: &Path, text: &str) -> PathBuf {
 
 // ---- one process -------------------------------------------------------------------------------
 
-#[test]
-fn two_opens_exclude_each_other() {
-    let dir = directory();
+on_both!(two_opens_exclude_each_other);
+fn two_opens_exclude_each_other(engine: EngineKind) {
+    let dir = directory_of(engine);
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     let first = try_take(&one).unwrap();
     assert_eq!((first.token, first.predecessor), (token(1), Predecessor::Clean));
@@ -101,9 +136,9 @@ fn two_opens_exclude_each_other() {
     assert_eq!(try_take(&one).unwrap().predecessor, Predecessor::Clean);
 }
 
-#[test]
-fn different_names_do_not_exclude_each_other() {
-    let dir = directory();
+on_both!(different_names_do_not_exclude_each_other);
+fn different_names_do_not_exclude_each_other(engine: EngineKind) {
+    let dir = directory_of(engine);
     let all = open(dir.path());
     let (long_1, long_2) = ("x".repeat(254) + "1", "x".repeat(254) + "2");
     let texts = [".", "..", "a", "A", "a/b", "a%2fb", " ", "é", "e\u{301}", "~", &long_1, &long_2];
@@ -114,12 +149,16 @@ fn different_names_do_not_exclude_each_other() {
     let found: BTreeSet<_> =
         all.survey().unwrap().into_iter().map(|status| status.name.to_string()).collect();
     assert_eq!(found, texts.iter().map(|text| text.to_string()).collect());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "format and locks, nothing else");
+    let files = match engine {
+        EngineKind::File => 2,
+        EngineKind::Table => 4,
+    };
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), files, "what the engine needs");
 }
 
-#[test]
-fn a_release_without_the_lock_releases_nothing() {
-    let dir = directory();
+on_both!(a_release_without_the_lock_releases_nothing);
+fn a_release_without_the_lock_releases_nothing(engine: EngineKind) {
+    let dir = directory_of(engine);
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
     two.release(Predecessor::Panicked);
@@ -133,9 +172,9 @@ fn a_release_without_the_lock_releases_nothing() {
     assert_eq!(taken.widened_by, None);
 }
 
-#[test]
-fn tokens_exceed_what_the_taker_knows() {
-    let dir = directory();
+on_both!(tokens_exceed_what_the_taker_knows);
+fn tokens_exceed_what_the_taker_knows(engine: EngineKind) {
+    let dir = directory_of(engine);
     let slot = slot(dir.path(), "a");
     let taken = slot.try_take(token(1 << 40), "").unwrap().unwrap();
     assert_eq!(taken.token, token((1 << 40) + 1));
@@ -145,9 +184,9 @@ fn tokens_exceed_what_the_taker_knows() {
     assert_eq!(try_take(&slot).unwrap().token, token((1 << 50) + 1));
 }
 
-#[test]
-fn exhausted_tokens_are_refused_and_never_wrap() {
-    let dir = directory();
+on_both!(exhausted_tokens_are_refused_and_never_wrap);
+fn exhausted_tokens_are_refused_and_never_wrap(engine: EngineKind) {
+    let dir = directory_of(engine);
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     assert_eq!(one.try_take(token(Token::MAX.get() - 1), "").unwrap().unwrap().token, Token::MAX);
     one.release(Predecessor::Panicked);
@@ -160,9 +199,9 @@ fn exhausted_tokens_are_refused_and_never_wrap() {
     assert_eq!(status(dir.path(), "a").holder, None);
 }
 
-#[test]
-fn a_widened_name_stays_widened() {
-    let dir = directory();
+on_both!(a_widened_name_stays_widened);
+fn a_widened_name_stays_widened(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     assert_eq!(try_take(&one).unwrap().widened_by, None);
     one.widen(&format!("checkout {}", "é".repeat(200)));
@@ -173,14 +212,14 @@ fn a_widened_name_stays_widened() {
     assert_eq!(status(dir.path(), "a").widened_by, Some(by));
 }
 
-#[test]
-fn who_holds_is_told_while_it_is_held() {
-    let dir = directory();
-    let options = Options { label: "default".into(), ..Options::default() };
+on_both!(who_holds_is_told_while_it_is_held);
+fn who_holds_is_told_while_it_is_held(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let options = Options { label: "check\x1bout".into(), ..Options::default() };
     let one = Directory::open(dir.path(), &options).unwrap().slot(&name("a")).unwrap();
     let two = slot(dir.path(), "a");
     assert_eq!(two.holder(), None);
-    one.try_take(Token::ZERO, "check\x1bout").unwrap().unwrap();
+    one.try_take(Token::ZERO, "").unwrap().unwrap();
     for holder in [one.holder(), two.holder(), status(dir.path(), "a").holder] {
         let holder = holder.unwrap();
         assert_eq!(holder.label, "check\u{fffd}out");
@@ -192,15 +231,19 @@ fn who_holds_is_told_while_it_is_held() {
     one.release(Predecessor::Clean);
     assert_eq!((one.holder(), two.holder()), (None, None));
     assert_eq!(status(dir.path(), "a").holder, None);
-    try_take(&one).unwrap();
-    assert_eq!(two.holder().unwrap().label, "default");
+    one.try_take(Token::ZERO, "another").unwrap().unwrap();
+    // The table tells the process's label, whichever of its managers took the lock.
+    let label = if engine == EngineKind::File { "another" } else { "check\u{fffd}out" };
+    assert_eq!(two.holder().unwrap().label, label);
 }
 
-#[test]
-fn a_wait_that_ends_in_vain_tells_who_holds() {
-    let dir = directory();
-    let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
-    one.try_take(Token::ZERO, "checkout").unwrap().unwrap();
+on_both!(a_wait_that_ends_in_vain_tells_who_holds);
+fn a_wait_that_ends_in_vain_tells_who_holds(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let options = Options { label: "checkout".into(), ..Options::default() };
+    let one = Directory::open(dir.path(), &options).unwrap().slot(&name("a")).unwrap();
+    let two = slot(dir.path(), "a");
+    try_take(&one).unwrap();
     let wait = Duration::from_millis(5);
     let blocking = two.take(Token::ZERO, "", clock::now() + wait).unwrap_err();
     let until = clock::now() + wait;
@@ -216,9 +259,9 @@ fn a_wait_that_ends_in_vain_tells_who_holds() {
     assert_eq!(two.take(Token::ZERO, "", Time::ZERO).unwrap().token, token(2));
 }
 
-#[test]
-fn an_async_wait_ends_with_the_lock() {
-    let dir = directory();
+on_both!(an_async_wait_ends_with_the_lock);
+fn an_async_wait_ends_with_the_lock(engine: EngineKind) {
+    let dir = directory_of(engine);
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
     let waiting = AtomicBool::new(false);
@@ -238,9 +281,9 @@ fn an_async_wait_ends_with_the_lock() {
     assert!(try_take(&one).is_none());
 }
 
-#[test]
-fn a_dropped_async_wait_leaves_nothing_locked() {
-    let dir = directory();
+on_both!(a_dropped_async_wait_leaves_nothing_locked);
+fn a_dropped_async_wait_leaves_nothing_locked(engine: EngineKind) {
+    let dir = directory_of(engine);
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
     let mut wait = Box::pin(two.take_async(Token::ZERO, "", Time::NEVER));
@@ -254,10 +297,10 @@ fn a_dropped_async_wait_leaves_nothing_locked() {
     assert_eq!(try_take(&one).unwrap().token, token(3));
 }
 
-#[test]
-fn an_async_wait_can_move_between_threads() {
+on_both!(an_async_wait_can_move_between_threads);
+fn an_async_wait_can_move_between_threads(engine: EngineKind) {
     fn assert_send<T: Send>(_: &T) {}
-    let dir = directory();
+    let dir = directory_of(engine);
     let slot = slot(dir.path(), "a");
     assert_send(&slot.take_async(Token::ZERO, "", Time::NEVER));
     fn assert_shared<T: Send + Sync>() {}
@@ -333,15 +376,19 @@ fn surveys_disturb_nobody() {
 
 // ---- files that are not what they should be ----------------------------------------------------
 
-#[test]
-fn the_directory_is_made_but_not_the_one_above() {
-    let dir = directory();
+on_both!(the_directory_is_made_but_not_the_one_above);
+fn the_directory_is_made_but_not_the_one_above(engine: EngineKind) {
+    let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("locks here");
-    let key = open(&path).key();
+    let key = open_as(&path, engine).unwrap().key();
     let made = fs::metadata(&path).unwrap();
     assert_eq!(made.permissions().mode() & 0o077, 0);
     assert_eq!((key.device, key.inode), (made.dev(), made.ino()));
-    assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "tierlock file-lock 1\n");
+    let format = match engine {
+        EngineKind::File => "tierlock file-lock 1\n",
+        EngineKind::Table => "tierlock table 1\n",
+    };
+    assert_eq!(fs::read_to_string(path.join("format")).unwrap(), format);
     let error = open_error(&dir.path().join("no/where"));
     assert_eq!(error.kind(), LockErrorKind::Config);
     assert!(error.to_string().contains("above it does not exist"), "{error}");
@@ -373,7 +420,7 @@ fn a_link_to_a_directory_is_that_directory() {
 
 #[test]
 fn another_format_is_an_error_that_names_the_way_over() {
-    let dir = directory();
+    let dir = tempfile::tempdir().unwrap();
     let format = dir.path().join("format");
     for text in ["tierlock table 1\n", "tierlock file-lock 2\n"] {
         fs::write(&format, text).unwrap();
@@ -391,7 +438,7 @@ fn another_format_is_an_error_that_names_the_way_over() {
     symlink("/etc/passwd", &format).unwrap();
     assert_eq!(open_error(dir.path()).kind(), LockErrorKind::Damaged);
     fs::remove_file(&format).unwrap();
-    open(dir.path());
+    open_as(dir.path(), EngineKind::File).unwrap();
 }
 
 #[test]
@@ -444,12 +491,12 @@ fn a_directory_removed_or_replaced_under_us_is_an_error() {
         |path| fs::rename(path, path.with_extension("old")).unwrap(),
         |path| {
             fs::rename(path, path.with_extension("older")).unwrap();
-            drop(slot(path, "a"));
+            drop(open_as(path, EngineKind::File).unwrap());
         },
         |path| fs::remove_dir_all(path.join("locks")).unwrap(),
     ];
     for damage in damage {
-        let all = open(&path);
+        let all = open_as(&path, EngineKind::File).unwrap();
         let (free, held) = (slot(&path, "a"), slot(&path, "held"));
         try_take(&held).unwrap();
         damage(&path);
@@ -569,11 +616,11 @@ proptest! {
 // ---- space, rights, file systems ---------------------------------------------------------------
 
 /// A file system of its own, gone with this value.
-struct Mount(TempDir);
+pub(super) struct Mount(pub(super) TempDir);
 
 impl Mount {
     /// `None`, saying so, where that is not allowed.
-    fn tmpfs(options: &str) -> Option<Mount> {
+    pub(super) fn tmpfs(options: &str) -> Option<Mount> {
         let dir = directory();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path());
@@ -595,7 +642,7 @@ impl Drop for Mount {
 #[test]
 fn a_full_disk_is_an_error_before_anybody_locks() {
     let Some(mount) = Mount::tmpfs("size=12k") else { return };
-    let all = open(mount.0.path());
+    let all = open_as(mount.0.path(), EngineKind::File).unwrap();
     let first = all.slot(&name("first")).unwrap();
     let errors: Vec<_> =
         ["a", "b", "c", "d"].iter().filter_map(|text| all.slot(&name(text)).err()).collect();
@@ -613,7 +660,7 @@ fn a_full_disk_is_an_error_before_anybody_locks() {
 #[test]
 fn a_sparse_lock_file_on_a_full_disk_is_an_error() {
     let Some(mount) = Mount::tmpfs("size=8k") else { return };
-    let all = open(mount.0.path());
+    let all = open_as(mount.0.path(), EngineKind::File).unwrap();
     let sparse = File::create(lock_file(mount.0.path(), "sparse")).unwrap();
     sparse.set_len(4096).unwrap();
     drop(all.slot(&name("fills")).unwrap());
@@ -639,9 +686,9 @@ fn an_unknown_file_system_is_refused_unless_asked_for() {
 #[test]
 fn lock_files_are_for_whom_the_directory_is() {
     for (mode, wanted) in [(0o770, 0o660), (0o700, 0o600), (0o1777, 0o666), (0o2775, 0o664)] {
-        let dir = directory();
+        let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
-        let mut helper = Helper::start(dir.path());
+        let mut helper = Helper::start_first(dir.path(), EngineKind::File);
         helper.ask("umask");
         helper.ask("slot a");
         let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -671,9 +718,9 @@ fn a_directory_of_somebody_else_is_refused_with_advice() {
 
 // ---- several processes -------------------------------------------------------------------------
 
-#[test]
-fn a_lock_held_by_another_process_is_held() {
-    let dir = directory();
+on_both!(a_lock_held_by_another_process_is_held);
+fn a_lock_held_by_another_process_is_held(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     assert!(try_take(&one).is_none());
@@ -683,9 +730,9 @@ fn a_lock_held_by_another_process_is_held() {
     assert_eq!(helper.ask("try"), "busy");
 }
 
-#[test]
-fn a_killed_holder_is_told_as_died_and_its_token_is_exceeded() {
-    let dir = directory();
+on_both!(a_killed_holder_is_told_as_died_and_its_token_is_exceeded);
+fn a_killed_holder_is_told_as_died_and_its_token_is_exceeded(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     Helper::holding(dir.path(), "a").kill();
     let before = status(dir.path(), "a");
@@ -713,9 +760,9 @@ fn a_holder_killed_while_one_waits_in_the_kernel_is_succeeded() {
     });
 }
 
-#[test]
-fn a_stopped_holder_is_alive() {
-    let dir = directory();
+on_both!(a_stopped_holder_is_alive);
+fn a_stopped_holder_is_alive(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     helper.signal(Signal::STOP);
@@ -727,10 +774,10 @@ fn a_stopped_holder_is_alive() {
     assert_eq!(try_take(&one).unwrap().predecessor, Predecessor::Clean);
 }
 
-#[test]
-fn processes_that_count_together_lose_nothing() {
+on_both!(processes_that_count_together_lose_nothing);
+fn processes_that_count_together_lose_nothing(engine: EngineKind) {
     const EACH: u64 = 200;
-    let dir = directory();
+    let dir = directory_of(engine);
     let counter = dir.path().join("counter");
     fs::write(&counter, "0").unwrap();
     let mut helpers: Vec<_> = (0..3).map(|_| Helper::start(dir.path())).collect();
@@ -743,10 +790,12 @@ fn processes_that_count_together_lose_nothing() {
     assert_eq!(status(dir.path(), "a").token, token(3 * EACH));
 }
 
+on_both!(processes_that_are_killed_while_they_count_leave_no_lock_and_no_token_behind);
 /// Killed anywhere, not only while it holds.
-#[test]
-fn processes_that_are_killed_while_they_count_leave_no_lock_and_no_token_behind() {
-    let dir = directory();
+fn processes_that_are_killed_while_they_count_leave_no_lock_and_no_token_behind(
+    engine: EngineKind,
+) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     fs::write(dir.path().join("counter"), "0").unwrap();
     let mut last = Token::ZERO;
@@ -766,10 +815,10 @@ fn processes_that_are_killed_while_they_count_leave_no_lock_and_no_token_behind(
     }
 }
 
+on_both!(a_program_started_by_a_killed_holder_holds_nothing);
 /// A process started by a holder does not inherit the lock.
-#[test]
-fn a_program_started_by_a_killed_holder_holds_nothing() {
-    let dir = directory();
+fn a_program_started_by_a_killed_holder_holds_nothing(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let program = Orphan(helper.ask("spawn").parse().unwrap());
@@ -781,10 +830,10 @@ fn a_program_started_by_a_killed_holder_holds_nothing() {
 
 // ---- forks -------------------------------------------------------------------------------------
 
+on_both!(a_forked_child_does_not_keep_its_dead_parents_lock);
 /// hermes-agent#100108, skhd#83: the child keeps the dead parent's lock.
-#[test]
-fn a_forked_child_does_not_keep_its_dead_parents_lock() {
-    let dir = directory();
+fn a_forked_child_does_not_keep_its_dead_parents_lock(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let child = Orphan(helper.ask("fork").parse().unwrap());
@@ -794,10 +843,10 @@ fn a_forked_child_does_not_keep_its_dead_parents_lock() {
     assert!(child.is_alive());
 }
 
+on_both!(a_forked_child_does_not_keep_a_lock_with_a_high_number);
 /// The table of lock descriptors grows; what was entered last counts too.
-#[test]
-fn a_forked_child_does_not_keep_a_lock_with_a_high_number() {
-    let dir = directory();
+fn a_forked_child_does_not_keep_a_lock_with_a_high_number(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::start(dir.path());
     if helper.ask("fill 9000") != "done" {
@@ -811,10 +860,10 @@ fn a_forked_child_does_not_keep_a_lock_with_a_high_number() {
     assert!(child.is_alive());
 }
 
+on_both!(a_forked_child_touches_nothing_of_its_parents);
 /// materialize#12050, aws-c-common#1192: the child lets go of the parent's lock.
-#[test]
-fn a_forked_child_touches_nothing_of_its_parents() {
-    let dir = directory();
+fn a_forked_child_touches_nothing_of_its_parents(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let parent = helper.child.id();
@@ -835,10 +884,30 @@ fn a_forked_child_touches_nothing_of_its_parents() {
     assert!(try_take(&one).is_none());
 }
 
+on_both!(a_forked_child_takes_through_the_slot_it_inherited);
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+on_both!(a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents);
+/// It notices at its first use of a lock.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let one = slot(dir.path(), "a");
+    let mut helper = Helper::holding(dir.path(), "a");
+    let child = Orphan(helper.ask("continue-in-clone").parse().unwrap());
+    for line in ["release", "raise 1000", "widen"] {
+        assert_eq!(helper.ask(line), "done");
+        assert!(try_take(&one).is_none(), "the parent holds: {line}");
+    }
+    assert_eq!(helper.ask("try"), "busy");
+    helper.kill();
+    assert_eq!(helper.ask("wait"), "taken 2 died");
+    assert_eq!(one.holder().unwrap().pid, Some(child.0 as u32));
+}
+
 /// The same slot value serves both, each with descriptors of its own.
-#[test]
-fn a_forked_child_takes_through_the_slot_it_inherited() {
-    let dir = directory();
+fn a_forked_child_takes_through_the_slot_it_inherited(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let child = Orphan(helper.ask("continue-in-fork").parse().unwrap());
@@ -877,10 +946,10 @@ fn an_open_waits_for_the_end_of_a_fork() {
     assert_eq!(helper.ask("open-beside-fork"), "ended");
 }
 
-#[test]
-fn forks_during_opens_inherit_no_lock() {
+on_both!(forks_during_opens_inherit_no_lock);
+fn forks_during_opens_inherit_no_lock(engine: EngineKind) {
     const SLOTS: usize = 150;
-    let dir = directory();
+    let dir = directory_of(engine);
     let mut helper = Helper::start(dir.path());
     let answer = helper.ask(&format!("open-while-forking {SLOTS}"));
     let children: Vec<_> = answer.split(' ').map(|pid| Orphan(pid.parse().unwrap())).collect();
@@ -897,9 +966,9 @@ fn forks_during_opens_inherit_no_lock() {
 
 // ---- proof of life -----------------------------------------------------------------------------
 
-#[test]
-fn a_command_with_the_proof_of_life_keeps_the_lock_of_its_killed_parent() {
-    let dir = directory();
+on_both!(a_command_with_the_proof_of_life_keeps_the_lock_of_its_killed_parent);
+fn a_command_with_the_proof_of_life_keeps_the_lock_of_its_killed_parent(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let parent = helper.child.id();
@@ -913,9 +982,9 @@ fn a_command_with_the_proof_of_life_keeps_the_lock_of_its_killed_parent() {
     assert_eq!((taken.token, taken.predecessor), (token(2), Predecessor::Died));
 }
 
-#[test]
-fn a_command_with_the_proof_of_life_keeps_the_lock_after_its_parents_release() {
-    let dir = directory();
+on_both!(a_command_with_the_proof_of_life_keeps_the_lock_after_its_parents_release);
+fn a_command_with_the_proof_of_life_keeps_the_lock_after_its_parents_release(engine: EngineKind) {
+    let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let command = Orphan(helper.ask("proof").parse().unwrap());
@@ -931,9 +1000,9 @@ fn a_command_with_the_proof_of_life_keeps_the_lock_after_its_parents_release() {
     assert!(try_take(&one).is_some(), "the proof of one hold is none of the next");
 }
 
-#[test]
-fn there_is_no_proof_of_a_lock_that_is_not_held() {
-    let dir = directory();
+on_both!(there_is_no_proof_of_a_lock_that_is_not_held);
+fn there_is_no_proof_of_a_lock_that_is_not_held(engine: EngineKind) {
+    let dir = directory_of(engine);
     let slot = slot(dir.path(), "a");
     assert!(slot.proof_of_life().is_err());
     try_take(&slot).unwrap();
@@ -974,18 +1043,25 @@ fn quiet_cost() {
 // ---- helpers -----------------------------------------------------------------------------------
 
 /// A process of its own that does as it is told; killed with this value.
-struct Helper {
-    child: Child,
+pub(super) struct Helper {
+    pub(super) child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
 impl Helper {
-    fn start(dir: &Path) -> Helper {
+    pub(super) fn start(dir: &Path) -> Helper {
         Helper::start_with(dir, |_| {})
     }
 
-    fn start_as(dir: &Path, user: u32) -> Helper {
+    pub(super) fn start_first(dir: &Path, engine: EngineKind) -> Helper {
+        let engine = if engine == EngineKind::Table { "table" } else { "file" };
+        Helper::start_with(dir, |command| {
+            command.env(HELPER_ENGINE, engine);
+        })
+    }
+
+    pub(super) fn start_as(dir: &Path, user: u32) -> Helper {
         Helper::start_with(dir, |command| {
             command.uid(user).gid(user);
         })
@@ -1005,23 +1081,23 @@ impl Helper {
     }
 
     /// One that holds this lock.
-    fn holding(dir: &Path, name: &str) -> Helper {
+    pub(super) fn holding(dir: &Path, name: &str) -> Helper {
         let mut helper = Helper::start(dir);
         assert_eq!(helper.ask(&format!("slot {name}")), "done");
         assert_eq!(helper.ask("try"), "taken 1 clean");
         helper
     }
 
-    fn ask(&mut self, line: &str) -> String {
+    pub(super) fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
     }
 
-    fn say(&mut self, line: &str) {
+    pub(super) fn say(&mut self, line: &str) {
         writeln!(self.to, "{line}").unwrap();
     }
 
-    fn hear(&mut self) -> String {
+    pub(super) fn hear(&mut self) -> String {
         let mut line = String::new();
         loop {
             line.clear();
@@ -1033,11 +1109,20 @@ impl Helper {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    fn kill(&mut self) {
+    pub(super) fn wait_until_stopped(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let start = std::time::Instant::now();
+        while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+            assert!(start.elapsed() < LONG, "it does not stop");
+            thread::yield_now();
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -1050,14 +1135,14 @@ impl Drop for Helper {
 }
 
 /// A helper's child; killed with this value.
-struct Orphan(i32);
+pub(super) struct Orphan(pub(super) i32);
 
 impl Orphan {
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         let _ = rustix::process::kill_process(Pid::from_raw(self.0).unwrap(), Signal::KILL);
     }
 
-    fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
         !stat.is_empty() && !stat.contains(") Z ")
     }
@@ -1070,6 +1155,8 @@ impl Drop for Orphan {
 }
 
 const HELPER: &str = "TIERLOCK_TEST_HELPER";
+/// The engine of a helper that is the first one in its directory.
+const HELPER_ENGINE: &str = "TIERLOCK_TEST_ENGINE";
 
 #[test]
 #[ignore = "a part of other tests, which start it"]
@@ -1135,10 +1222,21 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
             Some(_) => testing::linger(),
             None => return std::process::id().to_string(),
         },
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+        "continue-in-clone" => match testing::clone() {
+            Some(_) => testing::linger(),
+            None => return std::process::id().to_string(),
+        },
         "fork-during-open" => return fork_during_open(dir, keep),
         "open-beside-fork" => return testing::open_beside_a_fork().into(),
         "open-while-forking" => return open_while_forking(dir, argument.parse().unwrap()),
-        other => return format!("error what is {other}?"),
+        other => {
+            #[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+            if let Some(answer) = table::tests::obey(word, argument, dir) {
+                return answer;
+            }
+            return format!("error what is {other}?");
+        }
     }
     "done".into()
 }
@@ -1221,9 +1319,9 @@ fn open_while_forking(dir: &Path, slots: usize) -> String {
     })
 }
 
-#[test]
-fn a_poll_of_a_free_lock_is_ready_at_once() {
-    let dir = directory();
+on_both!(a_poll_of_a_free_lock_is_ready_at_once);
+fn a_poll_of_a_free_lock_is_ready_at_once(engine: EngineKind) {
+    let dir = directory_of(engine);
     let slot = slot(dir.path(), "a");
     let mut wait = Box::pin(slot.take_async(Token::ZERO, "", Time::NEVER));
     let mut context = Context::from_waker(Waker::noop());

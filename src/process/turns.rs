@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{
-    file::{Identity, cannot_open, retried, unless_interrupted},
+    files::{Identity, cannot_open, retried, unless_interrupted},
     filesystem,
     home::{SAFELY, damaged, failed, kind_of_file_system},
     sys::LockFile,

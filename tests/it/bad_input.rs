@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tierlock::{Leader, LockErrorKind, LockManager, LockManagerBuilder, MutexGuard, Scope};
+use tierlock::{Engine, Leader, LockErrorKind, LockManager, LockManagerBuilder, MutexGuard, Scope};
 
 use crate::{
     helper::Helper,
@@ -347,7 +347,7 @@ fn a_directory_of_another_program_is_left_as_it_is() {
     drop(bystander);
     for (format, kind) in [
         ("tierlock file-lock 99\n", LockErrorKind::Config),
-        ("tierlock table 1\n", LockErrorKind::Config),
+        ("tierlock table 2\n", LockErrorKind::Config),
         ("something else", LockErrorKind::Damaged),
     ] {
         fs::write(dir.path().join("format"), format).unwrap();
@@ -361,7 +361,7 @@ fn a_directory_of_another_program_is_left_as_it_is() {
 fn a_directory_removed_under_a_manager_is_reported() {
     let dir = temp_dir();
     let path = dir.path().join("locks");
-    let locks = LockManager::builder().directory(&path).open().unwrap();
+    let locks = LockManager::builder().directory(&path).engine(Engine::FileLock).open().unwrap();
     let mutex = locks.mutex("a", ()).build().unwrap();
     drop(mutex.lock().unwrap());
     fs::remove_dir_all(&path).unwrap();
@@ -369,4 +369,22 @@ fn a_directory_removed_under_a_manager_is_reported() {
     says(&error, LockErrorKind::Damaged, &[path.to_str().unwrap(), "restart"]);
     // The thread tier was given back.
     says(&mutex.try_lock().map(drop).unwrap_err(), LockErrorKind::Damaged, &["restart"]);
+}
+
+/// A quiet lock of the table makes no system call that could tell; the others do.
+#[test]
+fn a_directory_removed_under_a_table_is_reported() {
+    let dir = temp_dir();
+    let path = dir.path().join("locks");
+    let locks = LockManager::builder().directory(&path).engine(Engine::Table).open().unwrap();
+    let mutex = locks.mutex("a", ()).build().unwrap();
+    drop(mutex.lock().unwrap());
+    fs::remove_dir_all(&path).unwrap();
+    let error = locks.mutex("b", ()).build().map(drop).unwrap_err();
+    says(&error, LockErrorKind::Damaged, &[path.to_str().unwrap(), "restart"]);
+    // Once in so many locks it is looked for.
+    let failed = (0..100_000).find_map(|_| mutex.lock().map(drop).err());
+    says(&failed.unwrap(), LockErrorKind::Damaged, &[path.to_str().unwrap(), "restart"]);
+    // Both tiers were given back.
+    drop(mutex.try_lock().unwrap());
 }

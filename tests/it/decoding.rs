@@ -3,13 +3,13 @@
 //!
 //! A longer run: `PROPTEST_CASES=1000000 cargo test --release --all-features --test it decoding`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, Proof, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
         leader::{Config, Leader},
         record::Recovered,
         wire::{
@@ -83,8 +83,11 @@ fn acquire() -> impl Strategy<Value = Acquire> {
 
 fn held() -> impl Strategy<Value = HeldLease> {
     let tokens = (token(), token(), token());
-    (lease(), name(), tokens, proptest::option::of(duration()), any::<bool>()).prop_map(
-        |(lease, name, (first, last, last_used), at_most, kept)| HeldLease {
+    let leaving =
+        proptest::option::of(prop::sample::select(vec![Predecessor::Clean, Predecessor::Panicked]));
+    let times = (proptest::option::of(duration()), duration());
+    (lease(), name(), tokens, times, any::<bool>(), leaving).prop_map(
+        |(lease, name, (first, last, last_used), (at_most, since), kept, leaving)| HeldLease {
             lease,
             name,
             first,
@@ -92,6 +95,8 @@ fn held() -> impl Strategy<Value = HeldLease> {
             last_used,
             at_most,
             kept,
+            since,
+            leaving,
         },
     )
 }
@@ -118,6 +123,7 @@ fn message() -> impl Strategy<Value = ClientMessage> {
                 epoch_seen,
                 time_to_live,
                 identity: Identity::new("label", "host", 1, "command"),
+                process: ProcessMark(session),
             }
         ),
         vec(held(), 0..4).prop_map(|leases| ClientMessage::Held { leases }),
@@ -188,8 +194,14 @@ impl Table {
             leases_per_session_max: 4,
             waiters_per_session_max: 4,
             epoch_above: None,
+            process: None,
         };
-        let recovered = Recovered { cluster: ClusterId(1), epoch: 0, longest_time_to_live: None };
+        let recovered = Recovered {
+            cluster: ClusterId(1),
+            epoch: 0,
+            waits_for: None,
+            sessions: BTreeMap::new(),
+        };
         let now = Time::from_nanos(1_000_000_000);
         let leader = Leader::new(config, recovered, now);
         Table { leader, now, connections: [None; 4], connected: 0 }
@@ -213,6 +225,7 @@ impl Table {
                     epoch_seen: 0,
                     time_to_live: Duration::from_secs(1),
                     identity: Identity::default(),
+                    process: ProcessMark(0),
                 };
                 self.leader.handle_message(id, hello, self.now);
                 self.leader.handle_message(id, ClientMessage::Ready, self.now);

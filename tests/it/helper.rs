@@ -19,7 +19,8 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 use tierlock::{
-    Leader, LockError, LockManager, LockManagerBuilder, Mutex, MutexBuilder, MutexGuard, Scope,
+    Engine, Leader, LockError, LockManager, LockManagerBuilder, Mutex, MutexBuilder, MutexGuard,
+    Scope,
     fence::{FileEntry, FileGate},
 };
 
@@ -299,6 +300,8 @@ fn open(settings: &[&str]) -> Result<LockManager, LockError> {
         let millis = |text: &str| Duration::from_millis(text.parse().unwrap());
         match setting.split_once('=').unwrap() {
             ("dir", dir) => builder.directory(dir),
+            ("engine", "file-lock") => builder.engine(Engine::FileLock),
+            ("engine", "table") => builder.engine(Engine::Table),
             ("leaders", leaders) => builder.leaders(leaders.split(',')),
             ("secret", file) => builder.secret_file(file),
             ("label", label) => builder.label(label),

@@ -22,7 +22,7 @@ use rustls::{
 use tierlock::{
     Name, Token,
     proto::{
-        Proof, RequestId, SessionId,
+        ProcessMark, Proof, RequestId, SessionId,
         wire::{
             Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Wait, WaitingRequest,
             encode_frame, waiting_messages,
@@ -131,6 +131,7 @@ impl Intruder<'_> {
             epoch_seen: 0,
             time_to_live: Duration::from_secs(60),
             identity: Identity::new("intruder", "elsewhere", 1, "test"),
+            process: ProcessMark(0),
         }
     }
 

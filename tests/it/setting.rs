@@ -19,7 +19,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex as Plain};
 use tempfile::TempDir;
-use tierlock::{Leader, LockManager, LockManagerBuilder, Mutex, MutexGuard, Scope};
+use tierlock::{Engine, Leader, LockManager, LockManagerBuilder, Mutex, MutexGuard, Scope};
 
 use crate::helper::Helper;
 
@@ -32,20 +32,27 @@ pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
 macro_rules! at {
     (everywhere, $situation:ident) => {
         $crate::setting::at!(
-            [thread process host host_with_directory memory_thread memory_process memory_host]
+            [thread process process_file host host_with_directory host_with_file_directory
+                memory_thread memory_process memory_host]
             $situation
         );
     };
     (above_threads, $situation:ident) => {
         $crate::setting::at!(
-            [process host host_with_directory memory_process memory_host] $situation
+            [process process_file host host_with_directory host_with_file_directory
+                memory_process memory_host]
+            $situation
         );
     };
     (across_processes, $situation:ident) => {
-        $crate::setting::at!([process host host_with_directory] $situation);
+        $crate::setting::at!(
+            [process process_file host host_with_directory host_with_file_directory] $situation
+        );
     };
     (with_leader, $situation:ident) => {
-        $crate::setting::at!([host host_with_directory memory_host] $situation);
+        $crate::setting::at!(
+            [host host_with_directory host_with_file_directory memory_host] $situation
+        );
     };
     ([$($setting:ident)*] $situation:ident) => {
         mod $situation {
@@ -64,8 +71,22 @@ pub(crate) use at;
 enum Kind {
     Plain,
     Memory,
+    /// A directory of the file-lock engine.
+    PlainFile,
     Host,
     HostWithDirectory,
+    HostWithFileDirectory,
+}
+
+impl Kind {
+    fn has_leader(self) -> bool {
+        matches!(self, Kind::Host | Kind::HostWithDirectory | Kind::HostWithFileDirectory)
+    }
+
+    /// At host scope.
+    fn has_directories(self) -> bool {
+        matches!(self, Kind::HostWithDirectory | Kind::HostWithFileDirectory)
+    }
 }
 
 /// One way to have locks of one scope.
@@ -86,12 +107,20 @@ impl Setting {
         Setting::new(Scope::Process, Kind::Plain)
     }
 
+    pub(crate) fn process_file() -> Setting {
+        Setting::new(Scope::Process, Kind::PlainFile)
+    }
+
     pub(crate) fn host() -> Setting {
         Setting::new(Scope::Host, Kind::Host)
     }
 
     pub(crate) fn host_with_directory() -> Setting {
         Setting::new(Scope::Host, Kind::HostWithDirectory)
+    }
+
+    pub(crate) fn host_with_file_directory() -> Setting {
+        Setting::new(Scope::Host, Kind::HostWithFileDirectory)
     }
 
     pub(crate) fn memory_thread() -> Setting {
@@ -108,7 +137,7 @@ impl Setting {
 
     fn new(scope: Scope, kind: Kind) -> Setting {
         let machine = temp_dir();
-        let rig = matches!(kind, Kind::Host | Kind::HostWithDirectory).then(Rig::start);
+        let rig = kind.has_leader().then(Rig::start);
         let first = match kind {
             Kind::Memory => LockManager::in_memory(),
             _ => open_at(scope, kind, machine.path(), rig.as_ref(), |b| b.label("first")),
@@ -149,7 +178,7 @@ impl Setting {
     ) -> LockManager {
         match (self.kind, self.scope) {
             (Kind::Memory, Scope::Host) => self.first.in_memory_peer(),
-            (Kind::HostWithDirectory, _) => {
+            (kind, _) if kind.has_directories() => {
                 let machine = self.other_machine();
                 open_at(self.scope, self.kind, &machine, self.rig.as_ref(), |builder| {
                     settings(builder.label("stranger"))
@@ -188,7 +217,7 @@ impl Setting {
     /// outlive its silence by one second only.
     pub(crate) fn far_helper(&self) -> Helper {
         let machine = match self.kind {
-            Kind::HostWithDirectory => self.other_machine(),
+            kind if kind.has_directories() => self.other_machine(),
             _ => self.directory(),
         };
         self.helper_with(&machine, "\tttl=1000")
@@ -203,7 +232,7 @@ impl Setting {
         let mut helper = Helper::start();
         let mut line = format!("open\tlabel=helper{more}");
         if self.kind != Kind::Host {
-            line += &format!("\tdir={}", machine.display());
+            line += &format!("\tdir={}\tengine={}", machine.display(), engine_word(self.kind));
         }
         if let Some(rig) = &self.rig {
             line += &rig.settings();
@@ -246,7 +275,7 @@ impl Setting {
     /// A number of rounds that takes about as long in every setting.
     pub(crate) fn rounds(&self) -> u64 {
         match (self.kind, self.scope) {
-            (Kind::Host | Kind::HostWithDirectory, _) => 40,
+            (kind, _) if kind.has_leader() => 40,
             (_, Scope::Host) => 200,
             _ => 1_000,
         }
@@ -270,13 +299,25 @@ fn open_at(
     settings: impl FnOnce(LockManagerBuilder) -> LockManagerBuilder,
 ) -> LockManager {
     let mut builder = LockManager::builder();
-    if scope == Scope::Process || kind == Kind::HostWithDirectory {
-        builder = builder.directory(machine);
+    if scope == Scope::Process || kind.has_directories() {
+        builder = builder.directory(machine).engine(engine(kind));
     }
     if let Some(rig) = rig {
         builder = rig.joined(builder);
     }
     settings(builder).open().unwrap()
+}
+
+fn engine(kind: Kind) -> Engine {
+    match kind {
+        Kind::PlainFile | Kind::HostWithFileDirectory => Engine::FileLock,
+        _ => Engine::Table,
+    }
+}
+
+/// The engine, as helpers are told it.
+fn engine_word(kind: Kind) -> &'static str {
+    if engine(kind) == Engine::FileLock { "file-lock" } else { "table" }
 }
 
 /// A leader in this process that can be stopped and started again on its state.

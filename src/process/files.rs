@@ -1,0 +1,82 @@
+//! Small things that both engines do with files.
+
+use std::{fs::File, io, os::unix::fs::MetadataExt};
+
+use rustix::io::Errno;
+
+use crate::error::LockError;
+
+use super::home::{damaged, failed};
+
+/// Device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+impl Identity {
+    // Their types differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    pub(super) fn of(found: &rustix::fs::Stat) -> Identity {
+        Identity(found.st_dev as u64, found.st_ino as u64)
+    }
+
+    pub(super) fn of_file(file: &File) -> io::Result<Identity> {
+        file.metadata().map(|found| Identity(found.dev(), found.ino()))
+    }
+}
+
+/// A lock error, for a caller that may also meet the system's.
+pub(super) struct Failure(pub(super) LockError);
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure(failed("cannot guard it against forks", error))
+    }
+}
+
+/// uv#15996: an interrupted call has not failed.
+pub(super) fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(e) => unless_interrupted(e)?,
+        }
+    }
+}
+
+pub(super) fn unless_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+/// Gives a range of the file its space on the disk, so that no later write to a mapping of it
+/// finds the disk full (mongo-c-driver#1244: SIGBUS). Not by fs4, whose `allocate` can return `Ok`
+/// without having done so; and never by writing, for others may have it mapped. Copy-on-write
+/// file systems cannot promise it.
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]
+pub(super) fn reserve(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    loop {
+        let whole = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(file, whole, offset, length) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP) => return extend(file, offset + length),
+            done => return Ok(done?),
+        }
+    }
+}
+
+#[cfg(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly"))]
+pub(super) fn reserve(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    extend(file, offset + length)
+}
+
+/// Where space cannot be reserved, the size must do.
+fn extend(file: &File, end: u64) -> io::Result<()> {
+    if file.metadata()?.len() < end { file.set_len(end) } else { Ok(()) }
+}
+
+pub(super) fn cannot_open(error: Errno) -> LockError {
+    match error {
+        Errno::LOOP => damaged("it is a symbolic link; remove it"),
+        Errno::ISDIR => damaged("it is a directory; remove it"),
+        error => failed("cannot open it", error.into()),
+    }
+}

@@ -1,0 +1,438 @@
+//! The table engine: one shared-memory table for all names, presences prove that holders live.
+//!
+//! ```text
+//! DIR/format           which engine and version
+//! DIR/table            header · slots · names · index, all in shared memory    layout, store, index
+//! DIR/tokens           the number that no token has passed                     reserve
+//! DIR/presence/<id>    one per live process, locked for its whole life         presence
+//! ```
+//! Exclusion rests on the word of a name's slot alone ([`word`], [`protocol`], [`lock`]): quiet,
+//! a lock is one compare-and-swap, and so is its release. Everything else in the table may be
+//! stale or hostile and costs milliseconds, never exclusion. There is no descriptor per name.
+//!
+//! **What it does not do.** On tmpfs tokens do not survive a reboot. Copy-on-write file systems
+//! cannot promise the space that was allocated, so that a full disk can end the process with
+//! SIGBUS there. Who may write the directory is trusted with exclusion.
+
+mod index;
+mod layout;
+mod lock;
+mod map;
+mod marks;
+mod member;
+#[cfg(test)]
+mod model;
+mod presence;
+mod protocol;
+mod reserve;
+mod slot;
+mod step;
+mod store;
+mod survey;
+#[cfg(test)]
+pub(super) mod tests;
+mod wait;
+mod word;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::*},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    clock,
+    error::{Holder, LockError, LockErrorKind, Predecessor},
+    name::Name,
+    scope::Scope,
+    time::Time,
+    token::Token,
+};
+
+use self::{
+    index::Found,
+    layout::FORMAT,
+    lock::Stop,
+    map::Cell,
+    marks::Marks,
+    member::Member,
+    presence::{Presence, Presences},
+    word::{OwnerId, Word},
+};
+use super::{
+    DirectoryKey, NameStatus, Options, Taken,
+    forked::PerFork,
+    home::{Home, damaged},
+};
+
+/// This engine is one of this system's.
+pub(super) const IS_HERE: bool = true;
+
+/// Every so many tokens of a name it is looked whether the directory is still the one it was.
+const TOKENS_PER_LOOK: u64 = 1 << 16;
+
+/// A directory in this engine's format.
+pub(super) struct Directory {
+    home: Arc<Home>,
+    label: String,
+    /// This process as one of those that use the table, once it uses a name.
+    member: PerFork<Mutex<Option<Arc<Member>>>>,
+}
+
+impl Directory {
+    pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
+        home.settle(FORMAT, || Presences::prepare(&home))?;
+        member::prepare(&home)?;
+        Ok(Directory {
+            home: Arc::new(home),
+            label: options.label.clone(),
+            member: PerFork::new(Mutex::default()),
+        })
+    }
+
+    pub(super) fn key(&self) -> DirectoryKey {
+        self.home.key
+    }
+
+    pub(super) fn slot(self: &Arc<Self>, name: &Name) -> Result<Slot, LockError> {
+        let place = self.place(name)?;
+        Ok(Slot { places: PerFork::new(place), name: name.clone(), directory: self.clone() })
+    }
+
+    /// Every name: its status, or what is wrong with its slot.
+    pub(super) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
+        survey::inspect(&self.home)
+    }
+
+    /// Where the name stands, for this process.
+    fn place(&self, name: &Name) -> Result<Place, LockError> {
+        let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
+        let member = self.member().map_err(named)?;
+        let Found { number, generation } = member.find(name).map_err(named)?;
+        let slot = member.table.slot_cell(number);
+        let slot = slot.map_err(|error| named(store::about(&self.home, error)))?;
+        Ok(Place {
+            slot,
+            generation,
+            number,
+            member,
+            held: AtomicBool::new(false),
+            heirloom: Mutex::default(),
+            again: OnceLock::new(),
+        })
+    }
+
+    fn member(&self) -> Result<Arc<Member>, LockError> {
+        let mut member = self.member.here(Mutex::default).lock();
+        if let Some(member) = &*member {
+            return Ok(member.clone());
+        }
+        let new = Arc::new(Member::join(&self.home, &self.label)?);
+        *member = Some(new.clone());
+        Ok(new)
+    }
+}
+
+/// The lock of one name.
+pub(super) struct Slot {
+    places: PerFork<Place>,
+    name: Name,
+    directory: Arc<Directory>,
+}
+
+/// Where a name stands, as this process found it.
+struct Place {
+    slot: Cell<slot::Slot>,
+    /// The name stands there as long as this is the slot's generation.
+    generation: u32,
+    number: u32,
+    member: Arc<Member>,
+    /// It was through this value that this process took it.
+    held: AtomicBool,
+    /// The presence under which the lock is held, where others are to inherit it.
+    heirloom: Mutex<Option<Heirloom>>,
+    /// Where it was found when it was not here any more.
+    again: OnceLock<Box<Place>>,
+}
+
+/// When a wait began, and who held the lock then.
+#[derive(Clone, Copy)]
+struct Begin {
+    time: Time,
+    token: u64,
+}
+
+impl Begin {
+    fn at(place: &Place) -> Begin {
+        Begin { time: clock::now(), token: place.slot.token.load(Relaxed) }
+    }
+}
+
+struct Heirloom {
+    presence: Presence,
+    /// A descriptor was given out: who has it keeps the lock.
+    given: bool,
+}
+
+impl Slot {
+    #[inline]
+    pub(super) fn try_take(&self, above: Token) -> Result<Option<Taken>, LockError> {
+        loop {
+            let place = self.place()?;
+            let taken =
+                lock::try_take(&place.slot, place.member.id, place.generation, &*place.member);
+            match taken {
+                Ok(Some(left)) => return self.enter(place, left, above).map(Some),
+                Ok(None) => return Ok(None),
+                Err(stop) => self.go_on(place, stop, None)?,
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn take(&self, above: Token, until: Time) -> Result<Taken, LockError> {
+        let mut begin = None;
+        loop {
+            let place = self.place()?;
+            if until != Time::NEVER && begin.is_none() {
+                begin = Some(Begin::at(place));
+            }
+            let (me, member) = (place.member.id, &*place.member);
+            match lock::take(&place.slot, me, place.generation, member, until) {
+                Ok(left) => return self.enter(place, left, above),
+                Err(stop) => self.go_on(place, stop, begin)?,
+            }
+        }
+    }
+
+    pub(super) async fn take_async(&self, above: Token, until: Time) -> Result<Taken, LockError> {
+        let mut begin = None;
+        loop {
+            let place = self.place()?;
+            let begin = *begin.get_or_insert_with(|| Begin::at(place));
+            match wait::take(&place.slot, &place.member, place.generation, until).await {
+                Ok(left) => return self.enter(place, left, above),
+                Err(stop) => self.go_on(place, stop, Some(begin))?,
+            }
+        }
+    }
+
+    pub(super) fn raise_token(&self, token: Token) {
+        let Some(place) = self.held() else { return };
+        if place.slot.token.load(Relaxed) < token.get() {
+            place.slot.token.store(token.get(), Relaxed);
+            if !place.member.has_reserved(token.get()) {
+                // Whoever is granted the next one here needs the reserve, and is told.
+                let _ = place.member.reserve_beyond(token);
+            }
+        }
+    }
+
+    pub(super) fn widen(&self, by: &str) {
+        let Some(place) = self.held() else { return };
+        if lock::widen(&place.slot, place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
+            // The mark counts; who made it is for people.
+            let _ = place.member.change(|changing| changing.keep_text(place.number, by));
+        }
+    }
+
+    #[inline]
+    pub(super) fn release(&self, how: Predecessor) {
+        let Some(place) = self.places.so_far().map(Place::last) else { return };
+        place.held.store(false, Relaxed);
+        if lock::release(&place.slot, place.member.id, how).is_err() {
+            place.release_heirloom(how);
+        }
+    }
+
+    pub(super) fn holder(&self) -> Option<Holder> {
+        let place = self.place().ok()?;
+        let word = Word::from_bits(place.slot.word.load(Relaxed));
+        let token = place.slot.token.load(Relaxed);
+        if place.slot.generation.load(Acquire) != place.generation {
+            return None;
+        }
+        let holder = place.member.living(word.owner()?)?;
+        Some(survey::held(holder, &place.slot, token))
+    }
+
+    pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
+        let place = self.held().ok_or_else(|| io::Error::other("the lock is not held"))?;
+        let mut heirloom = place.heirloom.lock();
+        if heirloom.is_none() {
+            let presence = place.member.second_presence().map_err(io::Error::other)?;
+            let id = presence.id;
+            if lock::rename(&place.slot, place.member.id, id).is_err() {
+                place.member.end_presence(presence, false);
+                return Err(io::Error::other("the lock is not held"));
+            }
+            *heirloom = Some(Heirloom { presence, given: false });
+        }
+        let heirloom = heirloom.as_mut().expect("it was made");
+        let proof = heirloom.presence.heirloom()?;
+        heirloom.given = true;
+        Ok(proof)
+    }
+
+    // ---- helpers -------------------------------------------------------------------------------
+
+    /// Where the name stands, as far as this process knows.
+    #[inline]
+    fn place(&self) -> Result<&Place, LockError> {
+        let place = self.places.try_here(|| self.directory.place(&self.name))?;
+        Ok(place.last())
+    }
+
+    /// Where the name stands, if this process holds it.
+    fn held(&self) -> Option<&Place> {
+        let place = self.places.so_far()?.last();
+        let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
+        (place.held.load(Relaxed) && owner == Some(place.owner())).then_some(place)
+    }
+
+    /// Holding the word, which the one before left so.
+    #[inline]
+    fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, LockError> {
+        let slot = &*place.slot;
+        let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
+        let quiet = left == Predecessor::Clean
+            && place.member.has_reserved(token)
+            && !token.is_multiple_of(TOKENS_PER_LOOK)
+            && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
+        if !quiet {
+            return self.enter_slow(place, left, token);
+        }
+        slot.token.store(token, Relaxed);
+        place.held.store(true, Relaxed);
+        let token = Token::new(token).expect("the reserve has only tokens");
+        Ok(Taken { token, predecessor: left, widened_by: None })
+    }
+
+    #[cold]
+    fn enter_slow(&self, place: &Place, left: Predecessor, token: u64) -> Result<Taken, LockError> {
+        let token = match self.prepare_token(place, token) {
+            Ok(token) => token,
+            Err(error) => {
+                let _ = lock::release(&place.slot, place.member.id, left);
+                return Err(self.named(error));
+            }
+        };
+        let slot = &*place.slot;
+        let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
+        slot.token.store(token.get(), Relaxed);
+        place.held.store(true, Relaxed);
+        Marks::note_before(slot, token.get(), predecessor);
+        let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
+        let widened_by = wide.then(|| place.member.table.widened_by(slot));
+        Ok(Taken { token, predecessor, widened_by })
+    }
+
+    fn prepare_token(&self, place: &Place, token: u64) -> Result<Token, LockError> {
+        let stored = place.slot.token.load(Relaxed);
+        if stored > Token::MAX.get() {
+            return Err(store::about(
+                &self.directory.home,
+                damaged(format!("it says that {stored} is a token, which is 2^63 or more")),
+            ));
+        }
+        let token = Token::new(token).ok_or_else(|| {
+            LockError::new(
+                LockErrorKind::Refused,
+                "its tokens are exhausted: all below 2^63 were granted; choose another name",
+            )
+        })?;
+        if token.get().is_multiple_of(TOKENS_PER_LOOK) {
+            place.member.check_in_place()?;
+        }
+        if !place.member.has_reserved(token.get()) {
+            place.member.reserve_beyond(token)?;
+        }
+        Ok(token)
+    }
+
+    /// Makes good what ended an attempt, or fails with it.
+    #[cold]
+    fn go_on(&self, place: &Place, stop: Stop, begin: Option<Begin>) -> Result<(), LockError> {
+        match stop {
+            Stop::Moved => {}
+            Stop::Retiring(word) => {
+                place.member.finish_retiring(&place.slot, word).map_err(|e| self.named(e))?;
+            }
+            Stop::Failed(error) => {
+                // What is missing may be missing with the whole directory.
+                let error = place.member.check_in_place().err().unwrap_or(error);
+                return Err(self.named(error));
+            }
+            Stop::TimedOut => return Err(self.timed_out(begin)),
+        }
+        let again = self.directory.place(&self.name)?;
+        // Only the winner of the name's thread tier is here.
+        let _ = place.again.set(Box::new(again));
+        Ok(())
+    }
+
+    fn timed_out(&self, begin: Option<Begin>) -> LockError {
+        let mut text = "somebody else held it all the time".to_owned();
+        let mut waited = Duration::ZERO;
+        if let Ok(place) = self.place() {
+            if let Some(trouble) = place.member.trouble() {
+                text = format!("{text}; {trouble}");
+            }
+            if let Some(begin) = begin {
+                survey::note_seen(&place.slot, begin.token, begin.time.as_nanos());
+                waited = clock::now().since(begin.time);
+            }
+        }
+        let error = LockError::new(LockErrorKind::TimedOut, text);
+        self.named(error).with_waited(waited).with_holder(self.holder())
+    }
+
+    fn named(&self, error: LockError) -> LockError {
+        error.with_name(&self.name).with_scope(Scope::Process)
+    }
+}
+
+impl Place {
+    #[inline]
+    fn last(&self) -> &Place {
+        let mut place = self;
+        while let Some(again) = place.again.get() {
+            place = again;
+        }
+        place
+    }
+
+    /// Under which id this process holds it, if it does.
+    fn owner(&self) -> OwnerId {
+        self.heirloom.lock().as_ref().map_or(self.member.id, |heirloom| heirloom.presence.id)
+    }
+
+    /// Lets go of what is held under an id that others may have inherited.
+    #[cold]
+    fn release_heirloom(&self, how: Predecessor) {
+        let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };
+        let id = presence.id;
+        // Should they keep it, it is for whoever proves their end to know how it was left.
+        Marks::note_left(&self.slot, self.slot.token.load(Relaxed), how);
+        if !self.member.end_presence(presence, given) {
+            let _ = lock::release(&self.slot, id, how);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !*self.held.get_mut() || !self.member.is_here() {
+            return;
+        }
+        // Its guard was forgotten: nobody can let go of it any more.
+        let _ = lock::release(&self.slot, self.member.id, Predecessor::Died);
+        self.release_heirloom(Predecessor::Died);
+    }
+}

@@ -1,0 +1,156 @@
+//! What stands where in `DIR/table`.
+//!
+//! The header comes first. Behind it lie parts in the order in which they were needed: slots,
+//! names, and the heads of the index's chains. A part never moves and never changes its size; the
+//! header says where each begins, and its size follows from how many of its kind come before it
+//! ([`SLOTS`], [`NAMES`], [`HEADS`]). So nobody has to believe a size that stands in the file.
+//!
+//! Slots are counted from 0; where a number may be missing (a chain's end), it is stored plus one.
+//! Names are counted in units of four bytes, and none crosses the end of a part.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::slot::Slot;
+
+/// The engine and the version of everything described here, as `DIR/format` says it.
+pub(super) const FORMAT: &str = "tierlock table 1";
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"tierlokT");
+/// Where the first part begins.
+pub(super) const PARTS_BEGIN: u64 = 8192;
+
+/// The most parts of slots, and of names.
+pub(super) const PARTS: usize = 176;
+/// The most parts of heads.
+pub(super) const HEAD_PARTS: usize = 22;
+/// The first part of heads has as many; each further one doubles their number.
+pub(super) const FIRST_HEADS: u64 = 1024;
+/// Names have at most 255 bytes, and what is kept with one has no more.
+pub(super) const UNITS_MAX: usize = 127;
+
+/// Where each part of slots begins, by number of slots.
+pub(super) static SLOTS: [u64; PARTS + 1] = eighths(256, 64);
+/// Where each part of names begins, by number of units.
+pub(super) static NAMES: [u64; PARTS + 1] = eighths(2048, 1024);
+/// Where each part of heads begins, by number of heads.
+pub(super) static HEADS: [u64; HEAD_PARTS + 1] = doubled();
+
+/// What everybody who opens the table reads first.
+#[repr(C, align(64))]
+pub(super) struct Header {
+    pub(super) magic: AtomicU64,
+    /// Which boot of the machine made it.
+    pub(super) boot: [AtomicU64; 2],
+    /// Keys the hash of names.
+    pub(super) key: [AtomicU64; 2],
+    /// The highest token of forgotten names: a name seen anew starts above it.
+    pub(super) floor: AtomicU64,
+    /// No token above this was ever granted, and `DIR/tokens` says so.
+    pub(super) limit: AtomicU64,
+    spare: AtomicU64,
+
+    /// The presence id given out last.
+    pub(super) last_id: AtomicU64,
+    /// How often the table was joined.
+    pub(super) joined: AtomicU64,
+    /// Slots that were ever in use.
+    pub(super) slots_used: AtomicU32,
+    /// Units of names that were ever in use.
+    pub(super) units_used: AtomicU32,
+    /// Names there are, about.
+    pub(super) names: AtomicU32,
+    /// From this number of names on, idle ones are forgotten.
+    pub(super) names_max: AtomicU32,
+    /// The index has `FIRST_HEADS << doublings` chains.
+    pub(super) doublings: AtomicU32,
+    /// So many chains of the lower half have been parted from those of the upper half.
+    pub(super) parted: AtomicU32,
+    /// Where the next sweep for idle names goes on.
+    pub(super) sweep: AtomicU32,
+    spare_2: [AtomicU32; 5],
+
+    /// Guards every structural change: the same word protocol as for names.
+    pub(super) structure: Slot,
+
+    /// What whoever has `structure` is about: see `index::Intent`.
+    pub(super) intent: [AtomicU64; 4],
+    spare_3: [AtomicU64; 4],
+
+    /// Free slots by the units that their names can have, the first of each plus one.
+    pub(super) free: [AtomicU32; UNITS_MAX + 1],
+    pub(super) slot_parts: [AtomicU64; PARTS],
+    pub(super) name_parts: [AtomicU64; PARTS],
+    pub(super) head_parts: [AtomicU64; HEAD_PARTS],
+    spare_4: [AtomicU64; 2],
+}
+
+const _: () = {
+    let fields = 64 + 64 + 64 + 64 + (UNITS_MAX + 1) * 4 + (2 * PARTS + HEAD_PARTS + 2) * 8;
+    assert!(size_of::<Header>() == fields, "the header has padding");
+    assert!(size_of::<Header>() as u64 <= PARTS_BEGIN);
+    assert!(SLOTS[PARTS] > u32::MAX as u64 && NAMES[PARTS] > u32::MAX as u64);
+};
+
+/// In which part `number` lies, and where in it.
+pub(super) fn place(starts: &[u64], number: u64) -> (usize, usize) {
+    let part = starts.partition_point(|start| *start <= number) - 1;
+    (part, (number - starts[part]) as usize)
+}
+
+/// How many there are in a part.
+pub(super) fn size(starts: &[u64], part: usize) -> usize {
+    (starts[part + 1] - starts[part]) as usize
+}
+
+/// Parts that each add an eighth, in multiples of `step`.
+const fn eighths(first: u64, step: u64) -> [u64; PARTS + 1] {
+    let mut starts = [0; PARTS + 1];
+    let mut part = 1;
+    starts[part] = first;
+    while part < PARTS {
+        let more = starts[part] / 8 / step * step;
+        starts[part + 1] = starts[part] + if more > step { more } else { step };
+        part += 1;
+    }
+    starts
+}
+
+const fn doubled() -> [u64; HEAD_PARTS + 1] {
+    let mut starts = [0; HEAD_PARTS + 1];
+    let mut part = 0;
+    while part < HEAD_PARTS {
+        starts[part + 1] = FIRST_HEADS << part;
+        part += 1;
+    }
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_lies_in_one_part() {
+        for starts in [&SLOTS[..], &NAMES[..], &HEADS[..]] {
+            assert!(starts.is_sorted_by(|one, next| one < next));
+            for number in [0, 1, 255, 256, 257, 319, 320, 100_000, 1_000_000] {
+                let (part, at) = place(starts, number);
+                assert_eq!(starts[part] + at as u64, number);
+                assert!(at < size(starts, part));
+            }
+        }
+    }
+
+    #[test]
+    fn parts_begin_and_end_at_pages() {
+        let whole_pages = |starts: &[u64], bytes| starts.iter().all(|s| s * bytes % 4096 == 0);
+        assert!(whole_pages(&SLOTS, 64) && whole_pages(&NAMES, 4) && whole_pages(&HEADS, 4));
+    }
+
+    #[test]
+    fn growth_adds_no_more_than_an_eighth() {
+        let large = SLOTS.windows(2).filter(|pair| pair[0] >= 1024);
+        for pair in large {
+            assert!(pair[1] - pair[0] <= pair[0] / 8);
+        }
+    }
+}

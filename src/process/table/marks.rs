@@ -1,0 +1,162 @@
+//! What stands beside the length of a slot's name.
+//!
+//! ```text
+//! [7:0] name length in bytes   [14:8] units of the name's place   [15] LIVE   [16] TEXT
+//! [17] SWEPT   [20:18] before: what the holder of a token was told   [31:21] that token's low bits
+//! ```
+//! LIVE: the slot has a name. TEXT: behind the name stands who widened it. SWEPT: `spare[0]` has
+//! the low half of the token as the last sweep saw it. `before` is a hint for people, and means
+//! nothing once the token has moved. Above the predecessors it says how that holder itself let go,
+//! and left the lock to others who inherited its proof of life.
+
+use std::sync::atomic::Ordering::*;
+
+use crate::error::Predecessor;
+
+use super::slot::Slot;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Marks(u32);
+
+const UNITS_SHIFT: u32 = 8;
+const LIVE: u32 = 1 << 15;
+const TEXT: u32 = 1 << 16;
+const SWEPT: u32 = 1 << 17;
+const BEFORE_SHIFT: u32 = 18;
+const BEFORE: u32 = 0b111 << BEFORE_SHIFT;
+const TOKEN_SHIFT: u32 = 21;
+/// From here on `before` says how the holder itself left: so many above are one of these.
+const LEFT_SO: u8 = 5;
+const LEFT_TO_HEIRS: [Predecessor; 3] =
+    [Predecessor::Clean, Predecessor::Panicked, Predecessor::Expired];
+
+impl Marks {
+    pub(super) fn of(slot: &Slot) -> Marks {
+        Marks(slot.name_length.load(Acquire))
+    }
+
+    /// Of a slot that gets a name.
+    pub(super) fn live(name_length: usize, units: usize) -> Marks {
+        Marks(LIVE | name_length as u32 | (units as u32) << UNITS_SHIFT)
+    }
+
+    /// Of a slot without a name, where one with so many units may come.
+    pub(super) fn free(units: usize) -> Marks {
+        Marks((units as u32) << UNITS_SHIFT)
+    }
+
+    /// For whoever alone may change the slot.
+    pub(super) fn store(self, slot: &Slot) {
+        slot.name_length.store(self.0, Release);
+    }
+
+    pub(super) fn is_live(self) -> bool {
+        self.0 & LIVE != 0
+    }
+
+    pub(super) fn name_length(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    pub(super) fn units(self) -> usize {
+        (self.0 >> UNITS_SHIFT & 0x7f) as usize
+    }
+
+    pub(super) fn has_text(self) -> bool {
+        self.0 & TEXT != 0
+    }
+
+    /// The same with a place of so many units, which has a text behind the name.
+    pub(super) fn note_text(slot: &Slot, units: usize) {
+        let with = |marks| marks & !(0x7f << UNITS_SHIFT) | (units as u32) << UNITS_SHIFT | TEXT;
+        change(slot, with);
+    }
+
+    /// Notes what the holder of this token was told.
+    pub(super) fn note_before(slot: &Slot, token: u64, before: Predecessor) {
+        Marks::note(slot, token, before as u8);
+    }
+
+    /// What the holder of this token was told.
+    pub(super) fn before(self, token: u64) -> Predecessor {
+        match self.about(token) {
+            Some(before) if before < LEFT_SO => Predecessor::from_u8(before),
+            _ => Predecessor::Clean,
+        }
+    }
+
+    /// Notes that the holder of this token let go, and that others keep the lock who inherited
+    /// its proof of life.
+    pub(super) fn note_left(slot: &Slot, token: u64, how: Predecessor) {
+        if let Some(at) = LEFT_TO_HEIRS.iter().position(|left| *left == how) {
+            Marks::note(slot, token, LEFT_SO + at as u8);
+        }
+    }
+
+    /// How the holder of this token left, who when it is found dead may have let go before.
+    pub(super) fn told(self, left: Predecessor, token: u64) -> Predecessor {
+        match self.about(token) {
+            Some(so) if so >= LEFT_SO && left == Predecessor::Died => {
+                LEFT_TO_HEIRS[usize::from(so - LEFT_SO)]
+            }
+            _ => left,
+        }
+    }
+
+    /// What is noted about this token.
+    fn about(self, token: u64) -> Option<u8> {
+        let same = self.0 >> TOKEN_SHIFT == token as u32 & (u32::MAX >> TOKEN_SHIFT);
+        same.then_some(((self.0 & BEFORE) >> BEFORE_SHIFT) as u8)
+    }
+
+    fn note(slot: &Slot, token: u64, what: u8) {
+        let with = |marks| {
+            let others = marks & ((1 << BEFORE_SHIFT) - 1);
+            others | u32::from(what) << BEFORE_SHIFT | (token as u32) << TOKEN_SHIFT
+        };
+        change(slot, with);
+    }
+
+    /// Notes that a sweep saw this token; whether the last one saw it too.
+    pub(super) fn note_swept(slot: &Slot, token: u64) -> bool {
+        let seen = token as u32;
+        if Marks::of(slot).0 & SWEPT != 0 && slot.spare[0].load(Relaxed) == seen {
+            return true;
+        }
+        slot.spare[0].store(seen, Relaxed);
+        change(slot, |marks| marks | SWEPT);
+        false
+    }
+}
+
+/// The holder and whoever changes the structure may be at it together.
+fn change(slot: &Slot, with: impl Fn(u32) -> u32) {
+    let _ = slot.name_length.fetch_update(AcqRel, Acquire, |marks| Some(with(marks)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_do_not_disturb_each_other() {
+        let slot = Slot::default();
+        Marks::live(255, 127).store(&slot);
+        assert!(!Marks::note_swept(&slot, 7));
+        Marks::note_before(&slot, 0x1234_5678_9abc, Predecessor::Broken);
+        Marks::note_text(&slot, 90);
+        let marks = Marks::of(&slot);
+        assert!(marks.is_live() && marks.has_text());
+        assert_eq!((marks.name_length(), marks.units()), (255, 90));
+        assert_eq!(marks.before(0x1234_5678_9abc), Predecessor::Broken);
+        assert_eq!(marks.before(0x1234_5678_9abd), Predecessor::Clean);
+        assert!(Marks::note_swept(&slot, 7));
+        assert!(!Marks::note_swept(&slot, 8));
+        Marks::note_left(&slot, 9, Predecessor::Panicked);
+        let marks = Marks::of(&slot);
+        assert_eq!(marks.told(Predecessor::Died, 9), Predecessor::Panicked);
+        assert_eq!(marks.told(Predecessor::Died, 10), Predecessor::Died);
+        assert_eq!(marks.told(Predecessor::Expired, 9), Predecessor::Expired);
+        assert_eq!(marks.before(9), Predecessor::Clean);
+    }
+}

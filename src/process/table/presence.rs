@@ -1,0 +1,325 @@
+//! Presences: the file locks by which processes prove that they are alive.
+//!
+//! `DIR/presence/<id>` is locked exclusively by the process of that id from before it can be seen
+//! until the process ends, however it ends. So whoever gets a *shared* lock on it has proved that
+//! the process is dead; a shared one, since a prober that is stopped with an exclusive lock would
+//! make the dead immortal for everybody else. Ids are never used again, so a proof stays one.
+//!
+//! What stands in the file is for people. Process ids decide nothing: they are used again, and
+//! mean something else in every container.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd, OwnedFd},
+    sync::atomic::Ordering::*,
+};
+
+use fs4::{FileExt, TryLockError};
+use parking_lot::Mutex;
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    clock,
+    error::{Holder, LockError, LockErrorKind},
+    identity::{cut, this_process},
+};
+
+use super::{
+    super::{
+        files::{Failure, unless_interrupted},
+        home::{Home, Made, SAFELY, damaged, failed, rename_without_replacing},
+        sys::LockFile,
+    },
+    lock::Kept,
+    protocol::Verdict,
+    store::Table,
+    word::OwnerId,
+};
+
+/// The directory of presences.
+const PRESENCE: &str = "presence";
+/// How a presence begins.
+const FIRST_LINE: &str = "tierlock presence 1";
+const LONGEST: u64 = 4096;
+/// How often an id may turn out to be taken.
+const MOST_TURNS: u32 = 1000;
+
+/// The directory of presences.
+pub(super) struct Presences {
+    directory: OwnedFd,
+}
+
+/// This process's presence under one id.
+pub(super) struct Presence {
+    pub(super) id: OwnerId,
+    text: String,
+    /// The last one is in the directory. The ones before it were deleted under us: whoever still
+    /// has one of them open to probe it must go on finding it locked.
+    locks: Mutex<Vec<LockFile>>,
+}
+
+impl Presences {
+    /// Makes the directory, before anybody can have a presence.
+    pub(super) fn prepare(home: &Home) -> Result<(), LockError> {
+        if home.make_inside(PRESENCE)? == Made::Now {
+            return Ok(());
+        }
+        let left = Presences::open(home)?.ids();
+        let empty = left.is_ok_and(|ids| ids.is_empty());
+        // Somebody else may be just as far, and further now.
+        if !empty && home.read_format()?.is_none() {
+            return Err(home.about(damaged(
+                "its file format is missing although there are presences; stop every process \
+                 that uses the directory and remove it, or choose another",
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn open(home: &Home) -> Result<Presences, LockError> {
+        Ok(Presences { directory: home.open_inside(PRESENCE, "presences")? })
+    }
+
+    /// Becomes present, under an id that nobody ever had.
+    pub(super) fn enter(
+        &self,
+        home: &Home,
+        table: &Table,
+        label: &str,
+    ) -> Result<Presence, LockError> {
+        let text = text(label);
+        for _ in 0..MOST_TURNS {
+            let next = |last| OwnerId::after(last).map(OwnerId::get);
+            let last = table.header().last_id.fetch_update(Relaxed, Relaxed, next);
+            let Some(id) = last.ok().and_then(OwnerId::after) else {
+                return Err(home.about(LockError::new(
+                    LockErrorKind::Refused,
+                    "its 2^40 process ids are used up; stop every process that uses it, remove it \
+                     and start them again",
+                )));
+            };
+            if let Some(lock) = self.make(home, id, &text)? {
+                return Ok(Presence { id, text, locks: Mutex::new(vec![lock]) });
+            }
+        }
+        Err(home.about(damaged("its table counts process ids that are in use")))
+    }
+
+    /// A locked and filled presence in its place; `None` if there is one already.
+    fn make(&self, home: &Home, id: OwnerId, text: &str) -> Result<Option<LockFile>, LockError> {
+        let name = file_name(id);
+        let mut aside: Option<String> = None;
+        let made = LockFile::open(|| {
+            self.remove(aside.take());
+            let (temporary, file) = home.make_aside(&self.directory, &name)?;
+            aside = Some(temporary);
+            Ok::<_, Failure>(file)
+        });
+        let placed = made.map_err(|Failure(error)| error).and_then(|lock| {
+            let temporary = aside.as_deref().expect("`open` came to its end");
+            self.place(lock, temporary, &name, text).map_err(|e| failed("cannot make it", e))
+        });
+        self.remove(aside);
+        placed.map_err(|error| home.about_file(&format!("{PRESENCE}/{name}"), error))
+    }
+
+    fn place(
+        &self,
+        lock: LockFile,
+        temporary: &str,
+        name: &str,
+        text: &str,
+    ) -> io::Result<Option<LockFile>> {
+        // Nobody knows the file yet.
+        // By its path: `file.lock()` would be std's method since Rust 1.89.
+        super::super::files::retried(|| FileExt::lock(lock.file()))?;
+        lock.file().write_all(text.as_bytes())?;
+        match rename_without_replacing(&self.directory, temporary, name) {
+            Ok(()) => Ok(Some(lock)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn remove(&self, name: Option<String>) {
+        if let Some(name) = name {
+            let _ = rustix::fs::unlinkat(&self.directory, &name, AtFlags::empty());
+        }
+    }
+
+    /// Makes this presence again if somebody deleted it.
+    pub(super) fn keep_up(&self, home: &Home, presence: &Presence) -> Result<(), LockError> {
+        let mut locks = presence.locks.lock();
+        let newest = locks.last().expect("a presence has a file");
+        let links = rustix::fs::fstat(newest.file()).map_or(1, |found| found.st_nlink);
+        if links == 0
+            && let Some(lock) = self.make(home, presence.id, &presence.text)?
+        {
+            locks.push(lock);
+        }
+        Ok(())
+    }
+
+    /// Goes in good order: nothing is owned under this id.
+    pub(super) fn leave(&self, presence: Presence) {
+        // While it is locked: nobody finds it unlocked but under a name.
+        self.remove(Some(file_name(presence.id)));
+    }
+
+    /// Whether the process of this id is alive; if that cannot be found out, why.
+    ///
+    /// `kept` is what was opened for that the last time.
+    pub(super) fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> (Verdict, Option<io::Error>) {
+        if kept.as_ref().is_none_or(|(id, _)| *id != owner) {
+            let flags = OFlags::RDONLY | SAFELY;
+            match rustix::fs::openat(&self.directory, file_name(owner), flags, Mode::empty()) {
+                Ok(fd) => *kept = Some((owner, fd.into())),
+                Err(Errno::NOENT) => return (Verdict::Missing, None),
+                Err(e) => return (Verdict::Unknown, Some(e.into())),
+            }
+        }
+        let (_, file) = kept.as_ref().expect("it was opened");
+        match probe(file) {
+            Ok(true) => (Verdict::Dead, None),
+            Ok(false) => (Verdict::Alive, None),
+            Err(e) => (Verdict::Unknown, Some(e)),
+        }
+    }
+
+    /// What the process of this id says about itself.
+    pub(super) fn holder(&self, owner: OwnerId) -> Option<Holder> {
+        let flags = OFlags::RDONLY | SAFELY;
+        let fd =
+            rustix::fs::openat(&self.directory, file_name(owner), flags, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        File::from(fd).take(LONGEST).read_to_end(&mut bytes).ok()?;
+        described(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// Every id that has a presence here.
+    pub(super) fn ids(&self) -> io::Result<Vec<OwnerId>> {
+        let mut ids = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.directory)? {
+            ids.extend(id_of(&entry?.file_name().to_string_lossy()));
+        }
+        Ok(ids)
+    }
+
+    /// Whether anybody is alive, or may be.
+    pub(super) fn is_anybody_alive(&self) -> io::Result<bool> {
+        let alive = |id| matches!(self.verdict(id, &mut None).0, Verdict::Alive | Verdict::Unknown);
+        Ok(self.ids()?.into_iter().any(alive))
+    }
+
+    /// Removes what somebody died in the middle of making.
+    pub(super) fn sweep_aside(&self, home: &Home) {
+        home.sweep_aside(&self.directory);
+    }
+
+    /// Removes the presence of a dead process that no word names any more.
+    pub(super) fn forget(&self, id: OwnerId) {
+        self.remove(Some(file_name(id)));
+    }
+}
+
+impl Presence {
+    /// Another descriptor of it: whoever has it is alive under this id.
+    pub(super) fn heirloom(&self) -> io::Result<OwnedFd> {
+        let locks = self.locks.lock();
+        let newest = locks.last().expect("a presence has a file");
+        newest.file().as_fd().try_clone_to_owned()
+    }
+
+    /// What it says about this process.
+    pub(super) fn holder(&self) -> Holder {
+        described(&self.text).unwrap_or_default()
+    }
+}
+
+/// Whether nobody has it locked.
+fn probe(file: &File) -> io::Result<bool> {
+    loop {
+        // By its path: `file.try_lock_shared()` would be std's method since Rust 1.89.
+        match FileExt::try_lock_shared(file) {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(e)) => unless_interrupted(e)?,
+        }
+    }
+    let _ = FileExt::unlock(file);
+    Ok(true)
+}
+
+fn file_name(id: OwnerId) -> String {
+    format!("{:010x}", id.get())
+}
+
+fn id_of(file_name: &str) -> Option<OwnerId> {
+    let id = OwnerId::new(u64::from_str_radix(file_name, 16).ok()?)?;
+    (self::file_name(id) == file_name).then_some(id)
+}
+
+/// What this process tells about itself.
+fn text(label: &str) -> String {
+    const TEXT_MAX: usize = 256;
+    let myself = this_process();
+    let line = |text: &str| cut(&text.replace(char::is_control, "\u{fffd}"), TEXT_MAX).to_owned();
+    format!(
+        "{FIRST_LINE}\n{}\n{}\n{}\n{}\n{}\n",
+        line(label),
+        std::process::id(),
+        line(&myself.host),
+        line(&myself.command),
+        clock::now().as_nanos()
+    )
+}
+
+/// The lines are: label, pid, host, command, since.
+fn described(text: &str) -> Option<Holder> {
+    let mut lines = text.split('\n');
+    if lines.next() != Some(FIRST_LINE) {
+        return None;
+    }
+    let printable = |line: &str| line.replace(char::is_control, "\u{fffd}");
+    let mut line = || lines.next().map(printable);
+    let (label, pid) = (line()?, line()?);
+    Some(Holder {
+        label,
+        pid: pid.parse().ok().filter(|pid| *pid != 0),
+        host: line()?,
+        command: line()?,
+        ..Holder::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{
+        super::{super::Options, Directory, member::Member},
+        *,
+    };
+
+    /// No word may hold an id whose low 16 bits are zeros; whoever comes to one gets the next.
+    #[test]
+    fn an_id_that_no_word_may_hold_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Home::open(dir.path(), &[]).unwrap();
+        Directory::open(open(), &Options::default()).unwrap();
+        let home = Arc::new(open());
+        let first = Member::join(&home, "").unwrap();
+        first.table.header().last_id.store(0x2_fffe, Relaxed);
+        let ids = [(); 2].map(|()| Member::join(&home, "").unwrap().id.get());
+        assert_eq!(ids, [0x2_ffff, 0x3_0001]);
+        for used_up in [0xff_ffff_ffff, 1 << 40, u64::MAX] {
+            first.table.header().last_id.store(used_up, Relaxed);
+            let error = Member::join(&home, "").err().expect("an id that is none");
+            assert_eq!(error.kind(), LockErrorKind::Refused, "{error}");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! `DIR/table` as this process sees it: opened, believed in nothing, mapped part by part.
+//!
+//! What stands in the file may be hostile or broken. The header is read where it is needed, and
+//! every number in it is checked against what it must fit: parts against the file's length,
+//! numbers of slots and names against the parts there are. What does not fit is `Damaged`.
+
+use std::{
+    fs::File,
+    os::unix::fs::MetadataExt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::*},
+    },
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{error::LockError, name::Name, token::Token};
+
+use super::{
+    super::{
+        files::{self, Identity, cannot_open},
+        home::{self, Home, Replace, SAFELY, damaged, failed},
+    },
+    layout::{
+        FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, SLOTS, UNITS_MAX,
+        place, size,
+    },
+    map::{Access, Cell, PAGE, Part, Shared},
+    marks::Marks,
+    slot::Slot,
+    step::step,
+};
+
+/// The file's name in its directory.
+pub(super) const TABLE: &str = "table";
+/// From this number of names on idle ones are forgotten: half a gigabyte or so.
+const NAMES_MAX: u32 = 1 << 22;
+
+/// The mapped table.
+pub(super) struct Table {
+    file: File,
+    access: Access,
+    pub(super) identity: Identity,
+    header: Part<Header>,
+    slots: Box<[OnceLock<Arc<Part<Slot>>>; PARTS]>,
+    names: Box<[OnceLock<Arc<Part<AtomicU32>>>; PARTS]>,
+    heads: Box<[OnceLock<Arc<Part<AtomicU32>>>; HEAD_PARTS]>,
+    key: [u64; 2],
+}
+
+/// What a new table begins with.
+pub(super) struct Beginning {
+    /// Every token starts above it.
+    pub(super) floor: Token,
+    pub(super) limit: Token,
+    pub(super) last_id: u64,
+    pub(super) boot: [u64; 2],
+}
+
+impl Table {
+    /// Opens the table; `None` if there is none.
+    pub(super) fn open(home: &Home, access: Access) -> Result<Option<Table>, LockError> {
+        let flags = match access {
+            Access::Full => OFlags::RDWR | SAFELY,
+            Access::Look => OFlags::RDONLY | SAFELY,
+        };
+        let file = match rustix::fs::openat(&home.fd, TABLE, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(about(home, cannot_open(e))),
+        };
+        Table::of(file, access).map(Some).map_err(|error| about(home, error))
+    }
+
+    fn of(file: File, access: Access) -> Result<Table, LockError> {
+        let found = file.metadata().map_err(|e| failed("cannot look at it", e))?;
+        if !found.is_file() {
+            return Err(damaged("it is not a regular file"));
+        }
+        if found.len() < PARTS_BEGIN {
+            return Err(damaged(format!("it has only {} bytes", found.len())));
+        }
+        let header = map(&file, 0, 1, access)?;
+        let first: &Header = &header[0];
+        match first.magic.load(Acquire) {
+            MAGIC => {}
+            other => return Err(damaged(format!("it starts with {other:#x}, which is not ours"))),
+        }
+        let key = [0, 1].map(|half| first.key[half].load(Relaxed));
+        Ok(Table {
+            identity: Identity::of_file(&file).map_err(|e| failed("cannot look at it", e))?,
+            file,
+            access,
+            header,
+            slots: Box::new([const { OnceLock::new() }; PARTS]),
+            names: Box::new([const { OnceLock::new() }; PARTS]),
+            heads: Box::new([const { OnceLock::new() }; HEAD_PARTS]),
+            key,
+        })
+    }
+
+    /// Makes a new table and puts it in place; over another one only if that is to be replaced.
+    pub(super) fn make(
+        home: &Home,
+        beginning: &Beginning,
+        replace: Replace,
+    ) -> Result<(), LockError> {
+        let fill = |file: &File| {
+            let first = [size(&SLOTS, 0) * 64, size(&NAMES, 0) * 4, size(&HEADS, 0) * 4];
+            let end = PARTS_BEGIN + first.iter().sum::<usize>() as u64;
+            files::reserve(file, 0, end)?;
+            if file.metadata()?.len() < end {
+                return Err(std::io::Error::other("it stays shorter than the space reserved"));
+            }
+            let header: Part<Header> = Part::map(file, 0, 1, Access::Full)?;
+            let header = &header[0];
+            let [slots, names, heads] = [
+                PARTS_BEGIN,
+                PARTS_BEGIN + first[0] as u64,
+                PARTS_BEGIN + (first[0] + first[1]) as u64,
+            ];
+            header.slot_parts[0].store(slots, Relaxed);
+            header.name_parts[0].store(names, Relaxed);
+            header.head_parts[0].store(heads, Relaxed);
+            header.names_max.store(NAMES_MAX, Relaxed);
+            header.floor.store(beginning.floor.get(), Relaxed);
+            header.limit.store(beginning.limit.get(), Relaxed);
+            header.last_id.store(beginning.last_id, Relaxed);
+            for half in [0, 1] {
+                header.boot[half].store(beginning.boot[half], Relaxed);
+                header.key[half].store(home::random(), Relaxed);
+            }
+            header.magic.store(MAGIC, Release);
+            Ok(())
+        };
+        home.write_aside(&home.fd, TABLE, replace, fill)
+            .map_err(|e| about(home, failed("cannot make it", e)))
+    }
+
+    /// Which boot made it.
+    pub(super) fn boot(&self) -> [u64; 2] {
+        [0, 1].map(|half| self.header().boot[half].load(Relaxed))
+    }
+
+    /// The reserve of tokens, as far as the table knows it.
+    pub(super) fn limit(&self) -> Result<Token, LockError> {
+        let limit = self.header().limit.load(Acquire);
+        Token::new(limit).ok_or_else(|| damaged("the token it counts to is none"))
+    }
+
+    /// Whether it was opened to be written.
+    pub(super) fn may_write(&self) -> bool {
+        self.access == Access::Full
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header[0]
+    }
+
+    /// That the path still leads to this very file.
+    pub(super) fn is_in_place(&self, home: &Home) -> Result<bool, LockError> {
+        match rustix::fs::statat(&home.fd, TABLE, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Identity::of(&found) == self.identity),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(about(home, failed("cannot look at it", e.into()))),
+        }
+    }
+
+    pub(super) fn hash(&self, name: &Name) -> u64 {
+        let [one, two] = self.key;
+        siphasher::sip::SipHasher13::new_with_keys(one, two).hash(name.as_bytes())
+    }
+
+    // ---- slots ---------------------------------------------------------------------------------
+
+    /// The slot of this number.
+    pub(super) fn slot(&self, number: u32) -> Result<&Slot, LockError> {
+        let (part, at) = place(&SLOTS, number.into());
+        Ok(&self.slot_part(part)?[at])
+    }
+
+    /// The same, to be kept.
+    pub(super) fn slot_cell(&self, number: u32) -> Result<Cell<Slot>, LockError> {
+        let (part, at) = place(&SLOTS, number.into());
+        let part = self.slot_part(part)?;
+        Ok(Cell::new(part, at).expect("`place` stays within the part"))
+    }
+
+    fn slot_part(&self, part: usize) -> Result<&Arc<Part<Slot>>, LockError> {
+        self.part(&*self.slots, &self.header().slot_parts, part, &SLOTS)
+    }
+
+    // ---- names ---------------------------------------------------------------------------------
+
+    /// Whether these bytes stand at this place among the names.
+    pub(super) fn name_is(&self, at: u32, name: &[u8]) -> Result<bool, LockError> {
+        let Some(units) = self.units(at, name.len().div_ceil(4))? else { return Ok(false) };
+        Ok(name.chunks(4).zip(units).all(|(bytes, unit)| unit.load(Relaxed) == packed(bytes)))
+    }
+
+    /// That many bytes at this place among the names.
+    pub(super) fn name_bytes(&self, at: u32, length: usize) -> Result<Option<Vec<u8>>, LockError> {
+        let Some(units) = self.units(at, length.div_ceil(4))? else { return Ok(None) };
+        let mut bytes: Vec<u8> =
+            units.iter().flat_map(|unit| unit.load(Relaxed).to_le_bytes()).collect();
+        bytes.truncate(length);
+        Ok(Some(bytes))
+    }
+
+    /// Stores bytes among the names. Under the structural lock, where nobody looks yet.
+    pub(super) fn write_name(&self, at: u32, name: &[u8]) -> Result<(), LockError> {
+        let units = self.units(at, name.len().div_ceil(4))?;
+        let units = units.ok_or_else(|| damaged("a name crosses the end of its part"))?;
+        name.chunks(4).zip(units).for_each(|(bytes, unit)| unit.store(packed(bytes), Relaxed));
+        Ok(())
+    }
+
+    /// Who widened the name of this slot, in words.
+    pub(super) fn widened_by(&self, slot: &Slot) -> String {
+        self.text_of(slot).ok().flatten().unwrap_or_else(|| "somebody".into())
+    }
+
+    fn text_of(&self, slot: &Slot) -> Result<Option<String>, LockError> {
+        let marks = Marks::of(slot);
+        if !marks.has_text() {
+            return Ok(None);
+        }
+        let at = u64::from(slot.name_offset.load(Relaxed)) + marks.name_length().div_ceil(4) as u64;
+        let Ok(at) = u32::try_from(at) else { return Ok(None) };
+        let Some([length]) = self.units(at, 1)? else { return Ok(None) };
+        let length = (length.load(Relaxed) as usize).min(UNITS_MAX * 4);
+        let Some(bytes) = self.name_bytes(at + 1, length)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(Some(text.replace(char::is_control, "\u{fffd}")))
+    }
+
+    /// `None` if they cross the end of their part, as no name does.
+    fn units(&self, at: u32, count: usize) -> Result<Option<&[AtomicU32]>, LockError> {
+        let (part, at) = place(&NAMES, at.into());
+        if at + count > size(&NAMES, part) || self.header().name_parts[part].load(Acquire) == 0 {
+            return Ok(None);
+        }
+        let part = self.part(&*self.names, &self.header().name_parts, part, &NAMES)?;
+        Ok(Some(&part[at..at + count]))
+    }
+
+    // ---- the index -----------------------------------------------------------------------------
+
+    /// The head of this chain.
+    pub(super) fn head(&self, chain: u64) -> Result<&AtomicU32, LockError> {
+        let (part, at) = place(&HEADS, chain);
+        let part = self.part(&*self.heads, &self.header().head_parts, part, &HEADS)?;
+        Ok(&part[at])
+    }
+
+    /// How many chains there are.
+    pub(super) fn chains(&self) -> Result<u64, LockError> {
+        match self.header().doublings.load(Acquire) {
+            doublings if (doublings as usize) < HEAD_PARTS => Ok(FIRST_HEADS << doublings),
+            _ => Err(damaged("its index is larger than an index can be")),
+        }
+    }
+
+    // ---- growth, under the structural lock -----------------------------------------------------
+
+    /// Has a part of slots for this number.
+    pub(super) fn grow_slots(&self, number: u32) -> Result<(), LockError> {
+        let (part, _) = place(&SLOTS, number.into());
+        self.grow(&self.header().slot_parts, part, size(&SLOTS, part) * 64)
+    }
+
+    /// Has a part of names for the unit of this number.
+    pub(super) fn grow_names(&self, unit: u32) -> Result<(), LockError> {
+        let (part, _) = place(&NAMES, unit.into());
+        self.grow(&self.header().name_parts, part, size(&NAMES, part) * 4)
+    }
+
+    /// Has the part of heads that a doubling needs.
+    pub(super) fn grow_heads(&self, part: usize) -> Result<(), LockError> {
+        self.grow(&self.header().head_parts, part, size(&HEADS, part) * 4)
+    }
+
+    /// Killed at any step it leaves at most bytes behind the last part, which the next growth
+    /// takes.
+    fn grow(&self, parts: &[AtomicU64], part: usize, bytes: usize) -> Result<(), LockError> {
+        if parts[part].load(Relaxed) != 0 {
+            return Ok(());
+        }
+        let (at, bytes) = (self.end()?, bytes as u64);
+        files::reserve(&self.file, at, bytes)
+            .map_err(|e| failed("cannot allocate space for more names", e))?;
+        if self.length()? < at + bytes {
+            return Err(damaged("it stays as short as it was although space was allocated"));
+        }
+        step!(GrowReserved);
+        parts[part].store(at, Release);
+        Ok(())
+    }
+
+    /// Where the parts end.
+    fn end(&self) -> Result<u64, LockError> {
+        let header = self.header();
+        let ends = |parts: &[AtomicU64], starts: &'static [u64], bytes: u64| {
+            let end = |(part, at): (usize, &AtomicU64)| match at.load(Relaxed) {
+                0 => 0,
+                at => at.saturating_add(size(starts, part) as u64 * bytes),
+            };
+            parts.iter().enumerate().map(end).max().unwrap_or_default()
+        };
+        let end = ends(&header.slot_parts, &SLOTS, 64)
+            .max(ends(&header.name_parts, &NAMES, 4))
+            .max(ends(&header.head_parts, &HEADS, 4));
+        let fits = end.is_multiple_of(PAGE) && end >= PARTS_BEGIN && end <= self.length()?;
+        if fits { Ok(end) } else { Err(damaged("its parts do not end where the file does")) }
+    }
+
+    fn length(&self) -> Result<u64, LockError> {
+        self.file.metadata().map(|found| found.size()).map_err(|e| failed("cannot look at it", e))
+    }
+
+    /// A part, mapped by whoever in this process needs it first.
+    fn part<'a, T: Shared>(
+        &self,
+        mapped: &'a [OnceLock<Arc<Part<T>>>],
+        parts: &[AtomicU64],
+        part: usize,
+        starts: &[u64],
+    ) -> Result<&'a Arc<Part<T>>, LockError> {
+        let missing = || damaged("it names something beyond what it holds");
+        let mapped = mapped.get(part).ok_or_else(missing)?;
+        if let Some(mapped) = mapped.get() {
+            return Ok(mapped);
+        }
+        let (at, count) = (parts[part].load(Acquire), size(starts, part));
+        if at == 0 {
+            return Err(missing());
+        }
+        let end = at.checked_add((count * size_of::<T>()) as u64);
+        let fits = at.is_multiple_of(PAGE)
+            && at >= PARTS_BEGIN
+            && end.is_some_and(|end| self.length().is_ok_and(|length| end <= length));
+        if !fits {
+            return Err(damaged("a part of it lies outside of it"));
+        }
+        let new = Arc::new(map(&self.file, at, count, self.access)?);
+        Ok(mapped.get_or_init(|| new))
+    }
+}
+
+/// `error` is about the table of this directory.
+pub(super) fn about(home: &Home, error: LockError) -> LockError {
+    home.about_file(TABLE, error)
+}
+
+fn map<T: Shared>(
+    file: &File,
+    at: u64,
+    count: usize,
+    access: Access,
+) -> Result<Part<T>, LockError> {
+    Part::map(file, at, count, access).map_err(|e| failed("cannot map it", e))
+}
+
+/// Up to four bytes as a unit.
+fn packed(bytes: &[u8]) -> u32 {
+    let mut unit = [0; 4];
+    unit[..bytes.len()].copy_from_slice(bytes);
+    u32::from_le_bytes(unit)
+}

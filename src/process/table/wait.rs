@@ -1,0 +1,526 @@
+//! Waiting for names without a thread for each: a few threads sleep for all futures of this
+//! process, look at words and presences, take what comes free on behalf of a future, and wake it.
+//!
+//! Every name has at most one waiter here per process, for whom its thread tier let it come this
+//! far. So what these threads sleep on is names, however many tasks wait for each.
+//!
+//! | the kernel | a thread sleeps on | threads |
+//! |---|---|---|
+//! | has `futex_waitv` (Linux 5.16) | up to 127 words at once | one in 127 names |
+//! | has not, or a sandbox forbids it | one word | one for each of 64 names |
+//! | | nothing: it looks every millisecond | one for all other names |
+//!
+//! A thread that had nothing to do for a second ends. A forked child inherits none and starts its
+//! own; futures of its parent are none of its business.
+//!
+//! **Wakes.** Who sleeps on many words learns of one that it was woken on, and may have been
+//! woken on others too. A wake is for one only, so it must not get lost: for each name that may
+//! have been woken it is looked again, and if the future is gone by then, another sleeper is
+//! woken. A dropped future gives up at once, in its own thread: when the drop returns, nothing
+//! here touches the name's word any more.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    future::Future,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, AtomicUsize, Ordering::*},
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
+};
+
+use rustix::io::Errno;
+
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind, LostReason, Predecessor},
+    time::Time,
+};
+
+use super::{
+    super::{forked::PerFork, sys::futex},
+    lock::{Seeker, Stop, Turn, cannot_sleep, release, wake_another},
+    map::Cell,
+    member::Member,
+    protocol::Slept,
+    slot::Slot,
+    word::{State as WordState, Word},
+};
+
+/// The names that a thread without `futex_waitv` looks at, it looks at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// So many threads sleep on one name each where there is no `futex_waitv`.
+const SINGLES_MAX: usize = 64;
+/// Who looks at one name because its time has come also looks at those whose time comes so soon.
+const SLACK: Duration = Duration::from_millis(1);
+/// How long a thread without names stays.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a wait ended: how the one before left the lock, which is held now, or why it is not.
+pub(super) type End = Result<Predecessor, Stop>;
+
+/// A lock that is being taken without blocking a thread. The word is this process's when it is
+/// ready with a [`Predecessor`]; dropped before, it gives back what it was about to receive.
+pub(super) struct Wait<'a> {
+    slot: &'a Cell<Slot>,
+    member: &'a Arc<Member>,
+    generation: u32,
+    until: Time,
+    sleepers: &'static Sleepers,
+    asked: Option<Arc<Asked>>,
+}
+
+/// Takes a slot for this member, waiting until `until`.
+pub(super) fn take<'a>(
+    slot: &'a Cell<Slot>,
+    member: &'a Arc<Member>,
+    generation: u32,
+    until: Time,
+) -> Wait<'a> {
+    Wait { slot, member, generation, until, sleepers: Sleepers::here(), asked: None }
+}
+
+impl Future for Wait<'_> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        if !self.member.is_here() {
+            // The right to wait here is that of the process this one was forked from.
+            return Poll::Ready(Err(Stop::Failed(LockError::lost(LostReason::Forked))));
+        }
+        let Some(asked) = &self.asked else { return self.begin(cx) };
+        let end = asked.poll(cx);
+        if end.is_ready() {
+            self.asked = None;
+        }
+        end
+    }
+}
+
+impl Wait<'_> {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let seeker = Seeker::new(self.member.id, self.generation, true);
+        let mut search = Search { seeker, member: self.member.clone(), until: self.until };
+        let nap = match search.go_on(self.slot) {
+            Next::Sleep(nap) => nap,
+            Next::End(end) => return Poll::Ready(end),
+        };
+        let waiting = Waiting { search, nap, slept: false, waker: cx.waker().clone() };
+        let state = Mutex::new(State::Waiting(waiting));
+        let asked = Arc::new(Asked { slot: self.slot.clone(), state });
+        match self.sleepers.add(&asked) {
+            Ok(()) => {
+                self.asked = Some(asked);
+                Poll::Pending
+            }
+            Err(error) => {
+                asked.give_up(self.member);
+                Poll::Ready(Err(Stop::Failed(cannot_start(error))))
+            }
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(asked) = self.asked.take().filter(|_| self.member.is_here()) {
+            asked.give_up(self.member);
+        }
+    }
+}
+
+#[cold]
+fn cannot_start(error: io::Error) -> LockError {
+    LockError::new(LockErrorKind::Io, "cannot start a thread to wait for the lock")
+        .with_source(error)
+}
+
+// ---- one name that is waited for -----------------------------------------------------------
+
+/// A name that a future waits for, as the future and a thread here share it.
+struct Asked {
+    slot: Cell<Slot>,
+    /// Locked for as long as a look takes, never during a sleep.
+    state: Mutex<State>,
+}
+
+enum State {
+    Waiting(Waiting),
+    /// For the future to pick up.
+    Ended(End),
+    /// The future has picked it up, or is gone.
+    Over,
+}
+
+struct Waiting {
+    search: Search,
+    nap: Nap,
+    /// It slept since `search` asked for it.
+    slept: bool,
+    waker: Waker,
+}
+
+/// What is to be slept on, and until when.
+#[derive(Clone, Copy)]
+struct Nap {
+    seen: Word,
+    ends: Time,
+}
+
+/// Whether a thread was woken on a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    No,
+    /// On one of several.
+    Perhaps,
+    Yes,
+}
+
+impl Asked {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut state = lock(&self.state);
+        if let State::Waiting(waiting) = &mut *state {
+            waiting.waker.clone_from(cx.waker());
+            return Poll::Pending;
+        }
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Ended(end) => Poll::Ready(end),
+            _ => panic!("polled after it was ready"),
+        }
+    }
+
+    /// Nobody wants it any more.
+    fn give_up(&self, member: &Member) {
+        match std::mem::replace(&mut *lock(&self.state), State::Over) {
+            State::Waiting(mut waiting) => {
+                waiting.search.seeker.slept(Slept::GiveUp);
+                // It has nothing to sleep for, and so comes to its end.
+                let _ = waiting.search.go_on(&self.slot);
+            }
+            State::Ended(Ok(left)) => {
+                let _ = release(&self.slot, member.id, left);
+            }
+            State::Ended(Err(_)) | State::Over => {}
+        }
+    }
+
+    /// Goes on, if there is a reason to. What to sleep on then; `None` when this is over.
+    fn go_on(&self, woken: Woken, slept: bool, due: Time) -> Option<Nap> {
+        let mut state = lock(&self.state);
+        let State::Waiting(waiting) = &mut *state else {
+            drop(state);
+            if woken != Woken::No {
+                wake_another(&self.slot);
+            }
+            return None;
+        };
+        waiting.slept |= slept;
+        let Some(slept) = waiting.what_became(&self.slot, woken, due) else {
+            return Some(waiting.nap);
+        };
+        match waiting.go_on(&self.slot, slept) {
+            Next::Sleep(nap) => Some(nap),
+            Next::End(end) => {
+                self.ended(state, end);
+                None
+            }
+        }
+    }
+
+    /// Ends with this error.
+    fn fail(&self, error: LockError) {
+        let state = lock(&self.state);
+        if let State::Waiting(_) = &*state {
+            self.ended(state, Err(Stop::Failed(error)));
+        }
+    }
+
+    fn ended(&self, mut state: MutexGuard<'_, State>, end: End) {
+        let State::Waiting(waiting) = std::mem::replace(&mut *state, State::Ended(end)) else {
+            unreachable!("only what waits ends");
+        };
+        drop(state);
+        let Waiting { search, waker, .. } = waiting;
+        drop(search);
+        // Foreign code may panic; the others wait for this thread all the same. Its hook has
+        // reported it.
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
+}
+
+impl Waiting {
+    /// How its sleep ended, if it did.
+    fn what_became(&self, slot: &Slot, woken: Woken, due: Time) -> Option<Slept> {
+        let word = Word::from_bits(slot.word.load(SeqCst));
+        let is_other = word != self.nap.seen;
+        // An unchanged word that is held promises a wake as it did before. One that is reserved
+        // does not, and the wake may have been its heir's.
+        let passes_on = woken == Woken::Perhaps && word.state() == Some(WordState::Reserved);
+        if woken == Woken::Yes || passes_on || is_other {
+            // Who may have slept takes the word as one who did.
+            let never = woken == Woken::No && !self.slept;
+            Some(if never { Slept::Changed } else { Slept::Woken })
+        } else {
+            (self.nap.ends <= due).then_some(Slept::ByItself)
+        }
+    }
+
+    fn go_on(&mut self, slot: &Slot, slept: Slept) -> Next {
+        self.search.seeker.slept(slept);
+        let next = self.search.go_on(slot);
+        if let Next::Sleep(mut nap) = next {
+            if slept != Slept::ByItself {
+                // However often it is woken, in time it looks whether the owner lives.
+                nap.ends = nap.ends.min(self.nap.ends);
+            }
+            self.nap = nap;
+            self.slept = false;
+            return Next::Sleep(nap);
+        }
+        next
+    }
+}
+
+/// A seeker, and for whom and how long it seeks.
+struct Search {
+    seeker: Seeker,
+    member: Arc<Member>,
+    until: Time,
+}
+
+enum Next {
+    Sleep(Nap),
+    End(End),
+}
+
+impl Search {
+    /// Goes on until it is to sleep or at its end.
+    fn go_on(&mut self, slot: &Slot) -> Next {
+        loop {
+            return Next::End(match self.seeker.go_on(slot, &*self.member) {
+                Ok(Turn::Sleep { seen, longest, .. }) => {
+                    let now = clock::now();
+                    if now < self.until && self.seeker.is_in_place(slot) {
+                        return Next::Sleep(Nap { seen, ends: (now + longest).min(self.until) });
+                    }
+                    self.seeker.slept(Slept::GiveUp);
+                    continue;
+                }
+                Ok(Turn::Won(left)) => Ok(left),
+                Ok(Turn::GaveUp) if self.seeker.is_in_place(slot) => Err(Stop::TimedOut),
+                Ok(Turn::GaveUp) => Err(Stop::Moved),
+                Ok(Turn::WouldBlock) => unreachable!("it waits"),
+                Err(stop) => Err(stop),
+            });
+        }
+    }
+}
+
+// ---- the threads ---------------------------------------------------------------------------
+
+/// The threads of this process that sleep for others.
+struct Sleepers {
+    /// Whether there is `futex_waitv`.
+    many: OnceLock<bool>,
+    threads: Mutex<Vec<Arc<Sleeper>>>,
+}
+
+/// A thread that sleeps for others.
+struct Sleeper {
+    how: How,
+    /// Names that it has not seen yet.
+    new: Mutex<Vec<Arc<Asked>>>,
+    /// How many names it has, with the new ones.
+    names: AtomicUsize,
+    /// Counts what is new. It sleeps on this, too.
+    poked: AtomicU32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    /// On many words at once.
+    OnMany,
+    /// On one word.
+    OnOne,
+    /// On no word: it looks at them.
+    Looking,
+}
+
+impl How {
+    fn names_max(self) -> usize {
+        match self {
+            How::OnMany => futex::MANY - 1,
+            How::OnOne => 1,
+            How::Looking => usize::MAX,
+        }
+    }
+}
+
+static SLEEPERS: PerFork<Sleepers> = PerFork::of_the_first(Sleepers::new());
+
+impl Sleepers {
+    const fn new() -> Sleepers {
+        Sleepers { many: OnceLock::new(), threads: Mutex::new(Vec::new()) }
+    }
+
+    fn here() -> &'static Sleepers {
+        SLEEPERS.here(Sleepers::new)
+    }
+
+    /// Has one of the threads wait for this name.
+    fn add(&'static self, asked: &Arc<Asked>) -> io::Result<()> {
+        let mut threads = lock(&self.threads);
+        let with_room = threads.iter().find(|sleeper| {
+            let how = sleeper.how;
+            how != How::Looking && sleeper.names.load(Relaxed) < how.names_max()
+        });
+        let sleeper = match with_room {
+            Some(sleeper) => sleeper.clone(),
+            None => self.another(&mut threads)?,
+        };
+        sleeper.names.fetch_add(1, Relaxed);
+        lock(&sleeper.new).push(asked.clone());
+        drop(threads);
+        sleeper.poked.fetch_add(1, SeqCst);
+        futex::poke(&sleeper.poked);
+        Ok(())
+    }
+
+    /// One more thread, or the one that has room for all.
+    fn another(&'static self, threads: &mut Vec<Arc<Sleeper>>) -> io::Result<Arc<Sleeper>> {
+        let how = match self.many.get_or_init(futex::can_sleep_on_many) {
+            true => How::OnMany,
+            false if threads.len() < SINGLES_MAX => How::OnOne,
+            false => How::Looking,
+        };
+        let looking = threads.iter().find(|sleeper| sleeper.how == How::Looking);
+        if let Some(looking) = looking.filter(|_| how == How::Looking) {
+            return Ok(looking.clone());
+        }
+        let sleeper = Arc::new(Sleeper {
+            how,
+            new: Mutex::default(),
+            names: AtomicUsize::new(0),
+            poked: AtomicU32::new(0),
+        });
+        let served = sleeper.clone();
+        thread::Builder::new().name("tierlock-wait".into()).spawn(move || served.serve(self))?;
+        threads.push(sleeper.clone());
+        Ok(sleeper)
+    }
+
+    /// Whether this thread may end, which nobody finds any more then.
+    fn let_go(&self, sleeper: &Arc<Sleeper>) -> bool {
+        let mut threads = lock(&self.threads);
+        let idle = sleeper.names.load(Relaxed) == 0;
+        if idle {
+            threads.retain(|other| !Arc::ptr_eq(other, sleeper));
+        }
+        idle
+    }
+}
+
+/// How a thread's sleep on its names ended.
+struct Rest {
+    /// So many of its names, the first ones, it slept on.
+    slept: usize,
+    /// It was woken on this one, and perhaps on those before it.
+    woken: Option<usize>,
+}
+
+impl Rest {
+    const NONE: Rest = Rest { slept: 0, woken: None };
+
+    fn woken(&self, at: usize) -> Woken {
+        match self.woken {
+            Some(last) if at == last => Woken::Yes,
+            Some(last) if at < last => Woken::Perhaps,
+            _ => Woken::No,
+        }
+    }
+}
+
+impl Sleeper {
+    fn serve(self: &Arc<Self>, all: &Sleepers) {
+        let mut names: Vec<Arc<Asked>> = Vec::new();
+        let mut naps: Vec<Nap> = Vec::new();
+        let mut rest = Rest::NONE;
+        loop {
+            // Before looking for what is new: what comes after that changes it.
+            let poked = self.poked.load(SeqCst);
+            names.append(&mut lock(&self.new));
+            self.look(&mut names, &mut naps, &rest);
+            rest = Rest::NONE;
+            if names.is_empty() {
+                futex::sleep_until_poked(&self.poked, poked, LINGER);
+                if self.poked.load(SeqCst) == poked && all.let_go(self) {
+                    return;
+                }
+                continue;
+            }
+            match self.sleep(poked, &names, &naps) {
+                Ok(slept) => rest = slept,
+                Err(error) => {
+                    names.iter().for_each(|asked| asked.fail(cannot_sleep(error)));
+                    self.names.fetch_sub(names.len(), Relaxed);
+                    names.clear();
+                }
+            }
+        }
+    }
+
+    /// Has each name go on, and finds out what to sleep on next.
+    fn look(&self, names: &mut Vec<Arc<Asked>>, naps: &mut Vec<Nap>, rest: &Rest) {
+        let now = clock::now();
+        let is_time = naps.iter().any(|nap| nap.ends <= now);
+        let due = if is_time { now + SLACK } else { now };
+        naps.clear();
+        let (before, mut at) = (names.len(), 0);
+        names.retain(|asked| {
+            let (woken, slept) = (rest.woken(at), at < rest.slept);
+            at += 1;
+            let nap = asked.go_on(woken, slept, due);
+            naps.extend(nap);
+            nap.is_some()
+        });
+        self.names.fetch_sub(before - names.len(), Relaxed);
+    }
+
+    fn sleep(&self, poked: u32, names: &[Arc<Asked>], naps: &[Nap]) -> Result<Rest, Errno> {
+        let ends = naps.iter().map(|nap| nap.ends).min().expect("somebody waits");
+        let longest = ends.since(clock::now());
+        let woken = match self.how {
+            How::Looking => {
+                futex::sleep_until_poked(&self.poked, poked, longest.min(LOOK_EVERY));
+                return Ok(Rest::NONE);
+            }
+            How::OnOne => {
+                let (word, seen) = (&names[0].slot.word, naps[0].seen.low_half());
+                futex::sleep(word, seen, futex::ALL, longest).map(|()| Some(0))
+            }
+            How::OnMany => {
+                let words = names.iter().zip(naps);
+                let words = words.map(|(asked, nap)| (&asked.slot.word, nap.seen.low_half()));
+                futex::sleep_on_many((&self.poked, poked), words, longest)
+            }
+        };
+        match woken {
+            Ok(woken) => Ok(Rest { slept: names.len(), woken }),
+            Err(Errno::AGAIN) => Ok(Rest::NONE),
+            Err(Errno::TIMEDOUT | Errno::INTR) => Ok(Rest { slept: names.len(), woken: None }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Nothing of ours panics while it holds one of these locks. Of std, as in `alarm`.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

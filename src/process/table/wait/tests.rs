@@ -1,0 +1,375 @@
+//! Situations of async waits: with and without `futex_waitv`.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{atomic::AtomicU64, mpsc},
+    task::Wake,
+};
+
+use futures::{
+    executor::block_on,
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt},
+};
+use tempfile::TempDir;
+
+use super::{
+    super::{
+        super::{Options, home::Home},
+        Directory,
+        lock::{try_take, wake_all},
+        word::OwnerId,
+    },
+    *,
+};
+use crate::{LockManager, name::Name};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Makes one test per kind of sleep out of a situation.
+macro_rules! on_both {
+    ($situation:ident) => {
+        mod $situation {
+            #[test]
+            fn on_many() {
+                super::$situation(super::sleepers(super::Kernel::New));
+            }
+
+            #[test]
+            fn on_one() {
+                super::$situation(super::sleepers(super::Kernel::Old));
+            }
+        }
+    };
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kernel {
+    New,
+    /// Without `futex_waitv`.
+    Old,
+}
+
+fn sleepers(kernel: Kernel) -> &'static Sleepers {
+    if kernel == Kernel::New && !futex::can_sleep_on_many() {
+        eprintln!("this system has no futex_waitv: as on an old one");
+    }
+    let sleepers = Box::leak(Box::new(Sleepers::new()));
+    if kernel == Kernel::Old {
+        sleepers.many = false.into();
+    }
+    sleepers
+}
+
+fn open(path: &Path) -> Arc<Directory> {
+    Arc::new(Directory::open(Home::open(path, &[]).unwrap(), &Options::default()).unwrap())
+}
+
+/// One process's way to a slot.
+struct Named {
+    slot: Cell<Slot>,
+    generation: u32,
+    member: Arc<Member>,
+}
+
+impl Named {
+    fn new(member: &Arc<Member>, text: &str) -> Named {
+        let found = member.find(&Name::new(text).unwrap()).unwrap();
+        let slot = member.table.slot_cell(found.number).unwrap();
+        Named { slot, generation: found.generation, member: member.clone() }
+    }
+
+    fn me(&self) -> OwnerId {
+        self.member.id
+    }
+
+    fn hold(&self) {
+        let held = try_take(&self.slot, self.me(), self.generation, &*self.member);
+        held.unwrap().expect("it is free");
+    }
+
+    fn take_until(&self, sleepers: &'static Sleepers, until: Time) -> Wait<'_> {
+        let mut wait = take(&self.slot, &self.member, self.generation, until);
+        wait.sleepers = sleepers;
+        wait
+    }
+
+    fn take(&self, sleepers: &'static Sleepers) -> Wait<'_> {
+        self.take_until(sleepers, clock::now() + LONG)
+    }
+
+    fn release(&self, how: Predecessor) {
+        release(&self.slot, self.me(), how).unwrap();
+    }
+
+    fn word(&self) -> Word {
+        Word::from_bits(self.slot.word.load(SeqCst))
+    }
+}
+
+/// Two processes that use the same name.
+fn pair() -> (TempDir, Named, Named) {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two] = [(); 2].map(|()| open(dir.path()).member().unwrap());
+    let (one, two) = (Named::new(&one, "a"), Named::new(&two, "a"));
+    (dir, one, two)
+}
+
+fn is_pending(wait: &mut Wait<'_>) -> bool {
+    Pin::new(wait).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+/// Tells when it is called.
+struct Bell(mpsc::Sender<()>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
+}
+
+fn bell() -> (Waker, mpsc::Receiver<()>) {
+    let (ring, rung) = mpsc::channel();
+    (Arc::new(Bell(ring)).into(), rung)
+}
+
+#[test]
+fn a_free_lock_is_taken_without_any_thread() {
+    let (_dir, one, _) = pair();
+    let sleepers = sleepers(Kernel::New);
+    assert_eq!(block_on(one.take(sleepers)).unwrap(), Predecessor::Clean);
+    assert!(lock(&sleepers.threads).is_empty());
+}
+
+on_both!(a_wait_ends_with_the_lock);
+fn a_wait_ends_with_the_lock(sleepers: &'static Sleepers) {
+    let (_dir, one, two) = pair();
+    for how in [Predecessor::Clean, Predecessor::Panicked] {
+        one.hold();
+        let mut wait = two.take(sleepers);
+        let (waker, rung) = bell();
+        assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+        one.release(how);
+        rung.recv_timeout(LONG).unwrap();
+        // It is taken before anybody polls.
+        assert_eq!(two.word().owner(), Some(two.me()));
+        assert_eq!(block_on(wait).unwrap(), how);
+        two.release(Predecessor::Clean);
+    }
+}
+
+on_both!(a_wait_that_is_dropped_gives_up_at_once);
+fn a_wait_that_is_dropped_gives_up_at_once(sleepers: &'static Sleepers) {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let mut wait = two.take(sleepers);
+    assert!(is_pending(&mut wait));
+    drop(wait);
+    // This very process may go on with the name, which its thread tier guards.
+    let mut again = two.take(sleepers);
+    assert!(is_pending(&mut again));
+    one.release(Predecessor::Clean);
+    assert_eq!(block_on(again).unwrap(), Predecessor::Clean);
+    assert_eq!(two.word().owner(), Some(two.me()));
+    two.release(Predecessor::Clean);
+    assert_eq!(two.word().owner(), None);
+}
+
+on_both!(a_wait_dropped_with_the_lock_in_hand_gives_it_back_as_it_was);
+/// rustfs#2795: what nobody polls any more is not lost.
+fn a_wait_dropped_with_the_lock_in_hand_gives_it_back_as_it_was(sleepers: &'static Sleepers) {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let mut wait = two.take(sleepers);
+    let (waker, rung) = bell();
+    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    one.release(Predecessor::Died);
+    rung.recv_timeout(LONG).unwrap();
+    assert_eq!(two.word().owner(), Some(two.me()));
+    drop(wait);
+    assert_eq!(two.word().owner(), None);
+    assert_eq!(two.word().left(), Predecessor::Died, "the next one is told the same");
+}
+
+on_both!(a_wait_ends_with_its_time);
+fn a_wait_ends_with_its_time(sleepers: &'static Sleepers) {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let until = clock::now() + Duration::from_millis(15);
+    let end = block_on(two.take_until(sleepers, until));
+    assert!(matches!(end, Err(Stop::TimedOut)), "{end:?}");
+    assert!(clock::now() >= until);
+    assert!(matches!(block_on(two.take_until(sleepers, Time::ZERO)), Err(Stop::TimedOut)));
+    one.release(Predecessor::Clean);
+    assert_eq!(one.word().owner(), None, "nobody takes it any more");
+}
+
+on_both!(a_name_that_moves_ends_the_wait);
+fn a_name_that_moves_ends_the_wait(sleepers: &'static Sleepers) {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let mut wait = two.take(sleepers);
+    assert!(is_pending(&mut wait));
+    one.slot.generation.fetch_add(1, SeqCst);
+    wake_all(&one.slot);
+    let end = block_on(wait);
+    assert!(matches!(end, Err(Stop::Moved)), "{end:?}");
+}
+
+on_both!(names_beyond_what_a_thread_can_sleep_on_are_waited_for_too);
+fn names_beyond_what_a_thread_can_sleep_on_are_waited_for_too(sleepers: &'static Sleepers) {
+    const NAMES: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two] = [(); 2].map(|()| open(dir.path()).member().unwrap());
+    let names = |member| (0..NAMES).map(|n| Named::new(member, &n.to_string())).collect();
+    let (held, wanted): (Vec<_>, Vec<_>) = (names(&one), names(&two));
+    held.iter().for_each(Named::hold);
+    let mut waits: Vec<_> = wanted.iter().map(|name| name.take(sleepers)).collect();
+    assert!(waits.iter_mut().all(is_pending));
+    let threads = |how| lock(&sleepers.threads).iter().filter(|other| other.how == how).count();
+    match sleepers.many.get() {
+        Some(true) => assert_eq!(threads(How::OnMany), 3),
+        _ => assert_eq!((threads(How::OnOne), threads(How::Looking)), (64, 1)),
+    }
+    let last_first = held.iter().rev();
+    last_first.for_each(|name| name.release(Predecessor::Clean));
+    assert!(block_on(join_all(waits)).iter().all(Result::is_ok));
+    wanted.iter().for_each(|name| name.release(Predecessor::Clean));
+    // They end when nobody needs them.
+    while !lock(&sleepers.threads).is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The wake was for one sleeper only: it must not end with a future that is gone.
+#[test]
+fn a_wake_meant_for_a_future_that_is_gone_is_passed_on() {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let waiting = one.word().waited_for();
+    one.slot.word.store(waiting.bits(), SeqCst);
+    let asked = Asked { slot: two.slot.clone(), state: Mutex::new(State::Over) };
+    assert!(asked.go_on(Woken::No, true, Time::ZERO).is_none());
+    for woken in [Woken::Perhaps, Woken::Yes] {
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                futex::sleep(&one.slot.word, waiting.low_half(), futex::CROWD, LONG).unwrap();
+            });
+            // Until it sleeps there is nobody to be woken.
+            while !other.is_finished() {
+                assert!(asked.go_on(woken, true, Time::ZERO).is_none());
+                thread::yield_now();
+            }
+        });
+    }
+}
+
+/// A wake on one of many names may have been one on others: for an heir, here.
+#[test]
+fn a_reservation_seen_after_some_wake_is_passed_on_to_its_heir() {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let mut seeker = Seeker::new(two.me(), two.generation, true);
+    let Ok(Turn::Sleep { seen, .. }) = seeker.go_on(&two.slot, &*two.member) else {
+        panic!("it is held");
+    };
+    let search = Search { seeker, member: two.member.clone(), until: Time::NEVER };
+    let nap = Nap { seen, ends: Time::NEVER };
+    let mut waiting = Waiting { search, nap, slept: true, waker: Waker::noop().clone() };
+    let due = clock::now();
+    assert_eq!(waiting.what_became(&two.slot, Woken::No, due), None);
+    assert_eq!(waiting.what_became(&two.slot, Woken::Perhaps, due), None, "still held");
+    assert_eq!(waiting.what_became(&two.slot, Woken::Yes, due), Some(Slept::Woken));
+    let reserved = seen.hungered_for().let_go(Predecessor::Clean);
+    two.slot.word.store(reserved.bits(), SeqCst);
+    assert_eq!(waiting.what_became(&two.slot, Woken::No, due), Some(Slept::Woken), "it changed");
+    waiting.nap.seen = reserved;
+    assert_eq!(waiting.what_became(&two.slot, Woken::No, due), None);
+    assert_eq!(waiting.what_became(&two.slot, Woken::Perhaps, due), Some(Slept::Woken));
+    waiting.nap.ends = due;
+    assert_eq!(waiting.what_became(&two.slot, Woken::No, due), Some(Slept::ByItself));
+    waiting.slept = false;
+    two.slot.word.store(Word::FREE.bits(), SeqCst);
+    assert_eq!(waiting.what_became(&two.slot, Woken::No, due), Some(Slept::Changed));
+}
+
+on_both!(tasks_that_are_dropped_at_any_moment_lose_no_count);
+/// As in `select!`: the future is dropped when something else is ready first.
+fn tasks_that_are_dropped_at_any_moment_lose_no_count(sleepers: &'static Sleepers) {
+    const PROCESSES: usize = 4;
+    const EACH: u64 = 150;
+    let dir = tempfile::tempdir().unwrap();
+    let counter = AtomicU64::new(0);
+    let given_up = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for process in 0..PROCESSES {
+            let (dir, counter, given_up) = (&dir, &counter, &given_up);
+            scope.spawn(move || {
+                let name = Named::new(&open(dir.path()).member().unwrap(), "a");
+                let (mut counted, mut random) = (0, process as u64);
+                while counted < EACH {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let mut wait = name.take(sleepers);
+                    if is_pending(&mut wait) && random >> 62 == 0 {
+                        thread::sleep(Duration::from_micros(random >> 33 & 0x7ff));
+                        drop(wait);
+                        given_up.fetch_add(1, Relaxed);
+                        continue;
+                    }
+                    if Pin::new(&mut wait)
+                        .poll(&mut Context::from_waker(Waker::noop()))
+                        .is_pending()
+                    {
+                        block_on(wait).unwrap();
+                    }
+                    let seen = counter.load(Relaxed);
+                    thread::yield_now();
+                    counter.store(seen + 1, Relaxed);
+                    counted += 1;
+                    name.release(Predecessor::Clean);
+                }
+            });
+        }
+    });
+    assert_eq!(counter.load(Relaxed), PROCESSES as u64 * EACH);
+    assert!(given_up.load(Relaxed) > 0);
+}
+
+/// One thread for all names, however many tasks wait for each.
+#[test]
+fn ten_thousand_tasks_on_few_names_need_few_threads() {
+    const TASKS: usize = 10_000;
+    const NAMES: usize = 5;
+    let dir = tempfile::tempdir().unwrap();
+    // As another process: its locks are none of this process's thread tier.
+    let other = open(dir.path()).member().unwrap();
+    let held: Vec<_> = (0..NAMES).map(|n| Named::new(&other, &n.to_string())).collect();
+    held.iter().for_each(Named::hold);
+    let locks = LockManager::builder().directory(dir.path()).open().unwrap();
+    let counters: Vec<_> =
+        (0..NAMES).map(|n| locks.mutex(&n.to_string(), 0_usize).build().unwrap()).collect();
+    let mut tasks: FuturesUnordered<_> = (0..TASKS)
+        .map(|task| {
+            let counter = &counters[task % NAMES];
+            async move { *counter.lock_async().await.unwrap() += 1 }
+        })
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(tasks.poll_next_unpin(&mut context).is_pending());
+    let threads = our_threads();
+    assert!((1..10).contains(&threads.len()), "{threads:?}");
+    held.iter().for_each(|name| name.release(Predecessor::Clean));
+    assert_eq!(block_on(tasks.count()), TASKS);
+    let counts: Vec<_> = counters.iter().map(|counter| *counter.lock().unwrap()).collect();
+    assert_eq!(counts, [TASKS / NAMES; NAMES]);
+}
+
+/// Those of this process that the library started.
+fn our_threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    // One that ends meanwhile is none.
+    let name =
+        |task: io::Result<fs::DirEntry>| fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    tasks.filter_map(name).filter(|name| name.starts_with("tierlock-")).collect()
+}
