@@ -19,7 +19,7 @@ use std::{
 use crate::{
     alarm::{self, Alarm},
     clock,
-    error::{LockError, LockErrorKind, Predecessor, Result},
+    error::{LockError, LockErrorKind, LostReason, Predecessor, Result},
     ground::{Entry, Reach},
     name::Name,
     scope::Scope,
@@ -27,6 +27,11 @@ use crate::{
     time::Time,
     token::Token,
     watch::Watch,
+};
+#[cfg(any(feature = "host", feature = "testing"))]
+use crate::{
+    host::link::{self, Link},
+    kept::Kept,
 };
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
@@ -37,10 +42,12 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {
-    /// Keep it while that pays. (Nothing is kept yet: this version gives every lease back.)
+    /// Keep it while that pays: after a few locks in a row between which nobody else had the name,
+    /// until somebody else asks or nobody here has used it for a second. While two take turns it
+    /// is not kept.
     #[default]
     Adaptive,
-    /// Always keep it until somebody else asks.
+    /// Keep it from the first lock on, until somebody else asks, however long nobody uses it.
     Always,
     /// Give it back at every unlock.
     Never,
@@ -81,6 +88,9 @@ pub(crate) struct Named {
     pub(crate) at_most: Option<Duration>,
     pub(crate) at_least: Option<Duration>,
     pub(crate) keep: Keep,
+    /// Where the lease is kept between locks, if it may be.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) kept: Option<Arc<Kept>>,
 }
 
 /// The right to a lock: its token, and which tiers are to be given back.
@@ -139,6 +149,9 @@ const THREAD: u8 = 1;
 const PROCESS: u8 = 2;
 #[cfg(any(feature = "host", feature = "testing"))]
 const HOST: u8 = 4;
+/// A lease that may be kept; its word is [`Kept`]'s.
+#[cfg(any(feature = "host", feature = "testing"))]
+const KEPT: u8 = 8;
 
 impl Held {
     /// What nobody holds.
@@ -468,16 +481,67 @@ impl Named {
             at_most: self.at_most,
             at_least: None,
             keep: self.keep,
+            #[cfg(any(feature = "host", feature = "testing"))]
+            kept: self.kept.clone(),
         }
     }
 
     fn let_go_now(&self, held: &mut Held, how: Predecessor) {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if held.tiers() & KEPT != 0 {
+            return self.leave_kept(held, how);
+        }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
             link.release(lease, held.token, how);
             return self.let_go_below(held, TOLD_BY_THE_LEADER);
         }
         self.let_go_below(held, overstayed(held, how));
+    }
+
+    /// The lease stays, unless somebody else waits for it.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn leave_kept(&self, held: &mut Held, how: Predecessor) {
+        if let (Some(kept), Some(link)) = (&self.kept, &self.reach.link)
+            && let Some(used) = kept.leave(how)
+        {
+            link.give_back(kept.lease(), kept, &used);
+        }
+        self.let_go_below(held, TOLD_BY_THE_LEADER);
+    }
+
+    /// The kept lease that a guard has, and the link that it came over.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn kept_of(&self, held: &Held) -> Option<(&Arc<Kept>, &Arc<Link>)> {
+        let has_it = held.tiers() & KEPT != 0;
+        self.kept.as_ref().zip(self.reach.link.as_ref()).filter(|_| has_it)
+    }
+
+    /// Why the right is lost, if it is.
+    pub(crate) fn lost(&self, held: &Held) -> Option<LostReason> {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some((kept, link)) = self.kept_of(held) {
+            return lost_kept(kept, link);
+        }
+        held.watch()?.lost()
+    }
+
+    /// Until when it is good without a further word.
+    pub(crate) fn deadline(&self, held: &Held) -> Time {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some((_, link)) = self.kept_of(held) {
+            return link.deadline();
+        }
+        held.watch().map_or(Time::NEVER, |watch| watch.deadline())
+    }
+
+    /// What tells its loss; `None` if it cannot be lost.
+    pub(crate) fn watch(&self, held: &Held) -> Option<Arc<Watch>> {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some((kept, link)) = self.kept_of(held) {
+            return Some(kept.watch(|| link.watch()));
+        }
+        held.watch().cloned()
     }
 
     /// Everything below the lease.
@@ -505,6 +569,12 @@ impl Named {
             let (tell, told) = answer_slot();
             self.let_go_at(until, held, how, tell);
             return Some(told);
+        }
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if held.tiers() & KEPT != 0 {
+            // Nothing is asked of the leader that would have an answer.
+            self.leave_kept(held, how);
+            return None;
         }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
@@ -716,12 +786,12 @@ impl<'a> Climb<'a> {
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
-    fn want(&self) -> crate::host::link::Want {
-        use crate::host::link;
+    fn want(&self) -> link::Want {
+        let for_good = self.named.keep == Keep::Always;
         link::Want {
             name: self.named.name().clone(),
             at_most: self.named.at_most,
-            keep: self.named.keep != Keep::Never,
+            keep: self.named.kept.clone().filter(|kept| kept.is_wanted(for_good)),
             above: self.above(),
             patience: match self.patience {
                 Patience::No => link::Patience::No,
@@ -735,8 +805,57 @@ impl<'a> Climb<'a> {
         self.named.reach.link().map_err(|error| error.with_name(self.named.name()))
     }
 
+    /// Takes the next token of a lease that was kept; whether there was one that is good.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    #[inline]
+    fn enter_kept(&mut self) -> bool {
+        let named = self.named;
+        let (Some(kept), Some(link)) = (&named.kept, &named.reach.link) else { return false };
+        if link.is_forked() {
+            return false;
+        }
+        let Some(entered) = kept.enter(self.held.token) else {
+            return self.give_kept_back(kept, link);
+        };
+        // What has ended at the deadline is marked before the deadline moves: in this order.
+        let deadline = link.deadline();
+        if kept.lost().is_some() || clock::now() >= deadline {
+            link.give_back(kept.lease(), kept, &kept.leave_for_good(entered.predecessor));
+            return false;
+        }
+        if entered.is_running_short {
+            link.top_up(kept.lease());
+        }
+        self.held.set_tiers(self.held.tiers() | KEPT);
+        self.held.set_scope(Scope::Host);
+        self.tell(entered.predecessor);
+        self.found.host = entered.predecessor;
+        if self.held.token != entered.token {
+            self.held.token = entered.token;
+            named.entry.thread().raise_token(entered.token);
+        }
+        #[cfg(feature = "process")]
+        if let Some(slot) = named.entry.slot() {
+            slot.raise_token(entered.token);
+        }
+        true
+    }
+
+    /// What is left of a lease that has no token for us any more.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    #[cold]
+    fn give_kept_back(&self, kept: &Kept, link: &Link) -> bool {
+        if let Some(used) = kept.take_idle() {
+            link.give_back(kept.lease(), kept, &used);
+        }
+        false
+    }
+
     #[cfg(any(feature = "host", feature = "testing"))]
     fn host(&mut self) -> Result<()> {
+        if self.enter_kept() {
+            return Ok(());
+        }
         let link = self.link()?;
         let lease = link.acquire(self.want()).wait();
         self.took_lease(lease)
@@ -744,6 +863,9 @@ impl<'a> Climb<'a> {
 
     #[cfg(any(feature = "host", feature = "testing"))]
     async fn host_async(&mut self) -> Result<()> {
+        if self.enter_kept() {
+            return Ok(());
+        }
         let link = self.link()?;
         let lease = link.acquire(self.want()).await;
         self.took_lease(lease)
@@ -753,14 +875,21 @@ impl<'a> Climb<'a> {
     fn took_lease(&mut self, lease: Result<crate::host::link::Lease>) -> Result<()> {
         let named = self.named;
         let lease = lease.map_err(|error| error.with_name(named.name()).with_scope(Scope::Host))?;
-        self.held.set_tiers(self.held.tiers() | HOST);
+        if let Some(kept) = &named.kept {
+            kept.granted(lease.token);
+        }
         self.found.host = lease.predecessor;
         self.held.token = lease.token;
         self.held.set_scope(Scope::Host);
         self.tell(lease.predecessor);
-        let more = self.held.more_mut();
-        more.lease = Some(lease.id);
-        more.watch = Some(lease.watch);
+        if lease.may_be_kept {
+            self.held.set_tiers(self.held.tiers() | KEPT);
+        } else {
+            self.held.set_tiers(self.held.tiers() | HOST);
+            let more = self.held.more_mut();
+            more.lease = Some(lease.id);
+            more.watch = Some(lease.watch);
+        }
         named.entry.thread().raise_token(lease.token);
         #[cfg(feature = "process")]
         if let Some(slot) = named.entry.slot() {
@@ -788,6 +917,15 @@ impl Drop for Climb<'_> {
             return;
         }
         #[cfg(any(feature = "host", feature = "testing"))]
+        if self.held.tiers() & KEPT != 0 {
+            self.held.set_tiers(self.held.tiers() & !KEPT);
+            if let (Some(kept), Some(link)) = (&self.named.kept, &self.named.reach.link)
+                && let Some(used) = kept.leave(self.found.host)
+            {
+                link.give_back(kept.lease(), kept, &used);
+            }
+        }
+        #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.named.reach.link, self.held.take_lease()) {
             link.release(lease, self.held.token, self.found.host);
         }
@@ -800,6 +938,17 @@ impl Drop for Climb<'_> {
         }
         self.named.let_go_below(&mut self.held, self.found.thread);
     }
+}
+
+/// Why the right of the guard that has a kept lease is lost, if it is. Once lost it stays lost.
+#[cfg(any(feature = "host", feature = "testing"))]
+fn lost_kept(kept: &Kept, link: &Link) -> Option<LostReason> {
+    // The deadline is read first: what ended at an earlier one is marked before it moves.
+    let deadline = link.deadline();
+    if kept.lost().is_none() && clock::now() >= deadline {
+        kept.lose(LostReason::Expired);
+    }
+    kept.lost()
 }
 
 /// `at_most` below host scope, and the start of `at_least`.

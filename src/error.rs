@@ -274,6 +274,19 @@ pub enum LostReason {
 }
 
 impl LostReason {
+    /// The one stored as `reason as u8`; `None` for 0.
+    pub(crate) const fn from_u8(value: u8) -> Option<LostReason> {
+        match value {
+            0 => None,
+            1 => Some(LostReason::Expired),
+            2 => Some(LostReason::HeldTooLong),
+            3 => Some(LostReason::Broken),
+            4 => Some(LostReason::Forgotten),
+            6 => Some(LostReason::Forked),
+            _ => Some(LostReason::Provoked),
+        }
+    }
+
     /// What happened, in words.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -70,6 +70,9 @@ pub(crate) struct Entry {
     widest: AtomicU8,
     #[cfg(feature = "process")]
     slot: std::sync::OnceLock<Slot>,
+    /// Where the first manager that wants to keep its lease of the name keeps it.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    kept: std::sync::OnceLock<(Weak<crate::host::link::Link>, Arc<crate::kept::Kept>)>,
     ground: Arc<Ground>,
 }
 
@@ -148,6 +151,8 @@ impl Ground {
             widest: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
+            #[cfg(any(feature = "host", feature = "testing"))]
+            kept: std::sync::OnceLock::new(),
             ground: self.clone(),
         });
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
@@ -158,6 +163,8 @@ impl Ground {
 impl Drop for Entry {
     /// Forgets the name without forgetting its tokens, nor how it was left.
     fn drop(&mut self) {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        self.give_kept_back();
         // A guard that was forgotten holds it still; its token counts all the same.
         let token = self.thread().last_token();
         let left = self.thread().try_take();
@@ -229,6 +236,30 @@ impl Entry {
         return self.slot.get().is_some();
         #[cfg(not(feature = "process"))]
         false
+    }
+
+    /// Where leases of this name over `link` are kept. Other managers of this process find none,
+    /// and give each lease back.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) fn kept(
+        &self,
+        link: &Arc<crate::host::link::Link>,
+    ) -> Option<Arc<crate::kept::Kept>> {
+        let make = || (Arc::downgrade(link), Arc::new(crate::kept::Kept::new()));
+        let (owner, kept) = self.kept.get_or_init(make);
+        std::ptr::eq(owner.as_ptr(), Arc::as_ptr(link)).then(|| kept.clone())
+    }
+
+    /// Nobody in this process uses the name any more: its lease goes back.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn give_kept_back(&self) {
+        if let Some((link, kept)) = self.kept.get()
+            && let Some(link) = link.upgrade()
+            && !link.is_forked()
+            && let Some(used) = kept.take_idle()
+        {
+            link.give_back(kept.lease(), kept, &used);
+        }
     }
 
     /// The widest scope at which this process has locked the name.

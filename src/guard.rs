@@ -146,7 +146,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// For how long the lock is good without a further word from the leader, or until `at_most`;
     /// `None` without a deadline. Renewals move it.
     pub fn remaining(guard: &Self) -> Option<Duration> {
-        let deadline = guard.hold.watch()?.deadline();
+        let deadline = guard.hold.deadline();
         (deadline != Time::NEVER).then(|| deadline.since(clock::now()))
     }
 
@@ -158,7 +158,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub fn lost(guard: &Self) -> Lost {
-        Lost::new(guard.hold.watch().cloned())
+        Lost::new(guard.hold.watch())
     }
 
     /// Calls `callback` once, if and when the lock is lost while the guard exists; at once, if it
@@ -318,15 +318,28 @@ impl Hold<'_> {
         self.held().scope()
     }
 
-    fn watch(&self) -> Option<&Arc<Watch>> {
-        self.held().watch()
+    fn watch(&self) -> Option<Arc<Watch>> {
+        match &self.anchor().core {
+            Core::Plain(_) => None,
+            Core::Named(named) => named.watch(self.held()),
+        }
+    }
+
+    fn deadline(&self) -> Time {
+        match &self.anchor().core {
+            Core::Plain(_) => Time::NEVER,
+            Core::Named(named) => named.deadline(self.held()),
+        }
     }
 
     fn lost(&self) -> Option<LostReason> {
         if self.held().is_forked() {
             return Some(LostReason::Forked);
         }
-        self.watch()?.lost()
+        match &self.anchor().core {
+            Core::Plain(_) => None,
+            Core::Named(named) => named.lost(self.held()),
+        }
     }
 
     fn check(&self) -> Result<()> {

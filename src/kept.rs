@@ -6,16 +6,19 @@
 //! with another. Giving the lease back is one as well, on the same word, and needs no tier: a local
 //! waiter behind a sibling process does not keep the lease from going where it is wanted.
 
-#[cfg(not(tierlock_loom))]
-use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::Arc;
+#[cfg(not(tierlock_loom))]
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 #[cfg(tierlock_loom)]
-use loom::sync::atomic::{AtomicU64, Ordering::*};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use parking_lot::Mutex;
 
 use crate::{
+    alarm,
     error::{LostReason, Predecessor},
+    proto::LeaseId,
+    time::Time,
     token::Token,
     watch::Watch,
 };
@@ -36,6 +39,11 @@ use crate::{
 /// loses, at any time.
 pub(crate) struct Kept {
     word: AtomicU64,
+    /// Which lease it is.
+    epoch: AtomicU64,
+    number: AtomicU64,
+    /// It is kept until somebody else asks for it, however long nobody uses it.
+    is_for_good: AtomicBool,
     /// The epoch's part of the block's tokens, which all lie in one epoch.
     base: AtomicU64,
     /// The last count of the block.
@@ -95,6 +103,9 @@ impl Kept {
     pub(crate) fn new() -> Kept {
         Kept {
             word: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            number: AtomicU64::new(0),
+            is_for_good: AtomicBool::new(false),
             base: AtomicU64::new(0),
             last: AtomicU64::new(0),
             first: AtomicU64::new(0),
@@ -105,8 +116,10 @@ impl Kept {
     }
 
     /// A lease was granted with this block, to a holder who has its first token.
-    pub(crate) fn open(&self, first: Token, last: Token) {
+    pub(crate) fn open(&self, lease: LeaseId, first: Token, last: Token) {
         assert_eq!(first.epoch(), last.epoch(), "a block lies in one epoch");
+        self.epoch.store(lease.epoch.into(), Relaxed);
+        self.number.store(lease.count, Relaxed);
         let (first, last) = (first.get(), last.get());
         self.base.store(first & !COUNT, Relaxed);
         self.last.store(last & COUNT, Relaxed);
@@ -114,6 +127,12 @@ impl Kept {
         self.half.store(half(first & COUNT, last & COUNT), Relaxed);
         let before = self.word.swap(OPEN | IN_USE | first & COUNT, AcqRel);
         assert_eq!(before, 0, "one lease of a name is kept at a time");
+    }
+
+    /// The lease that whoever is in has, or whoever was last in had.
+    pub(crate) fn lease(&self) -> LeaseId {
+        let epoch = self.epoch.load(Relaxed).try_into().expect("it was an epoch");
+        LeaseId { epoch, count: self.number.load(Relaxed) }
     }
 
     /// The block goes on to `last`.
@@ -168,13 +187,17 @@ impl Kept {
 
     #[cold]
     fn leave_slow(&self, how: Predecessor) -> Option<Used> {
-        // Foreign code may hang on it: dropped last.
-        let mut watch = None;
         loop {
             let word = self.word.load(Acquire);
             debug_assert!(word & IN_USE != 0, "only a holder leaves");
-            if word & WATCHED != 0 && watch.is_none() {
-                watch = self.watch.lock().take().map(|watch| watch.release());
+            if word & WATCHED != 0
+                && let Some(watch) = self.watch.lock().take()
+            {
+                let callbacks = watch.release();
+                if !callbacks.is_empty() {
+                    // Foreign code may hang on them: dropped where nothing is held.
+                    alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
+                }
             }
             let gives_back = word & (RECALLED | LOST) != 0;
             let idle = OPEN | word & COUNT | (how as u64) << HOW_SHIFT;
@@ -294,9 +317,14 @@ impl Kept {
         self.watch.lock().clone()
     }
 
-    /// Whether to ask for a lease that may be kept.
-    pub(crate) fn is_wanted(&self, always: bool) -> bool {
-        always || self.policy.lock().is_wanted()
+    /// Whether to ask for a lease that may be kept; `for_good` regardless of whether that pays.
+    pub(crate) fn is_wanted(&self, for_good: bool) -> bool {
+        self.is_for_good.store(for_good, Relaxed);
+        for_good || self.policy.lock().is_wanted()
+    }
+
+    pub(crate) fn is_for_good(&self) -> bool {
+        self.is_for_good.load(Relaxed)
     }
 
     /// The leader granted the name, this time or another.
@@ -363,5 +391,163 @@ impl Policy {
             self.needed = STREAK_MIN;
         }
         is_too_soon
+    }
+}
+
+#[cfg(all(test, tierlock_loom))]
+mod model;
+
+#[cfg(all(test, not(tierlock_loom)))]
+mod tests {
+    use super::*;
+
+    const LEASE: LeaseId = LeaseId { epoch: 2, count: 9 };
+
+    fn number(count: u64) -> Token {
+        Token::new(Token::first_of(2).get() + count).unwrap()
+    }
+
+    fn opened(first: u64, last: u64) -> Kept {
+        let kept = Kept::new();
+        kept.open(LEASE, number(first), number(last));
+        kept
+    }
+
+    #[test]
+    fn tokens_of_a_block_are_taken_one_after_the_other() {
+        let kept = opened(10, 13);
+        assert_eq!(kept.enter(Token::ZERO), None, "its first holder is in");
+        assert_eq!(kept.leave(Predecessor::Panicked), None);
+        let entered = kept.enter(Token::ZERO).unwrap();
+        assert_eq!((entered.token, entered.predecessor), (number(11), Predecessor::Panicked));
+        assert_eq!(kept.leave(Predecessor::Clean), None);
+        let entered = kept.enter(number(13)).unwrap();
+        assert_eq!((entered.token, entered.predecessor), (number(13), Predecessor::Clean));
+        assert_eq!(kept.leave(Predecessor::Clean), None);
+        assert_eq!(kept.enter(Token::ZERO), None, "the block is used up");
+        let used = kept.take_idle().unwrap();
+        assert_eq!((used.last, used.local_grants, used.is_recalled), (number(13), 3, false));
+        assert_eq!((kept.enter(Token::ZERO), kept.take_idle()), (None, None));
+        assert_eq!(kept.lease(), LEASE);
+    }
+
+    #[test]
+    fn a_block_that_goes_on_is_used_on_and_half_of_it_asks_for_more() {
+        let kept = opened(10, 14);
+        kept.leave(Predecessor::Clean);
+        let short: Vec<_> = (11..=14)
+            .map(|_| {
+                let entered = kept.enter(Token::ZERO).unwrap();
+                kept.leave(Predecessor::Clean);
+                entered.is_running_short
+            })
+            .collect();
+        assert_eq!(short, [false, true, false, false]);
+        kept.extend(number(20));
+        let entered = kept.enter(Token::ZERO).unwrap();
+        assert_eq!((entered.token, entered.is_running_short), (number(15), false));
+    }
+
+    #[test]
+    fn a_token_that_must_exceed_another_epoch_is_not_in_the_block() {
+        let kept = opened(10, 100);
+        kept.leave(Predecessor::Clean);
+        assert_eq!(kept.enter(Token::first_of(3)), None);
+        assert_eq!(kept.enter(number(101)), None);
+        assert_eq!(kept.enter(number(50)).unwrap().token, number(50));
+    }
+
+    #[test]
+    fn a_recall_meets_nobody_or_a_guard_that_gives_back() {
+        let kept = opened(10, 100);
+        assert_eq!(kept.recall(), Met::InUse { is_watched: false });
+        let used = kept.leave(Predecessor::Panicked).unwrap();
+        assert_eq!(
+            (used.last, used.how, used.is_recalled),
+            (number(10), Predecessor::Panicked, true)
+        );
+        assert_eq!((kept.enter(Token::ZERO), kept.recall()), (None, Met::Closed));
+
+        kept.open(LEASE, number(200), number(300));
+        kept.leave(Predecessor::Clean);
+        let Met::Idle(used) = kept.recall() else { panic!("nobody is in") };
+        assert_eq!((used.last, used.is_recalled), (number(200), true));
+        assert_eq!((kept.enter(Token::ZERO), kept.recall()), (None, Met::Closed));
+    }
+
+    #[test]
+    fn a_guard_hears_of_its_loss_once_and_by_its_first_reason() {
+        let kept = opened(10, 100);
+        assert_eq!(kept.lost(), None);
+        let watch = kept.watch(|| Watch::new(None, None));
+        assert!(!watch.is_told());
+        assert_eq!(kept.lose(LostReason::Broken), Met::InUse { is_watched: true });
+        assert_eq!(kept.lose(LostReason::Expired), Met::InUse { is_watched: true });
+        assert_eq!(kept.lost(), Some(LostReason::Broken));
+        assert!(kept.leave(Predecessor::Clean).is_some());
+        assert_eq!(kept.lost(), None, "there is no guard");
+
+        kept.open(LEASE, number(200), number(300));
+        kept.lose(LostReason::Expired);
+        // Asked for afterwards, it knows.
+        assert_eq!(kept.watch(|| Watch::new(None, None)).lost(), Some(LostReason::Expired));
+    }
+
+    #[test]
+    fn a_watch_ends_with_its_guard() {
+        let kept = opened(10, 100);
+        let watch = kept.watch(|| Watch::new(None, None));
+        kept.leave(Predecessor::Clean);
+        assert!(kept.watched().is_none());
+        kept.enter(Token::ZERO).unwrap();
+        kept.lose(LostReason::Broken);
+        assert_eq!(watch.lost(), None, "it was let go in good order");
+    }
+
+    #[test]
+    fn what_was_used_since_is_not_taken_as_unused() {
+        let kept = opened(10, 100);
+        kept.leave(Predecessor::Clean);
+        let seen = kept.idle().unwrap();
+        kept.enter(Token::ZERO).unwrap();
+        assert_eq!((kept.idle(), kept.take_unused(seen)), (None, None));
+        kept.leave(Predecessor::Clean);
+        assert_eq!(kept.take_unused(seen), None);
+        assert!(kept.take_unused(kept.idle().unwrap()).is_some());
+    }
+
+    #[test]
+    fn a_lease_is_wanted_for_keeping_after_some_grants_in_a_row() {
+        let kept = Kept::new();
+        let grants =
+            |numbers: &[u64]| numbers.iter().for_each(|&count| kept.granted(number(count)));
+        grants(&[1, 2, 3]);
+        assert!(!kept.is_wanted(false));
+        assert!(kept.is_wanted(true));
+        grants(&[4]);
+        assert!(kept.is_wanted(false));
+        // Somebody else came in between.
+        grants(&[6]);
+        assert!(!kept.is_wanted(false));
+    }
+
+    #[test]
+    fn while_two_take_turns_nothing_is_kept_and_a_recall_that_paid_costs_nothing() {
+        let kept = Kept::new();
+        let used = |count, local_grants| Used {
+            last: number(count),
+            how: Predecessor::Clean,
+            local_grants,
+            is_recalled: true,
+        };
+        (1..=4).for_each(|count| kept.granted(number(count)));
+        assert!(!kept.gone(&used(5000, 4995)), "it paid");
+        kept.granted(number(5001));
+        assert!(kept.is_wanted(false));
+        assert!(kept.gone(&used(5003, 2)), "it did not");
+        (5004..5010).for_each(|count| kept.granted(number(count)));
+        assert!(!kept.is_wanted(false));
+        (5010..5020).for_each(|count| kept.granted(number(count)));
+        assert!(kept.is_wanted(false));
     }
 }

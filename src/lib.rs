@@ -83,6 +83,8 @@ mod guard;
 #[cfg(any(feature = "host", feature = "testing"))]
 mod host;
 mod identity;
+#[cfg(any(feature = "host", feature = "testing"))]
+mod kept;
 mod manager;
 #[cfg(doctest)]
 mod misuse;

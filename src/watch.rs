@@ -101,13 +101,8 @@ impl Watch {
 
     fn told(&self) -> Option<LostReason> {
         match self.lost.load(Acquire) {
-            0 | RELEASED => None,
-            1 => Some(LostReason::Expired),
-            2 => Some(LostReason::HeldTooLong),
-            3 => Some(LostReason::Broken),
-            4 => Some(LostReason::Forgotten),
-            6 => Some(LostReason::Forked),
-            _ => Some(LostReason::Provoked),
+            RELEASED => None,
+            told => LostReason::from_u8(told),
         }
     }
 

@@ -12,6 +12,7 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     thread::{self, Thread},
@@ -23,6 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    kept::{Kept, Met, Used},
     name::Name,
     proto::{
         LeaseId, RequestId,
@@ -87,6 +89,9 @@ pub(crate) struct Link {
     state: Mutex<State>,
     drive: Arc<dyn Drive>,
     me: Weak<Link>,
+    /// The session's, as it stands in the state: for who looks without locking that.
+    deadline: Arc<Deadline>,
+    counters: Counters,
     /// Tells a forked child from its parent: the child has neither the driver nor the sessions.
     generation: fn() -> u64,
     made_in: u64,
@@ -110,18 +115,86 @@ struct State {
     aftermath: Aftermath,
 }
 
+/// What keeping leases did, for whoever measures it.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Leases that were granted to be kept.
+    pub(crate) keeps: AtomicU64,
+    /// Locks that such leases served without the leader.
+    pub(crate) local_grants: AtomicU64,
+    /// Times that the leader asked for one because somebody else waited.
+    pub(crate) recalls: AtomicU64,
+    /// Recalls that came before keeping had paid.
+    pub(crate) ping_pongs: AtomicU64,
+    /// Leases given back because nobody used them.
+    pub(crate) idle_returns: AtomicU64,
+}
+
 struct Held {
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
     name: Name,
     watch: Arc<Watch>,
     /// Somebody else had it when it was asked for: more may wait behind.
     had_to_queue: bool,
+    /// Where it is kept, if it may be.
+    kept: Option<Arc<Kept>>,
+}
+
+/// How a lease that may be kept looked when it was last looked at.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// As [`Kept::idle`] says.
+    idle: Option<u64>,
+    since: Time,
+    /// The leader knows that no guard has it.
+    is_told: bool,
+}
+
+impl Counters {
+    /// A lease that was kept, or could have been, is given back.
+    fn count(&self, kept: &Kept, used: &Used) {
+        self.keeps.fetch_add(1, Relaxed);
+        self.local_grants.fetch_add(used.local_grants, Relaxed);
+        self.ping_pongs.fetch_add(u64::from(kept.gone(used)), Relaxed);
+    }
+}
+
+/// How often a lease that may be kept is looked at, at first and at most.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(4);
+/// A kept lease that nobody has used for this long goes back, unless it is to be kept always: if
+/// this process dies, others wait for its time to live.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Whom the loss of a lease meets.
+enum Losing {
+    /// A guard that is told by this watch, or has been let go just now.
+    Guard(Arc<Watch>),
+    /// It was kept, and is no more.
+    Nobody(Arc<Kept>, Used),
+}
+
+impl Held {
+    fn lose(&self, why: LostReason) -> Losing {
+        match self.kept.as_ref().map(|kept| (kept, kept.lose(why))) {
+            Some((kept, Met::Idle(used))) => Losing::Nobody(kept.clone(), used),
+            Some((kept, Met::InUse { is_watched: true })) => {
+                Losing::Guard(kept.watched().unwrap_or_else(|| self.watch.clone()))
+            }
+            _ => Losing::Guard(self.watch.clone()),
+        }
+    }
 }
 
 /// What is to be done once no lock is held: it wakes others, or runs foreign code.
 #[derive(Default)]
 struct Aftermath {
     answered: usize,
+    /// Leases that may be kept, to be looked after.
+    opened: Vec<LeaseId>,
+    /// Leases that were kept and are given back.
+    gone: Vec<(Arc<Kept>, Used)>,
+    recalls: u64,
     wakes: Vec<Wake>,
     losses: Vec<Loss>,
     warnings: Vec<(Tell, String)>,
@@ -138,6 +211,8 @@ struct Loss {
 /// Somebody who waits for an answer. Its outcome stays here until it is fetched.
 struct Waiter<T> {
     name: Option<Name>,
+    /// Where the lease is to be kept.
+    keep: Option<Arc<Kept>>,
     since: Time,
     is_queued: bool,
     outcome: Option<Result<T, LockError>>,
@@ -170,7 +245,8 @@ pub(crate) enum Patience {
 pub(crate) struct Want {
     pub(crate) name: Name,
     pub(crate) at_most: Option<Duration>,
-    pub(crate) keep: bool,
+    /// Where the lease may be kept; it is closed.
+    pub(crate) keep: Option<Arc<Kept>>,
     pub(crate) above: Token,
     pub(crate) patience: Patience,
 }
@@ -182,6 +258,8 @@ pub(crate) struct Lease {
     pub(crate) token: Token,
     pub(crate) predecessor: Predecessor,
     pub(crate) watch: Arc<Watch>,
+    /// It is open where it may be kept, and this is the guard that has it.
+    pub(crate) may_be_kept: bool,
 }
 
 impl Link {
@@ -191,7 +269,10 @@ impl Link {
         generation: fn() -> u64,
         drive: impl FnOnce(Weak<Link>) -> Arc<D>,
     ) -> Arc<Link> {
+        let deadline = Arc::new(Deadline::new(Time::ZERO));
         Arc::new_cyclic(|link| Link {
+            deadline: deadline.clone(),
+            counters: Counters::default(),
             state: Mutex::new(State {
                 client,
                 acquires: HashMap::default(),
@@ -199,7 +280,7 @@ impl Link {
                 release_limits: VecDeque::new(),
                 queries: HashMap::default(),
                 leases: HashMap::default(),
-                deadline: Arc::new(Deadline::new(Time::ZERO)),
+                deadline,
                 unanswered: 0,
                 closed: false,
                 on_warning: None,
@@ -230,10 +311,10 @@ impl Link {
             Patience::Until(Time::NEVER) => (Wait::Forever, None),
             Patience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
-        let acquire = Acquire { name: name.clone(), wait, at_most, keep, above };
+        let acquire = Acquire { name: name.clone(), wait, at_most, keep: keep.is_some(), above };
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
-        state.acquires.insert(request, Waiter::new(Some(name), now));
+        state.acquires.insert(request, Waiter { keep, ..Waiter::new(Some(name), now) });
         state.unanswered += 1;
         self.settle(state);
         Acquiring(Waiting::new(self, request))
@@ -249,6 +330,77 @@ impl Link {
         state.client.release(lease, last_used, how, clock::now());
         self.settle(state);
         self.drive.let_go(held.is_none_or(|held| held.had_to_queue));
+    }
+
+    /// Gives a lease back that was kept, or could have been.
+    pub(crate) fn give_back(&self, lease: LeaseId, kept: &Kept, used: &Used) {
+        self.counters.count(kept, used);
+        self.release(lease, used.last, used.how);
+    }
+
+    /// Until when leases are good without a further word.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Time {
+        self.deadline.get()
+    }
+
+    /// Whether this is a forked child of the process that made it.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        (self.generation)() != self.made_in
+    }
+
+    /// A watch for a guard that has a kept lease.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch::new(Some(self.deadline.clone()), None)
+    }
+
+    /// Half of a kept lease's tokens are used.
+    #[cold]
+    pub(crate) fn top_up(&self, lease: LeaseId) {
+        let mut state = self.state.lock();
+        state.client.top_up(lease);
+        self.settle(state);
+        self.drive.let_go(true);
+    }
+
+    /// Looks at a lease that may be kept, again and again until it is given back: tells the leader
+    /// whether a guard has it, and gives it back if nobody has used it for [`IDLE`].
+    fn look_after(self: Arc<Self>, lease: LeaseId, mut seen: Seen) {
+        let mut state = self.state.lock();
+        let State { leases, client, .. } = &mut *state;
+        let Some(kept) = leases.get(&lease).and_then(|held| held.kept.clone()) else { return };
+        let idle = kept.idle();
+        let is_same = idle.is_some() && idle == seen.idle;
+        let has_rested = is_same && clock::now().since(seen.since) >= IDLE;
+        let used = (has_rested && !kept.is_for_good())
+            .then(|| kept.take_unused(idle.expect("it is idle")))
+            .flatten();
+        if let Some(used) = used {
+            leases.remove(&lease);
+            client.release(lease, used.last, used.how, clock::now());
+            self.counters.count(&kept, &used);
+            self.counters.idle_returns.fetch_add(1, Relaxed);
+            self.settle(state);
+            return self.drive.let_go(true);
+        }
+        if idle.is_some() != seen.is_told && (is_same || idle.is_none()) {
+            seen.is_told = idle.is_some();
+            client.is_kept(lease, seen.is_told);
+        }
+        if !is_same {
+            (seen.idle, seen.since) = (idle, clock::now());
+        }
+        self.settle(state);
+        let rest = clock::now().since(seen.since).clamp(LOOK_EVERY, LOOK_EVERY_MAX);
+        let me = Arc::downgrade(&self);
+        drop(self);
+        alarm::call_at(clock::now() + rest, move || {
+            if let Some(link) = me.upgrade() {
+                link.look_after(lease, seen);
+            }
+        })
+        .detach();
     }
 
     /// Queues the release; the answer can be awaited. It is `Lost` if the lease was over before,
@@ -360,7 +512,16 @@ impl Link {
             return;
         }
         let mut state = self.state.lock();
-        state.client.close(clock::now());
+        let State { client, leases, .. } = &mut *state;
+        // No lease is kept beyond this.
+        leases.retain(|&lease, held| match held.kept.as_ref().and_then(|kept| kept.take_idle()) {
+            Some(used) => {
+                client.release(lease, used.last, used.how, clock::now());
+                false
+            }
+            None => true,
+        });
+        client.close(clock::now());
         self.settle(state);
         self.drive.finish(until);
     }
@@ -430,7 +591,9 @@ impl Link {
         releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         for (lease, held) in leases {
-            aftermath.lose(*lease, &held.watch, LostReason::Expired);
+            if let Losing::Guard(watch) = held.lose(LostReason::Expired) {
+                aftermath.lose(*lease, &watch, LostReason::Expired);
+            }
         }
         self.settle(state);
     }
@@ -442,7 +605,11 @@ impl Link {
         let State { client, leases, aftermath, .. } = &mut *state;
         let mut any = false;
         for (lease, held) in leases.iter().filter(|(_, held)| held.name == *name) {
-            if aftermath.lose(*lease, &held.watch, LostReason::Provoked) {
+            let is_new = match held.lose(LostReason::Provoked) {
+                Losing::Guard(watch) => aftermath.lose(*lease, &watch, LostReason::Provoked),
+                Losing::Nobody(..) => true,
+            };
+            if is_new {
                 // Whatever was used of its block: the leader cuts the number to the block's end.
                 client.release(*lease, Token::MAX, Predecessor::Broken, clock::now());
                 any = true;
@@ -518,16 +685,22 @@ impl State {
                     waiter.is_queued = true;
                 }
             }
-            Event::Granted { request, lease, first, predecessor, at_most, .. } => {
+            Event::Granted { request, lease, first, last, predecessor, at_most } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else {
                     return self.client.cancel(request, clock::now()); // nobody wants it any more
                 };
                 let watch = Arc::new(Watch::new(Some(self.deadline.clone()), at_most));
                 let name = waiter.name.clone().expect("an acquire has a name");
                 let had_to_queue = waiter.is_queued;
-                self.leases.insert(lease, Held { name, watch: watch.clone(), had_to_queue });
+                let kept = waiter.keep.take().filter(|_| first < last);
+                if let Some(kept) = &kept {
+                    kept.open(lease, first, last);
+                    self.aftermath.opened.push(lease);
+                }
+                let may_be_kept = kept.is_some();
+                self.leases.insert(lease, Held { name, watch: watch.clone(), had_to_queue, kept });
                 waiter.finish(
-                    Ok(Lease { id: lease, token: first, predecessor, watch }),
+                    Ok(Lease { id: lease, token: first, predecessor, watch, may_be_kept }),
                     &mut self.aftermath,
                 );
             }
@@ -546,10 +719,36 @@ impl State {
                     let error = LockError::lost(why).with_scope(Scope::Host);
                     waiter.finish(Err(error), &mut self.aftermath);
                 }
-                if let Some(held) = self.leases.get(&lease) {
-                    self.aftermath.lose(lease, &held.watch, why);
-                } else {
-                    self.client.loss_is_told(lease); // there is no guard
+                match self.leases.get(&lease).map(|held| held.lose(why)) {
+                    Some(Losing::Guard(watch)) => {
+                        self.aftermath.lose(lease, &watch, why);
+                    }
+                    Some(Losing::Nobody(kept, used)) => {
+                        self.leases.remove(&lease);
+                        self.aftermath.gone.push((kept, used));
+                        self.client.loss_is_told(lease);
+                    }
+                    None => self.client.loss_is_told(lease),
+                }
+            }
+            Event::Recalled { lease } => {
+                let Some(kept) = self.leases.get(&lease).and_then(|held| held.kept.clone()) else {
+                    return; // on its way back
+                };
+                self.aftermath.recalls += 1;
+                match kept.recall() {
+                    Met::Idle(used) => {
+                        self.leases.remove(&lease);
+                        self.client.release(lease, used.last, used.how, clock::now());
+                        self.aftermath.gone.push((kept, used));
+                    }
+                    Met::InUse { .. } => self.client.is_kept(lease, false),
+                    Met::Closed => {} // on its way back
+                }
+            }
+            Event::ToppedUp { lease, last } => {
+                if let Some(kept) = self.leases.get(&lease).and_then(|held| held.kept.as_ref()) {
+                    kept.extend(last);
                 }
             }
             Event::AtRisk { deadline, held, trouble } => {
@@ -599,6 +798,23 @@ impl Aftermath {
     /// Wakes first; then those whose lock is lost, on a thread of their own, so that a callback
     /// which takes its time delays what follows from its loss, and no renewals.
     fn run(self, link: &Weak<Link>) {
+        if (self.recalls > 0 || !self.gone.is_empty())
+            && let Some(link) = link.upgrade()
+        {
+            link.counters.recalls.fetch_add(self.recalls, Relaxed);
+            for (kept, used) in &self.gone {
+                link.counters.count(kept, used);
+            }
+        }
+        for lease in self.opened {
+            let link = link.clone();
+            alarm::call_at(clock::now() + LOOK_EVERY, move || {
+                if let Some(link) = link.upgrade() {
+                    link.look_after(lease, Seen::default());
+                }
+            })
+            .detach();
+        }
         for wake in self.wakes {
             contain(|| wake.wake());
         }
@@ -629,7 +845,7 @@ fn contain(work: impl FnOnce()) {
 
 impl<T> Waiter<T> {
     fn new(name: Option<Name>, since: Time) -> Waiter<T> {
-        Waiter { name, since, is_queued: false, outcome: None, wake: Wake::Nobody }
+        Waiter { name, keep: None, since, is_queued: false, outcome: None, wake: Wake::Nobody }
     }
 
     /// The first outcome counts.
@@ -924,7 +1140,11 @@ impl Awaited for RequestId {
     ) -> Option<Held> {
         // A grant that is already here is handed back, as one that nobody entered.
         state.client.cancel(self, clock::now());
-        outcome.and_then(|outcome| state.leases.remove(&outcome.as_ref().ok()?.id))
+        let held = outcome.and_then(|outcome| state.leases.remove(&outcome.as_ref().ok()?.id))?;
+        if let Some(kept) = &held.kept {
+            kept.leave_for_good(Predecessor::Clean);
+        }
+        Some(held)
     }
 }
 

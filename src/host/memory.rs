@@ -357,7 +357,7 @@ mod tests {
     }
 
     fn want(text: &str, patience: Patience) -> Want {
-        Want { name: name(text), at_most: None, keep: false, above: Token::ZERO, patience }
+        Want { name: name(text), at_most: None, keep: None, above: Token::ZERO, patience }
     }
 
     fn connect(leader: &MemoryLeader) -> Arc<Link> {

@@ -110,7 +110,7 @@ pub(super) fn want(text: &str) -> Want {
     Want {
         name: name(text),
         at_most: None,
-        keep: false,
+        keep: None,
         above: Token::ZERO,
         patience: Patience::Until(Time::NEVER),
     }

@@ -92,6 +92,16 @@ pub enum Event {
     Released {
         lease: LeaseId,
     },
+    /// The lease may be kept, and somebody else waits for it: it is to be given back as soon as no
+    /// guard has it; until then [`in_use`](Client::in_use) says that one has.
+    Recalled {
+        lease: LeaseId,
+    },
+    /// The lease's block goes on to `last`.
+    ToppedUp {
+        lease: LeaseId,
+        last: Token,
+    },
     /// The lease is over; its guards are to be told before `DeadlineMoved` is passed on.
     LeaseLost {
         lease: LeaseId,
@@ -198,6 +208,8 @@ struct Lease {
     request: RequestId,
     grant: Grant,
     hold: Hold,
+    /// No guard has it, as far as the leader was told.
+    kept: bool,
 }
 
 /// How far the end of a lease has come. It only moves down this list.
@@ -369,6 +381,24 @@ impl Client {
             }
         }
         self.finish(now);
+    }
+
+    /// Whether a lease that may be kept is kept just now, without a guard. That a guard has it
+    /// answers a recall.
+    pub fn is_kept(&mut self, lease: LeaseId, kept: bool) {
+        if let Some(held) = self.leases.get_mut(&lease)
+            && held.hold == Hold::Held
+        {
+            held.kept = kept;
+            self.say(ClientMessage::Use { lease, kept });
+        }
+    }
+
+    /// Asks for more tokens for a lease that is kept.
+    pub fn top_up(&mut self, lease: LeaseId) {
+        if self.is_held(lease) {
+            self.say(ClientMessage::TopUp { lease });
+        }
     }
 
     pub fn check(&mut self, name: Name, token: Token, limit: Option<Time>, now: Time) -> RequestId {
@@ -794,7 +824,7 @@ impl Client {
             self.timers.set(Due::AtMost(lease), end);
         }
         let name = state.acquire.name;
-        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held });
+        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held, kept: false });
         let granted = Event::Granted { request, lease, first, last, predecessor, at_most };
         self.events.push_back(granted);
     }
@@ -814,7 +844,7 @@ impl Client {
     /// one who did.
     fn refuse_grant(&mut self, request: RequestId, name: Name, grant: Grant) {
         let lease = grant.lease;
-        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held });
+        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held, kept: false });
         self.hand_back(lease);
     }
 
@@ -822,12 +852,29 @@ impl Client {
     /// report does not name it.
     fn refuse_unknown(&mut self, grant: Grant) {
         let Grant { lease, predecessor: how, .. } = grant;
-        self.say(ClientMessage::Release { lease, last_used: grant.last, how });
+        self.say(ClientMessage::Release { lease, last_used: grant.first, how });
+    }
+
+    fn is_held(&self, lease: LeaseId) -> bool {
+        self.leases.get(&lease).is_some_and(|held| held.hold == Hold::Held)
+    }
+
+    /// Of a block it is the end that moves, and only on.
+    fn topped_up(&mut self, lease: LeaseId, last: Token) {
+        if let Some(held) = self.leases.get_mut(&lease)
+            && held.hold == Hold::Held
+            && last > held.grant.last
+            && last.epoch() == held.grant.last.epoch()
+        {
+            held.grant.last = last;
+            self.events.push_back(Event::ToppedUp { lease, last });
+        }
     }
 
     fn hand_back(&mut self, lease: LeaseId) {
         let held = self.leases.get_mut(&lease).expect("a lease that is held");
-        let (last_used, how) = (held.grant.last, held.grant.predecessor);
+        // It used one token, if any.
+        let (last_used, how) = (held.grant.first, held.grant.predecessor);
         held.hold = Hold::Releasing { last_used, how, to_be_told: false, awaited: false };
         self.give_back(lease);
     }
@@ -937,6 +984,7 @@ impl Client {
         let mut releases = Vec::new();
         for (&lease, state) in &self.leases {
             let mut reported = state.grant.held(state.name.clone(), now);
+            reported.kept = state.kept;
             if let Hold::Releasing { last_used, how, .. } = state.hold {
                 (reported.last_used, reported.leaving) = (last_used, Some(how));
                 releases.push(ClientMessage::Release { lease, last_used, how });
@@ -982,7 +1030,7 @@ impl Client {
             LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
             LeaderMessage::Released { lease } => self.released(lease),
             LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
-            LeaderMessage::Renewed { sent_at, renew_every, blocks: _ } => {
+            LeaderMessage::Renewed { sent_at, renew_every } => {
                 self.renew_every = self.renew_every_of(renew_every);
                 self.next_renewal = self.next_renewal.min(now + self.renew_every);
                 if sent_at <= now {
@@ -998,9 +1046,13 @@ impl Client {
             LeaderMessage::Broke { query, found } => {
                 self.answered(query, Event::Broke { query, found }, now);
             }
-            // A kept lease is recalled; none is kept yet.
-            LeaderMessage::Recall { .. }
-            | LeaderMessage::Welcome { .. }
+            LeaderMessage::Recall { lease } => {
+                if self.is_held(lease) {
+                    self.events.push_back(Event::Recalled { lease });
+                }
+            }
+            LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),
+            LeaderMessage::Welcome { .. }
             | LeaderMessage::NotLeader { .. }
             | LeaderMessage::Gone { .. } => {}
         }

@@ -24,7 +24,8 @@ use super::{
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
     sessions::{Sessions, Standing},
     table::{
-        Holding, LockKey, Next, PackedId, Patience, Right, SessionKey, Table, Waiter, WaiterKey,
+        Holding, LockKey, Next, PackedId, Patience, Recall, Right, SessionKey, Table, Waiter,
+        WaiterKey,
     },
     timers::Timers,
     wire::{Acquire, ClientMessage, HolderInfo, LeaderMessage, Refusal, Wait},
@@ -265,7 +266,11 @@ impl Leader {
             self.expire(key);
         }
         while let Some(waiter) = self.limits.pop_due(now) {
-            self.refuse_waiter(waiter, Refusal::TimedOut, now);
+            let why = match self.table.waiter(waiter).patience {
+                Patience::None => Refusal::WouldBlock,
+                Patience::Some => Refusal::TimedOut,
+            };
+            self.refuse_waiter(waiter, why, now);
         }
         while let Some(lock) = self.ends.pop_due(now) {
             self.end_hold(lock);
@@ -381,7 +386,11 @@ impl Leader {
                     self.drop_waiter(waiter);
                 }
             }
-            ClientMessage::Release { lease, last_used: _, how } => self.release(key, lease, how),
+            ClientMessage::Release { lease, last_used, how } => {
+                self.release(key, lease, last_used, how);
+            }
+            ClientMessage::Use { lease, kept } => self.is_used(key, lease, kept),
+            ClientMessage::TopUp { lease } => self.top_up(key, lease),
             ClientMessage::Renew { sent_at } => self.renew(key, sent_at, now),
             ClientMessage::Goodbye => self.goodbye(connection, key),
             ClientMessage::Check { query, name, token } => {
@@ -433,8 +442,7 @@ impl Leader {
             return self.refuse(key, request, why, None);
         }
         let lock = self.table.find_or_add(acquire.name);
-        let is_known = self.table.lock(lock).holding.is_some() && !self.in_grace;
-        if acquire.wait == Wait::No && is_known {
+        if acquire.wait == Wait::No && self.is_surely_held(lock) {
             let holder = self.holder(lock, now);
             return self.refuse(key, request, Refusal::WouldBlock, holder);
         }
@@ -449,10 +457,13 @@ impl Leader {
             patience: if acquire.wait == Wait::No { Patience::None } else { Patience::Some },
             at_most: acquire.at_most,
             above: acquire.above,
+            keep: acquire.keep,
             present: true,
         });
-        if let Wait::For(limit) = acquire.wait {
-            self.limits.set(waiter, now + limit);
+        match acquire.wait {
+            Wait::For(limit) => self.limits.set(waiter, now + limit),
+            Wait::No if !self.in_grace => self.limits.set(waiter, now + RECALL_LIMIT),
+            Wait::No | Wait::Forever => {}
         }
         self.sessions.add_waiter(key, request, waiter);
         self.unsettled.push(lock);
@@ -498,7 +509,7 @@ impl Leader {
         self.sessions.stand(key, Standing::Opening(number));
     }
 
-    fn release(&mut self, key: SessionKey, lease: LeaseId, how: Predecessor) {
+    fn release(&mut self, key: SessionKey, lease: LeaseId, last_used: Token, how: Predecessor) {
         let id = PackedId::of_lease(lease);
         if let Some(id) = id {
             self.sessions.get_mut(key).answer_for(id);
@@ -508,6 +519,7 @@ impl Leader {
                 Right::Ended(why, _) => after(why),
                 Right::Whole | Right::Ending => how,
             };
+            self.table.give_back(lock, last_used);
             self.vacate(lock, Some(how));
         }
         // A stale one is answered as well, and ignored: it names a lease, not a name.
@@ -521,7 +533,37 @@ impl Leader {
         self.sessions.promise(key, now);
         self.forget_if_idle(key, now);
         let renew_every = self.sessions.renew_every(key);
-        self.tell(key, LeaderMessage::Renewed { sent_at, renew_every, blocks: Vec::new() });
+        self.tell(key, LeaderMessage::Renewed { sent_at, renew_every });
+    }
+
+    /// Whether a guard has a lease that may be kept.
+    fn is_used(&mut self, key: SessionKey, lease: LeaseId, kept: bool) {
+        let Some(lock) = self.lock_of_lease(key, lease) else { return };
+        let next = match (self.holding(lock).recall, kept) {
+            (Recall::No | Recall::Kept, true) => Recall::Kept,
+            (Recall::No | Recall::Kept, false) => Recall::No,
+            (Recall::Asked | Recall::InUse, false) => Recall::InUse,
+            (recall, true) => recall, // it is on its way back
+        };
+        self.table.recalled(lock, next);
+        self.unsettled.push(lock);
+    }
+
+    /// A lease that nobody else wants is kept on, with more tokens.
+    fn top_up(&mut self, key: SessionKey, lease: LeaseId) {
+        let Some(lock) = self.lock_of_lease(key, lease) else { return };
+        let Holding { right, recall, .. } = *self.holding(lock);
+        if self.over.is_none()
+            && matches!(right, Right::Whole)
+            && matches!(recall, Recall::No | Recall::Kept)
+        {
+            let last = self.table.top_up(lock);
+            self.tell(key, LeaderMessage::ToppedUp { lease, last });
+        }
+    }
+
+    fn lock_of_lease(&self, key: SessionKey, lease: LeaseId) -> Option<LockKey> {
+        self.sessions.get(key).leases().get(&PackedId::of_lease(lease)?).copied()
     }
 
     fn goodbye(&mut self, connection: ConnectionId, key: SessionKey) {
@@ -650,7 +692,8 @@ impl Leader {
             && let Some(waiter) = self.table.first_present(lock)
             && self.try_grant(waiter, now)
         {}
-        if self.table.lock(lock).holding.is_some() && !self.in_grace {
+        self.recall_if_wanted(lock);
+        if self.is_surely_held(lock) {
             while let Some(waiter) = self.table.first_impatient(lock) {
                 self.refuse_waiter(waiter, Refusal::WouldBlock, now);
             }
@@ -658,6 +701,36 @@ impl Leader {
         if self.disputes.get(lock).is_none() {
             self.table.forget_if_unused(lock);
         }
+    }
+
+    /// Somebody else waits: a lease that may be kept is asked back, once per connection of its
+    /// session for as long as that is so.
+    fn recall_if_wanted(&mut self, lock: LockKey) {
+        let Some(holding) = self.table.lock(lock).holding else { return };
+        if self.is_keepable(lock)
+            && matches!(holding.recall, Recall::No | Recall::Kept)
+            && self.table.first_present(lock).is_some()
+            && self.sessions.get(holding.session).connection.is_some()
+        {
+            self.table.recalled(lock, Recall::Asked);
+            self.tell(holding.session, LeaderMessage::Recall { lease: holding.lease.lease() });
+        }
+    }
+
+    fn is_keepable(&self, lock: LockKey) -> bool {
+        let lock = self.table.lock(lock);
+        let is_whole = |holding: &Holding| matches!(holding.right, Right::Whole);
+        lock.holding.is_some_and(|holding| is_whole(&holding)) && lock.is_block()
+    }
+
+    /// Whether who only tries can be told that somebody has it. Of a lease that may be kept that
+    /// is known once its session has answered a recall, or cannot.
+    fn is_surely_held(&self, lock: LockKey) -> bool {
+        let Some(holding) = self.table.lock(lock).holding else { return false };
+        let may_come = self.is_keepable(lock)
+            && holding.recall != Recall::InUse
+            && self.sessions.get(holding.session).connection.is_some();
+        !(self.in_grace || may_come)
     }
 
     /// Grants a free lock to the first in its queue, or throws out a first who may not have it.
@@ -711,12 +784,13 @@ impl Leader {
 
     fn tell_granted(&mut self, lock: LockKey, at_most: Option<Duration>) {
         let Holding { lease, request, session, .. } = *self.holding(lock);
-        let (token, predecessor) = (self.table.lock(lock).token, self.table.lock(lock).predecessor);
+        let held = self.table.lock(lock);
+        let (first, last, predecessor) = (held.first(), held.token, held.predecessor);
         let granted = LeaderMessage::Granted {
             request,
             lease: lease.lease(),
-            first: token,
-            last: token,
+            first,
+            last,
             predecessor,
             at_most,
         };
@@ -921,14 +995,15 @@ impl Leader {
         Some(HolderInfo {
             identity: self.sessions.get(holding.session).identity.clone(),
             since: now.since(holding.since),
-            token: lock.token,
+            token: lock.first(),
         })
     }
 
     fn lock_of(&self, name: &Name, token: Token) -> Option<LockKey> {
         let key = self.table.find(name)?;
         let lock = self.table.lock(key);
-        (lock.holding.is_some() && lock.token == token).then_some(key)
+        // Any token of its block is the holder's.
+        (lock.holding.is_some() && (lock.first()..=lock.token).contains(&token)).then_some(key)
     }
 }
 
@@ -945,6 +1020,9 @@ fn after(why: LostReason) -> Predecessor {
 const ABOVE_EPOCH_MAX: u32 = 1 << 22;
 
 const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
+
+/// How long who only tries waits for the answer to a recall.
+const RECALL_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a session wants nothing before the journal forgets it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);

@@ -83,7 +83,7 @@ impl fmt::Debug for PackedId {
 #[derive(Debug)]
 pub(super) struct Lock {
     pub(super) name: Name,
-    /// The highest token granted.
+    /// The highest token granted; while it is held, the last one of its holder's block.
     pub(super) token: Token,
     pub(super) holding: Option<Holding>,
     /// How the last holder left.
@@ -98,6 +98,20 @@ pub(super) struct Holding {
     pub(super) since: Time,
     pub(super) session: SessionKey,
     pub(super) right: Right,
+    /// How many tokens of its block come before the last, the lock's.
+    pub(super) spread: u32,
+    pub(super) recall: Recall,
+}
+
+/// How far the recall of a lease has come on its session's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    No,
+    /// Nobody asked for it, and its session says that no guard has it.
+    Kept,
+    Asked,
+    /// A guard has it, and gives it back when it leaves.
+    InUse,
 }
 
 /// How far the taking away of a lease has come. It only moves down this list.
@@ -120,6 +134,8 @@ pub(super) struct Waiter {
     pub(super) patience: Patience,
     pub(super) at_most: Option<Duration>,
     pub(super) above: Token,
+    /// Its lease may be kept.
+    pub(super) keep: bool,
     /// Its session's connection is up. Otherwise it keeps its place and is passed over.
     pub(super) present: bool,
 }
@@ -149,6 +165,19 @@ pub(super) struct Table {
 }
 
 type QueueEntry = (LockKey, PackedId, WaiterKey);
+
+impl Lock {
+    /// The first token of the block that is held; the highest granted, if none is.
+    pub(super) fn first(&self) -> Token {
+        let spread = self.holding.as_ref().map_or(0, |holding| holding.spread);
+        Token::new(self.token.get() - u64::from(spread)).expect("below a token are tokens")
+    }
+
+    /// Whether its holder was granted more than one token.
+    pub(super) fn is_block(&self) -> bool {
+        self.holding.as_ref().is_some_and(|holding| holding.spread > 0)
+    }
+}
 
 impl Table {
     pub(super) fn new() -> Table {
@@ -217,11 +246,15 @@ impl Table {
         Some(if next.epoch() == epoch { Next::Token(next) } else { Next::Epoch(next.epoch()) })
     }
 
+    /// Grants a free lock, with the block that begins with `token`: one of many tokens if the
+    /// lease may be kept and nobody else waits.
     pub(super) fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
+        let is_wanted = self.first_present(waiter.lock).is_some();
         let lock = &mut self.locks[waiter.lock.0];
         assert!(lock.holding.is_none(), "{} is granted only when free", lock.name);
         assert!(token > lock.token && token > self.floor && token > waiter.above);
-        lock.token = token;
+        let is_keepable = waiter.keep && waiter.at_most.is_none() && !is_wanted;
+        lock.token = if is_keepable { end_of_block(token) } else { token };
         lock.holding = Some(Holding {
             lease,
             request: waiter.request,
@@ -229,15 +262,35 @@ impl Table {
             since: now,
             session: waiter.session,
             right: Right::Whole,
+            spread: (lock.token.get() - token.get()) as u32,
+            recall: Recall::No,
         });
     }
 
+    /// The holder's block goes on: answers its new last token.
+    /// What of it lies further back than a block was used long ago.
+    pub(super) fn top_up(&mut self, key: LockKey) -> Token {
+        let lock = &mut self.locks[key.0];
+        let before = lock.token;
+        lock.token = end_of_block(before);
+        let more = lock.token.get() - before.get();
+        let holding = lock.holding.as_mut().expect("a held lock");
+        holding.spread = (u64::from(holding.spread).min(BLOCK) + more) as u32;
+        lock.token
+    }
+
     /// A holder of an earlier reign has come back; `token` is the last of its block.
-    pub(super) fn confirm(&mut self, key: LockKey, holding: Holding, token: Token) {
+    pub(super) fn confirm(
+        &mut self,
+        key: LockKey,
+        holding: Holding,
+        (first, last): (Token, Token),
+    ) {
         let lock = &mut self.locks[key.0];
         assert!(lock.holding.is_none(), "{} is confirmed only when free", lock.name);
-        lock.token = lock.token.max(token);
-        lock.holding = Some(holding);
+        lock.token = lock.token.max(last);
+        let spread = lock.token.get().saturating_sub(first.get()).min(2 * BLOCK) as u32;
+        lock.holding = Some(Holding { spread, ..holding });
     }
 
     /// A holder of an earlier reign says how it left, and nobody knows of a later one.
@@ -256,6 +309,16 @@ impl Table {
     /// The loss is durable: its holder may be told.
     pub(super) fn taken_away(&mut self, key: LockKey, why: LostReason, proof: TakenAway) {
         self.holding_mut(key).right = Right::Ended(why, proof);
+    }
+
+    /// The holder gives it back and says what it used of its block: the rest was never granted.
+    pub(super) fn give_back(&mut self, key: LockKey, last_used: Token) {
+        let lock = &mut self.locks[key.0];
+        lock.token = last_used.clamp(lock.first(), lock.token);
+    }
+
+    pub(super) fn recalled(&mut self, key: LockKey, recall: Recall) {
+        self.holding_mut(key).recall = recall;
     }
 
     /// Nobody holds it any more. `how` stays as it was where the leaving holder left no word.
@@ -350,7 +413,7 @@ impl Table {
     }
 
     fn holding_mut(&mut self, key: LockKey) -> &mut Holding {
-        self.locks[key.0].holding.as_mut().expect("only a held lock is taken away")
+        self.locks[key.0].holding.as_mut().expect("a held lock")
     }
 
     fn queue(&mut self, present: bool) -> &mut BTreeSet<QueueEntry> {
@@ -366,11 +429,21 @@ pub(super) enum Next {
     Epoch(u32),
 }
 
+/// The last token of the block that begins with or goes on after `token`, within its epoch.
+fn end_of_block(token: Token) -> Token {
+    let last_of_epoch = token.get() | ((1 << Token::COUNT_BITS) - 1);
+    let end = token.get().saturating_add(BLOCK - 1).min(last_of_epoch);
+    Token::new(end).expect("an epoch's tokens are tokens")
+}
+
 fn of_lock(lock: LockKey) -> std::ops::RangeInclusive<QueueEntry> {
     let first = (lock, PackedId(0), WaiterKey(0));
     let last = (lock, PackedId(u64::MAX), WaiterKey(u32::MAX));
     first..=last
 }
+
+/// Tokens of one block: local locks at full speed use it up in some 50 ms.
+const BLOCK: u64 = 1 << 20;
 
 /// Beyond this many, the next holder of the name left longest ago is told `Clean`.
 const PREDECESSORS_KEPT: usize = 16_384;

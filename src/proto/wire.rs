@@ -240,6 +240,16 @@ pub enum ClientMessage {
         name: Name,
         token: Token,
     },
+    /// Whether a lease that may be kept is kept just now, without a guard. That a guard has it is
+    /// also the answer to `Recall`: then it is given back when the guard leaves.
+    Use {
+        lease: LeaseId,
+        kept: bool,
+    },
+    /// Half of the lease's block is used (sticky leases).
+    TopUp {
+        lease: LeaseId,
+    },
 }
 
 /// What a leader says to a client.
@@ -290,7 +300,8 @@ pub enum LeaderMessage {
     Released {
         lease: LeaseId,
     },
-    /// Somebody else waits: give it back (sticky leases).
+    /// Somebody else waits for a lease that may be kept. It is answered with `Release`, or with
+    /// `Use` if a guard has it.
     Recall {
         lease: LeaseId,
     },
@@ -304,8 +315,6 @@ pub enum LeaderMessage {
         /// The client's own time, echoed.
         sent_at: Time,
         renew_every: Duration,
-        /// Token blocks topped up (sticky leases): lease and its new last token.
-        blocks: Vec<(LeaseId, Token)>,
     },
     Checked {
         query: RequestId,
@@ -320,6 +329,11 @@ pub enum LeaderMessage {
     Broke {
         query: RequestId,
         found: bool,
+    },
+    /// The lease's block goes on to `last` (sticky leases).
+    ToppedUp {
+        lease: LeaseId,
+        last: Token,
     },
 }
 

@@ -6,7 +6,7 @@ use crate::{
     name::Name,
     proto::{
         ConnectionId, LeaseId, RequestId,
-        table::{LockKey, PackedId, Right},
+        table::{LockKey, PackedId, Recall, Right},
         wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Page},
     },
     time::Time,
@@ -93,9 +93,9 @@ impl Leader {
         let waiters = self.table.first_waiters(key, LISTED_WAITERS_MAX);
         LockInfo {
             name: lock.name.clone(),
-            token: lock.token,
+            token: lock.first(),
             holder: self.holder(key, now),
-            kept: false,
+            kept: lock.holding.is_some_and(|holding| holding.recall == Recall::Kept),
             remaining,
             predecessor: lock.predecessor,
             waiters: waiters

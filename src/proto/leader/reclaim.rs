@@ -16,7 +16,7 @@ use crate::{
         RequestId, count_long,
         record::{Record, Recovered},
         sessions::{Session, Standing},
-        table::{Holding, LockKey, PackedId, Right, SessionKey},
+        table::{Holding, LockKey, PackedId, Recall, Right, SessionKey},
         wire::HeldLease,
     },
     time::Time,
@@ -144,8 +144,10 @@ impl Leader {
             since: now - held.since,
             session: key,
             right,
+            spread: 0, // as the table finds it
+            recall: if held.kept { Recall::Kept } else { Recall::No },
         };
-        self.table.confirm(lock, holding, held.last);
+        self.table.confirm(lock, holding, (held.first, held.last));
         self.sessions.add_lease(key, id, lock);
         if let Some(end) = end {
             self.ends.set(lock, end);

@@ -8,7 +8,7 @@ use crate::{
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
         sessions::{Session, Standing},
-        table::{LockKey, PackedId, Right, SessionKey},
+        table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
             Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, WaitingRequest,
         },
@@ -243,7 +243,11 @@ impl Leader {
             let unheard = !named && report.waiting.contains_key(&holding.request);
             match holding.right {
                 Right::Whole if unheard => found.granted.push((holding.request, lock)),
-                _ if named => {}
+                _ if named => {
+                    // Asked back on a connection that is no more.
+                    self.table.recalled(lock, Recall::No);
+                    self.unsettled.push(lock);
+                }
                 _ => {
                     // It left without a word of how, or never entered: the next holder is told
                     // what this one was told.

@@ -445,6 +445,8 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             name: source.name(),
             token: source.token(502),
         },
+        ClientMessage::Use { lease: lease(source), kept: true },
+        ClientMessage::TopUp { lease: lease(source) },
     ]
 }
 
@@ -480,7 +482,6 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         LeaderMessage::Renewed {
             sent_at: Time::from_nanos(source.number(123_456_789)),
             renew_every: source.duration(100),
-            blocks: vec![(lease(source), source.token(90_000))],
         },
         LeaderMessage::Checked { query: RequestId(source.number(11)), good: true },
         LeaderMessage::Listed {
@@ -497,6 +498,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
             more: true,
         },
         LeaderMessage::Broke { query: RequestId(source.number(13)), found: true },
+        LeaderMessage::ToppedUp { lease: lease(source), last: source.token(90_000) },
     ];
     let refusals = [
         Refusal::WouldBlock,
@@ -559,6 +561,8 @@ const GOLDEN_CLIENT: &[&str] = &[
     "090b096f72646572732f3432fbfb00",
     "0a0c01096f72646572732f343264",
     "0b0d096f72646572732f3432fbfb00",
+    "0c031101",
+    "0d0311",
 ];
 const GOLDEN_LEADER: &[&str] = &[
     concat!(
@@ -575,7 +579,7 @@ const GOLDEN_LEADER: &[&str] = &[
     "060311",
     "070311",
     "08031103",
-    "09fc15cd5b0700fc00e1f505010311fbc8af",
+    "09fc15cd5b0700fc00e1f505",
     "0a0b01",
     concat!(
         "0b0c01096f72646572732f3432fbfb000108636865636b6f7574066e6f64652d31fb671207736c65657020",
@@ -583,6 +587,7 @@ const GOLDEN_LEADER: &[&str] = &[
         "6c656570203101fc0065cd1dfd000000000002000001",
     ),
     "0c0d01",
+    "0d0311fbc8af",
     "05090000",
     "05090100",
     "05090200",

@@ -43,9 +43,12 @@ fn in_a_world_where_everything_fails_there_is_one_believer_and_nobody_waits_for_
         sum.gone += tally.gone;
         sum.breaks += tally.breaks;
         sum.reclaims += tally.reclaims;
+        sum.kept += tally.kept;
+        sum.recalls += tally.recalls;
     }
     // A world in which nothing happens proves nothing.
     assert!(sum.grants > 0, "{sum:?}");
+    assert!((sum.kept > 0 && sum.recalls > 0) || sum.restarts < 100, "{sum:?}");
     assert!(sum.reclaims > 0 || sum.restarts < 100, "{sum:?}");
     println!("{sum:?}");
 }
@@ -73,6 +76,9 @@ struct Tally {
     gone: u64,
     breaks: u64,
     reclaims: u64,
+    /// Locks out of a kept lease, and recalls.
+    kept: u64,
+    recalls: u64,
 }
 
 /// A clock that is up to 1 % off.
@@ -181,9 +187,34 @@ struct Process {
 #[derive(Clone, Debug)]
 enum Task {
     Idle,
-    Waiting { request: RequestId, name: usize },
-    Holding { lease: LeaseId, name: usize, token: Token, at_most: Option<Time> },
-    Lost { lease: LeaseId },
+    Waiting {
+        request: RequestId,
+        name: usize,
+    },
+    Holding {
+        lease: LeaseId,
+        name: usize,
+        token: Token,
+        at_most: Option<Time>,
+        block: Block,
+    },
+    /// A lease without a guard; `token` is the last one used.
+    Kept {
+        lease: LeaseId,
+        name: usize,
+        token: Token,
+        block: Block,
+    },
+    Lost {
+        lease: LeaseId,
+    },
+}
+
+/// What a lease that may be kept has left.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    last: Token,
+    recalled: bool,
 }
 
 struct Host {
@@ -412,7 +443,7 @@ impl World {
                     process.tasks.iter().map(move |task| (who, process, task))
                 })
                 .filter_map(|(who, process, task)| match *task {
-                    Task::Holding { name, token, at_most, lease } if name == index => {
+                    Task::Holding { name, token, at_most, lease, .. } if name == index => {
                         let now = process.clock.read(self.truth);
                         let believes = process.deadline.is_some_and(|deadline| now < deadline)
                             && at_most.is_none_or(|end| now < end);
@@ -730,9 +761,10 @@ impl World {
                 assert!(first <= last);
                 let task = waiting(&process.tasks, request).expect("a grant was asked for");
                 let Task::Waiting { name, .. } = process.tasks[task] else { unreachable!() };
-                let before = std::mem::replace(&mut self.last_token[name], last);
+                let before = std::mem::replace(&mut self.last_token[name], first);
                 assert!(before < first, "seed {seed}: after token {before} comes {first}");
-                process.tasks[task] = Task::Holding { lease, name, token: first, at_most };
+                let block = Block { last, recalled: false };
+                process.tasks[task] = Task::Holding { lease, name, token: first, at_most, block };
                 self.tally.grants += 1;
                 let long = if self.dice.percent(15) { 4000 } else { 300 };
                 let hold = self.dice.below(long * MS);
@@ -752,8 +784,42 @@ impl World {
             Event::LeaseLost { lease: lost, .. } => {
                 self.tally.losses += 1;
                 for task in &mut process.tasks {
-                    if matches!(task, Task::Holding { lease, .. } if *lease == lost) {
+                    if matches!(
+                        task, Task::Holding { lease, .. } | Task::Kept { lease, .. } if *lease == lost
+                    ) {
                         *task = Task::Lost { lease: lost };
+                    }
+                }
+            }
+            Event::Recalled { lease: recalled } => {
+                self.tally.recalls += 1;
+                let mut given_back = None;
+                for task in &mut process.tasks {
+                    match task {
+                        Task::Holding { lease, block, .. } if *lease == recalled => {
+                            block.recalled = true;
+                            process.client.is_kept(recalled, false);
+                        }
+                        Task::Kept { lease, token, .. } if *lease == recalled => {
+                            given_back = Some(*token);
+                            *task = Task::Idle;
+                        }
+                        _ => {}
+                    }
+                }
+                if let Some(token) = given_back {
+                    self.client(node, |client, now| {
+                        client.release(recalled, token, Predecessor::Clean, now);
+                    });
+                }
+            }
+            Event::ToppedUp { lease: more, last } => {
+                for task in &mut process.tasks {
+                    if let Task::Holding { lease, block, .. } | Task::Kept { lease, block, .. } =
+                        task
+                        && *lease == more
+                    {
+                        block.last = last;
                     }
                 }
             }
@@ -775,6 +841,19 @@ impl World {
         match process.tasks[task].clone() {
             Task::Idle if self.truth < TROUBLE + 2 * SECOND => self.ask(node, index, task),
             Task::Idle | Task::Waiting { .. } => {}
+            Task::Holding { lease, name, token, block, .. }
+                if token < block.last && !block.recalled && self.dice.percent(60) =>
+            {
+                self.processes[index].tasks[task] = Task::Kept { lease, name, token, block };
+                if self.dice.percent(30) {
+                    self.client(node, |client, _| client.is_kept(lease, true));
+                }
+                let rest = self.dice.below(200 * MS);
+                self.after(rest, Step::Task(node, task));
+            }
+            Task::Kept { lease, name, token, block } => {
+                self.enter_kept(node, index, task, (lease, name, token, block));
+            }
             Task::Holding { lease, token, .. } => {
                 self.processes[index].tasks[task] = Task::Idle;
                 let how =
@@ -793,6 +872,38 @@ impl World {
         }
     }
 
+    /// Takes the next token of a kept lease, if its deadline has not passed, or gives it back.
+    fn enter_kept(
+        &mut self,
+        node: Node,
+        index: usize,
+        task: usize,
+        (lease, name, token, block): (LeaseId, usize, Token, Block),
+    ) {
+        let process = &self.processes[index];
+        let now = process.clock.read(self.truth);
+        let is_good = process.deadline.is_some_and(|deadline| now < deadline);
+        let goes_on = self.truth < TROUBLE + 2 * SECOND && self.dice.percent(70);
+        if !(goes_on && is_good && token < block.last) {
+            self.processes[index].tasks[task] = Task::Idle;
+            self.client(node, |client, now| {
+                client.release(lease, token, Predecessor::Clean, now);
+            });
+            return self.after(MS, Step::Task(node, task));
+        }
+        let token = token.next().expect("a block ends before tokens do");
+        let before = std::mem::replace(&mut self.last_token[name], token);
+        assert!(before < token, "seed {}: after token {before} comes a kept {token}", self.seed);
+        self.tally.kept += 1;
+        let at_most = None;
+        self.processes[index].tasks[task] = Task::Holding { lease, name, token, at_most, block };
+        if self.dice.percent(10) {
+            self.client(node, |client, _| client.top_up(lease));
+        }
+        let hold = self.dice.below(100 * MS);
+        self.after(hold, Step::Task(node, task));
+    }
+
     fn ask(&mut self, node: Node, index: usize, task: usize) {
         let name = self.dice.below(self.names.len() as u64) as usize;
         let limit = match self.dice.below(3) {
@@ -806,7 +917,8 @@ impl World {
             1 => Token::first_of(self.last_token[name].epoch() + 1),
             _ => Token::ZERO,
         };
-        let acquire = Acquire { name: self.names[name].clone(), wait, at_most, keep: false, above };
+        let keep = self.dice.percent(50);
+        let acquire = Acquire { name: self.names[name].clone(), wait, at_most, keep, above };
         let process = &mut self.processes[index];
         let now = process.clock.read(self.truth);
         let request = process.client.acquire(acquire, limit.map(|limit| now + limit), now);

@@ -4,6 +4,7 @@
 mod cancelling;
 mod exclusion;
 mod guards;
+mod keeping;
 mod loss;
 mod names;
 mod tokens;

@@ -130,7 +130,7 @@ impl Manager {
     }
 
     fn renewed(&mut self, sent_at: Time) {
-        self.hear(LeaderMessage::Renewed { sent_at, renew_every: ms(100), blocks: Vec::new() });
+        self.hear(LeaderMessage::Renewed { sent_at, renew_every: ms(100) });
     }
 
     fn cut(&mut self) {
@@ -474,7 +474,7 @@ fn no_leader_makes_a_manager_renew_less_than_three_times_a_life() {
     let (mut manager, _) = Manager::holding("x");
     let rarely = Duration::from_secs(60);
     let sent_at = manager.now;
-    manager.hear(LeaderMessage::Renewed { sent_at, renew_every: rarely, blocks: Vec::new() });
+    manager.hear(LeaderMessage::Renewed { sent_at, renew_every: rarely });
     manager.pass(TTL - ms(100));
     let renewals = manager.renewals();
     assert!(renewals.len() >= 2, "{renewals:?}");
