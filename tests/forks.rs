@@ -29,7 +29,7 @@ impl Locks<'_> {
     }
 }
 
-const SITUATIONS: [(&str, Situation); 5] = [
+const SITUATIONS: [(&str, Situation); 6] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),

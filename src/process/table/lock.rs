@@ -184,6 +184,12 @@ pub(super) fn wake_another(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, 1);
 }
 
+/// Wakes everybody who sleeps on the slot, for tests of those who need not.
+#[cfg(test)]
+pub(super) fn wake_all(slot: &Slot) {
+    futex::wake(&slot.word, futex::ALL, u32::MAX >> 1);
+}
+
 /// What a waiter needs next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Turn {
