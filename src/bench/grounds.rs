@@ -1,6 +1,11 @@
 //! What the measurements stand on: directories, a runtime, a leader; made when first asked for.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::runtime::Runtime;
 
@@ -102,6 +107,11 @@ impl Bed {
         Ok(self.builder().runtime(runtime.handle().clone()).open()?)
     }
 
+    /// The same with a directory.
+    pub(crate) fn connect_with(&self, directory: &Path) -> Result<LockManager> {
+        Ok(self.builder().directory(directory).open()?)
+    }
+
     fn builder(&self) -> LockManagerBuilder {
         LockManager::builder()
             .leaders([self.address().to_string()])
@@ -110,8 +120,7 @@ impl Bed {
             .time_to_live(Duration::from_secs(30))
     }
 
-    #[cfg(feature = "peers")]
-    pub(crate) fn secret_file(&self) -> &std::path::Path {
+    pub(crate) fn secret_file(&self) -> &Path {
         &self.secret_file
     }
 }

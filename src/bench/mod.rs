@@ -24,6 +24,7 @@ mod peers;
 mod plot;
 mod process;
 mod progress;
+mod reign;
 mod report;
 mod run;
 mod stats;
@@ -62,38 +63,45 @@ const HEATS: &[Heat] = &[
         enter: thread::threads,
     },
     Heat {
+        scope: Scope::Thread,
+        case: Case::Threads200us,
+        weight: 1.0,
+        weight_of_peers: 8.0,
+        enter: thread::threads_200us,
+    },
+    Heat {
         scope: Scope::Process,
         case: Case::Quiet,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 6.0,
         enter: process::quiet,
     },
     Heat {
         scope: Scope::Process,
         case: Case::ProcessesEmpty,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 6.0,
         enter: process::processes_empty,
     },
     Heat {
         scope: Scope::Process,
         case: Case::Processes200us,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 20.0,
         enter: process::processes_200us,
     },
     Heat {
         scope: Scope::Process,
         case: Case::Handover,
-        weight: 1.5,
-        weight_of_peers: 1.5,
+        weight: 1.0,
+        weight_of_peers: 6.0,
         enter: process::handover,
     },
     Heat {
         scope: Scope::Process,
         case: Case::HolderKilled,
         weight: 1.5,
-        weight_of_peers: 0.0,
+        weight_of_peers: 9.0,
         enter: process::holder_killed,
     },
     Heat {
@@ -106,30 +114,51 @@ const HEATS: &[Heat] = &[
     Heat {
         scope: Scope::Host,
         case: Case::Quiet,
-        weight: 3.0,
-        weight_of_peers: 4.0,
+        weight: 4.0,
+        weight_of_peers: 12.0,
         enter: host::quiet,
     },
     Heat {
         scope: Scope::Host,
         case: Case::Connections32,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 8.0,
         enter: host::connections_32,
     },
     Heat {
         scope: Scope::Host,
         case: Case::Tasks256,
         weight: 1.0,
-        weight_of_peers: 2.0,
+        weight_of_peers: 6.0,
         enter: host::tasks_256,
     },
     Heat {
         scope: Scope::Host,
         case: Case::OneName8,
         weight: 1.0,
-        weight_of_peers: 0.0,
+        weight_of_peers: 20.0,
         enter: host::one_name_8,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::Kept,
+        weight: 1.0,
+        weight_of_peers: 0.0,
+        enter: host::kept,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::Remote1pct,
+        weight: 1.0,
+        weight_of_peers: 0.0,
+        enter: host::remote_1pct,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::LeaderKilled,
+        weight: 0.0,
+        weight_of_peers: 4.0,
+        enter: reign::leader_killed,
     },
 ];
 
@@ -142,7 +171,7 @@ pub(crate) struct Args {
     /// Measure only this scope: thread, process or host
     #[arg(long)]
     scope: Option<Scope>,
-    /// How long to measure in all [default: about 20; about 40 with --peers]
+    /// How long to measure in all [default: about 25; about 180 with --peers]
     #[arg(long, value_name = "N", value_parser = seconds)]
     seconds: Option<f64>,
     /// Compare with other locks, in the same run (needs a build with the feature `peers`)
@@ -196,8 +225,11 @@ fn bench(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<Report> {
-    let heats: Vec<&Heat> =
-        HEATS.iter().filter(|heat| args.scope.is_none_or(|scope| heat.scope == scope)).collect();
+    let heats: Vec<&Heat> = HEATS
+        .iter()
+        .filter(|heat| args.scope.is_none_or(|scope| heat.scope == scope))
+        .filter(|heat| heat.weight(args.peers) > 0.0)
+        .collect();
     let weights: f64 = heats.iter().map(|heat| heat.weight(args.peers)).sum();
     let seconds = args.seconds.unwrap_or(weights * SECONDS_PER_WEIGHT);
     let progress = Progress::new(Duration::from_secs_f64(seconds));
@@ -259,10 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn default_run_takes_less_than_a_minute() {
+    fn default_run_takes_half_a_minute_and_with_peers_a_few() {
         for peers in [false, true] {
             let weights: f64 = HEATS.iter().map(|heat| heat.weight(peers)).sum();
-            assert!(weights * SECONDS_PER_WEIGHT < 45.0, "{weights}");
+            let minutes = if peers { 5.0 } else { 0.5 };
+            assert!(weights * SECONDS_PER_WEIGHT < 60.0 * minutes, "{weights}");
         }
     }
 
