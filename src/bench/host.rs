@@ -17,7 +17,7 @@ use super::{
 use crate::{Keep, LockManager, Mutex, MutexGuard, Scope};
 
 /// What every row of tierlock says here, unless it says another thing.
-const NOTE: &str = "release sent, not awaited; keeping off; crash-safe, in order, with tokens";
+const NOTE: &str = "release sent, not awaited; keeping off; in order, with tokens";
 const AWAITED: &str = "release awaited";
 const KEPT: &str = "Keep::Always: the lease stays with the session";
 const REMOTE: &str = "99 of 100 lockings by one session, 1 by another; Keep::Adaptive";

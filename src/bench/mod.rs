@@ -167,6 +167,7 @@ const SECONDS_PER_WEIGHT: f64 = 1.3;
 
 /// The options of `tierlock bench`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = include_str!("guarantees.txt"))]
 pub(crate) struct Args {
     /// Measure only this scope: thread, process or host
     #[arg(long)]
