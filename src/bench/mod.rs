@@ -16,6 +16,7 @@ mod grounds;
 mod host;
 mod human;
 mod machine;
+mod page;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(not(feature = "peers"))]
@@ -27,6 +28,7 @@ mod progress;
 mod reign;
 mod report;
 mod run;
+mod self_check;
 mod stats;
 mod table;
 mod tasks;
@@ -162,6 +164,8 @@ const HEATS: &[Heat] = &[
     },
 ];
 
+const SECONDS_OF_SELF_CHECK: f64 = 5.0;
+
 /// Without `--seconds`, this long per unit of weight.
 const SECONDS_PER_WEIGHT: f64 = 1.3;
 
@@ -184,6 +188,12 @@ pub(crate) struct Args {
     /// Also draw the figures
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Also put the figures into this text, between its lines `<!-- figures -->`
+    #[arg(long, value_name = "FILE.md", hide = true)]
+    readme: Option<PathBuf>,
+    /// Check the bench itself: its own figures beside a plain loop's
+    #[arg(long, conflicts_with_all = ["peers", "plot", "readme"])]
+    self_check: bool,
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
@@ -217,9 +227,16 @@ fn bench(args: &Args) -> Result<()> {
         plot::check_target(file)?;
     }
     cleanup::on_every_way_out()?;
+    if args.self_check {
+        let check = self_check::run(args.scope, args.seconds.unwrap_or(SECONDS_OF_SELF_CHECK))?;
+        return print(&if args.json { check.json() + "\n" } else { check.text() });
+    }
     let report = measure(args)?;
     if let Some(file) = &args.plot {
         plot::draw(&report, file)?;
+    }
+    if let Some(file) = &args.readme {
+        page::fill(&report, file)?;
     }
     let text = if args.json { report.json() + "\n" } else { table::text(&report) };
     print(&text)
@@ -303,7 +320,15 @@ mod tests {
     #[cfg(not(feature = "peers"))]
     #[test]
     fn peers_without_the_feature_is_a_usage_error() {
-        let args = Args { scope: None, seconds: None, peers: true, json: false, plot: None };
+        let args = Args {
+            scope: None,
+            seconds: None,
+            peers: true,
+            json: false,
+            plot: None,
+            readme: None,
+            self_check: false,
+        };
         let failure = bench(&args).unwrap_err();
         assert_eq!(failure.exit_code(), 64);
         assert!(failure.to_string().contains("--features peers"), "{failure}");

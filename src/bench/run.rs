@@ -150,3 +150,67 @@ impl Racer {
 const RUNS: u32 = 5;
 const SHORTEST_SLICE: Duration = Duration::from_millis(2);
 const WARM_UP: Duration = Duration::from_millis(20);
+
+#[cfg(all(test, feature = "peers"))]
+mod tests {
+    use super::*;
+    use crate::bench::failure::Failure;
+
+    struct Steady;
+
+    impl Contender for Steady {
+        fn run(&mut self, _: Duration, tally: &mut Tally) -> Result<()> {
+            tally.wait(Duration::from_micros(5));
+            tally.stretch(1, Duration::from_micros(5));
+            Ok(())
+        }
+    }
+
+    struct FailsLater(u32);
+
+    impl Contender for FailsLater {
+        fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+            self.0 += 1;
+            if self.0 > 2 {
+                return Err(Failure::peer("etcd")("its server is gone"));
+            }
+            Steady.run(slice, tally)
+        }
+    }
+
+    fn heat(enter: fn(&mut Grounds) -> Result<Vec<Entry>>) -> (Result<Vec<Row>>, Grounds) {
+        let mut grounds = Grounds::new(true).unwrap();
+        let heat = Heat {
+            scope: Scope::Host,
+            case: Case::Quiet,
+            weight: 1.0,
+            weight_of_peers: 1.0,
+            enter,
+        };
+        let progress = Progress::new(Duration::ZERO);
+        (heat.run(&mut grounds, Duration::ZERO, &progress), grounds)
+    }
+
+    fn label(subject: &'static str) -> Label {
+        Label { subject, ..Label::new(Scope::Host, Case::Quiet) }
+    }
+
+    #[test]
+    fn peer_that_fails_is_out_and_named_and_the_others_go_on() {
+        let (rows, grounds) = heat(|_| {
+            Ok(vec![Entry::new(label("etcd"), FailsLater(0)), Entry::new(label(TIERLOCK), Steady)])
+        });
+        let rows = rows.unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].label.subject, TIERLOCK);
+        assert_eq!(rows[0].figures.operations, u64::from(RUNS));
+        let missing = grounds.missing();
+        assert!(missing[0].to_string().contains("its server is gone"), "{missing:?}");
+    }
+
+    #[test]
+    fn own_failure_ends_the_bench() {
+        let (rows, _) = heat(|_| Ok(vec![Entry::new(label(TIERLOCK), FailsLater(0))]));
+        assert!(rows.is_err());
+    }
+}

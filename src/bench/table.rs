@@ -9,29 +9,22 @@ use crate::Scope;
 
 /// The whole text.
 pub(crate) fn text(report: &Report) -> String {
-    let mut notes = Notes::default();
-    let mut text = heading(report);
-    text += &table(report, &mut notes);
-    text += "\n";
-    text += &notes.text();
-    text += &budgets(report);
+    let mut text = report.machine.heading();
+    text += &figures(report);
     text += &missing(report);
-    text += &ladder(report);
     text += &advice(report);
     text
 }
 
-fn heading(report: &Report) -> String {
-    let machine = &report.machine;
-    let cpus = if machine.cpus == 1 { "CPU" } else { "CPUs" };
-    let mut heading = format!(
-        "tierlock {} on {} {cpus} ({})\n{}\n",
-        machine.version, machine.cpus, machine.cpu, machine.system
-    );
-    if machine.build == "debug" {
-        heading += "A debug build: these figures mean nothing. Use `cargo run --release`.\n";
-    }
-    heading + "\n"
+/// What was measured, and how far that keeps what was promised.
+pub(crate) fn figures(report: &Report) -> String {
+    let mut notes = Notes::default();
+    let mut text = table(report, &mut notes);
+    text += "\n";
+    text += &notes.text();
+    text += &budgets(report);
+    text += &ladder(report);
+    text
 }
 
 fn table(report: &Report, notes: &mut Notes) -> String {
