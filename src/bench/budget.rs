@@ -10,6 +10,7 @@ use super::{
     },
     human,
     report::{Report, Row},
+    scale,
 };
 use crate::Scope::{self, Host, Process, Thread};
 
@@ -88,7 +89,9 @@ const BUDGETS: &[Budget] = &[
     budget(Process, "process, holder killed: p99", Unit::Ns, AtMost(5.0 * MS), |run| {
         run.ours(p99, Process, Case::HolderKilled, Blocking)
     }),
-    budget(Process, "process: disk per name", Unit::Bytes, AtMost(128.0), |_| None),
+    budget(Process, "process: disk per name", Unit::Bytes, AtMost(128.0), |run| {
+        run.measure(scale::DISK)
+    }),
     budget(Host, "host, kept lease", Unit::Ns, AtMost(60.0), |run| {
         run.ours(p50, Host, Case::Kept, Blocking)
     }),
@@ -131,7 +134,9 @@ const BUDGETS: &[Budget] = &[
         |_| None,
     ),
     budget(Host, "group of 3, leader killed: held locks lost", Unit::Count, AtMost(0.0), |_| None),
-    budget(Host, "leader's memory per held lock", Unit::Bytes, AtMost(200.0), |_| None),
+    budget(Host, "leader's memory per held lock", Unit::Bytes, AtMost(200.0), |run| {
+        run.measure(scale::HELD)
+    }),
 ];
 
 const REDIS: &[(&str, Mode)] = &[("redis", Async), ("redis-sync", Blocking)];

@@ -23,7 +23,9 @@ use crate::{
 pub(crate) struct Grounds {
     pub(crate) peers: Peers,
     leader: Option<Bed>,
+    secret_file: Option<PathBuf>,
     runtime: Option<Arc<Runtime>>,
+    directories_made: u32,
     scratch: Scratch,
 }
 
@@ -32,7 +34,9 @@ impl Grounds {
         Ok(Grounds {
             peers: Peers::new(peers),
             leader: None,
+            secret_file: None,
             runtime: None,
+            directories_made: 0,
             scratch: Scratch::new()?,
         })
     }
@@ -40,6 +44,23 @@ impl Grounds {
     /// A directory of this run; the same one for the same name.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         self.scratch.directory(name)
+    }
+
+    /// A directory that was not there before.
+    pub(crate) fn new_directory(&mut self, name: &str) -> Result<PathBuf> {
+        self.directories_made += 1;
+        self.directory(&format!("{name}-{}", self.directories_made))
+    }
+
+    /// The secret of every leader of this run.
+    pub(crate) fn secret_file(&mut self) -> Result<PathBuf> {
+        if let Some(secret_file) = &self.secret_file {
+            return Ok(secret_file.clone());
+        }
+        let secret_file = self.scratch.path().join("secret");
+        Secret::create(&secret_file)?;
+        self.secret_file = Some(secret_file.clone());
+        Ok(secret_file)
     }
 
     /// The runtime of every asynchronous caller: multi-threaded, with two workers.
@@ -61,7 +82,8 @@ impl Grounds {
     /// The leader of this run, in this process, on loopback.
     pub(crate) fn leader(&mut self) -> Result<&Bed> {
         if self.leader.is_none() {
-            self.leader = Some(Bed::start(&self.scratch)?);
+            let secret_file = self.secret_file()?;
+            self.leader = Some(Bed::start(&self.scratch, secret_file)?);
         }
         Ok(self.leader.as_ref().expect("made above"))
     }
@@ -82,9 +104,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    fn start(scratch: &Scratch) -> Result<Bed> {
-        let secret_file = scratch.path().join("secret");
-        Secret::create(&secret_file)?;
+    fn start(scratch: &Scratch, secret_file: PathBuf) -> Result<Bed> {
         let leader = Leader::builder()
             .listen("127.0.0.1:0")
             .state_dir(scratch.directory("leader")?)
@@ -120,6 +140,7 @@ impl Bed {
             .time_to_live(Duration::from_secs(30))
     }
 
+    #[cfg(feature = "peers")]
     pub(crate) fn secret_file(&self) -> &Path {
         &self.secret_file
     }

@@ -28,6 +28,7 @@ mod progress;
 mod reign;
 mod report;
 mod run;
+mod scale;
 mod self_check;
 mod stats;
 mod table;
@@ -166,6 +167,10 @@ const HEATS: &[Heat] = &[
 
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
 
+/// Names that are made for the budgets of memory and disk, so that short runs stay short.
+const NAMES_PER_SECOND: f64 = 1_000.0;
+const MOST_NAMES: u64 = 100_000;
+
 /// Without `--seconds`, this long per unit of weight.
 const SECONDS_PER_WEIGHT: f64 = 1.3;
 
@@ -194,6 +199,18 @@ pub(crate) struct Args {
     /// Check the bench itself: its own figures beside a plain loop's
     #[arg(long, conflicts_with_all = ["peers", "plot", "readme"])]
     self_check: bool,
+    /// Measure how memory, disk and the cost of a grant grow, up to 1,000,000 names and 2,000
+    /// sessions or as many names as are given: takes minutes, and some GB of memory
+    #[arg(
+        long,
+        value_name = "NAMES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1000000",
+        value_parser = clap::value_parser!(u64).range(10..=100_000_000),
+        conflicts_with_all = ["peers", "plot", "readme", "self_check", "seconds"],
+    )]
+    scale: Option<u64>,
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
@@ -231,6 +248,10 @@ fn bench(args: &Args) -> Result<()> {
         let check = self_check::run(args.scope, args.seconds.unwrap_or(SECONDS_OF_SELF_CHECK))?;
         return print(&if args.json { check.json() + "\n" } else { check.text() });
     }
+    if let Some(names) = args.scale {
+        let scale = scale::run(args.scope, names)?;
+        return print(&if args.json { scale.json() + "\n" } else { scale.text() });
+    }
     let report = measure(args)?;
     if let Some(file) = &args.plot {
         plot::draw(&report, file)?;
@@ -255,6 +276,7 @@ fn measure(args: &Args) -> Result<Report> {
     let mut report = Report {
         machine: Machine::this(),
         rows: Vec::new(),
+        measures: Vec::new(),
         budgets: Vec::new(),
         missing: Vec::new(),
     };
@@ -264,6 +286,9 @@ fn measure(args: &Args) -> Result<Report> {
     }
     report.missing = grounds.missing();
     if args.peers {
+        progress.says("memory and disk per name");
+        let names = ((seconds * NAMES_PER_SECOND) as u64).min(MOST_NAMES);
+        report.measures = scale::budgeted(args.scope, &mut grounds, names)?;
         report.budgets = budget::verdicts(&report);
     }
     Ok(report)
@@ -328,6 +353,7 @@ mod tests {
             plot: None,
             readme: None,
             self_check: false,
+            scale: None,
         };
         let failure = bench(&args).unwrap_err();
         assert_eq!(failure.exit_code(), 64);

@@ -53,8 +53,8 @@ struct Holder {
 
 impl LeaderKilled {
     fn start(grounds: &mut Grounds) -> Result<LeaderKilled> {
-        let state_dir = grounds.directory("killed-leader")?;
-        let secret_file = grounds.leader()?.secret_file().to_owned();
+        let state_dir = grounds.new_directory("killed-leader")?;
+        let secret_file = grounds.secret_file()?;
         let (leader, port) = serve(&state_dir, &secret_file, 0)?;
         let connect = || -> Result<LockManager> {
             Ok(LockManager::builder()

@@ -9,6 +9,7 @@ use super::{
     case::{Case, Label, Mode, TIERLOCK},
     machine::Machine,
     peers::Missing,
+    scale::Measure,
     stats::Summary,
 };
 use crate::Scope;
@@ -18,6 +19,8 @@ use crate::Scope;
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) measures: Vec<Measure>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) budgets: Vec<Verdict>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -48,6 +51,11 @@ impl Report {
             let Label { scope, case, subject, mode, variant, .. } = row.label;
             (scope, case, subject, mode, variant) == wanted
         })
+    }
+
+    /// A figure that is no row.
+    pub(crate) fn measure(&self, what: &str) -> Option<f64> {
+        Some(self.measures.iter().find(|measure| measure.what == what)?.value)
     }
 
     /// What tierlock's quiet lock and unlock cost at a scope, in the middle.
@@ -148,7 +156,13 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn report(rows: Vec<Row>) -> Report {
-        Report { machine: Machine::this(), rows, budgets: Vec::new(), missing: Vec::new() }
+        Report {
+            machine: Machine::this(),
+            rows,
+            measures: Vec::new(),
+            budgets: Vec::new(),
+            missing: Vec::new(),
+        }
     }
 
     #[test]

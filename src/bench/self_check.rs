@@ -86,18 +86,19 @@ fn compare(what: &'static str, mut cycle: Cycle, slice: Duration) -> Result<Line
     Quiet(&mut cycle).run(slice.min(Duration::from_millis(20)), &mut warm_up)?;
     let estimate_ns = warm_up.summary().p50_ns.max(1.0);
     let cycles = (slice.as_nanos() as f64 / estimate_ns).max(1.0) as u64;
-    let mut tally = Tally::new(warm_up.suited_pace());
-    let mut loops_ns = Vec::new();
+    let (mut benches_ns, mut loops_ns) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
+        let mut tally = Tally::new(warm_up.suited_pace());
         Quiet(&mut cycle).run(slice, &mut tally)?;
+        benches_ns.push(1e9 / tally.summary().ops_per_s);
         let started = Instant::now();
         for _ in 0..cycles {
             cycle()?;
         }
         loops_ns.push(started.elapsed().as_nanos() as f64 / cycles as f64);
     }
-    // A loop knows only its mean, so that is what it is compared with.
-    let (bench_ns, loop_ns) = (1e9 / tally.summary().ops_per_s, median(&loops_ns));
+    // A loop knows only its mean, so means are compared.
+    let (bench_ns, loop_ns) = (median(&benches_ns), median(&loops_ns));
     let tenths = |value: f64| (value * 10.0).round() / 10.0;
     let ratio = (bench_ns / loop_ns * 1_000.0).round() / 1_000.0;
     Ok(Line { what, bench_ns: tenths(bench_ns), loop_ns: tenths(loop_ns), ratio })
@@ -109,7 +110,7 @@ impl SelfCheck {
     }
 
     pub(super) fn text(&self) -> String {
-        let mut text = format!("{}\n", self.machine.heading());
+        let mut text = self.machine.heading();
         let _ = writeln!(text, "{:<28}{:>12}{:>14}{:>16}", "mean", "bench", "plain loop", "ratio");
         for Line { what, bench_ns, loop_ns, ratio } in &self.self_check {
             let [bench, plain] = [*bench_ns, *loop_ns].map(|ns| format!("{ns:.1} ns"));

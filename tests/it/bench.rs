@@ -83,11 +83,58 @@ fn table_ends_with_the_price_of_each_scope_and_which_to_take() {
 }
 
 #[test]
+fn self_check_shows_both_ways_of_measuring() {
+    let output = bench(&["--self-check", "--scope", "thread", "--seconds", "0.2", "--json"]);
+    let json = json_of(output);
+    for line in json["self_check"].as_array().unwrap() {
+        for field in ["bench_ns", "loop_ns", "ratio"] {
+            assert!(line[field].as_f64().unwrap() > 0.0, "{line}");
+        }
+    }
+}
+
+/// At both scopes, with few names: what grows with names and sessions is all there.
+#[test]
+fn scale_says_what_names_and_sessions_cost() {
+    let json = json_of(bench(&["--scale=200", "--json"]));
+    let measured: BTreeSet<(&str, u64)> = json["measures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|measure| (measure["what"].as_str().unwrap(), measure["at"].as_u64().unwrap()))
+        .collect();
+    for expected in [
+        ("process_grant", 10),
+        ("process_grant", 200),
+        ("disk_bytes_per_name", 200),
+        ("host_grant", 10),
+        ("host_grant", 200),
+        ("leader_bytes_per_held_lock", 200),
+        ("leader_bytes_per_waiter", 199),
+    ] {
+        assert!(measured.contains(&expected), "no {expected:?} in {measured:?}");
+    }
+    for what in
+        ["leader_bytes_with_sessions", "leader_bytes_per_session", "leader_cpu_idle_sessions"]
+    {
+        assert!(measured.iter().any(|measure| measure.0 == what), "no {what} in {measured:?}");
+    }
+}
+
+fn json_of(mut bench: Command) -> Value {
+    let output = bench.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
 fn wrong_options_are_usage_errors_of_one_line() {
     for arguments in [
         ["--scope", "galaxy"].as_slice(),
         &["--seconds", "0"],
         &["--plot", "/"],
+        &["--scale=3"],
+        &["--self-check", "--plot", "a.svg"],
         #[cfg(not(feature = "peers"))]
         &["--peers"],
     ] {
@@ -107,9 +154,7 @@ fn wrong_options_are_usage_errors_of_one_line() {
 #[cfg(feature = "peers")]
 #[test]
 fn peers_join_in_with_budgets_beside_them() {
-    let output = bench(&["--peers", "--seconds", "3", "--json"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let json = json_of(bench(&["--peers", "--seconds", "3", "--json"]));
     let measured: BTreeSet<(&str, &str, &str)> = rows(&json)
         .iter()
         .map(|row| ["scope", "case", "subject"].map(|field| row[field].as_str().unwrap()))
