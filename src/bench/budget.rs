@@ -184,6 +184,8 @@ impl Unit {
     /// A figure for people.
     pub(crate) fn show(self, value: f64) -> String {
         match self {
+            // Close to a target two digits would hide on which side.
+            Unit::Ratio if value < 1.0 => format!("{value:.3}"),
             Unit::Ratio if value < 10.0 => format!("{value:.2}"),
             Unit::Ratio => human::multiple(value),
             Unit::Ns => human::time(value),
