@@ -153,7 +153,7 @@ impl Scale {
     fn of(report: &Report) -> Scale {
         let shortest = report.rows.iter().map(|row| row.figures.p50_ns).fold(1e9, f64::min);
         let longest = report.rows.iter().map(|row| row.figures.max_ns).fold(1.0, f64::max);
-        let first_decade = (shortest.max(1.0).log10() - 0.05).floor().max(0.0) as i32;
+        let first_decade = (shortest.max(1.0).log10() - 0.5).floor().max(0.0) as i32;
         let last_decade = longest.max(10.0).log10().ceil() as i32;
         Scale { first_decade, last_decade: last_decade.max(first_decade + 1) }
     }
