@@ -1,7 +1,5 @@
 //! The words of the bench: cases, subjects, and the label of a row.
 
-use std::fmt;
-
 use crate::Scope;
 
 /// A situation that locks are put into.
@@ -11,6 +9,8 @@ pub(crate) enum Case {
     Quiet,
     /// Threads of one process, empty sections, no pause between.
     Threads,
+    /// Two threads of one process, sections of 200 µs, no pause between.
+    Threads200us,
     /// Two processes, empty sections, no pause between.
     ProcessesEmpty,
     /// Two processes, sections of 200 µs, no pause between.
@@ -27,6 +27,12 @@ pub(crate) enum Case {
     Tasks256,
     /// One connection each, one name for all.
     OneName8,
+    /// Lock and unlock with a lease that nobody else wants.
+    Kept,
+    /// Lock and unlock where one locking of a hundred is another session's.
+    Remote1pct,
+    /// From a leader's SIGKILL, restarted at once, to its first new grant; 100 sessions hold.
+    LeaderKilled,
 }
 
 impl Case {
@@ -35,6 +41,7 @@ impl Case {
         match self {
             Case::Quiet => "quiet",
             Case::Threads => "threads",
+            Case::Threads200us => "threads_200us",
             Case::ProcessesEmpty => "processes_empty",
             Case::Processes200us => "processes_200us",
             Case::Handover => "handover",
@@ -43,27 +50,26 @@ impl Case {
             Case::Connections32 => "connections_32",
             Case::Tasks256 => "tasks_256",
             Case::OneName8 => "one_name_8",
+            Case::Kept => "kept",
+            Case::Remote1pct => "remote_1pct",
+            Case::LeaderKilled => "leader_killed",
         }
+    }
+
+    /// Whether it is staged, one event at a time, and so has no throughput and no shares.
+    pub(crate) const fn is_staged(self) -> bool {
+        matches!(self, Case::Handover | Case::HolderKilled | Case::LeaderKilled)
     }
 }
 
 /// How the caller waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     /// A plain thread.
     Blocking,
     /// Tasks on a multi-threaded runtime.
     Async,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Mode::Blocking => "blocking",
-            Mode::Async => "async",
-        })
-    }
 }
 
 /// What is measured.
@@ -75,6 +81,8 @@ pub(crate) struct Label {
     pub(crate) scope: Scope,
     pub(crate) case: Case,
     pub(crate) subject: &'static str,
+    /// What else than usual the subject does, in a second row of it.
+    pub(crate) variant: Option<&'static str>,
     pub(crate) mode: Mode,
     /// Callers in all.
     pub(crate) clients: u32,
@@ -93,6 +101,7 @@ impl Label {
             scope,
             case,
             subject: TIERLOCK,
+            variant: None,
             mode: Mode::Blocking,
             clients: 1,
             processes: 1,
@@ -103,25 +112,30 @@ impl Label {
 
     /// The case for people.
     pub(crate) fn title(&self) -> String {
-        match self.case {
-            Case::Quiet => "quiet".into(),
-            Case::Threads => format!("{} threads", self.threads),
-            Case::ProcessesEmpty => format!("{} processes, empty", self.processes),
-            Case::Processes200us => format!("{} processes, 200 µs", self.processes),
-            Case::Handover => "hand-over".into(),
-            Case::HolderKilled => "holder killed".into(),
-            Case::Names => "many names".into(),
-            Case::Connections32 => "32 connections".into(),
-            Case::Tasks256 => "256 tasks".into(),
-            Case::OneName8 => "8 on one name".into(),
+        match (self.case, self.mode) {
+            (Case::Quiet, Mode::Blocking) => "quiet".into(),
+            (Case::Quiet, Mode::Async) => "quiet, async".into(),
+            (Case::Threads, _) => format!("{} threads, empty", self.threads),
+            (Case::Threads200us, _) => format!("{} threads, 200 µs", self.threads),
+            (Case::ProcessesEmpty, _) => format!("{} processes, empty", self.processes),
+            (Case::Processes200us, _) => format!("{} processes, 200 µs", self.processes),
+            (Case::Handover, _) => "hand-over".into(),
+            (Case::HolderKilled, _) => "holder killed".into(),
+            (Case::Names, _) => "many names".into(),
+            (Case::Connections32, _) => "32 connections".into(),
+            (Case::Tasks256, _) => "256 tasks".into(),
+            (Case::OneName8, _) => "8 on one name".into(),
+            (Case::Kept, _) => "kept lease".into(),
+            (Case::Remote1pct, _) => "1 % remote".into(),
+            (Case::LeaderKilled, _) => "leader killed".into(),
         }
     }
 
     /// The subject for people.
     pub(crate) fn who(&self) -> String {
-        match self.mode {
-            Mode::Async if !self.subject.starts_with("redis") => format!("{} async", self.subject),
-            _ => self.subject.into(),
+        match self.variant {
+            Some(variant) => format!("{} {variant}", self.subject),
+            None => self.subject.into(),
         }
     }
 }

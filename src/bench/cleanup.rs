@@ -6,8 +6,9 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process::Child,
-    time::Duration,
+    process::{Child, Command, ExitStatus},
+    thread,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -20,7 +21,8 @@ static LEFT_TO_END: Mutex<LeftToEnd> =
     Mutex::new(LeftToEnd { children: Vec::new(), directories: Vec::new() });
 
 struct LeftToEnd {
-    children: Vec<Pid>,
+    /// Each with the signal that ends it.
+    children: Vec<(Pid, Signal)>,
     directories: Vec<PathBuf>,
 }
 
@@ -28,7 +30,7 @@ struct LeftToEnd {
 pub(crate) fn on_every_way_out() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(Failure::io("cannot watch for signals"))?;
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name("bench-signals".into())
         .spawn(move || {
             if let Some(signal) = signals.forever().next() {
@@ -54,11 +56,17 @@ pub(crate) fn on_every_way_out() -> Result<()> {
 
 impl LeftToEnd {
     fn end(&self) {
-        for &child in &self.children {
-            let _ = kill_process(child, Signal::KILL);
+        for &(child, signal) in &self.children {
+            let _ = kill_process(child, signal);
         }
-        for &child in &self.children {
-            let _ = waitpid(Some(child), WaitOptions::empty());
+        let patience = Instant::now() + PATIENCE;
+        for &(child, _) in &self.children {
+            while matches!(waitpid(Some(child), WaitOptions::NOHANG), Ok(None)) {
+                if Instant::now() > patience {
+                    let _ = kill_process(child, Signal::KILL);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
         }
         for directory in &self.directories {
             let _ = fs::remove_dir_all(directory);
@@ -66,45 +74,85 @@ impl LeftToEnd {
     }
 }
 
-/// A child process that is killed when this is dropped.
+/// How long a child may take that is not killed outright.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A child process that is ended when this is dropped.
 #[derive(Debug)]
-pub(crate) struct OwnChild(Child);
+pub(crate) struct OwnChild {
+    child: Child,
+    end_with: Signal,
+}
 
 impl OwnChild {
-    pub(crate) fn start(command: &mut std::process::Command) -> io::Result<OwnChild> {
+    pub(crate) fn start(command: &mut Command) -> io::Result<OwnChild> {
+        OwnChild::start_to_end_with(command, Signal::KILL)
+    }
+
+    /// For a child that cleans up after itself when it gets that signal.
+    pub(crate) fn start_to_end_with(
+        command: &mut Command,
+        end_with: Signal,
+    ) -> io::Result<OwnChild> {
         let mut left = LEFT_TO_END.lock();
-        let child = OwnChild(command.spawn()?);
-        left.children.push(child.pid());
+        let child = OwnChild { child: command.spawn()?, end_with };
+        left.children.push((child.pid(), end_with));
         Ok(child)
     }
 
     pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.0)
+        Pid::from_child(&self.child)
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut Child {
-        &mut self.0
+        &mut self.child
     }
 
     /// How it ended, if it has.
-    #[cfg(feature = "peers")]
-    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         // Under the lock, so that no signal is sent to a number that is free again.
         let mut left = LEFT_TO_END.lock();
-        let status = self.0.try_wait().ok()??;
-        left.children.retain(|&child| child != self.pid());
+        let status = self.child.try_wait().ok()??;
+        left.forget(self.pid());
         Some(status)
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl LeftToEnd {
+    fn forget(&mut self, pid: Pid) {
+        self.children.retain(|&(child, _)| child != pid);
     }
 }
 
 impl Drop for OwnChild {
     fn drop(&mut self) {
-        let pid = self.pid();
-        let _ = self.0.kill();
-        // Reaped only under the lock; by now it dies without anyone's help.
+        if self.ended().is_some() {
+            return;
+        }
+        // Not reaped before the lock is held: until then the number stays this child's.
+        let _ = kill_process(self.pid(), self.end_with);
+        let patience = Instant::now() + PATIENCE;
+        while self.end_with != Signal::KILL && self.ended().is_none() {
+            if Instant::now() > patience {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         let mut left = LEFT_TO_END.lock();
-        let _ = self.0.wait();
-        left.children.retain(|&child| child != pid);
+        // Both do nothing to a child that has been reaped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        left.forget(self.pid());
     }
 }
 
@@ -146,6 +194,13 @@ impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Gives it to another user.
+    #[cfg(feature = "peers")]
+    pub(crate) fn give_to(&self, uid: u32, gid: u32) -> Result<()> {
+        std::os::unix::fs::chown(&self.0, Some(uid), Some(gid))
+            .map_err(Failure::io(format!("cannot give {} away", self.0.display())))
+    }
 }
 
 impl Drop for Scratch {
@@ -170,13 +225,36 @@ mod tests {
         assert!(!path.exists());
     }
 
+    fn is_left(pid: Pid) -> bool {
+        LEFT_TO_END.lock().children.iter().any(|&(child, _)| child == pid)
+    }
+
     #[test]
     fn dropped_child_is_dead_and_forgotten() {
-        let child = OwnChild::start(std::process::Command::new("sleep").arg("1000")).unwrap();
+        let child = OwnChild::start(Command::new("sleep").arg("1000")).unwrap();
         let pid = child.pid();
-        assert!(LEFT_TO_END.lock().children.contains(&pid));
+        assert!(is_left(pid));
         drop(child);
-        assert!(!LEFT_TO_END.lock().children.contains(&pid));
+        assert!(!is_left(pid));
         assert!(rustix::process::test_kill_process(pid).is_err(), "reaped");
+    }
+
+    #[test]
+    fn dropped_child_gets_the_signal_it_cleans_up_on() {
+        let scratch = Scratch::new().unwrap();
+        let (ready, cleaned) = (scratch.path().join("ready"), scratch.path().join("cleaned"));
+        let script = format!(
+            "trap 'touch {}; exit' QUIT; touch {}; while :; do sleep 0.01; done",
+            cleaned.display(),
+            ready.display()
+        );
+        let mut command = Command::new("sh");
+        let child =
+            OwnChild::start_to_end_with(command.arg("-c").arg(script), Signal::QUIT).unwrap();
+        while !ready.exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(child);
+        assert!(cleaned.exists());
     }
 }

@@ -32,15 +32,23 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// An `io::Error` with what was being done.
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
-        let what = what.into();
-        move |source| Failure::Io { what, source }
+    pub(crate) fn io<W: Into<String>>(what: W) -> impl FnOnce(io::Error) -> Failure {
+        // Made into a string only on failure: this stands on paths that are measured.
+        move |source| Failure::Io { what: what.into(), source }
     }
 
     /// An error of something that was compared with.
     #[cfg(feature = "peers")]
     pub(crate) fn peer<E: fmt::Display>(subject: &'static str) -> impl FnOnce(E) -> Failure {
         move |error| Failure::Peer { subject, message: error.to_string() }
+    }
+
+    /// Whether it is only of what was compared with.
+    pub(crate) fn is_a_peers(&self) -> bool {
+        #[cfg(feature = "peers")]
+        return matches!(self, Failure::Peer { .. });
+        #[cfg(not(feature = "peers"))]
+        false
     }
 
     /// The exit status (the same numbers as the other commands use).

@@ -1,6 +1,11 @@
 //! What the measurements stand on: directories, a runtime, a leader; made when first asked for.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::runtime::Runtime;
 
@@ -18,7 +23,9 @@ use crate::{
 pub(crate) struct Grounds {
     pub(crate) peers: Peers,
     leader: Option<Bed>,
+    secret_file: Option<PathBuf>,
     runtime: Option<Arc<Runtime>>,
+    directories_made: u32,
     scratch: Scratch,
 }
 
@@ -27,7 +34,9 @@ impl Grounds {
         Ok(Grounds {
             peers: Peers::new(peers),
             leader: None,
+            secret_file: None,
             runtime: None,
+            directories_made: 0,
             scratch: Scratch::new()?,
         })
     }
@@ -35,6 +44,23 @@ impl Grounds {
     /// A directory of this run; the same one for the same name.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         self.scratch.directory(name)
+    }
+
+    /// A directory that was not there before.
+    pub(crate) fn new_directory(&mut self, name: &str) -> Result<PathBuf> {
+        self.directories_made += 1;
+        self.directory(&format!("{name}-{}", self.directories_made))
+    }
+
+    /// The secret of every leader of this run.
+    pub(crate) fn secret_file(&mut self) -> Result<PathBuf> {
+        if let Some(secret_file) = &self.secret_file {
+            return Ok(secret_file.clone());
+        }
+        let secret_file = self.scratch.path().join("secret");
+        Secret::create(&secret_file)?;
+        self.secret_file = Some(secret_file.clone());
+        Ok(secret_file)
     }
 
     /// The runtime of every asynchronous caller: multi-threaded, with two workers.
@@ -56,7 +82,8 @@ impl Grounds {
     /// The leader of this run, in this process, on loopback.
     pub(crate) fn leader(&mut self) -> Result<&Bed> {
         if self.leader.is_none() {
-            self.leader = Some(Bed::start(&self.scratch)?);
+            let secret_file = self.secret_file()?;
+            self.leader = Some(Bed::start(&self.scratch, secret_file)?);
         }
         Ok(self.leader.as_ref().expect("made above"))
     }
@@ -77,9 +104,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    fn start(scratch: &Scratch) -> Result<Bed> {
-        let secret_file = scratch.path().join("secret");
-        Secret::create(&secret_file)?;
+    fn start(scratch: &Scratch, secret_file: PathBuf) -> Result<Bed> {
         let leader = Leader::builder()
             .listen("127.0.0.1:0")
             .state_dir(scratch.directory("leader")?)
@@ -102,6 +127,11 @@ impl Bed {
         Ok(self.builder().runtime(runtime.handle().clone()).open()?)
     }
 
+    /// The same with a directory.
+    pub(crate) fn connect_with(&self, directory: &Path) -> Result<LockManager> {
+        Ok(self.builder().directory(directory).open()?)
+    }
+
     fn builder(&self) -> LockManagerBuilder {
         LockManager::builder()
             .leaders([self.address().to_string()])
@@ -111,7 +141,7 @@ impl Bed {
     }
 
     #[cfg(feature = "peers")]
-    pub(crate) fn secret_file(&self) -> &std::path::Path {
+    pub(crate) fn secret_file(&self) -> &Path {
         &self.secret_file
     }
 }

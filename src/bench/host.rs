@@ -1,7 +1,7 @@
 //! Host scope: what a lock costs that machines share, with a leader in this process on loopback.
 //!
-//! Every lease is given back after every cycle (keeping is off), and the release is sent, not
-//! awaited, as a dropped guard does it.
+//! Unless a row says otherwise, every lease is given back after every cycle (keeping is off), and
+//! the release is sent, not awaited, as a dropped guard does it.
 
 use std::sync::Arc;
 
@@ -14,28 +14,42 @@ use super::{
     tasks::{Client, Fleet, QuietAsync},
     thread::Quiet,
 };
-use crate::{Keep, LockManager, Mutex, Scope};
+use crate::{Keep, LockManager, Mutex, MutexGuard, Scope};
 
-/// What every row of tierlock says here.
-const NOTE: &str = "release sent, not awaited; keeping off";
+/// What every row of tierlock says here, unless it says another thing.
+const NOTE: &str = "release sent, not awaited; keeping off; in order, with tokens";
+const AWAITED: &str = "release awaited";
+const KEPT: &str = "Keep::Always: the lease stays with the session";
+const REMOTE: &str = "99 of 100 lockings by one session, 1 by another; Keep::Adaptive";
 
 pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
     let label = Label { note: Some(NOTE), ..Label::new(Scope::Host, Case::Quiet) };
-    let blocking = mutex(&grounds.leader()?.connect()?, "quiet/blocking")?;
-    let mut entries = vec![Entry::new(
+    let awaited = |label| Label { variant: Some("awaited"), note: Some(AWAITED), ..label };
+    let mut entries = Vec::new();
+
+    let blocking = mutex(&grounds.leader()?.connect()?, "quiet/blocking", Keep::Never)?;
+    entries.push(Entry::new(
         label.clone(),
         Quiet(move || {
             drop(blocking.lock()?);
             Ok(())
         }),
-    )];
+    ));
+    let blocking = mutex(&grounds.leader()?.connect()?, "quiet/blocking/awaited", Keep::Never)?;
+    entries.push(Entry::new(
+        awaited(label.clone()),
+        Quiet(move || Ok(MutexGuard::unlock(blocking.lock()?)?)),
+    ));
+
     let runtime = grounds.runtime()?;
+    let label = Label { mode: Mode::Async, threads: RUNTIME_WORKERS, ..label };
     let locks = grounds.leader()?.connect_on(&runtime)?;
     let client = Tierlock::new(&locks, "quiet/async", Arc::default())?;
-    entries.push(Entry::new(
-        Label { mode: Mode::Async, threads: RUNTIME_WORKERS, ..label },
-        QuietAsync::new(runtime, client),
-    ));
+    entries.push(Entry::new(label.clone(), QuietAsync::new(runtime.clone(), client)));
+    let locks = grounds.leader()?.connect_on(&runtime)?;
+    let client = Awaiting(mutex(&locks, "quiet/async/awaited", Keep::Never)?);
+    entries.push(Entry::new(awaited(label), QuietAsync::new(runtime, client)));
+
     super::peers::host_quiet(grounds, &mut entries)?;
     Ok(entries)
 }
@@ -73,7 +87,45 @@ pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entry>> {
         let locks = grounds.leader()?.connect_on(&runtime)?;
         clients.push(Tierlock::new(&locks, "one/name", count.clone())?);
     }
-    Ok(vec![Entry::new(fleet_label(Case::OneName8, 8), Fleet::new(runtime, clients, Some(count)))])
+    let mut entries =
+        vec![Entry::new(fleet_label(Case::OneName8, 8), Fleet::new(runtime, clients, Some(count)))];
+    super::peers::host_one_name_8(grounds, &mut entries)?;
+    Ok(entries)
+}
+
+pub(crate) fn kept(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let label = Label { note: Some(KEPT), ..Label::new(Scope::Host, Case::Kept) };
+    let directory = grounds.directory("kept")?;
+    let without = mutex(&grounds.leader()?.connect()?, "kept", Keep::Always)?;
+    let with = mutex(&grounds.leader()?.connect_with(&directory)?, "kept/with", Keep::Always)?;
+    Ok([(None, without), (Some("+ dir"), with)]
+        .into_iter()
+        .map(|(variant, mutex)| {
+            Entry::new(
+                Label { variant, ..label.clone() },
+                Quiet(move || {
+                    drop(mutex.lock()?);
+                    Ok(())
+                }),
+            )
+        })
+        .collect())
+}
+
+pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let near = mutex(&grounds.leader()?.connect()?, "remote", Keep::Adaptive)?;
+    let far = mutex(&grounds.leader()?.connect()?, "remote", Keep::Adaptive)?;
+    let mut cycles = 0_u64;
+    let label =
+        Label { clients: 2, note: Some(REMOTE), ..Label::new(Scope::Host, Case::Remote1pct) };
+    Ok(vec![Entry::new(
+        label,
+        Quiet(move || {
+            cycles += 1;
+            drop(if cycles.is_multiple_of(100) { far.lock()? } else { near.lock()? });
+            Ok(())
+        }),
+    )])
 }
 
 /// The label of tasks on the runtime.
@@ -87,8 +139,8 @@ pub(crate) fn fleet_label(case: Case, clients: u32) -> Label {
     }
 }
 
-fn mutex(locks: &LockManager, name: &str) -> Result<Mutex<()>> {
-    Ok(locks.mutex(name, ()).scope(Scope::Host).keep(Keep::Never).build()?)
+fn mutex(locks: &LockManager, name: &str, keep: Keep) -> Result<Mutex<()>> {
+    Ok(locks.mutex(name, ()).scope(Scope::Host).keep(keep).build()?)
 }
 
 struct Tierlock {
@@ -98,7 +150,7 @@ struct Tierlock {
 
 impl Tierlock {
     fn new(locks: &LockManager, name: &str, count: Arc<Unprotected>) -> Result<Tierlock> {
-        Ok(Tierlock { mutex: mutex(locks, name)?, count })
+        Ok(Tierlock { mutex: mutex(locks, name, Keep::Never)?, count })
     }
 }
 
@@ -108,5 +160,14 @@ impl Client for Tierlock {
         self.count.increment();
         drop(guard);
         Ok(())
+    }
+}
+
+/// A caller that waits for the answer to its release.
+struct Awaiting(Mutex<()>);
+
+impl Client for Awaiting {
+    async fn cycle(&mut self) -> Result<()> {
+        Ok(MutexGuard::unlock_async(self.0.lock_async().await?).await?)
     }
 }

@@ -35,6 +35,21 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// The lines above a table.
+    pub(crate) fn heading(&self) -> String {
+        let cpus = if self.cpus == 1 { "CPU" } else { "CPUs" };
+        let mut heading = format!(
+            "tierlock {} on {} {cpus} ({})\n{}\n",
+            self.version, self.cpus, self.cpu, self.system
+        );
+        if self.build == "debug" {
+            heading += "A debug build: these figures mean nothing. Use `cargo run --release`.\n";
+        }
+        heading + "\n"
+    }
+}
+
 fn cpu_of(cpuinfo: &str) -> Option<&str> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim())

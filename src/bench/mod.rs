@@ -16,6 +16,7 @@ mod grounds;
 mod host;
 mod human;
 mod machine;
+mod page;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(not(feature = "peers"))]
@@ -24,8 +25,11 @@ mod peers;
 mod plot;
 mod process;
 mod progress;
+mod reign;
 mod report;
 mod run;
+mod scale;
+mod self_check;
 mod stats;
 mod table;
 mod tasks;
@@ -62,38 +66,45 @@ const HEATS: &[Heat] = &[
         enter: thread::threads,
     },
     Heat {
+        scope: Scope::Thread,
+        case: Case::Threads200us,
+        weight: 1.0,
+        weight_of_peers: 8.0,
+        enter: thread::threads_200us,
+    },
+    Heat {
         scope: Scope::Process,
         case: Case::Quiet,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 6.0,
         enter: process::quiet,
     },
     Heat {
         scope: Scope::Process,
         case: Case::ProcessesEmpty,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 6.0,
         enter: process::processes_empty,
     },
     Heat {
         scope: Scope::Process,
         case: Case::Processes200us,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 20.0,
         enter: process::processes_200us,
     },
     Heat {
         scope: Scope::Process,
         case: Case::Handover,
-        weight: 1.5,
-        weight_of_peers: 1.5,
+        weight: 1.0,
+        weight_of_peers: 6.0,
         enter: process::handover,
     },
     Heat {
         scope: Scope::Process,
         case: Case::HolderKilled,
         weight: 1.5,
-        weight_of_peers: 0.0,
+        weight_of_peers: 9.0,
         enter: process::holder_killed,
     },
     Heat {
@@ -106,43 +117,71 @@ const HEATS: &[Heat] = &[
     Heat {
         scope: Scope::Host,
         case: Case::Quiet,
-        weight: 3.0,
-        weight_of_peers: 4.0,
+        weight: 4.0,
+        weight_of_peers: 12.0,
         enter: host::quiet,
     },
     Heat {
         scope: Scope::Host,
         case: Case::Connections32,
         weight: 1.0,
-        weight_of_peers: 1.0,
+        weight_of_peers: 8.0,
         enter: host::connections_32,
     },
     Heat {
         scope: Scope::Host,
         case: Case::Tasks256,
         weight: 1.0,
-        weight_of_peers: 2.0,
+        weight_of_peers: 6.0,
         enter: host::tasks_256,
     },
     Heat {
         scope: Scope::Host,
         case: Case::OneName8,
         weight: 1.0,
-        weight_of_peers: 0.0,
+        weight_of_peers: 20.0,
         enter: host::one_name_8,
     },
+    Heat {
+        scope: Scope::Host,
+        case: Case::Kept,
+        weight: 1.0,
+        weight_of_peers: 0.0,
+        enter: host::kept,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::Remote1pct,
+        weight: 1.0,
+        weight_of_peers: 0.0,
+        enter: host::remote_1pct,
+    },
+    Heat {
+        scope: Scope::Host,
+        case: Case::LeaderKilled,
+        weight: 0.0,
+        weight_of_peers: 4.0,
+        enter: reign::leader_killed,
+    },
 ];
+
+const SECONDS_OF_SELF_CHECK: f64 = 5.0;
+
+/// Names that are made for the budgets of memory and disk, so that short runs stay short.
+const NAMES_PER_SECOND: f64 = 1_000.0;
+const MOST_NAMES: u64 = 100_000;
 
 /// Without `--seconds`, this long per unit of weight.
 const SECONDS_PER_WEIGHT: f64 = 1.3;
 
 /// The options of `tierlock bench`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = include_str!("guarantees.txt"))]
 pub(crate) struct Args {
     /// Measure only this scope: thread, process or host
     #[arg(long)]
     scope: Option<Scope>,
-    /// How long to measure in all [default: about 20; about 40 with --peers]
+    /// How long to measure in all [default: about 25; about 180 with --peers]
     #[arg(long, value_name = "N", value_parser = seconds)]
     seconds: Option<f64>,
     /// Compare with other locks, in the same run (needs a build with the feature `peers`)
@@ -154,6 +193,24 @@ pub(crate) struct Args {
     /// Also draw the figures
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Also put the figures into this text, between its lines `<!-- figures -->`
+    #[arg(long, value_name = "FILE.md", hide = true)]
+    readme: Option<PathBuf>,
+    /// Check the bench itself: its own figures beside a plain loop's
+    #[arg(long, conflicts_with_all = ["peers", "plot", "readme"])]
+    self_check: bool,
+    /// Measure how memory, disk and the cost of a grant grow, up to 1,000,000 names and 2,000
+    /// sessions or as many names as are given: takes minutes, and some GB of memory
+    #[arg(
+        long,
+        value_name = "NAMES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1000000",
+        value_parser = clap::value_parser!(u64).range(10..=100_000_000),
+        conflicts_with_all = ["peers", "plot", "readme", "self_check", "seconds"],
+    )]
+    scale: Option<u64>,
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
@@ -187,17 +244,31 @@ fn bench(args: &Args) -> Result<()> {
         plot::check_target(file)?;
     }
     cleanup::on_every_way_out()?;
+    if args.self_check {
+        let check = self_check::run(args.scope, args.seconds.unwrap_or(SECONDS_OF_SELF_CHECK))?;
+        return print(&if args.json { check.json() + "\n" } else { check.text() });
+    }
+    if let Some(names) = args.scale {
+        let scale = scale::run(args.scope, names)?;
+        return print(&if args.json { scale.json() + "\n" } else { scale.text() });
+    }
     let report = measure(args)?;
     if let Some(file) = &args.plot {
         plot::draw(&report, file)?;
+    }
+    if let Some(file) = &args.readme {
+        page::fill(&report, file)?;
     }
     let text = if args.json { report.json() + "\n" } else { table::text(&report) };
     print(&text)
 }
 
 fn measure(args: &Args) -> Result<Report> {
-    let heats: Vec<&Heat> =
-        HEATS.iter().filter(|heat| args.scope.is_none_or(|scope| heat.scope == scope)).collect();
+    let heats: Vec<&Heat> = HEATS
+        .iter()
+        .filter(|heat| args.scope.is_none_or(|scope| heat.scope == scope))
+        .filter(|heat| heat.weight(args.peers) > 0.0)
+        .collect();
     let weights: f64 = heats.iter().map(|heat| heat.weight(args.peers)).sum();
     let seconds = args.seconds.unwrap_or(weights * SECONDS_PER_WEIGHT);
     let progress = Progress::new(Duration::from_secs_f64(seconds));
@@ -205,6 +276,7 @@ fn measure(args: &Args) -> Result<Report> {
     let mut report = Report {
         machine: Machine::this(),
         rows: Vec::new(),
+        measures: Vec::new(),
         budgets: Vec::new(),
         missing: Vec::new(),
     };
@@ -214,6 +286,9 @@ fn measure(args: &Args) -> Result<Report> {
     }
     report.missing = grounds.missing();
     if args.peers {
+        progress.says("memory and disk per name");
+        let names = ((seconds * NAMES_PER_SECOND) as u64).min(MOST_NAMES);
+        report.measures = scale::budgeted(args.scope, &mut grounds, names)?;
         report.budgets = budget::verdicts(&report);
     }
     Ok(report)
@@ -259,17 +334,27 @@ mod tests {
     }
 
     #[test]
-    fn default_run_takes_less_than_a_minute() {
+    fn default_run_takes_half_a_minute_and_with_peers_a_few() {
         for peers in [false, true] {
             let weights: f64 = HEATS.iter().map(|heat| heat.weight(peers)).sum();
-            assert!(weights * SECONDS_PER_WEIGHT < 45.0, "{weights}");
+            let minutes = if peers { 5.0 } else { 0.5 };
+            assert!(weights * SECONDS_PER_WEIGHT < 60.0 * minutes, "{weights}");
         }
     }
 
     #[cfg(not(feature = "peers"))]
     #[test]
     fn peers_without_the_feature_is_a_usage_error() {
-        let args = Args { scope: None, seconds: None, peers: true, json: false, plot: None };
+        let args = Args {
+            scope: None,
+            seconds: None,
+            peers: true,
+            json: false,
+            plot: None,
+            readme: None,
+            self_check: false,
+            scale: None,
+        };
         let failure = bench(&args).unwrap_err();
         assert_eq!(failure.exit_code(), 64);
         assert!(failure.to_string().contains("--features peers"), "{failure}");

@@ -1,4 +1,5 @@
-//! The figures as a picture: one panel per scope, all on one logarithmic scale of time.
+//! The figures as a picture: the ladder of scopes first, then a panel per scope with its cases one
+//! below the other, all on one logarithmic scale of time.
 
 use std::{error::Error, io, path::Path};
 
@@ -9,7 +10,7 @@ use plotters::{
 };
 
 use super::{
-    case::TIERLOCK,
+    case::{Case, Mode, TIERLOCK},
     failure::{Failure, Result},
     human,
     report::{Report, Row},
@@ -17,11 +18,13 @@ use super::{
 use crate::Scope;
 
 const WIDTH: u32 = 960;
-const LEFT: i32 = 236;
+const LEFT: i32 = 262;
 const RIGHT: i32 = 40;
 const HEADING: i32 = 74;
 const PANEL_TITLE: i32 = 34;
-const ROW: i32 = 22;
+const ROW: i32 = 21;
+/// Between two cases.
+const GAP: i32 = 9;
 const AXIS: i32 = 30;
 
 const INK: RGBColor = RGBColor(32, 36, 44);
@@ -61,28 +64,82 @@ type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn paint(report: &Report, svg: &mut String) -> Painted {
     let panels = panels(report);
-    let height =
-        panels.iter().map(|(_, rows)| PANEL_TITLE + ROW * rows.len() as i32 + AXIS).sum::<i32>()
-            + HEADING;
+    let height = HEADING + panels.iter().map(Panel::height).sum::<i32>();
     let canvas = SVGBackend::with_string(svg, (WIDTH, height as u32)).into_drawing_area();
     canvas.fill(&WHITE)?;
     let picture = Picture { canvas: &canvas, scale: Scale::of(report) };
     picture.heading(report)?;
     let mut top = HEADING;
-    for (scope, rows) in panels {
-        picture.panel(scope, &rows, top)?;
-        top += PANEL_TITLE + ROW * rows.len() as i32 + AXIS;
+    for panel in &panels {
+        picture.panel(panel, top)?;
+        top += panel.height();
     }
     canvas.present()?;
     Ok(())
 }
 
-fn panels(report: &Report) -> Vec<(Scope, Vec<&Row>)> {
-    Scope::ALL
+/// Bars under one title, in groups.
+struct Panel<'a> {
+    title: String,
+    groups: Vec<Group<'a>>,
+}
+
+struct Group<'a> {
+    title: String,
+    /// Each with what stands beside its bar.
+    rows: Vec<(String, &'a Row)>,
+}
+
+impl Panel<'_> {
+    fn height(&self) -> i32 {
+        PANEL_TITLE + self.bars_height() + AXIS
+    }
+
+    fn bars_height(&self) -> i32 {
+        let rows: usize = self.groups.iter().map(|group| group.rows.len()).sum();
+        ROW * rows as i32 + GAP * (self.groups.len() as i32 - 1)
+    }
+}
+
+fn panels(report: &Report) -> Vec<Panel<'_>> {
+    let scopes = Scope::ALL.into_iter().map(|scope| Panel {
+        title: format!("{scope} scope"),
+        groups: groups(report.rows.iter().filter(|row| row.label.scope == scope)),
+    });
+    [ladder(report)].into_iter().chain(scopes).filter(|panel| !panel.groups.is_empty()).collect()
+}
+
+/// What a quiet lock and unlock of ours costs, from scope to scope.
+fn ladder(report: &Report) -> Panel<'_> {
+    let steps = [
+        ("thread", Scope::Thread, Case::Quiet),
+        ("process", Scope::Process, Case::Quiet),
+        ("host, kept lease", Scope::Host, Case::Kept),
+        ("host, round trip", Scope::Host, Case::Quiet),
+    ];
+    let rows: Vec<_> = steps
         .into_iter()
-        .map(|scope| (scope, report.rows.iter().filter(|row| row.label.scope == scope).collect()))
-        .filter(|(_, rows): &(Scope, Vec<&Row>)| !rows.is_empty())
-        .collect()
+        .filter_map(|(name, scope, case)| {
+            Some((name.to_owned(), report.row(scope, case, TIERLOCK, Mode::Blocking)?))
+        })
+        .collect();
+    let title = "lock and unlock".to_owned();
+    let groups = if rows.is_empty() { Vec::new() } else { vec![Group { title, rows }] };
+    Panel { title: "The ladder: tierlock while nobody else wants the lock".into(), groups }
+}
+
+/// Rows of one case and mode together, in the report's order.
+fn groups<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group> = Vec::new();
+    for row in rows {
+        let title = row.label.title();
+        if groups.last().is_none_or(|group| group.title != title) {
+            groups.push(Group { title, rows: Vec::new() });
+        }
+        let group = groups.last_mut().expect("there is one now");
+        group.rows.push((row.label.who(), row));
+    }
+    groups
 }
 
 /// From times to places: the same for all panels, in whole decades.
@@ -96,7 +153,7 @@ impl Scale {
     fn of(report: &Report) -> Scale {
         let shortest = report.rows.iter().map(|row| row.figures.p50_ns).fold(1e9, f64::min);
         let longest = report.rows.iter().map(|row| row.figures.max_ns).fold(1.0, f64::max);
-        let first_decade = (shortest.max(1.0).log10() - 0.05).floor().max(0.0) as i32;
+        let first_decade = (shortest.max(1.0).log10() - 0.5).floor().max(0.0) as i32;
         let last_decade = longest.max(10.0).log10().ceil() as i32;
         Scale { first_decade, last_decade: last_decade.max(first_decade + 1) }
     }
@@ -131,37 +188,40 @@ impl Picture<'_, '_> {
         self.text(legend, (16, 64), 12, &FAINT, HPos::Left, false)
     }
 
-    fn panel(&self, scope: Scope, rows: &[&Row], top: i32) -> Painted {
-        let title = format!("{scope} scope");
-        self.text(&title, (16, top + PANEL_TITLE / 2 + 2), 15, &INK, HPos::Left, true)?;
-        let first = top + PANEL_TITLE;
-        let bottom = first + ROW * rows.len() as i32;
+    fn panel(&self, panel: &Panel, top: i32) -> Painted {
+        let middle = top + PANEL_TITLE / 2 + 2;
+        self.text(&panel.title, (16, middle), 15, &INK, HPos::Left, true)?;
+        let mut at = top + PANEL_TITLE;
+        self.axis(at, at + panel.bars_height())?;
+        for group in &panel.groups {
+            self.text(&group.title, (16, at + ROW / 2), 12, &INK, HPos::Left, true)?;
+            for (name, row) in &group.rows {
+                self.row(name, row, at + ROW / 2)?;
+                at += ROW;
+            }
+            at += GAP;
+        }
+        Ok(())
+    }
+
+    /// Lines down a panel, and what they mean below it.
+    fn axis(&self, first: i32, bottom: i32) -> Painted {
         for decade in self.scale.decades() {
             let time = 10_f64.powi(decade);
             let x = self.scale.x(time);
             let colour = if decade % 3 == 0 { GRID_OF_UNITS } else { GRID };
             self.line((x, first - 4), (x, bottom + 4), &colour, 1)?;
-            self.text(
-                &human::time(time).replace(".0", ""),
-                (x, bottom + 14),
-                11,
-                &FAINT,
-                HPos::Center,
-                false,
-            )?;
-        }
-        for (index, row) in rows.iter().enumerate() {
-            self.row(row, first + ROW * index as i32 + ROW / 2)?;
+            let time = human::time(time).replace(".0", "");
+            self.text(&time, (x, bottom + 14), 11, &FAINT, HPos::Center, false)?;
         }
         Ok(())
     }
 
-    fn row(&self, row: &Row, middle: i32) -> Painted {
+    fn row(&self, name: &str, row: &Row, middle: i32) -> Painted {
         let (label, figures) = (&row.label, &row.figures);
         let ours = label.subject == TIERLOCK;
         let (colour, ink) = if ours { (OURS, INK) } else { (OTHERS, FAINT) };
-        let what = format!("{} · {}", label.title(), label.who());
-        self.text(&what, (LEFT - 10, middle), 12, &ink, HPos::Right, false)?;
+        self.text(name, (LEFT - 10, middle), 12, &ink, HPos::Right, false)?;
 
         let [start, p50, p99, max] =
             [1.0, figures.p50_ns, figures.p99_ns, figures.max_ns].map(|time| self.scale.x(time));
@@ -173,17 +233,12 @@ impl Picture<'_, '_> {
         // In the bar where it fits, for beside it is the way of the line.
         let value = human::time(figures.p50_ns);
         if p50 - start > 56 {
-            self.text(&value, (p50 - 6, middle), 11, &WHITE, HPos::Right, ours)
+            let ink = if ours { &WHITE } else { &INK };
+            self.text(&value, (p50 - 6, middle), 11, ink, HPos::Right, ours)
         } else {
             let beside = if max - p50 < 70 { max + 8 } else { p50 + 6 };
-            self.text(
-                &value,
-                (beside, middle - if max - p50 < 70 { 0 } else { 6 }),
-                10,
-                &ink,
-                HPos::Left,
-                ours,
-            )
+            let raised = if max - p50 < 70 { 0 } else { 6 };
+            self.text(&value, (beside, middle - raised), 10, &ink, HPos::Left, ours)
         }
     }
 
@@ -213,10 +268,7 @@ impl Picture<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{
-        case::Case,
-        report::tests::{report, row},
-    };
+    use crate::bench::report::tests::{report, row};
 
     #[test]
     fn picture_has_a_panel_per_scope_that_was_measured() {
@@ -230,6 +282,18 @@ mod tests {
         assert!(svg.starts_with("<svg"));
         assert!(svg.contains("thread scope") && svg.contains("host scope"));
         assert!(!svg.contains("process scope"));
+    }
+
+    #[test]
+    fn case_is_named_once_however_many_are_compared_in_it() {
+        let report = report(vec![
+            row(Scope::Process, Case::Handover, TIERLOCK, 5_000.0),
+            row(Scope::Process, Case::Handover, "flock", 9_000.0),
+        ]);
+        let mut svg = String::new();
+        paint(&report, &mut svg).unwrap();
+        assert_eq!(svg.matches("hand-over").count(), 1);
+        assert!(!svg.contains("The ladder"), "nothing quiet was measured");
     }
 
     #[test]

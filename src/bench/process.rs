@@ -1,6 +1,7 @@
 //! Process scope: what a lock costs that is shared by the processes of a machine.
 
 use std::{
+    hint::black_box,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -9,30 +10,36 @@ use std::{
 use rustix::process::{Signal, kill_process};
 
 use super::{
-    case::{Case, Label},
+    case::{Case, Label, TIERLOCK},
     failure::{Failure, Result, check_count},
     grounds::Grounds,
     run::{Contender, Entry},
-    stats::{Share, Tally},
+    stats::Tally,
     thread::Quiet,
-    worker::{CrossLock, FileCounter, Job, Order, Reply, Turn, Worker, unexpected},
+    worker::{Cross, CrossLock, FileCounter, Job, Order, Reply, Turn, Visitor, Worker, unexpected},
 };
-use crate::{LockManager, Mutex, MutexGuard, Predecessor, Scope};
+use crate::{LockManager, Scope};
 
 pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let mutex = open(&grounds.directory("process")?)?
-        .mutex("quiet", 0_u64)
-        .scope(Scope::Process)
-        .build()?;
-    let mut entries = vec![Entry::new(
-        Label::new(Scope::Process, Case::Quiet),
-        Quiet(move || {
-            *mutex.lock()? += 1;
-            Ok(())
-        }),
-    )];
-    super::peers::process_quiet(grounds, &mut entries)?;
-    Ok(entries)
+    subjects(grounds, Case::Quiet)?
+        .into_iter()
+        .map(|(subject, lock)| {
+            let label = Label { subject, ..Label::new(Scope::Process, Case::Quiet) };
+            Ok(Entry { label, contender: lock.open(QuietVisitor)? })
+        })
+        .collect()
+}
+
+/// One caller of the lock in this process, which counts under it.
+struct QuietVisitor;
+
+impl Visitor for QuietVisitor {
+    type Output = Box<dyn Contender>;
+
+    fn visit(self, mut lock: impl Cross + 'static) -> Result<Box<dyn Contender>> {
+        let mut count = 0_u64;
+        Ok(Box::new(Quiet(move || lock.with(|| count = black_box(count + 1)))))
+    }
 }
 
 pub(crate) fn processes_empty(grounds: &mut Grounds) -> Result<Vec<Entry>> {
@@ -45,43 +52,40 @@ pub(crate) fn processes_200us(grounds: &mut Grounds) -> Result<Vec<Entry>> {
 
 fn processes(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<Entry>> {
     let directory = grounds.directory("process")?;
-    let label = Label { clients: 2, processes: 2, ..Label::new(Scope::Process, case) };
-    let mut entries = Vec::new();
-    for (subject, lock) in subjects(grounds, &directory, case) {
-        let counter = directory.join(format!("{}-{subject}.count", case.as_str()));
-        entries.push(Entry::new(
-            Label { subject, ..label.clone() },
-            Processes::start(lock, &counter, hold)?,
-        ));
-    }
-    Ok(entries)
+    subjects(grounds, case)?
+        .into_iter()
+        .map(|(subject, lock)| {
+            let counter = directory.join(format!("{}-{subject}.count", case.as_str()));
+            let label = Label { subject, ..two_processes(case) };
+            Ok(Entry::new(label, Processes::start(lock, &counter, hold)?))
+        })
+        .collect()
 }
 
 pub(crate) fn handover(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let directory = grounds.directory("process")?;
-    let label = Label { clients: 2, processes: 2, ..Label::new(Scope::Process, Case::Handover) };
-    subjects(grounds, &directory, Case::Handover)
+    subjects(grounds, Case::Handover)?
         .into_iter()
         .map(|(subject, lock)| {
-            Ok(Entry::new(Label { subject, ..label.clone() }, TakingTurns::start(lock)?))
+            let label = Label { subject, ..two_processes(Case::Handover) };
+            Ok(Entry::new(label, TakingTurns::start(lock)?))
         })
         .collect()
 }
 
 pub(crate) fn holder_killed(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let directory = grounds.directory("process")?;
-    let name = "holder_killed";
-    let mutex = open(&directory)?.mutex(name, ()).scope(Scope::Process).build()?;
-    let holder = CrossLock::Tierlock { directory, name: name.into() };
-    Ok(vec![Entry::new(
-        Label {
-            clients: 2,
-            processes: 2,
-            note: Some("from SIGKILL to the waiter's lock"),
-            ..Label::new(Scope::Process, Case::HolderKilled)
-        },
-        HolderKilled { mutex, holder },
-    )])
+    subjects(grounds, Case::HolderKilled)?
+        .into_iter()
+        .map(|(subject, lock)| {
+            let note = Some("from SIGKILL of a holder with 64 MiB in use to the waiter's lock");
+            let label = Label { subject, note, ..two_processes(Case::HolderKilled) };
+            let contender = lock.open(HolderKilledVisitor(lock.clone()))?;
+            Ok(Entry { label, contender })
+        })
+        .collect()
+}
+
+fn two_processes(case: Case) -> Label {
+    Label { clients: 2, processes: 2, ..Label::new(Scope::Process, case) }
 }
 
 pub(crate) fn names(grounds: &mut Grounds) -> Result<Vec<Entry>> {
@@ -108,13 +112,13 @@ fn open(directory: &Path) -> Result<LockManager> {
     Ok(LockManager::builder().directory(directory).label("bench").open()?)
 }
 
-/// The locks that two processes are measured with: ours, and what it is compared with.
-fn subjects(grounds: &Grounds, directory: &Path, case: Case) -> Vec<(&'static str, CrossLock)> {
-    let ours =
-        CrossLock::Tierlock { directory: directory.to_owned(), name: case.as_str().to_owned() };
-    let mut subjects = vec![(super::case::TIERLOCK, ours)];
-    subjects.extend(super::peers::cross_locks(grounds, directory, case));
-    subjects
+/// The locks that are measured in a case: ours, and what it is compared with.
+fn subjects(grounds: &mut Grounds, case: Case) -> Result<Vec<(&'static str, CrossLock)>> {
+    let name = case.as_str().to_owned();
+    let ours = CrossLock::Tierlock { directory: grounds.directory("process")?, name };
+    let theirs = super::peers::cross_locks(grounds, case)?;
+    let theirs = theirs.into_iter().map(|(subject, lock)| (subject, CrossLock::Peer { lock }));
+    Ok([(TIERLOCK, ours)].into_iter().chain(theirs).collect())
 }
 
 /// Child processes that want one lock and never pause.
@@ -136,22 +140,21 @@ impl Processes {
 
 impl Contender for Processes {
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let order = Order::soon(slice);
+        let order = Order::soon(slice, tally.pace());
         for worker in &mut self.workers {
             worker.order(order)?;
         }
-        let mut longest_ns = 0;
-        for (client, worker) in self.workers.iter_mut().enumerate() {
+        let mut tallies = Vec::new();
+        for worker in &mut self.workers {
             match worker.reply()? {
-                Reply::Contended { waits, counted, took_ns } => {
-                    tally.absorb(client, &mut Share::from_waits(&waits));
+                Reply::Contended { seen, counted } => {
+                    tallies.push(Tally::from_seen(seen));
                     self.counted += counted;
-                    longest_ns = longest_ns.max(took_ns);
                 }
                 other => return Err(unexpected(&other)),
             }
         }
-        tally.wall(Duration::from_nanos(longest_ns));
+        tally.side_by_side(tallies);
         Ok(())
     }
 
@@ -184,7 +187,7 @@ impl Contender for TakingTurns {
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
         // A few turns each, however short the slice.
         let slice = slice.max(TakingTurns::HOLD * 5);
-        let order = Order::soon(slice);
+        let order = Order::soon(slice, tally.pace());
         for worker in &mut self.workers {
             worker.order(order)?;
         }
@@ -221,12 +224,22 @@ fn handovers(mut turns: Vec<(usize, Turn)>) -> Result<Vec<Duration>> {
 }
 
 /// A waiter here, a holder in a child process that is killed.
-struct HolderKilled {
-    mutex: Mutex<()>,
+struct HolderKilled<L> {
+    waiter: L,
     holder: CrossLock,
 }
 
-impl Contender for HolderKilled {
+struct HolderKilledVisitor(CrossLock);
+
+impl Visitor for HolderKilledVisitor {
+    type Output = Box<dyn Contender>;
+
+    fn visit(self, waiter: impl Cross + 'static) -> Result<Box<dyn Contender>> {
+        Ok(Box::new(HolderKilled { waiter, holder: self.0 }))
+    }
+}
+
+impl<L: Cross> Contender for HolderKilled<L> {
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
         let started = Instant::now();
         let mut kills = 0;
@@ -242,9 +255,12 @@ impl Contender for HolderKilled {
     }
 }
 
-impl HolderKilled {
-    fn kill_one(&self) -> Result<Duration> {
-        let mut holder = Worker::start(Job::Hold { lock: self.holder.clone() })?;
+impl<L: Cross> HolderKilled<L> {
+    const RESIDENT_MIB: usize = 64;
+
+    fn kill_one(&mut self) -> Result<Duration> {
+        let (lock, resident_mib) = (self.holder.clone(), HolderKilled::<L>::RESIDENT_MIB);
+        let mut holder = Worker::start(Job::Hold { lock, resident_mib })?;
         match holder.reply()? {
             Reply::Held => {}
             other => return Err(unexpected(&other)),
@@ -256,8 +272,7 @@ impl HolderKilled {
             let killed = Instant::now();
             kill_process(pid, Signal::KILL).map(|()| killed)
         });
-        let guard = self.mutex.lock()?;
-        let locked = Instant::now();
+        let locked = self.waiter.take_over()?;
         let killed = killer
             .join()
             .expect("it does not panic")
@@ -265,12 +280,7 @@ impl HolderKilled {
         if locked < killed {
             return Err(Failure::Wrong("a lock was obtained while another process held it".into()));
         }
-        match MutexGuard::predecessor(&guard) {
-            Predecessor::Died => Ok(locked - killed),
-            other => Err(Failure::Wrong(format!(
-                "the killed holder was said to have left the lock {other}, not died"
-            ))),
-        }
+        Ok(locked - killed)
     }
 }
 

@@ -13,6 +13,16 @@ use crate::Scope;
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
+    /// For what takes nobody knows how long.
+    pub(crate) fn of_unknown_length() -> Progress {
+        if !stderr().is_terminal() {
+            return Progress(ProgressBar::hidden());
+        }
+        let style =
+            ProgressStyle::with_template("{spinner}  {msg}").expect("the template is right");
+        Progress(ProgressBar::new_spinner().with_style(style))
+    }
+
     pub(crate) fn new(total: Duration) -> Progress {
         if !stderr().is_terminal() {
             return Progress(ProgressBar::hidden());
@@ -25,6 +35,11 @@ impl Progress {
 
     pub(crate) fn preparing(&self, scope: Scope, case: Case) {
         self.0.set_message(format!("{scope}: preparing {}", case.as_str()));
+    }
+
+    /// Something that no row is about.
+    pub(crate) fn says(&self, text: &str) {
+        self.0.set_message(text.to_owned());
     }
 
     pub(crate) fn measuring(&self, label: &Label) {

@@ -1,5 +1,7 @@
 //! What a run found out, and its JSON.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{
@@ -7,6 +9,7 @@ use super::{
     case::{Case, Label, Mode, TIERLOCK},
     machine::Machine,
     peers::Missing,
+    scale::Measure,
     stats::Summary,
 };
 use crate::Scope;
@@ -16,6 +19,8 @@ use crate::Scope;
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) measures: Vec<Measure>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) budgets: Vec<Verdict>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -27,12 +32,30 @@ impl Report {
         serde_json::to_string_pretty(self).expect("plain data")
     }
 
-    /// The row of one subject, if it was measured.
+    /// The row of one subject as it usually is, if it was measured.
     pub(crate) fn row(&self, scope: Scope, case: Case, subject: &str, mode: Mode) -> Option<&Row> {
+        self.variant(scope, case, subject, mode, None)
+    }
+
+    /// The row of one subject that does something else than usual.
+    pub(crate) fn variant(
+        &self,
+        scope: Scope,
+        case: Case,
+        subject: &str,
+        mode: Mode,
+        variant: Option<&str>,
+    ) -> Option<&Row> {
+        let wanted = (scope, case, subject, mode, variant);
         self.rows.iter().find(|row| {
-            let label = &row.label;
-            (label.scope, label.case, label.subject, label.mode) == (scope, case, subject, mode)
+            let Label { scope, case, subject, mode, variant, .. } = row.label;
+            (scope, case, subject, mode, variant) == wanted
         })
+    }
+
+    /// A figure that is no row.
+    pub(crate) fn measure(&self, what: &str) -> Option<f64> {
+        Some(self.measures.iter().find(|measure| measure.what == what)?.value)
     }
 
     /// What tierlock's quiet lock and unlock cost at a scope, in the middle.
@@ -47,11 +70,17 @@ impl Report {
 pub(crate) struct Row {
     pub(crate) label: Label,
     pub(crate) figures: Summary,
+    /// What else was counted, by the word of the JSON.
+    pub(crate) facts: BTreeMap<&'static str, f64>,
 }
 
 impl Row {
     pub(crate) fn new(label: &Label, figures: &Summary) -> Row {
-        Row { label: label.clone(), figures: *figures }
+        Row { label: label.clone(), figures: *figures, facts: BTreeMap::new() }
+    }
+
+    pub(crate) fn fact(&self, word: &str) -> Option<f64> {
+        self.facts.get(word).copied()
     }
 }
 
@@ -60,6 +89,8 @@ struct JsonRow {
     scope: &'static str,
     case: &'static str,
     subject: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<&'static str>,
     mode: Mode,
     clients: u32,
     processes: u32,
@@ -69,17 +100,21 @@ struct JsonRow {
     p50_ns: f64,
     p99_ns: f64,
     max_ns: f64,
+    worst_ns: f64,
     share_min_max: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'static str>,
+    #[serde(flatten)]
+    facts: BTreeMap<&'static str, f64>,
 }
 
 impl From<Row> for JsonRow {
-    fn from(Row { label, figures }: Row) -> JsonRow {
+    fn from(Row { label, figures, facts }: Row) -> JsonRow {
         JsonRow {
             scope: label.scope.as_str(),
             case: label.case.as_str(),
             subject: label.subject,
+            variant: label.variant,
             mode: label.mode,
             clients: label.clients,
             processes: label.processes,
@@ -89,8 +124,10 @@ impl From<Row> for JsonRow {
             p50_ns: tenths(figures.p50_ns),
             p99_ns: tenths(figures.p99_ns),
             max_ns: tenths(figures.max_ns),
+            worst_ns: tenths(figures.worst_ns),
             share_min_max: (figures.share_min_max * 1_000.0).round() / 1_000.0,
             note: label.note,
+            facts,
         }
     }
 }
@@ -112,13 +149,20 @@ pub(crate) mod tests {
             p50_ns,
             p99_ns: p50_ns * 2.0,
             max_ns: p50_ns * 1_000.0,
+            worst_ns: p50_ns * 500.0,
             share_min_max: 1.0,
         };
         Row::new(&label, &figures)
     }
 
     pub(crate) fn report(rows: Vec<Row>) -> Report {
-        Report { machine: Machine::this(), rows, budgets: Vec::new(), missing: Vec::new() }
+        Report {
+            machine: Machine::this(),
+            rows,
+            measures: Vec::new(),
+            budgets: Vec::new(),
+            missing: Vec::new(),
+        }
     }
 
     #[test]

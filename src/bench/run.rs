@@ -1,9 +1,9 @@
 //! The loop around every measurement: heats of contenders, in slices taken in turn.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    case::{Case, Label},
+    case::{Case, Label, TIERLOCK},
     failure::Result,
     grounds::Grounds,
     progress::Progress,
@@ -16,6 +16,11 @@ use crate::Scope;
 pub(crate) trait Contender {
     /// Works for about this long and takes down what it saw.
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()>;
+
+    /// What else than times it counted, by the word of the JSON.
+    fn facts(&self) -> BTreeMap<&'static str, f64> {
+        BTreeMap::new()
+    }
 
     /// Says whether the work that was measured was done right.
     fn check(&mut self) -> Result<()> {
@@ -61,35 +66,151 @@ impl Heat {
     ) -> Result<Vec<Row>> {
         progress.preparing(self.scope, self.case);
         let mut entries = (self.enter)(grounds)?;
-        let slice = budget / (ROUNDS * entries.len().max(1) as u32);
+        let slice = budget / (RUNS * entries.len().max(1) as u32);
         let slice = slice.max(SHORTEST_SLICE);
 
-        let mut tallies = Vec::new();
-        for entry in &mut entries {
-            let mut warm_up = Tally::new(Pace::OneByOne);
-            entry.contender.run(slice.min(WARM_UP), &mut warm_up)?;
-            tallies.push(Tally::new(warm_up.suited_pace()));
+        let mut racers: Vec<Racer> = entries.drain(..).map(Racer::new).collect();
+        for racer in &mut racers {
+            racer.does(grounds, Racer::warm_up(slice))?;
         }
         // In turn, so that whatever else the machine does meets all alike.
-        for _ in 0..ROUNDS {
-            for (entry, tally) in entries.iter_mut().zip(&mut tallies) {
-                progress.measuring(&entry.label);
-                entry.contender.run(slice, tally)?;
+        for _ in 0..RUNS {
+            for racer in &mut racers {
+                progress.measuring(&racer.entry.label);
+                racer.does(grounds, |entry, tally| {
+                    entry.contender.run(slice, tally)?;
+                    tally.end_run();
+                    Ok(())
+                })?;
             }
-            progress.advance(budget / ROUNDS);
+            progress.advance(budget / RUNS);
         }
-        for entry in &mut entries {
-            entry.contender.check()?;
+        for racer in &mut racers {
+            racer.does(grounds, |entry, _| entry.contender.check())?;
         }
-        Ok(entries
-            .iter()
-            .zip(&tallies)
-            .map(|(entry, tally)| Row::new(&entry.label, &tally.summary()))
-            .collect())
+        // Those of one mode side by side.
+        racers.sort_by_key(|racer| racer.entry.label.mode);
+        Ok(racers.iter().filter(|racer| !racer.is_out).map(Racer::row).collect())
     }
 }
 
-/// Slices per contender.
-const ROUNDS: u32 = 8;
+/// A contender on its way through a heat.
+struct Racer {
+    entry: Entry,
+    tally: Tally,
+    is_out: bool,
+}
+
+impl Racer {
+    fn new(entry: Entry) -> Racer {
+        Racer { entry, tally: Tally::new(Pace::OneByOne), is_out: false }
+    }
+
+    fn warm_up(slice: Duration) -> impl FnOnce(&mut Entry, &mut Tally) -> Result<()> {
+        move |entry, tally| {
+            if entry.label.case.is_staged() {
+                // Each event stands by itself.
+                return Ok(());
+            }
+            entry.contender.run(slice.min(WARM_UP), tally)?;
+            *tally = Tally::new(tally.suited_pace());
+            Ok(())
+        }
+    }
+
+    /// Does it, unless this one is out. Something that is only compared with and fails is out
+    /// from then on, and does not end the bench.
+    fn does(
+        &mut self,
+        grounds: &mut Grounds,
+        step: impl FnOnce(&mut Entry, &mut Tally) -> Result<()>,
+    ) -> Result<()> {
+        if self.is_out {
+            return Ok(());
+        }
+        match step(&mut self.entry, &mut self.tally) {
+            Err(failure) if self.entry.label.subject != TIERLOCK && failure.is_a_peers() => {
+                self.is_out = true;
+                grounds.peers.dropped_out(&self.entry.label, &failure);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn row(&self) -> Row {
+        Row {
+            facts: self.entry.contender.facts(),
+            ..Row::new(&self.entry.label, &self.tally.summary())
+        }
+    }
+}
+
+/// Slices per contender: worst waits are the median over so many runs of each run's worst.
+const RUNS: u32 = 5;
 const SHORTEST_SLICE: Duration = Duration::from_millis(2);
 const WARM_UP: Duration = Duration::from_millis(20);
+
+#[cfg(all(test, feature = "peers"))]
+mod tests {
+    use super::*;
+    use crate::bench::failure::Failure;
+
+    struct Steady;
+
+    impl Contender for Steady {
+        fn run(&mut self, _: Duration, tally: &mut Tally) -> Result<()> {
+            tally.wait(Duration::from_micros(5));
+            tally.stretch(1, Duration::from_micros(5));
+            Ok(())
+        }
+    }
+
+    struct FailsLater(u32);
+
+    impl Contender for FailsLater {
+        fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+            self.0 += 1;
+            if self.0 > 2 {
+                return Err(Failure::peer("etcd")("its server is gone"));
+            }
+            Steady.run(slice, tally)
+        }
+    }
+
+    fn heat(enter: fn(&mut Grounds) -> Result<Vec<Entry>>) -> (Result<Vec<Row>>, Grounds) {
+        let mut grounds = Grounds::new(true).unwrap();
+        let heat = Heat {
+            scope: Scope::Host,
+            case: Case::Quiet,
+            weight: 1.0,
+            weight_of_peers: 1.0,
+            enter,
+        };
+        let progress = Progress::new(Duration::ZERO);
+        (heat.run(&mut grounds, Duration::ZERO, &progress), grounds)
+    }
+
+    fn label(subject: &'static str) -> Label {
+        Label { subject, ..Label::new(Scope::Host, Case::Quiet) }
+    }
+
+    #[test]
+    fn peer_that_fails_is_out_and_named_and_the_others_go_on() {
+        let (rows, grounds) = heat(|_| {
+            Ok(vec![Entry::new(label("etcd"), FailsLater(0)), Entry::new(label(TIERLOCK), Steady)])
+        });
+        let rows = rows.unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].label.subject, TIERLOCK);
+        assert_eq!(rows[0].figures.operations, u64::from(RUNS));
+        let missing = grounds.missing();
+        assert!(missing[0].to_string().contains("its server is gone"), "{missing:?}");
+    }
+
+    #[test]
+    fn own_failure_ends_the_bench() {
+        let (rows, _) = heat(|_| Ok(vec![Entry::new(label(TIERLOCK), FailsLater(0))]));
+        assert!(rows.is_err());
+    }
+}

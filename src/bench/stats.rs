@@ -9,6 +9,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// Cycles faster than this are timed in batches: reading the clock would cost as much as they do.
 pub(crate) const BATCHED_BELOW: Duration = Duration::from_micros(1);
@@ -18,7 +19,8 @@ pub(crate) const BATCH: u64 = 1_000;
 const SINGLES: u32 = 16;
 
 /// How the cycles of a quiet row are timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Pace {
     OneByOne,
     Batches,
@@ -32,6 +34,8 @@ pub(crate) struct Tally {
     waits: Histogram<u64>,
     batch_means_ns: Vec<f64>,
     clients: Vec<u64>,
+    worst_of_this_run_ns: u64,
+    worst_of_runs_ns: Vec<f64>,
 }
 
 impl Tally {
@@ -43,10 +47,17 @@ impl Tally {
             waits: histogram(),
             batch_means_ns: Vec::new(),
             clients: Vec::new(),
+            worst_of_this_run_ns: 0,
+            worst_of_runs_ns: Vec::new(),
         }
     }
 
-    /// Another one that is timed alike, to be filled elsewhere and [`add`](Tally::add)ed.
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// Another one that is timed alike, to be filled elsewhere and [`add`](Tally::add)ed, or to
+    /// be one of those that worked [side by side](Tally::side_by_side).
     pub(crate) fn empty(&self) -> Tally {
         Tally::new(self.pace)
     }
@@ -55,8 +66,19 @@ impl Tally {
     pub(crate) fn add(&mut self, other: Tally) {
         self.operations += other.operations;
         self.busy += other.busy;
-        self.waits.add(&other.waits).expect("a histogram that resizes takes every value");
+        self.add_waits(&other.waits);
         self.batch_means_ns.extend(other.batch_means_ns);
+    }
+
+    /// What clients have seen in one slice, in which all of them worked at the same time.
+    pub(crate) fn side_by_side(&mut self, clients: Vec<Tally>) {
+        let number = clients.len().max(1) as u32;
+        for (client, tally) in clients.into_iter().enumerate() {
+            self.did(client, tally.operations);
+            self.busy += tally.busy / number;
+            self.add_waits(&tally.waits);
+            self.batch_means_ns.extend(tally.batch_means_ns);
+        }
     }
 
     /// How further cycles should be timed, going by those that were timed one by one.
@@ -71,7 +93,23 @@ impl Tally {
 
     /// A wait that was timed by itself.
     pub(crate) fn wait(&mut self, wait: Duration) {
-        record(&mut self.waits, wait);
+        let wait_ns = record(&mut self.waits, wait);
+        self.worst_of_this_run_ns = self.worst_of_this_run_ns.max(wait_ns);
+    }
+
+    /// Waits that were timed by themselves.
+    pub(crate) fn add_waits(&mut self, waits: &Histogram<u64>) {
+        self.waits.add(waits).expect("a histogram that resizes takes every value");
+        self.worst_of_this_run_ns = self.worst_of_this_run_ns.max(waits.max());
+    }
+
+    /// Operations of one of several clients.
+    pub(crate) fn did(&mut self, client: usize, operations: u64) {
+        if self.clients.len() <= client {
+            self.clients.resize(client + 1, 0);
+        }
+        self.clients[client] += operations;
+        self.operations += operations;
     }
 
     /// Operations done in a stretch of time, for the throughput.
@@ -80,21 +118,15 @@ impl Tally {
         self.busy += took;
     }
 
-    /// What one client did in a slice; empties the share for the next slice.
-    pub(crate) fn absorb(&mut self, client: usize, share: &mut Share) {
-        if self.clients.len() <= client {
-            self.clients.resize(client + 1, 0);
-        }
-        self.clients[client] += share.operations;
-        self.operations += share.operations;
-        self.waits.add(&share.waits).expect("a histogram that resizes takes every value");
-        share.operations = 0;
-        share.waits.reset();
-    }
-
     /// What a slice in which clients worked side by side took by the wall's clock.
     pub(crate) fn wall(&mut self, took: Duration) {
         self.busy += took;
+    }
+
+    /// One of the runs is over whose worst waits are compared.
+    pub(crate) fn end_run(&mut self) {
+        let worst_ns = std::mem::take(&mut self.worst_of_this_run_ns);
+        self.worst_of_runs_ns.push(worst_ns as f64);
     }
 
     pub(crate) fn summary(&self) -> Summary {
@@ -113,9 +145,45 @@ impl Tally {
             // The two ways of timing may differ by a nanosecond or two.
             p99_ns: p99.max(p50),
             max_ns: max.max(p50),
+            worst_ns: median(&self.worst_of_runs_ns).max(p50),
             share_min_max: share_min_max(&self.clients),
         }
     }
+
+    /// For the way from one process to another.
+    pub(crate) fn to_seen(&self) -> Seen {
+        Seen {
+            operations: self.operations,
+            busy_ns: self.busy.as_nanos() as u64,
+            waits: self
+                .waits
+                .iter_recorded()
+                .map(|step| (step.value_iterated_to(), step.count_at_value()))
+                .collect(),
+            batch_means_ns: self.batch_means_ns.clone(),
+        }
+    }
+
+    /// What another process has seen.
+    pub(crate) fn from_seen(seen: Seen) -> Tally {
+        let mut tally = Tally::new(Pace::OneByOne);
+        tally.stretch(seen.operations, Duration::from_nanos(seen.busy_ns));
+        for (wait_ns, count) in seen.waits {
+            tally.waits.record_n(wait_ns.max(1), count).expect("a histogram that resizes");
+        }
+        tally.batch_means_ns = seen.batch_means_ns;
+        tally
+    }
+}
+
+/// A tally of one slice between processes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    operations: u64,
+    busy_ns: u64,
+    /// Waits in nanoseconds, and how often each came.
+    waits: Vec<(u64, u64)>,
+    batch_means_ns: Vec<f64>,
 }
 
 /// A row's figures.
@@ -126,6 +194,8 @@ pub(crate) struct Summary {
     pub(crate) p50_ns: f64,
     pub(crate) p99_ns: f64,
     pub(crate) max_ns: f64,
+    /// The median over runs of each run's longest wait.
+    pub(crate) worst_ns: f64,
     pub(crate) share_min_max: f64,
 }
 
@@ -184,45 +254,10 @@ impl Meter<'_> {
         self.started = Instant::now();
         Some(self.cycles)
     }
-}
 
-/// What one of several clients did in one slice.
-pub(crate) struct Share {
-    operations: u64,
-    waits: Histogram<u64>,
-}
-
-impl Share {
-    pub(crate) fn new() -> Share {
-        Share { operations: 0, waits: histogram() }
-    }
-
-    /// One operation, which waited this long.
-    pub(crate) fn add(&mut self, wait: Duration) {
-        self.operations += 1;
-        record(&mut self.waits, wait);
-    }
-
-    /// The share another process reports: its waits in nanoseconds, and how often each came.
-    pub(crate) fn from_waits(waits: &[(u64, u64)]) -> Share {
-        let mut share = Share::new();
-        for &(wait_ns, count) in waits {
-            share.operations += count;
-            share.waits.record_n(wait_ns.max(1), count).expect("a histogram that resizes");
-        }
-        share
-    }
-
-    /// What [`from_waits`](Share::from_waits) takes.
-    pub(crate) fn waits(&self) -> Vec<(u64, u64)> {
-        self.waits
-            .iter_recorded()
-            .map(|step| (step.value_iterated_to(), step.count_at_value()))
-            .collect()
-    }
-
-    pub(crate) fn operations(&self) -> u64 {
-        self.operations
+    /// What was done since [`next`](Self::next) is no part of the cycles.
+    pub(crate) fn resume(&mut self) {
+        self.started = Instant::now();
     }
 }
 
@@ -256,13 +291,14 @@ fn clock_cost() -> Duration {
     })
 }
 
-fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new(3).expect("3 significant digits are allowed")
 }
 
-fn record(waits: &mut Histogram<u64>, wait: Duration) {
+pub(crate) fn record(waits: &mut Histogram<u64>, wait: Duration) -> u64 {
     let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX >> 1).max(1);
     waits.record(wait_ns).expect("a histogram that resizes takes every value");
+    wait_ns
 }
 
 pub(crate) fn median(values: &[f64]) -> f64 {
@@ -353,20 +389,47 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_other_processes_arrive_whole() {
-        let mut share = Share::new();
+    fn tally_of_another_process_arrives_whole() {
+        let mut there = Tally::new(Pace::OneByOne);
         for wait_us in [1, 1, 20, 3_000] {
-            share.add(Duration::from_micros(wait_us));
+            let wait = Duration::from_micros(wait_us);
+            there.wait(wait);
+            there.stretch(1, wait);
         }
-        let mut arrived = Share::from_waits(&share.waits());
-        assert_eq!(arrived.operations(), 4);
         let mut tally = Tally::new(Pace::OneByOne);
-        tally.absorb(1, &mut arrived);
-        tally.wall(Duration::from_secs(1));
-        assert_eq!(arrived.operations(), 0);
+        tally.side_by_side(vec![Tally::new(Pace::OneByOne), Tally::from_seen(there.to_seen())]);
+        tally.end_run();
         let summary = tally.summary();
-        assert_eq!(summary.ops_per_s, 4.0);
+        assert_eq!(summary.operations, 4);
         assert_eq!(summary.share_min_max, 0.0, "client 0 did nothing");
         assert!((2_990_000.0..3_010_000.0).contains(&summary.max_ns), "{summary:?}");
+        assert!((2_990_000.0..3_010_000.0).contains(&summary.worst_ns), "{summary:?}");
+    }
+
+    #[test]
+    fn clients_side_by_side_add_up_to_their_common_rate() {
+        let mut tally = Tally::new(Pace::OneByOne);
+        let client = || {
+            let mut client = Tally::new(Pace::OneByOne);
+            client.stretch(1_000, Duration::from_secs(1));
+            client
+        };
+        tally.side_by_side(vec![client(), client()]);
+        let summary = tally.summary();
+        assert!((summary.ops_per_s - 2_000.0).abs() < 0.1, "{summary:?}");
+        assert_eq!(summary.share_min_max, 1.0);
+    }
+
+    #[test]
+    fn worst_wait_is_the_median_of_the_runs_worst() {
+        let mut tally = Tally::new(Pace::OneByOne);
+        for worst_ms in [3, 2, 90] {
+            tally.wait(Duration::from_micros(10));
+            tally.wait(Duration::from_millis(worst_ms));
+            tally.end_run();
+        }
+        let summary = tally.summary();
+        assert_eq!(summary.worst_ns, 3e6);
+        assert!(summary.max_ns > 89e6, "{summary:?}");
     }
 }

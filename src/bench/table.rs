@@ -9,29 +9,22 @@ use crate::Scope;
 
 /// The whole text.
 pub(crate) fn text(report: &Report) -> String {
-    let mut notes = Notes::default();
-    let mut text = heading(report);
-    text += &table(report, &mut notes);
-    text += "\n";
-    text += &notes.text();
-    text += &budgets(report);
+    let mut text = report.machine.heading();
+    text += &figures(report);
     text += &missing(report);
-    text += &ladder(report);
     text += &advice(report);
     text
 }
 
-fn heading(report: &Report) -> String {
-    let machine = &report.machine;
-    let cpus = if machine.cpus == 1 { "CPU" } else { "CPUs" };
-    let mut heading = format!(
-        "tierlock {} on {} {cpus} ({})\n{}\n",
-        machine.version, machine.cpus, machine.cpu, machine.system
-    );
-    if machine.build == "debug" {
-        heading += "A debug build: these figures mean nothing. Use `cargo run --release`.\n";
-    }
-    heading + "\n"
+/// What was measured, and how far that keeps what was promised.
+pub(crate) fn figures(report: &Report) -> String {
+    let mut notes = Notes::default();
+    let mut text = table(report, &mut notes);
+    text += "\n";
+    text += &notes.text();
+    text += &budgets(report);
+    text += &ladder(report);
+    text
 }
 
 fn table(report: &Report, notes: &mut Notes) -> String {
@@ -48,23 +41,28 @@ fn table(report: &Report, notes: &mut Notes) -> String {
         right("max".into()),
         right("share".into()),
     ]);
-    let mut above = None;
+    let (mut scope, mut case) = (None, String::new());
     for row in &report.rows {
         let (label, figures) = (&row.label, &row.figures);
-        if above != Some(label.scope) {
-            above = Some(label.scope);
+        if scope != Some(label.scope) {
+            scope = Some(label.scope);
+            case.clear();
             table.add_row([label.scope.as_str()]);
         }
+        // Each case once, at the head of its rows.
+        let title = label.title();
+        let head = if title == case { String::new() } else { format!("  {title}") };
+        case = title;
         // Staged cases have no throughput of their own, and nobody's share.
-        let staged = matches!(label.case, Case::Handover | Case::HolderKilled);
+        let staged = label.case.is_staged();
         let rate = if staged { String::new() } else { human::count(figures.ops_per_s) };
-        let share = if staged || label.clients == 1 {
+        let share = if staged || label.clients == 1 || label.case == Case::Remote1pct {
             String::new()
         } else {
             format!("{:.2}", figures.share_min_max)
         };
         table.add_row([
-            Cell::new(format!("  {}", label.title())),
+            Cell::new(head),
             Cell::new(format!("{}{}", label.who(), notes.mark(label.note))),
             right(rate),
             right(human::time(figures.p50_ns)),
@@ -114,15 +112,19 @@ fn budgets(report: &Report) -> String {
     if report.budgets.is_empty() {
         return String::new();
     }
-    let mut text = format!("{:<48}{:>9}{:>9}\n", "Budgets", "here", "at most");
+    let mut text = format!("{:<48}{:>9}{:>10}\n", "Budgets", "here", "target");
     for verdict in &report.budgets {
         let _ = writeln!(
             text,
-            "  {:<46}{:>9.2}{:>9.2}  {}",
+            "  {:<46}{:>9}{:>10}  {}",
             verdict.what,
-            verdict.ratio,
-            verdict.at_most,
-            if verdict.met { "met" } else { "MISSED" }
+            verdict.measured.map_or_else(String::new, |measured| verdict.unit.show(measured)),
+            verdict.target(),
+            match verdict.met {
+                Some(true) => "met",
+                Some(false) => "MISSED",
+                None => "unknown",
+            }
         );
     }
     text + "\n"
@@ -186,11 +188,11 @@ mod tests {
     fn sample() -> Report {
         let mut rows = vec![
             row(Scope::Thread, Case::Quiet, TIERLOCK, 5.4),
-            row(Scope::Thread, Case::Quiet, "parking_lot", 5.3),
+            row(Scope::Thread, Case::Quiet, "parking_lot", 3.3),
             row(Scope::Process, Case::Quiet, TIERLOCK, 8.9),
             row(Scope::Process, Case::Processes200us, TIERLOCK, 188.9),
             row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0),
-            row(Scope::Host, Case::Connections32, "quic-echo", 188_000_000.0),
+            row(Scope::Host, Case::Connections32, "redis-aof-always", 188_000_000.0),
         ];
         let label = &mut rows[3].label;
         *label = Label { processes: 2, clients: 2, ..label.clone() };
@@ -203,12 +205,7 @@ mod tests {
     #[test]
     fn every_line_of_the_table_fits_in_80_columns() {
         let mut sample = sample();
-        sample.budgets = vec![crate::bench::budget::Verdict {
-            what: "host, quiet, blocking: × Redis's faster client",
-            ratio: 0.8,
-            at_most: 0.85,
-            met: false,
-        }];
+        sample.budgets = crate::bench::budget::verdicts(&sample);
         // What the machine calls itself is as long as it is.
         sample.machine.cpu = "a CPU".into();
         let text = text(&sample);

@@ -2,16 +2,22 @@
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use tokio::{runtime::Runtime, task::JoinHandle};
 
 use super::{
     failure::{Result, check_count},
+    grounds::RUNTIME_WORKERS,
     run::Contender,
-    stats::{Meter, Share, Tally, Unprotected},
+    stats::{Meter, Tally, Unprotected, histogram, record},
 };
 
 /// An asynchronous caller: what it does again and again.
@@ -60,7 +66,8 @@ impl<C: Client> Contender for QuietAsync<C> {
 /// Tasks that work side by side.
 pub(crate) struct Fleet<C> {
     runtime: Arc<Runtime>,
-    clients: Vec<Option<(C, Share)>>,
+    clients: Vec<Option<C>>,
+    waits: Arc<Waits>,
     /// What they all count under one lock, if it is one lock.
     count: Option<Arc<Unprotected>>,
     expected: u64,
@@ -72,25 +79,27 @@ impl<C: Client> Fleet<C> {
         clients: Vec<C>,
         count: Option<Arc<Unprotected>>,
     ) -> Fleet<C> {
-        let clients = clients.into_iter().map(|client| Some((client, Share::new()))).collect();
-        Fleet { runtime, clients, count, expected: 0 }
+        let clients = clients.into_iter().map(Some).collect();
+        Fleet { runtime, clients, waits: Arc::default(), count, expected: 0 }
     }
 
-    fn spawn(&mut self, index: usize, slice: Duration) -> JoinHandle<(C, Share, Result<()>)> {
-        let (mut client, mut share) =
-            self.clients[index].take().expect("given back after every slice");
+    fn spawn(&mut self, index: usize, slice: Duration) -> JoinHandle<(C, u64, Result<()>)> {
+        let mut client = self.clients[index].take().expect("given back after every slice");
+        let waits = self.waits.clone();
         self.runtime.spawn(async move {
+            let mut cycles = 0;
             let mut last = Instant::now();
             let end = last + slice;
             while last < end {
                 if let Err(failure) = client.cycle().await {
-                    return (client, share, Err(failure));
+                    return (client, cycles, Err(failure));
                 }
                 let now = Instant::now();
-                share.add(now - last);
+                waits.add(now - last);
+                cycles += 1;
                 last = now;
             }
-            (client, share, Ok(()))
+            (client, cycles, Ok(()))
         })
     }
 }
@@ -101,13 +110,14 @@ impl<C: Client> Contender for Fleet<C> {
         let tasks: Vec<_> = (0..self.clients.len()).map(|index| self.spawn(index, slice)).collect();
         let mut outcome = Ok(());
         for (index, task) in tasks.into_iter().enumerate() {
-            let (client, mut share, done) = self.runtime.block_on(task).expect("it does not panic");
-            self.expected += share.operations();
-            tally.absorb(index, &mut share);
-            self.clients[index] = Some((client, share));
+            let (client, cycles, done) = self.runtime.block_on(task).expect("it does not panic");
+            self.expected += cycles;
+            tally.did(index, cycles);
+            self.clients[index] = Some(client);
             outcome = outcome.and(done);
         }
         tally.wall(started.elapsed());
+        self.waits.take(tally);
         outcome
     }
 
@@ -115,6 +125,36 @@ impl<C: Client> Contender for Fleet<C> {
         match &self.count {
             Some(count) => check_count("clients on one name", count.get(), self.expected),
             None => Ok(()),
+        }
+    }
+}
+
+/// Waits of tasks, taken down per thread of the runtime: a histogram per task would be out of the
+/// processor's caches by the task's next turn, and cost more than some of what is measured.
+struct Waits([Mutex<Histogram<u64>>; RUNTIME_WORKERS as usize]);
+
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits(std::array::from_fn(|_| Mutex::new(histogram())))
+    }
+}
+
+impl Waits {
+    fn add(&self, wait: Duration) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+        }
+        // Nearly always nobody else's; whose it is matters to nobody.
+        let slot = THREAD.with(|thread| *thread) % self.0.len();
+        record(&mut self.0[slot].lock(), wait);
+    }
+
+    fn take(&self, tally: &mut Tally) {
+        for waits in &self.0 {
+            let mut waits = waits.lock();
+            tally.add_waits(&waits);
+            waits.reset();
         }
     }
 }

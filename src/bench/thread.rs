@@ -1,8 +1,9 @@
 //! Thread scope: what a lock costs that stays inside the process.
 
 use std::{
+    hint::spin_loop,
     num::NonZero,
-    sync::{Arc, Barrier},
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use super::{
     failure::{Result, check_count},
     grounds::Grounds,
     run::{Contender, Entry},
-    stats::{Meter, Share, Tally, Unprotected},
+    stats::{Meter, Tally, Unprotected},
 };
 use crate::{Mutex, Scope};
 
@@ -30,23 +31,33 @@ pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
 }
 
 pub(crate) fn threads(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    contended(grounds, Case::Threads, Duration::ZERO)
+}
+
+pub(crate) fn threads_200us(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    contended(grounds, Case::Threads200us, Duration::from_micros(200))
+}
+
+fn contended(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<Entry>> {
     let mutex = Mutex::new(());
-    let mut entries = vec![Entry::new(
-        threads_label(),
-        Threads::new(move |section: &dyn Fn()| {
-            let _guard = mutex.lock()?;
-            section();
-            Ok(())
-        }),
-    )];
-    super::peers::thread_threads(grounds, &mut entries)?;
+    let with_lock = move |section: &mut dyn FnMut()| {
+        let _guard = mutex.lock()?;
+        section();
+        Ok(())
+    };
+    let label = threads_label(case);
+    let mut entries = vec![Entry::new(label.clone(), Threads::new(&label, hold, with_lock))];
+    super::peers::thread_contended(grounds, &label, hold, &mut entries)?;
     Ok(entries)
 }
 
-/// The label of [`threads`], with as many threads as it has.
-pub(crate) fn threads_label() -> Label {
-    let threads = thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8) as u32;
-    Label { threads, clients: threads, ..Label::new(Scope::Thread, Case::Threads) }
+/// As many threads as the machine runs at once, within reason; two where each holds for a while.
+fn threads_label(case: Case) -> Label {
+    let threads = match case {
+        Case::Threads200us => 2,
+        _ => thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8) as u32,
+    };
+    Label { threads, clients: threads, ..Label::new(Scope::Thread, case) }
 }
 
 /// One caller: a closure that locks and unlocks once.
@@ -67,58 +78,88 @@ impl<F: FnMut() -> Result<()>> Contender for Quiet<F> {
 /// Threads that all want one lock and never pause.
 pub(crate) struct Threads<F> {
     with_lock: F,
-    count: Arc<Unprotected>,
+    threads: usize,
+    hold: Duration,
+    count: Unprotected,
     expected: u64,
-    shares: Vec<Share>,
 }
 
-impl<F: Fn(&dyn Fn()) -> Result<()> + Sync> Threads<F> {
+impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Threads<F> {
     /// `with_lock` runs what it is given under the lock.
-    pub(crate) fn new(with_lock: F) -> Threads<F> {
-        let threads = threads_label().threads;
-        let shares = (0..threads).map(|_| Share::new()).collect();
-        Threads { with_lock, count: Arc::default(), expected: 0, shares }
+    pub(crate) fn new(label: &Label, hold: Duration, with_lock: F) -> Threads<F> {
+        let threads = label.threads as usize;
+        Threads { with_lock, threads, hold, count: Unprotected::default(), expected: 0 }
+    }
+
+    /// One thread's slice with empty sections; returns how often it counted.
+    fn without_sections(&self, slice: Duration, tally: &mut Tally) -> Result<u64> {
+        let mut counted = 0;
+        let mut meter = Meter::start(slice, tally);
+        while let Some(cycles) = meter.next() {
+            for _ in 0..cycles {
+                (self.with_lock)(&mut || self.count.increment())?;
+            }
+            counted += cycles;
+        }
+        Ok(counted)
+    }
+
+    /// One thread's slice with sections that last; returns how often it counted.
+    fn with_sections(&self, slice: Duration, tally: &mut Tally) -> Result<u64> {
+        let mut counted = 0;
+        let mut last = Instant::now();
+        let end = last + slice;
+        while last < end {
+            let asked = last;
+            let mut locked = asked;
+            (self.with_lock)(&mut || {
+                locked = Instant::now();
+                self.count.increment();
+                spin_until(locked + self.hold);
+            })?;
+            last = Instant::now();
+            tally.wait(locked - asked);
+            tally.stretch(1, last - asked);
+            counted += 1;
+        }
+        Ok(counted)
     }
 }
 
-impl<F: Fn(&dyn Fn()) -> Result<()> + Sync> Contender for Threads<F> {
+impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Contender for Threads<F> {
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let barrier = Barrier::new(self.shares.len());
-        let (with_lock, count) = (&self.with_lock, &*self.count);
-        let started = Instant::now();
-        let done: Vec<Result<()>> = thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .shares
+        let barrier = Barrier::new(self.threads);
+        let mut tallies: Vec<Tally> = (0..self.threads).map(|_| tally.empty()).collect();
+        let counted: Vec<Result<u64>> = thread::scope(|scope| {
+            let threads: Vec<_> = tallies
                 .iter_mut()
-                .map(|share| {
-                    let barrier = &barrier;
+                .map(|tally| {
+                    let (this, barrier) = (&*self, &barrier);
                     scope.spawn(move || {
                         barrier.wait();
-                        let mut last = Instant::now();
-                        let end = last + slice;
-                        while last < end {
-                            with_lock(&|| count.increment())?;
-                            // One reading per cycle, outside the section: a whole cycle.
-                            let now = Instant::now();
-                            share.add(now - last);
-                            last = now;
+                        if this.hold.is_zero() {
+                            this.without_sections(slice, tally)
+                        } else {
+                            this.with_sections(slice, tally)
                         }
-                        Ok(())
                     })
                 })
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
         });
-        tally.wall(started.elapsed());
-        done.into_iter().collect::<Result<()>>()?;
-        for (client, share) in self.shares.iter_mut().enumerate() {
-            self.expected += share.operations();
-            tally.absorb(client, share);
-        }
+        self.expected += counted.into_iter().sum::<Result<u64>>()?;
+        tally.side_by_side(tallies);
         Ok(())
     }
 
     fn check(&mut self) -> Result<()> {
         check_count("threads", self.count.get(), self.expected)
+    }
+}
+
+/// Works for so long without giving up the processor.
+pub(crate) fn spin_until(end: Instant) {
+    while Instant::now() < end {
+        spin_loop();
     }
 }

@@ -1,8 +1,14 @@
 //! In place of `peers/` in a build without the feature `peers`: nobody to compare with.
 
-use std::{fmt, path::Path};
+use std::{fmt, time::Duration};
 
-use super::{case::Case, failure::Result, grounds::Grounds, run::Entry, worker::CrossLock};
+use super::{
+    case::{Case, Label},
+    failure::{Failure, Result},
+    grounds::Grounds,
+    run::Entry,
+    worker::Visitor,
+};
 
 /// Nobody.
 pub(crate) struct Peers;
@@ -15,6 +21,8 @@ impl Peers {
     pub(crate) fn missing(&self) -> Vec<Missing> {
         Vec::new()
     }
+
+    pub(crate) fn dropped_out(&mut self, _: &Label, _: &Failure) {}
 }
 
 /// Nobody can be missing.
@@ -27,20 +35,31 @@ impl fmt::Display for Missing {
     }
 }
 
+/// Nobody's lock.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) enum PeerLock {}
+
+impl PeerLock {
+    pub(crate) fn open<V: Visitor>(&self, _: V) -> Result<V::Output> {
+        match *self {}
+    }
+}
+
 pub(crate) fn thread_quiet(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn thread_threads(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
+pub(crate) fn thread_contended(
+    _: &mut Grounds,
+    _: &Label,
+    _: Duration,
+    _: &mut Vec<Entry>,
+) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn process_quiet(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
-    Ok(())
-}
-
-pub(crate) fn cross_locks(_: &Grounds, _: &Path, _: Case) -> Vec<(&'static str, CrossLock)> {
-    Vec::new()
+pub(crate) fn cross_locks(_: &Grounds, _: Case) -> Result<Vec<(&'static str, PeerLock)>> {
+    Ok(Vec::new())
 }
 
 pub(crate) fn host_quiet(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
@@ -52,5 +71,9 @@ pub(crate) fn host_connections_32(_: &mut Grounds, _: &mut Vec<Entry>) -> Result
 }
 
 pub(crate) fn host_tasks_256(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
+    Ok(())
+}
+
+pub(crate) fn host_one_name_8(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
     Ok(())
 }

@@ -6,26 +6,26 @@
 
 use std::{
     fs::File,
+    hint::black_box,
     io::{BufRead, BufReader, Write},
-    os::unix::{fs::FileExt, process::CommandExt},
+    os::unix::{fs::FileExt, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    process::{Pid, Signal, getppid, set_parent_process_death_signal},
-};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use super::{
     cleanup::OwnChild,
     failure::{Failure, Result},
-    stats::Share,
+    peers::PeerLock,
+    stats::{Meter, Pace, Seen, Tally},
+    thread::spin_until,
 };
-use crate::{LockManager, Mutex, Scope, clock, time::Time};
+use crate::{Leader, LockManager, Mutex, MutexGuard, Predecessor, Scope, clock, time::Time};
 
 /// What a child is for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,10 +42,37 @@ pub(crate) enum Job {
     Contend { lock: CrossLock, counter: PathBuf, hold_us: u64 },
     /// Locks, sleeps, unlocks, sleeps: so that the lock changes hands each time.
     TakeTurns { lock: CrossLock, hold_us: u64, pause_us: u64 },
-    /// Locks, and never lets go.
-    Hold { lock: CrossLock },
+    /// Locks with so much memory in use, and never lets go.
+    Hold { lock: CrossLock, resident_mib: usize },
+    /// Is a leader.
+    Serve { listen: String, state_dir: PathBuf, secret_file: PathBuf },
     /// Becomes another program, which then ends with the bench like any child of it.
-    Become { program: PathBuf, arguments: Vec<String> },
+    #[cfg(feature = "peers")]
+    Become(Become),
+}
+
+/// A program to become.
+#[cfg(feature = "peers")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Become {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// The user and the group that it runs as, if not ours.
+    pub(crate) user: Option<(u32, u32)>,
+    /// The signal that ends it.
+    pub(crate) end_with: i32,
+}
+
+#[cfg(feature = "peers")]
+impl Become {
+    pub(crate) fn new(program: &Path, arguments: impl IntoIterator<Item: Into<String>>) -> Become {
+        Become {
+            program: program.to_owned(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            user: None,
+            end_with: Signal::KILL.as_raw(),
+        }
+    }
 }
 
 /// A lock that processes share.
@@ -53,7 +80,37 @@ pub(crate) enum Job {
 #[serde(tag = "subject", rename_all = "snake_case")]
 pub(crate) enum CrossLock {
     Tierlock { directory: PathBuf, name: String },
-    Flock { file: PathBuf },
+    Peer { lock: PeerLock },
+}
+
+impl CrossLock {
+    /// Opens it and shows it to the visitor.
+    pub(crate) fn open<V: Visitor>(&self, visitor: V) -> Result<V::Output> {
+        match self {
+            CrossLock::Tierlock { directory, name } => {
+                visitor.visit(Tierlock::open(directory, name)?)
+            }
+            CrossLock::Peer { lock } => lock.open(visitor),
+        }
+    }
+}
+
+/// A lock that other processes take too.
+pub(crate) trait Cross {
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R>;
+
+    /// Locks and unlocks after a holder was killed, and says when it had the lock.
+    fn take_over(&mut self) -> Result<Instant> {
+        self.with(Instant::now)
+    }
+}
+
+/// What is done with an open lock of any kind; compiled for each, so that nothing stands between
+/// the measurement and the lock.
+pub(crate) trait Visitor {
+    type Output;
+
+    fn visit(self, lock: impl Cross + 'static) -> Result<Self::Output>;
 }
 
 /// Work from one moment to another; moments are nanoseconds on the clock of this machine, which
@@ -62,13 +119,14 @@ pub(crate) enum CrossLock {
 pub(crate) struct Order {
     start_ns: u64,
     end_ns: u64,
+    pace: Pace,
 }
 
 impl Order {
     /// For a slice that starts as soon as every child has surely read this.
-    pub(crate) fn soon(slice: Duration) -> Order {
+    pub(crate) fn soon(slice: Duration, pace: Pace) -> Order {
         let start = clock::now() + Duration::from_millis(2);
-        Order { start_ns: start.as_nanos(), end_ns: (start + slice).as_nanos() }
+        Order { start_ns: start.as_nanos(), end_ns: (start + slice).as_nanos(), pace }
     }
 }
 
@@ -76,11 +134,10 @@ impl Order {
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub(crate) enum Reply {
     Ready,
-    /// What `Contend` did: waits and how often each came; how often it counted.
+    /// What `Contend` saw, and how often it counted.
     Contended {
-        waits: Vec<(u64, u64)>,
+        seen: Seen,
         counted: u64,
-        took_ns: u64,
     },
     /// What `TakeTurns` did.
     TookTurns {
@@ -88,6 +145,10 @@ pub(crate) enum Reply {
     },
     /// `Hold` holds.
     Held,
+    /// `Serve` answers on this port.
+    Serving {
+        port: u16,
+    },
     Failed {
         code: u8,
         message: String,
@@ -192,31 +253,36 @@ fn work(spec: Spec) -> Result<()> {
     match spec.job {
         Job::Contend { lock, counter, hold_us } => {
             let counter = FileCounter::open(&counter)?;
-            let hold = Duration::from_micros(hold_us);
-            match lock {
-                CrossLock::Tierlock { directory, name } => {
-                    contend(Tierlock::open(&directory, &name)?, counter, hold)
-                }
-                CrossLock::Flock { file } => contend(Flock::open(&file)?, counter, hold),
-            }
+            lock.open(Contending { counter, hold: Duration::from_micros(hold_us) })
         }
         Job::TakeTurns { lock, hold_us, pause_us } => {
             let hold = Duration::from_micros(hold_us);
-            let pause = Duration::from_micros(pause_us);
-            match lock {
-                CrossLock::Tierlock { directory, name } => {
-                    take_turns(Tierlock::open(&directory, &name)?, hold, pause)
-                }
-                CrossLock::Flock { file } => take_turns(Flock::open(&file)?, hold, pause),
-            }
+            lock.open(TakingTurns { hold, pause: Duration::from_micros(pause_us) })
         }
-        Job::Hold { lock } => match lock {
-            CrossLock::Tierlock { directory, name } => hold(Tierlock::open(&directory, &name)?),
-            CrossLock::Flock { file } => hold(Flock::open(&file)?),
-        },
-        Job::Become { program, arguments } => {
-            let error = Command::new(&program).args(arguments).exec();
-            Err(Failure::io(format!("cannot run {}", program.display()))(error))
+        Job::Hold { lock, resident_mib } => {
+            // Written to, so that it is there.
+            let _resident = black_box(vec![1_u8; resident_mib << 20]);
+            lock.open(Holding)
+        }
+        Job::Serve { listen, state_dir, secret_file } => {
+            let leader = Leader::builder();
+            let leader =
+                leader.listen(listen).state_dir(state_dir).secret_file(secret_file).start()?;
+            let orders = ready();
+            say(&Reply::Serving { port: leader.local_addr().port() });
+            orders.for_each(drop);
+            Ok(())
+        }
+        #[cfg(feature = "peers")]
+        Job::Become(other) => {
+            let mut command = Command::new(&other.program);
+            command.args(&other.arguments);
+            if let Some((uid, gid)) = other.user {
+                command.uid(uid).gid(gid);
+            }
+            let signal = Signal::from_named_raw(other.end_with).unwrap_or(Signal::KILL);
+            let error = super::peers::exec(&mut command, signal);
+            Err(Failure::io(format!("cannot run {}", other.program.display()))(error))
         }
     }
 }
@@ -232,11 +298,6 @@ fn end_with(parent: i32) -> Result<()> {
     Ok(())
 }
 
-/// A lock that other processes take too.
-pub(crate) trait Cross {
-    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R>;
-}
-
 struct Tierlock {
     mutex: Mutex<()>,
 }
@@ -249,110 +310,145 @@ impl Tierlock {
 }
 
 impl Cross for Tierlock {
+    #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
         let _guard = self.mutex.lock()?;
         Ok(section())
     }
-}
 
-/// `flock(2)` on a file that stays open.
-pub(crate) struct Flock {
-    file: File,
-}
-
-impl Flock {
-    pub(crate) fn open(path: &Path) -> Result<Flock> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(Failure::io(format!("cannot open {}", path.display())))?;
-        Ok(Flock { file })
+    fn take_over(&mut self) -> Result<Instant> {
+        let guard = self.mutex.lock()?;
+        let locked = Instant::now();
+        match MutexGuard::predecessor(&guard) {
+            Predecessor::Died => Ok(locked),
+            other => Err(Failure::Wrong(format!(
+                "the killed holder was said to have left the lock {other}, not died"
+            ))),
+        }
     }
 }
 
-impl Cross for Flock {
-    #[inline]
-    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
-        let failed = |error: rustix::io::Errno| Failure::io("flock")(error.into());
-        rustix::io::retry_on_intr(|| flock(&self.file, FlockOperation::LockExclusive))
-            .map_err(failed)?;
-        let result = section();
-        flock(&self.file, FlockOperation::Unlock).map_err(failed)?;
-        Ok(result)
-    }
+struct Contending {
+    counter: FileCounter,
+    hold: Duration,
 }
 
-fn contend(mut lock: impl Cross, counter: FileCounter, hold: Duration) -> Result<()> {
-    let orders = ready();
-    let mut share = Share::new();
-    for order in orders {
-        let end = wait_for(order);
-        let mut counted = 0;
-        let mut cycles: u64 = 0;
-        let started = Instant::now();
-        let mut last = started;
-        while last < end {
-            if hold.is_zero() {
-                // Counting takes two system calls: often enough to notice a lock that does not
-                // exclude, seldom enough to leave the sections empty.
-                if cycles.is_multiple_of(256) {
-                    lock.with(|| counter.increment())??;
-                    counted += 1;
-                } else {
-                    lock.with(|| {})?;
-                }
-                // Outside the section, which stays empty: so this is a whole cycle.
-                let now = Instant::now();
-                share.add(now - last);
-                last = now;
+impl Visitor for Contending {
+    type Output = ();
+
+    fn visit(self, mut lock: impl Cross + 'static) -> Result<()> {
+        for order in ready() {
+            let mut tally = Tally::new(order.pace);
+            let slice = wait_for(order);
+            let counted = if self.hold.is_zero() {
+                self.without_sections(slice, &mut tally, &mut lock)?
             } else {
-                let locked = lock.with(|| {
-                    let locked = Instant::now();
-                    counter.increment()?;
-                    spin_until(locked + hold);
-                    Ok::<_, Failure>(locked)
-                })??;
+                self.with_sections(slice, &mut tally, &mut lock)?
+            };
+            say(&Reply::Contended { seen: tally.to_seen(), counted });
+        }
+        Ok(())
+    }
+}
+
+impl Contending {
+    /// One slice with empty sections; returns how often it counted.
+    fn without_sections(
+        &self,
+        slice: Duration,
+        tally: &mut Tally,
+        lock: &mut impl Cross,
+    ) -> Result<u64> {
+        let (mut counted, mut until_counting) = (0, 0_u64);
+        let mut meter = Meter::start(slice, tally);
+        while let Some(cycles) = meter.next() {
+            // Counting takes two system calls: often enough to notice a lock that does not
+            // exclude, seldom enough, and not timed, to leave the sections empty.
+            until_counting = until_counting.saturating_sub(cycles);
+            if until_counting == 0 {
+                until_counting = COUNTING_EVERY;
+                lock.with(|| self.counter.increment())??;
                 counted += 1;
-                share.add(locked - last);
-                last = Instant::now();
+                meter.resume();
             }
-            cycles += 1;
+            for _ in 0..cycles {
+                lock.with(|| {})?;
+            }
         }
-        let took_ns = (last - started).as_nanos() as u64;
-        say(&Reply::Contended { waits: share.waits(), counted, took_ns });
-        share = Share::new();
+        Ok(counted)
     }
-    Ok(())
+
+    /// One slice with sections that last; returns how often it counted.
+    fn with_sections(
+        &self,
+        slice: Duration,
+        tally: &mut Tally,
+        lock: &mut impl Cross,
+    ) -> Result<u64> {
+        let mut counted = 0;
+        let mut last = Instant::now();
+        let end = last + slice;
+        while last < end {
+            let asked = last;
+            let locked = lock.with(|| {
+                let locked = Instant::now();
+                self.counter.increment()?;
+                spin_until(locked + self.hold);
+                Ok::<_, Failure>(locked)
+            })??;
+            last = Instant::now();
+            tally.wait(locked - asked);
+            tally.stretch(1, last - asked);
+            counted += 1;
+        }
+        Ok(counted)
+    }
 }
 
-fn take_turns(mut lock: impl Cross, hold: Duration, pause: Duration) -> Result<()> {
-    for order in ready() {
-        let end = wait_for(order);
-        let mut turns = Vec::new();
-        while Instant::now() < end {
-            let asked_ns = clock::now().as_nanos();
-            turns.push(lock.with(|| {
-                let locked_ns = clock::now().as_nanos();
-                thread::sleep(hold);
-                Turn { asked_ns, locked_ns, unlocked_ns: clock::now().as_nanos() }
-            })?);
-            thread::sleep(pause);
-        }
-        say(&Reply::TookTurns { turns });
-    }
-    Ok(())
+/// Cycles with empty sections between two that count.
+const COUNTING_EVERY: u64 = 256;
+
+struct TakingTurns {
+    hold: Duration,
+    pause: Duration,
 }
 
-fn hold(mut lock: impl Cross) -> Result<()> {
-    let mut orders = ready();
-    lock.with(|| {
-        say(&Reply::Held);
-        // Until it is killed; or until its parent is gone.
-        while orders.next().is_some() {}
-    })
+impl Visitor for TakingTurns {
+    type Output = ();
+
+    fn visit(self, mut lock: impl Cross + 'static) -> Result<()> {
+        for order in ready() {
+            let slice = wait_for(order);
+            let end = Instant::now() + slice;
+            let mut turns = Vec::new();
+            while Instant::now() < end {
+                let asked_ns = clock::now().as_nanos();
+                turns.push(lock.with(|| {
+                    let locked_ns = clock::now().as_nanos();
+                    thread::sleep(self.hold);
+                    Turn { asked_ns, locked_ns, unlocked_ns: clock::now().as_nanos() }
+                })?);
+                thread::sleep(self.pause);
+            }
+            say(&Reply::TookTurns { turns });
+        }
+        Ok(())
+    }
+}
+
+struct Holding;
+
+impl Visitor for Holding {
+    type Output = ();
+
+    fn visit(self, mut lock: impl Cross + 'static) -> Result<()> {
+        let mut orders = ready();
+        lock.with(|| {
+            say(&Reply::Held);
+            // Until it is killed; or until its parent is gone.
+            while orders.next().is_some() {}
+        })
+    }
 }
 
 /// Says so, and hands over the orders that follow.
@@ -361,21 +457,15 @@ fn ready() -> impl Iterator<Item = Order> {
     std::io::stdin().lines().map_while(|line| serde_json::from_str(&line.ok()?).ok())
 }
 
-/// Waits for the start of an order and returns its end.
-fn wait_for(order: Order) -> Instant {
+/// Waits for the start of an order and returns its length.
+fn wait_for(order: Order) -> Duration {
     let start = Time::from_nanos(order.start_ns);
     let to_go = start.since(clock::now());
     thread::sleep(to_go.saturating_sub(Duration::from_micros(500)));
     while clock::now() < start {
         std::hint::spin_loop();
     }
-    Instant::now() + Time::from_nanos(order.end_ns).since(start)
-}
-
-fn spin_until(end: Instant) {
-    while Instant::now() < end {
-        std::hint::spin_loop();
-    }
+    Time::from_nanos(order.end_ns).since(start)
 }
 
 fn say(reply: &Reply) {
@@ -424,11 +514,9 @@ mod tests {
 
     #[test]
     fn specification_survives_the_command_line() {
-        let job = Job::Contend {
-            lock: CrossLock::Flock { file: "/tmp/with space/\"quote\"".into() },
-            counter: "/c".into(),
-            hold_us: 200,
-        };
+        let directory = "/tmp/with space/\"quote\"".into();
+        let lock = CrossLock::Tierlock { directory, name: "a/b".into() };
+        let job = Job::Contend { lock, counter: "/c".into(), hold_us: 200 };
         let text = json(&Spec { parent: 7, job });
         let spec: Spec = serde_json::from_str(&text).unwrap();
         assert_eq!(json(&spec), text);

@@ -61,7 +61,7 @@ pub(super) enum Command {
     Break(Break),
     /// Measure what the locks of each scope cost on this machine
     ///
-    /// Everything runs here, over loopback, for about 20 seconds: a table of operations per second
+    /// Everything runs here, over loopback, for half a minute: a table of operations per second
     /// and of waits for each scope.
     Bench(crate::bench::Args),
     /// Make the secret that a leader and its clients share

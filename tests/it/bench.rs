@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
     os::unix::process::{CommandExt, ExitStatusExt},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -36,6 +37,7 @@ fn json_has_a_row_for_every_case_of_every_scope() {
     let expected = BTreeSet::from([
         ("thread", "quiet"),
         ("thread", "threads"),
+        ("thread", "threads_200us"),
         ("process", "quiet"),
         ("process", "processes_empty"),
         ("process", "processes_200us"),
@@ -46,6 +48,8 @@ fn json_has_a_row_for_every_case_of_every_scope() {
         ("host", "connections_32"),
         ("host", "tasks_256"),
         ("host", "one_name_8"),
+        ("host", "kept"),
+        ("host", "remote_1pct"),
     ]);
     assert_eq!(measured, expected);
 
@@ -79,11 +83,58 @@ fn table_ends_with_the_price_of_each_scope_and_which_to_take() {
 }
 
 #[test]
+fn self_check_shows_both_ways_of_measuring() {
+    let output = bench(&["--self-check", "--scope", "thread", "--seconds", "0.2", "--json"]);
+    let json = json_of(output);
+    for line in json["self_check"].as_array().unwrap() {
+        for field in ["bench_ns", "loop_ns", "ratio"] {
+            assert!(line[field].as_f64().unwrap() > 0.0, "{line}");
+        }
+    }
+}
+
+/// At both scopes, with few names: what grows with names and sessions is all there.
+#[test]
+fn scale_says_what_names_and_sessions_cost() {
+    let json = json_of(bench(&["--scale=200", "--json"]));
+    let measured: BTreeSet<(&str, u64)> = json["measures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|measure| (measure["what"].as_str().unwrap(), measure["at"].as_u64().unwrap()))
+        .collect();
+    for expected in [
+        ("process_grant", 10),
+        ("process_grant", 200),
+        ("disk_bytes_per_name", 200),
+        ("host_grant", 10),
+        ("host_grant", 200),
+        ("leader_bytes_per_held_lock", 200),
+        ("leader_bytes_per_waiter", 199),
+    ] {
+        assert!(measured.contains(&expected), "no {expected:?} in {measured:?}");
+    }
+    for what in
+        ["leader_bytes_with_sessions", "leader_bytes_per_session", "leader_cpu_idle_sessions"]
+    {
+        assert!(measured.iter().any(|measure| measure.0 == what), "no {what} in {measured:?}");
+    }
+}
+
+fn json_of(mut bench: Command) -> Value {
+    let output = bench.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
 fn wrong_options_are_usage_errors_of_one_line() {
     for arguments in [
         ["--scope", "galaxy"].as_slice(),
         &["--seconds", "0"],
         &["--plot", "/"],
+        &["--scale=3"],
+        &["--self-check", "--plot", "a.svg"],
         #[cfg(not(feature = "peers"))]
         &["--peers"],
     ] {
@@ -99,28 +150,105 @@ fn wrong_options_are_usage_errors_of_one_line() {
     }
 }
 
+/// Whether a row is there for everybody that a case is about, and a budget for every promise.
 #[cfg(feature = "peers")]
 #[test]
 fn peers_join_in_with_budgets_beside_them() {
-    let output = bench(&["--peers", "--seconds", "2", "--json"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let subjects: BTreeSet<&str> =
-        rows(&json).iter().map(|row| row["subject"].as_str().unwrap()).collect();
-    for subject in ["tierlock", "std", "parking_lot", "tokio", "flock", "quic-echo"] {
-        assert!(subjects.contains(subject), "no {subject} among {subjects:?}");
+    let json = json_of(bench(&["--peers", "--seconds", "3", "--json"]));
+    let measured: BTreeSet<(&str, &str, &str)> = rows(&json)
+        .iter()
+        .map(|row| ["scope", "case", "subject"].map(|field| row[field].as_str().unwrap()))
+        .map(|[scope, case, subject]| (scope, case, subject))
+        .collect();
+    let missing: Vec<&str> = json["missing"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|missing| {
+            assert!(missing["why"].is_null(), "{missing}");
+            missing["program"].as_str().unwrap()
+        })
+        .collect();
+    let expect = |scope, cases: &[&'static str], subjects: &[&'static str]| {
+        for &case in cases {
+            for &subject in subjects {
+                let row = (scope, case, subject);
+                assert!(measured.contains(&row), "no {row:?}; missing: {missing:?}");
+            }
+        }
+    };
+    expect("thread", &["quiet"], &["tierlock", "std", "parking_lot", "tokio"]);
+    expect("thread", &["threads", "threads_200us"], &["tierlock", "std", "parking_lot"]);
+    let between_processes = ["tierlock", "flock", "ofd", "robust-pthread", "named-lock", "fd-lock"];
+    let all = ["quiet", "processes_empty", "processes_200us", "handover", "holder_killed"];
+    expect("process", &all, &between_processes);
+    expect("process", &all[..4], &["posix-semaphore"]);
+    expect("process", &["names"], &["tierlock"]);
+    expect("host", &["quiet", "tasks_256"], &["tierlock", "quic-echo"]);
+    expect("host", &["kept", "remote_1pct", "leader_killed"], &["tierlock"]);
+    let host = ["quiet", "connections_32", "one_name_8"];
+    for (program, subjects) in [
+        ("redis-server", ["redis", "redis-aof-always", "redlock-3"].as_slice()),
+        ("etcd", &["etcd"]),
+        ("zookeeper", &["zookeeper"]),
+        ("postgres", &["postgres"]),
+        ("mariadbd", &["mariadb"]),
+    ] {
+        if !missing.contains(&program) {
+            expect("host", &host, subjects);
+        }
     }
+    if !missing.contains(&"redis-server") {
+        expect("host", &["quiet"], &["redis-sync"]);
+        expect("host", &["tasks_256"], &["redis"]);
+    }
+
     let budgets = json["budgets"].as_array().unwrap();
-    match json.get("missing") {
-        None => {
-            assert!(subjects.contains("redis") && subjects.contains("redis-sync"), "{subjects:?}");
-            assert_eq!(budgets.len(), 3, "{budgets:?}");
-        }
-        Some(missing) => {
-            assert_eq!(missing[0]["package"], "redis-server");
-            assert_eq!(budgets.len(), 1, "{budgets:?}");
-        }
+    assert!(budgets.len() >= 20, "{budgets:?}");
+    for budget in budgets {
+        assert!(budget["what"].is_string() && budget["unit"].is_string(), "{budget}");
+        assert!(budget["at_most"].is_number() != budget["at_least"].is_number(), "{budget}");
+        assert_eq!(budget["measured"].is_number(), budget["met"].is_boolean(), "{budget}");
     }
+}
+
+/// Ctrl-C in the middle of servers of others: they are gone too, with their directories.
+#[cfg(feature = "peers")]
+#[test]
+fn interrupted_comparison_leaves_no_server_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    // PostgreSQL runs as a user of its own, who must get there.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), everybody).unwrap();
+    let mut bench = KilledOnDrop(
+        bench(&["--peers", "--scope", "host", "--seconds", "600"])
+            .env("TMPDIR", scratch.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap(),
+    );
+    let bench = &mut bench.0;
+    // PostgreSQL's directory comes second, and is filled once it has been made ready.
+    let postgres_runs = || {
+        let directories = std::fs::read_dir(scratch.path()).unwrap();
+        directories.flatten().any(|directory| directory.path().join("postmaster.pid").exists())
+    };
+    if ["/usr/bin/postgres", "/usr/local/bin/postgres"].iter().any(|it| Path::new(it).exists()) {
+        wait_for("PostgreSQL", postgres_runs);
+    } else {
+        wait_for("a server", || !children_of(bench.id()).is_empty());
+    }
+    let children = children_of(bench.id());
+    let pid = rustix::process::Pid::from_child(bench);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = bench.wait().unwrap();
+    assert_eq!(status.signal(), Some(2), "{status}");
+    for child in children {
+        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} lives");
+    }
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 /// Ctrl-C: nothing that the bench started is left, nor its directory.
@@ -143,7 +271,7 @@ fn interrupted_bench_leaves_nothing_behind() {
     let status = bench.wait().unwrap();
     assert_eq!(status.signal(), Some(2), "{status}");
     for child in children {
-        assert!(!std::path::Path::new(&format!("/proc/{child}")).exists(), "{child} lives");
+        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} lives");
     }
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }

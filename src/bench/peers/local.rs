@@ -1,14 +1,8 @@
-//! Locks that need no server.
-
-use std::path::Path;
+//! Asynchronous locks inside a process.
 
 use crate::{
     Mutex,
-    bench::{
-        failure::Result,
-        tasks::Client,
-        worker::{Cross, Flock},
-    },
+    bench::{failure::Result, tasks::Client},
 };
 
 /// tierlock's own asynchronous side at thread scope.
@@ -28,10 +22,4 @@ impl Client for Tokio {
         *self.0.lock().await += 1;
         Ok(())
     }
-}
-
-/// `flock(2)`, locked and unlocked once per call.
-pub(crate) fn flock(file: &Path) -> Result<impl FnMut() -> Result<()> + use<>> {
-    let mut flock = Flock::open(file)?;
-    Ok(move || flock.with(|| {}))
 }

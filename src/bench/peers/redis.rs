@@ -1,20 +1,24 @@
-//! Redis, used as its documentation says for one instance: `SET key token NX PX ttl`, and a script
-//! that deletes the key only if it still holds the token.
+//! Redis, used as its documentation says for one instance: `SET key token NX PX ttl`, tried again
+//! after a random pause while the key is taken, and a script that deletes the key only if it still
+//! holds the token.
 
-use std::sync::Arc;
+use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
 
 use redis::{IntoConnectionInfo, Script, io::tcp::TcpSettings};
-use tokio::runtime::Runtime;
 
-use super::{Missing, server};
+use super::{
+    Missing, Service,
+    server::{self, Server},
+};
 use crate::bench::{
-    cleanup::OwnChild,
     failure::{Failure, Result},
-    grounds::Grounds,
+    stats::Unprotected,
     tasks::Client as AsyncClient,
+    worker::Become,
 };
 
 const LIFETIME_MS: u32 = 30_000;
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 const COMPARE_AND_DELETE: &str = r"
     if redis.call('get', KEYS[1]) == ARGV[1] then
         return redis.call('del', KEYS[1])
@@ -22,84 +26,116 @@ const COMPARE_AND_DELETE: &str = r"
         return 0
     end";
 
+/// How much of it survives a crash of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    Nothing,
+    EveryWrite,
+}
+
 /// A Redis of this run's own.
-pub(crate) struct Server {
-    _child: OwnChild,
+pub(crate) struct Redis {
+    durability: Durability,
     client: redis::Client,
+    _server: Server,
 }
 
-/// The Redis of this run, if there is one to be had.
-pub(crate) fn server(grounds: &mut Grounds) -> Result<Option<&Server>> {
-    if grounds.peers.redis.is_none() {
-        let Some(program) = server::find("redis-server") else {
-            let missing = Missing { program: "redis-server", package: "redis-server" };
-            if !grounds.peers.missing.contains(&missing) {
-                grounds.peers.missing.push(missing);
+impl Redis {
+    pub(crate) fn start(directory: &Path, durability: Durability) -> Result<Redis, Missing> {
+        let missing = Missing::new("redis-server", "redis-server");
+        let program = server::find("redis-server").ok_or(missing.clone())?;
+        let directory = directory.display().to_string();
+        let persistence = match durability {
+            Durability::Nothing => ["--appendonly", "no", "--save", ""].as_slice(),
+            Durability::EveryWrite => {
+                &["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
             }
-            return Ok(None);
         };
-        let directory = grounds.directory("redis")?;
-        let (child, port) = server::start("redis", &program, |port| {
-            let directory = directory.display().to_string();
+        let server = Server::start(|port| {
             let port = port.to_string();
-            [
-                "--port",
-                &port,
-                "--bind",
-                "127.0.0.1",
-                "--dir",
-                &directory,
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--daemonize",
-                "no",
-            ]
-            .map(str::to_owned)
-            .into()
-        })?;
-        let address = format!("redis://127.0.0.1:{port}/")
+            let place = ["--port", &port, "--bind", "127.0.0.1", "--dir", &directory];
+            Become::new(&program, place.iter().chain(persistence).copied())
+        })
+        .map_err(missing.because())?;
+        let client = format!("redis://127.0.0.1:{}/", server.port)
             .into_connection_info()
-            .map_err(Failure::peer("redis"))?
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = redis::Client::open(address).map_err(Failure::peer("redis"))?;
-        grounds.peers.redis = Some(Server { _child: child, client });
+            .map(|address| address.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+            .and_then(redis::Client::open)
+            .map_err(missing.because())?;
+        Ok(Redis { durability, client, _server: server })
     }
-    Ok(grounds.peers.redis.as_ref())
+
+    pub(super) fn handle(&self) -> redis::Client {
+        self.client.clone()
+    }
+
+    pub(super) const fn sync_subject(&self) -> &'static str {
+        match self.durability {
+            Durability::Nothing => "redis-sync",
+            Durability::EveryWrite => "redis-aof-always",
+        }
+    }
+
+    /// A blocking client with a connection of its own.
+    pub(super) fn sync_client(&self, name: &str) -> Result<SyncClient> {
+        let subject = self.sync_subject();
+        let connection = self.client.get_connection().map_err(Failure::peer(subject))?;
+        Ok(SyncClient { subject, connection, lock: Lock::new(name) })
+    }
 }
 
-impl Server {
-    /// A blocking client with a connection of its own.
-    pub(crate) fn sync_client(&self, key: &str) -> Result<SyncClient> {
-        let connection = self.client.get_connection().map_err(Failure::peer("redis-sync"))?;
-        Ok(SyncClient { connection, lock: Lock::new(key) })
+impl Service for Redis {
+    type Client = Client;
+
+    fn subject(&self) -> &'static str {
+        match self.durability {
+            Durability::Nothing => "redis",
+            Durability::EveryWrite => "redis-aof-always",
+        }
     }
 
-    /// An asynchronous client with a multiplexed connection of its own.
-    pub(crate) fn client(&self, runtime: &Runtime, key: &str) -> Result<Client> {
-        let connection = runtime
-            .block_on(self.client.get_multiplexed_async_connection())
-            .map_err(Failure::peer("redis"))?;
-        Ok(Client { connection, lock: Lock::new(key) })
+    fn note(&self) -> &'static str {
+        match self.durability {
+            Durability::Nothing => "SET NX PX, compare-and-delete awaited; no disk, order or token",
+            Durability::EveryWrite => "the same, every write synced to disk before its answer",
+        }
+    }
+
+    async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
+        let subject = self.subject();
+        let connection =
+            self.client.get_multiplexed_async_connection().await.map_err(Failure::peer(subject))?;
+        Ok(Client { subject, connection, lock: Lock::new(name), count })
+    }
+
+    fn sharing(&self, client: &Client, name: &str) -> Option<Client> {
+        let lock = Lock { script: client.lock.script.clone(), ..Lock::new(name) };
+        Some(Client { lock, ..client.clone() })
     }
 }
 
 /// One key, and a token that is new for every locking.
+#[derive(Clone)]
 struct Lock {
     key: String,
     script: Arc<Script>,
-    count: u64,
+    tokens: u64,
 }
 
 impl Lock {
     fn new(key: &str) -> Lock {
-        Lock { key: key.into(), script: Arc::new(Script::new(COMPARE_AND_DELETE)), count: 0 }
+        // A different start for every lock, even of one name.
+        let tokens = std::hash::BuildHasher::build_hasher(&std::hash::RandomState::new()).finish();
+        Lock { key: key.into(), script: Arc::new(Script::new(COMPARE_AND_DELETE)), tokens }
     }
 
     fn next_token(&mut self) -> String {
-        self.count += 1;
-        format!("{:08x}{:08x}", std::process::id(), self.count)
+        // Knuth's MMIX: every state comes once in 2^64 steps.
+        self.tokens = self
+            .tokens
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        format!("{:016x}", self.tokens)
     }
 
     fn set(&self, token: &str) -> redis::Cmd {
@@ -107,63 +143,74 @@ impl Lock {
         set.arg(&self.key).arg(token).arg("NX").arg("PX").arg(LIFETIME_MS);
         set
     }
-}
 
-fn expect(subject: &'static str, locked: Option<String>, deleted: u32) -> Result<()> {
-    match (locked.is_some(), deleted) {
-        (true, 1) => Ok(()),
-        (false, _) => Err(Failure::Peer { subject, message: "the key was taken".into() }),
-        (true, _) => Err(Failure::Peer { subject, message: "the key was gone".into() }),
+    /// Up to [`LONGEST_PAUSE`], by the token.
+    fn pause(&self) -> Duration {
+        LONGEST_PAUSE.mul_f64((self.tokens >> 40) as f64 / (1_u64 << 24) as f64)
     }
 }
 
+fn expect_deleted(subject: &'static str, deleted: u32) -> Result<()> {
+    if deleted == 1 {
+        return Ok(());
+    }
+    Err(Failure::Peer { subject, message: "the key was gone before its time".into() })
+}
+
 pub(crate) struct SyncClient {
+    subject: &'static str,
     connection: redis::Connection,
     lock: Lock,
 }
 
 impl SyncClient {
+    /// Nobody else wants it here.
     pub(crate) fn cycle(&mut self) -> Result<()> {
+        let failed = || Failure::peer::<redis::RedisError>(self.subject);
         let token = self.lock.next_token();
-        let failed = Failure::peer("redis-sync");
-        let locked = self
-            .lock
-            .set(&token)
-            .query(&mut self.connection)
-            .map_err(Failure::peer("redis-sync"))?;
+        let locked: Option<String> =
+            self.lock.set(&token).query(&mut self.connection).map_err(failed())?;
+        if locked.is_none() {
+            let message = "the key of a client without rivals was taken".into();
+            return Err(Failure::Peer { subject: self.subject, message });
+        }
         let deleted = self
             .lock
             .script
             .key(&self.lock.key)
             .arg(&token)
             .invoke(&mut self.connection)
-            .map_err(failed)?;
-        expect("redis-sync", locked, deleted)
+            .map_err(failed())?;
+        expect_deleted(self.subject, deleted)
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct Client {
+    subject: &'static str,
     connection: redis::aio::MultiplexedConnection,
     lock: Lock,
+    count: Arc<Unprotected>,
 }
 
 impl Client {
-    /// Another key over the same connection.
-    pub(crate) fn sharing(&self, key: &str) -> Client {
-        let lock = Lock { script: self.lock.script.clone(), ..Lock::new(key) };
-        Client { connection: self.connection.clone(), lock }
+    async fn lock(&mut self) -> redis::RedisResult<String> {
+        loop {
+            let token = self.lock.next_token();
+            let locked: Option<String> =
+                self.lock.set(&token).query_async(&mut self.connection).await?;
+            if locked.is_some() {
+                return Ok(token);
+            }
+            tokio::time::sleep(self.lock.pause()).await;
+        }
     }
 }
 
 impl AsyncClient for Client {
     async fn cycle(&mut self) -> Result<()> {
-        let token = self.lock.next_token();
-        let locked = self
-            .lock
-            .set(&token)
-            .query_async(&mut self.connection)
-            .await
-            .map_err(Failure::peer("redis"))?;
+        let token = self.lock().await.map_err(Failure::peer(self.subject))?;
+        self.count.increment();
         let deleted = self
             .lock
             .script
@@ -171,7 +218,7 @@ impl AsyncClient for Client {
             .arg(&token)
             .invoke_async(&mut self.connection)
             .await
-            .map_err(Failure::peer("redis"))?;
-        expect("redis", locked, deleted)
+            .map_err(Failure::peer(self.subject))?;
+        expect_deleted(self.subject, deleted)
     }
 }

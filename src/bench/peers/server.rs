@@ -1,4 +1,4 @@
-//! Servers of others, started for one run on a free port of loopback.
+//! Servers in child processes, started for one run on a free port of loopback.
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -8,68 +8,96 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
+
 use crate::bench::{
     cleanup::OwnChild,
     failure::{Failure, Result},
-    worker::{self, Job},
+    worker::{self, Become, Job},
 };
+
+/// A program that serves on a port.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    child: OwnChild,
+}
+
+impl Server {
+    /// Starts the program that `become` makes for a port, and waits until it listens there. It
+    /// ends when this is dropped, and with the bench in any case.
+    pub(crate) fn start(program: impl Fn(u16) -> Become) -> Result<Server> {
+        let mut last = None;
+        // Somebody else may take the port that was free a moment ago.
+        for _ in 0..3 {
+            let port = free_port()?;
+            match Server::start_on(port, program(port)) {
+                Ok(server) => return Ok(server),
+                Err(failure) => last = Some(failure),
+            }
+        }
+        Err(last.expect("it was tried"))
+    }
+
+    fn start_on(port: u16, program: Become) -> Result<Server> {
+        let name = program.program.display().to_string();
+        let signal = Signal::from_named_raw(program.end_with).expect("made from a signal");
+        let mut command = worker::command(Job::Become(program))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = OwnChild::start_to_end_with(&mut command, signal)
+            .map_err(Failure::io(format!("cannot start {name}")))?;
+        let mut server = Server { port, child };
+        let address = (Ipv4Addr::LOCALHOST, port);
+        server
+            .until_ready(|| TcpStream::connect(address).map_err(|error| error.to_string()))
+            .map_err(|message| Failure::Child { code: 70, message: format!("{name} {message}") })?;
+        Ok(server)
+    }
+
+    /// Tries until it succeeds, while the server lives and patience lasts.
+    pub(crate) fn until_ready<T>(
+        &mut self,
+        mut attempt: impl FnMut() -> Result<T, String>,
+    ) -> Result<T, String> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.ended() {
+                return Err(format!("ended at once: {status}"));
+            }
+            match attempt() {
+                Ok(ready) => return Ok(ready),
+                Err(error) if Instant::now() > patience => {
+                    return Err(format!("is not ready after {} s: {error}", PATIENCE.as_secs()));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where an installed program is.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/local/bin", "/usr/bin", "/usr/sbin"].map(PathBuf::from);
+    let usual = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(usual)
+        .chain(versions_of("/usr/lib/postgresql"))
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
 }
 
-/// Starts a program that listens on the port given to `arguments`, and waits until it does. It is
-/// killed when the child is dropped, and dies with the bench in any case.
-pub(crate) fn start(
-    subject: &'static str,
-    program: &Path,
-    arguments: impl Fn(u16) -> Vec<String>,
-) -> Result<(OwnChild, u16)> {
-    let mut last = None;
-    // Somebody else may take the port that was free a moment ago.
-    for _ in 0..3 {
-        let port = free_port()?;
-        let job = Job::Become { program: program.to_owned(), arguments: arguments(port) };
-        let mut command = worker::command(job)?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = OwnChild::start(&mut command)
-            .map_err(Failure::io(format!("cannot start {}", program.display())))?;
-        match wait_until_it_listens(&mut child, port) {
-            Ok(()) => return Ok((child, port)),
-            Err(message) => last = Some(message),
-        }
-    }
-    let message = format!("{} {}", program.display(), last.unwrap_or_default());
-    Err(Failure::Peer { subject, message })
+/// `DIRECTORY/<version>/bin`, as Debian lays out what it keeps several versions of.
+fn versions_of(directory: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let versions = std::fs::read_dir(Path::new(directory)).into_iter().flatten();
+    versions.filter_map(|version| Some(version.ok()?.path().join("bin")))
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
         .map_err(Failure::io("cannot find a free port"))
-}
-
-fn wait_until_it_listens(child: &mut OwnChild, port: u16) -> Result<(), String> {
-    let patience = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(status) = child.ended() {
-            return Err(format!("ended at once: {status}"));
-        }
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(());
-        }
-        if Instant::now() > patience {
-            return Err("does not listen after 10 s".into());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[cfg(test)]

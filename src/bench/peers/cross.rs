@@ -1,0 +1,246 @@
+//! Locks between processes that need no server.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use fd_lock::RwLock;
+use named_lock::NamedLock;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::sys::{self, RobustMutex, Semaphore};
+use crate::bench::{
+    case::Case,
+    failure::{Failure, Result},
+    worker::{Cross, Visitor},
+};
+
+/// Somebody else's lock, and the file that it stands on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PeerLock {
+    kind: Kind,
+    file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    RobustPthread,
+    PosixSemaphore,
+    Flock,
+    Ofd,
+    NamedLock,
+    FdLock,
+}
+
+impl Kind {
+    const ALL: [Kind; 6] = [
+        Kind::RobustPthread,
+        Kind::PosixSemaphore,
+        Kind::Flock,
+        Kind::Ofd,
+        Kind::NamedLock,
+        Kind::FdLock,
+    ];
+
+    const fn subject(self) -> &'static str {
+        match self {
+            Kind::RobustPthread => "robust-pthread",
+            Kind::PosixSemaphore => "posix-semaphore",
+            Kind::Flock => "flock",
+            Kind::Ofd => "ofd",
+            Kind::NamedLock => "named-lock",
+            Kind::FdLock => "fd-lock",
+        }
+    }
+
+    /// A semaphore knows no holder: one that is killed takes it along for ever.
+    const fn survives_its_holder(self) -> bool {
+        !matches!(self, Kind::PosixSemaphore)
+    }
+}
+
+/// Every lock that makes sense in this case, with files of its own in `directory`.
+pub(crate) fn locks(directory: &Path, case: Case) -> Result<Vec<(&'static str, PeerLock)>> {
+    Kind::ALL
+        .into_iter()
+        .filter(|kind| case != Case::HolderKilled || kind.survives_its_holder())
+        .map(|kind| {
+            let file = directory.join(format!("{}.{}", case.as_str(), kind.subject()));
+            let lock = PeerLock { kind, file };
+            lock.create()?;
+            Ok((kind.subject(), lock))
+        })
+        .collect()
+}
+
+impl PeerLock {
+    /// Before anybody opens it.
+    fn create(&self) -> Result<()> {
+        let file = self.open_file()?;
+        match self.kind {
+            Kind::RobustPthread => RobustMutex::create(&file),
+            Kind::PosixSemaphore => Semaphore::create(&file),
+            Kind::Flock | Kind::Ofd | Kind::NamedLock | Kind::FdLock => Ok(()),
+        }
+        .map_err(self.failed("cannot make"))
+    }
+
+    /// Opens it and shows it to the visitor.
+    pub(crate) fn open<V: Visitor>(&self, visitor: V) -> Result<V::Output> {
+        let file = self.open_file()?;
+        match self.kind {
+            Kind::RobustPthread => {
+                visitor.visit(RobustMutex::open(&file).map_err(self.failed("cannot map"))?)
+            }
+            Kind::PosixSemaphore => {
+                visitor.visit(Semaphore::open(&file).map_err(self.failed("cannot map"))?)
+            }
+            Kind::Flock => visitor.visit(Flock(file)),
+            Kind::Ofd => visitor.visit(Ofd(file)),
+            Kind::NamedLock => visitor
+                .visit(NamedLock::with_path(&self.file).map_err(Failure::peer("named-lock"))?),
+            Kind::FdLock => visitor.visit(RwLock::new(file)),
+        }
+    }
+
+    fn open_file(&self) -> Result<File> {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.file)
+            .map_err(self.failed("cannot open"))
+    }
+
+    fn failed(&self, what: &str) -> impl FnOnce(std::io::Error) -> Failure + use<> {
+        Failure::io(format!("{what} {}", self.file.display()))
+    }
+}
+
+impl Cross for RobustMutex {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        self.lock().map_err(Failure::io("pthread_mutex_lock"))?;
+        let result = section();
+        self.unlock().map_err(Failure::io("pthread_mutex_unlock"))?;
+        Ok(result)
+    }
+}
+
+impl Cross for Semaphore {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        self.wait().map_err(Failure::io("sem_wait"))?;
+        let result = section();
+        self.post().map_err(Failure::io("sem_post"))?;
+        Ok(result)
+    }
+}
+
+/// `flock(2)` on a file that stays open.
+struct Flock(File);
+
+impl Cross for Flock {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        let failed = |error: rustix::io::Errno| Failure::io("flock")(error.into());
+        rustix::io::retry_on_intr(|| flock(&self.0, FlockOperation::LockExclusive))
+            .map_err(failed)?;
+        let result = section();
+        flock(&self.0, FlockOperation::Unlock).map_err(failed)?;
+        Ok(result)
+    }
+}
+
+/// `fcntl(2)` with `F_OFD_SETLKW` on a file that stays open.
+struct Ofd(File);
+
+impl Cross for Ofd {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        sys::ofd_lock(&self.0).map_err(Failure::io("fcntl"))?;
+        let result = section();
+        sys::ofd_unlock(&self.0).map_err(Failure::io("fcntl"))?;
+        Ok(result)
+    }
+}
+
+impl Cross for NamedLock {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        let _guard = self.lock().map_err(Failure::peer("named-lock"))?;
+        Ok(section())
+    }
+}
+
+impl Cross for RwLock<File> {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        let _guard = self.write().map_err(Failure::io("fd-lock"))?;
+        Ok(section())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    /// Locks, says so, and unlocks when told.
+    struct HoldUntilTold(mpsc::Sender<()>, mpsc::Receiver<()>);
+
+    impl Visitor for HoldUntilTold {
+        type Output = ();
+
+        fn visit(self, mut lock: impl Cross + 'static) -> Result<()> {
+            lock.with(|| {
+                self.0.send(()).unwrap();
+                self.1.recv().unwrap();
+            })
+        }
+    }
+
+    struct Take;
+
+    impl Visitor for Take {
+        type Output = ();
+
+        fn visit(self, mut lock: impl Cross + 'static) -> Result<()> {
+            lock.with(|| {})
+        }
+    }
+
+    #[test]
+    fn every_lock_excludes_whoever_opened_it_separately() {
+        let directory = tempfile::tempdir().unwrap();
+        for (subject, lock) in locks(directory.path(), Case::Quiet).unwrap() {
+            let (held, is_held) = mpsc::channel();
+            let (let_go, told) = mpsc::channel();
+            let (took, has_taken) = mpsc::channel();
+            thread::scope(|scope| {
+                scope.spawn(|| lock.open(HoldUntilTold(held, told)).unwrap());
+                is_held.recv().unwrap();
+                scope.spawn(|| {
+                    lock.open(Take).unwrap();
+                    took.send(()).unwrap();
+                });
+                let early = has_taken.recv_timeout(Duration::from_millis(20));
+                let_go.send(()).unwrap();
+                assert!(early.is_err(), "{subject} let two in");
+                has_taken.recv().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn what_a_dead_holder_takes_along_is_left_out_where_holders_die() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |case| locks(directory.path(), case).unwrap().len();
+        assert_eq!(of(Case::HolderKilled), of(Case::Quiet) - 1);
+    }
+}

@@ -1,0 +1,162 @@
+//! The end of a reign: a leader is killed and started again while sessions hold locks.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    budget::LOCKS_LOST,
+    case::{Case, Label},
+    failure::{Failure, Result},
+    grounds::Grounds,
+    run::{Contender, Entry},
+    stats::Tally,
+    worker::{Job, Reply, Worker, unexpected},
+};
+use crate::{Keep, LockErrorKind, LockManager, Mutex, MutexGuard, Scope};
+
+const SESSIONS: u32 = 100;
+const TIME_TO_LIVE: Duration = Duration::from_secs(5);
+/// A grant that takes longer counts as this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+const NOTE: &str = "from SIGKILL to the first new grant; 100 sessions hold; restarted at once";
+
+pub(crate) fn leader_killed(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let label = Label {
+        clients: SESSIONS,
+        note: Some(NOTE),
+        ..Label::new(Scope::Host, Case::LeaderKilled)
+    };
+    Ok(vec![Entry::new(label, LeaderKilled::start(grounds)?)])
+}
+
+struct LeaderKilled {
+    state_dir: PathBuf,
+    secret_file: PathBuf,
+    port: u16,
+    leader: Option<Worker>,
+    holders: Vec<Holder>,
+    /// Asks for a new lock as soon as the leader is gone.
+    newcomer: LockManager,
+    kills: u64,
+    locks_lost: u64,
+}
+
+/// A session that holds one lock.
+struct Holder {
+    mutex: Arc<Mutex<()>>,
+    guard: Option<MutexGuard<'static, ()>>,
+}
+
+impl LeaderKilled {
+    fn start(grounds: &mut Grounds) -> Result<LeaderKilled> {
+        let state_dir = grounds.new_directory("killed-leader")?;
+        let secret_file = grounds.secret_file()?;
+        let (leader, port) = serve(&state_dir, &secret_file, 0)?;
+        let connect = || -> Result<LockManager> {
+            Ok(LockManager::builder()
+                .leaders([format!("127.0.0.1:{port}")])
+                .secret_file(&secret_file)
+                .label("bench")
+                .time_to_live(TIME_TO_LIVE)
+                .open()?)
+        };
+        let holders = (0..SESSIONS)
+            .map(|number| {
+                let name = format!("held/{number}");
+                let mutex = connect()?.mutex(name, ()).scope(Scope::Host).build()?;
+                Ok(Holder { mutex: Arc::new(mutex), guard: None })
+            })
+            .collect::<Result<_>>()?;
+        let newcomer = connect()?;
+        Ok(LeaderKilled {
+            state_dir,
+            secret_file,
+            port,
+            leader: Some(leader),
+            holders,
+            newcomer,
+            kills: 0,
+            locks_lost: 0,
+        })
+    }
+
+    fn kill_one(&mut self) -> Result<Duration> {
+        for holder in &mut self.holders {
+            if holder.guard.is_none() {
+                holder.guard = Some(holder.mutex.lock_arc()?);
+            }
+        }
+        self.kills += 1;
+        let fresh = self.newcomer.mutex(format!("fresh/{}", self.kills), ());
+        let fresh = fresh.scope(Scope::Host).keep(Keep::Never).build()?;
+
+        let killed = Instant::now();
+        // Killed and reaped.
+        self.leader = None;
+        self.leader = Some(serve(&self.state_dir, &self.secret_file, self.port)?.0);
+        let granted = first_grant(&fresh, killed + PATIENCE)?;
+
+        for holder in &mut self.holders {
+            if !holder.guard.as_ref().is_some_and(MutexGuard::is_valid) {
+                holder.guard = None;
+                self.locks_lost += 1;
+            }
+        }
+        Ok(granted - killed)
+    }
+}
+
+impl Contender for LeaderKilled {
+    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+        let started = Instant::now();
+        let mut kills = 0;
+        loop {
+            tally.wait(self.kill_one()?);
+            kills += 1;
+            let took = started.elapsed();
+            if took >= slice {
+                tally.stretch(kills, took);
+                return Ok(());
+            }
+        }
+    }
+
+    fn facts(&self) -> BTreeMap<&'static str, f64> {
+        BTreeMap::from([(LOCKS_LOST, self.locks_lost as f64), ("kills", self.kills as f64)])
+    }
+}
+
+/// A leader in a child process, on this port or on any.
+fn serve(state_dir: &Path, secret_file: &Path, port: u16) -> Result<(Worker, u16)> {
+    let job = Job::Serve {
+        listen: format!("127.0.0.1:{port}"),
+        state_dir: state_dir.to_owned(),
+        secret_file: secret_file.to_owned(),
+    };
+    let mut leader = Worker::start(job)?;
+    match leader.reply()? {
+        Reply::Serving { port } => Ok((leader, port)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// When the lock was granted, or `latest` if it was not by then.
+fn first_grant(mutex: &Mutex<()>, latest: Instant) -> Result<Instant> {
+    loop {
+        let left = latest.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(latest);
+        }
+        match mutex.try_lock_for(left) {
+            Ok(_guard) => return Ok(Instant::now()),
+            Err(error) => match error.kind() {
+                LockErrorKind::TimedOut | LockErrorKind::Unreachable => {}
+                _ => return Err(Failure::Lock(error)),
+            },
+        }
+    }
+}
