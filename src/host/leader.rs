@@ -338,6 +338,8 @@ impl Reign {
         };
         self.port.close_all(CloseCode::Shutdown, reason);
         self.port.transmit();
+        // Nobody may knock at a port behind which nobody is: the bell lets go of the socket, too.
+        self.shared.bell.sleep(&[], Duration::ZERO);
         // The state directory is free once somebody hears of the end.
         let shared = self.shared.clone();
         drop(self);
