@@ -293,20 +293,25 @@ impl Member {
         self.presences.enter(&self.home, &self.table, &self.label)
     }
 
-    /// Ends a presence. `left_to_others`: unless others have a descriptor of it, who live on
-    /// under its id; whether that is so.
-    pub(super) fn end_presence(&self, presence: Presence, left_to_others: bool) -> bool {
-        if !left_to_others {
-            self.presences.leave(presence);
-            return false;
-        }
+    /// Ends a presence, after `let_go` of what is owned under its id: nobody may find an owner
+    /// without a presence. `left_to_others`: not if others have a descriptor of it, who live on
+    /// under its id.
+    pub(super) fn end_presence(
+        &self,
+        presence: Presence,
+        left_to_others: bool,
+        let_go: impl FnOnce(OwnerId),
+    ) {
         let id = presence.id;
+        if !left_to_others {
+            let_go(id);
+            return self.presences.leave(presence);
+        }
         drop(presence);
-        let alive = self.presences.verdict(id, &mut None).0 != Verdict::Dead;
-        if !alive {
+        if self.presences.verdict(id, &mut None).0 == Verdict::Dead {
+            let_go(id);
             self.presences.forget(id);
         }
-        alive
     }
 
     // ---- what the dead left --------------------------------------------------------------------
@@ -357,7 +362,7 @@ impl Drop for Member {
     fn drop(&mut self) {
         // Nothing is held: what was held kept this value.
         if let Some(presence) = self.presence.take().filter(|_| self.is_here()) {
-            self.end_presence(presence, false);
+            self.end_presence(presence, false, |_| ());
         }
     }
 }
