@@ -15,6 +15,8 @@
 //! SIGBUS there. Who may write the directory is trusted with exclusion.
 
 mod index;
+#[cfg(test)]
+mod kills;
 mod layout;
 mod lock;
 mod map;

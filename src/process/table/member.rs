@@ -29,6 +29,7 @@ use super::{
     protocol::Verdict,
     reserve,
     slot::Slot,
+    step::step,
     store::{self, Beginning, Table},
     word::{OwnerId, State, Word},
 };
@@ -244,8 +245,11 @@ impl Member {
             // Somebody else may have done it by now.
             let mut limit = self.limit()?;
             if token.get() >= reserve::due(limit) {
+                step!(ReserveDue);
                 limit = reserve::raise(&self.home, token.max(limit))?;
+                step!(ReserveWritten);
                 self.table.header().limit.store(limit.get(), Release);
+                step!(ReserveKnown);
             }
             self.due.store(reserve::due(limit), Relaxed);
             Ok(())
@@ -331,6 +335,7 @@ impl Member {
         if dead.is_empty() || self.check_in_place().is_err() {
             return;
         }
+        step!(SweepProved);
         let used = self.table.header().slots_used.load(Relaxed);
         for number in 0..used {
             if number % 1024 == 0 && clock::now() >= until {
@@ -340,7 +345,11 @@ impl Member {
             self.free_from(slot, &mut dead);
         }
         self.free_from(&self.table.header().structure, &mut dead);
-        dead.into_iter().for_each(|id| self.presences.forget(id));
+        step!(SweepFreed);
+        for id in dead {
+            self.presences.forget(id);
+            step!(SweepForgotten);
+        }
     }
 
     /// Keeps the presence of an owner whose word stays its own.
@@ -371,6 +380,10 @@ impl lock::Presences for Member {
     fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> Verdict {
         if owner == self.id {
             return Verdict::Alive;
+        }
+        #[cfg(test)]
+        if super::kills::is_lied_to() {
+            return Verdict::Dead;
         }
         let (verdict, why) = self.presences.verdict(owner, kept);
         if let Some(why) = why {
