@@ -15,6 +15,8 @@
 //! SIGBUS there. Who may write the directory is trusted with exclusion.
 
 mod index;
+#[cfg(test)]
+mod kills;
 mod layout;
 mod lock;
 mod map;
@@ -269,7 +271,7 @@ impl Slot {
             let presence = place.member.second_presence().map_err(io::Error::other)?;
             let id = presence.id;
             if lock::rename(&place.slot, place.member.id, id).is_err() {
-                place.member.end_presence(presence, false);
+                place.member.end_presence(presence, false, |_| ());
                 return Err(io::Error::other("the lock is not held"));
             }
             *heirloom = Some(Heirloom { presence, given: false });
@@ -417,12 +419,12 @@ impl Place {
     #[cold]
     fn release_heirloom(&self, how: Predecessor) {
         let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };
-        let id = presence.id;
         // Should they keep it, it is for whoever proves their end to know how it was left.
         Marks::note_left(&self.slot, self.slot.token.load(Relaxed), how);
-        if !self.member.end_presence(presence, given) {
+        self.member.end_presence(presence, given, |id| {
+            // If it is lost, then to somebody who proved that nobody has it any more.
             let _ = lock::release(&self.slot, id, how);
-        }
+        });
     }
 }
 

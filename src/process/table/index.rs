@@ -457,6 +457,7 @@ impl Changing<'_> {
         let header = self.table.header();
         header.parted.store(0, Relaxed);
         header.doublings.store((chains * 2 / FIRST_HEADS).ilog2(), Release);
+        step!(DoubleDone);
         Ok(())
     }
 

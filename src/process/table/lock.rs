@@ -14,6 +14,7 @@
 //! | [`finish_retiring`] | under the structural lock | the same in place of one who died |
 //! | [`bury`] | a sweeper | frees the word of a dead holder |
 //! | [`wake_another`] | who was woken and does not want the lock any more | passes that on |
+//! | [`wake_all`] | who moved the name away | makes every sleeper look it up again |
 //!
 //! Quiet, taking is one compare-and-swap and a look at the generation, and letting go is one
 //! compare-and-swap. The winner compares the generation before anything else, here: `Moved` says
@@ -184,8 +185,8 @@ pub(super) fn wake_another(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, 1);
 }
 
-/// Wakes everybody who sleeps on the slot, for tests of those who need not.
-#[cfg(test)]
+/// Wakes everybody who sleeps on the slot.
+#[cfg_attr(not(test), expect(dead_code, reason = "breaking a lock needs it"))]
 pub(super) fn wake_all(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, u32::MAX >> 1);
 }

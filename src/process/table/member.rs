@@ -29,6 +29,7 @@ use super::{
     protocol::Verdict,
     reserve,
     slot::Slot,
+    step::step,
     store::{self, Beginning, Table},
     word::{OwnerId, State, Word},
 };
@@ -244,8 +245,11 @@ impl Member {
             // Somebody else may have done it by now.
             let mut limit = self.limit()?;
             if token.get() >= reserve::due(limit) {
+                step!(ReserveDue);
                 limit = reserve::raise(&self.home, token.max(limit))?;
+                step!(ReserveWritten);
                 self.table.header().limit.store(limit.get(), Release);
+                step!(ReserveKnown);
             }
             self.due.store(reserve::due(limit), Relaxed);
             Ok(())
@@ -293,20 +297,25 @@ impl Member {
         self.presences.enter(&self.home, &self.table, &self.label)
     }
 
-    /// Ends a presence. `left_to_others`: unless others have a descriptor of it, who live on
-    /// under its id; whether that is so.
-    pub(super) fn end_presence(&self, presence: Presence, left_to_others: bool) -> bool {
-        if !left_to_others {
-            self.presences.leave(presence);
-            return false;
-        }
+    /// Ends a presence, after `let_go` of what is owned under its id: nobody may find an owner
+    /// without a presence. `left_to_others`: not if others have a descriptor of it, who live on
+    /// under its id.
+    pub(super) fn end_presence(
+        &self,
+        presence: Presence,
+        left_to_others: bool,
+        let_go: impl FnOnce(OwnerId),
+    ) {
         let id = presence.id;
+        if !left_to_others {
+            let_go(id);
+            return self.presences.leave(presence);
+        }
         drop(presence);
-        let alive = self.presences.verdict(id, &mut None).0 != Verdict::Dead;
-        if !alive {
+        if self.presences.verdict(id, &mut None).0 == Verdict::Dead {
+            let_go(id);
             self.presences.forget(id);
         }
-        alive
     }
 
     // ---- what the dead left --------------------------------------------------------------------
@@ -326,6 +335,7 @@ impl Member {
         if dead.is_empty() || self.check_in_place().is_err() {
             return;
         }
+        step!(SweepProved);
         let used = self.table.header().slots_used.load(Relaxed);
         for number in 0..used {
             if number % 1024 == 0 && clock::now() >= until {
@@ -335,7 +345,11 @@ impl Member {
             self.free_from(slot, &mut dead);
         }
         self.free_from(&self.table.header().structure, &mut dead);
-        dead.into_iter().for_each(|id| self.presences.forget(id));
+        step!(SweepFreed);
+        for id in dead {
+            self.presences.forget(id);
+            step!(SweepForgotten);
+        }
     }
 
     /// Keeps the presence of an owner whose word stays its own.
@@ -357,7 +371,7 @@ impl Drop for Member {
     fn drop(&mut self) {
         // Nothing is held: what was held kept this value.
         if let Some(presence) = self.presence.take().filter(|_| self.is_here()) {
-            self.end_presence(presence, false);
+            self.end_presence(presence, false, |_| ());
         }
     }
 }
@@ -366,6 +380,10 @@ impl lock::Presences for Member {
     fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> Verdict {
         if owner == self.id {
             return Verdict::Alive;
+        }
+        #[cfg(test)]
+        if super::kills::is_lied_to() {
+            return Verdict::Dead;
         }
         let (verdict, why) = self.presences.verdict(owner, kept);
         if let Some(why) = why {

@@ -36,6 +36,7 @@ use super::{
     },
     lock::Kept,
     protocol::Verdict,
+    step::step,
     store::Table,
     word::OwnerId,
 };
@@ -138,8 +139,12 @@ impl Presences {
         // By its path: `file.lock()` would be std's method since Rust 1.89.
         super::super::files::retried(|| FileExt::lock(lock.file()))?;
         lock.file().write_all(text.as_bytes())?;
+        step!(PresenceLocked);
         match rename_without_replacing(&self.directory, temporary, name) {
-            Ok(()) => Ok(Some(lock)),
+            Ok(()) => {
+                step!(PresencePlaced);
+                Ok(Some(lock))
+            }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             Err(e) => Err(e),
         }
@@ -168,6 +173,7 @@ impl Presences {
     pub(super) fn leave(&self, presence: Presence) {
         // While it is locked: nobody finds it unlocked but under a name.
         self.remove(Some(file_name(presence.id)));
+        step!(PresenceGone);
     }
 
     /// Whether the process of this id is alive; if that cannot be found out, why.

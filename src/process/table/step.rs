@@ -17,7 +17,11 @@ pub(in super::super) use self::testing::*;
 
 #[cfg(test)]
 mod testing {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    };
+    use std::{thread, time::Duration};
 
     use rustix::process::Signal;
 
@@ -96,41 +100,78 @@ mod testing {
         ForgetDone,
         // Growing.
         GrowReserved,
+        GrowDone,
         DoubleFilled,
+        DoubleDone,
         PartedOne,
+        // Reserving tokens.
+        ReserveDue,
+        ReserveWritten,
+        ReserveKnown,
+        // Coming and going.
+        PresenceLocked,
+        PresencePlaced,
+        PresenceGone,
+        // Sweeping what the dead left.
+        SweepProved,
+        SweepFreed,
+        SweepForgotten,
     }
 
-    /// The step to end at, counted from 1; 0 is none.
-    static AT: AtomicU32 = AtomicU32::new(0);
-    /// How often to pass it before.
-    static PASSES: AtomicU32 = AtomicU32::new(0);
-    static SIGNAL: AtomicU32 = AtomicU32::new(0);
+    /// What is to happen at each step: the signal's number, above it how often the step is passed
+    /// before. 0 is nothing.
+    static PLANS: [AtomicU64; Step::ALL.len()] = [const { AtomicU64::new(0) }; Step::ALL.len()];
+    /// How many microseconds are slept at each step.
+    static DWELLS: [AtomicU64; Step::ALL.len()] = [const { AtomicU64::new(0) }; Step::ALL.len()];
+    /// Where the last step is written down, for those who look after this process's end.
+    static WITNESS: OnceLock<Box<dyn Fn(Step) + Send + Sync>> = OnceLock::new();
 
     /// Makes this process send itself `signal` when it comes to `step` once more than `passes`
     /// times.
     pub(in super::super::super) fn end_at(step: Step, passes: u32, signal: Signal) {
-        SIGNAL.store(signal.as_raw() as u32, Ordering::SeqCst);
-        PASSES.store(passes, Ordering::SeqCst);
-        AT.store(step as u32 + 1, Ordering::SeqCst);
+        let plan = u64::from(passes) << 32 | signal.as_raw() as u64;
+        PLANS[step as usize].store(plan, Ordering::SeqCst);
+    }
+
+    /// Makes this process sleep whenever it comes to `step`, so that others do something meanwhile.
+    pub(in super::super) fn dwell_at(step: Step, time: Duration) {
+        DWELLS[step as usize].store(time.as_micros() as u64, Ordering::SeqCst);
+    }
+
+    /// Nothing happens at any step any more.
+    pub(in super::super) fn disarm() {
+        PLANS.iter().chain(&DWELLS).for_each(|plan| plan.store(0, Ordering::SeqCst));
+    }
+
+    /// Tells every step from now on.
+    pub(in super::super) fn witness(tell: impl Fn(Step) + Send + Sync + 'static) {
+        assert!(WITNESS.set(Box::new(tell)).is_ok(), "there is one witness");
     }
 
     /// This process is at `step`.
     #[inline]
     pub(in super::super) fn reached(step: Step) {
-        if AT.load(Ordering::Relaxed) == step as u32 + 1 {
-            end();
+        if let Some(tell) = WITNESS.get() {
+            tell(step);
+        }
+        match DWELLS[step as usize].load(Ordering::Relaxed) {
+            0 => {}
+            micros => thread::sleep(Duration::from_micros(micros)),
+        }
+        if PLANS[step as usize].load(Ordering::Relaxed) != 0 {
+            end(&PLANS[step as usize]);
         }
     }
 
     #[cold]
-    fn end() {
-        let pass = |passes: u32| passes.checked_sub(1);
-        if PASSES.fetch_update(Ordering::SeqCst, Ordering::SeqCst, pass).is_ok() {
+    fn end(plan: &AtomicU64) {
+        let pass = |plan: u64| (plan >> 32 > 0).then(|| plan - (1 << 32));
+        if plan.fetch_update(Ordering::SeqCst, Ordering::SeqCst, pass).is_ok() {
             return;
         }
-        if AT.swap(0, Ordering::SeqCst) == 0 {
-            return;
+        match plan.swap(0, Ordering::SeqCst) {
+            0 => {}
+            signal => crate::process::sys::testing::signal_this_thread(signal as i32),
         }
-        crate::process::sys::testing::signal_this_thread(SIGNAL.load(Ordering::SeqCst) as i32);
     }
 }

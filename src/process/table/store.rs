@@ -298,6 +298,7 @@ impl Table {
         }
         step!(GrowReserved);
         parts[part].store(at, Release);
+        step!(GrowDone);
         Ok(())
     }
 

@@ -348,7 +348,7 @@ fn ten_thousand_tasks_on_few_names_need_few_threads() {
     held.iter().for_each(Named::hold);
     let locks = LockManager::builder().directory(dir.path()).open().unwrap();
     let counters: Vec<_> =
-        (0..NAMES).map(|n| locks.mutex(&n.to_string(), 0_usize).build().unwrap()).collect();
+        (0..NAMES).map(|n| locks.mutex(n.to_string(), 0_usize).build().unwrap()).collect();
     let mut tasks: FuturesUnordered<_> = (0..TASKS)
         .map(|task| {
             let counter = &counters[task % NAMES];

@@ -1,0 +1,401 @@
+//! What a worker does.
+
+use std::{
+    future::Future,
+    io::Write,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::*},
+    },
+    task::{Context, Waker},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Signal, WaitOptions};
+
+use super::{
+    super::{
+        super::{
+            Options, Taken,
+            home::Home,
+            sys::testing::{exit_at_once, fork},
+        },
+        Directory, Slot,
+        step::{Step, disarm, dwell_at, end_at, witness},
+    },
+    Phase,
+    board::{Board, INSIDE, NAMES, OUTSIDE},
+};
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind, Predecessor},
+    name::Name,
+    token::Token,
+};
+
+/// What a worker is told, each part after a newline.
+pub(super) const ORDERS: &str = "TIERLOCK_KILLS_WORKER";
+/// Nobody waits longer for a lock that a stopped process may hold.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// From so many names on idle ones are forgotten.
+const NAMES_MAX: u32 = 60;
+/// A worker enters names of which there are so many.
+const OTHER_NAMES: u64 = 400;
+/// It widens so many, which then stay.
+const WIDE_NAMES: u64 = 40;
+
+/// A worker's orders.
+pub(super) struct Orders {
+    pub(super) dir: PathBuf,
+    pub(super) worker: usize,
+    pub(super) seed: u64,
+    /// Does nothing that needs the structural lock, once it has begun.
+    pub(super) is_plain: bool,
+    /// Believes that somebody is dead, once in so many verdicts; 0 is never.
+    pub(super) lied_to: u64,
+    /// Where to end, after how many passes, and by what.
+    pub(super) ends: Vec<(Step, u32, Signal)>,
+}
+
+impl Orders {
+    pub(super) fn to_line(&self) -> String {
+        let mut parts = vec![
+            self.dir.to_str().unwrap().to_owned(),
+            self.worker.to_string(),
+            self.seed.to_string(),
+            u8::from(self.is_plain).to_string(),
+            self.lied_to.to_string(),
+        ];
+        for (step, passes, signal) in &self.ends {
+            parts.push(format!("{} {passes} {}", *step as usize, signal.as_raw()));
+        }
+        parts.join("\n")
+    }
+
+    fn of_line(line: &str) -> Orders {
+        let mut parts = line.split('\n');
+        let dir = parts.next().unwrap().into();
+        let mut number = || parts.next().unwrap().parse::<u64>().unwrap();
+        let (worker, seed, is_plain, lied_to) =
+            (number() as usize, number(), number() == 1, number());
+        let ends = parts.map(|end| {
+            let numbers: Vec<u32> = end.split(' ').map(|number| number.parse().unwrap()).collect();
+            let signal = Signal::from_named_raw(numbers[2] as i32).unwrap();
+            (Step::ALL[numbers[0] as usize], numbers[1], signal)
+        });
+        Orders { dir, worker, seed, is_plain, lied_to, ends: ends.collect() }
+    }
+}
+
+pub(super) fn locks(dir: &Path) -> PathBuf {
+    dir.join("locks")
+}
+
+pub(super) fn board(dir: &Path) -> PathBuf {
+    dir.join("board")
+}
+
+pub(super) fn violations(dir: &Path) -> PathBuf {
+    dir.join("violations")
+}
+
+pub(super) fn hot(name: usize) -> Name {
+    Name::new(&format!("hot{name}")).unwrap()
+}
+
+pub(super) fn open(dir: &Path) -> Result<Arc<Directory>, LockError> {
+    let options = Options { label: "worker".into(), ..Options::default() };
+    Directory::open(Home::open(&locks(dir), &[])?, &options).map(Arc::new)
+}
+
+static LIED_TO: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this verdict is to be a false one.
+pub(in super::super) fn is_lied_to() -> bool {
+    static VERDICTS: AtomicU64 = AtomicU64::new(0);
+    let every = LIED_TO.load(Relaxed);
+    every != 0 && VERDICTS.fetch_add(1, Relaxed) % every == every - 1
+}
+
+#[test]
+#[ignore = "a part of other tests, which start it"]
+fn worker() {
+    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let orders = Orders::of_line(&orders);
+    let board = Arc::new(Board::open(&board(&orders.dir)));
+    let (seen, worker) = (board.clone(), orders.worker);
+    witness(move |step| seen.set_phase(worker, step as u64 + 1));
+    LIED_TO.store(orders.lied_to, Relaxed);
+    for (step, passes, signal) in &orders.ends {
+        end_at(*step, *passes, *signal);
+        match step {
+            // The holder is to leave for good while it is asked for.
+            Step::TakeRecheck => dwell_at(Step::TakeJudge, Duration::from_millis(3)),
+            // The lock is to be let go while the one it is reserved for gives up.
+            Step::TakeClearReservation => dwell_at(Step::TakeLeaveSeat, Duration::from_millis(1)),
+            _ => {}
+        }
+    }
+    let dir = orders.dir.clone();
+    if let Err(violation) = Worker::work(orders, board) {
+        let file = std::fs::File::options().append(true).create(true).open(violations(&dir));
+        writeln!(file.unwrap(), "worker {worker}: {violation}").unwrap();
+        std::process::exit(1);
+    }
+}
+
+struct Worker {
+    orders: Orders,
+    board: Arc<Board>,
+    all: Arc<Directory>,
+    slots: Vec<Slot>,
+    random: u64,
+}
+
+/// What goes wrong that may not.
+type Sound<T = ()> = Result<T, String>;
+
+/// An error is a violation, unless somebody was in the way.
+fn sound<T>(result: Result<T, LockError>) -> Sound<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == LockErrorKind::TimedOut => Ok(None),
+        Err(error) => Err(format!("{:?}: {error}", error.kind())),
+    }
+}
+
+impl Worker {
+    fn work(orders: Orders, board: Arc<Board>) -> Sound {
+        let parent = std::os::unix::process::parent_id();
+        let (all, slots) = loop {
+            let all = sound(open(&orders.dir))?.expect("nobody waits for that");
+            let slots: Result<Vec<_>, _> = (0..NAMES).map(|n| all.slot(&hot(n))).collect();
+            match sound(slots)? {
+                Some(slots) => break (all, slots),
+                None => continue,
+            }
+        };
+        if let Ok(member) = all.member() {
+            member.table.header().names_max.store(NAMES_MAX, Relaxed);
+        }
+        let random = orders.seed;
+        let mut worker = Worker { orders, board, all, slots, random };
+        while !worker.board.is_over() && std::os::unix::process::parent_id() == parent {
+            worker.board.set_phase(worker.orders.worker, OUTSIDE);
+            worker.turn()?;
+        }
+        Ok(())
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.random >> 33) % below
+    }
+
+    fn turn(&mut self) -> Sound {
+        let name = self.random(NAMES as u64) as usize;
+        if self.random(2) == 0
+            && let Some(goal) = self.orders.ends.first().map(|(step, ..)| *step)
+            && let Some(went) = self.go_to(goal, name)
+        {
+            return went;
+        }
+        let job = if self.orders.is_plain { self.random(60) } else { self.random(100) };
+        match job {
+            0..20 => self.wait(name, PATIENCE),
+            20..28 => self.wait(name, Duration::from_micros(700 * job)),
+            28..40 => self.wait_async(name),
+            40..50 => self.wait_shortly(name),
+            50..60 => self.try_it(name),
+            60..76 => self.enter(),
+            76..80 => self.widen(WIDE_NAMES),
+            80..84 => self.hand_on(name),
+            84..88 => self.reserve(name),
+            88..94 => self.visit(name),
+            _ => self.sweep(),
+        }
+    }
+
+    /// Does what leads to this step.
+    fn go_to(&mut self, step: Step, name: usize) -> Option<Sound> {
+        Some(match (step, Phase::of(step)) {
+            (Step::TakeFindReservation | Step::TakeClearReservation, _) => self.wait_shortly(name),
+            (Step::TextPlaced, _) => self.widen(1 << 30),
+            (Step::WidenMark, _) => self.widen(WIDE_NAMES),
+            (Step::RenameSwap, _) => self.hand_on(name),
+            (_, Phase::Growing) => self.grow(),
+            (_, Phase::Entering | Phase::Forgetting) => self.enter(),
+            (_, Phase::Reserving) => self.reserve(name),
+            (_, Phase::Sweeping) => self.leave_a_dead_one().and_then(|()| self.sweep()),
+            (_, Phase::ComingAndGoing) => self.visit(name),
+            _ => return None,
+        })
+    }
+
+    fn wait(&mut self, name: usize, longest: Duration) -> Sound {
+        let taken = self.slots[name].take(Token::ZERO, clock::now() + longest);
+        self.inside(name, sound(taken)?)
+    }
+
+    /// Gives up, often as the one that is next in line.
+    fn wait_shortly(&mut self, name: usize) -> Sound {
+        let longest = Duration::from_micros(self.random(4_000));
+        self.wait(name, longest)
+    }
+
+    fn try_it(&mut self, name: usize) -> Sound {
+        let taken = sound(self.slots[name].try_take(Token::ZERO))?;
+        self.inside(name, taken.flatten())
+    }
+
+    /// Drops the future after a while, sometimes.
+    fn wait_async(&mut self, name: usize) -> Sound {
+        let drops = self.random(3) == 0;
+        let pause = Duration::from_micros(self.random(3_000));
+        let taken = {
+            let until = clock::now() + PATIENCE;
+            let mut wait = pin!(self.slots[name].take_async(Token::ZERO, until));
+            let first = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            match first {
+                std::task::Poll::Ready(taken) => sound(taken)?,
+                std::task::Poll::Pending if drops => {
+                    thread::sleep(pause);
+                    None
+                }
+                std::task::Poll::Pending => sound(futures::executor::block_on(wait))?,
+            }
+        };
+        self.inside(name, taken)
+    }
+
+    /// Counts, if it has the lock, and lets go.
+    fn inside(&mut self, name: usize, taken: Option<Taken>) -> Sound {
+        let Some(taken) = taken else { return Ok(()) };
+        let how = self.count(name, &taken)?;
+        self.slots[name].release(how);
+        Ok(())
+    }
+
+    fn count(&mut self, name: usize, taken: &Taken) -> Sound<Predecessor> {
+        let worker = self.orders.worker;
+        self.board.set_phase(worker, INSIDE);
+        self.board.enter(name, worker, taken)?;
+        // Long enough, sometimes, for others to want it next; often enough for them to come.
+        let dwell = match self.random(10) {
+            0 => Duration::from_micros(2_500),
+            1..4 => Duration::from_micros(200),
+            _ => Duration::ZERO,
+        };
+        self.board.count(name, worker, || match dwell {
+            Duration::ZERO => thread::yield_now(),
+            dwell => thread::sleep(dwell),
+        })?;
+        let panics = self.random(20) == 0;
+        let how = if panics { Predecessor::Panicked } else { Predecessor::Clean };
+        self.board.leave(name, how);
+        Ok(how)
+    }
+
+    /// Enters a name that may be there or forgotten, and uses it.
+    fn enter(&mut self) -> Sound {
+        // Some of them need parts of the table that are not there yet.
+        let text = match self.random(8) {
+            0 => format!("once{:0100}", self.random(u64::MAX >> 33)),
+            _ => format!("other{}", self.random(OTHER_NAMES)),
+        };
+        let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
+        if sound(slot.try_take(Token::ZERO))?.flatten().is_some() {
+            slot.release(Predecessor::Clean);
+        }
+        Ok(())
+    }
+
+    /// Enters more names than the table has room for.
+    fn grow(&mut self) -> Sound {
+        if let Ok(member) = self.all.member() {
+            member.table.header().names_max.store(u32::MAX, Relaxed);
+        }
+        for _ in 0..100 {
+            let text = format!("more{}", self.random(u64::MAX >> 33));
+            sound(self.all.slot(&Name::new(&text).unwrap()))?;
+        }
+        Ok(())
+    }
+
+    /// Once per name, for good: one of so many names that nobody counts under.
+    fn widen(&mut self, names: u64) -> Sound {
+        let text = format!("wide{}", self.random(names));
+        let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
+        if sound(slot.try_take(Token::ZERO))?.flatten().is_some() {
+            slot.widen("worker");
+            slot.release(Predecessor::Clean);
+        }
+        Ok(())
+    }
+
+    /// Holds it under an id that somebody else could inherit.
+    fn hand_on(&mut self, name: usize) -> Sound {
+        let Some(taken) = sound(self.slots[name].take(Token::ZERO, clock::now() + PATIENCE))?
+        else {
+            return Ok(());
+        };
+        let proof = self.slots[name].proof_of_life();
+        let how = self.count(name, &taken)?;
+        drop(proof);
+        self.slots[name].release(how);
+        Ok(())
+    }
+
+    /// Comes near the end of what tokens are reserved.
+    fn reserve(&mut self, name: usize) -> Sound {
+        const STEP: u64 = 1 << 32;
+        let Some(limit) = self.all.member().ok().and_then(|member| member.table.limit().ok())
+        else {
+            return Ok(());
+        };
+        let above = Token::new(limit.get() - STEP / 4).expect("far below the end");
+        let taken = self.slots[name].take(above, clock::now() + PATIENCE);
+        self.inside(name, sound(taken)?)
+    }
+
+    /// As another process that stays for one lock only.
+    fn visit(&mut self, name: usize) -> Sound {
+        let all = sound(open(&self.orders.dir))?.expect("nobody waits for that");
+        let Some(slot) = sound(all.slot(&hot(name)))? else { return Ok(()) };
+        let taken = sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?;
+        if let Some(taken) = taken {
+            let how = self.count(name, &taken)?;
+            slot.release(how);
+        }
+        Ok(())
+    }
+
+    /// A child that holds a lock and ends.
+    fn leave_a_dead_one(&mut self) -> Sound {
+        let text = format!("grave{}", self.random(8));
+        let Some(child) = fork() else {
+            disarm();
+            let slot = open(&self.orders.dir).and_then(|all| all.slot(&Name::new(&text).unwrap()));
+            // If it could not be had, there is one dead less.
+            let _ =
+                slot.and_then(|slot| slot.try_take(Token::ZERO).map(|_| std::mem::forget(slot)));
+            exit_at_once();
+        };
+        let child = rustix::process::Pid::from_raw(child);
+        rustix::process::waitpid(child, WaitOptions::empty()).map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    /// Looks after the dead: so does every 64th that joins.
+    fn sweep(&mut self) -> Sound {
+        if let Ok(member) = self.all.member() {
+            member.table.header().joined.store(0, Relaxed);
+        }
+        let another = sound(open(&self.orders.dir))?.expect("nobody waits for that");
+        // Who could not join for a stopped process in the way joins later.
+        another.member().map(drop).or_else(|error| sound(Err(error)).map(|_: Option<()>| ()))
+    }
+}
