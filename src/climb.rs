@@ -505,7 +505,7 @@ impl Named {
         if let (Some(kept), Some(link)) = (&self.kept, &self.reach.link)
             && let Some(used) = kept.leave(how)
         {
-            link.give_back(kept.lease(), kept, &used);
+            link.give_back(kept, &used);
         }
         self.let_go_below(held, TOLD_BY_THE_LEADER);
     }
@@ -820,11 +820,11 @@ impl<'a> Climb<'a> {
         // What has ended at the deadline is marked before the deadline moves: in this order.
         let deadline = link.deadline();
         if kept.lost().is_some() || clock::now() >= deadline {
-            link.give_back(kept.lease(), kept, &kept.leave_for_good(entered.predecessor));
+            link.give_back(kept, &kept.leave_for_good(entered.predecessor));
             return false;
         }
         if entered.is_running_short {
-            link.top_up(kept.lease());
+            link.top_up(kept);
         }
         self.held.set_tiers(self.held.tiers() | KEPT);
         self.held.set_scope(Scope::Host);
@@ -846,7 +846,7 @@ impl<'a> Climb<'a> {
     #[cold]
     fn give_kept_back(&self, kept: &Kept, link: &Link) -> bool {
         if let Some(used) = kept.take_idle() {
-            link.give_back(kept.lease(), kept, &used);
+            link.give_back(kept, &used);
         }
         false
     }
@@ -922,7 +922,7 @@ impl Drop for Climb<'_> {
             if let (Some(kept), Some(link)) = (&self.named.kept, &self.named.reach.link)
                 && let Some(used) = kept.leave(self.found.host)
             {
-                link.give_back(kept.lease(), kept, &used);
+                link.give_back(kept, &used);
             }
         }
         #[cfg(any(feature = "host", feature = "testing"))]

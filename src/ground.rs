@@ -258,7 +258,7 @@ impl Entry {
             && !link.is_forked()
             && let Some(used) = kept.take_idle()
         {
-            link.give_back(kept.lease(), kept, &used);
+            link.give_back(kept, &used);
         }
     }
 

@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use crate::{
     alarm,
     error::{LostReason, Predecessor},
-    proto::LeaseId,
     time::Time,
     token::Token,
     watch::Watch,
@@ -39,7 +38,7 @@ use crate::{
 /// loses, at any time.
 pub(crate) struct Kept {
     word: AtomicU64,
-    /// Which lease it is.
+    /// The lease's number: the epoch that made it, and its count in that.
     epoch: AtomicU64,
     number: AtomicU64,
     /// It is kept until somebody else asks for it, however long nobody uses it.
@@ -116,10 +115,10 @@ impl Kept {
     }
 
     /// A lease was granted with this block, to a holder who has its first token.
-    pub(crate) fn open(&self, lease: LeaseId, first: Token, last: Token) {
+    pub(crate) fn open(&self, (epoch, count): (u32, u64), first: Token, last: Token) {
         assert_eq!(first.epoch(), last.epoch(), "a block lies in one epoch");
-        self.epoch.store(lease.epoch.into(), Relaxed);
-        self.number.store(lease.count, Relaxed);
+        self.epoch.store(epoch.into(), Relaxed);
+        self.number.store(count, Relaxed);
         let (first, last) = (first.get(), last.get());
         self.base.store(first & !COUNT, Relaxed);
         self.last.store(last & COUNT, Relaxed);
@@ -130,9 +129,9 @@ impl Kept {
     }
 
     /// The lease that whoever is in has, or whoever was last in had.
-    pub(crate) fn lease(&self) -> LeaseId {
+    pub(crate) fn lease(&self) -> (u32, u64) {
         let epoch = self.epoch.load(Relaxed).try_into().expect("it was an epoch");
-        LeaseId { epoch, count: self.number.load(Relaxed) }
+        (epoch, self.number.load(Relaxed))
     }
 
     /// The block goes on to `last`.
@@ -401,7 +400,7 @@ mod model;
 mod tests {
     use super::*;
 
-    const LEASE: LeaseId = LeaseId { epoch: 2, count: 9 };
+    const LEASE: (u32, u64) = (2, 9);
 
     fn number(count: u64) -> Token {
         Token::new(Token::first_of(2).get() + count).unwrap()

@@ -150,6 +150,12 @@ struct Seen {
     is_told: bool,
 }
 
+/// The lease that whoever is in has.
+fn lease_of(kept: &Kept) -> LeaseId {
+    let (epoch, count) = kept.lease();
+    LeaseId { epoch, count }
+}
+
 impl Counters {
     /// A lease that was kept, or could have been, is given back.
     fn count(&self, kept: &Kept, used: &Used) {
@@ -333,9 +339,9 @@ impl Link {
     }
 
     /// Gives a lease back that was kept, or could have been.
-    pub(crate) fn give_back(&self, lease: LeaseId, kept: &Kept, used: &Used) {
+    pub(crate) fn give_back(&self, kept: &Kept, used: &Used) {
         self.counters.count(kept, used);
-        self.release(lease, used.last, used.how);
+        self.release(lease_of(kept), used.last, used.how);
     }
 
     /// Until when leases are good without a further word.
@@ -357,9 +363,9 @@ impl Link {
 
     /// Half of a kept lease's tokens are used.
     #[cold]
-    pub(crate) fn top_up(&self, lease: LeaseId) {
+    pub(crate) fn top_up(&self, kept: &Kept) {
         let mut state = self.state.lock();
-        state.client.top_up(lease);
+        state.client.top_up(lease_of(kept));
         self.settle(state);
         self.drive.let_go(true);
     }
@@ -694,7 +700,7 @@ impl State {
                 let had_to_queue = waiter.is_queued;
                 let kept = waiter.keep.take().filter(|_| first < last);
                 if let Some(kept) = &kept {
-                    kept.open(lease, first, last);
+                    kept.open((lease.epoch, lease.count), first, last);
                     self.aftermath.opened.push(lease);
                 }
                 let may_be_kept = kept.is_some();

@@ -12,7 +12,7 @@ use loom::{
 
 use super::*;
 
-const LEASE: LeaseId = LeaseId { epoch: 1, count: 1 };
+const LEASE: (u32, u64) = (1, 1);
 
 struct Scene {
     kept: Kept,
