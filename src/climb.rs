@@ -87,6 +87,8 @@ pub(crate) struct Named {
     pub(crate) scope: AtomicU8,
     pub(crate) at_most: Option<Duration>,
     pub(crate) at_least: Option<Duration>,
+    /// Whether there is either of them.
+    pub(crate) has_terms: bool,
     pub(crate) keep: Keep,
     /// Where the lease is kept between locks, if it may be.
     #[cfg(any(feature = "host", feature = "testing"))]
@@ -152,6 +154,19 @@ const HOST: u8 = 4;
 /// A lease that may be kept; its word is [`Kept`]'s.
 #[cfg(any(feature = "host", feature = "testing"))]
 const KEPT: u8 = 8;
+/// What can be let go of without a word to anybody.
+const QUIET: u8 = {
+    let mut tiers = THREAD;
+    #[cfg(feature = "process")]
+    {
+        tiers |= PROCESS;
+    }
+    #[cfg(any(feature = "host", feature = "testing"))]
+    {
+        tiers |= KEPT;
+    }
+    tiers
+};
 
 impl Held {
     /// What nobody holds.
@@ -363,7 +378,180 @@ impl Named {
         self.let_go_now(held, how);
     }
 
+    /// A lock that nothing stands in the way of: every tier is free, and the lease of a host-scope
+    /// one is kept. `None` leaves everything as it was, and the climb finds out what it is.
+    #[inline]
+    pub(crate) fn lock_quietly(&self) -> Option<Held> {
+        let goal = self.goal(None);
+        if self.has_terms || !self.may_be_quiet(goal) {
+            return None;
+        }
+        let thread = self.entry.thread();
+        let taken = thread.take_quietly()?;
+        let mut held = Held::named(taken);
+        if goal > Scope::Thread && !self.climb_quietly(goal, &mut held) {
+            thread.release(taken.predecessor);
+            return None;
+        }
+        Some(held)
+    }
+
+    /// Whether trying costs nothing that would have to be done again.
+    #[inline]
+    fn may_be_quiet(&self, goal: Scope) -> bool {
+        match goal {
+            Scope::Host => self.keeps_just_now(),
+            _ => true,
+        }
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
+    #[inline]
+    fn keeps_just_now(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.idle().is_some())
+    }
+
+    #[cfg(not(any(feature = "host", feature = "testing")))]
+    fn keeps_just_now(&self) -> bool {
+        false
+    }
+
+    /// Past the thread tier; whether that was all. Else nothing above it is held.
+    #[inline]
+    fn climb_quietly(&self, goal: Scope, held: &mut Held) -> bool {
+        if self.reach.check_open().is_err() {
+            return false;
+        }
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.entry.slot() {
+            let Some((token, is_wide)) = slot.take_quietly(above(held.token)) else { return false };
+            held.set_tiers(THREAD | PROCESS);
+            let thread = self.entry.thread();
+            if token != held.token {
+                held.token = token;
+                thread.raise_token(token);
+            }
+            // Both know that it is host scope, or neither does.
+            let is_done = match goal {
+                Scope::Host => is_wide && self.enter_kept_quietly(held, Some(slot)),
+                _ => !is_wide,
+            };
+            if !is_done {
+                slot.release(Predecessor::Clean);
+                return false;
+            }
+            held.set_scope(goal);
+            self.entry.widen(goal);
+            return true;
+        }
+        #[cfg(feature = "process")]
+        let slot = None;
+        let is_done = goal < Scope::Host
+            || self.enter_kept_quietly(
+                held,
+                #[cfg(feature = "process")]
+                slot,
+            );
+        if is_done {
+            held.set_scope(goal);
+            self.entry.widen(goal);
+        }
+        is_done
+    }
+
+    /// Takes the next token of a lease that is kept, if that is good.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    #[inline]
+    fn enter_kept_quietly(
+        &self,
+        held: &mut Held,
+        #[cfg(feature = "process")] slot: Option<&crate::process::Slot>,
+    ) -> bool {
+        let (Some(kept), Some(link)) = (&self.kept, &self.reach.link) else { return false };
+        if link.is_forked() {
+            return false;
+        }
+        let Some(entered) = kept.enter(held.token) else { return false };
+        // What has ended at the deadline is marked before the deadline moves: in this order.
+        let deadline = link.deadline();
+        if kept.lost().is_some() || clock::now() >= deadline {
+            link.give_back(kept, &kept.leave_for_good(entered.predecessor));
+            return false;
+        }
+        if entered.is_running_short {
+            link.top_up(kept);
+        }
+        held.set_tiers(held.tiers() | KEPT);
+        if entered.predecessor != Predecessor::Clean {
+            held.set_predecessor(entered.predecessor);
+        }
+        if entered.token != held.token {
+            held.token = entered.token;
+            self.entry.thread().raise_token(entered.token);
+            #[cfg(feature = "process")]
+            if let Some(slot) = slot {
+                slot.raise_token(entered.token);
+            }
+        }
+        true
+    }
+
+    #[cfg(not(any(feature = "host", feature = "testing")))]
+    fn enter_kept_quietly(
+        &self,
+        _: &mut Held,
+        #[cfg(feature = "process")] _: Option<&crate::process::Slot>,
+    ) -> bool {
+        false
+    }
+
+    /// Lets go of what [`lock_quietly`](Named::lock_quietly) took, left clean; `false` if that is
+    /// not all there is to it.
+    #[inline]
+    pub(crate) fn let_go_quietly(&self, held: &Held) -> bool {
+        if held.more.is_some() || held.tiers() & !QUIET != 0 || held.is_forked() {
+            return false;
+        }
+        let tiers = held.tiers();
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if tiers & KEPT != 0
+            && let Some(kept) = &self.kept
+            && let Some(used) = kept.leave(Predecessor::Clean)
+        {
+            self.give_used_back(kept, &used);
+        }
+        #[cfg(feature = "process")]
+        if tiers & PROCESS != 0
+            && let Some(slot) = self.entry.slot()
+        {
+            slot.release(Predecessor::Clean);
+        }
+        if tiers & THREAD != 0 {
+            self.entry.thread().release(Predecessor::Clean);
+        }
+        true
+    }
+
+    #[cfg(any(feature = "host", feature = "testing"))]
+    #[cold]
+    fn give_used_back(&self, kept: &Kept, used: &crate::kept::Used) {
+        if let Some(link) = &self.reach.link {
+            link.give_back(kept, used);
+        }
+    }
+
+    #[inline]
     fn climb(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
+        if at_least.is_none()
+            && let Some(held) = self.lock_quietly()
+        {
+            return Ok(held);
+        }
+        self.climb_slow(patience, at_least)
+    }
+
+    #[cold]
+    fn climb_slow(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
         let taken = match self.entry.thread().try_take() {
             Some(taken) => taken,
             None => self.wait_for_thread(patience)?,
@@ -382,6 +570,11 @@ impl Named {
     }
 
     async fn climb_async(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
+        if at_least.is_none()
+            && let Some(held) = self.lock_quietly()
+        {
+            return Ok(held);
+        }
         let taken = match self.entry.thread().try_take() {
             Some(taken) => taken,
             None => self.wait_for_thread_async(patience).await?,
@@ -480,6 +673,7 @@ impl Named {
             scope: AtomicU8::new(self.scope.load(Relaxed)),
             at_most: self.at_most,
             at_least: None,
+            has_terms: self.at_most.is_some(),
             keep: self.keep,
             #[cfg(any(feature = "host", feature = "testing"))]
             kept: self.kept.clone(),
@@ -502,10 +696,10 @@ impl Named {
     /// The lease stays, unless somebody else waits for it.
     #[cfg(any(feature = "host", feature = "testing"))]
     fn leave_kept(&self, held: &mut Held, how: Predecessor) {
-        if let (Some(kept), Some(link)) = (&self.kept, &self.reach.link)
+        if let Some(kept) = &self.kept
             && let Some(used) = kept.leave(how)
         {
-            link.give_back(kept, &used);
+            self.give_used_back(kept, &used);
         }
         self.let_go_below(held, TOLD_BY_THE_LEADER);
     }
@@ -706,7 +900,7 @@ impl<'a> Climb<'a> {
 
     /// The highest token known below the one that was just counted here.
     fn above(&self) -> Token {
-        Token::new(self.held.token.get().saturating_sub(1)).unwrap_or(Token::ZERO)
+        above(self.held.token)
     }
 
     /// Whose predecessor's end is told: that of the widest tier which has something to tell.
@@ -810,45 +1004,25 @@ impl<'a> Climb<'a> {
     #[inline]
     fn enter_kept(&mut self) -> bool {
         let named = self.named;
-        let (Some(kept), Some(link)) = (&named.kept, &named.reach.link) else { return false };
-        if link.is_forked() {
-            return false;
-        }
-        let Some(entered) = kept.enter(self.held.token) else {
-            return self.give_kept_back(kept, link);
-        };
-        // What has ended at the deadline is marked before the deadline moves: in this order.
-        let deadline = link.deadline();
-        if kept.lost().is_some() || clock::now() >= deadline {
-            link.give_back(kept, &kept.leave_for_good(entered.predecessor));
-            return false;
-        }
-        if entered.is_running_short {
-            link.top_up(kept);
-        }
-        self.held.set_tiers(self.held.tiers() | KEPT);
-        self.held.set_scope(Scope::Host);
-        self.tell(entered.predecessor);
-        self.found.host = entered.predecessor;
-        if self.held.token != entered.token {
-            self.held.token = entered.token;
-            named.entry.thread().raise_token(entered.token);
-        }
-        #[cfg(feature = "process")]
-        if let Some(slot) = named.entry.slot() {
-            slot.raise_token(entered.token);
-        }
-        true
-    }
-
-    /// What is left of a lease that has no token for us any more.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    #[cold]
-    fn give_kept_back(&self, kept: &Kept, link: &Link) -> bool {
-        if let Some(used) = kept.take_idle() {
+        let found = self.held.predecessor();
+        let entered = named.enter_kept_quietly(
+            &mut self.held,
+            #[cfg(feature = "process")]
+            named.entry.slot(),
+        );
+        if entered {
+            self.held.set_scope(Scope::Host);
+            if self.held.predecessor() != found {
+                self.found.host = self.held.predecessor();
+            }
+        } else if let (Some(kept), Some(link)) = (&named.kept, &named.reach.link)
+            && !link.is_forked()
+            && let Some(used) = kept.take_idle()
+        {
+            // It has no token for us any more.
             link.give_back(kept, &used);
         }
-        false
+        entered
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
@@ -938,6 +1112,12 @@ impl Drop for Climb<'_> {
         }
         self.named.let_go_below(&mut self.held, self.found.thread);
     }
+}
+
+/// The token before one that was just counted here.
+#[inline]
+fn above(counted: Token) -> Token {
+    Token::new(counted.get().saturating_sub(1)).unwrap_or(Token::ZERO)
 }
 
 /// Why the right of the guard that has a kept lease is lost, if it is. Once lost it stays lost.

@@ -403,6 +403,7 @@ impl Drop for Hold<'_> {
     fn drop(&mut self) {
         match &self.anchor().core {
             Core::Plain(lock) if self.is_quiet() => lock.release(Predecessor::Clean),
+            Core::Named(named) if self.is_quiet() && named.let_go_quietly(self.held()) => {}
             _ => self.let_go(),
         }
     }

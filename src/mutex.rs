@@ -450,6 +450,7 @@ impl<T> MutexBuilder<T> {
             scope: AtomicU8::new(scope as u8),
             at_most: self.at_most,
             at_least: self.at_least,
+            has_terms: self.at_most.is_some() || self.at_least.is_some(),
             keep: self.keep,
         };
         Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(self.value) })

@@ -146,6 +146,12 @@ impl ThreadLock {
         won.then(|| self.taken())
     }
 
+    /// Takes it if it is free and nobody waits for it.
+    #[inline]
+    pub(crate) fn take_quietly(&self) -> Option<Taken> {
+        self.win_quiet().then(|| self.taken())
+    }
+
     /// Blocks until taken.
     #[inline]
     pub(crate) fn take(&self) -> Taken {

@@ -177,6 +177,17 @@ impl Slot {
         }
     }
 
+    /// Takes it where nothing stands in the way: its token, and whether the name is locked at host
+    /// scope. `None` leaves it as it was.
+    #[inline]
+    pub(crate) fn take_quietly(&self, above: Token) -> Option<(Token, bool)> {
+        match &self.0 {
+            Engine::Table(slot) => slot.take_quietly(above),
+            // A system call costs more than a second attempt.
+            Engine::File(_) => None,
+        }
+    }
+
     /// Raises the stored token to at least this (a host-scope token is written back). Only for
     /// the holder.
     pub(crate) fn raise_token(&self, token: Token) {

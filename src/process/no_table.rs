@@ -53,6 +53,10 @@ impl Slot {
         match self.0 {}
     }
 
+    pub(super) fn take_quietly(&self, _: Token) -> Option<(Token, bool)> {
+        match self.0 {}
+    }
+
     pub(super) fn raise_token(&self, _: Token) {
         match self.0 {}
     }

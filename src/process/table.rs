@@ -225,6 +225,24 @@ impl Slot {
         }
     }
 
+    /// Takes it where nothing stands in the way: its token, and whether the name is locked at host
+    /// scope. `None` leaves it as it was, and what it is that does [`take`](Slot::take) finds out.
+    #[inline]
+    pub(super) fn take_quietly(&self, above: Token) -> Option<(Token, bool)> {
+        let place = self.places.so_far()?.last();
+        let (slot, member) = (&*place.slot, &*place.member);
+        let is_wide = lock::try_take_quietly(slot, member.id, place.generation)?;
+        let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
+        if !member.has_reserved(token) || token.is_multiple_of(TOKENS_PER_LOOK) {
+            // If it is lost, nothing was done under it.
+            let _ = lock::release(slot, member.id, Predecessor::Clean);
+            return None;
+        }
+        slot.token.store(token, Relaxed);
+        place.held.store(true, Relaxed);
+        Some((Token::new(token).expect("the reserve has only tokens"), is_wide))
+    }
+
     pub(super) fn raise_token(&self, token: Token) {
         let Some(place) = self.held() else { return };
         if place.slot.token.load(Relaxed) < token.get() {

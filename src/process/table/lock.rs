@@ -104,6 +104,24 @@ pub(super) fn try_take<P: Presences>(
     }
 }
 
+/// Takes it if nothing stands in the way: nobody has it or waits for it, the one before left it
+/// clean, and the name stands here. Whether it is wide; `None` leaves it as it was.
+#[inline]
+pub(super) fn try_take_quietly(slot: &Slot, me: OwnerId, generation: u32) -> Option<bool> {
+    let seen = Word::from_bits(slot.word.load(Ordering::Relaxed));
+    if !seen.is_free_and_clean() {
+        return None;
+    }
+    step!(TakeQuiet);
+    let taken = Word::held(me).as_wide_as(seen);
+    let swapped =
+        slot.word.compare_exchange(seen.bits(), taken.bits(), Ordering::Acquire, Ordering::Relaxed);
+    step!(TakeEnd);
+    swapped.ok()?;
+    let entered = entered(slot, me, generation, Predecessor::Clean);
+    entered.ok().map(|_| seen.is_wide())
+}
+
 /// Takes it, waiting for it until `until`. How the one before left it.
 #[inline]
 pub(super) fn take<P: Presences>(
@@ -123,7 +141,9 @@ pub(super) fn take<P: Presences>(
 #[inline]
 pub(super) fn release(slot: &Slot, me: OwnerId, how: Predecessor) -> Result<(), Lost> {
     step!(LeaveQuiet);
-    let (from, to) = Leaving::quiet(me, how);
+    // Others may put flags to it, so it is read again with the swap.
+    let seen = Word::from_bits(slot.word.load(Ordering::Relaxed));
+    let (from, to) = Leaving::quiet(me, how, seen);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);

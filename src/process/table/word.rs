@@ -153,6 +153,18 @@ impl Word {
         self.0 & HUNGRY != 0
     }
 
+    /// Nobody has it, waits for it or has something to tell.
+    #[inline]
+    pub(super) const fn is_free_and_clean(self) -> bool {
+        self.0 & !WIDE == 0
+    }
+
+    /// The same, wide if `other` is.
+    #[inline]
+    pub(super) const fn as_wide_as(self, other: Word) -> Word {
+        Word(self.0 | other.0 & WIDE)
+    }
+
     pub(super) const fn is_wide(self) -> bool {
         self.0 & WIDE != 0
     }
