@@ -318,3 +318,21 @@ fn a_hand_back_without_entering_passes_on_how_the_one_before_left() {
     reign.report(b, &[], Vec::new());
     assert_eq!(reign.granted(c, 1).predecessor, how);
 }
+
+#[test]
+fn whoever_waits_for_a_block_that_was_granted_unheard_has_it_recalled_on_the_next_connection() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    let wanted = Acquire { keep: true, ..acquire("x") };
+    reign.acquire(a, 1, wanted.clone());
+    reign.acquire(b, 1, acquire("x"));
+    // Neither the grant nor the recall gets through.
+    reign.disconnect(a);
+    reign.take(a);
+    let a = reign.again(a);
+    reign.report(a, &[], vec![waiting(1, wanted, None)]);
+    let heard = reign.take(a);
+    let granted = heard.iter().position(|m| matches!(m, LeaderMessage::Granted { .. }));
+    let recalled = heard.iter().position(|m| matches!(m, LeaderMessage::Recall { .. }));
+    assert!(granted.is_some() && granted < recalled, "{heard:?}");
+}
