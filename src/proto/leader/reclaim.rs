@@ -8,7 +8,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use super::{Leader, Notice, after, report::Report};
+use super::{Leader, Notice, RECALL_LIMIT, after, report::Report};
 use crate::{
     error::LostReason,
     name::Name,
@@ -52,6 +52,9 @@ impl Leader {
             return;
         }
         self.in_grace = false;
+        for waiter in self.table.impatient() {
+            self.limits.set(waiter, now + RECALL_LIMIT);
+        }
         self.unsettled.extend(self.table.all());
         self.answer_checks(now);
     }
