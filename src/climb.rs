@@ -656,6 +656,10 @@ impl Named {
         then: impl FnOnce(Option<Answer>) + Send + 'static,
     ) {
         let how = overstayed(held, how);
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some((kept, _)) = self.kept_of(held) {
+            kept.end_watch();
+        }
         let mut held = held.take();
         // The guard is gone: there is nobody left to be told of a loss.
         let end = held.end_watch();

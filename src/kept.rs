@@ -189,14 +189,8 @@ impl Kept {
         loop {
             let word = self.word.load(Acquire);
             debug_assert!(word & IN_USE != 0, "only a holder leaves");
-            if word & WATCHED != 0
-                && let Some(watch) = self.watch.lock().take()
-            {
-                let callbacks = watch.release();
-                if !callbacks.is_empty() {
-                    // Foreign code may hang on them: dropped where nothing is held.
-                    alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
-                }
+            if word & WATCHED != 0 {
+                self.end_watch();
             }
             let gives_back = word & (RECALLED | LOST) != 0;
             let idle = OPEN | word & COUNT | (how as u64) << HOW_SHIFT;
@@ -205,6 +199,20 @@ impl Kept {
             if self.word.compare_exchange(word, next, AcqRel, Relaxed).is_ok() {
                 return gives_back.then_some(used);
             }
+        }
+    }
+
+    /// The guard goes: what it did not hear of a loss by now it is told, and nothing more.
+    pub(crate) fn end_watch(&self) {
+        let watch = self.watch.lock().take();
+        let Some(watch) = watch else { return };
+        if let Some(why) = self.lost() {
+            watch.lose(why);
+        }
+        let callbacks = watch.release();
+        if !callbacks.is_empty() {
+            // Foreign code may hang on them: dropped where nothing is held.
+            alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
         }
     }
 
@@ -289,8 +297,7 @@ impl Kept {
 
     /// Why the lease of the guard that is in is lost, as far as told.
     pub(crate) fn lost(&self) -> Option<LostReason> {
-        let word = self.word.load(Acquire);
-        LostReason::from_u8(((word & LOST) >> LOST_SHIFT) as u8)
+        lost(self.word.load(Acquire))
     }
 
     /// The watch of the guard that is in, made by `make` at the first call.
@@ -304,9 +311,8 @@ impl Kept {
         drop(slot);
         // Who loses it later sees the flag, and tells the watch.
         let before = self.word.fetch_or(WATCHED, AcqRel);
-        let lost = LostReason::from_u8(((before & LOST) >> LOST_SHIFT) as u8);
-        if let Some(why) = lost {
-            let _ = watch.mark(why);
+        if let Some(why) = lost(before) {
+            watch.lose(why);
         }
         watch
     }
@@ -335,6 +341,10 @@ impl Kept {
     pub(crate) fn gone(&self, used: &Used) -> bool {
         self.policy.lock().gone(used)
     }
+}
+
+fn lost(word: u64) -> Option<LostReason> {
+    LostReason::from_u8(((word & LOST) >> LOST_SHIFT) as u8)
 }
 
 fn half(first: u64, last: u64) -> u64 {
@@ -490,6 +500,18 @@ mod tests {
         kept.lose(LostReason::Expired);
         // Asked for afterwards, it knows.
         assert_eq!(kept.watch(|| Watch::new(None, None)).lost(), Some(LostReason::Expired));
+    }
+
+    /// By the guard's own look at the clock, say, before whoever drives the link looked at its own.
+    #[test]
+    fn a_loss_that_nobody_told_yet_is_told_when_the_guard_leaves() {
+        let kept = opened(10, 13);
+        let (tell, told) = std::sync::mpsc::channel();
+        let watch = kept.watch(|| Watch::new(None, None));
+        watch.on_lost(Box::new(move |why| tell.send(why).unwrap()));
+        kept.lose(LostReason::Expired);
+        assert!(kept.leave(Predecessor::Clean).is_some());
+        assert_eq!(told.recv(), Ok(LostReason::Expired));
     }
 
     #[test]

@@ -87,11 +87,16 @@ impl Watch {
         if now < session && now < self.own {
             return None;
         }
-        let reason = if now >= session { LostReason::Expired } else { LostReason::HeldTooLong };
+        self.lose(if now >= session { LostReason::Expired } else { LostReason::HeldTooLong });
+        self.told()
+    }
+
+    /// Marks it lost and has that told, for a thread of the user's: it may hold what a callback
+    /// needs.
+    pub(crate) fn lose(&self, reason: LostReason) {
         if self.mark(reason) {
             self.tell_elsewhere(reason);
         }
-        self.told()
     }
 
     /// Whether a loss was told; unlike [`lost`](Watch::lost) it looks at no clock.
@@ -120,7 +125,7 @@ impl Watch {
         call(callbacks, reason);
     }
 
-    /// As `tell`, for a thread of the user's that just asked: it may hold what a callback needs.
+    /// As `tell`, on another thread.
     fn tell_elsewhere(&self, reason: LostReason) {
         self.event.notify(usize::MAX);
         let callbacks = std::mem::take(&mut *self.callbacks.lock());

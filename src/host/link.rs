@@ -519,13 +519,13 @@ impl Link {
         }
         let mut state = self.state.lock();
         let State { client, leases, .. } = &mut *state;
-        // No lease is kept beyond this.
-        leases.retain(|&lease, held| match held.kept.as_ref().and_then(|kept| kept.take_idle()) {
-            Some(used) => {
+        // No lease is kept beyond this: what a guard has goes back when that is dropped.
+        leases.retain(|&lease, held| match held.kept.as_ref().map(|kept| kept.recall()) {
+            Some(Met::Idle(used)) => {
                 client.release(lease, used.last, used.how, clock::now());
                 false
             }
-            None => true,
+            _ => true,
         });
         client.close(clock::now());
         self.settle(state);
@@ -610,17 +610,24 @@ impl Link {
         let mut state = self.state.lock();
         let State { client, leases, aftermath, .. } = &mut *state;
         let mut any = false;
-        for (lease, held) in leases.iter().filter(|(_, held)| held.name == *name) {
-            let is_new = match held.lose(LostReason::Provoked) {
-                Losing::Guard(watch) => aftermath.lose(*lease, &watch, LostReason::Provoked),
-                Losing::Nobody(..) => true,
+        leases.retain(|&lease, held| {
+            if held.name != *name {
+                return true;
+            }
+            let (is_new, stays) = match held.lose(LostReason::Provoked) {
+                Losing::Guard(watch) => (aftermath.lose(lease, &watch, LostReason::Provoked), true),
+                Losing::Nobody(kept, used) => {
+                    aftermath.gone.push((kept, used));
+                    (true, false)
+                }
             };
             if is_new {
                 // Whatever was used of its block: the leader cuts the number to the block's end.
-                client.release(*lease, Token::MAX, Predecessor::Broken, clock::now());
+                client.release(lease, Token::MAX, Predecessor::Broken, clock::now());
                 any = true;
             }
-        }
+            stays
+        });
         self.settle(state);
         any
     }

@@ -348,6 +348,7 @@ mod tests {
     use crate::{
         error::{LockErrorKind, LostReason, Predecessor},
         host::link::{Lease, Patience, Want},
+        kept::Kept,
         token::Token,
         watch::Lost,
     };
@@ -367,6 +368,15 @@ mod tests {
 
     fn take(link: &Arc<Link>, text: &str) -> Lease {
         link.acquire(want(text, Patience::Until(Time::NEVER))).wait().unwrap()
+    }
+
+    fn take_kept(link: &Arc<Link>, text: &str) -> Arc<Kept> {
+        let kept = Arc::new(Kept::new());
+        assert!(kept.is_wanted(true));
+        let keep = Some(kept.clone());
+        let want = Want { keep, ..want(text, Patience::Until(Time::NEVER)) };
+        assert!(link.acquire(want).wait().unwrap().may_be_kept);
+        kept
     }
 
     fn give(link: &Link, lease: Lease) {
@@ -453,6 +463,27 @@ mod tests {
         give(&one, held);
         assert_eq!(next.watch.lost(), None);
         give(&other, next);
+    }
+
+    #[test]
+    fn what_is_kept_is_lost_on_demand_and_leaves_nothing_behind() {
+        let leader = MemoryLeader::new();
+        let link = connect(&leader);
+        let kept = take_kept(&link, "a");
+        assert!(kept.leave(Predecessor::Clean).is_none(), "it is kept");
+        assert!(leader.lose(&name("a")));
+        assert!(!leader.lose(&name("a")), "nobody has it any more");
+    }
+
+    #[test]
+    fn what_a_guard_has_when_its_manager_is_closed_is_not_kept() {
+        let leader = MemoryLeader::new();
+        let link = connect(&leader);
+        let kept = take_kept(&link, "a");
+        link.close(clock::now());
+        let used = kept.leave(Predecessor::Clean).expect("it goes back with its guard");
+        link.give_back(&kept, &used);
+        assert!(link.is_closed());
     }
 
     #[test]

@@ -201,6 +201,8 @@ struct Grant {
     at_most: Option<Time>,
     /// When it was heard of.
     since: Time,
+    /// It was asked back before it was good.
+    is_recalled: bool,
 }
 
 struct Lease {
@@ -819,7 +821,7 @@ impl Client {
     fn accept(&mut self, request: RequestId, grant: Grant) {
         self.timers.clear(Due::Request(request));
         let state = self.requests.remove(&request).expect("a request that waits");
-        let Grant { lease, first, last, predecessor, at_most, .. } = grant;
+        let Grant { lease, first, last, predecessor, at_most, is_recalled, .. } = grant;
         if let Some(end) = at_most {
             self.timers.set(Due::AtMost(lease), end);
         }
@@ -827,6 +829,9 @@ impl Client {
         self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held, kept: false });
         let granted = Event::Granted { request, lease, first, last, predecessor, at_most };
         self.events.push_back(granted);
+        if is_recalled {
+            self.events.push_back(Event::Recalled { lease });
+        }
     }
 
     fn insert_lease(&mut self, lease: LeaseId, state: Lease) {
@@ -1024,7 +1029,15 @@ impl Client {
             }
             LeaderMessage::Granted { request, lease, first, last, predecessor, at_most } => {
                 let at_most = at_most.map(|left| now + count_short(left));
-                let grant = Grant { lease, first, last, predecessor, at_most, since: now };
+                let grant = Grant {
+                    lease,
+                    first,
+                    last,
+                    predecessor,
+                    at_most,
+                    since: now,
+                    is_recalled: false,
+                };
                 self.granted(request, grant, now);
             }
             LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
@@ -1049,6 +1062,13 @@ impl Client {
             LeaderMessage::Recall { lease } => {
                 if self.is_held(lease) {
                     self.events.push_back(Event::Recalled { lease });
+                } else if let Some(grant) = self
+                    .requests
+                    .values_mut()
+                    .filter_map(|r| r.grant.as_mut())
+                    .find(|g| g.lease == lease)
+                {
+                    grant.is_recalled = true; // told once it is good
                 }
             }
             LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),

@@ -366,6 +366,11 @@ impl Table {
         self.impatient.range(all).next().map(|&(_, waiter)| waiter)
     }
 
+    /// All who wait without patience.
+    pub(super) fn impatient(&self) -> impl Iterator<Item = WaiterKey> + use<'_> {
+        self.impatient.iter().map(|&(_, waiter)| waiter)
+    }
+
     /// Who waits, first come first, at most `count`.
     pub(super) fn first_waiters(&self, lock: LockKey, count: usize) -> Vec<WaiterKey> {
         let first = |queue: &BTreeSet<QueueEntry>| {

@@ -8,7 +8,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use super::{Leader, Notice, after, report::Report};
+use super::{Leader, Notice, RECALL_LIMIT, after, report::Report};
 use crate::{
     error::LostReason,
     name::Name,
@@ -52,6 +52,9 @@ impl Leader {
             return;
         }
         self.in_grace = false;
+        for waiter in self.table.impatient() {
+            self.limits.set(waiter, now + RECALL_LIMIT);
+        }
         self.unsettled.extend(self.table.all());
         self.answer_checks(now);
     }
@@ -110,7 +113,7 @@ impl Leader {
 
     /// Whether nobody has reported a later grant of this name.
     fn exceeds_all_known(&self, held: &HeldLease) -> bool {
-        self.table.find(&held.name).is_none_or(|lock| self.table.lock(lock).token < held.last)
+        self.table.find(&held.name).is_none_or(|lock| self.table.lock(lock).token < highest(held))
     }
 
     /// One lease of a first report.
@@ -124,13 +127,13 @@ impl Leader {
             return; // one given back or taken away: somebody came after it
         }
         if self.table.lock(lock).holding.is_some() {
-            self.displace(lock, held.last);
+            self.displace(lock, highest(held));
         }
         let (id, session) = (packed(held), self.sessions.get(key));
         let revoked = session.revoked(id);
         if let Some(how) = held.leaving {
             let how = revoked.map_or(how, |(why, _)| after(why));
-            return self.table.left(lock, held.last, how);
+            return self.table.left(lock, highest(held), how);
         }
         let (right, end) = match revoked {
             // What is promised later is promised after `Lost`.
@@ -190,6 +193,15 @@ impl Leader {
         let session = self.sessions.get(session).id;
         let (lease, why) = (lease.lease(), LostReason::Forgotten);
         self.write(Record::LeaseRevoked { session, lease, name, token, why });
+    }
+}
+
+/// The highest token that its holder can have used: what is left of a block that is being given back
+/// may be somebody else's by now.
+fn highest(held: &HeldLease) -> Token {
+    match held.leaving {
+        Some(_) => held.last_used.max(held.first).min(held.last),
+        None => held.last,
     }
 }
 

@@ -239,15 +239,18 @@ impl Leader {
         };
         for (id, lock) in known {
             let holding = *self.holding(lock);
-            let named = report.held.contains_key(&id.lease());
-            let unheard = !named && report.waiting.contains_key(&holding.request);
+            let named = report.held.get(&id.lease());
+            let unheard = named.is_none() && report.waiting.contains_key(&holding.request);
+            if named.is_some() || unheard {
+                // If it was asked back, then on a connection that is no more.
+                let is_kept = named.is_some_and(|held| held.kept);
+                let recall = if is_kept { Recall::Kept } else { Recall::No };
+                self.table.recalled(lock, recall);
+                self.unsettled.push(lock);
+            }
             match holding.right {
                 Right::Whole if unheard => found.granted.push((holding.request, lock)),
-                _ if named => {
-                    // Asked back on a connection that is no more.
-                    self.table.recalled(lock, Recall::No);
-                    self.unsettled.push(lock);
-                }
+                _ if named.is_some() => {}
                 _ => {
                     // It left without a word of how, or never entered: the next holder is told
                     // what this one was told.

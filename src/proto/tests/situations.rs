@@ -243,6 +243,19 @@ impl Reign {
         grant.ok_or(heard)
     }
 
+    /// The block that this connection was granted, as its holder reports it.
+    fn block(&mut self, who: Who, wanted: u64) -> (LeaseId, HeldLease) {
+        let heard = self.take(who);
+        let block = heard.iter().find_map(|message| match *message {
+            LeaderMessage::Granted { request, lease, first, last, .. } => {
+                let block = HeldLease { first, last, last_used: last, ..held_lease(lease) };
+                (request == RequestId(wanted)).then_some((lease, block))
+            }
+            _ => None,
+        });
+        block.unwrap_or_else(|| panic!("no grant, but {heard:?}"))
+    }
+
     fn refused(&mut self, who: Who, wanted: u64) -> Option<Refusal> {
         self.take(who).into_iter().find_map(|message| match message {
             LeaderMessage::Refused { request, why, .. } => {

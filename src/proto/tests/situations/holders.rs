@@ -311,3 +311,18 @@ fn predecessors_are_remembered_for_a_bounded_number_of_names() {
     }
     assert_eq!(reign.leader.names(), 16_384);
 }
+
+#[test]
+fn what_is_kept_is_listed_so_on_the_next_connection_too() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });
+    let (_, block) = reign.block(a, 1);
+    reign.disconnect(a);
+    let a = reign.again(a);
+    reign.report_held(a, vec![HeldLease { name: name("x"), kept: true, ..block }], Vec::new());
+    reign.say(a, ClientMessage::List { query: RequestId(9), after: None, limit: 9 });
+    let heard = reign.take(a);
+    let [.., LeaderMessage::Listed { locks, .. }] = &heard[..] else { panic!("{heard:?}") };
+    assert!(locks[0].kept, "{locks:?}");
+}

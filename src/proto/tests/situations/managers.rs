@@ -584,6 +584,27 @@ fn a_grant_that_comes_too_late_is_good_only_once_the_session_is_known_to_live() 
 }
 
 #[test]
+fn a_recall_of_a_grant_that_is_not_good_yet_is_told_once_it_is() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome();
+    manager.queued(request);
+    manager.pass(ms(4900));
+    let renewed_at = *manager.renewals().last().unwrap();
+    manager.now = manager.now + ms(100);
+    let lease = manager.grant(request, 1);
+    manager.hear(LeaderMessage::Recall { lease });
+    manager.take_events();
+    manager.renewed(renewed_at);
+    let events = manager.take_events();
+    assert!(
+        matches!(events[..], [Event::Granted { .. }, Event::Recalled { lease: own }] if own == lease),
+        "{events:?}"
+    );
+}
+
+#[test]
 fn a_late_grant_that_was_taken_away_is_waited_for_again() {
     let mut manager = Manager::new(1);
     let request = manager.acquire("x");

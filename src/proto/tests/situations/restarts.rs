@@ -434,3 +434,32 @@ fn a_session_that_wants_nothing_for_a_minute_is_forgotten_by_the_disk_and_opened
     reign.acquire(b, 1, acquire("x"));
     reign.granted(b, 1);
 }
+
+#[test]
+fn what_was_left_of_a_block_that_is_being_given_back_belongs_to_its_successor() {
+    // The release was read and the next holder granted; only the answer to it died with the leader.
+    for successor_first in [false, true] {
+        let mut reign = begin();
+        let (a, b) = (reign.session(1), reign.session(2));
+        reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });
+        let (lease, block) = reign.block(a, 1);
+        let block = HeldLease { name: name("x"), ..block };
+        let last_used = block.first.next().unwrap();
+        let how = Predecessor::Clean;
+        reign.say(a, ClientMessage::Release { lease, last_used, how });
+        reign.acquire(b, 1, acquire("x"));
+        let grant = reign.granted(b, 1);
+        assert_eq!(Some(grant.token), last_used.next());
+        reign.restart();
+
+        let (a, b) = (reign.again(a), reign.again(b));
+        let left = HeldLease { last_used, leaving: Some(how), ..block.clone() };
+        let reports = [(a, left), (b, held("x", grant))];
+        let order = if successor_first { [1, 0] } else { [0, 1] };
+        for (who, held) in order.map(|at| reports[at].clone()) {
+            reign.report_held(who, vec![held], Vec::new());
+        }
+        assert_eq!(reign.notices, [], "two claimed it");
+        assert!(is_good(&mut reign, b, "x", grant.token));
+    }
+}

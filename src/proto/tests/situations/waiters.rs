@@ -318,3 +318,40 @@ fn a_hand_back_without_entering_passes_on_how_the_one_before_left() {
     reign.report(b, &[], Vec::new());
     assert_eq!(reign.granted(c, 1).predecessor, how);
 }
+
+#[test]
+fn whoever_waits_for_a_block_that_was_granted_unheard_has_it_recalled_on_the_next_connection() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    let wanted = Acquire { keep: true, ..acquire("x") };
+    reign.acquire(a, 1, wanted.clone());
+    reign.acquire(b, 1, acquire("x"));
+    // Neither the grant nor the recall gets through.
+    reign.disconnect(a);
+    reign.take(a);
+    let a = reign.again(a);
+    reign.report(a, &[], vec![waiting(1, wanted, None)]);
+    let heard = reign.take(a);
+    let granted = heard.iter().position(|m| matches!(m, LeaderMessage::Granted { .. }));
+    let recalled = heard.iter().position(|m| matches!(m, LeaderMessage::Recall { .. }));
+    assert!(granted.is_some() && granted < recalled, "{heard:?}");
+}
+
+#[test]
+fn who_tried_in_grace_waits_no_longer_for_a_recalled_lease_than_others() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });
+    let (_, block) = reign.block(a, 1);
+    reign.acquire(b, 1, acquire("y"));
+    let of_b = reign.granted(b, 1);
+    reign.restart();
+    let b = reign.again(b);
+    reign.report_held(b, vec![held("y", of_b)], vec![waiting(2, try_acquire("x"), None)]);
+    let a = reign.again(a);
+    // It is back, and says nothing more.
+    reign.report_held(a, vec![HeldLease { name: name("x"), ..block }], Vec::new());
+    assert!(reign.take(a).iter().any(|m| matches!(m, LeaderMessage::Recall { .. })));
+    reign.pass(ms(600));
+    assert_eq!(reign.refused(b, 2), Some(Refusal::WouldBlock));
+}
