@@ -6,6 +6,8 @@
 //! re-enters by itself for as long as something is.
 
 mod link;
+#[cfg(feature = "testing")]
+mod look;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -9,6 +9,8 @@
 //! where a free lock finds its next holder.
 
 mod attended;
+#[cfg(feature = "testing")]
+mod look;
 mod questions;
 mod reclaim;
 mod report;

@@ -10,6 +10,8 @@
 
 pub mod client;
 pub mod leader;
+#[cfg(feature = "testing")]
+pub mod look;
 pub mod record;
 mod sessions;
 mod slab;

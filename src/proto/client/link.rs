@@ -120,6 +120,12 @@ impl Link {
         matches!(self.state, State::Serving { .. })
     }
 
+    /// Whether this connection asks an address who leads there.
+    #[cfg(feature = "testing")]
+    pub(super) fn asks(&self, connection: ConnectionId) -> bool {
+        self.probe_of(connection).is_some()
+    }
+
     pub(super) fn hello_sent(&mut self, now: Time) {
         if let State::Reporting { hello_sent, .. } = &mut self.state {
             *hello_sent = Some(now);

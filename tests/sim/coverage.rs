@@ -1,0 +1,311 @@
+//! How often each message met each state.
+//!
+//! What never happens is listed with its reason; everything else that a run of thousands of seeds
+//! never saw is a hole in the simulator, or dead code.
+
+use std::fmt::{self, Debug, Write as _};
+
+use tierlock::proto::{
+    ConnectionId,
+    client::Client,
+    leader::Leader,
+    look::{AtClient, AtLeader, ClientSubject, LeaderSubject, Phase, Session},
+    wire::{ClientMessage, LeaderMessage},
+};
+
+macro_rules! kinds {
+    ($name:ident of $message:ident { $($kind:ident),* $(,)? }) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name { $($kind),* }
+
+        impl $name {
+            const ALL: &'static [$name] = &[$($name::$kind),*];
+
+            fn of(message: &$message) -> $name {
+                match message {
+                    $($message::$kind { .. } => $name::$kind),*
+                }
+            }
+        }
+    };
+}
+
+kinds!(Said of ClientMessage {
+    Hello, Held, Waiting, Ready, Acquire, Cancel, Release, Renew, Goodbye, Check, List, Break,
+});
+
+kinds!(Answered of LeaderMessage {
+    Welcome, NotLeader, Gone, Queued, Granted, Refused, Released, Recall, Lost, Renewed, Checked,
+    Listed, Broke,
+});
+
+pub(crate) struct Coverage {
+    at_leader: Counts<Said, AtLeader>,
+    in_phase: Counts<Said, Phase>,
+    about: Counts<Said, LeaderSubject>,
+    at_client: Counts<Answered, AtClient>,
+    in_session: Counts<Answered, Session>,
+    about_client: Counts<Answered, ClientSubject>,
+}
+
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage {
+            at_leader: Counts::new(Said::ALL, AtLeader::ALL),
+            in_phase: Counts::new(Said::ALL, Phase::ALL),
+            about: Counts::new(Said::ALL, LeaderSubject::ALL),
+            at_client: Counts::new(Answered::ALL, AtClient::ALL),
+            in_session: Counts::new(Answered::ALL, Session::ALL),
+            about_client: Counts::new(Answered::ALL, ClientSubject::ALL),
+        }
+    }
+}
+
+impl Coverage {
+    /// The leader is about to read it.
+    pub(crate) fn leader_meets(
+        &mut self,
+        leader: &Leader,
+        connection: ConnectionId,
+        message: &ClientMessage,
+    ) {
+        let kind = Said::of(message) as usize;
+        self.at_leader.add(kind, leader.connection_state(connection) as usize);
+        self.in_phase.add(kind, leader.phase() as usize);
+        self.about.add(kind, leader.subject(connection, message) as usize);
+    }
+
+    /// The client is about to read it.
+    pub(crate) fn client_meets(
+        &mut self,
+        client: &Client,
+        connection: ConnectionId,
+        message: &LeaderMessage,
+    ) {
+        let kind = Answered::of(message) as usize;
+        self.at_client.add(kind, client.connection_state(connection) as usize);
+        self.in_session.add(kind, client.session_state() as usize);
+        self.about_client.add(kind, client.subject(message) as usize);
+    }
+
+    pub(crate) fn add(&mut self, other: &Coverage) {
+        self.at_leader.merge(&other.at_leader);
+        self.in_phase.merge(&other.in_phase);
+        self.about.merge(&other.about);
+        self.at_client.merge(&other.at_client);
+        self.in_session.merge(&other.in_session);
+        self.about_client.merge(&other.about_client);
+    }
+
+    /// Pairs that never met and are not listed as impossible, and pairs that met though they are.
+    /// What takes two rare things at once is missed only by a long run.
+    pub(crate) fn holes(&self, is_long: bool) -> Vec<String> {
+        let mut holes = Vec::new();
+        self.at_leader.holes(impossible_at_leader, is_long, &mut holes);
+        self.in_phase.holes(impossible_in_phase, is_long, &mut holes);
+        self.about.holes(impossible_about, is_long, &mut holes);
+        self.at_client.holes(impossible_at_client, is_long, &mut holes);
+        self.in_session.holes(impossible_in_session, is_long, &mut holes);
+        self.about_client.holes(impossible_about_client, is_long, &mut holes);
+        holes
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "clients' messages by connection, as the leader sees it\n{}", self.at_leader)?;
+        writeln!(f, "clients' messages by the reign\n{}", self.in_phase)?;
+        writeln!(f, "clients' messages by what they are about\n{}", self.about)?;
+        writeln!(f, "leaders' messages by connection, as the client sees it\n{}", self.at_client)?;
+        writeln!(f, "leaders' messages by the session\n{}", self.in_session)?;
+        writeln!(f, "leaders' messages by what they are about\n{}", self.about_client)
+    }
+}
+
+fn impossible_at_leader(said: Said, at: AtLeader) -> Option<&'static str> {
+    let part_of_report = matches!(said, Said::Held | Said::Waiting | Said::Ready);
+    match (said, at) {
+        (Said::Renew, AtLeader::New | AtLeader::Reporting) => {
+            Some("nothing is renewed before a report is believed")
+        }
+        (_, AtLeader::Reporting) if !part_of_report => Some("a report is not interrupted"),
+        (Said::Hello, AtLeader::ServingNew | AtLeader::ServingOpening | AtLeader::ServingOpen) => {
+            Some("a connection has one report, unless its session is gone")
+        }
+        (_, AtLeader::ServingNew | AtLeader::ServingOpening | AtLeader::ServingOpen)
+        | (_, AtLeader::Dismissed | AtLeader::Refused)
+            if part_of_report =>
+        {
+            Some("the parts of a report follow its Hello")
+        }
+        (Said::Release, AtLeader::ServingNew | AtLeader::ServingOpening) => {
+            Some("there is no lease before the session's opening is durable")
+        }
+        (Said::Hello, AtLeader::Refused) => Some("only Gone asks for another report"),
+        _ => None,
+    }
+}
+
+fn impossible_in_phase(said: Said, phase: Phase) -> Option<&'static str> {
+    match (said, phase) {
+        (Said::Renew, Phase::Starting) => Some("nobody is welcomed yet"),
+        _ => None,
+    }
+}
+
+fn impossible_about(said: Said, subject: LeaderSubject) -> Option<&'static str> {
+    use LeaderSubject::*;
+    let possible = match said {
+        Said::Hello => matches!(subject, SessionUnknown | SessionKnown | SessionEnding),
+        Said::Acquire => {
+            matches!(subject, None | LockUnknown | LockFree | LockHeld | LockBeingLost)
+        }
+        Said::Cancel => matches!(subject, None | RequestWaiting | RequestGranted | RequestUnknown),
+        Said::Release => {
+            let lease = matches!(subject, LeaseHeld | LeaseBeingRevoked | LeaseRevoked);
+            lease || matches!(subject, None | LeaseStale)
+        }
+        Said::Check | Said::Break => {
+            matches!(subject, LeaseHeld | LeaseBeingRevoked | LeaseRevoked | LeaseStale)
+        }
+        _ => subject == None,
+    };
+    match (said, subject) {
+        (Said::Acquire, RequestRead) => {
+            Some("what may have been read is said again in reports only")
+        }
+        _ => (!possible).then_some("it is not about that"),
+    }
+}
+
+fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str> {
+    use Answered::*;
+    match (answered, at) {
+        (NotLeader, _) => Some("there is no group yet"),
+        (Recall, _) => Some("no lease is kept yet"),
+        (Welcome, AtClient::Probing) => Option::None,
+        (_, AtClient::Probing) => Some("probes ask for nothing"),
+        (Welcome, AtClient::Serving) => Some("a report is answered once"),
+        (Queued | Granted | Renewed, AtClient::Reporting) => {
+            Some("requests are answered behind the welcome")
+        }
+        _ => Option::None,
+    }
+}
+
+fn impossible_in_session(answered: Answered, _: Session) -> Option<&'static str> {
+    match answered {
+        Answered::NotLeader => Some("there is no group yet"),
+        Answered::Recall => Some("no lease is kept yet"),
+        _ => None,
+    }
+}
+
+fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option<&'static str> {
+    use Answered::*;
+    use ClientSubject::*;
+    let possible = match answered {
+        NotLeader => return Some("there is no group yet"),
+        Recall => return Some("no lease is kept yet"),
+        Welcome | Gone => matches!(subject, SessionOwn | SessionOther),
+        Queued | Granted | Refused => matches!(subject, RequestWaiting | RequestGone),
+        Released => matches!(subject, LeaseReleasing | LeaseUnknown),
+        Lost => {
+            let known = matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing);
+            known || matches!(subject, LeaseNotYetGood | LeaseUnknown)
+        }
+        Checked | Listed | Broke => matches!(subject, QueryAsked | QueryGone),
+        Renewed => subject == ClientSubject::None,
+    };
+    (!possible).then_some("it is not about that")
+}
+
+/// Seen once in ten thousand seeds or so.
+const RARE: [&str; 10] = [
+    "Held never met Unknown",
+    "Waiting never met Unknown",
+    "List never met Unknown",
+    "Break never met Unknown",
+    "Break never met Refused",
+    "Break never met Over",
+    "Listed never met Reporting",
+    "Broke never met Stale",
+    "Broke never met Reporting",
+    "Broke never met Lapsed",
+];
+
+/// A table of messages by states.
+struct Counts<M: 'static, S: 'static> {
+    messages: &'static [M],
+    states: &'static [S],
+    counts: Vec<u64>,
+}
+
+impl<M: Copy + Debug, S: Copy + Debug> Counts<M, S> {
+    fn new(messages: &'static [M], states: &'static [S]) -> Counts<M, S> {
+        Counts { messages, states, counts: vec![0; messages.len() * states.len()] }
+    }
+
+    fn add(&mut self, message: usize, state: usize) {
+        self.counts[message * self.states.len() + state] += 1;
+    }
+
+    fn merge(&mut self, other: &Counts<M, S>) {
+        for (own, other) in self.counts.iter_mut().zip(&other.counts) {
+            *own += other;
+        }
+    }
+
+    fn cells(&self) -> impl Iterator<Item = (M, S, u64)> {
+        let pairs = self.messages.iter().flat_map(|&m| self.states.iter().map(move |&s| (m, s)));
+        pairs.zip(&self.counts).map(|((message, state), &count)| (message, state, count))
+    }
+
+    fn holes(
+        &self,
+        impossible: impl Fn(M, S) -> Option<&'static str>,
+        is_long: bool,
+        holes: &mut Vec<String>,
+    ) {
+        for (message, state, count) in self.cells() {
+            match impossible(message, state) {
+                None if count == 0 => {
+                    let pair = format!("{message:?} never met {state:?}");
+                    if is_long || !RARE.contains(&pair.as_str()) {
+                        holes.push(pair);
+                    }
+                }
+                Some(why) if count > 0 => {
+                    holes.push(format!("{message:?} met {state:?} {count} times, but: {why}"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl<M: Copy + Debug, S: Copy + Debug> fmt::Display for Counts<M, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut head = format!("{:10}", "");
+        for state in self.states {
+            write!(head, " {:>10}", abbreviated(&format!("{state:?}")))?;
+        }
+        writeln!(f, "{head}")?;
+        for (message, counts) in self.messages.iter().zip(self.counts.chunks(self.states.len())) {
+            write!(f, "{:10}", format!("{message:?}"))?;
+            for count in counts {
+                match count {
+                    0 => write!(f, " {:>10}", "-")?,
+                    count => write!(f, " {count:>10}")?,
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// The last ten letters: states of one kind begin alike.
+fn abbreviated(text: &str) -> &str {
+    &text[text.len().saturating_sub(10)..]
+}

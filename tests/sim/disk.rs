@@ -1,0 +1,130 @@
+//! A disk that forgets what it did not confirm.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tierlock::proto::{
+    ClusterId, LeaseId, SessionId,
+    record::{Committed, Pending, Record, Recovered},
+    wire::{decode_record, encode_record},
+};
+
+use crate::{clock::Truth, dice::Dice};
+
+/// The leader's state directory, and the writer in front of it.
+#[derive(Default)]
+pub(crate) struct Disk {
+    /// What is durable, as bytes.
+    written: Vec<Vec<u8>>,
+    /// The batch that is being written, and when that is done.
+    batch: Option<(Truth, Vec<Pending>)>,
+    /// What goes with the next batch.
+    queue: VecDeque<Pending>,
+    /// Sessions that are marked as those of the leader's own process.
+    marked: BTreeSet<SessionId>,
+    pub(crate) known: Known,
+}
+
+/// What the durable records say, for the rules.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub(crate) epoch: u32,
+    pub(crate) opened: BTreeSet<SessionId>,
+    pub(crate) ended: BTreeSet<SessionId>,
+    pub(crate) revoked: BTreeSet<LeaseId>,
+}
+
+impl Disk {
+    pub(crate) fn queue(&mut self, record: Pending) {
+        self.queue.push_back(record);
+    }
+
+    /// Begins a batch of all that waits, if none is being written; `took` is how long it takes.
+    /// Answers when to look again.
+    pub(crate) fn begin(&mut self, now: Truth, took: impl FnOnce() -> Truth) -> Option<Truth> {
+        if self.batch.is_some() || self.queue.is_empty() {
+            return None;
+        }
+        let done = now + took();
+        self.batch = Some((done, self.queue.drain(..).collect()));
+        Some(done)
+    }
+
+    /// The batch that is durable by now.
+    pub(crate) fn finish(&mut self, now: Truth) -> Vec<Committed> {
+        match self.batch.take_if(|(done, _)| *done <= now) {
+            None => Vec::new(),
+            Some((_, batch)) => batch.into_iter().map(|pending| self.commit(pending)).collect(),
+        }
+    }
+
+    /// The write fails, or whoever wrote is dead at once: of the batch some may have reached the
+    /// disk, in its order, and nobody was told.
+    pub(crate) fn lose_power(&mut self, dice: &mut Dice) {
+        self.queue.clear();
+        if let Some((_, batch)) = self.batch.take() {
+            let reached = dice.below(batch.len() as u64 + 1) as usize;
+            for pending in batch.into_iter().take(reached) {
+                self.commit(pending);
+            }
+        }
+    }
+
+    /// Whoever wrote ends in good order: everything is written first.
+    pub(crate) fn flush(&mut self) {
+        let batch = self.batch.take().map_or(Vec::new(), |(_, batch)| batch);
+        let rest: Vec<_> = self.queue.drain(..).collect();
+        for pending in batch.into_iter().chain(rest) {
+            self.commit(pending);
+        }
+    }
+
+    fn commit(&mut self, pending: Pending) -> Committed {
+        self.write(pending.record());
+        pending.committed()
+    }
+
+    /// What a new reign finds.
+    pub(crate) fn recover(&mut self) -> Recovered {
+        self.marked.clear();
+        let mut recovered = Recovered::new(ClusterId(7));
+        for bytes in &self.written {
+            recovered.remember(&decode_record(bytes).expect("what was written can be read"));
+        }
+        recovered
+    }
+
+    /// The leader ends and its process goes on: its sessions are not to be taken for dead.
+    pub(crate) fn unmark(&mut self) {
+        let marked = std::mem::take(&mut self.marked);
+        for (session, open) in self.recover().sessions {
+            if open.embedded && marked.contains(&session) {
+                let (proof, time_to_live) = (open.proof, open.time_to_live);
+                let embedded = false;
+                self.write(&Record::SessionOpened { session, proof, time_to_live, embedded });
+            }
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        if let Record::SessionOpened { session, embedded: true, .. } = *record {
+            self.marked.insert(session);
+        }
+        self.known.learn(record);
+        self.written.push(encode_record(record));
+    }
+}
+
+impl Known {
+    fn learn(&mut self, record: &Record) {
+        match *record {
+            Record::TookOver { epoch, .. } | Record::EpochRaised { epoch } => self.epoch = epoch,
+            Record::Waited => {}
+            Record::SessionOpened { session, .. } => {
+                self.ended.remove(&session);
+                self.opened.insert(session);
+            }
+            Record::SessionEnded { session } => drop(self.ended.insert(session)),
+            Record::LeaseRevoked { lease, .. } => drop(self.revoked.insert(lease)),
+        }
+    }
+}

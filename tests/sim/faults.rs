@@ -1,0 +1,179 @@
+//! What goes wrong.
+
+use crate::{
+    clock::{MS, SECOND, Truth, shown},
+    leader::End,
+    rules::Query,
+    users::Task,
+    world::{Node, Step, TROUBLE, World, note},
+};
+
+/// However lucky a seed, so much goes wrong in it.
+const FAULTS_MIN: u64 = 2;
+
+impl World {
+    pub(crate) fn fault(&mut self) {
+        if self.truth >= TROUBLE && self.tally.faults >= FAULTS_MIN {
+            return;
+        }
+        let client = self.dice.below(self.plan.clients as u64) as usize;
+        let pause = match self.dice.below(3) {
+            0 => self.dice.below(200 * MS),
+            1 => self.dice.below(2 * SECOND),
+            _ => self.dice.below(5 * SECOND),
+        };
+        self.tally.faults += 1;
+        let leader = self.process_of(Node::Leader);
+        match self.dice.below(15) {
+            0 | 1 if !self.plan.leader_survives => self.kill(leader),
+            2 if !self.plan.leader_survives && !self.is_paused(leader) => {
+                self.end_leader(End::InOrder)
+            }
+            3 if self.plan.disk_fails => {
+                if let Some(host) = &mut self.host {
+                    host.disk_fails = true;
+                }
+            }
+            4 => self.stop(leader, pause),
+            5 => self.stop_midway(leader, pause),
+            6 | 7 => self.stop(client, pause),
+            8 => self.stop_midway(client, pause),
+            9 => self.kill(client),
+            10 => self.cut_off(client),
+            11 | 12 => self.silence(client, pause),
+            13 => self.break_somebody(client),
+            _ => self.close(client),
+        }
+        let next = self.dice.below(1500 * MS);
+        self.after(next, Step::Fault);
+    }
+
+    fn stop(&mut self, process: usize, pause: Truth) {
+        note!(self, "process {process} stops for {:?}", shown(pause));
+        self.tally.pauses += 1;
+        self.pause(process, pause);
+    }
+
+    /// Stops it when it is in the middle of something.
+    fn stop_midway(&mut self, process: usize, pause: Truth) {
+        self.processes[process].stall = Some(pause);
+    }
+
+    /// A process dies, with all that lives in it.
+    fn kill(&mut self, process: usize) {
+        self.tally.kills += 1;
+        self.processes[process].paused_until = 0;
+        self.processes[process].stall = None;
+        self.processes[process].starts += 1;
+        if process < self.plan.clients {
+            note!(self, "client {process} is killed");
+            self.remove_client(process);
+            let delay = self.dice.below(500 * MS);
+            self.after(delay, Step::StartClient(process));
+        }
+        if process == self.process_of(Node::Leader) {
+            self.end_leader(End::Killed);
+        }
+    }
+
+    /// The leader has noticed that its disk failed, and ends. One that cannot even say that its
+    /// process lives on keeps the directory until that dies.
+    pub(crate) fn leave_the_disk(&mut self) {
+        if self.plan.embedded && self.dice.percent(50) {
+            self.kill(self.process_of(Node::Leader));
+        } else {
+            self.end_leader(End::DiskFailed);
+        }
+    }
+
+    /// The client's connections break, and each side learns of that in its own time.
+    fn cut_off(&mut self, client: usize) {
+        note!(self, "client {client} is cut off");
+        self.tally.cuts += 1;
+        for wire in self.wires_of(client) {
+            let learns = self.dice.below(2 * SECOND);
+            self.hang_up_on_leader(wire, 20 * MS, learns);
+            let learns = self.truth + self.dice.below(2 * SECOND);
+            let cut = self.truth + self.dice.below(20 * MS);
+            self.wires[wire].to_client.cut(cut);
+            self.end_at_client(wire, learns);
+        }
+    }
+
+    /// Nothing from or to the client arrives for a while: then all that was sent does, or, if
+    /// somebody lost patience meanwhile, nothing.
+    fn silence(&mut self, client: usize, pause: Truth) {
+        note!(self, "client {client} is silent for {:?}", shown(pause));
+        self.tally.silences += 1;
+        let until = self.truth + pause;
+        self.silent_until[client] = self.silent_until[client].max(until);
+        let dies = pause > 2 * SECOND && self.dice.percent(50);
+        for wire in self.wires_of(client) {
+            let both = self.dice.percent(70);
+            let one = self.dice.percent(50);
+            let state = &mut self.wires[wire];
+            if both || one {
+                state.to_leader.hold(until);
+            }
+            if both || !one {
+                state.to_client.hold(until);
+            }
+            if dies {
+                // Whoever is patient longest reads at last what the other had sent.
+                let learns = self.truth + SECOND + self.dice.below(pause);
+                self.end_at_client(wire, learns);
+                let learns = self.truth + SECOND + self.dice.below(pause);
+                if let Some(at) = self.wires[wire].to_leader.end(learns) {
+                    self.at(at, Step::ToLeader(wire));
+                }
+            }
+        }
+    }
+
+    fn break_somebody(&mut self, client: usize) {
+        let held =
+            self.managers.iter().flatten().flat_map(|manager| &manager.tasks).find_map(|task| {
+                match *task {
+                    Task::Holding { op } => Some(op),
+                    _ => None,
+                }
+            });
+        let ready = self.managers[client].as_ref().is_some_and(|manager| !manager.closing);
+        let Some(op) = held.filter(|_| ready && !self.is_paused(client)) else { return };
+        let name = self.names[self.ops[op].name].clone();
+        let (_, (first, _)) = self.ops[op].lease.expect("it is held");
+        note!(self, "client {client} breaks {name} of {first}");
+        let query = self.call(client, |client, now| client.break_lock(name, first, None, now));
+        let asked = self.truth;
+        if let (Some(query), Some(manager)) = (query, &mut self.managers[client]) {
+            manager.queries.insert(query, Query { check: None, asked });
+        }
+        let now = self.clock(Node::Client(client));
+        self.drain(client, now);
+    }
+
+    /// The manager is closed in good order: guards are dropped, a goodbye is said.
+    fn close(&mut self, client: usize) {
+        if self.is_paused(client) {
+            return;
+        }
+        let Some(manager) = &mut self.managers[client] else { return };
+        if std::mem::replace(&mut manager.closing, true) {
+            return;
+        }
+        note!(self, "client {client} closes");
+        self.call(client, |client, now| client.close(now));
+        let now = self.clock(Node::Client(client));
+        self.drain(client, now);
+    }
+
+    fn wires_of(&self, client: usize) -> Vec<usize> {
+        let life = self.lives[client];
+        (0..self.wires.len())
+            .filter(|wire| {
+                let state = &self.wires[*wire];
+                state.client == client && state.life == life && state.is_wanted()
+            })
+            .collect()
+    }
+}

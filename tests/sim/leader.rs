@@ -1,0 +1,458 @@
+//! The leader's process: a driver like the real one, around the real leader.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use tierlock::{
+    Time,
+    proto::{
+        ConnectionId, LeaseId, SessionId,
+        leader::{Close, Config, Leader},
+        record::Committed,
+        wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
+    },
+};
+
+use crate::{
+    clock::{MS, SECOND, Truth},
+    net::Piece,
+    rules::Rule,
+    world::{Node, Step, Ticket, World, note},
+};
+
+/// How a leader ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With its process.
+    Killed,
+    /// It writes what it was to write.
+    InOrder,
+    /// What it was to write is lost.
+    DiskFailed,
+}
+
+pub(crate) struct Host {
+    pub(crate) leader: Leader,
+    /// What has arrived and was not read yet.
+    inbox: VecDeque<News>,
+    /// Connections that are read.
+    readers: BTreeMap<usize, FrameReader>,
+    /// Those of them that have not ended.
+    open: BTreeSet<usize>,
+    /// Whom each connection said that it is.
+    pub(crate) sessions: BTreeMap<usize, SessionId>,
+    turn: Option<Turn>,
+    next_turn: Ticket,
+    pub(crate) disk_fails: bool,
+    /// The epoch before this reign.
+    epoch_before: u32,
+    /// What each connection's report says of leases of earlier reigns, until that is believed.
+    claims: BTreeMap<usize, BTreeSet<LeaseId>>,
+    /// Who has been welcomed in this reign.
+    welcomed: BTreeSet<SessionId>,
+}
+
+enum News {
+    Connected(usize),
+    Bytes(usize, Vec<u8>),
+    Ended(usize),
+    Committed(Vec<Committed>),
+    DiskFailed,
+}
+
+/// A turn that was interrupted.
+struct Turn {
+    news: Vec<News>,
+    now: Option<Time>,
+}
+
+impl Host {
+    fn hears(&mut self, wire: usize, message: &ClientMessage) {
+        match message {
+            ClientMessage::Hello { session, .. } => {
+                self.sessions.insert(wire, *session);
+                self.claims.remove(&wire);
+            }
+            ClientMessage::Held { leases } => {
+                let claims = leases
+                    .iter()
+                    .filter(|held| held.leaving.is_none() && held.lease.epoch <= self.epoch_before);
+                self.claims.entry(wire).or_default().extend(claims.map(|held| held.lease));
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers how many leases of earlier reigns this confirms.
+    fn says(&mut self, wire: usize, message: &LeaderMessage) -> u64 {
+        let claims = self.claims.entry(wire).or_default();
+        match *message {
+            LeaderMessage::Lost { lease, .. } => drop(claims.remove(&lease)),
+            LeaderMessage::Welcome { session, time_to_live, .. }
+                if !time_to_live.is_zero() && self.welcomed.insert(session) =>
+            {
+                return claims.len() as u64;
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+impl World {
+    pub(crate) fn start_leader(&mut self) {
+        if self.host.is_some() {
+            return;
+        }
+        self.reign += 1;
+        let config = Config {
+            time_to_live_max: Duration::from_secs(60),
+            sessions_max: 1000,
+            leases_per_session_max: 1000,
+            waiters_per_session_max: 1000,
+            epoch_above: None,
+            process: Some(self.mark(Node::Leader)),
+        };
+        let now = self.clock(Node::Leader);
+        let recovered = self.disk.recover();
+        note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
+        self.host = Some(Host {
+            epoch_before: recovered.epoch,
+            leader: Leader::new(config, recovered, now),
+            inbox: VecDeque::new(),
+            readers: BTreeMap::new(),
+            open: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            turn: None,
+            next_turn: Ticket::NONE,
+            disk_fails: false,
+            claims: BTreeMap::new(),
+            welcomed: BTreeSet::new(),
+        });
+        self.wake_leader(self.truth);
+    }
+
+    fn wake_leader(&mut self, at: Truth) {
+        let Some(host) = &self.host else { return };
+        let ticket = self.plan_turn(Node::Leader, host.next_turn, at);
+        if let Some(host) = &mut self.host {
+            host.next_turn = ticket;
+        }
+    }
+
+    fn news_for_leader(&mut self, news: News) {
+        if let Some(host) = &mut self.host {
+            host.inbox.push_back(news);
+            self.wake_leader(self.truth);
+        }
+    }
+
+    /// A client's first packet.
+    pub(crate) fn knock(&mut self, wire: usize) {
+        let truth = self.truth;
+        let Some(wire_state) = self.wires.get(wire).filter(|wire| wire.is_wanted()) else { return };
+        let held = wire_state.to_leader.held();
+        if self.lives[wire_state.client] != wire_state.life {
+            return;
+        }
+        if held > truth {
+            return self.at(held, Step::Knock(wire));
+        }
+        if self.host.is_some() {
+            self.wires[wire].reign = Some(self.reign);
+            return self.news_for_leader(News::Connected(wire));
+        }
+        if truth > self.wires[wire].tried_until || self.dice.percent(20) {
+            self.end_at_client(wire, truth);
+        } else {
+            let again = 10 * MS + self.dice.below(200 * MS);
+            self.after(again, Step::Knock(wire));
+        }
+    }
+
+    pub(crate) fn arrive_at_leader(&mut self, wire: usize) {
+        loop {
+            match self.wires[wire].to_leader.receive(self.truth) {
+                Err(later) => return self.at(later, Step::ToLeader(wire)),
+                Ok(None) => return,
+                Ok(Some(_)) if self.wires[wire].reign != Some(self.reign) => {}
+                Ok(Some(Piece::Bytes(bytes))) => self.news_for_leader(News::Bytes(wire, bytes)),
+                Ok(Some(Piece::End)) => self.news_for_leader(News::Ended(wire)),
+                Ok(Some(Piece::Opened)) => unreachable!("only clients are answered"),
+            }
+        }
+    }
+
+    pub(crate) fn leader_turn(&mut self, ticket: Ticket) {
+        let Some(mut host) = self.host.take_if(|host| host.next_turn == ticket) else { return };
+        host.next_turn = Ticket::NONE;
+        let Some(Turn { news, now }) = self.listen(&mut host) else {
+            self.host = Some(host);
+            let later = self.processes[self.process_of(Node::Leader)].paused_until;
+            return self.wake_leader(later);
+        };
+        let now = now.expect("the clock was read");
+        let mut failed = false;
+        for news in news {
+            failed |= matches!(news, News::DiskFailed);
+            self.tell_leader(&mut host, news, now);
+        }
+        if host.leader.poll_timeout().is_some_and(|at| at <= now) {
+            host.leader.handle_timeout(now);
+        }
+        self.obey_leader(&mut host);
+        self.obey_closes(&mut host);
+        let next = host.leader.poll_timeout();
+        let more = !host.inbox.is_empty();
+        self.host = Some(host);
+        if failed {
+            // Its reign is over; its process ends, sooner or later.
+            let later = if self.dice.percent(70) { self.dice.below(SECOND) } else { 0 };
+            self.after(later, Step::LeaderEnds(self.reign));
+        }
+        self.begin_write();
+        if more {
+            self.wake_leader(self.truth + 1);
+        } else if let Some(next) = next {
+            self.wake_leader(self.when(Node::Leader, next).max(self.truth + 1));
+        }
+    }
+
+    /// Takes what has arrived, then reads the clock; `None` if the process stops in between.
+    fn listen(&mut self, host: &mut Host) -> Option<Turn> {
+        let mut turn = host.turn.take().unwrap_or_else(|| {
+            let all = host.inbox.len();
+            // One turn reads only so much.
+            let part = self.dice.percent(10) && all > 1;
+            let some = if part { 1 + self.dice.below(all as u64) as usize } else { all };
+            Turn { news: host.inbox.drain(..some).collect(), now: None }
+        });
+        if turn.now.is_none() {
+            if self.stalls_here(Node::Leader) {
+                host.turn = Some(turn);
+                return None;
+            }
+            turn.now = Some(self.clock(Node::Leader));
+            if self.stalls_here(Node::Leader) {
+                host.turn = Some(turn);
+                return None;
+            }
+        }
+        Some(turn)
+    }
+
+    fn tell_leader(&mut self, host: &mut Host, news: News, now: Time) {
+        match news {
+            News::Connected(wire) => {
+                host.readers.insert(wire, FrameReader::new());
+                host.open.insert(wire);
+                host.leader.handle_connected(ConnectionId(wire as u64), now);
+                let delay = self.delay();
+                self.send_to_client(wire, self.truth + delay, Piece::Opened);
+            }
+            News::Bytes(wire, bytes) => {
+                let Some(reader) = host.readers.get_mut(&wire) else { return };
+                reader.extend(&bytes);
+                while let Some(reader) = host.readers.get_mut(&wire)
+                    && let Some(message) = reader.next().expect("clients write well")
+                {
+                    self.leader_reads(host, wire, message, now);
+                }
+            }
+            News::Ended(wire) => {
+                // A driver may hear of an end before it has read all that came.
+                if !self.wires[wire].to_leader.is_busy() {
+                    host.readers.remove(&wire);
+                }
+                if host.open.remove(&wire) {
+                    note!(self, "leader sees the end of connection {wire}");
+                    self.leader_forgets(wire);
+                    host.leader.handle_disconnected(ConnectionId(wire as u64), now);
+                }
+            }
+            News::Committed(records) => {
+                for committed in records {
+                    host.leader.handle_committed(committed, now);
+                    self.obey_leader(host);
+                }
+            }
+            News::DiskFailed => host.leader.handle_storage_failed(now),
+        }
+        self.obey_leader(host);
+    }
+
+    fn leader_reads(&mut self, host: &mut Host, wire: usize, message: ClientMessage, now: Time) {
+        let connection = ConnectionId(wire as u64);
+        note!(self, "leader reads from {}: {message:?}", self.wire_shown(wire));
+        self.coverage.leader_meets(&host.leader, connection, &message);
+        host.hears(wire, &message);
+        self.heard_by_leader(wire, &message);
+        host.leader.handle_message(connection, message, now);
+        self.obey_leader(host);
+    }
+
+    /// Does what the leader wants done.
+    fn obey_leader(&mut self, host: &mut Host) {
+        while let Some(pending) = host.leader.poll_record() {
+            note!(self, "leader writes {:?}", pending.record());
+            self.disk.queue(pending);
+        }
+        let mut frames: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+        while let Some((connection, message)) = host.leader.poll_message() {
+            let wire = connection.0 as usize;
+            note!(self, "leader says to {}: {message:?}", self.wire_shown(wire));
+            self.said_by_leader(host, wire, &message);
+            self.tally.reclaims += host.says(wire, &message);
+            if host.open.contains(&wire) {
+                let bytes = frames.entry(wire).or_default();
+                encode_frame(&message, bytes).expect("leaders say what fits a frame");
+            }
+        }
+        for (wire, bytes) in frames {
+            let mut at = self.truth + self.delay();
+            for piece in self.in_pieces(bytes) {
+                self.send_to_client(wire, at, Piece::Bytes(piece));
+                at += self.dice.below(5 * MS);
+            }
+        }
+        while let Some(notice) = host.leader.poll_notice() {
+            self.violate(Rule::Property, format!("{notice:?} where nobody restored anything"));
+        }
+    }
+
+    fn obey_closes(&mut self, host: &mut Host) {
+        while let Some((connection, why)) = host.leader.poll_close() {
+            let wire = connection.0 as usize;
+            note!(self, "leader closes {}: {why:?}", self.wire_shown(wire));
+            match why {
+                Close::Superseded | Close::Ended => {}
+                Close::Protocol("it did not report in time") => {}
+                Close::Unconfirmed => {
+                    self.violate(Rule::Property, "a lease was not confirmed".to_owned());
+                }
+                Close::Protocol(what) => {
+                    self.violate(Rule::Property, format!("a client broke the protocol: {what}"));
+                }
+            }
+            self.leader_forgets(wire);
+            // A driver may be slow to close, and read on.
+            if self.dice.percent(30) {
+                let later = self.dice.below(300 * MS);
+                self.after(later, Step::LeaderCloses(self.reign, wire));
+            } else {
+                self.close_at_leader(host, wire);
+            }
+        }
+    }
+
+    fn close_at_leader(&mut self, host: &mut Host, wire: usize) {
+        host.readers.remove(&wire);
+        if host.open.remove(&wire) {
+            self.hang_up_on_client(wire, 20 * MS, 50 * MS);
+        }
+    }
+
+    pub(crate) fn leader_closes(&mut self, wire: usize) {
+        if let Some(mut host) = self.host.take() {
+            self.close_at_leader(&mut host, wire);
+            self.host = Some(host);
+        }
+    }
+
+    /// Bytes are not always read as they were written.
+    pub(crate) fn in_pieces(&mut self, bytes: Vec<u8>) -> Vec<Vec<u8>> {
+        if bytes.len() < 2 || !self.dice.percent(10) {
+            return vec![bytes];
+        }
+        let middle = 1 + self.dice.below(bytes.len() as u64 - 1) as usize;
+        let (first, second) = bytes.split_at(middle);
+        vec![first.to_vec(), second.to_vec()]
+    }
+
+    pub(crate) fn send_to_client(&mut self, wire: usize, at: Truth, piece: Piece) {
+        if let Some(at) = self.wires[wire].to_client.send(at, piece) {
+            self.at(at, Step::ToClient(wire));
+        }
+    }
+
+    pub(crate) fn end_at_client(&mut self, wire: usize, at: Truth) {
+        if let Some(at) = self.wires[wire].to_client.end(at) {
+            self.at(at, Step::ToClient(wire));
+        }
+    }
+
+    /// The leader's side is closed: of what is under way some arrives, and the client learns.
+    pub(crate) fn hang_up_on_client(&mut self, wire: usize, arrives: Truth, learns: Truth) {
+        let arrives = if self.dice.percent(20) { 2 * SECOND } else { arrives };
+        let cut = self.truth + self.dice.below(arrives);
+        let learns = self.dice.below(learns);
+        self.wires[wire].to_leader.close();
+        self.wires[wire].to_client.cut(cut);
+        self.end_at_client(wire, self.truth + learns);
+    }
+
+    fn begin_write(&mut self) {
+        let World { disk, dice, truth, .. } = self;
+        let took = || {
+            let slow = if dice.percent(5) { 300 } else { 10 };
+            dice.below(slow * MS)
+        };
+        if let Some(done) = disk.begin(*truth, took) {
+            let reign = self.reign;
+            self.at(done, Step::DiskDone(reign));
+        }
+    }
+
+    pub(crate) fn disk_done(&mut self) {
+        let Some(host) = &self.host else { return };
+        if host.disk_fails {
+            let World { disk, dice, .. } = self;
+            disk.lose_power(dice);
+            self.tally.disk_failures += 1;
+            return self.news_for_leader(News::DiskFailed);
+        }
+        let committed = self.disk.finish(self.truth);
+        if !committed.is_empty() {
+            self.news_for_leader(News::Committed(committed));
+        }
+        self.begin_write();
+    }
+
+    /// The leader ends, in one way or another. Somebody starts it again.
+    pub(crate) fn end_leader(&mut self, end: End) {
+        if self.host.take().is_none() {
+            return;
+        }
+        note!(self, "the leader ends: {end:?}");
+        self.tally.restarts += 1;
+        let World { disk, dice, .. } = self;
+        match end {
+            End::Killed => disk.lose_power(dice),
+            End::InOrder => disk.flush(),
+            End::DiskFailed => {}
+        }
+        if end != End::Killed && self.plan.embedded {
+            self.disk.unmark();
+        }
+        for wire in 0..self.wires.len() {
+            if self.wires[wire].reign == Some(self.reign) {
+                self.leader_forgets(wire);
+                let learns = if self.dice.percent(70) { 30 * MS } else { 2 * SECOND };
+                self.hang_up_on_client(wire, 20 * MS, learns);
+            }
+        }
+        let delay = match self.dice.below(3) {
+            0 => self.dice.below(20 * MS),
+            1 => self.dice.below(300 * MS),
+            _ => self.dice.below(1500 * MS),
+        };
+        self.after(delay, Step::StartLeader);
+    }
+
+    pub(crate) fn wire_shown(&self, wire: usize) -> String {
+        let state = &self.wires[wire];
+        format!("client {}.{} (connection {wire})", state.client, state.life)
+    }
+}

@@ -1,0 +1,543 @@
+//! The rules, checked from outside in true time: by what is said, read, written and believed,
+//! never by what the protocol thinks of itself.
+
+use std::fmt;
+
+use tierlock::{
+    LostReason, Time, Token,
+    proto::{
+        LeaseId, RequestId, SessionId,
+        client::Failure,
+        wire::{ClientMessage, LeaderMessage, Refusal, Wait},
+    },
+};
+
+use crate::{
+    clock::{Truth, shown},
+    leader::Host,
+    users::Task,
+    world::{LAST_WORD, Node, Step, World},
+};
+
+/// The rules of a lock; 1 to 4 as the design numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    /// 1: at any true moment at most one holder of a name believes in its lease.
+    OneHolder,
+    /// 2: the tokens of a name only grow.
+    TokensGrow,
+    /// 3: who gave up never holds, nobody is forgotten, first come is first served.
+    Queue,
+    /// 4: a durable record precedes every reply that depends on it.
+    Durable,
+    /// Once nothing goes wrong any more, everybody gets what they want, and keeps it.
+    Liveness,
+    /// Acquire and release happen in some order, each at one moment.
+    Linearizable,
+    /// A property with a name of its own.
+    Property,
+    /// The code contradicted itself: an assertion of its own.
+    Assertion,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    pub(crate) seed: u64,
+    pub(crate) rule: Rule,
+    pub(crate) at: Truth,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { seed, rule, at, text } = self;
+        write!(
+            f,
+            "seed {seed} breaks {rule:?} at {:?}: {text}\nreplay it: TIERLOCK_SEED={seed} cargo test \
+             --all-features --test sim seeds -- --nocapture",
+            shown(*at)
+        )
+    }
+}
+
+/// One request for a lock, from the call to the end of what came of it.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) client: usize,
+    pub(crate) life: u32,
+    pub(crate) task: usize,
+    pub(crate) name: usize,
+    pub(crate) wait: Wait,
+    pub(crate) above: Token,
+    pub(crate) last_word: bool,
+    pub(crate) invoked: Truth,
+    /// Its client heard that it stands in the queue.
+    pub(crate) queued: Option<Truth>,
+    pub(crate) granted: Option<Truth>,
+    /// What its client was granted: the lease, the block of tokens.
+    pub(crate) lease: Option<(LeaseId, (Token, Token))>,
+    pub(crate) at_most: Option<Time>,
+    pub(crate) given_up: Option<Truth>,
+    pub(crate) failed: Option<Truth>,
+    /// It was refused because somebody else had it.
+    pub(crate) busy: bool,
+    /// Since when nobody believes in it any more, because its holder let go or was told.
+    pub(crate) let_go: Option<Truth>,
+    /// The release was answered.
+    pub(crate) freed: Option<Truth>,
+    /// The connection on which the leader, as it is now, told it its place.
+    waits_on: Option<usize>,
+    /// The leader, as it is now, has read that it is not wanted any more.
+    cancel_read: Option<u32>,
+    /// What leaders have granted for it, whether or not anybody heard of it.
+    pub(crate) made: Vec<Made>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Made {
+    pub(crate) at: Truth,
+    pub(crate) lease: LeaseId,
+    pub(crate) token: Token,
+    session: SessionId,
+}
+
+/// A question that was asked, and when.
+#[derive(Debug)]
+pub(crate) struct Query {
+    /// Whether the lease of this operation is good.
+    pub(crate) check: Option<usize>,
+    pub(crate) asked: Truth,
+}
+
+impl Op {
+    #[expect(clippy::too_many_arguments, reason = "it is what was asked, and by whom")]
+    pub(crate) fn new(
+        client: usize,
+        life: u32,
+        task: usize,
+        name: usize,
+        invoked: Truth,
+        wait: Wait,
+        above: Token,
+        last_word: bool,
+    ) -> Op {
+        Op {
+            client,
+            life,
+            task,
+            name,
+            wait,
+            above,
+            last_word,
+            invoked,
+            queued: None,
+            granted: None,
+            lease: None,
+            at_most: None,
+            given_up: None,
+            failed: None,
+            busy: false,
+            let_go: None,
+            freed: None,
+            waits_on: None,
+            cancel_read: None,
+            made: Vec::new(),
+        }
+    }
+}
+
+// Rule 1.
+impl World {
+    /// Whether its holder believes in it at this moment, by its own clock.
+    pub(crate) fn believes(&self, op: usize) -> bool {
+        let state = &self.ops[op];
+        if state.lease.is_none() || state.let_go.is_some() {
+            return false;
+        }
+        let Some(manager) = &self.managers[state.client] else { return false };
+        let now = self.clock(Node::Client(state.client));
+        manager.deadline.is_some_and(|deadline| now < deadline)
+            && state.at_most.is_none_or(|end| now < end)
+    }
+
+    pub(crate) fn check_believers(&mut self) {
+        let mut believers: [Option<usize>; 8] = [None; 8];
+        let tasks = self.managers.iter().flatten().flat_map(|manager| &manager.tasks);
+        let holding = tasks.filter_map(|task| match *task {
+            Task::Holding { op } => Some(op),
+            _ => None,
+        });
+        let mut found = None;
+        for op in holding.filter(|op| self.believes(*op)) {
+            if let Some(other) = believers[self.ops[op].name].replace(op) {
+                found = Some((other, op));
+            }
+        }
+        if let Some((one, other)) = found {
+            let (one, other) = (&self.ops[one], &self.ops[other]);
+            let text = format!(
+                "{} has two holders: client {}.{} with {:?} and client {}.{} with {:?}",
+                self.names[one.name],
+                one.client,
+                one.life,
+                one.lease,
+                other.client,
+                other.life,
+                other.lease
+            );
+            self.violate(Rule::OneHolder, text);
+        }
+    }
+
+    /// The guards' deadline moves.
+    pub(crate) fn heard_deadline(&mut self, client: usize, deadline: Time, now: Time) {
+        let Some(manager) = &mut self.managers[client] else { return };
+        let old = manager.deadline.replace(deadline);
+        let holding = manager.tasks.iter().find_map(|task| match *task {
+            Task::Holding { op } => Some(op),
+            _ => None,
+        });
+        if let (Some(op), Some(old)) = (holding, old)
+            && old <= now
+        {
+            let lease = self.ops[op].lease;
+            self.violate(
+                Rule::OneHolder,
+                format!("client {client}: {lease:?} expired at {old:?} and lives again"),
+            );
+        }
+    }
+
+    /// Nobody believes in it from now on, or since its deadline has passed.
+    pub(crate) fn let_go(&mut self, op: usize) {
+        let state = &self.ops[op];
+        let node = Node::Client(state.client);
+        let deadline = self.managers[state.client].as_ref().and_then(|manager| manager.deadline);
+        let ends = [deadline, state.at_most].into_iter().flatten();
+        let until = ends.map(|end| self.when(node, end)).min().unwrap_or(Truth::MAX);
+        // It may have run out before its holder heard of it.
+        let since = self.truth.min(until.max(state.invoked));
+        self.ops[op].let_go.get_or_insert(since);
+    }
+
+    /// A holder does what the lock is for. The resource keeps the highest token it has seen.
+    pub(crate) fn use_the_lock(&mut self, op: usize) {
+        if !self.believes(op) {
+            return;
+        }
+        let name = self.ops[op].name;
+        let (_, (token, _)) = self.ops[op].lease.expect("it is held");
+        let before = self.stored[name];
+        if token < before {
+            let name = &self.names[name];
+            let text = format!("the resource of {name} saw {before}, and its holder has {token}");
+            return self.violate(Rule::TokensGrow, text);
+        }
+        self.stored[name] = token;
+    }
+}
+
+// What clients hear.
+impl World {
+    fn op(&self, client: usize, request: RequestId) -> Option<usize> {
+        self.op_of.get(&(client, self.lives[client], request)).copied()
+    }
+
+    pub(crate) fn heard_queued(&mut self, client: usize, request: RequestId) {
+        let truth = self.truth;
+        if let Some(op) = self.op(client, request) {
+            self.ops[op].queued.get_or_insert(truth);
+        }
+    }
+
+    pub(crate) fn heard_granted(
+        &mut self,
+        client: usize,
+        request: RequestId,
+        lease: LeaseId,
+        block: (Token, Token),
+        at_most: Option<Time>,
+    ) {
+        let truth = self.truth;
+        let Some(op) = self.op(client, request) else {
+            return self.violate(Rule::Queue, format!("{request:?} was granted and never asked"));
+        };
+        let state = &mut self.ops[op];
+        if state.given_up.is_some() || state.failed.is_some() || state.granted.is_some() {
+            let text = format!("{request:?} was granted after its end: {state:?}");
+            return self.violate(Rule::Queue, text);
+        }
+        if block.0 > block.1 || block.0 <= state.above {
+            let text = format!("{block:?} was granted above {}", state.above);
+            return self.violate(Rule::TokensGrow, text);
+        }
+        state.granted = Some(truth);
+        state.lease = Some((lease, block));
+        state.at_most = at_most;
+        self.tally.grants += 1;
+        self.digest.add(block.0.get());
+        self.digest.add(truth);
+        if let Some(other) = self.op_of_lease.insert(lease, op)
+            && other != op
+        {
+            let text = format!("{lease:?} was granted to two requests");
+            self.violate(Rule::TokensGrow, text);
+        }
+        self.enter(client, op);
+    }
+
+    pub(crate) fn heard_failed(&mut self, client: usize, request: RequestId, failure: Failure) {
+        let Some(op) = self.op(client, request) else { return };
+        self.tally.refusals += 1;
+        let truth = self.truth;
+        let state = &mut self.ops[op];
+        state.failed = Some(truth);
+        state.busy = failure == Failure::Refused { why: Refusal::WouldBlock };
+        let (task, last_word) = (state.task, state.last_word);
+        if state.wait == Wait::Forever
+            && matches!(failure, Failure::Refused { why: Refusal::WouldBlock | Refusal::TimedOut })
+        {
+            let text = format!("{request:?} was to wait for ever, and: {failure:?}");
+            self.violate(Rule::Queue, text);
+        }
+        if last_word && self.truth > LAST_WORD + CALM && failure != Failure::Closed {
+            self.violate(Rule::Liveness, format!("in calm, {request:?} failed: {failure:?}"));
+        }
+        if let Some(manager) = &mut self.managers[client]
+            && matches!(manager.tasks[task], Task::Waiting { op: own } if own == op)
+        {
+            manager.tasks[task] = Task::Idle;
+            let rest = self.dice.below(50_000_000);
+            self.after(rest, Step::Task(client, self.lives[client], task));
+        }
+    }
+
+    pub(crate) fn heard_lost(&mut self, client: usize, lease: LeaseId, why: LostReason) {
+        self.tally.losses += 1;
+        self.tally.expiries += u64::from(why == LostReason::Expired);
+        self.tally.gone += u64::from(why == LostReason::Forgotten);
+        if let Some(&op) = self.op_of_lease.get(&lease) {
+            self.let_go(op);
+            let task = self.ops[op].task;
+            if let Some(manager) = &mut self.managers[client]
+                && matches!(manager.tasks[task], Task::Holding { op: own } if own == op)
+            {
+                manager.tasks[task] = Task::Lost { op };
+            }
+            if self.ops[op].invoked > LAST_WORD + CALM {
+                let text = format!("in calm, client {client} lost {lease:?}: {why:?}");
+                self.violate(Rule::Liveness, text);
+            }
+        }
+        // Callbacks run first, and may take a while.
+        let delay = match self.dice.below(10) {
+            0 => self.dice.below(2_000_000_000),
+            1..=3 => self.dice.below(20_000_000),
+            _ => 0,
+        };
+        self.after(delay, Step::Told(client, self.lives[client], lease));
+    }
+
+    /// The leader answers a release: it has read that nobody holds this lease any more.
+    pub(crate) fn heard_released(&mut self, lease: LeaseId) {
+        let truth = self.truth;
+        if let Some(&op) = self.op_of_lease.get(&lease)
+            && self.ops[op].let_go.is_some()
+        {
+            self.ops[op].freed.get_or_insert(truth);
+        }
+    }
+
+    pub(crate) fn heard_checked(&mut self, client: usize, query: RequestId, good: bool) {
+        self.tally.checks += 1;
+        let query = self.managers[client].as_mut().and_then(|m| m.queries.remove(&query));
+        let Some(Query { check: Some(op), asked }) = query else { return };
+        if good
+            && let Some(let_go) = self.ops[op].let_go
+            && self.superseded(op, asked)
+        {
+            let text = format!(
+                "a token let go at {:?} and superseded before {:?} was called good",
+                shown(let_go),
+                shown(asked)
+            );
+            self.violate(Rule::Property, text);
+        }
+    }
+
+    /// Whether a later grant of the name was known somewhere at that moment.
+    fn superseded(&self, op: usize, at: Truth) -> bool {
+        let Op { name, lease: Some((_, (token, _))), .. } = &self.ops[op] else { return false };
+        self.ops.iter().any(|other| {
+            other.name == *name
+                && other.granted.is_some_and(|granted| granted < at)
+                && other.lease.is_some_and(|(_, (first, _))| first > *token)
+        })
+    }
+
+    pub(crate) fn heard_broke(&mut self, client: usize, query: RequestId, found: bool) {
+        self.tally.breaks += u64::from(found);
+        if let Some(manager) = &mut self.managers[client] {
+            manager.queries.remove(&query);
+        }
+    }
+}
+
+// What the leader reads, says and writes.
+impl World {
+    fn op_on(&self, wire: usize, request: RequestId) -> Option<usize> {
+        let wire = &self.wires[wire];
+        self.op_of.get(&(wire.client, wire.life, request)).copied()
+    }
+
+    pub(crate) fn heard_by_leader(&mut self, wire: usize, message: &ClientMessage) {
+        if let ClientMessage::Cancel { request } = *message
+            && let Some(op) = self.op_on(wire, request)
+        {
+            let reign = self.reign;
+            let state = &mut self.ops[op];
+            if state.waits_on == Some(wire) {
+                state.waits_on = None;
+                state.cancel_read = Some(reign);
+            }
+        }
+    }
+
+    /// A connection that the leader does not serve any more.
+    pub(crate) fn leader_forgets(&mut self, wire: usize) {
+        for manager in self.managers.iter().flatten() {
+            for task in &manager.tasks {
+                if let Task::Waiting { op } = *task
+                    && self.ops[op].waits_on == Some(wire)
+                {
+                    self.ops[op].waits_on = None;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn said_by_leader(&mut self, host: &Host, wire: usize, message: &LeaderMessage) {
+        match *message {
+            LeaderMessage::Queued { request, .. } => {
+                if let Some(op) = self.op_on(wire, request) {
+                    self.ops[op].waits_on = Some(wire);
+                }
+            }
+            LeaderMessage::Refused { request, .. } => {
+                if let Some(op) = self.op_on(wire, request) {
+                    self.ops[op].waits_on = None;
+                }
+            }
+            LeaderMessage::Gone { .. } => self.leader_forgets(wire),
+            LeaderMessage::Granted { request, lease, first, last, .. } => {
+                self.leader_grants(host, wire, request, lease, (first, last));
+            }
+            LeaderMessage::Lost { lease, .. } if !self.disk.known.revoked.contains(&lease) => {
+                let text = format!("{lease:?} is told as lost before that is durable");
+                self.violate(Rule::Durable, text);
+            }
+            _ => {}
+        }
+    }
+
+    fn leader_grants(
+        &mut self,
+        host: &Host,
+        wire: usize,
+        request: RequestId,
+        lease: LeaseId,
+        (first, last): (Token, Token),
+    ) {
+        let Some(op) = self.op_on(wire, request) else {
+            return self.violate(Rule::Queue, format!("{request:?} is granted and was not asked"));
+        };
+        let session = host.sessions[&wire];
+        let made = Made { at: self.truth, lease, token: first, session };
+        if self.ops[op].made.iter().any(|made| made.lease == lease && made.token == first) {
+            return; // told again
+        }
+        self.ops[op].made.push(made);
+        self.ops[op].waits_on = None;
+        if self.ops[op].cancel_read == Some(self.reign) {
+            let text = format!("{request:?} is granted after its Cancel was read");
+            self.violate(Rule::Queue, text);
+        }
+        let name = self.ops[op].name;
+        let shown = self.names[name].clone();
+        if first <= self.highest[name] {
+            let text = format!("{shown}: after {} comes {first}", self.highest[name]);
+            self.violate(Rule::TokensGrow, text);
+        }
+        if first.epoch() > self.disk.known.epoch || last.epoch() != first.epoch() {
+            let text = format!(
+                "{shown}: tokens {first} to {last} while epoch {} is durable",
+                self.disk.known.epoch
+            );
+            self.violate(Rule::Durable, text);
+        }
+        if !self.disk.known.opened.contains(&session) || self.disk.known.ended.contains(&session) {
+            let text = format!("{shown} is granted to {session:?}, which is not durably open");
+            self.violate(Rule::Durable, text);
+        }
+        self.check_predecessor(name, op);
+        self.check_turn(name, op);
+        self.highest[name] = last;
+        self.last_grant[name] = Some(op);
+    }
+
+    /// Whoever had the name before has given it back, or it was durably taken away.
+    fn check_predecessor(&mut self, name: usize, op: usize) {
+        let Some(before) = self.last_grant[name] else { return };
+        let state = &self.ops[before];
+        let told = state.lease.is_some() && state.let_go.is_none();
+        let Some(&Made { lease, session, .. }) = state.made.last() else { return };
+        let alive = self.lives[state.client] == state.life;
+        if before != op
+            && told
+            && alive
+            && !self.disk.known.revoked.contains(&lease)
+            && !self.disk.known.ended.contains(&session)
+        {
+            let text = format!(
+                "{} goes from client {} to client {} while {lease:?} was neither given back nor \
+                 durably taken away",
+                self.names[name], state.client, self.ops[op].client
+            );
+            self.violate(Rule::Durable, text);
+        }
+    }
+
+    /// Nobody who is there has waited since before this one asked.
+    fn check_turn(&mut self, name: usize, op: usize) {
+        let invoked = self.ops[op].invoked;
+        let tasks = self.managers.iter().flatten().flat_map(|manager| &manager.tasks);
+        let overtaken = tasks
+            .filter_map(|task| match *task {
+                Task::Waiting { op } => Some(op),
+                _ => None,
+            })
+            .find(|&other| {
+                let state = &self.ops[other];
+                state.name == name
+                    && other != op
+                    && state.waits_on.is_some()
+                    && state.queued.is_some_and(|queued| queued < invoked)
+            });
+        if let Some(other) = overtaken {
+            let (one, other) = (&self.ops[op], &self.ops[other]);
+            let text = format!(
+                "client {} was granted {}, asked for at {:?}; client {} has stood in the queue \
+                 since {:?}",
+                one.client,
+                self.names[name],
+                shown(one.invoked),
+                other.client,
+                shown(other.queued.expect("it is"))
+            );
+            self.violate(Rule::Queue, text);
+        }
+    }
+}
+
+/// How long after the last fault nothing is lost and nothing fails any more.
+const CALM: Truth = 8_000_000_000;

@@ -1,0 +1,454 @@
+//! The world: true time, what is due when, and the nodes that live in it.
+//!
+//! One seed, one thread. A step takes no time; between two steps nothing happens. Whatever has
+//! to be chosen, the dice choose.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    time::Duration,
+};
+
+use tierlock::{
+    Name, Time, Token,
+    proto::{ProcessMark, RequestId},
+};
+
+use crate::{
+    clock::{Clock, MS, SECOND, Truth, shown},
+    coverage::Coverage,
+    dice::Dice,
+    disk::Disk,
+    history,
+    leader::Host,
+    manager::Manager,
+    net::Wire,
+    rules::{Op, Rule, Violation},
+    tally::{Digest, Tally},
+};
+
+/// Until when faults happen.
+pub(crate) const TROUBLE: Truth = 20 * SECOND;
+
+/// From then on everybody asks once more, without limit: all of these are to be granted.
+pub(crate) const LAST_WORD: Truth = 26 * SECOND;
+
+/// A world lives at least as long as this …
+const LONG_ENOUGH: Truth = 30 * SECOND;
+
+/// … and by now everybody has had what they wanted.
+const END: Truth = 90 * SECOND;
+
+/// A process: what is paused, killed and started as one, with one clock.
+pub(crate) struct Process {
+    /// How often it was started.
+    pub(crate) starts: u32,
+    pub(crate) clock: Clock,
+    pub(crate) paused_until: Truth,
+    /// Its next turn is interrupted halfway for this long.
+    pub(crate) stall: Option<Truth>,
+}
+
+impl Process {
+    fn new(dice: &mut Dice) -> Process {
+        Process { starts: 1, clock: Clock::new(dice), paused_until: 0, stall: None }
+    }
+}
+
+/// Who takes turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Node {
+    Leader,
+    Client(usize),
+}
+
+/// When a node's next turn is. Others that were planned before it was brought forward are void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    at: Truth,
+    number: u64,
+}
+
+impl Ticket {
+    pub(crate) const NONE: Ticket = Ticket { at: Truth::MAX, number: 0 };
+}
+
+pub(crate) enum Step {
+    /// A node's driver looks at what has arrived.
+    Turn(Node, Ticket),
+    /// A client's packets look for the leader.
+    Knock(usize),
+    ToLeader(usize),
+    ToClient(usize),
+    DiskDone(u32),
+    LeaderCloses(u32, usize),
+    LeaderEnds(u32),
+    ClientCloses(usize, u32, tierlock::proto::ConnectionId),
+    StartLeader,
+    StartClient(usize),
+    Fault,
+    /// A client that said goodbye is gone.
+    Leave(usize, u32),
+    /// A user's next move: of this client, in this life.
+    Task(usize, u32, usize),
+    GiveUp(usize, u32, usize, RequestId),
+    /// The guards of a lost lease have been told.
+    Told(usize, u32, tierlock::proto::LeaseId),
+}
+
+struct Scheduled {
+    at: Truth,
+    order: u64,
+    step: Step,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// What sort of world a seed makes.
+pub(crate) struct Plan {
+    pub(crate) clients: usize,
+    pub(crate) tasks: usize,
+    /// The leader lives in the first client's process.
+    pub(crate) embedded: bool,
+    /// Clients have two addresses for the one leader.
+    pub(crate) two_addresses: bool,
+    /// The leader's process survives, so that more happens.
+    pub(crate) leader_survives: bool,
+    /// The disk fails now and then.
+    pub(crate) disk_fails: bool,
+    pub(crate) time_to_live_min: Duration,
+}
+
+impl Plan {
+    fn new(dice: &mut Dice) -> Plan {
+        Plan {
+            clients: 3 + dice.below(2) as usize,
+            tasks: 1 + dice.below(2) as usize,
+            embedded: dice.percent(25),
+            two_addresses: dice.percent(10),
+            leader_survives: dice.percent(35),
+            disk_fails: dice.percent(15),
+            time_to_live_min: Duration::from_millis(1000 + dice.below(1000)),
+        }
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) plan: Plan,
+    pub(crate) dice: Dice,
+    pub(crate) truth: Truth,
+    order: u64,
+    steps: BinaryHeap<Reverse<Scheduled>>,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) host: Option<Host>,
+    pub(crate) reign: u32,
+    pub(crate) disk: Disk,
+    pub(crate) managers: Vec<Option<Manager>>,
+    pub(crate) lives: Vec<u32>,
+    pub(crate) wires: Vec<Wire>,
+    /// Until when nothing of a client's, connections yet to be made included, reaches anybody.
+    pub(crate) silent_until: Vec<Truth>,
+    pub(crate) names: Vec<Name>,
+    /// The highest token granted, by name.
+    pub(crate) highest: Vec<Token>,
+    /// The highest token that the resource behind the lock has seen.
+    pub(crate) stored: Vec<Token>,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) op_of: BTreeMap<(usize, u32, RequestId), usize>,
+    pub(crate) op_of_lease: BTreeMap<tierlock::proto::LeaseId, usize>,
+    /// The last lease of each name, as its operation.
+    pub(crate) last_grant: Vec<Option<usize>>,
+    /// Clients and tasks that have had their last word.
+    pub(crate) content: BTreeSet<(usize, usize)>,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) tally: Tally,
+    pub(crate) coverage: Coverage,
+    pub(crate) digest: Digest,
+    pub(crate) telling: bool,
+}
+
+/// What became of a seed.
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) coverage: Coverage,
+    pub(crate) digest: u64,
+    pub(crate) violation: Option<Violation>,
+}
+
+/// Says what happens, when one seed is looked at.
+macro_rules! note {
+    ($world:expr, $($text:tt)*) => {
+        if $world.telling {
+            println!("{:?} {}", $crate::clock::shown($world.truth), format_args!($($text)*));
+        }
+    };
+}
+pub(crate) use note;
+
+impl World {
+    pub(crate) fn new(seed: u64, telling: bool) -> World {
+        let mut dice = Dice::new(seed);
+        let plan = Plan::new(&mut dice);
+        let names: Vec<_> =
+            ["alpha", "beta", "gamma"].map(|name| Name::new(name).unwrap()).to_vec();
+        let processes = plan.clients + usize::from(!plan.embedded);
+        let mut world = World {
+            seed,
+            truth: 0,
+            order: 0,
+            steps: BinaryHeap::new(),
+            processes: (0..processes).map(|_| Process::new(&mut dice)).collect(),
+            host: None,
+            reign: 0,
+            disk: Disk::default(),
+            managers: (0..plan.clients).map(|_| None).collect(),
+            lives: vec![0; plan.clients],
+            wires: Vec::new(),
+            silent_until: vec![0; plan.clients],
+            highest: vec![Token::ZERO; names.len()],
+            stored: vec![Token::ZERO; names.len()],
+            last_grant: vec![None; names.len()],
+            names,
+            ops: Vec::new(),
+            op_of: BTreeMap::new(),
+            op_of_lease: BTreeMap::new(),
+            content: BTreeSet::new(),
+            violation: None,
+            tally: Tally::default(),
+            coverage: Coverage::default(),
+            digest: Digest::default(),
+            telling,
+            plan,
+            dice,
+        };
+        world.start_leader();
+        for client in 0..world.plan.clients {
+            world.start_client(client);
+        }
+        let first = world.dice.below(3 * SECOND);
+        world.after(first, Step::Fault);
+        world
+    }
+
+    pub(crate) fn run(mut self) -> Outcome {
+        while self.violation.is_none()
+            && let Some(Reverse(scheduled)) = self.steps.pop()
+        {
+            if scheduled.at > LONG_ENOUGH && self.is_at_rest() {
+                break;
+            }
+            if scheduled.at > END {
+                self.complain();
+                break;
+            }
+            self.truth = scheduled.at;
+            if let Some(later) = self.paused_until(&scheduled.step) {
+                self.at(later, scheduled.step);
+                continue;
+            }
+            self.tally.steps += 1;
+            self.step(scheduled.step);
+            self.check_believers();
+        }
+        if self.violation.is_none() {
+            self.check_histories();
+        }
+        Outcome {
+            digest: self.digest.value(),
+            tally: self.tally,
+            coverage: self.coverage,
+            violation: self.violation,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Turn(Node::Leader, ticket) => self.leader_turn(ticket),
+            Step::Turn(Node::Client(client), ticket) => self.client_turn(client, ticket),
+            Step::Knock(wire) => self.knock(wire),
+            Step::ToLeader(wire) => self.arrive_at_leader(wire),
+            Step::ToClient(wire) => self.arrive_at_client(wire),
+            Step::DiskDone(reign) if reign == self.reign => self.disk_done(),
+            Step::LeaderCloses(reign, wire) if reign == self.reign => self.leader_closes(wire),
+            Step::LeaderEnds(reign) if reign == self.reign => self.leave_the_disk(),
+            Step::DiskDone(_) | Step::LeaderCloses(..) | Step::LeaderEnds(_) => {}
+            Step::ClientCloses(client, life, number) if life == self.lives[client] => {
+                self.client_closes(client, number);
+            }
+            Step::StartLeader => self.start_leader(),
+            Step::StartClient(client) => self.start_client(client),
+            Step::Fault => self.fault(),
+            Step::Task(client, life, task) if life == self.lives[client] => {
+                self.task(client, task);
+            }
+            Step::GiveUp(client, life, task, request) if life == self.lives[client] => {
+                self.give_up(client, task, request);
+            }
+            Step::Told(client, life, lease) if life == self.lives[client] => {
+                self.told(client, lease);
+            }
+            Step::Leave(client, life) if life == self.lives[client] => self.leave(client),
+            Step::ClientCloses(..) => {}
+            Step::Task(..) | Step::GiveUp(..) | Step::Told(..) | Step::Leave(..) => {}
+        }
+    }
+
+    pub(crate) fn after(&mut self, delay: Truth, step: Step) {
+        self.at(self.truth + delay, step);
+    }
+
+    pub(crate) fn at(&mut self, at: Truth, step: Step) {
+        self.order += 1;
+        self.steps.push(Reverse(Scheduled { at, order: self.order, step }));
+    }
+
+    /// Plans a turn for then, unless there is one before that.
+    pub(crate) fn plan_turn(&mut self, node: Node, ticket: Ticket, at: Truth) -> Ticket {
+        if ticket.at <= at {
+            return ticket;
+        }
+        let ticket = Ticket { at, number: self.order + 1 };
+        self.at(at, Step::Turn(node, ticket));
+        ticket
+    }
+
+    /// Until when the process that this step concerns is paused. The network goes on: what it
+    /// brings waits in the node's own buffers.
+    fn paused_until(&self, step: &Step) -> Option<Truth> {
+        let process = match step {
+            Step::Turn(node, _) => self.process_of(*node),
+            Step::Task(client, ..) | Step::GiveUp(client, ..) | Step::Told(client, ..) => {
+                self.process_of(Node::Client(*client))
+            }
+            _ => return None,
+        };
+        let until = self.processes[process].paused_until;
+        (until > self.truth).then_some(until)
+    }
+
+    pub(crate) fn process_of(&self, node: Node) -> usize {
+        match node {
+            Node::Client(client) => client,
+            Node::Leader if self.plan.embedded => 0,
+            Node::Leader => self.plan.clients,
+        }
+    }
+
+    /// Which process it is, and which run of it.
+    pub(crate) fn mark(&self, node: Node) -> ProcessMark {
+        let process = self.process_of(node);
+        ProcessMark((process as u128) << 32 | u128::from(self.processes[process].starts))
+    }
+
+    /// The node's own time.
+    pub(crate) fn clock(&self, node: Node) -> Time {
+        self.processes[self.process_of(node)].clock.read(self.truth)
+    }
+
+    pub(crate) fn when(&self, node: Node, time: Time) -> Truth {
+        self.processes[self.process_of(node)].clock.when(time)
+    }
+
+    /// Pauses the process for a while; whether it was in the middle of a turn decides the caller.
+    pub(crate) fn pause(&mut self, process: usize, pause: Truth) {
+        let until = &mut self.processes[process].paused_until;
+        *until = (*until).max(self.truth + pause);
+    }
+
+    /// Whether this turn is to be interrupted here.
+    pub(crate) fn stalls_here(&mut self, node: Node) -> bool {
+        let process = self.process_of(node);
+        if self.processes[process].stall.is_none() || !self.dice.percent(40) {
+            return false;
+        }
+        let stall = self.processes[process].stall.take().expect("just seen");
+        note!(self, "{node:?} stalls in the middle of a turn for {:?}", shown(stall));
+        self.pause(process, stall);
+        self.tally.stalls += 1;
+        true
+    }
+
+    pub(crate) fn violate(&mut self, rule: Rule, text: String) {
+        if self.violation.is_none() {
+            note!(self, "VIOLATION of {rule:?}: {text}");
+            let at = self.truth;
+            self.violation = Some(Violation { seed: self.seed, rule, at, text });
+        }
+    }
+
+    /// Everybody has had what they wanted, and nothing is left over.
+    fn is_at_rest(&self) -> bool {
+        let all = self.plan.clients * self.plan.tasks;
+        self.content.len() == all
+            && self
+                .managers
+                .iter()
+                .all(|manager| manager.as_ref().is_some_and(|manager| manager.is_idle()))
+            && self.host.as_ref().is_some_and(|host| host.leader.is_idle())
+    }
+
+    /// The end has come, and somebody still waits.
+    fn complain(&mut self) {
+        let mut trouble = Vec::new();
+        for (client, manager) in self.managers.iter().enumerate() {
+            match manager {
+                None => trouble.push(format!("client {client} is gone")),
+                Some(manager) if !manager.is_idle() => {
+                    trouble.push(format!("client {client}: {:?}", manager.tasks));
+                }
+                Some(_) => {}
+            }
+            for task in 0..self.plan.tasks {
+                if !self.content.contains(&(client, task)) {
+                    trouble.push(format!("task {task} of client {client} had no last word"));
+                }
+            }
+        }
+        match &self.host {
+            None => trouble.push("there is no leader".to_owned()),
+            Some(host) if !host.leader.is_idle() => {
+                trouble.push("the leader still has holders or waiters".to_owned());
+            }
+            Some(_) => {}
+        }
+        self.violate(Rule::Liveness, trouble.join("; "));
+    }
+
+    fn check_histories(&mut self) {
+        for name in 0..self.names.len() {
+            let history = history::of(&self.ops, name);
+            if let Err(text) = history::check(&history) {
+                for entry in &history {
+                    note!(self, "{}: {entry:?}", self.names[name]);
+                }
+                let name = self.names[name].clone();
+                self.violate(Rule::Linearizable, format!("{name}: {text}"));
+            }
+        }
+    }
+
+    /// How long a packet takes.
+    pub(crate) fn delay(&mut self) -> Truth {
+        match self.dice.below(20) {
+            0 => self.dice.below(600 * MS),
+            1..=3 => self.dice.below(50 * MS),
+            _ => self.dice.below(3 * MS),
+        }
+    }
+}
