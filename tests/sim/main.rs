@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The second replays one seed and tells all that happens in it, the third runs a million on all
-//! CPUs. Every run of seeds prints what it has seen, a digest that repeats, and how often each
+//! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run of seeds prints what it has seen, a digest that repeats, and how often each
 //! message met each state.
 
 mod clock;
@@ -24,6 +24,8 @@ mod faults;
 mod history;
 mod leader;
 mod manager;
+#[cfg(feature = "mistakes")]
+mod mistakes;
 mod net;
 mod rules;
 mod runner;
@@ -72,6 +74,14 @@ fn a_seed_repeats() {
         assert_eq!(one.tally, other.tally, "seed {seed}");
     }
     assert_ne!(runner::one(0, false).digest, runner::one(1, false).digest);
+}
+
+#[test]
+fn only_who_asks_for_mistakes_by_name_gets_them() {
+    let manifest = include_str!("../../Cargo.toml");
+    let implied: Vec<_> = manifest.lines().filter(|line| line.contains("\"mistakes\"")).collect();
+    assert!(implied.is_empty(), "{implied:?}");
+    assert!(manifest.contains("\nmistakes = [\"testing\"]\n"));
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -222,6 +222,7 @@ impl World {
 
     /// A holder does what the lock is for. The resource keeps the highest token it has seen.
     pub(crate) fn use_the_lock(&mut self, op: usize) {
+        self.check_believers();
         if !self.believes(op) {
             return;
         }

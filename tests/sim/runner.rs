@@ -37,6 +37,15 @@ pub(crate) struct Run {
 impl Run {
     /// Runs all these seeds, or up to the lowest that fails.
     pub(crate) fn of(seeds: Range<u64>, shows_progress: bool) -> Run {
+        Run::prepared(seeds, shows_progress, || ())
+    }
+
+    /// As `of`, on threads that have done something before.
+    pub(crate) fn prepared(
+        seeds: Range<u64>,
+        shows_progress: bool,
+        prepare: impl Fn() + Sync,
+    ) -> Run {
         let begin = Instant::now();
         let next = AtomicU64::new(seeds.start);
         let end = AtomicU64::new(seeds.end);
@@ -44,6 +53,7 @@ impl Run {
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
                 scope.spawn(|| {
+                    prepare();
                     let mut own = Run::default();
                     loop {
                         let seed = next.fetch_add(1, Relaxed);
