@@ -255,8 +255,9 @@ impl Leader {
 
     /// The journal failed: the reign is over; nothing is granted, renewed or expired any more.
     pub fn handle_storage_failed(&mut self, now: Time) {
-        self.clock.attend(now);
+        let now = self.clock.attend(now);
         self.end_reign(Refusal::Storage);
+        self.read_early(now);
     }
 
     pub fn handle_timeout(&mut self, now: Time) {
@@ -898,6 +899,11 @@ impl Leader {
         }
         (self.leases_made, self.places_given) = (0, 0);
         self.unsettled.extend(std::mem::take(&mut self.awaiting_epoch));
+        self.read_early(now);
+    }
+
+    /// What came before there was an answer to it.
+    fn read_early(&mut self, now: Time) {
         for (connection, message) in std::mem::take(&mut self.early) {
             self.read(connection, message, now);
             self.settle(now);
@@ -914,9 +920,6 @@ impl Leader {
         for waiter in waiting {
             let Waiter { session, request, .. } = self.take_waiter(waiter);
             self.refuse(session, request, why, None);
-        }
-        for (connection, message) in std::mem::take(&mut self.early) {
-            self.refuse_outsider(connection, message, why);
         }
         self.refuse_checks();
     }

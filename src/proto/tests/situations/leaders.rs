@@ -27,6 +27,25 @@ fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_se
 }
 
 #[test]
+fn what_came_before_the_disk_failed_is_answered_and_what_follows_it_is_understood() {
+    let mut reign = begin();
+    reign.leader = Leader::new(config(), fresh(), reign.now);
+    reign.disk_answers = false;
+    let a = Who { connection: reign.connect(1), session: 1, count: 1 };
+    reign.report(a, &[], vec![waiting(1, acquire("x"), None)]);
+    reign.acquire(a, 2, acquire("x"));
+    reign.leader.handle_storage_failed(reign.now);
+    reign.cancel(a, 1);
+    reign.acquire(a, 3, acquire("x"));
+    let heard = reign.take(a);
+    for request in 1..=3 {
+        let answer = |m: &LeaderMessage| matches!(m, LeaderMessage::Refused { request: r, why: Refusal::Storage, .. } if r.0 == request);
+        assert!(heard.iter().any(answer), "request {request}: {heard:?}");
+    }
+    assert_eq!(reign.closed(a), None);
+}
+
+#[test]
 fn a_session_that_only_looks_around_is_not_written() {
     let mut reign = begin();
     let a = reign.session(1);
