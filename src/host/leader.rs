@@ -30,7 +30,7 @@ use crate::{
     alarm, clock,
     error::{LockError, LockErrorKind},
     proto::{
-        ConnectionId, TIME_TO_LIVE,
+        ConnectionId, ReignId, TIME_TO_LIVE,
         leader::{self as protocol, Close, Config, Notice},
         record::{Committed, Pending},
         wire::ClientMessage,
@@ -232,6 +232,7 @@ impl LeaderBuilder {
             waiters_per_session_max: 65_536,
             epoch_above: self.epoch_above,
             process: Some(super::process_mark()),
+            reign: ReignId(super::random() as u64),
         };
         let mut leader = protocol::Leader::new(config, recovered, clock::now());
         commit_here(&mut leader, &journal).map_err(|error| storage_failed(&error))?;
@@ -410,8 +411,8 @@ impl Reign {
                         LockErrorKind::Config,
                         format!(
                             "the leader stopped: its state directory is older than what its \
-                             clients have seen (epoch {own}, they know {seen}); start it once \
-                             with --epoch-above {seen}"
+                             clients have seen (epoch {own}, and they have seen {seen} of another \
+                             reign); start it once with --epoch-above {seen}"
                         ),
                     ));
                 }
@@ -597,6 +598,7 @@ mod tests {
                 count: 1,
                 cluster: None,
                 epoch_seen: 0,
+                reign_seen: ReignId::NONE,
                 time_to_live: Duration::from_secs(60),
                 identity: Identity::new("test", "here", 1, "test"),
                 process: ProcessMark(1),

@@ -25,7 +25,7 @@ use crate::{
     error::LockError,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, ProcessMark, TIME_TO_LIVE,
+        ClusterId, ConnectionId, ProcessMark, ReignId, TIME_TO_LIVE,
         client::{Client, Config, Ended},
         leader,
         record::Recovered,
@@ -117,6 +117,7 @@ impl MemoryLeader {
                 epoch_above: None,
                 // It is stopped and started while its clients live.
                 process: None,
+                reign: ReignId(random() as u64),
             };
             state.leader = Some(leader::Leader::new(config, state.durable.clone(), clock::now()));
         }

@@ -16,7 +16,8 @@ use std::{
 
 use self::link::Link;
 use super::{
-    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, count_short,
+    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+    count_short,
     mistake::{Mistake, planted},
     timers::Timers,
     wire::{
@@ -165,6 +166,8 @@ pub struct Client {
     /// The cluster and the highest epoch that this manager has spoken to.
     cluster: Option<ClusterId>,
     epoch_seen: u32,
+    /// Whose epoch that was.
+    reign_seen: ReignId,
     last_request: u64,
     requests: BTreeMap<RequestId, Request>,
     /// The lease of each request that was granted one, for as long as that is known.
@@ -275,6 +278,7 @@ impl Client {
             renewal_queued: false,
             cluster: None,
             epoch_seen: 0,
+            reign_seen: ReignId::NONE,
             last_request: 0,
             requests: BTreeMap::new(),
             granted: BTreeMap::new(),
@@ -974,6 +978,7 @@ impl Client {
             count: self.reports,
             cluster: self.cluster,
             epoch_seen: self.epoch_seen,
+            reign_seen: self.reign_seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
             process: self.config.process,

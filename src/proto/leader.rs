@@ -22,7 +22,7 @@ use std::{
 
 use self::{attended::Attended, report::Report};
 use super::{
-    ConnectionId, LeaseId, ProcessMark, RequestId, TIME_TO_LIVE, count_long,
+    ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
     sessions::{Sessions, Standing},
     table::{
@@ -52,6 +52,8 @@ pub struct Config {
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
+    /// Drawn by whoever starts the leader, for this reign and no other.
+    pub reign: ReignId,
 }
 
 /// Why the driver is to close a connection, told to the peer as the close reason.
@@ -71,7 +73,8 @@ pub enum Close {
 /// Things the driver writes to its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A client has seen a later epoch: this state is old; nothing is granted any more.
+    /// A client has seen a later epoch, or one of this leader's in another's reign: this state
+    /// is old; nothing is granted any more.
     OldState { seen: u32, own: u32 },
     /// An alarm: two sessions reported that they hold this name. The higher token has won.
     Conflict { name: Name, winner: Token, loser: Token },
@@ -924,10 +927,12 @@ impl Leader {
         self.refuse_checks();
     }
 
-    /// A client has seen a later epoch than this leader's own.
-    fn meet_epoch(&mut self, seen: u32) {
+    /// A client has seen this epoch, in that reign. All above those that the state knew are
+    /// this reign's: if another had one of them, the state is older than that.
+    fn meet_reign(&mut self, seen: u32, reign: ReignId) {
         let own = self.epoch();
-        if seen > own && self.over.is_none() {
+        let is_old = seen > self.epoch_before && reign != self.config.reign;
+        if is_old && self.over.is_none() {
             self.notices.push_back(Notice::OldState { seen, own });
             self.end_reign(Refusal::OldState);
         }

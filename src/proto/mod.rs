@@ -109,6 +109,16 @@ impl fmt::Debug for ClusterId {
     }
 }
 
+/// A leader, from its start to its end: random. Epochs tell reigns apart, but a state directory
+/// restored from before its last start counts the same epoch again, and then this does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReignId(pub u64);
+
+impl ReignId {
+    /// That of nobody who has seen none.
+    pub const NONE: ReignId = ReignId(0);
+}
+
 /// A process, for as long as it runs: random, drawn by itself. An embedded leader knows the
 /// sessions of its own process by it.
 #[derive(Clone, Copy, PartialEq, Eq)]

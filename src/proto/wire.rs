@@ -14,7 +14,9 @@ use bincode::{
     error::{DecodeError, EncodeError},
 };
 
-use super::{ClusterId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, record::Record};
+use super::{
+    ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId, record::Record,
+};
 use crate::{
     error::{LostReason, Predecessor},
     identity::cut,
@@ -185,6 +187,8 @@ pub enum ClientMessage {
         cluster: Option<ClusterId>,
         /// The highest epoch this manager has seen.
         epoch_seen: u32,
+        /// Whose epoch that was.
+        reign_seen: ReignId,
         /// Fixed at the session's opening.
         time_to_live: Duration,
         identity: Identity,
@@ -260,6 +264,7 @@ pub enum LeaderMessage {
         session: SessionId,
         time_to_live: Duration,
         epoch: u32,
+        reign: ReignId,
         cluster: ClusterId,
         /// The addresses of the group's members; empty for a single leader.
         members: Vec<String>,
@@ -569,6 +574,7 @@ by_way_of! {
     SessionId: u128, |id| id.0, |way| Ok(SessionId(way));
     Proof: u128, |proof| proof.0, |way| Ok(Proof(way));
     ClusterId: u128, |id| id.0, |way| Ok(ClusterId(way));
+    ReignId: u64, |id| id.0, |way| Ok(ReignId(way));
     ProcessMark: u128, |mark| mark.0, |way| Ok(ProcessMark(way));
     RequestId: u64, |id| id.0, |way| Ok(RequestId(way));
     LeaseId: (u32, u64), |id| (id.epoch, id.count), |(epoch, count)| Ok(LeaseId { epoch, count });

@@ -8,7 +8,7 @@ use std::{
 use tierlock::{
     Time,
     proto::{
-        ConnectionId, LeaseId, SessionId,
+        ConnectionId, LeaseId, ReignId, SessionId,
         leader::{Close, Config, Leader},
         record::Committed,
         wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
@@ -114,6 +114,7 @@ impl World {
             waiters_per_session_max: 1000,
             epoch_above: None,
             process: Some(self.mark(Node::Leader)),
+            reign: ReignId(self.dice.next()),
         };
         let now = self.clock(Node::Leader);
         let recovered = self.disk.recover();

@@ -340,8 +340,15 @@ impl Client {
     }
 
     fn welcome(&mut self, message: LeaderMessage, now: Time) {
-        let LeaderMessage::Welcome { session, time_to_live, epoch, cluster, renew_every, .. } =
-            message
+        let LeaderMessage::Welcome {
+            session,
+            time_to_live,
+            epoch,
+            reign,
+            cluster,
+            renew_every,
+            ..
+        } = message
         else {
             unreachable!("it is a welcome")
         };
@@ -359,11 +366,12 @@ impl Client {
             self.fail_everything(&Failure::Config(text.clone()));
             return self.drop_link(text, now);
         }
-        if epoch < self.epoch_seen {
+        if epoch < self.epoch_seen || (epoch == self.epoch_seen && reign != self.reign_seen) {
+            let seen = self.epoch_seen;
+            let again = if epoch == seen { ", when another leader was in it" } else { "" };
             let text = format!(
                 "the leader's state is old: it is in epoch {epoch}, and this manager has seen \
-                 {}; start it with --epoch-above {}",
-                self.epoch_seen, self.epoch_seen
+                 {seen} before{again}; start it with --epoch-above {seen}"
             );
             return self.drop_link(text, now);
         }
@@ -371,7 +379,7 @@ impl Client {
         self.link.attempts = 0;
         self.link.trouble.clear();
         self.cluster = Some(cluster);
-        self.epoch_seen = epoch;
+        (self.epoch_seen, self.reign_seen) = (epoch, reign);
         self.time_to_live = time_to_live.min(self.config.time_to_live);
         self.renew_every = self.renew_every_of(renew_every);
         // What the leader says here it said before it had looked at who waits.
@@ -469,6 +477,7 @@ impl Client {
             count: 1,
             cluster: None,
             epoch_seen: self.epoch_seen,
+            reign_seen: self.reign_seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
             process: self.config.process,

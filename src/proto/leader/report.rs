@@ -6,7 +6,7 @@ use super::{Close, Config, Connection, Leader};
 use crate::{
     error::LostReason,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
         sessions::{Session, Standing},
         table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
@@ -24,6 +24,7 @@ pub(super) struct Report {
     count: u64,
     cluster: Option<ClusterId>,
     epoch_seen: u32,
+    reign_seen: ReignId,
     time_to_live: Duration,
     identity: Identity,
     process: ProcessMark,
@@ -42,6 +43,7 @@ impl Report {
             count,
             cluster,
             epoch_seen,
+            reign_seen,
             time_to_live,
             identity,
             process,
@@ -55,6 +57,7 @@ impl Report {
             count,
             cluster,
             epoch_seen,
+            reign_seen,
             time_to_live,
             identity,
             process,
@@ -108,7 +111,7 @@ impl Leader {
         if report.cluster.is_some_and(|cluster| cluster != self.cluster) {
             return self.turn_away(connection, &report, Refusal::OtherCluster);
         }
-        self.meet_epoch(report.epoch_seen);
+        self.meet_reign(report.epoch_seen, report.reign_seen);
         if let Some(why) = self.over {
             return self.turn_away(connection, &report, why);
         }
@@ -198,11 +201,14 @@ impl Leader {
     fn turn_away(&mut self, connection: ConnectionId, report: &Report, why: Refusal) {
         self.connections.insert(connection, Connection::Refused(why));
         self.reports.clear(connection);
-        if let Some(reign) = &self.reign {
+        if self.reign.is_some() {
+            // With old state, the epoch that may have been another reign's before.
+            let epoch = if why == Refusal::OldState { self.epoch_before + 1 } else { self.epoch() };
             let card = LeaderMessage::Welcome {
                 session: report.session,
                 time_to_live: Duration::ZERO,
-                epoch: reign.epoch(),
+                epoch,
+                reign: self.config.reign,
                 cluster: self.cluster,
                 members: Vec::new(),
                 renew_every: report.time_to_live / 3,
@@ -221,6 +227,7 @@ impl Leader {
             session: session.id,
             time_to_live: session.time_to_live,
             epoch: self.epoch(),
+            reign: self.config.reign,
             cluster: self.cluster,
             members: Vec::new(),
             renew_every: self.sessions.renew_every(key),

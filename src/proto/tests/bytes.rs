@@ -7,7 +7,7 @@ use crate::{
     error::{LostReason, Predecessor},
     name::Name,
     proto::{
-        ClusterId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
+        ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
         record::Record,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
@@ -152,6 +152,7 @@ fn an_identity_is_cut_at_a_character_when_made_and_when_sent() {
         count: 1,
         cluster: None,
         epoch_seen: 0,
+        reign_seen: ReignId::NONE,
         time_to_live: Duration::from_secs(5),
         identity,
         process: ProcessMark(1),
@@ -389,6 +390,7 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             count: source.number(2),
             cluster: source.maybe(ClusterId(cluster)),
             epoch_seen: source.small(3),
+            reign_seen: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
             time_to_live: source.duration(5000),
             identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
             process: ProcessMark(source.number(77).into()),
@@ -457,6 +459,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
             session: SessionId(id),
             time_to_live: source.duration(5000),
             epoch: source.small(3),
+            reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
             cluster: ClusterId(id + 1),
             members: vec!["10.0.0.1:7420".to_owned()],
             renew_every: source.duration(100),
@@ -547,7 +550,8 @@ fn records(source: &mut impl Source) -> Vec<Record> {
 const GOLDEN_CLIENT: &[&str] = &[
     concat!(
         "00fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544",
-        "332211887766554433221103050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
+        "332211887766554433221103fd00ffeeddccbbaa99050008636865636b6f7574066e6f64652d31fb6712",
+        "07736c65657020314d",
     ),
     "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101",
     "020109096f72646572732f343202013c0001090103fb2c01",
@@ -566,8 +570,8 @@ const GOLDEN_CLIENT: &[&str] = &[
 ];
 const GOLDEN_LEADER: &[&str] = &[
     concat!(
-        "00fe00000000008877665544332211000000050003fe01000000008877665544332211000000010d31302e",
-        "302e302e313a3734323000fc00e1f505",
+        "00fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe010000000088776655443322",
+        "11000000010d31302e302e302e313a3734323000fc00e1f505",
     ),
     "01010d31302e302e302e323a37343230",
     "02fe00000000008877665544332211000000",

@@ -12,7 +12,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
         leader::{Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered},
         wire::{
@@ -24,6 +24,7 @@ use crate::{
     token::Token,
 };
 
+const REIGN: ReignId = ReignId(1);
 const TTL: Duration = Duration::from_secs(5);
 /// What a leader counts of [`TTL`], and a little more.
 const LONG: Duration = Duration::from_millis(5060);
@@ -81,6 +82,7 @@ fn config() -> Config {
         waiters_per_session_max: 4,
         epoch_above: None,
         process: None,
+        reign: REIGN,
     }
 }
 
@@ -297,6 +299,7 @@ fn hello(who: Who) -> ClientMessage {
         count: who.count,
         cluster: None,
         epoch_seen: 0,
+        reign_seen: ReignId::NONE,
         time_to_live: TTL,
         identity: Identity::new(&format!("session {}", who.session), "host", 1, "cmd"),
         process: ProcessMark(who.session),

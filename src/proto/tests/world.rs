@@ -14,7 +14,7 @@ use crate::{
     error::Predecessor,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, ProcessMark, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, SessionId,
         client::{self, Client, Ended, Event, Failure},
         leader::{self, Leader},
         record::{Pending, Recovered},
@@ -476,6 +476,7 @@ impl World {
             waiters_per_session_max: 1000,
             epoch_above: None,
             process: self.embeds().then_some(EMBEDDED),
+            reign: ReignId(u64::from(self.reign) + 1),
         };
         self.reign += 1;
         let clock = self.host_clock;

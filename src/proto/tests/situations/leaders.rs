@@ -133,6 +133,54 @@ fn a_leader_whose_clients_have_seen_a_later_epoch_stops() {
     assert_eq!(reign.leader.poll_timeout(), None);
 }
 
+/// A client that has seen this much reports to the leader.
+fn has_seen(reign: &mut Reign, session: u64, epoch: u32, of: ReignId) -> Who {
+    let who = Who { connection: reign.connect(session), session: session.into(), count: 1 };
+    let mut hello = hello(who);
+    if let ClientMessage::Hello { epoch_seen, reign_seen, .. } = &mut hello {
+        (*epoch_seen, *reign_seen) = (epoch, of);
+    }
+    reign.say(who, hello);
+    reign.say(who, ClientMessage::Ready);
+    who
+}
+
+#[test]
+fn a_leader_restored_from_before_its_last_start_is_told_by_whoever_knew_the_lost_reign() {
+    // etcd#17780
+    let (lost, raised) = (ReignId(77), Token::new(Token::first_of(3).get() - 1).unwrap());
+    for raises in [false, true] {
+        let mut reign = begin();
+        let a = reign.session(1);
+        if raises {
+            reign.acquire(a, 1, Acquire { above: raised, ..acquire("x") });
+            assert_eq!(reign.granted(a, 1).token.epoch(), 3);
+        }
+        // Its own clients, of whatever epoch of its reign, and who has seen nothing yet.
+        has_seen(&mut reign, 2, 1, REIGN);
+        has_seen(&mut reign, 3, 0, ReignId::NONE);
+        assert_eq!(reign.notices, []);
+        // The reign that was lost had epoch 1 as well. It need not have raised it as this one.
+        let b = has_seen(&mut reign, 4, 1, lost);
+        let own = if raises { 3 } else { 1 };
+        assert_eq!(reign.notices, [Notice::OldState { seen: 1, own }]);
+        let heard = reign.take(b);
+        assert!(
+            matches!(heard[..], [LeaderMessage::Welcome { epoch: 1, reign: REIGN, .. }]),
+            "so that the client sees it, too: {heard:?}"
+        );
+        reign.acquire(a, 2, acquire("y"));
+        assert_eq!(reign.refused(a, 2), Some(Refusal::OldState));
+        // The operator starts it above that.
+        reign.config = Config { epoch_above: Some(1), reign: ReignId(5), ..config() };
+        reign.restart();
+        assert_eq!(reign.written, [took_over(own + 1, Some(Duration::from_secs(60)))]);
+        has_seen(&mut reign, 5, 1, lost);
+        has_seen(&mut reign, 6, own, REIGN);
+        assert_eq!(reign.notices.len(), 1, "{:?}", reign.notices);
+    }
+}
+
 #[test]
 fn a_client_of_another_cluster_is_shown_whose_leader_this_is_and_loses_nothing() {
     let mut reign = begin();

@@ -99,10 +99,15 @@ impl Manager {
     }
 
     fn welcome_by(&mut self, cluster: u128, epoch: u32) {
+        self.welcome_of(cluster, epoch, ReignId(epoch.into()));
+    }
+
+    fn welcome_of(&mut self, cluster: u128, epoch: u32, reign: ReignId) {
         self.hear(LeaderMessage::Welcome {
             session: self.session,
             time_to_live: TTL,
             epoch,
+            reign,
             cluster: ClusterId(cluster),
             members: Vec::new(),
             renew_every: ms(100),
@@ -832,25 +837,45 @@ fn a_leader_of_another_cluster_is_refused_and_costs_no_lease() {
 #[test]
 fn a_leader_whose_state_is_old_is_refused_in_words() {
     // etcd#12528, #15247
+    // A directory restored from before its last start counts the epoch of that once more.
+    for (epoch, reign) in [(4, 4), (5, 55)] {
+        let mut manager = Manager::new(1);
+        let request = manager.acquire("x");
+        manager.connected();
+        manager.welcome_by(1, 5);
+        manager.cut();
+        manager.pass(ms(100));
+        manager.connected();
+        manager.welcome_of(1, epoch, ReignId(reign));
+        manager.take_events();
+        for _ in 0..100 {
+            manager.pass(ms(100));
+            manager.connects.clear();
+        }
+        let events = manager.take_events();
+        let [Event::Failed { request: own, failure: Failure::Unreachable(why), .. }] = &events[..]
+        else {
+            panic!("{events:?}")
+        };
+        assert!(*own == request && why.contains("--epoch-above 5"), "{why}");
+    }
+}
+
+#[test]
+fn what_was_seen_is_told_with_whose_epoch_it_was() {
     let mut manager = Manager::new(1);
-    let request = manager.acquire("x");
+    manager.acquire("x");
     manager.connected();
-    manager.welcome_by(1, 5);
+    let seen = |manager: &mut Manager| match &manager.take_said()[..] {
+        [ClientMessage::Hello { epoch_seen, reign_seen, .. }, ..] => (*epoch_seen, *reign_seen),
+        said => panic!("{said:?}"),
+    };
+    assert_eq!(seen(&mut manager), (0, ReignId::NONE));
+    manager.welcome_of(1, 5, ReignId(55));
     manager.cut();
     manager.pass(ms(100));
     manager.connected();
-    manager.welcome_by(1, 4);
-    manager.take_events();
-    for _ in 0..100 {
-        manager.pass(ms(100));
-        manager.connects.clear();
-    }
-    let events = manager.take_events();
-    let [Event::Failed { request: own, failure: Failure::Unreachable(why), .. }] = &events[..]
-    else {
-        panic!("{events:?}")
-    };
-    assert!(*own == request && why.contains("--epoch-above"), "{why}");
+    assert_eq!(seen(&mut manager), (5, ReignId(55)));
 }
 
 #[test]
