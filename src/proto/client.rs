@@ -874,6 +874,16 @@ impl Client {
         self.leases.get(&lease).is_some_and(|held| held.hold == Hold::Held)
     }
 
+    /// Somebody else waits. The leader says so once, also of a grant that is not good yet.
+    fn recalled(&mut self, lease: LeaseId) {
+        let mut unheard = self.requests.values_mut().filter_map(|request| request.grant.as_mut());
+        if let Some(grant) = unheard.find(|grant| grant.lease == lease) {
+            grant.recalled = true;
+        } else if self.is_held(lease) {
+            self.events.push_back(Event::Recalled { lease });
+        }
+    }
+
     /// Of a block it is the end that moves, and only on.
     fn topped_up(&mut self, lease: LeaseId, last: Token) {
         if let Some(held) = self.leases.get_mut(&lease)

@@ -115,13 +115,18 @@ impl Manager {
     }
 
     fn grant(&mut self, request: RequestId, count: u64) -> LeaseId {
+        self.grant_block(request, count, 1)
+    }
+
+    fn grant_block(&mut self, request: RequestId, count: u64, tokens: u64) -> LeaseId {
         let lease = LeaseId { epoch: 1, count };
-        let token = Token::new(Token::first_of(1).get() + count).unwrap();
+        let first = Token::first_of(1).get() + count;
+        let [first, last] = [first, first + tokens - 1].map(|number| Token::new(number).unwrap());
         self.hear(LeaderMessage::Granted {
             request,
             lease,
-            first: token,
-            last: token,
+            first,
+            last,
             predecessor: Predecessor::Clean,
             at_most: None,
         });
@@ -495,6 +500,7 @@ fn whoever_wants_something_asks_soon_after_its_welcome_how_often_to_renew() {
         session: manager.session,
         time_to_live: TTL,
         epoch: 1,
+        reign: REIGN,
         cluster: ClusterId(1),
         members: Vec::new(),
         renew_every: TTL / 3, // said of a session that wants nothing
@@ -859,6 +865,28 @@ fn a_leader_whose_state_is_old_is_refused_in_words() {
         };
         assert!(*own == request && why.contains("--epoch-above 5"), "{why}");
     }
+}
+
+#[test]
+fn a_recall_of_a_grant_that_is_not_good_yet_is_heard_once_it_is() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome();
+    manager.pass(TTL); // its session ran out, and its renewals are still on their way
+    let renewed = *manager.renewals().last().unwrap();
+    let lease = manager.grant_block(request, 1, 9);
+    manager.hear(LeaderMessage::Recall { lease });
+    assert_eq!(manager.take_events(), []);
+    manager.hear(LeaderMessage::Renewed { sent_at: renewed, renew_every: ms(100) });
+    let events = manager.take_events();
+    assert!(
+        matches!(
+            events[..],
+            [Event::Granted { .. }, Event::Recalled { lease: own }] if own == lease
+        ),
+        "{events:?}"
+    );
 }
 
 #[test]

@@ -39,6 +39,28 @@ fn a_release_wakes_exactly_one() {
 }
 
 #[test]
+fn a_recall_is_said_again_on_the_next_connection_also_of_a_grant_that_was_not_heard() {
+    let recall = |lease| LeaderMessage::Recall { lease };
+    for has_heard in [true, false] {
+        let mut reign = begin();
+        let (a, b) = (reign.session(1), reign.session(2));
+        reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });
+        let lease = reign.granted(a, 1).lease;
+        reign.acquire(b, 1, acquire("x"));
+        assert_eq!(reign.take(a), [recall(lease)]);
+        let a = reign.again(a);
+        if has_heard {
+            reign.report(a, &[lease], Vec::new());
+        } else {
+            reign.report(a, &[], vec![waiting(1, acquire("x"), None)]);
+        }
+        assert_eq!(reign.take(a).last(), Some(&recall(lease)));
+        reign.release(a, lease);
+        reign.granted(b, 1);
+    }
+}
+
+#[test]
 fn a_waiter_whose_connection_is_down_keeps_its_place_and_is_passed_over() {
     // redisson#3004, #6150
     let mut reign = begin();
