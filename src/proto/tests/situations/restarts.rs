@@ -168,6 +168,34 @@ fn a_release_that_was_not_answered_is_no_claim_and_says_how_the_lock_was_left() 
 }
 
 #[test]
+fn the_rest_of_a_block_that_was_given_back_claims_nothing() {
+    for first_back in [0, 1] {
+        let mut reign = begin();
+        let (a, b) = (reign.session(1), reign.session(2));
+        reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });
+        let kept = reign.granted(a, 1);
+        let used = kept.token.next().unwrap();
+        let how = Predecessor::Clean;
+        let release = ClientMessage::Release { lease: kept.lease, last_used: used, how };
+        reign.say(a, release); // the answer is lost with the leader
+        reign.acquire(b, 1, acquire("x"));
+        let next = reign.granted(b, 1);
+        assert_eq!(next.token, used.next().unwrap(), "the rest of the block was never granted");
+        reign.restart();
+        let (a, b) = (reign.again(a), reign.again(b));
+        let last = Token::new(kept.token.get() + 1000).unwrap();
+        let given_back = HeldLease { last, last_used: used, leaving: Some(how), ..held("x", kept) };
+        let reports = [(a, given_back), (b, held("x", next))];
+        for at in [first_back, 1 - first_back] {
+            let (who, held) = reports[at].clone();
+            reign.report_held(who, vec![held], Vec::new());
+        }
+        assert_eq!(reign.notices, []);
+        assert!(is_good(&mut reign, b, "x", next.token));
+    }
+}
+
+#[test]
 fn what_was_taken_away_before_is_told_before_the_welcome_and_waited_for() {
     let (mut reign, a, first) = holding("x");
     let b = reign.session(2);
