@@ -272,11 +272,14 @@ impl Leader {
             self.expire(key);
         }
         while let Some(waiter) = self.limits.pop_due(now) {
-            let why = match self.table.waiter(waiter).patience {
-                Patience::None => Refusal::WouldBlock,
-                Patience::Some => Refusal::TimedOut,
-            };
-            self.refuse_waiter(waiter, why, now);
+            let Waiter { lock, patience, .. } = *self.table.waiter(waiter);
+            let is_held = self.table.lock(lock).holding.is_some() && !self.in_grace;
+            match patience {
+                Patience::Some => self.refuse_waiter(waiter, Refusal::TimedOut, now),
+                Patience::None if is_held => self.refuse_waiter(waiter, Refusal::WouldBlock, now),
+                // Nobody has it: it waits for the disk, or for the end of grace.
+                Patience::None => self.limits.set(waiter, now + RECALL_LIMIT),
+            }
         }
         while let Some(lock) = self.ends.pop_due(now) {
             self.end_hold(lock);
@@ -468,8 +471,8 @@ impl Leader {
         });
         match acquire.wait {
             Wait::For(limit) => self.limits.set(waiter, now + limit),
-            Wait::No if !self.in_grace => self.limits.set(waiter, now + RECALL_LIMIT),
-            Wait::No | Wait::Forever => {}
+            Wait::No => self.limits.set(waiter, now + RECALL_LIMIT),
+            Wait::Forever => {}
         }
         self.sessions.add_waiter(key, request, waiter);
         self.unsettled.push(lock);

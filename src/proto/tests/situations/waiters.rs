@@ -39,6 +39,24 @@ fn a_release_wakes_exactly_one() {
 }
 
 #[test]
+fn a_try_waits_for_a_slow_disk_and_for_a_keeper_only_so_long() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.disk_answers = false;
+    reign.acquire(a, 1, Acquire { wait: Wait::No, keep: true, ..acquire("x") });
+    reign.pass(ms(3000));
+    assert_eq!(reign.refused(a, 1), None, "nobody has it");
+    reign.disk_answers = true;
+    reign.commit();
+    reign.renew(a);
+    reign.acquire(b, 1, try_acquire("x")); // the keeper says nothing to its recall
+    reign.pass(ms(400));
+    assert_eq!(reign.refused(b, 1), None);
+    reign.pass(ms(200));
+    assert_eq!(reign.refused(b, 1), Some(Refusal::WouldBlock));
+}
+
+#[test]
 fn a_recall_is_said_again_on_the_next_connection_also_of_a_grant_that_was_not_heard() {
     let recall = |lease| LeaderMessage::Recall { lease };
     for has_heard in [true, false] {
