@@ -411,6 +411,22 @@ mod tests {
     }
 
     #[test]
+    fn a_kept_lease_that_a_guard_has_at_the_close_goes_back_with_it() {
+        let leader = MemoryLeader::new();
+        let [link, other] = [connect(&leader), connect(&leader)];
+        let kept = Arc::new(Kept::new());
+        let asked = want("a", Patience::Until(Time::NEVER));
+        let lease = link.acquire(Want { keep: Some(kept.clone()), ..asked }).wait().unwrap();
+        assert!(lease.may_be_kept);
+        link.close(clock::now());
+        assert!(!link.is_closed());
+        let used = kept.leave(Predecessor::Clean).expect("nothing is kept beyond the close");
+        link.give_back(lease.id, &kept, &used);
+        assert!(link.is_closed());
+        give(&other, take(&other, "a"));
+    }
+
+    #[test]
     fn a_leader_that_was_stopped_for_a_moment_finds_what_is_held_as_it_was() {
         let leader = MemoryLeader::new();
         let [one, other] = [connect(&leader), connect(&leader)];
