@@ -6,6 +6,10 @@
 //! with another. Giving the lease back is one as well, on the same word, and needs no tier: a local
 //! waiter behind a sibling process does not keep the lease from going where it is wanted.
 
+// The simulator takes its tokens from here as well; nobody else sees it from outside.
+#![allow(missing_docs)]
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
+
 use std::sync::Arc;
 #[cfg(not(tierlock_loom))]
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -36,7 +40,7 @@ use crate::{
 ///
 /// Only whoever has won the tiers below enters, leaves, opens; whoever drives the link recalls and
 /// loses, at any time.
-pub(crate) struct Kept {
+pub struct Kept {
     word: AtomicU64,
     /// The lease's number: the epoch that made it, and its count in that.
     epoch: AtomicU64,
@@ -67,29 +71,29 @@ const HOW: u64 = 0x7 << HOW_SHIFT;
 
 /// A kept lease was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entered {
-    pub(crate) token: Token,
+pub struct Entered {
+    pub token: Token,
     /// How the last local holder left.
-    pub(crate) predecessor: Predecessor,
+    pub predecessor: Predecessor,
     /// Half of the block is used.
-    pub(crate) is_running_short: bool,
+    pub is_running_short: bool,
 }
 
 /// What was used of a lease that is to be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Used {
-    pub(crate) last: Token,
+pub struct Used {
+    pub last: Token,
     /// How the last holder left.
-    pub(crate) how: Predecessor,
+    pub how: Predecessor,
     /// Locks that cost the leader nothing.
-    pub(crate) local_grants: u64,
+    pub local_grants: u64,
     /// It was recalled, not given back of one's own accord.
-    pub(crate) is_recalled: bool,
+    pub is_recalled: bool,
 }
 
 /// What a recall or a loss met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Met {
+pub enum Met {
     /// Nothing: it is given back, or about to be.
     Closed,
     /// Nobody used it, and nobody will: whoever met it gives it back.
@@ -98,8 +102,9 @@ pub(crate) enum Met {
     InUse { is_watched: bool },
 }
 
+#[allow(clippy::new_without_default, reason = "it is made closed, not by default")]
 impl Kept {
-    pub(crate) fn new() -> Kept {
+    pub fn new() -> Kept {
         Kept {
             word: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -135,7 +140,7 @@ impl Kept {
     }
 
     /// The block goes on to `last`.
-    pub(crate) fn extend(&self, last: Token) {
+    pub fn extend(&self, last: Token) {
         let (used, last) = (self.word.load(Relaxed) & COUNT, last.get() & COUNT);
         self.half.store(half(used, last), Relaxed);
         self.last.store(last, Relaxed);
@@ -145,7 +150,7 @@ impl Kept {
     /// the block has no such token; what is left is then to be [`taken`](Kept::take_idle) and given
     /// back. The lease's deadline is the caller's to check, *afterwards*.
     #[inline]
-    pub(crate) fn enter(&self, at_least: Token) -> Option<Entered> {
+    pub fn enter(&self, at_least: Token) -> Option<Entered> {
         let word = self.word.load(Acquire);
         if word & (OPEN | IN_USE | RECALLED | LOST) != OPEN {
             return None;
@@ -173,7 +178,7 @@ impl Kept {
     /// The guard leaves. The lease stays, unless it is recalled or lost: then what was used of it
     /// is returned, to be given back.
     #[inline]
-    pub(crate) fn leave(&self, how: Predecessor) -> Option<Used> {
+    pub fn leave(&self, how: Predecessor) -> Option<Used> {
         let word = self.word.load(Relaxed);
         if word & (RECALLED | WATCHED | LOST) == 0 {
             let idle = OPEN | word & COUNT | (how as u64) << HOW_SHIFT;
@@ -217,7 +222,7 @@ impl Kept {
     }
 
     /// The guard leaves, and nothing stays: what was used is to be given back.
-    pub(crate) fn leave_for_good(&self, how: Predecessor) -> Used {
+    pub fn leave_for_good(&self, how: Predecessor) -> Used {
         loop {
             match self.word.load(Acquire) {
                 word if word & RECALLED != 0 => {
@@ -232,17 +237,17 @@ impl Kept {
     }
 
     /// Closes it, if nobody uses it, and returns what was used, to be given back.
-    pub(crate) fn take_idle(&self) -> Option<Used> {
+    pub fn take_idle(&self) -> Option<Used> {
         self.close(self.word.load(Acquire), false)
     }
 
     /// As [`take_idle`](Kept::take_idle), if nobody has used it since it looked like `seen`.
-    pub(crate) fn take_unused(&self, seen: u64) -> Option<Used> {
+    pub fn take_unused(&self, seen: u64) -> Option<Used> {
         self.close(seen, false)
     }
 
     /// How it looks while nobody uses it; every use changes that.
-    pub(crate) fn idle(&self) -> Option<u64> {
+    pub fn idle(&self) -> Option<u64> {
         let word = self.word.load(Relaxed);
         (word & (OPEN | IN_USE) == OPEN).then_some(word)
     }
@@ -267,12 +272,12 @@ impl Kept {
     }
 
     /// Somebody else waits for the lease.
-    pub(crate) fn recall(&self) -> Met {
+    pub fn recall(&self) -> Met {
         self.meet(RECALLED)
     }
 
     /// The lease is lost. Only the first reason counts.
-    pub(crate) fn lose(&self, why: LostReason) -> Met {
+    pub fn lose(&self, why: LostReason) -> Met {
         self.meet(RECALLED | (why as u64) << LOST_SHIFT)
     }
 
@@ -323,22 +328,22 @@ impl Kept {
     }
 
     /// Whether to ask for a lease that may be kept; `for_good` regardless of whether that pays.
-    pub(crate) fn is_wanted(&self, for_good: bool) -> bool {
+    pub fn is_wanted(&self, for_good: bool) -> bool {
         self.is_for_good.store(for_good, Relaxed);
         for_good || self.policy.lock().is_wanted()
     }
 
-    pub(crate) fn is_for_good(&self) -> bool {
+    pub fn is_for_good(&self) -> bool {
         self.is_for_good.load(Relaxed)
     }
 
     /// The leader granted the name, this time or another.
-    pub(crate) fn granted(&self, first: Token) {
+    pub fn granted(&self, first: Token) {
         self.policy.lock().granted(first);
     }
 
     /// A kept lease went back; whether that was too soon to have paid.
-    pub(crate) fn gone(&self, used: &Used) -> bool {
+    pub fn gone(&self, used: &Used) -> bool {
         self.policy.lock().gone(used)
     }
 }

@@ -83,7 +83,10 @@ mod guard;
 #[cfg(any(feature = "host", feature = "testing"))]
 mod host;
 mod identity;
-#[cfg(any(feature = "host", feature = "testing"))]
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod kept;
+#[cfg(all(feature = "host", not(feature = "testing")))]
 mod kept;
 mod manager;
 #[cfg(doctest)]

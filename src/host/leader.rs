@@ -230,6 +230,7 @@ impl LeaderBuilder {
             sessions_max: 10_000,
             leases_per_session_max: 65_536,
             waiters_per_session_max: 65_536,
+            block: protocol::BLOCK,
             epoch_above: self.epoch_above,
             process: Some(super::process_mark()),
             reign: ReignId(super::random() as u64),

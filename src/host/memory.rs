@@ -114,6 +114,7 @@ impl MemoryLeader {
                 sessions_max: 10_000,
                 leases_per_session_max: 65_536,
                 waiters_per_session_max: 65_536,
+                block: leader::BLOCK,
                 epoch_above: None,
                 // It is stopped and started while its clients live.
                 process: None,

@@ -47,6 +47,8 @@ pub struct Config {
     pub sessions_max: usize,
     pub leases_per_session_max: usize,
     pub waiters_per_session_max: usize,
+    /// How many tokens at once a lease gets that may be kept.
+    pub block: u32,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
     /// The process that it runs in, if that may have sessions with it and takes the state
@@ -79,6 +81,9 @@ pub enum Notice {
     /// An alarm: two sessions reported that they hold this name. The higher token has won.
     Conflict { name: Name, winner: Token, loser: Token },
 }
+
+/// Tokens of one block: local locks at full speed use it up in some 50 ms.
+pub const BLOCK: u32 = 1 << 20;
 
 pub struct Leader {
     config: Config,
@@ -151,6 +156,7 @@ impl Leader {
         let mut leader = Leader {
             reign: None,
             epoch_asked: epoch_before,
+            table: Table::new(config.block),
             config,
             cluster: recovered.cluster,
             over: None,
@@ -159,7 +165,6 @@ impl Leader {
             in_grace: true,
             waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
             sessions: Sessions::new(),
-            table: Table::new(),
             connections: BTreeMap::new(),
             reports: Timers::new(),
             early: VecDeque::new(),

@@ -162,6 +162,8 @@ pub(super) struct Table {
     /// Names kept for what their next holder is to be told, the longest kept first. Some may
     /// have been taken again or forgotten since.
     kept: VecDeque<LockKey>,
+    /// Tokens of one block.
+    block: u64,
 }
 
 type QueueEntry = (LockKey, PackedId, WaiterKey);
@@ -180,7 +182,7 @@ impl Lock {
 }
 
 impl Table {
-    pub(super) fn new() -> Table {
+    pub(super) fn new(block: u32) -> Table {
         Table {
             names: BTreeMap::new(),
             locks: Slab::new(),
@@ -190,6 +192,7 @@ impl Table {
             impatient: BTreeSet::new(),
             floor: Token::ZERO,
             kept: VecDeque::new(),
+            block: block.into(),
         }
     }
 
@@ -249,12 +252,13 @@ impl Table {
     /// Grants a free lock, with the block that begins with `token`: one of many tokens if the
     /// lease may be kept and nobody else waits.
     pub(super) fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
-        let is_wanted = self.first_present(waiter.lock).is_some();
+        let is_keepable =
+            waiter.keep && waiter.at_most.is_none() && self.first_present(waiter.lock).is_none();
+        let last = if is_keepable { end_of_block(token, self.block) } else { token };
         let lock = &mut self.locks[waiter.lock.0];
         assert!(lock.holding.is_none(), "{} is granted only when free", lock.name);
         assert!(token > lock.token && token > self.floor && token > waiter.above);
-        let is_keepable = waiter.keep && waiter.at_most.is_none() && !is_wanted;
-        lock.token = if is_keepable { end_of_block(token) } else { token };
+        lock.token = last;
         lock.holding = Some(Holding {
             lease,
             request: waiter.request,
@@ -272,10 +276,10 @@ impl Table {
     pub(super) fn top_up(&mut self, key: LockKey) -> Token {
         let lock = &mut self.locks[key.0];
         let before = lock.token;
-        lock.token = end_of_block(before);
+        lock.token = end_of_block(before, self.block);
         let more = lock.token.get() - before.get();
         let holding = lock.holding.as_mut().expect("a held lock");
-        holding.spread = (u64::from(holding.spread).min(BLOCK) + more) as u32;
+        holding.spread = (u64::from(holding.spread).min(self.block) + more) as u32;
         lock.token
     }
 
@@ -289,7 +293,7 @@ impl Table {
         let lock = &mut self.locks[key.0];
         assert!(lock.holding.is_none(), "{} is confirmed only when free", lock.name);
         lock.token = lock.token.max(last);
-        let spread = lock.token.get().saturating_sub(first.get()).min(2 * BLOCK) as u32;
+        let spread = lock.token.get().saturating_sub(first.get()).min(2 * self.block) as u32;
         lock.holding = Some(Holding { spread, ..holding });
     }
 
@@ -435,9 +439,9 @@ pub(super) enum Next {
 }
 
 /// The last token of the block that begins with or goes on after `token`, within its epoch.
-fn end_of_block(token: Token) -> Token {
+fn end_of_block(token: Token, block: u64) -> Token {
     let last_of_epoch = token.get() | ((1 << Token::COUNT_BITS) - 1);
-    let end = token.get().saturating_add(BLOCK - 1).min(last_of_epoch);
+    let end = token.get().saturating_add(block - 1).min(last_of_epoch);
     Token::new(end).expect("an epoch's tokens are tokens")
 }
 
@@ -446,9 +450,6 @@ fn of_lock(lock: LockKey) -> std::ops::RangeInclusive<QueueEntry> {
     let last = (lock, PackedId(u64::MAX), WaiterKey(u32::MAX));
     first..=last
 }
-
-/// Tokens of one block: local locks at full speed use it up in some 50 ms.
-const BLOCK: u64 = 1 << 20;
 
 /// Beyond this many, the next holder of the name left longest ago is told `Clean`.
 const PREDECESSORS_KEPT: usize = 16_384;

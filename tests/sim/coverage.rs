@@ -32,11 +32,12 @@ macro_rules! kinds {
 
 kinds!(Said of ClientMessage {
     Hello, Held, Waiting, Ready, Acquire, Cancel, Release, Renew, Goodbye, Check, List, Break,
+    Use, TopUp,
 });
 
 kinds!(Answered of LeaderMessage {
     Welcome, NotLeader, Gone, Queued, Granted, Refused, Released, Recall, Lost, Renewed, Checked,
-    Listed, Broke,
+    Listed, Broke, ToppedUp,
 });
 
 pub(crate) struct Coverage {
@@ -124,23 +125,33 @@ impl fmt::Display for Coverage {
 
 fn impossible_at_leader(said: Said, at: AtLeader) -> Option<&'static str> {
     let part_of_report = matches!(said, Said::Held | Said::Waiting | Said::Ready);
+    let of_lease = matches!(said, Said::Release | Said::Use | Said::TopUp);
+    let serving = matches!(
+        at,
+        AtLeader::ServingNew
+            | AtLeader::ServingOpening
+            | AtLeader::ServingOpen
+            | AtLeader::ServingIdling
+    );
     match (said, at) {
         (Said::Renew, AtLeader::New | AtLeader::Reporting) => {
             Some("nothing is renewed before a report is believed")
         }
         (_, AtLeader::Reporting) if !part_of_report => Some("a report is not interrupted"),
-        (Said::Hello, AtLeader::ServingNew | AtLeader::ServingOpening | AtLeader::ServingOpen) => {
+        (Said::Hello, _) if serving => {
             Some("a connection has one report, unless its session is gone")
         }
-        (_, AtLeader::ServingNew | AtLeader::ServingOpening | AtLeader::ServingOpen)
-        | (_, AtLeader::Dismissed | AtLeader::Refused)
-            if part_of_report =>
+        (_, at)
+            if part_of_report
+                && (serving || at == AtLeader::Dismissed || at == AtLeader::Refused) =>
         {
             Some("the parts of a report follow its Hello")
         }
-        (Said::Release, AtLeader::ServingNew | AtLeader::ServingOpening) => {
+        (_, AtLeader::ServingNew | AtLeader::ServingOpening) if of_lease => {
             Some("there is no lease before the session's opening is durable")
         }
+        (Said::Cancel, AtLeader::ServingIdling) => Some("nothing was wanted for long"),
+        (_, AtLeader::ServingIdling) if of_lease => Some("nothing was held for long"),
         (Said::Hello, AtLeader::Refused) => Some("only Gone asks for another report"),
         _ => None,
     }
@@ -156,12 +167,14 @@ fn impossible_in_phase(said: Said, phase: Phase) -> Option<&'static str> {
 fn impossible_about(said: Said, subject: LeaderSubject) -> Option<&'static str> {
     use LeaderSubject::*;
     let possible = match said {
-        Said::Hello => matches!(subject, SessionUnknown | SessionKnown | SessionEnding),
+        Said::Hello => {
+            matches!(subject, SessionUnknown | SessionAwaited | SessionKnown | SessionEnding)
+        }
         Said::Acquire => {
             matches!(subject, None | LockUnknown | LockFree | LockHeld | LockBeingLost)
         }
         Said::Cancel => matches!(subject, None | RequestWaiting | RequestGranted | RequestUnknown),
-        Said::Release => {
+        Said::Release | Said::Use | Said::TopUp => {
             let lease = matches!(subject, LeaseHeld | LeaseBeingRevoked | LeaseRevoked);
             lease || matches!(subject, None | LeaseStale)
         }
@@ -182,11 +195,10 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
     use Answered::*;
     match (answered, at) {
         (NotLeader, _) => Some("there is no group yet"),
-        (Recall, _) => Some("no lease is kept yet"),
         (Welcome, AtClient::Probing) => Option::None,
         (_, AtClient::Probing) => Some("probes ask for nothing"),
         (Welcome, AtClient::Serving) => Some("a report is answered once"),
-        (Queued | Granted | Renewed, AtClient::Reporting) => {
+        (Queued | Granted | Renewed | Recall | ToppedUp, AtClient::Reporting) => {
             Some("requests are answered behind the welcome")
         }
         _ => Option::None,
@@ -196,7 +208,6 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
 fn impossible_in_session(answered: Answered, _: Session) -> Option<&'static str> {
     match answered {
         Answered::NotLeader => Some("there is no group yet"),
-        Answered::Recall => Some("no lease is kept yet"),
         _ => None,
     }
 }
@@ -206,11 +217,11 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
     use ClientSubject::*;
     let possible = match answered {
         NotLeader => return Some("there is no group yet"),
-        Recall => return Some("no lease is kept yet"),
         Welcome | Gone => matches!(subject, SessionOwn | SessionOther),
         Queued | Granted | Refused => matches!(subject, RequestWaiting | RequestGone),
         Released => matches!(subject, LeaseReleasing | LeaseUnknown),
-        Lost => {
+        ToppedUp => matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing | LeaseUnknown),
+        Recall | Lost => {
             let known = matches!(subject, LeaseHeld | LeaseLosing | LeaseReleasing);
             known || matches!(subject, LeaseNotYetGood | LeaseUnknown)
         }
@@ -221,7 +232,19 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
 }
 
 /// Seen once in ten thousand seeds or so.
-const RARE: [&str; 10] = [
+const RARE: &[&str] = &[
+    "Goodbye never met ServingIdling",
+    "Check never met ServingIdling",
+    "List never met ServingIdling",
+    "Break never met ServingIdling",
+    "Use never met Refused",
+    "TopUp never met Refused",
+    "List never met Refused",
+    "Use never met LeaseStale",
+    "TopUp never met LeaseStale",
+    "Gone never met SessionOther",
+    "Checked never met Reporting",
+    "ToppedUp never met LeaseUnknown",
     "Held never met Unknown",
     "Waiting never met Unknown",
     "List never met Unknown",

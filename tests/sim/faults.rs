@@ -16,7 +16,10 @@ impl World {
         if self.truth >= TROUBLE && self.tally.faults >= FAULTS_MIN {
             return;
         }
-        let client = self.dice.below(self.plan.clients as u64) as usize;
+        let mut client = self.dice.below(self.plan.clients as u64) as usize;
+        if self.plan.sleeper == Some(client) {
+            client = 0; // let it sleep
+        }
         let pause = match self.dice.below(3) {
             0 => self.dice.below(200 * MS),
             1 => self.dice.below(2 * SECOND),
@@ -162,6 +165,7 @@ impl World {
             return;
         }
         note!(self, "client {client} closes");
+        self.close_kept(client);
         self.call(client, |client, now| client.close(now));
         let now = self.clock(Node::Client(client));
         self.drain(client, now);

@@ -37,6 +37,14 @@ pub(crate) fn of(ops: &[Op], name: usize) -> Vec<Entry> {
         if op.busy {
             history.push(Entry { what: What::Busy, call: op.invoked, returned: op.failed });
         }
+        if let (Some(token), Some(_)) = (op.took, op.granted) {
+            let what = What::Acquired(token);
+            history.push(Entry { what, call: op.invoked, returned: op.granted });
+            if let Some(call) = op.let_go {
+                history.push(Entry { what: What::Released(token), call, returned: op.freed });
+            }
+            continue;
+        }
         for made in &op.made {
             let what = (What::Acquired(made.token), What::Released(made.token));
             let heard = op.lease.is_some_and(|(lease, _)| lease == made.lease);

@@ -112,6 +112,7 @@ impl World {
             sessions_max: 1000,
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
+            block: 2 + self.dice.below(30) as u32,
             epoch_above: None,
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
@@ -395,9 +396,10 @@ impl World {
     }
 
     fn begin_write(&mut self) {
+        let slow = if self.plan.sleeper.is_some() { 60 } else { 5 };
         let World { disk, dice, truth, .. } = self;
         let took = || {
-            let slow = if dice.percent(5) { 300 } else { 10 };
+            let slow = if dice.percent(slow) { 800 } else { 10 };
             dice.below(slow * MS)
         };
         if let Some(done) = disk.begin(*truth, took) {
@@ -430,9 +432,8 @@ impl World {
         self.tally.restarts += 1;
         let World { disk, dice, .. } = self;
         match end {
-            End::Killed => disk.lose_power(dice),
+            End::Killed | End::DiskFailed => disk.lose_power(dice),
             End::InOrder => disk.flush(),
-            End::DiskFailed => {}
         }
         if end != End::Killed && self.plan.embedded {
             self.disk.unmark();

@@ -22,6 +22,7 @@ mod dice;
 mod disk;
 mod faults;
 mod history;
+mod keeping;
 mod leader;
 mod manager;
 #[cfg(feature = "mistakes")]

@@ -16,6 +16,7 @@ use tierlock::{
 
 use crate::{
     clock::{MS, SECOND, Truth},
+    keeping::{Keeping, Tier},
     net::{Piece, Wire},
     rules::Query,
     users::Task,
@@ -31,6 +32,9 @@ pub(crate) struct Manager {
     /// Until when guards believe, as they were told.
     pub(crate) deadline: Option<Time>,
     pub(crate) tasks: Vec<Task>,
+    /// By name, where users of one process stand in line.
+    pub(crate) tiers: Vec<Tier>,
+    pub(crate) keeping: Keeping,
     pub(crate) queries: BTreeMap<RequestId, Query>,
     pub(crate) closing: bool,
 }
@@ -51,7 +55,8 @@ struct Turn {
 
 impl Manager {
     pub(crate) fn is_idle(&self) -> bool {
-        !self.closing && self.tasks.iter().all(|task| matches!(task, Task::Idle))
+        let waits = self.tasks.iter().any(|task| !matches!(task, Task::Idle));
+        !self.closing && !waits && self.tiers.iter().all(Tier::is_idle)
     }
 }
 
@@ -73,6 +78,11 @@ impl World {
             addresses: 1 + usize::from(self.plan.two_addresses),
             process: self.mark(Node::Client(client)),
         };
+        let keeping = match self.dice.below(10) {
+            0..=3 => Keeping::Adaptive,
+            4..=7 => Keeping::Always,
+            _ => Keeping::Never,
+        };
         let now = self.clock(Node::Client(client));
         note!(self, "client {client}.{life} starts");
         self.managers[client] = Some(Manager {
@@ -83,6 +93,8 @@ impl World {
             next_turn: Ticket::NONE,
             deadline: None,
             tasks: vec![Task::Idle; self.plan.tasks],
+            tiers: self.names.iter().map(|_| Tier::new()).collect(),
+            keeping,
             queries: BTreeMap::new(),
             closing: false,
         });
@@ -98,7 +110,9 @@ impl World {
         for task in manager.tasks.clone() {
             match task {
                 Task::Holding { op } => self.let_go(op),
-                Task::Waiting { op } => self.ops[op].given_up = Some(self.truth),
+                Task::Waiting { op } | Task::InLine { op } | Task::Entering { op, .. } => {
+                    self.ops[op].given_up = Some(self.truth);
+                }
                 Task::Idle | Task::Lost { .. } => {}
             }
         }
@@ -353,12 +367,16 @@ impl World {
         Some(result)
     }
 
-    /// What came of it.
+    /// What came of it. Whoever drains already goes on to what its own doing brings.
     pub(crate) fn drain(&mut self, client: usize, now: Time) {
+        if std::mem::replace(&mut self.drains, true) {
+            return;
+        }
         while let Some(event) = self.managers[client].as_mut().and_then(|m| m.client.take_event()) {
             note!(self, "client {client}: {event:?}");
             self.event(client, event, now);
         }
+        self.drains = false;
     }
 
     /// The guards of a lost lease know.
@@ -379,6 +397,9 @@ impl World {
             }
             Event::Failed { request, failure, .. } => self.heard_failed(client, request, failure),
             Event::Released { .. } => {}
+            Event::Recalled { lease } => self.heard_recalled(client, lease),
+            Event::ToppedUp { lease, last } => self.heard_topped_up(client, lease, last),
+            Event::AtRisk { .. } => self.tally.warnings += 1,
             Event::LeaseLost { lease, why } => self.heard_lost(client, lease, why),
             Event::DeadlineMoved { deadline } => self.heard_deadline(client, deadline, now),
             Event::Checked { query, good } => self.heard_checked(client, query, good),

@@ -1,7 +1,7 @@
 //! The rules, checked from outside in true time: by what is said, read, written and believed,
 //! never by what the protocol thinks of itself.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use tierlock::{
     LostReason, Time, Token,
@@ -70,6 +70,12 @@ pub(crate) struct Op {
     pub(crate) wait: Wait,
     pub(crate) above: Token,
     pub(crate) last_word: bool,
+    pub(crate) limit: Option<Time>,
+    pub(crate) at_most_asked: Option<Duration>,
+    /// Its lease may be kept.
+    pub(crate) keep: bool,
+    /// What its client calls it, once it was asked for.
+    pub(crate) request: Option<RequestId>,
     pub(crate) invoked: Truth,
     /// Its client heard that it stands in the queue.
     pub(crate) queued: Option<Truth>,
@@ -89,6 +95,8 @@ pub(crate) struct Op {
     waits_on: Option<usize>,
     /// The leader, as it is now, has read that it is not wanted any more.
     cancel_read: Option<u32>,
+    /// What it took of a kept lease.
+    pub(crate) took: Option<Token>,
     /// What leaders have granted for it, whether or not anybody heard of it.
     pub(crate) made: Vec<Made>,
 }
@@ -129,6 +137,10 @@ impl Op {
             wait,
             above,
             last_word,
+            limit: None,
+            at_most_asked: None,
+            keep: false,
+            request: None,
             invoked,
             queued: None,
             granted: None,
@@ -141,8 +153,13 @@ impl Op {
             freed: None,
             waits_on: None,
             cancel_read: None,
+            took: None,
             made: Vec::new(),
         }
+    }
+
+    pub(crate) fn tries(&self) -> bool {
+        self.wait == Wait::No
     }
 }
 
@@ -284,6 +301,9 @@ impl World {
             let text = format!("{lease:?} was granted to two requests");
             self.violate(Rule::TokensGrow, text);
         }
+        if self.plan.keeps {
+            self.open_kept(client, op);
+        }
         self.enter(client, op);
     }
 
@@ -310,6 +330,7 @@ impl World {
             manager.tasks[task] = Task::Idle;
             let rest = self.dice.below(50_000_000);
             self.after(rest, Step::Task(client, self.lives[client], task));
+            self.left(client, op);
         }
     }
 
@@ -317,6 +338,10 @@ impl World {
         self.tally.losses += 1;
         self.tally.expiries += u64::from(why == LostReason::Expired);
         self.tally.gone += u64::from(why == LostReason::Forgotten);
+        self.given_back.insert(lease);
+        if self.plan.keeps && self.lose_kept(client, lease, why) {
+            return self.told(client, lease);
+        }
         if let Some(&op) = self.op_of_lease.get(&lease) {
             self.let_go(op);
             let task = self.ops[op].task;
@@ -430,6 +455,7 @@ impl World {
                 }
             }
             LeaderMessage::Gone { .. } => self.leader_forgets(wire),
+            LeaderMessage::ToppedUp { lease, last } => drop(self.ends.insert(lease, last)),
             LeaderMessage::Granted { request, lease, first, last, .. } => {
                 self.leader_grants(host, wire, request, lease, (first, last));
             }
@@ -458,6 +484,7 @@ impl World {
             return; // told again
         }
         self.ops[op].made.push(made);
+        self.ends.insert(lease, last);
         self.ops[op].waits_on = None;
         if self.ops[op].cancel_read == Some(self.reign) {
             let text = format!("{request:?} is granted after its Cancel was read");
@@ -482,7 +509,7 @@ impl World {
         }
         self.check_predecessor(name, op);
         self.check_turn(name, op);
-        self.highest[name] = last;
+        self.highest[name] = first;
         self.last_grant[name] = Some(op);
     }
 
@@ -490,8 +517,8 @@ impl World {
     fn check_predecessor(&mut self, name: usize, op: usize) {
         let Some(before) = self.last_grant[name] else { return };
         let state = &self.ops[before];
-        let told = state.lease.is_some() && state.let_go.is_none();
         let Some(&Made { lease, session, .. }) = state.made.last() else { return };
+        let told = state.lease.is_some() && !self.given_back.contains(&lease);
         let alive = self.lives[state.client] == state.life;
         if before != op
             && told

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use tierlock::{
     Predecessor, Token,
-    proto::{
-        RequestId,
-        wire::{Acquire, Wait},
-    },
+    kept::Entered,
+    proto::wire::{Acquire, Wait},
 };
 
 use crate::{
@@ -19,6 +17,15 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Task {
     Idle,
+    /// Others of its process are before it.
+    InLine {
+        op: usize,
+    },
+    /// It has a token of a kept lease, and has yet to look whether that is still good.
+    Entering {
+        op: usize,
+        entered: Entered,
+    },
     Waiting {
         op: usize,
     },
@@ -38,26 +45,40 @@ impl World {
         let (closing, state) = (manager.closing, manager.tasks[task]);
         match state {
             Task::Idle if closing => {}
+            Task::Idle if self.is_tired(client, task) => {
+                self.rested.insert((client, task));
+                let rest = 60 * SECOND + self.dice.below(2 * SECOND);
+                self.after(rest, Step::Task(client, self.lives[client], task));
+            }
             Task::Idle if self.truth < LAST_WORD => self.ask(client, task, false),
             Task::Idle if !self.content.contains(&(client, task)) => self.ask(client, task, true),
-            Task::Idle | Task::Waiting { .. } => {}
+            Task::Idle | Task::Waiting { .. } | Task::InLine { .. } => {}
+            Task::Entering { op, entered } => self.enter_kept(client, op, entered),
             Task::Holding { op } => self.leave_the_lock(client, task, op),
             Task::Lost { op } => {
                 self.set_task(client, task, Task::Idle);
-                let (lease, _) = self.ops[op].lease.expect("it was granted");
-                self.call(client, |client, now| {
-                    client.release(lease, Token::ZERO, Predecessor::Clean, now);
-                });
-                self.after_call(client);
+                let (lease, (token, _)) = self.ops[op].lease.expect("it was granted");
+                if !self.leave_kept(client, op, Predecessor::Clean) {
+                    self.call(client, |client, now| {
+                        client.release(lease, token, Predecessor::Clean, now);
+                    });
+                }
+                self.left(client, op);
                 self.rest(client, task, 20 * MS);
             }
         }
     }
 
+    fn is_tired(&self, client: usize, task: usize) -> bool {
+        self.plan.sleeper == Some(client)
+            && self.truth > 5 * SECOND
+            && !self.rested.contains(&(client, task))
+    }
+
     fn leave_the_lock(&mut self, client: usize, task: usize, op: usize) {
         self.use_the_lock(op);
         self.set_task(client, task, Task::Idle);
-        let (lease, (_, last)) = self.ops[op].lease.expect("it was granted");
+        let (lease, (token, _)) = self.ops[op].lease.expect("it was granted");
         let panicked = self.dice.percent(10);
         let how = if panicked { Predecessor::Panicked } else { Predecessor::Clean };
         let awaited = self.dice.percent(20);
@@ -66,28 +87,39 @@ impl World {
         if self.ops[op].last_word && is_good {
             self.content.insert((client, task));
         }
-        self.call(client, |client, now| {
-            if awaited {
-                client.release_awaited(lease, last, how, now);
-            } else {
-                client.release(lease, last, how, now);
-            }
-        });
-        self.after_call(client);
+        if !self.leave_kept(client, op, how) {
+            self.given_back.insert(lease);
+            self.call(client, |client, now| {
+                if awaited {
+                    client.release_awaited(lease, token, how, now);
+                } else {
+                    client.release(lease, token, how, now);
+                }
+            });
+        }
+        self.left(client, op);
         self.rest(client, task, 100 * MS);
     }
 
-    fn after_call(&mut self, client: usize) {
+    /// Its turn is over.
+    pub(crate) fn left(&mut self, client: usize, op: usize) {
+        self.after_call(client);
+        if self.plan.keeps {
+            self.next_in_line(client, self.ops[op].name);
+        }
+    }
+
+    pub(crate) fn after_call(&mut self, client: usize) {
         let now = self.clock(Node::Client(client));
         self.drain(client, now);
     }
 
-    fn rest(&mut self, client: usize, task: usize, longest: u64) {
+    pub(crate) fn rest(&mut self, client: usize, task: usize, longest: u64) {
         let rest = self.dice.below(longest);
         self.after(rest, Step::Task(client, self.lives[client], task));
     }
 
-    fn set_task(&mut self, client: usize, task: usize, state: Task) {
+    pub(crate) fn set_task(&mut self, client: usize, task: usize, state: Task) {
         if let Some(manager) = &mut self.managers[client] {
             manager.tasks[task] = state;
         }
@@ -95,7 +127,11 @@ impl World {
 
     /// Asks for a lock. In the end everybody asks for one without any limit.
     fn ask(&mut self, client: usize, task: usize, last_word: bool) {
-        let name = self.dice.below(self.names.len() as u64) as usize;
+        let name = if self.plan.keeps && self.dice.percent(60) {
+            client % self.names.len() // mostly its own
+        } else {
+            self.dice.below(self.names.len() as u64) as usize
+        };
         let plain = last_word || self.dice.percent(50);
         let patience = self.dice.below(3000);
         let (wait, limit) = match self.dice.below(10) {
@@ -110,22 +146,36 @@ impl World {
         let at_most = !plain && self.dice.percent(30);
         let at_most = at_most.then(|| Duration::from_millis(self.dice.below(800)));
         let above = if plain { Token::ZERO } else { self.known_token(name) };
-        let acquire = Acquire { name: self.names[name].clone(), wait, at_most, keep: false, above };
-        let request = self.call(client, |client, now| {
-            client.acquire(acquire, limit.map(|limit| now + limit), now)
-        });
-        let Some(request) = request else { return };
         let life = self.lives[client];
         let op = self.ops.len();
-        self.ops.push(Op::new(client, life, task, name, self.truth, wait, above, last_word));
-        self.op_of.insert((client, life, request), op);
-        self.set_task(client, task, Task::Waiting { op });
-        self.after_call(client);
+        let limit = limit.map(|limit| self.clock(Node::Client(client)) + limit);
+        let mut own = Op::new(client, life, task, name, self.truth, wait, above, last_word);
+        (own.limit, own.at_most_asked) = (limit, at_most);
+        self.ops.push(own);
+        if self.plan.keeps {
+            self.line_up(client, op);
+        } else {
+            self.request(client, op);
+        }
         if !plain && self.dice.percent(50) {
             let longest = [0, MS, 20 * MS, 400 * MS, 2 * SECOND][self.dice.below(5) as usize];
             let patience = self.dice.below(longest + 1);
-            self.after(patience, Step::GiveUp(client, life, task, request));
+            self.after(patience, Step::GiveUp(client, life, task, op));
         }
+    }
+
+    /// Asks the leader for it.
+    pub(crate) fn request(&mut self, client: usize, op: usize) {
+        let keep = self.plan.keeps && self.wants_to_keep(client, op);
+        let Op { name, task, wait, at_most_asked: at_most, above, limit, .. } = self.ops[op];
+        self.ops[op].keep = keep;
+        let acquire = Acquire { name: self.names[name].clone(), wait, at_most, keep, above };
+        let request = self.call(client, |client, now| client.acquire(acquire, limit, now));
+        let Some(request) = request else { return };
+        self.ops[op].request = Some(request);
+        self.op_of.insert((client, self.lives[client], request), op);
+        self.set_task(client, task, Task::Waiting { op });
+        self.after_call(client);
     }
 
     /// A token that the task's machine says it knows of.
@@ -144,17 +194,24 @@ impl World {
     }
 
     /// The caller does not want it any more, whatever has become of it.
-    pub(crate) fn give_up(&mut self, client: usize, task: usize, request: RequestId) {
+    pub(crate) fn give_up(&mut self, client: usize, task: usize, op: usize) {
         let Some(manager) = &self.managers[client] else { return };
-        let Task::Waiting { op } = manager.tasks[task] else { return };
-        if self.op_of.get(&(client, self.lives[client], request)) != Some(&op) {
+        let state = manager.tasks[task];
+        let waits = matches!(state, Task::Waiting { op: own } if own == op);
+        let is_in_line = matches!(state, Task::InLine { op: own } if own == op);
+        if !waits && !is_in_line {
             return;
         }
         self.ops[op].given_up = Some(self.truth);
         self.tally.cancels += 1;
         self.set_task(client, task, Task::Idle);
-        self.call(client, |client, now| client.cancel(request, now));
-        self.after_call(client);
+        if waits {
+            let request = self.ops[op].request.expect("it was asked for");
+            self.call(client, |client, now| client.cancel(request, now));
+            self.left(client, op);
+        } else {
+            self.leave_the_line(client, op);
+        }
         self.rest(client, task, 20 * MS);
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use tierlock::{
     Name, Time, Token,
-    proto::{ProcessMark, RequestId},
+    proto::{LeaseId, ProcessMark, RequestId},
 };
 
 use crate::{
@@ -91,7 +91,9 @@ pub(crate) enum Step {
     Leave(usize, u32),
     /// A user's next move: of this client, in this life.
     Task(usize, u32, usize),
-    GiveUp(usize, u32, usize, RequestId),
+    GiveUp(usize, u32, usize, usize),
+    /// A lease that may be kept is looked after: of this client, in this life, of this name.
+    LookAfter(usize, u32, usize, tierlock::proto::LeaseId),
     /// The guards of a lost lease have been told.
     Told(usize, u32, tierlock::proto::LeaseId),
 }
@@ -132,11 +134,15 @@ pub(crate) struct Plan {
     /// The disk fails now and then.
     pub(crate) disk_fails: bool,
     pub(crate) time_to_live_min: Duration,
+    /// Users of one process stand in line, and leases are kept.
+    pub(crate) keeps: bool,
+    /// A client whose users want nothing for a minute.
+    pub(crate) sleeper: Option<usize>,
 }
 
 impl Plan {
     fn new(dice: &mut Dice) -> Plan {
-        Plan {
+        let mut plan = Plan {
             clients: 3 + dice.below(2) as usize,
             tasks: 1 + dice.below(2) as usize,
             embedded: dice.percent(25),
@@ -144,7 +150,14 @@ impl Plan {
             leader_survives: dice.percent(35),
             disk_fails: dice.percent(15),
             time_to_live_min: Duration::from_millis(1000 + dice.below(1000)),
+            keeps: dice.percent(50),
+            sleeper: dice.percent(3).then_some(1),
+        };
+        if plan.sleeper.is_some() {
+            // So that its session is not ended otherwise.
+            (plan.embedded, plan.leader_survives, plan.disk_fails) = (false, true, false);
         }
+        plan
     }
 }
 
@@ -172,8 +185,18 @@ pub(crate) struct World {
     pub(crate) ops: Vec<Op>,
     pub(crate) op_of: BTreeMap<(usize, u32, RequestId), usize>,
     pub(crate) op_of_lease: BTreeMap<tierlock::proto::LeaseId, usize>,
+    /// Leases that nobody has any more, as their holders know.
+    pub(crate) given_back: BTreeSet<LeaseId>,
+    /// Leases whose keeper has heard that somebody else waits.
+    pub(crate) recalled: BTreeSet<LeaseId>,
+    /// The last token that a leader has given with each lease.
+    pub(crate) ends: BTreeMap<LeaseId, Token>,
     /// The last lease of each name, as its operation.
     pub(crate) last_grant: Vec<Option<usize>>,
+    /// A client's events are being handled.
+    pub(crate) drains: bool,
+    /// Clients and tasks that have slept.
+    pub(crate) rested: BTreeSet<(usize, usize)>,
     /// Clients and tasks that have had their last word.
     pub(crate) content: BTreeSet<(usize, usize)>,
     pub(crate) violation: Option<Violation>,
@@ -228,6 +251,11 @@ impl World {
             ops: Vec::new(),
             op_of: BTreeMap::new(),
             op_of_lease: BTreeMap::new(),
+            given_back: BTreeSet::new(),
+            recalled: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            drains: false,
+            rested: BTreeSet::new(),
             content: BTreeSet::new(),
             violation: None,
             tally: Tally::default(),
@@ -297,8 +325,11 @@ impl World {
             Step::Task(client, life, task) if life == self.lives[client] => {
                 self.task(client, task);
             }
-            Step::GiveUp(client, life, task, request) if life == self.lives[client] => {
-                self.give_up(client, task, request);
+            Step::GiveUp(client, life, task, op) if life == self.lives[client] => {
+                self.give_up(client, task, op);
+            }
+            Step::LookAfter(client, life, name, lease) if life == self.lives[client] => {
+                self.look_after(client, name, lease);
             }
             Step::Told(client, life, lease) if life == self.lives[client] => {
                 self.told(client, lease);
@@ -306,6 +337,7 @@ impl World {
             Step::Leave(client, life) if life == self.lives[client] => self.leave(client),
             Step::ClientCloses(..) => {}
             Step::Task(..) | Step::GiveUp(..) | Step::Told(..) | Step::Leave(..) => {}
+            Step::LookAfter(..) => {}
         }
     }
 
@@ -333,9 +365,10 @@ impl World {
     fn paused_until(&self, step: &Step) -> Option<Truth> {
         let process = match step {
             Step::Turn(node, _) => self.process_of(*node),
-            Step::Task(client, ..) | Step::GiveUp(client, ..) | Step::Told(client, ..) => {
-                self.process_of(Node::Client(*client))
-            }
+            Step::Task(client, ..)
+            | Step::GiveUp(client, ..)
+            | Step::Told(client, ..)
+            | Step::LookAfter(client, ..) => self.process_of(Node::Client(*client)),
             _ => return None,
         };
         let until = self.processes[process].paused_until;
@@ -400,7 +433,21 @@ impl World {
                 .managers
                 .iter()
                 .all(|manager| manager.as_ref().is_some_and(|manager| manager.is_idle()))
-            && self.host.as_ref().is_some_and(|host| host.leader.is_idle())
+            && self.leftovers().is_empty()
+    }
+
+    /// What the leader still has, though nobody wants anything and nobody keeps it.
+    fn leftovers(&self) -> Vec<String> {
+        let Some(host) = &self.host else { return vec!["there is no leader".to_owned()] };
+        let is_kept = |lease: LeaseId| {
+            let tiers = self.managers.iter().flatten().flat_map(|manager| &manager.tiers);
+            tiers.into_iter().any(|tier| tier.keeps(lease))
+        };
+        host.leader
+            .locks()
+            .filter(|(_, lease, waiters)| *waiters > 0 || lease.is_some_and(|l| !is_kept(l)))
+            .map(|(name, lease, waiters)| format!("{name}: {lease:?} and {waiters} who wait"))
+            .collect()
     }
 
     /// The end has come, and somebody still waits.
@@ -420,13 +467,7 @@ impl World {
                 }
             }
         }
-        match &self.host {
-            None => trouble.push("there is no leader".to_owned()),
-            Some(host) if !host.leader.is_idle() => {
-                trouble.push("the leader still has holders or waiters".to_owned());
-            }
-            Some(_) => {}
-        }
+        trouble.extend(self.leftovers());
         self.violate(Rule::Liveness, trouble.join("; "));
     }
 

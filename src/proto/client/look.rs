@@ -51,6 +51,7 @@ impl Client {
             }
             LeaderMessage::Released { lease }
             | LeaderMessage::Recall { lease }
+            | LeaderMessage::ToppedUp { lease, .. }
             | LeaderMessage::Lost { lease, .. } => self.lease_subject(lease),
             LeaderMessage::Checked { query, .. }
             | LeaderMessage::Listed { query, .. }

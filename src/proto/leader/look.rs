@@ -6,18 +6,19 @@ use crate::{
     proto::{
         ConnectionId, LeaseId, RequestId, SessionId,
         look::{AtLeader, LeaderSubject, Phase},
-        table::{LockKey, PackedId, Right, SessionKey},
+        table::{LockKey, Right, SessionKey},
         wire::ClientMessage,
     },
     token::Token,
 };
 
 impl Leader {
-    /// Whether nobody holds or waits.
-    pub fn is_idle(&self) -> bool {
-        self.table.all().all(|lock| {
-            let waits = !self.table.first_waiters(lock, 1).is_empty();
-            self.table.lock(lock).holding.is_none() && !waits
+    /// Each name, the lease of whoever holds it, and how many wait.
+    pub fn locks(&self) -> impl Iterator<Item = (&Name, Option<LeaseId>, usize)> {
+        self.table.all().map(|key| {
+            let lock = self.table.lock(key);
+            let waiters = self.table.first_waiters(key, usize::MAX).len();
+            (&lock.name, lock.holding.map(|holding| holding.lease.lease()), waiters)
         })
     }
 
@@ -62,7 +63,12 @@ impl Leader {
                 self.lock_subject(&acquire.name)
             }
             (ClientMessage::Cancel { request }, Some(key)) => self.request_subject(key, *request),
-            (ClientMessage::Release { lease, .. }, Some(key)) => self.lease_subject(key, *lease),
+            (
+                ClientMessage::Release { lease, .. }
+                | ClientMessage::Use { lease, .. }
+                | ClientMessage::TopUp { lease },
+                Some(key),
+            ) => self.lease_subject(key, *lease),
             (
                 ClientMessage::Check { name, token, .. } | ClientMessage::Break { name, token, .. },
                 _,
@@ -106,9 +112,7 @@ impl Leader {
     }
 
     fn lease_subject(&self, key: SessionKey, lease: LeaseId) -> LeaderSubject {
-        let id = PackedId::of_lease(lease);
-        let lock = id.and_then(|id| self.sessions.get(key).leases().get(&id).copied());
-        self.right_subject(lock)
+        self.right_subject(self.lock_of_lease(key, lease))
     }
 
     fn token_subject(&self, name: &Name, token: Token) -> LeaderSubject {

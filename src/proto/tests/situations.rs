@@ -13,7 +13,7 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-        leader::{Close, Config, Leader, Notice},
+        leader::{BLOCK, Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered},
         wire::{
             Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, Wait,
@@ -80,6 +80,7 @@ fn config() -> Config {
         sessions_max: 3,
         leases_per_session_max: 4,
         waiters_per_session_max: 4,
+        block: BLOCK,
         epoch_above: None,
         process: None,
         reign: REIGN,

@@ -474,6 +474,7 @@ impl World {
             sessions_max: 1000,
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
+            block: leader::BLOCK,
             epoch_above: None,
             process: self.embeds().then_some(EMBEDDED),
             reign: ReignId(u64::from(self.reign) + 1),

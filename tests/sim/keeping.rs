@@ -1,0 +1,320 @@
+//! What stands between the users of a manager and its client where leases are kept: the line of
+//! each name within the process, and the word that a kept lease's tokens come from. As `climb` and
+//! `host/link` do it, with the same word.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tierlock::{
+    LostReason, Predecessor, Time, Token,
+    kept::{Entered, Kept, Met, Used},
+    proto::LeaseId,
+};
+
+use crate::{
+    clock::MS,
+    rules::Rule,
+    users::Task,
+    world::{Node, Step, World, note},
+};
+
+/// One name within a manager.
+pub(crate) struct Tier {
+    /// The task whose turn it is, by its operation.
+    pub(crate) owner: Option<usize>,
+    line: VecDeque<usize>,
+    kept: Kept,
+    /// The lease that is open there, as the link has it.
+    lease: Option<LeaseId>,
+    seen: Seen,
+}
+
+/// How a lease that may be kept looked when it was last looked at.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    idle: Option<u64>,
+    since: Time,
+    is_told: bool,
+}
+
+/// How a manager's users want their leases kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    Adaptive,
+    Always,
+    Never,
+}
+
+impl Tier {
+    pub(crate) fn new() -> Tier {
+        Tier {
+            owner: None,
+            line: VecDeque::new(),
+            kept: Kept::new(),
+            lease: None,
+            seen: Seen::default(),
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.owner.is_none() && self.line.is_empty()
+    }
+
+    /// Whether it has that lease, and nobody uses it.
+    pub(crate) fn keeps(&self, lease: LeaseId) -> bool {
+        self.lease == Some(lease) && self.kept.idle().is_some()
+    }
+}
+
+// Users.
+impl World {
+    fn tier(&mut self, client: usize, name: usize) -> Option<&mut Tier> {
+        Some(&mut self.managers[client].as_mut()?.tiers[name])
+    }
+
+    /// A user wants a lock: first it wins its own process's line.
+    pub(crate) fn line_up(&mut self, client: usize, op: usize) {
+        let (name, task, tries) = (self.ops[op].name, self.ops[op].task, self.ops[op].tries());
+        let Some(tier) = self.tier(client, name) else { return };
+        if tier.owner.is_none() {
+            tier.owner = Some(op);
+            return self.climb(client, op);
+        }
+        if tries {
+            return self.refused_here(client, op);
+        }
+        tier.line.push_back(op);
+        self.set_task(client, task, Task::InLine { op });
+        if let Some(limit) = self.ops[op].limit {
+            let at = self.when(Node::Client(client), limit).max(self.truth);
+            self.at(at, Step::GiveUp(client, self.lives[client], task, op));
+        }
+    }
+
+    /// It is not had in time, and the leader was never asked.
+    fn refused_here(&mut self, client: usize, op: usize) {
+        let (task, truth) = (self.ops[op].task, self.truth);
+        self.ops[op].failed = Some(truth);
+        self.tally.refusals += 1;
+        self.set_task(client, task, Task::Idle);
+        self.rest(client, task, 50 * MS);
+    }
+
+    pub(crate) fn leave_the_line(&mut self, client: usize, op: usize) {
+        let name = self.ops[op].name;
+        if let Some(tier) = self.tier(client, name) {
+            tier.line.retain(|other| *other != op);
+        }
+    }
+
+    /// The line goes on.
+    pub(crate) fn next_in_line(&mut self, client: usize, name: usize) {
+        let Some(tier) = self.tier(client, name) else { return };
+        tier.owner = tier.line.pop_front();
+        if let Some(op) = tier.owner {
+            self.climb(client, op);
+        }
+    }
+
+    /// Takes the next token of a kept lease, or asks the leader.
+    fn climb(&mut self, client: usize, op: usize) {
+        let (name, task, above) = (self.ops[op].name, self.ops[op].task, self.ops[op].above);
+        let Some(tier) = self.tier(client, name) else { return };
+        let (entered, lease) = (tier.kept.enter(above), tier.lease);
+        let Some(entered) = entered else {
+            if let Some(used) = tier.kept.take_idle() {
+                self.give_back(client, name, &used);
+            }
+            return self.request(client, op);
+        };
+        if let Some(lease) = lease.filter(|lease| self.recalled.contains(lease)) {
+            let text = format!("{lease:?} is entered by {:?} after its recall", self.ops[op]);
+            self.violate(Rule::Queue, text);
+        }
+        self.set_task(client, task, Task::Entering { op, entered });
+        if self.stalls_here(Node::Client(client)) {
+            let later = self.processes[client].paused_until;
+            return self.at(later, Step::Task(client, self.lives[client], task));
+        }
+        self.enter_kept(client, op, entered);
+    }
+
+    /// Looks at the deadline, once the token is taken.
+    pub(crate) fn enter_kept(&mut self, client: usize, op: usize, entered: Entered) {
+        let name = self.ops[op].name;
+        let now = self.clock(Node::Client(client));
+        let Some(manager) = &mut self.managers[client] else { return };
+        let (deadline, tier) = (manager.deadline, &mut manager.tiers[name]);
+        let is_good = deadline.is_some_and(|deadline| now < deadline);
+        if tier.kept.lost().is_some() || !is_good {
+            let used = tier.kept.leave_for_good(entered.predecessor);
+            self.give_back(client, name, &used);
+            return self.request(client, op);
+        }
+        let lease = tier.kept.lease();
+        self.took_kept(op, lease, entered.token);
+        if entered.is_running_short {
+            self.call(client, |client, _| client.top_up(lease));
+        }
+        self.enter(client, op);
+    }
+
+    /// Rules 1 and 2 for a lock that the leader knows nothing of.
+    fn took_kept(&mut self, op: usize, lease: LeaseId, token: Token) {
+        let (truth, name) = (self.truth, self.ops[op].name);
+        note!(self, "client {}: {} again, {token} of {lease:?}", self.ops[op].client, name);
+        self.tally.local_grants += 1;
+        self.digest.add(token.get());
+        if token <= self.highest[name] {
+            let text = format!("{}: after {} comes {token}", self.names[name], self.highest[name]);
+            return self.violate(Rule::TokensGrow, text);
+        }
+        if self.ends.get(&lease).is_none_or(|end| token > *end) {
+            let text = format!("{token} is beyond what was granted with {lease:?}");
+            return self.violate(Rule::TokensGrow, text);
+        }
+        self.highest[name] = token;
+        self.op_of_lease.insert(lease, op);
+        let state = &mut self.ops[op];
+        state.granted = Some(truth);
+        state.lease = Some((lease, (token, token)));
+        state.took = Some(token);
+    }
+
+    /// A lease was granted: whether it is open, to be kept.
+    pub(crate) fn open_kept(&mut self, client: usize, op: usize) {
+        let (name, keep) = (self.ops[op].name, self.ops[op].keep);
+        let (lease, (first, last)) = self.ops[op].lease.expect("it was granted");
+        let life = self.lives[client];
+        let Some(tier) = self.tier(client, name) else { return };
+        tier.kept.granted(first);
+        if !keep || first >= last {
+            return;
+        }
+        tier.kept.open(lease, first, last);
+        (tier.lease, tier.seen) = (Some(lease), Seen::default());
+        self.tally.keeps += 1;
+        self.after(LOOK_EVERY, Step::LookAfter(client, life, name, lease));
+    }
+
+    /// Whether to ask for a lease that may be kept.
+    pub(crate) fn wants_to_keep(&mut self, client: usize, op: usize) -> bool {
+        let name = self.ops[op].name;
+        let Some(manager) = &mut self.managers[client] else { return false };
+        let keeping = manager.keeping;
+        let is_wanted = manager.tiers[name].kept.is_wanted(keeping == Keeping::Always);
+        keeping != Keeping::Never && is_wanted
+    }
+
+    /// A guard is dropped: the lease stays, or goes back. Answers `false` if it is none that may
+    /// be kept.
+    pub(crate) fn leave_kept(&mut self, client: usize, op: usize, how: Predecessor) -> bool {
+        let name = self.ops[op].name;
+        let lease = self.ops[op].lease.map(|(lease, _)| lease);
+        let Some(tier) = self.tier(client, name) else { return false };
+        if tier.lease.is_none() || tier.lease != lease {
+            return false;
+        }
+        if let Some(used) = tier.kept.leave(how) {
+            self.give_back(client, name, &used);
+        }
+        true
+    }
+
+    fn give_back(&mut self, client: usize, name: usize, used: &Used) {
+        let Some(tier) = self.tier(client, name) else { return };
+        tier.kept.gone(used);
+        let lease = tier.kept.lease();
+        if tier.lease == Some(lease) {
+            tier.lease = None;
+        }
+        self.given_back.insert(lease);
+        let Used { last, how, .. } = *used;
+        self.call(client, |client, now| client.release(lease, last, how, now));
+    }
+}
+
+// The link.
+impl World {
+    /// Where a lease is that may be kept.
+    fn keeper_of(&self, client: usize, lease: LeaseId) -> Option<usize> {
+        let manager = self.managers[client].as_ref()?;
+        manager.tiers.iter().position(|tier| tier.lease == Some(lease))
+    }
+
+    pub(crate) fn heard_recalled(&mut self, client: usize, lease: LeaseId) {
+        let Some(name) = self.keeper_of(client, lease) else { return };
+        self.tally.recalls += 1;
+        self.recalled.insert(lease);
+        let Some(tier) = self.tier(client, name) else { return };
+        match tier.kept.recall() {
+            Met::Idle(used) => self.give_back(client, name, &used),
+            Met::InUse { .. } => {
+                self.call(client, |client, _| client.is_kept(lease, false));
+            }
+            Met::Closed => {}
+        }
+    }
+
+    pub(crate) fn heard_topped_up(&mut self, client: usize, lease: LeaseId, last: Token) {
+        self.tally.top_ups += 1;
+        if let Some(name) = self.keeper_of(client, lease)
+            && let Some(tier) = self.tier(client, name)
+        {
+            tier.kept.extend(last);
+        }
+    }
+
+    /// The lease is lost. Answers whether nobody has it who is to be told.
+    pub(crate) fn lose_kept(&mut self, client: usize, lease: LeaseId, why: LostReason) -> bool {
+        let Some(name) = self.keeper_of(client, lease) else { return false };
+        let Some(tier) = self.tier(client, name) else { return false };
+        let Met::Idle(used) = tier.kept.lose(why) else { return false };
+        tier.kept.gone(&used);
+        tier.lease = None;
+        true
+    }
+
+    /// No lease is kept beyond the manager's end.
+    pub(crate) fn close_kept(&mut self, client: usize) {
+        for name in 0..self.names.len() {
+            let Some(tier) = self.tier(client, name) else { return };
+            if let Met::Idle(used) = tier.kept.recall() {
+                self.give_back(client, name, &used);
+            }
+        }
+    }
+
+    /// Tells the leader whether a guard has it, and gives it back if nobody has used it for long.
+    pub(crate) fn look_after(&mut self, client: usize, name: usize, lease: LeaseId) {
+        let now = self.clock(Node::Client(client));
+        let Some(manager) = &mut self.managers[client] else { return };
+        let (keeping, tier) = (manager.keeping, &mut manager.tiers[name]);
+        if tier.lease != Some(lease) {
+            return;
+        }
+        let idle = tier.kept.idle();
+        let is_same = idle.is_some() && idle == tier.seen.idle;
+        let has_rested = is_same && now.since(tier.seen.since) >= IDLE;
+        if has_rested && keeping != Keeping::Always {
+            let used = tier.kept.take_unused(idle.expect("it is idle"));
+            if let Some(used) = used {
+                self.tally.idle_returns += 1;
+                return self.give_back(client, name, &used);
+            }
+        }
+        let tells = idle.is_some() != tier.seen.is_told && (is_same || idle.is_none());
+        if tells {
+            tier.seen.is_told = idle.is_some();
+        }
+        if !is_same {
+            (tier.seen.idle, tier.seen.since) = (idle, now);
+        }
+        if tells {
+            self.call(client, |client, _| client.is_kept(lease, idle.is_some()));
+        }
+        self.after(LOOK_EVERY, Step::LookAfter(client, self.lives[client], name, lease));
+    }
+}
+
+const LOOK_EVERY: u64 = 250 * MS;
+const IDLE: Duration = Duration::from_secs(1);
