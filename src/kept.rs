@@ -175,6 +175,14 @@ impl Kept {
         })
     }
 
+    /// Whether whoever has entered may go on. The deadline is to be read before the clock: what has
+    /// ended at a deadline is marked before that moves.
+    #[inline]
+    pub fn is_good(&self, deadline: Time, now: Time) -> bool {
+        let is_over = now >= deadline && !planted(Mistake::KeptPastDeadline);
+        !is_over && self.lost().is_none()
+    }
+
     /// The guard leaves. The lease stays, unless it is recalled or lost: then what was used of it
     /// is returned, to be given back.
     #[inline]
@@ -197,7 +205,10 @@ impl Kept {
             if word & WATCHED != 0 {
                 self.end_watch();
             }
-            let gives_back = word & (RECALLED | LOST) != 0;
+            let mut gives_back = word & (RECALLED | LOST) != 0;
+            if planted(Mistake::HandOverWithoutEnd) {
+                gives_back = word & LOST != 0;
+            }
             let idle = OPEN | word & COUNT | (how as u64) << HOW_SHIFT;
             let next = if gives_back { 0 } else { idle };
             let used = self.used(word, how);
@@ -258,7 +269,9 @@ impl Kept {
         }
         let how = Predecessor::from_u8(((word & HOW) >> HOW_SHIFT) as u8);
         let used = Used { is_recalled, ..self.used(word, how) };
-        self.word.compare_exchange(word, 0, AcqRel, Relaxed).ok().map(|_| used)
+        let stays = is_recalled && planted(Mistake::BlockUsedAfterRecall);
+        let next = if stays { word } else { 0 };
+        self.word.compare_exchange(word, next, AcqRel, Relaxed).ok().map(|_| used)
     }
 
     fn used(&self, word: u64, how: Predecessor) -> Used {

@@ -23,6 +23,7 @@ use std::{
 use self::{attended::Attended, report::Report};
 use super::{
     ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
+    mistake::{Mistake, planted},
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
     sessions::{Sessions, Standing},
     table::{
@@ -190,6 +191,11 @@ impl Leader {
             leader.epoch_asked = epoch;
             leader.write(Record::TookOver { epoch, waits_for });
             leader.take_over(&recovered);
+            if planted(Mistake::ReignNotDurable) {
+                let record = Record::TookOver { epoch, waits_for };
+                leader.handle_committed(Committed { number: 1, record }, now);
+                leader.last_committed = 0;
+            }
         } else {
             leader.over = Some(Refusal::Tokens);
         }
@@ -220,6 +226,9 @@ impl Leader {
         self.reports.clear(connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             self.fall_silent(key);
+            if planted(Mistake::CloseIsGoodbye) {
+                self.vacate_all(key, Predecessor::Clean);
+            }
         }
         self.settle(now);
     }
@@ -344,6 +353,10 @@ impl Leader {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match state {
             Connection::New => match Report::open(message) {
+                Some(report) if planted(Mistake::HelloCountsAlone) => {
+                    *state = Connection::Dismissed;
+                    self.believe(connection, *report, now);
+                }
                 Some(report) => *state = Connection::Reporting(report),
                 None => self.close(connection, Close::Protocol("the first frame is no Hello")),
             },
@@ -396,7 +409,9 @@ impl Leader {
                 }
             }
             ClientMessage::Cancel { request } => {
-                if let Some(&waiter) = self.sessions.get(key).waiting().get(&request) {
+                if let Some(&waiter) = self.sessions.get(key).waiting().get(&request)
+                    && !planted(Mistake::LostCancel)
+                {
                     self.drop_waiter(waiter);
                 }
             }
@@ -416,6 +431,8 @@ impl Leader {
             ClientMessage::Break { query, name, token } => {
                 self.break_lock(connection, query, name, token);
             }
+            ClientMessage::Held { .. } | ClientMessage::Waiting { .. } | ClientMessage::Ready
+                if planted(Mistake::HelloCountsAlone) => {}
             ClientMessage::Hello { .. }
             | ClientMessage::Held { .. }
             | ClientMessage::Waiting { .. }
@@ -583,11 +600,15 @@ impl Leader {
     fn goodbye(&mut self, connection: ConnectionId, key: SessionKey) {
         self.close(connection, Close::Ended);
         self.sessions.get_mut(key).connection = None;
+        self.vacate_all(key, Predecessor::Clean);
+        self.end_session(key);
+    }
+
+    fn vacate_all(&mut self, key: SessionKey, how: Predecessor) {
         let leases: Vec<_> = self.sessions.get(key).leases().values().copied().collect();
         for lock in leases {
-            self.vacate(lock, Some(Predecessor::Clean));
+            self.vacate(lock, Some(how));
         }
-        self.end_session(key);
     }
 }
 
@@ -621,6 +642,9 @@ impl Leader {
             Standing::Opening(_) | Standing::Open(_) => {
                 let number = self.write(Record::SessionEnded { session: session.id });
                 self.sessions.stand(key, Standing::Ending(number));
+                if planted(Mistake::ExpiryNotDurable) {
+                    self.vacate_all(key, Predecessor::Expired);
+                }
             }
         }
     }
@@ -659,6 +683,9 @@ impl Leader {
                 Right::Ended(why, _) => after(why),
                 Right::Whole | Right::Ending => Predecessor::Expired,
             };
+            if planted(Mistake::BlockReused) {
+                self.table.give_back(lock, Token::ZERO);
+            }
             self.vacate(lock, Some(how));
         }
         self.sessions.remove(key);
@@ -752,12 +779,17 @@ impl Leader {
     fn try_grant(&mut self, waiter: WaiterKey, now: Time) -> bool {
         let Some(reign) = &self.reign else { return false };
         let Waiter { lock, session: key, above, .. } = *self.table.waiter(waiter);
-        if self.over.is_some() || self.in_grace || self.disputes.get(lock).is_some() {
+        let in_grace = self.in_grace && !planted(Mistake::NoGrace);
+        if self.over.is_some() || in_grace || self.disputes.get(lock).is_some() {
             return false;
         }
         let epoch = reign.epoch();
         let session = self.sessions.get(key);
-        let Standing::Open(_opened) = &session.standing else { return false };
+        match &session.standing {
+            Standing::Open(_opened) => {}
+            Standing::Opening(_) if planted(Mistake::ReplyBeforeRecord) => {}
+            _ => return false,
+        }
         if session.deadline() <= now {
             // Nobody is granted anything on a session that is over: etcd#11456.
             self.expire(key);
@@ -816,7 +848,14 @@ impl Leader {
         let holding = self.table.vacate(lock, how);
         self.sessions.remove_lease(holding.session, holding.lease);
         self.ends.clear(lock);
-        self.unsettled.push(lock);
+        if planted(Mistake::LeaseIdReused)
+            && holding.lease.lease() == (LeaseId { epoch: self.epoch(), count: self.leases_made })
+        {
+            self.leases_made -= 1;
+        }
+        if !(planted(Mistake::LostWakeUp) && how == Some(Predecessor::Panicked)) {
+            self.unsettled.push(lock);
+        }
         holding
     }
 
@@ -868,6 +907,10 @@ impl Leader {
         };
         session.revoke(id, why, proof);
         self.table.taken_away(lock, why, proof);
+        if planted(Mistake::BreakAtOnce) {
+            self.vacate(lock, Some(after(why)));
+            return self.tell(key, LeaderMessage::Lost { lease, why });
+        }
         // What is promised later is promised after `Lost`, on the same connection or the next.
         self.ends.set(lock, self.sessions.get(key).deadline());
         self.tell(key, LeaderMessage::Lost { lease, why });

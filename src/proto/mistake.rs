@@ -15,6 +15,58 @@ pub enum Mistake {
     DeadlineFromReply,
     /// An answer that comes after the deadline brings the leases back.
     RevivedLease,
+    /// A new leader grants before those who held have come back or run out.
+    NoGrace,
+    /// A session is granted locks before its opening is durable.
+    ReplyBeforeRecord,
+    /// What a session held is free before its end is durable.
+    ExpiryNotDurable,
+    /// A reign begins before its epoch is durable.
+    ReignNotDurable,
+    /// Tokens go on into the next epoch without raising it.
+    AboveBeyondEpoch,
+    /// A block of tokens goes on behind the end of its epoch.
+    BlockAcrossEpochs,
+    /// The block of a keeper that died is granted once more.
+    BlockReused,
+    /// A lock that became free looks for nobody, if its holder panicked.
+    LostWakeUp,
+    /// A cancel is read, and the request stays.
+    LostCancel,
+    /// A forgotten name begins again with small tokens.
+    NoFloor,
+    /// A broken lock is free before its holder has answered.
+    BreakAtOnce,
+    /// A session that returns is not told of what it lost meanwhile.
+    LossNotToldAgain,
+    /// A report counts before it is whole.
+    HelloCountsAlone,
+    /// A report counts though a later connection has reported.
+    NoConnectionCount,
+    /// A client takes what an old connection still brings.
+    OldConnectionAtClient,
+    /// Leases that a report does not name are kept for its session.
+    HelloNotAuthoritative,
+    /// A broken connection is a goodbye.
+    CloseIsGoodbye,
+    /// The number of a lease is used again when that is given back.
+    LeaseIdReused,
+    /// Who comes back takes a place at the end of the queue.
+    PlaceForgotten,
+    /// Whoever came last is granted first.
+    LastComeFirstServed,
+    /// A client does not hear that somebody else waits.
+    RecallIgnored,
+    /// A lease is recalled once, and not again on the next connection.
+    RecallLostInReconnect,
+    /// Tokens are taken of a block that was given back when it was recalled.
+    BlockUsedAfterRecall,
+    /// A kept lease is entered without a look at its deadline.
+    KeptPastDeadline,
+    /// Who leaves a kept lease hands it on locally though it is recalled.
+    HandOverWithoutEnd,
+    /// The rest of a block that was given back counts as granted.
+    RestOfBlockClaims,
 }
 
 #[cfg(feature = "mistakes")]
@@ -45,6 +97,6 @@ pub use planting::{plant, planted};
 /// Whether that mistake is to be made: never.
 #[cfg(not(feature = "mistakes"))]
 #[inline(always)]
-pub(super) const fn planted(_: Mistake) -> bool {
+pub(crate) const fn planted(_: Mistake) -> bool {
     false
 }

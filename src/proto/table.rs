@@ -15,7 +15,12 @@ use std::{
     time::Duration,
 };
 
-use super::{LeaseId, Place, RequestId, record::TakenAway, slab::Slab};
+use super::{
+    LeaseId, Place, RequestId,
+    mistake::{Mistake, planted},
+    record::TakenAway,
+    slab::Slab,
+};
 use crate::{
     error::{LostReason, Predecessor},
     name::Name,
@@ -246,7 +251,8 @@ impl Table {
     pub(super) fn next_token(&self, key: LockKey, above: Token, epoch: u32) -> Option<Next> {
         let past = self.lock(key).token.max(self.floor).max(above).max(Token::first_of(epoch));
         let next = past.next()?;
-        Some(if next.epoch() == epoch { Next::Token(next) } else { Next::Epoch(next.epoch()) })
+        let fits = next.epoch() == epoch || planted(Mistake::AboveBeyondEpoch);
+        Some(if fits { Next::Token(next) } else { Next::Epoch(next.epoch()) })
     }
 
     /// Grants a free lock, with the block that begins with `token`: one of many tokens if the
@@ -361,6 +367,9 @@ impl Table {
 
     /// The next to be granted.
     pub(super) fn first_present(&self, lock: LockKey) -> Option<WaiterKey> {
+        if planted(Mistake::LastComeFirstServed) {
+            return self.present.range(of_lock(lock)).next_back().map(|&(_, _, waiter)| waiter);
+        }
         self.present.range(of_lock(lock)).next().map(|&(_, _, waiter)| waiter)
     }
 
@@ -418,7 +427,9 @@ impl Table {
     fn forget(&mut self, key: LockKey) {
         let lock = self.locks.remove(key.0);
         self.names.remove(&lock.name);
-        self.floor = self.floor.max(lock.token);
+        if !planted(Mistake::NoFloor) {
+            self.floor = self.floor.max(lock.token);
+        }
     }
 
     fn holding_mut(&mut self, key: LockKey) -> &mut Holding {
@@ -440,6 +451,9 @@ pub(super) enum Next {
 
 /// The last token of the block that begins with or goes on after `token`, within its epoch.
 fn end_of_block(token: Token, block: u64) -> Token {
+    if planted(Mistake::BlockAcrossEpochs) {
+        return Token::new(token.get() + block - 1).expect("far below the end");
+    }
     let last_of_epoch = token.get() | ((1 << Token::COUNT_BITS) - 1);
     let end = token.get().saturating_add(block - 1).min(last_of_epoch);
     Token::new(end).expect("an epoch's tokens are tokens")

@@ -144,8 +144,7 @@ impl World {
         let now = self.clock(Node::Client(client));
         let Some(manager) = &mut self.managers[client] else { return };
         let (deadline, tier) = (manager.deadline, &mut manager.tiers[name]);
-        let is_good = deadline.is_some_and(|deadline| now < deadline);
-        if tier.kept.lost().is_some() || !is_good {
+        if !deadline.is_some_and(|deadline| tier.kept.is_good(deadline, now)) {
             let used = tier.kept.leave_for_good(entered.predecessor);
             self.give_back(client, name, &used);
             return self.request(client, op);

@@ -185,7 +185,7 @@ impl World {
         let number = match self.dice.below(60) {
             0 => highest.get() + self.dice.below(1 << 41),
             1 => epoch(highest.epoch() + 1),
-            2 => epoch(highest.epoch() + 1) - 1,
+            2 => epoch(highest.epoch() + 1) - 1 - self.dice.below(20),
             3 => epoch(1 << 22) + self.dice.below(1 << 41),
             4..10 => highest.get(),
             _ => 0,

@@ -14,6 +14,7 @@ use crate::{
     name::Name,
     proto::{
         RequestId, count_long,
+        mistake::{Mistake, planted},
         record::{Record, Recovered},
         sessions::{Session, Standing},
         table::{Holding, LockKey, PackedId, Recall, Right, SessionKey},

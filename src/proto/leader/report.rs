@@ -7,6 +7,7 @@ use crate::{
     error::LostReason,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        mistake::{Mistake, planted},
         sessions::{Session, Standing},
         table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
@@ -121,7 +122,8 @@ impl Leader {
         }
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
-        for &(lease, why) in &found.lost {
+        let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
+        for &(lease, why) in told {
             // Before the welcome: what that promises is not for lost leases.
             self.tell(key, LeaderMessage::Lost { lease, why });
         }
@@ -156,7 +158,7 @@ impl Leader {
             self.close(connection, Close::Protocol("the proof is not this session's"));
         } else if let Standing::Ending(_) = session.standing {
             self.dismiss(connection, report.session);
-        } else if report.count <= session.count {
+        } else if report.count <= session.count && !planted(Mistake::NoConnectionCount) {
             self.close(connection, Close::Superseded);
         } else {
             return Some(key);
@@ -297,6 +299,7 @@ impl Leader {
         }
         let mut wanted = Vec::new();
         for (request, (acquire, place)) in reported {
+            let place = place.filter(|_| !planted(Mistake::PlaceForgotten));
             let place = place.and_then(|place| self.given_place(place));
             let place = found.put_back.get(&request).copied().or(place);
             wanted.push((request, acquire, place));
