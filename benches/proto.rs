@@ -7,7 +7,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
-        ClusterId, ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, ProcessMark, Proof, ReignId, RequestId, SessionId,
         client::{self, Client},
         leader::{self, Leader},
         record::Recovered,
@@ -104,8 +104,10 @@ fn reigning_leader() -> Leader {
         sessions_max: 100,
         leases_per_session_max: 1_000_000,
         waiters_per_session_max: 1_000,
+        block: leader::BLOCK,
         epoch_above: None,
         process: None,
+        reign: ReignId(1),
     };
     let recovered =
         Recovered { cluster: CLUSTER, epoch: 0, waits_for: None, sessions: BTreeMap::new() };
@@ -128,6 +130,7 @@ fn report(leader: &mut Leader, connection: ConnectionId, session: SessionId) {
         count: 1,
         cluster: None,
         epoch_seen: 0,
+        reign_seen: ReignId::NONE,
         time_to_live: Duration::from_secs(30),
         identity: identity(),
         process: ProcessMark(1),
@@ -184,6 +187,7 @@ fn served_client() -> Client {
         session: SessionId(1),
         time_to_live: Duration::from_secs(30),
         epoch: 1,
+        reign: ReignId(1),
         cluster: CLUSTER,
         members: Vec::new(),
         renew_every: Duration::from_secs(10),

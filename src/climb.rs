@@ -16,6 +16,11 @@ use std::{
     time::Duration,
 };
 
+#[cfg(any(feature = "host", feature = "testing"))]
+use crate::host::{
+    kept::Kept,
+    link::{self, Link},
+};
 use crate::{
     alarm::{self, Alarm},
     clock,
@@ -27,11 +32,6 @@ use crate::{
     time::Time,
     token::Token,
     watch::Watch,
-};
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::{
-    host::link::{self, Link},
-    kept::Kept,
 };
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
@@ -534,7 +534,7 @@ impl Named {
 
     #[cfg(any(feature = "host", feature = "testing"))]
     #[cold]
-    fn give_used_back(&self, kept: &Kept, used: &crate::kept::Used) {
+    fn give_used_back(&self, kept: &Kept, used: &crate::host::kept::Used) {
         if let Some(link) = &self.reach.link {
             link.give_back(kept, used);
         }

@@ -72,7 +72,7 @@ pub(crate) struct Entry {
     slot: std::sync::OnceLock<Slot>,
     /// Where the first manager that wants to keep its lease of the name keeps it.
     #[cfg(any(feature = "host", feature = "testing"))]
-    kept: std::sync::OnceLock<(Weak<crate::host::link::Link>, Arc<crate::kept::Kept>)>,
+    kept: std::sync::OnceLock<(Weak<crate::host::link::Link>, Arc<crate::host::kept::Kept>)>,
     ground: Arc<Ground>,
 }
 
@@ -244,8 +244,8 @@ impl Entry {
     pub(crate) fn kept(
         &self,
         link: &Arc<crate::host::link::Link>,
-    ) -> Option<Arc<crate::kept::Kept>> {
-        let make = || (Arc::downgrade(link), Arc::new(crate::kept::Kept::new()));
+    ) -> Option<Arc<crate::host::kept::Kept>> {
+        let make = || (Arc::downgrade(link), Arc::new(crate::host::kept::Kept::new()));
         let (owner, kept) = self.kept.get_or_init(make);
         std::ptr::eq(owner.as_ptr(), Arc::as_ptr(link)).then(|| kept.clone())
     }

@@ -83,11 +83,6 @@ mod guard;
 #[cfg(any(feature = "host", feature = "testing"))]
 mod host;
 mod identity;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod kept;
-#[cfg(all(feature = "host", not(feature = "testing")))]
-mod kept;
 mod manager;
 #[cfg(doctest)]
 mod misuse;
@@ -107,6 +102,10 @@ mod watch;
 pub use climb::Keep;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::MutexGuard;
+/// What the simulator takes the tokens of kept leases from; outside semver.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use host::kept;
 #[cfg(feature = "host")]
 pub use host::{Leader, LeaderBuilder, Secret};
 pub use manager::{Engine, LockManager, LockManagerBuilder};

@@ -21,10 +21,10 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::kept::{Kept, Met, Used};
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    kept::{Kept, Met, Used},
     name::Name,
     proto::{
         LeaseId, RequestId,
@@ -148,12 +148,6 @@ struct Seen {
     since: Time,
     /// The leader knows that no guard has it.
     is_told: bool,
-}
-
-/// The lease that whoever is in has.
-fn lease_of(kept: &Kept) -> LeaseId {
-    let (epoch, count) = kept.lease();
-    LeaseId { epoch, count }
 }
 
 impl Counters {
@@ -341,7 +335,7 @@ impl Link {
     /// Gives a lease back that was kept, or could have been.
     pub(crate) fn give_back(&self, kept: &Kept, used: &Used) {
         self.counters.count(kept, used);
-        self.release(lease_of(kept), used.last, used.how);
+        self.release(kept.lease(), used.last, used.how);
     }
 
     /// Until when leases are good without a further word.
@@ -365,7 +359,7 @@ impl Link {
     #[cold]
     pub(crate) fn top_up(&self, kept: &Kept) {
         let mut state = self.state.lock();
-        state.client.top_up(lease_of(kept));
+        state.client.top_up(kept.lease());
         self.settle(state);
         self.drive.let_go(true);
     }
@@ -707,7 +701,7 @@ impl State {
                 let had_to_queue = waiter.is_queued;
                 let kept = waiter.keep.take().filter(|_| first < last);
                 if let Some(kept) = &kept {
-                    kept.open((lease.epoch, lease.count), first, last);
+                    kept.open(lease, first, last);
                     self.aftermath.opened.push(lease);
                 }
                 let may_be_kept = kept.is_some();

@@ -422,7 +422,7 @@ mod tests {
         link.close(clock::now());
         assert!(!link.is_closed());
         let used = kept.leave(Predecessor::Clean).expect("nothing is kept beyond the close");
-        link.give_back(lease.id, &kept, &used);
+        link.give_back(&kept, &used);
         assert!(link.is_closed());
         give(&other, take(&other, "a"));
     }

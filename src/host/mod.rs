@@ -9,6 +9,8 @@ mod bell;
 mod client;
 #[cfg(feature = "host")]
 mod journal;
+#[cfg_attr(feature = "testing", doc(hidden))]
+pub mod kept;
 #[cfg(feature = "host")]
 mod leader;
 pub(crate) mod link;

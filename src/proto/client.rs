@@ -878,7 +878,7 @@ impl Client {
     fn recalled(&mut self, lease: LeaseId) {
         let mut unheard = self.requests.values_mut().filter_map(|request| request.grant.as_mut());
         if let Some(grant) = unheard.find(|grant| grant.lease == lease) {
-            grant.recalled = true;
+            grant.is_recalled = true; // told once it is good
         } else if self.is_held(lease) {
             self.events.push_back(Event::Recalled { lease });
         }
@@ -1080,18 +1080,8 @@ impl Client {
             LeaderMessage::Broke { query, found } => {
                 self.answered(query, Event::Broke { query, found }, now);
             }
-            LeaderMessage::Recall { lease } => {
-                if self.is_held(lease) {
-                    self.events.push_back(Event::Recalled { lease });
-                } else if let Some(grant) = self
-                    .requests
-                    .values_mut()
-                    .filter_map(|r| r.grant.as_mut())
-                    .find(|g| g.lease == lease)
-                {
-                    grant.is_recalled = true; // told once it is good
-                }
-            }
+            LeaderMessage::Recall { .. } if planted(Mistake::RecallIgnored) => {}
+            LeaderMessage::Recall { lease } => self.recalled(lease),
             LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),
             LeaderMessage::Welcome { .. }
             | LeaderMessage::NotLeader { .. }

@@ -9,8 +9,8 @@ use proptest::{collection::vec, prelude::*};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
-        leader::{Config, Leader},
+        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        leader::{self, Config, Leader},
         record::Recovered,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, Identity,
@@ -121,6 +121,7 @@ fn message() -> impl Strategy<Value = ClientMessage> {
                 count,
                 cluster,
                 epoch_seen,
+                reign_seen: ReignId::NONE,
                 time_to_live,
                 identity: Identity::new("label", "host", 1, "command"),
                 process: ProcessMark(session),
@@ -193,8 +194,10 @@ impl Table {
             sessions_max: 3,
             leases_per_session_max: 4,
             waiters_per_session_max: 4,
+            block: leader::BLOCK,
             epoch_above: None,
             process: None,
+            reign: ReignId(1),
         };
         let recovered = Recovered {
             cluster: ClusterId(1),
@@ -223,6 +226,7 @@ impl Table {
                     count,
                     cluster: None,
                     epoch_seen: 0,
+                    reign_seen: ReignId::NONE,
                     time_to_live: Duration::from_secs(1),
                     identity: Identity::default(),
                     process: ProcessMark(0),

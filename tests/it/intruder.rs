@@ -22,7 +22,7 @@ use rustls::{
 use tierlock::{
     Name, Token,
     proto::{
-        ProcessMark, Proof, RequestId, SessionId,
+        ProcessMark, Proof, ReignId, RequestId, SessionId,
         wire::{
             Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Wait, WaitingRequest,
             encode_frame, waiting_messages,
@@ -129,6 +129,7 @@ impl Intruder<'_> {
             count,
             cluster: None,
             epoch_seen: 0,
+            reign_seen: ReignId::NONE,
             time_to_live: Duration::from_secs(60),
             identity: Identity::new("intruder", "elsewhere", 1, "test"),
             process: ProcessMark(0),

@@ -201,8 +201,10 @@ impl Leader {
 /// may be somebody else's by now.
 fn highest(held: &HeldLease) -> Token {
     match held.leaving {
-        Some(_) => held.last_used.max(held.first).min(held.last),
-        None => held.last,
+        Some(_) if !planted(Mistake::RestOfBlockClaims) => {
+            held.last_used.max(held.first).min(held.last)
+        }
+        _ => held.last,
     }
 }
 

@@ -250,7 +250,7 @@ impl Leader {
             let holding = *self.holding(lock);
             let named = report.held.get(&id.lease());
             let unheard = named.is_none() && report.waiting.contains_key(&holding.request);
-            if named.is_some() || unheard {
+            if (named.is_some() || unheard) && !planted(Mistake::RecallLostInReconnect) {
                 // If it was asked back, then on a connection that is no more.
                 let is_kept = named.is_some_and(|held| held.kept);
                 let recall = if is_kept { Recall::Kept } else { Recall::No };
@@ -260,6 +260,7 @@ impl Leader {
             match holding.right {
                 Right::Whole if unheard => found.granted.push((holding.request, lock)),
                 _ if named.is_some() => {}
+                _ if planted(Mistake::HelloNotAuthoritative) => {}
                 _ => {
                     // It left without a word of how, or never entered: the next holder is told
                     // what this one was told.

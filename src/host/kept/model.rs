@@ -1,5 +1,5 @@
 //! The word under loom, which plays every interleaving:
-//! `RUSTFLAGS="--cfg tierlock_loom" cargo test --release --no-default-features --features testing --lib kept::model`
+//! `RUSTFLAGS="--cfg tierlock_loom" cargo test --release --no-default-features --features testing --lib model`
 //!
 //! Whoever has won the tiers below enters and leaves; the driver recalls or loses the lease at any
 //! time. However they meet, exactly one of them gives the lease back, nobody enters afterwards, and
@@ -12,7 +12,7 @@ use loom::{
 
 use super::*;
 
-const LEASE: (u32, u64) = (1, 1);
+const LEASE: LeaseId = LeaseId { epoch: 1, count: 1 };
 
 struct Scene {
     kept: Kept,

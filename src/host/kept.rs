@@ -21,6 +21,10 @@ use parking_lot::Mutex;
 use crate::{
     alarm,
     error::{LostReason, Predecessor},
+    proto::{
+        LeaseId,
+        mistake::{Mistake, planted},
+    },
     time::Time,
     token::Token,
     watch::Watch,
@@ -120,10 +124,10 @@ impl Kept {
     }
 
     /// A lease was granted with this block, to a holder who has its first token.
-    pub(crate) fn open(&self, (epoch, count): (u32, u64), first: Token, last: Token) {
+    pub fn open(&self, lease: LeaseId, first: Token, last: Token) {
         assert_eq!(first.epoch(), last.epoch(), "a block lies in one epoch");
-        self.epoch.store(epoch.into(), Relaxed);
-        self.number.store(count, Relaxed);
+        self.epoch.store(lease.epoch.into(), Relaxed);
+        self.number.store(lease.count, Relaxed);
         let (first, last) = (first.get(), last.get());
         self.base.store(first & !COUNT, Relaxed);
         self.last.store(last & COUNT, Relaxed);
@@ -134,9 +138,9 @@ impl Kept {
     }
 
     /// The lease that whoever is in has, or whoever was last in had.
-    pub(crate) fn lease(&self) -> (u32, u64) {
+    pub fn lease(&self) -> LeaseId {
         let epoch = self.epoch.load(Relaxed).try_into().expect("it was an epoch");
-        (epoch, self.number.load(Relaxed))
+        LeaseId { epoch, count: self.number.load(Relaxed) }
     }
 
     /// The block goes on to `last`.
@@ -314,7 +318,7 @@ impl Kept {
     }
 
     /// Why the lease of the guard that is in is lost, as far as told.
-    pub(crate) fn lost(&self) -> Option<LostReason> {
+    pub fn lost(&self) -> Option<LostReason> {
         lost(self.word.load(Acquire))
     }
 
@@ -428,7 +432,7 @@ mod model;
 mod tests {
     use super::*;
 
-    const LEASE: (u32, u64) = (2, 9);
+    const LEASE: LeaseId = LeaseId { epoch: 2, count: 9 };
 
     fn number(count: u64) -> Token {
         Token::new(Token::first_of(2).get() + count).unwrap()
