@@ -1,16 +1,24 @@
-//! What a quiet lock does not do: it allocates nothing and makes no system call.
+//! What a lock does without: a quiet one allocates nothing and makes no system call, and one that
+//! many tasks wait for needs no thread for each.
 //!
-//! A program of its own, without the test harness: its allocator counts, and `strace` counts its
-//! system calls. By hand:
+//! A program of its own, without the test harness: its allocator counts, `strace` counts its
+//! system calls, and it has no threads but those of the library. By hand:
 //! `strace -f -c target/debug/deps/quiet-… cycles DIRECTORY 1000000`
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    fs,
+    io::{Read, Write},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    task::{Context, Waker},
 };
 
+use futures::{
+    executor::block_on,
+    stream::{FuturesUnordered, StreamExt},
+};
 use tierlock::{Engine, LockManager, Mutex, Scope};
 
 /// So many system calls a million quiet cycles may make: a look now and then whether the directory
@@ -41,21 +49,25 @@ static COUNTING: Counting = Counting;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, word, directory, cycles] = &arguments[..]
-        && word == "cycles"
-    {
-        return cycle(&counter(Path::new(directory)), cycles.parse().unwrap());
+    if let [_, word, directory, number] = &arguments[..] {
+        let (directory, number) = (Path::new(directory), number.parse().unwrap());
+        return match word.as_str() {
+            "cycles" => cycle(&counter(directory, 0), number),
+            "hold" => hold(directory, number),
+            _ => panic!("what is {word}?"),
+        };
     }
     // The table is on little-endian 64-bit Linux only.
     if cfg!(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")) {
         a_quiet_lock_allocates_nothing();
         a_million_quiet_locks_make_no_system_calls_to_speak_of();
+        ten_thousand_tasks_that_wait_for_few_names_need_few_threads();
     }
 }
 
-fn counter(directory: &Path) -> Mutex<u64> {
+fn counter(directory: &Path, number: u64) -> Mutex<u64> {
     let locks = LockManager::builder().directory(directory).engine(Engine::Table).open().unwrap();
-    locks.mutex("counter", 0).scope(Scope::Process).build().unwrap()
+    locks.mutex(format!("counter/{number}"), 0).scope(Scope::Process).build().unwrap()
 }
 
 fn cycle(counter: &Mutex<u64>, cycles: u64) {
@@ -69,7 +81,7 @@ fn cycle(counter: &Mutex<u64>, cycles: u64) {
 
 fn a_quiet_lock_allocates_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let counter = counter(directory.path());
+    let counter = counter(directory.path(), 0);
     // The first one maps and finds what the others use; later ones look for the directory, once
     // in 65,536.
     cycle(&counter, 2);
@@ -104,4 +116,44 @@ fn calls_of(cycles: u64) -> Option<usize> {
     let traced = lines.contains("execve(");
     assert!(ended.success() || !traced, "the traced process failed");
     traced.then(|| lines.lines().filter(|line| line.contains('(')).count())
+}
+
+/// Holds so many counters, says so, and lets them go when it is told.
+fn hold(directory: &Path, counters: u64) {
+    let counters: Vec<_> = (0..counters).map(|number| counter(directory, number)).collect();
+    let guards: Vec<_> = counters.iter().map(|counter| counter.lock().unwrap()).collect();
+    std::io::stdout().write_all(b"!").unwrap();
+    std::io::stdout().flush().unwrap();
+    let told = std::io::stdin().read(&mut [0]).unwrap();
+    assert_eq!(told, 1, "whoever waits for these locks has ended");
+    drop(guards);
+}
+
+fn ten_thousand_tasks_that_wait_for_few_names_need_few_threads() {
+    const TASKS: u64 = 10_000;
+    const NAMES: u64 = 5;
+    let directory = tempfile::tempdir().unwrap();
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .arg("hold")
+        .arg(directory.path())
+        .arg(NAMES.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let counters: Vec<_> = (0..NAMES).map(|number| counter(directory.path(), number)).collect();
+    let count = |counter| async move { *Mutex::lock_async(counter).await.unwrap() += 1 };
+    let tasks = (0..TASKS).map(|task| count(&counters[(task % NAMES) as usize]));
+    let mut tasks: FuturesUnordered<_> = tasks.collect();
+    assert!(tasks.poll_next_unpin(&mut Context::from_waker(Waker::noop())).is_pending());
+    let threads = fs::read_dir("/proc/self/task").unwrap().count();
+    // This one, and at least one that waits.
+    assert!((2..10).contains(&threads), "{threads} threads for {TASKS} tasks on {NAMES} names");
+    holder.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    assert_eq!(block_on(tasks.count()), TASKS as usize);
+    assert!(holder.wait().unwrap().success());
+    let counts: Vec<_> = counters.iter().map(|counter| *counter.lock().unwrap()).collect();
+    assert_eq!(counts, [TASKS / NAMES; NAMES as usize]);
+    println!("quiet situation ten_thousand_tasks … ({threads} threads) ... ok");
 }

@@ -1,17 +1,12 @@
 //! Situations of async waits: with and without `futex_waitv`.
 
 use std::{
-    fs,
     path::Path,
     sync::{atomic::AtomicU64, mpsc},
     task::Wake,
 };
 
-use futures::{
-    executor::block_on,
-    future::join_all,
-    stream::{FuturesUnordered, StreamExt},
-};
+use futures::{executor::block_on, future::join_all};
 use tempfile::TempDir;
 
 use super::{
@@ -23,7 +18,7 @@ use super::{
     },
     *,
 };
-use crate::{LockManager, name::Name};
+use crate::name::Name;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -334,42 +329,4 @@ fn tasks_that_are_dropped_at_any_moment_lose_no_count(sleepers: &'static Sleeper
     });
     assert_eq!(counter.load(Relaxed), PROCESSES as u64 * EACH);
     assert!(given_up.load(Relaxed) > 0);
-}
-
-/// One thread for all names, however many tasks wait for each.
-#[test]
-fn ten_thousand_tasks_on_few_names_need_few_threads() {
-    const TASKS: usize = 10_000;
-    const NAMES: usize = 5;
-    let dir = tempfile::tempdir().unwrap();
-    // As another process: its locks are none of this process's thread tier.
-    let other = open(dir.path()).member().unwrap();
-    let held: Vec<_> = (0..NAMES).map(|n| Named::new(&other, &n.to_string())).collect();
-    held.iter().for_each(Named::hold);
-    let locks = LockManager::builder().directory(dir.path()).open().unwrap();
-    let counters: Vec<_> =
-        (0..NAMES).map(|n| locks.mutex(n.to_string(), 0_usize).build().unwrap()).collect();
-    let mut tasks: FuturesUnordered<_> = (0..TASKS)
-        .map(|task| {
-            let counter = &counters[task % NAMES];
-            async move { *counter.lock_async().await.unwrap() += 1 }
-        })
-        .collect();
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(tasks.poll_next_unpin(&mut context).is_pending());
-    let threads = our_threads();
-    assert!((1..10).contains(&threads.len()), "{threads:?}");
-    held.iter().for_each(|name| name.release(Predecessor::Clean));
-    assert_eq!(block_on(tasks.count()), TASKS);
-    let counts: Vec<_> = counters.iter().map(|counter| *counter.lock().unwrap()).collect();
-    assert_eq!(counts, [TASKS / NAMES; NAMES]);
-}
-
-/// Those of this process that the library started.
-fn our_threads() -> Vec<String> {
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
-    // One that ends meanwhile is none.
-    let name =
-        |task: io::Result<fs::DirEntry>| fs::read_to_string(task.ok()?.path().join("comm")).ok();
-    tasks.filter_map(name).filter(|name| name.starts_with("tierlock-")).collect()
 }
