@@ -1,13 +1,13 @@
 //! What workers share beside the table: words in a mapped file, protected by the locks under test
 //! and by nothing else.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, path::Path, thread};
 
 use crate::{
     error::Predecessor,
     process::{
         Taken,
-        sys::{BYTES, Words},
+        sys::{BYTES, WORDS, Words},
     },
 };
 
@@ -39,6 +39,13 @@ const WORKER_WORDS: usize = 8;
 const WORKERS_BEGIN: usize = NAMES * NAME_WORDS;
 
 const OVER: usize = WORKERS_BEGIN + WORKERS * WORKER_WORDS;
+
+/// Names that come and go; a word each: the last token and, in the upper byte, who is inside.
+pub(super) const OTHERS: usize = 400;
+const OTHERS_BEGIN: usize = OVER + 1;
+const OTHER_INSIDE: u32 = 56;
+
+const _: () = assert!(OTHERS_BEGIN + OTHERS <= WORDS);
 
 pub(super) struct Board(Words);
 
@@ -137,6 +144,29 @@ impl Board {
     pub(super) fn leave(&self, name: usize, how: Predecessor) {
         self.set(name, LEFT, how as u64);
         self.set(name, INSIDE_BY, 0);
+    }
+
+    /// Comes in to a name that comes and goes.
+    pub(super) fn visit(&self, other: usize, worker: usize, taken: &Taken) -> Result<(), String> {
+        let at = OTHERS_BEGIN + other;
+        let (inside, last) = (self.0.load(at) >> OTHER_INSIDE, self.0.load(at) << 8 >> 8);
+        if inside != 0 && taken.predecessor != Predecessor::Died {
+            let told = taken.predecessor;
+            return Err(format!(
+                "other{other}: worker {inside} is inside, or died and {told} is told"
+            ));
+        }
+        if taken.token.get() <= last {
+            return Err(format!("other{other}: token {} after {last}", taken.token));
+        }
+        let mine = (worker as u64 + 1) << OTHER_INSIDE | taken.token.get();
+        self.0.store(at, mine);
+        thread::yield_now();
+        if self.0.load(at) != mine {
+            return Err(format!("other{other}: somebody else came in"));
+        }
+        self.0.store(at, taken.token.get());
+        Ok(())
     }
 
     /// Does what the journal says; also what somebody had done in part.

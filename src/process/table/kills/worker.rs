@@ -27,7 +27,7 @@ use super::{
         step::{Step, disarm, dwell_at, end_at, witness},
     },
     Phase,
-    board::{Board, INSIDE, NAMES, OUTSIDE},
+    board::{Board, INSIDE, NAMES, OTHERS, OUTSIDE},
 };
 use crate::{
     clock,
@@ -42,8 +42,8 @@ pub(super) const ORDERS: &str = "TIERLOCK_KILLS_WORKER";
 const PATIENCE: Duration = Duration::from_millis(20);
 /// From so many names on idle ones are forgotten.
 const NAMES_MAX: u32 = 60;
-/// A worker enters names of which there are so many.
-const OTHER_NAMES: u64 = 400;
+/// So many other names a worker keeps for later, when they may have been forgotten.
+const KEPT: usize = 12;
 /// It widens so many, which then stay.
 const WIDE_NAMES: u64 = 40;
 
@@ -152,6 +152,8 @@ struct Worker {
     board: Arc<Board>,
     all: Arc<Directory>,
     slots: Vec<Slot>,
+    /// Of names that come and go.
+    kept: Vec<(usize, Slot)>,
     random: u64,
 }
 
@@ -182,7 +184,7 @@ impl Worker {
             member.table.header().names_max.store(NAMES_MAX, Relaxed);
         }
         let random = orders.seed;
-        let mut worker = Worker { orders, board, all, slots, random };
+        let mut worker = Worker { orders, board, all, slots, kept: Vec::new(), random };
         while !worker.board.is_over() && std::os::unix::process::parent_id() == parent {
             worker.board.set_phase(worker.orders.worker, OUTSIDE);
             worker.turn()?;
@@ -299,15 +301,26 @@ impl Worker {
         Ok(how)
     }
 
-    /// Enters a name that may be there or forgotten, and uses it.
+    /// Enters a name that may be there or forgotten, or comes back to one.
     fn enter(&mut self) -> Sound {
-        // Some of them need parts of the table that are not there yet.
-        let text = match self.random(8) {
-            0 => format!("once{:0100}", self.random(u64::MAX >> 33)),
-            _ => format!("other{}", self.random(OTHER_NAMES)),
-        };
-        let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
-        if sound(slot.try_take(Token::ZERO))?.flatten().is_some() {
+        if self.random(8) == 0 {
+            // Its place is longer than any that is free.
+            let text = format!("once{:0100}", self.random(u64::MAX >> 33));
+            return sound(self.all.slot(&Name::new(&text).unwrap())).map(drop);
+        }
+        if self.kept.len() < KEPT || self.random(3) == 0 {
+            let other = self.random(OTHERS as u64) as usize;
+            let slot = self.all.slot(&Name::new(&format!("other{other}")).unwrap());
+            let Some(slot) = sound(slot)? else { return Ok(()) };
+            self.kept.push((other, slot));
+            if self.kept.len() > KEPT {
+                self.kept.swap_remove(self.random as usize % KEPT);
+            }
+        }
+        let at = self.random(self.kept.len() as u64) as usize;
+        let (other, slot) = &self.kept[at];
+        if let Some(taken) = sound(slot.try_take(Token::ZERO))?.flatten() {
+            self.board.visit(*other, self.orders.worker, &taken)?;
             slot.release(Predecessor::Clean);
         }
         Ok(())
