@@ -13,9 +13,9 @@
 //!
 //! Last, a planted false verdict of death makes all that fail.
 //!
-//! Short in `cargo test`; for minutes:
-//! `TIERLOCK_KILLS_S=300 cargo test --release --all-features --lib table::kills -- --ignored
-//! --nocapture random_kills_and_stops_for_long`
+//! Short in `cargo test`; for as many seconds as one likes:
+//! `TIERLOCK_KILLS_S=300 cargo test --release --all-features --lib
+//! random_kills_and_stops_for_long -- --ignored --nocapture`
 
 mod board;
 mod crew;

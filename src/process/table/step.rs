@@ -17,11 +17,14 @@ pub(in super::super) use self::testing::*;
 
 #[cfg(test)]
 mod testing {
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
+    use std::{
+        sync::{
+            OnceLock,
+            atomic::{AtomicU64, Ordering},
+        },
+        thread,
+        time::Duration,
     };
-    use std::{thread, time::Duration};
 
     use rustix::process::Signal;
 

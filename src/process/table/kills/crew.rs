@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fs,
+    io::Write,
     process::{Command, Stdio},
     sync::Arc,
     thread,
@@ -56,6 +57,7 @@ struct Hand {
 }
 
 /// What became of a worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Event {
     Killed,
     Stopped,
@@ -184,53 +186,53 @@ impl Crew {
     }
 
     fn look_after(&mut self, at: usize, plans: &mut VecDeque<Plan>) {
+        if let Some(event) = self.event(at) {
+            let is_stopped = event == Event::Stopped;
+            self.note_own_end(at, event);
+            if is_stopped {
+                self.look_after_stopped(at);
+            }
+            return;
+        }
         let hand = &self.workers[at];
-        match self.event(at) {
-            Some(Event::Killed) => {
+        if hand.plan.is_some() && hand.since.elapsed() > LONGEST_WAY {
+            plans.extend(hand.plan);
+            self.kill(at);
+            self.restart(at, None);
+        }
+    }
+
+    /// A worker came to the step where it was to end, or to an end that it was not to come to.
+    fn note_own_end(&mut self, at: usize, event: Event) {
+        match event {
+            Event::Killed => {
                 self.note_kill(at);
                 self.tally.at_steps += 1;
                 self.restart(at, None);
             }
-            Some(Event::Stopped) => {
+            Event::Stopped => {
+                self.note_stop(at);
                 self.tally.at_steps += 1;
-                self.look_after_stopped(at);
                 self.workers[at].plan = None;
             }
-            // It found something wrong.
-            Some(Event::Ended) => self.restart(at, None),
-            None if hand.plan.is_some() && hand.since.elapsed() > LONGEST_WAY => {
-                plans.extend(self.workers[at].plan);
-                self.kill(at);
-                self.restart(at, None);
-            }
-            None => {}
+            Event::Ended => self.note_failure(at),
         }
     }
 
     /// Others go on; then it goes on itself.
     fn look_after_stopped(&mut self, at: usize) {
-        *self.tally.stops.entry(self.phase(at)).or_default() += 1;
         let others = |crew: &Crew| -> u64 {
             (0..WORKERS).filter(|other| *other != at).map(|other| crew.board.counted(other)).sum()
         };
         let (before, start) = (others(self), Instant::now());
         while others(self) < before + GOING_ON && self.is_sound() {
             for other in (0..WORKERS).filter(|other| *other != at) {
-                // Some may be about to end, or have ended already.
-                match self.event(other) {
-                    Some(Event::Killed) => {
-                        self.note_kill(other);
-                        self.tally.at_steps += 1;
-                        self.restart(other, None);
-                    }
-                    Some(Event::Stopped) => {
-                        *self.tally.stops.entry(self.phase(other)).or_default() += 1;
-                        self.tally.at_steps += 1;
-                        self.workers[other].plan = None;
+                if let Some(event) = self.event(other) {
+                    let is_stopped = event == Event::Stopped;
+                    self.note_own_end(other, event);
+                    if is_stopped {
                         self.signal(other, Signal::CONT);
                     }
-                    Some(Event::Ended) => self.restart(other, None),
-                    None => {}
                 }
             }
             let phase = self.phase(at);
@@ -263,7 +265,7 @@ impl Crew {
                 Event::Killed => return self.note_kill(at),
                 // It came to its own stop just before.
                 Event::Stopped => {}
-                Event::Ended => return,
+                Event::Ended => return self.write_failure(at),
             }
         }
     }
@@ -272,17 +274,36 @@ impl Crew {
     fn stop(&mut self, at: usize) {
         self.signal(at, Signal::STOP);
         match self.wait_for_event(at) {
-            Event::Stopped => self.look_after_stopped(at),
+            Event::Stopped => {
+                self.note_stop(at);
+                self.look_after_stopped(at);
+            }
             Event::Killed => {
                 self.note_kill(at);
                 self.restart(at, None);
             }
-            Event::Ended => self.restart(at, None),
+            Event::Ended => self.note_failure(at),
         }
     }
 
     fn note_kill(&mut self, at: usize) {
         *self.tally.kills.entry(self.phase(at)).or_default() += 1;
+    }
+
+    fn note_stop(&mut self, at: usize) {
+        *self.tally.stops.entry(self.phase(at)).or_default() += 1;
+    }
+
+    /// It panicked, or found something wrong and wrote that down.
+    fn note_failure(&mut self, at: usize) {
+        self.write_failure(at);
+        self.restart(at, None);
+    }
+
+    fn write_failure(&self, at: usize) {
+        let file = violations(self.dir.path());
+        let mut file = fs::File::options().append(true).create(true).open(file).unwrap();
+        writeln!(file, "worker {} ended by itself", self.workers[at].number).unwrap();
     }
 
     fn is_sound(&self) -> bool {
