@@ -285,15 +285,19 @@ impl Worker {
         let worker = self.orders.worker;
         self.board.set_phase(worker, INSIDE);
         self.board.enter(name, worker, taken)?;
-        // Long enough, sometimes, for others to want it next; often enough for them to come.
+        // Half of the workers stay, often enough for others to come, and sometimes long enough for
+        // them to want it next.
         let dwell = match self.random(10) {
-            0 => Duration::from_micros(2_500),
-            1..4 => Duration::from_micros(200),
-            _ => Duration::ZERO,
+            _ if self.orders.seed.is_multiple_of(2) => None,
+            0 => Some(Duration::from_micros(2_500)),
+            1..4 => Some(Duration::from_micros(200)),
+            4..6 => Some(Duration::ZERO),
+            _ => None,
         };
         self.board.count(name, worker, || match dwell {
-            Duration::ZERO => thread::yield_now(),
-            dwell => thread::sleep(dwell),
+            None => {}
+            Some(Duration::ZERO) => thread::yield_now(),
+            Some(dwell) => thread::sleep(dwell),
         })?;
         let panics = self.random(20) == 0;
         let how = if panics { Predecessor::Panicked } else { Predecessor::Clean };
