@@ -161,7 +161,7 @@ impl Kept {
         }
         let base = self.base.load(Relaxed);
         let mut count = (word & COUNT) + 1;
-        if at_least.get() > base | count {
+        if at_least.get() > base + count {
             if at_least.get() & !COUNT != base {
                 return None;
             }
@@ -486,6 +486,17 @@ mod tests {
         assert_eq!(kept.enter(Token::first_of(3)), None);
         assert_eq!(kept.enter(number(101)), None);
         assert_eq!(kept.enter(number(50)).unwrap().token, number(50));
+    }
+
+    /// Seed 1132 of the simulator: the count after the last of an epoch is no token of it.
+    #[test]
+    fn a_block_at_the_end_of_its_epoch_ends_there() {
+        let kept = opened(COUNT - 1, COUNT);
+        kept.leave(Predecessor::Clean);
+        assert_eq!(kept.enter(Token::ZERO).unwrap().token, number(COUNT));
+        kept.leave(Predecessor::Clean);
+        assert_eq!(kept.enter(number(COUNT - 5)), None);
+        assert_eq!(kept.take_idle().unwrap().last, number(COUNT));
     }
 
     #[test]
