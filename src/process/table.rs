@@ -14,6 +14,7 @@
 //! cannot promise the space that was allocated, so that a full disk can end the process with
 //! SIGBUS there. Who may write the directory is trusted with exclusion.
 
+mod checkup;
 mod index;
 #[cfg(test)]
 mod kills;
@@ -57,9 +58,9 @@ use crate::{
     token::Token,
 };
 
+pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
     index::Found,
-    layout::FORMAT,
     lock::Stop,
     map::Cell,
     marks::Marks,
