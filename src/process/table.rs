@@ -35,6 +35,7 @@ mod survey;
 #[cfg(test)]
 pub(super) mod tests;
 mod wait;
+mod wide;
 mod word;
 
 use std::{
