@@ -131,6 +131,42 @@ fn names_entered_by_several_at_once_have_one_slot_each() {
     assert_eq!(statuses(dir.path()).len(), NAMES as usize);
 }
 
+#[test]
+fn a_hundred_thousand_names_are_found_by_a_process_that_comes_later() {
+    many_names(100_000);
+}
+
+#[test]
+#[ignore = "takes a minute: cargo test --release -- --ignored a_million_names"]
+fn a_million_names_are_found_by_a_process_that_comes_later() {
+    many_names(1_000_000);
+}
+
+/// No file and no descriptor for each, as a file-lock has.
+fn many_names(names: u64) {
+    let dir = directory();
+    let text = |number: u64| name(&format!("orders/{number:012}"));
+    let descriptors = || fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let one = open(dir.path());
+    let before = descriptors();
+    let entered: Vec<_> =
+        (0..names).map(|number| member(&one).find(&text(number)).unwrap()).collect();
+    // Other tests open some meanwhile.
+    assert!(descriptors() < before + 1_000);
+    let later = open(dir.path());
+    for number in (0..names).step_by(7) {
+        assert_eq!(looked_up(&member(&later), &text(number)), Some(entered[number as usize]));
+    }
+    let [first, last] = [0, names - 1].map(|number| later.slot(&text(number)).unwrap());
+    for slot in [&first, &last] {
+        assert_eq!(try_take(slot).unwrap().token, token(1));
+    }
+    assert!(try_take(&one.slot(&text(names - 1)).unwrap()).is_none());
+    assert_eq!(statuses(dir.path()).len() as u64, names);
+    let bytes = fs::metadata(dir.path().join("table")).unwrap().blocks() * 512;
+    assert!(bytes / names <= 128, "{bytes} bytes for {names} names");
+}
+
 /// Slots never move: what others hold and wait for stays where it is while the table grows.
 #[test]
 fn a_table_that_grows_loses_no_count_of_those_who_use_it() {
@@ -817,6 +853,7 @@ fn the_engine_is_that_of_the_directory_unless_one_is_chosen() {
     assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 1\n");
 }
 
+/// filelock#574, jj#8729: a file deleted or replaced under its users lets two in.
 #[test]
 fn a_table_removed_or_replaced_under_us_is_told_before_any_death_is_acted_upon() {
     let damage: [fn(&Path); 4] = [
@@ -1122,6 +1159,41 @@ fn a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock() {
     take(&all.slot(&name("new")).unwrap());
     let error = try_open(path).unwrap().slot(&name("a")).err();
     assert!(error.is_none_or(|error| error.kind() == LockErrorKind::Io), "no room for presences");
+}
+
+/// What was reserved before is granted as long as it lasts; beyond it nothing is, and nothing is
+/// lost.
+#[test]
+fn a_full_disk_while_the_reserve_is_raised_costs_no_token_and_no_lock() {
+    let Some(mount) = Mount::tmpfs("size=600k") else { return };
+    let path = mount.0.path();
+    let (all, other) = (open(path), open(path));
+    let [one, two] = [&all, &other].map(|all| all.slot(&name("a")).unwrap());
+    let filler = path.join("filler");
+    let fill = || {
+        let mut file = File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    };
+    fill();
+    // Over half of the reserve is used up: it is to be raised, and cannot be, which can wait.
+    let last = reserve(path);
+    let taken = one.try_take(token(last - 2)).unwrap().unwrap();
+    assert_eq!(taken.token, token(last - 1));
+    one.release(Predecessor::Panicked);
+    assert_eq!(two.try_take(Token::ZERO).unwrap().unwrap().token, token(last));
+    two.release(Predecessor::Panicked);
+    for slot in [&one, &two] {
+        let error = slot.try_take(Token::ZERO).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("make room"), "{error}");
+        assert_eq!(error.name(), Some("a"));
+    }
+    assert_eq!(reserve(path), last, "the old line is whole");
+    fs::remove_file(&filler).unwrap();
+    // Free, as it was left, and above every token.
+    let taken = two.try_take(Token::ZERO).unwrap().unwrap();
+    assert_eq!((taken.token, taken.predecessor), (token(last + 1), Predecessor::Panicked));
+    assert!(reserve(path) > last);
 }
 
 /// fs4's `allocate` can return `Ok` without having allocated; a file that is too short is found.
