@@ -211,7 +211,8 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
 
 fn judge_missing_format(home: &Home, report: &mut Report) {
     let there = |name: &str| rustix::fs::statat(&home.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-    let used = [file::LOCKS, "table", "tokens", "presence"].into_iter().find(|name| there(name));
+    // Tokens alone may have been put there for the first to open it, to start above.
+    let used = [file::LOCKS, "table", "presence"].into_iter().find(|name| there(name));
     match used {
         Some(name) => report.add(
             Level::Damage,
@@ -284,7 +285,10 @@ pub(super) fn judge_file_rights(
     if rustix::fs::FileType::from_raw_mode(found.st_mode).is_symlink() {
         return None;
     }
-    let (mode, path) = (u32::from(found.st_mode) & 0o777, home.path.join(shown));
+    // Its type differs between systems.
+    #[allow(clippy::useless_conversion)]
+    let mode = u32::from(found.st_mode) & 0o777;
+    let path = home.path.join(shown);
     let path = path.display();
     if found.st_gid != home.group && home.mode & 0o070 != home.mode << 3 & 0o070 {
         return Some(format!(
