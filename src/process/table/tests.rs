@@ -815,6 +815,35 @@ fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
     assert_eq!(take(&slot(dir.path(), "other")).widened_by, None);
 }
 
+/// For whoever moves to a new directory while something remembers the old one's tokens.
+#[test]
+fn a_reserve_that_was_there_before_the_first_opening_is_begun_above() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokens"), "1000000\n").unwrap();
+    #[cfg(feature = "cli")]
+    {
+        use super::super::checkup::{Level, examine};
+        assert!(examine(dir.path()).unwrap().iter().all(|found| found.level < Level::Trouble));
+    }
+    assert_eq!(take(&slot(dir.path(), "a")).token, token(1_000_001));
+}
+
+/// There nobody may replace another user's file.
+#[test]
+fn in_a_sticky_directory_only_its_owner_starts_the_table_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    if fs::metadata(dir.path()).unwrap().uid() != 0 {
+        return eprintln!("SKIPPED: only root can become somebody else");
+    }
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).unwrap();
+    drop(slot(dir.path(), "a"));
+    change_boot(dir.path());
+    let error = Helper::start_as(dir.path(), 65534).ask("slot a");
+    assert!(error.starts_with("error Refused"), "{error}");
+    drop(slot(dir.path(), "a"));
+    assert_eq!(Helper::start_as(dir.path(), 65534).ask("slot a"), "done");
+}
+
 /// LXC and systemd-nspawn give every container a boot id of its own.
 #[test]
 fn another_boot_id_counts_only_when_nobody_is_alive() {
