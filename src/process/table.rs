@@ -12,7 +12,8 @@
 //!
 //! **What it does not do.** On tmpfs tokens do not survive a reboot. Copy-on-write file systems
 //! cannot promise the space that was allocated, so that a full disk can end the process with
-//! SIGBUS there. Who may write the directory is trusted with exclusion.
+//! SIGBUS there. Who may write the directory is trusted with exclusion, and can end whoever uses
+//! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
 mod checkup;
 mod index;
