@@ -59,6 +59,12 @@ pub(super) enum Command {
     /// Names the holder by its token, which `tierlock status` shows: nobody else loses anything, and
     /// whoever has taken the lock meanwhile keeps it.
     Break(Break),
+    /// Say what is wrong with a directory, and what to do
+    ///
+    /// Looks at version and engine, file system, rights, damaged and foreign files, at what the dead
+    /// left behind, and at names that stay at host scope though nobody uses them. It repairs nothing,
+    /// makes nothing, and disturbs nobody who uses the locks meanwhile.
+    Doctor(Doctor),
     /// Measure what the locks of each scope cost on this machine
     ///
     /// Everything runs here, over loopback, for half a minute: a table of operations per second
@@ -264,6 +270,27 @@ Example:
 
 Exit status: 0 when the loss is on the leader's disk; 69 when no leader answered; 77 when the token is
 not the holder's, and the line says whose it is; 78 when it is no host-scope lock.";
+
+/// What `doctor` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = DOCTOR_EXAMPLES)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+One finding on a line of standard output, and before it how bad it is:
+  ok        as it should be
+  note      worth knowing; nothing has to be done (what the dead left is taken over by the living)
+  trouble   settings, rights or files that somebody should change
+  damage    locks, or what is known about them, cannot be relied on
+
+Exit status: 0 when there is neither trouble nor damage; 74 when there is damage; 78 when there is only
+trouble, or no such directory; 77 when this user may not look.
+
+Example:
+  tierlock doctor --dir /run/lock/shop";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Secret {

@@ -9,10 +9,11 @@
 //! | `terminal` | lending the terminal to the command |
 //! | `guardian` | the second process, which ends the command when we cannot |
 //! | `sys` | what happens between fork and exec; the island of `unsafe` |
-//! | `serve` `status` `break_lock` `secret` | the other subcommands |
+//! | `serve` `status` `break_lock` `doctor` `secret` | the other subcommands |
 
 mod args;
 mod break_lock;
+mod doctor;
 mod events;
 mod failure;
 mod guardian;
@@ -65,6 +66,7 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Serve(serve) => serve::serve(serve),
         Command::Status(status) => status::status(status),
         Command::Break(what) => break_lock::break_lock(what),
+        Command::Doctor(what) => doctor::doctor(what),
         Command::Bench(bench) => Ok(crate::bench::main(bench)),
         Command::BenchWorker { spec } => Ok(crate::bench::worker::main(spec)),
         Command::Secret(Secret::New { file }) => secret::new(&file),

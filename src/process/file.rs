@@ -20,6 +20,8 @@
 //!
 //! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
 
+mod checkup;
+
 use std::{
     fs::File,
     io,
@@ -49,6 +51,7 @@ use crate::{
     token::Token,
 };
 
+pub(super) use self::checkup::examine;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
@@ -61,7 +64,7 @@ use super::{
 
 /// What `DIR/format` says.
 pub(super) const FORMAT: &str = "tierlock file-lock 1";
-const LOCKS: &str = "locks";
+pub(super) const LOCKS: &str = "locks";
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
 const FIRST_PAUSE: Duration = Duration::from_micros(50);

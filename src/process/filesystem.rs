@@ -15,16 +15,22 @@ pub(super) enum Trust {
     OnRequest,
 }
 
+const TMPFS: u32 = 0x0102_1994;
+const BTRFS: u32 = 0x9123_683e;
+const BCACHEFS: u32 = 0xca45_1a4e;
+const ZFS: u32 = 0x2fc1_2fc1;
+const OVERLAY: u32 = 0x794c_7630;
+
 /// Local file systems whose locks and mappings are shared by all processes of the machine.
 const KNOWN: [(u32, &[&str]); 8] = [
     (0xef53, &["ext4", "ext3", "ext2"]),
     (0x5846_5342, &["xfs"]),
-    (0x9123_683e, &["btrfs"]),
+    (BTRFS, &["btrfs"]),
     (0xf2f5_2010, &["f2fs"]),
-    (0xca45_1a4e, &["bcachefs"]),
-    (0x2fc1_2fc1, &["zfs"]),
-    (0x0102_1994, &["tmpfs"]),
-    (0x794c_7630, &["overlay", "overlayfs"]),
+    (BCACHEFS, &["bcachefs"]),
+    (ZFS, &["zfs"]),
+    (TMPFS, &["tmpfs"]),
+    (OVERLAY, &["overlay", "overlayfs"]),
 ];
 
 /// Names for what people are likely to try.
@@ -68,19 +74,46 @@ pub(super) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, Loc
     )))
 }
 
+/// What it is called, as far as anybody knows.
+pub(super) fn name_of(kind: Option<u32>) -> String {
+    match (listed(&KNOWN, kind), known(kind)) {
+        (Some(names), _) => names[0].to_owned(),
+        (None, Err(mut names)) => names.swap_remove(0),
+        (None, Ok(())) => unreachable!("what is known is listed"),
+    }
+}
+
+/// What locks on it cannot promise although it is on the list.
+pub(super) fn caveat(kind: Option<u32>) -> Option<&'static str> {
+    match kind? {
+        TMPFS => Some(
+            "nothing on it survives a reboot: tokens begin anew and names are narrow again; where \
+             that matters choose a directory on a disk",
+        ),
+        BTRFS | BCACHEFS | ZFS | OVERLAY => Some(
+            "it may copy what is written, so space cannot be set aside on it: a full disk can end \
+             a process that locks; keep room, or choose a directory on ext4 or xfs",
+        ),
+        _ => None,
+    }
+}
+
 /// Whether it is on the list; else what it is called, at least one name.
 pub(super) fn known(kind: Option<u32>) -> Result<(), Vec<String>> {
-    let known_as = |list: &[(u32, &'static [&'static str])]| {
-        list.iter().find(|(number, _)| Some(*number) == kind).map(|(_, names)| *names)
-    };
-    if known_as(&KNOWN).is_some() {
+    if listed(&KNOWN, kind).is_some() {
         return Ok(());
     }
-    let names = known_as(&REFUSED).unwrap_or_default();
-    match names {
-        [] => Err(vec![kind.map_or("unknown".into(), |kind| format!("{kind:#x}"))]),
-        names => Err(names.iter().map(|name| name.to_string()).collect()),
+    match listed(&REFUSED, kind) {
+        Some(names) => Err(names.iter().map(|name| name.to_string()).collect()),
+        None => Err(vec![kind.map_or("unknown".into(), |kind| format!("{kind:#x}"))]),
     }
+}
+
+fn listed(
+    list: &[(u32, &'static [&'static str])],
+    kind: Option<u32>,
+) -> Option<&'static [&'static str]> {
+    list.iter().find(|(number, _)| Some(*number) == kind).map(|(_, names)| *names)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! is ever truncated (dpibreak#16, CVE-2025-68146).
 
 use std::{
+    ffi::CStr,
     fs::{self, File},
     hash::{BuildHasher, RandomState},
     io::{self, Read, Write},
@@ -39,7 +40,7 @@ pub(super) struct Home {
     pub(super) trust: Trust,
     /// Who may use the directory, and so every file in it.
     pub(super) mode: u32,
-    group: u32,
+    pub(super) group: u32,
 }
 
 /// What makes files be what they are for everybody: never followed, never left to children,
@@ -57,8 +58,34 @@ impl Home {
         let about = |error: LockError| about(&path, error);
         let fd = open_or_make(&path).map_err(about)?;
         let trust = filesystem::judge(kind_of_file_system(&fd), accepted).map_err(about)?;
+        Home::of(path, fd, trust)
+    }
+
+    /// Opens a directory that is there, wherever it lies, to be looked at.
+    pub(super) fn find(path: &Path) -> Result<Home, LockError> {
+        let path = std::path::absolute(path)
+            .map_err(|e| failed("the lock directory's path is invalid", e))?;
+        let fd = open_directory(&path).map_err(|e| {
+            about(
+                &path,
+                match e {
+                    Errno::NOENT => LockError::config(
+                        "it does not exist; whoever opens it first makes it, if the directory \
+                         above it is there",
+                    ),
+                    Errno::NOTDIR => LockError::config("it is not a directory"),
+                    e => failed("cannot open it", e.into()),
+                },
+            )
+        })?;
+        let trust = filesystem::judge(kind_of_file_system(&fd), &[]).unwrap_or(Trust::OnRequest);
+        Home::of(path, fd, trust)
+    }
+
+    fn of(path: PathBuf, fd: OwnedFd, trust: Trust) -> Result<Home, LockError> {
         let found = File::from(fd);
-        let metadata = found.metadata().map_err(|e| about(failed("cannot look at it", e)))?;
+        let metadata = found.metadata();
+        let metadata = metadata.map_err(|e| about(&path, failed("cannot look at it", e)))?;
         Ok(Home {
             trust,
             key: DirectoryKey { device: metadata.dev(), inode: metadata.ino() },
@@ -243,20 +270,10 @@ impl Home {
 
     /// Removes files that somebody died in the middle of making: they are a day old.
     pub(super) fn sweep_aside(&self, directory: &OwnedFd) {
-        const OLD: Duration = Duration::from_secs(24 * 60 * 60);
         let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
-        let long_ago = SystemTime::now().checked_sub(OLD).unwrap_or(SystemTime::UNIX_EPOCH);
         for entry in entries.map_while(Result::ok) {
             let name = entry.file_name();
-            if !is_aside(&name.to_string_lossy()) {
-                continue;
-            }
-            let flags = OFlags::RDONLY | SAFELY;
-            let found = rustix::fs::openat(directory, name, flags, Mode::empty())
-                .map_err(io::Error::from)
-                .and_then(|fd| File::from(fd).metadata());
-            let made = found.and_then(|found| found.modified());
-            if made.is_ok_and(|made| made < long_ago) {
+            if is_aside(&name.to_string_lossy()) && is_old(directory, name) {
                 let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
             }
         }
@@ -277,8 +294,19 @@ impl Home {
     }
 }
 
+/// Whether a file that somebody is making has been that for longer than anybody takes.
+pub(super) fn is_old(directory: &OwnedFd, name: &CStr) -> bool {
+    const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+    let long_ago = SystemTime::now().checked_sub(OLD).unwrap_or(SystemTime::UNIX_EPOCH);
+    let flags = OFlags::RDONLY | SAFELY;
+    let found = rustix::fs::openat(directory, name, flags, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|fd| File::from(fd).metadata());
+    found.and_then(|found| found.modified()).is_ok_and(|made| made < long_ago)
+}
+
 /// Whether [`Home::make_aside`] gives such names.
-fn is_aside(name: &str) -> bool {
+pub(super) fn is_aside(name: &str) -> bool {
     name.strip_prefix('.').and_then(|name| name.rsplit_once('-')).is_some_and(|(_, number)| {
         number.len() == 16 && number.bytes().all(|digit| digit.is_ascii_hexdigit())
     })
@@ -367,7 +395,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
-fn judge_format(found: &str, ours: &str) -> Result<(), LockError> {
+pub(super) fn judge_format(found: &str, ours: &str) -> Result<(), LockError> {
     let found = found.strip_suffix('\n').unwrap_or(found);
     if found == ours {
         return Ok(());

@@ -4,6 +4,7 @@
 //! There are no mutexes here and no threads that wait in line: at most one thread of a process
 //! comes down from the thread tier per name.
 
+mod checkup;
 mod file;
 mod files;
 mod filesystem;
@@ -30,6 +31,8 @@ use crate::{
     token::Token,
 };
 
+#[cfg(feature = "cli")]
+pub(crate) use self::checkup::{Finding, Level, examine};
 use self::home::Home;
 pub(crate) use turns::{Turn, TurnFile};
 

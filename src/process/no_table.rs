@@ -10,9 +10,16 @@ use crate::{
     token::Token,
 };
 
-use super::{DirectoryKey, NameStatus, Options, Taken, home::Home};
+use super::{DirectoryKey, NameStatus, Options, Taken, checkup::Report, home::Home};
 
 pub(super) const IS_HERE: bool = false;
+pub(super) const FORMAT: &str = "tierlock table 1";
+
+pub(super) fn examine(home: Home, report: &mut Report) {
+    let here = "the table engine needs a little-endian 64-bit Linux, which this is not; examine \
+                the directory where it is used";
+    report.error(&home.about(LockError::config(here)));
+}
 
 /// There is none.
 pub(super) struct Directory(Infallible);

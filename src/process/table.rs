@@ -12,8 +12,10 @@
 //!
 //! **What it does not do.** On tmpfs tokens do not survive a reboot. Copy-on-write file systems
 //! cannot promise the space that was allocated, so that a full disk can end the process with
-//! SIGBUS there. Who may write the directory is trusted with exclusion.
+//! SIGBUS there. Who may write the directory is trusted with exclusion, and can end whoever uses
+//! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
+mod checkup;
 mod index;
 #[cfg(test)]
 mod kills;
@@ -34,6 +36,7 @@ mod survey;
 #[cfg(test)]
 pub(super) mod tests;
 mod wait;
+mod wide;
 mod word;
 
 use std::{
@@ -57,9 +60,9 @@ use crate::{
     token::Token,
 };
 
+pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
     index::Found,
-    layout::FORMAT,
     lock::Stop,
     map::Cell,
     marks::Marks,

@@ -14,7 +14,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     task::{Context, Poll, Waker},
     thread,
     time::Duration,
@@ -343,6 +343,66 @@ fn a_wait_goes_on_after_a_signal() {
     }
     one.release(Predecessor::Clean);
     waiter.join().unwrap();
+}
+
+/// The same for whoever sleeps on the table's futex.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+#[test]
+fn a_wait_on_the_table_goes_on_after_a_signal() {
+    let dir = directory_of(EngineKind::Table);
+    let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
+    testing::let_signals_interrupt();
+    try_take(&one).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiter = thread::spawn(move || {
+        tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+        let taken = two.take(Token::ZERO, "", Time::NEVER).unwrap();
+        assert_eq!(taken.token, token(2));
+    });
+    let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
+    let wait_until_it_sleeps = || {
+        let start = std::time::Instant::now();
+        while !fs::read_to_string(&stat).unwrap().contains(") S ") {
+            assert!(start.elapsed() < LONG, "it does not sleep");
+            thread::yield_now();
+        }
+    };
+    for _ in 0..100 {
+        wait_until_it_sleeps();
+        testing::interrupt(&waiter);
+    }
+    one.release(Predecessor::Clean);
+    waiter.join().unwrap();
+}
+
+on_both!(a_storm_of_signals_fails_no_lock);
+/// uv#15996: opening, building, waiting and giving up, all of it interrupted.
+fn a_storm_of_signals_fails_no_lock(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let held = slot(dir.path(), "held");
+    try_take(&held).unwrap();
+    testing::let_signals_interrupt();
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let (path, is_done) = (dir.path().to_owned(), done.clone());
+    let user = thread::spawn(move || {
+        for number in (0..).take_while(|_| !is_done.load(Ordering::SeqCst)) {
+            let all = open(&path);
+            let mine = all.slot(&name(&format!("n{}", number % 50))).unwrap();
+            take(&mine);
+            mine.release(Predecessor::Clean);
+            let soon = clock::now() + Duration::from_millis(1);
+            let error = all.slot(&name("held")).unwrap().take(Token::ZERO, "", soon).unwrap_err();
+            assert!(error.is_timeout(), "{error}");
+        }
+    });
+    for _ in 0..1_000 {
+        if user.is_finished() {
+            break;
+        }
+        testing::interrupt(&user);
+    }
+    done.store(true, Ordering::SeqCst);
+    user.join().unwrap();
 }
 
 /// A prober with a lock of its own would make tries fail that must not.
@@ -760,6 +820,87 @@ fn a_holder_killed_while_one_waits_in_the_kernel_is_succeeded() {
     });
 }
 
+on_both!(a_process_id_decides_nothing);
+/// stellar-core#652, Chromium's SingletonLock: ids of processes are used again, and are other ones
+/// in every container.
+fn a_process_id_decides_nothing(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let one = slot(dir.path(), "a");
+    let mut helper = Helper::holding(dir.path(), "a");
+    let says = |pid: u32| match engine {
+        EngineKind::File => {
+            let file = File::options().write(true).open(lock_file(dir.path(), "a")).unwrap();
+            file.write_all_at(&u64::from(pid).to_ne_bytes(), 49 * 8).unwrap();
+        }
+        EngineKind::Table => {
+            let entries = fs::read_dir(dir.path().join("presence")).unwrap();
+            let newest = entries.map(|entry| entry.unwrap().path()).max().unwrap();
+            let text = fs::read_to_string(&newest).unwrap();
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines[2] = pid.to_string();
+            // In place: another file would be another lock.
+            let file = File::options().write(true).open(newest).unwrap();
+            file.write_all_at((lines.join("\n") + "\n").as_bytes(), 0).unwrap();
+        }
+    };
+    // Nobody has that id; and yet it is held.
+    says(u32::MAX >> 1);
+    assert_eq!(one.holder().unwrap().pid, Some(u32::MAX >> 1));
+    assert!(try_take(&one).is_none());
+    // Somebody has this one; and yet its holder is dead.
+    helper.kill();
+    says(std::process::id());
+    assert_eq!(one.holder(), None);
+    assert_eq!(try_take(&one).unwrap().predecessor, Predecessor::Died);
+}
+
+#[cfg(target_os = "linux")]
+on_both!(a_holder_in_another_pid_namespace_is_held_alive_and_found_dead);
+/// reth#2556: a robust mutex of the C library ends the process there.
+#[cfg(target_os = "linux")]
+fn a_holder_in_another_pid_namespace_is_held_alive_and_found_dead(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let one = slot(dir.path(), "a");
+    let Some(mut helper) = Helper::start_contained(dir.path()) else { return };
+    assert_eq!(helper.ask("slot a"), "done");
+    assert_eq!(helper.ask("try"), "taken 1 clean");
+    assert!(try_take(&one).is_none());
+    assert_ne!(one.holder().unwrap().pid, Some(helper.child.id()), "its own count of processes");
+    assert_eq!(helper.ask("release"), "done");
+    assert_eq!(try_take(&one).unwrap().token, token(2));
+    assert_eq!(helper.ask("try"), "busy");
+    one.release(Predecessor::Clean);
+    assert_eq!(helper.ask("try"), "taken 3 clean");
+    helper.kill();
+    let taken = take(&one);
+    assert_eq!((taken.token, taken.predecessor), (token(4), Predecessor::Died));
+}
+
+on_both!(a_waiter_that_is_stopped_holds_nobody_up);
+/// Reproduced in a prototype: hand-over to a stopped waiter was never recovered from.
+fn a_waiter_that_is_stopped_holds_nobody_up(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
+    let mut waiter = Helper::start(dir.path());
+    assert_eq!(waiter.ask("slot a"), "done");
+    try_take(&one).unwrap();
+    waiter.say("wait");
+    if engine == EngineKind::Table {
+        while status(dir.path(), "a").waiters.is_empty() {
+            thread::yield_now();
+        }
+    }
+    waiter.signal(Signal::STOP);
+    waiter.wait_until_stopped();
+    one.release(Predecessor::Clean);
+    for token_wanted in 2..10 {
+        assert_eq!(take(&two).token, token(token_wanted));
+        two.release(Predecessor::Clean);
+    }
+    waiter.signal(Signal::CONT);
+    assert_eq!(waiter.hear(), "taken 10 clean");
+}
+
 on_both!(a_stopped_holder_is_alive);
 fn a_stopped_holder_is_alive(engine: EngineKind) {
     let dir = directory_of(engine);
@@ -1067,8 +1208,32 @@ impl Helper {
         })
     }
 
+    /// One that counts processes anew, as in a container; `None`, saying so, where that is not
+    /// allowed.
+    #[cfg(target_os = "linux")]
+    fn start_contained(dir: &Path) -> Option<Helper> {
+        const CONTAINED: [&str; 3] = ["--pid", "--fork", "--kill-child"];
+        let ways =
+            [&CONTAINED[..], &["--user", "--map-root-user", "--pid", "--fork", "--kill-child"]];
+        let works = |way: &&[&str]| {
+            let tried =
+                Command::new("unshare").args(*way).arg("true").stderr(Stdio::null()).status();
+            tried.is_ok_and(|status| status.success())
+        };
+        let Some(way) = ways.into_iter().find(works) else {
+            eprintln!("SKIPPED: this user cannot make a pid namespace");
+            return None;
+        };
+        let mut command = Command::new("unshare");
+        command.args(way).arg(std::env::current_exe().unwrap());
+        Some(Helper::start_by(command, dir, |_| {}))
+    }
+
     fn start_with(dir: &Path, change: impl FnOnce(&mut Command)) -> Helper {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Helper::start_by(Command::new(std::env::current_exe().unwrap()), dir, change)
+    }
+
+    fn start_by(mut command: Command, dir: &Path, change: impl FnOnce(&mut Command)) -> Helper {
         command
             .args(["process::tests::helper_process", "--exact", "--nocapture", "--ignored"])
             .env(HELPER, dir)
@@ -1300,16 +1465,21 @@ fn fork_during_open(dir: &Path, keep: &mut Vec<File>) -> String {
 
 fn open_while_forking(dir: &Path, slots: usize) -> String {
     let all = open(dir);
-    let done = AtomicBool::new(false);
+    let (done, forks) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let forker = scope.spawn(|| {
             let mut children = Vec::new();
             while !done.load(Ordering::SeqCst) && children.len() < 100 {
                 children.push(testing::fork().unwrap_or_else(|| testing::linger()).to_string());
+                forks.store(children.len(), Ordering::SeqCst);
             }
             children.join(" ")
         });
         for number in 0..slots {
+            // However fast they are: there are forks all along.
+            while forks.load(Ordering::SeqCst) < 20 * number / slots + 1 {
+                thread::yield_now();
+            }
             let slot = all.slot(&name(&format!("n{number}"))).unwrap();
             try_take(&slot).unwrap();
             std::mem::forget(slot);

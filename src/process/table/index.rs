@@ -151,7 +151,7 @@ impl Intent {
     }
 }
 
-/// The table, for whoever has the structural lock.
+/// The table, for whoever has the structural lock, or made it and has not shown it yet.
 pub(super) struct Changing<'a> {
     pub(super) table: &'a Table,
 }

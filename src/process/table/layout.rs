@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use super::slot::Slot;
 
 /// The engine and the version of everything described here, as `DIR/format` says it.
-pub(super) const FORMAT: &str = "tierlock table 1";
+pub(in super::super) const FORMAT: &str = "tierlock table 1";
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"tierlokT");
 /// Where the first part begins.
 pub(super) const PARTS_BEGIN: u64 = 8192;

@@ -31,6 +31,7 @@ use super::{
     slot::Slot,
     step::step,
     store::{self, Beginning, Table},
+    wide,
     word::{OwnerId, State, Word},
 };
 
@@ -104,7 +105,8 @@ fn renew(home: &Home) -> Result<(), LockError> {
     dead.into_iter().for_each(|id| presences.forget(id));
     let floor = floor.max(reserve::read(home)?);
     let limit = reserve::raise(home, floor)?;
-    let beginning = Beginning { floor, limit, last_id, boot: record::boot() };
+    let wide = table.as_ref().map(wide::of).unwrap_or_default();
+    let beginning = Beginning { floor, limit, last_id, boot: record::boot(), wide };
     Table::make(home, &beginning, if table.is_some() { Replace::Yes } else { Replace::No })
 }
 

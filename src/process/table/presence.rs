@@ -31,7 +31,7 @@ use crate::{
 use super::{
     super::{
         files::{Failure, unless_interrupted},
-        home::{Home, Made, SAFELY, damaged, failed, rename_without_replacing},
+        home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
         sys::LockFile,
     },
     lock::Kept,
@@ -42,7 +42,7 @@ use super::{
 };
 
 /// The directory of presences.
-const PRESENCE: &str = "presence";
+pub(super) const PRESENCE: &str = "presence";
 /// How a presence begins.
 const FIRST_LINE: &str = "tierlock presence 1";
 const LONGEST: u64 = 4096;
@@ -208,11 +208,25 @@ impl Presences {
 
     /// Every id that has a presence here.
     pub(super) fn ids(&self) -> io::Result<Vec<OwnerId>> {
-        let mut ids = Vec::new();
+        Ok(self.entries()?.0)
+    }
+
+    /// Every id that has a presence here, and what else there is but files being made.
+    pub(super) fn entries(&self) -> io::Result<(Vec<OwnerId>, Vec<String>)> {
+        let (mut ids, mut others) = (Vec::new(), Vec::new());
         for entry in rustix::fs::Dir::read_from(&self.directory)? {
-            ids.extend(id_of(&entry?.file_name().to_string_lossy()));
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            match id_of(&name) {
+                Some(id) => ids.push(id),
+                None if name == "." || name == ".." || is_aside(&name) => {}
+                None => others.push(name),
+            }
         }
-        Ok(ids)
+        Ok((ids, others))
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.directory
     }
 
     /// Whether anybody is alive, or may be.
@@ -260,7 +274,7 @@ fn probe(file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-fn file_name(id: OwnerId) -> String {
+pub(super) fn file_name(id: OwnerId) -> String {
     format!("{:010x}", id.get())
 }
 

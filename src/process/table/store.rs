@@ -33,6 +33,7 @@ use super::{
     marks::Marks,
     slot::Slot,
     step::step,
+    wide::{self, Wide},
 };
 
 /// The file's name in its directory.
@@ -59,6 +60,7 @@ pub(super) struct Beginning {
     pub(super) limit: Token,
     pub(super) last_id: u64,
     pub(super) boot: [u64; 2],
+    pub(super) wide: Vec<Wide>,
 }
 
 impl Table {
@@ -135,7 +137,8 @@ impl Table {
                 header.key[half].store(home::random(), Relaxed);
             }
             header.magic.store(MAGIC, Release);
-            Ok(())
+            let new = Table::of(file.try_clone()?, Access::Full).map_err(std::io::Error::other)?;
+            wide::enter(&new, &beginning.wide)
         };
         home.write_aside(&home.fd, TABLE, replace, fill)
             .map_err(|e| about(home, failed("cannot make it", e)))

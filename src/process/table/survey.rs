@@ -47,13 +47,14 @@ pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>,
     Ok(found)
 }
 
-struct Survey {
-    table: Table,
-    presences: Presences,
+pub(super) struct Survey {
+    pub(super) table: Table,
+    pub(super) presences: Presences,
 }
 
 impl Survey {
-    fn status(&self, slot: &Slot) -> Result<Option<NameStatus>, LockError> {
+    /// `None`: no name is in the slot.
+    pub(super) fn status(&self, slot: &Slot) -> Result<Option<NameStatus>, LockError> {
         let generation = slot.generation.load(Acquire);
         let name = self.table.name_of(slot);
         let (word, token) = (Word::from_bits(slot.word.load(Acquire)), slot.token.load(Relaxed));

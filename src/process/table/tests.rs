@@ -131,6 +131,42 @@ fn names_entered_by_several_at_once_have_one_slot_each() {
     assert_eq!(statuses(dir.path()).len(), NAMES as usize);
 }
 
+#[test]
+fn a_hundred_thousand_names_are_found_by_a_process_that_comes_later() {
+    many_names(100_000);
+}
+
+#[test]
+#[ignore = "takes a minute: cargo test --release -- --ignored a_million_names"]
+fn a_million_names_are_found_by_a_process_that_comes_later() {
+    many_names(1_000_000);
+}
+
+/// No file and no descriptor for each, as a file-lock has.
+fn many_names(names: u64) {
+    let dir = directory();
+    let text = |number: u64| name(&format!("orders/{number:012}"));
+    let descriptors = || fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let one = open(dir.path());
+    let before = descriptors();
+    let entered: Vec<_> =
+        (0..names).map(|number| member(&one).find(&text(number)).unwrap()).collect();
+    // Other tests open some meanwhile.
+    assert!(descriptors() < before + 1_000);
+    let later = open(dir.path());
+    for number in (0..names).step_by(7) {
+        assert_eq!(looked_up(&member(&later), &text(number)), Some(entered[number as usize]));
+    }
+    let [first, last] = [0, names - 1].map(|number| later.slot(&text(number)).unwrap());
+    for slot in [&first, &last] {
+        assert_eq!(try_take(slot).unwrap().token, token(1));
+    }
+    assert!(try_take(&one.slot(&text(names - 1)).unwrap()).is_none());
+    assert_eq!(statuses(dir.path()).len() as u64, names);
+    let bytes = fs::metadata(dir.path().join("table")).unwrap().blocks() * 512;
+    assert!(bytes / names <= 128, "{bytes} bytes for {names} names");
+}
+
 /// Slots never move: what others hold and wait for stays where it is while the table grows.
 #[test]
 fn a_table_that_grows_loses_no_count_of_those_who_use_it() {
@@ -475,6 +511,7 @@ pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<S
         "member" => drop(member(&all)),
         "end-at" => end_at(step(), 0, Signal::KILL),
         "stop-at" => end_at(step(), 0, Signal::STOP),
+        "open-other" => drop(open(Path::new(argument))),
         "enter" => {
             let (count, prefix) = argument.split_once(' ').unwrap();
             for number in 0..count.parse().unwrap() {
@@ -714,6 +751,99 @@ fn after_a_reboot_a_table_starts_empty_above_every_token() {
     assert!(member(&all).id > id, "ids are not used again");
 }
 
+/// A reboot of this machine does not end the holders on others.
+#[test]
+fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
+    const NAMES: usize = 3_000;
+    let dir = directory();
+    let all = open(dir.path());
+    for number in 0..NAMES {
+        let slot = all.slot(&name(&format!("orders/{number}"))).unwrap();
+        try_take(&slot).unwrap();
+        if number % 2 == 0 {
+            slot.widen(&format!("checkout {number}"));
+        }
+        slot.release(if number % 3 == 0 { Predecessor::Panicked } else { Predecessor::Clean });
+    }
+    // One that its holder died with, and one of which nobody knows who it was.
+    let held = all.slot(&name("held")).unwrap();
+    try_take(&held).unwrap();
+    held.widen("somebody who dies");
+    let unsaid = all.slot(&name("unsaid")).unwrap();
+    let shared = &unsaid.places.so_far().unwrap().slot;
+    shared.word.store(Word::FREE.widened().bits(), Relaxed);
+    drop((all, held, unsaid));
+    for _ in 0..2 {
+        let reserved = reserve(dir.path());
+        change_boot(dir.path());
+        let all = open(dir.path());
+        assert_eq!(statuses(dir.path()).len(), NAMES / 2 + 2);
+        for number in (0..NAMES).step_by(50).chain([1]) {
+            let slot = all.slot(&name(&format!("orders/{number}"))).unwrap();
+            let taken = try_take(&slot).unwrap();
+            let wide = (number % 2 == 0).then(|| format!("checkout {number}"));
+            assert_eq!(taken.widened_by, wide, "{number}");
+            assert_eq!((taken.token, taken.predecessor), (token(reserved + 1), Predecessor::Clean));
+            slot.release(Predecessor::Clean);
+        }
+        let told = |text| take(&slot(dir.path(), text)).widened_by;
+        assert_eq!(told("held").as_deref(), Some("somebody who dies"));
+        assert_eq!(told("unsaid").as_deref(), Some("somebody"));
+        assert!(all.inspect().unwrap().iter().all(Result::is_ok));
+        check_slots(&member(&all));
+    }
+}
+
+/// Whoever dies while it makes the table leaves the old one, and a day later nothing.
+#[test]
+fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
+    let dir = directory();
+    let all = open(dir.path());
+    let wide = all.slot(&name("wide")).unwrap();
+    try_take(&wide).unwrap();
+    wide.widen("checkout");
+    drop((all, wide));
+    change_boot(dir.path());
+    let elsewhere = directory();
+    for step in [Step::EnterIntended, Step::EnterReserved, Step::EnterFilled, Step::EnterLinked] {
+        let mut helper = Helper::start(elsewhere.path());
+        assert_eq!(helper.ask(&format!("end-at {step:?}")), "done");
+        helper.say(&format!("open-other {}", dir.path().display()));
+        assert!(!helper.child.wait().unwrap().success(), "{step:?} was not reached");
+    }
+    assert_eq!(take(&slot(dir.path(), "wide")).widened_by.as_deref(), Some("checkout"));
+    assert_eq!(take(&slot(dir.path(), "other")).widened_by, None);
+}
+
+/// For whoever moves to a new directory while something remembers the old one's tokens.
+#[test]
+fn a_reserve_that_was_there_before_the_first_opening_is_begun_above() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokens"), "1000000\n").unwrap();
+    #[cfg(feature = "cli")]
+    {
+        use super::super::checkup::{Level, examine};
+        assert!(examine(dir.path()).unwrap().iter().all(|found| found.level < Level::Trouble));
+    }
+    assert_eq!(take(&slot(dir.path(), "a")).token, token(1_000_001));
+}
+
+/// There nobody may replace another user's file.
+#[test]
+fn in_a_sticky_directory_only_its_owner_starts_the_table_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    if fs::metadata(dir.path()).unwrap().uid() != 0 {
+        return eprintln!("SKIPPED: only root can become somebody else");
+    }
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).unwrap();
+    drop(slot(dir.path(), "a"));
+    change_boot(dir.path());
+    let error = Helper::start_as(dir.path(), 65534).ask("slot a");
+    assert!(error.starts_with("error Refused"), "{error}");
+    drop(slot(dir.path(), "a"));
+    assert_eq!(Helper::start_as(dir.path(), 65534).ask("slot a"), "done");
+}
+
 /// LXC and systemd-nspawn give every container a boot id of its own.
 #[test]
 fn another_boot_id_counts_only_when_nobody_is_alive() {
@@ -752,6 +882,7 @@ fn the_engine_is_that_of_the_directory_unless_one_is_chosen() {
     assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 1\n");
 }
 
+/// filelock#574, jj#8729: a file deleted or replaced under its users lets two in.
 #[test]
 fn a_table_removed_or_replaced_under_us_is_told_before_any_death_is_acted_upon() {
     let damage: [fn(&Path); 4] = [
@@ -896,6 +1027,129 @@ proptest! {
             }
         }
         let _ = all.inspect();
+        #[cfg(feature = "cli")]
+        let _ = super::super::checkup::examine(dir.path());
+        drop(all);
+        if bytes.len() > 100 {
+            // What is left of it begins a new one.
+            change_boot(dir.path());
+            let _ = try_open(dir.path()).map(|all| all.inspect());
+        }
+    }
+}
+
+// ---- what a doctor finds -----------------------------------------------------------------------
+
+#[cfg(feature = "cli")]
+mod found_by_a_doctor {
+    use super::{super::super::checkup, *};
+
+    fn findings(path: &Path, level: checkup::Level) -> Vec<String> {
+        let found = checkup::examine(path).unwrap();
+        found.into_iter().filter(|found| found.level == level).map(|found| found.text).collect()
+    }
+
+    fn damage(path: &Path) -> Vec<String> {
+        findings(path, checkup::Level::Damage)
+    }
+
+    #[test]
+    fn words_that_no_lock_wrote() {
+        let dir = directory();
+        let all = open(dir.path());
+        let [_, slot] = ["a", "b"].map(|text| all.slot(&name(text)).unwrap());
+        let shared = &slot.places.so_far().unwrap().slot;
+        for (word, words) in
+            [(1 << 63, "no lock wrote"), (1 << 15, "no lock wrote"), (7 << 16, "presence")]
+        {
+            shared.word.store(word, Relaxed);
+            let found = damage(dir.path());
+            assert!(found.len() == 1 && found[0].contains("\"b\""), "{found:?}");
+            assert!(found[0].contains(words) && found[0].contains("remove it"), "{found:?}");
+        }
+        shared.word.store(0, Relaxed);
+        shared.token.store(1 << 63, Relaxed);
+        let found = damage(dir.path());
+        assert!(found.len() == 1 && found[0].contains("is no token"), "{found:?}");
+        shared.token.store(1, Relaxed);
+        assert_eq!(damage(dir.path()), Vec::<String>::new());
+        let member = member(&all);
+        header(&member).structure.word.store(9 << 16, Relaxed);
+        assert!(damage(dir.path())[0].contains("the lock of its own changes"));
+    }
+
+    #[test]
+    fn names_that_are_not_found_or_stand_twice() {
+        let dir = directory();
+        let all = open(dir.path());
+        let [a, b] = ["a", "b"].map(|text| all.slot(&name(text)).unwrap());
+        let member = member(&all);
+        let hash = member.table.hash(&name("a"));
+        let head = member.table.head(hash & (member.table.chains().unwrap() - 1)).unwrap();
+        let first = head.swap(0, Relaxed);
+        let found = damage(dir.path());
+        assert!(found.iter().any(|text| text.contains("\"a\"") && text.contains("nobody looks")));
+        head.store(first, Relaxed);
+        let [a, b] = [&a, &b].map(|slot| &slot.places.so_far().unwrap().slot);
+        b.name_offset.store(a.name_offset.load(Relaxed), Relaxed);
+        let found = damage(dir.path());
+        assert!(found.len() == 1 && found[0].contains("in two slots"), "{found:?}");
+    }
+
+    /// Whoever may only be in the middle of a change is not accused.
+    #[test]
+    fn changes_that_somebody_died_in_or_is_stopped_in() {
+        for step in
+            [Step::EnterIntended, Step::EnterReserved, Step::EnterFilled, Step::ForgetGeneration]
+        {
+            let dir = directory();
+            drop(slot(dir.path(), "old"));
+            let mut helper = Helper::start(dir.path());
+            assert_eq!(helper.ask("member"), "done");
+            assert_eq!(helper.ask(&format!("stop-at {step:?}")), "done");
+            helper.say(way_to(step).unwrap());
+            helper.wait_until_stopped();
+            let told = |text: &String| text.contains("in the middle of a change");
+            assert_eq!(damage(dir.path()), Vec::<String>::new(), "{step:?}");
+            assert!(!findings(dir.path(), checkup::Level::Note).iter().any(told), "it lives");
+            helper.kill();
+            assert_eq!(damage(dir.path()), Vec::<String>::new(), "{step:?}");
+            assert!(findings(dir.path(), checkup::Level::Note).iter().any(told), "{step:?}");
+            drop(slot(dir.path(), "next"));
+            assert!(!findings(dir.path(), checkup::Level::Note).iter().any(told), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_while_others_enter_and_forget_names() {
+        let dir = directory();
+        header(&member(&open(dir.path()))).names_max.store(40, Relaxed);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let enter = || {
+                let all = open(dir.path());
+                for number in (0..).take_while(|_| !done.load(Relaxed)) {
+                    let slot = all.slot(&name(&format!("n{number}"))).unwrap();
+                    take(&slot);
+                    slot.release(Predecessor::Clean);
+                }
+            };
+            let others = [(); 2].map(|()| scope.spawn(enter));
+            let found: Vec<_> = (0..50).flat_map(|_| damage(dir.path())).collect();
+            done.store(true, Relaxed);
+            others.into_iter().for_each(|other| other.join().unwrap());
+            assert_eq!(found, Vec::<String>::new());
+        });
+    }
+
+    #[test]
+    fn a_table_of_another_boot() {
+        let dir = directory();
+        drop(slot(dir.path(), "a"));
+        change_boot(dir.path());
+        let found = findings(dir.path(), checkup::Level::Note);
+        assert!(found.iter().any(|text| text.contains("another boot")), "{found:?}");
+        assert_eq!(damage(dir.path()), Vec::<String>::new());
     }
 }
 
@@ -934,6 +1188,41 @@ fn a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock() {
     take(&all.slot(&name("new")).unwrap());
     let error = try_open(path).unwrap().slot(&name("a")).err();
     assert!(error.is_none_or(|error| error.kind() == LockErrorKind::Io), "no room for presences");
+}
+
+/// What was reserved before is granted as long as it lasts; beyond it nothing is, and nothing is
+/// lost.
+#[test]
+fn a_full_disk_while_the_reserve_is_raised_costs_no_token_and_no_lock() {
+    let Some(mount) = Mount::tmpfs("size=600k") else { return };
+    let path = mount.0.path();
+    let (all, other) = (open(path), open(path));
+    let [one, two] = [&all, &other].map(|all| all.slot(&name("a")).unwrap());
+    let filler = path.join("filler");
+    let fill = || {
+        let mut file = File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    };
+    fill();
+    // Over half of the reserve is used up: it is to be raised, and cannot be, which can wait.
+    let last = reserve(path);
+    let taken = one.try_take(token(last - 2)).unwrap().unwrap();
+    assert_eq!(taken.token, token(last - 1));
+    one.release(Predecessor::Panicked);
+    assert_eq!(two.try_take(Token::ZERO).unwrap().unwrap().token, token(last));
+    two.release(Predecessor::Panicked);
+    for slot in [&one, &two] {
+        let error = slot.try_take(Token::ZERO).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("make room"), "{error}");
+        assert_eq!(error.name(), Some("a"));
+    }
+    assert_eq!(reserve(path), last, "the old line is whole");
+    fs::remove_file(&filler).unwrap();
+    // Free, as it was left, and above every token.
+    let taken = two.try_take(Token::ZERO).unwrap().unwrap();
+    assert_eq!((taken.token, taken.predecessor), (token(last + 1), Predecessor::Panicked));
+    assert!(reserve(path) > last);
 }
 
 /// fs4's `allocate` can return `Ok` without having allocated; a file that is too short is found.

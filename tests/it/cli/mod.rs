@@ -6,6 +6,7 @@
 //! test instead of hanging it.
 
 mod breaking;
+mod checking;
 mod limits;
 mod protection;
 mod serving;

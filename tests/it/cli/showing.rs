@@ -137,6 +137,48 @@ fn how_the_last_holder_left_is_shown() {
     assert_eq!(shown["locks"][0]["predecessor"], "died", "{shown}");
 }
 
+/// Somebody who waits in a directory says so once it is next in line.
+#[test]
+fn a_process_scope_waiter_is_shown_with_how_long_it_waits() {
+    let place = Place::new();
+    let script = "echo holding; exec sleep 1000";
+    let mut holder = Running::script(&mut place.run(), &["--label", "first"], "job", script);
+    assert_eq!(holder.line(), "holding");
+    let waiter = Running::script(&mut place.run(), &["--label", "second"], "job", script);
+    let lock = eventually("the waiter is seen", || {
+        Some(shown(place.status())).filter(|lock| lock["waiters"] != json!([]))
+    });
+    assert_eq!(lock["holder"]["label"], "first");
+    assert_eq!(lock["waiters"][0]["pid"], waiter.pid().as_raw_nonzero().get());
+    assert_eq!(lock["waiters"][0]["label"], "second");
+    let waiting = |lock: &Value| lock["waiters"][0]["waiting_ms"].as_u64().unwrap();
+    eventually("its wait grows", || {
+        (waiting(&shown(place.status())) > waiting(&lock)).then_some(())
+    });
+    // Since somebody saw it, it is known to be held.
+    let held = |lock: &Value| lock["holder"]["held_ms"].as_u64().unwrap();
+    eventually("its time grows", || (held(&shown(place.status())) > held(&lock)).then_some(()));
+    let table = succeeds(&place.status().output().unwrap());
+    assert!(table.contains("≥") && table.contains("waits"), "{table}");
+}
+
+/// The table says it to whoever looks, not only to whoever takes the lock next.
+#[test]
+fn how_a_killed_holder_left_is_shown_before_anybody_takes_the_lock() {
+    let place = Place::new();
+    let mut holder = Running::script(&mut place.run(), &[], "job", "echo holding; exec sleep 1000");
+    assert_eq!(holder.line(), "holding");
+    holder.child.kill().unwrap();
+    holder.child.wait().unwrap();
+    let lock = eventually("its command is gone too", || {
+        Some(shown(place.status())).filter(|lock| lock["state"] == "free")
+    });
+    assert_eq!((&lock["holder"], &lock["predecessor"]), (&Value::Null, &json!("died")));
+    let again = shown(place.status());
+    assert_eq!(again["predecessor"], "died", "looking changes nothing");
+    assert_eq!(again["token"], lock["token"]);
+}
+
 #[test]
 fn the_table_fits_80_columns() {
     let place = Place::new();

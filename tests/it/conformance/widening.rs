@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use tierlock::{LockErrorKind, LockManager, MutexGuard, Scope};
+use tierlock::{Engine, LockErrorKind, LockManager, LockManagerBuilder, MutexGuard, Scope};
 
 use crate::setting::{Hand, LONG, Rig, Setting, Unprotected, at, temp_dir};
 
@@ -122,29 +122,52 @@ fn widened_stays_widened_when_nobody_uses_the_name(setting: &Setting) {
     assert_eq!(MutexGuard::scope(&guard), setting.scope);
 }
 
+/// Makes one test per engine out of a situation.
+macro_rules! on_both {
+    ($situation:ident) => {
+        mod $situation {
+            #[test]
+            fn table() {
+                super::$situation(tierlock::Engine::Table);
+            }
+
+            #[test]
+            fn file_lock() {
+                super::$situation(tierlock::Engine::FileLock);
+            }
+        }
+    };
+}
+
 /// A directory that processes with and without a leader share.
 struct Machine {
+    engine: Engine,
     rig: Rig,
     directory: tempfile::TempDir,
 }
 
 impl Machine {
-    fn new() -> Machine {
-        Machine { rig: Rig::start(), directory: temp_dir() }
+    fn new(engine: Engine) -> Machine {
+        Machine { engine, rig: Rig::start(), directory: temp_dir() }
     }
 
     fn connected(&self) -> LockManager {
-        let builder = self.rig.builder().directory(self.directory.path());
-        builder.label("the widener").open().unwrap()
+        self.opened(self.rig.builder().label("the widener"))
     }
 
     fn local(&self) -> LockManager {
-        LockManager::builder().directory(self.directory.path()).label("local").open().unwrap()
+        self.opened(LockManager::builder().label("local"))
+    }
+
+    fn opened(&self, builder: LockManagerBuilder) -> LockManager {
+        builder.directory(self.directory.path()).engine(self.engine).open().unwrap()
     }
 
     fn helper(&self, is_connected: bool) -> crate::helper::Helper {
         let mut helper = crate::helper::Helper::start();
-        let mut line = format!("open\tlabel=helper\tdir={}", self.directory.path().display());
+        let engine = if self.engine == Engine::Table { "table" } else { "file-lock" };
+        let directory = self.directory.path().display();
+        let mut line = format!("open\tlabel=helper\tengine={engine}\tdir={directory}");
         if is_connected {
             line += &self.rig.settings();
         }
@@ -160,9 +183,9 @@ fn assert_names_the_widener(kind: &str, text: &str, widener: &str) {
     assert!(text.contains("leader") && text.contains("\"a\""), "{text}");
 }
 
-#[test]
-fn who_has_no_leader_is_told_who_widened_the_name() {
-    let machine = Machine::new();
+on_both!(who_has_no_leader_is_told_who_widened_the_name);
+fn who_has_no_leader_is_told_who_widened_the_name(engine: Engine) {
+    let machine = Machine::new(engine);
     let local = machine.local();
     let before = local.mutex("a", ()).scope(Scope::Process).build().unwrap();
     drop(before.lock().unwrap());
@@ -192,9 +215,9 @@ fn who_has_no_leader_is_told_who_widened_the_name() {
     assert_eq!(MutexGuard::scope(&local.mutex("b", ()).lock().unwrap()), Scope::Process);
 }
 
-#[test]
-fn a_narrow_holder_in_another_process_is_waited_for() {
-    let machine = Machine::new();
+on_both!(a_narrow_holder_in_another_process_is_waited_for);
+fn a_narrow_holder_in_another_process_is_waited_for(engine: Engine) {
+    let machine = Machine::new(engine);
     for is_connected in [true, false] {
         let name = if is_connected { "a" } else { "b" };
         let mut narrow = machine.helper(is_connected);
@@ -210,9 +233,9 @@ fn a_narrow_holder_in_another_process_is_waited_for() {
     }
 }
 
-#[test]
-fn a_narrow_waiter_in_another_process_climbs_after_the_widener() {
-    let machine = Machine::new();
+on_both!(a_narrow_waiter_in_another_process_climbs_after_the_widener);
+fn a_narrow_waiter_in_another_process_climbs_after_the_widener(engine: Engine) {
+    let machine = Machine::new(engine);
     let far = machine.rig.builder().open().unwrap();
     let (mut connected, mut local) = (machine.helper(true), machine.helper(false));
     let locks = machine.connected();
@@ -229,9 +252,9 @@ fn a_narrow_waiter_in_another_process_climbs_after_the_widener() {
     assert!(answer.starts_with("error\tConfig"), "{answer}");
 }
 
-#[test]
-fn a_widened_name_stays_widened_after_everybody_is_gone() {
-    let machine = Machine::new();
+on_both!(a_widened_name_stays_widened_after_everybody_is_gone);
+fn a_widened_name_stays_widened_after_everybody_is_gone(engine: Engine) {
+    let machine = Machine::new(engine);
     machine.connected().mutex("a", ()).scope(Scope::Process).build().unwrap();
     let narrow = machine.connected().mutex("a", ()).scope(Scope::Process).build().unwrap();
     narrow.escalate(Scope::Host).unwrap();
@@ -246,10 +269,10 @@ fn a_widened_name_stays_widened_after_everybody_is_gone() {
     assert!(local.ask("try\tprocess\ta").starts_with("error\tConfig"));
 }
 
-#[test]
-fn processes_lose_no_count_while_one_of_them_widens() {
+on_both!(processes_lose_no_count_while_one_of_them_widens);
+fn processes_lose_no_count_while_one_of_them_widens(engine: Engine) {
     const ROUNDS: u64 = 60;
-    let machine = Machine::new();
+    let machine = Machine::new(engine);
     let folder = temp_dir();
     let mut near = [machine.helper(true), machine.helper(true)];
     for helper in &mut near {
@@ -270,9 +293,9 @@ fn processes_lose_no_count_while_one_of_them_widens() {
     assert_eq!(count, (3 * ROUNDS).to_string());
 }
 
-#[test]
-fn tokens_grow_when_a_name_is_widened() {
-    let machine = Machine::new();
+on_both!(tokens_grow_when_a_name_is_widened);
+fn tokens_grow_when_a_name_is_widened(engine: Engine) {
+    let machine = Machine::new(engine);
     let (near, far) = (machine.connected(), machine.rig.builder().open().unwrap());
     let mut last = 0;
     let mut larger = |guard: MutexGuard<'_, ()>| {
@@ -288,4 +311,56 @@ fn tokens_grow_when_a_name_is_widened() {
     }
     larger(far.mutex("a", ()).lock().unwrap());
     larger(mutex.lock().unwrap());
+}
+
+on_both!(processes_that_come_after_the_widener_lose_no_count);
+/// The other way round: first another machine has the lock, then processes come that ask for less.
+fn processes_that_come_after_the_widener_lose_no_count(engine: Engine) {
+    const ROUNDS: u64 = 60;
+    let machine = Machine::new(engine);
+    let folder = temp_dir();
+    let counting = |scope: Scope| format!("count\t{scope}\ta\t{}", folder.path().display());
+    let locks = machine.connected();
+    let mutex = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
+    mutex.escalate(Scope::Host).unwrap();
+    let mut far = crate::helper::Helper::start();
+    assert_eq!(far.ask(&format!("open\tlabel=far{}", machine.rig.settings())), "ok");
+    far.say(&format!("{}\t{}", counting(Scope::Host), ROUNDS * 2));
+    crate::setting::until("the first count", || folder.path().join("counter").exists());
+    let mut near = [machine.helper(true), machine.helper(true)];
+    for helper in &mut near {
+        helper.say(&format!("{}\t{ROUNDS}", counting(Scope::Process)));
+    }
+    let mut local = machine.helper(false);
+    let answer = local.ask(&format!("{}\t1", counting(Scope::Process)));
+    assert!(answer.starts_with("error\tConfig"), "{answer}");
+    for helper in near.iter_mut().chain([&mut far]) {
+        assert_eq!(helper.hear(), "ok");
+    }
+    let count = std::fs::read_to_string(folder.path().join("counter")).unwrap();
+    assert_eq!(count, (4 * ROUNDS).to_string());
+}
+
+on_both!(a_process_without_a_leader_is_out_before_another_machine_is_in);
+/// It uses the lock until the very widening, and never together with somebody on another machine.
+fn a_process_without_a_leader_is_out_before_another_machine_is_in(engine: Engine) {
+    const ROUNDS: u64 = 60;
+    let machine = Machine::new(engine);
+    let folder = temp_dir();
+    let counter = || std::fs::read_to_string(folder.path().join("counter")).unwrap_or_default();
+    let mut local = machine.helper(false);
+    let folder_name = folder.path().display();
+    local.say(&format!("count\tprocess\ta\t{folder_name}\t1000000"));
+    crate::setting::until("the first count", || !counter().is_empty());
+    let locks = machine.connected();
+    let mutex = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
+    mutex.escalate(Scope::Host).unwrap();
+    // Whoever is told of the widening may be elsewhere; the local one cannot have been asked.
+    let mut far = crate::helper::Helper::start();
+    assert_eq!(far.ask(&format!("open\tlabel=far{}", machine.rig.settings())), "ok");
+    let first: u64 = counter().parse().unwrap();
+    assert_eq!(far.ask(&format!("count\thost\ta\t{folder_name}\t{ROUNDS}")), "ok");
+    let answer = local.hear();
+    assert!(answer.starts_with("error\tConfig") && answer.contains("the widener"), "{answer}");
+    assert_eq!(counter().parse::<u64>().unwrap(), first + ROUNDS);
 }

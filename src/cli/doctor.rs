@@ -1,0 +1,64 @@
+//! `tierlock doctor`: what is wrong with a directory, and what to do.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
+
+use super::{
+    args,
+    failure::{Failure, exit},
+};
+use crate::process::{self, Finding, Level};
+
+/// Says what it found, one finding on a line, and exits by the worst of it.
+pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
+    let common = what.common.with_environment()?;
+    let Some(directory) = common.directory() else {
+        return Err(Failure::new(
+            exit::CONFIG,
+            "doctor examines a directory; give --dir, or set TIERLOCK_DIR",
+        ));
+    };
+    let found = process::examine(directory)?;
+    let text: String = found.iter().map(line).collect();
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads has read enough; the status counts all the same.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(Failure::new(exit::IO, format_args!("output: {error}"))),
+        Ok(()) => {}
+    }
+    let count = |level| found.iter().filter(|finding| finding.level == level).count();
+    let status = match (count(Level::Damage), count(Level::Trouble)) {
+        (0, 0) => return Ok(0),
+        (0, _) => exit::CONFIG,
+        (_, _) => exit::IO,
+    };
+    let (damage, trouble) = (count(Level::Damage), count(Level::Trouble));
+    Err(Failure::new(
+        status,
+        format_args!(
+            "lock directory {}: {damage} of damage and {trouble} of trouble, on standard output \
+             with what to do; nothing was repaired",
+            directory.display()
+        ),
+    ))
+}
+
+fn line(finding: &Finding) -> String {
+    // Names of files may hold anything.
+    let text = finding.text.replace(char::is_control, "\u{fffd}");
+    format!("{:<8} {text}\n", format!("{}:", finding.level))
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Fine => "ok",
+            Level::Note => "note",
+            Level::Trouble => "trouble",
+            Level::Damage => "damage",
+        })
+    }
+}

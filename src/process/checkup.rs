@@ -1,0 +1,314 @@
+//! What is wrong with a directory, for people who have to put it right.
+//!
+//! It repairs nothing, makes nothing, takes no lock that anybody waits for, and writes nowhere:
+//! what the engines heal by themselves it leaves to them, and says so. What it finds may be a
+//! moment old, so it looks again at whatever others may just be changing before it calls that
+//! damage.
+
+use std::{os::fd::OwnedFd, path::Path};
+
+use rustix::{
+    fs::{Access, AtFlags, Dir},
+    io::Errno,
+};
+
+use crate::error::{LockError, LockErrorKind, Predecessor};
+
+use super::{
+    EngineKind, NameStatus, file, filesystem,
+    home::{self, Home},
+    table,
+};
+
+/// How bad it is. In this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// As it should be.
+    Fine,
+    /// Worth knowing. Nothing has to be done.
+    Note,
+    /// Settings, rights or files that somebody should change.
+    Trouble,
+    /// Locks, or what is known about them, cannot be relied on.
+    Damage,
+}
+
+/// One thing that was found, in one line: what it is, and what to do about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub(crate) level: Level,
+    pub(crate) text: String,
+}
+
+/// What was found so far.
+#[derive(Default)]
+pub(super) struct Report(Vec<Finding>);
+
+/// Of things of one kind so many are told one by one.
+const TOLD: usize = 20;
+
+/// Looks at everything in the directory. An error: it cannot even be opened.
+pub(crate) fn examine(path: &Path) -> Result<Vec<Finding>, LockError> {
+    let home = Home::find(path)?;
+    let mut report = Report::default();
+    judge_file_system(&home, &mut report);
+    judge_rights(&home, &mut report);
+    match judge_format(&home, &mut report) {
+        Some(EngineKind::File) => file::examine(home, &mut report),
+        Some(EngineKind::Table) => table::examine(home, &mut report),
+        None => {}
+    }
+    Ok(report.0)
+}
+
+impl Report {
+    pub(super) fn add(&mut self, level: Level, text: impl Into<String>) {
+        self.0.push(Finding { level, text: text.into() });
+    }
+
+    /// What somebody who uses the directory would be told.
+    pub(super) fn error(&mut self, error: &LockError) {
+        self.add(level_of(error), error.to_string());
+    }
+
+    /// Things of one kind, of which there may be a million.
+    pub(super) fn list(&mut self, level: Level, what: &str, found: Vec<String>) {
+        let more = found.len().saturating_sub(TOLD);
+        found.into_iter().take(TOLD).for_each(|text| self.add(level, text));
+        if more > 0 {
+            self.add(level, format!("{more} more {what}"));
+        }
+    }
+
+    /// What both engines know about names.
+    pub(super) fn names(&mut self, found: &[NameStatus]) {
+        let held = found.iter().filter(|status| status.holder.is_some()).count();
+        let names = counted(found.len(), "name", "names");
+        self.add(Level::Fine, format!("{names}, {held} of them held just now"));
+        let stale = found.iter().filter(|status| is_left_by_the_dead(status)).map(|status| {
+            format!(
+                "{:?} is as a holder that died left it; nothing needs to be done: whoever takes \
+                 it next is told so",
+                status.name.as_str()
+            )
+        });
+        self.list(Level::Note, "names whose holder died", stale.collect());
+        let wide = found.iter().filter_map(unused_wide).map(|(name, by)| {
+            format!(
+                "{name:?} was locked at host scope by {by}, and nobody uses it now; it stays a \
+                 host-scope lock, and whoever has no leader is refused it; if it is to be a \
+                 process-scope lock again, stop every process that uses the directory, on all \
+                 machines that lock the name, and remove the directory"
+            )
+        });
+        self.list(Level::Note, "names of host scope that nobody uses", wide.collect());
+    }
+}
+
+/// `error`s of users and settings are trouble, those of files damage.
+fn level_of(error: &LockError) -> Level {
+    match error.kind() {
+        LockErrorKind::Damaged | LockErrorKind::Io => Level::Damage,
+        _ => Level::Trouble,
+    }
+}
+
+fn is_left_by_the_dead(status: &NameStatus) -> bool {
+    status.holder.is_none() && status.predecessor == Predecessor::Died
+}
+
+/// The name, and who widened it.
+fn unused_wide(status: &NameStatus) -> Option<(&str, &str)> {
+    let by = status.widened_by.as_deref()?;
+    let unused = status.holder.is_none() && status.waiters.is_empty();
+    unused.then_some((status.name.as_str(), by))
+}
+
+/// So many of them, in words.
+pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+// ---- the directory -----------------------------------------------------------------------------
+
+fn judge_file_system(home: &Home, report: &mut Report) {
+    let kind = home::kind_of_file_system(&home.fd);
+    if let Err(error) = filesystem::judge(kind, &[]) {
+        return report.error(&home.about(error));
+    }
+    let name = filesystem::name_of(kind);
+    match filesystem::caveat(kind) {
+        Some(caveat) => report.add(Level::Note, format!("it is on {name}: {caveat}")),
+        None => report.add(Level::Fine, format!("it is on {name}")),
+    }
+}
+
+fn judge_rights(home: &Home, report: &mut Report) {
+    let (path, mode) = (home.path.display(), home.mode);
+    let (everybody, sticky) = (mode & 0o002 != 0, mode & 0o1000 != 0);
+    match (everybody, sticky) {
+        (true, false) => report.add(
+            Level::Trouble,
+            format!(
+                "its mode is {mode:04o}: every user of the machine may remove its files, and the \
+                 locks of others with them; let in only a group (chmod 2770 {path}), or at least \
+                 keep others from removing what is not theirs (chmod +t {path})"
+            ),
+        ),
+        (true, true) => report.add(
+            Level::Note,
+            format!(
+                "its mode is {mode:04o}: every user of the machine may take its locks, and is \
+                 trusted to write nothing else into its files; after a reboot it must be opened \
+                 first by the owner of its files"
+            ),
+        ),
+        (false, _) => report.add(Level::Fine, format!("its mode is {mode:04o}")),
+    }
+    let needed = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let asked = rustix::fs::accessat(&home.fd, ".", needed, AtFlags::EACCESS);
+    if let Err(Errno::ACCESS | Errno::ROFS) = asked {
+        report.add(
+            Level::Trouble,
+            "this user may not take its locks: that needs the right to read, write and search it; \
+             change owner, group or mode, or examine it as a user of the locks",
+        );
+    }
+}
+
+/// Which engine it is in, if any that can be examined.
+fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
+    let found = match home.read_format() {
+        Ok(found) => found,
+        Err(error) => {
+            report.error(&error);
+            return None;
+        }
+    };
+    let Some(found) = found else {
+        judge_missing_format(home, report);
+        return None;
+    };
+    let engine = match found.trim_end() {
+        file::FORMAT => EngineKind::File,
+        table::FORMAT => EngineKind::Table,
+        _ => {
+            let ours = if table::IS_HERE { table::FORMAT } else { file::FORMAT };
+            if let Err(error) = home::judge_format(&found, ours) {
+                report.error(&home.about(error));
+            }
+            return None;
+        }
+    };
+    report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
+    let own: &[&str] = match engine {
+        EngineKind::File => &["format", file::LOCKS],
+        EngineKind::Table => &["format", "table", "tokens", "presence"],
+    };
+    judge_entries(home, own, report);
+    Some(engine)
+}
+
+fn judge_missing_format(home: &Home, report: &mut Report) {
+    let there = |name: &str| rustix::fs::statat(&home.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    // Tokens alone may have been put there for the first to open it, to start above.
+    let used = [file::LOCKS, "table", "presence"].into_iter().find(|name| there(name));
+    match used {
+        Some(name) => report.add(
+            Level::Damage,
+            format!(
+                "its file format is missing although there is {name}; stop every process that \
+                 uses the directory and remove it, or choose another"
+            ),
+        ),
+        None => report.add(
+            Level::Note,
+            "nobody has used it for locks yet; whoever opens it first makes it ready",
+        ),
+    }
+    judge_entries(home, &[file::LOCKS, "table", "tokens", "presence"], report);
+}
+
+/// What does not belong there, and who else has no right to what does.
+fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
+    let entries = match Dir::read_from(&home.fd) {
+        Ok(entries) => entries,
+        Err(e) => return report.error(&home.failed("cannot list it", e.into())),
+    };
+    let (mut foreign, mut aside) = (Vec::new(), Vec::new());
+    for entry in entries.map_while(Result::ok) {
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        match &*text {
+            // The second comes with some file systems.
+            "." | ".." | "lost+found" => {}
+            text if own.contains(&text) => {}
+            text if home::is_aside(text) => {
+                aside.extend(home::is_old(&home.fd, name).then(|| left_aside(text)));
+            }
+            text => foreign.push(foreign_entry(text)),
+        }
+    }
+    report.list(Level::Trouble, "entries that are not tierlock's", foreign);
+    report.list(Level::Note, "files that somebody died in the middle of making", aside);
+    let [files, directories] = [0o666, 0o777].map(|bits| home.mode & bits);
+    let rights = own.iter().filter_map(|name| {
+        let wanted = if ["presence", file::LOCKS].contains(name) { directories } else { files };
+        judge_file_rights(home, &home.fd, name, name, wanted)
+    });
+    report.list(Level::Trouble, "of its files", rights.collect());
+}
+
+/// Something in the directory, or in one inside it, that no engine put there.
+pub(super) fn foreign_entry(name: &str) -> String {
+    format!("{name:?} is not tierlock's; move it elsewhere, and keep the directory for locks alone")
+}
+
+fn left_aside(name: &str) -> String {
+    format!(
+        "{name:?} was left by somebody who died while making a file; it disturbs nobody and may \
+         be removed"
+    )
+}
+
+/// Whether those who may use the directory may use this file of it, and nobody else. `shown` is
+/// its path from there.
+pub(super) fn judge_file_rights(
+    home: &Home,
+    inside: &OwnedFd,
+    name: &str,
+    shown: &str,
+    wanted: u32,
+) -> Option<String> {
+    // Links and missing files are told by whoever opens them.
+    let found = rustix::fs::statat(inside, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    if rustix::fs::FileType::from_raw_mode(found.st_mode).is_symlink() {
+        return None;
+    }
+    // Its type differs between systems.
+    #[allow(clippy::useless_conversion)]
+    let mode = u32::from(found.st_mode) & 0o777;
+    let path = home.path.join(shown);
+    let path = path.display();
+    if found.st_gid != home.group && home.mode & 0o070 != home.mode << 3 & 0o070 {
+        return Some(format!(
+            "{shown} belongs to group {}, and the directory to group {}, whose members may not \
+             use it: chgrp {} {path}",
+            found.st_gid, home.group, home.group
+        ));
+    }
+    let missing = wanted & !mode;
+    let reach = home.mode & 0o011;
+    let beyond = mode & !wanted & (reach << 1);
+    match (missing, beyond) {
+        (0, 0) => None,
+        (0, _) => Some(format!(
+            "{shown} has mode {mode:04o}: more users may write it than may write the directory, \
+             and they are trusted with every lock in it: chmod {wanted:04o} {path}"
+        )),
+        _ => Some(format!(
+            "{shown} has mode {mode:04o}, so that not everybody who may use the directory may use \
+             it: chmod {wanted:04o} {path}"
+        )),
+    }
+}

@@ -1,0 +1,264 @@
+//! What is wrong with a directory of the table engine. See `process::checkup`.
+
+use std::{io, sync::atomic::Ordering::*};
+
+use crate::{
+    error::{Holder, LockError},
+    token::Token,
+};
+
+use super::{
+    super::{
+        checkup::{Level, Report, counted, foreign_entry, judge_file_rights},
+        home::Home,
+        record,
+    },
+    index::Found,
+    map::Access,
+    marks::Marks,
+    presence::{PRESENCE, Presences, file_name},
+    protocol::Verdict,
+    reserve,
+    slot::Slot,
+    store::{self, Table},
+    survey::Survey,
+    word::{OwnerId, State, Word},
+};
+
+/// How often what others may just be changing is looked at before it is damage.
+const LOOKS: usize = 5;
+
+/// Looks at the table, the tokens and the presences.
+pub(in super::super) fn examine(home: Home, report: &mut Report) {
+    let presences = match Presences::open(&home) {
+        Ok(presences) => presences,
+        Err(error) => return report.error(&error),
+    };
+    let alive = examine_presences(&home, &presences, report);
+    let table = match Table::open(&home, Access::Look) {
+        Ok(Some(table)) => table,
+        Ok(None) => {
+            report.add(Level::Damage, missing_table(alive));
+            return examine_tokens(&home, None, report);
+        }
+        Err(error) => {
+            report.error(&error);
+            return examine_tokens(&home, None, report);
+        }
+    };
+    examine_tokens(&home, Some(&table), report);
+    if table.boot() != record::boot() {
+        report.add(
+            Level::Note,
+            "its table is of another boot of the machine, or of a container with a boot id of its \
+             own; whoever opens it when nobody is alive in it starts it anew, above every token \
+             and with names as wide as they are",
+        );
+    }
+    examine_structure(&home, &presences, &table, report);
+    examine_slots(&home, Survey { table, presences }, report);
+}
+
+fn missing_table(alive: usize) -> String {
+    match alive {
+        0 => "its table is missing; whoever opens the directory next makes a new one, above every \
+              token, but names that were widened are narrow again: lock each of them once at host \
+              scope"
+            .into(),
+        alive => format!(
+            "its table was removed while {} used it, who do not exclude whoever comes; stop every \
+             process that uses the directory, then start them again",
+            counted(alive, "process", "processes")
+        ),
+    }
+}
+
+// ---- tokens ------------------------------------------------------------------------------------
+
+fn examine_tokens(home: &Home, table: Option<&Table>, report: &mut Report) {
+    let known = table.map_or(Ok(Token::ZERO), Table::limit);
+    match (reserve::read(home), known) {
+        (Err(error), _) => report.error(&error),
+        (_, Err(error)) => report.error(&store::about(home, error)),
+        (Ok(reserve), Ok(known)) if reserve < known => report.add(
+            Level::Damage,
+            format!(
+                "tokens is missing or an old copy: it says {reserve}, and up to {known} may have \
+                 been granted; the next process to use a lock here writes it anew, so use one \
+                 before the machine is switched off"
+            ),
+        ),
+        (Ok(reserve), Ok(_)) => {
+            report.add(Level::Fine, format!("tokens are reserved up to {reserve}"));
+        }
+    }
+}
+
+// ---- presences ---------------------------------------------------------------------------------
+
+/// How many processes are alive, or may be.
+fn examine_presences(home: &Home, presences: &Presences, report: &mut Report) -> usize {
+    let (ids, others) = match presences.entries() {
+        Ok(found) => found,
+        Err(e) => {
+            report.error(&home.failed("cannot list its presences", e));
+            return 0;
+        }
+    };
+    let foreign = others.iter().map(|name| foreign_entry(&format!("{PRESENCE}/{name}")));
+    let (mut alive, mut dead, mut unknown, mut rights) = (0, Vec::new(), Vec::new(), Vec::new());
+    for id in ids {
+        match presences.verdict(id, &mut None) {
+            // Gone since it was listed.
+            (Verdict::Missing, _) => continue,
+            (Verdict::Alive, _) => alive += 1,
+            (Verdict::Dead, _) => dead.push(ended(id, presences.holder(id))),
+            (Verdict::Unknown, why) => {
+                alive += 1;
+                unknown.push(unknowable(id, why));
+            }
+        }
+        let name = file_name(id);
+        let shown = format!("{PRESENCE}/{name}");
+        let found = judge_file_rights(home, presences.fd(), &name, &shown, home.file_mode());
+        rights.extend(found);
+    }
+    let count = counted(alive, "process", "processes");
+    report.add(Level::Fine, format!("{count} alive in it"));
+    report.list(Level::Note, "presences of the dead", dead);
+    report.list(Level::Damage, "presences that tell nothing", unknown);
+    report.list(Level::Trouble, "entries among its presences", foreign.collect());
+    report.list(Level::Trouble, "of its presences", rights);
+    alive
+}
+
+fn ended(id: OwnerId, who: Option<Holder>) -> String {
+    let who = who.unwrap_or_default();
+    format!(
+        "{PRESENCE}/{} is of a process that died, {who}; nothing needs to be done: it is removed \
+         when no lock names it any more",
+        file_name(id)
+    )
+}
+
+fn unknowable(id: OwnerId, why: Option<io::Error>) -> String {
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    format!(
+        "{PRESENCE}/{} does not tell whether its process is alive{why}; it counts as alive, and \
+         its locks stay taken; if it is no file that can be read and locked, stop every process \
+         that uses the directory and remove the directory",
+        file_name(id)
+    )
+}
+
+// ---- the table ---------------------------------------------------------------------------------
+
+/// The lock of the table's own changes.
+fn examine_structure(home: &Home, presences: &Presences, table: &Table, report: &mut Report) {
+    let structure = &table.header().structure;
+    if let Some(fault) = fault_of_word(structure, presences) {
+        let text = format!("the lock of its own changes is damaged: {fault}");
+        return report.error(&store::about(home, super::damaged(text)));
+    }
+    let word = Word::from_bits(structure.word.load(SeqCst));
+    let left_by_the_dead = match word.owner() {
+        Some(owner) => presences.verdict(owner, &mut None).0 == Verdict::Dead,
+        None => table.header().intent[0].load(Relaxed) != 0,
+    };
+    // Whoever is alive and at it has an owner's word.
+    if left_by_the_dead && structure.word.load(SeqCst) == word.bits() {
+        report.add(
+            Level::Note,
+            "somebody died in the middle of a change of its table; nothing needs to be done: the \
+             next change finishes or undoes it",
+        );
+    }
+}
+
+fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
+    let about = |error| store::about(home, error).to_string();
+    let (mut names, mut damaged) = (Vec::new(), Vec::new());
+    for number in 0..survey.table.header().slots_used.load(Acquire) {
+        let slot = match survey.table.slot(number) {
+            Ok(slot) => slot,
+            Err(error) => {
+                damaged.push(about(error));
+                break;
+            }
+        };
+        let fault = fault_of_word(slot, &survey.presences).map(super::damaged);
+        match fault.or_else(|| fault_of_index(&survey.table, number, slot).err()) {
+            Some(error) => {
+                let name = survey.table.name_of(slot).ok().flatten();
+                damaged.push(about(match &name {
+                    Some(name) => error.with_name(name),
+                    None => error,
+                }));
+            }
+            None => match survey.status(slot) {
+                Ok(status) => names.extend(status),
+                Err(error) => damaged.push(about(error)),
+            },
+        }
+    }
+    for text in &mut damaged {
+        text.push_str("; stop every process that uses the directory and remove it");
+    }
+    report.names(&names);
+    report.list(Level::Damage, "faults of its table", damaged);
+}
+
+/// What is wrong with a word, if it stays so.
+fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
+    let mut judged = None;
+    for _ in 0..LOOKS {
+        let word = Word::from_bits(slot.word.load(SeqCst));
+        let fault = match word.state() {
+            None => format!("its word is {:#x}, which no lock wrote", word.bits()),
+            Some(State::Free | State::Reserved) => return None,
+            Some(State::Held(owner) | State::Retiring(owner)) => {
+                if presences.verdict(owner, &mut None).0 != Verdict::Missing {
+                    return None;
+                }
+                format!(
+                    "its holder, process {} of the directory, has no presence file, so nobody can \
+                     tell whether it is alive, and nobody takes the lock",
+                    owner.get()
+                )
+            }
+        };
+        if judged == Some(word) {
+            return Some(fault);
+        }
+        judged = Some(word);
+    }
+    None
+}
+
+/// Whether the name of this slot is found there and nowhere else.
+fn fault_of_index(table: &Table, number: u32, slot: &Slot) -> Result<(), LockError> {
+    let mut fault = Ok(());
+    for _ in 0..LOOKS {
+        let changes = &table.header().structure.word;
+        let (before, generation) = (changes.load(SeqCst), slot.generation.load(SeqCst));
+        let Some(name) = table.name_of(slot)? else { return Ok(()) };
+        let found = table.find(&name, table.hash(&name))?;
+        if found == Some(Found { number, generation }) {
+            return Ok(());
+        }
+        let moved = slot.generation.load(SeqCst) != generation || !Marks::of(slot).is_live();
+        let changing = Word::from_bits(before).owner().is_some()
+            || changes.load(SeqCst) != before
+            || table.header().intent[0].load(SeqCst) != 0;
+        if moved || changing {
+            // Not to be judged now; nor at all, if somebody was stopped in the middle.
+            fault = Ok(());
+            continue;
+        }
+        fault = Err(super::damaged(match found {
+            Some(other) => format!("it stands in two slots, {number} and {}", other.number),
+            None => format!("it stands in slot {number}, where nobody looks for it"),
+        }));
+    }
+    fault
+}

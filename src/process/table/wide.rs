@@ -1,0 +1,66 @@
+//! Names of host scope, from an old table to the one in its place.
+//!
+//! A name that anybody locked at host scope stays one: a process without a leader that locked it
+//! in this directory alone would be inside together with a holder on another machine, which a
+//! reboot of this one does not end. So a table that starts anew has the old one's wide names.
+//!
+//! **What it does not do.** The table is not synced, since that would cost each new name of host
+//! scope some 20 ms. After a loss of power, marks of the last moments (on Linux about half a
+//! minute) may be missing, like everything else that the kernel had not written yet. The first
+//! one to lock such a name at host scope marks it again. Nor is anything left to carry over when
+//! somebody removed the table, or on tmpfs.
+
+use std::{io, sync::atomic::Ordering::*};
+
+use crate::{error::LockError, name::Name};
+
+use super::{
+    index::{Changing, Retiring},
+    slot::Slot,
+    store::Table,
+    word::Word,
+};
+
+/// A wide name, and who widened it.
+pub(super) type Wide = (Name, String);
+
+/// The wide names of a table that nobody uses any more. What cannot be read is left out: there
+/// are as many as the file has room for.
+pub(super) fn of(old: &Table) -> Vec<Wide> {
+    let used = old.header().slots_used.load(Acquire);
+    let slots = (0..used).map_while(|number| old.slot(number).ok());
+    slots.filter_map(|slot| wide_name(old, slot)).collect()
+}
+
+fn wide_name(old: &Table, slot: &Slot) -> Option<Wide> {
+    let word = Word::from_bits(slot.word.load(Relaxed));
+    // A word that no lock wrote says nothing.
+    word.state().filter(|_| word.is_wide())?;
+    let name = old.name_of(slot).ok()??;
+    Some((name, old.widened_by(slot)))
+}
+
+/// Has them in a new table, which nobody knows yet.
+pub(super) fn enter(new: &Table, wide: &[Wide]) -> io::Result<()> {
+    wide.iter().try_for_each(|wide| enter_one(new, wide)).map_err(io::Error::other)
+}
+
+fn enter_one(new: &Table, (name, by): &Wide) -> Result<(), LockError> {
+    let changing = Changing { table: new };
+    let found = changing.find_or_enter(name, &Nobody)?;
+    new.slot(found.number)?.word.store(Word::FREE.widened().bits(), Relaxed);
+    changing.keep_text(found.number, by)
+}
+
+/// Forgets nothing.
+struct Nobody;
+
+impl Retiring for Nobody {
+    fn retire(&self, _: &Slot) -> bool {
+        false
+    }
+
+    fn give_back(&self, _: &Slot) {}
+
+    fn finish(&self, _: &Slot) {}
+}
