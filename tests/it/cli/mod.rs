@@ -260,6 +260,13 @@ fn the_one_line(stderr: &[u8]) -> String {
     text.trim_end().to_owned()
 }
 
+/// The last line; the others are ours, too.
+#[track_caller]
+fn the_last_line(stderr: &str) -> &str {
+    assert!(stderr.lines().all(|line| line.starts_with("tierlock: ")), "{stderr:?}");
+    stderr.lines().last().expect("a line of standard error")
+}
+
 /// It failed with this status, in one line that holds all of `words`.
 #[track_caller]
 fn fails(output: &Output, status: i32, words: &[&str]) {
