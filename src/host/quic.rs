@@ -41,8 +41,12 @@ const UNSENT_BYTES_KEPT: usize = 256 << 10;
 /// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
 /// stays with QUIC, which stops the peer.
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
-/// What a peer may send ahead of our reading.
+/// What a leader may send ahead of its client's reading.
 const RECEIVE_WINDOW: u32 = 1 << 20;
+/// What a client may send ahead of a leader's reading, in order or not: it is in the leader's
+/// memory until then, for every one of many connections. It is no limit to the speed of a machine
+/// nearby, and enough for a megabyte a second over 60 ms.
+const LEADER_RECEIVE_WINDOW: u32 = 64 << 10;
 /// What of our sending may be unacknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
 /// Connections a leader has at most, twice as many as sessions; more are refused, to be tried
@@ -741,6 +745,8 @@ fn server_transport() -> TransportConfig {
     let mut config = transport();
     config
         .max_concurrent_bidi_streams(1_u32.into())
+        .stream_receive_window(LEADER_RECEIVE_WINDOW.into())
+        .receive_window(LEADER_RECEIVE_WINDOW.into())
         .max_idle_timeout(Some(VarInt::from_u32(30_000).into()));
     config
 }
@@ -854,6 +860,23 @@ mod tests {
             _ => false,
         });
         assert!(received.into_iter().eq((0..1000).map(renew)));
+    }
+
+    #[test]
+    fn a_client_may_send_a_leader_no_more_than_a_window_ahead() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut taken = None;
+        drive(&mut [&mut leader, &mut client], |index, event, port| {
+            if let (1, Event::Connected(id)) = (index, event) {
+                let line = port.line_mut(id).unwrap();
+                let stream = line.stream.unwrap();
+                taken = line.inner.send_stream(stream).write(&[0; 1 << 20]).ok();
+            }
+            taken.is_some()
+        });
+        assert_eq!(taken, Some(LEADER_RECEIVE_WINDOW as usize));
     }
 
     #[test]
