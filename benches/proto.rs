@@ -104,6 +104,7 @@ fn reigning_leader() -> Leader {
         sessions_max: 100,
         leases_per_session_max: 1_000_000,
         waiters_per_session_max: 1_000,
+        claims_max: 2_000_000,
         epoch_above: None,
         process: None,
     };

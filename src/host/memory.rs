@@ -25,7 +25,7 @@ use crate::{
     error::LockError,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, ProcessMark, TIME_TO_LIVE,
+        ClusterId, ConnectionId, ProcessMark,
         client::{Client, Config, Ended},
         leader,
         record::Recovered,
@@ -109,15 +109,8 @@ impl MemoryLeader {
             if state.leader.is_some() {
                 return;
             }
-            let config = leader::Config {
-                time_to_live_max: *TIME_TO_LIVE.end(),
-                sessions_max: 10_000,
-                leases_per_session_max: 65_536,
-                waiters_per_session_max: 65_536,
-                epoch_above: None,
-                // It is stopped and started while its clients live.
-                process: None,
-            };
+            // It is stopped and started while its clients live: no process of its own.
+            let config = leader::Config::default();
             state.leader = Some(leader::Leader::new(config, state.durable.clone(), clock::now()));
         }
         World::move_messages(&self.0);

@@ -45,11 +45,28 @@ pub struct Config {
     pub sessions_max: usize,
     pub leases_per_session_max: usize,
     pub waiters_per_session_max: usize,
+    /// How many leases and waiters all sessions have together. Each takes up to 700 bytes, with
+    /// the longest of names.
+    pub claims_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            time_to_live_max: *TIME_TO_LIVE.end(),
+            sessions_max: 10_000,
+            leases_per_session_max: 65_536,
+            waiters_per_session_max: 65_536,
+            claims_max: 1 << 21,
+            epoch_above: None,
+            process: None,
+        }
+    }
 }
 
 /// Why the driver is to close a connection, told to the peer as the close reason.
@@ -474,13 +491,19 @@ impl Leader {
     /// was accepted before (`returning`).
     fn why_refused(&self, key: SessionKey, acquire: &Acquire, returning: bool) -> Option<Refusal> {
         let session = self.sessions.get(key);
-        let Config { sessions_max, leases_per_session_max, waiters_per_session_max, .. } =
-            self.config;
+        let Config {
+            sessions_max,
+            leases_per_session_max,
+            waiters_per_session_max,
+            claims_max,
+            ..
+        } = self.config;
         let new = matches!(session.standing, Standing::New);
         let limits = [
             (new && self.sessions.written() >= sessions_max, Refusal::TooManySessions),
             (session.leases().len() >= leases_per_session_max, Refusal::TooManyLeases),
             (session.waiting().len() >= waiters_per_session_max, Refusal::TooManyWaiters),
+            (self.sessions.claims() >= claims_max, Refusal::TooManyClaims),
         ];
         self.over
             .or(session.refusal)

@@ -193,6 +193,7 @@ impl Table {
             sessions_max: 3,
             leases_per_session_max: 4,
             waiters_per_session_max: 4,
+            claims_max: 10,
             epoch_above: None,
             process: None,
         };

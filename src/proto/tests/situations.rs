@@ -79,6 +79,7 @@ fn config() -> Config {
         sessions_max: 3,
         leases_per_session_max: 4,
         waiters_per_session_max: 4,
+        claims_max: 8_000,
         epoch_above: None,
         process: None,
     }

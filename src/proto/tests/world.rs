@@ -474,6 +474,7 @@ impl World {
             sessions_max: 1000,
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
+            claims_max: 100_000,
             epoch_above: None,
             process: self.embeds().then_some(EMBEDDED),
         };

@@ -30,8 +30,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::with(&[])
+    }
+
+    /// With these options of `tierlock serve`.
+    fn with(options: &[&str]) -> Scene {
         let place = Place::new();
-        let leader = place.leader();
+        let leader = place.leader_at("127.0.0.1:0", options);
         let bystander = Bystander::of(builder(&leader));
         bystander.is_undisturbed();
         let before = resident(&leader);
@@ -176,6 +181,39 @@ fn a_session_at_its_limit_of_waiters_comes_back_with_all_of_them() {
         assert!(matches!(answer, LeaderMessage::Queued { .. }), "{answer:?}");
     }
     scene.is_in_order(150);
+}
+
+#[test]
+fn more_than_all_sessions_may_have_together_is_refused_and_what_they_have_stays() {
+    const CLAIMS_MAX: u64 = 1_000;
+    let scene = Scene::with(&["--claims-max", &CLAIMS_MAX.to_string()]);
+    let insiders = scene.insiders();
+    let (mut granted, mut refused) = (0, 0);
+    let mut greedy = [(); 4].map(|()| insiders.welcome());
+    for intruder in &mut greedy {
+        let name = intruder.name();
+        intruder.say((1..=500).map(|n| acquire(n, &format!("{name}/{n}"), Wait::Forever)));
+        for _ in 0..500 {
+            let answer = std::iter::repeat_with(|| intruder.hear())
+                .find(|answer| !matches!(answer, LeaderMessage::Queued { .. }));
+            match answer.unwrap() {
+                LeaderMessage::Granted { .. } => granted += 1,
+                LeaderMessage::Refused { why: Refusal::TooManyClaims, .. } => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // The bystander has some.
+    assert!((CLAIMS_MAX - 10..=CLAIMS_MAX).contains(&granted), "{granted}");
+    assert_eq!(granted + refused, 2_000);
+    let locks = builder(&scene.leader).open().unwrap();
+    let error = locks.mutex("newcomer", ()).try_lock_for(LONG).unwrap_err();
+    assert!(error.to_string().contains("--claims-max"), "{error}");
+    let [first, ..] = &mut greedy;
+    first.say([ClientMessage::Goodbye]);
+    first.end();
+    drop(locks);
+    scene.is_in_order(30);
 }
 
 fn shown_of(leader: &Leader, name: &str) -> serde_json::Value {
