@@ -400,6 +400,11 @@ impl Reign {
                 }
                 Close::Protocol(what) => self.port.close(id, CloseCode::Protocol, what),
                 Close::Ended => self.port.close(id, CloseCode::Done, "goodbye"),
+                Close::Crowded => {
+                    let reason = "too many clients report at once what they hold and wait for; \
+                                  let it report again";
+                    self.port.close(id, CloseCode::Busy, reason);
+                }
                 Close::Unconfirmed => {
                     let reason = "it reported locks that it cannot have; let it report again";
                     self.port.close(id, CloseCode::Superseded, reason);

@@ -87,6 +87,8 @@ pub(super) enum CloseCode {
     Superseded = 3,
     /// The leader stops.
     Shutdown = 4,
+    /// The leader has no memory for it just now.
+    Busy = 5,
 }
 
 /// What happened on a port.

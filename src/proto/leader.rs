@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use self::{attended::Attended, report::Report};
+use self::{
+    attended::Attended,
+    report::{Report, Unfinished},
+};
 use super::{
     ConnectionId, LeaseId, ProcessMark, RequestId, TIME_TO_LIVE, count_long,
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
@@ -78,6 +81,9 @@ pub enum Close {
     Protocol(&'static str),
     /// Said goodbye, or was ended.
     Ended,
+    /// Its report was one of the heaviest of too many that were unfinished. It may come again, and
+    /// by then there may be room.
+    Crowded,
     /// It reported leases that it cannot have. Its next report will be told so, since then that
     /// is durable.
     Unconfirmed,
@@ -113,6 +119,7 @@ pub struct Leader {
     connections: BTreeMap<ConnectionId, Connection>,
     /// Until when connections without a whole report are borne.
     reports: Timers<ConnectionId>,
+    unfinished: Unfinished,
     /// What came before the reign was durable, to be read then.
     early: VecDeque<(ConnectionId, ClientMessage)>,
     /// Until when waiters wait.
@@ -174,6 +181,7 @@ impl Leader {
             table: Table::new(),
             connections: BTreeMap::new(),
             reports: Timers::new(),
+            unfinished: Unfinished::default(),
             early: VecDeque::new(),
             limits: Timers::new(),
             ends: Timers::new(),
@@ -225,6 +233,7 @@ impl Leader {
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {
         let now = self.clock.attend(now);
         self.reports.clear(connection);
+        self.unfinished.clear(connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             self.fall_silent(key);
         }
@@ -347,23 +356,33 @@ impl Leader {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match state {
             Connection::New => match Report::open(message) {
-                Some(report) => *state = Connection::Reporting(report),
+                Some(report) => {
+                    let weight = report.weight;
+                    *state = Connection::Reporting(report);
+                    self.weigh(connection, weight);
+                }
                 None => self.close(connection, Close::Protocol("the first frame is no Hello")),
             },
             Connection::Dismissed => {
                 // Anything else was said to the session that is gone.
                 if let Some(report) = Report::open(message) {
+                    let weight = report.weight;
                     *state = Connection::Reporting(report);
+                    self.weigh(connection, weight);
                 }
             }
             Connection::Reporting(report) => match report.add(message, &self.config) {
-                Ok(false) => {}
+                Ok(false) => {
+                    let weight = report.weight;
+                    self.weigh(connection, weight);
+                }
                 Ok(true) => {
                     let Connection::Reporting(report) =
                         std::mem::replace(state, Connection::Dismissed)
                     else {
                         unreachable!("it is reporting")
                     };
+                    self.unfinished.clear(connection);
                     self.believe(connection, *report, now);
                 }
                 Err(what) => self.close(connection, Close::Protocol(what)),
@@ -998,6 +1017,7 @@ impl Leader {
     fn close(&mut self, connection: ConnectionId, why: Close) {
         self.connections.remove(&connection);
         self.reports.clear(connection);
+        self.unfinished.clear(connection);
         self.closes.push_back((connection, why));
     }
 
@@ -1074,6 +1094,11 @@ impl Leader {
             && PackedId::of_lease(lease)
                 .zip(self.sessions.find(session))
                 .is_some_and(|(id, key)| self.sessions.get(key).leases().contains_key(&id))
+    }
+
+    /// What the unfinished reports weigh, and what they may.
+    pub(super) fn unfinished(&self) -> (usize, usize) {
+        (self.unfinished.total(), report::unfinished_bytes_max(&self.config))
     }
 
     /// How many names it knows.

@@ -216,6 +216,35 @@ fn more_than_all_sessions_may_have_together_is_refused_and_what_they_have_stays(
     scene.is_in_order(30);
 }
 
+/// Nobody says that its report is whole, and all of it is kept for that.
+#[test]
+fn reports_without_end_cost_no_more_than_allowed_and_keep_nobody_out() {
+    const UNFINISHED: usize = 40;
+    // Unfinished reports may weigh a mebibyte together.
+    let scene = Scene::with(&["--claims-max", "8000"]);
+    let insiders = scene.insiders();
+    let requests = |n: u64| WaitingRequest {
+        request: RequestId(n),
+        acquire: wish(&format!("{n:0>255}"), Wait::Forever, Token::ZERO),
+        place: None,
+    };
+    let mut reporting: Vec<_> = (0..UNFINISHED)
+        .map(|_| {
+            let mut intruder = insiders.enter().unwrap();
+            intruder.report_without_end((1..=2_000).map(requests).collect());
+            intruder
+        })
+        .collect();
+    scene.is_in_order(10);
+    // The oldest was spared, and shown out when its time was up; of the others some were heard no
+    // further.
+    let ends: Vec<_> = reporting.drain(..).map(|intruder| intruder.end()).collect();
+    assert!(ends[0].contains("report in time"), "{}", ends[0]);
+    let crowded = ends.iter().filter(|end| end.contains("let it report again")).count();
+    assert!(crowded >= UNFINISHED - 5, "{ends:?}");
+    scene.is_in_order(10);
+}
+
 fn shown_of(leader: &Leader, name: &str) -> serde_json::Value {
     let output = leader.command("status").args(["--json", name]).output().unwrap();
     let mut shown: serde_json::Value = serde_json::from_str(&succeeds(&output)).unwrap();
