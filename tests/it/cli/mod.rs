@@ -179,6 +179,17 @@ impl Running {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Stops it, and waits until none of its threads runs any more: a signal is not everywhere at
+    /// once.
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        eventually("all of it is stopped", || {
+            let mut tasks = std::fs::read_dir(&tasks).unwrap();
+            tasks.all(|task| state_of(&task.unwrap().path()).starts_with('T')).then_some(())
+        });
+    }
+
     fn exit(&mut self) -> ExitStatus {
         eventually("the process exits", || self.child.try_wait().unwrap())
     }
@@ -215,9 +226,14 @@ fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 
 /// Whether the process runs: it exists and is no zombie.
 fn runs(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    let state = stat.as_ref().ok().and_then(|stat| stat.rsplit_once(") "));
-    state.is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+    let state = state_of(Path::new(&format!("/proc/{}", pid.as_raw_nonzero())));
+    !(state.is_empty() || state.starts_with(['Z', 'X']))
+}
+
+/// What /proc tells of a process or a thread from its state on; nothing of one that is gone.
+fn state_of(task: &Path) -> String {
+    let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").map(|(_, state)| state.to_owned()).unwrap_or_default()
 }
 
 fn gone(pid: Pid) {

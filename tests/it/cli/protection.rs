@@ -218,7 +218,7 @@ fn a_lock_that_is_granted_while_a_signal_comes_is_given_back() {
         let mut waiter = Running::start(next.args(["job", "--", "sh", "-c", "echo ran"]));
         eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
         // Stopped, it finds both at once when it is continued: the signal, and a free lock.
-        waiter.signal(Signal::STOP);
+        waiter.freeze();
         drop(holder.stdin());
         assert_eq!(holder.exit().code(), Some(0));
         waiter.signal(Signal::TERM);
@@ -240,7 +240,8 @@ fn a_lock_given_back_unused_still_tells_who_died() {
     assert_eq!(holder.line(), "holding");
     let mut waiter = Running::start(place.run().args(["job", "--", "true"]));
     eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
-    waiter.signal(Signal::STOP);
+    // Else it may have the lock before it is stopped.
+    waiter.freeze();
     holder.signal(Signal::KILL);
     holder.exit();
     eventually("the command let go of the lock too", || {
