@@ -105,6 +105,7 @@ fn reigning_leader() -> Leader {
         leases_per_session_max: 1_000_000,
         waiters_per_session_max: 1_000,
         block: leader::BLOCK,
+        claims_max: 2_000_000,
         epoch_above: None,
         process: None,
         reign: ReignId(1),

@@ -9,7 +9,10 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::{Failure, exit};
-use crate::{manager::LockManagerBuilder, name::Name, scope::Scope, token::Token};
+use crate::{
+    manager::LockManagerBuilder, name::Name, proto::leader::Config as LeaderConfig, scope::Scope,
+    token::Token,
+};
 
 /// Locks across threads, processes and machines, with fencing tokens.
 #[derive(Debug, Parser)]
@@ -210,6 +213,10 @@ pub(super) struct Serve {
     /// The longest time to live that a client may ask for
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(super) ttl_max: Duration,
+    /// How many locks all clients together may hold or wait for; each takes 200 to 700 bytes of
+    /// memory
+    #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
+    pub(super) claims_max: usize,
     /// Start above this epoch, after the state directory was restored from an old copy: grants
     /// nothing for a minute
     #[arg(long, value_name = "N")]

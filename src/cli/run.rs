@@ -95,7 +95,12 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     let common = common.or_label(|| short_name(&run.command[0]));
     let leaders = common.leaders().to_vec();
     let directory = common.directory().map(Path::to_owned);
-    let locks = common.into_builder().time_to_live(run.ttl).open()?;
+    let name = run.name.clone();
+    let locks = common
+        .into_builder()
+        .time_to_live(run.ttl)
+        .on_warning(move |text| warn(&name, text))
+        .open()?;
     let lock = take(&run, &locks, directory, &events);
     let lock = lock.map_err(|failure| failure.naming_leaders(&leaders))?;
     let taken_at = clock::now();
@@ -140,6 +145,13 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     };
     let_go(&run.name, lock, locks, &events, &outcome);
     Ok(status)
+}
+
+/// Says what endangers the lock. On a thread of its own: a standard error that nobody reads must
+/// not keep those waiting who look after the lock.
+fn warn(name: &Name, text: &str) {
+    let line = format!("lock {name:?}: {text}");
+    let _ = thread::Builder::new().name("tierlock-warning".into()).spawn(move || say(line));
 }
 
 /// `nightly.sh` of `/usr/local/bin/nightly.sh`.

@@ -88,6 +88,7 @@ pub struct LeaderBuilder {
     state_dir: Option<PathBuf>,
     secret_file: Option<PathBuf>,
     time_to_live_max: Duration,
+    claims_max: usize,
     epoch_above: Option<u32>,
     on_alarm: OnAlarm,
 }
@@ -100,6 +101,7 @@ impl Leader {
             state_dir: None,
             secret_file: None,
             time_to_live_max: *TIME_TO_LIVE.end(),
+            claims_max: Config::default().claims_max,
             epoch_above: None,
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
         }
@@ -178,6 +180,15 @@ impl LeaderBuilder {
         self
     }
 
+    /// How many locks all clients together may hold or wait for; 2,097,152 by default. More are
+    /// refused, except to those who come back with what they were given before. Each takes some
+    /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536
+    /// and wait for as many, and there are 10,000 sessions at most.
+    pub fn claims_max(mut self, claims: usize) -> Self {
+        self.claims_max = claims;
+        self
+    }
+
     /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
     /// is older than what its clients have seen, or its journal is lost. For one start only.
     pub fn epoch_above(mut self, epoch: u32) -> Self {
@@ -227,13 +238,11 @@ impl LeaderBuilder {
         let port = listen_at(&listen, &secret)?;
         let config = Config {
             time_to_live_max: self.time_to_live_max,
-            sessions_max: 10_000,
-            leases_per_session_max: 65_536,
-            waiters_per_session_max: 65_536,
-            block: protocol::BLOCK,
+            claims_max: self.claims_max,
             epoch_above: self.epoch_above,
             process: Some(super::process_mark()),
             reign: ReignId(super::random() as u64),
+            ..Config::default()
         };
         let mut leader = protocol::Leader::new(config, recovered, clock::now());
         commit_here(&mut leader, &journal).map_err(|error| storage_failed(&error))?;
@@ -392,6 +401,11 @@ impl Reign {
                 }
                 Close::Protocol(what) => self.port.close(id, CloseCode::Protocol, what),
                 Close::Ended => self.port.close(id, CloseCode::Done, "goodbye"),
+                Close::Crowded => {
+                    let reason = "too many clients report at once what they hold and wait for; \
+                                  let it report again";
+                    self.port.close(id, CloseCode::Busy, reason);
+                }
                 Close::Unconfirmed => {
                     let reason = "it reported locks that it cannot have; let it report again";
                     self.port.close(id, CloseCode::Superseded, reason);

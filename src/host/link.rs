@@ -946,6 +946,11 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
                 "this manager waits for as many locks as the leader allows one session; \
                  wait for fewer at a time, or open another manager",
             ),
+            Refusal::TooManyClaims => (
+                Refused,
+                "all clients together hold and wait for as many locks as the leader allows; \
+                 unlock some, or start the leader with a larger --claims-max",
+            ),
             Refusal::TimeToLive => (
                 Refused,
                 "the leader does not accept this manager's time_to_live; \

@@ -25,7 +25,7 @@ use crate::{
     error::LockError,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, ProcessMark, ReignId, TIME_TO_LIVE,
+        ClusterId, ConnectionId, ProcessMark, ReignId,
         client::{Client, Config, Ended},
         leader,
         record::Recovered,
@@ -109,17 +109,9 @@ impl MemoryLeader {
             if state.leader.is_some() {
                 return;
             }
-            let config = leader::Config {
-                time_to_live_max: *TIME_TO_LIVE.end(),
-                sessions_max: 10_000,
-                leases_per_session_max: 65_536,
-                waiters_per_session_max: 65_536,
-                block: leader::BLOCK,
-                epoch_above: None,
-                // It is stopped and started while its clients live.
-                process: None,
-                reign: ReignId(random() as u64),
-            };
+            // It is stopped and started while its clients live: no process of its own.
+            let config =
+                leader::Config { reign: ReignId(random() as u64), ..leader::Config::default() };
             state.leader = Some(leader::Leader::new(config, state.durable.clone(), clock::now()));
         }
         World::move_messages(&self.0);

@@ -41,8 +41,17 @@ const UNSENT_BYTES_KEPT: usize = 256 << 10;
 /// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
 /// stays with QUIC, which stops the peer.
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
-/// What a peer may send ahead of our reading.
+/// What a leader may send ahead of its client's reading.
 const RECEIVE_WINDOW: u32 = 1 << 20;
+/// What a client may send ahead of a leader's reading, in order or not: it is in the leader's
+/// memory until then, for every one of many connections. It is no limit to the speed of a machine
+/// nearby, and enough for a megabyte a second over 60 ms.
+const LEADER_RECEIVE_WINDOW: u32 = 64 << 10;
+/// Before the first round trip nobody knows how long one takes, and a packet that is lost in a
+/// handshake is sent again after three of them. QUIC's own guess of 333 ms would make that a
+/// second, in which whoever returns to a restarted leader has no lock. Leaders are near; for one
+/// that is not, a few packets more are sent than are needed.
+const INITIAL_RTT: Duration = Duration::from_millis(50);
 /// What of our sending may be unacknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
 /// Connections a leader has at most, twice as many as sessions; more are refused, to be tried
@@ -78,6 +87,8 @@ pub(super) enum CloseCode {
     Superseded = 3,
     /// The leader stops.
     Shutdown = 4,
+    /// The leader has no memory for it just now.
+    Busy = 5,
 }
 
 /// What happened on a port.
@@ -730,6 +741,7 @@ fn transport() -> TransportConfig {
         .stream_receive_window(RECEIVE_WINDOW.into())
         .receive_window(RECEIVE_WINDOW.into())
         .send_window(SEND_WINDOW)
+        .initial_rtt(INITIAL_RTT)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
     config
@@ -741,6 +753,8 @@ fn server_transport() -> TransportConfig {
     let mut config = transport();
     config
         .max_concurrent_bidi_streams(1_u32.into())
+        .stream_receive_window(LEADER_RECEIVE_WINDOW.into())
+        .receive_window(LEADER_RECEIVE_WINDOW.into())
         .max_idle_timeout(Some(VarInt::from_u32(30_000).into()));
     config
 }
@@ -854,6 +868,35 @@ mod tests {
             _ => false,
         });
         assert!(received.into_iter().eq((0..1000).map(renew)));
+    }
+
+    #[test]
+    fn a_client_may_send_a_leader_no_more_than_a_window_ahead() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut taken = None;
+        drive(&mut [&mut leader, &mut client], |index, event, port| {
+            if let (1, Event::Connected(id)) = (index, event) {
+                let line = port.line_mut(id).unwrap();
+                let stream = line.stream.unwrap();
+                taken = line.inner.send_stream(stream).write(&[0; 1 << 20]).ok();
+            }
+            taken.is_some()
+        });
+        assert_eq!(taken, Some(LEADER_RECEIVE_WINDOW as usize));
+    }
+
+    #[test]
+    fn a_lost_first_packet_is_sent_again_soon() {
+        let secret = secret();
+        let (leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        client.transmit();
+        // Nobody reads it. The client itself says when it tries again.
+        let again = client.timeout().unwrap();
+        assert!(again <= Instant::now() + 3 * INITIAL_RTT);
+        drop(leader);
     }
 
     #[test]

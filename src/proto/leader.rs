@@ -20,7 +20,10 @@ use std::{
     time::Duration,
 };
 
-use self::{attended::Attended, report::Report};
+use self::{
+    attended::Attended,
+    report::{Report, Unfinished},
+};
 use super::{
     ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     mistake::{Mistake, planted},
@@ -50,6 +53,9 @@ pub struct Config {
     pub waiters_per_session_max: usize,
     /// How many tokens at once a lease gets that may be kept.
     pub block: u32,
+    /// How many leases and waiters all sessions have together. Each takes up to 700 bytes, with
+    /// the longest of names.
+    pub claims_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
     /// The process that it runs in, if that may have sessions with it and takes the state
@@ -57,6 +63,22 @@ pub struct Config {
     pub process: Option<ProcessMark>,
     /// Drawn by whoever starts the leader, for this reign and no other.
     pub reign: ReignId,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            time_to_live_max: *TIME_TO_LIVE.end(),
+            sessions_max: 10_000,
+            leases_per_session_max: 65_536,
+            waiters_per_session_max: 65_536,
+            claims_max: 1 << 21,
+            block: BLOCK,
+            epoch_above: None,
+            process: None,
+            reign: ReignId::NONE,
+        }
+    }
 }
 
 /// Why the driver is to close a connection, told to the peer as the close reason.
@@ -68,6 +90,9 @@ pub enum Close {
     Protocol(&'static str),
     /// Said goodbye, or was ended.
     Ended,
+    /// Its report was one of the heaviest of too many that were unfinished. It may come again, and
+    /// by then there may be room.
+    Crowded,
     /// It reported leases that it cannot have. Its next report will be told so, since then that
     /// is durable.
     Unconfirmed,
@@ -107,6 +132,7 @@ pub struct Leader {
     connections: BTreeMap<ConnectionId, Connection>,
     /// Until when connections without a whole report are borne.
     reports: Timers<ConnectionId>,
+    unfinished: Unfinished,
     /// What came before the reign was durable, to be read then.
     early: VecDeque<(ConnectionId, ClientMessage)>,
     /// Until when waiters wait.
@@ -168,6 +194,7 @@ impl Leader {
             sessions: Sessions::new(),
             connections: BTreeMap::new(),
             reports: Timers::new(),
+            unfinished: Unfinished::default(),
             early: VecDeque::new(),
             limits: Timers::new(),
             ends: Timers::new(),
@@ -224,6 +251,7 @@ impl Leader {
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {
         let now = self.clock.attend(now);
         self.reports.clear(connection);
+        self.unfinished.clear(connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             self.fall_silent(key);
             if planted(Mistake::CloseIsGoodbye) {
@@ -357,23 +385,33 @@ impl Leader {
                     *state = Connection::Dismissed;
                     self.believe(connection, *report, now);
                 }
-                Some(report) => *state = Connection::Reporting(report),
+                Some(report) => {
+                    let weight = report.weight;
+                    *state = Connection::Reporting(report);
+                    self.weigh(connection, weight);
+                }
                 None => self.close(connection, Close::Protocol("the first frame is no Hello")),
             },
             Connection::Dismissed => {
                 // Anything else was said to the session that is gone.
                 if let Some(report) = Report::open(message) {
+                    let weight = report.weight;
                     *state = Connection::Reporting(report);
+                    self.weigh(connection, weight);
                 }
             }
             Connection::Reporting(report) => match report.add(message, &self.config) {
-                Ok(false) => {}
+                Ok(false) => {
+                    let weight = report.weight;
+                    self.weigh(connection, weight);
+                }
                 Ok(true) => {
                     let Connection::Reporting(report) =
                         std::mem::replace(state, Connection::Dismissed)
                     else {
                         unreachable!("it is reporting")
                     };
+                    self.unfinished.clear(connection);
                     self.believe(connection, *report, now);
                 }
                 Err(what) => self.close(connection, Close::Protocol(what)),
@@ -505,13 +543,19 @@ impl Leader {
     /// was accepted before (`returning`).
     fn why_refused(&self, key: SessionKey, acquire: &Acquire, returning: bool) -> Option<Refusal> {
         let session = self.sessions.get(key);
-        let Config { sessions_max, leases_per_session_max, waiters_per_session_max, .. } =
-            self.config;
+        let Config {
+            sessions_max,
+            leases_per_session_max,
+            waiters_per_session_max,
+            claims_max,
+            ..
+        } = self.config;
         let new = matches!(session.standing, Standing::New);
         let limits = [
             (new && self.sessions.written() >= sessions_max, Refusal::TooManySessions),
             (session.leases().len() >= leases_per_session_max, Refusal::TooManyLeases),
             (session.waiting().len() >= waiters_per_session_max, Refusal::TooManyWaiters),
+            (self.sessions.claims() >= claims_max, Refusal::TooManyClaims),
         ];
         self.over
             .or(session.refusal)
@@ -1036,6 +1080,7 @@ impl Leader {
     fn close(&mut self, connection: ConnectionId, why: Close) {
         self.connections.remove(&connection);
         self.reports.clear(connection);
+        self.unfinished.clear(connection);
         self.closes.push_back((connection, why));
     }
 
@@ -1112,6 +1157,11 @@ impl Leader {
             && PackedId::of_lease(lease)
                 .zip(self.sessions.find(session))
                 .is_some_and(|(id, key)| self.sessions.get(key).leases().contains_key(&id))
+    }
+
+    /// What the unfinished reports weigh, and what they may.
+    pub(super) fn unfinished(&self) -> (usize, usize) {
+        (self.unfinished.total(), report::unfinished_bytes_max(&self.config))
     }
 
     /// How many names it knows.

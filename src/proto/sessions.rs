@@ -158,6 +158,10 @@ impl Session {
     pub(super) fn waiting(&self) -> &BTreeMap<RequestId, WaiterKey> {
         &self.waiting
     }
+
+    fn claims(&self) -> usize {
+        self.leases.len() + self.waiting.len()
+    }
 }
 
 pub(super) struct Sessions {
@@ -166,6 +170,8 @@ pub(super) struct Sessions {
     deadlines: Timers<SessionKey>,
     /// How many hold or wait.
     busy: u32,
+    /// How many leases and waiters they have together.
+    claims: usize,
     /// How many the journal knows or is about to.
     written: usize,
     /// How many are awaited.
@@ -179,6 +185,7 @@ impl Sessions {
             by_id: BTreeMap::new(),
             deadlines: Timers::new(),
             busy: 0,
+            claims: 0,
             written: 0,
             awaited: 0,
         }
@@ -198,6 +205,10 @@ impl Sessions {
 
     pub(super) fn written(&self) -> usize {
         self.written
+    }
+
+    pub(super) fn claims(&self) -> usize {
+        self.claims
     }
 
     /// Every session; for the few moments of a reign that concern them all.
@@ -294,8 +305,11 @@ impl Sessions {
 
     fn change(&mut self, key: SessionKey, change: impl FnOnce(&mut Session)) {
         let session = &mut self.sessions[key.0];
+        let before = session.claims();
         change(session);
-        let busy = !session.leases.is_empty() || !session.waiting.is_empty();
+        let claims = session.claims();
+        self.claims = self.claims - before + claims;
+        let busy = claims > 0;
         if busy != session.busy {
             session.busy = busy;
             if busy { self.busy += 1 } else { self.busy -= 1 }

@@ -457,6 +457,8 @@ pub enum Refusal {
     Tokens,
     /// The leader could not write what the grant depends on.
     Storage,
+    /// The leases and waiters of all sessions together are as many as the leader allows.
+    TooManyClaims,
 }
 
 fn weight_of_holder(holder: &HolderInfo) -> usize {

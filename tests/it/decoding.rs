@@ -195,6 +195,7 @@ impl Table {
             leases_per_session_max: 4,
             waiters_per_session_max: 4,
             block: leader::BLOCK,
+            claims_max: 10,
             epoch_above: None,
             process: None,
             reign: ReignId(1),

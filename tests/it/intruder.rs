@@ -115,6 +115,12 @@ impl Intruder<'_> {
         );
     }
 
+    /// Says all of this and not that it was all, as long as it is heard.
+    pub(crate) fn report_without_end(&mut self, waiting: Vec<WaitingRequest>) {
+        let hello = self.hello_with(1, self.session);
+        let _ = self.try_say([hello].into_iter().chain(waiting_messages(waiting)));
+    }
+
     /// Pretends to be another's next connection.
     pub(crate) fn hello_as(&mut self, other: &Intruder<'_>) {
         let proof = std::mem::replace(&mut self.session, other.session);

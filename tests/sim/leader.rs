@@ -112,6 +112,7 @@ impl World {
             sessions_max: 1000,
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
+            claims_max: 100_000,
             block: 2 + self.dice.below(30) as u32,
             epoch_above: None,
             process: Some(self.mark(Node::Leader)),
@@ -331,6 +332,9 @@ impl World {
             match why {
                 Close::Superseded | Close::Ended => {}
                 Close::Protocol("it did not report in time") => {}
+                Close::Crowded => {
+                    self.violate(Rule::Property, "a small world was crowded".to_owned());
+                }
                 Close::Unconfirmed => {
                     self.violate(Rule::Property, "a lease was not confirmed".to_owned());
                 }

@@ -1,10 +1,14 @@
 //! A connection's report: it counts only whole, and then it is the truth.
+//!
+//! Until it is whole it takes memory on nobody's account but the leader's. So all unfinished ones
+//! together weigh no more than a budget, whoever sends them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, mem::size_of, time::Duration};
 
 use super::{Close, Config, Connection, Leader};
 use crate::{
     error::LostReason,
+    name::Name,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
         mistake::{Mistake, planted},
@@ -30,9 +34,11 @@ pub(super) struct Report {
     identity: Identity,
     process: ProcessMark,
     pub(super) held: BTreeMap<LeaseId, HeldLease>,
-    waiting: BTreeMap<RequestId, (Acquire, Option<Place>)>,
+    waiting: BTreeMap<RequestId, Wish>,
     /// Requests beyond what any session may have.
     beyond: Vec<RequestId>,
+    /// The bytes that all of this takes, counted high.
+    pub(super) weight: usize,
 }
 
 impl Report {
@@ -65,6 +71,7 @@ impl Report {
             held: BTreeMap::new(),
             waiting: BTreeMap::new(),
             beyond: Vec::new(),
+            weight: size_of::<Report>() + 3 * Identity::TEXT_BYTES_MAX,
         }))
     }
 
@@ -78,6 +85,7 @@ impl Report {
             ClientMessage::Held { leases } => {
                 for held in leases {
                     PackedId::of_lease(held.lease).ok_or("no leader made such a lease")?;
+                    self.weight += weight_of::<(LeaseId, HeldLease)>(&held.name);
                     self.held.insert(held.lease, held);
                 }
                 if self.held.len() > most_held(config) {
@@ -88,8 +96,10 @@ impl Report {
                 let most = most_waiting(config);
                 for WaitingRequest { request, acquire, place } in requests {
                     if self.waiting.len() < most {
+                        self.weight += weight_of::<(RequestId, Wish)>(&acquire.name);
                         self.waiting.insert(request, (acquire, place));
                     } else if self.beyond.len() < BEYOND_MAX {
+                        self.weight += 2 * size_of::<RequestId>();
                         self.beyond.push(request);
                     } else {
                         return Err("a report without end");
@@ -103,7 +113,55 @@ impl Report {
     }
 }
 
+/// What is waited for, at which place.
+type Wish = (Acquire, Option<Place>);
+
+/// A node of a map may be half empty, and a text has some words before it.
+fn weight_of<T>(name: &Name) -> usize {
+    2 * size_of::<T>() + name.len() + 32
+}
+
+/// What the reports weigh that are not whole yet.
+#[derive(Default)]
+pub(super) struct Unfinished {
+    weights: BTreeMap<ConnectionId, usize>,
+    total: usize,
+}
+
+impl Unfinished {
+    fn set(&mut self, connection: ConnectionId, weight: usize) {
+        let before = self.weights.insert(connection, weight).unwrap_or(0);
+        self.total = self.total - before + weight;
+    }
+
+    /// The connection has no unfinished report any more, if it had one.
+    pub(super) fn clear(&mut self, connection: ConnectionId) {
+        self.total -= self.weights.remove(&connection).unwrap_or(0);
+    }
+
+    /// Whose report is given up if all together weigh more than `most`: the heaviest, so that
+    /// many small ones are never kept out by a few that are huge. Of several that are huge in
+    /// good faith one has to get through, so the oldest is spared.
+    fn excess(&self, most: usize) -> Option<ConnectionId> {
+        let younger = self.weights.iter().skip(1).filter(|_| self.total > most);
+        younger.max_by_key(|(_, weight)| **weight).map(|(&connection, _)| connection)
+    }
+
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+}
+
 impl Leader {
+    /// The unfinished report of this connection weighs so much by now.
+    pub(super) fn weigh(&mut self, connection: ConnectionId, weight: usize) {
+        self.unfinished.set(connection, weight);
+        while let Some(excess) = self.unfinished.excess(unfinished_bytes_max(&self.config)) {
+            self.close(excess, Close::Crowded);
+        }
+    }
+
     /// Acts on a whole report. The connection is `Dismissed` until something better is known.
     pub(super) fn believe(&mut self, connection: ConnectionId, report: Report, now: Time) {
         if report.epoch_seen > Token::MAX_EPOCH {
@@ -278,7 +336,7 @@ impl Leader {
     fn compare_requests(
         &mut self,
         key: SessionKey,
-        mut reported: BTreeMap<RequestId, (Acquire, Option<Place>)>,
+        mut reported: BTreeMap<RequestId, Wish>,
         found: Comparison,
         now: Time,
     ) {
@@ -341,6 +399,18 @@ fn most_held(config: &Config) -> usize {
 pub(super) fn most_waiting(config: &Config) -> usize {
     config.leases_per_session_max.saturating_add(config.waiters_per_session_max)
 }
+
+/// What all unfinished reports may weigh together. One alone may weigh more: no limit keeps a
+/// session out that comes back with what it was given.
+pub(super) fn unfinished_bytes_max(config: &Config) -> usize {
+    config.claims_max.saturating_mul(REPORT_BYTES_PER_CLAIM).max(REPORT_BYTES_MIN)
+}
+
+/// Reports are whole within milliseconds, so that few of them are under way at any moment.
+const REPORT_BYTES_PER_CLAIM: usize = 128;
+
+/// So much there is in any case.
+const REPORT_BYTES_MIN: usize = 1 << 20;
 
 /// How many requests beyond that are refused one by one.
 const BEYOND_MAX: usize = 1 << 18;

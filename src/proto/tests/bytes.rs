@@ -514,6 +514,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::OldState,
         Refusal::Tokens,
         Refusal::Storage,
+        Refusal::TooManyClaims,
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
@@ -602,6 +603,7 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090700",
     "05090800",
     "05090900",
+    "05090a00",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "01000300",

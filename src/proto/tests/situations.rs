@@ -81,6 +81,7 @@ fn config() -> Config {
         leases_per_session_max: 4,
         waiters_per_session_max: 4,
         block: BLOCK,
+        claims_max: 8_000,
         epoch_above: None,
         process: None,
         reign: REIGN,

@@ -475,6 +475,7 @@ impl World {
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
             block: leader::BLOCK,
+            claims_max: 100_000,
             epoch_above: None,
             process: self.embeds().then_some(EMBEDDED),
             reign: ReignId(u64::from(self.reign) + 1),

@@ -30,8 +30,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::with(&[])
+    }
+
+    /// With these options of `tierlock serve`.
+    fn with(options: &[&str]) -> Scene {
         let place = Place::new();
-        let leader = place.leader();
+        let leader = place.leader_at("127.0.0.1:0", options);
         let bystander = Bystander::of(builder(&leader));
         bystander.is_undisturbed();
         let before = resident(&leader);
@@ -176,6 +181,68 @@ fn a_session_at_its_limit_of_waiters_comes_back_with_all_of_them() {
         assert!(matches!(answer, LeaderMessage::Queued { .. }), "{answer:?}");
     }
     scene.is_in_order(150);
+}
+
+#[test]
+fn more_than_all_sessions_may_have_together_is_refused_and_what_they_have_stays() {
+    const CLAIMS_MAX: u64 = 1_000;
+    let scene = Scene::with(&["--claims-max", &CLAIMS_MAX.to_string()]);
+    let insiders = scene.insiders();
+    let (mut granted, mut refused) = (0, 0);
+    let mut greedy = [(); 4].map(|()| insiders.welcome());
+    for intruder in &mut greedy {
+        let name = intruder.name();
+        intruder.say((1..=500).map(|n| acquire(n, &format!("{name}/{n}"), Wait::Forever)));
+        for _ in 0..500 {
+            let answer = std::iter::repeat_with(|| intruder.hear())
+                .find(|answer| !matches!(answer, LeaderMessage::Queued { .. }));
+            match answer.unwrap() {
+                LeaderMessage::Granted { .. } => granted += 1,
+                LeaderMessage::Refused { why: Refusal::TooManyClaims, .. } => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // The bystander has some.
+    assert!((CLAIMS_MAX - 10..=CLAIMS_MAX).contains(&granted), "{granted}");
+    assert_eq!(granted + refused, 2_000);
+    let locks = builder(&scene.leader).open().unwrap();
+    let error = locks.mutex("newcomer", ()).try_lock_for(LONG).unwrap_err();
+    assert!(error.to_string().contains("--claims-max"), "{error}");
+    let [first, ..] = &mut greedy;
+    first.say([ClientMessage::Goodbye]);
+    first.end();
+    drop(locks);
+    scene.is_in_order(30);
+}
+
+/// Nobody says that its report is whole, and all of it is kept for that.
+#[test]
+fn reports_without_end_cost_no_more_than_allowed_and_keep_nobody_out() {
+    const UNFINISHED: usize = 40;
+    // Unfinished reports may weigh a mebibyte together.
+    let scene = Scene::with(&["--claims-max", "8000"]);
+    let insiders = scene.insiders();
+    let requests = |n: u64| WaitingRequest {
+        request: RequestId(n),
+        acquire: wish(&format!("{n:0>255}"), Wait::Forever, Token::ZERO),
+        place: None,
+    };
+    let mut reporting: Vec<_> = (0..UNFINISHED)
+        .map(|_| {
+            let mut intruder = insiders.enter().unwrap();
+            intruder.report_without_end((1..=2_000).map(requests).collect());
+            intruder
+        })
+        .collect();
+    scene.is_in_order(10);
+    // The oldest was spared, and shown out when its time was up; of the others some were heard no
+    // further.
+    let ends: Vec<_> = reporting.drain(..).map(|intruder| intruder.end()).collect();
+    assert!(ends[0].contains("report in time"), "{}", ends[0]);
+    let crowded = ends.iter().filter(|end| end.contains("let it report again")).count();
+    assert!(crowded >= UNFINISHED - 5, "{ends:?}");
+    scene.is_in_order(10);
 }
 
 fn shown_of(leader: &Leader, name: &str) -> serde_json::Value {
@@ -353,9 +420,11 @@ fn many_sessions_cost_little_each_and_no_more_than_allowed() {
     let scene = Scene::new();
     let insiders = scene.insiders();
     let (mut crowd, mut refused) = (Vec::new(), 0);
+    let mut renewed = Instant::now();
     while crowd.len() < count {
-        // A session lives for a minute.
-        if crowd.len() % 1_000 == 0 {
+        // A session lives for a minute, however slowly the others come.
+        if renewed.elapsed() >= Duration::from_secs(10) {
+            renewed = Instant::now();
             let renew = || ClientMessage::Renew { sent_at: tierlock::Time::ZERO };
             crowd.iter_mut().for_each(|intruder: &mut Intruder<'_>| intruder.say([renew()]));
         }

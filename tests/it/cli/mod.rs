@@ -180,6 +180,17 @@ impl Running {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Stops it, and waits until none of its threads runs any more: a signal is not everywhere at
+    /// once.
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        eventually("all of it is stopped", || {
+            let mut tasks = std::fs::read_dir(&tasks).unwrap();
+            tasks.all(|task| state_of(&task.unwrap().path()).starts_with('T')).then_some(())
+        });
+    }
+
     fn exit(&mut self) -> ExitStatus {
         eventually("the process exits", || self.child.try_wait().unwrap())
     }
@@ -216,9 +227,14 @@ fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 
 /// Whether the process runs: it exists and is no zombie.
 fn runs(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    let state = stat.as_ref().ok().and_then(|stat| stat.rsplit_once(") "));
-    state.is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+    let state = state_of(Path::new(&format!("/proc/{}", pid.as_raw_nonzero())));
+    !(state.is_empty() || state.starts_with(['Z', 'X']))
+}
+
+/// What /proc tells of a process or a thread from its state on; nothing of one that is gone.
+fn state_of(task: &Path) -> String {
+    let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").map(|(_, state)| state.to_owned()).unwrap_or_default()
 }
 
 fn gone(pid: Pid) {
@@ -259,6 +275,13 @@ fn the_one_line(stderr: &[u8]) -> String {
     assert!(text.starts_with("tierlock: "), "{text:?}");
     assert_eq!(text.lines().count(), 1, "{text:?}");
     text.trim_end().to_owned()
+}
+
+/// The last line; the others are ours, too.
+#[track_caller]
+fn the_last_line(stderr: &str) -> &str {
+    assert!(stderr.lines().all(|line| line.starts_with("tierlock: ")), "{stderr:?}");
+    stderr.lines().last().expect("a line of standard error")
 }
 
 /// It failed with this status, in one line that holds all of `words`.

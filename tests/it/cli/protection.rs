@@ -218,7 +218,7 @@ fn a_lock_that_is_granted_while_a_signal_comes_is_given_back() {
         let mut waiter = Running::start(next.args(["job", "--", "sh", "-c", "echo ran"]));
         eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
         // Stopped, it finds both at once when it is continued: the signal, and a free lock.
-        waiter.signal(Signal::STOP);
+        waiter.freeze();
         drop(holder.stdin());
         assert_eq!(holder.exit().code(), Some(0));
         waiter.signal(Signal::TERM);
@@ -240,7 +240,8 @@ fn a_lock_given_back_unused_still_tells_who_died() {
     assert_eq!(holder.line(), "holding");
     let mut waiter = Running::start(place.run().args(["job", "--", "true"]));
     eventually("it catches SIGTERM", || catches_sigterm(waiter.pid()));
-    waiter.signal(Signal::STOP);
+    // Else it may have the lock before it is stopped.
+    waiter.freeze();
     holder.signal(Signal::KILL);
     holder.exit();
     eventually("the command let go of the lock too", || {
@@ -375,7 +376,8 @@ fn a_lost_leader_ends_a_stubborn_command() {
         leader.process.signal(how);
         assert_eq!(running.line(), "asked");
         let (status, stderr) = running.end();
-        let line = the_one_line(stderr.as_bytes());
+        // It may have been warned before.
+        let line = the_last_line(&stderr);
         assert_eq!(status.code(), Some(76), "{line}");
         assert!(!runs(command));
         if how == Signal::STOP {
@@ -385,6 +387,27 @@ fn a_lost_leader_ends_a_stubborn_command() {
             succeeds(&next);
         }
     }
+}
+
+/// redisson#5698: nobody is told before it is too late.
+#[test]
+fn a_silent_leader_is_told_of_while_the_command_runs() {
+    let place = Place::new();
+    let leader = place.leader();
+    let mut run = leader.run();
+    run.stdin(Stdio::piped());
+    let script = "echo holding; read line; exit 3";
+    let mut running = Running::script(&mut run, &["--ttl", "20s"], "job", script);
+    assert_eq!(running.line(), "holding");
+    leader.process.signal(Signal::STOP);
+    let line = running.error_line();
+    for words in ["tierlock: lock \"job\": ", "1 held lock is lost in"] {
+        assert!(line.contains(words), "{words:?} is not in {line:?}");
+    }
+    leader.process.signal(Signal::CONT);
+    drop(running.stdin());
+    let (status, stderr) = running.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(3), ""));
 }
 
 #[test]
@@ -453,7 +476,7 @@ fn a_stopped_tierlock_loses_its_command_before_its_lock() {
     finds_nobody(&leader, &[grandchild, command]);
     running.signal(Signal::CONT);
     let (status, stderr) = running.end();
-    the_one_line(stderr.as_bytes());
+    the_last_line(&stderr);
     assert_eq!(status.code(), Some(76));
 }
 

@@ -280,6 +280,82 @@ fn a_report_is_no_longer_than_what_a_session_may_have() {
     assert!(matches!(reign.closed(c), Some(Close::Protocol(_))));
 }
 
+/// As many requests as weigh about so many bytes, with names of 255.
+fn requests_of(bytes: usize) -> Vec<WaitingRequest> {
+    let name = "n".repeat(255);
+    (1..=bytes as u64 / 450).map(|number| waiting(number, acquire(&name), None)).collect()
+}
+
+/// One who begins to report, and says so much of it.
+fn reporting(reign: &mut Reign, number: u64, bytes: usize) -> Who {
+    let who = Who { connection: reign.connect(number), session: number.into(), count: 1 };
+    reign.say(who, hello(who));
+    reign.say(who, ClientMessage::Waiting { requests: requests_of(bytes) });
+    who
+}
+
+fn roomy() -> Reign {
+    let (leases_per_session_max, waiters_per_session_max) = (65_536, 65_536);
+    Reign::new(Config { leases_per_session_max, waiters_per_session_max, ..config() }, fresh())
+}
+
+#[test]
+fn of_too_many_unfinished_reports_the_heaviest_is_given_up_and_may_come_again() {
+    let mut reign = roomy();
+    let (_, most) = reign.leader.unfinished();
+    let oldest = reporting(&mut reign, 1, most / 2);
+    let heavy = reporting(&mut reign, 2, most / 4);
+    let modest = reporting(&mut reign, 3, most / 100);
+    assert_eq!(reign.closed, []);
+    let last = reporting(&mut reign, 4, most / 5);
+    assert_eq!(reign.closed, [(heavy.connection, Close::Crowded)]);
+    // While there is no room it is given up again, and nobody else.
+    let heavy = reporting(&mut reign, 5, most / 2);
+    assert_eq!(reign.closed(heavy), Some(Close::Crowded));
+    assert_eq!(reign.closed.len(), 2);
+    for who in [oldest, modest, last] {
+        reign.say(who, ClientMessage::Ready);
+        assert!(matches!(reign.take(who)[0], LeaderMessage::Welcome { .. }));
+    }
+    assert_eq!(reign.leader.unfinished().0, 0);
+    let heavy = reporting(&mut reign, 6, most / 2);
+    reign.say(heavy, ClientMessage::Ready);
+    assert!(matches!(reign.take(heavy)[0], LeaderMessage::Welcome { .. }));
+    assert_eq!(reign.closed.len(), 2);
+}
+
+#[test]
+fn unfinished_reports_are_bounded_together_however_many_connections_send_them() {
+    let mut reign = roomy();
+    let (_, most) = reign.leader.unfinished();
+    let share = most / 10;
+    let whos: Vec<_> = (1..=100).map(|number| reporting(&mut reign, number, share)).collect();
+    assert!(reign.closed.len() >= 90, "{}", reign.closed.len());
+    assert!(reign.leader.unfinished().0 <= most);
+    // Whoever has little to report finds room beside them.
+    let small = reporting(&mut reign, 101, share / 10);
+    reign.say(small, ClientMessage::Ready);
+    assert!(matches!(reign.take(small)[0], LeaderMessage::Welcome { .. }));
+    // What is gone weighs nothing, however it went.
+    whos.into_iter().for_each(|who| reign.disconnect(who));
+    assert_eq!(reign.leader.unfinished().0, 0);
+    let silent = reporting(&mut reign, 102, share);
+    reign.pass(ms(10_010));
+    assert!(matches!(reign.closed(silent), Some(Close::Protocol(_))));
+    assert_eq!(reign.leader.unfinished().0, 0);
+}
+
+#[test]
+fn a_report_is_heard_to_its_end_however_much_it_weighs_alone() {
+    let mut reign = roomy();
+    let (_, most) = reign.leader.unfinished();
+    let huge = reporting(&mut reign, 1, 3 * most);
+    let other = reporting(&mut reign, 2, most / 100);
+    assert_eq!(reign.closed, [(other.connection, Close::Crowded)]);
+    reign.say(huge, ClientMessage::Ready);
+    assert!(matches!(reign.take(huge)[0], LeaderMessage::Welcome { .. }));
+}
+
 #[test]
 fn a_connection_that_does_not_report_in_time_is_closed_and_one_that_did_is_not() {
     let mut reign = begin();

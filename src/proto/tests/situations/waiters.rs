@@ -317,6 +317,54 @@ fn a_time_to_live_out_of_bounds_is_refused_and_one_in_bounds_stays() {
 }
 
 #[test]
+fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by_it() {
+    let mut reign = Reign::new(Config { claims_max: 5, ..config() }, fresh());
+    let [a, b, c] = [1, 2, 3].map(|number| reign.session(number));
+    let grants: Vec<_> = (1..=3)
+        .map(|request| {
+            reign.acquire(a, request, acquire(&format!("{request}")));
+            reign.granted(a, request)
+        })
+        .collect();
+    reign.acquire(b, 1, acquire("1"));
+    let first = reign.place(b, 1);
+    reign.acquire(b, 2, acquire("2"));
+    let second = reign.place(b, 2);
+    for (request, wish) in (1..).zip([acquire("9"), acquire("1"), try_acquire("9")]) {
+        reign.acquire(c, request, wish);
+        let heard = reign.take(c);
+        let why = Refusal::TooManyClaims;
+        assert!(
+            matches!(heard[..], [LeaderMessage::Refused { why: told, .. }] if told == why),
+            "{heard:?}"
+        );
+    }
+    // A reign that allows fewer takes in all that was given before it.
+    reign.config.claims_max = 2;
+    reign.restart();
+    let (a, b) = (reign.again(a), reign.again(b));
+    let leases = [("1", grants[0]), ("2", grants[1]), ("3", grants[2])];
+    reign.report_held(a, leases.map(|(text, grant)| held(text, grant)).into(), Vec::new());
+    let waiting = vec![
+        waiting(1, acquire("1"), Some(first)),
+        waiting(2, acquire("2"), Some(second)),
+        waiting(3, acquire("3"), None),
+    ];
+    reign.report(b, &[], waiting);
+    assert_eq!(reign.refused(b, 3), Some(Refusal::TooManyClaims), "this one is new");
+    for (request, grant) in [(1, grants[0]), (2, grants[1])] {
+        reign.release(a, grant.lease);
+        reign.granted(b, request);
+    }
+    // With those of `b` and one of `a` there are three.
+    reign.acquire(a, 8, acquire("8"));
+    assert_eq!(reign.refused(a, 8), Some(Refusal::TooManyClaims));
+    reign.say(b, ClientMessage::Goodbye);
+    reign.acquire(a, 9, acquire("8"));
+    reign.granted(a, 9);
+}
+
+#[test]
 fn the_fewer_hold_or_wait_the_more_often_they_renew() {
     let mut reign = Reign::new(Config { sessions_max: 10_000, ..config() }, fresh());
     let renew_every = |reign: &mut Reign, who| {
