@@ -429,7 +429,7 @@ fn many_sessions_cost_little_each_and_no_more_than_allowed() {
             crowd.iter_mut().for_each(|intruder: &mut Intruder<'_>| intruder.say([renew()]));
         }
         // Together, so that they wait for the disk together.
-        let mut batch: Vec<_> = (0..50).map(|_| insiders.enter().unwrap()).collect();
+        let mut batch: Vec<_> = (0..50).map(|_| insiders.enter_at_last()).collect();
         for intruder in &mut batch {
             intruder.hello();
             intruder.say([acquire(1, &intruder.name(), Wait::Forever)]);
