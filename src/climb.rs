@@ -200,6 +200,26 @@ impl Held {
         self.facts.generation() != 0 && self.facts.generation() != generation()
     }
 
+    /// Whether it is a guard's that existed when this process was forked.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.tiers() != 0 && self.is_forked()
+    }
+
+    /// Whether letting go of it takes no more than to let go of its tiers.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.more.is_none() && self.tiers() & !QUIET == 0 && !self.is_forked()
+    }
+
+    /// Its tiers, of which none is left.
+    #[inline]
+    pub(crate) fn take_tiers(&mut self) -> u8 {
+        let tiers = self.tiers();
+        self.set_tiers(0);
+        tiers
+    }
+
     /// Leaves nothing behind that would have to be given back.
     pub(crate) fn take(&mut self) -> Held {
         let (more, facts) = (ManuallyDrop::new(self.more.take()), self.facts);
@@ -505,14 +525,9 @@ impl Named {
         false
     }
 
-    /// Lets go of what [`lock_quietly`](Named::lock_quietly) took, left clean; `false` if that is
-    /// not all there is to it.
+    /// Lets go of the tiers of a right that [`is_quiet`](Held::is_quiet), left clean.
     #[inline]
-    pub(crate) fn let_go_quietly(&self, held: &Held) -> bool {
-        if held.more.is_some() || held.tiers() & !QUIET != 0 || held.is_forked() {
-            return false;
-        }
-        let tiers = held.tiers();
+    pub(crate) fn let_go_quietly(&self, tiers: u8) {
         #[cfg(any(feature = "host", feature = "testing"))]
         if tiers & KEPT != 0
             && let Some(kept) = &self.kept
@@ -529,7 +544,6 @@ impl Named {
         if tiers & THREAD != 0 {
             self.entry.thread().release(Predecessor::Clean);
         }
-        true
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]

@@ -256,16 +256,42 @@ impl Anchor {
 
     /// Keeps what was won until the guard is dropped.
     ///
+    /// # Errors
+    /// `Config` in a forked child, if a guard of this very mutex existed at the fork: the child has
+    /// inherited that guard, and a second one of its own would be a second way to the same data.
+    /// What was won is let go.
+    ///
     /// # Safety
     /// The lock was just won by this call's thread or task, and no guard was made of it yet.
-    pub(crate) unsafe fn install(&self, held: Held, keeper: Option<Arc<dyn Keeper>>) {
-        // SAFETY: the state belongs to whoever holds the lock, and that is the caller.
+    #[inline]
+    pub(crate) unsafe fn install(&self, held: Held, keeper: Option<Arc<dyn Keeper>>) -> Result<()> {
+        // SAFETY: the state belongs to whoever holds the lock, and that is the caller; an inherited
+        // guard in a forked child only reads it, and then nobody writes it.
+        if unsafe { &*self.state.get() }.held.is_inherited() {
+            return self.refuse(held);
+        }
+        // SAFETY: the same, and there is no inherited guard.
         let state = unsafe { &mut *self.state.get() };
         state.keeper = keeper;
         state.was_panicking = std::thread::panicking();
         if let Core::Named(_) = self.core {
             state.held = held;
         }
+        Ok(())
+    }
+
+    #[cold]
+    fn refuse(&self, mut held: Held) -> Result<()> {
+        let how = held.predecessor();
+        self.core.let_go(&mut held, how);
+        let error = LockError::config(
+            "a guard of this mutex existed when this process was forked: build another mutex of \
+             this name in the child",
+        );
+        Err(match &self.core {
+            Core::Plain(_) => error,
+            Core::Named(named) => error.with_name(named.name()),
+        })
     }
 
     /// What `install` does for a quiet lock of an unnamed mutex that a guard borrows: nothing,
@@ -277,7 +303,8 @@ impl Anchor {
     pub(crate) unsafe fn install_plain(&self) {
         if std::thread::panicking() {
             // SAFETY: the same contract.
-            unsafe { self.install(Held::NOTHING, None) }
+            let installed = unsafe { self.install(Held::NOTHING, None) };
+            debug_assert!(installed.is_ok(), "an unnamed mutex knows no forks");
         }
     }
 }
@@ -367,6 +394,10 @@ impl Hold<'_> {
 
     #[inline(never)]
     fn let_go(&mut self) {
+        if self.held().is_forked() {
+            // The parent's guard, of which the child has but a copy: it stays as it is for good.
+            return;
+        }
         let (mut held, keeper, how) = self.take();
         self.anchor().core.let_go(&mut held, how);
         drop(keeper);
@@ -382,10 +413,18 @@ impl Hold<'_> {
         said: Option<Predecessor>,
     ) -> impl Future<Output = Result<()>> + Send + 'static {
         let mut hold = ManuallyDrop::new(self);
-        let (mut held, keeper, how) = hold.take();
-        let answer = hold.anchor().core.let_go_answered(&mut held, said.unwrap_or(how));
-        drop(keeper);
-        answer
+        let answer = (!hold.held().is_forked()).then(|| {
+            let (mut held, keeper, how) = hold.take();
+            let answer = hold.anchor().core.let_go_answered(&mut held, said.unwrap_or(how));
+            drop(keeper);
+            answer
+        });
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => Ok(()),
+            }
+        }
     }
 
     /// Empties the state, for the next holder. The keeper is to be dropped last.
@@ -404,7 +443,11 @@ impl Drop for Hold<'_> {
     fn drop(&mut self) {
         match &self.anchor().core {
             Core::Plain(lock) if self.is_quiet() => lock.release(Predecessor::Clean),
-            Core::Named(named) if self.is_quiet() && named.let_go_quietly(self.held()) => {}
+            Core::Named(named) if self.is_quiet() && self.held().is_quiet() => {
+                // SAFETY: this is the holder, and nobody else has a reference to it.
+                let tiers = unsafe { &mut *self.anchor().state.get() }.held.take_tiers();
+                named.let_go_quietly(tiers);
+            }
             _ => self.let_go(),
         }
     }

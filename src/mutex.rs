@@ -123,7 +123,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `TimedOut`, with the holder where known; else as [`lock`](Self::lock).
     pub fn try_lock_for(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.try_lock_until(clock::now() + wait).map(|held| self.guard(held))
+        self.anchor.core.try_lock_until(clock::now() + wait).and_then(|held| self.guard(held))
     }
 
     /// Waits at most until `until`.
@@ -136,18 +136,18 @@ impl<T: ?Sized> Mutex<T> {
 
     /// As [`lock`](Self::lock), blocking no thread.
     pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.lock_async(Patience::Forever).await.map(|held| self.guard(held))
+        self.anchor.core.lock_async(Patience::Forever).await.and_then(|held| self.guard(held))
     }
 
     /// As [`try_lock`](Self::try_lock), blocking no thread.
     pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.lock_async(Patience::No).await.map(|held| self.guard(held))
+        self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.guard(held))
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
     pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         let patience = Patience::Until(clock::now() + wait);
-        self.anchor.core.lock_async(patience).await.map(|held| self.guard(held))
+        self.anchor.core.lock_async(patience).await.and_then(|held| self.guard(held))
     }
 
     /// Widens the scope to `to`, for this mutex and for its name, for good.
@@ -188,12 +188,12 @@ impl<T: ?Sized> Mutex<T> {
 
     #[inline(never)]
     fn lock_named(&self) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.lock().map(|held| self.guard(held))
+        self.anchor.core.lock().and_then(|held| self.guard(held))
     }
 
     #[inline(never)]
     fn try_lock_named(&self) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.try_lock().map(|held| self.guard(held))
+        self.anchor.core.try_lock().and_then(|held| self.guard(held))
     }
 
     fn named(&self, to: Scope) -> Result<&Named> {
@@ -236,11 +236,12 @@ impl<T: ?Sized> Mutex<T> {
         unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
     }
 
-    fn guard(&self, held: Held) -> MutexGuard<'_, T> {
+    #[inline]
+    fn guard(&self, held: Held) -> Result<MutexGuard<'_, T>> {
         // SAFETY: `held` was just won from this mutex's core.
-        unsafe { self.anchor.install(held, None) };
+        unsafe { self.anchor.install(held, None) }?;
         // SAFETY: likewise, and the borrow keeps the mutex alive.
-        unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
+        Ok(unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) })
     }
 }
 
@@ -266,27 +267,27 @@ impl<T: Send + 'static> Mutex<T> {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.lock().map(|held| self.owned_guard(held))
+        self.anchor.core.lock().and_then(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock`](Self::try_lock), with a guard that owns its share of the mutex.
     pub fn try_lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.try_lock().map(|held| self.owned_guard(held))
+        self.anchor.core.try_lock().and_then(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), with a guard that owns its share of the mutex.
     pub fn try_lock_arc_for(self: &Arc<Self>, wait: Duration) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.try_lock_until(clock::now() + wait).map(|held| self.owned_guard(held))
+        self.anchor.core.try_lock_until(clock::now() + wait).and_then(|held| self.owned_guard(held))
     }
 
     /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex.
     pub async fn lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.lock_async(Patience::Forever).await.map(|held| self.owned_guard(held))
+        self.anchor.core.lock_async(Patience::Forever).await.and_then(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_async`](Self::try_lock_async), with a guard that owns its share of the mutex.
     pub async fn try_lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.lock_async(Patience::No).await.map(|held| self.owned_guard(held))
+        self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_for_async`](Self::try_lock_for_async), with a guard that owns its share of
@@ -296,14 +297,14 @@ impl<T: Send + 'static> Mutex<T> {
         wait: Duration,
     ) -> Result<MutexGuard<'static, T>> {
         let patience = Patience::Until(clock::now() + wait);
-        self.anchor.core.lock_async(patience).await.map(|held| self.owned_guard(held))
+        self.anchor.core.lock_async(patience).await.and_then(|held| self.owned_guard(held))
     }
 
-    fn owned_guard(self: &Arc<Self>, held: Held) -> MutexGuard<'static, T> {
+    fn owned_guard(self: &Arc<Self>, held: Held) -> Result<MutexGuard<'static, T>> {
         // SAFETY: `held` was just won from this mutex's core.
-        unsafe { self.anchor.install(held, Some(self.clone())) };
+        unsafe { self.anchor.install(held, Some(self.clone())) }?;
         // SAFETY: likewise, and the share that was installed keeps the mutex alive.
-        unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
+        Ok(unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) })
     }
 }
 

@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use tierlock::{Engine, LockManager, LostReason, MutexGuard, Scope, Token, fence::FileGate};
+use tierlock::{
+    Engine, LockErrorKind, LockManager, LostReason, MutexGuard, Scope, Token, fence::FileGate,
+};
 
 type Situation = fn(&Locks);
 
@@ -76,7 +78,9 @@ fn an_inherited_guard_is_lost(locks: &Locks) {
 }
 
 fn a_lock_held_by_another_thread(locks: &Locks) {
-    let mutex = locks.open().mutex("a", 1).build().unwrap();
+    let manager = locks.open();
+    let mutex = manager.mutex("a", 1).build().unwrap();
+    let others = manager.mutex("a", 2).build().unwrap();
     let (mut child_hears, mut parent_says) = pipe().unwrap();
     let (mut parent_hears, mut child_says) = pipe().unwrap();
     thread::scope(|scope| {
@@ -91,6 +95,7 @@ fn a_lock_held_by_another_thread(locks: &Locks) {
         let token = held.recv().unwrap();
         let parent = std::process::id();
         let child = in_a_fork(|| {
+            let mutex = &others;
             let taken = mutex.try_lock_for(Duration::from_millis(20)).unwrap_err();
             assert!(taken.is_timeout());
             assert_eq!(taken.holder().unwrap().pid, Some(parent));
@@ -157,13 +162,26 @@ fn a_child_forked_beside_a_wait(locks: &Locks) {
 }
 
 fn a_thread_scope_name(locks: &Locks) {
-    let mutex = locks.open().mutex("a", 1).scope(Scope::Thread).build().unwrap();
+    let manager = locks.open();
+    let build = |value| manager.mutex("a", value).scope(Scope::Thread).build().unwrap();
+    let mutex = build(1);
+    let unused = build(2);
     let guard = mutex.lock().unwrap();
     let token = MutexGuard::token(&guard);
     let mutex = &mutex;
     let child = in_a_fork(|| {
-        let own = mutex.try_lock().unwrap();
-        assert!(MutexGuard::token(&own) > token);
+        // Another mutex of the name, from before the fork or not, has no guard yet.
+        for other in [&unused, &build(3)] {
+            let own = other.try_lock().unwrap();
+            assert!(MutexGuard::token(&own) > token);
+        }
+        // The inherited guard is a way to this one's data, and there is never a second one.
+        for _ in 0..2 {
+            let error = mutex.try_lock().unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::Config);
+            assert!(error.to_string().contains("another mutex"), "{error}");
+        }
+        assert_eq!(*guard, 1);
     });
     child.wait();
     assert!(mutex.try_lock().is_err());
