@@ -7,7 +7,7 @@
 //! the answers to its own tasks.
 
 use std::{
-    mem,
+    io, mem,
     net::UdpSocket,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -29,7 +29,7 @@ use super::{
     tls::Secret,
 };
 use crate::{
-    clock,
+    alarm, clock,
     error::{LockError, LockErrorKind},
     proto::client::{Client, Config},
     time::Time,
@@ -37,6 +37,8 @@ use crate::{
 
 /// After something happened the thread looks again this soon, and what can wait that long does.
 const SOON: Duration = Duration::from_millis(1);
+/// How long the thread rests at most while others carry, if nobody calls it.
+const REST: Duration = Duration::from_millis(20);
 /// How long a caller carries frames itself before it leaves that to the thread.
 const CARRY: Duration = Duration::from_millis(5);
 /// How long a connection may be silent, whatever the time to live.
@@ -96,9 +98,14 @@ pub(crate) fn connect(
                 is_wished_for_by_tasks: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
                 sleeps_until: AtomicU64::new(AWAKE),
+                rests_until: AtomicU64::new(0),
                 activity: AtomicU64::new(0),
+                turns: AtomicU64::new(0),
+                is_watched: AtomicBool::new(false),
+                is_left_to_watch: AtomicBool::new(false),
+                is_idle: AtomicBool::new(false),
                 is_started: AtomicBool::new(false),
-                thread: Mutex::new(Thread { is_running: false, is_called: false }),
+                thread: Mutex::new(Thread::default()),
                 has_failed: AtomicBool::new(false),
                 #[cfg(test)]
                 is_to_fail: AtomicBool::new(false),
@@ -128,8 +135,9 @@ struct Carrier {
     /// | `FREE` | `THREAD` | the thread, when called or when nothing has happened for a while |
     /// | `READER` | `THREAD` | the thread, when nothing has happened for a while |
     ///
-    /// Away from its post the thread still looks around every `SOON`: a caller or a runtime that
-    /// does not come to it costs others that much and no more.
+    /// While others are at the post the thread rests, and is watched for instead: every `SOON` an
+    /// alarm, at one time for all managers of the process, sees whether it is needed. A caller or a
+    /// runtime that does not come to it costs others that much and no more.
     post: AtomicU8,
     /// The thread waits for the routes: callers, who would take them again and again, leave them
     /// to it, since only it reads what came.
@@ -145,8 +153,19 @@ struct Carrier {
     looks_again: AtomicBool,
     /// Until when the thread sleeps at its post, in nanoseconds of our clock; `AWAKE` else.
     sleeps_until: AtomicU64,
+    /// Until when the thread rests away from its post; zero else.
+    rests_until: AtomicU64,
     /// Counts whenever frames were moved, by anybody.
     activity: AtomicU64,
+    /// Counts the turns of the reading task.
+    turns: AtomicU64,
+    /// An alarm is set for the thread.
+    is_watched: AtomicBool,
+    /// There is something to send that nobody was woken for. Set before `is_watched` is read, and
+    /// read after that is cleared.
+    is_left_to_watch: AtomicBool,
+    /// Nothing was moved from one alarm to the next.
+    is_idle: AtomicBool,
     is_started: AtomicBool,
     thread: Mutex<Thread>,
     /// The thread or the reading task has panicked, and what it left is not to be trusted: nothing
@@ -171,9 +190,12 @@ const READER: u8 = 3;
 
 const AWAKE: u64 = u64::MAX;
 
+#[derive(Default)]
 struct Thread {
     is_running: bool,
     is_called: bool,
+    /// It is to look around, wherever its post is.
+    is_nudged: bool,
 }
 
 impl Drive for Carrier {
@@ -184,6 +206,11 @@ impl Drive for Carrier {
         if self.is_started.load(Acquire) {
             return Ok(());
         }
+        let no_thread = |error: io::Error| {
+            let text = format!("cannot start a thread: {error}");
+            LockError::new(LockErrorKind::Io, text).with_source(error)
+        };
+        alarm::ready().map_err(no_thread)?;
         let mut thread = self.thread.lock();
         if self.is_started.load(Acquire) {
             return Ok(());
@@ -191,10 +218,7 @@ impl Drive for Carrier {
         let carrier = self.carrier.upgrade().expect("whoever calls holds it");
         let spawned =
             thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.serve());
-        spawned.map_err(|error| {
-            let text = format!("cannot start a thread: {error}");
-            LockError::new(LockErrorKind::Io, text).with_source(error)
-        })?;
+        spawned.map_err(no_thread)?;
         thread.is_running = true;
         self.is_started.store(true, Release);
         Ok(())
@@ -242,7 +266,8 @@ impl Drive for Carrier {
 
     fn let_go(&self, soon: bool) {
         match self.post.load(SeqCst) {
-            THREAD | FREE | READER if !soon && self.looks_again.load(SeqCst) => {}
+            THREAD if !soon && self.looks_again.load(SeqCst) => {}
+            FREE | READER if !soon && self.is_left_to_watch() => {}
             FREE | READER => self.send(),
             post => self.rouse(post),
         }
@@ -317,8 +342,8 @@ impl Carrier {
             if self.post.load(SeqCst) == CALLER {
                 // It carries whatever there is; afterwards this thread looks again.
                 drop(link);
-                self.looks_again.store(true, SeqCst);
-                is_called = self.await_call(SOON);
+                self.watch();
+                is_called = self.await_call(REST);
                 is_readable = true;
                 continue;
             }
@@ -343,10 +368,9 @@ impl Carrier {
                 }
             }
             let activity = self.activity.load(SeqCst);
-            if activity != seen {
-                seen = activity;
-                limit = limit.min(SOON);
-                self.looks_again.store(true, SeqCst);
+            let is_active = !self.is_idle.swap(false, SeqCst) && activity != seen;
+            seen = activity;
+            if is_active {
                 self.offer_post(&link);
             } else {
                 for away in [FREE, READER] {
@@ -356,6 +380,10 @@ impl Carrier {
             // Perhaps the last of it: the next look finds it gone.
             drop(link);
             if self.post.load(SeqCst) == THREAD {
+                if is_active {
+                    limit = limit.min(SOON);
+                    self.looks_again.store(true, SeqCst);
+                }
                 self.sleeps_until.store((clock::now() + limit).as_nanos(), SeqCst);
                 if self.activity.load(SeqCst) != activity {
                     // Others moved frames since, and may have found the post vacant: look again.
@@ -364,6 +392,7 @@ impl Carrier {
                 is_readable = self.bell.sleep(&sockets, limit);
                 is_called = false;
             } else {
+                self.watch();
                 is_called = self.await_call(limit);
                 is_readable = true;
             }
@@ -392,13 +421,120 @@ impl Carrier {
         }
     }
 
-    /// Sleeps away from the post; whether it was called to it.
+    /// Rests away from the post; whether it was called to it.
     fn await_call(&self, limit: Duration) -> bool {
+        let limit = limit.min(REST);
         let mut thread = self.thread.lock();
-        if !thread.is_called {
-            self.changed.wait_for(&mut thread, limit.min(SOON));
+        self.rests_until.store((clock::now() + limit).as_nanos(), SeqCst);
+        if !thread.is_called && !thread.is_nudged {
+            self.changed.wait_for(&mut thread, limit);
         }
+        self.rests_until.store(0, SeqCst);
+        thread.is_nudged = false;
         mem::take(&mut thread.is_called)
+    }
+}
+
+// What watches for the thread while it rests.
+impl Carrier {
+    /// Sees to it that an alarm is set.
+    fn watch(&self) {
+        if !self.is_watched.swap(true, SeqCst) {
+            self.set_alarm(Looked::default());
+        }
+    }
+
+    /// At the same times for all, so that one thread is woken once for all of them.
+    fn set_alarm(&self, looked: Looked) {
+        let carrier = self.carrier.clone();
+        let tick = SOON.as_nanos() as u64;
+        let next = Time::from_nanos((clock::now().as_nanos() / tick + 1) * tick);
+        alarm::call_at(next, move || {
+            if let Some(carrier) = carrier.upgrade() {
+                carrier.look_for_thread(looked);
+            }
+        })
+        .detach();
+    }
+
+    /// Wakes the thread if something waits for it, or nothing has happened since it was `looked`.
+    fn look_for_thread(&self, mut looked: Looked) {
+        let Some(link) = self.link.upgrade() else { return };
+        let post = self.post.load(SeqCst);
+        // A caller that has left reads nothing any more; a runtime has other things to do, too.
+        let patience = if post == READER { READER_MAY_PAUSE } else { 1 };
+        let is_idle = looked.activity.is_same(self.activity.load(SeqCst), patience);
+        let is_unread =
+            looked.turns.is_same(self.turns.load(SeqCst), patience) && link.unanswered() > 0;
+        match post {
+            THREAD => {
+                self.is_watched.store(false, SeqCst);
+                if self.is_left_to_watch.swap(false, SeqCst) {
+                    self.bell.ring();
+                }
+                if self.post.load(SeqCst) != THREAD {
+                    // It went to rest just now, and found an alarm set.
+                    self.watch();
+                }
+                return;
+            }
+            CALLER => {}
+            _ => {
+                if is_idle {
+                    self.is_idle.store(true, SeqCst);
+                }
+                if self.is_left_to_watch.swap(false, SeqCst) || is_idle || is_unread {
+                    self.nudge();
+                }
+            }
+        }
+        self.set_alarm(looked);
+    }
+
+    /// Leaves something to be sent to whoever watches; whether anybody does.
+    fn is_left_to_watch(&self) -> bool {
+        self.is_left_to_watch.store(true, SeqCst);
+        self.is_watched.load(SeqCst)
+    }
+
+    /// Has the thread look around, wherever its post is.
+    fn nudge(&self) {
+        self.thread.lock().is_nudged = true;
+        self.changed.notify_all();
+        // It may have come back to its post by itself.
+        self.bell.ring();
+    }
+
+    /// The thread looks after what is due so soon, though it rests.
+    fn heed(&self, limit: Duration) {
+        if (clock::now() + limit).as_nanos() < self.rests_until.load(SeqCst) {
+            self.nudge();
+        }
+    }
+}
+
+/// So many alarms in a row may find that a runtime has neither read nor sent.
+const READER_MAY_PAUSE: u32 = 8;
+
+/// What alarms saw.
+#[derive(Clone, Copy, Default)]
+struct Looked {
+    activity: Still,
+    turns: Still,
+}
+
+/// A count, and how many looks in a row found it unchanged.
+#[derive(Clone, Copy, Default)]
+struct Still {
+    count: Option<u64>,
+    looks: u32,
+}
+
+impl Still {
+    /// Whether it is as it was, for so many looks.
+    fn is_same(&mut self, count: u64, looks: u32) -> bool {
+        self.looks = if self.count.replace(count) == Some(count) { self.looks + 1 } else { 0 };
+        self.looks >= looks
     }
 }
 
@@ -434,6 +570,7 @@ impl Carrier {
             link.follow_up();
             let carried = begin.elapsed();
             if done() || carried >= CARRY {
+                self.heed(limit);
                 return;
             }
             is_readable = self.bell.sleep(&sockets, limit.min(CARRY - carried));
@@ -458,11 +595,10 @@ impl Carrier {
         let is_new = watched.is_new();
         drop(watched);
         // Whoever sleeps must not do so past what is now due, nor on sockets that were replaced.
-        // At a vacant post nobody does.
         let until = (clock::now() + limit).as_nanos();
         match self.post.load(SeqCst) {
-            // The thread looks after what is due.
-            READER if !is_new => {}
+            FREE => self.heed(limit),
+            READER if !is_new => self.heed(limit),
             post if is_new || until < self.sleeps_until.load(SeqCst) => self.rouse(post),
             _ => {}
         }
@@ -471,6 +607,8 @@ impl Carrier {
 
     /// Moves everything that is ready; how long nothing will be without a sign.
     fn move_frames(&self, routes: &mut Routes, link: &Link, mut is_readable: bool) -> Duration {
+        // What was left to whoever watches goes now; what comes meanwhile may not.
+        self.is_left_to_watch.store(false, SeqCst);
         loop {
             routes.listen(is_readable);
             is_readable = false;
@@ -538,13 +676,15 @@ impl Carrier {
     fn read(&self, link: &Link, sockets: &mut Vec<Arc<UdpSocket>>) -> Next {
         #[cfg(test)]
         assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
+        self.turns.fetch_add(1, SeqCst);
         let mut watched = self.routes.lock();
-        self.move_frames(&mut watched.routes, link, true);
+        let limit = self.move_frames(&mut watched.routes, link, true);
         watched.note();
         sockets.clear();
         sockets.extend(watched.sockets.iter().map(|(socket, _)| socket.clone()));
         let has_unread = watched.routes.has_unread();
         drop(watched);
+        self.heed(limit);
         link.follow_up();
         match (link.is_closed(), has_unread) {
             (true, _) => Next::End,
