@@ -120,6 +120,13 @@ const BUDGETS: &[Budget] = &[
     budget(Host, "host, 8 on one name: shares", Unit::Ratio, AtLeast(0.95), |run| {
         run.ours(share, Host, Case::OneName8, Async)
     }),
+    budget(Host, "host, 2 in turns: rate × keeping off", Unit::Ratio, AtLeast(0.95), |run| {
+        let off = run.variant(Host, Case::Turns2, TIERLOCK, Blocking, Some("keeping off"))?;
+        Some(run.ours(rate, Host, Case::Turns2, Blocking)? / rate(off))
+    }),
+    budget(Host, "host, 1 % remote: rate × Redis", Unit::Ratio, AtLeast(50.0), |run| {
+        run.over(rate, Host, Case::Remote1pct, Blocking, &[("redis-sync", Blocking)])
+    }),
     budget(Host, "leader killed, 100 hold: first new grant", Unit::Ns, AtMost(300.0 * MS), |run| {
         run.ours(worst, Host, Case::LeaderKilled, Blocking)
     }),

@@ -27,9 +27,13 @@ pub(crate) enum Case {
     Tasks256,
     /// One connection each, one name for all.
     OneName8,
+    /// Sixty-four threads of one process, one name for all.
+    OneName64,
     /// Lock and unlock with a lease that nobody else wants.
     Kept,
-    /// Lock and unlock where one locking of a hundred is another session's.
+    /// Two connections, one name, and nobody ever locks twice in a row.
+    Turns2,
+    /// One connection each; one locking of a hundred is of another client's name.
     Remote1pct,
     /// From a leader's SIGKILL, restarted at once, to its first new grant; 100 sessions hold.
     LeaderKilled,
@@ -50,7 +54,9 @@ impl Case {
             Case::Connections32 => "connections_32",
             Case::Tasks256 => "tasks_256",
             Case::OneName8 => "one_name_8",
+            Case::OneName64 => "one_name_64",
             Case::Kept => "kept",
+            Case::Turns2 => "turns_2",
             Case::Remote1pct => "remote_1pct",
             Case::LeaderKilled => "leader_killed",
         }
@@ -125,7 +131,9 @@ impl Label {
             (Case::Connections32, _) => "32 connections".into(),
             (Case::Tasks256, _) => "256 tasks".into(),
             (Case::OneName8, _) => "8 on one name".into(),
+            (Case::OneName64, _) => "64 on one name".into(),
             (Case::Kept, _) => "kept lease".into(),
+            (Case::Turns2, _) => "2 in turns".into(),
             (Case::Remote1pct, _) => "1 % remote".into(),
             (Case::LeaderKilled, _) => "leader killed".into(),
         }

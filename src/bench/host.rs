@@ -3,10 +3,11 @@
 //! Unless a row says otherwise, every lease is given back after every cycle (keeping is off), and
 //! the release is sent, not awaited, as a dropped guard does it.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc, thread};
 
 use super::{
     case::{Case, Label, Mode},
+    crowd::{Crowd, Wants},
     failure::Result,
     grounds::{Grounds, RUNTIME_WORKERS},
     run::Entry,
@@ -20,7 +21,8 @@ use crate::{Keep, LockManager, Mutex, MutexGuard, Scope};
 const NOTE: &str = "release sent, not awaited; keeping off; in order, with tokens";
 const AWAITED: &str = "release awaited";
 const KEPT: &str = "Keep::Always: the lease stays with the session";
-const REMOTE: &str = "99 of 100 lockings by one session, 1 by another; Keep::Adaptive";
+/// Where leases are kept as they are for whoever says nothing.
+const ADAPTIVE: &str = "Keep::Adaptive";
 
 pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
     let label = Label { note: Some(NOTE), ..Label::new(Scope::Host, Case::Quiet) };
@@ -112,20 +114,72 @@ pub(crate) fn kept(grounds: &mut Grounds) -> Result<Vec<Entry>> {
         .collect())
 }
 
-pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let near = mutex(&grounds.leader()?.connect()?, "remote", Keep::Adaptive)?;
-    let far = mutex(&grounds.leader()?.connect()?, "remote", Keep::Adaptive)?;
-    let mut cycles = 0_u64;
-    let label =
-        Label { clients: 2, note: Some(REMOTE), ..Label::new(Scope::Host, Case::Remote1pct) };
-    Ok(vec![Entry::new(
-        label,
-        Quiet(move || {
-            cycles += 1;
-            drop(if cycles.is_multiple_of(100) { far.lock()? } else { near.lock()? });
+pub(crate) fn one_name_64(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let mutex = Arc::new(mutex(&grounds.leader()?.connect()?, "one/64", Keep::Adaptive)?);
+    let clients = (0..64).map(|_| {
+        let mutex = mutex.clone();
+        move |_: usize, section: &mut dyn FnMut()| {
+            let _guard = mutex.lock()?;
+            section();
             Ok(())
-        }),
-    )])
+        }
+    });
+    let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::OneName64, 64) };
+    let mut entries = vec![Entry::new(label, Crowd::new(clients, Wants::TheSame))];
+    super::peers::host_one_name_64(grounds, &mut entries)?;
+    Ok(entries)
+}
+
+pub(crate) fn turns_2(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for (variant, keep) in [(None, Keep::Adaptive), (Some("keeping off"), Keep::Never)] {
+        let name = format!("turns/{keep:?}");
+        let one = mutex(&grounds.leader()?.connect()?, &name, keep)?;
+        let other = mutex(&grounds.leader()?.connect()?, &name, keep)?;
+        let note = (keep == Keep::Adaptive).then_some(ADAPTIVE);
+        let label = Label { variant, note, clients: 2, ..Label::new(Scope::Host, Case::Turns2) };
+        entries.push(Entry::new(
+            label,
+            Quiet(move || {
+                drop(one.lock()?);
+                drop(other.lock()?);
+                Ok(())
+            }),
+        ));
+    }
+    Ok(entries)
+}
+
+pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+    remote(grounds, 0.01)
+}
+
+/// Clients with a name each, which want another's in so many cases of one.
+pub(crate) fn remote(grounds: &mut Grounds, share: f64) -> Result<Vec<Entry>> {
+    // More than the machine runs at once would measure its scheduler.
+    let count = thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8) as u32;
+    let names: Vec<String> = (0..count).map(|name| format!("remote/{share}/{name}")).collect();
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let locks = grounds.leader()?.connect()?;
+        let mutexes: Vec<_> =
+            names.iter().map(|name| mutex(&locks, name, Keep::Adaptive)).collect::<Result<_>>()?;
+        clients.push(move |name: usize, section: &mut dyn FnMut()| {
+            let _guard = mutexes[name].lock()?;
+            section();
+            Ok(())
+        });
+    }
+    let wants = Wants::ItsOwn { others: share };
+    let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::Remote1pct, count) };
+    let mut entries = vec![Entry::new(label, Crowd::new(clients, wants))];
+    super::peers::host_remote(grounds, &names, wants, &mut entries)?;
+    Ok(entries)
+}
+
+/// The label of plain threads with a client each.
+pub(crate) fn crowd_label(case: Case, clients: u32) -> Label {
+    Label { clients, threads: clients, ..Label::new(Scope::Host, case) }
 }
 
 /// The label of tasks on the runtime.

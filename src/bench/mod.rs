@@ -11,6 +11,7 @@
 mod budget;
 mod case;
 mod cleanup;
+mod crowd;
 mod failure;
 mod grounds;
 mod host;
@@ -26,6 +27,7 @@ mod plot;
 mod process;
 mod progress;
 mod reign;
+mod remote;
 mod report;
 mod run;
 mod scale;
@@ -144,6 +146,13 @@ const HEATS: &[Heat] = &[
     },
     Heat {
         scope: Scope::Host,
+        case: Case::OneName64,
+        weight: 1.0,
+        weight_of_peers: 1.0,
+        enter: host::one_name_64,
+    },
+    Heat {
+        scope: Scope::Host,
         case: Case::Kept,
         weight: 1.0,
         weight_of_peers: 0.0,
@@ -151,9 +160,16 @@ const HEATS: &[Heat] = &[
     },
     Heat {
         scope: Scope::Host,
+        case: Case::Turns2,
+        weight: 2.0,
+        weight_of_peers: 0.0,
+        enter: host::turns_2,
+    },
+    Heat {
+        scope: Scope::Host,
         case: Case::Remote1pct,
         weight: 1.0,
-        weight_of_peers: 0.0,
+        weight_of_peers: 1.0,
         enter: host::remote_1pct,
     },
     Heat {
@@ -166,6 +182,7 @@ const HEATS: &[Heat] = &[
 ];
 
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
+const SECONDS_OF_REMOTE_PLOT: f64 = 40.0;
 
 /// Names that are made for the budgets of memory and disk, so that short runs stay short.
 const NAMES_PER_SECOND: f64 = 1_000.0;
@@ -181,6 +198,9 @@ pub(crate) struct Args {
     /// Measure only this scope: thread, process or host
     #[arg(long)]
     scope: Option<Scope>,
+    /// Measure only this case, by its word in the JSON
+    #[arg(long, value_name = "CASE", hide = true, conflicts_with_all = ["self_check", "scale"])]
+    case: Option<String>,
     /// How long to measure in all [default: about 25; about 180 with --peers]
     #[arg(long, value_name = "N", value_parser = seconds)]
     seconds: Option<f64>,
@@ -196,6 +216,13 @@ pub(crate) struct Args {
     /// Also put the figures into this text, between its lines `<!-- figures -->`
     #[arg(long, value_name = "FILE.md", hide = true)]
     readme: Option<PathBuf>,
+    /// Instead draw what a lock between machines costs by how often others want it
+    #[arg(
+        long,
+        value_name = "FILE.svg",
+        conflicts_with_all = ["scope", "case", "plot", "readme", "self_check", "scale"],
+    )]
+    remote_plot: Option<PathBuf>,
     /// Check the bench itself: its own figures beside a plain loop's
     #[arg(long, conflicts_with_all = ["peers", "plot", "readme"])]
     self_check: bool,
@@ -239,7 +266,7 @@ fn bench(args: &Args) -> Result<()> {
                 .into(),
         ));
     }
-    if let Some(file) = &args.plot {
+    if let Some(file) = args.plot.as_ref().or(args.remote_plot.as_ref()) {
         // Before the minute is spent, not after.
         plot::check_target(file)?;
     }
@@ -251,6 +278,11 @@ fn bench(args: &Args) -> Result<()> {
     if let Some(names) = args.scale {
         let scale = scale::run(args.scope, names)?;
         return print(&if args.json { scale.json() + "\n" } else { scale.text() });
+    }
+    if let Some(file) = &args.remote_plot {
+        let report = remote::measure(args.peers, args.seconds.unwrap_or(SECONDS_OF_REMOTE_PLOT))?;
+        remote::draw(&report, file)?;
+        return print(&if args.json { report.json() + "\n" } else { remote::text(&report) });
     }
     let report = measure(args)?;
     if let Some(file) = &args.plot {
@@ -267,8 +299,12 @@ fn measure(args: &Args) -> Result<Report> {
     let heats: Vec<&Heat> = HEATS
         .iter()
         .filter(|heat| args.scope.is_none_or(|scope| heat.scope == scope))
+        .filter(|heat| args.case.as_ref().is_none_or(|case| heat.case.as_str() == case))
         .filter(|heat| heat.weight(args.peers) > 0.0)
         .collect();
+    if heats.is_empty() {
+        return Err(Failure::Usage("no such case here; the table's JSON has the words".into()));
+    }
     let weights: f64 = heats.iter().map(|heat| heat.weight(args.peers)).sum();
     let seconds = args.seconds.unwrap_or(weights * SECONDS_PER_WEIGHT);
     let progress = Progress::new(Duration::from_secs_f64(seconds));
@@ -285,10 +321,12 @@ fn measure(args: &Args) -> Result<Report> {
         report.rows.extend(heat.run(&mut grounds, budget, &progress)?);
     }
     report.missing = grounds.missing();
-    if args.peers {
+    if args.peers && args.case.is_none() {
         progress.says("memory and disk per name");
         let names = ((seconds * NAMES_PER_SECOND) as u64).min(MOST_NAMES);
         report.measures = scale::budgeted(args.scope, &mut grounds, names)?;
+    }
+    if args.peers {
         report.budgets = budget::verdicts(&report);
     }
     Ok(report)
@@ -347,11 +385,13 @@ mod tests {
     fn peers_without_the_feature_is_a_usage_error() {
         let args = Args {
             scope: None,
+            case: None,
             seconds: None,
             peers: true,
             json: false,
             plot: None,
             readme: None,
+            remote_plot: None,
             self_check: false,
             scale: None,
         };

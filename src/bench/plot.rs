@@ -27,12 +27,12 @@ const ROW: i32 = 21;
 const GAP: i32 = 9;
 const AXIS: i32 = 30;
 
-const INK: RGBColor = RGBColor(32, 36, 44);
-const FAINT: RGBColor = RGBColor(112, 120, 132);
-const GRID: RGBColor = RGBColor(226, 230, 236);
-const GRID_OF_UNITS: RGBColor = RGBColor(176, 184, 196);
-const OURS: RGBColor = RGBColor(24, 108, 196);
-const OTHERS: RGBColor = RGBColor(166, 174, 186);
+pub(super) const INK: RGBColor = RGBColor(32, 36, 44);
+pub(super) const FAINT: RGBColor = RGBColor(112, 120, 132);
+pub(super) const GRID: RGBColor = RGBColor(226, 230, 236);
+pub(super) const GRID_OF_UNITS: RGBColor = RGBColor(176, 184, 196);
+pub(super) const OURS: RGBColor = RGBColor(24, 108, 196);
+pub(super) const OTHERS: RGBColor = RGBColor(166, 174, 186);
 
 /// Fails if the picture could not be written later.
 pub(crate) fn check_target(file: &Path) -> Result<()> {
@@ -52,15 +52,20 @@ pub(crate) fn check_target(file: &Path) -> Result<()> {
 
 /// Draws the report into an SVG file.
 pub(crate) fn draw(report: &Report, file: &Path) -> Result<()> {
+    draw_with(|svg| paint(report, svg), file)
+}
+
+/// Writes what `paint` paints into an SVG file.
+pub(super) fn draw_with(paint: impl FnOnce(&mut String) -> Painted, file: &Path) -> Result<()> {
     let mut svg = String::new();
-    paint(report, &mut svg).map_err(|error| {
+    paint(&mut svg).map_err(|error| {
         Failure::io(format!("cannot draw {}", file.display()))(io::Error::other(error.to_string()))
     })?;
     std::fs::write(file, svg).map_err(Failure::io(format!("cannot write {}", file.display())))
 }
 
-type Painted = std::result::Result<(), Box<dyn Error>>;
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Painted = std::result::Result<(), Box<dyn Error>>;
+pub(super) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn paint(report: &Report, svg: &mut String) -> Painted {
     let panels = panels(report);
@@ -256,13 +261,26 @@ impl Picture<'_, '_> {
         to: HPos,
         bold: bool,
     ) -> Painted {
-        let weight = if bold { FontStyle::Bold } else { FontStyle::Normal };
-        let style = TextStyle::from(("sans-serif", size, weight).into_font())
-            .color(colour)
-            .pos(Pos::new(to, VPos::Center));
-        self.canvas.draw(&Text::new(text.to_owned(), at, style))?;
-        Ok(())
+        write(self.canvas, text, at, size, colour, to, bold)
     }
+}
+
+/// Text whose middle is at this height, to which side of `at` as `to` says.
+pub(super) fn write(
+    canvas: &Canvas<'_>,
+    text: &str,
+    at: (i32, i32),
+    size: i32,
+    colour: &RGBColor,
+    to: HPos,
+    bold: bool,
+) -> Painted {
+    let weight = if bold { FontStyle::Bold } else { FontStyle::Normal };
+    let style = TextStyle::from(("sans-serif", size, weight).into_font())
+        .color(colour)
+        .pos(Pos::new(to, VPos::Center));
+    canvas.draw(&Text::new(text.to_owned(), at, style))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -65,33 +65,43 @@ impl Heat {
         progress: &Progress,
     ) -> Result<Vec<Row>> {
         progress.preparing(self.scope, self.case);
-        let mut entries = (self.enter)(grounds)?;
-        let slice = budget / (RUNS * entries.len().max(1) as u32);
-        let slice = slice.max(SHORTEST_SLICE);
-
-        let mut racers: Vec<Racer> = entries.drain(..).map(Racer::new).collect();
-        for racer in &mut racers {
-            racer.does(grounds, Racer::warm_up(slice))?;
-        }
-        // In turn, so that whatever else the machine does meets all alike.
-        for _ in 0..RUNS {
-            for racer in &mut racers {
-                progress.measuring(&racer.entry.label);
-                racer.does(grounds, |entry, tally| {
-                    entry.contender.run(slice, tally)?;
-                    tally.end_run();
-                    Ok(())
-                })?;
-            }
-            progress.advance(budget / RUNS);
-        }
-        for racer in &mut racers {
-            racer.does(grounds, |entry, _| entry.contender.check())?;
-        }
-        // Those of one mode side by side.
-        racers.sort_by_key(|racer| racer.entry.label.mode);
-        Ok(racers.iter().filter(|racer| !racer.is_out).map(Racer::row).collect())
+        let entries = (self.enter)(grounds)?;
+        race(entries, grounds, budget, progress)
     }
+}
+
+/// Measures all of them, in `budget` all together.
+pub(crate) fn race(
+    entries: Vec<Entry>,
+    grounds: &mut Grounds,
+    budget: Duration,
+    progress: &Progress,
+) -> Result<Vec<Row>> {
+    let slice = budget / (RUNS * entries.len().max(1) as u32);
+    let slice = slice.max(SHORTEST_SLICE);
+
+    let mut racers: Vec<Racer> = entries.into_iter().map(Racer::new).collect();
+    for racer in &mut racers {
+        racer.does(grounds, Racer::warm_up(slice))?;
+    }
+    // In turn, so that whatever else the machine does meets all alike.
+    for _ in 0..RUNS {
+        for racer in &mut racers {
+            progress.measuring(&racer.entry.label);
+            racer.does(grounds, |entry, tally| {
+                entry.contender.run(slice, tally)?;
+                tally.end_run();
+                Ok(())
+            })?;
+        }
+        progress.advance(budget / RUNS);
+    }
+    for racer in &mut racers {
+        racer.does(grounds, |entry, _| entry.contender.check())?;
+    }
+    // Those of one mode side by side.
+    racers.sort_by_key(|racer| racer.entry.label.mode);
+    Ok(racers.iter().filter(|racer| !racer.is_out).map(Racer::row).collect())
 }
 
 /// A contender on its way through a heat.

@@ -56,7 +56,7 @@ fn table(report: &Report, notes: &mut Notes) -> String {
         // Staged cases have no throughput of their own, and nobody's share.
         let staged = label.case.is_staged();
         let rate = if staged { String::new() } else { human::count(figures.ops_per_s) };
-        let share = if staged || label.clients == 1 || label.case == Case::Remote1pct {
+        let share = if staged || label.clients == 1 || label.case == Case::Turns2 {
             String::new()
         } else {
             format!("{:.2}", figures.share_min_max)

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     case::{Case, Label},
+    crowd::Wants,
     failure::{Failure, Result},
     grounds::Grounds,
     run::Entry,
@@ -71,6 +72,19 @@ pub(crate) fn host_connections_32(_: &mut Grounds, _: &mut Vec<Entry>) -> Result
 }
 
 pub(crate) fn host_tasks_256(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
+    Ok(())
+}
+
+pub(crate) fn host_one_name_64(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()> {
+    Ok(())
+}
+
+pub(crate) fn host_remote(
+    _: &mut Grounds,
+    _: &[String],
+    _: Wants,
+    _: &mut Vec<Entry>,
+) -> Result<()> {
     Ok(())
 }
 

@@ -48,7 +48,9 @@ fn json_has_a_row_for_every_case_of_every_scope() {
         ("host", "connections_32"),
         ("host", "tasks_256"),
         ("host", "one_name_8"),
+        ("host", "one_name_64"),
         ("host", "kept"),
+        ("host", "turns_2"),
         ("host", "remote_1pct"),
     ]);
     assert_eq!(measured, expected);
@@ -185,7 +187,8 @@ fn peers_join_in_with_budgets_beside_them() {
     expect("process", &all[..4], &["posix-semaphore"]);
     expect("process", &["names"], &["tierlock"]);
     expect("host", &["quiet", "tasks_256"], &["tierlock", "quic-echo"]);
-    expect("host", &["kept", "remote_1pct", "leader_killed"], &["tierlock"]);
+    let ours = ["one_name_64", "kept", "turns_2", "remote_1pct", "leader_killed"];
+    expect("host", &ours, &["tierlock"]);
     let host = ["quiet", "connections_32", "one_name_8"];
     for (program, subjects) in [
         ("redis-server", ["redis", "redis-aof-always", "redlock-3"].as_slice()),

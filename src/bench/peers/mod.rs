@@ -31,9 +31,10 @@ use self::{
 };
 use super::{
     case::{Case, Label, Mode},
+    crowd::{Crowd, Wants},
     failure::{Failure, Result},
     grounds::Grounds,
-    host::fleet_label,
+    host::{crowd_label, fleet_label},
     run::Entry,
     stats::Unprotected,
     tasks::{Client, Fleet, QuietAsync},
@@ -295,11 +296,11 @@ pub(crate) fn host_quiet(grounds: &mut Grounds, entries: &mut Vec<Entry>) -> Res
     let label = Label::new(Scope::Host, Case::Quiet);
     for durability in [Durability::Nothing, Durability::EveryWrite] {
         if let Some(redis) = redis(grounds, durability)? {
-            let mut client = redis.sync_client("quiet/sync")?;
+            let mut client = redis.sync_client(&["quiet/sync"])?;
             let (subject, note) = (redis.sync_subject(), Some(redis.note()));
             entries.push(Entry::new(
                 Label { subject, note, ..label.clone() },
-                Quiet(move || client.cycle()),
+                Quiet(move || client.cycle(0, &mut || {})),
             ));
         }
     }
@@ -357,6 +358,42 @@ pub(crate) fn host_one_name_8(grounds: &mut Grounds, entries: &mut Vec<Entry>) -
     }
     let (runtime, label) = (grounds.runtime()?, fleet_label(Case::OneName8, 8));
     services(grounds, &mut Connections { runtime, label, entries, name: Some("one/name") })
+}
+
+pub(crate) fn host_one_name_64(grounds: &mut Grounds, entries: &mut Vec<Entry>) -> Result<()> {
+    redis_crowd(grounds, crowd_label(Case::OneName64, 64), &["one/64"], Wants::TheSame, entries)
+}
+
+pub(crate) fn host_remote(
+    grounds: &mut Grounds,
+    names: &[String],
+    wants: Wants,
+    entries: &mut Vec<Entry>,
+) -> Result<()> {
+    let label = crowd_label(Case::Remote1pct, names.len() as u32);
+    redis_crowd(grounds, label, names, wants, entries)
+}
+
+/// Threads with a connection to Redis each.
+fn redis_crowd(
+    grounds: &mut Grounds,
+    label: Label,
+    names: &[impl AsRef<str>],
+    wants: Wants,
+    entries: &mut Vec<Entry>,
+) -> Result<()> {
+    if !grounds.peers.wanted {
+        return Ok(());
+    }
+    let Some(redis) = redis(grounds, Durability::Nothing)? else { return Ok(()) };
+    let mut clients = Vec::new();
+    for _ in 0..label.clients {
+        let mut client = redis.sync_client(names)?;
+        clients.push(move |name: usize, section: &mut dyn FnMut()| client.cycle(name, section));
+    }
+    let label = Label { subject: redis.sync_subject(), note: Some(redis.note()), ..label };
+    entries.push(Entry::new(label, Crowd::new(clients, wants)));
+    Ok(())
 }
 
 /// Tasks with a connection each, and one name for all or one each.

@@ -2,7 +2,7 @@
 //! after a random pause while the key is taken, and a script that deletes the key only if it still
 //! holds the token.
 
-use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
+use std::{hash::Hasher, path::Path, sync::Arc, thread, time::Duration};
 
 use redis::{IntoConnectionInfo, Script, io::tcp::TcpSettings};
 
@@ -76,11 +76,20 @@ impl Redis {
         }
     }
 
-    /// A blocking client with a connection of its own.
-    pub(super) fn sync_client(&self, name: &str) -> Result<SyncClient> {
+    /// A blocking client with a connection of its own, for these names.
+    pub(super) fn sync_client<N: AsRef<str>>(&self, names: &[N]) -> Result<SyncClient> {
         let subject = self.sync_subject();
         let connection = self.client.get_connection().map_err(Failure::peer(subject))?;
-        Ok(SyncClient { subject, connection, lock: Lock::new(name) })
+        let locks = names.iter().map(|name| Lock::new(name.as_ref())).collect();
+        Ok(SyncClient { subject, connection, locks })
+    }
+
+    /// What a reader must know to compare a client that waits.
+    pub(super) fn note(&self) -> &'static str {
+        match self.durability {
+            Durability::Nothing => "SET NX PX, compare-and-delete awaited; no disk, order or token",
+            Durability::EveryWrite => "the same, every write synced to disk before its answer",
+        }
     }
 }
 
@@ -95,10 +104,7 @@ impl Service for Redis {
     }
 
     fn note(&self) -> &'static str {
-        match self.durability {
-            Durability::Nothing => "SET NX PX, compare-and-delete awaited; no disk, order or token",
-            Durability::EveryWrite => "the same, every write synced to disk before its answer",
-        }
+        self.note()
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
@@ -160,28 +166,26 @@ fn expect_deleted(subject: &'static str, deleted: u32) -> Result<()> {
 pub(crate) struct SyncClient {
     subject: &'static str,
     connection: redis::Connection,
-    lock: Lock,
+    locks: Vec<Lock>,
 }
 
 impl SyncClient {
-    /// Nobody else wants it here.
-    pub(crate) fn cycle(&mut self) -> Result<()> {
-        let failed = || Failure::peer::<redis::RedisError>(self.subject);
-        let token = self.lock.next_token();
-        let locked: Option<String> =
-            self.lock.set(&token).query(&mut self.connection).map_err(failed())?;
-        if locked.is_none() {
-            let message = "the key of a client without rivals was taken".into();
-            return Err(Failure::Peer { subject: self.subject, message });
-        }
-        let deleted = self
-            .lock
-            .script
-            .key(&self.lock.key)
-            .arg(&token)
-            .invoke(&mut self.connection)
-            .map_err(failed())?;
-        expect_deleted(self.subject, deleted)
+    /// Locks the name of this number, waiting if it must, and unlocks after `section`.
+    pub(super) fn cycle(&mut self, name: usize, section: &mut dyn FnMut()) -> Result<()> {
+        let SyncClient { subject, connection, locks } = self;
+        let failed = || Failure::peer::<redis::RedisError>(subject);
+        let lock = &mut locks[name];
+        let token = loop {
+            let token = lock.next_token();
+            let locked: Option<String> = lock.set(&token).query(connection).map_err(failed())?;
+            if locked.is_some() {
+                break token;
+            }
+            thread::sleep(lock.pause());
+        };
+        section();
+        let deleted = lock.script.key(&lock.key).arg(&token).invoke(connection).map_err(failed())?;
+        expect_deleted(subject, deleted)
     }
 }
 
