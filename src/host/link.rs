@@ -181,6 +181,12 @@ enum Losing {
 }
 
 impl Held {
+    /// What was used of it if it is kept, which it is no more.
+    fn idle(&self) -> Option<(&Kept, Used)> {
+        let kept = self.kept.as_deref()?;
+        Some((kept, kept.take_idle()?))
+    }
+
     fn lose(&self, why: LostReason) -> Losing {
         match self.kept.as_ref().map(|kept| (kept, kept.lose(why))) {
             Some((kept, Met::Idle(used))) => Losing::Nobody(kept.clone(), used),
@@ -264,6 +270,8 @@ pub(crate) struct Lease {
     pub(crate) token: Token,
     pub(crate) predecessor: Predecessor,
     pub(crate) watch: Arc<Watch>,
+    /// Somebody else had it when it was asked for.
+    pub(crate) had_to_queue: bool,
     /// It is open where it may be kept, and this is the guard that has it.
     pub(crate) may_be_kept: bool,
 }
@@ -520,9 +528,10 @@ impl Link {
         let mut state = self.state.lock();
         let State { client, leases, .. } = &mut *state;
         // No lease is kept beyond this.
-        leases.retain(|&lease, held| match held.kept.as_ref().and_then(|kept| kept.take_idle()) {
-            Some(used) => {
+        leases.retain(|&lease, held| match held.idle() {
+            Some((kept, used)) => {
                 client.release(lease, used.last, used.how, clock::now());
+                self.counters.count(kept, &used);
                 false
             }
             None => true,
@@ -549,6 +558,13 @@ impl Link {
         let (mut work, mut result) = (Some(work), None);
         self.drive.while_stalled(&mut || result = work.take().map(|work| work()));
         result.expect("it ran")
+    }
+
+    /// What keeping leases did: keeps, local grants, recalls, ping-pongs, idle returns.
+    #[cfg(test)]
+    pub(super) fn counters(&self) -> [&AtomicU64; 5] {
+        let Counters { keeps, local_grants, recalls, ping_pongs, idle_returns } = &self.counters;
+        [keeps, local_grants, recalls, ping_pongs, idle_returns]
     }
 
     /// Has whoever drives panic at its next turn.
@@ -705,10 +721,15 @@ impl State {
                 }
                 let may_be_kept = kept.is_some();
                 self.leases.insert(lease, Held { name, watch: watch.clone(), had_to_queue, kept });
-                waiter.finish(
-                    Ok(Lease { id: lease, token: first, predecessor, watch, may_be_kept }),
-                    &mut self.aftermath,
-                );
+                let granted = Lease {
+                    id: lease,
+                    token: first,
+                    predecessor,
+                    watch,
+                    had_to_queue,
+                    may_be_kept,
+                };
+                waiter.finish(Ok(granted), &mut self.aftermath);
             }
             Event::Failed { request, failure, holder } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else { return };
