@@ -42,9 +42,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {
-    /// Keep it while that pays: after a few locks in a row between which nobody else had the name,
-    /// until somebody else asks or nobody here has used it for a second. While two take turns it
-    /// is not kept.
+    /// Keep it while that pays: after a few locks in a row in whose way nobody else stood, until
+    /// somebody else asks or nobody here has used it for a second. While two take turns it is kept
+    /// ever more seldom, at last once in some 200 locks.
     #[default]
     Adaptive,
     /// Keep it from the first lock on, until somebody else asks, however long nobody uses it.
@@ -1068,7 +1068,7 @@ impl<'a> Climb<'a> {
         let named = self.named;
         let lease = lease.map_err(|error| error.with_name(named.name()).with_scope(Scope::Host))?;
         if let Some(kept) = &named.kept {
-            kept.granted(lease.token);
+            kept.granted(lease.had_to_queue);
         }
         self.found.host = lease.predecessor;
         self.held.token = lease.token;

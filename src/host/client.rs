@@ -458,15 +458,15 @@ impl Carrier {
     }
 
     /// Wakes the thread if something waits for it, or nothing has happened since it was `looked`.
-    fn look_for_thread(&self, before: Looked) {
+    fn look_for_thread(&self, mut looked: Looked) {
         let Some(link) = self.link.upgrade() else { return };
-        let looked = Looked {
-            activity: Some(self.activity.load(SeqCst)),
-            turns: Some(self.turns.load(SeqCst)),
-        };
-        let is_idle = looked.activity == before.activity;
-        let is_unread = looked.turns == before.turns && link.unanswered() > 0;
-        match self.post.load(SeqCst) {
+        let post = self.post.load(SeqCst);
+        // A caller that has left reads nothing any more; a runtime has other things to do, too.
+        let patience = if post == READER { READER_MAY_PAUSE } else { 1 };
+        let is_idle = looked.activity.is_same(self.activity.load(SeqCst), patience);
+        let is_unread =
+            looked.turns.is_same(self.turns.load(SeqCst), patience) && link.unanswered() > 0;
+        match post {
             THREAD => {
                 self.is_watched.store(false, SeqCst);
                 if self.is_left_to_watch.swap(false, SeqCst) {
@@ -513,11 +513,29 @@ impl Carrier {
     }
 }
 
-/// What an alarm saw.
+/// So many alarms in a row may find that a runtime has neither read nor sent.
+const READER_MAY_PAUSE: u32 = 8;
+
+/// What alarms saw.
 #[derive(Clone, Copy, Default)]
 struct Looked {
-    activity: Option<u64>,
-    turns: Option<u64>,
+    activity: Still,
+    turns: Still,
+}
+
+/// A count, and how many looks in a row found it unchanged.
+#[derive(Clone, Copy, Default)]
+struct Still {
+    count: Option<u64>,
+    looks: u32,
+}
+
+impl Still {
+    /// Whether it is as it was, for so many looks.
+    fn is_same(&mut self, count: u64, looks: u32) -> bool {
+        self.looks = if self.count.replace(count) == Some(count) { self.looks + 1 } else { 0 };
+        self.looks >= looks
+    }
 }
 
 // Whoever carries.

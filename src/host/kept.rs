@@ -354,9 +354,9 @@ impl Kept {
         self.is_for_good.load(Relaxed)
     }
 
-    /// The leader granted the name, this time or another.
-    pub fn granted(&self, first: Token) {
-        self.policy.lock().granted(first);
+    /// The leader granted the name, to be kept or not; `had_to_queue` if somebody else had it.
+    pub fn granted(&self, had_to_queue: bool) {
+        self.policy.lock().granted(had_to_queue);
     }
 
     /// A kept lease went back; whether that was too soon to have paid.
@@ -377,16 +377,18 @@ fn token(number: u64) -> Token {
     Token::new(number).expect("a block lies below the highest token")
 }
 
-/// When keeping pays: a lease is kept after a few grants in a row between which nobody else had the
-/// name, and after a recall that came too soon only after many more.
+/// When keeping pays: a lease is kept after a few grants in a row for which nobody else stood in the
+/// way, after one that has paid at once, and after a recall that came too soon only after many more.
+///
+/// Whether somebody else had the name in between is not asked: tokens do not tell, since a name that
+/// was forgotten goes on above all others. Where two take turns a lease is kept now and then, and
+/// ever more seldom.
 #[derive(Debug)]
 struct Policy {
-    /// Grants in a row that followed each other.
+    /// Grants in a row that nobody stood in the way of.
     streak: u32,
     /// How many it takes.
     needed: u32,
-    /// The last token that was used here.
-    last: Token,
 }
 
 /// Grants in a row before a lease is kept, at first and at most.
@@ -397,7 +399,7 @@ const WORTH_IT: u64 = 16;
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { streak: 0, needed: STREAK_MIN, last: Token::ZERO }
+        Policy { streak: 0, needed: STREAK_MIN }
     }
 }
 
@@ -406,21 +408,15 @@ impl Policy {
         self.streak >= self.needed
     }
 
-    fn granted(&mut self, first: Token) {
-        let is_next = first.get() == self.last.get() + 1;
-        self.streak = if is_next { self.streak.saturating_add(1) } else { 0 };
-        self.last = first;
+    fn granted(&mut self, had_to_queue: bool) {
+        self.streak = if had_to_queue { 0 } else { self.streak.saturating_add(1) };
     }
 
     fn gone(&mut self, used: &Used) -> bool {
-        self.last = used.last;
-        let is_too_soon = used.is_recalled && used.local_grants < WORTH_IT;
-        if is_too_soon {
-            self.streak = 0;
-            self.needed = (self.needed * 4).min(STREAK_MAX);
-        } else {
-            self.needed = STREAK_MIN;
-        }
+        let has_paid = used.local_grants >= WORTH_IT;
+        let is_too_soon = used.is_recalled && !has_paid;
+        self.needed = if is_too_soon { (self.needed * 4).min(STREAK_MAX) } else { STREAK_MIN };
+        self.streak = if has_paid { self.needed } else { 0 };
         is_too_soon
     }
 }
@@ -573,35 +569,44 @@ mod tests {
     #[test]
     fn a_lease_is_wanted_for_keeping_after_some_grants_in_a_row() {
         let kept = Kept::new();
-        let grants =
-            |numbers: &[u64]| numbers.iter().for_each(|&count| kept.granted(number(count)));
-        grants(&[1, 2, 3]);
+        (0..2).for_each(|_| kept.granted(false));
         assert!(!kept.is_wanted(false));
         assert!(kept.is_wanted(true));
-        grants(&[4]);
+        kept.granted(false);
         assert!(kept.is_wanted(false));
-        // Somebody else came in between.
-        grants(&[6]);
+        // Somebody else had it.
+        kept.granted(true);
         assert!(!kept.is_wanted(false));
     }
 
     #[test]
-    fn while_two_take_turns_nothing_is_kept_and_a_recall_that_paid_costs_nothing() {
+    fn after_a_recall_that_paid_a_lease_is_kept_again_and_while_two_take_turns_ever_more_seldom() {
         let kept = Kept::new();
-        let used = |count, local_grants| Used {
-            last: number(count),
+        let recalled_after = |local_grants| Used {
+            last: number(local_grants),
             how: Predecessor::Clean,
             local_grants,
             is_recalled: true,
         };
-        (1..=4).for_each(|count| kept.granted(number(count)));
-        assert!(!kept.gone(&used(5000, 4995)), "it paid");
-        kept.granted(number(5001));
+        let grants_until_wanted = || {
+            let grants = 0..1_000;
+            let mut grants = grants.take_while(|_| {
+                let is_wanted = kept.is_wanted(false);
+                kept.granted(false);
+                !is_wanted
+            });
+            grants.by_ref().count()
+        };
+        kept.granted(true);
+        assert!(!kept.gone(&recalled_after(4995)), "it paid");
         assert!(kept.is_wanted(false));
-        assert!(kept.gone(&used(5003, 2)), "it did not");
-        (5004..5010).for_each(|count| kept.granted(number(count)));
-        assert!(!kept.is_wanted(false));
-        (5010..5020).for_each(|count| kept.granted(number(count)));
-        assert!(kept.is_wanted(false));
+        // Whoever asked for it has it just now.
+        kept.granted(true);
+        for expected in [12, 48, 192, 192] {
+            assert!(kept.gone(&recalled_after(2)), "it did not");
+            assert_eq!(grants_until_wanted(), expected);
+        }
+        assert!(!kept.gone(&recalled_after(16)));
+        assert_eq!(grants_until_wanted(), 0);
     }
 }

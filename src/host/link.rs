@@ -258,6 +258,8 @@ pub(crate) struct Lease {
     pub(crate) token: Token,
     pub(crate) predecessor: Predecessor,
     pub(crate) watch: Arc<Watch>,
+    /// Somebody else had it when it was asked for.
+    pub(crate) had_to_queue: bool,
     /// It is open where it may be kept, and this is the guard that has it.
     pub(crate) may_be_kept: bool,
 }
@@ -514,9 +516,10 @@ impl Link {
         let mut state = self.state.lock();
         let State { client, leases, .. } = &mut *state;
         // No lease is kept beyond this: what a guard has goes back when that is dropped.
-        leases.retain(|&lease, held| match held.kept.as_ref().map(|kept| kept.recall()) {
-            Some(Met::Idle(used)) => {
+        leases.retain(|&lease, held| match held.kept.as_ref().map(|kept| (kept, kept.recall())) {
+            Some((kept, Met::Idle(used))) => {
                 client.release(lease, used.last, used.how, clock::now());
+                self.counters.count(kept, &used);
                 false
             }
             _ => true,
@@ -543,6 +546,13 @@ impl Link {
         let (mut work, mut result) = (Some(work), None);
         self.drive.while_stalled(&mut || result = work.take().map(|work| work()));
         result.expect("it ran")
+    }
+
+    /// What keeping leases did: keeps, local grants, recalls, ping-pongs, idle returns.
+    #[cfg(test)]
+    pub(super) fn counters(&self) -> [&AtomicU64; 5] {
+        let Counters { keeps, local_grants, recalls, ping_pongs, idle_returns } = &self.counters;
+        [keeps, local_grants, recalls, ping_pongs, idle_returns]
     }
 
     /// Has whoever drives panic at its next turn.
@@ -706,10 +716,15 @@ impl State {
                 }
                 let may_be_kept = kept.is_some();
                 self.leases.insert(lease, Held { name, watch: watch.clone(), had_to_queue, kept });
-                waiter.finish(
-                    Ok(Lease { id: lease, token: first, predecessor, watch, may_be_kept }),
-                    &mut self.aftermath,
-                );
+                let granted = Lease {
+                    id: lease,
+                    token: first,
+                    predecessor,
+                    watch,
+                    had_to_queue,
+                    may_be_kept,
+                };
+                waiter.finish(Ok(granted), &mut self.aftermath);
             }
             Event::Failed { request, failure, holder } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else { return };

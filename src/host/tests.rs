@@ -13,7 +13,7 @@ use std::{
     },
     task::{Context, Poll, Waker},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor},
+    kept::Kept,
     name::Name,
     proto::{ProcessMark, client::Config, wire::Identity},
     time::Time,
@@ -707,4 +708,65 @@ fn a_leader_whose_disk_fails_says_so_and_stops() {
     let error = leader.wait();
     assert_eq!(error.kind(), LockErrorKind::Io);
     assert_eq!(leader.failure().unwrap().kind(), LockErrorKind::Io);
+}
+
+/// A lease that may be kept, and its first guard gone.
+fn take_to_keep(link: &Arc<Link>, text: &str, kept: &Arc<Kept>) {
+    let lease = link.acquire(Want { keep: Some(kept.clone()), ..want(text) }).wait().unwrap();
+    assert!(lease.may_be_kept);
+    assert_eq!(kept.leave(Predecessor::Clean), None);
+}
+
+fn lock_locally(kept: &Kept, times: u64) {
+    for _ in 0..times {
+        kept.enter(Token::ZERO).expect("it is kept");
+        assert_eq!(kept.leave(Predecessor::Clean), None);
+    }
+}
+
+/// Looks until it is so. What fails without this hangs; the limit is there to say what it waited for.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "in vain: {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn what_keeping_leases_did_is_counted() {
+    let town = Town::new();
+    let leader = town.leader();
+    let (link, other) = (town.link(&leader), town.link(&leader));
+    let counted = || link.counters().map(|counter| counter.load(Relaxed));
+    let (short, long, idle, closed) = (
+        Arc::new(Kept::new()),
+        Arc::new(Kept::new()),
+        Arc::new(Kept::new()),
+        Arc::new(Kept::new()),
+    );
+    assert_eq!(counted(), [0, 0, 0, 0, 0]);
+
+    // Asked for before keeping has paid.
+    take_to_keep(&link, "short", &short);
+    lock_locally(&short, 3);
+    give(&other, take(&other, "short"));
+    until("the recall is counted", || counted() == [1, 3, 1, 1, 0]);
+
+    // And when it has.
+    take_to_keep(&link, "long", &long);
+    lock_locally(&long, 100);
+    give(&other, take(&other, "long"));
+    until("that one is counted", || counted() == [2, 103, 2, 1, 0]);
+
+    // Nobody asks for it.
+    take_to_keep(&link, "idle", &idle);
+    lock_locally(&idle, 7);
+    until("it goes back by itself", || counted() == [3, 110, 2, 1, 1]);
+
+    // The manager ends first.
+    take_to_keep(&link, "closed", &closed);
+    lock_locally(&closed, 1);
+    close(&link);
+    assert_eq!(counted(), [4, 111, 2, 1, 1]);
 }

@@ -185,7 +185,7 @@ impl World {
         let (lease, (first, last)) = self.ops[op].lease.expect("it was granted");
         let life = self.lives[client];
         let Some(tier) = self.tier(client, name) else { return };
-        tier.kept.granted(first);
+        tier.kept.granted(false);
         if !keep || first >= last {
             return;
         }

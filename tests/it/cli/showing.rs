@@ -1,6 +1,7 @@
 //! `tierlock status`.
 
 use serde_json::{Value, json};
+use tierlock::{Keep, LockManager, Scope};
 
 use super::*;
 
@@ -197,4 +198,40 @@ fn the_table_fits_80_columns() {
     for word in ["NAME", "held", "free", "other", "warehouse"] {
         assert!(table.contains(word), "{word} is not in\n{table}");
     }
+}
+
+/// A lease that stays with its session between two locks is nobody's lock: it is shown as kept, and
+/// as held again when somebody locks.
+#[test]
+fn a_kept_lease_is_shown_apart_from_a_held_one() {
+    let place = Place::new();
+    let leader = place.leader();
+    let locks = LockManager::builder()
+        .leaders([&leader.address])
+        .secret_file(&leader.secret)
+        .label("keeper")
+        .open()
+        .unwrap();
+    let mutex = locks.mutex("job", ()).scope(Scope::Host).keep(Keep::Always).build().unwrap();
+    let state = || shown(leader.command("status"))["state"].take();
+    let becomes = |wanted: &str| {
+        eventually(wanted, || (state() == wanted).then_some(()));
+    };
+
+    let guard = mutex.lock().unwrap();
+    assert_eq!(state(), "held");
+    drop(guard);
+    becomes("kept");
+    let lock = shown(leader.command("status"));
+    assert_eq!(lock["holder"]["label"], "keeper", "who would have to give it back: {lock}");
+    assert_eq!(lock["waiters"], json!([]));
+    let table = succeeds(&leader.command("status").output().unwrap());
+    assert!(table.contains("kept, host"), "{table}");
+
+    let guard = mutex.lock().unwrap();
+    becomes("held");
+    drop(guard);
+    becomes("kept");
+    drop((mutex, locks));
+    becomes("free");
 }
