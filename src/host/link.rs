@@ -518,6 +518,8 @@ impl Link {
         // No lease is kept beyond this: what a guard has goes back when that is dropped.
         leases.retain(|&lease, held| match held.kept.as_ref().map(|kept| (kept, kept.recall())) {
             Some((kept, Met::Idle(used))) => {
+                // Nobody asked for it.
+                let used = Used { is_recalled: false, ..used };
                 client.release(lease, used.last, used.how, clock::now());
                 self.counters.count(kept, &used);
                 false

@@ -144,6 +144,13 @@ impl Directory {
     }
 }
 
+/// Whether it is looked whether the table is still there, before this token is granted: once in so
+/// many, whatever tokens were skipped.
+#[inline]
+fn is_to_look(slot: &slot::Slot, token: u64) -> bool {
+    slot.token.load(Relaxed) / TOKENS_PER_LOOK != token / TOKENS_PER_LOOK
+}
+
 /// The lock of one name.
 pub(super) struct Slot {
     places: PerFork<Place>,
@@ -236,7 +243,7 @@ impl Slot {
         let (slot, member) = (&*place.slot, &*place.member);
         let is_wide = lock::try_take_quietly(slot, member.id, place.generation)?;
         let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
-        if !member.has_reserved(token) || token.is_multiple_of(TOKENS_PER_LOOK) {
+        if !member.has_reserved(token) || is_to_look(slot, token) {
             // If it is lost, nothing was done under it.
             let _ = lock::release(slot, member.id, Predecessor::Clean);
             return None;
@@ -326,7 +333,7 @@ impl Slot {
         let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
         let quiet = left == Predecessor::Clean
             && place.member.has_reserved(token)
-            && !token.is_multiple_of(TOKENS_PER_LOOK)
+            && !is_to_look(slot, token)
             && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
         if !quiet {
             return self.enter_slow(place, left, token);
@@ -370,7 +377,7 @@ impl Slot {
                 "its tokens are exhausted: all below 2^63 were granted; choose another name",
             )
         })?;
-        if token.get().is_multiple_of(TOKENS_PER_LOOK) {
+        if is_to_look(&place.slot, token.get()) {
             place.member.check_in_place()?;
         }
         if !place.member.has_reserved(token.get()) {

@@ -234,6 +234,8 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
 /// Seen once in ten thousand seeds or so.
 const RARE: &[&str] = &[
     "Goodbye never met ServingIdling",
+    "Renew never met ServingIdling",
+    "TopUp never met Unknown",
     "Check never met ServingIdling",
     "List never met ServingIdling",
     "Break never met ServingIdling",
