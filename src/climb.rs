@@ -147,26 +147,12 @@ struct More {
 }
 
 const THREAD: u8 = 1;
-#[cfg(feature = "process")]
 const PROCESS: u8 = 2;
-#[cfg(any(feature = "host", feature = "testing"))]
 const HOST: u8 = 4;
 /// A lease that may be kept; its word is [`Kept`]'s.
-#[cfg(any(feature = "host", feature = "testing"))]
 const KEPT: u8 = 8;
 /// What can be let go of without a word to anybody.
-const QUIET: u8 = {
-    let mut tiers = THREAD;
-    #[cfg(feature = "process")]
-    {
-        tiers |= PROCESS;
-    }
-    #[cfg(any(feature = "host", feature = "testing"))]
-    {
-        tiers |= KEPT;
-    }
-    tiers
-};
+const QUIET: u8 = THREAD | PROCESS | KEPT;
 
 impl Held {
     /// What nobody holds.

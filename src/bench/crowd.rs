@@ -17,8 +17,10 @@ use super::{
 pub(crate) enum Wants {
     /// All of them the first one.
     TheSame,
-    /// Each the one that bears its number, but in so many cases of one any other.
+    /// Each the one that bears its number, but in so many cases of one any other's.
     ItsOwn { others: f64 },
+    /// Each the one that bears its number, but in so many cases of one the last, which all want.
+    Common { share: f64 },
 }
 
 /// Threads side by side that never pause. Each has a client of its own: it locks the name of the
@@ -47,7 +49,8 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Crowd<F> {
         let members = clients.into_iter().zip(1..);
         let members: Vec<_> =
             members.map(|(lock, seed)| Member { lock, dice: Dice::new(seed) }).collect();
-        let counts = members.iter().map(|_| Count::default()).collect();
+        // One for each member's own name, and one for a common one.
+        let counts = (0..=members.len()).map(|_| Count::default()).collect();
         Crowd { members, wants, counts, expected: 0 }
     }
 }
@@ -66,7 +69,7 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Member<F> {
         let mut meter = Meter::start(slice, tally);
         while let Some(cycles) = meter.next() {
             for _ in 0..cycles {
-                let name = wants.name(number, counts.len(), &mut self.dice);
+                let name = wants.name(number, counts.len() - 1, &mut self.dice);
                 (self.lock)(name, &mut || counts[name].0.increment())?;
             }
             locked += cycles;
@@ -104,14 +107,15 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Contender for Crowd
 }
 
 impl Wants {
-    fn name(self, own: usize, names: usize, dice: &mut Dice) -> usize {
+    fn name(self, own: usize, members: usize, dice: &mut Dice) -> usize {
         match self {
             Wants::TheSame => 0,
             Wants::ItsOwn { others } if dice.roll() < others => {
-                let step = 1 + (dice.roll() * (names - 1) as f64) as usize;
-                (own + step) % names
+                let step = 1 + (dice.roll() * (members - 1) as f64) as usize;
+                (own + step) % members
             }
-            Wants::ItsOwn { .. } => own,
+            Wants::Common { share } if dice.roll() < share => members,
+            Wants::ItsOwn { .. } | Wants::Common { .. } => own,
         }
     }
 }
@@ -138,23 +142,25 @@ impl Dice {
 mod tests {
     use super::*;
 
-    fn chosen(wants: Wants, own: usize) -> [u32; 4] {
+    fn chosen(wants: Wants, own: usize) -> [u32; 5] {
         let mut dice = Dice::new(7);
-        let mut chosen = [0; 4];
+        let mut chosen = [0; 5];
         (0..10_000).for_each(|_| chosen[wants.name(own, 4, &mut dice)] += 1);
         chosen
     }
 
     #[test]
     fn others_names_are_wanted_as_often_as_was_said_and_each_alike() {
-        assert_eq!(chosen(Wants::ItsOwn { others: 0.0 }, 2), [0, 0, 10_000, 0]);
+        assert_eq!(chosen(Wants::ItsOwn { others: 0.0 }, 2), [0, 0, 10_000, 0, 0]);
         let all = chosen(Wants::ItsOwn { others: 1.0 }, 2);
-        assert_eq!(all[2], 0);
+        assert_eq!((all[2], all[4]), (0, 0));
         for other in [0, 1, 3] {
             assert!((3_000..3_700).contains(&all[other]), "{all:?}");
         }
         let few = chosen(Wants::ItsOwn { others: 0.01 }, 2);
         assert!((9_800..9_970).contains(&few[2]), "{few:?}");
-        assert_eq!(chosen(Wants::TheSame, 2), [10_000, 0, 0, 0]);
+        assert_eq!(chosen(Wants::TheSame, 2), [10_000, 0, 0, 0, 0]);
+        let half = chosen(Wants::Common { share: 0.5 }, 2);
+        assert!(half[4] > 4_800 && half[2] + half[4] == 10_000, "{half:?}");
     }
 }

@@ -151,14 +151,14 @@ pub(crate) fn turns_2(grounds: &mut Grounds) -> Result<Vec<Entry>> {
 }
 
 pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    remote(grounds, 0.01)
+    remote(grounds, Wants::ItsOwn { others: 0.01 })
 }
 
-/// Clients with a name each, which want another's in so many cases of one.
-pub(crate) fn remote(grounds: &mut Grounds, share: f64) -> Result<Vec<Entry>> {
+/// Clients with a name each, which want other names as well.
+pub(crate) fn remote(grounds: &mut Grounds, wants: Wants) -> Result<Vec<Entry>> {
     // More than the machine runs at once would measure its scheduler.
     let count = thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8) as u32;
-    let names: Vec<String> = (0..count).map(|name| format!("remote/{share}/{name}")).collect();
+    let names: Vec<String> = (0..=count).map(|name| format!("remote/{wants:?}/{name}")).collect();
     let mut clients = Vec::new();
     for _ in 0..count {
         let locks = grounds.leader()?.connect()?;
@@ -170,10 +170,9 @@ pub(crate) fn remote(grounds: &mut Grounds, share: f64) -> Result<Vec<Entry>> {
             Ok(())
         });
     }
-    let wants = Wants::ItsOwn { others: share };
     let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::Remote1pct, count) };
     let mut entries = vec![Entry::new(label, Crowd::new(clients, wants))];
-    super::peers::host_remote(grounds, &names, wants, &mut entries)?;
+    super::peers::host_remote(grounds, count, &names, wants, &mut entries)?;
     Ok(entries)
 }
 

@@ -7,6 +7,7 @@ use plotters::{prelude::*, style::text_anchor::HPos};
 
 use super::{
     case::TIERLOCK,
+    crowd::Wants,
     failure::Result,
     grounds::Grounds,
     host, human,
@@ -17,7 +18,7 @@ use super::{
     run::race,
 };
 
-/// In how many cases of one a client wants another's name.
+/// In how many cases of one a client wants the name that all want, and not its own.
 const SHARES: [f64; 7] = [0.0, 0.001, 0.01, 0.05, 0.2, 0.5, 1.0];
 /// The word of the JSON.
 const REMOTE_SHARE: &str = "remote_share";
@@ -29,7 +30,7 @@ pub(super) fn measure(peers: bool, seconds: f64) -> Result<Report> {
     let progress = Progress::new(total);
     let mut rows = Vec::new();
     for share in SHARES {
-        let entries = host::remote(&mut grounds, share)?;
+        let entries = host::remote(&mut grounds, Wants::Common { share })?;
         let measured = race(entries, &mut grounds, total / SHARES.len() as u32, &progress)?;
         rows.extend(measured.into_iter().map(|mut row| {
             row.facts.insert(REMOTE_SHARE, share);
@@ -76,7 +77,7 @@ fn percent(share: f64) -> String {
 pub(super) fn text(report: &Report) -> String {
     let mut text = report.machine.heading();
     let subjects = subjects(report);
-    let _ = write!(text, "{:<16}", "others' names");
+    let _ = write!(text, "{:<16}", "common name");
     for subject in &subjects {
         let _ = write!(text, "{subject:>14}");
     }
@@ -92,7 +93,7 @@ pub(super) fn text(report: &Report) -> String {
     }
     let _ = writeln!(
         text,
-        "\nTime per locking of {} clients with a name each.",
+        "\nTime per locking of {} clients, each with a name of its own and one in common.",
         report.rows.first().map_or(0, |row| row.label.clients)
     );
     for missing in &report.missing {
@@ -130,7 +131,8 @@ fn paint(report: &Report, svg: &mut String) -> Painted {
     let clients = report.rows.first().map_or(0, |row| row.label.clients);
     let machine = &report.machine;
     let how = format!(
-        "mean time per lock and unlock of {clients} clients with a name each; tierlock {} on {} × {}",
+        "mean time per lock and unlock of {clients} clients, each with a name of its own and one in \
+         common; tierlock {} on {} × {}",
         machine.version, machine.cpus, machine.cpu
     );
     write(&how, (16, 48), 12, &FAINT, HPos::Left, false)?;
@@ -151,7 +153,7 @@ fn paint(report: &Report, svg: &mut String) -> Painted {
         let label = percent(share);
         write(&label, (x(share), bottom + 18), 12, &INK, HPos::Center, false)?;
     }
-    let below = "share of lockings that want another client's name";
+    let below = "share of lockings that want the name in common";
     write(below, ((LEFT + right) / 2, bottom + 42), 12, &FAINT, HPos::Center, false)?;
 
     for subject in subjects {

@@ -81,6 +81,7 @@ pub(crate) fn host_one_name_64(_: &mut Grounds, _: &mut Vec<Entry>) -> Result<()
 
 pub(crate) fn host_remote(
     _: &mut Grounds,
+    _: u32,
     _: &[String],
     _: Wants,
     _: &mut Vec<Entry>,

@@ -366,11 +366,12 @@ pub(crate) fn host_one_name_64(grounds: &mut Grounds, entries: &mut Vec<Entry>) 
 
 pub(crate) fn host_remote(
     grounds: &mut Grounds,
+    clients: u32,
     names: &[String],
     wants: Wants,
     entries: &mut Vec<Entry>,
 ) -> Result<()> {
-    let label = crowd_label(Case::Remote1pct, names.len() as u32);
+    let label = crowd_label(Case::Remote1pct, clients);
     redis_crowd(grounds, label, names, wants, entries)
 }
 
