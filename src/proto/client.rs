@@ -97,7 +97,7 @@ pub enum Event {
         lease: LeaseId,
     },
     /// The lease may be kept, and somebody else waits for it: it is to be given back as soon as no
-    /// guard has it; until then [`in_use`](Client::in_use) says that one has.
+    /// guard has it; until then [`is_kept`](Client::is_kept) says that one has.
     Recalled {
         lease: LeaseId,
     },
