@@ -662,11 +662,9 @@ impl Leader {
     fn expire(&mut self, key: SessionKey) {
         let session = self.sessions.get(key);
         if let Some(connection) = session.connection {
-            let gone = LeaderMessage::Gone { session: session.id };
-            self.messages.push_back((connection, gone));
-            self.connections.insert(connection, Connection::Dismissed);
-            self.expect_report(connection);
+            let id = session.id;
             self.sessions.get_mut(key).connection = None;
+            self.dismiss(connection, id);
         }
         self.end_session(key);
     }

@@ -2,7 +2,10 @@
 //!
 //! Sends nothing and writes nothing; the leader decides what follows from a deadline.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use super::{
     ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE, count_long,
@@ -176,6 +179,9 @@ pub(super) struct Sessions {
     written: usize,
     /// How many are awaited.
     awaited: usize,
+    /// Those that were told to be gone, the longest ago first, and the same by id.
+    dismissed: VecDeque<SessionId>,
+    is_dismissed: BTreeSet<SessionId>,
 }
 
 impl Sessions {
@@ -188,7 +194,26 @@ impl Sessions {
             claims: 0,
             written: 0,
             awaited: 0,
+            dismissed: VecDeque::new(),
+            is_dismissed: BTreeSet::new(),
         }
+    }
+
+    /// This session is told to be gone: what it said before on some other connection must not
+    /// make it anew. Of more than [`DISMISSED_MAX`] the last ones are remembered.
+    pub(super) fn dismiss(&mut self, id: SessionId) {
+        if self.is_dismissed.insert(id) {
+            self.dismissed.push_back(id);
+        }
+        if self.dismissed.len() > DISMISSED_MAX
+            && let Some(oldest) = self.dismissed.pop_front()
+        {
+            self.is_dismissed.remove(&oldest);
+        }
+    }
+
+    pub(super) fn was_dismissed(&self, id: SessionId) -> bool {
+        self.is_dismissed.contains(&id)
     }
 
     pub(super) fn find(&self, id: SessionId) -> Option<SessionKey> {
@@ -316,6 +341,8 @@ impl Sessions {
         }
     }
 }
+
+const DISMISSED_MAX: usize = 16_384;
 
 /// The most often that a session renews.
 const RENEW_EVERY_MIN: Duration = Duration::from_millis(100);

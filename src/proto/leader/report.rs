@@ -198,7 +198,8 @@ impl Leader {
         let Some(key) = self.sessions.find(report.session) else {
             // One that was here before, in this reign or another, is not made anew: it may
             // believe in leases that are somebody else's by now.
-            if report.count == 1 && report.held.is_empty() {
+            let is_new = !self.sessions.was_dismissed(report.session);
+            if is_new && report.count == 1 && report.held.is_empty() {
                 return Some(self.sessions.add(Session::new(
                     report.session,
                     report.proof,
@@ -237,7 +238,8 @@ impl Leader {
         }
     }
 
-    fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {
+    pub(super) fn dismiss(&mut self, connection: ConnectionId, session: SessionId) {
+        self.sessions.dismiss(session);
         self.connections.insert(connection, Connection::Dismissed);
         self.expect_report(connection);
         self.messages.push_back((connection, LeaderMessage::Gone { session }));

@@ -140,6 +140,21 @@ fn whoever_was_known_to_nobody_is_gone_and_waits_on_as_another_at_its_place() {
 }
 
 #[test]
+fn whoever_was_told_to_be_gone_is_not_made_anew_by_what_it_said_before() {
+    let (mut reign, _, _) = holding("x");
+    reign.durable = Recovered { epoch: 1, ..fresh() };
+    reign.restart();
+    let gone = [LeaderMessage::Gone { session: SessionId(5) }];
+    let first = Who { connection: reign.connect(1), session: 5, count: 1 };
+    let second = Who { connection: reign.connect(2), count: 2, ..first };
+    reign.report(second, &[], vec![waiting(1, acquire("x"), None)]);
+    assert_eq!(reign.take(second), gone);
+    // What it said on its first connection was held up, and it has given up that request since.
+    reign.report(first, &[], vec![waiting(1, acquire("x"), None)]);
+    assert_eq!(reign.take(first), gone);
+}
+
+#[test]
 fn a_release_that_was_not_answered_is_no_claim_and_says_how_the_lock_was_left() {
     // curator#1193, consul#4902
     let (mut reign, a, first) = holding("x");
