@@ -11,6 +11,7 @@ mod fence;
 mod helper;
 mod intruder;
 mod kills;
+mod pitfalls;
 mod questions;
 mod restarts;
 mod setting;

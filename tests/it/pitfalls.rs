@@ -1,0 +1,233 @@
+//! Mistakes that other lock systems shipped, and the tests that hold that they are not made here.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A mistake by the public issues that tell of it, what it was, and the tests of it here.
+type Pitfall = (&'static str, &'static str, &'static [&'static str]);
+
+/// Leaders, leases, clients.
+#[rustfmt::skip]
+const LEASES: [Pitfall; 36] = [
+    ("etcd#10811, redisson#2665, curator#727", "the holder pauses past its lease and goes on",
+        &["a_stopped_holder_knows_at_its_first_look_that_it_lost_the_lock",
+          "whoever_slept_past_the_deadline_first_expires_then_reads",
+          "whoever_lost_its_lock_without_looking_is_refused_by_what_it_writes_to"]),
+    ("etcd#11456", "a waiter is granted on a lease that is over",
+        &["a_waiter_whose_session_ran_out_is_not_granted",
+          "a_free_lock_is_not_granted_on_a_deadline_that_has_just_passed"]),
+    ("juju#6940, filelock PR#136", "the wall clock jumps",
+        &["nothing_is_timed_by_the_wall_clock"]),
+    ("client-go leaderelection, Consul's documentation", "clocks run at different rates",
+        &["planted_mistakes_are_found"]),
+    ("delta-rs#153, node-redlock#167", "the deadline counts from the answer",
+        &["the_deadline_counts_from_sending_not_from_the_answer"]),
+    ("redlock-rb#36, RedLock.net#48, redsync#147", "renewing an expired lease revives it",
+        &["an_expired_session_is_over_once_its_end_is_handed_to_the_disk",
+          "what_is_lost_stays_lost_when_the_leader_is_back"]),
+    ("redisson#7272, #4368, lockgate#10", "a renewal races a release and renews for ever",
+        &["seeds"]), // in the end nothing is held that nobody has
+    ("redisson#5698, #3194, #1604", "renewal stops silently",
+        &["an_unanswered_renewal_does_not_stop_the_next",
+          "renewals_that_fail_are_warned_of_before_the_deadline_and_once"]),
+    ("etcd#22082, live-mutex#131", "a stale release frees the new owner",
+        &["a_stale_release_is_answered_and_frees_nobody_elses_lock"]),
+    ("curator#1193, consul#4902", "the outcome of a release is unknown",
+        &["an_unanswered_release_is_said_again_and_over_once_it_is_answered",
+          "a_release_that_was_not_answered_is_no_claim_and_says_how_the_lock_was_left"]),
+    ("go-zookeeper#237, accumulo#1086, databend#18576", "a retry waits behind its first attempt",
+        &["a_repeated_request_waits_once"]),
+    ("atlasdb#4933, zk-ruby#49", "a grant goes to a client that gave up",
+        &["a_cancelled_waiter_is_not_granted",
+          "a_grant_that_crossed_its_cancel_is_handed_back_and_told_to_nobody"]),
+    ("matrixone#25790", "taken although already cancelled",
+        &["one_that_gave_up_before_it_was_connected_is_never_asked_for",
+          "drops_race_with_hand_overs"]),
+    ("rustfs#2795, redisson's changelog", "a dropped waiter leaves something behind",
+        &["a_wait_dropped_after_any_number_of_polls_leaves_nothing",
+          "a_task_dropped_at_any_stage_leaves_nothing_behind"]),
+    ("ncps#913, blnk#355", "cancelling the task cancels the release",
+        &["an_unlock_cannot_be_cancelled"]),
+    ("redisson#1763, #491, python-redis-lock#58", "a wake-up is lost",
+        &["sixty_four_threads_all_get_their_turn", "planted_mistakes_are_found"]),
+    ("redisson#3004, #6150", "a live waiter is thrown out, a dead one blocks the queue",
+        &["a_waiter_whose_connection_is_down_keeps_its_place_and_is_passed_over",
+          "a_waiter_killed_in_the_queue_blocks_nobody"]),
+    ("python-redis-lock#58, #104", "newcomers overtake at hand-over",
+        &["the_queue_is_first_come_first_served_across_sessions",
+          "strangers_are_served_first_come_first_served"]),
+    ("hazelcast-nodejs-client#898", "first use from two threads opens two sessions",
+        &["a_first_use_from_many_threads_at_once_opens_one_session"]),
+    ("curator#1121", "an old session's leftover is taken for one's own",
+        &["a_session_is_its_proofs_and_nobody_elses",
+          "a_session_cannot_be_taken_over_without_its_proof"]),
+    ("etcd#12528, #15247", "a deposed leader goes on acting",
+        &["a_leader_whose_clients_have_seen_a_later_epoch_stops",
+          "a_leader_whose_state_is_old_is_refused_in_words"]),
+    ("Chubby's rule", "a new leader shortens leases",
+        &["a_session_that_does_not_come_back_delays_new_grants_by_its_time_to_live_at_most"]),
+    ("redisson#4706, #5256", "a new leader knows nothing of old grants",
+        &["with_everybody_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at_once",
+          "a_holder_keeps_its_lock_and_waiters_their_order_while_their_leader_is_killed_and_restarted"]),
+    ("live-mutex, etcd#17780", "tokens go back after a restart or a restore",
+        &["tokens_grow_across_restarts_of_the_leader",
+          "a_state_directory_restored_from_yesterday_is_found_out_and_says_how_to_go_on",
+          "a_leader_restored_from_before_its_last_start_is_told_by_whoever_knew_the_lost_reign"]),
+    ("redisson#6510", "one token key per name for ever, or it resets",
+        &["a_forgotten_name_costs_nothing_and_its_tokens_do_not_go_back",
+          "many_names_that_are_forgotten_keep_their_tokens"]),
+    ("gajae-code#4704", "two leaders on one state directory",
+        &["a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it"]),
+    ("etcd#15247", "a stalled leader believes that its clients died",
+        &["a_leader_that_was_late_expires_nobody_before_it_has_read_what_came",
+          "a_stopped_leader_is_not_a_dead_one"]),
+    ("etcd#9496, redisson#4216", "everybody reconnects at once",
+        &["a_manager_that_wants_something_tries_for_ever_and_not_in_step_with_others"]),
+    ("consul#7523", "a release wakes the whole herd",
+        &["a_release_wakes_exactly_one"]),
+    ("runlore#250, curator#1024", "a candidate stops after losing once",
+        &["a_manager_that_wants_something_tries_for_ever_and_not_in_step_with_others",
+          "a_waiter_survives_an_outage_and_gets_the_lock"]),
+    ("curator#1137, #1169, #980", "events of old connections interleave",
+        &["frames_of_an_older_connection_are_not_read", "an_older_connection_counts_no_more"]),
+    ("live-mutex#131", "break removes the wrong holder",
+        &["a_break_with_another_token_breaks_nothing_and_names_the_holder",
+          "a_lock_is_taken_away_from_exactly_the_holder_of_a_token"]),
+    ("dynamodb-lock-client#6", "the backend being down looks like a lost lock",
+        &["an_acquire_nobody_acknowledged_is_unreachable_and_not_lost",
+          "a_leader_that_is_gone_is_unreachable_and_not_a_loss"]),
+    ("consul#2022, #873, #9788", "the command runs on after the lock is lost",
+        &["a_stubborn_command_is_dead_when_its_time_is_up",
+          "a_stopped_tierlock_loses_its_command_before_its_lock"]),
+    ("portalocker#144", "safety in a debug-only assertion",
+        &["a_release_too_many_is_refused"]),
+    ("hazelcast#1055, terraform#30650, cargo#15094", "nobody can see who holds a lock",
+        &["a_wait_that_ends_says_who_holds", "a_wait_in_vain_says_who_holds_the_lock"]),
+];
+
+/// Processes of one machine.
+#[rustfmt::skip]
+const PROCESSES: [Pitfall; 18] = [
+    ("filelock#574, jj#8729, uutils#18", "deleting the lock file lets two in",
+        &["a_deleted_lock_file_is_made_again_with_a_larger_token",
+          "a_gate_whose_file_is_removed_or_replaced_lets_nobody_in"]),
+    ("stellar-core#652", "stale pid files, reused pids", &["ids_are_never_used_again"]),
+    ("fasteners#93, rocksdb#1780, iceoryx2#274", "thread and process meaning mixed up",
+        &["a_narrow_and_a_wide_mutex_of_one_name_exclude_each_other"]),
+    ("filelock#485", "a second instance in one process blocks itself or gets in",
+        &["two_managers_in_one_process_exclude_each_other"]),
+    ("materialize#12050, aws-c-common#1192", "a forked child releases its parent's lock",
+        &["a_forked_child_touches_nothing_of_its_parents"]),
+    ("uv#15996", "EINTR becomes a failed lock", &["a_wait_goes_on_after_a_signal"]),
+    ("cargo#4629, filelock#67, mamba#1446", "network file systems",
+        &["network_file_systems_are_refused_by_name"]),
+    ("cargo#2623", "a silently weaker lock", &["unknown_file_systems_are_refused_by_number"]),
+    ("xapi sm#683", "starvation", &["a_due_waiter_is_handed_the_lock_which_is_never_free"]),
+    ("boost interprocess#56, #65, raw_sync PR#17", "a crash leaves the shared mutex locked",
+        &["a_killed_holder_is_succeeded"]),
+    ("dpibreak#16, CVE-2025-68146", "symlinks and other users' files",
+        &["links_in_place_of_lock_files_are_not_followed",
+          "links_in_place_of_the_tables_files_are_not_followed"]),
+    ("mongo-c-driver#1244", "SIGBUS on a sparse mapping when the disk is full",
+        &["a_full_disk_is_an_error_before_anybody_locks",
+          "a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock"]),
+    ("hermes-agent#100108, skhd#83", "the lock lives on in a forked child",
+        &["a_forked_child_does_not_keep_its_dead_parents_lock"]),
+    ("seen here", "a stopped prober makes the dead immortal",
+        &["a_prober_stopped_in_its_probe_does_not_keep_the_dead_alive"]),
+    ("seen here", "hand-over to a waiter that is stopped",
+        &["a_reservation_whose_heir_is_silent_lapses"]),
+    ("LXC, systemd-nspawn", "the boot id differs per container",
+        &["another_boot_id_counts_only_when_nobody_is_alive"]),
+    ("seen here", "an allocation returns without allocating",
+        &["space_is_really_there_for_every_part"]),
+    ("seen here", "a forgotten name's slot is used under a stale index",
+        &["a_slot_used_again_is_not_taken_for_the_name_it_had"]),
+];
+
+#[test]
+fn every_pitfall_has_its_tests() {
+    let tests = tests_of(&sources());
+    let missing: Vec<_> = LEASES
+        .iter()
+        .chain(&PROCESSES)
+        .flat_map(|(who, what, names)| {
+            assert!(!names.is_empty(), "{who}: {what}");
+            names.iter().filter(|name| !tests.contains(**name)).map(move |name| (who, what, name))
+        })
+        .collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}
+
+#[test]
+fn a_test_that_is_not_run_is_not_found() {
+    let source = "#[test]\nfn one() {}\nfn two() {}\nat!(everywhere, three);\nfn three() {}\n";
+    let found = tests_of(&[(PathBuf::new(), source.to_owned())]);
+    assert_eq!(found, ["one", "three"].map(str::to_owned).into());
+}
+
+/// juju#6940: what is timed by the wall clock is wrong when somebody sets it.
+#[test]
+fn nothing_is_timed_by_the_wall_clock() {
+    // The age of an abandoned file is compared with what the file system says of it.
+    let allowed = ["src/process/home.rs"];
+    let named: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("src"))
+        .filter(|(_, text)| {
+            ["SystemTime", "Realtime", "CLOCK_REALTIME"].iter().any(|c| text.contains(c))
+        })
+        .map(|(path, _)| path)
+        .filter(|path| !allowed.iter().any(|allowed| path == Path::new(allowed)))
+        .collect();
+    assert!(named.is_empty(), "{named:?}");
+}
+
+/// The names of what the test harness runs: what stands behind `#[test]`, and situations that are
+/// the last word of a macro's call.
+fn tests_of(sources: &[(PathBuf, String)]) -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    for (_, text) in sources {
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            if line.starts_with("#[") || line.is_empty() || line.starts_with("//") {
+                is_test |= line.starts_with("#[test]");
+                continue;
+            }
+            if let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next()) {
+                if is_test {
+                    tests.insert(name.to_owned());
+                }
+            } else if let Some((macro_name, arguments)) = line.split_once("!(")
+                && macro_name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                && let Some(arguments) = arguments.strip_suffix(");")
+            {
+                let last = arguments.rsplit([' ', ',']).next().unwrap_or_default();
+                tests.insert(last.to_owned());
+            }
+            is_test = false;
+        }
+    }
+    tests
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                sources.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    sources
+}
