@@ -177,7 +177,8 @@ enum Connection {
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let above = config.epoch_above.map(|_| *TIME_TO_LIVE.end());
+        let above = config.epoch_above.filter(|_| !planted(Mistake::NoWaitAbove));
+        let above = above.map(|_| *TIME_TO_LIVE.end());
         let waits_for = recovered.waits_for.map(|waits| waits.min(*TIME_TO_LIVE.end())).max(above);
         let epoch_before = recovered.epoch.max(config.epoch_above.unwrap_or(0));
         let mut leader = Leader {
@@ -253,10 +254,10 @@ impl Leader {
         self.reports.clear(connection);
         self.unfinished.clear(connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
-            self.fall_silent(key);
             if planted(Mistake::CloseIsGoodbye) {
                 self.vacate_all(key, Predecessor::Clean);
             }
+            self.fall_silent(key);
         }
         self.settle(now);
     }
@@ -1024,7 +1025,12 @@ impl Leader {
     /// this reign's: if another had one of them, the state is older than that.
     fn meet_reign(&mut self, seen: u32, reign: ReignId) {
         let own = self.epoch();
-        let is_old = seen > self.epoch_before && reign != self.config.reign;
+        let mut is_old = seen > self.epoch_before && reign != self.config.reign;
+        if planted(Mistake::SameEpochUnnoticed) {
+            is_old = seen > own;
+        } else if planted(Mistake::DeposedLeaderServes) {
+            is_old = false;
+        }
         if is_old && self.over.is_none() {
             self.notices.push_back(Notice::OldState { seen, own });
             self.end_reign(Refusal::OldState);

@@ -55,6 +55,12 @@ pub enum Mistake {
     PlaceForgotten,
     /// Whoever came last is granted first.
     LastComeFirstServed,
+    /// A leader goes on though a client has seen a later reign.
+    DeposedLeaderServes,
+    /// A leader compares epochs only, and not whose they were.
+    SameEpochUnnoticed,
+    /// A leader that starts above an epoch does not wait for those who were promised in it.
+    NoWaitAbove,
     /// A client does not hear that somebody else waits.
     RecallIgnored,
     /// A lease is recalled once, and not again on the next connection.

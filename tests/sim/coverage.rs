@@ -184,6 +184,9 @@ fn impossible_about(said: Said, subject: LeaderSubject) -> Option<&'static str> 
         _ => subject == None,
     };
     match (said, subject) {
+        (Said::Use | Said::TopUp, LeaseStale) => {
+            Some("whose lease was freed has heard of it, or is past its deadline")
+        }
         (Said::Acquire, RequestRead) => {
             Some("what may have been read is said again in reports only")
         }
@@ -196,6 +199,7 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
     match (answered, at) {
         (NotLeader, _) => Some("there is no group yet"),
         (Welcome, AtClient::Probing) => Option::None,
+        (Listed, AtClient::Reporting) => Some("it is answered at once, before its session is gone"),
         (_, AtClient::Probing) => Some("probes ask for nothing"),
         (Welcome, AtClient::Serving) => Some("a report is answered once"),
         (Queued | Granted | Renewed | Recall | ToppedUp, AtClient::Reporting) => {
@@ -231,8 +235,13 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
     (!possible).then_some("it is not about that")
 }
 
-/// Seen once in ten thousand seeds or so.
+/// Seen once in a thousand seeds or so, or more seldom.
 const RARE: &[&str] = &[
+    "TopUp never met New",
+    "TopUp never met Starting",
+    "TopUp never met LeaseBeingRevoked",
+    "TopUp never met LeaseRevoked",
+    "Acquire never met ServingIdling",
     "Goodbye never met ServingIdling",
     "Renew never met ServingIdling",
     "TopUp never met Unknown",
@@ -242,8 +251,6 @@ const RARE: &[&str] = &[
     "Use never met Refused",
     "TopUp never met Refused",
     "List never met Refused",
-    "Use never met LeaseStale",
-    "TopUp never met LeaseStale",
     "Gone never met SessionOther",
     "Checked never met Reporting",
     "ToppedUp never met LeaseUnknown",
@@ -253,10 +260,15 @@ const RARE: &[&str] = &[
     "Break never met Unknown",
     "Break never met Refused",
     "Break never met Over",
-    "Listed never met Reporting",
     "Broke never met Stale",
     "Broke never met Reporting",
     "Broke never met Lapsed",
+    "Broke never met Closed",
+    "Refused never met Reporting",
+    "Released never met Reporting",
+    "ToppedUp never met Stale",
+    "ToppedUp never met Closed",
+    "ToppedUp never met LeaseLosing",
 ];
 
 /// A table of messages by states.

@@ -105,6 +105,19 @@ impl Disk {
         }
     }
 
+    /// A copy of the directory takes its place: one of just before the last start, or of any time.
+    pub(crate) fn restore(&mut self, dice: &mut Dice) {
+        let is_start =
+            |bytes: &Vec<u8>| matches!(decode_record(bytes), Ok(Record::TookOver { .. }));
+        let last_start = self.written.iter().rposition(is_start).unwrap_or(0);
+        let any = dice.below(self.written.len() as u64 + 1) as usize;
+        self.written.truncate(if dice.percent(50) { last_start } else { any });
+        self.known = Known::default();
+        for bytes in &self.written {
+            self.known.learn(&decode_record(bytes).expect("what was written can be read"));
+        }
+    }
+
     fn write(&mut self, record: &Record) {
         if let Record::SessionOpened { session, embedded: true, .. } = *record {
             self.marked.insert(session);

@@ -27,6 +27,10 @@ impl World {
         };
         self.tally.faults += 1;
         let leader = self.process_of(Node::Leader);
+        if self.is_to_be_restored() {
+            self.kill(leader);
+            self.restore();
+        }
         match self.dice.below(15) {
             0 | 1 if !self.plan.leader_survives => self.kill(leader),
             2 if !self.plan.leader_survives && !self.is_paused(leader) => {
@@ -156,7 +160,7 @@ impl World {
     }
 
     /// The manager is closed in good order: guards are dropped, a goodbye is said.
-    fn close(&mut self, client: usize) {
+    pub(crate) fn close(&mut self, client: usize) {
         if self.is_paused(client) {
             return;
         }

@@ -11,6 +11,7 @@ use tierlock::Token;
 
 use crate::{
     clock::{Truth, shown},
+    restored::Branch,
     rules::Op,
 };
 
@@ -31,10 +32,12 @@ pub(crate) struct Entry {
 }
 
 /// What was done with one name.
-pub(crate) fn of(ops: &[Op], name: usize) -> Vec<Entry> {
+pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
     let mut history = Vec::new();
-    for op in ops.iter().filter(|op| op.name == name) {
-        if op.busy {
+    let of_name = ops.iter().filter(|op| op.name == name);
+    for op in of_name.filter(|op| op.branch == branch) {
+        // After a restore somebody else may have had it whom nobody knew.
+        if op.busy && branch == Branch::First {
             history.push(Entry { what: What::Busy, call: op.invoked, returned: op.failed });
         }
         if let (Some(token), Some(_)) = (op.took, op.granted) {

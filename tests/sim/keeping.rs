@@ -12,6 +12,7 @@ use tierlock::{
 
 use crate::{
     clock::MS,
+    restored::{Branch, is_forgiven},
     rules::Rule,
     users::Task,
     world::{Node, Step, World, note},
@@ -126,7 +127,8 @@ impl World {
             }
             return self.request(client, op);
         };
-        if let Some(lease) = lease.filter(|lease| self.recalled.contains(lease)) {
+        let is_doubtful = self.past.branch == Branch::Restored; // leases have two meanings
+        if let Some(lease) = lease.filter(|lease| self.recalled.contains(lease) && !is_doubtful) {
             let text = format!("{lease:?} is entered by {:?} after its recall", self.ops[op]);
             self.violate(Rule::Queue, text);
         }
@@ -163,7 +165,10 @@ impl World {
         note!(self, "client {}: {} again, {token} of {lease:?}", self.ops[op].client, name);
         self.tally.local_grants += 1;
         self.digest.add(token.get());
-        if token <= self.highest[name] {
+        let before = self.op_of_lease.get(&lease).map(|&op| self.ops[op].branch);
+        self.ops[op].branch = before.unwrap_or(self.past.branch);
+        let is_of_now = self.ops[op].branch == self.past.branch;
+        if is_of_now && token <= self.highest[name] {
             let text = format!("{}: after {} comes {token}", self.names[name], self.highest[name]);
             return self.violate(Rule::TokensGrow, text);
         }
@@ -171,7 +176,11 @@ impl World {
             let text = format!("{token} is beyond what was granted with {lease:?}");
             return self.violate(Rule::TokensGrow, text);
         }
-        self.highest[name] = token;
+        if is_forgiven(self.ops[op].branch, self.past.branch) {
+            self.took_before_restore(name, token);
+        } else {
+            self.highest[name] = self.highest[name].max(token);
+        }
         self.op_of_lease.insert(lease, op);
         let state = &mut self.ops[op];
         state.granted = Some(truth);
@@ -183,9 +192,9 @@ impl World {
     pub(crate) fn open_kept(&mut self, client: usize, op: usize) {
         let (name, keep) = (self.ops[op].name, self.ops[op].keep);
         let (lease, (first, last)) = self.ops[op].lease.expect("it was granted");
-        let life = self.lives[client];
+        let (life, had_to_queue) = (self.lives[client], self.ops[op].queued.is_some());
         let Some(tier) = self.tier(client, name) else { return };
-        tier.kept.granted(false);
+        tier.kept.granted(had_to_queue);
         if !keep || first >= last {
             return;
         }

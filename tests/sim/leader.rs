@@ -9,7 +9,8 @@ use tierlock::{
     Time,
     proto::{
         ConnectionId, LeaseId, ReignId, SessionId,
-        leader::{Close, Config, Leader},
+        leader::{Close, Config, Leader, Notice},
+        look::AtLeader,
         record::Committed,
         wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
     },
@@ -18,6 +19,7 @@ use tierlock::{
 use crate::{
     clock::{MS, SECOND, Truth},
     net::Piece,
+    restored::Branch,
     rules::Rule,
     world::{Node, Step, Ticket, World, note},
 };
@@ -48,6 +50,10 @@ pub(crate) struct Host {
     pub(crate) disk_fails: bool,
     /// The epoch before this reign.
     epoch_before: u32,
+    /// It has heard of a reign that its state does not know: it grants nothing any more.
+    pub(crate) met_lost: bool,
+    /// What each connection's report says of reigns.
+    seen: BTreeMap<usize, (u32, ReignId)>,
     /// What each connection's report says of leases of earlier reigns, until that is believed.
     claims: BTreeMap<usize, BTreeSet<LeaseId>>,
     /// Who has been welcomed in this reign.
@@ -71,8 +77,9 @@ struct Turn {
 impl Host {
     fn hears(&mut self, wire: usize, message: &ClientMessage) {
         match message {
-            ClientMessage::Hello { session, .. } => {
+            ClientMessage::Hello { session, epoch_seen, reign_seen, .. } => {
                 self.sessions.insert(wire, *session);
+                self.seen.insert(wire, (*epoch_seen, *reign_seen));
                 self.claims.remove(&wire);
             }
             ClientMessage::Held { leases } => {
@@ -114,15 +121,17 @@ impl World {
             waiters_per_session_max: 1000,
             claims_max: 100_000,
             block: 2 + self.dice.below(30) as u32,
-            epoch_above: None,
+            epoch_above: self.past.above(self.disk.known.epoch),
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
         };
+        self.past.reigns.push(config.reign);
         let now = self.clock(Node::Leader);
         let recovered = self.disk.recover();
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
         self.host = Some(Host {
-            epoch_before: recovered.epoch,
+            epoch_before: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
+            met_lost: false,
             leader: Leader::new(config, recovered, now),
             inbox: VecDeque::new(),
             readers: BTreeMap::new(),
@@ -131,6 +140,7 @@ impl World {
             turn: None,
             next_turn: Ticket::NONE,
             disk_fails: false,
+            seen: BTreeMap::new(),
             claims: BTreeMap::new(),
             welcomed: BTreeSet::new(),
         });
@@ -291,6 +301,12 @@ impl World {
         note!(self, "leader reads from {}: {message:?}", self.wire_shown(wire));
         self.coverage.leader_meets(&host.leader, connection, &message);
         host.hears(wire, &message);
+        if matches!(message, ClientMessage::Ready)
+            && host.leader.connection_state(connection) == AtLeader::Reporting
+        {
+            let (epoch, reign) = host.seen[&wire];
+            host.met_lost |= epoch > host.epoch_before && self.past.is_lost(reign);
+        }
         self.heard_by_leader(wire, &message);
         host.leader.handle_message(connection, message, now);
         self.obey_leader(host);
@@ -321,7 +337,16 @@ impl World {
             }
         }
         while let Some(notice) = host.leader.poll_notice() {
-            self.violate(Rule::Property, format!("{notice:?} where nobody restored anything"));
+            match notice {
+                Notice::OldState { seen, .. } if self.past.branch == Branch::Restored => {
+                    self.read_why(seen);
+                }
+                Notice::Conflict { .. } if self.past.branch > Branch::First => {}
+                _ => {
+                    let text = format!("{notice:?} where nobody restored anything");
+                    self.violate(Rule::Property, text);
+                }
+            }
         }
     }
 
@@ -335,6 +360,7 @@ impl World {
                 Close::Crowded => {
                     self.violate(Rule::Property, "a small world was crowded".to_owned());
                 }
+                Close::Unconfirmed if self.past.branch > Branch::First => {}
                 Close::Unconfirmed => {
                     self.violate(Rule::Property, "a lease was not confirmed".to_owned());
                 }

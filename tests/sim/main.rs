@@ -9,12 +9,14 @@
 //! ```sh
 //! cargo test --all-features --test sim                              # what CI runs
 //! TIERLOCK_SEED=7 cargo test --all-features --test sim seeds -- --nocapture
-//! TIERLOCK_SEEDS=1000000 cargo test --release --all-features --test sim seeds -- --nocapture
+//! TIERLOCK_SEEDS=1000000 cargo test --release --no-default-features --features mistakes \
+//!     --test sim seeds -- --nocapture
 //! ```
 //!
 //! The second replays one seed and tells all that happens in it, the third runs a million on all
-//! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run of seeds prints what it has seen, a digest that repeats, and how often each
-//! message met each state.
+//! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run
+//! of seeds prints what it has seen, a digest that repeats, and how often each message met each
+//! state.
 
 mod clock;
 mod coverage;
@@ -28,6 +30,7 @@ mod manager;
 #[cfg(feature = "mistakes")]
 mod mistakes;
 mod net;
+mod restored;
 mod rules;
 mod runner;
 mod tally;

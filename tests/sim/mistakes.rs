@@ -3,7 +3,8 @@
 //!
 //! ```sh
 //! cargo test --all-features --test sim mistakes -- --nocapture
-//! TIERLOCK_SEEDS=20000 cargo test --release --all-features --test sim mistakes -- --nocapture
+//! TIERLOCK_SEEDS=20000 cargo test --release --no-default-features --features mistakes \
+//!     --test sim mistakes -- --nocapture
 //! ```
 //!
 //! The first begins with a seed that is known to find each mistake, the second looks for the
@@ -35,42 +36,40 @@ const SEEDS_NEAR: u64 = 300;
 
 #[rustfmt::skip]
 const PLANTED: &[Planted] = &[
-    found(&[Mistake::NoDriftAllowance], &[Rule::OneHolder], 0),
-    found(&[Mistake::DeadlineFromReply], &[Rule::OneHolder], 0),
-    found(&[Mistake::RevivedLease], &[Rule::OneHolder], 0),
-    found(&[Mistake::NoGrace], &[Rule::OneHolder, Rule::Durable], 0),
+    found(&[Mistake::NoDriftAllowance], &[Rule::OneHolder], 30),
+    found(&[Mistake::OneSidedDrift], &[Rule::OneHolder], 120),
+    found(&[Mistake::DeadlineFromReply], &[Rule::OneHolder, Rule::TokensGrow], 11),
+    found(&[Mistake::RevivedLease], &[Rule::OneHolder], 417),
+    found(&[Mistake::NoGrace], &[Rule::OneHolder, Rule::Durable], 1),
     found(&[Mistake::ReplyBeforeRecord], &[Rule::Durable], 0),
-    found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 0),
-    found(&[Mistake::ReignNotDurable], &[Rule::Durable, Rule::TokensGrow], 0),
+    found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 4),
+    found(&[Mistake::ReignNotDurable], &[Rule::Durable, Rule::TokensGrow], 34),
     found(&[Mistake::AboveBeyondEpoch], &[Rule::Durable], 0),
     found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 0),
-    found(&[Mistake::BlockReused], &[Rule::TokensGrow], 0),
-    found(&[Mistake::LostWakeUp], &[Rule::Liveness, Rule::Queue], 0),
+    found(&[Mistake::BlockReused], &[Rule::TokensGrow], 4),
+    found(&[Mistake::LostWakeUp], &[Rule::Liveness, Rule::Queue], 5),
     found(&[Mistake::LostCancel], &[Rule::Queue], 0),
     found(&[Mistake::NoFloor], &[Rule::TokensGrow], 0),
     found(&[Mistake::BreakAtOnce], &[Rule::OneHolder, Rule::TokensGrow], 2),
-    found(&[Mistake::LossNotToldAgain], &[Rule::OneHolder], 0),
-    found(&[Mistake::HelloCountsAlone], &[Rule::OneHolder, Rule::Durable, Rule::Liveness], 0),
-    found(&[Mistake::OldConnectionAtClient], &[Rule::OneHolder, Rule::Durable], 0),
-    found(&[Mistake::HelloNotAuthoritative], &[Rule::Liveness], 0),
-    found(&[Mistake::CloseIsGoodbye], &[Rule::OneHolder, Rule::Durable, Rule::Assertion], 0),
+    found(&[Mistake::LossNotToldAgain], &[Rule::OneHolder], 1334),
+    found(&[Mistake::HelloCountsAlone], &[Rule::OneHolder, Rule::Durable, Rule::Liveness], 4),
+    found(&[Mistake::NoConnectionCount], &[Rule::OneHolder, Rule::Property], 15507),
+    found(&[Mistake::OldConnectionAtClient], &[Rule::OneHolder, Rule::Durable], 165),
+    found(&[Mistake::HelloNotAuthoritative], &[Rule::Liveness], 84),
+    found(&[Mistake::CloseIsGoodbye], &[Rule::OneHolder, Rule::Durable], 15),
     found(&[Mistake::LeaseIdReused], &[Rule::TokensGrow], 0),
     found(&[Mistake::PlaceForgotten], &[Rule::Queue], 0),
     found(&[Mistake::LastComeFirstServed], &[Rule::Queue], 0),
+    found(&[Mistake::DeposedLeaderServes], &[Rule::TokensGrow], 19),
+    found(&[Mistake::SameEpochUnnoticed], &[Rule::TokensGrow], 19),
+    found(&[Mistake::NoWaitAbove], &[Rule::OneHolder, Rule::Durable], 235),
     // Kept leases.
     found(&[Mistake::RecallIgnored], &[Rule::Liveness], 0),
-    found(&[Mistake::RecallLostInReconnect], &[Rule::Liveness], 0),
+    found(&[Mistake::RecallLostInReconnect], &[Rule::Liveness], 4),
     found(&[Mistake::BlockUsedAfterRecall], &[Rule::Queue, Rule::TokensGrow], 0),
-    found(&[Mistake::KeptPastDeadline], &[Rule::OneHolder, Rule::TokensGrow], 0),
+    found(&[Mistake::KeptPastDeadline], &[Rule::OneHolder, Rule::TokensGrow], 175),
     found(&[Mistake::HandOverWithoutEnd], &[Rule::Queue], 0),
-];
-
-/// What so few seeds do not find: a longer run does, the second of the commands above.
-#[rustfmt::skip]
-const PLANTED_DEEPER: &[Planted] = &[
-    found(&[Mistake::OneSidedDrift], &[Rule::OneHolder], 0),
-    found(&[Mistake::NoConnectionCount], &[Rule::OneHolder], 0),
-    found(&[Mistake::RestOfBlockClaims], &[Rule::Property, Rule::OneHolder, Rule::Durable], 0),
+    found(&[Mistake::RestOfBlockClaims], &[Rule::Property], 298),
 ];
 
 #[test]
@@ -78,8 +77,7 @@ fn planted_mistakes_are_found() {
     let seeds = number("TIERLOCK_SEEDS");
     println!("{:30} {:>10}  found by", "mistake", "first seed");
     let mut missed = Vec::new();
-    let deeper = if seeds.is_some() { PLANTED_DEEPER } else { &[] };
-    for Planted { mistakes, found_by, seed } in PLANTED.iter().chain(deeper) {
+    for Planted { mistakes, found_by, seed } in PLANTED {
         let text = format!("{mistakes:?}");
         let range = seeds.map_or(*seed..seed + SEEDS_NEAR, |seeds| 0..seeds);
         let Some(violation) = first_found(mistakes, range.clone()) else {

@@ -15,6 +15,7 @@ use tierlock::{
 use crate::{
     clock::{Truth, shown},
     leader::Host,
+    restored::{Branch, is_forgiven},
     users::Task,
     world::{LAST_WORD, Node, Step, World},
 };
@@ -95,6 +96,8 @@ pub(crate) struct Op {
     waits_on: Option<usize>,
     /// The leader, as it is now, has read that it is not wanted any more.
     cancel_read: Option<u32>,
+    /// Which course of the world granted it.
+    pub(crate) branch: Branch,
     /// What it took of a kept lease.
     pub(crate) took: Option<Token>,
     /// What leaders have granted for it, whether or not anybody heard of it.
@@ -153,6 +156,7 @@ impl Op {
             freed: None,
             waits_on: None,
             cancel_read: None,
+            branch: Branch::First,
             took: None,
             made: Vec::new(),
         }
@@ -186,7 +190,9 @@ impl World {
         });
         let mut found = None;
         for op in holding.filter(|op| self.believes(*op)) {
-            if let Some(other) = believers[self.ops[op].name].replace(op) {
+            if let Some(other) = believers[self.ops[op].name].replace(op)
+                && !is_forgiven(self.ops[op].branch, self.ops[other].branch)
+            {
                 found = Some((other, op));
             }
         }
@@ -246,6 +252,10 @@ impl World {
         let name = self.ops[op].name;
         let (_, (token, _)) = self.ops[op].lease.expect("it is held");
         let before = self.stored[name];
+        let is_restored = self.past.branch > Branch::First;
+        if token < before && is_restored && self.ops[op].branch < Branch::Above {
+            return; // the resource refuses it
+        }
         if token < before {
             let name = &self.names[name];
             let text = format!("the resource of {name} saw {before}, and its holder has {token}");
@@ -297,6 +307,7 @@ impl World {
         self.digest.add(truth);
         if let Some(other) = self.op_of_lease.insert(lease, op)
             && other != op
+            && self.ops[other].branch == self.ops[op].branch
         {
             let text = format!("{lease:?} was granted to two requests");
             self.violate(Rule::TokensGrow, text);
@@ -321,7 +332,8 @@ impl World {
             let text = format!("{request:?} was to wait for ever, and: {failure:?}");
             self.violate(Rule::Queue, text);
         }
-        if last_word && self.truth > LAST_WORD + CALM && failure != Failure::Closed {
+        let is_calm = !self.plan.restores;
+        if is_calm && last_word && self.truth > LAST_WORD + CALM && failure != Failure::Closed {
             self.violate(Rule::Liveness, format!("in calm, {request:?} failed: {failure:?}"));
         }
         if let Some(manager) = &mut self.managers[client]
@@ -350,7 +362,7 @@ impl World {
             {
                 manager.tasks[task] = Task::Lost { op };
             }
-            if self.ops[op].invoked > LAST_WORD + CALM {
+            if !self.plan.restores && self.ops[op].invoked > LAST_WORD + CALM {
                 let text = format!("in calm, client {client} lost {lease:?}: {why:?}");
                 self.violate(Rule::Liveness, text);
             }
@@ -379,6 +391,8 @@ impl World {
         let query = self.managers[client].as_mut().and_then(|m| m.queries.remove(&query));
         let Some(Query { check: Some(op), asked }) = query else { return };
         if good
+            && self.past.branch != Branch::Restored
+            && self.past.branch == self.ops[op].branch
             && let Some(let_go) = self.ops[op].let_go
             && self.superseded(op, asked)
         {
@@ -396,6 +410,7 @@ impl World {
         let Op { name, lease: Some((_, (token, _))), .. } = &self.ops[op] else { return false };
         self.ops.iter().any(|other| {
             other.name == *name
+                && other.branch == self.ops[op].branch
                 && other.granted.is_some_and(|granted| granted < at)
                 && other.lease.is_some_and(|(_, (first, _))| first > *token)
         })
@@ -484,8 +499,17 @@ impl World {
             return; // told again
         }
         self.ops[op].made.push(made);
-        self.ends.insert(lease, last);
+        // After a restore one number may name two leases.
+        let end = self.ends.entry(lease).or_insert(last);
+        *end = last.max(*end);
+        self.recalled.remove(&lease);
+        self.given_back.remove(&lease);
         self.ops[op].waits_on = None;
+        self.ops[op].branch = self.past.branch;
+        if host.met_lost {
+            let text = format!("{request:?} is granted by a leader that has met a lost reign");
+            self.violate(Rule::TokensGrow, text);
+        }
         if self.ops[op].cancel_read == Some(self.reign) {
             let text = format!("{request:?} is granted after its Cancel was read");
             self.violate(Rule::Queue, text);
@@ -518,6 +542,9 @@ impl World {
         let Some(before) = self.last_grant[name] else { return };
         let state = &self.ops[before];
         let Some(&Made { lease, session, .. }) = state.made.last() else { return };
+        if state.branch != self.past.branch || state.branch == Branch::Restored {
+            return;
+        }
         let told = state.lease.is_some() && !self.given_back.contains(&lease);
         let alive = self.lives[state.client] == state.life;
         if before != op
@@ -537,6 +564,9 @@ impl World {
 
     /// Nobody who is there has waited since before this one asked.
     fn check_turn(&mut self, name: usize, op: usize) {
+        if self.past.branch > Branch::First {
+            return; // places were told twice
+        }
         let invoked = self.ops[op].invoked;
         let tasks = self.managers.iter().flatten().flat_map(|manager| &manager.tasks);
         let overtaken = tasks

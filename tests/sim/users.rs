@@ -50,6 +50,11 @@ impl World {
                 let rest = 60 * SECOND + self.dice.below(2 * SECOND);
                 self.after(rest, Step::Task(client, self.lives[client], task));
             }
+            Task::Idle if self.has_slept(client, task) => {
+                self.awake.insert((client, task));
+                self.look_around(client);
+                self.rest(client, task, SECOND);
+            }
             Task::Idle if self.truth < LAST_WORD => self.ask(client, task, false),
             Task::Idle if !self.content.contains(&(client, task)) => self.ask(client, task, true),
             Task::Idle | Task::Waiting { .. } | Task::InLine { .. } => {}
@@ -73,6 +78,27 @@ impl World {
         self.plan.sleeper == Some(client)
             && self.truth > 5 * SECOND
             && !self.rested.contains(&(client, task))
+    }
+
+    fn has_slept(&self, client: usize, task: usize) -> bool {
+        self.rested.contains(&(client, task)) && !self.awake.contains(&(client, task))
+    }
+
+    /// Whoever wakes may want something else than a lock.
+    fn look_around(&mut self, client: usize) {
+        let (name, token) = (self.names[0].clone(), self.highest[0]);
+        let query = match self.dice.below(10) {
+            0 => self.call(client, |client, now| client.list(None, 2, None, now)),
+            1 => self.call(client, |client, now| client.check(name, token, None, now)),
+            2 => self.call(client, |client, now| client.break_lock(name, Token::ZERO, None, now)),
+            3 => return self.close(client),
+            _ => return,
+        };
+        let asked = self.truth;
+        if let (Some(query), Some(manager)) = (query, &mut self.managers[client]) {
+            manager.queries.insert(query, Query { check: None, asked });
+        }
+        self.after_call(client);
     }
 
     fn leave_the_lock(&mut self, client: usize, task: usize, op: usize) {
@@ -180,7 +206,7 @@ impl World {
 
     /// A token that the task's machine says it knows of.
     fn known_token(&mut self, name: usize) -> Token {
-        let highest = self.highest[name];
+        let highest = self.remembered(name);
         let epoch = |epoch: u32| u64::from(epoch) << Token::COUNT_BITS;
         let number = match self.dice.below(60) {
             0 => highest.get() + self.dice.below(1 << 41),

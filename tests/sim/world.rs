@@ -23,6 +23,7 @@ use crate::{
     leader::Host,
     manager::Manager,
     net::Wire,
+    restored::{Branch, Past},
     rules::{Op, Rule, Violation},
     tally::{Digest, Tally},
 };
@@ -85,6 +86,8 @@ pub(crate) enum Step {
     LeaderEnds(u32),
     ClientCloses(usize, u32, tierlock::proto::ConnectionId),
     StartLeader,
+    /// The operator has read why this reign ended, and starts the leader above what was lost.
+    StartAbove(u32),
     StartClient(usize),
     Fault,
     /// A client that said goodbye is gone.
@@ -138,6 +141,8 @@ pub(crate) struct Plan {
     pub(crate) keeps: bool,
     /// A client whose users want nothing for a minute.
     pub(crate) sleeper: Option<usize>,
+    /// The state directory is restored from a copy, once.
+    pub(crate) restores: bool,
 }
 
 impl Plan {
@@ -152,10 +157,12 @@ impl Plan {
             time_to_live_min: Duration::from_millis(1000 + dice.below(1000)),
             keeps: dice.percent(50),
             sleeper: dice.percent(3).then_some(1),
+            restores: dice.percent(8),
         };
         if plan.sleeper.is_some() {
             // So that its session is not ended otherwise.
             (plan.embedded, plan.leader_survives, plan.disk_fails) = (false, true, false);
+            plan.restores = false;
         }
         plan
     }
@@ -193,10 +200,13 @@ pub(crate) struct World {
     pub(crate) ends: BTreeMap<LeaseId, Token>,
     /// The last lease of each name, as its operation.
     pub(crate) last_grant: Vec<Option<usize>>,
+    pub(crate) past: Past,
     /// A client's events are being handled.
     pub(crate) drains: bool,
     /// Clients and tasks that have slept.
     pub(crate) rested: BTreeSet<(usize, usize)>,
+    /// Those that have looked around since.
+    pub(crate) awake: BTreeSet<(usize, usize)>,
     /// Clients and tasks that have had their last word.
     pub(crate) content: BTreeSet<(usize, usize)>,
     pub(crate) violation: Option<Violation>,
@@ -254,8 +264,10 @@ impl World {
             given_back: BTreeSet::new(),
             recalled: BTreeSet::new(),
             ends: BTreeMap::new(),
+            past: Past::default(),
             drains: false,
             rested: BTreeSet::new(),
+            awake: BTreeSet::new(),
             content: BTreeSet::new(),
             violation: None,
             tally: Tally::default(),
@@ -281,7 +293,7 @@ impl World {
             if scheduled.at > LONG_ENOUGH && self.is_at_rest() {
                 break;
             }
-            if scheduled.at > END {
+            if scheduled.at > self.end() {
                 self.complain();
                 break;
             }
@@ -305,6 +317,12 @@ impl World {
         }
     }
 
+    /// By now everybody has had what they wanted: after a restore the leader may have waited twice
+    /// for whoever may have been promised most.
+    fn end(&self) -> Truth {
+        if self.plan.restores { END + 150 * SECOND } else { END }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::Turn(Node::Leader, ticket) => self.leader_turn(ticket),
@@ -320,6 +338,8 @@ impl World {
                 self.client_closes(client, number);
             }
             Step::StartLeader => self.start_leader(),
+            Step::StartAbove(reign) if reign == self.reign => self.start_above(),
+            Step::StartAbove(_) => {}
             Step::StartClient(client) => self.start_client(client),
             Step::Fault => self.fault(),
             Step::Task(client, life, task) if life == self.lives[client] => {
@@ -472,8 +492,11 @@ impl World {
     }
 
     fn check_histories(&mut self) {
+        if self.past.branch == Branch::Restored {
+            return;
+        }
         for name in 0..self.names.len() {
-            let history = history::of(&self.ops, name);
+            let history = history::of(&self.ops, name, self.past.branch);
             if let Err(text) = history::check(&history) {
                 for entry in &history {
                     note!(self, "{}: {entry:?}", self.names[name]);
