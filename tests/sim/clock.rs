@@ -12,6 +12,17 @@ pub(crate) type Truth = u64;
 pub(crate) const MS: Truth = 1_000_000;
 pub(crate) const SECOND: Truth = 1000 * MS;
 
+const SLOWEST: u64 = 990_000;
+const FASTEST: u64 = 1_010_000;
+
+/// How a clock goes, compared with true time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Any,
+    Slow,
+    Fast,
+}
+
 /// A clock with a rate and an origin of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Clock {
@@ -20,11 +31,13 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new(dice: &mut Dice) -> Clock {
+    pub(crate) fn new(dice: &mut Dice, pace: Pace) -> Clock {
         let rate = match dice.below(3) {
-            0 => 990_000,
-            1 => 1_010_000,
-            _ => 990_000 + dice.below(20_001),
+            _ if pace == Pace::Slow => SLOWEST,
+            _ if pace == Pace::Fast => FASTEST,
+            0 => SLOWEST,
+            1 => FASTEST,
+            _ => SLOWEST + dice.below(FASTEST - SLOWEST + 1),
         };
         Clock { origin: dice.below(1000) * SECOND, rate }
     }

@@ -1,5 +1,7 @@
 //! What goes wrong.
 
+use tierlock::proto::wire::LeaderMessage;
+
 use crate::{
     clock::{MS, SECOND, Truth, shown},
     leader::End,
@@ -20,11 +22,16 @@ impl World {
         if self.plan.sleeper == Some(client) {
             client = 0; // let it sleep
         }
-        let pause = match self.dice.below(3) {
+        let mut pause = match self.dice.below(3) {
             0 => self.dice.below(200 * MS),
             1 => self.dice.below(2 * SECOND),
             _ => self.dice.below(5 * SECOND),
         };
+        if self.plan.hard_on_holders
+            && let Some(holder) = self.somebody_who_holds()
+        {
+            (client, pause) = (self.ops[holder].client, pause + SECOND);
+        }
         self.tally.faults += 1;
         let leader = self.process_of(Node::Leader);
         if self.is_to_be_restored() {
@@ -62,7 +69,7 @@ impl World {
     }
 
     /// Stops it when it is in the middle of something.
-    fn stop_midway(&mut self, process: usize, pause: Truth) {
+    pub(crate) fn stop_midway(&mut self, process: usize, pause: Truth) {
         self.processes[process].stall = Some(pause);
     }
 
@@ -98,13 +105,60 @@ impl World {
         note!(self, "client {client} is cut off");
         self.tally.cuts += 1;
         for wire in self.wires_of(client) {
-            let learns = self.dice.below(2 * SECOND);
-            self.hang_up_on_leader(wire, 20 * MS, learns);
-            let learns = self.truth + self.dice.below(2 * SECOND);
             let cut = self.truth + self.dice.below(20 * MS);
-            self.wires[wire].to_client.cut(cut);
-            self.end_at_client(wire, learns);
+            self.cut(wire, cut);
         }
+    }
+
+    /// What would arrive at the connection's client after `cut` is lost, and about what its leader
+    /// would read then.
+    fn cut(&mut self, wire: usize, cut: Truth) {
+        let learns = self.dice.below(2 * SECOND);
+        self.hang_up_on_leader(wire, 20 * MS, learns);
+        let longest = if self.dice.percent(50) { 100 * MS } else { 2 * SECOND };
+        let learns = self.truth + self.dice.below(longest);
+        self.wires[wire].to_client.cut(cut);
+        self.end_at_client(wire, learns);
+    }
+
+    /// Now and then what the leader is about to say is lost, with all behind it. Some of it is
+    /// missed by nobody, but by a leader that is not the one who said it.
+    pub(crate) fn may_lose(&mut self, wire: usize, message: &LeaderMessage) {
+        let per_mille = match message {
+            LeaderMessage::Lost { .. } | LeaderMessage::Recall { .. } => 50,
+            LeaderMessage::Released { lease } if self.recalled.contains(lease) => 100,
+            LeaderMessage::ToppedUp { .. } => 10,
+            LeaderMessage::Released { .. } | LeaderMessage::Granted { .. } => 2,
+            _ => return,
+        };
+        if self.truth >= TROUBLE || self.dice.below(1000) >= per_mille {
+            return;
+        }
+        note!(self, "that is lost");
+        self.tally.cuts += 1;
+        self.cut(wire, self.truth);
+        if !self.plan.leader_survives && self.dice.percent(50) {
+            let later = self.dice.below(30 * MS);
+            self.after(later, Step::LeaderDies(self.reign));
+        }
+    }
+
+    pub(crate) fn leader_dies(&mut self) {
+        self.kill(self.process_of(Node::Leader));
+    }
+
+    /// What a client has just sent takes a detour: the client hears of an end and makes another
+    /// connection, and what was sent on this one may arrive when that is long in use.
+    pub(crate) fn stray(&mut self, wire: usize) {
+        note!(self, "what was sent on connection {wire} takes a detour");
+        let arrives = self.truth + 100 * MS + self.dice.below(2 * SECOND);
+        self.wires[wire].to_leader.hold(arrives);
+        let learns = arrives + self.dice.below(2 * SECOND);
+        if let Some(at) = self.wires[wire].to_leader.end(learns) {
+            self.at(at, Step::ToLeader(wire));
+        }
+        let learns = self.truth + self.dice.below(200 * MS);
+        self.end_at_client(wire, learns);
     }
 
     /// Nothing from or to the client arrives for a while: then all that was sent does, or, if
@@ -137,18 +191,30 @@ impl World {
         }
     }
 
-    fn break_somebody(&mut self, client: usize) {
-        let held =
-            self.managers.iter().flatten().flat_map(|manager| &manager.tasks).find_map(|task| {
-                match *task {
-                    Task::Holding { op } => Some(op),
-                    _ => None,
-                }
-            });
+    fn somebody_who_holds(&self) -> Option<usize> {
+        let mut tasks = self.managers.iter().flatten().flat_map(|manager| &manager.tasks);
+        tasks.find_map(|task| match *task {
+            Task::Holding { op } => Some(op),
+            _ => None,
+        })
+    }
+
+    fn break_somebody(&mut self, mut client: usize) {
+        let held = self.somebody_who_holds();
+        let holder = held.map(|op| self.ops[op].client);
+        if holder == Some(client) && self.dice.percent(70) {
+            client = (client + 1) % self.plan.clients;
+        }
         let ready = self.managers[client].as_ref().is_some_and(|manager| !manager.closing);
         let Some(op) = held.filter(|_| ready && !self.is_paused(client)) else { return };
         let name = self.names[self.ops[op].name].clone();
         let (_, (first, _)) = self.ops[op].lease.expect("it is held");
+        if let Some(holder) = holder
+            && holder != client
+            && self.dice.percent(50)
+        {
+            self.cut_off(holder);
+        }
         note!(self, "client {client} breaks {name} of {first}");
         let query = self.call(client, |client, now| client.break_lock(name, first, None, now));
         let asked = self.truth;

@@ -11,11 +11,11 @@ use tierlock::{
 };
 
 use crate::{
-    clock::MS,
+    clock::{MS, SECOND},
     restored::{Branch, is_forgiven},
     rules::Rule,
     users::Task,
-    world::{Node, Step, World, note},
+    world::{Node, Step, TROUBLE, World, note},
 };
 
 /// One name within a manager.
@@ -133,6 +133,10 @@ impl World {
             self.violate(Rule::Queue, text);
         }
         self.set_task(client, task, Task::Entering { op, entered });
+        if self.truth < TROUBLE && self.dice.percent(2) {
+            let pause = self.dice.below(5 * SECOND);
+            self.stop_midway(client, pause);
+        }
         if self.stalls_here(Node::Client(client)) {
             let later = self.processes[client].paused_until;
             return self.at(later, Step::Task(client, self.lives[client], task));

@@ -323,6 +323,7 @@ impl World {
             let wire = connection.0 as usize;
             note!(self, "leader says to {}: {message:?}", self.wire_shown(wire));
             self.said_by_leader(host, wire, &message);
+            self.may_lose(wire, &message);
             self.tally.reclaims += host.says(wire, &message);
             if host.open.contains(&wire) {
                 let bytes = frames.entry(wire).or_default();

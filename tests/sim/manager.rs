@@ -20,7 +20,7 @@ use crate::{
     net::{Piece, Wire},
     rules::Query,
     users::Task,
-    world::{Node, Step, Ticket, World, note},
+    world::{Node, Step, TROUBLE, Ticket, World, note},
 };
 
 pub(crate) struct Manager {
@@ -80,7 +80,7 @@ impl World {
         };
         let keeping = match self.dice.below(10) {
             0..=3 => Keeping::Adaptive,
-            4..=7 => Keeping::Always,
+            4..=6 => Keeping::Always,
             _ => Keeping::Never,
         };
         let now = self.clock(Node::Client(client));
@@ -301,6 +301,9 @@ impl World {
                 }
                 at += self.dice.below(5 * MS);
             }
+            if std::mem::take(&mut self.wires[wire].strays) {
+                self.stray(wire);
+            }
         }
         for number in closes {
             // A driver may be slow to close, and read on.
@@ -325,7 +328,9 @@ impl World {
     fn connect(&mut self, client: usize, number: ConnectionId) {
         let wire = self.wires.len();
         let tried_until = self.truth + 3 * SECOND;
-        self.wires.push(Wire::new(client, self.lives[client], number, tried_until));
+        let mut new = Wire::new(client, self.lives[client], number, tried_until);
+        new.strays = self.truth < TROUBLE && self.dice.percent(5);
+        self.wires.push(new);
         if let Some(manager) = &mut self.managers[client] {
             manager.readers.insert(number, (wire, FrameReader::new()));
         }

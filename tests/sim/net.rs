@@ -17,6 +17,8 @@ pub(crate) struct Wire {
     pub(crate) reign: Option<u32>,
     /// How long its client tries before the network says that nobody is there.
     pub(crate) tried_until: Truth,
+    /// The first words on it take a detour.
+    pub(crate) strays: bool,
     pub(crate) to_leader: Direction,
     pub(crate) to_client: Direction,
 }
@@ -49,6 +51,7 @@ impl Wire {
             number,
             reign: None,
             tried_until,
+            strays: false,
             to_leader: Direction::new(),
             to_client: Direction::new(),
         }

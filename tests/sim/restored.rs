@@ -10,7 +10,7 @@
 use tierlock::{Token, proto::ReignId};
 
 use crate::{
-    clock::SECOND,
+    clock::{MS, SECOND},
     leader::End,
     world::{Step, World, note},
 };
@@ -79,7 +79,7 @@ impl World {
     /// The leader has stopped and said why.
     pub(crate) fn read_why(&mut self, seen: u32) {
         self.past.told = self.past.told.max(seen);
-        let later = self.dice.below(SECOND);
+        let later = self.dice.below(300 * MS);
         self.after(later, Step::StartAbove(self.reign));
     }
 

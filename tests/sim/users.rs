@@ -249,6 +249,7 @@ impl World {
         let longest = match self.dice.below(20) {
             _ if self.truth >= LAST_WORD => 100,
             0 => 4000,
+            1..=5 if self.plan.hard_on_holders => 6000,
             1..=5 => 600,
             _ => 150,
         };

@@ -15,7 +15,7 @@ use tierlock::{
 };
 
 use crate::{
-    clock::{Clock, MS, SECOND, Truth, shown},
+    clock::{Clock, MS, Pace, SECOND, Truth, shown},
     coverage::Coverage,
     dice::Dice,
     disk::Disk,
@@ -51,8 +51,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn new(dice: &mut Dice) -> Process {
-        Process { starts: 1, clock: Clock::new(dice), paused_until: 0, stall: None }
+    fn new(dice: &mut Dice, pace: Pace) -> Process {
+        Process { starts: 1, clock: Clock::new(dice, pace), paused_until: 0, stall: None }
     }
 }
 
@@ -84,6 +84,7 @@ pub(crate) enum Step {
     DiskDone(u32),
     LeaderCloses(u32, usize),
     LeaderEnds(u32),
+    LeaderDies(u32),
     ClientCloses(usize, u32, tierlock::proto::ConnectionId),
     StartLeader,
     /// The operator has read why this reign ended, and starts the leader above what was lost.
@@ -141,6 +142,9 @@ pub(crate) struct Plan {
     pub(crate) keeps: bool,
     /// A client whose users want nothing for a minute.
     pub(crate) sleeper: Option<usize>,
+    /// Many hold a lock for longer than their sessions are promised, and it is mostly those who
+    /// are stopped and cut off. Their clocks are slow, and the leader's is fast.
+    pub(crate) hard_on_holders: bool,
     /// The state directory is restored from a copy, once.
     pub(crate) restores: bool,
 }
@@ -157,14 +161,33 @@ impl Plan {
             time_to_live_min: Duration::from_millis(1000 + dice.below(1000)),
             keeps: dice.percent(50),
             sleeper: dice.percent(3).then_some(1),
-            restores: dice.percent(8),
+            hard_on_holders: dice.percent(20),
+            restores: dice.percent(10),
         };
+        if plan.restores {
+            // So that somebody of a lost reign still believes when the next but one begins.
+            plan.hard_on_holders = true;
+            plan.time_to_live_min *= 3;
+        }
         if plan.sleeper.is_some() {
             // So that its session is not ended otherwise.
             (plan.embedded, plan.leader_survives, plan.disk_fails) = (false, true, false);
-            plan.restores = false;
+            (plan.restores, plan.hard_on_holders) = (false, false);
         }
         plan
+    }
+
+    /// The leader's process.
+    fn leader(&self) -> usize {
+        if self.embedded { 0 } else { self.clients }
+    }
+
+    fn pace(&self, process: usize) -> Pace {
+        match self.hard_on_holders {
+            true if process == self.leader() => Pace::Fast,
+            true => Pace::Slow,
+            false => Pace::Any,
+        }
     }
 }
 
@@ -246,7 +269,9 @@ impl World {
             truth: 0,
             order: 0,
             steps: BinaryHeap::new(),
-            processes: (0..processes).map(|_| Process::new(&mut dice)).collect(),
+            processes: (0..processes)
+                .map(|process| Process::new(&mut dice, plan.pace(process)))
+                .collect(),
             host: None,
             reign: 0,
             disk: Disk::default(),
@@ -333,7 +358,9 @@ impl World {
             Step::DiskDone(reign) if reign == self.reign => self.disk_done(),
             Step::LeaderCloses(reign, wire) if reign == self.reign => self.leader_closes(wire),
             Step::LeaderEnds(reign) if reign == self.reign => self.leave_the_disk(),
-            Step::DiskDone(_) | Step::LeaderCloses(..) | Step::LeaderEnds(_) => {}
+            Step::LeaderDies(reign) if reign == self.reign => self.leader_dies(),
+            Step::DiskDone(_) | Step::LeaderCloses(..) => {}
+            Step::LeaderEnds(_) | Step::LeaderDies(_) => {}
             Step::ClientCloses(client, life, number) if life == self.lives[client] => {
                 self.client_closes(client, number);
             }
@@ -398,8 +425,7 @@ impl World {
     pub(crate) fn process_of(&self, node: Node) -> usize {
         match node {
             Node::Client(client) => client,
-            Node::Leader if self.plan.embedded => 0,
-            Node::Leader => self.plan.clients,
+            Node::Leader => self.plan.leader(),
         }
     }
 
