@@ -1146,21 +1146,9 @@ const EARLY_MAX: usize = 65_536;
 // What tests look at.
 #[cfg(test)]
 impl Leader {
-    pub(super) fn connection_of(&self, session: super::SessionId) -> Option<ConnectionId> {
-        self.sessions.get(self.sessions.find(session)?).connection
-    }
-
     pub(super) fn waits(&self, session: super::SessionId, request: RequestId) -> bool {
         let key = self.sessions.find(session);
         key.is_some_and(|key| self.sessions.get(key).waiting().contains_key(&request))
-    }
-
-    /// Whether the session holds a lease of an earlier reign.
-    pub(super) fn reclaimed(&self, session: super::SessionId, lease: LeaseId) -> bool {
-        lease.epoch <= self.epoch_before
-            && PackedId::of_lease(lease)
-                .zip(self.sessions.find(session))
-                .is_some_and(|(id, key)| self.sessions.get(key).leases().contains_key(&id))
     }
 
     /// What the unfinished reports weigh, and what they may.

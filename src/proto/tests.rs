@@ -1,9 +1,8 @@
-//! Tests of the protocol: situations in the domain's words, bytes, and a small world in which
-//! everything that may go wrong does.
+//! Tests of the protocol: situations in the domain's words, and bytes. The world in which everything
+//! that may go wrong does is tests/sim.
 
 mod bytes;
 mod situations;
-mod world;
 
 use super::client::Random;
 
@@ -29,10 +28,6 @@ impl Dice {
     /// 0 to `end`, without it.
     fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 11) % end
-    }
-
-    fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
     }
 
     fn random(&mut self) -> Random {

@@ -9,8 +9,8 @@ use tierlock::{
     Time,
     proto::{
         ConnectionId, LeaseId, ReignId, SessionId,
-        leader::{Close, Config, Leader, Notice},
-        look::AtLeader,
+        leader::{BLOCK, Close, Config, Leader, Notice},
+        look::{AtLeader, LeaderSubject},
         record::Committed,
         wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
     },
@@ -120,7 +120,7 @@ impl World {
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
             claims_max: 100_000,
-            block: 2 + self.dice.below(30) as u32,
+            block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
@@ -308,7 +308,12 @@ impl World {
             host.met_lost |= epoch > host.epoch_before && self.past.is_lost(reign);
         }
         self.heard_by_leader(wire, &message);
-        host.leader.handle_message(connection, message, now);
+        host.leader.handle_message(connection, message.clone(), now);
+        if matches!(message, ClientMessage::Cancel { .. })
+            && host.leader.subject(connection, &message) == LeaderSubject::RequestWaiting
+        {
+            self.violate(Rule::Queue, format!("it waits after this was read: {message:?}"));
+        }
         self.obey_leader(host);
     }
 

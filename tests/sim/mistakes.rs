@@ -9,7 +9,7 @@
 //!
 //! The first begins with a seed that is known to find each mistake, the second looks for the
 //! first that does among so many. Both print mistake, seed and rule, and see that the same seeds
-//! pass without the mistake. Even the rarest is found by one seed in two hundred or so.
+//! pass without the mistake. Even the rarest is found by one seed in a few hundred.
 
 use std::ops::Range;
 
@@ -38,40 +38,40 @@ const SEEDS_NEAR: u64 = 1000;
 
 #[rustfmt::skip]
 const PLANTED: &[Planted] = &[
-    found(&[Mistake::NoDriftAllowance], &[Rule::OneHolder], 79),
-    found(&[Mistake::OneSidedDrift], &[Rule::OneHolder], 46),
-    found(&[Mistake::DeadlineFromReply], &[Rule::OneHolder, Rule::TokensGrow], 3),
-    found(&[Mistake::RevivedLease], &[Rule::OneHolder], 3),
+    found(&[Mistake::NoDriftAllowance], &[Rule::OneHolder], 32),
+    found(&[Mistake::OneSidedDrift], &[Rule::OneHolder], 84),
+    found(&[Mistake::DeadlineFromReply], &[Rule::OneHolder, Rule::TokensGrow], 22),
+    found(&[Mistake::RevivedLease], &[Rule::OneHolder], 69),
     found(&[Mistake::NoGrace], &[Rule::OneHolder, Rule::TokensGrow, Rule::Durable], 1),
     found(&[Mistake::ReplyBeforeRecord], &[Rule::Durable], 0),
-    found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 9),
+    found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 2),
     found(&[Mistake::ReignNotDurable], &[Rule::Durable, Rule::TokensGrow], 15),
-    found(&[Mistake::AboveBeyondEpoch], &[Rule::Durable], 0),
-    found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 17),
+    found(&[Mistake::AboveBeyondEpoch], &[Rule::Durable], 1),
+    found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 8),
     found(&[Mistake::BlockReused], &[Rule::TokensGrow], 0),
     found(&[Mistake::LostWakeUp], &[Rule::Liveness, Rule::Queue], 1),
     found(&[Mistake::LostCancel], &[Rule::Queue], 0),
     found(&[Mistake::NoFloor], &[Rule::TokensGrow], 0),
-    found(&[Mistake::BreakAtOnce], &[Rule::OneHolder, Rule::TokensGrow], 0),
-    found(&[Mistake::LossNotToldAgain], &[Rule::OneHolder, Rule::TokensGrow], 25),
+    found(&[Mistake::BreakAtOnce], &[Rule::OneHolder, Rule::TokensGrow], 4),
+    found(&[Mistake::LossNotToldAgain], &[Rule::OneHolder, Rule::TokensGrow], 94),
     found(&[Mistake::HelloCountsAlone], &[Rule::OneHolder, Rule::Durable, Rule::Liveness], 1),
-    found(&[Mistake::NoConnectionCount], &[Rule::OneHolder, Rule::Queue, Rule::Durable], 29),
-    found(&[Mistake::OldConnectionAtClient], &[Rule::OneHolder, Rule::Durable], 16),
-    found(&[Mistake::HelloNotAuthoritative], &[Rule::Liveness], 17),
-    found(&[Mistake::CloseIsGoodbye], &[Rule::OneHolder, Rule::Durable], 0),
+    found(&[Mistake::NoConnectionCount], &[Rule::OneHolder, Rule::Queue, Rule::Durable], 43),
+    found(&[Mistake::OldConnectionAtClient], &[Rule::OneHolder, Rule::Durable], 22),
+    found(&[Mistake::HelloNotAuthoritative], &[Rule::Liveness], 28),
+    found(&[Mistake::CloseIsGoodbye], &[Rule::OneHolder, Rule::Durable], 4),
     found(&[Mistake::LeaseIdReused], &[Rule::TokensGrow, Rule::Durable], 0),
     found(&[Mistake::PlaceForgotten], &[Rule::Queue], 1),
     found(&[Mistake::LastComeFirstServed], &[Rule::Queue], 0),
     found(&[Mistake::DeposedLeaderServes], &[Rule::TokensGrow], 8),
-    found(&[Mistake::SameEpochUnnoticed], &[Rule::TokensGrow], 8),
-    found(&[Mistake::NoWaitAbove], &[Rule::OneHolder, Rule::Durable], 203),
+    found(&[Mistake::SameEpochUnnoticed], &[Rule::TokensGrow], 12),
+    found(&[Mistake::NoWaitAbove], &[Rule::OneHolder, Rule::Durable], 149),
     // Kept leases.
     found(&[Mistake::RecallIgnored], &[Rule::Liveness], 0),
-    found(&[Mistake::RecallLostInReconnect], &[Rule::Liveness], 52),
+    found(&[Mistake::RecallLostInReconnect], &[Rule::Liveness], 159),
     found(&[Mistake::BlockUsedAfterRecall], &[Rule::Queue, Rule::TokensGrow], 0),
-    found(&[Mistake::KeptPastDeadline], &[Rule::OneHolder, Rule::TokensGrow], 115),
+    found(&[Mistake::KeptPastDeadline], &[Rule::OneHolder, Rule::TokensGrow], 0),
     found(&[Mistake::HandOverWithoutEnd], &[Rule::Queue], 0),
-    found(&[Mistake::RestOfBlockClaims], &[Rule::Property], 20),
+    found(&[Mistake::RestOfBlockClaims], &[Rule::Property], 500),
 ];
 
 #[test]

@@ -75,6 +75,8 @@ pub(crate) struct Op {
     pub(crate) at_most_asked: Option<Duration>,
     /// Its lease may be kept.
     pub(crate) keep: bool,
+    /// It stands in no line of its process: the session asks for what it may have itself.
+    pub(crate) goes_around: bool,
     /// What its client calls it, once it was asked for.
     pub(crate) request: Option<RequestId>,
     pub(crate) invoked: Truth,
@@ -143,6 +145,7 @@ impl Op {
             limit: None,
             at_most_asked: None,
             keep: false,
+            goes_around: false,
             request: None,
             invoked,
             queued: None,
@@ -312,7 +315,7 @@ impl World {
             let text = format!("{lease:?} was granted to two requests");
             self.violate(Rule::TokensGrow, text);
         }
-        if self.plan.keeps {
+        if self.lines_up(op) {
             self.open_kept(client, op);
         }
         self.enter(client, op);

@@ -63,6 +63,8 @@ impl World {
             Task::Lost { op } => {
                 self.set_task(client, task, Task::Idle);
                 let (lease, (token, _)) = self.ops[op].lease.expect("it was granted");
+                // Whoever never used it may say so.
+                let token = if self.dice.percent(20) { Token::ZERO } else { token };
                 if !self.leave_kept(client, op, Predecessor::Clean) {
                     self.call(client, |client, now| {
                         client.release(lease, token, Predecessor::Clean, now);
@@ -127,10 +129,15 @@ impl World {
         self.rest(client, task, 100 * MS);
     }
 
+    /// Whether it has to win its own process's line first.
+    pub(crate) fn lines_up(&self, op: usize) -> bool {
+        self.plan.keeps && !self.ops[op].goes_around
+    }
+
     /// Its turn is over.
     pub(crate) fn left(&mut self, client: usize, op: usize) {
         self.after_call(client);
-        if self.plan.keeps {
+        if self.lines_up(op) {
             self.next_in_line(client, self.ops[op].name);
         }
     }
@@ -177,8 +184,9 @@ impl World {
         let limit = limit.map(|limit| self.clock(Node::Client(client)) + limit);
         let mut own = Op::new(client, life, task, name, self.truth, wait, above, last_word);
         (own.limit, own.at_most_asked) = (limit, at_most);
+        own.goes_around = self.plan.keeps && self.dice.percent(5);
         self.ops.push(own);
-        if self.plan.keeps {
+        if self.lines_up(op) {
             self.line_up(client, op);
         } else {
             self.request(client, op);
@@ -192,7 +200,7 @@ impl World {
 
     /// Asks the leader for it.
     pub(crate) fn request(&mut self, client: usize, op: usize) {
-        let keep = self.plan.keeps && self.wants_to_keep(client, op);
+        let keep = self.lines_up(op) && self.wants_to_keep(client, op);
         let Op { name, task, wait, at_most_asked: at_most, above, limit, .. } = self.ops[op];
         self.ops[op].keep = keep;
         let acquire = Acquire { name: self.names[name].clone(), wait, at_most, keep, above };
