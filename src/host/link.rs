@@ -6,9 +6,8 @@
 //! hands with [`Link::drive`], and what comes of that is handed to those who wait.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::Future,
-    hash::{BuildHasherDefault, Hasher},
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -29,6 +28,7 @@ use crate::{
     proto::{
         LeaseId, RequestId,
         client::{Client, Event, Failure},
+        numbered::Numbered,
         wire::{Acquire, HolderInfo, LockInfo, Refusal, Wait},
     },
     scope::Scope,
@@ -277,11 +277,11 @@ impl Link {
             counters: Counters::default(),
             state: Mutex::new(State {
                 client,
-                acquires: HashMap::default(),
-                releases: HashMap::default(),
+                acquires: Numbered::default(),
+                releases: Numbered::default(),
                 release_limits: VecDeque::new(),
-                queries: HashMap::default(),
-                leases: HashMap::default(),
+                queries: Numbered::default(),
+                leases: Numbered::default(),
                 deadline,
                 unanswered: 0,
                 closed: false,
@@ -1311,31 +1311,5 @@ impl Drop for Link {
         if !self.forked() {
             self.drive.finish(Time::ZERO);
         }
-    }
-}
-
-/// A map from numbers that we or our leader gave out in order, so that no strong hash is needed.
-type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
-
-#[derive(Default)]
-struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(number.into());
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64((*byte).into());
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.rotate_left(26)
     }
 }

@@ -19,6 +19,7 @@ use super::{
     ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
     count_short,
     mistake::{Mistake, planted},
+    numbered::{Numbered, sorted},
     timers::Timers,
     wire::{
         Acquire, ClientMessage, HeldLease, HolderInfo, Identity, LeaderMessage, LockInfo, Refusal,
@@ -169,11 +170,11 @@ pub struct Client {
     /// Whose epoch that was.
     reign_seen: ReignId,
     last_request: u64,
-    requests: BTreeMap<RequestId, Request>,
+    requests: Numbered<RequestId, Request>,
     /// The lease of each request that was granted one, for as long as that is known.
-    granted: BTreeMap<RequestId, LeaseId>,
+    granted: Numbered<RequestId, LeaseId>,
     queries: BTreeMap<RequestId, ClientMessage>,
-    leases: BTreeMap<LeaseId, Lease>,
+    leases: Numbered<LeaseId, Lease>,
     timers: Timers<Due>,
     link: Link,
     outgoing: VecDeque<Outgoing>,
@@ -236,7 +237,7 @@ enum Hold {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Due {
     Request(RequestId),
     Query(RequestId),
@@ -280,10 +281,10 @@ impl Client {
             epoch_seen: 0,
             reign_seen: ReignId::NONE,
             last_request: 0,
-            requests: BTreeMap::new(),
-            granted: BTreeMap::new(),
+            requests: Numbered::default(),
+            granted: Numbered::default(),
             queries: BTreeMap::new(),
-            leases: BTreeMap::new(),
+            leases: Numbered::default(),
             timers: Timers::new(),
             link: Link::new(config.addresses),
             outgoing: VecDeque::new(),
@@ -438,8 +439,7 @@ impl Client {
     pub fn close(&mut self, now: Time) {
         self.observe(now);
         if self.closing == Closing::No {
-            let requests: Vec<_> = self.requests.keys().copied().collect();
-            for request in requests {
+            for request in sorted(&self.requests) {
                 self.take_back(request);
                 self.fail(request, Failure::Closed, None);
             }
@@ -620,8 +620,7 @@ impl Client {
     /// leader, which counts longer, is still told how each lease was left.
     fn expire(&mut self, now: Time) {
         (self.good_until, self.warns_at) = (None, None);
-        let leases: Vec<_> = self.leases.keys().copied().collect();
-        for lease in leases {
+        for lease in sorted(&self.leases) {
             self.lose(lease, LostReason::Expired);
             self.release_is_over(lease);
         }
@@ -640,9 +639,10 @@ impl Client {
 
     /// No leader is known to keep places any more: who waited for its turn waits for a leader.
     fn forget_acknowledgements(&mut self, now: Time) {
-        let acknowledged = self.requests.iter().filter(|(_, request)| request.acknowledged);
-        for request in acknowledged.map(|(&request, _)| request).collect::<Vec<_>>() {
-            self.be_patient(request, now);
+        for request in sorted(&self.requests) {
+            if self.requests[&request].acknowledged {
+                self.be_patient(request, now);
+            }
         }
     }
 
@@ -676,16 +676,12 @@ impl Client {
     /// The session turns out to live: places are still kept, and grants that came when that was
     /// unknown are good.
     fn requests_live_again(&mut self) {
-        let queued: Vec<_> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| request.place.is_some() || request.grant.is_some())
-            .map(|(&request, _)| request)
-            .collect();
-        for request in queued {
-            match self.requests[&request].grant.clone() {
+        for request in sorted(&self.requests) {
+            let state = &self.requests[&request];
+            match state.grant.clone() {
                 Some(grant) => self.accept(request, grant),
-                None => self.acknowledge(request),
+                None if state.place.is_some() => self.acknowledge(request),
+                None => {}
             }
         }
     }
@@ -744,8 +740,7 @@ impl Client {
 
     /// Nothing that waits can be answered.
     fn fail_everything(&mut self, failure: &Failure) {
-        let requests: Vec<_> = self.requests.keys().copied().collect();
-        for request in requests {
+        for request in sorted(&self.requests) {
             self.drop_request(request);
             self.fail(request, failure.clone(), None);
         }
@@ -928,8 +923,11 @@ impl Client {
     }
 
     fn give_back(&mut self, lease: LeaseId) {
-        self.timers.clear(Due::AtMost(lease));
-        if let Hold::Releasing { last_used, how, .. } = self.leases[&lease].hold {
+        let Lease { hold, grant, .. } = &self.leases[&lease];
+        if grant.at_most.is_some() {
+            self.timers.clear(Due::AtMost(lease));
+        }
+        if let Hold::Releasing { last_used, how, .. } = *hold {
             self.say(ClientMessage::Release { lease, last_used, how });
         }
     }
@@ -1008,7 +1006,8 @@ impl Client {
         }
         let mut held = Vec::new();
         let mut releases = Vec::new();
-        for (&lease, state) in &self.leases {
+        for lease in sorted(&self.leases) {
+            let state = &self.leases[&lease];
             let mut reported = state.grant.held(state.name.clone(), now);
             reported.kept = state.kept;
             if let Hold::Releasing { last_used, how, .. } = state.hold {
@@ -1018,7 +1017,8 @@ impl Client {
             held.push(reported);
         }
         let mut waiting = Vec::new();
-        for (&request, state) in &mut self.requests {
+        for request in sorted(&self.requests) {
+            let state = self.requests.get_mut(&request).expect("it is among the keys");
             state.said = true;
             match &state.grant {
                 Some(grant) => held.push(grant.held(state.acquire.name.clone(), now)),
@@ -1108,8 +1108,7 @@ impl Client {
         (self.session, self.proof) = (SessionId((self.random)()), Proof((self.random)()));
         self.reports = 0;
         (self.good_until, self.warns_at) = (None, None);
-        let leases: Vec<_> = self.leases.keys().copied().collect();
-        for lease in leases {
+        for lease in sorted(&self.leases) {
             self.lose(lease, LostReason::Forgotten);
             self.release_is_over(lease);
         }

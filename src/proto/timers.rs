@@ -1,51 +1,120 @@
 //! Times at which something is due. Reads no clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{cmp::Reverse, collections::BinaryHeap, hash::Hash};
 
+use super::numbered::Numbered;
 use crate::time::Time;
 
 /// At most one time per key.
+///
+/// Most times are cleared long before they come. So their entries stay where they are until they
+/// are the first, or are thrown out all together once they are the most of all.
 #[derive(Debug)]
 pub(super) struct Timers<K> {
-    by_time: BTreeSet<(Time, K)>,
-    by_key: BTreeMap<K, Time>,
+    /// What was set, the soonest first. An entry counts if it is what `times` says of its key; the
+    /// first one does.
+    entries: BinaryHeap<Reverse<(Time, K)>>,
+    times: Numbered<K, Time>,
 }
 
-impl<K: Copy + Ord> Timers<K> {
+impl<K: Copy + Ord + Hash> Timers<K> {
     pub(super) fn new() -> Timers<K> {
-        Timers { by_time: BTreeSet::new(), by_key: BTreeMap::new() }
+        Timers { entries: BinaryHeap::new(), times: Numbered::default() }
     }
 
     /// Sets the key's time, in place of the one it had.
     pub(super) fn set(&mut self, key: K, time: Time) {
-        if let Some(old) = self.by_key.insert(key, time) {
-            self.by_time.remove(&(old, key));
+        let before = self.times.insert(key, time);
+        if before == Some(time) {
+            return; // its entry is there
         }
-        self.by_time.insert((time, key));
+        if self.entries.len() > 2 * self.times.len() + STALE_MIN {
+            let Timers { entries, times } = self;
+            entries.retain(|Reverse((time, key))| times.get(key) == Some(time));
+        }
+        self.entries.push(Reverse((time, key)));
+        if before.is_some() {
+            self.drop_stale();
+        }
     }
 
     /// Forgets the key's time, if it has one.
     pub(super) fn clear(&mut self, key: K) {
-        if let Some(old) = self.by_key.remove(&key) {
-            self.by_time.remove(&(old, key));
+        if self.times.remove(&key).is_some() {
+            self.drop_stale();
         }
     }
 
     pub(super) fn get(&self, key: K) -> Option<Time> {
-        self.by_key.get(&key).copied()
+        self.times.get(&key).copied()
     }
 
     pub(super) fn next(&self) -> Option<Time> {
-        self.by_time.first().map(|&(time, _)| time)
+        self.entries.peek().map(|Reverse((time, _))| *time)
     }
 
     /// Takes the first key whose time has come.
     pub(super) fn pop_due(&mut self, now: Time) -> Option<K> {
-        let &(time, key) = self.by_time.first()?;
+        let &Reverse((time, key)) = self.entries.peek()?;
         if time > now {
             return None;
         }
         self.clear(key);
         Some(key)
+    }
+
+    /// Sees to it that the first entry counts.
+    fn drop_stale(&mut self) {
+        while let Some(Reverse((time, key))) = self.entries.peek()
+            && self.times.get(key) != Some(time)
+        {
+            self.entries.pop();
+        }
+    }
+}
+
+/// So many entries without a meaning are borne, however few have one.
+const STALE_MIN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: u64) -> Time {
+        Time::from_nanos(time)
+    }
+
+    #[test]
+    fn keys_come_due_in_order_of_time_then_of_key_and_once() {
+        let mut timers = Timers::new();
+        for (key, time) in [(3, 10), (1, 20), (2, 10), (4, 30), (1, 5), (1, 20)] {
+            timers.set(key, at(time));
+        }
+        timers.clear(4);
+        assert_eq!((timers.next(), timers.pop_due(at(9))), (Some(at(10)), None));
+        let due: Vec<_> = std::iter::from_fn(|| timers.pop_due(at(20))).collect();
+        assert_eq!(due, [2, 3, 1]);
+        assert_eq!(timers.next(), None);
+        timers.set(1, at(20));
+        assert_eq!((timers.pop_due(at(20)), timers.pop_due(at(40))), (Some(1), None));
+        // Later, and later than another one by that.
+        timers.set(1, at(50));
+        timers.set(2, at(60));
+        timers.set(1, at(70));
+        assert_eq!((timers.next(), timers.pop_due(at(70))), (Some(at(60)), Some(2)));
+    }
+
+    #[test]
+    fn what_was_cleared_takes_no_room_for_long() {
+        let mut timers = Timers::new();
+        timers.set(0, at(1));
+        for key in 1..100_000 {
+            timers.set(key, at(1_000 + key));
+            timers.set(key, at(2_000 + key));
+            timers.clear(key);
+        }
+        assert!(timers.entries.len() <= 2 * STALE_MIN);
+        assert_eq!(timers.pop_due(at(1_000_000)), Some(0));
+        assert_eq!(timers.next(), None);
     }
 }
