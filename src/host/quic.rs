@@ -29,6 +29,7 @@ use super::tls::Secret;
 use crate::proto::{
     ConnectionId,
     client::Ended,
+    numbered::Numbered,
     wire::{self, FrameReader, Message},
 };
 
@@ -125,13 +126,13 @@ pub(super) struct Port {
 /// What the lines of a port share.
 #[derive(Default)]
 struct Desk {
-    handles: HashMap<ConnectionId, ConnectionHandle>,
+    handles: Numbered<ConnectionId, ConnectionHandle>,
     handshakes: usize,
     /// Of each source that has any.
     handshakes_of: HashMap<IpAddr, usize>,
     events: VecDeque<Event>,
     /// Frames that came before a connection's end, until it is forgotten.
-    last_words: HashMap<ConnectionId, FrameReader>,
+    last_words: Numbered<ConnectionId, FrameReader>,
 }
 
 /// One connection and its one stream.
@@ -431,7 +432,8 @@ impl Port {
     /// Queues a message; the next [`transmit`](Port::transmit) sends it with all others that are
     /// ready. Nothing happens if the connection is over.
     pub(super) fn write<M: Message>(&mut self, id: ConnectionId, message: &M) {
-        let Some(line) = self.line_mut(id) else { return };
+        let Some(&handle) = self.desk.handles.get(&id) else { return };
+        let Some(line) = self.lines[handle.0].as_mut() else { return };
         if let Err(error) = wire::encode_frame(message, &mut line.out) {
             self.close(id, CloseCode::Protocol, &error.to_string());
             return;
@@ -440,7 +442,6 @@ impl Port {
             self.close(id, CloseCode::Slow, "what it was sent was not read");
             return;
         }
-        let handle = self.desk.handles[&id];
         self.mark_busy(handle);
     }
 
