@@ -105,6 +105,7 @@ pub(crate) fn connect(
                 is_left_to_watch: AtomicBool::new(false),
                 is_idle: AtomicBool::new(false),
                 is_started: AtomicBool::new(false),
+                has_ended: AtomicBool::new(false),
                 thread: Mutex::new(Thread::default()),
                 has_failed: AtomicBool::new(false),
                 #[cfg(test)]
@@ -167,6 +168,8 @@ struct Carrier {
     /// Nothing was moved from one alarm to the next.
     is_idle: AtomicBool,
     is_started: AtomicBool,
+    /// The thread has ended, whatever it was started for.
+    has_ended: AtomicBool,
     thread: Mutex<Thread>,
     /// The thread or the reading task has panicked, and what it left is not to be trusted: nothing
     /// is carried any more.
@@ -277,7 +280,7 @@ impl Drive for Carrier {
         if self.has_failed.load(Acquire) {
             return Err(failed());
         }
-        if self.is_started.load(Acquire) && !self.thread.lock().is_running {
+        if self.has_ended.load(Acquire) {
             return Err(LockError::config("the manager was closed"));
         }
         Ok(())
@@ -316,6 +319,7 @@ impl Carrier {
             self.fail();
         }
         self.thread.lock().is_running = false;
+        self.has_ended.store(true, Release);
         self.changed.notify_all();
     }
 

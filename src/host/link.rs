@@ -11,8 +11,13 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
     task::{Context, Poll, Waker},
     thread::{self, Thread},
     time::Duration,
@@ -91,6 +96,8 @@ pub(crate) struct Link {
     me: Weak<Link>,
     /// The session's, as it stands in the state: for who looks without locking that.
     deadline: Arc<Deadline>,
+    /// As it stands in the state.
+    unanswered: AtomicUsize,
     counters: Counters,
     /// Tells a forked child from its parent: the child has neither the driver nor the sessions.
     generation: fn() -> u64,
@@ -274,6 +281,7 @@ impl Link {
         let deadline = Arc::new(Deadline::new(Time::ZERO));
         Arc::new_cyclic(|link| Link {
             deadline: deadline.clone(),
+            unanswered: AtomicUsize::new(0),
             counters: Counters::default(),
             state: Mutex::new(State {
                 client,
@@ -539,7 +547,7 @@ impl Link {
     /// How many callers wait for an answer that is not here yet.
     #[cfg(feature = "host")]
     pub(super) fn unanswered(&self) -> usize {
-        self.state.lock().unanswered
+        self.unanswered.load(SeqCst)
     }
 
     /// Runs `work` while nobody carries frames, as if the process had been stopped.
@@ -578,13 +586,16 @@ impl Link {
         state.drain();
         let result = to_do(hands, &mut state.client, happened);
         state.drain();
+        self.count_unanswered(&state);
         result
     }
 
     /// For whoever drives, once it holds no lock: tells callers what came of its turn.
     pub(super) fn follow_up(&self) {
-        let aftermath = mem::take(&mut self.state.lock().aftermath);
-        aftermath.run(&self.me);
+        let aftermath = self.state.lock().take_aftermath();
+        if let Some(aftermath) = aftermath {
+            aftermath.run(&self.me);
+        }
     }
 
     fn loss_is_told(&self, lease: LeaseId) {
@@ -641,9 +652,19 @@ impl Link {
     /// Distributes the client's events, unlocks, and does what had to wait for that.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
         state.drain();
-        let aftermath = mem::take(&mut state.aftermath);
+        self.count_unanswered(&state);
+        let aftermath = state.take_aftermath();
         drop(state);
-        aftermath.run(&self.me);
+        if let Some(aftermath) = aftermath {
+            aftermath.run(&self.me);
+        }
+    }
+
+    /// What is seen of it without locking the state.
+    fn count_unanswered(&self, state: &State) {
+        if self.unanswered.load(Relaxed) != state.unanswered {
+            self.unanswered.store(state.unanswered, SeqCst);
+        }
     }
 
     fn ready(&self) -> Result<(), LockError> {
@@ -667,6 +688,12 @@ impl State {
         }
         self.give_up_releases();
         self.unanswered -= mem::take(&mut self.aftermath.answered);
+    }
+
+    /// What is to be done once the state is unlocked, if there is anything.
+    fn take_aftermath(&mut self) -> Option<Aftermath> {
+        let is_any = !self.aftermath.is_empty();
+        is_any.then(|| mem::take(&mut self.aftermath))
     }
 
     /// Tells those whose release nobody has answered in time. Whoever drives looks in at least
@@ -812,6 +839,16 @@ impl State {
 }
 
 impl Aftermath {
+    fn is_empty(&self) -> bool {
+        let Aftermath { answered: _, opened, gone, recalls, wakes, losses, warnings } = self;
+        wakes.is_empty()
+            && opened.is_empty()
+            && gone.is_empty()
+            && *recalls == 0
+            && losses.is_empty()
+            && warnings.is_empty()
+    }
+
     /// Marks a lease as lost, to be told; whether this was the first to see it.
     fn lose(&mut self, lease: LeaseId, watch: &Arc<Watch>, why: LostReason) -> bool {
         let why = watch.mark(why).then_some(why);
