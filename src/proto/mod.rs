@@ -13,6 +13,7 @@ pub mod leader;
 #[cfg(feature = "testing")]
 pub mod look;
 pub mod mistake;
+mod names;
 pub(crate) mod numbered;
 pub mod record;
 mod sessions;

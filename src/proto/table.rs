@@ -4,20 +4,20 @@
 //! refuses to contradict itself. Every change of a lock's holder goes through `grant`, `confirm`,
 //! `take_away`, `taken_away` and `vacate`.
 //!
-//! It is counted in bytes: a held lock costs its `Lock`, its entry in `names`, the name's own
+//! It is counted in bytes: a held lock costs its `Lock`, its entries in `names`, the name's own
 //! text and an entry in its session. So waiters and times, which most locks have not, are kept
 //! beside it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     fmt,
-    ops::Bound,
     time::Duration,
 };
 
 use super::{
     LeaseId, Place, RequestId,
     mistake::{Mistake, planted},
+    names::Names,
     record::TakenAway,
     slab::Slab,
 };
@@ -33,7 +33,7 @@ pub(super) struct SessionKey(pub(super) u32);
 
 /// A lock's place in the table; used again once its name is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct LockKey(u32);
+pub(super) struct LockKey(pub(super) u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct WaiterKey(u32);
@@ -153,7 +153,7 @@ pub(super) enum Patience {
 }
 
 pub(super) struct Table {
-    names: BTreeMap<Name, LockKey>,
+    names: Names,
     locks: Slab<Lock>,
     waiters: Slab<Waiter>,
     /// Who waits and can be granted, per lock by place.
@@ -189,7 +189,7 @@ impl Lock {
 impl Table {
     pub(super) fn new(block: u32) -> Table {
         Table {
-            names: BTreeMap::new(),
+            names: Names::new(),
             locks: Slab::new(),
             waiters: Slab::new(),
             present: BTreeSet::new(),
@@ -202,7 +202,7 @@ impl Table {
     }
 
     pub(super) fn find(&self, name: &Name) -> Option<LockKey> {
-        self.names.get(name).copied()
+        self.names.find(name, &self.locks)
     }
 
     pub(super) fn find_or_add(&mut self, name: Name) -> LockKey {
@@ -210,12 +210,12 @@ impl Table {
             return key;
         }
         let key = LockKey(self.locks.insert(Lock {
-            name: name.clone(),
+            name,
             token: Token::ZERO,
             holding: None,
             predecessor: Predecessor::Clean,
         }));
-        self.names.insert(name, key);
+        self.names.add(key, &self.locks);
         key
     }
 
@@ -232,13 +232,17 @@ impl Table {
         &self.waiters[key.0]
     }
 
+    /// Sees to it that `names_after` leaves none out.
+    pub(super) fn put_names_in_order(&mut self) {
+        self.names.put_in_order(&self.locks);
+    }
+
     /// Names in order, from the one after `after`.
     pub(super) fn names_after(
         &self,
         after: Option<&Name>,
     ) -> impl Iterator<Item = LockKey> + use<'_> {
-        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
-        self.names.range((from, Bound::Unbounded)).map(|(_, &key)| key)
+        self.names.after(after)
     }
 
     /// Every lock; for the one moment when a reign opens.
@@ -426,7 +430,7 @@ impl Table {
 
     fn forget(&mut self, key: LockKey) {
         let lock = self.locks.remove(key.0);
-        self.names.remove(&lock.name);
+        self.names.remove(key, &lock.name);
         if !planted(Mistake::NoFloor) {
             self.floor = self.floor.max(lock.token);
         }

@@ -73,6 +73,7 @@ impl Leader {
     ) {
         let mut page = Page::default();
         let mut more = false;
+        self.table.put_names_in_order();
         for (listed, lock) in self.table.names_after(after.as_ref()).enumerate() {
             // At least one, so that whoever asks for the next page gets on.
             more = listed >= limit.max(1) as usize || !page.add(self.describe(lock, now));

@@ -1,0 +1,222 @@
+//! Where the locks of a table are by name: one of them quickly, and all of them in order.
+//!
+//! Clients choose the names, so they are found by a keyed hash that no client knows. Their order is
+//! for lists only, and most are forgotten within a round trip: a name is put in order once many
+//! others have come after it, or when somebody lists.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::{BuildHasher, RandomState},
+    ops::Bound,
+};
+
+use hashbrown::HashTable;
+
+use super::{
+    slab::Slab,
+    table::{Lock, LockKey},
+};
+use crate::name::Name;
+
+pub(super) struct Names {
+    /// Only looked up in, never gone through: its hash is another in every process.
+    index: HashTable<Indexed>,
+    hash: RandomState,
+    order: BTreeMap<Name, LockKey>,
+    /// Keys that may have to be put in order, each once, the longest here first. Some were
+    /// forgotten since, and perhaps used again.
+    fresh: VecDeque<LockKey>,
+    /// Of each key that was ever in here.
+    marks: Vec<Mark>,
+}
+
+struct Indexed {
+    /// What growing needs; and most other names are told apart by it without a look at them.
+    hash: u32,
+    key: LockKey,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Nowhere,
+    Fresh,
+    InOrder,
+}
+
+impl Names {
+    pub(super) fn new() -> Names {
+        Names {
+            index: HashTable::new(),
+            hash: RandomState::new(),
+            order: BTreeMap::new(),
+            fresh: VecDeque::new(),
+            marks: Vec::new(),
+        }
+    }
+
+    pub(super) fn find(&self, name: &Name, locks: &Slab<Lock>) -> Option<LockKey> {
+        let hash = self.hash_of(name);
+        let is_it = |found: &Indexed| found.hash == hash && locks[found.key.0].name == *name;
+        self.index.find(spread(hash), is_it).map(|found| found.key)
+    }
+
+    /// Takes in a lock whose name is not in here.
+    pub(super) fn add(&mut self, key: LockKey, locks: &Slab<Lock>) {
+        let hash = self.hash_of(&locks[key.0].name);
+        self.index.insert_unique(spread(hash), Indexed { hash, key }, |other| spread(other.hash));
+        let at = key.0 as usize;
+        if self.marks.len() <= at {
+            self.marks.resize(at + 1, Mark::Nowhere);
+        }
+        if self.marks[at] == Mark::Nowhere {
+            self.marks[at] = Mark::Fresh;
+            self.fresh.push_back(key);
+        }
+        if self.fresh.len() > FRESH_MAX {
+            self.put_first_in_order(locks);
+        }
+    }
+
+    /// Forgets the name of a lock that is no more.
+    pub(super) fn remove(&mut self, key: LockKey, name: &Name) {
+        let hash = self.hash_of(name);
+        let found = self.index.find_entry(spread(hash), |found| found.key == key);
+        found.ok().expect("a lock is found by its name").remove();
+        let mark = &mut self.marks[key.0 as usize];
+        if *mark == Mark::InOrder {
+            *mark = Mark::Nowhere;
+            self.order.remove(name);
+        }
+    }
+
+    /// Puts all of them in order.
+    pub(super) fn put_in_order(&mut self, locks: &Slab<Lock>) {
+        while !self.fresh.is_empty() {
+            self.put_first_in_order(locks);
+        }
+    }
+
+    /// Those that are in order, from the one after `after`.
+    pub(super) fn after(&self, after: Option<&Name>) -> impl Iterator<Item = LockKey> + use<'_> {
+        let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
+        self.order.range((from, Bound::Unbounded)).map(|(_, &key)| key)
+    }
+
+    fn put_first_in_order(&mut self, locks: &Slab<Lock>) {
+        let Some(key) = self.fresh.pop_front() else { return };
+        self.marks[key.0 as usize] = match locks.get(key.0) {
+            Some(lock) => {
+                self.order.insert(lock.name.clone(), key);
+                Mark::InOrder
+            }
+            None => Mark::Nowhere,
+        };
+    }
+
+    fn hash_of(&self, name: &Name) -> u32 {
+        self.hash.hash_one(name.as_str()) as u32
+    }
+}
+
+/// The table wants its bits at both ends.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+/// So many names may be out of order: what a list has to do before it begins.
+const FRESH_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::Predecessor, token::Token};
+
+    struct Town {
+        names: Names,
+        locks: Slab<Lock>,
+    }
+
+    impl Town {
+        fn new() -> Town {
+            Town { names: Names::new(), locks: Slab::new() }
+        }
+
+        fn add(&mut self, number: usize) -> LockKey {
+            let lock = Lock {
+                name: name(number),
+                token: Token::ZERO,
+                holding: None,
+                predecessor: Predecessor::Clean,
+            };
+            let key = LockKey(self.locks.insert(lock));
+            self.names.add(key, &self.locks);
+            key
+        }
+
+        fn remove(&mut self, number: usize) {
+            let key = self.find(number).expect("it is in here");
+            let lock = self.locks.remove(key.0);
+            self.names.remove(key, &lock.name);
+        }
+
+        fn find(&self, number: usize) -> Option<LockKey> {
+            self.names.find(&name(number), &self.locks)
+        }
+
+        fn listed(&mut self, after: Option<usize>) -> Vec<Name> {
+            self.names.put_in_order(&self.locks);
+            let keys = self.names.after(after.map(name).as_ref());
+            keys.map(|key| self.locks[key.0].name.clone()).collect()
+        }
+    }
+
+    fn name(number: usize) -> Name {
+        Name::new(&format!("name/{number:06}")).unwrap()
+    }
+
+    #[test]
+    fn names_that_come_and_go_are_found_and_listed_in_order() {
+        let mut town = Town::new();
+        // Most in no order, and some of them forgotten before, while and after they were put in it.
+        let numbers: Vec<usize> = (0..5_000).map(|number| number * 7_919 % 5_000).collect();
+        for (at, &number) in numbers.iter().enumerate() {
+            town.add(number);
+            if at.is_multiple_of(3) {
+                town.remove(number);
+            }
+            if at == 2_500 {
+                assert_eq!(town.listed(None).len(), 2_501 - 834);
+            }
+        }
+        let kept = |at: &usize| !at.is_multiple_of(3);
+        let mut left: Vec<_> = (0..5_000).filter(kept).map(|at| numbers[at]).collect();
+        for number in left.split_off(2_000) {
+            town.remove(number);
+            assert_eq!(town.find(number), None);
+        }
+        left.sort_unstable();
+        assert!(left.iter().all(|&number| town.find(number).is_some()));
+        let named: Vec<_> = left.iter().map(|&number| name(number)).collect();
+        assert_eq!(town.listed(None), named);
+        assert_eq!(town.listed(Some(left[99])), named[100..]);
+    }
+
+    #[test]
+    fn a_name_of_a_moment_is_never_put_in_order() {
+        let mut town = Town::new();
+        for number in 0..10 * FRESH_MAX {
+            town.add(number);
+            town.remove(number);
+        }
+        assert!(town.names.order.is_empty() && town.names.fresh.len() == 1);
+    }
+
+    #[test]
+    fn names_that_stay_leave_little_to_do_for_a_list() {
+        let mut town = Town::new();
+        for number in 0..10 * FRESH_MAX {
+            town.add(number);
+        }
+        assert_eq!(town.names.order.len(), 9 * FRESH_MAX);
+    }
+}
