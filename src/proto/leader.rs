@@ -27,6 +27,7 @@ use self::{
 use super::{
     ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     mistake::{Mistake, planted},
+    numbered::Numbered,
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
     sessions::{Sessions, Standing},
     table::{
@@ -129,7 +130,7 @@ pub struct Leader {
     waits_until: Option<Time>,
     sessions: Sessions,
     table: Table,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Numbered<ConnectionId, Connection>,
     /// Until when connections without a whole report are borne.
     reports: Timers<ConnectionId>,
     unfinished: Unfinished,
@@ -193,7 +194,7 @@ impl Leader {
             in_grace: true,
             waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
             sessions: Sessions::new(),
-            connections: BTreeMap::new(),
+            connections: Numbered::default(),
             reports: Timers::new(),
             unfinished: Unfinished::default(),
             early: VecDeque::new(),
@@ -650,8 +651,7 @@ impl Leader {
     }
 
     fn vacate_all(&mut self, key: SessionKey, how: Predecessor) {
-        let leases: Vec<_> = self.sessions.get(key).leases().values().copied().collect();
-        for lock in leases {
+        for (_, lock) in self.sessions.get(key).leases_in_order() {
             self.vacate(lock, Some(how));
         }
     }
@@ -720,8 +720,7 @@ impl Leader {
 
     /// Its end is durable: what it held is free.
     fn bury(&mut self, key: SessionKey, _proof: TakenAway) {
-        let leases: Vec<_> = self.sessions.get(key).leases().values().copied().collect();
-        for lock in leases {
+        for (_, lock) in self.sessions.get(key).leases_in_order() {
             let how = match self.holding(lock).right {
                 Right::Ended(why, _) => after(why),
                 Right::Whole | Right::Ending => Predecessor::Expired,
@@ -759,13 +758,15 @@ impl Leader {
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
         }
-        for (key, request) in std::mem::take(&mut self.unacknowledged) {
+        let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
+        for (key, request) in unacknowledged.drain(..) {
             if let Some(&waiter) = self.sessions.get(key).waiting().get(&request) {
                 let Waiter { lock, place, .. } = *self.table.waiter(waiter);
                 let (place, holder) = (place.place(), self.holder(lock, now));
                 self.tell(key, LeaderMessage::Queued { request, place, holder });
             }
         }
+        self.unacknowledged = unacknowledged; // its room is used again
     }
 
     fn settle_lock(&mut self, lock: LockKey, now: Time) {

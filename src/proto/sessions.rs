@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE, count_long,
+    numbered::{Numbered, sorted},
     record::{OpenSession, Opened, TakenAway},
     slab::Slab,
     table::{LockKey, PackedId, SessionKey, WaiterKey},
@@ -37,9 +38,10 @@ pub(super) struct Session {
     /// Since when no renewal has found it with anything to do.
     pub(super) idle_since: Option<Time>,
     deadline: Time,
-    leases: BTreeMap<PackedId, LockKey>,
+    leases: Numbered<PackedId, LockKey>,
     /// What was taken away from it durably, until it answers for that.
     revoked: BTreeMap<PackedId, (LostReason, TakenAway)>,
+    /// Their numbers are the client's choice, so no weak hash of them will do.
     waiting: BTreeMap<RequestId, WaiterKey>,
     busy: bool,
 }
@@ -93,7 +95,7 @@ impl Session {
             last_request: RequestId(0),
             idle_since: None,
             deadline: Time::ZERO,
-            leases: BTreeMap::new(),
+            leases: Numbered::default(),
             revoked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             busy: false,
@@ -154,8 +156,14 @@ impl Session {
         self.deadline
     }
 
-    pub(super) fn leases(&self) -> &BTreeMap<PackedId, LockKey> {
+    pub(super) fn leases(&self) -> &Numbered<PackedId, LockKey> {
         &self.leases
+    }
+
+    /// The same, the first granted first.
+    pub(super) fn leases_in_order(&self) -> Vec<(PackedId, LockKey)> {
+        let leases = sorted(&self.leases).into_iter();
+        leases.map(|lease| (lease, self.leases[&lease])).collect()
     }
 
     pub(super) fn waiting(&self) -> &BTreeMap<RequestId, WaiterKey> {

@@ -40,7 +40,7 @@ pub(super) struct WaiterKey(u32);
 
 /// A [`LeaseId`] or a [`Place`] in 8 bytes, in the order of the original: epoch above count, as
 /// in a token.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PackedId(u64);
 
 impl PackedId {
@@ -421,11 +421,11 @@ impl Table {
     }
 
     fn unused(&self, key: LockKey) -> Option<&Lock> {
-        let lock = self.get(key)?;
+        let lock = self.get(key).filter(|lock| lock.holding.is_none())?;
         let waited_for = [&self.present, &self.absent]
             .into_iter()
             .any(|queue| queue.range(of_lock(key)).next().is_some());
-        (lock.holding.is_none() && !waited_for).then_some(lock)
+        (!waited_for).then_some(lock)
     }
 
     fn forget(&mut self, key: LockKey) {

@@ -298,7 +298,7 @@ impl Leader {
 
     /// Releases what the report does not name, and answers what is to be said of the rest.
     fn compare_leases(&mut self, key: SessionKey, report: &Report) -> Comparison {
-        let known: Vec<_> = self.sessions.get(key).leases().iter().map(|(&i, &l)| (i, l)).collect();
+        let known = self.sessions.get(key).leases_in_order();
         let mut found = Comparison {
             lost: self
                 .sessions
