@@ -524,8 +524,13 @@ fn decode<T: Encode + Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
 struct Append<'a>(&'a mut Vec<u8>);
 
 impl Writer for Append<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.0.extend_from_slice(bytes);
+        match bytes {
+            // Most of what is written: tags and small numbers.
+            [byte] => self.0.push(*byte),
+            bytes => self.0.extend_from_slice(bytes),
+        }
         Ok(())
     }
 }
@@ -534,23 +539,43 @@ impl Writer for Append<'_> {
 struct Expect<'a>(&'a [u8]);
 
 impl Writer for Expect<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.0 = self.0.strip_prefix(bytes).ok_or(EncodeError::UnexpectedEnd)?;
-        Ok(())
+        let rest = match (bytes, self.0) {
+            // Most of what is written: tags and small numbers.
+            ([byte], [first, rest @ ..]) if byte == first => Some(rest),
+            (bytes, left) => left.strip_prefix(bytes),
+        };
+        match rest {
+            Some(rest) => {
+                self.0 = rest;
+                Ok(())
+            }
+            None => Err(EncodeError::UnexpectedEnd),
+        }
     }
 }
 
-/// A text of at most `max` bytes, allocated only once its length is known to be allowed.
-fn short_text<D: Decoder>(decoder: &mut D, max: usize) -> Result<String, DecodeError> {
+/// What `make` makes of a text of at most `MAX` bytes, of which nothing is allocated before its
+/// length is known to be allowed.
+fn short_text<const MAX: usize, T, D: Decoder>(
+    decoder: &mut D,
+    make: impl FnOnce(&str) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
     let length = <u64 as Decode<D::Context>>::decode(decoder)?;
-    if length > max as u64 {
+    if length > MAX as u64 {
         return Err(DecodeError::Other("a text is too long"));
     }
     let length = length as usize;
     decoder.claim_bytes_read(length)?;
-    let mut bytes = vec![0; length];
-    decoder.reader().read(&mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| DecodeError::Other("a text is not UTF-8"))
+    let mut bytes = [0; MAX];
+    let bytes = &mut bytes[..length];
+    decoder.reader().read(bytes)?;
+    make(str::from_utf8(bytes).map_err(|_| DecodeError::Other("a text is not UTF-8"))?)
+}
+
+fn identity_text<D: Decoder>(decoder: &mut D) -> Result<String, DecodeError> {
+    short_text::<{ Identity::TEXT_BYTES_MAX }, _, _>(decoder, |text| Ok(text.to_owned()))
 }
 
 /// `Encode` and `Decode` for a type of another module, by way of one that has them.
@@ -611,8 +636,9 @@ impl Encode for Name {
 
 impl<C> Decode<C> for Name {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let text = short_text(decoder, Name::MAX_BYTES)?;
-        Name::new(&text).map_err(|_| DecodeError::Other("no valid name"))
+        short_text::<{ Name::MAX_BYTES }, _, _>(decoder, |text| {
+            Name::new(text).map_err(|_| DecodeError::Other("no valid name"))
+        })
     }
 }
 bincode::impl_borrow_decode!(Name);
@@ -629,10 +655,10 @@ impl Encode for Identity {
 impl<C> Decode<C> for Identity {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         Ok(Identity {
-            label: short_text(decoder, Identity::TEXT_BYTES_MAX)?,
-            host: short_text(decoder, Identity::TEXT_BYTES_MAX)?,
+            label: identity_text(decoder)?,
+            host: identity_text(decoder)?,
             pid: Decode::<C>::decode(decoder)?,
-            command: short_text(decoder, Identity::TEXT_BYTES_MAX)?,
+            command: identity_text(decoder)?,
         })
     }
 }
