@@ -9,11 +9,13 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering::*},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::{event::Timespec, io::ioctl_fionbio};
 
+use super::patience::Patience;
 use wait::Waiter;
 
 /// No sleep is longer: the clock that the system sleeps on stops while the machine is suspended,
@@ -29,6 +31,8 @@ pub(super) struct Bell {
     reader: PipeReader,
     writer: PipeWriter,
     waiter: Waiter,
+    /// The sleeper's.
+    patience: Mutex<Patience>,
 }
 
 /// A socket, and whether room to write is waited for as well.
@@ -44,7 +48,8 @@ impl Bell {
         ioctl_fionbio(&reader, true)?;
         ioctl_fionbio(&writer, true)?;
         let waiter = Waiter::new(&reader)?;
-        Ok(Bell { state: AtomicU8::new(AWAKE), reader, writer, waiter })
+        let patience = Mutex::new(Patience::new());
+        Ok(Bell { state: AtomicU8::new(AWAKE), reader, writer, waiter, patience })
     }
 
     /// Ends the sleeper's sleep, or the next one before it begins.
@@ -57,17 +62,70 @@ impl Bell {
 
     /// Sleeps until a socket has something to read (or, if its flag says so, room to write), the
     /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether it was a socket.
+    ///
+    /// Who was answered soon before looks for a while before it sleeps; see [`Patience`].
     pub(super) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
+        let begin = Instant::now();
+        let looks = self.patience.lock().looks(begin).min(limit);
+        let is_ready = self.look_for(&self.patience, (begin, looks), sockets) || {
+            let limit = limit.saturating_sub(begin.elapsed());
+            self.sleep_at_once(sockets, limit)
+        };
+        // A short wait that nothing ended says nothing about those who answer.
+        if is_ready || limit > Patience::LONGEST {
+            self.patience.lock().waited(looks, begin.elapsed());
+        }
+        is_ready
+    }
+
+    /// Looks at the sockets until one is ready or the bell was rung, for so `long` since `begin`
+    /// and no longer: for who must not sleep. Whether one is ready; nothing if nothing happened.
+    pub(super) fn look(
+        &self,
+        patience: &Mutex<Patience>,
+        (begin, long): (Instant, Duration),
+        sockets: &[Slept],
+    ) -> Option<bool> {
+        let is_ready = self.look_for(patience, (begin, long), sockets);
+        let is_rung = self.state.swap(AWAKE, AcqRel) == RUNG;
+        (is_ready || is_rung).then_some(is_ready)
+    }
+
+    /// Whether a socket was ready before the bell was rung, or it had taken long enough.
+    fn look_for(
+        &self,
+        patience: &Mutex<Patience>,
+        (begin, long): (Instant, Duration),
+        sockets: &[Slept],
+    ) -> bool {
+        let mut now = begin;
+        while now - begin < long && self.state.load(Relaxed) != RUNG {
+            if self.wait(sockets, Duration::ZERO) {
+                return true;
+            }
+            let Some(later) = patience.lock().offer_cpu() else { break };
+            now = later;
+        }
+        false
+    }
+
+    fn sleep_at_once(&self, sockets: &[Slept], limit: Duration) -> bool {
         // Rung already: no sleep, but a look at the sockets all the same. Else one who rings at
         // every turn would have nothing read for as long as he does.
         let is_asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok();
         let limit = if is_asleep { limit.min(LONGEST_SLEEP) } else { Duration::ZERO };
+        let is_ready = self.wait(sockets, limit);
+        self.state.swap(AWAKE, AcqRel);
+        is_ready
+    }
+
+    /// Until a socket is ready or the bell's pipe has a byte; whether one is ready.
+    fn wait(&self, sockets: &[Slept], limit: Duration) -> bool {
         let (is_rung, is_ready) = self.waiter.wait(&self.reader, sockets, timespec(limit));
         // A ringer's byte may come late, and then cuts the next sleep short.
         if is_rung {
             let _ = (&self.reader).read(&mut [0; 8]);
         }
-        self.state.swap(AWAKE, AcqRel);
         is_ready
     }
 }
@@ -115,7 +173,6 @@ mod wait {
 mod wait {
     use std::os::fd::OwnedFd;
 
-    use parking_lot::Mutex;
     use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
     use super::*;

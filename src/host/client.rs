@@ -22,7 +22,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     bell::{Bell, LONGEST_SLEEP, Slept, is_same},
-    link::{Drive, Link},
+    link::{Drive, Lent, Link},
+    patience::Patience,
     random,
     reader::{self, Next, Reader},
     routes::{Map, Routes},
@@ -44,6 +45,9 @@ const CARRY: Duration = Duration::from_millis(5);
 /// How long a connection may be silent, whatever the time to live.
 const SILENCE_MIN: Duration = Duration::from_millis(300);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a task keeps its thread from other tasks while it carries frames itself. A runtime is
+/// said to bear 10 to 100 µs between two awaits.
+const LENT_MAX: Duration = Duration::from_micros(50);
 /// How long the goodbye may take to be answered before the thread ends regardless.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -94,6 +98,7 @@ pub(crate) fn connect(
                 post: AtomicU8::new(THREAD),
                 is_thread_next: AtomicBool::new(false),
                 is_wished_for: AtomicBool::new(false),
+                patience_of_tasks: Mutex::new(Patience::new()),
                 reader,
                 is_wished_for_by_tasks: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
@@ -133,6 +138,8 @@ struct Carrier {
     /// | `THREAD` | `READER` | the thread, when a task wished for it |
     /// | `FREE` | `READER` | a task that is about to wait |
     /// | `READER` | `CALLER` | a caller that is about to block, alone |
+    /// | `FREE`, `READER` | `CALLER` | a task that looks for its answer before it waits, alone |
+    /// | `CALLER` | `READER` | that task (by way of `FREE`), if the answer did not come so soon |
     /// | `FREE` | `THREAD` | the thread, when called or when nothing has happened for a while |
     /// | `READER` | `THREAD` | the thread, when nothing has happened for a while |
     ///
@@ -145,6 +152,8 @@ struct Carrier {
     is_thread_next: AtomicBool,
     /// A caller would have carried its frames itself.
     is_wished_for: AtomicBool,
+    /// For how long a task lends its thread before it waits.
+    patience_of_tasks: Mutex<Patience>,
     /// The runtime that was lent.
     reader: Option<Reader>,
     /// A task would rather have its answer read there.
@@ -234,23 +243,31 @@ impl Drive for Carrier {
         }
     }
 
-    fn wake_for_task(&self) {
-        let Some(reader) = &self.reader else { return self.wake() };
-        let post = self.post.load(SeqCst);
-        match post {
-            FREE if self.post.compare_exchange(FREE, READER, SeqCst, SeqCst).is_ok() => {}
-            READER => {}
-            _ => {
-                self.is_wished_for_by_tasks.store(true, Relaxed);
-                return self.wake();
+    fn carry_for_task(&self, done: &dyn Fn() -> bool) -> Option<Lent> {
+        let link = self.link.upgrade()?;
+        if link.unanswered() > 1 {
+            self.wake_for_task();
+            return None;
+        }
+        let begin = Instant::now();
+        let long = self.patience_of_tasks.lock().looks(begin).min(LENT_MAX);
+        if long.is_zero() {
+            self.wake_for_task();
+        } else if self.take_post() {
+            let _post = AtPost { carrier: self, link: &link, is_task: true };
+            if self.look_until(&link, done, (begin, long)) {
+                self.answered((begin, long));
+                return None;
             }
+        } else {
+            self.is_wished_for.store(true, Relaxed);
+            self.wake_for_task();
         }
-        reader.ensure(|| self.carrier.upgrade());
-        match self.link.upgrade() {
-            // Alone: nobody else's request would go along.
-            Some(link) if link.unanswered() <= 1 => self.send(),
-            _ => reader.look(),
-        }
+        Some((begin, long))
+    }
+
+    fn answered(&self, (begin, long): Lent) {
+        self.patience_of_tasks.lock().waited(long, begin.elapsed());
     }
 
     fn carry(&self, done: &dyn Fn() -> bool) {
@@ -258,12 +275,11 @@ impl Drive for Carrier {
         if link.unanswered() > 1 {
             return self.wake();
         }
-        let takes = |from| self.post.compare_exchange(from, CALLER, SeqCst, SeqCst).is_ok();
-        if !(takes(FREE) || takes(READER)) {
+        if !self.take_post() {
             self.is_wished_for.store(true, Relaxed);
             return self.wake();
         }
-        let _post = AtPost { carrier: self, link: &link };
+        let _post = AtPost { carrier: self, link: &link, is_task: false };
         self.carry_until(&link, done);
     }
 
@@ -581,6 +597,53 @@ impl Carrier {
         }
     }
 
+    /// At the post for so long and no longer: moves frames until `done`; whether it is.
+    fn look_until(&self, link: &Link, done: &dyn Fn() -> bool, lent: Lent) -> bool {
+        let mut sockets = Vec::new();
+        let mut is_readable = false;
+        loop {
+            let mut watched = self.routes.lock();
+            let limit = self.move_frames(&mut watched.routes, link, is_readable);
+            watched.look(&mut sockets);
+            drop(watched);
+            link.follow_up();
+            let is_done = done();
+            if !is_done && let Some(ready) = self.bell.look(&self.patience_of_tasks, lent, &sockets)
+            {
+                is_readable = ready;
+                continue;
+            }
+            self.heed(limit);
+            return is_done;
+        }
+    }
+
+    /// Whether the post of a caller could be had.
+    fn take_post(&self) -> bool {
+        let takes = |from| self.post.compare_exchange(from, CALLER, SeqCst, SeqCst).is_ok();
+        takes(FREE) || takes(READER)
+    }
+
+    /// A task is about to wait: has its request sent, and its answer read.
+    fn wake_for_task(&self) {
+        let Some(reader) = &self.reader else { return self.wake() };
+        let post = self.post.load(SeqCst);
+        match post {
+            FREE if self.post.compare_exchange(FREE, READER, SeqCst, SeqCst).is_ok() => {}
+            READER => {}
+            _ => {
+                self.is_wished_for_by_tasks.store(true, Relaxed);
+                return self.wake();
+            }
+        }
+        reader.ensure(|| self.carrier.upgrade());
+        match self.link.upgrade() {
+            // Alone: nobody else's request would go along.
+            Some(link) if link.unanswered() <= 1 => self.send(),
+            _ => reader.look(),
+        }
+    }
+
     /// Sends what is ready, here and now, unless somebody else has the routes.
     fn send(&self) {
         if self.has_failed.load(Acquire) {
@@ -665,6 +728,11 @@ impl Watched {
 }
 
 impl reader::Read for Carrier {
+    fn is_wanted(&self) -> bool {
+        let is_open = self.link.upgrade().is_some_and(|link| !link.is_closed());
+        is_open && self.post.load(SeqCst) == READER && !self.has_failed.load(SeqCst)
+    }
+
     fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> Next {
         let Some(link) = self.link.upgrade().filter(|_| self.post.load(SeqCst) == READER) else {
             return Next::End;
@@ -702,13 +770,16 @@ impl Carrier {
 struct AtPost<'a> {
     carrier: &'a Carrier,
     link: &'a Link,
+    is_task: bool,
 }
 
 impl Drop for AtPost<'_> {
     fn drop(&mut self) {
         self.carrier.post.store(FREE, SeqCst);
-        if self.link.unanswered() > 0 {
-            self.carrier.call_thread();
+        match self.link.unanswered() {
+            0 => {}
+            _ if self.is_task => self.carrier.wake_for_task(),
+            _ => self.carrier.call_thread(),
         }
     }
 }

@@ -20,7 +20,7 @@ use std::{
     },
     task::{Context, Poll, Waker},
     thread::{self, Thread},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -42,6 +42,9 @@ use crate::{
     watch::{Deadline, Tell, Watch},
 };
 
+/// Since when a task waits, and for how long it would have lent its thread.
+pub(super) type Lent = (Instant, Duration);
+
 /// Whoever carries a link's frames.
 ///
 /// None of these is called with the link's lock held.
@@ -52,9 +55,17 @@ pub(crate) trait Drive: Send + Sync {
     /// There is something to send, whose answer is waited for.
     fn wake(&self);
 
-    /// As `wake`, by a task that is about to wait.
-    fn wake_for_task(&self) {
+    /// As `wake`, by a task that is about to wait and lends its thread for some 50 µs, if it is
+    /// likely to be `done` by then. What to tell [`answered`](Self::answered), if anything.
+    fn carry_for_task(&self, done: &dyn Fn() -> bool) -> Option<Lent> {
+        let _ = done;
         self.wake();
+        None
+    }
+
+    /// A task has the answer that it lent its thread for.
+    fn answered(&self, lent: Lent) {
+        let _ = lent;
     }
 
     /// As `wake`, by a thread that is about to wait and offers its hands until `done`. Returning
@@ -1173,6 +1184,7 @@ struct Waiting<K: Awaited> {
     /// What waits at the link; `None` once its outcome was read, or if it never got there.
     asked: Option<(Arc<Link>, K)>,
     carried: bool,
+    lent: Option<Lent>,
     failed: Option<LockError>,
 }
 
@@ -1262,16 +1274,19 @@ impl<K: Awaited> Waiting<K> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
+        // Before a waker is left: nobody need wake a task that has its answer by then.
+        let mut lent = None;
+        let carry = |link: &Link, key| {
+            lent = link.drive.carry_for_task(&|| link.has_outcome(key));
+        };
+        let is_carried = self.carry_once(carry);
+        self.lent = self.lent.or(lent);
         match self.fetch(Wake::Task(cx.waker().clone())) {
             Some(outcome) => Poll::Ready(outcome),
-            None => {
-                if self.carry_once(|link, _| link.drive.wake_for_task())
-                    && let Some(error) = self.abandoned()
-                {
-                    return Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error)));
-                }
-                Poll::Pending
-            }
+            None => match self.abandoned().filter(|_| is_carried) {
+                Some(error) => Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error))),
+                None => Poll::Pending,
+            },
         }
     }
 
@@ -1292,7 +1307,9 @@ impl<K: Awaited> Waiting<K> {
         }
         let waiter = waiters.remove(key);
         drop(state);
-        self.asked = None;
+        if let (Some((link, _)), Some(lent)) = (self.asked.take(), self.lent.take()) {
+            link.drive.answered(lent);
+        }
         waiter.and_then(|waiter| waiter.outcome)
     }
 
@@ -1309,11 +1326,11 @@ impl<K: Awaited> Waiting<K> {
     }
 
     fn new(link: &Arc<Link>, key: K) -> Waiting<K> {
-        Waiting { asked: Some((link.clone(), key)), carried: false, failed: None }
+        Waiting { asked: Some((link.clone(), key)), carried: false, lent: None, failed: None }
     }
 
     fn failed(error: LockError) -> Waiting<K> {
-        Waiting { asked: None, carried: true, failed: Some(error) }
+        Waiting { asked: None, carried: true, lent: None, failed: Some(error) }
     }
 }
 

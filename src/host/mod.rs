@@ -17,6 +17,8 @@ pub(crate) mod link;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
 #[cfg(feature = "host")]
+mod patience;
+#[cfg(feature = "host")]
 mod quic;
 #[cfg(feature = "host")]
 mod reader;

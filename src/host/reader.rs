@@ -18,6 +18,9 @@ pub(crate) trait Read: Send + Sync + 'static {
     /// Carries what came and what is to go, and writes down which sockets are read from now on.
     /// Whether the task goes on.
     fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> Next;
+
+    /// Whether a task is to read.
+    fn is_wanted(&self) -> bool;
 }
 
 /// What the reading task does after a turn.

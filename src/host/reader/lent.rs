@@ -59,20 +59,26 @@ impl Reader {
 
     /// Makes sure that a task reads, with `start` if none does.
     pub(crate) fn ensure<R: Read>(&self, start: impl FnOnce() -> Option<Arc<R>>) {
-        if self.task.is_running.load(Acquire) || self.task.is_running.swap(true, AcqRel) {
-            return;
-        }
-        let running = Running(self.task.clone());
+        let Some(running) = Running::begin(&self.task) else { return };
         if let Some(reader) = start() {
             let reader = Arc::downgrade(&reader);
             self.runtime.spawn(async move {
-                let task = running;
+                let mut task = running;
                 let mut sockets = Vec::new();
                 let mut watched = Vec::new();
                 loop {
                     // Nothing keeps the manager alive while this sleeps.
                     match reader.upgrade().map_or(Next::End, |reader| reader.turn(&mut sockets)) {
-                        Next::End => return,
+                        Next::End => {
+                            let ended = task.0.clone();
+                            drop(task);
+                            // Somebody who saw it run may want it by now.
+                            let is_wanted = reader.upgrade().is_some_and(|r| r.is_wanted());
+                            match Running::begin(&ended).filter(|_| is_wanted) {
+                                Some(again) => task = again,
+                                None => return,
+                            }
+                        }
                         // Others of this runtime get their turn.
                         Next::Again => yield_now().await,
                         Next::Sleep => {
@@ -103,9 +109,17 @@ impl Drop for Reader {
 /// However the task ends, another one can be started.
 struct Running(Arc<Task>);
 
+impl Running {
+    /// Nothing if a task runs.
+    fn begin(task: &Arc<Task>) -> Option<Running> {
+        let runs = task.is_running.load(SeqCst) || task.is_running.swap(true, SeqCst);
+        (!runs).then(|| Running(task.clone()))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.is_running.store(false, Release);
+        self.0.is_running.store(false, SeqCst);
     }
 }
 
