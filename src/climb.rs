@@ -718,10 +718,28 @@ impl Named {
     /// Why the right is lost, if it is.
     pub(crate) fn lost(&self, held: &Held) -> Option<LostReason> {
         #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((kept, link)) = self.kept_of(held) {
-            return lost_kept(kept, link);
+        if let Some((kept, link)) = self.kept_of(held)
+            && let Some(reason) = lost_kept(kept, link)
+        {
+            return Some(reason);
+        }
+        if self.is_broken(held) {
+            match held.watch() {
+                Some(watch) => watch.lose(LostReason::Broken),
+                None => return Some(LostReason::Broken),
+            }
         }
         held.watch()?.lost()
+    }
+
+    /// Whether the name was taken away in its directory.
+    fn is_broken(&self, held: &Held) -> bool {
+        #[cfg(feature = "process")]
+        if held.tiers() & PROCESS != 0 {
+            return self.entry.slot().is_some_and(crate::process::Slot::is_broken);
+        }
+        let _ = held;
+        false
     }
 
     /// Until when it is good without a further word.
@@ -735,6 +753,18 @@ impl Named {
 
     /// What tells its loss; `None` if it cannot be lost.
     pub(crate) fn watch(&self, held: &Held) -> Option<Arc<Watch>> {
+        let watch = self.watch_above(held);
+        #[cfg(feature = "process")]
+        if held.tiers() & PROCESS != 0
+            && let Some(slot) = self.entry.slot()
+        {
+            return slot.watch(watch);
+        }
+        watch
+    }
+
+    /// What tells the loss of the lease, or the end of `at_most`.
+    fn watch_above(&self, held: &Held) -> Option<Arc<Watch>> {
         #[cfg(any(feature = "host", feature = "testing"))]
         if let Some((kept, link)) = self.kept_of(held) {
             return Some(kept.watch(|| link.watch()));
@@ -802,11 +832,13 @@ impl Named {
 #[cfg(any(feature = "host", feature = "testing"))]
 const TOLD_BY_THE_LEADER: Predecessor = Predecessor::Clean;
 
-/// Below host scope: whoever was told that it had held for too long left so.
+/// Below host scope: whoever was told that it had held for too long left so. Of a broken lock the
+/// name's next slot tells.
 fn overstayed(held: &Held, how: Predecessor) -> Predecessor {
-    match held.watch() {
-        Some(watch) if how == Predecessor::Clean && watch.is_told() => Predecessor::Expired,
-        _ => how,
+    match held.watch().and_then(|watch| watch.told()) {
+        None | Some(LostReason::Broken) => how,
+        Some(_) if how == Predecessor::Clean => Predecessor::Expired,
+        Some(_) => how,
     }
 }
 
@@ -1073,6 +1105,13 @@ impl<'a> Climb<'a> {
         if let Some(slot) = named.entry.slot() {
             slot.raise_token(lease.token);
             slot.widen(&named.reach.described());
+            if slot.is_broken() {
+                // Whoever has the name in this directory now knows neither of the mark nor of the
+                // token: nobody is given what was won.
+                return Err(LockError::lost(LostReason::Broken)
+                    .with_name(named.name())
+                    .with_scope(Scope::Host));
+            }
         }
         Ok(())
     }

@@ -27,9 +27,8 @@ use crate::{
 
 /// A held lock: access to the data of its [`Mutex`](crate::Mutex), until it is dropped.
 ///
-/// At host scope the *right* can end earlier, when the lease is lost: the session's deadline
-/// passes without a word from the leader, `at_most` is reached, or an operator breaks the lock.
-/// Then [`is_valid`](Self::is_valid) is false, [`check`](Self::check) and
+/// The *right* can end earlier: `at_most` is reached, an operator breaks the lock, or at host scope
+/// the session's deadline passes without a word from the leader. Then [`is_valid`](Self::is_valid) is false, [`check`](Self::check) and
 /// [`unlock`](Self::unlock) answer `Lost`, and [`lost`](Self::lost) is ready. The borrow does not
 /// end: the guard still derefs, and no second guard of the same `Mutex` exists until it is
 /// dropped. So give the [`token`](Self::token) to whatever the lock protects outside this

@@ -139,7 +139,7 @@ impl LockManager {
     }
 }
 
-/// Questions to the leader, about locks that others hold.
+/// Questions about locks that others hold.
 impl LockManager {
     /// Whether the lease of this token still holds: for a resource server that was sent a token
     /// with a request. Chubby calls it `CheckSequencer`.
@@ -152,7 +152,8 @@ impl LockManager {
     /// # Errors
     /// `Lost`, if the lease is over or was never granted. `Unreachable`, if no leader answered
     /// within `connect_timeout`: then nobody knows. `Config`, for an invalid name, or if this
-    /// manager has no leaders: below host scope no lock can be lost while its process lives.
+    /// manager has no leaders: below host scope nobody but the holder knows
+    /// ([`MutexGuard::check`](crate::MutexGuard::check)).
     ///
     /// # Example
     /// ```
@@ -183,19 +184,32 @@ impl LockManager {
         Question::new(&self.reach, name.as_ref(), token)?.check_async().await
     }
 
-    /// Takes a host-scope lock away from the holder of exactly this token: for operators, where a
-    /// holder lives and does not come to an end. Its guards are told
+    /// Takes a lock away from the holder of exactly this token: for operators, where a holder
+    /// lives and does not come to an end. Its guard is told
     /// [`LostReason::Broken`](crate::LostReason::Broken), and the next holder that its
-    /// predecessor was [`Broken`](crate::Predecessor::Broken).
+    /// predecessor was [`Broken`](crate::Predecessor::Broken). In the loser's process nobody else
+    /// has the lock before that guard is dropped: its `&mut T` stays the only one.
     ///
-    /// When this returns, the loss is on the leader's disk. The lock is free once its holder has
-    /// answered that it knows; a silent one is waited for until the time it was promised is over.
+    /// At host scope the loss is on the leader's disk when this returns. The lock is free once its
+    /// holder has answered that it knows; a silent one is waited for until the time it was promised
+    /// is over. If the holder is a process of this manager's directory, the others there go on.
+    ///
+    /// At process scope the next one has the lock at once, and **nobody waits for the loser to
+    /// notice**: a stopped process notices when it goes on. [`MutexGuard::check`] and `is_valid`
+    /// tell it in this very moment, [`MutexGuard::lost`] and `on_lost` within some 10 ms. So what
+    /// the lock protects must refuse its token (a [`fence`](crate::fence)), or the process must be
+    /// stopped and ended first.
+    ///
+    /// [`MutexGuard::check`]: crate::MutexGuard::check
+    /// [`MutexGuard::lost`]: crate::MutexGuard::lost
     ///
     /// # Errors
     /// `Refused`, with the holder, if this token is not the holder's: nothing was taken from
     /// anybody. `Unreachable`, if no leader answered within `connect_timeout`; the lock may or may
-    /// not be broken. `Config`, for an invalid name, or if the lock is one of process scope: that
-    /// ends with its holder's process, and in no other way.
+    /// not be broken. `Config`, for an invalid name; if this manager has neither a directory nor a
+    /// leader; if the name is locked at host scope and this manager has no leader; or in a
+    /// directory of [`Engine::FileLock`], whose waiters sleep where nobody can wake them: there a
+    /// lock ends with its holder's process, and the error names that.
     pub fn break_lock(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
         Question::new(&self.reach, name.as_ref(), token)?.break_lock()
     }

@@ -104,7 +104,12 @@ impl Watch {
         self.told().is_some()
     }
 
-    fn told(&self) -> Option<LostReason> {
+    /// Whether a loss can still be told: none was, and nobody let go.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lost.load(Acquire) == 0
+    }
+
+    pub(crate) fn told(&self) -> Option<LostReason> {
         match self.lost.load(Acquire) {
             RELEASED => None,
             told => LostReason::from_u8(told),

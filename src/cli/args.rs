@@ -267,16 +267,18 @@ pub(super) struct Break {
 }
 
 const BREAK_EXAMPLES: &str = "\
-The holder is told, and a command under `tierlock run` is stopped (its exit status is 76). The lock is
-free once the holder has answered; one that is silent is waited for until its time to live is over.
-A process-scope lock cannot be taken away: it ends with its holder's process.
+The holder is told, and a command under `tierlock run` is stopped (its exit status is 76). A lock of a
+leader is free once the holder has answered; one that is silent is waited for until its time to live is
+over. A lock of a directory goes to the next one at once, whether its holder has noticed or not: end a
+holder that may go on to write. Where locks are files (doctor says so), a lock ends with its holder only.
 
 Example:
   tierlock status nightly                  (shows the holder and its token)
   tierlock break nightly --token 1099511627781
 
-Exit status: 0 when the loss is on the leader's disk; 69 when no leader answered; 77 when the token is
-not the holder's, and the line says whose it is; 78 when it is no host-scope lock.";
+Exit status: 0 when it was taken away (for good: the loss is on the leader's disk); 69 when no leader
+answered; 77 when the token is not the holder's, and the line says whose it is; 78 when it cannot be
+taken away, and the line says what to do.";
 
 /// What `doctor` is told.
 #[derive(Args, Debug)]

@@ -53,7 +53,7 @@ use crate::{
 
 pub(super) use self::checkup::examine;
 use super::{
-    DirectoryKey, NameStatus, Options, Taken,
+    DirectoryKey, NameStatus, Options, Taken, Unbroken,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
     filesystem::Trust,
     forked::PerFork,
@@ -112,6 +112,17 @@ impl Directory {
         let in_place = slot.opened(slot.life()).and_then(|open| slot.is_in_place(&open));
         in_place.map_err(|error| slot.about(error))?;
         Ok(slot)
+    }
+
+    /// Its holder can neither be told nor its lock be taken from it: those who wait for it without
+    /// a limit sleep in the kernel's queue behind it, whatever becomes of the file's name.
+    pub(super) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
+        let status = self.inspect_one(&names::file_name(name)).map_err(Unbroken::Failed)?;
+        match status.and_then(|status| status.holder) {
+            None => Err(Unbroken::Free),
+            Some(holder) if holder.token == Some(token) => Err(Unbroken::NotHere(holder)),
+            Some(holder) => Err(Unbroken::HeldBy(holder)),
+        }
     }
 
     /// Every lock file: the name's status, or what is wrong with the file.

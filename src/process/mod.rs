@@ -29,6 +29,7 @@ use crate::{
     name::Name,
     time::Time,
     token::Token,
+    watch::Watch,
 };
 
 #[cfg(feature = "cli")]
@@ -109,6 +110,15 @@ impl Directory {
         }))
     }
 
+    /// Takes the name away from the holder of exactly this token, who is told: the next one can
+    /// have it at once, with a larger token.
+    pub(crate) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
+        match &self.0 {
+            Engine::File(directory) => directory.break_lock(name, token),
+            Engine::Table(directory) => directory.break_lock(name, token),
+        }
+    }
+
     /// Every name in the directory, without disturbing anyone. Leaves out what
     /// [`inspect`](Directory::inspect) finds fault with.
     pub(crate) fn survey(&self) -> Result<Vec<NameStatus>, LockError> {
@@ -144,6 +154,18 @@ pub(crate) struct Taken {
     /// The name was locked at host scope by somebody: who, in words. Then the caller must climb
     /// too.
     pub(crate) widened_by: Option<String>,
+}
+
+/// Why nothing was taken from anybody.
+#[derive(Debug)]
+pub(crate) enum Unbroken {
+    /// Nobody holds it.
+    Free,
+    /// Its holder has another token.
+    HeldBy(Holder),
+    /// The engine cannot: its holder's process is to be ended instead.
+    NotHere(Holder),
+    Failed(LockError),
 }
 
 impl Slot {
@@ -205,6 +227,24 @@ impl Slot {
         match &self.0 {
             Engine::File(slot) => slot.widen(by),
             Engine::Table(slot) => slot.widen(by),
+        }
+    }
+
+    /// Whether the lock that is held was taken away. Only for the holder.
+    #[inline]
+    pub(crate) fn is_broken(&self) -> bool {
+        match &self.0 {
+            Engine::File(_) => false,
+            Engine::Table(slot) => slot.is_broken(),
+        }
+    }
+
+    /// What tells the holder that the lock is taken away, until it lets go: `known`, if that tells
+    /// of other losses. `None` if it cannot be. Only for the holder.
+    pub(crate) fn watch(&self, known: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
+        match &self.0 {
+            Engine::File(_) => known,
+            Engine::Table(slot) => slot.watch(known),
         }
     }
 

@@ -8,9 +8,10 @@ use crate::{
     name::Name,
     time::Time,
     token::Token,
+    watch::Watch,
 };
 
-use super::{DirectoryKey, NameStatus, Options, Taken, checkup::Report, home::Home};
+use super::{DirectoryKey, NameStatus, Options, Taken, Unbroken, checkup::Report, home::Home};
 
 pub(super) const IS_HERE: bool = false;
 pub(super) const FORMAT: &str = "tierlock table 1";
@@ -36,6 +37,10 @@ impl Directory {
     }
 
     pub(super) fn slot(self: &Arc<Self>, _: &Name) -> Result<Slot, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn break_lock(&self, _: &Name, _: Token) -> Result<(), Unbroken> {
         match self.0 {}
     }
 
@@ -69,6 +74,14 @@ impl Slot {
     }
 
     pub(super) fn widen(&self, _: &str) {
+        match self.0 {}
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn watch(&self, _: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
         match self.0 {}
     }
 

@@ -43,8 +43,8 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::*},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU8, Ordering::*, fence},
     },
     time::Duration,
 };
@@ -52,26 +52,28 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    clock,
-    error::{Holder, LockError, LockErrorKind, Predecessor},
+    alarm, clock,
+    error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
     scope::Scope,
     time::Time,
     token::Token,
+    watch::Watch,
 };
 
 pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
-    index::Found,
+    index::{Broken, Found},
     lock::Stop,
     map::Cell,
     marks::Marks,
     member::Member,
     presence::{Presence, Presences},
+    step::step,
     word::{OwnerId, Word},
 };
 use super::{
-    DirectoryKey, NameStatus, Options, Taken,
+    DirectoryKey, NameStatus, Options, Taken, Unbroken,
     forked::PerFork,
     home::{Home, damaged},
 };
@@ -115,6 +117,21 @@ impl Directory {
         survey::inspect(&self.home)
     }
 
+    /// Takes the name away from the holder of exactly this token.
+    pub(super) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
+        let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
+        let failed = |error| Unbroken::Failed(named(error));
+        let member = self.member().map_err(failed)?;
+        match member.take_away(name, token).map_err(failed)? {
+            Broken::Yes => Ok(()),
+            Broken::Free => Err(Unbroken::Free),
+            Broken::HeldWith(owner, token) => {
+                let holder = member.living(owner).unwrap_or_default();
+                Err(Unbroken::HeldBy(Holder { token: Token::new(token), ..holder }))
+            }
+        }
+    }
+
     /// Where the name stands, for this process.
     fn place(&self, name: &Name) -> Result<Place, LockError> {
         let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
@@ -127,7 +144,8 @@ impl Directory {
             generation,
             number,
             member,
-            held: AtomicBool::new(false),
+            held: AtomicU8::new(NOT_HELD),
+            watch: Mutex::default(),
             heirloom: Mutex::default(),
             again: OnceLock::new(),
         })
@@ -165,13 +183,24 @@ struct Place {
     generation: u32,
     number: u32,
     member: Arc<Member>,
-    /// It was through this value that this process took it.
-    held: AtomicBool,
+    /// It was through this value that this process took it, and is asked to tell of its loss.
+    held: AtomicU8,
+    /// What tells of its loss.
+    watch: Mutex<Option<Arc<Watch>>>,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
     /// Where it was found when it was not here any more.
     again: OnceLock<Box<Place>>,
 }
+
+/// What `Place::held` says.
+const NOT_HELD: u8 = 0;
+const HELD: u8 = 1;
+const WATCHED: u8 = 2;
+
+/// How often it is looked whether a lock was broken whose holder asked to be told. It costs some
+/// 5 µs each time.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// When a wait began, and who held the lock then.
 #[derive(Clone, Copy)]
@@ -200,7 +229,10 @@ impl Slot {
             let taken =
                 lock::try_take(&place.slot, place.member.id, place.generation, &*place.member);
             match taken {
-                Ok(Some(left)) => return self.enter(place, left, above).map(Some),
+                Ok(Some(left)) => match self.enter(place, left, above) {
+                    Ok(taken) => return Ok(Some(taken)),
+                    Err(stop) => self.go_on(place, stop, None)?,
+                },
                 Ok(None) => return Ok(None),
                 Err(stop) => self.go_on(place, stop, None)?,
             }
@@ -216,8 +248,9 @@ impl Slot {
                 begin = Some(Begin::at(place));
             }
             let (me, member) = (place.member.id, &*place.member);
-            match lock::take(&place.slot, me, place.generation, member, until) {
-                Ok(left) => return self.enter(place, left, above),
+            let taken = lock::take(&place.slot, me, place.generation, member, until);
+            match taken.and_then(|left| self.enter(place, left, above)) {
+                Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, begin)?,
             }
         }
@@ -228,8 +261,9 @@ impl Slot {
         loop {
             let place = self.place()?;
             let begin = *begin.get_or_insert_with(|| Begin::at(place));
-            match wait::take(&place.slot, &place.member, place.generation, until).await {
-                Ok(left) => return self.enter(place, left, above),
+            let taken = wait::take(&place.slot, &place.member, place.generation, until).await;
+            match taken.and_then(|left| self.enter(place, left, above)) {
+                Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, Some(begin))?,
             }
         }
@@ -242,14 +276,16 @@ impl Slot {
         let place = self.places.so_far()?.last();
         let (slot, member) = (&*place.slot, &*place.member);
         let is_wide = lock::try_take_quietly(slot, member.id, place.generation)?;
-        let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
-        if !member.has_reserved(token) || is_to_look(slot, token) {
+        step!(TakeEntered);
+        let stored = slot.token.load(Relaxed);
+        let token = stored.saturating_add(1);
+        if above.get() > stored || !member.has_reserved(token) || is_to_look(slot, token) {
             // If it is lost, nothing was done under it.
             let _ = lock::release(slot, member.id, Predecessor::Clean);
             return None;
         }
         slot.token.store(token, Relaxed);
-        place.held.store(true, Relaxed);
+        place.held.store(HELD, Relaxed);
         Some((Token::new(token).expect("the reserve has only tokens"), is_wide))
     }
 
@@ -264,18 +300,52 @@ impl Slot {
         }
     }
 
+    /// Who moves the name away from its holder reads the token and the mark after it has told the
+    /// holder: so of what stands in the slot before [`is_broken`](Slot::is_broken) says no, nothing
+    /// is lost.
     pub(super) fn widen(&self, by: &str) {
         let Some(place) = self.held() else { return };
         if lock::widen(&place.slot, place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
             // The mark counts; who made it is for people.
             let _ = place.member.change(|changing| changing.keep_text(place.number, by));
         }
+        fence(SeqCst);
+    }
+
+    /// Whether the name was moved away from this process while it holds the lock.
+    #[inline]
+    pub(super) fn is_broken(&self) -> bool {
+        self.places.so_far().map(Place::last).is_some_and(Place::is_broken)
+    }
+
+    /// What tells the holder that the lock is broken: `known`, if something else is told there as
+    /// well.
+    pub(super) fn watch(&self, known: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
+        let place = self.places.so_far().map(Place::last);
+        let Some(place) = place.filter(|place| place.held.load(Relaxed) != NOT_HELD) else {
+            return known;
+        };
+        let mut watch = place.watch.lock();
+        if let Some(watch) = &*watch {
+            return Some(watch.clone());
+        }
+        let watched = known.unwrap_or_else(|| Arc::new(Watch::new(None, None)));
+        *watch = Some(watched.clone());
+        place.held.store(WATCHED, Relaxed);
+        // Without a thread to look it is known at the next check.
+        if alarm::ready().is_ok() {
+            look_out(place.slot.clone(), place.generation, Arc::downgrade(&watched));
+        }
+        Some(watched)
     }
 
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
-        place.held.store(false, Relaxed);
+        if place.held.load(Relaxed) == WATCHED {
+            place.end_watch();
+        }
+        place.held.store(NOT_HELD, Relaxed);
         if lock::release(&place.slot, place.member.id, how).is_err() {
             place.release_heirloom(how);
         }
@@ -323,15 +393,19 @@ impl Slot {
     fn held(&self) -> Option<&Place> {
         let place = self.places.so_far()?.last();
         let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
-        (place.held.load(Relaxed) && owner == Some(place.owner())).then_some(place)
+        let is_held = place.held.load(Relaxed) != NOT_HELD;
+        (is_held && owner == Some(place.owner())).then_some(place)
     }
 
     /// Holding the word, which the one before left so.
     #[inline]
-    fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, LockError> {
+    fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, Stop> {
         let slot = &*place.slot;
-        let token = slot.token.load(Relaxed).max(above.get()).saturating_add(1);
+        step!(TakeEntered);
+        let stored = slot.token.load(Relaxed);
+        let token = stored.max(above.get()).saturating_add(1);
         let quiet = left == Predecessor::Clean
+            && above.get() <= stored
             && place.member.has_reserved(token)
             && !is_to_look(slot, token)
             && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
@@ -339,24 +413,31 @@ impl Slot {
             return self.enter_slow(place, left, token);
         }
         slot.token.store(token, Relaxed);
-        place.held.store(true, Relaxed);
+        place.held.store(HELD, Relaxed);
         let token = Token::new(token).expect("the reserve has only tokens");
         Ok(Taken { token, predecessor: left, widened_by: None })
     }
 
     #[cold]
-    fn enter_slow(&self, place: &Place, left: Predecessor, token: u64) -> Result<Taken, LockError> {
+    fn enter_slow(&self, place: &Place, left: Predecessor, token: u64) -> Result<Taken, Stop> {
+        let give_back = |stop| {
+            let _ = lock::release(&place.slot, place.member.id, left);
+            Err(stop)
+        };
         let token = match self.prepare_token(place, token) {
             Ok(token) => token,
-            Err(error) => {
-                let _ = lock::release(&place.slot, place.member.id, left);
-                return Err(self.named(error));
-            }
+            Err(error) => return give_back(Stop::Failed(error)),
         };
         let slot = &*place.slot;
         let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
         slot.token.store(token.get(), Relaxed);
-        place.held.store(true, Relaxed);
+        // A token that skips some may not be granted by whom the name was just taken from: who
+        // took it counts on a holder that adds one.
+        fence(SeqCst);
+        if slot.generation.load(Relaxed) != place.generation {
+            return give_back(Stop::Moved);
+        }
+        place.held.store(HELD, Relaxed);
         Marks::note_before(slot, token.get(), predecessor);
         let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
         let widened_by = wide.then(|| place.member.table.widened_by(slot));
@@ -391,8 +472,8 @@ impl Slot {
     fn go_on(&self, place: &Place, stop: Stop, begin: Option<Begin>) -> Result<(), LockError> {
         match stop {
             Stop::Moved => {}
-            Stop::Retiring(word) => {
-                place.member.finish_retiring(&place.slot, word).map_err(|e| self.named(e))?;
+            Stop::Unsettled(word) => {
+                place.member.settle(&place.slot, word).map_err(|e| self.named(e))?;
             }
             Stop::Failed(error) => {
                 // What is missing may be missing with the whole directory.
@@ -428,6 +509,20 @@ impl Slot {
     }
 }
 
+/// Looks now and then whether the name has moved away from the slot, for as long as anybody wants
+/// to be told.
+fn look_out(slot: Cell<slot::Slot>, generation: u32, watch: Weak<Watch>) {
+    let look = move || {
+        let Some(wanted) = watch.upgrade().filter(|watch| watch.is_open()) else { return };
+        if slot.generation.load(Acquire) != generation {
+            wanted.lose(LostReason::Broken);
+        } else {
+            look_out(slot, generation, watch);
+        }
+    };
+    alarm::call_at(clock::now() + LOOK_EVERY, look).detach();
+}
+
 impl Place {
     #[inline]
     fn last(&self) -> &Place {
@@ -436,6 +531,24 @@ impl Place {
             place = again;
         }
         place
+    }
+
+    fn is_broken(&self) -> bool {
+        self.held.load(Relaxed) != NOT_HELD && self.slot.generation.load(Acquire) != self.generation
+    }
+
+    /// The holder goes: what it did not hear of a loss by now it is told, and nothing more.
+    #[cold]
+    fn end_watch(&self) {
+        let Some(watch) = self.watch.lock().take() else { return };
+        if self.is_broken() {
+            watch.lose(LostReason::Broken);
+        }
+        let callbacks = watch.release();
+        if !callbacks.is_empty() {
+            // Foreign code may hang on them: dropped where nothing is held.
+            alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
+        }
     }
 
     /// Under which id this process holds it, if it does.
@@ -458,7 +571,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !*self.held.get_mut() || !self.member.is_here() {
+        if *self.held.get_mut() == NOT_HELD || !self.member.is_here() {
             return;
         }
         // Its guard was forgotten: nobody can let go of it any more.

@@ -1,6 +1,13 @@
-//! What resource servers and operators ask the leader: is this token good, take that lock away.
+//! What resource servers and operators ask: is this token good, take that lock away.
 
-use tierlock::{LockErrorKind, LockManager, LostReason, MutexGuard, Predecessor, Scope, Token};
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use tierlock::{
+    Engine, LockErrorKind, LockManager, LostReason, MutexGuard, Predecessor, Scope, Token,
+};
 
 use crate::setting::{Hand, LONG, Setting, at, temp_dir, until};
 
@@ -116,8 +123,7 @@ fn a_broken_lock_of_a_silent_holder_is_free_when_its_time_is_over(setting: &Sett
 
 at!([host host_with_directory] without_a_leader_nobody_knows);
 fn without_a_leader_nobody_knows(setting: &Setting) {
-    let locks =
-        setting.neighbour_with(|b| b.connect_timeout(std::time::Duration::from_millis(300)));
+    let locks = setting.neighbour_with(|b| b.connect_timeout(Duration::from_millis(300)));
     let token = MutexGuard::token(&setting.hold(&locks, "a"));
     setting.stop_leader();
     for error in [
@@ -139,9 +145,165 @@ fn a_manager_without_leaders_says_what_to_do_instead() {
     let check = locks.check_token("a", token).unwrap_err();
     assert_eq!(check.kind(), LockErrorKind::Config);
     assert!(check.to_string().contains("fence"), "{check}");
-    let broken = locks.break_lock("a", token).unwrap_err();
-    assert_eq!(broken.kind(), LockErrorKind::Config);
-    assert_eq!(broken.holder().unwrap().label, "export");
-    assert!(broken.to_string().contains("process"), "{broken}");
     assert!(MutexGuard::is_valid(&guard));
+}
+
+// ---- at process scope --------------------------------------------------------------------------
+
+at!([process] a_broken_guard_is_told_and_its_data_stays_its_own);
+fn a_broken_guard_is_told_and_its_data_stays_its_own(setting: &Setting) {
+    let (locks, operator) = (setting.locks(), setting.neighbour());
+    let mutex = Arc::new(setting.mutex(&locks, "a", vec![1]));
+    let sibling = setting.mutex(&operator, "a", ());
+    let mut other = setting.helper();
+    for round in 0..2 {
+        let mut guard = mutex.lock_arc().unwrap();
+        let token = MutexGuard::check(&guard).unwrap();
+        let (tell, told) = mpsc::channel();
+        let tell_again = tell.clone();
+        MutexGuard::on_lost(&guard, move |reason| tell.send(reason).unwrap());
+        let lost = MutexGuard::lost(&guard);
+        assert!(MutexGuard::is_valid(&guard));
+
+        match round {
+            0 => operator.break_lock("a", token).unwrap(),
+            _ => block_on(operator.break_lock_async("a", token)).unwrap(),
+        }
+        // At once, to whoever asks.
+        assert!(!MutexGuard::is_valid(&guard));
+        let error = MutexGuard::check(&guard).unwrap_err();
+        assert!(error.is_lost() && error.to_string().contains("broke"), "{error}");
+        assert_eq!((error.name(), error.scope()), (Some("a"), Some(Scope::Process)));
+        assert_eq!(block_on(lost), LostReason::Broken);
+        assert_eq!(told.recv_timeout(LONG).unwrap(), LostReason::Broken);
+        MutexGuard::on_lost(&guard, move |reason| tell_again.send(reason).unwrap());
+        assert_eq!(told.recv_timeout(LONG).unwrap(), LostReason::Broken);
+
+        // Another process has it, and nobody of this one: the data is still this guard's alone.
+        let next = other.lock(Scope::Process, "a");
+        assert!(next.token > token.get());
+        assert_eq!(next.predecessor, "broken");
+        assert!(mutex.try_lock().unwrap_err().is_contended());
+        assert!(sibling.try_lock().unwrap_err().is_contended());
+        guard.push(2);
+        assert_eq!(MutexGuard::token(&guard), token);
+        assert!(MutexGuard::unlock(guard).unwrap_err().is_lost());
+        assert_eq!(told.recv(), Err(mpsc::RecvError), "told more than once");
+
+        // Its release was nobody else's.
+        assert!(mutex.try_lock().unwrap_err().is_contended());
+        assert_eq!(other.ask("unlock\ta"), "ok");
+        let again = mutex.lock().unwrap();
+        assert_eq!(MutexGuard::predecessor(&again), Predecessor::Clean);
+        assert!(MutexGuard::token(&again).get() > next.token);
+        assert!(MutexGuard::is_valid(&again));
+    }
+}
+
+at!([process] a_break_is_told_only_to_the_guard_that_was_broken);
+fn a_break_is_told_only_to_the_guard_that_was_broken(setting: &Setting) {
+    let locks = setting.locks();
+    let mutex = setting.mutex(&locks, "a", ());
+    let guard = mutex.lock().unwrap();
+    let (token, lost) = (MutexGuard::token(&guard), MutexGuard::lost(&guard));
+    drop(guard);
+    // It pends for ever.
+    let mut lost = Hand::new(lost);
+    let next = mutex.lock().unwrap();
+    let refused = locks.break_lock("a", token).unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::Refused, "{refused}");
+    let broken = Hand::new(MutexGuard::lost(&next));
+    locks.break_lock("a", MutexGuard::token(&next)).unwrap();
+    assert_eq!(broken.finish(), LostReason::Broken);
+    assert!(lost.poll().is_pending());
+    drop(next);
+    let free = locks.break_lock("a", token).unwrap_err();
+    assert!(free.to_string().contains("nobody holds it"), "{free}");
+}
+
+at!([process] a_broken_lock_with_a_time_limit_is_told_as_broken);
+fn a_broken_lock_with_a_time_limit_is_told_as_broken(setting: &Setting) {
+    let locks = setting.locks();
+    let limited = locks.mutex("a", ()).scope(Scope::Process).at_most(LONG).build().unwrap();
+    let guard = limited.lock().unwrap();
+    let lost = MutexGuard::lost(&guard);
+    locks.break_lock("a", MutexGuard::token(&guard)).unwrap();
+    assert_eq!(block_on(lost), LostReason::Broken);
+    assert!(MutexGuard::check(&guard).unwrap_err().to_string().contains("broke"));
+    drop(guard);
+    assert_eq!(MutexGuard::predecessor(&limited.lock().unwrap()), Predecessor::Broken);
+}
+
+#[test]
+fn a_lock_that_is_a_file_ends_with_its_process_and_the_error_says_which() {
+    let dir = temp_dir();
+    let builder = LockManager::builder().directory(dir.path()).label("export");
+    let locks = builder.engine(Engine::FileLock).open().unwrap();
+    let guard = locks.mutex("a", ()).lock().unwrap();
+    let token = MutexGuard::token(&guard);
+    for broken in [
+        locks.break_lock("a", token).unwrap_err(),
+        block_on(locks.break_lock_async("a", token)).unwrap_err(),
+    ] {
+        assert_eq!(broken.kind(), LockErrorKind::Config);
+        assert_eq!(broken.holder().unwrap().label, "export");
+        let kill = format!("kill {}", std::process::id());
+        assert!(broken.to_string().contains(&kill), "{broken}");
+    }
+    assert!(MutexGuard::is_valid(&guard));
+    let wrong = Token::new(token.get() + 1).unwrap();
+    assert_eq!(locks.break_lock("a", wrong).unwrap_err().kind(), LockErrorKind::Refused);
+}
+
+at!([host_with_directory] a_stopped_holders_neighbours_go_on_when_its_lease_is_broken);
+/// Neither the lease nor the directory keeps them.
+fn a_stopped_holders_neighbours_go_on_when_its_lease_is_broken(setting: &Setting) {
+    let mut holder = setting.near_helper();
+    let token = Token::new(holder.lock(Scope::Host, "a").token).unwrap();
+    holder.stop();
+    let locks = setting.locks();
+    locks.break_lock("a", token).unwrap();
+    let next = setting.mutex(&locks, "a", ());
+    let guard = next.try_lock_for(LONG).unwrap();
+    assert_eq!(MutexGuard::predecessor(&guard), Predecessor::Broken);
+    assert!(MutexGuard::token(&guard) > token);
+    holder.resume();
+    assert_eq!(holder.ask("look\ta"), "false\tErr(Lost)");
+    assert!(MutexGuard::is_valid(&guard));
+}
+
+at!([host_with_directory] a_wide_lock_is_not_broken_in_its_directory_alone);
+fn a_wide_lock_is_not_broken_in_its_directory_alone(setting: &Setting) {
+    let guard = setting.hold(&setting.locks(), "a");
+    let here = LockManager::builder().directory(setting.directory()).open().unwrap();
+    let error = here.break_lock("a", MutexGuard::token(&guard)).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(error.to_string().contains("leader"), "{error}");
+    assert!(MutexGuard::is_valid(&guard));
+}
+
+at!([host_with_directory] whoever_is_broken_on_the_way_to_its_lease_is_given_nothing);
+fn whoever_is_broken_on_the_way_to_its_lease_is_given_nothing(setting: &Setting) {
+    let far = setting.hold(&setting.stranger(), "a");
+    let mut climber = setting.helper();
+    climber.say_lock(Scope::Host, "a");
+    let locks = setting.locks();
+    let probe = LockManager::builder().directory(setting.directory()).open().unwrap();
+    let token = loop {
+        // It has its directory's lock, and its own token there.
+        let probe = probe.mutex("a", ()).scope(Scope::Process);
+        let error = probe.try_lock_for(Duration::from_millis(20));
+        if let Some(holder) = error.err().and_then(|error| error.holder().cloned())
+            && holder.pid == Some(climber.id())
+            && let Some(token) = holder.token
+        {
+            break token;
+        }
+    };
+    locks.break_lock("a", token).unwrap();
+    assert!(MutexGuard::is_valid(&far), "it was not about the leader's holder");
+    drop(far);
+    let told = climber.hear();
+    assert!(told.contains("Lost"), "{told}");
+    drop(setting.mutex(&locks, "a", ()).try_lock_for(LONG).unwrap());
 }

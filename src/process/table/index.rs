@@ -10,6 +10,7 @@
 //!   **parts** them, link by link, each link skipping a run of the other's names. Each entry
 //!   parts a few pairs, so nobody waits for all of them.
 //! * **Forgetting** wins the name's word, raises the floor, then the generation, and unlinks.
+//! * **Breaking** moves a name to a fresh slot, away from its holder: see [`breaking`].
 //!
 //! Who looks without the lock may be led astray by all that, into a chain that is not its own or
 //! to its end. So a miss is final only under the lock, and a hit only if the whole name is the
@@ -18,6 +19,8 @@
 //! A process that dies with the structural lock leaves in the header what it was about
 //! ([`Intent`]), and the next one to take that lock finishes or undoes it. Growth and parting
 //! need no intent: at every step all is well, and whoever comes next goes on.
+
+mod breaking;
 
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -28,6 +31,8 @@ use crate::{
     token::Token,
 };
 
+pub(super) use self::breaking::Broken;
+use self::breaking::Moving;
 use super::{
     super::home::damaged,
     layout::{FIRST_HEADS, HEAD_PARTS, HEADS, NAMES, UNITS_MAX, place},
@@ -110,6 +115,12 @@ enum Intent {
         generation: u32,
         token: u64,
     },
+    /// To move a name to another slot.
+    Move(Moving),
+    /// To free a slot that a name was moved away from.
+    Free {
+        number: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +134,8 @@ struct Entering {
 
 const ENTER: u64 = 1;
 const FORGET: u64 = 2;
+const MOVE: u64 = 3;
+const FREE: u64 = 4;
 
 impl Intent {
     fn to_words(self) -> [u64; 4] {
@@ -134,6 +147,13 @@ impl Intent {
             Intent::Forget { number, generation, token } => {
                 [FORGET, u64::from(number) | (generation as u64) << 32, token, 0]
             }
+            Intent::Move(Moving { from, generation, to, unit, units }) => [
+                MOVE,
+                u64::from(from) | (to as u64) << 32,
+                u64::from(generation) | (unit as u64) << 32,
+                units as u64,
+            ],
+            Intent::Free { number } => [FREE, number.into(), 0, 0],
         }
     }
 
@@ -146,6 +166,11 @@ impl Intent {
                 Some(Intent::Enter(Entering { number, hash: third, unit: upper, units }))
             }
             (FORGET, _) => Some(Intent::Forget { number, generation: upper, token: third }),
+            (MOVE, Some(units)) => {
+                let (generation, unit) = (third as u32, (third >> 32) as u32);
+                Some(Intent::Move(Moving { from: number, generation, to: upper, unit, units }))
+            }
+            (FREE, _) => Some(Intent::Free { number }),
             _ => None,
         }
     }
@@ -176,6 +201,8 @@ impl Changing<'_> {
                 self.finish_forgetting(number, generation, token)?;
                 retiring.finish(self.table.slot(number)?);
             }
+            Intent::Move(moving) => self.finish_moving(&moving)?,
+            Intent::Free { number } => self.finish_freeing(number)?,
         }
         self.write_intent(Intent::Nothing);
         Ok(())
@@ -208,7 +235,8 @@ impl Changing<'_> {
 
     fn enter(&self, name: &Name, hash: u64) -> Result<Found, LockError> {
         self.grow_index()?;
-        let entering = self.reserve(name, hash)?;
+        self.free_what_was_left()?;
+        let entering = self.reserve(name.len().div_ceil(4), hash)?;
         self.write_intent(Intent::Enter(entering));
         step!(EnterIntended);
         self.take_reserved(&entering)?;
@@ -221,10 +249,10 @@ impl Changing<'_> {
         Ok(Found { number: entering.number, generation })
     }
 
-    /// Finds a slot and a place for a name, growing what is too small. Changes nothing else.
-    fn reserve(&self, name: &Name, hash: u64) -> Result<Entering, LockError> {
+    /// Finds a slot, and a place for a name of so many units, growing what is too small. Changes
+    /// nothing else.
+    fn reserve(&self, needed: usize, hash: u64) -> Result<Entering, LockError> {
         let header = self.table.header();
-        let needed = name.len().div_ceil(4);
         for units in needed..=UNITS_MAX {
             if let Some(number) = header.free[units].load(Relaxed).checked_sub(1) {
                 let unit = self.table.slot(number)?.name_offset.load(Relaxed);
@@ -291,15 +319,20 @@ impl Changing<'_> {
     /// Somebody died while entering: what is in its chain is entered, everything else is free.
     fn finish_entering(&self, entering: Entering) -> Result<(), LockError> {
         let Entering { number, hash, unit, units } = entering;
-        let (part, at) = place(&NAMES, unit.into());
-        if units > super::layout::size(&NAMES, part) - at {
-            return Err(damaged("what was being entered does not fit"));
-        }
+        self.check_fits(unit, units)?;
         if self.link_before(hash, number)?.is_some() {
             return Ok(());
         }
         self.take_reserved(&entering)?;
         self.put_free(number, unit, units)
+    }
+
+    fn check_fits(&self, unit: u32, units: usize) -> Result<(), LockError> {
+        let (part, at) = place(&NAMES, unit.into());
+        if units > super::layout::size(&NAMES, part) - at {
+            return Err(damaged("what was being entered does not fit"));
+        }
+        Ok(())
     }
 
     fn put_free(&self, number: u32, unit: u32, units: usize) -> Result<(), LockError> {
@@ -404,22 +437,37 @@ impl Changing<'_> {
         step!(ForgetUnnamed);
         slot.generation.store(generation.wrapping_add(1), Release);
         step!(ForgetGeneration);
-        let hash = slot.hash.load(Relaxed);
-        self.part_chain(hash)?;
-        if let Some(before) = self.link_before(hash, number)? {
-            before.store(slot.next.load(Relaxed), Release);
-            let names = header.names.load(Relaxed);
-            header.names.store(names.saturating_sub(1), Relaxed);
-        }
+        self.unlink(number, slot.hash.load(Relaxed))?;
         step!(ForgetUnlinked);
         self.put_free(number, slot.name_offset.load(Relaxed), marks.units())
     }
 
     // ---- chains --------------------------------------------------------------------------------
 
+    /// Takes a slot out of the chain of this hash.
+    fn unlink(&self, number: u32, hash: u64) -> Result<(), LockError> {
+        self.part_chain(hash)?;
+        if let Some(before) = self.link_before(hash, number)? {
+            let (slot, header) = (self.table.slot(number)?, self.table.header());
+            before.store(slot.next.load(Relaxed), Release);
+            let names = header.names.load(Relaxed);
+            header.names.store(names.saturating_sub(1), Relaxed);
+        }
+        Ok(())
+    }
+
     /// The link that leads to this slot in the chain of this hash.
     fn link_before(&self, hash: u64, number: u32) -> Result<Option<&AtomicU32>, LockError> {
-        let mut link = self.table.head(hash & (self.table.chains()? - 1))?;
+        self.link_to(self.table.head(hash & (self.table.chains()? - 1))?, number)
+    }
+
+    /// The link that leads to this slot in the list that begins here.
+    fn link_to<'t>(
+        &'t self,
+        first: &'t AtomicU32,
+        number: u32,
+    ) -> Result<Option<&'t AtomicU32>, LockError> {
+        let mut link = first;
         for _ in 0..=self.table.header().slots_used.load(Relaxed) {
             match link.load(Relaxed).checked_sub(1) {
                 None => return Ok(None),

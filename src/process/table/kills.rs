@@ -9,7 +9,8 @@
 //! - an increment is never lost, and never are two inside;
 //! - every token is larger than the one before;
 //! - who comes after one that died inside is told `Died`, and otherwise how the last one left;
-//! - while one is stopped, wherever it is, others go on.
+//! - while one is stopped, wherever it is, others go on;
+//! - nobody comes in to a lock that was broken before its holder is told.
 //!
 //! Last, a planted false verdict of death makes all that fail.
 //!
@@ -49,6 +50,7 @@ enum Phase {
     ChangingItsWord,
     Entering,
     Forgetting,
+    Breaking,
     Growing,
     Reserving,
     ComingAndGoing,
@@ -56,7 +58,7 @@ enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 12] = [
+    const ALL: [Phase; 13] = [
         Phase::Outside,
         Phase::Taking,
         Phase::Asleep,
@@ -65,6 +67,7 @@ impl Phase {
         Phase::ChangingItsWord,
         Phase::Entering,
         Phase::Forgetting,
+        Phase::Breaking,
         Phase::Growing,
         Phase::Reserving,
         Phase::ComingAndGoing,
@@ -72,14 +75,16 @@ impl Phase {
     ];
 
     /// The last step of each part, in their order.
-    const PARTS: [(Step, Phase); 11] = [
-        (Step::TakeEnd, Phase::Taking),
+    const PARTS: [(Step, Phase); 13] = [
+        (Step::TakeEntered, Phase::Taking),
         (Step::LeaveEnd, Phase::LettingGo),
         (Step::BuryEnd, Phase::Sweeping),
         (Step::RenameSwap, Phase::ChangingItsWord),
+        (Step::MoveBack, Phase::Breaking),
         (Step::RetireBegun, Phase::Forgetting),
         (Step::TextPlaced, Phase::Entering),
         (Step::ForgetDone, Phase::Forgetting),
+        (Step::FreeDone, Phase::Breaking),
         (Step::PartedOne, Phase::Growing),
         (Step::ReserveKnown, Phase::Reserving),
         (Step::PresenceGone, Phase::ComingAndGoing),

@@ -11,7 +11,9 @@
 //! | [`rename`] | the holder | goes on holding it under another id of its own |
 //! | [`release`] | the holder | lets go; also gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
-//! | [`finish_retiring`] | under the structural lock | the same in place of one who died |
+//! | [`move_away`], [`stay`] | under the structural lock | begin and take back moving a held name away |
+//! | [`clear`] | under the structural lock | frees a slot that a name was moved away from |
+//! | [`settle`] | under the structural lock | ends either in place of a holder who died |
 //! | [`bury`] | a sweeper | frees the word of a dead holder |
 //! | [`wake_another`] | who was woken and does not want the lock any more | passes that on |
 //! | [`wake_all`] | who moved the name away | makes every sleeper look it up again |
@@ -79,9 +81,10 @@ pub(super) enum Stop {
     TimedOut,
     /// The slot is not this name's any more: look the name up again.
     Moved,
-    /// Who was forgetting the name died at it: under the structural lock, finish what it began,
-    /// call [`finish_retiring`] with this word, and look the name up again.
-    Retiring(Word),
+    /// Who was forgetting the name died at it, or the name is moved away and its holder is gone:
+    /// under the structural lock, finish what was begun, call [`settle`] with this word, and look
+    /// the name up again.
+    Unsettled(Word),
     Failed(LockError),
 }
 
@@ -178,9 +181,41 @@ pub(super) fn retired(slot: &Slot, me: OwnerId) -> Result<(), Lost> {
     owners_result(run(slot, Leaving::retiring(me)))
 }
 
-/// The name is forgotten, as one who died at it had begun: the slot is free again.
-pub(super) fn finish_retiring(slot: &Slot, judged: Word) {
-    run(slot, Burying::finishing(judged));
+/// Begins to move the name away from whoever holds it by the very word `seen`; whether that was
+/// so. Nobody takes the word any more until this is over, and its holder can let go of it.
+pub(super) fn move_away(slot: &Slot, seen: Word) -> bool {
+    step!(MoveBegin);
+    let done = swap(slot, seen, seen.moved()) == seen;
+    step!(MoveBegun);
+    done
+}
+
+/// The name is not moved away. Whoever sleeps looks again.
+pub(super) fn stay(slot: &Slot) {
+    loop {
+        let seen = Word::from_bits(slot.word.load(Ordering::SeqCst));
+        step!(MoveBack);
+        if swap(slot, seen, seen.not_moved()) == seen {
+            return wake_all(slot);
+        }
+    }
+}
+
+/// Makes a slot that a name was moved away from as good as new, if its holder has let go.
+pub(super) fn clear(slot: &Slot) -> bool {
+    let seen = Word::from_bits(slot.word.load(Ordering::SeqCst));
+    let done = seen.owner().is_none() && swap(slot, seen, Word::FREE) == seen;
+    if done {
+        // Who stood there has the name's new slot by now, or is dead.
+        slot.heir.store(Heir::NONE.bits(), Ordering::SeqCst);
+    }
+    done
+}
+
+/// The name is forgotten or moved away, as the owner of this word, who is dead, or somebody else
+/// had begun: nobody owns the word any more.
+pub(super) fn settle(slot: &Slot, judged: Word) {
+    run(slot, Burying::settling(judged));
 }
 
 /// Frees the word if its owner is dead; whether it did.
@@ -206,7 +241,6 @@ pub(super) fn wake_another(slot: &Slot) {
 }
 
 /// Wakes everybody who sleeps on the slot.
-#[cfg_attr(not(test), expect(dead_code, reason = "breaking a lock needs it"))]
 pub(super) fn wake_all(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, u32::MAX >> 1);
 }
@@ -272,6 +306,8 @@ impl Seeker {
             Outcome::Won(left) => {
                 entered(slot, self.taking.me(), self.generation, left).map(Turn::Won)
             }
+            // Who has the word has it of another name, or had the name taken away from it.
+            _ if !self.is_in_place(slot) => Err(Stop::Moved),
             Outcome::WouldBlock => Ok(Turn::WouldBlock),
             Outcome::GaveUp => Ok(Turn::GaveUp),
             outcome => Err(stop(outcome)),
@@ -370,8 +406,7 @@ fn take_slow<P: Presences>(
                 };
                 seeker.slept(slept);
             }
-            Turn::GaveUp if seeker.is_in_place(slot) => return Err(Stop::TimedOut),
-            Turn::GaveUp => return Err(Stop::Moved),
+            Turn::GaveUp => return Err(Stop::TimedOut),
             Turn::WouldBlock => unreachable!("it waits"),
         }
     }
@@ -496,7 +531,7 @@ fn milliseconds() -> u32 {
 #[cold]
 fn stop(outcome: Outcome) -> Stop {
     let text = match outcome {
-        Outcome::RetiringDied(word) => return Stop::Retiring(word),
+        Outcome::Unsettled(word) => return Stop::Unsettled(word),
         Outcome::Absent(word) => format!(
             "its holder, process {} of this directory, has no presence file any more, so nobody \
              can tell whether it is alive; stop every process that uses the directory, then \

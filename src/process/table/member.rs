@@ -22,7 +22,7 @@ use super::{
         home::{Gate, Home, Replace, damaged},
         record, sys,
     },
-    index::{Changing, Found, Retiring},
+    index::{Broken, Changing, Found, Retiring},
     lock::{self, Kept, Stop},
     map::Access,
     presence::{Presence, Presences},
@@ -187,10 +187,19 @@ impl Member {
         self.change(|changing| changing.find_or_enter(name, self).map_err(about))
     }
 
-    /// Finishes what somebody died in the middle of, who was forgetting the name of this slot.
-    pub(super) fn finish_retiring(&self, slot: &Slot, judged: Word) -> Result<(), LockError> {
+    /// Takes the name away from the holder of exactly this token.
+    pub(super) fn take_away(&self, name: &Name, token: Token) -> Result<Broken, LockError> {
+        self.look_around()?;
+        let lives = |owner| self.living(owner).is_some();
+        let about = |error| store::about(&self.home, error);
+        self.change(|changing| changing.take_away(name, token, lives).map_err(about))
+    }
+
+    /// Finishes what somebody died in the middle of, who was forgetting the name of this slot or
+    /// moving it away.
+    pub(super) fn settle(&self, slot: &Slot, judged: Word) -> Result<(), LockError> {
         self.change(|_| {
-            lock::finish_retiring(slot, judged);
+            lock::settle(slot, judged);
             Ok(())
         })
     }
@@ -356,11 +365,16 @@ impl Member {
 
     /// Keeps the presence of an owner whose word stays its own.
     fn free_from(&self, slot: &Slot, dead: &mut Vec<OwnerId>) {
-        let owner = Word::from_bits(slot.word.load(Relaxed)).owner();
-        let Some(at) = owner.and_then(|owner| dead.binary_search(&owner).ok()) else { return };
+        let owner = || Word::from_bits(slot.word.load(Relaxed)).owner();
+        let Some(dead_one) = owner() else { return };
+        let Ok(at) = dead.binary_search(&dead_one) else { return };
         let freed = match lock::bury(slot, self) {
             Ok(freed) => freed,
-            Err(Stop::Retiring(word)) => self.finish_retiring(slot, word).is_ok(),
+            // A name that was to be moved away and stays has its dead holder again.
+            Err(Stop::Unsettled(word)) => {
+                self.settle(slot, word).is_ok()
+                    && (owner() != Some(dead_one) || matches!(lock::bury(slot, self), Ok(true)))
+            }
             Err(_) => false,
         };
         if !freed {
@@ -414,7 +428,7 @@ impl Retiring for Member {
     fn finish(&self, slot: &Slot) {
         let word = Word::from_bits(slot.word.load(SeqCst));
         if matches!(word.state(), Some(State::Retiring(_))) {
-            lock::finish_retiring(slot, word);
+            lock::settle(slot, word);
         }
     }
 }
@@ -446,7 +460,7 @@ impl<'a> Change<'a> {
                 ))
             }
             Stop::Failed(error) => about(error),
-            Stop::Moved | Stop::Retiring(_) => about(damaged("its structural lock is none")),
+            Stop::Moved | Stop::Unsettled(_) => about(damaged("its structural lock is none")),
         })?;
         Ok(Change { member, unfinished: left != Predecessor::Clean, _alone: alone })
     }

@@ -119,8 +119,9 @@ pub(super) enum Outcome {
     Buried,
     /// A sweeper found nobody dead.
     Nothing,
-    /// Who was forgetting the name died. To be finished under the structural lock.
-    RetiringDied(Word),
+    /// Who was forgetting the name died, or the name is moved away and its holder is gone. To be
+    /// settled under the structural lock.
+    Unsettled(Word),
     /// The owner of this word has no presence.
     Absent(Word),
     /// The word says that this process owns it, which it does not.
@@ -234,10 +235,13 @@ impl Taking {
             Some(State::Free) => TakingPhase::Grab(seen),
             Some(State::Reserved) => TakingPhase::SeeHeir(seen),
             // Another thread of this process may be forgetting the name.
-            Some(State::Held(owner)) if owner == self.me => TakingPhase::Ended(Outcome::OurOwn),
-            Some(State::Held(_) | State::Retiring(_)) if self.spins_left > 0 => TakingPhase::Pause,
-            Some(State::Held(_) | State::Retiring(_)) if self.unsure => TakingPhase::Judge(seen),
-            Some(State::Held(_) | State::Retiring(_)) => self.stay(seen),
+            Some(State::Held(owner) | State::Moved(owner)) if owner == self.me => {
+                TakingPhase::Ended(Outcome::OurOwn)
+            }
+            Some(State::MovedAndLeft) => TakingPhase::Ended(Outcome::Unsettled(seen)),
+            Some(_) if self.spins_left > 0 => TakingPhase::Pause,
+            Some(_) if self.unsure => TakingPhase::Judge(seen),
+            Some(_) => self.stay(seen),
         }
     }
 
@@ -255,7 +259,7 @@ impl Taking {
     fn stay_hungry(&self, seen: Word) -> TakingPhase {
         match seen.state() {
             // It is let go at once, and for nobody.
-            Some(State::Retiring(_)) => self.settle(seen, Place::Crowd),
+            Some(State::Retiring(_) | State::Moved(_)) => self.settle(seen, Place::Crowd),
             _ => TakingPhase::SeeSeat(seen),
         }
     }
@@ -372,10 +376,10 @@ impl Machine for Taking {
                 TakingPhase::Sleep(seen, Place::Crowd)
             }
             (TakingPhase::Judge(seen), Answer::Verdict(verdict)) => match verdict {
-                Verdict::Dead if matches!(seen.state(), Some(State::Retiring(_))) => {
-                    TakingPhase::Ended(Outcome::RetiringDied(seen))
+                Verdict::Dead if matches!(seen.state(), Some(State::Held(_))) => {
+                    TakingPhase::Recover(seen)
                 }
-                Verdict::Dead => TakingPhase::Recover(seen),
+                Verdict::Dead => TakingPhase::Ended(Outcome::Unsettled(seen)),
                 Verdict::Missing => TakingPhase::Recheck(seen),
                 Verdict::Alive | Verdict::Unknown => {
                     self.unsure = false;
@@ -683,8 +687,8 @@ impl Burying {
         Burying(BuryingPhase::Look)
     }
 
-    /// `judged` is a word whose owner was forgetting the name and is dead; the forgetting is done.
-    pub(super) const fn finishing(judged: Word) -> Burying {
+    /// `judged` is a word whose owner is dead, of a name that is forgotten or moved away by now.
+    pub(super) const fn settling(judged: Word) -> Burying {
         Burying(BuryingPhase::Free(judged, Predecessor::Clean))
     }
 }
@@ -707,13 +711,15 @@ impl Machine for Burying {
         self.0 = match (self.0, answer) {
             (BuryingPhase::Look, Answer::Word(found)) => match found.state() {
                 None => ended(Outcome::Nonsense(found)),
-                Some(State::Free | State::Reserved) => ended(Outcome::Nothing),
-                Some(State::Held(_) | State::Retiring(_)) => BuryingPhase::Judge(found),
+                Some(_) if found.owner().is_some() => BuryingPhase::Judge(found),
+                Some(_) => ended(Outcome::Nothing),
             },
             (BuryingPhase::Judge(seen), Answer::Verdict(verdict)) => {
                 match (verdict, seen.state()) {
-                    (Verdict::Dead, Some(State::Retiring(_))) => ended(Outcome::RetiringDied(seen)),
-                    (Verdict::Dead, _) => BuryingPhase::Free(seen, Predecessor::Died),
+                    (Verdict::Dead, Some(State::Held(_))) => {
+                        BuryingPhase::Free(seen, Predecessor::Died)
+                    }
+                    (Verdict::Dead, _) => ended(Outcome::Unsettled(seen)),
                     (Verdict::Missing, _) => BuryingPhase::Recheck(seen),
                     (Verdict::Alive | Verdict::Unknown, _) => ended(Outcome::Nothing),
                 }

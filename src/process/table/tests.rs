@@ -4,6 +4,8 @@
 //! Each [`Directory`] value has a presence of its own, so several of them in this process stand
 //! for several processes.
 
+mod breaking;
+
 use std::{
     collections::HashSet,
     fs::{self, File},
@@ -443,7 +445,7 @@ fn whoever_dies_or_stops_while_changing_the_table_leaves_it_whole() {
     assert!(reached >= 30, "{reached}");
 }
 
-/// Counts every slot once: in a chain or among the free ones.
+/// Counts every slot once: in a chain, among the free ones, or left to a holder that was broken.
 fn check_slots(member: &Member) {
     let (table, header) = (&member.table, header(member));
     let mut seen = HashSet::new();
@@ -462,6 +464,7 @@ fn check_slots(member: &Member) {
     for units in 0..=layout::UNITS_MAX {
         follow(header.free[units].load(Relaxed), false);
     }
+    follow(header.left.load(Relaxed), false);
     assert_eq!(seen.len(), header.slots_used.load(Relaxed) as usize, "slots in sight");
 }
 

@@ -314,8 +314,7 @@ impl Search {
                     continue;
                 }
                 Ok(Turn::Won(left)) => Ok(left),
-                Ok(Turn::GaveUp) if self.seeker.is_in_place(slot) => Err(Stop::TimedOut),
-                Ok(Turn::GaveUp) => Err(Stop::Moved),
+                Ok(Turn::GaveUp) => Err(Stop::TimedOut),
                 Ok(Turn::WouldBlock) => unreachable!("it waits"),
                 Err(stop) => Err(stop),
             });

@@ -42,22 +42,50 @@ fn a_lock_that_nobody_holds_cannot_be_taken_away() {
     fails(&break_it(&leader, "7"), 77, &["\"job\"", "nobody holds it"]);
 }
 
+fn break_here(place: &Place, token: &str, more: &[&str]) -> Output {
+    let mut command = tierlock(&["break", "job", "--token", token, "--dir"]);
+    command.arg(place.dir()).args(more).output().unwrap()
+}
+
 #[test]
-fn a_process_scope_lock_ends_with_its_process_and_the_line_says_which() {
+fn a_lock_of_a_directory_is_taken_away_from_exactly_the_holder_of_a_token() {
     let place = Place::new();
-    let mut holder = Running::script(&mut place.run(), &["--label", "export"], "job", HOLD);
+    let mut holder = Running::script(&mut place.run(), &["--label", "first"], "job", HOLD);
     let token = holder.line();
-    let break_here = |more: &[&str]| {
-        let mut command = tierlock(&["break", "job", "--token", &token, "--dir"]);
-        command.arg(place.dir()).args(more).output().unwrap()
-    };
-    let pid = holder.pid().as_raw_nonzero().to_string();
-    fails(&break_here(&[]), 78, &["\"job\"", "export", &pid, "process"]);
+    let mut waiter = Running::script(&mut place.run(), &["--label", "second"], "job", HOLD);
+    let wrong = (token.parse::<u64>().unwrap() + 1).to_string();
+    let refused = break_here(&place, &wrong, &[]);
+    fails(&refused, 77, &["\"job\"", &token, &wrong, "first", "nothing was broken"]);
+    assert!(runs(holder.pid()));
+
+    assert_eq!(succeeds(&break_here(&place, &token, &[])), "");
+    let (status, stderr) = holder.end();
+    assert_eq!(status.code(), Some(76), "{stderr}");
+    assert!(stderr.contains("broke"), "{stderr}");
+    let next = waiter.line();
+    assert!(next.parse::<u64>().unwrap() > token.parse().unwrap());
+    assert_eq!(shown(place.status())["predecessor"], "broken");
+
     // Also where there is a leader, which knows nothing of it.
     let leader = place.leader();
     let with_leader =
         ["--leader", &leader.address, "--secret-file", leader.secret.to_str().unwrap()];
-    fails(&break_here(&with_leader), 78, &["\"job\"", "export", &pid, "process"]);
+    fails(&break_here(&place, &token, &with_leader), 77, &[&token, &next, "second"]);
+    assert!(runs(waiter.pid()));
+    assert_eq!(succeeds(&break_here(&place, &next, &with_leader)), "");
+    assert_eq!(waiter.end().0.code(), Some(76));
+    fails(&break_here(&place, &next, &[]), 77, &["\"job\"", "nobody holds it"]);
+}
+
+#[test]
+fn a_lock_that_is_a_file_ends_with_its_process_and_the_line_says_which() {
+    let place = Place::new();
+    let builder = tierlock::LockManager::builder().directory(place.dir());
+    drop(builder.engine(tierlock::Engine::FileLock).open().unwrap());
+    let mut holder = Running::script(&mut place.run(), &["--label", "export"], "job", HOLD);
+    let token = holder.line();
+    let kill = format!("kill {}", holder.pid().as_raw_nonzero());
+    fails(&break_here(&place, &token, &[]), 78, &["\"job\"", "export", &kill]);
     assert!(runs(holder.pid()));
 }
 

@@ -309,13 +309,13 @@ fn only_what_is_free_and_quiet_is_forgotten() {
 fn a_forgetter_that_died_is_not_simply_followed() {
     let (slot, told) = (Slot::default(), Told::of(id(1), Verdict::Dead));
     assert!(retire(&slot, id(1)));
-    let Err(Stop::Retiring(judged)) = try_take(&slot, id(2), 0, &told) else {
+    let Err(Stop::Unsettled(judged)) = try_take(&slot, id(2), 0, &told) else {
         panic!("it was to be finished first");
     };
-    assert!(matches!(bury(&slot, &told), Err(Stop::Retiring(found)) if found == judged));
-    finish_retiring(&slot, judged);
+    assert!(matches!(bury(&slot, &told), Err(Stop::Unsettled(found)) if found == judged));
+    settle(&slot, judged);
     assert_eq!(word(&slot), Word::FREE);
-    finish_retiring(&slot, judged);
+    settle(&slot, judged);
     assert_eq!(tried(&slot, 2, &told), Some(Predecessor::Clean), "it never held the lock");
 }
 

@@ -48,7 +48,9 @@ struct Note {
     /// A bit per process: it has nothing left to do.
     done: u8,
     dead: u8,
+    /// It holds the lock or the structural one.
     inside: u8,
+    moved: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -111,7 +113,10 @@ impl<'a, const N: usize> Walk<'a, N> {
             first: 0,
             done: bits(&|process| world.is_done(process)),
             dead: bits(&|process| world.is_dead(process)),
-            inside: bits(&|process| world.processes[process].inside),
+            inside: bits(&|process| {
+                world.processes[process].inside || world.structure == Some(process as u8)
+            }),
+            moved: world.moved,
         });
         (number, true)
     }
@@ -141,6 +146,17 @@ impl<'a, const N: usize> Walk<'a, N> {
             );
             if let Some(number) = stuck(&ends, &|note| note.inside & stopped == 0) {
                 return Some((Violation::HeldUpByStopped, number));
+            }
+            if !self.notes.iter().any(|note| note.moved) {
+                continue;
+            }
+            let plainly = back.reach(
+                |note| note.done | stopped == everybody,
+                |edge| edge.kind == Kind::Plain && stopped >> edge.process & 1 == 0,
+            );
+            let told = |note: &Note| note.moved && note.dead == 0 && note.inside == 0;
+            if let Some(number) = stuck(&plainly, &told) {
+                return Some((Violation::HeldUpByBroken, number));
             }
         }
         None
