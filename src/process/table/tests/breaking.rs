@@ -294,6 +294,30 @@ fn a_broken_holder_that_dies_leaves_its_slot_and_its_presence() {
     assert!(try_take(&slot(dir.path(), "a")).is_none());
 }
 
+/// Marked to be moved, it is its dead holder's still once that is taken back.
+#[test]
+fn a_holder_that_dies_while_one_dies_breaking_it_is_told_and_swept() {
+    for sweeps in [false, true] {
+        let dir = directory();
+        let stale = slot(dir.path(), "a");
+        let mut holder = Helper::holding(dir.path(), "a");
+        let mut breaker = Helper::start(dir.path());
+        assert_eq!(breaker.ask("member"), "done");
+        assert_eq!(breaker.ask("end-at MoveBegun"), "done");
+        breaker.say("break a 1");
+        assert!(!breaker.child.wait().unwrap().success());
+        holder.kill();
+        if sweeps {
+            header(&member(&stale.directory)).joined.store(0, Relaxed);
+            drop(member(&open(dir.path())));
+            assert_eq!(presences(dir.path()).len(), 1, "only this process's is left");
+        }
+        let taken = try_take(&stale).unwrap();
+        assert_eq!((taken.token, taken.predecessor), (token(2), Predecessor::Died));
+        check_slots(&member(&open(dir.path())));
+    }
+}
+
 /// `tierlock run`'s command keeps the old slot, and nobody else.
 #[test]
 fn a_command_with_the_proof_of_life_of_a_broken_lock_holds_nobody_up() {
