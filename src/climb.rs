@@ -39,6 +39,13 @@ use crate::{
 ///
 /// Keeping pays when this machine takes the lock again before anybody else wants it. If the
 /// keeper crashes, others wait until its lease has run out.
+///
+/// Of several managers of one directory in a process, the first that builds a mutex of the name
+/// keeps its leases, for as long as it lasts; the others ask the leader at each lock, and take it
+/// from that one like anybody else. So let a process have one manager, and clone it.
+///
+/// What is not kept goes back at once if somebody is known to wait, and else with whatever is sent
+/// next, within a millisecond: somebody who asks right then waits that much longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {
@@ -47,7 +54,10 @@ pub enum Keep {
     /// ever more seldom, at last once in some 200 locks.
     #[default]
     Adaptive,
-    /// Keep it from the first lock on, until somebody else asks, however long nobody uses it.
+    /// Keep it from the first lock on, until somebody else asks, however long nobody uses it, or
+    /// until the name's last mutex here is dropped. Each counts among the 65,536 leases that a
+    /// session may have: with more mutexes than that, a lock that would need another is
+    /// `Refused`. [`Adaptive`](Keep::Adaptive) gives idle ones back.
     Always,
     /// Give it back at every unlock.
     Never,

@@ -72,7 +72,7 @@ pub(crate) struct Entry {
     slot: std::sync::OnceLock<Slot>,
     /// Where the first manager that wants to keep its lease of the name keeps it.
     #[cfg(any(feature = "host", feature = "testing"))]
-    kept: std::sync::OnceLock<(Weak<crate::host::link::Link>, Arc<crate::host::kept::Kept>)>,
+    kept: Mutex<Option<(Weak<crate::host::link::Link>, Arc<crate::host::kept::Kept>)>>,
     ground: Arc<Ground>,
 }
 
@@ -152,7 +152,7 @@ impl Ground {
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
             #[cfg(any(feature = "host", feature = "testing"))]
-            kept: std::sync::OnceLock::new(),
+            kept: Mutex::default(),
             ground: self.clone(),
         });
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
@@ -238,22 +238,27 @@ impl Entry {
         false
     }
 
-    /// Where leases of this name over `link` are kept. Other managers of this process find none,
-    /// and give each lease back.
+    /// Where leases of this name over `link` are kept. Other managers of this process find none
+    /// while that one lasts, and give each lease back.
     #[cfg(any(feature = "host", feature = "testing"))]
     pub(crate) fn kept(
         &self,
         link: &Arc<crate::host::link::Link>,
     ) -> Option<Arc<crate::host::kept::Kept>> {
-        let make = || (Arc::downgrade(link), Arc::new(crate::host::kept::Kept::new()));
-        let (owner, kept) = self.kept.get_or_init(make);
+        let mut known = self.kept.lock();
+        let is_gone = |(owner, _): &(Weak<_>, _)| owner.strong_count() == 0;
+        if known.as_ref().is_none_or(is_gone) {
+            let kept = Arc::new(crate::host::kept::Kept::new());
+            *known = Some((Arc::downgrade(link), kept));
+        }
+        let (owner, kept) = known.as_ref()?;
         std::ptr::eq(owner.as_ptr(), Arc::as_ptr(link)).then(|| kept.clone())
     }
 
     /// Nobody in this process uses the name any more: its lease goes back.
     #[cfg(any(feature = "host", feature = "testing"))]
-    fn give_kept_back(&self) {
-        if let Some((link, kept)) = self.kept.get()
+    fn give_kept_back(&mut self) {
+        if let Some((link, kept)) = self.kept.get_mut()
             && let Some(link) = link.upgrade()
             && !link.is_forked()
             && let Some(used) = kept.take_idle()

@@ -51,6 +51,34 @@ fn what_nobody_uses_goes_to_whoever_asks(setting: &Setting) {
     }
 }
 
+at!([host_with_directory host_with_file_directory] managers_of_one_directory_take_kept_leases_in_turns);
+fn managers_of_one_directory_take_kept_leases_in_turns(setting: &Setting) {
+    let first = setting.neighbour();
+    let second = setting.neighbour();
+    let (one, two) = (kept(&first, "a"), kept(&second, "a"));
+    let mut last = token(&one);
+    for _ in 0..10 {
+        for mutex in [&two, &one] {
+            let next = token(mutex);
+            assert!(next > last);
+            last = next;
+        }
+    }
+    // The first one keeps it, for as long as it lasts; then the next one does.
+    let guard = two.lock().unwrap();
+    assert!(one.try_lock().unwrap_err().is_contended());
+    drop(guard);
+    drop((one, first));
+    let again = kept(&second, "a");
+    last = token(&again).max(last);
+    setting.stop_leader();
+    for _ in 0..10 {
+        let next = token(&again);
+        assert!(next > last);
+        last = next;
+    }
+}
+
 at!(with_leader, who_only_tries_gets_what_is_kept_and_not_what_is_held);
 fn who_only_tries_gets_what_is_kept_and_not_what_is_held(setting: &Setting) {
     let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
