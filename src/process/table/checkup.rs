@@ -14,7 +14,7 @@ use super::{
         record,
     },
     index::Found,
-    map::Access,
+    map::{Access, Seen},
     marks::Marks,
     presence::{PRESENCE, Presences, file_name},
     protocol::Verdict,
@@ -160,13 +160,13 @@ fn examine_structure(home: &Home, presences: &Presences, table: &Table, report: 
         let text = format!("the lock of its own changes is damaged: {fault}");
         return report.error(&store::about(home, super::damaged(text)));
     }
-    let word = Word::from_bits(structure.word.load(SeqCst));
+    let word = Word::from_bits(structure.word.seen_in_order());
     let left_by_the_dead = match word.owner() {
         Some(owner) => presences.verdict(owner, &mut None).0 == Verdict::Dead,
         None => table.header().intent[0].load(Relaxed) != 0,
     };
     // Whoever is alive and at it has an owner's word.
-    if left_by_the_dead && structure.word.load(SeqCst) == word.bits() {
+    if left_by_the_dead && structure.word.seen_in_order() == word.bits() {
         report.add(
             Level::Note,
             "somebody died in the middle of a change of its table; nothing needs to be done: the \
@@ -178,7 +178,7 @@ fn examine_structure(home: &Home, presences: &Presences, table: &Table, report: 
 fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
     let about = |error| store::about(home, error).to_string();
     let (mut names, mut damaged) = (Vec::new(), Vec::new());
-    for number in 0..survey.table.header().slots_used.load(Acquire) {
+    for number in 0..survey.table.header().slots_used.seen() {
         let slot = match survey.table.slot(number) {
             Ok(slot) => slot,
             Err(error) => {
@@ -212,7 +212,7 @@ fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
 fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
     let mut judged = None;
     for _ in 0..LOOKS {
-        let word = Word::from_bits(slot.word.load(SeqCst));
+        let word = Word::from_bits(slot.word.seen_in_order());
         let fault = match word.state() {
             None => format!("its word is {:#x}, which no lock wrote", word.bits()),
             Some(State::Free | State::Reserved | State::MovedAndLeft) => return None,
@@ -240,16 +240,16 @@ fn fault_of_index(table: &Table, number: u32, slot: &Slot) -> Result<(), LockErr
     let mut fault = Ok(());
     for _ in 0..LOOKS {
         let changes = &table.header().structure.word;
-        let (before, generation) = (changes.load(SeqCst), slot.generation.load(SeqCst));
+        let (before, generation) = (changes.seen_in_order(), slot.generation.seen_in_order());
         let Some(name) = table.name_of(slot)? else { return Ok(()) };
         let found = table.find(&name, table.hash(&name))?;
         if found == Some(Found { number, generation }) {
             return Ok(());
         }
-        let moved = slot.generation.load(SeqCst) != generation || !Marks::of(slot).is_live();
+        let moved = slot.generation.seen_in_order() != generation || !Marks::of(slot).is_live();
         let changing = Word::from_bits(before).owner().is_some()
-            || changes.load(SeqCst) != before
-            || table.header().intent[0].load(SeqCst) != 0;
+            || changes.seen_in_order() != before
+            || table.header().intent[0].seen_in_order() != 0;
         if moved || changing {
             // Not to be judged now; nor at all, if somebody was stopped in the middle.
             fault = Ok(());

@@ -36,6 +36,7 @@ use self::breaking::Moving;
 use super::{
     super::home::damaged,
     layout::{FIRST_HEADS, HEAD_PARTS, HEADS, NAMES, UNITS_MAX, place},
+    map::Seen,
     marks::Marks,
     slot::Slot,
     step::step,
@@ -63,17 +64,17 @@ pub(super) struct Found {
 impl Table {
     /// Looks a name up. Without the structural lock a miss says nothing.
     pub(super) fn find(&self, name: &Name, hash: u64) -> Result<Option<Found>, LockError> {
-        let mut next = self.head(hash & (self.chains()? - 1))?.load(Acquire);
+        let mut next = self.head(hash & (self.chains()? - 1))?.seen();
         let most = self.header().slots_used.load(Relaxed);
         for _ in 0..=most {
             let Some(number) = next.checked_sub(1) else { return Ok(None) };
             let slot = self.slot(number)?;
             // Before the name: if both are of different times, the generation is the old one.
-            let generation = slot.generation.load(Acquire);
+            let generation = slot.generation.seen();
             if slot.hash.load(Relaxed) == hash && self.is_named(slot, name)? {
                 return Ok(Some(Found { number, generation }));
             }
-            next = slot.next.load(Acquire);
+            next = slot.next.seen();
         }
         // Led in a circle, by a slot that moved to another chain. Or by one that is damaged.
         Ok(None)

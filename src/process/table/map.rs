@@ -14,7 +14,7 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64},
+        atomic::{AtomicU32, AtomicU64, Ordering::*, fence},
     },
 };
 
@@ -45,9 +45,46 @@ unsafe impl Shared for Header {}
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Full,
-    /// Nothing is stored into it: that would end the process.
+    /// The mapping is not writable: a store would end the process. Only relaxed loads are made
+    /// there, by [`Seen`] where an order is needed.
     Look,
 }
+
+/// Loads that may be made of a mapping that is not writable. Of those, only relaxed ones are
+/// defined everywhere; the order comes from a fence.
+pub(super) trait Seen {
+    type Value;
+
+    /// As an acquiring load.
+    fn seen(&self) -> Self::Value;
+
+    /// As a load of sequential consistency, for who judges by several of them.
+    fn seen_in_order(&self) -> Self::Value;
+}
+
+macro_rules! seen {
+    ($($atomic:ty => $value:ty),+) => {
+        $(impl Seen for $atomic {
+            type Value = $value;
+
+            #[inline]
+            fn seen(&self) -> $value {
+                let value = self.load(Relaxed);
+                fence(Acquire);
+                value
+            }
+
+            fn seen_in_order(&self) -> $value {
+                fence(SeqCst);
+                let value = self.load(Relaxed);
+                fence(SeqCst);
+                value
+            }
+        })+
+    };
+}
+
+seen!(AtomicU32 => u32, AtomicU64 => u64);
 
 /// A part of a file, seen as so many `T`.
 pub(super) struct Part<T> {
@@ -63,7 +100,7 @@ impl<T: Shared> Part<T> {
     /// The mapping keeps the open file description of `file` alive, also in forked children, so
     /// it must not be a description that is ever locked.
     ///
-    /// With [`Access::Look`] nobody may store into it.
+    /// With [`Access::Look`] only relaxed loads may be made of it.
     pub(super) fn map(
         file: &File,
         offset: u64,
@@ -87,9 +124,10 @@ impl<T: Shared> Deref for Part<T> {
 
     fn deref(&self) -> &[T] {
         let first = self.raw.as_ptr().cast::<T>();
-        // SAFETY: `map` made the mapping readable, writable and `count` times `T` long, and
-        // aligned as PAGE is; `self` keeps it for as long as the reference lives; `T: Shared`
-        // says that any bits are a `T` and that others may write them.
+        // SAFETY: `map` made the mapping readable and `count` times `T` long, and aligned as PAGE
+        // is; `self` keeps it for as long as the reference lives; `T: Shared` says that any bits
+        // are a `T` and that others may write them. It is writable too, unless it is for looking
+        // only: then nothing but relaxed loads is made there, which atomics of this size allow.
         unsafe { slice::from_raw_parts(first, self.count) }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::*;
 
 use crate::error::Predecessor;
 
-use super::slot::Slot;
+use super::{map::Seen, slot::Slot};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Marks(u32);
@@ -32,7 +32,7 @@ const LEFT_TO_HEIRS: [Predecessor; 3] =
 
 impl Marks {
     pub(super) fn of(slot: &Slot) -> Marks {
-        Marks(slot.name_length.load(Acquire))
+        Marks(slot.name_length.seen())
     }
 
     /// Of a slot that gets a name.

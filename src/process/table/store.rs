@@ -29,7 +29,7 @@ use super::{
         FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, SLOTS, UNITS_MAX,
         place, size,
     },
-    map::{Access, Cell, PAGE, Part, Shared},
+    map::{Access, Cell, PAGE, Part, Seen, Shared},
     marks::Marks,
     slot::Slot,
     step::step,
@@ -88,7 +88,7 @@ impl Table {
         }
         let header = map(&file, 0, 1, access)?;
         let first: &Header = &header[0];
-        match first.magic.load(Acquire) {
+        match first.magic.seen() {
             MAGIC => {}
             other => return Err(damaged(format!("it starts with {other:#x}, which is not ours"))),
         }
@@ -151,7 +151,7 @@ impl Table {
 
     /// The reserve of tokens, as far as the table knows it.
     pub(super) fn limit(&self) -> Result<Token, LockError> {
-        let limit = self.header().limit.load(Acquire);
+        let limit = self.header().limit.seen();
         Token::new(limit).ok_or_else(|| damaged("the token it counts to is none"))
     }
 
@@ -244,7 +244,7 @@ impl Table {
     /// `None` if they cross the end of their part, as no name does.
     fn units(&self, at: u32, count: usize) -> Result<Option<&[AtomicU32]>, LockError> {
         let (part, at) = place(&NAMES, at.into());
-        if at + count > size(&NAMES, part) || self.header().name_parts[part].load(Acquire) == 0 {
+        if at + count > size(&NAMES, part) || self.header().name_parts[part].seen() == 0 {
             return Ok(None);
         }
         let part = self.part(&*self.names, &self.header().name_parts, part, &NAMES)?;
@@ -262,7 +262,7 @@ impl Table {
 
     /// How many chains there are.
     pub(super) fn chains(&self) -> Result<u64, LockError> {
-        match self.header().doublings.load(Acquire) {
+        match self.header().doublings.seen() {
             doublings if (doublings as usize) < HEAD_PARTS => Ok(FIRST_HEADS << doublings),
             _ => Err(damaged("its index is larger than an index can be")),
         }
@@ -339,7 +339,7 @@ impl Table {
         if let Some(mapped) = mapped.get() {
             return Ok(mapped);
         }
-        let (at, count) = (parts[part].load(Acquire), size(starts, part));
+        let (at, count) = (parts[part].seen(), size(starts, part));
         if at == 0 {
             return Err(missing());
         }

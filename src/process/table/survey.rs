@@ -13,7 +13,7 @@ use super::{
         NameStatus, WaiterStatus,
         home::{Home, damaged},
     },
-    map::Access,
+    map::{Access, Seen},
     marks::Marks,
     presence::Presences,
     protocol::Verdict,
@@ -34,7 +34,7 @@ pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>,
         return Err(home.about(damaged("its table was removed")));
     };
     let survey = Survey { presences: Presences::open(home)?, table };
-    let used = survey.table.header().slots_used.load(Acquire);
+    let used = survey.table.header().slots_used.seen();
     let mut found = Vec::new();
     for number in 0..used {
         let status = match survey.table.slot(number) {
@@ -55,12 +55,12 @@ pub(super) struct Survey {
 impl Survey {
     /// `None`: no name is in the slot.
     pub(super) fn status(&self, slot: &Slot) -> Result<Option<NameStatus>, LockError> {
-        let generation = slot.generation.load(Acquire);
+        let generation = slot.generation.seen();
         let name = self.table.name_of(slot);
-        let (word, token) = (Word::from_bits(slot.word.load(Acquire)), slot.token.load(Relaxed));
+        let (word, token) = (Word::from_bits(slot.word.seen()), slot.token.load(Relaxed));
         let (marks, heir) = (Marks::of(slot), Heir::from_bits(slot.heir.load(Relaxed)));
         let widened_by = word.is_wide().then(|| self.table.widened_by(slot));
-        if slot.generation.load(Acquire) != generation {
+        if slot.generation.seen() != generation {
             // Forgotten meanwhile.
             return Ok(None);
         }

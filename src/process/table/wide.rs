@@ -16,6 +16,7 @@ use crate::{error::LockError, name::Name};
 
 use super::{
     index::{Changing, Retiring},
+    map::Seen,
     slot::Slot,
     store::Table,
     word::Word,
@@ -27,7 +28,7 @@ pub(super) type Wide = (Name, String);
 /// The wide names of a table that nobody uses any more. What cannot be read is left out: there
 /// are as many as the file has room for.
 pub(super) fn of(old: &Table) -> Vec<Wide> {
-    let used = old.header().slots_used.load(Acquire);
+    let used = old.header().slots_used.seen();
     let slots = (0..used).map_while(|number| old.slot(number).ok());
     slots.filter_map(|slot| wide_name(old, slot)).collect()
 }
