@@ -8,6 +8,7 @@
 use std::{
     future::Future,
     mem::ManuallyDrop,
+    num::NonZeroU64,
     pin::Pin,
     sync::{
         Arc,
@@ -25,7 +26,7 @@ use crate::{
     alarm::{self, Alarm},
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor, Result},
-    ground::{Entry, Reach},
+    ground::{self, Entry, Reach},
     name::Name,
     scope::Scope,
     thread::{self, ThreadLock},
@@ -188,12 +189,13 @@ impl Held {
     #[inline]
     fn named(taken: thread::Taken) -> Held {
         let held = Held::plain(taken);
-        Held { facts: held.facts.with_generation(generation()), ..held }
+        Held { facts: held.facts.with_generation(short(ground::generation())), ..held }
     }
 
     /// Whether this is a copy that a fork made of its parent's right. Copies give nothing back.
     pub(crate) fn is_forked(&self) -> bool {
-        self.facts.generation() != 0 && self.facts.generation() != generation()
+        let generation = self.facts.generation();
+        generation != 0 && generation != short(ground::generation())
     }
 
     /// Whether it is a guard's that existed when this process was forked.
@@ -208,12 +210,25 @@ impl Held {
         self.more.is_none() && self.tiers() & !QUIET == 0 && !self.is_forked()
     }
 
-    /// Its tiers, of which none is left.
+    /// What was won, if that is all there is; nothing of it is left.
     #[inline]
-    pub(crate) fn take_tiers(&mut self) -> u8 {
-        let tiers = self.tiers();
+    pub(crate) fn take_won(&mut self) -> Won {
+        let won = Won { token: self.token, facts: A_TIER | self.facts.0 };
         self.set_tiers(0);
-        tiers
+        won
+    }
+
+    /// Whether nothing is held. Then it can be made to hold what was `won`.
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.tiers() == 0
+    }
+
+    /// Holds what was won, after it was nothing.
+    #[inline]
+    pub(crate) fn put(&mut self, won: Won) {
+        self.token = won.token;
+        self.facts = Facts(won.facts.get());
     }
 
     /// Leaves nothing behind that would have to be given back.
@@ -250,6 +265,82 @@ impl Held {
 
     fn more_mut(&mut self) -> &mut More {
         self.more.get_or_insert_default()
+    }
+}
+
+/// A right that was won quietly, in two words, which stay in registers: a right that is moved
+/// through memory is stored in pieces and loaded as a whole, which takes as long as to win it.
+#[derive(Clone, Copy)]
+pub(crate) struct Won {
+    token: Token,
+    /// As in [`Held`]; there is a tier.
+    facts: NonZeroU64,
+}
+
+/// The bit of the thread tier in [`Facts`], which everybody has who has anything.
+const A_TIER: NonZeroU64 = NonZeroU64::new((THREAD as u64) << 16).unwrap();
+
+impl Won {
+    #[inline]
+    fn new(taken: thread::Taken, scope: Scope, tiers: u8, generation: u64) -> Won {
+        let facts = Facts::new(scope, taken.predecessor, tiers);
+        Won { token: taken.token, facts: A_TIER | facts.with_generation(short(generation)).0 }
+    }
+
+    #[inline]
+    fn scope(self) -> Scope {
+        Scope::from_u8(Facts(self.facts.get()).byte(0))
+    }
+
+    #[inline]
+    fn tiers(self) -> u8 {
+        Facts(self.facts.get()).byte(2)
+    }
+}
+
+impl From<Won> for Held {
+    fn from(won: Won) -> Held {
+        Held { token: won.token, more: ManuallyDrop::new(None), facts: Facts(won.facts.get()) }
+    }
+}
+
+/// A lease that was kept and not in use when it was looked at.
+#[cfg(any(feature = "host", feature = "testing"))]
+#[derive(Clone, Copy)]
+struct Idle<'a> {
+    kept: &'a Kept,
+    link: &'a Link,
+    seen: u64,
+}
+
+#[cfg(any(feature = "host", feature = "testing"))]
+impl Idle<'_> {
+    /// Takes its next token, if it is good: that, and how the last local holder left.
+    #[inline(always)]
+    fn enter(self, at_least: Token) -> Option<(Token, Predecessor)> {
+        let entered = self.kept.enter_as_seen(self.seen, at_least)?;
+        // What has ended at the deadline is marked before the deadline moves: in this order.
+        let deadline = self.link.deadline();
+        if self.kept.lost().is_some() || clock::now() >= deadline {
+            self.link.give_back(self.kept, &self.kept.leave_for_good(entered.predecessor));
+            return None;
+        }
+        if entered.is_running_short {
+            self.link.top_up(self.kept);
+        }
+        Some((entered.token, entered.predecessor))
+    }
+}
+
+/// Nothing is kept where there is no host scope.
+#[cfg(not(any(feature = "host", feature = "testing")))]
+#[derive(Clone, Copy)]
+enum Idle {}
+
+#[cfg(not(any(feature = "host", feature = "testing")))]
+impl Idle {
+    fn enter(self, _: Token) -> Option<(Token, Predecessor)> {
+        match self {}
     }
 }
 
@@ -396,150 +487,79 @@ impl Named {
 
     /// A lock that nothing stands in the way of: every tier is free, and the lease of a host-scope
     /// one is kept. `None` leaves everything as it was, and the climb finds out what it is.
-    #[inline]
-    pub(crate) fn lock_quietly(&self) -> Option<Held> {
+    ///
+    /// What it takes is looked up before the first tier is won: whatever is looked up behind a
+    /// compare-and-swap is waited for.
+    pub(crate) fn lock_quietly(&self) -> Option<Won> {
         let goal = self.goal(None);
-        if self.has_terms || !self.may_be_quiet(goal) {
+        if self.has_terms {
             return None;
         }
-        let thread = self.entry.thread();
-        let taken = thread.take_quietly()?;
-        let mut held = Held::named(taken);
-        if goal > Scope::Thread && !self.climb_quietly(goal, &mut held) {
-            thread.release(taken.predecessor);
+        let generation = ground::generation();
+        let thread = self.entry.thread_in(generation);
+        if goal == Scope::Thread {
+            return Some(Won::new(thread.take_quietly()?, goal, THREAD, generation));
+        }
+        if self.reach.is_closed() {
             return None;
         }
-        Some(held)
-    }
-
-    /// Whether trying costs nothing that would have to be done again.
-    #[inline]
-    fn may_be_quiet(&self, goal: Scope) -> bool {
-        match goal {
-            Scope::Host => self.keeps_just_now(),
-            _ => true,
-        }
-    }
-
-    #[cfg(any(feature = "host", feature = "testing"))]
-    #[inline]
-    fn keeps_just_now(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.idle().is_some())
-    }
-
-    #[cfg(not(any(feature = "host", feature = "testing")))]
-    fn keeps_just_now(&self) -> bool {
-        false
-    }
-
-    /// Past the thread tier; whether that was all. Else nothing above it is held.
-    #[inline]
-    fn climb_quietly(&self, goal: Scope, held: &mut Held) -> bool {
-        if self.reach.check_open().is_err() {
-            return false;
-        }
-        #[cfg(feature = "process")]
-        if let Some(slot) = self.entry.slot() {
-            let Some((token, is_wide)) = slot.take_quietly(above(held.token)) else { return false };
-            held.set_tiers(THREAD | PROCESS);
-            let thread = self.entry.thread();
-            if token != held.token {
-                held.token = token;
-                thread.raise_token(token);
-            }
+        let idle = if goal == Scope::Host { Some(self.idle()?) } else { None };
+        let place = self.entry.place(generation)?;
+        let taken = thread.take_further(|last| {
             // Both know that it is host scope, or neither does.
-            let is_done = match goal {
-                Scope::Host => is_wide && self.enter_kept_quietly(held, Some(slot)),
-                _ => !is_wide,
+            let next = match place {
+                Some(place) => place.take(last, goal == Scope::Host)?,
+                None => last.next()?,
             };
-            if !is_done {
-                slot.release(Predecessor::Clean);
-                return false;
+            let Some(idle) = idle else { return Some((next, Predecessor::Clean)) };
+            let entered = idle.enter(next);
+            match (entered, place) {
+                (None, Some(place)) => place.release(goal == Scope::Host),
+                (Some(entered), Some(_)) if entered.0 != next => self.entry.raise_slot(entered.0),
+                _ => {}
             }
-            held.set_scope(goal);
-            self.entry.widen(goal);
-            return true;
-        }
-        #[cfg(feature = "process")]
-        let slot = None;
-        let is_done = goal < Scope::Host
-            || self.enter_kept_quietly(
-                held,
-                #[cfg(feature = "process")]
-                slot,
-            );
-        if is_done {
-            held.set_scope(goal);
-            self.entry.widen(goal);
-        }
-        is_done
+            entered
+        })?;
+        self.entry.widen(goal);
+        let tiers = THREAD | place.map_or(0, |_| PROCESS) | idle.map_or(0, |_| KEPT);
+        Some(Won::new(taken, goal, tiers, generation))
     }
 
-    /// Takes the next token of a lease that is kept, if that is good.
+    /// Its lease, if that is kept and nobody uses it just now.
     #[cfg(any(feature = "host", feature = "testing"))]
     #[inline]
-    fn enter_kept_quietly(
-        &self,
-        held: &mut Held,
-        #[cfg(feature = "process")] slot: Option<&crate::process::Slot>,
-    ) -> bool {
-        let (Some(kept), Some(link)) = (&self.kept, &self.reach.link) else { return false };
-        if link.is_forked() {
-            return false;
-        }
-        let Some(entered) = kept.enter(held.token) else { return false };
-        // What has ended at the deadline is marked before the deadline moves: in this order.
-        let deadline = link.deadline();
-        if kept.lost().is_some() || clock::now() >= deadline {
-            link.give_back(kept, &kept.leave_for_good(entered.predecessor));
-            return false;
-        }
-        if entered.is_running_short {
-            link.top_up(kept);
-        }
-        held.set_tiers(held.tiers() | KEPT);
-        if entered.predecessor != Predecessor::Clean {
-            held.set_predecessor(entered.predecessor);
-        }
-        if entered.token != held.token {
-            held.token = entered.token;
-            self.entry.thread().raise_token(entered.token);
-            #[cfg(feature = "process")]
-            if let Some(slot) = slot {
-                slot.raise_token(entered.token);
-            }
-        }
-        true
+    fn idle(&self) -> Option<Idle<'_>> {
+        let (Some(kept), Some(link)) = (&self.kept, &self.reach.link) else { return None };
+        let seen = kept.idle()?;
+        (!link.is_forked()).then_some(Idle { kept, link, seen })
     }
 
     #[cfg(not(any(feature = "host", feature = "testing")))]
-    fn enter_kept_quietly(
-        &self,
-        _: &mut Held,
-        #[cfg(feature = "process")] _: Option<&crate::process::Slot>,
-    ) -> bool {
-        false
+    fn idle(&self) -> Option<Idle> {
+        None
     }
 
-    /// Lets go of the tiers of a right that [`is_quiet`](Held::is_quiet), left clean.
-    #[inline]
-    pub(crate) fn let_go_quietly(&self, tiers: u8) {
+    /// Lets go of what [`is_quiet`](Held::is_quiet), left clean.
+    pub(crate) fn let_go_quietly(&self, won: Won) {
+        let (tiers, generation) = (won.tiers(), ground::generation());
+        let thread = self.entry.thread_in(generation);
+        let place = match tiers & PROCESS {
+            0 => None,
+            _ => self.entry.place(generation).flatten(),
+        };
         #[cfg(any(feature = "host", feature = "testing"))]
         if tiers & KEPT != 0
             && let Some(kept) = &self.kept
-            && let Some(used) = kept.leave(Predecessor::Clean)
+            && let Some(used) = kept.leave_quietly(won.token)
         {
             self.give_used_back(kept, &used);
         }
-        #[cfg(feature = "process")]
-        if tiers & PROCESS != 0
-            && let Some(slot) = self.entry.slot()
-        {
-            slot.release(Predecessor::Clean);
+        match place {
+            Some(place) => place.release(won.scope() == Scope::Host),
+            None if tiers & PROCESS != 0 => self.entry.release_slot(),
+            None => {}
         }
-        if tiers & THREAD != 0 {
-            self.entry.thread().release(Predecessor::Clean);
-        }
+        thread.release(Predecessor::Clean);
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
@@ -553,11 +573,17 @@ impl Named {
     #[inline]
     fn climb(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
         if at_least.is_none()
-            && let Some(held) = self.lock_quietly()
+            && let Some(won) = self.lock_quietly()
         {
-            return Ok(held);
+            return Ok(won.into());
         }
         self.climb_slow(patience, at_least)
+    }
+
+    /// After [`lock_quietly`](Named::lock_quietly) in vain.
+    #[cold]
+    pub(crate) fn lock_slow(&self, patience: Patience) -> Result<Held> {
+        self.climb_slow(patience, None)
     }
 
     #[cold]
@@ -581,9 +607,9 @@ impl Named {
 
     async fn climb_async(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
         if at_least.is_none()
-            && let Some(held) = self.lock_quietly()
+            && let Some(won) = self.lock_quietly()
         {
-            return Ok(held);
+            return Ok(won.into());
         }
         let taken = match self.entry.thread().try_take() {
             Some(taken) => taken,
@@ -1050,16 +1076,16 @@ impl<'a> Climb<'a> {
     #[inline]
     fn enter_kept(&mut self) -> bool {
         let named = self.named;
-        let found = self.held.predecessor();
-        let entered = named.enter_kept_quietly(
-            &mut self.held,
-            #[cfg(feature = "process")]
-            named.entry.slot(),
-        );
-        if entered {
+        let entered = named.idle().and_then(|idle| idle.enter(self.held.token));
+        if let Some((token, predecessor)) = entered {
+            self.held.set_tiers(self.held.tiers() | KEPT);
             self.held.set_scope(Scope::Host);
-            if self.held.predecessor() != found {
-                self.found.host = self.held.predecessor();
+            self.found.host = predecessor;
+            self.tell(predecessor);
+            if token != self.held.token {
+                self.held.token = token;
+                named.entry.thread().raise_token(token);
+                named.entry.raise_slot(token);
             }
         } else if let (Some(kept), Some(link)) = (&named.kept, &named.reach.link)
             && !link.is_forked()
@@ -1068,7 +1094,7 @@ impl<'a> Climb<'a> {
             // It has no token for us any more.
             link.give_back(kept, &used);
         }
-        entered
+        entered.is_some()
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
@@ -1230,11 +1256,8 @@ async fn take_until_async(lock: &ThreadLock, until: Time) -> Option<thread::Take
     .await
 }
 
-/// In which fork generation this process is, counted from 1: a forked child has a higher one.
+/// A fork generation as it stands in [`Facts`], counted from 1.
 #[inline]
-fn generation() -> u32 {
-    #[cfg(feature = "process")]
-    return crate::process::fork_generation() as u32 + 1;
-    #[cfg(not(feature = "process"))]
-    1
+fn short(generation: u64) -> u32 {
+    generation as u32 + 1
 }

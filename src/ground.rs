@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 
 #[cfg(feature = "process")]
-use crate::process::{Directory, DirectoryKey, Slot, fork_generation};
+use crate::process::{Directory, DirectoryKey, Place, Slot, fork_generation};
 use crate::{
     alarm,
     error::{Holder, LockError, Predecessor, Result},
@@ -83,6 +83,22 @@ struct AfterFork {
     /// The generation that made the entry, or this link.
     generation: u64,
     next: std::sync::OnceLock<Box<(ThreadLock, AfterFork)>>,
+}
+
+/// There are no slots where there is no process scope.
+#[cfg(not(feature = "process"))]
+#[derive(Clone, Copy)]
+pub(crate) enum Place {}
+
+#[cfg(not(feature = "process"))]
+impl Place {
+    pub(crate) fn take(self, _: Token, _: bool) -> Option<Token> {
+        match self {}
+    }
+
+    pub(crate) fn release(self, _: bool) {
+        match self {}
+    }
 }
 
 /// The grounds of this process, and of the processes that it is a fork of.
@@ -187,10 +203,17 @@ impl Entry {
     /// This process's thread tier of the name.
     #[inline]
     pub(crate) fn thread(&self) -> &ThreadLock {
+        self.thread_in(generation())
+    }
+
+    /// The same, for who knows in which fork generation this process is.
+    #[inline]
+    pub(crate) fn thread_in(&self, generation: u64) -> &ThreadLock {
         #[cfg(feature = "process")]
-        if self.after_fork.generation != fork_generation() {
+        if self.after_fork.generation != generation {
             return self.thread_after_fork();
         }
+        let _ = generation;
         &self.thread
     }
 
@@ -227,8 +250,44 @@ impl Entry {
     }
 
     #[cfg(feature = "process")]
+    #[inline]
     pub(crate) fn slot(&self) -> Option<&Slot> {
         self.slot.get()
+    }
+
+    /// Where its slot is for the process of this fork generation, the caller's, if it has one.
+    /// `None`: it has one, which is to be looked up.
+    #[cfg(feature = "process")]
+    #[inline]
+    pub(crate) fn place(&self, generation: u64) -> Option<Option<Place<'_>>> {
+        match self.slot() {
+            Some(slot) => slot.place(generation).map(Some),
+            None => Some(None),
+        }
+    }
+
+    #[cfg(not(feature = "process"))]
+    pub(crate) fn place(&self, _: u64) -> Option<Option<Place>> {
+        Some(None)
+    }
+
+    /// Raises its slot's token, if it has a slot. Only for whoever holds that.
+    #[cold]
+    pub(crate) fn raise_slot(&self, token: Token) {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.slot() {
+            slot.raise_token(token);
+        }
+        let _ = token;
+    }
+
+    /// Lets go of its slot, clean, if it has one.
+    #[cold]
+    pub(crate) fn release_slot(&self) {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.slot() {
+            slot.release(Predecessor::Clean);
+        }
     }
 
     fn has_slot(&self) -> bool {
@@ -268,6 +327,7 @@ impl Entry {
     }
 
     /// The widest scope at which this process has locked the name.
+    #[inline]
     pub(crate) fn widest(&self) -> Scope {
         Scope::from_u8(self.widest.load(Relaxed))
     }
@@ -279,11 +339,21 @@ impl Entry {
     }
 
     /// Marks the name as locked at `scope`. Only for whoever holds it.
+    #[inline]
     pub(crate) fn widen(&self, scope: Scope) {
         if self.widest.load(Relaxed) < scope as u8 {
             self.widest.store(scope as u8, Relaxed);
         }
     }
+}
+
+/// In which fork generation this process is: a forked child has a higher one.
+#[inline]
+pub(crate) fn generation() -> u64 {
+    #[cfg(feature = "process")]
+    return fork_generation();
+    #[cfg(not(feature = "process"))]
+    0
 }
 
 /// Has a new thread tier begin above `floor`, as if somebody had left it so.
@@ -344,10 +414,15 @@ impl Reach {
         Err(LockError::config(missing).with_scope(scope))
     }
 
-    /// Whether locks above thread scope may still be taken.
+    /// Whether locks above thread scope may not be taken any more.
     #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    /// The same, as an error.
     pub(crate) fn check_open(&self) -> Result<()> {
-        match self.closed.load(Relaxed) {
+        match self.is_closed() {
             false => Ok(()),
             true => Err(LockError::config("its manager was closed")),
         }

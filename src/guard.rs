@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    climb::{Core, Held},
+    climb::{Core, Held, Won},
     clock,
     error::{LockError, LostReason, Predecessor, Result},
     scope::Scope,
@@ -279,6 +279,24 @@ impl Anchor {
         Ok(())
     }
 
+    /// What `install` does for what was won quietly, for a guard that borrows: what stands in the
+    /// state while there is no guard stays as it is.
+    ///
+    /// # Errors, safety
+    /// As [`install`](Self::install).
+    #[inline]
+    pub(crate) unsafe fn install_won(&self, won: Won) -> Result<()> {
+        // SAFETY: the same contract.
+        let is_new = unsafe { &*self.state.get() }.held.is_nothing();
+        if !is_new || std::thread::panicking() {
+            // SAFETY: the same contract.
+            return unsafe { self.install(won.into(), None) };
+        }
+        // SAFETY: the same contract, and there is no inherited guard.
+        unsafe { &mut *self.state.get() }.held.put(won);
+        Ok(())
+    }
+
     #[cold]
     fn refuse(&self, mut held: Held) -> Result<()> {
         let how = held.predecessor();
@@ -444,8 +462,8 @@ impl Drop for Hold<'_> {
             Core::Plain(lock) if self.is_quiet() => lock.release(Predecessor::Clean),
             Core::Named(named) if self.is_quiet() && self.held().is_quiet() => {
                 // SAFETY: this is the holder, and nobody else has a reference to it.
-                let tiers = unsafe { &mut *self.anchor().state.get() }.held.take_tiers();
-                named.let_go_quietly(tiers);
+                let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
+                named.let_go_quietly(won);
             }
             _ => self.let_go(),
         }

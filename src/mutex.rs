@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     alarm,
-    climb::{Core, Held, Keep, Named, Patience},
+    climb::{Core, Held, Keep, Named, Patience, Won},
     clock,
     error::{LockError, LockErrorKind, Result},
     ground::Reach,
@@ -99,7 +99,7 @@ impl<T: ?Sized> Mutex<T> {
                 lock.take();
                 Ok(self.plain_guard())
             }
-            Core::Named(_) => self.lock_named(),
+            Core::Named(named) => self.lock_named(named),
         }
     }
 
@@ -114,7 +114,7 @@ impl<T: ?Sized> Mutex<T> {
                 Some(_) => Ok(self.plain_guard()),
                 None => Err(LockError::WOULD_BLOCK),
             },
-            Core::Named(_) => self.try_lock_named(),
+            Core::Named(named) => self.try_lock_named(named),
         }
     }
 
@@ -187,13 +187,19 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     #[inline(never)]
-    fn lock_named(&self) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.lock().and_then(|held| self.guard(held))
+    fn lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
+        match named.lock_quietly() {
+            Some(won) => self.guard_of(won),
+            None => named.lock_slow(Patience::Forever).and_then(|held| self.guard(held)),
+        }
     }
 
     #[inline(never)]
-    fn try_lock_named(&self) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.try_lock().and_then(|held| self.guard(held))
+    fn try_lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
+        match named.lock_quietly() {
+            Some(won) => self.guard_of(won),
+            None => named.lock_slow(Patience::No).and_then(|held| self.guard(held)),
+        }
     }
 
     fn named(&self, to: Scope) -> Result<&Named> {
@@ -234,6 +240,15 @@ impl<T: ?Sized> Mutex<T> {
         unsafe { self.anchor.install_plain() };
         // SAFETY: likewise, and the borrow keeps the mutex alive.
         unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
+    }
+
+    /// The guard of a quiet lock of a named mutex.
+    #[inline]
+    fn guard_of(&self, won: Won) -> Result<MutexGuard<'_, T>> {
+        // SAFETY: it was just won from this mutex's core.
+        unsafe { self.anchor.install_won(won) }?;
+        // SAFETY: likewise, and the borrow keeps the mutex alive.
+        Ok(unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) })
     }
 
     #[inline]

@@ -152,6 +152,26 @@ impl ThreadLock {
         self.win_quiet().then(|| self.taken())
     }
 
+    /// The same, for one who goes on to wider tiers: `further` finds a token above the last one
+    /// there, and how the one before left them; or it gives up, and this tier is as it was.
+    #[inline]
+    pub(crate) fn take_further(
+        &self,
+        further: impl FnOnce(Token) -> Option<(Token, Predecessor)>,
+    ) -> Option<Taken> {
+        if !self.win_quiet() {
+            return None;
+        }
+        let Some((token, told)) = further(self.last_token()) else {
+            self.let_go();
+            return None;
+        };
+        self.token.store(token.get(), Relaxed);
+        // The widest tier that has something to tell tells it.
+        let predecessor = if told == Predecessor::Clean { self.predecessor() } else { told };
+        Some(Taken { token, predecessor })
+    }
+
     /// Blocks until taken.
     #[inline]
     pub(crate) fn take(&self) -> Taken {
@@ -179,11 +199,13 @@ impl ThreadLock {
     }
 
     /// The last token granted, as far as this thread can know without the lock.
+    #[inline]
     pub(crate) fn last_token(&self) -> Token {
         Token::new(self.token.load(Relaxed)).expect("only tokens are stored")
     }
 
     /// How the holder's predecessor left. Only for whoever holds it.
+    #[inline]
     pub(crate) fn predecessor(&self) -> Predecessor {
         Predecessor::from_u8(self.left.load(Relaxed))
     }

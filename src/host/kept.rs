@@ -155,7 +155,13 @@ impl Kept {
     /// back. The lease's deadline is the caller's to check, *afterwards*.
     #[inline]
     pub fn enter(&self, at_least: Token) -> Option<Entered> {
-        let word = self.word.load(Acquire);
+        self.enter_as_seen(self.word.load(Acquire), at_least)
+    }
+
+    /// As [`enter`](Kept::enter), if the word is as it was `seen`, however long ago. The block is
+    /// read now: only whoever has won the tiers below opens another.
+    #[inline]
+    pub fn enter_as_seen(&self, word: u64, at_least: Token) -> Option<Entered> {
         if word & (OPEN | IN_USE | RECALLED | LOST) != OPEN {
             return None;
         }
@@ -199,6 +205,17 @@ impl Kept {
             }
         }
         self.leave_slow(how)
+    }
+
+    /// As [`leave`](Kept::leave), for who knows its token, leaving clean.
+    #[inline]
+    pub fn leave_quietly(&self, token: Token) -> Option<Used> {
+        let idle = OPEN | token.get() & COUNT | (Predecessor::Clean as u64) << HOW_SHIFT;
+        let in_use = OPEN | IN_USE | token.get() & COUNT;
+        match self.word.compare_exchange(in_use, idle, Release, Relaxed) {
+            Ok(_) => None,
+            Err(_) => self.leave_slow(Predecessor::Clean),
+        }
     }
 
     #[cold]

@@ -25,10 +25,16 @@ impl<T> PerFork<T> {
     /// This process's value, if it has one.
     #[inline]
     pub(super) fn so_far(&self) -> Option<&T> {
-        if self.generation == sys::generation() {
+        self.so_far_in(sys::generation())
+    }
+
+    /// The same, for who knows in which generation this process is.
+    #[inline]
+    pub(super) fn so_far_in(&self, generation: u64) -> Option<&T> {
+        if self.generation == generation {
             return Some(&self.value);
         }
-        self.child.get()?.so_far()
+        self.child.get()?.so_far_in(generation)
     }
 
     /// This process's value, made if need be.

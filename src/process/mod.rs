@@ -202,12 +202,12 @@ impl Slot {
         }
     }
 
-    /// Takes it where nothing stands in the way: its token, and whether the name is locked at host
-    /// scope. `None` leaves it as it was.
+    /// Where it is for the process of this fork generation, which must be the caller's. `None`:
+    /// it has to be looked up, or the engine has no quiet way.
     #[inline]
-    pub(crate) fn take_quietly(&self, above: Token) -> Option<(Token, bool)> {
+    pub(crate) fn place(&self, generation: u64) -> Option<Place<'_>> {
         match &self.0 {
-            Engine::Table(slot) => slot.take_quietly(above),
+            Engine::Table(slot) => slot.near(generation).map(Place),
             // A system call costs more than a second attempt.
             Engine::File(_) => None,
         }
@@ -276,6 +276,26 @@ impl Slot {
             Engine::File(slot) => slot.proof_of_life(),
             Engine::Table(slot) => slot.proof_of_life(),
         }
+    }
+}
+
+/// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap
+/// and a quiet release another, with nothing to look up in between.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a>(table::Near<'a>);
+
+impl Place<'_> {
+    /// Takes the slot where nothing stands in the way and the name `is_wide`, locked at host scope,
+    /// as said: its token. `None` leaves it as it was.
+    #[inline]
+    pub(crate) fn take(self, above: Token, is_wide: bool) -> Option<Token> {
+        self.0.take(above, is_wide)
+    }
+
+    /// Lets go of it, clean. Whether the name `is_wide` is only a guess.
+    #[inline]
+    pub(crate) fn release(self, is_wide: bool) {
+        self.0.release(is_wide);
     }
 }
 

@@ -50,6 +50,20 @@ impl Directory {
 }
 
 /// There is none.
+#[derive(Clone, Copy)]
+pub(super) struct Near<'a>(&'a Infallible);
+
+impl Near<'_> {
+    pub(super) fn take(self, _: Token, _: bool) -> Option<Token> {
+        match *self.0 {}
+    }
+
+    pub(super) fn release(self, _: bool) {
+        match *self.0 {}
+    }
+}
+
+/// There is none.
 pub(super) struct Slot(Infallible);
 
 impl Slot {
@@ -65,7 +79,7 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn take_quietly(&self, _: Token) -> Option<(Token, bool)> {
+    pub(super) fn near(&self, _: u64) -> Option<Near<'_>> {
         match self.0 {}
     }
 

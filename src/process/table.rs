@@ -165,8 +165,8 @@ impl Directory {
 /// Whether it is looked whether the table is still there, before this token is granted: once in so
 /// many, whatever tokens were skipped.
 #[inline]
-fn is_to_look(slot: &slot::Slot, token: u64) -> bool {
-    slot.token.load(Relaxed) / TOKENS_PER_LOOK != token / TOKENS_PER_LOOK
+fn is_to_look(last: u64, token: u64) -> bool {
+    last / TOKENS_PER_LOOK != token / TOKENS_PER_LOOK
 }
 
 /// The lock of one name.
@@ -269,24 +269,10 @@ impl Slot {
         }
     }
 
-    /// Takes it where nothing stands in the way: its token, and whether the name is locked at host
-    /// scope. `None` leaves it as it was, and what it is that does [`take`](Slot::take) finds out.
+    /// Where the name stands, as far as the process of this fork generation knows.
     #[inline]
-    pub(super) fn take_quietly(&self, above: Token) -> Option<(Token, bool)> {
-        let place = self.places.so_far()?.last();
-        let (slot, member) = (&*place.slot, &*place.member);
-        let is_wide = lock::try_take_quietly(slot, member.id, place.generation)?;
-        step!(TakeEntered);
-        let stored = slot.token.load(Relaxed);
-        let token = stored.saturating_add(1);
-        if above.get() > stored || !member.has_reserved(token) || is_to_look(slot, token) {
-            // If it is lost, nothing was done under it.
-            let _ = lock::release(slot, member.id, Predecessor::Clean);
-            return None;
-        }
-        slot.token.store(token, Relaxed);
-        place.held.store(HELD, Relaxed);
-        Some((Token::new(token).expect("the reserve has only tokens"), is_wide))
+    pub(super) fn near(&self, generation: u64) -> Option<Near<'_>> {
+        self.places.so_far_in(generation).map(|place| place.last().near())
     }
 
     pub(super) fn raise_token(&self, token: Token) {
@@ -342,13 +328,8 @@ impl Slot {
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
-        if place.held.load(Relaxed) == WATCHED {
-            place.end_watch();
-        }
-        place.held.store(NOT_HELD, Relaxed);
-        if lock::release(&place.slot, place.member.id, how).is_err() {
-            place.release_heirloom(how);
-        }
+        let seen = Word::from_bits(place.slot.word.load(Relaxed));
+        place.near().release_as_seen(how, seen);
     }
 
     pub(super) fn holder(&self) -> Option<Holder> {
@@ -402,12 +383,12 @@ impl Slot {
     fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, Stop> {
         let slot = &*place.slot;
         step!(TakeEntered);
-        let stored = slot.token.load(Relaxed);
-        let token = stored.max(above.get()).saturating_add(1);
+        let last = slot.token.load(Relaxed);
+        let token = last.max(above.get()).saturating_add(1);
         let quiet = left == Predecessor::Clean
-            && above.get() <= stored
+            && above.get() <= last
             && place.member.has_reserved(token)
-            && !is_to_look(slot, token)
+            && !is_to_look(last, token)
             && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
         if !quiet {
             return self.enter_slow(place, left, token);
@@ -458,7 +439,7 @@ impl Slot {
                 "its tokens are exhausted: all below 2^63 were granted; choose another name",
             )
         })?;
-        if is_to_look(&place.slot, token.get()) {
+        if is_to_look(stored, token.get()) {
             place.member.check_in_place()?;
         }
         if !place.member.has_reserved(token.get()) {
@@ -523,7 +504,64 @@ fn look_out(slot: Cell<slot::Slot>, generation: u32, watch: Weak<Watch>) {
     alarm::call_at(clock::now() + LOOK_EVERY, look).detach();
 }
 
+/// A place, with what is needed to take and to let go read out of it.
+#[derive(Clone, Copy)]
+pub(super) struct Near<'a> {
+    place: &'a Place,
+    slot: &'a slot::Slot,
+    member: &'a Member,
+    me: OwnerId,
+    generation: u32,
+}
+
+impl Near<'_> {
+    /// Takes it where nothing stands in the way and the word is wide, or not, as said: its token.
+    /// `None` leaves it as it was, and what it is that does [`take`](Slot::take) finds out.
+    #[inline]
+    pub(super) fn take(self, above: Token, is_wide: bool) -> Option<Token> {
+        let Near { place, slot, member, me, generation } = self;
+        if !lock::take_as_seen(slot, me, generation, Word::quiet(is_wide)) {
+            return None;
+        }
+        step!(TakeEntered);
+        let last = slot.token.load(Relaxed);
+        let token = last.saturating_add(1);
+        if above.get() > last || !member.has_reserved(token) || is_to_look(last, token) {
+            // If it is lost, nothing was done under it.
+            let _ = lock::release(slot, me, Predecessor::Clean);
+            return None;
+        }
+        slot.token.store(token, Relaxed);
+        place.held.store(HELD, Relaxed);
+        Some(Token::new(token).expect("the reserve has only tokens"))
+    }
+
+    /// Lets go of it, clean, where nobody waits; else as [`release`](Slot::release) does.
+    #[inline]
+    pub(super) fn release(self, is_wide: bool) {
+        self.release_as_seen(Predecessor::Clean, Word::quiet(is_wide));
+    }
+
+    /// `seen` is as wide as the word is, probably.
+    #[inline]
+    fn release_as_seen(self, how: Predecessor, seen: Word) {
+        if self.place.held.load(Relaxed) == WATCHED {
+            self.place.end_watch();
+        }
+        self.place.held.store(NOT_HELD, Relaxed);
+        if lock::release_as_seen(self.slot, self.me, how, seen).is_err() {
+            self.place.release_heirloom(how);
+        }
+    }
+}
+
 impl Place {
+    #[inline]
+    fn near(&self) -> Near<'_> {
+        let (slot, member) = (&*self.slot, &*self.member);
+        Near { place: self, slot, member, me: member.id, generation: self.generation }
+    }
+
     #[inline]
     fn last(&self) -> &Place {
         let mut place = self;

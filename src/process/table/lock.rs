@@ -107,22 +107,16 @@ pub(super) fn try_take<P: Presences>(
     }
 }
 
-/// Takes it if nothing stands in the way: nobody has it or waits for it, the one before left it
-/// clean, and the name stands here. Whether it is wide; `None` leaves it as it was.
+/// Takes it if it is as it was `seen`, [quiet](Word::quiet), and the name stands here. Whether it
+/// did; if not, it is as it was.
 #[inline]
-pub(super) fn try_take_quietly(slot: &Slot, me: OwnerId, generation: u32) -> Option<bool> {
-    let seen = Word::from_bits(slot.word.load(Ordering::Relaxed));
-    if !seen.is_free_and_clean() {
-        return None;
-    }
+pub(super) fn take_as_seen(slot: &Slot, me: OwnerId, generation: u32, seen: Word) -> bool {
     step!(TakeQuiet);
     let taken = Word::held(me).as_wide_as(seen);
     let swapped =
         slot.word.compare_exchange(seen.bits(), taken.bits(), Ordering::Acquire, Ordering::Relaxed);
     step!(TakeEnd);
-    swapped.ok()?;
-    let entered = entered(slot, me, generation, Predecessor::Clean);
-    entered.ok().map(|_| seen.is_wide())
+    swapped.is_ok() && entered(slot, me, generation, Predecessor::Clean).is_ok()
 }
 
 /// Takes it, waiting for it until `until`. How the one before left it.
@@ -143,9 +137,19 @@ pub(super) fn take<P: Presences>(
 /// Lets go of what this process took; the next one is told `how`.
 #[inline]
 pub(super) fn release(slot: &Slot, me: OwnerId, how: Predecessor) -> Result<(), Lost> {
+    release_as_seen(slot, me, how, Word::from_bits(slot.word.load(Ordering::Relaxed)))
+}
+
+/// The same, for who knows how wide it is. To know it wrongly costs a look.
+#[inline]
+pub(super) fn release_as_seen(
+    slot: &Slot,
+    me: OwnerId,
+    how: Predecessor,
+    seen: Word,
+) -> Result<(), Lost> {
     step!(LeaveQuiet);
     // Others may put flags to it, so it is read again with the swap.
-    let seen = Word::from_bits(slot.word.load(Ordering::Relaxed));
     let (from, to) = Leaving::quiet(me, how, seen);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);

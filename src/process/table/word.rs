@@ -169,10 +169,10 @@ impl Word {
         self.0 & HUNGRY != 0
     }
 
-    /// Nobody has it, waits for it or has something to tell.
+    /// Nobody has it, waits for it or has something to tell; the name may be wide.
     #[inline]
-    pub(super) const fn is_free_and_clean(self) -> bool {
-        self.0 & !WIDE == 0
+    pub(super) const fn quiet(is_wide: bool) -> Word {
+        if is_wide { Word::FREE.widened() } else { Word::FREE }
     }
 
     /// The same, wide if `other` is.
