@@ -77,6 +77,8 @@ mod alarm;
 mod climb;
 mod clock;
 mod error;
+// Its gates are constants, which the model checker's locks are not.
+#[cfg(not(tierlock_loom))]
 pub mod fence;
 mod ground;
 mod guard;
