@@ -80,33 +80,39 @@ const LONGEST_NAP: Duration = Duration::from_millis(100);
 const SPINS: u32 = if cfg!(tierlock_loom) { 1 } else { 6 };
 
 /// In [`ThreadLock::word`]: somebody holds the lock, or has been handed it.
-const LOCKED: u8 = 0b01;
+const LOCKED: u8 = 0b001;
 /// In [`ThreadLock::word`]: somebody is queued.
-const WAITERS: u8 = 0b10;
+const WAITERS: u8 = 0b010;
+/// In [`ThreadLock::word`]: whoever is first in line, of each kind, is awake and will look.
+const CALLED: u8 = 0b100;
 
 /// The thread tier's lock: a word, a token, two queues. The caller pairs every taking with one
 /// `release`.
 pub(crate) struct ThreadLock {
     /// Who may go, and who has to be told.
     ///
-    /// WAITERS | LOCKED | meaning
-    /// --------+--------+-------------------------------------------------------------------
-    ///    0    |   0    | Free, nobody is queued.
-    ///    0    |   1    | Held, nobody is queued: the release is one exchange and looks at
-    ///         |        | nothing else.
-    ///    1    |   0    | Free, and somebody is queued: the first of each kind has been woken
-    ///         |        | since it last looked, and will look. Anybody may take it meanwhile.
-    ///    1    |   1    | Held, or handed to `Queue::heir`, and somebody is queued: the release
-    ///         |        | must look at the queues.
+    /// CALLED | WAITERS | LOCKED | meaning
+    /// -------+---------+--------+----------------------------------------------------------
+    ///    0   |    0    |   0    | Free, nobody is queued.
+    ///    0   |    0    |   1    | Held, nobody is queued: the release is one exchange and
+    ///        |         |        | looks at nothing else.
+    ///    *   |    1    |   0    | Free, and somebody is queued: the first of each kind has
+    ///        |         |        | been woken since it last looked, and will look. Anybody
+    ///        |         |        | may take it meanwhile.
+    ///    0   |    1    |   1    | Held, or handed to `Queue::heir`, and somebody is queued:
+    ///        |         |        | the release must look at the queues.
+    ///    1   |    1    |   1    | Held by somebody who was quicker than those who were woken,
+    ///        |         |        | and who will look still: the release is one exchange.
     ///
-    /// - LOCKED is set by whoever finds it clear and cleared by whoever holds the lock: without
-    ///   the queues' mutex while WAITERS is clear, under it while WAITERS is set.
-    /// - WAITERS changes only under the queues' mutex. While nobody has that mutex, the bit is
-    ///   set if and only if a queue has an entry.
-    /// - An entry is made only in one step with finding LOCKED set (`join`): that holder's
-    ///   release fails its exchange and comes to the queues. This is why no waiter is overlooked
-    ///   and why it takes no fence: both sides decide by read-modify-writes of the same word,
-    ///   which have one order.
+    /// - LOCKED is set by whoever finds it clear and cleared by whoever holds the lock: under the
+    ///   queues' mutex while WAITERS is set without CALLED, else without it.
+    /// - WAITERS and CALLED change only under the queues' mutex. While nobody has that mutex,
+    ///   WAITERS is set if and only if a queue has an entry, and CALLED only if the first of each
+    ///   queue that has one was woken since it last looked.
+    /// - An entry is made, and a waiter that was woken sleeps again, only in one step with finding
+    ///   LOCKED set and clearing CALLED (`win_or_wait`): that holder's release fails its exchange
+    ///   and comes to the queues. This is why no waiter is overlooked and why it takes no fence:
+    ///   both sides decide by read-modify-writes of the same word, which have one order.
     ///
     /// Orderings. Setting LOCKED acquires and clearing it releases; every other change is a
     /// read-modify-write and so continues the release sequence of the last clearing. What goes
@@ -269,6 +275,10 @@ impl ThreadLock {
     /// Queues as a thread. False if the time came first.
     #[cold]
     fn take_slow(&self, until: Time) -> bool {
+        // Others are queued, perhaps, and it is free.
+        if self.win() {
+            return true;
+        }
         let arrived = now();
         let mut spin = SpinWait::new();
         for _ in 0..SPINS {
@@ -288,7 +298,8 @@ impl ThreadLock {
         let bell = Arc::new(Condvar::new());
         let mut guard = self.queue.lock();
         let queue = guard.get_or_insert_default();
-        if !self.join(queue) {
+        if self.win_or_wait() {
+            self.clear_marks(queue);
             return true;
         }
         let ticket = queue.push(Kind::Thread, arrived, Call::Bell(bell.clone()));
@@ -307,22 +318,25 @@ impl ThreadLock {
         }
     }
 
-    /// Either wins (false), or has ensured that the holder's release looks at the queues: then
-    /// the caller has to make its entry before it lets go of their mutex.
-    fn join(&self, queue: &Queue) -> bool {
-        let before = self.word.fetch_or(LOCKED | WAITERS, Acquire);
-        if before & LOCKED != 0 {
-            return true;
+    /// Either wins, or has ensured that the holder's release looks at the queues: then the caller
+    /// has an entry by when it lets go of their mutex.
+    fn win_or_wait(&self) -> bool {
+        let mut before = self.word.load(Relaxed);
+        loop {
+            let is_free = before & LOCKED == 0;
+            let after = if is_free { before | LOCKED } else { before & !CALLED | WAITERS };
+            match self.word.compare_exchange(before, after, Acquire, Relaxed) {
+                Ok(_) => return is_free,
+                Err(found) => before = found,
+            }
         }
-        self.clear_mark(queue);
-        false
     }
 
-    /// Clears WAITERS if nobody is queued.
-    fn clear_mark(&self, queue: &Queue) {
-        if queue.is_empty() {
-            self.word.fetch_and(!WAITERS, Relaxed);
-        }
+    /// After an entry is gone from the queues: clears WAITERS if nobody is queued, and CALLED since
+    /// somebody else may be first now. What the word was.
+    fn clear_marks(&self, queue: &Queue) -> u8 {
+        let marks = if queue.is_empty() { WAITERS | CALLED } else { CALLED };
+        self.word.fetch_and(!marks, Relaxed)
     }
 
     /// What a queued waiter does whenever it wakes. True if it has the lock; its entry is gone.
@@ -332,10 +346,10 @@ impl ThreadLock {
         }
         // Whoever is not first looks because of a nap's end or a poll of somebody else's making.
         if queue.is_first(kind, ticket)
-            && (self.win() || (kind == Kind::Thread && queue.take_back(now())))
+            && (self.win_or_wait() || (kind == Kind::Thread && queue.take_back(now())))
         {
             queue.remove(kind, ticket);
-            self.clear_mark(queue);
+            self.clear_marks(queue);
             return true;
         }
         queue.fall_asleep(kind, ticket);
@@ -345,15 +359,21 @@ impl ThreadLock {
     /// After an entry was removed whose owner goes without the lock: whatever wake-up it had been
     /// given is passed on.
     fn left_queue(&self, queue: &mut Queue) -> Option<Waker> {
-        self.clear_mark(queue);
         // If it is held, its release will see to those who wait.
-        if self.word.load(Relaxed) & LOCKED != 0 { None } else { queue.wake_first_of_each() }
+        let is_held = self.clear_marks(queue) & LOCKED != 0;
+        if is_held { None } else { queue.wake_first_of_each() }
     }
 
     #[cold]
     fn let_go_slow(&self) {
-        let before = self.word.load(Relaxed);
+        let mut before = self.word.load(Relaxed);
         assert!(before & LOCKED != 0, "a lock was released that nobody holds");
+        while before & CALLED != 0 {
+            match self.word.compare_exchange(before, before & !LOCKED, Release, Relaxed) {
+                Ok(_) => return,
+                Err(found) => before = found,
+            }
+        }
         let mut guard = self.queue.lock();
         let queue = guard.get_or_insert_default();
         let call = self.pass_on(queue);
@@ -367,12 +387,15 @@ impl ThreadLock {
             let now = now();
             if let Some(kind) = queue.who_is_due(now, PATIENCE) {
                 let call = queue.hand_over(kind, now);
-                self.clear_mark(queue);
+                self.clear_marks(queue);
                 return call;
             }
+            // Nobody else has the queues: whoever is first is woken before anybody can see that.
+            self.word.swap(WAITERS | CALLED, Release);
+            return queue.wake_first_of_each();
         }
         self.word.fetch_and(!LOCKED, Release);
-        queue.wake_first_of_each()
+        None
     }
 }
 
@@ -416,7 +439,8 @@ impl Future for Waiting<'_> {
         let mut guard = lock.queue.lock();
         let queue = guard.get_or_insert_default();
         let old = match self.ticket {
-            None if !lock.join(queue) => {
+            None if lock.win_or_wait() => {
+                lock.clear_marks(queue);
                 drop(guard);
                 return Poll::Ready(());
             }

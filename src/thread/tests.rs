@@ -267,8 +267,9 @@ fn a_woken_waiter_that_was_overtaken_keeps_its_place() {
         if lock.try_take().is_none() {
             return false;
         }
-        assert_eq!(lock.word.load(Relaxed), LOCKED | WAITERS);
+        assert_eq!(lock.word.load(Relaxed), LOCKED | WAITERS | CALLED);
         assert!(!first.poll());
+        assert_eq!(lock.word.load(Relaxed), LOCKED | WAITERS, "it has to be called again");
         assert!(!second.poll());
         lock.free();
         assert_eq!((first.woken(), second.woken()), (2, 0));
