@@ -136,6 +136,9 @@ impl<T: ?Sized> Mutex<T> {
 
     /// As [`lock`](Self::lock), blocking no thread.
     pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
+        if let Some(guard) = self.lock_quietly() {
+            return guard;
+        }
         self.anchor.core.lock_async(Patience::Forever).await.and_then(|held| self.guard(held))
     }
 
@@ -230,6 +233,15 @@ impl<T: ?Sized> Mutex<T> {
         match &self.anchor.core {
             Core::Plain(_) => None,
             Core::Named(named) => Some(named.name()),
+        }
+    }
+
+    /// Takes the lock if nothing stands in the way, in no more than that takes.
+    #[inline]
+    fn lock_quietly(&self) -> Option<Result<MutexGuard<'_, T>>> {
+        match &self.anchor.core {
+            Core::Plain(lock) => lock.take_quietly().map(|_| Ok(self.plain_guard())),
+            Core::Named(named) => named.lock_quietly().map(|won| self.guard_of(won)),
         }
     }
 
