@@ -57,6 +57,10 @@ const LAPSE_MS: u32 = 3;
 const LONGEST_NAP: Duration = Duration::from_millis(3);
 /// …except behind an heir.
 const LONGEST_NAP_BEHIND: Duration = Duration::from_millis(7);
+/// Who is first in line looks so often, and later after each such part of what it has waited: a
+/// dead holder is found out soon, and one process for each lock pays for that, for a while.
+const HEIRS_NAP: Duration = Duration::from_millis(1);
+const HEIRS_PART: u32 = 256;
 
 /// The presences of the processes that use the table.
 pub(super) trait Presences {
@@ -328,11 +332,15 @@ impl Seeker {
         swap_heir(slot, Heir::NONE, heir)
     }
 
-    /// Nobody who is not hungry yet sleeps past that.
     fn longest_nap(&self, seen: Word, place: Place) -> Duration {
-        let behind = seen.is_hungry() && place != Place::Heir;
-        let longest = if behind { LONGEST_NAP_BEHIND } else { LONGEST_NAP };
-        let hunger = self.since.map(|since| (since + PATIENCE).since(clock::now()));
+        let waited = self.since.map(|since| clock::now().since(since));
+        let longest = match place {
+            Place::Heir => (waited.unwrap_or_default() / HEIRS_PART).clamp(HEIRS_NAP, LONGEST_NAP),
+            _ if seen.is_hungry() => LONGEST_NAP_BEHIND,
+            _ => LONGEST_NAP,
+        };
+        // Nobody who is not hungry yet sleeps past that.
+        let hunger = waited.and_then(|waited| PATIENCE.checked_sub(waited));
         hunger.filter(|left| !left.is_zero()).map_or(longest, |left| left.min(longest))
     }
 }
