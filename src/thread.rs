@@ -96,7 +96,7 @@ pub(crate) struct ThreadLock {
     ///    0   |    0    |   0    | Free, nobody is queued.
     ///    0   |    0    |   1    | Held, nobody is queued: the release is one exchange and
     ///        |         |        | looks at nothing else.
-    ///    *   |    1    |   0    | Free, and somebody is queued: the first of each kind has
+    ///   0/1  |    1    |   0    | Free, and somebody is queued: the first of each kind has
     ///        |         |        | been woken since it last looked, and will look. Anybody
     ///        |         |        | may take it meanwhile.
     ///    0   |    1    |   1    | Held, or handed to `Queue::heir`, and somebody is queued:
