@@ -10,8 +10,10 @@ use crate::error::Predecessor;
 use super::word::{Heir, OwnerId, State, Word};
 
 /// How often to pause, twice as long each time, before sleeping.
-pub(super) const SPINS: u8 = 4;
-const FIRST_PAUSE: u32 = 16;
+pub(super) const SPINS: u8 = 3;
+/// About a microsecond: whoever looks sooner takes the word's line from a holder that has hardly
+/// had it, and the two of them are busy with that.
+const FIRST_PAUSE: u32 = 64;
 
 /// What a machine asks for, and which [`Answer`] it expects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
