@@ -24,6 +24,8 @@ use std::{
 
 /// As in Linux, `guest_halt_poll_grow_start`.
 const FIRST: Duration = Duration::from_micros(50);
+/// A CPU that comes back later was not given to whoever answers.
+const LATE: Duration = Duration::from_micros(100);
 /// For how long nobody looks after the CPU came back late: twice as long each time, unless looking
 /// went well for as long as it was given up.
 const SHORTEST_REST: Duration = Duration::from_millis(100);
@@ -77,7 +79,7 @@ impl Patience {
 
     /// Whether a CPU that was offered and came back `later`, at `now`, was back too late.
     fn is_kept_off(&mut self, later: Duration, now: Instant) -> bool {
-        if later <= Self::LONGEST {
+        if later <= LATE {
             return false;
         }
         let went_well = self.rests_until.is_none_or(|until| now > until + self.rest);
@@ -93,7 +95,7 @@ mod tests {
 
     const LONGEST: Duration = Patience::LONGEST;
     const SOON: Duration = Duration::from_micros(100);
-    const LATE: Duration = Duration::from_millis(3);
+    const TOO_LATE: Duration = Duration::from_millis(3);
 
     #[test]
     fn looking_begins_with_short_waits_and_ends_with_long_ones() {
@@ -107,7 +109,7 @@ mod tests {
         patience.waited(patience.looks(now), LONGEST);
         assert_eq!(patience.looks(now), LONGEST);
         for looks in [LONGEST / 2, LONGEST / 4, Duration::ZERO, Duration::ZERO] {
-            patience.waited(patience.looks(now), LATE);
+            patience.waited(patience.looks(now), TOO_LATE);
             assert_eq!(patience.looks(now), looks);
         }
     }
@@ -124,10 +126,10 @@ mod tests {
         let mut now = Instant::now();
         let mut patience = Patience { has_cpus: true, ..Patience::new() };
         patience.waited(Duration::ZERO, SOON);
-        assert!(!patience.is_kept_off(SOON, now));
+        assert!(!patience.is_kept_off(LATE, now));
         let mut rest = SHORTEST_REST;
         for _ in 0..10 {
-            assert!(patience.is_kept_off(LATE, now));
+            assert!(patience.is_kept_off(TOO_LATE, now));
             assert_eq!(patience.looks(now + rest - SOON), Duration::ZERO);
             now += rest;
             assert_eq!(patience.looks(now), FIRST);
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(rest, LONGEST_REST);
         // It went well for as long: the next late return is the first one again.
         now += 2 * LONGEST_REST;
-        assert!(patience.is_kept_off(LATE, now));
+        assert!(patience.is_kept_off(TOO_LATE, now));
         assert_eq!(patience.looks(now + SHORTEST_REST), FIRST);
     }
 }
