@@ -158,6 +158,70 @@ fn a_break_names_the_token_and_waits_for_a_silent_holder_as_long_as_was_promised
 }
 
 #[test]
+fn a_break_is_answered_though_the_session_that_asked_ran_out_before_it_was_durable() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, acquire("x"));
+    let token = reign.granted(a, 1).token;
+    reign.acquire(b, 1, acquire("y"));
+    reign.take(b);
+    reign.pass(LONG / 2);
+    reign.renew(a);
+    let query = RequestId(7);
+    let break_x = ClientMessage::Break { query, name: name("x"), token };
+    reign.disk_answers = false;
+    reign.say(b, break_x.clone());
+    reign.pass(LONG / 2 + ms(10));
+    assert_eq!(reign.take(b), [LeaderMessage::Gone { session: SessionId(2) }]);
+    let broke = LeaderMessage::Broke { query, found: true };
+    reign.commit();
+    // Behind the Gone, and before the next report.
+    assert_eq!(reign.take(b), std::slice::from_ref(&broke));
+    reign.disk_answers = true;
+    // It comes as another, on the same connection, and asks again.
+    let b = Who { session: 3, ..b };
+    reign.report(b, &[], Vec::new());
+    reign.say(b, break_x);
+    let heard = reign.take(b);
+    assert!(matches!(&heard[..], [LeaderMessage::Welcome { .. }, again] if *again == broke));
+}
+
+#[test]
+fn what_is_said_of_a_kept_lease_and_read_when_somebody_else_has_the_lock_changes_nothing() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });
+    let (lease, block) = reign.block(a, 1);
+    let (query, token) = (RequestId(7), block.first);
+    reign.say(b, ClientMessage::Break { query, name: name("x"), token });
+    reign.acquire(b, 1, acquire("x"));
+    // `a` hears nothing from here on. It renews, and its last promise passes.
+    reign.pass(ms(3000));
+    reign.renew(a);
+    reign.renew(b);
+    reign.pass(LONG - ms(3000));
+    let next = reign.granted(b, 1);
+    let lost = LeaderMessage::Lost { lease, why: LostReason::Broken };
+    let heard = reign.take(a);
+    assert!(matches!(&heard[..], [told, LeaderMessage::Renewed { .. }] if *told == lost));
+    let listed = |reign: &mut Reign| {
+        reign.say(b, ClientMessage::List { query: RequestId(9), after: None, limit: 9 });
+        reign.take(b)
+    };
+    let before = listed(&mut reign);
+    assert!(matches!(&before[..], [LeaderMessage::Listed { locks, .. }]
+        if locks[0].token == next.token && !locks[0].kept));
+    // Said before its own deadline, and long under way.
+    reign.say(a, ClientMessage::Use { lease, kept: true });
+    reign.say(a, ClientMessage::TopUp { lease });
+    assert_eq!(reign.take(a), [], "it has been told of the loss, and gets no more tokens");
+    assert_eq!(listed(&mut reign), before);
+    reign.release(b, next.lease);
+    reign.acquire(b, 2, acquire("x"));
+    assert_eq!(reign.granted(b, 2).token, next.token.next().unwrap());
+}
+
+#[test]
 fn whoever_comes_back_hears_of_every_loss_before_the_welcome() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));

@@ -1024,6 +1024,28 @@ fn questions_are_asked_again_on_the_next_connection() {
 }
 
 #[test]
+fn a_question_of_a_session_that_is_gone_is_asked_again_and_answered_once() {
+    let mut manager = Manager::new(1);
+    let token = Token::first_of(1);
+    let query = manager.client.break_lock(name("x"), token, None, manager.now);
+    manager.drive();
+    manager.connected();
+    manager.welcome();
+    manager.forget();
+    let broke = LeaderMessage::Broke { query, found: true };
+    manager.hear(LeaderMessage::Gone { session: manager.session });
+    // The answer to the session before, that the disk was late with.
+    manager.hear(broke.clone());
+    assert_eq!(manager.take_events(), []);
+    manager.welcome();
+    let again = ClientMessage::Break { query, name: name("x"), token };
+    assert_eq!(manager.take_said().last(), Some(&again));
+    manager.hear(broke.clone());
+    manager.hear(broke);
+    assert_eq!(manager.take_events(), [Event::Broke { query, found: true }]);
+}
+
+#[test]
 fn a_lock_ends_by_itself_when_its_at_most_is_reached() {
     let mut manager = Manager::new(1);
     let request = manager.acquire("x");

@@ -265,6 +265,8 @@ fn of_two_who_say_they_hold_a_lock_the_higher_token_wins_and_the_other_is_told()
         let told = lost(lower.lease, LostReason::Forgotten);
         if loser_first {
             assert!(matches!(reign.take(a)[..], [LeaderMessage::Welcome { .. }]));
+            reign.say(a, ClientMessage::TopUp { lease: lower.lease }); // it has yet to hear
+            assert_eq!(reign.take(a), []);
             reign.commit();
             assert_eq!(reign.take(a), [told]);
         } else {
