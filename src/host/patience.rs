@@ -14,11 +14,11 @@
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
 //! gained, as none of them halts, and a CPU once offered is back only when the others have had
-//! their slices: whoever got it back late does not look for a while. Nor does anybody where there
-//! is one CPU, which whoever is waited for needs.
+//! their slices: whoever got it back late again and again does not look for a while. Nor does
+//! anybody where there is one CPU, which whoever is waited for needs.
 
 use std::{
-    thread,
+    mem, thread,
     time::{Duration, Instant},
 };
 
@@ -26,9 +26,10 @@ use std::{
 const FIRST: Duration = Duration::from_micros(50);
 /// A CPU that comes back later was not given to whoever answers.
 const LATE: Duration = Duration::from_micros(100);
-/// For how long nobody looks after the CPU came back late: twice as long each time, unless looking
-/// went well for as long as it was given up.
-const SHORTEST_REST: Duration = Duration::from_millis(100);
+/// After so many that came back in time a late one was bad luck, and no sign of a busy machine.
+const GOOD_SIGN: u32 = 64;
+/// For how long nobody looks on a busy machine: twice as long each time.
+const SHORTEST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// What was learnt from the waits so far.
@@ -36,6 +37,8 @@ const LONGEST_REST: Duration = Duration::from_secs(10);
 pub(super) struct Patience {
     has_cpus: bool,
     looks: Duration,
+    /// How often the CPU came back in time since it came back late.
+    in_time: u32,
     rest: Duration,
     rests_until: Option<Instant>,
 }
@@ -47,7 +50,13 @@ impl Patience {
     /// Nothing learnt yet.
     pub(super) fn new() -> Patience {
         let has_cpus = thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
-        Patience { has_cpus, looks: Duration::ZERO, rest: Duration::ZERO, rests_until: None }
+        Patience {
+            has_cpus,
+            looks: Duration::ZERO,
+            in_time: 0,
+            rest: Duration::ZERO,
+            rests_until: None,
+        }
     }
 
     /// How long a wait that begins at `now` looks before it sleeps.
@@ -80,11 +89,15 @@ impl Patience {
     /// Whether a CPU that was offered and came back `later`, at `now`, was back too late.
     fn is_kept_off(&mut self, later: Duration, now: Instant) -> bool {
         if later <= LATE {
+            self.in_time = self.in_time.saturating_add(1);
             return false;
         }
-        let went_well = self.rests_until.is_none_or(|until| now > until + self.rest);
-        self.rest = if went_well { SHORTEST_REST } else { (self.rest * 2).min(LONGEST_REST) };
-        self.rests_until = Some(now + self.rest);
+        if mem::take(&mut self.in_time) >= GOOD_SIGN {
+            self.rest = Duration::ZERO;
+        } else {
+            self.rest = (self.rest * 2).clamp(SHORTEST_REST, LONGEST_REST);
+            self.rests_until = Some(now + self.rest);
+        }
         true
     }
 }
@@ -122,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_comes_back_late_ends_it_for_longer_and_longer() {
+    fn a_cpu_that_comes_back_late_again_and_again_ends_it_for_longer_and_longer() {
         let mut now = Instant::now();
         let mut patience = Patience { has_cpus: true, ..Patience::new() };
         patience.waited(Duration::ZERO, SOON);
-        assert!(!patience.is_kept_off(LATE, now));
         let mut rest = SHORTEST_REST;
-        for _ in 0..10 {
+        for _ in 0..20 {
+            assert!(!patience.is_kept_off(LATE, now));
             assert!(patience.is_kept_off(TOO_LATE, now));
             assert_eq!(patience.looks(now + rest - SOON), Duration::ZERO);
             now += rest;
@@ -136,9 +149,20 @@ mod tests {
             rest = (rest * 2).min(LONGEST_REST);
         }
         assert_eq!(rest, LONGEST_REST);
-        // It went well for as long: the next late return is the first one again.
-        now += 2 * LONGEST_REST;
+    }
+
+    #[test]
+    fn a_cpu_that_comes_back_late_once_ends_only_that_look() {
+        let now = Instant::now();
+        let mut patience = Patience { has_cpus: true, ..Patience::new() };
+        patience.waited(Duration::ZERO, SOON);
+        for _ in 0..GOOD_SIGN {
+            assert!(!patience.is_kept_off(LATE, now));
+        }
         assert!(patience.is_kept_off(TOO_LATE, now));
-        assert_eq!(patience.looks(now + SHORTEST_REST), FIRST);
+        assert_eq!(patience.looks(now), FIRST);
+        // The next is not preceded by so many.
+        assert!(patience.is_kept_off(TOO_LATE, now));
+        assert_eq!(patience.looks(now), Duration::ZERO);
     }
 }
