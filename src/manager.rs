@@ -468,6 +468,10 @@ impl LockManagerBuilder {
     /// they wait, the runtime reads the leader's answers itself, which saves waking it from
     /// another thread. That is most of what a quiet lock costs them on a fast network.
     ///
+    /// It matters where an answer takes longer than 50 µs. A leader that lately answered sooner, to
+    /// a task that asked alone, is waited for on the task's own thread, at most for that long and
+    /// with or without a runtime lent; its worker serves no other task meanwhile.
+    ///
     /// Nothing depends on the runtime: a thread of the manager keeps leases alive, serves callers
     /// of other runtimes and takes over within 1 ms where the runtime is blocked or gone. The
     /// runtime needs its I/O driver (`enable_io`; `#[tokio::main]` has it), else
