@@ -227,7 +227,10 @@ impl ThreadLock {
     /// Lets go. Only for whoever holds it, once.
     #[inline]
     pub(crate) fn release(&self, how: Predecessor) {
-        self.left.store(how as u8, Relaxed);
+        // Nearly always it says so already: a store less that the exchange has to wait for.
+        if self.left.load(Relaxed) != how as u8 {
+            self.left.store(how as u8, Relaxed);
+        }
         self.let_go();
     }
 
