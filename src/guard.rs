@@ -28,11 +28,11 @@ use crate::{
 /// A held lock: access to the data of its [`Mutex`](crate::Mutex), until it is dropped.
 ///
 /// The *right* can end earlier: `at_most` is reached, an operator breaks the lock, or at host scope
-/// the session's deadline passes without a word from the leader. Then [`is_valid`](Self::is_valid) is false, [`check`](Self::check) and
-/// [`unlock`](Self::unlock) answer `Lost`, and [`lost`](Self::lost) is ready. The borrow does not
-/// end: the guard still derefs, and no second guard of the same `Mutex` exists until it is
-/// dropped. So give the [`token`](Self::token) to whatever the lock protects outside this
-/// process, and let that refuse a smaller one.
+/// the session's deadline passes without a word from the leader. Then [`is_valid`](Self::is_valid)
+/// is false, [`check`](Self::check) and [`unlock`](Self::unlock) answer `Lost`, and
+/// [`lost`](Self::lost) is ready. The borrow does not end: the guard still derefs, and no second
+/// guard of the same `Mutex` exists until it is dropped. So give the [`token`](Self::token) to
+/// whatever the lock protects outside this process, and let that refuse a smaller one.
 ///
 /// Everything besides `Deref` is an associated function, as `MutexGuard::token(&guard)`.
 ///
