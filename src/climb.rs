@@ -311,6 +311,7 @@ struct Idle<'a> {
     kept: &'a Kept,
     link: &'a Link,
     seen: u64,
+    deadline: Time,
 }
 
 #[cfg(any(feature = "host", feature = "testing"))]
@@ -319,9 +320,11 @@ impl Idle<'_> {
     #[inline(always)]
     fn enter(self, at_least: Token) -> Option<(Token, Predecessor)> {
         let entered = self.kept.enter_as_seen(self.seen, at_least)?;
-        // What has ended at the deadline is marked before the deadline moves: in this order.
+        // What has ended at a deadline is marked before the deadline moves. One that was the same
+        // before and after has not moved, and when it was entered nothing was marked.
         let deadline = self.link.deadline();
-        if self.kept.lost().is_some() || clock::now() >= deadline {
+        let is_lost = || deadline != self.deadline && self.kept.lost().is_some();
+        if clock::now() >= deadline || is_lost() {
             self.link.give_back(self.kept, &self.kept.leave_for_good(entered.predecessor));
             return None;
         }
@@ -490,6 +493,7 @@ impl Named {
     ///
     /// What it takes is looked up before the first tier is won: whatever is looked up behind a
     /// compare-and-swap is waited for.
+    #[inline]
     pub(crate) fn lock_quietly(&self) -> Option<Won> {
         let goal = self.goal(None);
         if self.has_terms {
@@ -497,69 +501,96 @@ impl Named {
         }
         let generation = ground::generation();
         let thread = self.entry.thread_in(generation);
-        if goal == Scope::Thread {
-            return Some(Won::new(thread.take_quietly()?, goal, THREAD, generation));
+        match goal {
+            Scope::Thread => Some(Won::new(thread.take_quietly()?, goal, THREAD, generation)),
+            _ if self.reach.is_closed() => None,
+            Scope::Process => self.process_quietly(thread, generation),
+            Scope::Host => self.host_quietly(thread, generation),
         }
-        if self.reach.is_closed() {
-            return None;
-        }
-        let idle = if goal == Scope::Host { Some(self.idle()?) } else { None };
+    }
+
+    #[inline]
+    fn process_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
+        let place = self.entry.place(generation)??;
+        let further = |last| Some((place.take(last, false)?, Predecessor::Clean));
+        let taken = thread.take_further(further)?;
+        self.entry.widen(Scope::Process);
+        Some(Won::new(taken, Scope::Process, THREAD | PROCESS, generation))
+    }
+
+    fn host_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
+        let idle = self.idle(generation)?;
         let place = self.entry.place(generation)?;
         let taken = thread.take_further(|last| {
-            // Both know that it is host scope, or neither does.
             let next = match place {
-                Some(place) => place.take(last, goal == Scope::Host)?,
+                Some(place) => place.take(last, true)?,
                 None => last.next()?,
             };
-            let Some(idle) = idle else { return Some((next, Predecessor::Clean)) };
             let entered = idle.enter(next);
             match (entered, place) {
-                (None, Some(place)) => place.release(goal == Scope::Host),
+                (None, Some(place)) => place.release(true),
                 (Some(entered), Some(_)) if entered.0 != next => self.entry.raise_slot(entered.0),
                 _ => {}
             }
             entered
         })?;
-        self.entry.widen(goal);
-        let tiers = THREAD | place.map_or(0, |_| PROCESS) | idle.map_or(0, |_| KEPT);
-        Some(Won::new(taken, goal, tiers, generation))
+        self.entry.widen(Scope::Host);
+        let tiers = THREAD | place.map_or(0, |_| PROCESS) | KEPT;
+        Some(Won::new(taken, Scope::Host, tiers, generation))
     }
 
     /// Its lease, if that is kept and nobody uses it just now.
     #[cfg(any(feature = "host", feature = "testing"))]
     #[inline]
-    fn idle(&self) -> Option<Idle<'_>> {
+    fn idle(&self, generation: u64) -> Option<Idle<'_>> {
         let (Some(kept), Some(link)) = (&self.kept, &self.reach.link) else { return None };
         let seen = kept.idle()?;
-        (!link.is_forked()).then_some(Idle { kept, link, seen })
+        let is_ours = !link.is_forked_in(generation);
+        is_ours.then(|| Idle { kept, link, seen, deadline: link.deadline() })
     }
 
     #[cfg(not(any(feature = "host", feature = "testing")))]
-    fn idle(&self) -> Option<Idle> {
+    fn idle(&self, _: u64) -> Option<Idle> {
         None
     }
 
     /// Lets go of what [`is_quiet`](Held::is_quiet), left clean.
+    #[inline]
     pub(crate) fn let_go_quietly(&self, won: Won) {
-        let (tiers, generation) = (won.tiers(), ground::generation());
+        let generation = ground::generation();
         let thread = self.entry.thread_in(generation);
-        let place = match tiers & PROCESS {
+        let place = match won.tiers() & PROCESS {
             0 => None,
             _ => self.entry.place(generation).flatten(),
         };
         #[cfg(any(feature = "host", feature = "testing"))]
-        if tiers & KEPT != 0
-            && let Some(kept) = &self.kept
-            && let Some(used) = kept.leave_quietly(won.token)
-        {
-            self.give_used_back(kept, &used);
+        if won.tiers() & KEPT != 0 && self.leave_kept_quietly(won, thread) {
+            return;
         }
+        let is_wide = won.scope() == Scope::Host;
         match place {
-            Some(place) => place.release(won.scope() == Scope::Host),
-            None if tiers & PROCESS != 0 => self.entry.release_slot(),
+            Some(place) if thread.release_behind(|| place.release_if_quiet(is_wide)) => return,
+            Some(place) => place.release(is_wide),
+            None if won.tiers() & PROCESS != 0 => self.entry.release_slot(),
             None => {}
         }
         thread.release(Predecessor::Clean);
+    }
+
+    /// Leaves the kept lease, and lets go of all below it if that is the thread tier; whether it
+    /// did.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    #[inline]
+    fn leave_kept_quietly(&self, won: Won, thread: &ThreadLock) -> bool {
+        let Some(kept) = &self.kept else { return false };
+        let is_all = won.tiers() & PROCESS == 0;
+        if is_all && thread.release_behind(|| kept.leave_if_quiet(won.token)) {
+            return true;
+        }
+        if let Some(used) = kept.leave_quietly(won.token) {
+            self.give_used_back(kept, &used);
+        }
+        false
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
@@ -1076,7 +1107,7 @@ impl<'a> Climb<'a> {
     #[inline]
     fn enter_kept(&mut self) -> bool {
         let named = self.named;
-        let entered = named.idle().and_then(|idle| idle.enter(self.held.token));
+        let entered = named.idle(ground::generation()).and_then(|idle| idle.enter(self.held.token));
         if let Some((token, predecessor)) = entered {
             self.held.set_tiers(self.held.tiers() | KEPT);
             self.held.set_scope(Scope::Host);

@@ -99,6 +99,10 @@ impl Place {
     pub(crate) fn release(self, _: bool) {
         match self {}
     }
+
+    pub(crate) fn release_if_quiet(self, _: bool) -> bool {
+        match self {}
+    }
 }
 
 /// The grounds of this process, and of the processes that it is a fork of.
@@ -354,6 +358,15 @@ pub(crate) fn generation() -> u64 {
     return fork_generation();
     #[cfg(not(feature = "process"))]
     0
+}
+
+/// What differs between a process and its forked child: the generation where that is known.
+#[cfg(any(feature = "host", feature = "testing"))]
+pub(crate) fn fork_mark() -> u64 {
+    #[cfg(feature = "process")]
+    return fork_generation();
+    #[cfg(not(feature = "process"))]
+    std::process::id().into()
 }
 
 /// Has a new thread tier begin above `floor`, as if somebody had left it so.

@@ -309,8 +309,12 @@ impl LockManager {
     fn on_memory(ground: Arc<Ground>, memory: crate::host::memory::MemoryLeader) -> LockManager {
         let settings = LockManagerBuilder::default();
         let label = "in-memory".to_owned();
-        let link =
-            memory.connect(identity(&label), settings.time_to_live, settings.connect_timeout);
+        let link = memory.connect(
+            identity(&label),
+            settings.time_to_live,
+            settings.connect_timeout,
+            crate::ground::fork_mark,
+        );
         let reach = Reach {
             ground,
             label,
@@ -583,10 +587,7 @@ impl LockManagerBuilder {
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
         #[cfg(not(feature = "tokio"))]
         let reader = None;
-        #[cfg(feature = "process")]
-        let generation = crate::process::fork_generation;
-        #[cfg(not(feature = "process"))]
-        let generation = || std::process::id().into();
+        let generation = crate::ground::fork_mark;
         let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
         if let Some(warn) = &self.on_warning {
             link.on_warning(warn.clone());

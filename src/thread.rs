@@ -37,6 +37,27 @@
 //!
 //! Here "taken" and "somebody waits" are bits of one word, so that the quiet way is the same
 //! compare-and-exchange in and out as parking_lot's.
+//!
+//! # Letting go behind a wider tier
+//!
+//! A lock of a wider scope lets go of that tier first, by a read-modify-write of its own, and a
+//! processor does nothing else meanwhile. [`release_behind`](ThreadLock::release_behind) has that
+//! one order two plain accesses of this tier, which then takes no read-modify-write itself: Dekker's
+//! way, as in biased locks.
+//!
+//! ```text
+//! who leaves                              who joins the queues (win_or_wait)
+//! leaving = true                          WAITERS into the word, a read-modify-write
+//! the wider tier's read-modify-write      which is a full fence as well
+//! the word is LOCKED and nothing else?    while leaving: wait
+//! then word = 0, leaving = false          WAITERS is not in the word? then anew
+//! ```
+//! Of the two, one comes second in the order of the fences and sees what the other did. If who
+//! joins comes first, who leaves sees WAITERS and goes to the queues. Else who joins sees `leaving`,
+//! and waits until it is clear, or sees it clear already; either way it sees the word as it was left,
+//! where its mark is missing if it was overwritten. Only somebody who finds `leaving` clear sets it:
+//! one who holds the lock while the one before has yet to clear it lets go by an exchange, so that
+//! nobody clears what another set.
 
 #![forbid(unsafe_code)]
 
@@ -61,7 +82,9 @@ mod model;
 mod tests;
 
 use queue::{Call, Kind, Queue, Ticket};
-use sync::{AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, SpinWait, now};
+use sync::{
+    AtomicBool, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, SpinWait, now,
+};
 
 /// A waiter that has waited longer is handed the lock at the next release.
 const PATIENCE: Duration = Duration::from_micros(500);
@@ -117,7 +140,12 @@ pub(crate) struct ThreadLock {
     /// Orderings. Setting LOCKED acquires and clearing it releases; every other change is a
     /// read-modify-write and so continues the release sequence of the last clearing. What goes
     /// past the word, a hand-over, goes under the queues' mutex on both sides.
+    ///
+    /// One store besides clears it, all of it: that of a holder who lets go behind a wider tier,
+    /// of which the module's text says why it overlooks nobody.
     word: AtomicU8,
+    /// Somebody lets go behind a wider tier just now.
+    leaving: AtomicBool,
     /// How the last holder left, as `Predecessor as u8`. Under the lock, so `Relaxed`.
     left: AtomicU8,
     /// The last token granted. Under the lock, so `Relaxed`.
@@ -138,6 +166,7 @@ impl ThreadLock {
         pub(crate) fn new() -> ThreadLock {
             ThreadLock {
                 word: AtomicU8::new(0),
+                leaving: AtomicBool::new(false),
                 left: AtomicU8::new(Predecessor::Clean as u8),
                 token: AtomicU64::new(0),
                 queue: Mutex::new(None),
@@ -232,6 +261,38 @@ impl ThreadLock {
             self.left.store(how as u8, Relaxed);
         }
         self.let_go();
+    }
+
+    /// Lets go of a wider tier and then of this one, clean. Only for whoever holds both, once.
+    ///
+    /// `wider` lets go of that tier by one read-modify-write, and does little else: others may wait
+    /// for it. If it says that it did not, nothing is let go of, and the caller does it otherwise.
+    #[inline]
+    pub(crate) fn release_behind(&self, wider: impl FnOnce() -> bool) -> bool {
+        if self.left.load(Relaxed) != Predecessor::Clean as u8 {
+            self.left.store(Predecessor::Clean as u8, Relaxed);
+        }
+        if self.leaving.load(Relaxed) {
+            // The one before is not done with it.
+            let is_let_go = wider();
+            if is_let_go {
+                self.let_go();
+            }
+            return is_let_go;
+        }
+        self.leaving.store(true, Relaxed);
+        let is_let_go = wider();
+        sync::fence_behind_exchange();
+        if is_let_go && self.word.load(Relaxed) == LOCKED {
+            sync::clear(&self.word);
+            self.leaving.store(false, Release);
+            return true;
+        }
+        self.leaving.store(false, Release);
+        if is_let_go {
+            self.let_go();
+        }
+        is_let_go
     }
 
     /// `release`, by somebody who was handed the lock and never had it.
@@ -329,10 +390,23 @@ impl ThreadLock {
             let is_free = before & LOCKED == 0;
             let after = if is_free { before | LOCKED } else { before & !CALLED | WAITERS };
             match self.word.compare_exchange(before, after, Acquire, Relaxed) {
-                Ok(_) => return is_free,
+                Ok(_) if is_free => return true,
+                Ok(_) if self.is_marked_for_good() => return false,
+                Ok(_) => before = self.word.load(Relaxed),
                 Err(found) => before = found,
             }
         }
+    }
+
+    /// Whether WAITERS, which was just put into the word, is there to stay. Waits for somebody who
+    /// is about to overwrite it: that takes a few instructions, or until the system gives it a CPU.
+    fn is_marked_for_good(&self) -> bool {
+        sync::fence_behind_exchange();
+        let mut spin = SpinWait::new();
+        while self.leaving.load(Acquire) {
+            sync::pause(&mut spin);
+        }
+        self.word.load(Relaxed) & WAITERS != 0
     }
 
     /// After an entry is gone from the queues: clears WAITERS if nobody is queued, and CALLED since

@@ -210,12 +210,16 @@ impl Kept {
     /// As [`leave`](Kept::leave), for who knows its token, leaving clean.
     #[inline]
     pub fn leave_quietly(&self, token: Token) -> Option<Used> {
+        if self.leave_if_quiet(token) { None } else { self.leave_slow(Predecessor::Clean) }
+    }
+
+    /// The same, by one compare-and-swap and nothing else, if nobody wants the lease or is to be
+    /// told of its loss; whether it did.
+    #[inline]
+    pub fn leave_if_quiet(&self, token: Token) -> bool {
         let idle = OPEN | token.get() & COUNT | (Predecessor::Clean as u64) << HOW_SHIFT;
         let in_use = OPEN | IN_USE | token.get() & COUNT;
-        match self.word.compare_exchange(in_use, idle, Release, Relaxed) {
-            Ok(_) => None,
-            Err(_) => self.leave_slow(Predecessor::Clean),
-        }
+        self.word.compare_exchange(in_use, idle, Release, Relaxed).is_ok()
     }
 
     #[cold]

@@ -371,6 +371,13 @@ impl Link {
         (self.generation)() != self.made_in
     }
 
+    /// The same, for who knows in which fork generation this process is, by the numbers that this
+    /// link was made with.
+    #[inline]
+    pub(crate) fn is_forked_in(&self, generation: u64) -> bool {
+        if cfg!(feature = "process") { generation != self.made_in } else { self.is_forked() }
+    }
+
     /// A watch for a guard that has a kept lease.
     pub(crate) fn watch(&self) -> Watch {
         Watch::new(Some(self.deadline.clone()), None)

@@ -78,18 +78,18 @@ impl MemoryLeader {
         leader
     }
 
-    /// A link to it, as a manager has one.
+    /// A link to it, as a manager has one. `generation` tells a forked child from its parent.
     pub(crate) fn connect(
         &self,
         identity: Identity,
         time_to_live: Duration,
         connect_timeout: Duration,
+        generation: fn() -> u64,
     ) -> Arc<Link> {
         let process = ProcessMark(random());
         let config = Config { time_to_live, connect_timeout, identity, addresses: 1, process };
         let client = Client::new(config, Box::new(random), clock::now());
-        let link =
-            Link::new(client, || std::process::id().into(), |_| Arc::new(Hand(self.0.clone())));
+        let link = Link::new(client, generation, |_| Arc::new(Hand(self.0.clone())));
         let peer = Peer { link: Arc::downgrade(&link), lines: HashMap::new() };
         self.0.state.lock().peers.push(peer);
         link
@@ -357,7 +357,7 @@ mod tests {
 
     fn connect(leader: &MemoryLeader) -> Arc<Link> {
         let identity = Identity { label: "test".into(), ..Identity::default() };
-        leader.connect(identity, Duration::from_secs(1), Duration::from_secs(10))
+        leader.connect(identity, Duration::from_secs(1), Duration::from_secs(10), || 0)
     }
 
     fn take(link: &Arc<Link>, text: &str) -> Lease {

@@ -297,6 +297,13 @@ impl Place<'_> {
     pub(crate) fn release(self, is_wide: bool) {
         self.0.release(is_wide);
     }
+
+    /// The same, by one read-modify-write and nothing else, if nobody waits or wants to be told;
+    /// whether it did.
+    #[inline]
+    pub(crate) fn release_if_quiet(self, is_wide: bool) -> bool {
+        self.0.release_if_quiet(is_wide)
+    }
 }
 
 /// A name as `status` shows it.

@@ -542,6 +542,18 @@ impl Near<'_> {
         self.release_as_seen(Predecessor::Clean, Word::quiet(is_wide));
     }
 
+    /// The same, if that is one compare-and-swap and nothing else; whether it did.
+    #[inline]
+    pub(super) fn release_if_quiet(self, is_wide: bool) -> bool {
+        if self.place.held.load(Relaxed) == WATCHED {
+            return false;
+        }
+        self.place.held.store(NOT_HELD, Relaxed);
+        let left =
+            lock::leave_as_seen(self.slot, self.me, Predecessor::Clean, Word::quiet(is_wide));
+        left.is_ok()
+    }
+
     /// `seen` is as wide as the word is, probably.
     #[inline]
     fn release_as_seen(self, how: Predecessor, seen: Word) {

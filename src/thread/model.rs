@@ -4,12 +4,18 @@
 //! Each scene is played with waiters that have all patience, with waiters that have none, so that
 //! both kinds of release are seen, and with hand-overs that lapse at once. An overlooked waiter
 //! shows as a deadlock.
+//!
+//! Where holders let go behind a wider tier, that is a word of its own which each of them takes
+//! and clears, as the slot's and the kept lease's are.
 
 use std::pin::pin;
 
 use loom::{
     future::block_on,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     thread,
 };
 
@@ -23,26 +29,44 @@ struct Scene {
     /// Read and written without an order of its own: whoever holds the lock and does not see what
     /// the last holder did counts wrong.
     count: AtomicU64,
+    /// The wider tier, if holders take one.
+    wider: Option<AtomicBool>,
 }
 
 impl Scene {
     fn play(scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
+        Scene::play_as(false, scene);
+    }
+
+    /// The same, with holders that let go behind a wider tier.
+    fn play_behind(scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
+        Scene::play_as(true, scene);
+    }
+
+    fn play_as(is_behind: bool, scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
         for clock in [Clock::Still, Clock::Hurry, Clock::Restless] {
             let mut model = loom::model::Builder::new();
             model.preemption_bound = Some(3);
             model.check(move || {
                 start(clock);
-                let lock = ThreadLock::new();
-                scene(Arc::new(Scene { lock, count: AtomicU64::new(0) }));
+                let (lock, count) = (ThreadLock::new(), AtomicU64::new(0));
+                let wider = is_behind.then(|| AtomicBool::new(false));
+                scene(Arc::new(Scene { lock, count, wider }));
             });
         }
     }
 
     /// What a holder does.
     fn hold_and_release(&self) {
+        if let Some(wider) = &self.wider {
+            assert!(!wider.swap(true, Acquire), "two have the wider tier");
+        }
         let before = self.count.load(Relaxed);
         self.count.store(before + 1, Relaxed);
-        self.lock.release(Predecessor::Clean);
+        match &self.wider {
+            Some(wider) => assert!(self.lock.release_behind(|| wider.swap(false, Release))),
+            None => self.lock.release(Predecessor::Clean),
+        }
     }
 
     fn thread(scene: &Arc<Scene>) -> thread::JoinHandle<()> {
@@ -185,5 +209,55 @@ fn a_task_is_dropped_while_a_task_waits() {
         let dropped = one.join().unwrap();
         two.join().unwrap();
         scene.end(3 - u64::from(dropped));
+    });
+}
+
+#[test]
+fn two_threads_behind_a_wider_tier() {
+    Scene::play_behind(|scene| {
+        let one = Scene::thread(&scene);
+        scene.lock.take();
+        scene.hold_and_release();
+        // Right behind itself: the mark may not be clear yet for the other one.
+        scene.lock.take();
+        scene.hold_and_release();
+        one.join().unwrap();
+        scene.end(3);
+    });
+}
+
+#[test]
+fn three_threads_behind_a_wider_tier() {
+    Scene::play_behind(|scene| {
+        let (one, two) = (Scene::thread(&scene), Scene::thread(&scene));
+        scene.lock.take();
+        scene.hold_and_release();
+        one.join().unwrap();
+        two.join().unwrap();
+        scene.end(3);
+    });
+}
+
+#[test]
+fn a_thread_and_a_task_behind_a_wider_tier() {
+    Scene::play_behind(|scene| {
+        let (one, two) = (Scene::task(&scene), Scene::thread(&scene));
+        scene.lock.take();
+        scene.hold_and_release();
+        one.join().unwrap();
+        two.join().unwrap();
+        scene.end(3);
+    });
+}
+
+#[test]
+fn a_thread_gives_up_behind_a_wider_tier() {
+    Scene::play_behind(|scene| {
+        let (one, two) = (Scene::hurried_thread(&scene), Scene::thread(&scene));
+        scene.lock.take();
+        scene.hold_and_release();
+        let gave_up = one.join().unwrap();
+        two.join().unwrap();
+        scene.end(3 - u64::from(gave_up));
     });
 }

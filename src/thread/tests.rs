@@ -148,6 +148,69 @@ fn threads_exclude_each_other() {
 }
 
 #[test]
+fn threads_and_tasks_that_let_go_behind_a_wider_tier_exclude_each_other() {
+    let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Unprotected::new()));
+    let wider = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    for _ in 0..2 {
+        let (lock, counter, wider) = (lock.clone(), counter.clone(), wider.clone());
+        runtime.spawn(async move {
+            for i in 0..5_000 {
+                lock.take_async().await;
+                wider.store(true, Relaxed);
+                counter.count();
+                assert!(lock.release_behind(|| wider.swap(false, Release)));
+                if i % 8 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+    thread::scope(|scope| {
+        for of in 1..=3 {
+            let (lock, counter, wider) = (&lock, &counter, &wider);
+            scope.spawn(move || {
+                for i in 0..20_000 {
+                    lock.take();
+                    wider.store(true, Relaxed);
+                    counter.count();
+                    // Now and then the wider tier is not to be let go of quietly.
+                    if i % (5 * of) == 0 {
+                        assert!(!lock.release_behind(|| false));
+                        lock.free();
+                    } else {
+                        assert!(lock.release_behind(|| wider.swap(false, Release)));
+                    }
+                }
+            });
+        }
+    });
+    while Arc::strong_count(&lock) > 1 {
+        thread::yield_now();
+    }
+    assert_eq!(counter.get(), 70_000);
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn whoever_comes_while_another_leaves_behind_a_wider_tier_is_seen() {
+    let lock = ThreadLock::new();
+    lock.take();
+    thread::scope(|scope| {
+        let let_go = lock.release_behind(|| {
+            scope.spawn(|| lock.take());
+            while lock.word.load(Relaxed) & WAITERS == 0 {
+                thread::yield_now();
+            }
+            true
+        });
+        assert!(let_go);
+    });
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+#[test]
 fn tasks_exclude_each_other() {
     let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Unprotected::new()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
@@ -778,6 +841,15 @@ fn a_release_too_many_is_refused() {
     lock.take();
     lock.free();
     lock.free();
+}
+
+#[test]
+#[should_panic = "nobody holds"]
+fn a_release_too_many_behind_a_wider_tier_is_refused() {
+    let lock = ThreadLock::new();
+    lock.take();
+    lock.release_behind(|| true);
+    lock.release_behind(|| true);
 }
 
 #[test]

@@ -152,16 +152,24 @@ pub(super) fn release_as_seen(
     how: Predecessor,
     seen: Word,
 ) -> Result<(), Lost> {
+    leave_as_seen(slot, me, how, seen).or_else(|found| release_slow(slot, me, how, found))
+}
+
+/// The same, if nobody waits; else nothing is done, and this is what the word was.
+#[inline]
+pub(super) fn leave_as_seen(
+    slot: &Slot,
+    me: OwnerId,
+    how: Predecessor,
+    seen: Word,
+) -> Result<(), Word> {
     step!(LeaveQuiet);
     // Others may put flags to it, so it is read again with the swap.
     let (from, to) = Leaving::quiet(me, how, seen);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);
-    match swapped {
-        Ok(_) => Ok(()),
-        Err(found) => release_slow(slot, me, how, Word::from_bits(found)),
-    }
+    swapped.map(drop).map_err(Word::from_bits)
 }
 
 /// Marks what this process took as locked at host scope.
