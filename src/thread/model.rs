@@ -34,17 +34,10 @@ struct Scene {
 }
 
 impl Scene {
+    /// With holders that let go of the lock alone, and with ones that do it behind a wider tier.
     fn play(scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
-        Scene::play_as(false, scene);
-    }
-
-    /// The same, with holders that let go behind a wider tier.
-    fn play_behind(scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
-        Scene::play_as(true, scene);
-    }
-
-    fn play_as(is_behind: bool, scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
-        for clock in [Clock::Still, Clock::Hurry, Clock::Restless] {
+        let clocks = [Clock::Still, Clock::Hurry, Clock::Restless];
+        for (clock, is_behind) in clocks.into_iter().flat_map(|c| [(c, false), (c, true)]) {
             let mut model = loom::model::Builder::new();
             model.preemption_bound = Some(3);
             model.check(move || {
@@ -213,51 +206,14 @@ fn a_task_is_dropped_while_a_task_waits() {
 }
 
 #[test]
-fn two_threads_behind_a_wider_tier() {
-    Scene::play_behind(|scene| {
+fn a_thread_that_takes_again_at_once_beside_another() {
+    Scene::play(|scene| {
         let one = Scene::thread(&scene);
         scene.lock.take();
         scene.hold_and_release();
-        // Right behind itself: the mark may not be clear yet for the other one.
         scene.lock.take();
         scene.hold_and_release();
         one.join().unwrap();
         scene.end(3);
-    });
-}
-
-#[test]
-fn three_threads_behind_a_wider_tier() {
-    Scene::play_behind(|scene| {
-        let (one, two) = (Scene::thread(&scene), Scene::thread(&scene));
-        scene.lock.take();
-        scene.hold_and_release();
-        one.join().unwrap();
-        two.join().unwrap();
-        scene.end(3);
-    });
-}
-
-#[test]
-fn a_thread_and_a_task_behind_a_wider_tier() {
-    Scene::play_behind(|scene| {
-        let (one, two) = (Scene::task(&scene), Scene::thread(&scene));
-        scene.lock.take();
-        scene.hold_and_release();
-        one.join().unwrap();
-        two.join().unwrap();
-        scene.end(3);
-    });
-}
-
-#[test]
-fn a_thread_gives_up_behind_a_wider_tier() {
-    Scene::play_behind(|scene| {
-        let (one, two) = (Scene::hurried_thread(&scene), Scene::thread(&scene));
-        scene.lock.take();
-        scene.hold_and_release();
-        let gave_up = one.join().unwrap();
-        two.join().unwrap();
-        scene.end(3 - u64::from(gave_up));
     });
 }
