@@ -161,6 +161,19 @@ impl Watch {
             Err(_) => Vec::new(),
         }
     }
+
+    /// The guard lets go, perhaps while other locks are held: what it did not hear of a loss by
+    /// now it is told, and nothing more.
+    pub(crate) fn end(&self, lost: Option<LostReason>) {
+        if let Some(why) = lost {
+            self.lose(why);
+        }
+        let callbacks = self.release();
+        if !callbacks.is_empty() {
+            // Foreign code may hang on them: dropped where nothing is held.
+            alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
+        }
+    }
 }
 
 /// Calls all of them: one that panics keeps neither the others nor the calling thread from going

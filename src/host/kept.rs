@@ -19,7 +19,6 @@ use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use parking_lot::Mutex;
 
 use crate::{
-    alarm,
     error::{LostReason, Predecessor},
     proto::{
         LeaseId,
@@ -246,14 +245,8 @@ impl Kept {
     /// The guard goes: what it did not hear of a loss by now it is told, and nothing more.
     pub(crate) fn end_watch(&self) {
         let watch = self.watch.lock().take();
-        let Some(watch) = watch else { return };
-        if let Some(why) = self.lost() {
-            watch.lose(why);
-        }
-        let callbacks = watch.release();
-        if !callbacks.is_empty() {
-            // Foreign code may hang on them: dropped where nothing is held.
-            alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
+        if let Some(watch) = watch {
+            watch.end(self.lost());
         }
     }
 

@@ -590,14 +590,9 @@ impl Place {
     /// The holder goes: what it did not hear of a loss by now it is told, and nothing more.
     #[cold]
     fn end_watch(&self) {
-        let Some(watch) = self.watch.lock().take() else { return };
-        if self.is_broken() {
-            watch.lose(LostReason::Broken);
-        }
-        let callbacks = watch.release();
-        if !callbacks.is_empty() {
-            // Foreign code may hang on them: dropped where nothing is held.
-            alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
+        let watch = self.watch.lock().take();
+        if let Some(watch) = watch {
+            watch.end(self.is_broken().then_some(LostReason::Broken));
         }
     }
 
