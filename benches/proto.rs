@@ -1,7 +1,7 @@
 //! One step of each side of the lease protocol, without network, clock or disk: what the two
 //! state machines themselves cost, cycle by cycle.
 
-use std::{collections::BTreeMap, hint::black_box, time::Duration};
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tierlock::{
@@ -110,8 +110,7 @@ fn reigning_leader() -> Leader {
         process: None,
         reign: ReignId(1),
     };
-    let recovered =
-        Recovered { cluster: CLUSTER, epoch: 0, waits_for: None, sessions: BTreeMap::new() };
+    let recovered = Recovered::new(CLUSTER);
     let mut leader = Leader::new(config, recovered, NOW);
     commit(&mut leader);
     report(&mut leader, CONNECTION, SessionId(7));
@@ -130,8 +129,7 @@ fn report(leader: &mut Leader, connection: ConnectionId, session: SessionId) {
         proof: Proof(3),
         count: 1,
         cluster: None,
-        epoch_seen: 0,
-        reign_seen: ReignId::NONE,
+        seen: None,
         time_to_live: Duration::from_secs(30),
         identity: identity(),
         process: ProcessMark(1),
@@ -172,6 +170,7 @@ fn served_client() -> Client {
         identity: identity(),
         process: ProcessMark(1),
         addresses: 1,
+        seen: None,
     };
     let mut numbers = 0_u128;
     let random = Box::new(move || {

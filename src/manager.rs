@@ -582,6 +582,7 @@ impl LockManagerBuilder {
             identity: identity(&self.label),
             addresses: self.leaders.len(),
             process: crate::host::process_mark(),
+            seen: None,
         };
         #[cfg(feature = "tokio")]
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;

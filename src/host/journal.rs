@@ -1,9 +1,10 @@
-//! What a leader must not forget, on disk: its cluster, its epoch, the sessions it has to wait for
-//! after a restart, the leases it took away.
+//! What a leader must not forget, on disk: its cluster, its epoch, the reigns before it, the
+//! sessions it has to wait for after a restart, the leases it took away.
 //!
 //! It decides nothing and knows no time. A record is either on the disk when [`Journal::commit`]
 //! returns, or the leader's reign is over. Grants and releases are never written, so the file
-//! stays as small as the number of open sessions.
+//! stays as small as the number of open sessions, and of restarts, of which the last
+//! [`REIGNS_MAX`] are kept.
 
 use std::{
     any::Any,
@@ -20,13 +21,15 @@ use std::{
 
 use parking_lot::Mutex;
 use redb::{
-    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    Builder, Database, Durability, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, TableDefinition,
 };
 
 use crate::{
     error::{LockError, LockErrorKind},
     proto::{
-        ClusterId, SessionId, TIME_TO_LIVE,
+        ClusterId, ReignId, SessionId, TIME_TO_LIVE,
+        history::{History, REIGNS_MAX},
         record::{Committed, Pending, Record, Recovered},
         wire,
     },
@@ -44,6 +47,8 @@ const USED: &str = "cluster";
 
 /// Single values by name; numbers are little-endian.
 const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
+/// The reigns by the first epoch of each.
+const REIGNS: TableDefinition<u32, u64> = TableDefinition::new("reigns");
 /// Open sessions by their id: a `SessionOpened` each.
 const SESSIONS: TableDefinition<u128, &[u8]> = TableDefinition::new("sessions");
 /// Leases taken away from open sessions, by session and lease: a `LeaseRevoked` each.
@@ -54,7 +59,7 @@ const CLUSTER: &str = "cluster";
 const EPOCH: &str = "epoch";
 const WAITS_FOR: &str = "waits_for_ns";
 
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// Everything fits; redb's own default would allow it a gigabyte.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -138,14 +143,22 @@ impl Journal {
         transaction.set_durability(Durability::Immediate)?;
         {
             let mut about = transaction.open_table(ABOUT)?;
+            let mut reigns = transaction.open_table(REIGNS)?;
             let mut sessions = transaction.open_table(SESSIONS)?;
             let mut revoked = transaction.open_table(REVOKED)?;
             let mut losers = BTreeSet::new();
             for record in records {
                 let bytes = wire::encode_record(record);
                 match record {
-                    Record::TookOver { epoch, waits_for } => {
+                    Record::TookOver { epoch, reign, waits_for, starts_above } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
+                        if *starts_above {
+                            reigns.retain(|_, _| false)?;
+                        }
+                        reigns.insert(epoch, reign.0)?;
+                        while reigns.len()? > REIGNS_MAX as u64 {
+                            reigns.pop_first()?;
+                        }
                         match waits_for {
                             Some(waits_for) => {
                                 about.insert(WAITS_FOR, &nanos(*waits_for).to_le_bytes()[..])?
@@ -336,6 +349,7 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
             let longest = nanos(*TIME_TO_LIVE.end());
             about.insert(WAITS_FOR, &longest.to_le_bytes()[..])?;
         }
+        transaction.open_table(REIGNS)?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(REVOKED)?;
     }
@@ -430,12 +444,28 @@ fn recover(database: &Database) -> Result<Recovered, Trouble> {
             Some(Duration::from_nanos(nanos))
         }
     };
-    let mut recovered =
-        Recovered { epoch, waits_for, ..Recovered::new(ClusterId(u128::from_le_bytes(cluster))) };
+    let history = read_history(&transaction, epoch)?;
+    let cluster = ClusterId(u128::from_le_bytes(cluster));
+    let mut recovered = Recovered { epoch, waits_for, history, ..Recovered::new(cluster) };
     for record in read_records(&transaction)? {
         recovered.remember(&record);
     }
     Ok(recovered)
+}
+
+/// Whose the epochs were, up to this one.
+fn read_history(transaction: &redb::ReadTransaction, epoch: u32) -> Result<History, Trouble> {
+    let mut history = History::default();
+    for row in transaction.open_table(REIGNS)?.iter()? {
+        let (first, reign) = row?;
+        let first = first.value();
+        if first > epoch {
+            let text = format!("it knows a reign of epoch {first}, and no epoch above {epoch}");
+            return Err(Trouble::Damage(text));
+        }
+        history.begin(first, ReignId(reign.value()), false);
+    }
+    Ok(history)
 }
 
 /// Open sessions first, then what was taken away from them.
@@ -568,7 +598,12 @@ mod tests {
         token::Token,
     };
 
-    const TOOK_OVER: Record = Record::TookOver { epoch: 9, waits_for: None };
+    const TOOK_OVER: Record = took_over(9, None);
+
+    const fn took_over(epoch: u32, waits_for: Option<Duration>) -> Record {
+        let reign = ReignId(epoch as u64 * 11);
+        Record::TookOver { epoch, reign, waits_for, starts_above: false }
+    }
 
     fn opened(session: u128, seconds: u64) -> Record {
         Record::SessionOpened {
@@ -609,9 +644,8 @@ mod tests {
         assert_eq!(first, Recovered::new(first.cluster));
         let [a, b] = [opened(1, 60), opened(2, 5)];
         let [of_a, of_b] = [revoked(1, 10), revoked(2, 11)];
-        journal
-            .write([&Record::EpochRaised { epoch: 3 }, &a, &b, &of_a, &of_b].into_iter())
-            .unwrap();
+        let [begun, raised] = [took_over(1, None), Record::EpochRaised { epoch: 3 }];
+        journal.write([&begun, &raised, &a, &b, &of_a, &of_b].into_iter()).unwrap();
         assert_eq!(records(&journal), [a, b.clone(), of_a, of_b.clone()]);
         journal.write([&ended(1)].into_iter()).unwrap();
         drop(journal);
@@ -620,8 +654,8 @@ mod tests {
         assert_eq!(again.cluster, first.cluster);
         assert_eq!(again.epoch, 3);
         assert_eq!(records(&journal), [b.clone(), of_b.clone()]);
-        let mut remembered = Recovered { epoch: 3, ..Recovered::new(first.cluster) };
-        [b, of_b].iter().for_each(|record| remembered.remember(record));
+        let mut remembered = Recovered::new(first.cluster);
+        [begun, raised, b, of_b].iter().for_each(|record| remembered.remember(record));
         assert_eq!(again, remembered);
     }
 
@@ -631,7 +665,8 @@ mod tests {
         let (journal, mut remembered) = open(directory.path()).unwrap();
         let waits_for = Some(Duration::from_secs(60));
         for record in [
-            Record::TookOver { epoch: 4, waits_for },
+            took_over(3, None),
+            took_over(4, waits_for),
             opened(1, 5),
             opened(2, 6),
             revoked(1, 10),
@@ -642,8 +677,10 @@ mod tests {
             Record::Waited,
             revoked(1, 12),
             opened(1, 5),
-            Record::TookOver { epoch: 7, waits_for: None },
+            took_over(7, None),
             revoked(3, 1),
+            Record::TookOver { epoch: 10, reign: ReignId(8), waits_for, starts_above: true },
+            took_over(11, waits_for),
         ] {
             journal.write([&record].into_iter()).unwrap();
             remembered.remember(&record);
@@ -653,6 +690,34 @@ mod tests {
         // Nothing is left of a session that is over.
         journal.write([&ended(1), &ended(2), &revoked(1, 13)].into_iter()).unwrap();
         assert_eq!(records(&journal), []);
+    }
+
+    #[test]
+    fn of_more_reigns_than_are_remembered_the_last_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, mut remembered) = open(directory.path()).unwrap();
+        let begun: Vec<_> =
+            (1..=REIGNS_MAX as u32 + 100).map(|epoch| took_over(epoch, None)).collect();
+        begun.iter().for_each(|record| remembered.remember(record));
+        journal.write(begun.iter()).unwrap();
+        drop(journal);
+        assert!(fs::metadata(directory.path().join(JOURNAL)).unwrap().len() < 8 << 20);
+        let (_, again) = open(directory.path()).unwrap();
+        assert!(again == remembered);
+    }
+
+    #[test]
+    fn a_reign_beyond_the_last_epoch_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        journal.write([&TOOK_OVER].into_iter()).unwrap();
+        let transaction = journal.database.begin_write().unwrap();
+        transaction.open_table(REIGNS).unwrap().insert(10, 1).unwrap();
+        transaction.commit().unwrap();
+        drop(journal);
+        let error = open(directory.path()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Damaged);
+        assert!(error.to_string().contains("a reign of epoch 10"), "{error}");
     }
 
     #[test]
@@ -735,12 +800,12 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let (journal, _) = open(directory.path()).unwrap();
         let transaction = journal.database.begin_write().unwrap();
-        transaction.open_table(ABOUT).unwrap().insert(FORMAT, &2_u32.to_le_bytes()[..]).unwrap();
+        transaction.open_table(ABOUT).unwrap().insert(FORMAT, &9_u32.to_le_bytes()[..]).unwrap();
         transaction.commit().unwrap();
         drop(journal);
         let error = open(directory.path()).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Damaged);
-        assert!(error.to_string().contains("format 2"), "{error}");
+        assert!(error.to_string().contains("it has format 9"), "{error}");
     }
 
     #[test]
@@ -1017,12 +1082,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (journal, _) = open(directory.path()).unwrap();
         let transaction = journal.database.begin_write().unwrap();
-        transaction.open_table(ABOUT).unwrap().insert(FORMAT, &2_u32.to_le_bytes()[..]).unwrap();
+        transaction.open_table(ABOUT).unwrap().insert(FORMAT, &9_u32.to_le_bytes()[..]).unwrap();
         transaction.commit().unwrap();
         drop(journal);
         let error = Journal::open(directory.path(), Some(7)).map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Damaged);
-        assert!(error.to_string().contains("format 2"), "{error}");
+        assert!(error.to_string().contains("it has format 9"), "{error}");
     }
 
     #[test]

@@ -422,12 +422,13 @@ impl Reign {
                      this leader's state directory was restored from a copy, or there is a bug",
                 )),
                 Notice::OldState { seen, own } => {
+                    let above = seen.max(own);
                     end.get_or_insert(End::Failed(
                         LockErrorKind::Config,
                         format!(
                             "the leader stopped: its state directory is older than what its \
                              clients have seen (epoch {own}, and they have seen {seen} of another \
-                             reign); start it once with --epoch-above {seen}"
+                             reign); start it once with --epoch-above {above}"
                         ),
                     ));
                 }
@@ -612,8 +613,7 @@ mod tests {
                 proof: Proof(number),
                 count: 1,
                 cluster: None,
-                epoch_seen: 0,
-                reign_seen: ReignId::NONE,
+                seen: None,
                 time_to_live: Duration::from_secs(60),
                 identity: Identity::new("test", "here", 1, "test"),
                 process: ProcessMark(1),

@@ -840,6 +840,7 @@ impl State {
                 let error = waiter.error(failure, None);
                 waiter.finish(Err(error), &mut self.aftermath);
             }
+            Event::Saw { .. } => {}
             Event::Closed => {
                 self.closed = true;
                 // Nobody looks after these any more.

@@ -87,7 +87,9 @@ impl MemoryLeader {
         generation: fn() -> u64,
     ) -> Arc<Link> {
         let process = ProcessMark(random());
-        let config = Config { time_to_live, connect_timeout, identity, addresses: 1, process };
+        let seen = None;
+        let config =
+            Config { time_to_live, connect_timeout, identity, addresses: 1, process, seen };
         let client = Client::new(config, Box::new(random), clock::now());
         let link = Link::new(client, generation, |_| Arc::new(Hand(self.0.clone())));
         let peer = Peer { link: Arc::downgrade(&link), lines: HashMap::new() };

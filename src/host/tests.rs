@@ -96,6 +96,7 @@ fn config() -> Config {
         },
         addresses: 0,
         process: super::process_mark(),
+        seen: None,
     }
 }
 

@@ -16,8 +16,8 @@ use std::{
 
 use self::link::Link;
 use super::{
-    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-    count_short,
+    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, count_short,
+    history::Seen,
     mistake::{Mistake, planted},
     numbered::{Numbered, sorted},
     timers::Timers,
@@ -42,6 +42,8 @@ pub struct Config {
     pub addresses: usize,
     /// The process that it runs in.
     pub process: ProcessMark,
+    /// What others have seen before it, as far as its driver knows.
+    pub seen: Option<Seen>,
 }
 
 /// Random numbers, passed in, so that a run can be repeated.
@@ -142,6 +144,10 @@ pub enum Event {
         query: RequestId,
         failure: Failure,
     },
+    /// A leader has shown a later reign or a higher epoch than was seen before.
+    Saw {
+        seen: Seen,
+    },
     /// The goodbye is on its way or was not needed: the driver may end once it is sent.
     Closed,
 }
@@ -164,11 +170,10 @@ pub struct Client {
     renew_every: Duration,
     next_renewal: Time,
     renewal_queued: bool,
-    /// The cluster and the highest epoch that this manager has spoken to.
+    /// The cluster that this manager has spoken to.
     cluster: Option<ClusterId>,
-    epoch_seen: u32,
-    /// Whose epoch that was.
-    reign_seen: ReignId,
+    /// What it has seen last, or others before it.
+    seen: Option<Seen>,
     last_request: u64,
     requests: Numbered<RequestId, Request>,
     /// The lease of each request that was granted one, for as long as that is known.
@@ -278,8 +283,7 @@ impl Client {
             next_renewal: now,
             renewal_queued: false,
             cluster: None,
-            epoch_seen: 0,
-            reign_seen: ReignId::NONE,
+            seen: config.seen,
             last_request: 0,
             requests: Numbered::default(),
             granted: Numbered::default(),
@@ -657,6 +661,13 @@ impl Client {
         }
     }
 
+    /// This leads now.
+    fn see(&mut self, seen: Seen) {
+        if self.seen.replace(seen) != Some(seen) {
+            self.events.push_back(Event::Saw { seen });
+        }
+    }
+
     /// The leader's promise. Deadlines only move forward, and none is moved back to life: a
     /// promise that has passed when it arrives changes nothing.
     fn promised(&mut self, sent_at: Time, now: Time) {
@@ -810,7 +821,9 @@ impl Client {
 // Leases.
 impl Client {
     fn granted(&mut self, request: RequestId, grant: Grant, now: Time) {
-        self.epoch_seen = self.epoch_seen.max(grant.last.epoch());
+        if let Some(seen) = self.seen.filter(|seen| seen.epoch < grant.last.epoch()) {
+            self.see(Seen { epoch: grant.last.epoch(), ..seen });
+        }
         if self.leases.contains_key(&grant.lease) {
             return;
         }
@@ -985,8 +998,7 @@ impl Client {
             proof: self.proof,
             count: self.reports,
             cluster: self.cluster,
-            epoch_seen: self.epoch_seen,
-            reign_seen: self.reign_seen,
+            seen: self.seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
             process: self.config.process,

@@ -26,6 +26,7 @@ use self::{
 };
 use super::{
     ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
+    history::{History, Seen},
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
@@ -77,7 +78,7 @@ impl Default for Config {
             block: BLOCK,
             epoch_above: None,
             process: None,
-            reign: ReignId::NONE,
+            reign: ReignId(0),
         }
     }
 }
@@ -102,8 +103,8 @@ pub enum Close {
 /// Things the driver writes to its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A client has seen a later epoch, or one of this leader's in another's reign: this state
-    /// is old; nothing is granted any more.
+    /// A client has seen a later epoch, or one of this leader's history in the reign of another:
+    /// this state is old; nothing is granted any more.
     OldState { seen: u32, own: u32 },
     /// An alarm: two sessions reported that they hold this name. The higher token has won.
     Conflict { name: Name, winner: Token, loser: Token },
@@ -124,6 +125,8 @@ pub struct Leader {
     clock: Attended,
     /// The highest epoch that an earlier reign can have granted in.
     epoch_before: u32,
+    /// Whose the epochs were, up to this reign.
+    history: History,
     /// Nothing new is granted, since somebody of an earlier reign may hold it.
     in_grace: bool,
     /// Grace lasts until then in any case, for clients that the journal does not know.
@@ -178,10 +181,11 @@ enum Connection {
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let above = config.epoch_above.filter(|_| !planted(Mistake::NoWaitAbove));
-        let above = above.map(|_| *TIME_TO_LIVE.end());
+        let starts_above = config.epoch_above.is_some();
+        let above = (starts_above && !planted(Mistake::NoWaitAbove)).then_some(*TIME_TO_LIVE.end());
         let waits_for = recovered.waits_for.map(|waits| waits.min(*TIME_TO_LIVE.end())).max(above);
         let epoch_before = recovered.epoch.max(config.epoch_above.unwrap_or(0));
+        let reign = config.reign;
         let mut leader = Leader {
             reign: None,
             epoch_asked: epoch_before,
@@ -191,6 +195,7 @@ impl Leader {
             over: None,
             clock: Attended::new(now),
             epoch_before,
+            history: recovered.history.clone(),
             in_grace: true,
             waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
             sessions: Sessions::new(),
@@ -218,10 +223,12 @@ impl Leader {
         let epoch = leader.epoch_asked.saturating_add(1);
         if epoch <= Token::MAX_EPOCH {
             leader.epoch_asked = epoch;
-            leader.write(Record::TookOver { epoch, waits_for });
+            let starts_above = starts_above && !planted(Mistake::JudgedAbove);
+            let record = Record::TookOver { epoch, reign, waits_for, starts_above };
+            leader.history.begin(epoch, reign, starts_above);
+            leader.write(record.clone());
             leader.take_over(&recovered);
             if planted(Mistake::ReignNotDurable) {
-                let record = Record::TookOver { epoch, waits_for };
                 leader.handle_committed(Committed { number: 1, record }, now);
                 leader.last_committed = 0;
             }
@@ -1022,20 +1029,31 @@ impl Leader {
         self.refuse_checks();
     }
 
-    /// A client has seen this epoch, in that reign. All above those that the state knew are
-    /// this reign's: if another had one of them, the state is older than that.
-    fn meet_reign(&mut self, seen: u32, reign: ReignId) {
-        let own = self.epoch();
-        let mut is_old = seen > self.epoch_before && reign != self.config.reign;
-        if planted(Mistake::SameEpochUnnoticed) {
-            is_old = seen > own;
-        } else if planted(Mistake::DeposedLeaderServes) {
-            is_old = false;
-        }
-        if is_old && self.over.is_none() {
-            self.notices.push_back(Notice::OldState { seen, own });
+    /// A client has seen this. If that is no part of this reign's history, the state directory
+    /// is a copy from before it.
+    fn meet_history(&mut self, seen: Option<Seen>) {
+        if let Some(Seen { epoch: seen, .. }) = self.of_another_history(seen)
+            && self.over.is_none()
+        {
+            self.notices.push_back(Notice::OldState { seen, own: self.epoch() });
             self.end_reign(Refusal::OldState);
         }
+    }
+
+    /// What was seen, if it was not in this cluster's history as its journal tells it.
+    fn of_another_history(&self, seen: Option<Seen>) -> Option<Seen> {
+        let Seen { cluster, epoch, reign } = seen?;
+        let is_later = epoch > self.epoch();
+        let is_anothers = if planted(Mistake::DeposedLeaderServes) {
+            false
+        } else if planted(Mistake::SameEpochUnnoticed) {
+            is_later
+        } else if planted(Mistake::EarlierReignsUnknown) {
+            epoch > self.epoch_before && reign != self.config.reign
+        } else {
+            is_later || !self.history.agrees(epoch, reign)
+        };
+        seen.filter(|_| cluster == self.cluster && is_anothers)
     }
 
     fn epoch(&self) -> u32 {

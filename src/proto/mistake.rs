@@ -59,6 +59,10 @@ pub enum Mistake {
     DeposedLeaderServes,
     /// A leader compares epochs only, and not whose they were.
     SameEpochUnnoticed,
+    /// A leader knows whose its own epochs are, and not those of the reigns before it.
+    EarlierReignsUnknown,
+    /// A leader that was started above an epoch still stops for what was lost below it.
+    JudgedAbove,
     /// A leader that starts above an epoch does not wait for those who were promised in it.
     NoWaitAbove,
     /// A client does not hear that somebody else waits.

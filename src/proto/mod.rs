@@ -9,6 +9,7 @@
 #![allow(missing_docs)] // hidden: the design tells what is not said here
 
 pub mod client;
+pub mod history;
 pub mod leader;
 #[cfg(feature = "testing")]
 pub mod look;
@@ -111,15 +112,10 @@ impl fmt::Debug for ClusterId {
     }
 }
 
-/// A leader, from its start to its end: random. Epochs tell reigns apart, but a state directory
-/// restored from before its last start counts the same epoch again, and then this does.
+/// A leader, from its start to its end: random. It tells reigns apart that have the same epochs;
+/// see [`history`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReignId(pub u64);
-
-impl ReignId {
-    /// That of nobody who has seen none.
-    pub const NONE: ReignId = ReignId(0);
-}
 
 /// A process, for as long as it runs: random, drawn by itself. An embedded leader knows the
 /// sessions of its own process by it.

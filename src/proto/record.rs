@@ -5,15 +5,23 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ClusterId, LeaseId, Proof, SessionId};
+use super::{ClusterId, LeaseId, Proof, ReignId, SessionId, history::History};
 use crate::{error::LostReason, name::Name, token::Token};
 
 /// One durable fact. Rare: grants and releases are never written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// A reign began. If it has to wait for clients that the journal does not know, for as long
-    /// as this time to live, then so has the next one until `Waited` is written.
-    TookOver { epoch: u32, waits_for: Option<Duration> },
+    /// A reign began.
+    TookOver {
+        epoch: u32,
+        reign: ReignId,
+        /// It has to wait for clients that the journal does not know, for as long as this time to
+        /// live; then so has the next one until `Waited` is written.
+        waits_for: Option<Duration>,
+        /// It was started above whatever another history may have come to; see
+        /// [`History::begin`].
+        starts_above: bool,
+    },
     /// What the last `TookOver` had to wait for has passed.
     Waited,
     /// A reign took a higher epoch.
@@ -120,6 +128,8 @@ pub struct Recovered {
     pub epoch: u32,
     /// How long to wait for clients that the journal does not know; see [`Record::TookOver`].
     pub waits_for: Option<Duration>,
+    /// Whose the epochs were.
+    pub history: History,
     /// The open sessions: a reign waits for each of them to come back or to run out.
     pub sessions: BTreeMap<SessionId, OpenSession>,
 }
@@ -138,15 +148,22 @@ pub struct OpenSession {
 impl Recovered {
     /// What is found in a new directory.
     pub fn new(cluster: ClusterId) -> Recovered {
-        Recovered { cluster, epoch: 0, waits_for: None, sessions: BTreeMap::new() }
+        Recovered {
+            cluster,
+            epoch: 0,
+            waits_for: None,
+            history: History::default(),
+            sessions: BTreeMap::new(),
+        }
     }
 
     /// One more record is durable: what whoever opens the journal later is to find. The contract
     /// of every journal, and for one that keeps nothing but this, all of it.
     pub fn remember(&mut self, record: &Record) {
         match *record {
-            Record::TookOver { epoch, waits_for } => {
+            Record::TookOver { epoch, reign, waits_for, starts_above } => {
                 (self.epoch, self.waits_for) = (epoch, waits_for);
+                self.history.begin(epoch, reign, starts_above);
             }
             Record::Waited => self.waits_for = None,
             Record::EpochRaised { epoch } => self.epoch = epoch,

@@ -15,7 +15,8 @@ use bincode::{
 };
 
 use super::{
-    ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId, record::Record,
+    ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId, history::Seen,
+    record::Record,
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -185,10 +186,8 @@ pub enum ClientMessage {
         count: u64,
         /// The cluster this manager has spoken to, once it has.
         cluster: Option<ClusterId>,
-        /// The highest epoch this manager has seen.
-        epoch_seen: u32,
-        /// Whose epoch that was.
-        reign_seen: ReignId,
+        /// What this manager has seen last, or before it the others of its directory.
+        seen: Option<Seen>,
         /// Fixed at the session's opening.
         time_to_live: Duration,
         identity: Identity,
@@ -606,6 +605,8 @@ by_way_of! {
     RequestId: u64, |id| id.0, |way| Ok(RequestId(way));
     LeaseId: (u32, u64), |id| (id.epoch, id.count), |(epoch, count)| Ok(LeaseId { epoch, count });
     Place: (u32, u64), |at| (at.epoch, at.count), |(epoch, count)| Ok(Place { epoch, count });
+    Seen: (ClusterId, u32, ReignId), |seen| (seen.cluster, seen.epoch, seen.reign),
+        |(cluster, epoch, reign)| Ok(Seen { cluster, epoch, reign });
     Time: u64, |time| time.as_nanos(), |way| Ok(Time::from_nanos(way));
     Token: u64, |token| token.get(), |way| {
         Token::new(way).ok_or(DecodeError::Other("a token is 2^63 or more"))
@@ -667,7 +668,9 @@ bincode::impl_borrow_decode!(Identity);
 impl Encode for Record {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         match self {
-            Record::TookOver { epoch, waits_for } => (0_u8, epoch, waits_for).encode(encoder),
+            Record::TookOver { epoch, reign, waits_for, starts_above } => {
+                (0_u8, epoch, reign, waits_for, starts_above).encode(encoder)
+            }
             Record::SessionOpened { session, proof, time_to_live, embedded } => {
                 (1_u8, session, proof, time_to_live, embedded).encode(encoder)
             }
@@ -686,7 +689,9 @@ impl<C> Decode<C> for Record {
         match <u8 as Decode<C>>::decode(decoder)? {
             0 => Ok(Record::TookOver {
                 epoch: Decode::<C>::decode(decoder)?,
+                reign: Decode::<C>::decode(decoder)?,
                 waits_for: Decode::<C>::decode(decoder)?,
+                starts_above: Decode::<C>::decode(decoder)?,
             }),
             1 => Ok(Record::SessionOpened {
                 session: Decode::<C>::decode(decoder)?,

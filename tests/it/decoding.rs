@@ -3,13 +3,14 @@
 //!
 //! A longer run: `PROPTEST_CASES=1000000 cargo test --release --all-features --test it decoding`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use proptest::{collection::vec, prelude::*};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        history::Seen,
         leader::{self, Config, Leader},
         record::Recovered,
         wire::{
@@ -115,13 +116,12 @@ fn message() -> impl Strategy<Value = ClientMessage> {
     let request = || number().prop_map(RequestId);
     prop_oneof![
         (id(), id(), number(), cluster, small(), duration()).prop_map(
-            |(session, proof, count, cluster, epoch_seen, time_to_live)| ClientMessage::Hello {
+            |(session, proof, count, cluster, epoch, time_to_live)| ClientMessage::Hello {
                 session: SessionId(session),
                 proof: Proof(proof),
                 count,
                 cluster,
-                epoch_seen,
-                reign_seen: ReignId::NONE,
+                seen: cluster.map(|cluster| Seen { cluster, epoch, reign: ReignId(1) }),
                 time_to_live,
                 identity: Identity::new("label", "host", 1, "command"),
                 process: ProcessMark(session),
@@ -200,14 +200,8 @@ impl Table {
             process: None,
             reign: ReignId(1),
         };
-        let recovered = Recovered {
-            cluster: ClusterId(1),
-            epoch: 0,
-            waits_for: None,
-            sessions: BTreeMap::new(),
-        };
         let now = Time::from_nanos(1_000_000_000);
-        let leader = Leader::new(config, recovered, now);
+        let leader = Leader::new(config, Recovered::new(ClusterId(1)), now);
         Table { leader, now, connections: [None; 4], connected: 0 }
     }
 
@@ -226,8 +220,7 @@ impl Table {
                     proof: Proof(session),
                     count,
                     cluster: None,
-                    epoch_seen: 0,
-                    reign_seen: ReignId::NONE,
+                    seen: None,
                     time_to_live: Duration::from_secs(1),
                     identity: Identity::default(),
                     process: ProcessMark(0),

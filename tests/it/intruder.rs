@@ -22,7 +22,7 @@ use rustls::{
 use tierlock::{
     Name, Token,
     proto::{
-        ProcessMark, Proof, ReignId, RequestId, SessionId,
+        ProcessMark, Proof, RequestId, SessionId,
         wire::{
             Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Wait, WaitingRequest,
             encode_frame, waiting_messages,
@@ -145,8 +145,7 @@ impl Intruder<'_> {
             proof: Proof(proof),
             count,
             cluster: None,
-            epoch_seen: 0,
-            reign_seen: ReignId::NONE,
+            seen: None,
             time_to_live: Duration::from_secs(60),
             identity: Identity::new("intruder", "elsewhere", 1, "test"),
             process: ProcessMark(0),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use tierlock::proto::{
-    ClusterId, LeaseId, SessionId,
+    ClusterId, LeaseId, ReignId, SessionId,
     record::{Committed, Pending, Record, Recovered},
     wire::{decode_record, encode_record},
 };
@@ -28,6 +28,8 @@ pub(crate) struct Disk {
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) epoch: u32,
+    /// Every epoch, and whose it was.
+    pub(crate) epochs: Vec<(u32, ReignId)>,
     pub(crate) opened: BTreeSet<SessionId>,
     pub(crate) ended: BTreeSet<SessionId>,
     pub(crate) revoked: BTreeSet<LeaseId>,
@@ -118,6 +120,14 @@ impl Disk {
         }
     }
 
+    /// A leader is started on it and ends before anybody comes.
+    pub(crate) fn start_unseen(&mut self, dice: &mut Dice) {
+        let Recovered { epoch, waits_for, .. } = self.recover();
+        let reign = ReignId(dice.next());
+        let epoch = epoch + 1;
+        self.write(&Record::TookOver { epoch, reign, waits_for, starts_above: false });
+    }
+
     fn write(&mut self, record: &Record) {
         if let Record::SessionOpened { session, embedded: true, .. } = *record {
             self.marked.insert(session);
@@ -128,9 +138,18 @@ impl Disk {
 }
 
 impl Known {
+    fn is_in(&mut self, epoch: u32, reign: ReignId) {
+        self.epoch = epoch;
+        self.epochs.push((epoch, reign));
+    }
+
     fn learn(&mut self, record: &Record) {
         match *record {
-            Record::TookOver { epoch, .. } | Record::EpochRaised { epoch } => self.epoch = epoch,
+            Record::TookOver { epoch, reign, .. } => self.is_in(epoch, reign),
+            Record::EpochRaised { epoch } => {
+                let (_, reign) = *self.epochs.last().expect("somebody reigns");
+                self.is_in(epoch, reign);
+            }
             Record::Waited => {}
             Record::SessionOpened { session, .. } => {
                 self.ended.remove(&session);

@@ -9,6 +9,7 @@ use tierlock::{
     Time,
     proto::{
         ConnectionId, LeaseId, ReignId, SessionId,
+        history::Seen,
         leader::{BLOCK, Close, Config, Leader, Notice},
         look::{AtLeader, LeaderSubject},
         record::Committed,
@@ -53,7 +54,7 @@ pub(crate) struct Host {
     /// It has heard of a reign that its state does not know: it grants nothing any more.
     pub(crate) met_lost: bool,
     /// What each connection's report says of reigns.
-    seen: BTreeMap<usize, (u32, ReignId)>,
+    seen: BTreeMap<usize, Option<Seen>>,
     /// What each connection's report says of leases of earlier reigns, until that is believed.
     claims: BTreeMap<usize, BTreeSet<LeaseId>>,
     /// Who has been welcomed in this reign.
@@ -77,9 +78,9 @@ struct Turn {
 impl Host {
     fn hears(&mut self, wire: usize, message: &ClientMessage) {
         match message {
-            ClientMessage::Hello { session, epoch_seen, reign_seen, .. } => {
+            ClientMessage::Hello { session, seen, .. } => {
                 self.sessions.insert(wire, *session);
-                self.seen.insert(wire, (*epoch_seen, *reign_seen));
+                self.seen.insert(wire, *seen);
                 self.claims.remove(&wire);
             }
             ClientMessage::Held { leases } => {
@@ -125,7 +126,6 @@ impl World {
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
         };
-        self.past.reigns.push(config.reign);
         let now = self.clock(Node::Leader);
         let recovered = self.disk.recover();
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
@@ -304,8 +304,7 @@ impl World {
         if matches!(message, ClientMessage::Ready)
             && host.leader.connection_state(connection) == AtLeader::Reporting
         {
-            let (epoch, reign) = host.seen[&wire];
-            host.met_lost |= epoch > host.epoch_before && self.past.is_lost(reign);
+            host.met_lost |= host.seen[&wire].is_some_and(|seen| self.past.is_lost(seen));
         }
         self.heard_by_leader(wire, &message);
         host.leader.handle_message(connection, message.clone(), now);

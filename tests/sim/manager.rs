@@ -77,6 +77,7 @@ impl World {
             identity: Identity::new(&format!("client {client}"), "here", life, "sim"),
             addresses: 1 + usize::from(self.plan.two_addresses),
             process: self.mark(Node::Client(client)),
+            seen: None,
         };
         let keeping = match self.dice.below(10) {
             0..=3 => Keeping::Adaptive,
@@ -415,6 +416,7 @@ impl World {
                     manager.queries.remove(&query);
                 }
             }
+            Event::Saw { .. } => {}
             Event::Closed => self.heard_closed(client),
         }
     }

@@ -1,5 +1,5 @@
-//! A state directory that is restored from a copy, and an operator who reads why the leader then
-//! stops.
+//! A state directory that is restored from a copy and started again, once or several times before
+//! anybody comes, and an operator who reads why the leader then stops.
 //!
 //! Such a leader does not know what was promised after the copy was made. Until somebody tells
 //! it, it may grant what somebody has and count tokens that were counted before: only the resource
@@ -7,7 +7,10 @@
 //! protocol; but once it has read the report of a client of a lost reign it grants nothing, and
 //! started above all of them it keeps every rule as before, with whoever they left behind.
 
-use tierlock::{Token, proto::ReignId};
+use tierlock::{
+    Token,
+    proto::{ReignId, history::Seen},
+};
 
 use crate::{
     clock::{MS, SECOND},
@@ -30,12 +33,13 @@ pub(crate) enum Branch {
 #[derive(Default)]
 pub(crate) struct Past {
     pub(crate) branch: Branch,
-    pub(crate) reigns: Vec<ReignId>,
-    /// Those of them that were lost.
-    lost: Vec<ReignId>,
-    /// The highest epoch of those, and the highest tokens.
+    /// The epochs that were lost, and whose they were.
+    lost: Vec<(u32, ReignId)>,
+    /// The highest of those, and the highest tokens.
     epoch: u32,
     tokens: Vec<Token>,
+    /// No leader has to stop for what was seen of these epochs, since it was started above them.
+    forgiven: u32,
     /// The operator starts it above this epoch, as long as the durable one is not above this.
     above: Option<(u32, u32)>,
     /// The highest epoch that a client has told of.
@@ -44,12 +48,15 @@ pub(crate) struct Past {
 
 impl Past {
     /// What the operator says at a start.
-    pub(crate) fn above(&self, durable: u32) -> Option<u32> {
-        self.above.filter(|(_, before)| durable <= *before).map(|(above, _)| above)
+    pub(crate) fn above(&mut self, durable: u32) -> Option<u32> {
+        let (above, _) = self.above.filter(|(_, before)| durable <= *before)?;
+        self.forgiven = above.max(durable);
+        Some(above)
     }
 
-    pub(crate) fn is_lost(&self, reign: ReignId) -> bool {
-        self.lost.contains(&reign)
+    /// Whether a leader that is told of this has to stop.
+    pub(crate) fn is_lost(&self, seen: Seen) -> bool {
+        seen.epoch > self.forgiven && self.lost.contains(&(seen.epoch, seen.reign))
     }
 }
 
@@ -69,11 +76,18 @@ impl World {
         let none = vec![Token::ZERO; self.names.len()];
         let past = &mut self.past;
         past.branch = Branch::Restored;
-        past.lost = past.reigns.clone();
         past.epoch = self.disk.known.epoch;
         past.tokens = std::mem::replace(&mut self.highest, none);
-        let World { disk, dice, .. } = self;
+        past.lost = self.disk.known.epochs.clone();
+        let World { disk, dice, past, .. } = self;
         disk.restore(dice);
+        past.lost.retain(|lost| !disk.known.epochs.contains(lost));
+        if dice.percent(50) {
+            // Up to the epochs that were lost, and past them.
+            let behind = u64::from(past.epoch - disk.known.epoch);
+            (0..dice.below(behind + 3)).for_each(|_| disk.start_unseen(dice));
+        }
+        note!(self, "it is in epoch {}, and was in {}", self.disk.known.epoch, self.past.epoch);
     }
 
     /// The leader has stopped and said why.
@@ -98,7 +112,6 @@ impl World {
             return; // somebody has seen more, and is to tell
         }
         past.branch = Branch::Above;
-        past.lost = past.reigns.clone();
         for (highest, lost) in self.highest.iter_mut().zip(&past.tokens) {
             *highest = (*highest).max(*lost);
         }

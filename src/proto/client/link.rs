@@ -9,6 +9,7 @@ use super::{Client, Closing, Ended, Failure, RENEW_SOON};
 use crate::{
     proto::{
         ClusterId, ConnectionId, Proof, SessionId,
+        history::Seen,
         mistake::{Mistake, planted},
         wire::{ClientMessage, LeaderMessage},
     },
@@ -368,8 +369,10 @@ impl Client {
             self.fail_everything(&Failure::Config(text.clone()));
             return self.drop_link(text, now);
         }
-        if epoch < self.epoch_seen || (epoch == self.epoch_seen && reign != self.reign_seen) {
-            let seen = self.epoch_seen;
+        let last = self.seen.filter(|seen| seen.cluster == cluster);
+        if let Some(Seen { epoch: seen, reign: whose, .. }) = last
+            && (epoch < seen || (epoch == seen && reign != whose))
+        {
             let again = if epoch == seen { ", when another leader was in it" } else { "" };
             let text = format!(
                 "the leader's state is old: it is in epoch {epoch}, and this manager has seen \
@@ -381,7 +384,7 @@ impl Client {
         self.link.attempts = 0;
         self.link.trouble.clear();
         self.cluster = Some(cluster);
-        (self.epoch_seen, self.reign_seen) = (epoch, reign);
+        self.see(Seen { cluster, epoch, reign });
         self.time_to_live = time_to_live.min(self.config.time_to_live);
         self.renew_every = self.renew_every_of(renew_every);
         // What the leader says here it said before it had looked at who waits.
@@ -478,8 +481,7 @@ impl Client {
             proof: Proof((self.random)()),
             count: 1,
             cluster: None,
-            epoch_seen: self.epoch_seen,
-            reign_seen: self.reign_seen,
+            seen: self.seen,
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
             process: self.config.process,

@@ -10,7 +10,8 @@ use crate::{
     error::LostReason,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
+        history::Seen,
         mistake::{Mistake, planted},
         sessions::{Session, Standing},
         table::{LockKey, PackedId, Recall, Right, SessionKey},
@@ -28,8 +29,7 @@ pub(super) struct Report {
     proof: Proof,
     count: u64,
     cluster: Option<ClusterId>,
-    epoch_seen: u32,
-    reign_seen: ReignId,
+    seen: Option<Seen>,
     time_to_live: Duration,
     identity: Identity,
     process: ProcessMark,
@@ -49,8 +49,7 @@ impl Report {
             proof,
             count,
             cluster,
-            epoch_seen,
-            reign_seen,
+            seen,
             time_to_live,
             identity,
             process,
@@ -63,8 +62,7 @@ impl Report {
             proof,
             count,
             cluster,
-            epoch_seen,
-            reign_seen,
+            seen,
             time_to_live,
             identity,
             process,
@@ -164,13 +162,13 @@ impl Leader {
 
     /// Acts on a whole report. The connection is `Dismissed` until something better is known.
     pub(super) fn believe(&mut self, connection: ConnectionId, report: Report, now: Time) {
-        if report.epoch_seen > Token::MAX_EPOCH {
+        if report.seen.is_some_and(|seen| seen.epoch > Token::MAX_EPOCH) {
             return self.close(connection, Close::Protocol("no such epoch"));
         }
         if report.cluster.is_some_and(|cluster| cluster != self.cluster) {
             return self.turn_away(connection, &report, Refusal::OtherCluster);
         }
-        self.meet_reign(report.epoch_seen, report.reign_seen);
+        self.meet_history(report.seen);
         if let Some(why) = self.over {
             return self.turn_away(connection, &report, why);
         }
@@ -264,8 +262,10 @@ impl Leader {
         self.connections.insert(connection, Connection::Refused(why));
         self.reports.clear(connection);
         if self.reign.is_some() {
-            // With old state, the epoch that may have been another reign's before.
-            let epoch = if why == Refusal::OldState { self.epoch_before + 1 } else { self.epoch() };
+            // Of an epoch that was another's in its eyes: so it sees for itself that this history
+            // is not the one that it knows, and does not forget that one.
+            let other = self.of_another_history(report.seen);
+            let epoch = other.map_or(u32::MAX, |seen| seen.epoch).min(self.epoch());
             let card = LeaderMessage::Welcome {
                 session: report.session,
                 time_to_live: Duration::ZERO,

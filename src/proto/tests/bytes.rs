@@ -8,6 +8,7 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        history::Seen,
         record::Record,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
@@ -151,8 +152,7 @@ fn an_identity_is_cut_at_a_character_when_made_and_when_sent() {
         proof: Proof(1),
         count: 1,
         cluster: None,
-        epoch_seen: 0,
-        reign_seen: ReignId::NONE,
+        seen: None,
         time_to_live: Duration::from_secs(5),
         identity,
         process: ProcessMark(1),
@@ -389,8 +389,11 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             proof: Proof(proof),
             count: source.number(2),
             cluster: source.maybe(ClusterId(cluster)),
-            epoch_seen: source.small(3),
-            reign_seen: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
+            seen: {
+                let epoch = source.small(3);
+                let reign = ReignId(source.number(0x99aa_bbcc_ddee_ff00));
+                source.maybe(Seen { cluster: ClusterId(cluster), epoch, reign })
+            },
             time_to_live: source.duration(5000),
             identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
             process: ProcessMark(source.number(77).into()),
@@ -524,11 +527,20 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
     messages
 }
 
+fn took_over(source: &mut impl Source, waits_for_ms: Option<u64>, starts_above: bool) -> Record {
+    Record::TookOver {
+        epoch: source.small(3),
+        reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
+        waits_for: waits_for_ms.map(|golden_ms| source.duration(golden_ms)),
+        starts_above,
+    }
+}
+
 fn records(source: &mut impl Source) -> Vec<Record> {
     let id = u128::from(source.number(0x1122_3344_5566_7788)) << 40;
     vec![
-        Record::TookOver { epoch: source.small(3), waits_for: None },
-        Record::TookOver { epoch: source.small(3), waits_for: Some(source.duration(60_000)) },
+        took_over(source, None, false),
+        took_over(source, Some(60_000), true),
         Record::Waited,
         Record::EpochRaised { epoch: source.small(3) },
         Record::SessionOpened {
@@ -551,8 +563,8 @@ fn records(source: &mut impl Source) -> Vec<Record> {
 const GOLDEN_CLIENT: &[&str] = &[
     concat!(
         "00fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544",
-        "332211887766554433221103fd00ffeeddccbbaa99050008636865636b6f7574066e6f64652d31fb6712",
-        "07736c65657020314d",
+        "332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa9905000863",
+        "6865636b6f7574066e6f64652d31fb671207736c65657020314d",
     ),
     "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101",
     "020109096f72646572732f343202013c0001090103fb2c01",
@@ -606,8 +618,8 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090a00",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
-    "01000300",
-    "010003013c00",
+    "010003fd00ffeeddccbbaa990000",
+    "010003fd00ffeeddccbbaa99013c0001",
     "0105",
     "010403",
     "0101fe00000000008877665544332211000000fe02000000008877665544332211000000050001",

@@ -13,6 +13,7 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        history::{History, REIGNS_MAX, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered},
         wire::{
@@ -300,8 +301,7 @@ fn hello(who: Who) -> ClientMessage {
         proof: Proof(who.session + 1),
         count: who.count,
         cluster: None,
-        epoch_seen: 0,
-        reign_seen: ReignId::NONE,
+        seen: None,
         time_to_live: TTL,
         identity: Identity::new(&format!("session {}", who.session), "host", 1, "cmd"),
         process: ProcessMark(who.session),

@@ -54,7 +54,7 @@ fn an_address_that_is_none_is_78() {
 fn a_state_directory_restored_from_yesterday_is_found_out_and_says_how_to_go_on() {
     // etcd#17780
     let place = Place::new();
-    let (mut leader, _holder, above) = restored(&place, 2);
+    let (mut leader, _holder, above) = restored(&place, 2, 0);
     // Started as it says, it waits for everybody who may hold something.
     leader = place.leader_at(&leader.address, &["--epoch-above", &above]);
     let waits = leader.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
@@ -68,12 +68,26 @@ fn a_state_directory_restored_from_yesterday_is_found_out_and_says_how_to_go_on(
 
 #[test]
 fn a_state_directory_from_before_the_last_start_is_detected_though_it_counts_the_same_epoch() {
-    restored(&Place::new(), 0);
+    restored(&Place::new(), 0, 0);
+}
+
+#[test]
+fn a_restored_state_directory_is_detected_though_it_has_come_to_the_lost_epoch_or_past_it() {
+    // etcd#17780
+    for unseen in [1, 3] {
+        let place = Place::new();
+        let (leader, _holder, above) = restored(&place, 1, unseen);
+        // Started above both, it goes on whoever comes, though it waits for them.
+        let leader = place.leader_at(&leader.address, &["--epoch-above", &above]);
+        let waits = leader.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
+        fails(&waits, 75, &["other"]);
+    }
 }
 
 /// A state directory is restored: the reign that a client still knows is lost, and so many before
-/// it. The leader that is started on it has stopped and said above which epoch to start it.
-fn restored(place: &Place, lost: u32) -> (Leader, Running, String) {
+/// it. A leader is started on it so many times where nobody comes, then where that client does:
+/// it has stopped and said above which epoch to start it.
+fn restored(place: &Place, lost: u32, unseen: u32) -> (Leader, Running, String) {
     let mut leader = place.leader();
     leader.stop();
     let (state, yesterday) = (place.path("state"), place.path("yesterday"));
@@ -95,10 +109,14 @@ fn restored(place: &Place, lost: u32) -> (Leader, Running, String) {
 
     std::fs::remove_dir_all(&state).unwrap();
     copy(&yesterday, &state);
+    for _ in 0..unseen {
+        place.leader().stop();
+    }
     let mut old = place.leader_at(&leader.address, &[]);
     let (status, stderr) = old.process.end();
     assert_eq!(status.code(), Some(78), "{stderr}");
-    let above = (token >> 40).to_string();
+    let copied = 1;
+    let above = (token >> 40).max(u64::from(copied + unseen + 1)).to_string();
     assert!(stderr.contains(&format!("--epoch-above {above}")), "{stderr}");
     (leader, holder, above)
 }

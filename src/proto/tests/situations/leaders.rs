@@ -59,7 +59,7 @@ fn a_session_that_only_looks_around_is_not_written() {
 fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promised() {
     // live-mutex, etcd#17780
     let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
-    assert_eq!(reign.written, [took_over(41, Some(Duration::from_secs(60)))]);
+    assert_eq!(reign.written, [started_above(41, REIGN)]);
     let a = reign.session(1);
     reign.acquire(a, 1, acquire("x"));
     for _ in 0..60 {
@@ -100,7 +100,12 @@ fn a_leader_killed_while_it_waits_above_an_epoch_waits_as_long_when_it_is_starte
 }
 
 fn took_over(epoch: u32, waits_for: Option<Duration>) -> Record {
-    Record::TookOver { epoch, waits_for }
+    Record::TookOver { epoch, reign: REIGN, waits_for, starts_above: false }
+}
+
+fn started_above(epoch: u32, reign: ReignId) -> Record {
+    let waits_for = Some(Duration::from_secs(60));
+    Record::TookOver { epoch, reign, waits_for, starts_above: true }
 }
 
 #[test]
@@ -112,12 +117,7 @@ fn a_leader_whose_clients_have_seen_a_later_epoch_stops() {
     let lease = reign.granted(a, 1).lease;
     reign.acquire(b, 1, acquire("x"));
     reign.take(b);
-    let c = Who { connection: reign.connect(9), session: 9, count: 3 };
-    let mut hello = hello(c);
-    let ClientMessage::Hello { epoch_seen, .. } = &mut hello else { unreachable!() };
-    *epoch_seen = 6;
-    reign.say(c, hello);
-    reign.say(c, ClientMessage::Ready);
+    let c = has_seen(&mut reign, 9, 6, ReignId(9));
     // Not `Gone`: whoever leads in epoch 6 may keep its leases for it.
     assert!(matches!(reign.take(c)[..], [LeaderMessage::Welcome { epoch: 1, .. }]));
     assert_eq!(reign.notices, [Notice::OldState { seen: 6, own: 1 }]);
@@ -135,10 +135,14 @@ fn a_leader_whose_clients_have_seen_a_later_epoch_stops() {
 
 /// A client that has seen this much reports to the leader.
 fn has_seen(reign: &mut Reign, session: u64, epoch: u32, of: ReignId) -> Who {
+    has_seen_in(ClusterId(1), reign, session, epoch, of)
+}
+
+fn has_seen_in(in_: ClusterId, reign: &mut Reign, session: u64, epoch: u32, of: ReignId) -> Who {
     let who = Who { connection: reign.connect(session), session: session.into(), count: 1 };
     let mut hello = hello(who);
-    if let ClientMessage::Hello { epoch_seen, reign_seen, .. } = &mut hello {
-        (*epoch_seen, *reign_seen) = (epoch, of);
+    if let ClientMessage::Hello { seen, .. } = &mut hello {
+        *seen = Some(Seen { cluster: in_, epoch, reign: of });
     }
     reign.say(who, hello);
     reign.say(who, ClientMessage::Ready);
@@ -158,7 +162,7 @@ fn a_leader_restored_from_before_its_last_start_is_told_by_whoever_knew_the_lost
         }
         // Its own clients, of whatever epoch of its reign, and who has seen nothing yet.
         has_seen(&mut reign, 2, 1, REIGN);
-        has_seen(&mut reign, 3, 0, ReignId::NONE);
+        reign.session(3);
         assert_eq!(reign.notices, []);
         // The reign that was lost had epoch 1 as well. It need not have raised it as this one.
         let b = has_seen(&mut reign, 4, 1, lost);
@@ -174,11 +178,82 @@ fn a_leader_restored_from_before_its_last_start_is_told_by_whoever_knew_the_lost
         // The operator starts it above that.
         reign.config = Config { epoch_above: Some(1), reign: ReignId(5), ..config() };
         reign.restart();
-        assert_eq!(reign.written, [took_over(own + 1, Some(Duration::from_secs(60)))]);
+        assert_eq!(reign.written, [started_above(own + 1, ReignId(5))]);
         has_seen(&mut reign, 5, 1, lost);
         has_seen(&mut reign, 6, own, REIGN);
         assert_eq!(reign.notices.len(), 1, "{:?}", reign.notices);
     }
+}
+
+/// A state directory that was copied in its first reign, lost in its third, and whose copy has
+/// seen three starts since: their ids are 21 to 23.
+fn restored_and_restarted() -> Reign {
+    let mut reign = begin();
+    for id in 21..=23 {
+        reign.config.reign = ReignId(id);
+        reign.restart();
+    }
+    reign
+}
+
+#[test]
+fn a_restored_leader_is_told_however_often_it_was_started_since() {
+    // etcd#17780
+    let mut reign = restored_and_restarted();
+    // Who has seen nothing but this history, of whatever age.
+    reign.session(1);
+    for (session, (epoch, of)) in (2..).zip([(1, REIGN), (2, ReignId(21)), (3, ReignId(22))]) {
+        has_seen(&mut reign, session, epoch, of);
+    }
+    has_seen_in(ClusterId(2), &mut reign, 5, 3, ReignId(13));
+    assert_eq!(reign.notices, []);
+    // It is past the epochs that were lost.
+    let lost = has_seen(&mut reign, 6, 3, ReignId(13));
+    assert_eq!(reign.notices, [Notice::OldState { seen: 3, own: 4 }]);
+    let heard = reign.take(lost);
+    assert!(
+        matches!(heard[..], [LeaderMessage::Welcome { epoch: 3, reign: ReignId(23), .. }]),
+        "so that the client sees it, too, and goes on telling of it: {heard:?}"
+    );
+    let ours = has_seen(&mut reign, 7, 3, ReignId(22));
+    let heard = reign.take(ours);
+    assert!(
+        matches!(heard[..], [LeaderMessage::Welcome { epoch: 4, reign: ReignId(23), .. }]),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn what_was_seen_below_the_start_above_it_is_not_judged_and_above_it_is() {
+    let mut reign = restored_and_restarted();
+    let (lost, new) = (ReignId(13), ReignId(31));
+    reign.config = Config { epoch_above: Some(3), reign: new, ..config() };
+    reign.restart();
+    assert_eq!(reign.written, [started_above(5, new)]);
+    reign.config = Config { epoch_above: None, reign: ReignId(32), ..config() };
+    reign.restart();
+    for (session, (epoch, of)) in
+        (1..).zip([(3, lost), (3, ReignId(22)), (4, lost), (4, ReignId(23)), (5, new)])
+    {
+        has_seen(&mut reign, session, epoch, of);
+    }
+    assert_eq!(reign.notices, []);
+    // The operator named too low an epoch.
+    has_seen(&mut reign, 6, 5, lost);
+    assert_eq!(reign.notices, [Notice::OldState { seen: 5, own: 6 }]);
+}
+
+#[test]
+fn of_more_reigns_than_are_remembered_the_first_are_not_judged() {
+    let mut history = History::default();
+    let id = |epoch: u32| ReignId((epoch * 3).into());
+    let last = REIGNS_MAX as u32 + 10;
+    (1..=last).for_each(|epoch| history.begin(epoch, id(epoch), false));
+    assert!(history.agrees(10, ReignId(1)));
+    assert!(!history.agrees(11, ReignId(1)) && history.agrees(11, id(11)));
+    assert!(!history.agrees(last, id(last - 1)) && history.agrees(last, id(last)));
+    // Epochs that it raised are its own.
+    assert!(history.agrees(last + 5, id(last)));
 }
 
 #[test]

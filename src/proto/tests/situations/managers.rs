@@ -34,6 +34,7 @@ impl Manager {
             identity: Identity::default(),
             addresses,
             process: ProcessMark(1),
+            seen: None,
         };
         let now = Time::ZERO + Duration::from_secs(500);
         Manager {
@@ -184,7 +185,8 @@ impl Manager {
 
     fn take_events_and_risks(&mut self) -> Vec<Event> {
         let events = std::mem::take(&mut self.events);
-        events.into_iter().filter(|e| !matches!(e, Event::DeadlineMoved { .. })).collect()
+        let of_the_link = |e: &Event| matches!(e, Event::DeadlineMoved { .. } | Event::Saw { .. });
+        events.into_iter().filter(|event| !of_the_link(event)).collect()
     }
 
     fn take_said(&mut self) -> Vec<ClientMessage> {
@@ -895,15 +897,16 @@ fn what_was_seen_is_told_with_whose_epoch_it_was() {
     manager.acquire("x");
     manager.connected();
     let seen = |manager: &mut Manager| match &manager.take_said()[..] {
-        [ClientMessage::Hello { epoch_seen, reign_seen, .. }, ..] => (*epoch_seen, *reign_seen),
+        [ClientMessage::Hello { seen, .. }, ..] => *seen,
         said => panic!("{said:?}"),
     };
-    assert_eq!(seen(&mut manager), (0, ReignId::NONE));
+    assert_eq!(seen(&mut manager), None);
     manager.welcome_of(1, 5, ReignId(55));
     manager.cut();
     manager.pass(ms(100));
     manager.connected();
-    assert_eq!(seen(&mut manager), (5, ReignId(55)));
+    let last = Seen { cluster: ClusterId(1), epoch: 5, reign: ReignId(55) };
+    assert_eq!(seen(&mut manager), Some(last));
 }
 
 #[test]
