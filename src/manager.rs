@@ -516,7 +516,7 @@ impl LockManagerBuilder {
         }
         let ground = self.open_ground()?;
         #[cfg(feature = "host")]
-        let link = self.open_link()?;
+        let link = self.open_link(&ground)?;
         #[cfg(all(feature = "testing", not(feature = "host")))]
         let link = None;
         #[cfg(not(feature = "host"))]
@@ -565,7 +565,7 @@ impl LockManagerBuilder {
     }
 
     #[cfg(feature = "host")]
-    fn open_link(&self) -> Result<Option<Arc<crate::host::link::Link>>> {
+    fn open_link(&self, ground: &Arc<Ground>) -> Result<Option<Arc<crate::host::link::Link>>> {
         if self.leaders.is_empty() {
             return Ok(None);
         }
@@ -582,7 +582,7 @@ impl LockManagerBuilder {
             identity: identity(&self.label),
             addresses: self.leaders.len(),
             process: crate::host::process_mark(),
-            seen: None,
+            seen: seen_in(ground),
         };
         #[cfg(feature = "tokio")]
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
@@ -590,12 +590,41 @@ impl LockManagerBuilder {
         let reader = None;
         let generation = crate::ground::fork_mark;
         let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
+        remember_in(ground, &link);
         if let Some(warn) = &self.on_warning {
             link.on_warning(warn.clone());
         }
         Ok(Some(link))
     }
 }
+
+/// What the processes of this directory have seen of their leader.
+#[cfg(all(feature = "host", feature = "process"))]
+fn seen_in(ground: &Ground) -> Option<crate::proto::history::Seen> {
+    crate::proto::history::Seen::from_line(&ground.directory()?.read_leader()?)
+}
+
+/// From now on what this link sees of its leader is known to the directory, too.
+#[cfg(all(feature = "host", feature = "process"))]
+fn remember_in(ground: &Arc<Ground>, link: &crate::host::link::Link) {
+    let ground = Arc::downgrade(ground);
+    link.remember(Arc::new(move |seen| {
+        if let Some(ground) = ground.upgrade()
+            && let Some(directory) = ground.directory()
+            && seen.is_news_to(seen_in(&ground))
+        {
+            directory.write_leader(&seen.to_line());
+        }
+    }));
+}
+
+#[cfg(all(feature = "host", not(feature = "process")))]
+fn seen_in(_: &Ground) -> Option<crate::proto::history::Seen> {
+    None
+}
+
+#[cfg(all(feature = "host", not(feature = "process")))]
+fn remember_in(_: &Arc<Ground>, _: &crate::host::link::Link) {}
 
 #[cfg(any(feature = "host", feature = "testing"))]
 fn identity(label: &str) -> crate::proto::wire::Identity {

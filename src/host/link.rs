@@ -33,6 +33,7 @@ use crate::{
     proto::{
         LeaseId, RequestId,
         client::{Client, Event, Failure},
+        history,
         numbered::Numbered,
         wire::{Acquire, HolderInfo, LockInfo, Refusal, Wait},
     },
@@ -130,6 +131,7 @@ struct State {
     unanswered: usize,
     closed: bool,
     on_warning: Option<Tell>,
+    remember: Option<Remember>,
     aftermath: Aftermath,
 }
 
@@ -216,7 +218,11 @@ struct Aftermath {
     wakes: Vec<Wake>,
     losses: Vec<Loss>,
     warnings: Vec<(Tell, String)>,
+    saw: Option<(Remember, history::Seen)>,
 }
+
+/// What is called with what a leader has shown.
+pub(crate) type Remember = Arc<dyn Fn(history::Seen) + Send + Sync>;
 
 /// A loss to be told, whereupon the leader may hear that nobody believes in the lease.
 struct Loss {
@@ -305,6 +311,7 @@ impl Link {
                 unanswered: 0,
                 closed: false,
                 on_warning: None,
+                remember: None,
                 aftermath: Aftermath::default(),
             }),
             drive: drive(link.clone()),
@@ -317,6 +324,12 @@ impl Link {
     /// Has `warn` called when what is held may soon be lost.
     pub(crate) fn on_warning(&self, warn: Tell) {
         self.state.lock().on_warning = Some(warn);
+    }
+
+    /// Has `remember` called with what leaders show of their reigns, before anybody hears of what
+    /// they grant in them.
+    pub(crate) fn remember(&self, remember: Remember) {
+        self.state.lock().remember = Some(remember);
     }
 
     /// Asks for a lease; touches no network by itself and never blocks. The request is carried
@@ -840,7 +853,9 @@ impl State {
                 let error = waiter.error(failure, None);
                 waiter.finish(Err(error), &mut self.aftermath);
             }
-            Event::Saw { .. } => {}
+            Event::Saw { seen } => {
+                self.aftermath.saw = self.remember.clone().map(|remember| (remember, seen));
+            }
             Event::Closed => {
                 self.closed = true;
                 // Nobody looks after these any more.
@@ -859,13 +874,14 @@ impl State {
 
 impl Aftermath {
     fn is_empty(&self) -> bool {
-        let Aftermath { answered: _, opened, gone, recalls, wakes, losses, warnings } = self;
+        let Aftermath { answered: _, opened, gone, recalls, wakes, losses, warnings, saw } = self;
         wakes.is_empty()
             && opened.is_empty()
             && gone.is_empty()
             && *recalls == 0
             && losses.is_empty()
             && warnings.is_empty()
+            && saw.is_none()
     }
 
     /// Marks a lease as lost, to be told; whether this was the first to see it.
@@ -875,9 +891,12 @@ impl Aftermath {
         why.is_some()
     }
 
-    /// Wakes first; then those whose lock is lost, on a thread of their own, so that a callback
+    /// Remembers and wakes first; then those whose lock is lost, on a thread of their own, so that a callback
     /// which takes its time delays what follows from its loss, and no renewals.
     fn run(self, link: &Weak<Link>) {
+        if let Some((remember, seen)) = self.saw {
+            contain(|| remember(seen));
+        }
         if (self.recalls > 0 || !self.gone.is_empty())
             && let Some(link) = link.upgrade()
         {

@@ -17,6 +17,7 @@ use crate::error::{LockError, LockErrorKind, Predecessor};
 use super::{
     EngineKind, NameStatus, file, filesystem,
     home::{self, Home},
+    leader::LEADER,
     table,
 };
 
@@ -202,8 +203,8 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
     };
     report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
     let own: &[&str] = match engine {
-        EngineKind::File => &["format", file::LOCKS],
-        EngineKind::Table => &["format", "table", "tokens", "presence"],
+        EngineKind::File => &["format", file::LOCKS, LEADER],
+        EngineKind::Table => &["format", "table", "tokens", "presence", LEADER],
     };
     judge_entries(home, own, report);
     Some(engine)
@@ -226,7 +227,7 @@ fn judge_missing_format(home: &Home, report: &mut Report) {
             "nobody has used it for locks yet; whoever opens it first makes it ready",
         ),
     }
-    judge_entries(home, &[file::LOCKS, "table", "tokens", "presence"], report);
+    judge_entries(home, &[file::LOCKS, "table", "tokens", "presence", LEADER], report);
 }
 
 /// What does not belong there, and who else has no right to what does.

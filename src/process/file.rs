@@ -95,6 +95,10 @@ impl Directory {
         })
     }
 
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
     pub(super) fn key(&self) -> DirectoryKey {
         self.home.key
     }

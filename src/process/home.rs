@@ -230,19 +230,24 @@ impl Home {
 
     /// What `format` says, if it is there.
     pub(super) fn read_format(&self) -> Result<Option<String>, LockError> {
+        self.read_line("format")
+    }
+
+    /// What a file of one line says, if it is there.
+    pub(super) fn read_line(&self, name: &str) -> Result<Option<String>, LockError> {
         const LONGEST: u64 = 128;
         let flags = OFlags::RDONLY | SAFELY;
-        let file = match rustix::fs::openat(&self.fd, "format", flags, Mode::empty()) {
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP) => {
-                return Err(self.about(damaged("its file format is a symbolic link")));
+                return Err(self.about(damaged(format!("its file {name} is a symbolic link"))));
             }
-            Err(e) => return Err(self.failed("cannot open its file format", e.into())),
+            Err(e) => return Err(self.failed(&format!("cannot open its file {name}"), e.into())),
         };
         let mut bytes = Vec::new();
         let read = file.take(LONGEST).read_to_end(&mut bytes);
-        read.map_err(|e| self.failed("cannot read its file format", e))?;
+        read.map_err(|e| self.failed(&format!("cannot read its file {name}"), e))?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 

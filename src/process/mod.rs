@@ -10,6 +10,7 @@ mod files;
 mod filesystem;
 mod forked;
 mod home;
+mod leader;
 mod names;
 mod record;
 mod sys;
@@ -99,6 +100,23 @@ impl Directory {
         match &self.0 {
             Engine::File(directory) => directory.key(),
             Engine::Table(directory) => directory.key(),
+        }
+    }
+
+    /// What its processes have seen of their leader, in the words of whoever wrote it.
+    pub(crate) fn read_leader(&self) -> Option<String> {
+        self.home().read_leader()
+    }
+
+    /// Has that said to those who come later. Best effort.
+    pub(crate) fn write_leader(&self, line: &str) {
+        let _ = self.home().write_leader(line);
+    }
+
+    fn home(&self) -> &Home {
+        match &self.0 {
+            Engine::File(directory) => directory.home(),
+            Engine::Table(directory) => directory.home(),
         }
     }
 

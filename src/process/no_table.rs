@@ -32,6 +32,10 @@ impl Directory {
         )))
     }
 
+    pub(super) fn home(&self) -> &Home {
+        match self.0 {}
+    }
+
     pub(super) fn key(&self) -> DirectoryKey {
         match self.0 {}
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{ClusterId, ReignId};
+use crate::token::Token;
 
 /// What somebody has seen of a cluster last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,30 @@ pub struct Seen {
     pub epoch: u32,
     /// Whose epoch that was.
     pub reign: ReignId,
+}
+
+impl Seen {
+    /// Whether whoever knew only `known` is to know this instead. Of one epoch and two reigns the
+    /// first counts: if they are two histories, the leader is to be told of that.
+    pub fn is_news_to(&self, known: Option<Seen>) -> bool {
+        known.is_none_or(|known| known.cluster != self.cluster || known.epoch < self.epoch)
+    }
+
+    /// As one line of text, and back.
+    pub fn to_line(&self) -> String {
+        let Seen { cluster, epoch, reign } = self;
+        format!("{:032x} {epoch} {:016x}", cluster.0, reign.0)
+    }
+
+    /// `None` if the line is none of [`to_line`](Seen::to_line).
+    pub fn from_line(line: &str) -> Option<Seen> {
+        let mut words = line.split_whitespace();
+        let cluster = ClusterId(u128::from_str_radix(words.next()?, 16).ok()?);
+        let epoch = words.next()?.parse().ok().filter(|epoch| *epoch <= Token::MAX_EPOCH)?;
+        let reign = ReignId(u64::from_str_radix(words.next()?, 16).ok()?);
+        let seen = Seen { cluster, epoch, reign };
+        (seen.to_line() == line.trim_end()).then_some(seen)
+    }
 }
 
 /// The reigns of one history, by the first epoch of each. A reign has all epochs up to the next.

@@ -61,6 +61,8 @@ pub enum Mistake {
     SameEpochUnnoticed,
     /// A leader knows whose its own epochs are, and not those of the reigns before it.
     EarlierReignsUnknown,
+    /// A manager tells no leader what others have seen on its machine before it.
+    MachineForgets,
     /// A leader that was started above an epoch still stops for what was lost below it.
     JudgedAbove,
     /// A leader that starts above an epoch does not wait for those who were promised in it.

@@ -187,7 +187,7 @@ pub enum ClientMessage {
         /// The cluster this manager has spoken to, once it has.
         cluster: Option<ClusterId>,
         /// What this manager has seen last, or before it the others of its directory.
-        seen: Option<Seen>,
+        seen: Option<Box<Seen>>,
         /// Fixed at the session's opening.
         time_to_live: Duration,
         identity: Identity,

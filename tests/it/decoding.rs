@@ -121,7 +121,7 @@ fn message() -> impl Strategy<Value = ClientMessage> {
                 proof: Proof(proof),
                 count,
                 cluster,
-                seen: cluster.map(|cluster| Seen { cluster, epoch, reign: ReignId(1) }),
+                seen: cluster.map(|cluster| Box::new(Seen { cluster, epoch, reign: ReignId(1) })),
                 time_to_live,
                 identity: Identity::new("label", "host", 1, "command"),
                 process: ProcessMark(session),

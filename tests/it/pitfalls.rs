@@ -76,6 +76,7 @@ const LEASES: [Pitfall; 36] = [
         &["tokens_grow_across_restarts_of_the_leader",
           "a_state_directory_restored_from_yesterday_is_found_out_and_says_how_to_go_on",
           "a_restored_state_directory_is_detected_though_it_has_come_to_the_lost_epoch_or_past_it",
+          "a_restored_state_directory_is_detected_by_a_table_whose_users_have_all_left",
           "a_leader_restored_from_before_its_last_start_is_told_by_whoever_knew_the_lost_reign",
           "a_restored_leader_is_told_however_often_it_was_started_since"]),
     ("redisson#6510", "one token key per name for ever, or it resets",

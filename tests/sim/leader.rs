@@ -80,7 +80,7 @@ impl Host {
         match message {
             ClientMessage::Hello { session, seen, .. } => {
                 self.sessions.insert(wire, *session);
-                self.seen.insert(wire, *seen);
+                self.seen.insert(wire, seen.as_deref().copied());
                 self.claims.remove(&wire);
             }
             ClientMessage::Held { leases } => {
@@ -304,7 +304,7 @@ impl World {
         if matches!(message, ClientMessage::Ready)
             && host.leader.connection_state(connection) == AtLeader::Reporting
         {
-            host.met_lost |= host.seen[&wire].is_some_and(|seen| self.past.is_lost(seen));
+            host.met_lost |= self.tells_of_lost(wire, host.seen[&wire]);
         }
         self.heard_by_leader(wire, &message);
         host.leader.handle_message(connection, message.clone(), now);

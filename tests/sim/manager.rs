@@ -10,6 +10,7 @@ use tierlock::{
     proto::{
         ConnectionId, LeaseId, RequestId,
         client::{Client, Config, Ended, Event},
+        history::Seen,
         wire::{FrameReader, Identity, LeaderMessage, encode_frame},
     },
 };
@@ -35,6 +36,8 @@ pub(crate) struct Manager {
     /// By name, where users of one process stand in line.
     pub(crate) tiers: Vec<Tier>,
     pub(crate) keeping: Keeping,
+    /// What its machine had seen when it began.
+    pub(crate) seen_before: Option<Seen>,
     pub(crate) queries: BTreeMap<RequestId, Query>,
     pub(crate) closing: bool,
 }
@@ -71,13 +74,14 @@ impl World {
             0 => self.dice.below(3000),
             _ => self.dice.below(800),
         };
+        let seen = self.seen_on_machine(client);
         let config = Config {
             time_to_live: self.plan.time_to_live_min + Duration::from_millis(longer),
             connect_timeout: Duration::from_secs(3),
             identity: Identity::new(&format!("client {client}"), "here", life, "sim"),
             addresses: 1 + usize::from(self.plan.two_addresses),
             process: self.mark(Node::Client(client)),
-            seen: None,
+            seen,
         };
         let keeping = match self.dice.below(10) {
             0..=3 => Keeping::Adaptive,
@@ -96,6 +100,7 @@ impl World {
             tasks: vec![Task::Idle; self.plan.tasks],
             tiers: self.names.iter().map(|_| Tier::new()).collect(),
             keeping,
+            seen_before: seen,
             queries: BTreeMap::new(),
             closing: false,
         });
@@ -416,7 +421,7 @@ impl World {
                     manager.queries.remove(&query);
                 }
             }
-            Event::Saw { .. } => {}
+            Event::Saw { seen } => self.remember_seen(client, seen),
             Event::Closed => self.heard_closed(client),
         }
     }

@@ -47,7 +47,7 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 2),
     found(&[Mistake::ReignNotDurable], &[Rule::Durable, Rule::TokensGrow], 15),
     found(&[Mistake::AboveBeyondEpoch], &[Rule::Durable], 1),
-    found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 8),
+    found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 37),
     found(&[Mistake::BlockReused], &[Rule::TokensGrow], 0),
     found(&[Mistake::LostWakeUp], &[Rule::Liveness, Rule::Queue], 1),
     found(&[Mistake::LostCancel], &[Rule::Queue], 0),
@@ -64,7 +64,8 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::LastComeFirstServed], &[Rule::Queue], 0),
     found(&[Mistake::DeposedLeaderServes], &[Rule::TokensGrow], 8),
     found(&[Mistake::SameEpochUnnoticed], &[Rule::TokensGrow], 12),
-    found(&[Mistake::EarlierReignsUnknown], &[Rule::TokensGrow], 8),
+    found(&[Mistake::EarlierReignsUnknown], &[Rule::TokensGrow], 12),
+    found(&[Mistake::MachineForgets], &[Rule::TokensGrow], 12),
     found(&[Mistake::JudgedAbove], &[Rule::Property], 8),
     found(&[Mistake::NoWaitAbove], &[Rule::OneHolder, Rule::Durable], 149),
     // Kept leases.

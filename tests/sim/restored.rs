@@ -7,6 +7,8 @@
 //! protocol; but once it has read the report of a client of a lost reign it grants nothing, and
 //! started above all of them it keeps every rule as before, with whoever they left behind.
 
+use std::collections::BTreeMap;
+
 use tierlock::{
     Token,
     proto::{ReignId, history::Seen},
@@ -15,6 +17,7 @@ use tierlock::{
 use crate::{
     clock::{MS, SECOND},
     leader::End,
+    net::Wire,
     world::{Step, World, note},
 };
 
@@ -44,6 +47,8 @@ pub(crate) struct Past {
     above: Option<(u32, u32)>,
     /// The highest epoch that a client has told of.
     told: u32,
+    /// What has been seen on each client's machine.
+    seen: BTreeMap<usize, Seen>,
 }
 
 impl Past {
@@ -125,6 +130,28 @@ impl World {
             Some(&lost) if self.dice.percent(50) => highest.max(lost),
             _ => highest,
         }
+    }
+
+    /// What others have seen before on a client's machine, as their directory says. Now and then
+    /// there is none that both use.
+    pub(crate) fn seen_on_machine(&mut self, client: usize) -> Option<Seen> {
+        let seen = *self.past.seen.get(&client)?;
+        (!self.plan.restores || self.dice.percent(70)).then_some(seen)
+    }
+
+    pub(crate) fn remember_seen(&mut self, client: usize, seen: Seen) {
+        let known = self.past.seen.get(&client).copied();
+        if seen.is_news_to(known) {
+            self.past.seen.insert(client, seen);
+        }
+    }
+
+    /// Whether a leader has to stop that reads the report on this connection.
+    pub(crate) fn tells_of_lost(&self, wire: usize, told: Option<Seen>) -> bool {
+        let Wire { client, life, .. } = self.wires[wire];
+        let manager = self.managers[client].as_ref().filter(|_| self.lives[client] == life);
+        let known = manager.and_then(|manager| manager.seen_before);
+        told.into_iter().chain(known).any(|seen| self.past.is_lost(seen))
     }
 
     /// A keeper goes on with a lease of a lost reign.

@@ -481,7 +481,7 @@ impl Client {
             proof: Proof((self.random)()),
             count: 1,
             cluster: None,
-            seen: self.seen,
+            seen: self.seen.map(Box::new),
             time_to_live: self.config.time_to_live,
             identity: self.config.identity.clone(),
             process: self.config.process,

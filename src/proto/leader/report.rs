@@ -62,7 +62,7 @@ impl Report {
             proof,
             count,
             cluster,
-            seen,
+            seen: seen.map(|seen| *seen),
             time_to_live,
             identity,
             process,

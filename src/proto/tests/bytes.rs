@@ -392,7 +392,7 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             seen: {
                 let epoch = source.small(3);
                 let reign = ReignId(source.number(0x99aa_bbcc_ddee_ff00));
-                source.maybe(Seen { cluster: ClusterId(cluster), epoch, reign })
+                source.maybe(Box::new(Seen { cluster: ClusterId(cluster), epoch, reign }))
             },
             time_to_live: source.duration(5000),
             identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),

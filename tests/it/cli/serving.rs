@@ -84,6 +84,39 @@ fn a_restored_state_directory_is_detected_though_it_has_come_to_the_lost_epoch_o
     }
 }
 
+#[test]
+fn a_restored_state_directory_is_detected_by_a_table_whose_users_have_all_left() {
+    // etcd#17780
+    let place = Place::new();
+    let here = |leader: &Leader| {
+        let mut command = leader.run();
+        command.arg("--dir").arg(place.dir());
+        command
+    };
+    let mut leader = place.leader();
+    leader.stop();
+    let (state, yesterday) = (place.path("state"), place.path("yesterday"));
+    copy(&state, &yesterday);
+    leader = place.leader_at(&leader.address, &[]);
+    succeeds(&here(&leader).args(["job", "--", "true"]).output().unwrap());
+    succeeds(&tierlock(&["doctor", "--dir"]).arg(place.dir()).output().unwrap());
+    leader.stop();
+
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&yesterday, &state);
+    let mut old = place.leader_at(&leader.address, &[]);
+    // From another machine, which has not seen what was lost.
+    succeeds(&old.run().args(["job", "--", "true"]).output().unwrap());
+    let refused = here(&old).args(["-w", "1", "other", "--", "true"]).output().unwrap();
+    assert!(!refused.status.success());
+    let (status, stderr) = old.process.end();
+    assert_eq!(status.code(), Some(78), "{stderr}");
+    assert!(stderr.contains("--epoch-above 2"), "{stderr}");
+    let leader = place.leader_at(&leader.address, &["--epoch-above", "2"]);
+    let waits = here(&leader).args(["-w", "1", "other", "--", "true"]).output().unwrap();
+    fails(&waits, 75, &["other"]);
+}
+
 /// A state directory is restored: the reign that a client still knows is lost, and so many before
 /// it. A leader is started on it so many times where nobody comes, then where that client does:
 /// it has stopped and said above which epoch to start it.

@@ -142,7 +142,7 @@ fn has_seen_in(in_: ClusterId, reign: &mut Reign, session: u64, epoch: u32, of: 
     let who = Who { connection: reign.connect(session), session: session.into(), count: 1 };
     let mut hello = hello(who);
     if let ClientMessage::Hello { seen, .. } = &mut hello {
-        *seen = Some(Seen { cluster: in_, epoch, reign: of });
+        *seen = Some(Box::new(Seen { cluster: in_, epoch, reign: of }));
     }
     reign.say(who, hello);
     reign.say(who, ClientMessage::Ready);
@@ -241,6 +241,32 @@ fn what_was_seen_below_the_start_above_it_is_not_judged_and_above_it_is() {
     // The operator named too low an epoch.
     has_seen(&mut reign, 6, 5, lost);
     assert_eq!(reign.notices, [Notice::OldState { seen: 5, own: 6 }]);
+}
+
+#[test]
+fn what_was_seen_is_one_line_of_text_that_only_a_later_epoch_replaces() {
+    let seen = Seen { cluster: ClusterId(7), epoch: 5, reign: ReignId(1 << 60) };
+    let line = "00000000000000000000000000000007 5 1000000000000000";
+    assert_eq!(seen.to_line(), line);
+    assert_eq!(Seen::from_line(&format!("{line}\n")), Some(seen));
+    for other in [
+        "",
+        "7 5 1000000000000000",
+        &line[..40],
+        &format!("{line} 1"),
+        &line.replace('5', "8388608"),
+    ] {
+        assert_eq!(Seen::from_line(other), None, "{other:?}");
+    }
+    assert!(seen.is_news_to(None));
+    for (news, is_news) in [
+        (Seen { epoch: 6, ..seen }, true),
+        (Seen { epoch: 1, cluster: ClusterId(8), ..seen }, true),
+        (Seen { reign: ReignId(9), ..seen }, false),
+        (Seen { epoch: 4, ..seen }, false),
+    ] {
+        assert_eq!(news.is_news_to(Some(seen)), is_news, "{news:?}");
+    }
 }
 
 #[test]

@@ -897,7 +897,7 @@ fn what_was_seen_is_told_with_whose_epoch_it_was() {
     manager.acquire("x");
     manager.connected();
     let seen = |manager: &mut Manager| match &manager.take_said()[..] {
-        [ClientMessage::Hello { seen, .. }, ..] => *seen,
+        [ClientMessage::Hello { seen, .. }, ..] => seen.as_deref().copied(),
         said => panic!("{said:?}"),
     };
     assert_eq!(seen(&mut manager), None);
