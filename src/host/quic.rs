@@ -19,8 +19,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, HashedConnectionIdGenerator, Incoming, MtuDiscoveryConfig, ServerConfig,
-    StreamEvent, StreamId, Transmit, TransportConfig, VarInt, WriteError,
+    EndpointConfig, EndpointEvent, HashedConnectionIdGenerator, Incoming, MtuDiscoveryConfig,
+    ServerConfig, StreamEvent, StreamId, Transmit, TransportConfig, VarInt, WriteError,
     crypto::rustls::QuicClientConfig,
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
@@ -67,6 +67,15 @@ const HANDSHAKES_PER_SOURCE_MAX: usize = 256;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// From here on a leader has strangers prove their address before it spends memory on them.
 const HANDSHAKES_TRUSTED: usize = 64;
+/// Connections that ended without having shown the secret, which a leader keeps for a while to say
+/// so again, at most; of more the oldest are forgotten at once. How long that while is their
+/// peers have a say in.
+///
+/// So those who have not the secret take no more than `HANDSHAKES_MAX + STRANGERS_MAX` connections,
+/// however many they are and whatever they send. Each may have the connection's own state, 16 KiB of
+/// handshake out of order at each of two levels and one handshake message of 64 KiB: below 128 KiB,
+/// together below 132 MiB. There is no early data, and nothing else is read before they have shown it.
+const STRANGERS_MAX: usize = 32;
 /// The kernel's buffers, as far as it allows: a herd that returns after a restart fits in.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// One receive buffer: the most that the kernel joins into one message.
@@ -130,6 +139,8 @@ struct Desk {
     handshakes: usize,
     /// Of each source that has any.
     handshakes_of: HashMap<IpAddr, usize>,
+    /// Connections that are over and never showed the secret, the first first. Most are gone.
+    strangers: VecDeque<(ConnectionHandle, ConnectionId)>,
     events: VecDeque<Event>,
     /// Frames that came before a connection's end, until it is forgotten.
     last_words: Numbered<ConnectionId, FrameReader>,
@@ -475,6 +486,7 @@ impl Port {
     pub(super) fn transmit(&mut self) {
         let now = Instant::now();
         self.end_stalled(now);
+        self.forget_strangers();
         if let Some((transmit, bytes)) = self.unsent.take()
             && !self.send(transmit, bytes)
         {
@@ -507,6 +519,19 @@ impl Port {
             self.stalls.pop_front();
             if self.line_mut(id).is_some_and(|line| line.is_handshaking) {
                 self.close(id, CloseCode::Slow, "the handshake took too long");
+            }
+        }
+    }
+
+    /// Gives up the memory of strangers who were shown out, but for the last.
+    fn forget_strangers(&mut self) {
+        while self.desk.strangers.len() > STRANGERS_MAX
+            && let Some((handle, id)) = self.desk.strangers.pop_front()
+        {
+            let slot = &mut self.lines[handle.0];
+            if slot.as_ref().is_some_and(|line| line.id == id) {
+                *slot = None;
+                let _ = self.endpoint.handle_event(handle, EndpointEvent::drained());
             }
         }
     }
@@ -646,11 +671,15 @@ impl Line {
         if mem::replace(&mut self.is_over, true) {
             return;
         }
+        let is_stranger = self.is_handshaking;
         self.handshake_is_over(desk);
         if self.take_in(usize::MAX) {
             desk.events.push_back(Event::Readable(self.id));
         }
-        desk.handles.remove(&self.id);
+        let handle = desk.handles.remove(&self.id);
+        if is_stranger {
+            desk.strangers.extend(handle.map(|handle| (handle, self.id)));
+        }
         desk.last_words.insert(self.id, mem::take(&mut self.reader));
         desk.events.push_back(Event::Ended(self.id, ended));
     }
@@ -1107,6 +1136,25 @@ mod tests {
         assert!(leader.desk.handshakes_of.is_empty() && leader.stalls.is_empty());
         let ended = std::iter::from_fn(|| leader.poll_event());
         assert_eq!(ended.filter(|event| matches!(event, Event::Ended(..))).count(), 10);
+    }
+
+    #[test]
+    fn strangers_who_were_shown_out_take_memory_for_the_last_of_them_only() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let strangers = [(); STRANGERS_MAX + 10].map(|()| knock(&mut leader, address));
+        leader.end_stalled(Instant::now() + HANDSHAKE_LIMIT);
+        assert_eq!(leader.endpoint.open_connections(), strangers.len());
+        // They are told first.
+        leader.transmit();
+        leader.transmit();
+        assert_eq!(leader.endpoint.open_connections(), STRANGERS_MAX);
+        assert_eq!(leader.lines.iter().flatten().count(), STRANGERS_MAX);
+        // Whoever comes now takes what they had.
+        let mut client = connect(99, address, &secret);
+        drive(&mut [&mut leader, &mut client], |index, event, _| {
+            matches!((index, event), (0, Event::Connected(_)))
+        });
     }
 
     #[test]

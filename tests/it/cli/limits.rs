@@ -484,6 +484,23 @@ fn a_flood_of_handshakes_without_the_secret_lets_nobody_in_and_keeps_nobody_out(
 }
 
 #[test]
+fn strangers_who_are_shown_out_again_and_again_leave_nothing_behind() {
+    let scene = Scene::new();
+    let outsiders = scene.outsiders();
+    let mut shown_out = 0;
+    for_a_while(|| {
+        for _ in 0..100 {
+            let heard = outsiders.enter().and_then(|mut stranger| stranger.try_hear());
+            assert!(heard.is_err(), "{heard:?}");
+            shown_out += 1;
+        }
+        scene.bystander.is_undisturbed();
+    });
+    eprintln!("{shown_out} were shown out");
+    scene.is_in_order(20);
+}
+
+#[test]
 fn a_flood_of_garbage_is_as_nothing() {
     let scene = Scene::new();
     let socket = std::net::UdpSocket::bind((crate::intruder::ELSEWHERE, 0)).unwrap();
