@@ -891,8 +891,8 @@ impl Aftermath {
         why.is_some()
     }
 
-    /// Remembers and wakes first; then those whose lock is lost, on a thread of their own, so that a callback
-    /// which takes its time delays what follows from its loss, and no renewals.
+    /// Remembers and wakes first; then those whose lock is lost, on a thread of their own, so that
+    /// a callback which takes its time delays what follows from its loss, and no renewals.
     fn run(self, link: &Weak<Link>) {
         if let Some((remember, seen)) = self.saw {
             contain(|| remember(seen));
