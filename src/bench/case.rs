@@ -11,9 +11,9 @@ pub(crate) enum Case {
     Threads,
     /// Two threads of one process, sections of 200 µs, no pause between.
     Threads200us,
-    /// Two processes, empty sections, no pause between.
+    /// Processes that all want one lock, empty sections, no pause between.
     ProcessesEmpty,
-    /// Two processes, sections of 200 µs, no pause between.
+    /// Processes that all want one lock, sections of 200 µs, no pause between.
     Processes200us,
     /// From one process's unlock to the waiting other's lock.
     Handover,
@@ -78,6 +78,10 @@ pub(crate) enum Mode {
     Async,
 }
 
+/// What a holder has in use, where nothing else is said: up to this a waiter is promised the lock
+/// of a dead one within a time.
+pub(crate) const USUAL_RESIDENT_MIB: u32 = 64;
+
 /// What is measured.
 pub(crate) const TIERLOCK: &str = "tierlock";
 
@@ -96,6 +100,8 @@ pub(crate) struct Label {
     pub(crate) processes: u32,
     /// Threads that they run on in each process.
     pub(crate) threads: u32,
+    /// The memory that a holder has in use who is killed.
+    pub(crate) resident_mib: Option<u32>,
     /// What a reader must know to compare it.
     pub(crate) note: Option<&'static str>,
 }
@@ -112,6 +118,7 @@ impl Label {
             clients: 1,
             processes: 1,
             threads: 1,
+            resident_mib: None,
             note: None,
         }
     }
@@ -126,7 +133,13 @@ impl Label {
             (Case::ProcessesEmpty, _) => format!("{} processes, empty", self.processes),
             (Case::Processes200us, _) => format!("{} processes, 200 µs", self.processes),
             (Case::Handover, _) => "hand-over".into(),
-            (Case::HolderKilled, _) => "holder killed".into(),
+            (Case::HolderKilled, _) => match self.resident_mib {
+                None | Some(USUAL_RESIDENT_MIB) => "holder killed".into(),
+                Some(mib) if mib > 0 && mib.is_multiple_of(1_024) => {
+                    format!("killed, {} GiB", mib / 1_024)
+                }
+                Some(mib) => format!("killed, {mib} MiB"),
+            },
             (Case::Names, _) => "many names".into(),
             (Case::Connections32, _) => "32 connections".into(),
             (Case::Tasks256, _) => "256 tasks".into(),
@@ -145,5 +158,22 @@ impl Label {
             Some(variant) => format!("{} {variant}", self.subject),
             None => self.subject.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_holders_memory_is_said_where_it_is_not_the_usual_one() {
+        let title = |resident_mib| {
+            let label = Label::new(Scope::Process, Case::HolderKilled);
+            Label { resident_mib, ..label }.title()
+        };
+        assert_eq!(title(Some(USUAL_RESIDENT_MIB)), "holder killed");
+        assert_eq!(title(Some(0)), "killed, 0 MiB");
+        assert_eq!(title(Some(256)), "killed, 256 MiB");
+        assert_eq!(title(Some(1_024)), "killed, 1 GiB");
     }
 }

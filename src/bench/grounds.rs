@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use super::{
     cleanup::Scratch,
     failure::{Failure, Result},
+    human, machine,
     peers::{Missing, Peers},
 };
 use crate::{
@@ -26,6 +27,8 @@ pub(crate) struct Grounds {
     secret_file: Option<PathBuf>,
     runtime: Option<Arc<Runtime>>,
     directories_made: u32,
+    /// What was not measured for want of memory or time, in sentences.
+    pub(crate) left_out: Vec<String>,
     scratch: Scratch,
 }
 
@@ -37,6 +40,7 @@ impl Grounds {
             secret_file: None,
             runtime: None,
             directories_made: 0,
+            left_out: Vec::new(),
             scratch: Scratch::new()?,
         })
     }
@@ -86,6 +90,20 @@ impl Grounds {
             self.leader = Some(Bed::start(&self.scratch, secret_file)?);
         }
         Ok(self.leader.as_ref().expect("made above"))
+    }
+
+    /// Whether so many bytes of memory can be had; if not, `what` is noted as left out.
+    pub(crate) fn has_memory_for(&mut self, what: &str, bytes: u64) -> bool {
+        let available = machine::memory_available();
+        if available >= bytes {
+            return true;
+        }
+        self.left_out.push(format!(
+            "{what}: it takes some {} of memory, and {} are free",
+            human::bytes(bytes as f64),
+            human::bytes(available as f64)
+        ));
+        false
     }
 
     /// What could not be compared with here.
@@ -143,5 +161,20 @@ impl Bed {
     #[cfg(feature = "peers")]
     pub(crate) fn secret_file(&self) -> &Path {
         &self.secret_file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_left_out_with_a_sentence() {
+        let mut grounds = Grounds::new(false).unwrap();
+        assert!(grounds.has_memory_for("little", 1));
+        assert!(grounds.left_out.is_empty());
+        assert!(!grounds.has_memory_for("killed, 8 EiB", 1 << 63));
+        let [sentence] = &grounds.left_out[..] else { panic!("{:?}", grounds.left_out) };
+        assert!(sentence.starts_with("killed, 8 EiB: it takes some "), "{sentence}");
     }
 }

@@ -41,7 +41,7 @@ pub mod worker;
 use std::{path::PathBuf, time::Duration};
 
 use self::{
-    case::Case,
+    case::{Case, USUAL_RESIDENT_MIB},
     failure::{Failure, Result},
     grounds::Grounds,
     machine::Machine,
@@ -51,7 +51,8 @@ use self::{
 };
 use crate::Scope;
 
-/// Everything that can be measured, in the table's order.
+/// Everything that can be measured, in the table's order. Of a case that comes in several sizes the
+/// first is the one that budgets are about.
 const HEATS: &[Heat] = &[
     Heat {
         scope: Scope::Thread,
@@ -86,14 +87,42 @@ const HEATS: &[Heat] = &[
         case: Case::ProcessesEmpty,
         weight: 1.0,
         weight_of_peers: 6.0,
-        enter: process::processes_empty,
+        enter: |grounds| process::processes_empty(grounds, 2),
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::ProcessesEmpty,
+        weight: 0.0,
+        weight_of_peers: 5.0,
+        enter: |grounds| process::processes_empty(grounds, 4),
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::ProcessesEmpty,
+        weight: 0.0,
+        weight_of_peers: 5.0,
+        enter: |grounds| process::processes_empty(grounds, 8),
     },
     Heat {
         scope: Scope::Process,
         case: Case::Processes200us,
         weight: 1.0,
         weight_of_peers: 20.0,
-        enter: process::processes_200us,
+        enter: |grounds| process::processes_200us(grounds, 2),
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::Processes200us,
+        weight: 0.0,
+        weight_of_peers: 14.0,
+        enter: |grounds| process::processes_200us(grounds, 4),
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::Processes200us,
+        weight: 0.0,
+        weight_of_peers: 14.0,
+        enter: |grounds| process::processes_200us(grounds, 8),
     },
     Heat {
         scope: Scope::Process,
@@ -107,7 +136,28 @@ const HEATS: &[Heat] = &[
         case: Case::HolderKilled,
         weight: 1.5,
         weight_of_peers: 9.0,
-        enter: process::holder_killed,
+        enter: |grounds| process::holder_killed(grounds, USUAL_RESIDENT_MIB),
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::HolderKilled,
+        weight: 0.0,
+        weight_of_peers: 6.0,
+        enter: |grounds| process::holder_killed(grounds, 0),
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::HolderKilled,
+        weight: 0.0,
+        weight_of_peers: 12.0,
+        enter: |grounds| process::holder_killed(grounds, 256),
+    },
+    Heat {
+        scope: Scope::Process,
+        case: Case::HolderKilled,
+        weight: 0.0,
+        weight_of_peers: 24.0,
+        enter: |grounds| process::holder_killed(grounds, 1_024),
     },
     Heat {
         scope: Scope::Process,
@@ -201,7 +251,7 @@ pub(crate) struct Args {
     /// Measure only this case, by its word in the JSON
     #[arg(long, value_name = "CASE", hide = true, conflicts_with_all = ["self_check", "scale"])]
     case: Option<String>,
-    /// How long to measure in all [default: about 25; about 180 with --peers]
+    /// How long to measure in all [default: about 25; about 280 with --peers]
     #[arg(long, value_name = "N", value_parser = seconds)]
     seconds: Option<f64>,
     /// Compare with other locks, in the same run (needs a build with the feature `peers`)
@@ -312,6 +362,7 @@ fn measure(args: &Args) -> Result<Report> {
     let mut report = Report {
         machine: Machine::this(),
         rows: Vec::new(),
+        left_out: Vec::new(),
         measures: Vec::new(),
         budgets: Vec::new(),
         missing: Vec::new(),
@@ -321,6 +372,7 @@ fn measure(args: &Args) -> Result<Report> {
         report.rows.extend(heat.run(&mut grounds, budget, &progress)?);
     }
     report.missing = grounds.missing();
+    report.left_out = std::mem::take(&mut grounds.left_out);
     if args.peers && args.case.is_none() {
         progress.says("memory and disk per name");
         let names = ((seconds * NAMES_PER_SECOND) as u64).min(MOST_NAMES);

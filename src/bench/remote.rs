@@ -44,6 +44,7 @@ pub(super) fn measure(peers: bool, seconds: f64) -> Result<Report> {
         measures: Vec::new(),
         budgets: Vec::new(),
         missing,
+        left_out: grounds.left_out,
     })
 }
 

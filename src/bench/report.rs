@@ -25,6 +25,9 @@ pub(crate) struct Report {
     pub(crate) budgets: Vec<Verdict>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) missing: Vec<Missing>,
+    /// What this machine has no room for, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) left_out: Vec<String>,
 }
 
 impl Report {
@@ -32,7 +35,8 @@ impl Report {
         serde_json::to_string_pretty(self).expect("plain data")
     }
 
-    /// The row of one subject as it usually is, if it was measured.
+    /// The row of one subject as it usually is, if it was measured. Of a case that comes in several
+    /// sizes (processes, a killed holder's memory) it is the first one.
     pub(crate) fn row(&self, scope: Scope, case: Case, subject: &str, mode: Mode) -> Option<&Row> {
         self.variant(scope, case, subject, mode, None)
     }
@@ -95,6 +99,8 @@ struct JsonRow {
     clients: u32,
     processes: u32,
     threads: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resident_mib: Option<u32>,
     operations: u64,
     ops_per_s: f64,
     p50_ns: f64,
@@ -119,6 +125,7 @@ impl From<Row> for JsonRow {
             clients: label.clients,
             processes: label.processes,
             threads: label.threads,
+            resident_mib: label.resident_mib,
             operations: figures.operations,
             ops_per_s: figures.ops_per_s.round(),
             p50_ns: tenths(figures.p50_ns),
@@ -162,6 +169,7 @@ pub(crate) mod tests {
             measures: Vec::new(),
             budgets: Vec::new(),
             missing: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 

@@ -141,6 +141,9 @@ fn missing(report: &Report) -> String {
 /// What each wider scope costs in multiples of the narrower one.
 fn ladder(report: &Report) -> String {
     let steps: Vec<(Scope, f64)> =
+    for left_out in &report.left_out {
+        let _ = writeln!(text, "Left out: {left_out}.");
+    }
         Scope::ALL.into_iter().filter_map(|scope| Some((scope, report.quiet_ns(scope)?))).collect();
     if steps.is_empty() {
         return String::new();

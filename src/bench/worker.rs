@@ -43,7 +43,7 @@ pub(crate) enum Job {
     /// Locks, sleeps, unlocks, sleeps: so that the lock changes hands each time.
     TakeTurns { lock: CrossLock, hold_us: u64, pause_us: u64 },
     /// Locks with so much memory in use, and never lets go.
-    Hold { lock: CrossLock, resident_mib: usize },
+    Hold { lock: CrossLock, resident_mib: u32 },
     /// Is a leader.
     Serve { listen: String, state_dir: PathBuf, secret_file: PathBuf },
     /// Becomes another program, which then ends with the bench like any child of it.
@@ -261,7 +261,7 @@ fn work(spec: Spec) -> Result<()> {
         }
         Job::Hold { lock, resident_mib } => {
             // Written to, so that it is there.
-            let _resident = black_box(vec![1_u8; resident_mib << 20]);
+            let _resident = black_box(vec![1_u8; (resident_mib as usize) << 20]);
             lock.open(Holding)
         }
         Job::Serve { listen, state_dir, secret_file } => {

@@ -202,12 +202,32 @@ fn peers_join_in_with_budgets_beside_them() {
         }
     }
     if !missing.contains(&"redis-server") {
-        expect("host", &["quiet"], &["redis-sync"]);
+        expect("host", &["quiet", "one_name_64", "remote_1pct"], &["redis-sync"]);
         expect("host", &["tasks_256"], &["redis"]);
     }
 
     let budgets = json["budgets"].as_array().unwrap();
     assert!(budgets.len() >= 20, "{budgets:?}");
+    let sizes = |case: &str, subject: &str, field: &str| -> Vec<u64> {
+        let of_it = |row: &&Value| row["case"] == case && row["subject"] == subject;
+        let rows = rows(&json).iter().filter(|row| row["scope"] == "process").filter(of_it);
+        rows.map(|row| row[field].as_u64().expect(field)).collect()
+    };
+    let left_out: Vec<&str> =
+        json["left_out"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for subject in between_processes {
+        // Budgets are about the first of each.
+        for case in ["processes_empty", "processes_200us"] {
+            assert_eq!(sizes(case, subject, "processes"), [2, 4, 8], "{case}, {subject}");
+        }
+        let mut resident_mib = sizes("holder_killed", subject, "resident_mib");
+        for (title, mib) in [("killed, 256 MiB", 256), ("killed, 1 GiB", 1_024)] {
+            if left_out.iter().any(|left_out| left_out.starts_with(title)) {
+                resident_mib.push(mib);
+            }
+        }
+        assert_eq!(resident_mib, [64, 0, 256, 1_024], "{subject}; left out: {left_out:?}");
+    }
     for budget in budgets {
         assert!(budget["what"].is_string() && budget["unit"].is_string(), "{budget}");
         assert!(budget["at_most"].is_number() != budget["at_least"].is_number(), "{budget}");
@@ -232,6 +252,11 @@ fn interrupted_comparison_leaves_no_server_behind() {
             .spawn()
             .unwrap(),
     );
+    let keeping_off = rows(&json).iter().any(|row| {
+        row["case"] == "turns_2" && row["subject"] == "tierlock" && row["variant"] == "keeping off"
+    });
+    assert!(keeping_off, "two in turns are compared with keeping off");
+
     let bench = &mut bench.0;
     // PostgreSQL's directory comes second, and is filled once it has been made ready.
     let postgres_runs = || {
