@@ -17,6 +17,7 @@ mod grounds;
 mod host;
 mod human;
 mod machine;
+mod names;
 mod page;
 #[cfg(feature = "peers")]
 mod peers;
@@ -234,10 +235,6 @@ const HEATS: &[Heat] = &[
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
 const SECONDS_OF_REMOTE_PLOT: f64 = 40.0;
 
-/// Names that are made for the budgets of memory and disk, so that short runs stay short.
-const NAMES_PER_SECOND: f64 = 1_000.0;
-const MOST_NAMES: u64 = 100_000;
-
 /// Without `--seconds`, this long per unit of weight.
 const SECONDS_PER_WEIGHT: f64 = 1.3;
 
@@ -362,22 +359,20 @@ fn measure(args: &Args) -> Result<Report> {
     let mut report = Report {
         machine: Machine::this(),
         rows: Vec::new(),
-        left_out: Vec::new(),
         measures: Vec::new(),
         budgets: Vec::new(),
         missing: Vec::new(),
+        left_out: Vec::new(),
     };
     for heat in heats {
         let budget = Duration::from_secs_f64(seconds * heat.weight(args.peers) / weights);
         report.rows.extend(heat.run(&mut grounds, budget, &progress)?);
     }
     report.missing = grounds.missing();
-    report.left_out = std::mem::take(&mut grounds.left_out);
     if args.peers && args.case.is_none() {
-        progress.says("memory and disk per name");
-        let names = ((seconds * NAMES_PER_SECOND) as u64).min(MOST_NAMES);
-        report.measures = scale::budgeted(args.scope, &mut grounds, names)?;
+        report.measures = scale::in_short(args.scope, &mut grounds, seconds, &progress)?;
     }
+    report.left_out = std::mem::take(&mut grounds.left_out);
     if args.peers {
         report.budgets = budget::verdicts(&report);
     }

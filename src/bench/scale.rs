@@ -26,10 +26,8 @@ use super::{
     grounds::Grounds,
     human,
     machine::Machine,
+    names::{self, Walk, median_ns},
     progress::Progress,
-    run::Contender,
-    stats::{Pace, Tally},
-    thread::Quiet,
     worker::{Job, Reply, Worker, unexpected},
 };
 use crate::{Keep, LockManager, MutexGuard, Scope};
@@ -37,7 +35,7 @@ use crate::{Keep, LockManager, MutexGuard, Scope};
 /// Names at which grants are timed; and at the most there are to be.
 const SIZES: [u64; 4] = [10, 1_000, 100_000, 1_000_000];
 /// How long names may take to be made before the larger sizes are given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The words of the JSON.
 pub(super) const HELD: &str = "leader_bytes_per_held_lock";
@@ -45,8 +43,9 @@ pub(super) const DISK: &str = "disk_bytes_per_name";
 const WAITER: &str = "leader_bytes_per_waiter";
 const SESSION: &str = "leader_bytes_per_session";
 const RESIDENT: &str = "leader_bytes_with_sessions";
+const RESIDENT_OF_NAMES: &str = "leader_bytes_with_held_locks";
+const RESIDENT_OF_NONE: &str = "leader_bytes_without_sessions";
 const IDLE_CPU: &str = "leader_cpu_idle_sessions";
-const PROCESS_GRANT: &str = "process_grant";
 const HOST_GRANT: &str = "host_grant";
 
 /// One figure, and with how many of what it was measured.
@@ -71,7 +70,24 @@ pub(crate) enum Unit {
 pub(super) struct Scale {
     machine: Machine,
     measures: Vec<Measure>,
+    /// What was given up, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
 }
+
+/// How long each grant is timed, again and again.
+const EACH: Duration = Duration::from_secs(1);
+/// What a name that is held or waited for takes here and at the leader, on the safe side.
+const BYTES_PER_NAME: u64 = 2_048;
+/// What a session takes here and at the leader, on the safe side.
+const BYTES_PER_SESSION: u64 = 256 << 10;
+/// Below a leader's limit.
+const SESSIONS_MAX: u64 = 8_000;
+
+/// A comparison of so many seconds has a million names in a directory, and a tenth where only their
+/// size counts; a shorter one has fewer.
+const SECONDS_FOR_ALL: f64 = 100.0;
+const NAMES_FOR_SIZE: f64 = 100_000.0;
 
 /// Everything, up to so many names.
 pub(super) fn run(scope: Option<Scope>, names: u64) -> Result<Scale> {
@@ -79,31 +95,41 @@ pub(super) fn run(scope: Option<Scope>, names: u64) -> Result<Scale> {
     let progress = Progress::of_unknown_length();
     let mut measures = Vec::new();
     if scope.is_none_or(|scope| scope == Scope::Process) {
-        process_grants(&grounds, names, &progress, &mut measures)?;
-        measures.push(disk(&grounds, names.min(100_000))?);
+        names::measure(&mut grounds, names, EACH, &progress, &mut measures)?;
+        progress.says("process: disk per name");
+        measures.push(disk(&grounds, names.min(SIZES[SIZES.len() - 1]))?);
     }
     if scope.is_none_or(|scope| scope == Scope::Host) {
         host_grants(&mut grounds, names, &progress, &mut measures)?;
-        sessions(&mut grounds, [names / 1_000, names / 500], &progress, &mut measures)?;
+        let most = SESSIONS_MAX.min(names / 500).max(4);
+        sessions(&mut grounds, [most / 2, most], &progress, &mut measures)?;
     }
-    Ok(Scale { machine: Machine::this(), measures })
+    Ok(Scale { machine: Machine::this(), measures, left_out: grounds.left_out })
 }
 
-fn sizes(names: u64) -> impl Iterator<Item = u64> {
+pub(super) fn sizes(names: u64) -> impl Iterator<Item = u64> {
     SIZES.into_iter().filter(move |&size| size < names).chain([names])
 }
 
-/// The two that have a budget.
-pub(super) fn budgeted(
+/// What a comparison shows of it, in a run of so many seconds: names in a directory, and the two
+/// that have a budget.
+pub(super) fn in_short(
     scope: Option<Scope>,
     grounds: &mut Grounds,
-    names: u64,
+    seconds: f64,
+    progress: &Progress,
 ) -> Result<Vec<Measure>> {
+    let part = (seconds / SECONDS_FOR_ALL).min(1.0);
+    let names = ((NAMES_FOR_SIZE * part) as u64).max(10);
     let mut measures = Vec::new();
     if scope.is_none_or(|scope| scope == Scope::Process) {
+        let in_a_directory = ((SIZES[SIZES.len() - 1] as f64 * part) as u64).max(10);
+        names::measure(grounds, in_a_directory, EACH.mul_f64(part), progress, &mut measures)?;
+        progress.says("process: disk per name");
         measures.push(disk(grounds, names)?);
     }
     if scope.is_none_or(|scope| scope == Scope::Host) {
+        progress.says("host: memory per held name");
         let mut house = House::start(grounds)?;
         // The first request makes what belongs to the session, or to nobody.
         house.hold(0..1)?;
@@ -112,35 +138,6 @@ pub(super) fn budgeted(
         measures.push(house.per(HELD, names, before)?);
     }
     Ok(measures)
-}
-
-/// Lock and unlock of names made at run time, out of ever more that the directory knows.
-fn process_grants(
-    grounds: &Grounds,
-    names: u64,
-    progress: &Progress,
-    measures: &mut Vec<Measure>,
-) -> Result<()> {
-    let locks = LockManager::builder().directory(grounds.directory("scale")?).open()?;
-    let take = |number: u64| -> Result<()> {
-        drop(locks.mutex(name(number), ()).scope(Scope::Process).lock()?);
-        Ok(())
-    };
-    let (mut known, started) = (0, Instant::now());
-    for size in sizes(names) {
-        progress.says(&format!("process: making {size} names"));
-        while known < size {
-            if started.elapsed() > PATIENCE {
-                return Ok(());
-            }
-            take(known)?;
-            known += 1;
-        }
-        let mut walk = Walk::over(size);
-        let value = median_ns(|| take(walk.next()))?;
-        measures.push(Measure { what: PROCESS_GRANT, at: size, value, unit: Unit::Ns });
-    }
-    Ok(())
 }
 
 /// What the directory takes up, by the file system's account.
@@ -195,27 +192,57 @@ fn host_grants(
         Ok(())
     };
     // What a first use makes belongs to nobody's price.
-    median_ns(&mut cycle)?;
+    median_ns(EACH, &mut cycle)?;
     let before = house.resident()?;
-    let started = Instant::now();
+    measures.push(resident_with(0, before));
     for size in sizes(names) {
         progress.says(&format!("host: holding {size} names"));
-        if started.elapsed() > PATIENCE {
+        if !hold_up_to(size, &mut house, grounds)? {
             break;
         }
-        house.hold(house.held()..size)?;
-        let value = median_ns(&mut cycle)?;
+        let value = median_ns(EACH, &mut cycle)?;
         measures.push(Measure { what: HOST_GRANT, at: size, value, unit: Unit::Ns });
     }
+    if house.held() == 0 {
+        return Ok(());
+    }
+    measures.push(resident_with(house.held(), house.resident()?));
     measures.push(house.per(HELD, house.held(), before)?);
 
     // All but one, which nobody here waits for: what becomes of a try of it only the leader knows.
     let waiters = (house.held() - 1).min(100_000);
+    if !grounds.has_memory_for(&format!("{waiters} waiters"), waiters * BYTES_PER_NAME) {
+        return Ok(());
+    }
     progress.says(&format!("host: {waiters} waiters"));
     let before = house.resident()?;
     let _waiting = house.wait(waiters)?;
     measures.push(house.per(WAITER, waiters, before)?);
     Ok(())
+}
+
+/// Holds so many names, unless memory does not suffice or it takes too long, which is noted.
+fn hold_up_to(size: u64, house: &mut House, grounds: &mut Grounds) -> Result<bool> {
+    let more = size - house.held();
+    if !grounds.has_memory_for(&format!("{size} names held"), more * BYTES_PER_NAME) {
+        return Ok(false);
+    }
+    let started = Instant::now();
+    while house.held() < size {
+        let held = house.held();
+        if started.elapsed() > PATIENCE {
+            let seconds = PATIENCE.as_secs();
+            let slow = format!("more than {held} names held: taking them took over {seconds} s");
+            grounds.left_out.push(slow);
+            return Ok(false);
+        }
+        house.hold(held..size.min(held + NAMES_PER_SESSION))?;
+    }
+    Ok(true)
+}
+
+fn resident_with(names: u64, bytes: u64) -> Measure {
+    Measure { what: RESIDENT_OF_NAMES, at: names, value: bytes as f64, unit: Unit::Bytes }
 }
 
 /// What sessions cost that have taken a lock once and are idle since.
@@ -225,33 +252,55 @@ fn sessions(
     progress: &Progress,
     measures: &mut Vec<Measure>,
 ) -> Result<()> {
-    let sizes = sizes.map(|size| size.max(2));
-    raise_open_files()?;
+    let most = sizes[1];
+    if !grounds.has_memory_for(&format!("{most} sessions"), most * BYTES_PER_SESSION) {
+        return Ok(());
+    }
+    let allowed = raise_open_files()?;
     let house = House::start(grounds)?;
     let mut sessions = Vec::new();
+    let mut open_session = || -> Result<()> {
+        let locks = house.connect()?;
+        drop(locks.mutex(format!("session/{}", sessions.len()), ()).scope(Scope::Host).lock()?);
+        sessions.push(locks);
+        Ok(())
+    };
+    // The second one opens what each has, the first one also what they share.
+    open_session()?;
+    let before = open_files()?;
+    open_session()?;
+    let files = open_files()? + open_files()?.saturating_sub(before) * most;
+    if let Some(allowed) = allowed
+        && files > allowed
+    {
+        grounds.left_out.push(format!(
+            "{most} sessions: they take {files} open files, and {allowed} are allowed (`ulimit -Hn`)"
+        ));
+        return Ok(());
+    }
     let mut resident = Vec::new();
+    let mut opened = 2;
     for size in sizes {
         progress.says(&format!("host: {size} sessions"));
-        while (sessions.len() as u64) < size {
-            let locks = house.connect()?;
-            drop(locks.mutex(format!("session/{}", sessions.len()), ()).scope(Scope::Host).lock()?);
-            sessions.push(locks);
+        for _ in opened..size {
+            open_session()?;
         }
+        opened = size;
         let value = house.resident()? as f64;
         measures.push(Measure { what: RESIDENT, at: size, value, unit: Unit::Bytes });
         resident.push(value);
     }
+    // The line through both.
     let more = (sizes[1] - sizes[0]).max(1) as f64;
-    let value = (resident[1] - resident[0]) / more;
-    measures.push(Measure { what: SESSION, at: sizes[1], value, unit: Unit::Bytes });
+    let slope = (resident[1] - resident[0]) / more;
+    let none = resident[0] - slope * sizes[0] as f64;
+    measures.push(Measure { what: RESIDENT_OF_NONE, at: 0, value: none, unit: Unit::Bytes });
+    measures.push(Measure { what: SESSION, at: most, value: slope, unit: Unit::Bytes });
 
     progress.says("host: leaving the sessions idle");
-    let idle_for = Duration::from_millis(5 * sizes[1]).max(Duration::from_millis(500));
-    let before = house.processor_ns()?;
-    thread::sleep(idle_for);
-    let used_ns = house.processor_ns()? - before;
-    let value = used_ns as f64 / idle_for.as_nanos() as f64 * 100.0;
-    measures.push(Measure { what: IDLE_CPU, at: sizes[1], value, unit: Unit::Percent });
+    let idle_for = Duration::from_millis(5 * most).max(Duration::from_millis(500));
+    let value = house.processor_percent(idle_for)?;
+    measures.push(Measure { what: IDLE_CPU, at: most, value, unit: Unit::Percent });
     Ok(())
 }
 
@@ -371,6 +420,14 @@ impl House {
         Ok(Measure { what, at: number, value, unit: Unit::Bytes })
     }
 
+    /// What part of a processor the leader uses meanwhile.
+    fn processor_percent(&self, meanwhile: Duration) -> Result<f64> {
+        let before = self.processor_ns()?;
+        thread::sleep(meanwhile);
+        let used_ns = self.processor_ns()? - before;
+        Ok(used_ns as f64 / meanwhile.as_nanos() as f64 * 100.0)
+    }
+
     fn processor_ns(&self) -> Result<u64> {
         let tasks = format!("/proc/{}/task", self.leader.pid().as_raw_nonzero());
         let failed = || Failure::io(format!("cannot read {tasks}"));
@@ -391,44 +448,21 @@ impl House {
 }
 
 /// 16 bytes.
-fn name(number: u64) -> String {
+pub(super) fn name(number: u64) -> String {
     format!("name/{number:011}")
 }
 
-/// Visits all numbers below a size, in an order that no cache likes.
-struct Walk {
-    at: u64,
-    size: u64,
-    step: u64,
-}
-
-impl Walk {
-    fn over(size: u64) -> Walk {
-        // A prime that no power of ten has as a factor.
-        Walk { at: 0, size, step: 618_033_989 % size.max(1) }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.at = (self.at + self.step) % self.size;
-        self.at
-    }
-}
-
-/// What one cycle costs in the middle.
-fn median_ns(cycle: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut quiet = Quiet(cycle);
-    let mut warm_up = Tally::new(Pace::OneByOne);
-    quiet.run(Duration::from_millis(50), &mut warm_up)?;
-    let mut tally = Tally::new(warm_up.suited_pace());
-    quiet.run(Duration::from_secs(1), &mut tally)?;
-    Ok(tally.summary().p50_ns)
-}
-
-/// Every session has a socket or more.
-fn raise_open_files() -> Result<()> {
+/// Every session has a socket or more. Says how many files may be open now, if there is a limit.
+fn raise_open_files() -> Result<Option<u64>> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .map_err(|error| Failure::io("cannot raise the limit of open files")(error.into()))
+        .map_err(|error| Failure::io("cannot raise the limit of open files")(error.into()))?;
+    Ok(maximum)
+}
+
+fn open_files() -> Result<u64> {
+    let files = fs::read_dir("/proc/self/fd").map_err(Failure::io("cannot list open files"))?;
+    Ok(files.count() as u64)
 }
 
 impl Scale {
@@ -438,25 +472,29 @@ impl Scale {
 
     pub(super) fn text(&self) -> String {
         let mut text = self.machine.heading();
-        for Measure { what, at, value, unit } in &self.measures {
+        let names = names::table(&self.measures);
+        if !names.is_empty() {
+            text += &names;
+            text += "\n";
+        }
+        let others = self.measures.iter().filter(|measure| !names::shows(measure.what));
+        for Measure { what, at, value, unit } in others {
             let value = match unit {
                 Unit::Bytes => human::bytes(*value),
                 Unit::Ns => human::time(*value),
                 Unit::Percent => format!("{value:.1} %"),
             };
-            let at = human::count(*at as f64);
+            let at = if *at == 0 { "0".into() } else { human::count(*at as f64) };
             let _ = writeln!(text, "{:<52}{at:>8}{value:>12}", title(what));
         }
         text += "\n";
-        for what in [PROCESS_GRANT, HOST_GRANT] {
+        for (what, title) in [(names::ANY, "process: lock any"), (HOST_GRANT, title(HOST_GRANT))] {
             if let Some(growth) = self.growth(what) {
-                let _ = writeln!(
-                    text,
-                    "{}: growth {} × (goal ≤ 2)",
-                    title(what),
-                    human::multiple(growth)
-                );
+                let _ = writeln!(text, "{title}: growth {} × (goal ≤ 2)", human::multiple(growth));
             }
+        }
+        for left_out in &self.left_out {
+            let _ = writeln!(text, "Left out: {left_out}.");
         }
         text
     }
@@ -475,9 +513,10 @@ fn title(what: &'static str) -> &'static str {
         WAITER => "leader's memory per waiter",
         SESSION => "leader's memory per session (slope)",
         RESIDENT => "leader's memory with idle sessions",
+        RESIDENT_OF_NONE => "leader's memory without any (the line through both)",
+        RESIDENT_OF_NAMES => "leader's memory with names held",
         IDLE_CPU => "leader's processor with idle sessions",
         DISK => "disk per name at process scope (40-byte names)",
-        PROCESS_GRANT => "process: lock and unlock by name, among names",
         HOST_GRANT => "host: lock and unlock, beside names held",
         other => other,
     }
@@ -485,19 +524,7 @@ fn title(what: &'static str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    #[test]
-    fn walk_visits_every_number() {
-        for size in SIZES {
-            let mut walk = Walk::over(size);
-            let visited: BTreeSet<u64> = (0..size.min(1_000)).map(|_| walk.next()).collect();
-            assert_eq!(visited.len() as u64, size.min(1_000));
-            assert!(visited.iter().all(|&number| number < size));
-        }
-    }
 
     #[test]
     fn names_have_the_length_that_is_promised() {
@@ -511,8 +538,9 @@ mod tests {
         let scale = Scale {
             machine: Machine::this(),
             measures: vec![measure(10, 5.0), measure(1_000, 50.0), measure(100_000, 10.0)],
+            left_out: Vec::new(),
         };
         assert_eq!(scale.growth(HOST_GRANT), Some(2.0));
-        assert_eq!(scale.growth(PROCESS_GRANT), None);
+        assert_eq!(scale.growth(names::ANY), None);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
-use super::{case::Case, human, report::Report};
+use super::{case::Case, human, names, report::Report};
 use crate::Scope;
 
 /// The whole text.
@@ -22,6 +22,7 @@ pub(crate) fn figures(report: &Report) -> String {
     let mut text = table(report, &mut notes);
     text += "\n";
     text += &notes.text();
+    text += &names_in_a_directory(report);
     text += &budgets(report);
     text += &ladder(report);
     text
@@ -108,6 +109,11 @@ fn superscript(number: usize) -> String {
     number.to_string().bytes().map(|digit| DIGITS[usize::from(digit - b'0')]).collect()
 }
 
+fn names_in_a_directory(report: &Report) -> String {
+    let text = names::table(&report.measures);
+    if text.is_empty() { text } else { text + "\n" }
+}
+
 fn budgets(report: &Report) -> String {
     if report.budgets.is_empty() {
         return String::new();
@@ -135,15 +141,15 @@ fn missing(report: &Report) -> String {
     for missing in &report.missing {
         let _ = writeln!(text, "Not compared: {missing}");
     }
+    for left_out in &report.left_out {
+        let _ = writeln!(text, "Left out: {left_out}.");
+    }
     if text.is_empty() { text } else { text + "\n" }
 }
 
 /// What each wider scope costs in multiples of the narrower one.
 fn ladder(report: &Report) -> String {
     let steps: Vec<(Scope, f64)> =
-    for left_out in &report.left_out {
-        let _ = writeln!(text, "Left out: {left_out}.");
-    }
         Scope::ALL.into_iter().filter_map(|scope| Some((scope, report.quiet_ns(scope)?))).collect();
     if steps.is_empty() {
         return String::new();

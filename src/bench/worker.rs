@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cleanup::OwnChild,
     failure::{Failure, Result},
+    names,
     peers::PeerLock,
     stats::{Meter, Pace, Seen, Tally},
     thread::spin_until,
@@ -44,6 +45,8 @@ pub(crate) enum Job {
     TakeTurns { lock: CrossLock, hold_us: u64, pause_us: u64 },
     /// Locks with so much memory in use, and never lets go.
     Hold { lock: CrossLock, resident_mib: u32 },
+    /// Opens a directory and locks some of its names by their names, once each.
+    Find { directory: PathBuf, names: u64, from: u64 },
     /// Is a leader.
     Serve { listen: String, state_dir: PathBuf, secret_file: PathBuf },
     /// Becomes another program, which then ends with the bench like any child of it.
@@ -145,6 +148,12 @@ pub(crate) enum Reply {
     },
     /// `Hold` holds.
     Held,
+    /// What `Find` saw: how long it took from opening the directory to the first lock, and what
+    /// further ones took.
+    Found {
+        first_ns: u64,
+        seen: Seen,
+    },
     /// `Serve` answers on this port.
     Serving {
         port: u16,
@@ -263,6 +272,11 @@ fn work(spec: Spec) -> Result<()> {
             // Written to, so that it is there.
             let _resident = black_box(vec![1_u8; (resident_mib as usize) << 20]);
             lock.open(Holding)
+        }
+        Job::Find { directory, names, from } => {
+            say(&Reply::Ready);
+            say(&names::find(&directory, names, from)?);
+            Ok(())
         }
         Job::Serve { listen, state_dir, secret_file } => {
             let leader = Leader::builder();

@@ -99,27 +99,49 @@ fn self_check_shows_both_ways_of_measuring() {
 #[test]
 fn scale_says_what_names_and_sessions_cost() {
     let json = json_of(bench(&["--scale=200", "--json"]));
-    let measured: BTreeSet<(&str, u64)> = json["measures"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|measure| (measure["what"].as_str().unwrap(), measure["at"].as_u64().unwrap()))
-        .collect();
-    for expected in [
-        ("process_grant", 10),
-        ("process_grant", 200),
-        ("disk_bytes_per_name", 200),
-        ("host_grant", 10),
-        ("host_grant", 200),
-        ("leader_bytes_per_held_lock", 200),
-        ("leader_bytes_per_waiter", 199),
+    assert!(json["left_out"].is_null(), "{}", json["left_out"]);
+    let measured = measures(&json);
+    for (what, sizes) in [
+        ("disk_bytes_per_name", [200].as_slice()),
+        ("host_grant", &[10, 200]),
+        ("leader_bytes_with_held_locks", &[0, 200]),
+        ("leader_bytes_per_held_lock", &[200]),
+        ("leader_bytes_per_waiter", &[199]),
+        ("leader_bytes_with_sessions", &[2, 4]),
+        ("leader_bytes_without_sessions", &[0]),
+        ("leader_bytes_per_session", &[4]),
+        ("leader_cpu_idle_sessions", &[4]),
     ] {
-        assert!(measured.contains(&expected), "no {expected:?} in {measured:?}");
+        expect_measure(&measured, what, sizes);
     }
-    for what in
-        ["leader_bytes_with_sessions", "leader_bytes_per_session", "leader_cpu_idle_sessions"]
-    {
-        assert!(measured.iter().any(|measure| measure.0 == what), "no {what} in {measured:?}");
+    for what in NAMES_IN_A_DIRECTORY {
+        expect_measure(&measured, what, &[10, 200]);
+    }
+}
+
+/// What is measured with ever more names in a directory.
+const NAMES_IN_A_DIRECTORY: [&str; 6] = [
+    "process_insertion",
+    "process_grant_same_ten",
+    "process_grant",
+    "process_grant_fresh",
+    "process_grant_fresh_p99",
+    "process_first_lock",
+];
+
+fn measures(json: &Value) -> BTreeSet<(&str, u64)> {
+    let measures = json["measures"].as_array().unwrap();
+    let of = |measure: &Value| measure["value"].as_f64().unwrap();
+    // Memory is counted in whole pages: with few names there may be nothing more.
+    let times = measures.iter().filter(|measure| measure["unit"] == "ns");
+    times.for_each(|measure| assert!(of(measure) > 0.0, "{measure}"));
+    let measures = measures.iter();
+    measures.map(|it| (it["what"].as_str().unwrap(), it["at"].as_u64().unwrap())).collect()
+}
+
+fn expect_measure(measured: &BTreeSet<(&str, u64)>, what: &str, sizes: &[u64]) {
+    for &size in sizes {
+        assert!(measured.contains(&(what, size)), "no {what} at {size} in {measured:?}");
     }
 }
 
@@ -186,28 +208,6 @@ fn peers_join_in_with_budgets_beside_them() {
     expect("process", &all, &between_processes);
     expect("process", &all[..4], &["posix-semaphore"]);
     expect("process", &["names"], &["tierlock"]);
-    expect("host", &["quiet", "tasks_256"], &["tierlock", "quic-echo"]);
-    let ours = ["one_name_64", "kept", "turns_2", "remote_1pct", "leader_killed"];
-    expect("host", &ours, &["tierlock"]);
-    let host = ["quiet", "connections_32", "one_name_8"];
-    for (program, subjects) in [
-        ("redis-server", ["redis", "redis-aof-always", "redlock-3"].as_slice()),
-        ("etcd", &["etcd"]),
-        ("zookeeper", &["zookeeper"]),
-        ("postgres", &["postgres"]),
-        ("mariadbd", &["mariadb"]),
-    ] {
-        if !missing.contains(&program) {
-            expect("host", &host, subjects);
-        }
-    }
-    if !missing.contains(&"redis-server") {
-        expect("host", &["quiet", "one_name_64", "remote_1pct"], &["redis-sync"]);
-        expect("host", &["tasks_256"], &["redis"]);
-    }
-
-    let budgets = json["budgets"].as_array().unwrap();
-    assert!(budgets.len() >= 20, "{budgets:?}");
     let sizes = |case: &str, subject: &str, field: &str| -> Vec<u64> {
         let of_it = |row: &&Value| row["case"] == case && row["subject"] == subject;
         let rows = rows(&json).iter().filter(|row| row["scope"] == "process").filter(of_it);
@@ -228,6 +228,37 @@ fn peers_join_in_with_budgets_beside_them() {
         }
         assert_eq!(resident_mib, [64, 0, 256, 1_024], "{subject}; left out: {left_out:?}");
     }
+    let measured_with = measures(&json);
+    for what in NAMES_IN_A_DIRECTORY {
+        expect_measure(&measured_with, what, &[10, 1_000]);
+    }
+    expect("host", &["quiet", "tasks_256"], &["tierlock", "quic-echo"]);
+    let ours = ["one_name_64", "kept", "turns_2", "remote_1pct", "leader_killed"];
+    expect("host", &ours, &["tierlock"]);
+    let host = ["quiet", "connections_32", "one_name_8"];
+    for (program, subjects) in [
+        ("redis-server", ["redis", "redis-aof-always", "redlock-3"].as_slice()),
+        ("etcd", &["etcd"]),
+        ("zookeeper", &["zookeeper"]),
+        ("postgres", &["postgres"]),
+        ("mariadbd", &["mariadb"]),
+    ] {
+        if !missing.contains(&program) {
+            expect("host", &host, subjects);
+        }
+    }
+    if !missing.contains(&"redis-server") {
+        expect("host", &["quiet", "one_name_64", "remote_1pct"], &["redis-sync"]);
+        expect("host", &["tasks_256"], &["redis"]);
+    }
+
+    let keeping_off = rows(&json).iter().any(|row| {
+        row["case"] == "turns_2" && row["subject"] == "tierlock" && row["variant"] == "keeping off"
+    });
+    assert!(keeping_off, "two in turns are compared with keeping off");
+
+    let budgets = json["budgets"].as_array().unwrap();
+    assert!(budgets.len() >= 20, "{budgets:?}");
     for budget in budgets {
         assert!(budget["what"].is_string() && budget["unit"].is_string(), "{budget}");
         assert!(budget["at_most"].is_number() != budget["at_least"].is_number(), "{budget}");
@@ -252,11 +283,6 @@ fn interrupted_comparison_leaves_no_server_behind() {
             .spawn()
             .unwrap(),
     );
-    let keeping_off = rows(&json).iter().any(|row| {
-        row["case"] == "turns_2" && row["subject"] == "tierlock" && row["variant"] == "keeping off"
-    });
-    assert!(keeping_off, "two in turns are compared with keeping off");
-
     let bench = &mut bench.0;
     // PostgreSQL's directory comes second, and is filled once it has been made ready.
     let postgres_runs = || {
