@@ -47,7 +47,7 @@ use super::{
 /// the next doubling.
 const PARTED_AT_ONCE: u32 = 4;
 /// An average chain may have so many names before their number is doubled.
-const NAMES_PER_CHAIN: u64 = 2;
+const NAMES_PER_CHAIN: u64 = 1;
 /// The longest text that is kept with a name, in bytes.
 const TEXT_MAX: usize = 256;
 /// How many slots an entry looks at in search of idle names.
