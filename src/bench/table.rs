@@ -52,7 +52,7 @@ fn table(report: &Report, notes: &mut Notes) -> String {
         }
         // Each case once, at the head of its rows.
         let title = label.title();
-        let head = if title == case { String::new() } else { format!("  {title}") };
+        let head = if title == case { String::new() } else { format!(" {title}") };
         case = title;
         // Staged cases have no throughput of their own, and nobody's share.
         let staged = label.case.is_staged();
@@ -202,7 +202,9 @@ mod tests {
             row(Scope::Process, Case::Processes200us, TIERLOCK, 188.9),
             row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0),
             row(Scope::Host, Case::Connections32, "redis-aof-always", 188_000_000.0),
+            row(Scope::Host, Case::Turns2, TIERLOCK, 914_000.0),
         ];
+        rows[6].label.variant = Some("keeping off");
         let label = &mut rows[3].label;
         *label = Label { processes: 2, clients: 2, ..label.clone() };
         let label = &mut rows[5].label;

@@ -85,7 +85,7 @@ impl Service for ZooKeeper {
     }
 
     fn note(&self) -> &'static str {
-        "one node, Curator's recipe, release sent, not awaited; synced to disk; in order"
+        "one node, Curator's recipe, release not awaited; synced to disk; in order"
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
