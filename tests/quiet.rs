@@ -53,6 +53,7 @@ fn main() {
         let (directory, number) = (Path::new(directory), number.parse().unwrap());
         return match word.as_str() {
             "cycles" => cycle(&counter(directory, 0), number),
+            "in-turn" => lock_in_turn(directory, number),
             "hold" => hold(directory, number),
             _ => panic!("what is {word}?"),
         };
@@ -61,6 +62,7 @@ fn main() {
     if cfg!(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")) {
         a_quiet_lock_allocates_nothing();
         a_million_quiet_locks_make_no_system_calls_to_speak_of();
+        names_locked_in_turn_make_few_system_calls();
         ten_thousand_tasks_that_wait_for_few_names_need_few_threads();
     }
 }
@@ -94,7 +96,7 @@ fn a_quiet_lock_allocates_nothing() {
 }
 
 fn a_million_quiet_locks_make_no_system_calls_to_speak_of() {
-    let (Some(few), Some(many)) = (calls_of(0), calls_of(MILLION)) else {
+    let (Some(few), Some(many)) = (calls_of("cycles", 0), calls_of("cycles", MILLION)) else {
         return println!("SKIPPED: strace is not here, or may not trace");
     };
     let calls = many.saturating_sub(few);
@@ -103,14 +105,39 @@ fn a_million_quiet_locks_make_no_system_calls_to_speak_of() {
     println!("quiet situation a_million_quiet_locks … ({calls} system calls) ... ok");
 }
 
-/// How many system calls a process makes that locks so often, its start and its end with them.
-fn calls_of(cycles: u64) -> Option<usize> {
+/// Names that are made at run time begin above the tokens of those forgotten before them, so that
+/// each of them comes by the token at which the directory is looked at: one look is for all.
+fn names_locked_in_turn_make_few_system_calls() {
+    const NAMES: u64 = 1_000;
+    let (Some(few), Some(many)) = (calls_of("in-turn", 0), calls_of("in-turn", NAMES)) else {
+        return println!("SKIPPED: strace is not here, or may not trace");
+    };
+    let calls = many.saturating_sub(few);
+    assert!(calls < NAMES as usize / 4, "{calls} system calls to lock {NAMES} names in turn");
+    println!("quiet situation names_locked_in_turn … ({calls} system calls) ... ok");
+}
+
+/// Makes a thousand names, lets another one have more tokens than are granted between two looks at
+/// the directory, and locks so many of the thousand.
+fn lock_in_turn(directory: &Path, number: u64) {
+    let locks = LockManager::builder().directory(directory).engine(Engine::Table).open().unwrap();
+    let lock = |name: u64| {
+        let name = format!("in turn/{name}");
+        drop(locks.mutex(name, ()).scope(Scope::Process).lock().unwrap());
+    };
+    (0..1_000).for_each(lock);
+    cycle(&counter(directory, 0), 70_000);
+    (0..number).for_each(lock);
+}
+
+/// How many system calls a process makes that does so much, its start and its end with them.
+fn calls_of(what: &str, number: u64) -> Option<usize> {
     let directory = tempfile::tempdir().unwrap();
     let trace = directory.path().join("trace");
     let locks = directory.path().join("locks");
     let mut strace = Command::new("strace");
     strace.arg("-f").arg("-o").arg(&trace).arg(std::env::current_exe().unwrap());
-    strace.arg("cycles").arg(&locks).arg(cycles.to_string());
+    strace.arg(what).arg(&locks).arg(number.to_string());
     let ended = strace.status().ok()?;
     let lines = std::fs::read_to_string(&trace).ok()?;
     let traced = lines.contains("execve(");

@@ -81,7 +81,8 @@ use super::{
 /// This engine is one of this system's.
 pub(super) const IS_HERE: bool = true;
 
-/// Every so many tokens of a name it is looked whether the directory is still the one it was.
+/// Every so many tokens of a name it is looked whether the directory is still the one it was; after
+/// twice as many, if another name was just looked at.
 const TOKENS_PER_LOOK: u64 = 1 << 16;
 
 /// A directory in this engine's format.
@@ -444,7 +445,7 @@ impl Slot {
             )
         })?;
         if is_to_look(stored, token.get()) {
-            place.member.check_in_place()?;
+            place.member.look_once_at(token.get() / TOKENS_PER_LOOK)?;
         }
         if !place.member.has_reserved(token.get()) {
             place.member.reserve_beyond(token)?;

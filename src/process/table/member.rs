@@ -53,6 +53,8 @@ pub(super) struct Member {
     generation: u64,
     /// Counts look-ups of names.
     found: AtomicU64,
+    /// For which stretch of tokens it was last looked whether all is in place.
+    looked_at: AtomicU64,
     pub(super) home: Arc<Home>,
     pub(super) table: Table,
     presences: Presences,
@@ -127,6 +129,7 @@ impl Member {
             due: AtomicU64::new(0),
             generation: sys::generation(),
             found: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
             home: home.clone(),
             presence: Some(presence),
             label: label.to_owned(),
@@ -286,6 +289,18 @@ impl Member {
         self.check_in_place()?;
         let presence = self.presence.as_ref().expect("it has not left");
         self.presences.keep_up(&self.home, presence)
+    }
+
+    /// [`check_in_place`](Member::check_in_place), once for all names whose tokens come into this
+    /// stretch one after the other. Names that are made in turn do so at every lock: each begins
+    /// above the tokens of those forgotten before it.
+    pub(super) fn look_once_at(&self, stretch: u64) -> Result<(), LockError> {
+        if self.looked_at.load(Relaxed) == stretch {
+            return Ok(());
+        }
+        self.check_in_place()?;
+        self.looked_at.store(stretch, Relaxed);
+        Ok(())
     }
 
     /// That whoever opens the directory now comes to this table.
