@@ -495,14 +495,20 @@ impl Named {
     /// compare-and-swap is waited for.
     #[inline]
     pub(crate) fn lock_quietly(&self) -> Option<Won> {
-        let goal = self.goal(None);
+        self.lock_quietly_at(self.goal(None))
+    }
+
+    /// The same, for who has looked how far to climb. Somebody may have widened the name since;
+    /// whoever did had won its thread tier first, so it shows once that is won.
+    #[inline]
+    pub(crate) fn lock_quietly_at(&self, goal: Scope) -> Option<Won> {
         if self.has_terms {
             return None;
         }
         let generation = ground::generation();
         let thread = self.entry.thread_in(generation);
         match goal {
-            Scope::Thread => Some(Won::new(thread.take_quietly()?, goal, THREAD, generation)),
+            Scope::Thread => self.thread_quietly(thread, generation),
             _ if self.reach.is_closed() => None,
             Scope::Process => self.process_quietly(thread, generation),
             Scope::Host => self.host_quietly(thread, generation),
@@ -510,10 +516,23 @@ impl Named {
     }
 
     #[inline]
+    fn thread_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
+        let taken = thread.take_further(|last| {
+            let is_wider = self.entry.widest() > Scope::Thread;
+            let token = if is_wider { None } else { last.next() };
+            Some((token?, Predecessor::Clean))
+        })?;
+        Some(Won::new(taken, Scope::Thread, THREAD, generation))
+    }
+
+    #[inline]
     fn process_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
         let place = self.entry.place(generation)??;
-        let further = |last| Some((place.take(last, false)?, Predecessor::Clean));
-        let taken = thread.take_further(further)?;
+        let taken = thread.take_further(|last| {
+            let is_wider = self.entry.widest() > Scope::Process;
+            let token = if is_wider { None } else { place.take(last, false) };
+            Some((token?, Predecessor::Clean))
+        })?;
         self.entry.widen(Scope::Process);
         Some(Won::new(taken, Scope::Process, THREAD | PROCESS, generation))
     }

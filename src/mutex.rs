@@ -529,3 +529,30 @@ impl<T: Send + 'static> MutexBuilder<T> {
         Arc::new(self.build()?).try_lock_arc_for_async(wait).await
     }
 }
+
+#[cfg(all(test, feature = "process"))]
+mod tests {
+    use crate::{LockManager, MutexGuard, Scope, climb::Core};
+
+    /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
+    /// is locked at process scope for the first time.
+    #[test]
+    fn whoever_looked_before_the_name_was_widened_holds_nothing_narrow() {
+        let directory = tempfile::tempdir().unwrap();
+        let locks = LockManager::builder().directory(directory.path()).open().unwrap();
+        let wide = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
+        let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
+        let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
+
+        let held = named.lock_quietly_at(Scope::Thread).expect("nobody has it");
+        named.let_go_quietly(held);
+        let last = wide.lock().unwrap();
+        let token = MutexGuard::token(&last);
+        drop(last);
+
+        assert!(named.lock_quietly_at(Scope::Thread).is_none());
+        let next = narrow.lock().unwrap();
+        assert_eq!(MutexGuard::scope(&next), Scope::Process);
+        assert!(MutexGuard::token(&next) > token);
+    }
+}

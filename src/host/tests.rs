@@ -18,12 +18,12 @@ use std::{
 
 use super::{
     Leader, Secret,
+    kept::Kept,
     link::{Lease, Link, Patience, Want},
 };
 use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor},
-    kept::Kept,
     name::Name,
     proto::{ProcessMark, client::Config, wire::Identity},
     time::Time,
