@@ -104,6 +104,7 @@ pub(crate) fn connect(
                 looks_again: AtomicBool::new(false),
                 sleeps_until: AtomicU64::new(AWAKE),
                 rests_until: AtomicU64::new(0),
+                due: AtomicU64::new(0),
                 activity: AtomicU64::new(0),
                 turns: AtomicU64::new(0),
                 is_watched: AtomicBool::new(false),
@@ -165,6 +166,8 @@ struct Carrier {
     sleeps_until: AtomicU64,
     /// Until when the thread rests away from its post; zero else.
     rests_until: AtomicU64,
+    /// When something is to be done next that nothing announces, as whoever moved frames last found.
+    due: AtomicU64,
     /// Counts whenever frames were moved, by anybody.
     activity: AtomicU64,
     /// Counts the turns of the reading task.
@@ -363,7 +366,7 @@ impl Carrier {
                 // It carries whatever there is; afterwards this thread looks again.
                 drop(link);
                 self.watch();
-                is_called = self.await_call(REST);
+                is_called = self.await_call(SOON);
                 is_readable = true;
                 continue;
             }
@@ -413,7 +416,7 @@ impl Carrier {
                 is_called = false;
             } else {
                 self.watch();
-                is_called = self.await_call(limit);
+                is_called = self.await_call(Duration::ZERO);
                 is_readable = true;
             }
         }
@@ -441,11 +444,15 @@ impl Carrier {
         }
     }
 
-    /// Rests away from the post; whether it was called to it.
-    fn await_call(&self, limit: Duration) -> bool {
-        let limit = limit.min(REST);
+    /// Rests away from the post until something is due, for so long at least; whether it was
+    /// called to the post.
+    fn await_call(&self, at_least: Duration) -> bool {
         let mut thread = self.thread.lock();
-        self.rests_until.store((clock::now() + limit).as_nanos(), SeqCst);
+        let now = clock::now();
+        self.rests_until.store((now + REST).as_nanos(), SeqCst);
+        // Whoever finds that less is left from here on sees that it rests, and nudges it.
+        let limit = self.due().since(now).clamp(at_least, REST);
+        self.rests_until.store((now + limit).as_nanos(), SeqCst);
         if !thread.is_called && !thread.is_nudged {
             self.changed.wait_for(&mut thread, limit);
         }
@@ -525,11 +532,15 @@ impl Carrier {
         self.bell.ring();
     }
 
-    /// The thread looks after what is due so soon, though it rests.
-    fn heed(&self, limit: Duration) {
-        if (clock::now() + limit).as_nanos() < self.rests_until.load(SeqCst) {
+    /// The thread looks after what is due, though it rests.
+    fn heed(&self) {
+        if self.due().as_nanos() < self.rests_until.load(SeqCst) {
             self.nudge();
         }
+    }
+
+    fn due(&self) -> Time {
+        Time::from_nanos(self.due.load(SeqCst))
     }
 }
 
@@ -583,15 +594,10 @@ impl Carrier {
         let mut sockets = Vec::new();
         let mut is_readable = false;
         loop {
-            let mut watched = self.routes.lock();
-            let limit = self.move_frames(&mut watched.routes, link, is_readable);
-            watched.look(&mut sockets);
-            drop(watched);
-            link.follow_up();
+            let limit = self.step(link, is_readable, &mut sockets);
             let carried = begin.elapsed();
             if done() || carried >= CARRY {
-                self.heed(limit);
-                return;
+                return self.heed();
             }
             is_readable = self.bell.sleep(&sockets, limit.min(CARRY - carried));
         }
@@ -602,20 +608,25 @@ impl Carrier {
         let mut sockets = Vec::new();
         let mut is_readable = false;
         loop {
-            let mut watched = self.routes.lock();
-            let limit = self.move_frames(&mut watched.routes, link, is_readable);
-            watched.look(&mut sockets);
-            drop(watched);
-            link.follow_up();
+            self.step(link, is_readable, &mut sockets);
             let is_done = done();
-            if !is_done && let Some(ready) = self.bell.look(&self.patience_of_tasks, lent, &sockets)
-            {
+            if !is_done && let Some(ready) = self.bell.look(&self.patience_of_tasks, lent, &sockets) {
                 is_readable = ready;
                 continue;
             }
-            self.heed(limit);
+            self.heed();
             return is_done;
         }
+    }
+
+    /// At the post: moves frames once and tells what came of it. How long to sleep on the sockets.
+    fn step(&self, link: &Link, is_readable: bool, sockets: &mut Vec<Slept>) -> Duration {
+        let mut watched = self.routes.lock();
+        let limit = self.move_frames(&mut watched.routes, link, is_readable);
+        watched.look(sockets);
+        drop(watched);
+        link.follow_up();
+        limit
     }
 
     /// Whether the post of a caller could be had.
@@ -658,15 +669,16 @@ impl Carrier {
                 post => self.rouse(post),
             };
         };
-        let limit = self.move_frames(&mut watched.routes, &link, false);
+        self.move_frames(&mut watched.routes, &link, false);
         let is_new = watched.is_new();
         drop(watched);
         // Whoever sleeps must not do so past what is now due, nor on sockets that were replaced.
-        let until = (clock::now() + limit).as_nanos();
         match self.post.load(SeqCst) {
-            FREE => self.heed(limit),
-            READER if !is_new => self.heed(limit),
-            post if is_new || until < self.sleeps_until.load(SeqCst) => self.rouse(post),
+            FREE => self.heed(),
+            READER if !is_new => self.heed(),
+            post if is_new || self.due().as_nanos() < self.sleeps_until.load(SeqCst) => {
+                self.rouse(post);
+            }
             _ => {}
         }
         link.follow_up();
@@ -679,7 +691,7 @@ impl Carrier {
         loop {
             routes.listen(is_readable);
             is_readable = false;
-            let next = link.drive(
+            let (now, next) = link.drive(
                 routes,
                 |routes, client| {
                     // The clock is read after what it dates.
@@ -693,7 +705,7 @@ impl Carrier {
                 |routes, client, now| {
                     // Dated a moment early, what is sent promises a moment less.
                     routes.take_orders(client, now);
-                    client.poll_timeout().map(|at| at.since(now))
+                    (now, client.poll_timeout().map(|at| at.since(now)))
                 },
             );
             routes.obey();
@@ -701,7 +713,9 @@ impl Carrier {
                 self.activity.fetch_add(1, SeqCst);
             }
             if !routes.has_news() {
-                return routes.limit().min(next.unwrap_or(LONGEST_SLEEP));
+                let limit = routes.limit().min(next.unwrap_or(LONGEST_SLEEP));
+                self.due.store((now + limit).as_nanos(), SeqCst);
+                return limit;
             }
         }
     }
@@ -750,13 +764,13 @@ impl Carrier {
         assert!(!self.is_to_fail.load(SeqCst), "a test wants it to fail");
         self.turns.fetch_add(1, SeqCst);
         let mut watched = self.routes.lock();
-        let limit = self.move_frames(&mut watched.routes, link, true);
+        self.move_frames(&mut watched.routes, link, true);
         watched.note();
         sockets.clear();
         sockets.extend(watched.sockets.iter().map(|(socket, _)| socket.clone()));
         let has_unread = watched.routes.has_unread();
         drop(watched);
-        self.heed(limit);
+        self.heed();
         link.follow_up();
         match (link.is_closed(), has_unread) {
             (true, _) => Next::End,

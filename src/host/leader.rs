@@ -467,7 +467,7 @@ impl Reign {
         }
     }
 
-    fn sleep(&self) {
+    fn sleep(&mut self) {
         // Whoever waits for its peer to read is woken by that.
         if self.unread.keys().any(|id| self.may_read(*id)) {
             return;

@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque, hash_map::Entry},
+    collections::{BinaryHeap, HashMap, VecDeque, binary_heap::PeekMut, hash_map::Entry},
     io::{self, IoSliceMut},
     mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -258,10 +258,29 @@ impl Port {
     }
 
     /// When [`transmit`](Port::transmit) is next due without anything having happened.
-    pub(super) fn timeout(&self) -> Option<Instant> {
+    pub(super) fn timeout(&mut self) -> Option<Instant> {
+        self.settle_first_timer();
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let stall = self.stalls.front().map(|(at, _)| *at);
         timer.into_iter().chain(stall).min()
+    }
+
+    /// Sees to it that the first entry is when its line wants to be looked at. Most have moved on
+    /// by then: with every packet the time is put off until which its answer is waited for.
+    fn settle_first_timer(&mut self) {
+        while let Some(mut first) = self.timers.peek_mut() {
+            let Reverse((at, index)) = *first;
+            let line = self.lines[index].as_mut().filter(|line| line.timer == Some(at));
+            let due = line.and_then(|line| {
+                line.timer = line.inner.poll_timeout().map(|due| due.max(at));
+                line.timer
+            });
+            match due {
+                None => drop(PeekMut::pop(first)),
+                Some(due) if due > at => *first = Reverse((due, index)),
+                Some(_) => return,
+            }
+        }
     }
 
     /// Reads what the socket has, up to a batch; the rest is there at the next call. Whether there
@@ -898,6 +917,37 @@ mod tests {
             _ => false,
         });
         assert!(received.into_iter().eq((0..1000).map(renew)));
+    }
+
+    #[test]
+    fn a_time_that_every_packet_puts_off_ends_no_sleep_early() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let (mut asked, mut put_off) = (0, 0);
+        drive(&mut [&mut leader, &mut client], |index, event, port| match (index, event) {
+            (1, Event::Connected(id) | Event::Readable(id)) => {
+                while port.read::<LeaderMessage>(id).is_some() {}
+                asked += 1;
+                port.write(id, &renew(asked));
+                port.transmit();
+                let first = port.timers.peek().map(|Reverse((at, _))| *at);
+                let timeout = port.timeout();
+                let line = port.line_mut(id).expect("it is connected");
+                assert_eq!(timeout, line.inner.poll_timeout());
+                put_off += u64::from(first < timeout);
+                asked == 1000
+            }
+            (0, Event::Readable(id)) => {
+                while port.read::<ClientMessage>(id).is_some() {
+                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                }
+                false
+            }
+            (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
+            _ => false,
+        });
+        assert!(put_off > 100, "{put_off} of {asked}");
     }
 
     #[test]

@@ -215,10 +215,10 @@ impl Routes {
     }
 
     /// How long to sleep at most, as far as the routes are concerned.
-    pub(super) fn limit(&self) -> Duration {
+    pub(super) fn limit(&mut self) -> Duration {
         let now = Instant::now();
-        let timeouts = self.routes.iter().flat_map(|route| {
-            [route.port.as_ref().and_then(Port::timeout), route.patience].into_iter().flatten()
+        let timeouts = self.routes.iter_mut().flat_map(|route| {
+            [route.port.as_mut().and_then(Port::timeout), route.patience].into_iter().flatten()
         });
         let limits = timeouts.map(|at| at.saturating_duration_since(now));
         limits.min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
