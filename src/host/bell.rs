@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::{event::Timespec, io::ioctl_fionbio};
 
-use super::patience::Patience;
+use super::patience::{Lending, Patience};
 use wait::Waiter;
 
 /// No sleep is longer: the clock that the system sleeps on stops while the machine is suspended,
@@ -67,7 +67,8 @@ impl Bell {
     pub(super) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
         let begin = Instant::now();
         let looks = self.patience.lock().looks(begin).min(limit);
-        let is_ready = self.look_for(&self.patience, (begin, looks), sockets) || {
+        let offer_cpu = || self.patience.lock().offer_cpu();
+        let is_ready = self.look_for(offer_cpu, (begin, looks), sockets) || {
             let limit = limit.saturating_sub(begin.elapsed());
             self.sleep_at_once(sockets, limit)
         };
@@ -82,11 +83,11 @@ impl Bell {
     /// and no longer: for who must not sleep. Whether one is ready; nothing if nothing happened.
     pub(super) fn look(
         &self,
-        patience: &Mutex<Patience>,
+        lending: &Mutex<Lending>,
         (begin, long): (Instant, Duration),
         sockets: &[Slept],
     ) -> Option<bool> {
-        let is_ready = self.look_for(patience, (begin, long), sockets);
+        let is_ready = self.look_for(|| lending.lock().offer_cpu(), (begin, long), sockets);
         let is_rung = self.state.swap(AWAKE, AcqRel) == RUNG;
         (is_ready || is_rung).then_some(is_ready)
     }
@@ -94,7 +95,7 @@ impl Bell {
     /// Whether a socket was ready before the bell was rung, or it had taken long enough.
     fn look_for(
         &self,
-        patience: &Mutex<Patience>,
+        offer_cpu: impl Fn() -> Option<Instant>,
         (begin, long): (Instant, Duration),
         sockets: &[Slept],
     ) -> bool {
@@ -103,7 +104,7 @@ impl Bell {
             if self.wait(sockets, Duration::ZERO) {
                 return true;
             }
-            let Some(later) = patience.lock().offer_cpu() else { break };
+            let Some(later) = offer_cpu() else { break };
             now = later;
         }
         false

@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{
     bell::{Bell, LONGEST_SLEEP, Slept, is_same},
     link::{Drive, Lent, Link},
-    patience::Patience,
+    patience::Lending,
     random,
     reader::{self, Next, Reader},
     routes::{Map, Routes},
@@ -45,9 +45,6 @@ const CARRY: Duration = Duration::from_millis(5);
 /// How long a connection may be silent, whatever the time to live.
 const SILENCE_MIN: Duration = Duration::from_millis(300);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How long a task keeps its thread from other tasks while it carries frames itself. A runtime is
-/// said to bear 10 to 100 µs between two awaits.
-const LENT_MAX: Duration = Duration::from_micros(50);
 /// How long the goodbye may take to be answered before the thread ends regardless.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -98,7 +95,7 @@ pub(crate) fn connect(
                 post: AtomicU8::new(THREAD),
                 is_thread_next: AtomicBool::new(false),
                 is_wished_for: AtomicBool::new(false),
-                patience_of_tasks: Mutex::new(Patience::new()),
+                lending: Mutex::new(Lending::new()),
                 reader,
                 is_wished_for_by_tasks: AtomicBool::new(false),
                 looks_again: AtomicBool::new(false),
@@ -154,7 +151,7 @@ struct Carrier {
     /// A caller would have carried its frames itself.
     is_wished_for: AtomicBool,
     /// For how long a task lends its thread before it waits.
-    patience_of_tasks: Mutex<Patience>,
+    lending: Mutex<Lending>,
     /// The runtime that was lent.
     reader: Option<Reader>,
     /// A task would rather have its answer read there.
@@ -253,7 +250,7 @@ impl Drive for Carrier {
             return None;
         }
         let begin = Instant::now();
-        let long = self.patience_of_tasks.lock().looks(begin).min(LENT_MAX);
+        let long = self.lending.lock().looks(begin);
         if long.is_zero() {
             self.wake_for_task();
         } else if self.take_post() {
@@ -270,7 +267,7 @@ impl Drive for Carrier {
     }
 
     fn answered(&self, (begin, long): Lent) {
-        self.patience_of_tasks.lock().waited(long, begin.elapsed());
+        self.lending.lock().waited(long, begin.elapsed());
     }
 
     fn carry(&self, done: &dyn Fn() -> bool) {
@@ -610,7 +607,7 @@ impl Carrier {
         loop {
             self.step(link, is_readable, &mut sockets);
             let is_done = done();
-            if !is_done && let Some(ready) = self.bell.look(&self.patience_of_tasks, lent, &sockets) {
+            if !is_done && let Some(ready) = self.bell.look(&self.lending, lent, &sockets) {
                 is_readable = ready;
                 continue;
             }

@@ -11,6 +11,9 @@
 //! | longer, but at most 200 µs | twice as long, 50 µs at least, 200 µs at most |
 //! | longer than that | half as long, or not at all if that is below 50 µs |
 //!
+//! Tasks look as well, but only for as long as a runtime bears ([`Lending`]), and only where that is
+//! long enough: most are not alone on their thread.
+//!
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
 //! gained, as none of them halts, and a CPU once offered is back only when the others have had
@@ -31,12 +34,35 @@ const GOOD_SIGN: u32 = 64;
 /// For how long nobody looks on a busy machine: twice as long each time.
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// After so many misses in a row one wait of 1,024 looks.
+const MISSES_MAX: u32 = 11;
 
 /// What was learnt from the waits so far.
 #[derive(Debug)]
 pub(super) struct Patience {
-    has_cpus: bool,
+    cpus: Cpus,
     looks: Duration,
+}
+
+/// The same for tasks, which lend a thread that others run on: for [`LONGEST`](Lending::LONGEST) or
+/// not at all.
+///
+/// How long an answer takes is known only to those who look for it: who sleeps on a runtime is
+/// woken later than that. So where answers take longer than a thread is lent, one wait of 1,024 still
+/// looks: perhaps they do not any more.
+#[derive(Debug)]
+pub(super) struct Lending {
+    cpus: Cpus,
+    /// How many waits in a row have looked in vain.
+    misses: u32,
+    /// How many waits do not look before the next one does.
+    skips: u32,
+}
+
+/// Whether there is a CPU to spare.
+#[derive(Debug)]
+pub(super) struct Cpus {
+    are_several: bool,
     /// How often the CPU came back in time since it came back late.
     in_time: u32,
     rest: Duration,
@@ -49,20 +75,12 @@ impl Patience {
 
     /// Nothing learnt yet.
     pub(super) fn new() -> Patience {
-        let has_cpus = thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
-        Patience {
-            has_cpus,
-            looks: Duration::ZERO,
-            in_time: 0,
-            rest: Duration::ZERO,
-            rests_until: None,
-        }
+        Patience { cpus: Cpus::new(), looks: Duration::ZERO }
     }
 
     /// How long a wait that begins at `now` looks before it sleeps.
     pub(super) fn looks(&self, now: Instant) -> Duration {
-        let may_look = self.has_cpus && self.rests_until.is_none_or(|until| now >= until);
-        if may_look { self.looks } else { Duration::ZERO }
+        if self.cpus.is_one_free(now) { self.looks } else { Duration::ZERO }
     }
 
     /// A wait that looked for up to `looked` is over, `took` after it began.
@@ -77,9 +95,61 @@ impl Patience {
         }
     }
 
+    pub(super) fn offer_cpu(&mut self) -> Option<Instant> {
+        self.cpus.offer()
+    }
+}
+
+impl Lending {
+    /// A runtime is said to bear 10 to 100 µs between two awaits.
+    pub(super) const LONGEST: Duration = Duration::from_micros(50);
+
+    /// Nothing learnt yet: the first wait sleeps, since it is for a connection.
+    pub(super) fn new() -> Lending {
+        Lending { cpus: Cpus::new(), misses: 0, skips: 1 }
+    }
+
+    /// How long a wait that begins at `now` looks before its task sleeps.
+    pub(super) fn looks(&self, now: Instant) -> Duration {
+        let looks = self.skips == 0 && self.cpus.is_one_free(now);
+        if looks { Self::LONGEST } else { Duration::ZERO }
+    }
+
+    /// A wait that looked for up to `looked` is over, `took` after it began.
+    pub(super) fn waited(&mut self, looked: Duration, took: Duration) {
+        if looked.is_zero() {
+            self.skips = self.skips.saturating_sub(1);
+        } else if took <= looked {
+            self.misses = 0;
+        } else {
+            // One is bad luck. Then 1, 2, 4 do not look, and so on.
+            self.skips = (1 << self.misses) >> 1;
+            self.misses = MISSES_MAX.min(self.misses + 1);
+        }
+    }
+
+    pub(super) fn offer_cpu(&mut self) -> Option<Instant> {
+        self.cpus.offer()
+    }
+}
+
+impl Cpus {
+    fn new() -> Cpus {
+        Cpus {
+            are_several: thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
+            in_time: 0,
+            rest: Duration::ZERO,
+            rests_until: None,
+        }
+    }
+
+    fn is_one_free(&self, now: Instant) -> bool {
+        self.are_several && self.rests_until.is_none_or(|until| now >= until)
+    }
+
     /// Offers the CPU to others: perhaps whoever is waited for could run here. When it came back,
     /// or nothing if that was too late to go on looking.
-    pub(super) fn offer_cpu(&mut self) -> Option<Instant> {
+    fn offer(&mut self) -> Option<Instant> {
         let offered = Instant::now();
         thread::yield_now();
         let now = Instant::now();
@@ -110,10 +180,14 @@ mod tests {
     const SOON: Duration = Duration::from_micros(100);
     const TOO_LATE: Duration = Duration::from_millis(3);
 
+    fn several() -> Cpus {
+        Cpus { are_several: true, ..Cpus::new() }
+    }
+
     #[test]
     fn looking_begins_with_short_waits_and_ends_with_long_ones() {
         let now = Instant::now();
-        let mut patience = Patience { has_cpus: true, ..Patience::new() };
+        let mut patience = Patience { cpus: several(), ..Patience::new() };
         assert_eq!(patience.looks(now), Duration::ZERO);
         for looks in [FIRST, 2 * FIRST, 2 * FIRST, 2 * FIRST] {
             patience.waited(patience.looks(now), SOON);
@@ -129,20 +203,56 @@ mod tests {
 
     #[test]
     fn nobody_looks_where_there_is_one_cpu() {
-        let mut patience = Patience { has_cpus: false, ..Patience::new() };
+        let one = || Cpus { are_several: false, ..Cpus::new() };
+        let mut patience = Patience { cpus: one(), ..Patience::new() };
         patience.waited(Duration::ZERO, SOON);
         assert_eq!(patience.looks(Instant::now()), Duration::ZERO);
+        let lending = Lending { cpus: one(), skips: 0, ..Lending::new() };
+        assert_eq!(lending.looks(Instant::now()), Duration::ZERO);
+    }
+
+    /// Which of so many waits look, where answers take so long.
+    fn lent(lending: &mut Lending, waits: usize, answer: Duration) -> Vec<usize> {
+        let now = Instant::now();
+        let mut lent = Vec::new();
+        for wait in 0..waits {
+            let looks = lending.looks(now);
+            lent.extend((!looks.is_zero()).then_some(wait));
+            // Who does not look is woken later.
+            let woken = if looks < answer { TOO_LATE } else { answer };
+            lending.waited(looks, woken);
+        }
+        lent
+    }
+
+    #[test]
+    fn a_task_lends_its_thread_from_its_second_wait_while_answers_come_within_that() {
+        let mut lending = Lending { cpus: several(), ..Lending::new() };
+        let all: Vec<_> = (1..100).collect();
+        assert_eq!(lent(&mut lending, 100, Lending::LONGEST), all);
+    }
+
+    #[test]
+    fn a_task_hardly_ever_lends_its_thread_where_answers_take_longer() {
+        let mut lending = Lending { cpus: several(), ..Lending::new() };
+        assert_eq!(lent(&mut lending, 40, SOON), [1, 2, 4, 7, 12, 21, 38]);
+        lent(&mut lending, 4_000, SOON);
+        assert!(lent(&mut lending, 10_000, SOON).len() <= 10);
+        // Once they come sooner it finds that out, and one late answer changes nothing.
+        lent(&mut lending, 1_025, LONGEST / 5);
+        assert_eq!(lent(&mut lending, 1, SOON), [0]);
+        assert_eq!(lent(&mut lending, 3, LONGEST / 5), [0, 1, 2]);
     }
 
     #[test]
     fn a_cpu_that_comes_back_late_again_and_again_ends_it_for_longer_and_longer() {
         let mut now = Instant::now();
-        let mut patience = Patience { has_cpus: true, ..Patience::new() };
+        let mut patience = Patience { cpus: several(), ..Patience::new() };
         patience.waited(Duration::ZERO, SOON);
         let mut rest = SHORTEST_REST;
         for _ in 0..20 {
-            assert!(!patience.is_kept_off(LATE, now));
-            assert!(patience.is_kept_off(TOO_LATE, now));
+            assert!(!patience.cpus.is_kept_off(LATE, now));
+            assert!(patience.cpus.is_kept_off(TOO_LATE, now));
             assert_eq!(patience.looks(now + rest - SOON), Duration::ZERO);
             now += rest;
             assert_eq!(patience.looks(now), FIRST);
@@ -154,15 +264,15 @@ mod tests {
     #[test]
     fn a_cpu_that_comes_back_late_once_ends_only_that_look() {
         let now = Instant::now();
-        let mut patience = Patience { has_cpus: true, ..Patience::new() };
+        let mut patience = Patience { cpus: several(), ..Patience::new() };
         patience.waited(Duration::ZERO, SOON);
         for _ in 0..GOOD_SIGN {
-            assert!(!patience.is_kept_off(LATE, now));
+            assert!(!patience.cpus.is_kept_off(LATE, now));
         }
-        assert!(patience.is_kept_off(TOO_LATE, now));
+        assert!(patience.cpus.is_kept_off(TOO_LATE, now));
         assert_eq!(patience.looks(now), FIRST);
         // The next is not preceded by so many.
-        assert!(patience.is_kept_off(TOO_LATE, now));
+        assert!(patience.cpus.is_kept_off(TOO_LATE, now));
         assert_eq!(patience.looks(now), Duration::ZERO);
     }
 }
