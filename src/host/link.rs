@@ -1308,13 +1308,14 @@ impl<K: Awaited> Waiting<K> {
         };
         let is_carried = self.carry_once(carry);
         self.lent = self.lent.or(lent);
-        match self.fetch(Wake::Task(cx.waker().clone())) {
-            Some(outcome) => Poll::Ready(outcome),
-            None => match self.abandoned().filter(|_| is_carried) {
-                Some(error) => Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error))),
-                None => Poll::Pending,
-            },
+        if let Some(outcome) = self.fetch(Wake::Task(cx.waker().clone())) {
+            return Poll::Ready(outcome);
         }
+        if is_carried && let Some(error) = self.abandoned() {
+            // It may have been answered just before.
+            return Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error)));
+        }
+        Poll::Pending
     }
 
     /// The outcome, if it is here; else `wake` is used once it is.
