@@ -143,11 +143,16 @@ impl Task {
         })
         .await;
         if is_called {
-            // One write for all who ask at this time.
-            yield_now().await;
+            for _ in 0..LINGERS {
+                yield_now().await;
+            }
         }
     }
 }
+
+/// How often others of the runtime get their turn before what was asked for is sent: one write for
+/// all who ask at this time. Those who run on another of its threads need a second one.
+const LINGERS: u32 = 2;
 
 /// A socket that the runtime watches. Only for something to read: every datagram that has left is
 /// room to write, and would wake the runtime once more per round trip.
