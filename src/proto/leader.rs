@@ -178,6 +178,19 @@ enum Connection {
     Refused(Refusal),
 }
 
+/// What stands between a free lock and who wants it.
+enum Verdict {
+    /// Nothing.
+    Granted(PackedId, Token),
+    /// Something that is to be durable first, or to end.
+    Waits,
+    /// This epoch is to be durable first.
+    NeedsEpoch(u32),
+    Refused(Refusal),
+    /// Its session has run out.
+    Expired,
+}
+
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
@@ -525,8 +538,9 @@ impl Leader {
             return self.refuse(key, request, Refusal::WouldBlock, holder);
         }
         self.open(key);
+        let is_new = place.is_none();
         let place = place.unwrap_or_else(|| self.next_place());
-        let waiter = self.table.enqueue(Waiter {
+        let waiter = Waiter {
             lock,
             session: key,
             request,
@@ -537,7 +551,15 @@ impl Leader {
             above: acquire.above,
             keep: acquire.keep,
             present: true,
-        });
+        };
+        if is_new
+            && self.table.is_unused(lock)
+            && let Verdict::Granted(lease, token) = self.judge(&waiter, now)
+        {
+            // Nobody was before it, and it need not wait: so it does not queue.
+            return self.grant(&waiter, lease, token, now);
+        }
+        let waiter = self.table.enqueue(waiter);
         match acquire.wait {
             Wait::For(limit) => self.limits.set(waiter, now + limit),
             Wait::No => self.limits.set(waiter, now + RECALL_LIMIT),
@@ -827,51 +849,59 @@ impl Leader {
 
     /// Grants a free lock to the first in its queue, or throws out a first who may not have it.
     /// Answers `false` if both have to wait for something durable.
-    fn try_grant(&mut self, waiter: WaiterKey, now: Time) -> bool {
-        let Some(reign) = &self.reign else { return false };
-        let Waiter { lock, session: key, above, .. } = *self.table.waiter(waiter);
-        let in_grace = self.in_grace && !planted(Mistake::NoGrace);
-        if self.over.is_some() || in_grace || self.disputes.get(lock).is_some() {
-            return false;
-        }
-        let epoch = reign.epoch();
-        let session = self.sessions.get(key);
-        match &session.standing {
-            Standing::Open(_opened) => {}
-            Standing::Opening(_) if planted(Mistake::ReplyBeforeRecord) => {}
-            _ => return false,
-        }
-        if session.deadline() <= now {
-            // Nobody is granted anything on a session that is over: etcd#11456.
-            self.expire(key);
-            return true;
-        }
-        if session.leases().len() >= self.config.leases_per_session_max {
-            self.refuse_waiter(waiter, Refusal::TooManyLeases, now);
-            return true;
-        }
-        let lease = PackedId::new(epoch, self.leases_made + 1);
-        let needed = match (self.table.next_token(lock, above, epoch), lease) {
-            (Some(Next::Token(token)), Some(lease)) => {
-                self.grant(waiter, lease, token, now);
-                return true;
+    fn try_grant(&mut self, key: WaiterKey, now: Time) -> bool {
+        let waiter = self.table.waiter(key);
+        let (lock, session) = (waiter.lock, waiter.session);
+        match self.judge(waiter, now) {
+            Verdict::Granted(lease, token) => {
+                let waiter = self.take_waiter(key);
+                self.grant(&waiter, lease, token, now);
             }
-            (Some(Next::Token(_)), None) => epoch + 1,
-            (Some(Next::Epoch(needed)), _) => needed,
-            (None, _) => Token::MAX_EPOCH + 1,
-        };
-        if self.ask_epoch(needed) {
-            self.awaiting_epoch.insert(lock);
-            return false;
+            Verdict::Waits => return false,
+            Verdict::NeedsEpoch(needed) if self.ask_epoch(needed) => {
+                self.awaiting_epoch.insert(lock);
+                return false;
+            }
+            Verdict::NeedsEpoch(_) => self.refuse_waiter(key, Refusal::Tokens, now),
+            Verdict::Refused(why) => self.refuse_waiter(key, why, now),
+            Verdict::Expired => self.expire(session),
         }
-        self.refuse_waiter(waiter, Refusal::Tokens, now);
         true
     }
 
-    fn grant(&mut self, waiter: WaiterKey, lease: PackedId, token: Token, now: Time) {
-        let waiter = self.take_waiter(waiter);
+    /// Whether a free lock can be granted to the first who wants it.
+    fn judge(&self, waiter: &Waiter, now: Time) -> Verdict {
+        let Some(reign) = &self.reign else { return Verdict::Waits };
+        let in_grace = self.in_grace && !planted(Mistake::NoGrace);
+        if self.over.is_some() || in_grace || self.disputes.get(waiter.lock).is_some() {
+            return Verdict::Waits;
+        }
+        let epoch = reign.epoch();
+        let session = self.sessions.get(waiter.session);
+        match &session.standing {
+            Standing::Open(_opened) => {}
+            Standing::Opening(_) if planted(Mistake::ReplyBeforeRecord) => {}
+            _ => return Verdict::Waits,
+        }
+        if session.deadline() <= now {
+            // Nobody is granted anything on a session that is over: etcd#11456.
+            return Verdict::Expired;
+        }
+        if session.leases().len() >= self.config.leases_per_session_max {
+            return Verdict::Refused(Refusal::TooManyLeases);
+        }
+        let lease = PackedId::new(epoch, self.leases_made + 1);
+        match (self.table.next_token(waiter.lock, waiter.above, epoch), lease) {
+            (Some(Next::Token(token)), Some(lease)) => Verdict::Granted(lease, token),
+            (Some(Next::Token(_)), None) => Verdict::NeedsEpoch(epoch + 1),
+            (Some(Next::Epoch(needed)), _) => Verdict::NeedsEpoch(needed),
+            (None, _) => Verdict::Refused(Refusal::Tokens),
+        }
+    }
+
+    fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         self.leases_made += 1;
-        self.table.grant(&waiter, lease, token, now);
+        self.table.grant(waiter, lease, token, now);
         self.sessions.add_lease(waiter.session, lease, waiter.lock);
         if let Some(at_most) = waiter.at_most {
             self.ends.set(waiter.lock, now + count_long(at_most));

@@ -57,15 +57,23 @@ impl Names {
     }
 
     pub(super) fn find(&self, name: &Name, locks: &Slab<Lock>) -> Option<LockKey> {
-        let hash = self.hash_of(name);
+        self.find_hashed(self.hash_of(name), name, locks)
+    }
+
+    /// As [`find`](Names::find), for who knows the name's hash.
+    pub(super) fn find_hashed(
+        &self,
+        hash: u32,
+        name: &Name,
+        locks: &Slab<Lock>,
+    ) -> Option<LockKey> {
         let is_it = |found: &Indexed| found.hash == hash && locks[found.key.0].name == *name;
         let fresh = self.index.find(spread(hash), is_it).map(|found| found.key);
         fresh.or_else(|| self.order.get(name).copied())
     }
 
-    /// Takes in a lock whose name is not in here.
-    pub(super) fn add(&mut self, key: LockKey, locks: &Slab<Lock>) {
-        let hash = self.hash_of(&locks[key.0].name);
+    /// Takes in a lock whose name is not in here, and has this hash.
+    pub(super) fn add(&mut self, key: LockKey, hash: u32, locks: &Slab<Lock>) {
         self.index.insert_unique(spread(hash), Indexed { hash, key }, |other| spread(other.hash));
         let at = key.0 as usize;
         if self.marks.len() <= at {
@@ -122,7 +130,7 @@ impl Names {
         };
     }
 
-    fn hash_of(&self, name: &Name) -> u32 {
+    pub(super) fn hash_of(&self, name: &Name) -> u32 {
         self.hash.hash_one(name.as_str()) as u32
     }
 }
@@ -158,7 +166,8 @@ mod tests {
                 predecessor: Predecessor::Clean,
             };
             let key = LockKey(self.locks.insert(lock));
-            self.names.add(key, &self.locks);
+            let hash = self.names.hash_of(&name(number));
+            self.names.add(key, hash, &self.locks);
             key
         }
 

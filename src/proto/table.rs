@@ -220,7 +220,8 @@ impl Table {
     }
 
     pub(super) fn find_or_add(&mut self, name: Name) -> LockKey {
-        if let Some(key) = self.find(&name) {
+        let hash = self.names.hash_of(&name);
+        if let Some(key) = self.names.find_hashed(hash, &name, &self.locks) {
             return key;
         }
         let key = LockKey(self.locks.insert(Lock {
@@ -229,7 +230,7 @@ impl Table {
             holding: None,
             predecessor: Predecessor::Clean,
         }));
-        self.names.add(key, &self.locks);
+        self.names.add(key, hash, &self.locks);
         key
     }
 
@@ -432,6 +433,11 @@ impl Table {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.locks.len()
+    }
+
+    /// Whether nobody holds it and nobody waits for it.
+    pub(super) fn is_unused(&self, key: LockKey) -> bool {
+        self.unused(key).is_some()
     }
 
     fn unused(&self, key: LockKey) -> Option<&Lock> {
