@@ -70,8 +70,8 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         (Some(_), false) => State::Held,
     };
     let waiters = lock.waiters.into_iter().map(|waiter| Waiter {
-        label: waiter.identity.label,
-        host: waiter.identity.host,
+        label: waiter.identity.label.clone(),
+        host: waiter.identity.host.clone(),
         pid: Some(waiter.identity.pid),
         waiting: waiter.since,
     });

@@ -1082,10 +1082,10 @@ const UNANSWERED: &str = "no leader has confirmed the release; it is repeated un
 pub(crate) fn holder_of(info: HolderInfo) -> Holder {
     let HolderInfo { identity, since, token } = info;
     Holder {
-        label: identity.label,
-        host: identity.host,
+        label: identity.label.clone(),
+        host: identity.host.clone(),
         pid: (identity.pid != 0).then_some(identity.pid),
-        command: identity.command,
+        command: identity.command.clone(),
         held: Some(since),
         token: (token != Token::ZERO).then_some(token),
     }

@@ -358,7 +358,7 @@ mod tests {
     }
 
     fn connect(leader: &MemoryLeader) -> Arc<Link> {
-        let identity = Identity { label: "test".into(), ..Identity::default() };
+        let identity = Identity::new("test", "", 0, "");
         leader.connect(identity, Duration::from_secs(1), Duration::from_secs(10), || 0)
     }
 

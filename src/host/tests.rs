@@ -88,12 +88,7 @@ fn config() -> Config {
     Config {
         time_to_live: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(10),
-        identity: Identity {
-            label: "test".into(),
-            host: "here".into(),
-            pid: std::process::id(),
-            command: "cargo test".into(),
-        },
+        identity: Identity::new("test", "here", std::process::id(), "cargo test"),
         addresses: 0,
         process: super::process_mark(),
         seen: None,

@@ -5,7 +5,7 @@
 //!
 //! It decides nothing: a frame that decodes may still be nonsense to the leader.
 
-use std::{mem::size_of, time::Duration};
+use std::{mem::size_of, ops::Deref, sync::Arc, time::Duration};
 
 use bincode::{
     Decode, Encode,
@@ -391,9 +391,14 @@ pub struct WaitingRequest {
     pub place: Option<Place>,
 }
 
-/// Who a session is, for people. Its texts cross the wire cut to [`Identity::TEXT_BYTES_MAX`].
+/// Who a session is, for people. Shared, not copied: messages that are moved from hand to hand are
+/// as long as the longest of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct Identity(Arc<Texts>);
+
+/// What an [`Identity`] says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Texts {
     pub label: String,
     pub host: String,
     pub pid: u32,
@@ -406,8 +411,17 @@ impl Identity {
 
     /// An identity whose texts are cut at a character to what crosses the wire.
     pub fn new(label: &str, host: &str, pid: u32, command: &str) -> Identity {
-        let [label, host, command] = [label, host, command].map(|text| short(text).to_owned());
-        Identity { label, host, pid, command }
+        let cut = |text| cut(text, Identity::TEXT_BYTES_MAX).to_owned();
+        let [label, host, command] = [label, host, command].map(cut);
+        Identity(Arc::new(Texts { label, host, pid, command }))
+    }
+}
+
+impl Deref for Identity {
+    type Target = Texts;
+
+    fn deref(&self) -> &Texts {
+        &self.0
     }
 }
 
@@ -461,13 +475,8 @@ pub enum Refusal {
 }
 
 fn weight_of_holder(holder: &HolderInfo) -> usize {
-    let Identity { label, host, command, .. } = &holder.identity;
-    size_of::<HolderInfo>() + label.len() + host.len() + command.len() + MARGIN
-}
-
-/// A text as it crosses the wire.
-fn short(text: &str) -> &str {
-    cut(text, Identity::TEXT_BYTES_MAX)
+    let Texts { label, host, command, .. } = &*holder.identity;
+    size_of::<HolderInfo>() + size_of::<Texts>() + label.len() + host.len() + command.len() + MARGIN
 }
 
 /// Groups `items` so that no group weighs more than a frame carries.
@@ -567,10 +576,14 @@ fn short_text<const MAX: usize, T, D: Decoder>(
     }
     let length = length as usize;
     decoder.claim_bytes_read(length)?;
-    let mut bytes = [0; MAX];
-    let bytes = &mut bytes[..length];
-    decoder.reader().read(bytes)?;
-    make(str::from_utf8(bytes).map_err(|_| DecodeError::Other("a text is not UTF-8"))?)
+    let reader = decoder.reader();
+    // What is decoded is a slice, which shows all that is left of it.
+    let bytes =
+        reader.peek_read(length).ok_or(DecodeError::UnexpectedEnd { additional: length })?;
+    let text = str::from_utf8(bytes).map_err(|_| DecodeError::Other("a text is not UTF-8"))?;
+    let made = make(text)?;
+    reader.consume(length);
+    Ok(made)
 }
 
 fn identity_text<D: Decoder>(decoder: &mut D) -> Result<String, DecodeError> {
@@ -646,21 +659,21 @@ bincode::impl_borrow_decode!(Name);
 
 impl Encode for Identity {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        short(&self.label).encode(encoder)?;
-        short(&self.host).encode(encoder)?;
+        self.label.encode(encoder)?;
+        self.host.encode(encoder)?;
         self.pid.encode(encoder)?;
-        short(&self.command).encode(encoder)
+        self.command.encode(encoder)
     }
 }
 
 impl<C> Decode<C> for Identity {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        Ok(Identity {
+        Ok(Identity(Arc::new(Texts {
             label: identity_text(decoder)?,
             host: identity_text(decoder)?,
             pid: Decode::<C>::decode(decoder)?,
             command: identity_text(decoder)?,
-        })
+        })))
     }
 }
 bincode::impl_borrow_decode!(Identity);
