@@ -26,6 +26,8 @@ pub(crate) struct Tier {
     kept: Kept,
     /// The lease that is open there, as the link has it.
     lease: Option<LeaseId>,
+    /// The course of the world in which that was granted: another may have one of that number.
+    branch: Branch,
     seen: Seen,
 }
 
@@ -52,6 +54,7 @@ impl Tier {
             line: VecDeque::new(),
             kept: Kept::new(),
             lease: None,
+            branch: Branch::First,
             seen: Seen::default(),
         }
     }
@@ -155,8 +158,8 @@ impl World {
             self.give_back(client, name, &used);
             return self.request(client, op);
         }
-        let lease = tier.kept.lease();
-        self.took_kept(op, lease, entered.token);
+        let (lease, branch) = (tier.kept.lease(), tier.branch);
+        self.took_kept(op, (lease, branch), entered.token);
         if entered.is_running_short {
             self.call(client, |client, _| client.top_up(lease));
         }
@@ -164,13 +167,12 @@ impl World {
     }
 
     /// Rules 1 and 2 for a lock that the leader knows nothing of.
-    fn took_kept(&mut self, op: usize, lease: LeaseId, token: Token) {
-        let (truth, name) = (self.truth, self.ops[op].name);
+    fn took_kept(&mut self, op: usize, (lease, branch): (LeaseId, Branch), token: Token) {
+        let (truth, name, client) = (self.truth, self.ops[op].name, self.ops[op].client);
         note!(self, "client {}: {} again, {token} of {lease:?}", self.ops[op].client, name);
         self.tally.local_grants += 1;
         self.digest.add(token.get());
-        let before = self.op_of_lease.get(&lease).map(|&op| self.ops[op].branch);
-        self.ops[op].branch = before.unwrap_or(self.past.branch);
+        self.ops[op].branch = branch;
         let is_of_now = self.ops[op].branch == self.past.branch;
         if is_of_now && token <= self.highest[name] {
             let text = format!("{}: after {} comes {token}", self.names[name], self.highest[name]);
@@ -185,7 +187,7 @@ impl World {
         } else {
             self.highest[name] = self.highest[name].max(token);
         }
-        self.op_of_lease.insert(lease, op);
+        self.op_of_lease.insert((lease, client), op);
         let state = &mut self.ops[op];
         state.granted = Some(truth);
         state.lease = Some((lease, (token, token)));
@@ -194,7 +196,7 @@ impl World {
 
     /// A lease was granted: whether it is open, to be kept.
     pub(crate) fn open_kept(&mut self, client: usize, op: usize) {
-        let (name, keep) = (self.ops[op].name, self.ops[op].keep);
+        let (name, keep, branch) = (self.ops[op].name, self.ops[op].keep, self.ops[op].branch);
         let (lease, (first, last)) = self.ops[op].lease.expect("it was granted");
         let (life, had_to_queue) = (self.lives[client], self.ops[op].queued.is_some());
         let Some(tier) = self.tier(client, name) else { return };
@@ -203,7 +205,7 @@ impl World {
             return;
         }
         tier.kept.open(lease, first, last);
-        (tier.lease, tier.seen) = (Some(lease), Seen::default());
+        (tier.lease, tier.branch, tier.seen) = (Some(lease), branch, Seen::default());
         self.tally.keeps += 1;
         self.after(LOOK_EVERY, Step::LookAfter(client, life, name, lease));
     }

@@ -274,7 +274,7 @@ impl World {
                 }
             }
         }
-        released.into_iter().for_each(|lease| self.heard_released(lease));
+        released.into_iter().for_each(|lease| self.heard_released(index, lease));
     }
 
     /// Does what the client wants done.

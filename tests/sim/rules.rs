@@ -308,10 +308,11 @@ impl World {
         self.tally.grants += 1;
         self.digest.add(block.0.get());
         self.digest.add(truth);
-        if let Some(other) = self.op_of_lease.insert(lease, op)
-            && other != op
-            && self.ops[other].branch == self.ops[op].branch
-        {
+        let before = self.op_of_lease.insert((lease, client), op);
+        let others = self.op_of_lease.range((lease, 0)..=(lease, usize::MAX)).map(|(_, &op)| op);
+        let branch = self.ops[op].branch;
+        let is_of_other = |other: usize| other != op && self.ops[other].branch == branch;
+        if others.chain(before).any(is_of_other) {
             let text = format!("{lease:?} was granted to two requests");
             self.violate(Rule::TokensGrow, text);
         }
@@ -357,7 +358,7 @@ impl World {
         if self.plan.keeps && self.lose_kept(client, lease, why) {
             return self.told(client, lease);
         }
-        if let Some(&op) = self.op_of_lease.get(&lease) {
+        if let Some(&op) = self.op_of_lease.get(&(lease, client)) {
             self.let_go(op);
             let task = self.ops[op].task;
             if let Some(manager) = &mut self.managers[client]
@@ -380,9 +381,9 @@ impl World {
     }
 
     /// The leader answers a release: it has read that nobody holds this lease any more.
-    pub(crate) fn heard_released(&mut self, lease: LeaseId) {
+    pub(crate) fn heard_released(&mut self, client: usize, lease: LeaseId) {
         let truth = self.truth;
-        if let Some(&op) = self.op_of_lease.get(&lease)
+        if let Some(&op) = self.op_of_lease.get(&(lease, client))
             && self.ops[op].let_go.is_some()
         {
             self.ops[op].freed.get_or_insert(truth);

@@ -214,7 +214,7 @@ pub(crate) struct World {
     pub(crate) stored: Vec<Token>,
     pub(crate) ops: Vec<Op>,
     pub(crate) op_of: BTreeMap<(usize, u32, RequestId), usize>,
-    pub(crate) op_of_lease: BTreeMap<tierlock::proto::LeaseId, usize>,
+    pub(crate) op_of_lease: BTreeMap<(tierlock::proto::LeaseId, usize), usize>,
     /// Leases that nobody has any more, as their holders know.
     pub(crate) given_back: BTreeSet<LeaseId>,
     /// Leases whose keeper has heard that somebody else waits.
