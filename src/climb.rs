@@ -518,9 +518,8 @@ impl Named {
     #[inline]
     fn thread_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
         let taken = thread.take_further(|last| {
-            let is_wider = self.entry.widest() > Scope::Thread;
-            let token = if is_wider { None } else { last.next() };
-            Some((token?, Predecessor::Clean))
+            let next = if self.is_wide(Scope::Thread) { last.next() } else { None };
+            Some((next?, Predecessor::Clean))
         })?;
         Some(Won::new(taken, Scope::Thread, THREAD, generation))
     }
@@ -529,33 +528,41 @@ impl Named {
     fn process_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
         let place = self.entry.place(generation)??;
         let taken = thread.take_further(|last| {
-            let is_wider = self.entry.widest() > Scope::Process;
-            let token = if is_wider { None } else { place.take(last, false) };
-            Some((token?, Predecessor::Clean))
+            let is_wide = self.is_wide(Scope::Process);
+            let next = if is_wide { place.take(last, false) } else { None };
+            Some((next?, Predecessor::Clean))
         })?;
-        self.entry.widen(Scope::Process);
         Some(Won::new(taken, Scope::Process, THREAD | PROCESS, generation))
     }
 
     fn host_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
         let idle = self.idle(generation)?;
-        let place = self.entry.place(generation)?;
+        let Some(place) = self.entry.place(generation)? else {
+            let taken = thread.take_further(|last| {
+                let next = if self.is_wide(Scope::Host) { last.next() } else { None };
+                idle.enter(next?)
+            })?;
+            return Some(Won::new(taken, Scope::Host, THREAD | KEPT, generation));
+        };
         let taken = thread.take_further(|last| {
-            let next = match place {
-                Some(place) => place.take(last, true)?,
-                None => last.next()?,
-            };
+            let is_wide = self.is_wide(Scope::Host);
+            let next = if is_wide { place.take(last, true) } else { None }?;
             let entered = idle.enter(next);
-            match (entered, place) {
-                (None, Some(place)) => place.release(true),
-                (Some(entered), Some(_)) if entered.0 != next => self.entry.raise_slot(entered.0),
-                _ => {}
+            match entered {
+                None => place.release(true),
+                Some((token, _)) if token != next => self.entry.raise_slot(token),
+                Some(_) => {}
             }
             entered
         })?;
-        self.entry.widen(Scope::Host);
-        let tiers = THREAD | place.map_or(0, |_| PROCESS) | KEPT;
-        Some(Won::new(taken, Scope::Host, tiers, generation))
+        Some(Won::new(taken, Scope::Host, THREAD | PROCESS | KEPT, generation))
+    }
+
+    /// Whether the name has been locked at this scope and no wider one. For whoever has its thread
+    /// tier.
+    #[inline]
+    fn is_wide(&self, scope: Scope) -> bool {
+        self.entry.widest() == scope
     }
 
     /// Its lease, if that is kept and nobody uses it just now.
@@ -1255,7 +1262,7 @@ fn lost_kept(kept: &Kept, link: &Link) -> Option<LostReason> {
     // The deadline is read first: what ended at an earlier one is marked before it moves.
     let deadline = link.deadline();
     if kept.lost().is_none() && clock::now() >= deadline {
-        kept.lose(LostReason::Expired);
+        kept.expire();
     }
     kept.lost()
 }

@@ -4,8 +4,10 @@
 //! knows exactly which threads there are.
 
 use std::{
+    fs,
     future::Future,
     io::{Read, Write, pipe},
+    os::unix::fs::MetadataExt,
     path::Path,
     process::exit,
     task::{Context, Waker},
@@ -31,13 +33,15 @@ impl Locks<'_> {
     }
 }
 
-const SITUATIONS: [(&str, Situation); 6] = [
+const SITUATIONS: [(&str, Situation); 8] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
     ("a_child_forked_beside_an_async_wait_waits_by_itself", a_child_forked_beside_a_wait),
     ("a_thread_scope_name_held_at_the_fork_is_free_in_the_child", a_thread_scope_name),
     ("a_child_of_one_inside_a_gate_is_not_inside_and_keeps_nobody_out", a_child_inside_a_gate),
+    ("a_child_made_past_the_handlers_keeps_what_it_locks_first", a_child_past_the_handlers),
+    ("files_of_a_child_that_closed_ours_reach_its_own_children", a_child_that_closes_all),
 ];
 
 fn main() {
@@ -213,6 +217,51 @@ fn a_child_inside_a_gate(locks: &Locks) {
     child.wait();
 }
 
+/// By a bare `clone`, as some runtimes make their children.
+fn a_child_past_the_handlers(locks: &Locks) {
+    drop(locks.open().mutex("a", ()).lock().unwrap());
+    let gate = FileGate::open(locks.directory.join("gate")).unwrap();
+    let (mut child_hears, mut parent_says) = pipe().unwrap();
+    let (mut parent_hears, mut child_says) = pipe().unwrap();
+    let child = in_a_clone(|| {
+        let gate = FileGate::open(locks.directory.join("gate")).unwrap();
+        let _inside = gate.enter(Token::new(7).unwrap()).unwrap();
+        drop(locks.open().mutex("a", ()).lock().unwrap());
+        child_says.write_all(b"!").unwrap();
+        child_hears.read_exact(&mut [0]).unwrap();
+    });
+    parent_hears.read_exact(&mut [0]).unwrap();
+    assert!(gate.try_enter(Token::new(8).unwrap()).unwrap_err().is_contended());
+    parent_says.write_all(b"!").unwrap();
+    child.wait();
+}
+
+/// A daemon closes what it inherited: what it opens then is no lock of ours in its children.
+fn a_child_that_closes_all(locks: &Locks) {
+    let _held = locks.open().mutex("a", ()).lock().unwrap();
+    let child = in_a_fork(|| {
+        for number in 3..256 {
+            // SAFETY: nothing uses them any more: this child ends by `_exit`.
+            unsafe { libc::close(number) };
+        }
+        let own: Vec<_> = (0..64)
+            .map(|number| {
+                let path = locks.directory.join(format!("own {number}"));
+                (fs::File::create(&path).unwrap(), fs::metadata(&path).unwrap().ino())
+            })
+            .collect();
+        let child = in_a_fork(|| {
+            for (file, number) in &own {
+                assert_eq!(file.metadata().unwrap().ino(), *number, "another file was put there");
+            }
+        });
+        child.wait();
+        // SAFETY: it only ends this process.
+        unsafe { libc::_exit(0) };
+    });
+    child.wait();
+}
+
 struct ChildProcess(libc::pid_t);
 
 impl ChildProcess {
@@ -231,7 +280,22 @@ impl ChildProcess {
 fn in_a_fork(work: impl FnOnce()) -> ChildProcess {
     // SAFETY: the situations fork while no other thread of theirs holds a lock of the allocator
     // or of the standard streams: their threads wait in a channel.
+    in_a_child(unsafe { libc::fork() }, work)
+}
+
+/// The same, and no handler of this process is told.
+fn in_a_clone(work: impl FnOnce()) -> ChildProcess {
+    #[cfg(target_os = "linux")]
+    // SAFETY: as above. Without a stack of its own it is a fork that calls no handlers.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: as above.
     let pid = unsafe { libc::fork() };
+    in_a_child(pid as libc::pid_t, work)
+}
+
+/// What a parent and its child do, which was forked just now.
+fn in_a_child(pid: libc::pid_t, work: impl FnOnce()) -> ChildProcess {
     assert!(pid >= 0, "no fork");
     if pid == 0 {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));

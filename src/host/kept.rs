@@ -312,6 +312,16 @@ impl Kept {
         self.meet(RECALLED | (why as u64) << LOST_SHIFT)
     }
 
+    /// Its holder has found its deadline passed. Whoever asked to be told is told: the driver, which
+    /// has yet to look, may find a later deadline then.
+    pub(crate) fn expire(&self) {
+        if let Met::InUse { is_watched: true } = self.lose(LostReason::Expired)
+            && let (Some(watch), Some(why)) = (self.watched(), self.lost())
+        {
+            watch.lose(why);
+        }
+    }
+
     fn meet(&self, mark: u64) -> Met {
         loop {
             let word = self.word.load(Acquire);
@@ -543,6 +553,15 @@ mod tests {
         kept.lose(LostReason::Expired);
         // Asked for afterwards, it knows.
         assert_eq!(kept.watch(|| Watch::new(None, None)).lost(), Some(LostReason::Expired));
+    }
+
+    #[test]
+    fn a_guard_that_finds_its_deadline_passed_is_told_at_once() {
+        let kept = opened(10, 100);
+        let watch = kept.watch(|| Watch::new(None, None));
+        kept.expire();
+        assert_eq!((kept.lost(), watch.told()), (Some(LostReason::Expired), watch.lost()));
+        assert_eq!(watch.told(), Some(LostReason::Expired));
     }
 
     /// By the guard's own look at the clock, say, before whoever drives the link looked at its own.

@@ -67,8 +67,9 @@ impl Words {
 /// A file whose open file description may be locked, and which forked children therefore do not
 /// inherit: a child finds a harmless descriptor under its number.
 ///
-/// A child made by a bare `clone`, past `pthread_atfork`, has it until it uses a lock for the first
-/// time, and one made by `vfork` until it executes another program.
+/// A child made by a bare `clone`, past `pthread_atfork`, has it until it uses a lock or a lock file
+/// for the first time; for good, if another thread was just opening one. A child made by `vfork` has
+/// it until it executes another program.
 pub(super) struct LockFile(File);
 
 impl LockFile {
@@ -77,6 +78,8 @@ impl LockFile {
         mut open: impl FnMut() -> Result<File, E>,
     ) -> Result<LockFile, E> {
         watch_forks()?;
+        // A child that no handler was told of closes its parent's before it has any of its own.
+        generation();
         loop {
             let begun = quiet_since()?;
             let file = LockFile(open()?);
@@ -221,7 +224,8 @@ extern "C" fn after_fork_in_child() {
     FORKS_ENDED.store(FORKS_BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
     let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
     for (number, word) in guarded_words() {
-        let mut bits = word.load(Ordering::SeqCst);
+        // The numbers are nobody's lock descriptors any more, nor in this child's own children.
+        let mut bits = word.swap(0, Ordering::SeqCst);
         while bits != 0 {
             replace_by_harmless((number * 64) as RawFd + bits.trailing_zeros() as RawFd);
             bits &= bits - 1;
