@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{Read, Write},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Waker},
 };
@@ -61,6 +61,7 @@ fn main() {
     // The table is on little-endian 64-bit Linux only.
     if cfg!(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")) {
         a_quiet_lock_allocates_nothing();
+        a_failed_try_behind_another_process_allocates_nothing();
         a_million_quiet_locks_make_no_system_calls_to_speak_of();
         names_locked_in_turn_make_few_system_calls();
         ten_thousand_tasks_that_wait_for_few_names_need_few_threads();
@@ -93,6 +94,20 @@ fn a_quiet_lock_allocates_nothing() {
     drop(Box::new(before));
     assert_eq!(ALLOCATIONS.load(Relaxed) - before, 1, "allocations are counted");
     println!("quiet situation a_quiet_lock_allocates_nothing ... ok");
+}
+
+fn a_failed_try_behind_another_process_allocates_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut holder = Holder::of(directory.path(), 1);
+    let counter = counter(directory.path(), 0);
+    let fail = || assert!(counter.try_lock().unwrap_err().is_contended());
+    fail();
+    let before = ALLOCATIONS.load(Relaxed);
+    (0..1_000).for_each(|_| fail());
+    assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "allocations in 1,000 failed tries");
+    holder.tell();
+    holder.join();
+    println!("quiet situation a_failed_try_behind_another_process … ... ok");
 }
 
 fn a_million_quiet_locks_make_no_system_calls_to_speak_of() {
@@ -156,19 +171,39 @@ fn hold(directory: &Path, counters: u64) {
     drop(guards);
 }
 
+/// Another process, which holds counters.
+struct Holder(Child);
+
+impl Holder {
+    /// It holds so many of them by now.
+    fn of(directory: &Path, counters: u64) -> Holder {
+        let mut holder = Command::new(std::env::current_exe().unwrap())
+            .arg("hold")
+            .arg(directory)
+            .arg(counters.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Holder(holder)
+    }
+
+    /// Tells it to let go.
+    fn tell(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    }
+
+    fn join(mut self) {
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
 fn ten_thousand_tasks_that_wait_for_few_names_need_few_threads() {
     const TASKS: u64 = 10_000;
     const NAMES: u64 = 5;
     let directory = tempfile::tempdir().unwrap();
-    let mut holder = Command::new(std::env::current_exe().unwrap())
-        .arg("hold")
-        .arg(directory.path())
-        .arg(NAMES.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let mut holder = Holder::of(directory.path(), NAMES);
     let counters: Vec<_> = (0..NAMES).map(|number| counter(directory.path(), number)).collect();
     let count = |counter| async move { *Mutex::lock_async(counter).await.unwrap() += 1 };
     let tasks = (0..TASKS).map(|task| count(&counters[(task % NAMES) as usize]));
@@ -177,9 +212,9 @@ fn ten_thousand_tasks_that_wait_for_few_names_need_few_threads() {
     let threads = fs::read_dir("/proc/self/task").unwrap().count();
     // This one, and at least one that waits.
     assert!((2..10).contains(&threads), "{threads} threads for {TASKS} tasks on {NAMES} names");
-    holder.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    holder.tell();
     assert_eq!(block_on(tasks.count()), TASKS as usize);
-    assert!(holder.wait().unwrap().success());
+    holder.join();
     let counts: Vec<_> = counters.iter().map(|counter| *counter.lock().unwrap()).collect();
     assert_eq!(counts, [TASKS / NAMES; NAMES as usize]);
     println!("quiet situation ten_thousand_tasks … ({threads} threads) ... ok");

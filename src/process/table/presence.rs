@@ -9,8 +9,10 @@
 //! mean something else in every container.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read, Write},
+    ops::Deref,
     os::fd::{AsFd, OwnedFd},
     sync::atomic::Ordering::*,
 };
@@ -115,7 +117,7 @@ impl Presences {
         let name = file_name(id);
         let mut aside: Option<String> = None;
         let made = LockFile::open(|| {
-            self.remove(aside.take());
+            self.remove(aside.take().as_deref());
             let (temporary, file) = home.make_aside(&self.directory, &name)?;
             aside = Some(temporary);
             Ok::<_, Failure>(file)
@@ -124,7 +126,7 @@ impl Presences {
             let temporary = aside.as_deref().expect("`open` came to its end");
             self.place(lock, temporary, &name, text).map_err(|e| failed("cannot make it", e))
         });
-        self.remove(aside);
+        self.remove(aside.as_deref());
         placed.map_err(|error| home.about_file(&format!("{PRESENCE}/{name}"), error))
     }
 
@@ -150,9 +152,9 @@ impl Presences {
         }
     }
 
-    fn remove(&self, name: Option<String>) {
+    fn remove(&self, name: Option<&str>) {
         if let Some(name) = name {
-            let _ = rustix::fs::unlinkat(&self.directory, &name, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
         }
     }
 
@@ -172,7 +174,7 @@ impl Presences {
     /// Goes in good order: nothing is owned under this id.
     pub(super) fn leave(&self, presence: Presence) {
         // While it is locked: nobody finds it unlocked but under a name.
-        self.remove(Some(file_name(presence.id)));
+        self.remove(Some(&file_name(presence.id)));
         step!(PresenceGone);
     }
 
@@ -182,7 +184,7 @@ impl Presences {
     pub(super) fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> (Verdict, Option<io::Error>) {
         if kept.as_ref().is_none_or(|(id, _)| *id != owner) {
             let flags = OFlags::RDONLY | SAFELY;
-            match rustix::fs::openat(&self.directory, file_name(owner), flags, Mode::empty()) {
+            match rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty()) {
                 Ok(fd) => *kept = Some((owner, fd.into())),
                 Err(Errno::NOENT) => return (Verdict::Missing, None),
                 Err(e) => return (Verdict::Unknown, Some(e.into())),
@@ -200,7 +202,7 @@ impl Presences {
     pub(super) fn holder(&self, owner: OwnerId) -> Option<Holder> {
         let flags = OFlags::RDONLY | SAFELY;
         let fd =
-            rustix::fs::openat(&self.directory, file_name(owner), flags, Mode::empty()).ok()?;
+            rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty()).ok()?;
         let mut bytes = Vec::new();
         File::from(fd).take(LONGEST).read_to_end(&mut bytes).ok()?;
         described(&String::from_utf8_lossy(&bytes))
@@ -242,7 +244,7 @@ impl Presences {
 
     /// Removes the presence of a dead process that no word names any more.
     pub(super) fn forget(&self, id: OwnerId) {
-        self.remove(Some(file_name(id)));
+        self.remove(Some(&file_name(id)));
     }
 }
 
@@ -274,13 +276,36 @@ fn probe(file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-pub(super) fn file_name(id: OwnerId) -> String {
-    format!("{:010x}", id.get())
+pub(super) fn file_name(id: OwnerId) -> FileName {
+    let mut digits = [0; FileName::LENGTH];
+    write!(&mut digits[..], "{:010x}", id.get()).expect("an id has 40 bits");
+    FileName(digits)
+}
+
+/// Not a `String`: a failed try looks for its holder's presence, and allocates nothing.
+pub(super) struct FileName([u8; FileName::LENGTH]);
+
+impl FileName {
+    const LENGTH: usize = 10;
+}
+
+impl Deref for FileName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        str::from_utf8(&self.0).expect("these are digits")
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
 }
 
 fn id_of(file_name: &str) -> Option<OwnerId> {
     let id = OwnerId::new(u64::from_str_radix(file_name, 16).ok()?)?;
-    (self::file_name(id) == file_name).then_some(id)
+    (*self::file_name(id) == *file_name).then_some(id)
 }
 
 /// What this process tells about itself.
