@@ -65,6 +65,10 @@ impl Near<'_> {
     pub(super) fn release(self, _: bool) {
         match *self.0 {}
     }
+
+    pub(super) fn release_if_quiet(self, _: bool) -> bool {
+        match *self.0 {}
+    }
 }
 
 /// There is none.
