@@ -113,6 +113,16 @@ pub use host::{Leader, LeaderBuilder, Secret};
 pub use manager::{Engine, LockManager, LockManagerBuilder};
 pub use mutex::{Mutex, MutexBuilder};
 pub use name::{InvalidName, Name};
+/// What `benches/word.rs` measures of the table engine; outside semver.
+#[cfg(all(
+    feature = "process",
+    feature = "testing",
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+))]
+#[doc(hidden)]
+pub use process::parts;
 pub use scope::{ParseScopeError, Scope};
 #[doc(hidden)]
 pub use time::Time;

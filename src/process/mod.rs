@@ -36,6 +36,13 @@ use crate::{
 #[cfg(feature = "cli")]
 pub(crate) use self::checkup::{Finding, Level, examine};
 use self::home::Home;
+#[cfg(all(
+    feature = "testing",
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+))]
+pub use self::table::parts;
 pub(crate) use turns::{Turn, TurnFile};
 
 /// How many forks lie between the first process that opened a directory and this one.

@@ -26,6 +26,8 @@ mod marks;
 mod member;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "testing")]
+pub mod parts;
 mod presence;
 mod protocol;
 mod reserve;

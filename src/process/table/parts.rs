@@ -1,0 +1,61 @@
+//! The parts of this engine by themselves, for `benches/word.rs`; outside semver.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{error::LockError, name::Name, time::Time, token::Token};
+
+use super::{
+    super::{Options, fork_generation, home::Home},
+    Directory, Slot,
+    index::Found,
+    member::Member,
+};
+
+/// A directory of locks, as this process has it open.
+pub struct Table {
+    directory: Arc<Directory>,
+    member: Arc<Member>,
+}
+
+impl Table {
+    /// Opens the directory, making it if it is missing.
+    pub fn open(path: &Path) -> Result<Table, LockError> {
+        let directory = Directory::open(Home::open(path, &[])?, &Options::default())?;
+        let member = directory.member()?;
+        Ok(Table { directory: Arc::new(directory), member })
+    }
+
+    /// The number of the name's slot, made if it has none.
+    pub fn find(&self, name: &Name) -> Result<u32, LockError> {
+        let Found { number, .. } = self.member.find(name)?;
+        Ok(number)
+    }
+
+    /// The word of the name's slot.
+    pub fn word(&self, name: &Name) -> Result<Word, LockError> {
+        self.directory.slot(name).map(Word)
+    }
+}
+
+/// The word of a name's slot, with the token that it guards.
+pub struct Word(Slot);
+
+impl Word {
+    /// Takes it, as a quiet lock does: its token. `None`, if anything stands in the way: once in
+    /// 65,536 tokens somebody has to look at the directory first.
+    #[inline]
+    pub fn take(&self) -> Option<Token> {
+        self.0.near(fork_generation())?.take(Token::ZERO, false)
+    }
+
+    /// Takes it, whatever stands in the way.
+    pub fn take_in_earnest(&self) -> Result<Token, LockError> {
+        Ok(self.0.take(Token::ZERO, Time::NEVER)?.token)
+    }
+
+    /// Lets go of it, as a quiet unlock does; whether nothing stood in the way.
+    #[inline]
+    pub fn let_go(&self) -> bool {
+        self.0.near(fork_generation()).is_some_and(|near| near.release_if_quiet(false))
+    }
+}
