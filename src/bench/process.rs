@@ -24,7 +24,8 @@ pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
     subjects(grounds, Case::Quiet)?
         .into_iter()
         .map(|(subject, lock)| {
-            let label = Label { subject, ..Label::new(Scope::Process, Case::Quiet) };
+            let label = Label::new(Scope::Process, Case::Quiet);
+            let label = Label { subject, note: guarantees(subject), ..label };
             Ok(Entry { label, contender: lock.open(QuietVisitor)? })
         })
         .collect()
@@ -56,7 +57,8 @@ fn contending(grounds: &mut Grounds, case: Case, count: u32, hold: Duration) -> 
         .into_iter()
         .map(|(subject, lock)| {
             let counter = directory.join(format!("{}-{count}-{subject}.count", case.as_str()));
-            let label = Label { subject, ..processes(case, count) };
+            let note = guarantees(subject);
+            let label = Label { subject, note, ..processes(case, count) };
             Ok(Entry::new(label, Processes::start(lock, count, &counter, hold)?))
         })
         .collect()
@@ -66,7 +68,8 @@ pub(crate) fn handover(grounds: &mut Grounds) -> Result<Vec<Entry>> {
     subjects(grounds, Case::Handover)?
         .into_iter()
         .map(|(subject, lock)| {
-            let label = Label { subject, ..processes(Case::Handover, 2) };
+            let note = guarantees(subject);
+            let label = Label { subject, note, ..processes(Case::Handover, 2) };
             Ok(Entry::new(label, TakingTurns::start(lock)?))
         })
         .collect()
@@ -128,6 +131,21 @@ fn subjects(grounds: &mut Grounds, case: Case) -> Result<Vec<(&'static str, Cros
     let theirs = super::peers::cross_locks(grounds, case)?;
     let theirs = theirs.into_iter().map(|(subject, lock)| (subject, CrossLock::Peer { lock }));
     Ok([(TIERLOCK, ours)].into_iter().chain(theirs).collect())
+}
+
+/// What a reader must know who compares its row with others: `guarantees.txt` says more.
+fn guarantees(subject: &str) -> Option<&'static str> {
+    match subject {
+        TIERLOCK => {
+            Some("in order for who waited over 1 ms; with tokens; tells how the last one left")
+        }
+        "robust-pthread" => Some("no order, no token; tells that its last holder died"),
+        "posix-semaphore" => Some("no order, no token; once its holder is killed, locked for ever"),
+        "flock" | "ofd" | "named-lock" | "fd-lock" => {
+            Some("no order, no token; freed when its holder dies, and nobody is told")
+        }
+        _ => None,
+    }
 }
 
 /// Child processes that want one lock and never pause.

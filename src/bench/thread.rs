@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    case::{Case, Label},
+    case::{Case, Label, TIERLOCK},
     failure::{Result, check_count},
     grounds::Grounds,
     run::{Contender, Entry},
@@ -27,6 +27,7 @@ pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
         }),
     )];
     super::peers::thread_quiet(grounds, &mut entries)?;
+    note_guarantees(&mut entries);
     Ok(entries)
 }
 
@@ -48,7 +49,21 @@ fn contended(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<En
     let label = threads_label(case);
     let mut entries = vec![Entry::new(label.clone(), Threads::new(&label, hold, with_lock))];
     super::peers::thread_contended(grounds, &label, hold, &mut entries)?;
+    note_guarantees(&mut entries);
     Ok(entries)
+}
+
+/// What a reader must know who compares their rows: `guarantees.txt` says more.
+fn note_guarantees(entries: &mut [Entry]) {
+    for Entry { label, .. } in entries {
+        label.note = match label.subject {
+            TIERLOCK => Some("in order for who waited over 0.5 ms; with tokens"),
+            "parking_lot" => Some("no order, no token"),
+            "std" => Some("no order, no token; poisoned by panics"),
+            "tokio" => Some("in order; no token"),
+            _ => None,
+        };
+    }
 }
 
 /// As many threads as the machine runs at once, within reason; two where each holds for a while.

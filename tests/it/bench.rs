@@ -208,6 +208,11 @@ fn peers_join_in_with_budgets_beside_them() {
     expect("process", &all, &between_processes);
     expect("process", &all[..4], &["posix-semaphore"]);
     expect("process", &["names"], &["tierlock"]);
+    // What they guarantee differs, and each row says so in a line of 80 columns with its number.
+    for row in rows(&json).iter().filter(|row| row["scope"] != "host") {
+        let note = row["note"].as_str().unwrap_or_else(|| panic!("no note in {row}"));
+        assert!(note.chars().count() <= 77, "{note}");
+    }
     let sizes = |case: &str, subject: &str, field: &str| -> Vec<u64> {
         let of_it = |row: &&Value| row["case"] == case && row["subject"] == subject;
         let rows = rows(&json).iter().filter(|row| row["scope"] == "process").filter(of_it);
