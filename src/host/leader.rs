@@ -259,7 +259,7 @@ impl LeaderBuilder {
         });
         let writer = Writer::start(journal, shared.clone());
         let writer = writer.map_err(failed("cannot start a thread"))?;
-        Ok(Reign { leader, port, writer, unread: BTreeMap::new(), shared })
+        Ok(Reign { leader, port, writer, unread: BTreeMap::new(), arrived: Vec::new(), shared })
     }
 }
 
@@ -321,6 +321,8 @@ struct Reign {
     writer: Writer,
     /// Connections that may have messages to be read, and whether they have ended meanwhile.
     unread: BTreeMap<ConnectionId, bool>,
+    /// The same connections, in the order in which they came to have something.
+    arrived: Vec<ConnectionId>,
     shared: Arc<Shared>,
 }
 
@@ -379,16 +381,16 @@ impl Reign {
             match event {
                 Event::Connected(id) => self.leader.handle_connected(id, now),
                 Event::Readable(id) => {
-                    self.unread.entry(id).or_insert(false);
+                    self.mark_unread(id);
                 }
-                Event::Ended(id, _) => {
-                    self.unread.insert(id, true);
-                }
+                Event::Ended(id, _) => *self.mark_unread(id) = true,
             }
         }
-        let unread: Vec<_> = self.unread.keys().copied().collect();
-        for id in unread {
+        for id in mem::take(&mut self.arrived) {
             self.read_some(id, now);
+            if self.unread.contains_key(&id) {
+                self.arrived.push(id);
+            }
         }
         if self.leader.poll_timeout().is_some_and(|at| at <= now) {
             self.leader.handle_timeout(now);
@@ -436,6 +438,14 @@ impl Reign {
         }
         self.port.transmit();
         end
+    }
+
+    /// Has it read after those from whom something came before; whether it has ended since.
+    fn mark_unread(&mut self, id: ConnectionId) -> &mut bool {
+        self.unread.entry(id).or_insert_with(|| {
+            self.arrived.push(id);
+            false
+        })
     }
 
     /// Reads a connection as far as its turn and its peer's own reading allow. Its end comes
