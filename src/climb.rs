@@ -45,8 +45,13 @@ use crate::{
 /// keeps its leases, for as long as it lasts; the others ask the leader at each lock, and take it
 /// from that one like anybody else. So let a process have one manager, and clone it.
 ///
-/// What is not kept goes back at once if somebody is known to wait, and else with whatever is sent
-/// next, within a millisecond: somebody who asks right then waits that much longer.
+/// Processes of one directory do not share a lease. One that has waited there for 1 ms is next, and
+/// what is kept goes back for it: so such a move costs the leader the old holder's release, the
+/// new one's request, and the answer to each. Who gets the lock sooner has it recalled first.
+///
+/// What is not kept goes back at once if somebody is known to wait, ahead of what another process
+/// of the directory asks for, and else with whatever is sent next, within a millisecond: somebody
+/// who asks right then waits that much longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {
@@ -596,7 +601,10 @@ impl Named {
         let is_wide = won.scope() == Scope::Host;
         match place {
             Some(place) if thread.release_behind(|| place.release_if_quiet(is_wide)) => return,
-            Some(place) => place.release(is_wide),
+            Some(place) => {
+                self.make_way(won.tiers());
+                place.release(is_wide);
+            }
             None if won.tiers() & PROCESS != 0 => self.entry.release_slot(),
             None => {}
         }
@@ -625,6 +633,22 @@ impl Named {
         if let Some(link) = &self.reach.link {
             link.give_back(kept, used);
         }
+    }
+
+    /// Gives back what was just left to be kept, if a sibling is sure to get the process tier now:
+    /// it would only have it recalled. Of siblings who merely wait nobody knows when they get it,
+    /// and a lease that went with the first of them would hardly serve anybody.
+    #[cold]
+    fn make_way(&self, tiers: u8) {
+        #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+        if tiers & KEPT != 0
+            && self.entry.slot().is_some_and(crate::process::Slot::has_heir)
+            && let (Some(kept), Some(link)) = (&self.kept, &self.reach.link)
+            && let Some(used) = kept.take_idle()
+        {
+            link.give_back_ahead(kept, &crate::host::kept::Used { is_recalled: true, ..used });
+        }
+        let _ = tiers;
     }
 
     #[inline]
@@ -784,21 +808,37 @@ impl Named {
         }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
-            link.release(lease, held.token, how);
+            if self.is_waited_for_below(held) {
+                link.release_ahead(lease, held.token, how);
+            } else {
+                link.release(lease, held.token, how);
+            }
             return self.let_go_below(held, TOLD_BY_THE_LEADER);
         }
         self.let_go_below(held, overstayed(held, how));
     }
 
-    /// The lease stays, unless somebody else waits for it.
+    /// The lease stays, unless somebody else waits for it, here or at the leader.
     #[cfg(any(feature = "host", feature = "testing"))]
     fn leave_kept(&self, held: &mut Held, how: Predecessor) {
-        if let Some(kept) = &self.kept
-            && let Some(used) = kept.leave(how)
-        {
-            self.give_used_back(kept, &used);
+        if let Some(kept) = &self.kept {
+            match kept.leave(how) {
+                Some(used) => self.give_used_back(kept, &used),
+                None => self.make_way(held.tiers()),
+            }
         }
         self.let_go_below(held, TOLD_BY_THE_LEADER);
+    }
+
+    /// Whether a sibling may ask the leader as soon as the process tier is let go of.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn is_waited_for_below(&self, held: &Held) -> bool {
+        #[cfg(feature = "process")]
+        if held.tiers() & PROCESS != 0 {
+            return self.entry.slot().is_some_and(crate::process::Slot::is_waited_for);
+        }
+        let _ = held;
+        false
     }
 
     /// The kept lease that a guard has, and the link that it came over.
@@ -900,6 +940,9 @@ impl Named {
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
             let answer = link.release_answered(lease, held.token, how);
+            if self.is_waited_for_below(held) {
+                link.send_ahead();
+            }
             self.let_go_below(held, TOLD_BY_THE_LEADER);
             let name = self.name().clone();
             return Some(Box::pin(async move {
@@ -983,6 +1026,9 @@ struct Climb<'a> {
     held: Held,
     /// What each tier is left with if the climb ends early: as it was found.
     found: Found,
+    /// Another process of the directory has had the name since this one last had it.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    has_moved: bool,
     arrived: bool,
 }
 
@@ -1009,6 +1055,8 @@ impl<'a> Climb<'a> {
                 #[cfg(any(feature = "host", feature = "testing"))]
                 host: Predecessor::Clean,
             },
+            #[cfg(any(feature = "host", feature = "testing"))]
+            has_moved: false,
             arrived: false,
         }
     }
@@ -1084,6 +1132,10 @@ impl<'a> Climb<'a> {
         };
         self.held.set_tiers(self.held.tiers() | PROCESS);
         self.found.process = taken.predecessor;
+        #[cfg(any(feature = "host", feature = "testing"))]
+        {
+            self.has_moved = taken.token > self.held.token;
+        }
         self.held.token = taken.token;
         self.held.set_scope(Scope::Process);
         named.entry.thread().raise_token(taken.token);
@@ -1116,6 +1168,7 @@ impl<'a> Climb<'a> {
             at_most: self.named.at_most,
             keep: self.named.kept.clone().filter(|kept| kept.is_wanted(for_good)),
             above: self.above(),
+            has_moved: self.has_moved,
             patience: match self.patience {
                 Patience::No => link::Patience::No,
                 patience => link::Patience::Until(patience.until()),

@@ -661,3 +661,13 @@ impl fmt::Debug for LockManagerBuilder {
             .finish()
     }
 }
+
+#[cfg(all(
+    test,
+    feature = "process",
+    feature = "testing",
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+))]
+mod tests;

@@ -292,6 +292,10 @@ impl Drive for Carrier {
         }
     }
 
+    fn send_ahead(&self) {
+        self.send();
+    }
+
     fn attend(&self) -> Result<(), LockError> {
         if self.has_failed.load(Acquire) {
             return Err(failed());

@@ -83,6 +83,13 @@ pub(crate) trait Drive: Send + Sync {
         self.wake();
     }
 
+    /// There is a release to send before anything else happens: who waits on this machine, behind
+    /// the tier below, asks for that lock as soon as the tier is let go of. It is sent by whoever
+    /// calls, unless somebody carries frames just now.
+    fn send_ahead(&self) {
+        self.wake();
+    }
+
     /// Called now and then by whoever waits: why nobody drives any more, if so.
     fn attend(&self) -> Result<(), LockError> {
         Ok(())
@@ -154,8 +161,8 @@ struct Held {
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
     name: Name,
     watch: Arc<Watch>,
-    /// Somebody else had it when it was asked for: more may wait behind.
-    had_to_queue: bool,
+    /// Somebody else had it when it was asked for, or had the tier below before: more may wait.
+    is_wanted_by_others: bool,
     /// Where it is kept, if it may be.
     kept: Option<Arc<Kept>>,
 }
@@ -237,6 +244,8 @@ struct Waiter<T> {
     name: Option<Name>,
     /// Where the lease is to be kept.
     keep: Option<Arc<Kept>>,
+    /// As [`Want::has_moved`].
+    has_moved: bool,
     since: Time,
     is_queued: bool,
     outcome: Option<Result<T, LockError>>,
@@ -272,6 +281,8 @@ pub(crate) struct Want {
     /// Where the lease may be kept; it is closed.
     pub(crate) keep: Option<Arc<Kept>>,
     pub(crate) above: Token,
+    /// A sibling on this machine has had the lock since this process last had it.
+    pub(crate) has_moved: bool,
     pub(crate) patience: Patience,
 }
 
@@ -335,7 +346,7 @@ impl Link {
     /// Asks for a lease; touches no network by itself and never blocks. The request is carried
     /// once the answer is waited for or polled.
     pub(crate) fn acquire(self: &Arc<Self>, want: Want) -> Acquiring {
-        let Want { name, at_most, keep, above, patience } = want;
+        let Want { name, at_most, keep, above, has_moved, patience } = want;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
@@ -348,7 +359,7 @@ impl Link {
         let acquire = Acquire { name: name.clone(), wait, at_most, keep: keep.is_some(), above };
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
-        state.acquires.insert(request, Waiter { keep, ..Waiter::new(Some(name), now) });
+        state.acquires.insert(request, Waiter { keep, has_moved, ..Waiter::new(Some(name), now) });
         state.unanswered += 1;
         self.settle(state);
         Acquiring(Waiting::new(self, request))
@@ -356,20 +367,53 @@ impl Link {
 
     /// Queues the release. Never blocks, never fails.
     pub(crate) fn release(&self, lease: LeaseId, last_used: Token, how: Predecessor) {
+        if let Some(soon) = self.queue_release(lease, last_used, how) {
+            self.drive.let_go(soon);
+        }
+    }
+
+    /// As [`release`](Link::release), ahead of what a sibling asks for that waits for the tier
+    /// below: to be called before that is let go of.
+    #[cold]
+    pub(crate) fn release_ahead(&self, lease: LeaseId, last_used: Token, how: Predecessor) {
+        if self.queue_release(lease, last_used, how).is_some() {
+            self.drive.send_ahead();
+        }
+    }
+
+    /// Whether others may wait for the lock at the leader. `None`: it is not ours to let go of.
+    fn queue_release(&self, lease: LeaseId, last_used: Token, how: Predecessor) -> Option<bool> {
         if self.forked() {
-            return;
+            return None;
         }
         let mut state = self.state.lock();
         let held = state.leases.remove(&lease);
         state.client.release(lease, last_used, how, clock::now());
         self.settle(state);
-        self.drive.let_go(held.is_none_or(|held| held.had_to_queue));
+        Some(held.is_none_or(|held| held.is_wanted_by_others))
+    }
+
+    /// Sends what is queued before the tier below is let go of, for which a sibling waits.
+    #[cold]
+    pub(crate) fn send_ahead(&self) {
+        if !self.forked() {
+            self.drive.send_ahead();
+        }
     }
 
     /// Gives a lease back that was kept, or could have been.
     pub(crate) fn give_back(&self, kept: &Kept, used: &Used) {
         self.counters.count(kept, used);
-        self.release(kept.lease(), used.last, used.how);
+        if let Some(soon) = self.queue_release(kept.lease(), used.last, used.how) {
+            self.drive.let_go(soon || used.is_recalled);
+        }
+    }
+
+    /// The same, ahead of the sibling that the tier below goes to.
+    #[cold]
+    pub(crate) fn give_back_ahead(&self, kept: &Kept, used: &Used) {
+        self.counters.count(kept, used);
+        self.release_ahead(kept.lease(), used.last, used.how);
     }
 
     /// Until when leases are good without a further word.
@@ -775,7 +819,9 @@ impl State {
                     self.aftermath.opened.push(lease);
                 }
                 let may_be_kept = kept.is_some();
-                self.leases.insert(lease, Held { name, watch: watch.clone(), had_to_queue, kept });
+                let is_wanted_by_others = had_to_queue || waiter.has_moved;
+                let held = Held { name, watch: watch.clone(), is_wanted_by_others, kept };
+                self.leases.insert(lease, held);
                 let granted = Lease {
                     id: lease,
                     token: first,
@@ -944,7 +990,15 @@ fn contain(work: impl FnOnce()) {
 
 impl<T> Waiter<T> {
     fn new(name: Option<Name>, since: Time) -> Waiter<T> {
-        Waiter { name, keep: None, since, is_queued: false, outcome: None, wake: Wake::Nobody }
+        Waiter {
+            name,
+            keep: None,
+            has_moved: false,
+            since,
+            is_queued: false,
+            outcome: None,
+            wake: Wake::Nobody,
+        }
     }
 
     /// The first outcome counts.

@@ -29,7 +29,7 @@ use crate::{
         client::{Client, Config, Ended},
         leader,
         record::Recovered,
-        wire::Identity,
+        wire::{ClientMessage, Identity, LeaderMessage},
     },
     time::Time,
 };
@@ -43,6 +43,9 @@ struct World {
     /// Somebody wants messages moved. Set before the state is tried for, so that whoever has it
     /// looks again.
     wanted: AtomicBool,
+    /// What may go late does not go before there is something else to move.
+    #[cfg(test)]
+    is_lazy: AtomicBool,
 }
 
 struct State {
@@ -52,6 +55,17 @@ struct State {
     peers: Vec<Peer>,
     next_connection: u64,
     alarm: Option<(Time, Alarm)>,
+    /// What the leader heard and said, if a test writes it down.
+    #[cfg(test)]
+    frames: Option<Vec<Frame>>,
+}
+
+/// A message to the leader, or from it.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) enum Frame {
+    Up(ClientMessage),
+    Down(LeaderMessage),
 }
 
 /// One link, and its connections: as it numbers them, and as the leader does.
@@ -71,7 +85,11 @@ impl MemoryLeader {
                 peers: Vec::new(),
                 next_connection: 0,
                 alarm: None,
+                #[cfg(test)]
+                frames: None,
             }),
+            #[cfg(test)]
+            is_lazy: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
         }));
         leader.start();
@@ -119,6 +137,21 @@ impl MemoryLeader {
         World::move_messages(&self.0);
     }
 
+    /// Has every message written down from now on, and what may go late go as late as it may.
+    #[cfg(test)]
+    pub(crate) fn watch_frames(&self) {
+        self.0.is_lazy.store(true, SeqCst);
+        self.0.state.lock().frames = Some(Vec::new());
+    }
+
+    /// What was written down since it was last asked for.
+    #[cfg(test)]
+    pub(crate) fn take_frames(&self) -> Vec<Frame> {
+        // What could go late does so at the latest now.
+        World::move_messages(&self.0);
+        self.0.state.lock().frames.replace(Vec::new()).expect("they are watched")
+    }
+
     /// Takes the lock of this name away from whoever holds it; whether anybody did.
     pub(crate) fn lose(&self, name: &Name) -> bool {
         let links = self.0.state.lock().links();
@@ -139,6 +172,13 @@ impl Drive for Hand {
 
     fn wake(&self) {
         World::move_messages(&self.0);
+    }
+
+    #[cfg(test)]
+    fn let_go(&self, soon: bool) {
+        if soon || !self.0.is_lazy.load(SeqCst) {
+            self.wake();
+        }
     }
 
     fn attend(&self) -> Result<(), LockError> {
@@ -197,8 +237,13 @@ impl State {
     fn turn(&mut self) -> bool {
         let mut moved = false;
         let State { leader, durable, peers, next_connection, .. } = self;
+        #[cfg(test)]
+        let State { frames, .. } = self;
         if let Some(leader) = leader {
-            moved |= serve(leader, durable, peers);
+            moved |= serve(leader, durable, peers, |_message| {
+                #[cfg(test)]
+                frames.iter_mut().for_each(|all| all.push(Frame::Down(_message.clone())));
+            });
         }
         peers.retain_mut(|peer| {
             let Some(link) = peer.link.upgrade() else {
@@ -215,7 +260,12 @@ impl State {
             moved |= link.drive(
                 &mut (),
                 |_, _| {},
-                |_, client, ()| attend(client, leader, lines, next_connection),
+                |_, client, ()| {
+                    attend(client, leader, lines, next_connection, |_message| {
+                        #[cfg(test)]
+                        frames.iter_mut().for_each(|all| all.push(Frame::Up(_message.clone())));
+                    })
+                },
             );
             true
         });
@@ -244,7 +294,12 @@ impl State {
 }
 
 /// The leader's turn; whether anything moved.
-fn serve(leader: &mut leader::Leader, durable: &mut Recovered, peers: &mut [Peer]) -> bool {
+fn serve(
+    leader: &mut leader::Leader,
+    durable: &mut Recovered,
+    peers: &mut [Peer],
+    mut note: impl FnMut(&LeaderMessage),
+) -> bool {
     let mut moved = false;
     let now = clock::now();
     if leader.poll_timeout().is_some_and(|at| at <= now) {
@@ -258,6 +313,7 @@ fn serve(leader: &mut leader::Leader, durable: &mut Recovered, peers: &mut [Peer
     }
     while leader.poll_notice().is_some() {}
     while let Some((theirs, message)) = leader.poll_message() {
+        note(&message);
         to_client(peers, theirs, |client, id, now| client.handle_message(id, message, now));
         moved = true;
     }
@@ -294,6 +350,7 @@ fn attend(
     leader: &mut Option<leader::Leader>,
     lines: &mut HashMap<ConnectionId, ConnectionId>,
     next_connection: &mut u64,
+    mut note: impl FnMut(&ClientMessage),
 ) -> bool {
     let mut moved = false;
     let now = clock::now();
@@ -323,6 +380,7 @@ fn attend(
     }
     while let Some((id, message)) = client.poll_message(now) {
         if let Some(theirs) = lines.get(&id) {
+            note(&message);
             leader.handle_message(*theirs, message, clock::now());
         }
         moved = true;
@@ -354,7 +412,8 @@ mod tests {
     }
 
     fn want(text: &str, patience: Patience) -> Want {
-        Want { name: name(text), at_most: None, keep: None, above: Token::ZERO, patience }
+        let (name, above) = (name(text), Token::ZERO);
+        Want { name, at_most: None, keep: None, above, has_moved: false, patience }
     }
 
     fn connect(leader: &MemoryLeader) -> Arc<Link> {

@@ -109,6 +109,7 @@ pub(super) fn want(text: &str) -> Want {
         at_most: None,
         keep: None,
         above: Token::ZERO,
+        has_moved: false,
         patience: Patience::Until(Time::NEVER),
     }
 }
@@ -136,6 +137,26 @@ fn give_answered(link: &Arc<Link>, lease: Lease) -> Result<(), LockError> {
 
 pub(super) fn close(link: &Link) {
     link.close(clock::now() + Duration::from_millis(100));
+}
+
+/// Whoever asks once that is sent finds the lock free, unless the leader read both at once.
+#[test]
+fn a_release_that_goes_ahead_is_heard_before_what_is_asked_afterwards() {
+    const ROUNDS: usize = 50;
+    let town = Town::new();
+    let leader = town.leader();
+    let [one, other] = [town.link(&leader), town.link(&leader)];
+    give(&other, take(&other, "a"));
+    let found_free = (0..ROUNDS).filter(|_| {
+        let lease = take(&one, "a");
+        one.release_ahead(lease.id, lease.token, Predecessor::Clean);
+        let found = other.acquire(at_once("a")).wait();
+        found.map(|lease| give_answered(&other, lease).unwrap()).is_ok()
+    });
+    let found_free = found_free.count();
+    assert!(found_free > ROUNDS * 3 / 4, "{found_free} of {ROUNDS}");
+    close(&one);
+    close(&other);
 }
 
 /// The time that this thread has to wait for something that will happen.

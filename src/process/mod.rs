@@ -255,6 +255,26 @@ impl Slot {
         }
     }
 
+    /// Whether another process waits for it, as far as that is known. Only for the holder.
+    #[inline]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        match &self.0 {
+            // The kernel's queue is not to be seen.
+            Engine::File(_) => false,
+            Engine::Table(slot) => slot.is_waited_for(),
+        }
+    }
+
+    /// Whether it goes to another process when it is let go of, and not to whoever comes first.
+    /// Only for the holder.
+    #[inline]
+    pub(crate) fn has_heir(&self) -> bool {
+        match &self.0 {
+            Engine::File(_) => false,
+            Engine::Table(slot) => slot.has_heir(),
+        }
+    }
+
     /// Whether the lock that is held was taken away. Only for the holder.
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {

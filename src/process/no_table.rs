@@ -99,6 +99,14 @@ impl Slot {
         match self.0 {}
     }
 
+    pub(super) fn is_waited_for(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn has_heir(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         match self.0 {}
     }

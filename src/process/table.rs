@@ -305,6 +305,18 @@ impl Slot {
         fence(SeqCst);
     }
 
+    /// Whether anybody sleeps for it, or may.
+    #[inline]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.word().is_some_and(Word::has_waiters)
+    }
+
+    /// Whether an heir stands.
+    #[inline]
+    pub(super) fn has_heir(&self) -> bool {
+        self.word().is_some_and(Word::is_hungry)
+    }
+
     /// Whether the name was moved away from this process while it holds the lock.
     #[inline]
     pub(super) fn is_broken(&self) -> bool {
@@ -369,6 +381,12 @@ impl Slot {
     }
 
     // ---- helpers -------------------------------------------------------------------------------
+
+    /// What this process last saw of it, or is to see by now.
+    fn word(&self) -> Option<Word> {
+        let place = self.places.so_far()?.last();
+        Some(Word::from_bits(place.slot.word.load(Relaxed)))
+    }
 
     /// Where the name stands, as far as this process knows.
     #[inline]
