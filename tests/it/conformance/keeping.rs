@@ -2,14 +2,14 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc,
+    sync::{Barrier, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use tierlock::{Keep, LockManager, LostReason, Mutex, MutexGuard, Predecessor, Scope, Token};
 
-use crate::setting::{Hand, LONG, SHORT_LIFE, Setting, at};
+use crate::setting::{Hand, LONG, SHORT_LIFE, Setting, Unprotected, at};
 
 fn kept(locks: &LockManager, name: &str) -> Mutex<()> {
     locks.mutex(name, ()).scope(Scope::Host).keep(Keep::Always).build().unwrap()
@@ -36,6 +36,53 @@ fn a_kept_lease_serves_locks_while_the_leader_is_away(setting: &Setting) {
     let guard = futures::executor::block_on(mutex.lock_async()).unwrap();
     assert!(MutexGuard::token(&guard) > last);
     futures::executor::block_on(MutexGuard::unlock_async(guard)).unwrap();
+}
+
+at!(with_leader, threads_and_tasks_hand_a_kept_lease_on_while_the_leader_is_away);
+fn threads_and_tasks_hand_a_kept_lease_on_while_the_leader_is_away(setting: &Setting) {
+    const ROUNDS: u64 = 50;
+    const THREADS: u64 = 4;
+    const TASKS: u64 = 4;
+    let mutex = kept(&setting.locks(), "a");
+    let count = Unprotected::default();
+    let last = parking_lot::Mutex::new(token(&mutex));
+    setting.stop_leader();
+    let enter = |guard: &MutexGuard<'_, ()>| {
+        assert_eq!(MutexGuard::scope(guard), Scope::Host);
+        let mut last = last.try_lock().expect("two are inside");
+        assert!(MutexGuard::check(guard).unwrap() > *last);
+        *last = MutexGuard::token(guard);
+    };
+    let task = async || {
+        for _ in 0..ROUNDS {
+            let guard = mutex.lock_async().await.unwrap();
+            enter(&guard);
+            count.add_async().await;
+        }
+    };
+    let about_to_lock = Barrier::new(THREADS as usize + 2);
+    thread::scope(|scope| {
+        // Nobody begins alone.
+        let guard = mutex.lock().unwrap();
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                about_to_lock.wait();
+                for _ in 0..ROUNDS {
+                    let guard = mutex.lock().unwrap();
+                    enter(&guard);
+                    count.add();
+                }
+            });
+        }
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            about_to_lock.wait();
+            runtime.block_on(futures::future::join_all((0..TASKS).map(|_| task())));
+        });
+        about_to_lock.wait();
+        drop(guard);
+    });
+    assert_eq!(count.get(), (THREADS + TASKS) * ROUNDS);
 }
 
 at!(with_leader, what_nobody_uses_goes_to_whoever_asks);
