@@ -88,7 +88,8 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
 }
 
 /// Adds what the directory knows. Of a name that was locked at host scope the leader knows more;
-/// the directory knows who is on the way.
+/// the directory knows who is on the way, and who waits to be: of one directory only one at a time
+/// waits at the leader.
 fn merge(found: &mut Vec<LockStatus>, status: crate::process::NameStatus, leader_asked: bool) {
     let wide = status.widened_by.is_some();
     if wide && let Some(known) = found.iter_mut().find(|known| known.name == status.name) {
@@ -96,6 +97,7 @@ fn merge(found: &mut Vec<LockStatus>, status: crate::process::NameStatus, leader
             known.state = State::Climbing;
             known.holder = status.holder;
         }
+        known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
         return;
     }
     let state = match (&status.holder, wide && leader_asked) {

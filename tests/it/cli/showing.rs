@@ -123,6 +123,37 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_who_waits() {
     );
 }
 
+/// Of the processes of one directory one waits at the leader, at most; the others wait for it.
+#[test]
+fn whoever_waits_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_waiters() {
+    let place = Place::new();
+    let leader = place.leader();
+    let script = "echo holding; exec sleep 1000";
+    let local = |subcommand| {
+        let mut command = leader.command(subcommand);
+        command.arg("--dir").arg(place.dir());
+        command
+    };
+    let mut holder = Running::script(&mut local("run"), &["--label", "holder"], "job", script);
+    assert_eq!(holder.line(), "holding");
+    let sibling = Running::script(&mut local("run"), &["--label", "sibling"], "job", script);
+    let stranger = Running::script(&mut leader.run(), &["--label", "stranger"], "job", script);
+    let look = || shown(local("status"));
+    let lock = eventually("both who wait are seen", || {
+        Some(look()).filter(|lock| lock["waiters"].as_array().unwrap().len() > 1)
+    });
+    assert_eq!(lock["scope"], "host");
+    assert_eq!(lock["holder"]["label"], "holder");
+    let waiters: Vec<_> = lock["waiters"].as_array().unwrap().iter().collect();
+    let pid = |waits: &Running| waits.pid().as_raw_nonzero().get();
+    assert_eq!(waiters.len(), 2, "{lock}");
+    for (waiter, (label, pid)) in
+        waiters.iter().zip([("stranger", pid(&stranger)), ("sibling", pid(&sibling))])
+    {
+        assert_eq!((&waiter["label"], &waiter["pid"]), (&json!(label), &json!(pid)), "{lock}");
+    }
+}
+
 #[test]
 fn how_the_last_holder_left_is_shown() {
     let place = Place::new();
