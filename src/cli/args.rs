@@ -91,7 +91,8 @@ const HOLDING: &str = "Holding";
 /// Who shares the locks.
 #[derive(Args, Debug, Default)]
 pub(super) struct Common {
-    /// Directory that all processes sharing the locks are given; made if missing [env: TIERLOCK_DIR]
+    /// Directory that all processes sharing the locks are given; run makes it if it is
+    /// missing [env: TIERLOCK_DIR]
     #[arg(long, value_name = "DIR", help_heading = SHARING)]
     dir: Option<PathBuf>,
     /// Address of a leader as HOST:PORT (7420 when left out); given once for each member of a group
@@ -381,6 +382,11 @@ impl Common {
     /// The directory of process-scope locks.
     pub(super) fn directory(&self) -> Option<&Path> {
         self.dir.as_deref()
+    }
+
+    /// The leaders alone, if there are any.
+    pub(super) fn without_directory(self) -> Common {
+        Common { dir: None, ..self }
     }
 
     pub(super) fn into_builder(self) -> LockManagerBuilder {

@@ -159,6 +159,13 @@ impl Directory {
     }
 }
 
+/// Whether anybody has used the directory yet. Makes nothing; a directory that is not there is an
+/// error.
+#[cfg(feature = "cli")]
+pub(crate) fn is_in_use(path: &Path) -> Result<bool, LockError> {
+    Ok(Home::find(path)?.read_format()?.is_some())
+}
+
 /// The engine of a directory that nobody chose one for.
 fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
     let format = home.read_format()?;

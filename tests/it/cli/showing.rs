@@ -36,13 +36,34 @@ fn blank_numbers(value: &mut Value) {
 #[test]
 fn a_name_that_nobody_knows_is_free() {
     let place = Place::new();
-    let lock = &status(&place, &["job"])["locks"][0];
-    assert_eq!(lock["name"], "job");
-    assert_eq!(lock["state"], "free");
-    assert_eq!(lock["scope"], "process");
-    assert_eq!(lock["holder"], Value::Null);
-    assert_eq!(lock["predecessor"], "clean");
-    assert_eq!(lock["waiters"], json!([]));
+    std::fs::create_dir(place.dir()).unwrap();
+    let is_free = || {
+        let lock = &status(&place, &["job"])["locks"][0];
+        assert_eq!(lock["name"], "job");
+        assert_eq!(lock["state"], "free");
+        assert_eq!(lock["scope"], "process");
+        assert_eq!(lock["holder"], Value::Null);
+        assert_eq!(lock["predecessor"], "clean");
+        assert_eq!(lock["waiters"], json!([]));
+    };
+    is_free();
+    assert_eq!(status(&place, &[]), json!({"locks": []}));
+    assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0, "looking made something");
+    succeeds(&place.ran(&["other", "--", "true"]));
+    is_free();
+}
+
+/// Somebody has mistyped it, perhaps.
+#[test]
+fn a_directory_that_is_not_there_is_not_made_by_looking() {
+    let place = Place::new();
+    let leader = place.leader();
+    let words = ["does not exist", "whoever opens it first makes it"];
+    fails(&place.status().output().unwrap(), 78, &words);
+    fails(&place.status().arg("job").output().unwrap(), 78, &words);
+    let mut with_leader = leader.command("status");
+    fails(&with_leader.arg("--dir").arg(place.dir()).output().unwrap(), 78, &words);
+    assert!(!place.dir().exists());
 }
 
 #[test]
