@@ -443,10 +443,17 @@ impl LockManagerBuilder {
         self
     }
 
-    /// Is called when the leader has not answered for half of the time to live while something is
-    /// held, with words that say for how long that is still good. Renewals go on, so this may be
-    /// all there is to it; else guards are told at the deadline
-    /// ([`MutexGuard::on_lost`](crate::MutexGuard::on_lost)). It runs on a thread of its own.
+    /// Is called with words for people, when
+    ///
+    /// - the leader has not answered for half of the time to live while something is held: they
+    ///   say for how long that is still good. Renewals go on, so this may be all there is to it;
+    ///   else guards are told at the deadline
+    ///   ([`MutexGuard::on_lost`](crate::MutexGuard::on_lost)). It runs on a thread of its own.
+    /// - the manager is [opened](Self::open) with a directory on a file system that cannot promise
+    ///   all that others do: tokens on tmpfs begin anew after a reboot, and on one that copies
+    ///   what is written (btrfs, bcachefs, zfs, overlay) a full disk can end a process that locks.
+    ///   It runs before `open` returns, on the same thread, each time.
+    ///
     /// Default: nothing.
     pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_warning = Some(Arc::new(warn));
@@ -515,6 +522,8 @@ impl LockManagerBuilder {
             )));
         }
         let ground = self.open_ground()?;
+        #[cfg(feature = "process")]
+        let caveat = ground.directory().and_then(crate::process::Directory::caveat);
         #[cfg(feature = "host")]
         let link = self.open_link(&ground)?;
         #[cfg(all(feature = "testing", not(feature = "host")))]
@@ -524,6 +533,10 @@ impl LockManagerBuilder {
             return Err(LockError::config(
                 "leaders are set, and this build of tierlock lacks the feature `host`",
             ));
+        }
+        #[cfg(feature = "process")]
+        if let (Some(warn), Some(caveat)) = (&self.on_warning, caveat) {
+            warn(&caveat);
         }
         let reach = Reach {
             ground,

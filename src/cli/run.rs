@@ -8,7 +8,14 @@ use std::{
     path::{Path, PathBuf},
     pin::pin,
     process::Command,
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     task::Context,
     thread,
     time::Duration,
@@ -96,11 +103,19 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     let leaders = common.leaders().to_vec();
     let directory = common.directory().map(Path::to_owned);
     let name = run.name.clone();
+    // What locks in the directory cannot promise is doctor's to say, and not every run's.
+    let is_open = Arc::new(AtomicBool::new(false));
+    let warns = is_open.clone();
     let locks = common
         .into_builder()
         .time_to_live(run.ttl)
-        .on_warning(move |text| warn(&name, text))
+        .on_warning(move |text| {
+            if warns.load(Acquire) {
+                warn(&name, text);
+            }
+        })
         .open()?;
+    is_open.store(true, Release);
     let lock = take(&run, &locks, directory, &events);
     let lock = lock.map_err(|failure| failure.naming_leaders(&leaders))?;
     let taken_at = clock::now();

@@ -96,6 +96,14 @@ impl Home {
         })
     }
 
+    /// What locks on its file system cannot promise, if that is accepted without being asked for.
+    pub(super) fn caveat(&self) -> Option<String> {
+        let kind = kind_of_file_system(&self.fd);
+        let caveat = filesystem::caveat(kind)?;
+        let (path, name) = (self.path.display(), filesystem::name_of(kind));
+        Some(format!("lock directory {path} is on {name}: {caveat}"))
+    }
+
     /// Makes sure that the directory is in `format`, calling `prepare` first if it is in none yet.
     pub(super) fn settle(
         &self,

@@ -120,6 +120,11 @@ impl Directory {
         let _ = self.home().write_leader(line);
     }
 
+    /// What locks in it cannot promise, in words for people.
+    pub(crate) fn caveat(&self) -> Option<String> {
+        self.home().caveat()
+    }
+
     fn home(&self) -> &Home {
         match &self.0 {
             Engine::File(directory) => directory.home(),

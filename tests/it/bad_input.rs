@@ -388,3 +388,39 @@ fn a_directory_removed_under_a_table_is_reported() {
     // Both tiers were given back, and it is said again.
     says(&mutex.try_lock().map(drop).unwrap_err(), LockErrorKind::Damaged, &["restart"]);
 }
+
+/// It is fine to lock there for whoever knows that.
+#[test]
+fn what_a_directory_cannot_promise_is_told_when_it_is_opened() {
+    const TMPFS: u64 = 0x0102_1994;
+    const EXT4_AND_XFS: [u64; 2] = [0xef53, 0x5846_5342];
+    let told = |directory: &Path, engine| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let builder = LockManager::builder().directory(directory).engine(engine);
+        let locks = builder.on_warning(move |text| tell.send(text.to_owned()).unwrap()).open();
+        // Nothing is told later that was not told by now.
+        let told: Vec<_> = told.try_iter().collect();
+        drop(locks.unwrap().mutex("a", ()).lock().unwrap());
+        told
+    };
+    let kind = |path: &Path| rustix::fs::statfs(path).unwrap().f_type as u64;
+    for engine in [Engine::Table, Engine::FileLock] {
+        let plain = temp_dir();
+        if EXT4_AND_XFS.contains(&kind(plain.path())) {
+            assert_eq!(told(plain.path(), engine), [""; 0]);
+        }
+        let Ok(volatile) = tempfile::tempdir_in("/dev/shm") else {
+            return eprintln!("SKIPPED: no /dev/shm to write to");
+        };
+        if kind(volatile.path()) != TMPFS {
+            return eprintln!("SKIPPED: /dev/shm is no tmpfs");
+        }
+        for _ in 0..2 {
+            let told = told(volatile.path(), engine);
+            let [text] = &told[..] else { panic!("{told:?}") };
+            for word in [volatile.path().to_str().unwrap(), "tmpfs", "reboot", "disk"] {
+                assert!(text.contains(word), "{text}: lacks {word:?}");
+            }
+        }
+    }
+}

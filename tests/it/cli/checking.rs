@@ -334,3 +334,15 @@ fn a_reader_that_has_read_enough_is_no_failure() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }
+
+/// What a file system cannot promise is not said at every run.
+#[test]
+fn a_run_in_a_directory_that_a_reboot_empties_says_nothing_of_it_and_doctor_does() {
+    let Ok(volatile) = tempfile::tempdir_in("/dev/shm") else {
+        return eprintln!("SKIPPED: no /dev/shm to write to");
+    };
+    let mut run = tierlock(&["run", "--dir"]);
+    let output = run.arg(volatile.path()).args(["job", "--", "true"]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    examined(doctor(volatile.path()), 0, "note", &["tmpfs", "reboot"]);
+}
