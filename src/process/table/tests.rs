@@ -227,7 +227,7 @@ fn a_name_of_forty_bytes_costs_no_more_than_128_on_the_disk() {
         starts.iter().find(|start| **start >= count).unwrap() * bytes
     };
     for names in (20_000..3_000_000_u64).step_by(1_111) {
-        let chains = (names / 2).next_power_of_two().max(1024);
+        let chains = names.next_power_of_two().max(1024);
         let all = layout::PARTS_BEGIN
             + needed(&layout::SLOTS, names, 64)
             + needed(&layout::NAMES, names * 10 + 2_000, 4)
