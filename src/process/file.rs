@@ -66,7 +66,7 @@ use super::{
 pub(super) const FORMAT: &str = "tierlock file-lock 1";
 pub(super) const LOCKS: &str = "locks";
 /// The longest pause between two looks.
-const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 /// How often a file may vanish under a caller before it is an error.
 const MOST_TURNS: u32 = 100;
@@ -637,7 +637,7 @@ fn is_alive(file: &File, life: u64) -> bool {
 }
 
 /// Gives the file its size and its space on the disk.
-fn allocate(file: &File) -> Result<(), LockError> {
+pub(super) fn allocate(file: &File) -> Result<(), LockError> {
     regular_length(file)?;
     files::reserve(file, 0, BYTES as u64)
         .map_err(|e| failed("cannot allocate its 4096 bytes", e))?;

@@ -113,40 +113,62 @@ const LEASES: [Pitfall; 36] = [
 
 /// Processes of one machine.
 #[rustfmt::skip]
-const PROCESSES: [Pitfall; 18] = [
+const PROCESSES: [Pitfall; 22] = [
     ("filelock#574, jj#8729, uutils#18", "deleting the lock file lets two in",
         &["a_deleted_lock_file_is_made_again_with_a_larger_token",
-          "a_gate_whose_file_is_removed_or_replaced_lets_nobody_in"]),
-    ("stellar-core#652", "stale pid files, reused pids", &["ids_are_never_used_again"]),
+          "a_gate_whose_file_is_removed_or_replaced_lets_nobody_in",
+          "a_table_removed_or_replaced_under_us_is_told_before_any_death_is_acted_upon"]),
+    ("stellar-core#652, Chromium's SingletonLock", "stale pid files, reused pids",
+        &["ids_are_never_used_again", "a_process_id_decides_nothing"]),
     ("fasteners#93, rocksdb#1780, iceoryx2#274", "thread and process meaning mixed up",
         &["a_narrow_and_a_wide_mutex_of_one_name_exclude_each_other"]),
     ("filelock#485", "a second instance in one process blocks itself or gets in",
         &["two_managers_in_one_process_exclude_each_other"]),
     ("materialize#12050, aws-c-common#1192", "a forked child releases its parent's lock",
         &["a_forked_child_touches_nothing_of_its_parents"]),
-    ("uv#15996", "EINTR becomes a failed lock", &["a_wait_goes_on_after_a_signal"]),
+    ("uv#15996", "EINTR becomes a failed lock",
+        &["a_wait_goes_on_after_a_signal", "a_wait_on_the_table_goes_on_after_a_signal",
+          "a_storm_of_signals_fails_no_lock"]),
     ("cargo#4629, filelock#67, mamba#1446", "network file systems",
-        &["network_file_systems_are_refused_by_name"]),
-    ("cargo#2623", "a silently weaker lock", &["unknown_file_systems_are_refused_by_number"]),
-    ("xapi sm#683", "starvation", &["a_due_waiter_is_handed_the_lock_which_is_never_free"]),
+        &["network_file_systems_are_refused_by_name",
+          "an_unknown_file_system_is_refused_unless_asked_for"]),
+    ("cargo#2623", "a silently weaker lock",
+        &["unknown_file_systems_are_refused_by_number",
+          "a_presence_that_cannot_be_opened_counts_as_alive_and_is_told"]),
+    ("cocoon#114", "a limit is kept by coarse looks",
+        &["a_wait_with_a_limit_ends_soon_after_it"]),
+    ("xapi sm#683", "starvation",
+        &["a_due_waiter_is_handed_the_lock_which_is_never_free",
+          "a_process_that_locks_again_at_once_leaves_another_its_turn"]),
     ("boost interprocess#56, #65, raw_sync PR#17", "a crash leaves the shared mutex locked",
-        &["a_killed_holder_is_succeeded"]),
-    ("dpibreak#16, CVE-2025-68146", "symlinks and other users' files",
+        &["a_killed_holder_is_succeeded",
+          "a_killed_holder_is_told_as_died_and_its_token_is_exceeded"]),
+    ("reth#2556", "a robust mutex ends the process in another pid namespace",
+        &["a_holder_in_another_pid_namespace_is_held_alive_and_found_dead"]),
+    ("dpibreak#16, CVE-2025-68146", "cleaners, symlinks and other users' files",
         &["links_in_place_of_lock_files_are_not_followed",
-          "links_in_place_of_the_tables_files_are_not_followed"]),
+          "links_in_place_of_the_tables_files_are_not_followed",
+          "a_presence_deleted_under_its_holder_is_damage_until_it_is_made_again"]),
     ("mongo-c-driver#1244", "SIGBUS on a sparse mapping when the disk is full",
         &["a_full_disk_is_an_error_before_anybody_locks",
+          "a_sparse_lock_file_on_a_full_disk_is_an_error",
           "a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock"]),
+    ("seen here", "since Rust 1.89 `file.lock()` is another method",
+        &["no_file_is_locked_by_a_method_of_std"]),
+    ("fs4#17", "an async lock blocks the executor",
+        &["a_polled_wait_leaves_its_thread_to_other_tasks"]),
     ("hermes-agent#100108, skhd#83", "the lock lives on in a forked child",
         &["a_forked_child_does_not_keep_its_dead_parents_lock"]),
     ("seen here", "a stopped prober makes the dead immortal",
-        &["a_prober_stopped_in_its_probe_does_not_keep_the_dead_alive"]),
+        &["a_prober_stopped_in_its_probe_does_not_keep_the_dead_alive",
+          "surveys_disturb_nobody"]),
     ("seen here", "hand-over to a waiter that is stopped",
-        &["a_reservation_whose_heir_is_silent_lapses"]),
+        &["a_reservation_whose_heir_is_silent_lapses",
+          "a_waiter_that_is_stopped_holds_nobody_up"]),
     ("LXC, systemd-nspawn", "the boot id differs per container",
         &["another_boot_id_counts_only_when_nobody_is_alive"]),
     ("seen here", "an allocation returns without allocating",
-        &["space_is_really_there_for_every_part"]),
+        &["space_is_really_there_for_every_part", "space_is_really_there_for_every_lock_file"]),
     ("seen here", "a forgotten name's slot is used under a stale index",
         &["a_slot_used_again_is_not_taken_for_the_name_it_had"]),
 ];
@@ -187,6 +209,74 @@ fn nothing_is_timed_by_the_wall_clock() {
         .filter(|path| !allowed.iter().any(|allowed| path == Path::new(allowed)))
         .collect();
     assert!(named.is_empty(), "{named:?}");
+}
+
+/// Since Rust 1.89 `file.lock()` is std's method, whatever traits are in scope: the locking crate's
+/// is called by its path.
+#[test]
+fn no_file_is_locked_by_a_method_of_std() {
+    let is_about = |path: &Path| {
+        path == Path::new("src/host/journal.rs")
+            || path.starts_with("src/process") && !path.ends_with("tests.rs")
+    };
+    let looked_at: Vec<_> = sources().into_iter().filter(|(path, _)| is_about(path)).collect();
+    assert!(looked_at.iter().any(|(_, text)| text.contains("FileExt::try_lock(")));
+    let found: Vec<_> = looked_at
+        .iter()
+        .flat_map(|(path, text)| locked_by_method(text).into_iter().map(move |what| (path, what)))
+        // A method of ours, which says the path.
+        .filter(|found| *found != (&PathBuf::from("src/process/file.rs"), "open".to_owned()))
+        .collect();
+    assert!(found.is_empty(), "neither a mutex of the same file nor by its path: {found:?}");
+}
+
+#[test]
+fn a_file_locked_by_a_method_is_found() {
+    let source = "
+        struct Shared { state: Mutex<()>, lock: LockFile }
+        fn f(shared: &Shared, file: &File, own: &parking_lot::Mutex<()>) {
+            FileExt::lock(file).unwrap(); // not file.unlock()
+            shared.state.lock();
+            own.lock();
+            cell.here(Mutex::default).lock();
+            file.lock();
+            (&file).lock_shared();
+            shared
+                .lock
+                .file()
+                .try_lock();
+        }
+        #[cfg(test)]
+        mod tests { fn f() { file.lock(); } }";
+    assert_eq!(locked_by_method(source), ["file", "(&file)", "file()"]);
+}
+
+/// What is locked by a method and is no mutex, as far as the same file says what it is.
+fn locked_by_method(source: &str) -> Vec<String> {
+    const METHODS: [&str; 5] =
+        [".lock()", ".try_lock()", ".lock_shared()", ".try_lock_shared()", ".unlock()"];
+    let code = source.split("#[cfg(test)]\n").next().unwrap_or_default();
+    let code = code.lines().filter_map(|line| line.split("//").next());
+    let code: String = code.flat_map(str::split_whitespace).collect();
+    let is_mutex = |word: &str| {
+        let kinds = ["Mutex<", "&Mutex<", "parking_lot::Mutex<", "&parking_lot::Mutex<"];
+        word.contains("Mutex::")
+            || kinds.iter().any(|kind| code.contains(&format!("{word}:{kind}")))
+    };
+    let calls = METHODS.iter().flat_map(|method| code.match_indices(method));
+    let mut locked: Vec<_> = calls.map(|(at, _)| (at, last_part(&code[..at]))).collect();
+    locked.sort();
+    locked.into_iter().map(|(_, word)| word.to_owned()).filter(|word| !is_mutex(word)).collect()
+}
+
+/// The last field, variable or call of an expression.
+fn last_part(code: &str) -> &str {
+    let mut depth = 0;
+    let begin = code.rfind(|character: char| {
+        depth += i32::from(character == ')') - i32::from(character == '(');
+        depth < 0 || depth == 0 && !(character.is_alphanumeric() || "_()".contains(character))
+    });
+    &code[begin.map_or(0, |begin| begin + 1)..]
 }
 
 /// The names of what the test harness runs: what stands behind `#[test]`, and situations that are

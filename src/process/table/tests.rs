@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64},
     thread,
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -25,7 +26,7 @@ use super::{
         tests::{Helper, LONG, Mount, directory_of, name, token},
     },
     layout::Header,
-    step::{Step, end_at},
+    step::{Step, dwell_at, end_at},
     *,
 };
 
@@ -513,6 +514,15 @@ pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<S
     match word {
         "member" => drop(member(&all)),
         "end-at" => end_at(step(), 0, Signal::KILL),
+        "late-at" => dwell_at(step(), Duration::from_millis(2)),
+        "lock-again" => {
+            let slot = all.slot(&name(argument)).unwrap();
+            loop {
+                take(&slot);
+                thread::sleep(Duration::from_millis(1));
+                slot.release(Predecessor::Clean);
+            }
+        }
         "stop-at" => end_at(step(), 0, Signal::STOP),
         "open-other" => drop(open(Path::new(argument))),
         "enter" => {
@@ -542,6 +552,32 @@ pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<S
 
 fn presences_path(dir: &Path, id: &str) -> PathBuf {
     dir.join("presence").join(id)
+}
+
+// ---- turns -------------------------------------------------------------------------------------
+
+/// xapi sm#683: whoever locks again at once leaves nobody else a turn.
+#[test]
+fn a_process_that_locks_again_at_once_leaves_another_its_turn() {
+    const TURNS: u64 = 10;
+    /// So many holds of the first, on average, before each turn: one or two are needed.
+    const HOLDS_MAX: u64 = 50;
+    let dir = directory();
+    let [mut greedy, mut late] = [(); 2].map(|()| Helper::start(dir.path()));
+    assert_eq!(late.ask("slot a"), "done");
+    // A free lock is never free any more when it comes.
+    assert_eq!(late.ask("late-at TakeGrab"), "done");
+    greedy.say("lock-again a");
+    while status(dir.path(), "a").is_none_or(|found| found.token == Token::ZERO) {
+        thread::yield_now();
+    }
+    let before = status(dir.path(), "a").unwrap().token.get();
+    let mut last = before;
+    for _ in 0..TURNS {
+        let told = late.ask("turn");
+        last = told.split(' ').nth(1).and_then(|token| token.parse().ok()).expect("a token");
+    }
+    assert!(last - before <= TURNS * HOLDS_MAX, "{TURNS} turns in {} locks", last - before);
 }
 
 // ---- presences ---------------------------------------------------------------------------------
