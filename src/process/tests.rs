@@ -9,7 +9,7 @@ use std::{
     future::Future,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
-        fs::{FileExt, MetadataExt, PermissionsExt, symlink},
+        fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -833,14 +833,57 @@ fn a_directory_of_somebody_else_is_refused_with_advice() {
         return eprintln!("SKIPPED: only root can become somebody else");
     }
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let error = Helper::start_as(dir.path(), 65534).ask("slot a");
+    let error = Helper::start_as(dir.path(), 65534, 65534).ask("slot a");
     assert!(error.starts_with("error Refused") && error.contains("change owner"), "{error}");
     let one = slot(dir.path(), "a");
     assert!(try_take(&one).is_some());
-    let error = Helper::start_as(dir.path(), 65534).ask("slot a");
+    let error = Helper::start_as(dir.path(), 65534, 65534).ask("slot a");
     assert!(error.starts_with("error Refused") && error.contains("locks/a"), "{error}");
-    let all = Helper::start_as(dir.path(), 65534).ask("survey a");
+    let all = Helper::start_as(dir.path(), 65534, 65534).ask("survey a");
     assert!(all.starts_with("held 1"), "whoever may read may look: {all}");
+}
+
+on_both!(members_of_a_group_exclude_each_other_and_strangers_are_refused);
+/// Each with a user of its own; the directory hands its group down.
+fn members_of_a_group_exclude_each_other_and_strangers_are_refused(engine: EngineKind) {
+    const GROUP: u32 = 65_533;
+    const MEMBER: u32 = 65_532;
+    const STRANGER: u32 = 65_531;
+    let dir = tempfile::tempdir().unwrap();
+    if fs::metadata(dir.path()).unwrap().uid() != 0 {
+        return eprintln!("SKIPPED: only root can become somebody else");
+    }
+    chown(dir.path(), None, Some(GROUP)).unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o2770)).unwrap();
+    open_as(dir.path(), engine).unwrap();
+    let one = slot(dir.path(), "a");
+    try_take(&one).unwrap();
+    let mut member = Helper::start_as(dir.path(), MEMBER, GROUP);
+    assert_eq!(member.ask("slot a"), "done");
+    assert_eq!(member.ask("try"), "busy");
+    one.release(Predecessor::Clean);
+    assert_eq!(member.ask("try"), "taken 2 clean");
+    assert!(try_take(&one).is_none());
+    assert_eq!(one.holder().unwrap().pid, Some(member.child.id()));
+    let refused = Helper::start_as(dir.path(), STRANGER, STRANGER).ask("slot a");
+    assert!(refused.starts_with("error Refused"), "{refused}");
+    assert!(try_take(&one).is_none());
+    member.kill();
+    let taken = take(&one);
+    assert_eq!((taken.token, taken.predecessor), (token(3), Predecessor::Died));
+    one.release(Predecessor::Clean);
+    // What a member made is everybody's too.
+    let mut member = Helper::start_as(dir.path(), MEMBER, GROUP);
+    assert_eq!(member.ask("slot b"), "done");
+    assert_eq!(member.ask("try"), "taken 1 clean");
+    let other = slot(dir.path(), "b");
+    assert!(try_take(&other).is_none());
+    member.kill();
+    assert_eq!(take(&other).predecessor, Predecessor::Died);
+    other.release(Predecessor::Clean);
+    let mut another = Helper::start_as(dir.path(), MEMBER - 2, GROUP);
+    assert_eq!(another.ask("slot b"), "done");
+    assert_eq!(another.ask("try"), "taken 3 clean");
 }
 
 // ---- several processes -------------------------------------------------------------------------
@@ -1290,9 +1333,9 @@ impl Helper {
         })
     }
 
-    pub(super) fn start_as(dir: &Path, user: u32) -> Helper {
+    pub(super) fn start_as(dir: &Path, user: u32, group: u32) -> Helper {
         Helper::start_with(dir, |command| {
-            command.uid(user).gid(user);
+            command.uid(user).gid(group);
         })
     }
 

@@ -877,10 +877,10 @@ fn in_a_sticky_directory_only_its_owner_starts_the_table_anew() {
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).unwrap();
     drop(slot(dir.path(), "a"));
     change_boot(dir.path());
-    let error = Helper::start_as(dir.path(), 65534).ask("slot a");
+    let error = Helper::start_as(dir.path(), 65534, 65534).ask("slot a");
     assert!(error.starts_with("error Refused"), "{error}");
     drop(slot(dir.path(), "a"));
-    assert_eq!(Helper::start_as(dir.path(), 65534).ask("slot a"), "done");
+    assert_eq!(Helper::start_as(dir.path(), 65534, 65534).ask("slot a"), "done");
 }
 
 /// LXC and systemd-nspawn give every container a boot id of its own.
@@ -1303,7 +1303,7 @@ fn members_of_a_group_share_locks_and_others_may_look_if_the_directory_lets_them
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).unwrap();
     let one = slot(dir.path(), "a");
     try_take(&one).unwrap();
-    let mut other = Helper::start_as(dir.path(), 65534);
+    let mut other = Helper::start_as(dir.path(), 65534, 65534);
     assert_eq!(other.ask("slot a"), "done");
     assert_eq!(other.ask("try"), "busy");
     one.release(Predecessor::Clean);
@@ -1316,7 +1316,7 @@ fn members_of_a_group_share_locks_and_others_may_look_if_the_directory_lets_them
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let one = slot(dir.path(), "a");
     try_take(&one).unwrap();
-    let mut other = Helper::start_as(dir.path(), 65534);
+    let mut other = Helper::start_as(dir.path(), 65534, 65534);
     let error = other.ask("slot a");
     assert!(error.starts_with("error Refused") && error.contains("change owner"), "{error}");
     assert_eq!(other.ask("survey a"), "held 1");
