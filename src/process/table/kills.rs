@@ -12,6 +12,9 @@
 //! - while one is stopped, wherever it is, others go on;
 //! - nobody comes in to a lock that was broken before its holder is told.
 //!
+//! Ends at numbered steps and at random are counted apart, by phase. So that those at random come
+//! everywhere, half of them go where the fewest came so far, and each worker lingers at some step.
+//!
 //! Last, a planted false verdict of death makes all that fail.
 //!
 //! Short in `cargo test`; for as many seconds as one likes:
@@ -38,6 +41,11 @@ pub(super) use worker::is_lied_to;
 const SHORT: Duration = Duration::from_secs(2);
 /// The variable that says how many seconds the long form takes.
 const SECONDS: &str = "TIERLOCK_KILLS_S";
+
+/// The long form of less would not come everywhere.
+const LONG: Duration = Duration::from_secs(60);
+/// How a worker is ended.
+const ENDS: [Signal; 2] = [Signal::KILL, Signal::STOP];
 
 /// What a worker was at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -104,36 +112,65 @@ impl Phase {
 /// What became of the workers.
 #[derive(Default)]
 struct Tally {
-    kills: BTreeMap<Phase, u64>,
-    stops: BTreeMap<Phase, u64>,
-    at_steps: u64,
+    /// Those who ended themselves where they were told to.
+    at_steps: Ends,
+    /// Those who were ended wherever they were.
+    at_random: Ends,
     increments: u64,
 }
 
 impl Tally {
-    fn kills(&self) -> u64 {
-        self.kills.values().sum()
+    fn add(&mut self, other: &Tally) {
+        self.at_steps.add(&other.at_steps);
+        self.at_random.add(&other.at_random);
+        self.increments += other.increments;
     }
 
     fn print(&self, title: &str) {
-        let stops: u64 = self.stops.values().sum();
         println!(
-            "{title}: {} kills, {stops} stops ({} of both at steps), {} increments",
-            self.kills(),
-            self.at_steps,
+            "{title}: {}, {} increments",
+            told(self.at_steps.all(), self.at_random.all()),
             self.increments
         );
         for phase in Phase::ALL {
-            let count = |of: &BTreeMap<Phase, u64>| of.get(&phase).copied().unwrap_or_default();
-            println!("  {phase:?}: {} kills, {} stops", count(&self.kills), count(&self.stops));
+            println!("  {phase:?}: {}", told(self.at_steps.of(phase), self.at_random.of(phase)));
         }
+    }
+}
+
+fn told(at_steps: [u64; 2], at_random: [u64; 2]) -> String {
+    let text = |[kills, stops]: [u64; 2]| format!("{kills} kills and {stops} stops");
+    format!("{} at steps, {} at random", text(at_steps), text(at_random))
+}
+
+/// How often workers were killed and stopped, by what they were at.
+#[derive(Default)]
+struct Ends {
+    kills: BTreeMap<Phase, u64>,
+    stops: BTreeMap<Phase, u64>,
+}
+
+impl Ends {
+    fn add(&mut self, other: &Ends) {
+        for (own, others) in [(&mut self.kills, &other.kills), (&mut self.stops, &other.stops)] {
+            others.iter().for_each(|(phase, count)| *own.entry(*phase).or_default() += count);
+        }
+    }
+
+    /// By [`ENDS`], of this phase.
+    fn of(&self, phase: Phase) -> [u64; 2] {
+        [&self.kills, &self.stops].map(|ends| ends.get(&phase).copied().unwrap_or_default())
+    }
+
+    /// By [`ENDS`], of all phases.
+    fn all(&self) -> [u64; 2] {
+        [&self.kills, &self.stops].map(|ends| ends.values().sum())
     }
 }
 
 /// Every step, as one to be killed at and as one to be stopped at.
 fn every_step() -> VecDeque<Plan> {
-    let ends = [Signal::KILL, Signal::STOP];
-    ends.into_iter()
+    ENDS.into_iter()
         .flat_map(|end| Step::ALL.iter().map(move |step| Plan { step: *step, end }))
         .collect()
 }
@@ -145,16 +182,24 @@ fn whoever_is_killed_or_stopped_at_any_step_costs_nobody_a_count_or_a_token() {
     crew.end_at_random_for(SHORT);
     let tally = crew.dismiss().unwrap_or_else(|violations| panic!("{violations}"));
     tally.print("at every step, and at random for a while");
-    for phase in Phase::ALL {
-        assert!(tally.kills.contains_key(&phase), "nobody was killed {phase:?}");
+    let at_steps = |phase: &Phase| Step::ALL.iter().any(|step| Phase::of(*step) == *phase);
+    for phase in Phase::ALL.into_iter().filter(at_steps) {
+        assert!(!tally.at_steps.of(phase).contains(&0), "nobody ended {phase:?}");
     }
-    assert!(tally.at_steps >= 2 * Step::ALL.len() as u64);
+    // The other phases are too short to be come to in so short a time.
+    for phase in [Phase::Outside, Phase::Taking, Phase::Asleep, Phase::Inside, Phase::LettingGo] {
+        assert_ne!(tally.at_random.of(phase)[0], 0, "nobody was killed at random {phase:?}");
+    }
+    for phase in [Phase::Taking, Phase::Asleep, Phase::Inside] {
+        assert_ne!(tally.at_random.of(phase)[1], 0, "nobody was stopped at random {phase:?}");
+    }
+    assert!(tally.at_steps.all().iter().sum::<u64>() >= 2 * Step::ALL.len() as u64);
 }
 
 #[test]
 #[ignore = "takes as long as it is told"]
 fn random_kills_and_stops_for_long() {
-    let seconds = std::env::var(SECONDS).map_or(60, |seconds| seconds.parse().unwrap());
+    let seconds = std::env::var(SECONDS).map_or(LONG.as_secs(), |seconds| seconds.parse().unwrap());
     let end = std::time::Instant::now() + Duration::from_secs(seconds);
     let mut all = Tally::default();
     // A directory after the other, so that each one grows.
@@ -163,18 +208,14 @@ fn random_kills_and_stops_for_long() {
         crew.carry_out(every_step());
         crew.end_at_random_for(left.min(Duration::from_secs(30)));
         let tally = crew.dismiss().unwrap_or_else(|violations| panic!("{violations}"));
-        all.at_steps += tally.at_steps;
-        all.increments += tally.increments;
-        tally
-            .kills
-            .into_iter()
-            .for_each(|(phase, count)| *all.kills.entry(phase).or_default() += count);
-        tally
-            .stops
-            .into_iter()
-            .for_each(|(phase, count)| *all.stops.entry(phase).or_default() += count);
+        all.add(&tally);
     }
     all.print("for long");
+    if seconds >= LONG.as_secs() {
+        for phase in Phase::ALL {
+            assert!(!all.at_random.of(phase).contains(&0), "nobody ended at random {phase:?}");
+        }
+    }
 }
 
 /// The checks can fail: one false verdict of death in so many lets two in.

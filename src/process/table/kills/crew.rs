@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::{
     super::{Directory, step::Step},
-    Phase, Tally,
+    ENDS, Phase, Tally,
     board::{Board, INSIDE, NAMES, OUTSIDE, WORKERS},
     worker::{ORDERS, Orders, board, hot, locks, open, violations},
 };
@@ -42,6 +42,8 @@ pub(super) struct Crew {
     board: Board,
     workers: Vec<Hand>,
     lied_to: u64,
+    /// Whether workers linger where they seldom are, so that ends at random find them there.
+    lingers: bool,
     random: u64,
     tally: Tally,
     /// Keeps the table, and sees to what the dead leave.
@@ -74,6 +76,7 @@ impl Crew {
             dir,
             workers: Vec::new(),
             lied_to: lied_to.unwrap_or_default(),
+            lingers: false,
             random: clock::now().as_nanos(),
             tally: Tally::default(),
             all,
@@ -95,9 +98,11 @@ impl Crew {
         // Doublings are rare.
         let rare = |plan: &Plan| Phase::of(plan.step) == Phase::Growing;
         let passes = if plan.is_some_and(|plan| rare(&plan)) { 0 } else { self.random(3) as u32 };
+        let goal = plan.map(|plan| plan.step).or_else(|| self.goal_to_linger_at(number));
         let orders = Orders {
             dir: self.dir.path().to_owned(),
             worker: number,
+            goal,
             seed: self.random(u64::MAX >> 33),
             is_plain: number < PLAIN,
             lied_to: self.lied_to,
@@ -113,6 +118,15 @@ impl Crew {
         #[allow(clippy::zombie_processes)]
         let child = command.spawn().unwrap();
         Hand { number, pid: Pid::from_child(&child), plan, since: Instant::now() }
+    }
+
+    /// Every phase as often as the others, and in it every step.
+    fn goal_to_linger_at(&mut self, number: usize) -> Option<Step> {
+        let phase = Phase::ALL[self.random(Phase::ALL.len() as u64) as usize];
+        let may_be = |step: &Step| Phase::of(*step) == phase && may_reach(number, *step);
+        let steps: Vec<_> = Step::ALL.iter().copied().filter(may_be).collect();
+        let is_to = self.lingers && !steps.is_empty();
+        is_to.then(|| steps[self.random(steps.len() as u64) as usize])
     }
 
     fn restart(&mut self, at: usize, plan: Option<Plan>) {
@@ -151,6 +165,11 @@ impl Crew {
         }
     }
 
+    /// Where it ended itself. Its other threads may have gone on a little.
+    fn planned_phase(&self, at: usize) -> Phase {
+        self.workers[at].plan.map_or_else(|| self.phase(at), |plan| Phase::of(plan.step))
+    }
+
     fn signal(&self, at: usize, signal: Signal) {
         kill_process(self.workers[at].pid, signal).unwrap();
     }
@@ -168,7 +187,9 @@ impl Crew {
             assert!(start.elapsed() < LONG * 2, "nobody comes to {:?}", left().collect::<Vec<_>>());
             for at in 0..WORKERS {
                 let is_idle = self.workers[at].plan.is_none();
-                let next = plans.iter().position(|plan| is_idle && self.may_reach(at, plan.step));
+                let next = plans
+                    .iter()
+                    .position(|plan| is_idle && may_reach(self.workers[at].number, plan.step));
                 if let Some(plan) = next.and_then(|next| plans.remove(next)) {
                     self.kill(at);
                     self.restart(at, Some(plan));
@@ -178,11 +199,6 @@ impl Crew {
             }
             thread::sleep(Duration::from_micros(500));
         }
-    }
-
-    /// Whether what this worker does can lead there.
-    fn may_reach(&self, at: usize, step: Step) -> bool {
-        self.workers[at].number >= PLAIN || step <= Step::LeaveEnd
     }
 
     fn look_after(&mut self, at: usize, plans: &mut VecDeque<Plan>) {
@@ -206,13 +222,11 @@ impl Crew {
     fn note_own_end(&mut self, at: usize, event: Event) {
         match event {
             Event::Killed => {
-                self.note_kill(at);
-                self.tally.at_steps += 1;
+                *self.tally.at_steps.kills.entry(self.planned_phase(at)).or_default() += 1;
                 self.restart(at, None);
             }
             Event::Stopped => {
-                self.note_stop(at);
-                self.tally.at_steps += 1;
+                *self.tally.at_steps.stops.entry(self.planned_phase(at)).or_default() += 1;
                 self.workers[at].plan = None;
             }
             Event::Ended => self.note_failure(at),
@@ -245,16 +259,28 @@ impl Crew {
     /// Kills or stops workers at any moment.
     pub(super) fn end_at_random_for(&mut self, time: Duration) {
         let start = Instant::now();
+        self.lingers = true;
         while start.elapsed() < time && self.is_sound() {
             thread::sleep(Duration::from_micros(self.random(20_000)));
-            let at = self.random(WORKERS as u64) as usize;
-            if self.random(4) == 0 {
+            let (at, end) = match self.random(2) {
+                0 => (self.random(WORKERS as u64) as usize, ENDS[self.random(2) as usize]),
+                _ => self.rarest(),
+            };
+            if end == Signal::STOP {
                 self.stop(at);
             } else {
                 self.kill(at);
                 self.restart(at, None);
             }
         }
+    }
+
+    /// Who is at this moment where the fewest were ended, and what ended fewer there.
+    fn rarest(&self) -> (usize, Signal) {
+        let counted = (0..WORKERS).flat_map(|at| {
+            self.tally.at_random.of(self.phase(at)).into_iter().zip(ENDS.map(|end| (at, end)))
+        });
+        counted.min_by_key(|(count, _)| *count).expect("there are workers").1
     }
 
     /// Kills a worker wherever it is. Another one is to be started in its place.
@@ -287,11 +313,11 @@ impl Crew {
     }
 
     fn note_kill(&mut self, at: usize) {
-        *self.tally.kills.entry(self.phase(at)).or_default() += 1;
+        *self.tally.at_random.kills.entry(self.phase(at)).or_default() += 1;
     }
 
     fn note_stop(&mut self, at: usize) {
-        *self.tally.stops.entry(self.phase(at)).or_default() += 1;
+        *self.tally.at_random.stops.entry(self.phase(at)).or_default() += 1;
     }
 
     /// It panicked, or found something wrong and wrote that down.
@@ -328,6 +354,11 @@ impl Crew {
         self.tally.increments = self.board.sum()?;
         Ok(std::mem::take(&mut self.tally))
     }
+}
+
+/// Whether what this worker does can lead there.
+fn may_reach(number: usize, step: Step) -> bool {
+    number >= PLAIN || step <= Step::LeaveEnd
 }
 
 impl Drop for Crew {

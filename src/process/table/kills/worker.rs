@@ -40,6 +40,8 @@ use crate::{
 pub(super) const ORDERS: &str = "TIERLOCK_KILLS_WORKER";
 /// Nobody waits longer for a lock that a stopped process may hold.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// How long it stays at a step that it is to linger at, each time that it comes there.
+const LINGER: Duration = Duration::from_millis(1);
 /// From so many names on idle ones are forgotten.
 const NAMES_MAX: u32 = 60;
 /// So many other names a worker keeps for later, when they may have been forgotten.
@@ -56,6 +58,8 @@ pub(super) struct Orders {
     pub(super) is_plain: bool,
     /// Believes that somebody is dead, once in so many verdicts; 0 is never.
     pub(super) lied_to: u64,
+    /// What it does leads there half of the time; if it is not to end there, it lingers there.
+    pub(super) goal: Option<Step>,
     /// Where to end, after how many passes, and by what.
     pub(super) ends: Vec<(Step, u32, Signal)>,
 }
@@ -68,6 +72,7 @@ impl Orders {
             self.seed.to_string(),
             u8::from(self.is_plain).to_string(),
             self.lied_to.to_string(),
+            self.goal.map_or(0, |step| step as usize + 1).to_string(),
         ];
         for (step, passes, signal) in &self.ends {
             parts.push(format!("{} {passes} {}", *step as usize, signal.as_raw()));
@@ -81,12 +86,13 @@ impl Orders {
         let mut number = || parts.next().unwrap().parse::<u64>().unwrap();
         let (worker, seed, is_plain, lied_to) =
             (number() as usize, number(), number() == 1, number());
+        let goal = number().checked_sub(1).map(|step| Step::ALL[step as usize]);
         let ends = parts.map(|end| {
             let numbers: Vec<u32> = end.split(' ').map(|number| number.parse().unwrap()).collect();
             let signal = Signal::from_named_raw(numbers[2] as i32).unwrap();
             (Step::ALL[numbers[0] as usize], numbers[1], signal)
         });
-        Orders { dir, worker, seed, is_plain, lied_to, ends: ends.collect() }
+        Orders { dir, worker, seed, is_plain, lied_to, goal, ends: ends.collect() }
     }
 }
 
@@ -133,6 +139,9 @@ fn worker() {
     let (seen, worker) = (board.clone(), orders.worker);
     witness(move |step| seen.set_phase(worker, step as u64 + 1));
     LIED_TO.store(orders.lied_to, Relaxed);
+    if let (Some(goal), true) = (orders.goal, orders.ends.is_empty()) {
+        dwell_at(goal, LINGER);
+    }
     for (step, passes, signal) in &orders.ends {
         end_at(*step, *passes, *signal);
         match step {
@@ -208,7 +217,7 @@ impl Worker {
     fn turn(&mut self) -> Sound {
         let name = self.random(NAMES as u64) as usize;
         if self.random(2) == 0
-            && let Some(goal) = self.orders.ends.first().map(|(step, ..)| *step)
+            && let Some(goal) = self.orders.goal
             && let Some(went) = self.go_to(goal, name)
         {
             return went;
