@@ -161,7 +161,9 @@ impl Running {
     fn line(&mut self) -> String {
         let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
             let _ = self.child.kill();
-            panic!("no line came; standard error: {:?}", self.stderr.iter().collect::<Vec<_>>())
+            // What it has left behind may never close it.
+            let stderr: Vec<_> = self.stderr.try_iter().collect();
+            panic!("no line came; standard error: {stderr:?}")
         };
         line
     }
