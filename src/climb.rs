@@ -522,36 +522,28 @@ impl Named {
 
     #[inline]
     fn thread_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
-        let taken = thread.take_further(|last| {
-            let next = if self.is_wide(Scope::Thread) { last.next() } else { None };
-            Some((next?, Predecessor::Clean))
-        })?;
+        let further = |last: Token| Some((last.next()?, Predecessor::Clean));
+        let taken = self.take_further(thread, Scope::Thread, further)?;
         Some(Won::new(taken, Scope::Thread, THREAD, generation))
     }
 
     #[inline]
     fn process_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
         let place = self.entry.place(generation)??;
-        let taken = thread.take_further(|last| {
-            let is_wide = self.is_wide(Scope::Process);
-            let next = if is_wide { place.take(last, false) } else { None };
-            Some((next?, Predecessor::Clean))
-        })?;
+        let further = |last| Some((place.take(last, false)?, Predecessor::Clean));
+        let taken = self.take_further(thread, Scope::Process, further)?;
         Some(Won::new(taken, Scope::Process, THREAD | PROCESS, generation))
     }
 
     fn host_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
         let idle = self.idle(generation)?;
         let Some(place) = self.entry.place(generation)? else {
-            let taken = thread.take_further(|last| {
-                let next = if self.is_wide(Scope::Host) { last.next() } else { None };
-                idle.enter(next?)
-            })?;
+            let further = |last: Token| idle.enter(last.next()?);
+            let taken = self.take_further(thread, Scope::Host, further)?;
             return Some(Won::new(taken, Scope::Host, THREAD | KEPT, generation));
         };
-        let taken = thread.take_further(|last| {
-            let is_wide = self.is_wide(Scope::Host);
-            let next = if is_wide { place.take(last, true) } else { None }?;
+        let taken = self.take_further(thread, Scope::Host, |last| {
+            let next = place.take(last, true)?;
             let entered = idle.enter(next);
             match entered {
                 None => place.release(true),
@@ -563,11 +555,17 @@ impl Named {
         Some(Won::new(taken, Scope::Host, THREAD | PROCESS | KEPT, generation))
     }
 
-    /// Whether the name has been locked at this scope and no wider one. For whoever has its thread
-    /// tier.
-    #[inline]
-    fn is_wide(&self, scope: Scope) -> bool {
-        self.entry.widest() == scope
+    /// Wins the thread tier and goes `further`, if the name has been locked at this scope and no
+    /// wider one: that shows only now.
+    #[inline(always)]
+    fn take_further(
+        &self,
+        thread: &ThreadLock,
+        goal: Scope,
+        further: impl FnOnce(Token) -> Option<(Token, Predecessor)>,
+    ) -> Option<thread::Taken> {
+        let is_so_wide = || self.entry.widest() == goal;
+        thread.take_further(|last| if is_so_wide() { further(last) } else { None })
     }
 
     /// Its lease, if that is kept and nobody uses it just now.
