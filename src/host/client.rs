@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     bell::{Bell, LONGEST_SLEEP, Slept, is_same},
-    link::{Drive, Lent, Link},
+    link::{Drive, Lent, Link, expecting},
     patience::Lending,
     random,
     reader::{self, Next, Reader},
@@ -250,7 +250,7 @@ impl Drive for Carrier {
             return None;
         }
         let begin = Instant::now();
-        let long = self.lending.lock().looks(begin);
+        let long = self.lending.lock().looks(begin, expecting());
         if long.is_zero() {
             self.wake_for_task();
         } else if self.take_post() {

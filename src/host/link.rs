@@ -248,8 +248,37 @@ struct Waiter<T> {
     has_moved: bool,
     since: Time,
     is_queued: bool,
+    /// Until it is answered or queued.
+    expecting: Option<Expecting>,
     outcome: Option<Result<T, LockError>>,
     wake: Wake,
+}
+
+/// One answer that somebody of this process waits for and that is on its way: not behind another
+/// holder.
+struct Expecting;
+
+/// All of them, of all links. A forked child starts with its parent's, and is the less eager to look
+/// for answers before it sleeps.
+static EXPECTING: AtomicUsize = AtomicUsize::new(0);
+
+impl Expecting {
+    fn begin() -> Option<Expecting> {
+        EXPECTING.fetch_add(1, Relaxed);
+        Some(Expecting)
+    }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        EXPECTING.fetch_sub(1, Relaxed);
+    }
+}
+
+/// How many answers this whole process waits for that are on their way.
+#[cfg(feature = "host")]
+pub(super) fn expecting() -> usize {
+    EXPECTING.load(Relaxed)
 }
 
 enum Wake {
@@ -804,6 +833,7 @@ impl State {
             Event::Queued { request, .. } => {
                 if let Some(waiter) = self.acquires.get_mut(&request) {
                     waiter.is_queued = true;
+                    waiter.expecting = None;
                 }
             }
             Event::Granted { request, lease, first, last, predecessor, at_most } => {
@@ -996,6 +1026,7 @@ impl<T> Waiter<T> {
             has_moved: false,
             since,
             is_queued: false,
+            expecting: Expecting::begin(),
             outcome: None,
             wake: Wake::Nobody,
         }
@@ -1007,6 +1038,7 @@ impl<T> Waiter<T> {
             return;
         }
         self.outcome = Some(outcome);
+        self.expecting = None;
         aftermath.answered += 1;
         match mem::replace(&mut self.wake, Wake::Nobody) {
             Wake::Nobody => {}

@@ -12,7 +12,10 @@
 //! | longer than that | half as long, or not at all if that is below 50 µs |
 //!
 //! Tasks look as well, but only for as long as a runtime bears ([`Lending`]), and only where that is
-//! long enough: most are not alone on their thread.
+//! long enough: most are not alone on their thread. And only while few answers are on their way to
+//! the process, whichever managers they are for: who looks takes a CPU, whoever answers another, and
+//! the others wait meanwhile (32 managers on two CPUs: those who had just been answered ran on, and the
+//! least of them had a tenth of the most).
 //!
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
@@ -62,7 +65,8 @@ pub(super) struct Lending {
 /// Whether there is a CPU to spare.
 #[derive(Debug)]
 pub(super) struct Cpus {
-    are_several: bool,
+    /// How many may look at once, if whoever answers each of them is to have a CPU as well.
+    pairs: usize,
     /// How often the CPU came back in time since it came back late.
     in_time: u32,
     rest: Duration,
@@ -109,9 +113,11 @@ impl Lending {
         Lending { cpus: Cpus::new(), misses: 0, skips: 1 }
     }
 
-    /// How long a wait that begins at `now` looks before its task sleeps.
-    pub(super) fn looks(&self, now: Instant) -> Duration {
-        let looks = self.skips == 0 && self.cpus.is_one_free(now);
+    /// How long a wait that begins at `now` looks before its task sleeps, where the process expects
+    /// so many answers, this one included.
+    pub(super) fn looks(&self, now: Instant, expected: usize) -> Duration {
+        let is_roomy = expected <= self.cpus.pairs;
+        let looks = is_roomy && self.skips == 0 && self.cpus.is_one_free(now);
         if looks { Self::LONGEST } else { Duration::ZERO }
     }
 
@@ -136,7 +142,7 @@ impl Lending {
 impl Cpus {
     fn new() -> Cpus {
         Cpus {
-            are_several: thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
+            pairs: thread::available_parallelism().map_or(0, |cpus| cpus.get() / 2),
             in_time: 0,
             rest: Duration::ZERO,
             rests_until: None,
@@ -144,7 +150,7 @@ impl Cpus {
     }
 
     fn is_one_free(&self, now: Instant) -> bool {
-        self.are_several && self.rests_until.is_none_or(|until| now >= until)
+        self.pairs > 0 && self.rests_until.is_none_or(|until| now >= until)
     }
 
     /// Offers the CPU to others: perhaps whoever is waited for could run here. When it came back,
@@ -181,7 +187,7 @@ mod tests {
     const TOO_LATE: Duration = Duration::from_millis(3);
 
     fn several() -> Cpus {
-        Cpus { are_several: true, ..Cpus::new() }
+        Cpus { pairs: 1, ..Cpus::new() }
     }
 
     #[test]
@@ -203,12 +209,12 @@ mod tests {
 
     #[test]
     fn nobody_looks_where_there_is_one_cpu() {
-        let one = || Cpus { are_several: false, ..Cpus::new() };
+        let one = || Cpus { pairs: 0, ..Cpus::new() };
         let mut patience = Patience { cpus: one(), ..Patience::new() };
         patience.waited(Duration::ZERO, SOON);
         assert_eq!(patience.looks(Instant::now()), Duration::ZERO);
         let lending = Lending { cpus: one(), skips: 0, ..Lending::new() };
-        assert_eq!(lending.looks(Instant::now()), Duration::ZERO);
+        assert_eq!(lending.looks(Instant::now(), 1), Duration::ZERO);
     }
 
     /// Which of so many waits look, where answers take so long.
@@ -216,7 +222,7 @@ mod tests {
         let now = Instant::now();
         let mut lent = Vec::new();
         for wait in 0..waits {
-            let looks = lending.looks(now);
+            let looks = lending.looks(now, 1);
             lent.extend((!looks.is_zero()).then_some(wait));
             // Who does not look is woken later.
             let woken = if looks < answer { TOO_LATE } else { answer };
@@ -242,6 +248,20 @@ mod tests {
         lent(&mut lending, 1_025, LONGEST / 5);
         assert_eq!(lent(&mut lending, 1, SOON), [0]);
         assert_eq!(lent(&mut lending, 3, LONGEST / 5), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_task_keeps_its_thread_from_others_only_where_there_is_a_cpu_for_each_and_its_answer() {
+        let now = Instant::now();
+        let lending =
+            |pairs| Lending { cpus: Cpus { pairs, ..Cpus::new() }, skips: 0, ..Lending::new() };
+        for (pairs, expected, looks) in [(1, 1, true), (1, 2, false), (4, 4, true), (4, 5, false)] {
+            assert_eq!(
+                !lending(pairs).looks(now, expected).is_zero(),
+                looks,
+                "{expected} of {pairs}"
+            );
+        }
     }
 
     #[test]
