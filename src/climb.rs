@@ -19,15 +19,16 @@ use std::{
 
 #[cfg(any(feature = "host", feature = "testing"))]
 use crate::host::{
-    kept::Kept,
+    kept::{Entered, Kept},
     link::{self, Link},
 };
 use crate::{
     alarm::{self, Alarm},
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor, Result},
-    ground::{self, Entry, Reach},
+    ground::{self, Entry, Place, Reach},
     name::Name,
+    overwriting::LetGo,
     scope::Scope,
     thread::{self, ThreadLock},
     time::Time,
@@ -309,6 +310,9 @@ impl From<Won> for Held {
     }
 }
 
+/// The token that was won below, and what [`Idle::enter`] says.
+type Behind = (Option<Token>, Option<(Token, Predecessor)>);
+
 /// A lease that was kept and not in use when it was looked at.
 #[cfg(any(feature = "host", feature = "testing"))]
 #[derive(Clone, Copy)]
@@ -324,7 +328,18 @@ impl Idle<'_> {
     /// Takes its next token, if it is good: that, and how the last local holder left.
     #[inline(always)]
     fn enter(self, at_least: Token) -> Option<(Token, Predecessor)> {
-        let entered = self.kept.enter_as_seen(self.seen, at_least)?;
+        self.check(self.kept.enter_as_seen(self.seen, at_least)?)
+    }
+
+    /// The same, once the tier below is won; what came of both.
+    #[inline(always)]
+    fn enter_behind(self, below: impl FnOnce() -> Option<Token>) -> Behind {
+        let (next, entered) = self.kept.enter_behind(self.seen, below);
+        (next, entered.and_then(|entered| self.check(entered)))
+    }
+
+    #[inline(always)]
+    fn check(self, entered: Entered) -> Option<(Token, Predecessor)> {
         // What has ended at a deadline is marked before the deadline moves. One that was the same
         // before and after has not moved, and when it was entered nothing was marked.
         let deadline = self.link.deadline();
@@ -348,6 +363,10 @@ enum Idle {}
 #[cfg(not(any(feature = "host", feature = "testing")))]
 impl Idle {
     fn enter(self, _: Token) -> Option<(Token, Predecessor)> {
+        match self {}
+    }
+
+    fn enter_behind(self, _: impl FnOnce() -> Option<Token>) -> Behind {
         match self {}
     }
 }
@@ -543,8 +562,8 @@ impl Named {
             return Some(Won::new(taken, Scope::Host, THREAD | KEPT, generation));
         };
         let taken = self.take_further(thread, Scope::Host, |last| {
-            let next = place.take(last, true)?;
-            let entered = idle.enter(next);
+            let (next, entered) = idle.enter_behind(|| place.take(last, true));
+            let next = next?;
             match entered {
                 None => place.release(true),
                 Some((token, _)) if token != next => self.entry.raise_slot(token),
@@ -593,36 +612,48 @@ impl Named {
             _ => self.entry.place(generation).flatten(),
         };
         #[cfg(any(feature = "host", feature = "testing"))]
-        if won.tiers() & KEPT != 0 && self.leave_kept_quietly(won, thread) {
-            return;
+        if won.tiers() & KEPT != 0 {
+            return self.leave_kept_quietly(won, thread, place);
         }
         let is_wide = won.scope() == Scope::Host;
+        let quietly = |place: Place<'_>| LetGo::all(place.release_if_quiet(is_wide));
         match place {
-            Some(place) if thread.release_behind(|| place.release_if_quiet(is_wide)) => return,
-            Some(place) => {
-                self.make_way(won.tiers());
-                place.release(is_wide);
-            }
-            None if won.tiers() & PROCESS != 0 => self.entry.release_slot(),
-            None => {}
+            Some(place) if thread.release_behind(|| quietly(place)) == LetGo::All => return,
+            _ if won.tiers() & PROCESS != 0 => self.release_place(place, is_wide),
+            _ => {}
         }
         thread.release(Predecessor::Clean);
     }
 
-    /// Leaves the kept lease, and lets go of all below it if that is the thread tier; whether it
-    /// did.
+    #[cold]
+    fn release_place(&self, place: Option<Place<'_>>, is_wide: bool) {
+        match place {
+            Some(place) => place.release(is_wide),
+            None => self.entry.release_slot(),
+        }
+    }
+
+    /// Leaves the kept lease and lets go of all below it.
     #[cfg(any(feature = "host", feature = "testing"))]
     #[inline]
-    fn leave_kept_quietly(&self, won: Won, thread: &ThreadLock) -> bool {
-        let Some(kept) = &self.kept else { return false };
-        let is_all = won.tiers() & PROCESS == 0;
-        if is_all && thread.release_behind(|| kept.leave_if_quiet(won.token)) {
-            return true;
+    fn leave_kept_quietly(&self, won: Won, thread: &ThreadLock, place: Option<Place<'_>>) {
+        let kept = self.kept.as_ref().expect("what was entered is there");
+        let let_go = thread.release_behind(|| match place {
+            Some(place) => kept.leave_behind(won.token, || place.release_if_quiet(true)),
+            None if won.tiers() & PROCESS == 0 => LetGo::all(kept.leave_if_quiet(won.token)),
+            None => LetGo::Nothing,
+        });
+        if let_go == LetGo::All {
+            return;
         }
         if let Some(used) = kept.leave_quietly(won.token) {
             self.give_used_back(kept, &used);
         }
-        false
+        if let_go == LetGo::Nothing && won.tiers() & PROCESS != 0 {
+            self.make_way();
+            self.release_place(place, true);
+        }
+        thread.release(Predecessor::Clean);
     }
 
     #[cfg(any(feature = "host", feature = "testing"))]
@@ -636,17 +667,16 @@ impl Named {
     /// Gives back what was just left to be kept, if a sibling is sure to get the process tier now:
     /// it would only have it recalled. Of siblings who merely wait nobody knows when they get it,
     /// and a lease that went with the first of them would hardly serve anybody.
+    #[cfg(any(feature = "host", feature = "testing"))]
     #[cold]
-    fn make_way(&self, tiers: u8) {
-        #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
-        if tiers & KEPT != 0
-            && self.entry.slot().is_some_and(crate::process::Slot::has_heir)
+    fn make_way(&self) {
+        #[cfg(feature = "process")]
+        if self.entry.slot().is_some_and(crate::process::Slot::has_heir)
             && let (Some(kept), Some(link)) = (&self.kept, &self.reach.link)
             && let Some(used) = kept.take_idle()
         {
             link.give_back_ahead(kept, &crate::host::kept::Used { is_recalled: true, ..used });
         }
-        let _ = tiers;
     }
 
     #[inline]
@@ -822,7 +852,7 @@ impl Named {
         if let Some(kept) = &self.kept {
             match kept.leave(how) {
                 Some(used) => self.give_used_back(kept, &used),
-                None => self.make_way(held.tiers()),
+                None => self.make_way(),
             }
         }
         self.let_go_below(held, TOLD_BY_THE_LEADER);

@@ -13,7 +13,9 @@ use std::{
 use parking_lot::Mutex;
 
 #[cfg(feature = "process")]
-use crate::process::{Directory, DirectoryKey, Place, Slot, fork_generation};
+pub(crate) use crate::process::Place;
+#[cfg(feature = "process")]
+use crate::process::{Directory, DirectoryKey, Slot, fork_generation};
 use crate::{
     alarm,
     error::{Holder, LockError, Predecessor, Result},
@@ -88,20 +90,20 @@ struct AfterFork {
 /// There are no slots where there is no process scope.
 #[cfg(not(feature = "process"))]
 #[derive(Clone, Copy)]
-pub(crate) enum Place {}
+pub(crate) struct Place<'a>(&'a std::convert::Infallible);
 
 #[cfg(not(feature = "process"))]
-impl Place {
+impl Place<'_> {
     pub(crate) fn take(self, _: Token, _: bool) -> Option<Token> {
-        match self {}
+        match *self.0 {}
     }
 
     pub(crate) fn release(self, _: bool) {
-        match self {}
+        match *self.0 {}
     }
 
     pub(crate) fn release_if_quiet(self, _: bool) -> bool {
-        match self {}
+        match *self.0 {}
     }
 }
 
@@ -271,7 +273,7 @@ impl Entry {
     }
 
     #[cfg(not(feature = "process"))]
-    pub(crate) fn place(&self, _: u64) -> Option<Option<Place>> {
+    pub(crate) fn place(&self, _: u64) -> Option<Option<Place<'_>>> {
         Some(None)
     }
 

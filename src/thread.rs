@@ -42,22 +42,10 @@
 //!
 //! A lock of a wider scope lets go of that tier first, by a read-modify-write of its own, and a
 //! processor does nothing else meanwhile. [`release_behind`](ThreadLock::release_behind) has that
-//! one order two plain accesses of this tier, which then takes no read-modify-write itself: Dekker's
-//! way, as in biased locks.
-//!
-//! ```text
-//! who leaves                              who joins the queues (win_or_wait)
-//! leaving = true                          WAITERS into the word, a read-modify-write
-//! the wider tier's read-modify-write      which is a full fence as well
-//! the word is LOCKED and nothing else?    while leaving: wait
-//! then word = 0, leaving = false          WAITERS is not in the word? then anew
-//! ```
-//! Of the two, one comes second in the order of the fences and sees what the other did. If who
-//! joins comes first, who leaves sees WAITERS and goes to the queues. Else who joins sees `leaving`,
-//! and waits until it is clear, or sees it clear already; either way it sees the word as it was left,
-//! where its mark is missing if it was overwritten. Only somebody who finds `leaving` clear sets it:
-//! one who holds the lock while the one before has yet to clear it lets go by an exchange, so that
-//! nobody clears what another set.
+//! one order plain accesses of this tier's word, which then takes no read-modify-write itself: see
+//! [`overwriting`](crate::overwriting). The mark that who joins the queues puts into it is WAITERS
+//! (`win_or_wait`). One who holds the lock while the one before has yet to clear its flag lets go by
+//! an exchange.
 
 #![forbid(unsafe_code)]
 
@@ -71,7 +59,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{error::Predecessor, time::Time, token::Token};
+use crate::{
+    error::Predecessor,
+    overwriting::{self, LetGo, Overwriting},
+    time::Time,
+    token::Token,
+};
 
 mod queue;
 mod sync;
@@ -82,9 +75,7 @@ mod model;
 mod tests;
 
 use queue::{Call, Kind, Queue, Ticket};
-use sync::{
-    AtomicBool, AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, SpinWait, now,
-};
+use sync::{AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, SpinWait, now};
 
 /// A waiter that has waited longer is handed the lock at the next release.
 const PATIENCE: Duration = Duration::from_micros(500);
@@ -142,10 +133,10 @@ pub(crate) struct ThreadLock {
     /// past the word, a hand-over, goes under the queues' mutex on both sides.
     ///
     /// One store besides clears it, all of it: that of a holder who lets go behind a wider tier,
-    /// of which the module's text says why it overlooks nobody.
+    /// of which [`overwriting`](crate::overwriting) says why it overlooks nobody.
     word: AtomicU8,
-    /// Somebody lets go behind a wider tier just now.
-    leaving: AtomicBool,
+    /// For who lets go behind a wider tier.
+    overwriting: Overwriting,
     /// How the last holder left, as `Predecessor as u8`. Under the lock, so `Relaxed`.
     left: AtomicU8,
     /// The last token granted. Under the lock, so `Relaxed`.
@@ -162,11 +153,11 @@ pub(crate) struct Taken {
 }
 
 impl ThreadLock {
-    sync::const_fn! {
+    overwriting::const_fn! {
         pub(crate) fn new() -> ThreadLock {
             ThreadLock {
                 word: AtomicU8::new(0),
-                leaving: AtomicBool::new(false),
+                overwriting: Overwriting::new(),
                 left: AtomicU8::new(Predecessor::Clean as u8),
                 token: AtomicU64::new(0),
                 queue: Mutex::new(None),
@@ -266,33 +257,29 @@ impl ThreadLock {
     /// Lets go of a wider tier and then of this one, clean. Only for whoever holds both, once.
     ///
     /// `wider` lets go of that tier by one read-modify-write, and does little else: others may wait
-    /// for it. If it says that it did not, nothing is let go of, and the caller does it otherwise.
+    /// for it. What it says was let go of before this tier is what the caller hears: this one
+    /// goes with [`LetGo::All`] and with nothing else.
     #[inline]
-    pub(crate) fn release_behind(&self, wider: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn release_behind(&self, wider: impl FnOnce() -> LetGo) -> LetGo {
         if self.left.load(Relaxed) != Predecessor::Clean as u8 {
             self.left.store(Predecessor::Clean as u8, Relaxed);
         }
-        if self.leaving.load(Relaxed) {
+        let (let_go, is_over) = if self.overwriting.is_under_way() {
             // The one before is not done with it.
-            let is_let_go = wider();
-            if is_let_go {
-                self.let_go();
-            }
-            return is_let_go;
-        }
-        self.leaving.store(true, Relaxed);
-        let is_let_go = wider();
-        sync::fence_behind_exchange();
-        if is_let_go && self.word.load(Relaxed) == LOCKED {
-            sync::clear(&self.word);
-            self.leaving.store(false, Release);
-            return true;
-        }
-        self.leaving.store(false, Release);
-        if is_let_go {
+            (wider(), false)
+        } else {
+            self.overwriting.behind(wider, |let_go| {
+                let is_quiet = let_go == LetGo::All && self.word.load(Relaxed) == LOCKED;
+                if is_quiet {
+                    overwriting::store_byte(&self.word, 0);
+                }
+                (let_go, is_quiet)
+            })
+        };
+        if let_go == LetGo::All && !is_over {
             self.let_go();
         }
-        is_let_go
+        let_go
     }
 
     /// `release`, by somebody who was handed the lock and never had it.
@@ -391,22 +378,16 @@ impl ThreadLock {
             let after = if is_free { before | LOCKED } else { before & !CALLED | WAITERS };
             match self.word.compare_exchange(before, after, Acquire, Relaxed) {
                 Ok(_) if is_free => return true,
-                Ok(_) if self.is_marked_for_good() => return false,
-                Ok(_) => before = self.word.load(Relaxed),
+                Ok(_) => {
+                    self.overwriting.wait_behind_mark();
+                    before = self.word.load(Relaxed);
+                    if before & WAITERS != 0 {
+                        return false;
+                    }
+                }
                 Err(found) => before = found,
             }
         }
-    }
-
-    /// Whether WAITERS, which was just put into the word, is there to stay. Waits for somebody who
-    /// is about to overwrite it: that takes a few instructions, or until the system gives it a CPU.
-    fn is_marked_for_good(&self) -> bool {
-        sync::fence_behind_exchange();
-        let mut spin = SpinWait::new();
-        while self.leaving.load(Acquire) {
-            sync::pause(&mut spin);
-        }
-        self.word.load(Relaxed) & WAITERS != 0
     }
 
     /// After an entry is gone from the queues: clears WAITERS if nobody is queued, and CALLED since

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::{
     error::{LostReason, Predecessor},
+    overwriting::{self, LetGo, Overwriting},
     proto::{
         LeaseId,
         mistake::{Mistake, planted},
@@ -42,9 +43,12 @@ use crate::{
 /// `WATCHED` beside `IN_USE`: the guard was asked to tell its loss.
 ///
 /// Only whoever has won the tiers below enters, leaves, opens; whoever drives the link recalls and
-/// loses, at any time.
+/// loses, at any time. It opens and meets under the link's lock, and what is given back passes that
+/// as well: whoever meets a lease meets no later one.
 pub struct Kept {
     word: AtomicU64,
+    /// For a guard that enters and leaves behind the tier below.
+    overwriting: Overwriting,
     /// The lease's number: the epoch that made it, and its count in that.
     epoch: AtomicU64,
     number: AtomicU64,
@@ -110,6 +114,7 @@ impl Kept {
     pub fn new() -> Kept {
         Kept {
             word: AtomicU64::new(0),
+            overwriting: Overwriting::new(),
             epoch: AtomicU64::new(0),
             number: AtomicU64::new(0),
             is_for_good: AtomicBool::new(false),
@@ -161,6 +166,34 @@ impl Kept {
     /// read now: only whoever has won the tiers below opens another.
     #[inline]
     pub fn enter_as_seen(&self, word: u64, at_least: Token) -> Option<Entered> {
+        let entered = self.next(word, at_least)?;
+        let in_use = OPEN | IN_USE | entered.token.get() & COUNT;
+        self.word.compare_exchange(word, in_use, AcqRel, Relaxed).is_ok().then_some(entered)
+    }
+
+    /// Wins the tier below, and enters behind that by a plain store (see
+    /// [`overwriting`](crate::overwriting)) if the word is as it was seen. `below` wins that tier by
+    /// one read-modify-write, and says at which token to begin. What came of both.
+    #[inline]
+    pub(crate) fn enter_behind(
+        &self,
+        word: u64,
+        below: impl FnOnce() -> Option<Token>,
+    ) -> (Option<Token>, Option<Entered>) {
+        self.overwriting.behind(below, |at_least| {
+            let entered = at_least.and_then(|at_least| self.next(word, at_least));
+            let is_same = || self.word.load(Relaxed) == word;
+            let entered = entered.filter(|_| is_same());
+            if let Some(entered) = &entered {
+                overwriting::store(&self.word, OPEN | IN_USE | entered.token.get() & COUNT);
+            }
+            (at_least, entered)
+        })
+    }
+
+    /// The next token, not below `at_least`, if the word is this one.
+    #[inline]
+    fn next(&self, word: u64, at_least: Token) -> Option<Entered> {
         if word & (OPEN | IN_USE | RECALLED | LOST) != OPEN {
             return None;
         }
@@ -175,8 +208,6 @@ impl Kept {
         if count > self.last.load(Relaxed) {
             return None;
         }
-        let entered = OPEN | IN_USE | count;
-        self.word.compare_exchange(word, entered, AcqRel, Relaxed).ok()?;
         Some(Entered {
             token: token(base | count),
             predecessor: Predecessor::from_u8(((word & HOW) >> HOW_SHIFT) as u8),
@@ -219,6 +250,24 @@ impl Kept {
         let idle = OPEN | token.get() & COUNT | (Predecessor::Clean as u64) << HOW_SHIFT;
         let in_use = OPEN | IN_USE | token.get() & COUNT;
         self.word.compare_exchange(in_use, idle, Release, Relaxed).is_ok()
+    }
+
+    /// Lets go of the tier below, and leaves behind that by a plain store. `below` lets go of it by one read-modify-write, and says whether
+    /// it did. If somebody wants the lease or is to be told of its loss, that is all that is let go
+    /// of: the guard is still in.
+    #[inline]
+    pub(crate) fn leave_behind(&self, token: Token, below: impl FnOnce() -> bool) -> LetGo {
+        let count = token.get() & COUNT;
+        self.overwriting.behind(below, |is_let_go| {
+            if !is_let_go {
+                return LetGo::Nothing;
+            }
+            if self.word.load(Relaxed) != OPEN | IN_USE | count {
+                return LetGo::Some;
+            }
+            overwriting::store(&self.word, OPEN | count | (Predecessor::Clean as u64) << HOW_SHIFT);
+            LetGo::All
+        })
     }
 
     #[cold]
@@ -289,7 +338,10 @@ impl Kept {
         let used = Used { is_recalled, ..self.used(word, how) };
         let stays = is_recalled && planted(Mistake::BlockUsedAfterRecall);
         let next = if stays { word } else { 0 };
-        self.word.compare_exchange(word, next, AcqRel, Relaxed).ok().map(|_| used)
+        self.word.compare_exchange(word, next, AcqRel, Relaxed).ok()?;
+        self.overwriting.wait_behind_mark();
+        // Overwritten by a guard that entered: it was used, and is open.
+        (self.word.load(Acquire) == next).then_some(used)
     }
 
     fn used(&self, word: u64, how: Predecessor) -> Used {
@@ -336,7 +388,11 @@ impl Kept {
             }
             let mark = if word & LOST != 0 { mark & !LOST } else { mark };
             if self.word.compare_exchange(word, word | mark, AcqRel, Relaxed).is_ok() {
-                return Met::InUse { is_watched: word & WATCHED != 0 };
+                self.overwriting.wait_behind_mark();
+                // Overwritten by a guard that left, or seen by it already.
+                if self.word.load(Acquire) & RECALLED != 0 {
+                    return Met::InUse { is_watched: word & WATCHED != 0 };
+                }
             }
         }
     }
@@ -535,6 +591,96 @@ mod tests {
         let Met::Idle(used) = kept.recall() else { panic!("nobody is in") };
         assert_eq!((used.last, used.is_recalled), (number(200), true));
         assert_eq!((kept.enter(Token::ZERO), kept.recall()), (None, Met::Closed));
+    }
+
+    #[test]
+    fn who_enters_behind_the_tier_below_finds_what_was_closed_meanwhile() {
+        let kept = opened(10, 100);
+        kept.leave(Predecessor::Panicked);
+        let seen = kept.idle().unwrap();
+        assert_eq!(kept.enter_behind(seen, || None), (None, None));
+        let (won, entered) = kept.enter_behind(seen, || Some(number(12)));
+        let entered = entered.unwrap();
+        assert_eq!((won, entered.token), (Some(number(12)), number(12)));
+        assert_eq!(entered.predecessor, Predecessor::Panicked);
+        assert_eq!(kept.recall(), Met::InUse { is_watched: false });
+        assert!(kept.leave(Predecessor::Clean).is_some());
+
+        let kept = opened(10, 100);
+        kept.leave(Predecessor::Clean);
+        let seen = kept.idle().unwrap();
+        let close = || {
+            kept.word.store(0, Release);
+            Some(number(1))
+        };
+        assert_eq!(kept.enter_behind(seen, close), (Some(number(1)), None));
+        assert_eq!(kept.idle(), None);
+    }
+
+    #[test]
+    fn a_guard_that_leaves_behind_the_tier_below_is_seen_by_a_recall_and_sees_it() {
+        let kept = opened(10, 100);
+        assert_eq!(kept.leave_behind(number(10), || false), LetGo::Nothing);
+        assert_eq!(kept.idle(), None, "it is in as long as the tier below is held");
+        assert_eq!(kept.leave_behind(number(10), || true), LetGo::All);
+        assert_eq!(kept.enter(Token::ZERO).map(|entered| entered.token), Some(number(11)));
+        let let_go = kept.leave_behind(number(11), || {
+            // Whoever recalls waits for the outcome; here it has just put its mark.
+            kept.word.fetch_or(RECALLED, AcqRel);
+            true
+        });
+        assert_eq!(let_go, LetGo::Some);
+        assert!(kept.leave(Predecessor::Clean).is_some_and(|used| used.is_recalled));
+    }
+
+    #[test]
+    fn recalls_that_meet_guards_who_leave_behind_the_tier_below_are_never_overlooked() {
+        const LEASES: u64 = 2_000;
+        let (kept, below) = (Kept::new(), AtomicBool::new(false));
+        let (open, opened) = std::sync::mpsc::channel();
+        let (back, given_back) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for token in opened {
+                    let mut token: Token = token;
+                    let used = loop {
+                        let let_go = kept.leave_behind(token, || below.swap(false, AcqRel));
+                        if let_go == LetGo::Some
+                            && let Some(used) = kept.leave(Predecessor::Clean)
+                        {
+                            break Some(used);
+                        }
+                        let entered = kept.idle().and_then(|seen| {
+                            let win = || (!below.swap(true, AcqRel)).then_some(Token::ZERO);
+                            kept.enter_behind(seen, win).1
+                        });
+                        match entered {
+                            Some(entered) => token = entered.token,
+                            None => break None,
+                        }
+                    };
+                    back.send((token, used)).unwrap();
+                }
+            });
+            for count in 1..=LEASES {
+                let first = number(count << 24);
+                kept.open(LEASE, first, number((count << 24) + (1 << 24) - 1));
+                below.store(true, Release);
+                open.send(first).unwrap();
+                (0..count % 128).for_each(|_| std::hint::spin_loop());
+                let met = kept.recall();
+                let (last, used) = given_back.recv().unwrap();
+                let used = match met {
+                    Met::Idle(theirs) => {
+                        assert_eq!(used, None, "given back twice");
+                        theirs
+                    }
+                    _ => used.expect("it was recalled from a guard"),
+                };
+                assert_eq!(used.last, last);
+            }
+            drop(open);
+        });
     }
 
     #[test]

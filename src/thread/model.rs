@@ -57,7 +57,10 @@ impl Scene {
         let before = self.count.load(Relaxed);
         self.count.store(before + 1, Relaxed);
         match &self.wider {
-            Some(wider) => assert!(self.lock.release_behind(|| wider.swap(false, Release))),
+            Some(wider) => {
+                let let_go = self.lock.release_behind(|| LetGo::all(wider.swap(false, Release)));
+                assert_eq!(let_go, LetGo::All);
+            }
             None => self.lock.release(Predecessor::Clean),
         }
     }

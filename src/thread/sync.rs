@@ -8,49 +8,12 @@ pub(super) use self::modelled::*;
 
 #[cfg(not(tierlock_loom))]
 mod real {
-    use std::{
-        sync::atomic::{compiler_fence, fence},
-        time::Duration,
-    };
-
-    pub(in super::super) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+    pub(in super::super) use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
     pub(in super::super) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(in super::super) use parking_lot_core::SpinWait;
 
     pub(in super::super) use crate::clock::now;
-
-    /// A full fence, right behind a read-modify-write. On x86 that is one already, and only the
-    /// compiler has to be kept from moving what comes after it; the fence itself would cost more
-    /// than the exchange that it is to spare.
-    #[inline(always)]
-    pub(in super::super) fn fence_behind_exchange() {
-        if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
-    }
-
-    /// Lets go by a plain store.
-    #[inline(always)]
-    pub(in super::super) fn clear(word: &AtomicU8) {
-        word.store(0, Ordering::Release);
-    }
-
-    /// Waits a little, and longer the next time. It ends up asleep: who is waited for may need the
-    /// very CPU, and have less of a right to it.
-    pub(in super::super) fn pause(spin: &mut SpinWait) {
-        if !spin.spin() {
-            std::thread::sleep(Duration::from_micros(50));
-        }
-    }
-
-    /// Passes a `const fn` through.
-    macro_rules! const_fn {
-        ($vis:vis fn $($rest:tt)*) => { $vis const fn $($rest)* };
-    }
-    pub(in super::super) use const_fn;
 }
 
 /// loom's types in parking_lot's shape, and a clock of the model's own: loom knows no time, and its
@@ -63,14 +26,9 @@ mod modelled {
         time::Duration,
     };
 
-    pub(in super::super) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+    pub(in super::super) use loom::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
     use crate::time::Time;
-
-    macro_rules! const_fn {
-        ($vis:vis fn $($rest:tt)*) => { $vis fn $($rest)* };
-    }
-    pub(in super::super) use const_fn;
 
     /// What time does while a model runs.
     #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,21 +72,6 @@ mod modelled {
         }
 
         pub(in super::super) fn spin_no_yield(&mut self) {}
-    }
-
-    /// loom has no exchange that is a fence.
-    pub(in super::super) fn fence_behind_exchange() {
-        loom::sync::atomic::fence(Ordering::SeqCst);
-    }
-
-    /// By an exchange, whose result nobody looks at: loom may order a store before an exchange that
-    /// read an older value, which no memory does.
-    pub(in super::super) fn clear(word: &AtomicU8) {
-        word.swap(0, Ordering::Release);
-    }
-
-    pub(in super::super) fn pause(_: &mut SpinWait) {
-        loom::thread::yield_now();
     }
 
     pub(in super::super) struct Mutex<T>(loom::sync::Mutex<T>);

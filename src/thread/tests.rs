@@ -159,7 +159,8 @@ fn threads_and_tasks_that_let_go_behind_a_wider_tier_exclude_each_other() {
                 lock.take_async().await;
                 wider.store(true, Relaxed);
                 counter.count();
-                assert!(lock.release_behind(|| wider.swap(false, Release)));
+                let let_go = lock.release_behind(|| LetGo::all(wider.swap(false, Release)));
+                assert_eq!(let_go, LetGo::All);
                 if i % 8 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -176,10 +177,11 @@ fn threads_and_tasks_that_let_go_behind_a_wider_tier_exclude_each_other() {
                     counter.count();
                     // Now and then the wider tier is not to be let go of quietly.
                     if i % (5 * of) == 0 {
-                        assert!(!lock.release_behind(|| false));
+                        assert_eq!(lock.release_behind(|| LetGo::Nothing), LetGo::Nothing);
                         lock.free();
                     } else {
-                        assert!(lock.release_behind(|| wider.swap(false, Release)));
+                        let let_go = lock.release_behind(|| LetGo::all(wider.swap(false, Release)));
+                        assert_eq!(let_go, LetGo::All);
                     }
                 }
             });
@@ -202,9 +204,9 @@ fn whoever_comes_while_another_leaves_behind_a_wider_tier_is_seen() {
             while lock.word.load(Relaxed) & WAITERS == 0 {
                 thread::yield_now();
             }
-            true
+            LetGo::All
         });
-        assert!(let_go);
+        assert_eq!(let_go, LetGo::All);
     });
     lock.free();
     lock.assert_nothing_left();
@@ -848,8 +850,8 @@ fn a_release_too_many_is_refused() {
 fn a_release_too_many_behind_a_wider_tier_is_refused() {
     let lock = ThreadLock::new();
     lock.take();
-    lock.release_behind(|| true);
-    lock.release_behind(|| true);
+    lock.release_behind(|| LetGo::All);
+    lock.release_behind(|| LetGo::All);
 }
 
 #[test]

@@ -3,10 +3,14 @@
 //!
 //! Whoever has won the tiers below enters and leaves; the driver recalls or loses the lease at any
 //! time. However they meet, exactly one of them gives the lease back, nobody enters afterwards, and
-//! what is given back names the last token that was used.
+//! what is given back names the last token that was used. Holders leave by an exchange, or by a
+//! store behind that of the tier below.
 
 use loom::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     thread,
 };
 
@@ -21,14 +25,20 @@ struct Scene {
     last: AtomicU64,
     /// The last token that a holder had.
     used: AtomicU64,
+    /// A recall or a loss met a guard, which is to give it back.
+    has_met_guard: AtomicBool,
+    /// The tier below, if holders leave behind that: whether it is held.
+    below: Option<AtomicBool>,
 }
 
 impl Scene {
-    fn new() -> Arc<Scene> {
+    fn new(is_behind: bool) -> Arc<Scene> {
         let kept = Kept::new();
         kept.open(LEASE, number(1), number(9));
         let [given_back, last, used] = [0, 0, 1].map(AtomicU64::new);
-        Arc::new(Scene { kept, given_back, last, used })
+        let below = is_behind.then(|| AtomicBool::new(true));
+        let has_met_guard = AtomicBool::new(false);
+        Arc::new(Scene { kept, given_back, last, used, has_met_guard, below })
     }
 
     fn give_back(&self, used: &Used) {
@@ -40,27 +50,56 @@ impl Scene {
     fn hold(&self, times: u32) {
         let mut left = times;
         loop {
-            if let Some(used) = self.kept.leave(Predecessor::Clean) {
+            if let Some(used) = self.leave() {
                 return self.give_back(&used);
             }
             if left == 0 {
                 return;
             }
             left -= 1;
-            let Some(entered) = self.kept.enter(Token::ZERO) else { return };
+            let Some(entered) = self.enter() else { return };
             assert_eq!(self.given_back.load(Acquire), 0, "entered after it was given back");
             self.used.store(entered.token.get() & COUNT, Release);
         }
     }
 
+    fn enter(&self) -> Option<Entered> {
+        let Some(below) = &self.below else { return self.kept.enter(Token::ZERO) };
+        let seen = self.kept.idle()?;
+        let (won, entered) = self.kept.enter_behind(seen, || {
+            assert!(!below.swap(true, AcqRel), "it was let go of");
+            Some(Token::ZERO)
+        });
+        assert_eq!(won, Some(Token::ZERO));
+        entered
+    }
+
+    fn leave(&self) -> Option<Used> {
+        if let Some(below) = &self.below {
+            let token = number(self.used.load(Acquire));
+            let let_go = self.kept.leave_behind(token, || below.swap(false, AcqRel));
+            if let_go == LetGo::All {
+                return None;
+            }
+            assert_eq!(let_go, LetGo::Some, "nobody is in the way below");
+        }
+        self.kept.leave(Predecessor::Clean)
+    }
+
     fn meet(&self, met: Met) {
-        if let Met::Idle(used) = met {
-            self.give_back(&used);
+        match met {
+            Met::Idle(used) => self.give_back(&used),
+            Met::InUse { .. } => self.has_met_guard.store(true, Release),
+            Met::Closed => {}
         }
     }
 
-    /// Whoever is left closes it; then it was given back once, with the last token used.
+    /// Whoever is left closes it; then it was given back once, with the last token used. The guard
+    /// that was met has left by now.
     fn end(&self) {
+        if self.has_met_guard.load(Acquire) {
+            assert_eq!(self.given_back.load(Acquire), 1, "the guard overlooked it");
+        }
         if let Some(used) = self.kept.take_idle() {
             self.give_back(&used);
         }
@@ -74,14 +113,18 @@ fn number(count: u64) -> Token {
 }
 
 fn play(driver: impl Fn(&Scene) + Copy + Send + Sync + 'static) {
-    loom::model(move || {
-        let scene = Scene::new();
-        let theirs = scene.clone();
-        let other = thread::spawn(move || driver(&theirs));
-        scene.hold(2);
-        other.join().unwrap();
-        scene.end();
-    });
+    for (is_behind, preemption_bound) in [(false, None), (true, Some(3))] {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = preemption_bound;
+        model.check(move || {
+            let scene = Scene::new(is_behind);
+            let theirs = scene.clone();
+            let other = thread::spawn(move || driver(&theirs));
+            scene.hold(2);
+            other.join().unwrap();
+            scene.end();
+        });
+    }
 }
 
 #[test]
@@ -117,7 +160,7 @@ fn who_finds_it_idle_and_unused_ends_it_once() {
 #[test]
 fn a_watch_made_while_it_is_lost_is_told() {
     loom::model(|| {
-        let scene = Scene::new();
+        let scene = Scene::new(false);
         let theirs = scene.clone();
         let driver = thread::spawn(move || match theirs.kept.lose(LostReason::Broken) {
             Met::InUse { is_watched: true } => {
