@@ -18,7 +18,10 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc, Once,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -117,8 +120,9 @@ impl Leader {
     }
 }
 
-/// The program, with none of our own settings in its environment.
+/// The program, with none of our own settings in its environment, nor signals that it ignores.
 fn tierlock(args: &[&str]) -> Command {
+    hand_down_no_ignored_signal();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tierlock"));
     command.args(args).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
@@ -127,6 +131,22 @@ fn tierlock(args: &[&str]) -> Command {
         }
     }
     command
+}
+
+/// Has this process ignore by a handler what it was started to ignore, so that what it starts begins
+/// with the default. `tierlock run` ignores what it was started to ignore: below `nohup`, or in the
+/// background of a shell that is no terminal's, it would rightly pass on none of these.
+fn hand_down_no_ignored_signal() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let ignored = signals_of(Pid::from_raw(std::process::id() as i32).unwrap(), "SigIgn:");
+        let ignored = ignored.expect("/proc tells");
+        for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM] {
+            if ignored >> (signal.as_raw() - 1) & 1 == 1 {
+                signal_hook::flag::register(signal.as_raw(), Arc::default()).unwrap();
+            }
+        }
+    });
 }
 
 /// A process whose standard output is read line by line. Dropped, it is killed.
@@ -252,10 +272,14 @@ fn shown(mut status: Command) -> serde_json::Value {
 
 /// Whether the process listens to SIGTERM, which /proc tells.
 fn catches_sigterm(pid: Pid) -> Option<()> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
-    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
-    (caught >> 14 & 1 == 1).then_some(())
+    (signals_of(pid, "SigCgt:")? >> 14 & 1 == 1).then_some(())
+}
+
+/// The set of signals that /proc tells of a process under this title; bit 0 is signal 1.
+fn signals_of(pid: Pid, title: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let set = status.lines().find_map(|line| line.strip_prefix(title))?;
+    Some(u64::from_str_radix(set.trim(), 16).unwrap())
 }
 
 /// Looks until there is something to see.
