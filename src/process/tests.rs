@@ -8,9 +8,12 @@ use std::{
     fs::{self, File},
     future::Future,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::{
-        fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink},
-        process::CommandExt,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -21,7 +24,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
 use super::{
@@ -1093,7 +1096,7 @@ fn a_program_started_by_a_killed_holder_holds_nothing(engine: EngineKind) {
     let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
-    let program = Orphan(helper.ask("spawn").parse().unwrap());
+    let program = Orphan::of(&helper.ask("spawn"));
     helper.kill();
     // Not at once: while it is being executed the program still has the descriptors.
     assert_eq!(take(&one).predecessor, Predecessor::Died);
@@ -1108,7 +1111,7 @@ fn a_forked_child_does_not_keep_its_dead_parents_lock(engine: EngineKind) {
     let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
-    let child = Orphan(helper.ask("fork").parse().unwrap());
+    let child = Orphan::of(&helper.ask("fork"));
     assert!(try_take(&one).is_none(), "the parent lives");
     helper.kill();
     assert_eq!(take(&one).predecessor, Predecessor::Died);
@@ -1126,7 +1129,7 @@ fn a_forked_child_does_not_keep_a_lock_with_a_high_number(engine: EngineKind) {
     }
     helper.ask("slot a");
     assert_eq!(helper.ask("try"), "taken 1 clean");
-    let child = Orphan(helper.ask("fork").parse().unwrap());
+    let child = Orphan::of(&helper.ask("fork"));
     helper.kill();
     assert_eq!(take(&one).predecessor, Predecessor::Died);
     assert!(child.is_alive());
@@ -1139,7 +1142,7 @@ fn a_forked_child_touches_nothing_of_its_parents(engine: EngineKind) {
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let parent = helper.child.id();
-    let child = Orphan(helper.ask("continue-in-fork").parse().unwrap());
+    let child = Orphan::of(&helper.ask("continue-in-fork"));
     assert!(helper.ask("proof").starts_with("error"));
     for line in ["release", "raise 1000", "widen", "drop-slot"] {
         assert_eq!(helper.ask(line), "done");
@@ -1152,7 +1155,7 @@ fn a_forked_child_touches_nothing_of_its_parents(engine: EngineKind) {
     assert_eq!(found.holder.unwrap().pid, Some(parent));
     helper.kill();
     assert_eq!(helper.ask("wait"), "taken 2 died");
-    assert_eq!(one.holder().unwrap().pid, Some(child.0 as u32));
+    assert_eq!(one.holder().unwrap().pid, Some(child.id()));
     assert!(try_take(&one).is_none());
 }
 
@@ -1166,7 +1169,7 @@ fn a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents(engine: En
     let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
-    let child = Orphan(helper.ask("continue-in-clone").parse().unwrap());
+    let child = Orphan::of(&helper.ask("continue-in-clone"));
     for line in ["release", "raise 1000", "widen"] {
         assert_eq!(helper.ask(line), "done");
         assert!(try_take(&one).is_none(), "the parent holds: {line}");
@@ -1174,7 +1177,7 @@ fn a_child_made_past_the_fork_handlers_touches_nothing_of_its_parents(engine: En
     assert_eq!(helper.ask("try"), "busy");
     helper.kill();
     assert_eq!(helper.ask("wait"), "taken 2 died");
-    assert_eq!(one.holder().unwrap().pid, Some(child.0 as u32));
+    assert_eq!(one.holder().unwrap().pid, Some(child.id()));
 }
 
 /// The same slot value serves both, each with descriptors of its own.
@@ -1182,17 +1185,17 @@ fn a_forked_child_takes_through_the_slot_it_inherited(engine: EngineKind) {
     let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
-    let child = Orphan(helper.ask("continue-in-fork").parse().unwrap());
+    let child = Orphan::of(&helper.ask("continue-in-fork"));
     assert_eq!(helper.ask("try"), "busy");
     helper.kill();
     assert_eq!(helper.ask("wait"), "taken 2 died");
     assert!(try_take(&one).is_none());
-    let grandchild = Orphan(helper.ask("continue-in-fork").parse().unwrap());
+    let grandchild = Orphan::of(&helper.ask("continue-in-fork"));
     assert_eq!(helper.ask("release"), "done");
     assert_eq!(helper.ask("try"), "busy");
     child.kill();
     assert_eq!(helper.ask("wait"), "taken 3 died");
-    assert_eq!(one.holder().unwrap().pid, Some(grandchild.0 as u32));
+    assert_eq!(one.holder().unwrap().pid, Some(grandchild.id()));
 }
 
 /// The child has the descriptor, and not yet the table's entry for it.
@@ -1203,7 +1206,7 @@ fn a_fork_during_an_open_makes_it_open_again() {
     let mut helper = Helper::start(dir.path());
     let answer = helper.ask("fork-during-open");
     let (opens, child) = answer.split_once(' ').unwrap();
-    let child = Orphan(child.parse().unwrap());
+    let child = Orphan::of(child);
     assert_eq!(opens, "2");
     assert!(try_take(&one).is_none());
     helper.kill();
@@ -1224,7 +1227,7 @@ fn forks_during_opens_inherit_no_lock(engine: EngineKind) {
     let dir = directory_of(engine);
     let mut helper = Helper::start(dir.path());
     let answer = helper.ask(&format!("open-while-forking {SLOTS}"));
-    let children: Vec<_> = answer.split(' ').map(|pid| Orphan(pid.parse().unwrap())).collect();
+    let children: Vec<_> = answer.split(' ').map(Orphan::of).collect();
     let all = open(dir.path());
     let slots: Vec<_> =
         (0..SLOTS).map(|number| all.slot(&name(&format!("n{number}"))).unwrap()).collect();
@@ -1244,7 +1247,7 @@ fn a_command_with_the_proof_of_life_keeps_the_lock_of_its_killed_parent(engine: 
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
     let parent = helper.child.id();
-    let command = Orphan(helper.ask("proof").parse().unwrap());
+    let command = Orphan::of(&helper.ask("proof"));
     helper.kill();
     assert!(try_take(&one).is_none());
     assert_eq!(one.holder().unwrap().pid, Some(parent), "who took it");
@@ -1259,7 +1262,7 @@ fn a_command_with_the_proof_of_life_keeps_the_lock_after_its_parents_release(eng
     let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     let mut helper = Helper::holding(dir.path(), "a");
-    let command = Orphan(helper.ask("proof").parse().unwrap());
+    let command = Orphan::of(&helper.ask("proof"));
     assert_eq!(helper.ask("release"), "done");
     assert_eq!(helper.ask("try"), "busy", "its own parent waits too");
     assert!(try_take(&one).is_none() && one.holder().is_some());
@@ -1430,16 +1433,30 @@ impl Drop for Helper {
     }
 }
 
-/// A helper's child; killed with this value.
-pub(super) struct Orphan(pub(super) i32);
+/// A helper's child; killed with this value. It is nobody's whom we could wait for, so a signal goes
+/// to the descriptor: its number may be another process's by then.
+pub(super) struct Orphan {
+    pid: Pid,
+    handle: OwnedFd,
+}
 
 impl Orphan {
+    /// The one of this number, which lives.
+    pub(super) fn of(pid: &str) -> Orphan {
+        let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        Orphan { pid, handle: pidfd_open(pid, PidfdFlags::empty()).unwrap() }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.pid.as_raw_pid() as u32
+    }
+
     pub(super) fn kill(&self) {
-        let _ = rustix::process::kill_process(Pid::from_raw(self.0).unwrap(), Signal::KILL);
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         !stat.is_empty() && !stat.contains(") Z ")
     }
 }

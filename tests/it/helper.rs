@@ -24,13 +24,14 @@ use tierlock::{
     fence::{FileEntry, FileGate},
 };
 
-use crate::setting::{LONG, stamp};
+use crate::setting::{Handle, LONG, stamp};
 
 /// Tells the binary that it is a helper.
 const HELPER: &str = "TIERLOCK_TEST_HELPER";
 
 pub(crate) struct Helper {
     child: Child,
+    handle: Handle,
     to: ChildStdin,
     from: mpsc::Receiver<String>,
     /// Said, and not asked for yet.
@@ -72,7 +73,8 @@ impl Helper {
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Helper { child, to, from: lines(from), early: None }
+        let handle = Handle::of(Pid::from_child(&child)).unwrap();
+        Helper { child, handle, to, from: lines(from), early: None }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -146,7 +148,7 @@ impl Helper {
     }
 
     fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.handle.signal(signal).unwrap();
     }
 }
 

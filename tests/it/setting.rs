@@ -5,7 +5,7 @@ use std::{
     fs,
     future::Future,
     net::{SocketAddr, UdpSocket},
-    os::unix::fs::PermissionsExt,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -18,6 +18,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex as Plain};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 use tierlock::{Engine, Leader, LockManager, LockManagerBuilder, Mutex, MutexGuard, Scope};
 
@@ -497,6 +498,20 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(start.elapsed() < LONG, "in vain: {what}");
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whom a signal is for: one process and, once that is gone, nobody. Its number may be somebody
+/// else's by then.
+pub(crate) struct Handle(OwnedFd);
+
+impl Handle {
+    pub(crate) fn of(process: Pid) -> rustix::io::Result<Handle> {
+        pidfd_open(process, PidfdFlags::empty()).map(Handle)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
+        pidfd_send_signal(&self.0, signal)
     }
 }
 

@@ -25,7 +25,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
+
+use crate::setting::Handle;
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -152,6 +154,7 @@ fn hand_down_no_ignored_signal() {
 /// A process whose standard output is read line by line. Dropped, it is killed.
 struct Running {
     child: Child,
+    handle: Handle,
     lines: mpsc::Receiver<String>,
     stderr: mpsc::Receiver<String>,
 }
@@ -162,7 +165,8 @@ impl Running {
         let mut child = command.spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
         let stderr = lines_of(child.stderr.take().unwrap());
-        Running { child, lines, stderr }
+        let handle = Handle::of(Pid::from_child(&child)).unwrap();
+        Running { child, handle, lines, stderr }
     }
 
     /// A shell script run by `run` as the holder of the lock `name`.
@@ -199,7 +203,7 @@ impl Running {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
+        self.handle.signal(signal).unwrap();
     }
 
     /// Stops it, and waits until none of its threads runs any more: a signal is not everywhere at

@@ -2,6 +2,8 @@
 
 use std::{io::Write, os::unix::fs::OpenOptionsExt};
 
+use rustix::process::kill_process;
+
 use super::*;
 
 /// Reads a number, waits a little, writes it back one larger: two at once lose one.
@@ -295,7 +297,7 @@ fn a_signal_ends_the_stay_of_at_least_in_good_order() {
         gone(command);
         // The first ones may be for what the command left.
         let ended = eventually("it exits", || {
-            let _ = kill_process(running.pid(), Signal::TERM);
+            let _ = running.handle.signal(Signal::TERM);
             running.child.try_wait().unwrap()
         });
         assert_eq!(ended.code(), Some(3));
@@ -506,11 +508,11 @@ fn a_guardian_killed_while_the_command_starts_is_replaced() {
         let mut holder = Running::script(&mut run, &[], "job", "echo holding; read line");
         assert_eq!(holder.line(), "holding");
         let mut next = Running::script(&mut leader.run(), &[], "job", "echo ran");
-        let guardian = eventually("there is a guardian", || guardian_of(&next));
+        let guardian = eventually("there is a guardian", || Handle::of(guardian_of(&next)?).ok());
         drop(holder.stdin());
         // It is needed from about now on; at which of its next steps it dies, chance decides.
         holder.exit();
-        let _ = kill_process(guardian, Signal::KILL);
+        let _ = guardian.signal(Signal::KILL);
         assert_eq!(next.line(), "ran");
         let (status, stderr) = next.end();
         assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));

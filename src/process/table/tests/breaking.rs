@@ -323,7 +323,7 @@ fn a_holder_that_dies_while_one_dies_breaking_it_is_told_and_swept() {
 fn a_command_with_the_proof_of_life_of_a_broken_lock_holds_nobody_up() {
     let dir = directory();
     let mut holder = Helper::holding(dir.path(), "a");
-    let command = crate::process::tests::Orphan(holder.ask("proof").parse().unwrap());
+    let command = crate::process::tests::Orphan::of(&holder.ask("proof"));
     break_it(dir.path(), "a", 1).unwrap();
     assert_eq!(holder.ask("broken"), "true");
     let next = slot(dir.path(), "a");
