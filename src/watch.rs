@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering::*},
     },
     task::{Context, Poll},
@@ -50,12 +50,16 @@ pub(crate) struct Watch {
     own: Time,
     event: Event,
     callbacks: Mutex<Vec<Callback>>,
+    last_look: OnceLock<Look>,
 }
 
 /// In `Watch::lost`: let go in good order, so that no loss can follow.
 const RELEASED: u8 = u8::MAX;
 
 pub(crate) type Callback = Box<dyn FnOnce(LostReason) + Send>;
+
+/// Why it is lost, as far as is known where one has to look.
+type Look = Box<dyn Fn() -> Option<LostReason> + Send + Sync>;
 
 impl Watch {
     pub(crate) fn new(session: Option<Arc<Deadline>>, own: Option<Time>) -> Watch {
@@ -65,7 +69,14 @@ impl Watch {
             own: own.unwrap_or(Time::NEVER),
             event: Event::new(),
             callbacks: Mutex::new(Vec::new()),
+            last_look: OnceLock::new(),
         }
+    }
+
+    /// Has `look` be asked before a guard lets go in good order, whichever tier is let go of first:
+    /// a loss that nobody tells of by himself is told then. Only the first one that is given counts.
+    pub(crate) fn look_last(&self, look: impl Fn() -> Option<LostReason> + Send + Sync + 'static) {
+        let _ = self.last_look.set(Box::new(look));
     }
 
     /// Until when the lock is good; [`Time::NEVER`] without a deadline.
@@ -151,10 +162,13 @@ impl Watch {
         }
     }
 
-    /// The guard lets go: unless it was lost before, nothing will be told any more. What was to
-    /// be called is foreign code, to be dropped when no lock is held.
+    /// The guard lets go: unless it was lost before, nothing will be told any more. What was to be
+    /// called is foreign code, to be dropped when no lock is held.
     #[must_use]
     pub(crate) fn release(&self) -> Vec<Callback> {
+        if let Some(why) = self.last_look.get().and_then(|look| look()) {
+            self.lose(why);
+        }
         match self.lost.compare_exchange(0, RELEASED, AcqRel, Acquire) {
             Ok(_) => std::mem::take(&mut *self.callbacks.lock()),
             // Whoever marked it lost calls them.

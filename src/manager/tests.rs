@@ -1,10 +1,12 @@
-//! What a host-scope lock costs the leader that moves between the processes of one directory.
+//! What a host-scope lock costs the leader that moves between the processes of one directory, and
+//! what its holder hears when the directory takes the name away.
 //!
 //! Two managers on grounds of their own are two processes here, as far as tiers can tell: each has
 //! its thread tier and its lease, and only the table and the leader are common to both. Every
 //! message counts that such a move causes; renewals and reports of what is kept go by time.
 
 use std::{
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +14,7 @@ use std::{
 use super::*;
 use crate::{
     climb::Keep,
+    error::LostReason,
     guard::MutexGuard,
     host::memory::{Frame, MemoryLeader},
     mutex::Mutex,
@@ -78,15 +81,16 @@ struct Siblings {
     mutexes: [Mutex<()>; 2],
     /// To look at the table with.
     slot: Slot,
-    _managers: [LockManager; 2],
-    _directory: tempfile::TempDir,
+    directory: Directory,
+    managers: [LockManager; 2],
+    _files: tempfile::TempDir,
 }
 
 impl Siblings {
     fn new(keep: Keep) -> Siblings {
-        let directory = tempfile::tempdir().unwrap();
+        let files = tempfile::tempdir().unwrap();
         let options = Options { engine: Some(EngineKind::Table), ..Options::default() };
-        let open = || Directory::open(directory.path(), &options).unwrap();
+        let open = || Directory::open(files.path(), &options).unwrap();
         let leader = MemoryLeader::new();
         let managers = [(); 2].map(|()| {
             LockManager::on_memory(Ground::new(BelowHost::Directory(open())), leader.clone())
@@ -98,10 +102,11 @@ impl Siblings {
         };
         // Of two that have something to send the first one's goes first: the second one begins.
         let mutexes = [mutex(&managers[1]), mutex(&managers[0])];
-        let slot = open().slot(&Name::new("a").unwrap()).unwrap();
+        let directory = open();
+        let slot = directory.slot(&Name::new("a").unwrap()).unwrap();
         assert!(slot.holder().is_none());
         leader.watch_frames();
-        Siblings { leader, mutexes, slot, _managers: managers, _directory: directory }
+        Siblings { leader, mutexes, slot, directory, managers, _files: files }
     }
 
     /// Has the lock move so many times between the two; what each move cost.
@@ -212,5 +217,26 @@ fn a_lease_that_moves_is_hardly_ever_kept() {
         );
         // Each of the two tries after 3 grants, 12 more and 48 more.
         assert!(dear.len() <= 6, "{} of 200 moves", dear.len());
+    }
+}
+
+/// Sooner than anybody looks whether it was taken away.
+#[test]
+fn a_guard_that_goes_as_soon_as_its_name_is_broken_in_the_directory_is_told() {
+    for keep in [Keep::Never, Keep::Always] {
+        let siblings = Siblings::new(keep);
+        let [mutex, _] = &siblings.mutexes;
+        let stays = siblings.managers[1].mutex("a", ()).scope(Scope::Host).keep(keep);
+        let stays = stays.at_least(Duration::from_millis(1)).build().unwrap();
+        for mutex in [mutex, mutex, &stays] {
+            let guard = mutex.try_lock_for(LONG).unwrap();
+            let (tell, told) = mpsc::channel();
+            MutexGuard::on_lost(&guard, move |reason| tell.send(reason).unwrap());
+            let broken =
+                siblings.directory.break_lock(&Name::new("a").unwrap(), MutexGuard::token(&guard));
+            assert!(broken.is_ok(), "{broken:?}");
+            drop(guard);
+            assert_eq!(told.recv_timeout(LONG), Ok(LostReason::Broken), "{keep:?}");
+        }
     }
 }

@@ -337,6 +337,9 @@ impl Slot {
         let watched = known.unwrap_or_else(|| Arc::new(Watch::new(None, None)));
         *watch = Some(watched.clone());
         place.held.store(WATCHED, Relaxed);
+        // The tier above may end it first.
+        let (slot, generation) = (place.slot.clone(), place.generation);
+        watched.look_last(move || has_moved(&slot, generation).then_some(LostReason::Broken));
         // Without a thread to look it is known at the next check.
         if alarm::ready().is_ok() {
             look_out(place.slot.clone(), place.generation, Arc::downgrade(&watched));
@@ -520,13 +523,18 @@ impl Slot {
 fn look_out(slot: Cell<slot::Slot>, generation: u32, watch: Weak<Watch>) {
     let look = move || {
         let Some(wanted) = watch.upgrade().filter(|watch| watch.is_open()) else { return };
-        if slot.generation.load(Acquire) != generation {
+        if has_moved(&slot, generation) {
             wanted.lose(LostReason::Broken);
         } else {
             look_out(slot, generation, watch);
         }
     };
     alarm::call_at(clock::now() + LOOK_EVERY, look).detach();
+}
+
+/// Whether the name has been another slot's since this generation.
+fn has_moved(slot: &slot::Slot, generation: u32) -> bool {
+    slot.generation.load(Acquire) != generation
 }
 
 /// A place, with what is needed to take and to let go read out of it.
@@ -609,7 +617,7 @@ impl Place {
     }
 
     fn is_broken(&self) -> bool {
-        self.held.load(Relaxed) != NOT_HELD && self.slot.generation.load(Acquire) != self.generation
+        self.held.load(Relaxed) != NOT_HELD && has_moved(&self.slot, self.generation)
     }
 
     /// The holder goes: what it did not hear of a loss by now it is told, and nothing more.
@@ -617,7 +625,8 @@ impl Place {
     fn end_watch(&self) {
         let watch = self.watch.lock().take();
         if let Some(watch) = watch {
-            watch.end(self.is_broken().then_some(LostReason::Broken));
+            // It looks here for the last time.
+            watch.end(None);
         }
     }
 
