@@ -12,7 +12,10 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
     thread,
     time::Duration,
@@ -25,19 +28,29 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// So many alarms that were taken back may stay in the heap, however few others there are.
 const TAKEN_BACK_MAX: usize = 64;
 
-// std's, not parking_lot's: their waiting lives in the word itself, so that a forked child finds
-// no dead thread of its parent in a table.
-static ALARMS: Mutex<Alarms> =
-    Mutex::new(Alarms { process: 0, heap: BinaryHeap::new(), next: 0, taken_back: 0 });
-static CHANGED: Condvar = Condvar::new();
+/// The alarms of this process: of the first one that has any, those of its children behind it.
+///
+/// A child touches nothing that it inherited, not even a lock: a thread of its parent may have held
+/// it at the fork, and is not there to let go.
+static ALARMS: Alarms = Alarms::new();
 
 thread_local! {
     static IS_ALARM_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Alarms {
-    /// The process whose thread serves the heap; another number means a fork came between.
-    process: u32,
+    /// Whose they are; 0: nobody's yet.
+    process: AtomicU32,
+    // std's, not parking_lot's: their waiting lives in the word itself, so that a forked child finds
+    // no dead thread of its parent in a table.
+    set: Mutex<Set>,
+    changed: Condvar,
+    child: OnceLock<Box<Alarms>>,
+}
+
+struct Set {
+    /// Whether a thread serves them.
+    is_served: bool,
     heap: BinaryHeap<Reverse<Entry>>,
     next: u64,
     /// How many entries of the heap were taken back, about.
@@ -83,7 +96,7 @@ impl Action {
 
 /// An alarm that is set; dropping it takes it back.
 #[must_use = "an alarm is taken back when it is dropped"]
-pub(crate) struct Alarm(Option<Arc<Mutex<Option<Action>>>>);
+pub(crate) struct Alarm(Option<(&'static Alarms, Arc<Mutex<Option<Action>>>)>);
 
 impl Alarm {
     /// Lets it ring though nobody keeps it.
@@ -94,17 +107,22 @@ impl Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        let Some(alarm) = self.0.take() else { return };
+        let Some((alarms, alarm)) = self.0.take() else { return };
+        if !alarms.are_ours() {
+            // The parent's are not ours to take back, nor to drop.
+            return std::mem::forget(alarm);
+        }
         let taken_back = lock(&alarm).take();
         if taken_back.is_some() {
-            forget_one();
+            alarms.forget_one();
         }
     }
 }
 
 /// Makes sure that alarms ring: starts their thread, if it is not running.
 pub(crate) fn ready() -> io::Result<()> {
-    lock(&ALARMS).ready()
+    let alarms = Alarms::here();
+    lock(&alarms.set).ready(alarms)
 }
 
 /// Whether this is the thread on which alarms ring: it must never be kept waiting.
@@ -119,85 +137,124 @@ pub(crate) fn call_at(at: Time, call: impl FnOnce() + Send + 'static) -> Alarm {
 }
 
 fn set(at: Time, action: Action) -> Alarm {
-    let mut alarms = lock(&ALARMS);
-    if alarms.ready().is_err() {
-        drop(alarms);
+    let alarms = Alarms::here();
+    let mut set = lock(&alarms.set);
+    if set.ready(alarms).is_err() {
+        drop(set);
         action.run();
         return Alarm(None);
     }
     let alarm = Arc::new(Mutex::new(Some(action)));
-    let number = alarms.next;
-    alarms.next += 1;
-    let first = alarms.heap.peek().is_none_or(|Reverse(next)| at < next.at);
-    alarms.heap.push(Reverse(Entry { at, number, alarm: alarm.clone() }));
-    drop(alarms);
+    let number = set.next;
+    set.next += 1;
+    let first = set.heap.peek().is_none_or(|Reverse(next)| at < next.at);
+    set.heap.push(Reverse(Entry { at, number, alarm: alarm.clone() }));
+    drop(set);
     if first {
-        CHANGED.notify_one();
+        alarms.changed.notify_one();
     }
-    Alarm(Some(alarm))
+    Alarm(Some((alarms, alarm)))
 }
 
-impl Alarms {
-    fn ready(&mut self) -> io::Result<()> {
-        let process = std::process::id();
-        if self.process == process {
-            return Ok(());
+impl Set {
+    fn ready(&mut self, alarms: &'static Alarms) -> io::Result<()> {
+        if !self.is_served {
+            let serve = || alarms.serve();
+            thread::Builder::new().name("tierlock-alarm".into()).spawn(serve)?;
+            self.is_served = true;
         }
-        // A new process, perhaps forked: the parent's alarms are not ours to ring, nor to drop.
-        std::mem::forget(std::mem::take(&mut self.heap));
-        self.taken_back = 0;
-        thread::Builder::new().name("tierlock-alarm".into()).spawn(serve)?;
-        self.process = process;
         Ok(())
     }
 }
 
-/// Counts one more that was taken back, and throws them out when they are most of the heap.
-fn forget_one() {
-    let mut alarms = lock(&ALARMS);
-    alarms.taken_back += 1;
-    if alarms.taken_back <= TAKEN_BACK_MAX.max(alarms.heap.len() / 2) {
-        return;
+impl Alarms {
+    const fn new() -> Alarms {
+        Alarms {
+            process: AtomicU32::new(0),
+            set: Mutex::new(Set {
+                is_served: false,
+                heap: BinaryHeap::new(),
+                next: 0,
+                taken_back: 0,
+            }),
+            changed: Condvar::new(),
+            child: OnceLock::new(),
+        }
     }
-    alarms.taken_back = 0;
-    alarms.heap.retain(|Reverse(entry)| lock(&entry.alarm).is_some());
-}
 
-fn serve() {
-    IS_ALARM_THREAD.set(true);
-    let mut due = Vec::new();
-    let mut alarms = lock(&ALARMS);
-    loop {
-        let now = clock::now();
-        while alarms.heap.peek().is_some_and(|Reverse(entry)| entry.at <= now) {
-            due.extend(alarms.heap.pop());
-        }
-        if !due.is_empty() {
-            drop(alarms);
-            ring(&mut due);
-            alarms = lock(&ALARMS);
-            continue;
-        }
-        let sleep = alarms.heap.peek().map(|Reverse(entry)| entry.at.since(now));
-        alarms = match sleep {
-            None => CHANGED.wait(alarms).unwrap_or_else(PoisonError::into_inner),
-            Some(sleep) => {
-                let waited = CHANGED.wait_timeout(alarms, sleep.min(LONGEST_SLEEP));
-                waited.unwrap_or_else(PoisonError::into_inner).0
+    /// Those of this process.
+    fn here() -> &'static Alarms {
+        let process = std::process::id();
+        let mut alarms = &ALARMS;
+        loop {
+            match alarms.process.compare_exchange(0, process, Relaxed, Relaxed) {
+                Ok(_) => return alarms,
+                Err(whose) if whose == process => return alarms,
+                Err(_) => {}
             }
-        };
+            alarms = match alarms.child.get() {
+                Some(child) => child,
+                None => {
+                    // Two threads at once may make them, and one of them in vain.
+                    let _ = alarms.child.set(Box::new(Alarms::new()));
+                    continue;
+                }
+            };
+        }
     }
-}
 
-fn ring(due: &mut Vec<Reverse<Entry>>) {
-    for Reverse(entry) in due.drain(..) {
-        let action = lock(&entry.alarm).take();
-        match action {
-            // Foreign code may panic; the other alarms ring all the same. Its hook has reported it.
-            Some(action) => drop(catch_unwind(AssertUnwindSafe(|| action.run()))),
-            None => {
-                let mut alarms = lock(&ALARMS);
-                alarms.taken_back = alarms.taken_back.saturating_sub(1);
+    fn are_ours(&self) -> bool {
+        self.process.load(Relaxed) == std::process::id()
+    }
+
+    /// Counts one more that was taken back, and throws them out when they are most of the heap.
+    fn forget_one(&self) {
+        let mut set = lock(&self.set);
+        set.taken_back += 1;
+        if set.taken_back <= TAKEN_BACK_MAX.max(set.heap.len() / 2) {
+            return;
+        }
+        set.taken_back = 0;
+        set.heap.retain(|Reverse(entry)| lock(&entry.alarm).is_some());
+    }
+
+    fn serve(&self) {
+        IS_ALARM_THREAD.set(true);
+        let mut due = Vec::new();
+        let mut set = lock(&self.set);
+        loop {
+            let now = clock::now();
+            while set.heap.peek().is_some_and(|Reverse(entry)| entry.at <= now) {
+                due.extend(set.heap.pop());
+            }
+            if !due.is_empty() {
+                drop(set);
+                self.ring(&mut due);
+                set = lock(&self.set);
+                continue;
+            }
+            let sleep = set.heap.peek().map(|Reverse(entry)| entry.at.since(now));
+            set = match sleep {
+                None => self.changed.wait(set).unwrap_or_else(PoisonError::into_inner),
+                Some(sleep) => {
+                    let waited = self.changed.wait_timeout(set, sleep.min(LONGEST_SLEEP));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn ring(&self, due: &mut Vec<Reverse<Entry>>) {
+        for Reverse(entry) in due.drain(..) {
+            let action = lock(&entry.alarm).take();
+            match action {
+                // Foreign code may panic; the other alarms ring all the same. Its hook has reported
+                // it.
+                Some(action) => drop(catch_unwind(AssertUnwindSafe(|| action.run()))),
+                None => {
+                    let mut set = lock(&self.set);
+                    set.taken_back = set.taken_back.saturating_sub(1);
+                }
             }
         }
     }
@@ -260,7 +317,7 @@ mod tests {
             drop(call_at(never, || ()));
         }
         // Other tests may have set theirs; they are few.
-        assert!(lock(&ALARMS).heap.len() < 1_000);
+        assert!(lock(&Alarms::here().set).heap.len() < 1_000);
     }
 
     #[test]

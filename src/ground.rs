@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 #[cfg(feature = "process")]
 pub(crate) use crate::process::Place;
 #[cfg(feature = "process")]
-use crate::process::{Directory, DirectoryKey, Slot, fork_generation};
+use crate::process::{Directory, DirectoryKey, PerFork, Slot, fork_generation};
 use crate::{
     alarm,
     error::{Holder, LockError, Predecessor, Result},
@@ -107,13 +107,13 @@ impl Place<'_> {
     }
 }
 
-/// The grounds of this process, and of the processes that it is a fork of.
+/// The grounds of this process. A child has a list of its own: a thread of its parent may have held
+/// this one's lock at the fork, and is not there to let go.
 #[cfg(feature = "process")]
-static GROUNDS: Mutex<Vec<(GroundKey, Weak<Ground>)>> = Mutex::new(Vec::new());
+static GROUNDS: PerFork<Mutex<Grounds>> = PerFork::of_the_first(Mutex::new(Vec::new()));
 
-/// A directory, in one fork generation.
 #[cfg(feature = "process")]
-type GroundKey = (DirectoryKey, u64);
+type Grounds = Vec<(DirectoryKey, Weak<Ground>)>;
 
 impl Ground {
     pub(crate) fn new(below_host: BelowHost) -> Arc<Ground> {
@@ -123,8 +123,8 @@ impl Ground {
     /// The one ground of this directory in this process.
     #[cfg(feature = "process")]
     pub(crate) fn of(directory: Directory) -> Arc<Ground> {
-        let key = (directory.key(), fork_generation());
-        let mut grounds = GROUNDS.lock();
+        let key = directory.key();
+        let mut grounds = GROUNDS.here(Mutex::default).lock();
         grounds.retain(|(_, ground)| ground.strong_count() > 0);
         let known = grounds.iter().find(|(known, _)| *known == key);
         if let Some(ground) = known.and_then(|(_, ground)| ground.upgrade()) {
@@ -495,5 +495,39 @@ impl Drop for Reach {
     fn drop(&mut self) {
         // A lock that `at_least` kept may have been the last to need it.
         self.close_within(if alarm::is_here() { Duration::ZERO } else { GOODBYE });
+    }
+}
+
+#[cfg(all(test, feature = "process"))]
+mod tests {
+    use std::time::Instant;
+
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+    use super::*;
+    use crate::process::{Options, fork};
+
+    #[test]
+    fn a_child_forked_while_a_thread_looks_for_a_ground_finds_its_own() {
+        let files = tempfile::tempdir().unwrap();
+        let directory = Directory::open(files.path(), &Options::default()).unwrap();
+        let looking = GROUNDS.here(Mutex::default).lock();
+        let Some(child) = fork() else {
+            std::mem::forget(Ground::of(directory));
+            std::process::exit(0);
+        };
+        let child = Pid::from_raw(child).unwrap();
+        let begin = Instant::now();
+        let status = loop {
+            if let Some((_, status)) = waitpid(Some(child), WaitOptions::NOHANG).unwrap() {
+                break status;
+            }
+            if begin.elapsed() > Duration::from_secs(60) {
+                kill_process(child, Signal::KILL).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        drop(looking);
+        assert_eq!(status.exit_status(), Some(0), "{status:?}");
     }
 }

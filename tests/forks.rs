@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     process::exit,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::{Context, Waker},
     thread,
     time::Duration,
@@ -33,7 +34,7 @@ impl Locks<'_> {
     }
 }
 
-const SITUATIONS: [(&str, Situation); 8] = [
+const SITUATIONS: [(&str, Situation); 9] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
@@ -41,6 +42,7 @@ const SITUATIONS: [(&str, Situation); 8] = [
     ("a_thread_scope_name_held_at_the_fork_is_free_in_the_child", a_thread_scope_name),
     ("a_child_of_one_inside_a_gate_is_not_inside_and_keeps_nobody_out", a_child_inside_a_gate),
     ("a_child_made_past_the_handlers_keeps_what_it_locks_first", a_child_past_the_handlers),
+    ("a_child_forked_while_others_set_alarms_has_its_own", a_child_beside_alarms),
     ("files_of_a_child_that_closed_ours_reach_its_own_children", a_child_that_closes_all),
 ];
 
@@ -234,6 +236,52 @@ fn a_child_past_the_handlers(locks: &Locks) {
     assert!(gate.try_enter(Token::new(8).unwrap()).unwrap_err().is_contended());
     parent_says.write_all(b"!").unwrap();
     child.wait();
+}
+
+/// Each of its parent's threads may be anywhere in the list of alarms.
+fn a_child_beside_alarms(locks: &Locks) {
+    let manager = locks.open();
+    let mutex = |name: &str, at_most| {
+        manager.mutex(name, ()).scope(Scope::Thread).at_most(at_most).build().unwrap()
+    };
+    let short = mutex("short", Duration::from_millis(1));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for name in ["one", "another"] {
+            let (mutex, stop) = (mutex(name, Duration::from_secs(3_600)), &stop);
+            scope.spawn(move || {
+                while !stop.load(Relaxed) {
+                    drop(mutex.lock().unwrap());
+                }
+            });
+        }
+        // Also if a child fails.
+        let _stop = Stop(&stop);
+        for _ in 0..100 {
+            let child = in_a_fork(|| {
+                end_if_it_hangs();
+                let guard = short.lock().unwrap();
+                let lost = futures::executor::block_on(MutexGuard::lost(&guard));
+                assert_eq!(lost, LostReason::HeldTooLong);
+            });
+            child.wait();
+        }
+    });
+}
+
+/// Set when it is dropped.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// A child that waits for whom it has not has no other end.
+fn end_if_it_hangs() {
+    // SAFETY: it only sets the time of a signal, for which there is no handler.
+    unsafe { libc::alarm(60) };
 }
 
 /// A daemon closes what it inherited: what it opens then is no lock of ours in its children.

@@ -6,7 +6,7 @@ use super::sys;
 
 /// A value for each of the processes that were forked from each other since the first one was
 /// made: a child touches nothing that it inherited, not even a mutex, and has its own beside it.
-pub(super) struct PerFork<T> {
+pub(crate) struct PerFork<T> {
     generation: u64,
     value: T,
     child: OnceLock<Box<PerFork<T>>>,
@@ -18,7 +18,7 @@ impl<T> PerFork<T> {
     }
 
     /// One that is there before any fork, in a `static`.
-    pub(super) const fn of_the_first(value: T) -> PerFork<T> {
+    pub(crate) const fn of_the_first(value: T) -> PerFork<T> {
         PerFork { generation: sys::FIRST_GENERATION, value, child: OnceLock::new() }
     }
 
@@ -38,7 +38,7 @@ impl<T> PerFork<T> {
     }
 
     /// This process's value, made if need be.
-    pub(super) fn here(&self, make: impl FnOnce() -> T) -> &T {
+    pub(crate) fn here(&self, make: impl FnOnce() -> T) -> &T {
         match self.try_here(|| Ok::<T, std::convert::Infallible>(make())) {
             Ok(value) => value,
         }

@@ -43,6 +43,9 @@ use self::home::Home;
     target_endian = "little"
 ))]
 pub use self::table::parts;
+pub(crate) use forked::PerFork;
+#[cfg(test)]
+pub(crate) use sys::testing::fork;
 pub(crate) use turns::{Turn, TurnFile};
 
 /// How many forks lie between the first process that opened a directory and this one.

@@ -515,7 +515,7 @@ pub(super) mod testing {
     use super::*;
 
     /// Forks; the child's number in the parent, `None` in the child.
-    pub(in super::super) fn fork() -> Option<i32> {
+    pub(crate) fn fork() -> Option<i32> {
         // SAFETY: only helper processes call this; their other threads, if any, sleep or are
         // themselves in this function, and the C library keeps its allocator usable.
         let child = unsafe { libc::fork() };
