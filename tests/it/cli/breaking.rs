@@ -77,6 +77,27 @@ fn a_lock_of_a_directory_is_taken_away_from_exactly_the_holder_of_a_token() {
     fails(&break_here(&place, &next, &[]), 77, &["\"job\"", "nobody holds it"]);
 }
 
+/// Somebody has mistyped it, perhaps.
+#[test]
+fn a_directory_that_holds_no_locks_is_left_as_it_is() {
+    let place = Place::new();
+    let leader = place.leader();
+    let with_leader =
+        ["--leader", &leader.address, "--secret-file", leader.secret.to_str().unwrap()];
+    for more in [&[][..], &with_leader] {
+        fails(&break_here(&place, "7", more), 78, &["locks", "does not exist"]);
+        assert!(!place.dir().exists(), "it was made");
+    }
+    std::fs::create_dir(place.dir()).unwrap();
+    fails(
+        &break_here(&place, "7", &[]),
+        78,
+        &["locks", "nobody has used it", "nothing was broken"],
+    );
+    fails(&break_here(&place, "7", &with_leader), 77, &["\"job\"", "nobody holds it"]);
+    assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0, "something was made in it");
+}
+
 #[test]
 fn a_lock_that_is_a_file_ends_with_its_process_and_the_line_says_which() {
     let place = Place::new();
