@@ -125,9 +125,21 @@ impl Cross for RobustMutex {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
         self.lock().map_err(Failure::io("pthread_mutex_lock"))?;
+        let locked = Locked(self);
         let result = section();
+        std::mem::forget(locked);
         self.unlock().map_err(Failure::io("pthread_mutex_unlock"))?;
         Ok(result)
+    }
+}
+
+/// Unlocks it if the section panics. The C library keeps a list of the robust mutexes that a thread
+/// holds, in the mutexes themselves: one that was unmapped would leave a hole in it.
+struct Locked<'a>(&'a RobustMutex);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 
@@ -235,6 +247,17 @@ mod tests {
                 has_taken.recv().unwrap();
             });
         }
+    }
+
+    #[test]
+    fn a_robust_mutex_is_not_held_beyond_a_section_that_panics() {
+        let file = tempfile::tempfile().unwrap();
+        RobustMutex::create(&file).unwrap();
+        let mut mutex = RobustMutex::open(&file).unwrap();
+        let section = || mutex.with(|| std::panic::resume_unwind(Box::new("on purpose")));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(section)).is_err());
+        let error = mutex.unlock().expect_err("it is held");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     }
 
     #[test]
