@@ -4,7 +4,7 @@
 use std::{
     fs,
     future::Future,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     pin::Pin,
@@ -324,7 +324,7 @@ fn engine_word(kind: Kind) -> &'static str {
 /// A leader in this process that can be stopped and started again on its state.
 pub(crate) struct Rig {
     files: TempDir,
-    address: SocketAddr,
+    port: Port,
     leader: Plain<Option<Leader>>,
 }
 
@@ -333,9 +333,9 @@ impl Rig {
         let files = temp_dir();
         new_secret(&files.path().join("secret"));
         for _ in 0..100 {
-            let address = free_address();
-            if let Ok(leader) = start_leader(files.path(), address) {
-                return Rig { files, address, leader: Plain::new(Some(leader)) };
+            let port = Port::claim();
+            if let Ok(leader) = start_leader(files.path(), port.address()) {
+                return Rig { files, port, leader: Plain::new(Some(leader)) };
             }
         }
         panic!("no port to be had for a leader");
@@ -349,11 +349,11 @@ impl Rig {
     pub(crate) fn restart(&self) {
         let mut leader = self.leader.lock();
         assert!(leader.is_none(), "it runs already");
-        *leader = Some(start_leader(self.files.path(), self.address).unwrap());
+        *leader = Some(start_leader(self.files.path(), self.port.address()).unwrap());
     }
 
     pub(crate) fn address(&self) -> String {
-        self.address.to_string()
+        self.port.address().to_string()
     }
 
     pub(crate) fn secret(&self) -> PathBuf {
@@ -375,7 +375,7 @@ impl Rig {
 
     /// The same for a helper.
     pub(crate) fn settings(&self) -> String {
-        format!("\tleaders={}\tsecret={}", self.address, self.secret().display())
+        format!("\tleaders={}\tsecret={}", self.address(), self.secret().display())
     }
 }
 
@@ -387,19 +387,50 @@ fn start_leader(files: &Path, address: SocketAddr) -> tierlock::Result<Leader> {
         .start()
 }
 
-/// A port of this machine below those that the system gives out, so that it is still free when
-/// a leader comes back to it.
-pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = std::process::id() as u16 % 1_000 * 20;
-    for _ in 0..20_000 {
-        let offset = start.wrapping_add(NEXT.fetch_add(1, Relaxed)) % 20_000;
-        let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + offset));
-        if UdpSocket::bind(address).is_ok() {
-            return address;
-        }
+/// A port for a leader, and for no other test of this machine, in whatever process, until this is
+/// dropped: also while the leader is away. It is below those that the system gives out.
+///
+/// Leaders listen on UDP; whoever has the TCP port of the number has claimed it.
+pub(crate) struct Port(TcpListener);
+
+impl Port {
+    pub(crate) fn claim() -> Port {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let start = std::process::id() as u16 % 1_000 * 20;
+        let mut ports = (0..20_000).map(|_| {
+            let offset = start.wrapping_add(NEXT.fetch_add(1, Relaxed)) % 20_000;
+            Port::claim_this(SocketAddr::from(([127, 0, 0, 1], 10_000 + offset)))
+        });
+        ports.find_map(|port| port).expect("a free port")
     }
-    panic!("no free port");
+
+    fn claim_this(address: SocketAddr) -> Option<Port> {
+        let port = Port(TcpListener::bind(address).ok()?);
+        UdpSocket::bind(address).is_ok().then_some(port)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+}
+
+#[test]
+fn the_port_of_a_leader_that_is_away_is_claimed_by_nobody_else() {
+    let rig = Rig::start();
+    let address = rig.port.address();
+    assert!(Port::claim_this(address).is_none());
+    rig.stop();
+    assert!(Port::claim_this(address).is_none(), "another test's leader may start there");
+    rig.restart();
+}
+
+/// The address of a port that is claimed as long as this process lives.
+pub(crate) fn free_address() -> SocketAddr {
+    static CLAIMED: Plain<Vec<Port>> = Plain::new(Vec::new());
+    let port = Port::claim();
+    let address = port.address();
+    CLAIMED.lock().push(port);
+    address
 }
 
 /// A secret like those that `tierlock secret new` makes.

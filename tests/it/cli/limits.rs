@@ -36,7 +36,7 @@ impl Scene {
     /// With these options of `tierlock serve`.
     fn with(options: &[&str]) -> Scene {
         let place = Place::new();
-        let leader = place.leader_at("127.0.0.1:0", options);
+        let leader = place.leader_with(options);
         let bystander = Bystander::of(builder(&leader));
         bystander.is_undisturbed();
         let before = resident(&leader);

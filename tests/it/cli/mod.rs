@@ -15,6 +15,7 @@ mod statuses;
 mod terminal;
 
 use std::{
+    cell::RefCell,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
@@ -27,7 +28,7 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 
-use crate::setting::Handle;
+use crate::setting::{Handle, Port};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,11 +36,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the locks of one test live.
 struct Place {
     root: tempfile::TempDir,
+    /// Those of its leaders, which may come back to them.
+    ports: RefCell<Vec<Port>>,
 }
 
 impl Place {
     fn new() -> Place {
-        Place { root: tempfile::tempdir().unwrap() }
+        Place { root: tempfile::tempdir().unwrap(), ports: RefCell::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -81,7 +84,14 @@ impl Place {
 
     /// A leader of its own, on a free port.
     fn leader(&self) -> Leader {
-        self.leader_at("127.0.0.1:0", &[])
+        self.leader_with(&[])
+    }
+
+    fn leader_with(&self, options: &[&str]) -> Leader {
+        let port = Port::claim();
+        let address = port.address().to_string();
+        self.ports.borrow_mut().push(port);
+        self.leader_at(&address, options)
     }
 
     /// The same there, with further options: one that is started again, perhaps.
