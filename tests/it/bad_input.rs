@@ -12,7 +12,7 @@ use tierlock::{Engine, Leader, LockErrorKind, LockManager, LockManagerBuilder, M
 
 use crate::{
     helper::Helper,
-    setting::{LONG, Rig, free_address, new_secret, private_file, temp_dir},
+    setting::{LONG, LONG_LIFE, Rig, free_address, new_secret, private_file, temp_dir},
 };
 
 /// Somebody who holds a lock, and is to be left alone.
@@ -23,6 +23,12 @@ pub(crate) struct Bystander {
 
 impl Bystander {
     pub(crate) fn of(builder: LockManagerBuilder) -> Bystander {
+        // However busy the machine is, only who is disturbed loses a lock or gets none.
+        Bystander::with(builder.time_to_live(LONG_LIFE).connect_timeout(LONG))
+    }
+
+    /// One with the terms that are set.
+    fn with(builder: LockManagerBuilder) -> Bystander {
         let locks = builder.label("bystander").open().unwrap();
         Bystander { guard: locks.mutex("bystander", ()).lock().unwrap(), locks }
     }
@@ -188,14 +194,14 @@ fn a_time_to_live_that_the_leader_does_not_accept_is_refused_with_both_ways_out(
     let secret = dir.path().join("secret");
     new_secret(&secret);
     let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
-    let leader = leader.secret_file(&secret).time_to_live_max(Duration::from_secs(2));
+    let leader = leader.secret_file(&secret).time_to_live_max(Duration::from_secs(30));
     let leader = leader.start().unwrap();
     let with = |seconds| {
         let builder = LockManager::builder().leaders([leader.local_addr().to_string()]);
         builder.secret_file(&secret).time_to_live(Duration::from_secs(seconds))
     };
-    let bystander = Bystander::of(with(2));
-    let locks = with(3).open().unwrap();
+    let bystander = Bystander::with(with(30));
+    let locks = with(31).open().unwrap();
     let error = locks.mutex("a", ()).lock().map(drop).unwrap_err();
     says(&error, LockErrorKind::Refused, &["time_to_live", "--ttl-max"]);
     bystander.is_undisturbed();

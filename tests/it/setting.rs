@@ -28,6 +28,8 @@ use crate::helper::Helper;
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// The shortest time to live there is.
 pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// The longest, for whoever is to keep a lock on a machine that is busy with something else.
+pub(crate) const LONG_LIFE: Duration = Duration::from_secs(60);
 
 /// Makes one test per setting out of a situation: `exclusion::threads_lose_no_count::host`.
 macro_rules! at {
