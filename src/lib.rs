@@ -120,7 +120,8 @@ pub use name::{InvalidName, Name};
     feature = "testing",
     target_os = "linux",
     target_pointer_width = "64",
-    target_endian = "little"
+    target_endian = "little",
+    not(tierlock_no_table)
 ))]
 #[doc(hidden)]
 pub use process::parts;

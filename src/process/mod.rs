@@ -14,9 +14,19 @@ mod leader;
 mod names;
 mod record;
 mod sys;
-#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little",
+    not(tierlock_no_table)
+))]
 mod table;
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little",
+    not(tierlock_no_table)
+)))]
 #[path = "no_table.rs"]
 mod table;
 #[cfg(test)]
@@ -40,7 +50,8 @@ use self::home::Home;
     feature = "testing",
     target_os = "linux",
     target_pointer_width = "64",
-    target_endian = "little"
+    target_endian = "little",
+    not(tierlock_no_table)
 ))]
 pub use self::table::parts;
 pub(crate) use forked::PerFork;

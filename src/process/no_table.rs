@@ -1,5 +1,6 @@
 //! In place of the table engine, where it is not: it needs Linux's futexes, and numbers that are
-//! 64 bits wide and in the order of x86.
+//! 64 bits wide and in the order of x86. With `--cfg tierlock_no_table` it is nowhere, so that this
+//! is looked at on Linux too.
 
 use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc};
 

@@ -408,7 +408,12 @@ pub(super) mod byte_lock {
 }
 
 /// Sleeping on the low half of a word that processes share, and waking who sleeps there.
-#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little",
+    not(tierlock_no_table)
+))]
 pub(super) mod futex {
     use std::{iter, num::NonZeroU32, sync::atomic::AtomicU32};
 
