@@ -160,6 +160,12 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         Lost::new(guard.hold.watch())
     }
 
+    /// Why the lock is lost, if it is.
+    #[cfg(feature = "cli")]
+    pub(crate) fn why_lost(guard: &Self) -> Option<LostReason> {
+        guard.hold.lost()
+    }
+
     /// Calls `callback` once, if and when the lock is lost while the guard exists; at once, if it
     /// is lost already. It runs on a thread of tierlock's and must not block. A panic in it is
     /// caught, and reported by the panic hook alone.

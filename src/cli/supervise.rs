@@ -81,6 +81,9 @@ pub(super) struct Deadline {
     longest: Duration,
 }
 
+/// As whoever wrote the command line calls it.
+const HELD_TOO_LONG: &str = "it was held for as long as --at-most allows";
+
 /// How often the lock's deadline is looked at, which renewals move; also the longest sleep while
 /// there is one, since the clock of sleeps stands still while the machine is suspended.
 const TICK: Duration = Duration::from_millis(100);
@@ -185,8 +188,8 @@ impl Supervision<'_> {
     }
 
     fn look_at_the_deadline(&mut self) {
-        if let Err(error) = MutexGuard::check(self.lock) {
-            return self.lost(&error.to_string());
+        if let Some(reason) = MutexGuard::why_lost(self.lock) {
+            return self.lost(&self.lost_because(reason));
         }
         let Some(remaining) = MutexGuard::remaining(self.lock) else { return };
         let deadline = clock::now() + remaining;
@@ -201,7 +204,7 @@ impl Supervision<'_> {
         if remaining <= self.grace() {
             let (lock, left) = (self.lock_in_words(), remaining.as_millis());
             let why = match self.at_most_ends.is_some_and(|end| end <= deadline + TICK) {
-                true => "it was held for as long as --at-most allows".to_owned(),
+                true => HELD_TOO_LONG.to_owned(),
                 false => {
                     format!("no leader confirmed a renewal, and its deadline is {left} ms off")
                 }
@@ -245,8 +248,9 @@ impl Supervision<'_> {
 
     /// The command ended under a lock that was lost by then, or was ended by the guardian.
     fn ended_too_late(&self, ended: Ended) -> Option<String> {
-        if let Err(error) = MutexGuard::check(self.lock) {
-            return Some(format!("{error}; the command had not ended by then"));
+        if let Some(reason) = MutexGuard::why_lost(self.lock) {
+            let why = self.lost_because(reason);
+            return Some(format!("{why}; the command had not ended by then"));
         }
         let by_guardian = ended == Ended::Signal(Signal::KILL.as_raw() as u8)
             && self.guardian.is_some()
@@ -262,7 +266,11 @@ impl Supervision<'_> {
     }
 
     fn lost_because(&self, reason: LostReason) -> String {
-        format!("{}: {reason}", self.lock_in_words())
+        let lock = self.lock_in_words();
+        match reason {
+            LostReason::HeldTooLong => format!("{lock}: lost: {HELD_TOO_LONG}"),
+            _ => format!("{lock}: {reason}"),
+        }
     }
 
     fn look_after_the_guardian(&mut self) {

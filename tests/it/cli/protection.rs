@@ -330,7 +330,7 @@ fn a_stubborn_command_is_dead_when_its_time_is_up() {
     let command = running.pid_line();
     assert_eq!(running.line(), "asked");
     let (status, stderr) = running.end();
-    the_one_line(stderr.as_bytes());
+    assert!(the_one_line(stderr.as_bytes()).contains("--at-most"));
     assert_eq!(status.code(), Some(76));
     assert!(!runs(command));
     succeeds(&place.ran(&["-n", "job", "--", "true"]));
@@ -368,7 +368,9 @@ fn with_on_lost_warn_the_command_runs_on() {
     let script = "read go; echo went; exit 0";
     let mut running = Running::script(&mut run, &options, "job", script);
     let line = running.error_line();
-    assert!(line.starts_with("tierlock: ") && line.contains("job"), "{line}");
+    for words in ["tierlock: ", "\"job\"", "--at-most"] {
+        assert!(line.contains(words), "{words:?} is not in {line:?}");
+    }
     drop(running.stdin());
     assert_eq!(running.line(), "went");
     let (status, stderr) = running.end();
