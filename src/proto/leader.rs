@@ -16,7 +16,7 @@ mod reclaim;
 mod report;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -146,8 +146,10 @@ pub struct Leader {
     /// Until when a lock is not granted that two said they hold.
     disputes: Timers<LockKey>,
     /// Who is to be told once the loss of a lease is durable.
-    breakers: BTreeMap<PackedId, Vec<(ConnectionId, RequestId)>>,
+    breakers: questions::Breakers,
     checks: Vec<questions::Check>,
+    /// How many reported leases are on their way to the disk as ones that nobody can have.
+    refused_claims: usize,
     leases_made: u64,
     places_given: u64,
     /// Locks that may find a new holder or be forgotten.
@@ -219,8 +221,9 @@ impl Leader {
             limits: Timers::new(),
             ends: Timers::new(),
             disputes: Timers::new(),
-            breakers: BTreeMap::new(),
+            breakers: questions::Breakers::default(),
             checks: Vec::new(),
+            refused_claims: 0,
             leases_made: 0,
             places_given: 0,
             unsettled: Vec::new(),
@@ -311,6 +314,7 @@ impl Leader {
                 }
             }
             Allows::Telling { session, lease, why, proof } => {
+                self.refused_claims -= usize::from(why == LostReason::Forgotten);
                 if let Some(key) = self.sessions.find(session) {
                     self.lease_is_lost(key, lease, why, proof);
                 }
@@ -489,7 +493,7 @@ impl Leader {
                 self.list(connection, query, after, limit, now);
             }
             ClientMessage::Break { query, name, token } => {
-                self.break_lock(connection, query, name, token);
+                self.break_lock(connection, key, query, name, token);
             }
             ClientMessage::Held { .. } | ClientMessage::Waiting { .. } | ClientMessage::Ready
                 if planted(Mistake::HelloCountsAlone) => {}
@@ -584,9 +588,9 @@ impl Leader {
         let new = matches!(session.standing, Standing::New);
         let limits = [
             (new && self.sessions.written() >= sessions_max, Refusal::TooManySessions),
-            (session.leases().len() >= leases_per_session_max, Refusal::TooManyLeases),
+            (session.answerable_for() >= leases_per_session_max, Refusal::TooManyLeases),
             (session.waiting().len() >= waiters_per_session_max, Refusal::TooManyWaiters),
-            (self.sessions.claims() >= claims_max, Refusal::TooManyClaims),
+            (self.claims() >= claims_max, Refusal::TooManyClaims),
         ];
         self.over
             .or(session.refusal)
@@ -595,6 +599,13 @@ impl Leader {
                 let (_, why) = limits.into_iter().find(|(reached, _)| *reached && !returning)?;
                 Some(why)
             })
+    }
+
+    /// What all sessions have together. What is owed from earlier reigns is not known before all
+    /// of them are back.
+    fn claims(&self) -> usize {
+        let owed = if self.in_grace { 0 } else { self.sessions.owed() };
+        self.sessions.claims() + owed
     }
 
     /// Writes about the session with its first request, not before: what only looks around
@@ -618,7 +629,7 @@ impl Leader {
     fn release(&mut self, key: SessionKey, lease: LeaseId, last_used: Token, how: Predecessor) {
         let id = PackedId::of_lease(lease);
         if let Some(id) = id {
-            self.sessions.get_mut(key).answer_for(id);
+            self.sessions.answer_for(key, id);
         }
         if let Some(lock) = id.and_then(|id| self.sessions.get(key).leases().get(&id).copied()) {
             let how = match self.holding(lock).right {
@@ -887,7 +898,7 @@ impl Leader {
             // Nobody is granted anything on a session that is over: etcd#11456.
             return Verdict::Expired;
         }
-        if session.leases().len() >= self.config.leases_per_session_max {
+        if session.answerable_for() >= self.config.leases_per_session_max {
             return Verdict::Refused(Refusal::TooManyLeases);
         }
         let lease = PackedId::new(epoch, self.leases_made + 1);
@@ -977,16 +988,15 @@ impl Leader {
         proof: TakenAway,
     ) {
         let id = PackedId::of_lease(lease).expect("one of ours");
-        let session = self.sessions.get_mut(key);
-        let Some(&lock) = session.leases().get(&id) else {
+        let Some(&lock) = self.sessions.get(key).leases().get(&id) else {
             // Given back meanwhile, or one that was never confirmed.
             if why == LostReason::Forgotten {
-                session.revoke(id, why, proof);
+                self.sessions.revoke(key, id, why, proof);
                 self.tell(key, LeaderMessage::Lost { lease, why });
             }
             return;
         };
-        session.revoke(id, why, proof);
+        self.sessions.revoke(key, id, why, proof);
         self.table.taken_away(lock, why, proof);
         if planted(Mistake::BreakAtOnce) {
             self.vacate(lock, Some(after(why)));
@@ -1203,6 +1213,16 @@ impl Leader {
     /// What the unfinished reports weigh, and what they may.
     pub(super) fn unfinished(&self) -> (usize, usize) {
         (self.unfinished.total(), report::unfinished_bytes_max(&self.config))
+    }
+
+    /// For how many losses its sessions have not answered, or will not have.
+    pub(super) fn owed(&self) -> usize {
+        self.sessions.owed() + self.refused_claims
+    }
+
+    /// How many wait to hear that a lock is broken.
+    pub(super) fn breaks_awaited(&self) -> usize {
+        self.breakers.count
     }
 
     /// How many names it knows.

@@ -40,11 +40,14 @@ pub(super) struct Session {
     deadline: Time,
     leases: Numbered<PackedId, LockKey>,
     /// What was taken away from it durably, until it answers for that.
-    revoked: BTreeMap<PackedId, (LostReason, TakenAway)>,
+    revoked: Losses,
     /// Their numbers are the client's choice, so no weak hash of them will do.
     waiting: BTreeMap<RequestId, WaiterKey>,
     busy: bool,
 }
+
+/// Leases that were taken away, and why.
+type Losses = BTreeMap<PackedId, (LostReason, TakenAway)>;
 
 /// How far a session has come with the journal.
 ///
@@ -132,23 +135,10 @@ impl Session {
         self.revoked.get(&lease).copied()
     }
 
-    pub(super) fn revoke(&mut self, lease: PackedId, why: LostReason, proof: TakenAway) {
-        self.revoked.insert(lease, (why, proof));
-    }
-
-    /// What it still believes in of what was taken away from it. The rest is forgotten: whatever
-    /// it does not report it does not believe in.
-    pub(super) fn still_revoked(
-        &mut self,
-        is_reported: impl Fn(LeaseId) -> bool,
-    ) -> Vec<(LeaseId, LostReason)> {
-        self.revoked.retain(|id, _| is_reported(id.lease()));
-        self.revoked.iter().map(|(id, (why, _))| (id.lease(), *why)).collect()
-    }
-
-    /// It has answered for the loss.
-    pub(super) fn answer_for(&mut self, lease: PackedId) {
-        self.revoked.remove(&lease);
+    /// What it holds, and what was taken away from it without its answer: who does not answer
+    /// would otherwise have a leader remember losses without end.
+    pub(super) fn answerable_for(&self) -> usize {
+        self.leases.len() + self.revoked.len()
     }
 
     /// Until when its leases are promised, counted long.
@@ -183,6 +173,8 @@ pub(super) struct Sessions {
     busy: u32,
     /// How many leases and waiters they have together.
     claims: usize,
+    /// For how many losses they have not answered.
+    owed: usize,
     /// How many the journal knows or is about to.
     written: usize,
     /// How many are awaited.
@@ -200,6 +192,7 @@ impl Sessions {
             deadlines: Timers::new(),
             busy: 0,
             claims: 0,
+            owed: 0,
             written: 0,
             awaited: 0,
             dismissed: VecDeque::new(),
@@ -244,6 +237,10 @@ impl Sessions {
         self.claims
     }
 
+    pub(super) fn owed(&self) -> usize {
+        self.owed
+    }
+
     /// Every session; for the few moments of a reign that concern them all.
     pub(super) fn all(&self) -> impl Iterator<Item = SessionKey> + use<'_> {
         self.by_id.values().copied()
@@ -264,6 +261,7 @@ impl Sessions {
         let id = session.id;
         self.written += usize::from(!matches!(session.standing, Standing::New));
         self.awaited += usize::from(session.awaited);
+        self.owed += session.revoked.len();
         let key = SessionKey(self.sessions.insert(session));
         let before = self.by_id.insert(id, key);
         assert!(before.is_none(), "{id:?} is added once");
@@ -277,6 +275,7 @@ impl Sessions {
         self.by_id.remove(&session.id);
         self.deadlines.clear(key);
         self.awaited -= usize::from(session.awaited);
+        self.owed -= session.revoked.len();
         self.written -= usize::from(!matches!(session.standing, Standing::New));
         session
     }
@@ -323,6 +322,47 @@ impl Sessions {
 
     pub(super) fn remove_waiter(&mut self, key: SessionKey, request: RequestId) {
         self.change(key, |session| assert!(session.waiting.remove(&request).is_some()));
+    }
+
+    /// This lease is taken away from it durably, until it answers for that.
+    pub(super) fn revoke(
+        &mut self,
+        key: SessionKey,
+        lease: PackedId,
+        why: LostReason,
+        proof: TakenAway,
+    ) {
+        self.settle_accounts(key, |revoked| {
+            revoked.insert(lease, (why, proof));
+        });
+    }
+
+    /// What it still believes in of what was taken away from it. The rest is forgotten: whatever
+    /// it does not report it does not believe in.
+    pub(super) fn still_revoked(
+        &mut self,
+        key: SessionKey,
+        is_reported: impl Fn(LeaseId) -> bool,
+    ) -> Vec<(LeaseId, LostReason)> {
+        self.settle_accounts(key, |revoked| {
+            revoked.retain(|id, _| is_reported(id.lease()));
+            revoked.iter().map(|(id, (why, _))| (id.lease(), *why)).collect()
+        })
+    }
+
+    /// It has answered for the loss.
+    pub(super) fn answer_for(&mut self, key: SessionKey, lease: PackedId) {
+        self.settle_accounts(key, |revoked| {
+            revoked.remove(&lease);
+        });
+    }
+
+    fn settle_accounts<T>(&mut self, key: SessionKey, change: impl FnOnce(&mut Losses) -> T) -> T {
+        let revoked = &mut self.sessions[key.0].revoked;
+        let before = revoked.len();
+        let result = change(revoked);
+        self.owed = self.owed - before + revoked.len();
+        result
     }
 
     /// How often this session is to renew: those that hold or wait notice a lost leader at the

@@ -1,12 +1,14 @@
 //! What is asked by people and by resource servers: `Check`, `List`, `Break`.
 
-use super::{Leader, Standing};
+use std::collections::BTreeMap;
+
+use super::{Close, Leader, Standing};
 use crate::{
     error::LostReason,
     name::Name,
     proto::{
         ConnectionId, LeaseId, RequestId,
-        table::{LockKey, PackedId, Recall, Right},
+        table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Page},
     },
     time::Time,
@@ -21,6 +23,14 @@ pub(super) struct Check {
     token: Token,
 }
 
+/// Who asked for breaks that are on their way to the disk, by the lease.
+#[derive(Default)]
+pub(super) struct Breakers {
+    of: BTreeMap<PackedId, Vec<(ConnectionId, RequestId)>>,
+    /// How many they are.
+    pub(super) count: usize,
+}
+
 impl Leader {
     pub(super) fn check(
         &mut self,
@@ -30,7 +40,7 @@ impl Leader {
         token: Token,
         now: Time,
     ) {
-        if self.over.is_none() && self.in_grace && self.checks.len() < CHECKS_MAX {
+        if self.over.is_none() && self.in_grace && self.checks.len() < QUESTIONS_MAX {
             self.checks.push(Check { connection, query, name, token });
             return;
         }
@@ -116,6 +126,7 @@ impl Leader {
     pub(super) fn break_lock(
         &mut self,
         connection: ConnectionId,
+        key: SessionKey,
         query: RequestId,
         name: Name,
         token: Token,
@@ -130,9 +141,14 @@ impl Leader {
         }
         match self.holding(lock).right {
             // Answered when it is durable.
-            Right::Ending => {
+            Right::Ending if self.breakers.count < QUESTIONS_MAX => {
                 let lease = self.holding(lock).lease;
-                self.breakers.entry(lease).or_default().push((connection, query));
+                self.breakers.count += 1;
+                self.breakers.of.entry(lease).or_default().push((connection, query));
+            }
+            Right::Ending => {
+                self.close(connection, Close::Protocol("it asks for too many breaks at once"));
+                self.fall_silent(key);
             }
             // Being taken away already, with or without the rest of its session.
             Right::Whole | Right::Ended(..) => {
@@ -143,12 +159,14 @@ impl Leader {
     }
 
     pub(super) fn answer_breakers(&mut self, lease: LeaseId) {
-        let breakers = PackedId::of_lease(lease).and_then(|id| self.breakers.remove(&id));
+        let breakers = PackedId::of_lease(lease).and_then(|id| self.breakers.of.remove(&id));
         for (connection, query) in breakers.unwrap_or_default() {
+            self.breakers.count -= 1;
             self.messages.push_back((connection, LeaderMessage::Broke { query, found: true }));
         }
     }
 }
 
-/// How many questions wait for the end of grace; more are answered `false`, the safe side.
-const CHECKS_MAX: usize = 65_536;
+/// How many checks wait for the end of grace, and how many breaks for the disk. More checks are
+/// answered `false`, the safe side; who asks for more breaks has not waited for its answers.
+const QUESTIONS_MAX: usize = 65_536;

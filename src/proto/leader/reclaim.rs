@@ -64,11 +64,15 @@ impl Leader {
 // Leases.
 impl Leader {
     /// Takes in what a session says it holds. Answers `false` if some of that is not confirmed:
-    /// once this is durable the session is told, with its next report.
+    /// once this is durable the session is told, with its next report. With too much that nobody
+    /// has answered for it is told nothing, and runs out.
     pub(super) fn reclaim(&mut self, key: SessionKey, report: &Report, now: Time) -> bool {
         let unconfirmed = self.unconfirmed(key, report);
         if !unconfirmed.is_empty() {
-            if let Standing::Opening(_) | Standing::Open(_) = self.sessions.get(key).standing {
+            let owed = self.sessions.owed() + self.refused_claims + unconfirmed.len();
+            if let Standing::Opening(_) | Standing::Open(_) = self.sessions.get(key).standing
+                && owed <= self.config.claims_max
+            {
                 unconfirmed.into_iter().for_each(|held| self.refuse_claim(key, held));
             }
             return false;
@@ -193,6 +197,7 @@ impl Leader {
     fn revoke(&mut self, session: SessionKey, lease: PackedId, name: Name, token: Token) {
         let session = self.sessions.get(session).id;
         let (lease, why) = (lease.lease(), LostReason::Forgotten);
+        self.refused_claims += 1;
         self.write(Record::LeaseRevoked { session, lease, name, token, why });
     }
 }

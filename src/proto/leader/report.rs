@@ -300,10 +300,7 @@ impl Leader {
     fn compare_leases(&mut self, key: SessionKey, report: &Report) -> Comparison {
         let known = self.sessions.get(key).leases_in_order();
         let mut found = Comparison {
-            lost: self
-                .sessions
-                .get_mut(key)
-                .still_revoked(|lease| report.held.contains_key(&lease)),
+            lost: self.sessions.still_revoked(key, |lease| report.held.contains_key(&lease)),
             ..Comparison::default()
         };
         for (id, lock) in known {

@@ -3,6 +3,7 @@
 
 mod holders;
 mod leaders;
+mod limits;
 mod managers;
 mod restarts;
 mod waiters;
