@@ -214,6 +214,10 @@ pub(super) struct Serve {
     /// The longest time to live that a client may ask for
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(super) ttl_max: Duration,
+    /// How many clients may have locks at a time; the connection of one takes some 40 KiB of memory,
+    /// and up to 1.5 MiB if it misbehaves
+    #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().sessions_max)]
+    pub(super) sessions_max: usize,
     /// How many locks all clients together may hold or wait for; each takes 200 to 700 bytes of
     /// memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]

@@ -29,6 +29,7 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         .state_dir(serve.state_dir)
         .secret_file(secret_file)
         .time_to_live_max(serve.ttl_max)
+        .sessions_max(serve.sessions_max)
         .claims_max(serve.claims_max);
     if let Some(epoch) = serve.epoch_above {
         leader = leader.epoch_above(epoch);

@@ -88,6 +88,7 @@ pub struct LeaderBuilder {
     state_dir: Option<PathBuf>,
     secret_file: Option<PathBuf>,
     time_to_live_max: Duration,
+    sessions_max: usize,
     claims_max: usize,
     epoch_above: Option<u32>,
     on_alarm: OnAlarm,
@@ -101,6 +102,7 @@ impl Leader {
             state_dir: None,
             secret_file: None,
             time_to_live_max: *TIME_TO_LIVE.end(),
+            sessions_max: Config::default().sessions_max,
             claims_max: Config::default().claims_max,
             epoch_above: None,
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
@@ -180,10 +182,22 @@ impl LeaderBuilder {
         self
     }
 
+    /// How many managers may have locks of it at a time; 10,000 by default. More are refused what
+    /// they ask for, except those who come back.
+    ///
+    /// Twice as many connections are let in. One takes some 40 KiB of memory, and up to 1.5 MiB if
+    /// its peer, which has the secret, sends what cannot be read, or asks and does not read: where
+    /// not everybody who has the secret can be relied upon, allow no more sessions than there are
+    /// managers.
+    pub fn sessions_max(mut self, sessions: usize) -> Self {
+        self.sessions_max = sessions;
+        self
+    }
+
     /// How many locks all clients together may hold or wait for; 2,097,152 by default. More are
     /// refused, except to those who come back with what they were given before. Each takes some
     /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536
-    /// and wait for as many, and there are 10,000 sessions at most.
+    /// and wait for as many.
     pub fn claims_max(mut self, claims: usize) -> Self {
         self.claims_max = claims;
         self
@@ -235,9 +249,10 @@ impl LeaderBuilder {
         }
         let secret = Secret::read(secret_file)?;
         let (journal, recovered) = Journal::open(&state_dir, self.epoch_above)?;
-        let port = listen_at(&listen, &secret)?;
+        let port = listen_at(&listen, &secret, connections_max(self.sessions_max))?;
         let config = Config {
             time_to_live_max: self.time_to_live_max,
+            sessions_max: self.sessions_max,
             claims_max: self.claims_max,
             epoch_above: self.epoch_above,
             process: Some(super::process_mark()),
@@ -271,7 +286,12 @@ fn missing(what: &str) -> LockError {
     LockError::config(format!("a leader needs {what}"))
 }
 
-fn listen_at(text: &str, secret: &Secret) -> Result<Port, LockError> {
+/// A session that comes back may have its old connection still, and some only look.
+fn connections_max(sessions: usize) -> usize {
+    sessions.saturating_mul(2).saturating_add(64)
+}
+
+fn listen_at(text: &str, secret: &Secret, connections_max: usize) -> Result<Port, LockError> {
     let address: Address = text.parse()?;
     let error = |error: io::Error| {
         let kind = match error.kind() {
@@ -285,7 +305,7 @@ fn listen_at(text: &str, secret: &Secret) -> Result<Port, LockError> {
     };
     let mut last = None;
     for address in address.resolve().map_err(error)? {
-        match Port::listen(address, secret) {
+        match Port::listen(address, secret, connections_max) {
             Ok(port) => return Ok(port),
             Err(error) => last = Some(error),
         }
@@ -331,7 +351,7 @@ const MESSAGES_PER_TURN: usize = 256;
 
 /// A connection with so much to be sent is not read until its peer has read some of it: whoever
 /// asks for more than it reads fills its own buffers, and not the leader's memory.
-const UNSENT_BYTES_READING: usize = 256 << 10;
+const UNSENT_BYTES_READING: usize = 64 << 10;
 
 impl Reign {
     fn run(mut self) {

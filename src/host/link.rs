@@ -1112,7 +1112,8 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("somebody else holds it"),
             Refusal::TooManySessions => (
                 Refused,
-                "the leader has as many sessions as it allows; close managers that are not needed",
+                "the leader has as many sessions as it allows; close managers that are not needed, \
+                 or start the leader with a larger --sessions-max",
             ),
             Refusal::TooManyLeases => (
                 Refused,

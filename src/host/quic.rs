@@ -38,7 +38,7 @@ use crate::proto::{
 /// requests as it may have: 131,072 answers of at most 500 bytes, or its own report of them.
 const UNSENT_BYTES_MAX: usize = 64 << 20;
 /// What an empty buffer keeps of its room.
-const UNSENT_BYTES_KEPT: usize = 256 << 10;
+const UNSENT_BYTES_KEPT: usize = 32 << 10;
 /// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
 /// stays with QUIC, which stops the peer.
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
@@ -53,11 +53,14 @@ const LEADER_RECEIVE_WINDOW: u32 = 64 << 10;
 /// second, in which whoever returns to a restarted leader has no lock. Leaders are near; for one
 /// that is not, a few packets more are sent than are needed.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
-/// What of our sending may be unacknowledged.
+/// What of a client's sending may be unacknowledged.
 const SEND_WINDOW: u64 = 1 << 20;
-/// Connections a leader has at most, twice as many as sessions; more are refused, to be tried
-/// again.
-const CONNECTIONS_MAX: usize = 20_000;
+/// What of a leader's sending to one client may be unacknowledged, for the same reasons as
+/// [`LEADER_RECEIVE_WINDOW`].
+const LEADER_SEND_WINDOW: u64 = 64 << 10;
+/// What a leader keeps of a client's handshake that came out of order: the least that QUIC allows,
+/// and several times what any client sends.
+const LEADER_CRYPTO_BYTES: usize = 4 << 10;
 /// Handshakes a leader has under way at most; more are refused likewise.
 const HANDSHAKES_MAX: usize = 1024;
 /// How many of them one address may have under way; a herd that returns after a restart is
@@ -72,9 +75,10 @@ const HANDSHAKES_TRUSTED: usize = 64;
 /// peers have a say in.
 ///
 /// So those who have not the secret take no more than `HANDSHAKES_MAX + STRANGERS_MAX` connections,
-/// however many they are and whatever they send. Each may have the connection's own state, 16 KiB of
-/// handshake out of order at each of two levels and one handshake message of 64 KiB: below 128 KiB,
-/// together below 132 MiB. There is no early data, and nothing else is read before they have shown it.
+/// however many they are and whatever they send. Each may have the connection's own state, one
+/// handshake message of 64 KiB, and [`LEADER_CRYPTO_BYTES`] of handshake out of order at each of two
+/// levels, which byte by byte with gaps between take some 150 KiB: below 400 KiB, together below
+/// 420 MiB. There is no early data, and nothing else is read before they have shown it.
 const STRANGERS_MAX: usize = 32;
 /// The kernel's buffers, as far as it allows: a herd that returns after a restart fits in.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -126,6 +130,8 @@ pub(super) struct Port {
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When handshakes that were accepted are given up, the first first. Most are over by then.
     stalls: VecDeque<(Instant, ConnectionId)>,
+    /// Connections a leader has at most; more are refused, to be tried again.
+    connections_max: usize,
     /// What the kernel had no room for.
     unsent: Option<(Transmit, Vec<u8>)>,
     received: Vec<u8>,
@@ -167,15 +173,19 @@ struct Line {
 }
 
 impl Port {
-    /// A port where a leader listens.
-    pub(super) fn listen(address: SocketAddr, secret: &Secret) -> io::Result<Port> {
+    /// A port where a leader listens, for so many connections at most.
+    pub(super) fn listen(
+        address: SocketAddr,
+        secret: &Secret,
+        connections_max: usize,
+    ) -> io::Result<Port> {
         let mut server = ServerConfig::new(secret.server(), secret.token_key());
         server.transport_config(Arc::new(server_transport()));
         server.max_incoming(HANDSHAKES_MAX);
         server.incoming_buffer_size(64 << 10);
         server.incoming_buffer_size_total(16 << 20);
         let socket = bind(address)?;
-        Port::new(socket, secret, Some(server), 16)
+        Ok(Port { connections_max, ..Port::new(socket, secret, Some(server), 16)? })
     }
 
     /// A port for one connection to a leader, which is begun.
@@ -241,6 +251,7 @@ impl Port {
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
             stalls: VecDeque::new(),
+            connections_max: 1,
             unsent: None,
             received: vec![0; batch * MESSAGE_BYTES],
             send_buffer: Vec::new(),
@@ -360,7 +371,7 @@ impl Port {
         let of_source = self.desk.handshakes_of.get(&source(remote)).copied().unwrap_or(0);
         let is_full = self.desk.handshakes >= HANDSHAKES_MAX
             || of_source >= HANDSHAKES_PER_SOURCE_MAX
-            || self.endpoint.open_connections() >= CONNECTIONS_MAX;
+            || self.endpoint.open_connections() >= self.connections_max;
         let transmit = if is_full {
             Some(self.endpoint.refuse(incoming, &mut response))
         } else if self.desk.handshakes >= HANDSHAKES_TRUSTED && !incoming.remote_address_validated()
@@ -692,6 +703,8 @@ impl Line {
         }
         let is_stranger = self.is_handshaking;
         self.handshake_is_over(desk);
+        // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
+        (self.out, self.written) = (Vec::new(), 0);
         if self.take_in(usize::MAX) {
             desk.events.push_back(Event::Readable(self.id));
         }
@@ -804,6 +817,8 @@ fn server_transport() -> TransportConfig {
         .max_concurrent_bidi_streams(1_u32.into())
         .stream_receive_window(LEADER_RECEIVE_WINDOW.into())
         .receive_window(LEADER_RECEIVE_WINDOW.into())
+        .send_window(LEADER_SEND_WINDOW)
+        .crypto_buffer_size(LEADER_CRYPTO_BYTES)
         .max_idle_timeout(Some(VarInt::from_u32(30_000).into()));
     config
 }
@@ -859,7 +874,7 @@ mod tests {
     }
 
     fn listen(secret: &Secret) -> (Port, SocketAddr) {
-        let port = Port::listen("127.0.0.1:0".parse().unwrap(), secret).unwrap();
+        let port = Port::listen("127.0.0.1:0".parse().unwrap(), secret, 1_000).unwrap();
         let address = port.socket().local_addr().unwrap();
         (port, address)
     }
@@ -1081,7 +1096,7 @@ mod tests {
             matches!((index, event), (0, Event::Connected(_)))
         });
         drop(leader);
-        let mut leader = Port::listen(address, &secret).unwrap();
+        let mut leader = Port::listen(address, &secret, 1_000).unwrap();
         client.write(ConnectionId(1), &renew(1));
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
             (1, Event::Ended(_, Ended::Disconnected(text))) => {
@@ -1111,6 +1126,9 @@ mod tests {
         }
         let end = std::iter::from_fn(|| leader.poll_event()).last();
         assert!(matches!(end, Some(Event::Ended(id, _)) if id == line), "{end:?}");
+        // QUIC has yet to close it, and what it was not sent is gone.
+        let kept: Vec<_> = leader.lines.iter().flatten().map(|line| line.out.capacity()).collect();
+        assert_eq!(kept, [0]);
     }
 
     #[test]
@@ -1205,6 +1223,47 @@ mod tests {
         drive(&mut [&mut leader, &mut client], |index, event, _| {
             matches!((index, event), (0, Event::Connected(_)))
         });
+    }
+
+    #[test]
+    fn whoever_comes_when_there_are_as_many_connections_as_allowed_may_try_again() {
+        let secret = secret();
+        let mut leader = Port::listen("127.0.0.1:0".parse().unwrap(), &secret, 1).unwrap();
+        let address = leader.socket().local_addr().unwrap();
+        let mut first = connect(1, address, &secret);
+        drive(&mut [&mut leader, &mut first], |index, event, _| {
+            matches!((index, event), (0, Event::Connected(_)))
+        });
+        let mut second = connect(2, address, &secret);
+        drive(&mut [&mut leader, &mut first, &mut second], |index, event, _| {
+            match (index, event) {
+                (2, Event::Ended(_, Ended::Disconnected(_))) => true,
+                (0 | 2, other) => panic!("{other:?}"),
+                _ => false,
+            }
+        });
+        assert_eq!(leader.endpoint.open_connections(), 1);
+    }
+
+    #[test]
+    fn a_leader_has_no_more_on_its_way_to_a_client_than_a_window() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut taken = None;
+        drive(&mut [&mut leader, &mut client], |index, event, port| {
+            match (index, event) {
+                (1, Event::Connected(id)) => port.write(id, &renew(1)),
+                (0, Event::Readable(id)) => {
+                    let line = port.line_mut(id).unwrap();
+                    let stream = line.stream.unwrap();
+                    taken = line.inner.send_stream(stream).write(&[0; 1 << 20]).ok();
+                }
+                _ => {}
+            }
+            taken.is_some()
+        });
+        assert_eq!(taken, Some(LEADER_SEND_WINDOW as usize));
     }
 
     #[test]

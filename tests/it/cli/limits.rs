@@ -326,23 +326,28 @@ fn half_sent_frames_cost_no_more_than_themselves_and_end() {
     scene.is_in_order(60);
 }
 
+/// What the help of `serve` says that a connection costs at most.
+const CONNECTION_KIB_MAX: u64 = 1536;
+
 #[test]
 fn whoever_asks_and_does_not_read_is_not_read_either() {
+    const GREEDY: u64 = 40;
     let scene = Scene::new();
     let insiders = scene.insiders();
     let mut hoard = insiders.welcome();
     hoard.say((1..=1_000).map(|n| acquire(n, &format!("{n:0>200}"), Wait::Forever)));
-    let mut greedy = [(); 8].map(|()| insiders.welcome());
+    let mut greedy: Vec<_> = (0..GREEDY).map(|_| insiders.welcome()).collect();
     let list = |n| ClientMessage::List { query: RequestId(n), after: None, limit: u32::MAX };
     let mut bytes = Vec::new();
     for number in 1..=100_000 {
         tierlock::proto::wire::encode_frame(&list(number), &mut bytes).unwrap();
     }
-    // Each page has some 60 kB: 6 GB from each of them, if the leader were to answer.
+    // Each page has some 60 kB: 6 GB for each of them, if the leader were to answer.
     for intruder in &mut greedy {
-        intruder.say_within(&bytes, Duration::from_millis(300));
+        let is_all_read = intruder.say_within(&bytes, Duration::from_millis(300));
+        assert!(!is_all_read, "what its answers wait for is read");
     }
-    scene.is_in_order(40);
+    scene.is_in_order((GREEDY * CONNECTION_KIB_MAX) >> 10);
     // Nobody was shown out: who reads after all is answered.
     for _ in 0..100 {
         let answer = greedy[0].hear();
@@ -412,6 +417,64 @@ fn an_absurd_above_is_refused_and_a_high_one_ends_nothing() {
     let guard = locks.mutex("after", ()).try_lock_for(LONG).unwrap();
     assert!(MutexGuard::token(&guard).epoch() < 1 << 23);
     assert!(MutexGuard::is_valid(&guard));
+}
+
+#[test]
+fn more_sessions_than_allowed_are_refused_and_those_that_are_there_go_on() {
+    let scene = Scene::with(&["--sessions-max", "20"]);
+    let insiders = scene.insiders();
+    let (mut granted, mut refused) = (Vec::new(), Vec::new());
+    while refused.len() < 10 {
+        let mut intruder = insiders.welcome();
+        intruder.say([acquire(1, &intruder.name(), Wait::Forever)]);
+        let answer = std::iter::repeat_with(|| intruder.hear())
+            .find(|answer| !matches!(answer, LeaderMessage::Queued { .. }));
+        match answer.unwrap() {
+            LeaderMessage::Granted { .. } => granted.push(intruder),
+            LeaderMessage::Refused { why: Refusal::TooManySessions, .. } => refused.push(intruder),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The bystander is one of them.
+    assert_eq!(granted.len(), 19);
+    scene.bystander.is_undisturbed();
+    let newcomer = builder(&scene.leader).open().unwrap();
+    let error = newcomer.mutex("newcomer", ()).try_lock_for(LONG).unwrap_err();
+    assert!(error.to_string().contains("--sessions-max"), "{error}");
+    drop(newcomer);
+    let mut last = granted.pop().unwrap();
+    last.say([ClientMessage::Goodbye]);
+    last.end();
+    scene.is_in_order(30);
+}
+
+#[test]
+fn more_connections_than_allowed_are_to_be_tried_again_and_disturb_nobody() {
+    let scene = Scene::with(&["--sessions-max", "20"]);
+    let insiders = scene.insiders();
+    // They have the secret, and want nothing.
+    let mut idle = Vec::new();
+    let why = loop {
+        assert!(idle.len() <= 104, "{}", idle.len());
+        match insiders.enter().and_then(|mut one| one.try_hello().map(|()| one)) {
+            Ok(one) => idle.push(one),
+            Err(why) => break why,
+        }
+    };
+    assert!(why.contains("refused") || why.contains("closed"), "{why}");
+    assert!(idle.len() > 95, "{}", idle.len());
+    scene.bystander.is_undisturbed();
+    // Whoever comes tries until there is room.
+    let newcomer = builder(&scene.leader).open().unwrap();
+    std::thread::scope(|scope| {
+        let granted = scope.spawn(|| newcomer.mutex("newcomer", ()).try_lock_for(LONG).map(drop));
+        for mut one in idle.drain(..) {
+            one.say([ClientMessage::Goodbye]);
+            one.end();
+        }
+        granted.join().unwrap().unwrap();
+    });
+    scene.is_in_order(30);
 }
 
 #[test]
