@@ -262,11 +262,27 @@ fn a_frame_that_is_too_long_empty_or_nonsense_ends_its_own_connection() {
     let nonsense = [&4_u32.to_le_bytes()[..], b"\xffabc"].concat();
     // `Hello` is expected, and this is `Ready`.
     let untimely = [1, 0, 0, 0, 3];
+    // A name may have 255 bytes.
+    let named = |name: &str| {
+        let mut bytes = Vec::new();
+        let acquire = acquire(1, name, Wait::Forever);
+        tierlock::proto::wire::encode_frame(&acquire, &mut bytes).unwrap();
+        bytes
+    };
+    let mut long_name = named(&"x".repeat(255));
+    let at = long_name.windows(4).position(|bytes| bytes == b"xxxx").unwrap();
+    // Numbers over 250 are a mark and two bytes.
+    assert_eq!(long_name[at - 3..at], [251, 255, 0]);
+    long_name[at - 2..at].copy_from_slice(&256_u16.to_le_bytes());
+    long_name.insert(at, b'x');
+    let length = u32::try_from(long_name.len() - 4).unwrap();
+    long_name[..4].copy_from_slice(&length.to_le_bytes());
     for (bytes, word) in [
         (&too_long[..], "65536"),
         (&empty, "without content"),
         (&nonsense, "not a tierlock message"),
         (&untimely, "no Hello"),
+        (&long_name, "not a tierlock message"),
     ] {
         let mut rude = insiders.enter().unwrap();
         rude.try_say_bytes(bytes).unwrap();
