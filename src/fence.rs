@@ -54,7 +54,7 @@
 //! ```
 //! # use rusqlite::{Connection, TransactionBehavior, params};
 //! # use tierlock::Token;
-//! use tierlock::fence::{SQL_ENTER, SQL_TABLE};
+//! use tierlock::fence::{SQL_ENTER, SQL_SEEN, SQL_TABLE, Stale};
 //! # let [first, second] = [1, 2].map(|number| Token::new(number).unwrap());
 //! # let mut db = Connection::open_in_memory()?;
 //!
@@ -62,12 +62,16 @@
 //! # let mut write = |token: Token| {
 //! let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
 //! if step.execute(SQL_ENTER, params!["stock/12", token.as_i64()])? == 0 {
-//!     return Ok(false); // stale, and nothing was written
+//!     // Nothing was written. The error names both tokens.
+//!     let seen: i64 = step.query_row(SQL_SEEN, ["stock/12"], |row| row.get(0))?;
+//!     return Err(Stale::in_sql(token, seen).into());
 //! }
 //! // … the writes …
 //! step.commit()?;
-//! # Ok::<_, rusqlite::Error>(true) };
-//! # assert!(write(second)? && write(second)? && !write(first)?);
+//! # Ok::<_, Box<dyn std::error::Error>>(()) };
+//! # let refused = [write(second), write(second), write(first)].map(Result::err);
+//! # let [None, None, Some(stale)] = refused else { panic!("{refused:?}") };
+//! # assert_eq!(stale.to_string(), "token 1 is stale: a later holder, with token 2, has been here");
 //! # Ok::<(), rusqlite::Error>(())
 //! ```
 //!
@@ -133,6 +137,10 @@ pub const SQL_ENTER: &str = "INSERT INTO tierlock_fence (name, token) VALUES ($1
      ON CONFLICT (name) DO UPDATE SET token = excluded.token \
      WHERE tierlock_fence.token <= excluded.token";
 
+/// The highest token that the gate of a name, `$1`, has seen: asked for in the same transaction as
+/// an [`SQL_ENTER`] that changed no row, it is the other half of a [`Stale`].
+pub const SQL_SEEN: &str = "SELECT token FROM tierlock_fence WHERE name = $1";
+
 /// A gate refuses a token that is smaller than one it has seen.
 ///
 /// As a [`LockError`] it is of kind [`Lost`](LockErrorKind::Lost), and its source.
@@ -147,6 +155,12 @@ pub struct Stale {
 }
 
 impl Stale {
+    /// What a gate in a database says of a token that it refused, by the highest that it has seen.
+    pub fn in_sql(offered: Token, seen: i64) -> Stale {
+        let seen = u64::try_from(seen).ok().and_then(Token::new);
+        Stale { seen: seen.unwrap_or(Token::ZERO), offered }
+    }
+
     /// Refuses what is smaller than the highest seen.
     fn unless(offered: Token, seen: Token) -> Result<(), Stale> {
         if offered < seen { Err(Stale { seen, offered }) } else { Ok(()) }

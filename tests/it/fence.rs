@@ -14,7 +14,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tempfile::TempDir;
 use tierlock::{
     LockError, LockErrorKind, LockManager, MutexGuard, Name, Token,
-    fence::{FileGate, Gate, Gates, SQL_ENTER, SQL_TABLE, Stale},
+    fence::{FileGate, Gate, Gates, SQL_ENTER, SQL_SEEN, SQL_TABLE, Stale},
 };
 
 use crate::{
@@ -365,17 +365,23 @@ fn sold(db: &Connection) -> i64 {
     db.query_row("SELECT left FROM stock WHERE id = 12", [], |row| row.get(0)).unwrap()
 }
 
-/// Reads, decides and writes in a transaction behind the gate; whether it got in.
-fn sell(db: &mut Connection, token: Token, meanwhile: impl FnOnce()) -> bool {
+/// Reads, decides and writes in a transaction behind the gate, if it gets in.
+fn try_sell(db: &mut Connection, token: Token, meanwhile: impl FnOnce()) -> Result<(), Stale> {
     let step = db.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
     if step.execute(SQL_ENTER, params!["stock/12", token.as_i64()]).unwrap() == 0 {
-        return false;
+        let seen = step.query_row(SQL_SEEN, ["stock/12"], |row| row.get(0)).unwrap();
+        return Err(Stale::in_sql(token, seen));
     }
     let before = sold(&step);
     meanwhile();
     step.execute("UPDATE stock SET left = $1 WHERE id = 12", [before + 1]).unwrap();
     step.commit().unwrap();
-    true
+    Ok(())
+}
+
+/// Whether it got in.
+fn sell(db: &mut Connection, token: Token, meanwhile: impl FnOnce()) -> bool {
+    try_sell(db, token, meanwhile).is_ok()
 }
 
 #[test]
@@ -388,6 +394,8 @@ fn a_stale_holder_changes_no_row() {
     assert!(sell(&mut other, token(8), || ()));
     assert!(sell(&mut one, Token::MAX, || ()));
     assert_eq!(sold(&one), 4);
+    let stale = try_sell(&mut other, token(8), || ()).unwrap_err();
+    assert_eq!((stale.offered, stale.seen), (token(8), Token::MAX));
 }
 
 #[test]
