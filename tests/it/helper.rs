@@ -252,6 +252,10 @@ impl State {
                 };
                 return Ok(format!("lost\t{is_lost}"));
             }
+            ["hear-lost", name] => {
+                let why = futures::executor::block_on(MutexGuard::lost(&self.guards[name]));
+                return Ok(format!("lost\t{why:?}"));
+            }
             ["until-lost", name] => return Ok(until_lost(&self.guards[name])),
             ["panic", name] => {
                 let guard = self.guards.remove(name).unwrap();

@@ -166,3 +166,17 @@ fn is_valid_is_false_at_the_first_look_after_a_stop() {
     holder.resume();
     assert_eq!(holder.hear(), "lost\ttrue");
 }
+
+/// etcd#10811, redisson#2665: nobody tells the holder when it goes on.
+#[test]
+fn a_stopped_holder_that_waits_to_hear_of_a_loss_hears_of_it_when_it_goes_on() {
+    let setting = Setting::host();
+    let mut holder = setting.near_helper();
+    holder.lock(Scope::Host, "a");
+    holder.say("hear-lost\ta");
+    holder.stop();
+    drop(setting.mutex(&setting.stranger(), "a", ()).try_lock_for(LONG).unwrap());
+    assert!(!holder.has_spoken());
+    holder.resume();
+    assert_eq!(holder.hear(), "lost\tExpired");
+}
