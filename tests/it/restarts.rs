@@ -5,16 +5,18 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
-use tierlock::{LockManager, LostReason, MutexGuard, Scope};
+use tierlock::{LockManager, LockManagerBuilder, LostReason, MutexGuard, Scope, Token};
 
 use crate::{
     helper::Helper,
@@ -291,6 +293,96 @@ fn a_silent_leader_is_warned_of_while_the_lock_is_still_good() {
     assert!(warned.try_recv().is_err());
 }
 
+/// What it has said to be durable is, at whatever moment it is killed; and it always starts again.
+#[test]
+fn a_leader_killed_while_it_writes_forgets_nothing_that_it_said() {
+    const ROUNDS: u32 = 8;
+    let mut server = Served::start();
+    let steady = server.manager();
+    let held = steady.mutex("steady", ()).lock().unwrap();
+    let (stop, broken) = (AtomicBool::new(false), AtomicU32::new(0));
+    // Sessions come and go, and leases are taken away: all of that is written.
+    let busy = |name: &str, place: &Place| {
+        let mut last = Token::ZERO;
+        while !stop.load(Relaxed) {
+            let locks = place.builder().time_to_live(SHORT_LIFE).open().unwrap();
+            let guard = locks.mutex(name, ()).try_lock_for(LONG).unwrap();
+            let token = MutexGuard::token(&guard);
+            assert!(token > last, "{name}: {token} after {last}");
+            last = token;
+            match steady.break_lock(name, token) {
+                // However often the leader is killed after this, the loss stays.
+                Ok(()) => {
+                    broken.fetch_add(1, Relaxed);
+                    let why = Hand::new(MutexGuard::lost(&guard)).finish();
+                    assert!(!MutexGuard::is_valid(&guard), "{name}: {why:?}");
+                }
+                // Nobody knows whether it is broken, or it was and the answer did not come.
+                Err(error) => assert!(!error.is_contended(), "{error}"),
+            }
+        }
+    };
+    let place = server.place();
+    thread::scope(|scope| {
+        let busy = &busy;
+        let all: Vec<_> = ["a", "b", "c"]
+            .map(|name| {
+                let place = place.clone();
+                scope.spawn(move || busy(name, &place))
+            })
+            .into();
+        for round in 0..ROUNDS {
+            let before = broken.load(Relaxed);
+            crate::setting::until("some losses", || {
+                broken.load(Relaxed) > before || all.iter().any(|one| one.is_finished())
+            });
+            // Any moment will do.
+            thread::sleep(Duration::from_micros(crate::setting::stamp() % 20_000));
+            server.kill();
+            server.restart();
+            assert!(MutexGuard::is_valid(&held), "round {round}");
+        }
+        stop.store(true, Relaxed);
+    });
+    let held = MutexGuard::check(&held).unwrap();
+    steady.check_token("steady", held).unwrap();
+}
+
+/// `EFBIG` stands for every way in which a disk has no room.
+#[test]
+fn a_leader_whose_disk_is_full_says_so_and_grants_nothing_that_it_could_not_write() {
+    let mut server = Served::start();
+    // Longer than anything here takes.
+    let builder = server.place().builder().time_to_live(Duration::from_secs(60));
+    let steady = builder.connect_timeout(Duration::from_secs(1)).open().unwrap();
+    let held = steady.mutex("steady", ()).lock().unwrap();
+    let token = MutexGuard::token(&held);
+    let takes_away = |name: &str| {
+        let guard = steady.mutex(name, ()).try_lock_for(LONG).unwrap();
+        let broken = steady.break_lock(name, MutexGuard::token(&guard));
+        (guard, broken)
+    };
+    let (lost, broken) = takes_away("lost");
+    broken.unwrap();
+    // From now on it finds no room for another page.
+    server.limit_files(4096);
+    let (unbroken, broken) = takes_away("unbroken");
+    let error = broken.unwrap_err();
+    assert!(!error.is_contended(), "{error}");
+    let newcomer = server.place().manager();
+    let refused = newcomer.mutex("new", ()).try_lock_for(Duration::from_millis(200)).unwrap_err();
+    assert!(!refused.is_contended(), "{refused}");
+    let (status, stderr) = server.end();
+    assert_eq!(status, Some(74), "{stderr}");
+    assert!(stderr.contains("state directory cannot be written"), "{stderr}");
+    // With room again it goes on: what was lost is, and what was not is not.
+    server.restart();
+    drop(newcomer.mutex("new", ()).try_lock_for(LONG).unwrap());
+    assert_eq!(MutexGuard::check(&held).unwrap(), token);
+    assert!(!MutexGuard::is_valid(&lost));
+    assert!(MutexGuard::is_valid(&unbroken));
+}
+
 /// A measurement: how long after its leader was killed, and started again at once, somebody is
 /// granted a new lock, while 100 clients hold one each.
 /// `TIERLOCK_KILLS=100 cargo test --release --all-features --test it restart_speed -- --ignored
@@ -349,12 +441,15 @@ impl Served {
     }
 
     fn serve(files: &TempDir, address: &str) -> (Child, String) {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_tierlock"))
+        // A file beyond its limit is to be an error for it, and not its end.
+        let mut process = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tierlock")])
             .args(["serve", "--listen", address, "--state-dir"])
             .arg(files.path().join("state"))
             .arg("--secret-file")
             .arg(files.path().join("secret"))
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -372,9 +467,43 @@ impl Served {
         (self.process, _) = Served::serve(&self.files, &self.address);
     }
 
+    /// No file of it may be longer any more.
+    fn limit_files(&self, bytes: u64) {
+        let process = Pid::from_child(&self.process);
+        let limit = Rlimit { current: Some(bytes), maximum: None };
+        prlimit(Some(process), Resource::Fsize, limit).unwrap();
+    }
+
+    /// Waits until it ends by itself: its exit status and what it said.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let mut stderr = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (self.process.wait().unwrap().code(), stderr)
+    }
+
     fn manager(&self) -> LockManager {
-        let builder = LockManager::builder().leaders([self.address.clone()]);
-        builder.secret_file(self.files.path().join("secret")).open().unwrap()
+        self.place().manager()
+    }
+
+    fn place(&self) -> Place {
+        Place { address: self.address.clone(), secret: self.files.path().join("secret") }
+    }
+}
+
+/// Where to find a leader, and what to show it.
+#[derive(Clone)]
+struct Place {
+    address: String,
+    secret: PathBuf,
+}
+
+impl Place {
+    fn manager(&self) -> LockManager {
+        self.builder().open().unwrap()
+    }
+
+    fn builder(&self) -> LockManagerBuilder {
+        LockManager::builder().leaders([self.address.clone()]).secret_file(&self.secret)
     }
 }
 
