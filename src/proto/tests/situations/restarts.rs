@@ -508,3 +508,27 @@ fn what_was_left_of_a_block_that_is_being_given_back_belongs_to_its_successor() 
         assert!(is_good(&mut reign, b, "x", grant.token));
     }
 }
+
+/// One of them can only be forged, or left over from a history that was lost.
+#[test]
+fn of_two_leases_of_one_lock_in_one_report_the_one_of_the_later_token_is_confirmed() {
+    for later_lease_first in [true, false] {
+        let (mut reign, a, earlier) = holding("x");
+        reign.restart();
+        let LeaseId { epoch, count } = earlier.lease;
+        let lease = LeaseId { epoch, count: if later_lease_first { count - 1 } else { count + 1 } };
+        let later = Grant { lease, token: earlier.token.next().unwrap(), ..earlier };
+        let both = || [earlier, later].map(|grant| held("x", grant)).to_vec();
+        let a = reign.again(a);
+        reign.report_held(a, both(), Vec::new());
+        assert_eq!(reign.closed(a), Some(Close::Unconfirmed));
+        let a = reign.again(a);
+        reign.report_held(a, both(), Vec::new());
+        assert_eq!(reign.take(a)[0], lost(earlier.lease, LostReason::Forgotten));
+        assert!(is_good(&mut reign, a, "x", later.token));
+        assert!(!is_good(&mut reign, a, "x", earlier.token));
+        assert!(
+            matches!(reign.notices[..], [Notice::Conflict { loser, .. }] if loser == earlier.token)
+        );
+    }
+}
