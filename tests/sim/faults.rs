@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// However lucky a seed, so much goes wrong in it.
-const FAULTS_MIN: u64 = 2;
+pub(crate) const FAULTS_MIN: u64 = 2;
 
 impl World {
     pub(crate) fn fault(&mut self) {

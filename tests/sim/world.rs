@@ -19,6 +19,7 @@ use crate::{
     coverage::Coverage,
     dice::Dice,
     disk::Disk,
+    faults::FAULTS_MIN,
     history,
     leader::Host,
     manager::Manager,
@@ -36,6 +37,9 @@ pub(crate) const LAST_WORD: Truth = 26 * SECOND;
 
 /// A world lives at least as long as this …
 const LONG_ENOUGH: Truth = 30 * SECOND;
+
+/// … with so many clients, whatever its seed …
+const CLIENTS_MIN: usize = 3;
 
 /// … and by now everybody has had what they wanted.
 const END: Truth = 90 * SECOND;
@@ -152,7 +156,7 @@ pub(crate) struct Plan {
 impl Plan {
     fn new(dice: &mut Dice) -> Plan {
         let mut plan = Plan {
-            clients: 3 + dice.below(2) as usize,
+            clients: CLIENTS_MIN + dice.below(2) as usize,
             tasks: 1 + dice.below(2) as usize,
             embedded: dice.percent(25),
             two_addresses: dice.percent(10),
@@ -312,10 +316,12 @@ impl World {
     }
 
     pub(crate) fn run(mut self) -> Outcome {
+        let mut has_lived = false;
         while self.violation.is_none()
             && let Some(Reverse(scheduled)) = self.steps.pop()
         {
-            if scheduled.at > LONG_ENOUGH && self.is_at_rest() {
+            has_lived = scheduled.at > LONG_ENOUGH;
+            if has_lived && self.is_at_rest() {
                 break;
             }
             if scheduled.at > self.end() {
@@ -333,6 +339,9 @@ impl World {
         }
         if self.violation.is_none() {
             self.check_histories();
+            assert!(
+                has_lived && self.plan.clients >= CLIENTS_MIN && self.tally.faults >= FAULTS_MIN
+            );
         }
         Outcome {
             digest: self.digest.value(),
