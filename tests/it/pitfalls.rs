@@ -189,7 +189,8 @@ fn every_pitfall_has_its_tests() {
 
 #[test]
 fn a_test_that_is_not_run_is_not_found() {
-    let source = "#[test]\nfn one() {}\nfn two() {}\nat!(everywhere, three);\nfn three() {}\n";
+    let source = "#[test]\nfn one() {}\nfn two() {}\nat!(everywhere, three);\nfn three() {}\n\
+                  #[test]\n#[ignore = \"slow\"]\nfn four() {}\n";
     let found = tests_of(&[(PathBuf::new(), source.to_owned())]);
     assert_eq!(found, ["one", "three"].map(str::to_owned).into());
 }
@@ -284,14 +285,15 @@ fn last_part(code: &str) -> &str {
 fn tests_of(sources: &[(PathBuf, String)]) -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for (_, text) in sources {
-        let mut is_test = false;
+        let (mut is_test, mut is_ignored) = (false, false);
         for line in text.lines().map(str::trim) {
             if line.starts_with("#[") || line.is_empty() || line.starts_with("//") {
                 is_test |= line.starts_with("#[test]");
+                is_ignored |= line.starts_with("#[ignore");
                 continue;
             }
             if let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next()) {
-                if is_test {
+                if is_test && !is_ignored {
                     tests.insert(name.to_owned());
                 }
             } else if let Some((macro_name, arguments)) = line.split_once("!(")
@@ -301,7 +303,7 @@ fn tests_of(sources: &[(PathBuf, String)]) -> BTreeSet<String> {
                 let last = arguments.rsplit([' ', ',']).next().unwrap_or_default();
                 tests.insert(last.to_owned());
             }
-            is_test = false;
+            (is_test, is_ignored) = (false, false);
         }
     }
     tests
