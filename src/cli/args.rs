@@ -51,13 +51,14 @@ pub(super) enum Command {
     /// Be the leader that machines take locks from
     ///
     /// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
-    /// good order. Restarted, it grants nothing before every lease of its last life has run out.
+    /// good order. Restarted, it finds all that was held still held: new locks are granted once its
+    /// clients are back, within milliseconds, or once the time to live of one that is not has passed.
     Serve(Serve),
     /// Show who holds which lock, since when, who waits, how the last holder left
     ///
     /// Exits with 0 whether anything is held or not.
     Status(Status),
-    /// Take a host-scope lock away from its holder
+    /// Take a lock away from its holder
     ///
     /// Names the holder by its token, which `tierlock status` shows: nobody else loses anything, and
     /// whoever has taken the lock meanwhile keeps it.
@@ -234,8 +235,8 @@ Example:
   tierlock serve --listen 0.0.0.0:7420 --state-dir /var/lib/tierlock \\
                  --secret-file /etc/tierlock.key
 
-Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is in
-use; 78 when the settings or the state do not fit.";
+Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is \
+in use; 78 when the settings or the state do not fit.";
 
 /// What `status` is told.
 #[derive(Args, Debug)]
@@ -272,18 +273,19 @@ pub(super) struct Break {
 }
 
 const BREAK_EXAMPLES: &str = "\
-The holder is told, and a command under `tierlock run` is stopped (its exit status is 76). A lock of a
-leader is free once the holder has answered; one that is silent is waited for until its time to live is
-over. A lock of a directory goes to the next one at once, whether its holder has noticed or not: end a
-holder that may go on to write. Where locks are files (doctor says so), a lock ends with its holder only.
+The holder is told, and a command under `tierlock run` is stopped (its exit status is 76). A lock \
+of a leader is free once the holder has answered; one that is silent is waited for until its time \
+to live is over. A lock of a directory goes to the next one at once, whether its holder has noticed \
+or not: end a holder that may go on to write. Where locks are files (doctor says so), a lock ends \
+with its holder only.
 
 Example:
   tierlock status nightly                  (shows the holder and its token)
   tierlock break nightly --token 1099511627781
 
-Exit status: 0 when it was taken away (for good: the loss is on the leader's disk); 69 when no leader
-answered; 77 when the token is not the holder's, and the line says whose it is; 78 when it cannot be
-taken away, and the line says what to do.";
+Exit status: 0 when it was taken away (for good: at host scope the loss is on the leader's disk); 69 \
+when no leader answered; 77 when the token is not the holder's, and the line says whose it is; 78 \
+when it cannot be taken away, and the line says what to do.";
 
 /// What `doctor` is told.
 #[derive(Args, Debug)]
@@ -300,8 +302,8 @@ One finding on a line of standard output, and before it how bad it is:
   trouble   settings, rights or files that somebody should change
   damage    locks, or what is known about them, cannot be relied on
 
-Exit status: 0 when there is neither trouble nor damage; 74 when there is damage; 78 when there is only
-trouble, or no such directory; 77 when this user may not look.
+Exit status: 0 when there is neither trouble nor damage; 74 when there is damage; 78 when there is \
+only trouble, or no such directory; 77 when this user may not look.
 
 Example:
   tierlock doctor --dir /run/lock/shop";
