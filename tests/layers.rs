@@ -52,6 +52,10 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("clap", &["src/cli/", "src/bench/"]),
 ];
 
+/// Who may say that a record is durable: what keeps records, and the proofs' own file. A reply that
+/// depends on one cannot be made of anything else.
+const COMMITTING: [&str; 3] = ["src/host/journal.rs", "src/host/memory.rs", "src/proto/record.rs"];
+
 /// What the protocol must never touch: clocks, files, threads, sockets.
 const IMPURE: [&str; 6] = ["Instant", "SystemTime", "fs", "net", "thread", "io"];
 
@@ -97,6 +101,30 @@ fn heavy_crates_stay_where_they_belong() {
             assert!(allowed || !named, "{} names the crate {name}", source.path);
         }
     }
+}
+
+#[test]
+fn only_what_keeps_records_says_that_they_are_durable() {
+    let said: BTreeSet<String> = sources()
+        .into_iter()
+        .filter(|source| !source.path.contains("/tests/") && says_committed(source))
+        .map(|source| source.path)
+        .collect();
+    assert_eq!(said, COMMITTING.map(str::to_owned).into());
+    let planted = Source::parse("src/host/leader.rs", "fn f(p: Pending) { g(p.committed()) }");
+    assert!(says_committed(&planted));
+    let by_path = Source::parse("src/host/leader.rs", "fn f() { all.map(Pending::committed) }");
+    assert!(says_committed(&by_path));
+    let only_moved = Source::parse("src/host/leader.rs", "fn f(c: Committed) { committed(c) }");
+    assert!(!says_committed(&only_moved));
+}
+
+/// Whether it calls or defines `committed`, or names it by its path.
+fn says_committed(source: &Source) -> bool {
+    let words: Vec<String> = source.words().collect();
+    words
+        .windows(2)
+        .any(|pair| matches!(pair[0].as_str(), "." | ":" | "fn") && pair[1] == "committed")
 }
 
 #[test]
