@@ -90,8 +90,10 @@ fn planted_mistakes_are_found() {
             missed.push(text);
             continue;
         };
-        let Violation { seed, rule, text: how, .. } = violation;
+        let Violation { seed, rule, at, text: how } = violation;
         println!("{text:30} {seed:>10}  {rule:?}: {how}");
+        let again = Run::prepared(seed..seed + 1, false, || plant(mistakes)).violation;
+        assert_eq!(again.map(|again| (again.at, again.text)), Some((at, how)), "it replays");
         let without = runner::one(seed, false).violation;
         assert!(without.is_none(), "without {text}: {}", without.expect("just seen"));
     }
