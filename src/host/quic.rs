@@ -1267,6 +1267,51 @@ mod tests {
     }
 
     #[test]
+    fn whoever_comes_when_as_many_handshakes_are_under_way_as_allowed_may_try_again() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        leader.desk.handshakes = HANDSHAKES_MAX;
+        let mut client = connect(1, address, &secret);
+        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
+            (1, Event::Ended(_, Ended::Disconnected(_))) => true,
+            (_, other) => panic!("{other:?}"),
+        });
+        assert_eq!(leader.endpoint.open_connections(), 0);
+    }
+
+    #[test]
+    fn with_many_handshakes_under_way_an_address_is_proved_before_it_costs_anything() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        leader.desk.handshakes = HANDSHAKES_TRUSTED;
+        // Somebody in between, who sees what goes by.
+        let between = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut client = connect(1, between.local_addr().unwrap(), &secret);
+        client.transmit();
+        let mut bytes = [0; 1 << 16];
+        let (length, _) = between.recv_from(&mut bytes).unwrap();
+        between.send_to(&bytes[..length], address).unwrap();
+        between.set_nonblocking(true).unwrap();
+        let begin = Instant::now();
+        let length = loop {
+            leader.receive();
+            leader.transmit();
+            if let Ok((length, _)) = between.recv_from(&mut bytes) {
+                break length;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "it says nothing");
+        };
+        // RFC 9000, 17.2.5: a Retry.
+        assert_eq!(bytes[0] & 0xf0, 0xf0, "{:?}", &bytes[..length]);
+        assert_eq!(leader.endpoint.open_connections(), 0);
+        // Whoever has one goes on.
+        let mut client = connect(2, address, &secret);
+        drive(&mut [&mut leader, &mut client], |index, event, _| {
+            matches!((index, event), (0, Event::Connected(_)))
+        });
+    }
+
+    #[test]
     fn one_source_cannot_have_all_handshakes_under_way() {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
