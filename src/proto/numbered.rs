@@ -6,13 +6,17 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasherDefault, Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
 };
 
 pub(crate) type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
+/// The same where a client that means harm may choose keys: of those that it makes meet in one place
+/// of a [`Numbered`] map each would look at all the others.
+pub(super) type Keyed<K, V> = HashMap<K, V, Key>;
+
 /// The map's keys, in order.
-pub(super) fn sorted<K: Copy + Ord + Hash, V>(map: &Numbered<K, V>) -> Vec<K> {
+pub(super) fn sorted<K: Copy + Ord + Hash, V, S>(map: &HashMap<K, V, S>) -> Vec<K> {
     let mut keys: Vec<_> = map.keys().copied().collect();
     keys.sort_unstable();
     keys
@@ -46,5 +50,78 @@ impl Hasher for NumberHasher {
     #[inline]
     fn finish(&self) -> u64 {
         self.0.rotate_left(26)
+    }
+}
+
+/// What nobody outside knows: a number's place is the folded product of both (as in wyhash).
+#[derive(Clone, Copy)]
+pub(super) struct Key([u64; 2]);
+
+impl Default for Key {
+    /// Drawn at random.
+    fn default() -> Key {
+        let drawn = RandomState::new();
+        Key([drawn.hash_one(0), drawn.hash_one(1) | 1])
+    }
+}
+
+impl BuildHasher for Key {
+    type Hasher = KeyedHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> KeyedHasher {
+        KeyedHasher { state: self.0[0], factor: self.0[1] }
+    }
+}
+
+pub(super) struct KeyedHasher {
+    state: u64,
+    factor: u64,
+}
+
+impl Hasher for KeyedHasher {
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        let product = u128::from(self.state ^ number) * u128::from(self.factor);
+        self.state = product as u64 ^ (product >> 64) as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// How many of so many places, of which a map has about as many, these numbers take.
+    fn places(hashes: impl BuildHasher, numbers: impl Iterator<Item = u64>) -> usize {
+        numbers.map(|number| hashes.hash_one(number) & 0x3fff).collect::<HashSet<_>>().len()
+    }
+
+    #[test]
+    fn numbers_made_to_meet_in_one_place_do_not_meet_where_the_key_is_unknown() {
+        // The factor's inverse, by Newton's way: each step doubles the bits that are right.
+        let factor = 0x9e37_79b9_7f4a_7c15_u64;
+        let inverse = (0..6)
+            .fold(factor, |x: u64, _| x.wrapping_mul(2_u64.wrapping_sub(factor.wrapping_mul(x))));
+        let numbers = || (1..10_000_u64).map(|number| number.wrapping_mul(inverse));
+        let weak = BuildHasherDefault::<NumberHasher>::default();
+        assert_eq!(places(weak, numbers()), 1);
+        // Thrown at random they would take 7,480, give or take 50.
+        assert!(places(Key::default(), numbers()) > 7_000);
+        for shift in [0, 20, 40] {
+            assert!(places(Key::default(), (1..10_000).map(|n| n << shift)) > 7_000, "{shift}");
+        }
     }
 }

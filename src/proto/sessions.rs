@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE, count_long,
-    numbered::{Numbered, sorted},
+    numbered::{Keyed, sorted},
     record::{OpenSession, Opened, TakenAway},
     slab::Slab,
     table::{LockKey, PackedId, SessionKey, WaiterKey},
@@ -38,7 +38,8 @@ pub(super) struct Session {
     /// Since when no renewal has found it with anything to do.
     pub(super) idle_since: Option<Time>,
     deadline: Time,
-    leases: Numbered<PackedId, LockKey>,
+    /// After a restart their numbers, too, are what the client says.
+    leases: Keyed<PackedId, LockKey>,
     /// What was taken away from it durably, until it answers for that.
     revoked: Losses,
     /// Their numbers are the client's choice, so no weak hash of them will do.
@@ -98,7 +99,7 @@ impl Session {
             last_request: RequestId(0),
             idle_since: None,
             deadline: Time::ZERO,
-            leases: Numbered::default(),
+            leases: Keyed::default(),
             revoked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             busy: false,
@@ -146,7 +147,7 @@ impl Session {
         self.deadline
     }
 
-    pub(super) fn leases(&self) -> &Numbered<PackedId, LockKey> {
+    pub(super) fn leases(&self) -> &Keyed<PackedId, LockKey> {
         &self.leases
     }
 
