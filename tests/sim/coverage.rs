@@ -244,7 +244,7 @@ fn missed_from(pair: &str) -> u64 {
 }
 
 const SEEDS_LONG: u64 = 100_000;
-const SEEDS_LONGEST: u64 = 1_000_000;
+const SEEDS_LONGEST: u64 = 10_000_000;
 
 /// Seen once in a thousand seeds or so, or more seldom: missed from [`SEEDS_LONG`] on.
 const RARE: &[&str] = &[
@@ -281,20 +281,22 @@ const RARE: &[&str] = &[
     "ToppedUp never met LeaseLosing",
 ];
 
-/// Seen once in some hundred thousand seeds, if at all, and what that takes: missed from
-/// [`SEEDS_LONGEST`] on. The protocol's situations have each of them.
+/// What a run of a million seeds met once or not at all, what that takes, and which of the protocol's
+/// situations plays it: missed from [`SEEDS_LONGEST`] on.
 const RAREST: &[(&str, &str)] = &[
     ("TopUp never met LeaseStale", SAID_BEFORE_IT_HEARD),
     ("Use never met LeaseStale", SAID_BEFORE_IT_HEARD),
     (
         "Broke never met Reporting",
         "who asked for the break ran out while that was on its way to the disk: the answer comes \
-         behind the Gone, and the question is asked again with the next report",
+         behind the Gone, and the question is asked again with the next report; \
+         a_break_is_answered_though_the_session_that_asked_ran_out_before_it_was_durable",
     ),
 ];
 
 const SAID_BEFORE_IT_HEARD: &str = "its keeper had yet to hear of the loss when it said so, and \
-     it was read when the lease was free: past the last promise, or by another's later token";
+     it was read when the lease was free: past the last promise, or by another's later token; \
+     what_is_said_of_a_kept_lease_and_read_when_somebody_else_has_the_lock_changes_nothing";
 
 /// A table of messages by states.
 struct Counts<M: 'static, S: 'static> {
