@@ -229,7 +229,8 @@ fn a_lock_that_is_granted_while_a_signal_comes_is_given_back() {
         // Stopped, it finds both at once when it is continued: the signal, and a free lock.
         waiter.freeze();
         drop(holder.stdin());
-        assert_eq!(holder.exit().code(), Some(0));
+        let (ended, stderr) = holder.end();
+        assert_eq!((ended.code(), stderr.as_str()), (Some(0), ""));
         waiter.signal(Signal::TERM);
         waiter.signal(Signal::CONT);
         let (ended, stderr) = waiter.end();
@@ -481,7 +482,7 @@ fn at_host_scope_nothing_of_a_killed_tierlocks_command_lives_on() {
 fn a_stopped_tierlock_loses_its_command_before_its_lock() {
     let place = Place::new();
     let leader = place.leader();
-    let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "3s"], "job", FAMILY);
     let (grandchild, command) = (running.pid_line(), running.pid_line());
     running.signal(Signal::STOP);
     finds_nobody(&leader, &[grandchild, command]);
@@ -525,7 +526,7 @@ fn a_guardian_killed_while_the_command_starts_is_replaced() {
 fn a_guardian_that_cannot_be_told_anything_is_replaced() {
     let place = Place::new();
     let leader = place.leader();
-    let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
+    let mut running = Running::script(&mut leader.run(), &["--ttl", "3s"], "job", FAMILY);
     let (grandchild, command) = (running.pid_line(), running.pid_line());
     let stopped = eventually("there is a guardian", || guardian_of(&running));
     kill_process(stopped, Signal::STOP).unwrap();
