@@ -2,7 +2,11 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Barrier, mpsc},
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -174,6 +178,39 @@ fn everybody_is_served_where_many_keep_one_name(setting: &Setting) {
         }
     });
     assert_eq!(count.into_inner().0, 4 * ROUNDS);
+}
+
+// Its quiet path changes the kept lease's word by plain stores while others recall it.
+at!(with_leader, a_keeper_that_never_pauses_is_recalled_whenever_others_ask);
+fn a_keeper_that_never_pauses_is_recalled_whenever_others_ask(setting: &Setting) {
+    const ROUNDS: usize = 200;
+    let near = kept(&setting.locks(), "a");
+    let far = setting.stranger().mutex("a", ()).scope(Scope::Host).keep(Keep::Never).build();
+    let far = far.unwrap();
+    let last = parking_lot::Mutex::new(Token::ZERO);
+    let enter = |guard: &MutexGuard<'_, ()>| {
+        let mut last = last.try_lock().expect("two are inside");
+        assert!(MutexGuard::token(guard) > *last);
+        *last = MutexGuard::token(guard);
+    };
+    let (kept_locks, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                enter(&near.try_lock_for(LONG).unwrap());
+                kept_locks.fetch_add(1, Relaxed);
+            }
+        });
+        for round in 0..ROUNDS {
+            // At a different place of the keeper's path each time.
+            let wanted = kept_locks.load(Relaxed) + 1 + round % 64;
+            while kept_locks.load(Relaxed) < wanted {
+                std::hint::spin_loop();
+            }
+            enter(&far.try_lock_for(LONG).expect("the recall is overlooked"));
+        }
+        is_over.store(true, Relaxed);
+    });
 }
 
 at!(with_leader, a_panic_is_told_once_to_the_next_holder_near_or_far);
