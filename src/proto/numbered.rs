@@ -53,8 +53,9 @@ impl Hasher for NumberHasher {
     }
 }
 
-/// What nobody outside knows: a number's place is the folded product of both (as in wyhash).
-#[derive(Clone, Copy)]
+/// What nobody outside knows: a number's place is a folded product of both, folded once more, since
+/// numbers in a row leave a pattern in the first (as in wyhash).
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Key([u64; 2]);
 
 impl Default for Key {
@@ -82,8 +83,7 @@ pub(super) struct KeyedHasher {
 impl Hasher for KeyedHasher {
     #[inline]
     fn write_u64(&mut self, number: u64) {
-        let product = u128::from(self.state ^ number) * u128::from(self.factor);
-        self.state = product as u64 ^ (product >> 64) as u64;
+        self.state = folded(self.state ^ number, self.factor);
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -94,8 +94,14 @@ impl Hasher for KeyedHasher {
 
     #[inline]
     fn finish(&self) -> u64 {
-        self.state
+        folded(self.state, 0x9e37_79b9_7f4a_7c15)
     }
+}
+
+#[inline]
+fn folded(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    product as u64 ^ (product >> 64) as u64
 }
 
 #[cfg(test)]
@@ -118,10 +124,15 @@ mod tests {
         let numbers = || (1..10_000_u64).map(|number| number.wrapping_mul(inverse));
         let weak = BuildHasherDefault::<NumberHasher>::default();
         assert_eq!(places(weak, numbers()), 1);
-        // Thrown at random they would take 7,480, give or take 50.
-        assert!(places(Key::default(), numbers()) > 7_000);
-        for shift in [0, 20, 40] {
-            assert!(places(Key::default(), (1..10_000).map(|n| n << shift)) > 7_000, "{shift}");
+        // Thrown at random they take 7,484, give or take 45. Keys of the test's own, so that it finds
+        // the same each time.
+        for key in 0..100_u64 {
+            let drawn = |salt: u64| folded((2 * key + salt) ^ 0xa076_1d64_78bd_642f, factor);
+            let key = Key([drawn(0), drawn(1) | 1]);
+            assert!(places(key, numbers()) > 7_000, "{key:?}");
+            for shift in [0, 20, 40] {
+                assert!(places(key, (1..10_000).map(|n| n << shift)) > 7_000, "{key:?} {shift}");
+            }
         }
     }
 }
