@@ -16,7 +16,8 @@
 //! Of the two, one comes second in the order of the fences and sees what the other did. If who marks
 //! comes first, who overwrites sees the mark. Else who marks sees the flag, and waits until it is
 //! clear, or sees it clear already; either way it sees the word as it was left, where its mark is
-//! missing if it was overwritten.
+//! missing if it was overwritten. A mark has to be one that nobody else can put there meanwhile, or
+//! who looks again takes another's for its own.
 
 #![forbid(unsafe_code)]
 
@@ -46,6 +47,7 @@ impl Overwriting {
     #[inline]
     pub(crate) fn behind<O, R>(&self, other: impl FnOnce() -> O, this: impl FnOnce(O) -> R) -> R {
         self.0.store(true, Relaxed);
+        words::before_exchange();
         let done = other();
         words::fence_behind_exchange();
         let result = this(done);
@@ -89,6 +91,13 @@ mod words {
     pub(super) use std::sync::atomic::{AtomicBool, Ordering};
 
     use parking_lot_core::SpinWait;
+
+    /// Keeps the compiler from moving what came before it behind the read-modify-write that follows,
+    /// which may be none that does so itself.
+    #[inline(always)]
+    pub(super) fn before_exchange() {
+        compiler_fence(Ordering::SeqCst);
+    }
 
     /// A full fence, right behind a read-modify-write. On x86 that is one already, and only the
     /// compiler has to be kept from moving what comes after it; the fence itself would cost more
@@ -141,6 +150,8 @@ mod words {
     };
 
     pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
+
+    pub(super) fn before_exchange() {}
 
     /// loom has no exchange that is a fence.
     pub(super) fn fence_behind_exchange() {

@@ -35,7 +35,8 @@ use crate::{
 /// | word | means | next |
 /// |---|---|---|
 /// | 0 | closed: nothing is kept | opened for the first holder of a lease |
-/// | `OPEN`, how | idle: no guard; the count is the last one used | a holder enters; given back: 0 |
+/// | `OPEN`, how | idle: no guard; the count is the last one used | a holder enters; to be given back: `CLOSING` |
+/// | `CLOSING` | nobody enters any more, but a guard may be about to | that enters, or else 0 |
 /// | `OPEN IN_USE` | a guard holds the count's token | it leaves: idle |
 /// | `OPEN IN_USE RECALLED` | the same, and somebody else waits | it leaves: 0, and gives the lease back |
 /// | `OPEN IN_USE RECALLED LOST` | the same, and the lease is lost | likewise |
@@ -75,6 +76,9 @@ const LOST_SHIFT: u32 = 44;
 const LOST: u64 = 0xf << LOST_SHIFT;
 const HOW_SHIFT: u32 = 48;
 const HOW: u64 = 0x7 << HOW_SHIFT;
+/// On its way from idle to 0, by whoever waits for a guard that may be entering. Beside the count:
+/// no other closing of the same lease looks like this one.
+const CLOSING: u64 = 1 << 51;
 
 /// A kept lease was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,9 +256,9 @@ impl Kept {
         self.word.compare_exchange(in_use, idle, Release, Relaxed).is_ok()
     }
 
-    /// Lets go of the tier below, and leaves behind that by a plain store. `below` lets go of it by one read-modify-write, and says whether
-    /// it did. If somebody wants the lease or is to be told of its loss, that is all that is let go
-    /// of: the guard is still in.
+    /// Lets go of the tier below, and leaves behind that by a plain store. `below` lets go of it by
+    /// one read-modify-write, and says whether it did. If somebody wants the lease or is to be told
+    /// of its loss, that is all that is let go of: the guard is still in.
     #[inline]
     pub(crate) fn leave_behind(&self, token: Token, below: impl FnOnce() -> bool) -> LetGo {
         let count = token.get() & COUNT;
@@ -336,12 +340,14 @@ impl Kept {
         }
         let how = Predecessor::from_u8(((word & HOW) >> HOW_SHIFT) as u8);
         let used = Used { is_recalled, ..self.used(word, how) };
-        let stays = is_recalled && planted(Mistake::BlockUsedAfterRecall);
-        let next = if stays { word } else { 0 };
-        self.word.compare_exchange(word, next, AcqRel, Relaxed).ok()?;
+        if is_recalled && planted(Mistake::BlockUsedAfterRecall) {
+            return Some(used);
+        }
+        let closing = CLOSING | word & COUNT;
+        self.word.compare_exchange(word, closing, AcqRel, Relaxed).ok()?;
         self.overwriting.wait_behind_mark();
-        // Overwritten by a guard that entered: it was used, and is open.
-        (self.word.load(Acquire) == next).then_some(used)
+        // Else a guard entered and overwrote it: it was used, and may be closed by others since.
+        self.word.compare_exchange(closing, 0, AcqRel, Relaxed).ok().map(|_| used)
     }
 
     fn used(&self, word: u64, how: Predecessor) -> Used {
@@ -631,6 +637,39 @@ mod tests {
         });
         assert_eq!(let_go, LetGo::Some);
         assert!(kept.leave(Predecessor::Clean).is_some_and(|used| used.is_recalled));
+    }
+
+    /// The guard was about to enter when the recall met an idle word, and all that it did, up to
+    /// closing the word itself, was done before the recall looked again.
+    #[test]
+    fn what_a_guard_closed_that_a_recall_waited_for_is_given_back_by_that_guard() {
+        let kept = opened(10, 100);
+        kept.leave(Predecessor::Clean);
+        let seen = kept.idle().unwrap();
+        std::thread::scope(|scope| {
+            let recall = kept.overwriting.behind(
+                || {
+                    let recall = scope.spawn(|| kept.recall());
+                    while kept.idle() == Some(seen) {
+                        std::thread::yield_now();
+                    }
+                    recall
+                },
+                |recall| {
+                    overwriting::store(&kept.word, OPEN | IN_USE | 11);
+                    recall
+                },
+            );
+            let mine = match kept.leave(Predecessor::Panicked) {
+                Some(used) => Some(used),
+                None => kept.take_idle(),
+            };
+            let given_back = match (mine, recall.join().unwrap()) {
+                (Some(used), Met::Closed | Met::InUse { .. }) | (None, Met::Idle(used)) => used,
+                both => panic!("given back twice, or not at all: {both:?}"),
+            };
+            assert_eq!((given_back.last, given_back.how), (number(11), Predecessor::Panicked));
+        });
     }
 
     #[test]

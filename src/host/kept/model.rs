@@ -29,16 +29,18 @@ struct Scene {
     has_met_guard: AtomicBool,
     /// The tier below, if holders leave behind that: whether it is held.
     below: Option<AtomicBool>,
+    /// The last holder makes way: it closes what it has just left.
+    makes_way: bool,
 }
 
 impl Scene {
-    fn new(is_behind: bool) -> Arc<Scene> {
+    fn new(is_behind: bool, makes_way: bool) -> Arc<Scene> {
         let kept = Kept::new();
         kept.open(LEASE, number(1), number(9));
         let [given_back, last, used] = [0, 0, 1].map(AtomicU64::new);
         let below = is_behind.then(|| AtomicBool::new(true));
         let has_met_guard = AtomicBool::new(false);
-        Arc::new(Scene { kept, given_back, last, used, has_met_guard, below })
+        Arc::new(Scene { kept, given_back, last, used, has_met_guard, below, makes_way })
     }
 
     fn give_back(&self, used: &Used) {
@@ -54,7 +56,8 @@ impl Scene {
                 return self.give_back(&used);
             }
             if left == 0 {
-                return;
+                let used = if self.makes_way { self.kept.take_idle() } else { None };
+                return used.iter().for_each(|used| self.give_back(used));
             }
             left -= 1;
             let Some(entered) = self.enter() else { return };
@@ -113,11 +116,11 @@ fn number(count: u64) -> Token {
 }
 
 fn play(driver: impl Fn(&Scene) + Copy + Send + Sync + 'static) {
-    for (is_behind, preemption_bound) in [(false, None), (true, Some(3))] {
+    for (is_behind, makes_way) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut model = loom::model::Builder::new();
-        model.preemption_bound = preemption_bound;
+        model.preemption_bound = is_behind.then_some(3);
         model.check(move || {
-            let scene = Scene::new(is_behind);
+            let scene = Scene::new(is_behind, makes_way);
             let theirs = scene.clone();
             let other = thread::spawn(move || driver(&theirs));
             scene.hold(2);
@@ -160,7 +163,7 @@ fn who_finds_it_idle_and_unused_ends_it_once() {
 #[test]
 fn a_watch_made_while_it_is_lost_is_told() {
     loom::model(|| {
-        let scene = Scene::new(false);
+        let scene = Scene::new(false, false);
         let theirs = scene.clone();
         let driver = thread::spawn(move || match theirs.kept.lose(LostReason::Broken) {
             Met::InUse { is_watched: true } => {
