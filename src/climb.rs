@@ -56,9 +56,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {
-    /// Keep it while that pays: after a few locks in a row in whose way nobody else stood, until
-    /// somebody else asks or nobody here has used it for a second. While two take turns it is kept
-    /// ever more seldom, at last once in some 200 locks.
+    /// Keep it while that pays: if others of this process waited for it when it was asked for, who
+    /// then get it from each other; else after a few locks in a row in whose way nobody else stood.
+    /// It stays until somebody else asks or nobody here has used it for a second. While two take
+    /// turns it is kept ever more seldom, at last once in some 200 locks.
     #[default]
     Adaptive,
     /// Keep it from the first lock on, until somebody else asks, however long nobody uses it, or
@@ -1191,10 +1192,12 @@ impl<'a> Climb<'a> {
     #[cfg(any(feature = "host", feature = "testing"))]
     fn want(&self) -> link::Want {
         let for_good = self.named.keep == Keep::Always;
+        // Whoever waits here gets it next, and without the leader: that is keeping, too.
+        let has_next = self.named.entry.thread().has_waiters();
         link::Want {
             name: self.named.name().clone(),
             at_most: self.named.at_most,
-            keep: self.named.kept.clone().filter(|kept| kept.is_wanted(for_good)),
+            keep: self.named.kept.clone().filter(|kept| kept.is_wanted(for_good) || has_next),
             above: self.above(),
             has_moved: self.has_moved,
             patience: match self.patience {

@@ -224,6 +224,12 @@ impl ThreadLock {
         self.taken()
     }
 
+    /// Whether somebody is queued just now.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.word.load(Relaxed) & WAITERS != 0
+    }
+
     /// The last token granted, as far as this thread can know without the lock.
     #[inline]
     pub(crate) fn last_token(&self) -> Token {

@@ -89,6 +89,25 @@ fn threads_and_tasks_hand_a_kept_lease_on_while_the_leader_is_away(setting: &Set
     assert_eq!(count.get(), (THREADS + TASKS) * ROUNDS);
 }
 
+at!(with_leader, who_waits_here_gets_a_held_lease_while_the_leader_is_away);
+fn who_waits_here_gets_a_held_lease_while_the_leader_is_away(setting: &Setting) {
+    let mutex = setting.locks().mutex("a", ()).scope(Scope::Host).build().unwrap();
+    let first = mutex.lock().unwrap();
+    let mut waiting: Vec<_> = (0..4).map(|_| Hand::new(mutex.lock_async())).collect();
+    assert!(waiting.iter_mut().all(|hand| hand.poll().is_pending()));
+    drop(first);
+    let mut waiting = waiting.into_iter();
+    let mut guard = waiting.next().unwrap().finish().unwrap();
+    // Nothing was kept before, and the leader was asked for this one.
+    setting.stop_leader();
+    for next in waiting {
+        let token = MutexGuard::token(&guard);
+        drop(guard);
+        guard = next.finish().unwrap();
+        assert!(MutexGuard::check(&guard).unwrap() > token);
+    }
+}
+
 at!(with_leader, what_nobody_uses_goes_to_whoever_asks);
 fn what_nobody_uses_goes_to_whoever_asks(setting: &Setting) {
     let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
