@@ -10,8 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::{Failure, exit};
 use crate::{
-    manager::LockManagerBuilder, name::Name, proto::leader::Config as LeaderConfig, scope::Scope,
-    token::Token,
+    manager::LockManagerBuilder, name::Name, process, proto::leader::Config as LeaderConfig,
+    scope::Scope, token::Token,
 };
 
 /// Locks across threads, processes and machines, with fencing tokens.
@@ -390,9 +390,11 @@ impl Common {
         self.dir.as_deref()
     }
 
-    /// The leaders alone, if there are any.
-    pub(super) fn without_directory(self) -> Common {
-        Common { dir: None, ..self }
+    /// The same, but for a directory that nobody has used yet: for who makes nothing, neither a
+    /// directory that was mistyped nor a new one's files.
+    pub(super) fn without_unused_directory(self) -> Result<Common, Failure> {
+        let is_in_use = self.directory().map(process::is_in_use).transpose()?.unwrap_or_default();
+        Ok(Common { dir: self.dir.filter(|_| is_in_use), ..self })
     }
 
     pub(super) fn into_builder(self) -> LockManagerBuilder {

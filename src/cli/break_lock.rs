@@ -6,19 +6,19 @@ use super::{
     args,
     failure::{Failure, exit},
 };
-use crate::process;
 
 /// Takes it away, or says who has it.
 pub(super) fn break_lock(what: args::Break) -> Result<u8, Failure> {
     let common = what.common.with_environment()?;
     let leaders = common.leaders().to_vec();
-    // Taking away makes nothing: neither a directory that was mistyped, nor a new one's files.
-    let is_in_use = common.directory().map(process::is_in_use).transpose()?.unwrap_or_default();
-    let common = match common.directory() {
-        Some(directory) if !is_in_use && leaders.is_empty() => return Err(unused(directory)),
-        _ if is_in_use => common,
-        _ => common.without_directory(),
-    };
+    let given = common.directory().map(Path::to_owned);
+    let common = common.without_unused_directory()?;
+    if let Some(directory) = given
+        && common.directory().is_none()
+        && leaders.is_empty()
+    {
+        return Err(unused(&directory));
+    }
     let locks = common.into_builder().open()?;
     locks
         .break_lock(&*what.name, what.token)

@@ -14,7 +14,6 @@ use crate::{
     error::{Holder, Predecessor},
     manager::LockManager,
     name::Name,
-    process,
     scope::Scope,
     status::{LockStatus, State, Waiter},
     token::Token,
@@ -25,10 +24,7 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     let common = status.common.with_environment()?;
     let leaders = common.leaders().to_vec();
     let widest = if leaders.is_empty() { Scope::Process } else { Scope::Host };
-    // Looking makes nothing: neither a directory that was mistyped, nor a new one's files.
-    let is_in_use = common.directory().map(process::is_in_use).transpose()?.unwrap_or_default();
-    let common = if is_in_use { common } else { common.without_directory() };
-    let locks = common.into_builder().open()?;
+    let locks = common.without_unused_directory()?.into_builder().open()?;
     let found = locks.status(status.name.as_ref());
     let mut found = found.map_err(|error| Failure::from(error).naming_leaders(&leaders))?;
     if let Some(name) = status.name
