@@ -115,14 +115,7 @@ pub use manager::{Engine, LockManager, LockManagerBuilder};
 pub use mutex::{Mutex, MutexBuilder};
 pub use name::{InvalidName, Name};
 /// What `benches/word.rs` measures of the table engine; outside semver.
-#[cfg(all(
-    feature = "process",
-    feature = "testing",
-    target_os = "linux",
-    target_pointer_width = "64",
-    target_endian = "little",
-    not(tierlock_no_table)
-))]
+#[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]
 pub use process::parts;
 pub use scope::{ParseScopeError, Scope};

@@ -46,13 +46,7 @@ use crate::{
 #[cfg(feature = "cli")]
 pub(crate) use self::checkup::{Finding, Level, examine};
 use self::home::Home;
-#[cfg(all(
-    feature = "testing",
-    target_os = "linux",
-    target_pointer_width = "64",
-    target_endian = "little",
-    not(tierlock_no_table)
-))]
+#[cfg(feature = "testing")]
 pub use self::table::parts;
 pub(crate) use forked::PerFork;
 #[cfg(test)]
