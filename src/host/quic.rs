@@ -965,6 +965,13 @@ mod tests {
         assert!(put_off > 100, "{put_off} of {asked}");
     }
 
+    /// How much of a MiB the connection's stream takes before anything of it is acknowledged.
+    fn taken_at_once(port: &mut Port, id: ConnectionId) -> Option<usize> {
+        let line = port.line_mut(id).unwrap();
+        let stream = line.stream.unwrap();
+        line.inner.send_stream(stream).write(&[0; 1 << 20]).ok()
+    }
+
     #[test]
     fn a_client_may_send_a_leader_no_more_than_a_window_ahead() {
         let secret = secret();
@@ -973,9 +980,7 @@ mod tests {
         let mut taken = None;
         drive(&mut [&mut leader, &mut client], |index, event, port| {
             if let (1, Event::Connected(id)) = (index, event) {
-                let line = port.line_mut(id).unwrap();
-                let stream = line.stream.unwrap();
-                taken = line.inner.send_stream(stream).write(&[0; 1 << 20]).ok();
+                taken = taken_at_once(port, id);
             }
             taken.is_some()
         });
@@ -1254,11 +1259,7 @@ mod tests {
         drive(&mut [&mut leader, &mut client], |index, event, port| {
             match (index, event) {
                 (1, Event::Connected(id)) => port.write(id, &renew(1)),
-                (0, Event::Readable(id)) => {
-                    let line = port.line_mut(id).unwrap();
-                    let stream = line.stream.unwrap();
-                    taken = line.inner.send_stream(stream).write(&[0; 1 << 20]).ok();
-                }
+                (0, Event::Readable(id)) => taken = taken_at_once(port, id),
                 _ => {}
             }
             taken.is_some()

@@ -58,13 +58,18 @@ fn what_nobody_answers_for_counts_among_what_all_may_have() {
     reign.acquire(b, 2, acquire("y"));
     assert_eq!(reign.refused(b, 2), Some(Refusal::TooManyClaims));
     // Who owes runs out in the end, and its debt with it.
+    gets_y_when_debts_have_run_out(&mut reign, b, 3);
+}
+
+/// Only this one goes on, and asks for `y` once it is alone.
+fn gets_y_when_debts_have_run_out(reign: &mut Reign, who: Who, request: u64) {
     for _ in 0..6 {
         reign.pass(ms(1000));
-        reign.renew(b);
+        reign.renew(who);
     }
     assert_eq!(reign.leader.owed(), 0);
-    reign.acquire(b, 3, acquire("y"));
-    reign.granted(b, 3);
+    reign.acquire(who, request, acquire("y"));
+    reign.granted(who, request);
 }
 
 /// Each of its reports names others, so that none of them is ever whole and true.
@@ -93,13 +98,7 @@ fn reports_of_what_nobody_can_have_are_not_remembered_without_end() {
         reign.commit();
         assert!((40..=50).contains(&reign.leader.owed()), "{}", reign.leader.owed());
         // It is promised nothing any more, and others have what they had.
-        for _ in 0..6 {
-            reign.pass(ms(1000));
-            reign.renew(honest);
-        }
-        assert_eq!(reign.leader.owed(), 0);
-        reign.acquire(honest, 2, acquire("y"));
-        reign.granted(honest, 2);
+        gets_y_when_debts_have_run_out(&mut reign, honest, 2);
         reign.release(honest, grant.lease);
     }
 }
