@@ -339,6 +339,7 @@ impl Idle<'_> {
         (next, entered.and_then(|entered| self.check(entered)))
     }
 
+    /// Whether who has entered may go on; else the lease is given back.
     #[inline(always)]
     fn check(self, entered: Entered) -> Option<(Token, Predecessor)> {
         // What has ended at a deadline is marked before the deadline moves. One that was the same

@@ -68,7 +68,7 @@ impl Overwriting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LetGo {
     Nothing,
-    /// A wider tier, behind which there is more to be let go of in another way.
+    /// The tier whose exchange came first; the rest is to be let go of in another way.
     Some,
     All,
 }
