@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, Ordering::*},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::*},
     },
     time::Duration,
 };
@@ -68,8 +68,10 @@ pub(crate) struct Entry {
     /// the parent may have held this one at the fork and will never let it go in the child.
     #[cfg(feature = "process")]
     after_fork: AfterFork,
-    /// The widest scope at which this process has locked it.
-    widest: AtomicU8,
+    /// The scope in force: the widest at which this process has locked it.
+    in_force: AtomicU8,
+    /// Whether a guard is inside.
+    pub(crate) cell: Cell,
     #[cfg(feature = "process")]
     slot: std::sync::OnceLock<Slot>,
     /// Where the first manager that wants to keep its lease of the name keeps it.
@@ -98,7 +100,7 @@ impl Place<'_> {
         match *self.0 {}
     }
 
-    pub(crate) fn release(self, _: bool) {
+    pub(crate) fn release(self, _: Token, _: bool) {
         match *self.0 {}
     }
 
@@ -170,7 +172,8 @@ impl Ground {
             thread,
             #[cfg(feature = "process")]
             after_fork: AfterFork { generation: fork_generation(), ..AfterFork::default() },
-            widest: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
+            in_force: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
+            cell: Cell(AtomicU32::new(0)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
             #[cfg(any(feature = "host", feature = "testing"))]
@@ -287,13 +290,19 @@ impl Entry {
         let _ = token;
     }
 
-    /// Lets go of its slot, clean, if it has one.
+    /// Releases its slot, clean, if it has one and the slot still bears this token.
     #[cold]
-    pub(crate) fn release_slot(&self) {
+    pub(crate) fn release_slot(&self, token: Token) {
+        self.release_slot_left(token, Predecessor::Clean);
+    }
+
+    /// The same; the next holder is told `how`.
+    pub(crate) fn release_slot_left(&self, token: Token, how: Predecessor) {
         #[cfg(feature = "process")]
         if let Some(slot) = self.slot() {
-            slot.release(Predecessor::Clean);
+            slot.release_token(token, how);
         }
+        let _ = (token, how);
     }
 
     fn has_slot(&self) -> bool {
@@ -332,24 +341,57 @@ impl Entry {
         }
     }
 
-    /// The widest scope at which this process has locked the name.
+    /// The scope in force: the widest at which this process has locked the name. It is read before
+    /// the gate is tried, and what the last holder at the narrower gate wrote is seen then.
     #[inline]
-    pub(crate) fn widest(&self) -> Scope {
-        Scope::from_u8(self.widest.load(Relaxed))
+    pub(crate) fn scope_in_force(&self) -> Scope {
+        Scope::from_u8(self.in_force.load(Acquire))
     }
 
-    /// Keeps the name as wide as it is, also when nobody in this process uses it any more. Only
-    /// for whoever holds it.
+    /// Keeps the name as wide as it is, also when no mutex of this process uses it any more. Only
+    /// for its holder.
     pub(crate) fn stay_wide(&self) {
-        self.ground.names.lock().widened.insert(self.name.clone(), self.widest());
+        self.ground.names.lock().widened.insert(self.name.clone(), self.scope_in_force());
     }
 
-    /// Marks the name as locked at `scope`. Only for whoever holds it.
+    /// From now on the name is locked at `scope`. Only for its holder.
     #[inline]
-    pub(crate) fn widen(&self, scope: Scope) {
-        if self.widest.load(Relaxed) < scope as u8 {
-            self.widest.store(scope as u8, Relaxed);
+    pub(crate) fn raise_scope(&self, scope: Scope) {
+        if self.in_force.load(Relaxed) < scope as u8 {
+            self.in_force.store(scope as u8, Release);
         }
+    }
+}
+
+/// Says whether a guard of this name is inside in this process.
+///
+/// The gate decides. But a right can be lost while its guard exists, and then another thread of
+/// this process can win the gate: it finds the cell occupied, gives the gate back, and waits. The
+/// data and the anchor's state are plain memory, and nothing else protects them then.
+pub(crate) struct Cell(AtomicU32);
+
+impl Cell {
+    /// Occupies it, for the holder of the gate; false if a guard is inside. `generation` is the
+    /// fork generation, not 0: a guard that existed at a fork is not inside in the child.
+    #[inline]
+    pub(crate) fn enter(&self, generation: u32) -> bool {
+        // Plain accesses: it changes under the gate, but for a guard whose right was lost.
+        let is_free = !self.is_occupied(generation);
+        if is_free {
+            self.0.store(generation, Relaxed);
+        }
+        is_free
+    }
+
+    #[inline]
+    pub(crate) fn is_occupied(&self, generation: u32) -> bool {
+        self.0.load(Acquire) == generation
+    }
+
+    /// The guard goes; to be called before its gate is released.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.0.store(0, Release);
     }
 }
 

@@ -16,9 +16,9 @@ use std::{
 };
 
 use crate::{
-    climb::{Core, Held, Won},
     clock,
     error::{LockError, LostReason, Predecessor, Result},
+    path::{Core, Held, Won},
     scope::Scope,
     time::Time,
     token::Token,
@@ -306,7 +306,7 @@ impl Anchor {
     #[cold]
     fn refuse(&self, mut held: Held) -> Result<()> {
         let how = held.predecessor();
-        self.core.let_go(&mut held, how);
+        self.core.release(&mut held, how);
         let error = LockError::config(
             "a guard of this mutex existed when this process was forked: build another mutex of \
              this name in the child",
@@ -422,7 +422,7 @@ impl Hold<'_> {
             return;
         }
         let (mut held, keeper, how) = self.take();
-        self.anchor().core.let_go(&mut held, how);
+        self.anchor().core.release(&mut held, how);
         drop(keeper);
     }
 
@@ -438,7 +438,7 @@ impl Hold<'_> {
         let mut hold = ManuallyDrop::new(self);
         let answer = (!hold.held().is_forked()).then(|| {
             let (mut held, keeper, how) = hold.take();
-            let answer = hold.anchor().core.let_go_answered(&mut held, said.unwrap_or(how));
+            let answer = hold.anchor().core.release_answered(&mut held, said.unwrap_or(how));
             drop(keeper);
             answer
         });
@@ -480,7 +480,7 @@ impl Hold<'_> {
             Core::Named(named) if self.is_quiet() && self.held().is_quiet() => {
                 // SAFETY: this is the holder, and nobody else has a reference to it.
                 let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
-                named.let_go_quietly(won);
+                named.release_quietly(won);
             }
             _ => self.let_go(),
         }

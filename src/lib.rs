@@ -55,7 +55,7 @@
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
 //! | 2 | `host/` | drivers around `proto` | decides about locks |
-//! | 3 | `ground` `climb` `question` | names in this process; the way through the tiers; others' locks | |
+//! | 3 | `path/` `ground` `question` | the path through the tiers; names in this process; others' locks | |
 //! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
 //! | 3 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 4 | `cli/` `bench/` `main` | the program | |
@@ -74,7 +74,6 @@ pub mod cli;
 pub mod proto;
 
 mod alarm;
-mod climb;
 mod clock;
 mod error;
 // Its gates are constants, which the model checker's locks are not.
@@ -91,6 +90,7 @@ mod misuse;
 mod mutex;
 mod name;
 mod overwriting;
+mod path;
 #[cfg(feature = "process")]
 mod process;
 mod question;
@@ -102,7 +102,6 @@ mod time;
 mod token;
 mod watch;
 
-pub use climb::Keep;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::MutexGuard;
 /// What the simulator takes the tokens of kept leases from; outside semver.
@@ -114,6 +113,7 @@ pub use host::{Leader, LeaderBuilder, Secret};
 pub use manager::{Engine, LockManager, LockManagerBuilder};
 pub use mutex::{Mutex, MutexBuilder};
 pub use name::{InvalidName, Name};
+pub use path::Keep;
 /// What `benches/word.rs` measures of the table engine; outside semver.
 #[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]

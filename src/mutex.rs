@@ -11,12 +11,11 @@ use std::{
 
 use crate::{
     alarm,
-    climb::{Core, Held, Keep, Named, Patience, Won},
-    clock,
     error::{LockError, LockErrorKind, Result},
     ground::Reach,
     guard::{Anchor, Keeper, MutexGuard},
     name::Name,
+    path::{Core, Held, Keep, Named, Patience, Won},
     scope::Scope,
     thread::ThreadLock,
 };
@@ -123,7 +122,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `TimedOut`, with the holder where known; else as [`lock`](Self::lock).
     pub fn try_lock_for(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
-        self.anchor.core.try_lock_until(clock::now() + wait).and_then(|held| self.guard(held))
+        self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.guard(held))
     }
 
     /// Waits at most until `until`.
@@ -149,7 +148,7 @@ impl<T: ?Sized> Mutex<T> {
 
     /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
     pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
-        let patience = Patience::Until(clock::now() + wait);
+        let patience = Patience::for_at_most(wait);
         self.anchor.core.lock_async(patience).await.and_then(|held| self.guard(held))
     }
 
@@ -294,17 +293,17 @@ impl<T: Send + 'static> Mutex<T> {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.lock().and_then(|held| self.owned_guard(held))
+        self.anchor.core.lock(Patience::Forever).and_then(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock`](Self::try_lock), with a guard that owns its share of the mutex.
     pub fn try_lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.try_lock().and_then(|held| self.owned_guard(held))
+        self.anchor.core.lock(Patience::No).and_then(|held| self.owned_guard(held))
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), with a guard that owns its share of the mutex.
     pub fn try_lock_arc_for(self: &Arc<Self>, wait: Duration) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.try_lock_until(clock::now() + wait).and_then(|held| self.owned_guard(held))
+        self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.owned_guard(held))
     }
 
     /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex.
@@ -323,7 +322,7 @@ impl<T: Send + 'static> Mutex<T> {
         self: &Arc<Self>,
         wait: Duration,
     ) -> Result<MutexGuard<'static, T>> {
-        let patience = Patience::Until(clock::now() + wait);
+        let patience = Patience::for_at_most(wait);
         self.anchor.core.lock_async(patience).await.and_then(|held| self.owned_guard(held))
     }
 
@@ -462,7 +461,7 @@ impl<T> MutexBuilder<T> {
             })?;
         }
         let entry = self.reach.ground.entry(&name);
-        entry.prepare(scope.max(entry.widest())).map_err(about)?;
+        entry.prepare(scope.max(entry.scope_in_force())).map_err(about)?;
         #[cfg(any(feature = "host", feature = "testing"))]
         let kept = match (&self.reach.link, self.keep) {
             (_, Keep::Never) | (None, _) => None,
@@ -532,7 +531,7 @@ impl<T: Send + 'static> MutexBuilder<T> {
 
 #[cfg(all(test, feature = "process"))]
 mod tests {
-    use crate::{LockManager, MutexGuard, Scope, climb::Core};
+    use crate::{LockManager, MutexGuard, Scope, path::Core};
 
     /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
     /// is locked at process scope for the first time.
@@ -545,7 +544,7 @@ mod tests {
         let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
 
         let held = named.lock_quietly_at(Scope::Thread).expect("nobody has it");
-        named.let_go_quietly(held);
+        named.release_quietly(held);
         let last = wide.lock().unwrap();
         let token = MutexGuard::token(&last);
         drop(last);

@@ -260,6 +260,12 @@ impl ThreadLock {
         self.let_go();
     }
 
+    /// Releases what was won as a turnstile only, leaving it as it was found.
+    #[inline]
+    pub(crate) fn step_out(&self) {
+        self.let_go();
+    }
+
     /// Lets go of a wider tier and then of this one, clean. Only for whoever holds both, once.
     ///
     /// `wider` lets go of that tier by one read-modify-write, and does little else: others may wait

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 5] = [
     &["scope", "name", "token", "time", "error", "identity"],
     &["clock", "alarm", "watch", "overwriting", "proto"],
     &["thread", "process", "host"],
-    &["ground", "climb", "mutex", "guard", "manager", "status", "fence", "question"],
+    &["ground", "path", "mutex", "guard", "manager", "status", "fence", "question"],
     &["cli", "bench", "main", "lib", "misuse"],
 ];
 

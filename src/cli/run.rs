@@ -33,7 +33,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    climb::Keep,
+    path::Keep,
     clock,
     error::{LockError, LockErrorKind},
     guard::MutexGuard,

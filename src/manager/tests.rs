@@ -13,7 +13,7 @@ use std::{
 
 use super::*;
 use crate::{
-    climb::Keep,
+    path::Keep,
     error::LostReason,
     guard::MutexGuard,
     host::memory::{Frame, MemoryLeader},

@@ -322,6 +322,22 @@ impl Slot {
         }
     }
 
+    /// The same, of the holder that was given this token; nothing happens if the slot bears
+    /// another one: the right was lost, and another holder has it.
+    pub(crate) fn release_token(&self, token: Token, how: Predecessor) {
+        match &self.0 {
+            Engine::File(slot) => slot.release(how),
+            Engine::Table(slot) => slot.release_token(token, how),
+        }
+    }
+
+    /// Whether its word is the gate of its name at process scope, for any thread; else the thread
+    /// lock has to be won first.
+    #[inline]
+    pub(crate) fn is_gate(&self) -> bool {
+        matches!(self.0, Engine::Table(_))
+    }
+
     /// Who holds it, as far as published.
     pub(crate) fn holder(&self) -> Option<Holder> {
         match &self.0 {
@@ -357,10 +373,11 @@ impl Place<'_> {
         self.0.take(above, is_wide)
     }
 
-    /// Lets go of it, clean. Whether the name `is_wide` is only a guess.
+    /// Releases it, clean, if it still bears this token. Whether the name `is_wide` is only a
+    /// guess.
     #[inline]
-    pub(crate) fn release(self, is_wide: bool) {
-        self.0.release(is_wide);
+    pub(crate) fn release(self, token: Token, is_wide: bool) {
+        self.0.release(token, is_wide);
     }
 
     /// The same, by one read-modify-write and nothing else, if nobody waits or wants to be told;

@@ -354,6 +354,15 @@ impl Slot {
         place.near().release_as_seen(how, seen);
     }
 
+    /// The same, if the slot still bears this token: another thread of this process may have the
+    /// word by now, under the same id.
+    pub(super) fn release_token(&self, token: Token, how: Predecessor) {
+        let Some(place) = self.places.so_far().map(Place::last) else { return };
+        if place.slot.token.load(Relaxed) == token.get() {
+            self.release(how);
+        }
+    }
+
     pub(super) fn holder(&self) -> Option<Holder> {
         let place = self.place().ok()?;
         let word = Word::from_bits(place.slot.word.load(Relaxed));
@@ -569,10 +578,12 @@ impl Near<'_> {
         Some(Token::new(token).expect("the reserve has only tokens"))
     }
 
-    /// Lets go of it, clean, where nobody waits; else as [`release`](Slot::release) does.
+    /// Releases it, clean, if it still bears this token.
     #[inline]
-    pub(super) fn release(self, is_wide: bool) {
-        self.release_as_seen(Predecessor::Clean, Word::quiet(is_wide));
+    pub(super) fn release(self, token: Token, is_wide: bool) {
+        if self.slot.token.load(Relaxed) == token.get() {
+            self.release_as_seen(Predecessor::Clean, Word::quiet(is_wide));
+        }
     }
 
     /// The same, if that is one compare-and-swap and nothing else; whether it did.

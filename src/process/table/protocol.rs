@@ -237,9 +237,7 @@ impl Taking {
             Some(State::Free) => TakingPhase::Grab(seen),
             Some(State::Reserved) => TakingPhase::SeeHeir(seen),
             // Another thread of this process may be forgetting the name.
-            Some(State::Held(owner) | State::Moved(owner)) if owner == self.me => {
-                TakingPhase::Ended(Outcome::OurOwn)
-            }
+            Some(State::Held(owner) | State::Moved(owner)) if owner == self.me => self.stay(seen),
             Some(State::MovedAndLeft) => TakingPhase::Ended(Outcome::Unsettled(seen)),
             Some(_) if self.spins_left > 0 => TakingPhase::Pause,
             Some(_) if self.unsure => TakingPhase::Judge(seen),

@@ -1,0 +1,169 @@
+//! The path to a lock: from a mutex through the tiers to the word that decides.
+//!
+//! **A name has exactly one gate at a time: the word that says which holder has it.** Changing that
+//! word by one exchange acquires the lock; changing it back by one exchange releases it. Nothing
+//! else is won on the fast path.
+//!
+//! | scope in force | gate | lies in |
+//! |---|---|---|
+//! | thread | the thread lock's word | this process |
+//! | process | the slot's word | the directory's table |
+//! | host | the lease's word | this process; the lease excludes all other sessions |
+//!
+//! Below the gate stands a *turnstile*: the thread lock. It orders the waiters of this process and
+//! decides nothing about which of them holds the lock. A thread or task that finds the gate taken
+//! wins the turnstile and waits at the gate as its process's one *representative*. So a hundred
+//! threads are one waiter at the table, and a machine is one waiter at the leader.
+//!
+//! The scope in force of a name only grows. Below it nothing is exclusive any more: a mutex of a
+//! narrower scope follows.
+//!
+//! - [`right`]: what a guard has won
+//! - [`named`]: what a named mutex is
+//! - [`quiet`]: the fast paths
+//! - [`climb`]: the slow path, one machine with two drivers
+//! - [`release`]: giving back
+//! - [`terms`]: `at_most`, `at_least`, and how a loss is told
+//!
+//! The file-lock engine has no word: there the gate is the file lock, won and kept together with
+//! the thread lock.
+
+mod climb;
+mod named;
+mod quiet;
+mod release;
+mod right;
+mod terms;
+
+use std::{future::Future, time::Duration};
+
+pub use self::named::Keep;
+pub(crate) use self::{
+    named::Named,
+    right::{Held, Won},
+};
+use crate::{
+    alarm, clock,
+    error::{LockError, LockErrorKind, Predecessor, Result},
+    scope::Scope,
+    thread::ThreadLock,
+    time::Time,
+};
+
+/// How long a caller waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It only tries.
+    No,
+    Forever,
+    Until(Time),
+}
+
+impl Patience {
+    pub(crate) fn for_at_most(wait: Duration) -> Patience {
+        Patience::Until(clock::now() + wait)
+    }
+
+    fn until(self) -> Time {
+        match self {
+            Patience::No => Time::ZERO,
+            Patience::Forever => Time::NEVER,
+            Patience::Until(time) => time,
+        }
+    }
+}
+
+/// What a mutex is besides its data.
+pub(crate) enum Core {
+    /// Unnamed: its thread lock is its gate for good.
+    Plain(ThreadLock),
+    Named(Named),
+}
+
+impl Core {
+    pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
+        match self {
+            Core::Plain(lock) => lock_plain(lock, patience),
+            Core::Named(named) => named.lock(patience),
+        }
+    }
+
+    /// Dropping the future gives back what it was to receive.
+    pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
+        match self {
+            Core::Plain(lock) => match patience {
+                Patience::No => lock_plain(lock, patience),
+                _ => {
+                    let start = clock::now();
+                    let taken = take_until_async(lock, patience.until()).await;
+                    taken.map(Held::plain).ok_or_else(|| timed_out(start, Scope::Thread))
+                }
+            },
+            Core::Named(named) => named.lock_async(patience).await,
+        }
+    }
+
+    /// Gives everything back, the gate first. Never blocks, never fails.
+    #[inline]
+    pub(crate) fn release(&self, held: &mut Held, how: Predecessor) {
+        match self {
+            Core::Plain(lock) => lock.release(how),
+            Core::Named(named) => named.release(held, how),
+        }
+    }
+
+    /// The same, with an answer to wait for: the leader's, and the end of `at_least`.
+    pub(crate) fn release_answered(
+        &self,
+        held: &mut Held,
+        how: Predecessor,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let answer = match self {
+            Core::Plain(_) => {
+                self.release(held, how);
+                None
+            }
+            Core::Named(named) => named.release_answered(held, how),
+        };
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn lock_plain(lock: &ThreadLock, patience: Patience) -> Result<Held> {
+    match patience {
+        Patience::No => lock.try_take().map(Held::plain).ok_or(LockError::WOULD_BLOCK),
+        Patience::Forever => Ok(Held::plain(lock.take())),
+        Patience::Until(until) => {
+            let start = clock::now();
+            let taken = lock.take_until(until).map(Held::plain);
+            taken.ok_or_else(|| timed_out(start, Scope::Thread))
+        }
+    }
+}
+
+fn timed_out(start: Time, scope: Scope) -> LockError {
+    LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
+        .with_waited(clock::now().since(start))
+        .with_scope(scope)
+}
+
+/// Waits for a thread lock until `until`, blocking no thread.
+async fn take_until_async(lock: &ThreadLock, until: Time) -> Option<crate::thread::Taken> {
+    if until == Time::NEVER {
+        return Some(lock.take_async().await);
+    }
+    let mut take = std::pin::pin!(lock.take_async());
+    let mut sleep = std::pin::pin!(alarm::sleep_until(until));
+    std::future::poll_fn(|cx| {
+        if let std::task::Poll::Ready(taken) = take.as_mut().poll(cx) {
+            return std::task::Poll::Ready(Some(taken));
+        }
+        sleep.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}

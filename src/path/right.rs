@@ -1,0 +1,251 @@
+//! The right to a lock: what a guard has won, and what is to be given back.
+
+use std::{mem::ManuallyDrop, num::NonZeroU64, sync::Arc};
+
+use crate::{
+    alarm::Alarm, error::Predecessor, ground, scope::Scope, thread, time::Time, token::Token,
+    watch::Watch,
+};
+
+/// The right to a lock: its token, and which gate and turnstile are to be given back.
+///
+/// It must be given to `release`; dropping it alone gives nothing back.
+pub(crate) struct Held {
+    pub(crate) token: Token,
+    /// Emptied by `release`. Not dropped otherwise, so that the fast path need not ask.
+    more: ManuallyDrop<Option<Box<More>>>,
+    facts: Facts,
+}
+
+/// Scope, predecessor, what was won, and the fork generation it was won in (the upper half), in
+/// one word.
+#[derive(Clone, Copy)]
+struct Facts(u64);
+
+impl Facts {
+    #[inline]
+    const fn new(scope: Scope, predecessor: Predecessor, won: u8) -> Facts {
+        Facts(scope as u64 | (predecessor as u64) << 8 | (won as u64) << 16)
+    }
+
+    #[inline]
+    const fn with(self, at: u32, byte: u8) -> Facts {
+        Facts(self.0 & !(0xff << (8 * at)) | (byte as u64) << (8 * at))
+    }
+
+    const fn with_generation(self, generation: u32) -> Facts {
+        Facts(self.0 & u32::MAX as u64 | (generation as u64) << 32)
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    const fn byte(self, at: u32) -> u8 {
+        (self.0 >> (8 * at)) as u8
+    }
+}
+
+/// What only some locks have.
+#[derive(Default)]
+pub(super) struct More {
+    pub(super) watch: Option<Arc<Watch>>,
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(super) lease: Option<crate::proto::LeaseId>,
+    /// Ends `at_most` below host scope.
+    pub(super) alarm: Option<Alarm>,
+    /// When the lock was acquired, if `at_least` needs it.
+    pub(super) since: Time,
+}
+
+/// The thread lock: the gate at thread scope, a turnstile above.
+pub(super) const THREAD: u8 = 1;
+/// The slot's word in the directory.
+pub(super) const SLOT: u8 = 2;
+/// A lease that is not kept.
+pub(super) const LEASE: u8 = 4;
+/// A lease that may be kept.
+pub(super) const KEPT: u8 = 8;
+/// The entry's cell says that a guard is inside.
+pub(super) const INSIDE: u8 = 16;
+/// What the fast path can release.
+const QUIET: u8 = THREAD | SLOT | KEPT | INSIDE;
+
+impl Held {
+    /// Nothing is held.
+    pub(crate) const NOTHING: Held = Held {
+        token: Token::ZERO,
+        more: ManuallyDrop::new(None),
+        facts: Facts::new(Scope::Thread, Predecessor::Clean, 0),
+    };
+
+    pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
+        self.more.as_ref()?.watch.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn plain(taken: thread::Taken) -> Held {
+        Held {
+            token: taken.token,
+            more: ManuallyDrop::new(None),
+            facts: Facts::new(Scope::Thread, taken.predecessor, THREAD),
+        }
+    }
+
+    /// Nothing yet, of a named lock in this process.
+    pub(super) fn begin() -> Held {
+        let facts = Held::NOTHING.facts.with_generation(short(ground::generation()));
+        Held { facts, ..Held::NOTHING }
+    }
+
+    /// Whether this is a copy that a fork made of its parent's right. Copies give nothing back.
+    pub(crate) fn is_forked(&self) -> bool {
+        let generation = self.facts.generation();
+        generation != 0 && generation != short(ground::generation())
+    }
+
+    /// Whether it belongs to a guard that existed when this process was forked.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.won() != 0 && self.is_forked()
+    }
+
+    /// Whether the fast path can release it.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.more.is_none() && self.won() & !QUIET == 0 && !self.is_forked()
+    }
+
+    /// What was won, if that is all there is; nothing of it is left.
+    #[inline]
+    pub(crate) fn take_won(&mut self) -> Won {
+        let won = Won { token: self.token, facts: SOME | self.facts.0 };
+        self.set_won(0);
+        won
+    }
+
+    /// Whether nothing is held. Then it can be made to hold what was `won`.
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.won() == 0
+    }
+
+    /// Holds what was won, after it was nothing.
+    #[inline]
+    pub(crate) fn put(&mut self, won: Won) {
+        self.token = won.token;
+        self.facts = Facts(won.facts.get());
+    }
+
+    /// Leaves nothing behind that would have to be given back.
+    pub(crate) fn take(&mut self) -> Held {
+        let (more, facts) = (ManuallyDrop::new(self.more.take()), self.facts);
+        self.set_won(0);
+        Held { token: self.token, more, facts }
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        Scope::from_u8(self.facts.byte(0))
+    }
+
+    pub(crate) fn predecessor(&self) -> Predecessor {
+        Predecessor::from_u8(self.facts.byte(1))
+    }
+
+    /// Which of [`THREAD`], [`SLOT`], [`LEASE`], [`KEPT`], [`INSIDE`] are to be given back.
+    #[inline]
+    pub(super) fn won(&self) -> u8 {
+        self.facts.byte(2)
+    }
+
+    /// Whether it has won this.
+    #[inline]
+    pub(super) fn has(&self, part: u8) -> bool {
+        self.won() & part != 0
+    }
+
+    pub(super) fn add(&mut self, part: u8) {
+        self.set_won(self.won() | part);
+    }
+
+    /// Whether it had won this; it has not from now on.
+    pub(super) fn remove(&mut self, part: u8) -> bool {
+        let had = self.has(part);
+        self.set_won(self.won() & !part);
+        had
+    }
+
+    pub(super) fn set_scope(&mut self, scope: Scope) {
+        self.facts = self.facts.with(0, scope as u8);
+    }
+
+    pub(super) fn set_predecessor(&mut self, predecessor: Predecessor) {
+        self.facts = self.facts.with(1, predecessor as u8);
+    }
+
+    fn set_won(&mut self, won: u8) {
+        self.facts = self.facts.with(2, won);
+    }
+
+    pub(super) fn more(&self) -> Option<&More> {
+        self.more.as_deref()
+    }
+
+    pub(super) fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// What only some locks have; nothing of it is left.
+    pub(super) fn take_more(&mut self) -> Option<Box<More>> {
+        self.more.take()
+    }
+}
+
+/// A right that the fast path won, in two words, which stay in registers: a right that is moved
+/// through memory is stored in pieces and loaded as a whole, which takes as long as to win it.
+#[derive(Clone, Copy)]
+pub(crate) struct Won {
+    pub(super) token: Token,
+    /// As in [`Held`]; something was won.
+    facts: NonZeroU64,
+}
+
+/// Stands in an unused byte, so that the word is never zero.
+const SOME: NonZeroU64 = NonZeroU64::new(1 << 24).unwrap();
+
+impl Won {
+    #[inline]
+    pub(super) fn new(
+        token: Token,
+        predecessor: Predecessor,
+        scope: Scope,
+        won: u8,
+        generation: u64,
+    ) -> Won {
+        let facts = Facts::new(scope, predecessor, won).with_generation(short(generation));
+        Won { token, facts: SOME | facts.0 }
+    }
+
+    #[inline]
+    pub(super) fn scope(self) -> Scope {
+        Scope::from_u8(Facts(self.facts.get()).byte(0))
+    }
+
+    /// Whether it has won this.
+    #[inline]
+    pub(super) fn has(self, part: u8) -> bool {
+        Facts(self.facts.get()).byte(2) & part != 0
+    }
+}
+
+impl From<Won> for Held {
+    fn from(won: Won) -> Held {
+        Held { token: won.token, more: ManuallyDrop::new(None), facts: Facts(won.facts.get()) }
+    }
+}
+
+/// A fork generation as it stands in [`Facts`] and in the entry's cell, counted from 1.
+#[inline]
+pub(super) fn short(generation: u64) -> u32 {
+    generation as u32 + 1
+}

@@ -1,0 +1,103 @@
+//! A mutex's terms, and how a holder learns of its loss: `at_most`, `at_least`, deadlines, watches.
+
+use std::sync::Arc;
+
+#[cfg(any(feature = "host", feature = "testing"))]
+use crate::host::{kept::Kept, link::Link};
+use crate::{
+    alarm, clock,
+    error::{LostReason, Predecessor},
+    scope::Scope,
+    time::Time,
+    watch::Watch,
+};
+
+use super::{named::Named, right::Held};
+
+impl Named {
+    /// `at_most` below host scope, and the start of `at_least`.
+    pub(super) fn start_terms(&self, held: &mut Held) {
+        let now = clock::now();
+        let scope = held.scope();
+        let more = held.more_mut();
+        more.since = now;
+        if let Some(at_most) = self.at_most
+            && scope < Scope::Host
+        {
+            let end = now + at_most;
+            let watch = Arc::new(Watch::new(None, Some(end)));
+            let told = watch.clone();
+            more.alarm = Some(alarm::call_at(end, move || {
+                told.lost();
+            }));
+            more.watch = Some(watch);
+        }
+    }
+
+    /// Until when `at_least` keeps the lock, though the guard is gone.
+    pub(super) fn stays_until(&self, held: &Held) -> Option<Time> {
+        let until = held.more()?.since + self.at_least?;
+        (until > clock::now()).then_some(until)
+    }
+
+    /// Why the right is lost, if it is.
+    pub(crate) fn lost(&self, held: &Held) -> Option<LostReason> {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some((kept, link)) = self.kept_of(held)
+            && let Some(reason) = lost_kept(kept, link)
+        {
+            return Some(reason);
+        }
+        held.watch()?.lost()
+    }
+
+    /// Until when it is good without a further word.
+    pub(crate) fn deadline(&self, held: &Held) -> Time {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some((_, link)) = self.kept_of(held) {
+            return link.deadline();
+        }
+        held.watch().map_or(Time::NEVER, |watch| watch.deadline())
+    }
+
+    /// What tells its loss; `None` if it cannot be lost.
+    pub(crate) fn watch(&self, held: &Held) -> Option<Arc<Watch>> {
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some((kept, link)) = self.kept_of(held) {
+            return Some(kept.watch(|| link.watch()));
+        }
+        held.watch().cloned()
+    }
+}
+
+impl Held {
+    /// No loss is told any more. What is returned may be foreign code, to be dropped when nothing
+    /// is held.
+    pub(super) fn end_watch(&mut self) -> impl Sized + use<> {
+        self.more()?;
+        let more = self.more_mut();
+        let callbacks = more.watch.as_ref().map(|watch| watch.release());
+        Some((more.alarm.take(), callbacks))
+    }
+
+    /// How it is left below host scope: a holder that was told that it had held for too long left
+    /// so.
+    pub(super) fn left(&self, how: Predecessor) -> Predecessor {
+        match self.watch().and_then(|watch| watch.told()) {
+            None | Some(LostReason::Broken) => how,
+            Some(_) if how == Predecessor::Clean => Predecessor::Expired,
+            Some(_) => how,
+        }
+    }
+}
+
+/// Why the right of the guard that has a kept lease is lost, if it is. Once lost it stays lost.
+#[cfg(any(feature = "host", feature = "testing"))]
+fn lost_kept(kept: &Kept, link: &Link) -> Option<LostReason> {
+    // The deadline is read first: what ended at an earlier one is marked before it moves.
+    let deadline = link.deadline();
+    if kept.lost().is_none() && clock::now() >= deadline {
+        kept.expire();
+    }
+    kept.lost()
+}
