@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::*},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
@@ -70,6 +70,8 @@ pub(crate) struct Entry {
     after_fork: AfterFork,
     /// The scope in force: the widest at which this process has locked it.
     in_force: AtomicU8,
+    /// The highest token that a service has granted this process for the name.
+    highest: AtomicU64,
     /// Whether a guard is inside.
     pub(crate) cell: Cell,
     #[cfg(feature = "process")]
@@ -96,15 +98,11 @@ pub(crate) struct Place<'a>(&'a std::convert::Infallible);
 
 #[cfg(not(feature = "process"))]
 impl Place<'_> {
-    pub(crate) fn take(self, _: Token, _: bool) -> Option<Token> {
+    pub(crate) fn take(self) -> Option<Token> {
         match *self.0 {}
     }
 
-    pub(crate) fn release(self, _: Token, _: bool) {
-        match *self.0 {}
-    }
-
-    pub(crate) fn release_if_quiet(self, _: bool) -> bool {
+    pub(crate) fn release(self, _: Token) {
         match *self.0 {}
     }
 }
@@ -173,6 +171,7 @@ impl Ground {
             #[cfg(feature = "process")]
             after_fork: AfterFork { generation: fork_generation(), ..AfterFork::default() },
             in_force: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
+            highest: AtomicU64::new(0),
             cell: Cell(AtomicU32::new(0)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
@@ -191,7 +190,7 @@ impl Drop for Entry {
         #[cfg(any(feature = "host", feature = "testing"))]
         self.give_kept_back();
         // A guard that was forgotten holds it still; its token counts all the same.
-        let token = self.thread().last_token();
+        let token = self.thread().last_token().max(self.highest_token());
         let left = self.thread().try_take();
         let mut names = self.ground.names.lock();
         // Nobody makes the name anew before this.
@@ -280,29 +279,23 @@ impl Entry {
         Some(None)
     }
 
-    /// Raises its slot's token, if it has a slot. Only for whoever holds that.
-    #[cold]
-    pub(crate) fn raise_slot(&self, token: Token) {
-        #[cfg(feature = "process")]
-        if let Some(slot) = self.slot() {
-            slot.raise_token(token);
-        }
-        let _ = token;
-    }
-
-    /// Releases its slot, clean, if it has one and the slot still bears this token.
-    #[cold]
-    pub(crate) fn release_slot(&self, token: Token) {
-        self.release_slot_left(token, Predecessor::Clean);
-    }
-
-    /// The same; the next holder is told `how`.
-    pub(crate) fn release_slot_left(&self, token: Token, how: Predecessor) {
+    /// Releases its slot, if it has one and the slot still bears this token; the next holder is told
+    /// `how`.
+    pub(crate) fn release_slot(&self, token: Token, how: Predecessor) {
         #[cfg(feature = "process")]
         if let Some(slot) = self.slot() {
             slot.release_token(token, how);
         }
         let _ = (token, how);
+    }
+
+    /// The highest token that a service has granted this process for the name.
+    pub(crate) fn highest_token(&self) -> Token {
+        Token::new(self.highest.load(Relaxed)).unwrap_or(Token::ZERO)
+    }
+
+    pub(crate) fn raise_highest(&self, token: Token) {
+        self.highest.fetch_max(token.get(), Relaxed);
     }
 
     fn has_slot(&self) -> bool {

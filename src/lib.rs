@@ -50,7 +50,7 @@
 //! | floor | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
-//! | 1 | `clock` `alarm` `watch` `overwriting` | the one clock, timers, telling of a loss, words changed by plain stores | decides about locks |
+//! | 1 | `clock` `alarm` `watch` | the one clock, timers, telling of a loss | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -89,7 +89,6 @@ mod manager;
 mod misuse;
 mod mutex;
 mod name;
-mod overwriting;
 mod path;
 #[cfg(feature = "process")]
 mod process;

@@ -18,10 +18,15 @@
 //! one hand-over to the other kind.
 //!
 //! A task that was handed the lock must be polled to take it up, and a task may well not be: its
-//! executor's thread blocks, perhaps on this very lock, or it is set aside in a `select!`. A
-//! blocked thread therefore takes a hand-over back that was left lying for [`LAPSE`]; the task
-//! keeps its place at the head of its queue. Among tasks alone nobody can do so: there, as in
-//! every async mutex, a future that is neither polled nor dropped holds up those behind it.
+//! executor's thread blocks, perhaps on this very lock, it is set aside in a `select!`, or leaked. A
+//! hand-over that was left lying for [`LAPSE`] goes to the next waiter, thread or task; the task
+//! stands at the head of its queue again once it is polled, and not before.
+//!
+//! # As a turnstile
+//!
+//! Above thread scope the lock only orders the waiters of a process: its holder waits at a wider
+//! gate. A task that does so sits down ([`sit_down`](ThreadLock::sit_down)), so that its turn
+//! lapses, too, when it was woken and is not polled.
 //!
 //! # Why a word of our own
 //!
@@ -37,15 +42,6 @@
 //!
 //! Here "taken" and "somebody waits" are bits of one word, so that the quiet way is the same
 //! compare-and-exchange in and out as parking_lot's.
-//!
-//! # Letting go behind a wider tier
-//!
-//! A lock of a wider scope lets go of that tier first, by a read-modify-write of its own, and a
-//! processor does nothing else meanwhile. [`release_behind`](ThreadLock::release_behind) has that
-//! one order plain accesses of this tier's word, which then takes no read-modify-write itself: see
-//! [`overwriting`](crate::overwriting). The mark that who joins the queues puts into it is WAITERS
-//! (`win_or_wait`). One who holds the lock while the one before has yet to clear its flag lets go by
-//! an exchange.
 
 #![forbid(unsafe_code)]
 
@@ -54,17 +50,12 @@ use std::{
     future::Future,
     panic::{RefUnwindSafe, UnwindSafe},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use crate::{
-    error::Predecessor,
-    overwriting::{self, LetGo, Overwriting},
-    time::Time,
-    token::Token,
-};
+use crate::{error::Predecessor, time::Time, token::Token};
 
 mod queue;
 mod sync;
@@ -131,18 +122,13 @@ pub(crate) struct ThreadLock {
     /// Orderings. Setting LOCKED acquires and clearing it releases; every other change is a
     /// read-modify-write and so continues the release sequence of the last clearing. What goes
     /// past the word, a hand-over, goes under the queues' mutex on both sides.
-    ///
-    /// One store besides clears it, all of it: that of a holder who lets go behind a wider tier,
-    /// of which [`overwriting`](crate::overwriting) says why it overlooks nobody.
     word: AtomicU8,
-    /// For who lets go behind a wider tier.
-    overwriting: Overwriting,
     /// How the last holder left, as `Predecessor as u8`. Under the lock, so `Relaxed`.
     left: AtomicU8,
     /// The last token granted. Under the lock, so `Relaxed`.
     token: AtomicU64,
-    /// `None` until somebody first had to wait, so that a lock stays small.
-    queue: Mutex<Option<Box<Queue>>>,
+    /// Made when a waiter first has to wait, so that a lock stays small. Alarms look at it, too.
+    queue: OnceLock<Arc<Mutex<Queue>>>,
 }
 
 /// What the winner is told.
@@ -153,14 +139,13 @@ pub(crate) struct Taken {
 }
 
 impl ThreadLock {
-    overwriting::const_fn! {
+    sync::const_fn! {
         pub(crate) fn new() -> ThreadLock {
             ThreadLock {
                 word: AtomicU8::new(0),
-                overwriting: Overwriting::new(),
                 left: AtomicU8::new(Predecessor::Clean as u8),
                 token: AtomicU64::new(0),
-                queue: Mutex::new(None),
+                queue: OnceLock::new(),
             }
         }
     }
@@ -178,24 +163,36 @@ impl ThreadLock {
         self.win_quiet().then(|| self.taken())
     }
 
-    /// The same, for one who goes on to wider tiers: `further` finds a token above the last one
-    /// there, and how the one before left them; or it gives up, and this tier is as it was.
+    /// Wins it if it is free and has no queue, without counting a token: a gate is counted with
+    /// [`count`](ThreadLock::count), a turnstile is not.
     #[inline]
-    pub(crate) fn take_further(
-        &self,
-        further: impl FnOnce(Token) -> Option<(Token, Predecessor)>,
-    ) -> Option<Taken> {
+    pub(crate) fn win_quietly(&self) -> bool {
+        self.win_quiet()
+    }
+
+    /// Wins it if it is free, even past those that wait, without counting a token.
+    pub(crate) fn try_win(&self) -> bool {
+        self.win_quiet() || self.win()
+    }
+
+    /// Blocks until it is won or the time has come; whether it is won. Counts no token.
+    pub(crate) fn wait(&self, until: Time) -> bool {
+        self.win_quiet() || self.take_slow(until)
+    }
+
+    /// As [`wait`](ThreadLock::wait) without limit, blocking no thread. Dropping the future gives
+    /// back what it was about to receive.
+    pub(crate) async fn wait_async(&self) {
+        // Between winning and the return there is no await, so nothing is lost in between.
         if !self.win_quiet() {
-            return None;
+            Waiting { lock: self, ticket: None }.await;
         }
-        let Some((token, told)) = further(self.last_token()) else {
-            self.let_go();
-            return None;
-        };
-        self.token.store(token.get(), Relaxed);
-        // The widest tier that has something to tell tells it.
-        let predecessor = if told == Predecessor::Clean { self.predecessor() } else { told };
-        Some(Taken { token, predecessor })
+    }
+
+    /// Counts a token. Only for its holder, once after it has won.
+    #[inline]
+    pub(crate) fn count(&self) -> Taken {
+        self.taken()
     }
 
     /// Blocks until taken.
@@ -266,34 +263,6 @@ impl ThreadLock {
         self.let_go();
     }
 
-    /// Lets go of a wider tier and then of this one, clean. Only for whoever holds both, once.
-    ///
-    /// `wider` lets go of that tier by one read-modify-write, and does little else: others may wait
-    /// for it. What it says was let go of before this tier is what the caller hears: this one
-    /// goes with [`LetGo::All`] and with nothing else.
-    #[inline]
-    pub(crate) fn release_behind(&self, wider: impl FnOnce() -> LetGo) -> LetGo {
-        if self.left.load(Relaxed) != Predecessor::Clean as u8 {
-            self.left.store(Predecessor::Clean as u8, Relaxed);
-        }
-        let (let_go, is_over) = if self.overwriting.is_under_way() {
-            // The one before is not done with it.
-            (wider(), false)
-        } else {
-            self.overwriting.behind(wider, |let_go| {
-                let is_quiet = let_go == LetGo::All && self.word.load(Relaxed) == LOCKED;
-                if is_quiet {
-                    overwriting::store_byte(&self.word, 0);
-                }
-                (let_go, is_quiet)
-            })
-        };
-        if let_go == LetGo::All && !is_over {
-            self.let_go();
-        }
-        let_go
-    }
-
     /// `release`, by somebody who was handed the lock and never had it.
     #[inline]
     fn let_go(&self) {
@@ -359,23 +328,21 @@ impl ThreadLock {
         }
 
         let bell = Arc::new(Condvar::new());
-        let mut guard = self.queue.lock();
-        let queue = guard.get_or_insert_default();
+        let mut queue = self.queue().lock();
         if self.win_or_wait() {
-            self.clear_marks(queue);
+            self.clear_marks(&queue);
             return true;
         }
         let ticket = queue.push(Kind::Thread, arrived, Call::Bell(bell.clone()));
         loop {
-            bell.wait_for(&mut guard, until.since(now()).min(LONGEST_NAP));
-            let queue = guard.as_mut().expect("a queue with an entry exists");
-            if self.look(queue, Kind::Thread, ticket) {
+            bell.wait_for(&mut queue, until.since(now()).min(LONGEST_NAP));
+            if self.look(&mut queue, Kind::Thread, ticket) {
                 return true;
             }
             if now() >= until {
                 queue.remove(Kind::Thread, ticket);
-                let call = self.left_queue(queue);
-                ring(guard, call);
+                let call = self.left_queue(&mut queue);
+                ring(queue, call);
                 return false;
             }
         }
@@ -390,13 +357,7 @@ impl ThreadLock {
             let after = if is_free { before | LOCKED } else { before & !CALLED | WAITERS };
             match self.word.compare_exchange(before, after, Acquire, Relaxed) {
                 Ok(_) if is_free => return true,
-                Ok(_) => {
-                    self.overwriting.wait_behind_mark();
-                    before = self.word.load(Relaxed);
-                    if before & WAITERS != 0 {
-                        return false;
-                    }
-                }
+                Ok(_) => return false,
                 Err(found) => before = found,
             }
         }
@@ -414,10 +375,9 @@ impl ThreadLock {
         if queue.claim(ticket) {
             return true;
         }
-        // Whoever is not first looks because of a nap's end or a poll of somebody else's making.
-        if queue.is_first(kind, ticket)
-            && (self.win_or_wait() || (kind == Kind::Thread && queue.take_back(now())))
-        {
+        queue.come_back(ticket);
+        // A waiter that is not first looks because of a nap's end or a poll of another's making.
+        if queue.is_first(kind, ticket) && (self.win_or_wait() || queue.lapse(now())) {
             queue.remove(kind, ticket);
             self.clear_marks(queue);
             return true;
@@ -444,10 +404,22 @@ impl ThreadLock {
                 Err(found) => before = found,
             }
         }
-        let mut guard = self.queue.lock();
-        let queue = guard.get_or_insert_default();
-        let call = self.pass_on(queue);
-        ring(guard, call);
+        let mut queue = self.queue().lock();
+        let call = self.pass_on(&mut queue);
+        let watch = queue.watch();
+        ring(queue, call);
+        self.look_at(watch);
+    }
+
+    fn queue(&self) -> &Arc<Mutex<Queue>> {
+        self.queue.get_or_init(Default::default)
+    }
+
+    /// Has an alarm look at this time whether a task's turn has lapsed.
+    fn look_at(&self, at: Option<Time>) {
+        if let Some(at) = at {
+            look_at(at, Arc::downgrade(self.queue()));
+        }
     }
 
     /// Gives up the lock, which is held: to an heir, or to whoever is quickest.
@@ -455,7 +427,7 @@ impl ThreadLock {
         // Those who had marked the word may all have left since.
         if !queue.is_empty() {
             let now = now();
-            if let Some(kind) = queue.who_is_due(now, PATIENCE) {
+            if let Some(kind) = queue.kind_due(now, PATIENCE) {
                 let call = queue.hand_over(kind, now);
                 self.clear_marks(queue);
                 return call;
@@ -464,14 +436,58 @@ impl ThreadLock {
             self.word.swap(WAITERS | CALLED, Release);
             return queue.wake_first_of_each();
         }
-        self.word.fetch_and(!LOCKED, Release);
+        self.word.fetch_and(!(LOCKED | WAITERS | CALLED), Release);
         None
     }
 }
 
+/// As a turnstile.
+impl ThreadLock {
+    /// For a task that has won it as a turnstile and is about to wait at the gate: the number of its
+    /// seat. From the moment that it is [woken](ThreadLock::wake_seat) its turn can lapse.
+    pub(crate) fn sit_down(&self) -> u64 {
+        self.queue().lock().sit_down()
+    }
+
+    /// The task in this seat is about to be woken.
+    pub(crate) fn wake_seat(&self, number: u64) {
+        let mut queue = self.queue().lock();
+        if queue.wake_seat(number, now()) {
+            // A release that finds it set looks at the queues, also after the turn was handed on.
+            self.word.fetch_and(!CALLED, Relaxed);
+            let watch = queue.watch();
+            drop(queue);
+            self.look_at(watch);
+        }
+    }
+
+    /// The task in this seat is polled; whether it still has the turnstile.
+    pub(crate) fn poll_seat(&self, number: u64) -> bool {
+        self.queue().lock().poll_seat(number)
+    }
+
+    /// The task in this seat waits no longer; whether it still has the turnstile.
+    pub(crate) fn get_up(&self, number: u64) -> bool {
+        self.queue().lock().get_up(number)
+    }
+}
+
+/// Looks at this time whether a task's turn has lapsed, and again for as long as one can.
+fn look_at(at: Time, queue: Weak<Mutex<Queue>>) {
+    sync::call_at(at, move || {
+        let Some(shared) = queue.upgrade() else { return };
+        let mut guard = shared.lock();
+        let (call, next) = guard.look(now());
+        ring(guard, call);
+        if let Some(next) = next {
+            look_at(next, queue);
+        }
+    });
+}
+
 /// Lets go of the queues, then wakes a task: a waker may do anything, even come back here.
-fn ring(guard: MutexGuard<'_, Option<Box<Queue>>>, call: Option<Waker>) {
-    drop(guard);
+fn ring(queue: MutexGuard<'_, Queue>, call: Option<Waker>) {
+    drop(queue);
     if let Some(waker) = call {
         waker.wake();
     }
@@ -506,27 +522,26 @@ impl Future for Waiting<'_> {
         // Wakers are cloned before and dropped after the queues' mutex is held: both may do
         // anything.
         let waker = cx.waker().clone();
-        let mut guard = lock.queue.lock();
-        let queue = guard.get_or_insert_default();
+        let mut queue = lock.queue().lock();
         let old = match self.ticket {
             None if lock.win_or_wait() => {
-                lock.clear_marks(queue);
-                drop(guard);
+                lock.clear_marks(&queue);
                 return Poll::Ready(());
             }
             None => {
                 self.ticket = Some(queue.push(Kind::Task, now(), Call::Waker(Some(waker))));
                 None
             }
-            Some(ticket) if lock.look(queue, Kind::Task, ticket) => {
+            Some(ticket) if lock.look(&mut queue, Kind::Task, ticket) => {
                 self.ticket = None;
-                drop(guard);
                 return Poll::Ready(());
             }
             Some(ticket) => queue.replace_waker(ticket, waker),
         };
-        drop(guard);
+        let watch = queue.watch();
+        drop(queue);
         drop(old);
+        lock.look_at(watch);
         Poll::Pending
     }
 }
@@ -534,15 +549,16 @@ impl Future for Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let mut guard = self.lock.queue.lock();
-        let queue = guard.as_mut().expect("a queue with an entry exists");
+        let mut queue = self.lock.queue().lock();
         let (entry, call) = if queue.claim(ticket) {
-            (None, self.lock.pass_on(queue))
+            (None, self.lock.pass_on(&mut queue))
         } else {
             let entry = queue.remove(Kind::Task, ticket);
-            (Some(entry), self.lock.left_queue(queue))
+            (Some(entry), self.lock.left_queue(&mut queue))
         };
-        ring(guard, call);
+        let watch = queue.watch();
+        ring(queue, call);
         drop(entry);
+        self.lock.look_at(watch);
     }
 }

@@ -5,38 +5,50 @@
 //! before it has arrived, it gives back what it has won and leaves every tier as it was found.
 //!
 //! ```text
-//! begin ─► a try at the slot's word ────────────────────────────────► inside
+//! begin ─► a try at the slot's word ──────────────────────────────────────► inside
 //!   │          │ taken
-//!   └──────────┴─► turnstile ─► slot ─┬─ process scope ─► turnstile released ─► inside
-//!                                     └─ host scope ────► lease ─────────────► inside
-//! inside: the entry's cell must be empty; else everything goes back, and the climb waits for the
+//!   └──────────┴─► turnstile ─┬─ thread scope ────────────────────────────► inside
+//!                             ├─ process scope ─► slot, turnstile released ─► inside
+//!                             └─ host scope ─► lease word ─┬─ open ─► turnstile released ─► inside
+//!                                   ▲   ▲                  ├─ in use: waits ─┐
+//!                                   │   └──────────────────┼─────────────────┘
+//!                                   │                      └─ closed: slot, then asks the service
+//!                                   └──────────────────────────────┘
+//! inside: the entry's cell must be free; else everything goes back, and the climb waits for the
 //! guard that is inside.
 //! ```
 
-use std::{marker::PhantomData, time::Duration};
+use std::{
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::host::link::{self, Lease, Link};
 #[cfg(feature = "process")]
 use crate::process::{Slot, Taken};
 use crate::{
     alarm, clock,
-    error::{LockError, Predecessor, Result},
-    ground,
+    error::{LockError, LostReason, Predecessor, Result},
+    ground::{self, Entry},
+    host::{
+        lease_word::{Claim, LeaseWord},
+        service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settle, Settlement},
+    },
     scope::Scope,
-    thread,
     time::Time,
     token::Token,
 };
 
 use super::{
     Patience,
-    named::Named,
-    right::{Held, INSIDE, SLOT, THREAD, short},
-    take_until_async, timed_out,
+    named::{Keep, Named},
+    quiet::HostTier,
+    right::{Held, INSIDE, LEASE, SLOT, THREAD, short},
+    timed_out, wait_until_async,
 };
-#[cfg(any(feature = "host", feature = "testing"))]
-use super::right::{KEPT, LEASE};
 
 /// A climb under way.
 pub(super) struct Climb<'a> {
@@ -46,9 +58,14 @@ pub(super) struct Climb<'a> {
     goal: Scope,
     at: At,
     held: Held,
-    found: Found,
-    /// Another process of the directory has had the name since this one last had it.
-    has_moved: bool,
+    /// How the thread lock and the slot were left by their last holders: what they are left with if
+    /// the climb ends early.
+    found_thread: Predecessor,
+    found_slot: Predecessor,
+    /// The highest token that this machine knows for the name.
+    known: Token,
+    /// Since when it has waited, at the turnstile or in front.
+    since: Option<Time>,
     has_arrived: bool,
 }
 
@@ -61,19 +78,14 @@ enum At {
     /// Has the turnstile and looks how far it has to go.
     Below,
     Slot,
-    Lease,
+    /// Looks at the lease word.
+    Word,
     /// Has won the gate.
     Gate,
     /// A guard whose right was lost is still inside.
-    Cell { looks: u32 },
-}
-
-/// How each tier was left by its last holder: what it is left with if the climb ends early.
-#[derive(Clone, Copy)]
-struct Found {
-    thread: Predecessor,
-    slot: Predecessor,
-    lease: Predecessor,
+    Cell {
+        looks: u32,
+    },
 }
 
 /// What a climb asks its driver for.
@@ -83,70 +95,79 @@ enum Ask<'a> {
     /// To wait until the slot is won. Answer: [`Climb::slot`].
     #[cfg(feature = "process")]
     Slot(&'a Slot),
-    /// To wait for the service's answer. Answer: [`Climb::lease`].
-    #[cfg(any(feature = "host", feature = "testing"))]
-    Lease(&'a std::sync::Arc<Link>, link::Want),
+    /// To wait for the service's answer. Answer: [`Climb::answered`].
+    Lease(Box<dyn PendingLease>),
+    /// To wait until the lease word changes.
+    Word(WordWait<'a>),
     /// To come again after so long.
     Sleep(Duration),
-    /// It has arrived.
+    /// Nothing: it has arrived.
     Nothing(PhantomData<&'a ()>),
+}
+
+/// A wait at a lease word that is in use.
+struct WordWait<'a> {
+    word: &'a LeaseWord,
+    is_hungry: bool,
+    until: Time,
 }
 
 impl<'a> Climb<'a> {
     /// One that reaches `at_least` this scope, and the one that the mutex asks for.
     pub(super) fn new(named: &'a Named, patience: Patience, at_least: Scope) -> Climb<'a> {
-        let clean = Predecessor::Clean;
         Climb {
             named,
             patience,
             goal: at_least.max(named.scope()),
             at: At::Begin,
             held: Held::begin(),
-            found: Found { thread: clean, slot: clean, lease: clean },
-            has_moved: false,
+            found_thread: Predecessor::Clean,
+            found_slot: Predecessor::Clean,
+            known: Token::ZERO,
+            since: None,
             has_arrived: false,
         }
     }
 
     /// The blocking driver.
     pub(super) fn run(mut self) -> Result<Held> {
-        let (label, until) = (&self.named.reach.label, self.patience.until());
+        let until = self.patience.until();
         loop {
             match self.next()? {
                 Ask::Turnstile => {
-                    let start = clock::now();
-                    let won = self.named.entry.thread().take_until(until);
-                    self.turnstile(won, start)?;
+                    let is_won = self.named.entry.thread().wait(until);
+                    self.turnstile(is_won)?;
                 }
                 #[cfg(feature = "process")]
-                Ask::Slot(slot) => self.slot(slot.take(self.above(), label, until))?,
-                #[cfg(any(feature = "host", feature = "testing"))]
-                Ask::Lease(link, want) => self.lease(link.acquire(want).wait())?,
+                Ask::Slot(slot) => self.slot(slot.take(self.known, self.label(), until))?,
+                Ask::Lease(request) => self.answered(request.wait())?,
+                Ask::Word(wait) => wait.word.sleep(wait.is_hungry, wait.until),
                 Ask::Sleep(nap) => std::thread::sleep(nap),
                 Ask::Nothing(_) => return Ok(self.arrive()),
             }
-            let _ = label;
         }
     }
 
     /// The async driver.
     pub(super) async fn run_async(mut self) -> Result<Held> {
-        let (label, until) = (&self.named.reach.label, self.patience.until());
+        let until = self.patience.until();
         loop {
             match self.next()? {
                 Ask::Turnstile => {
-                    let start = clock::now();
-                    let won = take_until_async(self.named.entry.thread(), until).await;
-                    self.turnstile(won, start)?;
+                    let is_won = wait_until_async(self.named.entry.thread(), until).await;
+                    self.turnstile(is_won)?;
                 }
                 #[cfg(feature = "process")]
-                Ask::Slot(slot) => self.slot(slot.take_async(self.above(), label, until).await)?,
-                #[cfg(any(feature = "host", feature = "testing"))]
-                Ask::Lease(link, want) => self.lease(link.acquire(want).await)?,
+                Ask::Slot(slot) => {
+                    let (known, label) = (self.known, self.label());
+                    let taken = slot.take_async(known, label, until).await;
+                    self.slot(taken)?;
+                }
+                Ask::Lease(request) => self.answered(request.await)?,
+                Ask::Word(wait) => wait.sleep_async().await,
                 Ask::Sleep(nap) => alarm::sleep_until(clock::now() + nap).await,
                 Ask::Nothing(_) => return Ok(self.arrive()),
             }
-            let _ = label;
         }
     }
 
@@ -156,37 +177,36 @@ impl<'a> Climb<'a> {
         loop {
             match self.at {
                 At::Begin => self.begin()?,
+                At::Turnstile if named.entry.thread().win_quietly() => self.turnstile(true)?,
                 At::Turnstile if self.patience == Patience::No => {
-                    let won = named.entry.thread().try_take().ok_or(LockError::WOULD_BLOCK)?;
-                    self.turnstile_won(won);
+                    if !named.entry.thread().try_win() {
+                        return Err(LockError::WOULD_BLOCK);
+                    }
+                    self.turnstile(true)?;
                 }
-                At::Turnstile => match named.entry.thread().take_quietly() {
-                    Some(won) => self.turnstile_won(won),
-                    None => return Ok(Ask::Turnstile),
-                },
+                At::Turnstile => {
+                    self.since.get_or_insert_with(clock::now);
+                    return Ok(Ask::Turnstile);
+                }
                 At::Below => self.look_up()?,
                 #[cfg(feature = "process")]
                 At::Slot => {
                     let slot = named.entry.slot().expect("a climb to the slot has one");
-                    match self.patience {
-                        Patience::No => {
-                            match slot.try_take(self.above(), &named.reach.label).transpose() {
-                                Some(taken) => self.slot(taken)?,
-                                None => return Err(LockError::WOULD_BLOCK),
-                            }
-                        }
-                        _ => return Ok(Ask::Slot(slot)),
+                    if self.patience != Patience::No {
+                        return Ok(Ask::Slot(slot));
+                    }
+                    match slot.try_take(self.known, self.label()).transpose() {
+                        Some(taken) => self.slot(taken)?,
+                        None => return Err(LockError::WOULD_BLOCK),
                     }
                 }
                 #[cfg(not(feature = "process"))]
                 At::Slot => unreachable!("there are no slots"),
-                #[cfg(any(feature = "host", feature = "testing"))]
-                At::Lease => match self.enter_kept() {
-                    true => self.at = At::Gate,
-                    false => return Ok(Ask::Lease(self.link()?, self.want())),
-                },
-                #[cfg(not(any(feature = "host", feature = "testing")))]
-                At::Lease => named.reach.check(Scope::Host)?,
+                At::Word => {
+                    if let Some(ask) = self.look_at_word()? {
+                        return Ok(ask);
+                    }
+                }
                 At::Gate => {
                     if self.enter_cell() {
                         return Ok(Ask::Nothing(PhantomData));
@@ -206,7 +226,7 @@ impl<'a> Climb<'a> {
         }
     }
 
-    // ---- the steps ---------------------------------------------------------------------------
+    // ---- to the gate -------------------------------------------------------------------------
 
     /// A try at the slot's word where that is the gate: any thread may make it, turnstile or not.
     fn begin(&mut self) -> Result<()> {
@@ -219,7 +239,7 @@ impl<'a> Climb<'a> {
         {
             self.goal = Scope::Process;
             self.named.check_open(Scope::Process)?;
-            match slot.try_take(Token::ZERO, &self.named.reach.label) {
+            match slot.try_take(Token::ZERO, self.label()) {
                 Ok(None) if self.patience == Patience::No => return Err(LockError::WOULD_BLOCK),
                 Ok(None) => {}
                 Ok(Some(taken)) if taken.widened_by.is_none() => self.slot(Ok(taken))?,
@@ -232,37 +252,35 @@ impl<'a> Climb<'a> {
     }
 
     /// What came of the wait for the turnstile.
-    fn turnstile(&mut self, won: Option<thread::Taken>, start: Time) -> Result<()> {
-        match won {
-            Some(won) => self.turnstile_won(won),
-            None => return Err(self.held_here(start)),
+    fn turnstile(&mut self, is_won: bool) -> Result<()> {
+        if !is_won {
+            return Err(self.held_here());
         }
-        Ok(())
-    }
-
-    fn turnstile_won(&mut self, won: thread::Taken) {
         self.held.add(THREAD);
-        self.held.token = won.token;
-        self.found.thread = won.predecessor;
-        self.held.set_predecessor(won.predecessor);
         self.at = At::Below;
+        Ok(())
     }
 
     /// The scope in force may have grown while it waited: it shows now.
     fn look_up(&mut self) -> Result<()> {
-        self.goal = self.goal.max(self.named.entry.scope_in_force());
-        self.at = At::Gate;
+        let entry = &self.named.entry;
+        self.goal = self.goal.max(entry.scope_in_force());
         if self.goal > Scope::Thread {
             self.named.check_open(self.goal)?;
-            self.held.set_scope(Scope::Process.min(self.goal));
-            if self.goal == Scope::Host {
-                self.at = At::Lease;
-            }
-            #[cfg(feature = "process")]
-            if self.named.entry.slot().is_some() {
-                self.at = At::Slot;
-            }
         }
+        self.found_thread = entry.thread().predecessor();
+        self.tell(self.found_thread);
+        self.known = entry.thread().last_token().max(entry.highest_token());
+        self.held.set_scope(Scope::Process.min(self.goal));
+        self.at = match self.goal {
+            Scope::Host => At::Word,
+            Scope::Process if self.has_slot() => At::Slot,
+            _ => {
+                // The thread lock is the gate.
+                self.held.token = entry.thread().count().token;
+                At::Gate
+            }
+        };
         Ok(())
     }
 
@@ -272,33 +290,26 @@ impl<'a> Climb<'a> {
         let about = |error: LockError| error.with_name(named.name()).with_scope(Scope::Process);
         let taken = taken.map_err(about)?;
         self.held.add(SLOT);
-        self.found.slot = taken.predecessor;
-        self.has_moved = taken.token > self.held.token;
-        self.held.token = taken.token;
-        self.held.set_scope(Scope::Process);
+        self.found_slot = taken.predecessor;
         self.tell(taken.predecessor);
+        self.held.token = taken.token;
         if let Some(by) = &taken.widened_by {
             if !named.reach.has_leader() {
-                return Err(LockError::config(format!(
+                return Err(about(LockError::config(format!(
                     "it is locked at host scope by {by}, and this manager has no leaders: give it \
                      the same leaders"
-                ))
-                .with_name(named.name())
-                .with_scope(Scope::Process));
+                ))));
             }
             self.goal = Scope::Host;
         }
-        if self.held.has(THREAD) {
-            named.entry.thread().raise_token(taken.token);
-        }
-        self.at = if self.goal == Scope::Host { At::Lease } else { At::Gate };
+        self.at = if self.goal == Scope::Host { At::Word } else { At::Gate };
         Ok(())
     }
 
     /// At most one guard of a name is inside in this process, also after its right was lost.
     fn enter_cell(&mut self) -> bool {
         if self.held.scope() == Scope::Thread {
-            return true; // a name that is widened is drained under the thread lock
+            return true; // a name is widened under the thread lock, which this one has
         }
         let is_free = self.named.entry.cell.enter(self.generation());
         if is_free {
@@ -311,123 +322,192 @@ impl<'a> Climb<'a> {
     fn look_later(&self, looks: u32) -> Result<Duration> {
         let left = self.patience.until().since(clock::now());
         if left.is_zero() {
-            return Err(self.held_here(clock::now()));
+            return Err(self.held_here());
         }
         Ok(Duration::from_millis(3 << looks.min(5)).min(CELL_LOOK_MAX).min(left))
     }
 
     // ---- host scope --------------------------------------------------------------------------
 
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn want(&self) -> link::Want {
-        let for_good = self.named.keep == super::Keep::Always;
-        // Whoever waits here gets it next, and without the leader: that is keeping, too.
-        let has_next = self.named.entry.thread().has_waiters();
-        link::Want {
-            name: self.named.name().clone(),
-            at_most: self.named.at_most,
-            keep: self.named.kept.clone().filter(|kept| kept.is_wanted(for_good) || has_next),
-            above: self.above(),
-            has_moved: self.has_moved,
-            patience: match self.patience {
-                Patience::No => link::Patience::No,
-                patience => link::Patience::Until(patience.until()),
-            },
-        }
-    }
-
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn link(&self) -> Result<&'a std::sync::Arc<Link>> {
-        self.named.reach.link().map_err(|error| error.with_name(self.named.name()))
-    }
-
-    /// Takes the next token of a lease that was kept; whether there was one that is good.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn enter_kept(&mut self) -> bool {
+    /// What to do about the lease word: to enter it, to wait at it, or to ask for a lease.
+    fn look_at_word(&mut self) -> Result<Option<Ask<'a>>> {
         let named = self.named;
-        let (Some(kept), Some(link)) = (&named.kept, &named.reach.link) else { return false };
-        if link.is_forked() {
-            return false;
-        }
-        let deadline = link.deadline();
-        let entered = kept.idle().and_then(|seen| kept.enter_as_seen(seen, self.held.token));
-        let entered = entered.filter(|entered| {
-            let is_good = kept.is_good(link.deadline().min(deadline), clock::now());
-            if !is_good {
-                link.give_back(kept, &kept.leave_for_good(entered.predecessor));
-            }
-            is_good
-        });
-        let Some(entered) = entered else {
-            if let Some(used) = kept.take_idle() {
-                // It has no token for this holder any more.
-                link.give_back(kept, &used);
-            }
-            return false;
+        let about = |error: LockError| error.with_name(named.name()).with_scope(Scope::Host);
+        let service = named.reach.service().map_err(about)?;
+        let Some(tier) = named.host_tier() else {
+            return Err(about(LockError::config(
+                "this manager was opened before a fork; open another one in the child",
+            )));
         };
-        if entered.is_running_short {
-            link.top_up(kept);
+        if !named.enters_kept()
+            && let Some(used) = service.close_idle(tier.word)
+        {
+            tier.give_back(&used);
         }
-        self.held.add(KEPT);
-        self.held.set_scope(Scope::Host);
-        self.found.lease = entered.predecessor;
-        self.tell(entered.predecessor);
-        if entered.token != self.held.token {
-            self.held.token = entered.token;
-            named.entry.thread().raise_token(entered.token);
-            named.entry.raise_slot(entered.token);
+        match tier.word.claim() {
+            Claim::Entered(entered) => {
+                // A process of the directory may have it now; the service excludes it.
+                self.release_slot();
+                if let Some((token, predecessor)) = tier.check(entered) {
+                    self.held.add(LEASE);
+                    self.held.set_scope(Scope::Host);
+                    self.held.token = token;
+                    self.tell(predecessor);
+                    self.at = At::Gate;
+                }
+            }
+            Claim::UsedUp(used) => tier.give_back(&used),
+            Claim::Held if self.patience == Patience::No => return Err(LockError::WOULD_BLOCK),
+            Claim::Held => {
+                self.release_slot();
+                return self.wait_at(tier.word).map(Some);
+            }
+            Claim::Closed(Some(LostReason::HeldTooLong)) => {
+                // `at_most` is so short that the next lease would be over again.
+                return Err(about(LockError::lost(LostReason::HeldTooLong)));
+            }
+            Claim::Closed(_) if self.has_slot() && !self.held.has(SLOT) => self.at = At::Slot,
+            Claim::Closed(_) => return self.ask(tier).map(|request| Some(Ask::Lease(request))),
         }
-        true
+        Ok(None)
     }
 
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn lease(&mut self, lease: Result<Lease>) -> Result<()> {
+    /// Waits at a word that is in use, as the representative. After 1 ms the word is handed to it.
+    fn wait_at(&mut self, word: &'a LeaseWord) -> Result<Ask<'a>> {
+        let now = clock::now();
+        let until = self.patience.until();
+        if now >= until {
+            return Err(self.held_here());
+        }
+        let hungry_at = *self.since.get_or_insert(now) + IMPATIENCE;
+        let is_hungry = now >= hungry_at;
+        let until = if is_hungry { until } else { until.min(hungry_at) };
+        Ok(Ask::Word(WordWait { word, is_hungry, until: until.min(now + NAP_MAX) }))
+    }
+
+    /// Marks the name as wide, in the directory and in this process, and asks for a lease. Whatever
+    /// comes of it, the slot is released with it.
+    fn ask(&mut self, tier: HostTier<'a>) -> Result<Box<dyn PendingLease>> {
         let named = self.named;
-        let lease = lease.map_err(|error| error.with_name(named.name()).with_scope(Scope::Host))?;
-        if let Some(kept) = &named.kept {
-            kept.granted(lease.had_to_queue);
-        }
-        self.found.lease = lease.predecessor;
-        self.held.token = lease.token;
-        self.held.set_scope(Scope::Host);
-        self.tell(lease.predecessor);
-        if lease.may_be_kept {
-            self.held.add(KEPT);
-        } else {
-            self.held.add(LEASE);
-            let more = self.held.more_mut();
-            more.lease = Some(lease.id);
-            more.watch = Some(lease.watch);
-        }
-        named.entry.thread().raise_token(lease.token);
+        let mut has_moved = false;
         #[cfg(feature = "process")]
-        if let Some(slot) = named.entry.slot() {
-            slot.raise_token(lease.token);
+        if self.held.has(SLOT)
+            && let Some(slot) = named.entry.slot()
+        {
+            // Before it asks: a death between grant and mark would leave a holder of process scope
+            // beside other machines.
             slot.widen(&named.reach.described());
+            has_moved = self.held.token > self.known;
+            self.known = self.known.max(slot.last_token());
         }
-        self.at = At::Gate;
+        named.entry.raise_scope(Scope::Host);
+        let for_good = named.keep == Keep::Always;
+        // Threads that wait here get it next, and without the leader: that is keeping, too.
+        let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
+        let has_slot = self.held.remove(SLOT);
+        let settle = AskerHold { entry: named.entry.clone(), has_slot, found: self.found_slot };
+        Ok(tier.service.clone().ask(LeaseRequest {
+            name: named.name().clone(),
+            at_most: named.at_most,
+            keep: named.enters_kept() && is_wanted(),
+            word: tier.word.clone(),
+            is_in_use: false,
+            above: self.known,
+            has_moved,
+            patience: match self.patience {
+                Patience::No => LeasePatience::No,
+                patience => LeasePatience::Until(patience.until()),
+            },
+            settlement: Settlement::new(Box::new(settle)),
+        }))
+    }
+
+    /// What the service says. The word is open now, unless the lease is over already.
+    fn answered(&mut self, granted: Result<LeaseGranted>) -> Result<()> {
+        let about =
+            |error: LockError| error.with_name(self.named.name()).with_scope(Scope::Host);
+        let LeaseGranted { had_to_queue } = granted.map_err(about)?;
+        if let Some(word) = &self.named.word {
+            word.granted(had_to_queue);
+        }
         Ok(())
     }
 
     // ---- the end -----------------------------------------------------------------------------
 
-    /// Inside: raises the scope in force, starts the terms, hands over the right.
+    /// Inside: raises the scope in force, steps out of the turnstile, starts the terms, hands over
+    /// the right.
     fn arrive(mut self) -> Held {
-        let (named, held) = (self.named, &mut self.held);
-        if held.scope() > Scope::Thread {
-            named.entry.raise_scope(held.scope());
+        let named = self.named;
+        if self.held.scope() > Scope::Thread {
+            named.entry.raise_scope(self.held.scope());
         }
-        if held.scope() == Scope::Process && held.has(SLOT) && self.is_gate_slot() {
-            // From now on the thread lock is a turnstile. What it had to tell is told.
-            if self.held.remove(THREAD) {
-                named.entry.thread().release(Predecessor::Clean);
-            }
+        let is_turnstile = match self.held.scope() {
+            Scope::Thread => false,
+            Scope::Process => self.held.has(SLOT) && self.is_gate_slot(),
+            Scope::Host => true,
+        };
+        if is_turnstile && self.held.remove(THREAD) {
+            // What it had to tell is told.
+            named.entry.thread().release(Predecessor::Clean);
         }
         if named.has_terms {
             named.start_terms(&mut self.held);
         }
         self.has_arrived = true;
         self.held.take()
+    }
+
+    /// Gives everything back as it was found.
+    fn go_back(&mut self) {
+        let named = self.named;
+        if let Some(tier) = named.host_tier() {
+            if self.held.remove(LEASE) {
+                tier.leave(self.held.token, self.held.predecessor());
+            } else if self.goal == Scope::Host && self.held.has(THREAD) {
+                // The representative goes: it leaves no mark and no reservation.
+                if let Some(used) = tier.word.give_up() {
+                    tier.give_back(&used);
+                }
+            }
+        }
+        self.release_slot();
+        if self.held.remove(THREAD) {
+            named.entry.thread().release(self.found_thread);
+        }
+    }
+
+    fn release_slot(&mut self) {
+        if self.held.remove(SLOT) {
+            #[cfg(feature = "process")]
+            if let Some(slot) = self.named.entry.slot() {
+                slot.release(self.found_slot);
+            }
+        }
+    }
+
+    // ---- small things ------------------------------------------------------------------------
+
+    /// Tells how the previous holder left: the widest tier that has something to tell tells it.
+    fn tell(&mut self, predecessor: Predecessor) {
+        if predecessor != Predecessor::Clean {
+            self.held.set_predecessor(predecessor);
+        }
+    }
+
+    fn label(&self) -> &'a str {
+        &self.named.reach.label
+    }
+
+    fn generation(&self) -> u32 {
+        short(ground::generation())
+    }
+
+    fn has_slot(&self) -> bool {
+        #[cfg(feature = "process")]
+        return self.named.entry.slot().is_some();
+        #[cfg(not(feature = "process"))]
+        false
     }
 
     fn is_gate_slot(&self) -> bool {
@@ -437,56 +517,11 @@ impl<'a> Climb<'a> {
         false
     }
 
-    /// Gives everything back as it was found.
-    fn go_back(&mut self) {
-        let named = self.named;
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if self.held.remove(KEPT)
-            && let (Some(kept), Some(link)) = (&named.kept, &named.reach.link)
-            && let Some(used) = kept.leave(self.found.lease)
-        {
-            link.give_back(kept, &used);
-        }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if self.held.remove(LEASE)
-            && let Some(link) = &named.reach.link
-            && let Some(lease) = self.held.more_mut().lease.take()
-        {
-            link.release(lease, self.held.token, self.found.lease);
-        }
-        #[cfg(feature = "process")]
-        if self.held.remove(SLOT)
-            && let Some(slot) = named.entry.slot()
-        {
-            slot.release(self.found.slot);
-        }
-        if self.held.remove(THREAD) {
-            named.entry.thread().release(self.found.thread);
-        }
-    }
-
-    // ---- small things ------------------------------------------------------------------------
-
-    /// The highest token known below the one that was just counted here.
-    fn above(&self) -> Token {
-        Token::new(self.held.token.get().saturating_sub(1)).unwrap_or(Token::ZERO)
-    }
-
-    /// Tells how the previous holder left: the widest tier that has something to tell tells it.
-    fn tell(&mut self, predecessor: Predecessor) {
-        if predecessor != Predecessor::Clean {
-            self.held.set_predecessor(predecessor);
-        }
-    }
-
-    fn generation(&self) -> u32 {
-        short(ground::generation())
-    }
-
     /// It timed out in this process: a thread or task of it holds the lock, or waits for the holder
     /// in another process.
-    fn held_here(&self, start: Time) -> LockError {
+    fn held_here(&self) -> LockError {
         let named = self.named;
+        let start = self.since.unwrap_or_else(clock::now);
         let error = timed_out(start, named.scope()).with_name(named.name());
         #[cfg(feature = "process")]
         let error = error.with_holder(named.entry.slot().and_then(Slot::holder));
@@ -494,6 +529,10 @@ impl<'a> Climb<'a> {
     }
 }
 
+/// After so long a waiter is handed the gate.
+const IMPATIENCE: Duration = Duration::from_millis(1);
+/// No sleep exceeds this: the clock that threads sleep on stops while a machine is suspended.
+const NAP_MAX: Duration = Duration::from_millis(100);
 /// The longest pause between two looks at the cell.
 const CELL_LOOK_MAX: Duration = Duration::from_millis(100);
 
@@ -503,6 +542,53 @@ impl Drop for Climb<'_> {
         if !self.has_arrived && !self.held.is_forked() {
             self.go_back();
             drop(self.held.take_more());
+        }
+    }
+}
+
+impl WordWait<'_> {
+    /// Ready once the word may have changed, or the time has come.
+    async fn sleep_async(self) {
+        let mut alarm = std::pin::pin!(alarm::sleep_until(self.until));
+        let mut is_registered = false;
+        std::future::poll_fn(|cx: &mut Context<'_>| {
+            // Woken: the word is for the climb to look at. It may also have been polled for another
+            // reason, and then looks in vain.
+            if std::mem::replace(&mut is_registered, true)
+                || !self.word.register(self.is_hungry, cx.waker())
+            {
+                return Poll::Ready(());
+            }
+            Pin::new(&mut alarm).as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// What an asker holds of its machine while it asks: the slot, if there is a directory.
+struct AskerHold {
+    entry: Arc<Entry>,
+    has_slot: bool,
+    found: Predecessor,
+}
+
+impl Settle for AskerHold {
+    fn raise(&mut self, block_end: Token) {
+        self.entry.raise_highest(block_end);
+        #[cfg(feature = "process")]
+        if self.has_slot
+            && let Some(slot) = self.entry.slot()
+        {
+            slot.raise_token(block_end);
+        }
+    }
+
+    fn release(self: Box<Self>) {
+        #[cfg(feature = "process")]
+        if self.has_slot
+            && let Some(slot) = self.entry.slot()
+        {
+            slot.release(self.found);
         }
     }
 }

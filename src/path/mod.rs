@@ -35,7 +35,7 @@ mod release;
 mod right;
 mod terms;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, task::Poll, time::Duration};
 
 pub use self::named::Keep;
 pub(crate) use self::{
@@ -95,8 +95,9 @@ impl Core {
                 Patience::No => lock_plain(lock, patience),
                 _ => {
                     let start = clock::now();
-                    let taken = take_until_async(lock, patience.until()).await;
-                    taken.map(Held::plain).ok_or_else(|| timed_out(start, Scope::Thread))
+                    let is_won = wait_until_async(lock, patience.until()).await;
+                    let taken = is_won.then(|| Held::plain(lock.count()));
+                    taken.ok_or_else(|| timed_out(start, Scope::Thread))
                 }
             },
             Core::Named(named) => named.lock_async(patience).await,
@@ -152,18 +153,19 @@ fn timed_out(start: Time, scope: Scope) -> LockError {
         .with_scope(scope)
 }
 
-/// Waits for a thread lock until `until`, blocking no thread.
-async fn take_until_async(lock: &ThreadLock, until: Time) -> Option<crate::thread::Taken> {
+/// Waits for a thread lock until `until`, blocking no thread; whether it is won.
+async fn wait_until_async(lock: &ThreadLock, until: Time) -> bool {
     if until == Time::NEVER {
-        return Some(lock.take_async().await);
+        lock.wait_async().await;
+        return true;
     }
-    let mut take = std::pin::pin!(lock.take_async());
+    let mut wait = std::pin::pin!(lock.wait_async());
     let mut sleep = std::pin::pin!(alarm::sleep_until(until));
     std::future::poll_fn(|cx| {
-        if let std::task::Poll::Ready(taken) = take.as_mut().poll(cx) {
-            return std::task::Poll::Ready(Some(taken));
+        if wait.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(true);
         }
-        sleep.as_mut().poll(cx).map(|()| None)
+        sleep.as_mut().poll(cx).map(|()| false)
     })
     .await
 }

@@ -8,21 +8,16 @@ use std::{
     time::Duration,
 };
 
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::host::{kept::Kept, link::Link};
 use crate::{
     clock,
     error::{LockError, Result},
     ground::{Entry, Reach},
+    host::lease_word::LeaseWord,
     name::Name,
     scope::Scope,
 };
 
-use super::{
-    Patience,
-    climb::Climb,
-    right::{Held, KEPT},
-};
+use super::{Patience, climb::Climb, right::Held};
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
 /// local lock needs no message.
@@ -30,18 +25,12 @@ use super::{
 /// Keeping pays when this machine takes the lock again before another one wants it. If the keeper
 /// crashes, others wait until its lease has run out.
 ///
-/// Of several managers of one directory in a process, the first that builds a mutex of the name
-/// keeps its leases, for as long as it lasts; the others ask the leader at each lock, and take it
-/// from that one like any other client. So let a process have one manager, and clone it.
+/// Each manager of a process has a session of its own, and keeps its leases for itself: two of them
+/// take turns like two machines. So let a process have one manager, and clone it. Processes of one
+/// directory do not share a lease either: the leader recalls it from one for the other.
 ///
-/// Processes of one directory do not share a lease. One that has waited there for 1 ms is next, and
-/// what is kept goes back for it: such a move costs the leader the old holder's release, the new
-/// one's request, and the answer to each. A process that gets the lock sooner has it recalled
-/// first.
-///
-/// What is not kept goes back at once if a waiter is known, ahead of what another process of the
-/// directory asks for, and else with whatever is sent next, within a millisecond: a client that
-/// asks right then waits that much longer.
+/// What is not kept goes back at once if a waiter is known, and else with whatever is sent next,
+/// within a millisecond: a client that asks right then waits that much longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {
@@ -71,9 +60,8 @@ pub(crate) struct Named {
     /// Whether there is either of them.
     pub(crate) has_terms: bool,
     pub(crate) keep: Keep,
-    /// Where the lease is kept between locks, if it may be.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    pub(crate) kept: Option<Arc<Kept>>,
+    /// The word of its leases, if the manager reaches other hosts.
+    pub(crate) word: Option<Arc<LeaseWord>>,
 }
 
 impl Named {
@@ -157,13 +145,6 @@ impl Named {
     pub(super) fn check_open(&self, goal: Scope) -> Result<()> {
         let checked = self.reach.check_open();
         checked.map_err(|error| error.with_name(self.name()).with_scope(goal))
-    }
-
-    /// The kept lease that a guard has, and the link that it came over.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    pub(super) fn kept_of(&self, held: &Held) -> Option<(&Arc<Kept>, &Arc<Link>)> {
-        let has_it = held.has(KEPT);
-        self.kept.as_ref().zip(self.reach.link.as_ref()).filter(|_| has_it)
     }
 }
 

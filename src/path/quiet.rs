@@ -1,27 +1,20 @@
 //! The fast paths: a lock that nothing stands in the way of, and its release.
 
 use crate::{
+    clock,
     error::Predecessor,
     ground::{self, Place},
-    scope::Scope,
-    thread::ThreadLock,
-    token::Token,
-};
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::{
-    clock,
     host::{
-        kept::{Entered, Kept, Used},
-        link::Link,
+        lease_word::{Entered, Entering, LeaseWord, Left, Used},
+        service::{LeaseService, ReleaseOrder},
     },
-    overwriting::LetGo,
-    thread::Taken,
-    time::Time,
+    scope::Scope,
+    token::Token,
 };
 
 use super::{
-    named::Named,
-    right::{INSIDE, KEPT, SLOT, THREAD, Won, short},
+    named::{Keep, Named},
+    right::{INSIDE, LEASE, SLOT, THREAD, Won, short},
 };
 
 impl Named {
@@ -59,24 +52,38 @@ impl Named {
     #[inline]
     fn enter_thread(&self, scope: Scope, generation: u64) -> Option<Won> {
         let thread = self.entry.thread_in(generation);
-        let taken = thread.take_quietly()?;
+        if !thread.win_quietly() {
+            return None;
+        }
         if self.entry.scope_in_force() != scope {
             // A turnstile was won, and no gate.
             thread.step_out();
             return None;
         }
+        let taken = thread.count();
         Some(Won::new(taken.token, taken.predecessor, scope, THREAD, generation))
     }
 
     #[inline]
     fn enter_slot(&self, place: Place<'_>, generation: u64) -> Option<Won> {
         // A word without WIDE is expected, so the scope in force has not grown.
-        let token = place.take(Token::ZERO, false)?;
+        let token = place.take()?;
         if !self.entry.cell.enter(short(generation)) {
-            place.release(token, false);
+            place.release(token);
             return None;
         }
         Some(Won::new(token, Predecessor::Clean, Scope::Process, SLOT | INSIDE, generation))
+    }
+
+    #[inline]
+    fn enter_lease(&self, generation: u64) -> Option<Won> {
+        let tier = self.host_tier_in(generation).filter(|_| self.enters_kept())?;
+        let (token, predecessor) = tier.enter()?;
+        if !self.entry.cell.enter(short(generation)) {
+            tier.leave(token, predecessor);
+            return None;
+        }
+        Some(Won::new(token, predecessor, Scope::Host, LEASE | INSIDE, generation))
     }
 
     /// Releases what [`is_quiet`](super::Held::is_quiet), left clean.
@@ -86,177 +93,105 @@ impl Named {
         if won.has(INSIDE) {
             self.entry.cell.leave();
         }
-        if !won.has(THREAD) {
-            return match self.entry.place(generation).flatten() {
-                Some(place) => place.release(won.token, false),
-                None => self.entry.release_slot(won.token),
-            };
-        }
-        let thread = self.entry.thread_in(generation);
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if won.has(KEPT) {
-            return self.leave_kept_quietly(won, thread, generation);
-        }
         if won.has(SLOT) {
-            self.entry.release_slot(won.token);
-        }
-        thread.release(Predecessor::Clean);
-    }
-}
-
-// ---- host scope ----------------------------------------------------------------------------
-
-/// A lease that was kept and not in use when it was looked at.
-#[cfg(any(feature = "host", feature = "testing"))]
-#[derive(Clone, Copy)]
-struct Idle<'a> {
-    kept: &'a Kept,
-    link: &'a Link,
-    seen: u64,
-    deadline: Time,
-}
-
-/// The token that was won below, and what [`Idle::enter`] says.
-#[cfg(any(feature = "host", feature = "testing"))]
-type Behind = (Option<Token>, Option<(Token, Predecessor)>);
-
-#[cfg(any(feature = "host", feature = "testing"))]
-impl Idle<'_> {
-    /// Takes its next token, if it is good: that, and how the last local holder left.
-    #[inline(always)]
-    fn enter(self, at_least: Token) -> Option<(Token, Predecessor)> {
-        self.check(self.kept.enter_as_seen(self.seen, at_least)?)
-    }
-
-    /// The same, once the tier below is won; what came of both.
-    #[inline(always)]
-    fn enter_behind(self, below: impl FnOnce() -> Option<Token>) -> Behind {
-        let (next, entered) = self.kept.enter_behind(self.seen, below);
-        (next, entered.and_then(|entered| self.check(entered)))
-    }
-
-    /// Whether the holder that has entered may go on; else the lease is given back.
-    #[inline(always)]
-    fn check(self, entered: Entered) -> Option<(Token, Predecessor)> {
-        // What has ended at a deadline is marked before the deadline moves. One that was the same
-        // before and after has not moved, and when it was entered nothing was marked.
-        let deadline = self.link.deadline();
-        let is_lost = || deadline != self.deadline && self.kept.lost().is_some();
-        if clock::now() >= deadline || is_lost() {
-            self.link.give_back(self.kept, &self.kept.leave_for_good(entered.predecessor));
-            return None;
-        }
-        if entered.is_running_short {
-            self.link.top_up(self.kept);
-        }
-        Some((entered.token, entered.predecessor))
-    }
-}
-
-#[cfg(not(any(feature = "host", feature = "testing")))]
-impl Named {
-    fn enter_lease(&self, _: u64) -> Option<Won> {
-        None
-    }
-}
-
-#[cfg(any(feature = "host", feature = "testing"))]
-impl Named {
-    fn enter_lease(&self, generation: u64) -> Option<Won> {
-        let idle = self.idle(generation)?;
-        let thread = self.entry.thread_in(generation);
-        let mut won = THREAD | KEPT | INSIDE;
-        let taken = match self.entry.place(generation)? {
-            None => self.enter_behind_thread(thread, |last: Token| idle.enter(last.next()?))?,
-            Some(place) => {
-                won |= SLOT;
-                self.enter_behind_thread(thread, |last| {
-                    let (next, entered) = idle.enter_behind(|| place.take(last, true));
-                    let next = next?;
-                    match entered {
-                        None => place.release(next, true),
-                        Some((token, _)) if token != next => self.entry.raise_slot(token),
-                        Some(_) => {}
-                    }
-                    entered
-                })?
-            }
-        };
-        let Taken { token, predecessor } = taken;
-        let won = Won::new(token, predecessor, Scope::Host, won, generation);
-        if !self.entry.cell.enter(short(generation)) {
-            self.leave_kept_quietly(won, thread, generation);
-            return None;
-        }
-        Some(won)
-    }
-
-    /// Wins the thread lock and goes `further`, if host scope is still in force then.
-    #[inline(always)]
-    fn enter_behind_thread(
-        &self,
-        thread: &ThreadLock,
-        further: impl FnOnce(Token) -> Option<(Token, Predecessor)>,
-    ) -> Option<Taken> {
-        let is_wide = || self.entry.scope_in_force() == Scope::Host;
-        thread.take_further(|last| if is_wide() { further(last) } else { None })
-    }
-
-    /// Its lease, if that is kept and idle just now.
-    #[inline]
-    fn idle(&self, generation: u64) -> Option<Idle<'_>> {
-        let (Some(kept), Some(link)) = (&self.kept, &self.reach.link) else { return None };
-        let seen = kept.idle()?;
-        let is_ours = !link.is_forked_in(generation);
-        is_ours.then(|| Idle { kept, link, seen, deadline: link.deadline() })
-    }
-
-    /// Leaves the kept lease and releases all below it.
-    #[inline]
-    fn leave_kept_quietly(&self, won: Won, thread: &ThreadLock, generation: u64) {
-        let kept = self.kept.as_ref().expect("what was entered is there");
-        let place = match won.has(SLOT) {
-            true => self.entry.place(generation).flatten(),
-            false => None,
-        };
-        let let_go = thread.release_behind(|| match place {
-            Some(place) => kept.leave_behind(won.token, || place.release_if_quiet(true)),
-            None if !won.has(SLOT) => LetGo::all(kept.leave_if_quiet(won.token)),
-            None => LetGo::Nothing,
-        });
-        if let_go == LetGo::All {
-            return;
-        }
-        if let Some(used) = kept.leave_quietly(won.token) {
-            self.give_used_back(kept, &used);
-        }
-        if let_go == LetGo::Nothing && won.has(SLOT) {
-            self.make_way();
-            match place {
-                Some(place) => place.release(won.token, true),
-                None => self.entry.release_slot(won.token),
+            match self.entry.place(generation).flatten() {
+                Some(place) => place.release(won.token),
+                None => self.entry.release_slot(won.token, Predecessor::Clean),
             }
         }
-        thread.release(Predecessor::Clean);
-    }
-
-    #[cold]
-    pub(super) fn give_used_back(&self, kept: &Kept, used: &Used) {
-        if let Some(link) = &self.reach.link {
-            link.give_back(kept, used);
-        }
-    }
-
-    /// Gives back what was just left to be kept, if a sibling process is sure to get the slot now:
-    /// it would only have it recalled.
-    #[cold]
-    pub(super) fn make_way(&self) {
-        #[cfg(feature = "process")]
-        if self.entry.slot().is_some_and(crate::process::Slot::has_heir)
-            && let (Some(kept), Some(link)) = (&self.kept, &self.reach.link)
-            && let Some(used) = kept.take_idle()
+        if won.has(LEASE)
+            && let Some(tier) = self.host_tier_in(generation)
         {
-            link.give_back_ahead(kept, &Used { is_recalled: true, ..used });
+            tier.leave(won.token, Predecessor::Clean);
         }
+        if won.has(THREAD) {
+            self.entry.thread_in(generation).release(Predecessor::Clean);
+        }
+    }
+
+    /// Its lease word and service, if the manager reaches other hosts and is this process's.
+    pub(super) fn host_tier(&self) -> Option<HostTier<'_>> {
+        self.host_tier_in(ground::generation())
+    }
+
+    /// The same, for a caller that knows in which fork generation this process is.
+    #[inline]
+    fn host_tier_in(&self, generation: u64) -> Option<HostTier<'_>> {
+        let (word, service) = self.word.as_ref().zip(self.reach.service.as_ref())?;
+        let is_ours = match cfg!(feature = "process") {
+            true => word.made_in() == generation,
+            false => !service.is_forked(),
+        };
+        is_ours.then_some(HostTier { word, service })
+    }
+
+    /// Whether it may take a token of a lease that is kept: a lock that is to end with its lease has
+    /// a lease of its own.
+    #[inline]
+    pub(super) fn enters_kept(&self) -> bool {
+        self.keep != Keep::Never && self.at_most.is_none()
+    }
+}
+
+/// The lease word of a name, and what grants its leases.
+#[derive(Clone, Copy)]
+pub(super) struct HostTier<'a> {
+    pub(super) word: &'a std::sync::Arc<LeaseWord>,
+    pub(super) service: &'a std::sync::Arc<dyn LeaseService>,
+}
+
+impl HostTier<'_> {
+    /// Takes the next token of a lease that is kept, if it is good: that, and how the last local
+    /// holder left.
+    #[inline]
+    fn enter(self) -> Option<(Token, Predecessor)> {
+        match self.word.enter() {
+            Entering::Entered(entered) => self.check(entered),
+            Entering::UsedUp(used) => {
+                self.give_back(&used);
+                None
+            }
+            Entering::Refused => None,
+        }
+    }
+
+    /// Whether the guard that has entered may go on; else the lease is given back.
+    #[inline]
+    pub(super) fn check(self, entered: Entered) -> Option<(Token, Predecessor)> {
+        let Entered { token, predecessor, is_running_short } = entered;
+        // What has ended at a deadline is marked before the deadline moves.
+        let deadline = self.word.session_deadline();
+        if !self.word.is_good(deadline, clock::now()) {
+            if let Some(used) = self.word.leave_for_good(token, predecessor) {
+                self.give_back(&used);
+            }
+            return None;
+        }
+        if is_running_short {
+            self.service.top_up(self.word);
+        }
+        Some((token, predecessor))
+    }
+
+    /// A guard leaves. The lease stays, unless another session waits for it.
+    #[inline]
+    pub(super) fn leave(self, token: Token, how: Predecessor) {
+        match self.word.leave(token, how) {
+            Left::Kept | Left::Stale => {}
+            left => self.left(left),
+        }
+    }
+
+    #[cold]
+    fn left(self, left: Left) {
+        if let Left::GivesBack(used) = left {
+            self.give_back(&used);
+        }
+        self.word.wake();
+    }
+
+    #[cold]
+    pub(super) fn give_back(self, used: &Used) {
+        self.service.give_back(self.word, used, ReleaseOrder::Usual);
     }
 }

@@ -10,19 +10,17 @@ use std::{
 };
 
 use crate::{
-    alarm,
+    alarm, clock,
     error::{Predecessor, Result},
+    host::lease_word::Left,
+    scope::Scope,
     time::Time,
 };
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::{proto::LeaseId, scope::Scope};
 
 use super::{
     named::Named,
-    right::{Held, INSIDE, SLOT, THREAD},
+    right::{Held, INSIDE, LEASE, SLOT, THREAD},
 };
-#[cfg(any(feature = "host", feature = "testing"))]
-use super::right::{KEPT, LEASE};
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
@@ -48,21 +46,32 @@ impl Named {
             self.release_at(until, held, how, tell);
             return Some(told);
         }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let (Some(link), Some(lease)) = (&self.reach.link, take_lease(held)) {
-            let answer = link.release_answered(lease, held.token, how);
-            if self.is_waited_for_below(held) {
-                link.send_ahead();
+        let tier = self.lease_of(held).filter(|_| held.remove(LEASE));
+        let Some(tier) = tier else {
+            self.release_now(held, how);
+            return None;
+        };
+        self.leave_cell(held);
+        // A lease that has ended is lost, told or not.
+        let _ = tier.word.lost_by(clock::now);
+        let answer = match tier.word.leave(held.token, how) {
+            // Of a lease that stays nothing is asked of the service that would have an answer.
+            Left::Kept | Left::Stale => None,
+            Left::Wakes => {
+                tier.word.wake();
+                None
             }
-            self.release_below(held, TOLD_BY_THE_LEADER);
-            let name = self.name().clone();
-            return Some(Box::pin(async move {
-                answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
-            }));
-        }
-        // Of a kept lease nothing is asked of the leader that would have an answer.
+            Left::GivesBack(used) => {
+                let answer = tier.service.clone().give_back_answered(tier.word, &used);
+                tier.word.wake();
+                Some(answer)
+            }
+        };
         self.release_now(held, how);
-        None
+        let (answer, name) = (answer?, self.name().clone());
+        Some(Box::pin(async move {
+            answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
+        }))
     }
 
     /// Releases at `until`, and passes on the answer to wait for, if there is one.
@@ -75,9 +84,8 @@ impl Named {
         then: impl FnOnce(Option<Answer>) + Send + 'static,
     ) {
         let how = held.left(how);
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((kept, _)) = self.kept_of(held) {
-            kept.end_watch();
+        if let Some(tier) = self.lease_of(held) {
+            tier.word.end_watch();
         }
         let mut held = held.take();
         // The guard is gone: no holder is left that could be told of a loss.
@@ -98,63 +106,33 @@ impl Named {
             at_least: None,
             has_terms: self.at_most.is_some(),
             keep: self.keep,
-            #[cfg(any(feature = "host", feature = "testing"))]
-            kept: self.kept.clone(),
+            word: self.word.clone(),
         }
     }
 
     /// Whatever `at_least` says.
     pub(super) fn release_now(&self, held: &mut Held, how: Predecessor) {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if held.remove(KEPT) {
-            // The lease stays, unless it is waited for, here or at the leader.
-            if let Some(kept) = &self.kept {
-                match kept.leave(how) {
-                    Some(used) => self.give_used_back(kept, &used),
-                    None => self.make_way(),
-                }
-            }
-            return self.release_below(held, TOLD_BY_THE_LEADER);
-        }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let (Some(link), Some(lease)) = (&self.reach.link, take_lease(held)) {
-            if self.is_waited_for_below(held) {
-                link.release_ahead(lease, held.token, how);
-            } else {
-                link.release(lease, held.token, how);
-            }
-            return self.release_below(held, TOLD_BY_THE_LEADER);
-        }
         let how = held.left(how);
-        self.release_below(held, how);
-    }
-
-    /// Whether a sibling process may ask the leader as soon as the slot is released.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn is_waited_for_below(&self, held: &Held) -> bool {
-        #[cfg(feature = "process")]
-        if held.has(SLOT) {
-            return self.entry.slot().is_some_and(crate::process::Slot::is_waited_for);
-        }
-        let _ = held;
-        false
-    }
-
-    /// Everything below the lease.
-    fn release_below(&self, held: &mut Held, how: Predecessor) {
         let end = held.end_watch();
-        // The guard goes, whatever became of its right; and before another one can come.
-        if held.remove(INSIDE) {
-            self.entry.cell.leave();
+        self.leave_cell(held);
+        if let Some(tier) = self.lease_of(held).filter(|_| held.remove(LEASE)) {
+            tier.leave(held.token, how);
         }
         if held.remove(SLOT) {
-            self.entry.release_slot_left(held.token, how);
+            self.entry.release_slot(held.token, how);
         }
         if held.remove(THREAD) {
             self.entry.thread().release(how);
         }
         // Foreign code may hang on it: last, when nothing is held.
         drop((end, held.take_more()));
+    }
+
+    /// The guard goes, whatever became of its right; and before another one can come.
+    fn leave_cell(&self, held: &mut Held) {
+        if held.remove(INSIDE) {
+            self.entry.cell.leave();
+        }
     }
 
     #[cfg(feature = "cli")]
@@ -164,17 +142,6 @@ impl Named {
     ) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
         held.has(SLOT).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
     }
-}
-
-/// How the tiers below a lease are left. The leader tells the next holder how this one left; what
-/// they told in its stead would be told to this machine's next holder although others, which have
-/// heard it, came in between.
-#[cfg(any(feature = "host", feature = "testing"))]
-const TOLD_BY_THE_LEADER: Predecessor = Predecessor::Clean;
-
-#[cfg(any(feature = "host", feature = "testing"))]
-fn take_lease(held: &mut Held) -> Option<LeaseId> {
-    held.remove(LEASE).then(|| held.more_mut().lease.take()).flatten()
 }
 
 /// A slot for an answer that becomes known later.

@@ -50,8 +50,6 @@ impl Facts {
 #[derive(Default)]
 pub(super) struct More {
     pub(super) watch: Option<Arc<Watch>>,
-    #[cfg(any(feature = "host", feature = "testing"))]
-    pub(super) lease: Option<crate::proto::LeaseId>,
     /// Ends `at_most` below host scope.
     pub(super) alarm: Option<Alarm>,
     /// When the lock was acquired, if `at_least` needs it.
@@ -62,14 +60,10 @@ pub(super) struct More {
 pub(super) const THREAD: u8 = 1;
 /// The slot's word in the directory.
 pub(super) const SLOT: u8 = 2;
-/// A lease that is not kept.
+/// The lease word.
 pub(super) const LEASE: u8 = 4;
-/// A lease that may be kept.
-pub(super) const KEPT: u8 = 8;
 /// The entry's cell says that a guard is inside.
-pub(super) const INSIDE: u8 = 16;
-/// What the fast path can release.
-const QUIET: u8 = THREAD | SLOT | KEPT | INSIDE;
+pub(super) const INSIDE: u8 = 8;
 
 impl Held {
     /// Nothing is held.
@@ -113,7 +107,7 @@ impl Held {
     /// Whether the fast path can release it.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        self.more.is_none() && self.won() & !QUIET == 0 && !self.is_forked()
+        self.more.is_none() && !self.is_forked()
     }
 
     /// What was won, if that is all there is; nothing of it is left.
@@ -152,7 +146,7 @@ impl Held {
         Predecessor::from_u8(self.facts.byte(1))
     }
 
-    /// Which of [`THREAD`], [`SLOT`], [`LEASE`], [`KEPT`], [`INSIDE`] are to be given back.
+    /// Which of [`THREAD`], [`SLOT`], [`LEASE`], [`INSIDE`] are to be given back.
     #[inline]
     pub(super) fn won(&self) -> u8 {
         self.facts.byte(2)
@@ -224,11 +218,6 @@ impl Won {
     ) -> Won {
         let facts = Facts::new(scope, predecessor, won).with_generation(short(generation));
         Won { token, facts: SOME | facts.0 }
-    }
-
-    #[inline]
-    pub(super) fn scope(self) -> Scope {
-        Scope::from_u8(Facts(self.facts.get()).byte(0))
     }
 
     /// Whether it has won this.

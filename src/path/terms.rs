@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::host::{kept::Kept, link::Link};
 use crate::{
     alarm, clock,
     error::{LostReason, Predecessor},
@@ -12,7 +10,11 @@ use crate::{
     watch::Watch,
 };
 
-use super::{named::Named, right::Held};
+use super::{
+    named::Named,
+    quiet::HostTier,
+    right::{Held, LEASE},
+};
 
 impl Named {
     /// `at_most` below host scope, and the start of `at_least`.
@@ -42,31 +44,31 @@ impl Named {
 
     /// Why the right is lost, if it is.
     pub(crate) fn lost(&self, held: &Held) -> Option<LostReason> {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((kept, link)) = self.kept_of(held)
-            && let Some(reason) = lost_kept(kept, link)
-        {
-            return Some(reason);
+        match self.lease_of(held) {
+            Some(tier) => tier.word.lost_by(clock::now),
+            None => held.watch()?.lost(),
         }
-        held.watch()?.lost()
     }
 
     /// Until when it is good without a further word.
     pub(crate) fn deadline(&self, held: &Held) -> Time {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((_, link)) = self.kept_of(held) {
-            return link.deadline();
+        match self.lease_of(held) {
+            Some(tier) => tier.word.deadline(),
+            None => held.watch().map_or(Time::NEVER, |watch| watch.deadline()),
         }
-        held.watch().map_or(Time::NEVER, |watch| watch.deadline())
     }
 
     /// What tells its loss; `None` if it cannot be lost.
     pub(crate) fn watch(&self, held: &Held) -> Option<Arc<Watch>> {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((kept, link)) = self.kept_of(held) {
-            return Some(kept.watch(|| link.watch()));
+        match self.lease_of(held) {
+            Some(tier) => Some(tier.word.watch()),
+            None => held.watch().cloned(),
         }
-        held.watch().cloned()
+    }
+
+    /// The lease that a guard has.
+    pub(super) fn lease_of(&self, held: &Held) -> Option<HostTier<'_>> {
+        self.host_tier().filter(|_| held.has(LEASE))
     }
 }
 
@@ -89,15 +91,4 @@ impl Held {
             Some(_) => how,
         }
     }
-}
-
-/// Why the right of the guard that has a kept lease is lost, if it is. Once lost it stays lost.
-#[cfg(any(feature = "host", feature = "testing"))]
-fn lost_kept(kept: &Kept, link: &Link) -> Option<LostReason> {
-    // The deadline is read first: what ended at an earlier one is marked before it moves.
-    let deadline = link.deadline();
-    if kept.lost().is_none() && clock::now() >= deadline {
-        kept.expire();
-    }
-    kept.lost()
 }

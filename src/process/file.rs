@@ -366,6 +366,13 @@ impl Slot {
         });
     }
 
+    /// The last token that was granted. Only for the holder.
+    pub(super) fn last_token(&self) -> Token {
+        let mut last = Token::ZERO;
+        self.if_held(|open| last = record::token(&open.words).unwrap_or_default());
+        last
+    }
+
     pub(super) fn widen(&self, by: &str) {
         self.if_held(|open| record::widen(&open.words, by));
     }
@@ -449,20 +456,27 @@ impl Slot {
     ) -> Result<Taken, LockError> {
         let mut state = life.state.lock();
         let stored = record::token(&open.words).ok_or_else(no_token)?;
-        let token = stored.max(above).max(state.known).next().ok_or_else(|| {
+        if let Some(by) = state.known_widened.take() {
+            record::widen(&open.words, &by);
+        }
+        let widened_by = record::widened_by(&open.words);
+        let last = stored.max(state.known);
+        let exhausted = || {
             LockError::new(
                 LockErrorKind::Refused,
                 "its tokens are exhausted: all below 2^63 were granted; choose another name",
             )
-        })?;
-        if let Some(by) = state.known_widened.take() {
-            record::widen(&open.words, &by);
-        }
+        };
+        // Of a wide name the service counts the tokens.
+        let token = match widened_by {
+            Some(_) => last,
+            None => last.max(above).next().ok_or_else(exhausted)?,
+        };
         let predecessor = record::left(&open.words);
         let label = if label.is_empty() { &self.directory.label } else { label };
         record::enter(&open.words, token, open.life, life.pid, label);
         state.held = true;
-        Ok(Taken { token, predecessor, widened_by: record::widened_by(&open.words) })
+        Ok(Taken { token, predecessor, widened_by })
     }
 
     /// Whether the path still leads to the file that is locked.

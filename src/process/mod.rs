@@ -193,7 +193,8 @@ pub(crate) struct Slot(Engine<file::Slot, table::Slot>);
 /// What the winner is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Taken {
-    /// Larger than every token of this name before, and than `above`.
+    /// Larger than every token of this name before, and than `above`. Of a name that is locked at
+    /// host scope it is the last one: there the service counts, and a slot is only won to ask it.
     pub(crate) token: Token,
     pub(crate) predecessor: Predecessor,
     /// The name was locked at host scope by somebody: who, in words. Then the caller must climb
@@ -275,23 +276,11 @@ impl Slot {
         }
     }
 
-    /// Whether another process waits for it, as far as that is known. Only for the holder.
-    #[inline]
-    pub(crate) fn is_waited_for(&self) -> bool {
+    /// The last token that was granted. Only for the holder.
+    pub(crate) fn last_token(&self) -> Token {
         match &self.0 {
-            // The kernel's queue is not to be seen.
-            Engine::File(_) => false,
-            Engine::Table(slot) => slot.is_waited_for(),
-        }
-    }
-
-    /// Whether it goes to another process when it is let go of, and not to whoever comes first.
-    /// Only for the holder.
-    #[inline]
-    pub(crate) fn has_heir(&self) -> bool {
-        match &self.0 {
-            Engine::File(_) => false,
-            Engine::Table(slot) => slot.has_heir(),
+            Engine::File(slot) => slot.last_token(),
+            Engine::Table(slot) => slot.last_token(),
         }
     }
 
@@ -366,25 +355,17 @@ impl Slot {
 pub(crate) struct Place<'a>(table::Near<'a>);
 
 impl Place<'_> {
-    /// Takes the slot where nothing stands in the way and the name `is_wide`, locked at host scope,
-    /// as said: its token. `None` leaves it as it was.
+    /// Takes the slot where nothing stands in the way: its token. `None` leaves it as it was. A word
+    /// with WIDE is in the way.
     #[inline]
-    pub(crate) fn take(self, above: Token, is_wide: bool) -> Option<Token> {
-        self.0.take(above, is_wide)
+    pub(crate) fn take(self) -> Option<Token> {
+        self.0.take()
     }
 
-    /// Releases it, clean, if it still bears this token. Whether the name `is_wide` is only a
-    /// guess.
+    /// Releases it, clean, if it still bears this token.
     #[inline]
-    pub(crate) fn release(self, token: Token, is_wide: bool) {
-        self.0.release(token, is_wide);
-    }
-
-    /// The same, by one read-modify-write and nothing else, if nobody waits or wants to be told;
-    /// whether it did.
-    #[inline]
-    pub(crate) fn release_if_quiet(self, is_wide: bool) -> bool {
-        self.0.release_if_quiet(is_wide)
+    pub(crate) fn release(self, token: Token) {
+        self.0.release(token);
     }
 }
 

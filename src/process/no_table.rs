@@ -63,15 +63,11 @@ impl Directory {
 pub(super) struct Near<'a>(&'a Infallible);
 
 impl Near<'_> {
-    pub(super) fn take(self, _: Token, _: bool) -> Option<Token> {
+    pub(super) fn take(self) -> Option<Token> {
         match *self.0 {}
     }
 
-    pub(super) fn release(self, _: bool) {
-        match *self.0 {}
-    }
-
-    pub(super) fn release_if_quiet(self, _: bool) -> bool {
+    pub(super) fn release(self, _: Token) {
         match *self.0 {}
     }
 }
@@ -104,19 +100,11 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn is_waited_for(&self) -> bool {
+    pub(super) fn last_token(&self) -> Token {
         match self.0 {}
     }
 
-    pub(super) fn has_heir(&self) -> bool {
-        match self.0 {}
-    }
-
-    pub(super) fn is_broken(&self) -> bool {
-        match self.0 {}
-    }
-
-    pub(super) fn watch(&self, _: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
+    pub(super) fn release_token(&self, _: Token, _: Predecessor) {
         match self.0 {}
     }
 

@@ -305,16 +305,11 @@ impl Slot {
         fence(SeqCst);
     }
 
-    /// Whether anybody sleeps for it, or may.
-    #[inline]
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.word().is_some_and(Word::has_waiters)
-    }
-
-    /// Whether an heir stands.
-    #[inline]
-    pub(super) fn has_heir(&self) -> bool {
-        self.word().is_some_and(Word::is_hungry)
+    /// The last token that was granted.
+    pub(super) fn last_token(&self) -> Token {
+        let place = self.places.so_far().map(Place::last);
+        let last = place.map_or(0, |place| place.slot.token.load(Relaxed));
+        Token::new(last).unwrap_or(Token::ZERO)
     }
 
     /// Whether the name was moved away from this process while it holds the lock.
@@ -447,7 +442,11 @@ impl Slot {
             Err(error) => return give_back(Stop::Failed(error)),
         };
         let slot = &*place.slot;
-        let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
+        let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
+        let last = slot.token.load(Relaxed);
+        let predecessor = Marks::of(slot).told(left, last);
+        // Of a wide name the service counts the tokens.
+        let token = if wide { Token::new(last).unwrap_or(token) } else { token };
         slot.token.store(token.get(), Relaxed);
         // A token that skips some may not be granted by whom the name was just taken from: who
         // took it counts on a holder that adds one.
@@ -457,7 +456,6 @@ impl Slot {
         }
         place.held.store(HELD, Relaxed);
         Marks::note_before(slot, token.get(), predecessor);
-        let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
         let widened_by = wide.then(|| place.member.table.widened_by(slot));
         Ok(Taken { token, predecessor, widened_by })
     }
@@ -557,18 +555,18 @@ pub(super) struct Near<'a> {
 }
 
 impl Near<'_> {
-    /// Takes it where nothing stands in the way and the word is wide, or not, as said: its token.
-    /// `None` leaves it as it was, and what it is that does [`take`](Slot::take) finds out.
+    /// Takes it where nothing stands in the way: its token. `None` leaves it as it was, and what it
+    /// is that does [`take`](Slot::take) finds out.
     #[inline]
-    pub(super) fn take(self, above: Token, is_wide: bool) -> Option<Token> {
+    pub(super) fn take(self) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        if !lock::take_as_seen(slot, me, generation, Word::quiet(is_wide)) {
+        if !lock::take_as_seen(slot, me, generation, Word::quiet(false)) {
             return None;
         }
         step!(TakeEntered);
         let last = slot.token.load(Relaxed);
         let token = last.saturating_add(1);
-        if above.get() > last || !member.has_reserved(token) || is_to_look(last, token) {
+        if !member.has_reserved(token) || is_to_look(last, token) {
             // If it is lost, nothing was done under it.
             let _ = lock::release(slot, me, Predecessor::Clean);
             return None;
@@ -580,22 +578,10 @@ impl Near<'_> {
 
     /// Releases it, clean, if it still bears this token.
     #[inline]
-    pub(super) fn release(self, token: Token, is_wide: bool) {
+    pub(super) fn release(self, token: Token) {
         if self.slot.token.load(Relaxed) == token.get() {
-            self.release_as_seen(Predecessor::Clean, Word::quiet(is_wide));
+            self.release_as_seen(Predecessor::Clean, Word::quiet(false));
         }
-    }
-
-    /// The same, if that is one compare-and-swap and nothing else; whether it did.
-    #[inline]
-    pub(super) fn release_if_quiet(self, is_wide: bool) -> bool {
-        if self.place.held.load(Relaxed) == WATCHED {
-            return false;
-        }
-        self.place.held.store(NOT_HELD, Relaxed);
-        let left =
-            lock::leave_as_seen(self.slot, self.me, Predecessor::Clean, Word::quiet(is_wide));
-        left.is_ok()
     }
 
     /// `seen` is as wide as the word is, probably.

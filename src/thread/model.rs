@@ -4,9 +4,6 @@
 //! Each scene is played with waiters that have all patience, with waiters that have none, so that
 //! both kinds of release are seen, and with hand-overs that lapse at once. An overlooked waiter
 //! shows as a deadlock.
-//!
-//! Where holders let go behind a wider tier, that is a word of its own which each of them takes
-//! and clears, as the slot's and the kept lease's are.
 
 use std::pin::pin;
 
@@ -14,7 +11,7 @@ use loom::{
     future::block_on,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::AtomicU64,
     },
     thread,
 };
@@ -29,40 +26,27 @@ struct Scene {
     /// Read and written without an order of its own: whoever holds the lock and does not see what
     /// the last holder did counts wrong.
     count: AtomicU64,
-    /// The wider tier, if holders take one.
-    wider: Option<AtomicBool>,
 }
 
 impl Scene {
-    /// With holders that let go of the lock alone, and with ones that do it behind a wider tier.
     fn play(scene: impl Fn(Arc<Scene>) + Send + Sync + Copy + 'static) {
         let clocks = [Clock::Still, Clock::Hurry, Clock::Restless];
-        for (clock, is_behind) in clocks.into_iter().flat_map(|c| [(c, false), (c, true)]) {
+        for clock in clocks {
             let mut model = loom::model::Builder::new();
             model.preemption_bound = Some(3);
             model.check(move || {
                 start(clock);
                 let (lock, count) = (ThreadLock::new(), AtomicU64::new(0));
-                let wider = is_behind.then(|| AtomicBool::new(false));
-                scene(Arc::new(Scene { lock, count, wider }));
+                scene(Arc::new(Scene { lock, count }));
             });
         }
     }
 
     /// What a holder does.
     fn hold_and_release(&self) {
-        if let Some(wider) = &self.wider {
-            assert!(!wider.swap(true, Acquire), "two have the wider tier");
-        }
         let before = self.count.load(Relaxed);
         self.count.store(before + 1, Relaxed);
-        match &self.wider {
-            Some(wider) => {
-                let let_go = self.lock.release_behind(|| LetGo::all(wider.swap(false, Release)));
-                assert_eq!(let_go, LetGo::All);
-            }
-            None => self.lock.release(Predecessor::Clean),
-        }
+        self.lock.release(Predecessor::Clean);
     }
 
     fn thread(scene: &Arc<Scene>) -> thread::JoinHandle<()> {
@@ -118,8 +102,8 @@ impl Scene {
         assert_eq!(self.count.load(Relaxed), holds);
         assert_eq!(self.lock.token.load(Relaxed), holds + 1);
         assert_eq!(self.lock.word.load(Relaxed), LOCKED);
-        if let Some(queue) = &*self.lock.queue.lock() {
-            assert_eq!(queue.census(), (0, 0, false));
+        if let Some(queue) = self.lock.queue.get() {
+            assert_eq!(queue.lock().census(), (0, 0, false));
         }
     }
 }

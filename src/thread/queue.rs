@@ -1,6 +1,6 @@
-//! Who waits for a lock, in order of arrival; plain data, under the queues' mutex.
+//! The waiters of a lock, in order of arrival; plain data, under the queues' mutex.
 
-use std::{collections::VecDeque, sync::Arc, task::Waker, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, task::Waker, time::Duration};
 
 use crate::time::Time;
 
@@ -32,11 +32,18 @@ pub(super) struct Entry {
     woken: bool,
 }
 
-/// Who was handed the lock and has not taken it up.
+/// A waiter that was handed the lock and has not taken it up.
 struct Heir {
     entry: Entry,
     kind: Kind,
     at: Time,
+}
+
+/// A task that has the lock as a turnstile and waits at the gate.
+struct Seat {
+    number: u64,
+    /// When it was woken, until it is polled.
+    woken: Option<Time>,
 }
 
 #[derive(Default)]
@@ -47,8 +54,13 @@ pub(super) struct Queue {
     tasks: VecDeque<Entry>,
     /// No longer in its queue. There is at most one, since the lock is its own meanwhile.
     heir: Option<Heir>,
+    seat: Option<Seat>,
+    /// Tasks whose turn has lapsed: each is at the head again once it is polled, and not before.
+    absent: Vec<Entry>,
     /// Whose turn it is, of two that are due.
     task_is_next: bool,
+    /// An alarm looks for a turn that lapses.
+    is_watched: bool,
 }
 
 impl Queue {
@@ -59,10 +71,26 @@ impl Queue {
         ticket
     }
 
-    /// Takes an entry out that is in its queue.
+    /// Takes an entry out that is in its queue, or absent.
     pub(super) fn remove(&mut self, kind: Kind, ticket: Ticket) -> Entry {
+        if let Some(absent) = self.take_absent(ticket) {
+            return absent;
+        }
         let place = self.place(kind, ticket);
         self.of(kind).remove(place).expect("the place was just found")
+    }
+
+    fn take_absent(&mut self, ticket: Ticket) -> Option<Entry> {
+        let at = self.absent.iter().position(|entry| entry.ticket == ticket)?;
+        Some(self.absent.swap_remove(at))
+    }
+
+    /// This task is polled: if its turn had lapsed, it stands at its place again.
+    pub(super) fn come_back(&mut self, ticket: Ticket) {
+        if let Some(entry) = self.take_absent(ticket) {
+            let place = self.tasks.partition_point(|other| other.ticket < ticket);
+            self.tasks.insert(place, entry);
+        }
     }
 
     /// Nobody waits; an heir no longer does.
@@ -89,8 +117,8 @@ impl Queue {
         }
     }
 
-    /// Who is to be handed the lock, if somebody has waited over `patience`.
-    pub(super) fn who_is_due(&self, now: Time, patience: Duration) -> Option<Kind> {
+    /// The kind that is to be handed the lock, if a waiter has waited over `patience`.
+    pub(super) fn kind_due(&self, now: Time, patience: Duration) -> Option<Kind> {
         let due = |queue: &VecDeque<Entry>| {
             queue.front().is_some_and(|first| now.since(first.since) > patience)
         };
@@ -118,12 +146,68 @@ impl Queue {
         self.heir.take_if(|heir| heir.entry.ticket == ticket).is_some()
     }
 
-    /// Takes back what a task was handed and left lying. The caller has the lock then.
-    pub(super) fn take_back(&mut self, now: Time) -> bool {
-        let left_lying = |heir: &mut Heir| heir.kind == Kind::Task && now.since(heir.at) >= LAPSE;
-        let Some(heir) = self.heir.take_if(left_lying) else { return false };
-        self.tasks.push_front(heir.entry);
+    /// Takes the lock from a task that has it, was woken, and has not been polled for [`LAPSE`]: an
+    /// heir that has not taken it up, or a task in the seat. Whether the lock is the caller's then.
+    pub(super) fn lapse(&mut self, now: Time) -> bool {
+        match self.lapses_at() {
+            Some(at) if at <= now => {}
+            _ => return false,
+        }
+        self.seat = None;
+        self.absent.extend(self.heir.take().map(|heir| heir.entry));
         true
+    }
+
+    /// When the turn of a task lapses that has the lock, unless it is polled before.
+    fn lapses_at(&self) -> Option<Time> {
+        let heir = self.heir.as_ref().filter(|heir| heir.kind == Kind::Task);
+        let woken = heir.map(|heir| heir.at).or(self.seat.as_ref()?.woken);
+        woken.map(|woken| woken + LAPSE)
+    }
+
+    /// If a turn of a task can lapse while others wait: when an alarm is to look, if none is set.
+    pub(super) fn watch(&mut self) -> Option<Time> {
+        if self.is_empty() {
+            return None;
+        }
+        let at = self.lapses_at()?;
+        (!mem::replace(&mut self.is_watched, true)).then_some(at)
+    }
+
+    /// The alarm rings: hands the lock on if a turn has lapsed. What is to be woken, and when it is
+    /// to ring again.
+    pub(super) fn look(&mut self, now: Time) -> (Option<Waker>, Option<Time>) {
+        self.is_watched = false;
+        let mut call = None;
+        if !self.is_empty() && self.lapse(now) {
+            let kind = if self.threads.is_empty() { Kind::Task } else { Kind::Thread };
+            call = self.hand_over(kind, now);
+        }
+        (call, self.watch())
+    }
+
+    /// A task that has the lock as a turnstile is about to wait elsewhere.
+    pub(super) fn sit_down(&mut self) -> u64 {
+        self.next += 1;
+        self.seat = Some(Seat { number: self.next, woken: None });
+        self.next
+    }
+
+    /// The task in this seat is woken; whether it is still its own.
+    pub(super) fn wake_seat(&mut self, number: u64, now: Time) -> bool {
+        let seat = self.seat.as_mut().filter(|seat| seat.number == number);
+        seat.map(|seat| seat.woken.get_or_insert(now)).is_some()
+    }
+
+    /// The task is polled; whether this seat is still its own.
+    pub(super) fn poll_seat(&mut self, number: u64) -> bool {
+        let seat = self.seat.as_mut().filter(|seat| seat.number == number);
+        seat.map(|seat| seat.woken = None).is_some()
+    }
+
+    /// The task waits no longer, if this seat is still its own; whether it is.
+    pub(super) fn get_up(&mut self, number: u64) -> bool {
+        self.seat.take_if(|seat| seat.number == number).is_some()
     }
 
     /// Wakes the first of each kind, unless it is awake: both, because how soon a task gets to
@@ -143,7 +227,7 @@ impl Queue {
     }
 
     fn place(&mut self, kind: Kind, ticket: Ticket) -> usize {
-        // Tickets grow from front to back, also when an heir comes back to the front.
+        // Tickets grow from front to back, also when a task comes back to its place.
         let found = self.of(kind).binary_search_by_key(&ticket, |entry| entry.ticket);
         found.expect("a waiter that is no heir has an entry")
     }

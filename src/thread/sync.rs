@@ -14,6 +14,18 @@ mod real {
     pub(in super::super) use parking_lot_core::SpinWait;
 
     pub(in super::super) use crate::clock::now;
+    use crate::{alarm, time::Time};
+
+    /// Calls it at this time, on the alarms' thread.
+    pub(in super::super) fn call_at(at: Time, call: impl FnOnce() + Send + 'static) {
+        alarm::call_at(at, call).detach();
+    }
+
+    /// Passes a `const fn` through.
+    macro_rules! const_fn {
+        ($vis:vis fn $($rest:tt)*) => { $vis const fn $($rest)* };
+    }
+    pub(in super::super) use const_fn;
 }
 
 /// loom's types in parking_lot's shape, and a clock of the model's own: loom knows no time, and its
@@ -86,6 +98,12 @@ mod modelled {
         }
     }
 
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Mutex<T> {
+            Mutex::new(T::default())
+        }
+    }
+
     pub(in super::super) struct MutexGuard<'a, T> {
         guard: Option<loom::sync::MutexGuard<'a, T>>,
         mutex: &'a Mutex<T>,
@@ -133,4 +151,13 @@ mod modelled {
             }
         }
     }
+
+    /// The model has no alarms: a turn that lapses is found by the thread that waits behind it.
+    pub(in super::super) fn call_at(_: Time, _: impl FnOnce() + Send + 'static) {}
+
+    /// The model checker's atomics are no constants.
+    macro_rules! const_fn {
+        ($vis:vis fn $($rest:tt)*) => { $vis fn $($rest)* };
+    }
+    pub(in super::super) use const_fn;
 }
