@@ -213,16 +213,13 @@ impl ThreadLock {
 
     /// Waits without blocking a thread. Dropping the future gives back what it was about to
     /// receive.
+    #[cfg(test)]
     pub(crate) async fn take_async(&self) -> Taken {
-        // Between winning and the return there is no await, so nothing is lost in between.
-        if !self.win_quiet() {
-            Waiting { lock: self, ticket: None }.await;
-        }
+        self.wait_async().await;
         self.taken()
     }
 
-    /// Whether somebody is queued just now.
-    #[cfg(any(feature = "host", feature = "testing"))]
+    /// Whether a waiter is queued just now.
     pub(crate) fn has_waiters(&self) -> bool {
         self.word.load(Relaxed) & WAITERS != 0
     }
@@ -443,17 +440,18 @@ impl ThreadLock {
 
 /// As a turnstile.
 impl ThreadLock {
-    /// For a task that has won it as a turnstile and is about to wait at the gate: the number of its
-    /// seat. From the moment that it is [woken](ThreadLock::wake_seat) its turn can lapse.
-    pub(crate) fn sit_down(&self) -> u64 {
-        self.queue().lock().sit_down()
+    /// For a task that has won it as a turnstile and is about to wait at the gate: its seat. From
+    /// the moment that it is [woken](ThreadLock::wake_seat) its turn can lapse.
+    pub(crate) fn sit_down(&self) -> Seat {
+        Seat(self.queue().lock().sit_down())
     }
 
     /// The task in this seat is about to be woken.
-    pub(crate) fn wake_seat(&self, number: u64) {
+    pub(crate) fn wake_seat(&self, seat: Seat) {
         let mut queue = self.queue().lock();
-        if queue.wake_seat(number, now()) {
-            // A release that finds it set looks at the queues, also after the turn was handed on.
+        if queue.wake_seat(seat.0, now()) {
+            // A release that finds it set does not look at the queues, also after the turn was
+            // handed on.
             self.word.fetch_and(!CALLED, Relaxed);
             let watch = queue.watch();
             drop(queue);
@@ -462,15 +460,26 @@ impl ThreadLock {
     }
 
     /// The task in this seat is polled; whether it still has the turnstile.
-    pub(crate) fn poll_seat(&self, number: u64) -> bool {
-        self.queue().lock().poll_seat(number)
+    pub(crate) fn poll_seat(&self, seat: Seat) -> bool {
+        self.queue().lock().poll_seat(seat.0)
     }
 
     /// The task in this seat waits no longer; whether it still has the turnstile.
-    pub(crate) fn get_up(&self, number: u64) -> bool {
-        self.queue().lock().get_up(number)
+    pub(crate) fn get_up(&self, seat: Seat) -> bool {
+        let (has_it, left) = self.queue().lock().get_up(seat.0);
+        drop(left);
+        has_it
+    }
+
+    /// For a task whose turn has lapsed, and which is polled: waits at the head of the queue.
+    pub(crate) async fn come_back(&self, seat: Seat) {
+        Waiting { lock: self, ticket: Some(seat.0) }.await;
     }
 }
+
+/// A task's seat at a turnstile, which it takes to wait at the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat(Ticket);
 
 /// Looks at this time whether a task's turn has lapsed, and again for as long as one can.
 fn look_at(at: Time, queue: Weak<Mutex<Queue>>) {

@@ -33,12 +33,12 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    path::Keep,
     clock,
     error::{LockError, LockErrorKind},
     guard::MutexGuard,
     manager::LockManager,
     name::Name,
+    path::Keep,
     scope::Scope,
     time::Time,
 };

@@ -1,25 +1,21 @@
-//! What a host-scope lock costs the leader that moves between the processes of one directory, and
-//! what its holder hears when the directory takes the name away.
+//! What a host-scope lock costs the leader that moves between the processes of one directory.
 //!
 //! Two managers on grounds of their own are two processes here, as far as tiers can tell: each has
-//! its thread tier and its lease, and only the table and the leader are common to both. Every
+//! its turnstile and its lease word, and only the table and the leader are common to both. Every
 //! message counts that such a move causes; renewals and reports of what is kept go by time.
 
 use std::{
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use super::*;
 use crate::{
-    path::Keep,
-    error::LostReason,
     guard::MutexGuard,
     host::memory::{Frame, MemoryLeader},
     mutex::Mutex,
-    name::Name,
-    process::{Directory, EngineKind, Options, Slot},
+    path::Keep,
+    process::{Directory, EngineKind, Options},
     proto::wire::{ClientMessage, LeaderMessage},
 };
 
@@ -59,30 +55,25 @@ impl Cost {
 }
 
 /// How the next holder comes to it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// It asks once the lock is free.
     Comes,
-    /// It sleeps at the process tier.
-    Sleeps,
-    /// It has slept there for so long that it is next, whoever else comes.
-    IsHeir,
+    /// It waits in the leader's queue.
+    Waits,
 }
 
 /// How the holder leaves.
 #[derive(Clone, Copy)]
 enum Leaves {
     Dropping,
-    AwaitingTheAnswer,
+    Unlocking,
 }
 
 struct Siblings {
     leader: MemoryLeader,
     mutexes: [Mutex<()>; 2],
-    /// To look at the table with.
-    slot: Slot,
-    directory: Directory,
-    managers: [LockManager; 2],
+    _managers: [LockManager; 2],
     _files: tempfile::TempDir,
 }
 
@@ -102,11 +93,8 @@ impl Siblings {
         };
         // Of two that have something to send the first one's goes first: the second one begins.
         let mutexes = [mutex(&managers[1]), mutex(&managers[0])];
-        let directory = open();
-        let slot = directory.slot(&Name::new("a").unwrap()).unwrap();
-        assert!(slot.holder().is_none());
         leader.watch_frames();
-        Siblings { leader, mutexes, slot, directory, managers, _files: files }
+        Siblings { leader, mutexes, _managers: managers, _files: files }
     }
 
     /// Has the lock move so many times between the two; what each move cost.
@@ -116,6 +104,7 @@ impl Siblings {
         let mut costs = Vec::new();
         for number in 1..=count {
             let mutex = &self.mutexes[number % 2];
+            let mut frames = Vec::new();
             held = thread::scope(|scope| {
                 let lock = || mutex.try_lock_for(LONG).unwrap();
                 match next {
@@ -123,29 +112,30 @@ impl Siblings {
                         leaves.leave(held);
                         lock()
                     }
-                    Next::Sleeps | Next::IsHeir => {
+                    Next::Waits => {
                         let waiting = scope.spawn(lock);
-                        self.wait_for(next);
+                        frames = self.until_one_waits();
                         leaves.leave(held);
                         waiting.join().unwrap()
                     }
                 }
             });
-            costs.push(Cost::of(&self.leader.take_frames()));
+            frames.extend(self.leader.take_frames());
+            costs.push(Cost::of(&frames));
         }
         costs
     }
 
-    fn wait_for(&self, next: Next) {
+    /// What the leader heard and said until it had a waiter in its queue.
+    fn until_one_waits(&self) -> Vec<Frame> {
         let begin = Instant::now();
-        let is_there = || match next {
-            Next::IsHeir => self.slot.has_heir(),
-            _ => self.slot.is_waited_for(),
-        };
-        while !is_there() {
-            assert!(begin.elapsed() < LONG, "nobody waits");
+        let mut frames = Vec::new();
+        while !frames.iter().any(|f| matches!(f, Frame::Down(LeaderMessage::Queued { .. }))) {
+            assert!(begin.elapsed() < LONG, "no request waits");
             thread::yield_now();
+            frames.extend(self.leader.take_frames());
         }
+        frames
     }
 }
 
@@ -153,7 +143,7 @@ impl Leaves {
     fn leave(self, guard: MutexGuard<'_, ()>) {
         match self {
             Leaves::Dropping => drop(guard),
-            Leaves::AwaitingTheAnswer => MutexGuard::unlock(guard).unwrap(),
+            Leaves::Unlocking => MutexGuard::unlock(guard).unwrap(),
         }
     }
 }
@@ -162,81 +152,35 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_lease_that_is_not_kept_moves_for_one_message_each_way() {
-    for next in [Next::Sleeps, Next::IsHeir, Next::Comes] {
-        for leaves in [Leaves::Dropping, Leaves::AwaitingTheAnswer] {
-            let siblings = Siblings::new(Keep::Never);
-            let costs = siblings.moves(20, next, leaves);
-            // Of the first who has it nobody knows yet that it moves, unless somebody waits.
-            let known = if let Next::Comes = next { &costs[1..] } else { &costs[..] };
-            assert!(known.iter().all(|cost| *cost == ONE_EACH), "{costs:?}");
-        }
+    for leaves in [Leaves::Dropping, Leaves::Unlocking] {
+        let costs = Siblings::new(Keep::Never).moves(20, Next::Comes, leaves);
+        assert!(costs.iter().all(|cost| *cost == ONE_EACH), "{costs:?}");
+        // A waiter is told its place besides.
+        let costs = Siblings::new(Keep::Never).moves(20, Next::Waits, leaves);
+        let with_place = Cost { queued: 1, ..ONE_EACH };
+        assert!(costs.iter().all(|cost| *cost == with_place), "{costs:?}");
     }
 }
 
 #[test]
-fn a_lease_that_may_be_kept_goes_with_the_process_tier_to_its_heir() {
-    for keep in [Keep::Adaptive, Keep::Always] {
-        for leaves in [Leaves::Dropping, Leaves::AwaitingTheAnswer] {
-            let costs = Siblings::new(keep).moves(20, Next::IsHeir, leaves);
-            assert!(costs.iter().all(|cost| *cost == ONE_EACH), "{costs:?}");
-        }
+fn a_kept_lease_moves_for_one_recall_more() {
+    for next in [Next::Comes, Next::Waits] {
+        let costs = Siblings::new(Keep::Always).moves(20, next, Leaves::Dropping);
+        let recalled = Cost { queued: 1, recalls: 1, ..ONE_EACH };
+        assert!(costs.iter().all(|cost| *cost == recalled), "{costs:?}");
     }
 }
 
-/// Also where its holder found it kept, and leaves the quiet way.
-#[test]
-fn a_lease_that_was_kept_goes_with_the_process_tier_to_its_heir() {
-    let siblings = Siblings::new(Keep::Always);
-    for mutex in siblings.mutexes.iter().cycle().take(6) {
-        siblings.leader.take_frames();
-        drop(mutex.lock().unwrap());
-        let held = mutex.lock().unwrap();
-        siblings.leader.take_frames();
-        let cost = thread::scope(|scope| {
-            let other = siblings.mutexes.iter().find(|other| !std::ptr::eq(*other, mutex)).unwrap();
-            let waiting = scope.spawn(|| drop(other.try_lock_for(LONG).unwrap()));
-            siblings.wait_for(Next::IsHeir);
-            drop(held);
-            waiting.join().unwrap();
-            Cost::of(&siblings.leader.take_frames())
-        });
-        assert_eq!(cost, ONE_EACH);
-    }
-}
-
-/// Where nobody has waited for long it is kept now and then, ever more seldom: each time costs a
-/// recall, and a place in the queue that one has until it is answered.
+/// Where two take turns it is kept now and then, ever more seldom: each time costs a recall, and a
+/// place in the queue until it is answered.
 #[test]
 fn a_lease_that_moves_is_hardly_ever_kept() {
-    for next in [Next::Comes, Next::Sleeps] {
-        let costs = Siblings::new(Keep::Adaptive).moves(200, next, Leaves::Dropping);
-        let dear: Vec<_> = costs[1..].iter().filter(|cost| **cost != ONE_EACH).collect();
-        assert!(
-            dear.iter().all(|cost| **cost == Cost { queued: 1, recalls: 1, ..ONE_EACH }),
-            "{dear:?}"
-        );
-        // Each of the two tries after 3 grants, 12 more and 48 more.
-        assert!(dear.len() <= 6, "{} of 200 moves", dear.len());
-    }
-}
-
-/// Sooner than anybody looks whether it was taken away.
-#[test]
-fn a_guard_that_goes_as_soon_as_its_name_is_broken_in_the_directory_is_told() {
-    for keep in [Keep::Never, Keep::Always] {
-        let siblings = Siblings::new(keep);
-        let [mutex, _] = &siblings.mutexes;
-        let stays = siblings.managers[1].mutex("a", ()).scope(Scope::Host).keep(keep);
-        let stays = stays.at_least(Duration::from_millis(1)).build().unwrap();
-        for mutex in [mutex, mutex, &stays] {
-            let guard = mutex.try_lock_for(LONG).unwrap();
-            let (tell, told) = mpsc::channel();
-            MutexGuard::on_lost(&guard, move |reason| tell.send(reason).unwrap());
-            let broken =
-                siblings.directory.break_lock(&Name::new("a").unwrap(), MutexGuard::token(&guard));
-            assert!(broken.is_ok(), "{broken:?}");
-            drop(guard);
-            assert_eq!(told.recv_timeout(LONG), Ok(LostReason::Broken), "{keep:?}");
-        }
-    }
+    let costs = Siblings::new(Keep::Adaptive).moves(200, Next::Comes, Leaves::Dropping);
+    let dear: Vec<_> = costs[1..].iter().filter(|cost| **cost != ONE_EACH).collect();
+    assert!(
+        dear.iter().all(|cost| **cost == Cost { queued: 1, recalls: 1, ..ONE_EACH }),
+        "{dear:?}"
+    );
+    // Each of the two tries after 3 grants, 12 more and 48 more.
+    assert!(dear.len() <= 6, "{} of 200 moves", dear.len());
 }

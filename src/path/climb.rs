@@ -22,8 +22,8 @@ use std::{
     future::Future,
     marker::PhantomData,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Weak},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -38,12 +38,13 @@ use crate::{
         service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settle, Settlement},
     },
     scope::Scope,
+    thread::Seat,
     time::Time,
     token::Token,
 };
 
 use super::{
-    Patience,
+    Patience, by,
     named::{Keep, Named},
     quiet::HostTier,
     right::{Held, INSIDE, LEASE, SLOT, THREAD, short},
@@ -66,6 +67,8 @@ pub(super) struct Climb<'a> {
     known: Token,
     /// Since when it has waited, at the turnstile or in front.
     since: Option<Time>,
+    /// A task's seat while it waits at the gate: its turn lapses if it is woken and not polled.
+    seat: Option<Seat>,
     has_arrived: bool,
 }
 
@@ -125,6 +128,7 @@ impl<'a> Climb<'a> {
             found_slot: Predecessor::Clean,
             known: Token::ZERO,
             since: None,
+            seat: None,
             has_arrived: false,
         }
     }
@@ -150,24 +154,56 @@ impl<'a> Climb<'a> {
 
     /// The async driver.
     pub(super) async fn run_async(mut self) -> Result<Held> {
-        let until = self.patience.until();
+        let (entry, until) = (&self.named.entry, self.patience.until());
         loop {
-            match self.next()? {
+            let ask = self.next()?;
+            match ask {
                 Ask::Turnstile => {
-                    let is_won = wait_until_async(self.named.entry.thread(), until).await;
+                    let is_won = wait_until_async(entry.thread(), until).await;
                     self.turnstile(is_won)?;
                 }
                 #[cfg(feature = "process")]
                 Ask::Slot(slot) => {
-                    let (known, label) = (self.known, self.label());
-                    let taken = slot.take_async(known, label, until).await;
-                    self.slot(taken)?;
+                    let wait = slot.take_async(self.known, self.label(), until);
+                    match Seated::new(entry, self.sit_down(), wait).await {
+                        Some(taken) => self.slot(taken)?,
+                        None => self.come_back().await?,
+                    }
                 }
-                Ask::Lease(request) => self.answered(request.await)?,
-                Ask::Word(wait) => wait.sleep_async().await,
+                Ask::Lease(request) => match Seated::new(entry, self.sit_down(), request).await {
+                    Some(granted) => self.answered(granted)?,
+                    None => self.come_back().await?,
+                },
+                Ask::Word(wait) => {
+                    if Seated::new(entry, self.sit_down(), wait.sleep_async()).await.is_none() {
+                        self.come_back().await?;
+                    }
+                }
                 Ask::Sleep(nap) => alarm::sleep_until(clock::now() + nap).await,
                 Ask::Nothing(_) => return Ok(self.arrive()),
             }
+        }
+    }
+
+    fn sit_down(&mut self) -> Seat {
+        *self.seat.get_or_insert_with(|| self.named.entry.thread().sit_down())
+    }
+
+    /// Its turn has lapsed: it waits for the turnstile again, at the head.
+    async fn come_back(&mut self) -> Result<()> {
+        let seat = self.seat.take().expect("only a task in its seat has a turn that lapses");
+        self.held.remove(THREAD);
+        let wait = self.named.entry.thread().come_back(seat);
+        let is_won = by(self.patience.until(), wait).await;
+        self.turnstile(is_won)
+    }
+
+    /// Waits no longer, and finds out whether its turn has lapsed.
+    fn get_up(&mut self) {
+        if let Some(seat) = self.seat.take()
+            && !self.named.entry.thread().get_up(seat)
+        {
+            self.held.remove(THREAD);
         }
     }
 
@@ -273,8 +309,9 @@ impl<'a> Climb<'a> {
         self.known = entry.thread().last_token().max(entry.highest_token());
         self.held.set_scope(Scope::Process.min(self.goal));
         self.at = match self.goal {
-            Scope::Host => At::Word,
-            Scope::Process if self.has_slot() => At::Slot,
+            // Without a service it is the slot that tells which process widened the name.
+            Scope::Host if self.named.reach.has_leader() || !self.has_slot() => At::Word,
+            Scope::Host | Scope::Process if self.has_slot() => At::Slot,
             _ => {
                 // The thread lock is the gate.
                 self.held.token = entry.thread().count().token;
@@ -424,8 +461,7 @@ impl<'a> Climb<'a> {
 
     /// What the service says. The word is open now, unless the lease is over already.
     fn answered(&mut self, granted: Result<LeaseGranted>) -> Result<()> {
-        let about =
-            |error: LockError| error.with_name(self.named.name()).with_scope(Scope::Host);
+        let about = |error: LockError| error.with_name(self.named.name()).with_scope(Scope::Host);
         let LeaseGranted { had_to_queue } = granted.map_err(about)?;
         if let Some(word) = &self.named.word {
             word.granted(had_to_queue);
@@ -438,6 +474,7 @@ impl<'a> Climb<'a> {
     /// Inside: raises the scope in force, steps out of the turnstile, starts the terms, hands over
     /// the right.
     fn arrive(mut self) -> Held {
+        self.get_up();
         let named = self.named;
         if self.held.scope() > Scope::Thread {
             named.entry.raise_scope(self.held.scope());
@@ -460,6 +497,7 @@ impl<'a> Climb<'a> {
 
     /// Gives everything back as it was found.
     fn go_back(&mut self) {
+        self.get_up();
         let named = self.named;
         if let Some(tier) = named.host_tier() {
             if self.held.remove(LEASE) {
@@ -549,7 +587,7 @@ impl Drop for Climb<'_> {
 impl WordWait<'_> {
     /// Ready once the word may have changed, or the time has come.
     async fn sleep_async(self) {
-        let mut alarm = std::pin::pin!(alarm::sleep_until(self.until));
+        let mut sleep = std::pin::pin!(alarm::sleep_until(self.until));
         let mut is_registered = false;
         std::future::poll_fn(|cx: &mut Context<'_>| {
             // Woken: the word is for the climb to look at. It may also have been polled for another
@@ -559,9 +597,61 @@ impl WordWait<'_> {
             {
                 return Poll::Ready(());
             }
-            Pin::new(&mut alarm).as_mut().poll(cx)
+            sleep.as_mut().poll(cx)
         })
         .await
+    }
+}
+
+/// A task's wait in its seat at the turnstile; `None` once its turn has lapsed.
+struct Seated<'a, F> {
+    entry: &'a Arc<Entry>,
+    seat: Seat,
+    wait: Pin<Box<F>>,
+    waker: Option<(Waker, Waker)>,
+}
+
+impl<'a, F: Future> Seated<'a, F> {
+    fn new(entry: &'a Arc<Entry>, seat: Seat, wait: F) -> Seated<'a, F> {
+        Seated { entry, seat, wait: Box::pin(wait), waker: None }
+    }
+}
+
+impl<F: Future> Future for Seated<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let Seated { entry, seat, wait, waker } = &mut *self;
+        if !entry.thread().poll_seat(*seat) {
+            return Poll::Ready(None);
+        }
+        if waker.as_ref().is_none_or(|(task, _)| !task.will_wake(cx.waker())) {
+            let (entry, task) = (Arc::downgrade(entry), cx.waker().clone());
+            let call = SeatCall { entry, seat: *seat, task: task.clone() };
+            *waker = Some((task, Waker::from(Arc::new(call))));
+        }
+        let (_, waker) = waker.as_ref().expect("it was just made");
+        wait.as_mut().poll(&mut Context::from_waker(waker)).map(Some)
+    }
+}
+
+/// Wakes the task in a seat, whose turn can lapse from then on.
+struct SeatCall {
+    entry: Weak<Entry>,
+    seat: Seat,
+    task: Waker,
+}
+
+impl Wake for SeatCall {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(entry) = self.entry.upgrade() {
+            entry.thread().wake_seat(self.seat);
+        }
+        self.task.wake_by_ref();
     }
 }
 

@@ -155,11 +155,16 @@ fn timed_out(start: Time, scope: Scope) -> LockError {
 
 /// Waits for a thread lock until `until`, blocking no thread; whether it is won.
 async fn wait_until_async(lock: &ThreadLock, until: Time) -> bool {
+    by(until, lock.wait_async()).await
+}
+
+/// Waits until the future is ready, or the time has come; whether it is ready.
+async fn by(until: Time, wait: impl Future<Output = ()>) -> bool {
     if until == Time::NEVER {
-        lock.wait_async().await;
+        wait.await;
         return true;
     }
-    let mut wait = std::pin::pin!(lock.wait_async());
+    let mut wait = std::pin::pin!(wait);
     let mut sleep = std::pin::pin!(alarm::sleep_until(until));
     std::future::poll_fn(|cx| {
         if wait.as_mut().poll(cx).is_ready() {

@@ -9,10 +9,7 @@ use std::pin::pin;
 
 use loom::{
     future::block_on,
-    sync::{
-        Arc,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, atomic::AtomicU64},
     thread,
 };
 

@@ -41,15 +41,17 @@ struct Heir {
 
 /// A task that has the lock as a turnstile and waits at the gate.
 struct Seat {
-    number: u64,
+    /// The ticket at which it stands again once its turn has lapsed: ahead of all that wait.
+    ticket: Ticket,
     /// When it was woken, until it is polled.
     woken: Option<Time>,
 }
 
-#[derive(Default)]
 pub(super) struct Queue {
     /// The next ticket.
     next: Ticket,
+    /// The ticket of the last seat; seats count downwards.
+    front: Ticket,
     threads: VecDeque<Entry>,
     tasks: VecDeque<Entry>,
     /// No longer in its queue. There is at most one, since the lock is its own meanwhile.
@@ -61,6 +63,25 @@ pub(super) struct Queue {
     task_is_next: bool,
     /// An alarm looks for a turn that lapses.
     is_watched: bool,
+}
+
+/// Half way, so that there is room in front.
+const FIRST: Ticket = 1 << 63;
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue {
+            next: FIRST,
+            front: FIRST,
+            threads: VecDeque::new(),
+            tasks: VecDeque::new(),
+            heir: None,
+            seat: None,
+            absent: Vec::new(),
+            task_is_next: false,
+            is_watched: false,
+        }
+    }
 }
 
 impl Queue {
@@ -153,15 +174,20 @@ impl Queue {
             Some(at) if at <= now => {}
             _ => return false,
         }
-        self.seat = None;
-        self.absent.extend(self.heir.take().map(|heir| heir.entry));
+        let seat = self.seat.take().map(|Seat { ticket, woken }| Entry {
+            ticket,
+            since: woken.unwrap_or(now),
+            call: Call::Waker(None),
+            woken: true,
+        });
+        self.absent.extend(seat.or_else(|| Some(self.heir.take()?.entry)));
         true
     }
 
     /// When the turn of a task lapses that has the lock, unless it is polled before.
     fn lapses_at(&self) -> Option<Time> {
         let heir = self.heir.as_ref().filter(|heir| heir.kind == Kind::Task);
-        let woken = heir.map(|heir| heir.at).or(self.seat.as_ref()?.woken);
+        let woken = heir.map(|heir| heir.at).or_else(|| self.seat.as_ref()?.woken);
         woken.map(|woken| woken + LAPSE)
     }
 
@@ -186,28 +212,29 @@ impl Queue {
         (call, self.watch())
     }
 
-    /// A task that has the lock as a turnstile is about to wait elsewhere.
-    pub(super) fn sit_down(&mut self) -> u64 {
-        self.next += 1;
-        self.seat = Some(Seat { number: self.next, woken: None });
-        self.next
+    /// A task that has the lock as a turnstile is about to wait elsewhere: its seat's ticket.
+    pub(super) fn sit_down(&mut self) -> Ticket {
+        self.front -= 1;
+        self.seat = Some(Seat { ticket: self.front, woken: None });
+        self.front
     }
 
-    /// The task in this seat is woken; whether it is still its own.
-    pub(super) fn wake_seat(&mut self, number: u64, now: Time) -> bool {
-        let seat = self.seat.as_mut().filter(|seat| seat.number == number);
+    /// The task in this seat is woken; whether it still has the lock.
+    pub(super) fn wake_seat(&mut self, ticket: Ticket, now: Time) -> bool {
+        let seat = self.seat.as_mut().filter(|seat| seat.ticket == ticket);
         seat.map(|seat| seat.woken.get_or_insert(now)).is_some()
     }
 
-    /// The task is polled; whether this seat is still its own.
-    pub(super) fn poll_seat(&mut self, number: u64) -> bool {
-        let seat = self.seat.as_mut().filter(|seat| seat.number == number);
+    /// The task in this seat is polled; whether it still has the lock.
+    pub(super) fn poll_seat(&mut self, ticket: Ticket) -> bool {
+        let seat = self.seat.as_mut().filter(|seat| seat.ticket == ticket);
         seat.map(|seat| seat.woken = None).is_some()
     }
 
-    /// The task waits no longer, if this seat is still its own; whether it is.
-    pub(super) fn get_up(&mut self, number: u64) -> bool {
-        self.seat.take_if(|seat| seat.number == number).is_some()
+    /// The task waits no longer; whether it still has the lock. What is left of it is to be dropped.
+    pub(super) fn get_up(&mut self, ticket: Ticket) -> (bool, Option<Entry>) {
+        let has_it = self.seat.take_if(|seat| seat.ticket == ticket).is_some();
+        (has_it, self.take_absent(ticket))
     }
 
     /// Wakes the first of each kind, unless it is awake: both, because how soon a task gets to

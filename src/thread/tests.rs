@@ -3,7 +3,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::AtomicUsize,
+        atomic::{AtomicBool, AtomicUsize},
         mpsc,
     },
     task::{Context, Poll, Wake, Waker},
@@ -53,6 +53,15 @@ impl<'a> Task<'a> {
         let mut task = Task::unpolled(lock);
         assert!(!task.poll());
         task
+    }
+
+    /// One whose turn at the turnstile has lapsed.
+    fn coming_back(lock: &'a ThreadLock, seat: Seat) -> Task<'a> {
+        let future = async move {
+            lock.come_back(seat).await;
+            lock.count()
+        };
+        Task { future: Some(Box::pin(future)), waker: Arc::default() }
     }
 
     /// Whether it has the lock now.
@@ -598,8 +607,10 @@ fn a_thread_takes_back_what_a_task_was_handed_and_left_lying() {
     assert_eq!(lock.census(), (0, 0, true));
     // The task is not polled: its executor's thread is this one, and it blocks here.
     lock.take();
-    assert_eq!(lock.census(), (0, 1, false));
+    assert_eq!(lock.census(), (0, 0, false));
+    // It stands at its place again once it is polled, and not before.
     assert!(!task.poll());
+    assert_eq!(lock.census(), (0, 1, false));
     lock.free();
     assert!(task.poll());
     lock.free();
@@ -790,4 +801,74 @@ fn the_quiet_path_makes_no_queue() {
     lock.free();
     assert!(lock.queue.get().is_none());
     assert!(size_of::<ThreadLock>() <= 40);
+}
+
+/// A task in its seat that was woken and is not polled: its turn goes to the thread behind it.
+#[test]
+fn a_turn_lapses_when_the_task_in_its_seat_was_woken_and_is_not_polled() {
+    let lock = ThreadLock::new();
+    assert!(lock.win_quietly());
+    let seat = lock.sit_down();
+    thread::scope(|scope| {
+        let next = scope.spawn(|| lock.wait(Time::NEVER));
+        lock.until_threads_wait(1);
+        lock.wake_seat(seat);
+        assert!(next.join().unwrap());
+    });
+    assert!(!lock.poll_seat(seat), "it has lost its turn");
+    assert!(!lock.get_up(seat));
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn a_turn_that_lapsed_among_tasks_goes_to_the_next_task() {
+    let lock = ThreadLock::new();
+    assert!(lock.win_quietly());
+    let seat = lock.sit_down();
+    let mut next = Task::queued(&lock);
+    let mut last = Task::queued(&lock);
+    lock.wake_seat(seat);
+    until_seen(|| next.woken() > 0);
+    assert!(next.poll());
+    // The first one is polled again: it stands before the last one.
+    assert!(!lock.poll_seat(seat));
+    let mut first = Task::coming_back(&lock, seat);
+    assert!(!first.poll());
+    lock.free();
+    assert!(first.poll());
+    lock.free();
+    assert!(last.poll());
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn a_task_that_is_polled_in_time_keeps_its_seat() {
+    let lock = ThreadLock::new();
+    assert!(lock.win_quietly());
+    let seat = lock.sit_down();
+    lock.wake_seat(seat);
+    assert!(lock.poll_seat(seat));
+    // It was not woken again: whoever waits behind it waits.
+    assert!(!lock.wait(crate::clock::now() + 3 * LAPSE));
+    assert!(lock.get_up(seat));
+    lock.free();
+    lock.assert_nothing_left();
+}
+
+#[test]
+fn a_hand_over_to_a_leaked_task_goes_to_the_next_task() {
+    let lock = ThreadLock::new();
+    lock.take();
+    let leaked = Task::queued(&lock);
+    let mut next = Task::queued(&lock);
+    try_patience();
+    lock.free();
+    std::mem::forget(leaked);
+    until_seen(|| next.woken() > 0);
+    assert!(next.poll());
+    lock.free();
+    assert!(lock.try_take().is_some());
+    lock.free();
 }

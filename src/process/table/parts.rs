@@ -45,7 +45,7 @@ impl Word {
     /// 65,536 tokens somebody has to look at the directory first.
     #[inline]
     pub fn take(&self) -> Option<Token> {
-        self.0.near(fork_generation())?.take(Token::ZERO, false)
+        self.0.near(fork_generation())?.take()
     }
 
     /// Takes it, whatever stands in the way.
@@ -53,9 +53,11 @@ impl Word {
         Ok(self.0.take(Token::ZERO, Time::NEVER)?.token)
     }
 
-    /// Lets go of it, as a quiet unlock does; whether nothing stood in the way.
+    /// Releases it, as a quiet unlock of the holder of this token does.
     #[inline]
-    pub fn let_go(&self) -> bool {
-        self.0.near(fork_generation()).is_some_and(|near| near.release_if_quiet(false))
+    pub fn release(&self, token: Token) {
+        if let Some(near) = self.0.near(fork_generation()) {
+            near.release(token);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Futures dropped before they are done.
+//! Futures dropped before they are done, leaked, or never polled again.
 
 use std::{task::Poll, time::Duration};
 
@@ -190,4 +190,77 @@ fn a_wait_given_up_does_not_hide_how_the_last_holder_left(setting: &Setting) {
             drop(mutex.try_lock_for(LONG).unwrap());
         }
     }
+}
+
+at!(everywhere, a_leaked_wait_holds_no_waiter_up_for_ever);
+/// tokio#6450, tokio#7892: a wait that is neither polled nor dropped keeps out all others. Here it is
+/// the process's representative when it is leaked, and its turn lapses once it was woken.
+fn a_leaked_wait_holds_no_waiter_up_for_ever(setting: &Setting) {
+    let holder = setting.mutex(&setting.stranger(), "a", ());
+    let locks = setting.locks();
+    let mutex = setting.mutex(&locks, "a", ());
+    let guard = holder.lock().unwrap();
+    let mut leaked = Hand::new(mutex.lock_async());
+    assert!(leaked.poll().is_pending());
+    setting.until_heard(&locks);
+    let mut behind = Hand::new(mutex.lock_async());
+    assert!(behind.poll().is_pending());
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| drop(mutex.lock().unwrap()));
+        drop(guard);
+        assert!(leaked.woken_within(LONG));
+        std::mem::forget(leaked);
+        blocked.join().unwrap();
+    });
+    drop(behind.finish().unwrap());
+    // Neither this process nor another one is held up from now on.
+    drop(mutex.try_lock_for(LONG).unwrap());
+    drop(holder.try_lock_for(LONG).unwrap());
+}
+
+at!(everywhere, of_tasks_alone_a_leaked_wait_holds_up_none);
+fn of_tasks_alone_a_leaked_wait_holds_up_none(setting: &Setting) {
+    let holder = setting.mutex(&setting.stranger(), "a", ());
+    let locks = setting.locks();
+    let mutex = setting.mutex(&locks, "a", ());
+    let guard = holder.lock().unwrap();
+    let mut waits: Vec<_> = (0..3).map(|_| Hand::new(mutex.lock_async())).collect();
+    for wait in &mut waits {
+        assert!(wait.poll().is_pending());
+    }
+    setting.until_heard(&locks);
+    let last = waits.pop().unwrap();
+    for wait in waits {
+        std::mem::forget(wait);
+    }
+    drop(guard);
+    drop(last.finish().unwrap());
+    drop(holder.try_lock_for(LONG).unwrap());
+}
+
+at!(everywhere, a_blocking_lock_beside_a_pending_future_of_its_thread_ends);
+/// The thread that would poll the future blocks on the same lock.
+fn a_blocking_lock_beside_a_pending_future_of_its_thread_ends(setting: &Setting) {
+    let holder = setting.mutex(&setting.stranger(), "a", ());
+    let locks = setting.locks();
+    let mutex = setting.mutex(&locks, "a", ());
+    let guard = holder.lock().unwrap();
+    let mut pending = Hand::new(mutex.lock_async());
+    assert!(pending.poll().is_pending());
+    setting.until_heard(&locks);
+    drop(guard);
+    assert!(pending.woken_within(LONG));
+    drop(mutex.lock().unwrap());
+    // It stands at the head again once it is polled.
+    drop(pending.finish().unwrap());
+}
+
+at!(everywhere, a_future_that_is_never_polled_waits_for_nothing);
+fn a_future_that_is_never_polled_waits_for_nothing(setting: &Setting) {
+    let mutex = setting.mutex(&setting.locks(), "a", ());
+    let never = mutex.lock_async();
+    drop(mutex.try_lock_for(LONG).unwrap());
+    std::mem::forget(mutex.lock_async());
+    drop(never);
+    drop(mutex.try_lock().unwrap());
 }
