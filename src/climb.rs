@@ -17,16 +17,18 @@ use std::{
     time::Duration,
 };
 
-#[cfg(any(feature = "host", feature = "testing"))]
-use crate::host::{
-    kept::{Entered, Kept},
-    link::{self, Link},
-};
 use crate::{
     alarm::{self, Alarm},
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor, Result},
     ground::{self, Entry, Place, Reach},
+    host::{
+        lease_word::{Claim, Entered, Entering, LeaseWord, Left, Used},
+        service::{
+            LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease, ReleaseOrder,
+            Settlement,
+        },
+    },
     name::Name,
     overwriting::LetGo,
     scope::Scope,
@@ -42,9 +44,8 @@ use crate::{
 /// Keeping pays when this machine takes the lock again before anybody else wants it. If the
 /// keeper crashes, others wait until its lease has run out.
 ///
-/// Of several managers of one directory in a process, the first that builds a mutex of the name
-/// keeps its leases, for as long as it lasts; the others ask the leader at each lock, and take it
-/// from that one like anybody else. So let a process have one manager, and clone it.
+/// Each manager of a process has a session of its own, and keeps its leases for itself: two of them
+/// take turns like two machines. So let a process have one manager, and clone it.
 ///
 /// Processes of one directory do not share a lease. One that has waited there for 1 ms is next, and
 /// what is kept goes back for it: so such a move costs the leader the old holder's release, the
@@ -108,9 +109,8 @@ pub(crate) struct Named {
     /// Whether there is either of them.
     pub(crate) has_terms: bool,
     pub(crate) keep: Keep,
-    /// Where the lease is kept between locks, if it may be.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    pub(crate) kept: Option<Arc<Kept>>,
+    /// The word of its leases, if the manager reaches other hosts.
+    pub(crate) word: Option<Arc<LeaseWord>>,
 }
 
 /// The right to a lock: its token, and which tiers are to be given back.
@@ -156,8 +156,6 @@ impl Facts {
 #[derive(Default)]
 struct More {
     watch: Option<Arc<Watch>>,
-    #[cfg(any(feature = "host", feature = "testing"))]
-    lease: Option<crate::proto::LeaseId>,
     /// Ends `at_most` below host scope.
     alarm: Option<Alarm>,
     /// When the lock was taken, if `at_least` needs it.
@@ -166,11 +164,8 @@ struct More {
 
 const THREAD: u8 = 1;
 const PROCESS: u8 = 2;
+/// A lease, through its [word](LeaseWord).
 const HOST: u8 = 4;
-/// A lease that may be kept; its word is [`Kept`]'s.
-const KEPT: u8 = 8;
-/// What can be let go of without a word to anybody.
-const QUIET: u8 = THREAD | PROCESS | KEPT;
 
 impl Held {
     /// What nobody holds.
@@ -214,7 +209,7 @@ impl Held {
     /// Whether letting go of it takes no more than to let go of its tiers.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        self.more.is_none() && self.tiers() & !QUIET == 0 && !self.is_forked()
+        self.more.is_none() && !self.is_forked()
     }
 
     /// What was won, if that is all there is; nothing of it is left.
@@ -311,65 +306,49 @@ impl From<Won> for Held {
     }
 }
 
-/// The token that was won below, and what [`Idle::enter`] says.
-type Behind = (Option<Token>, Option<(Token, Predecessor)>);
-
-/// A lease that was kept and not in use when it was looked at.
-#[cfg(any(feature = "host", feature = "testing"))]
+/// The lease word of a name, and what grants its leases.
 #[derive(Clone, Copy)]
-struct Idle<'a> {
-    kept: &'a Kept,
-    link: &'a Link,
-    seen: u64,
-    deadline: Time,
+struct HostTier<'a> {
+    word: &'a Arc<LeaseWord>,
+    service: &'a Arc<dyn LeaseService>,
 }
 
-#[cfg(any(feature = "host", feature = "testing"))]
-impl Idle<'_> {
-    /// Takes its next token, if it is good: that, and how the last local holder left.
-    #[inline(always)]
-    fn enter(self, at_least: Token) -> Option<(Token, Predecessor)> {
-        self.check(self.kept.enter_as_seen(self.seen, at_least)?)
-    }
-
-    /// The same, once the tier below is won; what came of both.
-    #[inline(always)]
-    fn enter_behind(self, below: impl FnOnce() -> Option<Token>) -> Behind {
-        let (next, entered) = self.kept.enter_behind(self.seen, below);
-        (next, entered.and_then(|entered| self.check(entered)))
+impl HostTier<'_> {
+    /// Takes the next token of a lease that is kept, if it is good: that, and how the last local
+    /// holder left.
+    #[inline]
+    fn enter(self) -> Option<(Token, Predecessor)> {
+        match self.word.enter() {
+            Entering::Entered(entered) => self.check(entered),
+            Entering::UsedUp(used) => {
+                self.give_back(&used, ReleaseOrder::Usual);
+                None
+            }
+            Entering::Refused => None,
+        }
     }
 
     /// Whether who has entered may go on; else the lease is given back.
-    #[inline(always)]
+    #[inline]
     fn check(self, entered: Entered) -> Option<(Token, Predecessor)> {
-        // What has ended at a deadline is marked before the deadline moves. One that was the same
-        // before and after has not moved, and when it was entered nothing was marked.
-        let deadline = self.link.deadline();
-        let is_lost = || deadline != self.deadline && self.kept.lost().is_some();
-        if clock::now() >= deadline || is_lost() {
-            self.link.give_back(self.kept, &self.kept.leave_for_good(entered.predecessor));
+        let Entered { token, predecessor, is_running_short } = entered;
+        // What has ended at a deadline is marked before the deadline moves.
+        let deadline = self.word.session_deadline();
+        if !self.word.is_good(deadline, clock::now()) {
+            if let Some(used) = self.word.leave_for_good(token, predecessor) {
+                self.give_back(&used, ReleaseOrder::Usual);
+            }
             return None;
         }
-        if entered.is_running_short {
-            self.link.top_up(self.kept);
+        if is_running_short {
+            self.service.top_up(self.word);
         }
-        Some((entered.token, entered.predecessor))
-    }
-}
-
-/// Nothing is kept where there is no host scope.
-#[cfg(not(any(feature = "host", feature = "testing")))]
-#[derive(Clone, Copy)]
-enum Idle {}
-
-#[cfg(not(any(feature = "host", feature = "testing")))]
-impl Idle {
-    fn enter(self, _: Token) -> Option<(Token, Predecessor)> {
-        match self {}
+        Some((token, predecessor))
     }
 
-    fn enter_behind(self, _: impl FnOnce() -> Option<Token>) -> Behind {
-        match self {}
+    #[cold]
+    fn give_back(self, used: &Used, order: ReleaseOrder) {
+        self.service.give_back(self.word, used, order);
     }
 }
 
@@ -557,23 +536,23 @@ impl Named {
     }
 
     fn host_quietly(&self, thread: &ThreadLock, generation: u64) -> Option<Won> {
-        let idle = self.idle(generation)?;
+        let tier = self.host_tier_in(generation).filter(|_| self.enters_kept())?;
+        tier.word.idle()?;
         let Some(place) = self.entry.place(generation)? else {
-            let further = |last: Token| idle.enter(last.next()?);
-            let taken = self.take_further(thread, Scope::Host, further)?;
-            return Some(Won::new(taken, Scope::Host, THREAD | KEPT, generation));
+            let taken = self.take_further(thread, Scope::Host, |_| tier.enter())?;
+            return Some(Won::new(taken, Scope::Host, THREAD | HOST, generation));
         };
         let taken = self.take_further(thread, Scope::Host, |last| {
-            let (next, entered) = idle.enter_behind(|| place.take(last, true));
-            let next = next?;
+            let next = place.take(last, true)?;
+            let entered = tier.enter();
             match entered {
                 None => place.release(true),
-                Some((token, _)) if token != next => self.entry.raise_slot(token),
+                Some((token, _)) if token > next => self.entry.raise_slot(token),
                 Some(_) => {}
             }
             entered
         })?;
-        Some(Won::new(taken, Scope::Host, THREAD | PROCESS | KEPT, generation))
+        Some(Won::new(taken, Scope::Host, THREAD | PROCESS | HOST, generation))
     }
 
     /// Wins the thread tier and goes `further`, if the name has been locked at this scope and no
@@ -589,19 +568,27 @@ impl Named {
         thread.take_further(|last| if is_so_wide() { further(last) } else { None })
     }
 
-    /// Its lease, if that is kept and nobody uses it just now.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    #[inline]
-    fn idle(&self, generation: u64) -> Option<Idle<'_>> {
-        let (Some(kept), Some(link)) = (&self.kept, &self.reach.link) else { return None };
-        let seen = kept.idle()?;
-        let is_ours = !link.is_forked_in(generation);
-        is_ours.then(|| Idle { kept, link, seen, deadline: link.deadline() })
+    /// Its lease word, if the manager reaches other hosts and is this process's.
+    fn host_tier(&self) -> Option<HostTier<'_>> {
+        self.host_tier_in(ground::generation())
     }
 
-    #[cfg(not(any(feature = "host", feature = "testing")))]
-    fn idle(&self, _: u64) -> Option<Idle> {
-        None
+    /// The same, for who knows in which fork generation this process is.
+    #[inline]
+    fn host_tier_in(&self, generation: u64) -> Option<HostTier<'_>> {
+        let (word, service) = self.word.as_ref().zip(self.reach.service.as_ref())?;
+        let is_ours = match cfg!(feature = "process") {
+            true => word.made_in() == generation,
+            false => !service.is_forked(),
+        };
+        is_ours.then_some(HostTier { word, service })
+    }
+
+    /// Whether it may take a token of a lease that is kept: one of a lease that is to end with its
+    /// lock has a lease of its own.
+    #[inline]
+    fn enters_kept(&self) -> bool {
+        self.keep != Keep::Never && self.at_most.is_none()
     }
 
     /// Lets go of what [`is_quiet`](Held::is_quiet), left clean.
@@ -613,9 +600,8 @@ impl Named {
             0 => None,
             _ => self.entry.place(generation).flatten(),
         };
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if won.tiers() & KEPT != 0 {
-            return self.leave_kept_quietly(won, thread, place);
+        if won.tiers() & HOST != 0 {
+            self.leave_lease(won.token, Predecessor::Clean, won.tiers() & PROCESS != 0);
         }
         let is_wide = won.scope() == Scope::Host;
         let quietly = |place: Place<'_>| LetGo::all(place.release_if_quiet(is_wide));
@@ -635,50 +621,43 @@ impl Named {
         }
     }
 
-    /// Leaves the kept lease and lets go of all below it.
-    #[cfg(any(feature = "host", feature = "testing"))]
+    /// The lease stays, unless another session waits for it, or a process of the directory that is
+    /// sure to get the process tier now: it would only have it recalled.
     #[inline]
-    fn leave_kept_quietly(&self, won: Won, thread: &ThreadLock, place: Option<Place<'_>>) {
-        let kept = self.kept.as_ref().expect("what was entered is there");
-        let let_go = thread.release_behind(|| match place {
-            Some(place) => kept.leave_behind(won.token, || place.release_if_quiet(true)),
-            None if won.tiers() & PROCESS == 0 => LetGo::all(kept.leave_if_quiet(won.token)),
-            None => LetGo::Nothing,
-        });
-        if let_go == LetGo::All {
-            return;
-        }
-        if let Some(used) = kept.leave_quietly(won.token) {
-            self.give_used_back(kept, &used);
-        }
-        if let_go == LetGo::Nothing && won.tiers() & PROCESS != 0 {
-            self.make_way();
-            self.release_place(place, true);
-        }
-        thread.release(Predecessor::Clean);
-    }
-
-    #[cfg(any(feature = "host", feature = "testing"))]
-    #[cold]
-    fn give_used_back(&self, kept: &Kept, used: &crate::host::kept::Used) {
-        if let Some(link) = &self.reach.link {
-            link.give_back(kept, used);
+    fn leave_lease(&self, token: Token, how: Predecessor, has_slot: bool) {
+        let Some(tier) = self.host_tier() else { return };
+        match tier.word.leave(token, how) {
+            Left::Kept if has_slot => self.make_way(tier),
+            Left::Kept | Left::Stale => {}
+            Left::Wakes => tier.word.wake(),
+            Left::GivesBack(used) => {
+                tier.give_back(&used, self.order_of_release(has_slot, &used));
+                tier.word.wake();
+            }
         }
     }
 
-    /// Gives back what was just left to be kept, if a sibling is sure to get the process tier now:
-    /// it would only have it recalled. Of siblings who merely wait nobody knows when they get it,
-    /// and a lease that went with the first of them would hardly serve anybody.
-    #[cfg(any(feature = "host", feature = "testing"))]
+    /// Ahead of what a process of the directory asks for as soon as the process tier is let go of.
     #[cold]
-    fn make_way(&self) {
+    fn order_of_release(&self, has_slot: bool, used: &Used) -> ReleaseOrder {
+        match has_slot && !used.keeps && self.is_waited_for_below() {
+            true => ReleaseOrder::Ahead,
+            false => ReleaseOrder::Usual,
+        }
+    }
+
+    /// Gives back what was just left to be kept, if a process of the directory is sure to get the
+    /// process tier now. Of those that merely wait it is unknown when they get it, and a lease that
+    /// went with the first of them would hardly serve any of them.
+    #[cold]
+    fn make_way(&self, tier: HostTier<'_>) {
         #[cfg(feature = "process")]
         if self.entry.slot().is_some_and(crate::process::Slot::has_heir)
-            && let (Some(kept), Some(link)) = (&self.kept, &self.reach.link)
-            && let Some(used) = kept.take_idle()
+            && let Some(used) = tier.service.close_idle(tier.word)
         {
-            link.give_back_ahead(kept, &crate::host::kept::Used { is_recalled: true, ..used });
+            tier.give_back(&Used { is_recalled: true, ..used }, ReleaseOrder::Ahead);
         }
+        let _ = tier;
     }
 
     #[inline]
@@ -803,9 +782,8 @@ impl Named {
         then: impl FnOnce(Option<Answer>) + Send + 'static,
     ) {
         let how = overstayed(held, how);
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((kept, _)) = self.kept_of(held) {
-            kept.end_watch();
+        if let Some(tier) = self.lease_of(held) {
+            tier.word.end_watch();
         }
         let mut held = held.take();
         // The guard is gone: there is nobody left to be told of a loss.
@@ -826,63 +804,35 @@ impl Named {
             at_least: None,
             has_terms: self.at_most.is_some(),
             keep: self.keep,
-            #[cfg(any(feature = "host", feature = "testing"))]
-            kept: self.kept.clone(),
+            word: self.word.clone(),
         }
     }
 
     fn let_go_now(&self, held: &mut Held, how: Predecessor) {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if held.tiers() & KEPT != 0 {
-            return self.leave_kept(held, how);
-        }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
-            if self.is_waited_for_below(held) {
-                link.release_ahead(lease, held.token, how);
-            } else {
-                link.release(lease, held.token, how);
-            }
+        if held.tiers() & HOST != 0 {
+            self.leave_lease(held.token, how, held.tiers() & PROCESS != 0);
             return self.let_go_below(held, TOLD_BY_THE_LEADER);
         }
         self.let_go_below(held, overstayed(held, how));
     }
 
-    /// The lease stays, unless somebody else waits for it, here or at the leader.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn leave_kept(&self, held: &mut Held, how: Predecessor) {
-        if let Some(kept) = &self.kept {
-            match kept.leave(how) {
-                Some(used) => self.give_used_back(kept, &used),
-                None => self.make_way(),
-            }
-        }
-        self.let_go_below(held, TOLD_BY_THE_LEADER);
-    }
-
-    /// Whether a sibling may ask the leader as soon as the process tier is let go of.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn is_waited_for_below(&self, held: &Held) -> bool {
+    /// Whether a process of the directory may ask the leader as soon as the process tier is let go of.
+    fn is_waited_for_below(&self) -> bool {
         #[cfg(feature = "process")]
-        if held.tiers() & PROCESS != 0 {
-            return self.entry.slot().is_some_and(crate::process::Slot::is_waited_for);
-        }
-        let _ = held;
+        return self.entry.slot().is_some_and(crate::process::Slot::is_waited_for);
+        #[cfg(not(feature = "process"))]
         false
     }
 
-    /// The kept lease that a guard has, and the link that it came over.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn kept_of(&self, held: &Held) -> Option<(&Arc<Kept>, &Arc<Link>)> {
-        let has_it = held.tiers() & KEPT != 0;
-        self.kept.as_ref().zip(self.reach.link.as_ref()).filter(|_| has_it)
+    /// The lease that a guard has.
+    fn lease_of(&self, held: &Held) -> Option<HostTier<'_>> {
+        self.host_tier().filter(|_| held.tiers() & HOST != 0)
     }
 
     /// Why the right is lost, if it is.
     pub(crate) fn lost(&self, held: &Held) -> Option<LostReason> {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((kept, link)) = self.kept_of(held)
-            && let Some(reason) = lost_kept(kept, link)
+        if let Some(tier) = self.lease_of(held)
+            && let Some(reason) = tier.word.lost_by(clock::now)
         {
             return Some(reason);
         }
@@ -907,9 +857,8 @@ impl Named {
 
     /// Until when it is good without a further word.
     pub(crate) fn deadline(&self, held: &Held) -> Time {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((_, link)) = self.kept_of(held) {
-            return link.deadline();
+        if let Some(tier) = self.lease_of(held) {
+            return tier.word.deadline();
         }
         held.watch().map_or(Time::NEVER, |watch| watch.deadline())
     }
@@ -928,9 +877,8 @@ impl Named {
 
     /// What tells the loss of the lease, or the end of `at_most`.
     fn watch_above(&self, held: &Held) -> Option<Arc<Watch>> {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some((kept, link)) = self.kept_of(held) {
-            return Some(kept.watch(|| link.watch()));
+        if let Some(tier) = self.lease_of(held) {
+            return Some(tier.word.watch());
         }
         held.watch().cloned()
     }
@@ -961,26 +909,38 @@ impl Named {
             self.let_go_at(until, held, how, tell);
             return Some(told);
         }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if held.tiers() & KEPT != 0 {
-            // Nothing is asked of the leader that would have an answer.
-            self.leave_kept(held, how);
-            return None;
-        }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let (Some(link), Some(lease)) = (&self.reach.link, held.take_lease()) {
-            let answer = link.release_answered(lease, held.token, how);
-            if self.is_waited_for_below(held) {
-                link.send_ahead();
-            }
+        if held.tiers() & HOST != 0 {
+            let answer = self.leave_lease_answered(held, how);
             self.let_go_below(held, TOLD_BY_THE_LEADER);
-            let name = self.name().clone();
-            return Some(Box::pin(async move {
-                answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
-            }));
+            return answer;
         }
         self.let_go_below(held, overstayed(held, how));
         None
+    }
+
+    /// As [`leave_lease`](Named::leave_lease), with the answer to the release. There is none to wait
+    /// for where the lease stays.
+    fn leave_lease_answered(&self, held: &Held, how: Predecessor) -> Option<Answer> {
+        let has_slot = held.tiers() & PROCESS != 0;
+        let tier = self.host_tier()?;
+        // A lease that has ended is lost, told or not.
+        let _ = tier.word.lost_by(clock::now);
+        let Left::GivesBack(used) = tier.word.leave(held.token, how) else {
+            tier.word.wake();
+            if has_slot {
+                self.make_way(tier);
+            }
+            return None;
+        };
+        let answer = tier.service.clone().give_back_answered(tier.word, &used);
+        if self.order_of_release(has_slot, &used) == ReleaseOrder::Ahead {
+            tier.service.send_ahead();
+        }
+        tier.word.wake();
+        let name = self.name().clone();
+        Some(Box::pin(async move {
+            answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
+        }))
     }
 
     #[cfg(feature = "cli")]
@@ -995,7 +955,6 @@ impl Named {
 /// How the tiers below a lease are left. The leader tells the next holder how this one left; what
 /// they told in its stead would be told to this machine's next holder although others, who have
 /// heard it, came in between.
-#[cfg(any(feature = "host", feature = "testing"))]
 const TOLD_BY_THE_LEADER: Predecessor = Predecessor::Clean;
 
 /// Below host scope: whoever was told that it had held for too long left so. Of a broken lock the
@@ -1040,12 +999,6 @@ impl Held {
         let callbacks = more.watch.as_ref().map(|watch| watch.release());
         Some((more.alarm.take(), callbacks))
     }
-
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn take_lease(&mut self) -> Option<crate::proto::LeaseId> {
-        self.set_tiers(self.tiers() & !HOST);
-        self.more.as_mut()?.lease.take()
-    }
 }
 
 /// A climb under way. Dropped before it arrives, it goes back down.
@@ -1057,7 +1010,6 @@ struct Climb<'a> {
     /// What each tier is left with if the climb ends early: as it was found.
     found: Found,
     /// Another process of the directory has had the name since this one last had it.
-    #[cfg(any(feature = "host", feature = "testing"))]
     has_moved: bool,
     arrived: bool,
 }
@@ -1067,7 +1019,6 @@ struct Found {
     thread: Predecessor,
     #[cfg(feature = "process")]
     process: Predecessor,
-    #[cfg(any(feature = "host", feature = "testing"))]
     host: Predecessor,
 }
 
@@ -1082,10 +1033,8 @@ impl<'a> Climb<'a> {
                 thread: taken.predecessor,
                 #[cfg(feature = "process")]
                 process: Predecessor::Clean,
-                #[cfg(any(feature = "host", feature = "testing"))]
                 host: Predecessor::Clean,
             },
-            #[cfg(any(feature = "host", feature = "testing"))]
             has_moved: false,
             arrived: false,
         }
@@ -1162,10 +1111,7 @@ impl<'a> Climb<'a> {
         };
         self.held.set_tiers(self.held.tiers() | PROCESS);
         self.found.process = taken.predecessor;
-        #[cfg(any(feature = "host", feature = "testing"))]
-        {
-            self.has_moved = taken.token > self.held.token;
-        }
+        self.has_moved = taken.token > self.held.token;
         self.held.token = taken.token;
         self.held.set_scope(Scope::Process);
         named.entry.thread().raise_token(taken.token);
@@ -1190,102 +1136,117 @@ impl<'a> Climb<'a> {
         self.held.set_scope(Scope::Process.min(self.goal));
     }
 
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn want(&self) -> link::Want {
-        let for_good = self.named.keep == Keep::Always;
-        // Whoever waits here gets it next, and without the leader: that is keeping, too.
-        let has_next = self.named.entry.thread().has_waiters();
-        link::Want {
-            name: self.named.name().clone(),
-            at_most: self.named.at_most,
-            keep: self.named.kept.clone().filter(|kept| kept.is_wanted(for_good) || has_next),
+    /// The lease word, and a claim to what is open there. Other threads of this process wait at the
+    /// thread tier, so no guard is in.
+    fn claim(&mut self) -> Result<Claimed<'a>> {
+        let named = self.named;
+        let about = |error: LockError| error.with_name(named.name());
+        let service = named.reach.service().map_err(about)?;
+        let Some(tier) = named.host_tier() else {
+            // What it asks for says why it is not granted.
+            let word = named.word.as_ref().expect("where there is a service is a word");
+            return Ok(Claimed::Not(HostTier { word, service }, None));
+        };
+        if !named.enters_kept()
+            && let Some(used) = service.close_idle(tier.word)
+        {
+            tier.give_back(&used, ReleaseOrder::Usual);
+        }
+        match tier.word.claim() {
+            Claim::Entered(entered) => Ok(match tier.check(entered) {
+                Some((token, predecessor)) => {
+                    self.took_lease(token, predecessor)?;
+                    Claimed::Arrived
+                }
+                None => Claimed::Not(tier, None),
+            }),
+            Claim::UsedUp(used) => {
+                tier.give_back(&used, ReleaseOrder::Usual);
+                Ok(Claimed::Not(tier, None))
+            }
+            Claim::Closed(lost) => Ok(Claimed::Not(tier, lost)),
+            Claim::Held => unreachable!("guards of this process hold the thread tier"),
+        }
+    }
+
+    fn ask(&self, tier: HostTier<'_>) -> Box<dyn PendingLease> {
+        let named = self.named;
+        let for_good = named.keep == Keep::Always;
+        // Threads that wait here get it next, and without the leader: that is keeping, too.
+        let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
+        tier.service.clone().ask(LeaseRequest {
+            name: named.name().clone(),
+            at_most: named.at_most,
+            keep: named.enters_kept() && is_wanted(),
+            word: tier.word.clone(),
+            is_in_use: false,
             above: self.above(),
             has_moved: self.has_moved,
             patience: match self.patience {
-                Patience::No => link::Patience::No,
-                patience => link::Patience::Until(patience.until()),
+                Patience::No => LeasePatience::No,
+                patience => LeasePatience::Until(patience.until()),
             },
-        }
+            settlement: Settlement::default(),
+        })
     }
 
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn link(&self) -> Result<&'a Arc<crate::host::link::Link>> {
-        self.named.reach.link().map_err(|error| error.with_name(self.named.name()))
-    }
-
-    /// Takes the next token of a lease that was kept; whether there was one that is good.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    #[inline]
-    fn enter_kept(&mut self) -> bool {
-        let named = self.named;
-        let entered = named.idle(ground::generation()).and_then(|idle| idle.enter(self.held.token));
-        if let Some((token, predecessor)) = entered {
-            self.held.set_tiers(self.held.tiers() | KEPT);
-            self.held.set_scope(Scope::Host);
-            self.found.host = predecessor;
-            self.tell(predecessor);
-            if token != self.held.token {
-                self.held.token = token;
-                named.entry.thread().raise_token(token);
-                named.entry.raise_slot(token);
-            }
-        } else if let (Some(kept), Some(link)) = (&named.kept, &named.reach.link)
-            && !link.is_forked()
-            && let Some(used) = kept.take_idle()
-        {
-            // It has no token for us any more.
-            link.give_back(kept, &used);
-        }
-        entered.is_some()
-    }
-
-    #[cfg(any(feature = "host", feature = "testing"))]
     fn host(&mut self) -> Result<()> {
-        if self.enter_kept() {
-            return Ok(());
+        let Claimed::Not(mut tier, _) = self.claim()? else { return Ok(()) };
+        loop {
+            let granted = self.ask(tier).wait();
+            self.heard(tier, granted)?;
+            match self.claim()? {
+                Claimed::Arrived => return Ok(()),
+                Claimed::Not(again, lost) => tier = self.again(again, lost)?,
+            }
         }
-        let link = self.link()?;
-        let lease = link.acquire(self.want()).wait();
-        self.took_lease(lease)
     }
 
-    #[cfg(any(feature = "host", feature = "testing"))]
     async fn host_async(&mut self) -> Result<()> {
-        if self.enter_kept() {
-            return Ok(());
+        let Claimed::Not(mut tier, _) = self.claim()? else { return Ok(()) };
+        loop {
+            let granted = self.ask(tier).await;
+            self.heard(tier, granted)?;
+            match self.claim()? {
+                Claimed::Arrived => return Ok(()),
+                Claimed::Not(again, lost) => tier = self.again(again, lost)?,
+            }
         }
-        let link = self.link()?;
-        let lease = link.acquire(self.want()).await;
-        self.took_lease(lease)
     }
 
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn took_lease(&mut self, lease: Result<crate::host::link::Lease>) -> Result<()> {
+    fn heard(&self, tier: HostTier<'_>, granted: Result<LeaseGranted>) -> Result<()> {
+        let LeaseGranted { had_to_queue } =
+            granted.map_err(|error| error.with_name(self.named.name()).with_scope(Scope::Host))?;
+        tier.word.granted(had_to_queue);
+        Ok(())
+    }
+
+    /// What was granted was over before it was claimed: it is asked for anew, unless the lease is so
+    /// short that it would be over again.
+    fn again(&self, tier: HostTier<'a>, lost: Option<LostReason>) -> Result<HostTier<'a>> {
+        match lost {
+            Some(LostReason::HeldTooLong) => Err(LockError::lost(LostReason::HeldTooLong)
+                .with_name(self.named.name())
+                .with_scope(Scope::Host)),
+            _ => Ok(tier),
+        }
+    }
+
+    fn took_lease(&mut self, token: Token, predecessor: Predecessor) -> Result<()> {
         let named = self.named;
-        let lease = lease.map_err(|error| error.with_name(named.name()).with_scope(Scope::Host))?;
-        if let Some(kept) = &named.kept {
-            kept.granted(lease.had_to_queue);
-        }
-        self.found.host = lease.predecessor;
-        self.held.token = lease.token;
+        self.held.set_tiers(self.held.tiers() | HOST);
         self.held.set_scope(Scope::Host);
-        self.tell(lease.predecessor);
-        if lease.may_be_kept {
-            self.held.set_tiers(self.held.tiers() | KEPT);
-        } else {
-            self.held.set_tiers(self.held.tiers() | HOST);
-            let more = self.held.more_mut();
-            more.lease = Some(lease.id);
-            more.watch = Some(lease.watch);
-        }
-        named.entry.thread().raise_token(lease.token);
+        self.held.token = token;
+        self.found.host = predecessor;
+        self.tell(predecessor);
+        named.entry.thread().raise_token(token);
         #[cfg(feature = "process")]
         if let Some(slot) = named.entry.slot() {
-            slot.raise_token(lease.token);
+            slot.raise_token(token);
             slot.widen(&named.reach.described());
             if slot.is_broken() {
-                // Whoever has the name in this directory now knows neither of the mark nor of the
-                // token: nobody is given what was won.
+                // The process that has the name in this directory now knows neither of the mark nor
+                // of the token: what was won is given to no caller.
                 return Err(LockError::lost(LostReason::Broken)
                     .with_name(named.name())
                     .with_scope(Scope::Host));
@@ -1293,16 +1254,13 @@ impl<'a> Climb<'a> {
         }
         Ok(())
     }
+}
 
-    #[cfg(not(any(feature = "host", feature = "testing")))]
-    fn host(&mut self) -> Result<()> {
-        self.named.reach.check(Scope::Host)
-    }
-
-    #[cfg(not(any(feature = "host", feature = "testing")))]
-    async fn host_async(&mut self) -> Result<()> {
-        self.named.reach.check(Scope::Host)
-    }
+/// What came of a claim.
+enum Claimed<'a> {
+    Arrived,
+    /// A lease is to be asked for. Why the one was lost that was granted before, if it was.
+    Not(HostTier<'a>, Option<LostReason>),
 }
 
 impl Drop for Climb<'_> {
@@ -1311,18 +1269,9 @@ impl Drop for Climb<'_> {
         if self.arrived || self.held.is_forked() {
             return;
         }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if self.held.tiers() & KEPT != 0 {
-            self.held.set_tiers(self.held.tiers() & !KEPT);
-            if let (Some(kept), Some(link)) = (&self.named.kept, &self.named.reach.link)
-                && let Some(used) = kept.leave(self.found.host)
-            {
-                link.give_back(kept, &used);
-            }
-        }
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let (Some(link), Some(lease)) = (&self.named.reach.link, self.held.take_lease()) {
-            link.release(lease, self.held.token, self.found.host);
+        if self.held.tiers() & HOST != 0 {
+            let has_slot = self.held.tiers() & PROCESS != 0;
+            self.named.leave_lease(self.held.token, self.found.host, has_slot);
         }
         #[cfg(feature = "process")]
         if self.held.tiers() & PROCESS != 0 {
@@ -1339,17 +1288,6 @@ impl Drop for Climb<'_> {
 #[inline]
 fn above(counted: Token) -> Token {
     Token::new(counted.get().saturating_sub(1)).unwrap_or(Token::ZERO)
-}
-
-/// Why the right of the guard that has a kept lease is lost, if it is. Once lost it stays lost.
-#[cfg(any(feature = "host", feature = "testing"))]
-fn lost_kept(kept: &Kept, link: &Link) -> Option<LostReason> {
-    // The deadline is read first: what ended at an earlier one is marked before it moves.
-    let deadline = link.deadline();
-    if kept.lost().is_none() && clock::now() >= deadline {
-        kept.expire();
-    }
-    kept.lost()
 }
 
 /// `at_most` below host scope, and the start of `at_least`.

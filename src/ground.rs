@@ -19,6 +19,10 @@ use crate::process::{Directory, DirectoryKey, PerFork, Slot, fork_generation};
 use crate::{
     alarm,
     error::{Holder, LockError, Predecessor, Result},
+    host::{
+        lease_word::LeaseWord,
+        service::{LeaseService, ReleaseOrder},
+    },
     identity::{cut, this_process},
     name::Name,
     scope::Scope,
@@ -72,9 +76,8 @@ pub(crate) struct Entry {
     widest: AtomicU8,
     #[cfg(feature = "process")]
     slot: std::sync::OnceLock<Slot>,
-    /// Where the first manager that wants to keep its lease of the name keeps it.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    kept: Mutex<Option<(Weak<crate::host::link::Link>, Arc<crate::host::kept::Kept>)>>,
+    /// The name's lease words, one for each manager that has built a mutex of it.
+    words: Mutex<Vec<(Weak<dyn LeaseService>, Arc<LeaseWord>)>>,
     ground: Arc<Ground>,
 }
 
@@ -173,8 +176,7 @@ impl Ground {
             widest: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
-            #[cfg(any(feature = "host", feature = "testing"))]
-            kept: Mutex::default(),
+            words: Mutex::default(),
             ground: self.clone(),
         });
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
@@ -185,8 +187,7 @@ impl Ground {
 impl Drop for Entry {
     /// Forgets the name without forgetting its tokens, nor how it was left.
     fn drop(&mut self) {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        self.give_kept_back();
+        self.give_leases_back();
         // A guard that was forgotten holds it still; its token counts all the same.
         let token = self.thread().last_token();
         let left = self.thread().try_take();
@@ -303,32 +304,28 @@ impl Entry {
         false
     }
 
-    /// Where leases of this name over `link` are kept. Other managers of this process find none
-    /// while that one lasts, and give each lease back.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    pub(crate) fn kept(
-        &self,
-        link: &Arc<crate::host::link::Link>,
-    ) -> Option<Arc<crate::host::kept::Kept>> {
-        let mut known = self.kept.lock();
-        let is_gone = |(owner, _): &(Weak<_>, _)| owner.strong_count() == 0;
-        if known.as_ref().is_none_or(is_gone) {
-            let kept = Arc::new(crate::host::kept::Kept::new());
-            *known = Some((Arc::downgrade(link), kept));
+    /// The word of this name's leases of that service. Each manager has its own, and the service
+    /// excludes between them.
+    pub(crate) fn lease_word(&self, service: &Arc<dyn LeaseService>) -> Arc<LeaseWord> {
+        let mut words = self.words.lock();
+        words.retain(|(service, _)| service.strong_count() > 0);
+        let is_its = |known: &Weak<_>| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(service));
+        if let Some((_, word)) = words.iter().find(|(known, _)| is_its(known)) {
+            return word.clone();
         }
-        let (owner, kept) = known.as_ref()?;
-        std::ptr::eq(owner.as_ptr(), Arc::as_ptr(link)).then(|| kept.clone())
+        let word = Arc::new(LeaseWord::of(service.deadline().clone(), service.made_in()));
+        words.push((Arc::downgrade(service), word.clone()));
+        word
     }
 
-    /// Nobody in this process uses the name any more: its lease goes back.
-    #[cfg(any(feature = "host", feature = "testing"))]
-    fn give_kept_back(&mut self) {
-        if let Some((link, kept)) = self.kept.get_mut()
-            && let Some(link) = link.upgrade()
-            && !link.is_forked()
-            && let Some(used) = kept.take_idle()
-        {
-            link.give_back(kept, &used);
+    /// No mutex of the name is left in this process: its leases go back.
+    fn give_leases_back(&mut self) {
+        for (service, word) in self.words.get_mut() {
+            if let Some(service) = service.upgrade()
+                && let Some(used) = service.retire(word)
+            {
+                service.give_back(word, &used, ReleaseOrder::Usual);
+            }
         }
     }
 
@@ -382,6 +379,9 @@ fn raise(thread: &ThreadLock, floor: Token, left: Predecessor) {
 pub(crate) struct Reach {
     pub(crate) ground: Arc<Ground>,
     pub(crate) label: String,
+    /// What grants its leases, if it reaches other hosts.
+    pub(crate) service: Option<Arc<dyn LeaseService>>,
+    /// The same, for questions about locks that others hold.
     #[cfg(any(feature = "host", feature = "testing"))]
     pub(crate) link: Option<Arc<crate::host::link::Link>>,
     pub(crate) connect_timeout: Duration,
@@ -390,10 +390,7 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn has_leader(&self) -> bool {
-        #[cfg(any(feature = "host", feature = "testing"))]
-        return self.link.is_some();
-        #[cfg(not(any(feature = "host", feature = "testing")))]
-        false
+        self.service.is_some()
     }
 
     /// The widest scope that can be reached.
@@ -443,10 +440,9 @@ impl Reach {
         }
     }
 
-    #[cfg(any(feature = "host", feature = "testing"))]
-    pub(crate) fn link(&self) -> Result<&Arc<crate::host::link::Link>> {
+    pub(crate) fn service(&self) -> Result<&Arc<dyn LeaseService>> {
         self.check(Scope::Host)?;
-        self.link.as_ref().ok_or_else(|| LockError::config("this manager has no leader"))
+        self.service.as_ref().ok_or_else(|| LockError::config("this manager has no leader"))
     }
 
     /// This process, as others see it.
@@ -476,12 +472,9 @@ impl Reach {
 
     pub(crate) fn close_within(&self, wait: Duration) {
         self.closed.store(true, Relaxed);
-        #[cfg(any(feature = "host", feature = "testing"))]
-        if let Some(link) = &self.link {
-            link.close(crate::clock::now() + wait);
+        if let Some(service) = &self.service {
+            service.close(crate::clock::now() + wait);
         }
-        #[cfg(not(any(feature = "host", feature = "testing")))]
-        let _ = wait;
     }
 }
 

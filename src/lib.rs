@@ -49,12 +49,12 @@
 //!
 //! | floor | place | owns | never |
 //! |---|---|---|---|
-//! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
+//! | 0 | `scope` `name` `token` `time` `error` `identity` `mistake` | the vocabulary | imports ours |
 //! | 1 | `clock` `alarm` `watch` `overwriting` | the one clock, timers, telling of a loss, words changed by plain stores | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
-//! | 2 | `host/` | drivers around `proto` | decides about locks |
+//! | 2 | `host/` | the lease word, the seam `service`, drivers around `proto` | asks for a lease of its own accord |
 //! | 3 | `ground` `climb` `question` | names in this process; the way through the tiers; others' locks | |
 //! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
 //! | 3 | `fence` | gates that refuse stale tokens | asks a leader |
@@ -69,6 +69,8 @@ pub mod bench;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
+pub mod mistake;
 #[cfg(any(feature = "host", feature = "testing"))]
 #[doc(hidden)]
 pub mod proto;
@@ -82,7 +84,6 @@ mod error;
 pub mod fence;
 mod ground;
 mod guard;
-#[cfg(any(feature = "host", feature = "testing"))]
 mod host;
 mod identity;
 mod manager;
@@ -105,10 +106,10 @@ mod watch;
 pub use climb::Keep;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::MutexGuard;
-/// What the simulator takes the tokens of kept leases from; outside semver.
+/// What the simulator takes the tokens of leases from; outside semver.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use host::kept;
+pub use host::lease_word;
 #[cfg(feature = "host")]
 pub use host::{Leader, LeaderBuilder, Secret};
 pub use manager::{Engine, LockManager, LockManagerBuilder};

@@ -318,6 +318,7 @@ impl LockManager {
         let reach = Reach {
             ground,
             label,
+            service: Some(link.clone()),
             link: Some(link),
             connect_timeout: settings.connect_timeout,
             closed: AtomicBool::new(false),
@@ -527,7 +528,7 @@ impl LockManagerBuilder {
         #[cfg(feature = "host")]
         let link = self.open_link(&ground)?;
         #[cfg(all(feature = "testing", not(feature = "host")))]
-        let link = None;
+        let link = None::<Arc<crate::host::link::Link>>;
         #[cfg(not(feature = "host"))]
         if !self.leaders.is_empty() {
             return Err(LockError::config(
@@ -541,6 +542,10 @@ impl LockManagerBuilder {
         let reach = Reach {
             ground,
             label: self.label,
+            #[cfg(any(feature = "host", feature = "testing"))]
+            service: link.clone().map(|link| link as _),
+            #[cfg(not(any(feature = "host", feature = "testing")))]
+            service: None,
             #[cfg(any(feature = "host", feature = "testing"))]
             link,
             connect_timeout: self.connect_timeout,

@@ -463,16 +463,8 @@ impl<T> MutexBuilder<T> {
         }
         let entry = self.reach.ground.entry(&name);
         entry.prepare(scope.max(entry.widest())).map_err(about)?;
-        #[cfg(any(feature = "host", feature = "testing"))]
-        let kept = match (&self.reach.link, self.keep) {
-            (_, Keep::Never) | (None, _) => None,
-            // A lease that ends by itself is not kept.
-            _ if self.at_most.is_some() => None,
-            (Some(link), _) => entry.kept(link),
-        };
         let named = Named {
-            #[cfg(any(feature = "host", feature = "testing"))]
-            kept,
+            word: self.reach.service.as_ref().map(|service| entry.lease_word(service)),
             entry,
             reach: self.reach,
             scope: AtomicU8::new(scope as u8),

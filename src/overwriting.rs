@@ -21,8 +21,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(any(feature = "host", feature = "testing"))]
-pub(crate) use self::words::store;
 use self::words::{AtomicBool, Ordering::*};
 pub(crate) use self::words::{const_fn, store_byte};
 
@@ -68,8 +66,6 @@ impl Overwriting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LetGo {
     Nothing,
-    /// The tier whose exchange came first; the rest is to be let go of in another way.
-    Some,
     All,
 }
 
@@ -83,7 +79,7 @@ impl LetGo {
 #[cfg(not(tierlock_loom))]
 mod words {
     use std::{
-        sync::atomic::{AtomicU8, AtomicU64, compiler_fence, fence},
+        sync::atomic::{AtomicU8, compiler_fence, fence},
         thread,
         time::Duration,
     };
@@ -116,15 +112,6 @@ mod words {
         word.store(value, Ordering::Release);
     }
 
-    #[cfg_attr(
-        not(any(feature = "host", feature = "testing")),
-        expect(dead_code, reason = "only a kept lease has such a word")
-    )]
-    #[inline(always)]
-    pub(crate) fn store(word: &AtomicU64, value: u64) {
-        word.store(value, Ordering::Release);
-    }
-
     /// It ends up asleep: who is waited for may need the very CPU, and have less of a right to it.
     pub(super) fn wait_while(is_so: impl Fn() -> bool) {
         let mut spin = SpinWait::new();
@@ -145,7 +132,7 @@ mod words {
 #[cfg(tierlock_loom)]
 mod words {
     use loom::{
-        sync::atomic::{AtomicU8, AtomicU64, fence},
+        sync::atomic::{AtomicU8, fence},
         thread,
     };
 
@@ -162,11 +149,6 @@ mod words {
     // read an older value, which no memory does.
 
     pub(crate) fn store_byte(word: &AtomicU8, value: u8) {
-        word.swap(value, Ordering::Release);
-    }
-
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "as above"))]
-    pub(crate) fn store(word: &AtomicU64, value: u64) {
         word.swap(value, Ordering::Release);
     }
 

@@ -110,11 +110,6 @@ impl Watch {
         }
     }
 
-    /// Whether a loss was told; unlike [`lost`](Watch::lost) it looks at no clock.
-    pub(crate) fn is_told(&self) -> bool {
-        self.told().is_some()
-    }
-
     /// Whether a loss can still be told: none was, and nobody let go.
     pub(crate) fn is_open(&self) -> bool {
         self.lost.load(Acquire) == 0

@@ -25,7 +25,13 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::kept::{Kept, Met, Used};
+use super::{
+    lease_word::{LeaseKey, LeaseWord, Met, Opening, Used, WordWaiter},
+    service::{
+        Capabilities, LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease,
+        PendingRelease, ReleaseOrder, Settlement,
+    },
+};
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
@@ -125,7 +131,7 @@ pub(crate) struct Link {
 
 struct State {
     client: Client,
-    acquires: Numbered<RequestId, Waiter<Lease>>,
+    acquires: Numbered<RequestId, Waiter<LeaseGranted>>,
     releases: Numbered<LeaseId, Waiter<()>>,
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
@@ -160,17 +166,18 @@ pub(crate) struct Counters {
 struct Held {
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
     name: Name,
-    watch: Arc<Watch>,
-    /// Somebody else had it when it was asked for, or had the tier below before: more may wait.
+    /// It is open with this lease, or was until a guard left it for good that has yet to give the
+    /// lease back. Then it may be open with another.
+    word: Arc<LeaseWord>,
+    /// Another session had it when it was asked for, or a process of the directory before: more may
+    /// wait.
     is_wanted_by_others: bool,
-    /// Where it is kept, if it may be.
-    kept: Option<Arc<Kept>>,
 }
 
 /// How a lease that may be kept looked when it was last looked at.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    /// As [`Kept::idle`] says.
+    /// As [`LeaseWord::idle`] says.
     idle: Option<u64>,
     since: Time,
     /// The leader knows that no guard has it.
@@ -178,11 +185,14 @@ struct Seen {
 }
 
 impl Counters {
-    /// A lease that was kept, or could have been, is given back.
-    fn count(&self, kept: &Kept, used: &Used) {
+    /// A lease is given back: one that was opened to be kept counts.
+    fn count(&self, word: &LeaseWord, used: &Used) {
+        if !used.keeps {
+            return;
+        }
         self.keeps.fetch_add(1, Relaxed);
         self.local_grants.fetch_add(used.local_grants, Relaxed);
-        self.ping_pongs.fetch_add(u64::from(kept.gone(used)), Relaxed);
+        self.ping_pongs.fetch_add(u64::from(word.gone(used)), Relaxed);
     }
 }
 
@@ -193,23 +203,47 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(4);
 /// this process dies, others wait for its time to live.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Whom the loss of a lease meets.
-enum Losing {
-    /// A guard that is told by this watch, or has been let go just now.
-    Guard(Arc<Watch>),
-    /// It was kept, and is no more.
-    Nobody(Arc<Kept>, Used),
+impl Held {
+    /// The word, if it is open with this lease.
+    fn open_word(&self, lease: LeaseId) -> Option<&Arc<LeaseWord>> {
+        self.word.is_of(lease.into()).then_some(&self.word)
+    }
+
+    fn lose(&self, lease: LeaseId, why: LostReason) -> Losing {
+        let Some(word) = self.open_word(lease) else { return Losing::Unwatched { is_new: false } };
+        match word.lose(why) {
+            Met::Idle(used) => Losing::Idle(word.clone(), used),
+            Met::InUse { is_watched: true, is_lost } => match word.watched() {
+                Some(watch) => Losing::Watched(watch),
+                // Its guard is leaving, and has the watch in hand.
+                None => Losing::Unwatched { is_new: !is_lost },
+            },
+            Met::InUse { is_lost, .. } => Losing::Unwatched { is_new: !is_lost },
+            Met::Reserved | Met::Closed => Losing::Unwatched { is_new: false },
+        }
+    }
 }
 
-impl Held {
-    fn lose(&self, why: LostReason) -> Losing {
-        match self.kept.as_ref().map(|kept| (kept, kept.lose(why))) {
-            Some((kept, Met::Idle(used))) => Losing::Nobody(kept.clone(), used),
-            Some((kept, Met::InUse { is_watched: true })) => {
-                Losing::Guard(kept.watched().unwrap_or_else(|| self.watch.clone()))
-            }
-            _ => Losing::Guard(self.watch.clone()),
-        }
+/// What the loss of a lease meets.
+enum Losing {
+    /// A guard that is told by this watch.
+    Watched(Arc<Watch>),
+    /// A guard that asks for itself, or that has left for good just now. It is told by nothing else.
+    Unwatched { is_new: bool },
+    /// No guard, and none follows: the word is closed.
+    Idle(Arc<LeaseWord>, Used),
+}
+
+impl From<LeaseId> for LeaseKey {
+    fn from(lease: LeaseId) -> LeaseKey {
+        LeaseKey { high: lease.epoch.into(), low: lease.count }
+    }
+}
+
+impl From<LeaseKey> for LeaseId {
+    fn from(lease: LeaseKey) -> LeaseId {
+        let epoch = lease.high.try_into().expect("it was an epoch");
+        LeaseId { epoch, count: lease.low }
     }
 }
 
@@ -219,10 +253,12 @@ struct Aftermath {
     answered: usize,
     /// Leases that may be kept, to be looked after.
     opened: Vec<LeaseId>,
-    /// Leases that were kept and are given back.
-    gone: Vec<(Arc<Kept>, Used)>,
+    /// Leases whose idle words were closed.
+    gone: Vec<(Arc<LeaseWord>, Used)>,
     recalls: u64,
     wakes: Vec<Wake>,
+    /// Those that waited at words which were closed.
+    waiters: Vec<WordWaiter>,
     losses: Vec<Loss>,
     warnings: Vec<(Tell, String)>,
     saw: Option<(Remember, history::Seen)>,
@@ -234,24 +270,33 @@ pub(crate) type Remember = Arc<dyn Fn(history::Seen) + Send + Sync>;
 /// A loss to be told, whereupon the leader may hear that nobody believes in the lease.
 struct Loss {
     lease: LeaseId,
-    watch: Arc<Watch>,
-    /// `None` if somebody else has seen it first, and tells it.
-    why: Option<LostReason>,
+    /// What to tell it by, unless another thread has seen it first, or no guard asked to be told.
+    tell: Option<(Arc<Watch>, LostReason)>,
 }
 
 /// Somebody who waits for an answer. Its outcome stays here until it is fetched.
 struct Waiter<T> {
     name: Option<Name>,
-    /// Where the lease is to be kept.
-    keep: Option<Arc<Kept>>,
-    /// As [`Want::has_moved`].
-    has_moved: bool,
+    /// What a grant opens.
+    opens: Option<Opens>,
     since: Time,
     is_queued: bool,
     /// Until it is answered or queued.
     expecting: Option<Expecting>,
     outcome: Option<Result<T, LockError>>,
+    /// The lease that was granted, and the word that it opened.
+    granted: Option<(LeaseId, Arc<LeaseWord>)>,
     wake: Wake,
+}
+
+/// What a grant opens, and settles.
+struct Opens {
+    word: Arc<LeaseWord>,
+    keep: bool,
+    is_in_use: bool,
+    /// As [`LeaseRequest::has_moved`].
+    has_moved: bool,
+    settlement: Settlement,
 }
 
 /// One answer that somebody of this process waits for and that is on its way: not behind another
@@ -292,40 +337,6 @@ enum Answer {
     Listed { locks: Vec<LockInfo>, more: bool },
     Checked { good: bool },
     Broke { found: bool },
-}
-
-/// How long a caller waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Not at all for another holder; for an unreachable leader as long as the manager allows.
-    No,
-    /// Until this time; [`Time::NEVER`] waits without limit.
-    Until(Time),
-}
-
-/// What a caller asks for.
-pub(crate) struct Want {
-    pub(crate) name: Name,
-    pub(crate) at_most: Option<Duration>,
-    /// Where the lease may be kept; it is closed.
-    pub(crate) keep: Option<Arc<Kept>>,
-    pub(crate) above: Token,
-    /// A sibling on this machine has had the lock since this process last had it.
-    pub(crate) has_moved: bool,
-    pub(crate) patience: Patience,
-}
-
-/// A lease that was granted. Giving it back is the owner's duty ([`Link::release`]).
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pub(crate) id: LeaseId,
-    pub(crate) token: Token,
-    pub(crate) predecessor: Predecessor,
-    pub(crate) watch: Arc<Watch>,
-    /// Somebody else had it when it was asked for.
-    pub(crate) had_to_queue: bool,
-    /// It is open where it may be kept, and this is the guard that has it.
-    pub(crate) may_be_kept: bool,
 }
 
 impl Link {
@@ -372,110 +383,42 @@ impl Link {
         self.state.lock().remember = Some(remember);
     }
 
-    /// Asks for a lease; touches no network by itself and never blocks. The request is carried
-    /// once the answer is waited for or polled.
-    pub(crate) fn acquire(self: &Arc<Self>, want: Want) -> Acquiring {
-        let Want { name, at_most, keep, above, has_moved, patience } = want;
+    /// Asks for a lease: see [`LeaseService::ask`].
+    pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
+        let LeaseRequest { name, patience, above, at_most, keep, .. } = request;
+        let LeaseRequest { word, is_in_use, has_moved, settlement, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
         let now = clock::now();
         let (wait, limit) = match patience {
-            Patience::No => (Wait::No, None),
-            Patience::Until(Time::NEVER) => (Wait::Forever, None),
-            Patience::Until(at) => (Wait::For(at.since(now)), Some(at)),
+            LeasePatience::No => (Wait::No, None),
+            LeasePatience::Until(Time::NEVER) => (Wait::Forever, None),
+            LeasePatience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
-        let acquire = Acquire { name: name.clone(), wait, at_most, keep: keep.is_some(), above };
+        let acquire = Acquire { name: name.clone(), wait, at_most, keep, above };
+        let opens = Some(Opens { word, keep, is_in_use, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
-        state.acquires.insert(request, Waiter { keep, has_moved, ..Waiter::new(Some(name), now) });
+        state.acquires.insert(request, Waiter { opens, ..Waiter::new(Some(name), now) });
         state.unanswered += 1;
         self.settle(state);
         Acquiring(Waiting::new(self, request))
     }
 
-    /// Queues the release. Never blocks, never fails.
-    pub(crate) fn release(&self, lease: LeaseId, last_used: Token, how: Predecessor) {
-        if let Some(soon) = self.queue_release(lease, last_used, how) {
-            self.drive.let_go(soon);
-        }
-    }
-
-    /// As [`release`](Link::release), ahead of what a sibling asks for that waits for the tier
-    /// below: to be called before that is let go of.
-    #[cold]
-    pub(crate) fn release_ahead(&self, lease: LeaseId, last_used: Token, how: Predecessor) {
-        if self.queue_release(lease, last_used, how).is_some() {
-            self.drive.send_ahead();
-        }
-    }
-
-    /// Whether others may wait for the lock at the leader. `None`: it is not ours to let go of.
-    fn queue_release(&self, lease: LeaseId, last_used: Token, how: Predecessor) -> Option<bool> {
+    /// Queues the release. Whether others may wait for the lock at the leader. `None`: it is not ours
+    /// to let go of.
+    fn queue_release(&self, word: &LeaseWord, used: &Used) -> Option<bool> {
         if self.forked() {
             return None;
         }
+        self.counters.count(word, used);
+        let lease = used.lease.into();
         let mut state = self.state.lock();
         let held = state.leases.remove(&lease);
-        state.client.release(lease, last_used, how, clock::now());
+        state.client.release(lease, used.last, used.how, clock::now());
         self.settle(state);
         Some(held.is_none_or(|held| held.is_wanted_by_others))
-    }
-
-    /// Sends what is queued before the tier below is let go of, for which a sibling waits.
-    #[cold]
-    pub(crate) fn send_ahead(&self) {
-        if !self.forked() {
-            self.drive.send_ahead();
-        }
-    }
-
-    /// Gives a lease back that was kept, or could have been.
-    pub(crate) fn give_back(&self, kept: &Kept, used: &Used) {
-        self.counters.count(kept, used);
-        if let Some(soon) = self.queue_release(kept.lease(), used.last, used.how) {
-            self.drive.let_go(soon || used.is_recalled);
-        }
-    }
-
-    /// The same, ahead of the sibling that the tier below goes to.
-    #[cold]
-    pub(crate) fn give_back_ahead(&self, kept: &Kept, used: &Used) {
-        self.counters.count(kept, used);
-        self.release_ahead(kept.lease(), used.last, used.how);
-    }
-
-    /// Until when leases are good without a further word.
-    #[inline]
-    pub(crate) fn deadline(&self) -> Time {
-        self.deadline.get()
-    }
-
-    /// Whether this is a forked child of the process that made it.
-    #[inline]
-    pub(crate) fn is_forked(&self) -> bool {
-        (self.generation)() != self.made_in
-    }
-
-    /// The same, for who knows in which fork generation this process is, by the numbers that this
-    /// link was made with.
-    #[inline]
-    pub(crate) fn is_forked_in(&self, generation: u64) -> bool {
-        if cfg!(feature = "process") { generation != self.made_in } else { self.is_forked() }
-    }
-
-    /// A watch for a guard that has a kept lease.
-    pub(crate) fn watch(&self) -> Watch {
-        Watch::new(Some(self.deadline.clone()), None)
-    }
-
-    /// Half of a kept lease's tokens are used.
-    #[cold]
-    pub(crate) fn top_up(&self, kept: &Kept) {
-        let mut state = self.state.lock();
-        state.client.top_up(kept.lease());
-        self.settle(state);
-        self.drive.let_go(true);
     }
 
     /// Looks at a lease that may be kept, again and again until it is given back: tells the leader
@@ -483,17 +426,18 @@ impl Link {
     fn look_after(self: Arc<Self>, lease: LeaseId, mut seen: Seen) {
         let mut state = self.state.lock();
         let State { leases, client, .. } = &mut *state;
-        let Some(kept) = leases.get(&lease).and_then(|held| held.kept.clone()) else { return };
-        let idle = kept.idle();
+        let word = leases.get(&lease).and_then(|held| held.open_word(lease)).cloned();
+        let Some(word) = word else { return };
+        let idle = word.idle();
         let is_same = idle.is_some() && idle == seen.idle;
         let has_rested = is_same && clock::now().since(seen.since) >= IDLE;
-        let used = (has_rested && !kept.is_for_good())
-            .then(|| kept.take_unused(idle.expect("it is idle")))
+        let used = (has_rested && !word.is_for_good())
+            .then(|| word.close_unused(idle.expect("it is idle")))
             .flatten();
         if let Some(used) = used {
             leases.remove(&lease);
             client.release(lease, used.last, used.how, clock::now());
-            self.counters.count(&kept, &used);
+            self.counters.count(&word, &used);
             self.counters.idle_returns.fetch_add(1, Relaxed);
             self.settle(state);
             return self.drive.let_go(true);
@@ -517,23 +461,18 @@ impl Link {
         .detach();
     }
 
-    /// Queues the release; the answer can be awaited. It is `Lost` if the lease was over before,
-    /// `Unreachable` if there is none within `connect_timeout`.
-    pub(crate) fn release_answered(
-        self: &Arc<Self>,
-        lease: LeaseId,
-        last_used: Token,
-        how: Predecessor,
-    ) -> Releasing {
+    /// Gives a lease back, with an answer: see [`LeaseService::give_back_answered`].
+    pub(crate) fn release_answered(self: &Arc<Self>, word: &LeaseWord, used: &Used) -> Releasing {
         if let Err(error) = self.ready() {
             return Releasing(Waiting::failed(error));
         }
+        self.counters.count(word, used);
         let now = clock::now();
+        let lease = used.lease.into();
         let mut state = self.state.lock();
         let held = state.leases.remove(&lease);
-        let lost = held.as_ref().and_then(|held| state.find_lost(lease, &held.watch));
-        state.client.release_awaited(lease, last_used, how, now);
-        if lost.is_none() {
+        state.client.release_awaited(lease, used.last, used.how, now);
+        if used.lost.is_none() {
             state.releases.insert(lease, Waiter::new(None, now));
             let limit = now + state.client.connect_timeout();
             state.release_limits.push_back((limit, lease));
@@ -541,7 +480,7 @@ impl Link {
         }
         self.settle(state);
         drop(held);
-        match lost {
+        match used.lost {
             None => Releasing(Waiting::new(self, lease)),
             Some(reason) => {
                 self.drive.let_go(true);
@@ -620,29 +559,6 @@ impl Link {
         Asking(Waiting::new(self, key))
     }
 
-    /// Says goodbye once no lease is held, and waits until it is sent, at most until `until`.
-    pub(crate) fn close(&self, until: Time) {
-        if self.forked() {
-            return;
-        }
-        let mut state = self.state.lock();
-        let State { client, leases, .. } = &mut *state;
-        // No lease is kept beyond this: what a guard has goes back when that is dropped.
-        leases.retain(|&lease, held| match held.kept.as_ref().map(|kept| (kept, kept.recall())) {
-            Some((kept, Met::Idle(used))) => {
-                // Nobody asked for it.
-                let used = Used { is_recalled: false, ..used };
-                client.release(lease, used.last, used.how, clock::now());
-                self.counters.count(kept, &used);
-                false
-            }
-            _ => true,
-        });
-        client.close(clock::now());
-        self.settle(state);
-        self.drive.finish(until);
-    }
-
     /// Whether the client has been closed and owes nobody a word.
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed
@@ -717,9 +633,13 @@ impl Link {
         acquires.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         releases.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
-        for (lease, held) in leases {
-            if let Losing::Guard(watch) = held.lose(LostReason::Expired) {
-                aftermath.lose(*lease, &watch, LostReason::Expired);
+        for (&lease, held) in leases {
+            match held.lose(lease, LostReason::Expired) {
+                Losing::Watched(watch) => {
+                    aftermath.lose(lease, &watch, LostReason::Expired);
+                }
+                Losing::Unwatched { .. } => aftermath.lose_unwatched(lease),
+                Losing::Idle(word, _) => aftermath.waiters.extend(word.take_waiter()),
             }
         }
         self.settle(state);
@@ -735,10 +655,16 @@ impl Link {
             if held.name != *name {
                 return true;
             }
-            let (is_new, stays) = match held.lose(LostReason::Provoked) {
-                Losing::Guard(watch) => (aftermath.lose(lease, &watch, LostReason::Provoked), true),
-                Losing::Nobody(kept, used) => {
-                    aftermath.gone.push((kept, used));
+            let (is_new, stays) = match held.lose(lease, LostReason::Provoked) {
+                Losing::Watched(watch) => {
+                    (aftermath.lose(lease, &watch, LostReason::Provoked), true)
+                }
+                Losing::Unwatched { is_new } => {
+                    aftermath.lose_unwatched(lease);
+                    (is_new, true)
+                }
+                Losing::Idle(word, used) => {
+                    aftermath.close(word, used);
                     (true, false)
                 }
             };
@@ -816,18 +742,6 @@ impl State {
         }
     }
 
-    /// As [`Watch::lost`], under a lock: whom that is to be told to is told later.
-    fn find_lost(&mut self, lease: LeaseId, watch: &Arc<Watch>) -> Option<LostReason> {
-        let (deadline, now) = (watch.deadline(), clock::now());
-        if now >= deadline {
-            let is_over = now >= self.deadline.get();
-            let why = if is_over { LostReason::Expired } else { LostReason::HeldTooLong };
-            self.aftermath.lose(lease, watch, why);
-        }
-        // Once it is told, asking runs nothing.
-        if watch.is_told() { watch.lost() } else { None }
-    }
-
     fn distribute(&mut self, event: Event) {
         match event {
             Event::Queued { request, .. } => {
@@ -840,27 +754,37 @@ impl State {
                 let Some(waiter) = self.acquires.get_mut(&request) else {
                     return self.client.cancel(request, clock::now()); // nobody wants it any more
                 };
-                let watch = Arc::new(Watch::new(Some(self.deadline.clone()), at_most));
-                let name = waiter.name.clone().expect("an acquire has a name");
+                let opens = waiter.opens.take().expect("a request is granted once");
+                let Opens { word, keep, is_in_use, has_moved, settlement } = opens;
+                if word.is_retired() {
+                    // Its future was leaked, and what it was for is gone.
+                    waiter.finish(
+                        Err(error_of(Failure::Closed, Duration::ZERO)),
+                        &mut self.aftermath,
+                    );
+                    return self.client.cancel(request, clock::now());
+                }
                 let had_to_queue = waiter.is_queued;
-                let kept = waiter.keep.take().filter(|_| first < last);
-                if let Some(kept) = &kept {
-                    kept.open(lease, first, last);
+                let keeps = keep && first < last;
+                let opening = Opening {
+                    lease: lease.into(),
+                    first,
+                    last,
+                    predecessor,
+                    at_most,
+                    keeps,
+                    is_in_use,
+                };
+                settlement.grant(&word, opening);
+                if keeps {
                     self.aftermath.opened.push(lease);
                 }
-                let may_be_kept = kept.is_some();
-                let is_wanted_by_others = had_to_queue || waiter.has_moved;
-                let held = Held { name, watch: watch.clone(), is_wanted_by_others, kept };
-                self.leases.insert(lease, held);
-                let granted = Lease {
-                    id: lease,
-                    token: first,
-                    predecessor,
-                    watch,
-                    had_to_queue,
-                    may_be_kept,
-                };
-                waiter.finish(Ok(granted), &mut self.aftermath);
+                self.aftermath.waiters.extend(word.take_waiter());
+                let name = waiter.name.clone().expect("an acquire has a name");
+                let is_wanted_by_others = had_to_queue || has_moved;
+                waiter.granted = Some((lease, word.clone()));
+                self.leases.insert(lease, Held { name, word, is_wanted_by_others });
+                waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
             }
             Event::Failed { request, failure, holder } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else { return };
@@ -877,36 +801,36 @@ impl State {
                     let error = LockError::lost(why).with_scope(Scope::Host);
                     waiter.finish(Err(error), &mut self.aftermath);
                 }
-                match self.leases.get(&lease).map(|held| held.lose(why)) {
-                    Some(Losing::Guard(watch)) => {
+                match self.leases.get(&lease).map(|held| held.lose(lease, why)) {
+                    Some(Losing::Watched(watch)) => {
                         self.aftermath.lose(lease, &watch, why);
                     }
-                    Some(Losing::Nobody(kept, used)) => {
+                    Some(Losing::Idle(word, used)) => {
                         self.leases.remove(&lease);
-                        self.aftermath.gone.push((kept, used));
+                        self.aftermath.close(word, used);
                         self.client.loss_is_told(lease);
                     }
-                    None => self.client.loss_is_told(lease),
+                    Some(Losing::Unwatched { .. }) | None => self.client.loss_is_told(lease),
                 }
             }
             Event::Recalled { lease } => {
-                let Some(kept) = self.leases.get(&lease).and_then(|held| held.kept.clone()) else {
+                let Some(word) = self.open_word(lease) else {
                     return; // on its way back
                 };
                 self.aftermath.recalls += 1;
-                match kept.recall() {
+                match word.recall() {
                     Met::Idle(used) => {
                         self.leases.remove(&lease);
                         self.client.release(lease, used.last, used.how, clock::now());
-                        self.aftermath.gone.push((kept, used));
+                        self.aftermath.close(word, used);
                     }
-                    Met::InUse { .. } => self.client.is_kept(lease, false),
+                    Met::InUse { .. } | Met::Reserved => self.client.is_kept(lease, false),
                     Met::Closed => {} // on its way back
                 }
             }
             Event::ToppedUp { lease, last } => {
-                if let Some(kept) = self.leases.get(&lease).and_then(|held| held.kept.as_ref()) {
-                    kept.extend(last);
+                if let Some(word) = self.open_word(lease) {
+                    word.extend(last);
                 }
             }
             Event::AtRisk { deadline, held, trouble } => {
@@ -941,6 +865,11 @@ impl State {
         }
     }
 
+    /// The word that is open with this lease.
+    fn open_word(&self, lease: LeaseId) -> Option<Arc<LeaseWord>> {
+        self.leases.get(&lease)?.open_word(lease).cloned()
+    }
+
     fn answer(&mut self, query: RequestId, answer: Answer) {
         if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
             waiter.finish(Ok(answer), &mut self.aftermath);
@@ -950,8 +879,10 @@ impl State {
 
 impl Aftermath {
     fn is_empty(&self) -> bool {
-        let Aftermath { answered: _, opened, gone, recalls, wakes, losses, warnings, saw } = self;
+        let Aftermath { answered: _, opened, gone, recalls, wakes, waiters, losses, warnings, saw } =
+            self;
         wakes.is_empty()
+            && waiters.is_empty()
             && opened.is_empty()
             && gone.is_empty()
             && *recalls == 0
@@ -962,9 +893,21 @@ impl Aftermath {
 
     /// Marks a lease as lost, to be told; whether this was the first to see it.
     fn lose(&mut self, lease: LeaseId, watch: &Arc<Watch>, why: LostReason) -> bool {
-        let why = watch.mark(why).then_some(why);
-        self.losses.push(Loss { lease, watch: watch.clone(), why });
-        why.is_some()
+        let tell = watch.mark(why).then(|| (watch.clone(), why));
+        let is_first = tell.is_some();
+        self.losses.push(Loss { lease, tell });
+        is_first
+    }
+
+    /// The same of a lease whose guard did not ask to be told.
+    fn lose_unwatched(&mut self, lease: LeaseId) {
+        self.losses.push(Loss { lease, tell: None });
+    }
+
+    /// An idle word was closed. A representative may have been about to wait there.
+    fn close(&mut self, word: Arc<LeaseWord>, used: Used) {
+        self.waiters.extend(word.take_waiter());
+        self.gone.push((word, used));
     }
 
     /// Remembers and wakes first; then those whose lock is lost, on a thread of their own, so that
@@ -977,8 +920,8 @@ impl Aftermath {
             && let Some(link) = link.upgrade()
         {
             link.counters.recalls.fetch_add(self.recalls, Relaxed);
-            for (kept, used) in &self.gone {
-                link.counters.count(kept, used);
+            for (word, used) in &self.gone {
+                link.counters.count(word, used);
             }
         }
         for lease in self.opened {
@@ -993,13 +936,16 @@ impl Aftermath {
         for wake in self.wakes {
             contain(|| wake.wake());
         }
+        for waiter in self.waiters {
+            contain(|| waiter.wake());
+        }
         for (warn, text) in self.warnings {
             alarm::call_at(Time::ZERO, move || contain(|| warn(&text))).detach();
         }
-        for Loss { lease, watch, why } in self.losses {
+        for Loss { lease, tell } in self.losses {
             let link = link.clone();
             let tell = move || {
-                if let Some(why) = why {
+                if let Some((watch, why)) = tell {
                     contain(|| watch.tell(why));
                 }
                 if let Some(link) = link.upgrade() {
@@ -1022,12 +968,12 @@ impl<T> Waiter<T> {
     fn new(name: Option<Name>, since: Time) -> Waiter<T> {
         Waiter {
             name,
-            keep: None,
-            has_moved: false,
+            opens: None,
             since,
             is_queued: false,
             expecting: Expecting::begin(),
             outcome: None,
+            granted: None,
             wake: Wake::Nobody,
         }
     }
@@ -1039,6 +985,8 @@ impl<T> Waiter<T> {
         }
         self.outcome = Some(outcome);
         self.expecting = None;
+        // What was not granted is settled here.
+        self.opens = None;
         aftermath.answered += 1;
         match mem::replace(&mut self.wake, Wake::Nobody) {
             Wake::Nobody => {}
@@ -1222,16 +1170,22 @@ pub(crate) struct Acquiring(Waiting<RequestId>);
 
 impl Acquiring {
     /// Blocks the calling thread. Works in and outside any async runtime.
-    pub(crate) fn wait(mut self) -> Result<Lease, LockError> {
+    pub(crate) fn wait(mut self) -> Result<LeaseGranted, LockError> {
         self.0.wait()
     }
 }
 
 impl Future for Acquiring {
-    type Output = Result<Lease, LockError>;
+    type Output = Result<LeaseGranted, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx)
+    }
+}
+
+impl PendingLease for Acquiring {
+    fn wait(self: Box<Self>) -> Result<LeaseGranted, LockError> {
+        Acquiring::wait(*self)
     }
 }
 
@@ -1306,37 +1260,35 @@ struct Waiting<K: Awaited> {
 trait Awaited: Copy + Eq + std::hash::Hash + Unpin {
     type Output;
     fn waiters(state: &mut State) -> &mut Numbered<Self, Waiter<Self::Output>>;
-    /// Answers what is to be dropped once the state is unlocked.
-    fn give_up(
-        self,
-        outcome: Option<&Result<Self::Output, LockError>>,
-        state: &mut State,
-    ) -> Option<Held> {
-        let _ = (outcome, state);
-        None
+    /// Its waiter is gone.
+    fn give_up(self, waiter: &mut Waiter<Self::Output>, state: &mut State) {
+        let _ = (waiter, state);
     }
 }
 
 /// Acquires.
 impl Awaited for RequestId {
-    type Output = Lease;
+    type Output = LeaseGranted;
 
-    fn waiters(state: &mut State) -> &mut Numbered<RequestId, Waiter<Lease>> {
+    fn waiters(state: &mut State) -> &mut Numbered<RequestId, Waiter<LeaseGranted>> {
         &mut state.acquires
     }
 
-    fn give_up(
-        self,
-        outcome: Option<&Result<Lease, LockError>>,
-        state: &mut State,
-    ) -> Option<Held> {
-        // A grant that is already here is handed back, as one that nobody entered.
-        state.client.cancel(self, clock::now());
-        let held = outcome.and_then(|outcome| state.leases.remove(&outcome.as_ref().ok()?.id))?;
-        if let Some(kept) = &held.kept {
-            kept.leave_for_good(Predecessor::Clean);
+    fn give_up(self, waiter: &mut Waiter<LeaseGranted>, state: &mut State) {
+        // Taken out of the table under its lock, and settled by that.
+        waiter.opens = None;
+        match waiter.granted.take() {
+            None => state.client.cancel(self, clock::now()),
+            // The grant is here: what is still reserved is given up.
+            Some((lease, word)) if word.is_of(lease.into()) => {
+                if let Some(used) = word.give_up_reserved() {
+                    state.leases.remove(&lease);
+                    state.client.release(lease, used.last, used.how, clock::now());
+                    state.aftermath.close(word, used);
+                }
+            }
+            Some(_) => {}
         }
-        Some(held)
     }
 }
 
@@ -1457,13 +1409,13 @@ impl<K: Awaited> Drop for Waiting<K> {
         }
         let mut state = link.state.lock();
         // What is removed is dropped once the state is unlocked: it may own foreign code.
-        let waiter = K::waiters(&mut state).remove(key);
-        let held = waiter.as_ref().and_then(|waiter| {
+        let mut waiter = K::waiters(&mut state).remove(key);
+        if let Some(waiter) = &mut waiter {
             state.unanswered -= usize::from(waiter.outcome.is_none());
-            key.give_up(waiter.outcome.as_ref(), &mut state)
-        });
+            key.give_up(waiter, &mut state);
+        }
         link.settle(state);
-        drop((waiter, held));
+        drop(waiter);
         link.drive.let_go(true);
     }
 }
@@ -1472,6 +1424,108 @@ impl Link {
     fn has_outcome<K: Awaited>(&self, key: K) -> bool {
         let mut state = self.state.lock();
         K::waiters(&mut state).get(&key).is_none_or(|waiter| waiter.outcome.is_some())
+    }
+}
+
+impl LeaseService for Link {
+    fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease> {
+        Box::new(self.acquire(request))
+    }
+
+    fn give_back(&self, word: &LeaseWord, used: &Used, order: ReleaseOrder) {
+        let Some(soon) = self.queue_release(word, used) else { return };
+        match order {
+            ReleaseOrder::Usual => self.drive.let_go(soon || used.is_recalled),
+            ReleaseOrder::Ahead => self.drive.send_ahead(),
+        }
+    }
+
+    fn give_back_answered(self: Arc<Self>, word: &LeaseWord, used: &Used) -> PendingRelease {
+        Box::pin(self.release_answered(word, used))
+    }
+
+    #[cold]
+    fn send_ahead(&self) {
+        if !self.forked() {
+            self.drive.send_ahead();
+        }
+    }
+
+    fn close_idle(&self, word: &LeaseWord) -> Option<Used> {
+        if self.forked() {
+            return None;
+        }
+        let _state = self.state.lock();
+        word.close_idle()
+    }
+
+    fn retire(&self, word: &LeaseWord) -> Option<Used> {
+        if self.forked() {
+            return None;
+        }
+        let _state = self.state.lock();
+        word.retire()
+    }
+
+    #[cold]
+    fn top_up(&self, word: &LeaseWord) {
+        let mut state = self.state.lock();
+        state.client.top_up(word.lease().into());
+        self.settle(state);
+        self.drive.let_go(true);
+    }
+
+    fn deadline(&self) -> &Arc<Deadline> {
+        &self.deadline
+    }
+
+    fn made_in(&self) -> u64 {
+        self.made_in
+    }
+
+    fn is_forked(&self) -> bool {
+        self.forked()
+    }
+
+    fn can(&self) -> Capabilities {
+        Capabilities {
+            tells_of_waiters: true,
+            keeps: true,
+            shares: false,
+            has_tokens: true,
+            orders: true,
+            tells_predecessor: true,
+            reserves: false,
+            carries_values: false,
+            breaks: true,
+        }
+    }
+
+    fn close(&self, until: Time) {
+        if self.forked() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let State { client, leases, aftermath, .. } = &mut *state;
+        leases.retain(|&lease, held| {
+            let Some(word) = held.open_word(lease) else { return true };
+            match word.recall() {
+                Met::Idle(used) => {
+                    // No other session asked for it.
+                    let used = Used { is_recalled: false, ..used };
+                    client.release(lease, used.last, used.how, clock::now());
+                    aftermath.close(word.clone(), used);
+                    false
+                }
+                Met::InUse { .. } | Met::Reserved | Met::Closed => {
+                    aftermath.waiters.extend(word.take_waiter());
+                    true
+                }
+            }
+        });
+        client.close(clock::now());
+        self.settle(state);
+        self.drive.finish(until);
     }
 }
 

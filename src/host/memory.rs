@@ -401,45 +401,25 @@ mod tests {
     use super::*;
     use crate::{
         error::{LockErrorKind, LostReason, Predecessor},
-        host::link::{Lease, Patience, Want},
-        kept::Kept,
+        host::{
+            lease_word::{Claim, Entering, LeaseWord, Left, Used},
+            leased::{self, Leased, ask, give, take, take_to_keep},
+            service::{LeasePatience, LeaseRequest, LeaseService, ReleaseOrder},
+        },
         token::Token,
-        watch::Lost,
     };
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
     }
 
-    fn want(text: &str, patience: Patience) -> Want {
-        let (name, above) = (name(text), Token::ZERO);
-        Want { name, at_most: None, keep: None, above, has_moved: false, patience }
+    fn want(text: &str, patience: LeasePatience) -> LeaseRequest {
+        LeaseRequest { patience, ..leased::want(text) }
     }
 
     fn connect(leader: &MemoryLeader) -> Arc<Link> {
         let identity = Identity::new("test", "", 0, "");
         leader.connect(identity, Duration::from_secs(1), Duration::from_secs(10), || 0)
-    }
-
-    fn take(link: &Arc<Link>, text: &str) -> Lease {
-        link.acquire(want(text, Patience::Until(Time::NEVER))).wait().unwrap()
-    }
-
-    fn take_kept(link: &Arc<Link>, text: &str) -> Arc<Kept> {
-        let kept = Arc::new(Kept::new());
-        assert!(kept.is_wanted(true));
-        let keep = Some(kept.clone());
-        let want = Want { keep, ..want(text, Patience::Until(Time::NEVER)) };
-        assert!(link.acquire(want).wait().unwrap().may_be_kept);
-        kept
-    }
-
-    fn give(link: &Link, lease: Lease) {
-        link.release(lease.id, lease.token, Predecessor::Clean);
-    }
-
-    fn lost(lease: &Lease) -> LostReason {
-        futures::executor::block_on(Lost::new(Some(lease.watch.clone())))
     }
 
     #[test]
@@ -468,16 +448,22 @@ mod tests {
     fn a_kept_lease_that_a_guard_has_at_the_close_goes_back_with_it() {
         let leader = MemoryLeader::new();
         let [link, other] = [connect(&leader), connect(&leader)];
-        let kept = Arc::new(Kept::new());
-        let asked = want("a", Patience::Until(Time::NEVER));
-        let lease = link.acquire(Want { keep: Some(kept.clone()), ..asked }).wait().unwrap();
-        assert!(lease.may_be_kept);
+        let request = LeaseRequest { keep: true, ..leased::want("a") };
+        let Leased { word, token, .. } = ask(&link, request).wait().unwrap();
         link.close(clock::now());
         assert!(!link.is_closed());
-        let used = kept.leave(Predecessor::Clean).expect("nothing is kept beyond the close");
-        link.give_back(&kept, &used);
+        let used = leave(&word, token);
+        link.give_back(&word, &used, ReleaseOrder::Usual);
         assert!(link.is_closed());
         give(&other, take(&other, "a"));
+    }
+
+    /// Of a word that is closed by it.
+    fn leave(word: &LeaseWord, token: Token) -> Used {
+        match word.leave(token, Predecessor::Clean) {
+            Left::GivesBack(used) => used,
+            left => panic!("nothing is kept any longer, and {left:?}"),
+        }
     }
 
     #[test]
@@ -489,9 +475,9 @@ mod tests {
         leader.start();
         let free = take(&other, "b");
         assert!(free.token.epoch() > held.token.epoch());
-        let error = other.acquire(want("a", Patience::No)).wait().unwrap_err();
+        let error = ask(&other, want("a", LeasePatience::No)).wait().unwrap_err();
         assert_eq!(error.holder().unwrap().token, Some(held.token));
-        assert_eq!(held.watch.lost(), None);
+        assert_eq!(held.watch().lost(), None);
         let token = held.token;
         give(&one, held);
         let next = take(&other, "a");
@@ -506,10 +492,10 @@ mod tests {
         let link = connect(&leader);
         let held = take(&link, "a");
         leader.stop();
-        let soon = Patience::Until(clock::now() + Duration::from_millis(100));
-        let error = link.acquire(want("b", soon)).wait().unwrap_err();
+        let soon = LeasePatience::Until(clock::now() + Duration::from_millis(100));
+        let error = ask(&link, want("b", soon)).wait().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Unreachable);
-        assert_eq!(lost(&held), LostReason::Expired);
+        assert_eq!(held.wait_for_loss(), LostReason::Expired);
     }
 
     #[test]
@@ -520,9 +506,9 @@ mod tests {
         let held = take(&one, "a");
         let (sender, called) = mpsc::channel();
         let in_callback = one.clone();
-        held.watch.on_lost(Box::new(move |reason| {
+        held.watch().on_lost(Box::new(move |reason| {
             // Foreign code may use the link.
-            drop(in_callback.acquire(want("b", Patience::No)));
+            drop(ask(&in_callback, want("b", LeasePatience::No)));
             sender.send(reason).unwrap();
         }));
         assert!(leader.lose(&name("a")));
@@ -530,9 +516,9 @@ mod tests {
         let next = take(&other, "a");
         assert!(next.token > held.token);
         // Its owner learns of it, and gives it back as any other.
-        assert_eq!(held.watch.lost(), Some(LostReason::Provoked));
+        assert_eq!(held.watch().lost(), Some(LostReason::Provoked));
         give(&one, held);
-        assert_eq!(next.watch.lost(), None);
+        assert_eq!(next.watch().lost(), None);
         give(&other, next);
     }
 
@@ -540,21 +526,55 @@ mod tests {
     fn what_is_kept_is_lost_on_demand_and_leaves_nothing_behind() {
         let leader = MemoryLeader::new();
         let link = connect(&leader);
-        let kept = take_kept(&link, "a");
-        assert!(kept.leave(Predecessor::Clean).is_none(), "it is kept");
+        let word = take_to_keep(&link, "a");
         assert!(leader.lose(&name("a")));
-        assert!(!leader.lose(&name("a")), "nobody has it any more");
+        assert_eq!(word.enter(), Entering::Refused);
+        assert!(!leader.lose(&name("a")), "no session has it any more");
     }
 
     #[test]
-    fn what_a_guard_has_when_its_manager_is_closed_is_not_kept() {
+    fn a_lease_given_back_when_its_word_is_open_with_the_next_leaves_that_alone() {
         let leader = MemoryLeader::new();
         let link = connect(&leader);
-        let kept = take_kept(&link, "a");
-        link.close(clock::now());
-        let used = kept.leave(Predecessor::Clean).expect("it goes back with its guard");
-        link.give_back(&kept, &used);
-        assert!(link.is_closed());
+        let Leased { word, token, .. } = take(&link, "a");
+        let used = leave(&word, token);
+        // The leader takes it away, so that the word's next lease is granted before that.
+        let other = connect(&leader);
+        assert!(futures::executor::block_on(other.break_lock(&name("a"), token, None)).unwrap());
+        let next = LeaseRequest { word: word.clone(), keep: true, ..leased::want("a") };
+        link.acquire(next).wait().unwrap();
+        let Claim::Entered(entered) = word.claim() else { panic!("it was granted") };
+        link.give_back(&word, &used, ReleaseOrder::Usual);
+        assert_eq!(word.lost(), None);
+        let error = ask(&other, want("a", LeasePatience::No)).wait().unwrap_err();
+        assert_eq!(error.holder().unwrap().token, Some(entered.token));
+        assert_ne!(leave(&word, entered.token).lease, used.lease);
+    }
+
+    /// Whether the grant comes before the name's last mutex goes, or after it.
+    #[test]
+    fn what_is_granted_to_a_leaked_future_goes_back_when_its_name_is_forgotten() {
+        for is_granted_first in [true, false] {
+            let leader = MemoryLeader::new();
+            let [one, other] = [connect(&leader), connect(&leader)];
+            let held = take(&other, "a");
+            let word = Arc::new(LeaseWord::new());
+            let request = LeaseRequest { word: word.clone(), keep: true, ..leased::want("a") };
+            let mut leaked = Box::pin(one.acquire(request));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(Future::poll(leaked.as_mut(), &mut context).is_pending());
+            std::mem::forget(leaked);
+            if is_granted_first {
+                give(&other, held.clone());
+            }
+            let used = one.retire(&word);
+            assert_eq!(used.is_some(), is_granted_first);
+            used.iter().for_each(|used| one.give_back(&word, used, ReleaseOrder::Usual));
+            if !is_granted_first {
+                give(&other, held);
+            }
+            give(&other, take(&other, "a"));
+        }
     }
 
     #[test]
@@ -562,11 +582,11 @@ mod tests {
         let leader = MemoryLeader::new();
         let link = connect(&leader);
         let at_most = Some(Duration::from_millis(20));
-        let forever = Patience::Until(Time::NEVER);
-        let held = link.acquire(Want { at_most, ..want("a", forever) }).wait().unwrap();
+        let forever = LeasePatience::Until(Time::NEVER);
+        let held = ask(&link, LeaseRequest { at_most, ..want("a", forever) }).wait().unwrap();
         let (sender, called) = mpsc::channel();
         let in_callback = leader.clone();
-        held.watch.on_lost(Box::new(move |_| {
+        held.watch().on_lost(Box::new(move |_| {
             in_callback.stop();
             in_callback.start();
             sender.send(()).unwrap();
@@ -577,7 +597,7 @@ mod tests {
 
     #[test]
     fn a_waker_may_own_what_uses_the_link_when_it_is_dropped() {
-        struct Owner(Mutex<Option<(Arc<Link>, Option<Lease>)>>);
+        struct Owner(Mutex<Option<(Arc<Link>, Option<Leased>)>>);
         impl std::task::Wake for Owner {
             fn wake(self: Arc<Self>) {}
         }
@@ -591,7 +611,7 @@ mod tests {
         let leader = MemoryLeader::new();
         let [one, other] = [connect(&leader), connect(&leader)];
         let held = take(&one, "a");
-        let mut waiting = Box::pin(other.acquire(want("a", Patience::Until(Time::NEVER))));
+        let mut waiting = Box::pin(ask(&other, want("a", LeasePatience::Until(Time::NEVER))));
         for text in ["b", "c"] {
             let owned = (other.clone(), Some(take(&other, text)));
             let waker = std::task::Waker::from(Arc::new(Owner(Mutex::new(Some(owned)))));

@@ -1,5 +1,5 @@
-//! Host tier: drivers around `proto`. They move bytes and read clocks and decide nothing about
-//! locks.
+//! Host tier: the seam through which leases come, in every build, and drivers around `proto`. They
+//! move bytes and read clocks and decide nothing about locks.
 
 #[cfg(feature = "host")]
 mod address;
@@ -9,10 +9,13 @@ mod bell;
 mod client;
 #[cfg(feature = "host")]
 mod journal;
-#[cfg_attr(feature = "testing", doc(hidden))]
-pub mod kept;
 #[cfg(feature = "host")]
 mod leader;
+#[cfg_attr(feature = "testing", doc(hidden))]
+pub mod lease_word;
+#[cfg(all(test, any(feature = "host", feature = "testing"), not(tierlock_loom)))]
+mod leased;
+#[cfg(any(feature = "host", feature = "testing"))]
 pub(crate) mod link;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
@@ -24,6 +27,7 @@ mod quic;
 mod reader;
 #[cfg(feature = "host")]
 mod routes;
+pub(crate) mod service;
 #[cfg(all(test, feature = "host"))]
 mod speed;
 #[cfg(all(test, feature = "host"))]
@@ -49,6 +53,7 @@ pub(crate) fn process_mark() -> crate::proto::ProcessMark {
 }
 
 /// What names a session and proves it: not to be guessed.
+#[cfg(any(feature = "host", feature = "testing"))]
 fn random() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");

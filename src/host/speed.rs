@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    leased::ask,
     link::Link,
     tests::{Town, close, give, take, want},
 };
@@ -46,7 +47,7 @@ async fn cycles_async(link: Arc<Link>, name: String, count: usize) -> Vec<Durati
     let mut waits = Vec::with_capacity(count);
     for _ in 0..count {
         let begin = Instant::now();
-        let lease = link.acquire(want(&name)).await.unwrap();
+        let lease = ask(&link, want(&name)).await.unwrap();
         give(&link, lease);
         waits.push(begin.elapsed());
     }

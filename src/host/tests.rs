@@ -18,17 +18,17 @@ use std::{
 
 use super::{
     Leader, Secret,
-    kept::Kept,
-    link::{Lease, Link, Patience, Want},
+    lease_word::{Entered, Entering, LeaseWord, Left},
+    leased::{Leased, ask, take_to_keep},
+    link::Link,
+    service::{LeasePatience, LeaseRequest, LeaseService, ReleaseOrder},
 };
 use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
     proto::{ProcessMark, client::Config, wire::Identity},
-    time::Time,
     token::Token,
-    watch::Lost,
 };
 
 /// A state directory, a secret file, and whoever meets over them.
@@ -103,37 +103,19 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-pub(super) fn want(text: &str) -> Want {
-    Want {
-        name: name(text),
-        at_most: None,
-        keep: None,
-        above: Token::ZERO,
-        has_moved: false,
-        patience: Patience::Until(Time::NEVER),
-    }
+fn at_once(text: &str) -> LeaseRequest {
+    LeaseRequest { patience: LeasePatience::No, ..want(text) }
 }
 
-fn at_once(text: &str) -> Want {
-    Want { patience: Patience::No, ..want(text) }
+fn within(text: &str, limit: Duration) -> LeaseRequest {
+    LeaseRequest { patience: LeasePatience::Until(clock::now() + limit), ..want(text) }
 }
 
-fn within(text: &str, limit: Duration) -> Want {
-    Want { patience: Patience::Until(clock::now() + limit), ..want(text) }
+fn give_answered(link: &Arc<Link>, lease: Leased) -> Result<(), LockError> {
+    futures::executor::block_on(lease.give_answered(link))
 }
 
-pub(super) fn take(link: &Arc<Link>, text: &str) -> Lease {
-    link.acquire(want(text)).wait().unwrap()
-}
-
-pub(super) fn give(link: &Link, lease: Lease) {
-    link.release(lease.id, lease.token, Predecessor::Clean);
-}
-
-fn give_answered(link: &Arc<Link>, lease: Lease) -> Result<(), LockError> {
-    let answer = link.release_answered(lease.id, lease.token, Predecessor::Clean);
-    futures::executor::block_on(answer)
-}
+pub(super) use super::leased::{give, take, want};
 
 pub(super) fn close(link: &Link) {
     link.close(clock::now() + Duration::from_millis(100));
@@ -149,8 +131,8 @@ fn a_release_that_goes_ahead_is_heard_before_what_is_asked_afterwards() {
     give(&other, take(&other, "a"));
     let found_free = (0..ROUNDS).filter(|_| {
         let lease = take(&one, "a");
-        one.release_ahead(lease.id, lease.token, Predecessor::Clean);
-        let found = other.acquire(at_once("a")).wait();
+        lease.give_in(&one, ReleaseOrder::Ahead);
+        let found = ask(&other, at_once("a")).wait();
         found.map(|lease| give_answered(&other, lease).unwrap()).is_ok()
     });
     let found_free = found_free.count();
@@ -159,19 +141,14 @@ fn a_release_that_goes_ahead_is_heard_before_what_is_asked_afterwards() {
     close(&other);
 }
 
-/// The time that this thread has to wait for something that will happen.
-fn lost(lease: &Lease) -> LostReason {
-    futures::executor::block_on(Lost::new(Some(lease.watch.clone())))
-}
-
 #[test]
 fn a_lock_is_taken_given_back_and_taken_again() {
     let town = Town::new();
     let leader = town.leader();
     let link = town.link(&leader);
     let first = take(&link, "a");
-    assert_eq!(first.watch.lost(), None);
-    assert!(first.watch.deadline() > clock::now());
+    assert_eq!(first.watch().lost(), None);
+    assert!(first.watch().deadline() > clock::now());
     let token = first.token;
     give_answered(&link, first).unwrap();
     let second = take(&link, "a");
@@ -186,10 +163,10 @@ fn futures_take_locks_too() {
     let leader = town.leader();
     let link = town.link(&leader);
     futures::executor::block_on(async {
-        let lease = link.acquire(want("a")).await.unwrap();
-        let denied = link.acquire(at_once("a")).await.unwrap_err();
+        let lease = ask(&link, want("a")).await.unwrap();
+        let denied = ask(&link, at_once("a")).await.unwrap_err();
         assert_eq!(denied.kind(), LockErrorKind::WouldBlock);
-        link.release_answered(lease.id, lease.token, Predecessor::Clean).await.unwrap();
+        lease.give_answered(&link).await.unwrap();
     });
 }
 
@@ -199,12 +176,12 @@ fn a_refusal_tells_who_holds_it() {
     let leader = town.leader();
     let [one, other] = [town.link(&leader), town.link(&leader)];
     let lease = take(&one, "a");
-    let error = other.acquire(at_once("a")).wait().unwrap_err();
+    let error = ask(&other, at_once("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::WouldBlock);
     let holder = error.holder().unwrap();
     assert_eq!((holder.label.as_str(), holder.pid), ("test", Some(std::process::id())));
 
-    let error = other.acquire(within("a", Duration::from_millis(50))).wait().unwrap_err();
+    let error = ask(&other, within("a", Duration::from_millis(50))).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::TimedOut);
     assert!(error.waited().unwrap() >= Duration::from_millis(50));
     assert_eq!(error.holder().unwrap().host, "here");
@@ -229,7 +206,7 @@ fn eight_clients_on_one_name_exclude_each_other() {
                     let before = highest.swap(lease.token.get(), SeqCst);
                     assert!(before < lease.token.get(), "tokens only grow");
                     counter.store(counter.load(Relaxed) + 1, Relaxed);
-                    assert_eq!(lease.watch.lost(), None);
+                    assert_eq!(lease.watch().lost(), None);
                     give(&link, lease);
                 }
                 close(&link);
@@ -252,7 +229,7 @@ fn many_tasks_of_one_client_take_turns() {
                 let (link, total) = (link.clone(), total.clone());
                 tokio::spawn(async move {
                     for _ in 0..20 {
-                        let lease = link.acquire(want(&format!("n{}", task % 4))).await.unwrap();
+                        let lease = ask(&link, want(&format!("n{}", task % 4))).await.unwrap();
                         total.fetch_add(1, SeqCst);
                         give(&link, lease);
                     }
@@ -313,7 +290,7 @@ fn another_secret_is_refused_and_not_waited_for() {
     let [town, stranger] = [Town::new(), Town::new()];
     let leader = town.leader();
     let link = stranger.link_to([leader.local_addr()], config());
-    let error = link.acquire(want("a")).wait().unwrap_err();
+    let error = ask(&link, want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Refused);
     assert!(error.to_string().contains("another secret"), "{error}");
 }
@@ -330,10 +307,10 @@ fn where_nobody_answers_it_is_unreachable_at_the_connect_timeout() {
     for address in [silent.local_addr().unwrap(), nobody] {
         let config = Config { connect_timeout: Duration::from_millis(200), ..config() };
         let link = town.link_to([address], config);
-        let error = link.acquire(want("a")).wait().unwrap_err();
+        let error = ask(&link, want("a")).wait().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Unreachable);
         assert!(error.waited().unwrap() >= Duration::from_millis(200));
-        let error = link.acquire(at_once("a")).wait().unwrap_err();
+        let error = ask(&link, at_once("a")).wait().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Unreachable);
     }
 }
@@ -351,7 +328,7 @@ fn a_host_name_is_looked_up() {
     let addresses = ["no-such-host.invalid".to_owned()];
     let config = Config { connect_timeout: Duration::from_millis(300), ..config() };
     let link = super::connect(&addresses, secret, config, None, generation).unwrap();
-    let error = link.acquire(want("a")).wait().unwrap_err();
+    let error = ask(&link, want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Unreachable);
 }
 
@@ -407,7 +384,7 @@ fn two_separate_leaders_are_not_taken_for_one_group() {
         .start()
         .unwrap();
     let link = town.link_to([leader.local_addr(), other.local_addr()], config());
-    let error = link.acquire(want("a")).wait().unwrap_err();
+    let error = ask(&link, want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Config);
 }
 
@@ -433,10 +410,10 @@ fn a_restarted_leader_keeps_what_is_held_and_who_waits() {
     let free = take(&third, "b");
     assert!(free.token.epoch() > held.token.epoch());
     // … and what is held stays held.
-    let error = third.acquire(at_once("a")).wait().unwrap_err();
+    let error = ask(&third, at_once("a")).wait().unwrap_err();
     assert_eq!(error.holder().unwrap().token, Some(held.token));
     assert!(!waiting.is_finished());
-    assert_eq!(held.watch.lost(), None);
+    assert_eq!(held.watch().lost(), None);
     let token = held.token;
     give_answered(&one, held).unwrap();
     assert!(waiting.join().unwrap() > token);
@@ -454,9 +431,9 @@ fn a_session_of_the_leaders_own_process_outlives_a_leader_that_is_stopped_in_goo
     // Whoever opens the state directory now must not take it for dead.
     let _leader = town.leader_at(address).unwrap();
     let other = town.link_to([address], Config { process: ProcessMark(7), ..config() });
-    let error = other.acquire(at_once("a")).wait().unwrap_err();
+    let error = ask(&other, at_once("a")).wait().unwrap_err();
     assert_eq!(error.holder().unwrap().token, Some(held.token));
-    assert_eq!(held.watch.lost(), None);
+    assert_eq!(held.watch().lost(), None);
     give(&link, held);
 }
 
@@ -467,8 +444,8 @@ fn a_holder_learns_that_its_leader_is_gone_for_good() {
     let link = town.link_to([leader.local_addr()], short_lived());
     let held = take(&link, "a");
     drop(leader);
-    assert_eq!(lost(&held), LostReason::Expired);
-    assert_eq!(held.watch.lost(), Some(LostReason::Expired));
+    assert_eq!(held.wait_for_loss(), LostReason::Expired);
+    assert_eq!(held.watch().lost(), Some(LostReason::Expired));
     let error = give_answered(&link, held).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Lost);
 }
@@ -482,12 +459,12 @@ fn a_closed_client_leaves_nothing_to_wait_for() {
     let lease = take(&one, "a");
     give(&one, lease);
     close(&one);
-    let error = one.acquire(want("a")).wait().unwrap_err();
+    let error = ask(&one, want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Config);
     // Its session is over: were it not, a restarted leader would wait a minute for it.
     drop(one);
     let other = town.link(&leader);
-    let lease = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+    let lease = ask(&other, within("a", Duration::from_secs(30))).wait().unwrap();
     give(&other, lease);
 }
 
@@ -498,7 +475,7 @@ fn a_dropped_future_gives_back_what_it_was_about_to_receive() {
     let [one, other] = [town.link(&leader), town.link(&leader)];
     for round in 0..50 {
         let held = take(&one, "a");
-        let mut waiting = Box::pin(other.acquire(want("a")));
+        let mut waiting = Box::pin(ask(&other, want("a")));
         let mut context = Context::from_waker(Waker::noop());
         assert!(matches!(Future::poll(waiting.as_mut(), &mut context), Poll::Pending));
         if round % 2 == 0 {
@@ -509,7 +486,7 @@ fn a_dropped_future_gives_back_what_it_was_about_to_receive() {
             drop(waiting);
             give(&one, held);
         }
-        let next = one.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+        let next = ask(&one, within("a", Duration::from_secs(30))).wait().unwrap();
         give(&one, next);
     }
 }
@@ -521,13 +498,13 @@ fn a_future_dropped_with_its_grant_unread_hands_it_back() {
     let [one, other] = [town.link(&leader), town.link(&leader)];
     let (sender, woken) = mpsc::channel();
     let waker = Waker::from(Arc::new(Tell(sender)));
-    let mut granted = Box::pin(one.acquire(want("a")));
+    let mut granted = Box::pin(ask(&one, want("a")));
     let mut context = Context::from_waker(&waker);
     if Future::poll(granted.as_mut(), &mut context).is_pending() {
         woken.recv().unwrap();
     }
     drop(granted);
-    let lease = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
+    let lease = ask(&other, within("a", Duration::from_secs(30))).wait().unwrap();
     give(&other, lease);
 }
 
@@ -547,14 +524,14 @@ fn a_driver_that_was_stalled_past_the_deadline_has_lost_and_never_revives() {
     let held = take(&one, "a");
     // Nobody carries its frames, as if the whole process had been stopped.
     let next = one.while_stalled(|| {
-        let next = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
-        assert_eq!(held.watch.lost(), Some(LostReason::Expired), "two hold it");
+        let next = ask(&other, within("a", Duration::from_secs(30))).wait().unwrap();
+        assert_eq!(held.watch().lost(), Some(LostReason::Expired), "two hold it");
         next
     });
     let error = give_answered(&one, held).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Lost);
     // It goes on with a new session.
-    assert!(one.acquire(at_once("a")).wait().unwrap_err().is_contended());
+    assert!(ask(&one, at_once("a")).wait().unwrap_err().is_contended());
     give(&other, next);
     let again = take(&one, "a");
     give(&one, again);
@@ -585,9 +562,9 @@ fn a_lock_held_for_too_long_is_lost() {
     let leader = town.leader();
     let [one, other] = [town.link(&leader), town.link(&leader)];
     let at_most = Some(Duration::from_millis(100));
-    let held = one.acquire(Want { at_most, ..want("a") }).wait().unwrap();
-    let next = other.acquire(within("a", Duration::from_secs(30))).wait().unwrap();
-    assert_eq!(held.watch.lost(), Some(LostReason::HeldTooLong));
+    let held = ask(&one, LeaseRequest { at_most, ..want("a") }).wait().unwrap();
+    let next = ask(&other, within("a", Duration::from_secs(30))).wait().unwrap();
+    assert_eq!(held.watch().lost(), Some(LostReason::HeldTooLong));
     give(&other, next);
 }
 
@@ -597,12 +574,12 @@ fn callbacks_of_a_loss_may_use_the_link() {
     let leader = town.leader();
     let link = town.link(&leader);
     let at_most = Some(Duration::from_millis(50));
-    let held = link.acquire(Want { at_most, ..want("a") }).wait().unwrap();
+    let held = ask(&link, LeaseRequest { at_most, ..want("a") }).wait().unwrap();
     let (sender, called) = mpsc::channel();
-    let in_callback = link.clone();
-    held.watch.on_lost(Box::new(move |reason| {
-        drop(in_callback.acquire(want("b")));
-        in_callback.release(held.id, held.token, Predecessor::Clean);
+    let (in_callback, in_hand) = (link.clone(), held.clone());
+    held.watch().on_lost(Box::new(move |reason| {
+        drop(ask(&in_callback, want("b")));
+        give(&in_callback, in_hand.clone());
         sender.send(reason).unwrap();
     }));
     assert_eq!(called.recv().unwrap(), LostReason::HeldTooLong);
@@ -617,11 +594,11 @@ impl std::task::Wake for Panicking {
 }
 
 /// Waits until this lease was renewed often enough to outlive its first deadline.
-fn outlive(lease: &Lease) {
-    let first = lease.watch.deadline();
+fn outlive(lease: &Leased) {
+    let first = lease.watch().deadline();
     while clock::now() <= first {
         thread::sleep(Duration::from_millis(10));
-        assert_eq!(lease.watch.lost(), None, "it was not renewed");
+        assert_eq!(lease.watch().lost(), None, "it was not renewed");
     }
 }
 
@@ -633,7 +610,7 @@ fn a_waker_that_panics_costs_nobody_else_anything() {
     let also = take(&other, "also");
     let held = take(&one, "a");
     let waker = Waker::from(Arc::new(Panicking));
-    let mut waiting = Box::pin(other.acquire(want("a")));
+    let mut waiting = Box::pin(ask(&other, want("a")));
     assert!(Future::poll(waiting.as_mut(), &mut Context::from_waker(&waker)).is_pending());
     give(&one, held);
     outlive(&also);
@@ -649,14 +626,14 @@ fn a_callback_that_panics_or_blocks_stalls_no_renewal() {
     let link = town.link_to([leader.local_addr()], short_lived());
     let at_most = Some(Duration::from_millis(50));
     let [first, second] = ["a", "b"].map(|text| {
-        let lease = link.acquire(Want { at_most, ..want(text) }).wait().unwrap();
-        assert_eq!(lease.watch.lost(), None);
+        let lease = ask(&link, LeaseRequest { at_most, ..want(text) }).wait().unwrap();
+        assert_eq!(lease.watch().lost(), None);
         lease
     });
     let (entered, is_in) = mpsc::channel();
     let (end, ended) = mpsc::channel::<()>();
-    first.watch.on_lost(Box::new(|_| panic!("a callback that panics, as a test wants it")));
-    second.watch.on_lost(Box::new(move |_| {
+    first.watch().on_lost(Box::new(|_| panic!("a callback that panics, as a test wants it")));
+    second.watch().on_lost(Box::new(move |_| {
         entered.send(()).unwrap();
         let _ = ended.recv();
     }));
@@ -674,13 +651,13 @@ fn a_caller_that_asks_and_gives_up_all_the_time_starves_no_renewal() {
     let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
     let theirs = take(&other, "theirs");
     let held = take(&one, "a");
-    let first = held.watch.deadline();
+    let first = held.watch().deadline();
     let mut context = Context::from_waker(Waker::noop());
     while clock::now() <= first + short_lived().time_to_live {
-        let mut asked = Box::pin(one.acquire(want("theirs")));
+        let mut asked = Box::pin(ask(&one, want("theirs")));
         assert!(Future::poll(asked.as_mut(), &mut context).is_pending());
         drop(asked);
-        assert_eq!(held.watch.lost(), None, "it was not renewed");
+        assert_eq!(held.watch().lost(), None, "it was not renewed");
     }
     give(&one, held);
     give(&other, theirs);
@@ -695,8 +672,8 @@ fn a_driver_that_panicked_leaves_nobody_waiting_and_no_lease_believed() {
     let held = take(&link, "a");
     let theirs = take(&other, "b");
     thread::scope(|scope| {
-        let blocked = scope.spawn(|| link.acquire(want("b")).wait());
-        let mut waiting = Box::pin(link.acquire(want("b")));
+        let blocked = scope.spawn(|| ask(&link, want("b")).wait());
+        let mut waiting = Box::pin(ask(&link, want("b")));
         let (sender, woken) = mpsc::channel();
         let waker = Waker::from(Arc::new(Tell(sender)));
         assert!(Future::poll(waiting.as_mut(), &mut Context::from_waker(&waker)).is_pending());
@@ -706,8 +683,8 @@ fn a_driver_that_panicked_leaves_nobody_waiting_and_no_lease_believed() {
         assert_eq!(error.kind(), LockErrorKind::Io);
         assert_eq!(blocked.join().unwrap().unwrap_err().kind(), LockErrorKind::Io);
     });
-    assert_eq!(held.watch.lost(), Some(LostReason::Expired));
-    let error = link.acquire(want("c")).wait().unwrap_err();
+    assert_eq!(held.watch().lost(), Some(LostReason::Expired));
+    let error = ask(&link, want("c")).wait().unwrap_err();
     assert!(error.to_string().contains("panicked"), "{error}");
     close(&link);
     give(&other, theirs);
@@ -720,24 +697,17 @@ fn a_leader_whose_disk_fails_says_so_and_stops() {
     assert!(leader.failure().is_none());
     let link = town.link(&leader);
     leader.fail_the_disk();
-    let error = link.acquire(want("a")).wait().unwrap_err();
+    let error = ask(&link, want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Io);
     let error = leader.wait();
     assert_eq!(error.kind(), LockErrorKind::Io);
     assert_eq!(leader.failure().unwrap().kind(), LockErrorKind::Io);
 }
 
-/// A lease that may be kept, and its first guard gone.
-fn take_to_keep(link: &Arc<Link>, text: &str, kept: &Arc<Kept>) {
-    let lease = link.acquire(Want { keep: Some(kept.clone()), ..want(text) }).wait().unwrap();
-    assert!(lease.may_be_kept);
-    assert_eq!(kept.leave(Predecessor::Clean), None);
-}
-
-fn lock_locally(kept: &Kept, times: u64) {
+fn lock_locally(word: &LeaseWord, times: u64) {
     for _ in 0..times {
-        kept.enter(Token::ZERO).expect("it is kept");
-        assert_eq!(kept.leave(Predecessor::Clean), None);
+        let Entering::Entered(Entered { token, .. }) = word.enter() else { panic!("it is kept") };
+        assert_eq!(word.leave(token, Predecessor::Clean), Left::Kept);
     }
 }
 
@@ -756,33 +726,27 @@ fn what_keeping_leases_did_is_counted() {
     let leader = town.leader();
     let (link, other) = (town.link(&leader), town.link(&leader));
     let counted = || link.counters().map(|counter| counter.load(Relaxed));
-    let (short, long, idle, closed) = (
-        Arc::new(Kept::new()),
-        Arc::new(Kept::new()),
-        Arc::new(Kept::new()),
-        Arc::new(Kept::new()),
-    );
     assert_eq!(counted(), [0, 0, 0, 0, 0]);
 
     // Asked for before keeping has paid.
-    take_to_keep(&link, "short", &short);
+    let short = take_to_keep(&link, "short");
     lock_locally(&short, 3);
     give(&other, take(&other, "short"));
     until("the recall is counted", || counted() == [1, 3, 1, 1, 0]);
 
     // And when it has.
-    take_to_keep(&link, "long", &long);
+    let long = take_to_keep(&link, "long");
     lock_locally(&long, 100);
     give(&other, take(&other, "long"));
     until("that one is counted", || counted() == [2, 103, 2, 1, 0]);
 
     // Nobody asks for it.
-    take_to_keep(&link, "idle", &idle);
+    let idle = take_to_keep(&link, "idle");
     lock_locally(&idle, 7);
     until("it goes back by itself", || counted() == [3, 110, 2, 1, 1]);
 
     // The manager ends first.
-    take_to_keep(&link, "closed", &closed);
+    let closed = take_to_keep(&link, "closed");
     lock_locally(&closed, 1);
     close(&link);
     assert_eq!(counted(), [4, 111, 2, 1, 1]);

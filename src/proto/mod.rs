@@ -13,7 +13,6 @@ pub mod history;
 pub mod leader;
 #[cfg(feature = "testing")]
 pub mod look;
-pub mod mistake;
 mod names;
 pub(crate) mod numbered;
 pub mod record;
@@ -27,7 +26,8 @@ pub mod wire;
 
 use std::{fmt, time::Duration};
 
-use self::mistake::{Mistake, planted};
+pub use crate::mistake;
+use crate::mistake::{Mistake, planted};
 
 /// A connection, as its driver numbers it; a number is never used twice by one driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tierlock::{
     LostReason, Predecessor, Time, Token,
-    kept::{Entered, Kept, Met, Used},
+    lease_word::{Claim, Entered, LeaseKey, LeaseWord, Left, Met, Opening, Used},
     proto::LeaseId,
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Tier {
     /// The task whose turn it is, by its operation.
     pub(crate) owner: Option<usize>,
     line: VecDeque<usize>,
-    kept: Kept,
+    word: LeaseWord,
     /// The lease that is open there, as the link has it.
     lease: Option<LeaseId>,
     /// The course of the world in which that was granted: another may have one of that number.
@@ -52,7 +52,7 @@ impl Tier {
         Tier {
             owner: None,
             line: VecDeque::new(),
-            kept: Kept::new(),
+            word: LeaseWord::new(),
             lease: None,
             branch: Branch::First,
             seen: Seen::default(),
@@ -65,7 +65,7 @@ impl Tier {
 
     /// Whether it has that lease, and nobody uses it.
     pub(crate) fn keeps(&self, lease: LeaseId) -> bool {
-        self.lease == Some(lease) && self.kept.idle().is_some()
+        self.lease == Some(lease) && self.word.idle().is_some()
     }
 }
 
@@ -121,14 +121,17 @@ impl World {
 
     /// Takes the next token of a kept lease, or asks the leader.
     fn climb(&mut self, client: usize, op: usize) {
-        let (name, task, above) = (self.ops[op].name, self.ops[op].task, self.ops[op].above);
+        let (name, task) = (self.ops[op].name, self.ops[op].task);
         let Some(tier) = self.tier(client, name) else { return };
-        let (entered, lease) = (tier.kept.enter(above), tier.lease);
-        let Some(entered) = entered else {
-            if let Some(used) = tier.kept.take_idle() {
+        let lease = tier.lease;
+        let entered = match tier.word.claim() {
+            Claim::Entered(entered) => entered,
+            Claim::UsedUp(used) => {
                 self.give_back(client, name, &used);
+                return self.request(client, op);
             }
-            return self.request(client, op);
+            Claim::Closed(_) => return self.request(client, op),
+            Claim::Held => unreachable!("guards of this process own the tier"),
         };
         let is_doubtful = self.past.branch == Branch::Restored; // leases have two meanings
         if let Some(lease) = lease.filter(|lease| self.recalled.contains(lease) && !is_doubtful) {
@@ -153,12 +156,13 @@ impl World {
         let now = self.clock(Node::Client(client));
         let Some(manager) = &mut self.managers[client] else { return };
         let (deadline, tier) = (manager.deadline, &mut manager.tiers[name]);
-        if !deadline.is_some_and(|deadline| tier.kept.is_good(deadline, now)) {
-            let used = tier.kept.leave_for_good(entered.predecessor);
+        if !deadline.is_some_and(|deadline| tier.word.is_good(deadline, now)) {
+            let used = tier.word.leave_for_good(entered.token, entered.predecessor);
+            let used = used.expect("it is in");
             self.give_back(client, name, &used);
             return self.request(client, op);
         }
-        let (lease, branch) = (tier.kept.lease(), tier.branch);
+        let (lease, branch) = (lease_id(tier.word.lease()), tier.branch);
         self.took_kept(op, (lease, branch), entered.token);
         if entered.is_running_short {
             self.call(client, |client, _| client.top_up(lease));
@@ -200,11 +204,20 @@ impl World {
         let (lease, (first, last)) = self.ops[op].lease.expect("it was granted");
         let (life, had_to_queue) = (self.lives[client], self.ops[op].queued.is_some());
         let Some(tier) = self.tier(client, name) else { return };
-        tier.kept.granted(had_to_queue);
+        tier.word.granted(had_to_queue);
         if !keep || first >= last {
             return;
         }
-        tier.kept.open(lease, first, last);
+        tier.word.open(Opening {
+            lease: lease.into(),
+            first,
+            last,
+            predecessor: Predecessor::Clean,
+            at_most: None,
+            keeps: true,
+            is_in_use: false,
+        });
+        assert!(matches!(tier.word.claim(), Claim::Entered(entered) if entered.token == first));
         (tier.lease, tier.branch, tier.seen) = (Some(lease), branch, Seen::default());
         self.tally.keeps += 1;
         self.after(LOOK_EVERY, Step::LookAfter(client, life, name, lease));
@@ -215,7 +228,7 @@ impl World {
         let name = self.ops[op].name;
         let Some(manager) = &mut self.managers[client] else { return false };
         let keeping = manager.keeping;
-        let is_wanted = manager.tiers[name].kept.is_wanted(keeping == Keeping::Always);
+        let is_wanted = manager.tiers[name].word.is_wanted(keeping == Keeping::Always);
         keeping != Keeping::Never && is_wanted
     }
 
@@ -223,21 +236,23 @@ impl World {
     /// be kept.
     pub(crate) fn leave_kept(&mut self, client: usize, op: usize, how: Predecessor) -> bool {
         let name = self.ops[op].name;
-        let lease = self.ops[op].lease.map(|(lease, _)| lease);
+        let Some((lease, (token, _))) = self.ops[op].lease else { return false };
         let Some(tier) = self.tier(client, name) else { return false };
-        if tier.lease.is_none() || tier.lease != lease {
+        if tier.lease != Some(lease) {
             return false;
         }
-        if let Some(used) = tier.kept.leave(how) {
-            self.give_back(client, name, &used);
+        match tier.word.leave(token, how) {
+            Left::GivesBack(used) => self.give_back(client, name, &used),
+            Left::Kept => {}
+            left => unreachable!("it is in, and nothing waits: {left:?}"),
         }
         true
     }
 
     fn give_back(&mut self, client: usize, name: usize, used: &Used) {
         let Some(tier) = self.tier(client, name) else { return };
-        tier.kept.gone(used);
-        let lease = tier.kept.lease();
+        tier.word.gone(used);
+        let lease = lease_id(used.lease);
         if tier.lease == Some(lease) {
             tier.lease = None;
         }
@@ -260,9 +275,9 @@ impl World {
         self.tally.recalls += 1;
         self.recalled.insert(lease);
         let Some(tier) = self.tier(client, name) else { return };
-        match tier.kept.recall() {
+        match tier.word.recall() {
             Met::Idle(used) => self.give_back(client, name, &used),
-            Met::InUse { .. } => {
+            Met::InUse { .. } | Met::Reserved => {
                 self.call(client, |client, _| client.is_kept(lease, false));
             }
             Met::Closed => {}
@@ -274,7 +289,7 @@ impl World {
         if let Some(name) = self.keeper_of(client, lease)
             && let Some(tier) = self.tier(client, name)
         {
-            tier.kept.extend(last);
+            tier.word.extend(last);
         }
     }
 
@@ -282,8 +297,8 @@ impl World {
     pub(crate) fn lose_kept(&mut self, client: usize, lease: LeaseId, why: LostReason) -> bool {
         let Some(name) = self.keeper_of(client, lease) else { return false };
         let Some(tier) = self.tier(client, name) else { return false };
-        let Met::Idle(used) = tier.kept.lose(why) else { return false };
-        tier.kept.gone(&used);
+        let Met::Idle(used) = tier.word.lose(why) else { return false };
+        tier.word.gone(&used);
         tier.lease = None;
         true
     }
@@ -292,7 +307,7 @@ impl World {
     pub(crate) fn close_kept(&mut self, client: usize) {
         for name in 0..self.names.len() {
             let Some(tier) = self.tier(client, name) else { return };
-            if let Met::Idle(used) = tier.kept.recall() {
+            if let Met::Idle(used) = tier.word.recall() {
                 self.give_back(client, name, &used);
             }
         }
@@ -306,11 +321,11 @@ impl World {
         if tier.lease != Some(lease) {
             return;
         }
-        let idle = tier.kept.idle();
+        let idle = tier.word.idle();
         let is_same = idle.is_some() && idle == tier.seen.idle;
         let has_rested = is_same && now.since(tier.seen.since) >= IDLE;
         if has_rested && keeping != Keeping::Always {
-            let used = tier.kept.take_unused(idle.expect("it is idle"));
+            let used = tier.word.close_unused(idle.expect("it is idle"));
             if let Some(used) = used {
                 self.tally.idle_returns += 1;
                 return self.give_back(client, name, &used);
@@ -328,6 +343,10 @@ impl World {
         }
         self.after(LOOK_EVERY, Step::LookAfter(client, self.lives[client], name, lease));
     }
+}
+
+fn lease_id(key: LeaseKey) -> LeaseId {
+    LeaseId { epoch: key.high.try_into().expect("it was an epoch"), count: key.low }
 }
 
 const LOOK_EVERY: u64 = 250 * MS;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tierlock::{
     Predecessor, Token,
-    kept::Entered,
+    lease_word::Entered,
     proto::wire::{Acquire, Wait},
 };
 

@@ -24,7 +24,7 @@ fn both_flavours() -> [Runtime; 2] {
 async fn cycles(link: Arc<Link>, text: String, count: usize) {
     let mut last = Token::ZERO;
     for _ in 0..count {
-        let lease = link.acquire(want(&text)).await.unwrap();
+        let lease = ask(&link, want(&text)).await.unwrap();
         assert!(lease.token > last);
         last = lease.token;
         give(&link, lease);
@@ -103,7 +103,7 @@ fn a_lent_runtime_that_ends_holds_nobody_up() {
         let held = take(&link, "held");
         drop(runtime);
         futures::executor::block_on(cycles(link.clone(), "a".into(), 20));
-        assert_eq!(held.watch.lost(), None);
+        assert_eq!(held.watch().lost(), None);
         give(&link, held);
         give(&link, take(&link, "held"));
     }
@@ -135,7 +135,7 @@ fn a_reading_task_that_panicked_leaves_nobody_waiting() {
     link.break_down();
     // Whoever comes first to its next turn panics, thread or task; nobody waits for it.
     let error = loop {
-        match runtime.block_on(link.acquire(want("b"))) {
+        match runtime.block_on(ask(&link, want("b"))) {
             Ok(lease) => give(&link, lease),
             Err(error) => break error,
         }

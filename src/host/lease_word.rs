@@ -1,0 +1,781 @@
+//! The lease word: who of this process holds a host-scope lock, and what becomes of its lease.
+//!
+//! Every lease of a manager goes through the word of its name, kept or not. The word is the gate of
+//! the name at host scope: the lease excludes all other sessions, and the one exchange that takes an
+//! open word decides between the threads of this one. Keeping a lease while nobody else wants it is
+//! what file systems do (GFS2's glocks, NFSv4's delegations, Frangipani), and cohort locks within
+//! one machine: the next local lock then takes the next token of the lease's block and needs no
+//! message.
+//!
+//! Three roles change the word:
+//!
+//! - any thread **enters** an open idle word and, as its guard, **leaves** it;
+//! - the **representative**, the one thread or task of the process that has won its turnstile,
+//!   waits at a word that is in use, claims what is reserved for it, and alone asks the service for
+//!   a lease while the word is 0;
+//! - the **service**, under its own lock, opens the word, recalls, loses and closes it.
+
+// The simulator takes its tokens from here as well; nobody else sees it from outside.
+#![allow(missing_docs)]
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
+
+use std::sync::Arc;
+
+use crate::{
+    error::{LostReason, Predecessor},
+    mistake::{Mistake, planted},
+    time::Time,
+    token::Token,
+    watch::{Deadline, Watch},
+};
+
+mod keeping;
+#[cfg(all(test, tierlock_loom))]
+mod model;
+#[cfg(all(test, not(tierlock_loom)))]
+mod tests;
+mod waiter;
+mod words;
+
+pub(crate) use self::waiter::WordWaiter;
+use self::{
+    keeping::KeepPolicy,
+    waiter::WaiterSeat,
+    words::{AtomicBool, AtomicU8, AtomicU64, Flaw, Mutex, Ordering::*, flawed},
+};
+
+/// Names a lease among all that its service ever grants. What the two numbers mean is the service's
+/// business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseKey {
+    pub high: u64,
+    pub low: u64,
+}
+
+/// The word of one name in one manager.
+///
+/// | word | means | next |
+/// |---|---|---|
+/// | 0 | closed: there is no lease | the service opens it, for the representative that has asked |
+/// | `OPEN RESERVED`, how | the representative's; the count is the token it will have | it claims: in use; it gives up: idle; a loss: 0 |
+/// | `OPEN RESERVED RECALLED`, how | the same, of a lease that is not kept any longer | it claims: in use and recalled; it gives up, or a loss: 0 |
+/// | `OPEN`, how | idle: no guard; the count is the last one used | a thread enters; a recall, a loss, the service closing it: 0 |
+/// | `OPEN IN_USE` | a guard holds the count's token, and nothing waits | it leaves by one exchange: idle |
+/// | `OPEN IN_USE WAITERS` | the representative waits | the guard leaves: idle, and wakes it |
+/// | `OPEN IN_USE WAITERS HUNGRY` | it has waited for long | the guard leaves: reserved with the next count, and wakes it; 0 if the block has no such token |
+/// | `OPEN IN_USE RECALLED` | another session waits, or the lease is not to be kept | the guard leaves: 0, and gives the lease back |
+/// | `OPEN IN_USE RECALLED LOST` | the lease is over | likewise |
+///
+/// `WATCHED` beside `IN_USE`: the guard was asked to tell its loss. `WAITERS` and `HUNGRY` stand
+/// beside `IN_USE` alone, in all of these states; a recall goes before them. `SHARED` is for leases
+/// of readers; a word with it is entered by no exclusive holder.
+///
+/// - Only the service opens, and only from 0, while it holds its lock: a recall or a loss that is
+///   told under the same lock meets the word before or after, never in between. A lease is opened as
+///   `RESERVED`, or `IN_USE` for a guard that takes its lock to host scope.
+/// - An idle word is closed under the service's lock alone. What closes a word otherwise is in it (a
+///   guard) or has it reserved (the representative), so that no other lease can be there by then.
+/// - Block, lease and end are read **after** the exchange that enters, since the word may have been
+///   closed and opened with an equal count before it, and **before** the exchange that closes, since
+///   the next lease may be there right after it.
+/// - A guard leaves with its own count: the word stays as it is under a guard that is not in it.
+/// - A lost lease that is in use keeps the word from 0 until its guard leaves. So no two guards of
+///   one process exist, whatever becomes of their leases.
+pub struct LeaseWord {
+    word: AtomicU64,
+    /// The lease's name.
+    lease: [AtomicU64; 2],
+    /// The epoch's part of the block's tokens, which all lie in one epoch.
+    base: AtomicU64,
+    /// The last count of the block.
+    last: AtomicU64,
+    /// The first count, and the one at which the next block is asked for.
+    first: AtomicU64,
+    half: AtomicU64,
+    /// The lease's own end, by `at_most`.
+    end: AtomicU64,
+    /// It was opened to be kept.
+    keeps: AtomicBool,
+    /// Why the lease before ended that was lost while it was reserved or idle.
+    ended: AtomicU8,
+    /// No mutex of the name is left in the process.
+    is_retired: AtomicBool,
+    /// It is kept until another session asks for it, however long it is idle.
+    is_for_good: AtomicBool,
+    /// The session's.
+    deadline: Arc<Deadline>,
+    /// The fork generation of the process whose session it is.
+    made_in: u64,
+    /// Tells the loss to the guard that asked for it.
+    watch: Mutex<Option<Arc<Watch>>>,
+    /// Where the representative sleeps.
+    seat: WaiterSeat,
+    policy: Mutex<KeepPolicy>,
+}
+
+const COUNT: u64 = (1 << Token::COUNT_BITS) - 1;
+const OPEN: u64 = 1 << 40;
+const IN_USE: u64 = 1 << 41;
+const RECALLED: u64 = 1 << 42;
+const WATCHED: u64 = 1 << 43;
+const LOST_SHIFT: u32 = 44;
+const LOST: u64 = 0xf << LOST_SHIFT;
+const HOW_SHIFT: u32 = 48;
+const HOW: u64 = 0x7 << HOW_SHIFT;
+const RESERVED: u64 = 1 << 51;
+const WAITERS: u64 = 1 << 52;
+const HUNGRY: u64 = 1 << 53;
+const SHARED: u64 = 1 << 54;
+/// All but the count and how the last holder left.
+const STATE: u64 = !(COUNT | HOW);
+
+/// What a service opens a word with.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    pub lease: LeaseKey,
+    /// The block of tokens.
+    pub first: Token,
+    pub last: Token,
+    /// How the last holder left.
+    pub predecessor: Predecessor,
+    /// The lease's own end.
+    pub at_most: Option<Time>,
+    /// Whether the lease stays after its first guard; else it is recalled from the start.
+    pub keeps: bool,
+    /// For a guard that is there already, and not for the representative.
+    pub is_in_use: bool,
+}
+
+/// A word was entered: a guard has this token now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entered {
+    pub token: Token,
+    /// How the last holder left.
+    pub predecessor: Predecessor,
+    /// Half of the block is used: it is time to ask for more.
+    pub is_running_short: bool,
+}
+
+/// What came of a thread's attempt to enter an idle word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entering {
+    /// It is in. It looks at the deadline next, then at the clock.
+    Entered(Entered),
+    /// It was in, found no token left in the block, and has closed the word: the lease is to be
+    /// given back.
+    UsedUp(Used),
+    /// The word is as it was.
+    Refused,
+}
+
+/// What came of the representative's claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is in. It looks at the deadline next, then at the clock.
+    Entered(Entered),
+    /// As [`Entering::UsedUp`].
+    UsedUp(Used),
+    /// There is no lease: the representative may ask for one. If it was granted one just now, that
+    /// was lost before it was claimed, for this reason.
+    Closed(Option<LostReason>),
+    /// A guard is in, which the representative may wait for.
+    Held,
+}
+
+/// What a guard leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The lease stays, and any thread may enter.
+    Kept,
+    /// The lease stays. The representative waits: it is to be [woken](LeaseWord::wake).
+    Wakes,
+    /// The word is closed: the lease is to be given back, and then the representative woken.
+    GivesBack(Used),
+    /// The guard was not in, and nothing has changed.
+    Stale,
+}
+
+/// What was used of a lease that is to be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    pub lease: LeaseKey,
+    /// Below the block's first token, if none was used.
+    pub last: Token,
+    /// How the last holder left.
+    pub how: Predecessor,
+    /// Locks that cost the leader nothing.
+    pub local_grants: u64,
+    /// Another session asked for it; it was not given back of one's own accord.
+    pub is_recalled: bool,
+    /// It was opened to be kept.
+    pub keeps: bool,
+    /// Why it was lost before its guard left, if it was.
+    pub lost: Option<LostReason>,
+}
+
+/// What a recall or a loss met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// The lease is given back, or about to be.
+    Closed,
+    /// No guard, and none follows: the service gives it back, and wakes the representative.
+    Idle(Used),
+    /// It is reserved for the representative, which gives it back when it has used it, or unused.
+    Reserved,
+    /// A guard, which gives it back when it leaves.
+    InUse {
+        /// It has a watch to be told.
+        is_watched: bool,
+        /// It was lost before.
+        is_lost: bool,
+    },
+}
+
+#[allow(clippy::new_without_default, reason = "it is made closed, not by default")]
+impl LeaseWord {
+    /// A closed word whose session has no deadline.
+    pub fn new() -> LeaseWord {
+        LeaseWord::of(Arc::new(Deadline::new(Time::NEVER)), 0)
+    }
+
+    /// A closed word of the session with this deadline, in the process of this fork generation.
+    pub(crate) fn of(deadline: Arc<Deadline>, made_in: u64) -> LeaseWord {
+        LeaseWord {
+            word: AtomicU64::new(0),
+            lease: [AtomicU64::new(0), AtomicU64::new(0)],
+            base: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            first: AtomicU64::new(0),
+            half: AtomicU64::new(0),
+            end: AtomicU64::new(Time::NEVER.as_nanos()),
+            keeps: AtomicBool::new(false),
+            ended: AtomicU8::new(0),
+            is_retired: AtomicBool::new(false),
+            is_for_good: AtomicBool::new(false),
+            deadline,
+            made_in,
+            watch: Mutex::new(None),
+            seat: WaiterSeat::new(),
+            policy: Mutex::new(KeepPolicy::default()),
+        }
+    }
+
+    /// The fork generation of the process that may use it. A child's copy is closed to the child.
+    #[inline]
+    pub(crate) fn made_in(&self) -> u64 {
+        self.made_in
+    }
+}
+
+/// For threads, and the guards that they become.
+impl LeaseWord {
+    /// Takes the next token, if the word is open and idle.
+    #[inline]
+    pub fn enter(&self) -> Entering {
+        let word = self.word.load(Relaxed);
+        let is_idle = word & STATE == OPEN
+            || flawed(Flaw::EnteredAsStranger) && word & STATE == OPEN | RESERVED;
+        if !is_idle || word & COUNT == COUNT {
+            return Entering::Refused;
+        }
+        let in_use = OPEN | IN_USE | ((word & COUNT) + 1);
+        if self.word.compare_exchange(word, in_use, Acquire, Relaxed).is_err() {
+            return Entering::Refused;
+        }
+        match self.entered(in_use & COUNT, how(word)) {
+            Some(entered) => Entering::Entered(entered),
+            None => Entering::UsedUp(self.leave_used_up(in_use & COUNT, how(word))),
+        }
+    }
+
+    /// What the guard has that took this count; `None` if that is beyond the block, which is read
+    /// only now.
+    #[inline]
+    fn entered(&self, count: u64, predecessor: Predecessor) -> Option<Entered> {
+        (count <= self.last.load(Relaxed)).then(|| Entered {
+            token: token(self.base.load(Relaxed) | count),
+            predecessor,
+            is_running_short: count == self.half.load(Relaxed),
+        })
+    }
+
+    /// Whether the guard that has entered may go on. The deadline is to be read before the clock:
+    /// what has ended at a deadline is marked before that moves.
+    #[inline]
+    pub fn is_good(&self, deadline: Time, now: Time) -> bool {
+        let is_over = now >= deadline && !planted(Mistake::KeptPastDeadline);
+        !is_over && self.lost().is_none()
+    }
+
+    /// Until when the session's leases are good without a further word.
+    #[inline]
+    pub(crate) fn session_deadline(&self) -> Time {
+        self.deadline.get()
+    }
+
+    /// Until when the lease of the guard that is in is good without a further word.
+    pub(crate) fn deadline(&self) -> Time {
+        self.session_deadline().min(self.end())
+    }
+
+    /// The lease's own end.
+    fn end(&self) -> Time {
+        Time::from_nanos(self.end.load(Relaxed))
+    }
+
+    /// The guard with this token leaves: by one exchange, if the lease is kept and nothing else is
+    /// to be done.
+    #[inline]
+    pub fn leave(&self, token: Token, how: Predecessor) -> Left {
+        let count = token.get() & COUNT;
+        let (in_use, idle) = (OPEN | IN_USE | count, OPEN | count | told(how));
+        if self.word.compare_exchange(in_use, idle, Release, Relaxed).is_ok() {
+            return Left::Kept;
+        }
+        self.leave_slow(count, how, false)
+    }
+
+    #[cold]
+    fn leave_slow(&self, count: u64, how: Predecessor, is_for_good: bool) -> Left {
+        loop {
+            let word = self.word.load(Acquire);
+            let is_own = word & COUNT == count || flawed(Flaw::LeftWithoutOwnCount);
+            if word & IN_USE == 0 || !is_own {
+                return Left::Stale;
+            }
+            if word & WATCHED != 0 {
+                self.end_watch();
+            }
+            let mut gives_back = word & (RECALLED | LOST) != 0;
+            if planted(Mistake::HandOverWithoutEnd) && self.keeps.load(Relaxed) {
+                gives_back = word & LOST != 0;
+            }
+            gives_back |= is_for_good;
+            let wakes = word & (WAITERS | HUNGRY) != 0;
+            let is_hungry = word & HUNGRY != 0;
+            // The guard is in: the block can only grow.
+            let next = match (gives_back, is_hungry) {
+                (true, _) => 0,
+                (false, true) if count < self.last.load(Relaxed) => OPEN | RESERVED | (count + 1),
+                (false, true) => 0,
+                (false, false) => OPEN | count,
+            };
+            let next = if next == 0 { 0 } else { next | told(how) };
+            let used = self.used(word, count, how);
+            if self.word.compare_exchange(word, next, AcqRel, Relaxed).is_err() {
+                continue;
+            }
+            return match next {
+                0 if flawed(Flaw::LeaseReadAfterClosing) => {
+                    Left::GivesBack(self.used(word, count, how))
+                }
+                0 => Left::GivesBack(used),
+                _ if wakes => Left::Wakes,
+                _ => Left::Kept,
+            };
+        }
+    }
+
+    /// The guard leaves, and the lease does not stay, which counts as a recall. `None` if the guard
+    /// was not in. The representative is woken here: the lease is the caller's to give back.
+    pub fn leave_for_good(&self, token: Token, how: Predecessor) -> Option<Used> {
+        let Left::GivesBack(used) = self.leave_slow(token.get() & COUNT, how, true) else {
+            return None;
+        };
+        self.wake();
+        Some(Used { is_recalled: used.keeps, ..used })
+    }
+
+    /// As [`leave_for_good`](LeaseWord::leave_for_good), for a thread that took a count beyond the
+    /// block, and so none of its tokens.
+    #[cold]
+    fn leave_used_up(&self, count: u64, how: Predecessor) -> Used {
+        let Left::GivesBack(used) = self.leave_slow(count, how, true) else {
+            unreachable!("it is in, and nothing stays");
+        };
+        self.wake();
+        Used { last: before(used.last), local_grants: used.local_grants.saturating_sub(1), ..used }
+    }
+
+    /// The guard goes: what it did not hear of a loss by now it is told, and nothing more.
+    pub(crate) fn end_watch(&self) {
+        let watch = self.watch.lock().take();
+        if let Some(watch) = watch {
+            watch.end(self.lost());
+        }
+    }
+
+    /// Why the lease of the guard that is in is lost, as far as told.
+    pub fn lost(&self) -> Option<LostReason> {
+        lost(self.word.load(Acquire))
+    }
+
+    /// Why the lease of the guard that is in is lost, by the clock as well, which `now` reads. Once
+    /// lost it stays lost. A guard that asked to be told of a loss is told then: the driver, which
+    /// has yet to look, may find a later deadline.
+    pub(crate) fn lost_by(&self, now: impl FnOnce() -> Time) -> Option<LostReason> {
+        // The deadline is read first: what ended at an earlier one is marked before it moves.
+        let (session, end) = (self.session_deadline(), self.end());
+        let lost = self.lost();
+        if lost.is_some() || session == Time::NEVER && end == Time::NEVER {
+            return lost;
+        }
+        let now = now();
+        if now < session && now < end {
+            return None;
+        }
+        let why = if now >= session { LostReason::Expired } else { LostReason::HeldTooLong };
+        if let Met::InUse { is_watched: true, .. } = self.mark(RECALLED, Some(why))
+            && let (Some(watch), Some(why)) = (self.watched(), self.lost())
+        {
+            watch.lose(why);
+        }
+        self.lost()
+    }
+
+    /// The watch of the guard that is in, made at the first call.
+    pub(crate) fn watch(&self) -> Arc<Watch> {
+        let mut slot = self.watch.lock();
+        if let Some(watch) = &*slot {
+            return watch.clone();
+        }
+        let watch = Arc::new(Watch::new(Some(self.deadline.clone()), Some(self.end())));
+        *slot = Some(watch.clone());
+        drop(slot);
+        // Who loses it later sees the flag, and tells the watch.
+        let before = self.word.fetch_or(WATCHED, AcqRel);
+        if let Some(why) = lost(before) {
+            watch.lose(why);
+        }
+        watch
+    }
+
+    /// The watch of the guard that is in, if it was asked for.
+    pub(crate) fn watched(&self) -> Option<Arc<Watch>> {
+        self.watch.lock().clone()
+    }
+
+    /// The lease of the guard that is in.
+    pub fn lease(&self) -> LeaseKey {
+        let [high, low] = [0, 1].map(|at: usize| self.lease[at].load(Relaxed));
+        LeaseKey { high, low }
+    }
+}
+
+/// For the representative: the one thread or task that has won the process's turnstile.
+impl LeaseWord {
+    /// Takes what is reserved, or the next token of an idle word.
+    pub fn claim(&self) -> Claim {
+        loop {
+            let word = self.word.load(Acquire);
+            if word & OPEN == 0 {
+                return Claim::Closed(LostReason::from_u8(self.ended.load(Relaxed)));
+            }
+            if word & (IN_USE | SHARED) != 0 {
+                return Claim::Held;
+            }
+            let is_reserved = word & RESERVED != 0;
+            // Behind the last count of an epoch comes none.
+            let is_over = !is_reserved && word & COUNT == COUNT;
+            let count = (word & COUNT) + u64::from(!is_reserved && !is_over);
+            let in_use = OPEN | IN_USE | word & RECALLED | count;
+            if self.word.compare_exchange(word, in_use, AcqRel, Relaxed).is_err() {
+                continue;
+            }
+            self.get_up();
+            if is_over {
+                let Left::GivesBack(used) = self.leave_slow(count, how(word), true) else {
+                    unreachable!("it is in, and nothing stays");
+                };
+                return Claim::UsedUp(used);
+            }
+            return match self.entered(count, how(word)) {
+                Some(entered) => Claim::Entered(entered),
+                None => Claim::UsedUp(self.leave_used_up(count, how(word))),
+            };
+        }
+    }
+
+    /// Marks a word that is in use, so that its guard wakes the representative; a hungry one is
+    /// handed the word. Whether it is in use: else there is something to claim or to ask for.
+    fn mark_waiting(&self, is_hungry: bool) -> bool {
+        let mark = if is_hungry { WAITERS | HUNGRY } else { WAITERS };
+        let mut word = self.word.load(Acquire);
+        while word & IN_USE != 0 {
+            if word & mark == mark || flawed(Flaw::SleptUnmarked) {
+                return true;
+            }
+            match self.word.compare_exchange(word, word | mark, AcqRel, Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Sleeps while a guard is in, at most until `until`; it may end sooner. The representative
+    /// claims again afterwards.
+    ///
+    /// The place to be woken at is put up first, then the word is looked at and marked in one step:
+    /// a guard that leaves before the mark leaves something to claim, one that leaves after it wakes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "guards of a process still exclude below it"))]
+    pub(crate) fn sleep(&self, is_hungry: bool, until: Time) {
+        drop(self.seat.sit_down(WordWaiter::this_thread()));
+        if self.mark_waiting(is_hungry) {
+            words::park(until);
+        }
+        self.get_up();
+    }
+
+    /// As [`sleep`](LeaseWord::sleep), for a task: whether this waker will be woken. Else there is
+    /// something to claim or to ask for.
+    #[cfg_attr(not(test), expect(dead_code, reason = "guards of a process still exclude below it"))]
+    pub(crate) fn register(&self, is_hungry: bool, waker: &std::task::Waker) -> bool {
+        drop(self.seat.sit_down(WordWaiter::Task(waker.clone())));
+        let is_marked = self.mark_waiting(is_hungry);
+        if !is_marked {
+            self.get_up();
+        }
+        is_marked
+    }
+
+    /// Nothing sleeps here any more. A waker is foreign code, and dropped when nothing is locked.
+    fn get_up(&self) {
+        drop(self.take_waiter());
+    }
+
+    /// The representative goes without having claimed: it leaves no mark and no reservation behind.
+    /// What was reserved is idle again, or was not to stay and is returned, to be given back.
+    pub fn give_up(&self) -> Option<Used> {
+        self.get_up();
+        self.word.fetch_and(!(WAITERS | HUNGRY), AcqRel);
+        self.give_up_reserved()
+    }
+
+    /// The same of a reservation alone, for a request that ends when its grant is there: by then
+    /// another representative may wait.
+    pub(crate) fn give_up_reserved(&self) -> Option<Used> {
+        let mut word = self.word.load(Acquire);
+        while word & RESERVED != 0 {
+            let (count, predecessor) = (word & COUNT, how(word));
+            // An idle word's count is one that was used; before the first of an epoch is none.
+            let is_closed = word & RECALLED != 0 || count == 0;
+            let used = self.used(word, count, predecessor);
+            let idle = OPEN | word & HOW | count.saturating_sub(1);
+            let next = if is_closed { 0 } else { idle };
+            match self.word.compare_exchange(word, next, AcqRel, Acquire) {
+                Ok(_) => return is_closed.then_some(used),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    /// Wakes the representative, if it sleeps here. Wakers are foreign code: no lock may be held.
+    pub fn wake(&self) {
+        if let Some(waiter) = self.take_waiter() {
+            waiter.wake();
+        }
+    }
+
+    /// What [`wake`](LeaseWord::wake) would wake, for a caller that holds a lock: to be woken once
+    /// it holds none.
+    pub(crate) fn take_waiter(&self) -> Option<WordWaiter> {
+        self.seat.get_up()
+    }
+}
+
+/// For the service, which holds its lock meanwhile. Whatever these close may be slept at: see
+/// [`take_waiter`](LeaseWord::take_waiter).
+impl LeaseWord {
+    /// A lease was granted: the word is open for the representative, or in use by the guard that
+    /// asked for it.
+    pub fn open(&self, opening: Opening) {
+        let Opening { lease, first, last, predecessor, at_most, keeps, is_in_use } = opening;
+        assert_eq!(first.epoch(), last.epoch(), "a block lies in one epoch");
+        assert_eq!(self.word.load(Acquire), 0, "one lease of a name is open at a time");
+        self.lease[0].store(lease.high, Relaxed);
+        self.lease[1].store(lease.low, Relaxed);
+        self.end.store(at_most.unwrap_or(Time::NEVER).as_nanos(), Relaxed);
+        self.keeps.store(keeps, Relaxed);
+        self.ended.store(0, Relaxed);
+        let (first, last) = (first.get(), last.get());
+        self.base.store(first & !COUNT, Relaxed);
+        self.last.store(last & COUNT, Relaxed);
+        self.first.store(first & COUNT, Relaxed);
+        // A lease that goes with its guard needs no further block.
+        let half = if keeps { half(first & COUNT, last & COUNT) } else { COUNT + 1 };
+        self.half.store(half, Relaxed);
+        let recalled = if keeps { 0 } else { RECALLED };
+        let opened = match is_in_use {
+            true => OPEN | IN_USE | recalled | first & COUNT,
+            false => OPEN | RESERVED | recalled | told(predecessor) | first & COUNT,
+        };
+        let before = self.word.swap(opened, AcqRel);
+        assert_eq!(before, 0, "only the service opens");
+    }
+
+    /// Whether it is open with this lease.
+    pub(crate) fn is_of(&self, lease: LeaseKey) -> bool {
+        self.word.load(Acquire) & OPEN != 0 && self.lease() == lease
+    }
+
+    /// The block goes on to `last`.
+    pub fn extend(&self, last: Token) {
+        let (used, last) = (self.word.load(Relaxed) & COUNT, last.get() & COUNT);
+        self.half.store(half(used, last), Relaxed);
+        self.last.store(last, Relaxed);
+    }
+
+    /// Another session waits for the lease.
+    pub fn recall(&self) -> Met {
+        self.meet(None)
+    }
+
+    /// The lease is lost. Only the first reason counts.
+    pub fn lose(&self, why: LostReason) -> Met {
+        self.meet(Some(why))
+    }
+
+    fn meet(&self, lost: Option<LostReason>) -> Met {
+        loop {
+            match self.word.load(Acquire) {
+                word if word & OPEN == 0 => return Met::Closed,
+                word if word & IN_USE != 0 => match self.mark(RECALLED, lost) {
+                    Met::Closed => {}
+                    met => return met,
+                },
+                word if word & RESERVED != 0 && lost.is_none() => {
+                    let next = word | RECALLED;
+                    if self.word.compare_exchange(word, next, AcqRel, Relaxed).is_ok() {
+                        return Met::Reserved;
+                    }
+                }
+                word => {
+                    self.ended.store(lost.map_or(0, |why| why as u8), Relaxed);
+                    if let Some(used) = self.close(word, true) {
+                        return Met::Idle(used);
+                    }
+                    self.ended.store(0, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Marks a word that is in use; [`Met::Closed`] if it is not.
+    fn mark(&self, mark: u64, lost: Option<LostReason>) -> Met {
+        let mut word = self.word.load(Acquire);
+        while word & IN_USE != 0 {
+            let is_lost = word & LOST != 0;
+            let why = lost.filter(|_| !is_lost).map_or(0, |why| (why as u64) << LOST_SHIFT);
+            match self.word.compare_exchange(word, word | mark | why, AcqRel, Acquire) {
+                Ok(_) => return Met::InUse { is_watched: word & WATCHED != 0, is_lost },
+                Err(now) => word = now,
+            }
+        }
+        Met::Closed
+    }
+
+    /// Closes it, if it is idle, and returns what was used, to be given back.
+    pub fn close_idle(&self) -> Option<Used> {
+        let word = self.word.load(Acquire);
+        (word & (IN_USE | RESERVED) == 0).then(|| self.close(word, false)).flatten()
+    }
+
+    /// No mutex of the name is left, and no guard: closes it, idle or reserved for a future that was
+    /// leaked. A grant that comes for such a future later is to be given back unopened.
+    pub(crate) fn retire(&self) -> Option<Used> {
+        self.is_retired.store(true, Relaxed);
+        self.give_up_reserved().or_else(|| self.close_idle())
+    }
+
+    /// Whether it was [retired](LeaseWord::retire).
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired.load(Relaxed)
+    }
+
+    /// As [`close_idle`](LeaseWord::close_idle), if it was not entered since it looked like `seen`.
+    pub fn close_unused(&self, seen: u64) -> Option<Used> {
+        self.close(seen, false)
+    }
+
+    /// How it looks while it is idle; every use changes that.
+    pub fn idle(&self) -> Option<u64> {
+        let word = self.word.load(Relaxed);
+        (word & (OPEN | IN_USE | RESERVED) == OPEN).then_some(word)
+    }
+
+    fn close(&self, word: u64, is_recalled: bool) -> Option<Used> {
+        if word & (OPEN | IN_USE) != OPEN {
+            return None;
+        }
+        let used = Used { is_recalled, ..self.used(word, word & COUNT, how(word)) };
+        if is_recalled && planted(Mistake::BlockUsedAfterRecall) {
+            return Some(used);
+        }
+        self.word.compare_exchange(word, 0, AcqRel, Relaxed).ok().map(|_| used)
+    }
+
+    /// What there is to give back of the lease that is open, read before the word is closed.
+    fn used(&self, word: u64, count: u64, how: Predecessor) -> Used {
+        let counted = token(self.base.load(Relaxed) | count);
+        let last = if word & RESERVED != 0 { before(counted) } else { counted };
+        let keeps = self.keeps.load(Relaxed);
+        Used {
+            lease: self.lease(),
+            last,
+            how,
+            local_grants: (last.get() & COUNT).saturating_sub(self.first.load(Relaxed)),
+            is_recalled: keeps && word & RECALLED != 0,
+            keeps,
+            lost: lost(word),
+        }
+    }
+}
+
+/// Whether keeping pays.
+impl LeaseWord {
+    /// Whether to ask for a lease that may be kept; `for_good` regardless of whether that pays.
+    pub fn is_wanted(&self, for_good: bool) -> bool {
+        self.is_for_good.store(for_good, Relaxed);
+        for_good || self.policy.lock().is_wanted()
+    }
+
+    pub fn is_for_good(&self) -> bool {
+        self.is_for_good.load(Relaxed)
+    }
+
+    /// The leader granted the name, to be kept or not; `had_to_queue` if another session had it.
+    pub fn granted(&self, had_to_queue: bool) {
+        self.policy.lock().granted(had_to_queue);
+    }
+
+    /// A kept lease went back; whether that was too soon to have paid.
+    pub fn gone(&self, used: &Used) -> bool {
+        self.policy.lock().gone(used)
+    }
+}
+
+fn how(word: u64) -> Predecessor {
+    Predecessor::from_u8(((word & HOW) >> HOW_SHIFT) as u8)
+}
+
+fn told(how: Predecessor) -> u64 {
+    (how as u64) << HOW_SHIFT
+}
+
+fn lost(word: u64) -> Option<LostReason> {
+    LostReason::from_u8(((word & LOST) >> LOST_SHIFT) as u8)
+}
+
+fn half(first: u64, last: u64) -> u64 {
+    first + (last - first) / 2
+}
+
+fn token(number: u64) -> Token {
+    Token::new(number).expect("a block lies below the highest token")
+}
+
+fn before(token: Token) -> Token {
+    Token::new(token.get().saturating_sub(1)).unwrap_or(Token::ZERO)
+}

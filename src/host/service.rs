@@ -1,0 +1,260 @@
+//! The seam between the ladder and host scope: a service is whatever grants leases.
+//!
+//! What climbs the ladder asks a service for a lease and hears whether it was granted. Everything
+//! else goes through the [lease word](super::lease_word) of the name: the service opens it with a
+//! grant, and tells recalls and losses by changing it. No frame, no protocol and no address passes
+//! here, and no file above asks whether this build has host scope: without it there is no service.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use super::lease_word::{LeaseWord, Opening, Used};
+use crate::{error::Result, name::Name, time::Time, token::Token, watch::Deadline};
+
+/// Grants leases, and tells what becomes of them.
+///
+/// # What an implementation keeps to
+///
+/// It has one lock of its own, under which it
+///
+/// - takes a request out of its table, and by that its [`Settlement`]: at the grant, at a failure,
+///   when the request is dropped. So each is settled once;
+/// - opens a word, by [`Settlement::grant`], recalls it, loses it, closes it while it is idle. It
+///   changes a word for a lease only while the word [is of](LeaseWord::is_of) that lease: what a
+///   guard closed may be open with the next one before the guard has given the first back.
+///
+/// Wakers and callbacks run once that lock is free, wakers of closed words among them
+/// ([`LeaseWord::take_waiter`]). A grant that crosses the end of its request is given back by the
+/// service. What ended at the session's deadline is lost before the deadline moves.
+pub(crate) trait LeaseService: Send + Sync {
+    /// Asks for a lease; touches no network by itself and never blocks. The request is carried once
+    /// it is waited for or polled. The word of the request is closed, and stays so until the grant.
+    fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease>;
+
+    /// Takes a lease back whose word was closed. Never blocks, never fails.
+    fn give_back(&self, word: &LeaseWord, used: &Used, order: ReleaseOrder);
+
+    /// The same, with an answer: `Lost` if the lease was over before, `Unreachable` if there is none
+    /// in time.
+    fn give_back_answered(self: Arc<Self>, word: &LeaseWord, used: &Used) -> PendingRelease;
+
+    /// Sends at once what was given back, before the caller lets go of what a process of its
+    /// directory waits for.
+    fn send_ahead(&self);
+
+    /// Closes a word that is idle, under the service's lock. What it returns is to be given back.
+    fn close_idle(&self, word: &LeaseWord) -> Option<Used>;
+
+    /// No mutex of the name is left: [retires](LeaseWord::retire) the word, under the service's lock. What
+    /// it returns is to be given back. A grant for a request of that word goes back by itself.
+    fn retire(&self, word: &LeaseWord) -> Option<Used>;
+
+    /// Half of the block is used: asks for the next.
+    fn top_up(&self, word: &LeaseWord);
+
+    /// The session's deadline: until then all its leases are good without a further word.
+    fn deadline(&self) -> &Arc<Deadline>;
+
+    /// The fork generation of the process that it serves.
+    fn made_in(&self) -> u64;
+
+    /// Whether this is a forked child of that process. It asks for nothing and gives nothing back.
+    fn is_forked(&self) -> bool;
+
+    /// What it can do.
+    #[expect(dead_code, reason = "no service is there yet that lacks what a caller asks for")]
+    fn can(&self) -> Capabilities;
+
+    /// Takes no more requests, fails those that wait, wakes the waiters at its words, and keeps no
+    /// lease beyond this: what guards have is given back when they go. Says goodbye once nothing is
+    /// held, and waits until that is sent, at most until `until`.
+    fn close(&self, until: Time);
+}
+
+/// What a service can do. What it cannot, a caller hears when the mutex is built, or at the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "not every kind of service is there that lacks one of them")]
+pub(crate) struct Capabilities {
+    /// It says whether others wait: a lease is recalled.
+    pub(crate) tells_of_waiters: bool,
+    /// Its leases may be kept between local locks.
+    pub(crate) keeps: bool,
+    /// Several sessions may hold a name together.
+    pub(crate) shares: bool,
+    /// Its grants bear tokens that only grow.
+    pub(crate) has_tokens: bool,
+    /// It grants in the order of the requests.
+    pub(crate) orders: bool,
+    /// It tells how the last holder left.
+    pub(crate) tells_predecessor: bool,
+    /// It keeps a name taken for a time, however its holder ends (`at_least`).
+    pub(crate) reserves: bool,
+    /// A lease can carry a value that others read.
+    pub(crate) carries_values: bool,
+    /// It takes a lease away from its holder on demand, and waits for the holder to hear of it.
+    pub(crate) breaks: bool,
+}
+
+/// What is asked for.
+pub(crate) struct LeaseRequest {
+    pub(crate) name: Name,
+    pub(crate) patience: LeasePatience,
+    /// The grant's tokens exceed this one.
+    pub(crate) above: Token,
+    /// The lease ends by itself after this time. Such a lease is not kept.
+    pub(crate) at_most: Option<Duration>,
+    /// Whether the lease may stay after its first guard.
+    pub(crate) keep: bool,
+    /// The word to open.
+    pub(crate) word: Arc<LeaseWord>,
+    /// A guard is there already: the word is opened in use, and not reserved.
+    pub(crate) is_in_use: bool,
+    /// A process of the caller's directory has had the lock since the caller's last had it: more may
+    /// want it than the service knows of.
+    pub(crate) has_moved: bool,
+    pub(crate) settlement: Settlement,
+}
+
+/// How long a request waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeasePatience {
+    /// Not at all for another holder; for an unreachable service as long as the manager allows.
+    No,
+    /// Until this time; [`Time::NEVER`] waits without limit.
+    Until(Time),
+}
+
+/// A request under way: wait for it, or poll it.
+///
+/// Dropping it takes it back. If it was granted by then and the word is still reserved, the
+/// reservation is [given up](LeaseWord::give_up_reserved).
+#[must_use = "a request that is dropped is taken back"]
+pub(crate) trait PendingLease: Future<Output = Result<LeaseGranted>> + Send + Unpin {
+    /// Blocks the calling thread. Works in and outside any async runtime.
+    fn wait(self: Box<Self>) -> Result<LeaseGranted>;
+}
+
+/// A lease was granted, and its word opened: the representative claims it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseGranted {
+    /// Another session had the name when it was asked for.
+    pub(crate) had_to_queue: bool,
+}
+
+/// The answer to a release.
+pub(crate) type PendingRelease = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// When a release is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReleaseOrder {
+    /// At once if others are known to wait for the lock, else with whatever is sent next.
+    Usual,
+    /// Before the call returns: a process of the caller's directory asks next.
+    Ahead,
+}
+
+/// What the caller holds of its directory while it asks.
+pub(crate) trait Settle: Send {
+    /// Tokens up to this one were granted: the slot's rises to it.
+    fn raise(&mut self, block_end: Token);
+
+    /// The slot is let go of.
+    fn release(self: Box<Self>);
+}
+
+/// What is to be settled when a request ends, however it ends. It belongs to the request: whatever
+/// takes that out of the service's table, under its lock, settles it, and so that happens once.
+///
+/// At a grant the order is that of [`grant`](Settlement::grant): token raised, word opened, slot let
+/// go. A process of the directory that wins the slot next finds both as they are. At any other end
+/// the slot is let go of as it is.
+#[derive(Default)]
+#[must_use = "dropping it lets go of the slot"]
+pub(crate) struct Settlement(Option<Box<dyn Settle>>);
+
+impl Settlement {
+    #[cfg_attr(not(test), expect(dead_code, reason = "a climb still keeps its slot to its end"))]
+    pub(crate) fn new(settle: Box<dyn Settle>) -> Settlement {
+        Settlement(Some(settle))
+    }
+
+    /// A lease was granted.
+    pub(crate) fn grant(mut self, word: &LeaseWord, opening: Opening) {
+        if let Some(settle) = &mut self.0 {
+            settle.raise(opening.last);
+        }
+        word.open(opening);
+    }
+}
+
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        if let Some(settle) = self.0.take() {
+            settle.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::{
+        error::Predecessor,
+        host::lease_word::{Claim, LeaseKey},
+    };
+
+    #[derive(Debug, PartialEq)]
+    enum Step {
+        Raised(Token, bool),
+        Released(bool),
+    }
+
+    /// Says each time whether the word is open.
+    struct Told(Arc<LeaseWord>, Sender<Step>);
+
+    impl Told {
+        fn is_open(&self) -> bool {
+            self.0.is_of(LEASE)
+        }
+    }
+
+    impl Settle for Told {
+        fn raise(&mut self, block_end: Token) {
+            self.1.send(Step::Raised(block_end, self.is_open())).unwrap();
+        }
+
+        fn release(self: Box<Self>) {
+            self.1.send(Step::Released(self.is_open())).unwrap();
+        }
+    }
+
+    const LEASE: LeaseKey = LeaseKey { high: 3, low: 1 };
+
+    fn settlement() -> (Arc<LeaseWord>, Settlement, Receiver<Step>) {
+        let (tell, told) = channel();
+        let word = Arc::new(LeaseWord::new());
+        (word.clone(), Settlement::new(Box::new(Told(word, tell))), told)
+    }
+
+    #[test]
+    fn a_grant_raises_the_token_then_opens_the_word_then_lets_go_of_the_slot() {
+        let (word, settlement, told) = settlement();
+        let [first, last] = [1, 9].map(|count| Token::new(count).unwrap());
+        let (predecessor, at_most) = (Predecessor::Clean, None);
+        let (keeps, is_in_use) = (true, false);
+        let lease = LEASE;
+        let opening = Opening { lease, first, last, predecessor, at_most, keeps, is_in_use };
+        settlement.grant(&word, opening);
+        let steps: Vec<_> = told.iter().collect();
+        assert_eq!(steps, [Step::Raised(last, false), Step::Released(true)]);
+        assert!(matches!(word.claim(), Claim::Entered(entered) if entered.token == first));
+    }
+
+    #[test]
+    fn a_request_that_ends_without_a_grant_lets_go_of_the_slot_once() {
+        let (_, settlement, told) = settlement();
+        drop(settlement);
+        assert_eq!(told.iter().collect::<Vec<_>>(), [Step::Released(false)]);
+    }
+}
