@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::*},
     },
     time::Duration,
 };
@@ -74,12 +74,10 @@ pub(crate) struct Entry {
     after_fork: AfterFork,
     /// The scope in force: the widest at which this process has locked it.
     in_force: AtomicU8,
-    /// The highest token that a service has granted this process for the name.
-    highest: AtomicU64,
     /// Whether a guard is inside.
     pub(crate) cell: Cell,
     #[cfg(feature = "process")]
-    slot: std::sync::OnceLock<Slot>,
+    slot: std::sync::OnceLock<Arc<Slot>>,
     /// The name's lease words, one for each manager that has built a mutex of it.
     words: Mutex<Vec<(Weak<dyn LeaseService>, Arc<LeaseWord>)>>,
     ground: Arc<Ground>,
@@ -174,7 +172,6 @@ impl Ground {
             #[cfg(feature = "process")]
             after_fork: AfterFork { generation: fork_generation(), ..AfterFork::default() },
             in_force: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
-            highest: AtomicU64::new(0),
             cell: Cell(AtomicU32::new(0)),
             #[cfg(feature = "process")]
             slot: std::sync::OnceLock::new(),
@@ -252,7 +249,7 @@ impl Entry {
             && self.slot.get().is_none()
         {
             // Two at once would open it twice; the second is closed again, unused.
-            let _ = self.slot.set(directory.slot(&self.name)?);
+            let _ = self.slot.set(Arc::new(directory.slot(&self.name)?));
         }
         let _ = scope;
         Ok(())
@@ -260,7 +257,7 @@ impl Entry {
 
     #[cfg(feature = "process")]
     #[inline]
-    pub(crate) fn slot(&self) -> Option<&Slot> {
+    pub(crate) fn slot(&self) -> Option<&Arc<Slot>> {
         self.slot.get()
     }
 
@@ -290,13 +287,10 @@ impl Entry {
         let _ = (token, how);
     }
 
-    /// The highest token that a service has granted this process for the name.
+    /// The end of the highest block of tokens that a service has granted this process for the name.
     pub(crate) fn highest_token(&self) -> Token {
-        Token::new(self.highest.load(Relaxed)).unwrap_or(Token::ZERO)
-    }
-
-    pub(crate) fn raise_highest(&self, token: Token) {
-        self.highest.fetch_max(token.get(), Relaxed);
+        let words = self.words.lock();
+        words.iter().map(|(_, word)| word.block_end()).max().unwrap_or(Token::ZERO)
     }
 
     fn has_slot(&self) -> bool {
@@ -324,7 +318,7 @@ impl Entry {
     fn give_leases_back(&mut self) {
         for (service, word) in self.words.get_mut() {
             if let Some(service) = service.upgrade()
-                && let Some(used) = service.close_idle(word)
+                && let Some(used) = service.retire(word)
             {
                 service.give_back(word, &used, ReleaseOrder::Usual);
             }

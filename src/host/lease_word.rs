@@ -98,6 +98,8 @@ pub struct LeaseWord {
     keeps: AtomicBool,
     /// Why the lease before ended that was lost while it was reserved or idle.
     ended: AtomicU8,
+    /// No mutex of the name is left in the process.
+    is_retired: AtomicBool,
     /// It is kept until another session asks for it, however long it is idle.
     is_for_good: AtomicBool,
     /// The session's.
@@ -248,6 +250,7 @@ impl LeaseWord {
             end: AtomicU64::new(Time::NEVER.as_nanos()),
             keeps: AtomicBool::new(false),
             ended: AtomicU8::new(0),
+            is_retired: AtomicBool::new(false),
             is_for_good: AtomicBool::new(false),
             deadline,
             made_in,
@@ -600,7 +603,9 @@ impl LeaseWord {
         self.base.store(first & !COUNT, Relaxed);
         self.last.store(last & COUNT, Relaxed);
         self.first.store(first & COUNT, Relaxed);
-        self.half.store(half(first & COUNT, last & COUNT), Relaxed);
+        // A lease that goes with its guard needs no further block.
+        let half = if keeps { half(first & COUNT, last & COUNT) } else { COUNT + 1 };
+        self.half.store(half, Relaxed);
         let recalled = if keeps { 0 } else { RECALLED };
         let opened = match is_in_use {
             true => OPEN | IN_USE | recalled | first & COUNT,
@@ -608,6 +613,11 @@ impl LeaseWord {
         };
         let before = self.word.swap(opened, AcqRel);
         assert_eq!(before, 0, "only the service opens");
+    }
+
+    /// The end of the last block that it was opened with, which is above every token used of it.
+    pub(crate) fn block_end(&self) -> Token {
+        token(self.base.load(Relaxed) | self.last.load(Relaxed))
     }
 
     /// Whether it is open with this lease.
@@ -675,6 +685,18 @@ impl LeaseWord {
     pub fn close_idle(&self) -> Option<Used> {
         let word = self.word.load(Acquire);
         (word & (IN_USE | RESERVED) == 0).then(|| self.close(word, false)).flatten()
+    }
+
+    /// No mutex of the name is left, and no guard: closes it, idle or reserved for a future that was
+    /// leaked. A grant that comes for such a future later is to be given back unopened.
+    pub(crate) fn retire(&self) -> Option<Used> {
+        self.is_retired.store(true, Relaxed);
+        self.give_up_reserved().or_else(|| self.close_idle())
+    }
+
+    /// Whether it was [retired](LeaseWord::retire).
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired.load(Relaxed)
     }
 
     /// As [`close_idle`](LeaseWord::close_idle), if it was not entered since it looked like `seen`.

@@ -756,6 +756,14 @@ impl State {
                 };
                 let opens = waiter.opens.take().expect("a request is granted once");
                 let Opens { word, keep, is_in_use, has_moved, settlement } = opens;
+                if word.is_retired() {
+                    // Its future was leaked, and what it was for is gone.
+                    waiter.finish(
+                        Err(error_of(Failure::Closed, Duration::ZERO)),
+                        &mut self.aftermath,
+                    );
+                    return self.client.cancel(request, clock::now());
+                }
                 let had_to_queue = waiter.is_queued;
                 let keeps = keep && first < last;
                 let opening = Opening {
@@ -1449,6 +1457,14 @@ impl LeaseService for Link {
         }
         let _state = self.state.lock();
         word.close_idle()
+    }
+
+    fn retire(&self, word: &LeaseWord) -> Option<Used> {
+        if self.forked() {
+            return None;
+        }
+        let _state = self.state.lock();
+        word.retire()
     }
 
     #[cold]

@@ -546,9 +546,35 @@ mod tests {
         let Claim::Entered(entered) = word.claim() else { panic!("it was granted") };
         link.give_back(&word, &used, ReleaseOrder::Usual);
         assert_eq!(word.lost(), None);
-        assert_eq!(word.leave(entered.token, Predecessor::Clean), Left::Kept);
         let error = ask(&other, want("a", LeasePatience::No)).wait().unwrap_err();
         assert_eq!(error.holder().unwrap().token, Some(entered.token));
+        assert_ne!(leave(&word, entered.token).lease, used.lease);
+    }
+
+    /// Whether the grant comes before the name's last mutex goes, or after it.
+    #[test]
+    fn what_is_granted_to_a_leaked_future_goes_back_when_its_name_is_forgotten() {
+        for is_granted_first in [true, false] {
+            let leader = MemoryLeader::new();
+            let [one, other] = [connect(&leader), connect(&leader)];
+            let held = take(&other, "a");
+            let word = Arc::new(LeaseWord::new());
+            let request = LeaseRequest { word: word.clone(), keep: true, ..leased::want("a") };
+            let mut leaked = Box::pin(one.acquire(request));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(Future::poll(leaked.as_mut(), &mut context).is_pending());
+            std::mem::forget(leaked);
+            if is_granted_first {
+                give(&other, held.clone());
+            }
+            let used = one.retire(&word);
+            assert_eq!(used.is_some(), is_granted_first);
+            used.iter().for_each(|used| one.give_back(&word, used, ReleaseOrder::Usual));
+            if !is_granted_first {
+                give(&other, held);
+            }
+            give(&other, take(&other, "a"));
+        }
     }
 
     #[test]

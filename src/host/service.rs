@@ -44,6 +44,10 @@ pub(crate) trait LeaseService: Send + Sync {
     /// Closes a word that is idle, under the service's lock. What it returns is to be given back.
     fn close_idle(&self, word: &LeaseWord) -> Option<Used>;
 
+    /// No mutex of the name is left: [retires](LeaseWord::retire) the word, under the service's lock. What
+    /// it returns is to be given back. A grant for a request of that word goes back by itself.
+    fn retire(&self, word: &LeaseWord) -> Option<Used>;
+
     /// Half of the block is used: asks for the next.
     fn top_up(&self, word: &LeaseWord);
 

@@ -28,14 +28,17 @@ use std::{
 };
 
 #[cfg(feature = "process")]
-use crate::process::{Slot, Taken};
+use crate::{
+    host::service::Settle,
+    process::{Slot, Taken},
+};
 use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
     ground::{self, Entry},
     host::{
         lease_word::{Claim, LeaseWord},
-        service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settle, Settlement},
+        service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settlement},
     },
     scope::Scope,
     thread::Seat,
@@ -441,8 +444,7 @@ impl<'a> Climb<'a> {
         let for_good = named.keep == Keep::Always;
         // Threads that wait here get it next, and without the leader: that is keeping, too.
         let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
-        let has_slot = self.held.remove(SLOT);
-        let settle = AskerHold { entry: named.entry.clone(), has_slot, found: self.found_slot };
+        let settlement = self.settlement();
         Ok(tier.service.clone().ask(LeaseRequest {
             name: named.name().clone(),
             at_most: named.at_most,
@@ -455,8 +457,20 @@ impl<'a> Climb<'a> {
                 Patience::No => LeasePatience::No,
                 patience => LeasePatience::Until(patience.until()),
             },
-            settlement: Settlement::new(Box::new(settle)),
+            settlement,
         }))
+    }
+
+    /// From now on the slot is the request's.
+    fn settlement(&mut self) -> Settlement {
+        #[cfg(feature = "process")]
+        if self.held.remove(SLOT)
+            && let Some(slot) = self.named.entry.slot()
+        {
+            let (slot, found) = (slot.clone(), self.found_slot);
+            return Settlement::new(Box::new(AskersSlot { slot, found }));
+        }
+        Settlement::default()
     }
 
     /// What the service says. The word is open now, unless the lease is over already.
@@ -550,7 +564,7 @@ impl<'a> Climb<'a> {
 
     fn is_gate_slot(&self) -> bool {
         #[cfg(feature = "process")]
-        return self.named.entry.slot().is_some_and(Slot::is_gate);
+        return self.named.entry.slot().is_some_and(|slot| slot.is_gate());
         #[cfg(not(feature = "process"))]
         false
     }
@@ -562,7 +576,7 @@ impl<'a> Climb<'a> {
         let start = self.since.unwrap_or_else(clock::now);
         let error = timed_out(start, named.scope()).with_name(named.name());
         #[cfg(feature = "process")]
-        let error = error.with_holder(named.entry.slot().and_then(Slot::holder));
+        let error = error.with_holder(named.entry.slot().and_then(|slot| slot.holder()));
         error.with_holder(Some(named.reach.myself()))
     }
 }
@@ -655,30 +669,20 @@ impl Wake for SeatCall {
     }
 }
 
-/// What an asker holds of its machine while it asks: the slot, if there is a directory.
-struct AskerHold {
-    entry: Arc<Entry>,
-    has_slot: bool,
+/// The slot that an asker has won. It holds nothing of the name's entry, which may go meanwhile.
+#[cfg(feature = "process")]
+struct AskersSlot {
+    slot: Arc<Slot>,
     found: Predecessor,
 }
 
-impl Settle for AskerHold {
+#[cfg(feature = "process")]
+impl Settle for AskersSlot {
     fn raise(&mut self, block_end: Token) {
-        self.entry.raise_highest(block_end);
-        #[cfg(feature = "process")]
-        if self.has_slot
-            && let Some(slot) = self.entry.slot()
-        {
-            slot.raise_token(block_end);
-        }
+        self.slot.raise_token(block_end);
     }
 
     fn release(self: Box<Self>) {
-        #[cfg(feature = "process")]
-        if self.has_slot
-            && let Some(slot) = self.entry.slot()
-        {
-            slot.release(self.found);
-        }
+        self.slot.release(self.found);
     }
 }
