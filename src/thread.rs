@@ -339,7 +339,9 @@ impl ThreadLock {
             if now() >= until {
                 queue.remove(Kind::Thread, ticket);
                 let call = self.left_queue(&mut queue);
+                let watch = queue.watch();
                 ring(queue, call);
+                self.look_at(watch);
                 return false;
             }
         }
@@ -388,7 +390,7 @@ impl ThreadLock {
     fn left_queue(&self, queue: &mut Queue) -> Option<Waker> {
         // If it is held, its release will see to those who wait.
         let is_held = self.clear_marks(queue) & LOCKED != 0;
-        if is_held { None } else { queue.wake_first_of_each() }
+        if is_held { None } else { queue.wake_first_of_each(now()) }
     }
 
     #[cold]
@@ -431,7 +433,7 @@ impl ThreadLock {
             }
             // Nobody else has the queues: whoever is first is woken before anybody can see that.
             self.word.swap(WAITERS | CALLED, Release);
-            return queue.wake_first_of_each();
+            return queue.wake_first_of_each(now);
         }
         self.word.fetch_and(!(LOCKED | WAITERS | CALLED), Release);
         None

@@ -27,11 +27,6 @@ use std::{
     time::Duration,
 };
 
-#[cfg(feature = "process")]
-use crate::{
-    host::service::Settle,
-    process::{Slot, Taken},
-};
 use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
@@ -44,6 +39,11 @@ use crate::{
     thread::Seat,
     time::Time,
     token::Token,
+};
+#[cfg(feature = "process")]
+use crate::{
+    host::service::Settle,
+    process::{Slot, Taken},
 };
 
 use super::{

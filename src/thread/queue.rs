@@ -28,8 +28,8 @@ pub(super) struct Entry {
     ticket: Ticket,
     since: Time,
     call: Call,
-    /// It was called since it last looked, and so will look.
-    woken: bool,
+    /// When it was called since it last looked, if it was: so it will look.
+    woken: Option<Time>,
 }
 
 /// A waiter that was handed the lock and has not taken it up.
@@ -88,7 +88,7 @@ impl Queue {
     pub(super) fn push(&mut self, kind: Kind, since: Time, call: Call) -> Ticket {
         let ticket = self.next;
         self.next += 1;
-        self.of(kind).push_back(Entry { ticket, since, call, woken: false });
+        self.of(kind).push_back(Entry { ticket, since, call, woken: None });
         ticket
     }
 
@@ -126,7 +126,7 @@ impl Queue {
     /// The waiter has looked in vain: the next call has to wake it again.
     pub(super) fn fall_asleep(&mut self, kind: Kind, ticket: Ticket) {
         let place = self.place(kind, ticket);
-        self.of(kind)[place].woken = false;
+        self.of(kind)[place].woken = None;
     }
 
     /// Has a waiting task woken by this waker from now on; hands back what is to be dropped.
@@ -156,7 +156,7 @@ impl Queue {
     pub(super) fn hand_over(&mut self, kind: Kind, now: Time) -> Option<Waker> {
         assert!(self.heir.is_none(), "the lock was handed to two");
         let mut entry = self.of(kind).pop_front().expect("somebody of this kind is due");
-        let call = entry.wake();
+        let call = entry.wake(now);
         self.heir = Some(Heir { entry, kind, at: now });
         self.task_is_next = kind == Kind::Thread;
         call
@@ -178,7 +178,7 @@ impl Queue {
             ticket,
             since: woken.unwrap_or(now),
             call: Call::Waker(None),
-            woken: true,
+            woken,
         });
         self.absent.extend(seat.or_else(|| Some(self.heir.take()?.entry)));
         true
@@ -191,12 +191,16 @@ impl Queue {
         woken.map(|woken| woken + LAPSE)
     }
 
+    /// When the first task is called in vain that was called and is not polled, with tasks behind it.
+    fn is_vain_at(&self) -> Option<Time> {
+        let first = self.tasks.front().filter(|_| self.tasks.len() > 1)?;
+        Some(first.woken? + LAPSE)
+    }
+
     /// If a turn of a task can lapse while others wait: when an alarm is to look, if none is set.
     pub(super) fn watch(&mut self) -> Option<Time> {
-        if self.is_empty() {
-            return None;
-        }
-        let at = self.lapses_at()?;
+        let lapses = self.lapses_at().filter(|_| !self.is_empty());
+        let at = lapses.into_iter().chain(self.is_vain_at()).min()?;
         (!mem::replace(&mut self.is_watched, true)).then_some(at)
     }
 
@@ -208,6 +212,9 @@ impl Queue {
         if !self.is_empty() && self.lapse(now) {
             let kind = if self.threads.is_empty() { Kind::Task } else { Kind::Thread };
             call = self.hand_over(kind, now);
+        } else if self.is_vain_at().is_some_and(|at| at <= now) {
+            self.absent.extend(self.tasks.pop_front());
+            call = self.tasks.front_mut().and_then(|first| first.wake(now));
         }
         (call, self.watch())
     }
@@ -239,11 +246,11 @@ impl Queue {
 
     /// Wakes the first of each kind, unless it is awake: both, because how soon a task gets to
     /// run is not ours to know.
-    pub(super) fn wake_first_of_each(&mut self) -> Option<Waker> {
+    pub(super) fn wake_first_of_each(&mut self, now: Time) -> Option<Waker> {
         if let Some(first) = self.threads.front_mut() {
-            first.wake();
+            first.wake(now);
         }
-        self.tasks.front_mut().and_then(Entry::wake)
+        self.tasks.front_mut().and_then(|first| first.wake(now))
     }
 
     fn of(&mut self, kind: Kind) -> &mut VecDeque<Entry> {
@@ -274,10 +281,11 @@ impl Queue {
 impl Entry {
     /// Calls it, unless it was called already. A task's waker is for the caller to use once the
     /// queues' mutex is free; a thread waits on that mutex anyway.
-    fn wake(&mut self) -> Option<Waker> {
-        if std::mem::replace(&mut self.woken, true) {
+    fn wake(&mut self, now: Time) -> Option<Waker> {
+        if self.woken.is_some() {
             return None;
         }
+        self.woken = Some(now);
         match &mut self.call {
             Call::Bell(bell) => {
                 bell.notify_one();

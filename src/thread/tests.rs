@@ -872,3 +872,21 @@ fn a_hand_over_to_a_leaked_task_goes_to_the_next_task() {
     assert!(lock.try_take().is_some());
     lock.free();
 }
+
+/// It was called to try for the lock, which is free meanwhile, and not handed it.
+#[test]
+fn a_call_to_a_leaked_task_is_passed_on_to_the_next_task() {
+    until_seen(|| {
+        let lock = ThreadLock::new();
+        lock.take();
+        let leaked = Task::queued(&lock);
+        let mut next = Task::queued(&lock);
+        lock.free();
+        let is_free = lock.word.load(Relaxed) & LOCKED == 0;
+        std::mem::forget(leaked);
+        until_seen(|| next.woken() > 0);
+        assert!(next.poll());
+        lock.free();
+        is_free
+    });
+}
