@@ -166,9 +166,13 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         guard.hold.lost()
     }
 
-    /// Calls `callback` once, if and when the lock is lost while the guard exists; at once, if it
-    /// is lost already. It runs on a thread of tierlock's and must not block. A panic in it is
-    /// caught, and reported by the panic hook alone.
+    /// Calls `callback` once, if and when the lock is lost while the guard exists; at once and on
+    /// this thread, if it is lost already.
+    ///
+    /// It runs on a thread that tierlock starts for it, after the futures of [`lost`](Self::lost)
+    /// were woken, and may block: up to 64 callbacks run at the same time and hold up neither each
+    /// other nor any renewal or release. Those beyond that wait until one returns. A panic in it
+    /// is caught, and reported by the panic hook alone.
     pub fn on_lost(guard: &Self, callback: impl FnOnce(LostReason) + Send + 'static) {
         if let Some(watch) = guard.hold.watch() {
             watch.on_lost(Box::new(callback));

@@ -50,7 +50,7 @@
 //! | floor | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
-//! | 1 | `clock` `alarm` `watch` `overwriting` | the one clock, timers, telling of a loss, words changed by plain stores | decides about locks |
+//! | 1 | `clock` `alarm` `watch` `overwriting` `per_process` | the one clock, timers and callbacks, telling of a loss, words changed by plain stores, what a forked child has anew | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -91,6 +91,7 @@ mod misuse;
 mod mutex;
 mod name;
 mod overwriting;
+mod per_process;
 #[cfg(feature = "process")]
 mod process;
 mod question;

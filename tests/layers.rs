@@ -12,7 +12,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
 const FLOORS: [&[&str]; 5] = [
     &["scope", "name", "token", "time", "error", "identity"],
-    &["clock", "alarm", "watch", "overwriting", "proto"],
+    &["clock", "alarm", "watch", "overwriting", "per_process", "proto"],
     &["thread", "process", "host"],
     &["ground", "climb", "mutex", "guard", "manager", "status", "fence", "question"],
     &["cli", "bench", "main", "lib", "misuse"],
