@@ -20,8 +20,18 @@ struct Inner {
     name: Option<Name>,
     scope: Option<Scope>,
     waited: Option<Duration>,
+    contention: Contention,
     holder: Option<Box<Holder>>,
     source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What is known of a holder in the way, if the kind says that one may have been.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contention {
+    Named,
+    /// A leader answered that it has to wait for others, and for none in particular.
+    Possible,
+    Unanswered,
 }
 
 /// What kind of thing went wrong.
@@ -30,9 +40,11 @@ struct Inner {
 pub enum LockErrorKind {
     /// Somebody else holds it, and the call was not to wait.
     WouldBlock,
-    /// Somebody else held it for as long as the call was to wait.
+    /// The time to wait was over: another holder had it all the time, or no leader answered so
+    /// soon ([`is_contended`](LockError::is_contended) tells).
     TimedOut,
-    /// No leader answered.
+    /// No leader answered within `connect_timeout`; or within the call's own limit, if by then
+    /// nothing listened at any leader's address or no leader was heard for 1 s.
     Unreachable,
     /// It was held, and is no longer: see [`LostReason`].
     Lost,
@@ -57,6 +69,7 @@ impl LockError {
             name: None,
             scope: None,
             waited: None,
+            contention: Contention::Named,
             holder: None,
             source: None,
         })))
@@ -78,6 +91,7 @@ impl LockError {
                 name: None,
                 scope: None,
                 waited: None,
+                contention: Contention::Named,
                 holder: None,
                 source: None,
             })
@@ -99,6 +113,20 @@ impl LockError {
     pub(crate) fn with_waited(mut self, waited: Duration) -> LockError {
         self.inner_mut().waited = Some(waited);
         self
+    }
+
+    /// The time was over, and no leader had named a holder; `answered` if one had answered.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) fn without_holder(mut self, answered: bool) -> LockError {
+        let contention = if answered { Contention::Possible } else { Contention::Unanswered };
+        self.inner_mut().contention = contention;
+        self
+    }
+
+    /// The time was over before a leader answered.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.contention == Contention::Unanswered)
     }
 
     /// Adds who holds it, unless that is known already.
@@ -142,9 +170,11 @@ impl LockError {
         self.0.as_ref()?.holder.as_deref()
     }
 
-    /// Somebody else has the lock: `WouldBlock` or `TimedOut`.
+    /// Another holder has the lock: `WouldBlock`, or `TimedOut` unless the time was over before a
+    /// leader named the holder.
     pub fn is_contended(&self) -> bool {
-        matches!(self.kind(), LockErrorKind::WouldBlock | LockErrorKind::TimedOut)
+        let is_known = self.0.as_ref().is_none_or(|inner| inner.contention == Contention::Named);
+        is_known && matches!(self.kind(), LockErrorKind::WouldBlock | LockErrorKind::TimedOut)
     }
 
     /// The time to wait was over.

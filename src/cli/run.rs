@@ -275,7 +275,7 @@ fn check_terms(run: &args::Run) -> Result<(), Failure> {
 fn explain(error: LockError, run: &args::Run, locks: &LockManager) -> Failure {
     let advice = match error.kind() {
         LockErrorKind::WouldBlock => "leave out --no-wait to wait for it",
-        LockErrorKind::TimedOut => "give --wait more time",
+        LockErrorKind::TimedOut if !error.is_unanswered() => "give --wait more time",
         _ => return error.with_name(&run.name).into(),
     };
     let unknown = error.holder().is_none();

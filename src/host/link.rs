@@ -967,8 +967,8 @@ impl Aftermath {
         why.is_some()
     }
 
-    /// Remembers and wakes first; then those whose lock is lost, on a thread of their own, so that
-    /// a callback which takes its time delays what follows from its loss, and no renewals.
+    /// Remembers and wakes first; then tells the losses, on the alarm thread, each before the
+    /// leader hears of it. Callbacks run on threads of their own and delay none of this.
     fn run(self, link: &Weak<Link>) {
         if let Some((remember, seen)) = self.saw {
             contain(|| remember(seen));
@@ -994,7 +994,7 @@ impl Aftermath {
             contain(|| wake.wake());
         }
         for (warn, text) in self.warnings {
-            alarm::call_at(Time::ZERO, move || contain(|| warn(&text))).detach();
+            alarm::run_callback(move || warn(&text));
         }
         for Loss { lease, watch, why } in self.losses {
             let link = link.clone();
@@ -1057,8 +1057,13 @@ impl<T> Waiter<T> {
 
     fn error(&self, failure: Failure, holder: Option<HolderInfo>) -> LockError {
         let waited = clock::now().since(self.since);
+        let is_answered = !matches!(failure, Failure::Unanswered(_));
         let error = error_of(failure, waited).with_scope(Scope::Host);
-        let error = error.with_holder(holder.map(holder_of));
+        // Without a name it may be free: the leader waited for others to report, or did not answer.
+        let error = match holder {
+            None if error.kind() == LockErrorKind::TimedOut => error.without_holder(is_answered),
+            holder => error.with_holder(holder.map(holder_of)),
+        };
         match &self.name {
             Some(name) => error.with_name(name),
             None => error,
@@ -1092,6 +1097,10 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
         Failure::Refused { why: Refusal::TimedOut } => {
             return LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
                 .with_waited(waited);
+        }
+        Failure::Unanswered(trouble) => {
+            let text = format!("no leader answered within the wait: {trouble}");
+            return LockError::new(LockErrorKind::TimedOut, text).with_waited(waited);
         }
         Failure::Refused { why } => refused(why),
         Failure::Unreachable(trouble) if trouble.is_empty() => {

@@ -199,3 +199,18 @@ fn a_wrong_secret_is_77() {
     let output = command.arg(theirs.secret()).args(["-w", "20", "job", "--", "true"]).output();
     fails(&output.unwrap(), 77, &["secret"]);
 }
+
+#[test]
+fn a_wait_of_any_length_runs_behind_a_free_lock_of_a_healthy_leader() {
+    let place = Place::new();
+    let leader = place.leader();
+    for wait in ["0", ".000001", ".00002", ".001"] {
+        succeeds(&leader.run().args(["-w", wait, "job", "--", "true"]).output().unwrap());
+    }
+    let mut holder = Running::script(&mut leader.run(), &[], "job", "echo here; sleep 1000");
+    assert_eq!(holder.line(), "here");
+    for wait in ["0", ".000001", ".00002", ".001"] {
+        let output = leader.run().args(["-w", wait, "job", "--", "true"]).output().unwrap();
+        fails(&output, 75, &["job", "sh"]);
+    }
+}

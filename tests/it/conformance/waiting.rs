@@ -7,27 +7,66 @@ use std::{
 };
 
 use futures::executor::block_on;
-use tierlock::{LockError, LockErrorKind, MutexGuard, Scope};
+use tierlock::{Keep, LockError, LockErrorKind, MutexGuard, Scope};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::setting::{Hand, LONG, Setting, at};
 
 const SOON: Duration = Duration::from_millis(30);
 
-/// A wait in vain. One that ends before the leader could acknowledge it is `Unreachable` and
-/// tried again with more patience.
-fn in_vain<T>(mut wait: impl FnMut(Duration) -> tierlock::Result<T>) -> LockError {
-    let mut limit = SOON;
-    loop {
-        let start = Instant::now();
-        let error = wait(limit).map(drop).unwrap_err();
-        assert!(start.elapsed() >= limit);
-        if !error.is_unreachable() {
-            assert!(error.waited().is_none_or(|waited| waited >= limit.mul_f32(0.9)), "{error}");
-            return error;
+fn in_vain<T>(wait: impl FnOnce(Duration) -> tierlock::Result<T>) -> LockError {
+    let start = Instant::now();
+    let error = wait(SOON).map(drop).unwrap_err();
+    assert!(start.elapsed() >= SOON);
+    assert!(error.waited().is_none_or(|waited| waited >= SOON.mul_f32(0.9)), "{error}");
+    error
+}
+
+/// Limits that are over before an answer can be here, and one that is not.
+const LIMITS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_micros(1),
+    Duration::from_micros(20),
+    Duration::from_millis(1),
+    Duration::from_millis(100),
+];
+
+at!(everywhere, a_wait_of_any_length_gets_a_free_lock);
+fn a_wait_of_any_length_gets_a_free_lock(setting: &Setting) {
+    for limit in LIMITS {
+        let locks = setting.stranger();
+        // At first it has to reach its leader; then it knows the way.
+        for name in ["a", "b"] {
+            let mutex = setting.mutex(&locks, name, ());
+            drop(mutex.try_lock_for(limit).unwrap_or_else(|error| panic!("{limit:?}: {error}")));
+            drop(block_on(mutex.try_lock_for_async(limit)).unwrap());
         }
-        assert!(limit < LONG, "{error}");
-        limit *= 2;
+        setting.until_heard(&locks);
+    }
+}
+
+at!(with_leader, a_wait_of_any_length_gets_a_lease_that_lies_unused);
+fn a_wait_of_any_length_gets_a_lease_that_lies_unused(setting: &Setting) {
+    for limit in LIMITS {
+        let keeper = setting.locks().mutex("a", ()).keep(Keep::Always).build().unwrap();
+        drop(keeper.lock().unwrap());
+        let other = setting.mutex(&setting.stranger(), "a", ());
+        drop(other.try_lock_for(limit).unwrap_or_else(|error| panic!("{limit:?}: {error}")));
+    }
+}
+
+at!(everywhere, a_wait_of_any_length_ends_behind_a_holder);
+fn a_wait_of_any_length_ends_behind_a_holder(setting: &Setting) {
+    let _guard = setting.hold(&setting.locks(), "a");
+    for limit in LIMITS {
+        let mutex = setting.mutex(&setting.stranger(), "a", ());
+        for error in [
+            mutex.try_lock_for(limit).unwrap_err(),
+            block_on(mutex.try_lock_for_async(limit)).unwrap_err(),
+        ] {
+            assert!(error.is_timeout() && error.is_contended(), "{limit:?}: {error}");
+            assert!(error.holder().is_some(), "{limit:?}: {error}");
+        }
     }
 }
 
