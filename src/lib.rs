@@ -50,6 +50,7 @@
 //! | floor | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
+//! | 0 | `system` | calls of the C library, an island of `unsafe` | decides anything |
 //! | 1 | `clock` `alarm` `watch` `overwriting` `per_process` | the one clock, timers and callbacks, telling of a loss, words changed by plain stores, what a forked child has anew | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
@@ -98,6 +99,7 @@ mod question;
 mod scope;
 #[cfg(feature = "cli")]
 mod status;
+mod system;
 mod thread;
 mod time;
 mod token;

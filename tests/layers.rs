@@ -11,7 +11,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
 const FLOORS: [&[&str]; 5] = [
-    &["scope", "name", "token", "time", "error", "identity"],
+    &["scope", "name", "token", "time", "error", "identity", "system"],
     &["clock", "alarm", "watch", "overwriting", "per_process", "proto"],
     &["thread", "process", "host"],
     &["ground", "climb", "mutex", "guard", "manager", "status", "fence", "question"],
@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 5] = [
 
 /// The only files that may say `unsafe`. `table/map.rs` beside `process/sys.rs`: what is a valid
 /// view of mapped memory is a subject of its own, and the system's calls are another.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "src/bench/peers/sys.rs",
     "src/cli/sys.rs",
     "src/guard.rs",
@@ -28,6 +28,7 @@ const UNSAFE: [&str; 7] = [
     "src/mutex.rs",
     "src/process/sys.rs",
     "src/process/table/map.rs",
+    "src/system.rs",
 ];
 
 /// Crates that only these files or folders may name.

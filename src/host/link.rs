@@ -137,6 +137,8 @@ struct State {
     /// Waiters without an outcome.
     unanswered: usize,
     closed: bool,
+    /// The process is ending: callers that wait are not told that the client is closed.
+    is_leaving: bool,
     on_warning: Option<Tell>,
     remember: Option<Remember>,
     aftermath: Aftermath,
@@ -350,6 +352,7 @@ impl Link {
                 deadline,
                 unanswered: 0,
                 closed: false,
+                is_leaving: false,
                 on_warning: None,
                 remember: None,
                 aftermath: Aftermath::default(),
@@ -625,7 +628,37 @@ impl Link {
         if self.forked() {
             return;
         }
-        let mut state = self.state.lock();
+        self.begin_closing(self.state.lock());
+        self.drive.finish(until);
+    }
+
+    /// As `close`, while the process ends: other threads run on for a moment and are not to see
+    /// their waits fail. Whether there is a goodbye to wait for with
+    /// [`finish_leaving`](Link::finish_leaving); what guards hold keeps it from being said.
+    #[cfg(feature = "host")]
+    pub(super) fn leave(&self, until: Time) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let state = self.state.try_lock_for(until.since(clock::now()));
+        let Some(mut state) = state else { return false };
+        state.is_leaving = true;
+        self.begin_closing(state);
+        self.drive.send_ahead();
+        let is_flushed = || self.state.lock().client.is_flushed();
+        while self.state.lock().client.holds() && !is_flushed() && clock::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        !self.state.lock().client.holds()
+    }
+
+    /// Waits until the goodbye is sent, at most until `until`.
+    #[cfg(feature = "host")]
+    pub(super) fn finish_leaving(&self, until: Time) {
+        self.drive.finish(until);
+    }
+
+    fn begin_closing(&self, mut state: MutexGuard<'_, State>) {
         let State { client, leases, .. } = &mut *state;
         // No lease is kept beyond this: what a guard has goes back when that is dropped.
         leases.retain(|&lease, held| match held.kept.as_ref().map(|kept| (kept, kept.recall())) {
@@ -640,7 +673,6 @@ impl Link {
         });
         client.close(clock::now());
         self.settle(state);
-        self.drive.finish(until);
     }
 
     /// Whether the client has been closed and owes nobody a word.
@@ -862,6 +894,9 @@ impl State {
                 };
                 waiter.finish(Ok(granted), &mut self.aftermath);
             }
+            Event::Failed { failure: Failure::Closed, .. }
+            | Event::QueryFailed { failure: Failure::Closed, .. }
+                if self.is_leaving => {}
             Event::Failed { request, failure, holder } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else { return };
                 let error = waiter.error(failure, holder);
@@ -934,9 +969,11 @@ impl State {
             }
             Event::Closed => {
                 self.closed = true;
-                // Nobody looks after these any more.
-                let unanswered = self.releases.values_mut();
-                unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
+                if !self.is_leaving {
+                    // Nobody looks after these any more.
+                    let unanswered = self.releases.values_mut();
+                    unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
+                }
             }
         }
     }
@@ -1393,6 +1430,9 @@ impl<K: Awaited> Waiting<K> {
 
     fn abandoned(&self) -> Option<LockError> {
         let (link, _) = self.asked.as_ref()?;
+        if link.state.lock().is_leaving {
+            return None;
+        }
         link.drive.attend().err().map(|error| error.with_scope(Scope::Host))
     }
 

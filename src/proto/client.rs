@@ -585,6 +585,11 @@ impl Client {
         .min()
     }
 
+    /// Whether everything that could be sent has been taken to be sent.
+    pub fn is_flushed(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
     /// Until when the session's leases are good without a further word, as far as
     /// [`take_event`](Client::take_event) has told it; `None` before the first.
     pub fn deadline(&self) -> Option<Time> {
@@ -1017,7 +1022,8 @@ impl Client {
             .any(|lease| matches!(lease.hold, Hold::Releasing { awaited: true, .. }))
     }
 
-    fn holds(&self) -> bool {
+    /// Whether anything is held and not on its way back.
+    pub fn holds(&self) -> bool {
         self.leases.values().any(|lease| !matches!(lease.hold, Hold::Releasing { .. }))
     }
 }
