@@ -436,6 +436,30 @@ impl Core {
         }
     }
 
+    /// Gives back what nothing was done under: the next holder hears what this one heard.
+    pub(crate) fn give_back(&self, held: &mut Held) {
+        match self {
+            Core::Plain(lock) => lock.release(lock.predecessor()),
+            Core::Named(named) => named.give_back(held),
+        }
+    }
+
+    /// The thread tier, without which no guard of the mutex exists.
+    pub(crate) fn thread(&self) -> &ThreadLock {
+        match self {
+            Core::Plain(lock) => lock,
+            Core::Named(named) => named.entry.thread(),
+        }
+    }
+
+    /// Whether the lock is held, as far as this process knows without asking a leader.
+    pub(crate) fn is_locked(&self) -> bool {
+        match self {
+            Core::Plain(lock) => lock.is_locked(),
+            Core::Named(named) => named.is_locked(),
+        }
+    }
+
     /// The same, with an answer to wait for: the leader's, and the end of `at_least`.
     pub(crate) fn let_go_answered(
         &self,
@@ -467,6 +491,14 @@ impl Named {
 
     pub(crate) fn scope(&self) -> Scope {
         Scope::from_u8(self.scope.load(Relaxed))
+    }
+
+    fn is_locked(&self) -> bool {
+        #[cfg(feature = "process")]
+        if self.entry.slot().and_then(crate::process::Slot::holder).is_some() {
+            return true;
+        }
+        self.entry.thread().is_locked()
     }
 
     /// How far to climb: to what was asked for, or to what the name is already locked at.
@@ -945,7 +977,9 @@ impl Named {
             self.entry.slot().expect("a held process tier has its slot").release(how);
         }
         if tiers & THREAD != 0 {
-            self.entry.thread().release(how);
+            // The slot tells it to the next holder, whichever process that is in.
+            let told = if tiers & PROCESS != 0 { Predecessor::Clean } else { how };
+            self.entry.thread().release(told);
         }
         // Foreign code may hang on it: last, when nothing is held.
         drop((end, held.more.take()));

@@ -1,6 +1,6 @@
 //! The one error, and the words for how a lock was lost or left.
 
-use std::{borrow::Cow, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, io, sync::Arc, time::Duration};
 
 use crate::{name::Name, scope::Scope, token::Token};
 
@@ -9,11 +9,13 @@ use crate::{name::Name, scope::Scope, token::Token};
 /// Callers branch on [`kind`](LockError::kind) or on the predicates; people read the text, which
 /// says who and what next. It is one pointer wide, and the error of a plain failed `try_lock`
 /// allocates nothing.
+#[derive(Clone)]
 pub struct LockError(Option<Box<Inner>>);
 
 /// The result of a lock operation.
 pub type Result<T, E = LockError> = std::result::Result<T, E>;
 
+#[derive(Clone)]
 struct Inner {
     kind: LockErrorKind,
     message: Cow<'static, str>,
@@ -22,7 +24,7 @@ struct Inner {
     waited: Option<Duration>,
     contention: Contention,
     holder: Option<Box<Holder>>,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// What is known of a holder in the way, if the kind says that one may have been.
@@ -141,7 +143,7 @@ impl LockError {
         mut self,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> LockError {
-        self.inner_mut().source = Some(source.into());
+        self.inner_mut().source = Some(Arc::from(source.into()));
         self
     }
 
@@ -235,6 +237,46 @@ impl fmt::Debug for LockError {
             .field("text", &format_args!("{self}"))
             .field("source", &self.source().map(ToString::to_string))
             .finish()
+    }
+}
+
+/// Equal if they say the same, their sources included.
+impl PartialEq for LockError {
+    fn eq(&self, other: &LockError) -> bool {
+        let (Some(own), Some(others)) = (&self.0, &other.0) else {
+            return self.kind() == other.kind() && self.to_string() == other.to_string();
+        };
+        let texts = |inner: &Inner| inner.source.as_ref().map(ToString::to_string);
+        let Inner { kind, message, name, scope, waited, contention, holder, source: _ } = &**own;
+        *kind == others.kind
+            && *message == others.message
+            && *name == others.name
+            && *scope == others.scope
+            && *waited == others.waited
+            && *contention == others.contention
+            && *holder == others.holder
+            && texts(own) == texts(others)
+    }
+}
+
+impl From<LockError> for io::Error {
+    /// With the kind that is nearest; what the operating system said keeps its own. The
+    /// `LockError` is the source.
+    fn from(error: LockError) -> io::Error {
+        let kind = match error.kind() {
+            LockErrorKind::WouldBlock => io::ErrorKind::WouldBlock,
+            LockErrorKind::TimedOut => io::ErrorKind::TimedOut,
+            LockErrorKind::Unreachable => io::ErrorKind::NotConnected,
+            LockErrorKind::Refused => io::ErrorKind::PermissionDenied,
+            LockErrorKind::Config => io::ErrorKind::InvalidInput,
+            LockErrorKind::Damaged => io::ErrorKind::InvalidData,
+            LockErrorKind::Lost => io::ErrorKind::Other,
+            LockErrorKind::Io => {
+                let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+                source.map_or(io::ErrorKind::Other, io::Error::kind)
+            }
+        };
+        io::Error::new(kind, error)
     }
 }
 

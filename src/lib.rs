@@ -40,7 +40,7 @@
 //!
 //! # Features
 //! `process` (file locks and shared memory), `host` (QUIC client and leader), `cli` (the program;
-//! implies both; default), `peers` (the bench's comparisons), `testing`
+//! implies both; default), `peers` (the bench's comparisons), `serde` (for [`Token`]), `testing`
 //! ([`LockManager::in_memory`]). With `default-features = false` nobody pulls tokio or clap, and a
 //! thread- or process-only user no QUIC either.
 //!
@@ -51,7 +51,7 @@
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
 //! | 0 | `system` | calls of the C library, an island of `unsafe` | decides anything |
-//! | 1 | `clock` `alarm` `watch` `overwriting` `per_process` | the one clock, timers and callbacks, telling of a loss, words changed by plain stores, what a forked child has anew | decides about locks |
+//! | 1 | `clock` `alarm` `watch` `overwriting` `per_process` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, words changed by plain stores, what a forked child has anew, waiting for a future, a task's budget | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -75,8 +75,10 @@ pub mod cli;
 pub mod proto;
 
 mod alarm;
+mod blocking;
 mod climb;
 mod clock;
+mod cooperate;
 mod error;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
@@ -107,7 +109,7 @@ mod watch;
 
 pub use climb::Keep;
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
-pub use guard::MutexGuard;
+pub use guard::{MutexGuard, OwnedMutexGuard};
 /// What the simulator takes the tokens of kept leases from; outside semver.
 #[cfg(feature = "testing")]
 #[doc(hidden)]

@@ -230,6 +230,11 @@ impl ThreadLock {
         self.word.load(Relaxed) & WAITERS != 0
     }
 
+    /// Whether it is held just now, or handed over.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.word.load(Relaxed) & LOCKED != 0
+    }
+
     /// The last token granted, as far as this thread can know without the lock.
     #[inline]
     pub(crate) fn last_token(&self) -> Token {

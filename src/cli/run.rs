@@ -132,7 +132,14 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
                 guardian.must_end_by(clock::now() + left);
             }
         }
-        let command = start(&run, &lock, guardian.as_mut(), terminal.as_ref())?;
+        let command = match start(&run, &lock, guardian.as_mut(), terminal.as_ref()) {
+            Ok(command) => command,
+            Err(failure) => {
+                // No command ran under it.
+                wait_for_answer(MutexGuard::hand_on_answered(lock), &events);
+                return Err(failure);
+            }
+        };
         supervise::tell_of_loss(&lock, &events);
         Supervision {
             name: &run.name,
@@ -203,8 +210,10 @@ fn take(
             Some(wait) => mutex.try_lock_for(wait),
             None => mutex.lock(),
         };
-        // If nobody listens any more, the guard is dropped here.
-        let _ = sender.send(result);
+        if let Err(mpsc::SendError(Ok(lock))) = sender.send(result) {
+            // The main thread ends without it.
+            let _ = MutexGuard::hand_on(lock);
+        }
         let _ = nudge.send(Event::Woken);
     });
     waiting.map_err(|error| Failure::internal("cannot start a thread", error))?;
@@ -241,7 +250,7 @@ fn give_up(
     loop {
         match taken.recv_timeout(SHORT_TICK) {
             Ok(Ok(lock)) => {
-                wait_for_answer(MutexGuard::give_back(lock), events);
+                wait_for_answer(MutexGuard::hand_on_answered(lock), events);
                 return locks.close();
             }
             Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,

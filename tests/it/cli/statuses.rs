@@ -214,3 +214,19 @@ fn a_wait_of_any_length_runs_behind_a_free_lock_of_a_healthy_leader() {
         fails(&output, 75, &["job", "sh"]);
     }
 }
+
+#[test]
+fn a_command_that_cannot_start_takes_no_mark_of_a_dead_holder_away() {
+    let place = Place::new();
+    let script = "echo here; exec sleep 1000";
+    let mut holder = Running::script(&mut place.run(), &[], "job", script);
+    assert_eq!(holder.line(), "here");
+    holder.signal(Signal::KILL);
+    holder.exit();
+    // The lock is free once what it ran has ended, too.
+    fails(&place.ran(&["-w", "50", "job", "--", "no-such-program"]), 127, &["no-such-program"]);
+    let locks = tierlock::LockManager::builder().directory(place.dir()).open().unwrap();
+    let guard = locks.mutex("job", ()).try_lock_for(PATIENCE).unwrap();
+    let told = tierlock::MutexGuard::predecessor(&guard);
+    assert_eq!(told, tierlock::Predecessor::Died);
+}

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::executor::block_on;
-use tierlock::{Keep, LockError, LockErrorKind, MutexGuard, Scope};
+use tierlock::{Keep, LockError, LockErrorKind, MutexGuard, OwnedMutexGuard, Scope};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::setting::{Hand, LONG, Setting, at};
@@ -299,4 +299,77 @@ fn block_inside(setting: &Setting, runtime: &Runtime) {
             locks.close_async().await;
         });
     }
+}
+
+at!(everywhere, a_task_that_finds_its_lock_free_again_and_again_lets_timers_fire);
+/// tokio's cooperation: without it this task would never come to an end.
+fn a_task_that_finds_its_lock_free_again_and_again_lets_timers_fire(setting: &Setting) {
+    let mutex = std::sync::Arc::new(setting.mutex(&setting.locks(), "a", ()));
+    let owned = mutex.clone();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let forever = async {
+                loop {
+                    drop(owned.lock_async().await.unwrap());
+                }
+            };
+            let elapsed = tokio::time::timeout(SOON, forever).await.is_err();
+            let forever = async {
+                loop {
+                    drop(owned.try_lock_arc_async().await.unwrap());
+                    MutexGuard::unlock_async(owned.lock_arc_async().await.unwrap()).await.unwrap();
+                }
+            };
+            let also = tokio::time::timeout(SOON, forever).await.is_err();
+            tell.send(elapsed && also).unwrap();
+        });
+    });
+    assert!(told.recv_timeout(LONG).expect("the timer never fired"));
+}
+
+at!(everywhere, a_future_that_owns_its_mutex_is_spawned);
+fn a_future_that_owns_its_mutex_is_spawned(setting: &Setting) {
+    let mutex = std::sync::Arc::new(setting.mutex(&setting.locks(), "a", 0));
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        *tokio::spawn(mutex.clone().lock_arc_async()).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().try_lock_arc_async()).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().try_lock_arc_for_async(LONG)).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().lock_owned()).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().try_lock_owned_for(LONG)).await.unwrap().unwrap() += 1;
+    });
+    *mutex.clone().try_lock_owned().unwrap() += 1;
+    let guard: OwnedMutexGuard<u64> = mutex.clone().lock_arc().unwrap();
+    assert_eq!(*guard, 6);
+}
+
+at!(everywhere, who_waits_for_the_answer_to_a_release_hands_over_for_sure);
+fn who_waits_for_the_answer_to_a_release_hands_over_for_sure(setting: &Setting) {
+    let (here, there) =
+        (setting.mutex(&setting.locks(), "a", ()), setting.mutex(&setting.stranger(), "a", ()));
+    for _ in 0..10 {
+        MutexGuard::unlock_blocking(here.try_lock().unwrap()).unwrap();
+        MutexGuard::unlock_blocking(there.try_lock().unwrap()).unwrap();
+    }
+}
+
+at!(everywhere, whether_it_is_locked_is_seen_without_locking);
+fn whether_it_is_locked_is_seen_without_locking(setting: &Setting) {
+    let mutex = setting.mutex(&setting.locks(), "a", 7);
+    assert!(!mutex.is_locked());
+    let shown = format!("{mutex:?}");
+    assert!(shown.contains("data: 7") && shown.contains("\"a\""), "{shown}");
+    let guard = mutex.lock().unwrap();
+    assert!(mutex.is_locked());
+    assert!(
+        setting.mutex(&setting.neighbour(), "a", 0).is_locked() || setting.scope == Scope::Host
+    );
+    let shown = format!("{mutex:?}");
+    assert!(shown.contains("<locked>") && !shown.contains('7'), "{shown}");
+    MutexGuard::unlock_blocking(guard).unwrap();
+    assert!(!mutex.is_locked());
+    // The look took nothing away from the next holder.
+    assert_eq!(*mutex.try_lock().unwrap(), 7);
 }
