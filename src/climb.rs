@@ -6,14 +6,15 @@
 //! stairs and leaves every tier as it was found.
 
 use std::{
-    future::Future,
-    mem::ManuallyDrop,
+    future::{Future, poll_fn},
+    mem::{self, ManuallyDrop},
     num::NonZeroU64,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::*},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -733,7 +734,7 @@ impl Named {
     fn climb_slow(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
         let taken = match self.entry.thread().try_take() {
             Some(taken) => taken,
-            None => self.wait_for_thread(patience)?,
+            None => self.wait_for_thread(patience, at_least)?,
         };
         let mut climb = Climb::new(self, taken, patience);
         let goal = self.goal(at_least);
@@ -754,6 +755,29 @@ impl Named {
         {
             return Ok(won.into());
         }
+        let mut climb = pin!(self.climb_slow_async(patience, at_least));
+        if let Poll::Ready(held) = poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {
+            return held;
+        }
+        // It waits: until it arrives, or its manager is closed. Dropped then, it goes back down.
+        event_listener::listener!(self.reach.closing => closing);
+        let (mut is_new, mut is_told) = (true, false);
+        poll_fn(|cx| {
+            if !mem::take(&mut is_new)
+                && let Poll::Ready(held) = climb.as_mut().poll(cx)
+            {
+                return Poll::Ready(held);
+            }
+            is_told = is_told || Pin::new(&mut closing).poll(cx).is_ready();
+            match self.is_over(at_least) {
+                true => Poll::Ready(Err(self.closed())),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    async fn climb_slow_async(&self, patience: Patience, at_least: Option<Scope>) -> Result<Held> {
         let taken = match self.entry.thread().try_take() {
             Some(taken) => taken,
             None => self.wait_for_thread_async(patience).await?,
@@ -776,16 +800,30 @@ impl Named {
         checked.map_err(|error| error.with_name(self.name()).with_scope(goal))
     }
 
+    /// Whether a wait ends because its manager was closed.
+    fn is_over(&self, at_least: Option<Scope>) -> bool {
+        self.reach.is_closed() && self.goal(at_least) > Scope::Thread
+    }
+
     #[cold]
-    fn wait_for_thread(&self, patience: Patience) -> Result<thread::Taken> {
-        match patience {
-            Patience::No => Err(LockError::WOULD_BLOCK),
-            Patience::Forever => Ok(self.entry.thread().take()),
-            Patience::Until(until) => {
-                let start = clock::now();
-                self.entry.thread().take_until(until).ok_or_else(|| self.held_here(start))
-            }
+    fn closed(&self) -> LockError {
+        let error = self.reach.check_open().expect_err("a wait ended early");
+        error.with_name(self.name()).with_scope(self.scope())
+    }
+
+    #[cold]
+    fn wait_for_thread(
+        &self,
+        patience: Patience,
+        at_least: Option<Scope>,
+    ) -> Result<thread::Taken> {
+        if patience == Patience::No {
+            return Err(LockError::WOULD_BLOCK);
         }
+        let start = clock::now();
+        let is_over = || self.is_over(at_least);
+        let taken = self.entry.thread().take_unless(patience.until(), is_over);
+        taken.ok_or_else(|| if is_over() { self.closed() } else { self.held_here(start) })
     }
 
     async fn wait_for_thread_async(&self, patience: Patience) -> Result<thread::Taken> {
@@ -1156,9 +1194,10 @@ impl<'a> Climb<'a> {
         #[cfg(feature = "process")]
         if let Some(slot) = self.named.entry.slot() {
             let (above, label) = (self.above(), &self.named.reach.label);
+            let is_over = || self.named.reach.is_closed();
             let taken = match self.patience {
                 Patience::No => slot.try_take(above, label).map(|taken| taken.ok_or(())),
-                patience => slot.take(above, label, patience.until()).map(Ok),
+                patience => slot.take_unless(above, label, patience.until(), &is_over).map(Ok),
             };
             return self.took_process(taken);
         }
@@ -1190,6 +1229,9 @@ impl<'a> Climb<'a> {
         let taken = match taken {
             Ok(Ok(taken)) => taken,
             Ok(Err(())) => return Err(LockError::WOULD_BLOCK),
+            Err(error) if error.is_timeout() && named.reach.is_closed() => {
+                return Err(named.closed());
+            }
             Err(error) => {
                 return Err(error.with_name(named.name()).with_scope(Scope::Process));
             }

@@ -202,7 +202,7 @@ impl ThreadLock {
     #[inline]
     pub(crate) fn take(&self) -> Taken {
         if !self.win_quiet() {
-            self.take_slow(Time::NEVER);
+            self.take_slow(Time::NEVER, || false);
         }
         self.taken()
     }
@@ -210,8 +210,22 @@ impl ThreadLock {
     /// Blocks until taken or until the time has come; then `None`.
     #[inline]
     pub(crate) fn take_until(&self, until: Time) -> Option<Taken> {
-        let won = self.win_quiet() || self.take_slow(until);
+        self.take_unless(until, || false)
+    }
+
+    /// The same, for a wait that may be over before that. It looks whether it is whenever it
+    /// wakes: after [`rouse`](ThreadLock::rouse) at once.
+    #[inline]
+    pub(crate) fn take_unless(&self, until: Time, is_over: impl Fn() -> bool) -> Option<Taken> {
+        let won = self.win_quiet() || self.take_slow(until, is_over);
         won.then(|| self.taken())
+    }
+
+    /// Has every thread that waits look around.
+    pub(crate) fn rouse(&self) {
+        if let Some(queue) = &*self.queue.lock() {
+            queue.rouse();
+        }
     }
 
     /// Waits without blocking a thread. Dropping the future gives back what it was about to
@@ -334,9 +348,9 @@ impl ThreadLock {
         panic!("the tokens of this lock are exhausted");
     }
 
-    /// Queues as a thread. False if the time came first.
+    /// Queues as a thread. False if the time came first, or the wait is over.
     #[cold]
-    fn take_slow(&self, until: Time) -> bool {
+    fn take_slow(&self, until: Time, is_over: impl Fn() -> bool) -> bool {
         // Others are queued, perhaps, and it is free.
         if self.win() {
             return true;
@@ -366,12 +380,15 @@ impl ThreadLock {
         }
         let ticket = queue.push(Kind::Thread, arrived, Call::Bell(bell.clone()));
         loop {
-            bell.wait_for(&mut guard, until.since(now()).min(LONGEST_NAP));
+            // Looked for while it is queued, and so heard by whoever rouses it.
+            if !is_over() {
+                bell.wait_for(&mut guard, until.since(now()).min(LONGEST_NAP));
+            }
             let queue = guard.as_mut().expect("a queue with an entry exists");
             if self.look(queue, Kind::Thread, ticket) {
                 return true;
             }
-            if now() >= until {
+            if now() >= until || is_over() {
                 queue.remove(Kind::Thread, ticket);
                 let call = self.left_queue(queue);
                 ring(guard, call);
