@@ -10,9 +10,20 @@ pub(crate) fn clock() -> u64 {
     const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+    read(CLOCK)
+}
+
+/// Nanoseconds on the clock that the kernel's sleeps are given in.
+#[cfg(feature = "process")]
+pub(crate) fn monotonic() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+#[inline]
+fn read(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a timespec that this call alone has.
-    let result = unsafe { libc::clock_gettime(CLOCK, &raw mut now) };
+    let result = unsafe { libc::clock_gettime(clock, &raw mut now) };
     assert_eq!(result, 0, "the system has no such clock");
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

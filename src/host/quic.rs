@@ -1041,7 +1041,7 @@ mod tests {
         drop(leader);
         let mut client = connect(1, address, &secret);
         drive(&mut [&mut client], |_, event, _| match event {
-            Event::Ended(_, Ended::Disconnected(text)) => {
+            Event::Ended(_, Ended::NotThere(text)) => {
                 assert!(text.contains("nobody listens"), "{text}");
                 true
             }

@@ -1,6 +1,6 @@
 //! A program that uses this crate runs under valgrind, where that is installed.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use tierlock::{LockManager, Mutex, MutexGuard, Scope};
 
@@ -17,7 +17,13 @@ fn program() {
     *plain.try_lock_for(LONG).unwrap() += 1;
     let locks = LockManager::builder().directory(directory).open().unwrap();
     let guard = locks.mutex("a", ()).at_most(LONG).scope(Scope::Process).try_lock_for(LONG);
-    assert!(MutexGuard::remaining(&guard.unwrap()).unwrap() <= LONG);
+    let guard = guard.unwrap();
+    assert!(MutexGuard::remaining(&guard).unwrap() <= LONG);
+    drop(guard);
+    // The process that started this one has it. A task's wait sleeps on many words at once.
+    let held = locks.mutex("held", ()).build().unwrap();
+    let wait = held.try_lock_for_async(Duration::from_millis(20));
+    assert!(futures::executor::block_on(wait).unwrap_err().is_timeout());
     let memory = LockManager::in_memory();
     memory.mutex("a", ()).try_lock_for(LONG).map(MutexGuard::unlock).unwrap().unwrap();
 }
@@ -28,6 +34,8 @@ fn a_program_runs_under_valgrind() {
         return eprintln!("SKIPPED: valgrind is not installed");
     }
     let directory = tempfile::tempdir().unwrap();
+    let locks = LockManager::builder().directory(directory.path()).open().unwrap();
+    let _held = locks.mutex("held", ()).lock().unwrap();
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=none", "--error-exitcode=99"]).arg(std::env::current_exe().unwrap());
     valgrind.args(["valgrind::program", "--exact", "--test-threads=1"]);
