@@ -20,10 +20,6 @@ use std::{
 
 use crate::{clock, per_process::PerProcess, time::Time};
 
-mod callbacks;
-
-pub(crate) use callbacks::run as run_callback;
-
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// So many alarms that were taken back may stay in the heap, however few others there are.

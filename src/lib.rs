@@ -51,7 +51,7 @@
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
 //! | 0 | `system` | calls of the C library, an island of `unsafe` | decides anything |
-//! | 1 | `clock` `alarm` `watch` `overwriting` `per_process` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, words changed by plain stores, what a forked child has anew, waiting for a future, a task's budget | decides about locks |
+//! | 1 | `clock` `alarm` `callbacks` `watch` `overwriting` `per_process` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, words changed by plain stores, what a forked child has anew, waiting for a future, a task's budget | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -76,6 +76,7 @@ pub mod proto;
 
 mod alarm;
 mod blocking;
+mod callbacks;
 mod climb;
 mod clock;
 mod cooperate;

@@ -14,7 +14,7 @@ use std::{
 use event_listener::{Event, EventListener};
 use parking_lot::Mutex;
 
-use crate::{alarm, clock, error::LostReason, time::Time};
+use crate::{callbacks, clock, error::LostReason, time::Time};
 
 /// What is called with words for people.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
@@ -137,7 +137,7 @@ impl Watch {
     pub(crate) fn tell(&self, reason: LostReason) {
         self.event.notify(usize::MAX);
         for callback in std::mem::take(&mut *self.callbacks.lock()) {
-            alarm::run_callback(move || callback(reason));
+            callbacks::run(move || callback(reason));
         }
     }
 
@@ -176,7 +176,7 @@ impl Watch {
         let callbacks = self.release();
         if !callbacks.is_empty() {
             // Foreign code may hang on them: dropped where nothing is held.
-            alarm::run_callback(move || drop(callbacks));
+            callbacks::run(move || drop(callbacks));
         }
     }
 }

@@ -12,7 +12,17 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
 const FLOORS: [&[&str]; 5] = [
     &["scope", "name", "token", "time", "error", "identity", "system"],
-    &["clock", "alarm", "watch", "overwriting", "per_process", "blocking", "cooperate", "proto"],
+    &[
+        "clock",
+        "alarm",
+        "callbacks",
+        "watch",
+        "overwriting",
+        "per_process",
+        "blocking",
+        "cooperate",
+        "proto",
+    ],
     &["thread", "process", "host"],
     &["ground", "climb", "mutex", "guard", "manager", "status", "fence", "question"],
     &["cli", "bench", "main", "lib", "misuse"],

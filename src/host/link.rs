@@ -27,7 +27,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::kept::{Kept, Met, Used};
 use crate::{
-    alarm, clock,
+    alarm, callbacks, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
     proto::{
@@ -1031,7 +1031,7 @@ impl Aftermath {
             contain(|| wake.wake());
         }
         for (warn, text) in self.warnings {
-            alarm::run_callback(move || warn(&text));
+            callbacks::run(move || warn(&text));
         }
         for Loss { lease, watch, why } in self.losses {
             let link = link.clone();

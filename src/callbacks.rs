@@ -9,13 +9,12 @@ use std::{
     collections::VecDeque,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
-use super::{call_at, lock, ready};
-use crate::{clock, per_process::PerProcess};
+use crate::{alarm, clock, per_process::PerProcess};
 
 /// How many callbacks run at the same time at most.
 const THREADS_MAX: usize = 64;
@@ -42,7 +41,7 @@ struct State {
 /// Runs `work` on a thread where it may block. It holds up no other callback, no alarm and no
 /// renewal. Its panic ends nothing but itself.
 ///
-/// Where the system gives no thread at all it runs at once; see [`ready`].
+/// Where the system gives no thread at all it runs at once; see [`alarm::ready`].
 pub(crate) fn run(work: impl FnOnce() + Send + 'static) {
     let callbacks = CALLBACKS.here(Callbacks::new);
     lock(&callbacks.state).queue.push_back(Box::new(work));
@@ -69,9 +68,9 @@ impl Callbacks {
         if state.threads > 0 {
             return; // one that runs comes to it
         }
-        if ready().is_ok() {
+        if alarm::ready().is_ok() {
             drop(state);
-            return call_at(clock::now() + RETRY, || self.serve_queue()).detach();
+            return alarm::call_at(clock::now() + RETRY, || self.serve_queue()).detach();
         }
         let queue = mem::take(&mut state.queue);
         drop(state);
@@ -98,6 +97,11 @@ impl Callbacks {
             }
         }
     }
+}
+
+/// Nothing panics while it holds the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs foreign code. The panic hook has reported a panic in it.
