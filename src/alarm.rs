@@ -12,40 +12,30 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     thread,
     time::Duration,
 };
 
-use crate::{clock, time::Time};
+use crate::{clock, per_process::PerProcess, time::Time};
 
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// So many alarms that were taken back may stay in the heap, however few others there are.
 const TAKEN_BACK_MAX: usize = 64;
 
-/// The alarms of this process: of the first one that has any, those of its children behind it.
-///
-/// A child touches nothing that it inherited, not even a lock: a thread of its parent may have held
-/// it at the fork, and is not there to let go.
-static ALARMS: Alarms = Alarms::new();
+static ALARMS: PerProcess<Alarms> = PerProcess::new(Alarms::new());
 
 thread_local! {
     static IS_ALARM_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Alarms {
-    /// Whose they are; 0: nobody's yet.
-    process: AtomicU32,
     // std's, not parking_lot's: their waiting lives in the word itself, so that a forked child finds
     // no dead thread of its parent in a table.
     set: Mutex<Set>,
     changed: Condvar,
-    child: OnceLock<Box<Alarms>>,
 }
 
 struct Set {
@@ -169,42 +159,17 @@ impl Set {
 
 impl Alarms {
     const fn new() -> Alarms {
-        Alarms {
-            process: AtomicU32::new(0),
-            set: Mutex::new(Set {
-                is_served: false,
-                heap: BinaryHeap::new(),
-                next: 0,
-                taken_back: 0,
-            }),
-            changed: Condvar::new(),
-            child: OnceLock::new(),
-        }
+        let set = Set { is_served: false, heap: BinaryHeap::new(), next: 0, taken_back: 0 };
+        Alarms { set: Mutex::new(set), changed: Condvar::new() }
     }
 
     /// Those of this process.
     fn here() -> &'static Alarms {
-        let process = std::process::id();
-        let mut alarms = &ALARMS;
-        loop {
-            match alarms.process.compare_exchange(0, process, Relaxed, Relaxed) {
-                Ok(_) => return alarms,
-                Err(whose) if whose == process => return alarms,
-                Err(_) => {}
-            }
-            alarms = match alarms.child.get() {
-                Some(child) => child,
-                None => {
-                    // Two threads at once may make them, and one of them in vain.
-                    let _ = alarms.child.set(Box::new(Alarms::new()));
-                    continue;
-                }
-            };
-        }
+        ALARMS.here(Alarms::new)
     }
 
     fn are_ours(&self) -> bool {
-        self.process.load(Relaxed) == std::process::id()
+        std::ptr::eq(self, Alarms::here())
     }
 
     /// Counts one more that was taken back, and throws them out when they are most of the heap.

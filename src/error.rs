@@ -1,6 +1,6 @@
 //! The one error, and the words for how a lock was lost or left.
 
-use std::{borrow::Cow, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, io, sync::Arc, time::Duration};
 
 use crate::{name::Name, scope::Scope, token::Token};
 
@@ -9,19 +9,31 @@ use crate::{name::Name, scope::Scope, token::Token};
 /// Callers branch on [`kind`](LockError::kind) or on the predicates; people read the text, which
 /// says who and what next. It is one pointer wide, and the error of a plain failed `try_lock`
 /// allocates nothing.
+#[derive(Clone)]
 pub struct LockError(Option<Box<Inner>>);
 
 /// The result of a lock operation.
 pub type Result<T, E = LockError> = std::result::Result<T, E>;
 
+#[derive(Clone)]
 struct Inner {
     kind: LockErrorKind,
     message: Cow<'static, str>,
     name: Option<Name>,
     scope: Option<Scope>,
     waited: Option<Duration>,
+    contention: Contention,
     holder: Option<Box<Holder>>,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// What is known of a holder in the way, if the kind says that one may have been.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contention {
+    Named,
+    /// A leader answered that it has to wait for others, and for none in particular.
+    Possible,
+    Unanswered,
 }
 
 /// What kind of thing went wrong.
@@ -30,9 +42,11 @@ struct Inner {
 pub enum LockErrorKind {
     /// Somebody else holds it, and the call was not to wait.
     WouldBlock,
-    /// Somebody else held it for as long as the call was to wait.
+    /// The time to wait was over: another holder had it all the time, or no leader answered so
+    /// soon ([`is_contended`](LockError::is_contended) tells).
     TimedOut,
-    /// No leader answered.
+    /// No leader answered within `connect_timeout`; or within the call's own limit, if by then
+    /// nothing listened at any leader's address or no leader was heard for 1 s.
     Unreachable,
     /// It was held, and is no longer: see [`LostReason`].
     Lost,
@@ -57,6 +71,7 @@ impl LockError {
             name: None,
             scope: None,
             waited: None,
+            contention: Contention::Named,
             holder: None,
             source: None,
         })))
@@ -78,6 +93,7 @@ impl LockError {
                 name: None,
                 scope: None,
                 waited: None,
+                contention: Contention::Named,
                 holder: None,
                 source: None,
             })
@@ -101,6 +117,20 @@ impl LockError {
         self
     }
 
+    /// The time was over, and no leader had named a holder; `answered` if one had answered.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) fn without_holder(mut self, answered: bool) -> LockError {
+        let contention = if answered { Contention::Possible } else { Contention::Unanswered };
+        self.inner_mut().contention = contention;
+        self
+    }
+
+    /// The time was over before a leader answered.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.contention == Contention::Unanswered)
+    }
+
     /// Adds who holds it, unless that is known already.
     pub(crate) fn with_holder(mut self, holder: Option<Holder>) -> LockError {
         if let Some(holder) = holder {
@@ -113,7 +143,7 @@ impl LockError {
         mut self,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> LockError {
-        self.inner_mut().source = Some(source.into());
+        self.inner_mut().source = Some(Arc::from(source.into()));
         self
     }
 
@@ -142,9 +172,11 @@ impl LockError {
         self.0.as_ref()?.holder.as_deref()
     }
 
-    /// Somebody else has the lock: `WouldBlock` or `TimedOut`.
+    /// Another holder has the lock: `WouldBlock`, or `TimedOut` unless the time was over before a
+    /// leader named the holder.
     pub fn is_contended(&self) -> bool {
-        matches!(self.kind(), LockErrorKind::WouldBlock | LockErrorKind::TimedOut)
+        let is_known = self.0.as_ref().is_none_or(|inner| inner.contention == Contention::Named);
+        is_known && matches!(self.kind(), LockErrorKind::WouldBlock | LockErrorKind::TimedOut)
     }
 
     /// The time to wait was over.
@@ -205,6 +237,46 @@ impl fmt::Debug for LockError {
             .field("text", &format_args!("{self}"))
             .field("source", &self.source().map(ToString::to_string))
             .finish()
+    }
+}
+
+/// Equal if they say the same, their sources included.
+impl PartialEq for LockError {
+    fn eq(&self, other: &LockError) -> bool {
+        let (Some(own), Some(others)) = (&self.0, &other.0) else {
+            return self.kind() == other.kind() && self.to_string() == other.to_string();
+        };
+        let texts = |inner: &Inner| inner.source.as_ref().map(ToString::to_string);
+        let Inner { kind, message, name, scope, waited, contention, holder, source: _ } = &**own;
+        *kind == others.kind
+            && *message == others.message
+            && *name == others.name
+            && *scope == others.scope
+            && *waited == others.waited
+            && *contention == others.contention
+            && *holder == others.holder
+            && texts(own) == texts(others)
+    }
+}
+
+impl From<LockError> for io::Error {
+    /// With the kind that is nearest; what the operating system said keeps its own. The
+    /// `LockError` is the source.
+    fn from(error: LockError) -> io::Error {
+        let kind = match error.kind() {
+            LockErrorKind::WouldBlock => io::ErrorKind::WouldBlock,
+            LockErrorKind::TimedOut => io::ErrorKind::TimedOut,
+            LockErrorKind::Unreachable => io::ErrorKind::NotConnected,
+            LockErrorKind::Refused => io::ErrorKind::PermissionDenied,
+            LockErrorKind::Config => io::ErrorKind::InvalidInput,
+            LockErrorKind::Damaged => io::ErrorKind::InvalidData,
+            LockErrorKind::Lost => io::ErrorKind::Other,
+            LockErrorKind::Io => {
+                let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+                source.map_or(io::ErrorKind::Other, io::Error::kind)
+            }
+        };
+        io::Error::new(kind, error)
     }
 }
 

@@ -144,6 +144,17 @@ impl Ground {
         }
     }
 
+    /// Has every thread that waits here for its turn look around. They look by themselves, too, so
+    /// a lock that is taken just now, or was at a fork, is not waited for.
+    fn rouse(&self) {
+        const LIMIT: Duration = Duration::from_millis(10);
+        let Some(names) = self.names.try_lock_for(LIMIT) else { return };
+        let entries: Vec<_> = names.entries.values().filter_map(Weak::upgrade).collect();
+        // An entry that ends here looks for its name.
+        drop(names);
+        entries.iter().for_each(|entry| entry.thread().rouse());
+    }
+
     fn reaches_processes(&self) -> bool {
         !matches!(self.below_host, BelowHost::Nothing)
     }
@@ -367,6 +378,22 @@ impl Cell {
         is_free
     }
 
+    /// Runs `look` while it is occupied, if it was free.
+    pub(crate) fn look<R>(&self, generation: u32, look: impl FnOnce() -> R) -> Option<R> {
+        /// Free again, however the look ends.
+        struct Looking<'a>(&'a Cell);
+
+        impl Drop for Looking<'_> {
+            fn drop(&mut self) {
+                self.0.leave();
+            }
+        }
+
+        self.enter(generation).then_some(())?;
+        let _looking = Looking(self);
+        Some(look())
+    }
+
     #[inline]
     pub(crate) fn is_occupied(&self, generation: u32) -> bool {
         self.0.load(Acquire) == generation
@@ -415,6 +442,8 @@ pub(crate) struct Reach {
     pub(crate) link: Option<Arc<crate::host::link::Link>>,
     pub(crate) connect_timeout: Duration,
     pub(crate) closed: AtomicBool,
+    /// Told to the tasks that wait.
+    pub(crate) closing: event_listener::Event,
 }
 
 impl Reach {
@@ -495,12 +524,20 @@ impl Reach {
 
     /// Takes no more locks above thread scope, says goodbye to the leader, and waits until that is
     /// sent, at most for [`GOODBYE`].
+    ///
+    /// Who waits for a lock above thread scope is told.
     pub(crate) fn close(&self) {
         self.close_within(GOODBYE);
     }
 
     pub(crate) fn close_within(&self, wait: Duration) {
-        self.closed.store(true, Relaxed);
+        self.closed.store(true, SeqCst);
+        self.closing.notify(usize::MAX);
+        self.ground.rouse();
+        self.end_service(wait);
+    }
+
+    fn end_service(&self, wait: Duration) {
         if let Some(service) = &self.service {
             service.close(crate::clock::now() + wait);
         }
@@ -516,7 +553,7 @@ const GOODBYE: Duration = Duration::from_millis(100);
 impl Drop for Reach {
     fn drop(&mut self) {
         // A lock that `at_least` kept may have been the last to need it.
-        self.close_within(if alarm::is_here() { Duration::ZERO } else { GOODBYE });
+        self.end_service(if alarm::is_here() { Duration::ZERO } else { GOODBYE });
     }
 }
 

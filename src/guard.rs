@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    clock,
+    blocking, clock,
     error::{LockError, LostReason, Predecessor, Result},
     path::{Core, Held, Won},
     scope::Scope,
@@ -40,6 +40,12 @@ use crate::{
 /// Dropping never blocks and never fails: it queues the release, and hands over inside the
 /// process at once.
 ///
+/// # Forgetting
+/// A guard that is not dropped ([`mem::forget`](std::mem::forget), [`leak`](Self::leak)) holds its
+/// lock, at every scope, until its mutex is dropped; the next holder is told
+/// [`Died`](Predecessor::Died). Forgotten with its share of the mutex ([`OwnedMutexGuard`]), it
+/// holds the lock for as long as the process lives.
+///
 /// # Example
 /// ```
 /// use tierlock::{Mutex, MutexGuard, Scope};
@@ -57,6 +63,11 @@ pub struct MutexGuard<'a, T: ?Sized + 'a> {
     hold: Hold<'a>,
     marker: PhantomData<&'a mut T>,
 }
+
+/// A guard that owns its share of the mutex, or all of it: made by
+/// [`Mutex::lock_arc`](crate::Mutex::lock_arc), [`Mutex::lock_owned`](crate::Mutex::lock_owned) and
+/// by [`MutexBuilder`](crate::MutexBuilder).
+pub type OwnedMutexGuard<T> = MutexGuard<'static, T>;
 
 /// Everything of a mutex but its data: what a guard needs to give back what it holds.
 ///
@@ -166,9 +177,13 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         guard.hold.lost()
     }
 
-    /// Calls `callback` once, if and when the lock is lost while the guard exists; at once, if it
-    /// is lost already. It runs on a thread of tierlock's and must not block. A panic in it is
-    /// caught, and reported by the panic hook alone.
+    /// Calls `callback` once, if and when the lock is lost while the guard exists; at once and on
+    /// this thread, if it is lost already.
+    ///
+    /// It runs on a thread that tierlock starts for it, after the futures of [`lost`](Self::lost)
+    /// were woken, and may block: up to 64 callbacks run at the same time and hold up neither each
+    /// other nor any renewal or release. Those beyond that wait until one returns. A panic in it
+    /// is caught, and reported by the panic hook alone.
     pub fn on_lost(guard: &Self, callback: impl FnOnce(LostReason) + Send + 'static) {
         if let Some(watch) = guard.hold.watch() {
             watch.on_lost(Box::new(callback));
@@ -236,11 +251,59 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         }
     }
 
-    /// Lets go of a lock that nothing was done under: the next holder hears what this one heard.
+    /// As [`unlock_async`](Self::unlock_async), blocking the calling thread.
+    ///
+    /// # Errors
+    /// As [`unlock_async`](Self::unlock_async).
+    pub fn unlock_blocking(guard: Self) -> Result<()> {
+        blocking::wait_for(MutexGuard::unlock_async(guard))
+    }
+
+    /// Gives the lock back unused: the next holder hears of the predecessor what this one heard.
+    ///
+    /// A holder that only looked whether the lock is free takes no mark away with it that the one
+    /// before died. An `at_least` does not keep the lock.
+    ///
+    /// # Errors
+    /// `Lost`, with the reason. The lock is given back in any case.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard, Predecessor};
+    ///
+    /// let mutex = Mutex::new(());
+    /// std::thread::scope(|scope| {
+    ///     let holder = scope.spawn(|| {
+    ///         let _guard = mutex.lock().unwrap();
+    ///         panic!("half done");
+    ///     });
+    ///     assert!(holder.join().is_err());
+    /// });
+    /// MutexGuard::hand_on(mutex.lock()?)?; // only looked
+    /// assert_eq!(MutexGuard::predecessor(&mutex.lock()?), Predecessor::Panicked);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn hand_on(guard: Self) -> Result<()> {
+        let checked = guard.hold.check();
+        guard.hold.give_back();
+        checked
+    }
+
+    /// As [`hand_on`](Self::hand_on), with the leader's answer to wait for.
     #[cfg(feature = "cli")]
-    pub(crate) fn give_back(guard: Self) -> impl Future<Output = Result<()>> + Send + 'static {
+    pub(crate) fn hand_on_answered(
+        guard: Self,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
         let how = guard.hold.predecessor();
         guard.hold.let_go_answered_as(Some(how))
+    }
+
+    /// Gives up the guard and keeps the data: the lock is held until its mutex is dropped.
+    pub fn leak(guard: Self) -> &'a mut T {
+        let mut guard = ManuallyDrop::new(guard);
+        // SAFETY: the guard had the only access to the value, and never gives it back. Its mutex
+        // outlives `'a`: it is borrowed for that long, or owned by a share that is leaked as well.
+        unsafe { guard.value.as_mut() }
     }
 
     /// A descriptor that proves this lock is held, for a command that is to inherit it.
@@ -303,6 +366,17 @@ impl Anchor {
         Ok(())
     }
 
+    /// Runs `look` while no other thread or task has the data, if no guard exists just now and none
+    /// was inherited by a fork.
+    pub(crate) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
+        self.core.look(|| {
+            // SAFETY: the state belongs to the holder of the lock, and an inherited guard in a forked
+            // child only reads it.
+            let is_inherited = unsafe { &*self.state.get() }.held.is_inherited();
+            (!is_inherited).then(look)
+        })?
+    }
+
     #[cold]
     fn refuse(&self, mut held: Held) -> Result<()> {
         let how = held.predecessor();
@@ -328,6 +402,18 @@ impl Anchor {
             // SAFETY: the same contract.
             let installed = unsafe { self.install(Held::NOTHING, None) };
             debug_assert!(installed.is_ok(), "an unnamed mutex knows no forks");
+        }
+    }
+}
+
+impl Drop for Anchor {
+    /// No guard borrows the mutex any more, and none owns a share of it: what is still held is that
+    /// of a guard which was forgotten.
+    fn drop(&mut self) {
+        let held = &mut self.state.get_mut().held;
+        if !held.is_nothing() {
+            let mut held = held.take();
+            self.core.release(&mut held, Predecessor::Died);
         }
     }
 }
@@ -423,6 +509,17 @@ impl Hold<'_> {
         }
         let (mut held, keeper, how) = self.take();
         self.anchor().core.release(&mut held, how);
+        drop(keeper);
+    }
+
+    /// Gives back what nothing was done under.
+    fn give_back(self) {
+        let mut hold = ManuallyDrop::new(self);
+        if hold.held().is_forked() {
+            return;
+        }
+        let (mut held, keeper, _) = hold.take();
+        hold.anchor().core.give_back(&mut held);
         drop(keeper);
     }
 

@@ -40,7 +40,7 @@
 //!
 //! # Features
 //! `process` (file locks and shared memory), `host` (QUIC client and leader), `cli` (the program;
-//! implies both; default), `peers` (the bench's comparisons), `testing`
+//! implies both; default), `peers` (the bench's comparisons), `serde` (for [`Token`]), `testing`
 //! ([`LockManager::in_memory`]). With `default-features = false` nobody pulls tokio or clap, and a
 //! thread- or process-only user no QUIC either.
 //!
@@ -50,7 +50,8 @@
 //! | floor | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` `mistake` | the vocabulary | imports ours |
-//! | 1 | `clock` `alarm` `watch` | the one clock, timers, telling of a loss | decides about locks |
+//! | 0 | `system` | calls of the C library, an island of `unsafe` | decides anything |
+//! | 1 | `clock` `alarm` `callbacks` `watch` `per_process` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, what a forked child has anew, waiting for a future, a task's budget | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -76,7 +77,10 @@ pub mod mistake;
 pub mod proto;
 
 mod alarm;
+mod blocking;
+mod callbacks;
 mod clock;
+mod cooperate;
 mod error;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
@@ -91,19 +95,21 @@ mod misuse;
 mod mutex;
 mod name;
 mod path;
+mod per_process;
 #[cfg(feature = "process")]
 mod process;
 mod question;
 mod scope;
 #[cfg(feature = "cli")]
 mod status;
+mod system;
 mod thread;
 mod time;
 mod token;
 mod watch;
 
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
-pub use guard::MutexGuard;
+pub use guard::{MutexGuard, OwnedMutexGuard};
 /// What the simulator takes the tokens of leases from; outside semver.
 #[cfg(feature = "testing")]
 #[doc(hidden)]

@@ -111,6 +111,7 @@ impl LockManager {
 
     /// Takes no more locks above thread scope, and says goodbye to the leader: at once if no
     /// guard is held, else when the last one is dropped. Waits at most 100 ms for it to be sent.
+    /// Calls and tasks that wait for a lock above thread scope end with `Config`.
     pub fn close(&self) {
         self.reach.close();
     }
@@ -322,6 +323,7 @@ impl LockManager {
             link: Some(link),
             connect_timeout: settings.connect_timeout,
             closed: AtomicBool::new(false),
+            closing: event_listener::Event::new(),
         };
         LockManager { memory: Some(memory), ..LockManager::new(reach) }
     }
@@ -550,6 +552,7 @@ impl LockManagerBuilder {
             link,
             connect_timeout: self.connect_timeout,
             closed: AtomicBool::new(false),
+            closing: event_listener::Event::new(),
         };
         Ok(LockManager::new(reach))
     }

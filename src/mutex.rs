@@ -3,6 +3,7 @@
 use std::{
     cell::UnsafeCell,
     fmt,
+    future::Future,
     panic::{RefUnwindSafe, UnwindSafe},
     ptr::NonNull,
     sync::{Arc, atomic::AtomicU8},
@@ -10,10 +11,10 @@ use std::{
 };
 
 use crate::{
-    alarm,
+    alarm, cooperate,
     error::{LockError, LockErrorKind, Result},
     ground::Reach,
-    guard::{Anchor, Keeper, MutexGuard},
+    guard::{Anchor, Keeper, MutexGuard, OwnedMutexGuard},
     name::Name,
     path::{Core, Held, Keep, Named, Patience, Won},
     scope::Scope,
@@ -135,6 +136,7 @@ impl<T: ?Sized> Mutex<T> {
 
     /// As [`lock`](Self::lock), blocking no thread.
     pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
+        cooperate::proceed().await;
         if let Some(guard) = self.lock_quietly() {
             return guard;
         }
@@ -143,12 +145,14 @@ impl<T: ?Sized> Mutex<T> {
 
     /// As [`try_lock`](Self::try_lock), blocking no thread.
     pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
+        cooperate::proceed().await;
         self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.guard(held))
     }
 
     /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
     pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         let patience = Patience::for_at_most(wait);
+        cooperate::proceed().await;
         self.anchor.core.lock_async(patience).await.and_then(|held| self.guard(held))
     }
 
@@ -212,6 +216,14 @@ impl<T: ?Sized> Mutex<T> {
             )
             .with_scope(to)),
         }
+    }
+
+    /// Whether the lock is held just now: by this process, or by another one of its directory. What
+    /// only a leader knows it does not see.
+    ///
+    /// It may be otherwise when this returns: good for people and for tests, not for decisions.
+    pub fn is_locked(&self) -> bool {
+        self.anchor.core.is_locked()
     }
 
     /// The data, without locking: `&mut self` proves that nobody else has it.
@@ -306,23 +318,69 @@ impl<T: Send + 'static> Mutex<T> {
         self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.owned_guard(held))
     }
 
-    /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex.
-    pub async fn lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.lock_async(Patience::Forever).await.and_then(|held| self.owned_guard(held))
+    /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex. So does
+    /// the future: it borrows nothing and can be spawned.
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::sync::Arc;
+    /// use tierlock::Mutex;
+    ///
+    /// let hits = Arc::new(Mutex::new(0));
+    /// let mut guard = tokio::spawn(hits.lock_arc_async()).await.unwrap()?;
+    /// *guard += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn lock_arc_async(
+        self: &Arc<Self>,
+    ) -> impl Future<Output = Result<MutexGuard<'static, T>>> + Send + use<T> {
+        Arc::clone(self).lock_owned_with(Patience::Forever)
     }
 
-    /// As [`try_lock_async`](Self::try_lock_async), with a guard that owns its share of the mutex.
-    pub async fn try_lock_arc_async(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
-        self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.owned_guard(held))
+    /// As [`try_lock_async`](Self::try_lock_async), with a guard and a future that own their share
+    /// of the mutex.
+    pub fn try_lock_arc_async(
+        self: &Arc<Self>,
+    ) -> impl Future<Output = Result<MutexGuard<'static, T>>> + Send + use<T> {
+        Arc::clone(self).lock_owned_with(Patience::No)
     }
 
-    /// As [`try_lock_for_async`](Self::try_lock_for_async), with a guard that owns its share of
-    /// the mutex.
-    pub async fn try_lock_arc_for_async(
+    /// As [`try_lock_for_async`](Self::try_lock_for_async), with a guard and a future that own
+    /// their share of the mutex. The time begins at the call.
+    pub fn try_lock_arc_for_async(
         self: &Arc<Self>,
         wait: Duration,
+    ) -> impl Future<Output = Result<MutexGuard<'static, T>>> + Send + use<T> {
+        Arc::clone(self).lock_owned_with(Patience::for_at_most(wait))
+    }
+
+    /// [`lock_arc_async`](Self::lock_arc_async), as tokio names and takes it.
+    pub fn lock_owned(
+        self: Arc<Self>,
+    ) -> impl Future<Output = Result<OwnedMutexGuard<T>>> + Send + use<T> {
+        self.lock_owned_with(Patience::Forever)
+    }
+
+    /// [`try_lock_arc`](Self::try_lock_arc), as tokio names and takes it: no future.
+    pub fn try_lock_owned(self: Arc<Self>) -> Result<OwnedMutexGuard<T>> {
+        self.try_lock_arc()
+    }
+
+    /// [`try_lock_arc_for_async`](Self::try_lock_arc_for_async), as tokio would name and take it.
+    pub fn try_lock_owned_for(
+        self: Arc<Self>,
+        wait: Duration,
+    ) -> impl Future<Output = Result<OwnedMutexGuard<T>>> + Send + use<T> {
+        self.lock_owned_with(Patience::for_at_most(wait))
+    }
+
+    async fn lock_owned_with(
+        self: Arc<Self>,
+        patience: Patience,
     ) -> Result<MutexGuard<'static, T>> {
-        let patience = Patience::for_at_most(wait);
+        cooperate::proceed().await;
         self.anchor.core.lock_async(patience).await.and_then(|held| self.owned_guard(held))
     }
 
@@ -348,13 +406,19 @@ impl<T: Default> Default for Mutex<T> {
     }
 }
 
-impl<T: ?Sized> fmt::Debug for Mutex<T> {
-    /// Shows what it is, not its data: looking would mean locking.
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    /// Shows what it is, and its data if no guard has that just now.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mutex")
-            .field("name", &self.name())
-            .field("scope", &self.scope())
-            .finish_non_exhaustive()
+        let mut debug = f.debug_struct("Mutex");
+        debug.field("name", &self.name()).field("scope", &self.scope());
+        let looked = self.anchor.look(|| {
+            // SAFETY: while `look` runs this no guard exists, and none is made.
+            debug.field("data", &unsafe { &*self.value.get() });
+        });
+        if looked.is_none() {
+            debug.field("data", &format_args!("<locked>"));
+        }
+        debug.finish_non_exhaustive()
     }
 }
 

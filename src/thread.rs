@@ -175,9 +175,11 @@ impl ThreadLock {
         self.win_quiet() || self.win()
     }
 
-    /// Blocks until it is won or the time has come; whether it is won. Counts no token.
-    pub(crate) fn wait(&self, until: Time) -> bool {
-        self.win_quiet() || self.take_slow(until)
+    /// Blocks until it is won, the time has come or the wait `is_over`; whether it is won. Counts no
+    /// token. It looks whether it is over whenever it wakes: after [`rouse`](ThreadLock::rouse) at
+    /// once.
+    pub(crate) fn wait(&self, until: Time, is_over: impl Fn() -> bool) -> bool {
+        self.win_quiet() || self.take_slow(until, is_over)
     }
 
     /// As [`wait`](ThreadLock::wait) without limit, blocking no thread. Dropping the future gives
@@ -199,7 +201,7 @@ impl ThreadLock {
     #[inline]
     pub(crate) fn take(&self) -> Taken {
         if !self.win_quiet() {
-            self.take_slow(Time::NEVER);
+            self.take_slow(Time::NEVER, || false);
         }
         self.taken()
     }
@@ -207,8 +209,22 @@ impl ThreadLock {
     /// Blocks until taken or until the time has come; then `None`.
     #[inline]
     pub(crate) fn take_until(&self, until: Time) -> Option<Taken> {
-        let won = self.win_quiet() || self.take_slow(until);
+        self.take_unless(until, || false)
+    }
+
+    /// The same, for a wait that may be over before that. It looks whether it is whenever it
+    /// wakes: after [`rouse`](ThreadLock::rouse) at once.
+    #[inline]
+    pub(crate) fn take_unless(&self, until: Time, is_over: impl Fn() -> bool) -> Option<Taken> {
+        let won = self.win_quiet() || self.take_slow(until, is_over);
         won.then(|| self.taken())
+    }
+
+    /// Has every thread that waits look around.
+    pub(crate) fn rouse(&self) {
+        if let Some(queue) = self.queue.get() {
+            queue.lock().rouse();
+        }
     }
 
     /// Waits without blocking a thread. Dropping the future gives back what it was about to
@@ -222,6 +238,11 @@ impl ThreadLock {
     /// Whether a waiter is queued just now.
     pub(crate) fn has_waiters(&self) -> bool {
         self.word.load(Relaxed) & WAITERS != 0
+    }
+
+    /// Whether it is held just now, or handed over.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.word.load(Relaxed) & LOCKED != 0
     }
 
     /// The last token granted, as far as this thread can know without the lock.
@@ -301,9 +322,9 @@ impl ThreadLock {
         panic!("the tokens of this lock are exhausted");
     }
 
-    /// Queues as a thread. False if the time came first.
+    /// Queues as a thread. False if the time came first, or the wait is over.
     #[cold]
-    fn take_slow(&self, until: Time) -> bool {
+    fn take_slow(&self, until: Time, is_over: impl Fn() -> bool) -> bool {
         // Others are queued, perhaps, and it is free.
         if self.win() {
             return true;
@@ -332,11 +353,14 @@ impl ThreadLock {
         }
         let ticket = queue.push(Kind::Thread, arrived, Call::Bell(bell.clone()));
         loop {
-            bell.wait_for(&mut queue, until.since(now()).min(LONGEST_NAP));
+            // Looked for while it is queued, and so heard by a caller of `rouse`.
+            if !is_over() {
+                bell.wait_for(&mut queue, until.since(now()).min(LONGEST_NAP));
+            }
             if self.look(&mut queue, Kind::Thread, ticket) {
                 return true;
             }
-            if now() >= until {
+            if now() >= until || is_over() {
                 queue.remove(Kind::Thread, ticket);
                 let call = self.left_queue(&mut queue);
                 let watch = queue.watch();

@@ -62,6 +62,24 @@ impl fmt::Display for Token {
     }
 }
 
+/// As the number.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Token {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+/// From a number below 2^63.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Token {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+        let number = u64::deserialize(deserializer)?;
+        Token::new(number)
+            .ok_or_else(|| serde::de::Error::custom(ParseTokenError::TooLarge(number)))
+    }
+}
+
 /// What [`Token::from_str`] answers to a text that is no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -15,7 +14,7 @@ use std::{
 use event_listener::{Event, EventListener};
 use parking_lot::Mutex;
 
-use crate::{alarm, clock, error::LostReason, time::Time};
+use crate::{callbacks, clock, error::LostReason, time::Time};
 
 /// What is called with words for people.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
@@ -102,11 +101,10 @@ impl Watch {
         self.told()
     }
 
-    /// Marks it lost and has that told, for a thread of the user's: it may hold what a callback
-    /// needs.
+    /// Marks it lost and has that told.
     pub(crate) fn lose(&self, reason: LostReason) {
         if self.mark(reason) {
-            self.tell_elsewhere(reason);
+            self.tell(reason);
         }
     }
 
@@ -129,19 +127,12 @@ impl Watch {
         self.lost.compare_exchange(0, reason as u8, AcqRel, Acquire).is_ok()
     }
 
-    /// Wakes everyone who asked and runs the callbacks: foreign code, so no lock may be held.
+    /// Wakes the futures that asked, then has the callbacks called on threads where they hold up
+    /// nothing else: neither each other nor what follows from the loss.
     pub(crate) fn tell(&self, reason: LostReason) {
         self.event.notify(usize::MAX);
-        let callbacks = std::mem::take(&mut *self.callbacks.lock());
-        call(callbacks, reason);
-    }
-
-    /// As `tell`, on another thread.
-    fn tell_elsewhere(&self, reason: LostReason) {
-        self.event.notify(usize::MAX);
-        let callbacks = std::mem::take(&mut *self.callbacks.lock());
-        if !callbacks.is_empty() {
-            alarm::call_at(Time::ZERO, move || call(callbacks, reason)).detach();
+        for callback in std::mem::take(&mut *self.callbacks.lock()) {
+            callbacks::run(move || callback(reason));
         }
     }
 
@@ -180,16 +171,8 @@ impl Watch {
         let callbacks = self.release();
         if !callbacks.is_empty() {
             // Foreign code may hang on them: dropped where nothing is held.
-            alarm::call_at(Time::ZERO, move || drop(callbacks)).detach();
+            callbacks::run(move || drop(callbacks));
         }
-    }
-}
-
-/// Calls all of them: one that panics keeps neither the others nor the calling thread from going
-/// on. The panic was reported by its hook.
-fn call(callbacks: Vec<Callback>, reason: LostReason) {
-    for callback in callbacks {
-        let _ = catch_unwind(AssertUnwindSafe(|| callback(reason)));
     }
 }
 

@@ -11,8 +11,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
 const FLOORS: [&[&str]; 5] = [
-    &["scope", "name", "token", "time", "error", "identity", "mistake"],
-    &["clock", "alarm", "watch", "proto"],
+    &["scope", "name", "token", "time", "error", "identity", "mistake", "system"],
+    &["clock", "alarm", "callbacks", "watch", "per_process", "blocking", "cooperate", "proto"],
     &["thread", "process", "host"],
     &["ground", "path", "mutex", "guard", "manager", "status", "fence", "question"],
     &["cli", "bench", "main", "lib", "misuse"],
@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 5] = [
 
 /// The only files that may say `unsafe`. `table/map.rs` beside `process/sys.rs`: what is a valid
 /// view of mapped memory is a subject of its own, and the system's calls are another.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "src/bench/peers/sys.rs",
     "src/cli/sys.rs",
     "src/guard.rs",
@@ -28,6 +28,7 @@ const UNSAFE: [&str; 7] = [
     "src/mutex.rs",
     "src/process/sys.rs",
     "src/process/table/map.rs",
+    "src/system.rs",
 ];
 
 /// Crates that only these files or folders may name.
@@ -35,6 +36,7 @@ const CRATES: [(&str, &[&str]); 9] = [
     (
         "tokio",
         &[
+            "src/cooperate.rs",
             "src/host/reader/lent.rs",
             "src/host/speed.rs",
             "src/host/tests/",

@@ -83,6 +83,8 @@ impl Failure {
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Failure {
         let status = match error.kind() {
+            // Its time was over before a leader answered: the lock may be free.
+            LockErrorKind::TimedOut if error.is_unanswered() => exit::UNREACHABLE,
             LockErrorKind::WouldBlock | LockErrorKind::TimedOut => exit::CONFLICT,
             LockErrorKind::Unreachable => exit::UNREACHABLE,
             LockErrorKind::Lost => exit::LOST,

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io::{self, ErrorKind},
     os::unix::ffi::OsStringExt,
-    path::{Path, PathBuf},
+    path::Path,
     pin::pin,
     process::Command,
     sync::{
@@ -14,7 +14,7 @@ use std::{
             AtomicBool,
             Ordering::{Acquire, Release},
         },
-        mpsc::{self, Receiver, RecvTimeoutError},
+        mpsc::{self, Receiver},
     },
     task::Context,
     thread,
@@ -101,7 +101,6 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
         .map_err(|error| Failure::internal("cannot listen to signals", error))?;
     let common = common.or_label(|| short_name(&run.command[0]));
     let leaders = common.leaders().to_vec();
-    let directory = common.directory().map(Path::to_owned);
     let name = run.name.clone();
     // What locks in the directory cannot promise is doctor's to say, and not every run's.
     let is_open = Arc::new(AtomicBool::new(false));
@@ -116,7 +115,7 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
         })
         .open()?;
     is_open.store(true, Release);
-    let lock = take(&run, &locks, directory, &events);
+    let lock = take(&run, &locks, &events);
     let lock = lock.map_err(|failure| failure.naming_leaders(&leaders))?;
     let taken_at = clock::now();
 
@@ -132,7 +131,14 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
                 guardian.must_end_by(clock::now() + left);
             }
         }
-        let command = start(&run, &lock, guardian.as_mut(), terminal.as_ref())?;
+        let command = match start(&run, &lock, guardian.as_mut(), terminal.as_ref()) {
+            Ok(command) => command,
+            Err(failure) => {
+                // No command ran under it.
+                wait_for_answer(MutexGuard::hand_on_answered(lock), &events);
+                return Err(failure);
+            }
+        };
         supervise::tell_of_loss(&lock, &events);
         Supervision {
             name: &run.name,
@@ -179,12 +185,7 @@ fn short_name(program: &OsStr) -> String {
 ///
 /// A thread of its own waits, in the blocking form, which at process scope sleeps in the kernel's
 /// queue and polls nothing; the main thread stays free for signals, and starts the command.
-fn take(
-    run: &args::Run,
-    locks: &LockManager,
-    directory: Option<PathBuf>,
-    events: &Events,
-) -> Result<Guard, Failure> {
+fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, Failure> {
     let mut mutex = locks.mutex(&*run.name, ()).keep(Keep::Never);
     if let Some(scope) = run.scope {
         mutex = mutex.scope(scope.into());
@@ -203,15 +204,17 @@ fn take(
             Some(wait) => mutex.try_lock_for(wait),
             None => mutex.lock(),
         };
-        // If nobody listens any more, the guard is dropped here.
-        let _ = sender.send(result);
+        if let Err(mpsc::SendError(Ok(lock))) = sender.send(result) {
+            // The main thread ends without it.
+            let _ = MutexGuard::hand_on(lock);
+        }
         let _ = nudge.send(Event::Woken);
     });
     waiting.map_err(|error| Failure::internal("cannot start a thread", error))?;
     loop {
         match events.next(None) {
             Some(Event::Signal(signal)) if events::ends(signal) => {
-                give_up(&run.name, locks, directory, &taken, events);
+                give_up(locks, &taken, events);
                 return Err(Failure::Signal(signal));
             }
             Some(Event::Woken) => {
@@ -226,39 +229,14 @@ fn take(
 
 /// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so that
 /// nobody hears of a holder that died, when no command ran.
-fn give_up(
-    name: &Name,
-    locks: &LockManager,
-    directory: Option<PathBuf>,
-    taken: &Receiver<Result<Guard, LockError>>,
-    events: &Events,
-) {
-    // The wait for a leader ends with that, and the waiting thread goes back down the tiers: it
-    // has its directory's lock already, and our end would leave that behind.
+fn give_up(locks: &LockManager, taken: &Receiver<Result<Guard, LockError>>, events: &Events) {
+    // It ends every wait, and the waiting thread goes back down the tiers.
     locks.close();
-    let look = directory.and_then(|dir| LockManager::builder().directory(dir).open().ok());
-    let until = clock::now() + ANSWER;
-    loop {
-        match taken.recv_timeout(SHORT_TICK) {
-            Ok(Ok(lock)) => {
-                wait_for_answer(MutexGuard::give_back(lock), events);
-                return locks.close();
-            }
-            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        // While somebody else has it, the thread sleeps in the kernel's queue, which nothing ends
-        // but our end, and has nothing to give back. Else it will have the lock in a moment.
-        let holder = look.as_ref().and_then(|look| super::status::holder_of(look, name));
-        let is_somebody_else = holder.is_some_and(|holder| holder.pid != Some(std::process::id()));
-        if is_somebody_else || clock::now() >= until {
-            return;
-        }
+    if let Ok(Ok(lock)) = taken.recv_timeout(ANSWER) {
+        wait_for_answer(MutexGuard::hand_on_answered(lock), events);
+        locks.close();
     }
 }
-
-/// How often the waiting thread is looked at that is about to end.
-const SHORT_TICK: Duration = Duration::from_millis(5);
 
 /// The terms that the mutex is not told of: see `take`.
 fn check_terms(run: &args::Run) -> Result<(), Failure> {
@@ -275,7 +253,7 @@ fn check_terms(run: &args::Run) -> Result<(), Failure> {
 fn explain(error: LockError, run: &args::Run, locks: &LockManager) -> Failure {
     let advice = match error.kind() {
         LockErrorKind::WouldBlock => "leave out --no-wait to wait for it",
-        LockErrorKind::TimedOut => "give --wait more time",
+        LockErrorKind::TimedOut if !error.is_unanswered() => "give --wait more time",
         _ => return error.with_name(&run.name).into(),
     };
     let unknown = error.holder().is_none();

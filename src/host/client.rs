@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     bell::{Bell, LONGEST_SLEEP, Slept, is_same},
+    exit,
     link::{Drive, Lent, Link, expecting},
     patience::Lending,
     random,
@@ -232,6 +233,7 @@ impl Drive for Carrier {
             thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.serve());
         spawned.map_err(no_thread)?;
         thread.is_running = true;
+        exit::look_after(&self.link);
         self.is_started.store(true, Release);
         Ok(())
     }

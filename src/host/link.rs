@@ -33,7 +33,7 @@ use super::{
     },
 };
 use crate::{
-    alarm, clock,
+    alarm, callbacks, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
     proto::{
@@ -143,6 +143,8 @@ struct State {
     /// Waiters without an outcome.
     unanswered: usize,
     closed: bool,
+    /// The process is ending: callers that wait are not told that the client is closed.
+    is_leaving: bool,
     on_warning: Option<Tell>,
     remember: Option<Remember>,
     aftermath: Aftermath,
@@ -361,6 +363,7 @@ impl Link {
                 deadline,
                 unanswered: 0,
                 closed: false,
+                is_leaving: false,
                 on_warning: None,
                 remember: None,
                 aftermath: Aftermath::default(),
@@ -557,6 +560,54 @@ impl Link {
         state.unanswered += 1;
         self.settle(state);
         Asking(Waiting::new(self, key))
+    }
+
+    /// As [`close`](LeaseService::close), while the process ends: other threads run on for a moment
+    /// and are not to see their waits fail. Whether there is a goodbye to wait for with
+    /// [`finish_leaving`](Link::finish_leaving); what guards hold keeps it from being said.
+    #[cfg(feature = "host")]
+    pub(super) fn leave(&self, until: Time) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let state = self.state.try_lock_for(until.since(clock::now()));
+        let Some(mut state) = state else { return false };
+        state.is_leaving = true;
+        self.begin_closing(state);
+        self.drive.send_ahead();
+        let is_flushed = || self.state.lock().client.is_flushed();
+        while self.state.lock().client.holds() && !is_flushed() && clock::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        !self.state.lock().client.holds()
+    }
+
+    /// Waits until the goodbye is sent, at most until `until`.
+    #[cfg(feature = "host")]
+    pub(super) fn finish_leaving(&self, until: Time) {
+        self.drive.finish(until);
+    }
+
+    fn begin_closing(&self, mut state: MutexGuard<'_, State>) {
+        let State { client, leases, aftermath, .. } = &mut *state;
+        leases.retain(|&lease, held| {
+            let Some(word) = held.open_word(lease) else { return true };
+            match word.recall() {
+                Met::Idle(used) => {
+                    // No other session asked for it.
+                    let used = Used { is_recalled: false, ..used };
+                    client.release(lease, used.last, used.how, clock::now());
+                    aftermath.close(word.clone(), used);
+                    false
+                }
+                Met::InUse { .. } | Met::Reserved | Met::Closed => {
+                    aftermath.waiters.extend(word.take_waiter());
+                    true
+                }
+            }
+        });
+        client.close(clock::now());
+        self.settle(state);
     }
 
     /// Whether the client has been closed and owes nobody a word.
@@ -786,6 +837,9 @@ impl State {
                 self.leases.insert(lease, Held { name, word, is_wanted_by_others });
                 waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
             }
+            Event::Failed { failure: Failure::Closed, .. }
+            | Event::QueryFailed { failure: Failure::Closed, .. }
+                if self.is_leaving => {}
             Event::Failed { request, failure, holder } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else { return };
                 let error = waiter.error(failure, holder);
@@ -858,9 +912,11 @@ impl State {
             }
             Event::Closed => {
                 self.closed = true;
-                // Nobody looks after these any more.
-                let unanswered = self.releases.values_mut();
-                unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
+                if !self.is_leaving {
+                    // Nobody looks after these any more.
+                    let unanswered = self.releases.values_mut();
+                    unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
+                }
             }
         }
     }
@@ -910,8 +966,8 @@ impl Aftermath {
         self.gone.push((word, used));
     }
 
-    /// Remembers and wakes first; then those whose lock is lost, on a thread of their own, so that
-    /// a callback which takes its time delays what follows from its loss, and no renewals.
+    /// Remembers and wakes first; then tells the losses, on the alarm thread, each before the
+    /// leader hears of it. Callbacks run on threads of their own and delay none of this.
     fn run(self, link: &Weak<Link>) {
         if let Some((remember, seen)) = self.saw {
             contain(|| remember(seen));
@@ -940,7 +996,7 @@ impl Aftermath {
             contain(|| waiter.wake());
         }
         for (warn, text) in self.warnings {
-            alarm::call_at(Time::ZERO, move || contain(|| warn(&text))).detach();
+            callbacks::run(move || warn(&text));
         }
         for Loss { lease, tell } in self.losses {
             let link = link.clone();
@@ -1005,8 +1061,13 @@ impl<T> Waiter<T> {
 
     fn error(&self, failure: Failure, holder: Option<HolderInfo>) -> LockError {
         let waited = clock::now().since(self.since);
+        let is_answered = !matches!(failure, Failure::Unanswered(_));
         let error = error_of(failure, waited).with_scope(Scope::Host);
-        let error = error.with_holder(holder.map(holder_of));
+        // Without a name it may be free: the leader waited for others to report, or did not answer.
+        let error = match holder {
+            None if error.kind() == LockErrorKind::TimedOut => error.without_holder(is_answered),
+            holder => error.with_holder(holder.map(holder_of)),
+        };
         match &self.name {
             Some(name) => error.with_name(name),
             None => error,
@@ -1040,6 +1101,10 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
         Failure::Refused { why: Refusal::TimedOut } => {
             return LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
                 .with_waited(waited);
+        }
+        Failure::Unanswered(trouble) => {
+            let text = format!("no leader answered within the wait: {trouble}");
+            return LockError::new(LockErrorKind::TimedOut, text).with_waited(waited);
         }
         Failure::Refused { why } => refused(why),
         Failure::Unreachable(trouble) if trouble.is_empty() => {
@@ -1336,6 +1401,9 @@ impl<K: Awaited> Waiting<K> {
 
     fn abandoned(&self) -> Option<LockError> {
         let (link, _) = self.asked.as_ref()?;
+        if link.state.lock().is_leaving {
+            return None;
+        }
         link.drive.attend().err().map(|error| error.with_scope(Scope::Host))
     }
 
@@ -1505,26 +1573,7 @@ impl LeaseService for Link {
         if self.forked() {
             return;
         }
-        let mut state = self.state.lock();
-        let State { client, leases, aftermath, .. } = &mut *state;
-        leases.retain(|&lease, held| {
-            let Some(word) = held.open_word(lease) else { return true };
-            match word.recall() {
-                Met::Idle(used) => {
-                    // No other session asked for it.
-                    let used = Used { is_recalled: false, ..used };
-                    client.release(lease, used.last, used.how, clock::now());
-                    aftermath.close(word.clone(), used);
-                    false
-                }
-                Met::InUse { .. } | Met::Reserved | Met::Closed => {
-                    aftermath.waiters.extend(word.take_waiter());
-                    true
-                }
-            }
-        });
-        client.close(clock::now());
-        self.settle(state);
+        self.begin_closing(self.state.lock());
         self.drive.finish(until);
     }
 }

@@ -182,7 +182,7 @@ impl Drive for Hand {
     }
 
     fn attend(&self) -> Result<(), LockError> {
-        // The alarm thread may be held up by a callback, perhaps by the very one that waits here.
+        // The alarm thread may be held up by a waker, perhaps by the very one that waits here.
         World::move_messages(&self.0);
         Ok(())
     }
@@ -363,7 +363,7 @@ fn attend(
         let tried: Vec<_> =
             std::iter::from_fn(|| client.poll_connect()).map(|(id, _)| id).collect();
         for id in cut.into_iter().chain(tried) {
-            client.handle_ended(id, Ended::Disconnected("the leader is stopped".into()), now);
+            client.handle_ended(id, Ended::NotThere("the leader is stopped".into()), now);
             moved = true;
         }
         while client.poll_message(now).is_some() {}

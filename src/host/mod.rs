@@ -8,6 +8,8 @@ mod bell;
 #[cfg(feature = "host")]
 mod client;
 #[cfg(feature = "host")]
+mod exit;
+#[cfg(feature = "host")]
 mod journal;
 #[cfg(feature = "host")]
 mod leader;

@@ -340,11 +340,13 @@ impl Port {
         }
         let Port { lines, desk, .. } = self;
         for line in lines.iter_mut().flatten().filter(|line| line.is_handshaking) {
-            let text = match error.kind() {
-                io::ErrorKind::ConnectionRefused => format!("nobody listens at {}", line.remote),
-                _ => format!("cannot reach {}: {error}", line.remote),
+            let ended = match error.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    Ended::NotThere(format!("nobody listens at {}", line.remote))
+                }
+                _ => Ended::Disconnected(format!("cannot reach {}: {error}", line.remote)),
             };
-            line.end(Ended::Disconnected(text), desk);
+            line.end(ended, desk);
         }
     }
 
@@ -1039,7 +1041,7 @@ mod tests {
         drop(leader);
         let mut client = connect(1, address, &secret);
         drive(&mut [&mut client], |_, event, _| match event {
-            Event::Ended(_, Ended::Disconnected(text)) => {
+            Event::Ended(_, Ended::NotThere(text)) => {
                 assert!(text.contains("nobody listens"), "{text}");
                 true
             }

@@ -279,7 +279,7 @@ impl Route {
         news: &mut Vec<(ConnectionId, News)>,
     ) -> bool {
         self.port = None;
-        while matches!(end, Ended::Disconnected(_))
+        while matches!(end, Ended::Disconnected(_) | Ended::NotThere(_))
             && let Some(address) = self.untried.pop()
         {
             match Port::connect(self.id, address, &map.secret, map.silence) {

@@ -142,11 +142,15 @@ impl<'a> Climb<'a> {
         loop {
             match self.next()? {
                 Ask::Turnstile => {
-                    let is_won = self.named.entry.thread().wait(until);
+                    let is_over = || self.named.is_over(self.goal);
+                    let is_won = self.named.entry.thread().wait(until, is_over);
                     self.turnstile(is_won)?;
                 }
                 #[cfg(feature = "process")]
-                Ask::Slot(slot) => self.slot(slot.take(self.known, self.label(), until))?,
+                Ask::Slot(slot) => {
+                    let is_over = || self.named.reach.is_closed();
+                    self.slot(slot.take_unless(self.known, self.label(), until, &is_over))?;
+                }
                 Ask::Lease(request) => self.answered(request.wait())?,
                 Ask::Word(wait) => wait.word.sleep(wait.is_hungry, wait.until),
                 Ask::Sleep(nap) => std::thread::sleep(nap),
@@ -293,7 +297,10 @@ impl<'a> Climb<'a> {
     /// What came of the wait for the turnstile.
     fn turnstile(&mut self, is_won: bool) -> Result<()> {
         if !is_won {
-            return Err(self.held_here());
+            return Err(match self.named.is_over(self.goal) {
+                true => self.named.closed(),
+                false => self.held_here(),
+            });
         }
         self.held.add(THREAD);
         self.at = At::Below;
@@ -328,7 +335,10 @@ impl<'a> Climb<'a> {
     fn slot(&mut self, taken: Result<Taken>) -> Result<()> {
         let named = self.named;
         let about = |error: LockError| error.with_name(named.name()).with_scope(Scope::Process);
-        let taken = taken.map_err(about)?;
+        let taken = taken.map_err(|error| match error.is_timeout() && named.reach.is_closed() {
+            true => named.closed(),
+            false => about(error),
+        })?;
         self.held.add(SLOT);
         self.found_slot = taken.predecessor;
         self.tell(taken.predecessor);

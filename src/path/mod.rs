@@ -113,6 +113,34 @@ impl Core {
         }
     }
 
+    /// Gives back what was not used: the next holder hears what this one heard.
+    pub(crate) fn give_back(&self, held: &mut Held) {
+        match self {
+            Core::Plain(lock) => lock.release(lock.predecessor()),
+            Core::Named(named) => named.give_back(held),
+        }
+    }
+
+    /// Whether the lock is held, as far as this process knows without asking a service.
+    pub(crate) fn is_locked(&self) -> bool {
+        match self {
+            Core::Plain(lock) => lock.is_locked(),
+            Core::Named(named) => named.is_locked(),
+        }
+    }
+
+    /// Runs `look` while no guard of this process is inside; `None` if one is.
+    pub(crate) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
+        match self {
+            Core::Plain(lock) => {
+                lock.try_win().then_some(())?;
+                let _looked = Looked(lock);
+                Some(look())
+            }
+            Core::Named(named) => named.look(look),
+        }
+    }
+
     /// The same, with an answer to wait for: the leader's, and the end of `at_least`.
     pub(crate) fn release_answered(
         &self,
@@ -132,6 +160,15 @@ impl Core {
                 None => Ok(()),
             }
         }
+    }
+}
+
+/// Steps out of a thread lock, however a look ends.
+struct Looked<'a>(&'a ThreadLock);
+
+impl Drop for Looked<'_> {
+    fn drop(&mut self) {
+        self.0.step_out();
     }
 }
 

@@ -1,23 +1,31 @@
 //! What a named mutex is besides its data: its entry, its manager's reach, its terms.
 
 use std::{
+    future::{Future, poll_fn},
+    mem,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::*},
     },
+    task::Poll,
     time::Duration,
 };
 
 use crate::{
     clock,
     error::{LockError, Result},
-    ground::{Entry, Reach},
+    ground::{self, Entry, Reach},
     host::lease_word::LeaseWord,
     name::Name,
     scope::Scope,
 };
 
-use super::{Patience, climb::Climb, right::Held};
+use super::{
+    Looked, Patience,
+    climb::Climb,
+    right::{Held, short},
+};
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
 /// local lock needs no message.
@@ -124,9 +132,30 @@ impl Named {
     fn has_widened(&self, mut held: Held, to: Scope) {
         self.scope.fetch_max(to as u8, Relaxed);
         self.entry.stay_wide();
-        // The next holder hears what this one would have heard.
-        let how = held.predecessor();
-        self.release_now(&mut held, how);
+        self.give_back(&mut held);
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        #[cfg(feature = "process")]
+        if self.entry.slot().and_then(|slot| slot.holder()).is_some() {
+            return true;
+        }
+        let is_inside = self.entry.cell.is_occupied(short(ground::generation()));
+        is_inside || self.entry.scope_in_force() == Scope::Thread && self.entry.thread().is_locked()
+    }
+
+    /// Runs `look` while no guard of this process is inside; `None` if one is.
+    ///
+    /// The cell keeps others out meanwhile: a lock that comes waits as for a guard. At thread scope
+    /// it is the thread lock that does.
+    pub(super) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
+        self.entry.thread().try_win().then_some(())?;
+        let _looked = Looked(self.entry.thread());
+        let generation = short(ground::generation());
+        match self.entry.scope_in_force() {
+            Scope::Thread => Some(look()),
+            _ => self.entry.cell.look(generation, look),
+        }
     }
 
     fn climb(&self, patience: Patience, at_least: Scope) -> Result<Held> {
@@ -137,8 +166,49 @@ impl Named {
 
     async fn climb_async(&self, patience: Patience, at_least: Scope) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let held = Climb::new(self, patience, at_least).run_async().await;
+        let mut climb = pin!(Climb::new(self, patience, at_least).run_async());
+        let held = match poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {
+            Poll::Ready(held) => held,
+            // It waits: until it arrives, or its manager is closed.
+            Poll::Pending => self.until_closed(at_least, climb).await,
+        };
         held.map_err(|error| error.with_wait_since(start))
+    }
+
+    /// Ends a wait early if the manager is closed meanwhile. Dropped then, the climb goes back down.
+    async fn until_closed(
+        &self,
+        at_least: Scope,
+        mut climb: Pin<&mut impl Future<Output = Result<Held>>>,
+    ) -> Result<Held> {
+        event_listener::listener!(self.reach.closing => closing);
+        let (mut is_new, mut is_told) = (true, false);
+        poll_fn(|cx| {
+            // It was polled just now, and may have been closed before there was a listener.
+            if !mem::take(&mut is_new)
+                && let Poll::Ready(held) = climb.as_mut().poll(cx)
+            {
+                return Poll::Ready(held);
+            }
+            is_told = is_told || Pin::new(&mut closing).poll(cx).is_ready();
+            match self.is_over(at_least) {
+                true => Poll::Ready(Err(self.closed())),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Whether a wait ends because its manager was closed.
+    pub(super) fn is_over(&self, at_least: Scope) -> bool {
+        let goal = self.scope().max(self.entry.scope_in_force()).max(at_least);
+        self.reach.is_closed() && goal > Scope::Thread
+    }
+
+    #[cold]
+    pub(super) fn closed(&self) -> LockError {
+        let error = self.reach.check_open().expect_err("a wait ended early");
+        error.with_name(self.name()).with_scope(self.scope())
     }
 
     /// Whether locks above thread scope may be acquired.

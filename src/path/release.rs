@@ -110,8 +110,17 @@ impl Named {
         }
     }
 
+    /// Gives back what was not used: the next holder hears what this one heard, and no `at_least`
+    /// keeps the lock.
+    pub(super) fn give_back(&self, held: &mut Held) {
+        if held.won() != 0 && !held.is_forked() {
+            let how = held.predecessor();
+            self.release_now(held, how);
+        }
+    }
+
     /// Whatever `at_least` says.
-    pub(super) fn release_now(&self, held: &mut Held, how: Predecessor) {
+    fn release_now(&self, held: &mut Held, how: Predecessor) {
         let how = held.left(how);
         let end = held.end_watch();
         self.leave_cell(held);

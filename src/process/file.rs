@@ -24,7 +24,7 @@ mod checkup;
 
 use std::{
     fs::File,
-    io,
+    io, mem,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::FileExt as _,
@@ -36,7 +36,7 @@ use std::{
 };
 
 use fs4::{FileExt, TryLockError};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -68,6 +68,10 @@ pub(super) const LOCKS: &str = "locks";
 /// The longest pause between two looks.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
+/// A wait without limit that has lasted so long goes on in the kernel's queue.
+const QUEUE_AFTER: Duration = Duration::from_millis(10);
+/// How often such a wait looks whether it is over.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How often a file may vanish under a caller before it is an error.
 const MOST_TURNS: u32 = 100;
 /// Life bytes lie at and above this, where no file has any.
@@ -306,34 +310,108 @@ impl Life {
     }
 }
 
-enum Wait {
-    No,
-    ForEver,
+/// A file that a thread of its own waits for in the kernel's queue.
+struct Queued {
+    state: Mutex<QueuedState>,
+    changed: Condvar,
+}
+
+enum QueuedState {
+    Waiting,
+    Ended(io::Result<Open>),
+    /// Nobody wants it any more.
+    Left,
+}
+
+impl Queued {
+    fn start(open: Open) -> Result<Arc<Queued>, LockError> {
+        let queued =
+            Arc::new(Queued { state: Mutex::new(QueuedState::Waiting), changed: Condvar::new() });
+        let waiting = queued.clone();
+        let thread = thread::Builder::new().name("tierlock-flock".into());
+        let started = thread.spawn(move || {
+            let locked = open.lock().map(|()| open);
+            let mut state = waiting.state.lock();
+            if let QueuedState::Waiting = *state {
+                *state = QueuedState::Ended(locked);
+                waiting.changed.notify_one();
+            }
+        });
+        started.map_err(|e| failed("cannot start a thread to wait for it", e))?;
+        Ok(queued)
+    }
+
+    /// The locked file; `None` once the wait `is_over`.
+    fn wait(&self, is_over: &dyn Fn() -> bool) -> Result<Option<Open>, LockError> {
+        let mut state = self.state.lock();
+        while let QueuedState::Waiting = *state
+            && !is_over()
+        {
+            self.changed.wait_for(&mut state, LOOK_EVERY);
+        }
+        match mem::replace(&mut *state, QueuedState::Left) {
+            QueuedState::Ended(Ok(open)) => Ok(Some(open)),
+            QueuedState::Ended(Err(e)) => Err(failed("cannot lock its file", e)),
+            QueuedState::Waiting | QueuedState::Left => Ok(None),
+        }
+    }
 }
 
 impl Slot {
     pub(super) fn try_take(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
-        self.attempt(above, label, Wait::No)
+        self.try_take_unnamed(above, label).map_err(|error| self.about(error))
     }
 
-    pub(super) fn take(&self, above: Token, label: &str, until: Time) -> Result<Taken, LockError> {
+    pub(super) fn take(
+        &self,
+        above: Token,
+        label: &str,
+        until: Time,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
         let begin = clock::now();
-        if until == Time::NEVER {
-            let taken = self.attempt(above, label, Wait::ForEver)?;
-            return Ok(taken.expect("a wait for ever ends with the lock"));
-        }
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(taken) = self.try_take(above, label)? {
                 return Ok(taken);
             }
             let now = clock::now();
-            if now >= until {
+            if now >= until || is_over() {
                 return Err(self.timed_out(begin, now));
+            }
+            if until == Time::NEVER && now.since(begin) >= QUEUE_AFTER {
+                return match self.take_in_queue(above, label, is_over) {
+                    Ok(Some(taken)) => Ok(taken),
+                    Ok(None) => Err(self.timed_out(begin, clock::now())),
+                    Err(error) => Err(self.about(error)),
+                };
             }
             thread::sleep(pause.min(until.since(now)));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits in the kernel's queue; `None` once the wait `is_over`.
+    ///
+    /// Nothing ends a sleep there but the lock. So it is a thread's that has nothing else to do,
+    /// on a description of its own: left behind it closes that as soon as it has the lock.
+    fn take_in_queue(
+        &self,
+        above: Token,
+        label: &str,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Option<Taken>, LockError> {
+        let life = self.life();
+        for _ in 0..MOST_TURNS {
+            let open = Open::new(&self.directory, &self.file_name, &self.name)?;
+            let Some(open) = Queued::start(open)?.wait(is_over)? else { return Ok(None) };
+            let open = Arc::new(open);
+            life.state.lock().open = Some(open.clone());
+            if let Some(taken) = self.enter_locked(life, &open, above, label)? {
+                return Ok(Some(taken));
+            }
+        }
+        Err(damaged("its file is replaced as often as it is opened"))
     }
 
     /// Takes the lock and returns in one poll, so that a dropped future never has it.
@@ -411,40 +489,41 @@ impl Slot {
         Ok(proof)
     }
 
-    fn attempt(&self, above: Token, label: &str, wait: Wait) -> Result<Option<Taken>, LockError> {
-        let result = self.attempt_unnamed(above, label, wait);
-        result.map_err(|error| self.about(error))
-    }
-
-    fn attempt_unnamed(
-        &self,
-        above: Token,
-        label: &str,
-        wait: Wait,
-    ) -> Result<Option<Taken>, LockError> {
+    fn try_take_unnamed(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
         let life = self.life();
         for _ in 0..MOST_TURNS {
             let open = self.opened(life)?;
-            let locked = match wait {
-                Wait::No => open.try_lock(),
-                Wait::ForEver => open.lock().map(|()| true),
-            };
+            let locked = open.try_lock();
             if !locked.map_err(|e| failed("cannot lock its file", e))? {
                 return Ok(None);
             }
-            let locked = Locked(Some(&open));
-            if self.is_in_place(&open)? {
-                let taken = self.enter(life, &open, above, label)?;
-                locked.keep();
+            if let Some(taken) = self.enter_locked(life, &open, above, label)? {
                 return Ok(Some(taken));
             }
-            // filelock#574, jj#8729: the lock of a deleted file excludes nobody.
-            let mut state = life.state.lock();
-            state.known = state.known.max(record::token(&open.words).unwrap_or_default());
-            state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
-            state.open = None;
         }
         Err(damaged("its file is replaced as often as it is opened"))
+    }
+
+    /// Enters with the locked file, or lets go of it if it is not in place any more.
+    fn enter_locked(
+        &self,
+        life: &Life,
+        open: &Arc<Open>,
+        above: Token,
+        label: &str,
+    ) -> Result<Option<Taken>, LockError> {
+        let locked = Locked(Some(open));
+        if self.is_in_place(open)? {
+            let taken = self.enter(life, open, above, label)?;
+            locked.keep();
+            return Ok(Some(taken));
+        }
+        // filelock#574, jj#8729: the lock of a deleted file excludes nobody.
+        let mut state = life.state.lock();
+        state.known = state.known.max(record::token(&open.words).unwrap_or_default());
+        state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
+        state.open = None;
+        Ok(None)
     }
 
     fn enter(

@@ -226,11 +226,23 @@ impl Slot {
     }
 
     /// Blocks; `TimedOut` with the holder at `until`.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn take(&self, above: Token, label: &str, until: Time) -> Result<Taken, LockError> {
+        self.take_unless(above, label, until, &|| false)
+    }
+
+    /// Blocks; `TimedOut` with the holder at `until`, or soon after the wait `is_over`.
+    #[inline]
+    pub(crate) fn take_unless(
+        &self,
+        above: Token,
+        label: &str,
+        until: Time,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
         match &self.0 {
-            Engine::File(slot) => slot.take(above, label, until),
-            Engine::Table(slot) => slot.take(above, until),
+            Engine::File(slot) => slot.take(above, label, until, is_over),
+            Engine::Table(slot) => slot.take_unless(above, until, is_over),
         }
     }
 

@@ -80,7 +80,12 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn take(&self, _: Token, _: Time) -> Result<Taken, LockError> {
+    pub(super) fn take_unless(
+        &self,
+        _: Token,
+        _: Time,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
         match self.0 {}
     }
 

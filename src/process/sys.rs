@@ -423,10 +423,11 @@ pub(super) mod futex {
             Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags, wait, wait_bitset, waitv,
             wake_bitset,
         },
-        time::{ClockId, clock_gettime},
+        time::ClockId,
     };
 
     use super::*;
+    use crate::system;
 
     /// As what one sleeps, and whom one wakes.
     pub(in super::super) const HEIR: NonZeroU32 = NonZeroU32::new(1).unwrap();
@@ -498,10 +499,9 @@ pub(super) mod futex {
     }
 
     fn after(wait: Duration) -> Timespec {
-        let now = clock_gettime(ClockId::Monotonic);
-        let nanos = now.tv_nsec + i64::from(wait.subsec_nanos());
-        let seconds = wait.as_secs() as i64 + nanos / 1_000_000_000;
-        Timespec { tv_sec: now.tv_sec + seconds, tv_nsec: nanos % 1_000_000_000 }
+        let until = system::monotonic() + wait.as_nanos() as u64;
+        let (seconds, nanos) = (until / 1_000_000_000, until % 1_000_000_000);
+        Timespec { tv_sec: seconds as i64, tv_nsec: nanos as i64 }
     }
 
     /// Only the kernel ever looks through it.

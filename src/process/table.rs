@@ -246,8 +246,18 @@ impl Slot {
         }
     }
 
-    #[inline]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn take(&self, above: Token, until: Time) -> Result<Taken, LockError> {
+        self.take_unless(above, until, &|| false)
+    }
+
+    #[inline]
+    pub(super) fn take_unless(
+        &self,
+        above: Token,
+        until: Time,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
         let mut begin = None;
         loop {
             let place = self.place()?;
@@ -255,7 +265,8 @@ impl Slot {
                 begin = Some(Begin::at(place));
             }
             let (me, member) = (place.member.id, &*place.member);
-            let taken = lock::take(&place.slot, me, place.generation, member, until);
+            let limit = (until, is_over);
+            let taken = lock::take_unless(&place.slot, me, place.generation, member, limit);
             match taken.and_then(|left| self.enter(place, left, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, begin)?,

@@ -54,6 +54,8 @@ pub type Random = Box<dyn FnMut() -> u128 + Send>;
 pub enum Ended {
     /// Lost, reset, timed out, could not be made: to be tried again.
     Disconnected(String),
+    /// The address refused the packet: nothing listens there. To be tried again.
+    NotThere(String),
     /// The handshake was refused: another secret, no tierlock leader. Requests fail at once.
     Refused(String),
 }
@@ -66,6 +68,8 @@ pub enum Failure {
     },
     /// Nobody acknowledged it in time; the last trouble in words.
     Unreachable(String),
+    /// Its limit ended before a leader answered, too soon to call the leader unreachable.
+    Unanswered(String),
     /// The wrong secret, and the like.
     NotAccepted(String),
     /// The addresses are not one group, or the cluster is another than before.
@@ -174,6 +178,8 @@ pub struct Client {
     cluster: Option<ClusterId>,
     /// What it has seen last, or others before it.
     seen: Option<Seen>,
+    /// When a leader was last heard.
+    heard: Option<Time>,
     last_request: u64,
     requests: Numbered<RequestId, Request>,
     /// The lease of each request that was granted one, for as long as that is known.
@@ -193,6 +199,10 @@ pub struct Client {
 struct Request {
     acquire: Acquire,
     limit: Option<Time>,
+    asked: Time,
+    /// Since when a leader's word on it is waited for: it was asked for then, or the word that
+    /// there was counts no more.
+    since: Time,
     /// It was sent, or stands in a report: a leader may know it.
     said: bool,
     /// A leader has it in its queue, in a session that lives.
@@ -284,6 +294,7 @@ impl Client {
             renewal_queued: false,
             cluster: None,
             seen: config.seen.filter(|_| !planted(Mistake::MachineForgets)),
+            heard: None,
             last_request: 0,
             requests: Numbered::default(),
             granted: Numbered::default(),
@@ -305,21 +316,17 @@ impl Client {
         self.config.connect_timeout
     }
 
-    /// Asks for a lock. `limit` is the caller's own: when it passes without an acknowledgement
-    /// the request fails as `Unreachable`, afterwards as `Refusal::TimedOut`. `acquire.wait` is
-    /// derived from it here: `Wait::No` stays, and a limit that has passed makes it `No`. A
-    /// request that is not to wait still needs its answer, so such a limit counts as none.
-    pub fn acquire(&mut self, mut acquire: Acquire, limit: Option<Time>, now: Time) -> RequestId {
+    /// Asks for a lock. `limit` says until when the caller waits for another holder; an answer is
+    /// waited for at least [`ANSWER_MIN`], however soon the limit is. When it passes with no word
+    /// from a leader the request fails as `Unreachable` or `Unanswered`, afterwards as
+    /// `Refusal::TimedOut`. `acquire.wait` is derived from it at each sending.
+    pub fn acquire(&mut self, acquire: Acquire, limit: Option<Time>, now: Time) -> RequestId {
         self.observe(now);
         let request = self.next_request();
         if self.closing != Closing::No {
             self.fail(request, Failure::Closed, None);
             return request;
         }
-        if limit.is_some_and(|limit| limit <= now) {
-            acquire.wait = Wait::No;
-        }
-        let limit = limit.filter(|limit| *limit > now);
         if self.requests.is_empty() && self.leases.is_empty() {
             // The next answer tells how often those who wait are to renew.
             self.next_renewal = self.next_renewal.min(now + RENEW_SOON);
@@ -327,6 +334,8 @@ impl Client {
         let state = Request {
             acquire,
             limit,
+            asked: now,
+            since: now,
             said: false,
             acknowledged: false,
             place: None,
@@ -462,6 +471,7 @@ impl Client {
     }
 
     pub fn handle_message(&mut self, connection: ConnectionId, message: LeaderMessage, now: Time) {
+        self.heard = Some(now);
         // First expire, then read: what comes too late must not look as if it came in time.
         if !planted(Mistake::RevivedLease) {
             self.observe(now);
@@ -476,6 +486,7 @@ impl Client {
     pub fn handle_ended(&mut self, connection: ConnectionId, ended: Ended, now: Time) {
         self.observe(now);
         self.link_ended(connection, ended, now);
+        self.give_up_refused(now);
         self.finish(now);
     }
 
@@ -574,6 +585,11 @@ impl Client {
         .min()
     }
 
+    /// Whether everything that could be sent has been taken to be sent.
+    pub fn is_flushed(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
     /// Until when the session's leases are good without a further word, as far as
     /// [`take_event`](Client::take_event) has told it; `None` before the first.
     pub fn deadline(&self) -> Option<Time> {
@@ -596,7 +612,7 @@ impl Client {
         }
         while let Some(due) = self.timers.pop_due(now) {
             match due {
-                Due::Request(request) => self.give_up(request),
+                Due::Request(request) => self.give_up(request, now),
                 Due::Query(query) => {
                     self.queries.remove(&query);
                     let failure = Failure::Unreachable(self.link.trouble());
@@ -718,31 +734,59 @@ impl Client {
     fn be_patient(&mut self, request: RequestId, now: Time) {
         let state = self.requests.get_mut(&request).expect("a request that waits");
         state.acknowledged = false;
+        state.since = now;
         let patience = now + self.config.connect_timeout;
         let until = state.limit.map_or(patience, |limit| limit.min(patience));
         self.timers.set(Due::Request(request), until);
     }
 
-    /// A leader has it in its queue: it waits for as long as its caller.
+    /// A leader has it in its queue: it waits for as long as its caller, and for the leader's own
+    /// answer a little longer.
     fn acknowledge(&mut self, request: RequestId) {
         let state = self.requests.get_mut(&request).expect("a request that waits");
         state.acknowledged = true;
         match state.limit {
-            Some(limit) => self.timers.set(Due::Request(request), limit + ANSWER_PREFERRED),
+            Some(limit) => {
+                let answered = limit.max(state.asked + ANSWER_MIN) + ANSWER_PREFERRED;
+                self.timers.set(Due::Request(request), answered);
+            }
             None => self.timers.clear(Due::Request(request)),
         }
     }
 
     /// Its time is over without an answer.
-    fn give_up(&mut self, request: RequestId) {
+    fn give_up(&mut self, request: RequestId, now: Time) {
         let Some(state) = self.requests.get(&request) else { return };
+        let patience = state.since + self.config.connect_timeout;
+        let silent_since = self.heard.map_or(state.since, |heard| heard.max(state.since));
+        let is_silent = now.since(silent_since) >= SILENCE;
+        let is_long = state.limit.is_none_or(|limit| limit.since(state.since) >= SILENCE);
+        let is_refused = self.link.is_refused_everywhere();
         let failure = if state.acknowledged {
             Failure::Refused { why: Refusal::TimedOut }
-        } else {
+        } else if now >= patience || is_refused || (is_silent && is_long) {
             Failure::Unreachable(self.link.trouble())
+        } else if now < state.since + ANSWER_MIN {
+            // The limit is for other holders; the answer takes its time on the way.
+            return self.timers.set(Due::Request(request), patience.min(state.since + ANSWER_MIN));
+        } else {
+            Failure::Unanswered(self.link.trouble())
         };
         let holder = self.take_back(request).holder;
         self.fail(request, failure, holder);
+    }
+
+    /// Nothing listens at any address: requests whose limit has passed wait for no answer.
+    fn give_up_refused(&mut self, now: Time) {
+        if !self.link.is_refused_everywhere() {
+            return;
+        }
+        for request in sorted(&self.requests) {
+            let state = &self.requests[&request];
+            if !state.acknowledged && state.limit.is_some_and(|limit| limit <= now) {
+                self.give_up(request, now);
+            }
+        }
     }
 
     fn fail(&mut self, request: RequestId, failure: Failure, holder: Option<HolderInfo>) {
@@ -978,7 +1022,8 @@ impl Client {
             .any(|lease| matches!(lease.hold, Hold::Releasing { awaited: true, .. }))
     }
 
-    fn holds(&self) -> bool {
+    /// Whether anything is held and not on its way back.
+    pub fn holds(&self) -> bool {
         self.leases.values().any(|lease| !matches!(lease.hold, Hold::Releasing { .. }))
     }
 }
@@ -1103,8 +1148,13 @@ impl Client {
 
     fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
         if self.requests.contains_key(&request) {
-            let known = self.drop_request(request).holder;
+            let state = self.drop_request(request);
+            let known = state.holder;
             let failure = match why {
+                // It was asked for without patience since its limit had passed.
+                Refusal::WouldBlock if state.limit.is_some() => {
+                    Failure::Refused { why: Refusal::TimedOut }
+                }
                 Refusal::OtherCluster => Failure::Config(
                     "this leader is not the one that this manager has spoken to before".to_owned(),
                 ),
@@ -1161,6 +1211,7 @@ impl Request {
     fn acquire_at(&self, now: Time) -> Acquire {
         let wait = match (self.acquire.wait, self.limit) {
             (Wait::No, _) => Wait::No,
+            (_, Some(limit)) if limit <= now => Wait::No,
             (_, Some(limit)) => Wait::For(limit.since(now)),
             (_, None) => Wait::Forever,
         };
@@ -1194,6 +1245,13 @@ impl Event {
         }
     }
 }
+
+/// How long an answer is waited for at least, however soon the caller's limit is: so that a free
+/// lock is got with every limit.
+const ANSWER_MIN: Duration = Duration::from_secs(1);
+
+/// A leader that was silent for this long counts as unreachable once the caller's limit is over.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// How long the leader's own `TimedOut`, which says who holds the lock, is waited for.
 const ANSWER_PREFERRED: Duration = Duration::from_millis(20);

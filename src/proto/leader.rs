@@ -340,9 +340,15 @@ impl Leader {
             self.expire(key);
         }
         while let Some(waiter) = self.limits.pop_due(now) {
-            let Waiter { lock, patience, .. } = *self.table.waiter(waiter);
+            let Waiter { lock, patience, since, .. } = *self.table.waiter(waiter);
             let is_held = self.table.lock(lock).holding.is_some() && !self.in_grace;
+            let is_short = now.since(since) < RECALL_LIMIT;
             match patience {
+                // Perhaps nobody has it: a short wait gets a free lock as one that only tries does.
+                Patience::Some if is_short && !self.is_surely_held(lock) => {
+                    self.table.lose_patience(waiter);
+                    self.limits.set(waiter, now + RECALL_LIMIT);
+                }
                 Patience::Some => self.refuse_waiter(waiter, Refusal::TimedOut, now),
                 Patience::None if is_held => self.refuse_waiter(waiter, Refusal::WouldBlock, now),
                 // Nobody has it: it waits for the disk, or for the end of grace.

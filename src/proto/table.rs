@@ -368,6 +368,13 @@ impl Table {
         key
     }
 
+    /// From now on it only tries.
+    pub(super) fn lose_patience(&mut self, key: WaiterKey) {
+        let waiter = &mut self.waiters[key.0];
+        waiter.patience = Patience::None;
+        self.impatient.insert((waiter.lock, key));
+    }
+
     pub(super) fn dequeue(&mut self, key: WaiterKey) -> Waiter {
         let waiter = self.waiters.remove(key.0);
         let was_there = self.queue(waiter.present).remove(&(waiter.lock, waiter.place, key));

@@ -253,6 +253,15 @@ impl Queue {
         self.tasks.front_mut().and_then(|first| first.wake(now))
     }
 
+    /// Has every thread look around, which calls none of them: each goes back to sleep as it was.
+    pub(super) fn rouse(&self) {
+        for entry in &self.threads {
+            if let Call::Bell(bell) = &entry.call {
+                bell.notify_one();
+            }
+        }
+    }
+
     fn of(&mut self, kind: Kind) -> &mut VecDeque<Entry> {
         match kind {
             Kind::Thread => &mut self.threads,

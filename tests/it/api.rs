@@ -240,3 +240,42 @@ fn scopes_and_tokens_read_what_they_write() {
     assert!("9223372036854775808".parse::<Token>().is_err());
     assert_eq!(Token::MAX.as_i64(), i64::MAX);
 }
+
+#[test]
+fn an_error_is_cloned_compared_and_becomes_an_io_error() {
+    let mutex = Mutex::new(());
+    let _guard = mutex.lock().unwrap();
+    let busy = || mutex.try_lock().map(drop).unwrap_err();
+    assert_eq!(busy(), busy());
+    let timed_out = mutex.try_lock_for(Duration::ZERO).map(drop).unwrap_err();
+    assert_eq!(timed_out.clone(), timed_out);
+    assert_ne!(timed_out, busy());
+    let locks = LockManager::builder().open().unwrap();
+    let config = || locks.mutex("a\n", ()).build().map(drop).unwrap_err();
+    assert_eq!(config(), config());
+    assert_eq!(config().to_string(), config().clone().to_string());
+    for (error, kind) in [
+        (busy(), std::io::ErrorKind::WouldBlock),
+        (timed_out, std::io::ErrorKind::TimedOut),
+        (config(), std::io::ErrorKind::InvalidInput),
+    ] {
+        let io = std::io::Error::from(error.clone());
+        assert_eq!(io.kind(), kind);
+        assert_eq!(io.get_ref().unwrap().downcast_ref(), Some(&error));
+    }
+    // What the system said keeps its kind.
+    let files = tempfile::tempdir().unwrap();
+    let missing = files.path().join("missing").join("locks");
+    let error = LockManager::builder().directory(missing).open().map(drop).unwrap_err();
+    assert!(std::io::Error::from(error.clone()).kind() != std::io::ErrorKind::TimedOut, "{error}");
+}
+
+#[test]
+fn a_token_is_a_number_in_serde() {
+    let token = Token::new(42).unwrap();
+    assert_eq!(serde_json::to_string(&token).unwrap(), "42");
+    assert_eq!(serde_json::from_str::<Token>("42").unwrap(), token);
+    for bad in ["9223372036854775808", "-1", "1.5", "\"42\""] {
+        assert!(serde_json::from_str::<Token>(bad).is_err(), "{bad}");
+    }
+}

@@ -124,6 +124,16 @@ impl Helper {
         }
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        crate::setting::until("the helper's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -272,6 +282,18 @@ impl State {
             ["enter-on-and-on", gate, first] => return enter_on_and_on(gate, first),
             ["work", workload, folder, id] => {
                 crate::workloads::work(self.locks.as_ref().unwrap(), workload, folder, id)?;
+            }
+            ["exit-with-a-static-manager", scope, count] => {
+                static LOCKS: std::sync::OnceLock<LockManager> = std::sync::OnceLock::new();
+                let locks = LOCKS.get_or_init(|| self.locks.take().unwrap());
+                let scope = scope.parse().unwrap();
+                let names = (0..count.parse().unwrap()).map(|number| format!("lock {number}"));
+                let guards: Result<Vec<_>, _> =
+                    names.map(|name| locks.mutex(name, ()).scope(scope).lock()).collect();
+                drop(guards?);
+                // This one it has to the end.
+                std::mem::forget(locks.mutex(format!("held by {count}"), ()).scope(scope).lock()?);
+                std::process::exit(0);
             }
             ["close"] => self.locks.take().unwrap().close(),
             ["count", scope, name, folder, times] => {

@@ -180,3 +180,27 @@ fn a_stopped_holder_that_waits_to_hear_of_a_loss_hears_of_it_when_it_goes_on() {
     holder.resume();
     assert_eq!(holder.hear(), "lost\tExpired");
 }
+
+at!(across_processes, what_was_released_before_an_exit_is_free_and_clean);
+/// atlasdb#3162, rslock#30. The manager stands in a `static`, which is never dropped; the helper's
+/// leases would outlive it by more than this test waits.
+fn what_was_released_before_an_exit_is_free_and_clean(setting: &Setting) {
+    for count in [1, 8] {
+        for round in 0..4 {
+            let mut helper = setting.helper_with_long_life();
+            let held = setting.mutex(&setting.stranger(), &format!("held by {count}"), ());
+            if round > 0 && setting.scope == Scope::Host {
+                // The guard that there was at the exit still has its lock.
+                assert!(held.try_lock().unwrap_err().is_contended());
+                break;
+            }
+            helper.say(&format!("exit-with-a-static-manager\t{}\t{count}", setting.scope));
+            assert!(helper.ended().success());
+            for number in 0..count {
+                let next = setting.mutex(&setting.stranger(), &format!("lock {number}"), ());
+                let next = next.try_lock_for(LONG).unwrap();
+                assert_eq!(MutexGuard::predecessor(&next), Predecessor::Clean);
+            }
+        }
+    }
+}

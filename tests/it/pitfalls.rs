@@ -11,7 +11,7 @@ type Pitfall = (&'static str, &'static str, &'static [&'static str]);
 
 /// Leaders, leases, clients.
 #[rustfmt::skip]
-const LEASES: [Pitfall; 36] = [
+const LEASES: [Pitfall; 40] = [
     ("etcd#10811, redisson#2665, curator#727", "the holder pauses past its lease and goes on",
         &["a_stopped_holder_knows_at_its_first_look_that_it_lost_the_lock",
           "whoever_slept_past_the_deadline_first_expires_then_reads",
@@ -109,6 +109,15 @@ const LEASES: [Pitfall; 36] = [
         &["a_release_too_many_is_refused"]),
     ("hazelcast#1055, terraform#30650, cargo#15094", "nobody can see who holds a lock",
         &["a_wait_that_ends_says_who_holds", "a_wait_in_vain_says_who_holds_the_lock"]),
+    ("atlasdb#3162, rslock#30", "a process that exits takes its releases with it",
+        &["what_was_released_before_an_exit_is_free_and_clean"]),
+    ("tokio's cooperation", "a task that loops over free locks starves timers",
+        &["a_task_that_finds_its_lock_free_again_and_again_lets_timers_fire"]),
+    ("found by strangers", "a short wait says that no leader is there",
+        &["a_wait_of_any_length_gets_a_free_lock", "a_wait_of_any_length_ends_behind_a_holder"]),
+    ("named-lock's tests", "a probe takes away the mark that the holder before died",
+        &["a_probe_after_a_kill_takes_no_mark_away",
+          "a_lock_handed_on_tells_the_next_holder_what_was_told"]),
 ];
 
 /// Processes of one machine.

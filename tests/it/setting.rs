@@ -231,6 +231,11 @@ impl Setting {
         self.helper_with(&self.directory(), "\tttl=1000")
     }
 
+    /// As `helper`, with the longest-lived leases there are.
+    pub(crate) fn helper_with_long_life(&self) -> Helper {
+        self.helper_with(&self.directory(), "\tttl=60000")
+    }
+
     fn helper_with(&self, machine: &Path, more: &str) -> Helper {
         let mut helper = Helper::start();
         let mut line = format!("open\tlabel=helper{more}");

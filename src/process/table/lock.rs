@@ -132,9 +132,22 @@ pub(super) fn take<P: Presences>(
     presences: &P,
     until: Time,
 ) -> Result<Predecessor, Stop> {
+    take_unless(slot, me, generation, presences, (until, &|| false))
+}
+
+/// The same, for a wait that may be over before that. It looks whether it is whenever it wakes,
+/// which is every few milliseconds.
+#[inline]
+pub(super) fn take_unless<P: Presences>(
+    slot: &Slot,
+    me: OwnerId,
+    generation: u32,
+    presences: &P,
+    limit: (Time, &dyn Fn() -> bool),
+) -> Result<Predecessor, Stop> {
     match take_quietly(slot, me) {
         Ok(()) => entered(slot, me, generation, Predecessor::Clean),
-        Err(found) => take_slow(slot, me, generation, presences, until, found),
+        Err(found) => take_slow(slot, me, generation, presences, limit, found),
     }
 }
 
@@ -410,7 +423,7 @@ fn take_slow<P: Presences>(
     me: OwnerId,
     generation: u32,
     presences: &P,
-    until: Time,
+    (until, is_over): (Time, &dyn Fn() -> bool),
     found: Word,
 ) -> Result<Predecessor, Stop> {
     let mut seeker = Seeker::new(me, generation, true);
@@ -419,7 +432,7 @@ fn take_slow<P: Presences>(
         match seeker.go_on(slot, presences)? {
             Turn::Won(left) => return Ok(left),
             Turn::Sleep { seen, longest, place } => {
-                let slept = if seeker.is_in_place(slot) {
+                let slept = if seeker.is_in_place(slot) && !is_over() {
                     sleep(slot, seen, longest, place, until)?
                 } else {
                     Slept::GiveUp

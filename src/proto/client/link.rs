@@ -25,6 +25,8 @@ pub(super) struct Link {
     /// Attempts since the last welcome.
     attempts: u32,
     last_connection: u64,
+    /// Which addresses refused the packet when they were last tried.
+    refused: Vec<bool>,
     /// Whether all addresses have shown that they are one group.
     compared: bool,
     probes: Vec<Probe>,
@@ -84,6 +86,7 @@ impl Link {
             next_address: 0,
             attempts: 0,
             last_connection: 0,
+            refused: vec![false; addresses.max(1)],
             compared: addresses <= 1,
             probes: Vec::new(),
             probe_messages: VecDeque::new(),
@@ -142,6 +145,11 @@ impl Link {
             | State::Reporting { give_up: time, .. } => Some(*time),
             State::Probing => self.probes.iter().filter_map(Probe::next_time).min(),
         }
+    }
+
+    /// Whether nothing listens at any of the addresses, as far as they were tried.
+    pub(super) fn is_refused_everywhere(&self) -> bool {
+        self.refused.iter().all(|refused| *refused)
     }
 
     /// Why nobody has answered, in words.
@@ -275,7 +283,9 @@ impl Client {
     }
 
     pub(super) fn link_connected(&mut self, connection: ConnectionId, now: Time) {
-        if let Some(address) = self.link.probe_of(connection) {
+        let probe = self.link.probe_of(connection);
+        self.link.refused[probe.unwrap_or(self.link.next_address)] = false;
+        if let Some(address) = probe {
             return self.probe_connected(address, connection);
         }
         match self.link.state {
@@ -291,8 +301,10 @@ impl Client {
         if probe.is_none() && self.link.newest() != Some(connection) {
             return; // an older one
         }
+        let address = probe.unwrap_or(self.link.next_address);
+        self.link.refused[address] = matches!(ended, Ended::NotThere(_));
         let trouble = match ended {
-            Ended::Disconnected(trouble) => trouble,
+            Ended::Disconnected(trouble) | Ended::NotThere(trouble) => trouble,
             // Whoever has been welcomed has the secret: that close came late, or from elsewhere.
             Ended::Refused(trouble) if self.cluster.is_some() => trouble,
             Ended::Refused(trouble) => {

@@ -199,3 +199,34 @@ fn a_wrong_secret_is_77() {
     let output = command.arg(theirs.secret()).args(["-w", "20", "job", "--", "true"]).output();
     fails(&output.unwrap(), 77, &["secret"]);
 }
+
+#[test]
+fn a_wait_of_any_length_runs_behind_a_free_lock_of_a_healthy_leader() {
+    let place = Place::new();
+    let leader = place.leader();
+    for wait in ["0", ".000001", ".00002", ".001"] {
+        succeeds(&leader.run().args(["-w", wait, "job", "--", "true"]).output().unwrap());
+    }
+    let mut holder = Running::script(&mut leader.run(), &[], "job", "echo here; sleep 1000");
+    assert_eq!(holder.line(), "here");
+    for wait in ["0", ".000001", ".00002", ".001"] {
+        let output = leader.run().args(["-w", wait, "job", "--", "true"]).output().unwrap();
+        fails(&output, 75, &["job", "sh"]);
+    }
+}
+
+#[test]
+fn a_command_that_cannot_start_takes_no_mark_of_a_dead_holder_away() {
+    let place = Place::new();
+    let script = "echo here; exec sleep 1000";
+    let mut holder = Running::script(&mut place.run(), &[], "job", script);
+    assert_eq!(holder.line(), "here");
+    holder.signal(Signal::KILL);
+    holder.exit();
+    // The lock is free once what it ran has ended, too.
+    fails(&place.ran(&["-w", "50", "job", "--", "no-such-program"]), 127, &["no-such-program"]);
+    let locks = tierlock::LockManager::builder().directory(place.dir()).open().unwrap();
+    let guard = locks.mutex("job", ()).try_lock_for(PATIENCE).unwrap();
+    let told = tierlock::MutexGuard::predecessor(&guard);
+    assert_eq!(told, tierlock::Predecessor::Died);
+}

@@ -189,3 +189,59 @@ fn nobody_waits_for_a_manager_that_is_gone(setting: &Setting) {
     drop(guard);
     drop(other.try_lock_for(LONG).unwrap());
 }
+
+at!(above_threads, closing_a_manager_ends_every_wait);
+/// Waits behind another process or machine, behind a guard of the same manager, and behind each
+/// other; blocking and async, with a limit and without.
+fn closing_a_manager_ends_every_wait(setting: &Setting) {
+    for is_held_here in [false, true] {
+        let locks = match setting.is_in_memory() {
+            // One manager is all there is of its machine.
+            true => LockManager::in_memory(),
+            false => setting.stranger(),
+        };
+        let holder = match (is_held_here, setting.is_in_memory()) {
+            (true, _) => locks.clone(),
+            (false, true) if setting.scope == Scope::Host => locks.in_memory_peer(),
+            (false, true) => continue,
+            (false, false) => setting.locks(),
+        };
+        let guard = setting.hold(&holder, "a");
+        let mutex = setting.mutex(&locks, "a", ());
+        let mut tasks: Vec<_> = (0..2).map(|_| Hand::new(mutex.lock_async())).collect();
+        tasks.push(Hand::new(mutex.try_lock_for_async(10 * LONG)));
+        tasks.iter_mut().for_each(|task| assert!(task.poll().is_pending()));
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            for has_limit in [false, true, false] {
+                let (tell, mutex) = (tell.clone(), &mutex);
+                scope.spawn(move || {
+                    let taken = match has_limit {
+                        true => mutex.try_lock_for(10 * LONG),
+                        false => mutex.lock(),
+                    };
+                    tell.send(taken.map(drop)).unwrap();
+                });
+            }
+            // They may wait by now; a call that comes later is refused all the same.
+            thread::sleep(Duration::from_millis(30));
+            locks.close();
+            let ends = (0..3).map(|_| told.recv_timeout(LONG).expect("a blocked thread"));
+            let ends = ends.collect::<Vec<_>>().into_iter();
+            for end in ends.chain(tasks.into_iter().map(|task| task.finish().map(drop))) {
+                let error = end.unwrap_err();
+                assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
+                assert!(error.to_string().contains("closed"), "{error}");
+                assert_eq!(error.name(), Some("a"));
+            }
+        });
+        drop(guard);
+        // Nothing is left behind in the way of others.
+        let next = match setting.is_in_memory() {
+            true if setting.scope == Scope::Host => locks.in_memory_peer(),
+            true => continue,
+            false => setting.locks(),
+        };
+        drop(setting.mutex(&next, "a", ()).try_lock_for(LONG).unwrap());
+    }
+}

@@ -1,12 +1,7 @@
 //! Locks that are lost while somebody holds them.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::*},
-        mpsc,
-    },
-    thread,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -146,16 +141,13 @@ fn at_most_is_told_before_the_next_waiter_is_served(setting: &Setting) {
     for _ in 0..3 {
         let guard = mutex.lock().unwrap();
         assert!(MutexGuard::remaining(&guard).unwrap() <= at_most);
-        let is_told = Arc::new(AtomicBool::new(false));
-        let tell = is_told.clone();
-        MutexGuard::on_lost(&guard, move |reason| {
-            assert_eq!(reason, LostReason::HeldTooLong);
-            thread::sleep(Duration::from_millis(20));
-            tell.store(true, SeqCst);
-        });
+        // Woken by the notice itself, and by no look at the guard.
+        let mut lost = Hand::new(MutexGuard::lost(&guard));
+        assert!(lost.poll().is_pending());
         // The guard stays: the right alone moves on.
         let other = next.try_lock_for(LONG).unwrap();
-        assert!(is_told.load(SeqCst), "the next one was served before the loss was told");
+        let told = lost.poll();
+        assert!(told.is_ready(), "the next holder was served before the loss was told");
         assert!(!MutexGuard::is_valid(&guard));
         assert!(MutexGuard::token(&other) > MutexGuard::token(&guard));
         assert_eq!(MutexGuard::predecessor(&other), tierlock::Predecessor::Expired);
@@ -166,6 +158,41 @@ fn at_most_is_told_before_the_next_waiter_is_served(setting: &Setting) {
         assert!(mutex.try_lock().unwrap_err().is_contended());
         drop(other);
     }
+}
+
+at!(everywhere, a_callback_that_blocks_holds_up_nothing_else);
+fn a_callback_that_blocks_holds_up_nothing_else(setting: &Setting) {
+    let locks = setting.locks();
+    let build = |name| {
+        let mutex = locks.mutex(name, ()).scope(setting.scope);
+        mutex.at_most(Duration::from_millis(20)).build().unwrap()
+    };
+    let (first, second) = (build("a"), build("b"));
+    let (end, blocked) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let guard = first.lock().unwrap();
+    let (began, begun) = mpsc::channel();
+    let tell_first = tell.clone();
+    MutexGuard::on_lost(&guard, move |_| {
+        began.send(()).unwrap();
+        let _ = blocked.recv();
+        tell_first.send("a").unwrap();
+    });
+    let tell_beside = tell.clone();
+    MutexGuard::on_lost(&guard, move |_| tell_beside.send("beside a").unwrap());
+    begun.recv_timeout(LONG).unwrap();
+    assert_eq!(told.recv_timeout(LONG), Ok("beside a"));
+
+    let other = second.lock().unwrap();
+    MutexGuard::on_lost(&other, move |_| tell.send("b").unwrap());
+    assert_eq!(Hand::new(MutexGuard::lost(&other)).finish(), LostReason::HeldTooLong);
+    assert_eq!(told.recv_timeout(LONG), Ok("b"));
+    if setting.scope == Scope::Host {
+        // The leader has heard of it, too.
+        drop(setting.mutex(&setting.stranger(), "a", ()).try_lock_for(LONG).unwrap());
+    }
+    end.send(()).unwrap();
+    assert_eq!(told.recv_timeout(LONG), Ok("a"));
 }
 
 at!([thread process memory_thread memory_process] at_most_below_host_scope_waits_for_the_guard);

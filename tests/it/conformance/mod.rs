@@ -6,6 +6,7 @@ mod exclusion;
 mod guards;
 mod keeping;
 mod loss;
+mod marks;
 mod names;
 mod tokens;
 mod waiting;

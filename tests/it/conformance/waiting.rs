@@ -7,27 +7,66 @@ use std::{
 };
 
 use futures::executor::block_on;
-use tierlock::{LockError, LockErrorKind, MutexGuard, Scope};
+use tierlock::{Keep, LockError, LockErrorKind, MutexGuard, OwnedMutexGuard, Scope};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::setting::{Hand, LONG, Setting, at};
 
 const SOON: Duration = Duration::from_millis(30);
 
-/// A wait in vain. One that ends before the leader could acknowledge it is `Unreachable` and
-/// tried again with more patience.
-fn in_vain<T>(mut wait: impl FnMut(Duration) -> tierlock::Result<T>) -> LockError {
-    let mut limit = SOON;
-    loop {
-        let start = Instant::now();
-        let error = wait(limit).map(drop).unwrap_err();
-        assert!(start.elapsed() >= limit);
-        if !error.is_unreachable() {
-            assert!(error.waited().is_none_or(|waited| waited >= limit.mul_f32(0.9)), "{error}");
-            return error;
+fn in_vain<T>(wait: impl FnOnce(Duration) -> tierlock::Result<T>) -> LockError {
+    let start = Instant::now();
+    let error = wait(SOON).map(drop).unwrap_err();
+    assert!(start.elapsed() >= SOON);
+    assert!(error.waited().is_none_or(|waited| waited >= SOON.mul_f32(0.9)), "{error}");
+    error
+}
+
+/// Limits that are over before an answer can be here, and one that is not.
+const LIMITS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_micros(1),
+    Duration::from_micros(20),
+    Duration::from_millis(1),
+    Duration::from_millis(100),
+];
+
+at!(everywhere, a_wait_of_any_length_gets_a_free_lock);
+fn a_wait_of_any_length_gets_a_free_lock(setting: &Setting) {
+    for limit in LIMITS {
+        let locks = setting.stranger();
+        // At first it has to reach its leader; then it knows the way.
+        for name in ["a", "b"] {
+            let mutex = setting.mutex(&locks, name, ());
+            drop(mutex.try_lock_for(limit).unwrap_or_else(|error| panic!("{limit:?}: {error}")));
+            drop(block_on(mutex.try_lock_for_async(limit)).unwrap());
         }
-        assert!(limit < LONG, "{error}");
-        limit *= 2;
+        setting.until_heard(&locks);
+    }
+}
+
+at!(with_leader, a_wait_of_any_length_gets_a_lease_that_lies_unused);
+fn a_wait_of_any_length_gets_a_lease_that_lies_unused(setting: &Setting) {
+    for limit in LIMITS {
+        let keeper = setting.locks().mutex("a", ()).keep(Keep::Always).build().unwrap();
+        drop(keeper.lock().unwrap());
+        let other = setting.mutex(&setting.stranger(), "a", ());
+        drop(other.try_lock_for(limit).unwrap_or_else(|error| panic!("{limit:?}: {error}")));
+    }
+}
+
+at!(everywhere, a_wait_of_any_length_ends_behind_a_holder);
+fn a_wait_of_any_length_ends_behind_a_holder(setting: &Setting) {
+    let _guard = setting.hold(&setting.locks(), "a");
+    for limit in LIMITS {
+        let mutex = setting.mutex(&setting.stranger(), "a", ());
+        for error in [
+            mutex.try_lock_for(limit).unwrap_err(),
+            block_on(mutex.try_lock_for_async(limit)).unwrap_err(),
+        ] {
+            assert!(error.is_timeout() && error.is_contended(), "{limit:?}: {error}");
+            assert!(error.holder().is_some(), "{limit:?}: {error}");
+        }
     }
 }
 
@@ -260,4 +299,77 @@ fn block_inside(setting: &Setting, runtime: &Runtime) {
             locks.close_async().await;
         });
     }
+}
+
+at!(everywhere, a_task_that_finds_its_lock_free_again_and_again_lets_timers_fire);
+/// tokio's cooperation: without it this task would never come to an end.
+fn a_task_that_finds_its_lock_free_again_and_again_lets_timers_fire(setting: &Setting) {
+    let mutex = std::sync::Arc::new(setting.mutex(&setting.locks(), "a", ()));
+    let owned = mutex.clone();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let forever = async {
+                loop {
+                    drop(owned.lock_async().await.unwrap());
+                }
+            };
+            let elapsed = tokio::time::timeout(SOON, forever).await.is_err();
+            let forever = async {
+                loop {
+                    drop(owned.try_lock_arc_async().await.unwrap());
+                    MutexGuard::unlock_async(owned.lock_arc_async().await.unwrap()).await.unwrap();
+                }
+            };
+            let also = tokio::time::timeout(SOON, forever).await.is_err();
+            tell.send(elapsed && also).unwrap();
+        });
+    });
+    assert!(told.recv_timeout(LONG).expect("the timer never fired"));
+}
+
+at!(everywhere, a_future_that_owns_its_mutex_is_spawned);
+fn a_future_that_owns_its_mutex_is_spawned(setting: &Setting) {
+    let mutex = std::sync::Arc::new(setting.mutex(&setting.locks(), "a", 0));
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        *tokio::spawn(mutex.clone().lock_arc_async()).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().try_lock_arc_async()).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().try_lock_arc_for_async(LONG)).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().lock_owned()).await.unwrap().unwrap() += 1;
+        *tokio::spawn(mutex.clone().try_lock_owned_for(LONG)).await.unwrap().unwrap() += 1;
+    });
+    *mutex.clone().try_lock_owned().unwrap() += 1;
+    let guard: OwnedMutexGuard<u64> = mutex.clone().lock_arc().unwrap();
+    assert_eq!(*guard, 6);
+}
+
+at!(everywhere, who_waits_for_the_answer_to_a_release_hands_over_for_sure);
+fn who_waits_for_the_answer_to_a_release_hands_over_for_sure(setting: &Setting) {
+    let (here, there) =
+        (setting.mutex(&setting.locks(), "a", ()), setting.mutex(&setting.stranger(), "a", ()));
+    for _ in 0..10 {
+        MutexGuard::unlock_blocking(here.try_lock().unwrap()).unwrap();
+        MutexGuard::unlock_blocking(there.try_lock().unwrap()).unwrap();
+    }
+}
+
+at!(everywhere, whether_it_is_locked_is_seen_without_locking);
+fn whether_it_is_locked_is_seen_without_locking(setting: &Setting) {
+    let mutex = setting.mutex(&setting.locks(), "a", 7);
+    assert!(!mutex.is_locked());
+    let shown = format!("{mutex:?}");
+    assert!(shown.contains("data: 7") && shown.contains("\"a\""), "{shown}");
+    let guard = mutex.lock().unwrap();
+    assert!(mutex.is_locked());
+    assert!(
+        setting.mutex(&setting.neighbour(), "a", 0).is_locked() || setting.scope == Scope::Host
+    );
+    let shown = format!("{mutex:?}");
+    assert!(shown.contains("<locked>") && !shown.contains('7'), "{shown}");
+    MutexGuard::unlock_blocking(guard).unwrap();
+    assert!(!mutex.is_locked());
+    // The look took nothing away from the next holder.
+    assert_eq!(*mutex.try_lock().unwrap(), 7);
 }

@@ -719,15 +719,63 @@ fn an_acquire_nobody_acknowledged_is_unreachable_and_not_lost() {
     manager.connection = ConnectionId(1);
     manager.cut();
     manager.pass(ms(500));
+    assert_eq!(manager.take_events(), [], "an answer is waited for a second at least");
+    manager.pass(ms(500));
     let events = manager.take_events();
-    let [Event::Failed { request, failure: Failure::Unreachable(why), .. }] = &events[..] else {
+    let [Event::Failed { request, failure: Failure::Unanswered(why), .. }] = &events[..] else {
         panic!("{events:?}")
     };
     assert!(*request == b && why.contains("cut"), "{why}");
-    manager.pass(ms(9500));
+    manager.pass(ms(9000));
     assert!(matches!(&manager.take_events()[..],
         [Event::Failed { request, failure: Failure::Unreachable(_), .. }] if *request == a));
     assert_eq!(manager.client.poll_timeout(), None, "nothing is wanted any more");
+}
+
+#[test]
+fn a_limit_of_any_length_gets_the_answer_that_comes_within_a_second() {
+    for limit in [ms(0), Duration::from_nanos(1), ms(1), ms(999)] {
+        let mut manager = Manager::new(1);
+        let request = manager.acquire_within("x", Some(limit));
+        manager.pass(ms(990));
+        manager.connected();
+        manager.welcome();
+        manager.take_events();
+        manager.grant(request, 1);
+        assert!(
+            matches!(&manager.take_events()[..], [Event::Granted { .. }]),
+            "a limit of {limit:?}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_longer_than_a_leaders_silence_ends_unreachable() {
+    for (limit, is_unreachable) in [(ms(999), false), (ms(1_500), true)] {
+        let mut manager = Manager::new(1);
+        manager.acquire_within("x", Some(limit));
+        manager.pass(ms(1_500));
+        let events = manager.take_events();
+        let [Event::Failed { failure, .. }] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(matches!(failure, Failure::Unreachable(_)), is_unreachable, "{failure:?}");
+    }
+}
+
+#[test]
+fn a_limit_ends_at_once_where_no_leader_listens() {
+    let mut manager = Manager::new(1);
+    manager.acquire_within("x", Some(ms(20)));
+    manager.pass(ms(30));
+    assert_eq!(manager.take_events(), []);
+    let (connection, _) = manager.connects.pop().unwrap();
+    let ended = Ended::NotThere("nobody listens".to_owned());
+    manager.client.handle_ended(connection, ended, manager.now);
+    manager.drive();
+    let events = manager.take_events();
+    let [Event::Failed { failure: Failure::Unreachable(why), .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert!(why.contains("nobody listens"), "{why}");
 }
 
 #[test]
@@ -765,7 +813,7 @@ fn an_acknowledged_acquire_waits_through_an_outage_for_as_long_as_its_session_li
 fn the_leaders_own_timeout_is_preferred_since_it_says_who_holds() {
     let mut manager = Manager::new(1);
     let (a, b) =
-        (manager.acquire_within("x", Some(ms(300))), manager.acquire_within("y", Some(ms(300))));
+        (manager.acquire_within("x", Some(ms(1300))), manager.acquire_within("y", Some(ms(1300))));
     manager.connected();
     manager.welcome();
     let holder = |label: &str| {
@@ -780,7 +828,7 @@ fn the_leaders_own_timeout_is_preferred_since_it_says_who_holds() {
         manager.hear(LeaderMessage::Queued { request, place, holder: holder("then") });
     }
     manager.forget();
-    manager.pass(ms(310));
+    manager.pass(ms(1310));
     assert_eq!(manager.take_events(), []);
     let why = Refusal::TimedOut;
     manager.hear(LeaderMessage::Refused { request: a, why, holder: holder("now") });

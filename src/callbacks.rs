@@ -1,0 +1,158 @@
+//! Threads that run the callbacks of users.
+//!
+//! A callback may block, for as long as it likes. So none runs on a thread that has anything else
+//! to do, and each that finds no idle thread gets a new one: up to [`THREADS_MAX`] callbacks that
+//! block at the same time delay no other. Those beyond that wait in order of arrival. A thread
+//! without work ends after [`LINGER`].
+
+use std::{
+    collections::VecDeque,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use crate::{alarm, clock, per_process::PerProcess};
+
+/// How many callbacks run at the same time at most.
+const THREADS_MAX: usize = 64;
+/// How long a thread without work stays.
+const LINGER: Duration = Duration::from_secs(1);
+/// How soon a thread is tried for again after the system gave none.
+const RETRY: Duration = Duration::from_millis(10);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+static CALLBACKS: PerProcess<Callbacks> = PerProcess::new(Callbacks::new());
+
+struct Callbacks {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    queue: VecDeque<Work>,
+    threads: usize,
+    idle: usize,
+}
+
+/// Runs `work` on a thread where it may block. It holds up no other callback, no alarm and no
+/// renewal. Its panic ends nothing but itself.
+///
+/// Where the system gives no thread at all it runs at once; see [`alarm::ready`].
+pub(crate) fn run(work: impl FnOnce() + Send + 'static) {
+    let callbacks = CALLBACKS.here(Callbacks::new);
+    lock(&callbacks.state).queue.push_back(Box::new(work));
+    callbacks.serve_queue();
+}
+
+impl Callbacks {
+    const fn new() -> Callbacks {
+        let state = State { queue: VecDeque::new(), threads: 0, idle: 0 };
+        Callbacks { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Makes sure that a thread comes to what is queued.
+    fn serve_queue(&'static self) {
+        let mut state = lock(&self.state);
+        if state.queue.len() <= state.idle || state.threads == THREADS_MAX {
+            return self.changed.notify_one();
+        }
+        let thread = thread::Builder::new().name("tierlock-callback".into());
+        if thread.spawn(|| self.serve()).is_ok() {
+            state.threads += 1;
+            return;
+        }
+        if state.threads > 0 {
+            return; // one that runs comes to it
+        }
+        if alarm::ready().is_ok() {
+            drop(state);
+            return alarm::call_at(clock::now() + RETRY, || self.serve_queue()).detach();
+        }
+        let queue = mem::take(&mut state.queue);
+        drop(state);
+        queue.into_iter().for_each(contain);
+    }
+
+    fn serve(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(work) = state.queue.pop_front() {
+                drop(state);
+                contain(work);
+                state = lock(&self.state);
+                continue;
+            }
+            state.idle += 1;
+            let waited = self.changed.wait_timeout(state, LINGER);
+            let (woken, wait) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if wait.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+/// Nothing panics while it holds the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs foreign code. The panic hook has reported a panic in it.
+fn contain(work: Work) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        mem::forget(panic); // dropping it could panic again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn callbacks_that_block_or_panic_delay_no_other() {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let stopped = std::sync::Arc::new(Mutex::new(stopped));
+        for _ in 0..8 {
+            let stopped = stopped.clone();
+            run(move || {
+                let _ = lock(&stopped).recv();
+            });
+            run(|| panic!("on purpose"));
+        }
+        let (tell, told) = mpsc::channel();
+        run(move || tell.send(()).unwrap());
+        told.recv().unwrap();
+        drop(stop);
+    }
+
+    #[test]
+    fn more_callbacks_than_threads_all_run() {
+        let callbacks: &'static Callbacks = Box::leak(Box::new(Callbacks::new()));
+        let (tell, told) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let stopped = std::sync::Arc::new(Mutex::new(stopped));
+        for number in 0..3 * THREADS_MAX {
+            let (tell, stopped) = (tell.clone(), stopped.clone());
+            let work = move || {
+                let _ = lock(&stopped).recv();
+                tell.send(number).unwrap();
+            };
+            lock(&callbacks.state).queue.push_back(Box::new(work));
+            callbacks.serve_queue();
+        }
+        assert_eq!(lock(&callbacks.state).threads, THREADS_MAX);
+        drop(stop);
+        let mut ran: Vec<_> = told.iter().take(3 * THREADS_MAX).collect();
+        ran.sort_unstable();
+        assert!(ran.into_iter().eq(0..3 * THREADS_MAX));
+    }
+}
