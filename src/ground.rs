@@ -458,6 +458,7 @@ impl Reach {
             pid: Some(std::process::id()),
             command: cut(&identity.command, COMMAND_MAX).to_owned(),
             held: None,
+            held_since_grant: false,
             token: None,
         }
     }

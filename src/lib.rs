@@ -49,7 +49,7 @@
 //!
 //! | floor | place | owns | never |
 //! |---|---|---|---|
-//! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
+//! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` | the vocabulary | imports ours |
 //! | 1 | `clock` `alarm` `watch` `overwriting` | the one clock, timers, telling of a loss, words changed by plain stores | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
@@ -91,6 +91,7 @@ mod misuse;
 mod mutex;
 mod name;
 mod overwriting;
+mod printable;
 #[cfg(feature = "process")]
 mod process;
 mod question;

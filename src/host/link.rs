@@ -1174,6 +1174,7 @@ pub(crate) fn holder_of(info: HolderInfo) -> Holder {
         pid: (identity.pid != 0).then_some(identity.pid),
         command: identity.command.clone(),
         held: Some(since),
+        held_since_grant: true,
         token: (token != Token::ZERO).then_some(token),
     }
 }

@@ -312,7 +312,8 @@ fn id_of(file_name: &str) -> Option<OwnerId> {
 fn text(label: &str) -> String {
     const TEXT_MAX: usize = 256;
     let myself = this_process();
-    let line = |text: &str| cut(&text.replace(char::is_control, "\u{fffd}"), TEXT_MAX).to_owned();
+    // Only what would end the line is replaced: readers escape what they show.
+    let line = |text: &str| cut(&text.replace('\n', "\u{fffd}"), TEXT_MAX).to_owned();
     format!(
         "{FIRST_LINE}\n{}\n{}\n{}\n{}\n{}\n",
         line(label),
@@ -329,8 +330,7 @@ fn described(text: &str) -> Option<Holder> {
     if lines.next() != Some(FIRST_LINE) {
         return None;
     }
-    let printable = |line: &str| line.replace(char::is_control, "\u{fffd}");
-    let mut line = || lines.next().map(printable);
+    let mut line = || lines.next().map(str::to_owned);
     let (label, pid) = (line()?, line()?);
     Some(Holder {
         label,
