@@ -30,6 +30,7 @@ use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
+    printable::Printable,
     proto::{
         LeaseId, RequestId,
         client::{Client, Event, Failure},
@@ -449,6 +450,11 @@ impl Link {
     #[inline]
     pub(crate) fn deadline(&self) -> Time {
         self.deadline.get()
+    }
+
+    /// The cluster whose leader has answered, once one has.
+    pub(crate) fn cluster(&self) -> Option<crate::proto::ClusterId> {
+        self.state.lock().client.cluster()
     }
 
     /// Whether this is a forked child of the process that made it.
@@ -1098,8 +1104,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             return LockError::new(Unreachable, "no leader answered").with_waited(waited);
         }
         Failure::Unreachable(trouble) => {
-            return LockError::new(Unreachable, format!("no leader answered: {trouble}"))
-                .with_waited(waited);
+            return LockError::new(Unreachable, trouble).with_waited(waited);
         }
         Failure::NotAccepted(why) => return LockError::new(Refused, why),
         Failure::Config(why) => return LockError::new(Config, why),
@@ -1160,6 +1165,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
 fn warning(left: Duration, held: usize, trouble: &str) -> String {
     let locks =
         if held == 1 { "1 held lock is".to_owned() } else { format!("{held} held locks are") };
+    let trouble = Printable(trouble);
     format!("{trouble}; {locks} lost in {left:.1?} unless one answers before")
 }
 
