@@ -238,7 +238,8 @@ pub struct Holder {
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
     pub pid: Option<u32>,
-    /// What it runs.
+    /// What it runs: its program's name, or the whole command where `tierlock run --show-command` was
+    /// to show it.
     pub command: String,
     /// For how long it has held the lock, at least.
     pub held: Option<Duration>,
