@@ -15,4 +15,5 @@ mod pitfalls;
 mod questions;
 mod restarts;
 mod setting;
+mod surroundings;
 mod workloads;
