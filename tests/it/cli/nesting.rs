@@ -44,7 +44,8 @@ fn a_run_that_would_wait_for_itself_is_75_at_once() {
             let inner = format!("{ME} run {at} {inner} -- echo inner");
             run_at(at).args([outer]).args(in_shell(&inner)).output().unwrap()
         };
-        fails(&nested("job", "job"), 75, &["\"job\"", "wait for itself"]);
+        // With a limit, so that a fault fails the test instead of hanging it.
+        fails(&nested("job", "-w 60 job"), 75, &["\"job\"", "wait for itself"]);
         fails(&nested("job", "-n job"), 75, &["\"job\"", "wait for itself"]);
         fails(&nested("job", "-w 100 -E 9 job"), 9, &["\"job\"", "wait for itself"]);
         assert_eq!(succeeds(&nested("job", "step")), "inner\n", "{at}");
@@ -56,7 +57,7 @@ fn a_run_that_would_wait_for_itself_is_75_at_once() {
 fn however_deep_the_lock_is_held_above() {
     everywhere(|at, _| {
         let script = format!(
-            "{ME} run {at} b -- {ME} run {at} 'c d' -- sh -c '{ME} run {at} $0 -- true; echo $?'"
+            "{ME} run {at} b -- {ME} run {at} 'c d' -- sh -c '{ME} run {at} -w 60 $0 -- true; echo $?'"
         );
         for name in ["a", "b"] {
             let words = script.replace("$0", name);
@@ -74,7 +75,7 @@ fn however_deep_the_lock_is_held_above() {
 fn in_a_directory_either_of_descriptor_and_environment_is_enough() {
     for place in Place::of_each_engine() {
         let dir = of_directory(&place);
-        let without_environment = format!("env -i {ME} run {dir} job -- true");
+        let without_environment = format!("env -i {ME} run {dir} -w 60 job -- true");
         fails(
             &place.ran(&[&["job"], &in_shell(&without_environment)[..]].concat()),
             75,
@@ -147,7 +148,7 @@ fn a_daemon_that_keeps_the_lock_does_not_wait_for_itself() {
         let at = of_directory(&place);
         let daemon = format!(
             "(exec >{out} 2>&1; read -r line <{go}; {ME} held {at} job; echo held $?;
-              {ME} run {at} job -- true; echo $?) &",
+              {ME} run {at} -w 60 job -- true; echo $?) &",
             go = go.display(),
             out = out.display(),
         );

@@ -43,8 +43,9 @@ fn whatever_was_blocked_or_ignored_the_command_runs_and_ends() {
                 let Some(mut env) = env_with(&[&format!("--{how}-signal={signal}")]) else {
                     return;
                 };
-                let output = env.args(run).args(["--", "sh", "-c", "exit 5"]).output().unwrap();
-                assert_eq!(output.status.code(), Some(5), "{how} {signal}: {output:?}");
+                let mut run = Running::start(env.args(run).args(["--", "sh", "-c", "exit 5"]));
+                let (status, stderr) = run.end();
+                assert_eq!((status.code(), stderr.as_str()), (Some(5), ""), "{how} {signal}");
             }
         }
     });
