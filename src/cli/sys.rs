@@ -268,7 +268,9 @@ impl Listener {
         }
         for (at, digit) in digits[first..].iter().enumerate() {
             // SAFETY: `digits`, with its end, is as long as the room that `new` made there.
-            unsafe { self.pid.add(at).write(*digit) };
+            let place = unsafe { self.pid.add(at) };
+            // SAFETY: it lies in that room, which nothing else reads or writes in this process.
+            unsafe { place.write(*digit) };
         }
         // SAFETY: this process has one thread, and nothing of it reads the environment any more
         // but exec; the array ends with a null pointer and is never freed.
