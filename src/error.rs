@@ -1,8 +1,20 @@
 //! The one error, and the words for how a lock was lost or left.
 
-use std::{borrow::Cow, error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt::{self, Write as _},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::{name::Name, scope::Scope, token::Token};
+use crate::{
+    name::Name,
+    printable::{Escaping, Printable, in_words},
+    scope::Scope,
+    token::Token,
+};
 
 /// Why a lock could not be taken, built, checked or given back.
 ///
@@ -219,7 +231,8 @@ impl fmt::Display for LockError {
             (Some(scope), None) => write!(f, "{scope} lock: ")?,
             (None, None) => {}
         }
-        f.write_str(&inner.message)?;
+        // A message may quote what another process calls itself.
+        Escaping(&mut *f).write_str(&inner.message)?;
         if let Some(waited) = inner.waited {
             write!(f, " (waited {waited:.1?})")?;
         }
@@ -299,10 +312,13 @@ pub struct Holder {
     pub host: String,
     /// Its process id on that machine (in its own PID namespace).
     pub pid: Option<u32>,
-    /// What it runs.
+    /// What it runs: its program's name, or the whole command where `tierlock run --show-command` was
+    /// to show it.
     pub command: String,
     /// For how long it has held the lock, at least.
     pub held: Option<Duration>,
+    /// `held` counts from the grant, and not from when the holder was first seen.
+    pub(crate) held_since_grant: bool,
     /// Its token, where the asker may know it.
     pub token: Option<Token>,
 }
@@ -311,17 +327,29 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = [self.label.as_str(), self.command.as_str()];
         let who = who.into_iter().find(|text| !text.is_empty()).unwrap_or("somebody");
-        f.write_str(who)?;
+        write!(f, "{}", Printable(who))?;
         if !self.host.is_empty() {
-            write!(f, " on {}", self.host)?;
+            write!(f, " on {}", Printable(&self.host))?;
         }
-        if let Some(pid) = self.pid {
-            write!(f, " (pid {pid})")?;
-        }
-        if let Some(held) = self.held {
-            write!(f, " for at least {held:.1?}")?;
+        let pid = self.pid.map(|pid| format!("pid {pid}"));
+        let details: Vec<String> = pid.into_iter().chain(self.held_in_words()).collect();
+        if !details.is_empty() {
+            write!(f, " ({})", details.join(", "))?;
         }
         Ok(())
+    }
+}
+
+impl Holder {
+    /// `1.0 s so far`, if anything is known of that.
+    fn held_in_words(&self) -> Option<String> {
+        let held = self.held?;
+        match self.held_since_grant {
+            true => Some(format!("{} so far", in_words(held))),
+            // It is seen for the first time.
+            false if held.is_zero() => None,
+            false => Some(format!("at least {}", in_words(held))),
+        }
     }
 }
 

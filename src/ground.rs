@@ -19,10 +19,7 @@ use crate::process::{Directory, DirectoryKey, PerFork, Slot, fork_generation};
 use crate::{
     alarm,
     error::{Holder, LockError, Predecessor, Result},
-    host::{
-        lease_word::LeaseWord,
-        service::{LeaseService, ReleaseOrder},
-    },
+    host::{lease_word::LeaseWord, service::LeaseService},
     identity::{cut, this_process},
     name::Name,
     scope::Scope,
@@ -331,7 +328,7 @@ impl Entry {
             if let Some(service) = service.upgrade()
                 && let Some(used) = service.retire(word)
             {
-                service.give_back(word, &used, ReleaseOrder::Usual);
+                service.give_back(word, &used);
             }
         }
     }
@@ -512,6 +509,7 @@ impl Reach {
             pid: Some(std::process::id()),
             command: cut(&identity.command, COMMAND_MAX).to_owned(),
             held: None,
+            held_since_grant: false,
             token: None,
         }
     }

@@ -49,7 +49,7 @@
 //!
 //! | floor | place | owns | never |
 //! |---|---|---|---|
-//! | 0 | `scope` `name` `token` `time` `error` `identity` `mistake` | the vocabulary | imports ours |
+//! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mistake` | the vocabulary | imports ours |
 //! | 0 | `system` | calls of the C library, an island of `unsafe` | decides anything |
 //! | 1 | `clock` `alarm` `callbacks` `watch` `per_process` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, what a forked child has anew, waiting for a future, a task's budget | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
@@ -96,6 +96,7 @@ mod mutex;
 mod name;
 mod path;
 mod per_process;
+mod printable;
 #[cfg(feature = "process")]
 mod process;
 mod question;

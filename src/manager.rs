@@ -339,6 +339,32 @@ impl LockManager {
     ) -> Result<Vec<crate::status::LockStatus>> {
         crate::status::look(&self.reach, only)
     }
+
+    /// The same of this manager's directory alone.
+    pub(crate) fn status_here(
+        &self,
+        only: Option<&crate::name::Name>,
+    ) -> Result<Vec<crate::status::LockStatus>> {
+        crate::status::here(&self.reach, only)
+    }
+
+    /// The same of this manager's leader alone.
+    pub(crate) fn status_there(
+        &self,
+        only: Option<&crate::name::Name>,
+    ) -> Result<Vec<crate::status::LockStatus>> {
+        crate::status::there(&self.reach, only)
+    }
+
+    /// Which directory this is, wherever it lies.
+    pub(crate) fn directory_key(&self) -> Option<crate::process::DirectoryKey> {
+        self.reach.ground.directory().map(crate::process::Directory::key)
+    }
+
+    /// Which cluster's leader has answered, if one has.
+    pub(crate) fn cluster(&self) -> Option<u128> {
+        Some(self.reach.link.as_ref()?.cluster()?.0)
+    }
 }
 
 /// Settings of a [`LockManager`]; made by [`LockManager::builder`].

@@ -6,6 +6,7 @@ use crate::{
     error::{Holder, Predecessor, Result},
     ground::Reach,
     name::Name,
+    process::{NameStatus, Proof, Survivor, WaiterStatus, find_survivors},
     scope::Scope,
     token::Token,
 };
@@ -22,6 +23,10 @@ pub(crate) struct LockStatus {
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
     pub(crate) waiters: Vec<Waiter>,
+    /// The file whose lock proves that its holder in the directory is alive.
+    pub(crate) proof: Option<Proof>,
+    /// Who keeps it in the place of a holder that has ended.
+    pub(crate) survivors: Vec<Survivor>,
 }
 
 /// What a name's lock does just now.
@@ -46,18 +51,34 @@ pub(crate) struct Waiter {
 
 /// The names of the manager's directory and of its leader, or only one; in order of names.
 pub(crate) fn look(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
-    let mut found = Vec::new();
-    if let Some(link) = &reach.link {
-        let limit = crate::clock::now() + reach.connect_timeout;
-        let listed = link.list(only, Some(limit))?;
-        found.extend(listed.into_iter().map(at_the_leader));
-    }
+    let found = there(reach, only)?;
+    merged(reach, only, found, reach.has_leader())
+}
+
+/// The names of the manager's directory as the directory knows them.
+pub(crate) fn here(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+    merged(reach, only, Vec::new(), false)
+}
+
+/// The names of the manager's leader as the leader knows them.
+pub(crate) fn there(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+    let Some(link) = &reach.link else { return Ok(Vec::new()) };
+    let limit = crate::clock::now() + reach.connect_timeout;
+    Ok(link.list(only, Some(limit))?.into_iter().map(at_the_leader).collect())
+}
+
+/// Adds what the directory knows to what the leader said, if it was asked.
+fn merged(
+    reach: &Reach,
+    only: Option<&Name>,
+    mut found: Vec<LockStatus>,
+    leader_asked: bool,
+) -> Result<Vec<LockStatus>> {
     if let Some(directory) = reach.ground.directory() {
-        for status in directory.survey()? {
-            if only.is_none_or(|only| *only == status.name) {
-                merge(&mut found, status, reach.has_leader());
-            }
-        }
+        let mut known = directory.survey()?;
+        known.retain(|status| only.is_none_or(|only| *only == status.name));
+        find_survivors(&mut known);
+        known.into_iter().for_each(|status| merge(&mut found, status, leader_asked));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
@@ -84,18 +105,21 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),
+        proof: None,
+        survivors: Vec::new(),
     }
 }
 
 /// Adds what the directory knows. Of a name that was locked at host scope the leader knows more;
 /// the directory knows who is on the way, and who waits to be: of one directory only one at a time
 /// waits at the leader.
-fn merge(found: &mut Vec<LockStatus>, status: crate::process::NameStatus, leader_asked: bool) {
+fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
     let wide = status.widened_by.is_some();
     if wide && let Some(known) = found.iter_mut().find(|known| known.name == status.name) {
         if known.state == State::Free && status.holder.is_some() {
             known.state = State::Climbing;
             known.holder = status.holder;
+            known.survivors = status.survivors;
         }
         known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
         return;
@@ -114,10 +138,12 @@ fn merge(found: &mut Vec<LockStatus>, status: crate::process::NameStatus, leader
         remaining: None,
         predecessor: status.predecessor,
         waiters: status.waiters.into_iter().map(in_the_directory).collect(),
+        proof: status.proof,
+        survivors: status.survivors,
     });
 }
 
-fn in_the_directory(waiter: crate::process::WaiterStatus) -> Waiter {
-    let crate::process::WaiterStatus { who, waiting } = waiter;
+fn in_the_directory(waiter: WaiterStatus) -> Waiter {
+    let WaiterStatus { who, waiting } = waiter;
     Waiter { label: who.label, host: who.host, pid: who.pid, waiting }
 }

@@ -11,7 +11,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
 const FLOORS: [&[&str]; 5] = [
-    &["scope", "name", "token", "time", "error", "identity", "mistake", "system"],
+    &["scope", "name", "token", "time", "printable", "error", "identity", "mistake", "system"],
     &["clock", "alarm", "callbacks", "watch", "per_process", "blocking", "cooperate", "proto"],
     &["thread", "process", "host"],
     &["ground", "path", "mutex", "guard", "manager", "status", "fence", "question"],

@@ -1,12 +1,12 @@
 //! What the command line may say.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use super::failure::{Failure, exit};
 use crate::{
@@ -48,6 +48,17 @@ pub(super) enum Command {
     /// Waits for the lock (without limit, as flock(1), unless --wait or --no-wait is given), runs
     /// COMMAND, lets go when it ends, and exits with its status.
     Run(Box<Run>),
+    /// Hold a lock until standard input ends
+    ///
+    /// Takes the lock as run does, prints `token N` on standard output, and keeps the lock until
+    /// its standard input ends: for one section of a script. It passes the lock to nobody: what
+    /// the script starts keeps nothing.
+    Hold(Box<Hold>),
+    /// Tell whether the caller runs under a lock
+    ///
+    /// Exits with 0 if an ancestor of the caller (the `tierlock run` above it) holds the lock just
+    /// now, else with 1, and says nothing.
+    Held(Held),
     /// Be the leader that machines take locks from
     ///
     /// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
@@ -108,37 +119,47 @@ pub(super) struct Common {
     label: Option<String>,
 }
 
-/// What `run` is told.
+/// How a lock is taken and kept, by `run` and by `hold`. flock(1)'s spellings are accepted where they
+/// mean the same.
 #[derive(Args, Debug)]
-#[command(after_long_help = RUN_EXAMPLES)]
-pub(super) struct Run {
+pub(super) struct Terms {
     #[command(flatten)]
     pub(super) common: Common,
 
     /// Who else may take the lock [default: the widest that is reachable]
     #[arg(long, value_name = "SCOPE", help_heading = SHARING)]
     pub(super) scope: Option<RunScope>,
+    /// Show a command's arguments, and not only its program's name, to whoever asks who holds the
+    /// lock: they may hold passwords
+    #[arg(long, help_heading = SHARING)]
+    pub(super) show_command: bool,
+    /// What every lock is
+    #[arg(short = 'x', short_alias = 'e', long, hide = true)]
+    exclusive: bool,
+    /// What no lock is yet
+    #[arg(short = 's', long, hide = true)]
+    shared: bool,
 
-    /// Fail at once if somebody else has it
-    #[arg(short = 'n', long, conflicts_with = "wait", help_heading = WAITING)]
+    /// Fail at once if another holder has it
+    #[arg(short = 'n', long, aliases = ["nb", "nonblock"], conflicts_with = "wait")]
+    #[arg(help_heading = WAITING)]
     pub(super) no_wait: bool,
     /// Wait at most this long [default: without limit]
-    #[arg(short = 'w', long, value_name = "TIME", value_parser = duration)]
+    #[arg(short = 'w', long, alias = "timeout", value_name = "TIME", value_parser = duration)]
     #[arg(help_heading = WAITING)]
     pub(super) wait: Option<Duration>,
     /// Exit status when the lock is not obtained
     #[arg(short = 'E', long, value_name = "N", default_value_t = exit::CONFLICT)]
     #[arg(help_heading = WAITING)]
     pub(super) conflict_exit_code: u8,
+    /// Say on standard error what happens: waiting and for whom, got, released
+    #[arg(short = 'v', long, help_heading = WAITING)]
+    pub(super) verbose: bool,
 
     /// Host scope: how long the lock outlives a silence of this machine (1s to 60s)
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time_to_live)]
     #[arg(help_heading = HOLDING)]
     pub(super) ttl: Duration,
-    /// How long before its deadline a lock about to be lost has the command told to stop; at most
-    /// half of --ttl and --at-most [default: 1s, or a quarter of --ttl if that is less]
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
-    pub(super) grace: Option<Duration>,
     /// Give the lock up after this long, ending the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
@@ -148,16 +169,90 @@ pub(super) struct Run {
     /// What happens to the command when the lock is lost
     #[arg(long, value_name = "WHAT", default_value = "kill", help_heading = HOLDING)]
     pub(super) on_lost: OnLost,
-
-    /// The lock's name: 1 to 255 bytes; `/` separates parts by custom (orders/42)
-    pub(super) name: Name,
-    /// The command and its arguments, after `--`
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(super) command: Vec<OsString>,
 }
 
+/// What `run` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = RUN_EXAMPLES, override_usage = RUN_USAGE)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) terms: Terms,
+    /// How long before its deadline a lock about to be lost has the command told to stop; at most
+    /// half of --ttl and --at-most [default: 1s, or a quarter of --ttl if that is less]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
+    pub(super) grace: Option<Duration>,
+    /// Let the command inherit no part of the lock: what it leaves running keeps nothing, and runs
+    /// without the lock
+    #[arg(short = 'o', long, help_heading = HOLDING)]
+    pub(super) close: bool,
+    /// The command as one string for the shell ($SHELL, or /bin/sh), as flock(1) has it
+    #[arg(short = 'c', long = "command", value_name = "STRING", allow_hyphen_values = true)]
+    shell: Option<OsString>,
+
+    /// The lock's name: 1 to 255 bytes; `/` separates parts by custom (orders/42)
+    name: Option<Name>,
+    /// The command and its arguments, after `--`
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+const RUN_USAGE: &str = "\
+tierlock run [OPTIONS] NAME -- COMMAND [ARG ...]
+       tierlock run [OPTIONS] NAME -c STRING";
+
+/// What `hold` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = HOLD_EXAMPLES)]
+pub(super) struct Hold {
+    #[command(flatten)]
+    pub(super) terms: Terms,
+    /// The lock's name
+    pub(super) name: Name,
+}
+
+const HOLD_EXAMPLES: &str = "\
+It ends with 0 when its standard input has ended and the lock is released, and with 76 when the lock
+is lost: a script that must not go on then checks whether it still runs, or gives the token to what
+the lock protects. A signal that ends it releases the lock first.
+
+Example, for bash:
+  coproc tierlock hold --dir /run/lock/shop deploy
+  read -r _ token <&\"${COPROC[0]}\" || exit    (the lock is held from here on …)
+  ./deploy.sh \"$token\"
+  exec {COPROC[1]}>&-                            (… to here)";
+
+/// What `held` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = HELD_EXAMPLES)]
+pub(super) struct Held {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Which lock of the name, as given to run [default: the widest that is reachable]
+    #[arg(long, value_name = "SCOPE", help_heading = SHARING)]
+    pub(super) scope: Option<RunScope>,
+    /// The lock's name
+    pub(super) name: Name,
+}
+
+const HELD_EXAMPLES: &str = "\
+It asks about the lock that run would take with the same settings: with leaders the one of host scope,
+which they are asked for, else the directory's. A name in
+the environment alone proves nothing: the lock must be held just now, by the `tierlock run` whose
+token the caller inherited, or by a process above the caller that has the lock's file open.
+
+It cannot see an ancestor beyond a PID namespace (a container's), nor, for a lock of host scope,
+one whose environment was cleared on the way (sudo): there it exits with 1.
+
+Example, as a script's first line after #!/bin/sh:
+  tierlock held deploy || exec tierlock run deploy -- \"$0\" \"$@\"
+
+Exit status: 0 held by an ancestor; 1 not; 69 when no leader answered; 78 when nothing says who
+shares the locks.";
+
 const RUN_EXAMPLES: &str = "\
-Times are 300ms, 30s, 10m, 2h; a bare number is seconds.
+Times are 300ms, 30s, 10m, 2h, 1d, 1h30m; a bare number is seconds. flock's spellings are accepted where
+the meaning is the same (-x, --nb, --nonblock, --timeout, -c). A name that begins with - stands between
+two --: tierlock run -- -name -- COMMAND.
 
 Set for the command: TIERLOCK_NAME, TIERLOCK_SCOPE, and TIERLOCK_TOKEN, a number that grows with
 every grant of the name: give it to what the lock protects, and let that refuse a smaller one.
@@ -173,8 +268,11 @@ What protects the command:
   leaves the group (a daemon, a job of an interactive shell) is out of reach there: give it the
   token. So is one of another user: write `sudo tierlock run …`, not `tierlock run … -- sudo …`.
   A command under a host-scope lock is not stopped by Ctrl-Z: its lease would run out.
-  The lock is let go when COMMAND ends. What it leaves running keeps the lock at process scope, as
-  with flock(1), and has none at host scope: end a script with `wait`.
+  The lock is released when COMMAND ends. What it leaves running keeps the lock at process scope, as
+  with flock(1), unless --close was given, and has none at host scope: end a script with `wait`.
+  `status` and `doctor` name a process that keeps a lock so.
+  The command finds the signals blocked and ignored that tierlock was started with. A LISTEN_PID that
+  names tierlock (sockets from systemd) is set to the command's process.
 
 Exit status: the command's own; 128+N if signal N ended it; else
   64 usage                     75 lock not obtained      78 configuration
@@ -190,14 +288,15 @@ Examples:
       0 3 * * *  tierlock run -n -E 0 --at-least 1m nightly -- /usr/local/bin/nightly
   with TIERLOCK_LEADERS and TIERLOCK_SECRET_FILE set at the top of the crontab.
 
-  A script that locks itself (the flock(1) idiom), as its first line after #!/bin/sh:
-      [ \"$TIERLOCK_NAME\" = deploy ] || exec tierlock run --dir /run/lock/shop deploy -- \"$0\" \"$@\"
+  A script that locks itself, with TIERLOCK_DIR or TIERLOCK_LEADERS set, as its first line after
+  #!/bin/sh:
+      tierlock held deploy || exec tierlock run deploy -- \"$0\" \"$@\"
 
   A deployment that waits half a minute for its turn and may take ten:
       tierlock run --wait 30s --at-most 10m deploy/eu -- ./deploy.sh eu
 
-A `run` of a name that it already runs under, however deep, exits with 75 at once, since it would
-wait for itself. TIERLOCK_NAME is the innermost name.";
+A `run` that would wait for itself exits with 75 at once: when a process above it, or itself, holds
+the same lock of the same directory or leader just now. TIERLOCK_NAME is the innermost name.";
 
 /// What `serve` is told.
 #[derive(Args, Debug)]
@@ -397,6 +496,11 @@ impl Common {
         Ok(Common { dir: self.dir.filter(|_| is_in_use), ..self })
     }
 
+    /// The same without a directory.
+    pub(super) fn without_directory(self) -> Common {
+        Common { dir: None, ..self }
+    }
+
     pub(super) fn into_builder(self) -> LockManagerBuilder {
         let mut builder = LockManagerBuilder::default().leaders(self.leaders);
         if let Some(dir) = self.dir {
@@ -434,40 +538,195 @@ fn text_of(variable: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// A usage error of clap's in one line, without its block of usage.
-pub(super) fn usage_failure(error: &clap::Error) -> Failure {
+impl Terms {
+    /// What clap cannot refuse by itself.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.shared {
+            return Err(usage(
+                "there are no shared locks yet; leave out --shared to take the lock exclusively",
+            ));
+        }
+        match (self.at_most, self.at_least) {
+            (Some(at_most), Some(at_least)) if at_least > at_most => {
+                let line = format!("--at-least {at_least:?} is longer than --at-most {at_most:?}");
+                Err(Failure::new(exit::CONFIG, line))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Run {
+    /// The lock's name and the command, however they were spelled.
+    pub(super) fn name_and_command(&mut self) -> Result<(Name, Vec<OsString>), Failure> {
+        let mut command = std::mem::take(&mut self.command);
+        let name = match self.name.take() {
+            Some(name) => name,
+            // A name that could be taken for an option.
+            None if !command.is_empty() => {
+                let name = command.remove(0);
+                match command.first() {
+                    Some(dashes) if dashes == "--" => drop(command.remove(0)),
+                    _ if self.shell.is_some() && command.is_empty() => {}
+                    _ => return Err(usage(format_args!("NAME is missing: {IN_FULL}"))),
+                }
+                let name = name.to_str().ok_or_else(|| usage("a lock's name is UTF-8"))?;
+                Name::new(name).map_err(usage)?
+            }
+            None => return Err(usage(format_args!("NAME is missing: {IN_FULL}"))),
+        };
+        match self.shell.take() {
+            None if command.is_empty() => {
+                Err(usage(format_args!("the command is missing: {IN_FULL}")))
+            }
+            None => Ok((name, command)),
+            Some(_) if !command.is_empty() => {
+                Err(usage("give the command either as -c STRING or after --, not both"))
+            }
+            Some(string) => {
+                let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+                let shell = shell.unwrap_or_else(|| "/bin/sh".into());
+                Ok((name, vec![shell, "-c".into(), string]))
+            }
+        }
+    }
+}
+
+const IN_FULL: &str = "tierlock run [OPTIONS] NAME -- COMMAND [ARG ...]";
+
+fn usage(line: impl std::fmt::Display) -> Failure {
+    Failure::new(exit::USAGE, line)
+}
+
+/// A usage error of clap's in one line, without its block of usage, and with the spelling that
+/// works where one can be guessed.
+pub(super) fn usage_failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
     let text = error.render().to_string();
+    let runs = arguments.get(1).is_some_and(|argument| argument == "run");
+    // The tip is to pass it after `--`, where a command stands.
+    let misleads = |line: &&str| runs && line.starts_with("tip: to pass '");
     let told = text
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !misleads(line))
         .collect::<Vec<_>>()
         .join(" ");
     let told = told.strip_prefix("error: ").unwrap_or(&told);
-    Failure::new(exit::USAGE, format_args!("{told}; `tierlock --help` tells more"))
+    let advice = match error.kind() {
+        ErrorKind::UnknownArgument if runs => spelled_out(&arguments[2..]),
+        _ => None,
+    };
+    let advice = advice.unwrap_or_else(|| "`tierlock --help` tells more".to_owned());
+    usage(format_args!("{told}; {advice}"))
 }
 
-/// `300ms`, `30s`, `10m`, `2h`; a bare number is seconds. Fractions are fine.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let complaint = || format!("{text:?} is no time; write it as 300ms, 30s, 10m, 2h, or 2.5");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds_each = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(complaint()),
+/// How a `run` is spelled in which `--` is missing, or whose name begins with `-`.
+fn spelled_out(arguments: &[OsString]) -> Option<String> {
+    let dashes = arguments.iter().position(|argument| argument == "--");
+    let mut places = positions_of_values(&arguments[..dashes.unwrap_or(arguments.len())]);
+    let (name, command) = (places.next(), places.next());
+    let line = |before: &[OsString], middle: &[&str], after: &[OsString]| {
+        let before = before.iter().map(|argument| quoted(argument));
+        let after = after.iter().map(|argument| quoted(argument));
+        let middle = middle.iter().map(|&word| word.to_owned());
+        before.chain(middle).chain(after).collect::<Vec<_>>().join(" ")
     };
-    let number: f64 = number.parse().map_err(|_| complaint())?;
-    Duration::try_from_secs_f64(number * seconds_each).map_err(|_| complaint())
+    match (dashes, name, command) {
+        (None, Some(_), Some(command)) => {
+            let line = line(&arguments[..command], &["--"], &arguments[command..]);
+            Some(format!("`--` is missing before the command: tierlock run {line}"))
+        }
+        (Some(dashes), None, _) if dashes > 0 => {
+            let line = line(&arguments[..dashes - 1], &["--"], &arguments[dashes - 1..]);
+            Some(format!("if it is the lock's name, put `--` before it, too: tierlock run {line}"))
+        }
+        _ => None,
+    }
+}
+
+/// Where among the arguments of `run` those stand that are neither options nor their values.
+fn positions_of_values(arguments: &[OsString]) -> impl Iterator<Item = usize> {
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run").expect("it is defined").clone();
+    let takes_value = move |argument: &str| {
+        let is_meant = |option: &&clap::Arg| match argument.strip_prefix("--") {
+            Some(long) => {
+                option.get_long() == Some(long)
+                    || option.get_all_aliases().is_some_and(|others| others.contains(&long))
+            }
+            None => option.get_short().is_some_and(|short| argument.ends_with(short)),
+        };
+        let option = run.get_arguments().find(is_meant);
+        option.is_some_and(|option| option.get_action().takes_values())
+    };
+    let mut is_value = false;
+    let found = arguments.iter().enumerate().filter_map(move |(at, argument)| {
+        let argument = argument.to_string_lossy();
+        let is_option = argument.len() > 1 && argument.starts_with('-');
+        let belongs_to_one = std::mem::replace(&mut is_value, false);
+        if !belongs_to_one && is_option {
+            is_value = takes_value(&argument);
+        }
+        (!belongs_to_one && !is_option).then_some(at)
+    });
+    found.collect::<Vec<_>>().into_iter()
+}
+
+/// As a shell reads it.
+fn quoted(argument: &OsStr) -> String {
+    let text = argument.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+/// `300ms`, `30s`, `10m`, `2h`, `1d`, `1h30m`; a bare number is seconds. Fractions are fine.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let complaint =
+        || format!("{text:?} is no time; write it as 300ms, 30s, 10m, 2h, 1d, 1h30m, or 2.5");
+    let (mut total, mut rest, mut last) = (0.0, text, f64::INFINITY);
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(digits);
+        let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(letters);
+        let seconds_each = match unit {
+            "ms" => 0.001,
+            // Only alone.
+            "" if rest.len() == text.len() => 1.0,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(complaint()),
+        };
+        let number: f64 = number.parse().map_err(|_| complaint())?;
+        // From the largest unit to the smallest, each once.
+        if seconds_each >= last {
+            return Err(complaint());
+        }
+        total += number * seconds_each;
+        (last, rest) = (seconds_each, behind);
+        if rest.is_empty() {
+            return Duration::try_from_secs_f64(total).map_err(|_| complaint());
+        }
+    }
+}
+
+/// A time to live that a leader accepts.
+fn time_to_live(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&time) {
+        true => Ok(time),
+        false => Err(format!("a time to live is between 1s and 60s, and {text:?} is not")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -489,21 +748,119 @@ mod tests {
             ("1.5s", ms(1_500)),
             (".5", ms(500)),
             ("0.5m", ms(30_000)),
+            ("1d", ms(86_400_000)),
+            ("1h30m", ms(5_400_000)),
+            ("1d2h3m4s5ms", ms(93_784_005)),
+            ("1.5h30s", ms(5_430_000)),
         ] {
             assert_eq!(duration(text), Ok(expected), "{text}");
         }
-        for text in ["", "s", "-1", "+1", "1 s", "1S", "1d", "1e3", "inf", "NaN", ".", "1.2.3"] {
+        for text in [
+            "", "s", "-1", "+1", "1 s", "1S", "1w", "1e3", "inf", "NaN", ".", "1.2.3", "1m1h",
+            "1h1h", "1h30", "h1", "1h m", "1h-1m",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(duration(&"9".repeat(400)).is_err());
+    }
+
+    fn words(args: &[&str]) -> Vec<OsString> {
+        args.iter().map(OsString::from).collect()
+    }
+
+    /// What is said to arguments that clap refuses, or that are refused after it.
+    fn complaint(args: &[&str]) -> String {
+        let failure = match Cli::try_parse_from(args) {
+            Ok(Cli { command: Command::Run(mut run) }) => {
+                run.terms.check().and_then(|()| run.name_and_command().map(drop)).unwrap_err()
+            }
+            Ok(cli) => panic!("{args:?} is accepted: {cli:?}"),
+            Err(error) => usage_failure(&error, &words(args)),
+        };
+        match failure {
+            Failure::Said { status: exit::USAGE, line } => line,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_missing_double_dash_is_guessed_at() {
+        for (given, guess) in [
+            ("run job true", "tierlock run job -- true"),
+            ("run -n --dir /d job sh -c x", "tierlock run -n --dir /d job -- sh -c x"),
+            (
+                "run --timeout 3 -nE 5 job -v make -j",
+                "tierlock run --timeout 3 -nE 5 job -v -- make -j",
+            ),
+            ("run --wait=3 job ls -l", "tierlock run --wait=3 job -- ls -l"),
+        ] {
+            let args: Vec<&str> = ["tierlock"].into_iter().chain(given.split(' ')).collect();
+            let line = complaint(&args);
+            assert!(line.ends_with(&format!("before the command: {guess}")), "{line}");
+        }
+        let line = complaint(&["tierlock", "run", "job", "echo", "it's a"]);
+        assert!(line.ends_with(r"tierlock run job -- echo 'it'\''s a'"), "{line}");
+    }
+
+    #[test]
+    fn a_name_that_looks_like_an_option_stands_between_two_double_dashes() {
+        let line = complaint(&["tierlock", "run", "-job", "--", "true"]);
+        assert!(line.ends_with("tierlock run -- -job -- true"), "{line}");
+        assert!(!line.contains("tip"), "{line}");
+        let mut run = match Cli::try_parse_from("tierlock run -n -- -job -- ls -l".split(' ')) {
+            Ok(Cli { command: Command::Run(run) }) => run,
+            other => panic!("{other:?}"),
+        };
+        let (name, command) = run.name_and_command().unwrap();
+        assert_eq!((name.as_str(), command), ("-job", words(&["ls", "-l"])));
+    }
+
+    #[test]
+    fn what_is_missing_or_too_much_is_said() {
+        for (given, words) in [
+            ("run", "NAME is missing"),
+            ("run job", "the command is missing"),
+            ("run job --", "the command is missing"),
+            ("run -- true", "NAME is missing"),
+            ("run -- a b -- c", "NAME is missing"),
+            ("run job -c x -- y", "not both"),
+            ("run -s job -- true", "no shared locks yet"),
+            ("run --shared job -- true", "no shared locks yet"),
+            ("run --ttl 0 job -- true", "between 1s and 60s"),
+            ("run --ttl 61 job -- true", "between 1s and 60s"),
+        ] {
+            let args: Vec<&str> = ["tierlock"].into_iter().chain(given.split(' ')).collect();
+            let line = complaint(&args);
+            assert!(line.contains(words), "{given}: {line}");
+        }
+    }
+
+    /// util-linux 2.41's flock(1), where it means the same.
+    #[test]
+    fn spellings_of_flock_are_understood() {
+        let run = |args: &str| match Cli::try_parse_from(args.split(' ')) {
+            Ok(Cli { command: Command::Run(run) }) => run,
+            other => panic!("{args}: {other:?}"),
+        };
+        for no_wait in ["-n", "--nb", "--nonblock", "--no-wait", "-xn", "-e -n", "--exclusive -n"] {
+            assert!(run(&format!("tierlock run {no_wait} job -- true")).terms.no_wait, "{no_wait}");
+        }
+        for wait in
+            ["-w 1.5", "-w1.5", "--wait 1.5", "--wait=1.5", "--timeout 1.5", "--timeout=1.5"]
+        {
+            let wait = run(&format!("tierlock run {wait} job -- true")).terms.wait;
+            assert_eq!(wait, Some(Duration::from_millis(1_500)));
+        }
+        let rest = run("tierlock run -o -v -E 9 job -c true");
+        assert!(rest.close && rest.terms.verbose && rest.terms.conflict_exit_code == 9);
+        let rest = run("tierlock run --close --verbose --conflict-exit-code 9 job --command true");
+        assert!(rest.close && rest.terms.verbose && rest.terms.conflict_exit_code == 9);
     }
 
     #[test]
     fn usage_errors_are_one_line() {
         for args in [
             &["tierlock"][..],
-            &["tierlock", "run"],
-            &["tierlock", "run", "x", "--"],
             &["tierlock", "run", "--ttl", "soon", "x", "--", "true"],
             &["tierlock", "run", "-n", "-w", "1", "x", "--", "true"],
             &["tierlock", "run", "--scope", "thread", "x", "--", "true"],
@@ -511,7 +868,8 @@ mod tests {
             &["tierlock", "walk"],
         ] {
             let error = Cli::try_parse_from(args).unwrap_err();
-            let Failure::Said { status: exit::USAGE, line } = usage_failure(&error) else {
+            let Failure::Said { status: exit::USAGE, line } = usage_failure(&error, &words(args))
+            else {
                 panic!("{args:?}")
             };
             assert!(!line.contains('\n') && !line.contains("Usage"), "{line}");

@@ -9,7 +9,10 @@ use super::{
     args,
     failure::{Failure, exit},
 };
-use crate::process::{self, Finding, Level};
+use crate::{
+    printable::Printable,
+    process::{self, Finding, Level},
+};
 
 /// Says what it found, one finding on a line, and exits by the worst of it.
 pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
@@ -48,7 +51,7 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
 
 fn line(finding: &Finding) -> String {
     // Names of files may hold anything.
-    let text = finding.text.replace(char::is_control, "\u{fffd}");
+    let text = Printable(&finding.text);
     format!("{:<8} {text}\n", format!("{}:", finding.level))
 }
 

@@ -17,6 +17,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
+use super::sys::{self, Inherited};
 use crate::error::LostReason;
 
 /// What happened.
@@ -28,6 +29,8 @@ pub(super) enum Event {
     Woken,
     /// The lock is lost.
     Lost(LostReason),
+    /// Standard input has ended.
+    InputEnded,
 }
 
 /// The queue, read by the main thread.
@@ -49,15 +52,18 @@ impl Events {
     /// ignored, for us and for the command (`nohup tierlock run …`); except SIGCHLD, without which
     /// nobody would learn how the command ended.
     pub(super) fn listen_for_a_command() -> io::Result<Events> {
-        let ignored = ignored_signals();
-        let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
-        let passed_on = ENDING.into_iter().chain([SIGWINCH]).filter(|&signal| !is_ignored(signal));
+        let is_ignored = |&signal: &i32| Inherited::get().ignores(signal);
+        let passed_on = ENDING.into_iter().chain([SIGWINCH]).filter(|signal| !is_ignored(signal));
         Events::listen_to(passed_on.chain([SIGCHLD, SIGCONT]))
     }
 
-    /// Listens to these signals from now on.
+    /// Listens to these signals from now on, though they were blocked when this process was
+    /// started. The threads that are to hear of them are started after this.
     pub(super) fn listen_to(signals: impl IntoIterator<Item = i32>) -> io::Result<Events> {
-        let mut signals = Signals::new(signals)?;
+        let numbers: Vec<i32> = signals.into_iter().collect();
+        Inherited::get();
+        let mut signals = Signals::new(&numbers)?;
+        sys::unblock(&numbers);
         let (sender, receiver) = mpsc::channel();
         let from_signals = sender.clone();
         std::thread::Builder::new().name("tierlock-signals".into()).spawn(move || {
@@ -96,12 +102,4 @@ impl Events {
         }
         Waker::from(Arc::new(Knock(self.sender())))
     }
-}
-
-/// The signals that we were started to ignore, as bits; bit 0 is signal 1. Where the system does
-/// not tell, none.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, error::Error, fmt};
 
-use crate::error::{LockError, LockErrorKind};
+use crate::{
+    error::{LockError, LockErrorKind},
+    printable::Printable,
+};
 
 /// The exit statuses that are ours (sysexits where they fit).
 pub(super) mod exit {
@@ -111,12 +114,13 @@ fn with_sources(error: &dyn Error) -> String {
     line
 }
 
-/// Prints `tierlock: …` on standard error as one line, whatever `what` holds. A standard error
+/// Prints `tierlock: …` on standard error as one line, whatever `what` holds: what a terminal would
+/// obey is escaped. A standard error
 /// that is closed is not worth dying for.
 pub(super) fn say(what: impl fmt::Display) {
     use std::io::Write;
     let text = what.to_string();
-    let line = format!("tierlock: {}\n", one_line(&text));
+    let line = format!("tierlock: {}\n", Printable(&one_line(&text)));
     // One write, so that the lines of several processes do not mix.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }

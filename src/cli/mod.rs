@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `args` | what may be said, and the help |
 //! | `failure` | one line and an exit status for whatever goes wrong |
-//! | `run` | a command and the lock it runs under |
+//! | `run` `hold` | a command, or a section of a script, and the lock it runs under |
+//! | `take` | taking a lock as it was asked for, telling whom it waits for, releasing it |
+//! | `possession` `held` | whether a lock is held above this process |
 //! | `supervise` `events` | the command while it runs: signals, its group, the lock's deadline |
 //! | `terminal` | lending the terminal to the command |
 //! | `guardian` | the second process, which ends the command when we cannot |
@@ -17,12 +19,16 @@ mod doctor;
 mod events;
 mod failure;
 mod guardian;
+mod held;
+mod hold;
+mod possession;
 mod run;
 mod secret;
 mod serve;
 mod status;
 mod supervise;
 mod sys;
+mod take;
 mod terminal;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -36,6 +42,7 @@ use self::{
 
 /// The program.
 pub fn main() -> ExitCode {
+    sys::Inherited::get();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if guardian::is_asked_for(&arguments) {
         return guardian::main();
@@ -52,9 +59,9 @@ pub fn main() -> ExitCode {
 }
 
 fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return Err(args::usage_failure(&error)),
+        Err(error) if error.use_stderr() => return Err(args::usage_failure(&error, &arguments)),
         Err(help) => {
             // A pager that was closed early is no failure.
             let _ = help.print();
@@ -63,6 +70,8 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
     };
     match cli.command {
         Command::Run(run) => run::run(*run),
+        Command::Hold(hold) => hold::hold(*hold),
+        Command::Held(what) => held::held(what),
         Command::Serve(serve) => serve::serve(serve),
         Command::Status(status) => status::status(status),
         Command::Break(what) => break_lock::break_lock(what),

@@ -2,22 +2,9 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    future::Future,
     io::{self, ErrorKind},
-    os::unix::ffi::OsStringExt,
     path::Path,
-    pin::pin,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Release},
-        },
-        mpsc::{self, Receiver},
-    },
-    task::Context,
-    thread,
     time::Duration,
 };
 
@@ -25,98 +12,41 @@ use rustix::process::Pid;
 
 use super::{
     args::{self, OnLost},
-    events::{self, Event, Events},
     failure::{Failure, exit, say},
     guardian::Guardian,
     supervise::{self, Ended, Outcome, Supervision},
-    sys::{self, Birth},
+    sys::{self, Birth, Inherited, Listener},
+    take::{Guard, Taking},
     terminal::Terminal,
 };
-use crate::{
-    clock,
-    error::{LockError, LockErrorKind},
-    guard::MutexGuard,
-    manager::LockManager,
-    name::Name,
-    path::Keep,
-    scope::Scope,
-    time::Time,
-};
+use crate::{clock, guard::MutexGuard, identity, name::Name, scope::Scope};
 
-type Guard = MutexGuard<'static, ()>;
-
-/// Takes the lock, runs the command, lets go; the exit status is the command's.
-pub(super) fn run(run: args::Run) -> Result<u8, Failure> {
-    let conflict = run.conflict_exit_code;
-    refuse_to_wait_for_ourselves(&run.name)
-        .and_then(|()| take_and_run(run))
-        .map_err(|failure| failure.with_conflict_status(conflict))
+/// Takes the lock, runs the command, releases it; the exit status is the command's.
+pub(super) fn run(mut run: args::Run) -> Result<u8, Failure> {
+    let conflict = run.terms.conflict_exit_code;
+    // Before the command is asked for: who says -s is told of that first.
+    run.terms.check()?;
+    let (name, command) = run.name_and_command()?;
+    take_and_run(run, name, &command).map_err(|failure| failure.with_conflict_status(conflict))
 }
 
 /// Tells the command which lock it runs under: of nested ones, the innermost.
 const NAME: &str = "TIERLOCK_NAME";
 
-/// Tells every `tierlock run` below which locks it runs under, the outermost first. Not for the
-/// command itself. A line each: names have no control characters.
-const NAMES: &str = "TIERLOCK_NAMES";
-
-/// The names of the locks that we already run under are in our environment. Where they are locked
-/// is not: a name counts as the same in another directory.
-fn refuse_to_wait_for_ourselves(name: &Name) -> Result<(), Failure> {
-    let variable = if std::env::var_os(NAME).is_some_and(|outer| outer == name.as_str()) {
-        NAME
-    } else if outer_names().split(|&byte| byte == b'\n').any(|outer| outer == name.as_bytes()) {
-        NAMES
-    } else {
-        return Ok(());
-    };
-    let line = format!(
-        "lock {name:?}: this command runs under it already ({variable}) and would wait for \
-         itself; take it once, in the outermost command"
-    );
-    Err(Failure::new(exit::CONFLICT, line))
-}
-
-fn outer_names() -> Vec<u8> {
-    std::env::var_os(NAMES).map(OsString::into_vec).unwrap_or_default()
-}
-
-/// The names for those below.
-fn names_with(name: &Name) -> OsString {
-    let mut names = outer_names();
-    if !names.is_empty() {
-        names.push(b'\n');
-    }
-    names.extend_from_slice(name.as_bytes());
-    OsString::from_vec(names)
-}
-
-fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
-    let common = std::mem::take(&mut run.common).with_environment()?;
-    check_terms(&run)?;
+fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, Failure> {
+    let args::Run { terms, grace, close, .. } = run;
+    let (ttl, on_lost) = (terms.ttl, terms.on_lost);
+    let (at_most, at_least) = (terms.at_most, terms.at_least);
+    let program = short_name(&command[0]);
+    identity::says_it_runs(match terms.show_command {
+        true => command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
+        false => program.clone(),
+    });
+    let taking = Taking::begin(name, terms, Some(program))?;
     // Before the lock is taken: it is never held for want of a second process.
-    let guardian = (!common.leaders().is_empty()).then(Guardian::start).transpose();
+    let guardian = (taking.locks.widest_scope() >= Scope::Host).then(Guardian::start).transpose();
     let guardian = guardian.map_err(no_guardian)?;
-    let events = Events::listen_for_a_command()
-        .map_err(|error| Failure::internal("cannot listen to signals", error))?;
-    let common = common.or_label(|| short_name(&run.command[0]));
-    let leaders = common.leaders().to_vec();
-    let name = run.name.clone();
-    // What locks in the directory cannot promise is doctor's to say, and not every run's.
-    let is_open = Arc::new(AtomicBool::new(false));
-    let warns = is_open.clone();
-    let locks = common
-        .into_builder()
-        .time_to_live(run.ttl)
-        .on_warning(move |text| {
-            if warns.load(Acquire) {
-                warn(&name, text);
-            }
-        })
-        .open()?;
-    is_open.store(true, Release);
-    let lock = take(&run, &locks, &events);
-    let lock = lock.map_err(|failure| failure.naming_leaders(&leaders))?;
+    let lock = taking.take()?;
     let taken_at = clock::now();
 
     let outcome = {
@@ -126,53 +56,65 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
         if let Some(guardian) = &mut guardian {
             guardian.look_after().map_err(no_guardian)?;
             if let Some(left) = MutexGuard::remaining(&lock)
-                && run.on_lost == OnLost::Kill
+                && on_lost == OnLost::Kill
             {
                 guardian.must_end_by(clock::now() + left);
             }
         }
-        let command = match start(&run, &lock, guardian.as_mut(), terminal.as_ref()) {
+        let start = Start { command, close, taking: &taking, lock: &lock };
+        let command = match start.process(guardian.as_mut(), terminal.as_ref()) {
             Ok(command) => command,
             Err(failure) => {
                 // No command ran under it.
-                wait_for_answer(MutexGuard::hand_on_answered(lock), &events);
+                taking.hand_on(lock);
                 return Err(failure);
             }
         };
-        supervise::tell_of_loss(&lock, &events);
+        supervise::tell_of_loss(&lock, &taking.events);
         Supervision {
-            name: &run.name,
+            name: &taking.name,
             lock: &lock,
-            events: &events,
+            events: &taking.events,
             command,
             guardian: guardian.map(|guardian| guardian.of(command)),
             terminal,
-            grace: grace(&run, at_host_scope),
-            on_lost: run.on_lost,
-            at_most_ends: run.at_most.map(|at_most| taken_at + at_most),
+            grace: longest_grace(grace, at_most, at_host_scope.then_some(ttl)),
+            on_lost,
+            at_most_ends: at_most.map(|at_most| taken_at + at_most),
             told_to_run_on: Default::default(),
             stage: Default::default(),
             deadline: Default::default(),
         }
         .run()
     };
-    if let Some(at_least) = run.at_least {
-        stay(taken_at + at_least, &events);
+    if let Some(at_least) = at_least {
+        taking.stay(taken_at + at_least);
     }
     let status = match outcome.ended {
         _ if outcome.lost => exit::LOST,
         Ended::Status(code) => code,
         Ended::Signal(signal) => exit::SIGNAL.saturating_add(signal),
     };
-    let_go(&run.name, lock, locks, &events, &outcome);
+    tell_of_leftovers(&taking, &lock, close, &outcome);
+    taking.release(lock);
     Ok(status)
 }
 
-/// Says what endangers the lock. On a thread of its own: a standard error that nobody reads must
-/// not keep those waiting who look after the lock.
-fn warn(name: &Name, text: &str) {
-    let line = format!("lock {name:?}: {text}");
-    let _ = thread::Builder::new().name("tierlock-warning".into()).spawn(move || say(line));
+/// What the command left running keeps a process-scope lock through its proof of life, or runs
+/// without the lock.
+fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &Outcome) {
+    if !outcome.leftovers || outcome.lost {
+        return;
+    }
+    let name = &taking.name;
+    if MutexGuard::scope(lock) >= Scope::Host {
+        say(format_args!(
+            "lock {name:?} is released, though processes that the command left run on; end the \
+             command with `wait` to cover them"
+        ));
+    } else if !close {
+        taking.tell("processes that the command left keep it");
+    }
 }
 
 /// `nightly.sh` of `/usr/local/bin/nightly.sh`.
@@ -181,142 +123,91 @@ fn short_name(program: &OsStr) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
-///
-/// A thread of its own waits, in the blocking form, which at process scope sleeps in the kernel's
-/// queue and polls nothing; the main thread stays free for signals, and starts the command.
-fn take(run: &args::Run, locks: &LockManager, events: &Events) -> Result<Guard, Failure> {
-    let mut mutex = locks.mutex(&*run.name, ()).keep(Keep::Never);
-    if let Some(scope) = run.scope {
-        mutex = mutex.scope(scope.into());
-    }
-    if let Some(at_most) = run.at_most {
-        mutex = mutex.at_most(at_most);
-    }
-    // Not `at_least`: we stay ourselves, with the guard. What a mutex keeps beyond its guard dies
-    // with the process, and that is how the lock would be left: as by a holder that died.
-    let (no_wait, wait) = (run.no_wait, run.wait);
-    let (sender, taken) = mpsc::channel();
-    let nudge = events.sender();
-    let waiting = thread::Builder::new().name("tierlock-waiting".into()).spawn(move || {
-        let result = match wait {
-            _ if no_wait => mutex.try_lock(),
-            Some(wait) => mutex.try_lock_for(wait),
-            None => mutex.lock(),
-        };
-        if let Err(mpsc::SendError(Ok(lock))) = sender.send(result) {
-            // The main thread ends without it.
-            let _ = MutexGuard::hand_on(lock);
-        }
-        let _ = nudge.send(Event::Woken);
-    });
-    waiting.map_err(|error| Failure::internal("cannot start a thread", error))?;
-    loop {
-        match events.next(None) {
-            Some(Event::Signal(signal)) if events::ends(signal) => {
-                give_up(locks, &taken, events);
-                return Err(Failure::Signal(signal));
+/// What a command is started with.
+struct Start<'a> {
+    command: &'a [OsString],
+    /// It inherits nothing that keeps the lock.
+    close: bool,
+    taking: &'a Taking,
+    lock: &'a Guard,
+}
+
+impl Start<'_> {
+    /// Starts the command in a process group of its own. Called from the main thread: the kernel
+    /// ends the command when the thread that started it ends.
+    fn process(
+        &self,
+        mut guardian: Option<&mut Guardian>,
+        terminal: Option<&Terminal>,
+    ) -> Result<Pid, Failure> {
+        loop {
+            let error = match self.spawn(guardian.as_deref(), terminal)? {
+                Ok(command) => return Ok(command),
+                Err(error) => error,
+            };
+            if let Some(terminal) = terminal {
+                // The command's process may have had it already.
+                terminal.take_back_from(rustix::process::getpgrp());
             }
-            Some(Event::Woken) => {
-                if let Ok(result) = taken.try_recv() {
-                    return result.map_err(|error| explain(error, run, locks));
+            match &mut guardian {
+                // It was killed a moment ago.
+                Some(guardian) if sys::has_no_guardian(&error) => {
+                    guardian.replace().map_err(no_guardian)?;
                 }
+                _ => return Err(cannot_start(&self.command[0], &error)),
             }
-            _ => {}
         }
     }
-}
 
-/// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so that
-/// nobody hears of a holder that died, when no command ran.
-fn give_up(locks: &LockManager, taken: &Receiver<Result<Guard, LockError>>, events: &Events) {
-    // It ends every wait, and the waiting thread goes back down the tiers.
-    locks.close();
-    if let Ok(Ok(lock)) = taken.recv_timeout(ANSWER) {
-        wait_for_answer(MutexGuard::hand_on_answered(lock), events);
-        locks.close();
-    }
-}
-
-/// The terms that the mutex is not told of: see `take`.
-fn check_terms(run: &args::Run) -> Result<(), Failure> {
-    match (run.at_most, run.at_least) {
-        (Some(at_most), Some(at_least)) if at_least > at_most => {
-            let line = format!("--at-least {at_least:?} is longer than --at-most {at_most:?}");
-            Err(Failure::new(exit::CONFIG, line))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The error with whoever is in the way, and what to do next.
-fn explain(error: LockError, run: &args::Run, locks: &LockManager) -> Failure {
-    let advice = match error.kind() {
-        LockErrorKind::WouldBlock => "leave out --no-wait to wait for it",
-        LockErrorKind::TimedOut if !error.is_unanswered() => "give --wait more time",
-        _ => return error.with_name(&run.name).into(),
-    };
-    let unknown = error.holder().is_none();
-    let holder = unknown.then(|| super::status::holder_of(locks, &run.name)).flatten();
-    let scope = run.scope.map_or(locks.widest_scope(), Scope::from);
-    let error = error.with_name(&run.name).with_scope(scope).with_holder(holder);
-    Failure::from(error).with_advice(advice)
-}
-
-/// Starts the command in a process group of its own. Called from the main thread: the kernel ends
-/// the command when the thread that started it ends.
-fn start(
-    run: &args::Run,
-    lock: &Guard,
-    mut guardian: Option<&mut Guardian>,
-    terminal: Option<&Terminal>,
-) -> Result<Pid, Failure> {
-    loop {
-        let error = match spawn(run, lock, guardian.as_deref(), terminal)? {
-            Ok(command) => return Ok(command),
-            Err(error) => error,
+    fn spawn(
+        &self,
+        guardian: Option<&Guardian>,
+        terminal: Option<&Terminal>,
+    ) -> Result<io::Result<Pid>, Failure> {
+        let cannot = |error| Failure::internal("cannot prepare the command", error);
+        let Start { taking, lock, .. } = *self;
+        let (program, arguments) = self.command.split_first().expect("there is a command");
+        let (held, claims) = taking.inheritance.with(&taking.name, lock, &taking.locks);
+        let about = [
+            (NAME, taking.name.as_str().into()),
+            (held, claims),
+            ("TIERLOCK_SCOPE", MutexGuard::scope(lock).as_str().into()),
+            ("TIERLOCK_TOKEN", MutexGuard::token(lock).to_string().into()),
+        ];
+        let proof = match self.close {
+            true => None,
+            false => MutexGuard::proof_of_life(lock).transpose().map_err(cannot)?,
         };
-        if let Some(terminal) = terminal {
-            // The command's process may have had it already.
-            terminal.take_back_from(rustix::process::getpgrp());
+        let birth = Birth {
+            parent: rustix::process::getpid(),
+            proof,
+            guardian: guardian.map(Guardian::descriptor).transpose().map_err(cannot)?,
+            terminal: terminal.filter(|terminal| terminal.is_ours()).and_then(Terminal::descriptor),
+            inherited: Inherited::get(),
+            listener: self.listener(&about),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).envs(about);
+        sys::prepare(&mut command, birth);
+        Ok(command.spawn().map(|child| Pid::from_child(&child)))
+    }
+
+    /// Sockets that were handed over to this process are meant for the command, whose process is
+    /// another.
+    fn listener(&self, about: &[(&str, OsString)]) -> Option<Listener> {
+        let named = std::env::var("LISTEN_PID").ok()?;
+        if named.parse() != Ok(std::process::id()) {
+            return None;
         }
-        match &mut guardian {
-            // It was killed a moment ago.
-            Some(guardian) if sys::has_no_guardian(&error) => {
-                guardian.replace().map_err(no_guardian)?;
-            }
-            _ => return Err(cannot_start(&run.command[0], &error)),
-        }
+        let is_about = |name: &OsStr| about.iter().any(|(ours, _)| name == *ours);
+        let others = std::env::vars_os().filter(|(name, _)| !is_about(name));
+        let about = about.iter().map(|(name, value)| (OsString::from(name), value.clone()));
+        Listener::new(self.command, others.chain(about))
     }
 }
 
 fn no_guardian(error: io::Error) -> Failure {
     Failure::internal("cannot start a guardian", error)
-}
-
-fn spawn(
-    run: &args::Run,
-    lock: &Guard,
-    guardian: Option<&Guardian>,
-    terminal: Option<&Terminal>,
-) -> Result<io::Result<Pid>, Failure> {
-    let cannot = |error| Failure::internal("cannot prepare the command", error);
-    let (program, arguments) = run.command.split_first().expect("clap asks for a command");
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env(NAME, &*run.name)
-        .env(NAMES, names_with(&run.name))
-        .env("TIERLOCK_SCOPE", MutexGuard::scope(lock).as_str())
-        .env("TIERLOCK_TOKEN", MutexGuard::token(lock).to_string());
-    let birth = Birth {
-        parent: rustix::process::getpid(),
-        proof: MutexGuard::proof_of_life(lock).transpose().map_err(cannot)?,
-        guardian: guardian.map(Guardian::descriptor).transpose().map_err(cannot)?,
-        terminal: terminal.filter(|terminal| terminal.is_ours()).and_then(Terminal::descriptor),
-    };
-    sys::prepare(&mut command, birth);
-    Ok(command.spawn().map(|child| Pid::from_child(&child)))
 }
 
 fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
@@ -338,56 +229,15 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
 /// The grace: what was asked for or a second, and at most half of the shortest time for which the
 /// lock is good (a quarter, if nothing was asked for), since a lock in good health has down to
 /// two thirds of its time to live left when it is renewed.
-fn grace(run: &args::Run, at_host_scope: bool) -> Duration {
-    let time_to_live = Some(run.ttl).filter(|_| at_host_scope);
-    let shortest = time_to_live.into_iter().chain(run.at_most).min();
+fn longest_grace(
+    asked: Option<Duration>,
+    at_most: Option<Duration>,
+    time_to_live: Option<Duration>,
+) -> Duration {
+    let shortest = time_to_live.into_iter().chain(at_most).min();
     let most = |divisor: u32| shortest.map_or(Duration::MAX, |shortest| shortest / divisor);
-    match run.grace {
+    match asked {
         Some(grace) => grace.min(most(2)),
         None => Duration::from_secs(1).min(most(4)),
-    }
-}
-
-/// Waits until then; a signal that would end us cuts it short.
-fn stay(until: Time, events: &Events) {
-    loop {
-        let left = until.since(clock::now());
-        if left.is_zero() {
-            return;
-        }
-        match events.next(Some(left.min(Duration::from_millis(100)))) {
-            Some(Event::Signal(signal)) if events::ends(signal) => return,
-            _ => {}
-        }
-    }
-}
-
-/// Lets go. What the command left running keeps a process-scope lock through its proof of life.
-fn let_go(name: &Name, lock: Guard, locks: LockManager, events: &Events, outcome: &Outcome) {
-    if outcome.leftovers && !outcome.lost && MutexGuard::scope(&lock) >= Scope::Host {
-        say(format_args!(
-            "lock {name:?} is let go, though processes that the command left run on; end the \
-             command with `wait` to cover them"
-        ));
-    }
-    wait_for_answer(MutexGuard::unlock_async(lock), events);
-    locks.close();
-}
-
-/// How long the leader's answer to the release is waited for.
-const ANSWER: Duration = Duration::from_secs(2);
-
-/// Waits until the lock is free for whoever runs after us. A leader that does not answer frees it
-/// in its time; a signal that would end us has us not wait for that.
-fn wait_for_answer(answer: impl Future, events: &Events) {
-    let until = clock::now() + ANSWER;
-    let mut answer = pin!(answer);
-    let waker = events.waker();
-    while answer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-        match events.next(Some(until.since(clock::now()))) {
-            None => return,
-            Some(Event::Signal(signal)) if events::ends(signal) => return,
-            _ => {}
-        }
     }
 }

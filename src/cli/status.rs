@@ -2,18 +2,25 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
+    io::{self, IsTerminal, Write as _},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{args, failure::Failure};
+use super::{
+    args,
+    failure::{Failure, exit},
+};
 use crate::{
     error::{Holder, Predecessor},
     manager::LockManager,
     name::Name,
+    printable::{Printable, in_words},
+    process::Survivor,
     scope::Scope,
     status::{LockStatus, State, Waiter},
     token::Token,
@@ -23,28 +30,116 @@ use crate::{
 pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     let common = status.common.with_environment()?;
     let leaders = common.leaders().to_vec();
-    let widest = if leaders.is_empty() { Scope::Process } else { Scope::Host };
-    let locks = common.without_unused_directory()?.into_builder().open()?;
-    let found = locks.status(status.name.as_ref());
-    let mut found = found.map_err(|error| Failure::from(error).naming_leaders(&leaders))?;
-    if let Some(name) = status.name
-        && found.is_empty()
-    {
-        found.push(unknown(name, widest));
+    let common = common.without_unused_directory()?;
+    let has_directory = common.directory().is_some();
+    let show = Show {
+        only: status.name,
+        json: status.json,
+        widest: if leaders.is_empty() { Scope::Process } else { Scope::Host },
+        // A leader forgets names that nobody holds, and so may a directory.
+        nothing: match has_directory || !leaders.is_empty() {
+            true => "no lock is held, and none is remembered",
+            false => "no lock has been used here yet",
+        },
+    };
+    let locks = common.into_builder().open()?;
+    if leaders.is_empty() {
+        show.print(locks.status(show.only.as_ref())?)?;
+    } else {
+        let seen = match has_directory {
+            true => show.directory_first(&locks)?,
+            false => locks.status(show.only.as_ref()),
+        };
+        show.print(seen.map_err(|error| Failure::from(error).naming_leaders(&leaders))?)?;
     }
-    let text = if status.json { json(&found) } else { table(&found, width()) };
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        Err(error) => Err(Failure::new(super::failure::exit::IO, format_args!("output: {error}"))),
-        Ok(()) => Ok(0),
+    Ok(0)
+}
+
+/// How long a leader may take before the directory's locks are shown without its own.
+const FIRST_ANSWER: Duration = Duration::from_millis(300);
+
+/// What is to be shown, and how.
+struct Show {
+    only: Option<Name>,
+    json: bool,
+    widest: Scope,
+    /// Said where there is nothing to show.
+    nothing: &'static str,
+}
+
+impl Show {
+    /// What the directory and the leader know together. While the leader is silent, people are shown
+    /// what the directory knows alone; so are programs if it stays so, for they read one document.
+    fn directory_first(
+        &self,
+        locks: &LockManager,
+    ) -> Result<crate::Result<Vec<LockStatus>>, Failure> {
+        let (sender, answer) = mpsc::channel();
+        let (asked, only) = (locks.clone(), self.only.clone());
+        let asking = thread::Builder::new().name("tierlock-asking".into());
+        let asking = asking.spawn(move || drop(sender.send(asked.status(only.as_ref()))));
+        asking.map_err(|error| Failure::internal("cannot start a thread", error))?;
+        let early = answer.recv_timeout(FIRST_ANSWER).ok();
+        let is_shown = early.is_none() && !self.json;
+        if is_shown {
+            self.print_alone(locks)?;
+        }
+        let answer = early.or_else(|| answer.recv().ok());
+        let answer = answer.expect("the asking thread sends its answer");
+        if answer.is_err() && !is_shown {
+            self.print_alone(locks)?;
+        }
+        if answer.is_ok() && is_shown {
+            print("\nand with what the leader says:\n")?;
+        }
+        Ok(answer)
+    }
+
+    /// What the directory knows alone: whether a name that it does not know is free, the leader would
+    /// have to say.
+    fn print_alone(&self, locks: &LockManager) -> Result<(), Failure> {
+        let found = locks.status_here(self.only.as_ref())?;
+        match (self.json, found.is_empty()) {
+            (true, _) => print(&json(&found)),
+            (false, true) => Ok(()),
+            (false, false) => print(&table(&found, width())),
+        }
+    }
+
+    fn print(&self, mut found: Vec<LockStatus>) -> Result<(), Failure> {
+        if let Some(name) = &self.only
+            && found.is_empty()
+        {
+            found.push(unknown(name.clone(), self.widest));
+        }
+        match (self.json, found.is_empty()) {
+            (true, _) => print(&json(&found)),
+            (false, true) => print(&format!("{}\n", self.nothing)),
+            (false, false) => print(&table(&found, width())),
+        }
     }
 }
 
-/// Who holds this lock, if that can be found out.
-pub(super) fn holder_of(locks: &LockManager, name: &Name) -> Option<Holder> {
-    locks.status(Some(name)).ok()?.into_iter().find_map(|lock| lock.holder)
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The reader has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(exit::IO, format_args!("output: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Who keeps a lock in the place of its holder, in words.
+pub(super) fn kept_by(survivors: &[Survivor]) -> Option<String> {
+    let named =
+        |Survivor { pid, command }: &Survivor| format!("{} (pid {pid})", Printable(command));
+    let (first, more) = survivors.split_first()?;
+    let more = match more.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("that process has ended or let go, and {}{more} keeps it", named(first)))
 }
 
 /// A name that nobody has used is free.
@@ -58,6 +153,8 @@ fn unknown(name: Name, scope: Scope) -> LockStatus {
         remaining: None,
         predecessor: Predecessor::Clean,
         waiters: Vec::new(),
+        proof: None,
+        survivors: Vec::new(),
     }
 }
 
@@ -98,6 +195,15 @@ struct Who<'a> {
     pid: Option<u32>,
     command: &'a str,
     held_ms: Option<u64>,
+    /// Only where there are any: who keeps the lock though this one has ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    survivors: Vec<Keeps<'a>>,
+}
+
+#[derive(Serialize)]
+struct Keeps<'a> {
+    pid: u32,
+    command: &'a str,
 }
 
 #[derive(Serialize)]
@@ -128,11 +234,18 @@ impl<'a> From<&'a LockStatus> for Lock<'a> {
                 pid: holder.pid,
                 command: &holder.command,
                 held_ms: holder.held.map(in_ms),
+                survivors: lock.survivors.iter().map(Keeps::from).collect(),
             }),
             remaining_ms: lock.remaining.map(in_ms),
             predecessor: lock.predecessor.as_str(),
             waiters: lock.waiters.iter().map(Waits::from).collect(),
         }
+    }
+}
+
+impl<'a> From<&'a Survivor> for Keeps<'a> {
+    fn from(survivor: &'a Survivor) -> Keeps<'a> {
+        Keeps { pid: survivor.pid, command: &survivor.command }
     }
 }
 
@@ -153,26 +266,39 @@ fn in_ms(time: Duration) -> u64 {
 
 // ── for people ──────────────────────────────────────────────────────────────────────────────────
 
-/// One row for each lock, and one below it for everybody who waits for it.
-fn table(locks: &[LockStatus], width: u16) -> String {
-    if locks.is_empty() {
-        return "no lock has been used here yet\n".to_owned();
-    }
+/// One row for each lock, and below it one for every process that keeps it or waits for it.
+fn table(locks: &[LockStatus], width: Option<u16>) -> String {
     let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width)
-        .set_header(["NAME", "STATE", "WHO", "FOR", "LAST LEFT", "TOKEN"]);
+    table.load_preset(presets::NOTHING).set_header([
+        "NAME",
+        "STATE",
+        "WHO",
+        "FOR",
+        "LAST LEFT",
+        "TOKEN",
+    ]);
+    match width {
+        Some(width) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
+        // For programs that read lines: a row is one, however long.
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
     for lock in locks {
         table.add_row([
-            lock.name.as_str().to_owned(),
+            Printable(lock.name.as_str()).to_string(),
             format!("{}, {}", lock.state.as_str(), lock.scope),
             lock.holder.as_ref().map(who).unwrap_or_default(),
-            lock.holder.as_ref().and_then(|holder| holder.held).map(at_least).unwrap_or_default(),
+            lock.holder.as_ref().and_then(held_for).unwrap_or_default(),
             lock.predecessor.to_string(),
             lock.token.to_string(),
         ]);
+        for survivor in &lock.survivors {
+            let who = format!("{} (pid {})", Printable(&survivor.command), survivor.pid);
+            table.add_row(["", "kept alive by", &who, "", "", ""]);
+        }
         for waiter in &lock.waiters {
             let name = Holder {
                 label: waiter.label.clone(),
@@ -197,26 +323,22 @@ fn who(holder: &Holder) -> String {
     Holder { held: None, ..holder.clone() }.to_string()
 }
 
-/// Nobody notes when a lock was taken below host scope, only since when it was seen.
-fn at_least(held: Duration) -> String {
-    format!("≥ {}", in_words(held))
-}
-
-fn in_words(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0 => format!("{} ms", time.as_millis()),
-        1..60 => format!("{:.1} s", time.as_secs_f64()),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+/// For how long it has held, or at least has been seen to hold, the lock.
+fn held_for(holder: &Holder) -> Option<String> {
+    let held = holder.held?;
+    match holder.held_since_grant {
+        true => Some(in_words(held)),
+        // It is seen for the first time.
+        false if held.is_zero() => None,
+        false => Some(format!("≥ {}", in_words(held))),
     }
 }
 
-/// The terminal's width, or 80 columns.
-fn width() -> u16 {
-    match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
+/// The terminal's width, if it is one.
+fn width() -> Option<u16> {
+    let is_terminal = io::stdout().is_terminal();
+    is_terminal.then(|| match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
         Ok(size) if size.ws_col > 0 => size.ws_col,
         _ => 80,
-    }
+    })
 }

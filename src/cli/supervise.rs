@@ -127,7 +127,7 @@ impl Supervision<'_> {
                 Some(Event::Signal(SIGCONT)) => self.resume(),
                 Some(Event::Signal(signal)) => self.pass_on(signal),
                 Some(Event::Lost(reason)) => self.lost(&self.lost_because(reason)),
-                Some(Event::Woken) | None => {}
+                Some(Event::Woken | Event::InputEnded) | None => {}
             }
         }
     }

@@ -9,11 +9,11 @@
 use std::{
     any::Any,
     collections::BTreeSet,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read as _, Seek as _, Write as _},
     mem,
     ops::RangeInclusive,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
@@ -220,7 +220,9 @@ impl Drop for Journal {
 
 fn make_directory(directory: &Path) -> Result<(), LockError> {
     let shown = directory.display();
-    match DirBuilder::new().mode(0o700).create(directory) {
+    let made = DirBuilder::new().mode(0o700).create(directory);
+    // Some umasks take the maker's own right to it.
+    match made.and_then(|()| fs::set_permissions(directory, Permissions::from_mode(0o700))) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if directory.is_dir() {

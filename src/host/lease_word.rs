@@ -518,7 +518,6 @@ impl LeaseWord {
     ///
     /// The place to be woken at is put up first, then the word is looked at and marked in one step:
     /// a guard that leaves before the mark leaves something to claim, one that leaves after it wakes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "guards of a process still exclude below it"))]
     pub(crate) fn sleep(&self, is_hungry: bool, until: Time) {
         drop(self.seat.sit_down(WordWaiter::this_thread()));
         if self.mark_waiting(is_hungry) {
@@ -529,7 +528,6 @@ impl LeaseWord {
 
     /// As [`sleep`](LeaseWord::sleep), for a task: whether this waker will be woken. Else there is
     /// something to claim or to ask for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "guards of a process still exclude below it"))]
     pub(crate) fn register(&self, is_hungry: bool, waker: &std::task::Waker) -> bool {
         drop(self.seat.sit_down(WordWaiter::Task(waker.clone())));
         let is_marked = self.mark_waiting(is_hungry);

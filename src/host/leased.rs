@@ -11,7 +11,7 @@ use std::{
 use super::{
     lease_word::{Claim, LeaseWord, Left, Used},
     link::{Acquiring, Link},
-    service::{LeasePatience, LeaseRequest, LeaseService, ReleaseOrder, Settlement},
+    service::{LeasePatience, LeaseRequest, LeaseService, Settlement},
 };
 use crate::{
     error::{LockError, LostReason, Predecessor},
@@ -41,7 +41,8 @@ pub(super) fn take(link: &Arc<Link>, text: &str) -> Leased {
 }
 
 pub(super) fn give(link: &Link, lease: Leased) {
-    lease.give_in(link, ReleaseOrder::Usual);
+    let used = lease.leave();
+    link.give_back(&lease.word, &used);
 }
 
 /// A word of that link's, open with a lease of its own that stays; its first guard is gone.
@@ -83,11 +84,6 @@ impl Leased {
             Left::GivesBack(used) => used,
             left => panic!("it is not kept, and {left:?}"),
         }
-    }
-
-    pub(super) fn give_in(self, link: &Link, order: ReleaseOrder) {
-        let used = self.leave();
-        link.give_back(&self.word, &used, order);
     }
 
     pub(super) async fn give_answered(self, link: &Arc<Link>) -> Result<(), LockError> {

@@ -29,13 +29,14 @@ use super::{
     lease_word::{LeaseKey, LeaseWord, Met, Opening, Used, WordWaiter},
     service::{
         Capabilities, LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease,
-        PendingRelease, ReleaseOrder, Settlement,
+        PendingRelease, Settlement,
     },
 };
 use crate::{
     alarm, callbacks, clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
+    printable::Printable,
     proto::{
         LeaseId, RequestId,
         client::{Client, Event, Failure},
@@ -422,6 +423,11 @@ impl Link {
         state.client.release(lease, used.last, used.how, clock::now());
         self.settle(state);
         Some(held.is_none_or(|held| held.is_wanted_by_others))
+    }
+
+    /// The cluster whose leader has answered, once one has.
+    pub(crate) fn cluster(&self) -> Option<crate::proto::ClusterId> {
+        self.state.lock().client.cluster()
     }
 
     /// Looks at a lease that may be kept, again and again until it is given back: tells the leader
@@ -1111,8 +1117,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             return LockError::new(Unreachable, "no leader answered").with_waited(waited);
         }
         Failure::Unreachable(trouble) => {
-            return LockError::new(Unreachable, format!("no leader answered: {trouble}"))
-                .with_waited(waited);
+            return LockError::new(Unreachable, trouble).with_waited(waited);
         }
         Failure::NotAccepted(why) => return LockError::new(Refused, why),
         Failure::Config(why) => return LockError::new(Config, why),
@@ -1173,6 +1178,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
 fn warning(left: Duration, held: usize, trouble: &str) -> String {
     let locks =
         if held == 1 { "1 held lock is".to_owned() } else { format!("{held} held locks are") };
+    let trouble = Printable(trouble);
     format!("{trouble}; {locks} lost in {left:.1?} unless one answers before")
 }
 
@@ -1187,6 +1193,7 @@ pub(crate) fn holder_of(info: HolderInfo) -> Holder {
         pid: (identity.pid != 0).then_some(identity.pid),
         command: identity.command.clone(),
         held: Some(since),
+        held_since_grant: true,
         token: (token != Token::ZERO).then_some(token),
     }
 }
@@ -1500,23 +1507,14 @@ impl LeaseService for Link {
         Box::new(self.acquire(request))
     }
 
-    fn give_back(&self, word: &LeaseWord, used: &Used, order: ReleaseOrder) {
-        let Some(soon) = self.queue_release(word, used) else { return };
-        match order {
-            ReleaseOrder::Usual => self.drive.let_go(soon || used.is_recalled),
-            ReleaseOrder::Ahead => self.drive.send_ahead(),
+    fn give_back(&self, word: &LeaseWord, used: &Used) {
+        if let Some(soon) = self.queue_release(word, used) {
+            self.drive.let_go(soon || used.is_recalled);
         }
     }
 
     fn give_back_answered(self: Arc<Self>, word: &LeaseWord, used: &Used) -> PendingRelease {
         Box::pin(self.release_answered(word, used))
-    }
-
-    #[cold]
-    fn send_ahead(&self) {
-        if !self.forked() {
-            self.drive.send_ahead();
-        }
     }
 
     fn close_idle(&self, word: &LeaseWord) -> Option<Used> {

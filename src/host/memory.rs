@@ -404,7 +404,7 @@ mod tests {
         host::{
             lease_word::{Claim, Entering, LeaseWord, Left, Used},
             leased::{self, Leased, ask, give, take, take_to_keep},
-            service::{LeasePatience, LeaseRequest, LeaseService, ReleaseOrder},
+            service::{LeasePatience, LeaseRequest, LeaseService},
         },
         token::Token,
     };
@@ -453,7 +453,7 @@ mod tests {
         link.close(clock::now());
         assert!(!link.is_closed());
         let used = leave(&word, token);
-        link.give_back(&word, &used, ReleaseOrder::Usual);
+        link.give_back(&word, &used);
         assert!(link.is_closed());
         give(&other, take(&other, "a"));
     }
@@ -544,7 +544,7 @@ mod tests {
         let next = LeaseRequest { word: word.clone(), keep: true, ..leased::want("a") };
         link.acquire(next).wait().unwrap();
         let Claim::Entered(entered) = word.claim() else { panic!("it was granted") };
-        link.give_back(&word, &used, ReleaseOrder::Usual);
+        link.give_back(&word, &used);
         assert_eq!(word.lost(), None);
         let error = ask(&other, want("a", LeasePatience::No)).wait().unwrap_err();
         assert_eq!(error.holder().unwrap().token, Some(entered.token));
@@ -569,7 +569,7 @@ mod tests {
             }
             let used = one.retire(&word);
             assert_eq!(used.is_some(), is_granted_first);
-            used.iter().for_each(|used| one.give_back(&word, used, ReleaseOrder::Usual));
+            used.iter().for_each(|used| one.give_back(&word, used));
             if !is_granted_first {
                 give(&other, held);
             }

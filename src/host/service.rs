@@ -31,15 +31,11 @@ pub(crate) trait LeaseService: Send + Sync {
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease>;
 
     /// Takes a lease back whose word was closed. Never blocks, never fails.
-    fn give_back(&self, word: &LeaseWord, used: &Used, order: ReleaseOrder);
+    fn give_back(&self, word: &LeaseWord, used: &Used);
 
     /// The same, with an answer: `Lost` if the lease was over before, `Unreachable` if there is none
     /// in time.
     fn give_back_answered(self: Arc<Self>, word: &LeaseWord, used: &Used) -> PendingRelease;
-
-    /// Sends at once what was given back, before the caller lets go of what a process of its
-    /// directory waits for.
-    fn send_ahead(&self);
 
     /// Closes a word that is idle, under the service's lock. What it returns is to be given back.
     fn close_idle(&self, word: &LeaseWord) -> Option<Used>;
@@ -143,15 +139,6 @@ pub(crate) struct LeaseGranted {
 /// The answer to a release.
 pub(crate) type PendingRelease = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-/// When a release is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReleaseOrder {
-    /// At once if others are known to wait for the lock, else with whatever is sent next.
-    Usual,
-    /// Before the call returns: a process of the caller's directory asks next.
-    Ahead,
-}
-
 /// What the caller holds of its directory while it asks.
 pub(crate) trait Settle: Send {
     /// Tokens up to this one were granted: the slot's rises to it.
@@ -172,7 +159,6 @@ pub(crate) trait Settle: Send {
 pub(crate) struct Settlement(Option<Box<dyn Settle>>);
 
 impl Settlement {
-    #[cfg_attr(not(test), expect(dead_code, reason = "a climb still keeps its slot to its end"))]
     pub(crate) fn new(settle: Box<dyn Settle>) -> Settlement {
         Settlement(Some(settle))
     }

@@ -21,7 +21,7 @@ use super::{
     lease_word::{Entered, Entering, LeaseWord, Left},
     leased::{Leased, ask, take_to_keep},
     link::Link,
-    service::{LeasePatience, LeaseRequest, LeaseService, ReleaseOrder},
+    service::{LeasePatience, LeaseRequest, LeaseService},
 };
 use crate::{
     clock,
@@ -122,25 +122,6 @@ pub(super) fn close(link: &Link) {
 }
 
 /// Whoever asks once that is sent finds the lock free, unless the leader read both at once.
-#[test]
-fn a_release_that_goes_ahead_is_heard_before_what_is_asked_afterwards() {
-    const ROUNDS: usize = 50;
-    let town = Town::new();
-    let leader = town.leader();
-    let [one, other] = [town.link(&leader), town.link(&leader)];
-    give(&other, take(&other, "a"));
-    let found_free = (0..ROUNDS).filter(|_| {
-        let lease = take(&one, "a");
-        lease.give_in(&one, ReleaseOrder::Ahead);
-        let found = ask(&other, at_once("a")).wait();
-        found.map(|lease| give_answered(&other, lease).unwrap()).is_ok()
-    });
-    let found_free = found_free.count();
-    assert!(found_free > ROUNDS * 3 / 4, "{found_free} of {ROUNDS}");
-    close(&one);
-    close(&other);
-}
-
 #[test]
 fn a_lock_is_taken_given_back_and_taken_again() {
     let town = Town::new();

@@ -6,7 +6,7 @@ use crate::{
     ground::{self, Place},
     host::{
         lease_word::{Entered, Entering, LeaseWord, Left, Used},
-        service::{LeaseService, ReleaseOrder},
+        service::LeaseService,
     },
     scope::Scope,
     token::Token,
@@ -192,6 +192,6 @@ impl HostTier<'_> {
 
     #[cold]
     pub(super) fn give_back(self, used: &Used) {
-        self.service.give_back(self.word, used, ReleaseOrder::Usual);
+        self.service.give_back(self.word, used);
     }
 }

@@ -12,11 +12,12 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::{LockError, LockErrorKind, Predecessor};
+use crate::error::{Holder, LockError, LockErrorKind, Predecessor};
 
 use super::{
     EngineKind, NameStatus, file, filesystem,
     home::{self, Home},
+    keepers::{Survivor, find_survivors},
     leader::LEADER,
     table,
 };
@@ -82,10 +83,24 @@ impl Report {
     }
 
     /// What both engines know about names.
-    pub(super) fn names(&mut self, found: &[NameStatus]) {
+    pub(super) fn names(&mut self, found: &mut [NameStatus]) {
+        find_survivors(found);
         let held = found.iter().filter(|status| status.holder.is_some()).count();
         let names = counted(found.len(), "name", "names");
         self.add(Level::Fine, format!("{names}, {held} of them held just now"));
+        let kept = found.iter().flat_map(|status| {
+            let of = |holder: &Holder| holder.pid.unwrap_or_default();
+            let pid = status.holder.as_ref().map(of).unwrap_or_default();
+            status.survivors.iter().map(move |Survivor { pid: survivor, command }| {
+                format!(
+                    "{:?} is kept by {command} (pid {survivor}), which inherited it: pid {pid}, \
+                     which took it, has ended or let go; it is free when that process has ended \
+                     (`tierlock run --close` passes nothing on)",
+                    status.name.as_str()
+                )
+            })
+        });
+        self.list(Level::Note, "processes that keep what they inherited", kept.collect());
         let stale = found.iter().filter(|status| is_left_by_the_dead(status)).map(|status| {
             format!(
                 "{:?} is as a holder that died left it; nothing needs to be done: whoever takes \

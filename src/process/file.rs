@@ -58,6 +58,7 @@ use super::{
     filesystem::Trust,
     forked::PerFork,
     home::{self, Home, Made, SAFELY, damaged, failed},
+    keepers::Proof,
     names, record,
     sys::{BYTES, LockFile, Words, byte_lock},
 };
@@ -192,6 +193,8 @@ impl Directory {
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
             waiters: Vec::new(),
+            proof: rustix::fs::fstat(file).ok().as_ref().map(Proof::of),
+            survivors: Vec::new(),
         })
     }
 

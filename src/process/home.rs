@@ -11,7 +11,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{DirBuilderExt, MetadataExt},
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -50,7 +50,7 @@ pub(super) const SAFELY: OFlags =
 
 impl Home {
     /// Opens the directory, making it if it is missing: only the last component, for this user
-    /// alone (0700 less the umask). A directory that is there stays as its maker made it, and
+    /// alone, whatever the umask (0700). A directory that is there stays as its maker made it, and
     /// decides who may use the locks: files in it get its mode without the execute bits.
     pub(super) fn open(path: &Path, accepted: &[String]) -> Result<Home, LockError> {
         let path = std::path::absolute(path)
@@ -171,8 +171,14 @@ impl Home {
 
     /// Makes a directory in it, for those who may use it.
     pub(super) fn make_inside(&self, name: &str) -> Result<Made, LockError> {
-        let made = match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(self.mode as _)) {
-            Ok(()) => Made::Now,
+        let mode = Mode::from_raw_mode(self.mode as _);
+        let made = match rustix::fs::mkdirat(&self.fd, name, mode) {
+            Ok(()) => {
+                // The umask may have taken even the maker's right to open it.
+                let given = rustix::fs::chmodat(&self.fd, name, mode, AtFlags::empty());
+                given.map_err(|e| self.failed("cannot set the mode of what is in it", e.into()))?;
+                Made::Now
+            }
             Err(Errno::EXIST) => Made::Before,
             Err(e) => return Err(self.failed("cannot make a directory in it", e.into())),
         };
@@ -188,7 +194,9 @@ impl Home {
     /// Opens a directory in it, the one of its `what`.
     pub(super) fn open_inside(&self, name: &str, what: &str) -> Result<OwnedFd, LockError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| match e {
+        let open = || rustix::fs::openat(&self.fd, name, flags, Mode::empty());
+        let look = || rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        opened_once_made(open, look).map_err(|e| match e {
             Errno::NOENT => self.about(damaged(format!("its directory of {what} was removed"))),
             Errno::LOOP | Errno::NOTDIR => {
                 self.about(damaged(format!("where its {what} belong there is no directory")))
@@ -395,7 +403,8 @@ fn open_or_make(path: &Path) -> Result<OwnedFd, LockError> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(failed("cannot make it", e));
         }
-        _ => {}
+        Err(_) => {}
+        Ok(()) => give_to_the_maker(path).map_err(|e| failed("cannot set its mode", e))?,
     }
     open_directory(path).map_err(|e| match e {
         Errno::NOENT => LockError::config("it is a symbolic link that leads nowhere"),
@@ -405,7 +414,44 @@ fn open_or_make(path: &Path) -> Result<OwnedFd, LockError> {
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty())
+    let open = || rustix::fs::openat(CWD, path, flags, Mode::empty());
+    opened_once_made(open, || rustix::fs::stat(path))
+}
+
+/// The bits of a mode by which its owner may use a directory.
+const OWNERS: u32 = 0o700;
+
+/// Gives the maker of a directory what the umask took.
+fn give_to_the_maker(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.mode() & 0o7777;
+    if mode & OWNERS == OWNERS {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | OWNERS))
+}
+
+/// Opens a directory that another process of this user may just be making: under some umasks its
+/// maker has no right to it for a moment.
+fn opened_once_made(
+    open: impl Fn() -> Result<OwnedFd, Errno>,
+    look: impl Fn() -> Result<rustix::fs::Stat, Errno>,
+) -> Result<OwnedFd, Errno> {
+    const LONGEST: u32 = 100;
+    // Its type differs between systems.
+    #[allow(clippy::useless_conversion)]
+    let is_being_made = |found: rustix::fs::Stat| {
+        found.st_uid == rustix::process::geteuid().as_raw()
+            && u32::from(found.st_mode) & OWNERS != OWNERS
+    };
+    for _ in 0..LONGEST {
+        match open() {
+            Err(Errno::ACCESS) if look().is_ok_and(is_being_made) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 pub(super) fn judge_format(found: &str, ours: &str) -> Result<(), LockError> {

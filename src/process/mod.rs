@@ -10,6 +10,7 @@ mod files;
 mod filesystem;
 mod forked;
 mod home;
+mod keepers;
 mod leader;
 mod names;
 mod record;
@@ -43,11 +44,14 @@ use crate::{
     watch::Watch,
 };
 
-#[cfg(feature = "cli")]
-pub(crate) use self::checkup::{Finding, Level, examine};
 use self::home::Home;
 #[cfg(feature = "testing")]
 pub use self::table::parts;
+#[cfg(feature = "cli")]
+pub(crate) use self::{
+    checkup::{Finding, Level, examine},
+    keepers::{Proof, Survivor, find_survivors, proofs_here},
+};
 pub(crate) use forked::PerFork;
 #[cfg(test)]
 pub(crate) use sys::testing::fork;
@@ -393,6 +397,10 @@ pub(crate) struct NameStatus {
     pub(crate) widened_by: Option<String>,
     /// Who waits, as far as they say so.
     pub(crate) waiters: Vec<WaiterStatus>,
+    /// Whose lock proves that the holder is alive.
+    pub(crate) proof: Option<keepers::Proof>,
+    /// Who keeps it in the place of a holder that has ended; see [`find_survivors`].
+    pub(crate) survivors: Vec<keepers::Survivor>,
 }
 
 /// Somebody who waits for a name.

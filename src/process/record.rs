@@ -230,6 +230,7 @@ fn read_holder(file: &impl Read) -> Holder {
         pid: u32::try_from(file.word(PID)).ok().filter(|pid| *pid != 0),
         command: COMMAND.read(file).unwrap_or_default(),
         held: meaningful.then(|| now.since(since)),
+        held_since_grant: true,
         token: token(file),
     }
 }
@@ -269,7 +270,7 @@ impl Text {
         }
     }
 
-    /// The text, made printable; `None` if there is none.
+    /// The text; `None` if there is none.
     fn read(self, file: &impl Read) -> Option<String> {
         let length = usize::try_from(file.word(self.at)).ok()?.min(self.words * 8);
         if length == 0 {
@@ -280,7 +281,6 @@ impl Text {
             bytes.extend(file.word(self.at + 1 + word).to_ne_bytes());
         }
         bytes.truncate(length);
-        let text = String::from_utf8_lossy(&bytes);
-        Some(text.replace(char::is_control, "\u{fffd}"))
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }

@@ -225,7 +225,7 @@ fn who_holds_is_told_while_it_is_held(engine: EngineKind) {
     one.try_take(Token::ZERO, "").unwrap().unwrap();
     for holder in [one.holder(), two.holder(), status(dir.path(), "a").holder] {
         let holder = holder.unwrap();
-        assert_eq!(holder.label, "check\u{fffd}out");
+        assert_eq!(holder.label, "check\x1bout");
         assert_eq!(holder.pid, Some(std::process::id()));
         assert_eq!(holder.token, Some(token(1)));
         assert!(!holder.host.is_empty() && !holder.command.is_empty());
@@ -236,7 +236,7 @@ fn who_holds_is_told_while_it_is_held(engine: EngineKind) {
     assert_eq!(status(dir.path(), "a").holder, None);
     one.try_take(Token::ZERO, "another").unwrap().unwrap();
     // The table tells the process's label, whichever of its managers took the lock.
-    let label = if engine == EngineKind::File { "another" } else { "check\u{fffd}out" };
+    let label = if engine == EngineKind::File { "another" } else { "check\x1bout" };
     assert_eq!(two.holder().unwrap().label, label);
 }
 

@@ -311,6 +311,11 @@ impl Client {
         }
     }
 
+    /// The cluster whose leader has answered, once one has.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
     /// How long to wait for an answer when nobody gives any.
     pub fn connect_timeout(&self) -> Duration {
         self.config.connect_timeout

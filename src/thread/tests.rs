@@ -810,7 +810,7 @@ fn a_turn_lapses_when_the_task_in_its_seat_was_woken_and_is_not_polled() {
     assert!(lock.win_quietly());
     let seat = lock.sit_down();
     thread::scope(|scope| {
-        let next = scope.spawn(|| lock.wait(Time::NEVER));
+        let next = scope.spawn(|| lock.wait(Time::NEVER, || false));
         lock.until_threads_wait(1);
         lock.wake_seat(seat);
         assert!(next.join().unwrap());
@@ -851,7 +851,7 @@ fn a_task_that_is_polled_in_time_keeps_its_seat() {
     lock.wake_seat(seat);
     assert!(lock.poll_seat(seat));
     // It was not woken again: whoever waits behind it waits.
-    assert!(!lock.wait(crate::clock::now() + 3 * LAPSE));
+    assert!(!lock.wait(crate::clock::now() + 3 * LAPSE, || false));
     assert!(lock.get_up(seat));
     lock.free();
     lock.assert_nothing_left();

@@ -11,8 +11,10 @@ use std::{
 
 use serde_json::Value;
 
+use crate::surroundings::program;
+
 fn bench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tierlock"));
+    let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
     command.arg("bench").args(arguments);
     command
 }

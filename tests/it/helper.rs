@@ -24,7 +24,10 @@ use tierlock::{
     fence::{FileEntry, FileGate},
 };
 
-use crate::setting::{Handle, LONG, stamp};
+use crate::{
+    setting::{Handle, LONG, stamp},
+    surroundings::program,
+};
 
 /// Tells the binary that it is a helper.
 const HELPER: &str = "TIERLOCK_TEST_HELPER";
@@ -61,15 +64,12 @@ impl Helper {
     }
 
     pub(crate) fn start_with(change: impl FnOnce(&mut Command)) -> Helper {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = program(std::env::current_exe().unwrap());
         command
             .args(["helper::process", "--exact", "--nocapture"])
             .env(HELPER, "yes")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        for variable in ["DIR", "LEADERS", "SECRET_FILE", "LABEL"] {
-            command.env_remove(format!("TIERLOCK_{variable}"));
-        }
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());

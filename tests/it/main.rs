@@ -15,5 +15,6 @@ mod pitfalls;
 mod questions;
 mod restarts;
 mod setting;
+mod surroundings;
 mod valgrind;
 mod workloads;

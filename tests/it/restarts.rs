@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use tierlock::{LockManager, LockManagerBuilder, LostReason, MutexGuard, Scope, T
 use crate::{
     helper::Helper,
     setting::{Hand, LONG, SHORT_LIFE, free_address, new_secret, temp_dir},
+    surroundings::program,
 };
 
 /// A leader in a process of its own.
@@ -95,7 +96,7 @@ impl Server {
 
     /// How many wait for a lock, by what `tierlock status` shows.
     fn waiting(&self, name: &str) -> usize {
-        let output = Command::new(env!("CARGO_BIN_EXE_tierlock"))
+        let output = program(env!("CARGO_BIN_EXE_tierlock"))
             .args(["status", "--json", "--leader", &self.address.to_string(), "--secret-file"])
             .arg(self.files.path().join("secret"))
             .arg(name)
@@ -445,7 +446,7 @@ impl Served {
 
     fn serve(files: &TempDir, address: &str) -> (Child, String) {
         // A file beyond its limit is to be an error for it, and not its end.
-        let mut process = Command::new("sh")
+        let mut process = program("sh")
             .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tierlock")])
             .args(["serve", "--listen", address, "--state-dir"])
             .arg(files.path().join("state"))

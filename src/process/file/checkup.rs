@@ -25,7 +25,7 @@ pub(in super::super) fn examine(home: Home, report: &mut Report) {
             )),
         }
     }
-    report.names(&names);
+    report.names(&mut names);
     report.list(Level::Damage, "files that are no sound lock files", damaged);
     examine_files(&directory, report);
 }

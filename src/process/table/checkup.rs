@@ -204,7 +204,7 @@ fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
     for text in &mut damaged {
         text.push_str("; stop every process that uses the directory and remove it");
     }
-    report.names(&names);
+    report.names(&mut names);
     report.list(Level::Damage, "faults of its table", damaged);
 }
 

@@ -34,6 +34,7 @@ use super::{
     super::{
         files::{Failure, unless_interrupted},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
+        keepers::Proof,
         sys::LockFile,
     },
     lock::Kept,
@@ -198,6 +199,13 @@ impl Presences {
         }
     }
 
+    /// The file that proves that the process of this id is alive.
+    pub(super) fn proof(&self, owner: OwnerId) -> Option<Proof> {
+        let name = file_name(owner);
+        let found = rustix::fs::statat(&self.directory, &*name, AtFlags::SYMLINK_NOFOLLOW);
+        found.ok().as_ref().map(Proof::of)
+    }
+
     /// What the process of this id says about itself.
     pub(super) fn holder(&self, owner: OwnerId) -> Option<Holder> {
         let flags = OFlags::RDONLY | SAFELY;
@@ -312,7 +320,7 @@ fn id_of(file_name: &str) -> Option<OwnerId> {
 fn text(label: &str) -> String {
     const TEXT_MAX: usize = 256;
     let myself = this_process();
-    let line = |text: &str| cut(&text.replace(char::is_control, "\u{fffd}"), TEXT_MAX).to_owned();
+    let line = |text: &str| one_line(cut(text, TEXT_MAX));
     format!(
         "{FIRST_LINE}\n{}\n{}\n{}\n{}\n{}\n",
         line(label),
@@ -323,14 +331,31 @@ fn text(label: &str) -> String {
     )
 }
 
+/// A text as one line: readers escape what they show, and get it as it was.
+fn one_line(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+/// The text of such a line.
+fn text_of_line(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        text.extend(match character {
+            '\\' => characters.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped }),
+            other => Some(other),
+        });
+    }
+    text
+}
+
 /// The lines are: label, pid, host, command, since.
 fn described(text: &str) -> Option<Holder> {
     let mut lines = text.split('\n');
     if lines.next() != Some(FIRST_LINE) {
         return None;
     }
-    let printable = |line: &str| line.replace(char::is_control, "\u{fffd}");
-    let mut line = || lines.next().map(printable);
+    let mut line = || lines.next().map(text_of_line);
     let (label, pid) = (line()?, line()?);
     Some(Holder {
         label,
@@ -349,6 +374,14 @@ mod tests {
         super::{super::Options, Directory, member::Member},
         *,
     };
+
+    #[test]
+    fn a_text_survives_its_line() {
+        for text in ["", "plain", "a\nb\n", "\\", "\\n\n\\\\n", "C:\\new\u{1b}[2J\t\r"] {
+            assert!(!one_line(text).contains('\n'));
+            assert_eq!(text_of_line(&one_line(text)), text);
+        }
+    }
 
     /// No word may hold an id whose low 16 bits are zeros; whoever comes to one gets the next.
     #[test]

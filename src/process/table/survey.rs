@@ -92,6 +92,8 @@ impl Survey {
             predecessor,
             widened_by,
             waiters: self.waiters(word, heir),
+            proof: word.owner().and_then(|owner| self.presences.proof(owner)),
+            survivors: Vec::new(),
         }))
     }
 

@@ -152,7 +152,7 @@ impl Link {
         self.refused.iter().all(|refused| *refused)
     }
 
-    /// Why nobody has answered, in words.
+    /// That no leader has answered, and why, in words.
     pub(super) fn trouble(&self) -> String {
         if let State::Probing = self.state {
             return self.probing_trouble();
@@ -170,7 +170,7 @@ impl Link {
             .map(|(number, probe)| format!("address {number} ({})", probe.trouble))
             .collect();
         format!(
-            "no answer in time from {}; each of the {} addresses must answer once before any is \
+            "no leader answered in time at {}; each of the {} addresses must answer once before any is \
              used, or two separate leaders could be taken for one group and both grant one lock",
             silent.join(", "),
             self.addresses,

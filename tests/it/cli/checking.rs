@@ -184,7 +184,7 @@ fn a_directory_of_others_is_told() {
         let copy = ward.place.path("tierlock");
         fs::copy(env!("CARGO_BIN_EXE_tierlock"), &copy).unwrap();
         let stranger = || {
-            let mut command = Command::new(&copy);
+            let mut command = program(&copy);
             command.args(["doctor", "--dir"]).arg(ward.place.dir()).uid(65534).gid(65534);
             command
         };

@@ -7,11 +7,18 @@
 
 mod breaking;
 mod checking;
+mod escaping;
+mod holding;
+mod leftovers;
 mod limits;
+mod nesting;
 mod protection;
 mod serving;
 mod showing;
+mod signals;
+mod spellings;
 mod statuses;
+mod telling;
 mod terminal;
 
 use std::{
@@ -19,16 +26,18 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
-    sync::{
-        Arc, Once,
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal};
 
-use crate::setting::{Handle, Port};
+use tierlock::{Engine, LockManager};
+
+use crate::{
+    setting::{Handle, Port},
+    surroundings::{program, signals_of},
+};
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,6 +52,16 @@ struct Place {
 impl Place {
     fn new() -> Place {
         Place { root: tempfile::tempdir().unwrap(), ports: RefCell::default() }
+    }
+
+    /// One for each engine of a directory.
+    fn of_each_engine() -> [Place; 2] {
+        [Engine::Table, Engine::FileLock].map(|engine| {
+            let place = Place::new();
+            let builder = LockManager::builder().directory(place.dir()).engine(engine);
+            drop(builder.open().unwrap());
+            place
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -134,31 +153,17 @@ impl Leader {
 
 /// The program, with none of our own settings in its environment, nor signals that it ignores.
 fn tierlock(args: &[&str]) -> Command {
-    hand_down_no_ignored_signal();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tierlock"));
+    let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
     command.args(args).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIERLOCK_") {
-            command.env_remove(name);
-        }
-    }
     command
 }
 
-/// Has this process ignore by a handler what it was started to ignore, so that what it starts begins
-/// with the default. `tierlock run` ignores what it was started to ignore: below `nohup`, or in the
-/// background of a shell that is no terminal's, it would rightly pass on none of these.
-fn hand_down_no_ignored_signal() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let ignored = signals_of(Pid::from_raw(std::process::id() as i32).unwrap(), "SigIgn:");
-        let ignored = ignored.expect("/proc tells");
-        for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM] {
-            if ignored >> (signal.as_raw() - 1) & 1 == 1 {
-                signal_hook::flag::register(signal.as_raw(), Arc::default()).unwrap();
-            }
-        }
-    });
+/// A shell script, whose `$0` is the program and whose `$1` is the directory of the locks.
+fn script(place: &Place, script: &str) -> Command {
+    let mut command = program("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_tierlock")]).arg(place.dir());
+    command.stdin(Stdio::null());
+    command
 }
 
 /// A process whose standard output is read line by line. Dropped, it is killed.
@@ -287,13 +292,6 @@ fn shown(mut status: Command) -> serde_json::Value {
 /// Whether the process listens to SIGTERM, which /proc tells.
 fn catches_sigterm(pid: Pid) -> Option<()> {
     (signals_of(pid, "SigCgt:")? >> 14 & 1 == 1).then_some(())
-}
-
-/// The set of signals that /proc tells of a process under this title; bit 0 is signal 1.
-fn signals_of(pid: Pid, title: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let set = status.lines().find_map(|line| line.strip_prefix(title))?;
-    Some(u64::from_str_radix(set.trim(), 16).unwrap())
 }
 
 /// Looks until there is something to see.

@@ -112,16 +112,6 @@ fn signals_that_reach_tierlock_are_passed_on() {
 }
 
 #[test]
-fn what_the_tests_were_started_to_ignore_is_not_handed_down() {
-    // As in the background of a shell's script, or under nohup.
-    let script = "trap '' HUP INT QUIT; exec \"$0\" --exact \"$1\"";
-    let test = "cli::protection::signals_that_reach_tierlock_are_passed_on";
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(std::env::current_exe().unwrap()).arg(test);
-    assert!(succeeds(&command.output().unwrap()).contains("1 passed"));
-}
-
-#[test]
 fn a_signal_ends_the_command_and_its_number_is_told() {
     let place = Place::new();
     let mut running = Running::script(&mut place.run(), &[], "job", "echo $$; exec sleep 1000");
@@ -138,11 +128,7 @@ fn what_was_ignored_stays_ignored() {
     // As under nohup.
     let script =
         "trap '' HUP; exec \"$0\" run --dir \"$1\" job -- sh -c 'kill -HUP $$; echo alive'";
-    let output = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
-        .arg(place.dir())
-        .output()
-        .unwrap();
+    let output = super::script(&place, script).output().unwrap();
     assert_eq!(succeeds(&output), "alive\n");
 }
 
@@ -150,11 +136,7 @@ fn what_was_ignored_stays_ignored() {
 fn a_parent_that_ignores_its_children_changes_nothing() {
     let place = Place::new();
     let script = "trap '' CHLD; exec \"$0\" run --dir \"$1\" job -- sh -c 'exit 5'";
-    let output = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
-        .arg(place.dir())
-        .output()
-        .unwrap();
+    let output = super::script(&place, script).output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{output:?}");
 }
 
@@ -162,11 +144,7 @@ fn a_parent_that_ignores_its_children_changes_nothing() {
 fn a_closed_standard_input_changes_nothing() {
     let place = Place::new();
     let script = "exec \"$0\" run --dir \"$1\" job -- sh -c 'echo ran' <&-";
-    let output = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
-        .arg(place.dir())
-        .output()
-        .unwrap();
+    let output = super::script(&place, script).output().unwrap();
     assert_eq!(succeeds(&output), "ran\n");
 }
 

@@ -232,26 +232,6 @@ fn how_a_killed_holder_left_is_shown_before_anybody_takes_the_lock() {
     assert_eq!(again["token"], lock["token"]);
 }
 
-#[test]
-fn the_table_fits_80_columns() {
-    let place = Place::new();
-    let name = format!("warehouse/{}", "bay-".repeat(20));
-    let mut holder = Running::script(
-        &mut place.run(),
-        &["--label", "a label that is rather on the long side of things"],
-        &name,
-        "echo holding; exec sleep 1000",
-    );
-    assert_eq!(holder.line(), "holding");
-    succeeds(&place.ran(&["other", "--", "true"]));
-    let table = tierlock(&["status", "--dir"]).arg(place.dir()).output().unwrap();
-    let table = succeeds(&table);
-    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
-    for word in ["NAME", "held", "free", "other", "warehouse"] {
-        assert!(table.contains(word), "{word} is not in\n{table}");
-    }
-}
-
 /// A lease that stays with its session between two locks is nobody's lock: it is shown as kept, and
 /// as held again when somebody locks.
 #[test]

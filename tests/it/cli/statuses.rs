@@ -31,6 +31,11 @@ fn usage_errors_are_64() {
         &["run", "job", "true"],
         &["run", "--wait", "soon", "job", "--", "true"],
         &["run", "--ttl", "-1", "job", "--", "true"],
+        &["run", "--ttl", "0", "job", "--", "true"],
+        &["run", "--ttl", "100ms", "job", "--", "true"],
+        &["run", "--shared", "job", "--", "true"],
+        &["hold"],
+        &["held"],
         &["run", "-n", "-w", "1", "job", "--", "true"],
         &["run", "--scope", "thread", "job", "--", "true"],
         &["run", "--on-lost", "shrug", "job", "--", "true"],
@@ -105,44 +110,12 @@ fn a_label_says_who_holds() {
 }
 
 #[test]
-fn a_name_it_already_runs_under_is_75_at_once() {
-    let place = Place::new();
-    let me = env!("CARGO_BIN_EXE_tierlock");
-    let dir = place.dir();
-    let inner = |name: &str| format!("{me} run --dir {} {name} -- echo inner", dir.display());
-    fails(&place.ran(&["job", "--", "sh", "-c", &inner("job")]), 75, &["job", "TIERLOCK_NAME"]);
-    assert_eq!(succeeds(&place.ran(&["job", "--", "sh", "-c", &inner("step")])), "inner\n");
-}
-
-#[test]
-fn a_name_that_any_outer_command_runs_under_is_75_at_once() {
-    let place = Place::new();
-    let (me, dir) = (env!("CARGO_BIN_EXE_tierlock"), place.dir());
-    let dir = dir.to_str().unwrap();
-    let nested = |names: &[&str]| {
-        let mut command = place.run();
-        command.args([names[0], "--"]);
-        for name in &names[1..] {
-            // With a limit, so that a fault fails the test instead of hanging it.
-            command.args([me, "run", "--dir", dir, "--wait", "30", name, "--"]);
-        }
-        command.args(["sh", "-c", "echo $TIERLOCK_NAME"]).output().unwrap()
-    };
-    fails(&nested(&["a", "b", "a"]), 75, &["\"a\"", "TIERLOCK_NAMES"]);
-    fails(&nested(&["a", "b", "c d", "b"]), 75, &["\"b\"", "TIERLOCK_NAMES"]);
-    fails(&nested(&["a", "b", "b"]), 75, &["\"b\"", "TIERLOCK_NAME"]);
-    // Only a whole name is the same one, and the innermost is the one that is told.
-    assert_eq!(succeeds(&nested(&["a b", "b", "a", "a b c"])), "a b c\n");
-}
-
-#[test]
 fn settings_that_do_not_fit_are_78() {
     let place = Place::new();
     let run = |args: &[&str]| tierlock(&["run"]).args(args).output().unwrap();
     fails(&run(&["job", "--", "true"]), 78, &["TIERLOCK_DIR"]);
     fails(&run(&["--leader", "127.0.0.1", "job", "--", "true"]), 78, &["secret"]);
     fails(&place.ran(&["--scope", "host", "job", "--", "true"]), 78, &["leader"]);
-    fails(&place.ran(&["--ttl", "100ms", "job", "--", "true"]), 78, &["time to live"]);
     let terms = ["--at-most", "1", "--at-least", "2", "job", "--", "true"];
     fails(&place.ran(&terms), 78, &["at-least", "at-most"]);
     fails(&tierlock(&["status"]).output().unwrap(), 78, &["TIERLOCK_DIR"]);
@@ -162,11 +135,7 @@ fn a_damaged_directory_is_74() {
 fn a_system_that_gives_nothing_is_70() {
     let place = Place::new();
     let script = "ulimit -n 4; exec \"$0\" run --dir \"$1\" job -- true";
-    let output = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_tierlock")])
-        .arg(place.dir())
-        .output()
-        .unwrap();
+    let output = super::script(&place, script).output().unwrap();
     fails(&output, 70, &[]);
 }
 

@@ -156,6 +156,19 @@ term.type("end\n")
 term.expect("got-end")
 term.prompt()
 
+# It says whom it waits for, and stops waiting at Ctrl-C.
+term.command(f"{RUN} --label other job -- sh -c 'echo holds; exec sleep 1000' &")
+term.expect("holds")
+term.command("")
+term.prompt()
+term.command(f"{RUN} job -- true")
+term.expect(r'tierlock: lock "job": waiting for other on \S+ \(pid \d+')
+term.type("\x03")
+term.prompt()
+term.command("kill $!; wait; echo over")
+term.expect("over")
+term.prompt()
+
 # A lost lock: the command is ended, and the shell has the terminal, with the echo that the command
 # had switched off.
 term.command(f"{RUN} --at-most 500ms job -- sh -c 'stty -echo; exec sleep 1000'; echo status=$?")

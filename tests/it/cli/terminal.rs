@@ -19,7 +19,7 @@ fn job_control_at_host_scope() {
 /// Python brings the pseudo-terminal; where it or an interactive bash is missing, this says so.
 fn plays(place: &Place, run: &str, scope: &str) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/cli/terminal.py");
-    let mut python = Command::new("python3");
+    let mut python = program("python3");
     python.args([script, env!("CARGO_BIN_EXE_tierlock"), run, scope]);
     python.current_dir(place.root.path());
     for needed in ["python3", "bash"] {

@@ -1,0 +1,89 @@
+//! `tierlock hold`: a lock that lasts as long as standard input.
+
+use std::{
+    io::{self, Read, Write},
+    thread,
+};
+
+use super::{
+    args::{self, OnLost},
+    events::{self, Event, Events},
+    failure::{Failure, exit, say},
+    supervise,
+    take::{Guard, Taking},
+};
+use crate::{clock, guard::MutexGuard};
+
+/// Takes the lock, prints its token, and releases it when standard input ends.
+pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
+    let conflict = hold.terms.conflict_exit_code;
+    take_and_keep(hold).map_err(|failure| failure.with_conflict_status(conflict))
+}
+
+fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
+    let args::Hold { terms, name } = hold;
+    let (on_lost, at_least) = (terms.on_lost, terms.at_least);
+    let taking = Taking::begin(name, terms, None)?;
+    let lock = taking.take()?;
+    let taken_at = clock::now();
+    // Before the token is told: whoever reads it may end the input at once.
+    let watched = until_input_ends(&taking.events);
+    let told = watched.and_then(|()| {
+        let mut out = io::stdout().lock();
+        writeln!(out, "token {}", MutexGuard::token(&lock)).and_then(|()| out.flush())
+    });
+    supervise::tell_of_loss(&lock, &taking.events);
+    let told = told
+        .map_err(|error| Failure::new(exit::IO, format_args!("cannot tell the token: {error}")));
+    let (ended, is_lost) = match told {
+        Ok(()) => keep(&taking, &lock, on_lost),
+        Err(failure) => (Err(failure), false),
+    };
+    if let (Ok(()), Some(at_least), false) = (&ended, at_least, is_lost) {
+        taking.stay(taken_at + at_least);
+    }
+    taking.release(lock);
+    ended.map(|()| if is_lost { exit::LOST } else { 0 })
+}
+
+/// Waits until standard input ends, or the lock is lost, or a signal comes; and whether it was lost.
+fn keep(taking: &Taking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>, bool) {
+    let mut is_lost = false;
+    loop {
+        match taking.events.next(None) {
+            Some(Event::InputEnded) => return (Ok(()), is_lost),
+            Some(Event::Signal(signal)) if events::ends(signal) => {
+                return (Err(Failure::Signal(signal)), is_lost);
+            }
+            Some(Event::Lost(reason)) => {
+                is_lost = true;
+                let why = format!("{} lock {:?}: {reason}", MutexGuard::scope(lock), taking.name);
+                if on_lost == OnLost::Kill {
+                    say(why);
+                    return (Ok(()), is_lost);
+                }
+                say(format_args!("{why}; this goes on without it"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Has the end of standard input told. Nobody ends the thread: it goes with the process.
+fn until_input_ends(events: &Events) -> io::Result<()> {
+    let sender = events.sender();
+    let read = move || {
+        let mut buffer = [0; 4096];
+        let mut input = io::stdin().lock();
+        loop {
+            match input.read(&mut buffer) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What cannot be read any more has ended, too.
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let _ = sender.send(Event::InputEnded);
+    };
+    thread::Builder::new().name("tierlock-input".into()).spawn(read).map(drop)
+}

@@ -1,0 +1,276 @@
+//! Whether a lock is held above us: by a process that waits for us, so that we must not wait for it.
+//!
+//! A name in the environment proves nothing: environments outlive locks, and go to directories and
+//! machines that know another lock of the name. What proves possession is
+//! - in a directory: the file whose lock keeps the holder alive is open, and locked through that very
+//!   description, in this process or in one above it (a command inherits that from its `tierlock
+//!   run`); or
+//! - in a directory or at a leader: the lock is held just now with the token that an environment
+//!   names for this very directory or cluster, by a process that is above this one and began when the
+//!   environment says it did.
+//!
+//! Processes above this one are those on the way to the first process of the PID namespace. Where
+//! /proc tells less (another namespace, another user's descriptors and a cleared environment),
+//! possession is not seen.
+
+use std::{
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+};
+
+use crate::{
+    guard::MutexGuard,
+    manager::LockManager,
+    name::Name,
+    process::{self, DirectoryKey, Proof},
+    scope::Scope,
+    status::LockStatus,
+    token::Token,
+};
+
+/// Tells every `tierlock` below by which processes which locks are held, the outermost first. Not for
+/// the command itself. A line each: names have no control characters.
+const HELD: &str = "TIERLOCK_HELD";
+
+/// A process, told apart from a later one of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Process {
+    pid: u32,
+    /// In the kernel's ticks since the machine started.
+    began: u64,
+}
+
+/// Where a lock is: names of one place are the same locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Directory(DirectoryKey),
+    Cluster(u128),
+}
+
+/// A lock that a process holds, as the environment claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
+    process: Process,
+    place: Place,
+    token: Token,
+    name: Name,
+}
+
+/// What was inherited that may prove possession.
+#[derive(Clone, Debug)]
+pub(super) struct Inheritance {
+    /// The lock files that this process had open when it had not opened any itself.
+    proofs: Vec<Proof>,
+    /// This process and those above it, the nearest first.
+    above: Vec<Process>,
+    claims: Vec<Claim>,
+}
+
+impl Inheritance {
+    /// To be called before this process opens a directory.
+    pub(super) fn of_this_process() -> Inheritance {
+        Inheritance { proofs: process::proofs_here(), above: ancestors(), claims: claims() }
+    }
+
+    /// Whether the lock is held above this process, wherever `locks` reach. What cannot be asked
+    /// counts as not held so.
+    pub(super) fn has(&self, name: &Name, locks: &LockManager) -> bool {
+        self.has_in_directory(name, locks).unwrap_or_default()
+            || self.has_from_leader(name, locks).unwrap_or_default()
+    }
+
+    /// Whether a process above this one has the directory's lock, or this one inherited it.
+    pub(super) fn has_in_directory(&self, name: &Name, locks: &LockManager) -> crate::Result<bool> {
+        let Some(key) = locks.directory_key() else { return Ok(false) };
+        let found = locks.status_here(Some(name))?;
+        let is_inherited = |proof: Proof| {
+            let is_kept_by = |process: &Process| proof.is_kept_by(process.pid) == Some(true);
+            self.proofs.contains(&proof) || self.above.iter().skip(1).any(is_kept_by)
+        };
+        Ok(found.iter().any(|lock| {
+            lock.holder.is_some()
+                && (lock.proof.is_some_and(is_inherited)
+                    || self.claims(Place::Directory(key), lock))
+        }))
+    }
+
+    /// Whether a process above this one has the lock from the leader, which is asked only where
+    /// that is claimed.
+    pub(super) fn has_from_leader(&self, name: &Name, locks: &LockManager) -> crate::Result<bool> {
+        let is_possible = |claim: &Claim| {
+            let is_there = matches!(claim.place, Place::Cluster(_));
+            is_there && claim.name == *name && self.above.contains(&claim.process)
+        };
+        if locks.widest_scope() < Scope::Host || !self.claims.iter().any(is_possible) {
+            return Ok(false);
+        }
+        let found = locks.status_there(Some(name))?;
+        let Some(cluster) = locks.cluster() else { return Ok(false) };
+        Ok(found.iter().any(|lock| self.claims(Place::Cluster(cluster), lock)))
+    }
+
+    /// Whether the lock's holder is a process above this one, as is claimed.
+    fn claims(&self, place: Place, lock: &LockStatus) -> bool {
+        let Some(holder) = &lock.holder else { return false };
+        self.claims.iter().any(|claim| {
+            holder.pid == Some(claim.process.pid)
+                && holder.token == Some(claim.token)
+                && claim.name == lock.name
+                && claim.place == place
+                && self.above.contains(&claim.process)
+        })
+    }
+
+    /// What those below are told: what is claimed of processes above, and this process's own lock.
+    pub(super) fn with(
+        &self,
+        name: &Name,
+        lock: &MutexGuard<'static, ()>,
+        locks: &LockManager,
+    ) -> (&'static str, OsString) {
+        let mut claims = self.claims.clone();
+        claims.retain(|claim| self.above.contains(&claim.process));
+        if let Some(myself) = self.above.first() {
+            let is_wide = MutexGuard::scope(lock) >= Scope::Host;
+            let directory = locks.directory_key().map(Place::Directory);
+            let cluster = locks.cluster().filter(|_| is_wide).map(Place::Cluster);
+            claims.extend(directory.into_iter().chain(cluster).map(|place| Claim {
+                process: *myself,
+                place,
+                token: MutexGuard::token(lock),
+                name: name.clone(),
+            }));
+        }
+        let lines: Vec<String> = claims.iter().map(Claim::to_line).collect();
+        (HELD, OsString::from_vec(lines.join("\n").into_bytes()))
+    }
+}
+
+/// What the environment claims; lines that say nothing are left out.
+fn claims() -> Vec<Claim> {
+    let text = std::env::var_os(HELD).unwrap_or_default();
+    let lines = text.as_bytes().split(|&byte| byte == b'\n');
+    lines.filter_map(|line| Claim::from_line(str::from_utf8(line).ok()?)).collect()
+}
+
+impl Claim {
+    fn to_line(&self) -> String {
+        let Claim { process: Process { pid, began }, place, token, name } = self;
+        let place = match place {
+            Place::Directory(DirectoryKey { device, inode }) => format!("dir:{device:x}:{inode:x}"),
+            Place::Cluster(id) => format!("cluster:{id:x}"),
+        };
+        format!("{pid} {began} {place} {token} {name}")
+    }
+
+    fn from_line(line: &str) -> Option<Claim> {
+        // The name is the last: it may hold blanks.
+        let mut words = line.splitn(5, ' ');
+        let pid = words.next()?.parse().ok()?;
+        let began = words.next()?.parse().ok()?;
+        let (kind, id) = words.next()?.split_once(':')?;
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let place = match (kind, id.split_once(':')) {
+            ("dir", Some((device, inode))) => {
+                Place::Directory(DirectoryKey { device: hex(device)?, inode: hex(inode)? })
+            }
+            ("cluster", None) => Place::Cluster(u128::from_str_radix(id, 16).ok()?),
+            _ => return None,
+        };
+        let token = words.next()?.parse().ok()?;
+        let name = Name::new(words.next()?).ok()?;
+        Some(Claim { process: Process { pid, began }, place, token, name })
+    }
+}
+
+/// This process and those above it, the nearest first.
+fn ancestors() -> Vec<Process> {
+    let mut found: Vec<Process> = Vec::new();
+    let mut next = Some(std::process::id());
+    while let Some(pid) = next.filter(|&pid| pid > 0 && found.iter().all(|known| known.pid != pid))
+    {
+        let Some((parent, began)) = parent_and_begin(pid) else { break };
+        found.push(Process { pid, began });
+        next = Some(parent);
+    }
+    found
+}
+
+fn parent_and_begin(pid: u32) -> Option<(u32, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // PID (NAME) STATE PARENT … and 18 fields later when it began.
+    let (_, stat) = stat.rsplit_once(") ")?;
+    let mut fields = stat.split(' ').skip(1);
+    Some((fields.next()?.parse().ok()?, fields.nth(17)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(place: Place) -> Claim {
+        let process = Process { pid: 4711, began: 99 };
+        let name = Name::new("a b  c").unwrap();
+        Claim { process, place, token: Token::new(7).unwrap(), name }
+    }
+
+    #[test]
+    fn claims_survive_the_environment() {
+        for place in [
+            Place::Directory(DirectoryKey { device: 0xfe00, inode: u64::MAX }),
+            Place::Cluster(u128::MAX),
+        ] {
+            assert_eq!(Claim::from_line(&claim(place).to_line()), Some(claim(place)));
+        }
+        for line in
+            ["", "deploy", "1 2 dir:3 4 x", "1 2 cluster:x 4 x", "1 2 dir:3:4 5 ", "a b c d e"]
+        {
+            assert_eq!(Claim::from_line(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_the_first_and_its_parent_the_second() {
+        let found = ancestors();
+        assert_eq!(found[0].pid, std::process::id());
+        assert_eq!(found[1].pid, std::os::unix::process::parent_id());
+        assert!(found[1].began <= found[0].began);
+    }
+
+    /// Each part of a claim counts: the process and its beginning, place, token and name.
+    #[test]
+    fn a_claim_that_differs_in_any_part_proves_nothing() {
+        use crate::{
+            error::{Holder, Predecessor},
+            status::State,
+        };
+        let (here, there) = (Place::Cluster(1), Place::Cluster(2));
+        let claims = [claim(here)];
+        let process = claims[0].process;
+        let lock = |name: &str, pid, token| LockStatus {
+            name: Name::new(name).unwrap(),
+            scope: Scope::Host,
+            state: State::Held,
+            token: Token::new(token).unwrap(),
+            holder: Some(Holder { pid: Some(pid), token: Token::new(token), ..Holder::default() }),
+            remaining: None,
+            predecessor: Predecessor::Clean,
+            waiters: Vec::new(),
+            proof: None,
+            survivors: Vec::new(),
+        };
+        let is = |above: Process, place, lock: &LockStatus| {
+            let (proofs, claims) = (Vec::new(), claims.to_vec());
+            Inheritance { proofs, above: vec![above], claims }.claims(place, lock)
+        };
+        let held = lock("a b  c", 4711, 7);
+        assert!(is(process, here, &held));
+        assert!(!is(Process { began: 98, ..process }, here, &held));
+        assert!(!is(Process { pid: 4712, ..process }, here, &held));
+        assert!(!is(process, there, &held));
+        assert!(!is(process, here, &lock("a b  c", 4711, 8)));
+        assert!(!is(process, here, &lock("a b  c", 4712, 7)));
+        assert!(!is(process, here, &lock("another", 4711, 7)));
+        assert!(!is(process, here, &LockStatus { holder: None, ..held }));
+    }
+}

@@ -1,0 +1,362 @@
+//! Taking a lock as the command line says, telling people whom it waits for, and releasing it.
+
+use std::{
+    future::Future,
+    io::IsTerminal,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+        mpsc::{self, Receiver, TryRecvError},
+    },
+    task::Context,
+    thread,
+    time::Duration,
+};
+
+use super::{
+    args::Terms,
+    events::{self, Event, Events},
+    failure::{Failure, exit, say},
+    possession::Inheritance,
+};
+use crate::{
+    clock,
+    error::{Holder, LockError, LockErrorKind, Predecessor},
+    guard::MutexGuard,
+    manager::LockManager,
+    name::Name,
+    path::Keep,
+    process::Survivor,
+    scope::Scope,
+    time::Time,
+};
+
+pub(super) type Guard = MutexGuard<'static, ()>;
+
+/// A lock that is to be taken, and what is needed for that.
+pub(super) struct Taking {
+    pub(super) name: Name,
+    pub(super) terms: Terms,
+    pub(super) events: Events,
+    pub(super) locks: LockManager,
+    pub(super) inheritance: Inheritance,
+    leaders: Vec<String>,
+}
+
+/// What can be seen of a lock while it is waited for.
+struct Seen {
+    /// It is held above this process.
+    is_ours: bool,
+    holder: Option<Holder>,
+    survivors: Vec<Survivor>,
+}
+
+/// When a lock that is waited for is looked at: at once, since a process that waits for itself is not
+/// to wait, and when people begin to wonder.
+const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
+
+impl Taking {
+    /// Makes everything ready. `label`, unless another was given, is shown to whoever asks.
+    pub(super) fn begin(
+        name: Name,
+        mut terms: Terms,
+        label: Option<String>,
+    ) -> Result<Taking, Failure> {
+        let mut common = std::mem::take(&mut terms.common).with_environment()?;
+        terms.check()?;
+        let inheritance = Inheritance::of_this_process();
+        let events = Events::listen_for_a_command()
+            .map_err(|error| Failure::internal("cannot listen to signals", error))?;
+        if let Some(label) = label {
+            common = common.or_label(|| label);
+        }
+        let leaders = common.leaders().to_vec();
+        // What locks in the directory cannot promise is doctor's to say, and not every run's.
+        let is_open = Arc::new(AtomicBool::new(false));
+        let (warns, named) = (is_open.clone(), name.clone());
+        let locks = common
+            .into_builder()
+            .time_to_live(terms.ttl)
+            .on_warning(move |text| {
+                if warns.load(Acquire) {
+                    warn(&named, text);
+                }
+            })
+            .open()?;
+        is_open.store(true, Release);
+        Ok(Taking { name, terms, events, locks, inheritance, leaders })
+    }
+
+    /// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
+    ///
+    /// A thread of its own waits, in the blocking form, which at process scope sleeps in the
+    /// kernel's queue and polls nothing; the main thread stays free for signals, and starts the
+    /// command.
+    pub(super) fn take(&self) -> Result<Guard, Failure> {
+        let lock = self.wait().map_err(|failure| failure.naming_leaders(&self.leaders))?;
+        let before = match MutexGuard::predecessor(&lock) {
+            Predecessor::Clean => String::new(),
+            how => format!("; the holder before: {how}"),
+        };
+        let (scope, token) = (MutexGuard::scope(&lock), MutexGuard::token(&lock));
+        self.tell(format_args!("got it at {scope} scope, token {token}{before}"));
+        Ok(lock)
+    }
+
+    fn wait(&self) -> Result<Guard, Failure> {
+        let terms = &self.terms;
+        let mut mutex = self.locks.mutex(&*self.name, ()).keep(Keep::Never);
+        if let Some(scope) = terms.scope {
+            mutex = mutex.scope(scope.into());
+        }
+        if let Some(at_most) = terms.at_most {
+            mutex = mutex.at_most(at_most);
+        }
+        // Not `at_least`: we stay ourselves, with the guard. What a mutex keeps beyond its guard
+        // dies with the process, and that is how the lock would be left: as by a holder that died.
+        let (no_wait, wait) = (terms.no_wait, terms.wait);
+        let (sender, taken) = mpsc::channel();
+        let nudge = self.events.sender();
+        let waiting = thread::Builder::new().name("tierlock-waiting".into()).spawn(move || {
+            let result = match wait {
+                _ if no_wait => mutex.try_lock(),
+                Some(wait) => mutex.try_lock_for(wait),
+                None => mutex.lock(),
+            };
+            if let Err(mpsc::SendError(Ok(lock))) = sender.send(result) {
+                // The main thread ends without it.
+                let _ = MutexGuard::hand_on(lock);
+            }
+            let _ = nudge.send(Event::Woken);
+        });
+        waiting.map_err(|error| Failure::internal("cannot start a thread", error))?;
+        let mut watch = Lookout::new(self);
+        loop {
+            match self.events.next(watch.rest()) {
+                Some(Event::Signal(signal)) if events::ends(signal) => {
+                    self.give_up(&taken);
+                    return Err(Failure::Signal(signal));
+                }
+                Some(Event::Woken) | None => {
+                    if let Ok(result) = taken.try_recv() {
+                        return result.map_err(|error| self.explain(error));
+                    }
+                    if watch.look() {
+                        self.give_up(&taken);
+                        return Err(self.would_wait_for_ourselves());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so
+    /// that nobody hears of a holder that died, when no command ran.
+    fn give_up(&self, taken: &Receiver<Result<Guard, LockError>>) {
+        // It ends every wait, and the waiting thread goes back down the tiers.
+        self.locks.close();
+        if let Ok(Ok(lock)) = taken.recv_timeout(ANSWER) {
+            self.hand_on(lock);
+            self.locks.close();
+        }
+    }
+
+    /// Gives back a lock under which no command ran: the next holder hears what this one heard.
+    pub(super) fn hand_on(&self, lock: Guard) {
+        self.wait_for_answer(MutexGuard::hand_on_answered(lock));
+    }
+
+    /// The error with the holder that is in the way, and what to do next.
+    fn explain(&self, error: LockError) -> Failure {
+        let advice = match error.kind() {
+            LockErrorKind::WouldBlock => "leave out --no-wait to wait for it",
+            LockErrorKind::TimedOut if !error.is_unanswered() => "give --wait more time",
+            _ => return error.with_name(&self.name).into(),
+        };
+        let seen = Seen::now(&self.name, &self.locks, &self.inheritance);
+        if seen.is_ours {
+            return self.would_wait_for_ourselves();
+        }
+        let scope = self.terms.scope.map_or(self.locks.widest_scope(), Scope::from);
+        let error = error.with_name(&self.name).with_scope(scope).with_holder(seen.holder);
+        let failure = Failure::from(error);
+        let failure = match super::status::kept_by(&seen.survivors) {
+            Some(survivors) => failure.with_advice(&survivors),
+            None => failure,
+        };
+        failure.with_advice(advice)
+    }
+
+    fn would_wait_for_ourselves(&self) -> Failure {
+        let line = format!(
+            "lock {:?}: this command runs under it already and would wait for itself; take it once, \
+             in the outermost command",
+            self.name
+        );
+        Failure::new(exit::CONFLICT, line)
+    }
+
+    /// Waits until then; a signal that would end us cuts it short.
+    pub(super) fn stay(&self, until: Time) {
+        loop {
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                return;
+            }
+            match self.events.next(Some(left.min(Duration::from_millis(100)))) {
+                Some(Event::Signal(signal)) if events::ends(signal) => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Releases the lock.
+    pub(super) fn release(self, lock: Guard) {
+        self.wait_for_answer(MutexGuard::unlock_async(lock));
+        self.tell("released");
+        self.locks.close();
+    }
+
+    /// Waits until the lock is free for whoever runs after us. A leader that does not answer frees
+    /// it in its time; a signal that would end us has us not wait for that.
+    fn wait_for_answer(&self, answer: impl Future) {
+        let until = clock::now() + ANSWER;
+        let mut answer = pin!(answer);
+        let waker = self.events.waker();
+        while answer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            match self.events.next(Some(until.since(clock::now()))) {
+                None => return,
+                Some(Event::Signal(signal)) if events::ends(signal) => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// With --verbose, says what happens to the lock.
+    pub(super) fn tell(&self, what: impl std::fmt::Display) {
+        if self.terms.verbose {
+            say(format_args!("lock {:?}: {what}", self.name));
+        }
+    }
+}
+
+impl Seen {
+    fn now(name: &Name, locks: &LockManager, inheritance: &Inheritance) -> Seen {
+        let is_ours = inheritance.has(name, locks);
+        let lock = locks.status(Some(name)).ok().and_then(|found| {
+            found.into_iter().find(|lock| lock.name == *name && lock.holder.is_some())
+        });
+        match lock {
+            Some(lock) => Seen { is_ours, holder: lock.holder, survivors: lock.survivors },
+            None => Seen { is_ours, holder: None, survivors: Vec::new() },
+        }
+    }
+}
+
+/// Looks at a lock while it is waited for. Threads of their own ask: a leader may be silent.
+struct Lookout<'a> {
+    taking: &'a Taking,
+    begin: Time,
+    looks: usize,
+    asked: Option<Receiver<Seen>>,
+    told: bool,
+    /// Tells people without having been asked to.
+    at_a_terminal: bool,
+}
+
+impl Lookout<'_> {
+    fn new(taking: &Taking) -> Lookout<'_> {
+        let at_a_terminal = std::io::stderr().is_terminal();
+        Lookout { taking, begin: clock::now(), looks: 0, asked: None, told: false, at_a_terminal }
+    }
+
+    /// How long nothing is to be done.
+    fn rest(&self) -> Option<Duration> {
+        let next = self.begin + *LOOKS.get(self.looks)?;
+        Some(next.since(clock::now()))
+    }
+
+    /// Does what is due; whether the lock turned out to be held above this process.
+    fn look(&mut self) -> bool {
+        let seen = match self.asked.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Disconnected)) => None,
+            Some(Err(TryRecvError::Empty)) => {
+                if self.rest().is_some_and(|rest| rest.is_zero()) {
+                    // The second look is due and the first has not come back: a leader is silent.
+                    self.looks += 1;
+                    self.tell(None);
+                }
+                return false;
+            }
+            Some(Ok(seen)) => Some(seen),
+        };
+        if let Some(seen) = seen {
+            self.asked = None;
+            if seen.is_ours {
+                return true;
+            }
+            self.tell(Some(&seen));
+        }
+        if self.rest().is_some_and(|rest| rest.is_zero()) {
+            self.looks += 1;
+            self.ask();
+        }
+        false
+    }
+
+    fn ask(&mut self) {
+        let (sender, asked) = mpsc::channel();
+        let nudge = self.taking.events.sender();
+        let (name, locks) = (self.taking.name.clone(), self.taking.locks.clone());
+        let inheritance = self.taking.inheritance.clone();
+        let asking = thread::Builder::new().name("tierlock-asking".into()).spawn(move || {
+            let _ = sender.send(Seen::now(&name, &locks, &inheritance));
+            // It may be the last handle, which says goodbye to the leader.
+            drop(locks);
+            let _ = nudge.send(Event::Woken);
+        });
+        // Without one it waits all the same, in silence.
+        self.asked = asking.is_ok().then_some(asked);
+    }
+
+    /// Says whom it waits for: once, with --verbose at once, else at a terminal after a second.
+    fn tell(&mut self, seen: Option<&Seen>) {
+        let is_wanted =
+            self.taking.terms.verbose || (self.at_a_terminal && self.looks >= LOOKS.len());
+        if self.told || !is_wanted {
+            return;
+        }
+        self.told = true;
+        let name = &self.taking.name;
+        match seen {
+            Some(Seen { holder: Some(holder), survivors, .. }) => {
+                let survivors = super::status::kept_by(survivors);
+                let survivors = survivors.map(|text| format!("; {text}")).unwrap_or_default();
+                say(format_args!("lock {name:?}: waiting for {holder}{survivors}"));
+            }
+            Some(_) => say(format_args!("lock {name:?}: waiting for it")),
+            None if self.taking.leaders.is_empty() => {
+                say(format_args!("lock {name:?}: waiting for it"));
+            }
+            None => {
+                let leaders = self.taking.leaders.join(", ");
+                say(format_args!("lock {name:?}: waiting for an answer from {leaders}"));
+            }
+        }
+    }
+}
+
+/// How long the leader's answer to the release is waited for.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Says what endangers the lock. On a thread of its own: a standard error that nobody reads must
+/// not keep those waiting who look after the lock.
+fn warn(name: &Name, text: &str) {
+    let line = format!("lock {name:?}: {text}");
+    let _ = thread::Builder::new().name("tierlock-warning".into()).spawn(move || say(line));
+}
