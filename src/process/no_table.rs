@@ -9,7 +9,6 @@ use crate::{
     name::Name,
     time::Time,
     token::Token,
-    watch::Watch,
 };
 
 use super::{DirectoryKey, NameStatus, Options, Taken, Unbroken, checkup::Report, home::Home};
@@ -109,14 +108,6 @@ impl Slot {
     }
 
     pub(super) fn has_heir(&self) -> bool {
-        match self.0 {}
-    }
-
-    pub(super) fn is_broken(&self) -> bool {
-        match self.0 {}
-    }
-
-    pub(super) fn watch(&self, _: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
         match self.0 {}
     }
 

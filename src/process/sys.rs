@@ -47,14 +47,6 @@ impl Words {
         self.all()[at].store(value, Ordering::Release);
     }
 
-    /// What was found; `from` if it is `to` now.
-    #[cfg(test)]
-    pub(super) fn swap(&self, at: usize, from: u64, to: u64) -> u64 {
-        let swapped =
-            self.all()[at].compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        swapped.unwrap_or_else(|found| found)
-    }
-
     fn all(&self) -> &[AtomicU64; WORDS] {
         let first = self.0.as_ptr().cast::<[AtomicU64; WORDS]>();
         // SAFETY: `map` made the mapping readable, writable and BYTES long, it starts at a page

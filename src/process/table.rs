@@ -45,8 +45,8 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU8, Ordering::*, fence},
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::*},
     },
     time::Duration,
 };
@@ -54,18 +54,17 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    alarm, clock,
-    error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    clock,
+    error::{Holder, LockError, LockErrorKind, Predecessor},
     name::Name,
     scope::Scope,
     time::Time,
     token::Token,
-    watch::Watch,
 };
 
 pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
-    index::{Broken, Found},
+    index::Found,
     lock::Stop,
     map::Cell,
     marks::Marks,
@@ -124,18 +123,15 @@ impl Directory {
         survey::inspect(&self.home)
     }
 
-    /// Takes the name away from the holder of exactly this token.
+    /// Which holder's process is to be ended, so that the next one has the lock.
     pub(super) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
         let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
-        let failed = |error| Unbroken::Failed(named(error));
-        let member = self.member().map_err(failed)?;
-        match member.take_away(name, token).map_err(failed)? {
-            Broken::Yes => Ok(()),
-            Broken::Free => Err(Unbroken::Free),
-            Broken::HeldWith(owner, token) => {
-                let holder = member.living(owner).unwrap_or_default();
-                Err(Unbroken::HeldBy(Holder { token: Token::new(token), ..holder }))
-            }
+        let statuses = self.inspect().map_err(|error| Unbroken::Failed(named(error)))?;
+        let known = statuses.into_iter().flatten().find(|status| status.name == *name);
+        match known.and_then(|status| status.holder) {
+            None => Err(Unbroken::Free),
+            Some(holder) if holder.token == Some(token) => Err(Unbroken::NotHere(holder)),
+            Some(holder) => Err(Unbroken::HeldBy(holder)),
         }
     }
 
@@ -151,8 +147,7 @@ impl Directory {
             generation,
             number,
             member,
-            held: AtomicU8::new(NOT_HELD),
-            watch: Mutex::default(),
+            held: AtomicBool::new(false),
             heirloom: Mutex::default(),
             again: OnceLock::new(),
         })
@@ -190,24 +185,13 @@ struct Place {
     generation: u32,
     number: u32,
     member: Arc<Member>,
-    /// It was through this value that this process took it, and is asked to tell of its loss.
-    held: AtomicU8,
-    /// What tells of its loss.
-    watch: Mutex<Option<Arc<Watch>>>,
+    /// It was through this value that this process took it.
+    held: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
     /// Where it was found when it was not here any more.
     again: OnceLock<Box<Place>>,
 }
-
-/// What `Place::held` says.
-const NOT_HELD: u8 = 0;
-const HELD: u8 = 1;
-const WATCHED: u8 = 2;
-
-/// How often it is looked whether a lock was broken whose holder asked to be told. It costs some
-/// 5 µs each time.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// When a wait began, and who held the lock then.
 #[derive(Clone, Copy)]
@@ -293,16 +277,12 @@ impl Slot {
         }
     }
 
-    /// Who moves the name away from its holder reads the token and the mark after it has told the
-    /// holder: so of what stands in the slot before [`is_broken`](Slot::is_broken) says no, nothing
-    /// is lost.
     pub(super) fn widen(&self, by: &str) {
         let Some(place) = self.held() else { return };
         if lock::widen(&place.slot, place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
             // The mark counts; who made it is for people.
             let _ = place.member.change(|changing| changing.keep_text(place.number, by));
         }
-        fence(SeqCst);
     }
 
     /// Whether anybody sleeps for it, or may.
@@ -315,36 +295,6 @@ impl Slot {
     #[inline]
     pub(super) fn has_heir(&self) -> bool {
         self.word().is_some_and(Word::is_hungry)
-    }
-
-    /// Whether the name was moved away from this process while it holds the lock.
-    #[inline]
-    pub(super) fn is_broken(&self) -> bool {
-        self.places.so_far().map(Place::last).is_some_and(Place::is_broken)
-    }
-
-    /// What tells the holder that the lock is broken: `known`, if something else is told there as
-    /// well.
-    pub(super) fn watch(&self, known: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
-        let place = self.places.so_far().map(Place::last);
-        let Some(place) = place.filter(|place| place.held.load(Relaxed) != NOT_HELD) else {
-            return known;
-        };
-        let mut watch = place.watch.lock();
-        if let Some(watch) = &*watch {
-            return Some(watch.clone());
-        }
-        let watched = known.unwrap_or_else(|| Arc::new(Watch::new(None, None)));
-        *watch = Some(watched.clone());
-        place.held.store(WATCHED, Relaxed);
-        // The tier above may end it first.
-        let (slot, generation) = (place.slot.clone(), place.generation);
-        watched.look_last(move || has_moved(&slot, generation).then_some(LostReason::Broken));
-        // Without a thread to look it is known at the next check.
-        if alarm::ready().is_ok() {
-            look_out(place.slot.clone(), place.generation, Arc::downgrade(&watched));
-        }
-        Some(watched)
     }
 
     #[inline]
@@ -402,7 +352,7 @@ impl Slot {
     fn held(&self) -> Option<&Place> {
         let place = self.places.so_far()?.last();
         let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
-        let is_held = place.held.load(Relaxed) != NOT_HELD;
+        let is_held = place.held.load(Relaxed);
         (is_held && owner == Some(place.owner())).then_some(place)
     }
 
@@ -422,7 +372,7 @@ impl Slot {
             return self.enter_slow(place, left, token);
         }
         slot.token.store(token, Relaxed);
-        place.held.store(HELD, Relaxed);
+        place.held.store(true, Relaxed);
         let token = Token::new(token).expect("the reserve has only tokens");
         Ok(Taken { token, predecessor: left, widened_by: None })
     }
@@ -440,13 +390,7 @@ impl Slot {
         let slot = &*place.slot;
         let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
         slot.token.store(token.get(), Relaxed);
-        // A token that skips some may not be granted by whom the name was just taken from: who
-        // took it counts on a holder that adds one.
-        fence(SeqCst);
-        if slot.generation.load(Relaxed) != place.generation {
-            return give_back(Stop::Moved);
-        }
-        place.held.store(HELD, Relaxed);
+        place.held.store(true, Relaxed);
         Marks::note_before(slot, token.get(), predecessor);
         let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
         let widened_by = wide.then(|| place.member.table.widened_by(slot));
@@ -518,25 +462,6 @@ impl Slot {
     }
 }
 
-/// Looks now and then whether the name has moved away from the slot, for as long as anybody wants
-/// to be told.
-fn look_out(slot: Cell<slot::Slot>, generation: u32, watch: Weak<Watch>) {
-    let look = move || {
-        let Some(wanted) = watch.upgrade().filter(|watch| watch.is_open()) else { return };
-        if has_moved(&slot, generation) {
-            wanted.lose(LostReason::Broken);
-        } else {
-            look_out(slot, generation, watch);
-        }
-    };
-    alarm::call_at(clock::now() + LOOK_EVERY, look).detach();
-}
-
-/// Whether the name has been another slot's since this generation.
-fn has_moved(slot: &slot::Slot, generation: u32) -> bool {
-    slot.generation.load(Acquire) != generation
-}
-
 /// A place, with what is needed to take and to let go read out of it.
 #[derive(Clone, Copy)]
 pub(super) struct Near<'a> {
@@ -565,7 +490,7 @@ impl Near<'_> {
             return None;
         }
         slot.token.store(token, Relaxed);
-        place.held.store(HELD, Relaxed);
+        place.held.store(true, Relaxed);
         Some(Token::new(token).expect("the reserve has only tokens"))
     }
 
@@ -578,10 +503,7 @@ impl Near<'_> {
     /// The same, if that is one compare-and-swap and nothing else; whether it did.
     #[inline]
     pub(super) fn release_if_quiet(self, is_wide: bool) -> bool {
-        if self.place.held.load(Relaxed) == WATCHED {
-            return false;
-        }
-        self.place.held.store(NOT_HELD, Relaxed);
+        self.place.held.store(false, Relaxed);
         let left =
             lock::leave_as_seen(self.slot, self.me, Predecessor::Clean, Word::quiet(is_wide));
         left.is_ok()
@@ -590,10 +512,7 @@ impl Near<'_> {
     /// `seen` is as wide as the word is, probably.
     #[inline]
     fn release_as_seen(self, how: Predecessor, seen: Word) {
-        if self.place.held.load(Relaxed) == WATCHED {
-            self.place.end_watch();
-        }
-        self.place.held.store(NOT_HELD, Relaxed);
+        self.place.held.store(false, Relaxed);
         if lock::release_as_seen(self.slot, self.me, how, seen).is_err() {
             self.place.release_heirloom(how);
         }
@@ -616,20 +535,6 @@ impl Place {
         place
     }
 
-    fn is_broken(&self) -> bool {
-        self.held.load(Relaxed) != NOT_HELD && has_moved(&self.slot, self.generation)
-    }
-
-    /// The holder goes: what it did not hear of a loss by now it is told, and nothing more.
-    #[cold]
-    fn end_watch(&self) {
-        let watch = self.watch.lock().take();
-        if let Some(watch) = watch {
-            // It looks here for the last time.
-            watch.end(None);
-        }
-    }
-
     /// Under which id this process holds it, if it does.
     fn owner(&self) -> OwnerId {
         self.heirloom.lock().as_ref().map_or(self.member.id, |heirloom| heirloom.presence.id)
@@ -650,7 +555,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if *self.held.get_mut() == NOT_HELD || !self.member.is_here() {
+        if !*self.held.get_mut() || !self.member.is_here() {
             return;
         }
         // Its guard was forgotten: nobody can let go of it any more.

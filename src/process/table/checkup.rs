@@ -215,8 +215,8 @@ fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
         let word = Word::from_bits(slot.word.seen_in_order());
         let fault = match word.state() {
             None => format!("its word is {:#x}, which no lock wrote", word.bits()),
-            Some(State::Free | State::Reserved | State::MovedAndLeft) => return None,
-            Some(State::Held(owner) | State::Retiring(owner) | State::Moved(owner)) => {
+            Some(State::Free | State::Reserved) => return None,
+            Some(State::Held(owner) | State::Retiring(owner)) => {
                 if presences.verdict(owner, &mut None).0 != Verdict::Missing {
                     return None;
                 }

@@ -66,9 +66,7 @@ pub(super) struct Header {
     pub(super) parted: AtomicU32,
     /// Where the next sweep for idle names goes on.
     pub(super) sweep: AtomicU32,
-    /// Slots whose names were taken away from holders who may still have them, the first plus one.
-    pub(super) left: AtomicU32,
-    spare_2: [AtomicU32; 4],
+    spare_2: [AtomicU32; 5],
 
     /// Guards every structural change: the same word protocol as for names.
     pub(super) structure: Slot,

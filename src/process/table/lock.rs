@@ -11,12 +11,9 @@
 //! | [`rename`] | the holder | goes on holding it under another id of its own |
 //! | [`release`] | the holder | lets go; also gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
-//! | [`move_away`], [`stay`] | under the structural lock | begin and take back moving a held name away |
-//! | [`clear`] | under the structural lock | frees a slot that a name was moved away from |
-//! | [`settle`] | under the structural lock | ends either in place of a holder who died |
+//! | [`settle`] | under the structural lock | ends that in place of a process that died |
 //! | [`bury`] | a sweeper | frees the word of a dead holder |
 //! | [`wake_another`] | who was woken and does not want the lock any more | passes that on |
-//! | [`wake_all`] | who moved the name away | makes every sleeper look it up again |
 //!
 //! Quiet, taking is one compare-and-swap and a look at the generation, and letting go is one
 //! compare-and-swap. The winner compares the generation before anything else, here: `Moved` says
@@ -85,8 +82,7 @@ pub(super) enum Stop {
     TimedOut,
     /// The slot is not this name's any more: look the name up again.
     Moved,
-    /// Who was forgetting the name died at it, or the name is moved away and its holder is gone:
-    /// under the structural lock, finish what was begun, call [`settle`] with this word, and look
+    /// The process that was forgetting the name died at it: under the structural lock, finish what was begun, call [`settle`] with this word, and look
     /// the name up again.
     Unsettled(Word),
     Failed(LockError),
@@ -197,39 +193,8 @@ pub(super) fn retired(slot: &Slot, me: OwnerId) -> Result<(), Lost> {
     owners_result(run(slot, Leaving::retiring(me)))
 }
 
-/// Begins to move the name away from whoever holds it by the very word `seen`; whether that was
-/// so. Nobody takes the word any more until this is over, and its holder can let go of it.
-pub(super) fn move_away(slot: &Slot, seen: Word) -> bool {
-    step!(MoveBegin);
-    let done = swap(slot, seen, seen.moved()) == seen;
-    step!(MoveBegun);
-    done
-}
-
-/// The name is not moved away. Whoever sleeps looks again.
-pub(super) fn stay(slot: &Slot) {
-    loop {
-        let seen = Word::from_bits(slot.word.load(Ordering::SeqCst));
-        step!(MoveBack);
-        if swap(slot, seen, seen.not_moved()) == seen {
-            return wake_all(slot);
-        }
-    }
-}
-
-/// Makes a slot that a name was moved away from as good as new, if its holder has let go.
-pub(super) fn clear(slot: &Slot) -> bool {
-    let seen = Word::from_bits(slot.word.load(Ordering::SeqCst));
-    let done = seen.owner().is_none() && swap(slot, seen, Word::FREE) == seen;
-    if done {
-        // Who stood there has the name's new slot by now, or is dead.
-        slot.heir.store(Heir::NONE.bits(), Ordering::SeqCst);
-    }
-    done
-}
-
-/// The name is forgotten or moved away, as the owner of this word, who is dead, or somebody else
-/// had begun: nobody owns the word any more.
+/// The name is forgotten, as the owner of this word, which is dead, had begun: no process owns the
+/// word any more.
 pub(super) fn settle(slot: &Slot, judged: Word) {
     run(slot, Burying::settling(judged));
 }
@@ -256,7 +221,8 @@ pub(super) fn wake_another(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, 1);
 }
 
-/// Wakes everybody who sleeps on the slot.
+/// Wakes every sleeper on the slot.
+#[cfg(test)]
 pub(super) fn wake_all(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, u32::MAX >> 1);
 }
@@ -322,7 +288,7 @@ impl Seeker {
             Outcome::Won(left) => {
                 entered(slot, self.taking.me(), self.generation, left).map(Turn::Won)
             }
-            // Who has the word has it of another name, or had the name taken away from it.
+            // The word may be another name's by now.
             _ if !self.is_in_place(slot) => Err(Stop::Moved),
             Outcome::WouldBlock => Ok(Turn::WouldBlock),
             Outcome::GaveUp => Ok(Turn::GaveUp),

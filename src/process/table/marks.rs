@@ -45,11 +45,6 @@ impl Marks {
         Marks((units as u32) << UNITS_SHIFT)
     }
 
-    /// Of a slot to which the name of this one moves, with a place of so many units.
-    pub(super) fn moved(self, units: usize) -> Marks {
-        Marks(Marks::live(self.name_length(), units).0 | self.0 & TEXT)
-    }
-
     /// For whoever alone may change the slot.
     pub(super) fn store(self, slot: &Slot) {
         slot.name_length.store(self.0, Release);

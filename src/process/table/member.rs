@@ -22,7 +22,7 @@ use super::{
         home::{Gate, Home, Replace, damaged},
         record, sys,
     },
-    index::{Broken, Changing, Found, Retiring},
+    index::{Changing, Found, Retiring},
     lock::{self, Kept, Stop},
     map::Access,
     presence::{Presence, Presences},
@@ -190,16 +190,7 @@ impl Member {
         self.change(|changing| changing.find_or_enter(name, self).map_err(about))
     }
 
-    /// Takes the name away from the holder of exactly this token.
-    pub(super) fn take_away(&self, name: &Name, token: Token) -> Result<Broken, LockError> {
-        self.look_around()?;
-        let lives = |owner| self.living(owner).is_some();
-        let about = |error| store::about(&self.home, error);
-        self.change(|changing| changing.take_away(name, token, lives).map_err(about))
-    }
-
-    /// Finishes what somebody died in the middle of, who was forgetting the name of this slot or
-    /// moving it away.
+    /// Finishes what a process left that died while it was forgetting the name of this slot.
     pub(super) fn settle(&self, slot: &Slot, judged: Word) -> Result<(), LockError> {
         self.change(|_| {
             lock::settle(slot, judged);
@@ -385,11 +376,7 @@ impl Member {
         let Ok(at) = dead.binary_search(&dead_one) else { return };
         let freed = match lock::bury(slot, self) {
             Ok(freed) => freed,
-            // A name that was to be moved away and stays has its dead holder again.
-            Err(Stop::Unsettled(word)) => {
-                self.settle(slot, word).is_ok()
-                    && (owner() != Some(dead_one) || matches!(lock::bury(slot, self), Ok(true)))
-            }
+            Err(Stop::Unsettled(word)) => self.settle(slot, word).is_ok(),
             Err(_) => false,
         };
         if !freed {

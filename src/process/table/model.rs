@@ -47,8 +47,6 @@ enum Job {
     Forget,
     /// Frees it, if its holder is dead.
     Sweep,
-    /// Moves the name away from whoever holds it, to a slot that is no part of the model.
-    Break,
 }
 
 /// A few processes and what may befall them.
@@ -94,11 +92,6 @@ impl<const N: usize> Play<N> {
         (0..2 * N).find(|process| self.id(*process) == id).expect("an id of the play") % N
     }
 
-    /// Whether it matters how often the lock was taken.
-    fn has_tokens(&self) -> bool {
-        self.jobs.iter().any(|jobs| jobs.contains(&Job::Break))
-    }
-
     fn is_owned_by(&self, word: Word, process: usize) -> bool {
         word.owner().is_some_and(|owner| self.process(owner) == process)
     }
@@ -111,11 +104,6 @@ struct World<const N: usize> {
     heir: Heir,
     /// How the last one inside really left.
     truth: Predecessor,
-    /// How often it was taken: the token. In truth it is written after the word; who breaks a lock
-    /// gives whoever has just won it time for that.
-    token: u8,
-    /// The name has another slot.
-    moved: bool,
     /// Who has the structural lock, or died with it.
     structure: Option<u8>,
     processes: [Process; N],
@@ -145,27 +133,10 @@ enum Doing {
     Burying(Burying),
     /// Needs the structural lock, to settle this word.
     Queueing(Word),
-    /// Finishes what a dead forgetter or breaker began, then starts its job again.
+    /// Finishes what a dead forgetter began, then starts its job again.
     Finishing(Burying),
-    Breaking(Breaking),
     Done,
     Dead,
-}
-
-/// What one does who breaks a lock.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Breaking {
-    /// Needs the structural lock.
-    Queues,
-    /// Looks who holds it; with this token, if it looked before.
-    Looks(Option<u8>),
-    Marks(Word, u8),
-    Compares(Word, u8),
-    /// The holder is told.
-    Tells(u8),
-    TakesBack(u8),
-    /// Wakes everybody, at the end or in order to look again.
-    Wakes(Option<u8>),
 }
 
 /// A property that does not hold.
@@ -180,10 +151,6 @@ enum Violation {
     Nonsense,
     /// The widened mark is gone.
     Narrowed,
-    /// Another one than was meant lost the lock.
-    WrongHolder,
-    /// A stopped process from which the lock was taken keeps others from noticing.
-    HeldUpByBroken,
     /// Without a death, somebody waits for a timer.
     NeedsTimer,
     /// Not even timers help.
@@ -200,8 +167,6 @@ impl fmt::Display for Violation {
             Violation::Lost => "nobody loses what it holds",
             Violation::Nonsense => "no word outside the table",
             Violation::Narrowed => "the widened mark stays",
-            Violation::WrongHolder => "nobody loses the lock but whom it was taken from",
-            Violation::HeldUpByBroken => "whoever waits for a lock that is broken is told at once",
             Violation::NeedsTimer => "without deaths nobody depends on a timer",
             Violation::NeverFinishes => "no state that cannot finish",
             Violation::HeldUpByStopped => "nobody who is stopped outside holds others up",
@@ -237,8 +202,6 @@ impl<const N: usize> World<N> {
             word: Word::FREE,
             heir: Heir::NONE,
             truth: Predecessor::Clean,
-            token: 0,
-            moved: false,
             structure: None,
             processes: [first; N],
         };
@@ -273,7 +236,6 @@ impl<const N: usize> World<N> {
             Some(Job::Try) => Doing::Taking(Taking::new(me, false, 0)),
             Some(Job::Forget) => Doing::Forgetting,
             Some(Job::Sweep) => Doing::Burying(Burying::sweeping()),
-            Some(Job::Break) => Doing::Breaking(Breaking::Queues),
         };
     }
 
@@ -300,7 +262,7 @@ impl<const N: usize> World<N> {
     fn die(&mut self, play: &Play<N>, process: usize) {
         let at = &mut self.processes[process];
         at.doing = Doing::Dead;
-        let held = matches!(self.word.state(), Some(State::Held(_) | State::Moved(_)));
+        let held = matches!(self.word.state(), Some(State::Held(_)));
         if std::mem::take(&mut at.inside) && held && play.is_owned_by(self.word, process) {
             self.truth = Predecessor::Died;
         }
@@ -315,8 +277,6 @@ impl<const N: usize> World<N> {
             Doing::Leaving(leaving) => Some(leaving.step()),
             Doing::Burying(burying) | Doing::Finishing(burying) => Some(burying.step()),
             Doing::Forgetting => Some(Step::RetireBegin),
-            Doing::Breaking(Breaking::Marks(..)) => Some(Step::MoveBegin),
-            Doing::Breaking(Breaking::TakesBack(_)) => Some(Step::MoveBack),
             _ => None,
         }
     }
@@ -344,10 +304,6 @@ impl<const N: usize> World<N> {
             Doing::Queueing(word) => {
                 turn.has_structure(Doing::Finishing(Burying::settling(word)));
             }
-            Doing::Breaking(Breaking::Queues) => {
-                turn.has_structure(Doing::Breaking(Breaking::Looks(None)));
-            }
-            Doing::Breaking(at) => turn.breaks(at),
             Doing::Done | Doing::Dead => {}
         }
     }
@@ -446,10 +402,6 @@ impl<const N: usize> Turn<'_, N> {
             seen
         };
         let changed = self.world.word.low_half() != seen.low_half();
-        if self.world.moved {
-            // It looks whether the name is still here, right before.
-            return self.ends_sleep(taking, Kind::Plain, Slept::GiveUp);
-        }
         if changed && self.play.mistake != Some(Mistake::SleepersDoNotCompare) {
             self.answer(*self.world, Kind::Plain, op, Answer::Slept(Slept::Changed));
         } else {
@@ -548,78 +500,9 @@ impl<const N: usize> Turn<'_, N> {
             if !to.is_dead(other) {
                 return;
             }
-            if !to.moved {
-                to.word = to.word.not_moved();
-            }
-            to.wake_all();
         }
         to.structure = Some(self.process as u8);
         to.processes[self.process].doing = doing;
-        self.done(to, Kind::Plain, (None, None));
-    }
-
-    fn breaks(&mut self, at: Breaking) {
-        let (mistake, mut to) = (self.play.mistake, *self.world);
-        let next = match at {
-            Breaking::Queues => unreachable!("it has the structural lock"),
-            Breaking::Looks(known) => match to.word.state() {
-                // It is about a hold that somebody saw, and nobody's who is dead.
-                Some(State::Held(owner))
-                    if known.is_none_or(|token| token == to.token)
-                        && !to.is_dead(self.play.process(owner))
-                        && !to.moved =>
-                {
-                    Breaking::Marks(to.word, to.token)
-                }
-                _ => {
-                    to.structure = None;
-                    to.next_job(self.play, self.process);
-                    return self.done(to, Kind::Plain, (Some(Op::Load), None));
-                }
-            },
-            Breaking::Marks(seen, token) if seen == to.word => {
-                if mistake != Some(Mistake::MovedWithoutAMark) {
-                    to.word = seen.moved();
-                }
-                Breaking::Compares(seen, token)
-            }
-            Breaking::Marks(_, token) => Breaking::Looks(Some(token)),
-            Breaking::Compares(seen, token) => {
-                let same = to.token == token && to.word.owner() == seen.owner();
-                match same || mistake == Some(Mistake::TokenIsNotComparedAgain) {
-                    true => Breaking::Tells(token),
-                    false => Breaking::TakesBack(token),
-                }
-            }
-            Breaking::Tells(token) => {
-                to.moved = true;
-                for process in 0..N {
-                    let inside = std::mem::take(&mut to.processes[process].inside);
-                    if inside && to.token != token {
-                        return self.push(Kind::Plain, (None, None), Err(Violation::WrongHolder));
-                    }
-                }
-                Breaking::Wakes(None)
-            }
-            Breaking::TakesBack(token) => {
-                to.word = to.word.not_moved();
-                Breaking::Wakes(Some(token))
-            }
-            Breaking::Wakes(again) => {
-                if mistake != Some(Mistake::MovingWakesNobody) {
-                    to.wake_all();
-                }
-                match again {
-                    Some(token) => Breaking::Looks(Some(token)),
-                    None => {
-                        to.structure = None;
-                        to.next_job(self.play, self.process);
-                        return self.done(to, Kind::Plain, (None, None));
-                    }
-                }
-            }
-        };
-        to.processes[self.process].doing = Doing::Breaking(next);
         self.done(to, Kind::Plain, (None, None));
     }
 
@@ -652,14 +535,6 @@ impl<const N: usize> Turn<'_, N> {
 }
 
 impl<const N: usize> World<N> {
-    fn wake_all(&mut self) {
-        for process in &mut self.processes {
-            if let Doing::Asleep(taking, _) = process.doing {
-                process.doing = Doing::Woken(taking);
-            }
-        }
-    }
-
     /// Changes the word, watching over what must hold.
     fn set_word(&mut self, play: &Play<N>, process: usize, to: Word) -> Result<(), Violation> {
         let (was, is) = (play.is_owned_by(self.word, process), play.is_owned_by(to, process));
@@ -668,9 +543,6 @@ impl<const N: usize> World<N> {
                 return Err(Violation::TwoInside);
             }
             self.processes[process].inside = true;
-            if play.has_tokens() {
-                self.token += 1;
-            }
         }
         if was && !is {
             self.processes[process].inside = false;
@@ -704,12 +576,6 @@ impl<const N: usize> World<N> {
     fn ended(&mut self, play: &Play<N>, process: usize, outcome: Outcome) -> Result<(), Violation> {
         let doing = self.processes[process].doing;
         match (outcome, doing) {
-            // It compares the generation before anything else.
-            (Outcome::Won(told), _) if self.moved => {
-                self.processes[process].inside = false;
-                let leaving = Leaving::held(play.id(process), told);
-                self.processes[process].doing = Doing::Leaving(leaving);
-            }
             (Outcome::Won(told), _) => {
                 let told = match play.mistake {
                     Some(Mistake::RecoveriesTellNothing) => Predecessor::Clean,
@@ -727,8 +593,6 @@ impl<const N: usize> World<N> {
             (Outcome::Unsettled(word), Doing::Burying(_)) => {
                 self.processes[process].doing = Doing::Queueing(word);
             }
-            // It goes on at the other slot.
-            (Outcome::Unsettled(_), _) if self.moved => self.next_job(play, process),
             (Outcome::Unsettled(word), _) => {
                 self.processes[process].doing = Doing::Queueing(word);
             }
@@ -783,8 +647,6 @@ fn two() -> Vec<(&'static str, Play<2>)> {
         ("one takes another id", Play::new([lock, &[Rename, Try, Rename]])),
         ("both forget", Play::new([&[Lock, Forget, Lock], &[Forget, Lock, Forget]])),
         ("both sweep", Play::new([&[Lock, Sweep, Lock], &[Sweep, LockAndPanic, Sweep]])),
-        ("one breaks", Play::new([lock, &[Break, Lock, Sweep]])),
-        ("both break", Play::new([&[Lock, Break, Lock], &[LockAndPanic, Break, Rename]])),
     ]
 }
 
@@ -794,7 +656,6 @@ fn three() -> Vec<(&'static str, Play<3>)> {
     vec![
         ("two lock, one forgets", Play::new([lock, lock, &[Forget]])),
         ("two lock, one sweeps", Play::new([lock, lock, &[Sweep]])),
-        ("two lock, one breaks", Play::new([lock, &[Widen], &[Break]])),
         ("three lock", Play { indistinct: [true, true, false], same_low_half: true, ..three }),
     ]
 }
@@ -816,14 +677,8 @@ fn two_and_three_processes_in_every_order() {
     let made: BTreeSet<_> = reports.iter().flat_map(|report| &report.steps).copied().collect();
     let machines = Step::ALL.iter().filter(|step| **step <= Step::RetireBegun);
     let unmade: Vec<_> = machines.filter(|step| !made.contains(step)).collect();
-    let outside = [
-        Step::TakeEnd,
-        Step::TakeEntered,
-        Step::LeaveEnd,
-        Step::BuryEnd,
-        Step::MoveBegun,
-        Step::RetireBegun,
-    ];
+    let outside =
+        [Step::TakeEnd, Step::TakeEntered, Step::LeaveEnd, Step::BuryEnd, Step::RetireBegun];
     assert_eq!(unmade, outside.iter().collect::<Vec<_>>(), "the machines' steps are all made");
 }
 

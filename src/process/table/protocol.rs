@@ -121,8 +121,7 @@ pub(super) enum Outcome {
     Buried,
     /// A sweeper found nobody dead.
     Nothing,
-    /// Who was forgetting the name died, or the name is moved away and its holder is gone. To be
-    /// settled under the structural lock.
+    /// The process that was forgetting the name died. To be settled under the structural lock.
     Unsettled(Word),
     /// The owner of this word has no presence.
     Absent(Word),
@@ -237,10 +236,7 @@ impl Taking {
             Some(State::Free) => TakingPhase::Grab(seen),
             Some(State::Reserved) => TakingPhase::SeeHeir(seen),
             // Another thread of this process may be forgetting the name.
-            Some(State::Held(owner) | State::Moved(owner)) if owner == self.me => {
-                TakingPhase::Ended(Outcome::OurOwn)
-            }
-            Some(State::MovedAndLeft) => TakingPhase::Ended(Outcome::Unsettled(seen)),
+            Some(State::Held(owner)) if owner == self.me => TakingPhase::Ended(Outcome::OurOwn),
             Some(_) if self.spins_left > 0 => TakingPhase::Pause,
             Some(_) if self.unsure => TakingPhase::Judge(seen),
             Some(_) => self.stay(seen),
@@ -261,7 +257,7 @@ impl Taking {
     fn stay_hungry(&self, seen: Word) -> TakingPhase {
         match seen.state() {
             // It is let go at once, and for nobody.
-            Some(State::Retiring(_) | State::Moved(_)) => self.settle(seen, Place::Crowd),
+            Some(State::Retiring(_)) => self.settle(seen, Place::Crowd),
             _ => TakingPhase::SeeSeat(seen),
         }
     }
@@ -689,7 +685,7 @@ impl Burying {
         Burying(BuryingPhase::Look)
     }
 
-    /// `judged` is a word whose owner is dead, of a name that is forgotten or moved away by now.
+    /// `judged` is a word whose owner is dead, of a name that is forgotten by now.
     pub(super) const fn settling(judged: Word) -> Burying {
         Burying(BuryingPhase::Free(judged, Predecessor::Clean))
     }

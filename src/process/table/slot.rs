@@ -16,7 +16,7 @@ pub(super) struct Slot {
     /// The last token granted. Under the word.
     pub(super) token: AtomicU64,
     pub(super) hash: AtomicU64,
-    /// Raised when the slot's name is forgotten or moved away. Under the word.
+    /// Raised when the slot's name is forgotten. Under the word.
     pub(super) generation: AtomicU32,
     /// The next slot of the chain.
     pub(super) next: AtomicU32,

@@ -86,10 +86,6 @@ mod testing {
         // Changes of one's own word, and beginning to forget a name.
         WidenMark,
         RenameSwap,
-        // A name is moved away from its holder, or stays.
-        MoveBegin,
-        MoveBegun,
-        MoveBack,
         RetireBegin,
         RetireBegun,
         // Entering a name.
@@ -106,22 +102,6 @@ mod testing {
         ForgetGeneration,
         ForgetUnlinked,
         ForgetDone,
-        // Taking one away from its holder.
-        BreakIntended,
-        BreakReserved,
-        BreakCopied,
-        BreakUnnamed,
-        BreakTold,
-        BreakUnlinked,
-        BreakLinked,
-        BreakWoken,
-        BreakPutAside,
-        BreakDone,
-        BreakTakenBack,
-        // The slot that it had is used again.
-        FreeIntended,
-        FreeUnlinked,
-        FreeDone,
         // Growing.
         GrowReserved,
         GrowDone,

@@ -72,9 +72,8 @@ impl Survey {
             about(damaged(format!("its word is {:#x}, which no lock wrote", word.bits())))
         })?;
         let (holder, predecessor) = match state {
-            State::Free | State::Reserved | State::MovedAndLeft => (None, word.left()),
-            // A name that is just being moved away from its holder.
-            State::Held(owner) | State::Moved(owner) => match self.living(owner) {
+            State::Free | State::Reserved => (None, word.left()),
+            State::Held(owner) => match self.living(owner) {
                 Some(holder) => {
                     if self.table.may_write() {
                         note_seen(slot, token, clock::now().as_nanos());

@@ -4,8 +4,6 @@
 //! Each [`Directory`] value has a presence of its own, so several of them in this process stand
 //! for several processes.
 
-mod breaking;
-
 use std::{
     collections::HashSet,
     fs::{self, File},
@@ -465,7 +463,6 @@ fn check_slots(member: &Member) {
     for units in 0..=layout::UNITS_MAX {
         follow(header.free[units].load(Relaxed), false);
     }
-    follow(header.left.load(Relaxed), false);
     assert_eq!(seen.len(), header.slots_used.load(Relaxed) as usize, "slots in sight");
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u64   [63:56] 0   [55:16] owner id (40 bits, never reused)   [15:0] flags
-//! flags WAITERS · HUNGRY · RESERVED · LEFT (3 bits) · WIDE · RETIRE · MOVED · 0…
+//! flags WAITERS · HUNGRY · RESERVED · LEFT (3 bits) · WIDE · RETIRE · 0…
 //! ```
 //! The futex is the low half: flags and the low 16 bits of the owner.
 //!
@@ -19,18 +19,10 @@
 //! | A | none | held, nobody sleeps | A → 0; a waiter → A WAITERS |
 //! | A | WAITERS | held, somebody may sleep | A → 0, wakes one; who is hungry → A WAITERS HUNGRY |
 //! | A | WAITERS HUNGRY | held, an heir stands | A → RESERVED WAITERS, then reads heir, wakes it, else one other |
-//! | A | not RETIRE | held, or moved away from | A → A′, another id of the same process; the flags stay |
+//! | A | not RETIRE | held | A → A′, another id of the same process; the flags stay |
 //! | A | RETIRE | being forgotten | A → 0; a waiter → A RETIRE WAITERS; if A died, finished under the structural lock |
 //! | A | RETIRE WAITERS | being forgotten, somebody may sleep | A → 0, wakes one, who looks the name up again |
-//! | A | MOVED WAITERS | the name is moved away from A, or has been | A → MOVED, wakes one; who moves it and finds that it must not → A WAITERS, wakes all; if A died, settled under the structural lock |
-//! | 0 | MOVED | the same, and A has let go | under the structural lock: if the name stays → 0, else → 0 when the slot is put where names come from |
-//! | A, alive | neither RETIRE nor MOVED | held | under the structural lock: → A MOVED WAITERS |
-//! | A, dead | neither RETIRE nor MOVED | | whoever proved it: CAS of exactly the word judged → me WAITERS, told `Died`; a sweeper → 0 with LEFT = died, wakes one |
-//!
-//! MOVED is set by somebody else than the owner, of a name that is taken away from its holder: so
-//! whoever looks again before the name is moved finds the very hold that it saw, since nobody can
-//! take a word that is MOVED. The flag clears HUNGRY, and whoever sleeps is woken afterwards: to
-//! look the name up again, or to go on waiting here.
+//! | A, dead | not RETIRE | | whoever proved it: CAS of exactly the word judged → me WAITERS, told `Died`; a sweeper → 0 with LEFT = died, wakes one |
 //!
 //! Whoever slept takes with WAITERS: the unlock that woke it cleared the bit, and others may
 //! still sleep. A recovery given back unused leaves LEFT as it was told. Every change is a
@@ -94,11 +86,9 @@ const LEFT_SHIFT: u32 = 3;
 const LEFT: u64 = 0b111 << LEFT_SHIFT;
 const WIDE: u64 = 1 << 6;
 const RETIRE: u64 = 1 << 7;
-const MOVED: u64 = 1 << 8;
 
 const AN_HEIR_STANDS: u64 = WAITERS | HUNGRY;
 const RETIRE_AND_WAITERS: u64 = WAITERS | RETIRE;
-const MOVED_AND_WAITERS: u64 = WAITERS | MOVED;
 const LET_GO_FOR_THE_HEIR: u64 = WAITERS | RESERVED;
 /// The largest LEFT that is a [`Predecessor`].
 const LAST_LEFT: u64 = (Predecessor::Broken as u64) << LEFT_SHIFT;
@@ -113,10 +103,6 @@ pub(super) enum State {
     Held(OwnerId),
     /// Its owner is forgetting the name.
     Retiring(OwnerId),
-    /// The name is moved away from its owner, or has been.
-    Moved(OwnerId),
-    /// The same, and its owner has let go.
-    MovedAndLeft,
 }
 
 impl Word {
@@ -143,14 +129,12 @@ impl Word {
             Some(owner) => match flags {
                 0 | WAITERS | AN_HEIR_STANDS => Some(State::Held(owner)),
                 RETIRE | RETIRE_AND_WAITERS => Some(State::Retiring(owner)),
-                MOVED_AND_WAITERS => Some(State::Moved(owner)),
                 _ => None,
             },
             None if self.0 >> OWNER_SHIFT != 0 || flags & LEFT > LAST_LEFT => None,
             None => match flags & !LEFT {
                 0 | WAITERS => Some(State::Free),
                 LET_GO_FOR_THE_HEIR => Some(State::Reserved),
-                MOVED => Some(State::MovedAndLeft),
                 _ => None,
             },
         }
@@ -237,17 +221,7 @@ impl Word {
     /// An owned word, let go: for the heir, if one stands.
     pub(super) fn let_go(self, how: Predecessor) -> Word {
         let reserved = if self.is_hungry() { LET_GO_FOR_THE_HEIR } else { 0 };
-        Word(self.0 & (WIDE | MOVED) | Word::left_so(how).0 | reserved)
-    }
-
-    /// A held word whose name is to be moved away from its holder.
-    pub(super) const fn moved(self) -> Word {
-        Word(self.0 & !HUNGRY | MOVED_AND_WAITERS)
-    }
-
-    /// A word whose name was to be moved away, and stays.
-    pub(super) const fn not_moved(self) -> Word {
-        Word(self.0 & !MOVED)
+        Word(self.0 & WIDE | Word::left_so(how).0 | reserved)
     }
 
     /// A reserved word whose heir gave up.
@@ -261,9 +235,9 @@ impl Word {
     }
 
     /// An owned word whose owner is dead, freed: by a sweeper who proved it (`Died`), or under the
-    /// structural lock, of a name that was forgotten or moved away (`Clean`).
+    /// structural lock, of a name that was forgotten (`Clean`).
     pub(super) fn buried(self, how: Predecessor) -> Word {
-        Word(self.0 & (WIDE | MOVED) | Word::left_so(how).0)
+        Word(self.0 & WIDE | Word::left_so(how).0)
     }
 }
 
@@ -275,8 +249,6 @@ impl fmt::Debug for Word {
             Some(State::Reserved) => f.write_str("reserved")?,
             Some(State::Held(owner)) => write!(f, "held by {}", owner.get())?,
             Some(State::Retiring(owner)) => write!(f, "being forgotten by {}", owner.get())?,
-            Some(State::Moved(owner)) => write!(f, "moved away from {}", owner.get())?,
-            Some(State::MovedAndLeft) => f.write_str("moved away")?,
         }
         let flags = [("waiters", WAITERS), ("hungry", HUNGRY), ("wide", WIDE)];
         for (name, _) in flags.iter().filter(|(_, flag)| self.0 & flag != 0) {
@@ -293,8 +265,8 @@ impl fmt::Debug for Word {
 impl Word {
     /// The rows of the table: whether somebody owns it, and the flags without LEFT and WIDE.
     pub(super) fn rows() -> std::collections::BTreeSet<(bool, u64)> {
-        let free = [0, WAITERS, LET_GO_FOR_THE_HEIR, MOVED].map(|flags| (false, flags));
-        let owned = [0, WAITERS, AN_HEIR_STANDS, RETIRE, RETIRE_AND_WAITERS, MOVED_AND_WAITERS];
+        let free = [0, WAITERS, LET_GO_FOR_THE_HEIR].map(|flags| (false, flags));
+        let owned = [0, WAITERS, AN_HEIR_STANDS, RETIRE, RETIRE_AND_WAITERS];
         free.into_iter().chain(owned.map(|flags| (true, flags))).collect()
     }
 

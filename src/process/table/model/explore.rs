@@ -50,7 +50,6 @@ struct Note {
     dead: u8,
     /// It holds the lock or the structural one.
     inside: u8,
-    moved: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -116,7 +115,6 @@ impl<'a, const N: usize> Walk<'a, N> {
             inside: bits(&|process| {
                 world.processes[process].inside || world.structure == Some(process as u8)
             }),
-            moved: world.moved,
         });
         (number, true)
     }
@@ -146,17 +144,6 @@ impl<'a, const N: usize> Walk<'a, N> {
             );
             if let Some(number) = stuck(&ends, &|note| note.inside & stopped == 0) {
                 return Some((Violation::HeldUpByStopped, number));
-            }
-            if !self.notes.iter().any(|note| note.moved) {
-                continue;
-            }
-            let plainly = back.reach(
-                |note| note.done | stopped == everybody,
-                |edge| edge.kind == Kind::Plain && stopped >> edge.process & 1 == 0,
-            );
-            let told = |note: &Note| note.moved && note.dead == 0 && note.inside == 0;
-            if let Some(number) = stuck(&plainly, &told) {
-                return Some((Violation::HeldUpByBroken, number));
             }
         }
         None

@@ -68,15 +68,6 @@ mistakes! {
     TakingNarrows => Narrowed,
     /// Whoever takes another id forgets that somebody sleeps.
     RenamingForgetsSleepers => NeedsTimer,
-    /// A name is moved away from its holder without a mark in the word, so that others can take
-    /// it meanwhile.
-    MovedWithoutAMark => WrongHolder,
-    /// The mark that a name is moved away ends when its holder lets go.
-    LettingGoEndsTheMove => WrongHolder,
-    /// Whose word was marked is believed to be whom the lock is to be taken from.
-    TokenIsNotComparedAgain => WrongHolder,
-    /// Nobody who sleeps is told that the name has moved, or that it stays.
-    MovingWakesNobody => HeldUpByBroken,
 }
 
 /// The operation as the mistaken make it.
@@ -96,7 +87,6 @@ pub(super) fn bent_op(mistake: Option<Mistake>, op: Op, step: Step, word: Word, 
         Some(Mistake::TransferToTheHeir) if step == Step::LeaveLetGo && from.is_hungry() => {
             heir.id().map_or(to, |heir| to.taken(heir, true))
         }
-        Some(Mistake::LettingGoEndsTheMove) if step == Step::LeaveLetGo => to.not_moved(),
         Some(Mistake::SweepersTellNothing) if step == Step::BuryFree => {
             from.buried(Predecessor::Clean)
         }
