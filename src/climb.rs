@@ -886,23 +886,7 @@ impl Named {
         {
             return Some(reason);
         }
-        if self.is_broken(held) {
-            match held.watch() {
-                Some(watch) => watch.lose(LostReason::Broken),
-                None => return Some(LostReason::Broken),
-            }
-        }
         held.watch()?.lost()
-    }
-
-    /// Whether the name was taken away in its directory.
-    fn is_broken(&self, held: &Held) -> bool {
-        #[cfg(feature = "process")]
-        if held.tiers() & PROCESS != 0 {
-            return self.entry.slot().is_some_and(crate::process::Slot::is_broken);
-        }
-        let _ = held;
-        false
     }
 
     /// Until when it is good without a further word.
@@ -914,20 +898,8 @@ impl Named {
         held.watch().map_or(Time::NEVER, |watch| watch.deadline())
     }
 
-    /// What tells its loss; `None` if it cannot be lost.
+    /// What tells the loss of the lease, or the end of `at_most`; `None` if it cannot be lost.
     pub(crate) fn watch(&self, held: &Held) -> Option<Arc<Watch>> {
-        let watch = self.watch_above(held);
-        #[cfg(feature = "process")]
-        if held.tiers() & PROCESS != 0
-            && let Some(slot) = self.entry.slot()
-        {
-            return slot.watch(watch);
-        }
-        watch
-    }
-
-    /// What tells the loss of the lease, or the end of `at_most`.
-    fn watch_above(&self, held: &Held) -> Option<Arc<Watch>> {
         #[cfg(any(feature = "host", feature = "testing"))]
         if let Some((kept, link)) = self.kept_of(held) {
             return Some(kept.watch(|| link.watch()));
@@ -998,8 +970,8 @@ impl Named {
 #[cfg(any(feature = "host", feature = "testing"))]
 const TOLD_BY_THE_LEADER: Predecessor = Predecessor::Clean;
 
-/// Below host scope: whoever was told that it had held for too long left so. Of a broken lock the
-/// name's next slot tells.
+/// Below host scope: a holder that was told that it had held for too long left so. Of a broken lease
+/// the leader tells.
 fn overstayed(held: &Held, how: Predecessor) -> Predecessor {
     match held.watch().and_then(|watch| watch.told()) {
         None | Some(LostReason::Broken) => how,
@@ -1283,13 +1255,6 @@ impl<'a> Climb<'a> {
         if let Some(slot) = named.entry.slot() {
             slot.raise_token(lease.token);
             slot.widen(&named.reach.described());
-            if slot.is_broken() {
-                // Whoever has the name in this directory now knows neither of the mark nor of the
-                // token: nobody is given what was won.
-                return Err(LockError::lost(LostReason::Broken)
-                    .with_name(named.name())
-                    .with_scope(Scope::Host));
-            }
         }
         Ok(())
     }

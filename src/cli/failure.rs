@@ -82,6 +82,13 @@ impl Failure {
 
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Failure {
+        Failure::from_ref(&error)
+    }
+}
+
+impl Failure {
+    /// For a caller that needs the error itself too.
+    pub(super) fn from_ref(error: &LockError) -> Failure {
         let status = match error.kind() {
             LockErrorKind::WouldBlock | LockErrorKind::TimedOut => exit::CONFLICT,
             LockErrorKind::Unreachable => exit::UNREACHABLE,
@@ -90,7 +97,7 @@ impl From<LockError> for Failure {
             LockErrorKind::Config => exit::CONFIG,
             LockErrorKind::Damaged | LockErrorKind::Io => exit::IO,
         };
-        Failure::new(status, with_sources(&error))
+        Failure::new(status, with_sources(error))
     }
 }
 

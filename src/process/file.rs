@@ -21,6 +21,8 @@
 //! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
 
 mod checkup;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod holding;
 
 use std::{
     fs::File,
@@ -52,8 +54,11 @@ use crate::{
 };
 
 pub(super) use self::checkup::examine;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(super) use self::holding::holding;
 use super::{
-    DirectoryKey, NameStatus, Options, Taken, Unbroken,
+    DirectoryKey, NameStatus, Options, Taken,
+    births::Birth,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
     filesystem::Trust,
     forked::PerFork,
@@ -116,17 +121,6 @@ impl Directory {
         let in_place = slot.opened(slot.life()).and_then(|open| slot.is_in_place(&open));
         in_place.map_err(|error| slot.about(error))?;
         Ok(slot)
-    }
-
-    /// Its holder can neither be told nor its lock be taken from it: those who wait for it without
-    /// a limit sleep in the kernel's queue behind it, whatever becomes of the file's name.
-    pub(super) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
-        let status = self.inspect_one(&names::file_name(name)).map_err(Unbroken::Failed)?;
-        match status.and_then(|status| status.holder) {
-            None => Err(Unbroken::Free),
-            Some(holder) if holder.token == Some(token) => Err(Unbroken::NotHere(holder)),
-            Some(holder) => Err(Unbroken::HeldBy(holder)),
-        }
     }
 
     /// Every lock file: the name's status, or what is wrong with the file.
@@ -286,6 +280,7 @@ pub(super) struct Slot {
 /// A slot's descriptors in one process.
 struct Life {
     pid: u32,
+    birth: Option<Birth>,
     state: Mutex<State>,
 }
 
@@ -302,7 +297,8 @@ struct State {
 
 impl Life {
     fn new() -> Life {
-        Life { pid: std::process::id(), state: Mutex::default() }
+        let (pid, birth) = (std::process::id(), Birth::of_this_process());
+        Life { pid, birth, state: Mutex::default() }
     }
 }
 
@@ -460,7 +456,8 @@ impl Slot {
         }
         let predecessor = record::left(&open.words);
         let label = if label.is_empty() { &self.directory.label } else { label };
-        record::enter(&open.words, token, open.life, life.pid, label);
+        let taker = record::Taker { pid: life.pid, birth: life.birth, label };
+        record::enter(&open.words, token, open.life, taker);
         state.held = true;
         Ok(Taken { token, predecessor, widened_by: record::widened_by(&open.words) })
     }

@@ -4,7 +4,10 @@
 //! There are no mutexes here and no threads that wait in line: at most one thread of a process
 //! comes down from the thread tier per name.
 
+mod births;
 mod checkup;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod ending;
 mod file;
 mod files;
 mod filesystem;
@@ -40,7 +43,6 @@ use crate::{
     name::Name,
     time::Time,
     token::Token,
-    watch::Watch,
 };
 
 #[cfg(feature = "cli")]
@@ -148,15 +150,6 @@ impl Directory {
         }))
     }
 
-    /// Takes the name away from the holder of exactly this token, who is told: the next one can
-    /// have it at once, with a larger token.
-    pub(crate) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
-        match &self.0 {
-            Engine::File(directory) => directory.break_lock(name, token),
-            Engine::Table(directory) => directory.break_lock(name, token),
-        }
-    }
-
     /// Every name in the directory, without disturbing anyone. Leaves out what
     /// [`inspect`](Directory::inspect) finds fault with.
     pub(crate) fn survey(&self) -> Result<Vec<NameStatus>, LockError> {
@@ -179,6 +172,54 @@ pub(crate) fn is_in_use(path: &Path) -> Result<bool, LockError> {
     Ok(Home::find(path)?.read_format()?.is_some())
 }
 
+/// Ends the process that holds `name` in this directory under exactly the order's token. Makes
+/// nothing; a directory that is not there is an error.
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), LockError> {
+    let home = Home::find(path)?;
+    let engine = match home.read_format()? {
+        None => {
+            return Err(home.about(LockError::config(
+                "no process has used it yet, and nothing was broken; give the one that the holder \
+                 uses",
+            )));
+        }
+        Some(format) => format,
+    };
+    ending::end_holder(name, order, || match engine.trim_end() {
+        file::FORMAT => file::holding(&home, name),
+        table::FORMAT => table::holding(&home, name),
+        _ => {
+            let other = home::judge_format(&engine, table::FORMAT).map(|()| None);
+            other.map_err(|error| home.about(error))
+        }
+    })
+}
+
+/// Only on Linux can a process be ended without ever mistaking another one for it.
+#[cfg(all(feature = "cli", not(target_os = "linux")))]
+pub(crate) fn end_holder(_: &Path, name: &Name, _: Order) -> Result<(), LockError> {
+    let error = LockError::config(
+        "this system has no handles of processes, by which exactly the holder could be ended; \
+         `tierlock status` says which process holds it: end that",
+    );
+    Err(error.with_name(name).with_scope(crate::scope::Scope::Process))
+}
+
+/// What is to be broken, and how.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+pub(crate) struct Order {
+    /// The holder's.
+    pub(crate) token: Token,
+    /// So long the process may take to end in good order.
+    pub(crate) grace: Duration,
+    /// The leader was asked first, and had not granted this token: then a name of host scope may be
+    /// broken here, where a process is on its way to the leader.
+    pub(crate) asked_leader: bool,
+}
+
 /// The engine of a directory that nobody chose one for.
 fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
     let format = home.read_format()?;
@@ -199,18 +240,6 @@ pub(crate) struct Taken {
     /// The name was locked at host scope by somebody: who, in words. Then the caller must climb
     /// too.
     pub(crate) widened_by: Option<String>,
-}
-
-/// Why nothing was taken from anybody.
-#[derive(Debug)]
-pub(crate) enum Unbroken {
-    /// Nobody holds it.
-    Free,
-    /// Its holder has another token.
-    HeldBy(Holder),
-    /// The engine cannot: its holder's process is to be ended instead.
-    NotHere(Holder),
-    Failed(LockError),
 }
 
 impl Slot {
@@ -292,24 +321,6 @@ impl Slot {
         match &self.0 {
             Engine::File(_) => false,
             Engine::Table(slot) => slot.has_heir(),
-        }
-    }
-
-    /// Whether the lock that is held was taken away. Only for the holder.
-    #[inline]
-    pub(crate) fn is_broken(&self) -> bool {
-        match &self.0 {
-            Engine::File(_) => false,
-            Engine::Table(_) => false,
-        }
-    }
-
-    /// What tells the holder that the lock is taken away, until it lets go: `known`, if that tells
-    /// of other losses. `None` if it cannot be. Only for the holder.
-    pub(crate) fn watch(&self, known: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
-        match &self.0 {
-            Engine::File(_) => known,
-            Engine::Table(_) => known,
         }
     }
 

@@ -16,6 +16,8 @@
 //! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
 mod checkup;
+#[cfg(feature = "cli")]
+mod holding;
 mod index;
 #[cfg(test)]
 mod kills;
@@ -62,6 +64,8 @@ use crate::{
     token::Token,
 };
 
+#[cfg(feature = "cli")]
+pub(super) use self::holding::holding;
 pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
     index::Found,
@@ -74,7 +78,7 @@ use self::{
     word::{OwnerId, Word},
 };
 use super::{
-    DirectoryKey, NameStatus, Options, Taken, Unbroken,
+    DirectoryKey, NameStatus, Options, Taken,
     forked::PerFork,
     home::{Home, damaged},
 };
@@ -121,18 +125,6 @@ impl Directory {
     /// Every name: its status, or what is wrong with its slot.
     pub(super) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
         survey::inspect(&self.home)
-    }
-
-    /// Which holder's process is to be ended, so that the next one has the lock.
-    pub(super) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
-        let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
-        let statuses = self.inspect().map_err(|error| Unbroken::Failed(named(error)))?;
-        let known = statuses.into_iter().flatten().find(|status| status.name == *name);
-        match known.and_then(|status| status.holder) {
-            None => Err(Unbroken::Free),
-            Some(holder) if holder.token == Some(token) => Err(Unbroken::NotHere(holder)),
-            Some(holder) => Err(Unbroken::HeldBy(holder)),
-        }
     }
 
     /// Where the name stands, for this process.

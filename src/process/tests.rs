@@ -918,27 +918,6 @@ fn a_killed_holder_is_told_as_died_and_its_token_is_exceeded(engine: EngineKind)
     assert_eq!(status(dir.path(), "a").predecessor, Predecessor::Clean);
 }
 
-/// Its waiters sleep in the kernel's queue behind the holder, where nobody can wake them.
-#[test]
-fn a_file_lock_is_not_broken_and_its_holder_is_named() {
-    let dir = directory();
-    let all = open(dir.path());
-    assert!(matches!(all.break_lock(&name("a"), token(1)), Err(Unbroken::Free)));
-    let mut helper = Helper::holding(dir.path(), "a");
-    for number in [1, 2] {
-        let holder = match all.break_lock(&name("a"), token(number)) {
-            Err(Unbroken::NotHere(holder)) if number == 1 => holder,
-            Err(Unbroken::HeldBy(holder)) if number == 2 => holder,
-            other => panic!("{number}: {other:?}"),
-        };
-        assert_eq!((holder.pid, holder.token), (Some(helper.child.id()), Some(token(1))));
-    }
-    assert_eq!(helper.ask("broken"), "false");
-    assert!(try_take(&slot(dir.path(), "a")).is_none());
-    helper.kill();
-    assert!(matches!(all.break_lock(&name("a"), token(1)), Err(Unbroken::Free)));
-}
-
 #[test]
 fn a_holder_killed_while_one_waits_in_the_kernel_is_succeeded() {
     let dir = directory();
@@ -1517,8 +1496,6 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
         "drop-slot" => *held = None,
         "try" => return tell(slot().try_take(Token::ZERO, "").unwrap()),
         "try-above" => return tell(slot().try_take(argument.parse().unwrap(), "").unwrap()),
-        "broken" => return slot().is_broken().to_string(),
-        "break" => return break_one(argument, dir),
         "wait" => return tell(Some(take(slot()))),
         "turn" => {
             let taken = take(slot());
@@ -1564,17 +1541,6 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
 
 fn tell(taken: Option<Taken>) -> String {
     taken.map_or("busy".into(), |taken| format!("taken {} {}", taken.token, taken.predecessor))
-}
-
-fn break_one(argument: &str, dir: &Path) -> String {
-    let (text, number) = argument.split_once(' ').unwrap();
-    match open(dir).break_lock(&name(text), number.parse().unwrap()) {
-        Ok(()) => "broken".into(),
-        Err(Unbroken::Free) => "free".into(),
-        Err(Unbroken::HeldBy(holder)) => format!("held {}", holder.token.unwrap()),
-        Err(Unbroken::NotHere(_)) => "not here".into(),
-        Err(Unbroken::Failed(error)) => format!("error {error}"),
-    }
 }
 
 /// Adds to a counter that nothing else protects.

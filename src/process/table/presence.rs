@@ -32,7 +32,8 @@ use crate::{
 
 use super::{
     super::{
-        files::{Failure, unless_interrupted},
+        births::Birth,
+        files::{Failure, Identity, unless_interrupted},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
         sys::LockFile,
     },
@@ -200,12 +201,25 @@ impl Presences {
 
     /// What the process of this id says about itself.
     pub(super) fn holder(&self, owner: OwnerId) -> Option<Holder> {
+        described(&self.read(owner)?.0).map(|(holder, _)| holder)
+    }
+
+    /// The same, which process that is, and by which file it proves that it is alive.
+    #[cfg(feature = "cli")]
+    pub(super) fn described(&self, owner: OwnerId) -> Option<(Holder, Option<Birth>, Identity)> {
+        let (text, proof) = self.read(owner)?;
+        let (holder, birth) = described(&text).unwrap_or_default();
+        Some((holder, birth, proof))
+    }
+
+    fn read(&self, owner: OwnerId) -> Option<(String, Identity)> {
         let flags = OFlags::RDONLY | SAFELY;
         let fd =
             rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty()).ok()?;
-        let mut bytes = Vec::new();
-        File::from(fd).take(LONGEST).read_to_end(&mut bytes).ok()?;
-        described(&String::from_utf8_lossy(&bytes))
+        let (file, mut bytes) = (File::from(fd), Vec::new());
+        let proof = Identity::of_file(&file).ok()?;
+        file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        Some((String::from_utf8_lossy(&bytes).into_owned(), proof))
     }
 
     /// Every id that has a presence here.
@@ -258,7 +272,7 @@ impl Presence {
 
     /// What it says about this process.
     pub(super) fn holder(&self) -> Holder {
-        described(&self.text).unwrap_or_default()
+        described(&self.text).unwrap_or_default().0
     }
 }
 
@@ -313,8 +327,9 @@ fn text(label: &str) -> String {
     const TEXT_MAX: usize = 256;
     let myself = this_process();
     let line = |text: &str| cut(&text.replace(char::is_control, "\u{fffd}"), TEXT_MAX).to_owned();
+    let [namespace, started] = Birth::parts(Birth::of_this_process());
     format!(
-        "{FIRST_LINE}\n{}\n{}\n{}\n{}\n{}\n",
+        "{FIRST_LINE}\n{}\n{}\n{}\n{}\n{}\n{namespace}\n{started}\n",
         line(label),
         std::process::id(),
         line(&myself.host),
@@ -323,8 +338,8 @@ fn text(label: &str) -> String {
     )
 }
 
-/// The lines are: label, pid, host, command, since.
-fn described(text: &str) -> Option<Holder> {
+/// The lines are: label, pid, host, command, since, pid namespace, start.
+fn described(text: &str) -> Option<(Holder, Option<Birth>)> {
     let mut lines = text.split('\n');
     if lines.next() != Some(FIRST_LINE) {
         return None;
@@ -332,13 +347,16 @@ fn described(text: &str) -> Option<Holder> {
     let printable = |line: &str| line.replace(char::is_control, "\u{fffd}");
     let mut line = || lines.next().map(printable);
     let (label, pid) = (line()?, line()?);
-    Some(Holder {
-        label,
-        pid: pid.parse().ok().filter(|pid| *pid != 0),
-        host: line()?,
-        command: line()?,
-        ..Holder::default()
-    })
+    let pid = pid.parse().ok().filter(|pid| *pid != 0);
+    let (host, command) = (line()?, line()?);
+    let _since = line();
+    let mut number = || line()?.parse().ok();
+    let birth = Birth::from_parts(
+        pid.unwrap_or_default(),
+        number().unwrap_or_default(),
+        number().unwrap_or_default(),
+    );
+    Some((Holder { label, pid, host, command, ..Holder::default() }, birth))
 }
 
 #[cfg(test)]
