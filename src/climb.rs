@@ -982,7 +982,7 @@ fn overstayed(held: &Held, how: Predecessor) -> Predecessor {
 
 /// A slot for an answer that becomes known later.
 fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
-    let slot = Arc::new((parking_lot::Mutex::new(None), event_listener::Event::new()));
+    let slot = Arc::new((crate::fork::Mutex::new(None), event_listener::Event::new()));
     let told = slot.clone();
     let tell = move |answer: Option<Answer>| {
         *slot.0.lock() = Some(answer);

@@ -5,20 +5,19 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, Ordering::*},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 #[cfg(feature = "process")]
 pub(crate) use crate::process::Place;
 #[cfg(feature = "process")]
-use crate::process::{Directory, DirectoryKey, PerFork, Slot, fork_generation};
+use crate::process::{Directory, DirectoryKey, Slot};
 use crate::{
     alarm,
     error::{Holder, LockError, Predecessor, Result},
+    fork::{self, FirstMade, Mutex, PerFork},
     identity::{cut, this_process},
     name::Name,
     scope::Scope,
@@ -32,7 +31,10 @@ use crate::{
 /// managers it opens.
 pub(crate) struct Ground {
     pub(crate) below_host: BelowHost,
-    names: Mutex<Names>,
+    names: PerFork<Mutex<Names>>,
+    /// The highest token of forgotten names: a name seen anew starts above it, in a child too.
+    floor: AtomicU64,
+    widened: FirstMade<Widened>,
 }
 
 /// What stands between the thread tier and the lease.
@@ -49,12 +51,16 @@ pub(crate) enum BelowHost {
 #[derive(Default)]
 struct Names {
     entries: HashMap<Name, Weak<Entry>>,
-    /// The highest token of forgotten names: a name seen anew starts above it.
-    floor: Token,
     /// How forgotten names were left, where that was not `Clean`.
     unclean: HashMap<Name, Predecessor>,
-    /// Names that this process widened, which holds for good.
-    widened: HashMap<Name, Scope>,
+}
+
+/// A name that this process widened, or the one that it was forked from, which holds for good. They
+/// are few: one for each `escalate`.
+struct Widened {
+    name: Name,
+    to: AtomicU8,
+    next: FirstMade<Widened>,
 }
 
 /// How many names left uncleanly are remembered when nobody uses them any more.
@@ -64,27 +70,18 @@ const UNCLEAN_MAX: usize = 65_536;
 pub(crate) struct Entry {
     pub(crate) name: Name,
     thread: ThreadLock,
-    /// The thread tiers of forked children: each generation has one of its own, since a thread of
-    /// the parent may have held this one at the fork and will never let it go in the child.
-    #[cfg(feature = "process")]
-    after_fork: AfterFork,
+    /// The process that it was made in. A thread of that one may have held it at a fork, and will
+    /// never let it go in the child: there the name's entry is another.
+    generation: u64,
+    in_children: PerFork<Arc<Entry>>,
     /// The widest scope at which this process has locked it.
     widest: AtomicU8,
     #[cfg(feature = "process")]
-    slot: std::sync::OnceLock<Slot>,
+    slot: FirstMade<Slot>,
     /// Where the first manager that wants to keep its lease of the name keeps it.
     #[cfg(any(feature = "host", feature = "testing"))]
     kept: Mutex<Option<(Weak<crate::host::link::Link>, Arc<crate::host::kept::Kept>)>>,
     ground: Arc<Ground>,
-}
-
-/// The thread tier of one generation, and those of its children's.
-#[cfg(feature = "process")]
-#[derive(Default)]
-struct AfterFork {
-    /// The generation that made the entry, or this link.
-    generation: u64,
-    next: std::sync::OnceLock<Box<(ThreadLock, AfterFork)>>,
 }
 
 /// There are no slots where there is no process scope.
@@ -110,14 +107,21 @@ impl Place<'_> {
 /// The grounds of this process. A child has a list of its own: a thread of its parent may have held
 /// this one's lock at the fork, and is not there to let go.
 #[cfg(feature = "process")]
-static GROUNDS: PerFork<Mutex<Grounds>> = PerFork::of_the_first(Mutex::new(Vec::new()));
+static GROUNDS: PerFork<Mutex<Grounds>> = PerFork::unset();
 
 #[cfg(feature = "process")]
 type Grounds = Vec<(DirectoryKey, Weak<Ground>)>;
 
 impl Ground {
     pub(crate) fn new(below_host: BelowHost) -> Arc<Ground> {
-        Arc::new(Ground { below_host, names: Mutex::default() })
+        // Before there is anything that a child must not inherit.
+        let _ = fork::watch();
+        Arc::new(Ground {
+            below_host,
+            names: PerFork::unset(),
+            floor: AtomicU64::new(0),
+            widened: FirstMade::new(),
+        })
     }
 
     /// The one ground of this directory in this process.
@@ -150,7 +154,7 @@ impl Ground {
     /// The entry of a name, made if nobody in this process uses the name just now.
     pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
         let mut names = loop {
-            let names = self.names.lock();
+            let names = self.names().lock();
             match names.entries.get(name).map(Weak::upgrade) {
                 Some(Some(entry)) => return entry,
                 None => break names,
@@ -162,17 +166,18 @@ impl Ground {
         };
         let thread = ThreadLock::new();
         let left = names.unclean.remove(name).unwrap_or_default();
-        if names.floor > Token::ZERO || left != Predecessor::Clean {
-            raise(&thread, names.floor, left);
+        let floor = self.floor();
+        if floor > Token::ZERO || left != Predecessor::Clean {
+            raise(&thread, floor, left);
         }
         let entry = Arc::new(Entry {
             name: name.clone(),
             thread,
+            generation: fork::generation(),
+            in_children: PerFork::unset(),
+            widest: AtomicU8::new(self.widened(name) as u8),
             #[cfg(feature = "process")]
-            after_fork: AfterFork { generation: fork_generation(), ..AfterFork::default() },
-            widest: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
-            #[cfg(feature = "process")]
-            slot: std::sync::OnceLock::new(),
+            slot: FirstMade::new(),
             #[cfg(any(feature = "host", feature = "testing"))]
             kept: Mutex::default(),
             ground: self.clone(),
@@ -180,20 +185,57 @@ impl Ground {
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
         entry
     }
+
+    /// The names of this process.
+    fn names(&self) -> &Mutex<Names> {
+        self.names.here(Mutex::default)
+    }
+
+    fn floor(&self) -> Token {
+        Token::new(self.floor.load(Relaxed)).expect("only tokens are stored")
+    }
+
+    /// The scope at which this process locked the name, for good.
+    fn widened(&self, name: &Name) -> Scope {
+        let mut all = std::iter::successors(self.widened.get(), |link| link.next.get());
+        let found = all.find(|link| link.name == *name);
+        found.map_or(Scope::Thread, |link| Scope::from_u8(link.to.load(Relaxed)))
+    }
+
+    fn widen(&self, name: &Name, to: Scope) {
+        let mut place = &self.widened;
+        loop {
+            let new = || Widened {
+                name: name.clone(),
+                to: AtomicU8::new(to as u8),
+                next: FirstMade::new(),
+            };
+            let link = place.get_or_make(new);
+            if link.name == *name {
+                link.to.fetch_max(to as u8, Relaxed);
+                return;
+            }
+            place = &link.next;
+        }
+    }
 }
 
 impl Drop for Entry {
     /// Forgets the name without forgetting its tokens, nor how it was left.
     fn drop(&mut self) {
+        if self.generation != generation() {
+            // The name's entry in this process is another, and is forgotten with its last user.
+            return;
+        }
         #[cfg(any(feature = "host", feature = "testing"))]
         self.give_kept_back();
         // A guard that was forgotten holds it still; its token counts all the same.
-        let token = self.thread().last_token();
-        let left = self.thread().try_take();
-        let mut names = self.ground.names.lock();
-        // Nobody makes the name anew before this.
+        let token = self.thread.last_token();
+        let left = self.thread.try_take();
+        let mut names = self.ground.names().lock();
+        // The name is not made anew before this.
         names.entries.remove(&self.name);
-        names.floor = names.floor.max(token);
+        self.ground.floor.fetch_max(token.get(), Relaxed);
         if let Some(left) = left
             && left.predecessor != Predecessor::Clean
             // A slot tells it, to whichever process comes next.
@@ -212,32 +254,31 @@ impl Entry {
         self.thread_in(generation())
     }
 
-    /// The same, for who knows in which fork generation this process is.
+    /// The same, for a caller that knows in which fork generation this process is.
     #[inline]
     pub(crate) fn thread_in(&self, generation: u64) -> &ThreadLock {
-        #[cfg(feature = "process")]
-        if self.after_fork.generation != generation {
-            return self.thread_after_fork();
-        }
-        let _ = generation;
-        &self.thread
+        &self.here_in(generation).thread
     }
 
-    #[cfg(feature = "process")]
+    /// The name's entry in this process.
+    #[inline]
+    fn here_in(&self, generation: u64) -> &Entry {
+        if self.generation == generation { self } else { self.in_child() }
+    }
+
     #[cold]
-    fn thread_after_fork(&self) -> &ThreadLock {
-        let generation = fork_generation();
-        let (mut thread, mut link) = (&self.thread, &self.after_fork);
-        while link.generation != generation {
-            let floor = thread.last_token();
-            let next = link.next.get_or_init(|| {
-                let thread = ThreadLock::new();
-                raise(&thread, floor, Predecessor::Clean);
-                Box::new((thread, AfterFork { generation, ..AfterFork::default() }))
-            });
-            (thread, link) = (&next.0, &next.1);
-        }
-        thread
+    fn in_child(&self) -> &Entry {
+        self.in_children.here(|| {
+            let entry = self.ground.entry(&self.name);
+            entry.widest.fetch_max(self.widest.load(Relaxed), Relaxed);
+            // Above what its parent's guards have, unless it is in use by now.
+            if entry.thread.try_take().is_some() {
+                let told = entry.thread.predecessor();
+                entry.thread.raise_token(self.thread.last_token());
+                entry.thread.release(told);
+            }
+            entry
+        })
     }
 
     /// Opens what a lock at this scope needs, so that a full disk or a damaged file is an error
@@ -335,20 +376,21 @@ impl Entry {
     /// The widest scope at which this process has locked the name.
     #[inline]
     pub(crate) fn widest(&self) -> Scope {
-        Scope::from_u8(self.widest.load(Relaxed))
+        Scope::from_u8(self.here_in(generation()).widest.load(Relaxed))
     }
 
     /// Keeps the name as wide as it is, also when nobody in this process uses it any more. Only
     /// for whoever holds it.
     pub(crate) fn stay_wide(&self) {
-        self.ground.names.lock().widened.insert(self.name.clone(), self.widest());
+        self.ground.widen(&self.name, self.widest());
     }
 
     /// Marks the name as locked at `scope`. Only for whoever holds it.
     #[inline]
     pub(crate) fn widen(&self, scope: Scope) {
-        if self.widest.load(Relaxed) < scope as u8 {
-            self.widest.store(scope as u8, Relaxed);
+        let widest = &self.here_in(generation()).widest;
+        if widest.load(Relaxed) < scope as u8 {
+            widest.store(scope as u8, Relaxed);
         }
     }
 }
@@ -356,19 +398,7 @@ impl Entry {
 /// In which fork generation this process is: a forked child has a higher one.
 #[inline]
 pub(crate) fn generation() -> u64 {
-    #[cfg(feature = "process")]
-    return fork_generation();
-    #[cfg(not(feature = "process"))]
-    0
-}
-
-/// What differs between a process and its forked child: the generation where that is known.
-#[cfg(any(feature = "host", feature = "testing"))]
-pub(crate) fn fork_mark() -> u64 {
-    #[cfg(feature = "process")]
-    return fork_generation();
-    #[cfg(not(feature = "process"))]
-    std::process::id().into()
+    fork::generation()
 }
 
 /// Has a new thread tier begin above `floor`, as if somebody had left it so.
@@ -505,7 +535,7 @@ mod tests {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
     use super::*;
-    use crate::process::{Options, fork};
+    use crate::{fork::testing::fork, process::Options};
 
     #[test]
     fn a_child_forked_while_a_thread_looks_for_a_ground_finds_its_own() {

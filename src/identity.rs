@@ -1,6 +1,6 @@
 //! Who this process is, for people on other machines.
 
-use std::sync::OnceLock;
+use crate::fork::FirstMade;
 
 /// What does not change while a process runs.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ const TEXT_MAX: usize = 256;
 
 /// This process's machine and command line, read once.
 pub(crate) fn this_process() -> &'static ThisProcess {
-    static IDENTITY: OnceLock<ThisProcess> = OnceLock::new();
-    IDENTITY.get_or_init(|| {
+    static IDENTITY: FirstMade<ThisProcess> = FirstMade::new();
+    IDENTITY.get_or_make(|| {
         let uname = rustix::system::uname();
         let command = std::env::args_os()
             .map(|arg| arg.to_string_lossy().into_owned())

@@ -50,6 +50,7 @@
 //! | floor | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
+//! | 0 | `fork` `latches` | what a forked child has of its own; an island of `unsafe` | knows locks |
 //! | 1 | `clock` `alarm` `watch` `overwriting` | the one clock, timers, telling of a loss, words changed by plain stores | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
@@ -77,6 +78,7 @@ mod alarm;
 mod climb;
 mod clock;
 mod error;
+mod fork;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
 pub mod fence;
@@ -85,6 +87,7 @@ mod guard;
 #[cfg(any(feature = "host", feature = "testing"))]
 mod host;
 mod identity;
+mod latches;
 mod manager;
 #[cfg(doctest)]
 mod misuse;

@@ -304,7 +304,7 @@ impl LockManager {
             identity(&label),
             settings.time_to_live,
             settings.connect_timeout,
-            crate::ground::fork_mark,
+            crate::ground::generation,
         );
         let reach = Reach {
             ground,
@@ -592,7 +592,7 @@ impl LockManagerBuilder {
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
         #[cfg(not(feature = "tokio"))]
         let reader = None;
-        let generation = crate::ground::fork_mark;
+        let generation = crate::ground::generation;
         let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
         remember_in(ground, &link);
         if let Some(warn) = &self.on_warning {

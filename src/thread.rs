@@ -75,7 +75,9 @@ mod model;
 mod tests;
 
 use queue::{Call, Kind, Queue, Ticket};
-use sync::{AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, SpinWait, now};
+use sync::{
+    AtomicU8, AtomicU64, Condvar, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,
+};
 
 /// A waiter that has waited longer is handed the lock at the next release.
 const PATIENCE: Duration = Duration::from_micros(500);
@@ -141,8 +143,8 @@ pub(crate) struct ThreadLock {
     left: AtomicU8,
     /// The last token granted. Under the lock, so `Relaxed`.
     token: AtomicU64,
-    /// `None` until somebody first had to wait, so that a lock stays small.
-    queue: Mutex<Option<Box<Queue>>>,
+    /// `None` until a waiter of this process first had to wait, so that a lock stays small.
+    queue: Queues<Box<Queue>>,
 }
 
 /// What the winner is told.
@@ -160,7 +162,7 @@ impl ThreadLock {
                 overwriting: Overwriting::new(),
                 left: AtomicU8::new(Predecessor::Clean as u8),
                 token: AtomicU64::new(0),
-                queue: Mutex::new(None),
+                queue: Queues::new(),
             }
         }
     }
@@ -354,7 +356,7 @@ impl ThreadLock {
 
         let bell = Arc::new(Condvar::new());
         let mut guard = self.queue.lock();
-        let queue = guard.get_or_insert_default();
+        let queue = self.opened(&mut guard);
         if self.win_or_wait() {
             self.clear_marks(queue);
             return true;
@@ -373,6 +375,15 @@ impl ThreadLock {
                 return false;
             }
         }
+    }
+
+    /// The queues of this process. Where there were none, marks in the word are of the waiters of
+    /// the process that this one was forked from, who wait there: here they are forgotten.
+    fn opened<'a>(&self, queue: &'a mut Option<Box<Queue>>) -> &'a mut Queue {
+        if queue.is_none() {
+            self.word.fetch_and(!(WAITERS | CALLED), Relaxed);
+        }
+        queue.get_or_insert_default()
     }
 
     /// Either wins, or has ensured that the holder's release looks at the queues: then the caller
@@ -439,7 +450,7 @@ impl ThreadLock {
             }
         }
         let mut guard = self.queue.lock();
-        let queue = guard.get_or_insert_default();
+        let queue = self.opened(&mut guard);
         let call = self.pass_on(queue);
         ring(guard, call);
     }
@@ -488,8 +499,16 @@ impl fmt::Debug for ThreadLock {
 /// A task's wait for the lock. Ready once the task has it.
 struct Waiting<'a> {
     lock: &'a ThreadLock,
-    /// Its entry, from the first poll that finds the lock taken until it is ready.
-    ticket: Option<Ticket>,
+    /// Its entry, from the first poll that finds the lock taken until it is ready, and in which
+    /// process that stands.
+    ticket: Option<(Ticket, u64)>,
+}
+
+impl Waiting<'_> {
+    /// Its entry in the queues of this process.
+    fn ticket_here(&self) -> Option<Ticket> {
+        self.ticket.filter(|(_, made_in)| *made_in == generation()).map(|(ticket, _)| ticket)
+    }
 }
 
 impl Future for Waiting<'_> {
@@ -501,15 +520,17 @@ impl Future for Waiting<'_> {
         // anything.
         let waker = cx.waker().clone();
         let mut guard = lock.queue.lock();
-        let queue = guard.get_or_insert_default();
-        let old = match self.ticket {
+        let queue = lock.opened(&mut guard);
+        // A ticket that was inherited by a fork stands in no queue of this process.
+        let old = match self.ticket_here() {
             None if lock.win_or_wait() => {
                 lock.clear_marks(queue);
                 drop(guard);
                 return Poll::Ready(());
             }
             None => {
-                self.ticket = Some(queue.push(Kind::Task, now(), Call::Waker(Some(waker))));
+                let ticket = queue.push(Kind::Task, now(), Call::Waker(Some(waker)));
+                self.ticket = Some((ticket, generation()));
                 None
             }
             Some(ticket) if lock.look(queue, Kind::Task, ticket) => {
@@ -527,7 +548,7 @@ impl Future for Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
+        let Some(ticket) = self.ticket_here() else { return };
         let mut guard = self.lock.queue.lock();
         let queue = guard.as_mut().expect("a queue with an entry exists");
         let (entry, call) = if queue.claim(ticket) {

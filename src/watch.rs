@@ -12,10 +12,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::{alarm, clock, error::LostReason, fork::Mutex, time::Time};
 use event_listener::{Event, EventListener};
-use parking_lot::Mutex;
-
-use crate::{alarm, clock, error::LostReason, time::Time};
 
 /// What is called with words for people.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;

@@ -461,7 +461,7 @@ impl Link {
     /// link was made with.
     #[inline]
     pub(crate) fn is_forked_in(&self, generation: u64) -> bool {
-        if cfg!(feature = "process") { generation != self.made_in } else { self.is_forked() }
+        generation != self.made_in
     }
 
     /// A watch for a guard that has a kept lease.

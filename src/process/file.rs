@@ -38,7 +38,6 @@ use std::{
 };
 
 use fs4::{FileExt, TryLockError};
-use parking_lot::Mutex;
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -47,6 +46,7 @@ use rustix::{
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    fork::{LockFile, Mutex, PerFork},
     name::Name,
     scope::Scope,
     time::Time,
@@ -61,10 +61,9 @@ use super::{
     births::Birth,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
     filesystem::Trust,
-    forked::PerFork,
     home::{self, Home, Made, SAFELY, damaged, failed},
     names, record,
-    sys::{BYTES, LockFile, Words, byte_lock},
+    sys::{BYTES, Words, byte_lock},
 };
 
 /// What `DIR/format` says.

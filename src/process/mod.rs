@@ -11,7 +11,6 @@ mod ending;
 mod file;
 mod files;
 mod filesystem;
-mod forked;
 mod home;
 mod leader;
 mod names;
@@ -50,16 +49,7 @@ pub(crate) use self::checkup::{Finding, Level, examine};
 use self::home::Home;
 #[cfg(feature = "testing")]
 pub use self::table::parts;
-pub(crate) use forked::PerFork;
-#[cfg(test)]
-pub(crate) use sys::testing::fork;
 pub(crate) use turns::{Turn, TurnFile};
-
-/// How many forks lie between the first process that opened a directory and this one.
-#[inline]
-pub(crate) fn fork_generation() -> u64 {
-    sys::generation()
-}
 
 /// How to open a directory.
 #[derive(Clone, Debug, Default)]

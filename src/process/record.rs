@@ -15,14 +15,12 @@
 //! words 40 and 41, and even those can only be wrong, never out of bounds: whoever may write the
 //! file is trusted with its meaning, not with our memory. Nothing here locks or decides.
 
-use std::sync::{
-    OnceLock,
-    atomic::{Ordering, fence},
-};
+use std::sync::atomic::{Ordering, fence};
 
 use crate::{
     clock,
     error::{Holder, Predecessor},
+    fork::FirstMade,
     identity::{cut, this_process},
     name::Name,
     time::Time,
@@ -259,8 +257,8 @@ fn read_holder(file: &impl Read) -> Holder {
 
 /// Which boot of which machine (or container) this is, read once; zero where that is unknown.
 pub(super) fn boot() -> [u64; 2] {
-    static BOOT: OnceLock<[u64; 2]> = OnceLock::new();
-    *BOOT.get_or_init(|| boot_id().unwrap_or_default())
+    static BOOT: FirstMade<[u64; 2]> = FirstMade::new();
+    *BOOT.get_or_make(|| boot_id().unwrap_or_default())
 }
 
 fn boot_id() -> Option<[u64; 2]> {

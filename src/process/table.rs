@@ -47,17 +47,16 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering::*},
     },
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    fork::{FirstMade, Mutex, PerFork},
     name::Name,
     scope::Scope,
     time::Time,
@@ -79,7 +78,6 @@ use self::{
 };
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
-    forked::PerFork,
     home::{Home, damaged},
 };
 
@@ -141,7 +139,7 @@ impl Directory {
             member,
             held: AtomicBool::new(false),
             heirloom: Mutex::default(),
-            again: OnceLock::new(),
+            again: FirstMade::new(),
         })
     }
 
@@ -182,7 +180,7 @@ struct Place {
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
     /// Where it was found when it was not here any more.
-    again: OnceLock<Box<Place>>,
+    again: FirstMade<Place>,
 }
 
 /// When a wait began, and who held the lock then.
@@ -429,7 +427,7 @@ impl Slot {
         }
         let again = self.directory.place(&self.name)?;
         // Only the winner of the name's thread tier is here.
-        let _ = place.again.set(Box::new(again));
+        let _ = place.again.set(again);
         Ok(())
     }
 

@@ -27,11 +27,8 @@ use proptest::prelude::*;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
-use super::{
-    sys::{LockFile, testing},
-    *,
-};
-use crate::{clock, error::LockErrorKind};
+use super::{sys::testing, *};
+use crate::{clock, error::LockErrorKind, fork::LockFile};
 
 /// Makes one test per engine out of a situation.
 macro_rules! on_both {

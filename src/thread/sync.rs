@@ -10,10 +10,36 @@ pub(super) use self::modelled::*;
 mod real {
     pub(in super::super) use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-    pub(in super::super) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(in super::super) use parking_lot_core::SpinWait;
 
-    pub(in super::super) use crate::clock::now;
+    use crate::fork::{self, FirstMade, PerFork};
+
+    pub(in super::super) use crate::{
+        clock::now,
+        fork::{Condvar, MutexGuard, generation},
+    };
+
+    /// The queues of a lock, in each process that was forked from the one that made it.
+    ///
+    /// Those of a parent stand in its child as they were, perhaps half changed, with waiters that
+    /// are not there: the child never looks at them.
+    pub(in super::super) struct Queues<T>(FirstMade<PerFork<fork::Mutex<Option<T>>>>);
+
+    impl<T> Queues<T> {
+        pub(in super::super) const fn new() -> Queues<T> {
+            Queues(FirstMade::new())
+        }
+
+        /// `None` until this process first put something there.
+        pub(in super::super) fn lock(&self) -> MutexGuard<'_, Option<T>> {
+            let all = self.0.get_or_make(|| {
+                // Where forks cannot be noticed, nothing differs from any other mutex.
+                let _ = fork::watch();
+                PerFork::unset()
+            });
+            all.here(|| fork::Mutex::new(None)).lock()
+        }
+    }
 }
 
 /// loom's types in parking_lot's shape, and a clock of the model's own: loom knows no time, and its
@@ -74,14 +100,31 @@ mod modelled {
         pub(in super::super) fn spin_no_yield(&mut self) {}
     }
 
-    pub(in super::super) struct Mutex<T>(loom::sync::Mutex<T>);
+    /// No model forks.
+    pub(in super::super) fn generation() -> u64 {
+        0
+    }
+
+    pub(in super::super) struct Queues<T>(Mutex<Option<T>>);
+
+    impl<T> Queues<T> {
+        pub(in super::super) fn new() -> Queues<T> {
+            Queues(Mutex::new(None))
+        }
+
+        pub(in super::super) fn lock(&self) -> MutexGuard<'_, Option<T>> {
+            self.0.lock()
+        }
+    }
+
+    struct Mutex<T>(loom::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(in super::super) fn new(value: T) -> Mutex<T> {
+        fn new(value: T) -> Mutex<T> {
             Mutex(loom::sync::Mutex::new(value))
         }
 
-        pub(in super::super) fn lock(&self) -> MutexGuard<'_, T> {
+        fn lock(&self) -> MutexGuard<'_, T> {
             MutexGuard { guard: Some(self.0.lock().unwrap()), mutex: self }
         }
     }

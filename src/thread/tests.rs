@@ -411,7 +411,7 @@ fn a_thread_beside_one_that_takes_again_at_once_is_served_within_few_holds() {
 #[test]
 fn hand_overs_alternate_between_the_kinds() {
     let lock = Arc::new(ThreadLock::new());
-    let order = Arc::new(Mutex::new(Vec::new()));
+    let order = Arc::new(crate::fork::Mutex::new(Vec::new()));
     lock.take();
     thread::scope(|scope| {
         let mut tasks = Vec::new();

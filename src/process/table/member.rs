@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    fork::{self, Mutex, MutexGuard},
     name::Name,
     token::Token,
 };
@@ -20,7 +19,7 @@ use crate::{
 use super::{
     super::{
         home::{Gate, Home, Replace, damaged},
-        record, sys,
+        record,
     },
     index::{Changing, Found, Retiring},
     lock::{self, Kept, Stop},
@@ -127,7 +126,7 @@ impl Member {
         let member = Member {
             id: presence.id,
             due: AtomicU64::new(0),
-            generation: sys::generation(),
+            generation: fork::generation(),
             found: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             home: home.clone(),
@@ -149,7 +148,7 @@ impl Member {
 
     /// Whether this is the process that joined, and not a fork of it.
     pub(super) fn is_here(&self) -> bool {
-        self.generation == sys::generation()
+        self.generation == fork::generation()
     }
 
     /// What this process says about itself.

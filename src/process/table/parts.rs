@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use crate::{error::LockError, name::Name, time::Time, token::Token};
+use crate::{error::LockError, fork, name::Name, time::Time, token::Token};
 
 use super::{
-    super::{Options, fork_generation, home::Home},
+    super::{Options, home::Home},
     Directory, Slot,
     index::Found,
     member::Member,
@@ -45,7 +45,7 @@ impl Word {
     /// 65,536 tokens somebody has to look at the directory first.
     #[inline]
     pub fn take(&self) -> Option<Token> {
-        self.0.near(fork_generation())?.take(Token::ZERO, false)
+        self.0.near(fork::generation())?.take(Token::ZERO, false)
     }
 
     /// Takes it, whatever stands in the way.
@@ -56,6 +56,6 @@ impl Word {
     /// Lets go of it, as a quiet unlock does; whether nothing stood in the way.
     #[inline]
     pub fn let_go(&self) -> bool {
-        self.0.near(fork_generation()).is_some_and(|near| near.release_if_quiet(false))
+        self.0.near(fork::generation()).is_some_and(|near| near.release_if_quiet(false))
     }
 }

@@ -18,7 +18,6 @@ use std::{
 };
 
 use fs4::{FileExt, TryLockError};
-use parking_lot::Mutex;
 use rustix::{
     fs::{AtFlags, Mode, OFlags},
     io::Errno,
@@ -27,6 +26,7 @@ use rustix::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind},
+    fork::{LockFile, Mutex},
     identity::{cut, this_process},
 };
 
@@ -35,7 +35,6 @@ use super::{
         births::Birth,
         files::{Failure, Identity, unless_interrupted},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
-        sys::LockFile,
     },
     lock::Kept,
     protocol::Verdict,

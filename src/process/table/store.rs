@@ -8,7 +8,7 @@ use std::{
     fs::File,
     os::unix::fs::MetadataExt,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::*},
     },
 };
@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{error::LockError, name::Name, token::Token};
+use crate::{error::LockError, fork::FirstMade, name::Name, token::Token};
 
 use super::{
     super::{
@@ -47,9 +47,9 @@ pub(super) struct Table {
     access: Access,
     pub(super) identity: Identity,
     header: Part<Header>,
-    slots: Box<[OnceLock<Arc<Part<Slot>>>; PARTS]>,
-    names: Box<[OnceLock<Arc<Part<AtomicU32>>>; PARTS]>,
-    heads: Box<[OnceLock<Arc<Part<AtomicU32>>>; HEAD_PARTS]>,
+    slots: Box<[FirstMade<Arc<Part<Slot>>>; PARTS]>,
+    names: Box<[FirstMade<Arc<Part<AtomicU32>>>; PARTS]>,
+    heads: Box<[FirstMade<Arc<Part<AtomicU32>>>; HEAD_PARTS]>,
     key: [u64; 2],
 }
 
@@ -98,9 +98,9 @@ impl Table {
             file,
             access,
             header,
-            slots: Box::new([const { OnceLock::new() }; PARTS]),
-            names: Box::new([const { OnceLock::new() }; PARTS]),
-            heads: Box::new([const { OnceLock::new() }; HEAD_PARTS]),
+            slots: Box::new([const { FirstMade::new() }; PARTS]),
+            names: Box::new([const { FirstMade::new() }; PARTS]),
+            heads: Box::new([const { FirstMade::new() }; HEAD_PARTS]),
             key,
         })
     }
@@ -329,7 +329,7 @@ impl Table {
     /// A part, mapped by whoever in this process needs it first.
     fn part<'a, T: Shared>(
         &self,
-        mapped: &'a [OnceLock<Arc<Part<T>>>],
+        mapped: &'a [FirstMade<Arc<Part<T>>>],
         parts: &[AtomicU64],
         part: usize,
         starts: &[u64],
@@ -351,7 +351,7 @@ impl Table {
             return Err(damaged("a part of it lies outside of it"));
         }
         let new = Arc::new(map(&self.file, at, count, self.access)?);
-        Ok(mapped.get_or_init(|| new))
+        Ok(mapped.get_or_make(|| new))
     }
 }
 

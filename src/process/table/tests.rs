@@ -1005,8 +1005,8 @@ fn what_is_no_table_is_damage_and_stays_as_it_is() {
 
 /// A directory with a few names, made once and copied.
 fn specimen() -> &'static [u8] {
-    static SPECIMEN: OnceLock<Vec<u8>> = OnceLock::new();
-    SPECIMEN.get_or_init(|| {
+    static SPECIMEN: FirstMade<Vec<u8>> = FirstMade::new();
+    SPECIMEN.get_or_make(|| {
         let dir = directory();
         let all = open(dir.path());
         for number in 0..40 {

@@ -41,11 +41,12 @@ use rustix::io::Errno;
 use crate::{
     clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor},
+    fork::PerFork,
     time::Time,
 };
 
 use super::{
-    super::{forked::PerFork, sys::futex},
+    super::sys::futex,
     lock::{Seeker, Stop, Turn, cannot_sleep, release, wake_another},
     map::Cell,
     member::Member,
@@ -362,7 +363,7 @@ impl How {
     }
 }
 
-static SLEEPERS: PerFork<Sleepers> = PerFork::of_the_first(Sleepers::new());
+static SLEEPERS: PerFork<Sleepers> = PerFork::unset();
 
 impl Sleepers {
     const fn new() -> Sleepers {
