@@ -1217,6 +1217,7 @@ impl<'a> Climb<'a> {
             return Ok(());
         }
         let link = self.link()?;
+        self.widen_slot()?;
         let lease = link.acquire(self.want()).wait();
         self.took_lease(lease)
     }
@@ -1227,6 +1228,7 @@ impl<'a> Climb<'a> {
             return Ok(());
         }
         let link = self.link()?;
+        self.widen_slot()?;
         let lease = link.acquire(self.want()).await;
         self.took_lease(lease)
     }
@@ -1254,9 +1256,29 @@ impl<'a> Climb<'a> {
         #[cfg(feature = "process")]
         if let Some(slot) = named.entry.slot() {
             slot.raise_token(lease.token);
-            slot.widen(&named.reach.described());
+            // The lease goes back with the climb: another service's is no lock of this directory.
+            self.claim_directory()?;
         }
         Ok(())
+    }
+
+    /// Marks the name before its leader is asked: a process that died between the grant and the
+    /// mark would leave a name to lockers of this directory that is another machine's.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    fn widen_slot(&self) -> Result<()> {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.named.entry.slot() {
+            self.claim_directory()?;
+            slot.widen(&self.named.reach.described())?;
+        }
+        Ok(())
+    }
+
+    /// Has the directory belong to the leader's cluster, as soon as that is known.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    fn claim_directory(&self) -> Result<()> {
+        let claimed = self.named.reach.claim_directory();
+        claimed.map_err(|error| error.with_name(self.named.name()).with_scope(Scope::Host))
     }
 
     #[cfg(not(any(feature = "host", feature = "testing")))]

@@ -416,6 +416,8 @@ pub(crate) struct Reach {
     pub(crate) link: Option<Arc<crate::host::link::Link>>,
     pub(crate) connect_timeout: Duration,
     pub(crate) closed: AtomicBool,
+    /// Its directory was found to belong to its leader's cluster.
+    pub(crate) owns_directory: AtomicBool,
 }
 
 impl Reach {
@@ -477,6 +479,22 @@ impl Reach {
     pub(crate) fn link(&self) -> Result<&Arc<crate::host::link::Link>> {
         self.check(Scope::Host)?;
         self.link.as_ref().ok_or_else(|| LockError::config("this manager has no leader"))
+    }
+
+    /// Has its directory belong to its leader's cluster, durably, or fails if it is another's. Before
+    /// the cluster is known nothing is done; it is known with the first grant.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    pub(crate) fn claim_directory(&self) -> Result<()> {
+        if self.owns_directory.load(Relaxed) {
+            return Ok(());
+        }
+        if let (Some(directory), Some(link)) = (self.ground.directory(), &self.link)
+            && let Some(cluster) = link.cluster()
+        {
+            directory.claim_for(&format!("{cluster:?}"))?;
+            self.owns_directory.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// This process, as others see it.

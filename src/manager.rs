@@ -312,6 +312,7 @@ impl LockManager {
             link: Some(link),
             connect_timeout: settings.connect_timeout,
             closed: AtomicBool::new(false),
+            owns_directory: AtomicBool::new(false),
         };
         LockManager { memory: Some(memory), ..LockManager::new(reach) }
     }
@@ -536,6 +537,7 @@ impl LockManagerBuilder {
             link,
             connect_timeout: self.connect_timeout,
             closed: AtomicBool::new(false),
+            owns_directory: AtomicBool::new(false),
         };
         Ok(LockManager::new(reach))
     }

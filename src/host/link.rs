@@ -451,6 +451,12 @@ impl Link {
         self.deadline.get()
     }
 
+    /// Which cluster its leader is of, once it has been spoken to.
+    #[cfg(feature = "process")]
+    pub(crate) fn cluster(&self) -> Option<crate::proto::ClusterId> {
+        self.state.lock().client.cluster()
+    }
+
     /// Whether this is a forked child of the process that made it.
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {

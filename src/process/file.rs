@@ -64,6 +64,7 @@ use super::{
     home::{self, Home, Made, SAFELY, damaged, failed},
     names, record,
     sys::{BYTES, Words, byte_lock},
+    wide::WideNames,
 };
 
 /// What `DIR/format` says.
@@ -85,18 +86,29 @@ pub(super) struct Directory {
     locks: OwnedFd,
     locks_path: PathBuf,
     label: String,
+    /// What of `DIR/wide` was read.
+    wide: WideNames,
 }
 
 impl Directory {
     pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
         home.settle(FORMAT, || prepare(&home))?;
         let locks = open_locks(&home)?;
-        Ok(Directory {
+        let directory = Directory {
             locks_path: home.path.join(LOCKS),
             home,
             locks,
             label: options.label.clone(),
-        })
+            wide: WideNames::default(),
+        };
+        directory.home.make_wide(|| directory.wide_names())?;
+        Ok(directory)
+    }
+
+    /// The names of host scope of a directory from before they were noted.
+    fn wide_names(&self) -> Result<Vec<(Name, String)>, LockError> {
+        let all = self.inspect()?.into_iter().flatten();
+        Ok(all.filter_map(|status| Some((status.name, status.widened_by?))).collect())
     }
 
     pub(super) fn home(&self) -> &Home {
@@ -361,8 +373,17 @@ impl Slot {
         });
     }
 
-    pub(super) fn widen(&self, by: &str) {
-        self.if_held(|open| record::widen(&open.words, by));
+    pub(super) fn widen(&self, by: &str) -> Result<(), LockError> {
+        let mut noted = Ok(());
+        self.if_held(|open| {
+            if record::widened_by(&open.words).is_none() {
+                noted = self.directory.home.append_wide(&self.name, by);
+                if noted.is_ok() {
+                    record::widen(&open.words, by);
+                }
+            }
+        });
+        noted.map_err(|error| self.named(error))
     }
 
     pub(super) fn release(&self, how: Predecessor) {
@@ -564,6 +585,10 @@ impl Open {
                     "{what}; stop every process that uses the directory and remove the file"
                 ))
             })?;
+            // The mark in the file may have been lost with the power.
+            if let Some(by) = directory.wide.read(&directory.home)?.names.get(name) {
+                record::widen(&words, by);
+            }
             let life = begin_life(lock.file(), directory.home.trust);
             return Ok(Open { lock, words, identity, life });
         }

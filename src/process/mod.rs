@@ -34,6 +34,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod wide;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -118,6 +119,11 @@ impl Directory {
     /// Has that said to those who come later. Best effort.
     pub(crate) fn write_leader(&self, line: &str) {
         let _ = self.home().write_leader(line);
+    }
+
+    /// Has it belong to this service, for good: another one's locks are no locks of its names.
+    pub(crate) fn claim_for(&self, service: &str) -> Result<(), LockError> {
+        self.home().claim_for(service)
     }
 
     /// What locks in it cannot promise, in words for people.
@@ -286,8 +292,9 @@ impl Slot {
         }
     }
 
-    /// Marks the name as locked at host scope, for good. Only for the holder.
-    pub(crate) fn widen(&self, by: &str) {
+    /// Marks the name as locked at host scope, for good, also after a loss of power. Only for the
+    /// holder, and before its leader is asked.
+    pub(crate) fn widen(&self, by: &str) -> Result<(), LockError> {
         match &self.0 {
             Engine::File(slot) => slot.widen(by),
             Engine::Table(slot) => slot.widen(by),

@@ -100,7 +100,7 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn widen(&self, _: &str) {
+    pub(super) fn widen(&self, _: &str) -> Result<(), LockError> {
         match self.0 {}
     }
 

@@ -4,6 +4,7 @@
 //! DIR/format           which engine and version
 //! DIR/table            header · slots · names · index, all in shared memory    layout, store, index
 //! DIR/tokens           the number that no token has passed                     reserve
+//! DIR/wide             the service it belongs to, and the names of host scope  process::wide
 //! DIR/presence/<id>    one per live process, locked for its whole life         presence
 //! ```
 //! Exclusion rests on the word of a name's slot alone ([`word`], [`protocol`], [`lock`]): quiet,
@@ -99,6 +100,8 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
         home.settle(FORMAT, || Presences::prepare(&home))?;
+        // Before the table can be opened: one that starts anew has the names that stand there.
+        home.make_wide(|| member::wide_names(&home))?;
         member::prepare(&home)?;
         Ok(Directory {
             home: Arc::new(home),
@@ -267,12 +270,17 @@ impl Slot {
         }
     }
 
-    pub(super) fn widen(&self, by: &str) {
-        let Some(place) = self.held() else { return };
+    pub(super) fn widen(&self, by: &str) -> Result<(), LockError> {
+        let Some(place) = self.held() else { return Ok(()) };
+        if Word::from_bits(place.slot.word.load(Relaxed)).is_wide() {
+            return Ok(());
+        }
+        self.directory.home.append_wide(&self.name, by).map_err(|error| self.named(error))?;
         if lock::widen(&place.slot, place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
             // The mark counts; who made it is for people.
             let _ = place.member.change(|changing| changing.keep_text(place.number, by));
         }
+        Ok(())
     }
 
     /// Whether anybody sleeps for it, or may.

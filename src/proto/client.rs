@@ -574,6 +574,11 @@ impl Client {
         .min()
     }
 
+    /// The cluster that this manager has spoken to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
     /// Until when the session's leases are good without a further word, as far as
     /// [`take_event`](Client::take_event) has told it; `None` before the first.
     pub fn deadline(&self) -> Option<Time> {

@@ -1,6 +1,7 @@
 //! One process among those that use a table: what it has of it, and what it proves to the others.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::*},
@@ -20,6 +21,7 @@ use super::{
     super::{
         home::{Gate, Home, Replace, damaged},
         record,
+        wide::WideNames,
     },
     index::{Changing, Found, Retiring},
     lock::{self, Kept, Stop},
@@ -30,7 +32,7 @@ use super::{
     slot::Slot,
     step::step,
     store::{self, Beginning, Table},
-    wide,
+    wide::{self, Wide},
     word::{OwnerId, State, Word},
 };
 
@@ -106,9 +108,26 @@ fn renew(home: &Home) -> Result<(), LockError> {
     dead.into_iter().for_each(|id| presences.forget(id));
     let floor = floor.max(reserve::read(home)?);
     let limit = reserve::raise(home, floor)?;
-    let wide = table.as_ref().map(wide::of).unwrap_or_default();
+    let wide = all_wide(home, table.as_ref())?;
     let beginning = Beginning { floor, limit, last_id, boot: record::boot(), wide };
     Table::make(home, &beginning, if table.is_some() { Replace::Yes } else { Replace::No })
+}
+
+/// The names of host scope that a new table has: those that the old one has, and those that were
+/// noted durably and which the old one may have lost with the power.
+fn all_wide(home: &Home, old: Option<&Table>) -> Result<Vec<Wide>, LockError> {
+    let mut all: HashMap<Name, String> =
+        old.map(wide::of).unwrap_or_default().into_iter().collect();
+    let noted = WideNames::default().read(home)?;
+    for (name, by) in &noted.names {
+        all.entry(name.clone()).or_insert_with(|| by.clone());
+    }
+    Ok(all.into_iter().collect())
+}
+
+/// The names of host scope of a directory from before they were noted.
+pub(super) fn wide_names(home: &Home) -> Result<Vec<Wide>, LockError> {
+    Ok(Table::open(home, Access::Look)?.as_ref().map(wide::of).unwrap_or_default())
 }
 
 impl Member {

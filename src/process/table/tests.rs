@@ -327,7 +327,7 @@ fn what_is_used_or_has_something_to_tell_is_not_forgotten() {
     for slot in [&held, &unclean, &wide] {
         try_take(slot).unwrap();
     }
-    wide.widen("checkout");
+    wide.widen("checkout").unwrap();
     wide.release(Predecessor::Clean);
     unclean.release(Predecessor::Panicked);
     assert!(["held", "unclean", "wide"].iter().all(|text| !forget(&all, text)));
@@ -533,7 +533,7 @@ pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<S
         "widen-name" => {
             let slot = all.slot(&name(argument)).unwrap();
             try_take(&slot).unwrap();
-            slot.widen("helper");
+            slot.widen("helper").unwrap();
             slot.release(Predecessor::Clean);
         }
         "probe" => {
@@ -696,7 +696,7 @@ fn a_proof_of_life_is_of_one_lock_only() {
         try_take(slot).unwrap();
     }
     let proof = given.proof_of_life().unwrap();
-    given.widen("checkout");
+    given.widen("checkout").unwrap();
     given.raise_token(token(50));
     given.release(Predecessor::Panicked);
     assert!(try_take(&slot(dir.path(), "given")).is_none());
@@ -797,14 +797,14 @@ fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
         let slot = all.slot(&name(&format!("orders/{number}"))).unwrap();
         try_take(&slot).unwrap();
         if number % 2 == 0 {
-            slot.widen(&format!("checkout {number}"));
+            slot.widen(&format!("checkout {number}")).unwrap();
         }
         slot.release(if number % 3 == 0 { Predecessor::Panicked } else { Predecessor::Clean });
     }
     // One that its holder died with, and one of which nobody knows who it was.
     let held = all.slot(&name("held")).unwrap();
     try_take(&held).unwrap();
-    held.widen("somebody who dies");
+    held.widen("somebody who dies").unwrap();
     let unsaid = all.slot(&name("unsaid")).unwrap();
     let shared = &unsaid.places.so_far().unwrap().slot;
     shared.word.store(Word::FREE.widened().bits(), Relaxed);
@@ -830,6 +830,25 @@ fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
     }
 }
 
+/// The table is not synced, and `DIR/wide` is.
+#[test]
+fn a_mark_that_was_lost_with_the_power_is_there_again() {
+    let dir = directory();
+    let all = open(dir.path());
+    let lost = all.slot(&name("lost")).unwrap();
+    try_take(&lost).unwrap();
+    lost.widen("checkout").unwrap();
+    lost.release(Predecessor::Clean);
+    let shared = &lost.places.so_far().unwrap().slot;
+    shared.word.store(Word::FREE.bits(), Relaxed);
+    drop((all, lost));
+    change_boot(dir.path());
+    assert_eq!(take(&slot(dir.path(), "lost")).widened_by.as_deref(), Some("checkout"));
+    // With the table itself.
+    fs::remove_file(dir.path().join("table")).unwrap();
+    assert_eq!(take(&slot(dir.path(), "lost")).widened_by.as_deref(), Some("checkout"));
+}
+
 /// Whoever dies while it makes the table leaves the old one, and a day later nothing.
 #[test]
 fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
@@ -837,7 +856,7 @@ fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
     let all = open(dir.path());
     let wide = all.slot(&name("wide")).unwrap();
     try_take(&wide).unwrap();
-    wide.widen("checkout");
+    wide.widen("checkout").unwrap();
     drop((all, wide));
     change_boot(dir.path());
     let elsewhere = directory();
@@ -1013,7 +1032,7 @@ fn specimen() -> &'static [u8] {
             let slot = all.slot(&name(&format!("name {number}"))).unwrap();
             try_take(&slot).unwrap();
             if number % 5 == 0 {
-                slot.widen("somebody");
+                slot.widen("somebody").unwrap();
             }
             slot.release(if number % 3 == 0 { Predecessor::Died } else { Predecessor::Clean });
         }
@@ -1053,7 +1072,7 @@ proptest! {
                     let taken = matches!(other.try_take(Token::ZERO), Ok(Some(_)));
                     prop_assert!(!(same && taken));
                 }
-                slot.widen("x");
+                slot.widen("x").unwrap();
                 slot.release(Predecessor::Clean);
             }
         }
@@ -1214,7 +1233,7 @@ fn a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock() {
     assert_eq!(error.kind(), LockErrorKind::Io, "{error}");
     assert!(error.to_string().contains("make room"), "{error}");
     for slot in &busy {
-        slot.widen("somebody");
+        slot.widen("somebody").unwrap();
         slot.release(Predecessor::Clean);
         assert!(try_take(slot).is_some());
     }

@@ -356,7 +356,7 @@ impl Worker {
         let text = format!("wide{}", self.random(names));
         let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
         if sound(slot.try_take(Token::ZERO))?.flatten().is_some() {
-            slot.widen("worker");
+            slot.widen("worker").unwrap();
             slot.release(Predecessor::Clean);
         }
         Ok(())
