@@ -412,6 +412,7 @@ impl Slot {
         if is_to_look(stored, token.get()) {
             place.member.look_once_at(token.get() / TOKENS_PER_LOOK)?;
         }
+        Member::look_by_time(&place.member)?;
         if !place.member.has_reserved(token.get()) {
             place.member.reserve_beyond(token)?;
         }

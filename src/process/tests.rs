@@ -226,8 +226,8 @@ fn a_mark_that_a_lock_file_lost_with_the_power_is_there_again() {
     assert_eq!(try_take(&slot(dir.path(), "a")).unwrap().widened_by.as_deref(), Some("checkout"));
 }
 
-/// etcd and consul alike: which service a directory's names are locked at is told by nothing but
-/// the directory.
+// Which service a directory's names are locked at is told by nothing but
+// the directory.
 on_both!(a_directory_belongs_to_one_service);
 fn a_directory_belongs_to_one_service(engine: EngineKind) {
     let dir = directory_of(engine);
@@ -1527,6 +1527,12 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
         "drop-slot" => *held = None,
         "try" => return tell(slot().try_take(Token::ZERO, "").unwrap()),
         "try-above" => return tell(slot().try_take(argument.parse().unwrap(), "").unwrap()),
+        "drop-rights" => {
+            let user = rustix::thread::Uid::from_raw(65_534);
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        }
+        "fail-try" => return fail(slot().try_take(Token::ZERO, "")),
+        "fail-wait" => return fail(slot().take(Token::ZERO, "", Time::NEVER).map(Some)),
         "wait" => return tell(Some(take(slot()))),
         "turn" => {
             let taken = take(slot());
@@ -1568,6 +1574,10 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
         }
     }
     "done".into()
+}
+
+fn fail(taken: Result<Option<Taken>, LockError>) -> String {
+    taken.map_or_else(|error| format!("error {:?} {error}", error.kind()), tell)
 }
 
 fn tell(taken: Option<Taken>) -> String {

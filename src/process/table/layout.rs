@@ -22,6 +22,8 @@ pub(super) const PARTS_BEGIN: u64 = 8192;
 pub(super) const PARTS: usize = 176;
 /// The most parts of heads.
 pub(super) const HEAD_PARTS: usize = 22;
+/// So many dead are swept together.
+pub(super) const DEAD_AT_ONCE: usize = 57;
 /// The first part of heads has as many; each further one doubles their number.
 pub(super) const FIRST_HEADS: u64 = 1024;
 /// Names have at most 255 bytes, and what is kept with one has no more.
@@ -80,11 +82,17 @@ pub(super) struct Header {
     pub(super) slot_parts: [AtomicU64; PARTS],
     pub(super) name_parts: [AtomicU64; PARTS],
     pub(super) head_parts: [AtomicU64; HEAD_PARTS],
-    spare_4: [AtomicU64; 2],
+
+    /// Where the sweep for what the dead left goes on.
+    pub(super) dead_at: AtomicU32,
+    spare_4: AtomicU32,
+    /// The dead of the sweep that is under way; zeros if none is.
+    pub(super) dead: [AtomicU64; DEAD_AT_ONCE],
 }
 
 const _: () = {
-    let fields = 64 + 64 + 64 + 64 + (UNITS_MAX + 1) * 4 + (2 * PARTS + HEAD_PARTS + 2) * 8;
+    let fields = 64 + 64 + 64 + 64 + (UNITS_MAX + 1) * 4 + (2 * PARTS + HEAD_PARTS) * 8;
+    let fields = fields + 8 + DEAD_AT_ONCE * 8;
     assert!(size_of::<Header>() == fields, "the header has padding");
     assert!(size_of::<Header>() as u64 <= PARTS_BEGIN);
     assert!(SLOTS[PARTS] > u32::MAX as u64 && NAMES[PARTS] > u32::MAX as u64);

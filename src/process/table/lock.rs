@@ -25,7 +25,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fs::File, hint, io, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs::File,
+    hint, io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use rustix::io::Errno;
 
@@ -70,10 +75,17 @@ pub(super) trait Presences {
     /// Fails with `Damaged` if the table's file is not the one that is mapped any more. Asked
     /// before any death is acted upon.
     fn check_mapped(&self) -> Result<(), LockError>;
+
+    /// Fails if this process may not look at the presence of `owner`, so that it would wait for ever
+    /// behind the dead. Asked where the verdict is unknown.
+    fn check_may_look(&self, owner: OwnerId) -> Result<(), LockError> {
+        let _ = owner;
+        Ok(())
+    }
 }
 
 /// The presence that is looked at while waiting.
-pub(super) type Kept = Option<(OwnerId, File)>;
+pub(super) type Kept = Option<(OwnerId, Arc<File>)>;
 
 /// Why a lock was not taken.
 #[derive(Debug)]
@@ -484,8 +496,10 @@ fn advance(machine: &mut impl Machine, slot: &Slot) -> Ahead {
 
 fn judge<P: Presences>(presences: &P, owner: OwnerId, kept: &mut Kept) -> Result<Verdict, Stop> {
     let verdict = presences.verdict(owner, kept);
-    if verdict == Verdict::Dead {
-        presences.check_mapped().map_err(Stop::Failed)?;
+    match verdict {
+        Verdict::Dead => presences.check_mapped().map_err(Stop::Failed)?,
+        Verdict::Unknown => presences.check_may_look(owner).map_err(Stop::Failed)?,
+        Verdict::Alive | Verdict::Missing => {}
     }
     Ok(verdict)
 }

@@ -2,31 +2,34 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
 
 use crate::{
-    clock,
+    alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
     fork::{self, Mutex, MutexGuard},
     name::Name,
+    time::Time,
     token::Token,
 };
 
 use super::{
     super::{
-        home::{Gate, Home, Replace, damaged},
+        home::{Gate, Home, Replace, damaged, failed},
         record,
         wide::WideNames,
     },
     index::{Changing, Found, Retiring},
+    layout::DEAD_AT_ONCE,
     lock::{self, Kept, Stop},
     map::Access,
-    presence::{Presence, Presences},
+    presence::{PRESENCE, Presence, Presences, file_name},
     protocol::Verdict,
     reserve,
     slot::Slot,
@@ -42,15 +45,30 @@ const LONGEST_CHANGE: Duration = Duration::from_secs(10);
 const NEXT_ATTEMPT: u64 = 1 << 20;
 /// Once in so many look-ups of names that there are it is looked around; always before a change.
 const FOUND_PER_LOOK: u64 = 64;
+/// It is looked so often whether the directory is still the one that was opened.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many locks look before a thread is started that spares the others that.
+const LOOKS_BEFORE_AN_ALARM: u32 = 16;
 /// Every so many joiners one looks for what the dead left behind, for so long.
 const JOINERS_PER_SWEEP: u64 = 64;
 const LONGEST_SWEEP: Duration = Duration::from_millis(10);
+/// So many slots are looked at between two looks at the clock.
+const SLOTS_PER_LOOK: u32 = 1024;
+/// Rounds begin so many presences apart.
+const IDS_PER_ROUND: u64 = 1021;
 
 /// This process, as one that uses the table.
 pub(super) struct Member {
     pub(super) id: OwnerId,
-    /// From which token on the reserve is to be looked at: the private copy of the limit.
+    /// From which token on the reserve is to be looked at: the private copy of the limit. Zero where
+    /// the next lock is to look at the directory, too.
     due: AtomicU64,
+    /// An alarm is set that makes `due` zero: until then locks may be quiet.
+    pub(super) is_timed: AtomicBool,
+    /// Locks that looked, up to [`LOOKS_BEFORE_AN_ALARM`].
+    looks: AtomicU32,
+    /// When the directory is to be looked at again.
+    pub(super) look_at: AtomicU64,
     generation: u64,
     /// Counts look-ups of names.
     found: AtomicU64,
@@ -145,6 +163,9 @@ impl Member {
         let member = Member {
             id: presence.id,
             due: AtomicU64::new(0),
+            is_timed: AtomicBool::new(false),
+            looks: AtomicU32::new(0),
+            look_at: AtomicU64::new(0),
             generation: fork::generation(),
             found: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
@@ -244,7 +265,7 @@ impl Member {
         let limit = self.limit()?;
         let due = reserve::due(limit);
         if token.get() < due {
-            self.due.store(due, Relaxed);
+            self.set_due(due);
             return Ok(());
         }
         match self.raise_reserve(token) {
@@ -252,7 +273,7 @@ impl Member {
             // In time, that is: there will be other attempts.
             Err(_) if token <= limit => {
                 let next = token.get().saturating_add(NEXT_ATTEMPT).min(limit.get() + 1);
-                self.due.store(next, Relaxed);
+                self.set_due(next);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -274,7 +295,7 @@ impl Member {
                 self.table.header().limit.store(limit.get(), Release);
                 step!(ReserveKnown);
             }
-            self.due.store(reserve::due(limit), Relaxed);
+            self.set_due(reserve::due(limit));
             Ok(())
         })
     }
@@ -310,6 +331,43 @@ impl Member {
         self.check_in_place()?;
         self.looked_at.store(stretch, Relaxed);
         Ok(())
+    }
+
+    /// The same by time, for a lock that is not quiet: one that is taken once a minute would notice
+    /// by its tokens after weeks. A process that locks seldom looks at each lock; one that locks
+    /// often has an alarm make one of its locks look now and then.
+    pub(super) fn look_by_time(member: &Arc<Member>) -> Result<(), LockError> {
+        let now = clock::now();
+        if now.as_nanos() >= member.look_at.load(Relaxed) {
+            member.check_in_place()?;
+            member.look_at.store((now + LOOK_EVERY).as_nanos(), Relaxed);
+        }
+        if member.is_timed.load(SeqCst) {
+            return Ok(());
+        }
+        if member.looks.load(Relaxed) < LOOKS_BEFORE_AN_ALARM || alarm::ready().is_err() {
+            member.looks.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        if !member.is_timed.swap(true, SeqCst) {
+            let later = Arc::downgrade(member);
+            let look = move || {
+                if let Some(member) = later.upgrade() {
+                    member.is_timed.store(false, SeqCst);
+                    member.due.store(0, SeqCst);
+                }
+            };
+            alarm::call_at(now + LOOK_EVERY, look).detach();
+        }
+        Ok(())
+    }
+
+    /// While no alarm is set, the next lock is to look.
+    fn set_due(&self, due: u64) {
+        self.due.store(due, SeqCst);
+        if !self.is_timed.load(SeqCst) {
+            self.due.store(0, SeqCst);
+        }
     }
 
     /// That whoever opens the directory now comes to this table.
@@ -355,36 +413,76 @@ impl Member {
 
     // ---- what the dead left --------------------------------------------------------------------
 
-    /// Frees words of the dead, and removes presences that no word names. What does not fit into
-    /// the time stays for later; whoever wants a dead owner's lock does not wait for this.
-    fn sweep(&self, longest: Duration) {
+    /// Frees words of the dead, and removes presences that no word names. It goes on where the last
+    /// sweep stopped, which may have been another process's: beside a million names a round takes
+    /// several. A dead owner's lock does not wait for it.
+    pub(super) fn sweep(&self, longest: Duration) {
+        let until = clock::now() + longest;
         self.home.sweep_aside(&self.home.fd);
         self.presences.sweep_aside(&self.home);
-        let until = clock::now() + longest;
-        let Ok(ids) = self.presences.ids() else { return };
-        let is_dead = |id: &OwnerId| {
-            clock::now() < until && self.presences.verdict(*id, &mut None).0 == Verdict::Dead
-        };
-        let mut dead: Vec<OwnerId> = ids.into_iter().filter(is_dead).collect();
-        dead.sort_unstable();
-        if dead.is_empty() || self.check_in_place().is_err() {
+        let Ok(Some(_alone)) = self.presences.sweep_alone() else { return };
+        let header = self.table.header();
+        if header.dead.iter().all(|id| id.load(Relaxed) == 0) && !self.begin_round(until) {
+            return;
+        }
+        if self.check_in_place().is_err() {
             return;
         }
         step!(SweepProved);
-        let used = self.table.header().slots_used.load(Relaxed);
-        for number in 0..used {
-            if number % 1024 == 0 && clock::now() >= until {
-                return;
-            }
-            let Ok(slot) = self.table.slot(number) else { return };
+        let mut at = header.dead_at.load(Relaxed);
+        let mut dead: Vec<OwnerId> =
+            header.dead.iter().filter_map(|id| OwnerId::new(id.load(Relaxed))).collect();
+        // An id of a round that is not a dead one's was written by no sweep.
+        dead.retain(|id| self.presences.verdict(*id, &mut None).0 == Verdict::Dead);
+        dead.sort_unstable();
+        while at < header.slots_used.load(Relaxed) {
+            let Ok(slot) = self.table.slot(at) else { return };
+            let before = dead.len();
             self.free_from(slot, &mut dead);
+            if dead.len() < before {
+                self.store_dead(&dead);
+            }
+            at += 1;
+            if at.is_multiple_of(SLOTS_PER_LOOK) {
+                header.dead_at.store(at, Relaxed);
+                if clock::now() >= until {
+                    return;
+                }
+            }
         }
-        self.free_from(&self.table.header().structure, &mut dead);
+        self.free_from(&header.structure, &mut dead);
         step!(SweepFreed);
         for id in dead {
             self.presences.forget(id);
             step!(SweepForgotten);
         }
+        self.store_dead(&[]);
+    }
+
+    /// Notes some of the dead. From the first slot to the last, each word of theirs is freed by the
+    /// time that their presences go: the dead take no more words.
+    pub(super) fn begin_round(&self, until: Time) -> bool {
+        let Ok(mut ids) = self.presences.ids() else { return false };
+        // Others begin elsewhere, so that many living ones before a dead one do not hide it.
+        ids.sort_unstable();
+        let rounds = self.table.header().joined.load(Relaxed) / JOINERS_PER_SWEEP;
+        let first = rounds.wrapping_mul(IDS_PER_ROUND) % (ids.len().max(1) as u64);
+        ids.rotate_left(first as usize);
+        let is_dead = |id: &OwnerId| self.presences.verdict(*id, &mut None).0 == Verdict::Dead;
+        let dead: Vec<OwnerId> = ids
+            .into_iter()
+            .take_while(|_| clock::now() < until)
+            .filter(is_dead)
+            .take(DEAD_AT_ONCE)
+            .collect();
+        self.table.header().dead_at.store(0, Relaxed);
+        self.store_dead(&dead);
+        !dead.is_empty()
+    }
+
+    fn store_dead(&self, dead: &[OwnerId]) {
+        let ids = dead.iter().map(|id| id.get()).chain(std::iter::repeat(0));
+        self.table.header().dead.iter().zip(ids).for_each(|(place, id)| place.store(id, Relaxed));
     }
 
     /// Keeps the presence of an owner whose word stays its own.
@@ -432,6 +530,17 @@ impl lock::Presences for Member {
 
     fn check_mapped(&self) -> Result<(), LockError> {
         self.check_in_place()
+    }
+
+    fn check_may_look(&self, owner: OwnerId) -> Result<(), LockError> {
+        match self.presences.verdict(owner, &mut None).1 {
+            Some(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+                let what = "cannot find out whether the holder lives";
+                let file = format!("{PRESENCE}/{}", file_name(owner));
+                Err(self.home.about_file(&file, failed(what, why)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     io::{self, Read, Write},
     ops::Deref,
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::Ordering::*,
+    sync::{Arc, Weak, atomic::Ordering::*},
 };
 
 use fs4::{FileExt, TryLockError};
@@ -54,6 +54,8 @@ const MOST_TURNS: u32 = 1000;
 /// The directory of presences.
 pub(super) struct Presences {
     directory: OwnedFd,
+    /// Presences that are being looked at: one descriptor for each, however many wait behind it.
+    looked_at: Mutex<Vec<(OwnerId, Weak<File>)>>,
 }
 
 /// This process's presence under one id.
@@ -84,7 +86,8 @@ impl Presences {
     }
 
     pub(super) fn open(home: &Home) -> Result<Presences, LockError> {
-        Ok(Presences { directory: home.open_inside(PRESENCE, "presences")? })
+        let directory = home.open_inside(PRESENCE, "presences")?;
+        Ok(Presences { directory, looked_at: Mutex::default() })
     }
 
     /// Becomes present, under an id that nobody ever had.
@@ -183,9 +186,8 @@ impl Presences {
     /// `kept` is what was opened for that the last time.
     pub(super) fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> (Verdict, Option<io::Error>) {
         if kept.as_ref().is_none_or(|(id, _)| *id != owner) {
-            let flags = OFlags::RDONLY | SAFELY;
-            match rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty()) {
-                Ok(fd) => *kept = Some((owner, fd.into())),
+            match self.look_at(owner) {
+                Ok(file) => *kept = Some((owner, file)),
                 Err(Errno::NOENT) => return (Verdict::Missing, None),
                 Err(e) => return (Verdict::Unknown, Some(e.into())),
             }
@@ -196,6 +198,22 @@ impl Presences {
             Ok(false) => (Verdict::Alive, None),
             Err(e) => (Verdict::Unknown, Some(e)),
         }
+    }
+
+    /// The presence of this id, opened to be probed. A probe by one of those that share it takes
+    /// nothing from the others: they all find the same.
+    fn look_at(&self, owner: OwnerId) -> Result<Arc<File>, Errno> {
+        let mut looked_at = self.looked_at.lock();
+        looked_at.retain(|(_, file)| file.strong_count() > 0);
+        let known = looked_at.iter().find(|(id, _)| *id == owner);
+        if let Some(file) = known.and_then(|(_, file)| file.upgrade()) {
+            return Ok(file);
+        }
+        let flags = OFlags::RDONLY | SAFELY;
+        let fd = rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty())?;
+        let file = Arc::new(File::from(fd));
+        looked_at.push((owner, Arc::downgrade(&file)));
+        Ok(file)
     }
 
     /// What the process of this id says about itself.
@@ -238,6 +256,20 @@ impl Presences {
             }
         }
         Ok((ids, others))
+    }
+
+    /// Has this process alone sweep, until what is returned is dropped. `None`: another one does.
+    pub(super) fn sweep_alone(&self) -> io::Result<Option<LockFile>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let alone = LockFile::open::<io::Error>(|| {
+            Ok(rustix::fs::openat(&self.directory, ".", flags, Mode::empty())?.into())
+        })?;
+        // By its path: `file.try_lock()` would be std's method since Rust 1.89.
+        match FileExt::try_lock(alone.file()) {
+            Ok(()) => Ok(Some(alone)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {

@@ -664,6 +664,142 @@ fn a_presence_that_cannot_be_opened_counts_as_alive_and_is_told() {
     assert!(error.is_timeout() && error.to_string().contains("cannot find out"), "{error}");
 }
 
+/// Rights that were dropped after the directory was opened: it would wait for ever behind the dead.
+#[test]
+fn a_presence_that_may_not_be_looked_at_any_more_is_an_error_to_the_waiter() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = directory();
+    let held = slot(dir.path(), "a");
+    try_take(&held).unwrap();
+    let mut waiter = Helper::start(dir.path());
+    assert_eq!(waiter.ask("slot a"), "done");
+    let owners_alone = PermissionsExt::from_mode(0o700);
+    fs::set_permissions(dir.path().join("presence"), owners_alone).unwrap();
+    assert_eq!(waiter.ask("drop-rights"), "done");
+    for how in ["fail-try", "fail-wait"] {
+        let answer = waiter.ask(how);
+        assert!(answer.starts_with("error Refused"), "{how}: {answer}");
+        assert!(answer.contains("cannot find out whether the holder lives"), "{how}: {answer}");
+    }
+}
+
+/// A process that waits for many names of one owner.
+#[test]
+fn waiters_behind_one_owner_share_a_descriptor() {
+    let dir = directory();
+    let (one, two) = (open(dir.path()), open(dir.path()));
+    let texts: Vec<_> = (0..40).map(|number| format!("name {number}")).collect();
+    let held: Vec<_> = texts.iter().map(|text| one.slot(&name(text)).unwrap()).collect();
+    held.iter().for_each(|slot| drop(try_take(slot).unwrap()));
+    let presence = fs::metadata(presence_of(dir.path(), &one)).unwrap().ino();
+    let open_presences = || {
+        let all = fs::read_dir("/proc/self/fd").unwrap().map_while(Result::ok);
+        all.filter(|fd| fs::metadata(fd.path()).is_ok_and(|found| found.ino() == presence)).count()
+    };
+    let before = open_presences();
+    let (most, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for text in &texts {
+            let slot = two.slot(&name(text)).unwrap();
+            scope.spawn(move || {
+                slot.take(Token::ZERO, clock::now() + LONG).unwrap();
+                slot.release(Predecessor::Clean);
+            });
+        }
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                most.fetch_max((open_presences() - before) as u64, Relaxed);
+            }
+        });
+        while most.load(Relaxed) == 0 {
+            thread::yield_now();
+        }
+        held.iter().for_each(|slot| slot.release(Predecessor::Clean));
+        over.store(true, Relaxed);
+    });
+    assert_eq!(most.load(Relaxed), 1);
+}
+
+/// Each sweep has its time, and the next one goes on where it stopped.
+#[test]
+fn sweeps_that_have_no_time_come_to_an_end_all_the_same() {
+    let dir = directory();
+    let all = open(dir.path());
+    let names = 5 * 1024;
+    for number in 0..names {
+        all.slot(&name(&format!("name {number}"))).unwrap();
+    }
+    let mut holder = Helper::holding(dir.path(), "last");
+    let before = presences(dir.path());
+    holder.kill();
+    let member = member(&all);
+    let mut sweeps = 0;
+    while presences(dir.path()).len() == before.len() {
+        sweeps += 1;
+        assert!(sweeps < 20, "it begins anew each time");
+        member.sweep(Duration::ZERO);
+        if sweeps == 1 {
+            // The time for looking at presences is over at once: as if the round had begun.
+            assert!(member.begin_round(clock::now() + LONG));
+        }
+    }
+    assert!(sweeps >= names / 1024, "{sweeps} sweeps of 1024 slots");
+    let held = slot(dir.path(), "last");
+    assert_eq!(try_take(&held).unwrap().predecessor, Predecessor::Died);
+}
+
+/// By its tokens it would notice after 65,536 locks.
+#[test]
+fn a_lock_that_is_taken_seldom_notices_a_replaced_directory_at_once() {
+    let dir = directory();
+    let path = dir.path().join("locks");
+    fs::create_dir(&path).unwrap();
+    let slot = slot(&path, "a");
+    for _ in 0..3 {
+        take(&slot);
+        slot.release(Predecessor::Clean);
+    }
+    let member = member(&slot.directory);
+    fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+    fs::create_dir(&path).unwrap();
+    // As if a second had passed.
+    member.look_at.store(0, Relaxed);
+    let error = slot.try_take(Token::ZERO).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
+    assert!(error.to_string().contains("replaced"), "{error}");
+}
+
+/// Its locks are quiet, until an alarm has one of them look.
+#[test]
+fn a_lock_that_is_taken_often_notices_a_replaced_directory_too() {
+    let dir = directory();
+    let path = dir.path().join("locks");
+    fs::create_dir(&path).unwrap();
+    let slot = slot(&path, "a");
+    let turn = || {
+        slot.try_take(Token::ZERO).map(|taken| {
+            taken.unwrap();
+            slot.release(Predecessor::Clean);
+        })
+    };
+    let member = member(&slot.directory);
+    while !member.is_timed.load(SeqCst) {
+        turn().unwrap();
+    }
+    assert!(member.has_reserved(2), "its locks are quiet");
+    fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = loop {
+        if let Err(error) = turn() {
+            break error;
+        }
+        thread::yield_now();
+    };
+    assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
+}
+
 #[test]
 fn presences_of_the_dead_are_swept_once_no_word_names_them() {
     let dir = directory();
