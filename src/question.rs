@@ -2,15 +2,19 @@
 
 use crate::{
     clock,
-    error::{Holder, LockError, LockErrorKind, Result},
+    error::{LockError, Result},
     ground::Reach,
     name::Name,
-    scope::Scope,
     time::Time,
     token::Token,
 };
 #[cfg(any(feature = "host", feature = "testing"))]
-use crate::{host::link, proto::wire::LockInfo};
+use crate::{
+    error::{Holder, LockErrorKind},
+    host::link,
+    proto::wire::LockInfo,
+    scope::Scope,
+};
 
 /// One such question.
 #[cfg_attr(not(any(feature = "host", feature = "testing")), expect(dead_code))]

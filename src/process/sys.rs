@@ -5,10 +5,8 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
-    ptr,
+    os::fd::BorrowedFd,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
 };
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -65,6 +63,11 @@ impl Words {
     )
 ))]
 pub(super) mod byte_lock {
+    use std::{
+        os::fd::{AsFd, AsRawFd},
+        ptr,
+    };
+
     use super::*;
 
     /// Locks the byte at `at`; whether nobody else has it.
@@ -142,7 +145,7 @@ pub(super) mod byte_lock {
     not(tierlock_no_table)
 ))]
 pub(super) mod futex {
-    use std::{iter, num::NonZeroU32, sync::atomic::AtomicU32};
+    use std::{iter, num::NonZeroU32, ptr, sync::atomic::AtomicU32, time::Duration};
 
     use rustix::{
         io::Errno,
@@ -244,6 +247,8 @@ pub(super) mod futex {
 /// What tests need of the system and nobody else does.
 #[cfg(test)]
 pub(super) mod testing {
+    use std::ptr;
+
     use super::*;
     pub(crate) use crate::fork::testing::*;
 
