@@ -85,7 +85,22 @@ pub(super) trait Presences {
 }
 
 /// The presence that is looked at while waiting.
-pub(super) type Kept = Option<(OwnerId, Arc<File>)>;
+pub(super) type Kept = Option<(OwnerId, Looked)>;
+
+/// An open presence: of one look, or shared by all that wait behind its owner.
+pub(super) enum Looked {
+    Once(File),
+    Shared(Arc<File>),
+}
+
+impl Looked {
+    pub(super) fn file(&self) -> &File {
+        match self {
+            Looked::Once(file) => file,
+            Looked::Shared(file) => file,
+        }
+    }
+}
 
 /// Why a lock was not taken.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
@@ -47,8 +47,6 @@ const NEXT_ATTEMPT: u64 = 1 << 20;
 const FOUND_PER_LOOK: u64 = 64;
 /// It is looked so often whether the directory is still the one that was opened.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So many locks look before a thread is started that spares the others that.
-const LOOKS_BEFORE_AN_ALARM: u32 = 16;
 /// Every so many joiners one looks for what the dead left behind, for so long.
 const JOINERS_PER_SWEEP: u64 = 64;
 const LONGEST_SWEEP: Duration = Duration::from_millis(10);
@@ -62,11 +60,9 @@ pub(super) struct Member {
     pub(super) id: OwnerId,
     /// From which token on the reserve is to be looked at: the private copy of the limit. Zero where
     /// the next lock is to look at the directory, too.
-    due: AtomicU64,
+    pub(super) due: AtomicU64,
     /// An alarm is set that makes `due` zero: until then locks may be quiet.
     pub(super) is_timed: AtomicBool,
-    /// Locks that looked, up to [`LOOKS_BEFORE_AN_ALARM`].
-    looks: AtomicU32,
     /// When the directory is to be looked at again.
     pub(super) look_at: AtomicU64,
     generation: u64,
@@ -164,7 +160,6 @@ impl Member {
             id: presence.id,
             due: AtomicU64::new(0),
             is_timed: AtomicBool::new(false),
-            looks: AtomicU32::new(0),
             look_at: AtomicU64::new(0),
             generation: fork::generation(),
             found: AtomicU64::new(0),
@@ -334,8 +329,8 @@ impl Member {
     }
 
     /// The same by time, for a lock that is not quiet: one that is taken once a minute would notice
-    /// by its tokens after weeks. A process that locks seldom looks at each lock; one that locks
-    /// often has an alarm make one of its locks look now and then.
+    /// by its tokens after weeks. After each look an alarm has the next lock look again; while a
+    /// process does not lock, none is set.
     pub(super) fn look_by_time(member: &Arc<Member>) -> Result<(), LockError> {
         let now = clock::now();
         if now.as_nanos() >= member.look_at.load(Relaxed) {
@@ -345,11 +340,8 @@ impl Member {
         if member.is_timed.load(SeqCst) {
             return Ok(());
         }
-        if member.looks.load(Relaxed) < LOOKS_BEFORE_AN_ALARM || alarm::ready().is_err() {
-            member.looks.fetch_add(1, Relaxed);
-            return Ok(());
-        }
-        if !member.is_timed.swap(true, SeqCst) {
+        // Where no thread can be had, each lock looks at the clock.
+        if alarm::ready().is_ok() && !member.is_timed.swap(true, SeqCst) {
             let later = Arc::downgrade(member);
             let look = move || {
                 if let Some(member) = later.upgrade() {

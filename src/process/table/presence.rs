@@ -36,7 +36,7 @@ use super::{
         files::{Failure, Identity, unless_interrupted},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
     },
-    lock::Kept,
+    lock::{Kept, Looked},
     protocol::Verdict,
     step::step,
     store::Table,
@@ -185,14 +185,16 @@ impl Presences {
     ///
     /// `kept` is what was opened for that the last time.
     pub(super) fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> (Verdict, Option<io::Error>) {
-        if kept.as_ref().is_none_or(|(id, _)| *id != owner) {
-            match self.look_at(owner) {
-                Ok(file) => *kept = Some((owner, file)),
+        let looked = match kept.take() {
+            Some((id, looked)) if id == owner => self.share(owner, looked),
+            _ => match self.look_at(owner) {
+                Ok(looked) => looked,
                 Err(Errno::NOENT) => return (Verdict::Missing, None),
                 Err(e) => return (Verdict::Unknown, Some(e.into())),
-            }
-        }
-        let (_, file) = kept.as_ref().expect("it was opened");
+            },
+        };
+        let (_, looked) = kept.insert((owner, looked));
+        let file = looked.file();
         match probe(file) {
             Ok(true) => (Verdict::Dead, None),
             Ok(false) => (Verdict::Alive, None),
@@ -200,20 +202,34 @@ impl Presences {
         }
     }
 
-    /// The presence of this id, opened to be probed. A probe by one of those that share it takes
-    /// nothing from the others: they all find the same.
-    fn look_at(&self, owner: OwnerId) -> Result<Arc<File>, Errno> {
-        let mut looked_at = self.looked_at.lock();
-        looked_at.retain(|(_, file)| file.strong_count() > 0);
-        let known = looked_at.iter().find(|(id, _)| *id == owner);
-        if let Some(file) = known.and_then(|(_, file)| file.upgrade()) {
-            return Ok(file);
+    /// The presence of this id, opened to be probed.
+    fn look_at(&self, owner: OwnerId) -> Result<Looked, Errno> {
+        if let Some(shared) = self.shared(owner) {
+            return Ok(Looked::Shared(shared));
         }
         let flags = OFlags::RDONLY | SAFELY;
         let fd = rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty())?;
-        let file = Arc::new(File::from(fd));
+        Ok(Looked::Once(File::from(fd)))
+    }
+
+    /// A waiter that looks again shares what it looks at. A probe by one of those takes nothing from
+    /// the others: they all find the same.
+    fn share(&self, owner: OwnerId, looked: Looked) -> Looked {
+        let Looked::Once(file) = looked else { return looked };
+        if let Some(shared) = self.shared(owner) {
+            return Looked::Shared(shared);
+        }
+        let file = Arc::new(file);
+        let mut looked_at = self.looked_at.lock();
+        looked_at.retain(|(_, file)| file.strong_count() > 0);
         looked_at.push((owner, Arc::downgrade(&file)));
-        Ok(file)
+        Looked::Shared(file)
+    }
+
+    fn shared(&self, owner: OwnerId) -> Option<Arc<File>> {
+        let looked_at = self.looked_at.lock();
+        let mut known = looked_at.iter().filter(|(id, _)| *id == owner);
+        known.find_map(|(_, file)| file.upgrade())
     }
 
     /// What the process of this id says about itself.

@@ -699,7 +699,6 @@ fn waiters_behind_one_owner_share_a_descriptor() {
         all.filter(|fd| fs::metadata(fd.path()).is_ok_and(|found| found.ino() == presence)).count()
     };
     let before = open_presences();
-    let (most, over) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         for text in &texts {
             let slot = two.slot(&name(text)).unwrap();
@@ -708,18 +707,13 @@ fn waiters_behind_one_owner_share_a_descriptor() {
                 slot.release(Predecessor::Clean);
             });
         }
-        scope.spawn(|| {
-            while !over.load(Relaxed) {
-                most.fetch_max((open_presences() - before) as u64, Relaxed);
-            }
-        });
-        while most.load(Relaxed) == 0 {
+        // All of them wait, and have looked more than once.
+        let waits = |slot: &Slot| slot.is_waited_for();
+        while !held.iter().all(waits) || open_presences() - before != 1 {
             thread::yield_now();
         }
         held.iter().for_each(|slot| slot.release(Predecessor::Clean));
-        over.store(true, Relaxed);
     });
-    assert_eq!(most.load(Relaxed), 1);
 }
 
 /// Each sweep has its time, and the next one goes on where it stopped.
@@ -764,7 +758,9 @@ fn a_lock_that_is_taken_seldom_notices_a_replaced_directory_at_once() {
     let member = member(&slot.directory);
     fs::rename(&path, dir.path().join("elsewhere")).unwrap();
     fs::create_dir(&path).unwrap();
-    // As if a second had passed.
+    // As the alarm does when a second has passed.
+    member.is_timed.store(false, SeqCst);
+    member.due.store(0, SeqCst);
     member.look_at.store(0, Relaxed);
     let error = slot.try_take(Token::ZERO).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
