@@ -1,6 +1,7 @@
 //! One process among those that use a table: what it has of it, and what it proves to the others.
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::*},
@@ -14,6 +15,7 @@ use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
     name::Name,
+    time::Time,
     token::Token,
 };
 
@@ -22,11 +24,14 @@ use super::{
         home::{Gate, Home, Replace, damaged},
         record, sys,
     },
+    ends::{EndHint, EndHints},
     index::{Changing, Found, Retiring},
-    lock::{self, Kept, Stop},
-    map::Access,
+    layout::BURIED_AT_ONCE,
+    lock::{self, Admission, Exit, Kept, SlotAt, Stop},
+    map::{Access, Cell},
     presence::{Presence, Presences},
     protocol::Verdict,
+    records::STRUCTURE,
     reserve,
     slot::Slot,
     step::step,
@@ -191,9 +196,9 @@ impl Member {
     }
 
     /// Finishes what a process left that died while it was forgetting the name of this slot.
-    pub(super) fn settle(&self, slot: &Slot, judged: Word) -> Result<(), LockError> {
+    pub(super) fn settle(&self, at: SlotAt<'_>, judged: Word) -> Result<(), LockError> {
         self.change(|_| {
-            lock::settle(slot, judged);
+            lock::settle(at, judged);
             Ok(())
         })
     }
@@ -337,50 +342,87 @@ impl Member {
 
     // ---- what the dead left --------------------------------------------------------------------
 
-    /// Frees words of the dead, and removes presences that no word names. What does not fit into
-    /// the time stays for later; whoever wants a dead owner's lock does not wait for this.
+    /// Frees words and wait records of the dead, and removes presences that no word and no record
+    /// names. What does not fit into the time stays for the next sweep, which goes on there; a
+    /// process that wants a dead owner's lock does not wait for this.
     fn sweep(&self, longest: Duration) {
         self.home.sweep_aside(&self.home.fd);
         self.presences.sweep_aside(&self.home);
         let until = clock::now() + longest;
-        let Ok(ids) = self.presences.ids() else { return };
-        let is_dead = |id: &OwnerId| {
-            clock::now() < until && self.presences.verdict(*id, &mut None).0 == Verdict::Dead
-        };
-        let mut dead: Vec<OwnerId> = ids.into_iter().filter(is_dead).collect();
+        // One round at a time: what it has been through must be known when presences go.
+        let _ = self.change(|_| {
+            self.bury_some(until);
+            Ok(())
+        });
+    }
+
+    /// A part of a round, under the structural lock: every word is looked at between the proof
+    /// that these processes are dead and the end of their presences.
+    fn bury_some(&self, until: Time) {
+        let header = self.table.header();
+        if header.bury_at.load(Relaxed) == 0 {
+            self.begin_round(until);
+        }
+        let ids = header.burying.iter().filter_map(|id| OwnerId::new(id.load(Relaxed)));
+        let mut dead: Vec<OwnerId> = ids.filter(|id| self.is_dead(*id)).collect();
         dead.sort_unstable();
-        if dead.is_empty() || self.check_in_place().is_err() {
+        if !dead.is_empty() && self.check_in_place().is_err() {
             return;
         }
         step!(SweepProved);
-        let used = self.table.header().slots_used.load(Relaxed);
-        for number in 0..used {
-            if number % 1024 == 0 && clock::now() >= until {
+        self.table.erase_dead(&dead);
+        let (first, used) =
+            (header.bury_at.load(Relaxed).saturating_sub(1), header.slots_used.load(Relaxed));
+        for number in first..used {
+            if number > first && number % 1024 == 0 && clock::now() >= until {
+                header.bury_at.store(number + 1, Relaxed);
                 return;
             }
             let Ok(slot) = self.table.slot(number) else { return };
-            self.free_from(slot, &mut dead);
+            let at = SlotAt { slot, number, table: &self.table, kept: None };
+            self.free_from(at, &mut dead);
         }
-        self.free_from(&self.table.header().structure, &mut dead);
         step!(SweepFreed);
         for id in dead {
             self.presences.forget(id);
             step!(SweepForgotten);
         }
+        header.bury_at.store(0, Relaxed);
+    }
+
+    /// Which of the dead the next round is about.
+    fn begin_round(&self, until: Time) {
+        let header = self.table.header();
+        let ids = self.presences.ids().unwrap_or_default();
+        let dead = ids.into_iter().filter(|id| clock::now() < until && self.is_dead(*id));
+        let dead: Vec<u64> = dead.map(OwnerId::get).take(BURIED_AT_ONCE).collect();
+        let padded = dead.into_iter().chain(std::iter::repeat(0));
+        header.burying.iter().zip(padded).for_each(|(place, id)| place.store(id, Relaxed));
+        header.bury_at.store(1, Relaxed);
+    }
+
+    fn is_dead(&self, id: OwnerId) -> bool {
+        self.presences.verdict(id, &mut None).0 == Verdict::Dead
     }
 
     /// Keeps the presence of an owner whose word stays its own.
-    fn free_from(&self, slot: &Slot, dead: &mut Vec<OwnerId>) {
-        let owner = || Word::from_bits(slot.word.load(Relaxed)).owner();
-        let Some(dead_one) = owner() else { return };
-        let Ok(at) = dead.binary_search(&dead_one) else { return };
-        let freed = match lock::bury(slot, self) {
+    fn free_from(&self, at: SlotAt<'_>, dead: &mut Vec<OwnerId>) {
+        let owner = Word::from_bits(at.slot.word.load(Relaxed)).owner();
+        let Some(dead_one) = owner else { return };
+        let Ok(found) = dead.binary_search(&dead_one) else { return };
+        let freed = match lock::bury(at, self) {
             Ok(freed) => freed,
-            Err(Stop::Unsettled(word)) => self.settle(slot, word).is_ok(),
+            Err(Stop::Unsettled(word)) => {
+                lock::settle(at, word);
+                true
+            }
             Err(_) => false,
         };
         if !freed {
-            dead.remove(at);
+            dead.remove(found);
+            let header = self.table.header();
+            let its = |place: &&AtomicU64| place.load(Relaxed) == dead_one.get();
+            header.burying.iter().filter(its).for_each(|place| place.store(0, Relaxed));
         }
     }
 }
@@ -415,6 +457,25 @@ impl lock::Presences for Member {
     fn check_mapped(&self) -> Result<(), LockError> {
         self.check_in_place()
     }
+
+    fn make_room(&self) {
+        // A thread that changes the structure may itself be waiting for that, here.
+        let Some(_alone) = self.changing.try_lock() else { return };
+        let at = structure(&self.table);
+        let Ok(Some(admission)) = lock::try_take(at, self.id, 0, self) else { return };
+        if admission.left != Predecessor::Clean {
+            // To be finished first, which is left to the next change.
+            return lock::give_back(at, self.id, admission);
+        }
+        // Without room the wait goes on without a place.
+        let _ = self.table.grow_records();
+        lock::give_back(at, self.id, admission);
+    }
+
+    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint> {
+        let pid = self.presences.holder(owner)?.pid?;
+        EndHints::request(self.home.key, owner, pid, slot, bits)
+    }
 }
 
 impl Retiring for Member {
@@ -423,22 +484,33 @@ impl Retiring for Member {
     }
 
     fn give_back(&self, slot: &Slot) {
-        // If somebody else has it, then by a wrong verdict, and the name is forgotten anyway.
-        let _ = lock::retired(slot, self.id);
+        // If another has it, then by a wrong verdict, and the name is forgotten anyway.
+        let _ = lock::retired(unqueued(&self.table, slot), self.id);
     }
 
     fn finish(&self, slot: &Slot) {
         let word = Word::from_bits(slot.word.load(SeqCst));
         if matches!(word.state(), Some(State::Retiring(_))) {
-            lock::settle(slot, word);
+            lock::settle(unqueued(&self.table, slot), word);
         }
     }
+}
+
+/// The structural lock's word.
+fn structure(table: &Table) -> SlotAt<'_> {
+    SlotAt { slot: &table.header().structure, number: STRUCTURE, table, kept: None }
+}
+
+/// A slot whose wait records are not asked for.
+fn unqueued<'a>(table: &'a Table, slot: &'a Slot) -> SlotAt<'a> {
+    SlotAt { slot, number: STRUCTURE, table, kept: None }
 }
 
 /// The structural lock.
 struct Change<'a> {
     member: &'a Member,
-    /// Whoever had it before did not come to its end.
+    admission: Admission,
+    /// The change before did not come to its end.
     unfinished: bool,
     _alone: MutexGuard<'a, ()>,
 }
@@ -446,12 +518,13 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn begin(member: &'a Member) -> Result<Change<'a>, LockError> {
         let alone = member.changing.lock();
-        let structure = &member.table.header().structure;
+        let structure = structure(&member.table);
         let until = clock::now() + LONGEST_CHANGE;
         let about = |error| store::about(&member.home, error);
-        let left = lock::take(structure, member.id, 0, member, until).map_err(|stop| match stop {
+        let taken = lock::take(structure, member.id, 0, member, until);
+        let admission = taken.map_err(|stop| match stop {
             Stop::TimedOut => {
-                let who = Word::from_bits(structure.word.load(Relaxed)).owner();
+                let who = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
                 let who = who.and_then(|owner| member.living(owner)).unwrap_or_default();
                 about(LockError::new(
                     LockErrorKind::TimedOut,
@@ -464,7 +537,8 @@ impl<'a> Change<'a> {
             Stop::Failed(error) => about(error),
             Stop::Moved | Stop::Unsettled(_) => about(damaged("its structural lock is none")),
         })?;
-        Ok(Change { member, unfinished: left != Predecessor::Clean, _alone: alone })
+        let unfinished = admission.left != Predecessor::Clean;
+        Ok(Change { member, admission, unfinished, _alone: alone })
     }
 }
 
@@ -476,6 +550,7 @@ impl Drop for Change<'_> {
             // An error or a panic on the way: as if this process had died there.
             _ => Predecessor::Died,
         };
-        let _ = lock::release(&header.structure, self.member.id, how);
+        let at = structure(&self.member.table);
+        let _ = lock::release(at, self.member.id, Exit::new(self.admission.token, how));
     }
 }
