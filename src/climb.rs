@@ -1343,6 +1343,11 @@ fn lost_kept(kept: &Kept, link: &Link) -> Option<LostReason> {
 fn start_terms(named: &Named, held: &mut Held) {
     let now = clock::now();
     let scope = held.scope();
+    #[cfg(feature = "process")]
+    if let (Some(at_least), Some(slot)) = (named.at_least, named.entry.slot()) {
+        // At host scope the leader keeps it.
+        slot.keep_until((scope == Scope::Process).then(|| now + at_least));
+    }
     let more = held.more_mut();
     more.since = now;
     if let Some(at_most) = named.at_most

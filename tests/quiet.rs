@@ -22,9 +22,9 @@ use futures::{
 };
 use tierlock::{Engine, LockManager, Mutex, Scope};
 
-/// So many system calls a million quiet cycles may make: a look now and then whether the directory
-/// is still there.
-const CALLS_MAX: usize = 100;
+/// So many system calls a million quiet cycles may make: to open the directory, to start the thread
+/// of the alarms, and a look now and then whether the directory is still there.
+const CALLS_MAX: usize = 200;
 const MILLION: u64 = 1_000_000;
 
 fn main() {

@@ -301,6 +301,15 @@ impl Slot {
         }
     }
 
+    /// Has the lock stay taken until then, also when its holder leaves or dies before; `None` ends
+    /// that. Only for the holder, before its caller runs. The file-lock engine remembers nothing.
+    pub(crate) fn keep_until(&self, end: Option<Time>) {
+        match &self.0 {
+            Engine::File(_) => {}
+            Engine::Table(slot) => slot.keep_until(end),
+        }
+    }
+
     /// Whether another process waits for it, as far as that is known. Only for the holder.
     #[inline]
     pub(crate) fn is_waited_for(&self) -> bool {

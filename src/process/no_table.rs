@@ -14,7 +14,7 @@ use crate::{
 use super::{DirectoryKey, NameStatus, Options, Taken, checkup::Report, home::Home};
 
 pub(super) const IS_HERE: bool = false;
-pub(super) const FORMAT: &str = "tierlock table 1";
+pub(super) const FORMAT: &str = "tierlock table 2";
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) fn holding(home: &Home, _: &Name) -> Result<Option<super::ending::Holding>, LockError> {
@@ -101,6 +101,10 @@ impl Slot {
     }
 
     pub(super) fn widen(&self, _: &str) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn keep_until(&self, _: Option<Time>) {
         match self.0 {}
     }
 

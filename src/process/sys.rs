@@ -158,10 +158,13 @@ pub(super) mod futex {
 
     use super::*;
 
-    /// As what one sleeps, and whom one wakes.
-    pub(in super::super) const HEIR: NonZeroU32 = NonZeroU32::new(1).unwrap();
-    pub(in super::super) const CROWD: NonZeroU32 = NonZeroU32::new(2).unwrap();
+    /// Every sleeper, and a sleeper that every wake reaches.
     pub(in super::super) const ALL: NonZeroU32 = NonZeroU32::MAX;
+
+    /// The sleepers with this number, and every thirty-second other one.
+    pub(in super::super) const fn bit(number: u16) -> NonZeroU32 {
+        NonZeroU32::new(1 << (number % 32)).expect("one bit is set")
+    }
 
     /// Sleeps for at most `longest` while the low half of `word` is `seen`. Fails with `AGAIN` if
     /// it is not, with `TIMEDOUT`, with `INTR`, and with `FAULT` where the memory is gone.

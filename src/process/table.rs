@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/format           which engine and version
-//! DIR/table            header · slots · names · index, all in shared memory    layout, store, index
+//! DIR/table            header · slots · names · index · wait records, all in shared memory
+//!                                                                      layout, store, index, records
 //! DIR/tokens           the number that no token has passed                     reserve
 //! DIR/wide             the service it belongs to, and the names of host scope  process::wide
 //! DIR/presence/<id>    one per live process, locked for its whole life         presence
@@ -17,6 +18,7 @@
 //! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
 mod checkup;
+mod ends;
 #[cfg(feature = "cli")]
 mod holding;
 mod index;
@@ -33,6 +35,7 @@ mod model;
 pub mod parts;
 mod presence;
 mod protocol;
+mod records;
 mod reserve;
 mod slot;
 mod step;
@@ -49,7 +52,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
@@ -69,7 +72,7 @@ pub(super) use self::holding::holding;
 pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
     index::Found,
-    lock::Stop,
+    lock::{Admission, Exit, SlotAt, Stop},
     map::Cell,
     marks::Marks,
     member::Member,
@@ -140,7 +143,8 @@ impl Directory {
             generation,
             number,
             member,
-            held: AtomicBool::new(false),
+            held: AtomicU64::new(NOT_HELD),
+            stays: AtomicBool::new(false),
             heirloom: Mutex::default(),
             again: FirstMade::new(),
         })
@@ -178,13 +182,18 @@ struct Place {
     generation: u32,
     number: u32,
     member: Arc<Member>,
-    /// It was through this value that this process took it.
-    held: AtomicBool,
+    /// The token of the hold that this process took through this value.
+    held: AtomicU64,
+    /// An end of `at_least` was written for that hold.
+    stays: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
     /// Where it was found when it was not here any more.
     again: FirstMade<Place>,
 }
+
+/// What `Place::held` says of a lock that is not held. No hold has this token.
+const NOT_HELD: u64 = 0;
 
 /// When a wait began, and who held the lock then.
 #[derive(Clone, Copy)]
@@ -210,10 +219,9 @@ impl Slot {
     pub(super) fn try_take(&self, above: Token) -> Result<Option<Taken>, LockError> {
         loop {
             let place = self.place()?;
-            let taken =
-                lock::try_take(&place.slot, place.member.id, place.generation, &*place.member);
-            match taken {
-                Ok(Some(left)) => match self.enter(place, left, above) {
+            let (me, member) = (place.member.id, &*place.member);
+            match lock::try_take(place.at(), me, place.generation, member) {
+                Ok(Some(admission)) => match self.enter(place, admission, above) {
                     Ok(taken) => return Ok(Some(taken)),
                     Err(stop) => self.go_on(place, stop, None)?,
                 },
@@ -232,8 +240,8 @@ impl Slot {
                 begin = Some(Begin::at(place));
             }
             let (me, member) = (place.member.id, &*place.member);
-            let taken = lock::take(&place.slot, me, place.generation, member, until);
-            match taken.and_then(|left| self.enter(place, left, above)) {
+            let taken = lock::take(place.at(), me, place.generation, member, until);
+            match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, begin)?,
             }
@@ -245,8 +253,9 @@ impl Slot {
         loop {
             let place = self.place()?;
             let begin = *begin.get_or_insert_with(|| Begin::at(place));
-            let taken = wait::take(&place.slot, &place.member, place.generation, until).await;
-            match taken.and_then(|left| self.enter(place, left, above)) {
+            let Place { slot, number, member, generation, .. } = place;
+            let taken = wait::take(slot, *number, member, *generation, until).await;
+            match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, Some(begin))?,
             }
@@ -263,6 +272,7 @@ impl Slot {
         let Some(place) = self.held() else { return };
         if place.slot.token.load(Relaxed) < token.get() {
             place.slot.token.store(token.get(), Relaxed);
+            place.held.store(token.get(), Relaxed);
             if !place.member.has_reserved(token.get()) {
                 // Whoever is granted the next one here needs the reserve, and is told.
                 let _ = place.member.reserve_beyond(token);
@@ -276,11 +286,18 @@ impl Slot {
             return Ok(());
         }
         self.directory.home.append_wide(&self.name, by).map_err(|error| self.named(error))?;
-        if lock::widen(&place.slot, place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
+        if lock::widen(place.at(), place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
             // The mark counts; who made it is for people.
             let _ = place.member.change(|changing| changing.keep_text(place.number, by));
         }
         Ok(())
+    }
+
+    /// Has the lock stay taken until then, whatever becomes of its holder.
+    pub(super) fn keep_until(&self, end: Option<Time>) {
+        let Some(place) = self.held() else { return };
+        lock::keep_until(&place.slot, end);
+        place.stays.store(end.is_some(), Relaxed);
     }
 
     /// Whether anybody sleeps for it, or may.
@@ -289,7 +306,7 @@ impl Slot {
         self.word().is_some_and(Word::has_waiters)
     }
 
-    /// Whether an heir stands.
+    /// Whether a wait may stand that the lock goes to when it is let go of.
     #[inline]
     pub(super) fn has_heir(&self) -> bool {
         self.word().is_some_and(Word::is_hungry)
@@ -319,7 +336,7 @@ impl Slot {
         if heirloom.is_none() {
             let presence = place.member.second_presence().map_err(io::Error::other)?;
             let id = presence.id;
-            if lock::rename(&place.slot, place.member.id, id).is_err() {
+            if lock::rename(place.at(), place.member.id, id).is_err() {
                 place.member.end_presence(presence, false, |_| ());
                 return Err(io::Error::other("the lock is not held"));
             }
@@ -350,53 +367,56 @@ impl Slot {
     fn held(&self) -> Option<&Place> {
         let place = self.places.so_far()?.last();
         let owner = Word::from_bits(place.slot.word.load(Relaxed)).owner();
-        let is_held = place.held.load(Relaxed);
+        let is_held = place.held.load(Relaxed) != NOT_HELD;
         (is_held && owner == Some(place.owner())).then_some(place)
     }
 
-    /// Holding the word, which the one before left so.
+    /// Holding the word.
     #[inline]
-    fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, Stop> {
-        let slot = &*place.slot;
+    fn enter(&self, place: &Place, admission: Admission, above: Token) -> Result<Taken, Stop> {
         step!(TakeEntered);
-        let last = slot.token.load(Relaxed);
-        let token = last.max(above.get()).saturating_add(1);
+        let Admission { left, token } = admission;
         let quiet = left == Predecessor::Clean
-            && above.get() <= last
+            && above.get() < token
             && place.member.has_reserved(token)
-            && !is_to_look(last, token)
-            && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
+            && !is_to_look(token - 1, token)
+            && !Word::from_bits(place.slot.word.load(Relaxed)).is_wide();
         if !quiet {
-            return self.enter_slow(place, left, token);
+            return self.enter_slow(place, admission, above);
         }
-        slot.token.store(token, Relaxed);
-        place.held.store(true, Relaxed);
+        place.held.store(token, Relaxed);
         let token = Token::new(token).expect("the reserve has only tokens");
         Ok(Taken { token, predecessor: left, widened_by: None })
     }
 
     #[cold]
-    fn enter_slow(&self, place: &Place, left: Predecessor, token: u64) -> Result<Taken, Stop> {
-        let give_back = |stop| {
-            let _ = lock::release(&place.slot, place.member.id, left);
-            Err(stop)
-        };
-        let token = match self.prepare_token(place, token) {
+    fn enter_slow(&self, place: &Place, admission: Admission, above: Token) -> Result<Taken, Stop> {
+        let (slot, Admission { left, token }) = (&*place.slot, admission);
+        let last = token - 1;
+        let token = match self.prepare_token(place, last, token.max(above.get() + 1)) {
             Ok(token) => token,
-            Err(error) => return give_back(Stop::Failed(error)),
+            Err(error) => {
+                // A stale guard of a living process that was judged to be dead must not find its
+                // token again; but there is none above the last one of all.
+                let unused = match left == Predecessor::Died && token <= Token::MAX.get() {
+                    true => admission,
+                    false => Admission { left, token: last },
+                };
+                slot.token.store(unused.token, Relaxed);
+                lock::give_back(place.at(), place.member.id, unused);
+                return Err(Stop::Failed(error));
+            }
         };
-        let slot = &*place.slot;
-        let predecessor = Marks::of(slot).told(left, slot.token.load(Relaxed));
+        let predecessor = Marks::of(slot).told(left, last);
         slot.token.store(token.get(), Relaxed);
-        place.held.store(true, Relaxed);
-        Marks::note_before(slot, token.get(), predecessor);
+        place.held.store(token.get(), Relaxed);
+        Marks::note_before(slot, token.get(), predecessor, clock::now());
         let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
         let widened_by = wide.then(|| place.member.table.widened_by(slot));
         Ok(Taken { token, predecessor, widened_by })
     }
 
-    fn prepare_token(&self, place: &Place, token: u64) -> Result<Token, LockError> {
-        let stored = place.slot.token.load(Relaxed);
+    fn prepare_token(&self, place: &Place, stored: u64, token: u64) -> Result<Token, LockError> {
         if stored > Token::MAX.get() {
             return Err(store::about(
                 &self.directory.home,
@@ -425,7 +445,7 @@ impl Slot {
         match stop {
             Stop::Moved => {}
             Stop::Unsettled(word) => {
-                place.member.settle(&place.slot, word).map_err(|e| self.named(e))?;
+                place.member.settle(place.at(), word).map_err(|e| self.named(e))?;
             }
             Stop::Failed(error) => {
                 // What is missing may be missing with the whole directory.
@@ -448,7 +468,10 @@ impl Slot {
                 text = format!("{text}; {trouble}");
             }
             if let Some(begin) = begin {
-                survey::note_seen(&place.slot, begin.token, begin.time.as_nanos());
+                let word = Word::from_bits(place.slot.word.load(Relaxed));
+                if word.owner().is_some() && place.slot.token.load(Relaxed) == begin.token {
+                    Marks::note_held(&place.slot, begin.token, begin.time);
+                }
                 waited = clock::now().since(begin.time);
             }
         }
@@ -477,7 +500,7 @@ impl Near<'_> {
     #[inline]
     pub(super) fn take(self, above: Token, is_wide: bool) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        if !lock::take_as_seen(slot, me, generation, Word::quiet(is_wide)) {
+        if !lock::take_as_seen(place.at(), me, generation, Word::quiet(is_wide)) {
             return None;
         }
         step!(TakeEntered);
@@ -485,11 +508,11 @@ impl Near<'_> {
         let token = last.saturating_add(1);
         if above.get() > last || !member.has_reserved(token) || is_to_look(last, token) {
             // If it is lost, nothing was done under it.
-            let _ = lock::release(slot, me, Predecessor::Clean);
+            let _ = lock::release(place.at(), me, Exit::new(last, Predecessor::Clean));
             return None;
         }
         slot.token.store(token, Relaxed);
-        place.held.store(true, Relaxed);
+        place.held.store(token, Relaxed);
         Some(Token::new(token).expect("the reserve has only tokens"))
     }
 
@@ -502,18 +525,16 @@ impl Near<'_> {
     /// The same, if that is one compare-and-swap and nothing else; whether it did.
     #[inline]
     pub(super) fn release_if_quiet(self, is_wide: bool) -> bool {
-        self.place.held.store(false, Relaxed);
-        let left =
-            lock::leave_as_seen(self.slot, self.me, Predecessor::Clean, Word::quiet(is_wide));
-        left.is_ok()
+        let exit = self.place.exit(Predecessor::Clean);
+        lock::leave_as_seen(self.slot, self.me, exit, Word::quiet(is_wide)).is_ok()
     }
 
     /// `seen` is as wide as the word is, probably.
     #[inline]
     fn release_as_seen(self, how: Predecessor, seen: Word) {
-        self.place.held.store(false, Relaxed);
-        if lock::release_as_seen(self.slot, self.me, how, seen).is_err() {
-            self.place.release_heirloom(how);
+        let exit = self.place.exit(how);
+        if lock::release_as_seen(self.place.at(), self.me, exit, seen).is_err() {
+            self.place.release_heirloom(exit);
         }
     }
 }
@@ -534,6 +555,23 @@ impl Place {
         place
     }
 
+    fn at(&self) -> SlotAt<'_> {
+        let (number, table) = (self.number, &self.member.table);
+        SlotAt { slot: &self.slot, number, table, kept: Some(&self.slot) }
+    }
+
+    /// How the holder leaves, which from now on is none.
+    #[inline]
+    fn exit(&self, how: Predecessor) -> Exit {
+        let may_stay = self.stays.load(Relaxed);
+        let exit = Exit { may_stay, ..Exit::new(self.held.load(Relaxed), how) };
+        self.held.store(NOT_HELD, Relaxed);
+        if may_stay {
+            self.stays.store(false, Relaxed);
+        }
+        exit
+    }
+
     /// Under which id this process holds it, if it does.
     fn owner(&self) -> OwnerId {
         self.heirloom.lock().as_ref().map_or(self.member.id, |heirloom| heirloom.presence.id)
@@ -541,24 +579,25 @@ impl Place {
 
     /// Lets go of what is held under an id that others may have inherited.
     #[cold]
-    fn release_heirloom(&self, how: Predecessor) {
+    fn release_heirloom(&self, exit: Exit) {
         let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };
         // Should they keep it, it is for whoever proves their end to know how it was left.
-        Marks::note_left(&self.slot, self.slot.token.load(Relaxed), how);
+        Marks::note_left(&self.slot, self.slot.token.load(Relaxed), exit.how);
         self.member.end_presence(presence, given, |id| {
-            // If it is lost, then to somebody who proved that nobody has it any more.
-            let _ = lock::release(&self.slot, id, how);
+            // If it is lost, then to a process that proved that none has it any more.
+            let _ = lock::release(self.at(), id, exit);
         });
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !*self.held.get_mut() || !self.member.is_here() {
+        if *self.held.get_mut() == NOT_HELD || !self.member.is_here() {
             return;
         }
-        // Its guard was forgotten: nobody can let go of it any more.
-        let _ = lock::release(&self.slot, self.member.id, Predecessor::Died);
-        self.release_heirloom(Predecessor::Died);
+        // Its guard was forgotten: it can never be released by it.
+        let exit = self.exit(Predecessor::Died);
+        let _ = lock::release(self.at(), self.member.id, exit);
+        self.release_heirloom(exit);
     }
 }

@@ -33,6 +33,7 @@ use super::{
     layout::{FIRST_HEADS, HEAD_PARTS, HEADS, NAMES, UNITS_MAX, place},
     map::Seen,
     marks::Marks,
+    records::STRUCTURE,
     slot::Slot,
     step::step,
     store::Table,
@@ -233,7 +234,8 @@ impl Changing<'_> {
             }
         }
         let number = header.slots_used.load(Relaxed);
-        if number == u32::MAX {
+        // That number is the structural lock's among the wait records.
+        if number == STRUCTURE {
             return Err(full());
         }
         self.table.grow_slots(number)?;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::*},
@@ -25,12 +26,14 @@ use super::{
         record,
         wide::WideNames,
     },
+    ends::{EndHint, EndHints},
     index::{Changing, Found, Retiring},
-    layout::DEAD_AT_ONCE,
-    lock::{self, Kept, Stop},
-    map::Access,
+    layout::BURIED_AT_ONCE,
+    lock::{self, Admission, Exit, Kept, SlotAt, Stop},
+    map::{Access, Cell},
     presence::{PRESENCE, Presence, Presences, file_name},
     protocol::Verdict,
+    records::STRUCTURE,
     reserve,
     slot::Slot,
     step::step,
@@ -50,10 +53,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Every so many joiners one looks for what the dead left behind, for so long.
 const JOINERS_PER_SWEEP: u64 = 64;
 const LONGEST_SWEEP: Duration = Duration::from_millis(10);
-/// So many slots are looked at between two looks at the clock.
-const SLOTS_PER_LOOK: u32 = 1024;
-/// Rounds begin so many presences apart.
-const IDS_PER_ROUND: u64 = 1021;
 
 /// This process, as one that uses the table.
 pub(super) struct Member {
@@ -225,9 +224,9 @@ impl Member {
     }
 
     /// Finishes what a process left that died while it was forgetting the name of this slot.
-    pub(super) fn settle(&self, slot: &Slot, judged: Word) -> Result<(), LockError> {
+    pub(super) fn settle(&self, at: SlotAt<'_>, judged: Word) -> Result<(), LockError> {
         self.change(|_| {
-            lock::settle(slot, judged);
+            lock::settle(at, judged);
             Ok(())
         })
     }
@@ -405,90 +404,87 @@ impl Member {
 
     // ---- what the dead left --------------------------------------------------------------------
 
-    /// Frees words of the dead, and removes presences that no word names. It goes on where the last
-    /// sweep stopped, which may have been another process's: beside a million names a round takes
-    /// several. A dead owner's lock does not wait for it.
-    pub(super) fn sweep(&self, longest: Duration) {
-        let until = clock::now() + longest;
+    /// Frees words and wait records of the dead, and removes presences that no word and no record
+    /// names. What does not fit into the time stays for the next sweep, which goes on there; a
+    /// process that wants a dead owner's lock does not wait for this.
+    fn sweep(&self, longest: Duration) {
         self.home.sweep_aside(&self.home.fd);
         self.presences.sweep_aside(&self.home);
-        let Ok(Some(_alone)) = self.presences.sweep_alone() else { return };
+        let until = clock::now() + longest;
+        // One round at a time: what it has been through must be known when presences go.
+        let _ = self.change(|_| {
+            self.bury_some(until);
+            Ok(())
+        });
+    }
+
+    /// A part of a round, under the structural lock: every word is looked at between the proof
+    /// that these processes are dead and the end of their presences.
+    fn bury_some(&self, until: Time) {
         let header = self.table.header();
-        if header.dead.iter().all(|id| id.load(Relaxed) == 0) && !self.begin_round(until) {
-            return;
+        if header.bury_at.load(Relaxed) == 0 {
+            self.begin_round(until);
         }
-        if self.check_in_place().is_err() {
+        let ids = header.burying.iter().filter_map(|id| OwnerId::new(id.load(Relaxed)));
+        let mut dead: Vec<OwnerId> = ids.filter(|id| self.is_dead(*id)).collect();
+        dead.sort_unstable();
+        if !dead.is_empty() && self.check_in_place().is_err() {
             return;
         }
         step!(SweepProved);
-        let mut at = header.dead_at.load(Relaxed);
-        let mut dead: Vec<OwnerId> =
-            header.dead.iter().filter_map(|id| OwnerId::new(id.load(Relaxed))).collect();
-        // An id of a round that is not a dead one's was written by no sweep.
-        dead.retain(|id| self.presences.verdict(*id, &mut None).0 == Verdict::Dead);
-        dead.sort_unstable();
-        while at < header.slots_used.load(Relaxed) {
-            let Ok(slot) = self.table.slot(at) else { return };
-            let before = dead.len();
-            self.free_from(slot, &mut dead);
-            if dead.len() < before {
-                self.store_dead(&dead);
+        self.table.erase_dead(&dead);
+        let (first, used) =
+            (header.bury_at.load(Relaxed).saturating_sub(1), header.slots_used.load(Relaxed));
+        for number in first..used {
+            if number > first && number % 1024 == 0 && clock::now() >= until {
+                header.bury_at.store(number + 1, Relaxed);
+                return;
             }
-            at += 1;
-            if at.is_multiple_of(SLOTS_PER_LOOK) {
-                header.dead_at.store(at, Relaxed);
-                if clock::now() >= until {
-                    return;
-                }
-            }
+            let Ok(slot) = self.table.slot(number) else { return };
+            let at = SlotAt { slot, number, table: &self.table, kept: None };
+            self.free_from(at, &mut dead);
         }
-        self.free_from(&header.structure, &mut dead);
         step!(SweepFreed);
         for id in dead {
             self.presences.forget(id);
             step!(SweepForgotten);
         }
-        self.store_dead(&[]);
+        header.bury_at.store(0, Relaxed);
     }
 
-    /// Notes some of the dead. From the first slot to the last, each word of theirs is freed by the
-    /// time that their presences go: the dead take no more words.
-    pub(super) fn begin_round(&self, until: Time) -> bool {
-        let Ok(mut ids) = self.presences.ids() else { return false };
-        // Others begin elsewhere, so that many living ones before a dead one do not hide it.
-        ids.sort_unstable();
-        let rounds = self.table.header().joined.load(Relaxed) / JOINERS_PER_SWEEP;
-        let first = rounds.wrapping_mul(IDS_PER_ROUND) % (ids.len().max(1) as u64);
-        ids.rotate_left(first as usize);
-        let is_dead = |id: &OwnerId| self.presences.verdict(*id, &mut None).0 == Verdict::Dead;
-        let dead: Vec<OwnerId> = ids
-            .into_iter()
-            .take_while(|_| clock::now() < until)
-            .filter(is_dead)
-            .take(DEAD_AT_ONCE)
-            .collect();
-        self.table.header().dead_at.store(0, Relaxed);
-        self.store_dead(&dead);
-        !dead.is_empty()
+    /// Which of the dead the next round is about.
+    fn begin_round(&self, until: Time) {
+        let header = self.table.header();
+        let ids = self.presences.ids().unwrap_or_default();
+        let dead = ids.into_iter().filter(|id| clock::now() < until && self.is_dead(*id));
+        let dead: Vec<u64> = dead.map(OwnerId::get).take(BURIED_AT_ONCE).collect();
+        let padded = dead.into_iter().chain(std::iter::repeat(0));
+        header.burying.iter().zip(padded).for_each(|(place, id)| place.store(id, Relaxed));
+        header.bury_at.store(1, Relaxed);
     }
 
-    fn store_dead(&self, dead: &[OwnerId]) {
-        let ids = dead.iter().map(|id| id.get()).chain(std::iter::repeat(0));
-        self.table.header().dead.iter().zip(ids).for_each(|(place, id)| place.store(id, Relaxed));
+    fn is_dead(&self, id: OwnerId) -> bool {
+        self.presences.verdict(id, &mut None).0 == Verdict::Dead
     }
 
     /// Keeps the presence of an owner whose word stays its own.
-    fn free_from(&self, slot: &Slot, dead: &mut Vec<OwnerId>) {
-        let owner = || Word::from_bits(slot.word.load(Relaxed)).owner();
-        let Some(dead_one) = owner() else { return };
-        let Ok(at) = dead.binary_search(&dead_one) else { return };
-        let freed = match lock::bury(slot, self) {
+    fn free_from(&self, at: SlotAt<'_>, dead: &mut Vec<OwnerId>) {
+        let owner = Word::from_bits(at.slot.word.load(Relaxed)).owner();
+        let Some(dead_one) = owner else { return };
+        let Ok(found) = dead.binary_search(&dead_one) else { return };
+        let freed = match lock::bury(at, self) {
             Ok(freed) => freed,
-            Err(Stop::Unsettled(word)) => self.settle(slot, word).is_ok(),
+            Err(Stop::Unsettled(word)) => {
+                lock::settle(at, word);
+                true
+            }
             Err(_) => false,
         };
         if !freed {
-            dead.remove(at);
+            dead.remove(found);
+            let header = self.table.header();
+            let its = |place: &&AtomicU64| place.load(Relaxed) == dead_one.get();
+            header.burying.iter().filter(its).for_each(|place| place.store(0, Relaxed));
         }
     }
 }
@@ -534,6 +530,25 @@ impl lock::Presences for Member {
             _ => Ok(()),
         }
     }
+
+    fn make_room(&self) {
+        // A thread that changes the structure may itself be waiting for that, here.
+        let Some(_alone) = self.changing.try_lock() else { return };
+        let at = structure(&self.table);
+        let Ok(Some(admission)) = lock::try_take(at, self.id, 0, self) else { return };
+        if admission.left != Predecessor::Clean {
+            // To be finished first, which is left to the next change.
+            return lock::give_back(at, self.id, admission);
+        }
+        // Without room the wait goes on without a place.
+        let _ = self.table.grow_records();
+        lock::give_back(at, self.id, admission);
+    }
+
+    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint> {
+        let pid = self.presences.holder(owner)?.pid?;
+        EndHints::request(self.home.key, owner, pid, slot, bits)
+    }
 }
 
 impl Retiring for Member {
@@ -542,22 +557,33 @@ impl Retiring for Member {
     }
 
     fn give_back(&self, slot: &Slot) {
-        // If somebody else has it, then by a wrong verdict, and the name is forgotten anyway.
-        let _ = lock::retired(slot, self.id);
+        // If another has it, then by a wrong verdict, and the name is forgotten anyway.
+        let _ = lock::retired(unqueued(&self.table, slot), self.id);
     }
 
     fn finish(&self, slot: &Slot) {
         let word = Word::from_bits(slot.word.load(SeqCst));
         if matches!(word.state(), Some(State::Retiring(_))) {
-            lock::settle(slot, word);
+            lock::settle(unqueued(&self.table, slot), word);
         }
     }
+}
+
+/// The structural lock's word.
+fn structure(table: &Table) -> SlotAt<'_> {
+    SlotAt { slot: &table.header().structure, number: STRUCTURE, table, kept: None }
+}
+
+/// A slot whose wait records are not asked for.
+fn unqueued<'a>(table: &'a Table, slot: &'a Slot) -> SlotAt<'a> {
+    SlotAt { slot, number: STRUCTURE, table, kept: None }
 }
 
 /// The structural lock.
 struct Change<'a> {
     member: &'a Member,
-    /// Whoever had it before did not come to its end.
+    admission: Admission,
+    /// The change before did not come to its end.
     unfinished: bool,
     _alone: MutexGuard<'a, ()>,
 }
@@ -565,12 +591,13 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn begin(member: &'a Member) -> Result<Change<'a>, LockError> {
         let alone = member.changing.lock();
-        let structure = &member.table.header().structure;
+        let structure = structure(&member.table);
         let until = clock::now() + LONGEST_CHANGE;
         let about = |error| store::about(&member.home, error);
-        let left = lock::take(structure, member.id, 0, member, until).map_err(|stop| match stop {
+        let taken = lock::take(structure, member.id, 0, member, until);
+        let admission = taken.map_err(|stop| match stop {
             Stop::TimedOut => {
-                let who = Word::from_bits(structure.word.load(Relaxed)).owner();
+                let who = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
                 let who = who.and_then(|owner| member.living(owner)).unwrap_or_default();
                 about(LockError::new(
                     LockErrorKind::TimedOut,
@@ -583,7 +610,8 @@ impl<'a> Change<'a> {
             Stop::Failed(error) => about(error),
             Stop::Moved | Stop::Unsettled(_) => about(damaged("its structural lock is none")),
         })?;
-        Ok(Change { member, unfinished: left != Predecessor::Clean, _alone: alone })
+        let unfinished = admission.left != Predecessor::Clean;
+        Ok(Change { member, admission, unfinished, _alone: alone })
     }
 }
 
@@ -595,6 +623,7 @@ impl Drop for Change<'_> {
             // An error or a panic on the way: as if this process had died there.
             _ => Predecessor::Died,
         };
-        let _ = lock::release(&header.structure, self.member.id, how);
+        let at = structure(&self.member.table);
+        let _ = lock::release(at, self.member.id, Exit::new(self.admission.token, how));
     }
 }

@@ -274,20 +274,6 @@ impl Presences {
         Ok((ids, others))
     }
 
-    /// Has this process alone sweep, until what is returned is dropped. `None`: another one does.
-    pub(super) fn sweep_alone(&self) -> io::Result<Option<LockFile>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let alone = LockFile::open::<io::Error>(|| {
-            Ok(rustix::fs::openat(&self.directory, ".", flags, Mode::empty())?.into())
-        })?;
-        // By its path: `file.try_lock()` would be std's method since Rust 1.89.
-        match FileExt::try_lock(alone.file()) {
-            Ok(()) => Ok(Some(alone)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
-    }
-
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.directory
     }

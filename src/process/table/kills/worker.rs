@@ -143,8 +143,8 @@ fn worker() {
         match step {
             // The holder is to leave for good while it is asked for.
             Step::TakeRecheck => dwell_at(Step::TakeJudge, Duration::from_millis(3)),
-            // The lock is to be let go while the one it is reserved for gives up.
-            Step::TakeClearReservation => dwell_at(Step::TakeLeaveSeat, Duration::from_millis(1)),
+            // The wait that was found is to give up before it is looked at again.
+            Step::HandReload => dwell_at(Step::HandAppoint, Duration::from_millis(1)),
             _ => {}
         }
     }
@@ -233,7 +233,7 @@ impl Worker {
     /// Does what leads to this step.
     fn go_to(&mut self, step: Step, name: usize) -> Option<Sound> {
         Some(match (step, Phase::of(step)) {
-            (Step::TakeFindReservation | Step::TakeClearReservation, _) => self.wait_shortly(name),
+            (Step::TakeFindReservation | Step::HandReload, _) => self.wait_shortly(name),
             (Step::TextPlaced, _) => self.widen(1 << 30),
             (Step::WidenMark, _) => self.widen(WIDE_NAMES),
             (Step::RenameSwap, _) => self.hand_on(name),
