@@ -12,28 +12,36 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
     thread,
     time::Duration,
 };
 
-use crate::{clock, per_process::PerProcess, time::Time};
+use crate::{
+    clock,
+    fork::{self, Condvar, Mutex, PerFork},
+    time::Time,
+};
 
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// So many alarms that were taken back may stay in the heap, however few others there are.
 const TAKEN_BACK_MAX: usize = 64;
 
-static ALARMS: PerProcess<Alarms> = PerProcess::new(Alarms::new());
+/// The alarms of this process.
+///
+/// A child touches nothing that it inherited, not even a lock: a thread of its parent may have held
+/// it at the fork, and is not there to let go.
+static ALARMS: PerFork<Alarms> = PerFork::unset();
 
 thread_local! {
     static IS_ALARM_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Alarms {
-    // std's, not parking_lot's: their waiting lives in the word itself, so that a forked child finds
-    // no dead thread of its parent in a table.
+    /// The process that they ring in. Not told by its pid, which a grandchild may have again.
+    generation: u64,
     set: Mutex<Set>,
     changed: Condvar,
 }
@@ -89,7 +97,12 @@ impl Action {
 pub(crate) struct Alarm(Option<(&'static Alarms, Arc<Mutex<Option<Action>>>)>);
 
 impl Alarm {
-    /// Lets it ring though nobody keeps it.
+    /// Whether it rings in this process. One that rang at once, for want of a thread, does.
+    fn rings_here(&self) -> bool {
+        self.0.as_ref().is_none_or(|(alarms, _)| alarms.are_ours())
+    }
+
+    /// Lets it ring though it is not kept.
     pub(crate) fn detach(mut self) {
         self.0 = None;
     }
@@ -102,7 +115,7 @@ impl Drop for Alarm {
             // The parent's are not ours to take back, nor to drop.
             return std::mem::forget(alarm);
         }
-        let taken_back = lock(&alarm).take();
+        let taken_back = alarm.lock().take();
         if taken_back.is_some() {
             alarms.forget_one();
         }
@@ -112,7 +125,7 @@ impl Drop for Alarm {
 /// Makes sure that alarms ring: starts their thread, if it is not running.
 pub(crate) fn ready() -> io::Result<()> {
     let alarms = Alarms::here();
-    lock(&alarms.set).ready(alarms)
+    alarms.set.lock().ready(alarms)
 }
 
 /// Whether this is the thread on which alarms ring: it must never be kept waiting.
@@ -128,7 +141,7 @@ pub(crate) fn call_at(at: Time, call: impl FnOnce() + Send + 'static) -> Alarm {
 
 fn set(at: Time, action: Action) -> Alarm {
     let alarms = Alarms::here();
-    let mut set = lock(&alarms.set);
+    let mut set = alarms.set.lock();
     if set.ready(alarms).is_err() {
         drop(set);
         action.run();
@@ -158,35 +171,38 @@ impl Set {
 }
 
 impl Alarms {
-    const fn new() -> Alarms {
+    fn new() -> Alarms {
         let set = Set { is_served: false, heap: BinaryHeap::new(), next: 0, taken_back: 0 };
-        Alarms { set: Mutex::new(set), changed: Condvar::new() }
+        Alarms { generation: fork::generation(), set: Mutex::new(set), changed: Condvar::new() }
     }
 
     /// Those of this process.
     fn here() -> &'static Alarms {
+        // Unnoticed, a child would wait for its parent's thread; there is none to notice forks with
+        // only where nothing could be opened either.
+        let _ = fork::watch();
         ALARMS.here(Alarms::new)
     }
 
     fn are_ours(&self) -> bool {
-        std::ptr::eq(self, Alarms::here())
+        self.generation == fork::generation()
     }
 
     /// Counts one more that was taken back, and throws them out when they are most of the heap.
     fn forget_one(&self) {
-        let mut set = lock(&self.set);
+        let mut set = self.set.lock();
         set.taken_back += 1;
         if set.taken_back <= TAKEN_BACK_MAX.max(set.heap.len() / 2) {
             return;
         }
         set.taken_back = 0;
-        set.heap.retain(|Reverse(entry)| lock(&entry.alarm).is_some());
+        set.heap.retain(|Reverse(entry)| entry.alarm.lock().is_some());
     }
 
     fn serve(&self) {
         IS_ALARM_THREAD.set(true);
         let mut due = Vec::new();
-        let mut set = lock(&self.set);
+        let mut set = self.set.lock();
         loop {
             let now = clock::now();
             while set.heap.peek().is_some_and(|Reverse(entry)| entry.at <= now) {
@@ -195,39 +211,31 @@ impl Alarms {
             if !due.is_empty() {
                 drop(set);
                 self.ring(&mut due);
-                set = lock(&self.set);
+                set = self.set.lock();
                 continue;
             }
             let sleep = set.heap.peek().map(|Reverse(entry)| entry.at.since(now));
-            set = match sleep {
-                None => self.changed.wait(set).unwrap_or_else(PoisonError::into_inner),
-                Some(sleep) => {
-                    let waited = self.changed.wait_timeout(set, sleep.min(LONGEST_SLEEP));
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            match sleep {
+                None => self.changed.wait(&mut set),
+                Some(sleep) => self.changed.wait_for(&mut set, sleep.min(LONGEST_SLEEP)),
+            }
         }
     }
 
     fn ring(&self, due: &mut Vec<Reverse<Entry>>) {
         for Reverse(entry) in due.drain(..) {
-            let action = lock(&entry.alarm).take();
+            let action = entry.alarm.lock().take();
             match action {
                 // Foreign code may panic; the other alarms ring all the same. Its hook has reported
                 // it.
                 Some(action) => drop(catch_unwind(AssertUnwindSafe(|| action.run()))),
                 None => {
-                    let mut set = lock(&self.set);
+                    let mut set = self.set.lock();
                     set.taken_back = set.taken_back.saturating_sub(1);
                 }
             }
         }
     }
-}
-
-/// Nothing of ours panics while it holds one of these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A future that is ready at a time.
@@ -252,7 +260,11 @@ impl Future for Sleep {
             self.alarm = None;
             return Poll::Ready(());
         }
-        let set_for_us = self.alarm.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker()));
+        // One that was set in the parent of this process rings there.
+        let set_for_us = self
+            .alarm
+            .as_ref()
+            .is_some_and(|(alarm, waker)| alarm.rings_here() && waker.will_wake(cx.waker()));
         if !set_for_us {
             let alarm = set(self.at, Action::Wake(cx.waker().clone()));
             self.alarm = Some((alarm, cx.waker().clone()));
@@ -282,7 +294,7 @@ mod tests {
             drop(call_at(never, || ()));
         }
         // Other tests may have set theirs; they are few.
-        assert!(lock(&Alarms::here().set).heap.len() < 1_000);
+        assert!(Alarms::here().set.lock().heap.len() < 1_000);
     }
 
     #[test]

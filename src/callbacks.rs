@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{alarm, clock, per_process::PerProcess};
+use crate::{alarm, clock, fork::PerFork};
 
 /// How many callbacks run at the same time at most.
 const THREADS_MAX: usize = 64;
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(10);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-static CALLBACKS: PerProcess<Callbacks> = PerProcess::new(Callbacks::new());
+static CALLBACKS: PerFork<Callbacks> = PerFork::unset();
 
 struct Callbacks {
     state: Mutex<State>,

@@ -5,20 +5,19 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::*},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 #[cfg(feature = "process")]
 pub(crate) use crate::process::Place;
 #[cfg(feature = "process")]
-use crate::process::{Directory, DirectoryKey, PerFork, Slot, fork_generation};
+use crate::process::{Directory, DirectoryKey, Slot};
 use crate::{
     alarm,
     error::{Holder, LockError, Predecessor, Result},
+    fork::{self, FirstMade, Mutex, PerFork},
     host::{lease_word::LeaseWord, service::LeaseService},
     identity::{cut, this_process},
     name::Name,
@@ -33,7 +32,10 @@ use crate::{
 /// managers it opens.
 pub(crate) struct Ground {
     pub(crate) below_host: BelowHost,
-    names: Mutex<Names>,
+    names: PerFork<Mutex<Names>>,
+    /// The highest token of forgotten names: a name seen anew starts above it, in a child too.
+    floor: AtomicU64,
+    widened: FirstMade<Widened>,
 }
 
 /// What stands between the thread tier and the lease.
@@ -50,12 +52,16 @@ pub(crate) enum BelowHost {
 #[derive(Default)]
 struct Names {
     entries: HashMap<Name, Weak<Entry>>,
-    /// The highest token of forgotten names: a name seen anew starts above it.
-    floor: Token,
     /// How forgotten names were left, where that was not `Clean`.
     unclean: HashMap<Name, Predecessor>,
-    /// Names that this process widened, which holds for good.
-    widened: HashMap<Name, Scope>,
+}
+
+/// A name that this process widened, or the one that it was forked from, which holds for good. They
+/// are few: one for each `escalate`.
+struct Widened {
+    name: Name,
+    to: AtomicU8,
+    next: FirstMade<Widened>,
 }
 
 /// How many names left uncleanly are remembered when nobody uses them any more.
@@ -65,28 +71,19 @@ const UNCLEAN_MAX: usize = 65_536;
 pub(crate) struct Entry {
     pub(crate) name: Name,
     thread: ThreadLock,
-    /// The thread tiers of forked children: each generation has one of its own, since a thread of
-    /// the parent may have held this one at the fork and will never let it go in the child.
-    #[cfg(feature = "process")]
-    after_fork: AfterFork,
+    /// The process that it was made in. A thread of that one may have held it at a fork, and will
+    /// never let it go in the child: there the name's entry is another.
+    generation: u64,
+    in_children: PerFork<Arc<Entry>>,
     /// The scope in force: the widest at which this process has locked it.
     in_force: AtomicU8,
     /// Whether a guard is inside.
     pub(crate) cell: Cell,
     #[cfg(feature = "process")]
-    slot: std::sync::OnceLock<Arc<Slot>>,
+    slot: FirstMade<Arc<Slot>>,
     /// The name's lease words, one for each manager that has built a mutex of it.
     words: Mutex<Vec<(Weak<dyn LeaseService>, Arc<LeaseWord>)>>,
     ground: Arc<Ground>,
-}
-
-/// The thread tier of one generation, and those of its children's.
-#[cfg(feature = "process")]
-#[derive(Default)]
-struct AfterFork {
-    /// The generation that made the entry, or this link.
-    generation: u64,
-    next: std::sync::OnceLock<Box<(ThreadLock, AfterFork)>>,
 }
 
 /// There are no slots where there is no process scope.
@@ -108,14 +105,21 @@ impl Place<'_> {
 /// The grounds of this process. A child has a list of its own: a thread of its parent may have held
 /// this one's lock at the fork, and is not there to let go.
 #[cfg(feature = "process")]
-static GROUNDS: PerFork<Mutex<Grounds>> = PerFork::of_the_first(Mutex::new(Vec::new()));
+static GROUNDS: PerFork<Mutex<Grounds>> = PerFork::unset();
 
 #[cfg(feature = "process")]
 type Grounds = Vec<(DirectoryKey, Weak<Ground>)>;
 
 impl Ground {
     pub(crate) fn new(below_host: BelowHost) -> Arc<Ground> {
-        Arc::new(Ground { below_host, names: Mutex::default() })
+        // Before there is anything that a child must not inherit.
+        let _ = fork::watch();
+        Arc::new(Ground {
+            below_host,
+            names: PerFork::unset(),
+            floor: AtomicU64::new(0),
+            widened: FirstMade::new(),
+        })
     }
 
     /// The one ground of this directory in this process.
@@ -144,8 +148,7 @@ impl Ground {
     /// Has every thread that waits here for its turn look around. They look by themselves, too, so
     /// a lock that is taken just now, or was at a fork, is not waited for.
     fn rouse(&self) {
-        const LIMIT: Duration = Duration::from_millis(10);
-        let Some(names) = self.names.try_lock_for(LIMIT) else { return };
+        let Some(names) = self.names().try_lock() else { return };
         let entries: Vec<_> = names.entries.values().filter_map(Weak::upgrade).collect();
         // An entry that ends here looks for its name.
         drop(names);
@@ -159,7 +162,7 @@ impl Ground {
     /// The entry of a name, made if nobody in this process uses the name just now.
     pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
         let mut names = loop {
-            let names = self.names.lock();
+            let names = self.names().lock();
             match names.entries.get(name).map(Weak::upgrade) {
                 Some(Some(entry)) => return entry,
                 None => break names,
@@ -171,37 +174,75 @@ impl Ground {
         };
         let thread = ThreadLock::new();
         let left = names.unclean.remove(name).unwrap_or_default();
-        if names.floor > Token::ZERO || left != Predecessor::Clean {
-            raise(&thread, names.floor, left);
+        let floor = self.floor();
+        if floor > Token::ZERO || left != Predecessor::Clean {
+            raise(&thread, floor, left);
         }
         let entry = Arc::new(Entry {
             name: name.clone(),
             thread,
-            #[cfg(feature = "process")]
-            after_fork: AfterFork { generation: fork_generation(), ..AfterFork::default() },
-            in_force: AtomicU8::new(names.widened.get(name).map_or(0, |scope| *scope as u8)),
+            generation: fork::generation(),
+            in_children: PerFork::unset(),
+            in_force: AtomicU8::new(self.widened(name) as u8),
             cell: Cell(AtomicU32::new(0)),
             #[cfg(feature = "process")]
-            slot: std::sync::OnceLock::new(),
+            slot: FirstMade::new(),
             words: Mutex::default(),
             ground: self.clone(),
         });
         names.entries.insert(name.clone(), Arc::downgrade(&entry));
         entry
     }
+
+    /// The names of this process.
+    fn names(&self) -> &Mutex<Names> {
+        self.names.here(Mutex::default)
+    }
+
+    fn floor(&self) -> Token {
+        Token::new(self.floor.load(Relaxed)).expect("only tokens are stored")
+    }
+
+    /// The scope at which this process locked the name, for good.
+    fn widened(&self, name: &Name) -> Scope {
+        let mut all = std::iter::successors(self.widened.get(), |link| link.next.get());
+        let found = all.find(|link| link.name == *name);
+        found.map_or(Scope::Thread, |link| Scope::from_u8(link.to.load(Relaxed)))
+    }
+
+    fn widen(&self, name: &Name, to: Scope) {
+        let mut place = &self.widened;
+        loop {
+            let new = || Widened {
+                name: name.clone(),
+                to: AtomicU8::new(to as u8),
+                next: FirstMade::new(),
+            };
+            let link = place.get_or_make(new);
+            if link.name == *name {
+                link.to.fetch_max(to as u8, Relaxed);
+                return;
+            }
+            place = &link.next;
+        }
+    }
 }
 
 impl Drop for Entry {
     /// Forgets the name without forgetting its tokens, nor how it was left.
     fn drop(&mut self) {
+        if self.generation != generation() {
+            // The name's entry in this process is another, and is forgotten with its last user.
+            return;
+        }
         self.give_leases_back();
         // A guard that was forgotten holds it still; its token counts all the same.
-        let token = self.thread().last_token().max(self.highest_token());
-        let left = self.thread().try_take();
-        let mut names = self.ground.names.lock();
-        // Nobody makes the name anew before this.
+        let token = self.thread.last_token().max(self.highest_token());
+        let left = self.thread.try_take();
+        let mut names = self.ground.names().lock();
+        // The name is not made anew before this.
         names.entries.remove(&self.name);
-        names.floor = names.floor.max(token);
+        self.ground.floor.fetch_max(token.get(), Relaxed);
         if let Some(left) = left
             && left.predecessor != Predecessor::Clean
             // A slot tells it, to whichever process comes next.
@@ -220,32 +261,31 @@ impl Entry {
         self.thread_in(generation())
     }
 
-    /// The same, for who knows in which fork generation this process is.
+    /// The same, for a caller that knows in which fork generation this process is.
     #[inline]
     pub(crate) fn thread_in(&self, generation: u64) -> &ThreadLock {
-        #[cfg(feature = "process")]
-        if self.after_fork.generation != generation {
-            return self.thread_after_fork();
-        }
-        let _ = generation;
-        &self.thread
+        &self.here_in(generation).thread
     }
 
-    #[cfg(feature = "process")]
+    /// The name's entry in this process.
+    #[inline]
+    fn here_in(&self, generation: u64) -> &Entry {
+        if self.generation == generation { self } else { self.in_child() }
+    }
+
     #[cold]
-    fn thread_after_fork(&self) -> &ThreadLock {
-        let generation = fork_generation();
-        let (mut thread, mut link) = (&self.thread, &self.after_fork);
-        while link.generation != generation {
-            let floor = thread.last_token();
-            let next = link.next.get_or_init(|| {
-                let thread = ThreadLock::new();
-                raise(&thread, floor, Predecessor::Clean);
-                Box::new((thread, AfterFork { generation, ..AfterFork::default() }))
-            });
-            (thread, link) = (&next.0, &next.1);
-        }
-        thread
+    fn in_child(&self) -> &Entry {
+        self.in_children.here(|| {
+            let entry = self.ground.entry(&self.name);
+            entry.in_force.fetch_max(self.in_force.load(Relaxed), AcqRel);
+            // Above what its parent's guards have, unless it is in use by now.
+            if entry.thread.try_take().is_some() {
+                let told = entry.thread.predecessor();
+                entry.thread.raise_token(self.thread.last_token());
+                entry.thread.release(told);
+            }
+            entry
+        })
     }
 
     /// Opens what a lock at this scope needs, so that a full disk or a damaged file is an error
@@ -337,20 +377,21 @@ impl Entry {
     /// the gate is tried, and what the last holder at the narrower gate wrote is seen then.
     #[inline]
     pub(crate) fn scope_in_force(&self) -> Scope {
-        Scope::from_u8(self.in_force.load(Acquire))
+        Scope::from_u8(self.here_in(generation()).in_force.load(Acquire))
     }
 
     /// Keeps the name as wide as it is, also when no mutex of this process uses it any more. Only
     /// for its holder.
     pub(crate) fn stay_wide(&self) {
-        self.ground.names.lock().widened.insert(self.name.clone(), self.scope_in_force());
+        self.ground.widen(&self.name, self.scope_in_force());
     }
 
     /// From now on the name is locked at `scope`. Only for its holder.
     #[inline]
     pub(crate) fn raise_scope(&self, scope: Scope) {
-        if self.in_force.load(Relaxed) < scope as u8 {
-            self.in_force.store(scope as u8, Release);
+        let in_force = &self.here_in(generation()).in_force;
+        if in_force.load(Relaxed) < scope as u8 {
+            in_force.store(scope as u8, Release);
         }
     }
 }
@@ -406,19 +447,7 @@ impl Cell {
 /// In which fork generation this process is: a forked child has a higher one.
 #[inline]
 pub(crate) fn generation() -> u64 {
-    #[cfg(feature = "process")]
-    return fork_generation();
-    #[cfg(not(feature = "process"))]
-    0
-}
-
-/// What differs between a process and its forked child: the generation where that is known.
-#[cfg(any(feature = "host", feature = "testing"))]
-pub(crate) fn fork_mark() -> u64 {
-    #[cfg(feature = "process")]
-    return fork_generation();
-    #[cfg(not(feature = "process"))]
-    std::process::id().into()
+    fork::generation()
 }
 
 /// Has a new thread tier begin above `floor`, as if somebody had left it so.
@@ -441,6 +470,8 @@ pub(crate) struct Reach {
     pub(crate) closed: AtomicBool,
     /// Told to the tasks that wait.
     pub(crate) closing: event_listener::Event,
+    /// Its directory was found to belong to its leader's cluster.
+    pub(crate) owns_directory: AtomicBool,
 }
 
 impl Reach {
@@ -498,6 +529,22 @@ impl Reach {
     pub(crate) fn service(&self) -> Result<&Arc<dyn LeaseService>> {
         self.check(Scope::Host)?;
         self.service.as_ref().ok_or_else(|| LockError::config("this manager has no leader"))
+    }
+
+    /// Has its directory belong to its leader's cluster, durably, or fails if it is another's. Before
+    /// the cluster is known nothing is done; it is known with the first grant.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    pub(crate) fn claim_directory(&self) -> Result<()> {
+        if self.owns_directory.load(Relaxed) {
+            return Ok(());
+        }
+        if let (Some(directory), Some(link)) = (self.ground.directory(), &self.link)
+            && let Some(cluster) = link.cluster()
+        {
+            directory.claim_for(&format!("{cluster:?}"))?;
+            self.owns_directory.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// This process, as others see it.
@@ -562,7 +609,7 @@ mod tests {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
     use super::*;
-    use crate::process::{Options, fork};
+    use crate::{fork::testing::fork, process::Options};
 
     #[test]
     fn a_child_forked_while_a_thread_looks_for_a_ground_finds_its_own() {

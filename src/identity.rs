@@ -1,6 +1,6 @@
 //! Who this process is, for people on other machines.
 
-use std::sync::OnceLock;
+use crate::fork::FirstMade;
 
 /// What does not change while a process runs.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(crate) struct ThisProcess {
 }
 
 /// What is said about this process instead of its program's name.
-static COMMAND: OnceLock<String> = OnceLock::new();
+static COMMAND: FirstMade<String> = FirstMade::new();
 
 /// Has others told that this process runs `command`. Only before anything else is said about this
 /// process; the first one counts.
@@ -27,8 +27,8 @@ const TEXT_MAX: usize = 256;
 /// This process's machine and program, read once. Its arguments are nobody else's business: they may
 /// hold passwords.
 pub(crate) fn this_process() -> &'static ThisProcess {
-    static IDENTITY: OnceLock<ThisProcess> = OnceLock::new();
-    IDENTITY.get_or_init(|| {
+    static IDENTITY: FirstMade<ThisProcess> = FirstMade::new();
+    IDENTITY.get_or_make(|| {
         let uname = rustix::system::uname();
         let command = COMMAND.get().cloned().unwrap_or_else(program_name);
         ThisProcess {

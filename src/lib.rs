@@ -50,8 +50,8 @@
 //! | floor | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mistake` | the vocabulary | imports ours |
-//! | 0 | `system` | calls of the C library, an island of `unsafe` | decides anything |
-//! | 1 | `clock` `alarm` `callbacks` `watch` `per_process` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, what a forked child has anew, waiting for a future, a task's budget | decides about locks |
+//! | 0 | `fork` `latches` `system` | what a forked child has of its own, calls of the C library; islands of `unsafe` | knows locks |
+//! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -82,6 +82,7 @@ mod callbacks;
 mod clock;
 mod cooperate;
 mod error;
+mod fork;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
 pub mod fence;
@@ -89,13 +90,13 @@ mod ground;
 mod guard;
 mod host;
 mod identity;
+mod latches;
 mod manager;
 #[cfg(doctest)]
 mod misuse;
 mod mutex;
 mod name;
 mod path;
-mod per_process;
 mod printable;
 #[cfg(feature = "process")]
 mod process;

@@ -185,32 +185,23 @@ impl LockManager {
         Question::new(&self.reach, name.as_ref(), token)?.check_async().await
     }
 
-    /// Takes a lock away from the holder of exactly this token: for operators, where a holder
-    /// lives and does not come to an end. Its guard is told
+    /// Takes a host-scope lock away from the holder of exactly this token: for operators, where a
+    /// holder lives and does not come to an end. Its guard is told
     /// [`LostReason::Broken`](crate::LostReason::Broken), and the next holder that its
-    /// predecessor was [`Broken`](crate::Predecessor::Broken). In the loser's process nobody else
-    /// has the lock before that guard is dropped: its `&mut T` stays the only one.
+    /// predecessor was [`Broken`](crate::Predecessor::Broken). In the loser's process no other thread
+    /// has the lock before that guard is dropped: its `&mut T` stays the only one. Nor has another
+    /// process of the loser's directory.
     ///
-    /// At host scope the loss is on the leader's disk when this returns. The lock is free once its
-    /// holder has answered that it knows; a silent one is waited for until the time it was promised
-    /// is over. If the holder is a process of this manager's directory, the others there go on.
+    /// The loss is on the leader's disk when this returns. The lock is free once its holder has
+    /// answered that it knows; a silent one is waited for until the time it was promised is over.
     ///
-    /// At process scope the next one has the lock at once, and **nobody waits for the loser to
-    /// notice**: a stopped process notices when it goes on. [`MutexGuard::check`] and `is_valid`
-    /// tell it in this very moment, [`MutexGuard::lost`] and `on_lost` within some 10 ms. So what
-    /// the lock protects must refuse its token (a [`fence`](crate::fence)), or the process must be
-    /// stopped and ended first.
-    ///
-    /// [`MutexGuard::check`]: crate::MutexGuard::check
-    /// [`MutexGuard::lost`]: crate::MutexGuard::lost
+    /// Below host scope nothing is taken from a living process: there a lock ends with its holder's
+    /// process, which `tierlock break --dir` ends for an operator, after it has compared the token.
     ///
     /// # Errors
-    /// `Refused`, with the holder, if this token is not the holder's: nothing was taken from
-    /// anybody. `Unreachable`, if no leader answered within `connect_timeout`; the lock may or may
-    /// not be broken. `Config`, for an invalid name; if this manager has neither a directory nor a
-    /// leader; if the name is locked at host scope and this manager has no leader; or in a
-    /// directory of [`Engine::FileLock`], whose waiters sleep where nobody can wake them: there a
-    /// lock ends with its holder's process, and the error names that.
+    /// `Refused`, with the holder, if this token is not the holder's: nothing was taken from any
+    /// holder. `Unreachable`, if no leader answered within `connect_timeout`; the lock may or may
+    /// not be broken. `Config`, for an invalid name, or if this manager has no leader.
     pub fn break_lock(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
         Question::new(&self.reach, name.as_ref(), token)?.break_lock()
     }
@@ -314,7 +305,7 @@ impl LockManager {
             identity(&label),
             settings.time_to_live,
             settings.connect_timeout,
-            crate::ground::fork_mark,
+            crate::ground::generation,
         );
         let reach = Reach {
             ground,
@@ -324,6 +315,7 @@ impl LockManager {
             connect_timeout: settings.connect_timeout,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
+            owns_directory: AtomicBool::new(false),
         };
         LockManager { memory: Some(memory), ..LockManager::new(reach) }
     }
@@ -579,6 +571,7 @@ impl LockManagerBuilder {
             connect_timeout: self.connect_timeout,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
+            owns_directory: AtomicBool::new(false),
         };
         Ok(LockManager::new(reach))
     }
@@ -635,7 +628,7 @@ impl LockManagerBuilder {
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
         #[cfg(not(feature = "tokio"))]
         let reader = None;
-        let generation = crate::ground::fork_mark;
+        let generation = crate::ground::generation;
         let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
         remember_in(ground, &link);
         if let Some(warn) = &self.on_warning {

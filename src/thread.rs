@@ -50,7 +50,7 @@ use std::{
     future::Future,
     panic::{RefUnwindSafe, UnwindSafe},
     pin::Pin,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -66,7 +66,9 @@ mod model;
 mod tests;
 
 use queue::{Call, Kind, Queue, Ticket};
-use sync::{AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, SpinWait, now};
+use sync::{
+    AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,
+};
 
 /// A waiter that has waited longer is handed the lock at the next release.
 const PATIENCE: Duration = Duration::from_micros(500);
@@ -127,8 +129,9 @@ pub(crate) struct ThreadLock {
     left: AtomicU8,
     /// The last token granted. Under the lock, so `Relaxed`.
     token: AtomicU64,
-    /// Made when a waiter first has to wait, so that a lock stays small. Alarms look at it, too.
-    queue: OnceLock<Arc<Mutex<Queue>>>,
+    /// Made when a waiter of this process first has to wait, so that a lock stays small. Alarms look
+    /// at it, too.
+    queue: Queues<Queue>,
 }
 
 /// What the winner is told.
@@ -145,7 +148,7 @@ impl ThreadLock {
                 word: AtomicU8::new(0),
                 left: AtomicU8::new(Predecessor::Clean as u8),
                 token: AtomicU64::new(0),
-                queue: OnceLock::new(),
+                queue: Queues::new(),
             }
         }
     }
@@ -222,7 +225,7 @@ impl ThreadLock {
 
     /// Has every thread that waits look around.
     pub(crate) fn rouse(&self) {
-        if let Some(queue) = self.queue.get() {
+        if let Some(queue) = self.queue.so_far() {
             queue.lock().rouse();
         }
     }
@@ -346,7 +349,7 @@ impl ThreadLock {
         }
 
         let bell = Arc::new(Condvar::new());
-        let mut queue = self.queue().lock();
+        let mut queue = self.queue();
         if self.win_or_wait() {
             self.clear_marks(&queue);
             return true;
@@ -427,21 +430,27 @@ impl ThreadLock {
                 Err(found) => before = found,
             }
         }
-        let mut queue = self.queue().lock();
+        let mut queue = self.queue();
         let call = self.pass_on(&mut queue);
         let watch = queue.watch();
         ring(queue, call);
         self.look_at(watch);
     }
 
-    fn queue(&self) -> &Arc<Mutex<Queue>> {
-        self.queue.get_or_init(Default::default)
+    /// The queues of this process. Where there were none, marks in the word are of the waiters of
+    /// the process that this one was forked from, which wait there: here they are forgotten.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.queue.here().lock();
+        if queue.is_new() {
+            self.word.fetch_and(!(WAITERS | CALLED), Relaxed);
+        }
+        queue
     }
 
     /// Has an alarm look at this time whether a task's turn has lapsed.
     fn look_at(&self, at: Option<Time>) {
         if let Some(at) = at {
-            look_at(at, Arc::downgrade(self.queue()));
+            look_at(at, Arc::downgrade(self.queue.here()));
         }
     }
 
@@ -469,12 +478,12 @@ impl ThreadLock {
     /// For a task that has won it as a turnstile and is about to wait at the gate: its seat. From
     /// the moment that it is [woken](ThreadLock::wake_seat) its turn can lapse.
     pub(crate) fn sit_down(&self) -> Seat {
-        Seat(self.queue().lock().sit_down())
+        Seat(self.queue().sit_down())
     }
 
     /// The task in this seat is about to be woken.
     pub(crate) fn wake_seat(&self, seat: Seat) {
-        let mut queue = self.queue().lock();
+        let mut queue = self.queue();
         if queue.wake_seat(seat.0, now()) {
             // A release that finds it set does not look at the queues, also after the turn was
             // handed on.
@@ -487,19 +496,19 @@ impl ThreadLock {
 
     /// The task in this seat is polled; whether it still has the turnstile.
     pub(crate) fn poll_seat(&self, seat: Seat) -> bool {
-        self.queue().lock().poll_seat(seat.0)
+        self.queue().poll_seat(seat.0)
     }
 
     /// The task in this seat waits no longer; whether it still has the turnstile.
     pub(crate) fn get_up(&self, seat: Seat) -> bool {
-        let (has_it, left) = self.queue().lock().get_up(seat.0);
+        let (has_it, left) = self.queue().get_up(seat.0);
         drop(left);
         has_it
     }
 
     /// For a task whose turn has lapsed, and which is polled: waits at the head of the queue.
     pub(crate) async fn come_back(&self, seat: Seat) {
-        Waiting { lock: self, ticket: Some(seat.0) }.await;
+        Waiting { lock: self, ticket: Some((seat.0, generation())) }.await;
     }
 }
 
@@ -545,8 +554,16 @@ impl fmt::Debug for ThreadLock {
 /// A task's wait for the lock. Ready once the task has it.
 struct Waiting<'a> {
     lock: &'a ThreadLock,
-    /// Its entry, from the first poll that finds the lock taken until it is ready.
-    ticket: Option<Ticket>,
+    /// Its entry, from the first poll that finds the lock taken until it is ready, and in which
+    /// process that stands.
+    ticket: Option<(Ticket, u64)>,
+}
+
+impl Waiting<'_> {
+    /// Its entry in the queues of this process.
+    fn ticket_here(&self) -> Option<Ticket> {
+        self.ticket.filter(|(_, made_in)| *made_in == generation()).map(|(ticket, _)| ticket)
+    }
 }
 
 impl Future for Waiting<'_> {
@@ -557,14 +574,16 @@ impl Future for Waiting<'_> {
         // Wakers are cloned before and dropped after the queues' mutex is held: both may do
         // anything.
         let waker = cx.waker().clone();
-        let mut queue = lock.queue().lock();
-        let old = match self.ticket {
+        let mut queue = lock.queue();
+        // A ticket that was inherited by a fork stands in no queue of this process.
+        let old = match self.ticket_here() {
             None if lock.win_or_wait() => {
                 lock.clear_marks(&queue);
                 return Poll::Ready(());
             }
             None => {
-                self.ticket = Some(queue.push(Kind::Task, now(), Call::Waker(Some(waker))));
+                let ticket = queue.push(Kind::Task, now(), Call::Waker(Some(waker)));
+                self.ticket = Some((ticket, generation()));
                 None
             }
             Some(ticket) if lock.look(&mut queue, Kind::Task, ticket) => {
@@ -583,8 +602,8 @@ impl Future for Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let mut queue = self.lock.queue().lock();
+        let Some(ticket) = self.ticket_here() else { return };
+        let mut queue = self.lock.queue();
         let (entry, call) = if queue.claim(ticket) {
             (None, self.lock.pass_on(&mut queue))
         } else {

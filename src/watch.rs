@@ -5,16 +5,15 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU8, AtomicU64, Ordering::*},
     },
     task::{Context, Poll},
 };
 
 use event_listener::{Event, EventListener};
-use parking_lot::Mutex;
 
-use crate::{callbacks, clock, error::LostReason, time::Time};
+use crate::{callbacks, clock, error::LostReason, fork::Mutex, time::Time};
 
 /// What is called with words for people.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
@@ -49,16 +48,12 @@ pub(crate) struct Watch {
     own: Time,
     event: Event,
     callbacks: Mutex<Vec<Callback>>,
-    last_look: OnceLock<Look>,
 }
 
 /// In `Watch::lost`: let go in good order, so that no loss can follow.
 const RELEASED: u8 = u8::MAX;
 
 pub(crate) type Callback = Box<dyn FnOnce(LostReason) + Send>;
-
-/// Why it is lost, as far as is known where one has to look.
-type Look = Box<dyn Fn() -> Option<LostReason> + Send + Sync>;
 
 impl Watch {
     pub(crate) fn new(session: Option<Arc<Deadline>>, own: Option<Time>) -> Watch {
@@ -68,14 +63,7 @@ impl Watch {
             own: own.unwrap_or(Time::NEVER),
             event: Event::new(),
             callbacks: Mutex::new(Vec::new()),
-            last_look: OnceLock::new(),
         }
-    }
-
-    /// Has `look` be asked before a guard lets go in good order, whichever tier is let go of first:
-    /// a loss that nobody tells of by himself is told then. Only the first one that is given counts.
-    pub(crate) fn look_last(&self, look: impl Fn() -> Option<LostReason> + Send + Sync + 'static) {
-        let _ = self.last_look.set(Box::new(look));
     }
 
     /// Until when the lock is good; [`Time::NEVER`] without a deadline.
@@ -106,11 +94,6 @@ impl Watch {
         if self.mark(reason) {
             self.tell(reason);
         }
-    }
-
-    /// Whether a loss can still be told: none was, and nobody let go.
-    pub(crate) fn is_open(&self) -> bool {
-        self.lost.load(Acquire) == 0
     }
 
     pub(crate) fn told(&self) -> Option<LostReason> {
@@ -152,9 +135,6 @@ impl Watch {
     /// called is foreign code, to be dropped when no lock is held.
     #[must_use]
     pub(crate) fn release(&self) -> Vec<Callback> {
-        if let Some(why) = self.last_look.get().and_then(|look| look()) {
-            self.lose(why);
-        }
         match self.lost.compare_exchange(0, RELEASED, AcqRel, Acquire) {
             Ok(_) => std::mem::take(&mut *self.callbacks.lock()),
             // Whoever marked it lost calls them.

@@ -34,7 +34,7 @@ impl Locks<'_> {
     }
 }
 
-const SITUATIONS: [(&str, Situation); 9] = [
+const SITUATIONS: [(&str, Situation); 14] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
@@ -43,6 +43,11 @@ const SITUATIONS: [(&str, Situation); 9] = [
     ("a_child_of_one_inside_a_gate_is_not_inside_and_keeps_nobody_out", a_child_inside_a_gate),
     ("a_child_made_past_the_handlers_keeps_what_it_locks_first", a_child_past_the_handlers),
     ("a_child_forked_while_others_set_alarms_has_its_own", a_child_beside_alarms),
+    ("children_forked_beside_threads_at_work_use_the_inherited_manager", children_beside_threads),
+    ("a_mutex_locked_across_a_fork_is_unlocked_in_the_child", an_unnamed_mutex_across_a_fork),
+    ("an_unnamed_mutex_of_another_thread_stays_held", an_unnamed_mutex_of_another_thread),
+    ("an_inherited_wait_for_an_unnamed_mutex_is_none", an_inherited_wait),
+    ("alarms_ring_in_a_grandchild_that_has_the_pid_of_its_parent", alarms_of_the_same_pid),
     ("files_of_a_child_that_closed_ours_reach_its_own_children", a_child_that_closes_all),
 ];
 
@@ -266,6 +271,193 @@ fn a_child_beside_alarms(locks: &Locks) {
             });
             child.wait();
         }
+    });
+}
+
+/// Each thread of the parent may be anywhere: building, locking, waiting, dropping. None of it is
+/// there in the child, and nothing waits for it.
+fn children_beside_threads(locks: &Locks) {
+    const CHILDREN: usize = 300;
+    let manager = &locks.open();
+    let inherited = manager.mutex("shared", 0).scope(Scope::Thread).build().unwrap();
+    let stop = &AtomicBool::new(false);
+    let work = |thread: usize| {
+        for number in (0..).take_while(|_| !stop.load(Relaxed)) {
+            // Names that others use too, names of its own, and names that are forgotten again.
+            for name in ["shared".to_owned(), format!("own {thread}"), format!("new {number}")] {
+                let mutex = manager.mutex(name, 0).scope(Scope::Thread).build().unwrap();
+                drop(mutex.lock().unwrap());
+                drop(mutex.try_lock_for(Duration::from_micros(50)));
+            }
+            if number % 16 == 0 {
+                let name = format!("process {}", number / 16 % 4);
+                let mutex = manager.mutex(name, 0).build().unwrap();
+                drop(futures::executor::block_on(mutex.lock_async()).unwrap());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        (0..3).for_each(|thread| drop(scope.spawn(move || work(thread))));
+        // Also if a child fails.
+        let _stop = Stop(stop);
+        for number in 0..CHILDREN {
+            let child = in_a_fork(|| {
+                end_if_it_hangs();
+                for name in ["shared", "own 0", "new 0", "another"] {
+                    let mutex = manager.mutex(name, 0).scope(Scope::Thread).build().unwrap();
+                    drop(mutex.lock().unwrap());
+                    // A name that is locked twice at once excludes, whichever value it is asked of.
+                    let held = mutex.lock().unwrap();
+                    let other = manager.mutex(name, 0).scope(Scope::Thread).build().unwrap();
+                    assert!(other.try_lock().unwrap_err().is_contended());
+                    if name == "shared" {
+                        assert!(inherited.try_lock().unwrap_err().is_contended());
+                    }
+                    drop(held);
+                }
+                drop(inherited.lock().unwrap());
+                let mutex = manager.mutex(format!("process {}", number % 4), 0).build().unwrap();
+                drop(mutex.lock().unwrap());
+            });
+            child.wait();
+        }
+    });
+}
+
+/// The way of `pthread_atfork`: the forking thread locks before the fork, and both unlock after it.
+/// The threads that wait for it are the parent's.
+fn an_unnamed_mutex_across_a_fork(_: &Locks) {
+    static COUNT: tierlock::Mutex<u64> = tierlock::Mutex::new(0);
+    let stop = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    *COUNT.lock().unwrap() += 1;
+                }
+            });
+        }
+        let _stop = Stop(stop);
+        for _ in 0..100 {
+            let mut guard = Some(COUNT.lock().unwrap());
+            // Some wait by now, or will soon.
+            thread::sleep(Duration::from_micros(200));
+            let child = in_a_fork(|| {
+                end_if_it_hangs();
+                let before = **guard.as_ref().unwrap();
+                drop(guard.take());
+                // And it is a lock like any other in the child, for its own threads.
+                thread::scope(|scope| {
+                    for _ in 0..2 {
+                        scope.spawn(|| (0..1000).for_each(|_| *COUNT.lock().unwrap() += 1));
+                    }
+                });
+                assert_eq!(*COUNT.lock().unwrap(), before + 2000);
+            });
+            drop(guard);
+            child.wait();
+        }
+    });
+}
+
+/// As a `std::sync::Mutex` does: what it protects may be half changed, and its holder is not there.
+fn an_unnamed_mutex_of_another_thread(_: &Locks) {
+    let (mutex, waits) = (&tierlock::Mutex::new(0), &AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (is_held, held) = std::sync::mpsc::channel();
+        let (let_go, go) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            let guard = mutex.lock().unwrap();
+            is_held.send(()).unwrap();
+            go.recv().unwrap();
+            drop(guard);
+        });
+        held.recv().unwrap();
+        scope.spawn(|| {
+            waits.store(true, Relaxed);
+            drop(mutex.lock().unwrap());
+        });
+        while !waits.load(Relaxed) {
+            thread::yield_now();
+        }
+        let child = in_a_fork(|| {
+            end_if_it_hangs();
+            assert!(mutex.try_lock().unwrap_err().is_contended());
+            assert!(mutex.try_lock_for(Duration::from_millis(5)).unwrap_err().is_timeout());
+        });
+        child.wait();
+        let_go.send(()).unwrap();
+    });
+    assert!(mutex.try_lock().is_ok());
+}
+
+fn an_inherited_wait(_: &Locks) {
+    let mutex = tierlock::Mutex::new(0);
+    let mut guard = Some(mutex.lock().unwrap());
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waits = [(); 2].map(|()| Some(Box::pin(mutex.lock_async())));
+    for wait in waits.iter_mut().flatten() {
+        assert!(wait.as_mut().poll(&mut context).is_pending());
+    }
+    let child = in_a_fork(|| {
+        end_if_it_hangs();
+        let [polled, dropped] = &mut waits;
+        drop(dropped.take());
+        // It stands in the queue of this process from its next poll on.
+        assert!(polled.as_mut().unwrap().as_mut().poll(&mut context).is_pending());
+        drop(guard.take());
+        drop(futures::executor::block_on(polled.take().unwrap()).unwrap());
+        assert!(mutex.try_lock().is_ok());
+    });
+    child.wait();
+    drop(guard);
+    for wait in waits {
+        drop(futures::executor::block_on(wait.unwrap()).unwrap());
+    }
+}
+
+/// A process is told from its child by more than its pid: in a pid namespace of its own the child
+/// of a 1 is a 1.
+fn alarms_of_the_same_pid(locks: &Locks) {
+    let mutex = locks
+        .open()
+        .mutex("a", ())
+        .scope(Scope::Thread)
+        .at_most(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let rings = || {
+        let guard = mutex.lock().unwrap();
+        let lost = futures::executor::block_on(MutexGuard::lost(&guard));
+        assert_eq!(lost, LostReason::HeldTooLong);
+    };
+    let in_a_namespace = |work: &dyn Fn()| {
+        let child = in_a_fork(|| {
+            end_if_it_hangs();
+            // SAFETY: it only says in which namespace children of this process begin.
+            if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+                println!("no pid namespaces for this user");
+                return;
+            }
+            in_a_fork(|| {
+                assert_eq!(std::process::id(), 1);
+                work();
+            })
+            .wait();
+        });
+        child.wait();
+    };
+    in_a_namespace(&|| {
+        end_if_it_hangs();
+        rings();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
+        in_a_fork(|| {
+            assert_eq!(std::process::id(), 1);
+            end_if_it_hangs();
+            rings();
+        })
+        .wait();
     });
 }
 

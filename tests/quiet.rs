@@ -5,47 +5,27 @@
 //! system calls, and it has no threads but those of the library. By hand:
 //! `strace -f -c target/debug/deps/quiet-… cycles DIRECTORY 1000000`
 
+mod counting;
+
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     fs,
     io::{Read, Write},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Waker},
 };
 
+use counting::allocations;
 use futures::{
     executor::block_on,
     stream::{FuturesUnordered, StreamExt},
 };
 use tierlock::{Engine, LockManager, Mutex, Scope};
 
-/// So many system calls a million quiet cycles may make: a look now and then whether the directory
-/// is still there.
-const CALLS_MAX: usize = 100;
+/// So many system calls a million quiet cycles may make: to open the directory, to start the thread
+/// of the alarms, and a look now and then whether the directory is still there.
+const CALLS_MAX: usize = 200;
 const MILLION: u64 = 1_000_000;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: it hands everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as above; the memory came from there.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -85,14 +65,12 @@ fn cycle(counter: &Mutex<u64>, cycles: u64) {
 fn a_quiet_lock_allocates_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let counter = counter(directory.path(), 0);
-    // The first one maps and finds what the others use; later ones look for the directory, once
-    // in 65,536.
+    // The first one maps and finds what the others use, and starts the thread by which later ones
+    // look for the directory, once a second or in 65,536.
     cycle(&counter, 2);
-    let before = ALLOCATIONS.load(Relaxed);
-    cycle(&counter, 50_000);
-    assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "allocations in 50,000 quiet cycles");
-    drop(Box::new(before));
-    assert_eq!(ALLOCATIONS.load(Relaxed) - before, 1, "allocations are counted");
+    let made = allocations(|| cycle(&counter, 10_000));
+    assert_eq!(made, 0, "allocations in 10,000 quiet cycles");
+    assert_eq!(allocations(|| drop(Box::new(made))), 1, "allocations are counted");
     println!("quiet situation a_quiet_lock_allocates_nothing ... ok");
 }
 
@@ -102,9 +80,8 @@ fn a_failed_try_behind_another_process_allocates_nothing() {
     let counter = counter(directory.path(), 0);
     let fail = || assert!(counter.try_lock().unwrap_err().is_contended());
     fail();
-    let before = ALLOCATIONS.load(Relaxed);
-    (0..1_000).for_each(|_| fail());
-    assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "allocations in 1,000 failed tries");
+    let made = allocations(|| (0..1_000).for_each(|_| fail()));
+    assert_eq!(made, 0, "allocations in 1,000 failed tries");
     holder.tell();
     holder.join();
     println!("quiet situation a_failed_try_behind_another_process … ... ok");

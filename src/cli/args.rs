@@ -69,10 +69,10 @@ pub(super) enum Command {
     ///
     /// Exits with 0 whether anything is held or not.
     Status(Status),
-    /// Take a lock away from its holder
+    /// Take a lock away from its holder, or end the holder's process
     ///
-    /// Names the holder by its token, which `tierlock status` shows: nobody else loses anything, and
-    /// whoever has taken the lock meanwhile keeps it.
+    /// Names the holder by its token, which `tierlock status` shows: no other holder loses anything,
+    /// and one that has taken the lock meanwhile keeps it.
     Break(Break),
     /// Say what is wrong with a directory, and what to do
     ///
@@ -369,22 +369,30 @@ pub(super) struct Break {
     /// The token of the holder that is to lose it
     #[arg(long, value_name = "N")]
     pub(super) token: Token,
+    /// Process scope: how long the holder's process may take to end after SIGTERM, before SIGKILL
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(super) grace: Duration,
 }
 
 const BREAK_EXAMPLES: &str = "\
-The holder is told, and a command under `tierlock run` is stopped (its exit status is 76). A lock \
-of a leader is free once the holder has answered; one that is silent is waited for until its time \
-to live is over. A lock of a directory goes to the next one at once, whether its holder has noticed \
-or not: end a holder that may go on to write. Where locks are files (doctor says so), a lock ends \
-with its holder only.
+A lock of a leader is taken away from its holder: that is told, and a command under `tierlock run` is \
+stopped (its exit status is 76). The lock is free once the holder has answered; one that is silent is \
+waited for until its time to live is over.
+
+A lock of a directory ends with its holder's process: that gets SIGTERM, and SIGKILL after --grace, \
+once it is certain that it holds the lock with exactly this token. If it is gone and has left the lock \
+to others (a daemon that `tierlock run` started), these are ended. Nothing is taken from a process \
+that lives on. It is refused for a holder in another container, for one of another user, and for \
+tierlock itself where it runs under that lock.
 
 Example:
   tierlock status nightly                  (shows the holder and its token)
   tierlock break nightly --token 1099511627781
 
-Exit status: 0 when it was taken away (for good: at host scope the loss is on the leader's disk); 69 \
-when no leader answered; 77 when the token is not the holder's, and the line says whose it is; 78 \
-when it cannot be taken away, and the line says what to do.";
+Exit status: 0 when it was taken away (for good: at host scope the loss is on the leader's disk) or \
+its holder has ended; 69 when no leader answered; 77 when the token is not the holder's, and the line \
+says whose it is, or when this user may not end the holder; 78 when it cannot be broken so, and the \
+line says what to do.";
 
 /// What `doctor` is told.
 #[derive(Args, Debug)]
@@ -496,7 +504,7 @@ impl Common {
         Ok(Common { dir: self.dir.filter(|_| is_in_use), ..self })
     }
 
-    /// The same without a directory.
+    /// The same for the leader alone.
     pub(super) fn without_directory(self) -> Common {
         Common { dir: None, ..self }
     }

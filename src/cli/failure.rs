@@ -85,6 +85,13 @@ impl Failure {
 
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Failure {
+        Failure::from_ref(&error)
+    }
+}
+
+impl Failure {
+    /// For a caller that needs the error itself too.
+    pub(super) fn from_ref(error: &LockError) -> Failure {
         let status = match error.kind() {
             // Its time was over before a leader answered: the lock may be free.
             LockErrorKind::TimedOut if error.is_unanswered() => exit::UNREACHABLE,
@@ -95,7 +102,7 @@ impl From<LockError> for Failure {
             LockErrorKind::Config => exit::CONFIG,
             LockErrorKind::Damaged | LockErrorKind::Io => exit::IO,
         };
-        Failure::new(status, with_sources(&error))
+        Failure::new(status, with_sources(error))
     }
 }
 

@@ -13,13 +13,13 @@ use std::{
 use parking_lot::Mutex;
 
 use super::link::Link;
-use crate::{clock, per_process::PerProcess, system};
+use crate::{clock, fork::PerFork, system};
 
 /// How long the process stays at most for the sake of its leaders.
 const LIMIT: Duration = Duration::from_millis(100);
 
 /// The links that may have something to say. A forked child has its own: none of its parent's.
-static LINKS: PerProcess<Mutex<Vec<Weak<Link>>>> = PerProcess::new(Mutex::new(Vec::new()));
+static LINKS: PerFork<Mutex<Vec<Weak<Link>>>> = PerFork::unset();
 
 /// From now on this link is looked after at exit.
 pub(super) fn look_after(link: &Weak<Link>) {

@@ -444,9 +444,10 @@ impl<'a> Climb<'a> {
         if self.held.has(SLOT)
             && let Some(slot) = named.entry.slot()
         {
+            self.claim_directory()?;
             // Before it asks: a death between grant and mark would leave a holder of process scope
             // beside other machines.
-            slot.widen(&named.reach.described());
+            slot.widen(&named.reach.described())?;
             has_moved = self.held.token > self.known;
             self.known = self.known.max(slot.last_token());
         }
@@ -489,6 +490,17 @@ impl<'a> Climb<'a> {
         let LeaseGranted { had_to_queue } = granted.map_err(about)?;
         if let Some(word) = &self.named.word {
             word.granted(had_to_queue);
+        }
+        // A lease of another service than the directory's is no lock of the directory: it goes back.
+        self.claim_directory()
+    }
+
+    /// Has the directory belong to the service, as soon as its cluster is known.
+    fn claim_directory(&self) -> Result<()> {
+        #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+        {
+            let claimed = self.named.reach.claim_directory();
+            claimed.map_err(|error| error.with_name(self.named.name()).with_scope(Scope::Host))?;
         }
         Ok(())
     }

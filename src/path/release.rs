@@ -115,6 +115,7 @@ impl Named {
     pub(super) fn give_back(&self, held: &mut Held) {
         if held.won() != 0 && !held.is_forked() {
             let how = held.predecessor();
+            self.remember_until(None, held);
             self.release_now(held, how);
         }
     }
@@ -155,7 +156,7 @@ impl Named {
 
 /// A slot for an answer that becomes known later.
 fn answer_slot() -> (impl FnOnce(Option<Answer>) + Send, Answer) {
-    let slot = Arc::new((parking_lot::Mutex::new(None), event_listener::Event::new()));
+    let slot = Arc::new((crate::fork::Mutex::new(None), event_listener::Event::new()));
     let told = slot.clone();
     let tell = move |answer: Option<Answer>| {
         *slot.0.lock() = Some(answer);

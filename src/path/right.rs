@@ -53,7 +53,7 @@ pub(super) struct More {
     /// Ends `at_most` below host scope.
     pub(super) alarm: Option<Alarm>,
     /// When the lock was acquired, if `at_least` needs it.
-    pub(super) since: Time,
+    pub(super) since: Option<Time>,
 }
 
 /// The thread lock: the gate at thread scope, a turnstile above.

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     named::Named,
     quiet::HostTier,
-    right::{Held, LEASE},
+    right::{Held, LEASE, SLOT},
 };
 
 impl Named {
@@ -21,8 +21,9 @@ impl Named {
     pub(super) fn start_terms(&self, held: &mut Held) {
         let now = clock::now();
         let scope = held.scope();
+        let is_remembered = self.remember_until(self.at_least.map(|at_least| now + at_least), held);
         let more = held.more_mut();
-        more.since = now;
+        more.since = (!is_remembered).then_some(now);
         if let Some(at_most) = self.at_most
             && scope < Scope::Host
         {
@@ -36,10 +37,28 @@ impl Named {
         }
     }
 
-    /// Until when `at_least` keeps the lock, though the guard is gone.
+    /// Until when `at_least` keeps the lock, though the guard is gone, where only this process
+    /// remembers it.
     pub(super) fn stays_until(&self, held: &Held) -> Option<Time> {
-        let until = held.more()?.since + self.at_least?;
+        let until = held.more()?.since? + self.at_least?;
         (until > clock::now()).then_some(until)
+    }
+
+    /// Has the slot remember until when `at_least` keeps the lock, whatever becomes of its holder:
+    /// whether it does. `None` ends that.
+    pub(super) fn remember_until(&self, end: Option<Time>, held: &Held) -> bool {
+        #[cfg(feature = "process")]
+        if self.at_least.is_some()
+            && held.scope() == Scope::Process
+            && held.has(SLOT)
+            && let Some(slot) = self.entry.slot()
+            && slot.is_gate()
+        {
+            slot.keep_until(end);
+            return true;
+        }
+        let _ = (end, held);
+        false
     }
 
     /// Why the right is lost, if it is.

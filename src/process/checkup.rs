@@ -20,6 +20,7 @@ use super::{
     keepers::{Survivor, find_survivors},
     leader::LEADER,
     table,
+    wide::{self, WIDE, WideNames},
 };
 
 /// How bad it is. In this order.
@@ -218,11 +219,39 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
     };
     report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
     let own: &[&str] = match engine {
-        EngineKind::File => &["format", file::LOCKS, LEADER],
-        EngineKind::Table => &["format", "table", "tokens", "presence", LEADER],
+        EngineKind::File => &["format", file::LOCKS, LEADER, WIDE],
+        EngineKind::Table => &["format", "table", "tokens", "presence", LEADER, WIDE],
     };
     judge_entries(home, own, report);
+    judge_wide(home, report);
     Some(engine)
+}
+
+/// Which service it belongs to, and whether what stands there can be read.
+fn judge_wide(home: &Home, report: &mut Report) {
+    let found = match WideNames::default().read(home) {
+        Ok(found) => found,
+        Err(error) => return report.error(&error),
+    };
+    let how = wide::how_to_change(home);
+    if let Some(service) = &found.service {
+        report.add(Level::Fine, format!("its names of host scope are locked at {service}; {how}"));
+    }
+    if !found.service_is_whole {
+        let text = format!("{WIDE} does not say which service the directory belongs to; {how}");
+        report.add(Level::Damage, text);
+    }
+    if found.damaged > 0 {
+        report.add(
+            Level::Note,
+            format!(
+                "{} of {WIDE} {} cut short, as with the power; nothing needs to be done: a name is \
+                 not locked at host scope before its line is whole",
+                counted(found.damaged, "line", "lines"),
+                if found.damaged == 1 { "is" } else { "are" }
+            ),
+        );
+    }
 }
 
 fn judge_missing_format(home: &Home, report: &mut Report) {
@@ -242,7 +271,7 @@ fn judge_missing_format(home: &Home, report: &mut Report) {
             "nobody has used it for locks yet; whoever opens it first makes it ready",
         ),
     }
-    judge_entries(home, &[file::LOCKS, "table", "tokens", "presence", LEADER], report);
+    judge_entries(home, &[file::LOCKS, "table", "tokens", "presence", LEADER, WIDE], report);
 }
 
 /// What does not belong there, and who else has no right to what does.

@@ -21,6 +21,8 @@
 //! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
 
 mod checkup;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod holding;
 
 use std::{
     fs::File,
@@ -36,7 +38,6 @@ use std::{
 };
 
 use fs4::{FileExt, TryLockError};
-use parking_lot::{Condvar, Mutex};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -45,6 +46,7 @@ use rustix::{
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    fork::{Condvar, LockFile, Mutex, PerFork},
     name::Name,
     scope::Scope,
     time::Time,
@@ -52,15 +54,18 @@ use crate::{
 };
 
 pub(super) use self::checkup::examine;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(super) use self::holding::holding;
 use super::{
-    DirectoryKey, NameStatus, Options, Taken, Unbroken,
+    DirectoryKey, NameStatus, Options, Taken,
+    births::Birth,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
     filesystem::Trust,
-    forked::PerFork,
     home::{self, Home, Made, SAFELY, damaged, failed},
     keepers::Proof,
     names, record,
-    sys::{BYTES, LockFile, Words, byte_lock},
+    sys::{BYTES, Words, byte_lock},
+    wide::WideNames,
 };
 
 /// What `DIR/format` says.
@@ -86,18 +91,29 @@ pub(super) struct Directory {
     locks: OwnedFd,
     locks_path: PathBuf,
     label: String,
+    /// What of `DIR/wide` was read.
+    wide: WideNames,
 }
 
 impl Directory {
     pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
         home.settle(FORMAT, || prepare(&home))?;
         let locks = open_locks(&home)?;
-        Ok(Directory {
+        let directory = Directory {
             locks_path: home.path.join(LOCKS),
             home,
             locks,
             label: options.label.clone(),
-        })
+            wide: WideNames::default(),
+        };
+        directory.home.make_wide(|| directory.wide_names())?;
+        Ok(directory)
+    }
+
+    /// The names of host scope of a directory from before they were noted.
+    fn wide_names(&self) -> Result<Vec<(Name, String)>, LockError> {
+        let all = self.inspect()?.into_iter().flatten();
+        Ok(all.filter_map(|status| Some((status.name, status.widened_by?))).collect())
     }
 
     pub(super) fn home(&self) -> &Home {
@@ -121,17 +137,6 @@ impl Directory {
         let in_place = slot.opened(slot.life()).and_then(|open| slot.is_in_place(&open));
         in_place.map_err(|error| slot.about(error))?;
         Ok(slot)
-    }
-
-    /// Its holder can neither be told nor its lock be taken from it: those who wait for it without
-    /// a limit sleep in the kernel's queue behind it, whatever becomes of the file's name.
-    pub(super) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
-        let status = self.inspect_one(&names::file_name(name)).map_err(Unbroken::Failed)?;
-        match status.and_then(|status| status.holder) {
-            None => Err(Unbroken::Free),
-            Some(holder) if holder.token == Some(token) => Err(Unbroken::NotHere(holder)),
-            Some(holder) => Err(Unbroken::HeldBy(holder)),
-        }
     }
 
     /// Every lock file: the name's status, or what is wrong with the file.
@@ -293,6 +298,7 @@ pub(super) struct Slot {
 /// A slot's descriptors in one process.
 struct Life {
     pid: u32,
+    birth: Option<Birth>,
     state: Mutex<State>,
 }
 
@@ -309,7 +315,8 @@ struct State {
 
 impl Life {
     fn new() -> Life {
-        Life { pid: std::process::id(), state: Mutex::default() }
+        let (pid, birth) = (std::process::id(), Birth::of_this_process());
+        Life { pid, birth, state: Mutex::default() }
     }
 }
 
@@ -454,8 +461,17 @@ impl Slot {
         last
     }
 
-    pub(super) fn widen(&self, by: &str) {
-        self.if_held(|open| record::widen(&open.words, by));
+    pub(super) fn widen(&self, by: &str) -> Result<(), LockError> {
+        let mut noted = Ok(());
+        self.if_held(|open| {
+            if record::widened_by(&open.words).is_none() {
+                noted = self.directory.home.append_wide(&self.name, by);
+                if noted.is_ok() {
+                    record::widen(&open.words, by);
+                }
+            }
+        });
+        noted.map_err(|error| self.named(error))
     }
 
     pub(super) fn release(&self, how: Predecessor) {
@@ -556,7 +572,8 @@ impl Slot {
         };
         let predecessor = record::left(&open.words);
         let label = if label.is_empty() { &self.directory.label } else { label };
-        record::enter(&open.words, token, open.life, life.pid, label);
+        let taker = record::Taker { pid: life.pid, birth: life.birth, label };
+        record::enter(&open.words, token, open.life, taker);
         state.held = true;
         Ok(Taken { token, predecessor, widened_by })
     }
@@ -664,6 +681,10 @@ impl Open {
                     "{what}; stop every process that uses the directory and remove the file"
                 ))
             })?;
+            // The mark in the file may have been lost with the power.
+            if let Some(by) = directory.wide.read(&directory.home)?.names.get(name) {
+                record::widen(&words, by);
+            }
             let life = begin_life(lock.file(), directory.home.trust);
             return Ok(Open { lock, words, identity, life });
         }

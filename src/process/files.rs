@@ -19,6 +19,11 @@ impl Identity {
         Identity(found.st_dev as u64, found.st_ino as u64)
     }
 
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(super) fn of_parts(device: u64, inode: u64) -> Identity {
+        Identity(device, inode)
+    }
+
     pub(super) fn of_file(file: &File) -> io::Result<Identity> {
         file.metadata().map(|found| Identity(found.dev(), found.ino()))
     }

@@ -23,12 +23,14 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::{LockError, LockErrorKind};
+use crate::{
+    error::{LockError, LockErrorKind},
+    fork::LockFile,
+};
 
 use super::{
     DirectoryKey, files,
     filesystem::{self, Trust},
-    sys::LockFile,
 };
 
 /// An open directory of locks.

@@ -4,11 +4,13 @@
 //! There are no mutexes here and no threads that wait in line: at most one thread of a process
 //! comes down from the thread tier per name.
 
+mod births;
 mod checkup;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod ending;
 mod file;
 mod files;
 mod filesystem;
-mod forked;
 mod home;
 mod keepers;
 mod leader;
@@ -33,6 +35,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod wide;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -41,7 +44,6 @@ use crate::{
     name::Name,
     time::Time,
     token::Token,
-    watch::Watch,
 };
 
 use self::home::Home;
@@ -52,16 +54,7 @@ pub(crate) use self::{
     checkup::{Finding, Level, examine},
     keepers::{Proof, Survivor, find_survivors, proofs_here},
 };
-pub(crate) use forked::PerFork;
-#[cfg(test)]
-pub(crate) use sys::testing::fork;
 pub(crate) use turns::{Turn, TurnFile};
-
-/// How many forks lie between the first process that opened a directory and this one.
-#[inline]
-pub(crate) fn fork_generation() -> u64 {
-    sys::generation()
-}
 
 /// How to open a directory.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +125,11 @@ impl Directory {
         let _ = self.home().write_leader(line);
     }
 
+    /// Has it belong to this service, for good: another one's locks are no locks of its names.
+    pub(crate) fn claim_for(&self, service: &str) -> Result<(), LockError> {
+        self.home().claim_for(service)
+    }
+
     /// What locks in it cannot promise, in words for people.
     pub(crate) fn caveat(&self) -> Option<String> {
         self.home().caveat()
@@ -150,15 +148,6 @@ impl Directory {
             Engine::File(directory) => Engine::File(directory.slot(name)?),
             Engine::Table(directory) => Engine::Table(directory.slot(name)?),
         }))
-    }
-
-    /// Takes the name away from the holder of exactly this token, who is told: the next one can
-    /// have it at once, with a larger token.
-    pub(crate) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
-        match &self.0 {
-            Engine::File(directory) => directory.break_lock(name, token),
-            Engine::Table(directory) => directory.break_lock(name, token),
-        }
     }
 
     /// Every name in the directory, without disturbing anyone. Leaves out what
@@ -183,6 +172,54 @@ pub(crate) fn is_in_use(path: &Path) -> Result<bool, LockError> {
     Ok(Home::find(path)?.read_format()?.is_some())
 }
 
+/// Ends the process that holds `name` in this directory under exactly the order's token. Makes
+/// nothing; a directory that is not there is an error.
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), LockError> {
+    let home = Home::find(path)?;
+    let engine = match home.read_format()? {
+        None => {
+            return Err(home.about(LockError::config(
+                "no process has used it yet, and nothing was broken; give the one that the holder \
+                 uses",
+            )));
+        }
+        Some(format) => format,
+    };
+    ending::end_holder(name, order, || match engine.trim_end() {
+        file::FORMAT => file::holding(&home, name),
+        table::FORMAT => table::holding(&home, name),
+        _ => {
+            let other = home::judge_format(&engine, table::FORMAT).map(|()| None);
+            other.map_err(|error| home.about(error))
+        }
+    })
+}
+
+/// Only on Linux can a process be ended without ever mistaking another one for it.
+#[cfg(all(feature = "cli", not(target_os = "linux")))]
+pub(crate) fn end_holder(_: &Path, name: &Name, _: Order) -> Result<(), LockError> {
+    let error = LockError::config(
+        "this system has no handles of processes, by which exactly the holder could be ended; \
+         `tierlock status` says which process holds it: end that",
+    );
+    Err(error.with_name(name).with_scope(crate::scope::Scope::Process))
+}
+
+/// What is to be broken, and how.
+#[cfg(feature = "cli")]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code))]
+pub(crate) struct Order {
+    /// The holder's.
+    pub(crate) token: Token,
+    /// So long the process may take to end in good order.
+    pub(crate) grace: Duration,
+    /// The leader was asked first, and had not granted this token: then a name of host scope may be
+    /// broken here, where a process is on its way to the leader.
+    pub(crate) asked_leader: bool,
+}
+
 /// The engine of a directory that nobody chose one for.
 fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
     let format = home.read_format()?;
@@ -204,18 +241,6 @@ pub(crate) struct Taken {
     /// The name was locked at host scope by somebody: who, in words. Then the caller must climb
     /// too.
     pub(crate) widened_by: Option<String>,
-}
-
-/// Why nothing was taken from anybody.
-#[derive(Debug)]
-pub(crate) enum Unbroken {
-    /// Nobody holds it.
-    Free,
-    /// Its holder has another token.
-    HeldBy(Holder),
-    /// The engine cannot: its holder's process is to be ended instead.
-    NotHere(Holder),
-    Failed(LockError),
 }
 
 impl Slot {
@@ -284,11 +309,21 @@ impl Slot {
         }
     }
 
-    /// Marks the name as locked at host scope, for good. Only for the holder.
-    pub(crate) fn widen(&self, by: &str) {
+    /// Marks the name as locked at host scope, for good, also after a loss of power. Only for the
+    /// holder, and before its leader is asked.
+    pub(crate) fn widen(&self, by: &str) -> Result<(), LockError> {
         match &self.0 {
             Engine::File(slot) => slot.widen(by),
             Engine::Table(slot) => slot.widen(by),
+        }
+    }
+
+    /// Has the lock stay taken until then, also when its holder leaves or dies before; `None` ends
+    /// that. Only for the holder, before its caller runs. The file-lock engine remembers nothing.
+    pub(crate) fn keep_until(&self, end: Option<Time>) {
+        match &self.0 {
+            Engine::File(_) => {}
+            Engine::Table(slot) => slot.keep_until(end),
         }
     }
 
@@ -297,24 +332,6 @@ impl Slot {
         match &self.0 {
             Engine::File(slot) => slot.last_token(),
             Engine::Table(slot) => slot.last_token(),
-        }
-    }
-
-    /// Whether the lock that is held was taken away. Only for the holder.
-    #[inline]
-    pub(crate) fn is_broken(&self) -> bool {
-        match &self.0 {
-            Engine::File(_) => false,
-            Engine::Table(slot) => slot.is_broken(),
-        }
-    }
-
-    /// What tells the holder that the lock is taken away, until it lets go: `known`, if that tells
-    /// of other losses. `None` if it cannot be. Only for the holder.
-    pub(crate) fn watch(&self, known: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
-        match &self.0 {
-            Engine::File(_) => known,
-            Engine::Table(slot) => slot.watch(known),
         }
     }
 

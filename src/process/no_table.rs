@@ -9,13 +9,17 @@ use crate::{
     name::Name,
     time::Time,
     token::Token,
-    watch::Watch,
 };
 
-use super::{DirectoryKey, NameStatus, Options, Taken, Unbroken, checkup::Report, home::Home};
+use super::{DirectoryKey, NameStatus, Options, Taken, checkup::Report, home::Home};
 
 pub(super) const IS_HERE: bool = false;
-pub(super) const FORMAT: &str = "tierlock table 1";
+pub(super) const FORMAT: &str = "tierlock table 2";
+
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(super) fn holding(home: &Home, _: &Name) -> Result<Option<super::ending::Holding>, LockError> {
+    Err(home.about(LockError::config("the table engine needs a little-endian 64-bit Linux")))
+}
 
 pub(super) fn examine(home: Home, report: &mut Report) {
     let here = "the table engine needs a little-endian 64-bit Linux, which this is not; examine \
@@ -46,10 +50,6 @@ impl Directory {
     }
 
     pub(super) fn slot(self: &Arc<Self>, _: &Name) -> Result<Slot, LockError> {
-        match self.0 {}
-    }
-
-    pub(super) fn break_lock(&self, _: &Name, _: Token) -> Result<(), Unbroken> {
         match self.0 {}
     }
 
@@ -101,7 +101,11 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn widen(&self, _: &str) {
+    pub(super) fn widen(&self, _: &str) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn keep_until(&self, _: Option<Time>) {
         match self.0 {}
     }
 

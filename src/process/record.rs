@@ -8,28 +8,29 @@
 //! | 41 | how the last holder left; `Died` while somebody holds | the holder |
 //! | 42 | life byte of the holder (1: it has none), 0 when free | the holder |
 //! | 43 | what the holder was told about its predecessor | the holder |
-//! | 48.. | holder: sequence, pid, since, boot id, label, host, command | the holder |
+//! | 48.. | holder: sequence, pid, since, boot id, label, host, command, pid namespace, start | the holder |
 //! | 128.. | who widened the name: length, text | the first who does |
 //!
 //! The holder is whoever has the file's lock. Everything about it is a hint for people, except
 //! words 40 and 41, and even those can only be wrong, never out of bounds: whoever may write the
 //! file is trusted with its meaning, not with our memory. Nothing here locks or decides.
 
-use std::sync::{
-    OnceLock,
-    atomic::{Ordering, fence},
-};
+use std::sync::atomic::{Ordering, fence};
 
 use crate::{
     clock,
     error::{Holder, Predecessor},
+    fork::FirstMade,
     identity::{cut, this_process},
     name::Name,
     time::Time,
     token::Token,
 };
 
-use super::sys::{BYTES, WORDS, Words};
+use super::{
+    births::Birth,
+    sys::{BYTES, WORDS, Words},
+};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"tierlok1");
 const NAME: Text = Text { at: 1, words: 32 };
@@ -45,12 +46,14 @@ const BOOT: [usize; 2] = [51, 52];
 const LABEL: Text = Text { at: 53, words: 16 };
 const HOST: Text = Text { at: 70, words: 8 };
 const COMMAND: Text = Text { at: 79, words: 32 };
+const BIRTH: [usize; 2] = [113, 114];
 const WIDENED: Text = Text { at: 128, words: 32 };
 
 const _: () = assert!(
     LABEL.end() <= HOST.at
         && HOST.end() <= COMMAND.at
-        && COMMAND.end() <= WIDENED.at
+        && COMMAND.end() <= BIRTH[0]
+        && BIRTH[1] < WIDENED.at
         && WIDENED.end() <= WORDS
         && NAME.end() == HEADER
 );
@@ -145,11 +148,11 @@ pub(super) fn held_by(file: &impl Read) -> Option<u64> {
 }
 
 /// Enters the holder of the token. Until it lets go it counts as died.
-pub(super) fn enter(words: &Words, token: Token, life: u64, pid: u32, label: &str) {
+pub(super) fn enter(words: &Words, token: Token, life: u64, taker: Taker<'_>) {
     words.store(BEFORE, words.load(LEFT));
     words.store(LEFT, Predecessor::Died as u64);
     set_token(words, token);
-    publish(words, pid, label);
+    publish(words, taker);
     words.store(HELD_BY, life);
 }
 
@@ -184,7 +187,16 @@ pub(super) fn widen(words: &Words, by: &str) {
     words.store(WIDENED.at, length);
 }
 
-fn publish(words: &Words, pid: u32, label: &str) {
+/// What a holder says about itself.
+#[derive(Clone, Copy)]
+pub(super) struct Taker<'a> {
+    pub(super) pid: u32,
+    /// Which process that pid means, where that is known.
+    pub(super) birth: Option<Birth>,
+    pub(super) label: &'a str,
+}
+
+fn publish(words: &Words, Taker { pid, birth, label }: Taker<'_>) {
     let myself = this_process();
     let sequence = words.load(SEQUENCE) | 1;
     words.store(SEQUENCE, sequence);
@@ -192,6 +204,7 @@ fn publish(words: &Words, pid: u32, label: &str) {
     words.store(PID, pid.into());
     words.store(SINCE, clock::now().as_nanos());
     BOOT.iter().zip(boot()).for_each(|(at, half)| words.store(*at, half));
+    BIRTH.iter().zip(Birth::parts(birth)).for_each(|(at, part)| words.store(*at, part));
     for (text, value) in [(LABEL, label), (HOST, &myself.host), (COMMAND, &myself.command)] {
         text.write(value, |at, word| words.store(at, word));
     }
@@ -209,6 +222,14 @@ pub(super) fn holder(file: &impl Read, sequence_now: impl FnOnce() -> u64) -> Ho
         return Holder { token: token(file), ..Holder::default() };
     }
     found
+}
+
+/// Which process took it, if it said so. To be read as [`holder`] is: with the sequence before and
+/// after.
+#[cfg_attr(not(all(feature = "cli", target_os = "linux")), expect(dead_code))]
+pub(super) fn birth(file: &impl Read) -> Option<Birth> {
+    let [namespace, started] = BIRTH.map(|at| file.word(at));
+    Birth::from_parts(u32::try_from(file.word(PID)).ok()?, namespace, started)
 }
 
 /// Where the sequence stands, in bytes.
@@ -237,8 +258,8 @@ fn read_holder(file: &impl Read) -> Holder {
 
 /// Which boot of which machine (or container) this is, read once; zero where that is unknown.
 pub(super) fn boot() -> [u64; 2] {
-    static BOOT: OnceLock<[u64; 2]> = OnceLock::new();
-    *BOOT.get_or_init(|| boot_id().unwrap_or_default())
+    static BOOT: FirstMade<[u64; 2]> = FirstMade::new();
+    *BOOT.get_or_make(|| boot_id().unwrap_or_default())
 }
 
 fn boot_id() -> Option<[u64; 2]> {

@@ -1,19 +1,12 @@
-//! The process tier's only `unsafe` code: words in a shared mapping, descriptors that a forked
-//! child does not inherit, locks on single bytes.
+//! The process tier's `unsafe` code: words in a shared mapping, locks on single bytes, futexes.
 //!
 //! It knows nothing of names, tokens or holders.
 
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    ptr,
-    sync::{
-        OnceLock,
-        atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
+    os::fd::BorrowedFd,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -47,14 +40,6 @@ impl Words {
         self.all()[at].store(value, Ordering::Release);
     }
 
-    /// What was found; `from` if it is `to` now.
-    #[cfg(test)]
-    pub(super) fn swap(&self, at: usize, from: u64, to: u64) -> u64 {
-        let swapped =
-            self.all()[at].compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        swapped.unwrap_or_else(|found| found)
-    }
-
     fn all(&self) -> &[AtomicU64; WORDS] {
         let first = self.0.as_ptr().cast::<[AtomicU64; WORDS]>();
         // SAFETY: `map` made the mapping readable, writable and BYTES long, it starts at a page
@@ -62,266 +47,6 @@ impl Words {
         // this reference is the only way in which this process ever touches the memory.
         unsafe { &*first }
     }
-}
-
-/// A file whose open file description may be locked, and which forked children therefore do not
-/// inherit: a child finds a harmless descriptor under its number.
-///
-/// A child made by a bare `clone`, past `pthread_atfork`, has it until it uses a lock or a lock file
-/// for the first time; for good, if another thread was just opening one. A child made by `vfork` has
-/// it until it executes another program.
-pub(super) struct LockFile(File);
-
-impl LockFile {
-    /// Keeps what `open` opens out of every fork, also of one that happens right now.
-    pub(super) fn open<E: From<io::Error>>(
-        mut open: impl FnMut() -> Result<File, E>,
-    ) -> Result<LockFile, E> {
-        watch_forks()?;
-        // A child that no handler was told of closes its parent's before it has any of its own.
-        generation();
-        loop {
-            let begun = quiet_since()?;
-            let file = LockFile(open()?);
-            guarded_bits(file.0.as_raw_fd(), |bits, bit| bits.fetch_or(bit, Ordering::SeqCst));
-            // A fork in between may have copied the descriptor and not the bit. Nobody has locked
-            // that description yet, and nobody will.
-            if FORKS_BEGUN.load(Ordering::SeqCst) == begun {
-                return Ok(file);
-            }
-        }
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.0
-    }
-}
-
-impl Drop for LockFile {
-    fn drop(&mut self) {
-        // The description goes before the bit, so that no fork copies it unnoticed, and the
-        // number after the bit, so that no fork disturbs its next user.
-        replace_by_harmless(self.0.as_raw_fd());
-        guarded_bits(self.0.as_raw_fd(), |bits, bit| bits.fetch_and(!bit, Ordering::SeqCst));
-    }
-}
-
-/// A number that differs between a process and every process forked from it.
-///
-/// One load, of a page that the kernel wipes in every child, also in one that was made by a bare
-/// `clone`.
-#[inline]
-pub(super) fn generation() -> u64 {
-    match mark().load(Ordering::Relaxed) {
-        UNKNOWN | BEING_FOUND => find_generation(),
-        mark => mark - 1,
-    }
-}
-
-/// The mark of this process: its generation plus one, or one of these.
-fn mark() -> &'static AtomicU64 {
-    let mark = MARK.load(Ordering::Acquire);
-    // SAFETY: it points to `FIRST_MARK`, or into a page that `wiped_in_children` mapped for good.
-    unsafe { &*mark }
-}
-
-/// What the kernel leaves in a child's page.
-const UNKNOWN: u64 = 0;
-const BEING_FOUND: u64 = u64::MAX;
-
-/// Where the mark is until somebody watches forks, and where no page can be wiped.
-static FIRST_MARK: AtomicU64 = AtomicU64::new(1);
-static MARK: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::from_ref(&FIRST_MARK).cast_mut());
-
-/// This is a child of which no handler was told.
-#[cold]
-fn find_generation() -> u64 {
-    let first = mark().compare_exchange(UNKNOWN, BEING_FOUND, Ordering::SeqCst, Ordering::SeqCst);
-    if first.is_ok() {
-        after_fork_in_child();
-    }
-    loop {
-        match mark().load(Ordering::Acquire) {
-            BEING_FOUND => thread::yield_now(),
-            mark => return mark - 1,
-        }
-    }
-}
-
-/// A mark that children do not inherit, if there can be one.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn wiped_in_children() -> Option<&'static AtomicU64> {
-    const LENGTH: usize = size_of::<AtomicU64>();
-    let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
-    // SAFETY: new memory, wherever the kernel likes; nobody else knows of it.
-    let page = unsafe { libc::mmap(ptr::null_mut(), LENGTH, rights, kind, -1, 0) };
-    if page == libc::MAP_FAILED {
-        return None;
-    }
-    // SAFETY: `page` is the mapping made above, and nothing stands in it yet.
-    let refused = unsafe { libc::madvise(page, LENGTH, libc::MADV_WIPEONFORK) };
-    if refused != 0 {
-        return None;
-    }
-    // SAFETY: readable, writable, aligned to a page and never unmapped; zeros are an AtomicU64.
-    Some(unsafe { &*page.cast::<AtomicU64>() })
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn wiped_in_children() -> Option<&'static AtomicU64> {
-    None
-}
-
-/// That of a process that was not forked from one that uses this library.
-pub(super) const FIRST_GENERATION: u64 = 0;
-
-static GENERATION: AtomicU64 = AtomicU64::new(FIRST_GENERATION);
-static FORKS_BEGUN: AtomicU64 = AtomicU64::new(0);
-static FORKS_ENDED: AtomicU64 = AtomicU64::new(0);
-/// Takes the place of a lock descriptor in a child. Opened beforehand, never closed.
-static HARMLESS: AtomicI32 = AtomicI32::new(-1);
-
-/// Sets the fork handlers, once for this process and all that are forked from it.
-pub(super) fn watch_forks() -> io::Result<()> {
-    static WATCHED: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
-    WATCHED.get_or_init(|| set_fork_handlers().map_err(|e| e.kind())).map_err(io::Error::from)
-}
-
-fn set_fork_handlers() -> io::Result<()> {
-    let harmless: OwnedFd = match File::open("/dev/null") {
-        Ok(null) => null.into(),
-        // No /dev here: the end of a pipe does nothing either.
-        Err(_) => io::pipe()?.0.into(),
-    };
-    HARMLESS.store(harmless.as_raw_fd(), Ordering::SeqCst);
-    std::mem::forget(harmless);
-    let before: unsafe extern "C" fn() = before_fork;
-    let parent: unsafe extern "C" fn() = after_fork_in_parent;
-    let child: unsafe extern "C" fn() = after_fork_in_child;
-    // SAFETY: the handlers are functions that live as long as the program, never unwind, and do
-    // only what is allowed after a fork: atomics, `dup3`, `close`.
-    let refused = unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
-    if refused != 0 {
-        return Err(io::Error::from_raw_os_error(refused));
-    }
-    if let Some(mark) = wiped_in_children() {
-        mark.store(GENERATION.load(Ordering::SeqCst) + 1, Ordering::SeqCst);
-        MARK.store(ptr::from_ref(mark).cast_mut(), Ordering::SeqCst);
-    }
-    Ok(())
-}
-
-extern "C" fn before_fork() {
-    FORKS_BEGUN.fetch_add(1, Ordering::SeqCst);
-}
-
-extern "C" fn after_fork_in_parent() {
-    FORKS_ENDED.fetch_add(1, Ordering::SeqCst);
-}
-
-/// hermes-agent#100108, skhd#83: a child that keeps the descriptor keeps a dead parent's lock.
-extern "C" fn after_fork_in_child() {
-    FORKS_ENDED.store(FORKS_BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
-    let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
-    for (number, word) in guarded_words() {
-        // The numbers are nobody's lock descriptors any more, nor in this child's own children.
-        let mut bits = word.swap(0, Ordering::SeqCst);
-        while bits != 0 {
-            replace_by_harmless((number * 64) as RawFd + bits.trailing_zeros() as RawFd);
-            bits &= bits - 1;
-        }
-    }
-    mark().store(generation + 1, Ordering::Release);
-}
-
-/// How many forks have begun, at a moment when each of them has ended.
-fn quiet_since() -> io::Result<u64> {
-    const LONGEST: Duration = Duration::from_secs(10);
-    let start = Instant::now();
-    loop {
-        let begun = FORKS_BEGUN.load(Ordering::SeqCst);
-        if FORKS_ENDED.load(Ordering::SeqCst) == begun {
-            return Ok(begun);
-        }
-        if start.elapsed() > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "a fork does not come to its end"));
-        }
-        thread::sleep(Duration::from_micros(100));
-    }
-}
-
-fn replace_by_harmless(fd: RawFd) {
-    let harmless = HARMLESS.load(Ordering::SeqCst);
-    loop {
-        #[cfg(not(target_vendor = "apple"))]
-        // SAFETY: `fd` is a lock descriptor, which `LockFile` owns and alone uses; its number
-        // stays taken and is closed by its owner.
-        let result = unsafe { libc::dup3(harmless, fd, libc::O_CLOEXEC) };
-        #[cfg(target_vendor = "apple")]
-        // SAFETY: as above.
-        let result = unsafe { libc::dup2(harmless, fd) };
-        // Any other failure means that somebody closed descriptors that were not theirs.
-        let again = [Some(libc::EINTR), Some(libc::EBUSY)];
-        if result >= 0 || !again.contains(&io::Error::last_os_error().raw_os_error()) {
-            return;
-        }
-    }
-}
-
-/// Which descriptors are lock descriptors: a bit each, in chunks that are never freed, so that a
-/// forked child can read them without a lock whatever its parent's threads were doing.
-struct Guarded {
-    words: [AtomicU64; GUARDED_WORDS],
-    next: AtomicPtr<Guarded>,
-}
-
-const GUARDED_WORDS: usize = 64;
-static GUARDED: Guarded = Guarded::new();
-
-impl Guarded {
-    const fn new() -> Guarded {
-        Guarded {
-            words: [const { AtomicU64::new(0) }; GUARDED_WORDS],
-            next: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    fn next(&self) -> Option<&'static Guarded> {
-        let next = self.next.load(Ordering::SeqCst);
-        // SAFETY: `next` is null or came out of `Box::into_raw` in `next_or_new`, which alone
-        // stores it and gives it up for good.
-        unsafe { next.as_ref() }
-    }
-
-    fn next_or_new(&self) -> &'static Guarded {
-        loop {
-            if let Some(next) = self.next() {
-                return next;
-            }
-            let new = Box::new(Guarded::new());
-            let new = Box::into_raw(new);
-            let old = ptr::null_mut();
-            if self.next.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-                // SAFETY: `new` came out of `Box::into_raw` above and was not published.
-                drop(unsafe { Box::from_raw(new) });
-            }
-        }
-    }
-}
-
-fn guarded_bits(fd: RawFd, change: impl FnOnce(&AtomicU64, u64) -> u64) {
-    let fd = usize::try_from(fd).expect("a descriptor is not negative");
-    let mut chunk = &GUARDED;
-    for _ in 0..fd / (GUARDED_WORDS * 64) {
-        chunk = chunk.next_or_new();
-    }
-    change(&chunk.words[fd / 64 % GUARDED_WORDS], 1 << (fd % 64));
-}
-
-fn guarded_words() -> impl Iterator<Item = (usize, &'static AtomicU64)> {
-    std::iter::successors(Some(&GUARDED), |chunk| chunk.next())
-        .flat_map(|chunk| chunk.words.iter())
-        .enumerate()
 }
 
 /// A lock on one byte of a file, held by an open file description for as long as it is open
@@ -338,6 +63,11 @@ fn guarded_words() -> impl Iterator<Item = (usize, &'static AtomicU64)> {
     )
 ))]
 pub(super) mod byte_lock {
+    use std::{
+        os::fd::{AsFd, AsRawFd},
+        ptr,
+    };
+
     use super::*;
 
     /// Locks the byte at `at`; whether nobody else has it.
@@ -415,7 +145,7 @@ pub(super) mod byte_lock {
     not(tierlock_no_table)
 ))]
 pub(super) mod futex {
-    use std::{iter, num::NonZeroU32, sync::atomic::AtomicU32};
+    use std::{iter, num::NonZeroU32, ptr, sync::atomic::AtomicU32, time::Duration};
 
     use rustix::{
         io::Errno,
@@ -429,10 +159,13 @@ pub(super) mod futex {
     use super::*;
     use crate::system;
 
-    /// As what one sleeps, and whom one wakes.
-    pub(in super::super) const HEIR: NonZeroU32 = NonZeroU32::new(1).unwrap();
-    pub(in super::super) const CROWD: NonZeroU32 = NonZeroU32::new(2).unwrap();
+    /// Every sleeper, and a sleeper that every wake reaches.
     pub(in super::super) const ALL: NonZeroU32 = NonZeroU32::MAX;
+
+    /// The sleepers with this number, and every thirty-second other one.
+    pub(in super::super) const fn bit(number: u16) -> NonZeroU32 {
+        NonZeroU32::new(1 << (number % 32)).expect("one bit is set")
+    }
 
     /// Sleeps for at most `longest` while the low half of `word` is `seen`. Fails with `AGAIN` if
     /// it is not, with `TIMEDOUT`, with `INTR`, and with `FAULT` where the memory is gone.
@@ -517,47 +250,10 @@ pub(super) mod futex {
 /// What tests need of the system and nobody else does.
 #[cfg(test)]
 pub(super) mod testing {
+    use std::ptr;
+
     use super::*;
-
-    /// Forks; the child's number in the parent, `None` in the child.
-    pub(crate) fn fork() -> Option<i32> {
-        // SAFETY: only helper processes call this; their other threads, if any, sleep or are
-        // themselves in this function, and the C library keeps its allocator usable.
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0, "{}", io::Error::last_os_error());
-        Some(child).filter(|child| *child != 0)
-    }
-
-    /// The same past the C library and its handlers.
-    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-    pub(in super::super) fn clone() -> Option<i32> {
-        let none = ptr::null_mut::<libc::c_void>();
-        // SAFETY: as above; with no flag but the signal it is a fork.
-        let child = unsafe {
-            libc::syscall(libc::SYS_clone, libc::SIGCHLD as libc::c_long, none, none, none, none)
-        };
-        assert!(child >= 0, "{}", io::Error::last_os_error());
-        Some(child as i32).filter(|child| *child != 0)
-    }
-
-    /// How far a fork is, that begins before an open, when the open opens.
-    pub(in super::super) fn open_beside_a_fork() -> &'static str {
-        watch_forks().unwrap();
-        before_fork();
-        let opener = thread::spawn(|| {
-            let mut seen = "";
-            let file = LockFile::open(|| {
-                let ended = FORKS_ENDED.load(Ordering::SeqCst) == 1;
-                seen = if ended { "ended" } else { "begun" };
-                File::open("/dev/null")
-            });
-            file.map(|_| seen).unwrap()
-        });
-        // Too short a sleep hides a fault, and makes none.
-        thread::sleep(Duration::from_millis(50));
-        after_fork_in_parent();
-        opener.join().unwrap()
-    }
+    pub(crate) use crate::fork::testing::*;
 
     /// Does nothing until a signal ends the process, at the latest its own alarm.
     pub(in super::super) fn linger() -> ! {
@@ -607,7 +303,7 @@ pub(super) mod testing {
         let result = unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
         assert_eq!(result, 0);
         while INTERRUPTIONS.load(Ordering::SeqCst) == before {
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! DIR/format           which engine and version
-//! DIR/table            header · slots · names · index, all in shared memory    layout, store, index
+//! DIR/table            header · slots · names · index · wait records, all in shared memory
+//!                                                                      layout, store, index, records
 //! DIR/tokens           the number that no token has passed                     reserve
+//! DIR/wide             the service it belongs to, and the names of host scope  process::wide
 //! DIR/presence/<id>    one per live process, locked for its whole life         presence
 //! ```
 //! Exclusion rests on the word of a name's slot alone ([`word`], [`protocol`], [`lock`]): quiet,
@@ -16,6 +18,9 @@
 //! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
 mod checkup;
+mod ends;
+#[cfg(feature = "cli")]
+mod holding;
 mod index;
 #[cfg(test)]
 mod kills;
@@ -30,6 +35,7 @@ mod model;
 pub mod parts;
 mod presence;
 mod protocol;
+mod records;
 mod reserve;
 mod slot;
 mod step;
@@ -45,28 +51,28 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU8, Ordering::*, fence},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use crate::{
-    alarm, clock,
-    error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    clock,
+    error::{Holder, LockError, LockErrorKind, Predecessor},
+    fork::{FirstMade, Mutex, PerFork},
     name::Name,
     scope::Scope,
     time::Time,
     token::Token,
-    watch::Watch,
 };
 
+#[cfg(feature = "cli")]
+pub(super) use self::holding::holding;
 pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
-    index::{Broken, Found},
-    lock::Stop,
+    index::Found,
+    lock::{Admission, Exit, SlotAt, Stop},
     map::Cell,
     marks::Marks,
     member::Member,
@@ -75,8 +81,7 @@ use self::{
     word::{OwnerId, Word},
 };
 use super::{
-    DirectoryKey, NameStatus, Options, Taken, Unbroken,
-    forked::PerFork,
+    DirectoryKey, NameStatus, Options, Taken,
     home::{Home, damaged},
 };
 
@@ -98,6 +103,8 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
         home.settle(FORMAT, || Presences::prepare(&home))?;
+        // Before the table can be opened: one that starts anew has the names that stand there.
+        home.make_wide(|| member::wide_names(&home))?;
         member::prepare(&home)?;
         Ok(Directory {
             home: Arc::new(home),
@@ -124,21 +131,6 @@ impl Directory {
         survey::inspect(&self.home)
     }
 
-    /// Takes the name away from the holder of exactly this token.
-    pub(super) fn break_lock(&self, name: &Name, token: Token) -> Result<(), Unbroken> {
-        let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
-        let failed = |error| Unbroken::Failed(named(error));
-        let member = self.member().map_err(failed)?;
-        match member.take_away(name, token).map_err(failed)? {
-            Broken::Yes => Ok(()),
-            Broken::Free => Err(Unbroken::Free),
-            Broken::HeldWith(owner, token) => {
-                let holder = member.living(owner).unwrap_or_default();
-                Err(Unbroken::HeldBy(Holder { token: Token::new(token), ..holder }))
-            }
-        }
-    }
-
     /// Where the name stands, for this process.
     fn place(&self, name: &Name) -> Result<Place, LockError> {
         let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
@@ -151,10 +143,10 @@ impl Directory {
             generation,
             number,
             member,
-            held: AtomicU8::new(NOT_HELD),
-            watch: Mutex::default(),
+            held: AtomicU64::new(NOT_HELD),
+            stays: AtomicBool::new(false),
             heirloom: Mutex::default(),
-            again: OnceLock::new(),
+            again: FirstMade::new(),
         })
     }
 
@@ -190,24 +182,18 @@ struct Place {
     generation: u32,
     number: u32,
     member: Arc<Member>,
-    /// It was through this value that this process took it, and is asked to tell of its loss.
-    held: AtomicU8,
-    /// What tells of its loss.
-    watch: Mutex<Option<Arc<Watch>>>,
+    /// The token of the hold that this process took through this value.
+    held: AtomicU64,
+    /// An end of `at_least` was written for that hold.
+    stays: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
     /// Where it was found when it was not here any more.
-    again: OnceLock<Box<Place>>,
+    again: FirstMade<Place>,
 }
 
-/// What `Place::held` says.
-const NOT_HELD: u8 = 0;
-const HELD: u8 = 1;
-const WATCHED: u8 = 2;
-
-/// How often it is looked whether a lock was broken whose holder asked to be told. It costs some
-/// 5 µs each time.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// What `Place::held` says of a lock that is not held. No hold has this token.
+const NOT_HELD: u64 = 0;
 
 /// When a wait began, and who held the lock then.
 #[derive(Clone, Copy)]
@@ -233,10 +219,9 @@ impl Slot {
     pub(super) fn try_take(&self, above: Token) -> Result<Option<Taken>, LockError> {
         loop {
             let place = self.place()?;
-            let taken =
-                lock::try_take(&place.slot, place.member.id, place.generation, &*place.member);
-            match taken {
-                Ok(Some(left)) => match self.enter(place, left, above) {
+            let (me, member) = (place.member.id, &*place.member);
+            match lock::try_take(place.at(), me, place.generation, member) {
+                Ok(Some(admission)) => match self.enter(place, admission, above) {
                     Ok(taken) => return Ok(Some(taken)),
                     Err(stop) => self.go_on(place, stop, None)?,
                 },
@@ -246,9 +231,16 @@ impl Slot {
         }
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(test)]
     pub(super) fn take(&self, above: Token, until: Time) -> Result<Taken, LockError> {
         self.take_unless(above, until, &|| false)
+    }
+
+    /// Whether a waiter sleeps for it, or may.
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        let place = self.places.so_far().map(Place::last);
+        place.is_some_and(|place| Word::from_bits(place.slot.word.load(Relaxed)).has_waiters())
     }
 
     #[inline]
@@ -266,8 +258,8 @@ impl Slot {
             }
             let (me, member) = (place.member.id, &*place.member);
             let limit = (until, is_over);
-            let taken = lock::take_unless(&place.slot, me, place.generation, member, limit);
-            match taken.and_then(|left| self.enter(place, left, above)) {
+            let taken = lock::take_unless(place.at(), me, place.generation, member, limit);
+            match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, begin)?,
             }
@@ -279,8 +271,9 @@ impl Slot {
         loop {
             let place = self.place()?;
             let begin = *begin.get_or_insert_with(|| Begin::at(place));
-            let taken = wait::take(&place.slot, &place.member, place.generation, until).await;
-            match taken.and_then(|left| self.enter(place, left, above)) {
+            let Place { slot, number, member, generation, .. } = place;
+            let taken = wait::take(slot, *number, member, *generation, until).await;
+            match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, Some(begin))?,
             }
@@ -297,6 +290,7 @@ impl Slot {
         let Some(place) = self.held() else { return };
         if place.slot.token.load(Relaxed) < token.get() {
             place.slot.token.store(token.get(), Relaxed);
+            place.held.store(token.get(), Relaxed);
             if !place.member.has_reserved(token.get()) {
                 // Whoever is granted the next one here needs the reserve, and is told.
                 let _ = place.member.reserve_beyond(token);
@@ -304,16 +298,24 @@ impl Slot {
         }
     }
 
-    /// Who moves the name away from its holder reads the token and the mark after it has told the
-    /// holder: so of what stands in the slot before [`is_broken`](Slot::is_broken) says no, nothing
-    /// is lost.
-    pub(super) fn widen(&self, by: &str) {
-        let Some(place) = self.held() else { return };
-        if lock::widen(&place.slot, place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
+    pub(super) fn widen(&self, by: &str) -> Result<(), LockError> {
+        let Some(place) = self.held() else { return Ok(()) };
+        if Word::from_bits(place.slot.word.load(Relaxed)).is_wide() {
+            return Ok(());
+        }
+        self.directory.home.append_wide(&self.name, by).map_err(|error| self.named(error))?;
+        if lock::widen(place.at(), place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
             // The mark counts; who made it is for people.
             let _ = place.member.change(|changing| changing.keep_text(place.number, by));
         }
-        fence(SeqCst);
+        Ok(())
+    }
+
+    /// Has the lock stay taken until then, whatever becomes of its holder.
+    pub(super) fn keep_until(&self, end: Option<Time>) {
+        let Some(place) = self.held() else { return };
+        lock::keep_until(&place.slot, end);
+        place.stays.store(end.is_some(), Relaxed);
     }
 
     /// The last token that was granted.
@@ -323,36 +325,7 @@ impl Slot {
         Token::new(last).unwrap_or(Token::ZERO)
     }
 
-    /// Whether the name was moved away from this process while it holds the lock.
-    #[inline]
-    pub(super) fn is_broken(&self) -> bool {
-        self.places.so_far().map(Place::last).is_some_and(Place::is_broken)
-    }
-
-    /// What tells the holder that the lock is broken: `known`, if something else is told there as
-    /// well.
-    pub(super) fn watch(&self, known: Option<Arc<Watch>>) -> Option<Arc<Watch>> {
-        let place = self.places.so_far().map(Place::last);
-        let Some(place) = place.filter(|place| place.held.load(Relaxed) != NOT_HELD) else {
-            return known;
-        };
-        let mut watch = place.watch.lock();
-        if let Some(watch) = &*watch {
-            return Some(watch.clone());
-        }
-        let watched = known.unwrap_or_else(|| Arc::new(Watch::new(None, None)));
-        *watch = Some(watched.clone());
-        place.held.store(WATCHED, Relaxed);
-        // The tier above may end it first.
-        let (slot, generation) = (place.slot.clone(), place.generation);
-        watched.look_last(move || has_moved(&slot, generation).then_some(LostReason::Broken));
-        // Without a thread to look it is known at the next check.
-        if alarm::ready().is_ok() {
-            look_out(place.slot.clone(), place.generation, Arc::downgrade(&watched));
-        }
-        Some(watched)
-    }
-
+    /// Releases what was won on the way to host scope, whatever token the slot bears by now.
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
@@ -360,8 +333,8 @@ impl Slot {
         place.near().release_as_seen(how, seen);
     }
 
-    /// The same, if the slot still bears this token: another thread of this process may have the
-    /// word by now, under the same id.
+    /// Releases the hold with this token. Another thread of this process may have the word by now,
+    /// under the same id: then nothing happens.
     pub(super) fn release_token(&self, token: Token, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
         if place.slot.token.load(Relaxed) == token.get() {
@@ -386,7 +359,7 @@ impl Slot {
         if heirloom.is_none() {
             let presence = place.member.second_presence().map_err(io::Error::other)?;
             let id = presence.id;
-            if lock::rename(&place.slot, place.member.id, id).is_err() {
+            if lock::rename(place.at(), place.member.id, id).is_err() {
                 place.member.end_presence(presence, false, |_| ());
                 return Err(io::Error::other("the lock is not held"));
             }
@@ -399,12 +372,6 @@ impl Slot {
     }
 
     // ---- helpers -------------------------------------------------------------------------------
-
-    /// What this process last saw of it, or is to see by now.
-    fn word(&self) -> Option<Word> {
-        let place = self.places.so_far()?.last();
-        Some(Word::from_bits(place.slot.word.load(Relaxed)))
-    }
 
     /// Where the name stands, as far as this process knows.
     #[inline]
@@ -421,58 +388,59 @@ impl Slot {
         (is_held && owner == Some(place.owner())).then_some(place)
     }
 
-    /// Holding the word, which the one before left so.
+    /// Holding the word.
     #[inline]
-    fn enter(&self, place: &Place, left: Predecessor, above: Token) -> Result<Taken, Stop> {
-        let slot = &*place.slot;
+    fn enter(&self, place: &Place, admission: Admission, above: Token) -> Result<Taken, Stop> {
         step!(TakeEntered);
-        let last = slot.token.load(Relaxed);
-        let token = last.max(above.get()).saturating_add(1);
+        let Admission { left, token } = admission;
         let quiet = left == Predecessor::Clean
-            && above.get() <= last
+            && above.get() < token
             && place.member.has_reserved(token)
-            && !is_to_look(last, token)
-            && !Word::from_bits(slot.word.load(Relaxed)).is_wide();
+            && !is_to_look(token - 1, token)
+            && !Word::from_bits(place.slot.word.load(Relaxed)).is_wide();
         if !quiet {
-            return self.enter_slow(place, left, token);
+            return self.enter_slow(place, admission, above);
         }
-        slot.token.store(token, Relaxed);
-        place.held.store(HELD, Relaxed);
+        place.held.store(token, Relaxed);
         let token = Token::new(token).expect("the reserve has only tokens");
         Ok(Taken { token, predecessor: left, widened_by: None })
     }
 
     #[cold]
-    fn enter_slow(&self, place: &Place, left: Predecessor, token: u64) -> Result<Taken, Stop> {
-        let give_back = |stop| {
-            let _ = lock::release(&place.slot, place.member.id, left);
-            Err(stop)
-        };
-        let token = match self.prepare_token(place, token) {
-            Ok(token) => token,
-            Err(error) => return give_back(Stop::Failed(error)),
-        };
-        let slot = &*place.slot;
+    fn enter_slow(&self, place: &Place, admission: Admission, above: Token) -> Result<Taken, Stop> {
+        let (slot, Admission { left, token }) = (&*place.slot, admission);
+        let last = token - 1;
         let wide = Word::from_bits(slot.word.load(Relaxed)).is_wide();
-        let last = slot.token.load(Relaxed);
+        // Of a wide name the service counts the tokens: the slot is won only to ask it. But a stale
+        // guard of a process that was judged to be dead must not find its token again.
+        let token = match wide && left != Predecessor::Died && last > 0 {
+            true => last,
+            false => token.max(above.get() + 1),
+        };
+        let token = match self.prepare_token(place, last, token) {
+            Ok(token) => token,
+            Err(error) => {
+                // A stale guard of a living process that was judged to be dead must not find its
+                // token again; but there is none above the last one of all.
+                let unused = match left == Predecessor::Died && admission.token <= Token::MAX.get()
+                {
+                    true => admission,
+                    false => Admission { left, token: last },
+                };
+                slot.token.store(unused.token, Relaxed);
+                lock::give_back(place.at(), place.member.id, unused);
+                return Err(Stop::Failed(error));
+            }
+        };
         let predecessor = Marks::of(slot).told(left, last);
-        // Of a wide name the service counts the tokens.
-        let token = if wide { Token::new(last).unwrap_or(token) } else { token };
         slot.token.store(token.get(), Relaxed);
-        // A token that skips some may not be granted by whom the name was just taken from: who
-        // took it counts on a holder that adds one.
-        fence(SeqCst);
-        if slot.generation.load(Relaxed) != place.generation {
-            return give_back(Stop::Moved);
-        }
-        place.held.store(HELD, Relaxed);
-        Marks::note_before(slot, token.get(), predecessor);
+        place.held.store(token.get(), Relaxed);
+        Marks::note_before(slot, token.get(), predecessor, clock::now());
         let widened_by = wide.then(|| place.member.table.widened_by(slot));
         Ok(Taken { token, predecessor, widened_by })
     }
 
-    fn prepare_token(&self, place: &Place, token: u64) -> Result<Token, LockError> {
-        let stored = place.slot.token.load(Relaxed);
+    fn prepare_token(&self, place: &Place, stored: u64, token: u64) -> Result<Token, LockError> {
         if stored > Token::MAX.get() {
             return Err(store::about(
                 &self.directory.home,
@@ -488,6 +456,7 @@ impl Slot {
         if is_to_look(stored, token.get()) {
             place.member.look_once_at(token.get() / TOKENS_PER_LOOK)?;
         }
+        Member::look_by_time(&place.member)?;
         if !place.member.has_reserved(token.get()) {
             place.member.reserve_beyond(token)?;
         }
@@ -500,7 +469,7 @@ impl Slot {
         match stop {
             Stop::Moved => {}
             Stop::Unsettled(word) => {
-                place.member.settle(&place.slot, word).map_err(|e| self.named(e))?;
+                place.member.settle(place.at(), word).map_err(|e| self.named(e))?;
             }
             Stop::Failed(error) => {
                 // What is missing may be missing with the whole directory.
@@ -511,7 +480,7 @@ impl Slot {
         }
         let again = self.directory.place(&self.name)?;
         // Only the winner of the name's thread tier is here.
-        let _ = place.again.set(Box::new(again));
+        let _ = place.again.set(again);
         Ok(())
     }
 
@@ -523,7 +492,10 @@ impl Slot {
                 text = format!("{text}; {trouble}");
             }
             if let Some(begin) = begin {
-                survey::note_seen(&place.slot, begin.token, begin.time.as_nanos());
+                let word = Word::from_bits(place.slot.word.load(Relaxed));
+                if word.owner().is_some() && place.slot.token.load(Relaxed) == begin.token {
+                    Marks::note_held(&place.slot, begin.token, begin.time);
+                }
                 waited = clock::now().since(begin.time);
             }
         }
@@ -534,25 +506,6 @@ impl Slot {
     fn named(&self, error: LockError) -> LockError {
         error.with_name(&self.name).with_scope(Scope::Process)
     }
-}
-
-/// Looks now and then whether the name has moved away from the slot, for as long as anybody wants
-/// to be told.
-fn look_out(slot: Cell<slot::Slot>, generation: u32, watch: Weak<Watch>) {
-    let look = move || {
-        let Some(wanted) = watch.upgrade().filter(|watch| watch.is_open()) else { return };
-        if has_moved(&slot, generation) {
-            wanted.lose(LostReason::Broken);
-        } else {
-            look_out(slot, generation, watch);
-        }
-    };
-    alarm::call_at(clock::now() + LOOK_EVERY, look).detach();
-}
-
-/// Whether the name has been another slot's since this generation.
-fn has_moved(slot: &slot::Slot, generation: u32) -> bool {
-    slot.generation.load(Acquire) != generation
 }
 
 /// A place, with what is needed to take and to let go read out of it.
@@ -567,11 +520,11 @@ pub(super) struct Near<'a> {
 
 impl Near<'_> {
     /// Takes it where nothing stands in the way: its token. `None` leaves it as it was, and what it
-    /// is that does [`take`](Slot::take) finds out.
+    /// is that does [`take_unless`](Slot::take_unless) finds out.
     #[inline]
     pub(super) fn take(self) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        if !lock::take_as_seen(slot, me, generation, Word::quiet(false)) {
+        if !lock::take_as_seen(place.at(), me, generation, Word::quiet(false)) {
             return None;
         }
         step!(TakeEntered);
@@ -579,11 +532,11 @@ impl Near<'_> {
         let token = last.saturating_add(1);
         if !member.has_reserved(token) || is_to_look(last, token) {
             // If it is lost, nothing was done under it.
-            let _ = lock::release(slot, me, Predecessor::Clean);
+            let _ = lock::release(place.at(), me, Exit::new(last, Predecessor::Clean));
             return None;
         }
         slot.token.store(token, Relaxed);
-        place.held.store(HELD, Relaxed);
+        place.held.store(token, Relaxed);
         Some(Token::new(token).expect("the reserve has only tokens"))
     }
 
@@ -598,12 +551,9 @@ impl Near<'_> {
     /// `seen` is as wide as the word is, probably.
     #[inline]
     fn release_as_seen(self, how: Predecessor, seen: Word) {
-        if self.place.held.load(Relaxed) == WATCHED {
-            self.place.end_watch();
-        }
-        self.place.held.store(NOT_HELD, Relaxed);
-        if lock::release_as_seen(self.slot, self.me, how, seen).is_err() {
-            self.place.release_heirloom(how);
+        let exit = self.place.exit(how);
+        if lock::release_as_seen(self.place.at(), self.me, exit, seen).is_err() {
+            self.place.release_heirloom(exit);
         }
     }
 }
@@ -624,18 +574,21 @@ impl Place {
         place
     }
 
-    fn is_broken(&self) -> bool {
-        self.held.load(Relaxed) != NOT_HELD && has_moved(&self.slot, self.generation)
+    fn at(&self) -> SlotAt<'_> {
+        let (number, table) = (self.number, &self.member.table);
+        SlotAt { slot: &self.slot, number, table, kept: Some(&self.slot) }
     }
 
-    /// The holder goes: what it did not hear of a loss by now it is told, and nothing more.
-    #[cold]
-    fn end_watch(&self) {
-        let watch = self.watch.lock().take();
-        if let Some(watch) = watch {
-            // It looks here for the last time.
-            watch.end(None);
+    /// How the holder leaves, which from now on is none.
+    #[inline]
+    fn exit(&self, how: Predecessor) -> Exit {
+        let may_stay = self.stays.load(Relaxed);
+        let exit = Exit { may_stay, ..Exit::new(self.held.load(Relaxed), how) };
+        self.held.store(NOT_HELD, Relaxed);
+        if may_stay {
+            self.stays.store(false, Relaxed);
         }
+        exit
     }
 
     /// Under which id this process holds it, if it does.
@@ -645,13 +598,13 @@ impl Place {
 
     /// Lets go of what is held under an id that others may have inherited.
     #[cold]
-    fn release_heirloom(&self, how: Predecessor) {
+    fn release_heirloom(&self, exit: Exit) {
         let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };
         // Should they keep it, it is for whoever proves their end to know how it was left.
-        Marks::note_left(&self.slot, self.slot.token.load(Relaxed), how);
+        Marks::note_left(&self.slot, self.slot.token.load(Relaxed), exit.how);
         self.member.end_presence(presence, given, |id| {
-            // If it is lost, then to somebody who proved that nobody has it any more.
-            let _ = lock::release(&self.slot, id, how);
+            // If it is lost, then to a process that proved that none has it any more.
+            let _ = lock::release(self.at(), id, exit);
         });
     }
 }
@@ -661,8 +614,9 @@ impl Drop for Place {
         if *self.held.get_mut() == NOT_HELD || !self.member.is_here() {
             return;
         }
-        // Its guard was forgotten: nobody can let go of it any more.
-        let _ = lock::release(&self.slot, self.member.id, Predecessor::Died);
-        self.release_heirloom(Predecessor::Died);
+        // Its guard was forgotten: it can never be released by it.
+        let exit = self.exit(Predecessor::Died);
+        let _ = lock::release(self.at(), self.member.id, exit);
+        self.release_heirloom(exit);
     }
 }

@@ -27,11 +27,8 @@ use proptest::prelude::*;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
-use super::{
-    sys::{LockFile, testing},
-    *,
-};
-use crate::{clock, error::LockErrorKind};
+use super::{sys::testing, *};
+use crate::{clock, error::LockErrorKind, fork::LockFile};
 
 /// Makes one test per engine out of a situation.
 macro_rules! on_both {
@@ -153,8 +150,8 @@ fn different_names_do_not_exclude_each_other(engine: EngineKind) {
         all.survey().unwrap().into_iter().map(|status| status.name.to_string()).collect();
     assert_eq!(found, texts.iter().map(|text| text.to_string()).collect());
     let files = match engine {
-        EngineKind::File => 2,
-        EngineKind::Table => 4,
+        EngineKind::File => 3,
+        EngineKind::Table => 5,
     };
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), files, "what the engine needs");
 }
@@ -166,7 +163,7 @@ fn a_release_without_the_lock_releases_nothing(engine: EngineKind) {
     try_take(&one).unwrap();
     two.release(Predecessor::Panicked);
     two.raise_token(token(70));
-    two.widen("nobody");
+    two.widen("nobody").unwrap();
     let three = slot(dir.path(), "a");
     assert!(try_take(&three).is_none());
     one.release(Predecessor::Clean);
@@ -207,12 +204,46 @@ fn a_widened_name_stays_widened(engine: EngineKind) {
     let dir = directory_of(engine);
     let one = slot(dir.path(), "a");
     assert_eq!(try_take(&one).unwrap().widened_by, None);
-    one.widen(&format!("checkout {}", "é".repeat(200)));
-    one.widen("another");
+    one.widen(&format!("checkout {}", "é".repeat(200))).unwrap();
+    one.widen("another").unwrap();
     one.release(Predecessor::Clean);
     let by = try_take(&slot(dir.path(), "a")).unwrap().widened_by.unwrap();
     assert!(by.starts_with("checkout é") && by.len() <= 256, "{by}");
     assert_eq!(status(dir.path(), "a").widened_by, Some(by));
+}
+
+/// The file is not synced, and `DIR/wide` is.
+#[test]
+fn a_mark_that_a_lock_file_lost_with_the_power_is_there_again() {
+    let dir = directory();
+    let one = slot(dir.path(), "a");
+    try_take(&one).unwrap();
+    one.widen("checkout").unwrap();
+    one.release(Predecessor::Clean);
+    drop(one);
+    let file = File::options().write(true).open(lock_file(dir.path(), "a")).unwrap();
+    file.write_all_at(&[0; 33 * 8], 128 * 8).unwrap();
+    assert_eq!(try_take(&slot(dir.path(), "a")).unwrap().widened_by.as_deref(), Some("checkout"));
+}
+
+// Which service a directory's names are locked at is told by nothing but
+// the directory.
+on_both!(a_directory_belongs_to_one_service);
+fn a_directory_belongs_to_one_service(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let [one, another] = [(); 2].map(|()| try_open(dir.path()).unwrap());
+    one.claim_for("cluster 1").unwrap();
+    another.claim_for("cluster 1").unwrap();
+    let error = another.claim_for("cluster 2").unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(["cluster 1", "cluster 2"].iter().all(|both| error.to_string().contains(both)));
+    #[cfg(feature = "cli")]
+    {
+        let found = examine(dir.path()).unwrap();
+        let told = |what: &str| found.iter().any(|finding| finding.text.contains(what));
+        assert!(told("locked at cluster 1") && told("blank the line"), "{found:?}");
+        assert!(found.iter().all(|finding| finding.level < Level::Trouble), "{found:?}");
+    }
 }
 
 on_both!(who_holds_is_told_while_it_is_held);
@@ -498,7 +529,7 @@ fn the_directory_is_made_but_not_the_one_above(engine: EngineKind) {
     assert_eq!((key.device, key.inode), (made.dev(), made.ino()));
     let format = match engine {
         EngineKind::File => "tierlock file-lock 1\n",
-        EngineKind::Table => "tierlock table 1\n",
+        EngineKind::Table => "tierlock table 2\n",
     };
     assert_eq!(fs::read_to_string(path.join("format")).unwrap(), format);
     let error = open_error(&dir.path().join("no/where"));
@@ -534,7 +565,7 @@ fn a_link_to_a_directory_is_that_directory() {
 fn another_format_is_an_error_that_names_the_way_over() {
     let dir = tempfile::tempdir().unwrap();
     let format = dir.path().join("format");
-    for text in ["tierlock table 1\n", "tierlock file-lock 2\n"] {
+    for text in ["tierlock table 2\n", "tierlock file-lock 2\n"] {
         fs::write(&format, text).unwrap();
         let error = open_error(dir.path());
         assert_eq!(error.kind(), LockErrorKind::Config, "{text:?}");
@@ -569,7 +600,7 @@ fn a_deleted_lock_file_is_made_again_with_a_larger_token() {
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     let file = lock_file(dir.path(), "a");
     one.try_take(token(99), "").unwrap().unwrap();
-    one.widen("checkout");
+    one.widen("checkout").unwrap();
     one.release(Predecessor::Clean);
     fs::remove_file(&file).unwrap();
     let taken = try_take(&one).unwrap();
@@ -764,14 +795,14 @@ fn a_full_disk_is_an_error_before_anybody_locks() {
         assert!(error.to_string().contains("make room"), "{error}");
     }
     try_take(&first).unwrap();
-    first.widen(&"x".repeat(500));
+    first.widen(&"x".repeat(500)).unwrap();
     first.release(Predecessor::Clean);
 }
 
 /// A file whose blocks were never there, as a copy can be.
 #[test]
 fn a_sparse_lock_file_on_a_full_disk_is_an_error() {
-    let Some(mount) = Mount::tmpfs("size=8k") else { return };
+    let Some(mount) = Mount::tmpfs("size=12k") else { return };
     let all = open_as(mount.0.path(), EngineKind::File).unwrap();
     let sparse = File::create(lock_file(mount.0.path(), "sparse")).unwrap();
     sparse.set_len(4096).unwrap();
@@ -916,27 +947,6 @@ fn a_killed_holder_is_told_as_died_and_its_token_is_exceeded(engine: EngineKind)
     assert_eq!(status(dir.path(), "a").predecessor, Predecessor::Died, "as the holder was told");
     one.release(Predecessor::Clean);
     assert_eq!(status(dir.path(), "a").predecessor, Predecessor::Clean);
-}
-
-/// Its waiters sleep in the kernel's queue behind the holder, where nobody can wake them.
-#[test]
-fn a_file_lock_is_not_broken_and_its_holder_is_named() {
-    let dir = directory();
-    let all = open(dir.path());
-    assert!(matches!(all.break_lock(&name("a"), token(1)), Err(Unbroken::Free)));
-    let mut helper = Helper::holding(dir.path(), "a");
-    for number in [1, 2] {
-        let holder = match all.break_lock(&name("a"), token(number)) {
-            Err(Unbroken::NotHere(holder)) if number == 1 => holder,
-            Err(Unbroken::HeldBy(holder)) if number == 2 => holder,
-            other => panic!("{number}: {other:?}"),
-        };
-        assert_eq!((holder.pid, holder.token), (Some(helper.child.id()), Some(token(1))));
-    }
-    assert_eq!(helper.ask("broken"), "false");
-    assert!(try_take(&slot(dir.path(), "a")).is_none());
-    helper.kill();
-    assert!(matches!(all.break_lock(&name("a"), token(1)), Err(Unbroken::Free)));
 }
 
 #[test]
@@ -1517,8 +1527,12 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
         "drop-slot" => *held = None,
         "try" => return tell(slot().try_take(Token::ZERO, "").unwrap()),
         "try-above" => return tell(slot().try_take(argument.parse().unwrap(), "").unwrap()),
-        "broken" => return slot().is_broken().to_string(),
-        "break" => return break_one(argument, dir),
+        "drop-rights" => {
+            let user = rustix::thread::Uid::from_raw(65_534);
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        }
+        "fail-try" => return fail(slot().try_take(Token::ZERO, "")),
+        "fail-wait" => return fail(slot().take(Token::ZERO, "", Time::NEVER).map(Some)),
         "wait" => return tell(Some(take(slot()))),
         "turn" => {
             let taken = take(slot());
@@ -1527,7 +1541,7 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
         }
         "release" => slot().release(Predecessor::Clean),
         "raise" => slot().raise_token(argument.parse().unwrap()),
-        "widen" => slot().widen("helper"),
+        "widen" => slot().widen("helper").unwrap(),
         "count" => count(slot(), &dir.join("counter"), argument.parse().unwrap()),
         "umask" => drop(rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077))),
         "fill" => return fill(argument.parse().unwrap(), keep),
@@ -1562,19 +1576,12 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
     "done".into()
 }
 
-fn tell(taken: Option<Taken>) -> String {
-    taken.map_or("busy".into(), |taken| format!("taken {} {}", taken.token, taken.predecessor))
+fn fail(taken: Result<Option<Taken>, LockError>) -> String {
+    taken.map_or_else(|error| format!("error {:?} {error}", error.kind()), tell)
 }
 
-fn break_one(argument: &str, dir: &Path) -> String {
-    let (text, number) = argument.split_once(' ').unwrap();
-    match open(dir).break_lock(&name(text), number.parse().unwrap()) {
-        Ok(()) => "broken".into(),
-        Err(Unbroken::Free) => "free".into(),
-        Err(Unbroken::HeldBy(holder)) => format!("held {}", holder.token.unwrap()),
-        Err(Unbroken::NotHere(_)) => "not here".into(),
-        Err(Unbroken::Failed(error)) => format!("error {error}"),
-    }
+fn tell(taken: Option<Taken>) -> String {
+    taken.map_or("busy".into(), |taken| format!("taken {} {}", taken.token, taken.predecessor))
 }
 
 /// Adds to a counter that nothing else protects.

@@ -23,9 +23,8 @@ use super::{
     files::{Identity, cannot_open, retried, unless_interrupted},
     filesystem,
     home::{SAFELY, damaged, failed, kind_of_file_system},
-    sys::LockFile,
 };
-use crate::error::LockError;
+use crate::{error::LockError, fork::LockFile};
 
 /// The file, as this process found it.
 pub(crate) struct TurnFile {

@@ -99,7 +99,7 @@ impl Scene {
         assert_eq!(self.count.load(Relaxed), holds);
         assert_eq!(self.lock.token.load(Relaxed), holds + 1);
         assert_eq!(self.lock.word.load(Relaxed), LOCKED);
-        if let Some(queue) = self.lock.queue.get() {
+        if let Some(queue) = self.lock.queue.so_far() {
             assert_eq!(queue.lock().census(), (0, 0, false));
         }
     }

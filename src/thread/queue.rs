@@ -63,6 +63,8 @@ pub(super) struct Queue {
     task_is_next: bool,
     /// An alarm looks for a turn that lapses.
     is_watched: bool,
+    /// It was used before.
+    is_used: bool,
 }
 
 /// Half way, so that there is room in front.
@@ -80,11 +82,17 @@ impl Default for Queue {
             absent: Vec::new(),
             task_is_next: false,
             is_watched: false,
+            is_used: false,
         }
     }
 }
 
 impl Queue {
+    /// Whether this is its first use.
+    pub(super) fn is_new(&mut self) -> bool {
+        !mem::replace(&mut self.is_used, true)
+    }
+
     pub(super) fn push(&mut self, kind: Kind, since: Time, call: Call) -> Ticket {
         let ticket = self.next;
         self.next += 1;

@@ -10,11 +10,19 @@ pub(super) use self::modelled::*;
 mod real {
     pub(in super::super) use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-    pub(in super::super) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(in super::super) use parking_lot_core::SpinWait;
 
-    pub(in super::super) use crate::clock::now;
-    use crate::{alarm, time::Time};
+    use std::sync::Arc;
+
+    use crate::{
+        alarm,
+        fork::{self, FirstMade, PerFork},
+        time::Time,
+    };
+    pub(in super::super) use crate::{
+        clock::now,
+        fork::{Condvar, Mutex, MutexGuard, generation},
+    };
 
     /// Calls it at this time, on the alarms' thread.
     pub(in super::super) fn call_at(at: Time, call: impl FnOnce() + Send + 'static) {
@@ -26,6 +34,33 @@ mod real {
         ($vis:vis fn $($rest:tt)*) => { $vis const fn $($rest)* };
     }
     pub(in super::super) use const_fn;
+
+    /// The queues of a lock, in each process that was forked from the one that made it.
+    ///
+    /// Those of a parent stand in its child as they were, perhaps half changed, with waiters that
+    /// are not there: the child never looks at them.
+    pub(in super::super) struct Queues<T>(FirstMade<PerFork<Arc<Mutex<T>>>>);
+
+    impl<T: Default> Queues<T> {
+        pub(in super::super) const fn new() -> Queues<T> {
+            Queues(FirstMade::new())
+        }
+
+        /// Those of this process.
+        pub(in super::super) fn here(&self) -> &Arc<Mutex<T>> {
+            let all = self.0.get_or_make(|| {
+                // Where forks cannot be noticed, nothing differs from any other mutex.
+                let _ = fork::watch();
+                PerFork::unset()
+            });
+            all.here(Default::default)
+        }
+
+        /// The same, if this process has any yet.
+        pub(in super::super) fn so_far(&self) -> Option<&Arc<Mutex<T>>> {
+            self.0.get()?.so_far()
+        }
+    }
 }
 
 /// loom's types in parking_lot's shape, and a clock of the model's own: loom knows no time, and its
@@ -84,6 +119,27 @@ mod modelled {
         }
 
         pub(in super::super) fn spin_no_yield(&mut self) {}
+    }
+
+    /// No model forks.
+    pub(in super::super) fn generation() -> u64 {
+        0
+    }
+
+    pub(in super::super) struct Queues<T>(std::sync::OnceLock<std::sync::Arc<Mutex<T>>>);
+
+    impl<T: Default> Queues<T> {
+        pub(in super::super) fn new() -> Queues<T> {
+            Queues(std::sync::OnceLock::new())
+        }
+
+        pub(in super::super) fn here(&self) -> &std::sync::Arc<Mutex<T>> {
+            self.0.get_or_init(Default::default)
+        }
+
+        pub(in super::super) fn so_far(&self) -> Option<&std::sync::Arc<Mutex<T>>> {
+            self.0.get()
+        }
     }
 
     pub(in super::super) struct Mutex<T>(loom::sync::Mutex<T>);

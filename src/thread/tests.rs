@@ -85,7 +85,7 @@ impl<'a> Task<'a> {
 impl ThreadLock {
     /// Threads waiting, tasks waiting, whether there is an heir who has not come yet.
     fn census(&self) -> (usize, usize, bool) {
-        self.queue.get().map_or((0, 0, false), |queue| queue.lock().census())
+        self.queue.so_far().map_or((0, 0, false), |queue| queue.lock().census())
     }
 
     fn free(&self) {
@@ -355,7 +355,7 @@ fn a_thread_beside_one_that_takes_again_at_once_is_served_within_few_holds() {
 #[test]
 fn hand_overs_alternate_between_the_kinds() {
     let lock = Arc::new(ThreadLock::new());
-    let order = Arc::new(Mutex::new(Vec::new()));
+    let order = Arc::new(crate::fork::Mutex::new(Vec::new()));
     lock.take();
     thread::scope(|scope| {
         let mut tasks = Vec::new();
@@ -519,7 +519,7 @@ fn a_dropped_task_passes_on_what_it_was_given() {
                 next = Some(Task::queued(&lock));
             }
             // The task's turn, also beside a thread that is due.
-            lock.queue().lock().let_task_be_next();
+            lock.queue().let_task_be_next();
             if due {
                 try_patience();
             }
@@ -799,7 +799,7 @@ fn the_quiet_path_makes_no_queue() {
     lock.free();
     block_on(lock.take_async());
     lock.free();
-    assert!(lock.queue.get().is_none());
+    assert!(lock.queue.so_far().is_none());
     assert!(size_of::<ThreadLock>() <= 40);
 }
 

@@ -1,7 +1,7 @@
 //! What is wrong with a directory of the file-lock engine. See `process::checkup`.
 
 use super::super::checkup::{Level, Report, foreign_entry, judge_file_rights};
-use super::{Directory, Home, LOCKS, open_locks};
+use super::{Directory, Home, LOCKS, WideNames, open_locks};
 
 /// Looks at every lock file.
 pub(in super::super) fn examine(home: Home, report: &mut Report) {
@@ -9,8 +9,13 @@ pub(in super::super) fn examine(home: Home, report: &mut Report) {
         Ok(locks) => locks,
         Err(error) => return report.error(&error),
     };
-    let directory =
-        Directory { locks_path: home.path.join(LOCKS), home, locks, label: String::new() };
+    let directory = Directory {
+        locks_path: home.path.join(LOCKS),
+        home,
+        locks,
+        label: String::new(),
+        wide: WideNames::default(),
+    };
     let found = match directory.inspect() {
         Ok(found) => found,
         Err(error) => return report.error(&error),

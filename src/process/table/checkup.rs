@@ -56,7 +56,7 @@ pub(in super::super) fn examine(home: Home, report: &mut Report) {
         );
     }
     examine_structure(&home, &presences, &table, report);
-    examine_slots(&home, Survey { table, presences }, report);
+    examine_slots(&home, Survey::new(presences, table), report);
 }
 
 fn missing_table(alive: usize) -> String {
@@ -195,7 +195,7 @@ fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
                     None => error,
                 }));
             }
-            None => match survey.status(slot) {
+            None => match survey.status(number, slot) {
                 Ok(status) => names.extend(status),
                 Err(error) => damaged.push(about(error)),
             },
@@ -215,8 +215,8 @@ fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
         let word = Word::from_bits(slot.word.seen_in_order());
         let fault = match word.state() {
             None => format!("its word is {:#x}, which no lock wrote", word.bits()),
-            Some(State::Free | State::Reserved | State::MovedAndLeft) => return None,
-            Some(State::Held(owner) | State::Retiring(owner) | State::Moved(owner)) => {
+            Some(State::Free | State::Reserved(_) | State::Staying(_)) => return None,
+            Some(State::Held(owner) | State::Retiring(owner)) => {
                 if presences.verdict(owner, &mut None).0 != Verdict::Missing {
                     return None;
                 }

@@ -10,7 +10,6 @@
 //!   **parts** them, link by link, each link skipping a run of the other's names. Each entry
 //!   parts a few pairs, so nobody waits for all of them.
 //! * **Forgetting** wins the name's word, raises the floor, then the generation, and unlinks.
-//! * **Breaking** moves a name to a fresh slot, away from its holder: see [`breaking`].
 //!
 //! Who looks without the lock may be led astray by all that, into a chain that is not its own or
 //! to its end. So a miss is final only under the lock, and a hit only if the whole name is the
@@ -19,8 +18,6 @@
 //! A process that dies with the structural lock leaves in the header what it was about
 //! ([`Intent`]), and the next one to take that lock finishes or undoes it. Growth and parting
 //! need no intent: at every step all is well, and whoever comes next goes on.
-
-mod breaking;
 
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -31,13 +28,12 @@ use crate::{
     token::Token,
 };
 
-pub(super) use self::breaking::Broken;
-use self::breaking::Moving;
 use super::{
     super::home::damaged,
     layout::{FIRST_HEADS, HEAD_PARTS, HEADS, NAMES, UNITS_MAX, place},
     map::Seen,
     marks::Marks,
+    records::STRUCTURE,
     slot::Slot,
     step::step,
     store::Table,
@@ -116,12 +112,6 @@ enum Intent {
         generation: u32,
         token: u64,
     },
-    /// To move a name to another slot.
-    Move(Moving),
-    /// To free a slot that a name was moved away from.
-    Free {
-        number: u32,
-    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,8 +125,6 @@ struct Entering {
 
 const ENTER: u64 = 1;
 const FORGET: u64 = 2;
-const MOVE: u64 = 3;
-const FREE: u64 = 4;
 
 impl Intent {
     fn to_words(self) -> [u64; 4] {
@@ -148,13 +136,6 @@ impl Intent {
             Intent::Forget { number, generation, token } => {
                 [FORGET, u64::from(number) | (generation as u64) << 32, token, 0]
             }
-            Intent::Move(Moving { from, generation, to, unit, units }) => [
-                MOVE,
-                u64::from(from) | (to as u64) << 32,
-                u64::from(generation) | (unit as u64) << 32,
-                units as u64,
-            ],
-            Intent::Free { number } => [FREE, number.into(), 0, 0],
         }
     }
 
@@ -167,11 +148,6 @@ impl Intent {
                 Some(Intent::Enter(Entering { number, hash: third, unit: upper, units }))
             }
             (FORGET, _) => Some(Intent::Forget { number, generation: upper, token: third }),
-            (MOVE, Some(units)) => {
-                let (generation, unit) = (third as u32, (third >> 32) as u32);
-                Some(Intent::Move(Moving { from: number, generation, to: upper, unit, units }))
-            }
-            (FREE, _) => Some(Intent::Free { number }),
             _ => None,
         }
     }
@@ -202,8 +178,6 @@ impl Changing<'_> {
                 self.finish_forgetting(number, generation, token)?;
                 retiring.finish(self.table.slot(number)?);
             }
-            Intent::Move(moving) => self.finish_moving(&moving)?,
-            Intent::Free { number } => self.finish_freeing(number)?,
         }
         self.write_intent(Intent::Nothing);
         Ok(())
@@ -236,7 +210,6 @@ impl Changing<'_> {
 
     fn enter(&self, name: &Name, hash: u64) -> Result<Found, LockError> {
         self.grow_index()?;
-        self.free_what_was_left()?;
         let entering = self.reserve(name.len().div_ceil(4), hash)?;
         self.write_intent(Intent::Enter(entering));
         step!(EnterIntended);
@@ -261,7 +234,8 @@ impl Changing<'_> {
             }
         }
         let number = header.slots_used.load(Relaxed);
-        if number == u32::MAX {
+        // That number is the structural lock's among the wait records.
+        if number == STRUCTURE {
             return Err(full());
         }
         self.table.grow_slots(number)?;

@@ -9,8 +9,7 @@
 //! - an increment is never lost, and never are two inside;
 //! - every token is larger than the one before;
 //! - who comes after one that died inside is told `Died`, and otherwise how the last one left;
-//! - while one is stopped, wherever it is, others go on;
-//! - nobody comes in to a lock that was broken before its holder is told.
+//! - while one is stopped, wherever it is, others go on.
 //!
 //! Ends at numbered steps and at random are counted apart, by phase. So that those at random come
 //! everywhere, half of them go where the fewest came so far, and each worker lingers at some step.
@@ -58,7 +57,6 @@ enum Phase {
     ChangingItsWord,
     Entering,
     Forgetting,
-    Breaking,
     Growing,
     Reserving,
     ComingAndGoing,
@@ -66,7 +64,7 @@ enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 13] = [
+    const ALL: [Phase; 12] = [
         Phase::Outside,
         Phase::Taking,
         Phase::Asleep,
@@ -75,7 +73,6 @@ impl Phase {
         Phase::ChangingItsWord,
         Phase::Entering,
         Phase::Forgetting,
-        Phase::Breaking,
         Phase::Growing,
         Phase::Reserving,
         Phase::ComingAndGoing,
@@ -83,16 +80,14 @@ impl Phase {
     ];
 
     /// The last step of each part, in their order.
-    const PARTS: [(Step, Phase); 13] = [
+    const PARTS: [(Step, Phase); 11] = [
         (Step::TakeEntered, Phase::Taking),
         (Step::LeaveEnd, Phase::LettingGo),
         (Step::BuryEnd, Phase::Sweeping),
         (Step::RenameSwap, Phase::ChangingItsWord),
-        (Step::MoveBack, Phase::Breaking),
         (Step::RetireBegun, Phase::Forgetting),
         (Step::TextPlaced, Phase::Entering),
         (Step::ForgetDone, Phase::Forgetting),
-        (Step::FreeDone, Phase::Breaking),
         (Step::PartedOne, Phase::Growing),
         (Step::ReserveKnown, Phase::Reserving),
         (Step::PresenceGone, Phase::ComingAndGoing),

@@ -1,19 +1,22 @@
 //! What stands where in `DIR/table`.
 //!
 //! The header comes first. Behind it lie parts in the order in which they were needed: slots,
-//! names, and the heads of the index's chains. A part never moves and never changes its size; the
-//! header says where each begins, and its size follows from how many of its kind come before it
-//! ([`SLOTS`], [`NAMES`], [`HEADS`]). So nobody has to believe a size that stands in the file.
+//! names, the heads of the index's chains, and wait records. A part never moves and never changes
+//! its size; the header says where each begins, and its size follows from how many of its kind
+//! come before it ([`SLOTS`], [`NAMES`], [`HEADS`], [`RECORDS`]). So no size that stands in the
+//! file has to be believed.
 //!
 //! Slots are counted from 0; where a number may be missing (a chain's end), it is stored plus one.
-//! Names are counted in units of four bytes, and none crosses the end of a part.
+//! Names are counted in units of four bytes, and none crosses the end of a part. Wait records are
+//! counted from 1; of a part of them the slot numbers come first, 16 to a cache line, so that a
+//! scan for one slot touches no other record.
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::slot::Slot;
 
 /// The engine and the version of everything described here, as `DIR/format` says it.
-pub(in super::super) const FORMAT: &str = "tierlock table 1";
+pub(in super::super) const FORMAT: &str = "tierlock table 2";
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"tierlokT");
 /// Where the first part begins.
 pub(super) const PARTS_BEGIN: u64 = 8192;
@@ -22,8 +25,20 @@ pub(super) const PARTS_BEGIN: u64 = 8192;
 pub(super) const PARTS: usize = 176;
 /// The most parts of heads.
 pub(super) const HEAD_PARTS: usize = 22;
+/// The most parts of wait records, and room for as many of share records.
+pub(super) const RECORD_PARTS: usize = 7;
+const SHARE_PARTS: usize = 24;
+/// The first part of wait records has as many; each further one doubles their number.
+const FIRST_RECORDS: u64 = 1024;
+/// There is one for each number that a reserved word can name.
+pub(super) const RECORDS_MAX: u16 = u16::MAX;
+/// What a wait record takes, with its slot number.
+pub(super) const RECORD_BYTES: u64 = (size_of::<AtomicU32>() + size_of::<WaitRecord>()) as u64;
+
 /// The first part of heads has as many; each further one doubles their number.
 pub(super) const FIRST_HEADS: u64 = 1024;
+/// So many of the dead a round of the sweep is about.
+pub(super) const BURIED_AT_ONCE: usize = 32;
 /// Names have at most 255 bytes, and what is kept with one has no more.
 pub(super) const UNITS_MAX: usize = 127;
 
@@ -32,9 +47,25 @@ pub(super) static SLOTS: [u64; PARTS + 1] = eighths(256, 64);
 /// Where each part of names begins, by number of units.
 pub(super) static NAMES: [u64; PARTS + 1] = eighths(2048, 1024);
 /// Where each part of heads begins, by number of heads.
-pub(super) static HEADS: [u64; HEAD_PARTS + 1] = doubled();
+pub(super) static HEADS: [u64; HEAD_PARTS + 1] = doubled(FIRST_HEADS);
+/// Where each part of wait records begins, by number.
+pub(super) static RECORDS: [u64; RECORD_PARTS + 1] = doubled(FIRST_RECORDS);
 
-/// What everybody who opens the table reads first.
+/// A wait for a slot. Beside it, among the slot numbers, stands which slot.
+///
+/// All zeros are a free one.
+#[repr(C, align(16))]
+pub(super) struct WaitRecord {
+    /// A [`RecordWord`](super::word::RecordWord).
+    pub(super) word: AtomicU64,
+    /// [`Began`](super::records::Began), of the waiter's alone.
+    pub(super) began: AtomicU64,
+}
+
+const _: () = assert!(size_of::<WaitRecord>() == 16);
+const _: () = assert!(RECORDS[RECORD_PARTS] == RECORDS_MAX as u64 + 1);
+
+/// What each process that opens the table reads first.
 #[repr(C, align(64))]
 pub(super) struct Header {
     pub(super) magic: AtomicU64,
@@ -66,9 +97,14 @@ pub(super) struct Header {
     pub(super) parted: AtomicU32,
     /// Where the next sweep for idle names goes on.
     pub(super) sweep: AtomicU32,
-    /// Slots whose names were taken away from holders who may still have them, the first plus one.
-    pub(super) left: AtomicU32,
-    spare_2: [AtomicU32; 4],
+    /// The highest number of a wait record that was ever taken.
+    pub(super) records_used: AtomicU32,
+    /// The same of share records, which do not exist yet.
+    shares_used: AtomicU32,
+    /// Where the next sweep for the dead goes on, and how many of them its round is about.
+    pub(super) bury_at: AtomicU32,
+    pub(super) buried_ids: AtomicU32,
+    spare_2: AtomicU32,
 
     /// Guards every structural change: the same word protocol as for names.
     pub(super) structure: Slot,
@@ -77,16 +113,27 @@ pub(super) struct Header {
     pub(super) intent: [AtomicU64; 4],
     spare_3: [AtomicU64; 4],
 
+    /// The dead that the round of the sweep is about.
+    pub(super) burying: [AtomicU64; BURIED_AT_ONCE],
+
     /// Free slots by the units that their names can have, the first of each plus one.
     pub(super) free: [AtomicU32; UNITS_MAX + 1],
     pub(super) slot_parts: [AtomicU64; PARTS],
     pub(super) name_parts: [AtomicU64; PARTS],
     pub(super) head_parts: [AtomicU64; HEAD_PARTS],
-    spare_4: [AtomicU64; 2],
+    pub(super) record_parts: [AtomicU64; RECORD_PARTS],
+    share_parts: [AtomicU64; SHARE_PARTS],
+    spare_4: [AtomicU64; 3],
 }
 
 const _: () = {
-    let fields = 64 + 64 + 64 + 64 + (UNITS_MAX + 1) * 4 + (2 * PARTS + HEAD_PARTS + 2) * 8;
+    let fields = 64
+        + 64
+        + 64
+        + 64
+        + BURIED_AT_ONCE * 8
+        + (UNITS_MAX + 1) * 4
+        + (2 * PARTS + HEAD_PARTS + RECORD_PARTS + SHARE_PARTS + 3) * 8;
     assert!(size_of::<Header>() == fields, "the header has padding");
     assert!(size_of::<Header>() as u64 <= PARTS_BEGIN);
     assert!(SLOTS[PARTS] > u32::MAX as u64 && NAMES[PARTS] > u32::MAX as u64);
@@ -116,11 +163,12 @@ const fn eighths(first: u64, step: u64) -> [u64; PARTS + 1] {
     starts
 }
 
-const fn doubled() -> [u64; HEAD_PARTS + 1] {
-    let mut starts = [0; HEAD_PARTS + 1];
+/// Parts that each double the number; `N` is one more than there are.
+const fn doubled<const N: usize>(first: u64) -> [u64; N] {
+    let mut starts = [0; N];
     let mut part = 0;
-    while part < HEAD_PARTS {
-        starts[part + 1] = FIRST_HEADS << part;
+    while part + 1 < N {
+        starts[part + 1] = first << part;
         part += 1;
     }
     starts
@@ -132,9 +180,11 @@ mod tests {
 
     #[test]
     fn every_number_lies_in_one_part() {
-        for starts in [&SLOTS[..], &NAMES[..], &HEADS[..]] {
+        for starts in [&SLOTS[..], &NAMES[..], &HEADS[..], &RECORDS[..]] {
             assert!(starts.is_sorted_by(|one, next| one < next));
-            for number in [0, 1, 255, 256, 257, 319, 320, 100_000, 1_000_000] {
+            let last = starts[starts.len() - 1] - 1;
+            for number in [0, 1, 255, 256, 257, 319, 320, 65_535, 100_000, 1_000_000] {
+                let number = u64::min(number, last);
                 let (part, at) = place(starts, number);
                 assert_eq!(starts[part] + at as u64, number);
                 assert!(at < size(starts, part));
@@ -146,6 +196,7 @@ mod tests {
     fn parts_begin_and_end_at_pages() {
         let whole_pages = |starts: &[u64], bytes| starts.iter().all(|s| s * bytes % 4096 == 0);
         assert!(whole_pages(&SLOTS, 64) && whole_pages(&NAMES, 4) && whole_pages(&HEADS, 4));
+        assert!(whole_pages(&RECORDS, 4) && whole_pages(&RECORDS, 16));
     }
 
     #[test]

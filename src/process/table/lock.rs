@@ -2,33 +2,46 @@
 //!
 //! What the rest of the table engine uses, in the order of a lock's life:
 //!
-//! | call | who may | what it does |
+//! | call | by | what it does |
 //! |---|---|---|
-//! | [`try_take`] | anyone | takes it if nobody alive holds it |
-//! | [`take`] | anyone | the same, and waits until a time |
-//! | [`Seeker`] | anyone | the same, for a thread that waits on many slots |
+//! | [`take_as_seen`] | any thread, at any time | the quiet way in: one compare-and-swap, one compare of the generation |
+//! | [`try_take`] | any thread, at any time | takes the slot if no living process holds it and no wait stands before; looks at records, marks nothing but a late wait |
+//! | [`take`], [`Seeker`] | one thread of a process at a time, its representative | the same, and waits until a time: sleeps on the word as any foreign waiter does |
 //! | [`widen`] | the holder | sets the widened mark, for good |
 //! | [`rename`] | the holder | goes on holding it under another id of its own |
-//! | [`release`] | the holder | lets go; also gives back what was taken and not used |
+//! | [`leave_as_seen`] | the holder, any thread of its process | the quiet way out: one compare of the token, one compare-and-swap |
+//! | [`release`] | the same | the same, and what else there is to do: hands over, wakes; also gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
-//! | [`move_away`], [`stay`] | under the structural lock | begin and take back moving a held name away |
-//! | [`clear`] | under the structural lock | frees a slot that a name was moved away from |
-//! | [`settle`] | under the structural lock | ends either in place of a holder who died |
-//! | [`bury`] | a sweeper | frees the word of a dead holder |
-//! | [`wake_another`] | who was woken and does not want the lock any more | passes that on |
-//! | [`wake_all`] | who moved the name away | makes every sleeper look it up again |
+//! | [`settle`] | under the structural lock | ends that in place of a process that died |
+//! | [`bury`] | a sweeper | releases the word of a dead holder |
+//! | [`wake_another`] | a thread that was woken and does not want the lock any more | passes that on |
 //!
-//! Quiet, taking is one compare-and-swap and a look at the generation, and letting go is one
-//! compare-and-swap. The winner compares the generation before anything else, here: `Moved` says
-//! that the name is somewhere else now, and nothing is held. Giving back unused is
-//! `release(slot, me, the predecessor that was told)`, so that the next one is told the same.
+//! **Threads.** A thread that holds the slot need not be the representative: all threads of a
+//! process write one id, and the slot's token tells their holds apart. A release names the token
+//! that its hold was given ([`Exit::token`]): it is compared before each exchange, and a hold that
+//! was taken away is `Lost` without a change. A waiter of the holder's own process stands in the
+//! order of all waits, and is woken like a foreign one, by one futex wake on the slot's word with
+//! the bit of its record: the releasing thread needs to know nothing of its own process's waiter.
 //!
-//! At most one thread of a process is in [`take`] or [`try_take`] for a slot, or holds it.
+//! **Tokens.** Each of these raises the slot's token by one when it wins, and says which token
+//! the hold now has ([`Admission`]). Off the quiet way that is the first thing after the winning
+//! exchange, used or not, before even the generation is compared: a stale guard of a process that
+//! was wrongly judged to be dead must not find its own token there.
+//!
+//! The winner compares the generation before anything is done under the word, here: `Moved` says
+//! that the name is somewhere else now, and nothing is held. Giving back unused is a release with
+//! the predecessor that was told, so that the next one is told the same.
 
 #[cfg(test)]
 mod tests;
 
-use std::{fs::File, hint, io, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs::File,
+    hint, io,
+    num::NonZeroU32,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use rustix::io::Errno;
 
@@ -40,27 +53,35 @@ use crate::{
 };
 
 use super::{
+    ends::EndHint,
+    map::Cell,
+    marks::{Marks, milliseconds},
     protocol::{
-        Answer, Burying, Leaving, Machine, Op, Outcome, Place, Renaming, SPINS, Slept, Taking,
-        Verdict, Whom, Widening,
+        Answer, Burying, Leaving, Machine, Op, Outcome, Renaming, SPINS, Slept, Taking, Verdict,
+        Whom, Widening,
     },
     slot::Slot,
     step::step,
-    word::{Heir, OwnerId, Word},
+    store::Table,
+    word::{OwnerId, State, StayEnd, WaitId, Word},
 };
 
-/// Waiting longer than this earns a reservation.
+/// Waiting longer than this earns a record, and with it a place in the order of waits.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// A reservation older than this binds nobody.
-const LAPSE_MS: u32 = 3;
-/// Nobody sleeps longer without looking at the word and at its owner's presence…
-const LONGEST_NAP: Duration = Duration::from_millis(3);
-/// …except behind an heir.
-const LONGEST_NAP_BEHIND: Duration = Duration::from_millis(7);
-/// Who is first in line looks so often, and later after each such part of what it has waited: a
-/// dead holder is found out soon, and one process for each lock pays for that, for a while.
-const HEIRS_NAP: Duration = Duration::from_millis(1);
-const HEIRS_PART: u32 = 256;
+/// No waiter sleeps longer without looking at the word and at its owner's presence…
+const FIRST_NAP: Duration = Duration::from_millis(3);
+/// …but for one that has waited for a while: a part of that, and at last so long. What it waits
+/// for is watched besides.
+const NAP_PART: u32 = 32;
+const LONGEST_NAP: Duration = Duration::from_millis(100);
+/// A wait has a tenth of the time that it has waited to claim what is reserved for it, and no less
+/// and no more than this, twice as much after each time that it was passed over, at most this.
+const CLAIM_PART: u64 = 10;
+const SHORTEST_CLAIM_MS: u64 = 3;
+const LONGEST_CLAIM_MS: u64 = 100;
+const LONGEST_DOUBLED_MS: u64 = 1000;
+/// An end of `at_least` that lies further ahead was written by no lock.
+const LONGEST_STAY_MS: u64 = 31 * 24 * 60 * 60 * 1000;
 
 /// The presences of the processes that use the table.
 pub(super) trait Presences {
@@ -73,126 +94,215 @@ pub(super) trait Presences {
     /// Fails with `Damaged` if the table's file is not the one that is mapped any more. Asked
     /// before any death is acted upon.
     fn check_mapped(&self) -> Result<(), LockError>;
+
+    /// Fails if this process may not look at the presence of `owner`, so that it would wait for ever
+    /// behind the dead. Asked where the verdict is unknown.
+    fn check_may_look(&self, owner: OwnerId) -> Result<(), LockError> {
+        let _ = owner;
+        Ok(())
+    }
+
+    /// Makes room for more wait records, if that can be done without waiting.
+    fn make_room(&self);
+
+    /// Has the sleepers of this slot with these bits woken when this process ends, as far as that
+    /// can be known: a hint to look.
+    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint>;
 }
 
 /// The presence that is looked at while waiting.
-pub(super) type Kept = Option<(OwnerId, File)>;
+pub(super) type Kept = Option<(OwnerId, Looked)>;
+
+/// An open presence: of one look, or shared by all that wait behind its owner.
+pub(super) enum Looked {
+    Once(File),
+    Shared(Arc<File>),
+}
+
+impl Looked {
+    pub(super) fn file(&self) -> &File {
+        match self {
+            Looked::Once(file) => file,
+            Looked::Shared(file) => file,
+        }
+    }
+}
+
+/// A slot, and the table whose wait records are about it.
+#[derive(Clone, Copy)]
+pub(super) struct SlotAt<'a> {
+    pub(super) slot: &'a Slot,
+    /// By which wait records name it.
+    pub(super) number: u32,
+    pub(super) table: &'a Table,
+    /// The slot, to be kept by a thread that is to wake this one's sleepers. The structural lock
+    /// has none: its holders have it for microseconds.
+    pub(super) kept: Option<&'a Cell<Slot>>,
+}
+
+/// What the winner of a slot is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Admission {
+    /// How the holder before it left.
+    pub(super) left: Predecessor,
+    /// What the slot's token was raised to.
+    pub(super) token: u64,
+}
+
+/// How a holder leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exit {
+    /// The token of its hold. `None` for a holder that raised the slot's token beyond that.
+    pub(super) token: Option<u64>,
+    /// What the next one is told.
+    pub(super) how: Predecessor,
+    /// It wrote an end of `at_least` into the slot.
+    pub(super) may_stay: bool,
+}
+
+impl Exit {
+    pub(super) const fn new(token: u64, how: Predecessor) -> Exit {
+        Exit { token: Some(token), how, may_stay: false }
+    }
+
+    /// As if it had never been there.
+    const fn unused(admission: Admission) -> Exit {
+        Exit::new(admission.token, admission.left)
+    }
+
+    fn is_of(self, slot: &Slot) -> bool {
+        self.token.is_none_or(|token| token == slot.token.load(Ordering::Relaxed))
+    }
+}
 
 /// Why a lock was not taken.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The time is over and somebody holds it.
+    /// The time is over and another holds it.
     TimedOut,
     /// The slot is not this name's any more: look the name up again.
     Moved,
-    /// Who was forgetting the name died at it, or the name is moved away and its holder is gone:
-    /// under the structural lock, finish what was begun, call [`settle`] with this word, and look
-    /// the name up again.
+    /// The process that was forgetting the name died at it: under the structural lock, finish what
+    /// was begun, call [`settle`] with this word, and look the name up again.
     Unsettled(Word),
     Failed(LockError),
 }
 
-/// The word was not this process's any more: a wrong verdict of death, or damage.
+/// The hold was not this guard's any more: a wrong verdict of death, or damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Lost;
 
-/// Takes it if it is free, or if whoever holds it is dead; `None` if somebody alive holds it.
-/// How the one before left it.
+/// Takes it if it is free, or if its holder is dead, and no wait stands before; `None` if not.
 #[inline]
 pub(super) fn try_take<P: Presences>(
-    slot: &Slot,
+    at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
-) -> Result<Option<Predecessor>, Stop> {
-    match take_quietly(slot, me) {
-        Ok(()) => entered(slot, me, generation, Predecessor::Clean).map(Some),
-        Err(found) => try_take_slow(slot, me, generation, presences, found),
+) -> Result<Option<Admission>, Stop> {
+    match take_quietly(at.slot, me) {
+        Ok(()) => entered_quietly(at, me, generation).map(Some),
+        Err(found) => try_take_slow(at, me, generation, presences, found),
     }
 }
 
 /// Takes it if it is as it was `seen`, [quiet](Word::quiet), and the name stands here. Whether it
-/// did; if not, it is as it was.
+/// did; if not, it is as it was. The caller raises the token.
 #[inline]
-pub(super) fn take_as_seen(slot: &Slot, me: OwnerId, generation: u32, seen: Word) -> bool {
+pub(super) fn take_as_seen(at: SlotAt<'_>, me: OwnerId, generation: u32, seen: Word) -> bool {
     step!(TakeQuiet);
     let taken = Word::held(me).as_wide_as(seen);
+    let (bits, taken) = (seen.bits(), taken.bits());
     let swapped =
-        slot.word.compare_exchange(seen.bits(), taken.bits(), Ordering::Acquire, Ordering::Relaxed);
+        at.slot.word.compare_exchange(bits, taken, Ordering::SeqCst, Ordering::Relaxed).is_ok();
     step!(TakeEnd);
-    swapped.is_ok() && entered(slot, me, generation, Predecessor::Clean).is_ok()
+    swapped && {
+        let stands = at.slot.generation.load(Ordering::Relaxed) == generation;
+        if !stands {
+            leave_stale(at, me, Predecessor::Clean);
+        }
+        stands
+    }
 }
 
-/// Takes it, waiting for it until `until`. How the one before left it.
+/// Takes it, waiting for it until `until`.
 #[inline]
 pub(super) fn take<P: Presences>(
-    slot: &Slot,
+    at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
     until: Time,
-) -> Result<Predecessor, Stop> {
-    take_unless(slot, me, generation, presences, (until, &|| false))
+) -> Result<Admission, Stop> {
+    take_unless(at, me, generation, presences, (until, &|| false))
 }
 
-/// The same, for a wait that may be over before that. It looks whether it is whenever it wakes,
-/// which is every few milliseconds.
+/// The same, for a wait that may be over before that. It looks whether it is whenever it wakes.
 #[inline]
 pub(super) fn take_unless<P: Presences>(
-    slot: &Slot,
+    at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
     limit: (Time, &dyn Fn() -> bool),
-) -> Result<Predecessor, Stop> {
-    match take_quietly(slot, me) {
-        Ok(()) => entered(slot, me, generation, Predecessor::Clean),
-        Err(found) => take_slow(slot, me, generation, presences, limit, found),
+) -> Result<Admission, Stop> {
+    match take_quietly(at.slot, me) {
+        Ok(()) => entered_quietly(at, me, generation),
+        Err(found) => take_slow(at, me, generation, presences, limit, found),
     }
 }
 
-/// Lets go of what this process took; the next one is told `how`.
+/// Lets go of what this process took.
 #[inline]
-pub(super) fn release(slot: &Slot, me: OwnerId, how: Predecessor) -> Result<(), Lost> {
-    release_as_seen(slot, me, how, Word::from_bits(slot.word.load(Ordering::Relaxed)))
+pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), Lost> {
+    release_as_seen(at, me, exit, Word::from_bits(at.slot.word.load(Ordering::Relaxed)))
 }
 
-/// The same, for who knows how wide it is. To know it wrongly costs a look.
+/// The same, for a holder that knows whether it is wide. To know it wrongly costs a look.
 #[inline]
 pub(super) fn release_as_seen(
-    slot: &Slot,
+    at: SlotAt<'_>,
     me: OwnerId,
-    how: Predecessor,
+    exit: Exit,
     seen: Word,
 ) -> Result<(), Lost> {
-    leave_as_seen(slot, me, how, seen).or_else(|found| release_slow(slot, me, how, found))
+    match leave_as_seen(at.slot, me, exit, seen) {
+        Ok(()) => Ok(()),
+        Err(found) => release_slow(at, me, exit, found),
+    }
 }
 
-/// The same, if nobody waits; else nothing is done, and this is what the word was.
+/// The same, if no waiter stands or sleeps; else nothing is done, and this is what the word was.
 #[inline]
-pub(super) fn leave_as_seen(
-    slot: &Slot,
-    me: OwnerId,
-    how: Predecessor,
-    seen: Word,
-) -> Result<(), Word> {
+pub(super) fn leave_as_seen(slot: &Slot, me: OwnerId, exit: Exit, seen: Word) -> Result<(), Word> {
     step!(LeaveQuiet);
+    if !exit.is_of(slot) || exit.may_stay {
+        return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
+    }
     // Others may put flags to it, so it is read again with the swap.
-    let (from, to) = Leaving::quiet(me, how, seen);
+    let (from, to) = Leaving::quiet(me, exit.how, seen);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);
     swapped.map(drop).map_err(Word::from_bits)
 }
 
+/// Writes down until when the lock stays taken, whatever becomes of its holder; `None` ends that.
+/// For the holder, right after it has won and before its caller runs.
+pub(super) fn keep_until(slot: &Slot, end: Option<Time>) {
+    // Rounded down: a holder that leaves at that time leaves as at any other.
+    let end = end.map_or(0, |end| end.as_nanos() / 1_000_000);
+    slot.end.store(end, Ordering::Relaxed);
+}
+
 /// Marks what this process took as locked at host scope.
-pub(super) fn widen(slot: &Slot, me: OwnerId) -> Result<(), Lost> {
-    owners_result(run(slot, Widening::new(me)))
+pub(super) fn widen(at: SlotAt<'_>, me: OwnerId) -> Result<(), Lost> {
+    owners_result(run(at, Widening::new(me), None))
 }
 
 /// Goes on holding, under the id `to`, what this process took under the id `from`.
-pub(super) fn rename(slot: &Slot, from: OwnerId, to: OwnerId) -> Result<(), Lost> {
-    owners_result(run(slot, Renaming::new(from, to)))
+pub(super) fn rename(at: SlotAt<'_>, from: OwnerId, to: OwnerId) -> Result<(), Lost> {
+    owners_result(run(at, Renaming::new(from, to), None))
 }
 
 /// Takes a free and quiet slot in order to forget its name; whether that was possible. What has
@@ -206,53 +316,22 @@ pub(super) fn retire(slot: &Slot, me: OwnerId) -> bool {
 }
 
 /// The name is forgotten: the slot is free again.
-pub(super) fn retired(slot: &Slot, me: OwnerId) -> Result<(), Lost> {
-    owners_result(run(slot, Leaving::retiring(me)))
+pub(super) fn retired(at: SlotAt<'_>, me: OwnerId) -> Result<(), Lost> {
+    owners_result(run(at, Leaving::retiring(me), None))
 }
 
-/// Begins to move the name away from whoever holds it by the very word `seen`; whether that was
-/// so. Nobody takes the word any more until this is over, and its holder can let go of it.
-pub(super) fn move_away(slot: &Slot, seen: Word) -> bool {
-    step!(MoveBegin);
-    let done = swap(slot, seen, seen.moved()) == seen;
-    step!(MoveBegun);
-    done
+/// The name is forgotten, as the owner of this word, which is dead, had begun: no process owns the
+/// word any more.
+pub(super) fn settle(at: SlotAt<'_>, judged: Word) {
+    run(at, Burying::settling(judged), None);
 }
 
-/// The name is not moved away. Whoever sleeps looks again.
-pub(super) fn stay(slot: &Slot) {
-    loop {
-        let seen = Word::from_bits(slot.word.load(Ordering::SeqCst));
-        step!(MoveBack);
-        if swap(slot, seen, seen.not_moved()) == seen {
-            return wake_all(slot);
-        }
-    }
-}
-
-/// Makes a slot that a name was moved away from as good as new, if its holder has let go.
-pub(super) fn clear(slot: &Slot) -> bool {
-    let seen = Word::from_bits(slot.word.load(Ordering::SeqCst));
-    let done = seen.owner().is_none() && swap(slot, seen, Word::FREE) == seen;
-    if done {
-        // Who stood there has the name's new slot by now, or is dead.
-        slot.heir.store(Heir::NONE.bits(), Ordering::SeqCst);
-    }
-    done
-}
-
-/// The name is forgotten or moved away, as the owner of this word, who is dead, or somebody else
-/// had begun: nobody owns the word any more.
-pub(super) fn settle(slot: &Slot, judged: Word) {
-    run(slot, Burying::settling(judged));
-}
-
-/// Frees the word if its owner is dead; whether it did.
-pub(super) fn bury<P: Presences>(slot: &Slot, presences: &P) -> Result<bool, Stop> {
+/// Releases the word if its owner is dead; whether it did.
+pub(super) fn bury<P: Presences>(at: SlotAt<'_>, presences: &P) -> Result<bool, Stop> {
     let mut machine = Burying::sweeping();
     let mut kept = None;
     loop {
-        match advance(&mut machine, slot) {
+        match advance(&mut machine, at, None) {
             Ahead::Judge(owner) => {
                 machine.heard(Answer::Verdict(judge(presences, owner, &mut kept)?));
             }
@@ -264,12 +343,13 @@ pub(super) fn bury<P: Presences>(slot: &Slot, presences: &P) -> Result<bool, Sto
     }
 }
 
-/// Wakes another one of those who sleep on the slot: a wake is for one only.
+/// Wakes another one of the threads that sleep on the slot: a wake is for one only.
 pub(super) fn wake_another(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, 1);
 }
 
-/// Wakes everybody who sleeps on the slot.
+/// Wakes every sleeper on the slot.
+#[cfg(test)]
 pub(super) fn wake_all(slot: &Slot) {
     futex::wake(&slot.word, futex::ALL, u32::MAX >> 1);
 }
@@ -282,39 +362,96 @@ pub(super) enum Turn {
     Sleep {
         seen: Word,
         longest: Duration,
-        place: Place,
+        record: Option<WaitId>,
     },
-    Won(Predecessor),
+    /// The task is to be polled, and [`polled`](Seeker::polled) to be told.
+    Park,
+    Won(Admission),
     WouldBlock,
     GaveUp,
 }
 
-/// Somebody who takes a slot, one turn at a time.
+/// A taker of a slot, one turn at a time.
 pub(super) struct Seeker {
     taking: Taking,
     generation: u32,
     kept: Kept,
     /// When it found that it has to wait.
     since: Option<Time>,
+    /// What the slot's token was raised to, off the quiet way.
+    token: Option<u64>,
+    /// Wakes it when the process ends that it waits for.
+    hint: Hint,
+}
+
+/// Of which process the end is hinted at.
+#[derive(Default)]
+enum Hint {
+    #[default]
+    None,
+    /// It cannot be.
+    NotOf(OwnerId),
+    Of(EndHint),
+}
+
+impl Hint {
+    fn owner(&self) -> Option<OwnerId> {
+        match self {
+            Hint::None => None,
+            Hint::NotOf(owner) => Some(*owner),
+            Hint::Of(hint) => Some(hint.owner()),
+        }
+    }
 }
 
 impl Seeker {
     pub(super) fn new(me: OwnerId, generation: u32, waits: bool) -> Seeker {
-        let taking = Taking::new(me, waits, SPINS);
-        Seeker { taking, generation, kept: None, since: None }
+        Seeker::of(Taking::new(me, waits, SPINS), generation)
+    }
+
+    /// A taker that waits for a task.
+    pub(super) fn for_task(me: OwnerId, generation: u32) -> Seeker {
+        Seeker::of(Taking::for_task(me, SPINS), generation)
+    }
+
+    fn of(taking: Taking, generation: u32) -> Seeker {
+        Seeker { taking, generation, kept: None, since: None, token: None, hint: Hint::None }
     }
 
     /// Goes on until there is nothing to do but to sleep. Never blocks.
-    pub(super) fn go_on<P: Presences>(&mut self, slot: &Slot, presences: &P) -> Result<Turn, Stop> {
+    pub(super) fn go_on<P: Presences>(
+        &mut self,
+        at: SlotAt<'_>,
+        presences: &P,
+    ) -> Result<Turn, Stop> {
         loop {
-            let answer = match advance(&mut self.taking, slot) {
-                Ahead::Sleep { seen, place } => {
-                    return Ok(Turn::Sleep { seen, longest: self.longest_nap(seen, place), place });
+            let answer = match advance(&mut self.taking, at, None) {
+                // A process that ended before it was watched is found by this look.
+                Ahead::Sleep { seen, .. } if self.asks_for_hint(at, presences, seen) => {
+                    Answer::Slept(Slept::ByItself)
                 }
-                Ahead::IsHungry => Answer::Yes(self.is_hungry()),
-                Ahead::Stand(me) => Answer::Heir(self.stand(slot, me)),
-                Ahead::Judge(owner) => Answer::Verdict(judge(presences, owner, &mut self.kept)?),
-                Ahead::End(outcome) => return self.ended(outcome, slot),
+                Ahead::Sleep { seen, record } => {
+                    return Ok(Turn::Sleep { seen, longest: self.longest_nap(at, seen), record });
+                }
+                Ahead::Park => return Ok(Turn::Park),
+                Ahead::IsHungry => Answer::Yes(self.is_hungry(at.slot)),
+                Ahead::Enlist => Answer::Wait(self.enlist(at, presences)),
+                Ahead::FillIn(wait) => {
+                    at.table.fill_in(wait, at.number, self.since.unwrap_or_else(clock::now));
+                    Answer::Done
+                }
+                Ahead::RaiseToken => {
+                    self.token = Some(raise_token(at.slot));
+                    Answer::Done
+                }
+                Ahead::Judge(owner) => match judge(presences, owner, &mut self.kept) {
+                    Ok(verdict) => Answer::Verdict(verdict),
+                    Err(stop) => {
+                        self.abandon(at);
+                        return Err(stop);
+                    }
+                },
+                Ahead::End(outcome) => return self.ended(outcome, at),
             };
             self.taking.heard(answer);
         }
@@ -325,44 +462,109 @@ impl Seeker {
         self.taking.heard(Answer::Slept(slept));
     }
 
+    /// The task that it waits for is polled.
+    pub(super) fn polled(&mut self) {
+        self.taking.heard(Answer::Polled);
+    }
+
+    /// Ends it without the lock: its record does not stay, and what was reserved for it goes to
+    /// another.
+    pub(super) fn abandon(&mut self, at: SlotAt<'_>) {
+        self.taking.give_up();
+        match advance(&mut self.taking, at, None) {
+            Ahead::End(Outcome::GaveUp) => {}
+            ahead => unreachable!("{ahead:?} of one that gives up"),
+        }
+    }
+
     /// Whether the name that is waited for is still in this slot.
     pub(super) fn is_in_place(&self, slot: &Slot) -> bool {
         slot.generation.load(Ordering::Acquire) == self.generation
     }
 
-    fn ended(&self, outcome: Outcome, slot: &Slot) -> Result<Turn, Stop> {
-        match outcome {
-            Outcome::Won(left) => {
-                entered(slot, self.taking.me(), self.generation, left).map(Turn::Won)
+    fn ended(&mut self, outcome: Outcome, at: SlotAt<'_>) -> Result<Turn, Stop> {
+        match (outcome, self.token) {
+            (Outcome::Won(left), Some(token)) => {
+                entered(at, self.taking.me(), self.generation, Admission { left, token })
+                    .map(Turn::Won)
             }
-            // Who has the word has it of another name, or had the name taken away from it.
-            _ if !self.is_in_place(slot) => Err(Stop::Moved),
-            Outcome::WouldBlock => Ok(Turn::WouldBlock),
-            Outcome::GaveUp => Ok(Turn::GaveUp),
-            outcome => Err(stop(outcome)),
+            (Outcome::Won(_), None) => {
+                entered_quietly(at, self.taking.me(), self.generation).map(Turn::Won)
+            }
+            // The word may be another name's by now.
+            _ if !self.is_in_place(at.slot) => Err(Stop::Moved),
+            (Outcome::WouldBlock, _) => Ok(Turn::WouldBlock),
+            (Outcome::GaveUp, _) => Ok(Turn::GaveUp),
+            (outcome, _) => Err(stop(outcome)),
         }
     }
 
-    fn is_hungry(&mut self) -> bool {
+    fn is_hungry(&mut self, slot: &Slot) -> bool {
         let now = clock::now();
-        now.since(*self.since.get_or_insert(now)) >= PATIENCE
+        let since = *self.since.get_or_insert_with(|| {
+            note_holder(slot, now);
+            now
+        });
+        now.since(since) >= PATIENCE
     }
 
-    fn stand(&self, slot: &Slot, me: OwnerId) -> Heir {
-        let heir = Heir::new(me, self.since.unwrap_or_else(clock::now));
-        swap_heir(slot, Heir::NONE, heir)
+    fn enlist<P: Presences>(&self, at: SlotAt<'_>, presences: &P) -> Option<WaitId> {
+        let me = self.taking.me();
+        let free = at.table.enlist(me).or_else(|| {
+            presences.make_room();
+            at.table.enlist(me)
+        });
+        // What cannot be proved here is another look's business.
+        let mut is_dead = |owner| matches!(judge(presences, owner, &mut None), Ok(Verdict::Dead));
+        free.or_else(|| at.table.enlist_after_dead(me, &mut is_dead))
     }
 
-    fn longest_nap(&self, seen: Word, place: Place) -> Duration {
-        let waited = self.since.map(|since| clock::now().since(since));
-        let longest = match place {
-            Place::Heir => (waited.unwrap_or_default() / HEIRS_PART).clamp(HEIRS_NAP, LONGEST_NAP),
-            _ if seen.is_hungry() => LONGEST_NAP_BEHIND,
-            _ => LONGEST_NAP,
+    /// Whether it has just asked to be woken at the end of the process that it waits for.
+    fn asks_for_hint<P: Presences>(&mut self, at: SlotAt<'_>, presences: &P, seen: Word) -> bool {
+        let waits_long = self.since.is_some_and(|since| clock::now().since(since) >= FIRST_NAP);
+        let Some(kept) = at.kept.filter(|_| waits_long) else { return false };
+        let owner = match seen.reserved_for() {
+            Some(wait) => at.table.record_word(wait.number()).owner(),
+            None => seen.owner(),
         };
-        // Nobody who is not hungry yet sleeps past that.
+        let Some(owner) = owner.filter(|owner| *owner != self.taking.me()) else { return false };
+        if self.hint.owner() == Some(owner) {
+            return false;
+        }
+        // The old one first: nothing is watched for a waiter that does not wait for it.
+        self.hint = Hint::None;
+        let bits = self.taking.record().map_or(futex::ALL, |wait| futex::bit(wait.number()));
+        let hint = presences.hint_at_end(owner, kept, bits);
+        let asked = hint.is_some();
+        self.hint = hint.map_or(Hint::NotOf(owner), Hint::Of);
+        asked
+    }
+
+    /// How long it may sleep before it looks again.
+    fn longest_nap(&self, at: SlotAt<'_>, seen: Word) -> Duration {
+        let now = clock::now();
+        let waited = self.since.map(|since| now.since(since));
+        let nap = (waited.unwrap_or_default() / NAP_PART).clamp(FIRST_NAP, LONGEST_NAP);
+        let nap = match seen.state() {
+            // Its wait may be late before that.
+            Some(State::Reserved(wait)) => nap.min(time_left(at, wait, now)),
+            Some(State::Staying(end)) => {
+                let left = end.milliseconds().saturating_sub(now.as_nanos() / 1_000_000);
+                nap.min(Duration::from_millis(left.max(1)))
+            }
+            _ => nap,
+        };
+        // None sleeps past the moment when it may have a record.
         let hunger = waited.and_then(|waited| PATIENCE.checked_sub(waited));
-        hunger.filter(|left| !left.is_zero()).map_or(longest, |left| left.min(longest))
+        hunger.filter(|left| !left.is_zero()).map_or(nap, |left| left.min(nap))
+    }
+}
+
+/// A waiter sees the holder: since when it holds the lock is known from now on.
+fn note_holder(slot: &Slot, now: Time) {
+    let word = Word::from_bits(slot.word.load(Ordering::Relaxed));
+    if matches!(word.state(), Some(State::Held(_))) {
+        Marks::note_held(slot, slot.token.load(Ordering::Relaxed), now);
     }
 }
 
@@ -373,45 +575,71 @@ fn take_quietly(slot: &Slot, me: OwnerId) -> Result<(), Word> {
     step!(TakeQuiet);
     let (from, to) = Taking::quiet(me);
     let swapped =
-        slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Acquire, Ordering::Relaxed);
+        slot.word.compare_exchange(from.bits(), to.bits(), Ordering::SeqCst, Ordering::Relaxed);
     step!(TakeEnd);
     swapped.map(drop).map_err(Word::from_bits)
 }
 
-/// Whoever wins a word compares the generation before anything else.
+/// Has the word by the quiet way: compares the generation, then raises the token.
 #[inline]
-fn entered(
-    slot: &Slot,
-    me: OwnerId,
-    generation: u32,
-    left: Predecessor,
-) -> Result<Predecessor, Stop> {
-    if slot.generation.load(Ordering::Relaxed) == generation {
-        Ok(left)
-    } else {
-        give_back(slot, me, left)
+fn entered_quietly(at: SlotAt<'_>, me: OwnerId, generation: u32) -> Result<Admission, Stop> {
+    if at.slot.generation.load(Ordering::Relaxed) != generation {
+        leave_stale(at, me, Predecessor::Clean);
+        return Err(Stop::Moved);
     }
+    // No other thread writes it under this word.
+    let token = at.slot.token.load(Ordering::Relaxed).saturating_add(1);
+    at.slot.token.store(token, Ordering::Relaxed);
+    Ok(Admission { left: Predecessor::Clean, token })
 }
 
-#[cold]
-fn give_back(slot: &Slot, me: OwnerId, left: Predecessor) -> Result<Predecessor, Stop> {
-    // If it is lost, somebody else has it, and it is not this name's either.
-    let _ = release(slot, me, left);
+/// Has the word, and has raised the token.
+fn entered(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    admission: Admission,
+) -> Result<Admission, Stop> {
+    if at.slot.generation.load(Ordering::Relaxed) == generation {
+        return Ok(admission);
+    }
+    leave_stale(at, me, admission.left);
     Err(Stop::Moved)
+}
+
+/// Gives back a word that is another name's, or of no name. Its token is not this taker's to
+/// compare: a name that is entered here meanwhile has its own.
+#[cold]
+fn leave_stale(at: SlotAt<'_>, me: OwnerId, how: Predecessor) {
+    // If it is lost, another has it, and it is not this name's either.
+    let _ = release(at, me, Exit { token: None, how, may_stay: false });
+}
+
+/// Off the quiet way, where the slot may be another name's: an old name's taker does not lower
+/// the token that a new one begins with.
+fn raise_token(slot: &Slot) -> u64 {
+    let token = slot.token.load(Ordering::Relaxed).saturating_add(1);
+    slot.token.fetch_max(token, Ordering::Relaxed).max(token)
+}
+
+/// Gives back what was won and is not used.
+pub(super) fn give_back(at: SlotAt<'_>, me: OwnerId, admission: Admission) {
+    // If it is lost, another has it by a wrong verdict.
+    let _ = release(at, me, Exit::unused(admission));
 }
 
 #[cold]
 fn try_take_slow<P: Presences>(
-    slot: &Slot,
+    at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
     found: Word,
-) -> Result<Option<Predecessor>, Stop> {
+) -> Result<Option<Admission>, Stop> {
     let mut seeker = Seeker::new(me, generation, false);
     seeker.taking.heard(Answer::Word(found));
-    match seeker.go_on(slot, presences)? {
-        Turn::Won(left) => Ok(Some(left)),
+    match seeker.go_on(at, presences)? {
+        Turn::Won(admission) => Ok(Some(admission)),
         Turn::WouldBlock => Ok(None),
         turn => unreachable!("{turn:?} of one that does not wait"),
     }
@@ -419,28 +647,28 @@ fn try_take_slow<P: Presences>(
 
 #[cold]
 fn take_slow<P: Presences>(
-    slot: &Slot,
+    at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
     presences: &P,
     (until, is_over): (Time, &dyn Fn() -> bool),
     found: Word,
-) -> Result<Predecessor, Stop> {
+) -> Result<Admission, Stop> {
     let mut seeker = Seeker::new(me, generation, true);
     seeker.taking.heard(Answer::Word(found));
     loop {
-        match seeker.go_on(slot, presences)? {
-            Turn::Won(left) => return Ok(left),
-            Turn::Sleep { seen, longest, place } => {
-                let slept = if seeker.is_in_place(slot) && !is_over() {
-                    sleep(slot, seen, longest, place, until)?
-                } else {
-                    Slept::GiveUp
+        match seeker.go_on(at, presences)? {
+            Turn::Won(admission) => return Ok(admission),
+            Turn::Sleep { seen, longest, record } => {
+                let slept = match seeker.is_in_place(at.slot) && !is_over() {
+                    true => sleep(at.slot, seen, longest, record, until),
+                    false => Ok(Slept::GiveUp),
                 };
+                let slept = slept.inspect_err(|_| seeker.abandon(at))?;
                 seeker.slept(slept);
             }
             Turn::GaveUp => return Err(Stop::TimedOut),
-            Turn::WouldBlock => unreachable!("it waits"),
+            turn @ (Turn::WouldBlock | Turn::Park) => unreachable!("{turn:?} of a thread"),
         }
     }
 }
@@ -449,14 +677,14 @@ fn sleep(
     slot: &Slot,
     seen: Word,
     longest: Duration,
-    place: Place,
+    record: Option<WaitId>,
     until: Time,
 ) -> Result<Slept, Stop> {
     let left = until.since(clock::now());
     if left.is_zero() {
         return Ok(Slept::GiveUp);
     }
-    let bits = if place == Place::Heir { futex::HEIR } else { futex::CROWD };
+    let bits = record.map_or(futex::ALL, |wait| futex::bit(wait.number()));
     match futex::sleep(&slot.word, seen.low_half(), bits, longest.min(left)) {
         Ok(()) => Ok(Slept::Woken),
         Err(Errno::AGAIN) => Ok(Slept::Changed),
@@ -466,23 +694,22 @@ fn sleep(
 }
 
 #[cold]
-fn release_slow(slot: &Slot, me: OwnerId, how: Predecessor, found: Word) -> Result<(), Lost> {
-    let mut leaving = Leaving::held(me, how);
-    leaving.heard(Answer::Word(found));
-    owners_result(run(slot, leaving))
+fn release_slow(at: SlotAt<'_>, me: OwnerId, exit: Exit, found: Word) -> Result<(), Lost> {
+    let leaving = Leaving::found(me, exit.how, exit.may_stay, found);
+    owners_result(run(at, leaving, Some(exit)))
 }
 
 fn owners_result(outcome: Outcome) -> Result<(), Lost> {
     match outcome {
         Outcome::LetGo | Outcome::Widened | Outcome::Renamed => Ok(()),
         Outcome::Lost => Err(Lost),
-        outcome => unreachable!("{outcome:?} of somebody who holds it"),
+        outcome => unreachable!("{outcome:?} of a holder"),
     }
 }
 
 /// Runs a machine that asks nothing but the memory.
-fn run(slot: &Slot, mut machine: impl Machine) -> Outcome {
-    match advance(&mut machine, slot) {
+fn run(at: SlotAt<'_>, mut machine: impl Machine, exit: Option<Exit>) -> Outcome {
+    match advance(&mut machine, at, exit) {
         Ahead::End(outcome) => outcome,
         ahead => unreachable!("{ahead:?} is nothing a holder asks"),
     }
@@ -491,37 +718,62 @@ fn run(slot: &Slot, mut machine: impl Machine) -> Outcome {
 /// What a machine asks of others than the memory.
 #[derive(Debug)]
 enum Ahead {
-    Sleep { seen: Word, place: Place },
+    Sleep { seen: Word, record: Option<WaitId> },
+    Park,
     IsHungry,
-    Stand(OwnerId),
+    Enlist,
+    FillIn(WaitId),
+    RaiseToken,
     Judge(OwnerId),
     End(Outcome),
 }
 
-/// Does what the machine asks for in the slot, until it asks for something else.
-fn advance(machine: &mut impl Machine, slot: &Slot) -> Ahead {
+/// Does what the machine asks for in the slot, until it asks for something else. `exit` is the
+/// hold that is released.
+fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<Exit>) -> Ahead {
+    let SlotAt { slot, number: here, table, .. } = at;
     loop {
         #[cfg(test)]
         super::step::reached(machine.step());
         let answer = match machine.op() {
             Op::Load => Answer::Word(Word::from_bits(slot.word.load(Ordering::SeqCst))),
             Op::Swap { from, to } => Answer::Word(swap(slot, from, to)),
-            Op::LoadHeir => Answer::Heir(Heir::from_bits(slot.heir.load(Ordering::SeqCst))),
-            Op::Unseat { from } => Answer::Heir(swap_heir(slot, from, Heir::NONE)),
-            Op::Stamp => {
-                slot.reserved_ms.store(milliseconds(), Ordering::Relaxed);
+            Op::SeeToken => Answer::Yes(exit.is_none_or(|exit| exit.is_of(slot))),
+            Op::SeeStay => Answer::Stay(stay_ahead(slot)),
+            Op::IsOver(end) => Answer::Yes(!is_ahead(end)),
+            Op::SwapRecord { number, from, to } => {
+                Answer::Record(table.swap_record(number, from, to))
+            }
+            Op::Return { number, from } => {
+                table.note_passed(number);
+                Answer::Record(table.swap_record(number, from, from.standing()))
+            }
+            Op::Erase(wait) => {
+                table.erase(wait);
                 Answer::Done
             }
-            Op::HasLapsed => Answer::Yes(has_lapsed(slot)),
+            Op::LoadRecord(number) => Answer::Record(table.record_word(number)),
+            Op::Read(number) => Answer::Read(table.read_record(number, here)),
+            Op::Stamp => {
+                slot.since.store(milliseconds(clock::now()), Ordering::Relaxed);
+                Answer::Done
+            }
+            Op::IsLate(wait) => Answer::Yes(time_left(at, wait, clock::now()).is_zero()),
             Op::Pause(pauses) => {
                 (0..pauses).for_each(|_| hint::spin_loop());
                 Answer::Done
             }
-            Op::Wake(Whom::Heir) => Answer::Yes(futex::wake(&slot.word, futex::HEIR, 1)),
-            Op::Wake(Whom::Anyone) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
-            Op::Sleep { seen, place } => return Ahead::Sleep { seen, place },
+            Op::Wake(Whom::Wait(wait)) => {
+                let bit = futex::bit(wait.number());
+                Answer::Yes(futex::wake(&slot.word, bit, u32::MAX >> 1))
+            }
+            Op::Wake(Whom::One) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
+            Op::Sleep { seen, record } => return Ahead::Sleep { seen, record },
+            Op::Park => return Ahead::Park,
             Op::IsHungry => return Ahead::IsHungry,
-            Op::Stand(me) => return Ahead::Stand(me),
+            Op::Enlist => return Ahead::Enlist,
+            Op::FillIn(wait) => return Ahead::FillIn(wait),
+            Op::RaiseToken => return Ahead::RaiseToken,
             Op::Judge(owner) => return Ahead::Judge(owner),
             Op::End(outcome) => return Ahead::End(outcome),
         };
@@ -531,8 +783,10 @@ fn advance(machine: &mut impl Machine, slot: &Slot) -> Ahead {
 
 fn judge<P: Presences>(presences: &P, owner: OwnerId, kept: &mut Kept) -> Result<Verdict, Stop> {
     let verdict = presences.verdict(owner, kept);
-    if verdict == Verdict::Dead {
-        presences.check_mapped().map_err(Stop::Failed)?;
+    match verdict {
+        Verdict::Dead => presences.check_mapped().map_err(Stop::Failed)?,
+        Verdict::Unknown => presences.check_may_look(owner).map_err(Stop::Failed)?,
+        Verdict::Alive | Verdict::Missing => {}
     }
     Ok(verdict)
 }
@@ -544,20 +798,28 @@ fn swap(slot: &Slot, from: Word, to: Word) -> Word {
     Word::from_bits(swapped.unwrap_or_else(|found| found))
 }
 
-fn swap_heir(slot: &Slot, from: Heir, to: Heir) -> Heir {
-    let ordering = Ordering::SeqCst;
-    let swapped = slot.heir.compare_exchange(from.bits(), to.bits(), ordering, ordering);
-    Heir::from_bits(swapped.unwrap_or_else(|found| found))
+/// How long a wait that the word is reserved for still has to claim it.
+///
+/// Two processes' clocks may differ (time namespaces), so a reservation from too far ahead is
+/// late too.
+fn time_left(at: SlotAt<'_>, wait: WaitId, now: Time) -> Duration {
+    let (waited, passes) = at.table.wait_so_far(wait.number(), now);
+    let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    let first = (waited / CLAIM_PART).clamp(SHORTEST_CLAIM_MS, LONGEST_CLAIM_MS);
+    let allowed = (first << passes.min(10)).min(LONGEST_DOUBLED_MS);
+    let age = milliseconds(now).wrapping_sub(at.slot.since.load(Ordering::Relaxed)) as i32;
+    let left = (allowed + 1).saturating_sub(age.unsigned_abs().into());
+    Duration::from_millis(left)
 }
 
-/// Two processes' clocks may differ (time namespaces), so a time too far ahead has lapsed too.
-fn has_lapsed(slot: &Slot) -> bool {
-    let age = milliseconds().wrapping_sub(slot.reserved_ms.load(Ordering::Relaxed)) as i32;
-    age.unsigned_abs() > LAPSE_MS
+/// The end of `at_least` that stands in the slot, if it lies ahead.
+fn stay_ahead(slot: &Slot) -> Option<StayEnd> {
+    StayEnd::new(slot.end.load(Ordering::Relaxed)).filter(|end| is_ahead(*end))
 }
 
-fn milliseconds() -> u32 {
-    (clock::now().as_nanos() / 1_000_000) as u32
+fn is_ahead(end: StayEnd) -> bool {
+    let left = end.milliseconds().saturating_sub(clock::now().as_nanos() / 1_000_000);
+    left > 0 && left <= LONGEST_STAY_MS
 }
 
 /// What an end means that is neither the lock nor a plain no.
@@ -566,14 +828,11 @@ fn stop(outcome: Outcome) -> Stop {
     let text = match outcome {
         Outcome::Unsettled(word) => return Stop::Unsettled(word),
         Outcome::Absent(word) => format!(
-            "its holder, process {} of this directory, has no presence file any more, so nobody \
-             can tell whether it is alive; stop every process that uses the directory, then \
+            "its holder, process {} of this directory, has no presence file any more, so it \
+             cannot be told whether it is alive; stop every process that uses the directory, then \
              remove it",
             word.owner().map_or(0, OwnerId::get)
         ),
-        Outcome::OurOwn => "it names this process as its holder, which does not hold it; \
-                            somebody wrote into the table"
-            .to_owned(),
         Outcome::Nonsense(word) => {
             format!("its word is {:#x}, which no lock wrote", word.bits())
         }

@@ -20,7 +20,10 @@ use std::{
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::{layout::Header, slot::Slot};
+use super::{
+    layout::{Header, WaitRecord},
+    slot::Slot,
+};
 
 /// Parts begin at multiples of this.
 pub(super) const PAGE: u64 = 4096;
@@ -38,6 +41,8 @@ unsafe impl Shared for AtomicU32 {}
 unsafe impl Shared for AtomicU64 {}
 // SAFETY: `repr(C)`, atomic numbers only, 64 bytes at a multiple of 64; its definition asserts it.
 unsafe impl Shared for Slot {}
+// SAFETY: `repr(C)`, atomic numbers only, 16 bytes at a multiple of 16; its definition asserts it.
+unsafe impl Shared for WaitRecord {}
 // SAFETY: `repr(C)`, atomic numbers and a slot only; its definition asserts that nothing is padded.
 unsafe impl Shared for Header {}
 

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! [7:0] name length in bytes   [14:8] units of the name's place   [15] LIVE   [16] TEXT
-//! [17] SWEPT   [20:18] before: what the holder of a token was told   [31:21] that token's low bits
+//! [17] SWEPT   [19:18] reserved for the mode   [22:20] before: what the holder of a token was told
+//! [31:23] that token's low bits
 //! ```
-//! LIVE: the slot has a name. TEXT: behind the name stands who widened it. SWEPT: `spare[0]` has
-//! the low half of the token as the last sweep saw it. `before` is a hint for people, and means
-//! nothing once the token has moved. Above the predecessors it says how that holder itself let go,
+//! LIVE: the slot has a name. TEXT: behind the name stands what widened it. SWEPT: `since` has
+//! the low half of the token as the last sweep saw it. `before` and `since` are hints for people,
+//! and mean nothing once the token has moved. Above the predecessors it says how that holder itself let go,
 //! and left the lock to others who inherited its proof of life.
 
-use std::sync::atomic::Ordering::*;
+use std::{sync::atomic::Ordering::*, time::Duration};
 
-use crate::error::Predecessor;
+use crate::{error::Predecessor, time::Time};
 
 use super::{map::Seen, slot::Slot};
 
@@ -22,9 +23,9 @@ const UNITS_SHIFT: u32 = 8;
 const LIVE: u32 = 1 << 15;
 const TEXT: u32 = 1 << 16;
 const SWEPT: u32 = 1 << 17;
-const BEFORE_SHIFT: u32 = 18;
+const BEFORE_SHIFT: u32 = 20;
 const BEFORE: u32 = 0b111 << BEFORE_SHIFT;
-const TOKEN_SHIFT: u32 = 21;
+const TOKEN_SHIFT: u32 = 23;
 /// From here on `before` says how the holder itself left: so many above are one of these.
 const LEFT_SO: u8 = 5;
 const LEFT_TO_HEIRS: [Predecessor; 3] =
@@ -43,11 +44,6 @@ impl Marks {
     /// Of a slot without a name, where one with so many units may come.
     pub(super) fn free(units: usize) -> Marks {
         Marks((units as u32) << UNITS_SHIFT)
-    }
-
-    /// Of a slot to which the name of this one moves, with a place of so many units.
-    pub(super) fn moved(self, units: usize) -> Marks {
-        Marks(Marks::live(self.name_length(), units).0 | self.0 & TEXT)
     }
 
     /// For whoever alone may change the slot.
@@ -77,9 +73,26 @@ impl Marks {
         change(slot, with);
     }
 
-    /// Notes what the holder of this token was told.
-    pub(super) fn note_before(slot: &Slot, token: u64, before: Predecessor) {
+    /// Notes what the holder of this token was told, and that it holds the lock from now on.
+    pub(super) fn note_before(slot: &Slot, token: u64, before: Predecessor, now: Time) {
+        slot.since.store(milliseconds(now), Relaxed);
         Marks::note(slot, token, before as u8);
+    }
+
+    /// Notes that the holder of this token holds the lock by now, unless it is known since when.
+    /// A clock is too slow for a taker, so the time is that of the first waiter or looker.
+    pub(super) fn note_held(slot: &Slot, token: u64, now: Time) {
+        if Marks::of(slot).about(token).is_none() {
+            Marks::note_before(slot, token, Predecessor::Clean, now);
+        }
+    }
+
+    /// For how long the holder of this token is known to hold the lock.
+    pub(super) fn held_for(self, slot: &Slot, token: u64, now: Time) -> Option<Duration> {
+        self.about(token)?;
+        // Another clock's time may lie ahead of ours (time namespaces).
+        let past = milliseconds(now).wrapping_sub(slot.since.load(Relaxed)) as i32;
+        Some(Duration::from_millis(past.max(0) as u64))
     }
 
     /// What the holder of this token was told.
@@ -125,16 +138,21 @@ impl Marks {
     /// Notes that a sweep saw this token; whether the last one saw it too.
     pub(super) fn note_swept(slot: &Slot, token: u64) -> bool {
         let seen = token as u32;
-        if Marks::of(slot).0 & SWEPT != 0 && slot.spare[0].load(Relaxed) == seen {
+        if Marks::of(slot).0 & SWEPT != 0 && slot.since.load(Relaxed) == seen {
             return true;
         }
-        slot.spare[0].store(seen, Relaxed);
+        slot.since.store(seen, Relaxed);
         change(slot, |marks| marks | SWEPT);
         false
     }
 }
 
-/// The holder and whoever changes the structure may be at it together.
+/// A time as the table keeps hints, in milliseconds that wrap.
+pub(super) fn milliseconds(time: Time) -> u32 {
+    (time.as_nanos() / 1_000_000) as u32
+}
+
+/// The holder and a change of the structure may be at it together.
 fn change(slot: &Slot, with: impl Fn(u32) -> u32) {
     let _ = slot.name_length.fetch_update(AcqRel, Acquire, |marks| Some(with(marks)));
 }
@@ -148,13 +166,14 @@ mod tests {
         let slot = Slot::default();
         Marks::live(255, 127).store(&slot);
         assert!(!Marks::note_swept(&slot, 7));
-        Marks::note_before(&slot, 0x1234_5678_9abc, Predecessor::Broken);
+        Marks::note_before(&slot, 0x1234_5678_9abc, Predecessor::Broken, Time::ZERO);
         Marks::note_text(&slot, 90);
         let marks = Marks::of(&slot);
         assert!(marks.is_live() && marks.has_text());
         assert_eq!((marks.name_length(), marks.units()), (255, 90));
         assert_eq!(marks.before(0x1234_5678_9abc), Predecessor::Broken);
         assert_eq!(marks.before(0x1234_5678_9abd), Predecessor::Clean);
+        assert!(!Marks::note_swept(&slot, 7), "the time stands in the token's place");
         assert!(Marks::note_swept(&slot, 7));
         assert!(!Marks::note_swept(&slot, 8));
         Marks::note_left(&slot, 9, Predecessor::Panicked);

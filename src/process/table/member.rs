@@ -1,37 +1,44 @@
 //! One process among those that use a table: what it has of it, and what it proves to the others.
 
 use std::{
+    collections::HashMap,
+    io,
+    num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use crate::{
-    clock,
+    alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    fork::{self, Mutex, MutexGuard},
     name::Name,
+    time::Time,
     token::Token,
 };
 
 use super::{
     super::{
-        home::{Gate, Home, Replace, damaged},
-        record, sys,
+        home::{Gate, Home, Replace, damaged, failed},
+        record,
+        wide::WideNames,
     },
-    index::{Broken, Changing, Found, Retiring},
-    lock::{self, Kept, Stop},
-    map::Access,
-    presence::{Presence, Presences},
+    ends::{EndHint, EndHints},
+    index::{Changing, Found, Retiring},
+    layout::BURIED_AT_ONCE,
+    lock::{self, Admission, Exit, Kept, SlotAt, Stop},
+    map::{Access, Cell},
+    presence::{PRESENCE, Presence, Presences, file_name},
     protocol::Verdict,
+    records::STRUCTURE,
     reserve,
     slot::Slot,
     step::step,
     store::{self, Beginning, Table},
-    wide,
+    wide::{self, Wide},
     word::{OwnerId, State, Word},
 };
 
@@ -41,6 +48,8 @@ const LONGEST_CHANGE: Duration = Duration::from_secs(10);
 const NEXT_ATTEMPT: u64 = 1 << 20;
 /// Once in so many look-ups of names that there are it is looked around; always before a change.
 const FOUND_PER_LOOK: u64 = 64;
+/// It is looked so often whether the directory is still the one that was opened.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Every so many joiners one looks for what the dead left behind, for so long.
 const JOINERS_PER_SWEEP: u64 = 64;
 const LONGEST_SWEEP: Duration = Duration::from_millis(10);
@@ -48,8 +57,13 @@ const LONGEST_SWEEP: Duration = Duration::from_millis(10);
 /// This process, as one that uses the table.
 pub(super) struct Member {
     pub(super) id: OwnerId,
-    /// From which token on the reserve is to be looked at: the private copy of the limit.
-    due: AtomicU64,
+    /// From which token on the reserve is to be looked at: the private copy of the limit. Zero where
+    /// the next lock is to look at the directory, too.
+    pub(super) due: AtomicU64,
+    /// An alarm is set that makes `due` zero: until then locks may be quiet.
+    pub(super) is_timed: AtomicBool,
+    /// When the directory is to be looked at again.
+    pub(super) look_at: AtomicU64,
     generation: u64,
     /// Counts look-ups of names.
     found: AtomicU64,
@@ -107,9 +121,26 @@ fn renew(home: &Home) -> Result<(), LockError> {
     dead.into_iter().for_each(|id| presences.forget(id));
     let floor = floor.max(reserve::read(home)?);
     let limit = reserve::raise(home, floor)?;
-    let wide = table.as_ref().map(wide::of).unwrap_or_default();
+    let wide = all_wide(home, table.as_ref())?;
     let beginning = Beginning { floor, limit, last_id, boot: record::boot(), wide };
     Table::make(home, &beginning, if table.is_some() { Replace::Yes } else { Replace::No })
+}
+
+/// The names of host scope that a new table has: those that the old one has, and those that were
+/// noted durably and which the old one may have lost with the power.
+fn all_wide(home: &Home, old: Option<&Table>) -> Result<Vec<Wide>, LockError> {
+    let mut all: HashMap<Name, String> =
+        old.map(wide::of).unwrap_or_default().into_iter().collect();
+    let noted = WideNames::default().read(home)?;
+    for (name, by) in &noted.names {
+        all.entry(name.clone()).or_insert_with(|| by.clone());
+    }
+    Ok(all.into_iter().collect())
+}
+
+/// The names of host scope of a directory from before they were noted.
+pub(super) fn wide_names(home: &Home) -> Result<Vec<Wide>, LockError> {
+    Ok(Table::open(home, Access::Look)?.as_ref().map(wide::of).unwrap_or_default())
 }
 
 impl Member {
@@ -127,7 +158,9 @@ impl Member {
         let member = Member {
             id: presence.id,
             due: AtomicU64::new(0),
-            generation: sys::generation(),
+            is_timed: AtomicBool::new(false),
+            look_at: AtomicU64::new(0),
+            generation: fork::generation(),
             found: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             home: home.clone(),
@@ -149,7 +182,7 @@ impl Member {
 
     /// Whether this is the process that joined, and not a fork of it.
     pub(super) fn is_here(&self) -> bool {
-        self.generation == sys::generation()
+        self.generation == fork::generation()
     }
 
     /// What this process says about itself.
@@ -190,19 +223,10 @@ impl Member {
         self.change(|changing| changing.find_or_enter(name, self).map_err(about))
     }
 
-    /// Takes the name away from the holder of exactly this token.
-    pub(super) fn take_away(&self, name: &Name, token: Token) -> Result<Broken, LockError> {
-        self.look_around()?;
-        let lives = |owner| self.living(owner).is_some();
-        let about = |error| store::about(&self.home, error);
-        self.change(|changing| changing.take_away(name, token, lives).map_err(about))
-    }
-
-    /// Finishes what somebody died in the middle of, who was forgetting the name of this slot or
-    /// moving it away.
-    pub(super) fn settle(&self, slot: &Slot, judged: Word) -> Result<(), LockError> {
+    /// Finishes what a process left that died while it was forgetting the name of this slot.
+    pub(super) fn settle(&self, at: SlotAt<'_>, judged: Word) -> Result<(), LockError> {
         self.change(|_| {
-            lock::settle(slot, judged);
+            lock::settle(at, judged);
             Ok(())
         })
     }
@@ -235,7 +259,7 @@ impl Member {
         let limit = self.limit()?;
         let due = reserve::due(limit);
         if token.get() < due {
-            self.due.store(due, Relaxed);
+            self.set_due(due);
             return Ok(());
         }
         match self.raise_reserve(token) {
@@ -243,7 +267,7 @@ impl Member {
             // In time, that is: there will be other attempts.
             Err(_) if token <= limit => {
                 let next = token.get().saturating_add(NEXT_ATTEMPT).min(limit.get() + 1);
-                self.due.store(next, Relaxed);
+                self.set_due(next);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -265,7 +289,7 @@ impl Member {
                 self.table.header().limit.store(limit.get(), Release);
                 step!(ReserveKnown);
             }
-            self.due.store(reserve::due(limit), Relaxed);
+            self.set_due(reserve::due(limit));
             Ok(())
         })
     }
@@ -301,6 +325,40 @@ impl Member {
         self.check_in_place()?;
         self.looked_at.store(stretch, Relaxed);
         Ok(())
+    }
+
+    /// The same by time, for a lock that is not quiet: one that is taken once a minute would notice
+    /// by its tokens after weeks. After each look an alarm has the next lock look again; while a
+    /// process does not lock, none is set.
+    pub(super) fn look_by_time(member: &Arc<Member>) -> Result<(), LockError> {
+        let now = clock::now();
+        if now.as_nanos() >= member.look_at.load(Relaxed) {
+            member.check_in_place()?;
+            member.look_at.store((now + LOOK_EVERY).as_nanos(), Relaxed);
+        }
+        if member.is_timed.load(SeqCst) {
+            return Ok(());
+        }
+        // Where no thread can be had, each lock looks at the clock.
+        if alarm::ready().is_ok() && !member.is_timed.swap(true, SeqCst) {
+            let later = Arc::downgrade(member);
+            let look = move || {
+                if let Some(member) = later.upgrade() {
+                    member.is_timed.store(false, SeqCst);
+                    member.due.store(0, SeqCst);
+                }
+            };
+            alarm::call_at(now + LOOK_EVERY, look).detach();
+        }
+        Ok(())
+    }
+
+    /// While no alarm is set, the next lock is to look.
+    fn set_due(&self, due: u64) {
+        self.due.store(due, SeqCst);
+        if !self.is_timed.load(SeqCst) {
+            self.due.store(0, SeqCst);
+        }
     }
 
     /// That whoever opens the directory now comes to this table.
@@ -346,54 +404,87 @@ impl Member {
 
     // ---- what the dead left --------------------------------------------------------------------
 
-    /// Frees words of the dead, and removes presences that no word names. What does not fit into
-    /// the time stays for later; whoever wants a dead owner's lock does not wait for this.
+    /// Frees words and wait records of the dead, and removes presences that no word and no record
+    /// names. What does not fit into the time stays for the next sweep, which goes on there; a
+    /// process that wants a dead owner's lock does not wait for this.
     fn sweep(&self, longest: Duration) {
         self.home.sweep_aside(&self.home.fd);
         self.presences.sweep_aside(&self.home);
         let until = clock::now() + longest;
-        let Ok(ids) = self.presences.ids() else { return };
-        let is_dead = |id: &OwnerId| {
-            clock::now() < until && self.presences.verdict(*id, &mut None).0 == Verdict::Dead
-        };
-        let mut dead: Vec<OwnerId> = ids.into_iter().filter(is_dead).collect();
+        // One round at a time: what it has been through must be known when presences go.
+        let _ = self.change(|_| {
+            self.bury_some(until);
+            Ok(())
+        });
+    }
+
+    /// A part of a round, under the structural lock: every word is looked at between the proof
+    /// that these processes are dead and the end of their presences.
+    fn bury_some(&self, until: Time) {
+        let header = self.table.header();
+        if header.bury_at.load(Relaxed) == 0 {
+            self.begin_round(until);
+        }
+        let ids = header.burying.iter().filter_map(|id| OwnerId::new(id.load(Relaxed)));
+        let mut dead: Vec<OwnerId> = ids.filter(|id| self.is_dead(*id)).collect();
         dead.sort_unstable();
-        if dead.is_empty() || self.check_in_place().is_err() {
+        if !dead.is_empty() && self.check_in_place().is_err() {
             return;
         }
         step!(SweepProved);
-        let used = self.table.header().slots_used.load(Relaxed);
-        for number in 0..used {
-            if number % 1024 == 0 && clock::now() >= until {
+        self.table.erase_dead(&dead);
+        let (first, used) =
+            (header.bury_at.load(Relaxed).saturating_sub(1), header.slots_used.load(Relaxed));
+        for number in first..used {
+            if number > first && number % 1024 == 0 && clock::now() >= until {
+                header.bury_at.store(number + 1, Relaxed);
                 return;
             }
             let Ok(slot) = self.table.slot(number) else { return };
-            self.free_from(slot, &mut dead);
+            let at = SlotAt { slot, number, table: &self.table, kept: None };
+            self.free_from(at, &mut dead);
         }
-        self.free_from(&self.table.header().structure, &mut dead);
         step!(SweepFreed);
         for id in dead {
             self.presences.forget(id);
             step!(SweepForgotten);
         }
+        header.bury_at.store(0, Relaxed);
+    }
+
+    /// Which of the dead the next round is about.
+    fn begin_round(&self, until: Time) {
+        let header = self.table.header();
+        let ids = self.presences.ids().unwrap_or_default();
+        let dead = ids.into_iter().filter(|id| clock::now() < until && self.is_dead(*id));
+        let dead: Vec<u64> = dead.map(OwnerId::get).take(BURIED_AT_ONCE).collect();
+        let padded = dead.into_iter().chain(std::iter::repeat(0));
+        header.burying.iter().zip(padded).for_each(|(place, id)| place.store(id, Relaxed));
+        header.bury_at.store(1, Relaxed);
+    }
+
+    fn is_dead(&self, id: OwnerId) -> bool {
+        self.presences.verdict(id, &mut None).0 == Verdict::Dead
     }
 
     /// Keeps the presence of an owner whose word stays its own.
-    fn free_from(&self, slot: &Slot, dead: &mut Vec<OwnerId>) {
-        let owner = || Word::from_bits(slot.word.load(Relaxed)).owner();
-        let Some(dead_one) = owner() else { return };
-        let Ok(at) = dead.binary_search(&dead_one) else { return };
-        let freed = match lock::bury(slot, self) {
+    fn free_from(&self, at: SlotAt<'_>, dead: &mut Vec<OwnerId>) {
+        let owner = Word::from_bits(at.slot.word.load(Relaxed)).owner();
+        let Some(dead_one) = owner else { return };
+        let Ok(found) = dead.binary_search(&dead_one) else { return };
+        let freed = match lock::bury(at, self) {
             Ok(freed) => freed,
-            // A name that was to be moved away and stays has its dead holder again.
             Err(Stop::Unsettled(word)) => {
-                self.settle(slot, word).is_ok()
-                    && (owner() != Some(dead_one) || matches!(lock::bury(slot, self), Ok(true)))
+                lock::settle(at, word);
+                true
             }
             Err(_) => false,
         };
         if !freed {
-            dead.remove(at);
+            dead.remove(found);
+            let header = self.table.header();
+            let its = |place: &&AtomicU64| place.load(Relaxed) == dead_one.get();
+            header.burying.iter().filter(its).for_each(|place| place.store(0, Relaxed));
         }
     }
 }
@@ -428,6 +519,36 @@ impl lock::Presences for Member {
     fn check_mapped(&self) -> Result<(), LockError> {
         self.check_in_place()
     }
+
+    fn check_may_look(&self, owner: OwnerId) -> Result<(), LockError> {
+        match self.presences.verdict(owner, &mut None).1 {
+            Some(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+                let what = "cannot find out whether the holder lives";
+                let file = format!("{PRESENCE}/{}", file_name(owner));
+                Err(self.home.about_file(&file, failed(what, why)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make_room(&self) {
+        // A thread that changes the structure may itself be waiting for that, here.
+        let Some(_alone) = self.changing.try_lock() else { return };
+        let at = structure(&self.table);
+        let Ok(Some(admission)) = lock::try_take(at, self.id, 0, self) else { return };
+        if admission.left != Predecessor::Clean {
+            // To be finished first, which is left to the next change.
+            return lock::give_back(at, self.id, admission);
+        }
+        // Without room the wait goes on without a place.
+        let _ = self.table.grow_records();
+        lock::give_back(at, self.id, admission);
+    }
+
+    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint> {
+        let pid = self.presences.holder(owner)?.pid?;
+        EndHints::request(self.home.key, owner, pid, slot, bits)
+    }
 }
 
 impl Retiring for Member {
@@ -436,22 +557,33 @@ impl Retiring for Member {
     }
 
     fn give_back(&self, slot: &Slot) {
-        // If somebody else has it, then by a wrong verdict, and the name is forgotten anyway.
-        let _ = lock::retired(slot, self.id);
+        // If another has it, then by a wrong verdict, and the name is forgotten anyway.
+        let _ = lock::retired(unqueued(&self.table, slot), self.id);
     }
 
     fn finish(&self, slot: &Slot) {
         let word = Word::from_bits(slot.word.load(SeqCst));
         if matches!(word.state(), Some(State::Retiring(_))) {
-            lock::settle(slot, word);
+            lock::settle(unqueued(&self.table, slot), word);
         }
     }
+}
+
+/// The structural lock's word.
+fn structure(table: &Table) -> SlotAt<'_> {
+    SlotAt { slot: &table.header().structure, number: STRUCTURE, table, kept: None }
+}
+
+/// A slot whose wait records are not asked for.
+fn unqueued<'a>(table: &'a Table, slot: &'a Slot) -> SlotAt<'a> {
+    SlotAt { slot, number: STRUCTURE, table, kept: None }
 }
 
 /// The structural lock.
 struct Change<'a> {
     member: &'a Member,
-    /// Whoever had it before did not come to its end.
+    admission: Admission,
+    /// The change before did not come to its end.
     unfinished: bool,
     _alone: MutexGuard<'a, ()>,
 }
@@ -459,12 +591,13 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn begin(member: &'a Member) -> Result<Change<'a>, LockError> {
         let alone = member.changing.lock();
-        let structure = &member.table.header().structure;
+        let structure = structure(&member.table);
         let until = clock::now() + LONGEST_CHANGE;
         let about = |error| store::about(&member.home, error);
-        let left = lock::take(structure, member.id, 0, member, until).map_err(|stop| match stop {
+        let taken = lock::take(structure, member.id, 0, member, until);
+        let admission = taken.map_err(|stop| match stop {
             Stop::TimedOut => {
-                let who = Word::from_bits(structure.word.load(Relaxed)).owner();
+                let who = Word::from_bits(structure.slot.word.load(Relaxed)).owner();
                 let who = who.and_then(|owner| member.living(owner)).unwrap_or_default();
                 about(LockError::new(
                     LockErrorKind::TimedOut,
@@ -477,7 +610,8 @@ impl<'a> Change<'a> {
             Stop::Failed(error) => about(error),
             Stop::Moved | Stop::Unsettled(_) => about(damaged("its structural lock is none")),
         })?;
-        Ok(Change { member, unfinished: left != Predecessor::Clean, _alone: alone })
+        let unfinished = admission.left != Predecessor::Clean;
+        Ok(Change { member, admission, unfinished, _alone: alone })
     }
 }
 
@@ -489,6 +623,7 @@ impl Drop for Change<'_> {
             // An error or a panic on the way: as if this process had died there.
             _ => Predecessor::Died,
         };
-        let _ = lock::release(&header.structure, self.member.id, how);
+        let at = structure(&self.member.table);
+        let _ = lock::release(at, self.member.id, Exit::new(self.admission.token, how));
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use crate::{error::LockError, name::Name, time::Time, token::Token};
+use crate::{error::LockError, fork, name::Name, time::Time, token::Token};
 
 use super::{
-    super::{Options, fork_generation, home::Home},
+    super::{Options, home::Home},
     Directory, Slot,
     index::Found,
     member::Member,
@@ -45,18 +45,18 @@ impl Word {
     /// 65,536 tokens somebody has to look at the directory first.
     #[inline]
     pub fn take(&self) -> Option<Token> {
-        self.0.near(fork_generation())?.take()
+        self.0.near(fork::generation())?.take()
     }
 
     /// Takes it, whatever stands in the way.
     pub fn take_in_earnest(&self) -> Result<Token, LockError> {
-        Ok(self.0.take(Token::ZERO, Time::NEVER)?.token)
+        Ok(self.0.take_unless(Token::ZERO, Time::NEVER, &|| false)?.token)
     }
 
     /// Releases it, as a quiet unlock of the holder of this token does.
     #[inline]
     pub fn release(&self, token: Token) {
-        if let Some(near) = self.0.near(fork_generation()) {
+        if let Some(near) = self.0.near(fork::generation()) {
             near.release(token);
         }
     }

@@ -14,11 +14,10 @@ use std::{
     io::{self, Read, Write},
     ops::Deref,
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::Ordering::*,
+    sync::{Arc, Weak, atomic::Ordering::*},
 };
 
 use fs4::{FileExt, TryLockError};
-use parking_lot::Mutex;
 use rustix::{
     fs::{AtFlags, Mode, OFlags},
     io::Errno,
@@ -27,17 +26,18 @@ use rustix::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind},
+    fork::{LockFile, Mutex},
     identity::{cut, this_process},
 };
 
 use super::{
     super::{
-        files::{Failure, unless_interrupted},
+        births::Birth,
+        files::{Failure, Identity, unless_interrupted},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
         keepers::Proof,
-        sys::LockFile,
     },
-    lock::Kept,
+    lock::{Kept, Looked},
     protocol::Verdict,
     step::step,
     store::Table,
@@ -55,6 +55,8 @@ const MOST_TURNS: u32 = 1000;
 /// The directory of presences.
 pub(super) struct Presences {
     directory: OwnedFd,
+    /// Presences that are being looked at: one descriptor for each, however many wait behind it.
+    looked_at: Mutex<Vec<(OwnerId, Weak<File>)>>,
 }
 
 /// This process's presence under one id.
@@ -85,7 +87,8 @@ impl Presences {
     }
 
     pub(super) fn open(home: &Home) -> Result<Presences, LockError> {
-        Ok(Presences { directory: home.open_inside(PRESENCE, "presences")? })
+        let directory = home.open_inside(PRESENCE, "presences")?;
+        Ok(Presences { directory, looked_at: Mutex::default() })
     }
 
     /// Becomes present, under an id that nobody ever had.
@@ -183,15 +186,16 @@ impl Presences {
     ///
     /// `kept` is what was opened for that the last time.
     pub(super) fn verdict(&self, owner: OwnerId, kept: &mut Kept) -> (Verdict, Option<io::Error>) {
-        if kept.as_ref().is_none_or(|(id, _)| *id != owner) {
-            let flags = OFlags::RDONLY | SAFELY;
-            match rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty()) {
-                Ok(fd) => *kept = Some((owner, fd.into())),
+        let looked = match kept.take() {
+            Some((id, looked)) if id == owner => self.share(owner, looked),
+            _ => match self.look_at(owner) {
+                Ok(looked) => looked,
                 Err(Errno::NOENT) => return (Verdict::Missing, None),
                 Err(e) => return (Verdict::Unknown, Some(e.into())),
-            }
-        }
-        let (_, file) = kept.as_ref().expect("it was opened");
+            },
+        };
+        let (_, looked) = kept.insert((owner, looked));
+        let file = looked.file();
         match probe(file) {
             Ok(true) => (Verdict::Dead, None),
             Ok(false) => (Verdict::Alive, None),
@@ -206,14 +210,57 @@ impl Presences {
         found.ok().as_ref().map(Proof::of)
     }
 
+    /// The presence of this id, opened to be probed.
+    fn look_at(&self, owner: OwnerId) -> Result<Looked, Errno> {
+        if let Some(shared) = self.shared(owner) {
+            return Ok(Looked::Shared(shared));
+        }
+        let flags = OFlags::RDONLY | SAFELY;
+        let fd = rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty())?;
+        Ok(Looked::Once(File::from(fd)))
+    }
+
+    /// A waiter that looks again shares what it looks at. A probe by one of those takes nothing from
+    /// the others: they all find the same.
+    fn share(&self, owner: OwnerId, looked: Looked) -> Looked {
+        let Looked::Once(file) = looked else { return looked };
+        if let Some(shared) = self.shared(owner) {
+            return Looked::Shared(shared);
+        }
+        let file = Arc::new(file);
+        let mut looked_at = self.looked_at.lock();
+        looked_at.retain(|(_, file)| file.strong_count() > 0);
+        looked_at.push((owner, Arc::downgrade(&file)));
+        Looked::Shared(file)
+    }
+
+    fn shared(&self, owner: OwnerId) -> Option<Arc<File>> {
+        let looked_at = self.looked_at.lock();
+        let mut known = looked_at.iter().filter(|(id, _)| *id == owner);
+        known.find_map(|(_, file)| file.upgrade())
+    }
+
     /// What the process of this id says about itself.
     pub(super) fn holder(&self, owner: OwnerId) -> Option<Holder> {
+        described(&self.read(owner)?.0).map(|(holder, _)| holder)
+    }
+
+    /// The same, which process that is, and by which file it proves that it is alive.
+    #[cfg(feature = "cli")]
+    pub(super) fn described(&self, owner: OwnerId) -> Option<(Holder, Option<Birth>, Identity)> {
+        let (text, proof) = self.read(owner)?;
+        let (holder, birth) = described(&text).unwrap_or_default();
+        Some((holder, birth, proof))
+    }
+
+    fn read(&self, owner: OwnerId) -> Option<(String, Identity)> {
         let flags = OFlags::RDONLY | SAFELY;
         let fd =
             rustix::fs::openat(&self.directory, &*file_name(owner), flags, Mode::empty()).ok()?;
-        let mut bytes = Vec::new();
-        File::from(fd).take(LONGEST).read_to_end(&mut bytes).ok()?;
-        described(&String::from_utf8_lossy(&bytes))
+        let (file, mut bytes) = (File::from(fd), Vec::new());
+        let proof = Identity::of_file(&file).ok()?;
+        file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        Some((String::from_utf8_lossy(&bytes).into_owned(), proof))
     }
 
     /// Every id that has a presence here.
@@ -266,7 +313,7 @@ impl Presence {
 
     /// What it says about this process.
     pub(super) fn holder(&self) -> Holder {
-        described(&self.text).unwrap_or_default()
+        described(&self.text).unwrap_or_default().0
     }
 }
 
@@ -321,8 +368,9 @@ fn text(label: &str) -> String {
     const TEXT_MAX: usize = 256;
     let myself = this_process();
     let line = |text: &str| one_line(cut(text, TEXT_MAX));
+    let [namespace, started] = Birth::parts(Birth::of_this_process());
     format!(
-        "{FIRST_LINE}\n{}\n{}\n{}\n{}\n{}\n",
+        "{FIRST_LINE}\n{}\n{}\n{}\n{}\n{}\n{namespace}\n{started}\n",
         line(label),
         std::process::id(),
         line(&myself.host),
@@ -349,21 +397,24 @@ fn text_of_line(line: &str) -> String {
     text
 }
 
-/// The lines are: label, pid, host, command, since.
-fn described(text: &str) -> Option<Holder> {
+/// The lines are: label, pid, host, command, since, pid namespace, start.
+fn described(text: &str) -> Option<(Holder, Option<Birth>)> {
     let mut lines = text.split('\n');
     if lines.next() != Some(FIRST_LINE) {
         return None;
     }
     let mut line = || lines.next().map(text_of_line);
     let (label, pid) = (line()?, line()?);
-    Some(Holder {
-        label,
-        pid: pid.parse().ok().filter(|pid| *pid != 0),
-        host: line()?,
-        command: line()?,
-        ..Holder::default()
-    })
+    let pid = pid.parse().ok().filter(|pid| *pid != 0);
+    let (host, command) = (line()?, line()?);
+    let _since = line();
+    let mut number = || line()?.parse().ok();
+    let birth = Birth::from_parts(
+        pid.unwrap_or_default(),
+        number().unwrap_or_default(),
+        number().unwrap_or_default(),
+    );
+    Some((Holder { label, pid, host, command, ..Holder::default() }, birth))
 }
 
 #[cfg(test)]

@@ -2,45 +2,86 @@
 //! reads no clock and never sleeps: `lock` does what the machines here ask for, one operation at
 //! a time, and tells them what came of it. So does the model, in every order.
 //!
-//! A machine's operation is one atomic step for everybody else, and its process may die or be
-//! stopped before and after each.
+//! A machine's operation is one atomic step for all others, and its process may die or be stopped
+//! before and after each.
+//!
+//! | machine | is run by | does |
+//! |---|---|---|
+//! | [`Taking`] | a waiter, a try, or the thread that waits for a task | takes a word, or waits for it |
+//! | [`Leaving`] | the holder | releases it |
+//! | [`Widening`], [`Renaming`] | the holder | changes its own word |
+//! | [`Burying`] | a sweeper | releases a dead holder's word |
+//!
+//! **Order.** A waiter that has waited for 1 ms takes a wait record, and the oldest record is
+//! served first. The holder's release scans the records if the word is HUNGRY, and reserves the
+//! word for the oldest one; only that wait's own thread claims it. So no stopped, dead or leaving
+//! waiter is ever made a holder. A reservation that is not claimed in time is passed over, by
+//! whichever thread looks at it then.
+//!
+//! **Threads.** All threads of a process write the same id. A word that bears one's own id is held
+//! by another thread of this process: its presence is not judged. One thread of a process waits
+//! for a word at a time; any number may try.
+
+mod hand_over;
+mod taking;
 
 use crate::error::Predecessor;
 
-use super::word::{Heir, OwnerId, State, Word};
+use super::word::{OwnerId, RecordWord, State, StayEnd, WaitId, Word};
 
-/// How often to pause, twice as long each time, before sleeping.
-pub(super) const SPINS: u8 = 3;
-/// About a microsecond: whoever looks sooner takes the word's line from a holder that has hardly
-/// had it, and the two of them are busy with that.
-const FIRST_PAUSE: u32 = 64;
+use self::hand_over::{HandOver, HandedOver};
+pub(super) use self::taking::{SPINS, Taking};
 
 /// What a machine asks for, and which [`Answer`] it expects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Op {
+    // ---- the word
     /// `Word`: the slot's word.
     Load,
     /// Compare-and-swap of the word. `Word`: what was found, `from` if it was done.
     Swap { from: Word, to: Word },
-    /// `Heir`: the heir's place.
-    LoadHeir,
-    /// Compare-and-swap of the heir's place, from empty to this process. `Heir`: what was found.
-    Stand(OwnerId),
-    /// Compare-and-swap of the heir's place, to empty. `Heir`: what was found.
-    Unseat { from: Heir },
-    /// Write down when the reservation began. `Done`.
+    /// `Yes`: does the slot still bear the token of the hold that is released?
+    SeeToken,
+    /// Raise the slot's token, by which the hold is told from those before it. `Done`.
+    RaiseToken,
+    /// `Stay`: the end of `at_least` that stands in the slot, if it lies ahead.
+    SeeStay,
+    /// `Yes`: is this end past?
+    IsOver(StayEnd),
+
+    // ---- wait records
+    /// Take a wait record, not to be believed yet. `Wait`: which; none if all are taken.
+    Enlist,
+    /// Write down in it what is waited for, and since when. `Done`.
+    FillIn(WaitId),
+    /// Compare-and-swap of a record's word. `Record`: what was found.
+    SwapRecord { number: u16, from: RecordWord, to: RecordWord },
+    /// The same, by the waiter that was passed over and stands again: it has twice the time to
+    /// claim from now on.
+    Return { number: u16, from: RecordWord },
+    /// Free this wait's record, if it still is this wait's. `Done`.
+    Erase(WaitId),
+    /// `Record`: the word of the record of this number.
+    LoadRecord(u16),
+    /// `Read`: what the record of this number says about this slot.
+    Read(u16),
+    /// Write down when the reservation begins. `Done`.
     Stamp,
-    /// `Yes`: is the reservation so old, or so far in the future, that it binds nobody?
-    HasLapsed,
-    /// `Yes`: has this taker waited for so long that it may ask for a reservation?
+    /// `Yes`: has the wait that the word is reserved for had its time to claim it?
+    IsLate(WaitId),
+
+    // ---- the rest
+    /// `Yes`: has this taker waited for so long that it may have a record?
     IsHungry,
-    /// `Verdict` on the owner of a word.
+    /// `Verdict` on a process.
     Judge(OwnerId),
     /// Leave the memory alone for as many pauses. `Done`.
     Pause(u32),
     /// Sleep while the word's low half is `seen`'s. `Slept`.
-    Sleep { seen: Word, place: Place },
-    /// Wake one sleeper. `Yes`: was there one?
+    Sleep { seen: Word, record: Option<WaitId> },
+    /// The task is to be polled. `Polled`, or `Slept(GiveUp)`.
+    Park,
+    /// Wake sleepers. `Yes`: was there one?
     Wake(Whom),
     /// There is nothing left to do.
     End(Outcome),
@@ -50,30 +91,45 @@ pub(super) enum Op {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
     Word(Word),
-    Heir(Heir),
+    Record(RecordWord),
+    Wait(Option<WaitId>),
+    Read(ReadRecord),
+    Stay(Option<StayEnd>),
     Yes(bool),
     Verdict(Verdict),
     Slept(Slept),
+    Polled,
     Done,
 }
 
-/// Whether the owner of a word is alive.
+/// What one record says to a scan of one slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReadRecord {
+    /// No record of this or a higher number was ever taken.
+    Beyond,
+    /// It is free, was passed over, or waits for another slot.
+    Nothing,
+    /// It waits for the slot.
+    Stands { since: u64, wait: WaitId },
+}
+
+/// Whether a process is alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     Alive,
     /// Proved, and the table is still the one that is mapped.
     Dead,
-    /// There is no presence of this id. An owner has one, so either the word has changed by now
-    /// or the directory is damaged.
+    /// There is no presence of this id. An owner of a word has one, so either the word has changed
+    /// by now or the directory is damaged.
     Missing,
-    /// It could not be found out; whoever judged reports why. Treated as alive.
+    /// It could not be found out; the judge reports why. Treated as alive.
     Unknown,
 }
 
 /// How a sleep ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Slept {
-    /// Somebody woke it.
+    /// It was woken.
     Woken,
     /// It never slept: the word had changed.
     Changed,
@@ -84,55 +140,45 @@ pub(super) enum Slept {
     GiveUp,
 }
 
-/// As whom a taker sleeps.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Place {
-    /// First in line: woken when the lock is let go for it.
-    Heir,
-    /// Somebody else is first in line and the lock will be let go for it.
-    BehindHeir,
-    Crowd,
-}
-
+/// Which sleepers are woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Whom {
-    /// Who sleeps as [`Place::Heir`], or whoever sleeps in a way that cannot tell.
-    Heir,
-    Anyone,
+    /// All that share this wait's futex bit, and all that sleep under every bit.
+    Wait(WaitId),
+    /// Any one.
+    One,
 }
 
 /// What a machine ends with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Outcome {
-    /// The lock is this process's. The one before it left so.
+    /// The lock is this process's. The holder before it left so.
     Won(Predecessor),
-    /// Somebody alive holds it, or it is reserved for another.
+    /// A living process or another thread of this one holds it, or it is reserved for another
+    /// wait, or it stays taken until the end of `at_least`.
     WouldBlock,
     GaveUp,
-    /// Let go in good order.
+    /// Released in good order.
     LetGo,
     /// The word bears the widened mark.
     Widened,
     /// The word bears this process's other id.
     Renamed,
-    /// The word was not this process's any more.
+    /// The hold was not this guard's any more.
     Lost,
-    /// A sweeper freed the word.
+    /// A sweeper released the word.
     Buried,
-    /// A sweeper found nobody dead.
+    /// A sweeper found no dead owner.
     Nothing,
-    /// Who was forgetting the name died, or the name is moved away and its holder is gone. To be
-    /// settled under the structural lock.
+    /// The process that was forgetting the name died. To be settled under the structural lock.
     Unsettled(Word),
     /// The owner of this word has no presence.
     Absent(Word),
-    /// The word says that this process owns it, which it does not.
-    OurOwn,
     /// No lock ever wrote this word.
     Nonsense(Word),
 }
 
-/// A protocol being followed by one process on one slot.
+/// A protocol being followed by one thread on one slot.
 pub(super) trait Machine {
     /// What is to be done now.
     fn op(&self) -> Op;
@@ -145,370 +191,82 @@ pub(super) trait Machine {
     fn step(&self) -> super::step::Step;
 }
 
-// ---- taking --------------------------------------------------------------------------------
+// ---- reading the records -------------------------------------------------------------------
 
-/// Takes a lock, waiting for it or not.
+/// Reads the wait records one by one, and finds the oldest that stands for the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Taking {
-    me: OwnerId,
-    phase: TakingPhase,
-    waits: bool,
-    spins_left: u8,
-    /// It slept, so that others may sleep of whom the word knows nothing.
-    slept: bool,
-    /// It was woken, by a wake that may have been meant for somebody else.
-    woken: bool,
-    /// It waited for so long that it may ask for a reservation.
-    hungry: bool,
-    /// It does not know whether the owner is alive.
-    unsure: bool,
+struct RecordScan {
+    next: u16,
+    oldest: Option<(u64, WaitId)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum TakingPhase {
-    Quiet,
-    Look,
-    Pause,
-    /// The word was free.
-    Grab(Word),
-    /// It was reserved: for whom?
-    SeeHeir(Word),
-    SeeLapse(Word, Heir),
-    Claim(Word, Heir),
-    /// It is reserved for another, whose wake this may have been.
-    PassOn(Word),
-    /// It was owned: by the living?
-    Judge(Word),
-    /// Its owner has no presence: is it still its owner?
-    Recheck(Word),
-    Recover(Word),
-    /// Its owner lives.
-    SeeHunger(Word),
-    SeeSeat(Word),
-    Stand,
-    /// Nobody may sleep on a word that does not say so.
-    Mark(Word, Place),
-    Sleep(Word, Place),
-    /// It is over; whoever was hungry may stand in the heir's place.
-    FindSeat(End),
-    LeaveSeat(Heir, End),
-    /// An heir gave up.
-    FindReservation,
-    ClearReservation(Word),
-    WakeAnother,
-    Ended(Outcome),
-}
+impl RecordScan {
+    const BEGIN: RecordScan = RecordScan { next: 1, oldest: None };
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum End {
-    Won(Predecessor),
-    GiveUp,
-}
-
-impl Taking {
-    /// Begins with the quiet path.
-    pub(super) fn new(me: OwnerId, waits: bool, spins: u8) -> Taking {
-        Taking {
-            me,
-            phase: TakingPhase::Quiet,
-            waits,
-            spins_left: if waits { spins } else { 0 },
-            slept: false,
-            woken: false,
-            hungry: false,
-            unsure: true,
-        }
+    const fn op(self) -> Op {
+        Op::Read(self.next)
     }
 
-    /// The quiet path: what it swaps for what.
-    #[inline]
-    pub(super) const fn quiet(me: OwnerId) -> (Word, Word) {
-        (Word::FREE, Word::held(me))
-    }
-
-    pub(super) fn me(&self) -> OwnerId {
-        self.me
-    }
-
-    /// What to do about a word that was seen just now.
-    fn look(&self, seen: Word) -> TakingPhase {
-        match seen.state() {
-            None => TakingPhase::Ended(Outcome::Nonsense(seen)),
-            Some(State::Free) => TakingPhase::Grab(seen),
-            Some(State::Reserved) => TakingPhase::SeeHeir(seen),
-            // Another thread of this process may be forgetting the name.
-            Some(State::Held(owner) | State::Moved(owner)) if owner == self.me => self.stay(seen),
-            Some(State::MovedAndLeft) => TakingPhase::Ended(Outcome::Unsettled(seen)),
-            Some(_) if self.spins_left > 0 => TakingPhase::Pause,
-            Some(_) if self.unsure => TakingPhase::Judge(seen),
-            Some(_) => self.stay(seen),
-        }
-    }
-
-    /// What to do while the owner of `seen` lives.
-    fn stay(&self, seen: Word) -> TakingPhase {
-        if !self.waits {
-            TakingPhase::Ended(Outcome::WouldBlock)
-        } else if self.hungry {
-            self.stay_hungry(seen)
-        } else {
-            TakingPhase::SeeHunger(seen)
-        }
-    }
-
-    fn stay_hungry(&self, seen: Word) -> TakingPhase {
-        match seen.state() {
-            // It is let go at once, and for nobody.
-            Some(State::Retiring(_) | State::Moved(_)) => self.settle(seen, Place::Crowd),
-            _ => TakingPhase::SeeSeat(seen),
-        }
-    }
-
-    /// Goes to sleep at `place`, once the word says what it must.
-    fn settle(&self, seen: Word, place: Place) -> TakingPhase {
-        if Taking::marked(seen, place) == seen {
-            TakingPhase::Sleep(seen, place)
-        } else {
-            TakingPhase::Mark(seen, place)
-        }
-    }
-
-    fn marked(seen: Word, place: Place) -> Word {
-        match place {
-            Place::Crowd => seen.waited_for(),
-            Place::Heir | Place::BehindHeir => seen.hungered_for(),
-        }
-    }
-
-    /// What to do about a word that is reserved for another.
-    fn stay_behind(&self, seen: Word) -> TakingPhase {
-        if !self.waits {
-            TakingPhase::Ended(Outcome::WouldBlock)
-        } else if self.spins_left > 0 {
-            TakingPhase::Pause
-        } else if self.woken {
-            TakingPhase::PassOn(seen)
-        } else {
-            TakingPhase::Sleep(seen, Place::Crowd)
-        }
-    }
-
-    /// The lock is ours; `heir` is whom its reservation was for.
-    fn won(&self, left: Predecessor, heir: Heir) -> TakingPhase {
-        let end = End::Won(left);
-        match heir {
-            Heir::NONE if self.hungry => TakingPhase::FindSeat(end),
-            Heir::NONE => Taking::end(end),
-            heir => TakingPhase::LeaveSeat(heir, end),
-        }
-    }
-
-    fn end(end: End) -> TakingPhase {
-        match end {
-            End::Won(left) => TakingPhase::Ended(Outcome::Won(left)),
-            // It may have had the wake of another.
-            End::GiveUp => TakingPhase::WakeAnother,
-        }
-    }
-}
-
-impl Machine for Taking {
-    fn op(&self) -> Op {
-        match self.phase {
-            TakingPhase::Quiet => {
-                let (from, to) = Taking::quiet(self.me);
-                Op::Swap { from, to }
-            }
-            TakingPhase::Look | TakingPhase::Recheck(_) | TakingPhase::FindReservation => Op::Load,
-            TakingPhase::Pause => Op::Pause(FIRST_PAUSE << (SPINS - self.spins_left.min(SPINS))),
-            TakingPhase::Grab(seen) | TakingPhase::Claim(seen, _) => {
-                Op::Swap { from: seen, to: seen.taken(self.me, self.slept) }
-            }
-            TakingPhase::SeeHeir(_) | TakingPhase::SeeSeat(_) | TakingPhase::FindSeat(_) => {
-                Op::LoadHeir
-            }
-            TakingPhase::SeeLapse(..) => Op::HasLapsed,
-            TakingPhase::PassOn(_) => Op::Wake(Whom::Heir),
-            TakingPhase::Judge(seen) => {
-                Op::Judge(seen.owner().expect("only an owned word is judged"))
-            }
-            TakingPhase::Recover(seen) => Op::Swap { from: seen, to: seen.recovered(self.me) },
-            TakingPhase::SeeHunger(_) => Op::IsHungry,
-            TakingPhase::Stand => Op::Stand(self.me),
-            TakingPhase::Mark(seen, place) => {
-                Op::Swap { from: seen, to: Taking::marked(seen, place) }
-            }
-            TakingPhase::Sleep(seen, place) => Op::Sleep { seen, place },
-            TakingPhase::LeaveSeat(heir, _) => Op::Unseat { from: heir },
-            TakingPhase::ClearReservation(seen) => Op::Swap { from: seen, to: seen.given_up() },
-            TakingPhase::WakeAnother => Op::Wake(Whom::Anyone),
-            TakingPhase::Ended(outcome) => Op::End(outcome),
-        }
-    }
-
-    fn heard(&mut self, answer: Answer) {
-        self.phase = match (self.phase, answer) {
-            (TakingPhase::Quiet, Answer::Word(Word::FREE)) => {
-                self.won(Word::FREE.left(), Heir::NONE)
-            }
-            (TakingPhase::Quiet | TakingPhase::Look, Answer::Word(found)) => self.look(found),
-            (TakingPhase::Pause, Answer::Done) => {
-                self.spins_left -= 1;
-                TakingPhase::Look
-            }
-            (TakingPhase::Grab(seen), Answer::Word(found)) if found == seen => {
-                self.won(seen.left(), Heir::NONE)
-            }
-            (TakingPhase::SeeHeir(seen), Answer::Heir(heir)) => match heir.id() {
-                None => TakingPhase::Claim(seen, heir),
-                Some(id) if id == self.me => TakingPhase::Claim(seen, heir),
-                Some(_) => TakingPhase::SeeLapse(seen, heir),
+    /// The scan as it goes on, or what it found.
+    fn heard(self, read: ReadRecord) -> Result<RecordScan, Option<WaitId>> {
+        let found = || self.oldest.map(|(_, wait)| wait);
+        let oldest = match read {
+            ReadRecord::Beyond => return Err(found()),
+            ReadRecord::Nothing => self.oldest,
+            ReadRecord::Stands { since, wait } => match self.oldest {
+                Some(older) if older <= (since, wait) => Some(older),
+                _ => Some((since, wait)),
             },
-            (TakingPhase::SeeLapse(seen, heir), Answer::Yes(true)) => {
-                TakingPhase::Claim(seen, heir)
-            }
-            (TakingPhase::SeeLapse(seen, _), Answer::Yes(false)) => self.stay_behind(seen),
-            (TakingPhase::Claim(seen, heir), Answer::Word(found)) if found == seen => {
-                self.won(seen.left(), heir)
-            }
-            (TakingPhase::PassOn(seen), Answer::Yes(_)) => {
-                self.woken = false;
-                TakingPhase::Sleep(seen, Place::Crowd)
-            }
-            (TakingPhase::Judge(seen), Answer::Verdict(verdict)) => match verdict {
-                Verdict::Dead if matches!(seen.state(), Some(State::Held(_))) => {
-                    TakingPhase::Recover(seen)
-                }
-                Verdict::Dead => TakingPhase::Ended(Outcome::Unsettled(seen)),
-                Verdict::Missing => TakingPhase::Recheck(seen),
-                Verdict::Alive | Verdict::Unknown => {
-                    self.unsure = false;
-                    self.stay(seen)
-                }
-            },
-            (TakingPhase::Recheck(seen), Answer::Word(found)) if found.owner() == seen.owner() => {
-                TakingPhase::Ended(Outcome::Absent(seen))
-            }
-            (TakingPhase::Recover(seen), Answer::Word(found)) if found == seen => {
-                self.won(Predecessor::Died, Heir::NONE)
-            }
-            (TakingPhase::SeeHunger(seen), Answer::Yes(hungry)) => {
-                self.hungry = hungry;
-                if hungry { self.stay_hungry(seen) } else { self.settle(seen, Place::Crowd) }
-            }
-            (TakingPhase::SeeSeat(seen), Answer::Heir(heir)) => match heir.id() {
-                None => TakingPhase::Stand,
-                Some(id) if id == self.me => self.settle(seen, Place::Heir),
-                Some(_) => self.settle(seen, Place::BehindHeir),
-            },
-            // Who has become heir looks again: the lock may have been let go before it stood.
-            (TakingPhase::Stand, Answer::Heir(_)) => TakingPhase::Look,
-            (TakingPhase::Mark(seen, place), Answer::Word(found)) if found == seen => {
-                TakingPhase::Sleep(Taking::marked(seen, place), place)
-            }
-            (TakingPhase::Sleep(..), Answer::Slept(slept)) => {
-                self.slept |= slept != Slept::Changed;
-                self.woken = slept == Slept::Woken;
-                self.unsure |= slept == Slept::ByItself;
-                match slept {
-                    Slept::GiveUp if self.hungry => TakingPhase::FindSeat(End::GiveUp),
-                    Slept::GiveUp => Taking::end(End::GiveUp),
-                    Slept::Woken | Slept::Changed | Slept::ByItself => TakingPhase::Look,
-                }
-            }
-            (TakingPhase::FindSeat(end), Answer::Heir(heir)) if heir.id() == Some(self.me) => {
-                TakingPhase::LeaveSeat(heir, end)
-            }
-            (TakingPhase::FindSeat(end), Answer::Heir(_)) => Taking::end(end),
-            (TakingPhase::LeaveSeat(_, End::GiveUp), Answer::Heir(_)) => {
-                TakingPhase::FindReservation
-            }
-            (TakingPhase::LeaveSeat(_, end), Answer::Heir(_)) => Taking::end(end),
-            (TakingPhase::FindReservation, Answer::Word(found)) => match found.state() {
-                Some(State::Reserved) => TakingPhase::ClearReservation(found),
-                _ => TakingPhase::WakeAnother,
-            },
-            (TakingPhase::ClearReservation(_), Answer::Word(_)) => TakingPhase::WakeAnother,
-            (TakingPhase::WakeAnother, Answer::Yes(_)) => TakingPhase::Ended(Outcome::GaveUp),
-            // Somebody else changed the word before we could.
-            (
-                TakingPhase::Grab(_)
-                | TakingPhase::Claim(..)
-                | TakingPhase::Recheck(_)
-                | TakingPhase::Recover(_)
-                | TakingPhase::Mark(..),
-                Answer::Word(found),
-            ) => self.look(found),
-            (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
-    }
-
-    #[cfg(test)]
-    fn step(&self) -> super::step::Step {
-        use super::step::Step;
-        match self.phase {
-            TakingPhase::Quiet => Step::TakeQuiet,
-            TakingPhase::Look => Step::TakeLook,
-            TakingPhase::Pause => Step::TakePause,
-            TakingPhase::Grab(_) => Step::TakeGrab,
-            TakingPhase::SeeHeir(_) => Step::TakeSeeHeir,
-            TakingPhase::SeeLapse(..) => Step::TakeSeeLapse,
-            TakingPhase::Claim(..) => Step::TakeClaim,
-            TakingPhase::PassOn(_) => Step::TakePassOn,
-            TakingPhase::Judge(_) => Step::TakeJudge,
-            TakingPhase::Recheck(_) => Step::TakeRecheck,
-            TakingPhase::Recover(_) => Step::TakeRecover,
-            TakingPhase::SeeHunger(_) => Step::TakeSeeHunger,
-            TakingPhase::SeeSeat(_) => Step::TakeSeeSeat,
-            TakingPhase::Stand => Step::TakeStand,
-            TakingPhase::Mark(..) => Step::TakeMark,
-            TakingPhase::Sleep(..) => Step::TakeSleep,
-            TakingPhase::FindSeat(_) => Step::TakeFindSeat,
-            TakingPhase::LeaveSeat(..) => Step::TakeLeaveSeat,
-            TakingPhase::FindReservation => Step::TakeFindReservation,
-            TakingPhase::ClearReservation(_) => Step::TakeClearReservation,
-            TakingPhase::WakeAnother => Step::TakeWakeAnother,
-            TakingPhase::Ended(_) => Step::TakeEnd,
+        match self.next.checked_add(1) {
+            Some(next) => Ok(RecordScan { next, oldest }),
+            None => Err(oldest.map(|(_, wait)| wait)),
         }
     }
 }
 
-// ---- letting go ----------------------------------------------------------------------------
+// ---- releasing -----------------------------------------------------------------------------
 
-/// Lets go of a word that is this process's.
+/// Releases a word that is this process's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Leaving {
     me: OwnerId,
     how: Predecessor,
+    /// The holder wrote an end of `at_least` into the slot.
+    may_stay: bool,
     phase: LeavingPhase,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum LeavingPhase {
-    /// One expects the word to be this.
+    /// The name is forgotten. One expects the word to be this.
     Quiet(Word),
-    /// An heir stands: first say when it was let go for.
-    Stamp(Word),
+    /// Is the hold still this guard's?
+    SeeToken(Word),
+    SeeStay(Word),
+    Stay(Word, StayEnd),
     LetGo(Word),
-    /// Reserved: for whom?
-    SeeHeir(Word),
-    /// For nobody: the heir had gone before.
-    ClearReservation(Word),
-    WakeHeir,
+    HandOver(HandOver),
     WakeAnyone,
     Ended(Outcome),
 }
 
 impl Leaving {
-    /// Lets go of a held word; the next owner is told `how`.
-    pub(super) const fn held(me: OwnerId, how: Predecessor) -> Leaving {
-        Leaving { me, how, phase: LeavingPhase::Quiet(Word::held(me)) }
+    /// Releases a held word; the next owner is told `how`.
+    pub(super) const fn held(me: OwnerId, how: Predecessor, may_stay: bool) -> Leaving {
+        Leaving { me, how, may_stay, phase: LeavingPhase::SeeToken(Word::held(me)) }
     }
 
-    /// Lets go of a word whose name is forgotten.
+    /// The same, for a holder that found its word to be this.
+    pub(super) fn found(me: OwnerId, how: Predecessor, may_stay: bool, found: Word) -> Leaving {
+        let begun = Leaving::held(me, how, may_stay);
+        Leaving { phase: begun.look(found), ..begun }
+    }
+
+    /// Releases a word whose name is forgotten.
     pub(super) const fn retiring(me: OwnerId) -> Leaving {
         let phase = LeavingPhase::Quiet(Word::retiring(me));
-        Leaving { me, how: Predecessor::Clean, phase }
+        Leaving { me, how: Predecessor::Clean, may_stay: false, phase }
     }
 
     /// The quiet path: what it swaps for what.
@@ -518,22 +276,25 @@ impl Leaving {
     }
 
     fn look(&self, found: Word) -> LeavingPhase {
-        if found.owner() != Some(self.me) {
-            LeavingPhase::Ended(Outcome::Lost)
-        } else if found.is_hungry() {
-            LeavingPhase::Stamp(found)
-        } else {
-            LeavingPhase::LetGo(found)
+        match found.state() {
+            Some(State::Held(owner)) if owner == self.me => LeavingPhase::SeeToken(found),
+            Some(State::Retiring(owner)) if owner == self.me => LeavingPhase::LetGo(found),
+            _ => LeavingPhase::Ended(Outcome::Lost),
         }
     }
 
-    fn let_go(&self, from: Word) -> LeavingPhase {
-        if from.is_hungry() {
-            LeavingPhase::SeeHeir(from.let_go(self.how))
-        } else if from.has_waiters() {
-            LeavingPhase::WakeAnyone
+    fn release(&self, seen: Word) -> LeavingPhase {
+        if seen.is_hungry() {
+            LeavingPhase::HandOver(HandOver::release(seen, self.how))
         } else {
-            LeavingPhase::Ended(Outcome::LetGo)
+            LeavingPhase::LetGo(seen)
+        }
+    }
+
+    fn let_go(from: Word) -> LeavingPhase {
+        match from.has_waiters() {
+            true => LeavingPhase::WakeAnyone,
+            false => LeavingPhase::Ended(Outcome::LetGo),
         }
     }
 }
@@ -544,11 +305,13 @@ impl Machine for Leaving {
             LeavingPhase::Quiet(seen) | LeavingPhase::LetGo(seen) => {
                 Op::Swap { from: seen, to: seen.let_go(self.how) }
             }
-            LeavingPhase::Stamp(_) => Op::Stamp,
-            LeavingPhase::SeeHeir(_) => Op::LoadHeir,
-            LeavingPhase::ClearReservation(seen) => Op::Swap { from: seen, to: seen.given_up() },
-            LeavingPhase::WakeHeir => Op::Wake(Whom::Heir),
-            LeavingPhase::WakeAnyone => Op::Wake(Whom::Anyone),
+            LeavingPhase::SeeToken(_) => Op::SeeToken,
+            LeavingPhase::SeeStay(_) => Op::SeeStay,
+            LeavingPhase::Stay(seen, end) => {
+                Op::Swap { from: seen, to: seen.staying(self.how, end) }
+            }
+            LeavingPhase::HandOver(hand_over) => hand_over.op(),
+            LeavingPhase::WakeAnyone => Op::Wake(Whom::One),
             LeavingPhase::Ended(outcome) => Op::End(outcome),
         }
     }
@@ -556,19 +319,26 @@ impl Machine for Leaving {
     fn heard(&mut self, answer: Answer) {
         self.phase = match (self.phase, answer) {
             (LeavingPhase::Quiet(seen) | LeavingPhase::LetGo(seen), Answer::Word(found)) => {
-                if found == seen { self.let_go(seen) } else { self.look(found) }
+                if found == seen { Leaving::let_go(seen) } else { self.look(found) }
             }
-            (LeavingPhase::Stamp(seen), Answer::Done) => LeavingPhase::LetGo(seen),
-            (LeavingPhase::SeeHeir(seen), Answer::Heir(Heir::NONE)) => {
-                LeavingPhase::ClearReservation(seen)
+            (LeavingPhase::SeeToken(_), Answer::Yes(false)) => LeavingPhase::Ended(Outcome::Lost),
+            (LeavingPhase::SeeToken(seen), Answer::Yes(true)) if self.may_stay => {
+                LeavingPhase::SeeStay(seen)
             }
-            (LeavingPhase::SeeHeir(_), Answer::Heir(_)) => LeavingPhase::WakeHeir,
-            // Whoever is about to sleep behind an heir that it saw before finds the word changed.
-            (LeavingPhase::ClearReservation(_), Answer::Word(_)) => LeavingPhase::WakeAnyone,
-            (LeavingPhase::WakeHeir, Answer::Yes(false)) => LeavingPhase::WakeAnyone,
-            (LeavingPhase::WakeHeir | LeavingPhase::WakeAnyone, Answer::Yes(_)) => {
+            (LeavingPhase::SeeToken(seen), Answer::Yes(true)) => self.release(seen),
+            (LeavingPhase::SeeStay(seen), Answer::Stay(Some(end))) => LeavingPhase::Stay(seen, end),
+            (LeavingPhase::SeeStay(seen), Answer::Stay(None)) => self.release(seen),
+            (LeavingPhase::Stay(seen, _), Answer::Word(found)) if found == seen => {
                 LeavingPhase::Ended(Outcome::LetGo)
             }
+            (LeavingPhase::Stay(..), Answer::Word(found)) => self.look(found),
+            (LeavingPhase::HandOver(mut hand_over), answer) => match hand_over.heard(answer) {
+                None => LeavingPhase::HandOver(hand_over),
+                Some(HandedOver::Yes) => LeavingPhase::Ended(Outcome::LetGo),
+                Some(HandedOver::Lost) => LeavingPhase::Ended(Outcome::Lost),
+                Some(HandedOver::Missed(found)) => self.look(found),
+            },
+            (LeavingPhase::WakeAnyone, Answer::Yes(_)) => LeavingPhase::Ended(Outcome::LetGo),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
     }
@@ -578,16 +348,18 @@ impl Machine for Leaving {
         use super::step::Step;
         match self.phase {
             LeavingPhase::Quiet(_) => Step::LeaveQuiet,
-            LeavingPhase::Stamp(_) => Step::LeaveStamp,
+            LeavingPhase::SeeToken(_) => Step::LeaveSeeToken,
+            LeavingPhase::SeeStay(_) => Step::LeaveSeeStay,
+            LeavingPhase::Stay(..) => Step::LeaveStay,
             LeavingPhase::LetGo(_) => Step::LeaveLetGo,
-            LeavingPhase::SeeHeir(_) => Step::LeaveSeeHeir,
-            LeavingPhase::ClearReservation(_) => Step::LeaveClearReservation,
-            LeavingPhase::WakeHeir => Step::LeaveWakeHeir,
+            LeavingPhase::HandOver(hand_over) => hand_over.step(),
             LeavingPhase::WakeAnyone => Step::LeaveWakeOne,
             LeavingPhase::Ended(_) => Step::LeaveEnd,
         }
     }
 }
+
+// ---- changes of one's own word -------------------------------------------------------------
 
 /// Marks a word that is this process's as locked at host scope.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -667,7 +439,7 @@ impl Machine for Renaming {
 
 // ---- burying -------------------------------------------------------------------------------
 
-/// Frees the word of an owner who is dead, without taking it.
+/// Releases the word of an owner that is dead, without taking it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Burying(BuryingPhase);
 
@@ -676,20 +448,23 @@ enum BuryingPhase {
     Look,
     Judge(Word),
     Recheck(Word),
-    Free(Word, Predecessor),
+    SeeStay(Word),
+    Stay(Word, StayEnd),
+    HandOver(HandOver),
+    Settle(Word),
     Wake,
     Ended(Outcome),
 }
 
 impl Burying {
-    /// Looks who owns the word, and whether it lives.
+    /// Looks which process owns the word, and whether it lives.
     pub(super) const fn sweeping() -> Burying {
         Burying(BuryingPhase::Look)
     }
 
-    /// `judged` is a word whose owner is dead, of a name that is forgotten or moved away by now.
+    /// `judged` is a word whose owner is dead, of a name that is forgotten by now.
     pub(super) const fn settling(judged: Word) -> Burying {
-        Burying(BuryingPhase::Free(judged, Predecessor::Clean))
+        Burying(BuryingPhase::Settle(judged))
     }
 }
 
@@ -700,8 +475,13 @@ impl Machine for Burying {
             BuryingPhase::Judge(seen) => {
                 Op::Judge(seen.owner().expect("only an owned word is judged"))
             }
-            BuryingPhase::Free(seen, how) => Op::Swap { from: seen, to: seen.buried(how) },
-            BuryingPhase::Wake => Op::Wake(Whom::Anyone),
+            BuryingPhase::SeeStay(_) => Op::SeeStay,
+            BuryingPhase::Stay(seen, end) => {
+                Op::Swap { from: seen, to: seen.staying(Predecessor::Died, end) }
+            }
+            BuryingPhase::HandOver(hand_over) => hand_over.op(),
+            BuryingPhase::Settle(seen) => Op::Swap { from: seen, to: seen.settled() },
+            BuryingPhase::Wake => Op::Wake(Whom::One),
             BuryingPhase::Ended(outcome) => Op::End(outcome),
         }
     }
@@ -716,9 +496,7 @@ impl Machine for Burying {
             },
             (BuryingPhase::Judge(seen), Answer::Verdict(verdict)) => {
                 match (verdict, seen.state()) {
-                    (Verdict::Dead, Some(State::Held(_))) => {
-                        BuryingPhase::Free(seen, Predecessor::Died)
-                    }
+                    (Verdict::Dead, Some(State::Held(_))) => BuryingPhase::SeeStay(seen),
                     (Verdict::Dead, _) => ended(Outcome::Unsettled(seen)),
                     (Verdict::Missing, _) => BuryingPhase::Recheck(seen),
                     (Verdict::Alive | Verdict::Unknown, _) => ended(Outcome::Nothing),
@@ -728,10 +506,22 @@ impl Machine for Burying {
                 let absent = found.owner() == seen.owner();
                 ended(if absent { Outcome::Absent(seen) } else { Outcome::Nothing })
             }
-            (BuryingPhase::Free(seen, _), Answer::Word(found)) if found == seen => {
+            (BuryingPhase::SeeStay(seen), Answer::Stay(Some(end))) => BuryingPhase::Stay(seen, end),
+            (BuryingPhase::SeeStay(seen), Answer::Stay(None)) => {
+                BuryingPhase::HandOver(HandOver::other(seen, Predecessor::Died))
+            }
+            (BuryingPhase::Stay(seen, _), Answer::Word(found)) => {
+                ended(if found == seen { Outcome::Buried } else { Outcome::Nothing })
+            }
+            (BuryingPhase::HandOver(mut hand_over), answer) => match hand_over.heard(answer) {
+                None => BuryingPhase::HandOver(hand_over),
+                Some(HandedOver::Yes) => ended(Outcome::Buried),
+                Some(HandedOver::Lost | HandedOver::Missed(_)) => ended(Outcome::Nothing),
+            },
+            (BuryingPhase::Settle(seen), Answer::Word(found)) if found == seen => {
                 BuryingPhase::Wake
             }
-            (BuryingPhase::Free(..), Answer::Word(_)) => ended(Outcome::Nothing),
+            (BuryingPhase::Settle(_), Answer::Word(_)) => ended(Outcome::Nothing),
             (BuryingPhase::Wake, Answer::Yes(_)) => ended(Outcome::Buried),
             (phase, answer) => unreachable!("{answer:?} is no answer in {phase:?}"),
         };
@@ -743,7 +533,10 @@ impl Machine for Burying {
         match self.0 {
             BuryingPhase::Look | BuryingPhase::Recheck(_) => Step::BuryLook,
             BuryingPhase::Judge(_) => Step::BuryJudge,
-            BuryingPhase::Free(..) => Step::BuryFree,
+            BuryingPhase::SeeStay(_) => Step::BurySeeStay,
+            BuryingPhase::Stay(..) => Step::BuryStay,
+            BuryingPhase::HandOver(hand_over) => hand_over.step(),
+            BuryingPhase::Settle(_) => Step::BurySettle,
             BuryingPhase::Wake => Step::BuryWake,
             BuryingPhase::Ended(_) => Step::BuryEnd,
         }

@@ -11,27 +11,31 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 pub(super) struct Slot {
     /// A [`Word`](super::word::Word). Its low half is the futex.
     pub(super) word: AtomicU64,
-    /// A [`Heir`](super::word::Heir): a hint.
-    pub(super) heir: AtomicU64,
+    /// The end of `at_least` of the hold that is, or of the last one that had such an end, in ms
+    /// since boot: past, or 0, once that hold is over. Under the word.
+    pub(super) end: AtomicU64,
     /// The last token granted. Under the word.
     pub(super) token: AtomicU64,
     pub(super) hash: AtomicU64,
-    /// Raised when the slot's name is forgotten or moved away. Under the word.
+    /// Raised when the slot's name is forgotten. Under the word.
     pub(super) generation: AtomicU32,
     /// The next slot of the chain.
     pub(super) next: AtomicU32,
     pub(super) name_offset: AtomicU32,
-    /// The name's length, and marks.
+    /// The name's length, its mode, and marks.
     pub(super) name_length: AtomicU32,
-    /// When the word was last reserved for an heir, in ms: a hint.
-    pub(super) reserved_ms: AtomicU32,
-    pub(super) spare: [AtomicU32; 3],
+    /// A hint, in ms: when the holder of the token in [marks](super::marks) was first seen; while
+    /// the word is reserved, since when it is; of a swept slot, half of a token.
+    pub(super) since: AtomicU32,
+    /// For the modes, which do not exist yet: the head of the share records' chain, what a writer
+    /// sleeps on, and the limit of a semaphore.
+    pub(super) modes: [AtomicU32; 3],
 }
 
 const _: () = assert!(size_of::<Slot>() == 64 && align_of::<Slot>() == 64);
 const _: () = assert!(std::mem::offset_of!(Slot, word) == 0);
-const _: () = assert!(std::mem::offset_of!(Slot, heir) == 8);
+const _: () = assert!(std::mem::offset_of!(Slot, end) == 8);
 const _: () = assert!(std::mem::offset_of!(Slot, token) == 16);
 const _: () = assert!(std::mem::offset_of!(Slot, hash) == 24);
 const _: () = assert!(std::mem::offset_of!(Slot, generation) == 32);
-const _: () = assert!(std::mem::offset_of!(Slot, reserved_ms) == 48);
+const _: () = assert!(std::mem::offset_of!(Slot, since) == 48);

@@ -8,7 +8,7 @@ use std::{
     fs::File,
     os::unix::fs::MetadataExt,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::*},
     },
 };
@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{error::LockError, name::Name, token::Token};
+use crate::{error::LockError, fork::FirstMade, name::Name, token::Token};
 
 use super::{
     super::{
@@ -26,11 +26,12 @@ use super::{
         home::{self, Home, Replace, SAFELY, damaged, failed},
     },
     layout::{
-        FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, SLOTS, UNITS_MAX,
-        place, size,
+        FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, RECORD_BYTES,
+        RECORD_PARTS, RECORDS, SLOTS, UNITS_MAX, place, size,
     },
     map::{Access, Cell, PAGE, Part, Seen, Shared},
     marks::Marks,
+    records::RecordPart,
     slot::Slot,
     step::step,
     wide::{self, Wide},
@@ -47,9 +48,10 @@ pub(super) struct Table {
     access: Access,
     pub(super) identity: Identity,
     header: Part<Header>,
-    slots: Box<[OnceLock<Arc<Part<Slot>>>; PARTS]>,
-    names: Box<[OnceLock<Arc<Part<AtomicU32>>>; PARTS]>,
-    heads: Box<[OnceLock<Arc<Part<AtomicU32>>>; HEAD_PARTS]>,
+    slots: Box<[FirstMade<Arc<Part<Slot>>>; PARTS]>,
+    names: Box<[FirstMade<Arc<Part<AtomicU32>>>; PARTS]>,
+    heads: Box<[FirstMade<Arc<Part<AtomicU32>>>; HEAD_PARTS]>,
+    records: [FirstMade<RecordPart>; RECORD_PARTS],
     key: [u64; 2],
 }
 
@@ -98,9 +100,10 @@ impl Table {
             file,
             access,
             header,
-            slots: Box::new([const { OnceLock::new() }; PARTS]),
-            names: Box::new([const { OnceLock::new() }; PARTS]),
-            heads: Box::new([const { OnceLock::new() }; HEAD_PARTS]),
+            slots: Box::new([const { FirstMade::new() }; PARTS]),
+            names: Box::new([const { FirstMade::new() }; PARTS]),
+            heads: Box::new([const { FirstMade::new() }; HEAD_PARTS]),
+            records: [const { FirstMade::new() }; RECORD_PARTS],
             key,
         })
     }
@@ -112,7 +115,12 @@ impl Table {
         replace: Replace,
     ) -> Result<(), LockError> {
         let fill = |file: &File| {
-            let first = [size(&SLOTS, 0) * 64, size(&NAMES, 0) * 4, size(&HEADS, 0) * 4];
+            let first = [
+                size(&SLOTS, 0) * 64,
+                size(&NAMES, 0) * 4,
+                size(&HEADS, 0) * 4,
+                size(&RECORDS, 0) * RECORD_BYTES as usize,
+            ];
             let end = PARTS_BEGIN + first.iter().sum::<usize>() as u64;
             files::reserve(file, 0, end)?;
             if file.metadata()?.len() < end {
@@ -120,14 +128,17 @@ impl Table {
             }
             let header: Part<Header> = Part::map(file, 0, 1, Access::Full)?;
             let header = &header[0];
-            let [slots, names, heads] = [
-                PARTS_BEGIN,
-                PARTS_BEGIN + first[0] as u64,
-                PARTS_BEGIN + (first[0] + first[1]) as u64,
+            let mut at = PARTS_BEGIN;
+            let parts = [
+                &header.slot_parts[0],
+                &header.name_parts[0],
+                &header.head_parts[0],
+                &header.record_parts[0],
             ];
-            header.slot_parts[0].store(slots, Relaxed);
-            header.name_parts[0].store(names, Relaxed);
-            header.head_parts[0].store(heads, Relaxed);
+            for (part, bytes) in parts.into_iter().zip(first) {
+                part.store(at, Relaxed);
+                at += bytes as u64;
+            }
             header.names_max.store(NAMES_MAX, Relaxed);
             header.floor.store(beginning.floor.get(), Relaxed);
             header.limit.store(beginning.limit.get(), Relaxed);
@@ -268,6 +279,28 @@ impl Table {
         }
     }
 
+    // ---- wait records --------------------------------------------------------------------------
+
+    /// A part of the wait records.
+    pub(super) fn record_part(&self, part: usize) -> Result<&RecordPart, LockError> {
+        let missing = || damaged("it names something beyond what it holds");
+        let mapped = self.records.get(part).ok_or_else(missing)?;
+        if let Some(mapped) = mapped.get() {
+            return Ok(mapped);
+        }
+        let (at, count) = (self.header().record_parts[part].seen(), size(&RECORDS, part));
+        if at == 0 {
+            return Err(missing());
+        }
+        self.check_part(at, count as u64 * RECORD_BYTES)?;
+        let records = at + count as u64 * size_of::<AtomicU32>() as u64;
+        let new = RecordPart {
+            slots: Arc::new(map(&self.file, at, count, self.access)?),
+            records: Arc::new(map(&self.file, records, count, self.access)?),
+        };
+        Ok(mapped.get_or_make(|| new))
+    }
+
     // ---- growth, under the structural lock -----------------------------------------------------
 
     /// Has a part of slots for this number.
@@ -285,6 +318,15 @@ impl Table {
     /// Has the part of heads that a doubling needs.
     pub(super) fn grow_heads(&self, part: usize) -> Result<(), LockError> {
         self.grow(&self.header().head_parts, part, size(&HEADS, part) * 4)
+    }
+
+    /// Has one more part of wait records, unless there are as many as there can be.
+    pub(super) fn grow_records(&self) -> Result<(), LockError> {
+        let parts = &self.header().record_parts;
+        match parts.iter().position(|part| part.load(Relaxed) == 0) {
+            None => Ok(()),
+            Some(part) => self.grow(parts, part, size(&RECORDS, part) * RECORD_BYTES as usize),
+        }
     }
 
     /// Killed at any step it leaves at most bytes behind the last part, which the next growth
@@ -317,7 +359,8 @@ impl Table {
         };
         let end = ends(&header.slot_parts, &SLOTS, 64)
             .max(ends(&header.name_parts, &NAMES, 4))
-            .max(ends(&header.head_parts, &HEADS, 4));
+            .max(ends(&header.head_parts, &HEADS, 4))
+            .max(ends(&header.record_parts, &RECORDS, RECORD_BYTES));
         let fits = end.is_multiple_of(PAGE) && end >= PARTS_BEGIN && end <= self.length()?;
         if fits { Ok(end) } else { Err(damaged("its parts do not end where the file does")) }
     }
@@ -329,7 +372,7 @@ impl Table {
     /// A part, mapped by whoever in this process needs it first.
     fn part<'a, T: Shared>(
         &self,
-        mapped: &'a [OnceLock<Arc<Part<T>>>],
+        mapped: &'a [FirstMade<Arc<Part<T>>>],
         parts: &[AtomicU64],
         part: usize,
         starts: &[u64],
@@ -343,15 +386,18 @@ impl Table {
         if at == 0 {
             return Err(missing());
         }
-        let end = at.checked_add((count * size_of::<T>()) as u64);
+        self.check_part(at, (count * size_of::<T>()) as u64)?;
+        let new = Arc::new(map(&self.file, at, count, self.access)?);
+        Ok(mapped.get_or_make(|| new))
+    }
+
+    /// That a part of so many bytes lies in the file.
+    fn check_part(&self, at: u64, bytes: u64) -> Result<(), LockError> {
+        let end = at.checked_add(bytes);
         let fits = at.is_multiple_of(PAGE)
             && at >= PARTS_BEGIN
             && end.is_some_and(|end| self.length().is_ok_and(|length| end <= length));
-        if !fits {
-            return Err(damaged("a part of it lies outside of it"));
-        }
-        let new = Arc::new(map(&self.file, at, count, self.access)?);
-        Ok(mapped.get_or_init(|| new))
+        if fits { Ok(()) } else { Err(damaged("a part of it lies outside of it")) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the table says about its names, to people: without a lock, and without disturbing anyone.
 
-use std::{sync::atomic::Ordering::*, time::Duration};
+use std::sync::atomic::Ordering::*;
 
 use crate::{
     clock,
@@ -17,9 +17,10 @@ use super::{
     marks::Marks,
     presence::Presences,
     protocol::Verdict,
+    records::ShownWait,
     slot::Slot,
     store::{self, Table},
-    word::{Heir, OwnerId, State, Word},
+    word::{OwnerId, State, Word},
 };
 
 /// Every name: its status, or what is wrong with its slot.
@@ -33,12 +34,12 @@ pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>,
     let Some(table) = opened? else {
         return Err(home.about(damaged("its table was removed")));
     };
-    let survey = Survey { presences: Presences::open(home)?, table };
+    let survey = Survey::new(Presences::open(home)?, table);
     let used = survey.table.header().slots_used.seen();
     let mut found = Vec::new();
     for number in 0..used {
         let status = match survey.table.slot(number) {
-            Ok(slot) => survey.status(slot),
+            Ok(slot) => survey.status(number, slot),
             Err(error) => return Err(store::about(home, error)),
         };
         let about = |error| store::about(home, error);
@@ -50,15 +51,22 @@ pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>,
 pub(super) struct Survey {
     pub(super) table: Table,
     pub(super) presences: Presences,
+    /// Every wait, in order.
+    waits: Vec<ShownWait>,
 }
 
 impl Survey {
+    pub(super) fn new(presences: Presences, table: Table) -> Survey {
+        let waits = table.shown_waits();
+        Survey { table, presences, waits }
+    }
+
     /// `None`: no name is in the slot.
-    pub(super) fn status(&self, slot: &Slot) -> Result<Option<NameStatus>, LockError> {
+    pub(super) fn status(&self, number: u32, slot: &Slot) -> Result<Option<NameStatus>, LockError> {
         let generation = slot.generation.seen();
         let name = self.table.name_of(slot);
         let (word, token) = (Word::from_bits(slot.word.seen()), slot.token.load(Relaxed));
-        let (marks, heir) = (Marks::of(slot), Heir::from_bits(slot.heir.load(Relaxed)));
+        let marks = Marks::of(slot);
         let widened_by = word.is_wide().then(|| self.table.widened_by(slot));
         if slot.generation.seen() != generation {
             // Forgotten meanwhile.
@@ -72,12 +80,11 @@ impl Survey {
             about(damaged(format!("its word is {:#x}, which no lock wrote", word.bits())))
         })?;
         let (holder, predecessor) = match state {
-            State::Free | State::Reserved | State::MovedAndLeft => (None, word.left()),
-            // A name that is just being moved away from its holder.
-            State::Held(owner) | State::Moved(owner) => match self.living(owner) {
+            State::Free | State::Reserved(_) | State::Staying(_) => (None, word.left()),
+            State::Held(owner) => match self.living(owner) {
                 Some(holder) => {
                     if self.table.may_write() {
-                        note_seen(slot, token, clock::now().as_nanos());
+                        Marks::note_held(slot, token, clock::now());
                     }
                     (Some(held(holder, slot, token)), marks.before(token))
                 }
@@ -91,20 +98,21 @@ impl Survey {
             holder,
             predecessor,
             widened_by,
-            waiters: self.waiters(word, heir),
+            waiters: self.waiters(number),
             proof: word.owner().and_then(|owner| self.presences.proof(owner)),
             survivors: Vec::new(),
         }))
     }
 
-    /// Whoever stands first in line says so; of the others one bit says that there may be some.
-    fn waiters(&self, word: Word, heir: Heir) -> Vec<WaiterStatus> {
-        let first = heir.id().and_then(|id| self.living(id));
-        let first = first.map(|who| WaiterStatus { who, waiting: heir.waiting(clock::now()) });
-        match first {
-            Some(first) if word.has_waiters() => vec![first],
-            _ => Vec::new(),
-        }
+    /// Every wait that has lasted for a millisecond, in order.
+    fn waiters(&self, number: u32) -> Vec<WaiterStatus> {
+        let now = clock::now();
+        let its = self.waits.iter().filter(|wait| wait.slot == number);
+        its.filter_map(|wait| {
+            let who = self.living(wait.owner)?;
+            Some(WaiterStatus { who, waiting: now.since(wait.since) })
+        })
+        .collect()
     }
 
     fn living(&self, owner: OwnerId) -> Option<Holder> {
@@ -119,31 +127,6 @@ impl Survey {
 
 /// A holder, with what the slot says about its lock.
 pub(super) fn held(holder: Holder, slot: &Slot, token: u64) -> Holder {
-    Holder { held: Some(seen_for(slot, token)), token: Token::new(token), ..holder }
-}
-
-/// Notes that somebody holds this token, unless that is known already. A hint: a clock is too
-/// slow for whoever takes a lock, so the time is that of the first one who looked.
-pub(super) fn note_seen(slot: &Slot, token: u64, nanos: u64) {
-    let [_, seen, since] = &slot.spare;
-    if seen.load(Relaxed) != token as u32 {
-        since.store(milliseconds(nanos), Relaxed);
-        seen.store(token as u32, Relaxed);
-    }
-}
-
-/// For how long somebody is known to hold this token.
-fn seen_for(slot: &Slot, token: u64) -> Duration {
-    let [_, seen, since] = &slot.spare;
-    if seen.load(Relaxed) != token as u32 {
-        return Duration::ZERO;
-    }
-    let now = milliseconds(clock::now().as_nanos());
-    // Another clock's time may lie ahead of ours (time namespaces).
-    let past = now.wrapping_sub(since.load(Relaxed)) as i32;
-    Duration::from_millis(past.max(0) as u64)
-}
-
-fn milliseconds(nanos: u64) -> u32 {
-    (nanos / 1_000_000) as u32
+    let since = Marks::of(slot).held_for(slot, token, clock::now());
+    Holder { held: Some(since.unwrap_or_default()), token: Token::new(token), ..holder }
 }

@@ -4,8 +4,6 @@
 //! Each [`Directory`] value has a presence of its own, so several of them in this process stand
 //! for several processes.
 
-mod breaking;
-
 use std::{
     collections::HashSet,
     fs::{self, File},
@@ -329,7 +327,7 @@ fn what_is_used_or_has_something_to_tell_is_not_forgotten() {
     for slot in [&held, &unclean, &wide] {
         try_take(slot).unwrap();
     }
-    wide.widen("checkout");
+    wide.widen("checkout").unwrap();
     wide.release(Predecessor::Clean);
     unclean.release(Predecessor::Panicked);
     assert!(["held", "unclean", "wide"].iter().all(|text| !forget(&all, text)));
@@ -465,7 +463,6 @@ fn check_slots(member: &Member) {
     for units in 0..=layout::UNITS_MAX {
         follow(header.free[units].load(Relaxed), false);
     }
-    follow(header.left.load(Relaxed), false);
     assert_eq!(seen.len(), header.slots_used.load(Relaxed) as usize, "slots in sight");
 }
 
@@ -536,7 +533,7 @@ pub(in super::super) fn obey(word: &str, argument: &str, dir: &Path) -> Option<S
         "widen-name" => {
             let slot = all.slot(&name(argument)).unwrap();
             try_take(&slot).unwrap();
-            slot.widen("helper");
+            slot.widen("helper").unwrap();
             slot.release(Predecessor::Clean);
         }
         "probe" => {
@@ -667,6 +664,110 @@ fn a_presence_that_cannot_be_opened_counts_as_alive_and_is_told() {
     assert!(error.is_timeout() && error.to_string().contains("cannot find out"), "{error}");
 }
 
+/// Rights that were dropped after the directory was opened: it would wait for ever behind the dead.
+#[test]
+fn a_presence_that_may_not_be_looked_at_any_more_is_an_error_to_the_waiter() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = directory();
+    let held = slot(dir.path(), "a");
+    try_take(&held).unwrap();
+    let mut waiter = Helper::start(dir.path());
+    assert_eq!(waiter.ask("slot a"), "done");
+    let owners_alone = PermissionsExt::from_mode(0o700);
+    fs::set_permissions(dir.path().join("presence"), owners_alone).unwrap();
+    assert_eq!(waiter.ask("drop-rights"), "done");
+    for how in ["fail-try", "fail-wait"] {
+        let answer = waiter.ask(how);
+        assert!(answer.starts_with("error Refused"), "{how}: {answer}");
+        assert!(answer.contains("cannot find out whether the holder lives"), "{how}: {answer}");
+    }
+}
+
+/// A process that waits for many names of one owner.
+#[test]
+fn waiters_behind_one_owner_share_a_descriptor() {
+    let dir = directory();
+    let (one, two) = (open(dir.path()), open(dir.path()));
+    let texts: Vec<_> = (0..40).map(|number| format!("name {number}")).collect();
+    let held: Vec<_> = texts.iter().map(|text| one.slot(&name(text)).unwrap()).collect();
+    held.iter().for_each(|slot| drop(try_take(slot).unwrap()));
+    let presence = fs::metadata(presence_of(dir.path(), &one)).unwrap().ino();
+    let open_presences = || {
+        let all = fs::read_dir("/proc/self/fd").unwrap().map_while(Result::ok);
+        all.filter(|fd| fs::metadata(fd.path()).is_ok_and(|found| found.ino() == presence)).count()
+    };
+    let before = open_presences();
+    thread::scope(|scope| {
+        for text in &texts {
+            let slot = two.slot(&name(text)).unwrap();
+            scope.spawn(move || {
+                slot.take(Token::ZERO, clock::now() + LONG).unwrap();
+                slot.release(Predecessor::Clean);
+            });
+        }
+        // All of them wait, and have looked more than once.
+        let waits = |slot: &Slot| slot.is_waited_for();
+        while !held.iter().all(waits) || open_presences() - before != 1 {
+            thread::yield_now();
+        }
+        held.iter().for_each(|slot| slot.release(Predecessor::Clean));
+    });
+}
+
+/// By its tokens it would notice after 65,536 locks.
+#[test]
+fn a_lock_that_is_taken_seldom_notices_a_replaced_directory_at_once() {
+    let dir = directory();
+    let path = dir.path().join("locks");
+    fs::create_dir(&path).unwrap();
+    let slot = slot(&path, "a");
+    for _ in 0..3 {
+        take(&slot);
+        slot.release(Predecessor::Clean);
+    }
+    let member = member(&slot.directory);
+    fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+    fs::create_dir(&path).unwrap();
+    // As the alarm does when a second has passed.
+    member.is_timed.store(false, SeqCst);
+    member.due.store(0, SeqCst);
+    member.look_at.store(0, Relaxed);
+    let error = slot.try_take(Token::ZERO).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
+    assert!(error.to_string().contains("replaced"), "{error}");
+}
+
+/// Its locks are quiet, until an alarm has one of them look.
+#[test]
+fn a_lock_that_is_taken_often_notices_a_replaced_directory_too() {
+    let dir = directory();
+    let path = dir.path().join("locks");
+    fs::create_dir(&path).unwrap();
+    let slot = slot(&path, "a");
+    let turn = || {
+        slot.try_take(Token::ZERO).map(|taken| {
+            taken.unwrap();
+            slot.release(Predecessor::Clean);
+        })
+    };
+    let member = member(&slot.directory);
+    while !member.is_timed.load(SeqCst) {
+        turn().unwrap();
+    }
+    assert!(member.has_reserved(2), "its locks are quiet");
+    fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = loop {
+        if let Err(error) = turn() {
+            break error;
+        }
+        thread::yield_now();
+    };
+    assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
+}
+
 #[test]
 fn presences_of_the_dead_are_swept_once_no_word_names_them() {
     let dir = directory();
@@ -699,7 +800,7 @@ fn a_proof_of_life_is_of_one_lock_only() {
         try_take(slot).unwrap();
     }
     let proof = given.proof_of_life().unwrap();
-    given.widen("checkout");
+    given.widen("checkout").unwrap();
     given.raise_token(token(50));
     given.release(Predecessor::Panicked);
     assert!(try_take(&slot(dir.path(), "given")).is_none());
@@ -800,14 +901,14 @@ fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
         let slot = all.slot(&name(&format!("orders/{number}"))).unwrap();
         try_take(&slot).unwrap();
         if number % 2 == 0 {
-            slot.widen(&format!("checkout {number}"));
+            slot.widen(&format!("checkout {number}")).unwrap();
         }
         slot.release(if number % 3 == 0 { Predecessor::Panicked } else { Predecessor::Clean });
     }
     // One that its holder died with, and one of which nobody knows who it was.
     let held = all.slot(&name("held")).unwrap();
     try_take(&held).unwrap();
-    held.widen("somebody who dies");
+    held.widen("somebody who dies").unwrap();
     let unsaid = all.slot(&name("unsaid")).unwrap();
     let shared = &unsaid.places.so_far().unwrap().slot;
     shared.word.store(Word::FREE.widened().bits(), Relaxed);
@@ -833,6 +934,25 @@ fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
     }
 }
 
+/// The table is not synced, and `DIR/wide` is.
+#[test]
+fn a_mark_that_was_lost_with_the_power_is_there_again() {
+    let dir = directory();
+    let all = open(dir.path());
+    let lost = all.slot(&name("lost")).unwrap();
+    try_take(&lost).unwrap();
+    lost.widen("checkout").unwrap();
+    lost.release(Predecessor::Clean);
+    let shared = &lost.places.so_far().unwrap().slot;
+    shared.word.store(Word::FREE.bits(), Relaxed);
+    drop((all, lost));
+    change_boot(dir.path());
+    assert_eq!(take(&slot(dir.path(), "lost")).widened_by.as_deref(), Some("checkout"));
+    // With the table itself.
+    fs::remove_file(dir.path().join("table")).unwrap();
+    assert_eq!(take(&slot(dir.path(), "lost")).widened_by.as_deref(), Some("checkout"));
+}
+
 /// Whoever dies while it makes the table leaves the old one, and a day later nothing.
 #[test]
 fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
@@ -840,7 +960,7 @@ fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
     let all = open(dir.path());
     let wide = all.slot(&name("wide")).unwrap();
     try_take(&wide).unwrap();
-    wide.widen("checkout");
+    wide.widen("checkout").unwrap();
     drop((all, wide));
     change_boot(dir.path());
     let elsewhere = directory();
@@ -914,11 +1034,11 @@ fn the_engine_is_that_of_the_directory_unless_one_is_chosen() {
         let error = Any::open(dir.path(), &choose(Some(other))).err().unwrap();
         assert_eq!(error.kind(), LockErrorKind::Config);
         let text = error.to_string();
-        assert!(text.contains("tierlock table 1") && text.contains("tierlock file-lock 1"));
+        assert!(text.contains("tierlock table 2") && text.contains("tierlock file-lock 1"));
     }
     let dir = tempfile::tempdir().unwrap();
     Any::open(dir.path(), &choose(None)).unwrap();
-    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 1\n");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 2\n");
 }
 
 /// filelock#574, jj#8729: a file deleted or replaced under its users lets two in.
@@ -1008,15 +1128,15 @@ fn what_is_no_table_is_damage_and_stays_as_it_is() {
 
 /// A directory with a few names, made once and copied.
 fn specimen() -> &'static [u8] {
-    static SPECIMEN: OnceLock<Vec<u8>> = OnceLock::new();
-    SPECIMEN.get_or_init(|| {
+    static SPECIMEN: FirstMade<Vec<u8>> = FirstMade::new();
+    SPECIMEN.get_or_make(|| {
         let dir = directory();
         let all = open(dir.path());
         for number in 0..40 {
             let slot = all.slot(&name(&format!("name {number}"))).unwrap();
             try_take(&slot).unwrap();
             if number % 5 == 0 {
-                slot.widen("somebody");
+                slot.widen("somebody").unwrap();
             }
             slot.release(if number % 3 == 0 { Predecessor::Died } else { Predecessor::Clean });
         }
@@ -1056,7 +1176,7 @@ proptest! {
                     let taken = matches!(other.try_take(Token::ZERO), Ok(Some(_)));
                     prop_assert!(!(same && taken));
                 }
-                slot.widen("x");
+                slot.widen("x").unwrap();
                 slot.release(Predecessor::Clean);
             }
         }
@@ -1217,7 +1337,7 @@ fn a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock() {
     assert_eq!(error.kind(), LockErrorKind::Io, "{error}");
     assert!(error.to_string().contains("make room"), "{error}");
     for slot in &busy {
-        slot.widen("somebody");
+        slot.widen("somebody").unwrap();
         slot.release(Predecessor::Clean);
         assert!(try_take(slot).is_some());
     }

@@ -1,8 +1,8 @@
 //! Waiting for names without a thread for each: a few threads sleep for all futures of this
-//! process, look at words and presences, take what comes free on behalf of a future, and wake it.
+//! process, look at words and presences, and wake a future when it is to be polled.
 //!
-//! Every name has at most one waiter here per process, for whom its thread tier let it come this
-//! far. So what these threads sleep on is names, however many tasks wait for each.
+//! Every name has at most one waiter here per process, its representative. So what these threads
+//! sleep on is names, however many tasks wait for each.
 //!
 //! | the kernel | a thread sleeps on | threads |
 //! |---|---|---|
@@ -10,14 +10,26 @@
 //! | has not, or a sandbox forbids it | one word | one for each of 64 names |
 //! | | nothing: it looks every millisecond | one for all other names |
 //!
+//! **Nothing is taken for a future.** A thread here takes the wait's record when its time has come,
+//! marks the word before it sleeps, passes over a late wait and proves a death, like any waiter.
+//! But where another waiter would take the word, it reserves it for the future's wait, or, without
+//! a record, makes it free and wakes another sleeper; and it wakes the future. The future's poll
+//! then claims the word, or takes it, or waits on. Until that poll the thread does nothing more for
+//! it: a future that is never polled again is passed over as a stopped process is, and marks no
+//! word. A poll that wins gives its future the lock at once; a future that is dropped has nothing
+//! but its record and what is reserved for it, and hands both on.
+//!
 //! A thread that had nothing to do for a second ends. A forked child inherits none and starts its
 //! own; futures of its parent are none of its business.
 //!
-//! **Wakes.** Who sleeps on many words learns of one that it was woken on, and may have been
-//! woken on others too. A wake is for one only, so it must not get lost: for each name that may
-//! have been woken it is looked again, and if the future is gone by then, another sleeper is
-//! woken. A dropped future gives up at once, in its own thread: when the drop returns, nothing
-//! here touches the name's word any more.
+//! **Wakes.** A thread that sleeps on many words learns of one that it was woken on, and may have
+//! been woken on others too. A wake may be for one sleeper only, so it must not get lost: for each
+//! name that may have been woken it is looked again, and if the future is gone by then, another
+//! sleeper is woken. A dropped future gives up at once, in its own thread: when the drop returns,
+//! nothing here touches the name's word any more.
+//!
+//! A waker is foreign code. It is cloned, called and dropped only while no lock of this file is
+//! held.
 
 #[cfg(test)]
 mod tests;
@@ -40,13 +52,14 @@ use rustix::io::Errno;
 
 use crate::{
     clock,
-    error::{LockError, LockErrorKind, LostReason, Predecessor},
+    error::{LockError, LockErrorKind, LostReason},
+    fork::PerFork,
     time::Time,
 };
 
 use super::{
-    super::{forked::PerFork, sys::futex},
-    lock::{Seeker, Stop, Turn, cannot_sleep, release, wake_another},
+    super::sys::futex,
+    lock::{Admission, Seeker, SlotAt, Stop, Turn, cannot_sleep, wake_another},
     map::Cell,
     member::Member,
     protocol::Slept,
@@ -63,13 +76,14 @@ const SLACK: Duration = Duration::from_millis(1);
 /// How long a thread without names stays.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How a wait ended: how the one before left the lock, which is held now, or why it is not.
-pub(super) type End = Result<Predecessor, Stop>;
+/// How a wait ended: what its winner is told, or why the lock is not held.
+pub(super) type End = Result<Admission, Stop>;
 
 /// A lock that is being taken without blocking a thread. The word is this process's when it is
-/// ready with a [`Predecessor`]; dropped before, it gives back what it was about to receive.
+/// ready with an [`Admission`]; dropped before, it hands on what was reserved for it.
 pub(super) struct Wait<'a> {
     slot: &'a Cell<Slot>,
+    number: u32,
     member: &'a Arc<Member>,
     generation: u32,
     until: Time,
@@ -80,11 +94,12 @@ pub(super) struct Wait<'a> {
 /// Takes a slot for this member, waiting until `until`.
 pub(super) fn take<'a>(
     slot: &'a Cell<Slot>,
+    number: u32,
     member: &'a Arc<Member>,
     generation: u32,
     until: Time,
 ) -> Wait<'a> {
-    Wait { slot, member, generation, until, sleepers: Sleepers::here(), asked: None }
+    Wait { slot, number, member, generation, until, sleepers: Sleepers::here(), asked: None }
 }
 
 impl Future for Wait<'_> {
@@ -96,21 +111,34 @@ impl Future for Wait<'_> {
             return Poll::Ready(Err(Stop::Failed(LockError::lost(LostReason::Forked))));
         }
         let Some(asked) = &self.asked else { return self.begin(cx) };
-        let end = asked.poll(cx);
-        if end.is_ready() {
-            self.asked = None;
+        let polled = asked.poll(cx);
+        match polled {
+            Polled::Waits => Poll::Pending,
+            Polled::Again => match self.sleepers.add(asked) {
+                Ok(()) => Poll::Pending,
+                Err(error) => {
+                    asked.give_up();
+                    self.asked = None;
+                    Poll::Ready(Err(Stop::Failed(cannot_start(error))))
+                }
+            },
+            Polled::Ended(end) => {
+                self.asked = None;
+                Poll::Ready(end)
+            }
         }
-        end
     }
 }
 
 impl Wait<'_> {
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let seeker = Seeker::new(self.member.id, self.generation, true);
-        let mut search = Search { seeker, member: self.member.clone(), until: self.until };
+        let seeker = Seeker::for_task(self.member.id, self.generation);
+        let member = self.member.clone();
+        let mut search = Search { seeker, number: self.number, member, until: self.until };
         let nap = match search.go_on(self.slot) {
             Next::Sleep(nap) => nap,
             Next::End(end) => return Poll::Ready(end),
+            Next::Park => unreachable!("a poll takes what it may have"),
         };
         let waiting = Waiting { search, nap, slept: false, waker: cx.waker().clone() };
         let state = Mutex::new(State::Waiting(waiting));
@@ -121,7 +149,7 @@ impl Wait<'_> {
                 Poll::Pending
             }
             Err(error) => {
-                asked.give_up(self.member);
+                asked.give_up();
                 Poll::Ready(Err(Stop::Failed(cannot_start(error))))
             }
         }
@@ -131,7 +159,7 @@ impl Wait<'_> {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if let Some(asked) = self.asked.take().filter(|_| self.member.is_here()) {
-            asked.give_up(self.member);
+            asked.give_up();
         }
     }
 }
@@ -152,11 +180,22 @@ struct Asked {
 }
 
 enum State {
+    /// A thread here waits for it.
     Waiting(Waiting),
-    /// For the future to pick up.
-    Ended(End),
+    /// The future was woken, and goes on when it is polled.
+    Parked(Search),
+    /// It failed, for the future to pick up.
+    Failed(Stop),
     /// The future has picked it up, or is gone.
     Over,
+}
+
+/// What came of a poll.
+enum Polled {
+    Waits,
+    /// A thread is to wait for it again.
+    Again,
+    Ended(End),
 }
 
 struct Waiting {
@@ -184,34 +223,47 @@ enum Woken {
 }
 
 impl Asked {
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&self, cx: &mut Context<'_>) -> Polled {
+        // Foreign code, so before the state is locked; and the old one is dropped afterwards.
+        let waker = cx.waker().clone();
         let mut state = lock(&self.state);
         if let State::Waiting(waiting) = &mut *state {
-            waiting.waker.clone_from(cx.waker());
-            return Poll::Pending;
+            let old = std::mem::replace(&mut waiting.waker, waker);
+            drop(state);
+            drop(old);
+            return Polled::Waits;
         }
         match std::mem::replace(&mut *state, State::Over) {
-            State::Ended(end) => Poll::Ready(end),
+            State::Failed(stop) => Polled::Ended(Err(stop)),
+            State::Parked(mut search) => {
+                search.seeker.polled();
+                match search.go_on(&self.slot) {
+                    Next::End(end) => Polled::Ended(end),
+                    Next::Sleep(nap) => {
+                        *state = State::Waiting(Waiting { search, nap, slept: false, waker });
+                        Polled::Again
+                    }
+                    Next::Park => unreachable!("a poll takes what it may have"),
+                }
+            }
             _ => panic!("polled after it was ready"),
         }
     }
 
-    /// Nobody wants it any more.
-    fn give_up(&self, member: &Member) {
-        match std::mem::replace(&mut *lock(&self.state), State::Over) {
-            State::Waiting(mut waiting) => {
-                waiting.search.seeker.slept(Slept::GiveUp);
-                // It has nothing to sleep for, and so comes to its end.
-                let _ = waiting.search.go_on(&self.slot);
-            }
-            State::Ended(Ok(left)) => {
-                let _ = release(&self.slot, member.id, left);
-            }
-            State::Ended(Err(_)) | State::Over => {}
-        }
+    /// The lock is not wanted any more.
+    fn give_up(&self) {
+        let state = std::mem::replace(&mut *lock(&self.state), State::Over);
+        let (mut search, waker) = match state {
+            State::Waiting(Waiting { search, waker, .. }) => (search, Some(waker)),
+            State::Parked(search) => (search, None),
+            State::Failed(_) | State::Over => return,
+        };
+        search.give_up(&self.slot);
+        drop(waker);
     }
 
-    /// Goes on, if there is a reason to. What to sleep on then; `None` when this is over.
+    /// Goes on, if there is a reason to. What to sleep on then; `None` when no thread waits for it
+    /// any more.
     fn go_on(&self, woken: Woken, slept: bool, due: Time) -> Option<Nap> {
         let mut state = lock(&self.state);
         let State::Waiting(waiting) = &mut *state else {
@@ -226,29 +278,36 @@ impl Asked {
             return Some(waiting.nap);
         };
         match waiting.go_on(&self.slot, slept) {
-            Next::Sleep(nap) => Some(nap),
+            Next::Sleep(nap) => return Some(nap),
+            Next::Park => self.stop(state, State::Parked),
             Next::End(end) => {
-                self.ended(state, end);
-                None
+                let stop = end.err().expect("nothing is taken for a future");
+                self.stop(state, |_| State::Failed(stop));
             }
         }
+        None
     }
 
     /// Ends with this error.
     fn fail(&self, error: LockError) {
         let state = lock(&self.state);
         if let State::Waiting(_) = &*state {
-            self.ended(state, Err(Stop::Failed(error)));
+            self.stop(state, |mut search| {
+                search.give_up(&self.slot);
+                State::Failed(Stop::Failed(error))
+            });
         }
     }
 
-    fn ended(&self, mut state: MutexGuard<'_, State>, end: End) {
-        let State::Waiting(waiting) = std::mem::replace(&mut *state, State::Ended(end)) else {
-            unreachable!("only what waits ends");
+    /// Stops waiting for the future, which is to be polled.
+    fn stop(&self, mut state: MutexGuard<'_, State>, to: impl FnOnce(Search) -> State) {
+        let State::Waiting(Waiting { search, waker, .. }) =
+            std::mem::replace(&mut *state, State::Over)
+        else {
+            unreachable!("only what waits stops");
         };
+        *state = to(search);
         drop(state);
-        let Waiting { search, waker, .. } = waiting;
-        drop(search);
         // Foreign code may panic; the others wait for this thread all the same. Its hook has
         // reported it.
         let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
@@ -261,8 +320,9 @@ impl Waiting {
         let word = Word::from_bits(slot.word.load(SeqCst));
         let is_other = word != self.nap.seen;
         // An unchanged word that is held promises a wake as it did before. One that is reserved
-        // does not, and the wake may have been its heir's.
-        let passes_on = woken == Woken::Perhaps && word.state() == Some(WordState::Reserved);
+        // does not.
+        let reserved = matches!(word.state(), Some(WordState::Reserved(_)));
+        let passes_on = woken == Woken::Perhaps && reserved;
         if woken == Woken::Yes || passes_on || is_other {
             // Who may have slept takes the word as one who did.
             let never = woken == Woken::No && !self.slept;
@@ -272,7 +332,7 @@ impl Waiting {
         }
     }
 
-    fn go_on(&mut self, slot: &Slot, slept: Slept) -> Next {
+    fn go_on(&mut self, slot: &Cell<Slot>, slept: Slept) -> Next {
         self.search.seeker.slept(slept);
         let next = self.search.go_on(slot);
         if let Next::Sleep(mut nap) = next {
@@ -291,20 +351,25 @@ impl Waiting {
 /// A seeker, and for whom and how long it seeks.
 struct Search {
     seeker: Seeker,
+    number: u32,
     member: Arc<Member>,
     until: Time,
 }
 
 enum Next {
     Sleep(Nap),
+    /// The future is to be polled.
+    Park,
     End(End),
 }
 
 impl Search {
-    /// Goes on until it is to sleep or at its end.
-    fn go_on(&mut self, slot: &Slot) -> Next {
+    /// Goes on until it is to sleep, to be polled, or at its end.
+    fn go_on(&mut self, slot: &Cell<Slot>) -> Next {
+        let table = &self.member.table;
+        let at = SlotAt { slot, number: self.number, table, kept: Some(slot) };
         loop {
-            return Next::End(match self.seeker.go_on(slot, &*self.member) {
+            return Next::End(match self.seeker.go_on(at, &*self.member) {
                 Ok(Turn::Sleep { seen, longest, .. }) => {
                     let now = clock::now();
                     if now < self.until && self.seeker.is_in_place(slot) {
@@ -313,12 +378,19 @@ impl Search {
                     self.seeker.slept(Slept::GiveUp);
                     continue;
                 }
-                Ok(Turn::Won(left)) => Ok(left),
+                Ok(Turn::Park) => return Next::Park,
+                Ok(Turn::Won(admission)) => Ok(admission),
                 Ok(Turn::GaveUp) => Err(Stop::TimedOut),
                 Ok(Turn::WouldBlock) => unreachable!("it waits"),
                 Err(stop) => Err(stop),
             });
         }
+    }
+
+    /// Leaves nothing behind.
+    fn give_up(&mut self, slot: &Cell<Slot>) {
+        let table = &self.member.table;
+        self.seeker.abandon(SlotAt { slot, number: self.number, table, kept: None });
     }
 }
 
@@ -362,7 +434,7 @@ impl How {
     }
 }
 
-static SLEEPERS: PerFork<Sleepers> = PerFork::of_the_first(Sleepers::new());
+static SLEEPERS: PerFork<Sleepers> = PerFork::unset();
 
 impl Sleepers {
     const fn new() -> Sleepers {

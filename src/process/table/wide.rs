@@ -4,11 +4,8 @@
 //! in this directory alone would be inside together with a holder on another machine, which a
 //! reboot of this one does not end. So a table that starts anew has the old one's wide names.
 //!
-//! **What it does not do.** The table is not synced, since that would cost each new name of host
-//! scope some 20 ms. After a loss of power, marks of the last moments (on Linux about half a
-//! minute) may be missing, like everything else that the kernel had not written yet. The first
-//! one to lock such a name at host scope marks it again. Nor is anything left to carry over when
-//! somebody removed the table, or on tmpfs.
+//! The table is not synced, since that would cost each new name of host scope some 20 ms: what it
+//! may have lost with the power stands in `DIR/wide` too, see `process::wide`.
 
 use std::{io, sync::atomic::Ordering::*};
 

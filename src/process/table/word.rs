@@ -1,62 +1,79 @@
-//! The word of a slot: who owns it, and what is known about it. All of exclusion rests on it.
+//! The word of a slot: its holder, and what is known about the lock. All of exclusion rests on it.
 //!
 //! ```text
-//! u64   [63:56] 0   [55:16] owner id (40 bits, never reused)   [15:0] flags
-//! flags WAITERS · HUNGRY · RESERVED · LEFT (3 bits) · WIDE · RETIRE · MOVED · 0…
+//! u64   [63:56] 0   [55:16] owner   [15:0] flags
+//! flags WAITERS · HUNGRY · RESERVED · LEFT (2 bits) · WIDE · RETIRE · READABLE · DRAINS · STAYS · 0…
 //! ```
-//! The futex is the low half: flags and the low 16 bits of the owner.
+//! The owner field holds the 40-bit id of a process, or, in a RESERVED word, the [wait](WaitId)
+//! that may claim it: the number of a wait record in the low 16 bits, its use above. In a STAYS
+//! word it holds the [end](StayEnd) of `at_least`, so that no exchange of such a word meets a
+//! later stay that looks the same. The futex is the low half of the word: the flags and the low 16 bits of the owner field, which differ
+//! between free, held, and reserved for each record.
 //!
-//! LEFT is how the last owner left, a [`Predecessor`]; it stands only while nobody owns the word.
-//! WIDE (the name was locked at host scope) stays through every row of this table, and a LEFT
-//! that is not clean through every row without an owner.
+//! | flag | meaning |
+//! |---|---|
+//! | WAITERS | a waiter may sleep on the word |
+//! | HUNGRY | a wait record may stand: the holder scans the records before it releases |
+//! | RESERVED | released for one wait, whose record the owner field names |
+//! | LEFT | how the last holder left: clean, panicked, died, expired. Until the next one is told |
+//! | WIDE | the name was locked at host scope; stays for good, through every row |
+//! | RETIRE | the owner is forgetting the name |
+//! | READABLE, DRAINS | reserved for the modes; no lock of this version writes them |
+//! | STAYS | released, and held for everyone until its end (`at_least`) |
 //!
-//! | owner | flags | means | next |
+//! `r` is a wait record; `A` a process; "me" the process that makes the step.
+//!
+//! | owner | flags | state | next |
 //! |---|---|---|---|
-//! | 0 | none | free | anyone → me; a forgetter → me RETIRE |
-//! | 0 | LEFT ≠ clean | free; the last one left so | anyone (slow path) → me, told as `predecessor` |
-//! | 0 | WAITERS | free; an heir gave up, or had gone | anyone (slow path) → me WAITERS |
-//! | 0 | RESERVED WAITERS | let go for the heir | heir → me WAITERS; anyone, if there is no heir or it is older than 3 ms → me WAITERS; heir giving up, or A that finds no heir → WAITERS, wakes one |
-//! | A | none | held, nobody sleeps | A → 0; a waiter → A WAITERS |
-//! | A | WAITERS | held, somebody may sleep | A → 0, wakes one; who is hungry → A WAITERS HUNGRY |
-//! | A | WAITERS HUNGRY | held, an heir stands | A → RESERVED WAITERS, then reads heir, wakes it, else one other |
-//! | A | not RETIRE | held, or moved away from | A → A′, another id of the same process; the flags stay |
+//! | 0 | none | free | any thread → me; one that slept → me WAITERS; one with a record → me WAITERS HUNGRY; a forgetter → me RETIRE |
+//! | 0 | LEFT ≠ clean | free; the last holder left so | as above, told as `predecessor` (slow path) |
+//! | 0 | WAITERS | free, a waiter may sleep | any thread → me WAITERS HUNGRY; the releaser whose second scan finds r → r RESERVED WAITERS, or none → 0 |
+//! | r | RESERVED WAITERS | released for r | r's waiter → me WAITERS HUNGRY; if r is late or gone, any looker → r′ RESERVED WAITERS, or, if no other stands, → me WAITERS HUNGRY; r giving up → r′, or → WAITERS and wakes one |
+//! | A | none | held, no sleeper | A → 0; a waiter → A WAITERS; a waiter with a record → A WAITERS HUNGRY |
+//! | A | WAITERS | held, a waiter may sleep | A → 0, wakes one; a waiter with a record → A WAITERS HUNGRY |
+//! | A | WAITERS HUNGRY | held, records may stand | A scans: → oldest r RESERVED WAITERS, wakes r; none → WAITERS, scans again |
+//! | A | not RETIRE | held | A → A′, another id of the same process; the flags stay |
 //! | A | RETIRE | being forgotten | A → 0; a waiter → A RETIRE WAITERS; if A died, finished under the structural lock |
-//! | A | RETIRE WAITERS | being forgotten, somebody may sleep | A → 0, wakes one, who looks the name up again |
-//! | A | MOVED WAITERS | the name is moved away from A, or has been | A → MOVED, wakes one; who moves it and finds that it must not → A WAITERS, wakes all; if A died, settled under the structural lock |
-//! | 0 | MOVED | the same, and A has let go | under the structural lock: if the name stays → 0, else → 0 when the slot is put where names come from |
-//! | A, alive | neither RETIRE nor MOVED | held | under the structural lock: → A MOVED WAITERS |
-//! | A, dead | neither RETIRE nor MOVED | | whoever proved it: CAS of exactly the word judged → me WAITERS, told `Died`; a sweeper → 0 with LEFT = died, wakes one |
+//! | A | RETIRE WAITERS | being forgotten, a waiter may sleep | A → 0, wakes one, which looks the name up again |
+//! | A | not RETIRE, before the end of `at_least` | held | A leaving, or the prover of A's death → STAYS, with LEFT, and WAITERS and HUNGRY as they stood; wakes none. This row goes before every other |
+//! | end | STAYS, with or without WAITERS HUNGRY | no process holds it, and it is held for everyone | a waiter → STAYS WAITERS or STAYS WAITERS HUNGRY; after the end any looker: as from a dead owner's word, told LEFT |
+//! | A, dead | not RETIRE | | its prover, if no older wait stands (a try or a waiter without a record: if none stands) → me WAITERS HUNGRY, told `Died`; else, and a sweeper → oldest r RESERVED WAITERS LEFT = died; a sweeper that finds none → WAITERS LEFT = died, wakes one |
 //!
-//! MOVED is set by somebody else than the owner, of a name that is taken away from its holder: so
-//! whoever looks again before the name is moved finds the very hold that it saw, since nobody can
-//! take a word that is MOVED. The flag clears HUNGRY, and whoever sleeps is woken afterwards: to
-//! look the name up again, or to go on waiting here.
+//! Every other combination is damage. Every change is a compare-and-swap; a holder that finds
+//! another owner in its word has lost it. `protocol` says which machine makes which step when, and
+//! the model checks exactly these functions.
 //!
-//! Whoever slept takes with WAITERS: the unlock that woke it cleared the bit, and others may
-//! still sleep. A recovery given back unused leaves LEFT as it was told. Every change is a
-//! compare-and-swap; whoever finds another owner than itself in its own word has lost it.
+//! **A thread that claims, recovers, or takes a word with WAITERS takes it with HUNGRY.** So from
+//! the moment a waiter with a record has seen HUNGRY in the word, each release scans, until two
+//! scans in a row, one before and one after the releasing exchange, found no record.
 //!
-//! Every other combination is damage. `protocol` says who makes which step when, and the model
-//! checks exactly these functions.
+//! **Orderings.** Taking is SeqCst and releasing quietly is Release, so that a holder sees what
+//! the one before it wrote, in the slot (token, generation, end: Relaxed under the word) and in
+//! what the lock protects; taking is SeqCst and not Acquire because shared modes decide between
+//! the taking exchange and a load after it. Off the quiet path every access to a word or a record
+//! is SeqCst, since two locations decide together:
+//! - a waiter publishes its record and then looks at the word; a releaser exchanges the word and
+//!   then reads the records again. In the one order of SeqCst one of them comes second and sees
+//!   the other: so a waiter that sleeps on a HUNGRY word is found by the scan after the exchange.
+//! - a waiter that gives up erases its record and then looks for its reservation; an appointer
+//!   writes the reservation and then reads the record. So one of them hands the reservation on.
 //!
-//! **Orderings.** Taking is Acquire and letting go Release, so that a holder sees what the one
-//! before it wrote, in the slot (token, generation: Relaxed under the word) and in what the lock
-//! protects. Off the quiet path all is SeqCst, which costs nothing beside a compare-and-swap, and
-//! is needed where two words decide together: an heir stands (writes the heir's place) and then
-//! looks at the word; an owner lets go (writes the word) and then reads the heir's place. In the
-//! one order of SeqCst one of them comes second and sees the other, so either the heir finds its
-//! reservation or it is woken. The same holds between an heir that leaves its place and then
-//! looks for a reservation to clear. Between a sleeper and its waker the futex is what orders:
-//! it compares the low half under a lock that the waker takes after changing the word.
+//! A quiet release needs no SeqCst: its exchange expects a word without HUNGRY, so a waiter that
+//! marked the word makes it fail, and one that marks it later sees it released. Between a sleeper
+//! and its waker the futex orders: it compares the low half under a lock that the waker takes
+//! after changing the word.
 
-use std::{fmt, num::NonZeroU64};
+use std::{
+    fmt,
+    num::{NonZeroU16, NonZeroU64},
+};
 
 use crate::error::Predecessor;
 
-/// Who may own a word: a process, for as long as its presence lasts. Never reused.
+/// What may own a word: a process, for as long as its presence lasts. Never reused.
 ///
 /// Its low 16 bits are never all 0: to the futex, which sees no more of it, a word that such an
-/// owner holds would look like one that nobody does, and a sleeper would miss its wake.
+/// owner holds would look like a free one, and a sleeper would miss its wake.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct OwnerId(NonZeroU64);
 
@@ -82,6 +99,140 @@ impl OwnerId {
     }
 }
 
+/// One wait: the number of its record, and which use of that record it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct WaitId {
+    number: NonZeroU16,
+    use_count: u32,
+}
+
+/// Uses of one record are counted in so many bits, and wrap: a reservation would have to be 2^23
+/// waits old to be taken for a later one.
+const USE_BITS: u32 = 23;
+const USE_MASK: u32 = (1 << USE_BITS) - 1;
+
+impl WaitId {
+    /// `None` for the number 0, which no record has.
+    pub(super) const fn new(number: u16, use_count: u32) -> Option<WaitId> {
+        match NonZeroU16::new(number) {
+            Some(number) => Some(WaitId { number, use_count: use_count & USE_MASK }),
+            None => None,
+        }
+    }
+
+    pub(super) const fn number(self) -> u16 {
+        self.number.get()
+    }
+
+    /// What stands in the owner field of a word reserved for it.
+    const fn field(self) -> u64 {
+        self.number.get() as u64 | (self.use_count as u64) << 16
+    }
+
+    const fn of_field(field: u64) -> Option<WaitId> {
+        if field >> (16 + USE_BITS) != 0 {
+            return None;
+        }
+        WaitId::new(field as u16, (field >> 16) as u32)
+    }
+}
+
+/// When a word that stays after its holder left may be taken: milliseconds since boot, below 2^40.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct StayEnd(NonZeroU64);
+
+impl StayEnd {
+    /// `None` for 0, and for what has more than 40 bits.
+    pub(super) const fn new(milliseconds: u64) -> Option<StayEnd> {
+        match NonZeroU64::new(milliseconds) {
+            Some(end) if milliseconds >> OwnerId::BITS == 0 => Some(StayEnd(end)),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn milliseconds(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The first word of a wait record: the process that waits, which use of the record it is, and
+/// whether it was passed over. `[63:24] id · [23:1] use · [0] passed`; without an id the record is
+/// free.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct RecordWord(u64);
+
+const PASSED: u64 = 1;
+const RECORD_USE_SHIFT: u32 = 1;
+const RECORD_ID_SHIFT: u32 = 24;
+
+impl RecordWord {
+    pub(super) const fn from_bits(bits: u64) -> RecordWord {
+        RecordWord(bits)
+    }
+
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The process that waits. `None` if the record is free, or holds what no waiter wrote.
+    pub(super) const fn owner(self) -> Option<OwnerId> {
+        OwnerId::new(self.0 >> RECORD_ID_SHIFT)
+    }
+
+    pub(super) const fn is_free(self) -> bool {
+        self.0 >> RECORD_ID_SHIFT == 0
+    }
+
+    pub(super) const fn use_count(self) -> u32 {
+        (self.0 >> RECORD_USE_SHIFT) as u32 & USE_MASK
+    }
+
+    pub(super) const fn is_passed(self) -> bool {
+        self.0 & PASSED != 0
+    }
+
+    /// Whether this is the word of exactly this wait, of whichever process, passed or not.
+    pub(super) fn is_of(self, wait: WaitId) -> bool {
+        self.owner().is_some() && self.use_count() == wait.use_count
+    }
+
+    /// The wait that it is of, in the record of this number.
+    pub(super) const fn wait(self, number: u16) -> Option<WaitId> {
+        match self.owner() {
+            Some(_) => WaitId::new(number, self.use_count()),
+            None => None,
+        }
+    }
+
+    // ---- transitions ------------------------------------------------------------------------
+
+    /// The next use of a free record, or of one whose process is dead. Not to be believed yet.
+    pub(super) const fn taken(self, me: OwnerId) -> RecordWord {
+        let next = self.use_count().wrapping_add(1) & USE_MASK;
+        RecordWord(me.get() << RECORD_ID_SHIFT | (next as u64) << RECORD_USE_SHIFT | PASSED)
+    }
+
+    /// The word of a wait of `me` that is not to be believed yet.
+    pub(super) const fn enlisted(me: OwnerId, wait: WaitId) -> RecordWord {
+        let use_count = (wait.use_count as u64) << RECORD_USE_SHIFT;
+        RecordWord(me.get() << RECORD_ID_SHIFT | use_count | PASSED)
+    }
+
+    pub(super) const fn passed(self) -> RecordWord {
+        RecordWord(self.0 | PASSED)
+    }
+
+    /// Filled in and to be believed; also when its waiter takes its place again.
+    pub(super) const fn standing(self) -> RecordWord {
+        RecordWord(self.0 & !PASSED)
+    }
+
+    /// Free again. The use stays, so that the next one is another.
+    pub(super) const fn erased(self) -> RecordWord {
+        RecordWord((self.use_count() as u64) << RECORD_USE_SHIFT)
+    }
+}
+
 /// A value of a slot's word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Word(u64);
@@ -91,32 +242,30 @@ const WAITERS: u64 = 1 << 0;
 const HUNGRY: u64 = 1 << 1;
 const RESERVED: u64 = 1 << 2;
 const LEFT_SHIFT: u32 = 3;
-const LEFT: u64 = 0b111 << LEFT_SHIFT;
-const WIDE: u64 = 1 << 6;
-const RETIRE: u64 = 1 << 7;
-const MOVED: u64 = 1 << 8;
+const LEFT: u64 = 0b11 << LEFT_SHIFT;
+const WIDE: u64 = 1 << 5;
+const RETIRE: u64 = 1 << 6;
+// 1 << 7 is READABLE, 1 << 8 is DRAINS.
+const STAYS: u64 = 1 << 9;
 
-const AN_HEIR_STANDS: u64 = WAITERS | HUNGRY;
+const RECORDS_STAND: u64 = WAITERS | HUNGRY;
 const RETIRE_AND_WAITERS: u64 = WAITERS | RETIRE;
-const MOVED_AND_WAITERS: u64 = WAITERS | MOVED;
-const LET_GO_FOR_THE_HEIR: u64 = WAITERS | RESERVED;
-/// The largest LEFT that is a [`Predecessor`].
-const LAST_LEFT: u64 = (Predecessor::Broken as u64) << LEFT_SHIFT;
+const RESERVED_AND_WAITERS: u64 = WAITERS | RESERVED;
+const STAYS_AND_WAITERS: u64 = STAYS | WAITERS;
+const STAYS_AND_RECORDS: u64 = STAYS | RECORDS_STAND;
 
-/// What a word means to somebody who looks at it.
+/// What a word means to a process that looks at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// Whoever comes first may take it.
+    /// The first to exchange it has it.
     Free,
-    /// Let go for the heir.
-    Reserved,
+    /// Released for this wait.
+    Reserved(WaitId),
     Held(OwnerId),
     /// Its owner is forgetting the name.
     Retiring(OwnerId),
-    /// The name is moved away from its owner, or has been.
-    Moved(OwnerId),
-    /// The same, and its owner has let go.
-    MovedAndLeft,
+    /// Without a holder, and held for everyone until this end.
+    Staying(StayEnd),
 }
 
 impl Word {
@@ -139,26 +288,33 @@ impl Word {
     /// `None`: no lock ever wrote this.
     pub(super) fn state(self) -> Option<State> {
         let flags = self.0 & 0xffff & !WIDE;
-        match self.owner() {
-            Some(owner) => match flags {
-                0 | WAITERS | AN_HEIR_STANDS => Some(State::Held(owner)),
-                RETIRE | RETIRE_AND_WAITERS => Some(State::Retiring(owner)),
-                MOVED_AND_WAITERS => Some(State::Moved(owner)),
-                _ => None,
-            },
-            None if self.0 >> OWNER_SHIFT != 0 || flags & LEFT > LAST_LEFT => None,
-            None => match flags & !LEFT {
-                0 | WAITERS => Some(State::Free),
-                LET_GO_FOR_THE_HEIR => Some(State::Reserved),
-                MOVED => Some(State::MovedAndLeft),
-                _ => None,
-            },
+        let (field, told) = (self.0 >> OWNER_SHIFT, flags & LEFT);
+        match flags & !LEFT {
+            0 | WAITERS if field == 0 => Some(State::Free),
+            STAYS | STAYS_AND_WAITERS | STAYS_AND_RECORDS => {
+                StayEnd::new(field).map(State::Staying)
+            }
+            RESERVED_AND_WAITERS => WaitId::of_field(field).map(State::Reserved),
+            0 | WAITERS | RECORDS_STAND if told == 0 => OwnerId::new(field).map(State::Held),
+            RETIRE | RETIRE_AND_WAITERS if told == 0 => OwnerId::new(field).map(State::Retiring),
+            _ => None,
         }
     }
 
-    /// Who owns it, if anybody does.
+    /// The process that owns it, if one does.
     pub(super) fn owner(self) -> Option<OwnerId> {
-        OwnerId::new(self.0 >> OWNER_SHIFT)
+        match self.0 & (RESERVED | STAYS) {
+            0 => OwnerId::new(self.0 >> OWNER_SHIFT),
+            _ => None,
+        }
+    }
+
+    /// The wait that it is reserved for.
+    pub(super) fn reserved_for(self) -> Option<WaitId> {
+        match self.state() {
+            Some(State::Reserved(wait)) => Some(wait),
+            _ => None,
+        }
     }
 
     pub(super) const fn has_waiters(self) -> bool {
@@ -169,7 +325,7 @@ impl Word {
         self.0 & HUNGRY != 0
     }
 
-    /// Nobody has it, waits for it or has something to tell; the name may be wide.
+    /// Free, without waiters and with nothing to tell; the name may be wide.
     #[inline]
     pub(super) const fn quiet(is_wide: bool) -> Word {
         if is_wide { Word::FREE.widened() } else { Word::FREE }
@@ -187,7 +343,12 @@ impl Word {
 
     /// How the last owner left.
     pub(super) const fn left(self) -> Predecessor {
-        Predecessor::from_u8(((self.0 & LEFT) >> LEFT_SHIFT) as u8)
+        match (self.0 & LEFT) >> LEFT_SHIFT {
+            0 => Predecessor::Clean,
+            1 => Predecessor::Panicked,
+            2 => Predecessor::Died,
+            _ => Predecessor::Expired,
+        }
     }
 
     // ---- transitions: each from the rows above, each checked by the model --------------------
@@ -197,34 +358,57 @@ impl Word {
         Word(owner.get() << OWNER_SHIFT)
     }
 
-    /// Nobody's, as one who so left leaves it quietly.
+    /// Free, as a holder that so left leaves it quietly.
     pub(super) const fn left_so(how: Predecessor) -> Word {
-        Word((how as u64) << LEFT_SHIFT)
+        let left = match how {
+            Predecessor::Clean => 0,
+            Predecessor::Panicked => 1,
+            Predecessor::Died => 2,
+            // A loss that the leader tells of itself.
+            Predecessor::Expired | Predecessor::Broken => 3,
+        };
+        Word(left << LEFT_SHIFT)
     }
 
-    /// Owned by `owner` who is forgetting the name. Only ever in place of [`FREE`](Word::FREE).
+    /// Owned by `owner`, which is forgetting the name. Only ever in place of [`FREE`](Word::FREE).
     pub(super) const fn retiring(owner: OwnerId) -> Word {
         Word(owner.get() << OWNER_SHIFT | RETIRE)
     }
 
-    /// A word without an owner, taken: free, or reserved for the taker or lapsed.
-    pub(super) fn taken(self, me: OwnerId, slept: bool) -> Word {
-        let waiters = if slept { WAITERS } else { 0 };
-        Word(Word::held(me).0 | self.0 & (WIDE | WAITERS) | waiters)
+    /// A free word, taken by a thread that slept, or whose record stands, or neither.
+    pub(super) fn taken(self, me: OwnerId, slept: bool, stands: bool) -> Word {
+        let flags = match (self.has_waiters() || stands, slept) {
+            (true, _) => RECORDS_STAND,
+            (false, true) => WAITERS,
+            (false, false) => 0,
+        };
+        Word(Word::held(me).0 | self.0 & WIDE | flags)
     }
 
-    /// An owned word that a waiter is about to sleep on.
+    /// Any word that is not held by the living, taken: claimed, recovered, passed over, or after
+    /// the end of its stay.
+    pub(super) fn seized(self, me: OwnerId) -> Word {
+        Word(Word::held(me).0 | self.0 & WIDE | RECORDS_STAND)
+    }
+
+    /// The same, reserved for a wait.
+    pub(super) fn appointed(self, wait: WaitId, how: Predecessor) -> Word {
+        let kept = self.0 & WIDE | Word::left_so(how).0;
+        Word(wait.field() << OWNER_SHIFT | kept | RESERVED_AND_WAITERS)
+    }
+
+    /// A held or staying word that a waiter without a record is about to sleep on.
     pub(super) const fn waited_for(self) -> Word {
         Word(self.0 | WAITERS)
     }
 
-    /// A held word for which an heir stands.
+    /// The same, for a waiter with a record.
     pub(super) const fn hungered_for(self) -> Word {
-        Word(self.0 | AN_HEIR_STANDS)
+        Word(self.0 | RECORDS_STAND)
     }
 
-    /// A held word, held by the same process under another id of its own. Who sleeps on it is not
-    /// woken: the flags stand, so whoever lets go under the new id wakes as under the old one.
+    /// A held word, held by the same process under another id of its own. Its sleepers are not
+    /// woken: the flags stand, so the release under the new id wakes as one under the old one.
     pub(super) const fn renamed(self, to: OwnerId) -> Word {
         Word(self.0 & 0xffff | to.get() << OWNER_SHIFT)
     }
@@ -234,36 +418,32 @@ impl Word {
         Word(self.0 | WIDE)
     }
 
-    /// An owned word, let go: for the heir, if one stands.
+    /// An owned word, released to no wait. One with HUNGRY keeps WAITERS until a second scan.
     pub(super) fn let_go(self, how: Predecessor) -> Word {
-        let reserved = if self.is_hungry() { LET_GO_FOR_THE_HEIR } else { 0 };
-        Word(self.0 & (WIDE | MOVED) | Word::left_so(how).0 | reserved)
+        let waiters = if self.is_hungry() { WAITERS } else { 0 };
+        Word(self.0 & WIDE | Word::left_so(how).0 | waiters)
     }
 
-    /// A held word whose name is to be moved away from its holder.
-    pub(super) const fn moved(self) -> Word {
-        Word(self.0 & !HUNGRY | MOVED_AND_WAITERS)
+    /// A word without a living owner, released to whichever thread comes first, while waiters may
+    /// sleep.
+    pub(super) fn freed(self, how: Predecessor) -> Word {
+        Word(self.0 & WIDE | Word::left_so(how).0 | WAITERS)
     }
 
-    /// A word whose name was to be moved away, and stays.
-    pub(super) const fn not_moved(self) -> Word {
-        Word(self.0 & !MOVED)
+    /// A free word after two scans without a record.
+    pub(super) const fn cleared(self) -> Word {
+        Word(self.0 & !WAITERS)
     }
 
-    /// A reserved word whose heir gave up.
-    pub(super) const fn given_up(self) -> Word {
-        Word(self.0 & !RESERVED)
+    /// An owned word, left before the end of `at_least`.
+    pub(super) fn staying(self, how: Predecessor, end: StayEnd) -> Word {
+        let kept = self.0 & (WIDE | RECORDS_STAND) | Word::left_so(how).0;
+        Word(end.milliseconds() << OWNER_SHIFT | kept | STAYS)
     }
 
-    /// A held word whose owner is dead, taken by whoever proved that.
-    pub(super) fn recovered(self, me: OwnerId) -> Word {
-        Word(Word::held(me).0 | self.0 & WIDE | WAITERS)
-    }
-
-    /// An owned word whose owner is dead, freed: by a sweeper who proved it (`Died`), or under the
-    /// structural lock, of a name that was forgotten or moved away (`Clean`).
-    pub(super) fn buried(self, how: Predecessor) -> Word {
-        Word(self.0 & (WIDE | MOVED) | Word::left_so(how).0)
+    /// The word of an owner that died while forgetting the name, freed under the structural lock.
+    pub(super) fn settled(self) -> Word {
+        Word(self.0 & WIDE)
     }
 }
 
@@ -272,11 +452,12 @@ impl fmt::Debug for Word {
         match self.state() {
             None => return write!(f, "{:#x}", self.0),
             Some(State::Free) => f.write_str("free")?,
-            Some(State::Reserved) => f.write_str("reserved")?,
+            Some(State::Staying(end)) => write!(f, "staying until {}", end.milliseconds())?,
+            Some(State::Reserved(wait)) => {
+                write!(f, "reserved for wait {}.{}", wait.number, wait.use_count)?;
+            }
             Some(State::Held(owner)) => write!(f, "held by {}", owner.get())?,
             Some(State::Retiring(owner)) => write!(f, "being forgotten by {}", owner.get())?,
-            Some(State::Moved(owner)) => write!(f, "moved away from {}", owner.get())?,
-            Some(State::MovedAndLeft) => f.write_str("moved away")?,
         }
         let flags = [("waiters", WAITERS), ("hungry", HUNGRY), ("wide", WIDE)];
         for (name, _) in flags.iter().filter(|(_, flag)| self.0 & flag != 0) {
@@ -291,50 +472,24 @@ impl fmt::Debug for Word {
 
 #[cfg(test)]
 impl Word {
-    /// The rows of the table: whether somebody owns it, and the flags without LEFT and WIDE.
+    /// The rows of the table: whether the owner field is set, and the flags without LEFT and WIDE.
     pub(super) fn rows() -> std::collections::BTreeSet<(bool, u64)> {
-        let free = [0, WAITERS, LET_GO_FOR_THE_HEIR, MOVED].map(|flags| (false, flags));
-        let owned = [0, WAITERS, AN_HEIR_STANDS, RETIRE, RETIRE_AND_WAITERS, MOVED_AND_WAITERS];
-        free.into_iter().chain(owned.map(|flags| (true, flags))).collect()
+        let owned = [
+            0,
+            WAITERS,
+            RECORDS_STAND,
+            RETIRE,
+            RETIRE_AND_WAITERS,
+            RESERVED_AND_WAITERS,
+            STAYS,
+            STAYS_AND_WAITERS,
+            STAYS_AND_RECORDS,
+        ];
+        let free = [0, WAITERS].into_iter().map(|flags| (false, flags));
+        free.chain(owned.into_iter().map(|flags| (true, flags))).collect()
     }
 
     pub(super) fn row(self) -> (bool, u64) {
-        (self.owner().is_some(), self.0 & 0xffff & !(LEFT | WIDE))
-    }
-}
-
-/// Who stands first in line, and since when: a hint, which costs no exclusion if it is wrong.
-///
-/// ```text
-/// u64   [63:40] since, in units of 2^24 ns (wraps after 3 days)   [39:0] owner id
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Heir(u64);
-
-const SINCE_UNIT: u32 = 24;
-
-impl Heir {
-    pub(super) const NONE: Heir = Heir(0);
-
-    pub(super) const fn new(id: OwnerId, since: crate::time::Time) -> Heir {
-        Heir(since.as_nanos() >> SINCE_UNIT << OwnerId::BITS | id.get())
-    }
-
-    pub(super) const fn from_bits(bits: u64) -> Heir {
-        Heir(bits)
-    }
-
-    pub(super) const fn bits(self) -> u64 {
-        self.0
-    }
-
-    pub(super) const fn id(self) -> Option<OwnerId> {
-        OwnerId::new(self.0 & ((1 << OwnerId::BITS) - 1))
-    }
-
-    /// How long it has stood there at `now`, about.
-    pub(super) const fn waiting(self, now: crate::time::Time) -> std::time::Duration {
-        let units = (now.as_nanos() >> SINCE_UNIT).wrapping_sub(self.0 >> OwnerId::BITS);
-        std::time::Duration::from_nanos((units & 0xff_ffff) << SINCE_UNIT)
+        (self.0 >> OWNER_SHIFT != 0, self.0 & 0xffff & !(LEFT | WIDE))
     }
 }

@@ -364,3 +364,24 @@ fn a_process_without_a_leader_is_out_before_another_machine_is_in(engine: Engine
     assert!(answer.starts_with("error\tConfig") && answer.contains("the widener"), "{answer}");
     assert_eq!(counter().parse::<u64>().unwrap(), first + ROUNDS);
 }
+
+/// Two leaders would both grant a name to processes of one directory.
+#[test]
+fn a_second_leader_for_a_directory_is_refused_before_its_grant_is_handed_out() {
+    for engine in [Engine::Table, Engine::FileLock] {
+        let dir = temp_dir();
+        let [ours, others] = [Rig::start(), Rig::start()];
+        let open = |rig: &Rig| rig.builder().directory(dir.path()).engine(engine).open().unwrap();
+        let (first, second) = (open(&ours), open(&others));
+        drop(first.mutex("a", ()).try_lock_for(LONG).unwrap());
+        for _ in 0..2 {
+            let error = second.mutex("b", ()).try_lock_for(LONG).unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
+            assert_eq!(error.to_string().matches("cluster").count(), 2, "{error}");
+        }
+        // What it was granted went back.
+        let far = others.builder().open().unwrap();
+        drop(far.mutex("b", ()).try_lock_for(LONG).unwrap());
+        drop(first.mutex("b", ()).try_lock_for(LONG).unwrap());
+    }
+}

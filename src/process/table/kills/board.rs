@@ -45,11 +45,7 @@ pub(super) const OTHERS: usize = 400;
 const OTHERS_BEGIN: usize = OVER + 1;
 const OTHER_INSIDE: u32 = 56;
 
-/// Names whose locks are broken; a word each, as of those that come and go.
-pub(super) const FRAIL: usize = 3;
-const FRAIL_BEGIN: usize = OTHERS_BEGIN + OTHERS;
-
-const _: () = assert!(FRAIL_BEGIN + FRAIL <= WORDS);
+const _: () = assert!(OTHERS_BEGIN + OTHERS <= WORDS);
 
 pub(super) struct Board(Words);
 
@@ -171,54 +167,6 @@ impl Board {
         }
         self.0.store(at, taken.token.get());
         Ok(())
-    }
-
-    /// Comes in to a name whose lock others break, is `dwelling` there, and goes out. Nobody else
-    /// comes in before this one is told so, and then with a larger token.
-    pub(super) fn pass(
-        &self,
-        frail: usize,
-        worker: usize,
-        taken: &Taken,
-        is_broken: impl Fn() -> bool,
-        dwell: impl FnOnce(),
-    ) -> Result<(), String> {
-        let (at, token) = (FRAIL_BEGIN + frail, taken.token.get());
-        let mine = (worker as u64 + 1) << OTHER_INSIDE | token;
-        let mut found = self.0.load(at);
-        loop {
-            let (inside, last) = (found >> OTHER_INSIDE, found << 8 >> 8);
-            if token <= last {
-                return self.was_broken(frail, token, found, is_broken);
-            }
-            let told = taken.predecessor;
-            if inside != 0 && ![Predecessor::Died, Predecessor::Broken].contains(&told) {
-                return Err(format!("frail{frail}: worker {inside} is inside, and {told} is told"));
-            }
-            match self.0.swap(at, found, mine) {
-                same if same == found => break,
-                other => found = other,
-            }
-        }
-        dwell();
-        // Only what is still its own is to be changed by one who may have been broken.
-        match self.0.swap(at, mine, token) {
-            found if found == mine => Ok(()),
-            found => self.was_broken(frail, token, found, is_broken),
-        }
-    }
-
-    fn was_broken(
-        &self,
-        frail: usize,
-        token: u64,
-        found: u64,
-        is_broken: impl Fn() -> bool,
-    ) -> Result<(), String> {
-        if is_broken() && found << 8 >> 8 > token {
-            return Ok(());
-        }
-        Err(format!("frail{frail}: token {token} holds, and {found:#x} is there too"))
     }
 
     /// Does what the journal says; also what somebody had done in part.

@@ -19,7 +19,7 @@ use rustix::process::{Signal, WaitOptions};
 use super::{
     super::{
         super::{
-            Options, Taken, Unbroken,
+            Options, Taken,
             home::Home,
             sys::testing::{exit_at_once, fork},
         },
@@ -27,7 +27,7 @@ use super::{
         step::{Step, disarm, dwell_at, end_at, witness},
     },
     Phase,
-    board::{Board, FRAIL, INSIDE, NAMES, OTHERS, OUTSIDE},
+    board::{Board, INSIDE, NAMES, OTHERS, OUTSIDE},
 };
 use crate::{
     clock,
@@ -112,10 +112,6 @@ pub(super) fn hot(name: usize) -> Name {
     Name::new(&format!("hot{name}")).unwrap()
 }
 
-fn frail(name: usize) -> Name {
-    Name::new(&format!("frail{name}")).unwrap()
-}
-
 pub(super) fn open(dir: &Path) -> Result<Arc<Directory>, LockError> {
     let options = Options { label: "worker".into(), ..Options::default() };
     Directory::open(Home::open(&locks(dir), &[])?, &options).map(Arc::new)
@@ -147,12 +143,8 @@ fn worker() {
         match step {
             // The holder is to leave for good while it is asked for.
             Step::TakeRecheck => dwell_at(Step::TakeJudge, Duration::from_millis(3)),
-            // The lock is to be let go while the one it is reserved for gives up.
-            Step::TakeClearReservation => dwell_at(Step::TakeLeaveSeat, Duration::from_millis(1)),
-            // The holder is to let go, and take it again, while it is broken.
-            Step::MoveBack | Step::BreakTakenBack => {
-                dwell_at(Step::MoveBegin, Duration::from_millis(1));
-            }
+            // The wait that was found is to give up before it is looked at again.
+            Step::HandReload => dwell_at(Step::HandAppoint, Duration::from_millis(1)),
             _ => {}
         }
     }
@@ -222,7 +214,7 @@ impl Worker {
         {
             return went;
         }
-        let job = if self.orders.is_plain { self.random(60) } else { self.random(116) };
+        let job = if self.orders.is_plain { self.random(60) } else { self.random(100) };
         match job {
             0..20 => self.wait(name, PATIENCE),
             20..28 => self.wait(name, Duration::from_micros(700 * job)),
@@ -234,22 +226,19 @@ impl Worker {
             80..84 => self.hand_on(name),
             84..88 => self.reserve(name),
             88..94 => self.visit(name),
-            94..100 => self.sweep(),
-            100..112 => self.pass(),
-            _ => self.break_one(),
+            _ => self.sweep(),
         }
     }
 
     /// Does what leads to this step.
     fn go_to(&mut self, step: Step, name: usize) -> Option<Sound> {
         Some(match (step, Phase::of(step)) {
-            (Step::TakeFindReservation | Step::TakeClearReservation, _) => self.wait_shortly(name),
+            (Step::TakeFindReservation | Step::HandReload, _) => self.wait_shortly(name),
             (Step::TextPlaced, _) => self.widen(1 << 30),
             (Step::WidenMark, _) => self.widen(WIDE_NAMES),
             (Step::RenameSwap, _) => self.hand_on(name),
             (_, Phase::Growing) => self.grow(),
             (_, Phase::Entering | Phase::Forgetting) => self.enter(),
-            (_, Phase::Breaking) => self.break_own(),
             (_, Phase::Reserving) => self.reserve(name),
             (_, Phase::Sweeping) => self.leave_a_dead_one().and_then(|()| self.sweep()),
             (_, Phase::ComingAndGoing) => self.visit(name),
@@ -367,7 +356,7 @@ impl Worker {
         let text = format!("wide{}", self.random(names));
         let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
         if sound(slot.try_take(Token::ZERO))?.flatten().is_some() {
-            slot.widen("worker");
+            slot.widen("worker").unwrap();
             slot.release(Predecessor::Clean);
         }
         Ok(())
@@ -408,59 +397,6 @@ impl Worker {
             slot.release(how);
         }
         Ok(())
-    }
-
-    /// Goes through a lock that others break.
-    fn pass(&mut self) -> Sound {
-        let frail = self.random(FRAIL as u64) as usize;
-        let Some(slot) = sound(self.all.slot(&self::frail(frail)))? else { return Ok(()) };
-        let taken = sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?;
-        let Some(taken) = taken else { return Ok(()) };
-        let dwell = Duration::from_micros(self.random(4_000));
-        self.pass_through(&slot, frail, &taken, dwell)
-    }
-
-    fn pass_through(&self, slot: &Slot, frail: usize, taken: &Taken, dwell: Duration) -> Sound {
-        let worker = self.orders.worker;
-        self.board.pass(frail, worker, taken, || slot.is_broken(), || thread::sleep(dwell))?;
-        slot.release(Predecessor::Clean);
-        Ok(())
-    }
-
-    /// Takes a lock away from whoever holds it just now.
-    fn break_one(&mut self) -> Sound {
-        let frail = self::frail(self.random(FRAIL as u64) as usize);
-        let Some(slot) = sound(self.all.slot(&frail))? else { return Ok(()) };
-        match slot.holder().and_then(|holder| holder.token) {
-            Some(token) => self.break_it(&frail, token),
-            None => Ok(()),
-        }
-    }
-
-    /// Breaks what it holds itself, while it lets go and takes it again.
-    fn break_own(&mut self) -> Sound {
-        let number = self.random(FRAIL as u64) as usize;
-        let name = self::frail(number);
-        let Some(slot) = sound(self.all.slot(&name))? else { return Ok(()) };
-        let taken = sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?;
-        let Some(taken) = taken else { return Ok(()) };
-        let goes = self.random(2) == 0;
-        thread::scope(|scope| {
-            let breaks = scope.spawn(|| self.break_it(&name, taken.token));
-            let went = self.pass_through(&slot, number, &taken, Duration::from_micros(500));
-            if goes && let Some(again) = sound(slot.try_take(Token::ZERO))?.flatten() {
-                self.pass_through(&slot, number, &again, Duration::from_millis(1))?;
-            }
-            went.and(breaks.join().expect("it does not panic"))
-        })
-    }
-
-    fn break_it(&self, name: &Name, token: Token) -> Sound {
-        match self.all.break_lock(name, token) {
-            Ok(()) | Err(Unbroken::Free | Unbroken::HeldBy(_)) => Ok(()),
-            Err(Unbroken::Failed(error)) => sound(Err(error)).map(|_: Option<()>| ()),
-            Err(other) => Err(format!("{other:?}")),
-        }
     }
 
     /// A child that holds a lock and ends.

@@ -2,18 +2,25 @@
 
 use std::{
     collections::HashMap,
-    sync::{Barrier, atomic::AtomicU64},
+    sync::{Arc, Barrier, atomic::AtomicU64},
     thread,
 };
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use tempfile::TempDir;
 
-use super::{super::word::State, *};
+use super::{
+    super::{super::home::Home, member::Member, word::RecordWord},
+    *,
+};
+use crate::process::{Options, table::Directory};
 
 const LONG: Duration = Duration::from_secs(60);
+/// The number of the slot.
+const HERE: u32 = 7;
 
-/// Processes by what is told of them; who is not named is alive.
+/// Processes by what is told of them; one that is not named is alive.
 #[derive(Default)]
 struct Told {
     verdicts: Mutex<HashMap<OwnerId, Verdict>>,
@@ -39,27 +46,99 @@ impl Presences for Told {
             false => Ok(()),
         }
     }
+
+    fn make_room(&self) {}
+
+    fn hint_at_end(&self, _: OwnerId, _: &Cell<Slot>, _: NonZeroU32) -> Option<EndHint> {
+        None
+    }
+}
+
+/// A slot beside a table's wait records.
+struct Scene {
+    _dir: TempDir,
+    member: Arc<Member>,
+    slot: Slot,
+    told: Told,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        Scene::of(Word::FREE, Told::default())
+    }
+
+    fn of(word: Word, told: Told) -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path(), &[]).unwrap();
+        let member = Directory::open(home, &Options::default()).unwrap();
+        let member = Arc::new(member).member().unwrap();
+        let slot = Slot { word: word.bits().into(), ..Slot::default() };
+        Scene { _dir: dir, member, slot, told }
+    }
+
+    fn at(&self) -> SlotAt<'_> {
+        SlotAt { slot: &self.slot, number: HERE, table: &self.member.table, kept: None }
+    }
+
+    fn word(&self) -> Word {
+        Word::from_bits(self.slot.word.load(Ordering::SeqCst))
+    }
+
+    fn try_at(&self, me: u64, generation: u32) -> Result<Option<Predecessor>, Stop> {
+        let tried = try_take(self.at(), id(me), generation, &self.told)?;
+        Ok(tried.map(|admission| admission.left))
+    }
+
+    fn tried(&self, me: u64) -> Option<Predecessor> {
+        self.try_at(me, 0).unwrap()
+    }
+
+    fn take_until(&self, me: u64, until: Time) -> Result<Admission, Stop> {
+        take(self.at(), id(me), 0, &self.told, until)
+    }
+
+    fn taken(&self, me: u64) -> Predecessor {
+        self.take_until(me, clock::now() + LONG).unwrap().left
+    }
+
+    fn release(&self, me: u64, how: Predecessor) {
+        let token = self.slot.token.load(Ordering::SeqCst);
+        release(self.at(), id(me), Exit::new(token, how)).unwrap();
+    }
+
+    /// A wait of this process that stands for the slot.
+    fn stand(&self, me: u64, since: Time) -> WaitId {
+        let wait = self.enlisted(me, since);
+        let word = RecordWord::enlisted(id(me), wait);
+        self.member.table.swap_record(wait.number(), word, word.standing());
+        wait
+    }
+
+    /// One that is not published.
+    fn enlisted(&self, me: u64, since: Time) -> WaitId {
+        let wait = self.member.table.enlist(id(me)).unwrap();
+        self.member.table.fill_in(wait, HERE, since);
+        wait
+    }
+
+    fn record(&self, wait: WaitId) -> RecordWord {
+        self.member.table.record_word(wait.number())
+    }
+
+    /// Waits for what another thread is about to write.
+    fn until(&self, is: impl Fn(Word) -> bool) {
+        while !is(self.word()) {
+            thread::yield_now();
+        }
+    }
+
+    fn kills(&self, me: u64) {
+        self.told.verdicts.lock().insert(id(me), Verdict::Dead);
+    }
 }
 
 fn id(number: u64) -> OwnerId {
     OwnerId::new(number).unwrap()
-}
-
-fn word(slot: &Slot) -> Word {
-    Word::from_bits(slot.word.load(Ordering::SeqCst))
-}
-
-/// A slot in this state.
-fn slot(word: Word) -> Slot {
-    Slot { word: word.bits().into(), ..Slot::default() }
-}
-
-fn tried(slot: &Slot, me: u64, presences: &Told) -> Option<Predecessor> {
-    try_take(slot, id(me), 0, presences).unwrap()
-}
-
-fn taken(slot: &Slot, me: u64, presences: &Told) -> Predecessor {
-    take(slot, id(me), 0, presences, clock::now() + LONG).unwrap()
 }
 
 fn failure(result: Result<Option<Predecessor>, Stop>) -> LockError {
@@ -69,321 +148,628 @@ fn failure(result: Result<Option<Predecessor>, Stop>) -> LockError {
     }
 }
 
-/// Waits for what another thread is about to write.
-fn until(slot: &Slot, is: impl Fn(Word) -> bool) {
-    while !is(word(slot)) {
-        thread::yield_now();
-    }
+fn reserved(wait: WaitId) -> impl Fn(Word) -> bool {
+    move |word| word.reserved_for() == Some(wait)
 }
 
 #[test]
 fn a_quiet_lock_is_two_words() {
-    let (slot, told) = (Slot::default(), Told::default());
-    assert_eq!(tried(&slot, 1, &told), Some(Predecessor::Clean));
-    assert_eq!(word(&slot), Word::held(id(1)));
-    release(&slot, id(1), Predecessor::Clean).unwrap();
-    assert_eq!(word(&slot), Word::FREE);
-    assert!(told.asked.lock().is_empty(), "nobody is asked whether anybody lives");
+    let scene = Scene::new();
+    assert_eq!(scene.tried(1), Some(Predecessor::Clean));
+    assert_eq!(scene.word(), Word::held(id(1)));
+    scene.release(1, Predecessor::Clean);
+    assert_eq!(scene.word(), Word::FREE);
+    assert!(scene.told.asked.lock().is_empty(), "no presence is asked for");
 }
 
 #[test]
 fn a_try_asks_whether_the_holder_lives_before_it_says_held() {
-    let (slot, told) = (slot(Word::held(id(1))), Told::default());
-    assert_eq!(tried(&slot, 2, &told), None);
-    assert_eq!(*told.asked.lock(), [id(1)]);
-    assert_eq!(word(&slot), Word::held(id(1)), "and leaves no trace");
-    let unknown = Told::of(id(1), Verdict::Unknown);
-    assert_eq!(tried(&slot, 2, &unknown), None);
+    let scene = Scene::of(Word::held(id(1)), Told::default());
+    assert_eq!(scene.tried(2), None);
+    assert_eq!(*scene.told.asked.lock(), [id(1)]);
+    assert_eq!(scene.word(), Word::held(id(1)), "and leaves no trace");
+    scene.told.verdicts.lock().insert(id(1), Verdict::Unknown);
+    assert_eq!(scene.tried(2), None);
 }
 
 #[test]
 fn a_death_is_told_once() {
-    let (slot, told) = (slot(Word::held(id(1))), Told::of(id(1), Verdict::Dead));
-    assert_eq!(tried(&slot, 2, &told), Some(Predecessor::Died));
-    release(&slot, id(2), Predecessor::Clean).unwrap();
-    assert_eq!(tried(&slot, 3, &told), Some(Predecessor::Clean));
+    let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
+    assert_eq!(scene.tried(2), Some(Predecessor::Died));
+    scene.release(2, Predecessor::Clean);
+    assert_eq!(scene.tried(3), Some(Predecessor::Clean));
 }
 
 #[test]
 fn a_recovery_given_back_unused_is_told_again() {
-    let (slot, told) = (slot(Word::held(id(1))), Told::of(id(1), Verdict::Dead));
-    let left = tried(&slot, 2, &told).unwrap();
-    release(&slot, id(2), left).unwrap();
-    assert_eq!(word(&slot), Word::left_so(Predecessor::Died));
-    assert_eq!(taken(&slot, 3, &told), Predecessor::Died);
+    let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
+    let left = scene.tried(2).unwrap();
+    scene.release(2, left);
+    assert_eq!(scene.word(), Word::left_so(Predecessor::Died));
+    assert_eq!(scene.taken(3), Predecessor::Died);
 }
 
 #[test]
 fn every_way_to_leave_is_told() {
-    let (slot, told) = (Slot::default(), Told::default());
-    let ways = [
-        Predecessor::Clean,
-        Predecessor::Panicked,
-        Predecessor::Died,
-        Predecessor::Expired,
-        Predecessor::Broken,
-    ];
-    taken(&slot, 1, &told);
+    let scene = Scene::new();
+    let ways = [Predecessor::Clean, Predecessor::Panicked, Predecessor::Died, Predecessor::Expired];
+    scene.taken(1);
     for how in ways {
-        release(&slot, id(1), how).unwrap();
-        assert_eq!(tried(&slot, 1, &told), Some(how));
+        scene.release(1, how);
+        assert_eq!(scene.tried(1), Some(how));
     }
 }
 
 #[test]
-fn nobody_acts_on_a_death_while_the_table_is_another() {
-    let slot = slot(Word::held(id(1)));
+fn no_death_is_acted_upon_while_the_table_is_another() {
     let told = Told { replaced: true, ..Told::of(id(1), Verdict::Dead) };
-    let error = failure(try_take(&slot, id(2), 0, &told));
+    let scene = Scene::of(Word::held(id(1)), told);
+    let error = failure(scene.try_at(2, 0));
     assert_eq!((error.kind(), error.to_string()), (LockErrorKind::Damaged, "replaced".into()));
-    assert!(matches!(bury(&slot, &told), Err(Stop::Failed(_))));
-    assert_eq!(word(&slot), Word::held(id(1)));
+    assert!(matches!(bury(scene.at(), &scene.told), Err(Stop::Failed(_))));
+    assert_eq!(scene.word(), Word::held(id(1)));
 }
 
 #[test]
 fn a_holder_without_a_presence_is_damage() {
-    let slot = slot(Word::held(id(7)));
-    let told = Told::of(id(7), Verdict::Missing);
-    let error = failure(try_take(&slot, id(2), 0, &told));
+    let scene = Scene::of(Word::held(id(7)), Told::of(id(7), Verdict::Missing));
+    let error = failure(scene.try_at(2, 0));
     assert_eq!(error.kind(), LockErrorKind::Damaged);
     assert!(error.to_string().contains("process 7"), "{error}");
 }
 
 #[test]
-fn a_word_that_names_ourselves_is_damage_and_no_wait() {
-    let slot = slot(Word::held(id(2)));
-    let error = failure(try_take(&slot, id(2), 0, &Told::default()));
-    assert_eq!(error.kind(), LockErrorKind::Damaged);
+fn a_hold_that_was_taken_away_is_lost_without_a_change() {
+    let scene = Scene::new();
+    scene.taken(1);
+    scene.slot.word.store(Word::held(id(2)).bits(), Ordering::SeqCst);
+    let exit = Exit::new(1, Predecessor::Clean);
+    assert_eq!(release(scene.at(), id(1), exit), Err(Lost));
+    assert_eq!(widen(scene.at(), id(1)), Err(Lost));
+    assert_eq!(scene.word(), Word::held(id(2)));
+}
+
+// ---- threads of one process --------------------------------------------------------------------
+
+#[test]
+fn a_word_with_our_own_id_is_held_by_a_sibling_thread() {
+    let scene = Scene::of(Word::held(id(2)), Told::of(id(2), Verdict::Dead));
+    assert_eq!(scene.tried(2), None);
+    let soon = clock::now() + 5 * PATIENCE;
+    assert!(matches!(scene.take_until(2, soon), Err(Stop::TimedOut)));
+    assert!(scene.told.asked.lock().is_empty(), "its presence is not judged");
 }
 
 #[test]
-fn whose_word_changed_has_lost() {
-    let (slot, told) = (Slot::default(), Told::default());
-    taken(&slot, 1, &told);
-    slot.word.store(Word::held(id(2)).bits(), Ordering::SeqCst);
-    assert_eq!(release(&slot, id(1), Predecessor::Clean), Err(Lost));
-    assert_eq!(widen(&slot, id(1)), Err(Lost));
-    assert_eq!(word(&slot), Word::held(id(2)));
+fn a_sibling_is_woken_in_its_turn_like_a_foreign_waiter() {
+    let scene = Scene::new();
+    scene.taken(1);
+    thread::scope(|scope| {
+        let sibling = scope.spawn(|| scene.taken(1));
+        scene.until(Word::is_hungry);
+        let stranger = scope.spawn(|| scene.taken(2));
+        while scene.member.table.shown_waits().len() < 2 {
+            thread::yield_now();
+        }
+        scene.release(1, Predecessor::Panicked);
+        assert_eq!(sibling.join().unwrap(), Predecessor::Panicked);
+        scene.release(1, Predecessor::Clean);
+        assert_eq!(stranger.join().unwrap(), Predecessor::Clean);
+    });
 }
+
+#[test]
+fn a_stale_guard_does_not_release_its_siblings_hold() {
+    let scene = Scene::new();
+    let stale = scene.take_until(1, Time::NEVER).unwrap();
+    scene.kills(1);
+    let robber = try_take(scene.at(), id(2), 0, &scene.told).unwrap().unwrap();
+    give_back(scene.at(), id(2), robber);
+    let sibling = scene.take_until(1, Time::NEVER).unwrap();
+    assert!(sibling.token > robber.token && robber.token > stale.token);
+    let exit = Exit::new(stale.token, Predecessor::Clean);
+    assert_eq!(release(scene.at(), id(1), exit), Err(Lost));
+    assert_eq!(scene.word().owner(), Some(id(1)), "the sibling holds it");
+    release(scene.at(), id(1), Exit::new(sibling.token, Predecessor::Clean)).unwrap();
+}
+
+// ---- generations -------------------------------------------------------------------------------
 
 #[test]
 fn a_name_that_moved_is_given_back_as_it_was_found() {
-    let (slot, told) = (slot(Word::left_so(Predecessor::Died)), Told::default());
-    slot.generation.store(1, Ordering::SeqCst);
-    assert!(matches!(try_take(&slot, id(1), 0, &told), Err(Stop::Moved)));
-    assert_eq!(word(&slot), Word::left_so(Predecessor::Died));
-    let at_last = take(&slot, id(1), 0, &told, clock::now() + LONG);
-    assert!(matches!(at_last, Err(Stop::Moved)));
-    assert_eq!(try_take(&slot, id(1), 1, &told).unwrap(), Some(Predecessor::Died));
+    let scene = Scene::of(Word::left_so(Predecessor::Died), Told::default());
+    scene.slot.generation.store(1, Ordering::SeqCst);
+    assert!(matches!(scene.try_at(1, 0), Err(Stop::Moved)));
+    assert_eq!(scene.word(), Word::left_so(Predecessor::Died));
+    assert!(matches!(scene.take_until(1, clock::now() + LONG), Err(Stop::Moved)));
+    assert_eq!(scene.try_at(1, 1).unwrap(), Some(Predecessor::Died));
 }
 
 #[test]
-fn who_waits_for_a_name_that_moves_away_looks_it_up_again() {
-    let (slot, told) = (slot(Word::held(id(1))), Told::default());
+fn a_stale_winner_does_not_lower_the_token_of_a_new_name() {
+    let scene = Scene::of(Word::left_so(Predecessor::Died), Told::default());
+    scene.slot.generation.store(1, Ordering::SeqCst);
+    scene.slot.token.store(1000, Ordering::SeqCst);
+    assert!(matches!(scene.try_at(1, 0), Err(Stop::Moved)));
+    assert!(scene.slot.token.load(Ordering::SeqCst) >= 1000);
+}
+
+#[test]
+fn a_waiter_for_a_name_that_moves_away_looks_it_up_again_and_leaves_no_record() {
+    let scene = Scene::of(Word::held(id(1)), Told::default());
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| take(&slot, id(2), 0, &told, clock::now() + LONG));
-        until(&slot, Word::has_waiters);
-        slot.generation.store(1, Ordering::SeqCst);
-        wake_all(&slot);
+        let waiter = scope.spawn(|| scene.take_until(2, clock::now() + LONG));
+        scene.until(Word::is_hungry);
+        scene.slot.generation.store(1, Ordering::SeqCst);
+        wake_all(&scene.slot);
         assert!(matches!(waiter.join().unwrap(), Err(Stop::Moved)));
     });
-    assert_eq!(word(&slot).owner(), Some(id(1)), "it stays with its holder");
+    assert_eq!(scene.word().owner(), Some(id(1)), "it stays with its holder");
+    assert!(scene.member.table.shown_waits().is_empty());
 }
+
+// ---- waiting -----------------------------------------------------------------------------------
 
 #[test]
 fn a_waiter_gets_what_is_let_go() {
-    let (slot, told) = (Slot::default(), Told::default());
-    taken(&slot, 1, &told);
+    let scene = Scene::new();
+    scene.taken(1);
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| taken(&slot, 2, &told));
-        until(&slot, Word::has_waiters);
-        release(&slot, id(1), Predecessor::Panicked).unwrap();
+        let waiter = scope.spawn(|| scene.taken(2));
+        scene.until(Word::has_waiters);
+        scene.release(1, Predecessor::Panicked);
         assert_eq!(waiter.join().unwrap(), Predecessor::Panicked);
     });
-    assert_eq!(word(&slot).owner(), Some(id(2)));
+    assert_eq!(scene.word().owner(), Some(id(2)));
 }
 
 #[test]
 fn a_waiter_gets_what_the_dead_held() {
-    let (slot, told) = (Slot::default(), Told::default());
-    taken(&slot, 1, &told);
+    let scene = Scene::new();
+    scene.taken(1);
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| taken(&slot, 2, &told));
-        until(&slot, Word::has_waiters);
-        told.verdicts.lock().insert(id(1), Verdict::Dead);
+        let waiter = scope.spawn(|| scene.taken(2));
+        scene.until(Word::has_waiters);
+        scene.kills(1);
         assert_eq!(waiter.join().unwrap(), Predecessor::Died);
     });
 }
 
 #[test]
 fn a_waiter_whose_time_is_over_leaves_nothing_behind() {
-    let (slot, told) = (slot(Word::held(id(1))), Told::default());
-    // Long enough to become heir.
+    let scene = Scene::of(Word::held(id(1)), Told::default());
+    // Long enough for a record.
     let end = clock::now() + 5 * PATIENCE;
-    assert!(matches!(take(&slot, id(2), 0, &told, end), Err(Stop::TimedOut)));
+    assert!(matches!(scene.take_until(2, end), Err(Stop::TimedOut)));
     assert!(clock::now() >= end);
-    assert!(word(&slot).is_hungry(), "it stood");
-    assert_eq!(slot.heir.load(Ordering::SeqCst), 0, "and left");
-    release(&slot, id(1), Predecessor::Clean).unwrap();
-    assert_eq!(tried(&slot, 3, &told), Some(Predecessor::Clean));
+    assert!(scene.word().is_hungry(), "it stood");
+    assert!(scene.member.table.shown_waits().is_empty(), "and left");
+    release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
+    assert_eq!(scene.word(), Word::FREE, "two scans found no record");
 }
 
 #[test]
-fn who_lets_go_for_an_heir_does_not_get_in_before_it() {
-    let told = Told::default();
-    // A machine that is too busy to run the heir for 3 ms lets others in, as it should.
-    let kept_out = (0..100).any(|_| {
-        let slot = Slot::default();
-        taken(&slot, 1, &told);
-        thread::scope(|scope| {
-            let heir = scope.spawn(|| taken(&slot, 2, &told));
-            until(&slot, Word::is_hungry);
-            release(&slot, id(1), Predecessor::Clean).unwrap();
-            let again = tried(&slot, 1, &told);
-            if again.is_some() {
-                release(&slot, id(1), Predecessor::Clean).unwrap();
-            }
-            heir.join().unwrap();
-            again.is_none()
-        })
+fn a_look_that_fails_leaves_no_record() {
+    let told = Told { replaced: true, ..Told::default() };
+    let scene = Scene::of(Word::held(id(1)), told);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| scene.take_until(2, clock::now() + LONG));
+        scene.until(Word::is_hungry);
+        scene.kills(1);
+        assert!(matches!(waiter.join().unwrap(), Err(Stop::Failed(_))));
     });
-    assert!(kept_out);
+    assert!(scene.member.table.shown_waits().is_empty());
+}
+
+// ---- order -------------------------------------------------------------------------------------
+
+#[test]
+fn eight_waiters_are_served_in_the_order_in_which_they_came() {
+    let scene = Scene::new();
+    scene.taken(1);
+    let served = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for me in 2..10 {
+            let (scene, served) = (&scene, &served);
+            scope.spawn(move || {
+                scene.taken(me);
+                served.lock().push(me);
+                scene.release(me, Predecessor::Clean);
+            });
+            while scene.member.table.shown_waits().len() < me as usize - 1 {
+                thread::yield_now();
+            }
+        }
+        scene.release(1, Predecessor::Clean);
+    });
+    let served = served.into_inner();
+    assert_eq!(served.len(), 8);
+    // A machine that is too busy to run the next one in time has others pass it over.
+    let passes = |number| scene.member.table.wait_so_far(number, clock::now()).1;
+    let passed: u32 = (1..=8).map(passes).sum();
+    assert!(passed > 0 || served.is_sorted(), "{served:?}");
+    assert_eq!(scene.word(), Word::FREE);
 }
 
 #[test]
-fn a_reservation_whose_heir_is_silent_lapses() {
-    let slot = slot(Word::held(id(1)).hungered_for());
-    slot.heir.store(Heir::new(id(9), clock::now()).bits(), Ordering::SeqCst);
-    release(&slot, id(1), Predecessor::Panicked).unwrap();
-    assert_eq!(word(&slot).state(), Some(State::Reserved));
-    assert_eq!(taken(&slot, 2, &Told::default()), Predecessor::Panicked);
-    assert_eq!(slot.heir.load(Ordering::SeqCst), 0, "the silent heir has lost its place");
+fn the_oldest_wait_is_appointed_and_woken() {
+    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let now = clock::now();
+    let younger = scene.stand(8, now);
+    let oldest = scene.stand(9, now - LONG);
+    release(scene.at(), id(1), Exit::new(0, Predecessor::Panicked)).unwrap();
+    assert_eq!(scene.word(), Word::FREE.appointed(oldest, Predecessor::Panicked));
+    assert_ne!(younger, oldest);
 }
 
 #[test]
-fn a_reservation_from_another_clock_binds_nobody() {
-    for reserved in [milliseconds().wrapping_add(1 << 20), milliseconds().wrapping_sub(1 << 20)] {
-        let slot = slot(Word::held(id(1)).hungered_for());
-        slot.heir.store(Heir::new(id(9), clock::now()).bits(), Ordering::SeqCst);
-        release(&slot, id(1), Predecessor::Clean).unwrap();
-        slot.reserved_ms.store(reserved, Ordering::SeqCst);
-        assert_eq!(tried(&slot, 2, &Told::default()), Some(Predecessor::Clean));
+fn the_holder_that_released_does_not_get_in_before_the_next_wait() {
+    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let next = scene.stand(2, clock::now() - LONG);
+    release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
+    // Its wait has had a minute, so it has 100 ms.
+    assert_eq!(scene.tried(1), None);
+    assert!(reserved(next)(scene.word()));
+}
+
+#[test]
+fn an_unpublished_record_is_not_believed() {
+    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    scene.enlisted(2, clock::now());
+    release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
+    assert_eq!(scene.word(), Word::FREE);
+}
+
+#[test]
+fn a_record_of_another_slot_is_left_alone() {
+    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let wait = scene.stand(2, clock::now());
+    scene.member.table.fill_in(wait, HERE + 1, clock::now());
+    release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
+    assert_eq!(scene.word(), Word::FREE);
+    assert!(scene.record(wait).is_of(wait));
+}
+
+#[test]
+fn a_silent_wait_is_passed_over_and_its_record_says_so() {
+    let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
+    let silent = scene.stand(9, clock::now());
+    release(scene.at(), id(1), Exit::new(0, Predecessor::Panicked)).unwrap();
+    assert!(reserved(silent)(scene.word()));
+    assert_eq!(scene.taken(2), Predecessor::Panicked);
+    assert!(scene.record(silent).is_passed());
+    scene.release(2, Predecessor::Clean);
+    assert_eq!(scene.word(), Word::FREE, "nobody waits for it again");
+}
+
+#[test]
+fn a_try_passes_over_a_wait_that_had_its_time() {
+    let scene = Scene::new();
+    let silent = scene.stand(9, clock::now());
+    let word = Word::FREE.appointed(silent, Predecessor::Clean);
+    for offset in [1 << 20, -(1 << 20), 0] {
+        scene.slot.word.store(word.bits(), Ordering::SeqCst);
+        let when = milliseconds(clock::now()).wrapping_add(offset as u32);
+        scene.slot.since.store(when, Ordering::SeqCst);
+        match offset {
+            0 => assert_eq!(scene.tried(2), None),
+            // From long ago, or from another clock.
+            _ => assert_eq!(scene.tried(2), Some(Predecessor::Clean)),
+        }
+        let found = scene.record(silent);
+        scene.member.table.swap_record(silent.number(), found, found.standing());
     }
 }
 
 #[test]
+fn a_reservation_for_a_wait_that_is_gone_binds_no_taker() {
+    let gone = |scene: &Scene, wait| scene.member.table.erase(wait);
+    let used_again = |scene: &Scene, wait| {
+        gone(scene, wait);
+        let next = scene.stand(9, clock::now());
+        assert_eq!(next.number(), wait.number());
+        scene.member.table.fill_in(next, HERE + 1, clock::now());
+    };
+    let dead = |scene: &Scene, _| scene.kills(9);
+    let missing = |scene: &Scene, _: WaitId| {
+        scene.told.verdicts.lock().insert(id(9), Verdict::Missing);
+    };
+    let ways: [&dyn Fn(&Scene, WaitId); 4] = [&gone, &used_again, &dead, &missing];
+    for way in ways {
+        let scene = Scene::new();
+        let wait = scene.stand(9, clock::now());
+        let word = Word::FREE.appointed(wait, Predecessor::Died);
+        scene.slot.word.store(word.bits(), Ordering::SeqCst);
+        scene.slot.since.store(milliseconds(clock::now()), Ordering::SeqCst);
+        way(&scene, wait);
+        assert_eq!(scene.tried(2), Some(Predecessor::Died));
+    }
+}
+
+#[test]
+fn a_wait_that_was_passed_over_has_twice_the_time() {
+    let scene = Scene::new();
+    let now = clock::now();
+    let wait = scene.stand(9, now);
+    scene.slot.since.store(milliseconds(now), Ordering::SeqCst);
+    let left = || time_left(scene.at(), wait, now).as_millis();
+    let mut times = vec![left()];
+    for _ in 0..12 {
+        scene.member.table.note_passed(wait.number());
+        times.push(left());
+    }
+    assert_eq!(times[..4], [4, 7, 13, 25]);
+    assert_eq!(times[12], 1001, "at most a second");
+}
+
+#[test]
+fn the_prover_of_a_death_appoints_the_oldest_wait() {
+    for (older, expected) in [(true, None), (false, Some(Predecessor::Died))] {
+        let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
+        let wait = older.then(|| scene.stand(9, clock::now()));
+        assert_eq!(scene.tried(2), expected);
+        if let Some(wait) = wait {
+            assert_eq!(scene.word(), Word::FREE.appointed(wait, Predecessor::Died));
+        }
+    }
+}
+
+#[test]
+fn a_waiter_that_gives_up_hands_its_reservation_on() {
+    let scene = Scene::of(Word::held(id(1)), Told::default());
+    let mut seeker = Seeker::new(id(2), 0, true);
+    let record = loop {
+        match seeker.go_on(scene.at(), &scene.told).unwrap() {
+            Turn::Sleep { record: Some(record), .. } => break record,
+            Turn::Sleep { .. } => seeker.slept(Slept::ByItself),
+            turn => panic!("{turn:?}"),
+        }
+    };
+    let next = scene.stand(3, clock::now());
+    release(scene.at(), id(1), Exit::new(0, Predecessor::Panicked)).unwrap();
+    assert!(reserved(record)(scene.word()), "it is the oldest");
+    seeker.abandon(scene.at());
+    assert_eq!(scene.word(), Word::FREE.appointed(next, Predecessor::Panicked));
+}
+
+#[test]
+fn takers_of_a_word_with_waiters_keep_it_hungry() {
+    let scene = Scene::of(Word::FREE.waited_for(), Told::default());
+    scene.taken(1);
+    assert!(scene.word().is_hungry());
+    scene.kills(1);
+    assert_eq!(scene.tried(2), Some(Predecessor::Died));
+    assert!(scene.word().is_hungry());
+    scene.release(2, Predecessor::Clean);
+    assert_eq!(scene.word(), Word::FREE, "and two scans clear it");
+}
+
+#[test]
+fn more_waits_than_the_first_part_of_records_has_room_for() {
+    let scene = Scene::new();
+    let first: Vec<WaitId> = (0..1023).map(|_| scene.enlisted(9, Time::ZERO)).collect();
+    assert!(scene.member.table.enlist(id(2)).is_none());
+    Presences::make_room(&*scene.member);
+    let beyond = scene.enlisted(2, Time::ZERO);
+    assert_eq!(u32::from(beyond.number()), 1024);
+    // A dead one's is taken where there is no free one.
+    assert!(scene.member.table.enlist_after_dead(id(3), &mut |owner| owner == id(9)).is_some());
+    scene.member.table.erase(first[5]);
+    assert_eq!(scene.member.table.enlist(id(2)).map(WaitId::number), Some(first[5].number()));
+}
+
+// ---- at_least ----------------------------------------------------------------------------------
+
+#[test]
+fn a_hold_with_at_least_stays_taken_after_its_holder_left_or_died() {
+    for dies in [false, true] {
+        let scene = Scene::new();
+        let held = scene.take_until(1, Time::NEVER).unwrap();
+        let end = clock::now() + Duration::from_millis(300);
+        keep_until(&scene.slot, Some(end));
+        let left = if dies {
+            scene.kills(1);
+            Predecessor::Died
+        } else {
+            let how = Predecessor::Panicked;
+            let exit = Exit { may_stay: true, ..Exit::new(held.token, how) };
+            release(scene.at(), id(1), exit).unwrap();
+            how
+        };
+        assert_eq!(scene.tried(2), None);
+        assert!(matches!(scene.word().state(), Some(State::Staying(_))));
+        assert_eq!(scene.taken(2), left);
+        assert!(clock::now() >= end);
+    }
+}
+
+#[test]
+fn waits_stand_in_order_behind_a_hold_that_stays() {
+    let scene = Scene::new();
+    let held = scene.take_until(1, Time::NEVER).unwrap();
+    keep_until(&scene.slot, Some(clock::now() + Duration::from_millis(50)));
+    let exit = Exit { may_stay: true, ..Exit::new(held.token, Predecessor::Clean) };
+    release(scene.at(), id(1), exit).unwrap();
+    let first = scene.stand(9, clock::now() - LONG);
+    assert_eq!(scene.tried(2), None, "it stays");
+    while matches!(scene.word().state(), Some(State::Staying(_))) {
+        assert_eq!(scene.tried(2), None, "then it is the oldest wait's");
+    }
+    assert!(reserved(first)(scene.word()));
+}
+
+#[test]
+fn an_end_that_no_lock_wrote_keeps_none_out() {
+    let told = || Told::of(id(1), Verdict::Dead);
+    let far = clock::now().as_nanos() / 1_000_000 + LONGEST_STAY_MS + 60_000;
+    for end in [0, 1, far, u64::MAX] {
+        let scene = Scene::of(Word::held(id(1)), told());
+        scene.slot.end.store(end, Ordering::SeqCst);
+        assert_eq!(scene.tried(2), Some(Predecessor::Died), "{end}");
+    }
+}
+
+// ---- marks, forgetting, sweeping ---------------------------------------------------------------
+
+#[test]
 fn a_widened_mark_stays_through_everything() {
-    let (slot, told) = (Slot::default(), Told::default());
-    taken(&slot, 1, &told);
-    widen(&slot, id(1)).unwrap();
-    release(&slot, id(1), Predecessor::Clean).unwrap();
-    assert!(!retire(&slot, id(1)), "a marked name is not forgotten");
-    taken(&slot, 2, &told);
-    told.verdicts.lock().insert(id(2), Verdict::Dead);
-    assert_eq!(tried(&slot, 3, &told), Some(Predecessor::Died));
-    told.verdicts.lock().insert(id(3), Verdict::Dead);
-    assert!(bury(&slot, &told).unwrap());
-    assert_eq!(word(&slot), Word::left_so(Predecessor::Died).widened());
+    let scene = Scene::new();
+    scene.taken(1);
+    widen(scene.at(), id(1)).unwrap();
+    scene.release(1, Predecessor::Clean);
+    assert!(!retire(&scene.slot, id(1)), "a marked name is not forgotten");
+    scene.taken(2);
+    scene.kills(2);
+    assert_eq!(scene.tried(3), Some(Predecessor::Died));
+    scene.kills(3);
+    assert!(bury(scene.at(), &scene.told).unwrap());
+    assert_eq!(scene.word(), Word::left_so(Predecessor::Died).widened().waited_for());
+    let wait = scene.stand(9, clock::now());
+    scene.taken(4);
+    scene.release(4, Predecessor::Clean);
+    assert_eq!(scene.word(), Word::FREE.widened().appointed(wait, Predecessor::Clean));
 }
 
 #[test]
 fn only_what_is_free_and_quiet_is_forgotten() {
     let held = Word::held(id(2));
     for busy in [held, Word::left_so(Predecessor::Died), Word::FREE.waited_for()] {
-        assert!(!retire(&slot(busy), id(1)));
+        let slot = Slot { word: busy.bits().into(), ..Slot::default() };
+        assert!(!retire(&slot, id(1)));
     }
-    let (slot, told) = (Slot::default(), Told::default());
-    assert!(retire(&slot, id(1)));
-    assert_eq!(tried(&slot, 2, &told), None);
+    let scene = Scene::new();
+    assert!(retire(&scene.slot, id(1)));
+    assert_eq!(scene.tried(2), None);
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| take(&slot, id(2), 0, &told, clock::now() + LONG));
-        until(&slot, Word::has_waiters);
-        slot.generation.store(1, Ordering::SeqCst);
-        retired(&slot, id(1)).unwrap();
+        let waiter = scope.spawn(|| scene.take_until(2, clock::now() + LONG));
+        scene.until(Word::has_waiters);
+        scene.slot.generation.store(1, Ordering::SeqCst);
+        retired(scene.at(), id(1)).unwrap();
         assert!(matches!(waiter.join().unwrap(), Err(Stop::Moved)));
     });
-    until(&slot, |word| word.owner().is_none());
+    scene.until(|word| word.owner().is_none());
 }
 
 #[test]
 fn a_forgetter_that_died_is_not_simply_followed() {
-    let (slot, told) = (Slot::default(), Told::of(id(1), Verdict::Dead));
-    assert!(retire(&slot, id(1)));
-    let Err(Stop::Unsettled(judged)) = try_take(&slot, id(2), 0, &told) else {
+    let scene = Scene::of(Word::FREE, Told::of(id(1), Verdict::Dead));
+    assert!(retire(&scene.slot, id(1)));
+    let Err(Stop::Unsettled(judged)) = scene.try_at(2, 0) else {
         panic!("it was to be finished first");
     };
-    assert!(matches!(bury(&slot, &told), Err(Stop::Unsettled(found)) if found == judged));
-    settle(&slot, judged);
-    assert_eq!(word(&slot), Word::FREE);
-    settle(&slot, judged);
-    assert_eq!(tried(&slot, 2, &told), Some(Predecessor::Clean), "it never held the lock");
+    let buried = bury(scene.at(), &scene.told);
+    assert!(matches!(buried, Err(Stop::Unsettled(found)) if found == judged));
+    settle(scene.at(), judged);
+    assert_eq!(scene.word(), Word::FREE);
+    settle(scene.at(), judged);
+    assert_eq!(scene.tried(2), Some(Predecessor::Clean), "it never held the lock");
 }
 
 #[test]
-fn a_sweeper_frees_the_dead_and_nobody_else() {
-    let told = Told::of(id(1), Verdict::Dead);
-    for word in [Word::FREE, Word::held(id(2)), Word::left_so(Predecessor::Broken)] {
-        assert!(!bury(&slot(word), &told).unwrap());
+fn a_sweeper_frees_the_dead_and_no_other() {
+    for word in [Word::FREE, Word::held(id(2)), Word::left_so(Predecessor::Expired)] {
+        let scene = Scene::of(word, Told::of(id(1), Verdict::Dead));
+        assert!(!bury(scene.at(), &scene.told).unwrap());
     }
-    let slot = slot(Word::held(id(1)).waited_for());
-    assert!(bury(&slot, &told).unwrap());
-    assert_eq!(tried(&slot, 2, &told), Some(Predecessor::Died));
+    let scene = Scene::of(Word::held(id(1)).waited_for(), Told::of(id(1), Verdict::Dead));
+    assert!(bury(scene.at(), &scene.told).unwrap());
+    assert_eq!(scene.tried(2), Some(Predecessor::Died));
+    scene.kills(2);
+    let wait = scene.stand(9, clock::now());
+    assert!(bury(scene.at(), &scene.told).unwrap());
+    assert_eq!(scene.word(), Word::FREE.appointed(wait, Predecessor::Died));
 }
 
 #[test]
 fn an_unprotected_counter_loses_nothing() {
     const EACH: u64 = 20_000;
-    let (slot, told) = (Slot::default(), Told::default());
+    let scene = Scene::new();
     let counter = AtomicU64::new(0);
-    let together = Barrier::new(4);
+    let together = Barrier::new(6);
     thread::scope(|scope| {
-        for me in 1..=4 {
-            let (slot, told, counter, together) = (&slot, &told, &counter, &together);
+        // The last two are threads of the first two processes, which only try.
+        for thread in 1..=6 {
+            let (scene, counter, together) = (&scene, &counter, &together);
             scope.spawn(move || {
+                let (me, only_tries) =
+                    if thread > 4 { (thread - 4, true) } else { (thread, false) };
                 together.wait();
                 for round in 0..EACH {
-                    let left = match round % 16 {
-                        0 => tried(slot, me, told),
-                        1 => {
-                            let soon = clock::now() + Duration::from_micros(200);
-                            take(slot, id(me), 0, told, soon).ok()
+                    let soon = || clock::now() + Duration::from_micros(200);
+                    let taken = loop {
+                        let tried = || try_take(scene.at(), id(me), 0, &scene.told).unwrap();
+                        match round % 16 {
+                            _ if only_tries => match tried() {
+                                Some(taken) => break taken,
+                                None => thread::yield_now(),
+                            },
+                            0 => match tried() {
+                                Some(taken) => break taken,
+                                None => break scene.take_until(me, Time::NEVER).unwrap(),
+                            },
+                            1 => match scene.take_until(me, soon()) {
+                                Ok(taken) => break taken,
+                                Err(_) => continue,
+                            },
+                            _ => break scene.take_until(me, Time::NEVER).unwrap(),
                         }
-                        _ => None,
                     };
-                    let left = left.unwrap_or_else(|| taken(slot, me, told));
-                    assert_eq!(left, Predecessor::Clean);
+                    assert_eq!(taken.left, Predecessor::Clean);
                     // Not one step: two inside would lose one.
                     let seen = counter.load(Ordering::Relaxed);
                     counter.store(seen + 1, Ordering::Relaxed);
-                    release(slot, id(me), Predecessor::Clean).unwrap();
+                    let exit = Exit::new(taken.token, Predecessor::Clean);
+                    release(scene.at(), id(me), exit).unwrap();
                 }
             });
         }
     });
-    assert_eq!(counter.into_inner(), 4 * EACH);
-    assert_eq!(slot.heir.load(Ordering::SeqCst), 0, "nobody waits any more");
+    assert_eq!(counter.into_inner(), 6 * EACH);
+    assert_eq!(scene.slot.token.load(Ordering::SeqCst), 6 * EACH, "each hold has its own token");
+    assert!(scene.member.table.shown_waits().is_empty(), "no wait is left");
+    scene.taken(1);
+    scene.release(1, Predecessor::Clean);
+    assert_eq!(scene.word(), Word::FREE, "and the word is quiet again");
 }
 
 proptest! {
     /// Garbage is an error or costs a little time, but no crash and no exclusion.
     #[test]
-    fn hostile_bytes(bits: u64, flags in 0..256_u64, owned: bool, heir: u64, reserved: u32) {
+    fn hostile_bytes(
+        bits: u64,
+        flags in 0..1024_u64,
+        owned: bool,
+        end: u64,
+        since: u32,
+        record: u64,
+        began: u64,
+        used: u32,
+    ) {
+        let scene = Scene::new();
+        let header = scene.member.table.header();
+        header.records_used.store(used, Ordering::SeqCst);
+        for number in [1, 3] {
+            scene.member.table.fill_in(
+                WaitId::new(number, 0).unwrap(),
+                HERE,
+                Time::from_nanos(began),
+            );
+            let free = RecordWord::from_bits(0);
+            scene.member.table.swap_record(number, free, RecordWord::from_bits(record));
+        }
         for bits in [bits, if owned { 3 << 16 | flags } else { flags }] {
             let found = Word::from_bits(bits);
-            let slot = Slot {
-                heir: heir.into(),
-                reserved_ms: reserved.into(),
-                ..slot(found)
-            };
-            let told = Told::default();
+            scene.slot.word.store(bits, Ordering::SeqCst);
+            scene.slot.end.store(end, Ordering::SeqCst);
+            scene.slot.since.store(since, Ordering::SeqCst);
             let soon = clock::now() + Duration::from_millis(2);
-            match take(&slot, id(2), 0, &told, soon) {
+            match scene.take_until(2, soon) {
                 Ok(_) => prop_assert!(found.owner().is_none() && found.state().is_some()),
                 Err(Stop::TimedOut) => prop_assert!(found.state().is_some()),
                 Err(Stop::Failed(error)) => prop_assert_eq!(error.kind(), LockErrorKind::Damaged),
                 Err(other) => prop_assert!(false, "{:?}", other),
             }
-            let _ = bury(&slot, &told);
+            let _ = bury(scene.at(), &scene.told);
         }
     }
 }

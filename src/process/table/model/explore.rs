@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasherDefault, Hash, Hasher},
 };
 
-use super::{super::step::Step, Doing, Kind, Move, Play, Violation, World};
+use super::{super::step::Step, Doing, Job, Kind, Move, Play, Violation, World};
 
 /// What was found.
 pub(super) struct Report {
@@ -45,18 +45,19 @@ struct Walk<'a, const N: usize> {
 struct Note {
     parent: u32,
     first: u32,
-    /// A bit per process: it has nothing left to do.
+    /// A bit per thread: it has nothing left to do.
     done: u8,
     dead: u8,
     /// It holds the lock or the structural one.
     inside: u8,
-    moved: bool,
+    /// All are done and none died, but the word stays slow.
+    is_slow: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Edge {
     to: u32,
-    process: u8,
+    thread: u8,
     kind: Kind,
 }
 
@@ -82,8 +83,8 @@ impl<'a, const N: usize> Walk<'a, N> {
         while let Some(world) = ahead.pop_front() {
             self.notes[at as usize].first = self.edges.len() as u32;
             self.rows.insert(world.word.row());
+            self.steps.extend((0..N).filter_map(|thread| world.step(thread)));
             for step in world.moves(self.play) {
-                self.steps.extend(step.step);
                 let to = match step.to {
                     Ok(to) => to,
                     Err(violation) => return Some((violation, at)),
@@ -92,7 +93,7 @@ impl<'a, const N: usize> Walk<'a, N> {
                 if new {
                     ahead.push_back(to);
                 }
-                self.edges.push(Edge { to: number, process: step.process as u8, kind: step.kind });
+                self.edges.push(Edge { to: number, thread: step.thread as u8, kind: step.kind });
             }
             at += 1;
         }
@@ -106,57 +107,59 @@ impl<'a, const N: usize> Walk<'a, N> {
             return (known, false);
         }
         let bits = |is: &dyn Fn(usize) -> bool| {
-            (0..N).filter(|process| is(*process)).fold(0, |bits, process| bits | 1 << process)
+            (0..N).filter(|thread| is(*thread)).fold(0, |bits, thread| bits | 1 << thread)
         };
+        let (done, dead) =
+            (bits(&|thread| world.is_done(thread)), bits(&|thread| world.is_dead(thread)));
         self.notes.push(Note {
             parent,
             first: 0,
-            done: bits(&|process| world.is_done(process)),
-            dead: bits(&|process| world.is_dead(process)),
-            inside: bits(&|process| {
-                world.processes[process].inside || world.structure == Some(process as u8)
+            done,
+            dead,
+            inside: bits(&|thread| {
+                world.threads[thread].inside || world.structure == Some(thread as u8)
             }),
-            moved: world.moved,
+            is_slow: done == (1 << N) - 1 && dead == 0 && !world.becomes_quiet(self.play),
         });
         (number, true)
     }
 
     /// The first world that cannot end as it must, if there is one.
     fn without_end(&self) -> Option<(Violation, u32)> {
-        let everybody = (1_u8 << N) - 1;
+        let all = (1_u8 << N) - 1;
+        if let Some(number) = self.notes.iter().position(|note| note.is_slow) {
+            return Some((Violation::NeverQuiet, number as u32));
+        }
         let back = Back::new(self);
-        // No timers, where nobody is dead.
-        let plainly = back.reach(|note| note.done == everybody, |edge| edge.kind == Kind::Plain);
+        // No timers, where no process is dead.
+        let plainly = back.reach(|note| note.done == all, |edge| edge.kind == Kind::Plain);
         let stuck = |ends: &[bool], asked: &dyn Fn(&Note) -> bool| {
             let number = self.notes.iter().zip(ends).position(|(note, ends)| !ends && asked(note));
             number.map(|number| number as u32)
         };
-        if let Some(number) = stuck(&plainly, &|note| note.dead == 0) {
+        // `at_least` is a time that must pass.
+        let may_need_timers = self.play.has(Job::Stay);
+        if let Some(number) = stuck(&plainly, &|note| note.dead == 0 && !may_need_timers) {
             return Some((Violation::NeedsTimer, number));
         }
-        // Timers, whoever is dead.
-        let somehow = back.reach(|note| note.done == everybody, |edge| edge.kind <= Kind::Timer);
+        // With timers, whichever process is dead.
+        let somehow = back.reach(|note| note.done == all, |edge| edge.kind <= Kind::Timer);
         if let Some(number) = stuck(&somehow, &|_| true) {
             return Some((Violation::NeverFinishes, number));
         }
-        for stopped in 1..everybody {
+        // A process is stopped with all its threads.
+        for processes in 1..1_u8 << N {
+            let of = |thread: usize| processes >> self.play.process[thread] & 1 != 0;
+            let stopped = (0..N).filter(|thread| of(*thread)).fold(0, |bits, t| bits | 1 << t);
+            if stopped == 0 || stopped == all {
+                continue;
+            }
             let ends = back.reach(
-                |note| note.done | stopped == everybody,
-                |edge| edge.kind <= Kind::Timer && stopped >> edge.process & 1 == 0,
+                |note| note.done | stopped == all,
+                |edge| edge.kind <= Kind::Timer && stopped >> edge.thread & 1 == 0,
             );
             if let Some(number) = stuck(&ends, &|note| note.inside & stopped == 0) {
                 return Some((Violation::HeldUpByStopped, number));
-            }
-            if !self.notes.iter().any(|note| note.moved) {
-                continue;
-            }
-            let plainly = back.reach(
-                |note| note.done | stopped == everybody,
-                |edge| edge.kind == Kind::Plain && stopped >> edge.process & 1 == 0,
-            );
-            let told = |note: &Note| note.moved && note.dead == 0 && note.inside == 0;
-            if let Some(number) = stuck(&plainly, &told) {
-                return Some((Violation::HeldUpByBroken, number));
             }
         }
         None
@@ -180,7 +183,7 @@ impl<'a, const N: usize> Walk<'a, N> {
                 (None, Some(answer)) => format!("{answer:?}"),
                 (None, None) => "decides".to_owned(),
             };
-            format!("  {} {what}", step.process + 1)
+            format!("  {} {what}", step.thread + 1)
         };
         for to in &numbers[1..] {
             let step = world
@@ -189,17 +192,30 @@ impl<'a, const N: usize> Walk<'a, N> {
                 .find(|step| step.to.is_ok_and(|world| self.numbers[&fingerprint(&world)] == *to));
             let step = step.expect("the same steps again");
             world = step.to.expect("found by where it leads");
-            story += &format!("{}   [{:?}, heir {:?}]\n", line(&step), world.word, world.heir.id());
+            story += &format!("{}   [{:?}{}]\n", line(&step), world.word, records(&world));
         }
         if let Some(step) = world.moves(self.play).iter().find(|step| step.to == Err(violation)) {
             story += &format!("{}\n", line(step));
         }
-        for (number, process) in world.processes.iter().enumerate() {
-            let doing: &Doing = &process.doing;
+        for (number, thread) in world.threads.iter().enumerate() {
+            let doing: &Doing = &thread.doing;
             story += &format!("  {} is at {doing:?}\n", number + 1);
         }
         story
     }
+}
+
+/// The records in use, for people.
+fn records<const N: usize>(world: &World<N>) -> String {
+    let shown = world.records.iter().enumerate().filter(|(_, record)| !record.word.is_free());
+    let shown = shown.map(|(at, record)| {
+        let passed = if record.word.is_passed() { " passed" } else { "" };
+        let place = if record.here { "" } else { " elsewhere" };
+        let owner = record.word.owner().map_or(0, |owner| owner.get());
+        let used = record.word.use_count();
+        format!("; wait {}.{used} of {owner}{passed}{place}", at + 1)
+    });
+    shown.collect()
 }
 
 /// The edges by the world they lead to.
@@ -287,6 +303,10 @@ impl Hasher for Wide {
     }
 
     fn write_u8(&mut self, value: u8) {
+        self.add(value.into());
+    }
+
+    fn write_u16(&mut self, value: u16) {
         self.add(value.into());
     }
 

@@ -1,12 +1,12 @@
-//! Mistakes that somebody could make in the protocol, each of which the model must find out.
+//! Mistakes that could be made in the protocol, each of which the model must find out.
 
 use super::{
     super::{
         protocol::Op,
         step::Step,
-        word::{Heir, State, Word},
+        word::{RecordWord, State, Word},
     },
-    Violation,
+    Play, Violation, World,
 };
 use crate::error::Predecessor;
 
@@ -26,92 +26,171 @@ macro_rules! mistakes {
 }
 
 mistakes! {
+    // Sleeping and waking.
     /// A sleeper does not say in the word that it sleeps.
     SleepersDoNotMark => NeedsTimer,
     /// A sleeper goes to sleep though the word has changed since it looked.
     SleepersDoNotCompare => NeedsTimer,
-    /// Letting go wakes nobody.
-    LettingGoWakesNobody => NeedsTimer,
-    /// Letting go for an heir wakes nobody.
-    HeirsAreNotWoken => NeedsTimer,
-    /// Who slept takes the word as if nobody else slept.
-    WokenTakeQuietly => NeedsTimer,
-    /// Who was woken in an heir's place keeps that for itself.
-    WakesAreNotPassedOn => NeedsTimer,
-    /// Who gives up wakes nobody.
+    /// Releasing wakes no sleeper.
+    ReleasingWakesNone => NeedsTimer,
+    /// The wait that the word is released for is not woken.
+    AppointedAreNotWoken => NeedsTimer,
+    /// A waiter that gives up keeps the wake that it may have had.
     GivingUpIsSilent => NeedsTimer,
-    /// Who gives up stays in the heir's place.
-    GivingUpKeepsTheSeat => NeedsTimer,
-    /// What was let go for an heir that had gone stays reserved.
-    NobodysReservationStays => NeedsTimer,
-    /// Letting go stores instead of swapping, over what others wrote.
-    BlindRelease => NeedsTimer,
-    /// Letting go hands the word over to the heir, instead of reserving it.
-    TransferToTheHeir => TwoInside | Lost | Untold | NeverFinishes,
-    /// A word is taken from the dead by a store.
-    BlindRecovery => TwoInside | Untold,
-    /// The word swapped is not the word judged, but the one found now.
-    RecoveryOfAnotherWord => TwoInside | Lost,
-    /// A stopped process is taken for dead.
-    StoppedCountsAsDead => TwoInside,
-    /// Nobody asks whether a holder lives.
-    NobodyLooksAtPresences => NeverFinishes,
+
+    // Records and reservations.
+    /// A record is published before it says what it waits for.
+    PublishedBeforeFilledIn => NeedsTimer | Overtaken,
+    /// A reservation for an earlier use of a record is believed.
+    EarlierUseIsBelieved => NeedsTimer | NeverFinishes | HeldUpByStopped,
+    /// A waiter that gives up leaves its record standing.
+    GivingUpKeepsTheRecord => NeedsTimer,
+    /// A waiter that gives up keeps what is reserved for it.
+    GivingUpKeepsTheReservation => NeedsTimer,
+    /// Who appoints a wait does not look whether it still stands.
+    AppointersDoNotLookAgain => NeedsTimer,
     /// Reservations bind for ever.
     ReservationsNeverLapse => NeverFinishes | HeldUpByStopped,
-    /// Who takes the word from the dead is told nothing.
+    /// A late wait is passed over without a mark: it is the oldest, and so the next one again.
+    PassedOverWithoutAMark => NeverFinishes | HeldUpByStopped,
+    /// Releasing hands the word over to the wait's process, instead of reserving it.
+    TransferToTheWaiter => Overtaken | TwoInside | Lost | Untold | NeverFinishes | HeldUpByStopped,
+    /// The thread that waits for a task takes the lock for it.
+    TasksAreWonFor => HeldUpByStopped,
+
+    // Order.
+    /// A word with waiters is taken, claimed or recovered without HUNGRY.
+    WaitersTakenWithoutHungry => Overtaken | NeedsTimer,
+    /// A word is cleared after one scan.
+    ClearedAfterOneScan => Overtaken | NeedsTimer,
+    /// A word is never cleared.
+    NeverCleared => NeverQuiet,
+    /// The prover of a death takes the word, whichever waits stand.
+    RecoveryOutOfOrder => Overtaken,
+    /// A waiter does not tell the word of its record.
+    RecordsAreNotTold => NeedsTimer,
+
+    // Deaths.
+    /// A word is taken from the dead by a store.
+    BlindRecovery => TwoInside | Untold | Lost,
+    /// The word swapped is not the word judged, but the one found now.
+    RecoveryOfAnotherWord => TwoInside | Lost | Untold,
+    /// A stopped process is taken for dead.
+    StoppedCountsAsDead => TwoInside | Lost | Untold | NeedsTimer,
+    /// Presences are not asked for.
+    PresencesAreNotJudged => NeverFinishes | HeldUpByStopped,
+    /// A taker that recovers the word is told nothing.
     RecoveriesTellNothing => Untold,
     /// A sweeper frees the word as if its holder had left in good order.
     SweepersTellNothing => Untold,
     /// What was taken and not used is given back as clean.
     UnusedIsGivenBackClean => Untold,
+    /// Releasing stores instead of swapping, over what others wrote.
+    BlindRelease => NeedsTimer | Overtaken | Narrowed,
+
+    // Holds of one process.
+    /// A release does not look whether the hold is still its own.
+    TokenIsNotCompared => FreedSibling,
+    /// A recovery that is given back unused leaves the token as it was.
+    RecoveriesRaiseNoToken => FreedSibling,
+
+    // Marks.
     /// Taking clears the widened mark.
     TakingNarrows => Narrowed,
-    /// Whoever takes another id forgets that somebody sleeps.
-    RenamingForgetsSleepers => NeedsTimer,
-    /// A name is moved away from its holder without a mark in the word, so that others can take
-    /// it meanwhile.
-    MovedWithoutAMark => WrongHolder,
-    /// The mark that a name is moved away ends when its holder lets go.
-    LettingGoEndsTheMove => WrongHolder,
-    /// Whose word was marked is believed to be whom the lock is to be taken from.
-    TokenIsNotComparedAgain => WrongHolder,
-    /// Nobody who sleeps is told that the name has moved, or that it stays.
-    MovingWakesNobody => HeldUpByBroken,
+    /// A holder that takes another id forgets that a waiter sleeps.
+    RenamingForgetsSleepers => NeedsTimer | Overtaken,
+    /// A holder leaves before the end of `at_least` as at any time.
+    LeavingForgetsAtLeast => RanTwice,
+    /// The prover of a death does not ask for the end of `at_least`.
+    RecoveryForgetsAtLeast => RanTwice,
 }
 
 /// The operation as the mistaken make it.
-pub(super) fn bent_op(mistake: Option<Mistake>, op: Op, step: Step, word: Word, heir: Heir) -> Op {
+pub(super) fn bent_op<const N: usize>(play: &Play<N>, world: &World<N>, op: Op, step: Step) -> Op {
+    let mistake = play.mistake;
     let Op::Swap { from, to } = op else { return op };
-    let takes = matches!(step, Step::TakeGrab | Step::TakeClaim);
-    let to = match mistake {
-        Some(Mistake::NobodysReservationStays) if step == Step::LeaveClearReservation => from,
-        Some(Mistake::WokenTakeQuietly) if takes => {
-            let owner = to.owner().expect("a taker");
-            if from.is_wide() { Word::held(owner).widened() } else { Word::held(owner) }
+    let takes =
+        matches!(step, Step::TakeGrab | Step::TakeClaim | Step::TakeSeize | Step::TakeQuiet);
+    let plain = |owner| Word::held(owner).as_wide_as(from);
+    let to = match (mistake, to.owner()) {
+        (Some(Mistake::WaitersTakenWithoutHungry), Some(owner)) if takes && to.is_hungry() => {
+            plain(owner).waited_for()
         }
-        Some(Mistake::TakingNarrows) if takes => {
-            let owner = to.owner().expect("a taker");
-            if to.has_waiters() { Word::held(owner).waited_for() } else { Word::held(owner) }
+        (Some(Mistake::TakingNarrows), Some(owner)) if takes => match to.has_waiters() {
+            true => Word::held(owner).hungered_for(),
+            false => Word::held(owner),
+        },
+        (Some(Mistake::TransferToTheWaiter), _) if step == Step::HandAppoint => {
+            let wait = to.reserved_for().expect("it appoints");
+            let owner = world.record(wait).word.owner();
+            owner.map_or(to, |owner| from.seized(owner))
         }
-        Some(Mistake::TransferToTheHeir) if step == Step::LeaveLetGo && from.is_hungry() => {
-            heir.id().map_or(to, |heir| to.taken(heir, true))
+        (Some(Mistake::SweepersTellNothing), _)
+            if matches!(step, Step::HandAppoint | Step::HandFree)
+                && play.owner(from).is_some_and(|owner| world.is_dead_process(play, owner)) =>
+        {
+            match to.reserved_for() {
+                Some(wait) => from.appointed(wait, Predecessor::Clean),
+                None => from.freed(Predecessor::Clean),
+            }
         }
-        Some(Mistake::LettingGoEndsTheMove) if step == Step::LeaveLetGo => to.not_moved(),
-        Some(Mistake::SweepersTellNothing) if step == Step::BuryFree => {
-            from.buried(Predecessor::Clean)
+        (Some(Mistake::RenamingForgetsSleepers), Some(owner)) if step == Step::RenameSwap => {
+            plain(owner)
         }
-        Some(Mistake::RenamingForgetsSleepers) if step == Step::RenameSwap => {
-            Word::held(to.owner().expect("a holder"))
-        }
+        (Some(Mistake::NeverCleared), _) if step == Step::HandClear => from,
+        (Some(Mistake::RecordsAreNotTold), _) if step == Step::TakeMark && to.is_hungry() => from,
         _ => to,
     };
     match mistake {
         Some(Mistake::RecoveryOfAnotherWord)
-            if step == Step::TakeRecover && matches!(word.state(), Some(State::Held(_))) =>
+            if step == Step::TakeSeize && matches!(world.word.state(), Some(State::Held(_))) =>
         {
-            Op::Swap { from: word, to }
+            Op::Swap { from: world.word, to }
         }
         _ => Op::Swap { from, to },
+    }
+}
+
+/// The word as the mistaken see it.
+pub(super) fn bent_word(mistake: Option<Mistake>, step: Step, found: Word) -> Word {
+    match mistake {
+        Some(Mistake::GivingUpKeepsTheReservation) if step == Step::TakeFindReservation => {
+            Word::FREE
+        }
+        _ => found,
+    }
+}
+
+/// The record as the mistaken see it.
+pub(super) fn bent_record(
+    mistake: Option<Mistake>,
+    step: Step,
+    word: Word,
+    found: RecordWord,
+) -> RecordWord {
+    let Some(wait) = word.reserved_for() else { return found };
+    match (mistake, found.owner()) {
+        (Some(Mistake::EarlierUseIsBelieved), Some(owner)) if step == Step::TakeSeeRecord => {
+            RecordWord::enlisted(owner, wait).standing()
+        }
+        (Some(Mistake::AppointersDoNotLookAgain), _) if step == Step::HandSeeRecord => {
+            let owner = found.owner().or(super::OwnerId::new(1)).expect("1 is an id");
+            RecordWord::enlisted(owner, wait)
+        }
+        _ => found,
+    }
+}
+
+/// What the waiter finds that published its record too early.
+pub(super) fn bent_publication(
+    mistake: Option<Mistake>,
+    step: Step,
+    before: RecordWord,
+    found: RecordWord,
+) -> RecordWord {
+    match mistake {
+        Some(Mistake::PublishedBeforeFilledIn) if step == Step::TakePublish => before,
+        _ => found,
     }
 }
 
@@ -119,21 +198,31 @@ pub(super) fn bent_op(mistake: Option<Mistake>, op: Op, step: Step, word: Word, 
 pub(super) fn is_blind(mistake: Option<Mistake>, step: Step) -> bool {
     match mistake {
         Some(Mistake::BlindRelease) => matches!(step, Step::LeaveQuiet | Step::LeaveLetGo),
-        Some(Mistake::BlindRecovery) => step == Step::TakeRecover,
+        Some(Mistake::BlindRecovery) => step == Step::TakeSeize,
         _ => false,
     }
 }
 
-/// Whether the operation at this step is left out.
+/// Whether the operation at this step is left out. A scan then finds no record, and `at_least`
+/// counts as over.
 pub(super) fn is_skipped(mistake: Option<Mistake>, step: Step) -> bool {
     match mistake {
-        Some(Mistake::LettingGoWakesNobody) => {
-            matches!(step, Step::LeaveWakeOne | Step::LeaveWakeHeir)
+        Some(Mistake::ReleasingWakesNone) => {
+            matches!(step, Step::LeaveWakeOne | Step::HandWakeOne)
         }
-        Some(Mistake::HeirsAreNotWoken) => step == Step::LeaveWakeHeir,
-        Some(Mistake::WakesAreNotPassedOn) => step == Step::TakePassOn,
+        Some(Mistake::AppointedAreNotWoken) => {
+            matches!(step, Step::HandWakeWait | Step::TakeWakeWait)
+        }
         Some(Mistake::GivingUpIsSilent) => step == Step::TakeWakeAnother,
-        Some(Mistake::GivingUpKeepsTheSeat) => step == Step::TakeLeaveSeat,
+        Some(Mistake::GivingUpKeepsTheRecord) => step == Step::TakeErase,
+        Some(Mistake::PassedOverWithoutAMark) => step == Step::TakePass,
+        Some(Mistake::ClearedAfterOneScan) => step == Step::HandScanAgain,
+        Some(Mistake::RecoveryOutOfOrder) => step == Step::TakeScan,
+        Some(Mistake::RecoveriesRaiseNoToken) => step == Step::TakeRaiseToken,
+        Some(Mistake::LeavingForgetsAtLeast) => step == Step::LeaveSeeStay,
+        Some(Mistake::RecoveryForgetsAtLeast) => {
+            matches!(step, Step::TakeSeeStay | Step::BurySeeStay)
+        }
         _ => false,
     }
 }

@@ -13,12 +13,13 @@ use super::{
     super::{
         super::{Options, home::Home},
         Directory,
-        lock::{try_take, wake_all},
-        word::OwnerId,
+        index::Found,
+        lock::{Exit, release, try_take, wake_all},
+        word::{OwnerId, WaitId},
     },
     *,
 };
-use crate::name::Name;
+use crate::{error::Predecessor, name::Name};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -64,6 +65,7 @@ fn open(path: &Path) -> Arc<Directory> {
 /// One process's way to a slot.
 struct Named {
     slot: Cell<Slot>,
+    number: u32,
     generation: u32,
     member: Arc<Member>,
 }
@@ -72,20 +74,26 @@ impl Named {
     fn new(member: &Arc<Member>, text: &str) -> Named {
         let found = member.find(&Name::new(text).unwrap()).unwrap();
         let slot = member.table.slot_cell(found.number).unwrap();
-        Named { slot, generation: found.generation, member: member.clone() }
+        let Found { number, generation } = found;
+        Named { slot, number, generation, member: member.clone() }
     }
 
     fn me(&self) -> OwnerId {
         self.member.id
     }
 
+    fn at(&self) -> SlotAt<'_> {
+        let table = &self.member.table;
+        SlotAt { slot: &self.slot, number: self.number, table, kept: Some(&self.slot) }
+    }
+
     fn hold(&self) {
-        let held = try_take(&self.slot, self.me(), self.generation, &*self.member);
+        let held = try_take(self.at(), self.me(), self.generation, &*self.member);
         held.unwrap().expect("it is free");
     }
 
     fn take_until(&self, sleepers: &'static Sleepers, until: Time) -> Wait<'_> {
-        let mut wait = take(&self.slot, &self.member, self.generation, until);
+        let mut wait = take(&self.slot, self.number, &self.member, self.generation, until);
         wait.sleepers = sleepers;
         wait
     }
@@ -95,7 +103,8 @@ impl Named {
     }
 
     fn release(&self, how: Predecessor) {
-        release(&self.slot, self.me(), how).unwrap();
+        let token = self.slot.token.load(SeqCst);
+        release(self.at(), self.me(), Exit::new(token, how)).unwrap();
     }
 
     fn word(&self) -> Word {
@@ -133,7 +142,7 @@ fn bell() -> (Waker, mpsc::Receiver<()>) {
 fn a_free_lock_is_taken_without_any_thread() {
     let (_dir, one, _) = pair();
     let sleepers = sleepers(Kernel::New);
-    assert_eq!(block_on(one.take(sleepers)).unwrap(), Predecessor::Clean);
+    assert_eq!(block_on(one.take(sleepers)).unwrap().left, Predecessor::Clean);
     assert!(lock(&sleepers.threads).is_empty());
 }
 
@@ -147,11 +156,38 @@ fn a_wait_ends_with_the_lock(sleepers: &'static Sleepers) {
         assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
         one.release(how);
         rung.recv_timeout(LONG).unwrap();
-        // It is taken before anybody polls.
-        assert_eq!(two.word().owner(), Some(two.me()));
-        assert_eq!(block_on(wait).unwrap(), how);
+        // Only the poll takes it.
+        assert_eq!(two.word().owner(), None);
+        assert_eq!(block_on(wait).unwrap().left, how);
         two.release(Predecessor::Clean);
     }
+}
+
+on_both!(a_future_that_is_not_polled_again_keeps_none_out);
+/// async-std#1000 and the like: a leaked future must not poison a name.
+fn a_future_that_is_not_polled_again_keeps_none_out(sleepers: &'static Sleepers) {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let mut wait = two.take(sleepers);
+    let (waker, rung) = bell();
+    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    // Until its record stands, and it is the one that the lock is for.
+    while !one.word().is_hungry() {
+        thread::yield_now();
+    }
+    one.release(Predecessor::Clean);
+    rung.recv_timeout(LONG).unwrap();
+    assert!(two.word().reserved_for().is_some());
+    for _ in 0..3 {
+        // Its time passes, and then all goes on as if it were not there.
+        while try_take(one.at(), one.me(), one.generation, &*one.member).unwrap().is_none() {
+            thread::yield_now();
+        }
+        one.release(Predecessor::Clean);
+    }
+    assert_eq!(one.word(), Word::FREE, "and each release is quiet again");
+    assert_eq!(block_on(wait).unwrap().left, Predecessor::Clean, "it goes on when it is polled");
+    two.release(Predecessor::Clean);
 }
 
 on_both!(a_wait_that_is_dropped_gives_up_at_once);
@@ -165,26 +201,72 @@ fn a_wait_that_is_dropped_gives_up_at_once(sleepers: &'static Sleepers) {
     let mut again = two.take(sleepers);
     assert!(is_pending(&mut again));
     one.release(Predecessor::Clean);
-    assert_eq!(block_on(again).unwrap(), Predecessor::Clean);
+    assert_eq!(block_on(again).unwrap().left, Predecessor::Clean);
     assert_eq!(two.word().owner(), Some(two.me()));
     two.release(Predecessor::Clean);
     assert_eq!(two.word().owner(), None);
 }
 
-on_both!(a_wait_dropped_with_the_lock_in_hand_gives_it_back_as_it_was);
-/// rustfs#2795: what nobody polls any more is not lost.
-fn a_wait_dropped_with_the_lock_in_hand_gives_it_back_as_it_was(sleepers: &'static Sleepers) {
+on_both!(a_wait_dropped_with_a_reservation_hands_it_on);
+/// rustfs#2795: what is not polled any more is not lost.
+fn a_wait_dropped_with_a_reservation_hands_it_on(sleepers: &'static Sleepers) {
     let (_dir, one, two) = pair();
     one.hold();
     let mut wait = two.take(sleepers);
     let (waker, rung) = bell();
     assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    while !one.word().is_hungry() {
+        thread::yield_now();
+    }
     one.release(Predecessor::Died);
     rung.recv_timeout(LONG).unwrap();
-    assert_eq!(two.word().owner(), Some(two.me()));
+    assert!(two.word().reserved_for().is_some());
     drop(wait);
-    assert_eq!(two.word().owner(), None);
-    assert_eq!(two.word().left(), Predecessor::Died, "the next one is told the same");
+    assert_eq!(two.word(), Word::left_so(Predecessor::Died).waited_for(), "told to the next one");
+    assert!(one.member.table.shown_waits().is_empty());
+}
+
+/// Calls the clock of the lock's own state when it is called and dropped: a deadlock, if that is
+/// locked then.
+struct Nosy(Mutex<Option<Arc<Asked>>>);
+
+impl Wake for Nosy {
+    fn wake(self: Arc<Self>) {
+        self.look();
+    }
+}
+
+impl Nosy {
+    fn look(&self) {
+        if let Some(asked) = &*lock(&self.0) {
+            drop(lock(&asked.state));
+        }
+    }
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        self.look();
+    }
+}
+
+on_both!(wakers_are_called_and_dropped_without_a_lock);
+fn wakers_are_called_and_dropped_without_a_lock(sleepers: &'static Sleepers) {
+    let (_dir, one, two) = pair();
+    one.hold();
+    let mut wait = two.take(sleepers);
+    assert!(is_pending(&mut wait));
+    let asked = wait.asked.clone();
+    let nosy = || Arc::new(Nosy(Mutex::new(asked.clone())));
+    for _ in 0..2 {
+        let waker = Waker::from(nosy());
+        assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    one.release(Predecessor::Clean);
+    drop(asked);
+    let end = block_on(wait).unwrap();
+    assert_eq!(end.left, Predecessor::Clean);
+    two.release(Predecessor::Clean);
 }
 
 on_both!(a_wait_ends_with_its_time);
@@ -249,7 +331,7 @@ fn a_wake_meant_for_a_future_that_is_gone_is_passed_on() {
     for woken in [Woken::Perhaps, Woken::Yes] {
         thread::scope(|scope| {
             let other = scope.spawn(|| {
-                futex::sleep(&one.slot.word, waiting.low_half(), futex::CROWD, LONG).unwrap();
+                futex::sleep(&one.slot.word, waiting.low_half(), futex::bit(3), LONG).unwrap();
             });
             // Until it sleeps there is nobody to be woken.
             while !other.is_finished() {
@@ -260,23 +342,25 @@ fn a_wake_meant_for_a_future_that_is_gone_is_passed_on() {
     }
 }
 
-/// A wake on one of many names may have been one on others: for an heir, here.
+/// A wake on one of many names may have been one on others.
 #[test]
-fn a_reservation_seen_after_some_wake_is_passed_on_to_its_heir() {
+fn a_reservation_seen_after_some_wake_is_looked_at() {
     let (_dir, one, two) = pair();
     one.hold();
     let mut seeker = Seeker::new(two.me(), two.generation, true);
-    let Ok(Turn::Sleep { seen, .. }) = seeker.go_on(&two.slot, &*two.member) else {
+    let Ok(Turn::Sleep { seen, .. }) = seeker.go_on(two.at(), &*two.member) else {
         panic!("it is held");
     };
-    let search = Search { seeker, member: two.member.clone(), until: Time::NEVER };
+    let number = two.number;
+    let search = Search { seeker, number, member: two.member.clone(), until: Time::NEVER };
     let nap = Nap { seen, ends: Time::NEVER };
     let mut waiting = Waiting { search, nap, slept: true, waker: Waker::noop().clone() };
     let due = clock::now();
     assert_eq!(waiting.what_became(&two.slot, Woken::No, due), None);
     assert_eq!(waiting.what_became(&two.slot, Woken::Perhaps, due), None, "still held");
     assert_eq!(waiting.what_became(&two.slot, Woken::Yes, due), Some(Slept::Woken));
-    let reserved = seen.hungered_for().let_go(Predecessor::Clean);
+    let wait = WaitId::new(9, 1).unwrap();
+    let reserved = Word::FREE.appointed(wait, Predecessor::Clean);
     two.slot.word.store(reserved.bits(), SeqCst);
     assert_eq!(waiting.what_became(&two.slot, Woken::No, due), Some(Slept::Woken), "it changed");
     waiting.nap.seen = reserved;
@@ -306,16 +390,13 @@ fn tasks_that_are_dropped_at_any_moment_lose_no_count(sleepers: &'static Sleeper
                 while counted < EACH {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let mut wait = name.take(sleepers);
-                    if is_pending(&mut wait) && random >> 62 == 0 {
-                        thread::sleep(Duration::from_micros(random >> 33 & 0x7ff));
-                        drop(wait);
-                        given_up.fetch_add(1, Relaxed);
-                        continue;
-                    }
-                    if Pin::new(&mut wait)
-                        .poll(&mut Context::from_waker(Waker::noop()))
-                        .is_pending()
-                    {
+                    if is_pending(&mut wait) {
+                        if random >> 62 == 0 {
+                            thread::sleep(Duration::from_micros(random >> 33 & 0x7ff));
+                            drop(wait);
+                            given_up.fetch_add(1, Relaxed);
+                            continue;
+                        }
                         block_on(wait).unwrap();
                     }
                     let seen = counter.load(Relaxed);

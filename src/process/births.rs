@@ -1,0 +1,79 @@
+//! Which process a pid means: process ids are used again, and every pid namespace has its own.
+//!
+//! It decides nothing about locks. It is written down where a holder is described, and read by the
+//! one who is to end exactly that process.
+
+use std::fs;
+
+/// One process of this boot, told apart from every other that has or had its pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Birth {
+    pub(super) pid: u32,
+    /// The pid namespace in which it has this pid: the inode of `/proc/self/ns/pid`.
+    pub(super) namespace: u64,
+    /// When it was started, in ticks since the boot.
+    pub(super) started: u64,
+}
+
+impl Birth {
+    /// This process's own. `None` where there is no `/proc` of its pid namespace.
+    pub(super) fn of_this_process() -> Option<Birth> {
+        let pid = std::process::id();
+        let shown: u32 = fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()?;
+        // Another namespace's `/proc` shows this process under another number.
+        let namespace = (shown == pid).then(own_namespace)??;
+        Some(Birth { pid, namespace, started: started(pid)? })
+    }
+
+    /// What stands in three numbers; `None` where they are not known.
+    pub(super) fn from_parts(pid: u32, namespace: u64, started: u64) -> Option<Birth> {
+        (pid != 0 && namespace != 0 && started != 0).then_some(Birth { pid, namespace, started })
+    }
+
+    /// Namespace and start as they are written down: zeros where they are not known.
+    pub(super) fn parts(birth: Option<Birth>) -> [u64; 2] {
+        birth.map_or([0; 2], |birth| [birth.namespace, birth.started])
+    }
+}
+
+/// Which pid namespace this process lives in.
+fn own_namespace() -> Option<u64> {
+    let link = fs::read_link("/proc/self/ns/pid").ok()?;
+    link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// When the process that has this pid now was started.
+pub(super) fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name stands in parentheses and may hold anything; field 3 follows them.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn two_processes_have_two_births_and_each_keeps_its_own() {
+        let own = Birth::of_this_process().unwrap();
+        assert_eq!(Birth::of_this_process(), Some(own));
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let its = started(child.id()).unwrap();
+        assert!(its >= own.started);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(started(child.id()), None);
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_birth() {
+        assert_eq!(Birth::from_parts(7, 0, 5), None);
+        assert_eq!(Birth::from_parts(0, 3, 5), None);
+        let birth = Birth::from_parts(7, 3, 5);
+        assert_eq!(Birth::parts(birth), [3, 5]);
+        assert_eq!(Birth::parts(None), [0, 0]);
+    }
+}

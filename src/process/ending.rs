@@ -1,0 +1,468 @@
+//! Ending the process that holds a lock, for an operator (`tierlock break`).
+//!
+//! Nothing is taken from a living process: what a lock protects is written by its holder until that
+//! holder is dead. So the holder's process is ended, and the kernel gives the lock free.
+//!
+//! 1. The engine says which process holds the name under exactly the token that was given, and by
+//!    which file it proves that it is alive.
+//! 2. That process is opened as a pidfd, and its pid namespace and start time are compared: a pid
+//!    that was used again is another process.
+//! 3. **Then** token and proof are compared again: what was opened is the holder of this token.
+//! 4. It gets SIGTERM, and SIGKILL if it holds the lock still when the grace is over.
+//!
+//! A holder may have died and left its proof of life to others, as the command of `tierlock run`
+//! does with a daemon. These are found by what the kernel says of their descriptors, and ended too.
+
+use std::{
+    fs,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
+use crate::{
+    clock,
+    error::{Holder, LockError, LockErrorKind},
+    name::Name,
+    scope::Scope,
+    time::Time,
+    token::Token,
+};
+
+use super::{
+    Order,
+    births::{self, Birth},
+    files::Identity,
+};
+
+/// How often it is looked whether the lock is still held.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// So long may the kernel take to end a process that was killed: its memory goes first, and a core
+/// dump takes seconds.
+const LONGEST_END: Duration = Duration::from_secs(30);
+
+/// A hold, as an engine knows it.
+pub(super) struct Holding {
+    /// With its token.
+    pub(super) holder: Holder,
+    /// The process that took the lock; `None` if it did not say which.
+    pub(super) birth: Option<Birth>,
+    /// The file that is locked for as long as the holder, or a process that it left that to, lives.
+    pub(super) proof: Identity,
+    /// The process that locked it at host scope, in words.
+    pub(super) widened_by: Option<String>,
+}
+
+/// Ends the process that holds `name` under exactly this token, and those that it left its proof of
+/// life to. `look` says who holds it now.
+pub(super) fn end_holder(
+    name: &Name,
+    Order { token, grace, asked_leader }: Order,
+    look: impl Fn() -> Result<Option<Holding>, LockError>,
+) -> Result<(), LockError> {
+    let ending = Ending { token, asked_leader, look };
+    let ended = ending.run(clock::now() + grace);
+    ended.map_err(|error| error.with_name(name).with_scope(Scope::Process))
+}
+
+struct Ending<Look> {
+    token: Token,
+    /// See [`Order`].
+    asked_leader: bool,
+    look: Look,
+}
+
+/// A process that is to end.
+struct Target {
+    pid: u32,
+    handle: OwnedFd,
+    told: Option<Signal>,
+}
+
+impl<Look: Fn() -> Result<Option<Holding>, LockError>> Ending<Look> {
+    fn run(&self, kill_at: Time) -> Result<(), LockError> {
+        let Some(first) = self.holding()? else { return Err(self.refused(None)) };
+        if first.holder.token != Some(self.token) {
+            return Err(self.refused(Some(first.holder)));
+        }
+        self.check_scope(&first)?;
+        check_is_not_ours(&first)?;
+        let (proof, mut now) = (first.proof, first);
+        let (mut targets, mut any_told): (Vec<Target>, bool) = (Vec::new(), false);
+        loop {
+            targets.retain(|target| !target.has_ended());
+            if targets.is_empty() {
+                targets = find(&now)?;
+            }
+            // They are open by now: what holds the lock is one of them, or has let go.
+            now = match self.same(proof)? {
+                Some(now) => now,
+                None if any_told => return Ok(()),
+                None => return Err(self.refused(None)),
+            };
+            let (signal, until) = match clock::now() < kill_at {
+                true => (Signal::TERM, kill_at),
+                false => (Signal::KILL, kill_at + LONGEST_END),
+            };
+            for target in targets.iter_mut().filter(|target| target.is_to_hear(signal)) {
+                target.send(signal, &now.holder)?;
+                any_told = true;
+            }
+            wait_for_an_end(&targets, until.min(clock::now() + LOOK_EVERY));
+            if targets.is_empty() && clock::now() >= kill_at {
+                return Err(not_to_be_seen(now.holder));
+            }
+            if clock::now() >= kill_at + LONGEST_END {
+                return Err(does_not_end(&targets));
+            }
+        }
+    }
+
+    fn holding(&self) -> Result<Option<Holding>, LockError> {
+        (self.look)()
+    }
+
+    /// The hold, if it still is the one that is to end.
+    fn same(&self, proof: Identity) -> Result<Option<Holding>, LockError> {
+        let is_same = |now: &Holding| now.holder.token == Some(self.token) && now.proof == proof;
+        Ok(self.holding()?.filter(is_same))
+    }
+
+    /// A name of host scope is its leader's to take away.
+    fn check_scope(&self, holding: &Holding) -> Result<(), LockError> {
+        let Some(by) = holding.widened_by.as_ref().filter(|_| !self.asked_leader) else {
+            return Ok(());
+        };
+        let error = LockError::config(format!(
+            "it is locked at host scope by {by}, and only its leader can take it away: give the \
+             same leaders"
+        ));
+        Err(error.with_holder(Some(holding.holder.clone())))
+    }
+
+    fn refused(&self, holder: Option<Holder>) -> LockError {
+        let token = self.token;
+        let text = match holder.as_ref().and_then(|holder| holder.token) {
+            Some(held) => {
+                format!("token {token} is not its holder's, which is {held}; nothing was broken")
+            }
+            None => format!("it is not held, with token {token} or any other"),
+        };
+        LockError::new(LockErrorKind::Refused, text).with_holder(holder)
+    }
+}
+
+/// Which processes are to end, so that the hold does: the one that took the lock, or, if that is
+/// gone, those that have its proof of life.
+fn find(holding: &Holding) -> Result<Vec<Target>, LockError> {
+    if let Some(birth) = holding.birth {
+        check_is_visible(birth, &holding.holder)?;
+        if let Some(target) = Target::born(birth)? {
+            return Ok(vec![target]);
+        }
+    }
+    let survivors = Survivors::of(holding.proof);
+    let targets = survivors.pids.iter().filter_map(|pid| Target::with_proof(*pid, holding.proof));
+    let targets = targets.collect::<Result<Vec<_>, _>>()?;
+    if !targets.is_empty() || survivors.hidden == 0 {
+        // None: the last of them has just gone, or the next look finds it.
+        return Ok(targets);
+    }
+    let (holder, hidden) = (&holding.holder, survivors.hidden);
+    Err(LockError::new(
+        LockErrorKind::Refused,
+        format!(
+            "the process that took it ({holder}) is gone, and what it left the lock to is not among \
+             the processes that this user may look into; {hidden} others are hidden: break it as \
+             root"
+        ),
+    ))
+}
+
+/// The processes that have a proof of life, as `doctor` names them.
+pub(super) struct Survivors {
+    pub(super) pids: Vec<u32>,
+    /// How many processes could not be looked into.
+    pub(super) hidden: usize,
+}
+
+impl Survivors {
+    pub(super) fn of(proof: Identity) -> Survivors {
+        let mut found = Survivors { pids: Vec::new(), hidden: 0 };
+        for entry in fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok) {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            match has_proof(pid, proof) {
+                Some(true) => found.pids.push(pid),
+                Some(false) => {}
+                None => found.hidden += 1,
+            }
+        }
+        found
+    }
+}
+
+/// Whether this process has a descriptor by which the file is locked exclusively. `None` if that is
+/// not to be seen.
+fn has_proof(pid: u32, proof: Identity) -> Option<bool> {
+    let directory = format!("/proc/{pid}/fd");
+    let descriptors = match fs::read_dir(&directory) {
+        Ok(descriptors) => descriptors,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return None,
+        // It has ended.
+        Err(_) => return Some(false),
+    };
+    let is_proof = |entry: fs::DirEntry| {
+        let same = fs::metadata(entry.path())
+            .is_ok_and(|found| Identity::of_parts(found.dev(), found.ino()) == proof);
+        same && is_locked(pid, &entry.file_name().to_string_lossy())
+    };
+    Some(descriptors.map_while(Result::ok).any(is_proof))
+}
+
+/// Whether the open file description of this descriptor holds an exclusive `flock`. Waiters and
+/// probers have the file open too.
+fn is_locked(pid: u32, descriptor: &str) -> bool {
+    let path = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(descriptor);
+    let info = fs::read_to_string(path).unwrap_or_default();
+    info.lines().filter(|line| line.starts_with("lock:")).any(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        words.contains(&"FLOCK") && words.contains(&"WRITE")
+    })
+}
+
+impl Target {
+    /// The very process that was born so; `None` if it has ended.
+    fn born(birth: Birth) -> Result<Option<Target>, LockError> {
+        let Some(target) = Target::open(birth.pid)? else { return Ok(None) };
+        // The process that is open does not change: if the start is its own, it is that one, and if
+        // its pid is another's by now, it has ended.
+        let same = births::started(birth.pid) == Some(birth.started);
+        Ok(Some(target).filter(|target| same && !target.has_ended()))
+    }
+
+    /// The process of this pid, if it has the proof of life; `None` if not.
+    fn with_proof(pid: u32, proof: Identity) -> Option<Result<Target, LockError>> {
+        let target = match Target::open(pid) {
+            Ok(opened) => opened?,
+            Err(error) => return Some(Err(error)),
+        };
+        let has_it = has_proof(pid, proof) == Some(true) && !target.has_ended();
+        has_it.then_some(Ok(target))
+    }
+
+    fn open(pid: u32) -> Result<Option<Target>, LockError> {
+        let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        match pidfd_open(raw, PidfdFlags::empty()) {
+            Ok(handle) => Ok(Some(Target { pid, handle, told: None })),
+            Err(Errno::SRCH) => Ok(None),
+            Err(error) => Err(LockError::new(
+                LockErrorKind::Refused,
+                format!(
+                    "this system gives no handle of process {pid}, so that another one could be \
+                     ended in its place ({error}); look whether it is the holder, and end it: kill \
+                     {pid}"
+                ),
+            )),
+        }
+    }
+
+    fn is_to_hear(&self, signal: Signal) -> bool {
+        self.told != Some(signal)
+    }
+
+    fn send(&mut self, signal: Signal, holder: &Holder) -> Result<(), LockError> {
+        match pidfd_send_signal(&self.handle, signal) {
+            Ok(()) | Err(Errno::SRCH) => {
+                self.told = Some(signal);
+                Ok(())
+            }
+            Err(Errno::PERM) => {
+                let pid = self.pid;
+                let error = LockError::new(
+                    LockErrorKind::Refused,
+                    format!(
+                        "process {pid}, which holds it, is another user's; break it as that user, or \
+                         as root"
+                    ),
+                );
+                Err(error.with_holder(Some(holder.clone())))
+            }
+            Err(error) => {
+                let text = format!("cannot end process {}: {error}", self.pid);
+                Err(LockError::new(LockErrorKind::Io, text))
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        wait_for_an_end(std::slice::from_ref(self), Time::ZERO)
+    }
+}
+
+/// Whether one of them has ended, by this time.
+fn wait_for_an_end(targets: &[Target], until: Time) -> bool {
+    let mut all: Vec<_> =
+        targets.iter().map(|target| PollFd::new(&target.handle, PollFlags::IN)).collect();
+    let rest = until.since(clock::now());
+    let rest = Timespec { tv_sec: rest.as_secs() as _, tv_nsec: rest.subsec_nanos() as _ };
+    // Interrupted: the caller looks again.
+    rustix::event::poll(&mut all, Some(&rest)).unwrap_or_default();
+    all.iter().any(|target| !target.revents().is_empty())
+}
+
+/// A process of another pid namespace has a number here that is another's, or none.
+fn check_is_visible(birth: Birth, holder: &Holder) -> Result<(), LockError> {
+    let own = Birth::of_this_process().map(|own| own.namespace);
+    if own == Some(birth.namespace) {
+        return Ok(());
+    }
+    let error = LockError::new(
+        LockErrorKind::Refused,
+        "its holder lives in another pid namespace (a container), where its pid means another \
+         process than here; run `tierlock break` inside that container, or end the container",
+    );
+    Err(error.with_holder(Some(holder.clone())))
+}
+
+fn check_is_not_ours(holding: &Holding) -> Result<(), LockError> {
+    let own = std::process::id();
+    let is_holder = holding.birth.is_some_and(|birth| Birth::of_this_process() == Some(birth));
+    if !is_holder && has_proof(own, holding.proof) != Some(true) {
+        return Ok(());
+    }
+    let error = LockError::new(
+        LockErrorKind::Refused,
+        format!(
+            "this process ({own}) runs under that lock itself, which stays taken until it ends; run \
+             `tierlock break` outside of what `tierlock run` started"
+        ),
+    );
+    Err(error.with_holder(Some(holding.holder.clone())))
+}
+
+fn not_to_be_seen(holder: Holder) -> LockError {
+    let error = LockError::new(
+        LockErrorKind::Refused,
+        "its holder is gone, and no process that can be seen from here has its proof of life; look \
+         in the containers that use the directory too, and end what the holder left running",
+    );
+    error.with_holder(Some(holder))
+}
+
+fn does_not_end(targets: &[Target]) -> LockError {
+    let pids: Vec<_> = targets.iter().map(|target| target.pid.to_string()).collect();
+    LockError::new(
+        LockErrorKind::TimedOut,
+        format!(
+            "process {} was killed and has not ended in {LONGEST_END:?}: it waits in the kernel \
+             (state D: a disk, a network file system), and the lock is free once it has ended",
+            pids.join(", ")
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        process::{Child, Command},
+    };
+
+    use super::*;
+
+    /// A process that has nothing to do with any lock.
+    struct Bystander(Child);
+
+    impl Bystander {
+        fn new() -> Bystander {
+            Bystander(Command::new("sleep").arg("1000").spawn().unwrap())
+        }
+
+        fn birth(&self) -> Birth {
+            let own = Birth::of_this_process().unwrap();
+            let pid = self.0.id();
+            Birth { pid, namespace: own.namespace, started: births::started(pid).unwrap() }
+        }
+
+        fn runs(&mut self) -> bool {
+            self.0.try_wait().unwrap().is_none()
+        }
+    }
+
+    impl Drop for Bystander {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn token(number: u64) -> Token {
+        Token::new(number).unwrap()
+    }
+
+    fn holding(number: u64, birth: Birth) -> Holding {
+        let holder = Holder { token: Some(token(number)), ..Holder::default() };
+        let proof = Identity::of_parts(u64::MAX, number);
+        Holding { holder, birth: Some(birth), proof, widened_by: None }
+    }
+
+    fn end(
+        number: u64,
+        look: impl Fn() -> Result<Option<Holding>, LockError>,
+    ) -> Result<(), LockError> {
+        let order = Order { token: token(number), grace: Duration::ZERO, asked_leader: false };
+        end_holder(&Name::new("a").unwrap(), order, look)
+    }
+
+    #[test]
+    fn a_process_that_has_the_holders_pid_by_now_is_left_alone() {
+        let mut bystander = Bystander::new();
+        let birth = Birth { started: bystander.birth().started + 1, ..bystander.birth() };
+        let error = end(1, || Ok(Some(holding(1, birth)))).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Refused, "{error}");
+        assert!(bystander.runs());
+    }
+
+    #[test]
+    fn a_holder_that_lets_go_while_it_is_looked_for_is_left_alone() {
+        for after in [None, Some(2)] {
+            let mut bystander = Bystander::new();
+            let (birth, looks) = (bystander.birth(), Cell::new(0));
+            let error = end(1, || {
+                looks.set(looks.get() + 1);
+                let number = if looks.get() == 1 { Some(1) } else { after };
+                Ok(number.map(|number| holding(number, birth)))
+            });
+            assert_eq!(error.unwrap_err().kind(), LockErrorKind::Refused);
+            assert_eq!(looks.get(), 2, "it is compared again");
+            assert!(bystander.runs());
+        }
+    }
+
+    #[test]
+    fn the_holder_is_ended_and_no_other() {
+        let (mut bystander, mut holder) = (Bystander::new(), Bystander::new());
+        let (birth, proof) = (holder.birth(), Cell::new(true));
+        let lives = |pid: u32| births::started(pid).is_some() && !is_zombie(pid);
+        end(1, || {
+            proof.set(lives(birth.pid));
+            Ok(proof.get().then(|| holding(1, birth)))
+        })
+        .unwrap();
+        assert!(!holder.runs());
+        assert!(bystander.runs());
+    }
+
+    fn is_zombie(pid: u32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+    }
+}
