@@ -77,9 +77,12 @@ pub(crate) struct Entry {
     #[cfg(feature = "process")]
     slot: std::sync::OnceLock<Slot>,
     /// The name's lease words, one for each manager that has built a mutex of it.
-    words: Mutex<Vec<(Weak<dyn LeaseService>, Arc<LeaseWord>)>>,
+    words: Mutex<Vec<WordOf>>,
     ground: Arc<Ground>,
 }
+
+/// A service, and the word of the name's leases of it.
+type WordOf = (Weak<dyn LeaseService>, Arc<LeaseWord>);
 
 /// The thread tier of one generation, and those of its children's.
 #[cfg(feature = "process")]
