@@ -225,7 +225,6 @@ impl ThreadLock {
     }
 
     /// Whether somebody is queued just now.
-    #[cfg(any(feature = "host", feature = "testing"))]
     pub(crate) fn has_waiters(&self) -> bool {
         self.word.load(Relaxed) & WAITERS != 0
     }
