@@ -82,9 +82,12 @@ pub(crate) struct Entry {
     #[cfg(feature = "process")]
     slot: FirstMade<Arc<Slot>>,
     /// The name's lease words, one for each manager that has built a mutex of it.
-    words: Mutex<Vec<(Weak<dyn LeaseService>, Arc<LeaseWord>)>>,
+    words: Mutex<Vec<WordOf>>,
     ground: Arc<Ground>,
 }
+
+/// A service, and the word of the name's leases of it.
+type WordOf = (Weak<dyn LeaseService>, Arc<LeaseWord>);
 
 /// There are no slots where there is no process scope.
 #[cfg(not(feature = "process"))]

@@ -727,7 +727,7 @@ impl Link {
             };
             if is_new {
                 // Whatever was used of its block: the leader cuts the number to the block's end.
-                client.release(lease, Token::MAX, Predecessor::Broken, clock::now());
+                client.release(lease, Token::MAX, crate::error::Predecessor::Broken, clock::now());
                 any = true;
             }
             stays

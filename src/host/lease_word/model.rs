@@ -253,7 +253,7 @@ fn number(count: u64) -> Token {
 fn play(flaw: Option<Flaw>, keeps: bool, here: Act, others: &'static [Act]) {
     plant(flaw);
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(if others.len() > 1 { 2 } else { 4 });
+    model.preemption_bound = Some(if others.len() > 1 { 3 } else { 5 });
     model.check(move || {
         let scene = Scene::new(keeps);
         let others: Vec<_> = others
@@ -419,40 +419,53 @@ fn a_watch_made_while_it_is_lost_is_told() {
     });
 }
 
-// Each of these is found.
+// Each of these mistakes is found.
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "it was overlooked")]
 fn found_opened_by_the_representative() {
     loom::model(|| claim_anew(recall, true));
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "is none of its tokens")]
 fn found_a_lease_read_after_the_exchange_that_closes() {
     play_flawed(Flaw::LeaseReadAfterClosing, true, nothing, &[wait, lose]);
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "it was the representative's")]
 fn found_a_reservation_claimed_by_strangers() {
     play_flawed(Flaw::EnteredAsStranger, true, come_by, &[wait_hungry]);
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "it was in")]
+fn found_a_guard_that_leaves_without_its_own_count() {
+    play_flawed(Flaw::LeftWithoutOwnCount, true, nothing, &[leave_stale, come_by]);
+}
+
+/// loom ends the process that finds a deadlock in the middle of it: so it is another.
+#[test]
 fn found_a_representative_that_sleeps_unmarked() {
-    play_flawed(Flaw::SleptUnmarked, true, nothing, &[wait]);
+    let (_, here) = module_path!().split_once("::").expect("a module of a crate");
+    let played = format!("{here}::a_representative_that_sleeps_unmarked");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", &played, "--ignored", "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("deadlock"), "{output:?}");
 }
 
 #[test]
-#[should_panic]
-fn found_a_guard_that_leaves_without_its_own_count() {
-    play_flawed(Flaw::LeftWithoutOwnCount, true, nothing, &[leave_stale, come_by]);
+#[ignore = "a mistake, which the test above finds"]
+fn a_representative_that_sleeps_unmarked() {
+    play(Some(Flaw::SleptUnmarked), true, nothing, &[wait]);
 }
 
 fn play_flawed(flaw: Flaw, keeps: bool, here: Act, others: &'static [Act]) {
     let found = std::panic::catch_unwind(|| play(Some(flaw), keeps, here, others));
     plant(None);
-    found.unwrap();
+    if let Err(panic) = found {
+        std::panic::resume_unwind(panic);
+    }
 }
