@@ -58,8 +58,10 @@ const FORMAT: &str = "format";
 const CLUSTER: &str = "cluster";
 const EPOCH: &str = "epoch";
 const WAITS_FOR: &str = "waits_for_ns";
+/// The epoch before which no client's history is judged; see [`History`].
+const JUDGED_FROM: &str = "judged_from";
 
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 /// Everything fits; redb's own default would allow it a gigabyte.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -153,7 +155,7 @@ impl Journal {
                     Record::TookOver { epoch, reign, waits_for, starts_above } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
                         if *starts_above {
-                            reigns.retain(|_, _| false)?;
+                            about.insert(JUDGED_FROM, &epoch.to_le_bytes()[..])?;
                         }
                         reigns.insert(epoch, reign.0)?;
                         while reigns.len()? > REIGNS_MAX as u64 {
@@ -167,8 +169,11 @@ impl Journal {
                         };
                     }
                     Record::Waited => drop(about.remove(WAITS_FOR)?),
-                    Record::EpochRaised { epoch } => {
+                    Record::EpochRaised { epoch, starts_above } => {
                         about.insert(EPOCH, &epoch.to_le_bytes()[..])?;
+                        if *starts_above {
+                            about.insert(JUDGED_FROM, &epoch.to_le_bytes()[..])?;
+                        }
                     }
                     Record::SessionOpened { session, .. } => {
                         sessions.insert(session.0, &bytes[..])?;
@@ -430,13 +435,14 @@ fn recover(database: &Database) -> Result<Recovered, Trouble> {
     let cluster = about.get(CLUSTER)?;
     let cluster = cluster.and_then(|bytes| <[u8; 16]>::try_from(bytes.value()).ok());
     let cluster = cluster.ok_or_else(|| Trouble::missing(CLUSTER))?;
-    let epoch = match about.get(EPOCH)? {
-        None => 0,
+    let epoch_in = |key| match about.get(key)? {
+        None => Ok(0),
         Some(bytes) => match <[u8; 4]>::try_from(bytes.value()) {
-            Ok(bytes) => u32::from_le_bytes(bytes),
-            Err(_) => return Err(Trouble::missing(EPOCH)),
+            Ok(bytes) => Ok(u32::from_le_bytes(bytes)),
+            Err(_) => Err(Trouble::missing(key)),
         },
     };
+    let (epoch, judged_from) = (epoch_in(EPOCH)?, epoch_in(JUDGED_FROM)?);
     let waits_for = match about.get(WAITS_FOR)? {
         None => None,
         Some(bytes) => {
@@ -444,7 +450,7 @@ fn recover(database: &Database) -> Result<Recovered, Trouble> {
             Some(Duration::from_nanos(nanos))
         }
     };
-    let history = read_history(&transaction, epoch)?;
+    let history = read_history(&transaction, epoch, judged_from)?;
     let cluster = ClusterId(u128::from_le_bytes(cluster));
     let mut recovered = Recovered { epoch, waits_for, history, ..Recovered::new(cluster) };
     for record in read_records(&transaction)? {
@@ -454,8 +460,12 @@ fn recover(database: &Database) -> Result<Recovered, Trouble> {
 }
 
 /// Whose the epochs were, up to this one.
-fn read_history(transaction: &redb::ReadTransaction, epoch: u32) -> Result<History, Trouble> {
-    let mut history = History::default();
+fn read_history(
+    transaction: &redb::ReadTransaction,
+    epoch: u32,
+    judged_from: u32,
+) -> Result<History, Trouble> {
+    let mut reigns = Vec::new();
     for row in transaction.open_table(REIGNS)?.iter()? {
         let (first, reign) = row?;
         let first = first.value();
@@ -463,9 +473,9 @@ fn read_history(transaction: &redb::ReadTransaction, epoch: u32) -> Result<Histo
             let text = format!("it knows a reign of epoch {first}, and no epoch above {epoch}");
             return Err(Trouble::Damage(text));
         }
-        history.begin(first, ReignId(reign.value()), false);
+        reigns.push((first, ReignId(reign.value())));
     }
-    Ok(history)
+    Ok(History::found(reigns, judged_from))
 }
 
 /// Open sessions first, then what was taken away from them.

@@ -443,16 +443,8 @@ impl Reign {
                      with token {winner} keeps it, the one with token {loser} has lost it. Either \
                      this leader's state directory was restored from a copy, or there is a bug",
                 )),
-                Notice::OldState { seen, own } => {
-                    let above = seen.max(own);
-                    end.get_or_insert(End::Failed(
-                        LockErrorKind::Config,
-                        format!(
-                            "the leader stopped: its state directory is older than what its \
-                             clients have seen (epoch {own}, and they have seen {seen} of another \
-                             reign); start it once with --epoch-above {above}"
-                        ),
-                    ));
+                Notice::OtherHistory { seen, own, pauses, takes } => {
+                    self.shared.sound(other_history(seen, own, pauses, takes));
                 }
             }
         }
@@ -512,6 +504,28 @@ impl Reign {
         let socket = self.port.socket().clone();
         self.shared.bell.sleep(&[(socket, self.port.is_blocked())], limit);
     }
+}
+
+/// What an operator is told when a client has seen another history of the cluster.
+fn other_history(seen: u32, own: u32, pauses: Duration, takes: Option<u32>) -> String {
+    let pause = match pauses.is_zero() {
+        true => "It serves on those who have not".to_owned(),
+        false => format!("It grants nothing new for {:.0} s", pauses.as_secs_f64().ceil()),
+    };
+    let then = match takes {
+        Some(takes) => format!("then it takes epoch {takes}, and serves that client too"),
+        None => format!(
+            "that client is served in some days, when the epoch is above, or at once after a start \
+             with --epoch-above {}",
+            seen.max(own)
+        ),
+    };
+    format!(
+        "ALARM: a client has seen epoch {seen} of this leader's cluster in a reign that this leader, \
+         in epoch {own}, does not know: one of two leaders runs on a copy of the other's state, or \
+         this state was restored from a copy, and both may grant one lock. {pause}; {then}. Stop \
+         whichever of them is not wanted"
+    )
 }
 
 /// Says that the leader is gone, if nothing better was said: it panicked.

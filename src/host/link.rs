@@ -1140,14 +1140,20 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
                 "the leader is not the one this manager has spoken to before (its state \
                  directory is another one); point the manager at its own leader, or open it anew",
             ),
-            Refusal::OldState => (
+            Refusal::TooFarAbove => (
                 Refused,
-                "the leader's state is older than what its clients have seen; its operator \
-                 starts it once with --epoch-above",
+                "the highest token that this machine knows for the name lies further above the \
+                 leader's tokens than it goes in a day (1,024 epochs); its operator starts it once \
+                 with --epoch-above, if that token is real",
             ),
             Refusal::Tokens => (
                 Refused,
                 "the highest token known for this name leaves the leader no room above it",
+            ),
+            Refusal::DiskFull => (
+                Refused,
+                "the leader's disk has no room for one more session; it serves those that it has \
+                 until its operator makes room in its state directory",
             ),
             Refusal::Storage => (
                 Io,

@@ -16,8 +16,9 @@ use std::{
 
 use self::link::Link;
 use super::{
-    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, count_short,
-    history::Seen,
+    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+    count_short,
+    history::{Attestation, Seen},
     mistake::{Mistake, planted},
     numbered::{Numbered, sorted},
     timers::Timers,
@@ -207,6 +208,8 @@ struct Request {
 #[derive(Clone)]
 struct Grant {
     lease: LeaseId,
+    /// The reign that made it.
+    reign: ReignId,
     first: Token,
     last: Token,
     predecessor: Predecessor,
@@ -661,6 +664,13 @@ impl Client {
         }
     }
 
+    /// The reign has a higher epoch now.
+    fn raised(&mut self, epoch: u32, attestation: Attestation) {
+        if let Some(seen) = self.seen.filter(|seen| seen.epoch < epoch) {
+            self.see(Seen { epoch, attestation, ..seen });
+        }
+    }
+
     /// This leads now.
     fn see(&mut self, seen: Seen) {
         if self.seen.replace(seen) != Some(seen) {
@@ -821,9 +831,6 @@ impl Client {
 // Leases.
 impl Client {
     fn granted(&mut self, request: RequestId, grant: Grant, now: Time) {
-        if let Some(seen) = self.seen.filter(|seen| seen.epoch < grant.last.epoch()) {
-            self.see(Seen { epoch: grant.last.epoch(), ..seen });
-        }
         if self.leases.contains_key(&grant.lease) {
             return;
         }
@@ -1064,6 +1071,7 @@ impl Client {
                 let at_most = at_most.map(|left| now + count_short(left));
                 let grant = Grant {
                     lease,
+                    reign: self.seen.expect("a welcome came before").reign,
                     first,
                     last,
                     predecessor,
@@ -1095,6 +1103,7 @@ impl Client {
             LeaderMessage::Recall { .. } if planted(Mistake::RecallIgnored) => {}
             LeaderMessage::Recall { lease } => self.recalled(lease),
             LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),
+            LeaderMessage::Raised { epoch, attestation } => self.raised(epoch, attestation),
             LeaderMessage::Welcome { .. }
             | LeaderMessage::NotLeader { .. }
             | LeaderMessage::Gone { .. } => {}
@@ -1180,6 +1189,7 @@ impl Grant {
             kept: false,
             since: now.since(self.since),
             leaving: None,
+            reign: self.reign,
         }
     }
 }

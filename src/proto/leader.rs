@@ -12,24 +12,27 @@ mod attended;
 #[cfg(feature = "testing")]
 mod look;
 mod questions;
+mod raising;
 mod reclaim;
 mod report;
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use self::{
     attended::Attended,
+    raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
 };
 use super::{
     ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
-    history::{History, Seen},
+    history::{History, Notary, TrustingNotary},
     mistake::{Mistake, planted},
     numbered::Numbered,
-    record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
+    record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway, Unwritten},
     sessions::{Sessions, Standing},
     table::{
         Holding, LockKey, Next, PackedId, Patience, Recall, Right, SessionKey, Table, Waiter,
@@ -63,8 +66,10 @@ pub struct Config {
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
-    /// Drawn by whoever starts the leader, for this reign and no other.
+    /// Drawn at random at the leader's start, for this reign and no other.
     pub reign: ReignId,
+    /// Vouches for what clients are told of this history, so that they cannot make it up.
+    pub notary: Arc<dyn Notary>,
 }
 
 impl Default for Config {
@@ -79,6 +84,7 @@ impl Default for Config {
             epoch_above: None,
             process: None,
             reign: ReignId(0),
+            notary: Arc::new(TrustingNotary),
         }
     }
 }
@@ -103,9 +109,16 @@ pub enum Close {
 /// Things the driver writes to its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A client has seen a later epoch, or one of this leader's history in the reign of another:
-    /// this state is old; nothing is granted any more.
-    OldState { seen: u32, own: u32 },
+    /// An alarm: a client has seen a later epoch of this cluster, or one of this leader's history
+    /// in the reign of another. This state is a copy, or one that was restored from a copy.
+    OtherHistory {
+        seen: u32,
+        own: u32,
+        /// For how long nothing new is granted to any client.
+        pauses: Duration,
+        /// The epoch that this leader takes then, if its bound on raises allows it soon.
+        takes: Option<u32>,
+    },
     /// An alarm: two sessions reported that they hold this name. The higher token has won.
     Conflict { name: Name, winner: Token, loser: Token },
 }
@@ -120,6 +133,13 @@ pub struct Leader {
     reign: Option<Reign>,
     /// The highest epoch on its way to the disk or there.
     epoch_asked: u32,
+    raises: Raises,
+    /// When the reign was durable.
+    began: Time,
+    /// What clients have told of another history of this cluster, until its epochs are exceeded.
+    other_history: Option<OtherHistory>,
+    /// The highest token that this reign has given.
+    given: Token,
     /// The reign has ended, and this is what requests are told.
     over: Option<Refusal>,
     clock: Attended,
@@ -188,6 +208,8 @@ enum Verdict {
     Waits,
     /// This epoch is to be durable first.
     NeedsEpoch(u32),
+    /// The same, because of an `above` that no token of this reign explains.
+    NeedsRaise(u32),
     Refused(Refusal),
     /// Its session has run out.
     Expired,
@@ -204,6 +226,10 @@ impl Leader {
         let mut leader = Leader {
             reign: None,
             epoch_asked: epoch_before,
+            raises: Raises::default(),
+            began: now,
+            other_history: None,
+            given: Token::ZERO,
             table: Table::new(config.block),
             config,
             cluster: recovered.cluster,
@@ -324,6 +350,29 @@ impl Leader {
         self.settle(now);
     }
 
+    /// The journal has no room for a session's opening: what the session waits for is refused, and
+    /// the reign goes on.
+    pub fn handle_unwritten(&mut self, unwritten: Unwritten, now: Time) {
+        let now = self.clock.attend(now);
+        let Unwritten { number, session } = unwritten;
+        assert!(number > self.last_committed, "records are answered in their order");
+        self.last_committed = number;
+        if self.over.is_none()
+            && let Some(key) = self.sessions.find(session)
+            && matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number)
+        {
+            let waiters: Vec<_> = self.sessions.get(key).waiting().values().copied().collect();
+            for waiter in waiters {
+                self.refuse_waiter(waiter, Refusal::DiskFull, now);
+            }
+            self.sessions.stand(key, Standing::New);
+            if self.sessions.get(key).connection.is_none() {
+                self.sessions.remove(key);
+            }
+        }
+        self.settle(now);
+    }
+
     /// The journal failed: the reign is over; nothing is granted, renewed or expired any more.
     pub fn handle_storage_failed(&mut self, now: Time) {
         let now = self.clock.attend(now);
@@ -391,7 +440,8 @@ impl Leader {
         }
         let with_reign = [self.waits_until, self.reports.next()];
         let [waits_until, report] = with_reign.map(|at| at.filter(|_| self.reign.is_some()));
-        let others = [self.limits.next(), self.ends.next(), self.disputes.next()];
+        let others =
+            [self.limits.next(), self.ends.next(), self.disputes.next(), self.next_raise()];
         [self.sessions.next_deadline(), waits_until, report]
             .into_iter()
             .chain(others)
@@ -533,7 +583,7 @@ impl Leader {
     ) {
         let session = self.sessions.get_mut(key);
         session.last_request = session.last_request.max(request);
-        if let Some(why) = self.why_refused(key, &acquire, place.is_some()) {
+        if let Some(why) = self.why_refused(key, place.is_some()) {
             return self.refuse(key, request, why, None);
         }
         let lock = self.table.find_or_add(acquire.name);
@@ -576,7 +626,7 @@ impl Leader {
 
     /// Why a request is refused before anybody looks at its lock. Limits never refuse one that
     /// was accepted before (`returning`).
-    fn why_refused(&self, key: SessionKey, acquire: &Acquire, returning: bool) -> Option<Refusal> {
+    fn why_refused(&self, key: SessionKey, returning: bool) -> Option<Refusal> {
         let session = self.sessions.get(key);
         let Config {
             sessions_max,
@@ -594,7 +644,6 @@ impl Leader {
         ];
         self.over
             .or(session.refusal)
-            .or((acquire.above.epoch() >= ABOVE_EPOCH_MAX).then_some(Refusal::Tokens))
             .or_else(|| {
                 let (_, why) = limits.into_iter().find(|(reached, _)| *reached && !returning)?;
                 Some(why)
@@ -675,6 +724,7 @@ impl Leader {
             && matches!(recall, Recall::No | Recall::Kept)
         {
             let last = self.table.top_up(lock);
+            self.given = self.given.max(last);
             self.tell(key, LeaderMessage::ToppedUp { lease, last });
         }
     }
@@ -795,6 +845,7 @@ impl Leader {
         if self.in_grace {
             self.end_grace_if_over(now);
         }
+        self.step_raise(now);
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
         }
@@ -874,6 +925,13 @@ impl Leader {
                 return false;
             }
             Verdict::NeedsEpoch(_) => self.refuse_waiter(key, Refusal::Tokens, now),
+            Verdict::NeedsRaise(needed) => match self.ask_raise(needed, now) {
+                Ok(()) => {
+                    self.awaiting_epoch.insert(lock);
+                    return false;
+                }
+                Err(why) => self.refuse_waiter(key, why, now),
+            },
             Verdict::Refused(why) => self.refuse_waiter(key, why, now),
             Verdict::Expired => self.expire(session),
         }
@@ -884,7 +942,8 @@ impl Leader {
     fn judge(&self, waiter: &Waiter, now: Time) -> Verdict {
         let Some(reign) = &self.reign else { return Verdict::Waits };
         let in_grace = self.in_grace && !planted(Mistake::NoGrace);
-        if self.over.is_some() || in_grace || self.disputes.get(waiter.lock).is_some() {
+        let waits = in_grace || self.is_paused() || self.disputes.get(waiter.lock).is_some();
+        if self.over.is_some() || waits {
             return Verdict::Waits;
         }
         let epoch = reign.epoch();
@@ -901,6 +960,9 @@ impl Leader {
         if session.answerable_for() >= self.config.leases_per_session_max {
             return Verdict::Refused(Refusal::TooManyLeases);
         }
+        if let Some(needed) = self.raise_for(waiter.above, epoch) {
+            return Verdict::NeedsRaise(needed);
+        }
         let lease = PackedId::new(epoch, self.leases_made + 1);
         match (self.table.next_token(waiter.lock, waiter.above, epoch), lease) {
             (Some(Next::Token(token)), Some(lease)) => Verdict::Granted(lease, token),
@@ -913,6 +975,7 @@ impl Leader {
     fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         self.leases_made += 1;
         self.table.grant(waiter, lease, token, now);
+        self.given = self.given.max(self.table.lock(waiter.lock).token);
         self.sessions.add_lease(waiter.session, lease, waiter.lock);
         if let Some(at_most) = waiter.at_most {
             self.ends.set(waiter.lock, now + count_long(at_most));
@@ -1039,8 +1102,12 @@ impl Leader {
         if self.reign.as_ref().is_some_and(|own| own.epoch() >= reign.epoch()) {
             return;
         }
+        self.history.raise(reign.epoch(), reign.starts_above());
         if self.reign.replace(reign).is_none() {
+            self.began = now;
             self.begin_grace(now);
+        } else {
+            self.tell_raised();
         }
         (self.leases_made, self.places_given) = (0, 0);
         self.unsettled.extend(std::mem::take(&mut self.awaiting_epoch));
@@ -1069,33 +1136,6 @@ impl Leader {
         self.refuse_checks();
     }
 
-    /// A client has seen this. If that is no part of this reign's history, the state directory
-    /// is a copy from before it.
-    fn meet_history(&mut self, seen: Option<Seen>) {
-        if let Some(Seen { epoch: seen, .. }) = self.of_another_history(seen)
-            && self.over.is_none()
-        {
-            self.notices.push_back(Notice::OldState { seen, own: self.epoch() });
-            self.end_reign(Refusal::OldState);
-        }
-    }
-
-    /// What was seen, if it was not in this cluster's history as its journal tells it.
-    fn of_another_history(&self, seen: Option<Seen>) -> Option<Seen> {
-        let Seen { cluster, epoch, reign } = seen?;
-        let is_later = epoch > self.epoch();
-        let is_anothers = if planted(Mistake::DeposedLeaderServes) {
-            false
-        } else if planted(Mistake::SameEpochUnnoticed) {
-            is_later
-        } else if planted(Mistake::EarlierReignsUnknown) {
-            epoch > self.epoch_before && reign != self.config.reign
-        } else {
-            is_later || !self.history.agrees(epoch, reign)
-        };
-        seen.filter(|_| cluster == self.cluster && is_anothers)
-    }
-
     fn epoch(&self) -> u32 {
         self.reign.as_ref().map_or(0, Reign::epoch)
     }
@@ -1107,7 +1147,7 @@ impl Leader {
         }
         if epoch > self.epoch_asked {
             self.epoch_asked = epoch;
-            self.write(Record::EpochRaised { epoch });
+            self.write(Record::EpochRaised { epoch, starts_above: false });
         }
         true
     }
@@ -1183,10 +1223,6 @@ fn after(why: LostReason) -> Predecessor {
         _ => Predecessor::Expired,
     }
 }
-
-/// An `above` of this epoch or a later one is refused: a machine's own counts reach it by
-/// mistake only, and epochs are not there to be used up by mistakes.
-const ABOVE_EPOCH_MAX: u32 = 1 << 22;
 
 const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
 

@@ -55,7 +55,7 @@ pub enum Mistake {
     PlaceForgotten,
     /// Whoever came last is granted first.
     LastComeFirstServed,
-    /// A leader goes on though a client has seen a later reign.
+    /// A leader grants on though a client has seen a later reign.
     DeposedLeaderServes,
     /// A leader compares epochs only, and not whose they were.
     SameEpochUnnoticed,
@@ -63,10 +63,18 @@ pub enum Mistake {
     EarlierReignsUnknown,
     /// A manager tells no leader what others have seen on its machine before it.
     MachineForgets,
-    /// A leader that was started above an epoch still stops for what was lost below it.
+    /// A leader that was started above an epoch still heeds what was lost below it.
     JudgedAbove,
     /// A leader that starts above an epoch does not wait for those who were promised in it.
     NoWaitAbove,
+    /// A leader that meets another history grants on while its clients may be promised something.
+    NoPauseForHistory,
+    /// It takes the very next epoch above what was seen of that history.
+    RaisedByOne,
+    /// It confirms leases that no reign of its journal has granted.
+    ForeignLeasesConfirmed,
+    /// Clients lift the epoch as far as they like.
+    RaisesUnbounded,
     /// A client does not hear that somebody else waits.
     RecallIgnored,
     /// A lease is recalled once, and not again on the next connection.

@@ -25,7 +25,11 @@ pub enum Record {
     /// What the last `TookOver` had to wait for has passed.
     Waited,
     /// A reign took a higher epoch.
-    EpochRaised { epoch: u32 },
+    EpochRaised {
+        epoch: u32,
+        /// It lies above what another history has come to; see [`History::raise`].
+        starts_above: bool,
+    },
     /// A session asked for its first lock.
     SessionOpened {
         session: SessionId,
@@ -59,6 +63,26 @@ impl Pending {
     pub fn committed(self) -> Committed {
         Committed { number: self.number, record: self.record }
     }
+
+    /// The journal's word that it has no room for the opening of a session, and that this one is
+    /// not on the disk; of other records an error ends the reign.
+    ///
+    /// # Panics
+    ///
+    /// If the record is another.
+    pub fn unwritten(self) -> Unwritten {
+        let Record::SessionOpened { session, .. } = self.record else {
+            panic!("a journal writes this or fails: {:?}", self.record)
+        };
+        Unwritten { number: self.number, session }
+    }
+}
+
+/// A session's opening for which the journal has no room.
+#[derive(Debug)]
+pub struct Unwritten {
+    pub(super) number: u64,
+    pub(super) session: SessionId,
 }
 
 /// Proof that a record is durable: what the replies that depend on it are made from.
@@ -73,8 +97,9 @@ impl Committed {
     pub(super) fn allows(self) -> Allows {
         let number = self.number;
         match self.record {
-            Record::TookOver { epoch, .. } | Record::EpochRaised { epoch } => {
-                Allows::Reigning(Reign { epoch })
+            Record::TookOver { epoch, starts_above, .. }
+            | Record::EpochRaised { epoch, starts_above } => {
+                Allows::Reigning(Reign { epoch, starts_above })
             }
             Record::Waited => Allows::Nothing,
             Record::SessionOpened { session, .. } => {
@@ -104,11 +129,17 @@ pub(super) enum Allows {
 #[derive(Debug)]
 pub(super) struct Reign {
     epoch: u32,
+    starts_above: bool,
 }
 
 impl Reign {
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// It lies above what another history has come to.
+    pub(super) fn starts_above(&self) -> bool {
+        self.starts_above
     }
 }
 
@@ -166,7 +197,10 @@ impl Recovered {
                 self.history.begin(epoch, reign, starts_above);
             }
             Record::Waited => self.waits_for = None,
-            Record::EpochRaised { epoch } => self.epoch = epoch,
+            Record::EpochRaised { epoch, starts_above } => {
+                self.epoch = epoch;
+                self.history.raise(epoch, starts_above);
+            }
             Record::SessionOpened { session, proof, time_to_live, embedded } => {
                 let before = self.sessions.remove(&session);
                 let revoked = before.map_or_else(BTreeMap::new, |before| before.revoked);

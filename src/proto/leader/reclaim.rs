@@ -109,11 +109,17 @@ impl Leader {
         claims.into_iter().cloned().collect()
     }
 
-    /// Whether an earlier reign can have granted it.
+    /// Whether an earlier reign of this history can have granted it.
     fn is_of_before(&self, held: &HeldLease) -> bool {
         (Token::ZERO < held.first && held.first <= held.last)
             && held.lease.epoch <= self.epoch_before
             && held.last.epoch() <= self.epoch_before
+            && self.is_of_this_history(held)
+    }
+
+    fn is_of_this_history(&self, held: &HeldLease) -> bool {
+        self.history.granted(held.lease.epoch, held.reign)
+            || planted(Mistake::ForeignLeasesConfirmed)
     }
 
     /// Whether nobody has reported a later grant of this name.
@@ -179,16 +185,25 @@ impl Leader {
         if self.sessions.get(key).is_awaited() {
             let lock = self.table.find_or_add(held.name.clone());
             self.unsettled.push(lock);
-            self.conflict(lock, self.table.lock(lock).token, held.last, key);
+            if self.is_of_this_history(&held) {
+                self.conflict(lock, self.table.lock(lock).token, held.last, key);
+            } else {
+                self.dispute(lock, key);
+            }
         }
         self.revoke(key, id, held.name, held.last);
     }
 
     /// Two hold one lock, by their own words: somebody's state was restored, or there is a bug.
-    /// Until what the loser was promised last has passed, the lock is not granted again.
     fn conflict(&mut self, lock: LockKey, winner: Token, loser: Token, session: SessionKey) {
         let name = self.table.lock(lock).name.clone();
         self.notices.push_back(Notice::Conflict { name, winner, loser });
+        self.dispute(lock, session);
+    }
+
+    /// Until what the loser of a conflict was promised last has passed, the lock is not granted
+    /// again.
+    fn dispute(&mut self, lock: LockKey, session: SessionKey) {
         let deadline = self.sessions.get(session).deadline();
         let until = self.disputes.get(lock).map_or(deadline, |until| until.max(deadline));
         self.disputes.set(lock, until);

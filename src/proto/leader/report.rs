@@ -11,7 +11,7 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
-        history::Seen,
+        history::{Attestation, Seen},
         mistake::{Mistake, planted},
         sessions::{Session, Standing},
         table::{LockKey, PackedId, Recall, Right, SessionKey},
@@ -168,9 +168,12 @@ impl Leader {
         if report.cluster.is_some_and(|cluster| cluster != self.cluster) {
             return self.turn_away(connection, &report, Refusal::OtherCluster);
         }
-        self.meet_history(report.seen);
         if let Some(why) = self.over {
             return self.turn_away(connection, &report, why);
+        }
+        if let Some(seen) = self.of_another_history(report.seen) {
+            self.meet_history(seen.epoch, now);
+            return self.lead_elsewhere(connection);
         }
         let Some(key) = self.session_of(connection, &report) else { return };
         if !self.reclaim(key, &report, now) {
@@ -262,18 +265,15 @@ impl Leader {
         self.connections.insert(connection, Connection::Refused(why));
         self.reports.clear(connection);
         if self.reign.is_some() {
-            // Of an epoch that was another's in its eyes: so it sees for itself that this history
-            // is not the one that it knows, and does not forget that one.
-            let other = self.of_another_history(report.seen);
-            let epoch = other.map_or(u32::MAX, |seen| seen.epoch).min(self.epoch());
             let card = LeaderMessage::Welcome {
                 session: report.session,
                 time_to_live: Duration::ZERO,
-                epoch,
+                epoch: self.epoch(),
                 reign: self.config.reign,
                 cluster: self.cluster,
                 members: Vec::new(),
                 renew_every: report.time_to_live / 3,
+                attestation: self.attest(self.epoch()),
             };
             self.messages.push_back((connection, card));
         }
@@ -293,7 +293,22 @@ impl Leader {
             cluster: self.cluster,
             members: Vec::new(),
             renew_every: self.sessions.renew_every(key),
+            attestation: self.attest(self.epoch()),
         }
+    }
+
+    /// The code under this epoch of the reign.
+    pub(super) fn attest(&self, epoch: u32) -> Attestation {
+        self.config.notary.attest(self.cluster, epoch, self.config.reign)
+    }
+
+    /// The client knows of another history: it is not served before the epoch is above that.
+    fn lead_elsewhere(&mut self, connection: ConnectionId) {
+        self.connections.insert(connection, Connection::Dismissed);
+        self.expect_report(connection);
+        let (cluster, epoch) = (self.cluster, Some(self.epoch()));
+        let answer = LeaderMessage::NotLeader { try_next: None, cluster, epoch };
+        self.messages.push_back((connection, answer));
     }
 
     /// Releases what the report does not name, and answers what is to be said of the rest.

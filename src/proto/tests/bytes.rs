@@ -8,7 +8,7 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-        history::Seen,
+        history::{Attestation, Seen},
         record::Record,
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
@@ -380,7 +380,9 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             seen: {
                 let epoch = source.small(3);
                 let reign = ReignId(source.number(0x99aa_bbcc_ddee_ff00));
-                source.maybe(Box::new(Seen { cluster: ClusterId(cluster), epoch, reign }))
+                let attestation = Attestation(cluster.wrapping_add(1));
+                let cluster = ClusterId(cluster);
+                source.maybe(Box::new(Seen { cluster, epoch, reign, attestation }))
             },
             time_to_live: source.duration(5000),
             identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
@@ -397,6 +399,7 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
                 kept: source.number(1) % 2 == 1,
                 since: source.duration(90),
                 leaving: source.maybe(Predecessor::Panicked),
+                reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
             }],
         },
         ClientMessage::Waiting {
@@ -454,8 +457,13 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
             cluster: ClusterId(id + 1),
             members: vec!["10.0.0.1:7420".to_owned()],
             renew_every: source.duration(100),
+            attestation: Attestation(id + 3),
         },
-        LeaderMessage::NotLeader { try_next: Some("10.0.0.2:7420".to_owned()) },
+        LeaderMessage::NotLeader {
+            try_next: Some("10.0.0.2:7420".to_owned()),
+            cluster: ClusterId(id + 1),
+            epoch: Some(source.small(3)),
+        },
         LeaderMessage::Gone { session: SessionId(id) },
         LeaderMessage::Queued {
             request: RequestId(source.number(9)),
@@ -493,6 +501,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         },
         LeaderMessage::Broke { query: RequestId(source.number(13)), found: true },
         LeaderMessage::ToppedUp { lease: lease(source), last: source.token(90_000) },
+        LeaderMessage::Raised { epoch: source.small(4), attestation: Attestation(id + 4) },
     ];
     let refusals = [
         Refusal::WouldBlock,
@@ -502,10 +511,11 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::TooManyWaiters,
         Refusal::TimeToLive,
         Refusal::OtherCluster,
-        Refusal::OldState,
+        Refusal::TooFarAbove,
         Refusal::Tokens,
         Refusal::Storage,
         Refusal::TooManyClaims,
+        Refusal::DiskFull,
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
@@ -530,7 +540,7 @@ fn records(source: &mut impl Source) -> Vec<Record> {
         took_over(source, None, false),
         took_over(source, Some(60_000), true),
         Record::Waited,
-        Record::EpochRaised { epoch: source.small(3) },
+        Record::EpochRaised { epoch: source.small(3), starts_above: source.number(1) % 2 == 1 },
         Record::SessionOpened {
             session: SessionId(id),
             proof: Proof(id + 2),
