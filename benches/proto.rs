@@ -1,7 +1,7 @@
 //! One step of each side of the lease protocol, without network, clock or disk: what the two
 //! state machines themselves cost, cycle by cycle.
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tierlock::{
@@ -9,6 +9,7 @@ use tierlock::{
     proto::{
         ClusterId, ConnectionId, LeaseId, ProcessMark, Proof, ReignId, RequestId, SessionId,
         client::{self, Client},
+        history::{Attestation, TrustingNotary},
         leader::{self, Leader},
         record::Recovered,
         wire::{Acquire, ClientMessage, Identity, LeaderMessage, Wait},
@@ -109,6 +110,7 @@ fn reigning_leader() -> Leader {
         epoch_above: None,
         process: None,
         reign: ReignId(1),
+        notary: Arc::new(TrustingNotary),
     };
     let recovered = Recovered::new(CLUSTER);
     let mut leader = Leader::new(config, recovered, NOW);
@@ -191,6 +193,7 @@ fn served_client() -> Client {
         cluster: CLUSTER,
         members: Vec::new(),
         renew_every: Duration::from_secs(10),
+    attestation: Attestation(0),
     };
     client.handle_message(CONNECTION, welcome, NOW);
     while client.poll_message(NOW).is_some() {}

@@ -50,7 +50,7 @@
 //! | floor | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `error` `identity` | the vocabulary | imports ours |
-//! | 1 | `clock` `alarm` `watch` `overwriting` | the one clock, timers, telling of a loss, words changed by plain stores | decides about locks |
+//! | 1 | `clock` `alarm` `watch` `overwriting` `filesystem` | the one clock, timers, telling of a loss, words changed by plain stores, which file systems are trusted | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -80,6 +80,8 @@ mod error;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
 pub mod fence;
+#[cfg(any(feature = "host", feature = "process"))]
+mod filesystem;
 mod ground;
 mod guard;
 #[cfg(any(feature = "host", feature = "testing"))]

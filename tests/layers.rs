@@ -12,7 +12,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
 const FLOORS: [&[&str]; 5] = [
     &["scope", "name", "token", "time", "error", "identity"],
-    &["clock", "alarm", "watch", "overwriting", "proto"],
+    &["clock", "alarm", "watch", "overwriting", "filesystem", "proto"],
     &["thread", "process", "host"],
     &["ground", "climb", "mutex", "guard", "manager", "status", "fence", "question"],
     &["cli", "bench", "main", "lib", "misuse"],
@@ -45,9 +45,9 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("quinn", &["src/host/speed.rs", "src/bench/"]),
     ("quinn_proto", &["src/host/quic.rs", "src/host/routes.rs", "src/host/tls.rs"]),
     ("rustls", &["src/host/", "src/bench/"]),
-    ("redb", &["src/host/journal.rs"]),
+    ("redb", &["src/host/journal.rs", "src/host/journal/"]),
     ("bincode", &["src/proto/wire.rs"]),
-    ("fs4", &["src/process/", "src/host/journal.rs"]),
+    ("fs4", &["src/process/", "src/host/journal/"]),
     ("memmap2", &["src/process/sys.rs", "src/process/table/map.rs", "src/bench/peers/sys.rs"]),
     ("clap", &["src/cli/", "src/bench/"]),
 ];

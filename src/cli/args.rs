@@ -30,7 +30,7 @@ Two ways to start:
 
   Several machines: a leader, a secret, and the same words.
       tierlock secret new /etc/shop/tierlock.key
-      tierlock serve --listen 10.0.0.1:7420 --state-dir /var/lib/tierlock \\
+      tierlock serve --init --listen 10.0.0.1:7420 --state-dir /var/lib/tierlock \\
                      --secret-file /etc/shop/tierlock.key
       tierlock run --leader 10.0.0.1:7420 --secret-file /etc/shop/tierlock.key \\
                      nightly -- ./nightly.sh
@@ -206,7 +206,7 @@ pub(super) struct Serve {
     /// Address to listen on, as HOST:PORT (7420 when left out; 0 takes a free one)
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: String,
-    /// Directory of what must survive a restart; made if missing, used by one leader at a time
+    /// Directory of what must survive a restart, used by one leader at a time
     #[arg(long, value_name = "DIR")]
     pub(super) state_dir: PathBuf,
     /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
@@ -223,17 +223,26 @@ pub(super) struct Serve {
     /// memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
-    /// Start above this epoch, after the state directory was restored from an old copy: grants
-    /// nothing for a minute
+    /// Make the journal of a new leader in the state directory: for its first start only
+    #[arg(long)]
+    pub(super) init: bool,
+    /// Start above this epoch, on a copy of a state directory or one whose journal is damaged or
+    /// lost: grants nothing for a minute
     #[arg(long, value_name = "N")]
     pub(super) epoch_above: Option<u32>,
+    /// Accept a state directory on this file system though it may lose what was written (tmpfs,
+    /// nfs); may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(super) accept_fs: Vec<String>,
 }
 
 const SERVE_EXAMPLES: &str = "\
 Example:
   tierlock secret new /etc/tierlock.key          (copy it to every client)
   tierlock serve --listen 0.0.0.0:7420 --state-dir /var/lib/tierlock \\
-                 --secret-file /etc/tierlock.key
+                 --secret-file /etc/tierlock.key --init
+and from then on without --init: an empty directory may be a volume that is not mounted, and is
+refused, as is a file system that forgets (tmpfs) or is far away, and a copy of a state directory.
 
 Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is \
 in use; 78 when the settings or the state do not fit.";

@@ -30,7 +30,11 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         .secret_file(secret_file)
         .time_to_live_max(serve.ttl_max)
         .sessions_max(serve.sessions_max)
-        .claims_max(serve.claims_max);
+        .claims_max(serve.claims_max)
+        .init(serve.init);
+    for name in serve.accept_fs {
+        leader = leader.accept_file_system(name);
+    }
     if let Some(epoch) = serve.epoch_above {
         leader = leader.epoch_above(epoch);
     }

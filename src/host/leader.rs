@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{
     address::Address,
     bell::{Bell, LONGEST_SLEEP},
-    journal::Journal,
+    journal::{Answer, Journal, Opening},
     quic::{CloseCode, Event, Port},
     tls::Secret,
 };
@@ -32,7 +32,7 @@ use crate::{
     proto::{
         ConnectionId, ReignId, TIME_TO_LIVE,
         leader::{self as protocol, Close, Config, Notice},
-        record::{Committed, Pending},
+        record::Pending,
         wire::ClientMessage,
     },
     time::Time,
@@ -90,7 +90,9 @@ pub struct LeaderBuilder {
     time_to_live_max: Duration,
     sessions_max: usize,
     claims_max: usize,
+    init: bool,
     epoch_above: Option<u32>,
+    accepted_file_systems: Vec<String>,
     on_alarm: OnAlarm,
 }
 
@@ -104,7 +106,9 @@ impl Leader {
             time_to_live_max: *TIME_TO_LIVE.end(),
             sessions_max: Config::default().sessions_max,
             claims_max: Config::default().claims_max,
+            init: false,
             epoch_above: None,
+            accepted_file_systems: Vec::new(),
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
         }
     }
@@ -161,9 +165,12 @@ impl LeaderBuilder {
         self
     }
 
-    /// The directory for what must survive a restart. It belongs to one leader at a time, and is
-    /// made if it is missing. A child that is forked without executing a program keeps it taken
-    /// until it ends.
+    /// The directory for what must survive a restart. It belongs to one leader at a time: a child
+    /// that is forked without executing a program keeps it taken until it ends. It is made with
+    /// [`init`](LeaderBuilder::init), on a local file system that outlives a restart of the machine.
+    ///
+    /// As much room as the journal in it takes, 1 MiB at least, is set aside beside it. With a full
+    /// disk the leader refuses new sessions and goes on serving those that it has.
     pub fn state_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.state_dir = Some(directory.as_ref().to_owned());
         self
@@ -203,15 +210,33 @@ impl LeaderBuilder {
         self
     }
 
+    /// Makes the journal in the state directory, and the directory if that is missing too. For a
+    /// leader's first start: without it a directory without a journal is an error, since a volume
+    /// that is not mounted looks like one, and with it a directory that has one.
+    ///
+    /// A program decides on it by a set-up step of its own, never by whether something is there.
+    pub fn init(mut self, init: bool) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Accepts a state directory on this file system, by its name as the error says it (`tmpfs`,
+    /// `nfs`), though it may lose what was written. May be called for several.
+    pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
+        self.accepted_file_systems.push(name.into());
+        self
+    }
+
     /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
-    /// is older than what its clients have seen, or its journal is lost. For one start only.
+    /// is a copy, or its journal is damaged or lost. For one start only.
     pub fn epoch_above(mut self, epoch: u32) -> Self {
         self.epoch_above = Some(epoch);
         self
     }
 
     /// Is called with what an operator has to know though the leader goes on: that two clients
-    /// said, after a restart, that they hold the same lock. By default it is written to standard
+    /// said, after a restart, that they hold the same lock, or that a client has seen another
+    /// history of this leader's cluster. By default it is written to standard
     /// error. It runs on a thread of its own.
     pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_alarm = OnAlarm(Arc::new(alarm));
@@ -248,8 +273,18 @@ impl LeaderBuilder {
             return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
         }
         let secret = Secret::read(secret_file)?;
-        let (journal, recovered) = Journal::open(&state_dir, self.epoch_above)?;
+        let opening = Opening {
+            init: self.init,
+            epoch_above: self.epoch_above,
+            accepted_file_systems: self.accepted_file_systems,
+        };
+        let place = Journal::enter(&state_dir, opening)?;
+        // A journal is made for a leader that starts.
         let port = listen_at(&listen, &secret, connections_max(self.sessions_max))?;
+        let (mut journal, recovered) = place.open()?;
+        if recovered.epoch.max(self.epoch_above.unwrap_or(0)) >= Token::MAX_EPOCH {
+            return Err(epochs_used_up(&state_dir));
+        }
         let config = Config {
             time_to_live_max: self.time_to_live_max,
             sessions_max: self.sessions_max,
@@ -257,10 +292,11 @@ impl LeaderBuilder {
             epoch_above: self.epoch_above,
             process: Some(super::process_mark()),
             reign: ReignId(super::random() as u64),
+            notary: Arc::new(secret.notary()),
             ..Config::default()
         };
         let mut leader = protocol::Leader::new(config, recovered, clock::now());
-        commit_here(&mut leader, &journal).map_err(|error| storage_failed(&error))?;
+        commit_here(&mut leader, &mut journal).map_err(|error| storage_failed(&error))?;
 
         let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
         let shared = Arc::new(Shared {
@@ -314,16 +350,34 @@ fn listen_at(text: &str, secret: &Secret, connections_max: usize) -> Result<Port
 }
 
 /// Before anybody is served: what the reign begins with is on the disk.
-fn commit_here(leader: &mut protocol::Leader, journal: &Journal) -> io::Result<()> {
+fn commit_here(leader: &mut protocol::Leader, journal: &mut Journal) -> io::Result<()> {
     loop {
         let records: Vec<_> = std::iter::from_fn(|| leader.poll_record()).collect();
         if records.is_empty() {
             return Ok(());
         }
-        for committed in journal.commit(records)? {
-            leader.handle_committed(committed, clock::now());
+        for answer in journal.commit(records)? {
+            take_answer(leader, answer, clock::now());
         }
     }
+}
+
+fn take_answer(leader: &mut protocol::Leader, answer: Answer, now: Time) {
+    match answer {
+        Answer::Committed(committed) => leader.handle_committed(committed, now),
+        Answer::Unwritten(unwritten) => leader.handle_unwritten(unwritten, now),
+    }
+}
+
+fn epochs_used_up(state_dir: &Path) -> LockError {
+    LockError::config(format!(
+        "the epochs of the state directory {} are used up ({} was the last), so no token is left \
+         that exceeds those it gave. What is left to do: stop all its clients; have every resource \
+         that keeps a highest token forget it; start a leader with --init on a new state directory, \
+         then the clients",
+        state_dir.display(),
+        Token::MAX_EPOCH
+    ))
 }
 
 fn storage_failed(error: &io::Error) -> LockError {
@@ -382,14 +436,14 @@ impl Reign {
     /// Looks at everything once; the end, if that is it.
     fn turn(&mut self) -> Option<End> {
         self.port.receive();
-        let committed = self.writer.poll();
+        let answers = self.writer.poll();
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(End::Stopped);
-        match committed {
-            Ok(committed) => {
-                for committed in committed {
-                    self.leader.handle_committed(committed, now);
+        match answers {
+            Ok(answers) => {
+                for answer in answers {
+                    take_answer(&mut self.leader, answer, now);
                 }
             }
             Err(error) => {
@@ -556,12 +610,12 @@ impl Shared {
 /// The thread that waits for the disk. Records that come while it does go together.
 struct Writer {
     records: Option<mpsc::Sender<Vec<Pending>>>,
-    results: mpsc::Receiver<io::Result<Vec<Committed>>>,
+    results: mpsc::Receiver<io::Result<Vec<Answer>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    fn start(journal: Journal, shared: Arc<Shared>) -> io::Result<Writer> {
+    fn start(mut journal: Journal, shared: Arc<Shared>) -> io::Result<Writer> {
         let (records, from_leader) = mpsc::channel::<Vec<Pending>>();
         let (to_leader, results) = mpsc::channel();
         let thread = thread::Builder::new().name("tierlock-journal".into()).spawn(move || {
@@ -596,8 +650,8 @@ impl Writer {
         }
     }
 
-    /// What has become durable since the last call.
-    fn poll(&self) -> io::Result<Vec<Committed>> {
+    /// What has become of records since the last call.
+    fn poll(&self) -> io::Result<Vec<Answer>> {
         let mut all = Vec::new();
         loop {
             match self.results.try_recv() {
@@ -685,6 +739,8 @@ mod tests {
         let reign = Leader::builder()
             .listen("127.0.0.1:0")
             .state_dir(directory.path().join("state"))
+            .init(true)
+            .accept_file_system("tmpfs")
             .secret_file(key)
             .prepare()
             .unwrap();

@@ -864,13 +864,21 @@ fn why(reason: &ConnectionError, remote: SocketAddr) -> Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::wire::{ClientMessage, LeaderMessage};
+    use crate::proto::{
+        ClusterId,
+        wire::{ClientMessage, LeaderMessage},
+    };
 
     const SILENCE: Duration = Duration::from_secs(5);
 
     fn secret() -> Secret {
         let directory = tempfile::tempdir().unwrap();
         Secret::create(directory.path().join("key")).unwrap()
+    }
+
+    /// A message of a leader that is as long as the test wants.
+    fn not_leader(try_next: Option<String>) -> LeaderMessage {
+        LeaderMessage::NotLeader { try_next, cluster: ClusterId(1), epoch: None }
     }
 
     fn listen(secret: &Secret) -> (Port, SocketAddr) {
@@ -919,13 +927,13 @@ mod tests {
             (0, Event::Readable(id)) => {
                 received.extend(std::iter::from_fn(|| port.read::<ClientMessage>(id)));
                 if received.len() == 1000 {
-                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    port.write(id, &not_leader(None));
                 }
                 false
             }
             (1, Event::Readable(id)) => {
                 let answer = port.read::<LeaderMessage>(id);
-                assert_eq!(answer, Some(LeaderMessage::NotLeader { try_next: None }));
+                assert_eq!(answer, Some(not_leader(None)));
                 true
             }
             (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
@@ -955,7 +963,7 @@ mod tests {
             }
             (0, Event::Readable(id)) => {
                 while port.read::<ClientMessage>(id).is_some() {
-                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    port.write(id, &not_leader(None));
                 }
                 false
             }
@@ -1068,7 +1076,7 @@ mod tests {
                     while let Some(message) = port.read::<ClientMessage>(id) {
                         assert_eq!(message, renew(1));
                         good_frames += 1;
-                        port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                        port.write(id, &not_leader(None));
                     }
                 }
                 (1, Event::Readable(id)) => {
@@ -1125,7 +1133,7 @@ mod tests {
             line.is_some()
         });
         let line = line.unwrap();
-        let long = LeaderMessage::NotLeader { try_next: Some("x".repeat(60_000)) };
+        let long = not_leader(Some("x".repeat(60_000)));
         for _ in 0..UNSENT_BYTES_MAX / 60_000 + 2 {
             leader.write(line, &long);
         }
@@ -1146,7 +1154,7 @@ mod tests {
             match (index, event) {
                 (1, Event::Connected(id)) => port.write(id, &renew(1)),
                 (0, Event::Readable(id)) => {
-                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    port.write(id, &not_leader(None));
                     port.close(id, CloseCode::Shutdown, "the leader was stopped");
                 }
                 (1, Event::Readable(id)) => {

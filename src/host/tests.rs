@@ -55,6 +55,8 @@ impl Town {
         Leader::builder()
             .listen(address)
             .state_dir(self.path("state"))
+            .init(!self.path("state").exists())
+            .accept_file_system("tmpfs")
             .secret_file(self.path("key"))
             .start()
     }
@@ -369,6 +371,8 @@ fn settings_that_cannot_be_are_errors() {
     let in_use = Leader::builder()
         .listen(leader.local_addr())
         .state_dir(town.path("other"))
+        .init(true)
+        .accept_file_system("tmpfs")
         .secret_file(town.path("key"));
     assert_eq!(in_use.start().unwrap_err().kind(), LockErrorKind::Config);
     for builder in [
@@ -403,6 +407,8 @@ fn two_separate_leaders_are_not_taken_for_one_group() {
     let other = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(town.path("other"))
+        .init(true)
+        .accept_file_system("tmpfs")
         .secret_file(town.path("key"))
         .start()
         .unwrap();

@@ -33,7 +33,13 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::error::{LockError, LockErrorKind};
+use crate::{
+    error::{LockError, LockErrorKind},
+    proto::{
+        ClusterId, ReignId,
+        history::{Attestation, Notary},
+    },
+};
 
 /// What both sides say they speak; another answer ends the handshake.
 const ALPN: &[u8] = b"tierlock/1";
@@ -159,6 +165,12 @@ impl Secret {
         Arc::new(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &key))
     }
 
+    /// Vouches for what the leaders of this secret say of their history.
+    pub(super) fn notary(&self) -> SecretNotary {
+        let key = self.derive::<32>("leader history");
+        SecretNotary(hmac::Key::new(hmac::HMAC_SHA256, &key))
+    }
+
     /// The leader's side of the handshake.
     pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
         let (provider, key, peer) = self.identity();
@@ -226,6 +238,23 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+/// Signs with a key of the secret, so that a client repeats what a leader said, and makes up nothing
+/// unless it takes the trouble to derive the same key.
+#[derive(Debug)]
+pub(super) struct SecretNotary(hmac::Key);
+
+impl Notary for SecretNotary {
+    fn attest(&self, cluster: ClusterId, epoch: u32, reign: ReignId) -> Attestation {
+        let mut text = Vec::from(b"tierlock history 1\0");
+        text.extend_from_slice(&cluster.0.to_le_bytes());
+        text.extend_from_slice(&epoch.to_le_bytes());
+        text.extend_from_slice(&reign.0.to_le_bytes());
+        let tag = hmac::sign(&self.0, &text);
+        let half = tag.as_ref().first_chunk().expect("a tag has 32 bytes");
+        Attestation(u128::from_le_bytes(*half))
     }
 }
 

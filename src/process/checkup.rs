@@ -12,10 +12,13 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::{LockError, LockErrorKind, Predecessor};
+use crate::{
+    error::{LockError, LockErrorKind, Predecessor},
+    filesystem,
+};
 
 use super::{
-    EngineKind, NameStatus, file, filesystem,
+    EngineKind, NameStatus, file,
     home::{self, Home},
     leader::LEADER,
     table,
@@ -133,7 +136,7 @@ pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
 // ---- the directory -----------------------------------------------------------------------------
 
 fn judge_file_system(home: &Home, report: &mut Report) {
-    let kind = home::kind_of_file_system(&home.fd);
+    let kind = filesystem::kind_of(&home.fd);
     if let Err(error) = filesystem::judge(kind, &[]) {
         return report.error(&home.about(error));
     }

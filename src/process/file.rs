@@ -45,6 +45,7 @@ use rustix::{
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    filesystem::Trust,
     name::Name,
     scope::Scope,
     time::Time,
@@ -55,7 +56,6 @@ pub(super) use self::checkup::examine;
 use super::{
     DirectoryKey, NameStatus, Options, Taken, Unbroken,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
-    filesystem::Trust,
     forked::PerFork,
     home::{self, Home, Made, SAFELY, damaged, failed},
     names, record,

@@ -7,7 +7,6 @@
 mod checkup;
 mod file;
 mod files;
-mod filesystem;
 mod forked;
 mod home;
 mod leader;

@@ -25,8 +25,6 @@ pub enum Mistake {
     ReignNotDurable,
     /// Tokens go on into the next epoch without raising it.
     AboveBeyondEpoch,
-    /// A block of tokens goes on behind the end of its epoch.
-    BlockAcrossEpochs,
     /// The block of a keeper that died is granted once more.
     BlockReused,
     /// A lock that became free looks for nobody, if its holder panicked.

@@ -53,6 +53,12 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// One that no leader asked for.
+    #[cfg(test)]
+    pub(crate) fn for_tests(number: u64, record: Record) -> Pending {
+        Pending { number, record }
+    }
+
     /// What is to be written.
     pub fn record(&self) -> &Record {
         &self.record

@@ -475,9 +475,6 @@ pub(super) enum Next {
 
 /// The last token of the block that begins with or goes on after `token`, within its epoch.
 fn end_of_block(token: Token, block: u64) -> Token {
-    if planted(Mistake::BlockAcrossEpochs) {
-        return Token::new(token.get() + block - 1).expect("far below the end");
-    }
     let last_of_epoch = token.get() | ((1 << Token::COUNT_BITS) - 1);
     let end = token.get().saturating_add(block - 1).min(last_of_epoch);
     Token::new(end).expect("an epoch's tokens are tokens")

@@ -153,6 +153,7 @@ fn a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it() {
     let bystander = Bystander::of(rig.builder());
     let second = || {
         let leader = Leader::builder().listen("127.0.0.1:0").state_dir(rig.state());
+        let leader = leader.accept_file_system("tmpfs");
         leader.secret_file(rig.secret()).start()
     };
     let state = rig.state();
@@ -185,7 +186,7 @@ fn a_leader_with_settings_that_make_no_sense_does_not_start() {
     let address = taken.local_addr().unwrap().to_string();
     config(leader().listen(&address), &address);
     // None of that has spoilt its state.
-    drop(leader().start().unwrap());
+    drop(leader().init(true).accept_file_system("tmpfs").start().unwrap());
 }
 
 #[test]
@@ -194,6 +195,7 @@ fn a_time_to_live_that_the_leader_does_not_accept_is_refused_with_both_ways_out(
     let secret = dir.path().join("secret");
     new_secret(&secret);
     let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
+    let leader = leader.init(true).accept_file_system("tmpfs");
     let leader = leader.secret_file(&secret).time_to_live_max(Duration::from_secs(30));
     let leader = leader.start().unwrap();
     let with = |seconds| {

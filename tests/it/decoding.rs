@@ -3,14 +3,14 @@
 //!
 //! A longer run: `PROPTEST_CASES=1000000 cargo test --release --all-features --test it decoding`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-        history::Seen,
+        history::{Attestation, Seen, TrustingNotary},
         leader::{self, Config, Leader},
         record::Recovered,
         wire::{
@@ -98,6 +98,7 @@ fn held() -> impl Strategy<Value = HeldLease> {
             kept,
             since,
             leaving,
+            reign: ReignId(1),
         },
     )
 }
@@ -121,7 +122,10 @@ fn message() -> impl Strategy<Value = ClientMessage> {
                 proof: Proof(proof),
                 count,
                 cluster,
-                seen: cluster.map(|cluster| Box::new(Seen { cluster, epoch, reign: ReignId(1) })),
+                seen: cluster.map(|cluster| {
+                    let attestation = Attestation(count.into());
+                    Box::new(Seen { cluster, epoch, reign: ReignId(1), attestation })
+                }),
                 time_to_live,
                 identity: Identity::new("label", "host", 1, "command"),
                 process: ProcessMark(session),
@@ -199,6 +203,7 @@ impl Table {
             epoch_above: None,
             process: None,
             reign: ReignId(1),
+            notary: Arc::new(TrustingNotary),
         };
         let now = Time::from_nanos(1_000_000_000);
         let leader = Leader::new(config, Recovered::new(ClusterId(1)), now);

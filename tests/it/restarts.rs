@@ -37,7 +37,7 @@ impl Server {
         for _ in 0..100 {
             let address = free_address();
             let mut process = Helper::start();
-            if serve(&mut process, &files, address).starts_with("listening") {
+            if serve(&mut process, &files, address, "new").starts_with("listening") {
                 return Server { files, address, process };
             }
         }
@@ -50,7 +50,7 @@ impl Server {
 
     pub(crate) fn restart(&mut self) {
         self.process = Helper::start();
-        let answer = serve(&mut self.process, &self.files, self.address);
+        let answer = serve(&mut self.process, &self.files, self.address, "again");
         assert_eq!(answer, format!("listening\t{}", self.address));
     }
 
@@ -113,9 +113,9 @@ impl Server {
     }
 }
 
-fn serve(process: &mut Helper, files: &TempDir, address: SocketAddr) -> String {
+fn serve(process: &mut Helper, files: &TempDir, address: SocketAddr, how: &str) -> String {
     let (state, secret) = (files.path().join("state"), files.path().join("secret"));
-    process.ask(&format!("serve\t{address}\t{}\t{}", state.display(), secret.display()))
+    process.ask(&format!("serve\t{address}\t{}\t{}\t{how}", state.display(), secret.display()))
 }
 
 /// The last moment at which the holder had its lock for sure, and what it heard then.
@@ -436,15 +436,17 @@ impl Served {
     fn start() -> Served {
         let files = temp_dir();
         new_secret(&files.path().join("secret"));
-        let (process, address) = Served::serve(&files, "127.0.0.1:0");
+        let (process, address) = Served::serve(&files, "127.0.0.1:0", &["--init"]);
         Served { files, address, process }
     }
 
-    fn serve(files: &TempDir, address: &str) -> (Child, String) {
+    fn serve(files: &TempDir, address: &str, options: &[&str]) -> (Child, String) {
         // A file beyond its limit is to be an error for it, and not its end.
         let mut process = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tierlock")])
-            .args(["serve", "--listen", address, "--state-dir"])
+            .args(["serve", "--listen", address, "--accept-fs", "tmpfs"])
+            .args(options)
+            .arg("--state-dir")
             .arg(files.path().join("state"))
             .arg("--secret-file")
             .arg(files.path().join("secret"))
@@ -464,7 +466,7 @@ impl Served {
     }
 
     fn restart(&mut self) {
-        (self.process, _) = Served::serve(&self.files, &self.address);
+        (self.process, _) = Served::serve(&self.files, &self.address, &[]);
     }
 
     /// No file of it may be longer any more.

@@ -336,7 +336,7 @@ impl Rig {
         new_secret(&files.path().join("secret"));
         for _ in 0..100 {
             let port = Port::claim();
-            if let Ok(leader) = start_leader(files.path(), port.address()) {
+            if let Ok(leader) = start_leader(files.path(), port.address(), true) {
                 return Rig { files, port, leader: Plain::new(Some(leader)) };
             }
         }
@@ -351,7 +351,7 @@ impl Rig {
     pub(crate) fn restart(&self) {
         let mut leader = self.leader.lock();
         assert!(leader.is_none(), "it runs already");
-        *leader = Some(start_leader(self.files.path(), self.port.address()).unwrap());
+        *leader = Some(start_leader(self.files.path(), self.port.address(), false).unwrap());
     }
 
     pub(crate) fn address(&self) -> String {
@@ -381,10 +381,12 @@ impl Rig {
     }
 }
 
-fn start_leader(files: &Path, address: SocketAddr) -> tierlock::Result<Leader> {
+fn start_leader(files: &Path, address: SocketAddr, is_new: bool) -> tierlock::Result<Leader> {
     Leader::builder()
         .listen(address)
         .state_dir(files.join("state"))
+        .init(is_new)
+        .accept_file_system("tmpfs")
         .secret_file(files.join("secret"))
         .start()
 }

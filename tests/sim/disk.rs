@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use tierlock::proto::{
     ClusterId, LeaseId, ReignId, SessionId,
-    record::{Committed, Pending, Record, Recovered},
+    record::{Committed, Pending, Record, Recovered, Unwritten},
     wire::{decode_record, encode_record},
 };
 
@@ -21,7 +21,15 @@ pub(crate) struct Disk {
     queue: VecDeque<Pending>,
     /// Sessions that are marked as those of the leader's own process.
     marked: BTreeSet<SessionId>,
+    /// Until then it has no room for a session's opening.
+    pub(crate) full_until: Truth,
     pub(crate) known: Known,
+}
+
+/// What became of a record.
+pub(crate) enum Answer {
+    Committed(Committed),
+    Unwritten(Unwritten),
 }
 
 /// What the durable records say, for the rules.
@@ -30,6 +38,10 @@ pub(crate) struct Known {
     pub(crate) epoch: u32,
     /// Every epoch, and whose it was.
     pub(crate) epochs: Vec<(u32, ReignId)>,
+    /// The last epoch that a reign took above another history.
+    pub(crate) raised_above: u32,
+    /// By how much reigns have lifted their epochs.
+    pub(crate) lifted: u32,
     pub(crate) opened: BTreeSet<SessionId>,
     pub(crate) ended: BTreeSet<SessionId>,
     pub(crate) revoked: BTreeSet<LeaseId>,
@@ -51,38 +63,43 @@ impl Disk {
         Some(done)
     }
 
-    /// The batch that is durable by now.
-    pub(crate) fn finish(&mut self, now: Truth) -> Vec<Committed> {
+    /// What became of the batch that is done by now.
+    pub(crate) fn finish(&mut self, now: Truth) -> Vec<Answer> {
         match self.batch.take_if(|(done, _)| *done <= now) {
             None => Vec::new(),
-            Some((_, batch)) => batch.into_iter().map(|pending| self.commit(pending)).collect(),
+            Some((_, batch)) => {
+                batch.into_iter().map(|pending| self.commit(pending, now)).collect()
+            }
         }
     }
 
     /// The write fails, or whoever wrote is dead at once: of the batch some may have reached the
     /// disk, in its order, and nobody was told.
-    pub(crate) fn lose_power(&mut self, dice: &mut Dice) {
+    pub(crate) fn lose_power(&mut self, dice: &mut Dice, now: Truth) {
         self.queue.clear();
         if let Some((_, batch)) = self.batch.take() {
             let reached = dice.below(batch.len() as u64 + 1) as usize;
             for pending in batch.into_iter().take(reached) {
-                self.commit(pending);
+                self.commit(pending, now);
             }
         }
     }
 
     /// Whoever wrote ends in good order: everything is written first.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, now: Truth) {
         let batch = self.batch.take().map_or(Vec::new(), |(_, batch)| batch);
         let rest: Vec<_> = self.queue.drain(..).collect();
         for pending in batch.into_iter().chain(rest) {
-            self.commit(pending);
+            self.commit(pending, now);
         }
     }
 
-    fn commit(&mut self, pending: Pending) -> Committed {
+    fn commit(&mut self, pending: Pending, now: Truth) -> Answer {
+        if now < self.full_until && matches!(pending.record(), Record::SessionOpened { .. }) {
+            return Answer::Unwritten(pending.unwritten());
+        }
         self.write(pending.record());
-        pending.committed()
+        Answer::Committed(pending.committed())
     }
 
     /// What a new reign finds.
@@ -146,9 +163,14 @@ impl Known {
     fn learn(&mut self, record: &Record) {
         match *record {
             Record::TookOver { epoch, reign, .. } => self.is_in(epoch, reign),
-            Record::EpochRaised { epoch } => {
-                let (_, reign) = *self.epochs.last().expect("somebody reigns");
+            Record::EpochRaised { epoch, starts_above } => {
+                let before = self.epoch;
+                let (_, reign) = *self.epochs.last().expect("a leader reigns");
                 self.is_in(epoch, reign);
+                if starts_above {
+                    self.raised_above = epoch;
+                }
+                self.lifted += epoch - before;
             }
             Record::Waited => {}
             Record::SessionOpened { session, .. } => {

@@ -47,7 +47,6 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::ExpiryNotDurable], &[Rule::Durable], 2),
     found(&[Mistake::ReignNotDurable], &[Rule::Durable, Rule::TokensGrow], 15),
     found(&[Mistake::AboveBeyondEpoch], &[Rule::Durable], 1),
-    found(&[Mistake::BlockAcrossEpochs], &[Rule::Durable], 37),
     found(&[Mistake::BlockReused], &[Rule::TokensGrow], 0),
     found(&[Mistake::LostWakeUp], &[Rule::Liveness, Rule::Queue], 1),
     found(&[Mistake::LostCancel], &[Rule::Queue], 0),
@@ -68,6 +67,10 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::MachineForgets], &[Rule::TokensGrow], 12),
     found(&[Mistake::JudgedAbove], &[Rule::Property], 8),
     found(&[Mistake::NoWaitAbove], &[Rule::OneHolder, Rule::Durable], 149),
+    found(&[Mistake::NoPauseForHistory], &[Rule::TokensGrow, Rule::OneHolder], 0),
+    found(&[Mistake::RaisedByOne], &[Rule::TokensGrow], 0),
+    found(&[Mistake::ForeignLeasesConfirmed], &[Rule::Property], 0),
+    found(&[Mistake::RaisesUnbounded], &[Rule::Property], 0),
     // Kept leases.
     found(&[Mistake::RecallIgnored], &[Rule::Liveness], 0),
     found(&[Mistake::RecallLostInReconnect], &[Rule::Liveness], 159),

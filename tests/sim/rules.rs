@@ -13,9 +13,9 @@ use tierlock::{
 };
 
 use crate::{
-    clock::{Truth, shown},
+    clock::{SECOND, Truth, shown},
     leader::Host,
-    restored::{Branch, is_forgiven},
+    restored::{Branch, UNSEEN, is_forgiven},
     users::Task,
     world::{LAST_WORD, Node, Step, World},
 };
@@ -510,9 +510,8 @@ impl World {
         self.given_back.remove(&lease);
         self.ops[op].waits_on = None;
         self.ops[op].branch = self.past.branch;
-        if host.met_lost {
-            let text = format!("{request:?} is granted by a leader that has met a lost reign");
-            self.violate(Rule::TokensGrow, text);
+        if let Some(met) = host.met_lost {
+            self.check_above_lost(host, met, first);
         }
         if self.ops[op].cancel_read == Some(self.reign) {
             let text = format!("{request:?} is granted after its Cancel was read");
@@ -539,6 +538,19 @@ impl World {
         self.check_turn(name, op);
         self.highest[name] = first;
         self.last_grant[name] = Some(op);
+    }
+
+    /// A leader that has met a lost reign grants nothing before its own is as old as any promise,
+    /// and then well above what was seen of that.
+    fn check_above_lost(&mut self, host: &Host, met: u32, token: Token) {
+        let age = self.truth - host.started;
+        if age < 60 * SECOND || token.epoch() < met + UNSEEN {
+            let text = format!(
+                "{token} is granted {:?} after a start by a leader that has met epoch {met} of a lost reign",
+                shown(age)
+            );
+            self.violate(Rule::TokensGrow, text);
+        }
     }
 
     /// Whoever had the name before has given it back, or it was durably taken away.

@@ -141,6 +141,8 @@ pub(crate) struct Plan {
     pub(crate) leader_survives: bool,
     /// The disk fails now and then.
     pub(crate) disk_fails: bool,
+    /// It is full now and then.
+    pub(crate) disk_fills: bool,
     pub(crate) time_to_live_min: Duration,
     /// Users of one process stand in line, and leases are kept.
     pub(crate) keeps: bool,
@@ -162,6 +164,7 @@ impl Plan {
             two_addresses: dice.percent(10),
             leader_survives: dice.percent(35),
             disk_fails: dice.percent(15),
+            disk_fills: dice.percent(15),
             time_to_live_min: Duration::from_millis(1000 + dice.below(1000)),
             keeps: dice.percent(50),
             sleeper: dice.percent(3).then_some(1),

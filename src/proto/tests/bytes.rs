@@ -161,6 +161,7 @@ fn a_report_of_any_length_fits_its_frames() {
             kept: true,
             since: Duration::MAX,
             leaving: Some(Predecessor::Broken),
+            reign: ReignId(u64::MAX),
         };
         let waiting = WaitingRequest {
             request: RequestId(u64::MAX),
@@ -218,7 +219,7 @@ fn a_page_is_full_before_its_frame_is() {
 
 #[test]
 fn a_record_of_another_version_is_refused() {
-    let mut bytes = encode_record(&Record::EpochRaised { epoch: 1 });
+    let mut bytes = encode_record(&Record::EpochRaised { epoch: 1, starts_above: false });
     bytes[0] = 9;
     assert_eq!(decode_record(&bytes), Err(WireError::RecordVersion(Some(9))));
     assert_eq!(decode_record(&[]), Err(WireError::RecordVersion(None)));
@@ -561,10 +562,10 @@ fn records(source: &mut impl Source) -> Vec<Record> {
 const GOLDEN_CLIENT: &[&str] = &[
     concat!(
         "00fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544",
-        "332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa9905000863",
-        "6865636b6f7574066e6f64652d31fb671207736c65657020314d",
+        "332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa99fe897766",
+        "55443322118877665544332211050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
     ),
-    "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101",
+    "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101fd00ffeeddccbbaa99",
     "020109096f72646572732f343202013c0001090103fb2c01",
     "03",
     "0409096f72646572732f34320102fc0065cd1d013c000109",
@@ -582,9 +583,9 @@ const GOLDEN_CLIENT: &[&str] = &[
 const GOLDEN_LEADER: &[&str] = &[
     concat!(
         "00fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe010000000088776655443322",
-        "11000000010d31302e302e302e313a3734323000fc00e1f505",
+        "11000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
     ),
-    "01010d31302e302e302e323a37343230",
+    "01010d31302e302e302e323a37343230fe010000000088776655443322110000000103",
     "02fe00000000008877665544332211000000",
     concat!(
         "030903fb2c010108636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000",
@@ -603,6 +604,7 @@ const GOLDEN_LEADER: &[&str] = &[
     ),
     "0c0d01",
     "0d0311fbc8af",
+    "0e04fe04000000008877665544332211000000",
     "05090000",
     "05090100",
     "05090200",
@@ -614,12 +616,13 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090800",
     "05090900",
     "05090a00",
+    "05090b00",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "010003fd00ffeeddccbbaa990000",
     "010003fd00ffeeddccbbaa99013c0001",
     "0105",
-    "010403",
+    "01040301",
     "0101fe00000000008877665544332211000000fe02000000008877665544332211000000050001",
     "0102fe00000000008877665544332211000000",
     "0103fe000000000088776655443322110000000311096f72646572732f3432fbfb0002",

@@ -8,13 +8,13 @@ mod managers;
 mod restarts;
 mod waiters;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::{
     name::Name,
     proto::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-        history::{History, REIGNS_MAX, Seen},
+        history::{Attestation, History, Notary, REIGNS_MAX, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered},
         wire::{
@@ -87,7 +87,23 @@ fn config() -> Config {
         epoch_above: None,
         process: None,
         reign: REIGN,
+        notary: Arc::new(TestNotary),
     }
+}
+
+/// Codes that a test can tell from made up ones.
+#[derive(Debug)]
+struct TestNotary;
+
+impl Notary for TestNotary {
+    fn attest(&self, cluster: ClusterId, epoch: u32, reign: ReignId) -> Attestation {
+        Attestation(cluster.0 << 96 ^ u128::from(epoch) << 64 ^ u128::from(reign.0) ^ 1 << 90)
+    }
+}
+
+/// What the leader of this reign told its clients.
+fn seen_in(cluster: ClusterId, epoch: u32, reign: ReignId) -> Seen {
+    Seen { cluster, epoch, reign, attestation: TestNotary.attest(cluster, epoch, reign) }
 }
 
 fn fresh() -> Recovered {
@@ -320,6 +336,7 @@ fn held_lease(lease: LeaseId) -> HeldLease {
         kept: false,
         since: Duration::ZERO,
         leaving: None,
+        reign: REIGN,
     }
 }
 

@@ -15,7 +15,7 @@ mod statuses;
 mod terminal;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
@@ -38,11 +38,14 @@ struct Place {
     root: tempfile::TempDir,
     /// Those of its leaders, which may come back to them.
     ports: RefCell<Vec<Port>>,
+    /// A leader has been started here, and made its journal.
+    is_made: Cell<bool>,
 }
 
 impl Place {
     fn new() -> Place {
-        Place { root: tempfile::tempdir().unwrap(), ports: RefCell::default() }
+        let root = tempfile::tempdir().unwrap();
+        Place { root, ports: RefCell::default(), is_made: Cell::new(false) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -82,6 +85,14 @@ impl Place {
         file
     }
 
+    /// A `tierlock serve` on the place's state directory, in a temporary directory of whatever kind.
+    fn serve(&self, address: &str) -> Command {
+        let mut command = tierlock(&["serve", "--listen", address, "--accept-fs", "tmpfs"]);
+        command.arg("--state-dir").arg(self.path("state"));
+        command.arg("--secret-file").arg(self.secret());
+        command
+    }
+
     /// A leader of its own, on a free port.
     fn leader(&self) -> Leader {
         self.leader_with(&[])
@@ -97,8 +108,10 @@ impl Place {
     /// The same there, with further options: one that is started again, perhaps.
     fn leader_at(&self, address: &str, options: &[&str]) -> Leader {
         let secret = self.secret();
-        let mut command = tierlock(&["serve", "--listen", address]);
-        command.arg("--state-dir").arg(self.path("state")).arg("--secret-file").arg(&secret);
+        let mut command = self.serve(address);
+        if !self.is_made.replace(true) {
+            command.arg("--init");
+        }
         let mut process = Running::start(command.args(options));
         let line = process.line();
         let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
