@@ -187,14 +187,15 @@ impl Journal {
     pub(super) fn commit(&mut self, records: Vec<Pending>) -> io::Result<Vec<Answer>> {
         let is_opening = |record: &Record| matches!(record, Record::SessionOpened { .. });
         if self.is_full && records.iter().any(|pending| is_opening(pending.record())) {
-            self.set_aside();
+            self.is_full = !self.has_room();
         }
         self.mark(records.iter().map(Pending::record));
         loop {
             let is_full = self.is_full;
             let written = |record: &Record| !(is_full && is_opening(record));
             let some: Vec<_> = records.iter().map(Pending::record).filter(|r| written(r)).collect();
-            match self.write_once(&some) {
+            let wrote = if some.is_empty() { Ok(()) } else { self.write_once(&some) };
+            match wrote {
                 Ok(()) => {
                     let answer = |pending: Pending| match written(pending.record()) {
                         true => Answer::Committed(pending.committed()),
@@ -215,10 +216,23 @@ impl Journal {
         self.is_full
     }
 
-    /// Sets aside what the journal may grow by at once.
-    fn set_aside(&mut self) {
+    /// What the journal may grow by at once.
+    fn growth(&self) -> u64 {
         let bytes = self.open.as_ref().map_or(0, |open| open.health.bytes.load(Relaxed));
-        self.is_full = self.spare.set_aside(bytes.max(SPARE_BYTES_MIN)).is_err();
+        bytes.max(SPARE_BYTES_MIN)
+    }
+
+    /// Sets that aside, as far as there is room.
+    fn set_aside(&mut self) {
+        self.is_full |= self.spare.set_aside(self.growth()).is_err();
+    }
+
+    /// Whether the journal can grow, and as much be set aside. A session that finds no room costs
+    /// no more than this look.
+    fn has_room(&mut self) -> bool {
+        let growth = self.growth();
+        let has_room = self.spare.set_aside(2 * growth).is_ok();
+        self.spare.reduce(growth).is_ok() && has_room
     }
 
     /// After a write that found no room: what was set aside is given to the next one. Answers the
@@ -229,7 +243,7 @@ impl Journal {
         if !matches!(&trouble, Trouble::Io(error) if is_full(error) && may_help) {
             return Err(trouble);
         }
-        self.spare.release().map_err(Trouble::Io)?;
+        self.spare.release();
         self.is_full = true;
         let Open { number, .. } = open;
         let _ = catch_unwind(AssertUnwindSafe(|| drop(open.database)));

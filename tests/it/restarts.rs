@@ -383,6 +383,92 @@ fn a_leader_whose_disk_is_full_says_so_and_grants_nothing_that_it_could_not_writ
     assert!(MutexGuard::is_valid(&unbroken));
 }
 
+/// Room is set aside at each start. Where a mount is permitted the disk is really full; elsewhere
+/// what is in the way of the file `spare` stands for that.
+#[test]
+fn a_full_disk_refuses_new_sessions_in_words_and_ends_no_reign() {
+    let mut server = Served::stopped();
+    let state = server.files.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let mount = Mount::of_mib(8, &state);
+    server.start_with(&["--init"]);
+    let steady = server.place().builder().time_to_live(Duration::from_secs(60)).open().unwrap();
+    let held = steady.mutex("steady", ()).lock().unwrap();
+    let breaks = |name: &str| {
+        let guard = steady.mutex(name, ()).try_lock_for(LONG).unwrap();
+        steady.break_lock(name, MutexGuard::token(&guard)).unwrap();
+    };
+    if mount.is_some() {
+        // Full from one moment to the next: what is set aside is there, and nothing is refused.
+        fill(&state);
+        breaks("a");
+        drop(server.place().manager().mutex("b", ()).try_lock_for(LONG).unwrap());
+        fs::remove_file(state.join("filler")).unwrap();
+    }
+    // Started on a full disk it has nothing to set aside.
+    server.kill();
+    let spare = state.join("spare");
+    fs::remove_file(&spare).unwrap();
+    if mount.is_some() { fill(&state) } else { fs::create_dir(&spare).unwrap() }
+    server.restart();
+    let newcomer = server.place().manager();
+    let error = newcomer.mutex("new", ()).try_lock_for(LONG).unwrap_err();
+    assert_eq!(error.kind(), tierlock::LockErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("no room for one more session"), "{error}");
+    // As the command says it.
+    let run = Command::new(env!("CARGO_BIN_EXE_tierlock"))
+        .args(["run", "-n", "new", "--leader", &server.address, "--secret-file"])
+        .arg(server.files.path().join("secret"))
+        .args(["--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(77), "{run:?}");
+    // Sessions that are open go on, and a loss is durable before it is told.
+    breaks("c");
+    assert!(MutexGuard::is_valid(&held));
+    steady.check_token("steady", MutexGuard::token(&held)).unwrap();
+    if mount.is_some() {
+        fs::remove_file(state.join("filler")).unwrap();
+    } else {
+        fs::remove_dir(&spare).unwrap();
+    }
+    drop(newcomer.mutex("new", ()).try_lock_for(LONG).unwrap());
+    drop(held);
+    server.kill();
+}
+
+/// Takes all the room there is.
+fn fill(directory: &Path) {
+    let mut filler = fs::File::create(directory.join("filler")).unwrap();
+    let error = loop {
+        match std::io::Write::write_all(&mut filler, &[1; 4096]) {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// A small file system in memory; unmounted when it is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` where mounting is not permitted.
+    fn of_mib(mib: u32, at: &Path) -> Option<Mount> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(at);
+        let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        is_mounted.then(|| Mount(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Also if a failed test left a leader on it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 /// A measurement: how long after its leader was killed, and started again at once, somebody is
 /// granted a new lock, while 100 clients hold one each.
 /// `TIERLOCK_KILLS=100 cargo test --release --all-features --test it restart_speed -- --ignored
@@ -429,15 +515,25 @@ fn restart_speed() {
 struct Served {
     files: TempDir,
     address: String,
-    process: Child,
+    process: Option<Child>,
 }
 
 impl Served {
     fn start() -> Served {
+        let mut server = Served::stopped();
+        server.start_with(&["--init"]);
+        server
+    }
+
+    fn stopped() -> Served {
         let files = temp_dir();
         new_secret(&files.path().join("secret"));
-        let (process, address) = Served::serve(&files, "127.0.0.1:0", &["--init"]);
-        Served { files, address, process }
+        Served { files, address: "127.0.0.1:0".to_owned(), process: None }
+    }
+
+    fn start_with(&mut self, options: &[&str]) {
+        let (process, address) = Served::serve(&self.files, &self.address, options);
+        (self.process, self.address) = (Some(process), address);
     }
 
     fn serve(files: &TempDir, address: &str, options: &[&str]) -> (Child, String) {
@@ -461,17 +557,19 @@ impl Served {
     }
 
     fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        if let Some(process) = &mut self.process {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
     }
 
     fn restart(&mut self) {
-        (self.process, _) = Served::serve(&self.files, &self.address, &[]);
+        self.start_with(&[]);
     }
 
     /// No file of it may be longer any more.
     fn limit_files(&self, bytes: u64) {
-        let process = Pid::from_child(&self.process);
+        let process = Pid::from_child(self.process.as_ref().expect("it runs"));
         let limit = Rlimit { current: Some(bytes), maximum: None };
         prlimit(Some(process), Resource::Fsize, limit).unwrap();
     }
@@ -479,8 +577,9 @@ impl Served {
     /// Waits until it ends by itself: its exit status and what it said.
     fn end(&mut self) -> (Option<i32>, String) {
         let mut stderr = String::new();
-        self.process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        (self.process.wait().unwrap().code(), stderr)
+        let process = self.process.as_mut().expect("it runs");
+        process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (process.wait().unwrap().code(), stderr)
     }
 
     fn manager(&self) -> LockManager {

@@ -53,13 +53,20 @@ impl Spare {
         filled
     }
 
-    /// Gives it to whatever is written next.
-    pub(super) fn release(&mut self) -> io::Result<()> {
-        self.bytes = 0;
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+    /// Keeps no more than this.
+    pub(super) fn reduce(&mut self, bytes: u64) -> io::Result<()> {
+        if self.bytes > bytes {
+            OpenOptions::new().write(true).open(&self.path)?.set_len(bytes)?;
+            self.bytes = bytes;
         }
+        Ok(())
+    }
+
+    /// Gives it to whatever is written next.
+    pub(super) fn release(&mut self) {
+        self.bytes = 0;
+        // If it cannot be removed, the next write finds no more room than this one.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

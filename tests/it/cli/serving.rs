@@ -25,9 +25,7 @@ fn a_leader_says_where_it_listens_and_ends_in_good_order() {
 fn a_state_directory_has_one_leader() {
     let place = Place::new();
     let _leader = place.leader();
-    let mut second = tierlock(&["serve", "--listen", "127.0.0.1:0"]);
-    second.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
-    let output = second.output().unwrap();
+    let output = place.serve("127.0.0.1:0").output().unwrap();
     fails(&output, 77, &["state"]);
     assert!(output.stdout.is_empty(), "it must not say that it listens");
 }
@@ -45,17 +43,119 @@ fn a_leader_without_storage_is_74() {
 #[test]
 fn an_address_that_is_none_is_78() {
     let place = Place::new();
-    let mut leader = tierlock(&["serve", "--listen", "127.0.0.1:http:80"]);
-    leader.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
-    fails(&leader.output().unwrap(), 78, &["http"]);
+    let mut leader = place.serve("127.0.0.1:http:80");
+    fails(&leader.arg("--init").output().unwrap(), 78, &["http"]);
+    // That made nothing that is in the way of a leader with a better address.
+    place.leader();
 }
 
 #[test]
-fn a_state_directory_restored_from_yesterday_is_found_out_and_says_how_to_go_on() {
+fn a_leader_whose_state_directory_is_lost_does_not_begin_anew() {
+    let place = Place::new();
+    let mut leader = place.leader();
+    let mut holder = Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; sleep 1000");
+    holder.line();
+    leader.stop();
+    let state = place.path("state");
+    std::fs::remove_dir_all(&state).unwrap();
+    let start = || place.serve(&leader.address).output().unwrap();
+    fails(&start(), 78, &["state", "--init", "mounted"]);
+    // As a volume that is not mounted looks.
+    std::fs::create_dir(&state).unwrap();
+    fails(&start(), 78, &["state", "--init", "mounted"]);
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
+}
+
+#[test]
+fn a_journal_is_made_once() {
+    let place = Place::new();
+    place.leader().stop();
+    let again = place.serve("127.0.0.1:0").arg("--init").output().unwrap();
+    fails(&again, 78, &["journal", "without --init"]);
+    let leader = place.leader();
+    succeeds(&leader.run().args(["job", "--", "true"]).output().unwrap());
+}
+
+#[test]
+fn a_state_directory_in_memory_is_refused_unless_it_is_named() {
+    let place = Place::new();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let state = memory.path().join("state");
+    let serve = |options: &[&str]| {
+        let mut leader = tierlock(&["serve", "--listen", "127.0.0.1:0", "--init"]);
+        leader.args(options).arg("--state-dir").arg(&state);
+        leader.arg("--secret-file").arg(place.secret());
+        leader
+    };
+    let words = ["tmpfs", "--accept-fs tmpfs", "accept_file_system"];
+    fails(&serve(&[]).output().unwrap(), 78, &words);
+    fails(&serve(&["--accept-fs", "nfs"]).output().unwrap(), 78, &words);
+    assert!(!state.exists());
+    let mut leader = Running::start(&mut serve(&["--accept-fs", "nfs", "--accept-fs", "tmpfs"]));
+    assert!(leader.line().starts_with("listening on "));
+}
+
+#[test]
+fn a_copied_state_directory_is_refused_until_it_is_told_above_which_epoch_to_start() {
+    // etcd#17780
+    let place = Place::new();
+    let mut leader = place.leader();
+    leader.stop();
+    let state = place.path("state");
+    copy(&state, &place.path("copy"));
+    std::fs::rename(&state, place.path("original")).unwrap();
+    std::fs::rename(place.path("copy"), &state).unwrap();
+    let refused = place.serve(&leader.address).output().unwrap();
+    fails(&refused, 78, &["is a copy", "epoch 1 ", "--epoch-above"]);
+    let mut leader = place.leader_at(&leader.address, &["--epoch-above", "1"]);
+    leader.stop();
+    // From then on it is itself the original of its copies.
+    place.leader_at(&leader.address, &[]);
+}
+
+/// A copy of production is started as staging, and a client of both has one directory.
+#[test]
+fn a_status_from_a_copy_stops_no_production() {
+    let production = Place::new();
+    let mut leader = production.leader();
+    leader.stop();
+    let staging = Place::new();
+    copy(&production.path("state"), &staging.path("state"));
+    std::fs::copy(production.secret(), staging.secret()).unwrap();
+    staging.is_made.set(true);
+    leader = production.leader_at(&leader.address, &[]);
+    let mut job = Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; read line; echo ran");
+    job.line();
+    let there = staging.leader_with(&["--epoch-above", "1"]);
+    let mut there = staging.leader_at(&{ let mut there = there; there.stop(); there.address }, &[]);
+    let here = |leader: &Leader, command: &str| {
+        let mut command = leader.command(command);
+        command.arg("--dir").arg(production.dir());
+        command
+    };
+    succeeds(&here(&there, "run").args(["job", "--", "true"]).output().unwrap());
+    there.stop();
+    // Production has never seen those epochs.
+    let refused = here(&leader, "status").output().unwrap();
+    assert!(!refused.status.success());
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("does not know the history"), "{text}");
+    let alarm = leader.process.error_line();
+    assert!(alarm.contains("ALARM") && alarm.contains("takes epoch"), "{alarm}");
+    // It goes on serving those that have not seen them either, and its job is not disturbed.
+    let shown = succeeds(&leader.command("status").output().unwrap());
+    assert!(shown.contains("held"), "{shown}");
+    assert!(leader.process.child.try_wait().unwrap().is_none());
+    assert!(job.child.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_state_directory_restored_from_yesterday_is_found_out_and_says_how_it_goes_on() {
     // etcd#17780
     let place = Place::new();
     let (mut leader, _holder, above) = restored(&place, 2, 0);
-    // Started as it says, it waits for everybody who may hold something.
+    leader.stop();
+    // Started above what was seen, it waits for every client that may hold something.
     leader = place.leader_at(&leader.address, &["--epoch-above", &above]);
     let waits = leader.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
     fails(&waits, 75, &["other"]);
@@ -75,12 +175,7 @@ fn a_state_directory_from_before_the_last_start_is_detected_though_it_counts_the
 fn a_restored_state_directory_is_detected_though_it_has_come_to_the_lost_epoch_or_past_it() {
     // etcd#17780
     for unseen in [1, 3] {
-        let place = Place::new();
-        let (leader, _holder, above) = restored(&place, 1, unseen);
-        // Started above both, it goes on whoever comes, though it waits for them.
-        let leader = place.leader_at(&leader.address, &["--epoch-above", &above]);
-        let waits = leader.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
-        fails(&waits, 75, &["other"]);
+        restored(&Place::new(), 1, unseen);
     }
 }
 
@@ -102,24 +197,21 @@ fn a_restored_state_directory_is_detected_by_a_table_whose_users_have_all_left()
     succeeds(&tierlock(&["doctor", "--dir"]).arg(place.dir()).output().unwrap());
     leader.stop();
 
-    std::fs::remove_dir_all(&state).unwrap();
-    copy(&yesterday, &state);
+    restore(&yesterday, &state);
     let mut old = place.leader_at(&leader.address, &[]);
     // From another machine, which has not seen what was lost.
     succeeds(&old.run().args(["job", "--", "true"]).output().unwrap());
     let refused = here(&old).args(["-w", "1", "other", "--", "true"]).output().unwrap();
     assert!(!refused.status.success());
-    let (status, stderr) = old.process.end();
-    assert_eq!(status.code(), Some(78), "{stderr}");
-    assert!(stderr.contains("--epoch-above 2"), "{stderr}");
-    let leader = place.leader_at(&leader.address, &["--epoch-above", "2"]);
-    let waits = here(&leader).args(["-w", "1", "other", "--", "true"]).output().unwrap();
+    assert!(old.process.error_line().contains("ALARM"));
+    // It grants nothing new to any client now, and lives.
+    let waits = old.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
     fails(&waits, 75, &["other"]);
 }
 
 /// A state directory is restored: the reign that a client still knows is lost, and so many before
-/// it. A leader is started on it so many times where nobody comes, then where that client does:
-/// it has stopped and said above which epoch to start it.
+/// it. A leader is started on it so many times where no client comes, then where that one does: the
+/// leader has sounded the alarm and serves on. Above which epoch its operator may start it, too.
 fn restored(place: &Place, lost: u32, unseen: u32) -> (Leader, Running, String) {
     let mut leader = place.leader();
     leader.stop();
@@ -140,22 +232,28 @@ fn restored(place: &Place, lost: u32, unseen: u32) -> (Leader, Running, String) 
     let token: u64 = holder.line().parse().unwrap();
     leader.stop();
 
-    std::fs::remove_dir_all(&state).unwrap();
-    copy(&yesterday, &state);
+    restore(&yesterday, &state);
     for _ in 0..unseen {
         place.leader().stop();
     }
     let mut old = place.leader_at(&leader.address, &[]);
-    let (status, stderr) = old.process.end();
-    assert_eq!(status.code(), Some(78), "{stderr}");
-    let copied = 1;
-    let above = (token >> 40).max(u64::from(copied + unseen + 1)).to_string();
-    assert!(stderr.contains(&format!("--epoch-above {above}")), "{stderr}");
-    (leader, holder, above)
+    let alarm = old.process.error_line();
+    let (seen, own) = (token >> 40, u64::from(1 + unseen + 1));
+    assert!(alarm.contains("ALARM") && alarm.contains(&format!("epoch {seen} ")), "{alarm}");
+    assert!(alarm.contains(&format!("takes epoch {}", (seen + 16).max(own + 1))), "{alarm}");
+    let waits = old.run().args(["-w", "1", "other", "--", "true"]).output().unwrap();
+    fails(&waits, 75, &["other"]);
+    succeeds(&old.command("status").output().unwrap());
+    (old, holder, seen.max(own).to_string())
 }
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
+    restore(from, to);
+}
+
+/// Overwrites each file where it is, as `cp` does: that makes no other file of it.
+fn restore(from: &Path, to: &Path) {
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
