@@ -193,7 +193,7 @@ fn served_client() -> Client {
         cluster: CLUSTER,
         members: Vec::new(),
         renew_every: Duration::from_secs(10),
-    attestation: Attestation(0),
+        attestation: Attestation(0),
     };
     client.handle_message(CONNECTION, welcome, NOW);
     while client.poll_message(NOW).is_some() {}

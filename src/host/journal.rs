@@ -394,7 +394,8 @@ impl Drop for Journal {
     fn drop(&mut self) {
         let is_marked = !self.embedded.is_empty();
         // redb answers most damage with an error, but not all of it.
-        let mut unmark = || catch_unwind(AssertUnwindSafe(|| self.unmark().is_ok())).unwrap_or(false);
+        let mut unmark =
+            || catch_unwind(AssertUnwindSafe(|| self.unmark().is_ok())).unwrap_or(false);
         if is_marked && !unmark() {
             // Nobody may take our sessions for dead before we are: the lock goes with the process.
             mem::forget(self.lock.take());

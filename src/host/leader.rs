@@ -563,7 +563,7 @@ impl Reign {
 /// What an operator is told when a client has seen another history of the cluster.
 fn other_history(seen: u32, own: u32, pauses: Duration, takes: Option<u32>) -> String {
     let pause = match pauses.is_zero() {
-        true => "It serves on those who have not".to_owned(),
+        true => "It goes on serving all others".to_owned(),
         false => format!("It grants nothing new for {:.0} s", pauses.as_secs_f64().ceil()),
     };
     let then = match takes {
@@ -682,6 +682,7 @@ mod tests {
         name::Name,
         proto::{
             ProcessMark, Proof, RequestId, SessionId,
+            history::{Notary as _, Seen},
             wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, Wait},
         },
     };
@@ -705,13 +706,17 @@ mod tests {
         }
 
         fn hello(&mut self) {
+            self.hello_having(None);
+        }
+
+        fn hello_having(&mut self, seen: Option<Seen>) {
             let number = self.id.0.into();
             self.say(&ClientMessage::Hello {
                 session: SessionId(number),
                 proof: Proof(number),
                 count: 1,
                 cluster: None,
-                seen: None,
+                seen: seen.map(Box::new),
                 time_to_live: Duration::from_secs(60),
                 identity: Identity::new("test", "here", 1, "test"),
                 process: ProcessMark(1),
@@ -729,6 +734,53 @@ mod tests {
 
         fn hear(&mut self) -> Option<LeaderMessage> {
             self.port.read(self.id)
+        }
+    }
+
+    /// A forged epoch stopped a leader, and the way out used up the last one.
+    #[test]
+    fn a_forged_history_moves_no_leader() {
+        let (mut reign, address, secret, _directory) = prepare();
+        let mut forger = Stranger::new(1, address, &secret);
+        let mut honest = Stranger::new(2, address, &secret);
+        let welcome = |reign: &mut Reign, client: &mut Stranger, seen: Option<Seen>| {
+            client.hello_having(seen);
+            loop {
+                assert!(reign.turn().is_none());
+                client.drive();
+                if let Some(LeaderMessage::Welcome { cluster, epoch, reign, attestation, .. }) =
+                    client.hear()
+                {
+                    return Seen { cluster, epoch, reign, attestation };
+                }
+            }
+        };
+        let told = welcome(&mut reign, &mut honest, None);
+        assert_eq!(told.epoch, 1);
+        let forged = Seen { epoch: Token::MAX_EPOCH - 1, ..told };
+        assert_eq!(welcome(&mut reign, &mut forger, Some(forged)), told);
+        // What it was told itself it may say again, and to each leader of the secret.
+        let mut again = Stranger::new(3, address, &secret);
+        assert_eq!(welcome(&mut reign, &mut again, Some(told)), told);
+        assert!(secret.notary().confirms(&told) && !secret.notary().confirms(&forged));
+    }
+
+    #[test]
+    fn a_leader_whose_epochs_are_used_up_says_what_is_left_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        Secret::create(&key).unwrap();
+        let builder = || {
+            let builder = Leader::builder().listen("127.0.0.1:0").secret_file(&key);
+            builder.state_dir(directory.path().join("state")).accept_file_system("tmpfs")
+        };
+        let last = builder().init(true).epoch_above(Token::MAX_EPOCH - 1);
+        drop(last.start().unwrap());
+        let error = builder().start().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Config);
+        let text = error.to_string();
+        for words in ["are used up", "8388607", "--init on a new state directory", "forget it"] {
+            assert!(text.contains(words), "{words:?} is not in {text}");
         }
     }
 

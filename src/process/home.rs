@@ -28,10 +28,7 @@ use crate::{
     filesystem::{self, Trust},
 };
 
-use super::{
-    DirectoryKey, files,
-    sys::LockFile,
-};
+use super::{DirectoryKey, files, sys::LockFile};
 
 /// An open directory of locks.
 pub(super) struct Home {

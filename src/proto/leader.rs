@@ -642,12 +642,10 @@ impl Leader {
             (session.waiting().len() >= waiters_per_session_max, Refusal::TooManyWaiters),
             (self.claims() >= claims_max, Refusal::TooManyClaims),
         ];
-        self.over
-            .or(session.refusal)
-            .or_else(|| {
-                let (_, why) = limits.into_iter().find(|(reached, _)| *reached && !returning)?;
-                Some(why)
-            })
+        self.over.or(session.refusal).or_else(|| {
+            let (_, why) = limits.into_iter().find(|(reached, _)| *reached && !returning)?;
+            Some(why)
+        })
     }
 
     /// What all sessions have together. What is owed from earlier reigns is not known before all

@@ -409,7 +409,11 @@ fn a_full_disk_refuses_new_sessions_in_words_and_ends_no_reign() {
     server.kill();
     let spare = state.join("spare");
     fs::remove_file(&spare).unwrap();
-    if mount.is_some() { fill(&state) } else { fs::create_dir(&spare).unwrap() }
+    if mount.is_some() {
+        fill(&state)
+    } else {
+        fs::create_dir(&spare).unwrap()
+    }
     server.restart();
     let newcomer = server.place().manager();
     let error = newcomer.mutex("new", ()).try_lock_for(LONG).unwrap_err();

@@ -20,7 +20,9 @@ use std::{
 use parking_lot::{Condvar, Mutex as Plain};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
-use tierlock::{Engine, Leader, LockManager, LockManagerBuilder, Mutex, MutexGuard, Scope};
+use tierlock::{
+    Engine, Leader, LockErrorKind, LockManager, LockManagerBuilder, Mutex, MutexGuard, Scope,
+};
 
 use crate::helper::Helper;
 
@@ -351,7 +353,17 @@ impl Rig {
     pub(crate) fn restart(&self) {
         let mut leader = self.leader.lock();
         assert!(leader.is_none(), "it runs already");
-        *leader = Some(start_leader(self.files.path(), self.port.address(), false).unwrap());
+        let begin = Instant::now();
+        *leader = Some(loop {
+            match start_leader(self.files.path(), self.port.address(), false) {
+                Ok(leader) => break leader,
+                // A child that another test is about to start has the lock until it executes.
+                Err(error) if error.kind() == LockErrorKind::Refused && begin.elapsed() < LONG => {
+                    thread::yield_now();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
     }
 
     pub(crate) fn address(&self) -> String {

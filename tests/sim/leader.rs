@@ -356,7 +356,8 @@ impl World {
             let confirmed = host.says(wire, &message);
             self.tally.reclaims += confirmed.len() as u64;
             if let Some(lost) = confirmed.into_iter().find(|claim| self.past.is_of_lost(claim)) {
-                let text = format!("a lease of {lost:?} was confirmed, which is no reign of this history");
+                let text =
+                    format!("a lease of {lost:?} was confirmed, which is no reign of this history");
                 self.violate(Rule::Property, text);
             }
             if host.open.contains(&wire) {

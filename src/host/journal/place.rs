@@ -89,8 +89,7 @@ fn make(directory: &Path) -> Result<bool, LockError> {
                 io::ErrorKind::NotFound => LockErrorKind::Config,
                 _ => LockErrorKind::Io,
             };
-            let text =
-                format!("cannot make the state directory {}: {error}", directory.display());
+            let text = format!("cannot make the state directory {}: {error}", directory.display());
             Err(LockError::new(kind, text).with_source(error))
         }
     }

@@ -102,11 +102,8 @@ fn write_noise(file: &File, bytes: u64) -> io::Result<()> {
 
 /// Whether the disk has no room, whatever says so.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    let kinds = [
-        io::ErrorKind::StorageFull,
-        io::ErrorKind::QuotaExceeded,
-        io::ErrorKind::FileTooLarge,
-    ];
+    let kinds =
+        [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
     kinds.contains(&error.kind())
 }
 

@@ -73,7 +73,8 @@ fn what_was_committed_is_recovered_and_what_ended_is_gone() {
     assert_eq!(first, Recovered::new(first.cluster));
     let [a, b] = [opened(1, 60), opened(2, 5)];
     let [of_a, of_b] = [revoked(1, 10), revoked(2, 11)];
-    let [begun, raised] = [took_over(1, None), Record::EpochRaised { epoch: 3, starts_above: false }];
+    let [begun, raised] =
+        [took_over(1, None), Record::EpochRaised { epoch: 3, starts_above: false }];
     journal.write([&begun, &raised, &a, &b, &of_a, &of_b].into_iter()).unwrap();
     assert_eq!(records(&journal), [a, b.clone(), of_a, of_b.clone()]);
     journal.write([&ended(1)].into_iter()).unwrap();
@@ -125,8 +126,7 @@ fn a_journal_recovers_what_its_contract_says() {
 fn of_more_reigns_than_are_remembered_the_last_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (mut journal, mut remembered) = open(directory.path()).unwrap();
-    let begun: Vec<_> =
-        (1..=REIGNS_MAX as u32 + 100).map(|epoch| took_over(epoch, None)).collect();
+    let begun: Vec<_> = (1..=REIGNS_MAX as u32 + 100).map(|epoch| took_over(epoch, None)).collect();
     begun.iter().for_each(|record| remembered.remember(record));
     journal.write(begun.iter()).unwrap();
     drop(journal);
@@ -390,8 +390,7 @@ impl redb::StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let platter = self.0.lock();
         let at = offset as usize;
-        let found =
-            platter.bytes.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let found = platter.bytes.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(found);
         Ok(())
     }
@@ -450,7 +449,10 @@ fn history() -> Vec<Vec<Record>> {
     history.push((2..40).map(|session| opened(session, 5)).collect());
     for session in 2..8 {
         history.push(vec![revoked(session, 3), opened(100 + session, 60)]);
-        history.push(vec![ended(session), Record::EpochRaised { epoch: 10 + session as u32, starts_above: session == 5 }]);
+        history.push(vec![
+            ended(session),
+            Record::EpochRaised { epoch: 10 + session as u32, starts_above: session == 5 },
+        ]);
     }
     history
 }
@@ -461,8 +463,7 @@ fn whenever_it_is_killed_or_loses_power_there_is_all_that_was_committed_and_noth
     // Numbers that look random; any will do.
     let mut state = 1_u64;
     let mut dice = move |end: usize| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         (state >> 33) as usize % end
     };
     let mut crashes = 0;
@@ -515,8 +516,7 @@ fn a_full_disk_is_an_error_and_costs_nothing_that_was_committed() {
     disk.0.lock().length_max = Some(length + 4096);
     let mut count = 0;
     let error = loop {
-        let records: Vec<_> =
-            (0..500).map(|session| opened(count * 500 + session, 5)).collect();
+        let records: Vec<_> = (0..500).map(|session| opened(count * 500 + session, 5)).collect();
         match journal.write(records.iter()) {
             Ok(()) => records.iter().for_each(|record| known.remember(record)),
             Err(trouble) => break trouble.into_io(),
@@ -549,8 +549,7 @@ fn the_name_of_a_new_state_directory_is_made_durable_however_it_is_given() {
     let state = top.join("state");
     fs::create_dir(&state).unwrap();
     std::os::unix::fs::symlink(&state, top.join("link")).unwrap();
-    for given in [state.clone(), top.join("state/"), top.join("link"), state.join("../state/.")]
-    {
+    for given in [state.clone(), top.join("state/"), top.join("link"), state.join("../state/.")] {
         assert_eq!(parent(&given).unwrap(), top, "{given:?}");
         sync_parent(&given).unwrap();
     }
@@ -570,10 +569,7 @@ fn of_a_session_that_loses_leases_without_end_the_last_are_kept() {
         journal.write(some.iter()).unwrap();
     }
     let last = &lost[lost.len() - REVOKED_PER_SESSION_MAX..];
-    assert_eq!(
-        records(&journal),
-        [&[a, b.clone()], last, std::slice::from_ref(&of_b)].concat()
-    );
+    assert_eq!(records(&journal), [&[a, b.clone()], last, std::slice::from_ref(&of_b)].concat());
     journal.write([&ended(1)].into_iter()).unwrap();
     assert_eq!(records(&journal), [b, of_b]);
 }

@@ -53,7 +53,8 @@ fn an_address_that_is_none_is_78() {
 fn a_leader_whose_state_directory_is_lost_does_not_begin_anew() {
     let place = Place::new();
     let mut leader = place.leader();
-    let mut holder = Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; sleep 1000");
+    let mut holder =
+        Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; sleep 1000");
     holder.line();
     leader.stop();
     let state = place.path("state");
@@ -124,10 +125,18 @@ fn a_status_from_a_copy_stops_no_production() {
     std::fs::copy(production.secret(), staging.secret()).unwrap();
     staging.is_made.set(true);
     leader = production.leader_at(&leader.address, &[]);
-    let mut job = Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; read line; echo ran");
+    let mut job =
+        Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; exec sleep 1000");
     job.line();
     let there = staging.leader_with(&["--epoch-above", "1"]);
-    let mut there = staging.leader_at(&{ let mut there = there; there.stop(); there.address }, &[]);
+    let mut there = staging.leader_at(
+        &{
+            let mut there = there;
+            there.stop();
+            there.address
+        },
+        &[],
+    );
     let here = |leader: &Leader, command: &str| {
         let mut command = leader.command(command);
         command.arg("--dir").arg(production.dir());

@@ -728,7 +728,10 @@ fn an_above_past_every_token_given_waits_alone_for_the_first_token_of_a_new_epoc
         reign.commit();
         assert_eq!(reign.written.last(), Some(&raised(epoch, false)));
         let grant = reign.granted(a, request);
-        assert_eq!((grant.token, grant.lease.epoch), (Token::first_of(epoch).next().unwrap(), epoch));
+        assert_eq!(
+            (grant.token, grant.lease.epoch),
+            (Token::first_of(epoch).next().unwrap(), epoch)
+        );
         reign.release(a, grant.lease);
     }
 }
