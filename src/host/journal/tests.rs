@@ -833,3 +833,36 @@ fn a_disk_that_fails_to_sync_ends_the_reign_though_room_is_set_aside() {
     assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
     assert!(commit(&mut journal, vec![ended(1)]).is_err(), "it is of no more use");
 }
+
+/// A measurement: what a commit costs in one phase and in two, each time for the opening of one
+/// session.
+/// `cargo test --release --lib commit_speed -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn commit_speed() {
+    const COMMITS: u128 = 300;
+    let directory = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
+    let (journal, _) = open(directory.path()).unwrap();
+    for round in 0..3 {
+        for two_phases in [false, true] {
+            let mut took: Vec<_> = (0..COMMITS)
+                .map(|session| {
+                    let record = opened(session, 5);
+                    let begin = std::time::Instant::now();
+                    let mut transaction = journal.database().unwrap().begin_write().unwrap();
+                    transaction.set_durability(Durability::Immediate).unwrap();
+                    transaction.set_two_phase_commit(two_phases);
+                    let bytes = wire::encode_record(&record);
+                    let mut sessions = transaction.open_table(SESSIONS).unwrap();
+                    sessions.insert(session, &bytes[..]).unwrap();
+                    drop(sessions);
+                    transaction.commit().unwrap();
+                    begin.elapsed()
+                })
+                .collect();
+            took.sort_unstable();
+            let [middle, late] = [took.len() / 2, took.len() * 99 / 100].map(|at| took[at]);
+            println!("round {round}, two phases {two_phases}: p50 {middle:?}, p99 {late:?}");
+        }
+    }
+}
