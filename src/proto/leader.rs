@@ -25,7 +25,7 @@ use self::{
     report::{Report, Unfinished},
 };
 use super::{
-    ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
+    ClientId, ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     history::{History, Seen},
     mistake::{Mistake, planted},
     numbered::Numbered,
@@ -254,7 +254,8 @@ impl Leader {
         leader
     }
 
-    pub fn handle_connected(&mut self, connection: ConnectionId, now: Time) {
+    /// A connection of this client is there.
+    pub fn handle_connected(&mut self, connection: ConnectionId, _: ClientId, now: Time) {
         self.clock.attend(now);
         let before = self.connections.insert(connection, Connection::New);
         assert!(before.is_none(), "a connection's number is used once");

@@ -8,7 +8,7 @@ use std::{
 use tierlock::{
     Time,
     proto::{
-        ConnectionId, LeaseId, ReignId, SessionId,
+        ClientId, ConnectionId, LeaseId, ReignId, SessionId,
         history::Seen,
         leader::{BLOCK, Close, Config, Leader, Notice},
         look::{AtLeader, LeaderSubject},
@@ -261,7 +261,7 @@ impl World {
             News::Connected(wire) => {
                 host.readers.insert(wire, FrameReader::new());
                 host.open.insert(wire);
-                host.leader.handle_connected(ConnectionId(wire as u64), now);
+                host.leader.handle_connected(ConnectionId(wire as u64), ClientId(0), now);
                 let delay = self.delay();
                 self.send_to_client(wire, self.truth + delay, Piece::Opened);
             }
