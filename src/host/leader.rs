@@ -199,7 +199,8 @@ impl LeaderBuilder {
         self
     }
 
-    /// The file with the secret that its clients have, too; see [`Secret`].
+    /// The file with the secret that its clients have, too; see [`Secret`]. It is read again every
+    /// minute and at [`reload`](Leader::reload).
     pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
         self.secret_file = Some(file.as_ref().to_owned());
         self
@@ -213,16 +214,16 @@ impl LeaderBuilder {
     }
 
     /// How many managers may have locks of it at a time; 10,000 by default. More are refused what
-    /// they ask for, except those who come back.
+    /// they ask for, except those that come back after a restart.
     ///
     /// One client address (with IPv6 one /64 network) gets another session only while it has fewer
     /// than are still free: alone it can have half of them, and never keeps the others out. The
     /// same goes for connections, of which there are twice as many, and for
     /// [`claims_max`](LeaderBuilder::claims_max).
     ///
-    /// A connection takes some 40 KiB of memory, and up to 1.5 MiB if
-    /// its peer, which has the secret, sends what cannot be read, or asks and does not read: where
-    /// not everybody who has the secret can be relied upon, allow no more sessions than there are
+    /// A connection takes some 40 KiB of memory, and up to 1.5 MiB if its peer, which has the
+    /// secret, sends what cannot be read, or asks and does not read: where not every client with
+    /// the secret can be relied upon, allow no more than twice as many sessions as there are
     /// managers.
     pub fn sessions_max(mut self, sessions: usize) -> Self {
         self.sessions_max = sessions;
@@ -230,7 +231,9 @@ impl LeaderBuilder {
     }
 
     /// How many locks all clients together may hold or wait for; 2,097,152 by default. More are
-    /// refused, except to those who come back with what they were given before. Each takes some
+    /// refused, and one client address alone gets half of them. After a restart its clients keep
+    /// what they bring back: each address as much as half of this, and leases of up to 131,072
+    /// whatever this says. Each takes some
     /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536
     /// and wait for as many.
     pub fn claims_max(mut self, claims: usize) -> Self {
@@ -246,7 +249,8 @@ impl LeaderBuilder {
     }
 
     /// Is called with what an operator has to know though the leader goes on: that two clients
-    /// said, after a restart, that they hold the same lock. By default it is written to standard
+    /// said, after a restart, that they hold the same lock; that the secret file cannot be read
+    /// again. By default it is written to standard
     /// error. It runs on a thread of its own.
     pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_alarm = OnAlarm(Arc::new(alarm));
