@@ -280,8 +280,9 @@ fn work(spec: Spec) -> Result<()> {
         }
         Job::Serve { listen, state_dir, secret_file } => {
             let leader = Leader::builder();
-            let leader =
-                leader.listen(listen).state_dir(state_dir).secret_file(secret_file).start()?;
+            let leader = leader.listen(listen).state_dir(state_dir).secret_file(secret_file);
+            // One address has all the bench's clients, and half of what there is.
+            let leader = leader.sessions_max(1 << 15).claims_max(1 << 23).start()?;
             let orders = ready();
             say(&Reply::Serving { port: leader.local_addr().port() });
             orders.for_each(drop);
