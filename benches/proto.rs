@@ -7,7 +7,8 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
-        ClusterId, ConnectionId, LeaseId, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        ClientId, ClusterId, ConnectionId, LeaseId, ProcessMark, Proof, ReignId, RequestId,
+        SessionId,
         client::{self, Client},
         history::{Attestation, TrustingNotary},
         leader::{self, Leader},
@@ -106,7 +107,7 @@ fn reigning_leader() -> Leader {
         leases_per_session_max: 1_000_000,
         waiters_per_session_max: 1_000,
         block: leader::BLOCK,
-        claims_max: 2_000_000,
+        claims_max: 4_000_000,
         epoch_above: None,
         process: None,
         reign: ReignId(1),
@@ -125,7 +126,7 @@ fn reigning_leader() -> Leader {
 }
 
 fn report(leader: &mut Leader, connection: ConnectionId, session: SessionId) {
-    leader.handle_connected(connection, NOW);
+    leader.handle_connected(connection, ClientId(1), NOW);
     let hello = ClientMessage::Hello {
         session,
         proof: Proof(3),

@@ -416,7 +416,8 @@ impl LockManagerBuilder {
     }
 
     /// The file with the secret that the leader and all its clients share, made by
-    /// `tierlock secret new FILE`. Needed with leaders.
+    /// `tierlock secret new FILE`. Needed with leaders. It is read again whenever a connection is
+    /// made, so that a secret can be exchanged while the manager is open.
     pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
         self.secret_file = Some(file.as_ref().to_owned());
         self

@@ -281,7 +281,8 @@ fn work(spec: Spec) -> Result<()> {
         Job::Serve { listen, state_dir, init, secret_file } => {
             let leader = Leader::builder().listen(listen).secret_file(secret_file);
             let leader = leader.state_dir(state_dir).init(init).accept_file_system("tmpfs");
-            let leader = leader.start()?;
+            // One address has all the bench's clients, and half of what there is.
+            let leader = leader.sessions_max(1 << 15).claims_max(1 << 23).start()?;
             let orders = ready();
             say(&Reply::Serving { port: leader.local_addr().port() });
             orders.for_each(drop);

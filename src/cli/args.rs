@@ -50,8 +50,8 @@ pub(super) enum Command {
     Run(Box<Run>),
     /// Be the leader that machines take locks from
     ///
-    /// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
-    /// good order. Restarted, it finds all that was held still held: new locks are granted once its
+    /// Prints `listening on ADDR` on standard output, a line for each address, once it answers.
+    /// SIGTERM or SIGINT ends it in good order; SIGHUP has it read the secret file again. Restarted, it finds all that was held still held: new locks are granted once its
     /// clients are back, within milliseconds, or once the time to live of one that is not has passed.
     Serve(Serve),
     /// Show who holds which lock, since when, who waits, how the last holder left
@@ -203,24 +203,26 @@ wait for itself. TIERLOCK_NAME is the innermost name.";
 #[derive(Args, Debug)]
 #[command(after_long_help = SERVE_EXAMPLES)]
 pub(super) struct Serve {
-    /// Address to listen on, as HOST:PORT (7420 when left out; 0 takes a free one)
+    /// Address to listen on, as HOST:PORT (7420 when left out; 0 takes a free one), or :PORT for
+    /// every address of this machine; of a HOST with several addresses all are taken
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: String,
     /// Directory of what must survive a restart, used by one leader at a time
     #[arg(long, value_name = "DIR")]
     pub(super) state_dir: PathBuf,
-    /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
+    /// File with the secret that leader and clients share, read again every minute and on SIGHUP
+    /// [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,
     /// The longest time to live that a client may ask for
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(super) ttl_max: Duration,
-    /// How many clients may have locks at a time; the connection of one takes some 40 KiB of memory,
-    /// and up to 1.5 MiB if it misbehaves
+    /// How many clients may have locks at a time, of one address half of them at most; the
+    /// connection of one takes some 40 KiB of memory, and up to 1.5 MiB if it misbehaves
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().sessions_max)]
     pub(super) sessions_max: usize,
-    /// How many locks all clients together may hold or wait for; each takes 200 to 700 bytes of
-    /// memory
+    /// How many locks all clients together may hold or wait for, those of one address half of them
+    /// at most; each takes 200 to 700 bytes of memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
     /// Make the journal of a new leader in the state directory: for its first start only
@@ -243,6 +245,13 @@ Example:
                  --secret-file /etc/tierlock.key --init
 and from then on without --init: an empty directory may be a volume that is not mounted, and is
 refused, as is a file system that forgets (tmpfs) or is far away, and a copy of a state directory.
+
+To exchange the secret, without a pause: a secret file may hold several, one a line; the first is
+presented, all are accepted. Add the new one as the second line at the leader, then at every client;
+make it the first everywhere; then take the old one out. Clients read the file again whenever they connect.
+
+The secret file belongs to the user that runs this or to root, only its owner may write it, and not
+all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.
 
 Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is \
 in use; 78 when the settings or the state do not fit.";

@@ -20,10 +20,14 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    address::Address,
-    bell::{Bell, LONGEST_SLEEP},
+    address::ListenAddress,
+    admission::Admission,
+    bell::{Bell, LONGEST_SLEEP, Slept},
+    doors::Doors,
     journal::{Answer, Journal, Opening},
-    quic::{CloseCode, Event, Port},
+    own_id::OwnId,
+    quic::{CloseCode, Entrance, Event, HANDSHAKES_MAX},
+    reload::{News, Reloader},
     tls::Secret,
 };
 use crate::{
@@ -47,7 +51,8 @@ use crate::{
 /// report it.
 #[derive(Debug)]
 pub struct Leader {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    reloader: Option<Reloader>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,6 +62,8 @@ struct Shared {
     bell: Bell,
     stop: AtomicBool,
     on_alarm: OnAlarm,
+    /// What the secret file has been changed to.
+    new_secret: Mutex<Option<Secret>>,
     end: Mutex<Option<End>>,
     ended: Condvar,
     #[cfg(test)]
@@ -113,9 +120,30 @@ impl Leader {
         }
     }
 
-    /// Where it listens; the port is the real one if port 0 was asked for.
+    /// Where it listens, or the first such address; the port is the real one if port 0 was asked
+    /// for.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All the addresses where it listens.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Reads the secret file again now; it does so every minute in any case. A client whose secret
+    /// is not among those of the file any more loses its connection, and its locks as if it were
+    /// silent. A file that is missing or damaged leaves those in force that were read before, and
+    /// is told as an alarm.
+    pub fn reload(&self) {
+        match &self.reloader {
+            Some(reloader) => reloader.ask(),
+            None => self.shared.sound(
+                "the secret came through a pipe, which is read once: restart the leader to give \
+                 it another"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Stops it in good order: its clients are told, so that they look for another at once. The
@@ -159,7 +187,9 @@ impl Drop for Leader {
 }
 
 impl LeaderBuilder {
-    /// Where to listen: `ADDR:PORT`, or `ADDR` for port 7420. Port 0 lets the system choose.
+    /// Where to listen: `ADDR:PORT`, `ADDR` for port 7420, or `:PORT` for every address of this
+    /// machine. Port 0 lets the system choose. Of a name it listens at all addresses that this
+    /// machine has.
     pub fn listen(mut self, address: impl ToString) -> Self {
         self.listen = Some(address.to_string());
         self
@@ -176,7 +206,8 @@ impl LeaderBuilder {
         self
     }
 
-    /// The file with the secret that its clients have, too; see [`Secret`].
+    /// The file with the secret that its clients have, too; see [`Secret`]. It is read again every
+    /// minute and at [`reload`](Leader::reload).
     pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
         self.secret_file = Some(file.as_ref().to_owned());
         self
@@ -190,11 +221,16 @@ impl LeaderBuilder {
     }
 
     /// How many managers may have locks of it at a time; 10,000 by default. More are refused what
-    /// they ask for, except those who come back.
+    /// they ask for, except those that come back after a restart.
     ///
-    /// Twice as many connections are let in. One takes some 40 KiB of memory, and up to 1.5 MiB if
-    /// its peer, which has the secret, sends what cannot be read, or asks and does not read: where
-    /// not everybody who has the secret can be relied upon, allow no more sessions than there are
+    /// One client address (with IPv6 one /64 network) gets another session only while it has fewer
+    /// than are still free: alone it can have half of them, and never keeps the others out. The
+    /// same goes for connections, of which there are twice as many, and for
+    /// [`claims_max`](LeaderBuilder::claims_max).
+    ///
+    /// A connection takes some 40 KiB of memory, and up to 1.5 MiB if its peer, which has the
+    /// secret, sends what cannot be read, or asks and does not read: where not every client with
+    /// the secret can be relied upon, allow no more than twice as many sessions as there are
     /// managers.
     pub fn sessions_max(mut self, sessions: usize) -> Self {
         self.sessions_max = sessions;
@@ -202,7 +238,9 @@ impl LeaderBuilder {
     }
 
     /// How many locks all clients together may hold or wait for; 2,097,152 by default. More are
-    /// refused, except to those who come back with what they were given before. Each takes some
+    /// refused, and one client address alone gets half of them. After a restart its clients keep
+    /// what they bring back: each address as much as half of this, and leases of up to 131,072
+    /// whatever this says. Each takes some
     /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536
     /// and wait for as many.
     pub fn claims_max(mut self, claims: usize) -> Self {
@@ -235,8 +273,9 @@ impl LeaderBuilder {
     }
 
     /// Is called with what an operator has to know though the leader goes on: that two clients
-    /// said, after a restart, that they hold the same lock, or that a client has seen another
-    /// history of this leader's cluster. By default it is written to standard
+    /// said, after a restart, that they hold the same lock; that a client has seen another history
+    /// of this leader's cluster; that the secret file cannot be read again. By default it is written
+    /// to standard
     /// error. It runs on a thread of its own.
     pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_alarm = OnAlarm(Arc::new(alarm));
@@ -251,14 +290,19 @@ impl LeaderBuilder {
     /// on the state directory, `Damaged` if that is not what it should be, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {
         let reign = self.prepare()?;
-        let address = reign.port.socket().local_addr();
-        let address = address.map_err(failed("the socket has no address"))?;
+        let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
         let shared = reign.shared.clone();
+        let tell = {
+            let shared = shared.clone();
+            move |news| shared.reloaded(news)
+        };
+        let reloader = Reloader::start(reign.secret.clone(), tell);
+        let reloader = reloader.map_err(failed("cannot start a thread"))?;
         let thread = thread::Builder::new()
             .name("tierlock-leader".into())
             .spawn(move || reign.run())
             .map_err(failed("cannot start a thread"))?;
-        Ok(Leader { address, shared, thread: Some(thread) })
+        Ok(Leader { addresses, reloader, shared, thread: Some(thread) })
     }
 
     /// A reign that has begun and serves nobody yet.
@@ -279,8 +323,10 @@ impl LeaderBuilder {
             accepted_file_systems: self.accepted_file_systems,
         };
         let place = Journal::enter(&state_dir, opening)?;
+        let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
+        let own = OwnId::of(&state_dir)?;
         // A journal is made for a leader that starts.
-        let port = listen_at(&listen, &secret, connections_max(self.sessions_max))?;
+        let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
         let (mut journal, recovered) = place.open()?;
         if recovered.epoch.max(self.epoch_above.unwrap_or(0)) >= Token::MAX_EPOCH {
             return Err(epochs_used_up(&state_dir));
@@ -303,6 +349,7 @@ impl LeaderBuilder {
             bell,
             stop: AtomicBool::new(false),
             on_alarm: self.on_alarm,
+            new_secret: Mutex::new(None),
             end: Mutex::new(None),
             ended: Condvar::new(),
             #[cfg(test)]
@@ -310,7 +357,16 @@ impl LeaderBuilder {
         });
         let writer = Writer::start(journal, shared.clone());
         let writer = writer.map_err(failed("cannot start a thread"))?;
-        Ok(Reign { leader, port, writer, unread: BTreeMap::new(), arrived: Vec::new(), shared })
+        Ok(Reign {
+            leader,
+            doors,
+            writer,
+            unread: BTreeMap::new(),
+            arrived: Vec::new(),
+            slept_on: Vec::new(),
+            secret,
+            shared,
+        })
     }
 }
 
@@ -327,9 +383,10 @@ fn connections_max(sessions: usize) -> usize {
     sessions.saturating_mul(2).saturating_add(64)
 }
 
-fn listen_at(text: &str, secret: &Secret, connections_max: usize) -> Result<Port, LockError> {
-    let address: Address = text.parse()?;
-    let error = |error: io::Error| {
+fn listen_at(text: &str, entrance: &Entrance) -> Result<Doors, LockError> {
+    let address: ListenAddress = text.parse()?;
+    let opened = address.resolve().and_then(|addresses| Doors::open(&addresses, entrance));
+    opened.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::AddrInUse
             | io::ErrorKind::AddrNotAvailable
@@ -338,15 +395,7 @@ fn listen_at(text: &str, secret: &Secret, connections_max: usize) -> Result<Port
             _ => LockErrorKind::Io,
         };
         LockError::new(kind, format!("cannot listen at {address}: {error}")).with_source(error)
-    };
-    let mut last = None;
-    for address in address.resolve().map_err(error)? {
-        match Port::listen(address, secret, connections_max) {
-            Ok(port) => return Ok(port),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(error(last.expect("a resolved name has an address")))
+    })
 }
 
 /// Before anybody is served: what the reign begins with is on the disk.
@@ -391,12 +440,16 @@ fn storage_text(error: &io::Error) -> String {
 /// The leader's thread.
 struct Reign {
     leader: protocol::Leader,
-    port: Port,
+    doors: Doors,
     writer: Writer,
     /// Connections that may have messages to be read, and whether they have ended meanwhile.
     unread: BTreeMap<ConnectionId, bool>,
     /// The same connections, in the order in which they came to have something.
     arrived: Vec<ConnectionId>,
+    /// The sockets, as it slept on them last.
+    slept_on: Vec<Slept>,
+    /// As it was read at the start.
+    secret: Secret,
     shared: Arc<Shared>,
 }
 
@@ -418,14 +471,15 @@ impl Reign {
             self.sleep();
         };
         // Answers that are on their way come before the close.
-        self.port.transmit();
+        self.doors.transmit();
         let reason = match &end {
             End::Stopped => "the leader was stopped",
             End::Failed(_, text) => text,
         };
-        self.port.close_all(CloseCode::Shutdown, reason);
-        self.port.transmit();
-        // Nobody may knock at a port behind which nobody is: the bell lets go of the socket, too.
+        self.doors.close_all(CloseCode::Shutdown, reason);
+        self.doors.transmit();
+        // Nobody may knock at a port behind which nobody is: the bell lets go of the sockets, too.
+        self.slept_on.clear();
         self.shared.bell.sleep(&[], Duration::ZERO);
         // The state directory is free once somebody hears of the end.
         let shared = self.shared.clone();
@@ -435,7 +489,11 @@ impl Reign {
 
     /// Looks at everything once; the end, if that is it.
     fn turn(&mut self) -> Option<End> {
-        self.port.receive();
+        if let Some(secret) = self.shared.new_secret.lock().take() {
+            self.doors.accept_secret(&secret);
+            self.leader.change_notary(Arc::new(secret.notary()));
+        }
+        self.doors.receive();
         let answers = self.writer.poll();
         // The clock is read after what it dates.
         let now = clock::now();
@@ -451,9 +509,9 @@ impl Reign {
                 end = Some(End::Failed(LockErrorKind::Io, storage_text(&error)));
             }
         }
-        while let Some(event) = self.port.poll_event() {
+        while let Some(event) = self.doors.poll_event() {
             match event {
-                Event::Connected(id) => self.leader.handle_connected(id, now),
+                Event::Connected(id, client) => self.leader.handle_connected(id, client, now),
                 Event::Readable(id) => {
                     self.mark_unread(id);
                 }
@@ -473,18 +531,18 @@ impl Reign {
         while let Some((id, close)) = self.leader.poll_close() {
             match close {
                 Close::Superseded => {
-                    self.port.close(id, CloseCode::Superseded, "a newer connection took over");
+                    self.doors.close(id, CloseCode::Superseded, "a newer connection took over");
                 }
-                Close::Protocol(what) => self.port.close(id, CloseCode::Protocol, what),
-                Close::Ended => self.port.close(id, CloseCode::Done, "goodbye"),
+                Close::Protocol(what) => self.doors.close(id, CloseCode::Protocol, what),
+                Close::Ended => self.doors.close(id, CloseCode::Done, "goodbye"),
                 Close::Crowded => {
                     let reason = "too many clients report at once what they hold and wait for; \
                                   let it report again";
-                    self.port.close(id, CloseCode::Busy, reason);
+                    self.doors.close(id, CloseCode::Busy, reason);
                 }
                 Close::Unconfirmed => {
                     let reason = "it reported locks that it cannot have; let it report again";
-                    self.port.close(id, CloseCode::Superseded, reason);
+                    self.doors.close(id, CloseCode::Superseded, reason);
                 }
             }
         }
@@ -502,7 +560,7 @@ impl Reign {
                 }
             }
         }
-        self.port.transmit();
+        self.doors.transmit();
         end
     }
 
@@ -521,10 +579,10 @@ impl Reign {
             if !self.may_read(id) {
                 return;
             }
-            let Some(message) = self.port.read::<ClientMessage>(id) else {
+            let Some(message) = self.doors.read::<ClientMessage>(id) else {
                 if self.unread.remove(&id) == Some(true) {
                     self.leader.handle_disconnected(id, now);
-                    self.port.forget(id);
+                    self.doors.forget(id);
                 }
                 return;
             };
@@ -534,12 +592,12 @@ impl Reign {
     }
 
     fn may_read(&self, id: ConnectionId) -> bool {
-        self.port.unsent(id) < UNSENT_BYTES_READING
+        self.doors.unsent(id) < UNSENT_BYTES_READING
     }
 
     fn pass_on(&mut self) {
         while let Some((id, message)) = self.leader.poll_message() {
-            self.port.write(id, &message);
+            self.doors.write(id, &message);
         }
     }
 
@@ -552,11 +610,11 @@ impl Reign {
         if let Some(at) = self.leader.poll_timeout() {
             limit = limit.min(at.since(clock::now()));
         }
-        if let Some(at) = self.port.timeout() {
+        if let Some(at) = self.doors.timeout() {
             limit = limit.min(at.saturating_duration_since(Instant::now()));
         }
-        let socket = self.port.socket().clone();
-        self.shared.bell.sleep(&[(socket, self.port.is_blocked())], limit);
+        self.doors.sockets(&mut self.slept_on);
+        self.shared.bell.sleep(&self.slept_on, limit);
     }
 }
 
@@ -599,6 +657,20 @@ impl Shared {
     fn sound(&self, text: String) {
         let OnAlarm(on_alarm) = self.on_alarm.clone();
         alarm::call_at(Time::ZERO, move || on_alarm(&text)).detach();
+    }
+
+    /// The secret file was looked at again.
+    fn reloaded(&self, news: News) {
+        match news {
+            News::Secret(secret) => {
+                *self.new_secret.lock() = Some(secret);
+                self.bell.ring();
+            }
+            News::Trouble(trouble) => self.sound(format!(
+                "ALARM: what was read of the secret file before stays in force, since it cannot \
+                 be read again: {trouble}"
+            )),
+        }
     }
 
     fn end(&self, end: End) {
@@ -677,7 +749,7 @@ impl Drop for Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::quic::Port, *};
     use crate::{
         name::Name,
         proto::{
@@ -796,7 +868,7 @@ mod tests {
             .secret_file(key)
             .prepare()
             .unwrap();
-        let address = reign.port.socket().local_addr().unwrap();
+        let address = reign.doors.addresses().unwrap()[0];
         (reign, address, secret, directory)
     }
 
@@ -836,7 +908,7 @@ mod tests {
             assert!(reign.turn().is_none());
             assert!(reign.leader.poll_message().is_none());
             for id in reign.unread.keys() {
-                let unsent = reign.port.unsent(*id);
+                let unsent = reign.doors.unsent(*id);
                 assert!(unsent < UNSENT_BYTES_READING + FRAME_BYTES_MAX + 4, "{unsent}");
                 paused += u64::from(!reign.may_read(*id));
             }

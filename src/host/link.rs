@@ -1112,8 +1112,9 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("somebody else holds it"),
             Refusal::TooManySessions => (
                 Refused,
-                "the leader has as many sessions as it allows; close managers that are not needed, \
-                 or start the leader with a larger --sessions-max",
+                "the leader has no room for another session of this client (one address gets at most \
+                 as many as it leaves free for others); close managers that are not needed, or \
+                 start the leader with a larger --sessions-max",
             ),
             Refusal::TooManyLeases => (
                 Refused,
@@ -1127,8 +1128,9 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             ),
             Refusal::TooManyClaims => (
                 Refused,
-                "all clients together hold and wait for as many locks as the leader allows; \
-                 unlock some, or start the leader with a larger --claims-max",
+                "this client holds and waits for as many locks as the leader has room for (one \
+                 address gets at most as many as it leaves free for others); unlock some, or start \
+                 the leader with a larger --claims-max",
             ),
             Refusal::TimeToLive => (
                 Refused,

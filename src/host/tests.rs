@@ -4,6 +4,7 @@
 mod lent;
 
 use std::{
+    fs,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -355,6 +356,38 @@ fn a_host_name_is_looked_up() {
     let link = super::connect(&addresses, secret, config, None, generation).unwrap();
     let error = link.acquire(want("a")).wait().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Unreachable);
+}
+
+#[test]
+fn a_secret_is_exchanged_while_a_leader_and_a_client_go_on() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let lease = take(&link, "a");
+    let [key, old, new] = ["key", "old", "new"].map(|name| town.path(name));
+    fs::copy(&key, &old).unwrap();
+    Secret::create(&new).unwrap();
+    fs::rename(&new, &key).unwrap();
+    // The leader is not told: it looks at its file by itself, and then refuses clients
+    // that have the old one.
+    let addresses = [leader.local_addr().to_string()];
+    loop {
+        let secret = Secret::read(&old).unwrap();
+        let stranger = super::connect(&addresses, secret, config(), None, generation).unwrap();
+        match stranger.acquire(at_once("x")).wait() {
+            Ok(lease) => give(&stranger, lease),
+            Err(error) if error.kind() == LockErrorKind::Refused => break,
+            // Its connection ended meanwhile.
+            Err(error) => assert_eq!(error.kind(), LockErrorKind::Unreachable),
+        }
+    }
+    // The client lost its connection, and has made another with what its file has now.
+    give(&link, take(&link, "b"));
+    let other = town.link(&leader);
+    let held = other.acquire(at_once("a")).wait().unwrap_err();
+    assert_eq!(held.kind(), LockErrorKind::WouldBlock);
+    give(&link, lease);
+    give(&other, take(&other, "a"));
 }
 
 #[test]

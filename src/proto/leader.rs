@@ -28,12 +28,13 @@ use self::{
     report::{Report, Unfinished},
 };
 use super::{
-    ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
+    ClientId, ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     history::{History, Notary, TrustingNotary},
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway, Unwritten},
     sessions::{Sessions, Standing},
+    shares::{Shares, has_share, largest_share},
     table::{
         Holding, LockKey, Next, PackedId, Patience, Recall, Right, SessionKey, Table, Waiter,
         WaiterKey,
@@ -154,11 +155,14 @@ pub struct Leader {
     sessions: Sessions,
     table: Table,
     connections: Numbered<ConnectionId, Connection>,
+    /// Whose they are, and those that are to be closed.
+    clients: Numbered<ConnectionId, ClientId>,
     /// Until when connections without a whole report are borne.
     reports: Timers<ConnectionId>,
     unfinished: Unfinished,
     /// What came before the reign was durable, to be read then.
     early: VecDeque<(ConnectionId, ClientMessage)>,
+    early_shares: Shares,
     /// Until when waiters wait.
     limits: Timers<WaiterKey>,
     /// When a held lock reaches its `at_most`, or when its lost lease is past its last promise.
@@ -167,7 +171,7 @@ pub struct Leader {
     disputes: Timers<LockKey>,
     /// Who is to be told once the loss of a lease is durable.
     breakers: questions::Breakers,
-    checks: Vec<questions::Check>,
+    checks: questions::Checks,
     /// How many reported leases are on their way to the disk as ones that nobody can have.
     refused_claims: usize,
     leases_made: u64,
@@ -198,6 +202,17 @@ enum Connection {
     Dismissed,
     /// Client and leader do not belong together: it was told who leads here, and no more.
     Refused(Refusal),
+}
+
+/// How a request comes to the leader, which says what limits it is held to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// This reign has not seen it, and none before it that counts.
+    New,
+    /// A session brings it back that an earlier reign opened.
+    Returning,
+    /// This reign granted it and took the lease away again, unheard.
+    PutBack,
 }
 
 /// What stands between a free lock and who wants it.
@@ -241,14 +256,16 @@ impl Leader {
             waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
             sessions: Sessions::new(),
             connections: Numbered::default(),
+            clients: Numbered::default(),
             reports: Timers::new(),
             unfinished: Unfinished::default(),
             early: VecDeque::new(),
+            early_shares: Shares::new(EARLY_MAX),
             limits: Timers::new(),
             ends: Timers::new(),
             disputes: Timers::new(),
             breakers: questions::Breakers::default(),
-            checks: Vec::new(),
+            checks: questions::Checks::default(),
             refused_claims: 0,
             leases_made: 0,
             places_given: 0,
@@ -280,10 +297,12 @@ impl Leader {
         leader
     }
 
-    pub fn handle_connected(&mut self, connection: ConnectionId, now: Time) {
+    /// A connection of this client is there.
+    pub fn handle_connected(&mut self, connection: ConnectionId, client: ClientId, now: Time) {
         self.clock.attend(now);
         let before = self.connections.insert(connection, Connection::New);
         assert!(before.is_none(), "a connection's number is used once");
+        self.clients.insert(connection, client);
         self.expect_report(connection);
     }
 
@@ -292,7 +311,8 @@ impl Leader {
         if self.reign.is_some() || self.over.is_some() {
             self.read(connection, message, now);
             self.settle(now);
-        } else if self.early.len() < EARLY_MAX {
+        } else if self.early_shares.has_room_for(self.client_of(connection)) {
+            self.early_shares.take(self.client_of(connection));
             self.early.push_back((connection, message));
         } else {
             self.close(connection, Close::Protocol("too much before the reign began"));
@@ -303,6 +323,7 @@ impl Leader {
         let now = self.clock.attend(now);
         self.reports.clear(connection);
         self.unfinished.clear(connection);
+        self.clients.remove(&connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             if planted(Mistake::CloseIsGoodbye) {
                 self.vacate_all(key, Predecessor::Clean);
@@ -503,6 +524,11 @@ impl Leader {
         }
     }
 
+    /// The client that a connection is of. One that has ended is of none that has anything.
+    fn client_of(&self, connection: ConnectionId) -> ClientId {
+        self.clients.get(&connection).copied().unwrap_or(ClientId(0))
+    }
+
     /// From now on it has a while to report.
     fn expect_report(&mut self, connection: ConnectionId) {
         self.reports.set(connection, self.clock.now() + REPORT_LIMIT);
@@ -519,7 +545,7 @@ impl Leader {
             ClientMessage::Acquire { request, acquire } => {
                 // One that was read already: it waits, or its answer is on its way.
                 if request > self.sessions.get(key).last_request {
-                    self.want(key, request, acquire, None, now);
+                    self.want(key, request, acquire, (None, Arrival::New), now);
                 }
             }
             ClientMessage::Cancel { request } => {
@@ -572,18 +598,19 @@ impl Leader {
 
 // Requests.
 impl Leader {
-    /// A session wants a lock. `place` is the one it was told before, if it was.
+    /// A session wants a lock. `place` is the one it was told before, by its own word, if it was;
+    /// it gives order and no exemption from limits.
     fn want(
         &mut self,
         key: SessionKey,
         request: RequestId,
         acquire: Acquire,
-        place: Option<PackedId>,
+        (place, arrival): (Option<PackedId>, Arrival),
         now: Time,
     ) {
         let session = self.sessions.get_mut(key);
         session.last_request = session.last_request.max(request);
-        if let Some(why) = self.why_refused(key, place.is_some()) {
+        if let Some(why) = self.why_refused(key, arrival) {
             return self.refuse(key, request, why, None);
         }
         let lock = self.table.find_or_add(acquire.name);
@@ -624,10 +651,18 @@ impl Leader {
         self.unacknowledged.push((key, request));
     }
 
-    /// Why a request is refused before anybody looks at its lock. Limits never refuse one that
-    /// was accepted before (`returning`).
-    fn why_refused(&self, key: SessionKey, returning: bool) -> Option<Refusal> {
-        let session = self.sessions.get(key);
+    /// Why a request is refused before its lock is looked at.
+    fn why_refused(&self, key: SessionKey, arrival: Arrival) -> Option<Refusal> {
+        let why = self.over.or(self.sessions.get(key).refusal);
+        why.or_else(|| match arrival {
+            Arrival::New => self.limit_of_new(key),
+            Arrival::Returning => self.limit_of_returning(key),
+            Arrival::PutBack => None,
+        })
+    }
+
+    /// The limit that leaves no room for a new request of this session.
+    fn limit_of_new(&self, key: SessionKey) -> Option<Refusal> {
         let Config {
             sessions_max,
             leases_per_session_max,
@@ -635,17 +670,31 @@ impl Leader {
             claims_max,
             ..
         } = self.config;
-        let new = matches!(session.standing, Standing::New);
-        let limits = [
-            (new && self.sessions.written() >= sessions_max, Refusal::TooManySessions),
-            (session.answerable_for() >= leases_per_session_max, Refusal::TooManyLeases),
-            (session.waiting().len() >= waiters_per_session_max, Refusal::TooManyWaiters),
-            (self.claims() >= claims_max, Refusal::TooManyClaims),
-        ];
-        self.over.or(session.refusal).or_else(|| {
-            let (_, why) = limits.into_iter().find(|(reached, _)| *reached && !returning)?;
-            Some(why)
-        })
+        let session = self.sessions.get(key);
+        let own = self.sessions.holdings_beside(key);
+        let is_new = matches!(session.standing, Standing::New);
+        if is_new && !has_share(own.sessions, self.sessions.written(), sessions_max) {
+            Some(Refusal::TooManySessions)
+        } else if session.answerable_for() >= leases_per_session_max {
+            Some(Refusal::TooManyLeases)
+        } else if session.waiting().len() >= waiters_per_session_max {
+            Some(Refusal::TooManyWaiters)
+        } else if !has_share(own.claims, self.claims(), claims_max) {
+            Some(Refusal::TooManyClaims)
+        } else {
+            None
+        }
+    }
+
+    /// The same of one that an earlier reign may have accepted. Its session's report has no more of
+    /// them than one session can have been given. That all clients bring back more than there can
+    /// have been takes many that were there before and now come from elsewhere.
+    fn limit_of_returning(&self, key: SessionKey) -> Option<Refusal> {
+        let claims_max = self.config.claims_max;
+        let own = self.sessions.holdings_beside(key).claims;
+        let is_too_much =
+            own >= largest_share(claims_max) || self.claims() >= claims_max.saturating_mul(2);
+        is_too_much.then_some(Refusal::TooManyClaims)
     }
 
     /// What all sessions have together. What is owed from earlier reigns is not known before all
@@ -1114,6 +1163,7 @@ impl Leader {
 
     /// What came before there was an answer to it.
     fn read_early(&mut self, now: Time) {
+        self.early_shares.clear();
         for (connection, message) in std::mem::take(&mut self.early) {
             self.read(connection, message, now);
             self.settle(now);
@@ -1256,7 +1306,7 @@ impl Leader {
 
     /// How many wait to hear that a lock is broken.
     pub(super) fn breaks_awaited(&self) -> usize {
-        self.breakers.count
+        self.breakers.shares.taken()
     }
 
     /// How many names it knows.

@@ -9,7 +9,8 @@ use proptest::{collection::vec, prelude::*};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
+        SessionId,
         history::{Attestation, Seen, TrustingNotary},
         leader::{self, Config, Leader},
         record::Recovered,
@@ -217,7 +218,7 @@ impl Table {
                 self.connected += 1;
                 let id = ConnectionId(self.connected);
                 *connection = Some(id);
-                self.leader.handle_connected(id, self.now);
+                self.leader.handle_connected(id, ClientId(at.into()), self.now);
             }
             (Move::Hello(session, count), Some(id)) => {
                 let hello = ClientMessage::Hello {

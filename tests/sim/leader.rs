@@ -9,7 +9,7 @@ use std::{
 use tierlock::{
     Time,
     proto::{
-        ClusterId, ConnectionId, LeaseId, ReignId, SessionId,
+        ClientId, ClusterId, ConnectionId, LeaseId, ReignId, SessionId,
         history::{Attestation, Notary, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
         look::{AtLeader, LeaderSubject},
@@ -278,7 +278,7 @@ impl World {
             News::Connected(wire) => {
                 host.readers.insert(wire, FrameReader::new());
                 host.open.insert(wire);
-                host.leader.handle_connected(ConnectionId(wire as u64), now);
+                host.leader.handle_connected(ConnectionId(wire as u64), ClientId(0), now);
                 let delay = self.delay();
                 self.send_to_client(wire, self.truth + delay, Piece::Opened);
             }

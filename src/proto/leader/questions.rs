@@ -7,7 +7,8 @@ use crate::{
     error::LostReason,
     name::Name,
     proto::{
-        ConnectionId, LeaseId, RequestId,
+        ClientId, ConnectionId, LeaseId, RequestId,
+        shares::Shares,
         table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Page},
     },
@@ -23,12 +24,35 @@ pub(super) struct Check {
     token: Token,
 }
 
+pub(super) struct Checks {
+    waiting: Vec<Check>,
+    shares: Shares,
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks { waiting: Vec::new(), shares: Shares::new(QUESTIONS_MAX) }
+    }
+}
+
+impl Checks {
+    /// Those that wait, which do so no longer.
+    fn take(&mut self) -> Vec<Check> {
+        self.shares.clear();
+        std::mem::take(&mut self.waiting)
+    }
+}
+
 /// Who asked for breaks that are on their way to the disk, by the lease.
-#[derive(Default)]
 pub(super) struct Breakers {
-    of: BTreeMap<PackedId, Vec<(ConnectionId, RequestId)>>,
-    /// How many they are.
-    pub(super) count: usize,
+    of: BTreeMap<PackedId, Vec<(ConnectionId, ClientId, RequestId)>>,
+    pub(super) shares: Shares,
+}
+
+impl Default for Breakers {
+    fn default() -> Breakers {
+        Breakers { of: BTreeMap::new(), shares: Shares::new(QUESTIONS_MAX) }
+    }
 }
 
 impl Leader {
@@ -40,8 +64,10 @@ impl Leader {
         token: Token,
         now: Time,
     ) {
-        if self.over.is_none() && self.in_grace && self.checks.len() < QUESTIONS_MAX {
-            self.checks.push(Check { connection, query, name, token });
+        let client = self.client_of(connection);
+        if self.over.is_none() && self.in_grace && self.checks.shares.has_room_for(client) {
+            self.checks.shares.take(client);
+            self.checks.waiting.push(Check { connection, query, name, token });
             return;
         }
         let good = self.is_good(&name, token, now);
@@ -49,13 +75,13 @@ impl Leader {
     }
 
     pub(super) fn answer_checks(&mut self, now: Time) {
-        for Check { connection, query, name, token } in std::mem::take(&mut self.checks) {
+        for Check { connection, query, name, token } in self.checks.take() {
             self.check(connection, query, name, token, now);
         }
     }
 
     pub(super) fn refuse_checks(&mut self) {
-        for Check { connection, query, .. } in std::mem::take(&mut self.checks) {
+        for Check { connection, query, .. } in self.checks.take() {
             self.messages.push_back((connection, LeaderMessage::Checked { query, good: false }));
         }
     }
@@ -139,12 +165,13 @@ impl Leader {
         if let Right::Whole = self.holding(lock).right {
             self.take_away(lock, LostReason::Broken);
         }
+        let client = self.client_of(connection);
         match self.holding(lock).right {
             // Answered when it is durable.
-            Right::Ending if self.breakers.count < QUESTIONS_MAX => {
+            Right::Ending if self.breakers.shares.has_room_for(client) => {
                 let lease = self.holding(lock).lease;
-                self.breakers.count += 1;
-                self.breakers.of.entry(lease).or_default().push((connection, query));
+                self.breakers.shares.take(client);
+                self.breakers.of.entry(lease).or_default().push((connection, client, query));
             }
             Right::Ending => {
                 self.close(connection, Close::Protocol("it asks for too many breaks at once"));
@@ -160,8 +187,8 @@ impl Leader {
 
     pub(super) fn answer_breakers(&mut self, lease: LeaseId) {
         let breakers = PackedId::of_lease(lease).and_then(|id| self.breakers.of.remove(&id));
-        for (connection, query) in breakers.unwrap_or_default() {
-            self.breakers.count -= 1;
+        for (connection, client, query) in breakers.unwrap_or_default() {
+            self.breakers.shares.give_back(client);
             self.messages.push_back((connection, LeaderMessage::Broke { query, found: true }));
         }
     }

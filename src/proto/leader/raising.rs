@@ -5,13 +5,13 @@
 //! Clients could use up all epochs that way, so together they lift the epoch by no more than
 //! [`LIFTED_MAX`] in a day.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{Leader, Notice};
 use crate::{
     proto::{
         TIME_TO_LIVE, count_long,
-        history::Seen,
+        history::{Notary, Seen},
         mistake::{Mistake, planted},
         record::Record,
         wire::{LeaderMessage, Refusal},
@@ -65,6 +65,11 @@ pub(super) struct OtherHistory {
 
 // What the machines of clients know.
 impl Leader {
+    /// From now on this one attests to the leader's history, and confirms what clients say of it.
+    pub fn change_notary(&mut self, notary: Arc<dyn Notary>) {
+        self.config.notary = notary;
+    }
+
     /// The epoch whose first token exceeds `above`, if the tokens that this reign gave do not
     /// explain it.
     pub(super) fn raise_for(&self, above: Token, epoch: u32) -> Option<u32> {

@@ -5,15 +5,17 @@
 
 use std::{collections::BTreeMap, mem::size_of, time::Duration};
 
-use super::{Close, Config, Connection, Leader};
+use super::{Arrival, Close, Config, Connection, Leader};
 use crate::{
     error::LostReason,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
+        ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId,
+        SessionId,
         history::{Attestation, Seen},
         mistake::{Mistake, planted},
         sessions::{Session, Standing},
+        shares::largest_share,
         table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
             Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, WaitingRequest,
@@ -176,9 +178,16 @@ impl Leader {
             return self.lead_elsewhere(connection);
         }
         let Some(key) = self.session_of(connection, &report) else { return };
+        let client = self.client_of(connection);
+        let is_back = self.sessions.get(key).is_awaited();
+        if is_back && self.brings_too_much(client, &report) {
+            let what = "a report of more leases than one client can have been given";
+            return self.close(connection, Close::Protocol(what));
+        }
         if !self.reclaim(key, &report, now) {
             return self.send_away(connection, key);
         }
+        self.sessions.belongs_to(key, client);
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
@@ -188,7 +197,8 @@ impl Leader {
         }
         self.sessions.promise(key, now);
         self.tell(key, self.welcome(key));
-        self.compare_requests(key, report.waiting, found, now);
+        let arrival = if is_back { Arrival::Returning } else { Arrival::New };
+        self.compare_requests(key, (report.waiting, arrival), found, now);
         for request in report.beyond {
             self.refuse(key, request, Refusal::TooManyWaiters, None);
         }
@@ -346,11 +356,18 @@ impl Leader {
         found
     }
 
+    /// Whether a session that comes back brings more leases than its client can have been given,
+    /// and more than any single session can.
+    fn brings_too_much(&self, client: ClientId, report: &Report) -> bool {
+        let all = self.sessions.holdings_of(client).claims + report.held.len();
+        all > largest_share(self.config.claims_max).max(most_held(&self.config))
+    }
+
     /// Drops what is not waited for any more, and answers every request that is.
     fn compare_requests(
         &mut self,
         key: SessionKey,
-        mut reported: BTreeMap<RequestId, Wish>,
+        (mut reported, arrival): (BTreeMap<RequestId, Wish>, Arrival),
         found: Comparison,
         now: Time,
     ) {
@@ -374,13 +391,16 @@ impl Leader {
         for (request, (acquire, place)) in reported {
             let place = place.filter(|_| !planted(Mistake::PlaceForgotten));
             let place = place.and_then(|place| self.given_place(place));
-            let place = found.put_back.get(&request).copied().or(place);
-            wanted.push((request, acquire, place));
+            let came = match found.put_back.get(&request) {
+                Some(&place) => (Some(place), Arrival::PutBack),
+                None => (place, arrival),
+            };
+            wanted.push((request, acquire, came));
         }
-        // What was accepted before comes before what is new, which limits may refuse.
-        wanted.sort_by_key(|(_, _, place)| place.is_none());
-        for (request, acquire, place) in wanted {
-            self.want(key, request, acquire, place, now);
+        // What was accepted before comes before what may be new, as long as there is room.
+        wanted.sort_by_key(|(_, _, (place, _))| place.is_none());
+        for (request, acquire, came) in wanted {
+            self.want(key, request, acquire, came, now);
         }
     }
 

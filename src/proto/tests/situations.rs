@@ -13,7 +13,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use crate::{
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
+        SessionId,
         history::{Attestation, History, Notary, REIGNS_MAX, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered},
@@ -187,7 +188,12 @@ impl Reign {
 
     fn connect(&mut self, number: u64) -> ConnectionId {
         let connection = ConnectionId(number);
-        self.leader.handle_connected(connection, self.now);
+        // A session's connections have its number times a hundred, and more.
+        self.connect_from(ClientId((number / 100).into()), connection)
+    }
+
+    fn connect_from(&mut self, client: ClientId, connection: ConnectionId) -> ConnectionId {
+        self.leader.handle_connected(connection, client, self.now);
         connection
     }
 
@@ -203,6 +209,22 @@ impl Reign {
         self.report(who, &[], Vec::new());
         assert!(self.take(who).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
         who
+    }
+
+    /// The same as one of this client's.
+    fn session_of(&mut self, client: u128, number: u64) -> Who {
+        let connection = self.connect_from(ClientId(client), ConnectionId(number * 100));
+        let who = Who { connection, session: number.into(), count: 1 };
+        self.report(who, &[], Vec::new());
+        assert!(self.take(who).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
+        who
+    }
+
+    /// The session comes back on another connection of this client.
+    fn again_from(&mut self, client: u128, who: Who) -> Who {
+        let connection = ConnectionId(who.connection.0 + 1);
+        let connection = self.connect_from(ClientId(client), connection);
+        Who { connection, count: who.count + 1, ..who }
     }
 
     /// The session comes back on another connection.

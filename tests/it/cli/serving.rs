@@ -298,3 +298,128 @@ fn settings_come_from_the_environment_too() {
     run.env("TIERLOCK_SECRET_FILE", &leader.secret);
     assert_eq!(succeeds(&run.output().unwrap()), "host\n");
 }
+
+/// Repeats a command until it does what is expected: what it waits for has no other sign.
+fn at_last(what: &str, mut command: impl FnMut() -> Command, is_so: impl Fn(&Output) -> bool) {
+    eventually(what, || {
+        let output = command().output().unwrap();
+        is_so(&output).then_some(())
+    });
+}
+
+#[test]
+fn a_hangup_has_the_secret_file_read_again_and_ends_nothing() {
+    let place = Place::new();
+    let mut leader = place.leader();
+    let file = leader.secret.clone();
+    let [old, new] = ["old", "new"].map(|name| place.path(name));
+    succeeds(&tierlock(&["secret", "new"]).arg(&new).output().unwrap());
+    std::fs::copy(&file, &old).unwrap();
+    let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let with = |secret: &Path, args: &[&str]| {
+        let mut command = tierlock(&["run", "--leader", &leader.address, "--secret-file"]);
+        command.arg(secret).args(args);
+        command
+    };
+    let run = |secret: &Path| with(secret, &["job", "--", "true"]);
+    let mut holder =
+        Running::start(&mut with(&old, &["held", "--", "sh", "-c", "echo on; exec sleep 1000"]));
+    assert_eq!(holder.line(), "on");
+    fails(&run(&new).output().unwrap(), 77, &["secret"]);
+
+    // The new one is accepted beside the old one.
+    std::fs::write(&file, text(&old) + &text(&new)).unwrap();
+    leader.process.signal(Signal::HUP);
+    let both = place.path("both");
+    std::fs::copy(&file, &both).unwrap();
+    std::fs::write(&both, text(&new) + &text(&old)).unwrap();
+    at_last("both are accepted", || run(&both), |output| output.status.success());
+    succeeds(&run(&old).output().unwrap());
+
+    // A file that cannot be used changes nothing, and is told.
+    for (damage, word) in [(Some("damaged"), "64 hexadecimal digits"), (None, "no secret file")] {
+        match damage {
+            Some(damage) => std::fs::write(&file, damage).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        leader.process.signal(Signal::HUP);
+        let alarm = leader.process.error_line();
+        assert!(alarm.starts_with("tierlock: ALARM") && alarm.contains(word), "{alarm}");
+        succeeds(&run(&old).output().unwrap());
+    }
+
+    // The old one is accepted no longer: its holder is silent from then on.
+    std::fs::copy(&new, &file).unwrap();
+    leader.process.signal(Signal::HUP);
+    at_last("the new one is presented", || run(&new), |output| output.status.success());
+    fails(&run(&old).output().unwrap(), 77, &["secret"]);
+    let (status, _) = holder.end();
+    assert_eq!(status.code(), Some(76));
+    at_last(
+        "its lock is free",
+        || with(&new, &["-n", "held", "--", "true"]),
+        |output| output.status.success(),
+    );
+    leader.process.signal(Signal::TERM);
+    let (status, stderr) = leader.process.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_leader_whose_secret_is_damaged_or_missing_at_its_start_is_78() {
+    let place = Place::new();
+    let serve = |secret: &Path| {
+        let mut leader = tierlock(&["serve", "--listen", "127.0.0.1:0"]);
+        leader.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(secret);
+        leader.output().unwrap()
+    };
+    fails(&serve(&place.path("none")), 78, &["tierlock secret new"]);
+    let damaged = place.path("damaged");
+    crate::setting::private_file(&damaged, "damaged");
+    fails(&serve(&damaged), 78, &["64 hexadecimal digits"]);
+    // A pipe that nothing is written to is not waited for.
+    let pipe = place.path("pipe");
+    assert!(Command::new("mkfifo").arg("-m600").arg(&pipe).status().unwrap().success());
+    fails(&serve(&pipe), 78, &["pipe", "writer"]);
+}
+
+#[test]
+fn a_secret_may_come_through_the_pipe_of_a_shell() {
+    if !Path::new("/bin/bash").exists() {
+        return eprintln!("SKIPPED: no bash, whose `<(…)` this is about");
+    }
+    let place = Place::new();
+    let shell = |script: &str| {
+        let mut shell = Command::new("/bin/bash");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_tierlock")]).arg(place.secret());
+        shell
+    };
+    let mut serve =
+        shell(r#"exec "$0" serve --listen 127.0.0.1:0 --state-dir "$2" --secret-file <(cat "$1")"#);
+    let mut leader = Running::start(serve.arg(place.path("state")));
+    let address = leader.line().strip_prefix("listening on ").unwrap().to_owned();
+    let mut run =
+        shell(r#"exec "$0" run --leader "$2" --secret-file <(sleep .1; cat "$1") job -- echo ran"#);
+    assert_eq!(succeeds(&run.arg(&address).output().unwrap()), "ran\n");
+    // It cannot be read again, which is said, and the leader goes on.
+    leader.signal(Signal::HUP);
+    let alarm = leader.error_line();
+    assert!(alarm.contains("pipe") && alarm.contains("restart"), "{alarm}");
+    succeeds(&run.output().unwrap());
+}
+
+#[test]
+fn a_port_alone_listens_at_every_address_of_the_machine() {
+    let place = Place::new();
+    let mut serve = tierlock(&["serve", "--listen", ":0"]);
+    serve.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
+    let mut leader = Running::start(&mut serve);
+    let line = leader.line();
+    let port = line.strip_prefix("listening on ").unwrap().rsplit_once(':').unwrap().1;
+    for host in ["127.0.0.1", "127.0.0.5"] {
+        let address = format!("{host}:{port}");
+        let mut run = tierlock(&["run", "--leader", &address, "--secret-file"]);
+        let run = run.arg(place.secret()).args(["job", "--", "true"]);
+        succeeds(&run.output().unwrap());
+    }
+}
