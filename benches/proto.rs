@@ -89,7 +89,7 @@ fn token(count: u64) -> Token {
 
 fn acquire(name: &Name) -> Acquire {
     let (wait, name) = (Wait::Forever, name.clone());
-    Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO }
+    Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO, at_least: None }
 }
 
 fn grant(request: RequestId, lease: LeaseId, token: Token) -> LeaderMessage {
@@ -106,6 +106,7 @@ fn reigning_leader() -> Leader {
         waiters_per_session_max: 1_000,
         block: leader::BLOCK,
         claims_max: 2_000_000,
+        reservations_max: 100,
         epoch_above: None,
         process: None,
         reign: ReignId(1),

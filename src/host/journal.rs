@@ -1,5 +1,6 @@
 //! What a leader must not forget, on disk: its cluster, its epoch, the reigns before it, the
-//! sessions it has to wait for after a restart, the leases it took away.
+//! sessions it has to wait for after a restart, the leases it took away, the names that `at_least`
+//! keeps taken.
 //!
 //! It decides nothing and knows no time. A record is either on the disk when [`Journal::commit`]
 //! returns, or the leader's reign is over. Grants and releases are never written, so the file
@@ -53,6 +54,9 @@ const REIGNS: TableDefinition<u32, u64> = TableDefinition::new("reigns");
 const SESSIONS: TableDefinition<u128, &[u8]> = TableDefinition::new("sessions");
 /// Leases taken away from open sessions, by session and lease: a `LeaseRevoked` each.
 const REVOKED: TableDefinition<(u128, u32, u64), &[u8]> = TableDefinition::new("revoked");
+/// Names that `at_least` keeps taken: a `Reserved` each. Missing in a journal that was made before
+/// there were any.
+const RESERVED: TableDefinition<&str, &[u8]> = TableDefinition::new("reserved");
 
 const FORMAT: &str = "format";
 const CLUSTER: &str = "cluster";
@@ -146,6 +150,7 @@ impl Journal {
             let mut reigns = transaction.open_table(REIGNS)?;
             let mut sessions = transaction.open_table(SESSIONS)?;
             let mut revoked = transaction.open_table(REVOKED)?;
+            let mut reserved = transaction.open_table(RESERVED)?;
             let mut losers = BTreeSet::new();
             for record in records {
                 let bytes = wire::encode_record(record);
@@ -184,6 +189,10 @@ impl Journal {
                         revoked.insert((session.0, lease.epoch, lease.count), &bytes[..])?;
                         losers.insert(session.0);
                     }
+                    Record::Reserved { name, .. } => {
+                        reserved.insert(name.as_str(), &bytes[..])?;
+                    }
+                    Record::ReservationEnded { name, .. } => drop(reserved.remove(name.as_str())?),
                 }
             }
             for session in losers {
@@ -352,6 +361,7 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
         transaction.open_table(REIGNS)?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(REVOKED)?;
+        transaction.open_table(RESERVED)?;
     }
     transaction.commit()?;
     drop(database);
@@ -468,7 +478,7 @@ fn read_history(transaction: &redb::ReadTransaction, epoch: u32) -> Result<Histo
     Ok(history)
 }
 
-/// Open sessions first, then what was taken away from them.
+/// Open sessions first, then what was taken away from them, then what is reserved.
 fn read_records(transaction: &redb::ReadTransaction) -> Result<Vec<Record>, Trouble> {
     let mut records = Vec::new();
     for row in transaction.open_table(SESSIONS)?.iter()? {
@@ -489,6 +499,20 @@ fn read_records(transaction: &redb::ReadTransaction) -> Result<Vec<Record>, Trou
                 records.push(record);
             }
             other => return Err(Trouble::row("revoked lease", other)),
+        }
+    }
+    let reserved = match transaction.open_table(RESERVED) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(records),
+        reserved => reserved?,
+    };
+    for row in reserved.iter()? {
+        let (key, bytes) = row?;
+        match wire::decode_record(bytes.value()) {
+            Ok(record @ Record::Reserved { .. }) if matches!(&record, Record::Reserved { name, .. } if name.as_str() == key.value()) =>
+            {
+                records.push(record);
+            }
+            other => return Err(Trouble::row("reservation", other)),
         }
     }
     Ok(records)
@@ -594,7 +618,7 @@ mod tests {
     use crate::{
         error::LostReason,
         name::Name,
-        proto::{LeaseId, Proof, SessionId},
+        proto::{LeaseId, Proof, RequestId, SessionId, record::Reservation},
         token::Token,
     };
 
@@ -622,6 +646,22 @@ mod tests {
             token: Token::first_of(1),
             why: LostReason::Broken,
         }
+    }
+
+    fn reserved(name: &str, token: u64, left_s: u64) -> Record {
+        let reservation = Reservation {
+            token: Token::new(token).unwrap(),
+            session: SessionId(1),
+            request: RequestId(7),
+            at_least: Duration::from_secs(60),
+            left: Duration::from_secs(left_s),
+        };
+        Record::Reserved { name: Name::new(name).unwrap(), reservation }
+    }
+
+    fn reservation_ended(name: &str, token: u64) -> Record {
+        let name = Name::new(name).unwrap();
+        Record::ReservationEnded { name, token: Token::new(token).unwrap() }
     }
 
     fn ended(session: u128) -> Record {
@@ -681,15 +721,40 @@ mod tests {
             revoked(3, 1),
             Record::TookOver { epoch: 10, reign: ReignId(8), waits_for, starts_above: true },
             took_over(11, waits_for),
+            reserved("orders/42", 1, 20),
+            reserved("nightly", 2, 30),
+            reserved("orders/42", 1, 15),
+            reserved("orders/43", 3, 15),
+            reservation_ended("nightly", 2),
         ] {
             journal.write([&record].into_iter()).unwrap();
             remembered.remember(&record);
             let recovered = recover(&journal.database).unwrap();
             assert_eq!(recovered, remembered, "after {record:?}");
         }
-        // Nothing is left of a session that is over.
+        // Nothing is left of a session that is over, but what it reserved.
         journal.write([&ended(1), &ended(2), &revoked(1, 13)].into_iter()).unwrap();
+        assert_eq!(records(&journal), [reserved("orders/42", 1, 15), reserved("orders/43", 3, 15)]);
+        let ends = [reservation_ended("orders/42", 1), reservation_ended("orders/43", 3)];
+        journal.write(ends.iter()).unwrap();
         assert_eq!(records(&journal), []);
+    }
+
+    #[test]
+    fn a_journal_made_before_names_were_reserved_is_opened_and_can_reserve_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = open(directory.path()).unwrap();
+        journal.write([&TOOK_OVER].into_iter()).unwrap();
+        let transaction = journal.database.begin_write().unwrap();
+        transaction.delete_table(RESERVED).unwrap();
+        transaction.commit().unwrap();
+        drop(journal);
+        let (journal, recovered) = open(directory.path()).unwrap();
+        assert!(recovered.reservations.is_empty());
+        journal.write([&reserved("nightly", 2, 30)].into_iter()).unwrap();
+        drop(journal);
+        let (_, recovered) = open(directory.path()).unwrap();
+        assert_eq!(recovered.reservations.len(), 1);
     }
 
     #[test]

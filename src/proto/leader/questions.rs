@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Close, Leader, Standing};
+use super::{Close, Connection, Leader, Standing};
 use crate::{
     error::LostReason,
     name::Name,
     proto::{
         ConnectionId, LeaseId, RequestId,
+        mistake::{Mistake, planted},
         table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Page},
     },
@@ -15,12 +16,19 @@ use crate::{
     token::Token,
 };
 
-/// A `Check` that waits for the end of grace.
-pub(super) struct Check {
+/// A `Check` or a `Break` that waits for the end of grace: until then its holder may come back.
+pub(super) struct Question {
+    kind: Kind,
     connection: ConnectionId,
     query: RequestId,
     name: Name,
     token: Token,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Check,
+    Break,
 }
 
 /// Who asked for breaks that are on their way to the disk, by the lease.
@@ -40,23 +48,34 @@ impl Leader {
         token: Token,
         now: Time,
     ) {
-        if self.over.is_none() && self.in_grace && self.checks.len() < QUESTIONS_MAX {
-            self.checks.push(Check { connection, query, name, token });
+        if self.over.is_none() && self.in_grace && self.questions.len() < QUESTIONS_MAX {
+            self.questions.push(Question { kind: Kind::Check, connection, query, name, token });
             return;
         }
         let good = self.is_good(&name, token, now);
         self.messages.push_back((connection, LeaderMessage::Checked { query, good }));
     }
 
-    pub(super) fn answer_checks(&mut self, now: Time) {
-        for Check { connection, query, name, token } in std::mem::take(&mut self.checks) {
-            self.check(connection, query, name, token, now);
+    pub(super) fn answer_questions(&mut self, now: Time) {
+        for question in std::mem::take(&mut self.questions) {
+            let Question { kind, connection, query, name, token } = question;
+            match (kind, self.connections.get(&connection)) {
+                (Kind::Check, _) => self.check(connection, query, name, token, now),
+                (Kind::Break, Some(&Connection::Serving(key))) => {
+                    self.break_lock(connection, key, query, name, token);
+                }
+                (Kind::Break, _) => {} // it is asked again on the next connection
+            }
         }
     }
 
-    pub(super) fn refuse_checks(&mut self) {
-        for Check { connection, query, .. } in std::mem::take(&mut self.checks) {
-            self.messages.push_back((connection, LeaderMessage::Checked { query, good: false }));
+    pub(super) fn refuse_questions(&mut self) {
+        for Question { kind, connection, query, .. } in std::mem::take(&mut self.questions) {
+            let refused = match kind {
+                Kind::Check => LeaderMessage::Checked { query, good: false },
+                Kind::Break => LeaderMessage::Broke { query, found: false },
+            };
+            self.messages.push_back((connection, refused));
         }
     }
 
@@ -101,11 +120,13 @@ impl Leader {
             let promised = self.sessions.get(holding.session).deadline();
             self.ends.get(key).map_or(promised, |end| end.min(promised)).since(now)
         });
+        let remaining = remaining.or_else(|| self.reserved_for(key));
         let waiters = self.table.first_waiters(key, LISTED_WAITERS_MAX);
         LockInfo {
             name: lock.name.clone(),
             token: lock.first(),
             holder: self.holder(key, now),
+            reserved: lock.holding.is_none() && self.reserved_for(key).is_some(),
             kept: lock.holding.is_some_and(|holding| holding.recall == Recall::Kept),
             remaining,
             predecessor: lock.predecessor,
@@ -131,29 +152,52 @@ impl Leader {
         name: Name,
         token: Token,
     ) {
-        let lock = self.lock_of(&name, token).filter(|_| self.over.is_none());
-        let Some(lock) = lock else {
-            let broke = LeaderMessage::Broke { query, found: false };
-            return self.messages.push_back((connection, broke));
+        let answer = |found| LeaderMessage::Broke { query, found };
+        if self.over.is_some() {
+            return self.messages.push_back((connection, answer(false)));
+        }
+        let is_held = self.lock_of(&name, token).is_some();
+        if self.in_grace && !is_held && self.questions.len() < QUESTIONS_MAX {
+            // The holder may not have reported yet.
+            self.questions.push(Question { kind: Kind::Break, connection, query, name, token });
+            return;
+        }
+        // Written first: an answered break leaves neither lease nor reservation.
+        let reserved = self.table.find(&name).filter(|&lock| self.is_reserved_by(lock, token));
+        let deletion = reserved
+            .filter(|_| !planted(Mistake::ReservationOutlivesBreak))
+            .and_then(|lock| self.end_reservation(lock));
+        let Some(lock) = self.lock_of(&name, token) else {
+            return match deletion {
+                Some(number) => self.tell_when_unreserved(number, connection, answer(true)),
+                None => self.messages.push_back((connection, answer(false))),
+            };
         };
-        if let Right::Whole = self.holding(lock).right {
+        let was_whole = matches!(self.holding(lock).right, Right::Whole);
+        if was_whole {
             self.take_away(lock, LostReason::Broken);
         }
-        match self.holding(lock).right {
+        match (self.holding(lock).right, deletion) {
+            // Its loss was handed to the journal before the deletion was.
+            (_, Some(number)) if !was_whole => {
+                self.tell_when_unreserved(number, connection, answer(true));
+            }
             // Answered when it is durable.
-            Right::Ending if self.breakers.count < QUESTIONS_MAX => {
+            (Right::Ending, _) if self.breakers.count < QUESTIONS_MAX => {
                 let lease = self.holding(lock).lease;
+                if planted(Mistake::BreakAnsweredFirst) {
+                    return self.messages.push_back((connection, answer(true)));
+                }
                 self.breakers.count += 1;
                 self.breakers.of.entry(lease).or_default().push((connection, query));
             }
-            Right::Ending => {
+            (Right::Ending, _) => {
                 self.close(connection, Close::Protocol("it asks for too many breaks at once"));
                 self.fall_silent(key);
             }
             // Being taken away already, with or without the rest of its session.
-            Right::Whole | Right::Ended(..) => {
-                let broke = LeaderMessage::Broke { query, found: true };
-                self.messages.push_back((connection, broke));
+            (Right::Whole | Right::Ended(..), _) => {
+                self.tell_when_unreserved(deletion.unwrap_or(0), connection, answer(true));
             }
         }
     }
@@ -167,6 +211,7 @@ impl Leader {
     }
 }
 
-/// How many checks wait for the end of grace, and how many breaks for the disk. More checks are
-/// answered `false`, the safe side; who asks for more breaks has not waited for its answers.
+/// How many questions wait for the end of grace, and how many breaks for the disk. More of the first
+/// are answered at once, as far as is known; a client that asks for more of the second has not waited
+/// for its answers.
 const QUESTIONS_MAX: usize = 65_536;

@@ -179,12 +179,18 @@ impl Leader {
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
+        if planted(Mistake::WelcomeBeforeLost) {
+            self.sessions.promise(key, now);
+            self.tell(key, self.welcome(key));
+        }
         for &(lease, why) in told {
             // Before the welcome: what that promises is not for lost leases.
             self.tell(key, LeaderMessage::Lost { lease, why });
         }
-        self.sessions.promise(key, now);
-        self.tell(key, self.welcome(key));
+        if !planted(Mistake::WelcomeBeforeLost) {
+            self.sessions.promise(key, now);
+            self.tell(key, self.welcome(key));
+        }
         self.compare_requests(key, report.waiting, found, now);
         for request in report.beyond {
             self.refuse(key, request, Refusal::TooManyWaiters, None);
@@ -315,12 +321,19 @@ impl Leader {
                 self.unsettled.push(lock);
             }
             match holding.right {
-                Right::Whole if unheard => found.granted.push((holding.request, lock)),
+                Right::Whole if unheard && !self.is_reserved_with(lock, id) => {
+                    found.granted.push((holding.request, lock));
+                }
                 _ if named.is_some() => {}
                 _ if planted(Mistake::HelloNotAuthoritative) => {}
                 _ => {
                     // It left without a word of how, or never entered: the next holder is told
                     // what this one was told.
+                    if unheard {
+                        self.was_not_heard(lock, id);
+                    } else {
+                        self.was_not_used(lock, id);
+                    }
                     self.vacate(lock, None);
                     if unheard {
                         found.put_back.insert(holding.request, holding.place);
@@ -343,6 +356,12 @@ impl Leader {
             self.sessions.get(key).waiting().iter().map(|(&r, &w)| (r, w)).collect();
         for (request, waiter) in waiting {
             if reported.remove(&request).is_some() {
+                if planted(Mistake::ReportAnsweredEarly) {
+                    self.answer_early(key, request);
+                }
+                if !self.sessions.get(key).waiting().contains_key(&request) {
+                    continue;
+                }
                 self.table.set_present(waiter, true);
                 self.unsettled.push(self.table.waiter(waiter).lock);
                 self.unacknowledged.push((key, request));

@@ -5,6 +5,7 @@ mod holders;
 mod leaders;
 mod limits;
 mod managers;
+mod reservations;
 mod restarts;
 mod waiters;
 
@@ -16,7 +17,7 @@ use crate::{
         ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
         history::{History, REIGNS_MAX, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
-        record::{Pending, Record, Recovered},
+        record::{Pending, Record, Recovered, Reservation},
         wire::{
             Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, Wait,
             WaitingRequest,
@@ -46,6 +47,7 @@ fn acquire(text: &str) -> Acquire {
         at_most: None,
         keep: false,
         above: Token::ZERO,
+        at_least: None,
     }
 }
 
@@ -84,6 +86,7 @@ fn config() -> Config {
         waiters_per_session_max: 4,
         block: BLOCK,
         claims_max: 8_000,
+        reservations_max: 3,
         epoch_above: None,
         process: None,
         reign: REIGN,
