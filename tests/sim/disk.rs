@@ -1,11 +1,14 @@
 //! A disk that forgets what it did not confirm.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tierlock::proto::{
-    ClusterId, LeaseId, ReignId, SessionId,
-    record::{Committed, Pending, Record, Recovered},
-    wire::{decode_record, encode_record},
+use tierlock::{
+    Name, Token,
+    proto::{
+        ClusterId, LeaseId, ReignId, SessionId,
+        record::{Committed, Pending, Record, Recovered, Reservation},
+        wire::{decode_record, encode_record},
+    },
 };
 
 use crate::{clock::Truth, dice::Dice};
@@ -33,6 +36,10 @@ pub(crate) struct Known {
     pub(crate) opened: BTreeSet<SessionId>,
     pub(crate) ended: BTreeSet<SessionId>,
     pub(crate) revoked: BTreeSet<LeaseId>,
+    pub(crate) reserved: BTreeMap<Name, Reservation>,
+    /// Reservations that have ended, and one that was written again behind its end.
+    unreserved: BTreeSet<(Name, Token)>,
+    pub(crate) written_behind: Option<(Name, Token)>,
 }
 
 impl Disk {
@@ -52,11 +59,19 @@ impl Disk {
     }
 
     /// The batch that is durable by now.
-    pub(crate) fn finish(&mut self, now: Truth) -> Vec<Committed> {
-        match self.batch.take_if(|(done, _)| *done <= now) {
-            None => Vec::new(),
-            Some((_, batch)) => batch.into_iter().map(|pending| self.commit(pending)).collect(),
-        }
+    /// With each the lease that it takes away, if it does.
+    pub(crate) fn finish(&mut self, now: Truth) -> Vec<(Committed, Option<LeaseId>)> {
+        let batch = self.batch.take_if(|(done, _)| *done <= now);
+        let batch = batch.into_iter().flat_map(|(_, batch)| batch);
+        batch
+            .map(|pending| {
+                let lost = match *pending.record() {
+                    Record::LeaseRevoked { lease, .. } => Some(lease),
+                    _ => None,
+                };
+                (self.commit(pending), lost)
+            })
+            .collect()
     }
 
     /// The write fails, or whoever wrote is dead at once: of the batch some may have reached the
@@ -157,6 +172,17 @@ impl Known {
             }
             Record::SessionEnded { session } => drop(self.ended.insert(session)),
             Record::LeaseRevoked { lease, .. } => drop(self.revoked.insert(lease)),
+            Record::Reserved { ref name, reservation } => {
+                let entry = (name.clone(), reservation.token);
+                if self.unreserved.contains(&entry) {
+                    self.written_behind = Some(entry);
+                }
+                self.reserved.insert(name.clone(), reservation);
+            }
+            Record::ReservationEnded { ref name, token } => {
+                self.reserved.remove(name);
+                self.unreserved.insert((name.clone(), token));
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tierlock::{
-    Time,
+    Time, Token,
     proto::{
         ConnectionId, LeaseId, ReignId, SessionId,
         history::Seen,
@@ -50,7 +50,7 @@ pub(crate) struct Host {
     next_turn: Ticket,
     pub(crate) disk_fails: bool,
     /// The epoch before this reign.
-    epoch_before: u32,
+    pub(crate) epoch_before: u32,
     /// It has heard of a reign that its state does not know: it grants nothing any more.
     pub(crate) met_lost: bool,
     /// What each connection's report says of reigns.
@@ -59,13 +59,22 @@ pub(crate) struct Host {
     claims: BTreeMap<usize, BTreeSet<LeaseId>>,
     /// Who has been welcomed in this reign.
     welcomed: BTreeSet<SessionId>,
+    /// The leases that each connection's report names as held, until they are told as lost.
+    pub(crate) reported: BTreeMap<usize, BTreeSet<LeaseId>>,
+    /// The losses that it has heard to be durable.
+    pub(crate) lost_known: BTreeSet<LeaseId>,
+    /// When it last read its clock.
+    pub(crate) read_at: Truth,
+    /// Grants with `at_least` that were told since: name, token, `at_least`, when.
+    pub(crate) undated: Vec<(usize, Token, Duration, Truth)>,
+    pub(crate) has_begun: bool,
 }
 
 enum News {
     Connected(usize),
     Bytes(usize, Vec<u8>),
     Ended(usize),
-    Committed(Vec<Committed>),
+    Committed(Vec<(Committed, Option<LeaseId>)>),
     DiskFailed,
 }
 
@@ -82,8 +91,11 @@ impl Host {
                 self.sessions.insert(wire, *session);
                 self.seen.insert(wire, seen.as_deref().copied());
                 self.claims.remove(&wire);
+                self.reported.remove(&wire);
             }
             ClientMessage::Held { leases } => {
+                let held = leases.iter().filter(|held| held.leaving.is_none());
+                self.reported.entry(wire).or_default().extend(held.map(|held| held.lease));
                 let claims = leases
                     .iter()
                     .filter(|held| held.leaving.is_none() && held.lease.epoch <= self.epoch_before);
@@ -97,7 +109,10 @@ impl Host {
     fn says(&mut self, wire: usize, message: &LeaderMessage) -> u64 {
         let claims = self.claims.entry(wire).or_default();
         match *message {
-            LeaderMessage::Lost { lease, .. } => drop(claims.remove(&lease)),
+            LeaderMessage::Lost { lease, .. } => {
+                claims.remove(&lease);
+                self.reported.entry(wire).or_default().remove(&lease);
+            }
             LeaderMessage::Welcome { session, time_to_live, .. }
                 if !time_to_live.is_zero() && self.welcomed.insert(session) =>
             {
@@ -121,6 +136,7 @@ impl World {
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
             claims_max: 100_000,
+            reservations_max: 1000,
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
             process: Some(self.mark(Node::Leader)),
@@ -130,6 +146,10 @@ impl World {
         let recovered = self.disk.recover();
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
         self.host = Some(Host {
+            lost_known: {
+                let sessions = recovered.sessions.values();
+                sessions.flat_map(|session| session.revoked.keys().copied()).collect()
+            },
             epoch_before: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
             met_lost: false,
             leader: Leader::new(config, recovered, now),
@@ -143,6 +163,10 @@ impl World {
             seen: BTreeMap::new(),
             claims: BTreeMap::new(),
             welcomed: BTreeSet::new(),
+            reported: BTreeMap::new(),
+            read_at: self.truth,
+            undated: Vec::new(),
+            has_begun: false,
         });
         self.wake_leader(self.truth);
     }
@@ -207,6 +231,7 @@ impl World {
             return self.wake_leader(later);
         };
         let now = now.expect("the clock was read");
+        self.date_told(&mut host);
         let mut failed = false;
         for news in news {
             failed |= matches!(news, News::DiskFailed);
@@ -217,6 +242,7 @@ impl World {
         }
         self.obey_leader(&mut host);
         self.obey_closes(&mut host);
+        self.check_reserved(&mut host);
         let next = host.leader.poll_timeout();
         let more = !host.inbox.is_empty();
         self.host = Some(host);
@@ -248,6 +274,7 @@ impl World {
                 return None;
             }
             turn.now = Some(self.clock(Node::Leader));
+            host.read_at = self.truth;
             if self.stalls_here(Node::Leader) {
                 host.turn = Some(turn);
                 return None;
@@ -286,7 +313,8 @@ impl World {
                 }
             }
             News::Committed(records) => {
-                for committed in records {
+                for (committed, lost) in records {
+                    host.lost_known.extend(lost);
                     host.leader.handle_committed(committed, now);
                     self.obey_leader(host);
                 }
@@ -320,6 +348,7 @@ impl World {
     fn obey_leader(&mut self, host: &mut Host) {
         while let Some(pending) = host.leader.poll_record() {
             note!(self, "leader writes {:?}", pending.record());
+            self.check_entry(host, pending.record());
             self.disk.queue(pending);
         }
         let mut frames: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
@@ -452,6 +481,10 @@ impl World {
             return self.news_for_leader(News::DiskFailed);
         }
         let committed = self.disk.finish(self.truth);
+        if let Some((name, token)) = self.disk.known.written_behind.take() {
+            let text = format!("{token} of {name} is reserved again behind its end");
+            self.violate(Rule::AtLeast, text);
+        }
         if !committed.is_empty() {
             self.news_for_leader(News::Committed(committed));
         }

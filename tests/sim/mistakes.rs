@@ -75,6 +75,23 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::KeptPastDeadline], &[Rule::OneHolder, Rule::TokensGrow], 0),
     found(&[Mistake::HandOverWithoutEnd], &[Rule::Queue], 0),
     found(&[Mistake::RestOfBlockClaims], &[Rule::Property], 500),
+    // What was taken away.
+    found(&[Mistake::WelcomeBeforeLost], &[Rule::Property], 0),
+    found(&[Mistake::BreakAnsweredFirst], &[Rule::Durable], 0),
+    // `at_least`.
+    found(&[Mistake::ReservedToldFirst], &[Rule::Durable], 0),
+    found(&[Mistake::ReservedAtRelease], &[Rule::Durable], 0),
+    found(&[Mistake::ReservedFromGrant], &[Rule::AtLeast], 0),
+    found(&[Mistake::ReportAnsweredEarly], &[Rule::Durable], 0),
+    found(&[Mistake::ReservedForNobody], &[Rule::AtLeast], 0),
+    found(&[Mistake::UnusedReserved], &[Rule::Durable], 0),
+    found(&[Mistake::RewrittenBehindDeletion], &[Rule::AtLeast], 0),
+    found(&[Mistake::CountedAnew], &[Rule::AtLeast], 0),
+    found(&[Mistake::ReservationEndsWithHolder], &[Rule::AtLeast], 0),
+    found(&[Mistake::NoReservationAfterRestart], &[Rule::AtLeast], 0),
+    found(&[Mistake::LateLoopExtends], &[Rule::AtLeast], 0),
+    found(&[Mistake::UnheardNotAnew], &[Rule::AtLeast], 0),
+    found(&[Mistake::ReservationOutlivesBreak], &[Rule::Durable], 0),
 ];
 
 #[test]
