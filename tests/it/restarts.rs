@@ -157,7 +157,7 @@ fn at_least_outlives_its_holder_and_its_leader() {
             let tried = server.command("run").args(["-n", name, "--", "true"]).output().unwrap();
             let said = String::from_utf8_lossy(&tried.stderr).into_owned();
             assert_eq!(tried.status.code(), Some(75), "{said}");
-            assert!(said.contains("reserved for 9 h 5"), "{said}");
+            assert!(said.contains("reserved for 10 h"), "{said}");
             let shown = server.command("status").args(["--json", name]).output().unwrap();
             let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
             let lock = &shown["locks"][0];

@@ -17,7 +17,7 @@ use crate::{
     leader::Host,
     restored::{Branch, is_forgiven},
     users::Task,
-    world::{LAST_WORD, Node, Step, World},
+    world::{LAST_WORD, Node, Step, TROUBLE, World},
 };
 
 /// The rules of a lock; 1 to 4 as the design numbers them.
@@ -322,6 +322,9 @@ impl World {
         if others.chain(before).any(is_of_other) {
             let text = format!("{lease:?} was granted to two requests");
             self.violate(Rule::TokensGrow, text);
+        }
+        if self.ops[op].at_least.is_some() && self.truth < TROUBLE && self.dice.percent(10) {
+            return self.refuse_granted(client, op, lease);
         }
         self.heard_promise(op, lease, block.0);
         if self.lines_up(op) {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use tierlock::{
     Predecessor, Token,
     kept::Entered,
-    proto::wire::{Acquire, Wait},
+    proto::{
+        LeaseId,
+        wire::{Acquire, Wait},
+    },
 };
 
 use crate::{
@@ -252,6 +255,18 @@ impl World {
         } else {
             self.leave_the_line(client, op);
         }
+        self.rest(client, task, 20 * MS);
+    }
+
+    /// The caller has given up at the very moment of the grant: it is handed back unused.
+    pub(crate) fn refuse_granted(&mut self, client: usize, op: usize, lease: LeaseId) {
+        let (task, request) = (self.ops[op].task, self.ops[op].request.expect("it was granted"));
+        self.tally.cancels += 1;
+        self.ops[op].let_go = Some(self.truth);
+        self.given_back.insert(lease);
+        self.set_task(client, task, Task::Idle);
+        self.call(client, |client, now| client.cancel(request, now));
+        self.left(client, op);
         self.rest(client, task, 20 * MS);
     }
 

@@ -356,15 +356,12 @@ impl Leader {
             self.sessions.get(key).waiting().iter().map(|(&r, &w)| (r, w)).collect();
         for (request, waiter) in waiting {
             if reported.remove(&request).is_some() {
-                if planted(Mistake::ReportAnsweredEarly) {
-                    self.answer_early(key, request);
-                }
-                if !self.sessions.get(key).waiting().contains_key(&request) {
-                    continue;
-                }
                 self.table.set_present(waiter, true);
                 self.unsettled.push(self.table.waiter(waiter).lock);
                 self.unacknowledged.push((key, request));
+                if planted(Mistake::ReportAnsweredEarly) {
+                    self.answer_early(key, request);
+                }
             } else {
                 self.drop_waiter(waiter);
             }
