@@ -91,7 +91,7 @@ fn token(count: u64) -> Token {
 
 fn acquire(name: &Name) -> Acquire {
     let (wait, name) = (Wait::Forever, name.clone());
-    Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO }
+    Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO, at_least: None }
 }
 
 fn grant(request: RequestId, lease: LeaseId, token: Token) -> LeaderMessage {
@@ -108,6 +108,7 @@ fn reigning_leader() -> Leader {
         waiters_per_session_max: 1_000,
         block: leader::BLOCK,
         claims_max: 4_000_000,
+        reservations_max: 100,
         epoch_above: None,
         process: None,
         reign: ReignId(1),

@@ -160,8 +160,8 @@ struct More {
     lease: Option<crate::proto::LeaseId>,
     /// Ends `at_most` below host scope.
     alarm: Option<Alarm>,
-    /// When the lock was taken, if `at_least` needs it.
-    since: Time,
+    /// When the lock was taken, if `at_least` needs it below host scope.
+    since: Option<Time>,
 }
 
 const THREAD: u8 = 1;
@@ -268,6 +268,14 @@ impl Held {
 
     fn set_tiers(&mut self, tiers: u8) {
         self.facts = self.facts.with(2, tiers);
+    }
+
+    /// Nothing was done under it. A leader that hears of no token used reserves nothing for it.
+    pub(crate) fn mark_unused(&mut self) {
+        self.token = above(self.token);
+        if let Some(more) = &mut *self.more {
+            more.since = None;
+        }
     }
 
     fn more_mut(&mut self) -> &mut More {
@@ -436,7 +444,7 @@ impl Core {
         }
     }
 
-    /// The same, with an answer to wait for: the leader's, and the end of `at_least`.
+    /// The same, with an answer to wait for: the leader's, and below host scope the end of `at_least`.
     pub(crate) fn let_go_answered(
         &self,
         held: &mut Held,
@@ -511,6 +519,7 @@ impl Named {
     /// Lets go of what nobody was given: the next holder hears what this one would have heard.
     fn give_back(&self, held: &mut Held) {
         let how = held.predecessor();
+        held.mark_unused();
         self.let_go_now(held, how);
     }
 
@@ -787,9 +796,13 @@ impl Named {
         }
     }
 
-    /// Until when `at_least` keeps the lock, though the guard is gone.
+    /// Until when `at_least` keeps the lock below host scope, though the guard is gone. At host scope
+    /// the leader remembers it.
     fn stays_until(&self, held: &Held) -> Option<Time> {
-        let until = held.more.as_ref()?.since + self.at_least?;
+        if held.scope() >= Scope::Host {
+            return None;
+        }
+        let until = held.more.as_ref()?.since? + self.at_least?;
         (until > clock::now()).then_some(until)
     }
 
@@ -1198,6 +1211,7 @@ impl<'a> Climb<'a> {
         link::Want {
             name: self.named.name().clone(),
             at_most: self.named.at_most,
+            at_least: self.named.at_least,
             keep: self.named.kept.clone().filter(|kept| kept.is_wanted(for_good) || has_next),
             above: self.above(),
             has_moved: self.has_moved,
@@ -1322,7 +1336,7 @@ impl Drop for Climb<'_> {
         }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let (Some(link), Some(lease)) = (&self.named.reach.link, self.held.take_lease()) {
-            link.release(lease, self.held.token, self.found.host);
+            link.release(lease, above(self.held.token), self.found.host);
         }
         #[cfg(feature = "process")]
         if self.held.tiers() & PROCESS != 0 {
@@ -1352,12 +1366,12 @@ fn lost_kept(kept: &Kept, link: &Link) -> Option<LostReason> {
     kept.lost()
 }
 
-/// `at_most` below host scope, and the start of `at_least`.
+/// `at_most` and the start of `at_least`, both below host scope.
 fn start_terms(named: &Named, held: &mut Held) {
     let now = clock::now();
     let scope = held.scope();
     let more = held.more_mut();
-    more.since = now;
+    more.since = Some(now);
     if let Some(at_most) = named.at_most
         && scope < Scope::Host
     {

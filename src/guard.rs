@@ -438,6 +438,9 @@ impl Hold<'_> {
         let mut hold = ManuallyDrop::new(self);
         let answer = (!hold.held().is_forked()).then(|| {
             let (mut held, keeper, how) = hold.take();
+            if said.is_some() {
+                held.mark_unused();
+            }
             let answer = hold.anchor().core.let_go_answered(&mut held, said.unwrap_or(how));
             drop(keeper);
             answer

@@ -430,6 +430,10 @@ impl<T> MutexBuilder<T> {
 
     /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
     /// which is done at once is not done again by a machine whose clock is a little behind.
+    ///
+    /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
+    /// it is killed, and through a restart of the leader. It is at most 31 days then, and such a
+    /// lock costs the leader a write to its disk. Below host scope it ends with this process.
     pub fn at_least(mut self, at_least: Duration) -> Self {
         self.at_least = Some(at_least);
         self
@@ -466,8 +470,8 @@ impl<T> MutexBuilder<T> {
         #[cfg(any(feature = "host", feature = "testing"))]
         let kept = match (&self.reach.link, self.keep) {
             (_, Keep::Never) | (None, _) => None,
-            // A lease that ends by itself is not kept.
-            _ if self.at_most.is_some() => None,
+            // A lease with terms is not kept.
+            _ if self.at_most.is_some() || self.at_least.is_some() => None,
             (Some(link), _) => entry.kept(link),
         };
         let named = Named {

@@ -142,7 +142,8 @@ pub(super) struct Run {
     /// Give the lock up after this long, ending the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
-    /// Keep the lock at least this long, though the command ends before
+    /// Keep the lock at least this long, though the command ends before; with a leader it is
+    /// remembered there, however the command ends, and tierlock ends with the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_least: Option<Duration>,
     /// What happens to the command when the lock is lost

@@ -119,20 +119,23 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
     let lock = take(&run, &locks, directory, &events);
     let lock = lock.map_err(|failure| failure.naming_leaders(&leaders))?;
     let taken_at = clock::now();
+    let is_remembered = leader_remembers(&run, &locks) && MutexGuard::scope(&lock) >= Scope::Host;
 
     let outcome = {
         let at_host_scope = MutexGuard::scope(&lock) >= Scope::Host;
         let terminal = Terminal::controlling();
         let mut guardian = guardian.filter(|_| at_host_scope);
-        if let Some(guardian) = &mut guardian {
-            guardian.look_after().map_err(no_guardian)?;
-            if let Some(left) = MutexGuard::remaining(&lock)
-                && run.on_lost == OnLost::Kill
-            {
-                guardian.must_end_by(clock::now() + left);
+        let started = watch_over(&run, &lock, guardian.as_mut())
+            .and_then(|()| start(&run, &lock, guardian.as_mut(), terminal.as_ref()));
+        let command = match started {
+            Ok(command) => command,
+            Err(failure) => {
+                // No command ran: nothing keeps the name taken.
+                wait_for_answer(MutexGuard::give_back(lock), &events);
+                locks.close();
+                return Err(failure);
             }
-        }
-        let command = start(&run, &lock, guardian.as_mut(), terminal.as_ref())?;
+        };
         supervise::tell_of_loss(&lock, &events);
         Supervision {
             name: &run.name,
@@ -150,7 +153,9 @@ fn take_and_run(mut run: args::Run) -> Result<u8, Failure> {
         }
         .run()
     };
-    if let Some(at_least) = run.at_least {
+    if let Some(at_least) = run.at_least
+        && !is_remembered
+    {
         stay(taken_at + at_least, &events);
     }
     let status = match outcome.ended {
@@ -192,8 +197,13 @@ fn take(
     if let Some(at_most) = run.at_most {
         mutex = mutex.at_most(at_most);
     }
-    // Not `at_least`: we stay ourselves, with the guard. What a mutex keeps beyond its guard dies
-    // with the process, and that is how the lock would be left: as by a holder that died.
+    // Below host scope we stay ourselves, with the guard. What a mutex keeps there beyond its guard
+    // dies with the process, and that is how the lock would be left: as by a holder that died.
+    if let Some(at_least) = run.at_least
+        && leader_remembers(run, locks)
+    {
+        mutex = mutex.at_least(at_least);
+    }
     let (no_wait, wait) = (run.no_wait, run.wait);
     let (sender, taken) = mpsc::channel();
     let nudge = events.sender();
@@ -222,6 +232,11 @@ fn take(
             _ => {}
         }
     }
+}
+
+/// Whether the leader is told of `--at-least`.
+fn leader_remembers(run: &args::Run, locks: &LockManager) -> bool {
+    run.scope.map_or(locks.widest_scope(), Scope::from) >= Scope::Host
 }
 
 /// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so that
@@ -278,11 +293,35 @@ fn explain(error: LockError, run: &args::Run, locks: &LockManager) -> Failure {
         LockErrorKind::TimedOut => "give --wait more time",
         _ => return error.with_name(&run.name).into(),
     };
+    if let Some(left) = super::status::reserved_for(locks, &run.name) {
+        let line = format!(
+            "lock {:?} is not held, and reserved for {left} more by the --at-least of its last \
+             holder",
+            run.name
+        );
+        return Failure::new(exit::CONFLICT, line).with_advice(advice);
+    }
     let unknown = error.holder().is_none();
     let holder = unknown.then(|| super::status::holder_of(locks, &run.name)).flatten();
     let scope = run.scope.map_or(locks.widest_scope(), Scope::from);
     let error = error.with_name(&run.name).with_scope(scope).with_holder(holder);
     Failure::from(error).with_advice(advice)
+}
+
+/// Has the guardian look after the command that is about to start.
+fn watch_over(
+    run: &args::Run,
+    lock: &Guard,
+    guardian: Option<&mut Guardian>,
+) -> Result<(), Failure> {
+    let Some(guardian) = guardian else { return Ok(()) };
+    guardian.look_after().map_err(no_guardian)?;
+    if let Some(left) = MutexGuard::remaining(lock)
+        && run.on_lost == OnLost::Kill
+    {
+        guardian.must_end_by(clock::now() + left);
+    }
+    Ok(())
 }
 
 /// Starts the command in a process group of its own. Called from the main thread: the kernel ends

@@ -1,5 +1,6 @@
 //! What a leader must not forget, on disk: its cluster, its epoch, the reigns before it, the
-//! sessions it has to wait for after a restart, the leases it took away.
+//! sessions it has to wait for after a restart, the leases it took away, the names that `at_least`
+//! keeps taken.
 //!
 //! It decides nothing and knows no time. A record is either on the disk when [`Journal::commit`]
 //! returns, or it says so of a session's opening, or the leader's reign is over. Grants and releases
@@ -57,6 +58,9 @@ const REIGNS: TableDefinition<u32, u64> = TableDefinition::new("reigns");
 const SESSIONS: TableDefinition<u128, &[u8]> = TableDefinition::new("sessions");
 /// Leases taken away from open sessions, by session and lease: a `LeaseRevoked` each.
 const REVOKED: TableDefinition<(u128, u32, u64), &[u8]> = TableDefinition::new("revoked");
+/// Names that `at_least` keeps taken: a `Reserved` each. Missing in a journal that was made before
+/// there were any.
+const RESERVED: TableDefinition<&str, &[u8]> = TableDefinition::new("reserved");
 
 const FORMAT: &str = "format";
 const CLUSTER: &str = "cluster";
@@ -309,6 +313,7 @@ impl Journal {
             let mut sessions = transaction.open_table(SESSIONS)?;
             let mut revoked = transaction.open_table(REVOKED)?;
             about.insert(NUMBER, &number.to_le_bytes()[..])?;
+            let mut reserved = transaction.open_table(RESERVED)?;
             let mut losers = BTreeSet::new();
             for record in records {
                 let bytes = wire::encode_record(record);
@@ -353,6 +358,10 @@ impl Journal {
                         revoked.insert((session.0, lease.epoch, lease.count), &bytes[..])?;
                         losers.insert(session.0);
                     }
+                    Record::Reserved { name, .. } => {
+                        reserved.insert(name.as_str(), &bytes[..])?;
+                    }
+                    Record::ReservationEnded { name, .. } => drop(reserved.remove(name.as_str())?),
                 }
             }
             for session in losers {
@@ -539,6 +548,7 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
         transaction.open_table(REIGNS)?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(REVOKED)?;
+        transaction.open_table(RESERVED)?;
     }
     transaction.commit()?;
     drop(database);
@@ -620,7 +630,7 @@ fn read_history(
     Ok(History::found(reigns, judged_from))
 }
 
-/// Open sessions first, then what was taken away from them.
+/// Open sessions first, then what was taken away from them, then what is reserved.
 fn read_records(transaction: &redb::ReadTransaction) -> Result<Vec<Record>, Trouble> {
     let mut records = Vec::new();
     for row in transaction.open_table(SESSIONS)?.iter()? {
@@ -641,6 +651,20 @@ fn read_records(transaction: &redb::ReadTransaction) -> Result<Vec<Record>, Trou
                 records.push(record);
             }
             other => return Err(Trouble::row("revoked lease", other)),
+        }
+    }
+    let reserved = match transaction.open_table(RESERVED) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(records),
+        reserved => reserved?,
+    };
+    for row in reserved.iter()? {
+        let (key, bytes) = row?;
+        match wire::decode_record(bytes.value()) {
+            Ok(record @ Record::Reserved { .. }) if matches!(&record, Record::Reserved { name, .. } if name.as_str() == key.value()) =>
+            {
+                records.push(record);
+            }
+            other => return Err(Trouble::row("reservation", other)),
         }
     }
     Ok(records)

@@ -470,6 +470,11 @@ impl Reign {
             }
             self.sleep();
         };
+        if let End::Stopped = end {
+            // What is written now is on the disk before the state directory is free.
+            self.leader.handle_stop(clock::now());
+            self.writer.write(std::iter::from_fn(|| self.leader.poll_record()).collect());
+        }
         // Answers that are on their way come before the close.
         self.doors.transmit();
         let reason = match &end {
@@ -883,7 +888,8 @@ mod tests {
         for request in 1..=NAMES {
             let name = Name::new(&format!("{request:0>200}")).unwrap();
             let wait = Wait::Forever;
-            let acquire = Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO };
+            let above = Token::ZERO;
+            let acquire = Acquire { name, wait, at_most: None, keep: false, above, at_least: None };
             modest.say(&ClientMessage::Acquire { request: RequestId(request), acquire });
         }
         let mut granted = 0;
@@ -943,6 +949,7 @@ mod tests {
             at_most: None,
             keep: false,
             above: Token::ZERO,
+            at_least: None,
         };
         let x = ClientMessage::Acquire { request: RequestId(1), acquire: acquire("x") };
         client.say(&x);

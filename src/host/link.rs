@@ -307,6 +307,8 @@ pub(crate) enum Patience {
 pub(crate) struct Want {
     pub(crate) name: Name,
     pub(crate) at_most: Option<Duration>,
+    /// For how long the leader keeps the name taken from the grant on, however its holder ends.
+    pub(crate) at_least: Option<Duration>,
     /// Where the lease may be kept; it is closed.
     pub(crate) keep: Option<Arc<Kept>>,
     pub(crate) above: Token,
@@ -375,7 +377,7 @@ impl Link {
     /// Asks for a lease; touches no network by itself and never blocks. The request is carried
     /// once the answer is waited for or polled.
     pub(crate) fn acquire(self: &Arc<Self>, want: Want) -> Acquiring {
-        let Want { name, at_most, keep, above, has_moved, patience } = want;
+        let Want { name, at_most, at_least, keep, above, has_moved, patience } = want;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
@@ -385,7 +387,8 @@ impl Link {
             Patience::Until(Time::NEVER) => (Wait::Forever, None),
             Patience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
-        let acquire = Acquire { name: name.clone(), wait, at_most, keep: keep.is_some(), above };
+        let (name_asked, keeps) = (name.clone(), keep.is_some());
+        let acquire = Acquire { name: name_asked, wait, at_most, keep: keeps, above, at_least };
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
         state.acquires.insert(request, Waiter { keep, has_moved, ..Waiter::new(Some(name), now) });
@@ -1131,6 +1134,15 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
                 "this client holds and waits for as many locks as the leader has room for (one \
                  address gets at most as many as it leaves free for others); unlock some, or start \
                  the leader with a larger --claims-max",
+            ),
+            Refusal::TooManyReservations => (
+                Refused,
+                "as many names are kept taken by at_least as a leader remembers (65,536); \
+                 lock without at_least, or with a shorter one",
+            ),
+            Refusal::AtLeastTooLong => (
+                Config,
+                "at_least is longer than a leader remembers; at host scope it is at most 31 days",
             ),
             Refusal::TimeToLive => (
                 Refused,

@@ -413,7 +413,7 @@ mod tests {
 
     fn want(text: &str, patience: Patience) -> Want {
         let (name, above) = (name(text), Token::ZERO);
-        Want { name, at_most: None, keep: None, above, has_moved: false, patience }
+        Want { name, at_most: None, at_least: None, keep: None, above, has_moved: false, patience }
     }
 
     fn connect(leader: &MemoryLeader) -> Arc<Link> {

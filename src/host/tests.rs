@@ -110,6 +110,7 @@ pub(super) fn want(text: &str) -> Want {
     Want {
         name: name(text),
         at_most: None,
+        at_least: None,
         keep: None,
         above: Token::ZERO,
         has_moved: false,

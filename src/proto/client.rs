@@ -882,7 +882,7 @@ impl Client {
     /// report does not name it.
     fn refuse_unknown(&mut self, grant: Grant) {
         let Grant { lease, predecessor: how, .. } = grant;
-        self.say(ClientMessage::Release { lease, last_used: grant.first, how });
+        self.say(ClientMessage::Release { lease, last_used: before(grant.first), how });
     }
 
     fn is_held(&self, lease: LeaseId) -> bool {
@@ -913,8 +913,8 @@ impl Client {
 
     fn hand_back(&mut self, lease: LeaseId) {
         let held = self.leases.get_mut(&lease).expect("a lease that is held");
-        // It used one token, if any.
-        let (last_used, how) = (held.grant.first, held.grant.predecessor);
+        // It used none: what the leader reserves for an unused grant ends with it.
+        let (last_used, how) = (before(held.grant.first), held.grant.predecessor);
         held.hold = Hold::Releasing { last_used, how, to_be_told: false, awaited: false };
         self.give_back(lease);
     }
@@ -1203,6 +1203,11 @@ impl Event {
             _ => None,
         }
     }
+}
+
+/// The token before this one: the last used of a block that begins with this one and was not used.
+fn before(first: Token) -> Token {
+    Token::new(first.get().saturating_sub(1)).unwrap_or(Token::ZERO)
 }
 
 /// How long the leader's own `TimedOut`, which says who holds the lock, is waited for.

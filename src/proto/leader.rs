@@ -15,6 +15,7 @@ mod questions;
 mod raising;
 mod reclaim;
 mod report;
+mod reserve;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -26,13 +27,16 @@ use self::{
     attended::Attended,
     raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
+    reserve::Reservations,
 };
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     history::{History, Notary, TrustingNotary},
     mistake::{Mistake, planted},
     numbered::Numbered,
-    record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway, Unwritten},
+    record::{
+        Allows, Committed, Pending, Record, Recovered, Reign, Reserved, TakenAway, Unwritten,
+    },
     sessions::{Sessions, Standing},
     shares::{Shares, has_share, largest_share},
     table::{
@@ -62,6 +66,8 @@ pub struct Config {
     /// How many leases and waiters all sessions have together. Each takes up to 700 bytes, with
     /// the longest of names.
     pub claims_max: usize,
+    /// How many names `at_least` keeps taken at a time.
+    pub reservations_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
     /// The process that it runs in, if that may have sessions with it and takes the state
@@ -81,6 +87,7 @@ impl Default for Config {
             leases_per_session_max: 65_536,
             waiters_per_session_max: 65_536,
             claims_max: 1 << 21,
+            reservations_max: 65_536,
             block: BLOCK,
             epoch_above: None,
             process: None,
@@ -169,9 +176,10 @@ pub struct Leader {
     ends: Timers<LockKey>,
     /// Until when a lock is not granted that two said they hold.
     disputes: Timers<LockKey>,
+    reservations: Reservations,
     /// Who is to be told once the loss of a lease is durable.
     breakers: questions::Breakers,
-    checks: questions::Checks,
+    questions: questions::Questions,
     /// How many reported leases are on their way to the disk as ones that nobody can have.
     refused_claims: usize,
     leases_made: u64,
@@ -264,8 +272,9 @@ impl Leader {
             limits: Timers::new(),
             ends: Timers::new(),
             disputes: Timers::new(),
+            reservations: Reservations::new(),
             breakers: questions::Breakers::default(),
-            checks: questions::Checks::default(),
+            questions: questions::Questions::default(),
             refused_claims: 0,
             leases_made: 0,
             places_given: 0,
@@ -287,6 +296,7 @@ impl Leader {
             leader.history.begin(epoch, reign, starts_above);
             leader.write(record.clone());
             leader.take_over(&recovered);
+            leader.take_over_reservations(&recovered);
             if planted(Mistake::ReignNotDurable) {
                 leader.handle_committed(Committed { number: 1, record }, now);
                 leader.last_committed = 0;
@@ -297,9 +307,16 @@ impl Leader {
         leader
     }
 
+    /// Every event begins with this. Answers the attended time.
+    fn attend(&mut self, now: Time) -> Time {
+        let now = self.clock.attend(now);
+        self.date_reservations();
+        now
+    }
+
     /// A connection of this client is there.
     pub fn handle_connected(&mut self, connection: ConnectionId, client: ClientId, now: Time) {
-        self.clock.attend(now);
+        self.attend(now);
         let before = self.connections.insert(connection, Connection::New);
         assert!(before.is_none(), "a connection's number is used once");
         self.clients.insert(connection, client);
@@ -307,7 +324,7 @@ impl Leader {
     }
 
     pub fn handle_message(&mut self, connection: ConnectionId, message: ClientMessage, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         if self.reign.is_some() || self.over.is_some() {
             self.read(connection, message, now);
             self.settle(now);
@@ -320,7 +337,7 @@ impl Leader {
     }
 
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         self.reports.clear(connection);
         self.unfinished.clear(connection);
         self.clients.remove(&connection);
@@ -334,7 +351,7 @@ impl Leader {
     }
 
     pub fn handle_committed(&mut self, committed: Committed, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         assert!(committed.number > self.last_committed, "records are committed in their order");
         self.last_committed = committed.number;
         if self.over.is_some() {
@@ -367,6 +384,13 @@ impl Leader {
                 }
                 self.answer_breakers(lease);
             }
+            Allows::TellingReserved { name, number, proof } => {
+                if let Some(lock) = self.table.find(&name) {
+                    self.entry_is_durable(lock, number, proof, now);
+                    self.unsettled.push(lock);
+                }
+            }
+            Allows::Unreserving { number } => self.deletion_is_durable(number),
         }
         self.settle(now);
     }
@@ -374,7 +398,7 @@ impl Leader {
     /// The journal has no room for a session's opening: what the session waits for is refused, and
     /// the reign goes on.
     pub fn handle_unwritten(&mut self, unwritten: Unwritten, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         let Unwritten { number, session } = unwritten;
         assert!(number > self.last_committed, "records are answered in their order");
         self.last_committed = number;
@@ -396,13 +420,13 @@ impl Leader {
 
     /// The journal failed: the reign is over; nothing is granted, renewed or expired any more.
     pub fn handle_storage_failed(&mut self, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         self.end_reign(Refusal::Storage);
         self.read_early(now);
     }
 
     pub fn handle_timeout(&mut self, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         if self.over.is_some() {
             return;
         }
@@ -434,11 +458,18 @@ impl Leader {
             self.waits_until = None;
             self.write(Record::Waited);
         }
+        if self.reign.is_some() {
+            self.look_at_reservations();
+        }
         self.settle(now);
     }
 
     pub fn poll_message(&mut self) -> Option<(ConnectionId, LeaderMessage)> {
-        self.messages.pop_front()
+        let message = self.messages.pop_front();
+        if message.is_none() {
+            self.reservations.messages_are_taken(self.clock.raw());
+        }
+        message
     }
 
     pub fn poll_close(&mut self) -> Option<(ConnectionId, Close)> {
@@ -469,6 +500,10 @@ impl Leader {
             .flatten()
             .min()
             .map(|due| self.clock.wake_at(due))
+            .into_iter()
+            .chain(self.reservations.next_time().map(|due| self.clock.wake_at_raw(due)))
+            .chain(self.reservations.wants_a_time())
+            .min()
     }
 }
 
@@ -553,6 +588,9 @@ impl Leader {
                     && !planted(Mistake::LostCancel)
                 {
                     self.drop_waiter(waiter);
+                } else if let Some(lock) = self.request_is_over(key, request) {
+                    // What crosses this is handed straight back.
+                    self.vacate(lock, None);
                 }
             }
             ClientMessage::Release { lease, last_used, how } => {
@@ -610,11 +648,11 @@ impl Leader {
     ) {
         let session = self.sessions.get_mut(key);
         session.last_request = session.last_request.max(request);
-        if let Some(why) = self.why_refused(key, arrival) {
+        if let Some(why) = self.why_refused(key, &acquire, arrival) {
             return self.refuse(key, request, why, None);
         }
         let lock = self.table.find_or_add(acquire.name);
-        if acquire.wait == Wait::No && self.is_surely_held(lock) {
+        if acquire.wait == Wait::No && self.is_surely_held(lock, Some((key, request))) {
             let holder = self.holder(lock, now);
             return self.refuse(key, request, Refusal::WouldBlock, holder);
         }
@@ -629,11 +667,13 @@ impl Leader {
             since: now,
             patience: if acquire.wait == Wait::No { Patience::None } else { Patience::Some },
             at_most: acquire.at_most,
+            at_least: acquire.at_least.filter(|at_least| !at_least.is_zero()),
             above: acquire.above,
             keep: acquire.keep,
             present: true,
         };
         if is_new
+            && waiter.at_least.is_none()
             && self.table.is_unused(lock)
             && let Verdict::Granted(lease, token) = self.judge(&waiter, now)
         {
@@ -652,9 +692,10 @@ impl Leader {
     }
 
     /// Why a request is refused before its lock is looked at.
-    fn why_refused(&self, key: SessionKey, arrival: Arrival) -> Option<Refusal> {
+    fn why_refused(&self, key: SessionKey, acquire: &Acquire, arrival: Arrival) -> Option<Refusal> {
+        let is_too_long = acquire.at_least.is_some_and(|at_least| at_least > reserve::AT_LEAST_MAX);
         let why = self.over.or(self.sessions.get(key).refusal);
-        why.or_else(|| match arrival {
+        why.or(is_too_long.then_some(Refusal::AtLeastTooLong)).or_else(|| match arrival {
             Arrival::New => self.limit_of_new(key),
             Arrival::Returning => self.limit_of_returning(key),
             Arrival::PutBack => None,
@@ -701,7 +742,7 @@ impl Leader {
     /// of them are back.
     fn claims(&self) -> usize {
         let owed = if self.in_grace { 0 } else { self.sessions.owed() };
-        self.sessions.claims() + owed
+        self.sessions.claims() + self.reservations.len() + owed
     }
 
     /// Writes about the session with its first request, not before: what only looks around
@@ -732,8 +773,26 @@ impl Leader {
                 Right::Ended(why, _) => after(why),
                 Right::Whole | Right::Ending => how,
             };
+            let is_unused = last_used < self.table.lock(lock).first();
+            let lease = self.holding(lock).lease;
             self.table.give_back(lock, last_used);
+            if planted(Mistake::ReservedAtRelease) {
+                self.reserve_at_release(lock);
+            }
+            if is_unused {
+                self.was_not_used(lock, lease);
+            }
+            if planted(Mistake::ReservationEndsWithHolder) {
+                self.end_reservation(lock);
+            }
             self.vacate(lock, Some(how));
+        }
+        if let Some(number) = self.deletion_of(lease)
+            && let Some(connection) = self.sessions.get(key).connection
+        {
+            // So that it is given back again, should this not become durable.
+            let released = LeaderMessage::Released { lease };
+            return self.tell_when_unreserved(number, connection, released);
         }
         // A stale one is answered as well, and ignored: it names a lease, not a name.
         self.tell(key, LeaderMessage::Released { lease });
@@ -783,6 +842,10 @@ impl Leader {
     fn goodbye(&mut self, connection: ConnectionId, key: SessionKey) {
         self.close(connection, Close::Ended);
         self.sessions.get_mut(key).connection = None;
+        // What it had used it has given back before.
+        for (lease, lock) in self.sessions.get(key).leases_in_order() {
+            self.was_not_used(lock, lease);
+        }
         self.vacate_all(key, Predecessor::Clean);
         self.end_session(key);
     }
@@ -912,11 +975,11 @@ impl Leader {
             return; // forgotten meanwhile
         }
         while self.table.lock(lock).holding.is_none()
-            && let Some(waiter) = self.table.first_present(lock)
+            && let Some(waiter) = self.next_waiter(lock)
             && self.try_grant(waiter, now)
         {}
         self.recall_if_wanted(lock);
-        if self.is_surely_held(lock) {
+        if self.is_surely_held(lock, None) {
             while let Some(waiter) = self.table.first_impatient(lock) {
                 self.refuse_waiter(waiter, Refusal::WouldBlock, now);
             }
@@ -948,8 +1011,11 @@ impl Leader {
 
     /// Whether who only tries can be told that somebody has it. Of a lease that may be kept that
     /// is known once its session has answered a recall, or cannot.
-    fn is_surely_held(&self, lock: LockKey) -> bool {
-        let Some(holding) = self.table.lock(lock).holding else { return false };
+    /// Of a reserved name that is so for all but the request that has never heard of its grant.
+    fn is_surely_held(&self, lock: LockKey, by: Option<(SessionKey, RequestId)>) -> bool {
+        let Some(holding) = self.table.lock(lock).holding else {
+            return !self.in_grace && self.is_reserved_from(lock, by);
+        };
         let may_come = self.is_keepable(lock)
             && holding.recall != Recall::InUse
             && self.sessions.get(holding.session).connection.is_some();
@@ -962,10 +1028,19 @@ impl Leader {
         let waiter = self.table.waiter(key);
         let (lock, session) = (waiter.lock, waiter.session);
         match self.judge(waiter, now) {
-            Verdict::Granted(lease, token) => {
-                let waiter = self.take_waiter(key);
-                self.grant(&waiter, lease, token, now);
-            }
+            Verdict::Granted(lease, token) => match waiter.at_least {
+                None => {
+                    let waiter = self.take_waiter(key);
+                    self.grant(&waiter, lease, token, now);
+                }
+                Some(_) if !self.may_reserve(lock) => {
+                    self.refuse_waiter(key, Refusal::TooManyReservations, now);
+                }
+                Some(at_least) => {
+                    self.reserve(key, at_least, token);
+                    return false;
+                }
+            },
             Verdict::Waits => return false,
             Verdict::NeedsEpoch(needed) if self.ask_epoch(needed) => {
                 self.awaiting_epoch.insert(lock);
@@ -1019,7 +1094,24 @@ impl Leader {
         }
     }
 
+    /// As `grant`, with `at_least`.
+    fn grant_reserved(
+        &mut self,
+        waiter: &Waiter,
+        lease: PackedId,
+        token: Token,
+        now: Time,
+        _proof: &Reserved,
+    ) {
+        self.give(waiter, lease, token, now);
+    }
+
     fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
+        assert!(waiter.at_least.is_none(), "its entry is to be durable first");
+        self.give(waiter, lease, token, now);
+    }
+
+    fn give(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         self.leases_made += 1;
         self.table.grant(waiter, lease, token, now);
         self.given = self.given.max(self.table.lock(waiter.lock).token);
@@ -1127,6 +1219,8 @@ impl Leader {
     fn drop_waiter(&mut self, key: WaiterKey) -> Waiter {
         let waiter = self.take_waiter(key);
         self.unsettled.push(waiter.lock);
+        // One that is over without having heard of its grant has nothing reserved.
+        self.request_is_over(waiter.session, waiter.request);
         waiter
     }
 
@@ -1181,7 +1275,7 @@ impl Leader {
             let Waiter { session, request, .. } = self.take_waiter(waiter);
             self.refuse(session, request, why, None);
         }
-        self.refuse_checks();
+        self.refuse_questions();
     }
 
     fn epoch(&self) -> u32 {

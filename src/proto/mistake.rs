@@ -85,6 +85,36 @@ pub enum Mistake {
     HandOverWithoutEnd,
     /// The rest of a block that was given back counts as granted.
     RestOfBlockClaims,
+    /// A session that returns is welcomed first, and told then of what it lost meanwhile.
+    WelcomeBeforeLost,
+    /// An operator is told of a break that is not durable yet.
+    BreakAnsweredFirst,
+    /// A grant with `at_least` is told before its entry is durable.
+    ReservedToldFirst,
+    /// The entry of an `at_least` is written when its holder leaves.
+    ReservedAtRelease,
+    /// An `at_least` counts from when its entry is handed to the journal, not from its telling.
+    ReservedFromGrant,
+    /// A report is answered with a grant whose entry is still being written.
+    ReportAnsweredEarly,
+    /// The entry stays though the request that it was written for is gone.
+    ReservedForNobody,
+    /// A name stays reserved by a grant that was given back unused.
+    UnusedReserved,
+    /// An entry is written anew behind its deletion.
+    RewrittenBehindDeletion,
+    /// A new reign counts an `at_least` from its beginning.
+    CountedAnew,
+    /// What is reserved ends with its holder.
+    ReservationEndsWithHolder,
+    /// A new reign does not read what is reserved.
+    NoReservationAfterRestart,
+    /// A leader that was late extends what is reserved.
+    LateLoopExtends,
+    /// A request that never heard that a name was reserved for it waits for the end of that.
+    UnheardNotAnew,
+    /// A broken grant stays reserved.
+    ReservationOutlivesBreak,
 }
 
 #[cfg(feature = "mistakes")]

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ClusterId, LeaseId, Proof, ReignId, SessionId, history::History};
+use super::{ClusterId, LeaseId, Proof, ReignId, RequestId, SessionId, history::History};
 use crate::{error::LostReason, name::Name, token::Token};
 
 /// One durable fact. Rare: grants and releases are never written.
@@ -42,6 +42,24 @@ pub enum Record {
     SessionEnded { session: SessionId },
     /// A lease was taken away from a live session, or was not confirmed when it was reported.
     LeaseRevoked { session: SessionId, lease: LeaseId, name: Name, token: Token, why: LostReason },
+    /// A name is granted with `at_least`, or less is left of that. Replaces the name's entry.
+    Reserved { name: Name, reservation: Reservation },
+    /// `at_least` has run out, was broken, or was never made use of.
+    ReservationEnded { name: Name, token: Token },
+}
+
+/// A grant with `at_least`: its name stays taken for as long as is left, however its holder ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The token of the grant.
+    pub token: Token,
+    pub session: SessionId,
+    /// The request that was granted.
+    pub request: RequestId,
+    pub at_least: Duration,
+    /// What was left of it when this was written. A new reign counts this, and a hundredth more,
+    /// from its take-over.
+    pub left: Duration,
 }
 
 /// A record on its way to the disk. The driver writes it and hands back [`Committed`].
@@ -117,6 +135,10 @@ impl Committed {
             Record::LeaseRevoked { session, lease, why, .. } => {
                 Allows::Telling { session, lease, why, proof: TakenAway(()) }
             }
+            Record::Reserved { name, .. } => {
+                Allows::TellingReserved { name, number, proof: Reserved(()) }
+            }
+            Record::ReservationEnded { .. } => Allows::Unreserving { number },
         }
     }
 }
@@ -129,6 +151,8 @@ pub(super) enum Allows {
     Granting { session: SessionId, number: u64, opened: Opened },
     Freeing { session: SessionId, number: u64, proof: TakenAway },
     Telling { session: SessionId, lease: LeaseId, why: LostReason, proof: TakenAway },
+    TellingReserved { name: Name, number: u64, proof: Reserved },
+    Unreserving { number: u64 },
 }
 
 /// A durable epoch: without it nothing is granted.
@@ -157,6 +181,10 @@ pub(super) struct Opened(());
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TakenAway(());
 
+/// What is reserved is durable: without it no grant with `at_least` is told.
+#[derive(Debug)]
+pub(super) struct Reserved(());
+
 /// What a journal found when it was opened: all that a new reign knows of those before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovered {
@@ -169,6 +197,8 @@ pub struct Recovered {
     pub history: History,
     /// The open sessions: a reign waits for each of them to come back or to run out.
     pub sessions: BTreeMap<SessionId, OpenSession>,
+    /// The names that `at_least` keeps taken.
+    pub reservations: BTreeMap<Name, Reservation>,
 }
 
 /// A session that was opened and not ended.
@@ -191,6 +221,7 @@ impl Recovered {
             waits_for: None,
             history: History::default(),
             sessions: BTreeMap::new(),
+            reservations: BTreeMap::new(),
         }
     }
 
@@ -198,6 +229,10 @@ impl Recovered {
     /// of every journal, and for one that keeps nothing but this, all of it.
     pub fn remember(&mut self, record: &Record) {
         match *record {
+            Record::Reserved { ref name, reservation } => {
+                self.reservations.insert(name.clone(), reservation);
+            }
+            Record::ReservationEnded { ref name, .. } => drop(self.reservations.remove(name)),
             Record::TookOver { epoch, reign, waits_for, starts_above } => {
                 (self.epoch, self.waits_for) = (epoch, waits_for);
                 self.history.begin(epoch, reign, starts_above);

@@ -17,7 +17,7 @@ use bincode::{
 use super::{
     ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
     history::{Attestation, Seen},
-    record::Record,
+    record::{Record, Reservation},
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -365,6 +365,8 @@ pub struct Acquire {
     pub keep: bool,
     /// The highest token the client's machine knows for the name; the grant exceeds it.
     pub above: Token,
+    /// For how long the name stays taken from the telling of the grant on, however its holder ends.
+    pub at_least: Option<Duration>,
 }
 
 /// How long an acquire waits in the leader's queue.
@@ -462,6 +464,9 @@ pub struct LockInfo {
     pub predecessor: Predecessor,
     /// Who waits, first come first, cut to what a frame holds.
     pub waiters: Vec<HolderInfo>,
+    /// Without a holder, and kept taken by the `at_least` of its last one; `remaining` says for how
+    /// long.
+    pub reserved: bool,
 }
 
 /// Why a request was refused.
@@ -489,6 +494,10 @@ pub enum Refusal {
     TooManyClaims,
     /// The leader's disk has no room for one more session.
     DiskFull,
+    /// As many names are reserved by `at_least` as the leader allows.
+    TooManyReservations,
+    /// Its `at_least` is longer than any leader remembers.
+    AtLeastTooLong,
 }
 
 fn weight_of_holder(holder: &HolderInfo) -> usize {
@@ -714,6 +723,11 @@ impl Encode for Record {
                 (4_u8, epoch, starts_above).encode(encoder)
             }
             Record::Waited => 5_u8.encode(encoder),
+            Record::Reserved { name, reservation } => {
+                let Reservation { token, session, request, at_least, left } = reservation;
+                (6_u8, name, token, session, request, at_least, left).encode(encoder)
+            }
+            Record::ReservationEnded { name, token } => (7_u8, name, token).encode(encoder),
         }
     }
 }
@@ -746,6 +760,20 @@ impl<C> Decode<C> for Record {
                 starts_above: Decode::<C>::decode(decoder)?,
             }),
             5 => Ok(Record::Waited),
+            6 => Ok(Record::Reserved {
+                name: Decode::<C>::decode(decoder)?,
+                reservation: Reservation {
+                    token: Decode::<C>::decode(decoder)?,
+                    session: Decode::<C>::decode(decoder)?,
+                    request: Decode::<C>::decode(decoder)?,
+                    at_least: Decode::<C>::decode(decoder)?,
+                    left: Decode::<C>::decode(decoder)?,
+                },
+            }),
+            7 => Ok(Record::ReservationEnded {
+                name: Decode::<C>::decode(decoder)?,
+                token: Decode::<C>::decode(decoder)?,
+            }),
             _ => Err(DecodeError::Other("no such record")),
         }
     }

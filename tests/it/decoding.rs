@@ -78,9 +78,17 @@ fn lease() -> impl Strategy<Value = LeaseId> {
 
 fn acquire() -> impl Strategy<Value = Acquire> {
     let wait = prop_oneof![Just(Wait::No), Just(Wait::Forever), duration().prop_map(Wait::For)];
-    let at_most = proptest::option::of(duration());
-    (name(), wait, at_most, any::<bool>(), token())
-        .prop_map(|(name, wait, at_most, keep, above)| Acquire { name, wait, at_most, keep, above })
+    let terms = (proptest::option::of(duration()), proptest::option::of(duration()));
+    (name(), wait, terms, any::<bool>(), token()).prop_map(
+        |(name, wait, (at_most, at_least), keep, above)| Acquire {
+            name,
+            wait,
+            at_most,
+            keep,
+            above,
+            at_least,
+        },
+    )
 }
 
 fn held() -> impl Strategy<Value = HeldLease> {
@@ -201,6 +209,7 @@ impl Table {
             waiters_per_session_max: 4,
             block: leader::BLOCK,
             claims_max: 10,
+            reservations_max: 3,
             epoch_above: None,
             process: None,
             reign: ReignId(1),

@@ -253,7 +253,8 @@ pub(crate) fn acquire_above(request: u64, name: &str, wait: Wait, above: Token) 
 
 /// What an acquire asks for.
 pub(crate) fn wish(name: &str, wait: Wait, above: Token) -> Acquire {
-    Acquire { name: Name::new(name).unwrap(), wait, at_most: None, keep: false, above }
+    let name = Name::new(name).unwrap();
+    Acquire { name, wait, at_most: None, keep: false, above, at_least: None }
 }
 
 /// Nobody guesses it, and nobody has to.

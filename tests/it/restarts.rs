@@ -15,6 +15,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
 use tempfile::TempDir;
 use tierlock::{LockManager, LockManagerBuilder, LostReason, MutexGuard, Scope, Token};
 
@@ -106,6 +107,14 @@ impl Server {
         shown["locks"][0]["waiters"].as_array().unwrap().len()
     }
 
+    /// The program as a client of this leader.
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tierlock"));
+        command.args([name, "--leader", &self.address.to_string(), "--secret-file"]);
+        command.arg(self.files.path().join("secret"));
+        command
+    }
+
     fn manager(&self) -> LockManager {
         let builder = LockManager::builder().leaders([self.address.to_string()]);
         let builder = builder.secret_file(self.files.path().join("secret"));
@@ -124,6 +133,38 @@ fn last_moment(holder: &mut Helper) -> (u64, String) {
     let words: Vec<_> = answer.split('\t').collect();
     let ["lost", last, why] = words[..] else { panic!("{answer}") };
     (last.parse().unwrap(), why.to_owned())
+}
+
+#[test]
+fn at_least_outlives_its_holder_and_its_leader() {
+    let mut server = Server::start();
+    let terms = ["--at-least", "10h", "--ttl", "1s"];
+    let done = server.command("run").args(terms).args(["done", "--", "true"]).status().unwrap();
+    assert!(done.success());
+    // This one's holder dies with the leader.
+    let mut run = server.command("run");
+    run.args(terms).args(["both", "--", "sh", "-c", "echo holding; exec sleep 1000"]);
+    let mut holder = run.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "holding\n");
+    server.kill();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    for _ in 0..2 {
+        server.restart();
+        for name in ["done", "both"] {
+            let tried = server.command("run").args(["-n", name, "--", "true"]).output().unwrap();
+            let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+            assert_eq!(tried.status.code(), Some(75), "{said}");
+            assert!(said.contains("reserved for 10 h"), "{said}");
+            let shown = server.command("status").args(["--json", name]).output().unwrap();
+            let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+            let lock = &shown["locks"][0];
+            assert_eq!((&lock["state"], &lock["holder"]), (&"reserved".into(), &Value::Null));
+        }
+        server.kill();
+    }
 }
 
 #[test]

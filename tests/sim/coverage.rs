@@ -258,6 +258,7 @@ const RARE: &[&str] = &[
     "Use never met Refused",
     "TopUp never met Refused",
     "List never met Refused",
+    "Check never met Refused",
     "Gone never met SessionOther",
     "Checked never met Reporting",
     "ToppedUp never met LeaseUnknown",

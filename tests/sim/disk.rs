@@ -1,11 +1,14 @@
 //! A disk that forgets what it did not confirm.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tierlock::proto::{
-    ClusterId, LeaseId, ReignId, SessionId,
-    record::{Committed, Pending, Record, Recovered, Unwritten},
-    wire::{decode_record, encode_record},
+use tierlock::{
+    Name, Token,
+    proto::{
+        ClusterId, LeaseId, ReignId, SessionId,
+        record::{Committed, Pending, Record, Recovered, Reservation, Unwritten},
+        wire::{decode_record, encode_record},
+    },
 };
 
 use crate::{clock::Truth, dice::Dice};
@@ -28,7 +31,8 @@ pub(crate) struct Disk {
 
 /// What became of a record.
 pub(crate) enum Answer {
-    Committed(Committed),
+    /// It is durable: with the lease that it takes away, if it does.
+    Committed(Committed, Option<LeaseId>),
     Unwritten(Unwritten),
 }
 
@@ -45,6 +49,10 @@ pub(crate) struct Known {
     pub(crate) opened: BTreeSet<SessionId>,
     pub(crate) ended: BTreeSet<SessionId>,
     pub(crate) revoked: BTreeSet<LeaseId>,
+    pub(crate) reserved: BTreeMap<Name, Reservation>,
+    /// Reservations that have ended, and one that was written again behind its end.
+    unreserved: BTreeSet<(Name, Token)>,
+    pub(crate) written_behind: Option<(Name, Token)>,
 }
 
 impl Disk {
@@ -98,8 +106,12 @@ impl Disk {
         if now < self.full_until && matches!(pending.record(), Record::SessionOpened { .. }) {
             return Answer::Unwritten(pending.unwritten());
         }
+        let lost = match *pending.record() {
+            Record::LeaseRevoked { lease, .. } => Some(lease),
+            _ => None,
+        };
         self.write(pending.record());
-        Answer::Committed(pending.committed())
+        Answer::Committed(pending.committed(), lost)
     }
 
     /// What a new reign finds.
@@ -179,6 +191,17 @@ impl Known {
             }
             Record::SessionEnded { session } => drop(self.ended.insert(session)),
             Record::LeaseRevoked { lease, .. } => drop(self.revoked.insert(lease)),
+            Record::Reserved { ref name, reservation } => {
+                let entry = (name.clone(), reservation.token);
+                if self.unreserved.contains(&entry) {
+                    self.written_behind = Some(entry);
+                }
+                self.reserved.insert(name.clone(), reservation);
+            }
+            Record::ReservationEnded { ref name, token } => {
+                self.reserved.remove(name);
+                self.unreserved.insert((name.clone(), token));
+            }
         }
     }
 }

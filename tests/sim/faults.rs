@@ -225,6 +225,10 @@ impl World {
         if let (Some(query), Some(manager)) = (query, &mut self.managers[client]) {
             manager.queries.insert(query, Query { check: None, asked });
         }
+        if !self.plan.leader_survives && self.dice.percent(30) {
+            let later = self.dice.below(20 * MS);
+            self.after(later, Step::LeaderDies(self.reign));
+        }
         let now = self.clock(Node::Client(client));
         self.drain(client, now);
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tierlock::{
-    Time,
+    Time, Token,
     proto::{
         ClientId, ClusterId, ConnectionId, LeaseId, ReignId, SessionId,
         history::{Attestation, Notary, Seen},
@@ -51,7 +51,7 @@ pub(crate) struct Host {
     next_turn: Ticket,
     pub(crate) disk_fails: bool,
     /// The epoch before this reign.
-    epoch_before: u32,
+    pub(crate) epoch_before: u32,
     /// When it was started.
     pub(crate) started: Truth,
     /// The highest epoch that it has heard of in a reign that its state does not know.
@@ -62,6 +62,15 @@ pub(crate) struct Host {
     claims: BTreeMap<usize, BTreeMap<LeaseId, ReignId>>,
     /// Who has been welcomed in this reign.
     welcomed: BTreeSet<SessionId>,
+    /// The leases that each connection's report names as held, until they are told as lost.
+    pub(crate) reported: BTreeMap<usize, BTreeSet<LeaseId>>,
+    /// The losses that it has heard to be durable.
+    pub(crate) lost_known: BTreeSet<LeaseId>,
+    /// When it last read its clock.
+    pub(crate) read_at: Truth,
+    /// Grants with `at_least` that were told since: name, token, `at_least`, when.
+    pub(crate) undated: Vec<(usize, Token, Duration, Truth)>,
+    pub(crate) has_begun: bool,
 }
 
 enum News {
@@ -96,8 +105,11 @@ impl Host {
                 self.sessions.insert(wire, *session);
                 self.seen.insert(wire, seen.as_deref().copied());
                 self.claims.remove(&wire);
+                self.reported.remove(&wire);
             }
             ClientMessage::Held { leases } => {
+                let held = leases.iter().filter(|held| held.leaving.is_none());
+                self.reported.entry(wire).or_default().extend(held.map(|held| held.lease));
                 let claims = leases
                     .iter()
                     .filter(|held| held.leaving.is_none() && held.lease.epoch <= self.epoch_before);
@@ -112,7 +124,10 @@ impl Host {
     fn says(&mut self, wire: usize, message: &LeaderMessage) -> Vec<(u32, ReignId)> {
         let claims = self.claims.entry(wire).or_default();
         match *message {
-            LeaderMessage::Lost { lease, .. } => drop(claims.remove(&lease)),
+            LeaderMessage::Lost { lease, .. } => {
+                claims.remove(&lease);
+                self.reported.entry(wire).or_default().remove(&lease);
+            }
             LeaderMessage::Welcome { session, time_to_live, .. }
                 if !time_to_live.is_zero() && self.welcomed.insert(session) =>
             {
@@ -136,6 +151,7 @@ impl World {
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
             claims_max: 100_000,
+            reservations_max: 1000,
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
             process: Some(self.mark(Node::Leader)),
@@ -146,6 +162,10 @@ impl World {
         let recovered = self.disk.recover();
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
         self.host = Some(Host {
+            lost_known: {
+                let sessions = recovered.sessions.values();
+                sessions.flat_map(|session| session.revoked.keys().copied()).collect()
+            },
             epoch_before: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
             started: self.truth,
             met_lost: None,
@@ -160,6 +180,10 @@ impl World {
             seen: BTreeMap::new(),
             claims: BTreeMap::new(),
             welcomed: BTreeSet::new(),
+            reported: BTreeMap::new(),
+            read_at: self.truth,
+            undated: Vec::new(),
+            has_begun: false,
         });
         self.wake_leader(self.truth);
     }
@@ -224,6 +248,7 @@ impl World {
             return self.wake_leader(later);
         };
         let now = now.expect("the clock was read");
+        self.date_told(&mut host);
         let mut failed = false;
         for news in news {
             failed |= matches!(news, News::DiskFailed);
@@ -234,6 +259,7 @@ impl World {
         }
         self.obey_leader(&mut host);
         self.obey_closes(&mut host);
+        self.check_reserved(&mut host);
         let next = host.leader.poll_timeout();
         let more = !host.inbox.is_empty();
         self.host = Some(host);
@@ -265,6 +291,7 @@ impl World {
                 return None;
             }
             turn.now = Some(self.clock(Node::Leader));
+            host.read_at = self.truth;
             if self.stalls_here(Node::Leader) {
                 host.turn = Some(turn);
                 return None;
@@ -305,7 +332,8 @@ impl World {
             News::Answered(answers) => {
                 for answer in answers {
                     match answer {
-                        Answer::Committed(committed) => {
+                        Answer::Committed(committed, lost) => {
+                            host.lost_known.extend(lost);
                             host.leader.handle_committed(committed, now);
                         }
                         Answer::Unwritten(unwritten) => {
@@ -345,6 +373,7 @@ impl World {
     fn obey_leader(&mut self, host: &mut Host) {
         while let Some(pending) = host.leader.poll_record() {
             note!(self, "leader writes {:?}", pending.record());
+            self.check_entry(host, pending.record());
             self.disk.queue(pending);
         }
         let mut frames: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
@@ -486,6 +515,10 @@ impl World {
         }
         let answers = self.disk.finish(self.truth);
         self.look_at_raises();
+        if let Some((name, token)) = self.disk.known.written_behind.take() {
+            let text = format!("{token} of {name} is reserved again behind its end");
+            self.violate(Rule::AtLeast, text);
+        }
         if !answers.is_empty() {
             self.news_for_leader(News::Answered(answers));
         }

@@ -24,6 +24,7 @@ use crate::{
     leader::Host,
     manager::Manager,
     net::Wire,
+    reserving::Reserving,
     restored::{Branch, Past},
     rules::{Op, Rule, Violation},
     tally::{Digest, Tally},
@@ -231,6 +232,7 @@ pub(crate) struct World {
     /// The last lease of each name, as its operation.
     pub(crate) last_grant: Vec<Option<usize>>,
     pub(crate) past: Past,
+    pub(crate) reserving: Reserving,
     /// A client's events are being handled.
     pub(crate) drains: bool,
     /// Clients and tasks that have slept.
@@ -297,6 +299,7 @@ impl World {
             recalled: BTreeSet::new(),
             ends: BTreeMap::new(),
             past: Past::default(),
+            reserving: Reserving::default(),
             drains: false,
             rested: BTreeSet::new(),
             awake: BTreeSet::new(),

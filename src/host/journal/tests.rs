@@ -8,7 +8,7 @@ use super::{place::parent, *};
 use crate::{
     error::LostReason,
     name::Name,
-    proto::{LeaseId, Proof},
+    proto::{LeaseId, Proof, RequestId, record::Reservation},
     token::Token,
 };
 
@@ -36,6 +36,22 @@ fn revoked(session: u128, count: u64) -> Record {
         token: Token::first_of(1),
         why: LostReason::Broken,
     }
+}
+
+fn reserved(name: &str, token: u64, left_s: u64) -> Record {
+    let reservation = Reservation {
+        token: Token::new(token).unwrap(),
+        session: SessionId(1),
+        request: RequestId(7),
+        at_least: Duration::from_secs(60),
+        left: Duration::from_secs(left_s),
+    };
+    Record::Reserved { name: Name::new(name).unwrap(), reservation }
+}
+
+fn reservation_ended(name: &str, token: u64) -> Record {
+    let name = Name::new(name).unwrap();
+    Record::ReservationEnded { name, token: Token::new(token).unwrap() }
 }
 
 fn ended(session: u128) -> Record {
@@ -111,15 +127,40 @@ fn a_journal_recovers_what_its_contract_says() {
         revoked(3, 1),
         Record::TookOver { epoch: 10, reign: ReignId(8), waits_for, starts_above: true },
         took_over(11, waits_for),
+        reserved("orders/42", 1, 20),
+        reserved("nightly", 2, 30),
+        reserved("orders/42", 1, 15),
+        reserved("orders/43", 3, 15),
+        reservation_ended("nightly", 2),
     ] {
         journal.write([&record].into_iter()).unwrap();
         remembered.remember(&record);
         let recovered = recovered(&journal);
         assert_eq!(recovered, remembered, "after {record:?}");
     }
-    // Nothing is left of a session that is over.
+    // Nothing is left of a session that is over, but what it reserved.
     journal.write([&ended(1), &ended(2), &revoked(1, 13)].into_iter()).unwrap();
+    assert_eq!(records(&journal), [reserved("orders/42", 1, 15), reserved("orders/43", 3, 15)]);
+    let ends = [reservation_ended("orders/42", 1), reservation_ended("orders/43", 3)];
+    journal.write(ends.iter()).unwrap();
     assert_eq!(records(&journal), []);
+}
+
+#[test]
+fn a_journal_made_before_names_were_reserved_is_opened_and_can_reserve_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(directory.path()).unwrap();
+    journal.write([&TOOK_OVER].into_iter()).unwrap();
+    let transaction = journal.database().unwrap().begin_write().unwrap();
+    transaction.delete_table(RESERVED).unwrap();
+    transaction.commit().unwrap();
+    drop(journal);
+    let (mut journal, recovered) = open(directory.path()).unwrap();
+    assert!(recovered.reservations.is_empty());
+    journal.write([&reserved("nightly", 2, 30)].into_iter()).unwrap();
+    drop(journal);
+    let (_, recovered) = open(directory.path()).unwrap();
+    assert_eq!(recovered.reservations.len(), 1);
 }
 
 #[test]

@@ -40,6 +40,7 @@ impl Leader {
 
     /// The reign is durable: each of them has one full time to live to come back.
     pub(super) fn begin_grace(&mut self, now: Time) {
+        self.date_recovered_reservations();
         let keys: Vec<_> = self.sessions.all().collect();
         for key in keys {
             if let Standing::Open(_) = self.sessions.get(key).standing {
@@ -53,11 +54,12 @@ impl Leader {
             return;
         }
         self.in_grace = false;
+        self.raise_reserved_tokens();
         for waiter in self.table.impatient() {
             self.limits.set(waiter, now + RECALL_LIMIT);
         }
         self.unsettled.extend(self.table.all());
-        self.answer_checks(now);
+        self.answer_questions(now);
     }
 }
 
@@ -144,7 +146,12 @@ impl Leader {
         let revoked = session.revoked(id);
         if let Some(how) = held.leaving {
             let how = revoked.map_or(how, |(why, _)| after(why));
-            return self.table.left(lock, highest(held), how);
+            self.table.left(lock, highest(held), how);
+            self.claim_reservation(lock, key, held.first, id);
+            if held.last_used < held.first {
+                self.was_not_used(lock, id);
+            }
+            return;
         }
         let (right, end) = match revoked {
             // What is promised later is promised after `Lost`.
@@ -163,6 +170,7 @@ impl Leader {
         };
         self.table.confirm(lock, holding, (held.first, held.last));
         self.sessions.add_lease(key, id, lock);
+        self.claim_reservation(lock, key, held.first, id);
         if let Some(end) = end {
             self.ends.set(lock, end);
         }

@@ -191,12 +191,18 @@ impl Leader {
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
+        if planted(Mistake::WelcomeBeforeLost) {
+            self.sessions.promise(key, now);
+            self.tell(key, self.welcome(key));
+        }
         for &(lease, why) in told {
             // Before the welcome: what that promises is not for lost leases.
             self.tell(key, LeaderMessage::Lost { lease, why });
         }
-        self.sessions.promise(key, now);
-        self.tell(key, self.welcome(key));
+        if !planted(Mistake::WelcomeBeforeLost) {
+            self.sessions.promise(key, now);
+            self.tell(key, self.welcome(key));
+        }
         let arrival = if is_back { Arrival::Returning } else { Arrival::New };
         self.compare_requests(key, (report.waiting, arrival), found, now);
         for request in report.beyond {
@@ -340,12 +346,19 @@ impl Leader {
                 self.unsettled.push(lock);
             }
             match holding.right {
-                Right::Whole if unheard => found.granted.push((holding.request, lock)),
+                Right::Whole if unheard && !self.is_reserved_with(lock, id) => {
+                    found.granted.push((holding.request, lock));
+                }
                 _ if named.is_some() => {}
                 _ if planted(Mistake::HelloNotAuthoritative) => {}
                 _ => {
                     // It left without a word of how, or never entered: the next holder is told
                     // what this one was told.
+                    if unheard {
+                        self.was_not_heard(lock, id);
+                    } else {
+                        self.was_not_used(lock, id);
+                    }
                     self.vacate(lock, None);
                     if unheard {
                         found.put_back.insert(holding.request, holding.place);
@@ -378,6 +391,9 @@ impl Leader {
                 self.table.set_present(waiter, true);
                 self.unsettled.push(self.table.waiter(waiter).lock);
                 self.unacknowledged.push((key, request));
+                if planted(Mistake::ReportAnsweredEarly) {
+                    self.answer_early(key, request);
+                }
             } else {
                 self.drop_waiter(waiter);
             }

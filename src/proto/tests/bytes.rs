@@ -9,7 +9,7 @@ use crate::{
     proto::{
         ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
         history::{Attestation, Seen},
-        record::Record,
+        record::{Record, Reservation},
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
             LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Page, Refusal, Wait,
@@ -112,6 +112,7 @@ fn a_duration_with_too_many_nanoseconds_is_refused() {
             at_most: None,
             keep: false,
             above: Token::ZERO,
+            at_least: None,
         },
     };
     let mut bytes = payload(&message);
@@ -171,6 +172,7 @@ fn a_report_of_any_length_fits_its_frames() {
                 at_most: Some(Duration::MAX),
                 keep: true,
                 above: Token::MAX,
+                at_least: Some(Duration::MAX),
             },
             place: Some(Place { epoch: u32::MAX, count: u64::MAX }),
         };
@@ -206,6 +208,7 @@ fn a_page_is_full_before_its_frame_is() {
             remaining: Some(Duration::MAX),
             predecessor: Predecessor::Broken,
             waiters: vec![somebody.clone(); waiters],
+            reserved: false,
         };
         let mut page = Page::default();
         while page.add(lock.clone()) {}
@@ -342,12 +345,14 @@ impl Source for Dice {
 
 fn acquire(source: &mut impl Source, wait: Wait) -> Acquire {
     let at_most = source.duration(60_000);
+    let at_least = source.duration(20_000);
     Acquire {
         name: source.name(),
         wait,
         at_most: source.maybe(at_most),
         keep: source.number(1) % 2 == 1,
         above: source.token(18),
+        at_least: source.maybe(at_least),
     }
 }
 
@@ -497,6 +502,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
                 remaining: Some(source.duration(4000)),
                 predecessor: Predecessor::Expired,
                 waiters: vec![holder(source)],
+                reserved: true,
             }],
             more: true,
         },
@@ -517,6 +523,8 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::Storage,
         Refusal::TooManyClaims,
         Refusal::DiskFull,
+        Refusal::TooManyReservations,
+        Refusal::AtLeastTooLong,
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
@@ -556,6 +564,17 @@ fn records(source: &mut impl Source) -> Vec<Record> {
             token: source.token(502),
             why: LostReason::HeldTooLong,
         },
+        Record::Reserved {
+            name: source.name(),
+            reservation: Reservation {
+                token: source.token(502),
+                session: SessionId(id),
+                request: RequestId(source.number(9)),
+                at_least: source.duration(20_000),
+                left: source.duration(8_000),
+            },
+        },
+        Record::ReservationEnded { name: source.name(), token: source.token(502) },
     ]
 }
 
@@ -566,14 +585,14 @@ const GOLDEN_CLIENT: &[&str] = &[
         "55443322118877665544332211050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
     ),
     "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101fd00ffeeddccbbaa99",
-    "020109096f72646572732f343202013c0001090103fb2c01",
+    "020109096f72646572732f343202013c0001090114000103fb2c01",
     "03",
-    "0409096f72646572732f34320102fc0065cd1d013c000109",
+    "0409096f72646572732f34320102fc0065cd1d013c000109011400",
     "0509",
     "060311fbfb0001",
     "07fc15cd5b07",
     "08",
-    "040a096f72646572732f343200013c000109",
+    "040a096f72646572732f343200013c000109011400",
     "090b096f72646572732f3432fbfb00",
     "0a0c01096f72646572732f343264",
     "0b0d096f72646572732f3432fbfb00",
@@ -600,7 +619,7 @@ const GOLDEN_LEADER: &[&str] = &[
     concat!(
         "0b0c01096f72646572732f3432fbfb000108636865636b6f7574066e6f64652d31fb671207736c65657020",
         "3101fc0065cd1dfd000000000002000000010400030108636865636b6f7574066e6f64652d31fb67120773",
-        "6c656570203101fc0065cd1dfd000000000002000001",
+        "6c656570203101fc0065cd1dfd00000000000200000101",
     ),
     "0c0d01",
     "0d0311fbc8af",
@@ -617,6 +636,8 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090900",
     "05090a00",
     "05090b00",
+    "05090c00",
+    "05090d00",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "010003fd00ffeeddccbbaa990000",
@@ -626,4 +647,6 @@ const GOLDEN_RECORDS: &[&str] = &[
     "0101fe00000000008877665544332211000000fe02000000008877665544332211000000050001",
     "0102fe00000000008877665544332211000000",
     "0103fe000000000088776655443322110000000311096f72646572732f3432fbfb0002",
+    "0106096f72646572732f3432fbfb00fe000000000088776655443322110000000914000800",
+    "0107096f72646572732f3432fbfb00",
 ];

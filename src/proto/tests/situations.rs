@@ -5,6 +5,7 @@ mod holders;
 mod leaders;
 mod limits;
 mod managers;
+mod reservations;
 mod restarts;
 mod waiters;
 
@@ -17,7 +18,7 @@ use crate::{
         SessionId,
         history::{Attestation, History, Notary, REIGNS_MAX, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
-        record::{Pending, Record, Recovered},
+        record::{Pending, Record, Recovered, Reservation},
         wire::{
             Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, Wait,
             WaitingRequest,
@@ -47,6 +48,7 @@ fn acquire(text: &str) -> Acquire {
         at_most: None,
         keep: false,
         above: Token::ZERO,
+        at_least: None,
     }
 }
 
@@ -85,6 +87,7 @@ fn config() -> Config {
         waiters_per_session_max: 4,
         block: BLOCK,
         claims_max: 8_000,
+        reservations_max: 3,
         epoch_above: None,
         process: None,
         reign: REIGN,

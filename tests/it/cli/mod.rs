@@ -291,8 +291,12 @@ fn gone(pid: Pid) {
 }
 
 /// What `tierlock status --json JOB` of a directory or of a leader shows of the one lock `job`.
-fn shown(mut status: Command) -> serde_json::Value {
-    let output = status.args(["--json", "job"]).output().unwrap();
+fn shown(status: Command) -> serde_json::Value {
+    shown_name(status, "job")
+}
+
+fn shown_name(mut status: Command, name: &str) -> serde_json::Value {
+    let output = status.args(["--json", name]).output().unwrap();
     let mut shown: serde_json::Value = serde_json::from_str(&succeeds(&output)).unwrap();
     shown["locks"][0].take()
 }
