@@ -28,12 +28,9 @@ use rustls::{
 };
 
 use super::{own_id::OwnId, secret_file::hex};
-use crate::{
-    error::{LockError, LockErrorKind},
-    proto::{
-        ClusterId, ReignId,
-        history::{Attestation, Notary, Seen},
-    },
+use crate::proto::{
+    ClusterId, ReignId,
+    history::{Attestation, Notary, Seen},
 };
 
 /// What both sides say they speak; another answer ends the handshake.
