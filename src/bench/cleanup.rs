@@ -118,6 +118,7 @@ impl OwnChild {
     }
 
     /// Waits for its end.
+    #[cfg(feature = "peers")]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.ended() {
