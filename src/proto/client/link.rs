@@ -325,9 +325,7 @@ impl Client {
                 self.begin_report(connection, now);
             }
             LeaderMessage::NotLeader { cluster, epoch, .. } => {
-                if self.is_of_known_cluster(cluster, now) {
-                    self.drop_link(self.not_leader(epoch), now);
-                }
+                self.is_not_served(cluster, epoch, now);
             }
             message if self.link.is_serving() => self.served(message, now),
             LeaderMessage::Welcome { .. } => self.welcome(message, now),
@@ -402,6 +400,13 @@ impl Client {
         self.fail_everything(&Failure::Config(text.clone()));
         self.drop_link(text, now);
         false
+    }
+
+    /// The leader serves other managers, and not this one.
+    fn is_not_served(&mut self, cluster: ClusterId, epoch: Option<u32>, now: Time) {
+        if self.is_of_known_cluster(cluster, now) {
+            self.drop_link(self.not_leader(epoch), now);
+        }
     }
 
     /// Why a leader does not serve this manager, in words.
