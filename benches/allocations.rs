@@ -30,7 +30,8 @@ fn main() {
     let secret = directory.path().join("secret");
     Secret::create(&secret).unwrap();
     let leader = Leader::builder().listen("127.0.0.1:0").secret_file(&secret);
-    let leader = leader.state_dir(directory.path().join("leader")).start().unwrap();
+    let leader = leader.state_dir(directory.path().join("leader")).init(true);
+    let leader = leader.accept_file_system("tmpfs").start().unwrap();
     let locks = LockManager::builder().leaders([leader.local_addr().to_string()]);
     let locks = locks.secret_file(&secret).open().unwrap();
     for keep in [Keep::Never, Keep::Always] {

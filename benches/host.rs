@@ -17,6 +17,8 @@ fn quiet(c: &mut Criterion) {
     let leader = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(directory.path().join("leader"))
+        .init(true)
+        .accept_file_system("tmpfs")
         .secret_file(&secret)
         .start()
         .unwrap();

@@ -1,14 +1,16 @@
 //! One step of each side of the lease protocol, without network, clock or disk: what the two
 //! state machines themselves cost, cycle by cycle.
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
-        ClusterId, ConnectionId, LeaseId, ProcessMark, Proof, ReignId, RequestId, SessionId,
+        ClientId, ClusterId, ConnectionId, LeaseId, ProcessMark, Proof, ReignId, RequestId,
+        SessionId,
         client::{self, Client},
+        history::{Attestation, TrustingNotary},
         leader::{self, Leader},
         record::Recovered,
         wire::{Acquire, ClientMessage, Identity, LeaderMessage, Wait},
@@ -89,7 +91,7 @@ fn token(count: u64) -> Token {
 
 fn acquire(name: &Name) -> Acquire {
     let (wait, name) = (Wait::Forever, name.clone());
-    Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO }
+    Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO, at_least: None }
 }
 
 fn grant(request: RequestId, lease: LeaseId, token: Token) -> LeaderMessage {
@@ -105,10 +107,12 @@ fn reigning_leader() -> Leader {
         leases_per_session_max: 1_000_000,
         waiters_per_session_max: 1_000,
         block: leader::BLOCK,
-        claims_max: 2_000_000,
+        claims_max: 4_000_000,
+        reservations_max: 100,
         epoch_above: None,
         process: None,
         reign: ReignId(1),
+        notary: Arc::new(TrustingNotary),
     };
     let recovered = Recovered::new(CLUSTER);
     let mut leader = Leader::new(config, recovered, NOW);
@@ -123,7 +127,7 @@ fn reigning_leader() -> Leader {
 }
 
 fn report(leader: &mut Leader, connection: ConnectionId, session: SessionId) {
-    leader.handle_connected(connection, NOW);
+    leader.handle_connected(connection, ClientId(1), NOW);
     let hello = ClientMessage::Hello {
         session,
         proof: Proof(3),
@@ -191,6 +195,7 @@ fn served_client() -> Client {
         cluster: CLUSTER,
         members: Vec::new(),
         renew_every: Duration::from_secs(10),
+        attestation: Attestation(0),
     };
     client.handle_message(CONNECTION, welcome, NOW);
     while client.poll_message(NOW).is_some() {}

@@ -18,6 +18,7 @@ fn wire(c: &mut Criterion) {
         at_most: None,
         keep: false,
         above: Token::ZERO,
+        at_least: None,
     };
     both(c, "acquire", &ClientMessage::Acquire { request: RequestId(1_000_000), acquire });
     let lease = LeaseId { epoch: 1, count: 1_000_000 };

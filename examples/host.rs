@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let leader = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(place.join("state"))
+        .init(true) // the first start makes its journal; from then on without
+        .accept_file_system("tmpfs") // this leader is gone before the machine restarts
         .secret_file(&secret)
         .start()?;
 

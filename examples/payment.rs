@@ -38,6 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let leader = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(place.join("state"))
+        .init(true)
+        .accept_file_system("tmpfs")
         .secret_file(&secret)
         .start()?;
     let bank = Arc::new(Bank { payments: Gate::new(HashMap::new()) });

@@ -40,6 +40,8 @@ fn tell_the_story() -> Outcome {
     let leader = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(place.join("state"))
+        .init(true)
+        .accept_file_system("tmpfs")
         .secret_file(&secret)
         .start()?;
     let store = Store::open()?;

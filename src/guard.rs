@@ -535,7 +535,9 @@ impl Hold<'_> {
         let mut hold = ManuallyDrop::new(self);
         let answer = (!hold.held().is_forked()).then(|| {
             let (mut held, keeper, how) = hold.take();
-            let answer = hold.anchor().core.release_answered(&mut held, said.unwrap_or(how));
+            let is_unused = said.is_some();
+            let core = &hold.anchor().core;
+            let answer = core.release_answered(&mut held, said.unwrap_or(how), is_unused);
             drop(keeper);
             answer
         });

@@ -51,7 +51,7 @@
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mistake` | the vocabulary | imports ours |
 //! | 0 | `fork` `latches` `system` | what a forked child has of its own, calls of the C library; islands of `unsafe` | knows locks |
-//! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget | decides about locks |
+//! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
@@ -86,6 +86,8 @@ mod fork;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
 pub mod fence;
+#[cfg(any(feature = "host", feature = "process"))]
+mod filesystem;
 mod ground;
 mod guard;
 mod host;

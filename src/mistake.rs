@@ -25,8 +25,6 @@ pub enum Mistake {
     ReignNotDurable,
     /// Tokens go on into the next epoch without raising it.
     AboveBeyondEpoch,
-    /// A block of tokens goes on behind the end of its epoch.
-    BlockAcrossEpochs,
     /// The block of a keeper that died is granted once more.
     BlockReused,
     /// A lock that became free looks for nobody, if its holder panicked.
@@ -55,7 +53,7 @@ pub enum Mistake {
     PlaceForgotten,
     /// Whoever came last is granted first.
     LastComeFirstServed,
-    /// A leader goes on though a client has seen a later reign.
+    /// A leader grants on though a client has seen a later reign.
     DeposedLeaderServes,
     /// A leader compares epochs only, and not whose they were.
     SameEpochUnnoticed,
@@ -63,10 +61,18 @@ pub enum Mistake {
     EarlierReignsUnknown,
     /// A manager tells no leader what others have seen on its machine before it.
     MachineForgets,
-    /// A leader that was started above an epoch still stops for what was lost below it.
+    /// A leader that was started above an epoch still heeds what was lost below it.
     JudgedAbove,
     /// A leader that starts above an epoch does not wait for those who were promised in it.
     NoWaitAbove,
+    /// A leader that meets another history grants on while its clients may be promised something.
+    NoPauseForHistory,
+    /// It takes the very next epoch above what was seen of that history.
+    RaisedByOne,
+    /// It confirms leases that no reign of its journal has granted.
+    ForeignLeasesConfirmed,
+    /// Clients lift the epoch as far as they like.
+    RaisesUnbounded,
     /// A client does not hear that somebody else waits.
     RecallIgnored,
     /// A lease is recalled once, and not again on the next connection.
@@ -79,6 +85,36 @@ pub enum Mistake {
     HandOverWithoutEnd,
     /// The rest of a block that was given back counts as granted.
     RestOfBlockClaims,
+    /// A session that returns is welcomed first, and told then of what it lost meanwhile.
+    WelcomeBeforeLost,
+    /// An operator is told of a break that is not durable yet.
+    BreakAnsweredFirst,
+    /// A grant with `at_least` is told before its entry is durable.
+    ReservedToldFirst,
+    /// The entry of an `at_least` is written when its holder leaves.
+    ReservedAtRelease,
+    /// An `at_least` counts from when its entry is handed to the journal, not from its telling.
+    ReservedFromGrant,
+    /// A report is answered with a grant whose entry is still being written.
+    ReportAnsweredEarly,
+    /// The entry stays though the request that it was written for is gone.
+    ReservedForNobody,
+    /// A name stays reserved by a grant that was given back unused.
+    UnusedReserved,
+    /// An entry is written anew behind its deletion.
+    RewrittenBehindDeletion,
+    /// A new reign counts an `at_least` from its beginning.
+    CountedAnew,
+    /// What is reserved ends with its holder.
+    ReservationEndsWithHolder,
+    /// A new reign does not read what is reserved.
+    NoReservationAfterRestart,
+    /// A leader that was late extends what is reserved.
+    LateLoopExtends,
+    /// A request that never heard that a name was reserved for it waits for the end of that.
+    UnheardNotAnew,
+    /// A broken grant stays reserved.
+    ReservationOutlivesBreak,
 }
 
 #[cfg(feature = "mistakes")]

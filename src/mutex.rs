@@ -493,6 +493,10 @@ impl<T> MutexBuilder<T> {
 
     /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
     /// which is done at once is not done again by a machine whose clock is a little behind.
+    ///
+    /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
+    /// it is killed, and through a restart of the leader. It is at most 31 days then, and such a
+    /// lock costs the leader a write to its disk. Below host scope it ends with this process.
     pub fn at_least(mut self, at_least: Duration) -> Self {
         self.at_least = Some(at_least);
         self

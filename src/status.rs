@@ -19,7 +19,7 @@ pub(crate) struct LockStatus {
     pub(crate) state: State,
     pub(crate) token: Token,
     pub(crate) holder: Option<Holder>,
-    /// For how long the holder's lease is good without a further word.
+    /// For how long the holder's lease is good without a further word, or `at_least` runs on.
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
     pub(crate) waiters: Vec<Waiter>,
@@ -38,6 +38,8 @@ pub(crate) enum State {
     Free,
     /// Taken in its directory, on the way to its lease.
     Climbing,
+    /// It has no holder, and the `at_least` of its last one keeps it taken.
+    Reserved,
 }
 
 /// Somebody who waits.
@@ -86,6 +88,7 @@ fn merged(
 
 fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
     let state = match (&lock.holder, lock.kept) {
+        (None, _) if lock.reserved => State::Reserved,
         (None, _) => State::Free,
         (Some(_), true) => State::Kept,
         (Some(_), false) => State::Held,
@@ -116,7 +119,8 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
 fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
     let wide = status.widened_by.is_some();
     if wide && let Some(known) = found.iter_mut().find(|known| known.name == status.name) {
-        if known.state == State::Free && status.holder.is_some() {
+        let is_unheld = matches!(known.state, State::Free | State::Reserved);
+        if is_unheld && status.holder.is_some() {
             known.state = State::Climbing;
             known.holder = status.holder;
             known.survivors = status.survivors;

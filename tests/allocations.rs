@@ -97,7 +97,8 @@ mod host {
             let secret = place.path().join("secret");
             Secret::create(&secret).unwrap();
             let leader = Leader::builder().listen("127.0.0.1:0").secret_file(&secret);
-            let leader = leader.state_dir(place.path().join("leader")).start().unwrap();
+            let leader = leader.state_dir(place.path().join("leader")).init(true);
+            let leader = leader.accept_file_system("tmpfs").start().unwrap();
             let locks = LockManager::builder().leaders([leader.local_addr().to_string()]);
             let locks = and(locks.secret_file(&secret), &place).open().unwrap();
             let mutex = locks.mutex("kept", 0).scope(Scope::Host).keep(Keep::Always);

@@ -126,6 +126,8 @@ impl Bed {
         let leader = Leader::builder()
             .listen("127.0.0.1:0")
             .state_dir(scratch.directory("leader")?)
+            .init(true)
+            .accept_file_system("tmpfs")
             .secret_file(&secret_file)
             .start()?;
         Ok(Bed { leader, secret_file })

@@ -130,11 +130,12 @@ impl Contender for LeaderKilled {
     }
 }
 
-/// A leader in a child process, on this port or on any.
+/// A leader in a child process, on this port or, new, on any.
 fn serve(state_dir: &Path, secret_file: &Path, port: u16) -> Result<(Worker, u16)> {
     let job = Job::Serve {
         listen: format!("127.0.0.1:{port}"),
         state_dir: state_dir.to_owned(),
+        init: port == 0,
         secret_file: secret_file.to_owned(),
     };
     let mut leader = Worker::start(job)?;

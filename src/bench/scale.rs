@@ -325,6 +325,7 @@ impl House {
         let mut leader = Worker::start(Job::Serve {
             listen: "127.0.0.1:0".into(),
             state_dir: grounds.new_directory("scale-leader")?,
+            init: true,
             secret_file: secret_file.clone(),
         })?;
         let address = match leader.reply()? {

@@ -48,7 +48,7 @@ pub(crate) enum Job {
     /// Opens a directory and locks some of its names by their names, once each.
     Find { directory: PathBuf, names: u64, from: u64 },
     /// Is a leader.
-    Serve { listen: String, state_dir: PathBuf, secret_file: PathBuf },
+    Serve { listen: String, state_dir: PathBuf, init: bool, secret_file: PathBuf },
     /// Becomes another program, which then ends with the bench like any child of it.
     #[cfg(feature = "peers")]
     Become(Become),
@@ -278,10 +278,11 @@ fn work(spec: Spec) -> Result<()> {
             say(&names::find(&directory, names, from)?);
             Ok(())
         }
-        Job::Serve { listen, state_dir, secret_file } => {
-            let leader = Leader::builder();
-            let leader =
-                leader.listen(listen).state_dir(state_dir).secret_file(secret_file).start()?;
+        Job::Serve { listen, state_dir, init, secret_file } => {
+            let leader = Leader::builder().listen(listen).secret_file(secret_file);
+            let leader = leader.state_dir(state_dir).init(init).accept_file_system("tmpfs");
+            // One address has all the bench's clients, and half of what there is.
+            let leader = leader.sessions_max(1 << 15).claims_max(1 << 23).start()?;
             let orders = ready();
             say(&Reply::Serving { port: leader.local_addr().port() });
             orders.for_each(drop);

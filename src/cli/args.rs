@@ -30,7 +30,7 @@ Two ways to start:
 
   Several machines: a leader, a secret, and the same words.
       tierlock secret new /etc/shop/tierlock.key
-      tierlock serve --listen 10.0.0.1:7420 --state-dir /var/lib/tierlock \\
+      tierlock serve --init --listen 10.0.0.1:7420 --state-dir /var/lib/tierlock \\
                      --secret-file /etc/shop/tierlock.key
       tierlock run --leader 10.0.0.1:7420 --secret-file /etc/shop/tierlock.key \\
                      nightly -- ./nightly.sh
@@ -61,8 +61,8 @@ pub(super) enum Command {
     Held(Held),
     /// Be the leader that machines take locks from
     ///
-    /// Prints `listening on ADDR` on standard output once it answers. SIGTERM or SIGINT ends it in
-    /// good order. Restarted, it finds all that was held still held: new locks are granted once its
+    /// Prints `listening on ADDR` on standard output, a line for each address, once it answers.
+    /// SIGTERM or SIGINT ends it in good order; SIGHUP has it read the secret file again. Restarted, it finds all that was held still held: new locks are granted once its
     /// clients are back, within milliseconds, or once the time to live of one that is not has passed.
     Serve(Serve),
     /// Show who holds which lock, since when, who waits, how the last holder left
@@ -163,7 +163,8 @@ pub(super) struct Terms {
     /// Give the lock up after this long, ending the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
-    /// Keep the lock at least this long, though the command ends before
+    /// Keep the lock at least this long, though the command ends before; with a leader it is
+    /// remembered there, however the command ends, and tierlock ends with the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_least: Option<Duration>,
     /// What happens to the command when the lock is lost
@@ -302,37 +303,55 @@ the same lock of the same directory or leader just now. TIERLOCK_NAME is the inn
 #[derive(Args, Debug)]
 #[command(after_long_help = SERVE_EXAMPLES)]
 pub(super) struct Serve {
-    /// Address to listen on, as HOST:PORT (7420 when left out; 0 takes a free one)
+    /// Address to listen on, as HOST:PORT (7420 when left out; 0 takes a free one), or :PORT for
+    /// every address of this machine; of a HOST with several addresses all are taken
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: String,
-    /// Directory of what must survive a restart; made if missing, used by one leader at a time
+    /// Directory of what must survive a restart, used by one leader at a time
     #[arg(long, value_name = "DIR")]
     pub(super) state_dir: PathBuf,
-    /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
+    /// File with the secret that leader and clients share, read again every minute and on SIGHUP
+    /// [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,
     /// The longest time to live that a client may ask for
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(super) ttl_max: Duration,
-    /// How many clients may have locks at a time; the connection of one takes some 40 KiB of memory,
-    /// and up to 1.5 MiB if it misbehaves
+    /// How many clients may have locks at a time, of one address half of them at most; the
+    /// connection of one takes some 40 KiB of memory, and up to 1.5 MiB if it misbehaves
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().sessions_max)]
     pub(super) sessions_max: usize,
-    /// How many locks all clients together may hold or wait for; each takes 200 to 700 bytes of
-    /// memory
+    /// How many locks all clients together may hold or wait for, those of one address half of them
+    /// at most; each takes 200 to 700 bytes of memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
-    /// Start above this epoch, after the state directory was restored from an old copy: grants
-    /// nothing for a minute
+    /// Make the journal of a new leader in the state directory: for its first start only
+    #[arg(long)]
+    pub(super) init: bool,
+    /// Start above this epoch, on a copy of a state directory or one whose journal is damaged or
+    /// lost: grants nothing for a minute
     #[arg(long, value_name = "N")]
     pub(super) epoch_above: Option<u32>,
+    /// Accept a state directory on this file system though it may lose what was written (tmpfs,
+    /// nfs); may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(super) accept_fs: Vec<String>,
 }
 
 const SERVE_EXAMPLES: &str = "\
 Example:
   tierlock secret new /etc/tierlock.key          (copy it to every client)
   tierlock serve --listen 0.0.0.0:7420 --state-dir /var/lib/tierlock \\
-                 --secret-file /etc/tierlock.key
+                 --secret-file /etc/tierlock.key --init
+and from then on without --init: an empty directory may be a volume that is not mounted, and is
+refused, as is a file system that forgets (tmpfs) or is far away, and a copy of a state directory.
+
+To exchange the secret, without a pause: a secret file may hold several, one a line; the first is
+presented, all are accepted. Add the new one as the second line at the leader, then at every client;
+make it the first everywhere; then take the old one out. Clients read the file again whenever they connect.
+
+The secret file belongs to the user that runs this or to root, only its owner may write it, and not
+all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.
 
 Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is \
 in use; 78 when the settings or the state do not fit.";

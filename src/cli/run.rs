@@ -87,7 +87,9 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
         }
         .run()
     };
-    if let Some(at_least) = at_least {
+    if let Some(at_least) = at_least
+        && !taking.is_remembered(MutexGuard::scope(&lock))
+    {
         taking.stay(taken_at + at_least);
     }
     let status = match outcome.ended {

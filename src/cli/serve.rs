@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     args,
@@ -21,8 +21,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Serves until a signal or a failure of the storage ends the reign.
 pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     let secret_file = serve.secret_file()?;
-    // Before anything is written: from here on a signal ends us in good order.
-    let events = Events::listen_to([SIGTERM, SIGINT])
+    // Before anything is written: from here on a signal ends us in good order, or has us read the
+    // secret file again.
+    let events = Events::listen_to([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::internal("cannot listen to signals", error))?;
     let mut leader = Leader::builder()
         .listen(serve.listen)
@@ -30,13 +31,22 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
         .secret_file(secret_file)
         .time_to_live_max(serve.ttl_max)
         .sessions_max(serve.sessions_max)
-        .claims_max(serve.claims_max);
+        .claims_max(serve.claims_max)
+        .init(serve.init);
+    for name in serve.accept_fs {
+        leader = leader.accept_file_system(name);
+    }
     if let Some(epoch) = serve.epoch_above {
         leader = leader.epoch_above(epoch);
     }
     let leader = leader.start()?;
-    announce(leader.local_addr());
-    while !matches!(events.next(Some(LOOK)), Some(Event::Signal(_))) {
+    announce(leader.local_addrs());
+    loop {
+        match events.next(Some(LOOK)) {
+            Some(Event::Signal(SIGHUP)) => leader.reload(),
+            Some(Event::Signal(_)) => break,
+            _ => {}
+        }
         if let Some(failure) = leader.failure() {
             return Err(failure.into());
         }
@@ -45,8 +55,10 @@ pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Whoever started us waits for this line, perhaps through a pipe. Nobody has to.
-fn announce(address: SocketAddr) {
+/// The program that started us may wait for these lines, perhaps through a pipe. It does not have
+/// to.
+fn announce(addresses: &[SocketAddr]) {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
+    let mut written = addresses.iter().map(|address| writeln!(out, "listening on {address}"));
+    let _ = written.try_for_each(|written| written).and_then(|()| out.flush());
 }

@@ -142,6 +142,13 @@ pub(super) fn kept_by(survivors: &[Survivor]) -> Option<String> {
     Some(format!("that process has ended or let go, and {}{more} keeps it", named(first)))
 }
 
+/// For how long `at_least` keeps a lock taken that has no holder.
+pub(super) fn reserved_for(locks: &LockManager, name: &Name) -> Option<String> {
+    let lock = locks.status(Some(name)).ok()?.into_iter().next()?;
+    let left = lock.remaining.filter(|_| lock.state == State::Reserved)?;
+    Some(in_words(left))
+}
+
 /// A name that nobody has used is free.
 fn unknown(name: Name, scope: Scope) -> LockStatus {
     LockStatus {
@@ -165,6 +172,7 @@ impl State {
             State::Kept => "kept",
             State::Free => "free",
             State::Climbing => "climbing",
+            State::Reserved => "reserved",
         }
     }
 }
@@ -291,7 +299,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
             Printable(lock.name.as_str()).to_string(),
             format!("{}, {}", lock.state.as_str(), lock.scope),
             lock.holder.as_ref().map(who).unwrap_or_default(),
-            lock.holder.as_ref().and_then(held_for).unwrap_or_default(),
+            times(lock),
             lock.predecessor.to_string(),
             lock.token.to_string(),
         ]);
@@ -316,6 +324,14 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
         text
     })
+}
+
+/// Since when it is held, or for how long it is reserved.
+fn times(lock: &LockStatus) -> String {
+    match (lock.state, lock.remaining) {
+        (State::Reserved, Some(left)) => format!("{} more", in_words(left)),
+        _ => lock.holder.as_ref().and_then(held_for).unwrap_or_default(),
+    }
 }
 
 /// The holder without its time, which has a column of its own.

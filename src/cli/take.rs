@@ -116,8 +116,15 @@ impl Taking {
         if let Some(at_most) = terms.at_most {
             mutex = mutex.at_most(at_most);
         }
-        // Not `at_least`: we stay ourselves, with the guard. What a mutex keeps beyond its guard
-        // dies with the process, and that is how the lock would be left: as by a holder that died.
+        // Where only this process would remember `at_least`, it stays itself, with the guard: what a
+        // mutex keeps beyond its guard dies with the process, and that is how the lock would be left,
+        // as by a holder that died.
+        let scope = terms.scope.map_or(self.locks.widest_scope(), Scope::from);
+        if let Some(at_least) = terms.at_least
+            && self.is_remembered(scope)
+        {
+            mutex = mutex.at_least(at_least);
+        }
         let (no_wait, wait) = (terms.no_wait, terms.wait);
         let (sender, taken) = mpsc::channel();
         let nudge = self.events.sender();
@@ -155,6 +162,12 @@ impl Taking {
         }
     }
 
+    /// Whether `--at-least` is remembered at this scope however the holder ends: by the leader, or by
+    /// the slot in the directory.
+    pub(super) fn is_remembered(&self, scope: Scope) -> bool {
+        self.locks.remembers_at_least(scope)
+    }
+
     /// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so
     /// that nobody hears of a holder that died, when no command ran.
     fn give_up(&self, taken: &Receiver<Result<Guard, LockError>>) {
@@ -178,6 +191,14 @@ impl Taking {
             LockErrorKind::TimedOut if !error.is_unanswered() => "give --wait more time",
             _ => return error.with_name(&self.name).into(),
         };
+        if let Some(left) = super::status::reserved_for(&self.locks, &self.name) {
+            let line = format!(
+                "lock {:?} is not held, and reserved for {left} more by the --at-least of its last \
+                 holder",
+                self.name
+            );
+            return Failure::new(exit::CONFLICT, line).with_advice(advice);
+        }
         let seen = Seen::now(&self.name, &self.locks, &self.inheritance);
         if seen.is_ours {
             return self.would_wait_for_ourselves();

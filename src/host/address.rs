@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket},
     str::FromStr,
 };
 
@@ -70,6 +70,50 @@ impl FromStr for Address {
     }
 }
 
+/// Where a leader listens: an [`Address`], or `:PORT` for every address of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ListenAddress {
+    At(Address),
+    Everywhere { port: u16 },
+}
+
+impl ListenAddress {
+    /// The socket addresses to listen at.
+    pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            ListenAddress::At(address) => address.resolve(),
+            // That of IPv6 serves both, where there is one.
+            ListenAddress::Everywhere { port } => {
+                let everywhere = match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+                    Ok(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+                    Err(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                };
+                Ok(vec![SocketAddr::new(everywhere, *port)])
+            }
+        }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = LockError;
+
+    fn from_str(text: &str) -> Result<ListenAddress, LockError> {
+        match text.trim().strip_prefix(':').map(str::parse) {
+            Some(Ok(port)) => Ok(ListenAddress::Everywhere { port }),
+            _ => text.parse().map(ListenAddress::At),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::At(address) => address.fmt(f),
+            ListenAddress::Everywhere { port } => write!(f, ":{port}"),
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
@@ -108,5 +152,22 @@ mod tests {
         assert_eq!(address.literal(), Some("[::1]:8".parse().unwrap()));
         assert_eq!(address.resolve().unwrap(), ["[::1]:8".parse().unwrap()]);
         assert_eq!("localhost".parse::<Address>().unwrap().literal(), None);
+    }
+
+    #[test]
+    fn a_port_alone_is_every_address_of_this_machine_to_listen_at() {
+        let everywhere: ListenAddress = " :7421".parse().unwrap();
+        assert_eq!(everywhere.to_string(), ":7421");
+        let [found] = everywhere.resolve().unwrap()[..] else { panic!("one serves all") };
+        assert!(found.ip().is_unspecified());
+        assert_eq!(found.port(), 7421);
+        let named: ListenAddress = "10.0.0.1".parse().unwrap();
+        assert_eq!(named.to_string(), "10.0.0.1:7420");
+        for text in [":", ":70000", ":x", "::7", ""] {
+            let parsed = text.parse::<ListenAddress>();
+            assert!(!matches!(parsed, Ok(ListenAddress::Everywhere { .. })), "{text:?}");
+        }
+        // No client reaches a leader so.
+        assert!(":7421".parse::<Address>().is_err());
     }
 }

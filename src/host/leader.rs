@@ -20,10 +20,14 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    address::Address,
-    bell::{Bell, LONGEST_SLEEP},
-    journal::Journal,
-    quic::{CloseCode, Event, Port},
+    address::ListenAddress,
+    admission::Admission,
+    bell::{Bell, LONGEST_SLEEP, Slept},
+    doors::Doors,
+    journal::{Answer, Journal, Opening},
+    own_id::OwnId,
+    quic::{CloseCode, Entrance, Event, HANDSHAKES_MAX},
+    reload::{News, Reloader},
     tls::Secret,
 };
 use crate::{
@@ -32,7 +36,7 @@ use crate::{
     proto::{
         ConnectionId, ReignId, TIME_TO_LIVE,
         leader::{self as protocol, Close, Config, Notice},
-        record::{Committed, Pending},
+        record::Pending,
         wire::ClientMessage,
     },
     time::Time,
@@ -47,7 +51,8 @@ use crate::{
 /// report it.
 #[derive(Debug)]
 pub struct Leader {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    reloader: Option<Reloader>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,6 +62,8 @@ struct Shared {
     bell: Bell,
     stop: AtomicBool,
     on_alarm: OnAlarm,
+    /// What the secret file has been changed to.
+    new_secret: Mutex<Option<Secret>>,
     end: Mutex<Option<End>>,
     ended: Condvar,
     #[cfg(test)]
@@ -90,7 +97,9 @@ pub struct LeaderBuilder {
     time_to_live_max: Duration,
     sessions_max: usize,
     claims_max: usize,
+    init: bool,
     epoch_above: Option<u32>,
+    accepted_file_systems: Vec<String>,
     on_alarm: OnAlarm,
 }
 
@@ -104,14 +113,37 @@ impl Leader {
             time_to_live_max: *TIME_TO_LIVE.end(),
             sessions_max: Config::default().sessions_max,
             claims_max: Config::default().claims_max,
+            init: false,
             epoch_above: None,
+            accepted_file_systems: Vec::new(),
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
         }
     }
 
-    /// Where it listens; the port is the real one if port 0 was asked for.
+    /// Where it listens, or the first such address; the port is the real one if port 0 was asked
+    /// for.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All the addresses where it listens.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Reads the secret file again now; it does so every minute in any case. A client whose secret
+    /// is not among those of the file any more loses its connection, and its locks as if it were
+    /// silent. A file that is missing or damaged leaves those in force that were read before, and
+    /// is told as an alarm.
+    pub fn reload(&self) {
+        match &self.reloader {
+            Some(reloader) => reloader.ask(),
+            None => self.shared.sound(
+                "the secret came through a pipe, which is read once: restart the leader to give \
+                 it another"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Stops it in good order: its clients are told, so that they look for another at once. The
@@ -155,21 +187,27 @@ impl Drop for Leader {
 }
 
 impl LeaderBuilder {
-    /// Where to listen: `ADDR:PORT`, or `ADDR` for port 7420. Port 0 lets the system choose.
+    /// Where to listen: `ADDR:PORT`, `ADDR` for port 7420, or `:PORT` for every address of this
+    /// machine. Port 0 lets the system choose. Of a name it listens at all addresses that this
+    /// machine has.
     pub fn listen(mut self, address: impl ToString) -> Self {
         self.listen = Some(address.to_string());
         self
     }
 
-    /// The directory for what must survive a restart. It belongs to one leader at a time, and is
-    /// made if it is missing. A child that is forked without executing a program keeps it taken
-    /// until it ends.
+    /// The directory for what must survive a restart. It belongs to one leader at a time: a child
+    /// that is forked without executing a program keeps it taken until it ends. It is made with
+    /// [`init`](LeaderBuilder::init), on a local file system that outlives a restart of the machine.
+    ///
+    /// As much room as the journal in it takes, 1 MiB at least, is set aside beside it. With a full
+    /// disk the leader refuses new sessions and goes on serving those that it has.
     pub fn state_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.state_dir = Some(directory.as_ref().to_owned());
         self
     }
 
-    /// The file with the secret that its clients have, too; see [`Secret`].
+    /// The file with the secret that its clients have, too; see [`Secret`]. It is read again every
+    /// minute and at [`reload`](Leader::reload).
     pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
         self.secret_file = Some(file.as_ref().to_owned());
         self
@@ -183,11 +221,16 @@ impl LeaderBuilder {
     }
 
     /// How many managers may have locks of it at a time; 10,000 by default. More are refused what
-    /// they ask for, except those who come back.
+    /// they ask for, except those that come back after a restart.
     ///
-    /// Twice as many connections are let in. One takes some 40 KiB of memory, and up to 1.5 MiB if
-    /// its peer, which has the secret, sends what cannot be read, or asks and does not read: where
-    /// not everybody who has the secret can be relied upon, allow no more sessions than there are
+    /// One client address (with IPv6 one /64 network) gets another session only while it has fewer
+    /// than are still free: alone it can have half of them, and never keeps the others out. The
+    /// same goes for connections, of which there are twice as many, and for
+    /// [`claims_max`](LeaderBuilder::claims_max).
+    ///
+    /// A connection takes some 40 KiB of memory, and up to 1.5 MiB if its peer, which has the
+    /// secret, sends what cannot be read, or asks and does not read: where not every client with
+    /// the secret can be relied upon, allow no more than twice as many sessions as there are
     /// managers.
     pub fn sessions_max(mut self, sessions: usize) -> Self {
         self.sessions_max = sessions;
@@ -195,7 +238,9 @@ impl LeaderBuilder {
     }
 
     /// How many locks all clients together may hold or wait for; 2,097,152 by default. More are
-    /// refused, except to those who come back with what they were given before. Each takes some
+    /// refused, and one client address alone gets half of them. After a restart its clients keep
+    /// what they bring back: each address as much as half of this, and leases of up to 131,072
+    /// whatever this says. Each takes some
     /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536
     /// and wait for as many.
     pub fn claims_max(mut self, claims: usize) -> Self {
@@ -203,15 +248,34 @@ impl LeaderBuilder {
         self
     }
 
+    /// Makes the journal in the state directory, and the directory if that is missing too. For a
+    /// leader's first start: without it a directory without a journal is an error, since a volume
+    /// that is not mounted looks like one, and with it a directory that has one.
+    ///
+    /// A program decides on it by a set-up step of its own, never by whether something is there.
+    pub fn init(mut self, init: bool) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Accepts a state directory on this file system, by its name as the error says it (`tmpfs`,
+    /// `nfs`), though it may lose what was written. May be called for several.
+    pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
+        self.accepted_file_systems.push(name.into());
+        self
+    }
+
     /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
-    /// is older than what its clients have seen, or its journal is lost. For one start only.
+    /// is a copy, or its journal is damaged or lost. For one start only.
     pub fn epoch_above(mut self, epoch: u32) -> Self {
         self.epoch_above = Some(epoch);
         self
     }
 
     /// Is called with what an operator has to know though the leader goes on: that two clients
-    /// said, after a restart, that they hold the same lock. By default it is written to standard
+    /// said, after a restart, that they hold the same lock; that a client has seen another history
+    /// of this leader's cluster; that the secret file cannot be read again. By default it is written
+    /// to standard
     /// error. It runs on a thread of its own.
     pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_alarm = OnAlarm(Arc::new(alarm));
@@ -226,14 +290,19 @@ impl LeaderBuilder {
     /// on the state directory, `Damaged` if that is not what it should be, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {
         let reign = self.prepare()?;
-        let address = reign.port.socket().local_addr();
-        let address = address.map_err(failed("the socket has no address"))?;
+        let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
         let shared = reign.shared.clone();
+        let tell = {
+            let shared = shared.clone();
+            move |news| shared.reloaded(news)
+        };
+        let reloader = Reloader::start(reign.secret.clone(), tell);
+        let reloader = reloader.map_err(failed("cannot start a thread"))?;
         let thread = thread::Builder::new()
             .name("tierlock-leader".into())
             .spawn(move || reign.run())
             .map_err(failed("cannot start a thread"))?;
-        Ok(Leader { address, shared, thread: Some(thread) })
+        Ok(Leader { addresses, reloader, shared, thread: Some(thread) })
     }
 
     /// A reign that has begun and serves nobody yet.
@@ -248,8 +317,20 @@ impl LeaderBuilder {
             return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
         }
         let secret = Secret::read(secret_file)?;
-        let (journal, recovered) = Journal::open(&state_dir, self.epoch_above)?;
-        let port = listen_at(&listen, &secret, connections_max(self.sessions_max))?;
+        let opening = Opening {
+            init: self.init,
+            epoch_above: self.epoch_above,
+            accepted_file_systems: self.accepted_file_systems,
+        };
+        let place = Journal::enter(&state_dir, opening)?;
+        let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
+        let own = OwnId::of(&state_dir)?;
+        // A journal is made for a leader that starts.
+        let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
+        let (mut journal, recovered) = place.open()?;
+        if recovered.epoch.max(self.epoch_above.unwrap_or(0)) >= Token::MAX_EPOCH {
+            return Err(epochs_used_up(&state_dir));
+        }
         let config = Config {
             time_to_live_max: self.time_to_live_max,
             sessions_max: self.sessions_max,
@@ -257,16 +338,18 @@ impl LeaderBuilder {
             epoch_above: self.epoch_above,
             process: Some(super::process_mark()),
             reign: ReignId(super::random() as u64),
+            notary: Arc::new(secret.notary()),
             ..Config::default()
         };
         let mut leader = protocol::Leader::new(config, recovered, clock::now());
-        commit_here(&mut leader, &journal).map_err(|error| storage_failed(&error))?;
+        commit_here(&mut leader, &mut journal).map_err(|error| storage_failed(&error))?;
 
         let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
         let shared = Arc::new(Shared {
             bell,
             stop: AtomicBool::new(false),
             on_alarm: self.on_alarm,
+            new_secret: Mutex::new(None),
             end: Mutex::new(None),
             ended: Condvar::new(),
             #[cfg(test)]
@@ -274,7 +357,16 @@ impl LeaderBuilder {
         });
         let writer = Writer::start(journal, shared.clone());
         let writer = writer.map_err(failed("cannot start a thread"))?;
-        Ok(Reign { leader, port, writer, unread: BTreeMap::new(), arrived: Vec::new(), shared })
+        Ok(Reign {
+            leader,
+            doors,
+            writer,
+            unread: BTreeMap::new(),
+            arrived: Vec::new(),
+            slept_on: Vec::new(),
+            secret,
+            shared,
+        })
     }
 }
 
@@ -291,9 +383,10 @@ fn connections_max(sessions: usize) -> usize {
     sessions.saturating_mul(2).saturating_add(64)
 }
 
-fn listen_at(text: &str, secret: &Secret, connections_max: usize) -> Result<Port, LockError> {
-    let address: Address = text.parse()?;
-    let error = |error: io::Error| {
+fn listen_at(text: &str, entrance: &Entrance) -> Result<Doors, LockError> {
+    let address: ListenAddress = text.parse()?;
+    let opened = address.resolve().and_then(|addresses| Doors::open(&addresses, entrance));
+    opened.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::AddrInUse
             | io::ErrorKind::AddrNotAvailable
@@ -302,28 +395,38 @@ fn listen_at(text: &str, secret: &Secret, connections_max: usize) -> Result<Port
             _ => LockErrorKind::Io,
         };
         LockError::new(kind, format!("cannot listen at {address}: {error}")).with_source(error)
-    };
-    let mut last = None;
-    for address in address.resolve().map_err(error)? {
-        match Port::listen(address, secret, connections_max) {
-            Ok(port) => return Ok(port),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(error(last.expect("a resolved name has an address")))
+    })
 }
 
 /// Before anybody is served: what the reign begins with is on the disk.
-fn commit_here(leader: &mut protocol::Leader, journal: &Journal) -> io::Result<()> {
+fn commit_here(leader: &mut protocol::Leader, journal: &mut Journal) -> io::Result<()> {
     loop {
         let records: Vec<_> = std::iter::from_fn(|| leader.poll_record()).collect();
         if records.is_empty() {
             return Ok(());
         }
-        for committed in journal.commit(records)? {
-            leader.handle_committed(committed, clock::now());
+        for answer in journal.commit(records)? {
+            take_answer(leader, answer, clock::now());
         }
     }
+}
+
+fn take_answer(leader: &mut protocol::Leader, answer: Answer, now: Time) {
+    match answer {
+        Answer::Committed(committed) => leader.handle_committed(committed, now),
+        Answer::Unwritten(unwritten) => leader.handle_unwritten(unwritten, now),
+    }
+}
+
+fn epochs_used_up(state_dir: &Path) -> LockError {
+    LockError::config(format!(
+        "the epochs of the state directory {} are used up ({} was the last), so no token is left \
+         that exceeds those it gave. What is left to do: stop all its clients; have every resource \
+         that keeps a highest token forget it; start a leader with --init on a new state directory, \
+         then the clients",
+        state_dir.display(),
+        Token::MAX_EPOCH
+    ))
 }
 
 fn storage_failed(error: &io::Error) -> LockError {
@@ -337,12 +440,16 @@ fn storage_text(error: &io::Error) -> String {
 /// The leader's thread.
 struct Reign {
     leader: protocol::Leader,
-    port: Port,
+    doors: Doors,
     writer: Writer,
     /// Connections that may have messages to be read, and whether they have ended meanwhile.
     unread: BTreeMap<ConnectionId, bool>,
     /// The same connections, in the order in which they came to have something.
     arrived: Vec<ConnectionId>,
+    /// The sockets, as it slept on them last.
+    slept_on: Vec<Slept>,
+    /// As it was read at the start.
+    secret: Secret,
     shared: Arc<Shared>,
 }
 
@@ -363,15 +470,21 @@ impl Reign {
             }
             self.sleep();
         };
+        if let End::Stopped = end {
+            // What is written now is on the disk before the state directory is free.
+            self.leader.handle_stop(clock::now());
+            self.writer.write(std::iter::from_fn(|| self.leader.poll_record()).collect());
+        }
         // Answers that are on their way come before the close.
-        self.port.transmit();
+        self.doors.transmit();
         let reason = match &end {
             End::Stopped => "the leader was stopped",
             End::Failed(_, text) => text,
         };
-        self.port.close_all(CloseCode::Shutdown, reason);
-        self.port.transmit();
-        // Nobody may knock at a port behind which nobody is: the bell lets go of the socket, too.
+        self.doors.close_all(CloseCode::Shutdown, reason);
+        self.doors.transmit();
+        // Nobody may knock at a port behind which nobody is: the bell lets go of the sockets, too.
+        self.slept_on.clear();
         self.shared.bell.sleep(&[], Duration::ZERO);
         // The state directory is free once somebody hears of the end.
         let shared = self.shared.clone();
@@ -381,15 +494,19 @@ impl Reign {
 
     /// Looks at everything once; the end, if that is it.
     fn turn(&mut self) -> Option<End> {
-        self.port.receive();
-        let committed = self.writer.poll();
+        if let Some(secret) = self.shared.new_secret.lock().take() {
+            self.doors.accept_secret(&secret);
+            self.leader.change_notary(Arc::new(secret.notary()));
+        }
+        self.doors.receive();
+        let answers = self.writer.poll();
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(End::Stopped);
-        match committed {
-            Ok(committed) => {
-                for committed in committed {
-                    self.leader.handle_committed(committed, now);
+        match answers {
+            Ok(answers) => {
+                for answer in answers {
+                    take_answer(&mut self.leader, answer, now);
                 }
             }
             Err(error) => {
@@ -397,9 +514,9 @@ impl Reign {
                 end = Some(End::Failed(LockErrorKind::Io, storage_text(&error)));
             }
         }
-        while let Some(event) = self.port.poll_event() {
+        while let Some(event) = self.doors.poll_event() {
             match event {
-                Event::Connected(id) => self.leader.handle_connected(id, now),
+                Event::Connected(id, client) => self.leader.handle_connected(id, client, now),
                 Event::Readable(id) => {
                     self.mark_unread(id);
                 }
@@ -419,18 +536,18 @@ impl Reign {
         while let Some((id, close)) = self.leader.poll_close() {
             match close {
                 Close::Superseded => {
-                    self.port.close(id, CloseCode::Superseded, "a newer connection took over");
+                    self.doors.close(id, CloseCode::Superseded, "a newer connection took over");
                 }
-                Close::Protocol(what) => self.port.close(id, CloseCode::Protocol, what),
-                Close::Ended => self.port.close(id, CloseCode::Done, "goodbye"),
+                Close::Protocol(what) => self.doors.close(id, CloseCode::Protocol, what),
+                Close::Ended => self.doors.close(id, CloseCode::Done, "goodbye"),
                 Close::Crowded => {
                     let reason = "too many clients report at once what they hold and wait for; \
                                   let it report again";
-                    self.port.close(id, CloseCode::Busy, reason);
+                    self.doors.close(id, CloseCode::Busy, reason);
                 }
                 Close::Unconfirmed => {
                     let reason = "it reported locks that it cannot have; let it report again";
-                    self.port.close(id, CloseCode::Superseded, reason);
+                    self.doors.close(id, CloseCode::Superseded, reason);
                 }
             }
         }
@@ -443,20 +560,12 @@ impl Reign {
                      with token {winner} keeps it, the one with token {loser} has lost it. Either \
                      this leader's state directory was restored from a copy, or there is a bug",
                 )),
-                Notice::OldState { seen, own } => {
-                    let above = seen.max(own);
-                    end.get_or_insert(End::Failed(
-                        LockErrorKind::Config,
-                        format!(
-                            "the leader stopped: its state directory is older than what its \
-                             clients have seen (epoch {own}, and they have seen {seen} of another \
-                             reign); start it once with --epoch-above {above}"
-                        ),
-                    ));
+                Notice::OtherHistory { seen, own, pauses, takes } => {
+                    self.shared.sound(other_history(seen, own, pauses, takes));
                 }
             }
         }
-        self.port.transmit();
+        self.doors.transmit();
         end
     }
 
@@ -475,10 +584,10 @@ impl Reign {
             if !self.may_read(id) {
                 return;
             }
-            let Some(message) = self.port.read::<ClientMessage>(id) else {
+            let Some(message) = self.doors.read::<ClientMessage>(id) else {
                 if self.unread.remove(&id) == Some(true) {
                     self.leader.handle_disconnected(id, now);
-                    self.port.forget(id);
+                    self.doors.forget(id);
                 }
                 return;
             };
@@ -488,12 +597,12 @@ impl Reign {
     }
 
     fn may_read(&self, id: ConnectionId) -> bool {
-        self.port.unsent(id) < UNSENT_BYTES_READING
+        self.doors.unsent(id) < UNSENT_BYTES_READING
     }
 
     fn pass_on(&mut self) {
         while let Some((id, message)) = self.leader.poll_message() {
-            self.port.write(id, &message);
+            self.doors.write(id, &message);
         }
     }
 
@@ -506,12 +615,34 @@ impl Reign {
         if let Some(at) = self.leader.poll_timeout() {
             limit = limit.min(at.since(clock::now()));
         }
-        if let Some(at) = self.port.timeout() {
+        if let Some(at) = self.doors.timeout() {
             limit = limit.min(at.saturating_duration_since(Instant::now()));
         }
-        let socket = self.port.socket().clone();
-        self.shared.bell.sleep(&[(socket, self.port.is_blocked())], limit);
+        self.doors.sockets(&mut self.slept_on);
+        self.shared.bell.sleep(&self.slept_on, limit);
     }
+}
+
+/// What an operator is told when a client has seen another history of the cluster.
+fn other_history(seen: u32, own: u32, pauses: Duration, takes: Option<u32>) -> String {
+    let pause = match pauses.is_zero() {
+        true => "It goes on serving all others".to_owned(),
+        false => format!("It grants nothing new for {:.0} s", pauses.as_secs_f64().ceil()),
+    };
+    let then = match takes {
+        Some(takes) => format!("then it takes epoch {takes}, and serves that client too"),
+        None => format!(
+            "that client is served in some days, when the epoch is above, or at once after a start \
+             with --epoch-above {}",
+            seen.max(own)
+        ),
+    };
+    format!(
+        "ALARM: a client has seen epoch {seen} of this leader's cluster in a reign that this leader, \
+         in epoch {own}, does not know: one of two leaders runs on a copy of the other's state, or \
+         this state was restored from a copy, and both may grant one lock. {pause}; {then}. Stop \
+         whichever of them is not wanted"
+    )
 }
 
 /// Says that the leader is gone, if nothing better was said: it panicked.
@@ -533,6 +664,20 @@ impl Shared {
         alarm::call_at(Time::ZERO, move || on_alarm(&text)).detach();
     }
 
+    /// The secret file was looked at again.
+    fn reloaded(&self, news: News) {
+        match news {
+            News::Secret(secret) => {
+                *self.new_secret.lock() = Some(secret);
+                self.bell.ring();
+            }
+            News::Trouble(trouble) => self.sound(format!(
+                "ALARM: what was read of the secret file before stays in force, since it cannot \
+                 be read again: {trouble}"
+            )),
+        }
+    }
+
     fn end(&self, end: End) {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
@@ -542,12 +687,12 @@ impl Shared {
 /// The thread that waits for the disk. Records that come while it does go together.
 struct Writer {
     records: Option<mpsc::Sender<Vec<Pending>>>,
-    results: mpsc::Receiver<io::Result<Vec<Committed>>>,
+    results: mpsc::Receiver<io::Result<Vec<Answer>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    fn start(journal: Journal, shared: Arc<Shared>) -> io::Result<Writer> {
+    fn start(mut journal: Journal, shared: Arc<Shared>) -> io::Result<Writer> {
         let (records, from_leader) = mpsc::channel::<Vec<Pending>>();
         let (to_leader, results) = mpsc::channel();
         let thread = thread::Builder::new().name("tierlock-journal".into()).spawn(move || {
@@ -582,8 +727,8 @@ impl Writer {
         }
     }
 
-    /// What has become durable since the last call.
-    fn poll(&self) -> io::Result<Vec<Committed>> {
+    /// What has become of records since the last call.
+    fn poll(&self) -> io::Result<Vec<Answer>> {
         let mut all = Vec::new();
         loop {
             match self.results.try_recv() {
@@ -609,11 +754,12 @@ impl Drop for Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::quic::Port, *};
     use crate::{
         name::Name,
         proto::{
             ProcessMark, Proof, RequestId, SessionId,
+            history::{Notary as _, Seen},
             wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, Wait},
         },
     };
@@ -637,13 +783,17 @@ mod tests {
         }
 
         fn hello(&mut self) {
+            self.hello_having(None);
+        }
+
+        fn hello_having(&mut self, seen: Option<Seen>) {
             let number = self.id.0.into();
             self.say(&ClientMessage::Hello {
                 session: SessionId(number),
                 proof: Proof(number),
                 count: 1,
                 cluster: None,
-                seen: None,
+                seen: seen.map(Box::new),
                 time_to_live: Duration::from_secs(60),
                 identity: Identity::new("test", "here", 1, "test"),
                 process: ProcessMark(1),
@@ -664,6 +814,53 @@ mod tests {
         }
     }
 
+    /// A forged epoch stopped a leader, and the way out used up the last one.
+    #[test]
+    fn a_forged_history_moves_no_leader() {
+        let (mut reign, address, secret, _directory) = prepare();
+        let mut forger = Stranger::new(1, address, &secret);
+        let mut honest = Stranger::new(2, address, &secret);
+        let welcome = |reign: &mut Reign, client: &mut Stranger, seen: Option<Seen>| {
+            client.hello_having(seen);
+            loop {
+                assert!(reign.turn().is_none());
+                client.drive();
+                if let Some(LeaderMessage::Welcome { cluster, epoch, reign, attestation, .. }) =
+                    client.hear()
+                {
+                    return Seen { cluster, epoch, reign, attestation };
+                }
+            }
+        };
+        let told = welcome(&mut reign, &mut honest, None);
+        assert_eq!(told.epoch, 1);
+        let forged = Seen { epoch: Token::MAX_EPOCH - 1, ..told };
+        assert_eq!(welcome(&mut reign, &mut forger, Some(forged)), told);
+        // What it was told itself it may say again, and to each leader of the secret.
+        let mut again = Stranger::new(3, address, &secret);
+        assert_eq!(welcome(&mut reign, &mut again, Some(told)), told);
+        assert!(secret.notary().confirms(&told) && !secret.notary().confirms(&forged));
+    }
+
+    #[test]
+    fn a_leader_whose_epochs_are_used_up_says_what_is_left_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        Secret::create(&key).unwrap();
+        let builder = || {
+            let builder = Leader::builder().listen("127.0.0.1:0").secret_file(&key);
+            builder.state_dir(directory.path().join("state")).accept_file_system("tmpfs")
+        };
+        let last = builder().init(true).epoch_above(Token::MAX_EPOCH - 1);
+        drop(last.start().unwrap());
+        let error = builder().start().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Config);
+        let text = error.to_string();
+        for words in ["are used up", "8388607", "--init on a new state directory", "forget it"] {
+            assert!(text.contains(words), "{words:?} is not in {text}");
+        }
+    }
+
     fn prepare() -> (Reign, SocketAddr, Secret, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
@@ -671,10 +868,12 @@ mod tests {
         let reign = Leader::builder()
             .listen("127.0.0.1:0")
             .state_dir(directory.path().join("state"))
+            .init(true)
+            .accept_file_system("tmpfs")
             .secret_file(key)
             .prepare()
             .unwrap();
-        let address = reign.port.socket().local_addr().unwrap();
+        let address = reign.doors.addresses().unwrap()[0];
         (reign, address, secret, directory)
     }
 
@@ -689,7 +888,8 @@ mod tests {
         for request in 1..=NAMES {
             let name = Name::new(&format!("{request:0>200}")).unwrap();
             let wait = Wait::Forever;
-            let acquire = Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO };
+            let above = Token::ZERO;
+            let acquire = Acquire { name, wait, at_most: None, keep: false, above, at_least: None };
             modest.say(&ClientMessage::Acquire { request: RequestId(request), acquire });
         }
         let mut granted = 0;
@@ -714,7 +914,7 @@ mod tests {
             assert!(reign.turn().is_none());
             assert!(reign.leader.poll_message().is_none());
             for id in reign.unread.keys() {
-                let unsent = reign.port.unsent(*id);
+                let unsent = reign.doors.unsent(*id);
                 assert!(unsent < UNSENT_BYTES_READING + FRAME_BYTES_MAX + 4, "{unsent}");
                 paused += u64::from(!reign.may_read(*id));
             }
@@ -749,6 +949,7 @@ mod tests {
             at_most: None,
             keep: false,
             above: Token::ZERO,
+            at_least: None,
         };
         let x = ClientMessage::Acquire { request: RequestId(1), acquire: acquire("x") };
         client.say(&x);

@@ -213,6 +213,13 @@ pub struct Used {
     pub lost: Option<LostReason>,
 }
 
+impl Used {
+    /// The same of a guard that had this token and did nothing under it.
+    pub(crate) fn without(self, token: Token) -> Used {
+        if self.last == token { Used { last: before(token), ..self } } else { self }
+    }
+}
+
 /// What a recall or a loss met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {

@@ -28,6 +28,7 @@ pub(super) fn want(text: &str) -> LeaseRequest {
         patience: LeasePatience::Until(Time::NEVER),
         above: Token::ZERO,
         at_most: None,
+        at_least: None,
         keep: false,
         word: Arc::new(LeaseWord::new()),
         is_in_use: false,

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     alarm, callbacks, clock,
-    error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    error::{Holder, LockError, LockErrorKind, LostReason},
     name::Name,
     printable::Printable,
     proto::{
@@ -389,7 +389,7 @@ impl Link {
 
     /// Asks for a lease: see [`LeaseService::ask`].
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
-        let LeaseRequest { name, patience, above, at_most, keep, .. } = request;
+        let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
         let LeaseRequest { word, is_in_use, has_moved, settlement, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
@@ -400,7 +400,7 @@ impl Link {
             LeasePatience::Until(Time::NEVER) => (Wait::Forever, None),
             LeasePatience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
-        let acquire = Acquire { name: name.clone(), wait, at_most, keep, above };
+        let acquire = Acquire { name: name.clone(), wait, at_most, keep, above, at_least };
         let opens = Some(Opens { word, keep, is_in_use, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
@@ -1130,8 +1130,9 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("somebody else holds it"),
             Refusal::TooManySessions => (
                 Refused,
-                "the leader has as many sessions as it allows; close managers that are not needed, \
-                 or start the leader with a larger --sessions-max",
+                "the leader has no room for another session of this client (one address gets at most \
+                 as many as it leaves free for others); close managers that are not needed, or \
+                 start the leader with a larger --sessions-max",
             ),
             Refusal::TooManyLeases => (
                 Refused,
@@ -1145,8 +1146,18 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             ),
             Refusal::TooManyClaims => (
                 Refused,
-                "all clients together hold and wait for as many locks as the leader allows; \
-                 unlock some, or start the leader with a larger --claims-max",
+                "this client holds and waits for as many locks as the leader has room for (one \
+                 address gets at most as many as it leaves free for others); unlock some, or start \
+                 the leader with a larger --claims-max",
+            ),
+            Refusal::TooManyReservations => (
+                Refused,
+                "as many names are kept taken by at_least as a leader remembers (65,536); \
+                 lock without at_least, or with a shorter one",
+            ),
+            Refusal::AtLeastTooLong => (
+                Config,
+                "at_least is longer than a leader remembers; at host scope it is at most 31 days",
             ),
             Refusal::TimeToLive => (
                 Refused,
@@ -1158,14 +1169,20 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
                 "the leader is not the one this manager has spoken to before (its state \
                  directory is another one); point the manager at its own leader, or open it anew",
             ),
-            Refusal::OldState => (
+            Refusal::TooFarAbove => (
                 Refused,
-                "the leader's state is older than what its clients have seen; its operator \
-                 starts it once with --epoch-above",
+                "the highest token that this machine knows for the name lies further above the \
+                 leader's tokens than it goes in a day (1,024 epochs); its operator starts it once \
+                 with --epoch-above, if that token is real",
             ),
             Refusal::Tokens => (
                 Refused,
                 "the highest token known for this name leaves the leader no room above it",
+            ),
+            Refusal::DiskFull => (
+                Refused,
+                "the leader's disk has no room for one more session; it serves those that it has \
+                 until its operator makes room in its state directory",
             ),
             Refusal::Storage => (
                 Io,

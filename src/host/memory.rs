@@ -25,7 +25,7 @@ use crate::{
     error::LockError,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, ProcessMark, ReignId,
+        ClientId, ClusterId, ConnectionId, ProcessMark, ReignId,
         client::{Client, Config, Ended},
         leader,
         record::Recovered,
@@ -374,7 +374,7 @@ fn attend(
         let theirs = ConnectionId(*next_connection);
         *next_connection += 1;
         lines.insert(id, theirs);
-        leader.handle_connected(theirs, now);
+        leader.handle_connected(theirs, ClientId(0), now);
         client.handle_connected(id, now);
         moved = true;
     }

@@ -4,9 +4,13 @@
 #[cfg(feature = "host")]
 mod address;
 #[cfg(feature = "host")]
+mod admission;
+#[cfg(feature = "host")]
 mod bell;
 #[cfg(feature = "host")]
 mod client;
+#[cfg(feature = "host")]
+mod doors;
 #[cfg(feature = "host")]
 mod exit;
 #[cfg(feature = "host")]
@@ -22,13 +26,19 @@ pub(crate) mod link;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
 #[cfg(feature = "host")]
+mod own_id;
+#[cfg(feature = "host")]
 mod patience;
 #[cfg(feature = "host")]
 mod quic;
 #[cfg(feature = "host")]
 mod reader;
 #[cfg(feature = "host")]
+mod reload;
+#[cfg(feature = "host")]
 mod routes;
+#[cfg(feature = "host")]
+mod secret_file;
 pub(crate) mod service;
 #[cfg(all(test, feature = "host"))]
 mod speed;

@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque, binary_heap::PeekMut, hash_map::Entry},
+    collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
     io::{self, IoSliceMut},
     mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -25,9 +25,15 @@ use quinn_proto::{
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
 
-use super::tls::Secret;
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    admission::{Admission, Admitted, client_at},
+    own_id::OwnId,
+    tls::Secret,
+};
 use crate::proto::{
-    ConnectionId,
+    ClientId, ConnectionId,
     client::Ended,
     numbered::Numbered,
     wire::{self, FrameReader, Message},
@@ -61,15 +67,10 @@ const LEADER_SEND_WINDOW: u64 = 64 << 10;
 /// What a leader keeps of a client's handshake that came out of order: the least that QUIC allows,
 /// and several times what any client sends.
 const LEADER_CRYPTO_BYTES: usize = 4 << 10;
-/// Handshakes a leader has under way at most; more are refused likewise.
-const HANDSHAKES_MAX: usize = 1024;
-/// How many of them one address may have under way; a herd that returns after a restart is
-/// spread over several by what its clients wait before they try again.
-const HANDSHAKES_PER_SOURCE_MAX: usize = 256;
+/// Handshakes a leader has under way at most; more are refused, to be tried again.
+pub(super) const HANDSHAKES_MAX: usize = 1024;
 /// A leader gives a handshake up that takes longer. Whoever has the secret needs a round trip.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
-/// From here on a leader has strangers prove their address before it spends memory on them.
-const HANDSHAKES_TRUSTED: usize = 64;
 /// Connections that ended without having shown the secret, which a leader keeps for a while to say
 /// so again, at most; of more the oldest are forgotten at once. How long that while is their
 /// peers have a say in.
@@ -108,8 +109,8 @@ pub(super) enum CloseCode {
 /// What happened on a port.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The handshake is over: the peer has the secret.
-    Connected(ConnectionId),
+    /// The handshake is over: the peer has the secret. Its connection counts as this client's.
+    Connected(ConnectionId, ClientId),
     /// There are frames to [`read`](Port::read).
     Readable(ConnectionId),
     /// The connection, or the attempt to make it, is over.
@@ -123,28 +124,42 @@ pub(super) struct Port {
     /// By handle; an empty slot is a handle that is free.
     lines: Vec<Option<Line>>,
     desk: Desk,
-    next_id: u64,
+    admission: Admission,
+    /// What is accepted of clients; a client's handshake has its own.
+    accepted: Option<Secret>,
+    ids: Ids,
     /// Lines with something to do, each once.
     busy: VecDeque<ConnectionHandle>,
     /// When lines want to be looked at; entries that moved are left in and checked when due.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When handshakes that were accepted are given up, the first first. Most are over by then.
     stalls: VecDeque<(Instant, ConnectionId)>,
-    /// Connections a leader has at most; more are refused, to be tried again.
-    connections_max: usize,
     /// What the kernel had no room for.
     unsent: Option<(Transmit, Vec<u8>)>,
     received: Vec<u8>,
     send_buffer: Vec<u8>,
 }
 
+/// What the ports of a leader have in common.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub(super) secret: Secret,
+    pub(super) own: OwnId,
+    pub(super) admission: Admission,
+}
+
+/// The numbers that a port gives its connections: every `step`th from `next` on, so that several
+/// ports give none twice.
+#[derive(Clone, Copy)]
+pub(super) struct Ids {
+    pub(super) next: u64,
+    pub(super) step: u64,
+}
+
 /// What the lines of a port share.
 #[derive(Default)]
 struct Desk {
     handles: Numbered<ConnectionId, ConnectionHandle>,
-    handshakes: usize,
-    /// Of each source that has any.
-    handshakes_of: HashMap<IpAddr, usize>,
     /// Connections that are over and never showed the secret, the first first. Most are gone.
     strangers: VecDeque<(ConnectionHandle, ConnectionId)>,
     events: VecDeque<Event>,
@@ -165,7 +180,8 @@ struct Line {
     out: Vec<u8>,
     written: usize,
     is_busy: bool,
-    is_handshaking: bool,
+    /// What it counts as, and whether it is in its handshake.
+    admitted: Admitted,
     /// Its end was reported: nobody is interested any more.
     is_over: bool,
     /// The earliest of its entries among the timers.
@@ -173,19 +189,31 @@ struct Line {
 }
 
 impl Port {
-    /// A port where a leader listens, for so many connections at most.
-    pub(super) fn listen(
-        address: SocketAddr,
-        secret: &Secret,
-        connections_max: usize,
-    ) -> io::Result<Port> {
-        let mut server = ServerConfig::new(secret.server(), secret.token_key());
-        server.transport_config(Arc::new(server_transport()));
-        server.max_incoming(HANDSHAKES_MAX);
-        server.incoming_buffer_size(64 << 10);
-        server.incoming_buffer_size_total(16 << 20);
-        let socket = bind(address)?;
-        Ok(Port { connections_max, ..Port::new(socket, secret, Some(server), 16)? })
+    /// A port where a leader listens.
+    pub(super) fn listen(address: SocketAddr, entrance: &Entrance, ids: Ids) -> io::Result<Port> {
+        let Entrance { secret, own, admission } = entrance;
+        let mut config = EndpointConfig::new(secret.reset_key(own));
+        let key = secret.connection_id_key(own);
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+        let server = Some(server_config(secret));
+        let port = Port::new(bind(address)?, config, server, admission.clone(), 16)?;
+        Ok(Port { accepted: Some(secret.clone()), ids, ..port })
+    }
+
+    /// From now on these secrets are accepted of clients, and the first is presented to them. The
+    /// connection of a client whose secret is not among them ends.
+    pub(super) fn accept_secret(&mut self, secret: &Secret) {
+        self.endpoint.set_server_config(Some(Arc::new(server_config(secret))));
+        self.accepted = Some(secret.clone());
+        let refused = |line: &&Line| {
+            // One in its handshake is judged at the end of that.
+            !line.is_over && !line.admitted.is_handshaking() && !line.is_accepted_by(secret)
+        };
+        let refused: Vec<_> =
+            self.lines.iter().flatten().filter(refused).map(|line| line.id).collect();
+        for id in refused {
+            self.close(id, CloseCode::Protocol, ACCEPTED_NO_LONGER);
+        }
     }
 
     /// A port for one connection to a leader, which is begun.
@@ -195,24 +223,27 @@ impl Port {
         secret: &Secret,
         silence: Duration,
     ) -> io::Result<Port> {
-        Port::connect_with(id, remote, secret, secret.client(), silence)
+        let local = match remote {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        Port::connect_from(local, id, remote, secret.client(), silence)
     }
 
-    fn connect_with(
+    fn connect_from(
+        local: IpAddr,
         id: ConnectionId,
         remote: SocketAddr,
-        secret: &Secret,
         handshake: Arc<QuicClientConfig>,
         silence: Duration,
     ) -> io::Result<Port> {
-        let local = match remote {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
+        let local = SocketAddr::new(local, 0);
         let socket = bind(local)?;
         // The kernel then tells us when nobody listens there.
         socket.connect(remote)?;
-        let mut port = Port::new(socket, secret, None, 4)?;
+        // Its reset key is drawn for this port alone: with one that others have, a leader's for
+        // instance, they could end its connection.
+        let mut port = Port::new(socket, EndpointConfig::default(), None, Admission::new(1, 1), 4)?;
         let mut config = ClientConfig::new(handshake);
         config.transport_config(Arc::new(client_transport(silence)));
         let (handle, inner) = port
@@ -225,17 +256,15 @@ impl Port {
 
     fn new(
         socket: UdpSocket,
-        secret: &Secret,
+        mut config: EndpointConfig,
         server: Option<ServerConfig>,
+        admission: Admission,
         batch: usize,
     ) -> io::Result<Port> {
         let udp = UdpSocketState::new((&socket).into())?;
         // The kernel gives what it allows; a smaller buffer is slower, not wrong.
         let _ = udp.set_send_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
         let _ = udp.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
-        let mut config = EndpointConfig::new(secret.reset_key());
-        let key = secret.connection_id_key();
-        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
         // Everybody returns at once after a restart, and each is to hear of it at once. A reset is
         // shorter than what provoked it, so that two ports cannot go on for ever.
         config.min_reset_interval(Duration::ZERO);
@@ -247,11 +276,12 @@ impl Port {
             endpoint,
             lines: Vec::new(),
             desk: Desk::default(),
-            next_id: 0,
+            admission,
+            accepted: None,
+            ids: Ids { next: 0, step: 1 },
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
             stalls: VecDeque::new(),
-            connections_max: 1,
             unsent: None,
             received: vec![0; batch * MESSAGE_BYTES],
             send_buffer: Vec::new(),
@@ -339,7 +369,7 @@ impl Port {
             return;
         }
         let Port { lines, desk, .. } = self;
-        for line in lines.iter_mut().flatten().filter(|line| line.is_handshaking) {
+        for line in lines.iter_mut().flatten().filter(|line| line.admitted.is_handshaking()) {
             let ended = match error.kind() {
                 io::ErrorKind::ConnectionRefused => {
                     Ended::NotThere(format!("nobody listens at {}", line.remote))
@@ -370,20 +400,16 @@ impl Port {
     fn accept(&mut self, incoming: Incoming, now: Instant) {
         let mut response = Vec::new();
         let remote = incoming.remote_address();
-        let of_source = self.desk.handshakes_of.get(&source(remote)).copied().unwrap_or(0);
-        let is_full = self.desk.handshakes >= HANDSHAKES_MAX
-            || of_source >= HANDSHAKES_PER_SOURCE_MAX
-            || self.endpoint.open_connections() >= self.connections_max;
-        let transmit = if is_full {
+        let client = client_at(remote);
+        let transmit = if !self.admission.admits(client) {
             Some(self.endpoint.refuse(incoming, &mut response))
-        } else if self.desk.handshakes >= HANDSHAKES_TRUSTED && !incoming.remote_address_validated()
-        {
+        } else if !self.admission.trusts_addresses() && !incoming.remote_address_validated() {
             self.endpoint.retry(incoming, &mut response).ok()
         } else {
             match self.endpoint.accept(incoming, now, &mut response, None) {
                 Ok((handle, inner)) => {
-                    let id = ConnectionId(self.next_id);
-                    self.next_id += 1;
+                    let id = ConnectionId(self.ids.next);
+                    self.ids.next += self.ids.step;
                     self.insert(handle, inner, id, remote);
                     self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
                     None
@@ -411,8 +437,6 @@ impl Port {
         if self.lines.len() <= handle.0 {
             self.lines.resize_with(handle.0 + 1, || None);
         }
-        self.desk.handshakes += 1;
-        *self.desk.handshakes_of.entry(source(remote)).or_default() += 1;
         self.desk.handles.insert(id, handle);
         let line = Line {
             inner,
@@ -424,7 +448,7 @@ impl Port {
             out: Vec::new(),
             written: 0,
             is_busy: false,
-            is_handshaking: true,
+            admitted: self.admission.admit(client_at(remote)),
             is_over: false,
             timer: None,
         };
@@ -497,12 +521,7 @@ impl Port {
         }
         let Port { lines, desk, .. } = self;
         let Some(line) = lines[handle.0].as_mut() else { return };
-        line.inner.close(
-            now,
-            VarInt::from_u32(code as u32),
-            Bytes::copy_from_slice(reason.as_bytes()),
-        );
-        line.end(Ended::Disconnected(reason.to_owned()), desk);
+        line.close(code, reason, now, desk);
         self.mark_busy(handle);
     }
 
@@ -549,7 +568,7 @@ impl Port {
     fn end_stalled(&mut self, now: Instant) {
         while let Some((_, id)) = self.stalls.front().copied().filter(|(at, _)| *at <= now) {
             self.stalls.pop_front();
-            if self.line_mut(id).is_some_and(|line| line.is_handshaking) {
+            if self.line_mut(id).is_some_and(|line| line.admitted.is_handshaking()) {
                 self.close(id, CloseCode::Slow, "the handshake took too long");
             }
         }
@@ -609,7 +628,7 @@ impl Port {
 
     /// Takes the events of one line, and the bytes of its stream.
     fn listen_to(&mut self, handle: ConnectionHandle) {
-        let Port { lines, endpoint, desk, .. } = self;
+        let Port { lines, endpoint, desk, accepted, .. } = self;
         let slot = &mut lines[handle.0];
         let Some(line) = slot.as_mut() else { return };
         let mut is_drained = false;
@@ -624,14 +643,21 @@ impl Port {
                 // What nobody is interested in any more was counted when it ended.
                 _ if line.is_over => {}
                 quinn_proto::Event::Connected => {
-                    line.handshake_is_over(desk);
+                    line.admitted.end_handshake();
+                    if let Some(secret) = accepted
+                        && !line.is_accepted_by(secret)
+                    {
+                        // It was taken out of the file while the handshake was under way.
+                        line.close(CloseCode::Protocol, ACCEPTED_NO_LONGER, Instant::now(), desk);
+                        continue;
+                    }
                     if line.inner.side().is_client() {
                         line.stream = line.inner.streams().open(Dir::Bi);
                     }
-                    desk.events.push_back(Event::Connected(line.id));
+                    desk.events.push_back(Event::Connected(line.id, line.admitted.client()));
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {
-                    let ended = why(&reason, line.remote);
+                    let ended = why(&reason, line.remote, line.admitted.is_handshaking());
                     line.end(ended, desk);
                 }
                 quinn_proto::Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
@@ -685,17 +711,18 @@ impl Port {
 }
 
 impl Line {
-    /// Counts its handshake out, once.
-    fn handshake_is_over(&mut self, desk: &mut Desk) {
-        if mem::replace(&mut self.is_handshaking, false) {
-            desk.handshakes -= 1;
-            if let Entry::Occupied(mut count) = desk.handshakes_of.entry(source(self.remote)) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
-            }
-        }
+    /// Whether its peer has proved to have one of these secrets.
+    fn is_accepted_by(&self, secret: &Secret) -> bool {
+        let identity = self.inner.crypto_session().peer_identity();
+        let keys =
+            identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
+        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key)))
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str, now: Instant, desk: &mut Desk) {
+        let told = Bytes::copy_from_slice(reason.as_bytes());
+        self.inner.close(now, VarInt::from_u32(code as u32), told);
+        self.end(Ended::Disconnected(reason.to_owned()), desk);
     }
 
     /// Reports its end, once.
@@ -703,8 +730,7 @@ impl Line {
         if mem::replace(&mut self.is_over, true) {
             return;
         }
-        let is_stranger = self.is_handshaking;
-        self.handshake_is_over(desk);
+        let is_stranger = self.admitted.end_handshake();
         // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
         (self.out, self.written) = (Vec::new(), 0);
         if self.take_in(usize::MAX) {
@@ -768,14 +794,6 @@ impl Line {
     }
 }
 
-/// What counts as one source: an address, or with IPv6 the network that a host is given.
-fn source(remote: SocketAddr) -> IpAddr {
-    match remote.ip().to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        address => address,
-    }
-}
-
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -796,6 +814,15 @@ fn datagrams<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'a
         segment_size: transmit.segment_size,
         src_ip: transmit.src_ip,
     }
+}
+
+fn server_config(secret: &Secret) -> ServerConfig {
+    let mut server = ServerConfig::new(secret.server(), secret.token_key());
+    server.transport_config(Arc::new(server_transport()));
+    server.max_incoming(HANDSHAKES_MAX);
+    server.incoming_buffer_size(64 << 10);
+    server.incoming_buffer_size_total(16 << 20);
+    server
 }
 
 fn transport() -> TransportConfig {
@@ -838,21 +865,32 @@ fn client_transport(silence: Duration) -> TransportConfig {
 }
 
 /// An end in words, and whether trying again may help.
-fn why(reason: &ConnectionError, remote: SocketAddr) -> Ended {
+///
+/// What comes before the handshake's keys are agreed on can be forged by anyone on the path: a
+/// Version Negotiation, a close. It ends an attempt, which is made again, and is never believed to
+/// be the leader's last word. That a peer has another secret the handshake itself proves, or
+/// the leader says it under the handshake's keys.
+fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: bool) -> Ended {
     const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
     const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+    const CONNECTION_REFUSED: u64 = 0x2;
     let code = match reason {
         ConnectionError::TransportError(error) => Some(u64::from(error.code)),
         ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
         _ => None,
     };
+    let is_forgeable = is_handshaking && matches!(reason, ConnectionError::ConnectionClosed(_));
     match (code, reason) {
         (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
-            Ended::Refused(format!(
+            Ended::Disconnected(format!(
                 "what answers at {remote} is no tierlock leader of this version"
             ))
         }
-        (Some(code), _) if CRYPTO.contains(&code) => Ended::Refused(format!(
+        (Some(CONNECTION_REFUSED), _) => Ended::Disconnected(format!(
+            "the leader at {remote} has no room for another connection from this address; close \
+             managers that are not needed, or start it with a larger --sessions-max"
+        )),
+        (Some(code), _) if CRYPTO.contains(&code) && !is_forgeable => Ended::Refused(format!(
             "the leader at {remote} has another secret; both sides need the same secret file"
         )),
         (_, ConnectionError::Reset) => {
@@ -863,10 +901,16 @@ fn why(reason: &ConnectionError, remote: SocketAddr) -> Ended {
     }
 }
 
+/// Why a connection ends whose secret was taken out of the leader's file.
+const ACCEPTED_NO_LONGER: &str = "the leader does not accept this secret any more";
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::wire::{ClientMessage, LeaderMessage};
+    use crate::proto::{
+        ClusterId,
+        wire::{ClientMessage, LeaderMessage},
+    };
 
     const SILENCE: Duration = Duration::from_secs(5);
 
@@ -875,10 +919,36 @@ mod tests {
         Secret::create(directory.path().join("key")).unwrap()
     }
 
+    const IDS: Ids = Ids { next: 0, step: 1 };
+
+    fn entrance(secret: &Secret, admission: Admission) -> Entrance {
+        Entrance { secret: secret.clone(), own: OwnId::random(), admission }
+    }
+
+    /// A message of a leader that is as long as the test wants.
+    fn not_leader(try_next: Option<String>) -> LeaderMessage {
+        LeaderMessage::NotLeader { try_next, cluster: ClusterId(1), epoch: None }
+    }
+
     fn listen(secret: &Secret) -> (Port, SocketAddr) {
-        let port = Port::listen("127.0.0.1:0".parse().unwrap(), secret, 1_000).unwrap();
+        listen_with(secret, Admission::new(1_000, HANDSHAKES_MAX))
+    }
+
+    fn listen_with(secret: &Secret, admission: Admission) -> (Port, SocketAddr) {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let port = Port::listen(any, &entrance(secret, admission), IDS).unwrap();
         let address = port.socket().local_addr().unwrap();
         (port, address)
+    }
+
+    /// So many connections of another client, in their handshakes.
+    fn others(leader: &Port, count: usize) -> Vec<Admitted> {
+        let other = client_at("192.0.2.1:7420".parse().unwrap());
+        (0..count).map(|_| leader.admission.admit(other)).collect()
+    }
+
+    fn handshakes(port: &Port) -> usize {
+        port.admission.taken().1
     }
 
     fn connect(number: u64, address: SocketAddr, secret: &Secret) -> Port {
@@ -886,9 +956,19 @@ mod tests {
     }
 
     /// Drives ports in turn until `done` says so of an event, which it is shown with its port.
-    fn drive(ports: &mut [&mut Port], mut done: impl FnMut(usize, Event, &mut Port) -> bool) {
+    fn drive(ports: &mut [&mut Port], done: impl FnMut(usize, Event, &mut Port) -> bool) {
+        drive_over(|| {}, ports, done);
+    }
+
+    /// The same over a path that carries what is between them.
+    fn drive_over(
+        mut carry: impl FnMut(),
+        ports: &mut [&mut Port],
+        mut done: impl FnMut(usize, Event, &mut Port) -> bool,
+    ) {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(30) {
+            carry();
             for (index, port) in ports.iter_mut().enumerate() {
                 port.receive();
                 while let Some(event) = port.poll_event() {
@@ -914,20 +994,20 @@ mod tests {
         let mut client = connect(1, address, &secret);
         let mut received = Vec::new();
         drive(&mut [&mut leader, &mut client], |index, event, port| match (index, event) {
-            (1, Event::Connected(id)) => {
+            (1, Event::Connected(id, _)) => {
                 (0..1000).for_each(|number| port.write(id, &renew(number)));
                 false
             }
             (0, Event::Readable(id)) => {
                 received.extend(std::iter::from_fn(|| port.read::<ClientMessage>(id)));
                 if received.len() == 1000 {
-                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    port.write(id, &not_leader(None));
                 }
                 false
             }
             (1, Event::Readable(id)) => {
                 let answer = port.read::<LeaderMessage>(id);
-                assert_eq!(answer, Some(LeaderMessage::NotLeader { try_next: None }));
+                assert_eq!(answer, Some(not_leader(None)));
                 true
             }
             (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
@@ -943,7 +1023,7 @@ mod tests {
         let mut client = connect(1, address, &secret);
         let (mut asked, mut put_off) = (0, 0);
         drive(&mut [&mut leader, &mut client], |index, event, port| match (index, event) {
-            (1, Event::Connected(id) | Event::Readable(id)) => {
+            (1, Event::Connected(id, _) | Event::Readable(id)) => {
                 while port.read::<LeaderMessage>(id).is_some() {}
                 asked += 1;
                 port.write(id, &renew(asked));
@@ -957,7 +1037,7 @@ mod tests {
             }
             (0, Event::Readable(id)) => {
                 while port.read::<ClientMessage>(id).is_some() {
-                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    port.write(id, &not_leader(None));
                 }
                 false
             }
@@ -981,7 +1061,7 @@ mod tests {
         let mut client = connect(1, address, &secret);
         let mut taken = None;
         drive(&mut [&mut leader, &mut client], |index, event, port| {
-            if let (1, Event::Connected(id)) = (index, event) {
+            if let (1, Event::Connected(id, _)) = (index, event) {
                 taken = taken_at_once(port, id);
             }
             taken.is_some()
@@ -1006,7 +1086,7 @@ mod tests {
         let (mut leader, address) = listen(&secret());
         let mut client = connect(1, address, &secret());
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-            (_, Event::Connected(_)) => panic!("the handshake was passed"),
+            (_, Event::Connected(..)) => panic!("the handshake was passed"),
             (1, Event::Ended(_, Ended::Refused(text))) => {
                 assert!(text.contains("another secret"), "{text}");
                 true
@@ -1023,9 +1103,10 @@ mod tests {
         let (mut leader, address) = listen(&secret);
         let handshake = other.client_that_trusts(&secret);
         let id = ConnectionId(1);
-        let mut client = Port::connect_with(id, address, &other, handshake, SILENCE).unwrap();
+        let here = Ipv4Addr::UNSPECIFIED.into();
+        let mut client = Port::connect_from(here, id, address, handshake, SILENCE).unwrap();
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-            (0, Event::Connected(_) | Event::Readable(_)) => panic!("a stranger was let in"),
+            (0, Event::Connected(..) | Event::Readable(_)) => panic!("a stranger was let in"),
             (1, Event::Ended(_, ended)) => {
                 assert!(matches!(ended, Ended::Refused(_)), "{ended:?}");
                 true
@@ -1059,8 +1140,8 @@ mod tests {
         let mut ports = [&mut leader, &mut good, &mut bad];
         drive(&mut ports, |index, event, port| {
             match (index, event) {
-                (1, Event::Connected(id)) => port.write(id, &renew(1)),
-                (2, Event::Connected(id)) => {
+                (1, Event::Connected(id, _)) => port.write(id, &renew(1)),
+                (2, Event::Connected(id, _)) => {
                     // A frame that says it is longer than any may be.
                     let line = port.line_mut(id).unwrap();
                     line.out.extend_from_slice(&u32::MAX.to_le_bytes());
@@ -1070,7 +1151,7 @@ mod tests {
                     while let Some(message) = port.read::<ClientMessage>(id) {
                         assert_eq!(message, renew(1));
                         good_frames += 1;
-                        port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                        port.write(id, &not_leader(None));
                     }
                 }
                 (1, Event::Readable(id)) => {
@@ -1094,16 +1175,18 @@ mod tests {
     #[test]
     fn a_client_notices_a_restarted_leader_by_its_next_frame() {
         let secret = secret();
-        let (mut leader, address) = listen(&secret);
+        let entrance = entrance(&secret, Admission::new(1_000, HANDSHAKES_MAX));
+        let mut leader = Port::listen("127.0.0.1:0".parse().unwrap(), &entrance, IDS).unwrap();
+        let address = leader.socket().local_addr().unwrap();
         let mut client = connect(1, address, &secret);
         drive(&mut [&mut leader, &mut client], |index, event, _| {
-            matches!((index, event), (1, Event::Connected(_)))
+            matches!((index, event), (1, Event::Connected(..)))
         });
         drive(&mut [&mut leader, &mut client], |index, event, _| {
-            matches!((index, event), (0, Event::Connected(_)))
+            matches!((index, event), (0, Event::Connected(..)))
         });
         drop(leader);
-        let mut leader = Port::listen(address, &secret, 1_000).unwrap();
+        let mut leader = Port::listen(address, &entrance, IDS).unwrap();
         client.write(ConnectionId(1), &renew(1));
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
             (1, Event::Ended(_, Ended::Disconnected(text))) => {
@@ -1121,13 +1204,13 @@ mod tests {
         let mut client = connect(1, address, &secret);
         let mut line = None;
         drive(&mut [&mut leader, &mut client], |index, event, _| {
-            if let (0, Event::Connected(id)) = (index, event) {
+            if let (0, Event::Connected(id, _)) = (index, event) {
                 line = Some(id);
             }
             line.is_some()
         });
         let line = line.unwrap();
-        let long = LeaderMessage::NotLeader { try_next: Some("x".repeat(60_000)) };
+        let long = not_leader(Some("x".repeat(60_000)));
         for _ in 0..UNSENT_BYTES_MAX / 60_000 + 2 {
             leader.write(line, &long);
         }
@@ -1146,9 +1229,9 @@ mod tests {
         let mut words = 0;
         drive(&mut [&mut leader, &mut client], |index, event, port| {
             match (index, event) {
-                (1, Event::Connected(id)) => port.write(id, &renew(1)),
+                (1, Event::Connected(id, _)) => port.write(id, &renew(1)),
                 (0, Event::Readable(id)) => {
-                    port.write(id, &LeaderMessage::NotLeader { try_next: None });
+                    port.write(id, &not_leader(None));
                     port.close(id, CloseCode::Shutdown, "the leader was stopped");
                 }
                 (1, Event::Readable(id)) => {
@@ -1171,10 +1254,10 @@ mod tests {
         let mut client = connect(1, address, &secret);
         // As if an earlier attempt had found nobody there.
         client.trouble(&io::ErrorKind::ConnectionRefused.into());
-        assert_eq!(client.desk.handshakes, 0);
+        assert_eq!(handshakes(&client), 0);
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-            (0, Event::Connected(_)) => true,
-            (1, Event::Connected(_)) => panic!("it was given up"),
+            (0, Event::Connected(..)) => true,
+            (1, Event::Connected(..)) => panic!("it was given up"),
             _ => false,
         });
         // What the leader sent last may still be under way.
@@ -1185,15 +1268,15 @@ mod tests {
             leader.transmit();
         }
         assert!(client.poll_event().is_none());
-        assert_eq!((client.desk.handshakes, leader.desk.handshakes), (0, 0));
+        assert_eq!((handshakes(&client), handshakes(&leader)), (0, 0));
     }
 
     /// The first frames of a stranger who never says more.
     fn knock(leader: &mut Port, address: SocketAddr) -> Port {
-        let before = leader.desk.handshakes;
+        let before = handshakes(leader);
         let mut stranger = connect(1, address, &secret());
         stranger.transmit();
-        while leader.desk.handshakes == before {
+        while handshakes(leader) == before {
             leader.receive();
         }
         stranger
@@ -1204,11 +1287,11 @@ mod tests {
         let (mut leader, address) = listen(&secret());
         let strangers = [(); 10].map(|()| knock(&mut leader, address));
         let begin = Instant::now();
-        assert_eq!(leader.desk.handshakes, strangers.len());
+        assert_eq!(handshakes(&leader), strangers.len());
         assert!(leader.timeout().is_some_and(|at| at <= begin + HANDSHAKE_LIMIT));
         leader.end_stalled(begin + HANDSHAKE_LIMIT);
-        assert_eq!(leader.desk.handshakes, 0);
-        assert!(leader.desk.handshakes_of.is_empty() && leader.stalls.is_empty());
+        assert_eq!(handshakes(&leader), 0);
+        assert!(leader.stalls.is_empty());
         let ended = std::iter::from_fn(|| leader.poll_event());
         assert_eq!(ended.filter(|event| matches!(event, Event::Ended(..))).count(), 10);
     }
@@ -1228,23 +1311,25 @@ mod tests {
         // Whoever comes now takes what they had.
         let mut client = connect(99, address, &secret);
         drive(&mut [&mut leader, &mut client], |index, event, _| {
-            matches!((index, event), (0, Event::Connected(_)))
+            matches!((index, event), (0, Event::Connected(..)))
         });
     }
 
     #[test]
     fn whoever_comes_when_there_are_as_many_connections_as_allowed_may_try_again() {
         let secret = secret();
-        let mut leader = Port::listen("127.0.0.1:0".parse().unwrap(), &secret, 1).unwrap();
-        let address = leader.socket().local_addr().unwrap();
+        let (mut leader, address) = listen_with(&secret, Admission::new(1, HANDSHAKES_MAX));
         let mut first = connect(1, address, &secret);
         drive(&mut [&mut leader, &mut first], |index, event, _| {
-            matches!((index, event), (0, Event::Connected(_)))
+            matches!((index, event), (0, Event::Connected(..)))
         });
         let mut second = connect(2, address, &secret);
         drive(&mut [&mut leader, &mut first, &mut second], |index, event, _| {
             match (index, event) {
-                (2, Event::Ended(_, Ended::Disconnected(_))) => true,
+                (2, Event::Ended(_, Ended::Disconnected(text))) => {
+                    assert!(text.contains("--sessions-max"), "{text}");
+                    true
+                }
                 (0 | 2, other) => panic!("{other:?}"),
                 _ => false,
             }
@@ -1260,7 +1345,7 @@ mod tests {
         let mut taken = None;
         drive(&mut [&mut leader, &mut client], |index, event, port| {
             match (index, event) {
-                (1, Event::Connected(id)) => port.write(id, &renew(1)),
+                (1, Event::Connected(id, _)) => port.write(id, &renew(1)),
                 (0, Event::Readable(id)) => taken = taken_at_once(port, id),
                 _ => {}
             }
@@ -1273,7 +1358,7 @@ mod tests {
     fn whoever_comes_when_as_many_handshakes_are_under_way_as_allowed_may_try_again() {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
-        leader.desk.handshakes = HANDSHAKES_MAX;
+        let _others = others(&leader, HANDSHAKES_MAX);
         let mut client = connect(1, address, &secret);
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
             (1, Event::Ended(_, Ended::Disconnected(_))) => true,
@@ -1286,7 +1371,7 @@ mod tests {
     fn with_many_handshakes_under_way_an_address_is_proved_before_it_costs_anything() {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
-        leader.desk.handshakes = HANDSHAKES_TRUSTED;
+        let _others = others(&leader, 64);
         // Somebody in between, who sees what goes by.
         let between = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut client = connect(1, between.local_addr().unwrap(), &secret);
@@ -1310,32 +1395,243 @@ mod tests {
         // Whoever has one goes on.
         let mut client = connect(2, address, &secret);
         drive(&mut [&mut leader, &mut client], |index, event, _| {
-            matches!((index, event), (0, Event::Connected(_)))
+            matches!((index, event), (0, Event::Connected(..)))
         });
     }
 
+    /// A connection from this address, with a secret of its own or the leader's.
+    fn connect_from(local: [u8; 4], number: u64, address: SocketAddr, secret: &Secret) -> Port {
+        let (id, handshake) = (ConnectionId(number), secret.client());
+        Port::connect_from(local.into(), id, address, handshake, SILENCE).unwrap()
+    }
+
     #[test]
-    fn one_source_cannot_have_all_handshakes_under_way() {
+    fn one_client_that_stalls_its_handshakes_leaves_the_others_half_of_them() {
+        const ATTACKER: [u8; 4] = [127, 0, 0, 2];
+        const VICTIM: [u8; 4] = [127, 0, 0, 3];
         let secret = secret();
-        let (mut leader, address) = listen(&secret);
-        let here = source(address);
-        leader.desk.handshakes_of.insert(here, HANDSHAKES_PER_SOURCE_MAX);
-        let mut client = connect(1, address, &secret);
-        drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
-            (1, Event::Ended(_, Ended::Disconnected(_))) => true,
-            (_, other) => panic!("{other:?}"),
+        // More than are let in without a proof of their address.
+        let (mut leader, address) = listen_with(&secret, Admission::new(1_000, 160));
+        let mut stalled = Vec::new();
+        let refused = loop {
+            let before = handshakes(&leader);
+            let number = stalled.len() as u64;
+            let mut attacker = connect_from(ATTACKER, number, address, &self::secret());
+            let begin = Instant::now();
+            // It proves its address if it must, and says nothing more.
+            let ended = loop {
+                attacker.transmit();
+                leader.receive();
+                // However slow this machine is, none is given up for the time that it took.
+                leader.stalls.clear();
+                if handshakes(&leader) > before {
+                    break None;
+                }
+                leader.transmit();
+                attacker.receive();
+                if let Some(Event::Ended(_, ended)) = attacker.poll_event() {
+                    break Some(ended);
+                }
+                assert!(begin.elapsed() < Duration::from_secs(30), "it is told nothing");
+            };
+            match ended {
+                None => stalled.push(attacker),
+                Some(ended) => break ended,
+            }
+        };
+        assert!(matches!(refused, Ended::Disconnected(_)), "{refused:?}");
+        assert_eq!((stalled.len(), handshakes(&leader)), (80, 80));
+        let mut victim = connect_from(VICTIM, 1, address, &secret);
+        drive(&mut [&mut leader, &mut victim], |index, event, _| match (index, event) {
+            (0, Event::Connected(_, client)) => {
+                assert_eq!(client, client_at((VICTIM, 0).into()));
+                true
+            }
+            (1, Event::Ended(_, ended)) => panic!("{ended:?}"),
+            _ => false,
         });
-        assert_eq!(leader.desk.handshakes, 0);
-        leader.desk.handshakes_of.clear();
-        // Another source has its share.
-        let elsewhere = source("192.0.2.1:7420".parse().unwrap());
-        leader.desk.handshakes_of.insert(elsewhere, HANDSHAKES_PER_SOURCE_MAX);
-        let mut client = connect(2, address, &secret);
-        let mut ports = [&mut leader, &mut client];
-        drive(&mut ports, |index, event, _| matches!((index, event), (0, Event::Connected(_))));
-        let one = |text: &str| source(text.parse().unwrap());
-        assert_eq!(one("[2001:db8::1]:1"), one("[2001:db8::2]:9"));
-        assert_ne!(one("[2001:db8::1]:1"), one("[2001:db8:0:1::1]:1"));
-        assert_eq!(one("[::ffff:192.0.2.1]:1"), elsewhere);
+    }
+
+    /// A place on the path between one client and a leader: it sees the connection ids of both,
+    /// and sends in either's name.
+    struct OnPath {
+        socket: UdpSocket,
+        leader: SocketAddr,
+        client: Option<SocketAddr>,
+        /// The ids that the client's packets and the leader's are sent to.
+        to_leader: Option<[u8; 8]>,
+        to_client: Option<[u8; 8]>,
+    }
+
+    impl OnPath {
+        fn to(leader: SocketAddr) -> OnPath {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            OnPath { socket, leader, client: None, to_leader: None, to_client: None }
+        }
+
+        fn carry(&mut self) {
+            let mut bytes = [0; 1 << 16];
+            while let Ok((length, from)) = self.socket.recv_from(&mut bytes) {
+                let is_from_leader = from == self.leader;
+                let (id, to) = if is_from_leader {
+                    (&mut self.to_client, self.client.expect("the client speaks first"))
+                } else {
+                    self.client = Some(from);
+                    (&mut self.to_leader, self.leader)
+                };
+                if bytes[0] & 0x80 == 0 {
+                    *id = bytes[1..9].try_into().ok();
+                }
+                self.socket.send_to(&bytes[..length], to).unwrap();
+            }
+        }
+
+        fn to_the_client(&self, bytes: &[u8]) {
+            self.socket.send_to(bytes, self.client.unwrap()).unwrap();
+        }
+    }
+
+    /// A packet for this connection id that nobody can read.
+    fn unreadable(id: [u8; 8]) -> Vec<u8> {
+        [&[0x40], &id[..], &[0x5a; 100]].concat()
+    }
+
+    /// RFC 9000, 10.3: a packet that ends in the token of this id.
+    fn reset(key: &ring::hmac::Key, id: [u8; 8]) -> Vec<u8> {
+        [&[0x40; 40], &ring::hmac::sign(key, &id).as_ref()[..16]].concat()
+    }
+
+    /// So many frames go from the client to the leader and back.
+    fn exchange(path: &mut OnPath, leader: &mut Port, client: &mut Port, count: u64) {
+        client.write(ConnectionId(1), &renew(0));
+        let mut answers = 0;
+        drive_over(
+            || path.carry(),
+            &mut [leader, client],
+            |index, event, port| {
+                match (index, event) {
+                    (0, Event::Readable(id)) => {
+                        while port.read::<ClientMessage>(id).is_some() {
+                            port.write(id, &not_leader(None));
+                        }
+                    }
+                    (1, Event::Readable(id)) => {
+                        while port.read::<LeaderMessage>(id).is_some() {
+                            answers += 1;
+                            port.write(id, &renew(answers));
+                        }
+                    }
+                    (_, Event::Ended(_, ended)) => panic!("{ended:?}"),
+                    _ => {}
+                }
+                answers >= count
+            },
+        );
+    }
+
+    #[test]
+    fn forged_resets_end_no_connection() {
+        let secret = secret();
+        let entrance = entrance(&secret, Admission::new(1_000, HANDSHAKES_MAX));
+        let mut leader = Port::listen("127.0.0.1:0".parse().unwrap(), &entrance, IDS).unwrap();
+        let address = leader.socket().local_addr().unwrap();
+        let (mut other_leader, other_address) = listen(&secret);
+        let mut path = OnPath::to(address);
+        let mut client = connect(1, path.socket.local_addr().unwrap(), &secret);
+        exchange(&mut path, &mut leader, &mut client, 20);
+        let [to_leader, to_client] = [path.to_leader, path.to_client].map(Option::unwrap);
+
+        // With the secret anyone can be a leader: what such a one signs is believed by neither.
+        let forged = secret.reset_key(&OwnId::random());
+        for id in [to_leader, to_client] {
+            path.to_the_client(&reset(&forged, id));
+            path.socket.send_to(&reset(&forged, id), address).unwrap();
+        }
+        exchange(&mut path, &mut leader, &mut client, 20);
+
+        // Neither signs for another what would end its connection, however it is asked.
+        let asking = UdpSocket::bind("127.0.0.1:0").unwrap();
+        asking.set_nonblocking(true).unwrap();
+        for (port, address, ids) in [
+            (&mut other_leader, other_address, &[to_leader, to_client][..]),
+            (&mut leader, address, &[to_client]),
+        ] {
+            for &id in ids {
+                asking.send_to(&unreadable(id), address).unwrap();
+                port.receive();
+                port.transmit();
+                let answer = asking.recv_from(&mut [0; 2_000]);
+                assert!(answer.is_err(), "it signs for {id:?}");
+            }
+        }
+        path.carry();
+        path.to_the_client(&unreadable(to_leader));
+        client.receive();
+        let answer = path.socket.recv_from(&mut [0; 2_000]);
+        assert!(answer.is_err(), "the client signs for its leader");
+        exchange(&mut path, &mut leader, &mut client, 20);
+
+        // The leader's own word is believed: so those were well made.
+        path.to_the_client(&reset(&secret.reset_key(&entrance.own), to_leader));
+        drive_over(
+            || path.carry(),
+            &mut [&mut client],
+            |_, event, _| match event {
+                Event::Ended(_, Ended::Disconnected(text)) => text.contains("was restarted"),
+                Event::Ended(_, ended) => panic!("{ended:?}"),
+                _ => false,
+            },
+        );
+    }
+
+    #[test]
+    fn a_connection_ends_when_its_secret_is_accepted_no_longer_and_no_other_does() {
+        let [old, new] = [[1; 32], [2; 32]];
+        let both = Secret::from_secrets(&[old, new]);
+        let [old, new] = [old, new].map(|bytes| Secret::from_secrets(&[bytes]));
+        let (mut leader, address) = listen(&both);
+        let mut of_old = connect(1, address, &old);
+        // It presents the new one, and accepts the old one of a leader that still presents that.
+        let turned = Secret::from_secrets(&[[2; 32], [1; 32]]);
+        let mut of_new = connect(2, address, &turned);
+        let mut connected = 0;
+        drive(&mut [&mut leader, &mut of_old, &mut of_new], |index, event, _| {
+            connected += usize::from(matches!((index, event), (0, Event::Connected(..))));
+            connected == 2
+        });
+        // One is in the midst of its handshake.
+        let mut late = connect(3, address, &old);
+        late.transmit();
+        while handshakes(&leader) == 0 {
+            leader.receive();
+        }
+        leader.accept_secret(&new);
+        let mut ended = 0;
+        let mut ports = [&mut leader, &mut of_old, &mut of_new, &mut late];
+        drive(&mut ports, |index, event, _| match (index, event) {
+            (1 | 3, Event::Ended(_, Ended::Disconnected(text))) => {
+                assert!(text.contains("does not accept this secret any more"), "{text}");
+                ended += 1;
+                ended == 2
+            }
+            (0, Event::Connected(..)) | (2, Event::Ended(..)) => panic!("{index}"),
+            (_, Event::Ended(_, Ended::Refused(text))) => panic!("{text}"),
+            _ => false,
+        });
+        // Who comes now is judged by the new one, which is also presented.
+        let mut stranger = connect(4, address, &old);
+        let mut newcomer = connect(5, address, &new);
+        let (mut is_out, mut is_in) = (false, false);
+        let mut ports = [&mut leader, &mut of_new, &mut stranger, &mut newcomer];
+        drive(&mut ports, |index, event, _| {
+            match (index, event) {
+                (2, Event::Ended(_, Ended::Refused(_))) => is_out = true,
+                (3, Event::Connected(..)) => is_in = true,
+                (1 | 3, Event::Ended(..)) => panic!("{index}"),
+                _ => {}
+            }
+            is_out && is_in
+        });
     }
 }

@@ -118,7 +118,7 @@ impl Routes {
             let mut end = None;
             while let Some(event) = port.poll_event() {
                 match event {
-                    Event::Connected(id) => {
+                    Event::Connected(id, _) => {
                         route.untried.clear();
                         route.patience = None;
                         news.push((id, News::Connected));
@@ -264,7 +264,7 @@ impl Routes {
             Err(error) => error.to_string(),
         };
         let end = Ended::Disconnected(end);
-        if !self.routes[at].next_address(end, &self.map, &mut self.news) {
+        if !self.routes[at].next_address(end, &mut self.map, &mut self.news) {
             self.routes.swap_remove(at);
         }
     }
@@ -275,13 +275,15 @@ impl Route {
     fn next_address(
         &mut self,
         mut end: Ended,
-        map: &Map,
+        map: &mut Map,
         news: &mut Vec<(ConnectionId, News)>,
     ) -> bool {
         self.port = None;
         while matches!(end, Ended::Disconnected(_) | Ended::NotThere(_))
             && let Some(address) = self.untried.pop()
         {
+            // The file may have another secret by now, while the leader exchanges its own.
+            map.secret.refresh();
             match Port::connect(self.id, address, &map.secret, map.silence) {
                 Ok(port) => {
                     self.port = Some(port);

@@ -98,6 +98,9 @@ pub(crate) struct LeaseRequest {
     pub(crate) above: Token,
     /// The lease ends by itself after this time. Such a lease is not kept.
     pub(crate) at_most: Option<Duration>,
+    /// For how long the service keeps the name taken from the grant on, however its holder ends. Such
+    /// a lease is not kept.
+    pub(crate) at_least: Option<Duration>,
     /// Whether the lease may stay after its first guard.
     pub(crate) keep: bool,
     /// The word to open.

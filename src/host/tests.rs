@@ -4,6 +4,7 @@
 mod lent;
 
 use std::{
+    fs,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -55,6 +56,8 @@ impl Town {
         Leader::builder()
             .listen(address)
             .state_dir(self.path("state"))
+            .init(!self.path("state").exists())
+            .accept_file_system("tmpfs")
             .secret_file(self.path("key"))
             .start()
     }
@@ -314,6 +317,38 @@ fn a_host_name_is_looked_up() {
 }
 
 #[test]
+fn a_secret_is_exchanged_while_a_leader_and_a_client_go_on() {
+    let town = Town::new();
+    let leader = town.leader();
+    let link = town.link(&leader);
+    let lease = take(&link, "a");
+    let [key, old, new] = ["key", "old", "new"].map(|name| town.path(name));
+    fs::copy(&key, &old).unwrap();
+    Secret::create(&new).unwrap();
+    fs::rename(&new, &key).unwrap();
+    // The leader is not told: it looks at its file by itself, and then refuses clients
+    // that have the old one.
+    let addresses = [leader.local_addr().to_string()];
+    loop {
+        let secret = Secret::read(&old).unwrap();
+        let stranger = super::connect(&addresses, secret, config(), None, generation).unwrap();
+        match ask(&stranger, at_once("x")).wait() {
+            Ok(lease) => give(&stranger, lease),
+            Err(error) if error.kind() == LockErrorKind::Refused => break,
+            // Its connection ended meanwhile.
+            Err(error) => assert_eq!(error.kind(), LockErrorKind::Unreachable),
+        }
+    }
+    // The client lost its connection, and has made another with what its file has now.
+    give(&link, take(&link, "b"));
+    let other = town.link(&leader);
+    let held = other.acquire(at_once("a")).wait().unwrap_err();
+    assert_eq!(held.kind(), LockErrorKind::WouldBlock);
+    give(&link, lease);
+    give(&other, take(&other, "a"));
+}
+
+#[test]
 fn settings_that_cannot_be_are_errors() {
     let town = Town::new();
     let secret = Secret::read(town.path("key")).unwrap();
@@ -327,6 +362,8 @@ fn settings_that_cannot_be_are_errors() {
     let in_use = Leader::builder()
         .listen(leader.local_addr())
         .state_dir(town.path("other"))
+        .init(true)
+        .accept_file_system("tmpfs")
         .secret_file(town.path("key"));
     assert_eq!(in_use.start().unwrap_err().kind(), LockErrorKind::Config);
     for builder in [
@@ -361,6 +398,8 @@ fn two_separate_leaders_are_not_taken_for_one_group() {
     let other = Leader::builder()
         .listen("127.0.0.1:0")
         .state_dir(town.path("other"))
+        .init(true)
+        .accept_file_system("tmpfs")
         .secret_file(town.path("key"))
         .start()
         .unwrap();

@@ -1,17 +1,11 @@
-//! The secret file, the keys that come out of it, and the handshake that proves both sides have it.
+//! The keys that come out of a secret, and the handshake that proves that both sides have it.
 //!
 //! There are no certificates and no names here. One secret of 32 random bytes gives an Ed25519 key;
-//! both sides present it as a TLS 1.3 raw public key (RFC 7250) and accept exactly that key, so
-//! nobody without the file gets past the handshake, and whoever has the file may do everything.
+//! a side presents that of its first secret as a TLS 1.3 raw public key (RFC 7250) and accepts those
+//! of all its secrets. So without the secret file no peer gets past the handshake, and with it a
+//! peer may do everything.
 
-use std::{
-    fmt,
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use ring::{hkdf, hmac};
@@ -30,133 +24,88 @@ use rustls::{
         AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SigningKey},
 };
 
-use crate::error::{LockError, LockErrorKind};
+use super::{own_id::OwnId, secret_file::hex};
+use crate::proto::{
+    ClusterId, ReignId,
+    history::{Attestation, Notary, Seen},
+};
 
 /// What both sides say they speak; another answer ends the handshake.
 const ALPN: &[u8] = b"tierlock/1";
-const SECRET_BYTES: usize = 32;
+pub(super) const SECRET_BYTES: usize = 32;
 
 /// The secret that a leader and its clients share: 32 random bytes.
 ///
-/// It lives in a file of one line, 64 hexadecimal digits, that only its owner may read. Every key
-/// is derived from it, so the same file on both sides is all the setting up there is.
+/// It lives in a file of one line, 64 hexadecimal digits. Every key is derived from it, so the same
+/// file on both sides is all the setting up there is. While a secret is exchanged for another the
+/// file holds both, one a line: the first is presented to peers, all are accepted of them.
 #[derive(Clone)]
 pub struct Secret {
-    root: hkdf::Prk,
+    /// At least one.
+    roots: Vec<hkdf::Prk>,
+    /// The public keys that peers with one of them present.
+    publics: Vec<Vec<u8>>,
+    /// Where it was read, if it can be read again.
+    file: Option<Arc<Path>>,
 }
 
 impl Secret {
-    /// Reads a secret file.
-    ///
-    /// # Errors
-    ///
-    /// `Config` if the file is missing, is not one line of 64 hexadecimal digits, or may be read or
-    /// written by others than its owner; `Io` if it cannot be read.
-    pub fn read(path: impl AsRef<Path>) -> Result<Secret, LockError> {
-        let path = path.as_ref();
-        let shown = path.display();
-        let mut file = File::open(path).map_err(|error| {
-            let (kind, what) = match error.kind() {
-                io::ErrorKind::NotFound => (
-                    LockErrorKind::Config,
-                    format!(
-                        "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
-                    ),
-                ),
-                _ => (LockErrorKind::Io, format!("cannot read the secret file {shown}: {error}")),
-            };
-            LockError::new(kind, what).with_source(error)
-        })?;
-        let read = |error: io::Error| {
-            let what = format!("cannot read the secret file {shown}: {error}");
-            LockError::new(LockErrorKind::Io, what).with_source(error)
-        };
-        let about = file.metadata().map_err(read)?;
-        if !about.is_file() {
-            return Err(LockError::config(format!("the secret file {shown} is no regular file")));
+    pub(super) fn from_secrets(secrets: &[[u8; SECRET_BYTES]]) -> Secret {
+        assert!(!secrets.is_empty(), "a secret file has at least one");
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tierlock secret 1");
+        let roots: Vec<_> = secrets.iter().map(|bytes| salt.extract(bytes)).collect();
+        let publics = roots.iter().map(|root| public_half(&*signer_of(root))).collect();
+        Secret { roots, publics, file: None }
+    }
+
+    pub(super) fn of_file(self, file: &Path) -> Secret {
+        Secret { file: Some(file.into()), ..self }
+    }
+
+    /// The file that it was read from, if that can be read again.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Reads its file again. One that is missing or damaged leaves it as it is.
+    pub(super) fn refresh(&mut self) {
+        if let Some(read) = self.file().and_then(|file| Secret::read(file).ok()) {
+            *self = read;
         }
-        if about.mode() & 0o077 != 0 {
-            return Err(LockError::config(format!(
-                "the secret file {shown} may be used by others (mode {:03o}); run `chmod 600 {shown}`",
-                about.mode() & 0o777,
-            )));
-        }
-        let mut text = Vec::new();
-        (&mut file).take(1024).read_to_end(&mut text).map_err(read)?;
-        let bytes = decode(&text).ok_or_else(|| {
-            LockError::config(format!(
-                "the secret file {shown} is not one line of 64 hexadecimal digits; \
-                 `tierlock secret new FILE` makes a good one"
-            ))
-        })?;
-        Ok(Secret::from_bytes(&bytes))
     }
 
-    /// Writes a new random secret to a file that must not exist yet, readable by its owner only.
-    ///
-    /// # Errors
-    ///
-    /// `Config` if the file exists (it is never overwritten), `Io` if it cannot be written.
-    pub fn create(path: impl AsRef<Path>) -> Result<Secret, LockError> {
-        let path = path.as_ref();
-        let shown = path.display();
-        let write = |error: io::Error| {
-            let what = format!("cannot write the secret file {shown}: {error}");
-            LockError::new(LockErrorKind::Io, what).with_source(error)
-        };
-        let mut bytes = [0; SECRET_BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            LockError::new(LockErrorKind::Io, "the system gives no random bytes")
-                .with_source(io::Error::from(error))
-        })?;
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = made.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                LockError::config(format!("{shown} exists already, and is never overwritten"))
-                    .with_source(error)
-            }
-            _ => write(error),
-        })?;
-        let written = file.write_all(encode(&bytes).as_bytes()).and_then(|()| file.sync_all());
-        if let Err(error) = written {
-            // Half a secret is worse than none.
-            let _ = std::fs::remove_file(path);
-            return Err(write(error));
-        }
-        Ok(Secret::from_bytes(&bytes))
+    /// A key of the secret that is presented, for one purpose; see [`derive`].
+    fn derive<const N: usize>(&self, info: &[&[u8]]) -> [u8; N] {
+        derive(&self.roots[0], info)
     }
 
-    fn from_bytes(bytes: &[u8; SECRET_BYTES]) -> Secret {
-        Secret { root: hkdf::Salt::new(hkdf::HKDF_SHA256, b"tierlock secret 1").extract(bytes) }
+    /// Signs a leader's stateless resets: restarted, it can tell its old clients that it forgot
+    /// them. No other leader of the secret has it, and no client: what one of them signs for a
+    /// connection of another would end that.
+    pub(super) fn reset_key(&self, own: &OwnId) -> Arc<hmac::Key> {
+        let key = self.derive::<32>(&[b"quic stateless reset 2", own.as_bytes()]);
+        Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key))
     }
 
-    /// A key for one purpose; different labels give keys that tell nothing about each other.
-    fn derive<const N: usize>(&self, label: &'static str) -> [u8; N] {
-        let mut key = [0; N];
-        self.root
-            .expand(&[label.as_bytes()], Length(N))
-            .and_then(|made| made.fill(&mut key))
-            .expect("a key is shorter than 255 hashes");
-        key
-    }
-
-    /// Signs stateless resets: a restarted leader can tell its old clients that it forgot them.
-    pub(super) fn reset_key(&self) -> Arc<hmac::Key> {
-        Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.derive::<32>("quic stateless reset")))
-    }
-
-    /// Marks connection ids as this secret's: a restarted leader recognises those it once gave.
-    pub(super) fn connection_id_key(&self) -> u64 {
-        u64::from_le_bytes(self.derive("quic connection id"))
+    /// Marks connection ids as a leader's: restarted, it recognises those that it once gave.
+    pub(super) fn connection_id_key(&self, own: &OwnId) -> u64 {
+        u64::from_le_bytes(self.derive(&[b"quic connection id 2", own.as_bytes()]))
     }
 
     /// Signs address-validation tokens, which so outlive a restart.
     pub(super) fn token_key(&self) -> Arc<hkdf::Prk> {
-        let key = self.derive::<32>("quic handshake token");
+        let key = self.derive::<32>(&[b"quic handshake token"]);
         Arc::new(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &key))
+    }
+
+    /// Vouches for what the leaders of this secret say of their history.
+    pub(super) fn notary(&self) -> SecretNotary {
+        let key = |root| derive::<32>(root, &[b"leader history"]);
+        let keys = self.roots.iter().map(|root| hmac::Key::new(hmac::HMAC_SHA256, &key(root)));
+        SecretNotary(keys.collect())
     }
 
     /// The leader's side of the handshake.
@@ -191,7 +140,7 @@ impl Secret {
     fn client_with(
         provider: Arc<CryptoProvider>,
         key: Arc<CertifiedKey>,
-        peer: SameKey,
+        peer: AcceptedKeys,
     ) -> Arc<QuicClientConfig> {
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -206,26 +155,92 @@ impl Secret {
         Arc::new(config.try_into().expect("ring has QUIC's initial cipher suite"))
     }
 
-    fn identity(&self) -> (Arc<CryptoProvider>, Arc<CertifiedKey>, SameKey) {
+    fn identity(&self) -> (Arc<CryptoProvider>, Arc<CertifiedKey>, AcceptedKeys) {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
-        let mut pkcs8 = hex(b"302e020100300506032b657004220420");
-        pkcs8.extend_from_slice(&self.derive::<32>("ed25519 seed"));
-        let signer = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))
-            .expect("every seed is an Ed25519 key");
-        let public = signer.public_key().expect("an Ed25519 key has a public half").to_vec();
-        let peer = SameKey {
-            public: public.clone(),
+        let public = CertificateDer::from(self.publics[0].clone());
+        let key = CertifiedKey::new(vec![public], signer_of(&self.roots[0]));
+        let peer = AcceptedKeys {
+            publics: self.publics.clone(),
             algorithms: provider.signature_verification_algorithms,
         };
-        let key = CertifiedKey::new(vec![CertificateDer::from(public)], signer);
         (provider, Arc::new(key), peer)
     }
+
+    /// Whether a peer that proved this to be its key is accepted.
+    pub(super) fn accepts(&self, presented: &CertificateDer<'_>) -> bool {
+        self.publics.iter().any(|public| is_same_key(public, presented))
+    }
 }
+
+/// A key of a secret for one purpose; different labels give keys that tell nothing about each other.
+fn derive<const N: usize>(root: &hkdf::Prk, info: &[&[u8]]) -> [u8; N] {
+    let mut key = [0; N];
+    root.expand(info, Length(N))
+        .and_then(|made| made.fill(&mut key))
+        .expect("a key is shorter than 255 hashes");
+    key
+}
+
+fn signer_of(root: &hkdf::Prk) -> Arc<dyn SigningKey> {
+    // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
+    let mut pkcs8 = hex(b"302e020100300506032b657004220420");
+    pkcs8.extend_from_slice(&derive::<32>(root, &[b"ed25519 seed"]));
+    rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))
+        .expect("every seed is an Ed25519 key")
+}
+
+fn public_half(signer: &dyn SigningKey) -> Vec<u8> {
+    signer.public_key().expect("an Ed25519 key has a public half").to_vec()
+}
+
+fn is_same_key(known: &[u8], presented: &[u8]) -> bool {
+    presented.len() == known.len()
+        && presented.iter().zip(known).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+}
+
+/// The same secrets in the same order: a public key belongs to one secret.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.publics == other.publics
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+/// Signs with a key of the secret, so that a client repeats what a leader said, and makes up nothing
+/// unless it takes the trouble to derive the same key.
+#[derive(Debug)]
+pub(super) struct SecretNotary(Vec<hmac::Key>);
+
+impl SecretNotary {
+    fn attest_with(key: &hmac::Key, cluster: ClusterId, epoch: u32, reign: ReignId) -> Attestation {
+        let mut text = Vec::from(b"tierlock history 1\0");
+        text.extend_from_slice(&cluster.0.to_le_bytes());
+        text.extend_from_slice(&epoch.to_le_bytes());
+        text.extend_from_slice(&reign.0.to_le_bytes());
+        let tag = hmac::sign(key, &text);
+        let half = tag.as_ref().first_chunk().expect("a tag has 32 bytes");
+        Attestation(u128::from_le_bytes(*half))
+    }
+}
+
+impl Notary for SecretNotary {
+    /// With the secret that is presented.
+    fn attest(&self, cluster: ClusterId, epoch: u32, reign: ReignId) -> Attestation {
+        SecretNotary::attest_with(&self.0[0], cluster, epoch, reign)
+    }
+
+    /// With any secret that is accepted.
+    fn confirms(&self, seen: &Seen) -> bool {
+        let Seen { cluster, epoch, reign, attestation } = *seen;
+        let is_of = |key| SecretNotary::attest_with(key, cluster, epoch, reign).0 ^ attestation.0;
+        self.0.iter().fold(false, |any, key| any | (is_of(key) == 0))
     }
 }
 
@@ -237,21 +252,19 @@ impl hkdf::KeyType for Length {
     }
 }
 
-/// Accepts the peer that presents our own key and proves that it owns it.
+/// Accepts the peer that presents a key of one of our secrets and proves that it owns it.
 #[derive(Debug)]
-struct SameKey {
-    public: Vec<u8>,
+struct AcceptedKeys {
+    publics: Vec<Vec<u8>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl SameKey {
+impl AcceptedKeys {
     fn compare(&self, presented: &[u8]) -> Result<(), rustls::Error> {
-        let different = presented.len() != self.public.len()
-            || presented.iter().zip(&self.public).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
-        if different {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
+        match self.publics.iter().any(|public| is_same_key(public, presented)) {
+            true => Ok(()),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
-        Ok(())
     }
 
     fn verify(
@@ -269,7 +282,7 @@ fn no_tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
     Err(rustls::PeerIncompatible::Tls13RequiredForQuic.into())
 }
 
-impl ServerCertVerifier for SameKey {
+impl ServerCertVerifier for AcceptedKeys {
     fn verify_server_cert(
         &self,
         presented: &CertificateDer<'_>,
@@ -309,7 +322,7 @@ impl ServerCertVerifier for SameKey {
     }
 }
 
-impl ClientCertVerifier for SameKey {
+impl ClientCertVerifier for AcceptedKeys {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -351,110 +364,51 @@ impl ClientCertVerifier for SameKey {
     }
 }
 
-fn encode(bytes: &[u8; SECRET_BYTES]) -> String {
-    let mut line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    line.push('\n');
-    line
-}
-
-fn decode(text: &[u8]) -> Option<[u8; SECRET_BYTES]> {
-    let line = text.strip_suffix(b"\n").unwrap_or(text);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.len() != 2 * SECRET_BYTES || !line.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    hex(line).try_into().ok()
-}
-
-/// The bytes that an even number of hexadecimal digits stands for.
-fn hex(digits: &[u8]) -> Vec<u8> {
-    let digit = |digit: u8| (digit as char).to_digit(16).expect("a hexadecimal digit") as u8;
-    digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
-    fn directory() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
-    #[test]
-    fn a_new_secret_is_one_line_for_its_owner_only_and_is_read_back() {
-        let directory = directory();
-        let path = directory.path().join("key");
-        let made = Secret::create(&path).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.len(), 65);
-        assert!(text.ends_with('\n'));
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let read = Secret::read(&path).unwrap();
-        assert_eq!(made.derive::<32>("x"), read.derive::<32>("x"));
-        assert_ne!(made.derive::<32>("x"), read.derive::<32>("y"));
-    }
-
-    #[test]
-    fn a_secret_is_never_overwritten() {
-        let directory = directory();
-        let path = directory.path().join("key");
-        std::fs::write(&path, "precious").unwrap();
-        let error = Secret::create(&path).unwrap_err();
-        assert_eq!(error.kind(), LockErrorKind::Config);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-    }
-
-    #[test]
-    fn a_secret_that_others_may_read_is_refused_with_the_command_to_run() {
-        let directory = directory();
-        let path = directory.path().join("key");
-        Secret::create(&path).unwrap();
-        for mode in [0o640, 0o604, 0o620] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let error = Secret::read(&path).unwrap_err();
-            assert_eq!(error.kind(), LockErrorKind::Config);
-            assert!(error.to_string().contains("chmod 600"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_missing_or_malformed_secret_is_a_matter_of_settings() {
-        let directory = directory();
-        let path = directory.path().join("key");
-        assert_eq!(Secret::read(&path).unwrap_err().kind(), LockErrorKind::Config);
-        assert_eq!(Secret::read(directory.path()).unwrap_err().kind(), LockErrorKind::Config);
-        Secret::create(&path).unwrap();
-        let good = "ab".repeat(32);
-        for bad in [
-            "",
-            "\n",
-            &good[1..],
-            &format!("{good}0"),
-            &good.replace('a', "g"),
-            &format!("{good}\n\n"),
-        ] {
-            std::fs::write(&path, bad).unwrap();
-            assert_eq!(Secret::read(&path).unwrap_err().kind(), LockErrorKind::Config, "{bad:?}");
-        }
-        for fine in [good.clone(), format!("{good}\n"), good.to_uppercase()] {
-            std::fs::write(&path, &fine).unwrap();
-            Secret::read(&path).unwrap();
-        }
+    fn secret(bytes: &[u8]) -> Secret {
+        Secret::from_secrets(&bytes.iter().map(|byte| [*byte; 32]).collect::<Vec<_>>())
     }
 
     #[test]
     fn one_secret_always_gives_the_same_keys() {
-        let secret = Secret::from_bytes(&[7; 32]);
-        let again = Secret::from_bytes(&[7; 32]);
-        let other = Secret::from_bytes(&[8; 32]);
-        assert_eq!(secret.connection_id_key(), again.connection_id_key());
-        assert_ne!(secret.connection_id_key(), other.connection_id_key());
-        let (_, key, _) = secret.identity();
+        let (one, again, other) = (secret(&[7]), secret(&[7]), secret(&[8]));
+        let own = OwnId::random();
+        assert_eq!(one.connection_id_key(&own), again.connection_id_key(&own));
+        assert_ne!(one.connection_id_key(&own), other.connection_id_key(&own));
+        let (_, key, _) = one.identity();
         let (_, _, peer) = again.identity();
         let (_, _, stranger) = other.identity();
         assert!(peer.compare(&key.cert[0]).is_ok());
         assert!(stranger.compare(&key.cert[0]).is_err());
+    }
+
+    #[test]
+    fn leaders_of_one_secret_have_keys_of_their_own_for_their_connections() {
+        let one = secret(&[7]);
+        let [own, others] = [(); 2].map(|()| OwnId::random());
+        assert_ne!(one.connection_id_key(&own), one.connection_id_key(&others));
+        let signed = |own| hmac::sign(&one.reset_key(own), b"a connection id");
+        assert_eq!(signed(&own).as_ref(), signed(&own).as_ref());
+        assert_ne!(signed(&own).as_ref(), signed(&others).as_ref());
+    }
+
+    #[test]
+    fn of_several_secrets_the_first_is_presented_and_all_are_accepted() {
+        let presents = |presenter: &Secret, judge: &Secret| {
+            let key = presenter.identity().1;
+            let is_accepted = judge.identity().2.compare(&key.cert[0]).is_ok();
+            assert_eq!(judge.accepts(&key.cert[0]), is_accepted);
+            is_accepted
+        };
+        let (old, both, turned, new) =
+            (secret(&[1]), secret(&[1, 2]), secret(&[2, 1]), secret(&[2]));
+        // Each step of an exchange, each side before and after it.
+        for (one, other) in [(&old, &both), (&both, &both), (&both, &turned), (&turned, &new)] {
+            assert!(presents(one, other) && presents(other, one));
+        }
+        assert!(!presents(&old, &new) && !presents(&new, &old) && !presents(&turned, &old));
     }
 }

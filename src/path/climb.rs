@@ -459,6 +459,7 @@ impl<'a> Climb<'a> {
         Ok(tier.service.clone().ask(LeaseRequest {
             name: named.name().clone(),
             at_most: named.at_most,
+            at_least: named.at_least,
             keep: named.enters_kept() && is_wanted(),
             word: tier.word.clone(),
             is_in_use: false,
@@ -537,7 +538,7 @@ impl<'a> Climb<'a> {
         let named = self.named;
         if let Some(tier) = named.host_tier() {
             if self.held.remove(LEASE) {
-                tier.leave(self.held.token, self.held.predecessor());
+                tier.leave_unused(self.held.token, self.held.predecessor());
             } else if self.goal == Scope::Host && self.held.has(THREAD) {
                 // The representative goes: it leaves no mark and no reservation.
                 if let Some(used) = tier.word.give_up() {

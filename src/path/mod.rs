@@ -141,18 +141,20 @@ impl Core {
         }
     }
 
-    /// The same, with an answer to wait for: the leader's, and the end of `at_least`.
+    /// The same, with an answer to wait for: the leader's, and the end of `at_least`. `is_unused`:
+    /// nothing was done under it.
     pub(crate) fn release_answered(
         &self,
         held: &mut Held,
         how: Predecessor,
+        is_unused: bool,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
         let answer = match self {
             Core::Plain(_) => {
                 self.release(held, how);
                 None
             }
-            Core::Named(named) => named.release_answered(held, how),
+            Core::Named(named) => named.release_answered(held, how, is_unused),
         };
         async move {
             match answer {

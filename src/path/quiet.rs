@@ -129,7 +129,7 @@ impl Named {
     /// a lease of its own.
     #[inline]
     pub(super) fn enters_kept(&self) -> bool {
-        self.keep != Keep::Never && self.at_most.is_none()
+        self.keep != Keep::Never && !self.has_terms
     }
 }
 
@@ -178,14 +178,20 @@ impl HostTier<'_> {
     pub(super) fn leave(self, token: Token, how: Predecessor) {
         match self.word.leave(token, how) {
             Left::Kept | Left::Stale => {}
-            left => self.left(left),
+            left => self.left(left, None),
         }
     }
 
+    /// The same, of a guard that did nothing under it: a service that hears of no token used
+    /// reserves nothing for it.
+    pub(super) fn leave_unused(self, token: Token, how: Predecessor) {
+        self.left(self.word.leave(token, how), Some(token));
+    }
+
     #[cold]
-    fn left(self, left: Left) {
+    fn left(self, left: Left, unused: Option<Token>) {
         if let Left::GivesBack(used) = left {
-            self.give_back(&used);
+            self.give_back(&unused.map_or(used, |token| used.without(token)));
         }
         self.word.wake();
     }

@@ -35,13 +35,20 @@ impl Named {
         }
     }
 
-    /// The same, and what answers it, if anything does.
-    pub(super) fn release_answered(&self, held: &mut Held, how: Predecessor) -> Option<Answer> {
+    /// The same, and what answers it, if anything does. `is_unused`: nothing was done under it.
+    pub(super) fn release_answered(
+        &self,
+        held: &mut Held,
+        how: Predecessor,
+        is_unused: bool,
+    ) -> Option<Answer> {
         if held.is_forked() {
             let _ = held.take();
             return None;
         }
-        if let Some(until) = self.stays_until(held) {
+        if is_unused {
+            self.remember_until(None, held);
+        } else if let Some(until) = self.stays_until(held) {
             let (tell, told) = answer_slot();
             self.release_at(until, held, how, tell);
             return Some(told);
@@ -62,6 +69,7 @@ impl Named {
                 None
             }
             Left::GivesBack(used) => {
+                let used = if is_unused { used.without(held.token) } else { used };
                 let answer = tier.service.clone().give_back_answered(tier.word, &used);
                 tier.word.wake();
                 Some(answer)
@@ -91,7 +99,7 @@ impl Named {
         // The guard is gone: no holder is left that could be told of a loss.
         let end = held.end_watch();
         let later = self.later();
-        let release = move || then(later.release_answered(&mut held, how));
+        let release = move || then(later.release_answered(&mut held, how, false));
         alarm::call_at(until, release).detach();
         drop(end);
     }
@@ -116,6 +124,13 @@ impl Named {
         if held.won() != 0 && !held.is_forked() {
             let how = held.predecessor();
             self.remember_until(None, held);
+            if let Some(tier) = self.lease_of(held) {
+                let end = held.end_watch();
+                self.leave_cell(held);
+                held.remove(LEASE);
+                tier.leave_unused(held.token, how);
+                drop(end);
+            }
             self.release_now(held, how);
         }
     }

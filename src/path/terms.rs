@@ -21,7 +21,9 @@ impl Named {
     pub(super) fn start_terms(&self, held: &mut Held) {
         let now = clock::now();
         let scope = held.scope();
-        let is_remembered = self.remember_until(self.at_least.map(|at_least| now + at_least), held);
+        // At host scope the service remembers `at_least`.
+        let is_remembered = scope >= Scope::Host
+            || self.remember_until(self.at_least.map(|at_least| now + at_least), held);
         let more = held.more_mut();
         more.since = (!is_remembered).then_some(now);
         if let Some(at_most) = self.at_most

@@ -12,10 +12,13 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::{Holder, LockError, LockErrorKind, Predecessor};
+use crate::{
+    error::{Holder, LockError, LockErrorKind, Predecessor},
+    filesystem,
+};
 
 use super::{
-    EngineKind, NameStatus, file, filesystem,
+    EngineKind, NameStatus, file,
     home::{self, Home},
     keepers::{Survivor, find_survivors},
     leader::LEADER,
@@ -149,7 +152,7 @@ pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
 // ---- the directory -----------------------------------------------------------------------------
 
 fn judge_file_system(home: &Home, report: &mut Report) {
-    let kind = home::kind_of_file_system(&home.fd);
+    let kind = filesystem::kind_of(&home.fd);
     if let Err(error) = filesystem::judge(kind, &[]) {
         return report.error(&home.about(error));
     }

@@ -46,6 +46,7 @@ use rustix::{
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
+    filesystem::Trust,
     fork::{Condvar, LockFile, Mutex, PerFork},
     name::Name,
     scope::Scope,
@@ -60,7 +61,6 @@ use super::{
     DirectoryKey, NameStatus, Options, Taken,
     births::Birth,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
-    filesystem::Trust,
     home::{self, Home, Made, SAFELY, damaged, failed},
     keepers::Proof,
     names, record,

@@ -10,7 +10,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::OwnedFd,
         unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -25,13 +25,11 @@ use rustix::{
 
 use crate::{
     error::{LockError, LockErrorKind},
+    filesystem::{self, Trust},
     fork::LockFile,
 };
 
-use super::{
-    DirectoryKey, files,
-    filesystem::{self, Trust},
-};
+use super::{DirectoryKey, files};
 
 /// An open directory of locks.
 pub(super) struct Home {
@@ -59,7 +57,7 @@ impl Home {
             .map_err(|e| failed("the lock directory's path is invalid", e))?;
         let about = |error: LockError| about(&path, error);
         let fd = open_or_make(&path).map_err(about)?;
-        let trust = filesystem::judge(kind_of_file_system(&fd), accepted).map_err(about)?;
+        let trust = filesystem::judge(filesystem::kind_of(&fd), accepted).map_err(about)?;
         Home::of(path, fd, trust)
     }
 
@@ -80,7 +78,7 @@ impl Home {
                 },
             )
         })?;
-        let trust = filesystem::judge(kind_of_file_system(&fd), &[]).unwrap_or(Trust::OnRequest);
+        let trust = filesystem::judge(filesystem::kind_of(&fd), &[]).unwrap_or(Trust::OnRequest);
         Home::of(path, fd, trust)
     }
 
@@ -100,7 +98,7 @@ impl Home {
 
     /// What locks on its file system cannot promise, if that is accepted without being asked for.
     pub(super) fn caveat(&self) -> Option<String> {
-        let kind = kind_of_file_system(&self.fd);
+        let kind = filesystem::kind_of(&self.fd);
         let caveat = filesystem::caveat(kind)?;
         let (path, name) = (self.path.display(), filesystem::name_of(kind));
         Some(format!("lock directory {path} is on {name}: {caveat}"))
@@ -475,17 +473,6 @@ pub(super) fn judge_format(found: &str, ours: &str) -> Result<(), LockError> {
         "its file format says {found:?} instead of {ours:?}; stop every process that uses the \
          directory and remove it, or choose another"
     )))
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn kind_of_file_system(fd: impl AsFd) -> Option<u32> {
-    // Signed or not, long or not: the numbers have 32 bits.
-    rustix::fs::fstatfs(fd).ok().map(|found| found.f_type as u32)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn kind_of_file_system(_: impl AsFd) -> Option<u32> {
-    None
 }
 
 pub(super) fn rename_without_replacing(

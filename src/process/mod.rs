@@ -10,7 +10,6 @@ mod checkup;
 mod ending;
 mod file;
 mod files;
-mod filesystem;
 mod home;
 mod keepers;
 mod leader;
@@ -140,6 +139,12 @@ impl Directory {
             Engine::File(directory) => directory.home(),
             Engine::Table(directory) => directory.home(),
         }
+    }
+
+    /// Whether its slots remember an end of `at_least`, whatever becomes of the holder.
+    #[cfg(feature = "cli")]
+    pub(crate) fn remembers(&self) -> bool {
+        matches!(self.0, Engine::Table(_))
     }
 
     /// The lock of a name. Fails here, not later, when the disk is full or the file is damaged.

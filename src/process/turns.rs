@@ -21,10 +21,9 @@ use rustix::{
 
 use super::{
     files::{Identity, cannot_open, retried, unless_interrupted},
-    filesystem,
-    home::{SAFELY, damaged, failed, kind_of_file_system},
+    home::{SAFELY, damaged, failed},
 };
-use crate::{error::LockError, fork::LockFile};
+use crate::{error::LockError, filesystem, fork::LockFile};
 
 /// The file, as this process found it.
 pub(crate) struct TurnFile {
@@ -49,7 +48,7 @@ impl TurnFile {
         if !metadata.is_file() {
             return Err(damaged("it is not a regular file"));
         }
-        if let Err(names) = filesystem::known(kind_of_file_system(&file)) {
+        if let Err(names) = filesystem::known(filesystem::kind_of(&file)) {
             return Err(LockError::config(format!(
                 "it is on the file system {:?}, which is not trusted with locks; choose a place \
                  on a local one (ext4, xfs, btrfs, f2fs, bcachefs, zfs, tmpfs, overlay)",

@@ -16,8 +16,9 @@ use std::{
 
 use self::link::Link;
 use super::{
-    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId, count_short,
-    history::Seen,
+    ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+    count_short,
+    history::{Attestation, Seen},
     mistake::{Mistake, planted},
     numbered::{Numbered, sorted},
     timers::Timers,
@@ -217,6 +218,8 @@ struct Request {
 #[derive(Clone)]
 struct Grant {
     lease: LeaseId,
+    /// The reign that made it.
+    reign: ReignId,
     first: Token,
     last: Token,
     predecessor: Predecessor,
@@ -682,6 +685,13 @@ impl Client {
         }
     }
 
+    /// The reign has a higher epoch now.
+    fn raised(&mut self, epoch: u32, attestation: Attestation) {
+        if let Some(seen) = self.seen.filter(|seen| seen.epoch < epoch) {
+            self.see(Seen { epoch, attestation, ..seen });
+        }
+    }
+
     /// This leads now.
     fn see(&mut self, seen: Seen) {
         if self.seen.replace(seen) != Some(seen) {
@@ -870,9 +880,6 @@ impl Client {
 // Leases.
 impl Client {
     fn granted(&mut self, request: RequestId, grant: Grant, now: Time) {
-        if let Some(seen) = self.seen.filter(|seen| seen.epoch < grant.last.epoch()) {
-            self.see(Seen { epoch: grant.last.epoch(), ..seen });
-        }
         if self.leases.contains_key(&grant.lease) {
             return;
         }
@@ -924,7 +931,7 @@ impl Client {
     /// report does not name it.
     fn refuse_unknown(&mut self, grant: Grant) {
         let Grant { lease, predecessor: how, .. } = grant;
-        self.say(ClientMessage::Release { lease, last_used: grant.first, how });
+        self.say(ClientMessage::Release { lease, last_used: before(grant.first), how });
     }
 
     fn is_held(&self, lease: LeaseId) -> bool {
@@ -955,8 +962,8 @@ impl Client {
 
     fn hand_back(&mut self, lease: LeaseId) {
         let held = self.leases.get_mut(&lease).expect("a lease that is held");
-        // It used one token, if any.
-        let (last_used, how) = (held.grant.first, held.grant.predecessor);
+        // It used none: what the leader reserves for an unused grant ends with it.
+        let (last_used, how) = (before(held.grant.first), held.grant.predecessor);
         held.hold = Hold::Releasing { last_used, how, to_be_told: false, awaited: false };
         self.give_back(lease);
     }
@@ -1114,6 +1121,7 @@ impl Client {
                 let at_most = at_most.map(|left| now + count_short(left));
                 let grant = Grant {
                     lease,
+                    reign: self.seen.expect("a welcome came before").reign,
                     first,
                     last,
                     predecessor,
@@ -1145,6 +1153,7 @@ impl Client {
             LeaderMessage::Recall { .. } if planted(Mistake::RecallIgnored) => {}
             LeaderMessage::Recall { lease } => self.recalled(lease),
             LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),
+            LeaderMessage::Raised { epoch, attestation } => self.raised(epoch, attestation),
             LeaderMessage::Welcome { .. }
             | LeaderMessage::NotLeader { .. }
             | LeaderMessage::Gone { .. } => {}
@@ -1236,6 +1245,7 @@ impl Grant {
             kept: false,
             since: now.since(self.since),
             leaving: None,
+            reign: self.reign,
         }
     }
 }
@@ -1249,6 +1259,11 @@ impl Event {
             _ => None,
         }
     }
+}
+
+/// The token before this one: the last used of a block that begins with this one and was not used.
+fn before(first: Token) -> Token {
+    Token::new(first.get().saturating_sub(1)).unwrap_or(Token::ZERO)
 }
 
 /// How long an answer is waited for at least, however soon the caller's limit is: so that a free

@@ -12,25 +12,33 @@ mod attended;
 #[cfg(feature = "testing")]
 mod look;
 mod questions;
+mod raising;
 mod reclaim;
 mod report;
+mod reserve;
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use self::{
     attended::Attended,
+    raising::{OtherHistory, Raises},
     report::{Report, Unfinished},
+    reserve::Reservations,
 };
 use super::{
-    ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
-    history::{History, Seen},
+    ClientId, ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
+    history::{History, Notary, TrustingNotary},
     mistake::{Mistake, planted},
     numbered::Numbered,
-    record::{Allows, Committed, Pending, Record, Recovered, Reign, TakenAway},
+    record::{
+        Allows, Committed, Pending, Record, Recovered, Reign, Reserved, TakenAway, Unwritten,
+    },
     sessions::{Sessions, Standing},
+    shares::{Shares, has_share, largest_share},
     table::{
         Holding, LockKey, Next, PackedId, Patience, Recall, Right, SessionKey, Table, Waiter,
         WaiterKey,
@@ -58,13 +66,17 @@ pub struct Config {
     /// How many leases and waiters all sessions have together. Each takes up to 700 bytes, with
     /// the longest of names.
     pub claims_max: usize,
+    /// How many names `at_least` keeps taken at a time.
+    pub reservations_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
-    /// Drawn by whoever starts the leader, for this reign and no other.
+    /// Drawn at random at the leader's start, for this reign and no other.
     pub reign: ReignId,
+    /// Vouches for what clients are told of this history, so that they cannot make it up.
+    pub notary: Arc<dyn Notary>,
 }
 
 impl Default for Config {
@@ -75,10 +87,12 @@ impl Default for Config {
             leases_per_session_max: 65_536,
             waiters_per_session_max: 65_536,
             claims_max: 1 << 21,
+            reservations_max: 65_536,
             block: BLOCK,
             epoch_above: None,
             process: None,
             reign: ReignId(0),
+            notary: Arc::new(TrustingNotary),
         }
     }
 }
@@ -103,9 +117,16 @@ pub enum Close {
 /// Things the driver writes to its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A client has seen a later epoch, or one of this leader's history in the reign of another:
-    /// this state is old; nothing is granted any more.
-    OldState { seen: u32, own: u32 },
+    /// An alarm: a client has seen a later epoch of this cluster, or one of this leader's history
+    /// in the reign of another. This state is a copy, or one that was restored from a copy.
+    OtherHistory {
+        seen: u32,
+        own: u32,
+        /// For how long nothing new is granted to any client.
+        pauses: Duration,
+        /// The epoch that this leader takes then, if its bound on raises allows it soon.
+        takes: Option<u32>,
+    },
     /// An alarm: two sessions reported that they hold this name. The higher token has won.
     Conflict { name: Name, winner: Token, loser: Token },
 }
@@ -120,6 +141,13 @@ pub struct Leader {
     reign: Option<Reign>,
     /// The highest epoch on its way to the disk or there.
     epoch_asked: u32,
+    raises: Raises,
+    /// When the reign was durable.
+    began: Time,
+    /// What clients have told of another history of this cluster, until its epochs are exceeded.
+    other_history: Option<OtherHistory>,
+    /// The highest token that this reign has given.
+    given: Token,
     /// The reign has ended, and this is what requests are told.
     over: Option<Refusal>,
     clock: Attended,
@@ -134,20 +162,24 @@ pub struct Leader {
     sessions: Sessions,
     table: Table,
     connections: Numbered<ConnectionId, Connection>,
+    /// Whose they are, and those that are to be closed.
+    clients: Numbered<ConnectionId, ClientId>,
     /// Until when connections without a whole report are borne.
     reports: Timers<ConnectionId>,
     unfinished: Unfinished,
     /// What came before the reign was durable, to be read then.
     early: VecDeque<(ConnectionId, ClientMessage)>,
+    early_shares: Shares,
     /// Until when waiters wait.
     limits: Timers<WaiterKey>,
     /// When a held lock reaches its `at_most`, or when its lost lease is past its last promise.
     ends: Timers<LockKey>,
     /// Until when a lock is not granted that two said they hold.
     disputes: Timers<LockKey>,
+    reservations: Reservations,
     /// Who is to be told once the loss of a lease is durable.
     breakers: questions::Breakers,
-    checks: Vec<questions::Check>,
+    questions: questions::Questions,
     /// How many reported leases are on their way to the disk as ones that nobody can have.
     refused_claims: usize,
     leases_made: u64,
@@ -180,6 +212,17 @@ enum Connection {
     Refused(Refusal),
 }
 
+/// How a request comes to the leader, which says what limits it is held to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// This reign has not seen it, and none before it that counts.
+    New,
+    /// A session brings it back that an earlier reign opened.
+    Returning,
+    /// This reign granted it and took the lease away again, unheard.
+    PutBack,
+}
+
 /// What stands between a free lock and who wants it.
 enum Verdict {
     /// Nothing.
@@ -188,6 +231,8 @@ enum Verdict {
     Waits,
     /// This epoch is to be durable first.
     NeedsEpoch(u32),
+    /// The same, because of an `above` that no token of this reign explains.
+    NeedsRaise(u32),
     Refused(Refusal),
     /// Its session has run out.
     Expired,
@@ -204,6 +249,10 @@ impl Leader {
         let mut leader = Leader {
             reign: None,
             epoch_asked: epoch_before,
+            raises: Raises::default(),
+            began: now,
+            other_history: None,
+            given: Token::ZERO,
             table: Table::new(config.block),
             config,
             cluster: recovered.cluster,
@@ -215,14 +264,17 @@ impl Leader {
             waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
             sessions: Sessions::new(),
             connections: Numbered::default(),
+            clients: Numbered::default(),
             reports: Timers::new(),
             unfinished: Unfinished::default(),
             early: VecDeque::new(),
+            early_shares: Shares::new(EARLY_MAX),
             limits: Timers::new(),
             ends: Timers::new(),
             disputes: Timers::new(),
+            reservations: Reservations::new(),
             breakers: questions::Breakers::default(),
-            checks: Vec::new(),
+            questions: questions::Questions::default(),
             refused_claims: 0,
             leases_made: 0,
             places_given: 0,
@@ -244,6 +296,7 @@ impl Leader {
             leader.history.begin(epoch, reign, starts_above);
             leader.write(record.clone());
             leader.take_over(&recovered);
+            leader.take_over_reservations(&recovered);
             if planted(Mistake::ReignNotDurable) {
                 leader.handle_committed(Committed { number: 1, record }, now);
                 leader.last_committed = 0;
@@ -254,19 +307,29 @@ impl Leader {
         leader
     }
 
-    pub fn handle_connected(&mut self, connection: ConnectionId, now: Time) {
-        self.clock.attend(now);
+    /// Every event begins with this. Answers the attended time.
+    fn attend(&mut self, now: Time) -> Time {
+        let now = self.clock.attend(now);
+        self.date_reservations();
+        now
+    }
+
+    /// A connection of this client is there.
+    pub fn handle_connected(&mut self, connection: ConnectionId, client: ClientId, now: Time) {
+        self.attend(now);
         let before = self.connections.insert(connection, Connection::New);
         assert!(before.is_none(), "a connection's number is used once");
+        self.clients.insert(connection, client);
         self.expect_report(connection);
     }
 
     pub fn handle_message(&mut self, connection: ConnectionId, message: ClientMessage, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         if self.reign.is_some() || self.over.is_some() {
             self.read(connection, message, now);
             self.settle(now);
-        } else if self.early.len() < EARLY_MAX {
+        } else if self.early_shares.has_room_for(self.client_of(connection)) {
+            self.early_shares.take(self.client_of(connection));
             self.early.push_back((connection, message));
         } else {
             self.close(connection, Close::Protocol("too much before the reign began"));
@@ -274,9 +337,10 @@ impl Leader {
     }
 
     pub fn handle_disconnected(&mut self, connection: ConnectionId, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         self.reports.clear(connection);
         self.unfinished.clear(connection);
+        self.clients.remove(&connection);
         if let Some(Connection::Serving(key)) = self.connections.remove(&connection) {
             if planted(Mistake::CloseIsGoodbye) {
                 self.vacate_all(key, Predecessor::Clean);
@@ -287,7 +351,7 @@ impl Leader {
     }
 
     pub fn handle_committed(&mut self, committed: Committed, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         assert!(committed.number > self.last_committed, "records are committed in their order");
         self.last_committed = committed.number;
         if self.over.is_some() {
@@ -320,19 +384,49 @@ impl Leader {
                 }
                 self.answer_breakers(lease);
             }
+            Allows::TellingReserved { name, number, proof } => {
+                if let Some(lock) = self.table.find(&name) {
+                    self.entry_is_durable(lock, number, proof, now);
+                    self.unsettled.push(lock);
+                }
+            }
+            Allows::Unreserving { number } => self.deletion_is_durable(number),
+        }
+        self.settle(now);
+    }
+
+    /// The journal has no room for a session's opening: what the session waits for is refused, and
+    /// the reign goes on.
+    pub fn handle_unwritten(&mut self, unwritten: Unwritten, now: Time) {
+        let now = self.attend(now);
+        let Unwritten { number, session } = unwritten;
+        assert!(number > self.last_committed, "records are answered in their order");
+        self.last_committed = number;
+        if self.over.is_none()
+            && let Some(key) = self.sessions.find(session)
+            && matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number)
+        {
+            let waiters: Vec<_> = self.sessions.get(key).waiting().values().copied().collect();
+            for waiter in waiters {
+                self.refuse_waiter(waiter, Refusal::DiskFull, now);
+            }
+            self.sessions.stand(key, Standing::New);
+            if self.sessions.get(key).connection.is_none() {
+                self.sessions.remove(key);
+            }
         }
         self.settle(now);
     }
 
     /// The journal failed: the reign is over; nothing is granted, renewed or expired any more.
     pub fn handle_storage_failed(&mut self, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         self.end_reign(Refusal::Storage);
         self.read_early(now);
     }
 
     pub fn handle_timeout(&mut self, now: Time) {
-        let now = self.clock.attend(now);
+        let now = self.attend(now);
         if self.over.is_some() {
             return;
         }
@@ -340,12 +434,14 @@ impl Leader {
             self.expire(key);
         }
         while let Some(waiter) = self.limits.pop_due(now) {
-            let Waiter { lock, patience, since, .. } = *self.table.waiter(waiter);
+            let Waiter { lock, patience, since, session, request, .. } = *self.table.waiter(waiter);
             let is_held = self.table.lock(lock).holding.is_some() && !self.in_grace;
             let is_short = now.since(since) < RECALL_LIMIT;
             match patience {
-                // Perhaps nobody has it: a short wait gets a free lock as one that only tries does.
-                Patience::Some if is_short && !self.is_surely_held(lock) => {
+                // It may be free: a short wait gets a free lock as one that only tries does.
+                Patience::Some
+                    if is_short && !self.is_surely_held(lock, Some((session, request))) =>
+                {
                     self.table.lose_patience(waiter);
                     self.limits.set(waiter, now + RECALL_LIMIT);
                 }
@@ -370,11 +466,18 @@ impl Leader {
             self.waits_until = None;
             self.write(Record::Waited);
         }
+        if self.reign.is_some() {
+            self.look_at_reservations();
+        }
         self.settle(now);
     }
 
     pub fn poll_message(&mut self) -> Option<(ConnectionId, LeaderMessage)> {
-        self.messages.pop_front()
+        let message = self.messages.pop_front();
+        if message.is_none() {
+            self.reservations.messages_are_taken(self.clock.raw());
+        }
+        message
     }
 
     pub fn poll_close(&mut self) -> Option<(ConnectionId, Close)> {
@@ -397,13 +500,18 @@ impl Leader {
         }
         let with_reign = [self.waits_until, self.reports.next()];
         let [waits_until, report] = with_reign.map(|at| at.filter(|_| self.reign.is_some()));
-        let others = [self.limits.next(), self.ends.next(), self.disputes.next()];
+        let others =
+            [self.limits.next(), self.ends.next(), self.disputes.next(), self.next_raise()];
         [self.sessions.next_deadline(), waits_until, report]
             .into_iter()
             .chain(others)
             .flatten()
             .min()
             .map(|due| self.clock.wake_at(due))
+            .into_iter()
+            .chain(self.reservations.next_time().map(|due| self.clock.wake_at_raw(due)))
+            .chain(self.reservations.wants_a_time())
+            .min()
     }
 }
 
@@ -459,6 +567,11 @@ impl Leader {
         }
     }
 
+    /// The client that a connection is of. One that has ended is of none that has anything.
+    fn client_of(&self, connection: ConnectionId) -> ClientId {
+        self.clients.get(&connection).copied().unwrap_or(ClientId(0))
+    }
+
     /// From now on it has a while to report.
     fn expect_report(&mut self, connection: ConnectionId) {
         self.reports.set(connection, self.clock.now() + REPORT_LIMIT);
@@ -475,7 +588,7 @@ impl Leader {
             ClientMessage::Acquire { request, acquire } => {
                 // One that was read already: it waits, or its answer is on its way.
                 if request > self.sessions.get(key).last_request {
-                    self.want(key, request, acquire, None, now);
+                    self.want(key, request, acquire, (None, Arrival::New), now);
                 }
             }
             ClientMessage::Cancel { request } => {
@@ -483,6 +596,9 @@ impl Leader {
                     && !planted(Mistake::LostCancel)
                 {
                     self.drop_waiter(waiter);
+                } else if let Some(lock) = self.request_is_over(key, request) {
+                    // What crosses this is handed straight back.
+                    self.vacate(lock, None);
                 }
             }
             ClientMessage::Release { lease, last_used, how } => {
@@ -528,22 +644,23 @@ impl Leader {
 
 // Requests.
 impl Leader {
-    /// A session wants a lock. `place` is the one it was told before, if it was.
+    /// A session wants a lock. `place` is the one it was told before, by its own word, if it was;
+    /// it gives order and no exemption from limits.
     fn want(
         &mut self,
         key: SessionKey,
         request: RequestId,
         acquire: Acquire,
-        place: Option<PackedId>,
+        (place, arrival): (Option<PackedId>, Arrival),
         now: Time,
     ) {
         let session = self.sessions.get_mut(key);
         session.last_request = session.last_request.max(request);
-        if let Some(why) = self.why_refused(key, &acquire, place.is_some()) {
+        if let Some(why) = self.why_refused(key, &acquire, arrival) {
             return self.refuse(key, request, why, None);
         }
         let lock = self.table.find_or_add(acquire.name);
-        if acquire.wait == Wait::No && self.is_surely_held(lock) {
+        if acquire.wait == Wait::No && self.is_surely_held(lock, Some((key, request))) {
             let holder = self.holder(lock, now);
             return self.refuse(key, request, Refusal::WouldBlock, holder);
         }
@@ -558,11 +675,13 @@ impl Leader {
             since: now,
             patience: if acquire.wait == Wait::No { Patience::None } else { Patience::Some },
             at_most: acquire.at_most,
+            at_least: acquire.at_least.filter(|at_least| !at_least.is_zero()),
             above: acquire.above,
             keep: acquire.keep,
             present: true,
         };
         if is_new
+            && waiter.at_least.is_none()
             && self.table.is_unused(lock)
             && let Verdict::Granted(lease, token) = self.judge(&waiter, now)
         {
@@ -580,10 +699,19 @@ impl Leader {
         self.unacknowledged.push((key, request));
     }
 
-    /// Why a request is refused before anybody looks at its lock. Limits never refuse one that
-    /// was accepted before (`returning`).
-    fn why_refused(&self, key: SessionKey, acquire: &Acquire, returning: bool) -> Option<Refusal> {
-        let session = self.sessions.get(key);
+    /// Why a request is refused before its lock is looked at.
+    fn why_refused(&self, key: SessionKey, acquire: &Acquire, arrival: Arrival) -> Option<Refusal> {
+        let is_too_long = acquire.at_least.is_some_and(|at_least| at_least > reserve::AT_LEAST_MAX);
+        let why = self.over.or(self.sessions.get(key).refusal);
+        why.or(is_too_long.then_some(Refusal::AtLeastTooLong)).or_else(|| match arrival {
+            Arrival::New => self.limit_of_new(key),
+            Arrival::Returning => self.limit_of_returning(key),
+            Arrival::PutBack => None,
+        })
+    }
+
+    /// The limit that leaves no room for a new request of this session.
+    fn limit_of_new(&self, key: SessionKey) -> Option<Refusal> {
         let Config {
             sessions_max,
             leases_per_session_max,
@@ -591,27 +719,38 @@ impl Leader {
             claims_max,
             ..
         } = self.config;
-        let new = matches!(session.standing, Standing::New);
-        let limits = [
-            (new && self.sessions.written() >= sessions_max, Refusal::TooManySessions),
-            (session.answerable_for() >= leases_per_session_max, Refusal::TooManyLeases),
-            (session.waiting().len() >= waiters_per_session_max, Refusal::TooManyWaiters),
-            (self.claims() >= claims_max, Refusal::TooManyClaims),
-        ];
-        self.over
-            .or(session.refusal)
-            .or((acquire.above.epoch() >= ABOVE_EPOCH_MAX).then_some(Refusal::Tokens))
-            .or_else(|| {
-                let (_, why) = limits.into_iter().find(|(reached, _)| *reached && !returning)?;
-                Some(why)
-            })
+        let session = self.sessions.get(key);
+        let own = self.sessions.holdings_beside(key);
+        let is_new = matches!(session.standing, Standing::New);
+        if is_new && !has_share(own.sessions, self.sessions.written(), sessions_max) {
+            Some(Refusal::TooManySessions)
+        } else if session.answerable_for() >= leases_per_session_max {
+            Some(Refusal::TooManyLeases)
+        } else if session.waiting().len() >= waiters_per_session_max {
+            Some(Refusal::TooManyWaiters)
+        } else if !has_share(own.claims, self.claims(), claims_max) {
+            Some(Refusal::TooManyClaims)
+        } else {
+            None
+        }
+    }
+
+    /// The same of one that an earlier reign may have accepted. Its session's report has no more of
+    /// them than one session can have been given. That all clients bring back more than there can
+    /// have been takes many that were there before and now come from elsewhere.
+    fn limit_of_returning(&self, key: SessionKey) -> Option<Refusal> {
+        let claims_max = self.config.claims_max;
+        let own = self.sessions.holdings_beside(key).claims;
+        let is_too_much =
+            own >= largest_share(claims_max) || self.claims() >= claims_max.saturating_mul(2);
+        is_too_much.then_some(Refusal::TooManyClaims)
     }
 
     /// What all sessions have together. What is owed from earlier reigns is not known before all
     /// of them are back.
     fn claims(&self) -> usize {
         let owed = if self.in_grace { 0 } else { self.sessions.owed() };
-        self.sessions.claims() + owed
+        self.sessions.claims() + self.reservations.len() + owed
     }
 
     /// Writes about the session with its first request, not before: what only looks around
@@ -642,8 +781,26 @@ impl Leader {
                 Right::Ended(why, _) => after(why),
                 Right::Whole | Right::Ending => how,
             };
+            let is_unused = last_used < self.table.lock(lock).first();
+            let lease = self.holding(lock).lease;
             self.table.give_back(lock, last_used);
+            if planted(Mistake::ReservedAtRelease) {
+                self.reserve_at_release(lock);
+            }
+            if is_unused {
+                self.was_not_used(lock, lease);
+            }
+            if planted(Mistake::ReservationEndsWithHolder) {
+                self.end_reservation(lock);
+            }
             self.vacate(lock, Some(how));
+        }
+        if let Some(number) = self.deletion_of(lease)
+            && let Some(connection) = self.sessions.get(key).connection
+        {
+            // So that it is given back again, should this not become durable.
+            let released = LeaderMessage::Released { lease };
+            return self.tell_when_unreserved(number, connection, released);
         }
         // A stale one is answered as well, and ignored: it names a lease, not a name.
         self.tell(key, LeaderMessage::Released { lease });
@@ -681,6 +838,7 @@ impl Leader {
             && matches!(recall, Recall::No | Recall::Kept)
         {
             let last = self.table.top_up(lock);
+            self.given = self.given.max(last);
             self.tell(key, LeaderMessage::ToppedUp { lease, last });
         }
     }
@@ -692,6 +850,10 @@ impl Leader {
     fn goodbye(&mut self, connection: ConnectionId, key: SessionKey) {
         self.close(connection, Close::Ended);
         self.sessions.get_mut(key).connection = None;
+        // What it had used it has given back before.
+        for (lease, lock) in self.sessions.get(key).leases_in_order() {
+            self.was_not_used(lock, lease);
+        }
         self.vacate_all(key, Predecessor::Clean);
         self.end_session(key);
     }
@@ -801,6 +963,7 @@ impl Leader {
         if self.in_grace {
             self.end_grace_if_over(now);
         }
+        self.step_raise(now);
         while let Some(lock) = self.unsettled.pop() {
             self.settle_lock(lock, now);
         }
@@ -820,11 +983,11 @@ impl Leader {
             return; // forgotten meanwhile
         }
         while self.table.lock(lock).holding.is_none()
-            && let Some(waiter) = self.table.first_present(lock)
+            && let Some(waiter) = self.next_waiter(lock)
             && self.try_grant(waiter, now)
         {}
         self.recall_if_wanted(lock);
-        if self.is_surely_held(lock) {
+        if self.is_surely_held(lock, None) {
             while let Some(waiter) = self.table.first_impatient(lock) {
                 self.refuse_waiter(waiter, Refusal::WouldBlock, now);
             }
@@ -856,8 +1019,11 @@ impl Leader {
 
     /// Whether who only tries can be told that somebody has it. Of a lease that may be kept that
     /// is known once its session has answered a recall, or cannot.
-    fn is_surely_held(&self, lock: LockKey) -> bool {
-        let Some(holding) = self.table.lock(lock).holding else { return false };
+    /// Of a reserved name that is so for all but the request that has never heard of its grant.
+    fn is_surely_held(&self, lock: LockKey, by: Option<(SessionKey, RequestId)>) -> bool {
+        let Some(holding) = self.table.lock(lock).holding else {
+            return !self.in_grace && self.is_reserved_from(lock, by);
+        };
         let may_come = self.is_keepable(lock)
             && holding.recall != Recall::InUse
             && self.sessions.get(holding.session).connection.is_some();
@@ -870,16 +1036,32 @@ impl Leader {
         let waiter = self.table.waiter(key);
         let (lock, session) = (waiter.lock, waiter.session);
         match self.judge(waiter, now) {
-            Verdict::Granted(lease, token) => {
-                let waiter = self.take_waiter(key);
-                self.grant(&waiter, lease, token, now);
-            }
+            Verdict::Granted(lease, token) => match waiter.at_least {
+                None => {
+                    let waiter = self.take_waiter(key);
+                    self.grant(&waiter, lease, token, now);
+                }
+                Some(_) if !self.may_reserve(lock) => {
+                    self.refuse_waiter(key, Refusal::TooManyReservations, now);
+                }
+                Some(at_least) => {
+                    self.reserve(key, at_least, token);
+                    return false;
+                }
+            },
             Verdict::Waits => return false,
             Verdict::NeedsEpoch(needed) if self.ask_epoch(needed) => {
                 self.awaiting_epoch.insert(lock);
                 return false;
             }
             Verdict::NeedsEpoch(_) => self.refuse_waiter(key, Refusal::Tokens, now),
+            Verdict::NeedsRaise(needed) => match self.ask_raise(needed, now) {
+                Ok(()) => {
+                    self.awaiting_epoch.insert(lock);
+                    return false;
+                }
+                Err(why) => self.refuse_waiter(key, why, now),
+            },
             Verdict::Refused(why) => self.refuse_waiter(key, why, now),
             Verdict::Expired => self.expire(session),
         }
@@ -890,7 +1072,8 @@ impl Leader {
     fn judge(&self, waiter: &Waiter, now: Time) -> Verdict {
         let Some(reign) = &self.reign else { return Verdict::Waits };
         let in_grace = self.in_grace && !planted(Mistake::NoGrace);
-        if self.over.is_some() || in_grace || self.disputes.get(waiter.lock).is_some() {
+        let waits = in_grace || self.is_paused() || self.disputes.get(waiter.lock).is_some();
+        if self.over.is_some() || waits {
             return Verdict::Waits;
         }
         let epoch = reign.epoch();
@@ -907,6 +1090,9 @@ impl Leader {
         if session.answerable_for() >= self.config.leases_per_session_max {
             return Verdict::Refused(Refusal::TooManyLeases);
         }
+        if let Some(needed) = self.raise_for(waiter.above, epoch) {
+            return Verdict::NeedsRaise(needed);
+        }
         let lease = PackedId::new(epoch, self.leases_made + 1);
         match (self.table.next_token(waiter.lock, waiter.above, epoch), lease) {
             (Some(Next::Token(token)), Some(lease)) => Verdict::Granted(lease, token),
@@ -916,9 +1102,27 @@ impl Leader {
         }
     }
 
+    /// As `grant`, with `at_least`.
+    fn grant_reserved(
+        &mut self,
+        waiter: &Waiter,
+        lease: PackedId,
+        token: Token,
+        now: Time,
+        _proof: &Reserved,
+    ) {
+        self.give(waiter, lease, token, now);
+    }
+
     fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
+        assert!(waiter.at_least.is_none(), "its entry is to be durable first");
+        self.give(waiter, lease, token, now);
+    }
+
+    fn give(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         self.leases_made += 1;
         self.table.grant(waiter, lease, token, now);
+        self.given = self.given.max(self.table.lock(waiter.lock).token);
         self.sessions.add_lease(waiter.session, lease, waiter.lock);
         if let Some(at_most) = waiter.at_most {
             self.ends.set(waiter.lock, now + count_long(at_most));
@@ -1023,6 +1227,8 @@ impl Leader {
     fn drop_waiter(&mut self, key: WaiterKey) -> Waiter {
         let waiter = self.take_waiter(key);
         self.unsettled.push(waiter.lock);
+        // One that is over without having heard of its grant has nothing reserved.
+        self.request_is_over(waiter.session, waiter.request);
         waiter
     }
 
@@ -1045,8 +1251,12 @@ impl Leader {
         if self.reign.as_ref().is_some_and(|own| own.epoch() >= reign.epoch()) {
             return;
         }
+        self.history.raise(reign.epoch(), reign.starts_above());
         if self.reign.replace(reign).is_none() {
+            self.began = now;
             self.begin_grace(now);
+        } else {
+            self.tell_raised();
         }
         (self.leases_made, self.places_given) = (0, 0);
         self.unsettled.extend(std::mem::take(&mut self.awaiting_epoch));
@@ -1055,6 +1265,7 @@ impl Leader {
 
     /// What came before there was an answer to it.
     fn read_early(&mut self, now: Time) {
+        self.early_shares.clear();
         for (connection, message) in std::mem::take(&mut self.early) {
             self.read(connection, message, now);
             self.settle(now);
@@ -1072,34 +1283,7 @@ impl Leader {
             let Waiter { session, request, .. } = self.take_waiter(waiter);
             self.refuse(session, request, why, None);
         }
-        self.refuse_checks();
-    }
-
-    /// A client has seen this. If that is no part of this reign's history, the state directory
-    /// is a copy from before it.
-    fn meet_history(&mut self, seen: Option<Seen>) {
-        if let Some(Seen { epoch: seen, .. }) = self.of_another_history(seen)
-            && self.over.is_none()
-        {
-            self.notices.push_back(Notice::OldState { seen, own: self.epoch() });
-            self.end_reign(Refusal::OldState);
-        }
-    }
-
-    /// What was seen, if it was not in this cluster's history as its journal tells it.
-    fn of_another_history(&self, seen: Option<Seen>) -> Option<Seen> {
-        let Seen { cluster, epoch, reign } = seen?;
-        let is_later = epoch > self.epoch();
-        let is_anothers = if planted(Mistake::DeposedLeaderServes) {
-            false
-        } else if planted(Mistake::SameEpochUnnoticed) {
-            is_later
-        } else if planted(Mistake::EarlierReignsUnknown) {
-            epoch > self.epoch_before && reign != self.config.reign
-        } else {
-            is_later || !self.history.agrees(epoch, reign)
-        };
-        seen.filter(|_| cluster == self.cluster && is_anothers)
+        self.refuse_questions();
     }
 
     fn epoch(&self) -> u32 {
@@ -1113,7 +1297,7 @@ impl Leader {
         }
         if epoch > self.epoch_asked {
             self.epoch_asked = epoch;
-            self.write(Record::EpochRaised { epoch });
+            self.write(Record::EpochRaised { epoch, starts_above: false });
         }
         true
     }
@@ -1190,10 +1374,6 @@ fn after(why: LostReason) -> Predecessor {
     }
 }
 
-/// An `above` of this epoch or a later one is refused: a machine's own counts reach it by
-/// mistake only, and epochs are not there to be used up by mistakes.
-const ABOVE_EPOCH_MAX: u32 = 1 << 22;
-
 const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
 
 /// How long who only tries waits for the answer to a recall.
@@ -1228,7 +1408,7 @@ impl Leader {
 
     /// How many wait to hear that a lock is broken.
     pub(super) fn breaks_awaited(&self) -> usize {
-        self.breakers.count
+        self.breakers.shares.taken()
     }
 
     /// How many names it knows.

@@ -17,6 +17,7 @@ mod names;
 pub(crate) mod numbered;
 pub mod record;
 mod sessions;
+pub(crate) mod shares;
 mod slab;
 mod table;
 #[cfg(test)]
@@ -32,6 +33,11 @@ use crate::mistake::{Mistake, planted};
 /// A connection, as its driver numbers it; a number is never used twice by one driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
+
+/// What counts as one client where limits are shared out, as the driver knows it: the holders of one
+/// credential, or one address where all have the same credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u128);
 
 /// Every clock is within 1 % of true time: whoever must not act too late counts this much of a
 /// duration, rounded down …

@@ -164,6 +164,7 @@ mod tests {
                 token: Token::ZERO,
                 holding: None,
                 predecessor: Predecessor::Clean,
+                is_reserved: false,
             };
             let key = LockKey(self.locks.insert(lock));
             let hash = self.names.hash_of(&name(number));

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ClusterId, LeaseId, Proof, ReignId, SessionId, history::History};
+use super::{ClusterId, LeaseId, Proof, ReignId, RequestId, SessionId, history::History};
 use crate::{error::LostReason, name::Name, token::Token};
 
 /// One durable fact. Rare: grants and releases are never written.
@@ -25,7 +25,11 @@ pub enum Record {
     /// What the last `TookOver` had to wait for has passed.
     Waited,
     /// A reign took a higher epoch.
-    EpochRaised { epoch: u32 },
+    EpochRaised {
+        epoch: u32,
+        /// It lies above what another history has come to; see [`History::raise`].
+        starts_above: bool,
+    },
     /// A session asked for its first lock.
     SessionOpened {
         session: SessionId,
@@ -38,6 +42,24 @@ pub enum Record {
     SessionEnded { session: SessionId },
     /// A lease was taken away from a live session, or was not confirmed when it was reported.
     LeaseRevoked { session: SessionId, lease: LeaseId, name: Name, token: Token, why: LostReason },
+    /// A name is granted with `at_least`, or less is left of that. Replaces the name's entry.
+    Reserved { name: Name, reservation: Reservation },
+    /// `at_least` has run out, was broken, or was never made use of.
+    ReservationEnded { name: Name, token: Token },
+}
+
+/// A grant with `at_least`: its name stays taken for as long as is left, however its holder ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The token of the grant.
+    pub token: Token,
+    pub session: SessionId,
+    /// The request that was granted.
+    pub request: RequestId,
+    pub at_least: Duration,
+    /// What was left of it when this was written. A new reign counts this, and a hundredth more,
+    /// from its take-over.
+    pub left: Duration,
 }
 
 /// A record on its way to the disk. The driver writes it and hands back [`Committed`].
@@ -49,6 +71,12 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// One that no leader asked for.
+    #[cfg(test)]
+    pub(crate) fn for_tests(number: u64, record: Record) -> Pending {
+        Pending { number, record }
+    }
+
     /// What is to be written.
     pub fn record(&self) -> &Record {
         &self.record
@@ -59,6 +87,26 @@ impl Pending {
     pub fn committed(self) -> Committed {
         Committed { number: self.number, record: self.record }
     }
+
+    /// The journal's word that it has no room for the opening of a session, and that this one is
+    /// not on the disk; of other records an error ends the reign.
+    ///
+    /// # Panics
+    ///
+    /// If the record is another.
+    pub fn unwritten(self) -> Unwritten {
+        let Record::SessionOpened { session, .. } = self.record else {
+            panic!("a journal writes this or fails: {:?}", self.record)
+        };
+        Unwritten { number: self.number, session }
+    }
+}
+
+/// A session's opening for which the journal has no room.
+#[derive(Debug)]
+pub struct Unwritten {
+    pub(super) number: u64,
+    pub(super) session: SessionId,
 }
 
 /// Proof that a record is durable: what the replies that depend on it are made from.
@@ -73,8 +121,9 @@ impl Committed {
     pub(super) fn allows(self) -> Allows {
         let number = self.number;
         match self.record {
-            Record::TookOver { epoch, .. } | Record::EpochRaised { epoch } => {
-                Allows::Reigning(Reign { epoch })
+            Record::TookOver { epoch, starts_above, .. }
+            | Record::EpochRaised { epoch, starts_above } => {
+                Allows::Reigning(Reign { epoch, starts_above })
             }
             Record::Waited => Allows::Nothing,
             Record::SessionOpened { session, .. } => {
@@ -86,6 +135,10 @@ impl Committed {
             Record::LeaseRevoked { session, lease, why, .. } => {
                 Allows::Telling { session, lease, why, proof: TakenAway(()) }
             }
+            Record::Reserved { name, .. } => {
+                Allows::TellingReserved { name, number, proof: Reserved(()) }
+            }
+            Record::ReservationEnded { .. } => Allows::Unreserving { number },
         }
     }
 }
@@ -98,17 +151,25 @@ pub(super) enum Allows {
     Granting { session: SessionId, number: u64, opened: Opened },
     Freeing { session: SessionId, number: u64, proof: TakenAway },
     Telling { session: SessionId, lease: LeaseId, why: LostReason, proof: TakenAway },
+    TellingReserved { name: Name, number: u64, proof: Reserved },
+    Unreserving { number: u64 },
 }
 
 /// A durable epoch: without it nothing is granted.
 #[derive(Debug)]
 pub(super) struct Reign {
     epoch: u32,
+    starts_above: bool,
 }
 
 impl Reign {
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// It lies above what another history has come to.
+    pub(super) fn starts_above(&self) -> bool {
+        self.starts_above
     }
 }
 
@@ -119,6 +180,10 @@ pub(super) struct Opened(());
 /// A loss is durable: without it no lease is taken from anybody.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TakenAway(());
+
+/// What is reserved is durable: without it no grant with `at_least` is told.
+#[derive(Debug)]
+pub(super) struct Reserved(());
 
 /// What a journal found when it was opened: all that a new reign knows of those before it.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,6 +197,8 @@ pub struct Recovered {
     pub history: History,
     /// The open sessions: a reign waits for each of them to come back or to run out.
     pub sessions: BTreeMap<SessionId, OpenSession>,
+    /// The names that `at_least` keeps taken.
+    pub reservations: BTreeMap<Name, Reservation>,
 }
 
 /// A session that was opened and not ended.
@@ -154,6 +221,7 @@ impl Recovered {
             waits_for: None,
             history: History::default(),
             sessions: BTreeMap::new(),
+            reservations: BTreeMap::new(),
         }
     }
 
@@ -161,12 +229,19 @@ impl Recovered {
     /// of every journal, and for one that keeps nothing but this, all of it.
     pub fn remember(&mut self, record: &Record) {
         match *record {
+            Record::Reserved { ref name, reservation } => {
+                self.reservations.insert(name.clone(), reservation);
+            }
+            Record::ReservationEnded { ref name, .. } => drop(self.reservations.remove(name)),
             Record::TookOver { epoch, reign, waits_for, starts_above } => {
                 (self.epoch, self.waits_for) = (epoch, waits_for);
                 self.history.begin(epoch, reign, starts_above);
             }
             Record::Waited => self.waits_for = None,
-            Record::EpochRaised { epoch } => self.epoch = epoch,
+            Record::EpochRaised { epoch, starts_above } => {
+                self.epoch = epoch;
+                self.history.raise(epoch, starts_above);
+            }
             Record::SessionOpened { session, proof, time_to_live, embedded } => {
                 let before = self.sessions.remove(&session);
                 let revoked = before.map_or_else(BTreeMap::new, |before| before.revoked);

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE, count_long,
+    ClientId, ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE,
+    count_long,
     numbered::{Keyed, sorted},
     record::{OpenSession, Opened, TakenAway},
     slab::Slab,
@@ -25,6 +26,8 @@ pub(super) struct Session {
     pub(super) time_to_live: Duration,
     pub(super) identity: Identity,
     pub(super) process: ProcessMark,
+    /// The client that its newest connection is of; none while an earlier reign's session is away.
+    client: Option<ClientKey>,
     /// An earlier reign opened it, and it has not come back yet.
     awaited: bool,
     /// Of the newest connection whose report was whole.
@@ -91,6 +94,7 @@ impl Session {
             time_to_live: time_to_live.clamp(*TIME_TO_LIVE.start(), longest),
             identity,
             process,
+            client: None,
             awaited: false,
             count: 0,
             connection: None,
@@ -164,11 +168,40 @@ impl Session {
     fn claims(&self) -> usize {
         self.leases.len() + self.waiting.len()
     }
+
+    /// What it has of what is shared out among clients.
+    fn holdings(&self) -> Holdings {
+        Holdings {
+            sessions: usize::from(!matches!(self.standing, Standing::New)),
+            claims: self.claims() + self.revoked.len(),
+        }
+    }
+}
+
+/// What a client has of what is shared out.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Holdings {
+    /// Sessions that the journal knows or is about to.
+    pub(super) sessions: usize,
+    /// Leases, waiters, and losses that are not answered for.
+    pub(super) claims: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct ClientKey(u32);
+
+/// A client, as long as it has a session here.
+struct Client {
+    id: ClientId,
+    sessions: usize,
+    holdings: Holdings,
 }
 
 pub(super) struct Sessions {
     sessions: Slab<Session>,
     by_id: BTreeMap<SessionId, SessionKey>,
+    clients: Slab<Client>,
+    clients_by_id: BTreeMap<ClientId, ClientKey>,
     deadlines: Timers<SessionKey>,
     /// How many hold or wait.
     busy: u32,
@@ -190,6 +223,8 @@ impl Sessions {
         Sessions {
             sessions: Slab::new(),
             by_id: BTreeMap::new(),
+            clients: Slab::new(),
+            clients_by_id: BTreeMap::new(),
             deadlines: Timers::new(),
             busy: 0,
             claims: 0,
@@ -242,6 +277,52 @@ impl Sessions {
         self.owed
     }
 
+    /// From now on it counts as this client's.
+    pub(super) fn belongs_to(&mut self, key: SessionKey, id: ClientId) {
+        self.leave_client(key);
+        let clients = &mut self.clients;
+        let client = *self.clients_by_id.entry(id).or_insert_with(|| {
+            ClientKey(clients.insert(Client { id, sessions: 0, holdings: Holdings::default() }))
+        });
+        self.clients[client.0].sessions += 1;
+        self.sessions[key.0].client = Some(client);
+        let holdings = self.sessions[key.0].holdings();
+        self.count(Some(client), Holdings::default(), holdings);
+    }
+
+    fn leave_client(&mut self, key: SessionKey) {
+        let session = &mut self.sessions[key.0];
+        let Some(client) = session.client.take() else { return };
+        let holdings = session.holdings();
+        self.count(Some(client), holdings, Holdings::default());
+        let Client { id, sessions, .. } = &mut self.clients[client.0];
+        *sessions -= 1;
+        if *sessions == 0 {
+            self.clients_by_id.remove(id);
+            self.clients.remove(client.0);
+        }
+    }
+
+    /// One of a client's sessions had `before`, and has `after`.
+    fn count(&mut self, client: Option<ClientKey>, before: Holdings, after: Holdings) {
+        let Some(client) = client else { return };
+        let Holdings { sessions, claims } = &mut self.clients[client.0].holdings;
+        *sessions = *sessions - before.sessions + after.sessions;
+        *claims = *claims - before.claims + after.claims;
+    }
+
+    /// What all sessions of this client have together.
+    pub(super) fn holdings_of(&self, client: ClientId) -> Holdings {
+        let client = self.clients_by_id.get(&client);
+        client.map(|client| self.clients[client.0].holdings).unwrap_or_default()
+    }
+
+    /// The same of the client that this session belongs to.
+    pub(super) fn holdings_beside(&self, key: SessionKey) -> Holdings {
+        let client = self.sessions[key.0].client;
+        client.map(|client| self.clients[client.0].holdings).unwrap_or_default()
+    }
+
     /// Every session; for the few moments of a reign that concern them all.
     pub(super) fn all(&self) -> impl Iterator<Item = SessionKey> + use<'_> {
         self.by_id.values().copied()
@@ -271,6 +352,7 @@ impl Sessions {
 
     /// Its end is done, or there was nothing to end.
     pub(super) fn remove(&mut self, key: SessionKey) -> Session {
+        self.leave_client(key);
         let session = self.sessions.remove(key.0);
         assert!(session.leases.is_empty() && session.waiting.is_empty());
         self.by_id.remove(&session.id);
@@ -287,10 +369,14 @@ impl Sessions {
         if let Standing::Ending(_) = standing {
             self.deadlines.clear(key);
         }
-        let before = std::mem::replace(&mut self.sessions[key.0].standing, standing);
+        let session = &mut self.sessions[key.0];
+        let (client, holdings) = (session.client, session.holdings());
+        let before = std::mem::replace(&mut session.standing, standing);
+        let now = session.holdings();
         assert!(!matches!(before, Standing::Ending(_)), "an end is final");
         self.written += usize::from(is_written);
         self.written -= usize::from(!matches!(before, Standing::New));
+        self.count(client, holdings, now);
     }
 
     /// Promises one more time to live from `now`: the only door through which a deadline moves.
@@ -359,10 +445,12 @@ impl Sessions {
     }
 
     fn settle_accounts<T>(&mut self, key: SessionKey, change: impl FnOnce(&mut Losses) -> T) -> T {
-        let revoked = &mut self.sessions[key.0].revoked;
-        let before = revoked.len();
-        let result = change(revoked);
-        self.owed = self.owed - before + revoked.len();
+        let session = &mut self.sessions[key.0];
+        let (owed, before) = (session.revoked.len(), session.holdings());
+        let result = change(&mut session.revoked);
+        self.owed = self.owed - owed + session.revoked.len();
+        let (client, after) = (session.client, session.holdings());
+        self.count(client, before, after);
         result
     }
 
@@ -379,15 +467,17 @@ impl Sessions {
 
     fn change(&mut self, key: SessionKey, change: impl FnOnce(&mut Session)) {
         let session = &mut self.sessions[key.0];
-        let before = session.claims();
+        let (before, holdings) = (session.claims(), session.holdings());
         change(session);
         let claims = session.claims();
         self.claims = self.claims - before + claims;
+        let (client, now) = (session.client, session.holdings());
         let busy = claims > 0;
         if busy != session.busy {
             session.busy = busy;
             if busy { self.busy += 1 } else { self.busy -= 1 }
         }
+        self.count(client, holdings, now);
     }
 }
 

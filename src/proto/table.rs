@@ -107,6 +107,8 @@ pub(super) struct Lock {
     pub(super) holding: Option<Holding>,
     /// How the last holder left.
     pub(super) predecessor: Predecessor,
+    /// An `at_least` keeps it taken, or is about to or has just done: it is not forgotten.
+    pub(super) is_reserved: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +154,7 @@ pub(super) struct Waiter {
     pub(super) since: Time,
     pub(super) patience: Patience,
     pub(super) at_most: Option<Duration>,
+    pub(super) at_least: Option<Duration>,
     pub(super) above: Token,
     /// Its lease may be kept.
     pub(super) keep: bool,
@@ -229,6 +232,7 @@ impl Table {
             token: Token::ZERO,
             holding: None,
             predecessor: Predecessor::Clean,
+            is_reserved: false,
         }));
         self.names.add(key, hash, &self.locks);
         key
@@ -277,12 +281,14 @@ impl Table {
     /// Grants a free lock, with the block that begins with `token`: one of many tokens if the
     /// lease may be kept and nobody else waits.
     pub(super) fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
-        let is_keepable =
-            waiter.keep && waiter.at_most.is_none() && self.first_present(waiter.lock).is_none();
+        let has_terms = waiter.at_most.is_some() || waiter.at_least.is_some();
+        let is_keepable = waiter.keep && !has_terms && self.first_present(waiter.lock).is_none();
         let last = if is_keepable { end_of_block(token, self.block) } else { token };
         let lock = &mut self.locks[waiter.lock.0];
         assert!(lock.holding.is_none(), "{} is granted only when free", lock.name);
-        assert!(token > lock.token && token > self.floor && token > waiter.above);
+        let is_next = token > lock.token && token > self.floor;
+        assert!(is_next || (lock.is_reserved && token == lock.token));
+        assert!(token > waiter.above);
         lock.token = last;
         lock.holding = Some(Holding {
             lease,
@@ -294,6 +300,23 @@ impl Table {
             spread: (lock.token.get() - token.get()) as u32,
             recall: Recall::No,
         });
+    }
+
+    /// This token is taken for a grant whose entry is on its way to the disk.
+    pub(super) fn reserve(&mut self, key: LockKey, token: Token) {
+        self.raise(key, token);
+        self.locks[key.0].is_reserved = true;
+    }
+
+    /// Nothing keeps the name any more once its holder has left.
+    pub(super) fn unreserve(&mut self, key: LockKey) {
+        self.locks[key.0].is_reserved = false;
+    }
+
+    /// The name was granted with this token before.
+    pub(super) fn raise(&mut self, key: LockKey, token: Token) {
+        let lock = &mut self.locks[key.0];
+        lock.token = lock.token.max(token);
     }
 
     /// The holder's block goes on: answers its new last token.
@@ -448,7 +471,8 @@ impl Table {
     }
 
     fn unused(&self, key: LockKey) -> Option<&Lock> {
-        let lock = self.get(key).filter(|lock| lock.holding.is_none())?;
+        let is_left = |lock: &&Lock| lock.holding.is_none() && !lock.is_reserved;
+        let lock = self.get(key).filter(is_left)?;
         let waited_for = [&self.present, &self.absent]
             .into_iter()
             .any(|queue| queue.range(of_lock(key)).next().is_some());
@@ -482,9 +506,6 @@ pub(super) enum Next {
 
 /// The last token of the block that begins with or goes on after `token`, within its epoch.
 fn end_of_block(token: Token, block: u64) -> Token {
-    if planted(Mistake::BlockAcrossEpochs) {
-        return Token::new(token.get() + block - 1).expect("far below the end");
-    }
     let last_of_epoch = token.get() | ((1 << Token::COUNT_BITS) - 1);
     let end = token.get().saturating_add(block - 1).min(last_of_epoch);
     Token::new(end).expect("an epoch's tokens are tokens")

@@ -15,8 +15,9 @@ use bincode::{
 };
 
 use super::{
-    ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId, history::Seen,
-    record::Record,
+    ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
+    history::{Attestation, Seen},
+    record::{Record, Reservation},
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -269,10 +270,17 @@ pub enum LeaderMessage {
         members: Vec<String>,
         /// How often to renew.
         renew_every: Duration,
+        /// The leader's code under cluster, epoch and reign, to be shown with them.
+        attestation: Attestation,
     },
-    /// Somebody else leads; `try_next` says who, where known.
+    /// This leader serves no such client now.
     NotLeader {
+        /// The leader to try instead, where known.
         try_next: Option<String>,
+        cluster: ClusterId,
+        /// It leads, in this epoch, and the client has seen a history that it does not know: it
+        /// serves the client once its epoch is above that.
+        epoch: Option<u32>,
     },
     /// The session is not known (any more): drop its leases, take a new id, repeat the requests.
     Gone {
@@ -339,6 +347,11 @@ pub enum LeaderMessage {
         lease: LeaseId,
         last: Token,
     },
+    /// The reign has taken a higher epoch. Told before any grant in it.
+    Raised {
+        epoch: u32,
+        attestation: Attestation,
+    },
 }
 
 /// What an `Acquire` asks for.
@@ -352,6 +365,8 @@ pub struct Acquire {
     pub keep: bool,
     /// The highest token the client's machine knows for the name; the grant exceeds it.
     pub above: Token,
+    /// For how long the name stays taken from the telling of the grant on, however its holder ends.
+    pub at_least: Option<Duration>,
 }
 
 /// How long an acquire waits in the leader's queue.
@@ -380,6 +395,8 @@ pub struct HeldLease {
     pub since: Duration,
     /// It is being given back, in this way: it is held no more, but its release is unanswered.
     pub leaving: Option<Predecessor>,
+    /// The reign that granted it.
+    pub reign: ReignId,
 }
 
 /// A request in a client's report.
@@ -447,6 +464,9 @@ pub struct LockInfo {
     pub predecessor: Predecessor,
     /// Who waits, first come first, cut to what a frame holds.
     pub waiters: Vec<HolderInfo>,
+    /// Without a holder, and kept taken by the `at_least` of its last one; `remaining` says for how
+    /// long.
+    pub reserved: bool,
 }
 
 /// Why a request was refused.
@@ -464,14 +484,20 @@ pub enum Refusal {
     TimeToLive,
     /// The cluster id is another than the client has spoken to.
     OtherCluster,
-    /// This leader's state is older than what the client has seen.
-    OldState,
-    /// The `above` is absurdly high, or tokens are exhausted.
+    /// The `above` is further past every token that this leader gave than it raises its epoch.
+    TooFarAbove,
+    /// Tokens are exhausted.
     Tokens,
     /// The leader could not write what the grant depends on.
     Storage,
     /// The leases and waiters of all sessions together are as many as the leader allows.
     TooManyClaims,
+    /// The leader's disk has no room for one more session.
+    DiskFull,
+    /// As many names are reserved by `at_least` as the leader allows.
+    TooManyReservations,
+    /// Its `at_least` is longer than any leader remembers.
+    AtLeastTooLong,
 }
 
 fn weight_of_holder(holder: &HolderInfo) -> usize {
@@ -618,8 +644,10 @@ by_way_of! {
     RequestId: u64, |id| id.0, |way| Ok(RequestId(way));
     LeaseId: (u32, u64), |id| (id.epoch, id.count), |(epoch, count)| Ok(LeaseId { epoch, count });
     Place: (u32, u64), |at| (at.epoch, at.count), |(epoch, count)| Ok(Place { epoch, count });
-    Seen: (ClusterId, u32, ReignId), |seen| (seen.cluster, seen.epoch, seen.reign),
-        |(cluster, epoch, reign)| Ok(Seen { cluster, epoch, reign });
+    Attestation: u128, |code| code.0, |way| Ok(Attestation(way));
+    Seen: (ClusterId, u32, ReignId, Attestation),
+        |seen| (seen.cluster, seen.epoch, seen.reign, seen.attestation),
+        |(cluster, epoch, reign, attestation)| Ok(Seen { cluster, epoch, reign, attestation });
     Time: u64, |time| time.as_nanos(), |way| Ok(Time::from_nanos(way));
     Token: u64, |token| token.get(), |way| {
         Token::new(way).ok_or(DecodeError::Other("a token is 2^63 or more"))
@@ -691,8 +719,15 @@ impl Encode for Record {
             Record::LeaseRevoked { session, lease, name, token, why } => {
                 (3_u8, session, lease, name, token, why).encode(encoder)
             }
-            Record::EpochRaised { epoch } => (4_u8, epoch).encode(encoder),
+            Record::EpochRaised { epoch, starts_above } => {
+                (4_u8, epoch, starts_above).encode(encoder)
+            }
             Record::Waited => 5_u8.encode(encoder),
+            Record::Reserved { name, reservation } => {
+                let Reservation { token, session, request, at_least, left } = reservation;
+                (6_u8, name, token, session, request, at_least, left).encode(encoder)
+            }
+            Record::ReservationEnded { name, token } => (7_u8, name, token).encode(encoder),
         }
     }
 }
@@ -720,8 +755,25 @@ impl<C> Decode<C> for Record {
                 token: Decode::<C>::decode(decoder)?,
                 why: Decode::<C>::decode(decoder)?,
             }),
-            4 => Ok(Record::EpochRaised { epoch: Decode::<C>::decode(decoder)? }),
+            4 => Ok(Record::EpochRaised {
+                epoch: Decode::<C>::decode(decoder)?,
+                starts_above: Decode::<C>::decode(decoder)?,
+            }),
             5 => Ok(Record::Waited),
+            6 => Ok(Record::Reserved {
+                name: Decode::<C>::decode(decoder)?,
+                reservation: Reservation {
+                    token: Decode::<C>::decode(decoder)?,
+                    session: Decode::<C>::decode(decoder)?,
+                    request: Decode::<C>::decode(decoder)?,
+                    at_least: Decode::<C>::decode(decoder)?,
+                    left: Decode::<C>::decode(decoder)?,
+                },
+            }),
+            7 => Ok(Record::ReservationEnded {
+                name: Decode::<C>::decode(decoder)?,
+                token: Decode::<C>::decode(decoder)?,
+            }),
             _ => Err(DecodeError::Other("no such record")),
         }
     }

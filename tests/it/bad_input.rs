@@ -2,9 +2,15 @@
 
 use std::{
     fs,
-    net::UdpSocket,
-    os::unix::fs::PermissionsExt,
+    net::{SocketAddr, UdpSocket},
+    os::unix::fs::{PermissionsExt, chown},
     path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -69,16 +75,137 @@ fn a_secret_that_is_missing_open_to_others_or_none_is_refused_with_what_to_do() 
         refused(with(&file), config, &[name]);
     }
     fs::copy(rig.secret(), &file).unwrap();
-    for mode in [0o644, 0o640, 0o604, 0o660, 0o620] {
+    let leader = || {
+        let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
+        leader.secret_file(&file)
+    };
+    for mode in [0o644, 0o604, 0o444, 0o660, 0o620] {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         refused(with(&file), config, &[name, "chmod 600"]);
-        let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
-        says(&leader.secret_file(&file).start().unwrap_err(), config, &[name, "chmod 600"]);
+        says(&leader().start().unwrap_err(), config, &[name, "chmod 600"]);
+    }
+    // Its group may read it, as container platforms mount it.
+    for mode in [0o440, 0o640] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        drop(with(&file).open().unwrap().mutex("a", ()).lock().unwrap());
+        drop(leader().start().unwrap());
+    }
+    if rustix::process::geteuid().is_root() {
+        chown(&file, Some(65_534), None).unwrap();
+        refused(with(&file), config, &[name, "belongs to user 65534"]);
+        says(&leader().start().unwrap_err(), config, &[name, "belongs to user 65534"]);
+        chown(&file, Some(0), None).unwrap();
     }
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     drop(with(&file).open().unwrap().mutex("a", ()).lock().unwrap());
     refused(with(dir.path()), config, &["regular file"]);
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg("-m600").arg(&pipe).status().unwrap().success());
+    refused(with(&pipe), config, &[pipe.to_str().unwrap(), "writer"]);
     bystander.is_undisturbed();
+}
+
+/// Answers for a leader before it does, from a place on the path to it: the first attempts of a
+/// client get what is forged, the others get through.
+struct Impostor {
+    address: SocketAddr,
+    attempts: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What an attempt to connect meets.
+enum Met {
+    /// An answer made of its first packet.
+    Answer(Vec<u8>),
+    /// A server.
+    Server(SocketAddr),
+}
+
+impl Impostor {
+    fn new(meets: impl Fn(usize, &[u8]) -> Met + Send + 'static) -> Impostor {
+        let front = UdpSocket::bind("127.0.0.1:0").unwrap();
+        front.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let address = front.local_addr().unwrap();
+        let (attempts, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (counted, stopped) = (attempts.clone(), stop.clone());
+        let thread = thread::spawn(move || {
+            // Each attempt has a socket of its own, and here one towards what it meets.
+            let mut attempts: Vec<(SocketAddr, Option<UdpSocket>)> = Vec::new();
+            let mut bytes = [0; 1 << 16];
+            while !stopped.load(Relaxed) {
+                if let Ok((length, client)) = front.recv_from(&mut bytes) {
+                    let packet = &bytes[..length];
+                    let known = attempts.iter().position(|(known, _)| *known == client);
+                    let at = known.unwrap_or_else(|| {
+                        let back = match meets(attempts.len(), packet) {
+                            Met::Answer(answer) => {
+                                front.send_to(&answer, client).unwrap();
+                                None
+                            }
+                            Met::Server(server) => {
+                                let back = UdpSocket::bind("127.0.0.1:0").unwrap();
+                                back.connect(server).unwrap();
+                                back.set_nonblocking(true).unwrap();
+                                Some(back)
+                            }
+                        };
+                        attempts.push((client, back));
+                        counted.store(attempts.len(), Relaxed);
+                        attempts.len() - 1
+                    });
+                    let _ = attempts[at].1.as_ref().map(|back| back.send(packet));
+                }
+                for (client, back) in &attempts {
+                    while let Some(Ok(length)) = back.as_ref().map(|back| back.recv(&mut bytes)) {
+                        let _ = front.send_to(&bytes[..length], client);
+                    }
+                }
+            }
+        });
+        Impostor { address, attempts, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// RFC 9000, 17.2.1: whoever sees a client's first packet can say that another version is spoken.
+fn version_negotiation(first: &[u8]) -> Vec<u8> {
+    let (ids, _) = first[5..]
+        .split_at(2 + usize::from(first[5]) + usize::from(first[6 + usize::from(first[5])]));
+    let (to, from) = ids.split_at(1 + usize::from(ids[0]));
+    let other_version = 0x6b33_43cf_u32.to_be_bytes();
+    [&[0xc0, 0, 0, 0, 0], from, to, &other_version].concat()
+}
+
+/// Each of these failed a manager for good, with exit status 77.
+#[test]
+fn what_is_forged_before_a_leader_has_proved_itself_ends_attempts_and_not_the_manager() {
+    const FORGED: usize = 3;
+    let rig = Rig::start();
+    let leader = rig.address().parse().unwrap();
+    let (foreign, _runtime) = crate::intruder::foreign_server();
+    let impostor = Impostor::new(move |attempt, first| match attempt {
+        0..FORGED => Met::Answer(version_negotiation(first)),
+        // It closes the connection, under keys that anyone has who sees the first packet.
+        FORGED.. if attempt < 2 * FORGED => Met::Server(foreign),
+        _ => Met::Server(leader),
+    });
+    let address = impostor.address.to_string();
+    let locks = rig.builder().leaders([address]).connect_timeout(LONG).open().unwrap();
+    drop(locks.mutex("a", ()).lock().unwrap());
+    assert_eq!(impostor.attempts.load(Relaxed), 2 * FORGED + 1);
+    // Where nothing else answers the manager says what does.
+    let address = foreign.to_string();
+    let locks = rig.builder().leaders([address.clone()]);
+    let locks = locks.connect_timeout(Duration::from_secs(1)).open().unwrap();
+    let error = locks.mutex("a", ()).lock().map(drop).unwrap_err();
+    says(&error, LockErrorKind::Unreachable, &[&address, "no tierlock leader of this version"]);
 }
 
 #[test]
@@ -155,6 +282,7 @@ fn a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it() {
     let bystander = Bystander::of(rig.builder());
     let second = || {
         let leader = Leader::builder().listen("127.0.0.1:0").state_dir(rig.state());
+        let leader = leader.accept_file_system("tmpfs");
         leader.secret_file(rig.secret()).start()
     };
     let state = rig.state();
@@ -187,7 +315,7 @@ fn a_leader_with_settings_that_make_no_sense_does_not_start() {
     let address = taken.local_addr().unwrap().to_string();
     config(leader().listen(&address), &address);
     // None of that has spoilt its state.
-    drop(leader().start().unwrap());
+    drop(leader().init(true).accept_file_system("tmpfs").start().unwrap());
 }
 
 #[test]
@@ -196,6 +324,7 @@ fn a_time_to_live_that_the_leader_does_not_accept_is_refused_with_both_ways_out(
     let secret = dir.path().join("secret");
     new_secret(&secret);
     let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
+    let leader = leader.init(true).accept_file_system("tmpfs");
     let leader = leader.secret_file(&secret).time_to_live_max(Duration::from_secs(30));
     let leader = leader.start().unwrap();
     let with = |seconds| {

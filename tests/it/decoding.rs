@@ -3,14 +3,15 @@
 //!
 //! A longer run: `PROPTEST_CASES=1000000 cargo test --release --all-features --test it decoding`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use tierlock::{
     Name, Predecessor, Time, Token,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-        history::Seen,
+        ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
+        SessionId,
+        history::{Attestation, Seen, TrustingNotary},
         leader::{self, Config, Leader},
         record::Recovered,
         wire::{
@@ -77,9 +78,17 @@ fn lease() -> impl Strategy<Value = LeaseId> {
 
 fn acquire() -> impl Strategy<Value = Acquire> {
     let wait = prop_oneof![Just(Wait::No), Just(Wait::Forever), duration().prop_map(Wait::For)];
-    let at_most = proptest::option::of(duration());
-    (name(), wait, at_most, any::<bool>(), token())
-        .prop_map(|(name, wait, at_most, keep, above)| Acquire { name, wait, at_most, keep, above })
+    let terms = (proptest::option::of(duration()), proptest::option::of(duration()));
+    (name(), wait, terms, any::<bool>(), token()).prop_map(
+        |(name, wait, (at_most, at_least), keep, above)| Acquire {
+            name,
+            wait,
+            at_most,
+            keep,
+            above,
+            at_least,
+        },
+    )
 }
 
 fn held() -> impl Strategy<Value = HeldLease> {
@@ -98,6 +107,7 @@ fn held() -> impl Strategy<Value = HeldLease> {
             kept,
             since,
             leaving,
+            reign: ReignId(1),
         },
     )
 }
@@ -121,7 +131,10 @@ fn message() -> impl Strategy<Value = ClientMessage> {
                 proof: Proof(proof),
                 count,
                 cluster,
-                seen: cluster.map(|cluster| Box::new(Seen { cluster, epoch, reign: ReignId(1) })),
+                seen: cluster.map(|cluster| {
+                    let attestation = Attestation(count.into());
+                    Box::new(Seen { cluster, epoch, reign: ReignId(1), attestation })
+                }),
                 time_to_live,
                 identity: Identity::new("label", "host", 1, "command"),
                 process: ProcessMark(session),
@@ -196,9 +209,11 @@ impl Table {
             waiters_per_session_max: 4,
             block: leader::BLOCK,
             claims_max: 10,
+            reservations_max: 3,
             epoch_above: None,
             process: None,
             reign: ReignId(1),
+            notary: Arc::new(TrustingNotary),
         };
         let now = Time::from_nanos(1_000_000_000);
         let leader = Leader::new(config, Recovered::new(ClusterId(1)), now);
@@ -212,7 +227,7 @@ impl Table {
                 self.connected += 1;
                 let id = ConnectionId(self.connected);
                 *connection = Some(id);
-                self.leader.handle_connected(id, self.now);
+                self.leader.handle_connected(id, ClientId(at.into()), self.now);
             }
             (Move::Hello(session, count), Some(id)) => {
                 let hello = ClientMessage::Hello {

@@ -220,8 +220,9 @@ impl State {
         match words[..] {
             ["open", ref settings @ ..] => self.locks = Some(open(settings)?),
             ["open-from-environment"] => self.locks = Some(LockManager::from_env()?),
-            ["serve", address, state, secret] => {
+            ["serve", address, state, secret, how] => {
                 let leader = Leader::builder().listen(address).state_dir(state);
+                let leader = leader.init(how == "new").accept_file_system("tmpfs");
                 let leader = leader.secret_file(secret).start()?;
                 let answer = format!("listening\t{}", leader.local_addr());
                 self.leader = Some(leader);

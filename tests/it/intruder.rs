@@ -17,6 +17,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    server::AlwaysResolvesServerRawPublicKeys,
     sign::CertifiedKey,
 };
 use tierlock::{
@@ -35,6 +36,9 @@ use crate::setting::LONG;
 
 /// Where intruders come from: another address than everybody else's.
 pub(crate) const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+/// A third address, for clients that mean no harm.
+pub(crate) const VICTIM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
 
 /// Intruders of one place, who share a socket.
 pub(crate) struct Gang {
@@ -57,10 +61,15 @@ pub(crate) struct Intruder<'a> {
 impl Gang {
     /// With the secret of this file, which may be the leader's or not.
     pub(crate) fn new(leader: &str, secret: &Path) -> Gang {
+        Gang::at(ELSEWHERE, leader, secret)
+    }
+
+    /// The same at this address.
+    pub(crate) fn at(address: IpAddr, leader: &str, secret: &Path) -> Gang {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let endpoint = {
             let _inside = runtime.enter();
-            Endpoint::client((ELSEWHERE, 0).into()).unwrap()
+            Endpoint::client((address, 0).into()).unwrap()
         };
         let mut config = ClientConfig::new(handshake(secret));
         let mut transport = TransportConfig::default();
@@ -121,6 +130,14 @@ impl Intruder<'_> {
     pub(crate) fn come_back_as(&mut self, earlier: Intruder<'_>, waiting: Vec<WaitingRequest>) {
         self.session = earlier.session;
         let hello = self.hello_with(2, self.session);
+        self.say(
+            [hello].into_iter().chain(waiting_messages(waiting)).chain([ClientMessage::Ready]),
+        );
+    }
+
+    /// A first report with all of this.
+    pub(crate) fn report(&mut self, waiting: Vec<WaitingRequest>) {
+        let hello = self.hello_with(1, self.session);
         self.say(
             [hello].into_iter().chain(waiting_messages(waiting)).chain([ClientMessage::Ready]),
         );
@@ -187,6 +204,18 @@ impl Intruder<'_> {
         self.gang.runtime.block_on(write)
     }
 
+    /// The answers to so many requests, in whatever order: granted or refused.
+    pub(crate) fn answers(&mut self, count: usize) -> Vec<LeaderMessage> {
+        let is_answer = |message: &LeaderMessage| {
+            matches!(message, LeaderMessage::Granted { .. } | LeaderMessage::Refused { .. })
+        };
+        std::iter::repeat_with(|| self.hear()).filter(is_answer).take(count).collect()
+    }
+
+    pub(crate) fn answer(&mut self) -> LeaderMessage {
+        self.answers(1).pop().unwrap()
+    }
+
     pub(crate) fn hear(&mut self) -> LeaderMessage {
         self.try_hear().unwrap_or_else(|why| panic!("the connection ended: {why}"))
     }
@@ -224,7 +253,8 @@ pub(crate) fn acquire_above(request: u64, name: &str, wait: Wait, above: Token) 
 
 /// What an acquire asks for.
 pub(crate) fn wish(name: &str, wait: Wait, above: Token) -> Acquire {
-    Acquire { name: Name::new(name).unwrap(), wait, at_most: None, keep: false, above }
+    let name = Name::new(name).unwrap();
+    Acquire { name, wait, at_most: None, keep: false, above, at_least: None }
 }
 
 /// Nobody guesses it, and nobody has to.
@@ -243,12 +273,7 @@ fn handshake(secret: &Path) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
     let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tierlock secret 1").extract(&root);
     let mut seed = [0; 32];
     root.expand(&[b"ed25519 seed"], hkdf::HKDF_SHA256).unwrap().fill(&mut seed).unwrap();
-    // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
-    let header = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    let key = PrivatePkcs8KeyDer::from([&header[..], &seed].concat());
-    let signer = rustls::crypto::ring::sign::any_eddsa_type(&key).unwrap();
-    let public = CertificateDer::from(signer.public_key().unwrap().to_vec());
-    let key = Arc::new(CertifiedKey::new(vec![public], signer));
+    let key = key_of_seed(&seed);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -258,6 +283,42 @@ fn handshake(secret: &Path) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
     config.alpn_protocols = vec![b"tierlock/1".to_vec()];
     Arc::new(config.try_into().unwrap())
+}
+
+fn key_of_seed(seed: &[u8; 32]) -> Arc<CertifiedKey> {
+    // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
+    let header = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let key = PrivatePkcs8KeyDer::from([&header[..], seed].concat());
+    let signer = rustls::crypto::ring::sign::any_eddsa_type(&key).unwrap();
+    let public = CertificateDer::from(signer.public_key().unwrap().to_vec());
+    Arc::new(CertifiedKey::new(vec![public], signer))
+}
+
+/// A server of some other protocol over QUIC, for as long as its runtime lives. It closes the
+/// connections of clients that speak ours, before it has shown any key.
+pub(crate) fn foreign_server() -> (SocketAddr, Runtime) {
+    let key = key_of_seed(&[7; 32]);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)));
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    let config: quinn::crypto::rustls::QuicServerConfig = config.try_into().unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let endpoint = {
+        let _inside = runtime.enter();
+        Endpoint::server(config, (std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+    };
+    let address = endpoint.local_addr().unwrap();
+    runtime.spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            let _ = incoming.await;
+        }
+    });
+    (address, runtime)
 }
 
 #[derive(Debug)]

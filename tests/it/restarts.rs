@@ -8,13 +8,14 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
 use tempfile::TempDir;
 use tierlock::{LockManager, LockManagerBuilder, LostReason, MutexGuard, Scope, Token};
 
@@ -38,7 +39,7 @@ impl Server {
         for _ in 0..100 {
             let address = free_address();
             let mut process = Helper::start();
-            if serve(&mut process, &files, address).starts_with("listening") {
+            if serve(&mut process, &files, address, "new").starts_with("listening") {
                 return Server { files, address, process };
             }
         }
@@ -51,7 +52,7 @@ impl Server {
 
     pub(crate) fn restart(&mut self) {
         self.process = Helper::start();
-        let answer = serve(&mut self.process, &self.files, self.address);
+        let answer = serve(&mut self.process, &self.files, self.address, "again");
         assert_eq!(answer, format!("listening\t{}", self.address));
     }
 
@@ -107,6 +108,14 @@ impl Server {
         shown["locks"][0]["waiters"].as_array().unwrap().len()
     }
 
+    /// The program as a client of this leader.
+    fn command(&self, name: &str) -> Command {
+        let mut command = program(env!("CARGO_BIN_EXE_tierlock"));
+        command.args([name, "--leader", &self.address.to_string(), "--secret-file"]);
+        command.arg(self.files.path().join("secret"));
+        command
+    }
+
     fn manager(&self) -> LockManager {
         let builder = LockManager::builder().leaders([self.address.to_string()]);
         let builder = builder.secret_file(self.files.path().join("secret"));
@@ -114,9 +123,9 @@ impl Server {
     }
 }
 
-fn serve(process: &mut Helper, files: &TempDir, address: SocketAddr) -> String {
+fn serve(process: &mut Helper, files: &TempDir, address: SocketAddr, how: &str) -> String {
     let (state, secret) = (files.path().join("state"), files.path().join("secret"));
-    process.ask(&format!("serve\t{address}\t{}\t{}", state.display(), secret.display()))
+    process.ask(&format!("serve\t{address}\t{}\t{}\t{how}", state.display(), secret.display()))
 }
 
 /// The last moment at which the holder had its lock for sure, and what it heard then.
@@ -125,6 +134,38 @@ fn last_moment(holder: &mut Helper) -> (u64, String) {
     let words: Vec<_> = answer.split('\t').collect();
     let ["lost", last, why] = words[..] else { panic!("{answer}") };
     (last.parse().unwrap(), why.to_owned())
+}
+
+#[test]
+fn at_least_outlives_its_holder_and_its_leader() {
+    let mut server = Server::start();
+    let terms = ["--at-least", "10h", "--ttl", "1s"];
+    let done = server.command("run").args(terms).args(["done", "--", "true"]).status().unwrap();
+    assert!(done.success());
+    // This one's holder dies with the leader.
+    let mut run = server.command("run");
+    run.args(terms).args(["both", "--", "sh", "-c", "echo holding; exec sleep 1000"]);
+    let mut holder = run.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "holding\n");
+    server.kill();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    for _ in 0..2 {
+        server.restart();
+        for name in ["done", "both"] {
+            let tried = server.command("run").args(["-n", name, "--", "true"]).output().unwrap();
+            let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+            assert_eq!(tried.status.code(), Some(75), "{said}");
+            assert!(said.contains("reserved for 10 h"), "{said}");
+            let shown = server.command("status").args(["--json", name]).output().unwrap();
+            let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+            let lock = &shown["locks"][0];
+            assert_eq!((&lock["state"], &lock["holder"]), (&"reserved".into(), &Value::Null));
+        }
+        server.kill();
+    }
 }
 
 #[test]
@@ -387,6 +428,96 @@ fn a_leader_whose_disk_is_full_says_so_and_grants_nothing_that_it_could_not_writ
     assert!(MutexGuard::is_valid(&unbroken));
 }
 
+/// Room is set aside at each start. Where a mount is permitted the disk is really full; elsewhere
+/// what is in the way of the file `spare` stands for that.
+#[test]
+fn a_full_disk_refuses_new_sessions_in_words_and_ends_no_reign() {
+    let mut server = Served::stopped();
+    let state = server.files.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let mount = Mount::of_mib(8, &state);
+    server.start_with(&["--init"]);
+    let steady = server.place().builder().time_to_live(Duration::from_secs(60)).open().unwrap();
+    let held = steady.mutex("steady", ()).lock().unwrap();
+    let breaks = |name: &str| {
+        let guard = steady.mutex(name, ()).try_lock_for(LONG).unwrap();
+        steady.break_lock(name, MutexGuard::token(&guard)).unwrap();
+    };
+    if mount.is_some() {
+        // Full from one moment to the next: what is set aside is there, and nothing is refused.
+        fill(&state);
+        breaks("a");
+        drop(server.place().manager().mutex("b", ()).try_lock_for(LONG).unwrap());
+        fs::remove_file(state.join("filler")).unwrap();
+    }
+    // Started on a full disk it has nothing to set aside.
+    server.kill();
+    let spare = state.join("spare");
+    fs::remove_file(&spare).unwrap();
+    if mount.is_some() {
+        fill(&state)
+    } else {
+        fs::create_dir(&spare).unwrap()
+    }
+    server.restart();
+    let newcomer = server.place().manager();
+    let error = newcomer.mutex("new", ()).try_lock_for(LONG).unwrap_err();
+    assert_eq!(error.kind(), tierlock::LockErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("no room for one more session"), "{error}");
+    // As the command says it.
+    let run = program(env!("CARGO_BIN_EXE_tierlock"))
+        .args(["run", "-n", "new", "--leader", &server.address, "--secret-file"])
+        .arg(server.files.path().join("secret"))
+        .args(["--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(77), "{run:?}");
+    // Sessions that are open go on, and a loss is durable before it is told.
+    breaks("c");
+    assert!(MutexGuard::is_valid(&held));
+    steady.check_token("steady", MutexGuard::token(&held)).unwrap();
+    if mount.is_some() {
+        fs::remove_file(state.join("filler")).unwrap();
+    } else {
+        fs::remove_dir(&spare).unwrap();
+    }
+    drop(newcomer.mutex("new", ()).try_lock_for(LONG).unwrap());
+    drop(held);
+    server.kill();
+}
+
+/// Takes all the room there is.
+fn fill(directory: &Path) {
+    let mut filler = fs::File::create(directory.join("filler")).unwrap();
+    let error = loop {
+        match std::io::Write::write_all(&mut filler, &[1; 4096]) {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// A small file system in memory; unmounted when it is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` where mounting is not permitted.
+    fn of_mib(mib: u32, at: &Path) -> Option<Mount> {
+        let mut mount = program("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(at);
+        let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        is_mounted.then(|| Mount(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Also if a failed test left a leader on it.
+        let _ = program("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 /// A measurement: how long after its leader was killed, and started again at once, somebody is
 /// granted a new lock, while 100 clients hold one each.
 /// `TIERLOCK_KILLS=100 cargo test --release --all-features --test it restart_speed -- --ignored
@@ -433,22 +564,34 @@ fn restart_speed() {
 struct Served {
     files: TempDir,
     address: String,
-    process: Child,
+    process: Option<Child>,
 }
 
 impl Served {
     fn start() -> Served {
-        let files = temp_dir();
-        new_secret(&files.path().join("secret"));
-        let (process, address) = Served::serve(&files, "127.0.0.1:0");
-        Served { files, address, process }
+        let mut server = Served::stopped();
+        server.start_with(&["--init"]);
+        server
     }
 
-    fn serve(files: &TempDir, address: &str) -> (Child, String) {
+    fn stopped() -> Served {
+        let files = temp_dir();
+        new_secret(&files.path().join("secret"));
+        Served { files, address: "127.0.0.1:0".to_owned(), process: None }
+    }
+
+    fn start_with(&mut self, options: &[&str]) {
+        let (process, address) = Served::serve(&self.files, &self.address, options);
+        (self.process, self.address) = (Some(process), address);
+    }
+
+    fn serve(files: &TempDir, address: &str, options: &[&str]) -> (Child, String) {
         // A file beyond its limit is to be an error for it, and not its end.
         let mut process = program("sh")
             .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tierlock")])
-            .args(["serve", "--listen", address, "--state-dir"])
+            .args(["serve", "--listen", address, "--accept-fs", "tmpfs"])
+            .args(options)
+            .arg("--state-dir")
             .arg(files.path().join("state"))
             .arg("--secret-file")
             .arg(files.path().join("secret"))
@@ -463,17 +606,19 @@ impl Served {
     }
 
     fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        if let Some(process) = &mut self.process {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
     }
 
     fn restart(&mut self) {
-        (self.process, _) = Served::serve(&self.files, &self.address);
+        self.start_with(&[]);
     }
 
     /// No file of it may be longer any more.
     fn limit_files(&self, bytes: u64) {
-        let process = Pid::from_child(&self.process);
+        let process = Pid::from_child(self.process.as_ref().expect("it runs"));
         let limit = Rlimit { current: Some(bytes), maximum: None };
         prlimit(Some(process), Resource::Fsize, limit).unwrap();
     }
@@ -481,8 +626,9 @@ impl Served {
     /// Waits until it ends by itself: its exit status and what it said.
     fn end(&mut self) -> (Option<i32>, String) {
         let mut stderr = String::new();
-        self.process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        (self.process.wait().unwrap().code(), stderr)
+        let process = self.process.as_mut().expect("it runs");
+        process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (process.wait().unwrap().code(), stderr)
     }
 
     fn manager(&self) -> LockManager {

@@ -20,7 +20,9 @@ use std::{
 use parking_lot::{Condvar, Mutex as Plain};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
-use tierlock::{Engine, Leader, LockManager, LockManagerBuilder, Mutex, MutexGuard, Scope};
+use tierlock::{
+    Engine, Leader, LockErrorKind, LockManager, LockManagerBuilder, Mutex, MutexGuard, Scope,
+};
 
 use crate::helper::Helper;
 
@@ -341,7 +343,7 @@ impl Rig {
         new_secret(&files.path().join("secret"));
         for _ in 0..100 {
             let port = Port::claim();
-            if let Ok(leader) = start_leader(files.path(), port.address()) {
+            if let Ok(leader) = start_leader(files.path(), port.address(), true) {
                 return Rig { files, port, leader: Plain::new(Some(leader)) };
             }
         }
@@ -356,7 +358,17 @@ impl Rig {
     pub(crate) fn restart(&self) {
         let mut leader = self.leader.lock();
         assert!(leader.is_none(), "it runs already");
-        *leader = Some(start_leader(self.files.path(), self.port.address()).unwrap());
+        let begin = Instant::now();
+        *leader = Some(loop {
+            match start_leader(self.files.path(), self.port.address(), false) {
+                Ok(leader) => break leader,
+                // A child that another test is about to start has the lock until it executes.
+                Err(error) if error.kind() == LockErrorKind::Refused && begin.elapsed() < LONG => {
+                    thread::yield_now();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
     }
 
     pub(crate) fn address(&self) -> String {
@@ -386,10 +398,12 @@ impl Rig {
     }
 }
 
-fn start_leader(files: &Path, address: SocketAddr) -> tierlock::Result<Leader> {
+fn start_leader(files: &Path, address: SocketAddr, is_new: bool) -> tierlock::Result<Leader> {
     Leader::builder()
         .listen(address)
         .state_dir(files.join("state"))
+        .init(is_new)
+        .accept_file_system("tmpfs")
         .secret_file(files.join("secret"))
         .start()
 }

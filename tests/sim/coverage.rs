@@ -37,7 +37,7 @@ kinds!(Said of ClientMessage {
 
 kinds!(Answered of LeaderMessage {
     Welcome, NotLeader, Gone, Queued, Granted, Refused, Released, Recall, Lost, Renewed, Checked,
-    Listed, Broke, ToppedUp,
+    Listed, Broke, ToppedUp, Raised,
 });
 
 pub(crate) struct Coverage {
@@ -194,30 +194,26 @@ fn impossible_about(said: Said, subject: LeaderSubject) -> Option<&'static str> 
 fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str> {
     use Answered::*;
     match (answered, at) {
-        (NotLeader, _) => Some("there is no group yet"),
-        (Welcome, AtClient::Probing) => Option::None,
+        (Welcome | NotLeader, AtClient::Probing) => Option::None,
+        (NotLeader, AtClient::Serving) => Some("it answers a report"),
         (Listed, AtClient::Reporting) => Some("it is answered at once, before its session is gone"),
         (_, AtClient::Probing) => Some("probes ask for nothing"),
         (Welcome, AtClient::Serving) => Some("a report is answered once"),
-        (Queued | Granted | Renewed | Recall | ToppedUp, AtClient::Reporting) => {
+        (Queued | Granted | Renewed | Recall | ToppedUp | Raised, AtClient::Reporting) => {
             Some("requests are answered behind the welcome")
         }
         _ => Option::None,
     }
 }
 
-fn impossible_in_session(answered: Answered, _: Session) -> Option<&'static str> {
-    match answered {
-        Answered::NotLeader => Some("there is no group yet"),
-        _ => None,
-    }
+fn impossible_in_session(_: Answered, _: Session) -> Option<&'static str> {
+    None
 }
 
 fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option<&'static str> {
     use Answered::*;
     use ClientSubject::*;
     let possible = match answered {
-        NotLeader => return Some("there is no group yet"),
         Welcome | Gone => matches!(subject, SessionOwn | SessionOther),
         Queued | Granted | Refused => matches!(subject, RequestWaiting | RequestGone),
         Released => matches!(subject, LeaseReleasing | LeaseUnknown),
@@ -227,7 +223,7 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
             known || matches!(subject, LeaseNotYetGood | LeaseUnknown)
         }
         Checked | Listed | Broke => matches!(subject, QueryAsked | QueryGone),
-        Renewed => subject == ClientSubject::None,
+        Renewed | NotLeader | Raised => subject == ClientSubject::None,
     };
     (!possible).then_some("it is not about that")
 }
@@ -262,6 +258,7 @@ const RARE: &[&str] = &[
     "Use never met Refused",
     "TopUp never met Refused",
     "List never met Refused",
+    "Check never met Refused",
     "Gone never met SessionOther",
     "Checked never met Reporting",
     "ToppedUp never met LeaseUnknown",

@@ -1,11 +1,14 @@
 //! A disk that forgets what it did not confirm.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tierlock::proto::{
-    ClusterId, LeaseId, ReignId, SessionId,
-    record::{Committed, Pending, Record, Recovered},
-    wire::{decode_record, encode_record},
+use tierlock::{
+    Name, Token,
+    proto::{
+        ClusterId, LeaseId, ReignId, SessionId,
+        record::{Committed, Pending, Record, Recovered, Reservation, Unwritten},
+        wire::{decode_record, encode_record},
+    },
 };
 
 use crate::{clock::Truth, dice::Dice};
@@ -21,7 +24,16 @@ pub(crate) struct Disk {
     queue: VecDeque<Pending>,
     /// Sessions that are marked as those of the leader's own process.
     marked: BTreeSet<SessionId>,
+    /// Until then it has no room for a session's opening.
+    pub(crate) full_until: Truth,
     pub(crate) known: Known,
+}
+
+/// What became of a record.
+pub(crate) enum Answer {
+    /// It is durable: with the lease that it takes away, if it does.
+    Committed(Committed, Option<LeaseId>),
+    Unwritten(Unwritten),
 }
 
 /// What the durable records say, for the rules.
@@ -30,9 +42,17 @@ pub(crate) struct Known {
     pub(crate) epoch: u32,
     /// Every epoch, and whose it was.
     pub(crate) epochs: Vec<(u32, ReignId)>,
+    /// The last epoch that a reign took above another history.
+    pub(crate) raised_above: u32,
+    /// By how much reigns have lifted their epochs.
+    pub(crate) lifted: u32,
     pub(crate) opened: BTreeSet<SessionId>,
     pub(crate) ended: BTreeSet<SessionId>,
     pub(crate) revoked: BTreeSet<LeaseId>,
+    pub(crate) reserved: BTreeMap<Name, Reservation>,
+    /// Reservations that have ended, and one that was written again behind its end.
+    unreserved: BTreeSet<(Name, Token)>,
+    pub(crate) written_behind: Option<(Name, Token)>,
 }
 
 impl Disk {
@@ -51,38 +71,47 @@ impl Disk {
         Some(done)
     }
 
-    /// The batch that is durable by now.
-    pub(crate) fn finish(&mut self, now: Truth) -> Vec<Committed> {
+    /// What became of the batch that is done by now.
+    pub(crate) fn finish(&mut self, now: Truth) -> Vec<Answer> {
         match self.batch.take_if(|(done, _)| *done <= now) {
             None => Vec::new(),
-            Some((_, batch)) => batch.into_iter().map(|pending| self.commit(pending)).collect(),
+            Some((_, batch)) => {
+                batch.into_iter().map(|pending| self.commit(pending, now)).collect()
+            }
         }
     }
 
     /// The write fails, or whoever wrote is dead at once: of the batch some may have reached the
     /// disk, in its order, and nobody was told.
-    pub(crate) fn lose_power(&mut self, dice: &mut Dice) {
+    pub(crate) fn lose_power(&mut self, dice: &mut Dice, now: Truth) {
         self.queue.clear();
         if let Some((_, batch)) = self.batch.take() {
             let reached = dice.below(batch.len() as u64 + 1) as usize;
             for pending in batch.into_iter().take(reached) {
-                self.commit(pending);
+                self.commit(pending, now);
             }
         }
     }
 
     /// Whoever wrote ends in good order: everything is written first.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, now: Truth) {
         let batch = self.batch.take().map_or(Vec::new(), |(_, batch)| batch);
         let rest: Vec<_> = self.queue.drain(..).collect();
         for pending in batch.into_iter().chain(rest) {
-            self.commit(pending);
+            self.commit(pending, now);
         }
     }
 
-    fn commit(&mut self, pending: Pending) -> Committed {
+    fn commit(&mut self, pending: Pending, now: Truth) -> Answer {
+        if now < self.full_until && matches!(pending.record(), Record::SessionOpened { .. }) {
+            return Answer::Unwritten(pending.unwritten());
+        }
+        let lost = match *pending.record() {
+            Record::LeaseRevoked { lease, .. } => Some(lease),
+            _ => None,
+        };
         self.write(pending.record());
-        pending.committed()
+        Answer::Committed(pending.committed(), lost)
     }
 
     /// What a new reign finds.
@@ -146,9 +175,14 @@ impl Known {
     fn learn(&mut self, record: &Record) {
         match *record {
             Record::TookOver { epoch, reign, .. } => self.is_in(epoch, reign),
-            Record::EpochRaised { epoch } => {
-                let (_, reign) = *self.epochs.last().expect("somebody reigns");
+            Record::EpochRaised { epoch, starts_above } => {
+                let before = self.epoch;
+                let (_, reign) = *self.epochs.last().expect("a leader reigns");
                 self.is_in(epoch, reign);
+                if starts_above {
+                    self.raised_above = epoch;
+                }
+                self.lifted += epoch - before;
             }
             Record::Waited => {}
             Record::SessionOpened { session, .. } => {
@@ -157,6 +191,17 @@ impl Known {
             }
             Record::SessionEnded { session } => drop(self.ended.insert(session)),
             Record::LeaseRevoked { lease, .. } => drop(self.revoked.insert(lease)),
+            Record::Reserved { ref name, reservation } => {
+                let entry = (name.clone(), reservation.token);
+                if self.unreserved.contains(&entry) {
+                    self.written_behind = Some(entry);
+                }
+                self.reserved.insert(name.clone(), reservation);
+            }
+            Record::ReservationEnded { ref name, token } => {
+                self.reserved.remove(name);
+                self.unreserved.insert((name.clone(), token));
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ impl World {
             self.kill(leader);
             self.restore();
         }
-        match self.dice.below(15) {
+        match self.dice.below(16) {
             0 | 1 if !self.plan.leader_survives => self.kill(leader),
             2 if !self.plan.leader_survives && !self.is_paused(leader) => {
                 self.end_leader(End::InOrder)
@@ -56,6 +56,10 @@ impl World {
             10 => self.cut_off(client),
             11 | 12 => self.silence(client, pause),
             13 => self.break_somebody(client),
+            14 if self.plan.disk_fills => {
+                note!(self, "the disk has no room");
+                self.disk.full_until = self.truth + pause;
+            }
             _ => self.close(client),
         }
         let next = self.dice.below(1500 * MS);
@@ -220,6 +224,10 @@ impl World {
         let asked = self.truth;
         if let (Some(query), Some(manager)) = (query, &mut self.managers[client]) {
             manager.queries.insert(query, Query { check: None, asked });
+        }
+        if !self.plan.leader_survives && self.dice.percent(30) {
+            let later = self.dice.below(20 * MS);
+            self.after(later, Step::LeaderDies(self.reign));
         }
         let now = self.clock(Node::Client(client));
         self.drain(client, now);

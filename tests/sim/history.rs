@@ -37,7 +37,7 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
     let of_name = ops.iter().filter(|op| op.name == name);
     for op in of_name.filter(|op| op.branch == branch) {
         // After a restore somebody else may have had it whom nobody knew.
-        if op.busy && branch == Branch::First {
+        if op.busy && !op.met_reservation && branch == Branch::First {
             history.push(Entry { what: What::Busy, call: op.invoked, returned: op.failed });
         }
         if let (Some(token), Some(_)) = (op.took, op.granted) {

@@ -122,6 +122,9 @@ impl World {
     /// Takes the next token of a kept lease, or asks the leader.
     fn climb(&mut self, client: usize, op: usize) {
         let (name, task) = (self.ops[op].name, self.ops[op].task);
+        if self.ops[op].at_least.is_some() {
+            return self.request(client, op);
+        }
         let Some(tier) = self.tier(client, name) else { return };
         let lease = tier.lease;
         let entered = match tier.word.claim() {
@@ -191,6 +194,7 @@ impl World {
         } else {
             self.highest[name] = self.highest[name].max(token);
         }
+        self.check_promise(name, op);
         self.op_of_lease.insert((lease, client), op);
         let state = &mut self.ops[op];
         state.granted = Some(truth);

@@ -2,23 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use tierlock::{
-    Time,
+    Time, Token,
     proto::{
-        ConnectionId, LeaseId, ReignId, SessionId,
-        history::Seen,
+        ClientId, ClusterId, ConnectionId, LeaseId, ReignId, SessionId,
+        history::{Attestation, Notary, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
         look::{AtLeader, LeaderSubject},
-        record::Committed,
         wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
     },
 };
 
 use crate::{
     clock::{MS, SECOND, Truth},
+    disk::Answer,
     net::Piece,
     restored::Branch,
     rules::Rule,
@@ -50,23 +51,45 @@ pub(crate) struct Host {
     next_turn: Ticket,
     pub(crate) disk_fails: bool,
     /// The epoch before this reign.
-    epoch_before: u32,
-    /// It has heard of a reign that its state does not know: it grants nothing any more.
-    pub(crate) met_lost: bool,
+    pub(crate) epoch_before: u32,
+    /// When it was started.
+    pub(crate) started: Truth,
+    /// The highest epoch that it has heard of in a reign that its state does not know.
+    pub(crate) met_lost: Option<u32>,
     /// What each connection's report says of reigns.
     seen: BTreeMap<usize, Option<Seen>>,
     /// What each connection's report says of leases of earlier reigns, until that is believed.
-    claims: BTreeMap<usize, BTreeSet<LeaseId>>,
+    claims: BTreeMap<usize, BTreeMap<LeaseId, ReignId>>,
     /// Who has been welcomed in this reign.
     welcomed: BTreeSet<SessionId>,
+    /// The leases that each connection's report names as held, until they are told as lost.
+    pub(crate) reported: BTreeMap<usize, BTreeSet<LeaseId>>,
+    /// The losses that it has heard to be durable.
+    pub(crate) lost_known: BTreeSet<LeaseId>,
+    /// When it last read its clock.
+    pub(crate) read_at: Truth,
+    /// Grants with `at_least` that were told since: name, token, `at_least`, when.
+    pub(crate) undated: Vec<(usize, Token, Duration, Truth)>,
+    pub(crate) has_begun: bool,
 }
 
 enum News {
     Connected(usize),
     Bytes(usize, Vec<u8>),
     Ended(usize),
-    Committed(Vec<Committed>),
+    Answered(Vec<Answer>),
     DiskFailed,
+}
+
+/// Vouches for what the world's leaders say: another code for each pair.
+#[derive(Debug)]
+struct Seal;
+
+impl Notary for Seal {
+    fn attest(&self, cluster: ClusterId, epoch: u32, reign: ReignId) -> Attestation {
+        let mixed = (u128::from(reign.0) << 32 | u128::from(epoch)).wrapping_add(cluster.0);
+        Attestation(mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835))
+    }
 }
 
 /// A turn that was interrupted.
@@ -82,30 +105,37 @@ impl Host {
                 self.sessions.insert(wire, *session);
                 self.seen.insert(wire, seen.as_deref().copied());
                 self.claims.remove(&wire);
+                self.reported.remove(&wire);
             }
             ClientMessage::Held { leases } => {
+                let held = leases.iter().filter(|held| held.leaving.is_none());
+                self.reported.entry(wire).or_default().extend(held.map(|held| held.lease));
                 let claims = leases
                     .iter()
                     .filter(|held| held.leaving.is_none() && held.lease.epoch <= self.epoch_before);
-                self.claims.entry(wire).or_default().extend(claims.map(|held| held.lease));
+                let claims = claims.map(|held| (held.lease, held.reign));
+                self.claims.entry(wire).or_default().extend(claims);
             }
             _ => {}
         }
     }
 
-    /// Answers how many leases of earlier reigns this confirms.
-    fn says(&mut self, wire: usize, message: &LeaderMessage) -> u64 {
+    /// Answers which leases of earlier reigns this confirms.
+    fn says(&mut self, wire: usize, message: &LeaderMessage) -> Vec<(u32, ReignId)> {
         let claims = self.claims.entry(wire).or_default();
         match *message {
-            LeaderMessage::Lost { lease, .. } => drop(claims.remove(&lease)),
+            LeaderMessage::Lost { lease, .. } => {
+                claims.remove(&lease);
+                self.reported.entry(wire).or_default().remove(&lease);
+            }
             LeaderMessage::Welcome { session, time_to_live, .. }
                 if !time_to_live.is_zero() && self.welcomed.insert(session) =>
             {
-                return claims.len() as u64;
+                return claims.iter().map(|(lease, reign)| (lease.epoch, *reign)).collect();
             }
             _ => {}
         }
-        0
+        Vec::new()
     }
 }
 
@@ -121,17 +151,24 @@ impl World {
             leases_per_session_max: 1000,
             waiters_per_session_max: 1000,
             claims_max: 100_000,
+            reservations_max: 1000,
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
+            notary: Arc::new(Seal),
         };
         let now = self.clock(Node::Leader);
         let recovered = self.disk.recover();
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
         self.host = Some(Host {
+            lost_known: {
+                let sessions = recovered.sessions.values();
+                sessions.flat_map(|session| session.revoked.keys().copied()).collect()
+            },
             epoch_before: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
-            met_lost: false,
+            started: self.truth,
+            met_lost: None,
             leader: Leader::new(config, recovered, now),
             inbox: VecDeque::new(),
             readers: BTreeMap::new(),
@@ -143,6 +180,10 @@ impl World {
             seen: BTreeMap::new(),
             claims: BTreeMap::new(),
             welcomed: BTreeSet::new(),
+            reported: BTreeMap::new(),
+            read_at: self.truth,
+            undated: Vec::new(),
+            has_begun: false,
         });
         self.wake_leader(self.truth);
     }
@@ -207,6 +248,7 @@ impl World {
             return self.wake_leader(later);
         };
         let now = now.expect("the clock was read");
+        self.date_told(&mut host);
         let mut failed = false;
         for news in news {
             failed |= matches!(news, News::DiskFailed);
@@ -217,6 +259,7 @@ impl World {
         }
         self.obey_leader(&mut host);
         self.obey_closes(&mut host);
+        self.check_reserved(&mut host);
         let next = host.leader.poll_timeout();
         let more = !host.inbox.is_empty();
         self.host = Some(host);
@@ -248,6 +291,7 @@ impl World {
                 return None;
             }
             turn.now = Some(self.clock(Node::Leader));
+            host.read_at = self.truth;
             if self.stalls_here(Node::Leader) {
                 host.turn = Some(turn);
                 return None;
@@ -261,7 +305,7 @@ impl World {
             News::Connected(wire) => {
                 host.readers.insert(wire, FrameReader::new());
                 host.open.insert(wire);
-                host.leader.handle_connected(ConnectionId(wire as u64), now);
+                host.leader.handle_connected(ConnectionId(wire as u64), ClientId(0), now);
                 let delay = self.delay();
                 self.send_to_client(wire, self.truth + delay, Piece::Opened);
             }
@@ -285,9 +329,18 @@ impl World {
                     host.leader.handle_disconnected(ConnectionId(wire as u64), now);
                 }
             }
-            News::Committed(records) => {
-                for committed in records {
-                    host.leader.handle_committed(committed, now);
+            News::Answered(answers) => {
+                for answer in answers {
+                    match answer {
+                        Answer::Committed(committed, lost) => {
+                            host.lost_known.extend(lost);
+                            host.leader.handle_committed(committed, now);
+                        }
+                        Answer::Unwritten(unwritten) => {
+                            self.tally.unwritten += 1;
+                            host.leader.handle_unwritten(unwritten, now);
+                        }
+                    }
                     self.obey_leader(host);
                 }
             }
@@ -304,7 +357,7 @@ impl World {
         if matches!(message, ClientMessage::Ready)
             && host.leader.connection_state(connection) == AtLeader::Reporting
         {
-            host.met_lost |= self.tells_of_lost(wire, host.seen[&wire]);
+            host.met_lost = host.met_lost.max(self.tells_of_lost(wire, host.seen[&wire]));
         }
         self.heard_by_leader(wire, &message);
         host.leader.handle_message(connection, message.clone(), now);
@@ -320,6 +373,7 @@ impl World {
     fn obey_leader(&mut self, host: &mut Host) {
         while let Some(pending) = host.leader.poll_record() {
             note!(self, "leader writes {:?}", pending.record());
+            self.check_entry(host, pending.record());
             self.disk.queue(pending);
         }
         let mut frames: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
@@ -328,7 +382,13 @@ impl World {
             note!(self, "leader says to {}: {message:?}", self.wire_shown(wire));
             self.said_by_leader(host, wire, &message);
             self.may_lose(wire, &message);
-            self.tally.reclaims += host.says(wire, &message);
+            let confirmed = host.says(wire, &message);
+            self.tally.reclaims += confirmed.len() as u64;
+            if let Some(lost) = confirmed.into_iter().find(|claim| self.past.is_of_lost(claim)) {
+                let text =
+                    format!("a lease of {lost:?} was confirmed, which is no reign of this history");
+                self.violate(Rule::Property, text);
+            }
             if host.open.contains(&wire) {
                 let bytes = frames.entry(wire).or_default();
                 encode_frame(&message, bytes).expect("leaders say what fits a frame");
@@ -343,8 +403,9 @@ impl World {
         }
         while let Some(notice) = host.leader.poll_notice() {
             match notice {
-                Notice::OldState { seen, .. } if self.past.branch == Branch::Restored => {
-                    self.read_why(seen);
+                Notice::OtherHistory { seen, .. } if self.past.branch == Branch::Restored => {
+                    self.tally.histories_met += 1;
+                    self.read_alarm(seen);
                 }
                 Notice::Conflict { .. } if self.past.branch > Branch::First => {}
                 _ => {
@@ -446,14 +507,20 @@ impl World {
     pub(crate) fn disk_done(&mut self) {
         let Some(host) = &self.host else { return };
         if host.disk_fails {
-            let World { disk, dice, .. } = self;
-            disk.lose_power(dice);
+            let World { disk, dice, truth, .. } = self;
+            disk.lose_power(dice, *truth);
+            self.look_at_raises();
             self.tally.disk_failures += 1;
             return self.news_for_leader(News::DiskFailed);
         }
-        let committed = self.disk.finish(self.truth);
-        if !committed.is_empty() {
-            self.news_for_leader(News::Committed(committed));
+        let answers = self.disk.finish(self.truth);
+        self.look_at_raises();
+        if let Some((name, token)) = self.disk.known.written_behind.take() {
+            let text = format!("{token} of {name} is reserved again behind its end");
+            self.violate(Rule::AtLeast, text);
+        }
+        if !answers.is_empty() {
+            self.news_for_leader(News::Answered(answers));
         }
         self.begin_write();
     }
@@ -465,11 +532,12 @@ impl World {
         }
         note!(self, "the leader ends: {end:?}");
         self.tally.restarts += 1;
-        let World { disk, dice, .. } = self;
+        let World { disk, dice, truth, .. } = self;
         match end {
-            End::Killed | End::DiskFailed => disk.lose_power(dice),
-            End::InOrder => disk.flush(),
+            End::Killed | End::DiskFailed => disk.lose_power(dice, *truth),
+            End::InOrder => disk.flush(*truth),
         }
+        self.look_at_raises();
         if end != End::Killed && self.plan.embedded {
             self.disk.unmark();
         }

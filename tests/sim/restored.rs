@@ -1,11 +1,13 @@
 //! A state directory that is restored from a copy and started again, once or several times before
-//! anybody comes, and an operator who reads why the leader then stops.
+//! a client comes, and an operator who reads the alarm, or does not.
 //!
-//! Such a leader does not know what was promised after the copy was made. Until somebody tells
-//! it, it may grant what somebody has and count tokens that were counted before: only the resource
+//! Such a leader does not know what was promised after the copy was made. Until a client tells
+//! it, it may grant what is held and count tokens that were counted before: only the resource
 //! behind the lock helps. So between that reign and the lost ones nothing is held against the
-//! protocol; but once it has read the report of a client of a lost reign it grants nothing, and
-//! started above all of them it keeps every rule as before, with whoever they left behind.
+//! protocol. But once it has read the report of a client of a lost reign it grants nothing before
+//! its own reign is older than every promise, and then in an epoch that is sixteen above what that
+//! client has seen. From there on it keeps every rule as before, with all that the lost reigns left
+//! behind, and so does one that is started above all of them.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,7 @@ use crate::{
     clock::{MS, SECOND},
     leader::End,
     net::Wire,
+    rules::Rule,
     world::{Step, World, note},
 };
 
@@ -28,7 +31,7 @@ pub(crate) enum Branch {
     First,
     /// From a copy, and nobody has noticed, or nobody has acted on it.
     Restored,
-    /// Started above whatever was lost.
+    /// In an epoch above whatever was lost, by its operator or by what clients told.
     Above,
 }
 
@@ -45,8 +48,10 @@ pub(crate) struct Past {
     forgiven: u32,
     /// The operator starts it above this epoch, as long as the durable one is not above this.
     above: Option<(u32, u32)>,
-    /// The highest epoch that a client has told of.
+    /// The highest epoch that an alarm has told the operator of.
     told: u32,
+    /// The highest lost epoch that a client has told a leader of.
+    met: u32,
     /// What has been seen on each client's machine.
     seen: BTreeMap<usize, Seen>,
 }
@@ -59,9 +64,14 @@ impl Past {
         Some(above)
     }
 
-    /// Whether a leader that is told of this has to stop.
-    pub(crate) fn is_lost(&self, seen: Seen) -> bool {
-        seen.epoch > self.forgiven && self.lost.contains(&(seen.epoch, seen.reign))
+    /// Whether a leader that is told of this has met another history.
+    fn is_lost(&self, seen: Seen) -> bool {
+        seen.epoch > self.forgiven && self.is_of_lost(&(seen.epoch, seen.reign))
+    }
+
+    /// Whether this epoch was had by a reign that was lost.
+    pub(crate) fn is_of_lost(&self, reign: &(u32, ReignId)) -> bool {
+        self.lost.contains(reign)
     }
 }
 
@@ -95,11 +105,43 @@ impl World {
         note!(self, "it is in epoch {}, and was in {}", self.disk.known.epoch, self.past.epoch);
     }
 
-    /// The leader has stopped and said why.
-    pub(crate) fn read_why(&mut self, seen: u32) {
+    /// The leader has sounded the alarm. Its operator reads it half the time.
+    pub(crate) fn read_alarm(&mut self, seen: u32) {
         self.past.told = self.past.told.max(seen);
-        let later = self.dice.below(300 * MS);
-        self.after(later, Step::StartAbove(self.reign));
+        if self.dice.percent(50) {
+            let later = self.dice.below(300 * MS);
+            self.after(later, Step::StartAbove(self.reign));
+        }
+    }
+
+    /// What the leader has made durable of higher epochs.
+    pub(crate) fn look_at_raises(&mut self) {
+        let known = &self.disk.known;
+        if known.lifted > LIFTED_MAX {
+            let text = format!("clients have lifted the epoch by {}", known.lifted);
+            return self.violate(Rule::Property, text);
+        }
+        let raised_above = known.raised_above;
+        let past = &mut self.past;
+        if past.branch != Branch::Restored || raised_above <= past.forgiven.max(past.met) {
+            return;
+        }
+        past.forgiven = raised_above - 1;
+        if past.epoch >= past.met + UNSEEN {
+            return; // a client has seen much more, and is to tell
+        }
+        note!(self, "the leader is in epoch {raised_above}, above all that was lost");
+        self.tally.raised_above += 1;
+        self.begin_above();
+    }
+
+    /// From now on every rule holds again.
+    fn begin_above(&mut self) {
+        let past = &mut self.past;
+        past.branch = Branch::Above;
+        for (highest, lost) in self.highest.iter_mut().zip(&past.tokens) {
+            *highest = (*highest).max(*lost);
+        }
     }
 
     /// The leader is started above what it said; or above all that was lost, as its logs show.
@@ -114,12 +156,9 @@ impl World {
         let past = &mut self.past;
         past.above = Some((above, before));
         if above.max(before) < past.epoch {
-            return; // somebody has seen more, and is to tell
+            return; // a client has seen more, and is to tell
         }
-        past.branch = Branch::Above;
-        for (highest, lost) in self.highest.iter_mut().zip(&past.tokens) {
-            *highest = (*highest).max(*lost);
-        }
+        self.begin_above();
     }
 
     /// The highest token that a machine's own table may know of a name. No copy of the leader's
@@ -146,12 +185,15 @@ impl World {
         }
     }
 
-    /// Whether a leader has to stop that reads the report on this connection.
-    pub(crate) fn tells_of_lost(&self, wire: usize, told: Option<Seen>) -> bool {
+    /// The highest lost epoch that the report on this connection tells of, or is to tell of.
+    pub(crate) fn tells_of_lost(&mut self, wire: usize, told: Option<Seen>) -> Option<u32> {
         let Wire { client, life, .. } = self.wires[wire];
         let manager = self.managers[client].as_ref().filter(|_| self.lives[client] == life);
         let known = manager.and_then(|manager| manager.seen_before);
-        told.into_iter().chain(known).any(|seen| self.past.is_lost(seen))
+        let lost = told.into_iter().chain(known).filter(|seen| self.past.is_lost(*seen));
+        let met = lost.map(|seen| seen.epoch).max();
+        self.past.met = self.past.met.max(met.unwrap_or(0));
+        met
     }
 
     /// A keeper goes on with a lease of a lost reign.
@@ -161,3 +203,9 @@ impl World {
         }
     }
 }
+
+/// By how much clients may lift a leader's epoch in a day, and no world is that long.
+const LIFTED_MAX: u32 = 1 << 10;
+
+/// How far above what a client has seen a leader goes, for what it has not.
+pub(crate) const UNSEEN: u32 = 16;

@@ -13,11 +13,11 @@ use tierlock::{
 };
 
 use crate::{
-    clock::{Truth, shown},
+    clock::{SECOND, Truth, shown},
     leader::Host,
-    restored::{Branch, is_forgiven},
+    restored::{Branch, UNSEEN, is_forgiven},
     users::Task,
-    world::{LAST_WORD, Node, Step, World},
+    world::{LAST_WORD, Node, Step, TROUBLE, World},
 };
 
 /// The rules of a lock; 1 to 4 as the design numbers them.
@@ -31,6 +31,8 @@ pub(crate) enum Rule {
     Queue,
     /// 4: a durable record precedes every reply that depends on it.
     Durable,
+    /// What `at_least` promised: no other holder before its end, and the next one after it.
+    AtLeast,
     /// Once nothing goes wrong any more, everybody gets what they want, and keeps it.
     Liveness,
     /// Acquire and release happen in some order, each at one moment.
@@ -73,6 +75,7 @@ pub(crate) struct Op {
     pub(crate) last_word: bool,
     pub(crate) limit: Option<Time>,
     pub(crate) at_most_asked: Option<Duration>,
+    pub(crate) at_least: Option<Duration>,
     /// Its lease may be kept.
     pub(crate) keep: bool,
     /// It stands in no line of its process: the session asks for what it may have itself.
@@ -90,6 +93,8 @@ pub(crate) struct Op {
     pub(crate) failed: Option<Truth>,
     /// It was refused because somebody else had it.
     pub(crate) busy: bool,
+    /// It was refused while an `at_least` kept the name taken.
+    pub(crate) met_reservation: bool,
     /// Since when nobody believes in it any more, because its holder let go or was told.
     pub(crate) let_go: Option<Truth>,
     /// The release was answered.
@@ -144,6 +149,7 @@ impl Op {
             last_word,
             limit: None,
             at_most_asked: None,
+            at_least: None,
             keep: false,
             goes_around: false,
             request: None,
@@ -155,6 +161,7 @@ impl Op {
             given_up: None,
             failed: None,
             busy: false,
+            met_reservation: false,
             let_go: None,
             freed: None,
             waits_on: None,
@@ -316,6 +323,10 @@ impl World {
             let text = format!("{lease:?} was granted to two requests");
             self.violate(Rule::TokensGrow, text);
         }
+        if self.ops[op].at_least.is_some() && self.truth < TROUBLE && self.dice.percent(10) {
+            return self.refuse_granted(client, op, lease);
+        }
+        self.heard_promise(op, lease, block.0);
         if self.lines_up(op) {
             self.open_kept(client, op);
         }
@@ -436,6 +447,7 @@ impl World {
     }
 
     pub(crate) fn heard_by_leader(&mut self, wire: usize, message: &ClientMessage) {
+        self.heard_of_reserved(wire, message);
         if let ClientMessage::Cancel { request } = *message
             && let Some(op) = self.op_on(wire, request)
         {
@@ -461,15 +473,22 @@ impl World {
         }
     }
 
-    pub(crate) fn said_by_leader(&mut self, host: &Host, wire: usize, message: &LeaderMessage) {
+    pub(crate) fn said_by_leader(&mut self, host: &mut Host, wire: usize, message: &LeaderMessage) {
+        self.said_of_reserved(wire, message);
         match *message {
+            LeaderMessage::Welcome { time_to_live, .. } if !time_to_live.is_zero() => {
+                self.check_welcome(host, wire);
+            }
             LeaderMessage::Queued { request, .. } => {
+                self.told_to_wait(host, wire, request);
                 if let Some(op) = self.op_on(wire, request) {
                     self.ops[op].waits_on = Some(wire);
                 }
             }
             LeaderMessage::Refused { request, .. } => {
                 if let Some(op) = self.op_on(wire, request) {
+                    let is_reserved = self.is_reserved(host, self.ops[op].name);
+                    self.ops[op].met_reservation |= is_reserved;
                     self.ops[op].waits_on = None;
                 }
             }
@@ -488,7 +507,7 @@ impl World {
 
     fn leader_grants(
         &mut self,
-        host: &Host,
+        host: &mut Host,
         wire: usize,
         request: RequestId,
         lease: LeaseId,
@@ -510,9 +529,8 @@ impl World {
         self.given_back.remove(&lease);
         self.ops[op].waits_on = None;
         self.ops[op].branch = self.past.branch;
-        if host.met_lost {
-            let text = format!("{request:?} is granted by a leader that has met a lost reign");
-            self.violate(Rule::TokensGrow, text);
+        if let Some(met) = host.met_lost {
+            self.check_above_lost(host, met, first);
         }
         if self.ops[op].cancel_read == Some(self.reign) {
             let text = format!("{request:?} is granted after its Cancel was read");
@@ -535,10 +553,28 @@ impl World {
             let text = format!("{shown} is granted to {session:?}, which is not durably open");
             self.violate(Rule::Durable, text);
         }
+        self.told_reserved(host, op, lease, first);
+        self.check_promise(name, op);
         self.check_predecessor(name, op);
-        self.check_turn(name, op);
+        // A request that never heard of its grant is granted anew, ahead of later arrivals.
+        if self.ops[op].at_least.is_none() || self.ops[op].made.len() == 1 {
+            self.check_turn(name, op);
+        }
         self.highest[name] = first;
         self.last_grant[name] = Some(op);
+    }
+
+    /// A leader that has met a lost reign grants nothing before its own is as old as any promise,
+    /// and then well above what was seen of that.
+    fn check_above_lost(&mut self, host: &Host, met: u32, token: Token) {
+        let age = self.truth - host.started;
+        if age < 60 * SECOND || token.epoch() < met + UNSEEN {
+            let text = format!(
+                "{token} is granted {:?} after a start by a leader that has met epoch {met} of a lost reign",
+                shown(age)
+            );
+            self.violate(Rule::TokensGrow, text);
+        }
     }
 
     /// Whoever had the name before has given it back, or it was durably taken away.

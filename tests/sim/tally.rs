@@ -32,7 +32,8 @@ macro_rules! tally {
 tally! {
     steps, grants, refusals, cancels, losses, expiries, breaks, restarts, reclaims, gone,
     reconnects, pauses, stalls, cuts, silences, kills, goodbyes, disk_failures, checks, faults,
-    keeps, local_grants, recalls, top_ups, idle_returns, warnings, restores, starts_above,
+    reservations, keeps, local_grants, recalls, top_ups, idle_returns, warnings, restores,
+    starts_above, histories_met, raised_above, unwritten,
 }
 
 /// What everything that happened comes to: equal runs have equal digests.

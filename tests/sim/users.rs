@@ -5,7 +5,10 @@ use std::time::Duration;
 use tierlock::{
     Predecessor, Token,
     lease_word::Entered,
-    proto::wire::{Acquire, Wait},
+    proto::{
+        LeaseId,
+        wire::{Acquire, Wait},
+    },
 };
 
 use crate::{
@@ -178,12 +181,16 @@ impl World {
         };
         let at_most = !plain && self.dice.percent(30);
         let at_most = at_most.then(|| Duration::from_millis(self.dice.below(800)));
+        let at_least = (at_most.is_none() && !plain || self.dice.percent(5)) && !last_word;
+        let at_least = (at_least && self.dice.percent(40))
+            .then(|| Duration::from_millis(1 + self.dice.below(3000)));
         let above = if plain { Token::ZERO } else { self.known_token(name) };
         let life = self.lives[client];
         let op = self.ops.len();
         let limit = limit.map(|limit| self.clock(Node::Client(client)) + limit);
         let mut own = Op::new(client, life, task, name, self.truth, wait, above, last_word);
         (own.limit, own.at_most_asked) = (limit, at_most);
+        own.at_least = at_least;
         own.goes_around = self.plan.keeps && self.dice.percent(5);
         self.ops.push(own);
         if self.lines_up(op) {
@@ -200,10 +207,12 @@ impl World {
 
     /// Asks the leader for it.
     pub(crate) fn request(&mut self, client: usize, op: usize) {
-        let keep = self.lines_up(op) && self.wants_to_keep(client, op);
-        let Op { name, task, wait, at_most_asked: at_most, above, limit, .. } = self.ops[op];
+        let Op { name, task, wait, at_most_asked: at_most, at_least, above, limit, .. } =
+            self.ops[op];
+        let keep = self.lines_up(op) && at_least.is_none() && self.wants_to_keep(client, op);
         self.ops[op].keep = keep;
-        let acquire = Acquire { name: self.names[name].clone(), wait, at_most, keep, above };
+        let name = self.names[name].clone();
+        let acquire = Acquire { name, wait, at_most, keep, above, at_least };
         let request = self.call(client, |client, now| client.acquire(acquire, limit, now));
         let Some(request) = request else { return };
         self.ops[op].request = Some(request);
@@ -246,6 +255,18 @@ impl World {
         } else {
             self.leave_the_line(client, op);
         }
+        self.rest(client, task, 20 * MS);
+    }
+
+    /// The caller has given up at the very moment of the grant: it is handed back unused.
+    pub(crate) fn refuse_granted(&mut self, client: usize, op: usize, lease: LeaseId) {
+        let (task, request) = (self.ops[op].task, self.ops[op].request.expect("it was granted"));
+        self.tally.cancels += 1;
+        self.ops[op].let_go = Some(self.truth);
+        self.given_back.insert(lease);
+        self.set_task(client, task, Task::Idle);
+        self.call(client, |client, now| client.cancel(request, now));
+        self.left(client, op);
         self.rest(client, task, 20 * MS);
     }
 

@@ -24,6 +24,7 @@ use crate::{
     leader::Host,
     manager::Manager,
     net::Wire,
+    reserving::Reserving,
     restored::{Branch, Past},
     rules::{Op, Rule, Violation},
     tally::{Digest, Tally},
@@ -141,6 +142,8 @@ pub(crate) struct Plan {
     pub(crate) leader_survives: bool,
     /// The disk fails now and then.
     pub(crate) disk_fails: bool,
+    /// It is full now and then.
+    pub(crate) disk_fills: bool,
     pub(crate) time_to_live_min: Duration,
     /// Users of one process stand in line, and leases are kept.
     pub(crate) keeps: bool,
@@ -162,6 +165,7 @@ impl Plan {
             two_addresses: dice.percent(10),
             leader_survives: dice.percent(35),
             disk_fails: dice.percent(15),
+            disk_fills: dice.percent(15),
             time_to_live_min: Duration::from_millis(1000 + dice.below(1000)),
             keeps: dice.percent(50),
             sleeper: dice.percent(3).then_some(1),
@@ -228,6 +232,7 @@ pub(crate) struct World {
     /// The last lease of each name, as its operation.
     pub(crate) last_grant: Vec<Option<usize>>,
     pub(crate) past: Past,
+    pub(crate) reserving: Reserving,
     /// A client's events are being handled.
     pub(crate) drains: bool,
     /// Clients and tasks that have slept.
@@ -294,6 +299,7 @@ impl World {
             recalled: BTreeSet::new(),
             ends: BTreeMap::new(),
             past: Past::default(),
+            reserving: Reserving::default(),
             drains: false,
             rested: BTreeSet::new(),
             awake: BTreeSet::new(),

@@ -336,8 +336,8 @@ impl Client {
                 self.forget_session(now);
                 self.begin_report(connection, now);
             }
-            LeaderMessage::NotLeader { .. } => {
-                self.drop_link("another member of the group leads".to_owned(), now);
+            LeaderMessage::NotLeader { cluster, epoch, .. } => {
+                self.is_not_served(cluster, epoch, now);
             }
             message if self.link.is_serving() => self.served(message, now),
             LeaderMessage::Welcome { .. } => self.welcome(message, now),
@@ -362,6 +362,7 @@ impl Client {
             reign,
             cluster,
             renew_every,
+            attestation,
             ..
         } = message
         else {
@@ -373,13 +374,8 @@ impl Client {
         if session != self.session {
             return;
         }
-        if let Some(known) = self.cluster.filter(|known| *known != cluster) {
-            let text = format!(
-                "the leader is another than this manager has spoken to before ({cluster:?}, not \
-                 {known:?}): they are two leaders, not one group, and both could grant one lock"
-            );
-            self.fail_everything(&Failure::Config(text.clone()));
-            return self.drop_link(text, now);
+        if !self.is_of_known_cluster(cluster, now) {
+            return;
         }
         let last = self.seen.filter(|seen| seen.cluster == cluster);
         if let Some(Seen { epoch: seen, reign: whose, .. }) = last
@@ -396,13 +392,46 @@ impl Client {
         self.link.attempts = 0;
         self.link.trouble.clear();
         self.cluster = Some(cluster);
-        self.see(Seen { cluster, epoch, reign });
+        self.see(Seen { cluster, epoch, reign, attestation });
         self.time_to_live = time_to_live.min(self.config.time_to_live);
         self.renew_every = self.renew_every_of(renew_every);
         // What the leader says here it said before it had looked at who waits.
         let soon = if self.is_wanted() { RENEW_SOON } else { self.renew_every };
         self.next_renewal = now + self.renew_every.min(soon);
         self.promised(sent_at, now);
+    }
+
+    /// Whether the leader is of the cluster that this manager has spoken to; if not, all that
+    /// waits is told.
+    fn is_of_known_cluster(&mut self, cluster: ClusterId, now: Time) -> bool {
+        let Some(known) = self.cluster.filter(|known| *known != cluster) else { return true };
+        let text = format!(
+            "the leader is another than this manager has spoken to before ({cluster:?}, not \
+             {known:?}): they are two leaders, not one group, and both could grant one lock"
+        );
+        self.fail_everything(&Failure::Config(text.clone()));
+        self.drop_link(text, now);
+        false
+    }
+
+    /// The leader serves other managers, and not this one.
+    fn is_not_served(&mut self, cluster: ClusterId, epoch: Option<u32>, now: Time) {
+        if self.is_of_known_cluster(cluster, now) {
+            self.drop_link(self.not_leader(epoch), now);
+        }
+    }
+
+    /// Why a leader does not serve this manager, in words.
+    fn not_leader(&self, epoch: Option<u32>) -> String {
+        match (epoch, self.seen) {
+            (Some(epoch), Some(Seen { epoch: seen, .. })) => format!(
+                "the leader is in epoch {epoch} and does not know the history of its cluster that \
+                 this manager or others of its directory have seen (epoch {seen}): it runs on a \
+                 copy of the state, or that one did; it serves this manager about a minute after \
+                 its start, in an epoch above both"
+            ),
+            _ => "another member of the group leads".to_owned(),
+        }
     }
 
     /// Leaves the connection, and tries again.

@@ -56,7 +56,9 @@ impl Client {
             LeaderMessage::Checked { query, .. }
             | LeaderMessage::Listed { query, .. }
             | LeaderMessage::Broke { query, .. } => self.query_subject(query),
-            LeaderMessage::Renewed { .. } | LeaderMessage::NotLeader { .. } => ClientSubject::None,
+            LeaderMessage::Renewed { .. }
+            | LeaderMessage::NotLeader { .. }
+            | LeaderMessage::Raised { .. } => ClientSubject::None,
         }
     }
 

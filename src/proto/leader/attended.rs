@@ -30,6 +30,16 @@ impl Attended {
         self.last - self.missed
     }
 
+    /// The driver's own time of the last event.
+    pub(super) fn raw(&self) -> Time {
+        self.last
+    }
+
+    /// When to wake for something due at this time of the driver's own.
+    pub(super) fn wake_at_raw(&self, due: Time) -> Time {
+        due.min(self.last + WAKE_EVERY)
+    }
+
     /// When to wake, on the driver's clock, for something due at this attended time.
     pub(super) fn wake_at(&self, due: Time) -> Time {
         (due + self.missed).min(self.last + WAKE_EVERY)

@@ -40,6 +40,7 @@ impl Leader {
 
     /// The reign is durable: each of them has one full time to live to come back.
     pub(super) fn begin_grace(&mut self, now: Time) {
+        self.date_recovered_reservations();
         let keys: Vec<_> = self.sessions.all().collect();
         for key in keys {
             if let Standing::Open(_) = self.sessions.get(key).standing {
@@ -53,11 +54,12 @@ impl Leader {
             return;
         }
         self.in_grace = false;
+        self.raise_reserved_tokens();
         for waiter in self.table.impatient() {
             self.limits.set(waiter, now + RECALL_LIMIT);
         }
         self.unsettled.extend(self.table.all());
-        self.answer_checks(now);
+        self.answer_questions(now);
     }
 }
 
@@ -109,11 +111,17 @@ impl Leader {
         claims.into_iter().cloned().collect()
     }
 
-    /// Whether an earlier reign can have granted it.
+    /// Whether an earlier reign of this history can have granted it.
     fn is_of_before(&self, held: &HeldLease) -> bool {
         (Token::ZERO < held.first && held.first <= held.last)
             && held.lease.epoch <= self.epoch_before
             && held.last.epoch() <= self.epoch_before
+            && self.is_of_this_history(held)
+    }
+
+    fn is_of_this_history(&self, held: &HeldLease) -> bool {
+        self.history.granted(held.lease.epoch, held.reign)
+            || planted(Mistake::ForeignLeasesConfirmed)
     }
 
     /// Whether nobody has reported a later grant of this name.
@@ -138,7 +146,12 @@ impl Leader {
         let revoked = session.revoked(id);
         if let Some(how) = held.leaving {
             let how = revoked.map_or(how, |(why, _)| after(why));
-            return self.table.left(lock, highest(held), how);
+            self.table.left(lock, highest(held), how);
+            self.claim_reservation(lock, key, held.first, id);
+            if held.last_used < held.first {
+                self.was_not_used(lock, id);
+            }
+            return;
         }
         let (right, end) = match revoked {
             // What is promised later is promised after `Lost`.
@@ -157,6 +170,7 @@ impl Leader {
         };
         self.table.confirm(lock, holding, (held.first, held.last));
         self.sessions.add_lease(key, id, lock);
+        self.claim_reservation(lock, key, held.first, id);
         if let Some(end) = end {
             self.ends.set(lock, end);
         }
@@ -179,16 +193,25 @@ impl Leader {
         if self.sessions.get(key).is_awaited() {
             let lock = self.table.find_or_add(held.name.clone());
             self.unsettled.push(lock);
-            self.conflict(lock, self.table.lock(lock).token, held.last, key);
+            if self.is_of_this_history(&held) {
+                self.conflict(lock, self.table.lock(lock).token, held.last, key);
+            } else {
+                self.dispute(lock, key);
+            }
         }
         self.revoke(key, id, held.name, held.last);
     }
 
     /// Two hold one lock, by their own words: somebody's state was restored, or there is a bug.
-    /// Until what the loser was promised last has passed, the lock is not granted again.
     fn conflict(&mut self, lock: LockKey, winner: Token, loser: Token, session: SessionKey) {
         let name = self.table.lock(lock).name.clone();
         self.notices.push_back(Notice::Conflict { name, winner, loser });
+        self.dispute(lock, session);
+    }
+
+    /// Until what the loser of a conflict was promised last has passed, the lock is not granted
+    /// again.
+    fn dispute(&mut self, lock: LockKey, session: SessionKey) {
         let deadline = self.sessions.get(session).deadline();
         let until = self.disputes.get(lock).map_or(deadline, |until| until.max(deadline));
         self.disputes.set(lock, until);

@@ -5,15 +5,17 @@
 
 use std::{collections::BTreeMap, mem::size_of, time::Duration};
 
-use super::{Close, Config, Connection, Leader};
+use super::{Arrival, Close, Config, Connection, Leader};
 use crate::{
     error::LostReason,
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId, SessionId,
-        history::Seen,
+        ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId,
+        SessionId,
+        history::{Attestation, Seen},
         mistake::{Mistake, planted},
         sessions::{Session, Standing},
+        shares::largest_share,
         table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
             Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, WaitingRequest,
@@ -168,24 +170,41 @@ impl Leader {
         if report.cluster.is_some_and(|cluster| cluster != self.cluster) {
             return self.turn_away(connection, &report, Refusal::OtherCluster);
         }
-        self.meet_history(report.seen);
         if let Some(why) = self.over {
             return self.turn_away(connection, &report, why);
         }
+        if let Some(seen) = self.of_another_history(report.seen) {
+            self.meet_history(seen.epoch, now);
+            return self.lead_elsewhere(connection);
+        }
         let Some(key) = self.session_of(connection, &report) else { return };
+        let client = self.client_of(connection);
+        let is_back = self.sessions.get(key).is_awaited();
+        if is_back && self.brings_too_much(client, &report) {
+            let what = "a report of more leases than one client can have been given";
+            return self.close(connection, Close::Protocol(what));
+        }
         if !self.reclaim(key, &report, now) {
             return self.send_away(connection, key);
         }
+        self.sessions.belongs_to(key, client);
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
+        if planted(Mistake::WelcomeBeforeLost) {
+            self.sessions.promise(key, now);
+            self.tell(key, self.welcome(key));
+        }
         for &(lease, why) in told {
             // Before the welcome: what that promises is not for lost leases.
             self.tell(key, LeaderMessage::Lost { lease, why });
         }
-        self.sessions.promise(key, now);
-        self.tell(key, self.welcome(key));
-        self.compare_requests(key, report.waiting, found, now);
+        if !planted(Mistake::WelcomeBeforeLost) {
+            self.sessions.promise(key, now);
+            self.tell(key, self.welcome(key));
+        }
+        let arrival = if is_back { Arrival::Returning } else { Arrival::New };
+        self.compare_requests(key, (report.waiting, arrival), found, now);
         for request in report.beyond {
             self.refuse(key, request, Refusal::TooManyWaiters, None);
         }
@@ -262,18 +281,15 @@ impl Leader {
         self.connections.insert(connection, Connection::Refused(why));
         self.reports.clear(connection);
         if self.reign.is_some() {
-            // Of an epoch that was another's in its eyes: so it sees for itself that this history
-            // is not the one that it knows, and does not forget that one.
-            let other = self.of_another_history(report.seen);
-            let epoch = other.map_or(u32::MAX, |seen| seen.epoch).min(self.epoch());
             let card = LeaderMessage::Welcome {
                 session: report.session,
                 time_to_live: Duration::ZERO,
-                epoch,
+                epoch: self.epoch(),
                 reign: self.config.reign,
                 cluster: self.cluster,
                 members: Vec::new(),
                 renew_every: report.time_to_live / 3,
+                attestation: self.attest(self.epoch()),
             };
             self.messages.push_back((connection, card));
         }
@@ -293,7 +309,22 @@ impl Leader {
             cluster: self.cluster,
             members: Vec::new(),
             renew_every: self.sessions.renew_every(key),
+            attestation: self.attest(self.epoch()),
         }
+    }
+
+    /// The code under this epoch of the reign.
+    pub(super) fn attest(&self, epoch: u32) -> Attestation {
+        self.config.notary.attest(self.cluster, epoch, self.config.reign)
+    }
+
+    /// The client knows of another history: it is not served before the epoch is above that.
+    fn lead_elsewhere(&mut self, connection: ConnectionId) {
+        self.connections.insert(connection, Connection::Dismissed);
+        self.expect_report(connection);
+        let (cluster, epoch) = (self.cluster, Some(self.epoch()));
+        let answer = LeaderMessage::NotLeader { try_next: None, cluster, epoch };
+        self.messages.push_back((connection, answer));
     }
 
     /// Releases what the report does not name, and answers what is to be said of the rest.
@@ -315,12 +346,19 @@ impl Leader {
                 self.unsettled.push(lock);
             }
             match holding.right {
-                Right::Whole if unheard => found.granted.push((holding.request, lock)),
+                Right::Whole if unheard && !self.is_reserved_with(lock, id) => {
+                    found.granted.push((holding.request, lock));
+                }
                 _ if named.is_some() => {}
                 _ if planted(Mistake::HelloNotAuthoritative) => {}
                 _ => {
                     // It left without a word of how, or never entered: the next holder is told
                     // what this one was told.
+                    if unheard {
+                        self.was_not_heard(lock, id);
+                    } else {
+                        self.was_not_used(lock, id);
+                    }
                     self.vacate(lock, None);
                     if unheard {
                         found.put_back.insert(holding.request, holding.place);
@@ -331,11 +369,18 @@ impl Leader {
         found
     }
 
+    /// Whether a session that comes back brings more leases than its client can have been given,
+    /// and more than any single session can.
+    fn brings_too_much(&self, client: ClientId, report: &Report) -> bool {
+        let all = self.sessions.holdings_of(client).claims + report.held.len();
+        all > largest_share(self.config.claims_max).max(most_held(&self.config))
+    }
+
     /// Drops what is not waited for any more, and answers every request that is.
     fn compare_requests(
         &mut self,
         key: SessionKey,
-        mut reported: BTreeMap<RequestId, Wish>,
+        (mut reported, arrival): (BTreeMap<RequestId, Wish>, Arrival),
         found: Comparison,
         now: Time,
     ) {
@@ -346,6 +391,9 @@ impl Leader {
                 self.table.set_present(waiter, true);
                 self.unsettled.push(self.table.waiter(waiter).lock);
                 self.unacknowledged.push((key, request));
+                if planted(Mistake::ReportAnsweredEarly) {
+                    self.answer_early(key, request);
+                }
             } else {
                 self.drop_waiter(waiter);
             }
@@ -359,13 +407,16 @@ impl Leader {
         for (request, (acquire, place)) in reported {
             let place = place.filter(|_| !planted(Mistake::PlaceForgotten));
             let place = place.and_then(|place| self.given_place(place));
-            let place = found.put_back.get(&request).copied().or(place);
-            wanted.push((request, acquire, place));
+            let came = match found.put_back.get(&request) {
+                Some(&place) => (Some(place), Arrival::PutBack),
+                None => (place, arrival),
+            };
+            wanted.push((request, acquire, came));
         }
-        // What was accepted before comes before what is new, which limits may refuse.
-        wanted.sort_by_key(|(_, _, place)| place.is_none());
-        for (request, acquire, place) in wanted {
-            self.want(key, request, acquire, place, now);
+        // What was accepted before comes before what may be new, as long as there is room.
+        wanted.sort_by_key(|(_, _, (place, _))| place.is_none());
+        for (request, acquire, came) in wanted {
+            self.want(key, request, acquire, came, now);
         }
     }
 

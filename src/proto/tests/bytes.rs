@@ -8,8 +8,8 @@ use crate::{
     name::Name,
     proto::{
         ClusterId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-        history::Seen,
-        record::Record,
+        history::{Attestation, Seen},
+        record::{Record, Reservation},
         wire::{
             Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
             LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Page, Refusal, Wait,
@@ -112,6 +112,7 @@ fn a_duration_with_too_many_nanoseconds_is_refused() {
             at_most: None,
             keep: false,
             above: Token::ZERO,
+            at_least: None,
         },
     };
     let mut bytes = payload(&message);
@@ -161,6 +162,7 @@ fn a_report_of_any_length_fits_its_frames() {
             kept: true,
             since: Duration::MAX,
             leaving: Some(Predecessor::Broken),
+            reign: ReignId(u64::MAX),
         };
         let waiting = WaitingRequest {
             request: RequestId(u64::MAX),
@@ -170,6 +172,7 @@ fn a_report_of_any_length_fits_its_frames() {
                 at_most: Some(Duration::MAX),
                 keep: true,
                 above: Token::MAX,
+                at_least: Some(Duration::MAX),
             },
             place: Some(Place { epoch: u32::MAX, count: u64::MAX }),
         };
@@ -205,6 +208,7 @@ fn a_page_is_full_before_its_frame_is() {
             remaining: Some(Duration::MAX),
             predecessor: Predecessor::Broken,
             waiters: vec![somebody.clone(); waiters],
+            reserved: false,
         };
         let mut page = Page::default();
         while page.add(lock.clone()) {}
@@ -218,7 +222,7 @@ fn a_page_is_full_before_its_frame_is() {
 
 #[test]
 fn a_record_of_another_version_is_refused() {
-    let mut bytes = encode_record(&Record::EpochRaised { epoch: 1 });
+    let mut bytes = encode_record(&Record::EpochRaised { epoch: 1, starts_above: false });
     bytes[0] = 9;
     assert_eq!(decode_record(&bytes), Err(WireError::RecordVersion(Some(9))));
     assert_eq!(decode_record(&[]), Err(WireError::RecordVersion(None)));
@@ -341,12 +345,14 @@ impl Source for Dice {
 
 fn acquire(source: &mut impl Source, wait: Wait) -> Acquire {
     let at_most = source.duration(60_000);
+    let at_least = source.duration(20_000);
     Acquire {
         name: source.name(),
         wait,
         at_most: source.maybe(at_most),
         keep: source.number(1) % 2 == 1,
         above: source.token(18),
+        at_least: source.maybe(at_least),
     }
 }
 
@@ -380,7 +386,9 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
             seen: {
                 let epoch = source.small(3);
                 let reign = ReignId(source.number(0x99aa_bbcc_ddee_ff00));
-                source.maybe(Box::new(Seen { cluster: ClusterId(cluster), epoch, reign }))
+                let attestation = Attestation(cluster.wrapping_add(1));
+                let cluster = ClusterId(cluster);
+                source.maybe(Box::new(Seen { cluster, epoch, reign, attestation }))
             },
             time_to_live: source.duration(5000),
             identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
@@ -397,6 +405,7 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
                 kept: source.number(1) % 2 == 1,
                 since: source.duration(90),
                 leaving: source.maybe(Predecessor::Panicked),
+                reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
             }],
         },
         ClientMessage::Waiting {
@@ -454,8 +463,13 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
             cluster: ClusterId(id + 1),
             members: vec!["10.0.0.1:7420".to_owned()],
             renew_every: source.duration(100),
+            attestation: Attestation(id + 3),
         },
-        LeaderMessage::NotLeader { try_next: Some("10.0.0.2:7420".to_owned()) },
+        LeaderMessage::NotLeader {
+            try_next: Some("10.0.0.2:7420".to_owned()),
+            cluster: ClusterId(id + 1),
+            epoch: Some(source.small(3)),
+        },
         LeaderMessage::Gone { session: SessionId(id) },
         LeaderMessage::Queued {
             request: RequestId(source.number(9)),
@@ -488,11 +502,13 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
                 remaining: Some(source.duration(4000)),
                 predecessor: Predecessor::Expired,
                 waiters: vec![holder(source)],
+                reserved: true,
             }],
             more: true,
         },
         LeaderMessage::Broke { query: RequestId(source.number(13)), found: true },
         LeaderMessage::ToppedUp { lease: lease(source), last: source.token(90_000) },
+        LeaderMessage::Raised { epoch: source.small(4), attestation: Attestation(id + 4) },
     ];
     let refusals = [
         Refusal::WouldBlock,
@@ -502,10 +518,13 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::TooManyWaiters,
         Refusal::TimeToLive,
         Refusal::OtherCluster,
-        Refusal::OldState,
+        Refusal::TooFarAbove,
         Refusal::Tokens,
         Refusal::Storage,
         Refusal::TooManyClaims,
+        Refusal::DiskFull,
+        Refusal::TooManyReservations,
+        Refusal::AtLeastTooLong,
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
@@ -530,7 +549,7 @@ fn records(source: &mut impl Source) -> Vec<Record> {
         took_over(source, None, false),
         took_over(source, Some(60_000), true),
         Record::Waited,
-        Record::EpochRaised { epoch: source.small(3) },
+        Record::EpochRaised { epoch: source.small(3), starts_above: source.number(1) % 2 == 1 },
         Record::SessionOpened {
             session: SessionId(id),
             proof: Proof(id + 2),
@@ -545,24 +564,35 @@ fn records(source: &mut impl Source) -> Vec<Record> {
             token: source.token(502),
             why: LostReason::HeldTooLong,
         },
+        Record::Reserved {
+            name: source.name(),
+            reservation: Reservation {
+                token: source.token(502),
+                session: SessionId(id),
+                request: RequestId(source.number(9)),
+                at_least: source.duration(20_000),
+                left: source.duration(8_000),
+            },
+        },
+        Record::ReservationEnded { name: source.name(), token: source.token(502) },
     ]
 }
 
 const GOLDEN_CLIENT: &[&str] = &[
     concat!(
         "00fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544",
-        "332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa9905000863",
-        "6865636b6f7574066e6f64652d31fb671207736c65657020314d",
+        "332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa99fe897766",
+        "55443322118877665544332211050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
     ),
-    "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101",
-    "020109096f72646572732f343202013c0001090103fb2c01",
+    "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101fd00ffeeddccbbaa99",
+    "020109096f72646572732f343202013c0001090114000103fb2c01",
     "03",
-    "0409096f72646572732f34320102fc0065cd1d013c000109",
+    "0409096f72646572732f34320102fc0065cd1d013c000109011400",
     "0509",
     "060311fbfb0001",
     "07fc15cd5b07",
     "08",
-    "040a096f72646572732f343200013c000109",
+    "040a096f72646572732f343200013c000109011400",
     "090b096f72646572732f3432fbfb00",
     "0a0c01096f72646572732f343264",
     "0b0d096f72646572732f3432fbfb00",
@@ -572,9 +602,9 @@ const GOLDEN_CLIENT: &[&str] = &[
 const GOLDEN_LEADER: &[&str] = &[
     concat!(
         "00fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe010000000088776655443322",
-        "11000000010d31302e302e302e313a3734323000fc00e1f505",
+        "11000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
     ),
-    "01010d31302e302e302e323a37343230",
+    "01010d31302e302e302e323a37343230fe010000000088776655443322110000000103",
     "02fe00000000008877665544332211000000",
     concat!(
         "030903fb2c010108636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000",
@@ -589,10 +619,11 @@ const GOLDEN_LEADER: &[&str] = &[
     concat!(
         "0b0c01096f72646572732f3432fbfb000108636865636b6f7574066e6f64652d31fb671207736c65657020",
         "3101fc0065cd1dfd000000000002000000010400030108636865636b6f7574066e6f64652d31fb67120773",
-        "6c656570203101fc0065cd1dfd000000000002000001",
+        "6c656570203101fc0065cd1dfd00000000000200000101",
     ),
     "0c0d01",
     "0d0311fbc8af",
+    "0e04fe04000000008877665544332211000000",
     "05090000",
     "05090100",
     "05090200",
@@ -604,13 +635,18 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090800",
     "05090900",
     "05090a00",
+    "05090b00",
+    "05090c00",
+    "05090d00",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "010003fd00ffeeddccbbaa990000",
     "010003fd00ffeeddccbbaa99013c0001",
     "0105",
-    "010403",
+    "01040301",
     "0101fe00000000008877665544332211000000fe02000000008877665544332211000000050001",
     "0102fe00000000008877665544332211000000",
     "0103fe000000000088776655443322110000000311096f72646572732f3432fbfb0002",
+    "0106096f72646572732f3432fbfb00fe000000000088776655443322110000000914000800",
+    "0107096f72646572732f3432fbfb00",
 ];

@@ -5,18 +5,20 @@ mod holders;
 mod leaders;
 mod limits;
 mod managers;
+mod reservations;
 mod restarts;
 mod waiters;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::{
     name::Name,
     proto::{
-        ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId, SessionId,
-        history::{History, REIGNS_MAX, Seen},
+        ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, ReignId, RequestId,
+        SessionId,
+        history::{Attestation, History, Notary, REIGNS_MAX, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
-        record::{Pending, Record, Recovered},
+        record::{Pending, Record, Recovered, Reservation},
         wire::{
             Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, Wait,
             WaitingRequest,
@@ -46,6 +48,7 @@ fn acquire(text: &str) -> Acquire {
         at_most: None,
         keep: false,
         above: Token::ZERO,
+        at_least: None,
     }
 }
 
@@ -84,10 +87,27 @@ fn config() -> Config {
         waiters_per_session_max: 4,
         block: BLOCK,
         claims_max: 8_000,
+        reservations_max: 3,
         epoch_above: None,
         process: None,
         reign: REIGN,
+        notary: Arc::new(TestNotary),
     }
+}
+
+/// Codes that a test can tell from made up ones.
+#[derive(Debug)]
+struct TestNotary;
+
+impl Notary for TestNotary {
+    fn attest(&self, cluster: ClusterId, epoch: u32, reign: ReignId) -> Attestation {
+        Attestation(cluster.0 << 96 ^ u128::from(epoch) << 64 ^ u128::from(reign.0) ^ 1 << 90)
+    }
+}
+
+/// What the leader of this reign told its clients.
+fn seen_in(cluster: ClusterId, epoch: u32, reign: ReignId) -> Seen {
+    Seen { cluster, epoch, reign, attestation: TestNotary.attest(cluster, epoch, reign) }
 }
 
 fn fresh() -> Recovered {
@@ -171,7 +191,12 @@ impl Reign {
 
     fn connect(&mut self, number: u64) -> ConnectionId {
         let connection = ConnectionId(number);
-        self.leader.handle_connected(connection, self.now);
+        // A session's connections have its number times a hundred, and more.
+        self.connect_from(ClientId((number / 100).into()), connection)
+    }
+
+    fn connect_from(&mut self, client: ClientId, connection: ConnectionId) -> ConnectionId {
+        self.leader.handle_connected(connection, client, self.now);
         connection
     }
 
@@ -187,6 +212,22 @@ impl Reign {
         self.report(who, &[], Vec::new());
         assert!(self.take(who).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
         who
+    }
+
+    /// The same as one of this client's.
+    fn session_of(&mut self, client: u128, number: u64) -> Who {
+        let connection = self.connect_from(ClientId(client), ConnectionId(number * 100));
+        let who = Who { connection, session: number.into(), count: 1 };
+        self.report(who, &[], Vec::new());
+        assert!(self.take(who).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
+        who
+    }
+
+    /// The session comes back on another connection of this client.
+    fn again_from(&mut self, client: u128, who: Who) -> Who {
+        let connection = ConnectionId(who.connection.0 + 1);
+        let connection = self.connect_from(ClientId(client), connection);
+        Who { connection, count: who.count + 1, ..who }
     }
 
     /// The session comes back on another connection.
@@ -320,6 +361,7 @@ fn held_lease(lease: LeaseId) -> HeldLease {
         kept: false,
         since: Duration::ZERO,
         leaving: None,
+        reign: REIGN,
     }
 }
 

@@ -22,7 +22,7 @@ mod telling;
 mod terminal;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
@@ -47,11 +47,14 @@ struct Place {
     root: tempfile::TempDir,
     /// Those of its leaders, which may come back to them.
     ports: RefCell<Vec<Port>>,
+    /// A leader has been started here, and made its journal.
+    is_made: Cell<bool>,
 }
 
 impl Place {
     fn new() -> Place {
-        Place { root: tempfile::tempdir().unwrap(), ports: RefCell::default() }
+        let root = tempfile::tempdir().unwrap();
+        Place { root, ports: RefCell::default(), is_made: Cell::new(false) }
     }
 
     /// One for each engine of a directory.
@@ -101,6 +104,14 @@ impl Place {
         file
     }
 
+    /// A `tierlock serve` on the place's state directory, in a temporary directory of whatever kind.
+    fn serve(&self, address: &str) -> Command {
+        let mut command = tierlock(&["serve", "--listen", address, "--accept-fs", "tmpfs"]);
+        command.arg("--state-dir").arg(self.path("state"));
+        command.arg("--secret-file").arg(self.secret());
+        command
+    }
+
     /// A leader of its own, on a free port.
     fn leader(&self) -> Leader {
         self.leader_with(&[])
@@ -116,8 +127,10 @@ impl Place {
     /// The same there, with further options: one that is started again, perhaps.
     fn leader_at(&self, address: &str, options: &[&str]) -> Leader {
         let secret = self.secret();
-        let mut command = tierlock(&["serve", "--listen", address]);
-        command.arg("--state-dir").arg(self.path("state")).arg("--secret-file").arg(&secret);
+        let mut command = self.serve(address);
+        if !self.is_made.replace(true) {
+            command.arg("--init");
+        }
         let mut process = Running::start(command.args(options));
         let line = process.line();
         let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
@@ -283,8 +296,12 @@ fn gone(pid: Pid) {
 }
 
 /// What `tierlock status --json JOB` of a directory or of a leader shows of the one lock `job`.
-fn shown(mut status: Command) -> serde_json::Value {
-    let output = status.args(["--json", "job"]).output().unwrap();
+fn shown(status: Command) -> serde_json::Value {
+    shown_name(status, "job")
+}
+
+fn shown_name(mut status: Command, name: &str) -> serde_json::Value {
+    let output = status.args(["--json", name]).output().unwrap();
     let mut shown: serde_json::Value = serde_json::from_str(&succeeds(&output)).unwrap();
     shown["locks"][0].take()
 }

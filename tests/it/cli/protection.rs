@@ -260,30 +260,69 @@ fn at_least_keeps_the_lock_after_the_command() {
 }
 
 #[test]
-fn a_signal_ends_the_stay_of_at_least_in_good_order() {
+fn a_signal_ends_the_stay_of_at_least_below_host_scope_in_good_order() {
+    let place = Place::new();
+    let options = ["--at-least", "1000h"];
+    let mut running = Running::script(&mut place.run(), &options, "job", "echo $$; exit 3");
+    let command = running.pid_line();
+    gone(command);
+    // The first ones may be for what the command left.
+    let ended = eventually("it exits", || {
+        let _ = running.handle.signal(Signal::TERM);
+        running.child.try_wait().unwrap()
+    });
+    assert_eq!(ended.code(), Some(3));
+    let left = shown(place.status());
+    assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
+    succeeds(&place.ran(&["-n", "job", "--", "true"]));
+}
+
+/// A cron job that is killed early is not run again before its time, whatever its machine does.
+#[test]
+fn a_leader_remembers_at_least_however_the_command_or_its_supervisor_ends() {
     let place = Place::new();
     let leader = place.leader();
-    let status = || leader.command("status");
-    let scopes: [(Command, Command, &dyn Fn() -> Command); 2] = [
-        (place.run(), place.run(), &|| place.status()),
-        // Nobody waits in vain for its lease to run out.
-        (leader.run(), leader.run(), &status),
-    ];
-    for (mut run, mut next, status) in scopes {
-        let options = ["--at-least", "1000h", "--ttl", "60s"];
-        let mut running = Running::script(&mut run, &options, "job", "echo $$; exit 3");
+    let reserved = |name: &str| {
+        let left = shown_name(leader.command("status"), name);
+        assert_eq!(
+            (&left["state"], &left["holder"]),
+            (&"reserved".into(), &serde_json::Value::Null),
+            "{left}"
+        );
+        let again = leader.run().args(["-n", name, "--", "true"]).output().unwrap();
+        fails(&again, 75, &["reserved for", "--at-least"]);
+    };
+    let options = ["--at-least", "10h", "--ttl", "1s"];
+    // The command ends, and so does run.
+    let done = leader.run().args(options).args(["ended", "--", "sh", "-c", "exit 3"]).output();
+    assert_eq!(done.unwrap().status.code(), Some(3));
+    reserved("ended");
+    for (name, signal) in [("terminated", Signal::TERM), ("killed", Signal::KILL)] {
+        let mut run = leader.run();
+        let mut running = Running::script(&mut run, &options, name, "echo $$; exec sleep 1000");
         let command = running.pid_line();
+        running.signal(signal);
+        running.exit();
         gone(command);
-        // The first ones may be for what the command left.
-        let ended = eventually("it exits", || {
-            let _ = running.handle.signal(Signal::TERM);
-            running.child.try_wait().unwrap()
+        eventually("the lease is over", || {
+            (shown_name(leader.command("status"), name)["state"] == "reserved").then_some(())
         });
-        assert_eq!(ended.code(), Some(3));
-        let left = shown(status());
-        assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
-        succeeds(&next.args(["-n", "job", "--", "true"]).output().unwrap());
+        reserved(name);
     }
+    // One that could not be started has not run.
+    let none = leader.run().args(options).args(["none", "--", "tierlock-no-such-command"]).output();
+    fails(&none.unwrap(), 127, &["not found"]);
+    succeeds(&leader.run().args(["-n", "none", "--", "true"]).output().unwrap());
+}
+
+#[test]
+fn a_reserved_lock_is_free_once_its_at_least_is_over() {
+    let place = Place::new();
+    let leader = place.leader();
+    let start = Instant::now();
+    succeeds(&leader.run().args(["--at-least", "2s", "job", "--", "true"]).output().unwrap());
+    succeeds(&leader.run().args(["job", "--", "true"]).output().unwrap());
+    assert!(start.elapsed() >= Duration::from_secs(2));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The lock workloads that Jepsen ran on etcd, with real processes over real QUIC: while workers
-//! work under one lock, they and their leader are killed and stopped, and their networks cut.
+//! work under one lock, they and their leader are killed and stopped, and their networks cut, or made
+//! to lose, delay, repeat and reorder what they carry.
 //!
 //! 1. A register behind the lock: what was done to it is linearizable, and no two workers ever
 //!    believed in the lock at once.
@@ -8,7 +9,7 @@
 //!    writes when it goes on. No lock can help that; 3 does.)
 //! 3. The same with the token checked by the store: no update is ever lost, whatever happens.
 //!
-//! Each takes a few seconds. `TIERLOCK_LONG=300 cargo test --all-features --test it workloads`
+//! Each takes a few seconds. `TIERLOCK_LONG=300 cargo test --features cli,testing --test it workloads`
 //! runs each for five minutes. A seed makes the order of the faults repeat: `TIERLOCK_SEED=7`.
 
 mod register;
@@ -28,7 +29,7 @@ use tierlock::{LockError, LockManager, MutexGuard, Scope, Token, fence::FileGate
 
 use self::{
     register::{Operation, What, is_linearizable},
-    relay::Relay,
+    relay::{Relay, Weather},
 };
 use crate::{
     helper::{Helper, wait_for_stop},
@@ -48,8 +49,8 @@ fn a_register_behind_a_gate_is_linearizable_whatever_happens() {
 
 #[test]
 fn an_unprotected_set_loses_no_update_while_nobody_is_stopped() {
-    let faults = [Fault::KillWorker, Fault::KillLeader, Fault::Cut, Fault::Lose];
-    let logs = Shop::suffer("set", &faults);
+    let faults = [Fault::KillWorker, Fault::KillLeader];
+    let logs = Shop::suffer("set", &[&faults[..], &NETWORK].concat());
     no_update_is_lost(&logs);
     nobody_believed_beside_another(&logs);
 }
@@ -57,6 +58,13 @@ fn an_unprotected_set_loses_no_update_while_nobody_is_stopped() {
 #[test]
 fn a_set_that_checks_tokens_never_loses_an_update() {
     let logs = Shop::suffer("fenced-set", &EVERYTHING);
+    no_update_is_lost(&logs);
+    nobody_believed_beside_another(&logs);
+}
+
+#[test]
+fn a_set_that_checks_tokens_never_loses_an_update_in_a_bad_network() {
+    let logs = Shop::suffer("fenced-set", &NETWORK);
     no_update_is_lost(&logs);
     nobody_believed_beside_another(&logs);
 }
@@ -88,16 +96,65 @@ enum Fault {
     Cut,
     /// One worker's network loses a third of everything.
     Lose,
+    /// Nothing from one worker reaches the leader, and all that the leader says reaches it.
+    CutTowardsLeader,
+    /// The other way round.
+    CutTowardsWorker,
+    /// One worker's network takes a good part of a lease's life.
+    Delay,
+    /// It brings half of everything twice.
+    Duplicate,
+    /// A third of everything is overtaken by what is sent after it.
+    Reorder,
+    /// All of that at once, a little.
+    Storm,
 }
 
-const EVERYTHING: [Fault; 6] = [
+const NETWORK: [Fault; 8] = [
+    Fault::Cut,
+    Fault::Lose,
+    Fault::CutTowardsLeader,
+    Fault::CutTowardsWorker,
+    Fault::Delay,
+    Fault::Duplicate,
+    Fault::Reorder,
+    Fault::Storm,
+];
+
+const EVERYTHING: [Fault; 12] = [
     Fault::KillWorker,
     Fault::StopWorker,
     Fault::KillLeader,
     Fault::StopLeader,
-    Fault::Cut,
-    Fault::Lose,
+    NETWORK[0],
+    NETWORK[1],
+    NETWORK[2],
+    NETWORK[3],
+    NETWORK[4],
+    NETWORK[5],
+    NETWORK[6],
+    NETWORK[7],
 ];
+
+impl Fault {
+    /// What becomes of one worker's network.
+    fn weather(self) -> Weather {
+        let calm = Weather::default();
+        match self {
+            Fault::KillWorker | Fault::StopWorker | Fault::KillLeader | Fault::StopLeader => calm,
+            Fault::Cut => Weather { lost: [1_000, 1_000], ..calm },
+            Fault::Lose => Weather { lost: [333, 333], ..calm },
+            Fault::CutTowardsLeader => Weather { lost: [1_000, 0], ..calm },
+            Fault::CutTowardsWorker => Weather { lost: [0, 1_000], ..calm },
+            Fault::Delay => Weather { delay: LIFE / 5, ..calm },
+            Fault::Duplicate => Weather { duplicated: 500, ..calm },
+            Fault::Reorder => Weather { reordered: 333, ..calm },
+            Fault::Storm => {
+                Weather { lost: [100, 100], delay: LIFE / 50, duplicated: 200, reordered: 200 }
+            }
+        }
+    }
+}
 
 const WORKERS: usize = 4;
 /// How long the leases of workers outlive their silence.
@@ -216,10 +273,10 @@ impl Shop {
                 thread::sleep(length);
                 self.server.resume();
             }
-            Fault::Cut | Fault::Lose => {
-                worker.relay.lose(if fault == Fault::Cut { 1_000 } else { 333 });
+            of_the_network => {
+                worker.relay.set(of_the_network.weather());
                 thread::sleep(length);
-                worker.relay.lose(0);
+                worker.relay.set(Weather::default());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Reigns: their beginning, their end, their epochs.
 
 use super::*;
+use crate::error::{LostReason, Predecessor};
 
 #[test]
 fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_session_is() {
@@ -108,29 +109,181 @@ fn started_above(epoch: u32, reign: ReignId) -> Record {
     Record::TookOver { epoch, reign, waits_for, starts_above: true }
 }
 
+/// The leader has met this, and says what it does about it.
+fn met(seen: u32, own: u32, pauses: Duration, takes: Option<u32>) -> Notice {
+    Notice::OtherHistory { seen, own, pauses, takes }
+}
+
+fn raised(epoch: u32, starts_above: bool) -> Record {
+    Record::EpochRaised { epoch, starts_above }
+}
+
+/// What a client hears whose history this leader does not know.
+fn not_leader(own: u32) -> LeaderMessage {
+    LeaderMessage::NotLeader { try_next: None, cluster: ClusterId(1), epoch: Some(own) }
+}
+
+/// The longest time to live, as a leader counts it.
+const LONGEST: Duration = Duration::from_nanos(60_600_000_001);
+
 #[test]
-fn a_leader_whose_clients_have_seen_a_later_epoch_stops() {
-    // etcd#12528, #15247
+fn a_leader_that_meets_a_later_history_pauses_its_grants_and_goes_on_sixteen_epochs_above() {
+    // etcd#12528, #15247, #17780
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
     reign.acquire(a, 1, acquire("x"));
     let lease = reign.granted(a, 1).lease;
-    reign.acquire(b, 1, acquire("x"));
-    reign.take(b);
-    let c = has_seen(&mut reign, 9, 6, ReignId(9));
-    // Not `Gone`: whoever leads in epoch 6 may keep its leases for it.
-    assert!(matches!(reign.take(c)[..], [LeaderMessage::Welcome { epoch: 1, .. }]));
-    assert_eq!(reign.notices, [Notice::OldState { seen: 6, own: 1 }]);
-    assert_eq!(reign.refused(b, 1), Some(Refusal::OldState));
-    reign.take(a);
-    reign.release(a, lease);
-    reign.acquire(a, 2, acquire("x"));
+    reign.pass(ms(5_000));
     reign.renew(a);
-    let released = LeaderMessage::Released { lease };
-    let refused =
-        LeaderMessage::Refused { request: RequestId(2), why: Refusal::OldState, holder: None };
-    assert_eq!(reign.take(a), [released, refused]);
-    assert_eq!(reign.leader.poll_timeout(), None);
+    reign.renew(b);
+    let c = has_seen(&mut reign, 9, 6, ReignId(9));
+    // Not `Gone`: the leader of epoch 6 may keep its leases for it.
+    assert_eq!(reign.take(c), [not_leader(1)]);
+    assert_eq!(reign.notices, [met(6, 1, LONGEST - ms(5_000), Some(22))]);
+    // It goes on serving: what is held is renewed and released, and nothing new is granted.
+    reign.take(a);
+    reign.renew(a);
+    assert!(matches!(reign.take(a)[..], [LeaderMessage::Renewed { .. }]));
+    reign.release(a, lease);
+    reign.acquire(a, 2, try_acquire("x"));
+    reign.acquire(b, 1, acquire("y"));
+    while reign.now < Time::ZERO + Duration::from_secs(1060) {
+        reign.pass(ms(1_000));
+        reign.renew(a);
+        reign.renew(b);
+        assert!(reign.try_granted(a, 2).is_err() && reign.try_granted(b, 1).is_err());
+    }
+    // The same client again sounds no second alarm.
+    let c = has_seen(&mut reign, 10, 6, ReignId(9));
+    assert_eq!(reign.take(c), [not_leader(1)]);
+    assert_eq!((reign.notices.len(), reign.written.last()), (1, Some(&opened(&reign, 2))));
+    // Nor does a grant precede the higher epoch.
+    reign.disk_answers = false;
+    reign.pass(ms(700));
+    assert!(reign.try_granted(a, 2).is_err());
+    reign.disk_answers = true;
+    reign.commit();
+    assert_eq!(reign.written.last(), Some(&raised(22, true)));
+    let heard = reign.take(a);
+    let [LeaderMessage::Raised { epoch: 22, attestation }, LeaderMessage::Granted { first, .. }] =
+        heard[..]
+    else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(attestation, seen_in(ClusterId(1), 22, REIGN).attestation);
+    assert_eq!(first.epoch(), 22);
+    assert_eq!(reign.granted(b, 1).lease.epoch, 22);
+    // Now that client is served, and whatever it may still tell of that history.
+    for (number, (epoch, of)) in (11..).zip([(6, 9), (21, 9), (1, 8)]) {
+        let c = has_seen(&mut reign, number, epoch, ReignId(of));
+        assert!(matches!(reign.take(c)[..], [LeaderMessage::Welcome { epoch: 22, .. }]));
+    }
+    // So it is after a restart.
+    reign.config.reign = ReignId(2);
+    reign.restart();
+    let c = has_seen(&mut reign, 15, 21, ReignId(9));
+    assert!(matches!(reign.take(c)[..], [LeaderMessage::Welcome { epoch: 23, .. }]));
+    // Another one, later still.
+    has_seen(&mut reign, 16, 22, ReignId(9));
+    assert_eq!(reign.notices[1..], [met(22, 23, LONGEST, Some(38))]);
+}
+
+fn opened(reign: &Reign, session: u128) -> Record {
+    let is_it = |record: &&Record| matches!(record, Record::SessionOpened { session: own, .. } if own.0 == session);
+    reign.written.iter().find(is_it).expect("it was opened").clone()
+}
+
+#[test]
+fn a_leader_older_than_every_promise_pauses_for_no_longer_than_its_disk() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    for _ in 0..70 {
+        reign.pass(ms(1_000));
+        reign.renew(a);
+    }
+    reign.disk_answers = false;
+    let c = has_seen(&mut reign, 9, 4, ReignId(9));
+    assert_eq!(reign.take(c), [not_leader(1)]);
+    assert_eq!(reign.notices, [met(4, 1, Duration::ZERO, Some(20))]);
+    reign.acquire(a, 1, acquire("x"));
+    reign.disk_answers = true;
+    reign.commit();
+    assert_eq!(reign.granted(a, 1).token.epoch(), 20);
+    let c = has_seen(&mut reign, 10, 4, ReignId(9));
+    assert!(matches!(reign.take(c)[..], [LeaderMessage::Welcome { epoch: 20, .. }]));
+}
+
+#[test]
+fn a_history_far_above_is_come_up_to_by_its_bound_each_day_while_others_are_served() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    let c = has_seen(&mut reign, 9, 2_500, ReignId(9));
+    assert_eq!(reign.notices, [met(2_500, 1, LONGEST, None)]);
+    assert_eq!(reign.take(c), [not_leader(1)]);
+    let mut grants = 0;
+    let mut epochs = Vec::new();
+    for hour in 0..75 {
+        let minutes = if hour == 0 { 2 } else { 60 };
+        for _ in 0..minutes * 20 {
+            reign.pass(ms(3_000));
+            reign.renew(a);
+        }
+        reign.take(a);
+        reign.acquire(a, 1 + hour, acquire("x"));
+        let grant = reign.granted(a, 1 + hour);
+        reign.release(a, grant.lease);
+        grants += 1;
+        if epochs.last() != Some(&grant.token.epoch()) {
+            epochs.push(grant.token.epoch());
+        }
+    }
+    assert_eq!((grants, epochs), (75, vec![1_025, 2_049, 2_516]));
+    let above: Vec<_> =
+        reign.written.iter().filter(|r| matches!(r, Record::EpochRaised { .. })).collect();
+    assert_eq!(above, [&raised(1_025, false), &raised(2_049, false), &raised(2_516, true)]);
+    let c = has_seen(&mut reign, 10, 2_500, ReignId(9));
+    assert!(matches!(reign.take(c)[..], [LeaderMessage::Welcome { epoch: 2_516, .. }]));
+}
+
+#[test]
+fn what_no_leader_has_said_counts_for_nothing() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    for (number, epoch) in [(9, 6), (10, Token::MAX_EPOCH - 1), (11, Token::MAX_EPOCH)] {
+        let forger = Who { connection: reign.connect(number), session: number.into(), count: 1 };
+        let true_one = seen_in(ClusterId(1), epoch, ReignId(9));
+        let mut hello = hello(forger);
+        if let ClientMessage::Hello { seen, .. } = &mut hello {
+            // The code of another epoch, as one that was heard elsewhere.
+            let attestation = seen_in(ClusterId(1), epoch - 1, ReignId(9)).attestation;
+            *seen = Some(Box::new(Seen { attestation, ..true_one }));
+        }
+        reign.say(forger, hello);
+        reign.say(forger, ClientMessage::Ready);
+        assert!(matches!(reign.take(forger)[..], [LeaderMessage::Welcome { epoch: 1, .. }]));
+    }
+    assert_eq!((&reign.notices[..], &reign.written[..]), (&[][..], &[took_over(1, None)][..]));
+    reign.acquire(a, 1, acquire("x"));
+    assert_eq!(reign.granted(a, 1).token.epoch(), 1);
+}
+
+#[test]
+fn a_history_at_the_last_epoch_leaves_its_clients_elsewhere_and_others_served() {
+    let last = Recovered { epoch: Token::MAX_EPOCH - 1, ..fresh() };
+    let mut reign = Reign::new(config(), last);
+    let a = reign.session(1);
+    let c = has_seen(&mut reign, 9, Token::MAX_EPOCH, ReignId(9));
+    assert_eq!(reign.take(c), [not_leader(Token::MAX_EPOCH)]);
+    for _ in 0..65 {
+        reign.pass(ms(1_000));
+        reign.renew(a);
+    }
+    reign.take(a);
+    reign.acquire(a, 1, acquire("x"));
+    assert_eq!(reign.granted(a, 1).token.epoch(), Token::MAX_EPOCH);
+    let c = has_seen(&mut reign, 10, Token::MAX_EPOCH, ReignId(9));
+    assert_eq!(reign.take(c), [not_leader(Token::MAX_EPOCH)]);
+    assert_eq!(reign.notices.len(), 1);
 }
 
 /// A client that has seen this much reports to the leader.
@@ -142,7 +295,7 @@ fn has_seen_in(in_: ClusterId, reign: &mut Reign, session: u64, epoch: u32, of: 
     let who = Who { connection: reign.connect(session), session: session.into(), count: 1 };
     let mut hello = hello(who);
     if let ClientMessage::Hello { seen, .. } = &mut hello {
-        *seen = Some(Box::new(Seen { cluster: in_, epoch, reign: of }));
+        *seen = Some(Box::new(seen_in(in_, epoch, of)));
     }
     reign.say(who, hello);
     reign.say(who, ClientMessage::Ready);
@@ -150,31 +303,27 @@ fn has_seen_in(in_: ClusterId, reign: &mut Reign, session: u64, epoch: u32, of: 
 }
 
 #[test]
-fn a_leader_restored_from_before_its_last_start_is_told_by_whoever_knew_the_lost_reign() {
+fn a_leader_restored_from_before_its_last_start_is_told_by_clients_of_the_lost_reign() {
     // etcd#17780
-    let (lost, raised) = (ReignId(77), Token::new(Token::first_of(3).get() - 1).unwrap());
+    let (lost, above) = (ReignId(77), Token::new(Token::first_of(3).get() - 1).unwrap());
     for raises in [false, true] {
         let mut reign = begin();
         let a = reign.session(1);
         if raises {
-            reign.acquire(a, 1, Acquire { above: raised, ..acquire("x") });
+            reign.acquire(a, 1, Acquire { above, ..acquire("x") });
             assert_eq!(reign.granted(a, 1).token.epoch(), 3);
         }
-        // Its own clients, of whatever epoch of its reign, and who has seen nothing yet.
+        // Its own clients, of whatever epoch of its reign, and one that has seen nothing yet.
         has_seen(&mut reign, 2, 1, REIGN);
         reign.session(3);
         assert_eq!(reign.notices, []);
         // The reign that was lost had epoch 1 as well. It need not have raised it as this one.
         let b = has_seen(&mut reign, 4, 1, lost);
         let own = if raises { 3 } else { 1 };
-        assert_eq!(reign.notices, [Notice::OldState { seen: 1, own }]);
-        let heard = reign.take(b);
-        assert!(
-            matches!(heard[..], [LeaderMessage::Welcome { epoch: 1, reign: REIGN, .. }]),
-            "so that the client sees it, too: {heard:?}"
-        );
+        assert_eq!(reign.notices, [met(1, own, LONGEST, Some(17))]);
+        assert_eq!(reign.take(b), [not_leader(own)]);
         reign.acquire(a, 2, acquire("y"));
-        assert_eq!(reign.refused(a, 2), Some(Refusal::OldState));
+        assert!(reign.try_granted(a, 2).is_err());
         // The operator starts it above that.
         reign.config = Config { epoch_above: Some(1), reign: ReignId(5), ..config() };
         reign.restart();
@@ -182,6 +331,50 @@ fn a_leader_restored_from_before_its_last_start_is_told_by_whoever_knew_the_lost
         has_seen(&mut reign, 5, 1, lost);
         has_seen(&mut reign, 6, own, REIGN);
         assert_eq!(reign.notices.len(), 1, "{:?}", reign.notices);
+    }
+}
+
+#[test]
+fn a_lease_counts_only_if_the_journal_knows_its_reign() {
+    // After a restore: a session that the copy knows reports a lease of a lost reign, though what
+    // it has seen counts for nothing, since the secret was changed meanwhile.
+    for is_lost in [false, true] {
+        let (mut reign, a, granted) = {
+            let mut reign = begin();
+            let a = reign.session(1);
+            reign.acquire(a, 1, acquire("x"));
+            let granted = reign.granted(a, 1);
+            reign.config.reign = ReignId(2);
+            reign.restart();
+            reign.config.reign = ReignId(3);
+            reign.restart();
+            (reign, a, granted)
+        };
+        // Of epoch 2, which was the lost reign's and this history's.
+        let lease = LeaseId { epoch: 2, count: 1 };
+        let token = Token::new(Token::first_of(2).get() + 1).unwrap();
+        let of = if is_lost { ReignId(77) } else { ReignId(2) };
+        let held = HeldLease { reign: of, ..held("x", Grant { lease, token, ..granted }) };
+        let a = reign.again(a);
+        reign.report_held(a, vec![held.clone()], Vec::new());
+        if !is_lost {
+            assert!(matches!(reign.take(a)[..], [LeaderMessage::Welcome { .. }]));
+            continue;
+        }
+        assert_eq!(reign.closed(a), Some(Close::Unconfirmed));
+        assert_eq!(reign.notices, [], "it is no second holder");
+        // Free, it waits for the answer or a time to live.
+        let b = reign.session(2);
+        let a = reign.again(a);
+        reign.report_held(a, vec![held], Vec::new());
+        let why = LostReason::Forgotten;
+        assert_eq!(reign.take(a)[0], LeaderMessage::Lost { lease, why });
+        reign.acquire(b, 1, acquire("x"));
+        reign.pass(TTL);
+        reign.renew(b);
+        assert!(reign.try_granted(b, 1).is_err());
+        reign.pass(ms(100));
+        assert!(reign.granted(b, 1).token > token);
     }
 }
 
@@ -200,7 +393,7 @@ fn restored_and_restarted() -> Reign {
 fn a_restored_leader_is_told_however_often_it_was_started_since() {
     // etcd#17780
     let mut reign = restored_and_restarted();
-    // Who has seen nothing but this history, of whatever age.
+    // Clients that have seen nothing but this history, of whatever age.
     reign.session(1);
     for (session, (epoch, of)) in (2..).zip([(1, REIGN), (2, ReignId(21)), (3, ReignId(22))]) {
         has_seen(&mut reign, session, epoch, of);
@@ -209,12 +402,8 @@ fn a_restored_leader_is_told_however_often_it_was_started_since() {
     assert_eq!(reign.notices, []);
     // It is past the epochs that were lost.
     let lost = has_seen(&mut reign, 6, 3, ReignId(13));
-    assert_eq!(reign.notices, [Notice::OldState { seen: 3, own: 4 }]);
-    let heard = reign.take(lost);
-    assert!(
-        matches!(heard[..], [LeaderMessage::Welcome { epoch: 3, reign: ReignId(23), .. }]),
-        "so that the client sees it, too, and goes on telling of it: {heard:?}"
-    );
+    assert_eq!(reign.notices, [met(3, 4, LONGEST, Some(19))]);
+    assert_eq!(reign.take(lost), [not_leader(4)]);
     let ours = has_seen(&mut reign, 7, 3, ReignId(22));
     let heard = reign.take(ours);
     assert!(
@@ -240,19 +429,26 @@ fn what_was_seen_below_the_start_above_it_is_not_judged_and_above_it_is() {
     assert_eq!(reign.notices, []);
     // The operator named too low an epoch.
     has_seen(&mut reign, 6, 5, lost);
-    assert_eq!(reign.notices, [Notice::OldState { seen: 5, own: 6 }]);
+    assert_eq!(reign.notices, [met(5, 6, LONGEST, Some(21))]);
 }
 
 #[test]
 fn what_was_seen_is_one_line_of_text_that_only_a_later_epoch_replaces() {
-    let seen = Seen { cluster: ClusterId(7), epoch: 5, reign: ReignId(1 << 60) };
-    let line = "00000000000000000000000000000007 5 1000000000000000";
+    let seen = Seen {
+        cluster: ClusterId(7),
+        epoch: 5,
+        reign: ReignId(1 << 60),
+        attestation: Attestation(0xabc),
+    };
+    let line = "00000000000000000000000000000007 5 1000000000000000 \
+                00000000000000000000000000000abc";
     assert_eq!(seen.to_line(), line);
     assert_eq!(Seen::from_line(&format!("{line}\n")), Some(seen));
     for other in [
         "",
-        "7 5 1000000000000000",
+        "7 5 1000000000000000 abc",
         &line[..40],
+        &line[..51], // without a code
         &format!("{line} 1"),
         &line.replace('5', "8388608"),
     ] {
@@ -504,30 +700,106 @@ fn a_disk_that_fails_ends_the_reign() {
     assert_eq!(reign.take(a), [LeaderMessage::Released { lease }]);
 }
 
+/// The token before the first of this epoch.
+fn before(epoch: u32) -> Token {
+    Token::new(Token::first_of(epoch).get() - 1).unwrap()
+}
+
 #[test]
-fn tokens_exceed_what_the_clients_machine_knows_and_stay_in_a_durable_epoch() {
+fn an_above_past_every_token_given_waits_alone_for_the_first_token_of_a_new_epoch() {
+    let mut reign = begin();
+    let [a, b] = [reign.session(1), reign.session(2)];
+    let above = |token| Acquire { above: token, ..acquire("x") };
+    reign.acquire(b, 1, acquire("given"));
+    let given = reign.granted(b, 1).token;
+    // Explained by a token that this reign gave, of whatever name.
+    reign.acquire(a, 1, above(given));
+    let grant = reign.granted(a, 1);
+    assert_eq!(grant.token, given.next().unwrap());
+    reign.release(a, grant.lease);
+    // One further in the same epoch, which no token explains, and the last of epoch 7.
+    for (request, known, epoch) in [(2, grant.token.next().unwrap(), 2), (3, before(8), 8)] {
+        reign.disk_answers = false;
+        reign.acquire(a, request, above(known));
+        assert!(reign.try_granted(a, request).is_err());
+        reign.acquire(b, request, acquire(&format!("y{request}")));
+        assert!(reign.granted(b, request).token.epoch() < epoch, "nobody else waits for it");
+        reign.disk_answers = true;
+        reign.commit();
+        assert_eq!(reign.written.last(), Some(&raised(epoch, false)));
+        let grant = reign.granted(a, request);
+        assert_eq!(
+            (grant.token, grant.lease.epoch),
+            (Token::first_of(epoch).next().unwrap(), epoch)
+        );
+        reign.release(a, grant.lease);
+    }
+}
+
+#[test]
+fn clients_lift_the_epoch_by_a_thousand_a_day_and_more_is_refused_in_words() {
     let mut reign = begin();
     let a = reign.session(1);
-    let above = |token| Acquire { above: token, ..acquire("x") };
-    let high = Token::new(Token::first_of(1).get() + 1000).unwrap();
-    reign.acquire(a, 1, above(high));
-    let grant = reign.granted(a, 1);
-    assert_eq!(grant.token, high.next().unwrap());
-    reign.release(a, grant.lease);
-    // The last of epoch 7: the next is in epoch 8, which must be durable first.
-    reign.disk_answers = false;
-    let last = Token::new(Token::first_of(8).get() - 1).unwrap();
-    reign.acquire(a, 2, above(last));
-    assert!(reign.try_granted(a, 2).is_err());
-    reign.acquire(a, 3, acquire("y"));
-    assert_eq!(reign.granted(a, 3).token.epoch(), 1, "nobody else waits for it");
-    reign.commit();
-    let grant = reign.granted(a, 2);
-    assert_eq!((grant.token.epoch(), grant.lease.epoch), (8, 8));
-    assert_eq!(reign.written.last(), Some(&Record::EpochRaised { epoch: 8 }));
-    reign.release(a, grant.lease);
-    reign.acquire(a, 4, above(Token::first_of(1 << 22)));
-    assert_eq!(reign.refused(a, 4), Some(Refusal::Tokens));
+    let mut request = 0;
+    let mut ask = |reign: &mut Reign, above: Token| {
+        request += 1;
+        reign.acquire(a, request, Acquire { above, ..acquire("x") });
+        let heard = reign.take(a);
+        let answer = heard.iter().find_map(|message| match message {
+            LeaderMessage::Granted { lease, first, .. } => Some(Ok((*lease, first.epoch()))),
+            LeaderMessage::Refused { why, .. } => Some(Err(*why)),
+            _ => None,
+        });
+        let answer = answer.unwrap_or_else(|| panic!("{heard:?}"));
+        answer.map(|(lease, epoch)| {
+            reign.release(a, lease);
+            epoch
+        })
+    };
+    // Half of all epochs by one message.
+    assert_eq!(ask(&mut reign, Token::first_of(1 << 22)), Err(Refusal::TooFarAbove));
+    assert_eq!(ask(&mut reign, before(1_026)), Err(Refusal::TooFarAbove));
+    assert_eq!(ask(&mut reign, before(600)), Ok(600));
+    assert_eq!(ask(&mut reign, before(1_026)), Err(Refusal::TooFarAbove));
+    assert_eq!(ask(&mut reign, before(1_025)), Ok(1_025));
+    assert_eq!(ask(&mut reign, before(1_026)), Err(Refusal::TooFarAbove));
+    assert_eq!(ask(&mut reign, Token::ZERO), Ok(1_025), "others are served");
+    let wait = |reign: &mut Reign, hours: u64| {
+        for _ in 0..hours * 1_200 {
+            reign.pass(ms(3_000));
+            reign.renew(a);
+        }
+        reign.take(a);
+    };
+    wait(&mut reign, 24);
+    assert_eq!(ask(&mut reign, before(1_026)), Err(Refusal::TooFarAbove));
+    wait(&mut reign, 1);
+    assert_eq!(ask(&mut reign, before(1_026)), Ok(1_026));
+    assert_eq!(ask(&mut reign, Token::MAX), Err(Refusal::Tokens));
+}
+
+#[test]
+fn a_reign_whose_own_count_is_used_up_takes_the_next_epoch_unbounded() {
+    let mut reign = Reign::new(Config { block: 1 << 31, ..config() }, fresh());
+    let [a, b] = [reign.session(1), reign.session(2)];
+    for (request, epoch) in (1..).zip([1, 2, 3]) {
+        reign.acquire(a, request, Acquire { keep: true, ..acquire("x") });
+        let (lease, block) = reign.block(a, request);
+        assert_eq!(block.first.epoch(), epoch);
+        // Its tokens never leave its epoch, however often it asks for more.
+        for _ in 0..520 {
+            reign.say(a, ClientMessage::TopUp { lease });
+        }
+        let heard = reign.take(a);
+        let Some(LeaderMessage::ToppedUp { last, .. }) = heard.last() else { panic!("{heard:?}") };
+        assert_eq!(*last, before(epoch + 1));
+        reign.say(a, ClientMessage::Release { lease, last_used: *last, how: Predecessor::Clean });
+        reign.take(a);
+    }
+    reign.acquire(b, 1, acquire("x"));
+    assert_eq!(reign.granted(b, 1).token, Token::first_of(4).next().unwrap());
+    let raises = reign.written.iter().filter(|r| matches!(r, Record::EpochRaised { .. })).count();
+    assert_eq!(raises, 3);
 }
 
 #[test]
@@ -536,10 +808,9 @@ fn a_lock_waits_once_for_a_higher_epoch_however_often_it_is_asked_for() {
     let [a, b] = [reign.session(1), reign.session(2)];
     reign.acquire(b, 1, acquire("y"));
     reign.disk_answers = false;
-    let above = Token::new(Token::first_of(8).get() - 1).unwrap();
     reign.acquire(a, 1, acquire("z"));
     reign.commit();
-    reign.acquire(a, 2, Acquire { above, ..acquire("x") });
+    reign.acquire(a, 2, Acquire { above: before(8), ..acquire("x") });
     for request in 2..100 {
         reign.acquire(b, request, acquire("x"));
         reign.cancel(b, request);
@@ -548,6 +819,47 @@ fn a_lock_waits_once_for_a_higher_epoch_however_often_it_is_asked_for() {
     reign.commit();
     assert_eq!(reign.leader.awaiting_epoch(), 0);
     assert_eq!(reign.granted(a, 2).token.epoch(), 8);
+}
+
+#[test]
+fn a_disk_without_room_for_a_session_refuses_what_it_waits_for_and_ends_nothing() {
+    let mut reign = begin();
+    let [a, b] = [reign.session(1), reign.session(2)];
+    reign.acquire(a, 1, acquire("x"));
+    let held = reign.granted(a, 1);
+    reign.disk_answers = false;
+    reign.acquire(b, 1, acquire("y"));
+    reign.acquire(b, 2, acquire("z"));
+    let pending = reign.pending.pop_front().expect("its opening is to be written");
+    reign.leader.handle_unwritten(pending.unwritten(), reign.now);
+    reign.disk_answers = true;
+    reign.drive();
+    let heard = reign.take(b);
+    for request in 1..=2 {
+        let answer = |m: &LeaderMessage| matches!(m, LeaderMessage::Refused { request: r, why: Refusal::DiskFull, .. } if r.0 == request);
+        assert!(heard.iter().any(answer), "request {request}: {heard:?}");
+    }
+    reign.renew(a);
+    reign.renew(b);
+    assert!(matches!(reign.take(b)[..], [LeaderMessage::Renewed { .. }]));
+    reign.release(a, held.lease);
+    reign.acquire(a, 2, acquire("x"));
+    reign.granted(a, 2);
+    // With room again it is opened anew.
+    reign.acquire(b, 3, acquire("y"));
+    reign.granted(b, 3);
+    // One that left meanwhile leaves nothing behind.
+    let c = reign.session(3);
+    reign.disk_answers = false;
+    reign.acquire(c, 1, acquire("w"));
+    reign.disconnect(c);
+    let pending = reign.pending.pop_front().expect("its opening is to be written");
+    reign.leader.handle_unwritten(pending.unwritten(), reign.now);
+    reign.disk_answers = true;
+    reign.drive();
+    let again = reign.again(c);
+    reign.report(again, &[], Vec::new());
+    assert_eq!(reign.take(again), [LeaderMessage::Gone { session: SessionId(3) }]);
 }
 
 #[test]

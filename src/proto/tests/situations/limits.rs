@@ -123,10 +123,201 @@ fn breaks_that_wait_for_the_disk_are_bounded_and_who_asks_too_often_is_shown_out
     });
     assert!((1_000..100_000).contains(&asked.unwrap()), "{asked:?}");
     assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
+    // Another client has its share.
+    reign.say(c, ask(2));
+    assert_eq!(reign.closed(c), None);
     reign.take(c);
     reign.commit();
-    let broke = LeaderMessage::Broke { query: RequestId(1), found: true };
-    assert_eq!(reign.take(c), [broke]);
+    let broke = |query| LeaderMessage::Broke { query: RequestId(query), found: true };
+    assert_eq!(reign.take(c), [broke(1), broke(2)]);
     // And again, as many as before.
     assert_eq!(reign.leader.breaks_awaited(), 0);
+}
+
+const ATTACKER: u128 = 2;
+const VICTIM: u128 = 3;
+
+#[test]
+fn one_client_gets_half_of_the_sessions_however_many_it_opens() {
+    let mut reign = Reign::new(Config { sessions_max: 10, ..config() }, fresh());
+    let attackers: Vec<_> = (1..=20).map(|n| reign.session_of(ATTACKER, n)).collect();
+    let refused = attackers.iter().filter(|&&attacker| {
+        reign.acquire(attacker, 1, acquire(&format!("{}", attacker.session)));
+        reign.refused(attacker, 1) == Some(Refusal::TooManySessions)
+    });
+    assert_eq!(refused.count(), 15);
+    let victims = [50, 51].map(|n| reign.session_of(VICTIM, n));
+    for victim in victims {
+        reign.acquire(victim, 1, acquire(&format!("{}", victim.session)));
+        reign.granted(victim, 1);
+    }
+    // What the attacker gives back anyone may have, itself among them.
+    reign.say(attackers[0], ClientMessage::Goodbye);
+    reign.say(attackers[1], ClientMessage::Goodbye);
+    reign.acquire(attackers[19], 2, acquire("late"));
+    reign.granted(attackers[19], 2);
+    let victim = reign.session_of(VICTIM, 52);
+    reign.acquire(victim, 1, acquire("more"));
+    reign.granted(victim, 1);
+}
+
+#[test]
+fn one_client_gets_half_of_the_claims_over_however_many_sessions() {
+    let limits = Config { claims_max: 16, sessions_max: 1000, ..config() };
+    let mut reign = Reign::new(limits, fresh());
+    let victim = reign.session_of(VICTIM, 50);
+    let (mut granted, mut queued) = (0, 0);
+    for number in 1..=6 {
+        let attacker = reign.session_of(ATTACKER, number);
+        for request in 1..=2 {
+            reign.acquire(attacker, request, acquire(&format!("{}", request * number % 4)));
+            match &reign.take(attacker)[..] {
+                [.., LeaderMessage::Granted { .. }] => granted += 1,
+                [LeaderMessage::Queued { .. }] => queued += 1,
+                [LeaderMessage::Refused { why: Refusal::TooManyClaims, .. }] => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(granted + queued, 8);
+    assert!(granted > 0 && queued > 0, "{granted} {queued}");
+    for request in 1..=4 {
+        reign.acquire(victim, request, acquire(&format!("victim {request}")));
+        reign.granted(victim, request);
+    }
+}
+
+/// With a limit of 100, 60,000 invented places were queued.
+#[test]
+fn requests_that_are_reported_with_places_are_held_to_the_limits_of_new_ones() {
+    let limits =
+        Config { claims_max: 100, waiters_per_session_max: 1000, sessions_max: 10, ..config() };
+    let mut reign = Reign::new(limits, fresh());
+    let victim = reign.session_of(VICTIM, 50);
+    reign.acquire(victim, 1, acquire("x"));
+    let grant = reign.granted(victim, 1);
+    let mut attacker = reign.session_of(ATTACKER, 1);
+    reign.acquire(attacker, 1, acquire("x"));
+    let place = reign.place(attacker, 1);
+    for round in 0..20 {
+        attacker = reign.again_from(ATTACKER, attacker);
+        // Sooner or later a reign waits for it.
+        if round == 10 {
+            reign.restart();
+            let back = reign.again_from(VICTIM, victim);
+            attacker = reign.again_from(ATTACKER, attacker);
+            reign.report_held(back, vec![held("x", grant)], Vec::new());
+        }
+        let invented = (1..=900).map(|n| waiting(1000 * round + n, acquire("x"), Some(place)));
+        reign.report(attacker, &[], invented.collect());
+        let heard = reign.take(attacker);
+        let queued = heard.iter().filter(|m| matches!(m, LeaderMessage::Queued { .. })).count();
+        assert_eq!(queued, 50, "round {round}");
+        let why = Refusal::TooManyClaims;
+        let is_refused = |m: &&LeaderMessage| matches!(m, LeaderMessage::Refused { why: told, .. } if *told == why);
+        assert_eq!(heard.iter().filter(is_refused).count(), 850);
+    }
+    let victim = reign.session_of(VICTIM, 51);
+    reign.acquire(victim, 1, acquire("y"));
+    reign.granted(victim, 1);
+}
+
+/// In the other order each would have found too little free for what it had.
+#[test]
+fn sessions_that_come_back_keep_what_they_had_whatever_the_order() {
+    let limits =
+        Config { claims_max: 16, waiters_per_session_max: 8, sessions_max: 100, ..config() };
+    for first_comes_last in [false, true] {
+        let mut reign = Reign::new(limits.clone(), fresh());
+        let holder = reign.session_of(9, 9);
+        reign.acquire(holder, 1, acquire("x"));
+        let grant = reign.granted(holder, 1);
+        let mut waiters = Vec::new();
+        for (client, count) in [(1, 7), (2, 4), (3, 2)] {
+            let who = reign.session_of(client, client as u64);
+            let places = (1..=count).map(|request| {
+                reign.acquire(who, request, acquire("x"));
+                (request, reign.place(who, request))
+            });
+            waiters.push((client, who, places.collect::<Vec<_>>()));
+        }
+        reign.restart();
+        if first_comes_last {
+            waiters.reverse();
+        }
+        for (client, who, places) in waiters {
+            let back = reign.again_from(client, who);
+            let all = places.iter().map(|&(n, place)| waiting(n, acquire("x"), Some(place)));
+            reign.report(back, &[], all.collect());
+            let heard = reign.take(back);
+            let queued = heard.iter().filter(|m| matches!(m, LeaderMessage::Queued { .. }));
+            assert_eq!(queued.count(), places.len(), "{heard:?}");
+        }
+        let holder = reign.again_from(9, holder);
+        reign.report_held(holder, vec![held("x", grant)], Vec::new());
+        assert_eq!(reign.leader.held(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_brings_back_more_leases_than_it_can_have_been_given_is_not_believed() {
+    let limits = Config { claims_max: 16, sessions_max: 10, ..config() };
+    let mut reign = Reign::new(limits, fresh());
+    let attackers = [1, 2].map(|n| reign.session_of(ATTACKER, n));
+    let victim = reign.session_of(VICTIM, 50);
+    for who in attackers.into_iter().chain([victim]) {
+        reign.acquire(who, 1, acquire(&format!("{}", who.session)));
+    }
+    let grant = reign.granted(victim, 1);
+    reign.restart();
+    let mut invent = |who: Who| {
+        let back = reign.again_from(ATTACKER, who);
+        let leases = (1..=8).map(|n| {
+            let count = 100 * back.session as u64 + n;
+            let token = Token::new(1 << Token::COUNT_BITS | count).unwrap();
+            let text = format!("invented {count}");
+            let invented = held_lease(LeaseId { epoch: 1, count });
+            HeldLease { name: name(&text), first: token, last: token, last_used: token, ..invented }
+        });
+        reign.report_held(back, leases.collect(), Vec::new());
+        reign.closed(back)
+    };
+    // As many as one session can have been given, and no more of the same client.
+    assert_eq!(invent(attackers[0]), None);
+    assert!(matches!(invent(attackers[1]), Some(Close::Protocol(_))));
+    assert_eq!(reign.leader.held(), 8);
+    let back = reign.again_from(VICTIM, victim);
+    reign.report_held(back, vec![held("50", grant)], Vec::new());
+    assert_eq!(reign.leader.held(), 9);
+    // The one that was not believed runs out.
+    for _ in 0..6 {
+        reign.pass(ms(1000));
+        reign.renew(back);
+    }
+    reign.acquire(back, 2, acquire("free"));
+    reign.granted(back, 2);
+}
+
+#[test]
+fn one_client_that_talks_before_the_reign_begins_leaves_others_room_to() {
+    let now = Time::ZERO + Duration::from_secs(1000);
+    let mut leader = Leader::new(config(), fresh(), now);
+    let [noisy, quiet] = [(ATTACKER, 1), (VICTIM, 2)].map(|(client, number)| {
+        leader.handle_connected(ConnectionId(number), ClientId(client), now);
+        ConnectionId(number)
+    });
+    let shown_out = (1..1_000_000).find(|_| {
+        leader.handle_message(noisy, ClientMessage::Ready, now);
+        leader.poll_close().is_some()
+    });
+    assert!(shown_out.is_some_and(|count| count > 1_000), "{shown_out:?}");
+    let who = Who { connection: quiet, session: 7, count: 1 };
+    for message in [hello(who), ClientMessage::Ready] {
+        leader.handle_message(quiet, message, now);
+    }
+    while let Some(pending) = leader.poll_record() {
+        leader.handle_committed(pending.committed(), now);
+    }
+    let heard: Vec<_> = std::iter::from_fn(|| leader.poll_message()).collect();
+    assert!(matches!(heard[..], [(to, LeaderMessage::Welcome { .. })] if to == quiet), "{heard:?}");
 }

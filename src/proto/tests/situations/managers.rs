@@ -112,6 +112,7 @@ impl Manager {
             cluster: ClusterId(cluster),
             members: Vec::new(),
             renew_every: ms(100),
+            attestation: seen_in(ClusterId(cluster), epoch, reign).attestation,
         });
     }
 
@@ -506,6 +507,7 @@ fn whoever_wants_something_asks_soon_after_its_welcome_how_often_to_renew() {
         cluster: ClusterId(1),
         members: Vec::new(),
         renew_every: TTL / 3, // said of a session that wants nothing
+        attestation: Attestation(1),
     });
     manager.forget();
     manager.pass(ms(110));
@@ -953,8 +955,64 @@ fn what_was_seen_is_told_with_whose_epoch_it_was() {
     manager.cut();
     manager.pass(ms(100));
     manager.connected();
-    let last = Seen { cluster: ClusterId(1), epoch: 5, reign: ReignId(55) };
+    let last = seen_in(ClusterId(1), 5, ReignId(55));
     assert_eq!(seen(&mut manager), Some(last));
+    // With the code of the epoch that the reign has come to since.
+    manager.welcome_of(1, 5, ReignId(55));
+    let raised = seen_in(ClusterId(1), 8, ReignId(55));
+    let attestation = raised.attestation;
+    manager.hear(LeaderMessage::Raised { epoch: 8, attestation });
+    manager.hear(LeaderMessage::Raised { epoch: 7, attestation: Attestation(3) });
+    assert_eq!(manager.events.last(), Some(&Event::Saw { seen: raised }));
+    manager.cut();
+    manager.pass(ms(100));
+    manager.connected();
+    assert_eq!(seen(&mut manager), Some(raised));
+}
+
+#[test]
+fn a_leader_that_does_not_know_what_was_seen_is_asked_again_and_named() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome_by(1, 5);
+    manager.cut();
+    manager.pass(ms(100));
+    manager.connected();
+    let cluster = ClusterId(1);
+    manager.hear(LeaderMessage::NotLeader { try_next: None, cluster, epoch: Some(2) });
+    manager.take_events();
+    assert!(!manager.closes.is_empty());
+    for _ in 0..100 {
+        manager.pass(ms(100));
+        manager.connects.clear();
+    }
+    let events = manager.take_events();
+    let [Event::Failed { request: own, failure: Failure::Unreachable(why), .. }] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(*own, request);
+    assert!(why.contains("epoch 2") && why.contains("epoch 5"), "{why}");
+}
+
+#[test]
+fn a_standby_of_another_cluster_is_none_of_ours() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome_by(1, 5);
+    manager.cut();
+    manager.pass(ms(100));
+    manager.connected();
+    manager.take_events();
+    let cluster = ClusterId(2);
+    manager.hear(LeaderMessage::NotLeader { try_next: None, cluster, epoch: None });
+    let events = manager.take_events();
+    let [Event::Failed { request: own, failure: Failure::Config(why), .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert!(*own == request && why.contains("two leaders, not one group"), "{why}");
 }
 
 #[test]

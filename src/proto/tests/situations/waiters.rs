@@ -233,7 +233,7 @@ fn everybody_and_who_waits_is_listed_page_by_page() {
 }
 
 #[test]
-fn a_leader_refuses_what_is_beyond_its_limits_and_nothing_that_was_reported() {
+fn a_leader_refuses_what_is_beyond_its_limits_and_nothing_that_waits_already() {
     let mut reign = begin();
     let a = reign.session(1);
     let others = [2, 3, 4].map(|number| reign.session(number));
@@ -253,12 +253,19 @@ fn a_leader_refuses_what_is_beyond_its_limits_and_nothing_that_was_reported() {
     reign.granted(others[1], 1);
     reign.acquire(others[2], 1, acquire("8"));
     assert_eq!(reign.refused(others[2], 1), Some(Refusal::TooManySessions));
-    // Five requests that were queued before are no more than they are.
+    // Those that wait go on waiting; that a fifth has a place, too, is no reason to let it in.
     let back = reign.again(others[0]);
     let requests = (1..=5).map(|request| waiting(request, acquire("1"), Some(place))).collect();
     reign.report(back, &[], requests);
-    let queued = reign.take(back).into_iter();
-    assert_eq!(queued.filter(|m| matches!(m, LeaderMessage::Queued { .. })).count(), 5);
+    let heard = reign.take(back);
+    let queued = |m: &&LeaderMessage| matches!(m, LeaderMessage::Queued { .. });
+    assert_eq!(heard.iter().filter(queued).count(), 4);
+    let refused = |m: &LeaderMessage| match *m {
+        LeaderMessage::Refused { request, why, .. } => Some((request, why)),
+        _ => None,
+    };
+    let refused: Vec<_> = heard.iter().filter_map(refused).collect();
+    assert_eq!(refused, [(RequestId(5), Refusal::TooManyWaiters)]);
 }
 
 #[test]
@@ -278,18 +285,27 @@ fn places_do_not_bring_in_more_requests_than_a_session_may_have() {
         queued.sort_unstable();
         queued
     };
-    // Four that wait, and four granted without its knowledge; and no more the next time.
-    for round in [1, 2] {
-        let a = Who { count: round + 1, connection: reign.connect(100 + round), ..a };
-        let request = |number| waiting(number, acquire("x"), Some(place));
+    // As many as a session may have, whatever places it says they have.
+    let mut a = a;
+    let request = |number| waiting(number, acquire("x"), Some(place));
+    for _ in 0..2 {
+        a = reign.again(a);
+        reign.report(a, &[], (1..=30).map(request).collect());
+        assert_eq!(queued(reign.take(a)), [1, 2, 3, 4]);
+    }
+    // What may be new does not keep out what may have been accepted before.
+    let b = Who { connection: reign.connect(700), session: 7, count: 1 };
+    let placed = |number| waiting(number, acquire("x"), (number > 3).then_some(place));
+    reign.report(b, &[], (1..=8).map(placed).collect());
+    assert_eq!(queued(reign.take(b)), [4, 5, 6, 7]);
+    // One that the next reign waits for had four that waited, and perhaps four that were granted
+    // without its knowledge; and no more the next time.
+    reign.restart();
+    for _ in 0..2 {
+        a = reign.again(a);
         reign.report(a, &[], (1..=30).map(request).collect());
         assert_eq!(queued(reign.take(a)), [1, 2, 3, 4, 5, 6, 7, 8]);
     }
-    // What is new does not keep out what was accepted before.
-    let b = Who { connection: reign.connect(7), session: 7, count: 1 };
-    let request = |number| waiting(number, acquire("x"), (number > 3).then_some(place));
-    reign.report(b, &[], (1..=8).map(request).collect());
-    assert_eq!(queued(reign.take(b)), [4, 5, 6, 7, 8]);
 }
 
 #[test]
@@ -318,7 +334,7 @@ fn a_time_to_live_out_of_bounds_is_refused_and_one_in_bounds_stays() {
 
 #[test]
 fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by_it() {
-    let mut reign = Reign::new(Config { claims_max: 5, ..config() }, fresh());
+    let mut reign = Reign::new(Config { claims_max: 6, ..config() }, fresh());
     let [a, b, c] = [1, 2, 3].map(|number| reign.session(number));
     let grants: Vec<_> = (1..=3)
         .map(|request| {
@@ -330,7 +346,9 @@ fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by
     let first = reign.place(b, 1);
     reign.acquire(b, 2, acquire("2"));
     let second = reign.place(b, 2);
-    for (request, wish) in (1..).zip([acquire("9"), acquire("1"), try_acquire("9")]) {
+    reign.acquire(c, 1, acquire("9"));
+    let of_c = reign.granted(c, 1);
+    for (request, wish) in (2..).zip([acquire("8"), acquire("1"), try_acquire("9")]) {
         reign.acquire(c, request, wish);
         let heard = reign.take(c);
         let why = Refusal::TooManyClaims;
@@ -340,9 +358,9 @@ fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by
         );
     }
     // A reign that allows fewer takes in all that was given before it.
-    reign.config.claims_max = 2;
+    reign.config.claims_max = 4;
     reign.restart();
-    let (a, b) = (reign.again(a), reign.again(b));
+    let [a, b, c] = [a, b, c].map(|who| reign.again(who));
     let leases = [("1", grants[0]), ("2", grants[1]), ("3", grants[2])];
     reign.report_held(a, leases.map(|(text, grant)| held(text, grant)).into(), Vec::new());
     let waiting = vec![
@@ -352,11 +370,13 @@ fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by
     ];
     reign.report(b, &[], waiting);
     assert_eq!(reign.refused(b, 3), Some(Refusal::TooManyClaims), "this one is new");
+    reign.report_held(c, vec![held("9", of_c)], Vec::new());
+    assert_eq!(reign.leader.held(), 4);
     for (request, grant) in [(1, grants[0]), (2, grants[1])] {
         reign.release(a, grant.lease);
         reign.granted(b, request);
     }
-    // With those of `b` and one of `a` there are three.
+    // With those of `b` and one of each other there are four.
     reign.acquire(a, 8, acquire("8"));
     assert_eq!(reign.refused(a, 8), Some(Refusal::TooManyClaims));
     reign.say(b, ClientMessage::Goodbye);

@@ -1,17 +1,34 @@
-//! Which file systems are trusted with locks.
+//! Which file systems are trusted with locks, and with what a leader must not forget.
 //!
 //! Locks and shared mappings of network and unknown file systems range from slow to silently
 //! absent (cargo#4629, cargo#2623, filelock#67, mamba#1446), so only known local ones are
-//! accepted, and others when somebody asks for them by name.
+//! accepted, and others when they are asked for by name.
+
+#![cfg_attr(not(all(feature = "process", feature = "host")), allow(dead_code))]
+
+use std::os::fd::AsFd;
 
 use crate::error::LockError;
 
+/// The type of the file system on which this file or directory is (`statfs`).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn kind_of(fd: impl AsFd) -> Option<u32> {
+    // Signed or not, long or not: the numbers have 32 bits.
+    rustix::fs::fstatfs(fd).ok().map(|found| found.f_type as u32)
+}
+
+/// No other system tells its file systems apart by a number.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn kind_of(_: impl AsFd) -> Option<u32> {
+    None
+}
+
 /// What is known about a file system that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// It is on the list.
     Known,
-    /// Somebody asked for it.
+    /// It was asked for by name.
     OnRequest,
 }
 
@@ -61,9 +78,9 @@ const REFUSED: [(u32, &[&str]); 23] = [
 ];
 
 /// Decides on the file system of this type (`statfs`; `None` where the system has no such number).
-pub(super) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, LockError> {
+pub(crate) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, LockError> {
     let Err(names) = known(kind) else { return Ok(Trust::Known) };
-    if accepted.iter().any(|name| names.iter().any(|other| name.eq_ignore_ascii_case(other))) {
+    if is_accepted(&names, accepted) {
         return Ok(Trust::OnRequest);
     }
     Err(LockError::config(format!(
@@ -74,8 +91,32 @@ pub(super) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, Loc
     )))
 }
 
-/// What it is called, as far as anybody knows.
-pub(super) fn name_of(kind: Option<u32>) -> String {
+/// Decides on the file system of a leader's state directory: a local one whose content outlives a
+/// restart of the machine.
+pub(crate) fn judge_state(kind: Option<u32>, accepted: &[String]) -> Result<(), LockError> {
+    let (names, why) = match (kind, known(kind)) {
+        (Some(TMPFS), _) => (vec![name_of(kind)], "does not survive a restart of the machine"),
+        (_, Err(names)) => (names, "is not trusted to keep what was written"),
+        (_, Ok(())) => return Ok(()),
+    };
+    if is_accepted(&names, accepted) {
+        return Ok(());
+    }
+    Err(LockError::config(format!(
+        "it is on the file system {name:?}, which {why}; a leader that has lost its state grants \
+         what is held, with tokens that were given before. Choose a directory on a local disk \
+         (ext4, xfs, btrfs, f2fs, bcachefs, zfs, overlay), or accept it with `--accept-fs {name}` \
+         (accept_file_system({name:?}))",
+        name = names[0]
+    )))
+}
+
+fn is_accepted(names: &[String], accepted: &[String]) -> bool {
+    accepted.iter().any(|name| names.iter().any(|other| name.eq_ignore_ascii_case(other)))
+}
+
+/// What it is called, as far as that is known.
+pub(crate) fn name_of(kind: Option<u32>) -> String {
     match (listed(&KNOWN, kind), known(kind)) {
         (Some(names), _) => names[0].to_owned(),
         (None, Err(mut names)) => names.swap_remove(0),
@@ -84,7 +125,7 @@ pub(super) fn name_of(kind: Option<u32>) -> String {
 }
 
 /// What locks on it cannot promise although it is on the list.
-pub(super) fn caveat(kind: Option<u32>) -> Option<&'static str> {
+pub(crate) fn caveat(kind: Option<u32>) -> Option<&'static str> {
     match kind? {
         TMPFS => Some(
             "nothing on it survives a reboot: tokens begin anew and names are narrow again; where \
@@ -99,7 +140,7 @@ pub(super) fn caveat(kind: Option<u32>) -> Option<&'static str> {
 }
 
 /// Whether it is on the list; else what it is called, at least one name.
-pub(super) fn known(kind: Option<u32>) -> Result<(), Vec<String>> {
+pub(crate) fn known(kind: Option<u32>) -> Result<(), Vec<String>> {
     if listed(&KNOWN, kind).is_some() {
         return Ok(());
     }
@@ -169,5 +210,27 @@ mod tests {
         assert_eq!(judge(Some(0x12), &accept(&["0x12"])).unwrap(), Trust::OnRequest);
         assert_eq!(judge(None, &accept(&["unknown"])).unwrap(), Trust::OnRequest);
         assert!(judge(Some(0x6969), &accept(&["fuse"])).is_err());
+    }
+
+    #[test]
+    fn a_leaders_state_is_not_kept_in_memory_or_far_away_unless_that_is_asked_for() {
+        for kind in [0xef53, 0x5846_5342, 0x9123_683e, 0x2fc1_2fc1, 0x794c_7630] {
+            judge_state(Some(kind), &[]).unwrap();
+        }
+        for (kind, name) in [
+            (Some(0x0102_1994), "tmpfs"),
+            (Some(0x8584_58f6), "ramfs"),
+            (Some(0x6969), "nfs"),
+            (Some(0x6573_5546), "fuse"),
+            (Some(0x1234_5678), "0x12345678"),
+            (None, "unknown"),
+        ] {
+            let error = judge_state(kind, &accept(&["ext4"])).unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::Config);
+            let text = error.to_string();
+            assert!(text.contains(&format!("--accept-fs {name}")), "{text}");
+            assert!(text.contains(&format!("accept_file_system({name:?})")), "{text}");
+            judge_state(kind, &accept(&[&name.to_uppercase()])).unwrap();
+        }
     }
 }

@@ -1,0 +1,212 @@
+//! The state directory: whether it may be one, which leader has it, and what lies in it.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use super::Opening;
+use crate::{
+    error::{LockError, LockErrorKind},
+    filesystem,
+    proto::ClusterId,
+};
+
+/// The journal itself.
+pub(super) const JOURNAL: &str = "journal.redb";
+/// Where a journal is made; it gets its name once it is whole.
+pub(super) const UNFINISHED: &str = "journal.new";
+/// Where a start above an epoch puts a journal that cannot be read.
+pub(super) const SET_ASIDE: &str = "journal.damaged";
+/// The number of its last commit.
+pub(super) const COMMITS: &str = "commits";
+/// Room for what a leader has to write when the disk is full.
+pub(super) const SPARE: &str = "spare";
+/// The cluster's id, for people and for the case that the journal is lost. It is there before
+/// the journal is used, so a directory that has it and no journal has forgotten something.
+pub(super) const USED: &str = "cluster";
+/// Locked by the leader that has the directory; its process id, for people.
+const LOCK: &str = "lock";
+
+/// Takes the directory for one leader, and refuses one that may have been something else: a volume
+/// that was not mounted leaves an empty directory, and a file system in memory forgets.
+pub(super) fn enter(directory: &Path, opening: &Opening) -> Result<File, LockError> {
+    let is_new = opening.init && make(directory)?;
+    let entered = judge(directory, opening).and_then(|()| lock(&directory.join(LOCK)));
+    if entered.is_err() && is_new {
+        let _ = fs::remove_dir(directory);
+    }
+    entered
+}
+
+fn judge(directory: &Path, opening: &Opening) -> Result<(), LockError> {
+    let shown = directory.display();
+    let opened = match File::open(directory) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(not_made(directory, "does not exist"));
+        }
+        Err(error) => {
+            let text = format!("cannot open the state directory {shown}: {error}");
+            return Err(LockError::new(LockErrorKind::Io, text).with_source(error));
+        }
+    };
+    if !opened.metadata().is_ok_and(|about| about.is_dir()) {
+        return Err(LockError::config(format!("the state directory {shown} is no directory")));
+    }
+    filesystem::judge_state(filesystem::kind_of(&opened), &opening.accepted_file_systems)
+        .map_err(|error| LockError::config(format!("the state directory {shown}: {error}")))?;
+    let is_made = [JOURNAL, USED].iter().any(|name| {
+        let found = directory.join(name).symlink_metadata();
+        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    });
+    if !is_made && !opening.init {
+        return Err(not_made(directory, "has no journal"));
+    }
+    Ok(())
+}
+
+fn not_made(directory: &Path, what: &str) -> LockError {
+    LockError::config(format!(
+        "the state directory {} {what}: a new leader is started once with --init (init(true)), \
+         which makes one. If this leader had a journal, look whether its volume is mounted; if \
+         that is lost, start once with --init --epoch-above N, N being the highest epoch that its \
+         clients have seen",
+        directory.display()
+    ))
+}
+
+/// Answers whether it was missing.
+fn make(directory: &Path) -> Result<bool, LockError> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => {
+            let kind = match error.kind() {
+                io::ErrorKind::NotFound => LockErrorKind::Config,
+                _ => LockErrorKind::Io,
+            };
+            let text = format!("cannot make the state directory {}: {error}", directory.display());
+            Err(LockError::new(kind, text).with_source(error))
+        }
+    }
+}
+
+/// Takes the directory's lock file and writes our process id into it, for people.
+///
+/// No other program inherits the lock, but a child that this process forks without executing one
+/// does: as long as it lives, a successor on the directory is refused, on the safe side.
+fn lock(path: &Path) -> Result<File, LockError> {
+    let shown = path.display();
+    let trouble = |error: io::Error| {
+        let text = format!("cannot lock {shown}: {error}");
+        LockError::new(LockErrorKind::Io, text).with_source(error)
+    };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    let mut file = options.open(path).map_err(trouble)?;
+    match fs4::FileExt::try_lock(&file) {
+        Ok(()) => {}
+        Err(fs4::TryLockError::Error(error)) => return Err(trouble(error)),
+        Err(fs4::TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            let _ = (&mut file).take(32).read_to_string(&mut owner);
+            let owner = match owner.trim() {
+                "" => String::new(),
+                pid => format!(" (process {pid})"),
+            };
+            let directory = path.parent().unwrap_or(path).display();
+            let text = format!(
+                "another leader{owner} runs on the state directory {directory}; \
+                 stop it first, or give this one a directory of its own"
+            );
+            return Err(LockError::new(LockErrorKind::Refused, text));
+        }
+    }
+    // On a full disk the old process id stays, which only people read.
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// Which file it is: its inode, and when that was made. A copy is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    inode: u64,
+    /// In nanoseconds since 1970; 0 where the file system does not say.
+    born_ns: u64,
+}
+
+impl FileIdentity {
+    pub(super) fn of(file: &File) -> io::Result<FileIdentity> {
+        let about = file.metadata()?;
+        let born = about.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born_ns = born.map_or(0, |born| born.as_nanos() as u64);
+        Ok(FileIdentity { inode: about.ino(), born_ns })
+    }
+
+    pub(super) fn is(self, other: FileIdentity) -> bool {
+        let born_unlike = self.born_ns != other.born_ns && self.born_ns != 0 && other.born_ns != 0;
+        self.inode == other.inode && !born_unlike
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.born_ns) << 64 | u128::from(self.inode)).to_le_bytes()
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> FileIdentity {
+        let both = u128::from_le_bytes(bytes);
+        FileIdentity { inode: both as u64, born_ns: (both >> 64) as u64 }
+    }
+}
+
+/// Says durably that the journal is used from now on.
+pub(super) fn mark_used(directory: &Path, cluster: ClusterId) -> io::Result<()> {
+    let path = directory.join(USED);
+    let text = format!("{:032x}\n", cluster.0);
+    if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        // Its writer may have been killed before it was durable.
+        File::open(&path)?.sync_all()?;
+    } else {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+    }
+    sync_directory(directory)
+}
+
+/// The text of a file, if there is one.
+pub(super) fn read_if_there(path: &Path) -> io::Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of a directory is durable only with its own directory.
+pub(super) fn sync_parent(directory: &Path) -> io::Result<()> {
+    match sync_directory(&parent(directory)?) {
+        // Another user's directory, and then that user made ours in it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
+/// Where the directory's name stands, also if that is given as `state`, `..` or by a link.
+pub(super) fn parent(directory: &Path) -> io::Result<PathBuf> {
+    let directory = directory.canonicalize()?;
+    Ok(directory.parent().unwrap_or(&directory).to_owned())
+}
+
+/// The names of files are durable only with their directory.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}

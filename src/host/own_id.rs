@@ -1,0 +1,114 @@
+//! What a state directory has of its own: a number that no other leader of the secret has.
+//!
+//! It is told to nobody. Keys that only this leader may use are made from it and the secret.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use rustix::fs::OFlags;
+
+use super::secret_file::hex;
+use crate::error::{LockError, LockErrorKind};
+
+const FILE: &str = "own-id";
+/// Where it is made; it gets its name once it is whole.
+const UNFINISHED: &str = "own-id.new";
+const ID_BYTES: usize = 32;
+
+/// Drawn once for a state directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnId([u8; ID_BYTES]);
+
+impl OwnId {
+    /// That of a state directory, whose lock the caller has. One that is missing or damaged is
+    /// drawn anew: clients of the reign before then notice the restart by its silence.
+    pub(super) fn of(directory: &Path) -> Result<OwnId, LockError> {
+        let path = directory.join(FILE);
+        let found = read(&path).and_then(|known| match known {
+            Some(known) => Ok(known),
+            None => {
+                let drawn = OwnId::random();
+                write(directory, drawn)?;
+                Ok(drawn)
+            }
+        });
+        found.map_err(|error| {
+            let text = format!("cannot keep the leader's own id in {}: {error}", path.display());
+            LockError::new(LockErrorKind::Io, text).with_source(error)
+        })
+    }
+
+    pub(super) fn random() -> OwnId {
+        let mut bytes = [0; ID_BYTES];
+        getrandom::fill(&mut bytes).expect("the system gives random bytes");
+        OwnId(bytes)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<OwnId>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(2 * ID_BYTES as u64 + 2).read_to_end(&mut text)?;
+    let digits = text.strip_suffix(b"\n").filter(|line| line.iter().all(u8::is_ascii_hexdigit));
+    let whole = digits.filter(|digits| digits.len() == 2 * ID_BYTES);
+    Ok(whole.map(|digits| OwnId(hex(digits).try_into().expect("so many digits"))))
+}
+
+fn write(directory: &Path, id: OwnId) -> io::Result<()> {
+    let unfinished = directory.join(UNFINISHED);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let digits: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(file, "{digits}")?;
+    file.sync_all()?;
+    fs::rename(&unfinished, directory.join(FILE))?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_state_directory_keeps_its_own_id_and_two_have_two() {
+        let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let id = OwnId::of(one.path()).unwrap();
+        assert!(id == OwnId::of(one.path()).unwrap());
+        assert!(id != OwnId::of(other.path()).unwrap());
+        assert_eq!(fs::metadata(one.path().join(FILE)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(one.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_own_id_that_is_damaged_is_drawn_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = OwnId::of(directory.path()).unwrap();
+        let whole = fs::read_to_string(directory.path().join(FILE)).unwrap();
+        for text in ["", "\n", &whole[1..], &whole.replace(|_: char| true, "x")] {
+            fs::write(directory.path().join(FILE), text).unwrap();
+            let drawn = OwnId::of(directory.path()).unwrap();
+            assert!(drawn != id);
+            assert!(drawn == OwnId::of(directory.path()).unwrap());
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The secret file: which files are accepted, what they say, and how one is made.
+
+use std::{
+    fs::{File, Metadata, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
+
+use super::tls::{SECRET_BYTES, Secret};
+use crate::error::{LockError, LockErrorKind};
+
+/// Longer files are none of ours; this is room for some sixty secrets.
+const FILE_BYTES_MAX: u64 = 4 << 10;
+
+/// How long the writer of a pipe may take. It is a program that copies a file, such as `cat`.
+const PIPE_LIMIT: Duration = Duration::from_secs(10);
+
+impl Secret {
+    /// Reads a secret file.
+    ///
+    /// It is a regular file of this user or of root that only its owner may write and that not all
+    /// users may read, or a pipe such as a shell's `<(cat key)`, which is read once.
+    ///
+    /// # Errors
+    ///
+    /// `Config` if the file is missing, has anything but lines of 64 hexadecimal digits, belongs to
+    /// another user, or may be written by others than its owner or read by all users; `Io` if it
+    /// cannot be read.
+    pub fn read(path: impl AsRef<Path>) -> Result<Secret, LockError> {
+        let path = path.as_ref();
+        let shown = path.display();
+        let unreadable = |error: io::Error| {
+            let what = format!("cannot read the secret file {shown}: {error}");
+            LockError::new(LockErrorKind::Io, what).with_source(error)
+        };
+        // Without `NONBLOCK` the open of a named pipe waits for its writer.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+        let mut file = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => LockError::config(format!(
+                "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
+            ))
+            .with_source(error),
+            _ => unreadable(error),
+        })?;
+        let about = file.metadata().map_err(unreadable)?;
+        let kind = about.file_type();
+        if !kind.is_file() && !kind.is_fifo() {
+            return Err(LockError::config(format!(
+                "the secret file {shown} is neither a regular file nor a pipe"
+            )));
+        }
+        if !is_unnamed_pipe(&file) {
+            check_access(path, &about)?;
+        }
+        let mut text = Vec::new();
+        if kind.is_fifo() {
+            read_pipe(&mut file, &mut text).map_err(unreadable)?;
+            if text.is_empty() {
+                return Err(LockError::config(format!(
+                    "the secret file {shown} is a pipe that nothing is written to; start its \
+                     writer first, or name a regular file"
+                )));
+            }
+        } else {
+            (&mut file).take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
+        }
+        let secrets = decode(&text).ok_or_else(|| {
+            LockError::config(format!(
+                "the secret file {shown} has something else than secrets of 64 hexadecimal \
+                 digits, one a line; `tierlock secret new FILE` makes a good one"
+            ))
+        })?;
+        let secret = Secret::from_secrets(&secrets);
+        // What came through a pipe is gone.
+        Ok(if kind.is_fifo() { secret } else { secret.of_file(path) })
+    }
+
+    /// Writes a new random secret to a file that must not exist yet, readable by its owner only.
+    ///
+    /// # Errors
+    ///
+    /// `Config` if the file exists (it is never overwritten), `Io` if it cannot be written.
+    pub fn create(path: impl AsRef<Path>) -> Result<Secret, LockError> {
+        let path = path.as_ref();
+        let shown = path.display();
+        let write = |error: io::Error| {
+            let what = format!("cannot write the secret file {shown}: {error}");
+            LockError::new(LockErrorKind::Io, what).with_source(error)
+        };
+        let mut bytes = [0; SECRET_BYTES];
+        getrandom::fill(&mut bytes).map_err(|error| {
+            LockError::new(LockErrorKind::Io, "the system gives no random bytes")
+                .with_source(io::Error::from(error))
+        })?;
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let mut file = made.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                LockError::config(format!("{shown} exists already, and is never overwritten"))
+                    .with_source(error)
+            }
+            _ => write(error),
+        })?;
+        let written = file.write_all(encode(&bytes).as_bytes()).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            // Half a secret is worse than none.
+            let _ = std::fs::remove_file(path);
+            return Err(write(error));
+        }
+        Ok(Secret::from_secrets(&[bytes]))
+    }
+}
+
+/// A file of another user gives that user's secret, and one that others may write is theirs, too.
+fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
+    let shown = path.display();
+    let user = rustix::process::geteuid().as_raw();
+    if about.uid() != user && about.uid() != 0 {
+        return Err(LockError::config(format!(
+            "the secret file {shown} belongs to user {}, who could exchange it; it has to belong \
+             to root or to the user that runs this (user {user})",
+            about.uid()
+        )));
+    }
+    let mode = about.mode() & 0o777;
+    let trouble = if mode & 0o022 != 0 {
+        "may be written by others than its owner"
+    } else if mode & 0o007 != 0 {
+        "may be used by all users"
+    } else {
+        return Ok(());
+    };
+    Err(LockError::config(format!(
+        "the secret file {shown} {trouble} (mode {mode:03o}); run `chmod 600 {shown}`, or \
+         `chmod 440 {shown}` if its group is to read it"
+    )))
+}
+
+/// A pipe without a name was given to this program by the one that started it, whichever user
+/// made it.
+#[cfg(target_os = "linux")]
+fn is_unnamed_pipe(file: &File) -> bool {
+    const PIPEFS_MAGIC: u64 = 0x5049_5045;
+    rustix::fs::fstatfs(file).is_ok_and(|about| about.f_type as u64 == PIPEFS_MAGIC)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_unnamed_pipe(_: &File) -> bool {
+    false
+}
+
+/// Reads until every writer has closed the pipe; nothing where there is no writer.
+fn read_pipe(pipe: &mut File, text: &mut Vec<u8>) -> io::Result<()> {
+    let begin = Instant::now();
+    let mut chunk = [0; 256];
+    while text.len() as u64 <= FILE_BYTES_MAX {
+        match pipe.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(length) => text.extend_from_slice(&chunk[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = PIPE_LIMIT.saturating_sub(begin.elapsed());
+                if left.is_zero() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("its writer was silent for {PIPE_LIMIT:?}"),
+                    ));
+                }
+                let left =
+                    Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+                let _ = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&left));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn encode(bytes: &[u8; SECRET_BYTES]) -> String {
+    let mut line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    line.push('\n');
+    line
+}
+
+/// At least one secret, one a line.
+fn decode(text: &[u8]) -> Option<Vec<[u8; SECRET_BYTES]>> {
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return None;
+    }
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    text.split(|byte| *byte == b'\n').map(decode_line).collect()
+}
+
+fn decode_line(line: &[u8]) -> Option<[u8; SECRET_BYTES]> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() != 2 * SECRET_BYTES || !line.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    hex(line).try_into().ok()
+}
+
+/// The bytes that an even number of hexadecimal digits stands for.
+pub(super) fn hex(digits: &[u8]) -> Vec<u8> {
+    let digit = |digit: u8| (digit as char).to_digit(16).expect("a hexadecimal digit") as u8;
+    digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt as _, chown},
+        path::PathBuf,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn refused(path: &Path, words: &[&str]) {
+        let error = Secret::read(path).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "{error}: lacks {word:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_secret_is_one_line_for_its_owner_only_and_is_read_back() {
+        let directory = directory();
+        let path = directory.path().join("key");
+        let made = Secret::create(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.len(), 65);
+        assert!(text.ends_with('\n'));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let read = Secret::read(&path).unwrap();
+        assert_eq!((&made, Some(&*path)), (&read, read.file()));
+    }
+
+    #[test]
+    fn a_secret_is_never_overwritten() {
+        let directory = directory();
+        let path = directory.path().join("key");
+        fs::write(&path, "precious").unwrap();
+        let error = Secret::create(&path).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Config);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_secret_file_may_be_read_by_a_group_and_written_by_its_owner_only() {
+        let directory = directory();
+        let path = directory.path().join("key");
+        Secret::create(&path).unwrap();
+        for mode in [0o604, 0o644, 0o444, 0o660, 0o620, 0o602, 0o601] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            refused(&path, &["chmod 600", &format!("{mode:03o}")]);
+        }
+        // As container platforms mount it: `0440 root:app`.
+        for mode in [0o600, 0o400, 0o440, 0o640] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            Secret::read(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_secret_file_of_another_user_is_refused() {
+        let directory = directory();
+        let path = directory.path().join("key");
+        Secret::create(&path).unwrap();
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("SKIPPED: only root can give a file away");
+        }
+        const OTHER: u32 = 65_534;
+        chown(&path, Some(OTHER), None).unwrap();
+        refused(&path, &["belongs to user 65534", "root"]);
+        // Its group is no matter.
+        chown(&path, Some(0), Some(OTHER)).unwrap();
+        Secret::read(&path).unwrap();
+    }
+
+    #[test]
+    fn a_missing_or_malformed_secret_is_a_matter_of_settings() {
+        let directory = directory();
+        let path = directory.path().join("key");
+        refused(&path, &["tierlock secret new"]);
+        refused(directory.path(), &["regular file"]);
+        Secret::create(&path).unwrap();
+        let good = "ab".repeat(32);
+        for bad in [
+            "",
+            "\n",
+            &good[1..],
+            &format!("{good}0"),
+            &good.replace('a', "g"),
+            &format!("{good}\n\n"),
+            &format!("\n{good}"),
+            &format!("{good}\n# a remark"),
+            &format!("{good}\n").repeat(1000),
+        ] {
+            fs::write(&path, bad).unwrap();
+            refused(&path, &["64 hexadecimal digits"]);
+        }
+        for fine in [good.clone(), format!("{good}\n"), format!("{good}\r\n"), good.to_uppercase()]
+        {
+            fs::write(&path, &fine).unwrap();
+            Secret::read(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_secret_is_read_again_and_stays_as_it_is_where_that_fails() {
+        let directory = directory();
+        let path = directory.path().join("key");
+        let mut secret = Secret::create(&path).unwrap().of_file(&path);
+        let first = secret.clone();
+        fs::write(&path, "damaged").unwrap();
+        secret.refresh();
+        assert_eq!(secret, first);
+        fs::write(&path, "ab".repeat(32)).unwrap();
+        secret.refresh();
+        assert_eq!(secret, Secret::from_secrets(&[[0xab; 32]]));
+        fs::remove_file(&path).unwrap();
+        secret.refresh();
+        assert_eq!(secret, Secret::from_secrets(&[[0xab; 32]]));
+    }
+
+    #[test]
+    fn a_secret_file_may_hold_several_secrets_and_their_order_counts() {
+        let directory = directory();
+        let path = directory.path().join("key");
+        Secret::create(&path).unwrap();
+        let [one, other] = ["ab", "cd"].map(|byte| byte.repeat(32));
+        let read = |text: String| {
+            fs::write(&path, text).unwrap();
+            Secret::read(&path).unwrap()
+        };
+        let both = read(format!("{one}\n{other}\n"));
+        assert_eq!(both, read(format!("{one}\r\n{other}")));
+        assert_ne!(both, read(format!("{other}\n{one}\n")));
+        assert_ne!(both, read(one));
+    }
+
+    /// A named pipe, which has no writer yet.
+    fn named_pipe(directory: &tempfile::TempDir) -> PathBuf {
+        let path = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg("-m600").arg(&path).status().unwrap().success());
+        path
+    }
+
+    #[test]
+    fn a_pipe_without_a_writer_is_an_error_and_not_waited_for() {
+        let directory = directory();
+        let path = named_pipe(&directory);
+        refused(&path, &["pipe", "writer"]);
+        // A writer that says nothing is one all the same.
+        let writer = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let silent = std::thread::spawn({
+            let path = path.clone();
+            move || Secret::read(path)
+        });
+        std::thread::yield_now();
+        drop(writer);
+        refused(&path, &["pipe"]);
+        silent.join().unwrap().unwrap_err();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        refused(&path, &["chmod 600"]);
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end_however_slowly_it_is_written() {
+        let directory = directory();
+        let key = directory.path().join("key");
+        let made = Secret::create(&key).unwrap();
+        let path = named_pipe(&directory);
+        let mut writer = Command::new("sh")
+            .args(["-c", "exec >\"$1\"; head -c 10 \"$0\"; sleep .1; tail -c +11 \"$0\""])
+            .args([&key, &path])
+            .spawn()
+            .unwrap();
+        // Its shell may not have come to the pipe yet.
+        let read = std::iter::repeat_with(|| Secret::read(&path)).find_map(|read| match read {
+            Err(error) if error.to_string().contains("start its writer") => None,
+            read => Some(read.unwrap()),
+        });
+        let read = read.unwrap();
+        assert_eq!((&made, None), (&read, read.file()));
+        writer.wait().unwrap();
+        // The same with one that has no name, of whichever user.
+        let mut cat = Command::new("cat").arg(&key).stdout(Stdio::piped()).spawn().unwrap();
+        let pipe = cat.stdout.take().unwrap();
+        let unnamed = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pipe));
+        let read = Secret::read(unnamed).unwrap();
+        assert_eq!((&made, None), (&read, read.file()));
+        cat.wait().unwrap();
+    }
+}
