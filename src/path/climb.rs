@@ -72,6 +72,10 @@ pub(super) struct Climb<'a> {
     since: Option<Time>,
     /// A task's seat while it waits at the gate: its turn lapses if it is woken and not polled.
     seat: Option<Seat>,
+    /// A lease was granted: what the slot had to tell is this climb's to pass on.
+    has_grant: bool,
+    /// So many leases were over, by `at_most`, before they could be claimed.
+    lates: u32,
     has_arrived: bool,
 }
 
@@ -132,6 +136,8 @@ impl<'a> Climb<'a> {
             known: Token::ZERO,
             since: None,
             seat: None,
+            has_grant: false,
+            lates: 0,
             has_arrived: false,
         }
     }
@@ -412,12 +418,15 @@ impl<'a> Climb<'a> {
                 self.release_slot();
                 return self.wait_at(tier.word).map(Some);
             }
-            Claim::Closed(Some(LostReason::HeldTooLong)) => {
+            Claim::Closed(Some(LostReason::HeldTooLong)) if self.lates == LATES_MAX => {
                 // `at_most` is so short that the next lease would be over again.
                 return Err(about(LockError::lost(LostReason::HeldTooLong)));
             }
             Claim::Closed(_) if self.has_slot() && !self.held.has(SLOT) => self.at = At::Slot,
-            Claim::Closed(_) => return self.ask(tier).map(|request| Some(Ask::Lease(request))),
+            Claim::Closed(why) => {
+                self.lates += u32::from(why == Some(LostReason::HeldTooLong));
+                return self.ask(tier).map(|request| Some(Ask::Lease(request)));
+            }
         }
         Ok(None)
     }
@@ -492,6 +501,7 @@ impl<'a> Climb<'a> {
         if let Some(word) = &self.named.word {
             word.granted(had_to_queue);
         }
+        self.has_grant = true;
         // A lease of another service than the directory's is no lock of the directory: it goes back.
         self.claim_directory()
     }
@@ -540,15 +550,28 @@ impl<'a> Climb<'a> {
             if self.held.remove(LEASE) {
                 tier.leave_unused(self.held.token, self.held.predecessor());
             } else if self.goal == Scope::Host && self.held.has(THREAD) {
-                // The representative goes: it leaves no mark and no reservation.
-                if let Some(used) = tier.word.give_up() {
-                    tier.give_back(&used);
-                }
+                self.give_up_word(tier);
             }
         }
         self.release_slot();
         if self.held.remove(THREAD) {
             named.entry.thread().release(self.found_thread);
+        }
+    }
+
+    /// The representative goes: it leaves no mark and no reservation at the lease word, and what the
+    /// slot had to tell to the next holder.
+    fn give_up_word(&self, tier: HostTier<'_>) {
+        let has_mark = self.has_grant && self.found_slot != Predecessor::Clean;
+        if has_mark {
+            match tier.word.claim() {
+                Claim::Entered(entered) => return tier.leave_unused(entered.token, self.found_slot),
+                Claim::UsedUp(used) => return tier.give_back(&used),
+                Claim::Closed(_) | Claim::Held => {}
+            }
+        }
+        if let Some(used) = tier.word.give_up() {
+            tier.give_back(&used);
         }
     }
 
@@ -604,6 +627,8 @@ impl<'a> Climb<'a> {
     }
 }
 
+/// So often a lease is asked for again that was over before it was claimed.
+const LATES_MAX: u32 = 8;
 /// After so long a waiter is handed the gate.
 const IMPATIENCE: Duration = Duration::from_millis(1);
 /// No sleep exceeds this: the clock that threads sleep on stops while a machine is suspended.
@@ -703,6 +728,8 @@ struct AskersSlot {
 impl Settle for AskersSlot {
     fn raise(&mut self, block_end: Token) {
         self.slot.raise_token(block_end);
+        // What it had to tell, the asker tells.
+        self.found = Predecessor::Clean;
     }
 
     fn release(self: Box<Self>) {

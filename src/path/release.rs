@@ -143,11 +143,14 @@ impl Named {
         if let Some(tier) = self.lease_of(held).filter(|_| held.remove(LEASE)) {
             tier.leave(held.token, how);
         }
+        let mut told = how;
         if held.remove(SLOT) {
             self.entry.release_slot(held.token, how);
+            // The slot tells it to the next holder, whichever process that is in.
+            told = Predecessor::Clean;
         }
         if held.remove(THREAD) {
-            self.entry.thread().release(how);
+            self.entry.thread().release(told);
         }
         // Foreign code may hang on it: last, when nothing is held.
         drop((end, held.take_more()));
