@@ -294,8 +294,8 @@ impl Slot {
         }
     }
 
-    /// Whether it goes to another process when it is let go of, and not to whoever comes first.
-    /// Only for the holder.
+    /// Whether a wait may stand that it goes to when it is let go of, before any newcomer. Only for
+    /// the holder.
     #[inline]
     pub(crate) fn has_heir(&self) -> bool {
         match &self.0 {

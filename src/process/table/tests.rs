@@ -915,7 +915,7 @@ fn the_engine_is_that_of_the_directory_unless_one_is_chosen() {
     }
     let dir = tempfile::tempdir().unwrap();
     Any::open(dir.path(), &choose(None)).unwrap();
-    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 1\n");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 2\n");
 }
 
 /// filelock#574, jj#8729: a file deleted or replaced under its users lets two in.
