@@ -1540,6 +1540,10 @@ fn obey(line: &str, dir: &Path, held: &mut Option<Slot>, keep: &mut Vec<File>) -
             return tell(Some(taken));
         }
         "release" => slot().release(Predecessor::Clean),
+        "keep" => {
+            let time = Duration::from_millis(argument.parse().unwrap());
+            slot().keep_until(Some(crate::clock::now() + time));
+        }
         "raise" => slot().raise_token(argument.parse().unwrap()),
         "widen" => slot().widen("helper").unwrap(),
         "count" => count(slot(), &dir.join("counter"), argument.parse().unwrap()),

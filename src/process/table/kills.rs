@@ -1,8 +1,8 @@
 //! Real processes over one real directory, which kill and stop themselves at numbered steps, and
 //! are killed and stopped at random moments by the test.
 //!
-//! A worker is this test binary, started again to run `worker` alone. It locks, counts, enters
-//! names, forgets, sweeps, comes and goes, until it is ended. What it counts is protected by
+//! A worker is this test binary, started again to run `worker` alone. It locks, by one thread and
+//! by two, counts, enters names, forgets, sweeps, comes and goes, until it is ended. What it counts is protected by
 //! nothing but the lock, and stands in a shared file (`Board`), so that whoever comes next finds
 //! everything as the dead left it. Checked throughout:
 //!

@@ -746,7 +746,7 @@ fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<Exit>) -> Ah
             }
             Op::Return { number, from } => {
                 table.note_passed(number);
-                Answer::Record(table.swap_record(number, from, from.standing()))
+                Answer::Record(table.swap_record(number, from, from.returned()))
             }
             Op::Erase(wait) => {
                 table.erase(wait);

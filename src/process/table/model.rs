@@ -598,7 +598,10 @@ impl<const N: usize> Turn<'_, N> {
                 let record = &mut to.records[usize::from(number) - 1];
                 let found = record.word;
                 if found == from {
-                    record.word = from.standing();
+                    record.word = match self.has_mistake(Mistake::ReturnedAsBefore) {
+                        true => from.standing(),
+                        false => from.returned(),
+                    };
                 }
                 self.answer(to, done, op, Answer::Record(found));
             }
@@ -650,7 +653,7 @@ impl<const N: usize> Turn<'_, N> {
         }
         let step = to.step(self.thread);
         match to.threads[self.thread].doing {
-            Doing::Leaving(leaving) if same => {
+            Doing::Leaving(leaving) if same && leaving.op() != Op::SeeStay => {
                 let mut turn = Turn {
                     world: &to,
                     play: self.play,

@@ -56,8 +56,8 @@ pub(super) enum Op {
     FillIn(WaitId),
     /// Compare-and-swap of a record's word. `Record`: what was found.
     SwapRecord { number: u16, from: RecordWord, to: RecordWord },
-    /// The same, by the waiter that was passed over and stands again: it has twice the time to
-    /// claim from now on.
+    /// The same, by the waiter that was passed over and [stands again](RecordWord::returned): it
+    /// has twice the time to claim from now on.
     Return { number: u16, from: RecordWord },
     /// Free this wait's record, if it still is this wait's. `Done`.
     Erase(WaitId),

@@ -56,7 +56,6 @@ mod testing {
         TakeJudgeWaiter,
         TakeSeeLate,
         TakePass,
-        TakeTakeBack,
         TakeJudge,
         TakeRecheck,
         TakeSeeStay,
@@ -71,6 +70,8 @@ mod testing {
         TakeRaiseToken,
         TakeSeeHunger,
         TakeEnlist,
+        EnlistRaised,
+        EnlistTaken,
         TakeFillIn,
         TakePublish,
         TakeMark,
@@ -82,9 +83,6 @@ mod testing {
         TakeWakeAnother,
         TakeEnd,
         TakeEntered,
-        // Inside `TakeEnlist`.
-        EnlistRaised,
-        EnlistTaken,
         // Letting go, and handing over to a wait.
         LeaveQuiet,
         LeaveSeeToken,

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use super::{
     super::{
         EngineKind, NameStatus,
+        sys::futex,
         tests::{Helper, LONG, Mount, directory_of, name, token},
     },
     layout::Header,
@@ -1457,6 +1458,104 @@ fn a_holder_is_known_for_as_long_as_somebody_has_seen_it() {
     one.release(Predecessor::Clean);
     try_take(&one).unwrap();
     assert_eq!(two.holder().unwrap().held, Some(Duration::ZERO), "another token");
+}
+
+/// buildbot#479, cqlite#3924: the order of waiting processes is chance.
+#[test]
+fn eight_processes_are_shown_in_order_and_served_in_order() {
+    const PROCESSES: usize = 8;
+    let dir = directory();
+    let one = slot(dir.path(), "a");
+    take(&one);
+    let mut waiters: Vec<Helper> = Vec::new();
+    for number in 0..PROCESSES {
+        let mut waiter = Helper::start(dir.path());
+        assert_eq!(waiter.ask("slot a"), "done");
+        waiter.say("wait");
+        waiters.push(waiter);
+        while status(dir.path(), "a").unwrap().waiters.len() <= number {
+            thread::yield_now();
+        }
+    }
+    let shown = status(dir.path(), "a").unwrap().waiters;
+    let pids = |waiters: &[Helper]| -> Vec<_> {
+        waiters.iter().map(|waiter| Some(waiter.child.id())).collect()
+    };
+    assert_eq!(shown.iter().map(|waiter| waiter.who.pid).collect::<Vec<_>>(), pids(&waiters));
+    assert!(shown.iter().rev().is_sorted_by_key(|waiter| waiter.waiting), "each with its time");
+    // Each then has 100 ms to claim its turn.
+    while status(dir.path(), "a").unwrap().waiters[PROCESSES - 1].waiting < Duration::from_secs(1) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    one.release(Predecessor::Clean);
+    for (number, waiter) in waiters.iter_mut().enumerate() {
+        assert_eq!(waiter.hear(), format!("taken {} clean", number + 2));
+        assert_eq!(waiter.ask("release"), "done");
+    }
+}
+
+#[test]
+fn a_waiter_is_woken_at_the_end_of_the_process_that_it_waits_for() {
+    let dir = directory();
+    let mut holder = Helper::holding(dir.path(), "a");
+    let all = open(dir.path());
+    let (member, found) = (member(&all), looked_up(&member(&all), &name("a")).unwrap());
+    let slot = member.table.slot_cell(found.number).unwrap();
+    let word = Word::from_bits(slot.word.load(SeqCst));
+    let bit = futex::bit(5);
+    let owner = word.owner().unwrap();
+    let hint = lock::Presences::hint_at_end(&*member, owner, &slot, bit);
+    assert!(hint.is_some(), "its process is one of this pid namespace");
+    let is_next_to_sleep = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            is_next_to_sleep.store(true, SeqCst);
+            // Only the hint wakes it.
+            futex::sleep(&slot.word, word.low_half(), bit, LONG).unwrap();
+        });
+        while !is_next_to_sleep.load(SeqCst) {
+            thread::yield_now();
+        }
+        holder.kill();
+        sleeper.join().unwrap();
+    });
+}
+
+/// A dead process's place among the waiters must not be believed for ever, nor its presence kept.
+#[test]
+fn waits_of_the_dead_are_swept_with_their_presences() {
+    let dir = directory();
+    let one = slot(dir.path(), "a");
+    take(&one);
+    let mut waiter = Helper::start(dir.path());
+    assert_eq!(waiter.ask("slot a"), "done");
+    waiter.say("wait");
+    while status(dir.path(), "a").unwrap().waiters.is_empty() {
+        thread::yield_now();
+    }
+    waiter.kill();
+    assert!(status(dir.path(), "a").unwrap().waiters.is_empty(), "the dead are not shown");
+    let member = member(&one.directory);
+    assert_eq!(member.table.shown_waits().len(), 1);
+    header(&member).joined.store(0, SeqCst);
+    let sweeper = open(dir.path());
+    sweeper.member().unwrap();
+    assert!(member.table.shown_waits().is_empty());
+    assert_eq!(presences(dir.path()).len(), 2);
+    one.release(Predecessor::Clean);
+}
+
+#[test]
+fn a_hold_with_at_least_outlives_its_process() {
+    let dir = directory();
+    let mut holder = Helper::holding(dir.path(), "a");
+    let end = clock::now() + Duration::from_millis(500);
+    assert_eq!(holder.ask("keep 500"), "done");
+    holder.kill();
+    let next = slot(dir.path(), "a");
+    assert!(try_take(&next).is_none(), "the job does not run again before its time is over");
+    assert_eq!(take(&next).predecessor, Predecessor::Died);
+    assert!(clock::now() + Duration::from_millis(1) >= end);
 }
 
 #[test]

@@ -135,10 +135,9 @@ impl Wait<'_> {
         let seeker = Seeker::for_task(self.member.id, self.generation);
         let member = self.member.clone();
         let mut search = Search { seeker, number: self.number, member, until: self.until };
-        let nap = match search.go_on(self.slot) {
-            Next::Sleep(nap) => nap,
-            Next::End(end) => return Poll::Ready(end),
-            Next::Park => unreachable!("a poll takes what it may have"),
+        let nap = match search.go_on_polled(self.slot) {
+            Ok(nap) => nap,
+            Err(end) => return Poll::Ready(end),
         };
         let waiting = Waiting { search, nap, slept: false, waker: cx.waker().clone() };
         let state = Mutex::new(State::Waiting(waiting));
@@ -237,13 +236,12 @@ impl Asked {
             State::Failed(stop) => Polled::Ended(Err(stop)),
             State::Parked(mut search) => {
                 search.seeker.polled();
-                match search.go_on(&self.slot) {
-                    Next::End(end) => Polled::Ended(end),
-                    Next::Sleep(nap) => {
+                match search.go_on_polled(&self.slot) {
+                    Err(end) => Polled::Ended(end),
+                    Ok(nap) => {
                         *state = State::Waiting(Waiting { search, nap, slept: false, waker });
                         Polled::Again
                     }
-                    Next::Park => unreachable!("a poll takes what it may have"),
                 }
             }
             _ => panic!("polled after it was ready"),
@@ -281,7 +279,7 @@ impl Asked {
             Next::Sleep(nap) => return Some(nap),
             Next::Park => self.stop(state, State::Parked),
             Next::End(end) => {
-                let stop = end.err().expect("nothing is taken for a future");
+                let stop = end.expect_err("nothing is taken for a future");
                 self.stop(state, |_| State::Failed(stop));
             }
         }
@@ -384,6 +382,19 @@ impl Search {
                 Ok(Turn::WouldBlock) => unreachable!("it waits"),
                 Err(stop) => Err(stop),
             });
+        }
+    }
+
+    /// The same in a poll, which takes what the word's own thread would only reserve: what to
+    /// sleep on, or its end.
+    fn go_on_polled(&mut self, slot: &Cell<Slot>) -> Result<Nap, End> {
+        loop {
+            match self.go_on(slot) {
+                Next::Sleep(nap) => return Ok(nap),
+                Next::End(end) => return Err(end),
+                // It looked once more after it had made up its mind to sleep.
+                Next::Park => self.seeker.polled(),
+            }
         }
     }
 

@@ -222,9 +222,17 @@ impl RecordWord {
         RecordWord(self.0 | PASSED)
     }
 
-    /// Filled in and to be believed; also when its waiter takes its place again.
+    /// Filled in and to be believed.
     pub(super) const fn standing(self) -> RecordWord {
         RecordWord(self.0 & !PASSED)
+    }
+
+    /// Passed over, and standing again: as the next use, so that no reservation is like an earlier
+    /// one. A looker that was stopped while it passed over that one does not pass over this one.
+    pub(super) const fn returned(self) -> RecordWord {
+        let next = self.use_count().wrapping_add(1) & USE_MASK;
+        let others = self.0 & !(PASSED | (USE_MASK as u64) << RECORD_USE_SHIFT);
+        RecordWord(others | (next as u64) << RECORD_USE_SHIFT)
     }
 
     /// Free again. The use stays, so that the next one is another.

@@ -17,7 +17,7 @@ use super::{
     super::{Directory, step::Step},
     ENDS, Phase, Tally,
     board::{Board, INSIDE, NAMES, OUTSIDE, WORKERS},
-    worker::{ORDERS, Orders, board, hot, locks, open, violations},
+    worker::{ORDERS, Orders, board, hot, locks, of_at_least, open, violations},
 };
 use crate::{clock, token::Token};
 
@@ -358,7 +358,7 @@ impl Crew {
 
 /// Whether what this worker does can lead there.
 fn may_reach(number: usize, step: Step) -> bool {
-    number >= PLAIN || step <= Step::LeaveEnd
+    number >= PLAIN || step <= Step::LeaveEnd && !of_at_least(step)
 }
 
 impl Drop for Crew {

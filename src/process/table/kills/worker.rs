@@ -117,6 +117,12 @@ pub(super) fn open(dir: &Path) -> Result<Arc<Directory>, LockError> {
     Directory::open(Home::open(&locks(dir), &[])?, &options).map(Arc::new)
 }
 
+/// Whether only a hold with `at_least` leads there.
+pub(super) fn of_at_least(step: Step) -> bool {
+    use Step::*;
+    matches!(step, TakeStay | TakeSeeOver | TakeFree | LeaveSeeStay | LeaveStay | BuryStay)
+}
+
 static LIED_TO: AtomicU64 = AtomicU64::new(0);
 
 /// Whether this verdict is to be a false one.
@@ -144,7 +150,9 @@ fn worker() {
             // The holder is to leave for good while it is asked for.
             Step::TakeRecheck => dwell_at(Step::TakeJudge, Duration::from_millis(3)),
             // The wait that was found is to give up before it is looked at again.
-            Step::HandReload => dwell_at(Step::HandAppoint, Duration::from_millis(1)),
+            Step::HandReload => dwell_at(Step::HandSeeRecord, Duration::from_millis(4)),
+            // It is to be passed over, and to go on.
+            Step::TakeReturn => dwell_at(Step::TakeClaim, Duration::from_millis(8)),
             _ => {}
         }
     }
@@ -220,13 +228,15 @@ impl Worker {
             20..28 => self.wait(name, Duration::from_micros(700 * job)),
             28..40 => self.wait_async(name),
             40..50 => self.wait_shortly(name),
-            50..60 => self.try_it(name),
-            60..76 => self.enter(),
-            76..80 => self.widen(WIDE_NAMES),
-            80..84 => self.hand_on(name),
-            84..88 => self.reserve(name),
-            88..94 => self.visit(name),
-            _ => self.sweep(),
+            50..55 => self.try_it(name),
+            55..60 => self.two_threads(name),
+            60..74 => self.enter(),
+            74..78 => self.widen(WIDE_NAMES),
+            78..82 => self.hand_on(name),
+            82..86 => self.reserve(name),
+            86..92 => self.visit(name),
+            92..98 => self.sweep(),
+            _ => self.stay(),
         }
     }
 
@@ -234,6 +244,10 @@ impl Worker {
     fn go_to(&mut self, step: Step, name: usize) -> Option<Sound> {
         Some(match (step, Phase::of(step)) {
             (Step::TakeFindReservation | Step::HandReload, _) => self.wait_shortly(name),
+            (Step::BurySettle | Step::BuryWake, _) => self.follow_a_dead_forgetter(),
+            (Step::TakeFree, _) => self.stay_and_await(),
+            (Step::TakeStay | Step::BuryStay, _) => self.die_and_stay(),
+            (step, _) if of_at_least(step) => self.stay(),
             (Step::TextPlaced, _) => self.widen(1 << 30),
             (Step::WidenMark, _) => self.widen(WIDE_NAMES),
             (Step::RenameSwap, _) => self.hand_on(name),
@@ -260,6 +274,110 @@ impl Worker {
     fn try_it(&mut self, name: usize) -> Sound {
         let taken = sound(self.slots[name].try_take(Token::ZERO))?;
         self.inside(name, taken.flatten())
+    }
+
+    /// Waits, while another thread tries: they write one id.
+    fn two_threads(&mut self, name: usize) -> Sound {
+        let (slot, board) = (&self.slots[name], &*self.board);
+        let worker = self.orders.worker;
+        let pass = |taken: Option<Taken>| -> Sound {
+            let Some(taken) = taken else { return Ok(()) };
+            board.enter(name, worker, &taken)?;
+            board.count(name, worker, thread::yield_now)?;
+            board.leave(name, Predecessor::Clean);
+            slot.release(Predecessor::Clean);
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let tries =
+                || (0..4).try_for_each(|_| pass(sound(slot.try_take(Token::ZERO))?.flatten()));
+            let other = scope.spawn(tries);
+            let waited = pass(sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?);
+            other.join().expect("it does not panic").and(waited)
+        })
+    }
+
+    /// Holds a lock for at least a moment, and leaves it before that is over.
+    fn stay(&mut self) -> Sound {
+        let Some(slot) = self.staying_slot()? else { return Ok(()) };
+        if sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?.is_some() {
+            slot.keep_until(Some(clock::now() + Duration::from_millis(3)));
+            slot.release(Predecessor::Clean);
+            self.is_kept(&slot)?;
+        }
+        Ok(())
+    }
+
+    /// No taker comes in before the end.
+    fn is_kept(&self, slot: &Slot) -> Sound {
+        if sound(slot.try_take(Token::ZERO))?.flatten().is_some() {
+            slot.release(Predecessor::Clean);
+        }
+        Ok(())
+    }
+
+    /// Awaits what stays for a moment more.
+    fn stay_and_await(&mut self) -> Sound {
+        let Some(slot) = self.staying_slot()? else { return Ok(()) };
+        if sound(slot.try_take(Token::ZERO))?.flatten().is_none() {
+            return Ok(());
+        }
+        slot.keep_until(Some(clock::now() + Duration::from_millis(1)));
+        slot.release(Predecessor::Clean);
+        let wait = slot.take_async(Token::ZERO, clock::now() + PATIENCE);
+        if sound(futures::executor::block_on(wait))?.is_some() {
+            slot.release(Predecessor::Clean);
+        }
+        Ok(())
+    }
+
+    /// Finds a holder that died before the end, as a taker or as a sweeper.
+    fn die_and_stay(&mut self) -> Sound {
+        let text = format!("stay{}", self.random(8));
+        let Some(child) = fork() else {
+            disarm();
+            let slot = open(&self.orders.dir).and_then(|all| all.slot(&Name::new(&text).unwrap()));
+            let _ = slot.map(|slot| {
+                if slot.try_take(Token::ZERO).is_ok_and(|taken| taken.is_some()) {
+                    slot.keep_until(Some(clock::now() + Duration::from_millis(30)));
+                }
+                std::mem::forget(slot);
+            });
+            exit_at_once();
+        };
+        let child = rustix::process::Pid::from_raw(child);
+        rustix::process::waitpid(child, WaitOptions::empty()).map_err(|e| e.to_string())?;
+        if self.orders.goal == Some(Step::BuryStay) {
+            return self.sweep();
+        }
+        let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
+        self.is_kept(&slot)
+    }
+
+    /// Finishes what a child began that died while it was forgetting a name.
+    fn follow_a_dead_forgetter(&mut self) -> Sound {
+        let name = Name::new(&format!("forgotten{}", self.random(8))).unwrap();
+        let Some(child) = fork() else {
+            disarm();
+            let all = open(&self.orders.dir);
+            let _ = all.and_then(|all| {
+                let member = all.member()?;
+                let found = member.find(&name)?;
+                end_at(Step::ForgetIntended, 0, Signal::KILL);
+                member.change(|changing| changing.forget(found.number, &*member))
+            });
+            exit_at_once();
+        };
+        let child = rustix::process::Pid::from_raw(child);
+        rustix::process::waitpid(child, WaitOptions::empty()).map_err(|e| e.to_string())?;
+        let Some(slot) = sound(self.all.slot(&name))? else { return Ok(()) };
+        self.is_kept(&slot)?;
+        self.enter()
+    }
+
+    fn staying_slot(&mut self) -> Sound<Option<Slot>> {
+        let text = format!("stay{}", self.random(3));
+        sound(self.all.slot(&Name::new(&text).unwrap()))
     }
 
     /// Drops the future after a while, sometimes.

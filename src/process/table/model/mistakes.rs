@@ -51,12 +51,14 @@ mistakes! {
     AppointersDoNotLookAgain => NeedsTimer,
     /// Reservations bind for ever.
     ReservationsNeverLapse => NeverFinishes | HeldUpByStopped,
+    /// A wait that was passed over stands again as the same use.
+    ReturnedAsBefore => Overtaken | Lost | NeedsTimer,
     /// A late wait is passed over without a mark: it is the oldest, and so the next one again.
     PassedOverWithoutAMark => NeverFinishes | HeldUpByStopped,
     /// Releasing hands the word over to the wait's process, instead of reserving it.
     TransferToTheWaiter => Overtaken | TwoInside | Lost | Untold | NeverFinishes | HeldUpByStopped,
     /// The thread that waits for a task takes the lock for it.
-    TasksAreWonFor => HeldUpByStopped,
+    TasksAreWonFor => HeldUpByStopped | Untold,
 
     // Order.
     /// A word with waiters is taken, claimed or recovered without HUNGRY.
@@ -68,7 +70,7 @@ mistakes! {
     /// The prover of a death takes the word, whichever waits stand.
     RecoveryOutOfOrder => Overtaken,
     /// A waiter does not tell the word of its record.
-    RecordsAreNotTold => NeedsTimer,
+    RecordsAreNotTold => NeedsTimer | NeverFinishes,
 
     // Deaths.
     /// A word is taken from the dead by a store.

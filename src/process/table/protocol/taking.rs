@@ -46,8 +46,6 @@ struct Choice {
     seen: Word,
     /// How its last holder left.
     left: Predecessor,
-    /// The record that this taker marked as passed over, as it was before.
-    passed: Option<(WaitId, RecordWord)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -89,8 +87,6 @@ enum Phase {
     Seize(Choice),
     /// The same, for a task without a record.
     Free(Choice),
-    /// It failed, and the word still names the wait that was marked.
-    TakeBack(Word, WaitId, RecordWord),
 
     /// The word is taken: the holder before it, who may still believe that it holds, finds another
     /// token in the slot.
@@ -247,16 +243,6 @@ impl Taking {
         }
     }
 
-    /// An exchange of the choice's word failed.
-    fn missed(&self, choice: Choice, found: Word) -> Phase {
-        match choice.passed {
-            Some((wait, before)) if found.reserved_for() == Some(wait) => {
-                Phase::TakeBack(found, wait, before)
-            }
-            _ => self.look(found),
-        }
-    }
-
     /// Looks, first at its own record if it has one.
     fn look_again(&self) -> Phase {
         if self.record.is_some() { Phase::Refresh } else { Phase::Look }
@@ -295,7 +281,7 @@ impl Taking {
 
 impl Choice {
     const fn of(seen: Word, left: Predecessor) -> Choice {
-        Choice { seen, left, passed: None }
+        Choice { seen, left }
     }
 
     /// To be decided by a scan.
@@ -333,9 +319,6 @@ impl Machine for Taking {
             Phase::SeeLate(_, wait, _) => Op::IsLate(wait),
             Phase::Pass(_, wait, from) => {
                 Op::SwapRecord { number: wait.number(), from, to: from.passed() }
-            }
-            Phase::TakeBack(_, wait, before) => {
-                Op::SwapRecord { number: wait.number(), from: before.passed(), to: before }
             }
             Phase::Judge(seen) => Op::Judge(seen.owner().expect("only an owned word is judged")),
             Phase::SeeStay(_) => Op::SeeStay,
@@ -399,7 +382,6 @@ impl Machine for Taking {
             Phase::WakeWait(_) => Step::TakeWakeWait,
             Phase::Seize(_) => Step::TakeSeize,
             Phase::Free(_) => Step::TakeFree,
-            Phase::TakeBack(..) => Step::TakeTakeBack,
             Phase::RaiseToken(_) => Step::TakeRaiseToken,
             Phase::SeeHunger(_) => Step::TakeSeeHunger,
             Phase::Enlist(_) => Step::TakeEnlist,
@@ -443,10 +425,12 @@ impl Taking {
                     Some(_) => Phase::Return(record),
                 }
             }
-            (Phase::Return(before), Answer::Record(found)) => match found == before {
-                true => Phase::Look,
-                false => Phase::Refresh,
-            },
+            (Phase::Return(before), Answer::Record(found)) if found == before => {
+                let number = self.record.expect("only a record returns").number();
+                self.record = before.returned().wait(number);
+                Phase::Look
+            }
+            (Phase::Return(_), Answer::Record(_)) => Phase::Refresh,
 
             (
                 Phase::Grab(seen) | Phase::Claim(seen) | Phase::Seize(Choice { seen, .. }),
@@ -478,12 +462,10 @@ impl Taking {
                 Phase::Pass(seen, wait, record)
             }
             (Phase::SeeLate(seen, ..), Answer::Yes(false)) => self.stay(seen),
-            (Phase::Pass(seen, wait, before), Answer::Record(found)) if found == before => {
-                let passed = Some((wait, before));
-                Choice { passed, ..Choice::of(seen, seen.left()) }.begin()
+            (Phase::Pass(seen, _, before), Answer::Record(found)) if found == before => {
+                Choice::of(seen, seen.left()).begin()
             }
             (Phase::Pass(..), Answer::Record(_)) => self.look_again(),
-            (Phase::TakeBack(found, ..), Answer::Record(_)) => self.look(found),
 
             (Phase::Judge(seen), Answer::Verdict(verdict)) => match verdict {
                 Verdict::Dead if matches!(seen.state(), Some(State::Held(_))) => {
@@ -526,10 +508,6 @@ impl Taking {
                 self.look_again()
             }
             (Phase::Free(choice), Answer::Word(found)) if found == choice.seen => Phase::PassWake,
-            (
-                Phase::Seize(choice) | Phase::Appoint(choice, _) | Phase::Free(choice),
-                Answer::Word(found),
-            ) => self.missed(choice, found),
 
             (Phase::SeeHunger(seen), Answer::Yes(hungry)) => {
                 self.hungry = hungry;
@@ -590,6 +568,9 @@ impl Taking {
                 | Phase::Claim(_)
                 | Phase::Recheck(_)
                 | Phase::Stay(..)
+                | Phase::Seize(_)
+                | Phase::Appoint(..)
+                | Phase::Free(_)
                 | Phase::Mark(_),
                 Answer::Word(found),
             ) => self.look(found),
