@@ -526,7 +526,13 @@ impl Near<'_> {
     #[inline]
     pub(super) fn release_if_quiet(self, is_wide: bool) -> bool {
         let exit = self.place.exit(Predecessor::Clean);
-        lock::leave_as_seen(self.slot, self.me, exit, Word::quiet(is_wide)).is_ok()
+        let left = lock::leave_as_seen(self.slot, self.me, exit, Word::quiet(is_wide)).is_ok();
+        if !left {
+            // It is held as before: the release that follows compares the same token.
+            self.place.held.store(exit.token.unwrap_or(NOT_HELD), Relaxed);
+            self.place.stays.store(exit.may_stay, Relaxed);
+        }
+        left
     }
 
     /// `seen` is as wide as the word is, probably.
