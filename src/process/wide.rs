@@ -28,7 +28,12 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{error::LockError, fork::Mutex, identity::cut, name::Name};
+use crate::{
+    error::LockError,
+    fork::{Mutex, PerFork},
+    identity::cut,
+    name::Name,
+};
 
 use super::{
     files::cannot_open,
@@ -57,16 +62,21 @@ pub(super) struct Widened {
     pub(super) damaged: usize,
 }
 
-/// What of the file was read so far, by one process.
-#[derive(Default)]
-pub(super) struct WideNames(Mutex<(u64, Arc<Widened>)>);
+/// What of the file was read so far. A child reads anew: a thread of its parent may have been at it.
+pub(super) struct WideNames(PerFork<Mutex<(u64, Arc<Widened>)>>);
+
+impl Default for WideNames {
+    fn default() -> WideNames {
+        WideNames(PerFork::unset())
+    }
+}
 
 impl WideNames {
     /// What it says now. It is read again when it has grown.
     pub(super) fn read(&self, home: &Home) -> Result<Arc<Widened>, LockError> {
         let file = home.open_wide(OFlags::RDONLY)?;
         let length = file.metadata().map_err(|e| unread(home, e))?.len();
-        let mut known = self.0.lock();
+        let mut known = self.0.here(Mutex::default).lock();
         if known.0 != length {
             *known = (length, Arc::new(parse(home, file)?));
         }

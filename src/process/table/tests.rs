@@ -18,6 +18,8 @@ use proptest::prelude::*;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::fork;
+
 use super::{
     super::{
         EngineKind, NameStatus,
@@ -663,6 +665,22 @@ fn a_presence_that_cannot_be_opened_counts_as_alive_and_is_told() {
     assert!(try_take(&waiting).is_none());
     let error = waiting.take(Token::ZERO, clock::now()).unwrap_err();
     assert!(error.is_timeout() && error.to_string().contains("cannot find out"), "{error}");
+}
+
+/// The fast path is tried first, and fails where another process waits.
+#[test]
+fn a_quiet_release_that_finds_a_waiter_frees_the_lock() {
+    let dir = directory();
+    let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
+    take(&one);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| two.take(Token::ZERO, clock::now() + LONG).unwrap());
+        while !one.is_waited_for() {
+            thread::yield_now();
+        }
+        one.near(fork::generation()).unwrap().release(token(1));
+        assert_eq!(waiting.join().unwrap().token, token(2));
+    });
 }
 
 /// Rights that were dropped after the directory was opened: it would wait for ever behind the dead.
