@@ -194,6 +194,7 @@ impl Leader {
             return self.send_away(connection, key);
         }
         self.sessions.belongs_to(key, client);
+        self.reservations_belong_to(report.session, client);
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
