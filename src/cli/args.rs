@@ -321,8 +321,8 @@ pub(super) struct Serve {
     /// connection of one takes some 40 KiB of memory, and up to 1.5 MiB if it misbehaves
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().sessions_max)]
     pub(super) sessions_max: usize,
-    /// How many locks all clients together may hold or wait for, those of one address half of them
-    /// at most; each takes 200 to 700 bytes of memory
+    /// How many locks all clients together may hold, wait for or keep taken by `--at-least`, those of
+    /// one address half of them at most; each takes 200 to 700 bytes of memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
     /// Make the journal of a new leader in the state directory: for its first start only

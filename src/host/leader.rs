@@ -237,8 +237,9 @@ impl LeaderBuilder {
         self
     }
 
-    /// How many locks all clients together may hold or wait for; 2,097,152 by default. More are
-    /// refused, and one client address alone gets half of them. After a restart its clients keep
+    /// How many locks all clients together may hold, wait for or keep taken by `at_least`;
+    /// 2,097,152 by default, the last kind 65,536 at most whatever this says. More are refused, and
+    /// one client address alone gets half of them. After a restart its clients keep
     /// what they bring back: each address as much as half of this, and leases of up to 131,072
     /// whatever this says. Each takes some
     /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536

@@ -1146,14 +1146,15 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             ),
             Refusal::TooManyClaims => (
                 Refused,
-                "this client holds and waits for as many locks as the leader has room for (one \
-                 address gets at most as many as it leaves free for others); unlock some, or start \
-                 the leader with a larger --claims-max",
+                "this client holds, waits for and keeps taken by at_least as many locks as the leader \
+                 has room for (one address gets at most as many as it leaves free for others); \
+                 unlock some, or start the leader with a larger --claims-max",
             ),
             Refusal::TooManyReservations => (
                 Refused,
-                "as many names are kept taken by at_least as a leader remembers (65,536); \
-                 lock without at_least, or with a shorter one",
+                "as many names are kept taken by at_least as the leader remembers (65,536, of which \
+                 one address gets at most as many as it leaves free for others); lock without \
+                 at_least, or with a shorter one",
             ),
             Refusal::AtLeastTooLong => (
                 Config,

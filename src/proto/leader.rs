@@ -63,10 +63,10 @@ pub struct Config {
     pub waiters_per_session_max: usize,
     /// How many tokens at once a lease gets that may be kept.
     pub block: u32,
-    /// How many leases and waiters all sessions have together. Each takes up to 700 bytes, with
-    /// the longest of names.
+    /// How many leases, waiters and running `at_least` all clients have together. Each takes up to
+    /// 700 bytes, with the longest of names.
     pub claims_max: usize,
-    /// How many names `at_least` keeps taken at a time.
+    /// How many names `at_least` keeps taken at a time, for all clients together.
     pub reservations_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
@@ -746,8 +746,8 @@ impl Leader {
         is_too_much.then_some(Refusal::TooManyClaims)
     }
 
-    /// What all sessions have together. What is owed from earlier reigns is not known before all
-    /// of them are back.
+    /// What all clients have together. What is owed from earlier reigns is not known before all
+    /// of their sessions are back.
     fn claims(&self) -> usize {
         let owed = if self.in_grace { 0 } else { self.sessions.owed() };
         self.sessions.claims() + self.reservations.len() + owed
@@ -1041,13 +1041,13 @@ impl Leader {
                     let waiter = self.take_waiter(key);
                     self.grant(&waiter, lease, token, now);
                 }
-                Some(_) if !self.may_reserve(lock) => {
-                    self.refuse_waiter(key, Refusal::TooManyReservations, now);
-                }
-                Some(at_least) => {
-                    self.reserve(key, at_least, token);
-                    return false;
-                }
+                Some(at_least) => match self.may_reserve(lock, session) {
+                    Ok(()) => {
+                        self.reserve(key, at_least, token);
+                        return false;
+                    }
+                    Err(why) => self.refuse_waiter(key, why, now),
+                },
             },
             Verdict::Waits => return false,
             Verdict::NeedsEpoch(needed) if self.ask_epoch(needed) => {

@@ -174,6 +174,7 @@ impl Session {
         Holdings {
             sessions: usize::from(!matches!(self.standing, Standing::New)),
             claims: self.claims() + self.revoked.len(),
+            reservations: 0, // they outlive the session
         }
     }
 }
@@ -183,14 +184,16 @@ impl Session {
 pub(super) struct Holdings {
     /// Sessions that the journal knows or is about to.
     pub(super) sessions: usize,
-    /// Leases, waiters, and losses that are not answered for.
+    /// Leases, waiters, losses that are not answered for, and reservations.
     pub(super) claims: usize,
+    /// Names that `at_least` keeps taken.
+    pub(super) reservations: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct ClientKey(u32);
 
-/// A client, as long as it has a session here.
+/// A client, as long as it has a session or a reservation here.
 struct Client {
     id: ClientId,
     sessions: usize,
@@ -280,10 +283,7 @@ impl Sessions {
     /// From now on it counts as this client's.
     pub(super) fn belongs_to(&mut self, key: SessionKey, id: ClientId) {
         self.leave_client(key);
-        let clients = &mut self.clients;
-        let client = *self.clients_by_id.entry(id).or_insert_with(|| {
-            ClientKey(clients.insert(Client { id, sessions: 0, holdings: Holdings::default() }))
-        });
+        let client = self.find_or_add_client(id);
         self.clients[client.0].sessions += 1;
         self.sessions[key.0].client = Some(client);
         let holdings = self.sessions[key.0].holdings();
@@ -295,23 +295,48 @@ impl Sessions {
         let Some(client) = session.client.take() else { return };
         let holdings = session.holdings();
         self.count(Some(client), holdings, Holdings::default());
-        let Client { id, sessions, .. } = &mut self.clients[client.0];
-        *sessions -= 1;
-        if *sessions == 0 {
+        self.clients[client.0].sessions -= 1;
+        self.forget_client_if_unused(client);
+    }
+
+    fn find_or_add_client(&mut self, id: ClientId) -> ClientKey {
+        let clients = &mut self.clients;
+        *self.clients_by_id.entry(id).or_insert_with(|| {
+            ClientKey(clients.insert(Client { id, sessions: 0, holdings: Holdings::default() }))
+        })
+    }
+
+    fn forget_client_if_unused(&mut self, client: ClientKey) {
+        let Client { id, sessions, holdings } = &self.clients[client.0];
+        if *sessions == 0 && holdings.reservations == 0 {
             self.clients_by_id.remove(id);
             self.clients.remove(client.0);
         }
     }
 
+    /// One more name is reserved by this client.
+    pub(super) fn add_reservation(&mut self, id: ClientId) {
+        let client = self.find_or_add_client(id);
+        self.count(Some(client), Holdings::default(), ONE_RESERVATION);
+    }
+
+    /// One less is, that was added before.
+    pub(super) fn remove_reservation(&mut self, id: ClientId) {
+        let client = self.clients_by_id[&id];
+        self.count(Some(client), ONE_RESERVATION, Holdings::default());
+        self.forget_client_if_unused(client);
+    }
+
     /// One of a client's sessions had `before`, and has `after`.
     fn count(&mut self, client: Option<ClientKey>, before: Holdings, after: Holdings) {
         let Some(client) = client else { return };
-        let Holdings { sessions, claims } = &mut self.clients[client.0].holdings;
+        let Holdings { sessions, claims, reservations } = &mut self.clients[client.0].holdings;
         *sessions = *sessions - before.sessions + after.sessions;
         *claims = *claims - before.claims + after.claims;
+        *reservations = *reservations - before.reservations + after.reservations;
     }
 
-    /// What all sessions of this client have together.
+    /// What this client has, with all its sessions.
     pub(super) fn holdings_of(&self, client: ClientId) -> Holdings {
         let client = self.clients_by_id.get(&client);
         client.map(|client| self.clients[client.0].holdings).unwrap_or_default()
@@ -480,6 +505,8 @@ impl Sessions {
         self.count(client, holdings, now);
     }
 }
+
+const ONE_RESERVATION: Holdings = Holdings { sessions: 0, claims: 1, reservations: 1 };
 
 const DISMISSED_MAX: usize = 16_384;
 

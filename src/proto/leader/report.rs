@@ -170,10 +170,16 @@ impl Leader {
         if report.cluster.is_some_and(|cluster| cluster != self.cluster) {
             return self.turn_away(connection, &report, Refusal::OtherCluster);
         }
+        let other_history = self.of_another_history(report.seen);
         if let Some(why) = self.over {
-            return self.turn_away(connection, &report, why);
+            // Once shown the epoch of this history the client would forget what it has seen of the
+            // other, and the next reign would not hear of that.
+            return match other_history {
+                Some(_) if self.reign.is_some() => self.lead_elsewhere(connection),
+                _ => self.turn_away(connection, &report, why),
+            };
         }
-        if let Some(seen) = self.of_another_history(report.seen) {
+        if let Some(seen) = other_history {
             self.meet_history(seen.epoch, now);
             return self.lead_elsewhere(connection);
         }
@@ -188,6 +194,7 @@ impl Leader {
             return self.send_away(connection, key);
         }
         self.sessions.belongs_to(key, client);
+        self.reservations_belong_to(report.session, client);
         self.adopt(connection, key, &report);
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };

@@ -12,12 +12,13 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Leader, Verdict};
 use crate::{
     proto::{
-        ConnectionId, LeaseId, RequestId, SessionId, count_long,
+        ClientId, ConnectionId, LeaseId, RequestId, SessionId, count_long,
         mistake::{Mistake, planted},
         record::{Committed, Record, Recovered, Reservation, Reserved},
+        shares::has_share,
         table::{LockKey, PackedId, SessionKey, WaiterKey},
         timers::Timers,
-        wire::LeaderMessage,
+        wire::{LeaderMessage, Refusal},
     },
     time::Time,
     token::Token,
@@ -44,6 +45,8 @@ struct Running {
     token: Token,
     session: SessionId,
     request: RequestId,
+    /// The client that it is a claim of; none while an earlier reign's session is away.
+    client: Option<ClientId>,
     at_least: Duration,
     stage: Stage,
 }
@@ -92,18 +95,17 @@ impl Reservations {
     }
 
     fn insert(&mut self, lock: LockKey, running: Running) {
-        self.remove(lock);
         self.by_request.insert((running.session, running.request), lock);
         self.by_lock.insert(lock, running);
     }
 
-    fn remove(&mut self, lock: LockKey) {
+    fn remove(&mut self, lock: LockKey) -> Option<Running> {
         self.times.clear(lock);
         self.told.retain(|told| *told != lock);
         self.untold.retain(|untold| *untold != lock);
-        if let Some(Running { session, request, .. }) = self.by_lock.remove(&lock) {
-            self.by_request.remove(&(session, request));
-        }
+        let running = self.by_lock.remove(&lock)?;
+        self.by_request.remove(&(running.session, running.request));
+        Some(running)
     }
 
     pub(super) fn next_time(&self) -> Option<Time> {
@@ -161,10 +163,50 @@ impl Leader {
             && self.waiter_reserved_for(lock).is_none()
     }
 
-    /// Whether one more name can be reserved.
-    pub(super) fn may_reserve(&self, lock: LockKey) -> bool {
-        self.reservations.len() < self.config.reservations_max
-            || self.reservations.by_lock.contains_key(&lock)
+    /// Whether one more name can be reserved, for the client of this session. One that is reserved
+    /// for the request already takes no more.
+    pub(super) fn may_reserve(&self, lock: LockKey, by: SessionKey) -> Result<(), Refusal> {
+        let own = self.sessions.holdings_beside(by);
+        let (taken, most) = (self.reservations.len(), self.config.reservations_max);
+        if self.reservations.by_lock.contains_key(&lock) {
+            Ok(())
+        } else if !has_share(own.reservations, taken, most) {
+            Err(Refusal::TooManyReservations)
+        } else if !has_share(own.claims, self.claims(), self.config.claims_max) {
+            Err(Refusal::TooManyClaims)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// From now on the name is reserved like this, and by nothing that was before.
+    fn keep_reserved(&mut self, lock: LockKey, running: Running) {
+        self.drop_reservation(lock);
+        self.reservations.insert(lock, running);
+        if let Some(client) = running.client {
+            self.sessions.add_reservation(client);
+        }
+    }
+
+    fn drop_reservation(&mut self, lock: LockKey) {
+        if let Some(Running { client: Some(client), .. }) = self.reservations.remove(lock) {
+            self.sessions.remove_reservation(client);
+        }
+    }
+
+    /// What a session has reserved, in this reign or before it, is this client's from now on.
+    pub(super) fn reservations_belong_to(&mut self, session: SessionId, client: ClientId) {
+        let of_session = (session, RequestId(0))..=(session, RequestId(u64::MAX));
+        for (_, lock) in self.reservations.by_request.range(of_session) {
+            let running = self.reservations.by_lock.get_mut(lock).expect("it is in both");
+            if running.client == Some(client) {
+                continue;
+            }
+            if let Some(before) = running.client.replace(client) {
+                self.sessions.remove_reservation(before);
+            }
+            self.sessions.add_reservation(client);
+        }
     }
 
     /// A request with `at_least` is next: its entry is written, and it waits for that.
@@ -183,8 +225,8 @@ impl Leader {
         };
         let is_anew = self.reservations.by_lock.contains_key(&lock);
         let stage = Stage::Writing { number, connection, is_anew };
-        let running = Running { token, session, request, at_least, stage };
-        self.reservations.insert(lock, running);
+        let client = Some(self.client_of(connection));
+        self.keep_reserved(lock, Running { token, session, request, client, at_least, stage });
         if planted(Mistake::ReservedFromGrant) {
             let end = self.wall() + count_long(at_least);
             self.reservations.times.set(lock, end);
@@ -291,8 +333,8 @@ impl Leader {
             let lock = self.table.find_or_add(name.clone());
             self.table.reserve(lock, Token::ZERO);
             let stage = Stage::Running { lease: None, until: Some(Time::ZERO + left) };
-            let running = Running { token, session, request, at_least, stage };
-            self.reservations.insert(lock, running);
+            let client = None;
+            self.keep_reserved(lock, Running { token, session, request, client, at_least, stage });
         }
     }
 
@@ -371,7 +413,7 @@ impl Leader {
     /// Writes what is left.
     fn rewrite(&mut self, lock: LockKey) {
         let running = &self.reservations.by_lock[&lock];
-        let &Running { token, session, request, at_least, stage } = running;
+        let &Running { token, session, request, at_least, stage, .. } = running;
         let left = match stage {
             Stage::Running { until: Some(until), .. } if !planted(Mistake::CountedAnew) => {
                 count_back(until.since(self.wall()))
@@ -429,7 +471,7 @@ impl Leader {
     /// The deletion is durable.
     pub(super) fn deletion_is_durable(&mut self, number: u64) {
         let Some(deletion) = self.reservations.deletions.remove(&number) else { return };
-        self.reservations.remove(deletion.lock);
+        self.drop_reservation(deletion.lock);
         self.table.unreserve(deletion.lock);
         self.unsettled.push(deletion.lock);
         self.messages.extend(deletion.answers);

@@ -87,7 +87,7 @@ fn config() -> Config {
         waiters_per_session_max: 4,
         block: BLOCK,
         claims_max: 8_000,
-        reservations_max: 3,
+        reservations_max: 6,
         epoch_above: None,
         process: None,
         reign: REIGN,

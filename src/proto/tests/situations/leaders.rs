@@ -700,6 +700,36 @@ fn a_disk_that_fails_ends_the_reign() {
     assert_eq!(reign.take(a), [LeaderMessage::Released { lease }]);
 }
 
+/// The client would take the epoch that it is shown for the last of its history, and tell the next
+/// reign of nothing else.
+#[test]
+fn a_leader_whose_disk_failed_shows_its_epoch_to_no_client_of_another_history() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    reign.leader.handle_storage_failed(reign.now);
+    reign.drive();
+    for (number, epoch) in [(2, 1), (3, 6)] {
+        let of_another = has_seen(&mut reign, number, epoch, ReignId(9));
+        assert_eq!(reign.take(of_another), [not_leader(1)]);
+    }
+    let of_this = has_seen(&mut reign, 4, 1, REIGN);
+    let heard = reign.take(of_this);
+    let none = Duration::ZERO;
+    assert!(
+        matches!(heard[..], [LeaderMessage::Welcome { time_to_live, epoch: 1, .. }] if time_to_live == none),
+        "{heard:?}"
+    );
+    // What the client has seen reaches the next reign.
+    reign.restart();
+    let a = reign.again(a);
+    reign.report(a, &[], Vec::new());
+    assert_eq!(reign.notices, []);
+    has_seen(&mut reign, 5, 6, ReignId(9));
+    assert_eq!(reign.notices.len(), 1);
+    reign.acquire(a, 1, acquire("x"));
+    assert!(reign.try_granted(a, 1).is_err());
+}
+
 /// The token before the first of this epoch.
 fn before(epoch: u32) -> Token {
     Token::new(Token::first_of(epoch).get() - 1).unwrap()

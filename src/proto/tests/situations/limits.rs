@@ -187,6 +187,118 @@ fn one_client_gets_half_of_the_claims_over_however_many_sessions() {
     }
 }
 
+fn at_least(text: &str) -> Acquire {
+    Acquire { at_least: Some(Duration::from_secs(3600)), ..acquire(text) }
+}
+
+/// Reserves this name and leaves it, or says why not.
+fn reserves(reign: &mut Reign, who: Who, request: u64) -> Result<(), Refusal> {
+    reign.acquire(who, request, at_least(&format!("{} {request}", who.session)));
+    let heard = reign.take(who);
+    let refusal = heard.iter().find_map(|message| match message {
+        LeaderMessage::Refused { why, .. } => Some(*why),
+        _ => None,
+    });
+    if let Some(why) = refusal {
+        return Err(why);
+    }
+    let grant = heard.iter().find_map(|message| match *message {
+        LeaderMessage::Granted { lease, first, .. } => Some((lease, first)),
+        _ => None,
+    });
+    let (lease, last_used) = grant.unwrap_or_else(|| panic!("no grant, but {heard:?}"));
+    let how = crate::error::Predecessor::Clean;
+    reign.say(who, ClientMessage::Release { lease, last_used, how });
+    reign.take(who);
+    Ok(())
+}
+
+#[test]
+fn a_running_at_least_is_a_claim_of_its_client_also_when_its_session_has_left() {
+    let limits = Config { claims_max: 16, sessions_max: 1000, reservations_max: 100, ..config() };
+    let mut reign = Reign::new(limits, fresh());
+    // Each session leaves before the next one comes.
+    let reserved = (1..=20).filter(|&number| {
+        let attacker = reign.session_of(ATTACKER, number);
+        let is_reserved = match reserves(&mut reign, attacker, 1) {
+            Ok(()) => true,
+            Err(why) => {
+                assert_eq!(why, Refusal::TooManyClaims, "{number}");
+                false
+            }
+        };
+        reign.say(attacker, ClientMessage::Goodbye);
+        is_reserved
+    });
+    // Its lease is one beside the last of them.
+    assert_eq!(reserved.count(), 7);
+    assert_eq!(reign.durable.reservations.len(), 7);
+    let attacker = reign.session_of(ATTACKER, 30);
+    reign.acquire(attacker, 1, acquire("x"));
+    reign.granted(attacker, 1);
+    reign.acquire(attacker, 2, acquire("y"));
+    assert_eq!(reign.refused(attacker, 2), Some(Refusal::TooManyClaims));
+    let victim = reign.session_of(VICTIM, 50);
+    for request in 1..=4 {
+        reign.acquire(victim, request, acquire(&format!("victim {request}")));
+        reign.granted(victim, request);
+    }
+    // They are no claims any more once they are over.
+    let token = reign.durable.reservations[&name("1 1")].token;
+    let query = RequestId(9);
+    reign.say(victim, ClientMessage::Break { query, name: name("1 1"), token });
+    assert_eq!(reign.take(victim), [LeaderMessage::Broke { query, found: true }]);
+    reign.pass(Duration::from_secs(3700));
+    assert_eq!(reign.durable.reservations.len(), 0);
+    let attacker = reign.session_of(ATTACKER, 31);
+    for request in 1..=4 {
+        assert_eq!(reserves(&mut reign, attacker, request), Ok(()));
+    }
+}
+
+#[test]
+fn one_client_gets_half_of_what_at_least_may_keep_taken() {
+    let limits = Config { reservations_max: 10, sessions_max: 1000, ..config() };
+    let mut reign = Reign::new(limits, fresh());
+    let attacker = reign.session_of(ATTACKER, 1);
+    for request in 1..=5 {
+        assert_eq!(reserves(&mut reign, attacker, request), Ok(()));
+    }
+    assert_eq!(reserves(&mut reign, attacker, 6), Err(Refusal::TooManyReservations));
+    let other = reign.session_of(ATTACKER, 2);
+    assert_eq!(reserves(&mut reign, other, 1), Err(Refusal::TooManyReservations));
+    let victim = reign.session_of(VICTIM, 50);
+    assert_eq!(reserves(&mut reign, victim, 1), Ok(()));
+    assert_eq!(reserves(&mut reign, victim, 2), Ok(()));
+}
+
+#[test]
+fn what_a_session_reserved_is_its_clients_again_after_a_restart() {
+    let limits = Config { claims_max: 16, sessions_max: 1000, reservations_max: 100, ..config() };
+    let mut reign = Reign::new(limits, fresh());
+    let who = reign.session_of(ATTACKER, 1);
+    for request in 1..=7 {
+        assert_eq!(reserves(&mut reign, who, request), Ok(()));
+    }
+    let victim = reign.session_of(VICTIM, 50);
+    reign.acquire(victim, 1, acquire("held"));
+    let grant = reign.granted(victim, 1);
+    reign.restart();
+    let [who, victim] =
+        [(ATTACKER, who), (VICTIM, victim)].map(|(client, who)| reign.again_from(client, who));
+    reign.report(who, &[], Vec::new());
+    reign.report_held(victim, vec![held("held", grant)], Vec::new());
+    assert_eq!(reserves(&mut reign, who, 9), Err(Refusal::TooManyClaims));
+    // From another address it is another client's, with what it reserved.
+    let who = reign.again_from(4, who);
+    reign.report(who, &[], Vec::new());
+    assert_eq!(reserves(&mut reign, who, 10), Err(Refusal::TooManyClaims));
+    let other = reign.session_of(ATTACKER, 2);
+    assert_eq!(reserves(&mut reign, other, 1), Ok(()));
+    reign.acquire(victim, 2, acquire("y"));
+    reign.granted(victim, 2);
+}
+
 /// With a limit of 100, 60,000 invented places were queued.
 #[test]
 fn requests_that_are_reported_with_places_are_held_to_the_limits_of_new_ones() {

@@ -340,7 +340,6 @@ fn only_so_many_names_are_reserved_and_none_for_longer_than_a_month() {
     let day = Duration::from_secs(24 * 60 * 60);
     reign.acquire(a, 5, Acquire { at_least: Some(32 * day), ..acquire("5") });
     assert_eq!(reign.refused(a, 5), Some(Refusal::AtLeastTooLong));
-    // Claims are counted with them.
     assert_eq!(reign.leader.held(), 0);
     pass_alive(&mut reign, &[a], TEN_LONG + ms(1));
     reign.acquire(a, 6, for_ten("4"));
