@@ -565,7 +565,9 @@ impl<'a> Climb<'a> {
         let has_mark = self.has_grant && self.found_slot != Predecessor::Clean;
         if has_mark {
             match tier.word.claim() {
-                Claim::Entered(entered) => return tier.leave_unused(entered.token, self.found_slot),
+                Claim::Entered(entered) => {
+                    return tier.leave_unused(entered.token, self.found_slot);
+                }
                 Claim::UsedUp(used) => return tier.give_back(&used),
                 Claim::Closed(_) | Claim::Held => {}
             }
