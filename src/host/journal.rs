@@ -3,8 +3,8 @@
 //! keeps taken.
 //!
 //! It decides nothing and knows no time. A record is either on the disk when [`Journal::commit`]
-//! returns, or it says so of a session's opening, or the leader's reign is over. Grants and releases
-//! are never written, so the file stays as small as the number of open sessions, and of restarts,
+//! returns, or it says so of what a client adds to it, or the leader's reign is over. Grants without
+//! `at_least` and releases are never written, so the file stays as small as the number of open sessions, and of restarts,
 //! of which the last [`REIGNS_MAX`] are kept.
 //!
 //! Damage is refused, never rolled back: a commit is made in two phases, every start reads the whole
@@ -100,7 +100,7 @@ pub(super) struct Journal {
     /// The number of commits beside the journal.
     commits: Option<Commits>,
     spare: Spare,
-    /// No session is opened before there is room set aside again.
+    /// No session is opened and no name reserved before there is room set aside again.
     is_full: bool,
     /// Sessions of our own process that the disk may have marked as such. The next leader that
     /// takes the lock knows them dead, so while this process lives it is not free before they are
@@ -186,17 +186,16 @@ impl Entered {
 }
 
 impl Journal {
-    /// Makes all these records durable at once, but for sessions' openings that there is no room
-    /// for. After an error nothing is known about any of them, and the journal is of no more use.
+    /// Makes all these records durable at once, but for those of clients that there is no room for.
+    /// After an error nothing is known about any of them, and the journal is of no more use.
     pub(super) fn commit(&mut self, records: Vec<Pending>) -> io::Result<Vec<Answer>> {
-        let is_opening = |record: &Record| matches!(record, Record::SessionOpened { .. });
-        if self.is_full && records.iter().any(|pending| is_opening(pending.record())) {
+        if self.is_full && records.iter().any(|pending| pending.record().may_be_refused()) {
             self.is_full = !self.has_room();
         }
         self.mark(records.iter().map(Pending::record));
         loop {
             let is_full = self.is_full;
-            let written = |record: &Record| !(is_full && is_opening(record));
+            let written = |record: &Record| !(is_full && record.may_be_refused());
             let some: Vec<_> = records.iter().map(Pending::record).filter(|r| written(r)).collect();
             let wrote = if some.is_empty() { Ok(()) } else { self.write_once(&some) };
             match wrote {
@@ -214,7 +213,7 @@ impl Journal {
         }
     }
 
-    /// Whether a session's opening is refused for want of room.
+    /// Whether what clients add is refused for want of room.
     #[cfg(test)]
     fn is_full(&self) -> bool {
         self.is_full

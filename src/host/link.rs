@@ -1182,8 +1182,8 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             ),
             Refusal::DiskFull => (
                 Refused,
-                "the leader's disk has no room for one more session; it serves those that it has \
-                 until its operator makes room in its state directory",
+                "the leader's disk has no room for one more session or at_least; it serves those \
+                 that it has until its operator makes room in its state directory",
             ),
             Refusal::Storage => (
                 Io,

@@ -395,27 +395,43 @@ impl Leader {
         self.settle(now);
     }
 
-    /// The journal has no room for a session's opening: what the session waits for is refused, and
-    /// the reign goes on.
+    /// The journal has no room for what a client adds: what waits for it is refused, and the reign
+    /// goes on.
     pub fn handle_unwritten(&mut self, unwritten: Unwritten, now: Time) {
         let now = self.attend(now);
-        let Unwritten { number, session } = unwritten;
+        let Unwritten { number, record } = unwritten;
         assert!(number > self.last_committed, "records are answered in their order");
         self.last_committed = number;
-        if self.over.is_none()
-            && let Some(key) = self.sessions.find(session)
-            && matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number)
-        {
-            let waiters: Vec<_> = self.sessions.get(key).waiting().values().copied().collect();
-            for waiter in waiters {
-                self.refuse_waiter(waiter, Refusal::DiskFull, now);
+        if self.over.is_some() {
+            return;
+        }
+        match record {
+            Record::SessionOpened { session, .. } => {
+                if let Some(key) = self.sessions.find(session)
+                    && matches!(self.sessions.get(key).standing, Standing::Opening(n) if n == number)
+                {
+                    self.opening_is_unwritten(key, now);
+                }
             }
-            self.sessions.stand(key, Standing::New);
-            if self.sessions.get(key).connection.is_none() {
-                self.sessions.remove(key);
+            Record::Reserved { name, .. } => {
+                if let Some(lock) = self.table.find(&name) {
+                    self.entry_is_unwritten(lock, number, now);
+                }
             }
+            other => unreachable!("a journal writes this or fails: {other:?}"),
         }
         self.settle(now);
+    }
+
+    fn opening_is_unwritten(&mut self, key: SessionKey, now: Time) {
+        let waiters: Vec<_> = self.sessions.get(key).waiting().values().copied().collect();
+        for waiter in waiters {
+            self.refuse_waiter(waiter, Refusal::DiskFull, now);
+        }
+        self.sessions.stand(key, Standing::New);
+        if self.sessions.get(key).connection.is_none() {
+            self.sessions.remove(key);
+        }
     }
 
     /// The journal failed: the reign is over; nothing is granted, renewed or expired any more.

@@ -48,6 +48,18 @@ pub enum Record {
     ReservationEnded { name: Name, token: Token },
 }
 
+impl Record {
+    /// Whether a journal without room refuses it, and the reign goes on: what clients add to it, a
+    /// session's opening and the first entry of an `at_least`.
+    pub fn may_be_refused(&self) -> bool {
+        match self {
+            Record::SessionOpened { .. } => true,
+            Record::Reserved { reservation, .. } => reservation.left == reservation.at_least,
+            _ => false,
+        }
+    }
+}
+
 /// A grant with `at_least`: its name stays taken for as long as is left, however its holder ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
@@ -88,25 +100,23 @@ impl Pending {
         Committed { number: self.number, record: self.record }
     }
 
-    /// The journal's word that it has no room for the opening of a session, and that this one is
-    /// not on the disk; of other records an error ends the reign.
+    /// The journal's word that it has no room for this one, and that it is not on the disk.
     ///
     /// # Panics
     ///
-    /// If the record is another.
+    /// Unless it [may be refused](Record::may_be_refused): of other records an error ends the reign.
     pub fn unwritten(self) -> Unwritten {
-        let Record::SessionOpened { session, .. } = self.record else {
-            panic!("a journal writes this or fails: {:?}", self.record)
-        };
-        Unwritten { number: self.number, session }
+        let Pending { number, record } = self;
+        assert!(record.may_be_refused(), "a journal writes this or fails: {record:?}");
+        Unwritten { number, record }
     }
 }
 
-/// A session's opening for which the journal has no room.
+/// A record for which the journal has no room.
 #[derive(Debug)]
 pub struct Unwritten {
     pub(super) number: u64,
-    pub(super) session: SessionId,
+    pub(super) record: Record,
 }
 
 /// Proof that a record is durable: what the replies that depend on it are made from.

@@ -492,7 +492,7 @@ pub enum Refusal {
     Storage,
     /// The leases and waiters of all sessions together are as many as the leader allows.
     TooManyClaims,
-    /// The leader's disk has no room for one more session.
+    /// The leader's disk has no room for one more session, or name that is reserved.
     DiskFull,
     /// As many names are reserved by `at_least` as the leader allows.
     TooManyReservations,

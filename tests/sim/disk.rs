@@ -24,7 +24,7 @@ pub(crate) struct Disk {
     queue: VecDeque<Pending>,
     /// Sessions that are marked as those of the leader's own process.
     marked: BTreeSet<SessionId>,
-    /// Until then it has no room for a session's opening.
+    /// Until then it has no room for what clients add.
     pub(crate) full_until: Truth,
     pub(crate) known: Known,
 }
@@ -103,7 +103,7 @@ impl Disk {
     }
 
     fn commit(&mut self, pending: Pending, now: Truth) -> Answer {
-        if now < self.full_until && matches!(pending.record(), Record::SessionOpened { .. }) {
+        if now < self.full_until && pending.record().may_be_refused() {
             return Answer::Unwritten(pending.unwritten());
         }
         let lost = match *pending.record() {

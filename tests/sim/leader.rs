@@ -9,7 +9,7 @@ use std::{
 use tierlock::{
     Time, Token,
     proto::{
-        ClientId, ClusterId, ConnectionId, LeaseId, ReignId, SessionId,
+        ClientId, ClusterId, ConnectionId, LeaseId, ReignId, RequestId, SessionId,
         history::{Attestation, Notary, Seen},
         leader::{BLOCK, Close, Config, Leader, Notice},
         look::{AtLeader, LeaderSubject},
@@ -66,6 +66,8 @@ pub(crate) struct Host {
     pub(crate) reported: BTreeMap<usize, BTreeSet<LeaseId>>,
     /// The losses that it has heard to be durable.
     pub(crate) lost_known: BTreeSet<LeaseId>,
+    /// The requests that earlier reigns have reserved a name for, whether or not they told them.
+    pub(crate) reserved_before: BTreeSet<(SessionId, RequestId)>,
     /// When it last read its clock.
     pub(crate) read_at: Truth,
     /// Grants with `at_least` that were told since: name, token, `at_least`, when.
@@ -165,6 +167,10 @@ impl World {
             lost_known: {
                 let sessions = recovered.sessions.values();
                 sessions.flat_map(|session| session.revoked.keys().copied()).collect()
+            },
+            reserved_before: {
+                let entries = recovered.reservations.values();
+                entries.map(|entry| (entry.session, entry.request)).collect()
             },
             epoch_before: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
             started: self.truth,

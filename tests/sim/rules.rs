@@ -556,8 +556,11 @@ impl World {
         self.told_reserved(host, op, lease, first);
         self.check_promise(name, op);
         self.check_predecessor(name, op);
-        // A request that never heard of its grant is granted anew, ahead of later arrivals.
-        if self.ops[op].at_least.is_none() || self.ops[op].made.len() == 1 {
+        // A request that never heard of its grant is granted anew, ahead of all others; so is one of
+        // whose grant an earlier reign came no further than its durable entry.
+        let is_anew =
+            self.ops[op].made.len() > 1 || host.reserved_before.contains(&(session, request));
+        if self.ops[op].at_least.is_none() || !is_anew {
             self.check_turn(name, op);
         }
         self.highest[name] = first;

@@ -809,13 +809,14 @@ fn commit(journal: &mut Journal, records: Vec<Record>) -> io::Result<Vec<bool>> 
 }
 
 #[test]
-fn a_full_disk_refuses_new_sessions_and_takes_what_the_reign_needs_from_what_was_set_aside() {
+fn a_full_disk_refuses_what_clients_add_and_takes_what_the_reign_needs_from_what_was_set_aside() {
     let (disk, mut journal, mut known) = on_disk();
     let place = tempfile::tempdir().unwrap();
     let spare = place.path().join(SPARE);
     journal.spare = Spare::new(spare.clone());
-    assert_eq!(commit(&mut journal, vec![TOOK_OVER]).unwrap(), [true]);
-    known.remember(&TOOK_OVER);
+    let begun = vec![TOOK_OVER, reserved("nightly", 2, 60)];
+    assert_eq!(commit(&mut journal, begun.clone()).unwrap(), [true, true]);
+    begun.iter().for_each(|record| known.remember(record));
     let length = disk.0.lock().bytes.len() as u64;
     assert!(fs::metadata(&spare).unwrap().len() >= length);
     {
@@ -846,9 +847,13 @@ fn a_full_disk_refuses_new_sessions_and_takes_what_the_reign_needs_from_what_was
             revoked(session, 1),
             opened(90_000 + session, 5),
             Record::EpochRaised { epoch: 10 + session as u32, starts_above: false },
+            reserved(&format!("new {session}"), 9, 60),
+            reserved("nightly", 2, 40),
         ];
-        assert_eq!(commit(&mut journal, records.clone()).unwrap(), [true, false, true]);
-        [&records[0], &records[2]].into_iter().for_each(|record| known.remember(record));
+        // What is left of a name that is reserved is written, and no other name's.
+        let written = commit(&mut journal, records.clone()).unwrap();
+        assert_eq!(written, [true, false, true, false, true]);
+        [0, 2, 4].into_iter().for_each(|at: usize| known.remember(&records[at]));
     }
     assert!(recovered(&journal) == known);
     // With room again sessions are opened.

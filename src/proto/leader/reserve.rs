@@ -56,6 +56,7 @@ struct Running {
 /// | `Writing` | `Running` | its entry is durable and the request still waits: it is granted |
 /// | `Running` | `Writing` | its grant was never heard, and is made anew |
 /// | `Writing`, `Running` | `Deleting` | the request is gone; its time is over, it was broken or not used |
+/// | `Writing` | none, `Deleting` | there is no room for its entry; an earlier one is deleted |
 #[derive(Clone, Copy)]
 enum Stage {
     /// Its entry is on its way to the disk, for a request that waits on this connection.
@@ -280,6 +281,40 @@ impl Leader {
         self.run(lock, Some(lease));
         self.reservations.untold.push(lock);
         self.grant_reserved(&waiter, lease, token, now, &proof);
+    }
+
+    /// The journal has no room for the entry: the request that it was for is refused.
+    pub(super) fn entry_is_unwritten(&mut self, lock: LockKey, number: u64, now: Time) {
+        let Some(&Running { session, request, stage, .. }) = self.reservations.by_lock.get(&lock)
+        else {
+            return;
+        };
+        let Stage::Writing { number: awaited, is_anew, .. } = stage else { return };
+        if awaited != number {
+            return;
+        }
+        let key = self.sessions.find(session);
+        let waiter = key.and_then(|key| self.sessions.get(key).waiting().get(&request).copied());
+        if !is_anew {
+            self.drop_reservation(lock);
+            self.table.unreserve(lock);
+            self.unsettled.push(lock);
+            if let Some(waiter) = waiter {
+                self.refuse_waiter(waiter, Refusal::DiskFull, now);
+            }
+            return;
+        }
+        // The entry of the grant that was never heard is there still. Before its deletion is durable
+        // the request may be brought back, and nothing else is to be granted the name.
+        let deletion = self.end_reservation(lock).expect("it is reserved");
+        if let (Some(key), Some(waiter)) = (key, waiter) {
+            self.drop_waiter(waiter);
+            if let Some(connection) = self.sessions.get(key).connection {
+                let (why, holder) = (Refusal::DiskFull, None);
+                let refused = LeaderMessage::Refused { request, why, holder };
+                self.tell_when_unreserved(deletion, connection, refused);
+            }
+        }
     }
 
     fn waiter_of(

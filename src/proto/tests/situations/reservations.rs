@@ -326,6 +326,60 @@ fn a_leader_that_stops_in_good_order_writes_what_is_left() {
     assert!(left <= TEN - ms(1_800) && left >= TEN - ms(2_000), "{left:?}");
 }
 
+/// The disk has no room for the entry that it was asked for last.
+fn finds_no_room(reign: &mut Reign) {
+    let pending = reign.pending.pop_front().expect("an entry is to be written");
+    assert!(matches!(pending.record(), Record::Reserved { .. }), "{:?}", pending.record());
+    reign.leader.handle_unwritten(pending.unwritten(), reign.now);
+    reign.drive();
+}
+
+#[test]
+fn without_room_for_its_entry_it_is_refused_and_the_next_waiter_served() {
+    let mut reign = begin();
+    let [a, b] = [reign.session(1), reign.session(2)];
+    for (who, text) in [(a, "y"), (b, "z")] {
+        reign.acquire(who, 1, acquire(text));
+        reign.granted(who, 1);
+    }
+    reign.disk_answers = false;
+    reign.acquire(a, 2, for_ten("x"));
+    reign.acquire(b, 7, acquire("x"));
+    reign.take(a);
+    finds_no_room(&mut reign);
+    assert_eq!(reign.refused(a, 2), Some(Refusal::DiskFull));
+    reign.granted(b, 7);
+    assert_eq!(entry(&reign), None);
+    // Nothing is kept for one that was cancelled meanwhile, either.
+    reign.acquire(a, 3, for_ten("w"));
+    reign.cancel(a, 3);
+    finds_no_room(&mut reign);
+    reign.acquire(b, 8, acquire("w"));
+    reign.granted(b, 8);
+    // With room again it is granted.
+    reign.disk_answers = true;
+    reign.acquire(a, 4, for_ten("v"));
+    reign.granted(a, 4);
+}
+
+#[test]
+fn without_room_for_a_grant_that_is_made_anew_it_is_refused_once_the_first_is_deleted() {
+    let (mut reign, a, _, b) = holding();
+    reign.acquire(b, 1, acquire("z"));
+    reign.acquire(b, 7, acquire("x"));
+    reign.disk_answers = false;
+    let a = reign.again(a);
+    reign.report(a, &[], vec![waiting(1, for_ten("x"), None)]);
+    reign.take(a);
+    finds_no_room(&mut reign);
+    assert_eq!(reign.take(a), [], "killed now the leader grants it after all");
+    assert!(entry(&reign).is_some() && reign.try_granted(b, 7).is_err());
+    reign.commit();
+    assert_eq!(reign.refused(a, 1), Some(Refusal::DiskFull));
+    reign.granted(b, 7);
+    assert_eq!(entry(&reign), None);
+}
+
 #[test]
 fn only_so_many_names_are_reserved_and_none_for_longer_than_a_month() {
     let mut reign = begin();
