@@ -16,8 +16,8 @@
 //! - A record may be of a wait for another slot ([`Job::Elsewhere`]), and is used again and again.
 //!
 //! **First come, first served** is a property here: a waiter that stands, and has seen the word
-//! say so before a hold began or before its holder began to release, is overtaken by no younger
-//! wait, unless it was passed over ([`Place`]).
+//! say so before a hold began, or before its holder began to release or died, is overtaken by no
+//! younger wait, unless it was passed over ([`Place`]).
 //!
 //! The sound protocol is run first; then each planted mistake, which must be found out.
 
@@ -216,7 +216,7 @@ enum Place {
     None,
     /// It stands, and has seen that the word says so.
     Stands,
-    /// It did before the hold began that is, or before its holder began to release.
+    /// It did before the hold began that is, or before its holder began to release or died.
     Counts,
 }
 
@@ -439,6 +439,8 @@ impl<const N: usize> World<N> {
             (at.reading, at.place, at.represents) = (Reading::Nothing, Place::None, false);
             if std::mem::take(&mut at.inside) && held && play.owner(self.word) == Some(process) {
                 self.truth = Predecessor::Died;
+                // Its prover scans after this.
+                self.count_on_places(thread);
             }
         }
     }

@@ -19,11 +19,17 @@ pub(super) struct Report {
     pub(super) steps: BTreeSet<Step>,
 }
 
+/// A mistake may make a play endless: then it is to be found before so many worlds.
+const MISTAKEN_MAX: usize = 620_000;
+
 /// Every world of the play.
 pub(super) fn explore<const N: usize>(play: &Play<N>) -> Report {
     let mut walk = Walk::new(play);
     let broken = walk.everywhere();
-    let violation = broken.or_else(|| walk.without_end());
+    let violation = broken.or_else(|| match walk.is_complete() {
+        true => walk.without_end(),
+        false => None,
+    });
     let violation = violation.map(|(violation, at)| (violation, walk.story(at, violation)));
     let (worlds, moves) = (walk.notes.len(), walk.edges.len());
     Report { worlds, moves, violation, rows: walk.rows, steps: walk.steps }
@@ -81,6 +87,9 @@ impl<'a, const N: usize> Walk<'a, N> {
         ahead.push_back(first);
         let mut at = 0;
         while let Some(world) = ahead.pop_front() {
+            if !self.is_complete() {
+                return None;
+            }
             self.notes[at as usize].first = self.edges.len() as u32;
             self.rows.insert(world.word.row());
             self.steps.extend((0..N).filter_map(|thread| world.step(thread)));
@@ -98,6 +107,10 @@ impl<'a, const N: usize> Walk<'a, N> {
             at += 1;
         }
         None
+    }
+
+    fn is_complete(&self) -> bool {
+        self.play.mistake.is_none() || self.notes.len() < MISTAKEN_MAX
     }
 
     fn meet(&mut self, world: &World<N>, parent: u32) -> (u32, bool) {

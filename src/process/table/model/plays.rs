@@ -36,7 +36,7 @@ fn two() -> Titled<2> {
         ("one takes another id", Play::new([LOCK, &[Rename, Try]])),
         ("a task", Play::new([&[Lock, Lock], &[Await]])),
         ("one widens", Play::new([&[Lock, Try], &[Widen, Lock]])),
-        ("two lock", Play::new([&[LockAndPanic, Try, Lock], LOCK])),
+        ("two lock", Play::new([&[LockAndPanic, Lock], &[Lock, Try, Try]])),
     ]
 }
 
@@ -45,8 +45,10 @@ fn three() -> Titled<3> {
     vec![
         ("a wrong verdict", lie()),
         ("three wait shortly", alive(Play { hunger: Some(false), ..three_lock() })),
+        ("a holder dies", hungry(Play { deaths: 1, ..patient(Play::new([&[Try], LOCK, &[Try]])) })),
         ("two lock, one sweeps", Play { deaths: 1, ..Play::new([LOCK, LOCK, &[Sweep]]) }),
         ("two lock, one forgets", Play { deaths: 1, ..Play::new([LOCK, LOCK, &[Forget]]) }),
+        ("one tries, two wait", hungry(alive(Play::new([&[Try], LOCK, LOCK])))),
         ("one waits elsewhere", elsewhere()),
         ("a sibling tries", patient(siblings([LOCK, &[Try], LOCK]))),
     ]
