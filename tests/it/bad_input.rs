@@ -77,7 +77,8 @@ fn a_secret_that_is_missing_open_to_others_or_none_is_refused_with_what_to_do() 
     fs::copy(rig.secret(), &file).unwrap();
     let leader = || {
         let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
-        leader.secret_file(&file)
+        let is_new = !dir.path().join("state").exists();
+        leader.init(is_new).accept_file_system("tmpfs").secret_file(&file)
     };
     for mode in [0o644, 0o604, 0o444, 0o660, 0o620] {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
@@ -261,7 +262,7 @@ fn a_leader_that_nobody_reaches_is_unreachable_after_connect_timeout() {
         let is_silent = address == silent.local_addr().unwrap();
         assert_eq!(timed.waited().unwrap() >= connect.mul_f32(0.9), is_silent, "{timed}");
         // What needs no leader goes on.
-        drop(locks.mutex("a", ()).scope(Scope::Thread).lock().unwrap());
+        drop(locks.mutex("other", ()).scope(Scope::Thread).lock().unwrap());
     }
 }
 
@@ -313,7 +314,7 @@ fn a_leader_with_settings_that_make_no_sense_does_not_start() {
     config(leader().listen("nonsense:x"), "nonsense");
     let taken = UdpSocket::bind(free_address()).unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    config(leader().listen(&address), &address);
+    config(leader().init(true).accept_file_system("tmpfs").listen(&address), &address);
     // None of that has spoilt its state.
     drop(leader().init(true).accept_file_system("tmpfs").start().unwrap());
 }
@@ -484,7 +485,7 @@ fn a_directory_of_another_program_is_left_as_it_is() {
     drop(bystander);
     for (format, kind) in [
         ("tierlock file-lock 99\n", LockErrorKind::Config),
-        ("tierlock table 2\n", LockErrorKind::Config),
+        ("tierlock table 3\n", LockErrorKind::Config),
         ("something else", LockErrorKind::Damaged),
     ] {
         fs::write(dir.path().join("format"), format).unwrap();

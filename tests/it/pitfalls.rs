@@ -124,7 +124,7 @@ const LEASES: [Pitfall; 40] = [
 #[rustfmt::skip]
 const PROCESSES: [Pitfall; 22] = [
     ("filelock#574, jj#8729, uutils#18", "deleting the lock file lets two in",
-        &["a_deleted_lock_file_is_made_again_with_a_larger_token",
+        &["a_deleted_lock_file_is_made_again_with_what_it_said",
           "a_gate_whose_file_is_removed_or_replaced_lets_nobody_in",
           "a_table_removed_or_replaced_under_us_is_told_before_any_death_is_acted_upon"]),
     ("stellar-core#652, Chromium's SingletonLock", "stale pid files, reused pids",
@@ -172,7 +172,7 @@ const PROCESSES: [Pitfall; 22] = [
         &["a_prober_stopped_in_its_probe_does_not_keep_the_dead_alive",
           "surveys_disturb_nobody"]),
     ("seen here", "hand-over to a waiter that is stopped",
-        &["a_reservation_whose_heir_is_silent_lapses",
+        &["a_silent_wait_is_passed_over_and_its_record_says_so",
           "a_waiter_that_is_stopped_holds_nobody_up"]),
     ("LXC, systemd-nspawn", "the boot id differs per container",
         &["another_boot_id_counts_only_when_nobody_is_alive"]),

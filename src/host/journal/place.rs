@@ -1,9 +1,11 @@
 //! The state directory: whether it may be one, which leader has it, and what lies in it.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -81,7 +83,10 @@ fn not_made(directory: &Path, what: &str) -> LockError {
 
 /// Answers whether it was missing.
 fn make(directory: &Path) -> Result<bool, LockError> {
-    match DirBuilder::new().mode(0o700).create(directory) {
+    let made = DirBuilder::new().mode(0o700).create(directory);
+    // A umask may have taken its maker's own rights.
+    let made = made.and_then(|()| fs::set_permissions(directory, Permissions::from_mode(0o700)));
+    match made {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => {

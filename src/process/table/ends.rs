@@ -50,7 +50,9 @@ pub(super) struct EndHint {
 }
 
 /// What this process watches.
-pub(super) struct EndHints(Mutex<Inner>);
+pub(super) struct EndHints {
+    inner: Mutex<Inner>,
+}
 
 struct Inner {
     watched: BTreeMap<Watched, Process>,
@@ -77,12 +79,13 @@ static HINTS: PerFork<EndHints> = PerFork::unset();
 
 impl EndHints {
     const fn new() -> EndHints {
-        EndHints(Mutex::new(Inner { watched: BTreeMap::new(), last: 0, poke: None }))
+        let inner = Inner { watched: BTreeMap::new(), last: 0, poke: None };
+        EndHints { inner: Mutex::new(inner) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         // Nothing of ours panics with it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has whichever thread sleeps on this slot with these bits woken when the process ends that
@@ -96,7 +99,7 @@ impl EndHints {
     ) -> Option<EndHint> {
         let hints = HINTS.here(EndHints::new);
         let watched = (key.device, key.inode, owner);
-        let mut inner = hints.lock();
+        let mut inner = hints.inner();
         if !inner.watched.contains_key(&watched) {
             let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
             let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -128,7 +131,7 @@ impl EndHints {
     fn serve(&self, poked: &OwnedFd) {
         let mut idle = false;
         loop {
-            let mut inner = self.lock();
+            let mut inner = self.inner();
             let repeat = inner.wake_all();
             if inner.watched.is_empty() && std::mem::replace(&mut idle, true) {
                 inner.poke = None;
@@ -163,7 +166,7 @@ impl EndHints {
         }
         let mut count = [0; 8];
         let _ = rustix::io::read(poked, &mut count);
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         let ended = polled[1..].iter().zip(running).filter(|(fd, _)| !fd.revents().is_empty());
         for (_, (watched, _)) in ended {
             if let Some(process) = inner.watched.get_mut(watched) {
@@ -213,7 +216,7 @@ impl Drop for EndHint {
         if HINTS.so_far().is_none_or(|hints| !std::ptr::eq(hints, self.hints)) {
             return;
         }
-        let mut inner = self.hints.lock();
+        let mut inner = self.hints.inner();
         let Some(process) = inner.watched.get_mut(&self.watched) else { return };
         process.sleepers.retain(|sleeper| sleeper.number != self.number);
         if process.sleepers.is_empty() {

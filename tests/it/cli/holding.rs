@@ -61,7 +61,7 @@ fn a_lock_is_held_until_standard_input_ends() {
 fn a_signal_releases_what_is_held_and_ends_it() {
     use std::os::unix::process::ExitStatusExt;
     everywhere(|at| {
-        let mut hold = holds(at("hold"), &["--at-least", "1000h"]);
+        let mut hold = holds(at("hold"), &[]);
         hold.line();
         hold.signal(Signal::TERM);
         let (status, stderr) = hold.end();

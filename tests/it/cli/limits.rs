@@ -471,30 +471,28 @@ fn an_absurd_above_is_refused_and_a_high_one_ends_nothing() {
     let mut odd = insiders.welcome();
     let above = |epoch: u64, count: u64| Token::new(epoch << Token::COUNT_BITS | count).unwrap();
     let full = (1 << Token::COUNT_BITS) - 1;
-    let absurd = [Token::MAX, above(1 << 22, 0), above((1 << 23) - 1, full)];
-    for (request, above) in (1..).zip(absurd) {
+    let mut answer = |request, above| {
         odd.say([acquire_above(request, "odd", Wait::Forever, above)]);
-        let answer = odd.hear();
-        assert!(
-            matches!(answer, LeaderMessage::Refused { why: Refusal::Tokens, .. }),
-            "{answer:?}"
-        );
-    }
-    // The highest that is let through takes all epochs but those that nobody can ask for.
-    let highest = above((1 << 22) - 1, full);
-    odd.say([acquire_above(9, "odd", Wait::Forever, highest)]);
-    let granted = loop {
-        match odd.hear() {
-            LeaderMessage::Granted { first, .. } => break first,
-            LeaderMessage::Queued { .. } => {}
-            other => panic!("{other:?}"),
-        }
+        let is_answer = |heard: &LeaderMessage| {
+            !matches!(heard, LeaderMessage::Queued { .. } | LeaderMessage::Raised { .. })
+        };
+        std::iter::repeat_with(|| odd.hear()).find(is_answer).unwrap()
     };
-    assert!(granted > highest);
+    let absurd = [Token::MAX, above((1 << 23) - 1, full), above(1 << 22, 0), above(2_000, 0)];
+    for (request, above) in (1..).zip(absurd) {
+        let LeaderMessage::Refused { why, .. } = answer(request, above) else {
+            panic!("{above} is not refused");
+        };
+        assert!(matches!(why, Refusal::Tokens | Refusal::TooFarAbove), "{above}: {why:?}");
+    }
+    // What a day allows is let through.
+    let high = above(100, 7);
+    let LeaderMessage::Granted { first, .. } = answer(9, high) else { panic!("not granted") };
+    assert!(first > high);
     scene.is_in_order(20);
     let locks = builder(&scene.leader).open().unwrap();
     let guard = locks.mutex("after", ()).try_lock_for(LONG).unwrap();
-    assert!(MutexGuard::token(&guard).epoch() < 1 << 23);
+    assert_eq!(MutexGuard::token(&guard).epoch(), first.epoch());
     assert!(MutexGuard::is_valid(&guard));
 }
 

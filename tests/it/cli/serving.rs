@@ -146,7 +146,7 @@ fn a_status_from_a_copy_stops_no_production() {
     there.stop();
     // Production has never seen those epochs.
     let refused = here(&leader, "status").output().unwrap();
-    assert!(!refused.status.success());
+    assert!(!refused.status.success(), "{refused:?}");
     let text = String::from_utf8(refused.stderr).unwrap();
     assert!(text.contains("does not know the history"), "{text}");
     let alarm = leader.process.error_line();
@@ -394,8 +394,9 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
         shell.args(["-c", script, env!("CARGO_BIN_EXE_tierlock")]).arg(place.secret());
         shell
     };
-    let mut serve =
-        shell(r#"exec "$0" serve --listen 127.0.0.1:0 --state-dir "$2" --secret-file <(cat "$1")"#);
+    let mut serve = shell(
+        r#"exec "$0" serve --init --listen 127.0.0.1:0 --state-dir "$2" --secret-file <(cat "$1")"#,
+    );
     let mut leader = Running::start(serve.arg(place.path("state")));
     let address = leader.line().strip_prefix("listening on ").unwrap().to_owned();
     let mut run =
@@ -411,7 +412,7 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
 #[test]
 fn a_port_alone_listens_at_every_address_of_the_machine() {
     let place = Place::new();
-    let mut serve = tierlock(&["serve", "--listen", ":0"]);
+    let mut serve = tierlock(&["serve", "--init", "--listen", ":0"]);
     serve.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
     let mut leader = Running::start(&mut serve);
     let line = leader.line();

@@ -122,6 +122,7 @@ fn a_leader_that_was_started_with_all_signals_blocked_ends_in_good_order() {
     let Some(mut env) = env_with(&["--block-signal"]) else { return };
     env.arg(env!("CARGO_BIN_EXE_tierlock")).args([
         "serve",
+        "--init",
         "--listen",
         "127.0.0.1:0",
         "--state-dir",
