@@ -4,19 +4,31 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tierlock::{Predecessor, Token, kept::Kept, proto::LeaseId};
+use tierlock::{
+    Predecessor, Token,
+    lease_word::{Entering, LeaseKey, LeaseWord, Left, Opening},
+};
 
 /// The next token of a kept lease, and out again.
 fn kept_lease(c: &mut Criterion) {
-    let kept = Kept::new();
+    let kept = LeaseWord::new();
     let of_epoch = |count: u64| Token::new((1 << Token::COUNT_BITS) + count).unwrap();
-    kept.open(LeaseId { epoch: 1, count: 1 }, of_epoch(1), of_epoch(1 << 39));
-    assert_eq!(kept.leave(Predecessor::Clean), None);
+    kept.open(Opening {
+        lease: LeaseKey { high: 1, low: 1 },
+        first: of_epoch(1),
+        last: of_epoch(1 << 39),
+        predecessor: Predecessor::Clean,
+        at_most: None,
+        keeps: true,
+        is_in_use: true,
+    });
+    assert_eq!(kept.leave(of_epoch(1), Predecessor::Clean), Left::Kept);
     c.bench_function("word/kept lease: enter, leave", |bench| {
         bench.iter(|| {
-            let seen = black_box(&kept).idle().unwrap();
-            let entered = kept.enter_as_seen(seen, Token::ZERO).unwrap();
-            assert!(kept.leave_if_quiet(entered.token));
+            let Entering::Entered(entered) = black_box(&kept).enter() else {
+                panic!("it is idle");
+            };
+            assert_eq!(kept.leave(entered.token, Predecessor::Clean), Left::Kept);
             entered
         });
     });

@@ -170,7 +170,7 @@ fn whoever_waits_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_lead
     assert_eq!(waiters.len(), 2, "{lock}");
     for (label, pid) in [("stranger", pid(&stranger)), ("sibling", pid(&sibling))] {
         let is_shown = |waiter: &&Value| waiter["label"] == label && waiter["pid"] == pid;
-        assert!(waiters.iter().any(|waiter| is_shown(&waiter)), "{label}: {lock}");
+        assert!(waiters.iter().any(is_shown), "{label}: {lock}");
     }
 }
 
