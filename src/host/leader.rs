@@ -317,6 +317,7 @@ impl LeaderBuilder {
         if self.epoch_above.is_some_and(|epoch| epoch >= Token::MAX_EPOCH) {
             return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
         }
+        let listen: ListenAddress = listen.parse()?;
         let secret = Secret::read(secret_file)?;
         let opening = Opening {
             init: self.init,
@@ -384,8 +385,7 @@ fn connections_max(sessions: usize) -> usize {
     sessions.saturating_mul(2).saturating_add(64)
 }
 
-fn listen_at(text: &str, entrance: &Entrance) -> Result<Doors, LockError> {
-    let address: ListenAddress = text.parse()?;
+fn listen_at(address: &ListenAddress, entrance: &Entrance) -> Result<Doors, LockError> {
     let opened = address.resolve().and_then(|addresses| Doors::open(&addresses, entrance));
     opened.map_err(|error| {
         let kind = match error.kind() {

@@ -75,9 +75,10 @@ fn a_secret_that_is_missing_open_to_others_or_none_is_refused_with_what_to_do() 
         refused(with(&file), config, &[name]);
     }
     fs::copy(rig.secret(), &file).unwrap();
+    let state = dir.path().join("state");
     let leader = || {
-        let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
-        leader.secret_file(&file)
+        let leader = Leader::builder().listen("127.0.0.1:0").state_dir(&state);
+        leader.init(!state.exists()).accept_file_system("tmpfs").secret_file(&file)
     };
     for mode in [0o644, 0o604, 0o444, 0o660, 0o620] {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
@@ -311,9 +312,10 @@ fn a_leader_with_settings_that_make_no_sense_does_not_start() {
     config(leader().listen("nonsense:x"), "nonsense");
     let taken = UdpSocket::bind(free_address()).unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    config(leader().listen(&address), &address);
+    let first = || leader().init(true).accept_file_system("tmpfs");
+    config(first().listen(&address), &address);
     // None of that has spoilt its state.
-    drop(leader().init(true).accept_file_system("tmpfs").start().unwrap());
+    drop(first().start().unwrap());
 }
 
 #[test]

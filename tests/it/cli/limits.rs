@@ -471,30 +471,30 @@ fn an_absurd_above_is_refused_and_a_high_one_ends_nothing() {
     let mut odd = insiders.welcome();
     let above = |epoch: u64, count: u64| Token::new(epoch << Token::COUNT_BITS | count).unwrap();
     let full = (1 << Token::COUNT_BITS) - 1;
-    let absurd = [Token::MAX, above(1 << 22, 0), above((1 << 23) - 1, full)];
-    for (request, above) in (1..).zip(absurd) {
-        odd.say([acquire_above(request, "odd", Wait::Forever, above)]);
-        let answer = odd.hear();
-        assert!(
-            matches!(answer, LeaderMessage::Refused { why: Refusal::Tokens, .. }),
-            "{answer:?}"
-        );
-    }
-    // The highest that is let through takes all epochs but those that nobody can ask for.
-    let highest = above((1 << 22) - 1, full);
-    odd.say([acquire_above(9, "odd", Wait::Forever, highest)]);
-    let granted = loop {
-        match odd.hear() {
-            LeaderMessage::Granted { first, .. } => break first,
-            LeaderMessage::Queued { .. } => {}
-            other => panic!("{other:?}"),
+    let mut ask = |request, above| {
+        odd.say([acquire_above(request, &format!("odd {request}"), Wait::Forever, above)]);
+        loop {
+            match odd.hear() {
+                LeaderMessage::Granted { first, .. } => break Ok(first),
+                LeaderMessage::Refused { why, .. } => break Err(why),
+                LeaderMessage::Queued { .. } | LeaderMessage::Raised { .. } => {}
+                other => panic!("{other:?}"),
+            }
         }
     };
+    assert_eq!(ask(1, Token::MAX), Err(Refusal::Tokens));
+    for (request, absurd) in [(2, above(1 << 22, 0)), (3, above(1_025, 1))] {
+        assert_eq!(ask(request, absurd), Err(Refusal::TooFarAbove));
+    }
+    // The highest that is let through takes all epochs of the day.
+    let highest = above(1_024, full);
+    let granted = ask(4, highest).unwrap();
     assert!(granted > highest);
+    assert_eq!(ask(5, above(1_025, full)), Err(Refusal::TooFarAbove));
     scene.is_in_order(20);
     let locks = builder(&scene.leader).open().unwrap();
     let guard = locks.mutex("after", ()).try_lock_for(LONG).unwrap();
-    assert!(MutexGuard::token(&guard).epoch() < 1 << 23);
+    assert_eq!(MutexGuard::token(&guard).epoch(), 1_025);
     assert!(MutexGuard::is_valid(&guard));
 }
 

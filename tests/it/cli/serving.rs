@@ -124,10 +124,6 @@ fn a_status_from_a_copy_stops_no_production() {
     copy(&production.path("state"), &staging.path("state"));
     std::fs::copy(production.secret(), staging.secret()).unwrap();
     staging.is_made.set(true);
-    leader = production.leader_at(&leader.address, &[]);
-    let mut job =
-        Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; exec sleep 1000");
-    job.line();
     let there = staging.leader_with(&["--epoch-above", "1"]);
     let mut there = staging.leader_at(
         &{
@@ -144,7 +140,12 @@ fn a_status_from_a_copy_stops_no_production() {
     };
     succeeds(&here(&there, "run").args(["job", "--", "true"]).output().unwrap());
     there.stop();
-    // Production has never seen those epochs.
+    // Production has never seen those epochs. It is younger than the longest promise, which the run
+    // at the other leader has outlasted.
+    leader = production.leader_at(&leader.address, &[]);
+    let mut job =
+        Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; exec sleep 1000");
+    job.line();
     let refused = here(&leader, "status").output().unwrap();
     assert!(!refused.status.success());
     let text = String::from_utf8(refused.stderr).unwrap();
@@ -394,8 +395,9 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
         shell.args(["-c", script, env!("CARGO_BIN_EXE_tierlock")]).arg(place.secret());
         shell
     };
-    let mut serve =
-        shell(r#"exec "$0" serve --listen 127.0.0.1:0 --state-dir "$2" --secret-file <(cat "$1")"#);
+    let mut serve = shell(
+        r#"exec "$0" serve --listen 127.0.0.1:0 --init --accept-fs tmpfs --state-dir "$2" --secret-file <(cat "$1")"#,
+    );
     let mut leader = Running::start(serve.arg(place.path("state")));
     let address = leader.line().strip_prefix("listening on ").unwrap().to_owned();
     let mut run =
@@ -411,9 +413,7 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
 #[test]
 fn a_port_alone_listens_at_every_address_of_the_machine() {
     let place = Place::new();
-    let mut serve = tierlock(&["serve", "--listen", ":0"]);
-    serve.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
-    let mut leader = Running::start(&mut serve);
+    let mut leader = Running::start(place.serve(":0").arg("--init"));
     let line = leader.line();
     let port = line.strip_prefix("listening on ").unwrap().rsplit_once(':').unwrap().1;
     for host in ["127.0.0.1", "127.0.0.5"] {
