@@ -525,7 +525,7 @@ impl Leader {
             .min()
             .map(|due| self.clock.wake_at(due))
             .into_iter()
-            .chain(self.reservations.next_time().map(|due| self.clock.wake_at_raw(due)))
+            .chain(self.wake_for_reservations())
             .chain(self.reservations.wants_a_time())
             .min()
     }

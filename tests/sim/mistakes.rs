@@ -54,7 +54,7 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::LostCancel], &[Rule::Queue], 0),
     found(&[Mistake::NoFloor], &[Rule::TokensGrow], 0),
     found(&[Mistake::BreakAtOnce], &[Rule::OneHolder, Rule::TokensGrow], 4),
-    found(&[Mistake::LossNotToldAgain], &[Rule::OneHolder, Rule::TokensGrow], 94),
+    found(&[Mistake::LossNotToldAgain], &[Rule::Property, Rule::OneHolder, Rule::TokensGrow], 0),
     found(&[Mistake::HelloCountsAlone], &[Rule::OneHolder, Rule::Durable, Rule::Liveness], 1),
     found(&[Mistake::NoConnectionCount], &[Rule::OneHolder, Rule::Queue, Rule::Durable], 43),
     found(&[Mistake::OldConnectionAtClient], &[Rule::OneHolder, Rule::Durable], 22),

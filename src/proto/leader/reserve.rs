@@ -109,10 +109,6 @@ impl Reservations {
         Some(running)
     }
 
-    pub(super) fn next_time(&self) -> Option<Time> {
-        self.times.next()
-    }
-
     /// From when on a reading of the clock dates what was told.
     pub(super) fn wants_a_time(&self) -> Option<Time> {
         (!self.told.is_empty()).then(|| self.told_at + Duration::from_nanos(1))
@@ -356,6 +352,15 @@ impl Leader {
     /// The driver's time of the last event.
     pub(super) fn wall(&self) -> Time {
         if planted(Mistake::LateLoopExtends) { self.clock.now() } else { self.clock.raw() }
+    }
+
+    /// When to wake for what is next to be done about reservations.
+    pub(super) fn wake_for_reservations(&self) -> Option<Time> {
+        let due = self.reservations.times.next()?;
+        Some(match planted(Mistake::LateLoopExtends) {
+            true => self.clock.wake_at(due),
+            false => self.clock.wake_at_raw(due),
+        })
     }
 
     /// What earlier reigns reserved.

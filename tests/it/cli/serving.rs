@@ -124,10 +124,6 @@ fn a_status_from_a_copy_stops_no_production() {
     copy(&production.path("state"), &staging.path("state"));
     std::fs::copy(production.secret(), staging.secret()).unwrap();
     staging.is_made.set(true);
-    leader = production.leader_at(&leader.address, &[]);
-    let mut job =
-        Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; exec sleep 1000");
-    job.line();
     let there = staging.leader_with(&["--epoch-above", "1"]);
     let mut there = staging.leader_at(
         &{
