@@ -75,7 +75,6 @@ fn a_secret_that_is_missing_open_to_others_or_none_is_refused_with_what_to_do() 
         refused(with(&file), config, &[name]);
     }
     fs::copy(rig.secret(), &file).unwrap();
-    let state = dir.path().join("state");
     let leader = || {
         let leader = Leader::builder().listen("127.0.0.1:0").state_dir(dir.path().join("state"));
         let is_new = !dir.path().join("state").exists();
@@ -317,7 +316,7 @@ fn a_leader_with_settings_that_make_no_sense_does_not_start() {
     let address = taken.local_addr().unwrap().to_string();
     config(leader().init(true).accept_file_system("tmpfs").listen(&address), &address);
     // None of that has spoilt its state.
-    drop(first().start().unwrap());
+    drop(leader().init(true).accept_file_system("tmpfs").start().unwrap());
 }
 
 #[test]

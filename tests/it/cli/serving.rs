@@ -140,10 +140,16 @@ fn a_status_from_a_copy_stops_no_production() {
     };
     succeeds(&here(&there, "run").args(["job", "--", "true"]).output().unwrap());
     there.stop();
-    // Production has never seen those epochs: it refuses until it has gone above them.
-    let asked = here(&leader, "status").output().unwrap();
-    let text = String::from_utf8(asked.stderr).unwrap();
-    assert!(asked.status.success() || text.contains("does not know the history"), "{text}");
+    // Production has never seen those epochs. It is younger than the longest promise, which the run
+    // at the other leader has outlasted.
+    leader = production.leader_at(&leader.address, &[]);
+    let mut job =
+        Running::script(&mut leader.run(), &["--ttl", "60"], "job", "echo; exec sleep 1000");
+    job.line();
+    let refused = here(&leader, "status").output().unwrap();
+    assert!(!refused.status.success());
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("does not know the history"), "{text}");
     let alarm = leader.process.error_line();
     assert!(alarm.contains("ALARM") && alarm.contains("takes epoch"), "{alarm}");
     // It goes on serving those that have not seen them either, and its job is not disturbed.
