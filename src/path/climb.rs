@@ -448,6 +448,9 @@ impl<'a> Climb<'a> {
     /// comes of it, the slot is released with it.
     fn ask(&mut self, tier: HostTier<'a>) -> Result<Box<dyn PendingLease>> {
         let named = self.named;
+        #[cfg(not(feature = "process"))]
+        let has_moved = false;
+        #[cfg(feature = "process")]
         let mut has_moved = false;
         #[cfg(feature = "process")]
         if self.held.has(SLOT)

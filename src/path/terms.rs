@@ -13,7 +13,7 @@ use crate::{
 use super::{
     named::Named,
     quiet::HostTier,
-    right::{Held, LEASE, SLOT},
+    right::{Held, LEASE},
 };
 
 impl Named {
@@ -52,7 +52,7 @@ impl Named {
         #[cfg(feature = "process")]
         if self.at_least.is_some()
             && held.scope() == Scope::Process
-            && held.has(SLOT)
+            && held.has(super::right::SLOT)
             && let Some(slot) = self.entry.slot()
             && slot.is_gate()
         {
