@@ -527,7 +527,11 @@ impl Near<'_> {
     #[inline]
     pub(super) fn release_if_quiet(self, is_wide: bool) -> bool {
         let exit = self.place.exit(Predecessor::Clean);
-        lock::leave_as_seen(self.slot, self.me, exit, Word::quiet(is_wide)).is_ok()
+        let left = lock::leave_as_seen(self.slot, self.me, exit, Word::quiet(is_wide)).is_ok();
+        if !left {
+            self.place.stay(exit);
+        }
+        left
     }
 
     /// `seen` is as wide as the word is, probably.
@@ -571,6 +575,13 @@ impl Place {
             self.stays.store(false, Relaxed);
         }
         exit
+    }
+
+    /// The holder has not left.
+    #[cold]
+    fn stay(&self, exit: Exit) {
+        self.held.store(exit.token.unwrap_or(NOT_HELD), Relaxed);
+        self.stays.store(exit.may_stay, Relaxed);
     }
 
     /// Under which id this process holds it, if it does.

@@ -1148,7 +1148,7 @@ impl<const N: usize> World<N> {
 
     /// Whether one more lock and its release, with all others gone, leave the word quiet.
     fn becomes_quiet(mut self, play: &Play<N>) -> bool {
-        let me = play.id_of(2 * N);
+        let me = play.id_of(0);
         let mut taking = Taking::new(me, false, 0);
         let won = self.runs(play, &mut taking);
         let mut leaving = Leaving::held(me, Predecessor::Clean, false);
