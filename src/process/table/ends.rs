@@ -78,11 +78,6 @@ impl EndHints {
         EndHints(Mutex::new(Inner { watched: BTreeMap::new(), last: 0, poke: None }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing of ours panics with it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Has whichever thread sleeps on this slot with these bits woken when the process ends that
     /// has this pid, as far as that can be known here.
     pub(super) fn request(
@@ -94,7 +89,7 @@ impl EndHints {
     ) -> Option<EndHint> {
         let hints = HINTS.here(EndHints::new);
         let watched = (key.device, key.inode, owner);
-        let mut inner = hints.lock();
+        let mut inner = lock(&hints.0);
         if !inner.watched.contains_key(&watched) {
             let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
             let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -126,7 +121,7 @@ impl EndHints {
     fn serve(&self, poked: &OwnedFd) {
         let mut idle = false;
         loop {
-            let mut inner = self.lock();
+            let mut inner = lock(&self.0);
             let repeat = inner.wake_all();
             if inner.watched.is_empty() && std::mem::replace(&mut idle, true) {
                 inner.poke = None;
@@ -161,7 +156,7 @@ impl EndHints {
         }
         let mut count = [0; 8];
         let _ = rustix::io::read(poked, &mut count);
-        let mut inner = self.lock();
+        let mut inner = lock(&self.0);
         let ended = polled[1..].iter().zip(running).filter(|(fd, _)| !fd.revents().is_empty());
         for (_, (watched, _)) in ended {
             if let Some(process) = inner.watched.get_mut(watched) {
@@ -211,7 +206,7 @@ impl Drop for EndHint {
         if HINTS.so_far().is_none_or(|hints| !std::ptr::eq(hints, self.hints)) {
             return;
         }
-        let mut inner = self.hints.lock();
+        let mut inner = lock(&self.hints.0);
         let Some(process) = inner.watched.get_mut(&self.watched) else { return };
         process.sleepers.retain(|sleeper| sleeper.number != self.number);
         if process.sleepers.is_empty() {
@@ -219,4 +214,9 @@ impl Drop for EndHint {
             inner.poke();
         }
     }
+}
+
+/// Nothing of ours panics while it holds this lock. Of std, as in `alarm`.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
