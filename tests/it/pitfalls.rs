@@ -122,7 +122,7 @@ const LEASES: [Pitfall; 40] = [
 
 /// Processes of one machine.
 #[rustfmt::skip]
-const PROCESSES: [Pitfall; 22] = [
+const PROCESSES: [Pitfall; 25] = [
     ("filelock#574, jj#8729, uutils#18", "deleting the lock file lets two in",
         &["a_deleted_lock_file_is_made_again_with_what_it_said",
           "a_gate_whose_file_is_removed_or_replaced_lets_nobody_in",
@@ -180,6 +180,13 @@ const PROCESSES: [Pitfall; 22] = [
         &["space_is_really_there_for_every_part", "space_is_really_there_for_every_lock_file"]),
     ("seen here", "a forgotten name's slot is used under a stale index",
         &["a_slot_used_again_is_not_taken_for_the_name_it_had"]),
+    ("buildbot#479, cqlite#3924", "the order of waiting processes is chance",
+        &["eight_processes_are_shown_in_order_and_served_in_order",
+          "eight_waiters_are_served_in_the_order_in_which_they_came"]),
+    ("ShedLock PR#7", "the minimum hold is lost with its holder",
+        &["a_hold_with_at_least_outlives_its_process"]),
+    ("tokio#6450", "a wait that is not polled keeps out all others",
+        &["a_future_that_is_not_polled_again_keeps_none_out"]),
 ];
 
 #[test]

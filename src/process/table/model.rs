@@ -85,6 +85,9 @@ struct Play<const N: usize> {
     /// Whether each waiter has waited for so long that it may have a record, if that is not left
     /// open.
     hunger: Option<bool>,
+    /// Two waiters may pass each other over for ever, if each is always late. So a play is cut where
+    /// a record has been used so often: what comes then is taken to end well.
+    uses_max: u32,
     spins: u8,
     mistake: Option<Mistake>,
 }
@@ -110,6 +113,7 @@ impl<const N: usize> Play<N> {
             fine: false,
             lies: false,
             hunger: None,
+            uses_max: u32::MAX,
             spins: 0,
             mistake: None,
         }
@@ -374,6 +378,10 @@ impl<const N: usize> World<N> {
 
     fn deaths(&self, play: &Play<N>) -> u32 {
         (0..N).filter(|process| self.is_dead_process(play, *process)).count() as u32
+    }
+
+    fn is_cut(&self, play: &Play<N>) -> bool {
+        self.records.iter().any(|record| record.word.use_count() > play.uses_max)
     }
 
     /// Whether there is nothing left to do for it.
@@ -1148,7 +1156,7 @@ impl<const N: usize> World<N> {
 
     /// Whether one more lock and its release, with all others gone, leave the word quiet.
     fn becomes_quiet(mut self, play: &Play<N>) -> bool {
-        let me = play.id_of(2 * N);
+        let me = play.id_of(0);
         let mut taking = Taking::new(me, false, 0);
         let won = self.runs(play, &mut taking);
         let mut leaving = Leaving::held(me, Predecessor::Clean, false);

@@ -1541,6 +1541,23 @@ fn a_waiter_is_woken_at_the_end_of_the_process_that_it_waits_for() {
     });
 }
 
+/// The quiet way out is tried first, and leaves the hold as it was where a waiter stands.
+#[test]
+fn a_hold_that_could_not_be_left_quietly_is_left_all_the_same() {
+    let dir = directory();
+    let one = slot(dir.path(), "a");
+    let taken = take(&one);
+    let mut waiter = Helper::start(dir.path());
+    assert_eq!(waiter.ask("slot a"), "done");
+    waiter.say("wait");
+    while status(dir.path(), "a").unwrap().waiters.is_empty() {
+        thread::yield_now();
+    }
+    let near = one.near(crate::fork::generation()).unwrap();
+    near.release(taken.token);
+    assert_eq!(waiter.hear(), "taken 2 clean");
+}
+
 /// A dead process's place among the waiters must not be believed for ever, nor its presence kept.
 #[test]
 fn waits_of_the_dead_are_swept_with_their_presences() {

@@ -19,8 +19,8 @@ pub(super) struct Report {
     pub(super) steps: BTreeSet<Step>,
 }
 
-/// A mistake may make a play endless: then it is to be found before so many worlds.
-const MISTAKEN_MAX: usize = 620_000;
+/// A mistake may make a play endless: then it is to be found before so many worlds, by threads.
+const MISTAKEN_MAX: [usize; 4] = [0, 0, 310_000, 620_000];
 
 /// Every world of the play.
 pub(super) fn explore<const N: usize>(play: &Play<N>) -> Report {
@@ -91,6 +91,10 @@ impl<'a, const N: usize> Walk<'a, N> {
                 return None;
             }
             self.notes[at as usize].first = self.edges.len() as u32;
+            if world.is_cut(self.play) {
+                at += 1;
+                continue;
+            }
             self.rows.insert(world.word.row());
             self.steps.extend((0..N).filter_map(|thread| world.step(thread)));
             for step in world.moves(self.play) {
@@ -110,7 +114,7 @@ impl<'a, const N: usize> Walk<'a, N> {
     }
 
     fn is_complete(&self) -> bool {
-        self.play.mistake.is_none() || self.notes.len() < MISTAKEN_MAX
+        self.play.mistake.is_none() || self.notes.len() < MISTAKEN_MAX[N]
     }
 
     fn meet(&mut self, world: &World<N>, parent: u32) -> (u32, bool) {
@@ -124,15 +128,16 @@ impl<'a, const N: usize> Walk<'a, N> {
         };
         let (done, dead) =
             (bits(&|thread| world.is_done(thread)), bits(&|thread| world.is_dead(thread)));
+        let all = (1 << N) - 1;
         self.notes.push(Note {
             parent,
             first: 0,
-            done,
+            done: if world.is_cut(self.play) { all } else { done },
             dead,
             inside: bits(&|thread| {
                 world.threads[thread].inside || world.structure == Some(thread as u8)
             }),
-            is_slow: done == (1 << N) - 1 && dead == 0 && !world.becomes_quiet(self.play),
+            is_slow: done == all && dead == 0 && !world.becomes_quiet(self.play),
         });
         (number, true)
     }
