@@ -234,7 +234,7 @@ impl Ground {
 impl Drop for Entry {
     /// Forgets the name without forgetting its tokens, nor how it was left.
     fn drop(&mut self) {
-        if self.generation != generation() {
+        if self.generation != fork::generation() {
             // The name's entry in this process is another, and is forgotten with its last user.
             return;
         }
@@ -261,7 +261,7 @@ impl Entry {
     /// This process's thread tier of the name.
     #[inline]
     pub(crate) fn thread(&self) -> &ThreadLock {
-        self.thread_in(generation())
+        self.thread_in(fork::generation())
     }
 
     /// The same, for a caller that knows in which fork generation this process is.
@@ -344,7 +344,7 @@ impl Entry {
         words.iter().map(|(_, word)| word.block_end()).max().unwrap_or(Token::ZERO)
     }
 
-    fn has_slot(&self) -> bool {
+    pub(crate) fn has_slot(&self) -> bool {
         #[cfg(feature = "process")]
         return self.slot.get().is_some();
         #[cfg(not(feature = "process"))]
@@ -380,7 +380,7 @@ impl Entry {
     /// the gate is tried, and what the last holder at the narrower gate wrote is seen then.
     #[inline]
     pub(crate) fn scope_in_force(&self) -> Scope {
-        Scope::from_u8(self.here_in(generation()).in_force.load(Acquire))
+        Scope::from_u8(self.here_in(fork::generation()).in_force.load(Acquire))
     }
 
     /// Keeps the name as wide as it is, also when no mutex of this process uses it any more. Only
@@ -392,7 +392,7 @@ impl Entry {
     /// From now on the name is locked at `scope`. Only for its holder.
     #[inline]
     pub(crate) fn raise_scope(&self, scope: Scope) {
-        let in_force = &self.here_in(generation()).in_force;
+        let in_force = &self.here_in(fork::generation()).in_force;
         if in_force.load(Relaxed) < scope as u8 {
             in_force.store(scope as u8, Release);
         }
@@ -445,12 +445,6 @@ impl Cell {
     pub(crate) fn leave(&self) {
         self.0.store(0, Release);
     }
-}
-
-/// In which fork generation this process is: a forked child has a higher one.
-#[inline]
-pub(crate) fn generation() -> u64 {
-    fork::generation()
 }
 
 /// Has a new thread tier begin above `floor`, as if somebody had left it so.

@@ -56,10 +56,11 @@
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
 //! | 2 | `host/` | the lease word, the seam `service`, drivers around `proto` | asks for a lease of its own accord |
-//! | 3 | `path/` `ground` `question` | the path through the tiers; names in this process; others' locks | |
-//! | 3 | `mutex` `guard` `manager` `status` | what users touch | |
-//! | 3 | `fence` | gates that refuse stale tokens | asks a leader |
-//! | 4 | `cli/` `bench/` `main` | the program | |
+//! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
+//! | 4 | `path/` | the path through the tiers to the gate | knows data |
+//! | 5 | `mutex` `guard` `manager` `status` `question` | what users touch; others' locks | |
+//! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
+//! | 6 | `cli/` `bench/` `main` | the program | |
 
 // A narrower build leaves out who uses some parts, not the parts; the full one has no dead code.
 #![cfg_attr(not(all(feature = "cli", feature = "testing")), allow(dead_code))]

@@ -317,7 +317,7 @@ impl LockManager {
             identity(&label),
             settings.time_to_live,
             settings.connect_timeout,
-            crate::ground::generation,
+            crate::fork::generation,
         );
         let reach = Reach {
             ground,
@@ -641,7 +641,7 @@ impl LockManagerBuilder {
         let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
         #[cfg(not(feature = "tokio"))]
         let reader = None;
-        let generation = crate::ground::generation;
+        let generation = crate::fork::generation;
         let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
         remember_in(ground, &link);
         if let Some(warn) = &self.on_warning {

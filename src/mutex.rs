@@ -496,7 +496,9 @@ impl<T> MutexBuilder<T> {
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
     /// it is killed, and through a restart of the leader. It is at most 31 days then, and such a
-    /// lock costs the leader a write to its disk. Below host scope it ends with this process.
+    /// lock costs the leader a write to its disk. At process scope the directory remembers it, with
+    /// [`Engine::Table`](crate::Engine::Table); with file locks, and at thread scope, it ends with
+    /// this process.
     pub fn at_least(mut self, at_least: Duration) -> Self {
         self.at_least = Some(at_least);
         self

@@ -363,20 +363,19 @@ mod tests {
     fn command(guardian: impl Into<OwnedFd>) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", "kill -PIPE $$"]);
-        let parent = rustix::process::getpid();
-        let guardian = Some(guardian.into());
-        prepare(
-            &mut command,
-            Birth {
-                parent,
-                proof: None,
-                guardian,
-                terminal: None,
-                inherited: no_signals(),
-                listener: None,
-            },
-        );
+        prepare(&mut command, guarded_by(guardian));
         command
+    }
+
+    fn guarded_by(guardian: impl Into<OwnedFd>) -> Birth {
+        Birth {
+            parent: rustix::process::getpid(),
+            proof: None,
+            guardian: Some(guardian.into()),
+            terminal: None,
+            inherited: no_signals(),
+            listener: None,
+        }
     }
 
     #[test]
@@ -413,19 +412,7 @@ mod tests {
     fn a_program_that_is_not_there_is_something_else() {
         let (_reader, writer) = io::pipe().unwrap();
         let mut command = Command::new("/nonexistent/program");
-        let parent = rustix::process::getpid();
-        let guardian = Some(writer.into());
-        prepare(
-            &mut command,
-            Birth {
-                parent,
-                proof: None,
-                guardian,
-                terminal: None,
-                inherited: no_signals(),
-                listener: None,
-            },
-        );
+        prepare(&mut command, guarded_by(writer));
         assert!(!has_no_guardian(&command.spawn().unwrap_err()));
     }
 }

@@ -20,7 +20,6 @@
 
 use std::{
     future::Future,
-    marker::PhantomData,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, Wake, Waker},
@@ -30,7 +29,8 @@ use std::{
 use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
-    ground::{self, Entry},
+    fork,
+    ground::Entry,
     host::{
         lease_word::{Claim, LeaseWord},
         service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settlement},
@@ -112,7 +112,7 @@ enum Ask<'a> {
     /// To come again after so long.
     Sleep(Duration),
     /// Nothing: it has arrived.
-    Nothing(PhantomData<&'a ()>),
+    Nothing,
 }
 
 /// A wait at a lease word that is in use.
@@ -160,7 +160,7 @@ impl<'a> Climb<'a> {
                 Ask::Lease(request) => self.answered(request.wait())?,
                 Ask::Word(wait) => wait.word.sleep(wait.is_hungry, wait.until),
                 Ask::Sleep(nap) => std::thread::sleep(nap),
-                Ask::Nothing(_) => return Ok(self.arrive()),
+                Ask::Nothing => return Ok(self.arrive()),
             }
         }
     }
@@ -193,7 +193,7 @@ impl<'a> Climb<'a> {
                     }
                 }
                 Ask::Sleep(nap) => alarm::sleep_until(clock::now() + nap).await,
-                Ask::Nothing(_) => return Ok(self.arrive()),
+                Ask::Nothing => return Ok(self.arrive()),
             }
         }
     }
@@ -258,7 +258,7 @@ impl<'a> Climb<'a> {
                 }
                 At::Gate => {
                     if self.enter_cell() {
-                        return Ok(Ask::Nothing(PhantomData));
+                        return Ok(Ask::Nothing);
                     }
                     self.go_back();
                     if self.patience == Patience::No {
@@ -326,8 +326,10 @@ impl<'a> Climb<'a> {
         self.held.set_scope(Scope::Process.min(self.goal));
         self.at = match self.goal {
             // Without a service it is the slot that tells which process widened the name.
-            Scope::Host if self.named.reach.has_leader() || !self.has_slot() => At::Word,
-            Scope::Host | Scope::Process if self.has_slot() => At::Slot,
+            Scope::Host if self.named.reach.has_leader() || !self.named.entry.has_slot() => {
+                At::Word
+            }
+            Scope::Host | Scope::Process if self.named.entry.has_slot() => At::Slot,
             _ => {
                 // The thread lock is the gate.
                 self.held.token = entry.thread().count().token;
@@ -340,7 +342,7 @@ impl<'a> Climb<'a> {
     #[cfg(feature = "process")]
     fn slot(&mut self, taken: Result<Taken>) -> Result<()> {
         let named = self.named;
-        let about = |error: LockError| error.with_name(named.name()).with_scope(Scope::Process);
+        let about = named.about(Scope::Process);
         let taken = taken.map_err(|error| match error.is_timeout() && named.reach.is_closed() {
             true => named.closed(),
             false => about(error),
@@ -388,8 +390,8 @@ impl<'a> Climb<'a> {
     /// What to do about the lease word: to enter it, to wait at it, or to ask for a lease.
     fn look_at_word(&mut self) -> Result<Option<Ask<'a>>> {
         let named = self.named;
-        let about = |error: LockError| error.with_name(named.name()).with_scope(Scope::Host);
-        let service = named.reach.service().map_err(about)?;
+        let about = named.about(Scope::Host);
+        let service = named.reach.service().map_err(&about)?;
         let Some(tier) = named.host_tier() else {
             return Err(about(LockError::config(
                 "this manager was opened before a fork; open another one in the child",
@@ -422,7 +424,9 @@ impl<'a> Climb<'a> {
                 // `at_most` is so short that the next lease would be over again.
                 return Err(about(LockError::lost(LostReason::HeldTooLong)));
             }
-            Claim::Closed(_) if self.has_slot() && !self.held.has(SLOT) => self.at = At::Slot,
+            Claim::Closed(_) if self.named.entry.has_slot() && !self.held.has(SLOT) => {
+                self.at = At::Slot
+            }
             Claim::Closed(why) => {
                 self.lates += u32::from(why == Some(LostReason::HeldTooLong));
                 return self.ask(tier).map(|request| Some(Ask::Lease(request)));
@@ -448,21 +452,7 @@ impl<'a> Climb<'a> {
     /// comes of it, the slot is released with it.
     fn ask(&mut self, tier: HostTier<'a>) -> Result<Box<dyn PendingLease>> {
         let named = self.named;
-        #[cfg(not(feature = "process"))]
-        let has_moved = false;
-        #[cfg(feature = "process")]
-        let mut has_moved = false;
-        #[cfg(feature = "process")]
-        if self.held.has(SLOT)
-            && let Some(slot) = named.entry.slot()
-        {
-            self.claim_directory()?;
-            // Before it asks: a death between grant and mark would leave a holder of process scope
-            // beside other machines.
-            slot.widen(&named.reach.described())?;
-            has_moved = self.held.token > self.known;
-            self.known = self.known.max(slot.last_token());
-        }
+        let has_moved = self.widen_slot()?;
         named.entry.raise_scope(Scope::Host);
         let for_good = named.keep == Keep::Always;
         // Threads that wait here get it next, and without the leader: that is keeping, too.
@@ -485,6 +475,24 @@ impl<'a> Climb<'a> {
         }))
     }
 
+    /// Marks the name as wide in the directory, if it has the slot. Whether another process has had
+    /// the lock since this one.
+    fn widen_slot(&mut self) -> Result<bool> {
+        #[cfg(feature = "process")]
+        if self.held.has(SLOT)
+            && let Some(slot) = self.named.entry.slot()
+        {
+            self.claim_directory()?;
+            // Before it asks: a death between grant and mark would leave a holder of process scope
+            // beside other machines.
+            slot.widen(&self.named.reach.described())?;
+            let has_moved = self.held.token > self.known;
+            self.known = self.known.max(slot.last_token());
+            return Ok(has_moved);
+        }
+        Ok(false)
+    }
+
     /// From now on the slot is the request's.
     fn settlement(&mut self) -> Settlement {
         #[cfg(feature = "process")]
@@ -499,8 +507,7 @@ impl<'a> Climb<'a> {
 
     /// What the service says. The word is open now, unless the lease is over already.
     fn answered(&mut self, granted: Result<LeaseGranted>) -> Result<()> {
-        let about = |error: LockError| error.with_name(self.named.name()).with_scope(Scope::Host);
-        let LeaseGranted { had_to_queue } = granted.map_err(about)?;
+        let LeaseGranted { had_to_queue } = granted.map_err(self.named.about(Scope::Host))?;
         if let Some(word) = &self.named.word {
             word.granted(had_to_queue);
         }
@@ -512,10 +519,7 @@ impl<'a> Climb<'a> {
     /// Has the directory belong to the service, as soon as its cluster is known.
     fn claim_directory(&self) -> Result<()> {
         #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
-        {
-            let claimed = self.named.reach.claim_directory();
-            claimed.map_err(|error| error.with_name(self.named.name()).with_scope(Scope::Host))?;
-        }
+        self.named.reach.claim_directory().map_err(self.named.about(Scope::Host))?;
         Ok(())
     }
 
@@ -603,14 +607,7 @@ impl<'a> Climb<'a> {
     }
 
     fn generation(&self) -> u32 {
-        short(ground::generation())
-    }
-
-    fn has_slot(&self) -> bool {
-        #[cfg(feature = "process")]
-        return self.named.entry.slot().is_some();
-        #[cfg(not(feature = "process"))]
-        false
+        short(fork::generation())
     }
 
     fn is_gate_slot(&self) -> bool {

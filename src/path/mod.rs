@@ -22,6 +22,7 @@
 //! - [`named`]: what a named mutex is
 //! - [`quiet`]: the fast paths
 //! - [`climb`]: the slow path, one machine with two drivers
+//! - [`lock`]: the ways in
 //! - [`release`]: giving back
 //! - [`terms`]: `at_most`, `at_least`, and how a loss is told
 //!
@@ -29,6 +30,7 @@
 //! the thread lock.
 
 mod climb;
+mod lock;
 mod named;
 mod quiet;
 mod release;

@@ -1,31 +1,23 @@
 //! What a named mutex is besides its data: its entry, its manager's reach, its terms.
 
 use std::{
-    future::{Future, poll_fn},
-    mem,
-    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::*},
     },
-    task::Poll,
     time::Duration,
 };
 
 use crate::{
-    clock,
     error::{LockError, Result},
-    ground::{self, Entry, Reach},
+    fork,
+    ground::{Entry, Reach},
     host::lease_word::LeaseWord,
     name::Name,
     scope::Scope,
 };
 
-use super::{
-    Looked, Patience,
-    climb::Climb,
-    right::{Held, short},
-};
+use super::{Looked, right::short};
 
 /// Whether the lease of a host-scope lock is kept after the last local unlock, so that the next
 /// local lock needs no message.
@@ -81,66 +73,12 @@ impl Named {
         Scope::from_u8(self.scope.load(Relaxed))
     }
 
-    pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
-        match self.lock_quietly() {
-            Some(won) => Ok(won.into()),
-            None => self.lock_slow(patience),
-        }
-    }
-
-    /// After [`lock_quietly`](Named::lock_quietly) in vain.
-    #[cold]
-    pub(crate) fn lock_slow(&self, patience: Patience) -> Result<Held> {
-        self.climb(patience, Scope::Thread)
-    }
-
-    /// Dropping the future gives back what it was to receive.
-    pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
-        match self.lock_quietly() {
-            Some(won) => Ok(won.into()),
-            None => self.climb_async(patience, Scope::Thread).await,
-        }
-    }
-
-    /// Widens the name to `to`: acquires it there, which marks it, and gives it back. So at no
-    /// moment do a narrow and a wide holder exist.
-    pub(crate) fn escalate(&self, to: Scope) -> Result<()> {
-        if self.must_widen(to)? {
-            let held = self.climb(Patience::Forever, to)?;
-            self.has_widened(held, to);
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn escalate_async(&self, to: Scope) -> Result<()> {
-        if self.must_widen(to)? {
-            let held = self.climb_async(Patience::Forever, to).await?;
-            self.has_widened(held, to);
-        }
-        Ok(())
-    }
-
-    fn must_widen(&self, to: Scope) -> Result<bool> {
-        if to <= self.scope() {
-            return Ok(false);
-        }
-        self.reach.check(to).map_err(|error| error.with_name(self.name()))?;
-        self.entry.prepare(to).map_err(|error| error.with_name(self.name()))?;
-        Ok(true)
-    }
-
-    fn has_widened(&self, mut held: Held, to: Scope) {
-        self.scope.fetch_max(to as u8, Relaxed);
-        self.entry.stay_wide();
-        self.give_back(&mut held);
-    }
-
     pub(super) fn is_locked(&self) -> bool {
         #[cfg(feature = "process")]
         if self.entry.slot().and_then(|slot| slot.holder()).is_some() {
             return true;
         }
-        let is_inside = self.entry.cell.is_occupied(short(ground::generation()));
+        let is_inside = self.entry.cell.is_occupied(short(fork::generation()));
         is_inside || self.entry.scope_in_force() == Scope::Thread && self.entry.thread().is_locked()
     }
 
@@ -151,52 +89,11 @@ impl Named {
     pub(super) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
         self.entry.thread().try_win().then_some(())?;
         let _looked = Looked(self.entry.thread());
-        let generation = short(ground::generation());
+        let generation = short(fork::generation());
         match self.entry.scope_in_force() {
             Scope::Thread => Some(look()),
             _ => self.entry.cell.look(generation, look),
         }
-    }
-
-    fn climb(&self, patience: Patience, at_least: Scope) -> Result<Held> {
-        let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let held = Climb::new(self, patience, at_least).run();
-        held.map_err(|error| error.with_wait_since(start))
-    }
-
-    async fn climb_async(&self, patience: Patience, at_least: Scope) -> Result<Held> {
-        let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let mut climb = pin!(Climb::new(self, patience, at_least).run_async());
-        let held = match poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {
-            Poll::Ready(held) => held,
-            // It waits: until it arrives, or its manager is closed.
-            Poll::Pending => self.until_closed(at_least, climb).await,
-        };
-        held.map_err(|error| error.with_wait_since(start))
-    }
-
-    /// Ends a wait early if the manager is closed meanwhile. Dropped then, the climb goes back down.
-    async fn until_closed(
-        &self,
-        at_least: Scope,
-        mut climb: Pin<&mut impl Future<Output = Result<Held>>>,
-    ) -> Result<Held> {
-        event_listener::listener!(self.reach.closing => closing);
-        let (mut is_new, mut is_told) = (true, false);
-        poll_fn(|cx| {
-            // It was polled just now, and may have been closed before there was a listener.
-            if !mem::take(&mut is_new)
-                && let Poll::Ready(held) = climb.as_mut().poll(cx)
-            {
-                return Poll::Ready(held);
-            }
-            is_told = is_told || Pin::new(&mut closing).poll(cx).is_ready();
-            match self.is_over(at_least) {
-                true => Poll::Ready(Err(self.closed())),
-                false => Poll::Pending,
-            }
-        })
-        .await
     }
 
     /// Whether a wait ends because its manager was closed.
@@ -208,23 +105,16 @@ impl Named {
     #[cold]
     pub(super) fn closed(&self) -> LockError {
         let error = self.reach.check_open().expect_err("a wait ended early");
-        error.with_name(self.name()).with_scope(self.scope())
+        self.about(self.scope())(error)
     }
 
     /// Whether locks above thread scope may be acquired.
     pub(super) fn check_open(&self, goal: Scope) -> Result<()> {
-        let checked = self.reach.check_open();
-        checked.map_err(|error| error.with_name(self.name()).with_scope(goal))
+        self.reach.check_open().map_err(self.about(goal))
     }
-}
 
-impl LockError {
-    /// A tier knows only how long its own wait took.
-    #[cold]
-    fn with_wait_since(self, start: Option<crate::time::Time>) -> LockError {
-        match (start, self.waited()) {
-            (Some(start), Some(_)) => self.with_waited(clock::now().since(start)),
-            _ => self,
-        }
+    /// What an error is about: this name, at this scope.
+    pub(super) fn about(&self, scope: Scope) -> impl Fn(LockError) -> LockError {
+        move |error| error.with_name(self.name()).with_scope(scope)
     }
 }

@@ -3,7 +3,8 @@
 use crate::{
     clock,
     error::Predecessor,
-    ground::{self, Place},
+    fork,
+    ground::Place,
     host::{
         lease_word::{Entered, Entering, LeaseWord, Left, Used},
         service::LeaseService,
@@ -36,7 +37,7 @@ impl Named {
         if self.has_terms {
             return None;
         }
-        let generation = ground::generation();
+        let generation = fork::generation();
         match in_force {
             Scope::Thread => self.enter_thread(Scope::Thread, generation),
             _ if self.reach.is_closed() => None,
@@ -89,7 +90,7 @@ impl Named {
     /// Releases what [`is_quiet`](super::Held::is_quiet), left clean.
     #[inline]
     pub(crate) fn release_quietly(&self, won: Won) {
-        let generation = ground::generation();
+        let generation = fork::generation();
         if won.has(INSIDE) {
             self.entry.cell.leave();
         }
@@ -111,7 +112,7 @@ impl Named {
 
     /// Its lease word and service, if the manager reaches other hosts and is this process's.
     pub(super) fn host_tier(&self) -> Option<HostTier<'_>> {
-        self.host_tier_in(ground::generation())
+        self.host_tier_in(fork::generation())
     }
 
     /// The same, for a caller that knows in which fork generation this process is.

@@ -3,7 +3,7 @@
 use std::{mem::ManuallyDrop, num::NonZeroU64, sync::Arc};
 
 use crate::{
-    alarm::Alarm, error::Predecessor, ground, scope::Scope, thread, time::Time, token::Token,
+    alarm::Alarm, error::Predecessor, fork, scope::Scope, thread, time::Time, token::Token,
     watch::Watch,
 };
 
@@ -88,14 +88,14 @@ impl Held {
 
     /// Nothing yet, of a named lock in this process.
     pub(super) fn begin() -> Held {
-        let facts = Held::NOTHING.facts.with_generation(short(ground::generation()));
+        let facts = Held::NOTHING.facts.with_generation(short(fork::generation()));
         Held { facts, ..Held::NOTHING }
     }
 
     /// Whether this is a copy that a fork made of its parent's right. Copies give nothing back.
     pub(crate) fn is_forked(&self) -> bool {
         let generation = self.facts.generation();
-        generation != 0 && generation != short(ground::generation())
+        generation != 0 && generation != short(fork::generation())
     }
 
     /// Whether it belongs to a guard that existed when this process was forked.

@@ -84,15 +84,21 @@ fn without_a_terminal_and_verbose_a_wait_says_nothing() {
     });
 }
 
+/// A leader that has stopped, and a holder of the directory alone.
+fn silent_leader(place: &Place) -> (Leader, Running) {
+    let leader = place.leader();
+    let script = "echo holding; exec sleep 1000";
+    let mut holder = Running::script(&mut place.run(), &["--label", "near"], "job", script);
+    assert_eq!(holder.line(), "holding");
+    leader.process.signal(Signal::STOP);
+    (leader, holder)
+}
+
 /// It is shown before anything is known of the leader, who answers after all.
 #[test]
 fn what_the_directory_knows_does_not_wait_for_the_leader() {
     for place in Place::of_each_engine() {
-        let leader = place.leader();
-        let script = "echo holding; exec sleep 1000";
-        let mut holder = Running::script(&mut place.run(), &["--label", "near"], "job", script);
-        assert_eq!(holder.line(), "holding");
-        leader.process.signal(Signal::STOP);
+        let (leader, _holder) = silent_leader(&place);
         let mut status = leader.command("status");
         let mut people = Running::start(status.arg("--dir").arg(place.dir()));
         assert!(people.line().starts_with("NAME"));
@@ -110,11 +116,7 @@ fn what_the_directory_knows_does_not_wait_for_the_leader() {
 #[test]
 fn a_silent_leader_hides_nothing_of_the_directory() {
     for place in Place::of_each_engine() {
-        let leader = place.leader();
-        let script = "echo holding; exec sleep 1000";
-        let mut holder = Running::script(&mut place.run(), &["--label", "near"], "job", script);
-        assert_eq!(holder.line(), "holding");
-        leader.process.signal(Signal::STOP);
+        let (leader, _holder) = silent_leader(&place);
         let status = || {
             let mut command = leader.command("status");
             command.arg("--dir").arg(place.dir());

@@ -138,6 +138,24 @@ fn bell() -> (Waker, mpsc::Receiver<()>) {
     (Arc::new(Bell(ring)).into(), rung)
 }
 
+/// Polls a wait for the first time; what hears when it is woken.
+fn begin(wait: &mut Wait<'_>) -> mpsc::Receiver<()> {
+    let (waker, rung) = bell();
+    assert!(Pin::new(wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    rung
+}
+
+/// The holder leaves `how` and reserves the lock for the task that waits for it.
+fn hand_on(holder: &Named, how: Predecessor, rung: &mpsc::Receiver<()>) {
+    // Until the wait's record stands, and it is the one that the lock is for.
+    while !holder.word().is_hungry() {
+        thread::yield_now();
+    }
+    holder.release(how);
+    rung.recv_timeout(LONG).unwrap();
+    assert!(holder.word().reserved_for().is_some());
+}
+
 #[test]
 fn a_free_lock_is_taken_without_any_thread() {
     let (_dir, one, _) = pair();
@@ -152,8 +170,7 @@ fn a_wait_ends_with_the_lock(sleepers: &'static Sleepers) {
     for how in [Predecessor::Clean, Predecessor::Panicked] {
         one.hold();
         let mut wait = two.take(sleepers);
-        let (waker, rung) = bell();
-        assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+        let rung = begin(&mut wait);
         one.release(how);
         rung.recv_timeout(LONG).unwrap();
         // Only the poll takes it.
@@ -169,15 +186,8 @@ fn a_future_that_is_not_polled_again_keeps_none_out(sleepers: &'static Sleepers)
     let (_dir, one, two) = pair();
     one.hold();
     let mut wait = two.take(sleepers);
-    let (waker, rung) = bell();
-    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
-    // Until its record stands, and it is the one that the lock is for.
-    while !one.word().is_hungry() {
-        thread::yield_now();
-    }
-    one.release(Predecessor::Clean);
-    rung.recv_timeout(LONG).unwrap();
-    assert!(two.word().reserved_for().is_some());
+    let rung = begin(&mut wait);
+    hand_on(&one, Predecessor::Clean, &rung);
     for _ in 0..3 {
         // Its time passes, and then all goes on as if it were not there.
         while try_take(one.at(), one.me(), one.generation, &*one.member).unwrap().is_none() {
@@ -213,14 +223,8 @@ fn a_wait_dropped_with_a_reservation_hands_it_on(sleepers: &'static Sleepers) {
     let (_dir, one, two) = pair();
     one.hold();
     let mut wait = two.take(sleepers);
-    let (waker, rung) = bell();
-    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
-    while !one.word().is_hungry() {
-        thread::yield_now();
-    }
-    one.release(Predecessor::Died);
-    rung.recv_timeout(LONG).unwrap();
-    assert!(two.word().reserved_for().is_some());
+    let rung = begin(&mut wait);
+    hand_on(&one, Predecessor::Died, &rung);
     drop(wait);
     assert_eq!(two.word(), Word::left_so(Predecessor::Died).waited_for(), "told to the next one");
     assert!(one.member.table.shown_waits().is_empty());

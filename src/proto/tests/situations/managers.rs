@@ -892,18 +892,25 @@ fn a_leader_of_another_cluster_is_refused_and_costs_no_lease() {
     assert!(manager.take_said().iter().any(released(lease, Predecessor::Clean)));
 }
 
+/// A request is waited for, and the connection is a second one: over the first it was welcomed with
+/// epoch 5.
+fn connected_again() -> (Manager, RequestId) {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    manager.welcome_by(1, 5);
+    manager.cut();
+    manager.pass(ms(100));
+    manager.connected();
+    (manager, request)
+}
+
 #[test]
 fn a_leader_whose_state_is_old_is_refused_in_words() {
     // etcd#12528, #15247
     // A directory restored from before its last start counts the epoch of that once more.
     for (epoch, reign) in [(4, 4), (5, 55)] {
-        let mut manager = Manager::new(1);
-        let request = manager.acquire("x");
-        manager.connected();
-        manager.welcome_by(1, 5);
-        manager.cut();
-        manager.pass(ms(100));
-        manager.connected();
+        let (mut manager, request) = connected_again();
         manager.welcome_of(1, epoch, ReignId(reign));
         manager.take_events();
         for _ in 0..100 {
@@ -972,13 +979,7 @@ fn what_was_seen_is_told_with_whose_epoch_it_was() {
 
 #[test]
 fn a_leader_that_does_not_know_what_was_seen_is_asked_again_and_named() {
-    let mut manager = Manager::new(1);
-    let request = manager.acquire("x");
-    manager.connected();
-    manager.welcome_by(1, 5);
-    manager.cut();
-    manager.pass(ms(100));
-    manager.connected();
+    let (mut manager, request) = connected_again();
     let cluster = ClusterId(1);
     manager.hear(LeaderMessage::NotLeader { try_next: None, cluster, epoch: Some(2) });
     manager.take_events();
@@ -998,13 +999,7 @@ fn a_leader_that_does_not_know_what_was_seen_is_asked_again_and_named() {
 
 #[test]
 fn a_standby_of_another_cluster_is_none_of_ours() {
-    let mut manager = Manager::new(1);
-    let request = manager.acquire("x");
-    manager.connected();
-    manager.welcome_by(1, 5);
-    manager.cut();
-    manager.pass(ms(100));
-    manager.connected();
+    let (mut manager, request) = connected_again();
     manager.take_events();
     let cluster = ClusterId(2);
     manager.hear(LeaderMessage::NotLeader { try_next: None, cluster, epoch: None });

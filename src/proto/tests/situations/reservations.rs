@@ -20,6 +20,20 @@ fn holding() -> (Reign, Who, Grant, Who) {
     (reign, a, grant, b)
 }
 
+/// The first of two sessions asks for a name with `at_least`, and the disk has yet to answer. Each
+/// holds a name of its own besides, so that both are on the disk.
+fn reserving() -> (Reign, Who, Who) {
+    let mut reign = begin();
+    let [a, b] = [reign.session(1), reign.session(2)];
+    for (who, text) in [(a, "y"), (b, "z")] {
+        reign.acquire(who, 1, acquire(text));
+        reign.granted(who, 1);
+    }
+    reign.disk_answers = false;
+    reign.acquire(a, 2, for_ten("x"));
+    (reign, a, b)
+}
+
 /// Both sessions stay alive for so long.
 fn pass_alive(reign: &mut Reign, sessions: &[Who], duration: Duration) {
     let mut left = duration;
@@ -46,6 +60,11 @@ fn comes_free_after(reign: &mut Reign, waiter: Who, alive: &[Who], left: Duratio
     pass_alive(reign, alive, left - ms(1));
     assert!(reign.try_granted(waiter, 7).is_err(), "it is free too soon");
     pass_alive(reign, alive, ms(2));
+    comes_free(reign, waiter);
+}
+
+/// The waiter is granted the name, of which nothing is kept.
+fn comes_free(reign: &mut Reign, waiter: Who) {
     reign.granted(waiter, 7);
     assert_eq!(entry(reign), None);
 }
@@ -79,14 +98,7 @@ fn a_holder_that_died_or_said_goodbye_leaves_its_name_taken() {
 
 #[test]
 fn it_is_told_once_its_entry_is_durable_and_counts_from_then() {
-    let mut reign = begin();
-    let [a, b] = [reign.session(1), reign.session(2)];
-    for (who, text) in [(a, "y"), (b, "z")] {
-        reign.acquire(who, 1, acquire(text));
-        reign.granted(who, 1);
-    }
-    reign.disk_answers = false;
-    reign.acquire(a, 2, for_ten("x"));
+    let (mut reign, a, b) = reserving();
     reign.acquire(b, 7, acquire("x"));
     pass_alive(&mut reign, &[a, b], Duration::from_secs(2));
     assert!(reign.try_granted(a, 2).is_err(), "its entry is not durable");
@@ -113,19 +125,13 @@ fn a_try_for_a_reserved_name_is_refused() {
 
 #[test]
 fn cancelled_while_its_entry_is_written_it_leaves_nothing_reserved() {
-    let mut reign = begin();
-    let [a, b] = [reign.session(1), reign.session(2)];
-    reign.acquire(a, 1, acquire("y"));
-    reign.acquire(b, 1, acquire("z"));
-    reign.disk_answers = false;
-    reign.acquire(a, 2, for_ten("x"));
+    let (mut reign, a, b) = reserving();
     reign.cancel(a, 2);
     reign.acquire(b, 7, acquire("x"));
     reign.disk_answers = true;
     reign.commit();
     assert!(reign.try_granted(a, 2).is_err(), "its cancel was read");
-    reign.granted(b, 7);
-    assert_eq!(entry(&reign), None);
+    comes_free(&mut reign, b);
 }
 
 #[test]
@@ -180,8 +186,7 @@ fn given_back_unused_it_is_free_once_that_is_durable_and_answered_then() {
     reign.commit();
     let released = LeaderMessage::Released { lease };
     assert_eq!(reign.take(a), [released.clone(), released]);
-    reign.granted(b, 7);
-    assert_eq!(entry(&reign), None);
+    comes_free(&mut reign, b);
 }
 
 #[test]
@@ -189,8 +194,7 @@ fn a_grant_whose_cancel_crossed_it_leaves_nothing_reserved() {
     let (mut reign, a, _, b) = holding();
     reign.acquire(b, 7, acquire("x"));
     reign.cancel(a, 1);
-    reign.granted(b, 7);
-    assert_eq!(entry(&reign), None);
+    comes_free(&mut reign, b);
 }
 
 #[test]
@@ -199,8 +203,7 @@ fn a_report_that_knows_neither_request_nor_lease_leaves_nothing_reserved() {
     reign.acquire(b, 7, acquire("x"));
     let a = reign.again(a);
     reign.report(a, &[], Vec::new());
-    reign.granted(b, 7);
-    assert_eq!(entry(&reign), None);
+    comes_free(&mut reign, b);
 }
 
 #[test]
@@ -284,8 +287,7 @@ fn after_a_restart_a_grant_that_is_being_given_back_unused_leaves_nothing_reserv
     reign.report_held(a, vec![leaving], Vec::new());
     reign.say(a, ClientMessage::Release { lease, last_used, how });
     assert!(reign.take(a).contains(&LeaderMessage::Released { lease }));
-    reign.granted(b, 7);
-    assert_eq!(entry(&reign), None);
+    comes_free(&mut reign, b);
 }
 
 #[test]
@@ -336,20 +338,12 @@ fn finds_no_room(reign: &mut Reign) {
 
 #[test]
 fn without_room_for_its_entry_it_is_refused_and_the_next_waiter_served() {
-    let mut reign = begin();
-    let [a, b] = [reign.session(1), reign.session(2)];
-    for (who, text) in [(a, "y"), (b, "z")] {
-        reign.acquire(who, 1, acquire(text));
-        reign.granted(who, 1);
-    }
-    reign.disk_answers = false;
-    reign.acquire(a, 2, for_ten("x"));
+    let (mut reign, a, b) = reserving();
     reign.acquire(b, 7, acquire("x"));
     reign.take(a);
     finds_no_room(&mut reign);
     assert_eq!(reign.refused(a, 2), Some(Refusal::DiskFull));
-    reign.granted(b, 7);
-    assert_eq!(entry(&reign), None);
+    comes_free(&mut reign, b);
     // Nothing is kept for one that was cancelled meanwhile, either.
     reign.acquire(a, 3, for_ten("w"));
     reign.cancel(a, 3);
@@ -376,8 +370,7 @@ fn without_room_for_a_grant_that_is_made_anew_it_is_refused_once_the_first_is_de
     assert!(entry(&reign).is_some() && reign.try_granted(b, 7).is_err());
     reign.commit();
     assert_eq!(reign.refused(a, 1), Some(Refusal::DiskFull));
-    reign.granted(b, 7);
-    assert_eq!(entry(&reign), None);
+    comes_free(&mut reign, b);
 }
 
 #[test]
