@@ -242,6 +242,9 @@ mod tests {
 
     #[test]
     fn dropped_child_gets_the_signal_it_cleans_up_on() {
+        // A shell cannot handle what it was started to ignore, as below a shell's `&`.
+        signal_hook::flag::register(signal_hook::consts::SIGQUIT, std::sync::Arc::default())
+            .unwrap();
         let scratch = Scratch::new().unwrap();
         let (ready, cleaned) = (scratch.path().join("ready"), scratch.path().join("cleaned"));
         let script = format!(

@@ -501,8 +501,8 @@ impl Common {
     }
 
     /// The label unless one was given.
-    pub(super) fn or_label(mut self, label: impl FnOnce() -> String) -> Common {
-        self.label.get_or_insert_with(label);
+    pub(super) fn or_label(mut self, label: String) -> Common {
+        self.label.get_or_insert(label);
         self
     }
 

@@ -3,6 +3,7 @@
 use super::{args, failure::Failure};
 use crate::{
     error::{LockError, LockErrorKind},
+    name::Name,
     process::{self, Order},
 };
 
@@ -14,7 +15,9 @@ pub(super) fn break_lock(what: args::Break) -> Result<u8, Failure> {
     let directory = common.directory().map(ToOwned::to_owned);
     let mut order = Order { token, grace, asked_leader: false };
     let Some(directory) = directory else {
-        return ask_leader(common, &name, &order, &leaders).map(|()| 0).map_err(|(_, said)| said);
+        let asked = ask_leader(common, &name, &order);
+        asked.map_err(|error| Failure::from(error).naming_leaders(&leaders))?;
+        return Ok(0);
     };
     if leaders.is_empty() {
         process::end_holder(&directory, &name, order)?;
@@ -22,34 +25,20 @@ pub(super) fn break_lock(what: args::Break) -> Result<u8, Failure> {
     }
     // Nothing is made: a mistyped directory is told before the leader is asked.
     let is_in_use = process::is_in_use(&directory)?;
-    let Err((error, said)) = ask_leader(common, &name, &order, &leaders) else { return Ok(0) };
-    let Some(error) = error.filter(|error| error.kind() == LockErrorKind::Refused && is_in_use)
-    else {
-        return Err(said);
-    };
-    // Perhaps it is one of the directory, or of a process on its way to the leader.
-    order.asked_leader = true;
-    match process::end_holder(&directory, &name, order) {
-        Ok(()) => Ok(0),
-        Err(here) if error.holder().is_none() => Err(here.into()),
-        Err(_) => Err(said),
+    let Err(error) = ask_leader(common, &name, &order) else { return Ok(0) };
+    if error.kind() == LockErrorKind::Refused && is_in_use {
+        // Perhaps it is one of the directory, or of a process on its way to the leader.
+        order.asked_leader = true;
+        match process::end_holder(&directory, &name, order) {
+            Ok(()) => return Ok(0),
+            Err(here) if error.holder().is_none() => return Err(here.into()),
+            Err(_) => {}
+        }
     }
+    Err(Failure::from(error).naming_leaders(&leaders))
 }
 
-/// Why it was not broken: the error, and how it is said.
-type Unbroken = (Option<LockError>, Failure);
-
-fn ask_leader(
-    common: args::Common,
-    name: &crate::name::Name,
-    order: &Order,
-    leaders: &[String],
-) -> Result<(), Unbroken> {
-    let opened = common.without_directory().into_builder().open();
-    let locks = opened.map_err(|error| (None, error.into()))?;
-    locks.break_lock(&**name, order.token).map_err(|error| {
-        let kind = error.kind();
-        let said = Failure::from_ref(&error).naming_leaders(leaders);
-        ((kind == LockErrorKind::Refused).then_some(error), said)
-    })
+fn ask_leader(common: args::Common, name: &Name, order: &Order) -> Result<(), LockError> {
+    let locks = common.without_directory().into_builder().open()?;
+    locks.break_lock(&**name, order.token)
 }

@@ -1,13 +1,10 @@
 //! `tierlock doctor`: what is wrong with a directory, and what to do.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-};
+use std::fmt;
 
 use super::{
     args,
-    failure::{Failure, exit},
+    failure::{Failure, exit, print},
 };
 use crate::{
     printable::Printable,
@@ -25,13 +22,7 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
     };
     let found = process::examine(directory)?;
     let text: String = found.iter().map(line).collect();
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has read enough; the status counts all the same.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(error) => return Err(Failure::new(exit::IO, format_args!("output: {error}"))),
-        Ok(()) => {}
-    }
+    print(&text)?;
     let count = |level| found.iter().filter(|finding| finding.level == level).count();
     let status = match (count(Level::Damage), count(Level::Trouble)) {
         (0, 0) => return Ok(0),

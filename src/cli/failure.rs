@@ -1,6 +1,11 @@
 //! What went wrong, as the command line says it: one line and an exit status.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt,
+    io::{self, Write as _},
+};
 
 use crate::{
     error::{LockError, LockErrorKind},
@@ -85,13 +90,6 @@ impl Failure {
 
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Failure {
-        Failure::from_ref(&error)
-    }
-}
-
-impl Failure {
-    /// For a caller that needs the error itself too.
-    pub(super) fn from_ref(error: &LockError) -> Failure {
         let status = match error.kind() {
             // Its time was over before a leader answered: the lock may be free.
             LockErrorKind::TimedOut if error.is_unanswered() => exit::UNREACHABLE,
@@ -102,7 +100,17 @@ impl Failure {
             LockErrorKind::Config => exit::CONFIG,
             LockErrorKind::Damaged | LockErrorKind::Io => exit::IO,
         };
-        Failure::new(status, with_sources(error))
+        Failure::new(status, with_sources(&error))
+    }
+}
+
+/// Writes to standard output. A reader that has read enough is no failure.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(exit::IO, format_args!("output: {error}"))),
+        Ok(()) => Ok(()),
     }
 }
 

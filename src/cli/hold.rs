@@ -17,12 +17,13 @@ use crate::{clock, guard::MutexGuard};
 /// Takes the lock, prints its token, and releases it when standard input ends.
 pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
     let conflict = hold.terms.conflict_exit_code;
+    hold.terms.check()?;
     take_and_keep(hold).map_err(|failure| failure.with_conflict_status(conflict))
 }
 
 fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     let args::Hold { terms, name } = hold;
-    let (on_lost, at_least) = (terms.on_lost, terms.at_least);
+    let on_lost = terms.on_lost;
     let taking = Taking::begin(name, terms, None)?;
     let lock = taking.take()?;
     let taken_at = clock::now();
@@ -39,8 +40,8 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
         Ok(()) => keep(&taking, &lock, on_lost),
         Err(failure) => (Err(failure), false),
     };
-    if let (Ok(()), Some(at_least), false) = (&ended, at_least, is_lost) {
-        taking.stay(taken_at + at_least);
+    if ended.is_ok() && !is_lost {
+        taking.stay(taken_at);
     }
     taking.release(lock);
     ended.map(|()| if is_lost { exit::LOST } else { 0 })

@@ -130,17 +130,17 @@ impl Inheritance {
     ) -> (&'static str, OsString) {
         let mut claims = self.claims.clone();
         claims.retain(|claim| self.above.contains(&claim.process));
-        if let Some(myself) = self.above.first() {
-            let is_wide = MutexGuard::scope(lock) >= Scope::Host;
-            let directory = locks.directory_key().map(Place::Directory);
-            let cluster = locks.cluster().filter(|_| is_wide).map(Place::Cluster);
-            claims.extend(directory.into_iter().chain(cluster).map(|place| Claim {
-                process: *myself,
-                place,
-                token: MutexGuard::token(lock),
-                name: name.clone(),
-            }));
-        }
+        // A holder of host scope has no lock in the directory.
+        let place = match MutexGuard::scope(lock) {
+            Scope::Host => locks.cluster().map(Place::Cluster),
+            Scope::Process | Scope::Thread => locks.directory_key().map(Place::Directory),
+        };
+        claims.extend(self.above.first().zip(place).map(|(myself, place)| Claim {
+            process: *myself,
+            place,
+            token: MutexGuard::token(lock),
+            name: name.clone(),
+        }));
         let lines: Vec<String> = claims.iter().map(Claim::to_line).collect();
         (HELD, OsString::from_vec(lines.join("\n").into_bytes()))
     }

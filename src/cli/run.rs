@@ -36,7 +36,7 @@ const NAME: &str = "TIERLOCK_NAME";
 fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, Failure> {
     let args::Run { terms, grace, close, .. } = run;
     let (ttl, on_lost) = (terms.ttl, terms.on_lost);
-    let (at_most, at_least) = (terms.at_most, terms.at_least);
+    let at_most = terms.at_most;
     let program = short_name(&command[0]);
     identity::says_it_runs(match terms.show_command {
         true => command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
@@ -87,11 +87,7 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
         }
         .run()
     };
-    if let Some(at_least) = at_least
-        && !taking.is_remembered(MutexGuard::scope(&lock))
-    {
-        taking.stay(taken_at + at_least);
-    }
+    taking.stay(taken_at);
     let status = match outcome.ended {
         _ if outcome.lost => exit::LOST,
         Ended::Status(code) => code,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, IsTerminal, Write as _},
+    io::{self, IsTerminal},
     sync::mpsc,
     thread,
     time::Duration,
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     args,
-    failure::{Failure, exit},
+    failure::{Failure, print},
 };
 use crate::{
     error::{Holder, Predecessor},
@@ -117,16 +117,6 @@ impl Show {
             (false, true) => print(&format!("{}\n", self.nothing)),
             (false, false) => print(&table(&found, width())),
         }
-    }
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // The reader has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::new(exit::IO, format_args!("output: {error}"))),
-        Ok(()) => Ok(()),
     }
 }
 

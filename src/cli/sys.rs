@@ -193,6 +193,14 @@ static NOTE_SIGPIPE: extern "C" fn() = {
 
 /// Lets these signals reach this thread and those that it starts, though they were blocked.
 pub(super) fn unblock(signals: &[i32]) {
+    let set = set_of(signals);
+    // SAFETY: `set` is a `sigset_t` of this frame; the old mask is not asked for, which a null
+    // pointer says.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) };
+}
+
+/// Async-signal-safe.
+fn set_of(signals: &[i32]) -> libc::sigset_t {
     // SAFETY: all zeroes is a valid value of the plain C type `sigset_t`.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: it writes into the `sigset_t` that the pointer came from.
@@ -201,9 +209,7 @@ pub(super) fn unblock(signals: &[i32]) {
         // SAFETY: `set` was emptied above; a number that is no signal's is refused.
         unsafe { libc::sigaddset(&mut set, signal) };
     }
-    // SAFETY: `set` is a `sigset_t` of this frame; the old mask is not asked for, which a null
-    // pointer says.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) };
+    set
 }
 
 // ── sockets that are handed over ────────────────────────────────────────────────────────────────
@@ -324,13 +330,8 @@ struct Blocked(libc::sigset_t);
 
 impl Blocked {
     fn sigttou() -> Blocked {
-        // SAFETY: all zeroes is a valid value of the plain C type `sigset_t`.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        let set = set_of(&[libc::SIGTTOU]);
         let mut before = set;
-        // SAFETY: it writes into the `sigset_t` that the pointer came from.
-        unsafe { libc::sigemptyset(&mut set) };
-        // SAFETY: `set` was emptied above, and SIGTTOU is a signal's number.
-        unsafe { libc::sigaddset(&mut set, libc::SIGTTOU) };
         // SAFETY: both pointers come from `sigset_t`s of this frame; the call is
         // async-signal-safe.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before) };

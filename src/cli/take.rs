@@ -67,12 +67,11 @@ impl Taking {
         label: Option<String>,
     ) -> Result<Taking, Failure> {
         let mut common = std::mem::take(&mut terms.common).with_environment()?;
-        terms.check()?;
         let inheritance = Inheritance::of_this_process();
         let events = Events::listen_for_a_command()
             .map_err(|error| Failure::internal("cannot listen to signals", error))?;
         if let Some(label) = label {
-            common = common.or_label(|| label);
+            common = common.or_label(label);
         }
         let leaders = common.leaders().to_vec();
         // What locks in the directory cannot promise is doctor's to say, and not every run's.
@@ -116,12 +115,8 @@ impl Taking {
         if let Some(at_most) = terms.at_most {
             mutex = mutex.at_most(at_most);
         }
-        // Where only this process would remember `at_least`, it stays itself, with the guard: what a
-        // mutex keeps beyond its guard dies with the process, and that is how the lock would be left,
-        // as by a holder that died.
-        let scope = terms.scope.map_or(self.locks.widest_scope(), Scope::from);
         if let Some(at_least) = terms.at_least
-            && self.is_remembered(scope)
+            && self.is_remembered()
         {
             mutex = mutex.at_least(at_least);
         }
@@ -162,10 +157,16 @@ impl Taking {
         }
     }
 
-    /// Whether `--at-least` is remembered at this scope however the holder ends: by the leader, or by
-    /// the slot in the directory.
-    pub(super) fn is_remembered(&self, scope: Scope) -> bool {
-        self.locks.remembers_at_least(scope)
+    /// The scope that the lock is asked for at.
+    fn scope(&self) -> Scope {
+        self.terms.scope.map_or(self.locks.widest_scope(), Scope::from)
+    }
+
+    /// Whether `--at-least` is remembered however the holder ends: by the leader, or by the slot in
+    /// the directory. Else this process stays itself, with the guard: what a mutex keeps beyond its
+    /// guard dies with the process, and the lock would be left as by a holder that died.
+    fn is_remembered(&self) -> bool {
+        self.locks.remembers_at_least(self.scope())
     }
 
     /// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so
@@ -203,8 +204,7 @@ impl Taking {
         if seen.is_ours {
             return self.would_wait_for_ourselves();
         }
-        let scope = self.terms.scope.map_or(self.locks.widest_scope(), Scope::from);
-        let error = error.with_name(&self.name).with_scope(scope).with_holder(seen.holder);
+        let error = error.with_name(&self.name).with_scope(self.scope()).with_holder(seen.holder);
         let failure = Failure::from(error);
         let failure = match super::status::kept_by(&seen.survivors) {
             Some(survivors) => failure.with_advice(&survivors),
@@ -222,10 +222,12 @@ impl Taking {
         Failure::new(exit::CONFLICT, line)
     }
 
-    /// Waits until then; a signal that would end us cuts it short.
-    pub(super) fn stay(&self, until: Time) {
+    /// Waits for the end of `--at-least`, if nothing else remembers it; a signal that would end us
+    /// cuts it short.
+    pub(super) fn stay(&self, taken_at: Time) {
+        let Some(at_least) = self.terms.at_least.filter(|_| !self.is_remembered()) else { return };
         loop {
-            let left = until.since(clock::now());
+            let left = (taken_at + at_least).since(clock::now());
             if left.is_zero() {
                 return;
             }

@@ -140,6 +140,13 @@ fn a_manager_without_leaders_says_what_to_do_instead() {
     let check = locks.check_token("a", token).unwrap_err();
     assert_eq!(check.kind(), LockErrorKind::Config);
     assert!(check.to_string().contains("fence"), "{check}");
+    for broken in [
+        locks.break_lock("a", token).unwrap_err(),
+        block_on(locks.break_lock_async("a", token)).unwrap_err(),
+    ] {
+        assert_eq!((broken.kind(), broken.name()), (LockErrorKind::Config, Some("a")));
+        assert!(broken.to_string().contains("tierlock break --dir"), "{broken}");
+    }
     assert!(MutexGuard::is_valid(&guard));
 }
 

@@ -47,19 +47,9 @@ fn break_here(place: &Place, token: &str, more: &[&str]) -> Output {
     command.arg(place.dir()).args(more).output().unwrap()
 }
 
-/// A directory of each engine.
-fn places() -> [Place; 2] {
-    [tierlock::Engine::Table, tierlock::Engine::FileLock].map(|engine| {
-        let place = Place::new();
-        let builder = tierlock::LockManager::builder().directory(place.dir());
-        drop(builder.engine(engine).open().unwrap());
-        place
-    })
-}
-
 #[test]
 fn a_lock_of_a_directory_ends_with_the_process_of_exactly_the_holder_of_a_token() {
-    for place in places() {
+    for place in Place::of_each_engine() {
         let mut holder = Running::script(&mut place.run(), &["--label", "first"], "job", HOLD);
         let token = holder.line();
         let mut waiter = Running::script(&mut place.run(), &["--label", "second"], "job", HOLD);
@@ -89,7 +79,7 @@ fn a_lock_of_a_directory_ends_with_the_process_of_exactly_the_holder_of_a_token(
 /// What has to be killed leaves its proof of life to what it started, which is found and ended too.
 #[test]
 fn a_holder_that_ignores_sigterm_is_killed_after_its_grace_and_what_it_left_with_it() {
-    for place in places() {
+    for place in Place::of_each_engine() {
         let script = "trap '' TERM; sleep 1000 & echo $TIERLOCK_TOKEN; echo $!; wait";
         let mut holder = Running::script(&mut place.run(), &[], "job", script);
         let (token, left) = (holder.line(), holder.pid_line());
@@ -106,7 +96,7 @@ fn a_holder_that_ignores_sigterm_is_killed_after_its_grace_and_what_it_left_with
 /// ceph-qa-suite#583: a daemon that was started under the lock keeps it.
 #[test]
 fn a_daemon_that_has_the_lock_from_a_command_that_ended_is_ended() {
-    for place in places() {
+    for place in Place::of_each_engine() {
         let script = "setsid sleep 1000 > /dev/null 2>&1 & echo $TIERLOCK_TOKEN; echo $!";
         let mut holder = Running::script(&mut place.run(), &[], "job", script);
         let (token, daemon) = (holder.line(), holder.pid_line());
@@ -129,7 +119,7 @@ fn a_daemon_that_has_the_lock_from_a_command_that_ended_is_ended() {
 
 #[test]
 fn a_stopped_holder_is_killed() {
-    for place in places() {
+    for place in Place::of_each_engine() {
         let mut holder = Running::script(&mut place.run(), &[], "job", HOLD);
         let token = holder.line();
         holder.freeze();
@@ -140,7 +130,7 @@ fn a_stopped_holder_is_killed() {
 
 #[test]
 fn what_runs_under_the_lock_does_not_break_it() {
-    for place in places() {
+    for place in Place::of_each_engine() {
         let program = env!("CARGO_BIN_EXE_tierlock");
         let dir = place.dir();
         let script = format!(
@@ -159,13 +149,13 @@ fn a_holder_of_another_pid_namespace_or_user_is_left_alone_and_the_line_says_wha
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    for place in places() {
+    for place in Place::of_each_engine() {
         // As for a group of users: those who may lock may look.
         let opened = Command::new("chmod").args(["-R", "a+rwX"]).arg(place.root.path()).status();
         assert!(opened.unwrap().success());
         let program = env!("CARGO_BIN_EXE_tierlock");
         let hold = |namespace: &[&str]| {
-            let mut command = Command::new("unshare");
+            let mut command = crate::surroundings::program("unshare");
             command.args(namespace).args([program, "run", "--dir"]).arg(place.dir());
             Running::script(&mut command, &[], "job", HOLD)
         };
@@ -179,7 +169,7 @@ fn a_holder_of_another_pid_namespace_or_user_is_left_alone_and_the_line_says_wha
         let token = holder.line();
         let again = Command::new("chmod").args(["-R", "a+rwX"]).arg(place.root.path()).status();
         assert!(again.unwrap().success());
-        let mut as_other = Command::new("setpriv");
+        let mut as_other = crate::surroundings::program("setpriv");
         as_other.args(["--reuid", "65534", "--clear-groups", "--bounding-set", "-all"]);
         as_other.args([program, "break", "job", "--token", &token, "--dir"]).arg(place.dir());
         fails(&as_other.output().unwrap(), 77, &["another user's", "as root"]);

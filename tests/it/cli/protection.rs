@@ -259,6 +259,29 @@ fn at_least_keeps_the_lock_after_the_command() {
     assert!(start.elapsed() >= Duration::from_millis(100));
 }
 
+/// Where nothing remembers it, `run` itself stays.
+#[test]
+fn a_signal_ends_the_stay_of_at_least_in_good_order() {
+    let [_, place] = Place::of_each_engine();
+    let start = Instant::now();
+    succeeds(&place.ran(&["--at-least", "400ms", "job", "--", "true"]));
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    let options = ["--at-least", "1000h"];
+    let mut running = Running::script(&mut place.run(), &options, "job", "echo $$; exit 3");
+    let command = running.pid_line();
+    gone(command);
+    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
+    // The first ones may be for what the command left.
+    let ended = eventually("it exits", || {
+        let _ = running.handle.signal(Signal::TERM);
+        running.child.try_wait().unwrap()
+    });
+    assert_eq!(ended.code(), Some(3));
+    let left = shown(place.status());
+    assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
+    succeeds(&place.ran(&["-n", "job", "--", "true"]));
+}
+
 /// A cron job that is killed early is not run again before its time, whatever its machine does.
 #[test]
 fn a_leader_remembers_at_least_however_the_command_or_its_supervisor_ends() {

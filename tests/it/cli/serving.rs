@@ -391,12 +391,13 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
     }
     let place = Place::new();
     let shell = |script: &str| {
-        let mut shell = Command::new("/bin/bash");
+        let mut shell = program("/bin/bash");
         shell.args(["-c", script, env!("CARGO_BIN_EXE_tierlock")]).arg(place.secret());
         shell
     };
     let mut serve = shell(
-        r#"exec "$0" serve --init --listen 127.0.0.1:0 --state-dir "$2" --secret-file <(cat "$1")"#,
+        r#"exec "$0" serve --init --accept-fs tmpfs --listen 127.0.0.1:0 --state-dir "$2" \
+            --secret-file <(cat "$1")"#,
     );
     let mut leader = Running::start(serve.arg(place.path("state")));
     let address = leader.line().strip_prefix("listening on ").unwrap().to_owned();
@@ -413,9 +414,7 @@ fn a_secret_may_come_through_the_pipe_of_a_shell() {
 #[test]
 fn a_port_alone_listens_at_every_address_of_the_machine() {
     let place = Place::new();
-    let mut serve = tierlock(&["serve", "--init", "--listen", ":0"]);
-    serve.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
-    let mut leader = Running::start(&mut serve);
+    let mut leader = Running::start(place.serve(":0").arg("--init"));
     let line = leader.line();
     let port = line.strip_prefix("listening on ").unwrap().rsplit_once(':').unwrap().1;
     for host in ["127.0.0.1", "127.0.0.5"] {

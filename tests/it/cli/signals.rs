@@ -123,6 +123,8 @@ fn a_leader_that_was_started_with_all_signals_blocked_ends_in_good_order() {
     env.arg(env!("CARGO_BIN_EXE_tierlock")).args([
         "serve",
         "--init",
+        "--accept-fs",
+        "tmpfs",
         "--listen",
         "127.0.0.1:0",
         "--state-dir",

@@ -103,6 +103,7 @@ fn a_leaders_directory_made_under_any_umask_is_usable_by_its_maker() {
     let script = "umask 177; exec \"$0\" \"$@\"";
     let mut shell = program("sh");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_tierlock"), "serve", "--init"]);
+    shell.args(["--accept-fs", "tmpfs"]);
     shell.args(["--listen", "127.0.0.1:0"]);
     shell.arg("--state-dir").arg(place.path("state")).arg("--secret-file").arg(place.secret());
     let mut leader = Running::start(&mut shell);
