@@ -31,7 +31,7 @@ use super::{
     tls::Secret,
 };
 use crate::{
-    alarm, clock,
+    callbacks, clock,
     error::{LockError, LockErrorKind},
     proto::{
         ConnectionId, ReignId, TIME_TO_LIVE,
@@ -276,8 +276,7 @@ impl LeaderBuilder {
     /// Is called with what an operator has to know though the leader goes on: that two clients
     /// said, after a restart, that they hold the same lock; that a client has seen another history
     /// of this leader's cluster; that the secret file cannot be read again. By default it is written
-    /// to standard
-    /// error. It runs on a thread of its own.
+    /// to standard error. It runs on a thread where it may block.
     pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_alarm = OnAlarm(Arc::new(alarm));
         self
@@ -662,7 +661,7 @@ impl Shared {
     /// Tells of something that an operator has to look at.
     fn sound(&self, text: String) {
         let OnAlarm(on_alarm) = self.on_alarm.clone();
-        alarm::call_at(Time::ZERO, move || on_alarm(&text)).detach();
+        callbacks::run(move || on_alarm(&text));
     }
 
     /// The secret file was looked at again.

@@ -17,18 +17,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use super::{
-    Leader, Secret,
+    Leader, LeaderBuilder, Secret,
     lease_word::{Entered, Entering, LeaseWord, Left},
     leased::{Leased, ask, take_to_keep},
     link::Link,
     service::{LeasePatience, LeaseRequest, LeaseService},
 };
 use crate::{
-    clock,
+    alarm, clock,
     error::{LockError, LockErrorKind, LostReason, Predecessor},
     name::Name,
     proto::{ProcessMark, client::Config, wire::Identity},
+    time::Time,
     token::Token,
 };
 
@@ -53,13 +56,16 @@ impl Town {
     }
 
     fn leader_at(&self, address: impl ToString) -> Result<Leader, LockError> {
+        self.builder(address).start()
+    }
+
+    fn builder(&self, address: impl ToString) -> LeaderBuilder {
         Leader::builder()
             .listen(address)
             .state_dir(self.path("state"))
             .init(!self.path("state").exists())
             .accept_file_system("tmpfs")
             .secret_file(self.path("key"))
-            .start()
     }
 
     pub(super) fn link(&self, leader: &Leader) -> Arc<Link> {
@@ -662,6 +668,26 @@ fn a_callback_that_panics_or_blocks_stalls_no_renewal() {
     outlive(&held);
     drop(end);
     give_answered(&link, held).unwrap();
+}
+
+#[test]
+fn an_operators_callback_that_blocks_holds_up_no_alarm() {
+    let town = Town::new();
+    let (entered, is_in) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    let builder = town.builder("127.0.0.1:0").on_alarm(move |text| {
+        entered.send(text.to_owned()).unwrap();
+        let _ = ended.lock().recv();
+    });
+    let _leader = builder.start().unwrap();
+    fs::write(town.path("key"), "damaged").unwrap();
+    let text = is_in.recv().unwrap();
+    assert!(text.contains("64 hexadecimal digits"), "{text}");
+    let (ring, rung) = mpsc::channel();
+    alarm::call_at(Time::ZERO, move || ring.send(()).unwrap()).detach();
+    rung.recv().unwrap();
+    drop(end);
 }
 
 #[test]
