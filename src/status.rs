@@ -6,7 +6,7 @@ use crate::{
     error::{Holder, Predecessor, Result},
     ground::Reach,
     name::Name,
-    process::{NameStatus, Proof, Survivor, WaiterStatus, find_survivors},
+    process::{Identity, NameStatus, Survivor, WaiterStatus, find_survivors},
     scope::Scope,
     token::Token,
 };
@@ -24,7 +24,7 @@ pub(crate) struct LockStatus {
     pub(crate) predecessor: Predecessor,
     pub(crate) waiters: Vec<Waiter>,
     /// The file whose lock proves that its holder in the directory is alive.
-    pub(crate) proof: Option<Proof>,
+    pub(crate) proof: Option<Identity>,
     /// Who keeps it in the place of a holder that has ended.
     pub(crate) survivors: Vec<Survivor>,
 }

@@ -22,7 +22,7 @@ use crate::{
     guard::MutexGuard,
     manager::LockManager,
     name::Name,
-    process::{self, DirectoryKey, Proof},
+    process::{self, DirectoryKey, Identity},
     scope::Scope,
     status::LockStatus,
     token::Token,
@@ -60,7 +60,7 @@ struct Claim {
 #[derive(Clone, Debug)]
 pub(super) struct Inheritance {
     /// The lock files that this process had open when it had not opened any itself.
-    proofs: Vec<Proof>,
+    proofs: Vec<Identity>,
     /// This process and those above it, the nearest first.
     above: Vec<Process>,
     claims: Vec<Claim>,
@@ -83,8 +83,8 @@ impl Inheritance {
     pub(super) fn has_in_directory(&self, name: &Name, locks: &LockManager) -> crate::Result<bool> {
         let Some(key) = locks.directory_key() else { return Ok(false) };
         let found = locks.status_here(Some(name))?;
-        let is_inherited = |proof: Proof| {
-            let is_kept_by = |process: &Process| proof.is_kept_by(process.pid) == Some(true);
+        let is_inherited = |proof: Identity| {
+            let is_kept_by = |process: &Process| proof.is_kept_by(process.pid).unwrap_or(false);
             self.proofs.contains(&proof) || self.above.iter().skip(1).any(is_kept_by)
         };
         Ok(found.iter().any(|lock| {

@@ -122,14 +122,12 @@ impl Show {
 
 /// Who keeps a lock in the place of its holder, in words.
 pub(super) fn kept_by(survivors: &[Survivor]) -> Option<String> {
-    let named =
-        |Survivor { pid, command }: &Survivor| format!("{} (pid {pid})", Printable(command));
     let (first, more) = survivors.split_first()?;
     let more = match more.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Some(format!("that process has ended or let go, and {}{more} keeps it", named(first)))
+    Some(format!("that process has ended or let go, and {first}{more} keeps it"))
 }
 
 /// For how long `at_least` keeps a lock taken that has no holder.
@@ -294,8 +292,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
             lock.token.to_string(),
         ]);
         for survivor in &lock.survivors {
-            let who = format!("{} (pid {})", Printable(&survivor.command), survivor.pid);
-            table.add_row(["", "kept alive by", &who, "", "", ""]);
+            table.add_row(["", "kept alive by", &survivor.to_string(), "", "", ""]);
         }
         for waiter in &lock.waiters {
             let name = Holder {

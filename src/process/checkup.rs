@@ -20,7 +20,7 @@ use crate::{
 use super::{
     EngineKind, NameStatus, file,
     home::{self, Home},
-    keepers::{Survivor, find_survivors},
+    keepers::find_survivors,
     leader::LEADER,
     table,
     wide::{self, WIDE, WideNames},
@@ -95,11 +95,11 @@ impl Report {
         let kept = found.iter().flat_map(|status| {
             let of = |holder: &Holder| holder.pid.unwrap_or_default();
             let pid = status.holder.as_ref().map(of).unwrap_or_default();
-            status.survivors.iter().map(move |Survivor { pid: survivor, command }| {
+            status.survivors.iter().map(move |survivor| {
                 format!(
-                    "{:?} is kept by {command} (pid {survivor}), which inherited it: pid {pid}, \
-                     which took it, has ended or let go; it is free when that process has ended \
-                     (`tierlock run --close` passes nothing on)",
+                    "{:?} is kept by {survivor}, which inherited it: pid {pid}, which took it, has \
+                     ended or let go; it is free when that process has ended (`tierlock run \
+                     --close` passes nothing on)",
                     status.name.as_str()
                 )
             })

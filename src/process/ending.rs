@@ -13,12 +13,7 @@
 //! A holder may have died and left its proof of life to others, as the command of `tierlock run`
 //! does with a daemon. These are found by what the kernel says of their descriptors, and ended too.
 
-use std::{
-    fs,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
-    time::Duration,
-};
+use std::{os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -167,14 +162,14 @@ fn find(holding: &Holding) -> Result<Vec<Target>, LockError> {
             return Ok(vec![target]);
         }
     }
-    let survivors = Survivors::of(holding.proof);
-    let targets = survivors.pids.iter().filter_map(|pid| Target::with_proof(*pid, holding.proof));
+    let (keepers, hidden) = holding.proof.keepers();
+    let targets = keepers.into_iter().filter_map(|pid| Target::with_proof(pid, holding.proof));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
-    if !targets.is_empty() || survivors.hidden == 0 {
+    if !targets.is_empty() || hidden == 0 {
         // None: the last of them has just gone, or the next look finds it.
         return Ok(targets);
     }
-    let (holder, hidden) = (&holding.holder, survivors.hidden);
+    let holder = &holding.holder;
     Err(LockError::new(
         LockErrorKind::Refused,
         format!(
@@ -183,59 +178,6 @@ fn find(holding: &Holding) -> Result<Vec<Target>, LockError> {
              root"
         ),
     ))
-}
-
-/// The processes that have a proof of life, as `doctor` names them.
-pub(super) struct Survivors {
-    pub(super) pids: Vec<u32>,
-    /// How many processes could not be looked into.
-    pub(super) hidden: usize,
-}
-
-impl Survivors {
-    pub(super) fn of(proof: Identity) -> Survivors {
-        let mut found = Survivors { pids: Vec::new(), hidden: 0 };
-        for entry in fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok) {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            match has_proof(pid, proof) {
-                Some(true) => found.pids.push(pid),
-                Some(false) => {}
-                None => found.hidden += 1,
-            }
-        }
-        found
-    }
-}
-
-/// Whether this process has a descriptor by which the file is locked exclusively. `None` if that is
-/// not to be seen.
-fn has_proof(pid: u32, proof: Identity) -> Option<bool> {
-    let directory = format!("/proc/{pid}/fd");
-    let descriptors = match fs::read_dir(&directory) {
-        Ok(descriptors) => descriptors,
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return None,
-        // It has ended.
-        Err(_) => return Some(false),
-    };
-    let is_proof = |entry: fs::DirEntry| {
-        let same = fs::metadata(entry.path())
-            .is_ok_and(|found| Identity::of_parts(found.dev(), found.ino()) == proof);
-        same && is_locked(pid, &entry.file_name().to_string_lossy())
-    };
-    Some(descriptors.map_while(Result::ok).any(is_proof))
-}
-
-/// Whether the open file description of this descriptor holds an exclusive `flock`. Waiters and
-/// probers have the file open too.
-fn is_locked(pid: u32, descriptor: &str) -> bool {
-    let path = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(descriptor);
-    let info = fs::read_to_string(path).unwrap_or_default();
-    info.lines().filter(|line| line.starts_with("lock:")).any(|line| {
-        let words: Vec<_> = line.split_ascii_whitespace().collect();
-        words.contains(&"FLOCK") && words.contains(&"WRITE")
-    })
 }
 
 impl Target {
@@ -254,7 +196,7 @@ impl Target {
             Ok(opened) => opened?,
             Err(error) => return Some(Err(error)),
         };
-        let has_it = has_proof(pid, proof) == Some(true) && !target.has_ended();
+        let has_it = proof.is_kept_by(pid).unwrap_or(false) && !target.has_ended();
         has_it.then_some(Ok(target))
     }
 
@@ -335,7 +277,7 @@ fn check_is_visible(birth: Birth, holder: &Holder) -> Result<(), LockError> {
 fn check_is_not_ours(holding: &Holding) -> Result<(), LockError> {
     let own = std::process::id();
     let is_holder = holding.birth.is_some_and(|birth| Birth::of_this_process() == Some(birth));
-    if !is_holder && has_proof(own, holding.proof) != Some(true) {
+    if !is_holder && !holding.proof.is_kept_by(own).unwrap_or(false) {
         return Ok(());
     }
     let error = LockError::new(
@@ -373,6 +315,7 @@ fn does_not_end(targets: &[Target]) -> LockError {
 mod tests {
     use std::{
         cell::Cell,
+        fs,
         process::{Child, Command},
     };
 
@@ -410,7 +353,7 @@ mod tests {
 
     fn holding(number: u64, birth: Birth) -> Holding {
         let holder = Holder { token: Some(token(number)), ..Holder::default() };
-        let proof = Identity::of_parts(u64::MAX, number);
+        let proof = Identity::made_up(number);
         Holding { holder, birth: Some(birth), proof, widened_by: None }
     }
 

@@ -62,7 +62,6 @@ use super::{
     births::Birth,
     files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
     home::{self, Home, Made, SAFELY, damaged, failed},
-    keepers::Proof,
     names, record,
     sys::{BYTES, Words, byte_lock},
     wide::WideNames,
@@ -198,7 +197,7 @@ impl Directory {
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
             waiters: Vec::new(),
-            proof: rustix::fs::fstat(file).ok().as_ref().map(Proof::of),
+            proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
             survivors: Vec::new(),
         })
     }

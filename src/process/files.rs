@@ -1,6 +1,10 @@
 //! Small things that both engines do with files.
 
-use std::{fs::File, io, os::unix::fs::MetadataExt};
+use std::{
+    fs::{File, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+};
 
 use rustix::io::Errno;
 
@@ -8,9 +12,9 @@ use crate::error::LockError;
 
 use super::home::{damaged, failed};
 
-/// Device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity(u64, u64);
+/// Which file it is: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity(u64, u64);
 
 impl Identity {
     // Their types differ between systems.
@@ -19,13 +23,18 @@ impl Identity {
         Identity(found.st_dev as u64, found.st_ino as u64)
     }
 
-    #[cfg(all(feature = "cli", target_os = "linux"))]
-    pub(super) fn of_parts(device: u64, inode: u64) -> Identity {
-        Identity(device, inode)
+    pub(super) fn of_file(file: &File) -> io::Result<Identity> {
+        file.metadata().map(|found| Identity::of_metadata(&found))
     }
 
-    pub(super) fn of_file(file: &File) -> io::Result<Identity> {
-        file.metadata().map(|found| Identity(found.dev(), found.ino()))
+    pub(super) fn of_metadata(found: &Metadata) -> Identity {
+        Identity(found.dev(), found.ino())
+    }
+
+    /// Of no file that there is.
+    #[cfg(all(test, feature = "cli", target_os = "linux"))]
+    pub(super) fn made_up(number: u64) -> Identity {
+        Identity(u64::MAX, number)
     }
 }
 

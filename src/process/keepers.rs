@@ -4,13 +4,15 @@
 //! What the directory says of its holder then is the name of a process that has ended. Who has the
 //! proof is known to the kernel only: every process that has the locked description open.
 
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    collections::HashMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
-use super::NameStatus;
+use crate::printable::Printable;
 
-/// The file whose lock proves that a holder is alive: device, inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Proof(u64, u64);
+use super::{NameStatus, files::Identity};
 
 /// A process that keeps a lock which another one took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,30 +22,49 @@ pub(crate) struct Survivor {
     pub(crate) command: String,
 }
 
-impl Proof {
-    // Their types differ between systems.
-    #[allow(clippy::unnecessary_cast)]
-    pub(super) fn of(found: &rustix::fs::Stat) -> Proof {
-        Proof(found.st_dev as u64, found.st_ino as u64)
-    }
-
-    /// Whether the process has it open and locked. `None`: nobody tells us.
-    pub(crate) fn is_kept_by(self, pid: u32) -> Option<bool> {
-        locked_by(&Path::new("/proc").join(pid.to_string())).map(|files| files.contains(&self))
+impl fmt::Display for Survivor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", Printable(&self.command), self.pid)
     }
 }
 
-/// The proofs that this process has open and locked, of whomever.
-pub(crate) fn proofs_here() -> Vec<Proof> {
-    locked_by(Path::new("/proc/self")).unwrap_or_default()
+/// As the proof of a holder's life: the file that is locked for as long as it lives.
+impl Identity {
+    /// Whether the process has it open and locked. An error: that is not to be seen.
+    pub(crate) fn is_kept_by(self, pid: u32) -> io::Result<bool> {
+        self.is_kept_in(&Path::new("/proc").join(pid.to_string()))
+    }
+
+    fn is_kept_in(self, process: &Path) -> io::Result<bool> {
+        Ok(!locked_by(process, |file| file == self)?.is_empty())
+    }
+
+    /// The processes that have it open and locked, and how many could not be looked into.
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(super) fn keepers(self) -> (Vec<u32>, usize) {
+        let (mut keepers, mut hidden) = (Vec::new(), 0);
+        for (pid, process) in processes() {
+            match self.is_kept_in(&process) {
+                Ok(true) => keepers.push(pid),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => hidden += 1,
+                Ok(false) | Err(_) => {}
+            }
+        }
+        (keepers, hidden)
+    }
+}
+
+/// The proofs that this process has open and locked, of any holder.
+pub(crate) fn proofs_here() -> Vec<Identity> {
+    locked_by(Path::new("/proc/self"), |_| true).unwrap_or_default()
 }
 
 /// Finds who keeps the locks whose holders have ended or given theirs back.
 pub(crate) fn find_survivors(names: &mut [NameStatus]) {
-    let mut kept: HashMap<(Proof, u32), bool> = HashMap::new();
-    let mut orphans: HashMap<Proof, (u32, Vec<Survivor>)> = HashMap::new();
+    let mut kept: HashMap<(Identity, u32), bool> = HashMap::new();
+    let mut orphans: HashMap<Identity, (u32, Vec<Survivor>)> = HashMap::new();
     for (proof, pid) in names.iter().filter_map(proof_and_pid) {
-        // Where nobody tells, the holder is believed.
+        // Where that is not to be seen, the holder is believed.
         let ask = || proof.is_kept_by(pid).unwrap_or(true);
         if !*kept.entry((proof, pid)).or_insert_with(ask) {
             orphans.insert(proof, (pid, Vec::new()));
@@ -53,7 +74,8 @@ pub(crate) fn find_survivors(names: &mut [NameStatus]) {
         return;
     }
     for (pid, process) in processes() {
-        for proof in locked_by(&process).unwrap_or_default() {
+        let kept = locked_by(&process, |file| orphans.contains_key(&file));
+        for proof in kept.unwrap_or_default() {
             if let Some((holder, survivors)) = orphans.get_mut(&proof)
                 && !is_called(&process, *holder)
             {
@@ -71,35 +93,42 @@ pub(crate) fn find_survivors(names: &mut [NameStatus]) {
     }
 }
 
-fn proof_and_pid(status: &NameStatus) -> Option<(Proof, u32)> {
+fn proof_and_pid(status: &NameStatus) -> Option<(Identity, u32)> {
     Some((status.proof?, status.holder.as_ref()?.pid?))
 }
 
-fn processes() -> impl Iterator<Item = (u32, std::path::PathBuf)> {
+fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
-/// The files that a process has open and locked as a whole; `None` where that is not to be seen.
-fn locked_by(process: &Path) -> Option<Vec<Proof>> {
+/// Those of the files `asked_for` that a process has open and locked exclusively as a whole.
+fn locked_by(process: &Path, asked_for: impl Fn(Identity) -> bool) -> io::Result<Vec<Identity>> {
     let entries = match fs::read_dir(process.join("fd")) {
         Ok(entries) => entries,
         // It has ended.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && Path::new("/proc/self").exists() => {
-            return Some(Vec::new());
+        Err(e) if e.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists() => {
+            return Ok(Vec::new());
         }
-        Err(_) => return None,
-    };
-    let locked = |name: &std::ffi::OsStr| {
-        // Others have lock files open too, to wait for them.
-        let about = fs::read_to_string(process.join("fdinfo").join(name)).unwrap_or_default();
-        about.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
+        Err(e) => return Err(e),
     };
     let file = |entry: fs::DirEntry| {
         let found = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?;
-        locked(&entry.file_name()).then(|| Proof(found.dev(), found.ino()))
+        let file = Identity::of_metadata(&found);
+        (asked_for(file) && is_locked(process, &entry)).then_some(file)
     };
-    Some(entries.flatten().filter_map(file).collect())
+    Ok(entries.flatten().filter_map(file).collect())
+}
+
+/// Whether the open file description of this descriptor holds an exclusive `flock`. Waiters have
+/// the file open too, and probers lock it, shared.
+fn is_locked(process: &Path, descriptor: &fs::DirEntry) -> bool {
+    let info = process.join("fdinfo").join(descriptor.file_name());
+    let info = fs::read_to_string(info).unwrap_or_default();
+    info.lines().filter(|line| line.starts_with("lock:")).any(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        words.contains(&"FLOCK") && words.contains(&"WRITE")
+    })
 }
 
 /// Whether the process has this number in a PID namespace of its own: a holder in a container, as

@@ -51,7 +51,8 @@ pub use self::table::parts;
 #[cfg(feature = "cli")]
 pub(crate) use self::{
     checkup::{Finding, Level, examine},
-    keepers::{Proof, Survivor, find_survivors, proofs_here},
+    files::Identity,
+    keepers::{Survivor, find_survivors, proofs_here},
 };
 pub(crate) use turns::{Turn, TurnFile};
 
@@ -420,7 +421,7 @@ pub(crate) struct NameStatus {
     /// Who waits, as far as they say so.
     pub(crate) waiters: Vec<WaiterStatus>,
     /// Whose lock proves that the holder is alive.
-    pub(crate) proof: Option<keepers::Proof>,
+    pub(crate) proof: Option<files::Identity>,
     /// Who keeps it in the place of a holder that has ended; see [`find_survivors`].
     pub(crate) survivors: Vec<keepers::Survivor>,
 }

@@ -35,7 +35,6 @@ use super::{
         births::Birth,
         files::{Failure, Identity, unless_interrupted},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
-        keepers::Proof,
     },
     lock::{Kept, Looked},
     protocol::Verdict,
@@ -204,10 +203,10 @@ impl Presences {
     }
 
     /// The file that proves that the process of this id is alive.
-    pub(super) fn proof(&self, owner: OwnerId) -> Option<Proof> {
+    pub(super) fn proof(&self, owner: OwnerId) -> Option<Identity> {
         let name = file_name(owner);
         let found = rustix::fs::statat(&self.directory, &*name, AtFlags::SYMLINK_NOFOLLOW);
-        found.ok().as_ref().map(Proof::of)
+        found.ok().as_ref().map(Identity::of)
     }
 
     /// The presence of this id, opened to be probed.
