@@ -9,7 +9,7 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     future::Future,
-    io,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -113,7 +113,7 @@ impl Drop for Alarm {
         let Some((alarms, alarm)) = self.0.take() else { return };
         if !alarms.are_ours() {
             // The parent's are not ours to take back, nor to drop.
-            return std::mem::forget(alarm);
+            return mem::forget(alarm);
         }
         let taken_back = alarm.lock().take();
         if taken_back.is_some() {
@@ -226,15 +226,21 @@ impl Alarms {
         for Reverse(entry) in due.drain(..) {
             let action = entry.alarm.lock().take();
             match action {
-                // Foreign code may panic; the other alarms ring all the same. Its hook has reported
-                // it.
-                Some(action) => drop(catch_unwind(AssertUnwindSafe(|| action.run()))),
+                // The other alarms ring all the same.
+                Some(action) => contain(|| action.run()),
                 None => {
                     let mut set = self.set.lock();
                     set.taken_back = set.taken_back.saturating_sub(1);
                 }
             }
         }
+    }
+}
+
+/// Runs foreign code. Its panic is its own: the panic hook has reported it, and it ends nothing else.
+pub(crate) fn contain(work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        mem::forget(panic); // dropping it could panic again
     }
 }
 
@@ -275,7 +281,7 @@ impl Future for Sleep {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{panic::panic_any, sync::mpsc};
 
     use super::*;
 
@@ -283,6 +289,23 @@ mod tests {
     fn a_call_that_panics_keeps_no_other_from_ringing() {
         let (tell, told) = mpsc::channel();
         call_at(Time::ZERO, || panic!("on purpose")).detach();
+        call_at(Time::ZERO, move || tell.send(()).unwrap()).detach();
+        told.recv().unwrap();
+    }
+
+    /// What a panic leaves behind when it is caught.
+    struct PanicsWhenDropped;
+
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("once more on purpose");
+        }
+    }
+
+    #[test]
+    fn a_panic_whose_payload_panics_keeps_no_other_from_ringing() {
+        let (tell, told) = mpsc::channel();
+        call_at(Time::ZERO, || panic_any(PanicsWhenDropped)).detach();
         call_at(Time::ZERO, move || tell.send(()).unwrap()).detach();
         told.recv().unwrap();
     }

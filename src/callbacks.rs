@@ -8,13 +8,16 @@
 use std::{
     collections::VecDeque,
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
-use crate::{alarm, clock, fork::PerFork};
+use crate::{
+    alarm::{self, contain},
+    clock,
+    fork::PerFork,
+};
 
 /// How many callbacks run at the same time at most.
 const THREADS_MAX: usize = 64;
@@ -102,13 +105,6 @@ impl Callbacks {
 /// Nothing panics while it holds the lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs foreign code. The panic hook has reported a panic in it.
-fn contain(work: Work) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-        mem::forget(panic); // dropping it could panic again
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! guard still holds ends with its session, as after a kill.
 
 use std::{
-    panic::catch_unwind,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -13,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::link::Link;
-use crate::{clock, fork::PerFork, system};
+use crate::{alarm::contain, clock, fork::PerFork, system};
 
 /// How long the process stays at most for the sake of its leaders.
 const LIMIT: Duration = Duration::from_millis(100);
@@ -32,8 +31,8 @@ pub(super) fn look_after(link: &Weak<Link>) {
 }
 
 extern "C" fn leave() {
-    // A panic is reported by its hook, and the process ends all the same.
-    let _ = catch_unwind(|| {
+    // The process ends all the same.
+    contain(|| {
         let until = clock::now() + LIMIT;
         let links = LINKS.here(Mutex::default).try_lock_for(LIMIT);
         let links: Vec<Arc<Link>> =

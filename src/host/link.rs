@@ -9,7 +9,6 @@ use std::{
     collections::VecDeque,
     future::Future,
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -33,7 +32,8 @@ use super::{
     },
 };
 use crate::{
-    alarm, callbacks, clock,
+    alarm::{self, contain},
+    callbacks, clock,
     error::{Holder, LockError, LockErrorKind, LostReason},
     name::Name,
     printable::Printable,
@@ -1016,13 +1016,6 @@ impl Aftermath {
             };
             alarm::call_at(Time::ZERO, tell).detach();
         }
-    }
-}
-
-/// Runs foreign code. Its panic is its own: it was reported, and must end nobody else's waiting.
-fn contain(work: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-        mem::forget(panic); // dropping it could panic again
     }
 }
 

@@ -37,7 +37,6 @@ mod tests;
 use std::{
     future::Future,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -51,6 +50,7 @@ use std::{
 use rustix::io::Errno;
 
 use crate::{
+    alarm::contain,
     clock,
     error::{LockError, LockErrorKind, LostReason},
     fork::PerFork,
@@ -306,9 +306,8 @@ impl Asked {
         };
         *state = to(search);
         drop(state);
-        // Foreign code may panic; the others wait for this thread all the same. Its hook has
-        // reported it.
-        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        // The others wait for this thread all the same.
+        contain(|| waker.wake());
     }
 }
 
