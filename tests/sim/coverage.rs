@@ -256,6 +256,7 @@ const RARE: &[&str] = &[
     "List never met ServingIdling",
     "Break never met ServingIdling",
     "Use never met Refused",
+    "Use never met Over",
     "TopUp never met Refused",
     "List never met Refused",
     "Check never met Refused",
