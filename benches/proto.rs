@@ -13,7 +13,7 @@ use tierlock::{
         history::{Attestation, TrustingNotary},
         leader::{self, Leader},
         record::Recovered,
-        wire::{Acquire, ClientMessage, Identity, LeaderMessage, Wait},
+        wire::{Acquire, ClientMessage, Identity, LeaderMessage, VERSION, Wait},
     },
 };
 
@@ -91,7 +91,7 @@ fn token(count: u64) -> Token {
 
 fn acquire(name: &Name) -> Acquire {
     let (wait, name) = (Wait::Forever, name.clone());
-    Acquire { name, wait, at_most: None, keep: false, above: Token::ZERO, at_least: None }
+    Acquire::exclusive(name, wait)
 }
 
 fn grant(request: RequestId, lease: LeaseId, token: Token) -> LeaderMessage {
@@ -129,6 +129,8 @@ fn reigning_leader() -> Leader {
 fn report(leader: &mut Leader, connection: ConnectionId, session: SessionId) {
     leader.handle_connected(connection, ClientId(1), NOW);
     let hello = ClientMessage::Hello {
+        version: VERSION,
+        capabilities: 0,
         session,
         proof: Proof(3),
         count: 1,
@@ -188,6 +190,8 @@ fn served_client() -> Client {
     client.handle_connected(CONNECTION, NOW);
     while client.poll_message(NOW).is_some() {}
     let welcome = LeaderMessage::Welcome {
+        version: VERSION,
+        capabilities: 0,
         session: SessionId(1),
         time_to_live: Duration::from_secs(30),
         epoch: 1,

@@ -12,14 +12,7 @@ use tierlock::{
 };
 
 fn wire(c: &mut Criterion) {
-    let acquire = Acquire {
-        name: "orders/4711".parse().unwrap(),
-        wait: Wait::Forever,
-        at_most: None,
-        keep: false,
-        above: Token::ZERO,
-        at_least: None,
-    };
+    let acquire = Acquire::exclusive("orders/4711".parse().unwrap(), Wait::Forever);
     both(c, "acquire", &ClientMessage::Acquire { request: RequestId(1_000_000), acquire });
     let lease = LeaseId { epoch: 1, count: 1_000_000 };
     let token = Token::new((1 << Token::COUNT_BITS) + 1_000_000).unwrap();
@@ -55,7 +48,7 @@ fn both<M: Message + PartialEq + std::fmt::Debug>(c: &mut Criterion, name: &str,
     });
     // The reader is empty again, so this is the frame just encoded.
     reader.extend(&bytes);
-    assert_eq!(reader.next::<M>().unwrap().as_ref(), Some(message));
+    assert_eq!(reader.next::<M>().unwrap().unwrap().known().as_ref(), Some(message));
 }
 
 criterion_group!(benches, wire);

@@ -760,7 +760,7 @@ mod tests {
         proto::{
             ProcessMark, Proof, RequestId, SessionId,
             history::{Notary as _, Seen},
-            wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, Wait},
+            wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, VERSION, Wait},
         },
     };
 
@@ -789,6 +789,8 @@ mod tests {
         fn hello_having(&mut self, seen: Option<Seen>) {
             let number = self.id.0.into();
             self.say(&ClientMessage::Hello {
+                version: VERSION,
+                capabilities: 0,
                 session: SessionId(number),
                 proof: Proof(number),
                 count: 1,
@@ -889,7 +891,7 @@ mod tests {
             let name = Name::new(&format!("{request:0>200}")).unwrap();
             let wait = Wait::Forever;
             let above = Token::ZERO;
-            let acquire = Acquire { name, wait, at_most: None, keep: false, above, at_least: None };
+            let acquire = Acquire { above, ..Acquire::exclusive(name, wait) };
             modest.say(&ClientMessage::Acquire { request: RequestId(request), acquire });
         }
         let mut granted = 0;
@@ -943,14 +945,7 @@ mod tests {
         let (mut reign, address, secret, _directory) = prepare();
         let mut client = Stranger::new(1, address, &secret);
         client.hello();
-        let acquire = |text: &str| Acquire {
-            name: Name::new(text).unwrap(),
-            wait: Wait::Forever,
-            at_most: None,
-            keep: false,
-            above: Token::ZERO,
-            at_least: None,
-        };
+        let acquire = |text| Acquire::exclusive(Name::new(text).unwrap(), Wait::Forever);
         let x = ClientMessage::Acquire { request: RequestId(1), acquire: acquire("x") };
         client.say(&x);
         let many = 10 * MESSAGES_PER_TURN;

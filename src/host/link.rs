@@ -400,7 +400,8 @@ impl Link {
             LeasePatience::Until(Time::NEVER) => (Wait::Forever, None),
             LeasePatience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
-        let acquire = Acquire { name: name.clone(), wait, at_most, keep, above, at_least };
+        let asked = Acquire::exclusive(name.clone(), wait);
+        let acquire = Acquire { at_most, keep, above, at_least, ..asked };
         let opens = Some(Opens { word, keep, is_in_use, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
@@ -1163,6 +1164,11 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
                 "the leader is not the one this manager has spoken to before (its state \
                  directory is another one); point the manager at its own leader, or open it anew",
             ),
+            Refusal::NotSupported => (
+                Refused,
+                "the leader is of an earlier release and does not know what is asked for; update it",
+            ),
+            Refusal::TooOld => (Refused, "this program is too old for the leader; update it"),
             Refusal::TooFarAbove => (
                 Refused,
                 "the highest token that this machine knows for the name lies further above the \
@@ -1197,7 +1203,7 @@ const UNANSWERED: &str = "no leader has confirmed the release; it is repeated un
 
 /// What the leader tells about a holder, as callers see it.
 pub(crate) fn holder_of(info: HolderInfo) -> Holder {
-    let HolderInfo { identity, since, token } = info;
+    let HolderInfo { identity, since, token, mode: _ } = info;
     Holder {
         label: identity.label.clone(),
         host: identity.host.clone(),

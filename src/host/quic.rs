@@ -36,7 +36,7 @@ use crate::proto::{
     ClientId, ConnectionId,
     client::Ended,
     numbered::Numbered,
-    wire::{self, FrameReader, Message},
+    wire::{self, FrameReader, Message, Received},
 };
 
 /// What a connection may have waiting to be sent before it is given up: its peer does not read.
@@ -471,7 +471,7 @@ impl Port {
     pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
         loop {
             let Some(line) = self.line_mut(id) else {
-                return self.desk.last_words.get_mut(&id)?.next::<M>().ok()?;
+                return self.desk.last_words.get_mut(&id)?.next::<M>().ok()??.known();
             };
             match line.reader.next::<M>() {
                 Ok(None) if line.has_more => {
@@ -480,7 +480,13 @@ impl Port {
                     let handle = self.desk.handles[&id];
                     self.mark_busy(handle);
                 }
-                Ok(message) => return message,
+                Ok(None) => return None,
+                Ok(Some(Received::Message(message))) => return Some(message),
+                Ok(Some(Received::Unknown(unknown))) => {
+                    if let Some(answer) = M::not_understood(unknown) {
+                        self.write(id, &answer);
+                    }
+                }
                 Err(error) => {
                     self.close(id, CloseCode::Protocol, &error.to_string());
                     return None;

@@ -23,8 +23,8 @@ use super::{
     numbered::{Numbered, sorted},
     timers::Timers,
     wire::{
-        Acquire, ClientMessage, HeldLease, HolderInfo, Identity, LeaderMessage, LockInfo, Refusal,
-        Wait, WaitingRequest, held_messages, waiting_messages,
+        self, Acquire, ClientMessage, HeldLease, HolderInfo, Identity, LeaderMessage, LockInfo,
+        Mode, Refusal, Wait, WaitingRequest, held_messages, waiting_messages,
     },
 };
 use crate::{
@@ -1051,6 +1051,8 @@ impl Client {
 
     fn hello(&self) -> ClientMessage {
         ClientMessage::Hello {
+            version: wire::VERSION,
+            capabilities: wire::CAPABILITIES,
             session: self.session,
             proof: self.proof,
             count: self.reports,
@@ -1093,8 +1095,8 @@ impl Client {
                 Some(grant) => held.push(grant.held(state.acquire.name.clone(), now)),
                 None => waiting.push(WaitingRequest {
                     request,
-                    acquire: state.acquire_at(now),
                     place: state.place,
+                    acquire: state.acquire_at(now),
                 }),
             }
         }
@@ -1154,6 +1156,7 @@ impl Client {
             LeaderMessage::Recall { lease } => self.recalled(lease),
             LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),
             LeaderMessage::Raised { epoch, attestation } => self.raised(epoch, attestation),
+            LeaderMessage::NotUnderstood { request, .. } => self.not_understood(request),
             LeaderMessage::Welcome { .. }
             | LeaderMessage::NotLeader { .. }
             | LeaderMessage::Gone { .. } => {}
@@ -1175,6 +1178,18 @@ impl Client {
                 why => Failure::Refused { why },
             };
             self.fail(request, failure, holder.or(known));
+        }
+    }
+
+    /// The leader is of an earlier release.
+    fn not_understood(&mut self, request: Option<RequestId>) {
+        let Some(request) = request else { return };
+        if self.queries.remove(&request).is_some() {
+            self.timers.clear(Due::Query(request));
+            let failure = Failure::Refused { why: Refusal::NotSupported };
+            self.events.push_back(Event::QueryFailed { query: request, failure });
+        } else {
+            self.refused(request, Refusal::NotSupported, None);
         }
     }
 
@@ -1246,6 +1261,8 @@ impl Grant {
             since: now.since(self.since),
             leaving: None,
             reign: self.reign,
+            mode: Mode::Exclusive,
+            value: Box::default(),
         }
     }
 }

@@ -44,7 +44,7 @@ use super::{
         WaiterKey,
     },
     timers::Timers,
-    wire::{Acquire, ClientMessage, HolderInfo, LeaderMessage, Refusal, Wait},
+    wire::{Acquire, ClientMessage, HolderInfo, LeaderMessage, Mode, Refusal, Wait},
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -719,11 +719,13 @@ impl Leader {
     fn why_refused(&self, key: SessionKey, acquire: &Acquire, arrival: Arrival) -> Option<Refusal> {
         let is_too_long = acquire.at_least.is_some_and(|at_least| at_least > reserve::AT_LEAST_MAX);
         let why = self.over.or(self.sessions.get(key).refusal);
-        why.or(is_too_long.then_some(Refusal::AtLeastTooLong)).or_else(|| match arrival {
-            Arrival::New => self.limit_of_new(key),
-            Arrival::Returning => self.limit_of_returning(key),
-            Arrival::PutBack => None,
-        })
+        why.or((!acquire.is_supported()).then_some(Refusal::NotSupported))
+            .or(is_too_long.then_some(Refusal::AtLeastTooLong))
+            .or_else(|| match arrival {
+                Arrival::New => self.limit_of_new(key),
+                Arrival::Returning => self.limit_of_returning(key),
+                Arrival::PutBack => None,
+            })
     }
 
     /// The limit that leaves no room for a new request of this session.
@@ -1371,6 +1373,7 @@ impl Leader {
             identity: self.sessions.get(holding.session).identity.clone(),
             since: now.since(holding.since),
             token: lock.first(),
+            mode: Mode::Exclusive,
         })
     }
 

@@ -1,16 +1,40 @@
 //! What crosses the wire and what reaches the disk: messages, frames, bytes.
 //!
-//! One long-lived bidirectional stream per session carries length-prefixed bincode frames of at
-//! most 64 KiB. This is the only file that knows bincode. Golden bytes hold the format.
+//! One long-lived bidirectional stream per session carries frames of at most 64 KiB: a length, a
+//! kind, a body in bincode. This is the only file that knows bincode. Golden bytes and golden
+//! conversations hold the format.
 //!
 //! It decides nothing: a frame that decodes may still be nonsense to the leader.
+//!
+//! # Versions
+//!
+//! Neighbouring releases understand each other. `Hello` and `Welcome` carry the protocol's version
+//! and a set of capability bits; both sides go on in the older of their versions. What may change
+//! without a new version, because every reader is ready for it:
+//!
+//! - **A field behind the last one** of a message, of an element of a list, of a [`HolderInfo`] or
+//!   of [`Extras`]. The frame and each of these carry their own length, and a reader skips what
+//!   it does not know.
+//! - **A kind of message behind the last one.** A leader answers a kind that it does not know with
+//!   [`LeaderMessage::NotUnderstood`], and a client skips it; a client's kind that wants an answer
+//!   begins with its [`RequestId`]. A leader sends a new kind to clients only that have the
+//!   capability for it.
+//!
+//! A new value of a mode, a refusal or a reason is for a peer whose version or capabilities say
+//! that it knows it. An [`Acquire`] stands last in what carries it, so that it can grow too.
 
 use std::{mem::size_of, ops::Deref, sync::Arc, time::Duration};
 
 use bincode::{
     Decode, Encode,
-    de::{Decoder, read::Reader},
-    enc::{Encoder, write::Writer},
+    de::{
+        Decoder, DecoderImpl,
+        read::{Reader, SliceReader},
+    },
+    enc::{
+        Encoder, EncoderImpl,
+        write::{SizeWriter, Writer},
+    },
     error::{DecodeError, EncodeError},
 };
 
@@ -30,11 +54,73 @@ use crate::{
 /// The longest payload of a frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 
-/// What stands in a frame: [`ClientMessage`] or [`LeaderMessage`].
-pub trait Message: Encode + Decode<()> {}
+/// The version of the protocol that this release speaks.
+pub const VERSION: u32 = 1;
 
-impl Message for ClientMessage {}
-impl Message for LeaderMessage {}
+/// The oldest version that it still speaks.
+pub const VERSION_OLDEST: u32 = 1;
+
+/// What this release can do beyond its version, a bit each. No bit is given yet.
+pub const CAPABILITIES: u64 = 0;
+
+/// What stands in a frame: [`ClientMessage`] or [`LeaderMessage`].
+pub trait Message: Encode + Decode<()> {
+    /// What its reader says.
+    type Answer: Message;
+
+    /// How many kinds there are: a kind from here on is of a later release.
+    const KINDS: u32;
+
+    /// What is said to a message of a kind that is not known.
+    fn not_understood(unknown: UnknownKind) -> Option<Self::Answer>;
+}
+
+impl Message for ClientMessage {
+    type Answer = LeaderMessage;
+
+    const KINDS: u32 = 14;
+
+    fn not_understood(UnknownKind { kind, request }: UnknownKind) -> Option<LeaderMessage> {
+        Some(LeaderMessage::NotUnderstood { kind, request })
+    }
+}
+
+impl Message for LeaderMessage {
+    type Answer = ClientMessage;
+
+    const KINDS: u32 = 16;
+
+    fn not_understood(_: UnknownKind) -> Option<ClientMessage> {
+        None
+    }
+}
+
+/// What a frame has.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Received<M> {
+    /// A message, as far as this release knows its fields.
+    Message(M),
+    /// A message that only a later release knows.
+    Unknown(UnknownKind),
+}
+
+impl<M> Received<M> {
+    /// The message, if its kind is known.
+    pub fn known(self) -> Option<M> {
+        match self {
+            Received::Message(message) => Some(message),
+            Received::Unknown(_) => None,
+        }
+    }
+}
+
+/// A message of a later release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownKind {
+    pub kind: u32,
+    /// The number that its body begins with: that of the request, if it is one.
+    pub request: Option<RequestId>,
+}
 
 /// Appends `message` as one frame; on error `out` is as before.
 pub fn encode_frame<M: Message>(message: &M, out: &mut Vec<u8>) -> Result<(), WireError> {
@@ -83,7 +169,7 @@ impl FrameReader {
     /// The next whole message, if it is here. After an error the stream is of no more use.
     // Not an iterator: the type of message is chosen per call and errors are to be seen.
     #[allow(clippy::should_implement_trait)]
-    pub fn next<M: Message>(&mut self) -> Result<Option<M>, WireError> {
+    pub fn next<M: Message>(&mut self) -> Result<Option<Received<M>>, WireError> {
         let rest = &self.bytes[self.start..];
         let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
@@ -96,9 +182,9 @@ impl FrameReader {
             return Err(WireError::TooLong { bytes: length as u64 });
         }
         let Some(payload) = rest.get(..length) else { return Ok(None) };
-        let message = decode(payload)?;
+        let received = receive(payload)?;
         self.start += LENGTH_BYTES + length;
-        Ok(Some(message))
+        Ok(Some(received))
     }
 }
 
@@ -128,21 +214,24 @@ pub fn encode_record(record: &Record) -> Vec<u8> {
 /// The record that these bytes are.
 pub fn decode_record(bytes: &[u8]) -> Result<Record, WireError> {
     match bytes.split_first() {
-        Some((&RECORD_VERSION, record)) => decode(record),
+        Some((&RECORD_VERSION, record)) => decode_exactly(record),
         other => Err(WireError::RecordVersion(other.map(|(version, _)| *version))),
     }
 }
 
 /// A report's leases in as few messages as frames allow; none for none.
 pub fn held_messages(leases: Vec<HeldLease>) -> impl Iterator<Item = ClientMessage> {
-    split(leases, |held| size_of::<HeldLease>() + held.name.len() + MARGIN)
+    split(leases, |held| size_of::<HeldLease>() + held.name.len() + held.value.len() + MARGIN)
         .map(|leases| ClientMessage::Held { leases })
 }
 
 /// A report's requests in as few messages as frames allow; none for none.
 pub fn waiting_messages(requests: Vec<WaitingRequest>) -> impl Iterator<Item = ClientMessage> {
-    split(requests, |waiting| size_of::<WaitingRequest>() + waiting.acquire.name.len() + MARGIN)
-        .map(|requests| ClientMessage::Waiting { requests })
+    split(requests, |WaitingRequest { acquire, .. }| {
+        let extras = acquire.weight_of_extras();
+        size_of::<WaitingRequest>() + acquire.name.len() + extras + 2 * MARGIN
+    })
+    .map(|requests| ClientMessage::Waiting { requests })
 }
 
 /// Collects the locks of one `Listed` until its frame is full.
@@ -181,6 +270,8 @@ pub const LISTED_WAITERS_MAX: usize = 16;
 pub enum ClientMessage {
     /// Opens the report of a connection. The report ends with `Ready` and counts only whole.
     Hello {
+        version: u32,
+        capabilities: u64,
         session: SessionId,
         proof: Proof,
         /// Grows with each connection of the session; only the highest counts.
@@ -261,6 +352,9 @@ pub enum ClientMessage {
 pub enum LeaderMessage {
     /// The report was whole and is believed.
     Welcome {
+        /// The one that both go on in.
+        version: u32,
+        capabilities: u64,
         session: SessionId,
         time_to_live: Duration,
         epoch: u32,
@@ -352,9 +446,14 @@ pub enum LeaderMessage {
         epoch: u32,
         attestation: Attestation,
     },
+    /// The leader does not know this kind of message: it is of an earlier release.
+    NotUnderstood {
+        kind: u32,
+        request: Option<RequestId>,
+    },
 }
 
-/// What an `Acquire` asks for.
+/// What an `Acquire` asks for. It stands last in what carries it: a later field comes behind it.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Acquire {
     pub name: Name,
@@ -367,6 +466,63 @@ pub struct Acquire {
     pub above: Token,
     /// For how long the name stays taken from the telling of the grant on, however its holder ends.
     pub at_least: Option<Duration>,
+    pub mode: Mode,
+    pub extras: Option<Box<Extras>>,
+}
+
+/// What few requests have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extras {
+    /// A request of the same session: this one queues only once that is granted. So a session that
+    /// asks for several names at once waits for one with those before it in hand, and with none
+    /// behind it.
+    pub after: Option<RequestId>,
+    /// The leases of its session that the waiting thread has: a cycle of these is a deadlock.
+    pub holds: Vec<LeaseId>,
+    /// What its holder says of itself to observers of the name.
+    pub value: Vec<u8>,
+}
+
+impl Acquire {
+    /// The name for itself alone, and nothing besides.
+    pub fn exclusive(name: Name, wait: Wait) -> Acquire {
+        Acquire {
+            name,
+            wait,
+            at_most: None,
+            keep: false,
+            above: Token::ZERO,
+            at_least: None,
+            mode: Mode::Exclusive,
+            extras: None,
+        }
+    }
+
+    /// Whether this release grants such requests.
+    pub fn is_supported(&self) -> bool {
+        let are_supported = |extras: &Extras| extras.after.is_none() && extras.value.is_empty();
+        self.mode == Mode::Exclusive && self.extras.as_deref().is_none_or(are_supported)
+    }
+
+    /// The bytes that it takes besides its own and its name's.
+    pub(super) fn weight_of_extras(&self) -> usize {
+        self.extras.as_deref().map_or(0, |extras| {
+            size_of::<Extras>() + size_of_val(&extras.holds[..]) + extras.value.len()
+        })
+    }
+}
+
+/// How much of a name is asked for or held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Mode {
+    /// All of it: there is no other holder.
+    Exclusive,
+    /// There may be other shared holders.
+    Shared,
+    /// As shared, and the one of them that may become exclusive.
+    Upgradable,
+    /// So many of a limited number.
+    Permits { count: u32, limit: u32 },
 }
 
 /// How long an acquire waits in the leader's queue.
@@ -378,7 +534,7 @@ pub enum Wait {
 }
 
 /// A lease in a client's report.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeldLease {
     pub lease: LeaseId,
     pub name: Name,
@@ -397,15 +553,18 @@ pub struct HeldLease {
     pub leaving: Option<Predecessor>,
     /// The reign that granted it.
     pub reign: ReignId,
+    pub mode: Mode,
+    /// What its holder says of itself to observers of the name.
+    pub value: Box<[u8]>,
 }
 
 /// A request in a client's report.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WaitingRequest {
     pub request: RequestId,
-    pub acquire: Acquire,
     /// The place it was told, if it ever was.
     pub place: Option<Place>,
+    pub acquire: Acquire,
 }
 
 /// Who a session is, for people. Shared, not copied: messages that are moved from hand to hand are
@@ -443,15 +602,16 @@ impl Deref for Identity {
 }
 
 /// Who holds or waits, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HolderInfo {
     pub identity: Identity,
     pub since: Duration,
     pub token: Token,
+    pub mode: Mode,
 }
 
 /// A name, as `List` tells it.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LockInfo {
     pub name: Name,
     /// The highest token granted.
@@ -498,6 +658,10 @@ pub enum Refusal {
     TooManyReservations,
     /// Its `at_least` is longer than any leader remembers.
     AtLeastTooLong,
+    /// It asks for something that only a later release grants.
+    NotSupported,
+    /// The client's release is too old for this leader.
+    TooOld,
 }
 
 fn weight_of_holder(holder: &HolderInfo) -> usize {
@@ -525,11 +689,13 @@ const LENGTH_BYTES: usize = size_of::<u32>();
 
 /// bincode counts what it reads at the size it has in memory, so a frame's limit is its own
 /// decode limit as well. The weights above are upper bounds of that count.
-const CONFIG: bincode::config::Configuration<
+const CONFIG: Config = bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+
+type Config = bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Varint,
     bincode::config::Limit<FRAME_BYTES_MAX>,
-> = bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+>;
 
 /// What a list in a frame may weigh; the rest is for what stands beside it.
 const WEIGHT_MAX: usize = 60_000;
@@ -539,10 +705,23 @@ const MARGIN: usize = 16;
 
 const RECORD_VERSION: u8 = 1;
 
+/// The message of a frame. What stands behind its last known field is a later release's.
+fn receive<M: Message>(payload: &[u8]) -> Result<Received<M>, WireError> {
+    let malformed = |error: DecodeError| WireError::Malformed(error.to_string());
+    let (kind, body) = bincode::decode_from_slice::<u32, _>(payload, CONFIG).map_err(malformed)?;
+    if kind >= M::KINDS {
+        let first = bincode::decode_from_slice::<u64, _>(&payload[body..], CONFIG);
+        let request = first.ok().map(|(number, _)| RequestId(number));
+        return Ok(Received::Unknown(UnknownKind { kind, request }));
+    }
+    let (message, _) = bincode::decode_from_slice(payload, CONFIG).map_err(malformed)?;
+    Ok(Received::Message(message))
+}
+
 /// Decodes, and refuses every spelling but our own: what was read must encode to the very bytes
 /// it came from. So nothing passes that bincode tolerates (a duration with 10^9 nanoseconds, a
-/// number longer than it need be, bytes left over), and what two sides compare is what they sent.
-fn decode<T: Encode + Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
+/// number longer than it need be, bytes left over).
+fn decode_exactly<T: Encode + Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
     let malformed = |text: &dyn ToString| WireError::Malformed(text.to_string());
     let (value, _) =
         bincode::decode_from_slice::<T, _>(bytes, CONFIG).map_err(|e| malformed(&e))?;
@@ -553,6 +732,64 @@ fn decode<T: Encode + Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
         return Err(malformed(&"bytes are left over"));
     }
     Ok(value)
+}
+
+/// Writes `fields` behind their length.
+fn encode_with_length<E: Encoder>(
+    encoder: &mut E,
+    fields: &impl Encode,
+) -> Result<(), EncodeError> {
+    let mut size = EncoderImpl::new(SizeWriter::default(), CONFIG);
+    fields.encode(&mut size)?;
+    (size.into_writer().bytes_written as u64).encode(encoder)?;
+    fields.encode(encoder)
+}
+
+/// Reads with `read` what stands behind a length, and skips what it leaves of that.
+fn decode_with_length<D: Decoder, T>(
+    decoder: &mut D,
+    read: impl FnOnce(&mut Within<'_>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let length = <u64 as Decode<D::Context>>::decode(decoder)?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    decoder.claim_bytes_read(length)?;
+    let reader = decoder.reader();
+    let bytes =
+        reader.peek_read(length).ok_or(DecodeError::UnexpectedEnd { additional: length })?;
+    let value = read(&mut DecoderImpl::new(SliceReader::new(bytes), CONFIG, ()))?;
+    reader.consume(length);
+    Ok(value)
+}
+
+type Within<'a> = DecoderImpl<SliceReader<'a>, Config, ()>;
+
+/// `Encode` and `Decode` for what later releases may add fields to.
+macro_rules! with_length {
+    ($($type:ident { $($field:ident),* })*) => {$(
+        impl Encode for $type {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                encode_with_length(encoder, &($(&self.$field,)*))
+            }
+        }
+        impl<C> Decode<C> for $type {
+            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                decode_with_length(decoder, |within| {
+                    Ok($type { $($field: Decode::<()>::decode(within)?),* })
+                })
+            }
+        }
+        bincode::impl_borrow_decode!($type);
+    )*};
+}
+
+with_length! {
+    HeldLease {
+        lease, name, first, last, last_used, at_most, kept, since, leaving, reign, mode, value
+    }
+    WaitingRequest { request, place, acquire }
+    Extras { after, holds, value }
+    HolderInfo { identity, since, token, mode }
+    LockInfo { name, token, holder, kept, remaining, predecessor, waiters, reserved }
 }
 
 struct Append<'a>(&'a mut Vec<u8>);

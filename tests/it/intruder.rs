@@ -25,8 +25,8 @@ use tierlock::{
     proto::{
         ProcessMark, Proof, RequestId, SessionId,
         wire::{
-            Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, Wait, WaitingRequest,
-            encode_frame, waiting_messages,
+            Acquire, ClientMessage, FrameReader, Identity, LeaderMessage, VERSION, Wait,
+            WaitingRequest, encode_frame, waiting_messages,
         },
     },
 };
@@ -158,6 +158,8 @@ impl Intruder<'_> {
 
     fn hello_with(&self, count: u64, proof: u128) -> ClientMessage {
         ClientMessage::Hello {
+            version: VERSION,
+            capabilities: 0,
             session: SessionId(self.session),
             proof: Proof(proof),
             count,
@@ -223,8 +225,8 @@ impl Intruder<'_> {
     /// The next message, or why there will be none.
     pub(crate) fn try_hear(&mut self) -> Result<LeaderMessage, String> {
         loop {
-            if let Some(message) = self.reader.next().unwrap() {
-                return Ok(message);
+            if let Some(received) = self.reader.next().unwrap() {
+                return Ok(received.known().expect("the leader is of this release"));
             }
             let chunk =
                 async { tokio::time::timeout(LONG, self.from.read_chunk(1 << 16, true)).await };
@@ -254,7 +256,7 @@ pub(crate) fn acquire_above(request: u64, name: &str, wait: Wait, above: Token) 
 /// What an acquire asks for.
 pub(crate) fn wish(name: &str, wait: Wait, above: Token) -> Acquire {
     let name = Name::new(name).unwrap();
-    Acquire { name, wait, at_most: None, keep: false, above, at_least: None }
+    Acquire { above, ..Acquire::exclusive(name, wait) }
 }
 
 /// Nobody guesses it, and nobody has to.

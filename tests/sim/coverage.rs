@@ -37,7 +37,7 @@ kinds!(Said of ClientMessage {
 
 kinds!(Answered of LeaderMessage {
     Welcome, NotLeader, Gone, Queued, Granted, Refused, Released, Recall, Lost, Renewed, Checked,
-    Listed, Broke, ToppedUp, Raised,
+    Listed, Broke, ToppedUp, Raised, NotUnderstood,
 });
 
 pub(crate) struct Coverage {
@@ -194,6 +194,7 @@ fn impossible_about(said: Said, subject: LeaderSubject) -> Option<&'static str> 
 fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str> {
     use Answered::*;
     match (answered, at) {
+        (NotUnderstood, _) => Some("all are of one release"),
         (Welcome | NotLeader, AtClient::Probing) => Option::None,
         (NotLeader, AtClient::Serving) => Some("it answers a report"),
         (Listed, AtClient::Reporting) => Some("it is answered at once, before its session is gone"),
@@ -206,8 +207,8 @@ fn impossible_at_client(answered: Answered, at: AtClient) -> Option<&'static str
     }
 }
 
-fn impossible_in_session(_: Answered, _: Session) -> Option<&'static str> {
-    None
+fn impossible_in_session(answered: Answered, _: Session) -> Option<&'static str> {
+    matches!(answered, Answered::NotUnderstood).then_some("all are of one release")
 }
 
 fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option<&'static str> {
@@ -224,6 +225,8 @@ fn impossible_about_client(answered: Answered, subject: ClientSubject) -> Option
         }
         Checked | Listed | Broke => matches!(subject, QueryAsked | QueryGone),
         Renewed | NotLeader | Raised => subject == ClientSubject::None,
+        // All are of one release.
+        NotUnderstood => false,
     };
     (!possible).then_some("it is not about that")
 }

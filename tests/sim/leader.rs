@@ -319,8 +319,9 @@ impl World {
                 let Some(reader) = host.readers.get_mut(&wire) else { return };
                 reader.extend(&bytes);
                 while let Some(reader) = host.readers.get_mut(&wire)
-                    && let Some(message) = reader.next().expect("clients write well")
+                    && let Some(received) = reader.next().expect("clients write well")
                 {
+                    let message = received.known().expect("all are of one release");
                     self.leader_reads(host, wire, message, now);
                 }
             }

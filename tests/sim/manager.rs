@@ -250,7 +250,8 @@ impl World {
             News::Bytes(number, bytes) => {
                 let Some((_, reader)) = readers.get_mut(&number) else { return };
                 reader.extend(&bytes);
-                while let Some(message) = reader.next().expect("leaders write well") {
+                while let Some(received) = reader.next().expect("leaders write well") {
+                    let message = received.known().expect("all are of one release");
                     if self.telling {
                         println!(
                             "{:?} client {index} reads: {message:?}",

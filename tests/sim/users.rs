@@ -212,7 +212,8 @@ impl World {
         let keep = self.lines_up(op) && at_least.is_none() && self.wants_to_keep(client, op);
         self.ops[op].keep = keep;
         let name = self.names[name].clone();
-        let acquire = Acquire { name, wait, at_most, keep, above, at_least };
+        let asked = Acquire::exclusive(name, wait);
+        let acquire = Acquire { at_most, keep, above, at_least, ..asked };
         let request = self.call(client, |client, now| client.acquire(acquire, limit, now));
         let Some(request) = request else { return };
         self.ops[op].request = Some(request);

@@ -169,7 +169,7 @@ impl Frames {
         let name = "quiet/async".parse().expect("a name");
         let wait = Wait::Forever;
         let above = Token::ZERO;
-        let acquire = Acquire { name, wait, at_most: None, keep: false, above, at_least: None };
+        let acquire = Acquire { above, ..Acquire::exclusive(name, wait) };
         let acquire = ClientMessage::Acquire { request: RequestId(1_000_000), acquire };
         let (lease, last_used) = (lease(), token());
         let release = ClientMessage::Release { lease, last_used, how: Predecessor::Clean };

@@ -11,7 +11,7 @@ use crate::{
         ClusterId, ConnectionId, Proof, SessionId,
         history::Seen,
         mistake::{Mistake, planted},
-        wire::{ClientMessage, LeaderMessage},
+        wire::{self, ClientMessage, LeaderMessage},
     },
     time::Time,
 };
@@ -356,6 +356,7 @@ impl Client {
 
     fn welcome(&mut self, message: LeaderMessage, now: Time) {
         let LeaderMessage::Welcome {
+            version,
             session,
             time_to_live,
             epoch,
@@ -376,6 +377,15 @@ impl Client {
         }
         if !self.is_of_known_cluster(cluster, now) {
             return;
+        }
+        if version < wire::VERSION_OLDEST {
+            let text = format!(
+                "the leader is too old: it speaks version {version} of the protocol, and this \
+                 program {} and later",
+                wire::VERSION_OLDEST
+            );
+            self.fail_everything(&Failure::Config(text.clone()));
+            return self.drop_link(text, now);
         }
         let last = self.seen.filter(|seen| seen.cluster == cluster);
         if let Some(Seen { epoch: seen, reign: whose, .. }) = last
@@ -518,6 +528,8 @@ impl Client {
     fn probe_connected(&mut self, address: usize, connection: ConnectionId) {
         let own = SessionId((self.random)());
         let hello = ClientMessage::Hello {
+            version: wire::VERSION,
+            capabilities: wire::CAPABILITIES,
             session: own,
             proof: Proof((self.random)()),
             count: 1,

@@ -58,6 +58,7 @@ impl Client {
             | LeaderMessage::Broke { query, .. } => self.query_subject(query),
             LeaderMessage::Renewed { .. }
             | LeaderMessage::NotLeader { .. }
+            | LeaderMessage::NotUnderstood { .. }
             | LeaderMessage::Raised { .. } => ClientSubject::None,
         }
     }

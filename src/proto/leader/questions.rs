@@ -11,7 +11,7 @@ use crate::{
         mistake::{Mistake, planted},
         shares::Shares,
         table::{LockKey, PackedId, Recall, Right, SessionKey},
-        wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Page},
+        wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Mode, Page},
     },
     time::Time,
     token::Token,
@@ -176,6 +176,7 @@ impl Leader {
                         identity: self.sessions.get(waiter.session).identity.clone(),
                         since: now.since(waiter.since),
                         token: Token::ZERO,
+                        mode: Mode::Exclusive,
                     }
                 })
                 .collect(),

@@ -18,7 +18,8 @@ use crate::{
         shares::largest_share,
         table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
-            Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, WaitingRequest,
+            self, Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Mode, Refusal,
+            WaitingRequest,
         },
     },
     time::Time,
@@ -27,6 +28,7 @@ use crate::{
 
 /// What was reported so far.
 pub(super) struct Report {
+    version: u32,
     session: SessionId,
     proof: Proof,
     count: u64,
@@ -47,6 +49,8 @@ impl Report {
     /// A report begins with `Hello`.
     pub(super) fn open(message: ClientMessage) -> Option<Box<Report>> {
         let ClientMessage::Hello {
+            version,
+            capabilities: _,
             session,
             proof,
             count,
@@ -60,6 +64,7 @@ impl Report {
             return None;
         };
         Some(Box::new(Report {
+            version,
             session,
             proof,
             count,
@@ -85,7 +90,10 @@ impl Report {
             ClientMessage::Held { leases } => {
                 for held in leases {
                     PackedId::of_lease(held.lease).ok_or("no leader made such a lease")?;
-                    self.weight += weight_of::<(LeaseId, HeldLease)>(&held.name);
+                    if held.mode != Mode::Exclusive {
+                        return Err("no leader grants leases of this mode");
+                    }
+                    self.weight += weight_of::<(LeaseId, HeldLease)>(&held.name) + held.value.len();
                     self.held.insert(held.lease, held);
                 }
                 if self.held.len() > most_held(config) {
@@ -94,9 +102,10 @@ impl Report {
             }
             ClientMessage::Waiting { requests } => {
                 let most = most_waiting(config);
-                for WaitingRequest { request, acquire, place } in requests {
+                for WaitingRequest { request, place, acquire } in requests {
                     if self.waiting.len() < most {
-                        self.weight += weight_of::<(RequestId, Wish)>(&acquire.name);
+                        self.weight += weight_of::<(RequestId, Wish)>(&acquire.name)
+                            + acquire.weight_of_extras();
                         self.waiting.insert(request, (acquire, place));
                     } else if self.beyond.len() < BEYOND_MAX {
                         self.weight += 2 * size_of::<RequestId>();
@@ -167,6 +176,9 @@ impl Leader {
         if report.seen.is_some_and(|seen| seen.epoch > Token::MAX_EPOCH) {
             return self.close(connection, Close::Protocol("no such epoch"));
         }
+        if report.version < wire::VERSION_OLDEST {
+            return self.turn_away(connection, &report, Refusal::TooOld);
+        }
         if report.cluster.is_some_and(|cluster| cluster != self.cluster) {
             return self.turn_away(connection, &report, Refusal::OtherCluster);
         }
@@ -200,7 +212,7 @@ impl Leader {
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
         if planted(Mistake::WelcomeBeforeLost) {
             self.sessions.promise(key, now);
-            self.tell(key, self.welcome(key));
+            self.tell(key, self.welcome(key, report.version));
         }
         for &(lease, why) in told {
             // Before the welcome: what that promises is not for lost leases.
@@ -208,7 +220,7 @@ impl Leader {
         }
         if !planted(Mistake::WelcomeBeforeLost) {
             self.sessions.promise(key, now);
-            self.tell(key, self.welcome(key));
+            self.tell(key, self.welcome(key, report.version));
         }
         let arrival = if is_back { Arrival::Returning } else { Arrival::New };
         self.compare_requests(key, (report.waiting, arrival), found, now);
@@ -289,6 +301,8 @@ impl Leader {
         self.reports.clear(connection);
         if self.reign.is_some() {
             let card = LeaderMessage::Welcome {
+                version: report.version.min(wire::VERSION),
+                capabilities: wire::CAPABILITIES,
                 session: report.session,
                 time_to_live: Duration::ZERO,
                 epoch: self.epoch(),
@@ -306,9 +320,11 @@ impl Leader {
         }
     }
 
-    fn welcome(&self, key: SessionKey) -> LeaderMessage {
+    fn welcome(&self, key: SessionKey, version: u32) -> LeaderMessage {
         let session = self.sessions.get(key);
         LeaderMessage::Welcome {
+            version: version.min(wire::VERSION),
+            capabilities: wire::CAPABILITIES,
             session: session.id,
             time_to_live: session.time_to_live,
             epoch: self.epoch(),

@@ -1,6 +1,6 @@
 //! Messages and records as bytes: golden ones, and hostile ones.
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
 use super::Dice;
 use crate::{
@@ -11,10 +11,10 @@ use crate::{
         history::{Attestation, Seen},
         record::{Record, Reservation},
         wire::{
-            Acquire, ClientMessage, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo, Identity,
-            LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Page, Refusal, Wait,
-            WaitingRequest, WireError, decode_record, encode_frame, encode_record, held_messages,
-            waiting_messages,
+            Acquire, ClientMessage, Extras, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo,
+            Identity, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Mode, Page, Received,
+            Refusal, UnknownKind, VERSION, Wait, WaitingRequest, WireError, decode_record,
+            encode_frame, encode_record, held_messages, waiting_messages,
         },
     },
     time::Time,
@@ -94,33 +94,75 @@ fn a_list_announced_too_long_is_refused_before_room_is_made_for_it() {
 }
 
 #[test]
-fn a_message_has_one_spelling() {
-    // `Cancel { request: 5 }`, then the same with the number in its longest form, then with
-    // something behind it.
-    assert!(read::<ClientMessage>(&[5, 5]).is_ok());
-    assert!(read::<ClientMessage>(&[5, 253, 5, 0, 0, 0, 0, 0, 0, 0]).is_err());
-    assert!(read::<ClientMessage>(&[5, 5, 0]).is_err());
+fn a_record_has_one_spelling() {
+    let good = encode_record(&Record::EpochRaised { epoch: 5, starts_above: false });
+    assert_eq!(good, [1, 4, 5, 0]);
+    // The number in a longer form, and something behind it.
+    assert!(decode_record(&[1, 4, 251, 5, 0, 0]).is_err());
+    assert!(decode_record(&[1, 4, 5, 0, 0]).is_err());
 }
 
 #[test]
-fn a_duration_with_too_many_nanoseconds_is_refused() {
-    let message = ClientMessage::Acquire {
-        request: RequestId(1),
-        acquire: Acquire {
-            name: name("a"),
-            wait: Wait::For(Duration::new(1, 999_999_999)),
-            at_most: None,
-            keep: false,
-            above: Token::ZERO,
-            at_least: None,
-        },
+fn what_a_later_release_adds_to_a_message_is_skipped() {
+    let mut dice = Dice::new(3);
+    for _ in 0..50 {
+        skips_what_it_does_not_know(client_messages(&mut dice), &mut dice);
+        skips_what_it_does_not_know(leader_messages(&mut dice), &mut dice);
+    }
+}
+
+fn skips_what_it_does_not_know<M>(messages: Vec<M>, dice: &mut Dice)
+where
+    M: Message + Clone + PartialEq + Debug,
+{
+    for message in messages {
+        let mut bytes = payload(&message);
+        bytes.extend((0..dice.below(20)).map(|_| dice.next() as u8));
+        assert_eq!(read(&bytes), Ok(Some(message)));
+    }
+}
+
+#[test]
+fn what_a_later_release_adds_to_an_element_of_a_list_is_skipped() {
+    let mut dice = Dice::new(4);
+    let lists = |message: &ClientMessage| {
+        matches!(message, ClientMessage::Held { .. } | ClientMessage::Waiting { .. })
     };
-    let mut bytes = payload(&message);
-    let nanos = 999_999_999_u32.to_le_bytes();
-    let at = bytes.windows(4).position(|window| window == nanos).unwrap();
-    assert_eq!(read(&bytes), Ok(Some(message)));
-    bytes[at..at + 4].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
-    assert!(read::<ClientMessage>(&bytes).is_err());
+    for message in client_messages(&mut dice).into_iter().filter(lists) {
+        // The kind, how many there are, how long the one is that there is.
+        let bytes = payload(&message);
+        let [kind, 1, length, element @ ..] = &bytes[..] else { panic!("{bytes:?}") };
+        assert_eq!(usize::from(*length), element.len(), "short enough for a byte");
+        let longer = [&[*kind, 1, length + 3][..], element, &[1, 2, 3]].concat();
+        assert_eq!(read(&longer), Ok(Some(message.clone())));
+        // One that is shorter than its fields is of no release.
+        let shorter = [&[*kind, 1, length - 1][..], &element[..element.len() - 1]].concat();
+        assert!(read::<ClientMessage>(&shorter).is_err());
+        let beyond = [&[*kind, 1, length + 3][..], element].concat();
+        assert!(read::<ClientMessage>(&beyond).is_err());
+    }
+}
+
+#[test]
+fn a_kind_of_a_later_release_is_told_apart_from_nonsense() {
+    let receive = |payload: &[u8]| {
+        let mut reader = FrameReader::new();
+        reader.extend(&(payload.len() as u32).to_le_bytes());
+        reader.extend(payload);
+        reader.next::<ClientMessage>()
+    };
+    let unknown = |kind, request| Ok(Some(Received::Unknown(UnknownKind { kind, request })));
+    assert_eq!(receive(&[200, 7, 1, 2]), unknown(200, Some(RequestId(7))));
+    assert_eq!(receive(&[200]), unknown(200, None));
+    assert_eq!(receive(&[251, 255, 255, 9]), unknown(65_535, Some(RequestId(9))));
+    assert!(matches!(receive(&[251, 255]), Err(WireError::Malformed(_))));
+    // One that is known, and lacks a field.
+    assert!(matches!(receive(&[5]), Err(WireError::Malformed(_))));
+    let Ok(Some(Received::Unknown(unknown))) = receive(&[200, 7]) else { panic!("it is known") };
+    let answer = ClientMessage::not_understood(unknown);
+    let request = Some(RequestId(7));
+    assert_eq!(answer, Some(LeaderMessage::NotUnderstood { kind: 200, request }));
+    assert_eq!(LeaderMessage::not_understood(unknown), None, "nothing answers an answer");
 }
 
 #[test]
@@ -163,6 +205,8 @@ fn a_report_of_any_length_fits_its_frames() {
             since: Duration::MAX,
             leaving: Some(Predecessor::Broken),
             reign: ReignId(u64::MAX),
+            mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
+            value: [7; 1024].into(),
         };
         let waiting = WaitingRequest {
             request: RequestId(u64::MAX),
@@ -173,6 +217,12 @@ fn a_report_of_any_length_fits_its_frames() {
                 keep: true,
                 above: Token::MAX,
                 at_least: Some(Duration::MAX),
+                mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
+                extras: Some(Box::new(Extras {
+                    after: Some(RequestId(u64::MAX)),
+                    holds: vec![LeaseId { epoch: u32::MAX, count: u64::MAX }; 16],
+                    value: vec![7; 1024],
+                })),
             },
             place: Some(Place { epoch: u32::MAX, count: u64::MAX }),
         };
@@ -198,6 +248,7 @@ fn a_page_is_full_before_its_frame_is() {
         identity: Identity::new(&text, &text, u32::MAX, &text),
         since: Duration::MAX,
         token: Token::MAX,
+        mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
     };
     for (label, waiters) in [("a", 0), ("a", 3), (&"n".repeat(255), 40)] {
         let lock = LockInfo {
@@ -231,9 +282,13 @@ fn a_record_of_another_version_is_refused() {
 fn keep_their_bytes<M: Message + Clone + PartialEq + Debug>(messages: Vec<M>, golden: &[&str]) {
     let bytes: Vec<_> = messages.iter().map(|message| hex(&payload(message))).collect();
     assert_eq!(bytes, golden, "{bytes:#?}");
-    for message in messages {
-        assert_eq!(read(&payload(&message)), Ok(Some(message)));
+    for message in &messages {
+        assert_eq!(read(&payload(message)), Ok(Some(message.clone())));
     }
+    // A kind is the first byte of its messages; they are numbered without a hole.
+    let kinds: BTreeSet<_> =
+        messages.iter().map(|message| u32::from(payload(message)[0])).collect();
+    assert_eq!(kinds, (0..M::KINDS).collect());
 }
 
 fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut Dice) {
@@ -247,8 +302,8 @@ fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut Dice) {
     while !rest.is_empty() {
         let (piece, later) = rest.split_at(rest.len().min(1 + dice.below(60) as usize));
         reader.extend(piece);
-        while let Some(message) = reader.next::<M>().unwrap() {
-            arrived.push(message);
+        while let Some(received) = reader.next::<M>().unwrap() {
+            arrived.push(received.known().unwrap());
         }
         rest = later;
     }
@@ -290,7 +345,7 @@ fn read<M: Message>(payload: &[u8]) -> Result<Option<M>, WireError> {
     let mut reader = FrameReader::new();
     reader.extend(&(payload.len() as u32).to_le_bytes());
     reader.extend(payload);
-    reader.next()
+    Ok(reader.next()?.and_then(Received::known))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -353,6 +408,21 @@ fn acquire(source: &mut impl Source, wait: Wait) -> Acquire {
         keep: source.number(1) % 2 == 1,
         above: source.token(18),
         at_least: source.maybe(at_least),
+        mode: mode(source),
+        extras: {
+            let after = Some(RequestId(source.number(8)));
+            let (holds, value) = (vec![lease(source)], vec![source.small(6) as u8]);
+            source.maybe(Box::new(Extras { after, holds, value }))
+        },
+    }
+}
+
+fn mode(source: &mut impl Source) -> Mode {
+    match source.small(3) % 4 {
+        0 => Mode::Exclusive,
+        1 => Mode::Shared,
+        2 => Mode::Upgradable,
+        _ => Mode::Permits { count: source.small(2), limit: source.small(5) },
     }
 }
 
@@ -369,6 +439,7 @@ fn holder(source: &mut impl Source) -> HolderInfo {
         identity: Identity::new("checkout", "node-1", source.small(4711), "sleep 1"),
         since: source.duration(1500),
         token: source.token(1 << 42),
+        mode: mode(source),
     }
 }
 
@@ -379,6 +450,8 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
     let wait = Wait::For(source.duration(2500));
     vec![
         ClientMessage::Hello {
+            version: VERSION,
+            capabilities: 0,
             session: SessionId(session),
             proof: Proof(proof),
             count: source.number(2),
@@ -406,13 +479,15 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
                 since: source.duration(90),
                 leaving: source.maybe(Predecessor::Panicked),
                 reign: ReignId(source.number(0x99aa_bbcc_ddee_ff00)),
+                mode: mode(source),
+                value: [source.small(6) as u8].into(),
             }],
         },
         ClientMessage::Waiting {
             requests: vec![WaitingRequest {
                 request: RequestId(source.number(9)),
-                acquire: acquire(source, Wait::Forever),
                 place: Some(place(source)),
+                acquire: acquire(source, Wait::Forever),
             }],
         },
         ClientMessage::Ready,
@@ -456,6 +531,8 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
     let id = u128::from(source.number(0x1122_3344_5566_7788)) << 40;
     let mut messages = vec![
         LeaderMessage::Welcome {
+            version: VERSION,
+            capabilities: 0,
             session: SessionId(id),
             time_to_live: source.duration(5000),
             epoch: source.small(3),
@@ -509,6 +586,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         LeaderMessage::Broke { query: RequestId(source.number(13)), found: true },
         LeaderMessage::ToppedUp { lease: lease(source), last: source.token(90_000) },
         LeaderMessage::Raised { epoch: source.small(4), attestation: Attestation(id + 4) },
+        LeaderMessage::NotUnderstood { kind: 99, request: Some(RequestId(source.number(14))) },
     ];
     let refusals = [
         Refusal::WouldBlock,
@@ -525,6 +603,8 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::DiskFull,
         Refusal::TooManyReservations,
         Refusal::AtLeastTooLong,
+        Refusal::NotSupported,
+        Refusal::TooOld,
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
@@ -579,20 +659,16 @@ fn records(source: &mut impl Source) -> Vec<Record> {
 }
 
 const GOLDEN_CLIENT: &[&str] = &[
-    concat!(
-        "00fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544",
-        "332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa99fe897766",
-        "55443322118877665544332211050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
-    ),
-    "01010311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101fd00ffeeddccbbaa99",
-    "020109096f72646572732f343202013c0001090114000103fb2c01",
+    "000100fe88776655443322118877665544332211fe887766554433221188776655443322110201fe8877665544332211887766554433221101fe8877665544332211887766554433221103fd00ffeeddccbbaa99fe89776655443322118877665544332211050008636865636b6f7574066e6f64652d31fb671207736c65657020314d",
+    "01012d0311096f72646572732f3432fafbb888fbfb000101000100fc804a5d050101fd00ffeeddccbbaa990302050106",
+    "020125090103fb2c01096f72646572732f343202013c000109011400030205010701080103110106",
     "03",
-    "0409096f72646572732f34320102fc0065cd1d013c000109011400",
+    "0409096f72646572732f34320102fc0065cd1d013c000109011400030205010701080103110106",
     "0509",
     "060311fbfb0001",
     "07fc15cd5b07",
     "08",
-    "040a096f72646572732f343200013c000109011400",
+    "040a096f72646572732f343200013c000109011400030205010701080103110106",
     "090b096f72646572732f3432fbfb00",
     "0a0c01096f72646572732f343264",
     "0b0d096f72646572732f3432fbfb00",
@@ -600,30 +676,21 @@ const GOLDEN_CLIENT: &[&str] = &[
     "0d0311",
 ];
 const GOLDEN_LEADER: &[&str] = &[
-    concat!(
-        "00fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe010000000088776655443322",
-        "11000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
-    ),
+    "000100fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe01000000008877665544332211000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
     "01010d31302e302e302e323a37343230fe010000000088776655443322110000000103",
     "02fe00000000008877665544332211000000",
-    concat!(
-        "030903fb2c010108636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000",
-        "000000020000",
-    ),
+    "030903fb2c01012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000000000020000030205",
     "04090311fafbb88802010100",
     "060311",
     "070311",
     "08031103",
     "09fc15cd5b0700fc00e1f505",
     "0a0b01",
-    concat!(
-        "0b0c01096f72646572732f3432fbfb000108636865636b6f7574066e6f64652d31fb671207736c65657020",
-        "3101fc0065cd1dfd000000000002000000010400030108636865636b6f7574066e6f64652d31fb67120773",
-        "6c656570203101fc0065cd1dfd00000000000200000101",
-    ),
+    "0b0c0171096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302050001040003012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302050101",
     "0c0d01",
     "0d0311fbc8af",
     "0e04fe04000000008877665544332211000000",
+    "0f63010e",
     "05090000",
     "05090100",
     "05090200",
@@ -638,6 +705,8 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090b00",
     "05090c00",
     "05090d00",
+    "05090e00",
+    "05090f00",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "010003fd00ffeeddccbbaa990000",

@@ -20,8 +20,8 @@ use crate::{
         leader::{BLOCK, Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered, Reservation},
         wire::{
-            Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal, Wait,
-            WaitingRequest,
+            Acquire, ClientMessage, Extras, HeldLease, Identity, LeaderMessage, Mode, Refusal,
+            VERSION, VERSION_OLDEST, Wait, WaitingRequest,
         },
     },
     time::Time,
@@ -42,14 +42,7 @@ fn name(text: &str) -> Name {
 }
 
 fn acquire(text: &str) -> Acquire {
-    Acquire {
-        name: name(text),
-        wait: Wait::Forever,
-        at_most: None,
-        keep: false,
-        above: Token::ZERO,
-        at_least: None,
-    }
+    Acquire::exclusive(name(text), Wait::Forever)
 }
 
 fn try_acquire(text: &str) -> Acquire {
@@ -339,6 +332,8 @@ struct Grant {
 
 fn hello(who: Who) -> ClientMessage {
     ClientMessage::Hello {
+        version: VERSION,
+        capabilities: 0,
         session: SessionId(who.session),
         proof: Proof(who.session + 1),
         count: who.count,
@@ -362,6 +357,8 @@ fn held_lease(lease: LeaseId) -> HeldLease {
         since: Duration::ZERO,
         leaving: None,
         reign: REIGN,
+        mode: Mode::Exclusive,
+        value: Box::default(),
     }
 }
 

@@ -688,3 +688,17 @@ fn a_flood_of_garbage_is_as_nothing() {
     });
     scene.is_in_order(20);
 }
+
+#[test]
+fn a_kind_of_message_of_a_later_release_is_answered_and_ends_nothing() {
+    let scene = Scene::with(&[]);
+    let insiders = scene.insiders();
+    let mut later = insiders.welcome();
+    // The length, kind 200, request 7, and more.
+    later.try_say_bytes(&[4, 0, 0, 0, 200, 7, 1, 2]).unwrap();
+    let request = Some(RequestId(7));
+    assert_eq!(later.hear(), LeaderMessage::NotUnderstood { kind: 200, request });
+    later.say([acquire(8, "ledger", Wait::No)]);
+    let answer = later.answer();
+    assert!(matches!(answer, LeaderMessage::Granted { .. }), "{answer:?}");
+}

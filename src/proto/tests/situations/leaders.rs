@@ -898,3 +898,62 @@ fn a_held_lock_is_small() {
     // allocator adds, at 16 bytes) and an entry in its session (some 25), under 200 bytes.
     assert!(size_of::<Option<crate::proto::table::Lock>>() <= 80);
 }
+
+#[test]
+fn a_client_that_is_too_old_is_told_so_and_loses_nothing() {
+    let mut reign = begin();
+    let a = Who { connection: reign.connect(900), session: 9, count: 3 };
+    let mut hello = hello(a);
+    let ClientMessage::Hello { version, .. } = &mut hello else { unreachable!() };
+    *version = VERSION_OLDEST - 1;
+    reign.say(a, hello);
+    reign.say(a, ClientMessage::Held { leases: vec![held_lease(LeaseId { epoch: 1, count: 1 })] });
+    reign.say(a, ClientMessage::Waiting { requests: vec![waiting(4, acquire("x"), None)] });
+    reign.say(a, ClientMessage::Ready);
+    let heard = reign.take(a);
+    let [LeaderMessage::Welcome { version, .. }, LeaderMessage::Refused { why, .. }] = &heard[..]
+    else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((*version, *why), (VERSION_OLDEST - 1, Refusal::TooOld));
+}
+
+#[test]
+fn both_go_on_in_the_older_of_their_versions() {
+    let mut reign = begin();
+    let a = Who { connection: reign.connect(900), session: 9, count: 1 };
+    let mut hello = hello(a);
+    let ClientMessage::Hello { version, .. } = &mut hello else { unreachable!() };
+    *version = VERSION + 7;
+    reign.say(a, hello);
+    reign.say(a, ClientMessage::Ready);
+    let heard = reign.take(a);
+    assert!(matches!(heard[..], [LeaderMessage::Welcome { version: VERSION, .. }]), "{heard:?}");
+}
+
+#[test]
+fn what_only_a_later_release_grants_is_refused_and_never_granted_as_something_else() {
+    let mut reign = begin();
+    let a = reign.session(1);
+    let with = |extras| Acquire { extras: Some(Box::new(extras)), ..acquire("x") };
+    let later = [
+        Acquire { mode: Mode::Shared, ..acquire("x") },
+        Acquire { mode: Mode::Upgradable, ..acquire("x") },
+        Acquire { mode: Mode::Permits { count: 1, limit: 2 }, ..acquire("x") },
+        with(Extras { after: Some(RequestId(1)), ..Extras::default() }),
+        with(Extras { value: vec![1], ..Extras::default() }),
+    ];
+    for (request, acquire) in (1..).zip(later) {
+        reign.acquire(a, request, acquire);
+        assert_eq!(reign.refused(a, request), Some(Refusal::NotSupported));
+    }
+    // What else it holds changes nothing of what is granted.
+    let holds = vec![LeaseId { epoch: 1, count: 1 }];
+    reign.acquire(a, 9, with(Extras { holds, ..Extras::default() }));
+    reign.granted(a, 9);
+    let b = Who { connection: reign.connect(900), session: 9, count: 1 };
+    reign.say(b, hello(b));
+    let lease = held_lease(LeaseId { epoch: 1, count: 1 });
+    reign.say(b, ClientMessage::Held { leases: vec![HeldLease { mode: Mode::Shared, ..lease }] });
+    assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
+}

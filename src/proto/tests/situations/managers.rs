@@ -1,5 +1,7 @@
 //! Managers: a client whose leader is played by the test.
 
+mod conversation;
+
 use super::*;
 use crate::{
     error::{LostReason, Predecessor},
@@ -105,6 +107,8 @@ impl Manager {
 
     fn welcome_of(&mut self, cluster: u128, epoch: u32, reign: ReignId) {
         self.hear(LeaderMessage::Welcome {
+            version: VERSION,
+            capabilities: 0,
             session: self.session,
             time_to_live: TTL,
             epoch,
@@ -500,6 +504,8 @@ fn whoever_wants_something_asks_soon_after_its_welcome_how_often_to_renew() {
     manager.acquire("x");
     manager.connected();
     manager.hear(LeaderMessage::Welcome {
+        version: VERSION,
+        capabilities: 0,
         session: manager.session,
         time_to_live: TTL,
         epoch: 1,
@@ -823,6 +829,7 @@ fn the_leaders_own_timeout_is_preferred_since_it_says_who_holds() {
             identity: Identity::new(label, "", 0, ""),
             since: ms(1),
             token: Token::ZERO,
+            mode: Mode::Exclusive,
         })
     };
     for request in [a, b] {
@@ -1172,4 +1179,53 @@ fn a_lock_ends_by_itself_when_its_at_most_is_reached() {
     manager.pass(ms(991));
     assert_eq!(manager.take_events(), [lost(lease, LostReason::HeldTooLong)]);
     assert!(manager.take_said().iter().any(released(lease, Predecessor::Expired)));
+}
+
+#[test]
+fn a_leader_that_is_too_old_is_named_so() {
+    let mut manager = Manager::new(1);
+    let request = manager.acquire("x");
+    manager.connected();
+    let welcome = LeaderMessage::Welcome {
+        version: VERSION_OLDEST - 1,
+        capabilities: 0,
+        session: manager.session,
+        time_to_live: TTL,
+        epoch: 1,
+        reign: REIGN,
+        cluster: ClusterId(1),
+        members: Vec::new(),
+        renew_every: ms(100),
+        attestation: Attestation(1),
+    };
+    manager.hear(welcome);
+    let events = manager.take_events();
+    let [Event::Failed { request: failed, failure: Failure::Config(text), .. }] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(*failed, request);
+    assert!(text.contains("too old"), "{text}");
+}
+
+#[test]
+fn what_an_earlier_leader_does_not_understand_fails_and_nothing_else_does() {
+    let (mut manager, lease) = Manager::holding("x");
+    let (query, now) = (manager.client.list(None, 1, None, manager.now), manager.now);
+    let request = manager.acquire("y");
+    manager.hear(LeaderMessage::NotUnderstood { kind: 20, request: Some(query) });
+    manager.hear(LeaderMessage::NotUnderstood { kind: 21, request: Some(request) });
+    manager.hear(LeaderMessage::NotUnderstood { kind: 22, request: None });
+    let why = Refusal::NotSupported;
+    let failure = Failure::Refused { why };
+    let expected = [
+        Event::QueryFailed { query, failure: failure.clone() },
+        Event::Failed { request, failure, holder: None },
+    ];
+    assert_eq!(manager.take_events(), expected);
+    // Nothing is left to run out.
+    assert!(manager.client.deadline().is_some_and(|deadline| deadline > now));
+    manager.release(lease, Predecessor::Clean);
+    manager.pass(ms(100));
+    assert!(manager.take_said().iter().any(released(lease, Predecessor::Clean)));
 }

@@ -1,0 +1,244 @@
+//! A conversation between two clients and a leader, byte for byte, replayed to each side.
+//!
+//! Neighbouring releases are to understand each other, so `conversation-1.txt` keeps what was said:
+//! the leader hears the clients' side of it and is to say the leader's, and the other way round. A
+//! change of the format shows here as it would to a peer of an earlier release.
+
+use std::{fmt::Write, iter::Peekable, str::Lines};
+
+use super::*;
+use crate::proto::wire::{FrameReader, Message, Received, encode_frame};
+
+/// `0>` is said by the first client, `1<` is said to the second.
+const SAID: &str = include_str!("conversation-1.txt");
+
+#[test]
+fn both_sides_say_what_was_said() {
+    let mut stage = Stage::new(true, true);
+    stage.play();
+    let said = stage.lines.join("\n") + "\n";
+    assert_eq!(said, SAID, "\n{said}");
+}
+
+#[test]
+fn a_leader_answers_the_clients_of_that_time() {
+    Stage::new(true, false).play();
+}
+
+#[test]
+fn clients_go_on_with_the_leader_of_that_time() {
+    Stage::new(false, true).play();
+}
+
+/// A side that is not here is played by what was said.
+struct Stage {
+    reign: Option<Reign>,
+    /// The newest connection of each client, at the leader.
+    newest: [ConnectionId; 2],
+    clients: Option<[Manager; 2]>,
+    said: Option<Peekable<Lines<'static>>>,
+    lines: Vec<String>,
+}
+
+impl Stage {
+    fn new(has_leader: bool, has_clients: bool) -> Stage {
+        Stage {
+            reign: has_leader.then(begin),
+            newest: [ConnectionId(0); 2],
+            clients: has_clients.then(|| [Manager::seeded(1, 1), Manager::seeded(1, 2)]),
+            said: (!has_leader || !has_clients).then(|| SAID.lines().peekable()),
+            lines: Vec::new(),
+        }
+    }
+
+    fn play(&mut self) {
+        let kept = Acquire { keep: true, ..acquire("orders") };
+        self.act("a client gets a lock that it may keep", |[a, _]| a.ask_for(&kept));
+        self.act("another waits for it, and it is called back", |[_, b]| b.ask_for(&kept));
+        self.act("it is given back", |[a, _]| a.give_back(Predecessor::Panicked));
+        self.pass(300);
+        self.act("one does not want to wait", |[a, _]| {
+            a.ask_for(&Acquire { wait: Wait::No, ..kept.clone() });
+        });
+        self.act("questions", |[a, b]| {
+            let (_, token) = b.lease();
+            a.client.check(name("orders"), token, None, a.now);
+            a.client.list(None, 10, None, a.now);
+        });
+        self.cut(1);
+        self.pass(200);
+        self.act("the lock is broken", |[a, b]| {
+            let (_, token) = b.lease();
+            a.client.break_lock(name("orders"), token, None, a.now);
+        });
+        self.act("its holder has gone", |[_, b]| {
+            b.client.loss_is_told(b.lease().0);
+            b.give_back(Predecessor::Broken);
+        });
+        self.act("another has it", |[a, _]| a.ask_for(&acquire("orders")));
+        self.act("it is waited for", |[_, b]| b.ask_for(&kept));
+        self.act("and no longer", |[_, b]| b.client.cancel(b.asked(), b.now));
+        if let Some(reign) = &mut self.reign {
+            reign.restart();
+        }
+        self.cut(0);
+        self.cut(1);
+        self.pass(500);
+        self.act("what was held is given back", |[a, _]| a.give_back(Predecessor::Clean));
+        self.act("the end", |clients| clients.iter_mut().for_each(|c| c.client.close(c.now)));
+        if let Some(said) = &mut self.said {
+            assert_eq!(said.next(), None, "more was said");
+        }
+    }
+
+    fn act(&mut self, title: &str, act: impl FnOnce(&mut [Manager; 2])) {
+        self.line(format!("# {title}"));
+        if let Some(clients) = &mut self.clients {
+            act(clients);
+        }
+        self.exchange();
+    }
+
+    /// Time passes at all of them, 100 ms and 100 ms again.
+    fn pass(&mut self, millis: u64) {
+        for _ in 0..millis / 100 {
+            self.line("# 100 ms".to_owned());
+            self.reign.iter_mut().for_each(|reign| reign.pass(ms(100)));
+            self.clients.iter_mut().flatten().for_each(|client| client.pass(ms(100)));
+            self.exchange();
+        }
+    }
+
+    fn cut(&mut self, client: usize) {
+        self.line(format!("# the connection of client {client} breaks"));
+        if let Some(clients) = &mut self.clients {
+            clients[client].cut();
+        }
+        if let Some(reign) = &mut self.reign {
+            reign.disconnect(Who { connection: self.newest[client], session: 0, count: 0 });
+        }
+        self.exchange();
+    }
+
+    /// Everything that is to be said is said.
+    fn exchange(&mut self) {
+        let before = self.lines.len();
+        for client in [0, 1] {
+            for line in self.from_client(client) {
+                self.hear_client(client, &line);
+                self.line(line);
+            }
+        }
+        for client in [0, 1] {
+            for line in self.from_leader(client) {
+                if let Some(clients) = &mut self.clients {
+                    clients[client].hear(read(&line));
+                }
+                self.line(line);
+            }
+        }
+        if self.lines.len() > before {
+            self.exchange();
+        }
+    }
+
+    fn from_client(&mut self, number: usize) -> Vec<String> {
+        let Some(clients) = &mut self.clients else { return self.as_said(&format!("{number}>")) };
+        let client = &mut clients[number];
+        client.drive();
+        let mut lines = Vec::new();
+        if !client.connects.is_empty() {
+            client.connected();
+            lines.push(format!("{number}> connection {}", client.connection.0));
+        }
+        let said = client.take_said();
+        lines.extend(said.iter().map(|message| format!("{number}> {}", hex(message))));
+        lines
+    }
+
+    fn hear_client(&mut self, number: usize, line: &str) {
+        let Some(reign) = &mut self.reign else { return };
+        let newest = &mut self.newest[number];
+        match line.split_once("connection ") {
+            Some((_, count)) => {
+                *newest = ConnectionId(number as u64 * 100 + count.parse::<u64>().unwrap());
+                reign.connect(newest.0);
+            }
+            None => reign.say(Who { connection: *newest, session: 0, count: 0 }, read(line)),
+        }
+    }
+
+    fn from_leader(&mut self, number: usize) -> Vec<String> {
+        let Some(reign) = &mut self.reign else { return self.as_said(&format!("{number}<")) };
+        reign.drive();
+        let is_its_own = |(at, _): &(ConnectionId, _)| at.0 / 100 == number as u64;
+        let (own, others) = std::mem::take(&mut reign.heard).into_iter().partition(is_its_own);
+        reign.heard = others;
+        let own: Vec<(ConnectionId, LeaderMessage)> = own;
+        own.iter().map(|(_, message)| format!("{number}< {}", hex(message))).collect()
+    }
+
+    /// The next lines that begin so.
+    fn as_said(&mut self, begin: &str) -> Vec<String> {
+        let said = self.said.as_mut().expect("a side is played by what was said");
+        let mut rest = said.clone();
+        let mut next = || rest.next_if(|line| line.starts_with(begin)).map(str::to_owned);
+        std::iter::from_fn(&mut next).collect()
+    }
+
+    fn line(&mut self, line: String) {
+        if let Some(said) = &mut self.said {
+            assert_eq!(Some(&*line), said.next(), "after {:#?}", self.lines);
+        }
+        self.lines.push(line);
+    }
+}
+
+impl Manager {
+    fn ask_for(&mut self, acquire: &Acquire) {
+        self.client.acquire(acquire.clone(), None, self.now);
+    }
+
+    /// The last request that was queued.
+    fn asked(&self) -> RequestId {
+        let queued = self.events.iter().rev().find_map(|event| match event {
+            Event::Queued { request, .. } => Some(*request),
+            _ => None,
+        });
+        queued.expect("it waits")
+    }
+
+    /// The last lease that was granted, and its token.
+    fn lease(&self) -> (LeaseId, Token) {
+        let granted = self.events.iter().rev().find_map(|event| match event {
+            Event::Granted { lease, first, .. } => Some((*lease, *first)),
+            _ => None,
+        });
+        granted.expect("it was granted a lease")
+    }
+
+    fn give_back(&mut self, how: Predecessor) {
+        let (lease, token) = self.lease();
+        self.client.release(lease, token, how, self.now);
+    }
+}
+
+fn hex<M: Message>(message: &M) -> String {
+    let mut bytes = Vec::new();
+    encode_frame(message, &mut bytes).unwrap();
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn read<M: Message + std::fmt::Debug>(line: &str) -> M {
+    let (_, digits) = line.split_once(' ').unwrap();
+    let digit = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    let bytes: Vec<u8> = (0..digits.len()).step_by(2).map(digit).collect();
+    let mut reader = FrameReader::new();
+    reader.extend(&bytes);
+    let message = reader.next().unwrap().and_then(Received::known).unwrap();
+    assert_eq!(reader.buffered(), 0);
+    message
+}
