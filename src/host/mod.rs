@@ -9,6 +9,7 @@ mod admission;
 mod bell;
 #[cfg(feature = "host")]
 mod client;
+mod credential;
 #[cfg(feature = "host")]
 mod doors;
 #[cfg(feature = "host")]

@@ -1,33 +1,38 @@
 //! The keys that come out of a secret, and the handshake that proves that both sides have it.
 //!
-//! There are no certificates and no names here. One secret of 32 random bytes gives an Ed25519 key;
-//! a side presents that of its first secret as a TLS 1.3 raw public key (RFC 7250) and accepts those
-//! of all its secrets. So without the secret file no peer gets past the handshake, and with it a
-//! peer may do everything.
+//! One secret of 32 random bytes gives two Ed25519 keys. A leader presents the one of its first
+//! secret as a TLS 1.3 raw public key (RFC 7250); a client presents a certificate that it signed
+//! with the other, see [`credential`](super::credential). Each side accepts the keys of all its
+//! secrets. So without the secret file no peer gets past the handshake, and with it a peer may do
+//! everything.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use ring::{hkdf, hmac};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme,
     client::{
-        AlwaysResolvesClientRawPublicKeys, Resumption,
+        Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key},
     pki_types::{
         CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
     },
-    server::{
-        AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
-    sign::{CertifiedKey, SigningKey},
+    server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage},
+    sign::{CertifiedKey, SigningKey, SingleCertAndKey},
 };
 
-use super::{own_id::OwnId, secret_file::hex};
+use super::{
+    credential::{AcceptedIssuers, IssuerKey},
+    own_id::OwnId,
+    secret_file::hex,
+};
 use crate::proto::{
     ClusterId, ReignId,
     history::{Attestation, Notary, Seen},
@@ -46,8 +51,10 @@ pub(super) const SECRET_BYTES: usize = 32;
 pub struct Secret {
     /// At least one.
     roots: Vec<hkdf::Prk>,
-    /// The public keys that peers with one of them present.
+    /// The public keys that leaders with one of them present.
     publics: Vec<Vec<u8>>,
+    /// Those that certify its clients, once it is asked.
+    issuers: Arc<OnceLock<Arc<AcceptedIssuers>>>,
     /// Where it was read, if it can be read again.
     file: Option<Arc<Path>>,
 }
@@ -57,8 +64,8 @@ impl Secret {
         assert!(!secrets.is_empty(), "a secret file has at least one");
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tierlock secret 1");
         let roots: Vec<_> = secrets.iter().map(|bytes| salt.extract(bytes)).collect();
-        let publics = roots.iter().map(|root| public_half(&*signer_of(root))).collect();
-        Secret { roots, publics, file: None }
+        let publics = roots.iter().map(|root| public_half(&*leader_key(root))).collect();
+        Secret { roots, publics, issuers: Arc::default(), file: None }
     }
 
     pub(super) fn of_file(self, file: &Path) -> Secret {
@@ -110,12 +117,13 @@ impl Secret {
 
     /// The leader's side of the handshake.
     pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
-        let (provider, key, peer) = self.identity();
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let public = CertificateDer::from(self.publics[0].clone());
+        let key = CertifiedKey::new(vec![public], leader_key(&self.roots[0]));
+        let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("ring speaks TLS 1.3")
-            .with_client_cert_verifier(Arc::new(peer))
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)));
+            .with_client_cert_verifier(self.accepted_issuers().clone())
+            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key.into())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -125,29 +133,19 @@ impl Secret {
 
     /// The client's side of the handshake.
     pub(crate) fn client(&self) -> Arc<QuicClientConfig> {
-        let (provider, key, peer) = self.identity();
-        Secret::client_with(provider, key, peer)
+        self.client_that_trusts(self)
     }
 
-    /// A client with this key that accepts another leader's.
-    #[cfg(test)]
-    pub(super) fn client_that_trusts(&self, leader: &Secret) -> Arc<QuicClientConfig> {
-        let (provider, key, _) = self.identity();
-        let (_, _, peer) = leader.identity();
-        Secret::client_with(provider, key, peer)
-    }
-
-    fn client_with(
-        provider: Arc<CryptoProvider>,
-        key: Arc<CertifiedKey>,
-        peer: AcceptedKeys,
-    ) -> Arc<QuicClientConfig> {
+    /// A client of this secret that accepts the leaders of another one.
+    pub(super) fn client_that_trusts(&self, leaders: &Secret) -> Arc<QuicClientConfig> {
+        let provider = provider();
+        let certified = self.issuer().certify(&provider);
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("ring speaks TLS 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(peer))
-            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
+            .with_custom_certificate_verifier(Arc::new(leaders.accepted_leaders()))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
@@ -155,21 +153,31 @@ impl Secret {
         Arc::new(config.try_into().expect("ring has QUIC's initial cipher suite"))
     }
 
-    fn identity(&self) -> (Arc<CryptoProvider>, Arc<CertifiedKey>, AcceptedKeys) {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let public = CertificateDer::from(self.publics[0].clone());
-        let key = CertifiedKey::new(vec![public], signer_of(&self.roots[0]));
-        let peer = AcceptedKeys {
-            publics: self.publics.clone(),
-            algorithms: provider.signature_verification_algorithms,
-        };
-        (provider, Arc::new(key), peer)
+    /// What certifies the clients of the secret that is presented.
+    fn issuer(&self) -> IssuerKey {
+        issuer_of(&self.roots[0])
     }
 
-    /// Whether a peer that proved this to be its key is accepted.
-    pub(super) fn accepts(&self, presented: &CertificateDer<'_>) -> bool {
-        self.publics.iter().any(|public| is_same_key(public, presented))
+    fn accepted_issuers(&self) -> &Arc<AcceptedIssuers> {
+        self.issuers.get_or_init(|| {
+            let issuers: Vec<_> = self.roots.iter().map(issuer_of).collect();
+            Arc::new(AcceptedIssuers::new(&issuers, provider()))
+        })
     }
+
+    fn accepted_leaders(&self) -> AcceptedLeaders {
+        let algorithms = provider().signature_verification_algorithms;
+        AcceptedLeaders { publics: self.publics.clone(), algorithms }
+    }
+
+    /// Whether a client that proved to have the key of this certificate is accepted.
+    pub(super) fn accepts(&self, presented: &CertificateDer<'_>) -> bool {
+        self.accepted_issuers().accept(presented).is_ok()
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// A key of a secret for one purpose; different labels give keys that tell nothing about each other.
@@ -181,12 +189,21 @@ fn derive<const N: usize>(root: &hkdf::Prk, info: &[&[u8]]) -> [u8; N] {
     key
 }
 
-fn signer_of(root: &hkdf::Prk) -> Arc<dyn SigningKey> {
+/// An Ed25519 key of a secret for one purpose.
+fn ed25519_key(root: &hkdf::Prk, purpose: &[u8]) -> PrivatePkcs8KeyDer<'static> {
     // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
     let mut pkcs8 = hex(b"302e020100300506032b657004220420");
-    pkcs8.extend_from_slice(&derive::<32>(root, &[b"ed25519 seed"]));
-    rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))
+    pkcs8.extend_from_slice(&derive::<32>(root, &[purpose]));
+    PrivatePkcs8KeyDer::from(pkcs8)
+}
+
+fn leader_key(root: &hkdf::Prk) -> Arc<dyn SigningKey> {
+    rustls::crypto::ring::sign::any_eddsa_type(&ed25519_key(root, b"leader ed25519"))
         .expect("every seed is an Ed25519 key")
+}
+
+fn issuer_of(root: &hkdf::Prk) -> IssuerKey {
+    IssuerKey::new(&ed25519_key(root, b"issuer ed25519"))
 }
 
 fn public_half(signer: &dyn SigningKey) -> Vec<u8> {
@@ -252,14 +269,14 @@ impl hkdf::KeyType for Length {
     }
 }
 
-/// Accepts the peer that presents a key of one of our secrets and proves that it owns it.
+/// Accepts the leader that presents a key of one of our secrets and proves that it owns it.
 #[derive(Debug)]
-struct AcceptedKeys {
+struct AcceptedLeaders {
     publics: Vec<Vec<u8>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl AcceptedKeys {
+impl AcceptedLeaders {
     fn compare(&self, presented: &[u8]) -> Result<(), rustls::Error> {
         match self.publics.iter().any(|public| is_same_key(public, presented)) {
             true => Ok(()),
@@ -282,7 +299,7 @@ fn no_tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
     Err(rustls::PeerIncompatible::Tls13RequiredForQuic.into())
 }
 
-impl ServerCertVerifier for AcceptedKeys {
+impl ServerCertVerifier for AcceptedLeaders {
     fn verify_server_cert(
         &self,
         presented: &CertificateDer<'_>,
@@ -293,48 +310,6 @@ impl ServerCertVerifier for AcceptedKeys {
     ) -> Result<ServerCertVerified, rustls::Error> {
         self.compare(presented)?;
         Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify(message, key, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
-}
-
-impl ClientCertVerifier for AcceptedKeys {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        presented: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.compare(presented)?;
-        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -378,11 +353,10 @@ mod tests {
         let own = OwnId::random();
         assert_eq!(one.connection_id_key(&own), again.connection_id_key(&own));
         assert_ne!(one.connection_id_key(&own), other.connection_id_key(&own));
-        let (_, key, _) = one.identity();
-        let (_, _, peer) = again.identity();
-        let (_, _, stranger) = other.identity();
-        assert!(peer.compare(&key.cert[0]).is_ok());
-        assert!(stranger.compare(&key.cert[0]).is_err());
+        assert!(again.accepted_leaders().compare(&one.publics[0]).is_ok());
+        assert!(other.accepted_leaders().compare(&one.publics[0]).is_err());
+        let certified = one.issuer().certify(&provider());
+        assert!(again.accepts(&certified.cert[0]) && !other.accepts(&certified.cert[0]));
     }
 
     #[test]
@@ -398,9 +372,9 @@ mod tests {
     #[test]
     fn of_several_secrets_the_first_is_presented_and_all_are_accepted() {
         let presents = |presenter: &Secret, judge: &Secret| {
-            let key = presenter.identity().1;
-            let is_accepted = judge.identity().2.compare(&key.cert[0]).is_ok();
-            assert_eq!(judge.accepts(&key.cert[0]), is_accepted);
+            let as_client = presenter.issuer().certify(&provider());
+            let is_accepted = judge.accepted_leaders().compare(&presenter.publics[0]).is_ok();
+            assert_eq!(judge.accepts(&as_client.cert[0]), is_accepted);
             is_accepted
         };
         let (old, both, turned, new) =

@@ -12,10 +12,7 @@ use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, Transpor
 use ring::hkdf;
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
-    client::{
-        AlwaysResolvesClientRawPublicKeys,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     server::AlwaysResolvesServerRawPublicKeys,
     sign::CertifiedKey,
@@ -265,7 +262,7 @@ fn random_byte() -> u8 {
     RandomState::new().hash_one(0) as u8
 }
 
-/// TLS 1.3 with the raw public key that the secret gives, believing whatever answers.
+/// TLS 1.3 with a certificate that the secret's issuer key signs, believing whatever answers.
 fn handshake(secret: &Path) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
     let text = std::fs::read_to_string(secret).unwrap();
     let digits = text.trim().as_bytes().chunks(2);
@@ -274,23 +271,39 @@ fn handshake(secret: &Path) -> Arc<quinn::crypto::rustls::QuicClientConfig> {
         .collect();
     let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tierlock secret 1").extract(&root);
     let mut seed = [0; 32];
-    root.expand(&[b"ed25519 seed"], hkdf::HKDF_SHA256).unwrap().fill(&mut seed).unwrap();
-    let key = key_of_seed(&seed);
+    root.expand(&[b"issuer ed25519"], hkdf::HKDF_SHA256).unwrap().fill(&mut seed).unwrap();
+    let issuer =
+        rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8_of_seed(&seed), &rcgen::PKCS_ED25519)
+            .unwrap();
+    let mut about = rcgen::CertificateParams::default();
+    about.distinguished_name.push(rcgen::DnType::CommonName, "tierlock issuer");
+    let issuer = rcgen::Issuer::new(about, issuer);
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let mut about = rcgen::CertificateParams::default();
+    about.subject_alt_names = vec![rcgen::SanType::URI("tierlock:admin".try_into().unwrap())];
+    about.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = about.signed_by(&key, &issuer).unwrap();
+    let private = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Gullible))
-        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
+        .with_client_auth_cert(vec![certificate.der().clone()], private)
+        .unwrap();
     config.alpn_protocols = vec![b"tierlock/1".to_vec()];
     Arc::new(config.try_into().unwrap())
 }
 
-fn key_of_seed(seed: &[u8; 32]) -> Arc<CertifiedKey> {
+fn pkcs8_of_seed(seed: &[u8; 32]) -> PrivatePkcs8KeyDer<'static> {
     // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
     let header = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    let key = PrivatePkcs8KeyDer::from([&header[..], seed].concat());
+    PrivatePkcs8KeyDer::from([&header[..], seed].concat())
+}
+
+fn key_of_seed(seed: &[u8; 32]) -> Arc<CertifiedKey> {
+    let key = pkcs8_of_seed(seed);
     let signer = rustls::crypto::ring::sign::any_eddsa_type(&key).unwrap();
     let public = CertificateDer::from(signer.public_key().unwrap().to_vec());
     Arc::new(CertifiedKey::new(vec![public], signer))
