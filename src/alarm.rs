@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_whose_payload_panics_keeps_no_other_from_ringing() {
+    fn a_panic_with_a_payload_that_panics_keeps_no_other_from_ringing() {
         let (tell, told) = mpsc::channel();
         call_at(Time::ZERO, || panic_any(PanicsWhenDropped)).detach();
         call_at(Time::ZERO, move || tell.send(()).unwrap()).detach();

@@ -64,7 +64,7 @@ struct Widened {
     next: FirstMade<Widened>,
 }
 
-/// How many names left uncleanly are remembered when nobody uses them any more.
+/// How many names left uncleanly are remembered when no mutex uses them any more.
 const UNCLEAN_MAX: usize = 65_536;
 
 /// One name in this process: its thread tier, and its slot in the directory.
@@ -162,7 +162,7 @@ impl Ground {
         !matches!(self.below_host, BelowHost::Nothing)
     }
 
-    /// The entry of a name, made if nobody in this process uses the name just now.
+    /// The entry of a name, made if no mutex of this process uses the name just now.
     pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
         let mut names = loop {
             let names = self.names().lock();
@@ -170,7 +170,7 @@ impl Ground {
                 Some(Some(entry)) => return entry,
                 None => break names,
                 // Another thread is dropping it, and has yet to note its tokens and how it was
-                // left: whoever made the name anew now would begin below them.
+                // left: a name made anew now would begin below them.
                 Some(None) => drop(names),
             }
             std::thread::yield_now();
@@ -411,7 +411,7 @@ impl Cell {
     /// fork generation, not 0: a guard that existed at a fork is not inside in the child.
     #[inline]
     pub(crate) fn enter(&self, generation: u32) -> bool {
-        // Plain accesses: it changes under the gate, but for a guard whose right was lost.
+        // Plain accesses: it changes under the gate, but for a guard that has lost its right.
         let is_free = !self.is_occupied(generation);
         if is_free {
             self.0.store(generation, Relaxed);
@@ -447,14 +447,14 @@ impl Cell {
     }
 }
 
-/// Has a new thread tier begin above `floor`, as if somebody had left it so.
+/// Has a new thread tier begin above `floor`, as if a holder had left it so.
 fn raise(thread: &ThreadLock, floor: Token, left: Predecessor) {
     let _ = thread.try_take();
     thread.raise_token(floor);
     thread.release(left);
 }
 
-/// How far a manager reaches, and who it says it is.
+/// How far a manager reaches, and how it describes itself.
 pub(crate) struct Reach {
     pub(crate) ground: Arc<Ground>,
     pub(crate) label: String,
@@ -558,7 +558,7 @@ impl Reach {
         }
     }
 
-    /// This process in words, as somebody who widened a name.
+    /// This process in words, as the one that widened a name.
     #[cfg(feature = "process")]
     pub(crate) fn described(&self) -> String {
         self.myself().to_string()
@@ -567,7 +567,7 @@ impl Reach {
     /// Takes no more locks above thread scope, says goodbye to the leader, and waits until that is
     /// sent, at most for [`GOODBYE`].
     ///
-    /// Who waits for a lock above thread scope is told.
+    /// The waiters for a lock above thread scope are told.
     pub(crate) fn close(&self) {
         self.close_within(GOODBYE);
     }

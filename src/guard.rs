@@ -79,7 +79,7 @@ pub(crate) struct Anchor {
     state: UnsafeCell<State>,
 }
 
-/// Belongs to whoever holds the lock.
+/// Belongs to the holder of the lock.
 struct State {
     /// Of a named mutex; an unnamed one holds its thread tier, and no more.
     held: Held,
@@ -101,7 +101,7 @@ pub(crate) trait Keeper: Send + Sync {}
 // SAFETY: `state` is reached by the holder of the lock only, and the lock hands it from thread to
 // thread; all it consists of is Send and Sync (asserted below).
 unsafe impl Sync for Anchor {}
-// SAFETY: it stands for an exclusive right to an `Anchor` that is Sync, and whose state may be
+// SAFETY: it stands for an exclusive right to an `Anchor` that is Sync; its state may be
 // changed on any thread.
 unsafe impl Send for Hold<'_> {}
 // SAFETY: a shared `Hold` only reads the state, which only an owned one changes.
@@ -132,7 +132,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         guard.hold.token()
     }
 
-    /// Whom this lock excludes: the scope of the mutex, or the wider one its name is locked at.
+    /// Which other callers this lock excludes: the scope of the mutex, or the wider one its name is locked at.
     pub fn scope(guard: &Self) -> Scope {
         guard.hold.scope()
     }
@@ -140,7 +140,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// Whether the lock is still held: not taken away, and its deadline not passed.
     ///
     /// True is a statement about this moment only; what must not be written twice needs the
-    /// token checked by whoever stores it.
+    /// token checked by the store.
     pub fn is_valid(guard: &Self) -> bool {
         guard.hold.lost().is_none()
     }
@@ -333,8 +333,8 @@ impl Anchor {
     /// The lock was just won by this call's thread or task, and no guard was made of it yet.
     #[inline]
     pub(crate) unsafe fn install(&self, held: Held, keeper: Option<Arc<dyn Keeper>>) -> Result<()> {
-        // SAFETY: the state belongs to whoever holds the lock, and that is the caller; an inherited
-        // guard in a forked child only reads it, and then nobody writes it.
+        // SAFETY: the state belongs to the holder of the lock, and that is the caller; an inherited
+        // guard in a forked child only reads it, and then no thread writes it.
         if unsafe { &*self.state.get() }.held.is_inherited() {
             return self.refuse(held);
         }
@@ -450,7 +450,7 @@ impl Hold<'_> {
     }
 
     fn scope(&self) -> Scope {
-        // Of an unnamed mutex it is `NOTHING`, whose scope is the thread's.
+        // Of an unnamed mutex it is `NOTHING`, of thread scope.
         self.held().scope()
     }
 
@@ -551,7 +551,7 @@ impl Hold<'_> {
 
     /// Empties the state, for the next holder. The keeper is to be dropped last.
     fn take(&mut self) -> (Held, Option<Arc<dyn Keeper>>, Predecessor) {
-        // SAFETY: this is the holder, and nobody else has a reference to it.
+        // SAFETY: this is the holder, and no other reference to it exists.
         let state = unsafe { &mut *self.anchor().state.get() };
         let panicked = std::thread::panicking() && !state.was_panicking;
         let how = if panicked { Predecessor::Panicked } else { Predecessor::Clean };
@@ -577,7 +577,7 @@ impl Hold<'_> {
     fn let_go_of_more(&mut self) {
         match &self.anchor().core {
             Core::Named(named) if self.is_quiet() && self.held().is_quiet() => {
-                // SAFETY: this is the holder, and nobody else has a reference to it.
+                // SAFETY: this is the holder, and no other reference to it exists.
                 let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
                 named.release_quietly(won);
             }

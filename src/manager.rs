@@ -1,4 +1,4 @@
-//! Where named mutexes come from: the directory, the leaders, and who we say we are.
+//! Where named mutexes come from: the directory, the leaders, and the label shown to others.
 
 use std::{
     fmt,
@@ -61,7 +61,7 @@ pub enum Engine {
     /// One shared-memory table for all names; a file lock proves that each process lives. The
     /// default where it exists: on little-endian 64-bit Linux.
     ///
-    /// Fairness: whoever has waited for 1 ms is next, unless it is stopped. Nobody polls.
+    /// Fairness: FIFO for waiters older than 1 ms; a stopped one is passed over. No waiter polls.
     ///
     /// Tokens survive crashes, reboots and loss of power, except on tmpfs, where nothing
     /// survives a reboot. On copy-on-write file systems (btrfs, zfs, bcachefs) space cannot be
@@ -164,8 +164,8 @@ impl LockManager {
     ///
     /// # Errors
     /// `Lost`, if the lease is over or was never granted. `Unreachable`, if no leader answered
-    /// within `connect_timeout`: then nobody knows. `Config`, for an invalid name, or if this
-    /// manager has no leaders: below host scope nobody but the holder knows
+    /// within `connect_timeout`: then it is not known. `Config`, for an invalid name, or if this
+    /// manager has no leaders: below host scope only the holder knows
     /// ([`MutexGuard::check`](crate::MutexGuard::check)).
     ///
     /// # Example
@@ -277,8 +277,8 @@ impl LockManager {
         LockManager::on_memory(Ground::new(BelowHost::Memory), self.memory().clone())
     }
 
-    /// Takes the lock of this name away from whoever holds it at host scope: its guards are told
-    /// [`LostReason::Provoked`](crate::LostReason::Provoked). Answers whether anybody held it.
+    /// Takes the lock of this name away from its holder at host scope: its guards are told
+    /// [`LostReason::Provoked`](crate::LostReason::Provoked). Answers whether it was held.
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory), or the name is invalid.
@@ -427,8 +427,8 @@ impl LockManagerBuilder {
         }
         if builder.directory.is_none() && builder.leaders.is_empty() {
             return Err(LockError::config(
-                "neither TIERLOCK_DIR nor TIERLOCK_LEADERS is set: set one to say who shares the \
-                 locks",
+                "neither TIERLOCK_DIR nor TIERLOCK_LEADERS is set: set one to say which processes share \
+                 the locks",
             ));
         }
         Ok(builder)
@@ -456,7 +456,7 @@ impl LockManagerBuilder {
         self
     }
 
-    /// Shown to whoever asks who holds a lock. Default: nothing.
+    /// How a holder is shown to other callers, in errors and in `tierlock status`. Default: nothing.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -502,8 +502,8 @@ impl LockManagerBuilder {
     }
 
     /// Accepts a directory on a file system that is refused otherwise, by the name that the error
-    /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between everybody
-    /// who uses it there is then yours to know: on most network file systems they do not.
+    /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between all
+    /// its users there is then yours to know: on most network file systems they do not.
     pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
         self.accept_file_systems.push(name.into());
         self

@@ -25,8 +25,8 @@ use crate::{
 ///
 /// [`Mutex::new`] makes an unnamed one of thread scope, with nothing to set up, also in a
 /// `static`. [`LockManager::mutex`](crate::LockManager::mutex) makes named ones of any scope.
-/// The data is memory of this `Mutex` value in every scope: the scope says who waits, not who
-/// sees the data.
+/// The data is memory of this `Mutex` value in every scope: the scope says which callers wait, not
+/// which see the data.
 ///
 /// # Fairness
 /// Inside a process, blocking and async waiters each are served in order of arrival. A newcomer
@@ -106,7 +106,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Takes the lock if it is free. At host scope it asks the leader, and waits for its answer.
     ///
     /// # Errors
-    /// `WouldBlock`, if somebody else holds it; else as [`lock`](Self::lock).
+    /// `WouldBlock`, if another holder has it; else as [`lock`](Self::lock).
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
         match &self.anchor.core {
@@ -159,7 +159,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Widens the scope to `to`, for this mutex and for its name, for good.
     ///
     /// It takes the lock at the wider scope, marks the name and lets go, so that at no moment a
-    /// narrow and a wide holder exist; from then on whoever meets the name climbs too. Asking for
+    /// narrow and a wide holder exist; from then on every process that meets the name climbs too. Asking for
     /// less, or for what is already so, does nothing.
     ///
     /// It waits for the lock: holding a guard of this name in the same thread, it waits for ever.
@@ -226,7 +226,7 @@ impl<T: ?Sized> Mutex<T> {
         self.anchor.core.is_locked()
     }
 
-    /// The data, without locking: `&mut self` proves that nobody else has it.
+    /// The data, without locking: `&mut self` proves that no guard exists.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -475,7 +475,7 @@ impl<T> MutexBuilder<T> {
         }
     }
 
-    /// Who else may take it. Default: the widest scope that the manager reaches.
+    /// Which other callers it excludes. Default: the widest scope that the manager reaches.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
@@ -492,7 +492,7 @@ impl<T> MutexBuilder<T> {
     }
 
     /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
-    /// which is done at once is not done again by a machine whose clock is a little behind.
+    /// which is done at once is not done again by a machine with a clock that is a little behind.
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
     /// it is killed, and through a restart of the leader. It is at most 31 days then, and such a
@@ -598,14 +598,14 @@ mod tests {
     /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
     /// is locked at process scope for the first time.
     #[test]
-    fn whoever_looked_before_the_name_was_widened_holds_nothing_narrow() {
+    fn a_look_before_the_name_was_widened_wins_nothing_narrow() {
         let directory = tempfile::tempdir().unwrap();
         let locks = LockManager::builder().directory(directory.path()).open().unwrap();
         let wide = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
         let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
         let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
 
-        let held = named.lock_quietly_at(Scope::Thread).expect("nobody has it");
+        let held = named.lock_quietly_at(Scope::Thread).expect("it is free");
         named.release_quietly(held);
         let last = wide.lock().unwrap();
         let token = MutexGuard::token(&last);

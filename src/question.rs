@@ -38,7 +38,7 @@ impl<'a> Question<'a> {
             let good = link.check(&self.name, self.token, Some(self.limit)).wait()?;
             return self.checked(good);
         }
-        Err(self.nobody_checks())
+        Err(self.cannot_check())
     }
 
     pub(crate) async fn check_async(&self) -> Result<()> {
@@ -47,7 +47,7 @@ impl<'a> Question<'a> {
             let good = link.check(&self.name, self.token, Some(self.limit)).await?;
             return self.checked(good);
         }
-        Err(self.nobody_checks())
+        Err(self.cannot_check())
     }
 
     pub(crate) fn break_lock(&self) -> Result<()> {
@@ -72,7 +72,7 @@ impl<'a> Question<'a> {
         Err(self.not_broken_here())
     }
 
-    fn nobody_checks(&self) -> LockError {
+    fn cannot_check(&self) -> LockError {
         let error = LockError::config(
             "tokens are checked by a leader, and this manager has none; keep the highest token \
              that was seen, and refuse a smaller one (tierlock::fence)",

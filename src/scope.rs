@@ -1,8 +1,8 @@
-//! Who else may take a lock.
+//! Which other callers a lock excludes.
 
 use std::{fmt, str::FromStr};
 
-/// Who else may take a lock: the promise of a mutex, ordered from narrow to wide.
+/// Which other callers a lock excludes: the promise of a mutex, ordered from narrow to wide.
 ///
 /// Every variant exists under every feature; a scope that a build or a manager cannot reach
 /// is an error when the mutex is built, never a narrower lock.

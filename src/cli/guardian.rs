@@ -76,7 +76,7 @@ pub(super) struct Guardian {
     restarts_left: u8,
 }
 
-/// How often a guardian that was killed is replaced: whoever kills more than this means it.
+/// How often a guardian that was killed is replaced: more kills than this are meant.
 const RESTARTS: u8 = 3;
 
 impl Guardian {
@@ -145,7 +145,7 @@ impl Guardian {
         }
     }
 
-    /// Once this returns, the guardian signals nobody any more.
+    /// Once this returns, the guardian sends no more signals.
     fn end(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

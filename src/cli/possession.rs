@@ -2,7 +2,7 @@
 //!
 //! A name in the environment proves nothing: environments outlive locks, and go to directories and
 //! machines that know another lock of the name. What proves possession is
-//! - in a directory: the file whose lock keeps the holder alive is open, and locked through that very
+//! - in a directory: the file with the lock that proves the holder alive is open, and locked through that very
 //!   description, in this process or in one above it (a command inherits that from its `tierlock
 //!   run`); or
 //! - in a directory or at a leader: the lock is held just now with the token that an environment

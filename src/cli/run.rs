@@ -24,7 +24,7 @@ use crate::{clock, guard::MutexGuard, identity, name::Name, scope::Scope};
 /// Takes the lock, runs the command, releases it; the exit status is the command's.
 pub(super) fn run(mut run: args::Run) -> Result<u8, Failure> {
     let conflict = run.terms.conflict_exit_code;
-    // Before the command is asked for: who says -s is told of that first.
+    // Before the command is asked for: a caller that says -s is told of that first.
     run.terms.check()?;
     let (name, command) = run.name_and_command()?;
     take_and_run(run, name, &command).map_err(|failure| failure.with_conflict_status(conflict))
@@ -190,8 +190,8 @@ impl Start<'_> {
         Ok(command.spawn().map(|child| Pid::from_child(&child)))
     }
 
-    /// Sockets that were handed over to this process are meant for the command, whose process is
-    /// another.
+    /// Sockets that were handed over to this process are meant for the command, which is another
+    /// process.
     fn listener(&self, about: &[(&str, OsString)]) -> Option<Listener> {
         let named = std::env::var("LISTEN_PID").ok()?;
         if named.parse() != Ok(std::process::id()) {

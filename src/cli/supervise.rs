@@ -81,7 +81,7 @@ pub(super) struct Deadline {
     longest: Duration,
 }
 
-/// As whoever wrote the command line calls it.
+/// As the command line calls it.
 const HELD_TOO_LONG: &str = "it was held for as long as --at-most allows";
 
 /// How often the lock's deadline is looked at, which renewals move; also the longest sleep while
@@ -148,7 +148,7 @@ impl Supervision<'_> {
             self.wait_for_the_rest(kill_at);
             self.signal_the_group(Signal::KILL);
         }
-        // In this order: until it is reaped, the command's number is nobody else's, and the
+        // In this order: until it is reaped, the command's number is no other process's, and the
         // guardian, should we be killed, ends no group but this one.
         self.guardian = None;
         self.reap();
@@ -314,7 +314,7 @@ impl Supervision<'_> {
         }
     }
 
-    /// Waits until nobody of the group lives, at most until then. The command itself has ended and
+    /// Waits until no process of the group lives, at most until then. The command itself has ended and
     /// is not reaped.
     fn wait_for_the_rest(&self, until: Time) {
         loop {
@@ -367,7 +367,7 @@ impl Supervision<'_> {
         }
     }
 
-    /// The first process of a container inherits everybody's orphans, and must reap them.
+    /// The first process of a container inherits all orphans, and must reap them.
     fn reap_orphans(&self) {
         if std::process::id() != 1 {
             return;
@@ -382,7 +382,7 @@ impl Supervision<'_> {
     }
 
     fn signal_the_group(&self, signal: Signal) {
-        // It fails when nobody is left, and when all who are run as somebody else (sudo).
+        // It fails when no process is left, and when all run as another user (sudo).
         let _ = kill_process_group(self.command, signal);
     }
 
@@ -405,7 +405,7 @@ impl Supervision<'_> {
         self.signal_the_group(Signal::CONT);
     }
 
-    /// A shell that brings a running job to the foreground tells nobody.
+    /// A shell that brings a running job to the foreground sends no signal.
     fn look_at_the_terminal(&self) -> Option<Duration> {
         let terminal = self.terminal.as_ref()?;
         if terminal.is_ours() {
@@ -427,7 +427,7 @@ impl Supervision<'_> {
             return;
         }
         if MutexGuard::scope(self.lock) >= Scope::Host {
-            // Somebody must renew the lease.
+            // The lease must be renewed.
             if !self.told_to_run_on.replace(true) {
                 let lock = self.lock_in_words();
                 say(format_args!("the command runs on: stopped, it would lose its {lock}"));
@@ -435,8 +435,8 @@ impl Supervision<'_> {
             return self.signal_the_group(Signal::CONT);
         }
         terminal.take_back_from(self.command);
-        // Stops us right here, and whoever is in a pipeline with us, until the shell continues
-        // us. In a group that nobody would continue the kernel ignores it, and so do we.
+        // Stops us right here, and all in a pipeline with us, until the shell continues
+        // us. In a group that no shell would continue the kernel ignores it, and so do we.
         let _ = kill_current_process_group(Signal::TSTP);
     }
 }

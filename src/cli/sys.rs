@@ -32,7 +32,7 @@ pub(super) struct Birth {
     pub(super) terminal: Option<OwnedFd>,
     /// The signals that the command finds blocked and ignored.
     pub(super) inherited: &'static Inherited,
-    /// Executes a command whose environment is to name its own process.
+    /// Executes a command with an environment that is to name its own process.
     pub(super) listener: Option<Listener>,
 }
 
@@ -83,7 +83,7 @@ impl Birth {
 /// dead, and the command must not start: see [`has_no_guardian`].
 fn announce(group: Pid, guardian: &OwnedFd) -> io::Result<()> {
     let message = super::guardian::Message::Group(group).encode();
-    // std has put SIGPIPE back to its default by now, which is to die of a pipe that nobody
+    // std has put SIGPIPE back to its default by now, which is to die of a pipe that no process
     // reads; std would take that for a command that was started.
     let ignored = Ignored::sigpipe();
     let written = rustix::io::write(guardian, &message);
@@ -215,7 +215,7 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
 // ── sockets that are handed over ────────────────────────────────────────────────────────────────
 
 /// Executes a command to which sockets are handed over (sd_listen_fds(3)): its environment names
-/// the process that is to take them, whose number is known in that process only. std fixes a
+/// the process that is to take them; its number is known in that process only. std fixes a
 /// command's environment before.
 pub(super) struct Listener {
     program: CString,
@@ -383,7 +383,7 @@ mod tests {
     fn without_a_guardian_there_is_no_command() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let error = command(writer).spawn().expect_err("nobody guards it");
+        let error = command(writer).spawn().expect_err("it has no guardian");
         assert!(has_no_guardian(&error), "{error}");
     }
 
@@ -392,7 +392,7 @@ mod tests {
         let (_reader, writer) = io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         while rustix::io::write(&writer, &[0]).is_ok() {}
-        let error = command(writer).spawn().expect_err("nobody guards it");
+        let error = command(writer).spawn().expect_err("it has no guardian");
         assert!(has_no_guardian(&error), "{error}");
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Clients choose the names, so they are found by a keyed hash that no client knows. Their order is
 //! for lists only, and most are forgotten within a round trip: a name is put in order once many
-//! others have come after it, or when somebody lists. From then on it is found there: to be in both
+//! others have come after it, or when a session lists. From then on it is found there: to be in both
 //! would cost a held lock some 12 bytes more.
 
 use std::{
@@ -60,7 +60,7 @@ impl Names {
         self.find_hashed(self.hash_of(name), name, locks)
     }
 
-    /// As [`find`](Names::find), for who knows the name's hash.
+    /// As [`find`](Names::find), for a caller that knows the name's hash.
     pub(super) fn find_hashed(
         &self,
         hash: u32,
@@ -72,7 +72,7 @@ impl Names {
         fresh.or_else(|| self.order.get(name).copied())
     }
 
-    /// Takes in a lock whose name is not in here, and has this hash.
+    /// Takes in a lock under a name that is not in here, and has this hash.
     pub(super) fn add(&mut self, key: LockKey, hash: u32, locks: &Slab<Lock>) {
         self.index.insert_unique(spread(hash), Indexed { hash, key }, |other| spread(other.hash));
         let at = key.0 as usize;

@@ -55,7 +55,7 @@ impl<'a> Task<'a> {
         task
     }
 
-    /// One whose turn at the turnstile has lapsed.
+    /// One that has let its turn at the turnstile lapse.
     fn coming_back(lock: &'a ThreadLock, seat: Seat) -> Task<'a> {
         let future = async move {
             lock.come_back(seat).await;
@@ -83,7 +83,7 @@ impl<'a> Task<'a> {
 }
 
 impl ThreadLock {
-    /// Threads waiting, tasks waiting, whether there is an heir who has not come yet.
+    /// Threads waiting, tasks waiting, whether there is an heir that has not come yet.
     fn census(&self) -> (usize, usize, bool) {
         self.queue.so_far().map_or((0, 0, false), |queue| queue.lock().census())
     }
@@ -106,7 +106,7 @@ impl ThreadLock {
     }
 }
 
-/// Lets everybody who is queued now run out of patience. Waiting longer does no harm.
+/// Lets every queued waiter run out of patience. Waiting longer does no harm.
 fn try_patience() {
     let start = clock::now();
     while clock::now().since(start) <= PATIENCE {
@@ -227,7 +227,7 @@ fn threads_that_ran_out_of_patience_are_served_in_order_of_arrival() {
             scope.spawn(move || {
                 lock.take();
                 served.send(i).unwrap();
-                // Whoever has the lock keeps it until all behind it are due.
+                // The holder keeps the lock until all behind it are due.
                 try_patience();
                 lock.free();
             });
@@ -251,7 +251,7 @@ fn tasks_are_served_in_order_of_arrival_when_young_and_when_due() {
                 try_patience();
             }
             lock.free();
-            // Only the first may go, whoever else is polled.
+            // Only the first may go, whichever other is polled.
             for later in &mut tasks[i + 1..] {
                 assert!(!later.poll());
                 assert_eq!(later.woken(), 0);
@@ -537,7 +537,7 @@ fn a_dropped_task_passes_on_what_it_was_given() {
 }
 
 #[test]
-fn a_handed_over_lock_that_nobody_wants_keeps_its_predecessor_and_its_token() {
+fn a_handed_over_lock_that_is_not_wanted_keeps_its_predecessor_and_its_token() {
     let lock = ThreadLock::new();
     let before = lock.take().token;
     let task = Task::queued(&lock);
@@ -596,7 +596,7 @@ fn a_waker_comes_back_to_the_lock() {
     }
 }
 
-/// A hand-over to somebody who is stopped must not stop everybody else.
+/// A hand-over to a stopped waiter must not stop all others.
 #[test]
 fn a_thread_takes_back_what_a_task_was_handed_and_left_lying() {
     let lock = ThreadLock::new();
@@ -783,7 +783,7 @@ fn a_predecessor_that_panicked_is_told_to_the_next_only() {
 
 /// portalocker#144: what guards exclusion is checked in release builds too.
 #[test]
-#[should_panic = "nobody holds"]
+#[should_panic = "without a holder"]
 fn a_release_too_many_is_refused() {
     let lock = ThreadLock::new();
     lock.take();
@@ -850,7 +850,7 @@ fn a_task_that_is_polled_in_time_keeps_its_seat() {
     let seat = lock.sit_down();
     lock.wake_seat(seat);
     assert!(lock.poll_seat(seat));
-    // It was not woken again: whoever waits behind it waits.
+    // It was not woken again: the waiter behind it waits.
     assert!(!lock.wait(crate::clock::now() + 3 * LAPSE, || false));
     assert!(lock.get_up(seat));
     lock.free();

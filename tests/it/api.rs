@@ -111,7 +111,7 @@ fn a_panic_while_holding_is_told_to_the_next() {
 }
 
 #[test]
-fn a_panic_is_told_although_nobody_used_the_name_in_between() {
+fn a_panic_is_told_although_the_name_was_not_used_in_between() {
     let locks = LockManager::builder().open().unwrap();
     let panicked = std::panic::catch_unwind(|| {
         let _guard = locks.mutex("half-done", ()).lock().unwrap();

@@ -30,9 +30,9 @@ pub(super) struct Reservations {
     by_request: BTreeMap<(SessionId, RequestId), LockKey>,
     /// When each is over or is to be written anew, whichever is sooner.
     times: Timers<LockKey>,
-    /// Those whose grants are told with the messages that the driver takes next.
+    /// Those with grants that are told with the messages that the driver takes next.
     untold: Vec<LockKey>,
-    /// Those whose grants the driver has taken; they count from the first time after this one.
+    /// Those with grants that the driver has taken; they count from the first time after this one.
     told: Vec<LockKey>,
     told_at: Time,
     /// Deletions on their way to the disk, by the number of the record.
@@ -329,7 +329,7 @@ impl Leader {
         running.stage = Stage::Running { lease, until: None };
     }
 
-    /// For mistakes: a report is answered with a grant whose entry is not durable yet.
+    /// For mistakes: a report is answered with a grant before its entry is durable.
     pub(super) fn answer_early(&mut self, key: SessionKey, request: RequestId) {
         let session = self.sessions.get(key);
         let (id, connection) = (session.id, session.connection);

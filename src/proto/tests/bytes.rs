@@ -56,7 +56,7 @@ fn what_is_sent_is_what_arrives_in_any_pieces() {
 }
 
 #[test]
-fn hostile_bytes_are_refused_and_harm_nobody() {
+fn hostile_bytes_are_refused_and_harm_no_other() {
     let mut dice = Dice::new(2);
     for _ in 0..20_000 {
         let length = dice.below(80) as usize;
