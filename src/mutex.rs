@@ -19,6 +19,7 @@ use crate::{
     path::{Core, Held, Keep, Named, Patience, Won},
     scope::Scope,
     thread::ThreadLock,
+    time::AT_LEAST_MAX,
 };
 
 /// Data that one holder at a time may use, in the scope that the mutex was built with.
@@ -549,6 +550,9 @@ impl<T> MutexBuilder<T> {
 fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<()> {
     if at_most == Some(Duration::ZERO) {
         return Err(LockError::config("at_most is zero: no holder could do anything"));
+    }
+    if at_least.is_some_and(|at_least| at_least > AT_LEAST_MAX) {
+        return Err(LockError::config("at_least is longer than 31 days"));
     }
     match (at_most, at_least) {
         (Some(at_most), Some(at_least)) if at_least > at_most => Err(LockError::config(format!(

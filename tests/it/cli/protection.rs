@@ -333,7 +333,7 @@ fn a_reserved_lock_is_free_once_its_at_least_is_over() {
 #[test]
 fn what_cannot_be_started_does_not_stay() {
     let place = Place::new();
-    let options = ["--at-least", "1000h", "job", "--", "tierlock-no-such-command"];
+    let options = ["--at-least", "700h", "job", "--", "tierlock-no-such-command"];
     fails(&place.ran(&options), 127, &["not found"]);
     let left = shown(place.status());
     assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
