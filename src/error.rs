@@ -22,13 +22,13 @@ use crate::{
 /// names the holder where it is known, and says what to do next. It is one pointer wide, and the error of a plain failed `try_lock`
 /// allocates nothing.
 #[derive(Clone)]
-pub struct LockError(Option<Box<Inner>>);
+pub struct LockError(Option<Box<ErrorParts>>);
 
 /// The result of a lock operation.
 pub type Result<T, E = LockError> = std::result::Result<T, E>;
 
 #[derive(Clone)]
-struct Inner {
+struct ErrorParts {
     kind: LockErrorKind,
     message: Cow<'static, str>,
     name: Option<Name>,
@@ -77,7 +77,7 @@ impl LockError {
     pub(crate) const WOULD_BLOCK: LockError = LockError(None);
 
     pub(crate) fn new(kind: LockErrorKind, message: impl Into<Cow<'static, str>>) -> LockError {
-        LockError(Some(Box::new(Inner {
+        LockError(Some(Box::new(ErrorParts {
             kind,
             message: message.into(),
             name: None,
@@ -97,9 +97,9 @@ impl LockError {
         LockError::new(LockErrorKind::Lost, reason.as_str())
     }
 
-    fn inner_mut(&mut self) -> &mut Inner {
+    fn inner_mut(&mut self) -> &mut ErrorParts {
         self.0.get_or_insert_with(|| {
-            Box::new(Inner {
+            Box::new(ErrorParts {
                 kind: LockErrorKind::WouldBlock,
                 message: Cow::Borrowed(WOULD_BLOCK),
                 name: None,
@@ -259,8 +259,9 @@ impl PartialEq for LockError {
         let (Some(own), Some(others)) = (&self.0, &other.0) else {
             return self.kind() == other.kind() && self.to_string() == other.to_string();
         };
-        let texts = |inner: &Inner| inner.source.as_ref().map(ToString::to_string);
-        let Inner { kind, message, name, scope, waited, contention, holder, source: _ } = &**own;
+        let texts = |inner: &ErrorParts| inner.source.as_ref().map(ToString::to_string);
+        let ErrorParts { kind, message, name, scope, waited, contention, holder, source: _ } =
+            &**own;
         *kind == others.kind
             && *message == others.message
             && *name == others.name

@@ -477,7 +477,7 @@ impl FileGate {
         let gate = FileGate { file, synced: AtomicU64::new(0) };
         // If a caller is inside, it has looked.
         if let Some(turn) = gate.file.try_take().map_err(|error| gate.about(error))? {
-            Page::of(turn.file()).map_err(|error| gate.about(error))?;
+            GatePage::of(turn.file()).map_err(|error| gate.about(error))?;
         }
         Ok(gate)
     }
@@ -513,12 +513,12 @@ impl FileGate {
     /// # Errors
     /// As [`enter`](FileGate::enter), except `Lost`.
     pub fn seen(&self) -> Result<Token> {
-        let read = |turn: Turn| Page::of(turn.file()).and_then(|page| self.highest(&page));
+        let read = |turn: Turn| GatePage::of(turn.file()).and_then(|page| self.highest(&page));
         self.file.take().and_then(read).map_err(|error| self.about(error))
     }
 
     fn pass(&self, turn: Turn, token: Token) -> Result<FileEntry> {
-        let page = Page::of(turn.file())?;
+        let page = GatePage::of(turn.file())?;
         let seen = self.highest(&page)?;
         Stale::unless(token, seen)?;
         if page.highest() != Some(token) {
@@ -533,7 +533,7 @@ impl FileGate {
     }
 
     /// What the file says, which never falls behind what this process wrote there.
-    fn highest(&self, page: &Page) -> Result<Token> {
+    fn highest(&self, page: &GatePage) -> Result<Token> {
         let found = page.highest().unwrap_or_default();
         if found.get() < self.synced.load(Relaxed) {
             return Err(damaged(
@@ -576,7 +576,7 @@ impl fmt::Debug for FileEntry {
 /// failure in the middle of it leaves the larger one. A line says its token twice; where the two
 /// differ it was torn, and does not count.
 #[cfg(feature = "process")]
-struct Page {
+struct GatePage {
     /// `None` for a line that was torn, or never written.
     lines: [Option<Token>; 2],
     /// Its first writer came to the end.
@@ -584,9 +584,9 @@ struct Page {
 }
 
 #[cfg(feature = "process")]
-impl Page {
+impl GatePage {
     /// What the file says, read by the caller that has the turn.
-    fn of(file: &File) -> Result<Page> {
+    fn of(file: &File) -> Result<GatePage> {
         let mut bytes = [0; 3 * SECTOR + 1];
         let mut length = 0;
         while length < bytes.len() {
@@ -597,11 +597,11 @@ impl Page {
                 Err(error) => return Err(failed("cannot read it", error)),
             }
         }
-        Page::parse(&bytes, length).ok_or_else(not_ours)
+        GatePage::parse(&bytes, length).ok_or_else(not_ours)
     }
 
     /// Zeros stand where its maker died before it was written, or before that was on the disk.
-    fn parse(bytes: &[u8; 3 * SECTOR + 1], length: usize) -> Option<Page> {
+    fn parse(bytes: &[u8; 3 * SECTOR + 1], length: usize) -> Option<GatePage> {
         let ([heading, lines @ ..], [_]) = bytes.as_chunks::<SECTOR>() else { return None };
         if length > 3 * SECTOR || ![line(HEADING), [0; SECTOR]].contains(heading) {
             return None;
@@ -611,7 +611,7 @@ impl Page {
             return None;
         }
         let is_whole = *heading == line(HEADING) && tokens != [None; 2];
-        Some(Page { lines: tokens, is_whole })
+        Some(GatePage { lines: tokens, is_whole })
     }
 
     fn highest(&self) -> Option<Token> {
@@ -702,10 +702,10 @@ mod tests {
         Token::new(number).unwrap()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Page> {
+    fn parse(bytes: &[u8]) -> Option<GatePage> {
         let mut whole = [0; 3 * SECTOR + 1];
         whole[..bytes.len()].copy_from_slice(bytes);
-        Page::parse(&whole, bytes.len())
+        GatePage::parse(&whole, bytes.len())
     }
 
     fn highest(bytes: &[u8]) -> Option<Option<Token>> {
@@ -716,7 +716,7 @@ mod tests {
     fn entered(tokens: &[u64]) -> Vec<u8> {
         let file = tempfile::tempfile().unwrap();
         for number in tokens {
-            Page::of(&file).unwrap().write(token(*number), &file).unwrap();
+            GatePage::of(&file).unwrap().write(token(*number), &file).unwrap();
         }
         let mut bytes = vec![0; 3 * SECTOR];
         file.read_exact_at(&mut bytes, 0).unwrap();
@@ -767,7 +767,7 @@ mod tests {
                 let file = tempfile::tempfile().unwrap();
                 file.write_all_at(&bytes[..length], 0).unwrap();
                 page.write(token(9), &file).unwrap();
-                let again = Page::of(&file).unwrap();
+                let again = GatePage::of(&file).unwrap();
                 assert!(again.is_whole);
                 assert_eq!(again.highest(), Some(token(9)));
             }

@@ -60,7 +60,7 @@ use crate::{
 #[must_use = "if unused, the lock is let go at once"]
 pub struct MutexGuard<'a, T: ?Sized + 'a> {
     value: NonNull<T>,
-    hold: Hold<'a>,
+    hold: GuardHold<'a>,
     marker: PhantomData<&'a mut T>,
 }
 
@@ -76,11 +76,11 @@ pub type OwnedMutexGuard<T> = MutexGuard<'static, T>;
 /// lock and unlock took twice as long.)
 pub(crate) struct Anchor {
     pub(crate) core: Core,
-    state: UnsafeCell<State>,
+    state: UnsafeCell<GuardState>,
 }
 
 /// Belongs to the holder of the lock.
-struct State {
+struct GuardState {
     /// Of a named mutex; an unnamed one holds its thread tier, and no more.
     held: Held,
     /// Keeps the mutex alive while an owned guard exists.
@@ -90,7 +90,7 @@ struct State {
 }
 
 /// The right itself; gives back what it holds when it is dropped.
-struct Hold<'a> {
+struct GuardHold<'a> {
     anchor: NonNull<Anchor>,
     marker: PhantomData<&'a Anchor>,
 }
@@ -103,9 +103,9 @@ pub(crate) trait Keeper: Send + Sync {}
 unsafe impl Sync for Anchor {}
 // SAFETY: it stands for an exclusive right to an `Anchor` that is Sync; its state may be
 // changed on any thread.
-unsafe impl Send for Hold<'_> {}
-// SAFETY: a shared `Hold` only reads the state, which only an owned one changes.
-unsafe impl Sync for Hold<'_> {}
+unsafe impl Send for GuardHold<'_> {}
+// SAFETY: a shared `GuardHold` only reads the state, which only an owned one changes.
+unsafe impl Sync for GuardHold<'_> {}
 // SAFETY: a guard gives `&mut T` to one thread at a time, so it may move to another thread if a
 // `&mut T` may. Everything else in it is Send.
 unsafe impl<T: ?Sized + Send> Send for MutexGuard<'_, T> {}
@@ -115,7 +115,7 @@ unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send_and_sync::<Core>();
-    is_send_and_sync::<State>();
+    is_send_and_sync::<GuardState>();
 };
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
@@ -124,7 +124,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// that it protects. Both stay alive for `'a`, or as long as the keeper in the state.
     #[inline]
     pub(crate) unsafe fn new(value: NonNull<T>, anchor: NonNull<Anchor>) -> Self {
-        MutexGuard { value, hold: Hold { anchor, marker: PhantomData }, marker: PhantomData }
+        MutexGuard { value, hold: GuardHold { anchor, marker: PhantomData }, marker: PhantomData }
     }
 
     /// The fencing token of this grant: larger than every token of this name before.
@@ -318,7 +318,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
 impl Anchor {
     pub(crate) const fn new(core: Core) -> Anchor {
-        let state = State { held: Held::NOTHING, keeper: None, was_panicking: false };
+        let state = GuardState { held: Held::NOTHING, keeper: None, was_panicking: false };
         Anchor { core, state: UnsafeCell::new(state) }
     }
 
@@ -418,7 +418,7 @@ impl Drop for Anchor {
     }
 }
 
-impl Hold<'_> {
+impl GuardHold<'_> {
     #[inline]
     fn anchor(&self) -> &Anchor {
         // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
@@ -426,8 +426,8 @@ impl Hold<'_> {
     }
 
     #[inline]
-    fn state(&self) -> &State {
-        // SAFETY: this is the holder, and changing the state takes the `Hold` itself.
+    fn state(&self) -> &GuardState {
+        // SAFETY: this is the holder, and changing the state takes the `GuardHold` itself.
         unsafe { &*self.anchor().state.get() }
     }
 
@@ -560,7 +560,7 @@ impl Hold<'_> {
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for GuardHold<'_> {
     // So little that it is compiled into the caller: a call costs a fifteenth of a quiet lock.
     #[inline]
     fn drop(&mut self) {
@@ -571,7 +571,7 @@ impl Drop for Hold<'_> {
     }
 }
 
-impl Hold<'_> {
+impl GuardHold<'_> {
     /// Lets go of a named lock, or of one with something besides.
     #[inline(never)]
     fn let_go_of_more(&mut self) {

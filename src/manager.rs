@@ -12,7 +12,7 @@ use crate::{
     error::{LockError, Result},
     ground::{BelowHost, Ground, Reach},
     mutex::MutexBuilder,
-    question::Question,
+    question::TokenQuestion,
     scope::Scope,
     time::TIME_TO_LIVE,
     token::Token,
@@ -183,7 +183,7 @@ impl LockManager {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn check_token(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.check()
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.check()
     }
 
     /// As [`check_token`](Self::check_token), blocking no thread.
@@ -194,7 +194,7 @@ impl LockManager {
     /// # Errors
     /// As [`check_token`](Self::check_token).
     pub async fn check_token_async(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.check_async().await
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.check_async().await
     }
 
     /// Takes a host-scope lock away from the holder of exactly this token: for operators, where a
@@ -215,7 +215,7 @@ impl LockManager {
     /// holder. `Unreachable`, if no leader answered within `connect_timeout`; the lock may or may
     /// not be broken. `Config`, for an invalid name, or if this manager has no leader.
     pub fn break_lock(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.break_lock()
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.break_lock()
     }
 
     /// As [`break_lock`](Self::break_lock), blocking no thread.
@@ -226,7 +226,7 @@ impl LockManager {
     /// # Errors
     /// As [`break_lock`](Self::break_lock).
     pub async fn break_lock_async(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.break_lock_async().await
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.break_lock_async().await
     }
 }
 

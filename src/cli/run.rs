@@ -14,8 +14,8 @@ use super::{
     args::{self, OnLost},
     failure::{Failure, exit, say},
     guardian::Guardian,
-    supervise::{self, Ended, Outcome, Supervision},
-    sys::{self, Birth, Inherited, Listener},
+    supervise::{self, CommandOutcome, Ended, Supervision},
+    sys::{self, CommandBirth, Inherited, Listener},
     take::{Guard, Taking},
     terminal::Terminal,
 };
@@ -100,7 +100,7 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
 
 /// What the command left running keeps a process-scope lock through its proof of life, or runs
 /// without the lock.
-fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &Outcome) {
+fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &CommandOutcome) {
     if !outcome.leftovers || outcome.lost {
         return;
     }
@@ -176,7 +176,7 @@ impl Start<'_> {
             true => None,
             false => MutexGuard::proof_of_life(lock).transpose().map_err(cannot)?,
         };
-        let birth = Birth {
+        let birth = CommandBirth {
             parent: rustix::process::getpid(),
             proof,
             guardian: guardian.map(Guardian::descriptor).transpose().map_err(cannot)?,

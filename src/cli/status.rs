@@ -168,12 +168,12 @@ impl State {
 // ── for programs ────────────────────────────────────────────────────────────────────────────────
 
 #[derive(Serialize)]
-struct Report<'a> {
-    locks: Vec<Lock<'a>>,
+struct ShownLocks<'a> {
+    locks: Vec<ShownLock<'a>>,
 }
 
 #[derive(Serialize)]
-struct Lock<'a> {
+struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
     state: &'static str,
@@ -181,7 +181,7 @@ struct Lock<'a> {
     holder: Option<ShownHolder<'a>>,
     remaining_ms: Option<u64>,
     predecessor: &'static str,
-    waiters: Vec<Waits<'a>>,
+    waiters: Vec<ShownWaiter<'a>>,
 }
 
 #[derive(Serialize)]
@@ -203,7 +203,7 @@ struct Keeps<'a> {
 }
 
 #[derive(Serialize)]
-struct Waits<'a> {
+struct ShownWaiter<'a> {
     label: &'a str,
     host: &'a str,
     pid: Option<u32>,
@@ -211,15 +211,15 @@ struct Waits<'a> {
 }
 
 fn json(locks: &[LockStatus]) -> String {
-    let report = Report { locks: locks.iter().map(Lock::from).collect() };
+    let report = ShownLocks { locks: locks.iter().map(ShownLock::from).collect() };
     let mut text = serde_json::to_string_pretty(&report).expect("it is text and numbers");
     text.push('\n');
     text
 }
 
-impl<'a> From<&'a LockStatus> for Lock<'a> {
-    fn from(lock: &'a LockStatus) -> Lock<'a> {
-        Lock {
+impl<'a> From<&'a LockStatus> for ShownLock<'a> {
+    fn from(lock: &'a LockStatus) -> ShownLock<'a> {
+        ShownLock {
             name: lock.name.as_str(),
             scope: lock.scope.as_str(),
             state: lock.state.as_str(),
@@ -234,7 +234,7 @@ impl<'a> From<&'a LockStatus> for Lock<'a> {
             }),
             remaining_ms: lock.remaining.map(in_ms),
             predecessor: lock.predecessor.as_str(),
-            waiters: lock.waiters.iter().map(Waits::from).collect(),
+            waiters: lock.waiters.iter().map(ShownWaiter::from).collect(),
         }
     }
 }
@@ -245,9 +245,9 @@ impl<'a> From<&'a Survivor> for Keeps<'a> {
     }
 }
 
-impl<'a> From<&'a Waiter> for Waits<'a> {
-    fn from(waiter: &'a Waiter) -> Waits<'a> {
-        Waits {
+impl<'a> From<&'a Waiter> for ShownWaiter<'a> {
+    fn from(waiter: &'a Waiter) -> ShownWaiter<'a> {
+        ShownWaiter {
             label: &waiter.label,
             host: &waiter.host,
             pid: waiter.pid,

@@ -148,14 +148,14 @@ mod tests {
     use super::*;
     use crate::{error::Predecessor, token::Token};
 
-    struct Town {
+    struct NamesInTown {
         names: Names,
         locks: Slab<Lock>,
     }
 
-    impl Town {
-        fn new() -> Town {
-            Town { names: Names::new(), locks: Slab::new() }
+    impl NamesInTown {
+        fn new() -> NamesInTown {
+            NamesInTown { names: Names::new(), locks: Slab::new() }
         }
 
         fn add(&mut self, number: usize) -> LockKey {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn names_that_come_and_go_are_found_and_listed_in_order() {
-        let mut town = Town::new();
+        let mut town = NamesInTown::new();
         // Most in no order, and some of them forgotten before, while and after they were put in it.
         let numbers: Vec<usize> = (0..5_000).map(|number| number * 7_919 % 5_000).collect();
         for (at, &number) in numbers.iter().enumerate() {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_name_of_a_moment_is_never_put_in_order() {
-        let mut town = Town::new();
+        let mut town = NamesInTown::new();
         for number in 0..10 * FRESH_MAX {
             town.add(number);
             town.remove(number);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn names_that_stay_leave_little_to_do_for_a_list() {
-        let mut town = Town::new();
+        let mut town = NamesInTown::new();
         for number in 0..10 * FRESH_MAX {
             town.add(number);
         }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use super::Dice;
+use super::ByteDice;
 use crate::{
     error::{LostReason, Predecessor},
     name::Name,
@@ -43,7 +43,7 @@ fn every_record_keeps_its_bytes() {
 
 #[test]
 fn what_is_sent_is_what_arrives_in_any_pieces() {
-    let mut dice = Dice::new(1);
+    let mut dice = ByteDice::new(1);
     for _ in 0..200 {
         let from_client = client_messages(&mut dice);
         let from_leader = leader_messages(&mut dice);
@@ -57,7 +57,7 @@ fn what_is_sent_is_what_arrives_in_any_pieces() {
 
 #[test]
 fn hostile_bytes_are_refused_and_harm_no_other() {
-    let mut dice = Dice::new(2);
+    let mut dice = ByteDice::new(2);
     for _ in 0..20_000 {
         let length = dice.below(80) as usize;
         let bytes: Vec<u8> = (0..length).map(|_| dice.next() as u8 >> dice.below(8)).collect();
@@ -236,7 +236,7 @@ fn keep_their_bytes<M: Message + Clone + PartialEq + Debug>(messages: Vec<M>, go
     }
 }
 
-fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut Dice) {
+fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut ByteDice) {
     let mut bytes = Vec::new();
     for message in messages {
         encode_frame(message, &mut bytes).unwrap();
@@ -255,7 +255,7 @@ fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut Dice) {
     assert_eq!(arrived, messages);
 }
 
-fn read_bent<M: Message>(message: &M, dice: &mut Dice) {
+fn read_bent<M: Message>(message: &M, dice: &mut ByteDice) {
     let mut bytes = payload(message);
     for _ in 0..=dice.below(3) {
         let at = dice.below(bytes.len() as u64) as usize;
@@ -336,7 +336,7 @@ impl Source for Fixed {
     }
 }
 
-impl Source for Dice {
+impl Source for ByteDice {
     fn number(&mut self, _golden: u64) -> u64 {
         let bits = self.below(64);
         self.next() >> bits

@@ -280,16 +280,20 @@ impl Reign {
     }
 
     /// The grant this connection has heard, as lease, token and the predecessor.
-    fn granted(&mut self, speaker: Speaker, request: u64) -> Grant {
+    fn granted(&mut self, speaker: Speaker, request: u64) -> HeardGrant {
         self.try_granted(speaker, request).unwrap_or_else(|other| panic!("no grant, but {other:?}"))
     }
 
-    fn try_granted(&mut self, speaker: Speaker, wanted: u64) -> Result<Grant, Vec<LeaderMessage>> {
+    fn try_granted(
+        &mut self,
+        speaker: Speaker,
+        wanted: u64,
+    ) -> Result<HeardGrant, Vec<LeaderMessage>> {
         let heard = self.take(speaker);
         let grant = heard.iter().find_map(|message| match *message {
             LeaderMessage::Granted { request, lease, first, predecessor, at_most, .. } => {
                 let wanted = request == RequestId(wanted);
-                wanted.then_some(Grant { lease, token: first, predecessor, at_most })
+                wanted.then_some(HeardGrant { lease, token: first, predecessor, at_most })
             }
             _ => None,
         });
@@ -336,7 +340,7 @@ impl Reign {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Grant {
+struct HeardGrant {
     lease: LeaseId,
     token: Token,
     predecessor: crate::error::Predecessor,
@@ -372,8 +376,8 @@ fn held_lease(lease: LeaseId) -> HeldLease {
 }
 
 /// What its holder reports of a grant.
-fn held(text: &str, grant: Grant) -> HeldLease {
-    let Grant { lease, token, .. } = grant;
+fn held(text: &str, grant: HeardGrant) -> HeldLease {
+    let HeardGrant { lease, token, .. } = grant;
     HeldLease { name: name(text), first: token, last: token, last_used: token, ..held_lease(lease) }
 }
 

@@ -361,7 +361,7 @@ fn a_lease_counts_only_if_the_journal_knows_its_reign() {
         let lease = LeaseId { epoch: 2, count: 1 };
         let token = Token::new(Token::first_of(2).get() + 1).unwrap();
         let of = if is_lost { ReignId(77) } else { ReignId(2) };
-        let held = HeldLease { reign: of, ..held("x", Grant { lease, token, ..granted }) };
+        let held = HeldLease { reign: of, ..held("x", HeardGrant { lease, token, ..granted }) };
         let a = reign.again(a);
         reign.report_held(a, vec![held.clone()], Vec::new());
         if !is_lost {

@@ -38,7 +38,7 @@ impl Manager {
         };
         let now = Time::ZERO + Duration::from_secs(500);
         Manager {
-            client: Client::new(config, crate::proto::tests::Dice::new(seed).random(), now),
+            client: Client::new(config, crate::proto::tests::ByteDice::new(seed).random(), now),
             now,
             events: Vec::new(),
             said: Vec::new(),

@@ -12,7 +12,7 @@ fn for_ten(text: &str) -> Acquire {
 }
 
 /// A holder with `at_least`, that has heard of its grant, and another session.
-fn holding() -> (Reign, Speaker, Grant, Speaker) {
+fn holding() -> (Reign, Speaker, HeardGrant, Speaker) {
     let mut reign = begin();
     let [a, b] = [reign.session(1), reign.session(2)];
     reign.acquire(a, 1, for_ten("x"));
@@ -49,7 +49,7 @@ fn entry(reign: &Reign) -> Option<Reservation> {
     reign.durable.reservations.get(&name("x")).copied()
 }
 
-fn used(reign: &mut Reign, speaker: Speaker, grant: Grant) {
+fn used(reign: &mut Reign, speaker: Speaker, grant: HeardGrant) {
     let how = Predecessor::Clean;
     let release = ClientMessage::Release { lease: grant.lease, last_used: grant.token, how };
     reign.say(speaker, release);

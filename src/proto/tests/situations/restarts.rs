@@ -4,7 +4,7 @@ use super::*;
 use crate::error::{LostReason, Predecessor};
 
 /// A holder and others, in the reign that is about to end.
-fn holding(text: &str) -> (Reign, Speaker, Grant) {
+fn holding(text: &str) -> (Reign, Speaker, HeardGrant) {
     let mut reign = begin();
     let a = reign.session(1);
     reign.acquire(a, 1, acquire(text));
@@ -517,7 +517,7 @@ fn of_two_leases_of_one_lock_in_one_report_the_one_of_the_later_token_is_confirm
         reign.restart();
         let LeaseId { epoch, count } = earlier.lease;
         let lease = LeaseId { epoch, count: if later_lease_first { count - 1 } else { count + 1 } };
-        let later = Grant { lease, token: earlier.token.next().unwrap(), ..earlier };
+        let later = HeardGrant { lease, token: earlier.token.next().unwrap(), ..earlier };
         let both = || [earlier, later].map(|grant| held("x", grant)).to_vec();
         let a = reign.again(a);
         reign.report_held(a, both(), Vec::new());
