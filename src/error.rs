@@ -21,6 +21,18 @@ use crate::{
 /// Callers branch on [`kind`](LockError::kind) or on the predicates; people read the text, which
 /// names the holder where it is known, and says what to do next. It is one pointer wide, and the error of a plain failed `try_lock`
 /// allocates nothing.
+///
+/// # Example
+/// ```
+/// use tierlock::{LockErrorKind, Mutex};
+///
+/// let job = Mutex::new(());
+/// let _running = job.lock()?;
+/// let error = job.try_lock().unwrap_err();
+/// assert_eq!(error.kind(), LockErrorKind::WouldBlock);
+/// assert!(error.is_contended() && error.is_retryable());
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone)]
 pub struct LockError(Option<Box<ErrorParts>>);
 

@@ -128,6 +128,17 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     }
 
     /// The fencing token of this grant: larger than every token of this name before.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let ledger = Mutex::new(());
+    /// let first = MutexGuard::token(&ledger.lock()?);
+    /// let second = MutexGuard::token(&ledger.lock()?);
+    /// assert!(second > first); // a resource that has seen `second` refuses `first`
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn token(guard: &Self) -> Token {
         guard.hold.token()
     }
@@ -149,12 +160,42 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Errors
     /// `Lost`, with the reason.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("ledger/eu", ()).lock()?;
+    /// let token = MutexGuard::check(&guard)?; // goes with the write
+    /// # let _ = token;
+    /// locks.lose_lock("ledger/eu");
+    /// assert!(MutexGuard::check(&guard).unwrap_err().is_lost());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn check(guard: &Self) -> Result<Token> {
         guard.hold.check().map(|()| guard.hold.token())
     }
 
     /// For how long the lock is good without a further word from the leader, or until `at_most`;
     /// `None` without a deadline. Renewals move it.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::{LockManager, Mutex, MutexGuard};
+    ///
+    /// assert_eq!(MutexGuard::remaining(&Mutex::new(()).lock()?), None);
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("report", ()).at_most(Duration::from_secs(60)).lock()?;
+    /// assert!(MutexGuard::remaining(&guard).unwrap() <= Duration::from_secs(60));
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn remaining(guard: &Self) -> Option<Duration> {
         let deadline = guard.hold.deadline();
         (deadline != Time::NEVER).then(|| deadline.since(clock::now()))
@@ -167,6 +208,22 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock_async().await?;
+    /// let lost = MutexGuard::lost(&guard); // for `select!` beside the work
+    /// locks.lose_lock("import");
+    /// assert_eq!(lost.await, LostReason::Provoked);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn lost(guard: &Self) -> Lost {
         Lost::new(guard.hold.watch())
     }
@@ -184,6 +241,22 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// were woken, and may block: up to 64 callbacks run at the same time and hold up neither each
     /// other nor any renewal or release. Those beyond that wait until one returns. A panic in it
     /// is caught, and reported by the panic hook alone.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::sync::mpsc;
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock()?;
+    /// let (tell, told) = mpsc::channel();
+    /// MutexGuard::on_lost(&guard, move |why| tell.send(why).unwrap());
+    /// locks.lose_lock("import");
+    /// assert_eq!(told.recv().unwrap(), LostReason::Provoked);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_lost(guard: &Self, callback: impl FnOnce(LostReason) + Send + 'static) {
         if let Some(watch) = guard.hold.watch() {
             watch.on_lost(Box::new(callback));
@@ -192,11 +265,36 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
     /// How the previous holder left. After anything but `Clean` the protected data outside this
     /// process may be half done.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard, Predecessor};
+    ///
+    /// let stock = Mutex::new(vec![1, 2, 3]);
+    /// let guard = stock.lock()?;
+    /// match MutexGuard::predecessor(&guard) {
+    ///     Predecessor::Clean => {}
+    ///     left => println!("the last holder left so: {left:?}; look for half a job"),
+    /// }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn predecessor(guard: &Self) -> Predecessor {
         guard.hold.predecessor()
     }
 
     /// A guard of a part of the data.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let pair = Mutex::new((1, "one"));
+    /// let mut number = MutexGuard::map(pair.lock()?, |pair| &mut pair.0);
+    /// *number += 1;
+    /// drop(number);
+    /// assert_eq!(pair.lock()?.0, 2);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&mut T) -> &mut U) -> MutexGuard<'a, U> {
         let MutexGuard { mut value, hold, .. } = guard;
         // SAFETY: the guard had the only access to the value, and `hold` still has it.
@@ -208,6 +306,19 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Errors
     /// The guard, when `part` returns `None`.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let queue = Mutex::new(vec![1, 2]);
+    /// match MutexGuard::try_map(queue.lock()?, |queue| queue.first_mut()) {
+    ///     Ok(mut first) => *first = 7,
+    ///     Err(empty) => drop(empty), // the lock is still held here
+    /// }
+    /// assert_eq!(*queue.lock()?, [7, 2]);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_map<U: ?Sized>(
         guard: Self,
         part: impl FnOnce(&mut T) -> Option<&mut U>,
@@ -226,6 +337,17 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Errors
     /// `Lost`, with the reason. The lock is let go in any case.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let ledger = Mutex::new(vec![1]);
+    /// let mut guard = ledger.lock()?;
+    /// guard.push(2);
+    /// MutexGuard::unlock(guard)?; // unlike `drop`, says if the lock was lost meanwhile
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn unlock(guard: Self) -> Result<()> {
         let checked = guard.hold.check();
         drop(guard);
@@ -242,6 +364,20 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// `Lost`, with the reason, if the lock was not held to the end; `Unreachable`, if no leader
     /// answers within the manager's `connect_timeout` (then it ends with its deadline). The lock
     /// is let go in any case.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock_async().await?;
+    /// MutexGuard::unlock_async(guard).await?; // from here on the leader has read the release
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn unlock_async(guard: Self) -> impl Future<Output = Result<()>> + Send + 'static {
         let checked = guard.hold.check();
         let answer = guard.hold.let_go_answered();
@@ -299,6 +435,17 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     }
 
     /// Gives up the guard and keeps the data: the lock is held until its mutex is dropped.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let settings = Mutex::new(String::from("eu"));
+    /// let forever: &mut String = MutexGuard::leak(settings.lock()?);
+    /// forever.push('1');
+    /// assert!(settings.is_locked());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn leak(guard: Self) -> &'a mut T {
         let mut guard = ManuallyDrop::new(guard);
         // SAFETY: the guard had the only access to the value, and never gives it back. Its mutex

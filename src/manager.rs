@@ -83,7 +83,7 @@ impl LockManager {
         }
     }
 
-    /// Settings of a new manager.
+    /// Settings of a new manager; see [`LockManagerBuilder`].
     pub fn builder() -> LockManagerBuilder {
         LockManagerBuilder::default()
     }
@@ -104,7 +104,7 @@ impl LockManager {
         MutexBuilder::new(self.reach.clone(), name.as_ref(), value)
     }
 
-    /// The widest scope that this manager reaches.
+    /// The widest scope that this manager reaches: the default scope of its mutexes.
     pub fn widest_scope(&self) -> Scope {
         self.reach.widest()
     }
@@ -214,6 +214,21 @@ impl LockManager {
     /// `Refused`, with the holder, if this token is not the holder's: nothing was taken from any
     /// holder. `Unreachable`, if no leader answered within `connect_timeout`; the lock may or may
     /// not be broken. `Config`, for an invalid name, or if this manager has no leader.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let operator = locks.in_memory_peer();
+    /// let stuck = locks.mutex("import", ()).lock()?;
+    /// operator.break_lock("import", MutexGuard::token(&stuck))?; // exactly this holder
+    /// # while MutexGuard::is_valid(&stuck) { std::thread::yield_now() }
+    /// assert!(MutexGuard::check(&stuck).unwrap_err().is_lost());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn break_lock(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
         TokenQuestion::new(&self.reach, name.as_ref(), token)?.break_lock()
     }
@@ -372,6 +387,23 @@ impl LockManager {
 }
 
 /// Settings of a [`LockManager`]; made by [`LockManager::builder`].
+///
+/// # Example
+/// ```no_run
+/// use std::time::Duration;
+/// use tierlock::LockManager;
+///
+/// let locks = LockManager::builder()
+///     .directory("/var/lib/shop/locks")           // makes process scope reachable
+///     .leaders(["10.0.0.1:7420"])                 // makes host scope reachable
+///     .secret_file("/etc/shop/tierlock.key")
+///     .label("checkout")
+///     .time_to_live(Duration::from_secs(10))
+///     .on_warning(|text| eprintln!("{text}"))
+///     .open()?;
+/// # drop(locks);
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "nothing happens before `open` is called"]
 pub struct LockManagerBuilder {

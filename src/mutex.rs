@@ -93,6 +93,13 @@ impl<T: ?Sized> Mutex<T> {
     /// At thread scope none. Above: `Damaged` or `Io` from the directory, `Unreachable` when no
     /// leader acknowledged the request within `connect_timeout`, `Refused` by the leader, `Config`
     /// when the name is locked at a wider scope than this manager reaches.
+    ///
+    /// # Example
+    /// ```
+    /// let hits = tierlock::Mutex::new(0);
+    /// *hits.lock()? += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
         match &self.anchor.core {
@@ -108,6 +115,20 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     /// `WouldBlock`, if another holder has it; else as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Mutex;
+    ///
+    /// let job = Mutex::new(());
+    /// let _guard = job.lock()?;
+    /// match job.try_lock() {
+    ///     Ok(_guard) => unreachable!("it is held"),
+    ///     Err(error) if error.is_contended() => {} // the job runs already
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
         match &self.anchor.core {
@@ -123,6 +144,23 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     /// `TimedOut`, with the holder where known; else as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let elsewhere = locks.in_memory_peer(); // another machine
+    /// let _guard = elsewhere.mutex("job", ()).lock()?;
+    /// let job = locks.mutex("job", ()).build()?;
+    /// let error = job.try_lock_for(Duration::from_millis(20)).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// println!("gave up after {:?}: {error}", error.waited());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_lock_for(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.guard(held))
     }
@@ -135,7 +173,19 @@ impl<T: ?Sized> Mutex<T> {
         self.try_lock_for(until.saturating_duration_since(Instant::now()))
     }
 
-    /// As [`lock`](Self::lock), blocking no thread.
+    /// As [`lock`](Self::lock), blocking no thread. Works on every executor.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back what it was about to receive, and its place in the queue.
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let hits = tierlock::Mutex::new(0);
+    /// *hits.lock_async().await? += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
         cooperate::proceed().await;
         if let Some(guard) = self.lock_quietly() {
@@ -144,13 +194,21 @@ impl<T: ?Sized> Mutex<T> {
         self.anchor.core.lock_async(Patience::Forever).await.and_then(|held| self.guard(held))
     }
 
-    /// As [`try_lock`](Self::try_lock), blocking no thread.
+    /// As [`try_lock`](Self::try_lock), blocking no thread. At host scope it waits for the leader's
+    /// answer.
+    ///
+    /// # Cancel safety
+    /// As [`lock_async`](Self::lock_async).
     pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
         cooperate::proceed().await;
         self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.guard(held))
     }
 
-    /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
+    /// As [`try_lock_for`](Self::try_lock_for), blocking no thread. The time begins at the first
+    /// poll.
+    ///
+    /// # Cancel safety
+    /// As [`lock_async`](Self::lock_async).
     pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         let patience = Patience::for_at_most(wait);
         cooperate::proceed().await;
@@ -219,8 +277,8 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// Whether the lock is held just now: by this process, or by another one of its directory. What
-    /// only a leader knows it does not see.
+    /// Whether the lock is held just now: by this process, or by another one of its directory. It asks
+    /// no leader.
     ///
     /// It may be otherwise when this returns: good for people and for tests, not for decisions.
     pub fn is_locked(&self) -> bool {
@@ -228,6 +286,13 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// The data, without locking: `&mut self` proves that no guard exists.
+    ///
+    /// # Example
+    /// ```
+    /// let mut hits = tierlock::Mutex::new(1);
+    /// *hits.get_mut() += 1;
+    /// assert_eq!(hits.into_inner(), 2);
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -487,6 +552,21 @@ impl<T> MutexBuilder<T> {
     ///
     /// At host scope the next waiter is served once the holder's manager has answered. Below
     /// host scope the guard is told, and others wait until it is dropped.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("report", ()).at_most(Duration::from_millis(20)).lock_async().await?;
+    /// assert_eq!(MutexGuard::lost(&guard).await, LostReason::HeldTooLong);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn at_most(mut self, at_most: Duration) -> Self {
         self.at_most = Some(at_most);
         self
@@ -496,16 +576,32 @@ impl<T> MutexBuilder<T> {
     /// which is done at once is not done again by a machine with a clock that is a little behind.
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
-    /// it is killed, and through a restart of the leader. It is at most 31 days then, and such a
-    /// lock costs the leader a write to its disk. At process scope the directory remembers it, with
-    /// [`Engine::Table`](crate::Engine::Table); with file locks, and at thread scope, it ends with
-    /// this process.
+    /// it is killed, and through a restart of the leader. Such a lock costs the leader a
+    /// write to its disk. At process scope the directory remembers it, with
+    /// [`Engine::Table`](crate::Engine::Table), until a reboot; with file locks, and at thread scope,
+    /// it ends with this process. At most 31 days, at every scope: more is an error at
+    /// [`build`](Self::build).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let job = || locks.mutex("nightly", ()).at_least(Duration::from_secs(300)).try_lock();
+    /// drop(job()?);              // done at once
+    /// assert!(job().is_err());   // and not done again within five minutes
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn at_least(mut self, at_least: Duration) -> Self {
         self.at_least = Some(at_least);
         self
     }
 
-    /// Whether the lease of a host-scope lock is kept after the last local unlock.
+    /// Whether the lease of a host-scope lock is kept after the last local unlock; see [`Keep`] and
+    /// the guide's page [`kept_leases`](crate::guide::kept_leases). Below host scope it says nothing.
     pub fn keep(mut self, keep: Keep) -> Self {
         self.keep = keep;
         self

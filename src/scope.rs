@@ -6,6 +6,15 @@ use std::{fmt, str::FromStr};
 ///
 /// Every variant exists under every feature; a scope that a build or a manager cannot reach
 /// is an error when the mutex is built, never a narrower lock.
+///
+/// # Example
+/// ```
+/// use tierlock::Scope;
+///
+/// assert!(Scope::Thread < Scope::Process && Scope::Process < Scope::Host);
+/// assert_eq!("host".parse::<Scope>(), Ok(Scope::Host));
+/// assert_eq!(Scope::Host.to_string(), "host");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[repr(u8)]

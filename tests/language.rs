@@ -1,7 +1,8 @@
 //! Holds the language of comments, docs and help texts: an actor is named by its role (holder,
-//! waiter, caller, leader …), and a type's name means one thing in the whole crate.
+//! waiter, caller, leader …), and a type's name means one thing in the whole crate. And pages name
+//! files that exist.
 //!
-//! Both rules are a ratchet. What was not rewritten yet has a ceiling of its own, which may be
+//! The first two rules are a ratchet. What was not rewritten yet has a ceiling of its own, which may be
 //! lowered and is never raised.
 
 use std::{
@@ -98,6 +99,33 @@ fn a_planted_shared_name_is_found() {
     assert_eq!(shared.len(), 2, "{shared:?}");
     assert!(shared[0].starts_with("Place: src/one.rs, src/two.rs"), "{shared:?}");
     assert_eq!(shared_names(&planted[..1]), Vec::<String>::new());
+}
+
+#[test]
+fn pages_name_files_that_exist() {
+    let mut missing = Vec::new();
+    for (path, text) in texts().filter(|(path, _)| path.ends_with(".md")) {
+        missing.extend(lost_paths(&path, &text));
+    }
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_walk_names_what_stands_in_its_files() {
+    let walk = texts().find(|(path, _)| path == "src/guide/walk.md").expect("the walk is there").1;
+    let steps: Vec<_> = walk.lines().filter(|line| line.starts_with("| `src/")).collect();
+    assert!(steps.len() > 20, "the walk's tables are not where this test looks for them");
+    let missing: Vec<_> = steps.into_iter().flat_map(lost_steps).collect();
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+}
+
+#[test]
+fn a_planted_lost_path_is_found() {
+    let page =
+        "see [`climb`](src/climb.rs), `src/path/climb.rs`, `src/nowhere/` and [x](src/fork.rs#top)";
+    assert_eq!(lost_paths("README.md", page).len(), 2);
+    assert_eq!(lost_paths("src/guide/index.md", "[a](walk.md) [b](walks.md)").len(), 1);
+    assert_eq!(lost_steps("| `src/mutex.rs` | `lock_named`, `lock_nobody` | … |").len(), 1);
 }
 
 /// The words of some text, and which of them are vague.
@@ -207,6 +235,33 @@ fn type_names(tokens: TokenStream) -> Vec<String> {
         }
     }
     names
+}
+
+/// The paths of the repository that a page names or links to, and that are not there.
+fn lost_paths(page: &str, text: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_path = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let named = text.split(|c: char| !is_path(c)).filter(|word| {
+        ["src/", "tests/", "examples/", "benches/"].iter().any(|place| word.starts_with(place))
+    });
+    let here = root.join(page).parent().expect("a page is in a folder").to_owned();
+    let linked = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let linked = linked.filter(|link| !link.contains(':') && link.ends_with(".md"));
+    let named = named.map(|path| (path, root.join(path.trim_end_matches('.'))));
+    let linked = linked.map(|path| (path, here.join(path)));
+    let lost = named.chain(linked).filter(|(_, place)| !place.exists());
+    lost.map(|(path, _)| format!("{page}: {path}")).collect()
+}
+
+/// What a row of the walk says that is in a file, and is not.
+fn lost_steps(row: &str) -> Vec<String> {
+    let mut cells = row.trim_matches('|').split(" | ");
+    let file = cells.next().unwrap_or_default().trim().trim_matches('`').to_owned();
+    let code = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file)).unwrap();
+    let named = cells.next().unwrap_or_default().split('`').skip(1).step_by(2);
+    let parts = named.flat_map(|name| name.split("::"));
+    let lost = parts.filter(|part| !code.contains(part));
+    lost.map(|part| format!("{file} has no {part}")).collect()
 }
 
 fn is_of_the_crate(path: &str) -> bool {

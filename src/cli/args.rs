@@ -163,9 +163,9 @@ pub(super) struct Terms {
     /// Give the lock up after this long, ending the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
-    /// Keep the lock at least this long, though the command ends before. A leader remembers it, and
-    /// so does a directory of the table engine, however the command ends: tierlock ends with the
-    /// command. With file locks tierlock stays until then
+    /// Keep the lock at least this long (31d at most), though the command ends before. A leader
+    /// remembers it, and so does a directory of the table engine, however the command ends:
+    /// tierlock ends with the command. With file locks tierlock stays until then
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_least: Option<Duration>,
     /// What happens to the command when the lock is lost
