@@ -1,7 +1,7 @@
-//! A cron job on many machines that must run once: whoever is first runs it, the others leave.
+//! A cron job on many machines that must run once: the first machine runs it, the others leave.
 //!
-//! `at_least` keeps the lock for a while though the job is done at once, so that a machine whose
-//! clock is a little behind does not run it again. Without a program of your own, do the same in
+//! `at_least` keeps the lock for a while though the job is done at once, so that a machine with a
+//! clock that is a little behind does not run it again. Without a program of your own, do the same in
 //! a crontab line:
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! A lock that nobody else wants, taken a million times: to be looked at from outside.
+//! A lock without a competitor, taken a million times: to be looked at from outside.
 //!
 //! ```sh
 //! cargo build --release --example quiet_cycles

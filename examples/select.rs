@@ -12,7 +12,7 @@ async fn main() -> Result<(), tierlock::LockError> {
     let guard = locks.mutex("nightly", ()).lock_async().await?;
     let lost = MutexGuard::lost(&guard); // does not borrow the guard
 
-    // Somebody takes the lock away while the work goes on.
+    // An operator takes the lock away while the work goes on.
     let saboteur = locks.clone();
     tokio::spawn(async move { saboteur.lose_lock("nightly") });
 

@@ -49,13 +49,13 @@ struct Alarms {
 struct Set {
     /// Whether a thread serves them.
     is_served: bool,
-    heap: BinaryHeap<Reverse<Entry>>,
+    heap: BinaryHeap<Reverse<AlarmEntry>>,
     next: u64,
     /// How many entries of the heap were taken back, about.
     taken_back: usize,
 }
 
-struct Entry {
+struct AlarmEntry {
     at: Time,
     number: u64,
     alarm: Arc<Mutex<Option<Action>>>,
@@ -66,19 +66,19 @@ enum Action {
     Call(Box<dyn FnOnce() + Send>),
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
+impl PartialEq for AlarmEntry {
+    fn eq(&self, other: &AlarmEntry) -> bool {
         self.number == other.number
     }
 }
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+impl Eq for AlarmEntry {}
+impl PartialOrd for AlarmEntry {
+    fn partial_cmp(&self, other: &AlarmEntry) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+impl Ord for AlarmEntry {
+    fn cmp(&self, other: &AlarmEntry) -> std::cmp::Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
     }
 }
@@ -151,7 +151,7 @@ fn set(at: Time, action: Action) -> Alarm {
     let number = set.next;
     set.next += 1;
     let first = set.heap.peek().is_none_or(|Reverse(next)| at < next.at);
-    set.heap.push(Reverse(Entry { at, number, alarm: alarm.clone() }));
+    set.heap.push(Reverse(AlarmEntry { at, number, alarm: alarm.clone() }));
     drop(set);
     if first {
         alarms.changed.notify_one();
@@ -222,7 +222,7 @@ impl Alarms {
         }
     }
 
-    fn ring(&self, due: &mut Vec<Reverse<Entry>>) {
+    fn ring(&self, due: &mut Vec<Reverse<AlarmEntry>>) {
         for Reverse(entry) in due.drain(..) {
             let action = entry.alarm.lock().take();
             match action {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_whose_payload_panics_keeps_no_other_from_ringing() {
+    fn a_panic_with_a_payload_that_panics_keeps_no_other_from_ringing() {
         let (tell, told) = mpsc::channel();
         call_at(Time::ZERO, || panic_any(PanicsWhenDropped)).detach();
         call_at(Time::ZERO, move || tell.send(()).unwrap()).detach();

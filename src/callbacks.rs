@@ -31,11 +31,11 @@ type Work = Box<dyn FnOnce() + Send>;
 static CALLBACKS: PerFork<Callbacks> = PerFork::unset();
 
 struct Callbacks {
-    state: Mutex<State>,
+    state: Mutex<CallbackState>,
     changed: Condvar,
 }
 
-struct State {
+struct CallbackState {
     queue: VecDeque<Work>,
     threads: usize,
     idle: usize,
@@ -53,7 +53,7 @@ pub(crate) fn run(work: impl FnOnce() + Send + 'static) {
 
 impl Callbacks {
     const fn new() -> Callbacks {
-        let state = State { queue: VecDeque::new(), threads: 0, idle: 0 };
+        let state = CallbackState { queue: VecDeque::new(), threads: 0, idle: 0 };
         Callbacks { state: Mutex::new(state), changed: Condvar::new() }
     }
 

@@ -19,16 +19,28 @@ use crate::{
 /// Why a lock could not be taken, built, checked or given back.
 ///
 /// Callers branch on [`kind`](LockError::kind) or on the predicates; people read the text, which
-/// says who and what next. It is one pointer wide, and the error of a plain failed `try_lock`
+/// names the holder where it is known, and says what to do next. It is one pointer wide, and the error of a plain failed `try_lock`
 /// allocates nothing.
+///
+/// # Example
+/// ```
+/// use tierlock::{LockErrorKind, Mutex};
+///
+/// let job = Mutex::new(());
+/// let _running = job.lock()?;
+/// let error = job.try_lock().unwrap_err();
+/// assert_eq!(error.kind(), LockErrorKind::WouldBlock);
+/// assert!(error.is_contended() && error.is_retryable());
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone)]
-pub struct LockError(Option<Box<Inner>>);
+pub struct LockError(Option<Box<ErrorParts>>);
 
 /// The result of a lock operation.
 pub type Result<T, E = LockError> = std::result::Result<T, E>;
 
 #[derive(Clone)]
-struct Inner {
+struct ErrorParts {
     kind: LockErrorKind,
     message: Cow<'static, str>,
     name: Option<Name>,
@@ -52,7 +64,7 @@ enum Contention {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LockErrorKind {
-    /// Somebody else holds it, and the call was not to wait.
+    /// Another holder has it, and the call was not to wait.
     WouldBlock,
     /// The time to wait was over: another holder had it all the time, or no leader answered so
     /// soon ([`is_contended`](LockError::is_contended) tells).
@@ -62,7 +74,7 @@ pub enum LockErrorKind {
     Unreachable,
     /// It was held, and is no longer: see [`LostReason`].
     Lost,
-    /// Somebody who may decide so said no: a wrong secret, a limit, a permission.
+    /// The leader or the system refused it: a wrong secret, a limit, a permission.
     Refused,
     /// What was asked for does not fit the settings: an invalid name, a scope out of reach.
     Config,
@@ -73,11 +85,11 @@ pub enum LockErrorKind {
 }
 
 impl LockError {
-    /// Somebody else holds it: the error that allocates nothing.
+    /// Another holder has it: the error that allocates nothing.
     pub(crate) const WOULD_BLOCK: LockError = LockError(None);
 
     pub(crate) fn new(kind: LockErrorKind, message: impl Into<Cow<'static, str>>) -> LockError {
-        LockError(Some(Box::new(Inner {
+        LockError(Some(Box::new(ErrorParts {
             kind,
             message: message.into(),
             name: None,
@@ -97,9 +109,9 @@ impl LockError {
         LockError::new(LockErrorKind::Lost, reason.as_str())
     }
 
-    fn inner_mut(&mut self) -> &mut Inner {
+    fn inner_mut(&mut self) -> &mut ErrorParts {
         self.0.get_or_insert_with(|| {
-            Box::new(Inner {
+            Box::new(ErrorParts {
                 kind: LockErrorKind::WouldBlock,
                 message: Cow::Borrowed(WOULD_BLOCK),
                 name: None,
@@ -143,7 +155,7 @@ impl LockError {
         self.0.as_ref().is_some_and(|inner| inner.contention == Contention::Unanswered)
     }
 
-    /// Adds who holds it, unless that is known already.
+    /// Adds the holder, unless that is known already.
     pub(crate) fn with_holder(mut self, holder: Option<Holder>) -> LockError {
         if let Some(holder) = holder {
             self.inner_mut().holder.get_or_insert_with(|| Box::new(holder));
@@ -179,7 +191,7 @@ impl LockError {
         self.0.as_ref()?.waited
     }
 
-    /// Who holds the lock, where known.
+    /// The holder of the lock, where known.
     pub fn holder(&self) -> Option<&Holder> {
         self.0.as_ref()?.holder.as_deref()
     }
@@ -206,7 +218,7 @@ impl LockError {
         self.kind() == LockErrorKind::Unreachable
     }
 
-    /// Trying again later may succeed without anybody changing a setting.
+    /// Trying again later may succeed without a change of settings.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.kind(),
@@ -218,7 +230,7 @@ impl LockError {
     }
 }
 
-const WOULD_BLOCK: &str = "somebody else holds it";
+const WOULD_BLOCK: &str = "another holder has it";
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,8 +271,9 @@ impl PartialEq for LockError {
         let (Some(own), Some(others)) = (&self.0, &other.0) else {
             return self.kind() == other.kind() && self.to_string() == other.to_string();
         };
-        let texts = |inner: &Inner| inner.source.as_ref().map(ToString::to_string);
-        let Inner { kind, message, name, scope, waited, contention, holder, source: _ } = &**own;
+        let texts = |inner: &ErrorParts| inner.source.as_ref().map(ToString::to_string);
+        let ErrorParts { kind, message, name, scope, waited, contention, holder, source: _ } =
+            &**own;
         *kind == others.kind
             && *message == others.message
             && *name == others.name
@@ -302,7 +315,7 @@ impl Error for LockError {
     }
 }
 
-/// Who holds a lock, as far as it said so itself: for people, never for decisions.
+/// The holder of a lock, as far as it described itself: for people, never for decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
@@ -325,9 +338,9 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = [self.label.as_str(), self.command.as_str()];
-        let who = who.into_iter().find(|text| !text.is_empty()).unwrap_or("somebody");
-        write!(f, "{}", Printable(who))?;
+        let names = [self.label.as_str(), self.command.as_str()];
+        let name = names.into_iter().find(|text| !text.is_empty()).unwrap_or("a process");
+        write!(f, "{}", Printable(name))?;
         if !self.host.is_empty() {
             write!(f, " on {}", Printable(&self.host))?;
         }
@@ -353,7 +366,7 @@ impl Holder {
     }
 }
 
-/// How a lock was lost while somebody held it.
+/// How a lock was lost while a guard held it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]

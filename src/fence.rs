@@ -11,7 +11,7 @@
 //! looking at a token and acting upon it must be one step, or a later holder comes in between: so
 //! these gates are *entered*, one at a time, and the deed is done inside.
 //!
-//! **Reads bring the token, too.** Whoever reads under a lock, thinks, and writes, enters for the
+//! **Reads bring the token, too.** A caller that reads under a lock, thinks, and writes, enters for the
 //! reading as well as for the writing. What was read before the gate had seen the reader's token
 //! may still be changed by an earlier holder, and the write would undo that.
 //!
@@ -47,7 +47,7 @@
 //! ```
 //!
 //! Where a lock protects several rows or tables, enter a gate by [`SQL_ENTER`] first, in the same
-//! transaction as the writes: its row is locked until the transaction ends, so nobody comes in
+//! transaction as the writes: its row is locked until the transaction ends, so no other caller comes in
 //! between. It runs as it stands on SQLite (in a transaction begun with `BEGIN IMMEDIATE`) and on
 //! PostgreSQL.
 //!
@@ -78,7 +78,7 @@
 //! # Without any lock
 //! Where one row of one database is all that is written, a version column is stronger than a lock
 //! and one thing less to run: read the row with its version, decide, and write if it is still that
-//! version. Whoever changes no row reads again.
+//! version. A caller that changes no row reads again.
 //!
 //! ```
 //! # use rusqlite::{Connection, params};
@@ -193,7 +193,7 @@ impl From<Stale> for LockError {
 /// let guard = locks.mutex("ledger", ()).lock()?;
 /// ledger.enter(MutexGuard::token(&guard))?.push("a later entry");
 ///
-/// // Somebody wakes up who held the lock before.
+/// // A holder from before wakes up.
 /// let stale = ledger.enter(early).unwrap_err();
 /// assert_eq!((stale.offered, stale.seen), (early, MutexGuard::token(&guard)));
 /// # Ok::<(), tierlock::LockError>(())
@@ -209,7 +209,7 @@ struct Inside<T> {
     value: T,
 }
 
-/// Somebody is inside a [`Gate`], with the highest token so far; until this is dropped nobody else
+/// A caller is inside a [`Gate`], with the highest token so far; until this is dropped no other
 /// gets in.
 #[must_use = "the gate is open for others once this is dropped"]
 pub struct Entry<'a, T>(MutexGuard<'a, Inside<T>>);
@@ -225,7 +225,7 @@ impl<T> Gate<T> {
         Gate { inside: Mutex::new(Inside { seen, value }) }
     }
 
-    /// Waits until nobody is inside, and enters.
+    /// Waits until no caller is inside, and enters.
     ///
     /// # Errors
     /// [`Stale`], if a larger token has been here.
@@ -292,8 +292,8 @@ impl<T: fmt::Debug> fmt::Debug for Entry<'_, T> {
 ///
 /// **Memory.** Every name that was entered costs its own text and some 200 bytes until it is
 /// forgotten. Forgetting a name means to believe the next token that comes for it, so
-/// [`forget`](Gates::forget) one when what it protects is gone. Where nobody says so,
-/// [`forget_idle`](Gates::forget_idle) names that nobody has entered for longer than any holder
+/// [`forget`](Gates::forget) one when what it protects is gone. Where no caller says so,
+/// [`forget_idle`](Gates::forget_idle) names that no caller has entered for longer than any holder
 /// can have been asleep: a day, not a minute.
 ///
 /// # Example
@@ -316,8 +316,8 @@ pub struct Gates {
     names: parking_lot::Mutex<HashMap<Name, Arc<Mutex<Inside<Time>>>>>,
 }
 
-/// Somebody is inside the gate of one name ([`Gates`]), with the highest token so far; until this
-/// is dropped nobody else gets in there.
+/// A caller is inside the gate of one name ([`Gates`]), with the highest token so far; until this
+/// is dropped no other gets in there.
 #[must_use = "the gate is open for others once this is dropped"]
 #[derive(Debug)]
 pub struct NamedEntry(Entry<'static, Time>);
@@ -328,7 +328,7 @@ impl Gates {
         Gates::default()
     }
 
-    /// Waits until nobody is inside this name's gate, and enters.
+    /// Waits until no caller is inside this name's gate, and enters.
     ///
     /// # Errors
     /// [`Stale`], if a larger token has been here.
@@ -354,7 +354,7 @@ impl Gates {
         gate.map_or(Token::ZERO, |gate| gate.lock().expect(NEVER_FAILS).seen)
     }
 
-    /// Forgets a name; what it protects is gone. `false`, if somebody is at its gate just now, or
+    /// Forgets a name; what it protects is gone. `false`, if a caller is at its gate just now, or
     /// it is not known.
     pub fn forget(&self, name: &Name) -> bool {
         let mut names = self.names.lock();
@@ -365,12 +365,12 @@ impl Gates {
         unused
     }
 
-    /// Forgets the names that nobody has entered for at least so long; how many those were.
+    /// Forgets the names that no caller has entered for at least so long; how many those were.
     pub fn forget_idle(&self, idle: Duration) -> usize {
         let now = clock::now();
         let mut names = self.names.lock();
         let before = names.len();
-        // Whoever is at a gate has a share in it.
+        // A caller at a gate has a share in it.
         names.retain(|_, gate| {
             Arc::get_mut(gate).is_none_or(|gate| now.since(gate.get_mut().value) < idle)
         });
@@ -417,8 +417,8 @@ const NEVER_FAILS: &str = "a mutex of thread scope never fails";
 /// a program that checks no tokens.
 ///
 /// One at a time is inside, of all threads and processes that use the file; the kernel lets the
-/// next one in when whoever is inside leaves or dies, however that happens. **A process that is
-/// stopped inside keeps everybody out** until it goes on or is killed: with a resource that cannot
+/// next one in when the caller inside leaves or dies, however that happens. **A process that is
+/// stopped inside keeps all others out** until it goes on or is killed: with a resource that cannot
 /// look at tokens itself there is no other way to keep it from acting later. So enter late and
 /// leave early. A process forked from one inside is not inside.
 ///
@@ -428,7 +428,7 @@ const NEVER_FAILS: &str = "a mutex of thread scope never fails";
 /// caught up.)
 ///
 /// **The file** is two lines of text under a heading, of one size for ever. It is made if it is
-/// missing, for this user only (`chmod` it for others), on a local file system. Whoever removes it
+/// missing, for this user only (`chmod` it for others), on a local file system. A user that removes it
 /// makes the gate forget: remove it together with what it protects, when no process uses it.
 ///
 /// # Example
@@ -455,7 +455,7 @@ pub struct FileGate {
     synced: AtomicU64,
 }
 
-/// Somebody is inside a [`FileGate`], with the highest token so far; until this is dropped nobody
+/// A caller is inside a [`FileGate`], with the highest token so far; until this is dropped no other
 /// else of the machine gets in.
 #[cfg(feature = "process")]
 #[must_use = "the gate is open for others once this is dropped"]
@@ -475,50 +475,50 @@ impl FileGate {
         let path = path.as_ref();
         let file = TurnFile::open(path).map_err(|error| about(path, error))?;
         let gate = FileGate { file, synced: AtomicU64::new(0) };
-        // If somebody is inside, it has looked.
+        // If a caller is inside, it has looked.
         if let Some(turn) = gate.file.try_take().map_err(|error| gate.about(error))? {
-            Page::of(turn.file()).map_err(|error| gate.about(error))?;
+            GatePage::of(turn.file()).map_err(|error| gate.about(error))?;
         }
         Ok(gate)
     }
 
-    /// Waits until nobody is inside, and enters. Blocks the thread, and without limit if whoever
+    /// Waits until no caller is inside, and enters. Blocks the thread, and without limit if the caller
     /// is inside does not leave.
     ///
     /// # Errors
     /// `Lost`, with [`Stale`] as its source, if a larger token has been here. `Damaged`: the file
-    /// was removed, replaced, or written by somebody else. `Refused` or `Io`: it cannot be read or
-    /// written. After each of them nobody is inside.
+    /// was removed, replaced, or written by another program. `Refused` or `Io`: it cannot be read or
+    /// written. After each of them no caller is inside.
     pub fn enter(&self, token: Token) -> Result<FileEntry> {
         self.file.take().and_then(|turn| self.pass(turn, token)).map_err(|e| self.about(e))
     }
 
-    /// Enters, if nobody is inside.
+    /// Enters, if no caller is inside.
     ///
     /// # Errors
-    /// `WouldBlock`, if somebody is; else as [`enter`](FileGate::enter).
+    /// `WouldBlock`, if one is; else as [`enter`](FileGate::enter).
     pub fn try_enter(&self, token: Token) -> Result<FileEntry> {
         match self.file.try_take() {
             Ok(Some(turn)) => self.pass(turn, token).map_err(|e| self.about(e)),
             Ok(None) => Err(LockError::new(
                 LockErrorKind::WouldBlock,
-                format!("gate {}: somebody is inside", self.file.path().display()),
+                format!("gate {}: another caller is inside", self.file.path().display()),
             )),
             Err(error) => Err(self.about(error)),
         }
     }
 
-    /// The highest token seen. Waits until nobody is inside.
+    /// The highest token seen. Waits until no caller is inside.
     ///
     /// # Errors
     /// As [`enter`](FileGate::enter), except `Lost`.
     pub fn seen(&self) -> Result<Token> {
-        let read = |turn: Turn| Page::of(turn.file()).and_then(|page| self.highest(&page));
+        let read = |turn: Turn| GatePage::of(turn.file()).and_then(|page| self.highest(&page));
         self.file.take().and_then(read).map_err(|error| self.about(error))
     }
 
     fn pass(&self, turn: Turn, token: Token) -> Result<FileEntry> {
-        let page = Page::of(turn.file())?;
+        let page = GatePage::of(turn.file())?;
         let seen = self.highest(&page)?;
         Stale::unless(token, seen)?;
         if page.highest() != Some(token) {
@@ -533,11 +533,11 @@ impl FileGate {
     }
 
     /// What the file says, which never falls behind what this process wrote there.
-    fn highest(&self, page: &Page) -> Result<Token> {
+    fn highest(&self, page: &GatePage) -> Result<Token> {
         let found = page.highest().unwrap_or_default();
         if found.get() < self.synced.load(Relaxed) {
             return Err(damaged(
-                "it fell back behind what this process wrote there; somebody has put an older or \
+                "it fell back behind what this process wrote there; another program has put an older or \
                  an empty file in its place",
             ));
         }
@@ -576,7 +576,7 @@ impl fmt::Debug for FileEntry {
 /// failure in the middle of it leaves the larger one. A line says its token twice; where the two
 /// differ it was torn, and does not count.
 #[cfg(feature = "process")]
-struct Page {
+struct GatePage {
     /// `None` for a line that was torn, or never written.
     lines: [Option<Token>; 2],
     /// Its first writer came to the end.
@@ -584,9 +584,9 @@ struct Page {
 }
 
 #[cfg(feature = "process")]
-impl Page {
-    /// What the file says, read by whoever has the turn.
-    fn of(file: &File) -> Result<Page> {
+impl GatePage {
+    /// What the file says, read by the caller that has the turn.
+    fn of(file: &File) -> Result<GatePage> {
         let mut bytes = [0; 3 * SECTOR + 1];
         let mut length = 0;
         while length < bytes.len() {
@@ -597,11 +597,11 @@ impl Page {
                 Err(error) => return Err(failed("cannot read it", error)),
             }
         }
-        Page::parse(&bytes, length).ok_or_else(not_ours)
+        GatePage::parse(&bytes, length).ok_or_else(not_ours)
     }
 
     /// Zeros stand where its maker died before it was written, or before that was on the disk.
-    fn parse(bytes: &[u8; 3 * SECTOR + 1], length: usize) -> Option<Page> {
+    fn parse(bytes: &[u8; 3 * SECTOR + 1], length: usize) -> Option<GatePage> {
         let ([heading, lines @ ..], [_]) = bytes.as_chunks::<SECTOR>() else { return None };
         if length > 3 * SECTOR || ![line(HEADING), [0; SECTOR]].contains(heading) {
             return None;
@@ -611,7 +611,7 @@ impl Page {
             return None;
         }
         let is_whole = *heading == line(HEADING) && tokens != [None; 2];
-        Some(Page { lines: tokens, is_whole })
+        Some(GatePage { lines: tokens, is_whole })
     }
 
     fn highest(&self) -> Option<Token> {
@@ -661,7 +661,7 @@ fn token_of(line: &[u8; SECTOR]) -> Option<Token> {
 #[cfg(feature = "process")]
 fn not_ours() -> LockError {
     damaged(
-        "it is not what a gate writes; choose another file, or, if nobody can hold an old token \
+        "it is not what a gate writes; choose another file, or, if no holder can have an old token \
          any more, stop every process that uses it and remove it",
     )
 }
@@ -687,7 +687,7 @@ fn about(path: &Path, error: LockError) -> LockError {
     use std::error::Error;
     let text = format!("gate {}: {error}", path.display());
     let about = LockError::new(error.kind(), text);
-    // Whoever asks for the source asks what kind of refusal it was.
+    // A caller that asks for the source asks what kind of refusal it was.
     match error.source().and_then(|source| source.downcast_ref::<Stale>()).copied() {
         Some(stale) => about.with_source(stale),
         None => about.with_source(error),
@@ -702,10 +702,10 @@ mod tests {
         Token::new(number).unwrap()
     }
 
-    fn parse(bytes: &[u8]) -> Option<Page> {
+    fn parse(bytes: &[u8]) -> Option<GatePage> {
         let mut whole = [0; 3 * SECTOR + 1];
         whole[..bytes.len()].copy_from_slice(bytes);
-        Page::parse(&whole, bytes.len())
+        GatePage::parse(&whole, bytes.len())
     }
 
     fn highest(bytes: &[u8]) -> Option<Option<Token>> {
@@ -716,7 +716,7 @@ mod tests {
     fn entered(tokens: &[u64]) -> Vec<u8> {
         let file = tempfile::tempfile().unwrap();
         for number in tokens {
-            Page::of(&file).unwrap().write(token(*number), &file).unwrap();
+            GatePage::of(&file).unwrap().write(token(*number), &file).unwrap();
         }
         let mut bytes = vec![0; 3 * SECTOR];
         file.read_exact_at(&mut bytes, 0).unwrap();
@@ -763,11 +763,11 @@ mod tests {
                 bytes[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
             }
             for length in [bytes.len(), if parts == 0 { 0 } else { bytes.len() }] {
-                let page = parse(&bytes[..length]).expect("nobody was let in by it");
+                let page = parse(&bytes[..length]).expect("it let no caller in");
                 let file = tempfile::tempfile().unwrap();
                 file.write_all_at(&bytes[..length], 0).unwrap();
                 page.write(token(9), &file).unwrap();
-                let again = Page::of(&file).unwrap();
+                let again = GatePage::of(&file).unwrap();
                 assert!(again.is_whole);
                 assert_eq!(again.highest(), Some(token(9)));
             }
@@ -775,7 +775,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_of_ours_wrote_is_no_page() {
+    fn what_no_gate_wrote_is_no_page() {
         let good = entered(&[1, 2]);
         let mut heading = good.clone();
         heading[20] ^= 1;

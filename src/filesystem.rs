@@ -38,7 +38,7 @@ const BCACHEFS: u32 = 0xca45_1a4e;
 const ZFS: u32 = 0x2fc1_2fc1;
 const OVERLAY: u32 = 0x794c_7630;
 
-/// Local file systems whose locks and mappings are shared by all processes of the machine.
+/// Local file systems: their locks and mappings are shared by all processes of the machine.
 const KNOWN: [(u32, &[&str]); 8] = [
     (0xef53, &["ext4", "ext3", "ext2"]),
     (0x5846_5342, &["xfs"]),
@@ -91,7 +91,7 @@ pub(crate) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, Loc
     )))
 }
 
-/// Decides on the file system of a leader's state directory: a local one whose content outlives a
+/// Decides on the file system of a leader's state directory: a local one with content that outlives a
 /// restart of the machine.
 pub(crate) fn judge_state(kind: Option<u32>, accepted: &[String]) -> Result<(), LockError> {
     let (names, why) = match (kind, known(kind)) {

@@ -53,7 +53,7 @@ fn mark() -> &'static AtomicU64 {
 const UNKNOWN: u64 = 0;
 const BEING_FOUND: u64 = u64::MAX;
 
-/// Where the mark is until somebody watches forks, and where no page can be wiped.
+/// Where the mark is until forks are watched, and where no page can be wiped.
 static FIRST_MARK: AtomicU64 = AtomicU64::new(1);
 static MARK: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::from_ref(&FIRST_MARK).cast_mut());
 
@@ -77,7 +77,7 @@ fn find_generation() -> u64 {
 fn wiped_in_children() -> Option<&'static AtomicU64> {
     const LENGTH: usize = size_of::<AtomicU64>();
     let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
-    // SAFETY: new memory, wherever the kernel likes; nobody else knows of it.
+    // SAFETY: new memory, wherever the kernel likes; no other code knows of it.
     let page = unsafe { libc::mmap(ptr::null_mut(), LENGTH, rights, kind, -1, 0) };
     if page == libc::MAP_FAILED {
         return None;
@@ -160,7 +160,7 @@ extern "C" fn after_fork_in_child() {
     FORKS_ENDED.store(FORKS_BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
     let generation = GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
     for (number, word) in guarded_words() {
-        // The numbers are nobody's lock descriptors any more, nor in this child's own children.
+        // The numbers are no lock descriptors any more, nor in this child's own children.
         let mut bits = word.swap(0, Ordering::SeqCst);
         while bits != 0 {
             replace_by_harmless((number * 64) as RawFd + bits.trailing_zeros() as RawFd);
@@ -334,7 +334,7 @@ impl<T> Default for FirstMade<T> {
 
 // ---- lock descriptors ------------------------------------------------------------------------
 
-/// A file whose open file description may be locked, and which forked children therefore do not
+/// A file with an open file description that may be locked, and which forked children therefore do not
 /// inherit: a child finds a harmless descriptor under its number.
 ///
 /// A child made by a bare `clone`, past `pthread_atfork`, has it until it uses a lock or a lock file
@@ -354,8 +354,8 @@ impl LockFile {
             let begun = quiet_since()?;
             let file = LockFile(open()?);
             guarded_bits(file.0.as_raw_fd(), |bits, bit| bits.fetch_or(bit, Ordering::SeqCst));
-            // A fork in between may have copied the descriptor and not the bit. Nobody has locked
-            // that description yet, and nobody will.
+            // A fork in between may have copied the descriptor and not the bit. No thread has locked
+            // that description yet, and none will.
             if FORKS_BEGUN.load(Ordering::SeqCst) == begun {
                 return Ok(file);
             }
@@ -402,7 +402,7 @@ fn replace_by_harmless(fd: RawFd) {
         #[cfg(target_vendor = "apple")]
         // SAFETY: as above.
         let result = unsafe { libc::dup2(harmless, fd) };
-        // Any other failure means that somebody closed descriptors that were not theirs.
+        // Any other failure means that other code closed descriptors that were not its own.
         let again = [Some(libc::EINTR), Some(libc::EBUSY)];
         if result >= 0 || !again.contains(&io::Error::last_os_error().raw_os_error()) {
             return;

@@ -32,10 +32,10 @@ use crate::{
 /// managers it opens.
 pub(crate) struct Ground {
     pub(crate) below_host: BelowHost,
-    names: PerFork<Mutex<Names>>,
+    names: PerFork<Mutex<NamesHere>>,
     /// The highest token of forgotten names: a name seen anew starts above it, in a child too.
     floor: AtomicU64,
-    widened: FirstMade<Widened>,
+    widened: FirstMade<WidenedName>,
 }
 
 /// What stands between the thread tier and the lease.
@@ -50,7 +50,7 @@ pub(crate) enum BelowHost {
 }
 
 #[derive(Default)]
-struct Names {
+struct NamesHere {
     entries: HashMap<Name, Weak<Entry>>,
     /// How forgotten names were left, where that was not `Clean`.
     unclean: HashMap<Name, Predecessor>,
@@ -58,13 +58,13 @@ struct Names {
 
 /// A name that this process widened, or the one that it was forked from, which holds for good. They
 /// are few: one for each `escalate`.
-struct Widened {
+struct WidenedName {
     name: Name,
     to: AtomicU8,
-    next: FirstMade<Widened>,
+    next: FirstMade<WidenedName>,
 }
 
-/// How many names left uncleanly are remembered when nobody uses them any more.
+/// How many names left uncleanly are remembered when no mutex uses them any more.
 const UNCLEAN_MAX: usize = 65_536;
 
 /// One name in this process: its thread tier, and its slot in the directory.
@@ -78,7 +78,7 @@ pub(crate) struct Entry {
     /// The scope in force: the widest at which this process has locked it.
     in_force: AtomicU8,
     /// Whether a guard is inside.
-    pub(crate) cell: Cell,
+    pub(crate) cell: GuardCell,
     #[cfg(feature = "process")]
     slot: FirstMade<Arc<Slot>>,
     /// The name's lease words, one for each manager that has built a mutex of it.
@@ -162,7 +162,7 @@ impl Ground {
         !matches!(self.below_host, BelowHost::Nothing)
     }
 
-    /// The entry of a name, made if nobody in this process uses the name just now.
+    /// The entry of a name, made if no mutex of this process uses the name just now.
     pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
         let mut names = loop {
             let names = self.names().lock();
@@ -170,7 +170,7 @@ impl Ground {
                 Some(Some(entry)) => return entry,
                 None => break names,
                 // Another thread is dropping it, and has yet to note its tokens and how it was
-                // left: whoever made the name anew now would begin below them.
+                // left: a name made anew now would begin below them.
                 Some(None) => drop(names),
             }
             std::thread::yield_now();
@@ -187,7 +187,7 @@ impl Ground {
             generation: fork::generation(),
             in_children: PerFork::unset(),
             in_force: AtomicU8::new(self.widened(name) as u8),
-            cell: Cell(AtomicU32::new(0)),
+            cell: GuardCell(AtomicU32::new(0)),
             #[cfg(feature = "process")]
             slot: FirstMade::new(),
             words: Mutex::default(),
@@ -198,7 +198,7 @@ impl Ground {
     }
 
     /// The names of this process.
-    fn names(&self) -> &Mutex<Names> {
+    fn names(&self) -> &Mutex<NamesHere> {
         self.names.here(Mutex::default)
     }
 
@@ -216,7 +216,7 @@ impl Ground {
     fn widen(&self, name: &Name, to: Scope) {
         let mut place = &self.widened;
         loop {
-            let new = || Widened {
+            let new = || WidenedName {
                 name: name.clone(),
                 to: AtomicU8::new(to as u8),
                 next: FirstMade::new(),
@@ -404,14 +404,14 @@ impl Entry {
 /// The gate decides. But a right can be lost while its guard exists, and then another thread of
 /// this process can win the gate: it finds the cell occupied, gives the gate back, and waits. The
 /// data and the anchor's state are plain memory, and nothing else protects them then.
-pub(crate) struct Cell(AtomicU32);
+pub(crate) struct GuardCell(AtomicU32);
 
-impl Cell {
+impl GuardCell {
     /// Occupies it, for the holder of the gate; false if a guard is inside. `generation` is the
     /// fork generation, not 0: a guard that existed at a fork is not inside in the child.
     #[inline]
     pub(crate) fn enter(&self, generation: u32) -> bool {
-        // Plain accesses: it changes under the gate, but for a guard whose right was lost.
+        // Plain accesses: it changes under the gate, but for a guard that has lost its right.
         let is_free = !self.is_occupied(generation);
         if is_free {
             self.0.store(generation, Relaxed);
@@ -422,7 +422,7 @@ impl Cell {
     /// Runs `look` while it is occupied, if it was free.
     pub(crate) fn look<R>(&self, generation: u32, look: impl FnOnce() -> R) -> Option<R> {
         /// Free again, however the look ends.
-        struct Looking<'a>(&'a Cell);
+        struct Looking<'a>(&'a GuardCell);
 
         impl Drop for Looking<'_> {
             fn drop(&mut self) {
@@ -447,14 +447,14 @@ impl Cell {
     }
 }
 
-/// Has a new thread tier begin above `floor`, as if somebody had left it so.
+/// Has a new thread tier begin above `floor`, as if a holder had left it so.
 fn raise(thread: &ThreadLock, floor: Token, left: Predecessor) {
     let _ = thread.try_take();
     thread.raise_token(floor);
     thread.release(left);
 }
 
-/// How far a manager reaches, and who it says it is.
+/// How far a manager reaches, and how it describes itself.
 pub(crate) struct Reach {
     pub(crate) ground: Arc<Ground>,
     pub(crate) label: String,
@@ -558,7 +558,7 @@ impl Reach {
         }
     }
 
-    /// This process in words, as somebody who widened a name.
+    /// This process in words, as the one that widened a name.
     #[cfg(feature = "process")]
     pub(crate) fn described(&self) -> String {
         self.myself().to_string()
@@ -567,7 +567,7 @@ impl Reach {
     /// Takes no more locks above thread scope, says goodbye to the leader, and waits until that is
     /// sent, at most for [`GOODBYE`].
     ///
-    /// Who waits for a lock above thread scope is told.
+    /// The waiters for a lock above thread scope are told.
     pub(crate) fn close(&self) {
         self.close_within(GOODBYE);
     }

@@ -60,7 +60,7 @@ use crate::{
 #[must_use = "if unused, the lock is let go at once"]
 pub struct MutexGuard<'a, T: ?Sized + 'a> {
     value: NonNull<T>,
-    hold: Hold<'a>,
+    hold: GuardHold<'a>,
     marker: PhantomData<&'a mut T>,
 }
 
@@ -76,11 +76,11 @@ pub type OwnedMutexGuard<T> = MutexGuard<'static, T>;
 /// lock and unlock took twice as long.)
 pub(crate) struct Anchor {
     pub(crate) core: Core,
-    state: UnsafeCell<State>,
+    state: UnsafeCell<GuardState>,
 }
 
-/// Belongs to whoever holds the lock.
-struct State {
+/// Belongs to the holder of the lock.
+struct GuardState {
     /// Of a named mutex; an unnamed one holds its thread tier, and no more.
     held: Held,
     /// Keeps the mutex alive while an owned guard exists.
@@ -90,7 +90,7 @@ struct State {
 }
 
 /// The right itself; gives back what it holds when it is dropped.
-struct Hold<'a> {
+struct GuardHold<'a> {
     anchor: NonNull<Anchor>,
     marker: PhantomData<&'a Anchor>,
 }
@@ -101,11 +101,11 @@ pub(crate) trait Keeper: Send + Sync {}
 // SAFETY: `state` is reached by the holder of the lock only, and the lock hands it from thread to
 // thread; all it consists of is Send and Sync (asserted below).
 unsafe impl Sync for Anchor {}
-// SAFETY: it stands for an exclusive right to an `Anchor` that is Sync, and whose state may be
+// SAFETY: it stands for an exclusive right to an `Anchor` that is Sync; its state may be
 // changed on any thread.
-unsafe impl Send for Hold<'_> {}
-// SAFETY: a shared `Hold` only reads the state, which only an owned one changes.
-unsafe impl Sync for Hold<'_> {}
+unsafe impl Send for GuardHold<'_> {}
+// SAFETY: a shared `GuardHold` only reads the state, which only an owned one changes.
+unsafe impl Sync for GuardHold<'_> {}
 // SAFETY: a guard gives `&mut T` to one thread at a time, so it may move to another thread if a
 // `&mut T` may. Everything else in it is Send.
 unsafe impl<T: ?Sized + Send> Send for MutexGuard<'_, T> {}
@@ -115,7 +115,7 @@ unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send_and_sync::<Core>();
-    is_send_and_sync::<State>();
+    is_send_and_sync::<GuardState>();
 };
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
@@ -124,15 +124,26 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// that it protects. Both stay alive for `'a`, or as long as the keeper in the state.
     #[inline]
     pub(crate) unsafe fn new(value: NonNull<T>, anchor: NonNull<Anchor>) -> Self {
-        MutexGuard { value, hold: Hold { anchor, marker: PhantomData }, marker: PhantomData }
+        MutexGuard { value, hold: GuardHold { anchor, marker: PhantomData }, marker: PhantomData }
     }
 
     /// The fencing token of this grant: larger than every token of this name before.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let ledger = Mutex::new(());
+    /// let first = MutexGuard::token(&ledger.lock()?);
+    /// let second = MutexGuard::token(&ledger.lock()?);
+    /// assert!(second > first); // a resource that has seen `second` refuses `first`
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn token(guard: &Self) -> Token {
         guard.hold.token()
     }
 
-    /// Whom this lock excludes: the scope of the mutex, or the wider one its name is locked at.
+    /// Which other callers this lock excludes: the scope of the mutex, or the wider one its name is locked at.
     pub fn scope(guard: &Self) -> Scope {
         guard.hold.scope()
     }
@@ -140,7 +151,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// Whether the lock is still held: not taken away, and its deadline not passed.
     ///
     /// True is a statement about this moment only; what must not be written twice needs the
-    /// token checked by whoever stores it.
+    /// token checked by the store.
     pub fn is_valid(guard: &Self) -> bool {
         guard.hold.lost().is_none()
     }
@@ -149,12 +160,42 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Errors
     /// `Lost`, with the reason.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let guard = locks.mutex("ledger/eu", ()).lock()?;
+    /// let token = MutexGuard::check(&guard)?; // goes with the write
+    /// # let _ = token;
+    /// locks.lose_lock("ledger/eu");
+    /// assert!(MutexGuard::check(&guard).unwrap_err().is_lost());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn check(guard: &Self) -> Result<Token> {
         guard.hold.check().map(|()| guard.hold.token())
     }
 
     /// For how long the lock is good without a further word from the leader, or until `at_most`;
     /// `None` without a deadline. Renewals move it.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::{LockManager, Mutex, MutexGuard};
+    ///
+    /// assert_eq!(MutexGuard::remaining(&Mutex::new(()).lock()?), None);
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("report", ()).at_most(Duration::from_secs(60)).lock()?;
+    /// assert!(MutexGuard::remaining(&guard).unwrap() <= Duration::from_secs(60));
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn remaining(guard: &Self) -> Option<Duration> {
         let deadline = guard.hold.deadline();
         (deadline != Time::NEVER).then(|| deadline.since(clock::now()))
@@ -167,6 +208,22 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock_async().await?;
+    /// let lost = MutexGuard::lost(&guard); // for `select!` beside the work
+    /// locks.lose_lock("import");
+    /// assert_eq!(lost.await, LostReason::Provoked);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn lost(guard: &Self) -> Lost {
         Lost::new(guard.hold.watch())
     }
@@ -184,6 +241,22 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// were woken, and may block: up to 64 callbacks run at the same time and hold up neither each
     /// other nor any renewal or release. Those beyond that wait until one returns. A panic in it
     /// is caught, and reported by the panic hook alone.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::sync::mpsc;
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock()?;
+    /// let (tell, told) = mpsc::channel();
+    /// MutexGuard::on_lost(&guard, move |why| tell.send(why).unwrap());
+    /// locks.lose_lock("import");
+    /// assert_eq!(told.recv().unwrap(), LostReason::Provoked);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn on_lost(guard: &Self, callback: impl FnOnce(LostReason) + Send + 'static) {
         if let Some(watch) = guard.hold.watch() {
             watch.on_lost(Box::new(callback));
@@ -192,11 +265,36 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
     /// How the previous holder left. After anything but `Clean` the protected data outside this
     /// process may be half done.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard, Predecessor};
+    ///
+    /// let stock = Mutex::new(vec![1, 2, 3]);
+    /// let guard = stock.lock()?;
+    /// match MutexGuard::predecessor(&guard) {
+    ///     Predecessor::Clean => {}
+    ///     left => println!("the last holder left so: {left:?}; look for half a job"),
+    /// }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn predecessor(guard: &Self) -> Predecessor {
         guard.hold.predecessor()
     }
 
     /// A guard of a part of the data.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let pair = Mutex::new((1, "one"));
+    /// let mut number = MutexGuard::map(pair.lock()?, |pair| &mut pair.0);
+    /// *number += 1;
+    /// drop(number);
+    /// assert_eq!(pair.lock()?.0, 2);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&mut T) -> &mut U) -> MutexGuard<'a, U> {
         let MutexGuard { mut value, hold, .. } = guard;
         // SAFETY: the guard had the only access to the value, and `hold` still has it.
@@ -208,6 +306,19 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Errors
     /// The guard, when `part` returns `None`.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let queue = Mutex::new(vec![1, 2]);
+    /// match MutexGuard::try_map(queue.lock()?, |queue| queue.first_mut()) {
+    ///     Ok(mut first) => *first = 7,
+    ///     Err(empty) => drop(empty), // the lock is still held here
+    /// }
+    /// assert_eq!(*queue.lock()?, [7, 2]);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_map<U: ?Sized>(
         guard: Self,
         part: impl FnOnce(&mut T) -> Option<&mut U>,
@@ -226,6 +337,17 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     ///
     /// # Errors
     /// `Lost`, with the reason. The lock is let go in any case.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let ledger = Mutex::new(vec![1]);
+    /// let mut guard = ledger.lock()?;
+    /// guard.push(2);
+    /// MutexGuard::unlock(guard)?; // unlike `drop`, says if the lock was lost meanwhile
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn unlock(guard: Self) -> Result<()> {
         let checked = guard.hold.check();
         drop(guard);
@@ -242,6 +364,20 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// `Lost`, with the reason, if the lock was not held to the end; `Unreachable`, if no leader
     /// answers within the manager's `connect_timeout` (then it ends with its deadline). The lock
     /// is let go in any case.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("import", ()).lock_async().await?;
+    /// MutexGuard::unlock_async(guard).await?; // from here on the leader has read the release
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn unlock_async(guard: Self) -> impl Future<Output = Result<()>> + Send + 'static {
         let checked = guard.hold.check();
         let answer = guard.hold.let_go_answered();
@@ -299,6 +435,17 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     }
 
     /// Gives up the guard and keeps the data: the lock is held until its mutex is dropped.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let settings = Mutex::new(String::from("eu"));
+    /// let forever: &mut String = MutexGuard::leak(settings.lock()?);
+    /// forever.push('1');
+    /// assert!(settings.is_locked());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn leak(guard: Self) -> &'a mut T {
         let mut guard = ManuallyDrop::new(guard);
         // SAFETY: the guard had the only access to the value, and never gives it back. Its mutex
@@ -318,7 +465,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 
 impl Anchor {
     pub(crate) const fn new(core: Core) -> Anchor {
-        let state = State { held: Held::NOTHING, keeper: None, was_panicking: false };
+        let state = GuardState { held: Held::NOTHING, keeper: None, was_panicking: false };
         Anchor { core, state: UnsafeCell::new(state) }
     }
 
@@ -333,8 +480,8 @@ impl Anchor {
     /// The lock was just won by this call's thread or task, and no guard was made of it yet.
     #[inline]
     pub(crate) unsafe fn install(&self, held: Held, keeper: Option<Arc<dyn Keeper>>) -> Result<()> {
-        // SAFETY: the state belongs to whoever holds the lock, and that is the caller; an inherited
-        // guard in a forked child only reads it, and then nobody writes it.
+        // SAFETY: the state belongs to the holder of the lock, and that is the caller; an inherited
+        // guard in a forked child only reads it, and then no thread writes it.
         if unsafe { &*self.state.get() }.held.is_inherited() {
             return self.refuse(held);
         }
@@ -418,7 +565,7 @@ impl Drop for Anchor {
     }
 }
 
-impl Hold<'_> {
+impl GuardHold<'_> {
     #[inline]
     fn anchor(&self) -> &Anchor {
         // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
@@ -426,8 +573,8 @@ impl Hold<'_> {
     }
 
     #[inline]
-    fn state(&self) -> &State {
-        // SAFETY: this is the holder, and changing the state takes the `Hold` itself.
+    fn state(&self) -> &GuardState {
+        // SAFETY: this is the holder, and changing the state takes the `GuardHold` itself.
         unsafe { &*self.anchor().state.get() }
     }
 
@@ -450,7 +597,7 @@ impl Hold<'_> {
     }
 
     fn scope(&self) -> Scope {
-        // Of an unnamed mutex it is `NOTHING`, whose scope is the thread's.
+        // Of an unnamed mutex it is `NOTHING`, of thread scope.
         self.held().scope()
     }
 
@@ -551,7 +698,7 @@ impl Hold<'_> {
 
     /// Empties the state, for the next holder. The keeper is to be dropped last.
     fn take(&mut self) -> (Held, Option<Arc<dyn Keeper>>, Predecessor) {
-        // SAFETY: this is the holder, and nobody else has a reference to it.
+        // SAFETY: this is the holder, and no other reference to it exists.
         let state = unsafe { &mut *self.anchor().state.get() };
         let panicked = std::thread::panicking() && !state.was_panicking;
         let how = if panicked { Predecessor::Panicked } else { Predecessor::Clean };
@@ -560,7 +707,7 @@ impl Hold<'_> {
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for GuardHold<'_> {
     // So little that it is compiled into the caller: a call costs a fifteenth of a quiet lock.
     #[inline]
     fn drop(&mut self) {
@@ -571,13 +718,13 @@ impl Drop for Hold<'_> {
     }
 }
 
-impl Hold<'_> {
+impl GuardHold<'_> {
     /// Lets go of a named lock, or of one with something besides.
     #[inline(never)]
     fn let_go_of_more(&mut self) {
         match &self.anchor().core {
             Core::Named(named) if self.is_quiet() && self.held().is_quiet() => {
-                // SAFETY: this is the holder, and nobody else has a reference to it.
+                // SAFETY: this is the holder, and no other reference to it exists.
                 let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
                 named.release_quietly(won);
             }

@@ -1,4 +1,4 @@
-//! Who this process is, for people on other machines.
+//! How this process describes itself, for people on other machines.
 
 use crate::fork::FirstMade;
 
@@ -24,7 +24,7 @@ pub(crate) fn says_it_runs(command: String) {
 /// The longest text that is told about a process, in bytes.
 const TEXT_MAX: usize = 256;
 
-/// This process's machine and program, read once. Its arguments are nobody else's business: they may
+/// This process's machine and program, read once. Its arguments are not shown to others: they may
 /// hold passwords.
 pub(crate) fn this_process() -> &'static ThisProcess {
     static IDENTITY: FirstMade<ThisProcess> = FirstMade::new();

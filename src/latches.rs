@@ -1,7 +1,7 @@
 //! A mutex and a condition that a forked child can use whatever its parent's threads were doing,
 //! if it does not use its parent's own.
 //!
-//! They are std's, whose waiting lives in the word itself. No code of ours panics while it holds one.
+//! They are std's: their waiting lives in the word itself. No code of ours panics while it holds one.
 
 use std::{
     ops::{Deref, DerefMut},

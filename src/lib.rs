@@ -38,11 +38,24 @@
 //! # Ok::<(), tierlock::LockError>(())
 //! ```
 //!
+//! Where to read on: the [guide] has the choice of a scope, what is guaranteed, how a leader is run,
+//! how it all works, and a glossary.
+//!
 //! # Features
-//! `process` (file locks and shared memory), `host` (QUIC client and leader), `cli` (the program;
-//! implies both; default), `peers` (the bench's comparisons), `serde` (for [`Token`]), `testing`
-//! ([`LockManager::in_memory`]). With `default-features = false` nobody pulls tokio or clap, and a
-//! thread- or process-only user no QUIC either.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `process` | [`Scope::Process`]: file locks and shared memory |
+//! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`]; no runtime of yours or ours |
+//! | `tokio` | [`LockManagerBuilder::runtime`]: async callers have answers read by their own runtime; implies `host` |
+//! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
+//! | `testing` | [`LockManager::in_memory`], for tests of your own |
+//! | `cli` | the program `tierlock`; implies `process`, `host`, `tokio` and `serde`; default |
+//! | `peers` | the program's comparisons with other locks; implies `cli` |
+//! | `mistakes` | defects that the simulator plants and finds; for tierlock's own tests |
+//!
+//! With `default-features = false` there is thread scope only. A library without `cli` and `tokio`
+//! pulls neither tokio nor clap, and one without `host` no QUIC either.
 //!
 //! # Code map
 //! A file imports only from floors below and from its own folder; `tests/layers.rs` holds that.
@@ -58,11 +71,13 @@
 //! | 2 | `host/` | the lease word, the seam `service`, drivers around `proto` | asks for a lease of its own accord |
 //! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
-//! | 5 | `mutex` `guard` `manager` `status` `question` | what users touch; others' locks | |
+//! | 5 | `mutex` `guard` `manager` `status` `question` | what users touch; others' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
-//! | 6 | `cli/` `bench/` `main` | the program | |
+//! | 6 | `cli/` `bench/` `main` | the program | is used by the library |
+//! | 6 | `guide/` | the pages of the [guide] | has code |
 
-// A narrower build leaves out who uses some parts, not the parts; the full one has no dead code.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// A narrower build leaves out the users of some parts, not the parts; the full one has no dead code.
 #![cfg_attr(not(all(feature = "cli", feature = "testing")), allow(dead_code))]
 
 #[cfg(feature = "cli")]
@@ -91,6 +106,9 @@ pub mod fence;
 mod filesystem;
 mod ground;
 mod guard;
+// Its examples use what the model checker's build leaves out.
+#[cfg(not(tierlock_loom))]
+pub mod guide;
 mod host;
 mod identity;
 mod latches;

@@ -1,4 +1,4 @@
-//! Where named mutexes come from: the directory, the leaders, and who we say we are.
+//! Where named mutexes come from: the directory, the leaders, and the label shown to others.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use crate::{
     error::{LockError, Result},
     ground::{BelowHost, Ground, Reach},
     mutex::MutexBuilder,
-    question::Question,
+    question::TokenQuestion,
     scope::Scope,
     time::TIME_TO_LIVE,
     token::Token,
@@ -61,7 +61,7 @@ pub enum Engine {
     /// One shared-memory table for all names; a file lock proves that each process lives. The
     /// default where it exists: on little-endian 64-bit Linux.
     ///
-    /// Fairness: whoever has waited for 1 ms is next, unless it is stopped. Nobody polls.
+    /// Fairness: FIFO for waiters older than 1 ms; a stopped one is passed over. No waiter polls.
     ///
     /// Tokens survive crashes, reboots and loss of power, except on tmpfs, where nothing
     /// survives a reboot. On copy-on-write file systems (btrfs, zfs, bcachefs) space cannot be
@@ -83,7 +83,7 @@ impl LockManager {
         }
     }
 
-    /// Settings of a new manager.
+    /// Settings of a new manager; see [`LockManagerBuilder`].
     pub fn builder() -> LockManagerBuilder {
         LockManagerBuilder::default()
     }
@@ -104,7 +104,7 @@ impl LockManager {
         MutexBuilder::new(self.reach.clone(), name.as_ref(), value)
     }
 
-    /// The widest scope that this manager reaches.
+    /// The widest scope that this manager reaches: the default scope of its mutexes.
     pub fn widest_scope(&self) -> Scope {
         self.reach.widest()
     }
@@ -164,8 +164,8 @@ impl LockManager {
     ///
     /// # Errors
     /// `Lost`, if the lease is over or was never granted. `Unreachable`, if no leader answered
-    /// within `connect_timeout`: then nobody knows. `Config`, for an invalid name, or if this
-    /// manager has no leaders: below host scope nobody but the holder knows
+    /// within `connect_timeout`: then it is not known. `Config`, for an invalid name, or if this
+    /// manager has no leaders: below host scope only the holder knows
     /// ([`MutexGuard::check`](crate::MutexGuard::check)).
     ///
     /// # Example
@@ -183,7 +183,7 @@ impl LockManager {
     /// # Ok::<(), tierlock::LockError>(())
     /// ```
     pub fn check_token(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.check()
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.check()
     }
 
     /// As [`check_token`](Self::check_token), blocking no thread.
@@ -194,7 +194,7 @@ impl LockManager {
     /// # Errors
     /// As [`check_token`](Self::check_token).
     pub async fn check_token_async(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.check_async().await
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.check_async().await
     }
 
     /// Takes a host-scope lock away from the holder of exactly this token: for operators, where a
@@ -214,8 +214,23 @@ impl LockManager {
     /// `Refused`, with the holder, if this token is not the holder's: nothing was taken from any
     /// holder. `Unreachable`, if no leader answered within `connect_timeout`; the lock may or may
     /// not be broken. `Config`, for an invalid name, or if this manager has no leader.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let operator = locks.in_memory_peer();
+    /// let stuck = locks.mutex("import", ()).lock()?;
+    /// operator.break_lock("import", MutexGuard::token(&stuck))?; // exactly this holder
+    /// # while MutexGuard::is_valid(&stuck) { std::thread::yield_now() }
+    /// assert!(MutexGuard::check(&stuck).unwrap_err().is_lost());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn break_lock(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.break_lock()
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.break_lock()
     }
 
     /// As [`break_lock`](Self::break_lock), blocking no thread.
@@ -226,7 +241,7 @@ impl LockManager {
     /// # Errors
     /// As [`break_lock`](Self::break_lock).
     pub async fn break_lock_async(&self, name: impl AsRef<str>, token: Token) -> Result<()> {
-        Question::new(&self.reach, name.as_ref(), token)?.break_lock_async().await
+        TokenQuestion::new(&self.reach, name.as_ref(), token)?.break_lock_async().await
     }
 }
 
@@ -277,8 +292,8 @@ impl LockManager {
         LockManager::on_memory(Ground::new(BelowHost::Memory), self.memory().clone())
     }
 
-    /// Takes the lock of this name away from whoever holds it at host scope: its guards are told
-    /// [`LostReason::Provoked`](crate::LostReason::Provoked). Answers whether anybody held it.
+    /// Takes the lock of this name away from its holder at host scope: its guards are told
+    /// [`LostReason::Provoked`](crate::LostReason::Provoked). Answers whether it was held.
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory), or the name is invalid.
@@ -372,6 +387,23 @@ impl LockManager {
 }
 
 /// Settings of a [`LockManager`]; made by [`LockManager::builder`].
+///
+/// # Example
+/// ```no_run
+/// use std::time::Duration;
+/// use tierlock::LockManager;
+///
+/// let locks = LockManager::builder()
+///     .directory("/var/lib/shop/locks")           // makes process scope reachable
+///     .leaders(["10.0.0.1:7420"])                 // makes host scope reachable
+///     .secret_file("/etc/shop/tierlock.key")
+///     .label("checkout")
+///     .time_to_live(Duration::from_secs(10))
+///     .on_warning(|text| eprintln!("{text}"))
+///     .open()?;
+/// # drop(locks);
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "nothing happens before `open` is called"]
 pub struct LockManagerBuilder {
@@ -427,8 +459,8 @@ impl LockManagerBuilder {
         }
         if builder.directory.is_none() && builder.leaders.is_empty() {
             return Err(LockError::config(
-                "neither TIERLOCK_DIR nor TIERLOCK_LEADERS is set: set one to say who shares the \
-                 locks",
+                "neither TIERLOCK_DIR nor TIERLOCK_LEADERS is set: set one to say which processes share \
+                 the locks",
             ));
         }
         Ok(builder)
@@ -456,7 +488,7 @@ impl LockManagerBuilder {
         self
     }
 
-    /// Shown to whoever asks who holds a lock. Default: nothing.
+    /// How a holder is shown to other callers, in errors and in `tierlock status`. Default: nothing.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -502,8 +534,8 @@ impl LockManagerBuilder {
     }
 
     /// Accepts a directory on a file system that is refused otherwise, by the name that the error
-    /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between everybody
-    /// who uses it there is then yours to know: on most network file systems they do not.
+    /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between all
+    /// its users there is then yours to know: on most network file systems they do not.
     pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
         self.accept_file_systems.push(name.into());
         self

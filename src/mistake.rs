@@ -1,4 +1,4 @@
-//! Mistakes that others made, to be planted by whoever wants to see the simulator find them.
+//! Mistakes that others made, planted to see that the simulator finds them.
 //!
 //! Each stands behind a question in the code that would be wrong with it. Without the feature
 //! `mistakes`, which the program is never built with, the answer is a constant `false` and no
@@ -7,7 +7,7 @@
 /// One mistake, in the words of what goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mistake {
-    /// Nobody allows for clocks that run at different rates.
+    /// Neither side allows for clocks that run at different rates.
     NoDriftAllowance,
     /// Only the client allows for them.
     OneSidedDrift,
@@ -15,7 +15,7 @@ pub enum Mistake {
     DeadlineFromReply,
     /// An answer that comes after the deadline brings the leases back.
     RevivedLease,
-    /// A new leader grants before those who held have come back or run out.
+    /// A new leader grants before the earlier holders have come back or run out.
     NoGrace,
     /// A session is granted locks before its opening is durable.
     ReplyBeforeRecord,
@@ -27,7 +27,7 @@ pub enum Mistake {
     AboveBeyondEpoch,
     /// The block of a keeper that died is granted once more.
     BlockReused,
-    /// A lock that became free looks for nobody, if its holder panicked.
+    /// A lock that became free looks for no waiter, if its holder panicked.
     LostWakeUp,
     /// A cancel is read, and the request stays.
     LostCancel,
@@ -49,21 +49,21 @@ pub enum Mistake {
     CloseIsGoodbye,
     /// The number of a lease is used again when that is given back.
     LeaseIdReused,
-    /// Who comes back takes a place at the end of the queue.
+    /// A returning waiter takes a place at the end of the queue.
     PlaceForgotten,
-    /// Whoever came last is granted first.
+    /// The waiter that came last is granted first.
     LastComeFirstServed,
     /// A leader grants on though a client has seen a later reign.
     DeposedLeaderServes,
-    /// A leader compares epochs only, and not whose they were.
+    /// A leader compares epochs only, and not their reigns.
     SameEpochUnnoticed,
-    /// A leader knows whose its own epochs are, and not those of the reigns before it.
+    /// A leader knows the reign of its own epochs, and not of those before it.
     EarlierReignsUnknown,
     /// A manager tells no leader what others have seen on its machine before it.
     MachineForgets,
     /// A leader that was started above an epoch still heeds what was lost below it.
     JudgedAbove,
-    /// A leader that starts above an epoch does not wait for those who were promised in it.
+    /// A leader that starts above an epoch does not wait for the promises made in it.
     NoWaitAbove,
     /// A leader that meets another history grants on while its clients may be promised something.
     NoPauseForHistory,
@@ -73,7 +73,7 @@ pub enum Mistake {
     ForeignLeasesConfirmed,
     /// Clients lift the epoch as far as they like.
     RaisesUnbounded,
-    /// A client does not hear that somebody else waits.
+    /// A client does not hear that another session waits.
     RecallIgnored,
     /// A lease is recalled once, and not again on the next connection.
     RecallLostInReconnect,
@@ -81,7 +81,7 @@ pub enum Mistake {
     BlockUsedAfterRecall,
     /// A kept lease is entered without a look at its deadline.
     KeptPastDeadline,
-    /// Who leaves a kept lease hands it on locally though it is recalled.
+    /// A guard that leaves a kept lease hands it on locally though it is recalled.
     HandOverWithoutEnd,
     /// The rest of a block that was given back counts as granted.
     RestOfBlockClaims,
@@ -95,7 +95,7 @@ pub enum Mistake {
     ReservedAtRelease,
     /// An `at_least` counts from when its entry is handed to the journal, not from its telling.
     ReservedFromGrant,
-    /// A report is answered with a grant whose entry is still being written.
+    /// A report is answered with a grant while its entry is still being written.
     ReportAnsweredEarly,
     /// The entry stays though the request that it was written for is gone.
     ReservedForNobody,

@@ -19,14 +19,15 @@ use crate::{
     path::{Core, Held, Keep, Named, Patience, Won},
     scope::Scope,
     thread::ThreadLock,
+    time::AT_LEAST_MAX,
 };
 
 /// Data that one holder at a time may use, in the scope that the mutex was built with.
 ///
 /// [`Mutex::new`] makes an unnamed one of thread scope, with nothing to set up, also in a
 /// `static`. [`LockManager::mutex`](crate::LockManager::mutex) makes named ones of any scope.
-/// The data is memory of this `Mutex` value in every scope: the scope says who waits, not who
-/// sees the data.
+/// The data is memory of this `Mutex` value in every scope: the scope says which callers wait, not
+/// which see the data.
 ///
 /// # Fairness
 /// Inside a process, blocking and async waiters each are served in order of arrival. A newcomer
@@ -92,6 +93,13 @@ impl<T: ?Sized> Mutex<T> {
     /// At thread scope none. Above: `Damaged` or `Io` from the directory, `Unreachable` when no
     /// leader acknowledged the request within `connect_timeout`, `Refused` by the leader, `Config`
     /// when the name is locked at a wider scope than this manager reaches.
+    ///
+    /// # Example
+    /// ```
+    /// let hits = tierlock::Mutex::new(0);
+    /// *hits.lock()? += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
         match &self.anchor.core {
@@ -106,7 +114,21 @@ impl<T: ?Sized> Mutex<T> {
     /// Takes the lock if it is free. At host scope it asks the leader, and waits for its answer.
     ///
     /// # Errors
-    /// `WouldBlock`, if somebody else holds it; else as [`lock`](Self::lock).
+    /// `WouldBlock`, if another holder has it; else as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Mutex;
+    ///
+    /// let job = Mutex::new(());
+    /// let _guard = job.lock()?;
+    /// match job.try_lock() {
+    ///     Ok(_guard) => unreachable!("it is held"),
+    ///     Err(error) if error.is_contended() => {} // the job runs already
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
         match &self.anchor.core {
@@ -122,6 +144,23 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     /// `TimedOut`, with the holder where known; else as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let elsewhere = locks.in_memory_peer(); // another machine
+    /// let _guard = elsewhere.mutex("job", ()).lock()?;
+    /// let job = locks.mutex("job", ()).build()?;
+    /// let error = job.try_lock_for(Duration::from_millis(20)).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// println!("gave up after {:?}: {error}", error.waited());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn try_lock_for(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.guard(held))
     }
@@ -134,7 +173,19 @@ impl<T: ?Sized> Mutex<T> {
         self.try_lock_for(until.saturating_duration_since(Instant::now()))
     }
 
-    /// As [`lock`](Self::lock), blocking no thread.
+    /// As [`lock`](Self::lock), blocking no thread. Works on every executor.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back what it was about to receive, and its place in the queue.
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let hits = tierlock::Mutex::new(0);
+    /// *hits.lock_async().await? += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
         cooperate::proceed().await;
         if let Some(guard) = self.lock_quietly() {
@@ -143,13 +194,21 @@ impl<T: ?Sized> Mutex<T> {
         self.anchor.core.lock_async(Patience::Forever).await.and_then(|held| self.guard(held))
     }
 
-    /// As [`try_lock`](Self::try_lock), blocking no thread.
+    /// As [`try_lock`](Self::try_lock), blocking no thread. At host scope it waits for the leader's
+    /// answer.
+    ///
+    /// # Cancel safety
+    /// As [`lock_async`](Self::lock_async).
     pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
         cooperate::proceed().await;
         self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.guard(held))
     }
 
-    /// As [`try_lock_for`](Self::try_lock_for), blocking no thread.
+    /// As [`try_lock_for`](Self::try_lock_for), blocking no thread. The time begins at the first
+    /// poll.
+    ///
+    /// # Cancel safety
+    /// As [`lock_async`](Self::lock_async).
     pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
         let patience = Patience::for_at_most(wait);
         cooperate::proceed().await;
@@ -159,7 +218,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Widens the scope to `to`, for this mutex and for its name, for good.
     ///
     /// It takes the lock at the wider scope, marks the name and lets go, so that at no moment a
-    /// narrow and a wide holder exist; from then on whoever meets the name climbs too. Asking for
+    /// narrow and a wide holder exist; from then on every process that meets the name climbs too. Asking for
     /// less, or for what is already so, does nothing.
     ///
     /// It waits for the lock: holding a guard of this name in the same thread, it waits for ever.
@@ -218,15 +277,22 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// Whether the lock is held just now: by this process, or by another one of its directory. What
-    /// only a leader knows it does not see.
+    /// Whether the lock is held just now: by this process, or by another one of its directory. It asks
+    /// no leader.
     ///
     /// It may be otherwise when this returns: good for people and for tests, not for decisions.
     pub fn is_locked(&self) -> bool {
         self.anchor.core.is_locked()
     }
 
-    /// The data, without locking: `&mut self` proves that nobody else has it.
+    /// The data, without locking: `&mut self` proves that no guard exists.
+    ///
+    /// # Example
+    /// ```
+    /// let mut hits = tierlock::Mutex::new(1);
+    /// *hits.get_mut() += 1;
+    /// assert_eq!(hits.into_inner(), 2);
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -475,7 +541,7 @@ impl<T> MutexBuilder<T> {
         }
     }
 
-    /// Who else may take it. Default: the widest scope that the manager reaches.
+    /// Which other callers it excludes. Default: the widest scope that the manager reaches.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
@@ -486,25 +552,56 @@ impl<T> MutexBuilder<T> {
     ///
     /// At host scope the next waiter is served once the holder's manager has answered. Below
     /// host scope the guard is told, and others wait until it is dropped.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("report", ()).at_most(Duration::from_millis(20)).lock_async().await?;
+    /// assert_eq!(MutexGuard::lost(&guard).await, LostReason::HeldTooLong);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn at_most(mut self, at_most: Duration) -> Self {
         self.at_most = Some(at_most);
         self
     }
 
     /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
-    /// which is done at once is not done again by a machine whose clock is a little behind.
+    /// which is done at once is not done again by a machine with a clock that is a little behind.
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
-    /// it is killed, and through a restart of the leader. It is at most 31 days then, and such a
-    /// lock costs the leader a write to its disk. At process scope the directory remembers it, with
-    /// [`Engine::Table`](crate::Engine::Table); with file locks, and at thread scope, it ends with
-    /// this process.
+    /// it is killed, and through a restart of the leader. Such a lock costs the leader a
+    /// write to its disk. At process scope the directory remembers it, with
+    /// [`Engine::Table`](crate::Engine::Table), until a reboot; with file locks, and at thread scope,
+    /// it ends with this process. At most 31 days, at every scope: more is an error at
+    /// [`build`](Self::build).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let job = || locks.mutex("nightly", ()).at_least(Duration::from_secs(300)).try_lock();
+    /// drop(job()?);              // done at once
+    /// assert!(job().is_err());   // and not done again within five minutes
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
     pub fn at_least(mut self, at_least: Duration) -> Self {
         self.at_least = Some(at_least);
         self
     }
 
-    /// Whether the lease of a host-scope lock is kept after the last local unlock.
+    /// Whether the lease of a host-scope lock is kept after the last local unlock; see [`Keep`] and
+    /// the guide's page [`kept_leases`](crate::guide::kept_leases). Below host scope it says nothing.
     pub fn keep(mut self, keep: Keep) -> Self {
         self.keep = keep;
         self
@@ -549,6 +646,9 @@ impl<T> MutexBuilder<T> {
 fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<()> {
     if at_most == Some(Duration::ZERO) {
         return Err(LockError::config("at_most is zero: no holder could do anything"));
+    }
+    if at_least.is_some_and(|at_least| at_least > AT_LEAST_MAX) {
+        return Err(LockError::config("at_least is longer than 31 days"));
     }
     match (at_most, at_least) {
         (Some(at_most), Some(at_least)) if at_least > at_most => Err(LockError::config(format!(
@@ -598,14 +698,14 @@ mod tests {
     /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
     /// is locked at process scope for the first time.
     #[test]
-    fn whoever_looked_before_the_name_was_widened_holds_nothing_narrow() {
+    fn a_look_before_the_name_was_widened_wins_nothing_narrow() {
         let directory = tempfile::tempdir().unwrap();
         let locks = LockManager::builder().directory(directory.path()).open().unwrap();
         let wide = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
         let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
         let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
 
-        let held = named.lock_quietly_at(Scope::Thread).expect("nobody has it");
+        let held = named.lock_quietly_at(Scope::Thread).expect("it is free");
         named.release_quietly(held);
         let last = wide.lock().unwrap();
         let token = MutexGuard::token(&last);

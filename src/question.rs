@@ -18,18 +18,18 @@ use crate::{
 
 /// One such question.
 #[cfg_attr(not(any(feature = "host", feature = "testing")), expect(dead_code))]
-pub(crate) struct Question<'a> {
+pub(crate) struct TokenQuestion<'a> {
     reach: &'a Reach,
     name: Name,
     token: Token,
     limit: Time,
 }
 
-impl<'a> Question<'a> {
-    pub(crate) fn new(reach: &'a Reach, name: &str, token: Token) -> Result<Question<'a>> {
+impl<'a> TokenQuestion<'a> {
+    pub(crate) fn new(reach: &'a Reach, name: &str, token: Token) -> Result<TokenQuestion<'a>> {
         let name = Name::new(name)
             .map_err(|error| LockError::config(error.to_string()).with_source(error))?;
-        Ok(Question { reach, name, token, limit: clock::now() + reach.connect_timeout })
+        Ok(TokenQuestion { reach, name, token, limit: clock::now() + reach.connect_timeout })
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -38,7 +38,7 @@ impl<'a> Question<'a> {
             let good = link.check(&self.name, self.token, Some(self.limit)).wait()?;
             return self.checked(good);
         }
-        Err(self.nobody_checks())
+        Err(self.cannot_check())
     }
 
     pub(crate) async fn check_async(&self) -> Result<()> {
@@ -47,7 +47,7 @@ impl<'a> Question<'a> {
             let good = link.check(&self.name, self.token, Some(self.limit)).await?;
             return self.checked(good);
         }
-        Err(self.nobody_checks())
+        Err(self.cannot_check())
     }
 
     pub(crate) fn break_lock(&self) -> Result<()> {
@@ -72,7 +72,7 @@ impl<'a> Question<'a> {
         Err(self.not_broken_here())
     }
 
-    fn nobody_checks(&self) -> LockError {
+    fn cannot_check(&self) -> LockError {
         let error = LockError::config(
             "tokens are checked by a leader, and this manager has none; keep the highest token \
              that was seen, and refuse a smaller one (tierlock::fence)",
@@ -92,7 +92,7 @@ impl<'a> Question<'a> {
 }
 
 #[cfg(any(feature = "host", feature = "testing"))]
-impl Question<'_> {
+impl TokenQuestion<'_> {
     fn checked(&self, good: bool) -> Result<()> {
         if good {
             return Ok(());

@@ -1,11 +1,20 @@
-//! Who else may take a lock.
+//! Which other callers a lock excludes.
 
 use std::{fmt, str::FromStr};
 
-/// Who else may take a lock: the promise of a mutex, ordered from narrow to wide.
+/// Which other callers a lock excludes: the promise of a mutex, ordered from narrow to wide.
 ///
 /// Every variant exists under every feature; a scope that a build or a manager cannot reach
 /// is an error when the mutex is built, never a narrower lock.
+///
+/// # Example
+/// ```
+/// use tierlock::Scope;
+///
+/// assert!(Scope::Thread < Scope::Process && Scope::Process < Scope::Host);
+/// assert_eq!("host".parse::<Scope>(), Ok(Scope::Host));
+/// assert_eq!(Scope::Host.to_string(), "host");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[repr(u8)]

@@ -1,4 +1,4 @@
-//! Who holds what, who waits, how the last holder left: for people and for `tierlock status`.
+//! Holders, waiters, how the last holder left: for people and for `tierlock status`.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ pub(crate) struct LockStatus {
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
     pub(crate) waiters: Vec<Waiter>,
-    /// The file whose lock proves that its holder in the directory is alive.
+    /// The file with the lock that proves its holder in the directory alive.
     pub(crate) proof: Option<Identity>,
-    /// Who keeps it in the place of a holder that has ended.
+    /// The processes that keep it in the place of a holder that has ended.
     pub(crate) survivors: Vec<Survivor>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct LockStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Held,
-    /// The lease is kept although nobody holds the lock (sticky leases).
+    /// The lease is kept although no guard holds the lock.
     Kept,
     Free,
     /// Taken in its directory, on the way to its lease.
@@ -42,7 +42,7 @@ pub(crate) enum State {
     Reserved,
 }
 
-/// Somebody who waits.
+/// A caller that waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiter {
     pub(crate) label: String,
@@ -114,7 +114,7 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
 }
 
 /// Adds what the directory knows. Of a name that was locked at host scope the leader knows more;
-/// the directory knows who is on the way, and who waits to be: of one directory only one at a time
+/// the directory knows which process is on the way, and its waiters: of one directory only one at a time
 /// waits at the leader.
 fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
     let wide = status.widened_by.is_some();

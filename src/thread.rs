@@ -1,7 +1,7 @@
 //! The thread tier: a lock between the threads and tasks of one process.
 //!
-//! It protects no data and knows no owner: whoever took it calls `release` once, from any thread.
-//! It is not reentrant and keeps no list of who holds it.
+//! It protects no data and knows no owner: the taker calls `release` once, from any thread.
+//! It is not reentrant and keeps no list of holders.
 //!
 //! # Fairness
 //!
@@ -10,11 +10,11 @@
 //!
 //! - the longest waiter of a kind that has waited over [`PATIENCE`] is handed the lock, which is
 //!   never free in between; if that is so for both kinds, they take turns;
-//! - otherwise the lock becomes free and the first of each kind is woken to try for it. Somebody
-//!   who just came by may be quicker (that is what makes a lock fast under load); the woken
+//! - otherwise the lock becomes free and the first of each kind is woken to try for it. A newcomer
+//!   may be quicker (that is what makes a lock fast under load); the woken
 //!   waiter then goes back to sleep at the place it had.
 //!
-//! Hence nobody at the head of a queue waits longer than [`PATIENCE`], the hold running then, and
+//! Hence no waiter at the head of a queue waits longer than [`PATIENCE`], the hold running then, and
 //! one hand-over to the other kind.
 //!
 //! A task that was handed the lock must be polled to take it up, and a task may well not be: its
@@ -35,12 +35,12 @@
 //! - a guard may be dropped on another thread than the one that took the lock, and a hand-over
 //!   always is. Its `RawMutex` allows that only with the feature `send_guard`, which changes
 //!   every user's guards in the whole build and excludes `deadlock_detection`;
-//! - its bit for "somebody waits" is private. A flag beside it needs a full fence between unlock
+//! - its bit for "a waiter is queued" is private. A flag beside it needs a full fence between unlock
 //!   and looking at the flag, lest a waiter be overlooked, and costs 1.26 times a parking_lot
 //!   `Mutex` (measured beside this lock's 1.10);
 //! - a woken thread that finds it taken queues anew at the end.
 //!
-//! Here "taken" and "somebody waits" are bits of one word, so that the quiet way is the same
+//! Here "taken" and "a waiter is queued" are bits of one word, so that the quiet way is the same
 //! compare-and-exchange in and out as parking_lot's.
 
 #![forbid(unsafe_code)]
@@ -86,34 +86,34 @@ const LONGEST_NAP: Duration = Duration::from_millis(100);
 /// milliseconds and know of no waiter (measured: 60 holds of 200 µs).
 const SPINS: u32 = if cfg!(tierlock_loom) { 1 } else { 6 };
 
-/// In [`ThreadLock::word`]: somebody holds the lock, or has been handed it.
+/// In [`ThreadLock::word`]: a holder has the lock, or has been handed it.
 const LOCKED: u8 = 0b001;
-/// In [`ThreadLock::word`]: somebody is queued.
+/// In [`ThreadLock::word`]: a waiter is queued.
 const WAITERS: u8 = 0b010;
-/// In [`ThreadLock::word`]: whoever is first in line, of each kind, is awake and will look.
+/// In [`ThreadLock::word`]: the first in line, of each kind, is awake and will look.
 const CALLED: u8 = 0b100;
 
 /// The thread tier's lock: a word, a token, two queues. The caller pairs every taking with one
 /// `release`.
 pub(crate) struct ThreadLock {
-    /// Who may go, and who has to be told.
+    /// Whether the lock is held, and whether a waiter has to be told.
     ///
     /// CALLED | WAITERS | LOCKED | meaning
     /// -------+---------+--------+----------------------------------------------------------
-    ///    0   |    0    |   0    | Free, nobody is queued.
-    ///    0   |    0    |   1    | Held, nobody is queued: the release is one exchange and
+    ///    0   |    0    |   0    | Free, no waiter is queued.
+    ///    0   |    0    |   1    | Held, no waiter is queued: the release is one exchange and
     ///        |         |        | looks at nothing else.
-    ///   0/1  |    1    |   0    | Free, and somebody is queued: the first of each kind has
-    ///        |         |        | been woken since it last looked, and will look. Anybody
+    ///   0/1  |    1    |   0    | Free, and a waiter is queued: the first of each kind has
+    ///        |         |        | been woken since it last looked, and will look. Any thread
     ///        |         |        | may take it meanwhile.
-    ///    0   |    1    |   1    | Held, or handed to `Queue::heir`, and somebody is queued:
+    ///    0   |    1    |   1    | Held, or handed to `Queue::heir`, and a waiter is queued:
     ///        |         |        | the release must look at the queues.
-    ///    1   |    1    |   1    | Held by somebody who was quicker than those who were woken,
-    ///        |         |        | and who will look still: the release is one exchange.
+    ///    1   |    1    |   1    | Held by a newcomer that was quicker than the woken waiters,
+    ///        |         |        | which will look still: the release is one exchange.
     ///
-    /// - LOCKED is set by whoever finds it clear and cleared by whoever holds the lock: under the
+    /// - LOCKED is set by a taker that finds it clear and cleared by the holder: under the
     ///   queues' mutex while WAITERS is set without CALLED, else without it.
-    /// - WAITERS and CALLED change only under the queues' mutex. While nobody has that mutex,
+    /// - WAITERS and CALLED change only under the queues' mutex. While no thread has that mutex,
     ///   WAITERS is set if and only if a queue has an entry, and CALLED only if the first of each
     ///   queue that has one was woken since it last looked.
     /// - An entry is made, and a waiter that was woken sleeps again, only in one step with finding
@@ -153,14 +153,14 @@ impl ThreadLock {
         }
     }
 
-    /// Takes it if it is free, even past those who wait.
+    /// Takes it if it is free, even past the waiters.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<Taken> {
         let won = self.win_quiet() || self.win();
         won.then(|| self.taken())
     }
 
-    /// Takes it if it is free and nobody waits for it.
+    /// Takes it if it is free and no waiter is queued.
     #[inline]
     pub(crate) fn take_quietly(&self) -> Option<Taken> {
         self.win_quiet().then(|| self.taken())
@@ -254,21 +254,24 @@ impl ThreadLock {
         Token::new(self.token.load(Relaxed)).expect("only tokens are stored")
     }
 
-    /// How the holder's predecessor left. Only for whoever holds it.
+    /// How the holder's predecessor left. Only for the holder.
     #[inline]
     pub(crate) fn predecessor(&self) -> Predecessor {
         Predecessor::from_u8(self.left.load(Relaxed))
     }
 
-    /// Raises the token to at least this. Only for whoever holds it.
+    /// Raises the token to at least this. Only for the holder.
     pub(crate) fn raise_token(&self, token: Token) {
-        assert!(self.word.load(Relaxed) & LOCKED != 0, "nobody holds the lock whose token rises");
+        assert!(
+            self.word.load(Relaxed) & LOCKED != 0,
+            "no holder has the lock that is to raise its token"
+        );
         if self.token.load(Relaxed) < token.get() {
             self.token.store(token.get(), Relaxed);
         }
     }
 
-    /// Lets go. Only for whoever holds it, once.
+    /// Lets go. Only for the holder, once.
     #[inline]
     pub(crate) fn release(&self, how: Predecessor) {
         // Nearly always it says so already: a store less that the exchange has to wait for.
@@ -284,10 +287,10 @@ impl ThreadLock {
         self.let_go();
     }
 
-    /// `release`, by somebody who was handed the lock and never had it.
+    /// `release`, by a waiter that was handed the lock and never had it.
     #[inline]
     fn let_go(&self) {
-        // After this exchange the lock may be somebody else's: nothing of it is touched.
+        // After this exchange the lock may be another holder's: nothing of it is touched.
         if self.word.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
             self.let_go_slow();
         }
@@ -301,7 +304,7 @@ impl ThreadLock {
 
     /// Wins the lock if it is free.
     fn win(&self) -> bool {
-        // The load spares the holder's cache line a write by everybody who comes by.
+        // The load spares the holder's cache line a write by every newcomer.
         self.word.load(Relaxed) & LOCKED == 0 && self.word.fetch_or(LOCKED, Acquire) & LOCKED == 0
     }
 
@@ -389,8 +392,8 @@ impl ThreadLock {
         }
     }
 
-    /// After an entry is gone from the queues: clears WAITERS if nobody is queued, and CALLED since
-    /// somebody else may be first now. What the word was.
+    /// After an entry is gone from the queues: clears WAITERS if no waiter is queued, and CALLED since
+    /// another may be first now. What the word was.
     fn clear_marks(&self, queue: &Queue) -> u8 {
         let marks = if queue.is_empty() { WAITERS | CALLED } else { CALLED };
         self.word.fetch_and(!marks, Relaxed)
@@ -412,10 +415,10 @@ impl ThreadLock {
         false
     }
 
-    /// After an entry was removed whose owner goes without the lock: whatever wake-up it had been
+    /// After an entry was removed and its owner goes without the lock: whatever wake-up it had been
     /// given is passed on.
     fn left_queue(&self, queue: &mut Queue) -> Option<Waker> {
-        // If it is held, its release will see to those who wait.
+        // If it is held, its release will see to the waiters.
         let is_held = self.clear_marks(queue) & LOCKED != 0;
         if is_held { None } else { queue.wake_first_of_each(now()) }
     }
@@ -423,7 +426,7 @@ impl ThreadLock {
     #[cold]
     fn let_go_slow(&self) {
         let mut before = self.word.load(Relaxed);
-        assert!(before & LOCKED != 0, "a lock was released that nobody holds");
+        assert!(before & LOCKED != 0, "a lock was released without a holder");
         while before & CALLED != 0 {
             match self.word.compare_exchange(before, before & !LOCKED, Release, Relaxed) {
                 Ok(_) => return,
@@ -454,9 +457,9 @@ impl ThreadLock {
         }
     }
 
-    /// Gives up the lock, which is held: to an heir, or to whoever is quickest.
+    /// Gives up the lock, which is held: to an heir, or to the quickest taker.
     fn pass_on(&self, queue: &mut Queue) -> Option<Waker> {
-        // Those who had marked the word may all have left since.
+        // The waiters that had marked the word may all have left since.
         if !queue.is_empty() {
             let now = now();
             if let Some(kind) = queue.kind_due(now, PATIENCE) {
@@ -464,7 +467,7 @@ impl ThreadLock {
                 self.clear_marks(queue);
                 return call;
             }
-            // Nobody else has the queues: whoever is first is woken before anybody can see that.
+            // No other thread has the queues: the first waiter is woken before any can see that.
             self.word.swap(WAITERS | CALLED, Release);
             return queue.wake_first_of_each(now);
         }
@@ -506,7 +509,7 @@ impl ThreadLock {
         has_it
     }
 
-    /// For a task whose turn has lapsed, and which is polled: waits at the head of the queue.
+    /// For a task that is polled after its turn has lapsed: waits at the head of the queue.
     pub(crate) async fn come_back(&self, seat: Seat) {
         Waiting { lock: self, ticket: Some((seat.0, generation())) }.await;
     }

@@ -11,6 +11,16 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 ///
 /// Below host scope a token is a plain count. At host scope its upper 23 bits are the leader's
 /// epoch and its lower 40 a count.
+///
+/// # Example
+/// ```
+/// use tierlock::Token;
+///
+/// let token: Token = "1099511627781".parse()?; // as `TIERLOCK_TOKEN` has it
+/// assert_eq!((token.epoch(), token.as_i64()), (1, 1099511627781));
+/// assert!(token > Token::ZERO);
+/// # Ok::<(), tierlock::ParseTokenError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(u64);
 

@@ -19,7 +19,7 @@ use crate::{callbacks, clock, error::LostReason, fork::Mutex, time::Time};
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A deadline shared by all leases of a session (or of one lock with `at_most`), moved by
-/// whoever renews it.
+/// the session that renews it.
 #[derive(Debug)]
 pub(crate) struct Deadline(AtomicU64);
 
@@ -137,7 +137,7 @@ impl Watch {
     pub(crate) fn release(&self) -> Vec<Callback> {
         match self.lost.compare_exchange(0, RELEASED, AcqRel, Acquire) {
             Ok(_) => std::mem::take(&mut *self.callbacks.lock()),
-            // Whoever marked it lost calls them.
+            // The thread that marked it lost calls them.
             Err(_) => Vec::new(),
         }
     }

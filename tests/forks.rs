@@ -218,7 +218,7 @@ fn a_child_inside_a_gate(locks: &Locks) {
     parent_hears.read_exact(&mut [0]).unwrap();
     assert!(gate.try_enter(token).unwrap_err().is_contended());
     drop(inside.take());
-    // And the child, which lives on, keeps nobody out.
+    // And the child, which lives on, keeps no other out.
     drop(gate.try_enter(token).unwrap());
     parent_says.write_all(b"!").unwrap();
     child.wait();
@@ -470,7 +470,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A child that waits for whom it has not has no other end.
+/// A child that waits for a process that it does not have has no other end.
 fn end_if_it_hangs() {
     // SAFETY: it only sets the time of a signal, for which there is no handler.
     unsafe { libc::alarm(60) };

@@ -144,7 +144,7 @@ fn hold(directory: &Path, counters: u64) {
     std::io::stdout().write_all(b"!").unwrap();
     std::io::stdout().flush().unwrap();
     let told = std::io::stdin().read(&mut [0]).unwrap();
-    assert_eq!(told, 1, "whoever waits for these locks has ended");
+    assert_eq!(told, 1, "the waiter for these locks has ended");
     drop(guards);
 }
 

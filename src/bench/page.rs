@@ -1,4 +1,4 @@
-//! The README's figures: the text between two marks, replaced by one run's.
+//! The figures of `benches/RESULTS.md`: the text between two marks, replaced by one run's.
 
 use std::{fs, path::Path};
 
@@ -54,10 +54,10 @@ mod tests {
     }
 
     #[test]
-    fn readme_has_the_marks_and_what_each_side_guarantees() {
-        let readme = include_str!("../../README.md");
-        assert!(filled(readme, "").is_some());
+    fn results_have_the_marks_and_what_each_side_guarantees() {
+        let results = include_str!("../../benches/RESULTS.md");
+        assert!(filled(results, "").is_some());
         let (_, guarantees) = include_str!("guarantees.txt").split_once("\n\n").unwrap();
-        assert!(readme.contains(guarantees), "copy guarantees.txt into the README");
+        assert!(results.contains(guarantees), "copy guarantees.txt into RESULTS.md");
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Cli {
 const OVERVIEW: &str = "\
 Two ways to start:
 
-  One machine: a directory says who shares the locks.
+  One machine: a directory says which processes share the locks.
       tierlock run --dir /run/lock/shop nightly -- ./nightly.sh
 
   Several machines: a leader, a secret, and the same words.
@@ -51,7 +51,7 @@ pub(super) enum Command {
     /// Hold a lock until standard input ends
     ///
     /// Takes the lock as run does, prints `token N` on standard output, and keeps the lock until
-    /// its standard input ends: for one section of a script. It passes the lock to nobody: what
+    /// its standard input ends: for one section of a script. It passes the lock on to no process: what
     /// the script starts keeps nothing.
     Hold(Box<Hold>),
     /// Tell whether the caller runs under a lock
@@ -65,7 +65,7 @@ pub(super) enum Command {
     /// SIGTERM or SIGINT ends it in good order; SIGHUP has it read the secret file again. Restarted, it finds all that was held still held: new locks are granted once its
     /// clients are back, within milliseconds, or once the time to live of one that is not has passed.
     Serve(Serve),
-    /// Show who holds which lock, since when, who waits, how the last holder left
+    /// Show each lock's holder, since when, its waiters, how the last holder left
     ///
     /// Exits with 0 whether anything is held or not.
     Status(Status),
@@ -77,8 +77,8 @@ pub(super) enum Command {
     /// Say what is wrong with a directory, and what to do
     ///
     /// Looks at version and engine, file system, rights, damaged and foreign files, at what the dead
-    /// left behind, and at names that stay at host scope though nobody uses them. It repairs nothing,
-    /// makes nothing, and disturbs nobody who uses the locks meanwhile.
+    /// left behind, and at names that stay at host scope though no process uses them. It repairs nothing,
+    /// makes nothing, and disturbs no process that uses the locks meanwhile.
     Doctor(Doctor),
     /// Measure what the locks of each scope cost on this machine
     ///
@@ -96,11 +96,11 @@ pub(super) enum Command {
     },
 }
 
-const SHARING: &str = "Who shares the lock";
+const SHARING: &str = "Sharing";
 const WAITING: &str = "Waiting";
 const HOLDING: &str = "Holding";
 
-/// Who shares the locks.
+/// Which processes share the locks.
 #[derive(Args, Debug, Default)]
 pub(super) struct Common {
     /// Directory that all processes sharing the locks are given; run makes it if it is
@@ -114,7 +114,7 @@ pub(super) struct Common {
     /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE", help_heading = SHARING)]
     secret_file: Option<PathBuf>,
-    /// Shown to whoever asks who holds a lock [env: TIERLOCK_LABEL; default: run's COMMAND]
+    /// How the holder is shown to others [env: TIERLOCK_LABEL; default: run's COMMAND]
     #[arg(long, value_name = "TEXT", help_heading = SHARING)]
     label: Option<String>,
 }
@@ -126,11 +126,11 @@ pub(super) struct Terms {
     #[command(flatten)]
     pub(super) common: Common,
 
-    /// Who else may take the lock [default: the widest that is reachable]
+    /// Which other callers the lock excludes [default: the widest that is reachable]
     #[arg(long, value_name = "SCOPE", help_heading = SHARING)]
     pub(super) scope: Option<RunScope>,
-    /// Show a command's arguments, and not only its program's name, to whoever asks who holds the
-    /// lock: they may hold passwords
+    /// Show a command's arguments, and not only its program's name, where the holder is
+    /// shown to others: they may hold passwords
     #[arg(long, help_heading = SHARING)]
     pub(super) show_command: bool,
     /// What every lock is
@@ -152,7 +152,7 @@ pub(super) struct Terms {
     #[arg(short = 'E', long, value_name = "N", default_value_t = exit::CONFLICT)]
     #[arg(help_heading = WAITING)]
     pub(super) conflict_exit_code: u8,
-    /// Say on standard error what happens: waiting and for whom, got, released
+    /// Say on standard error what happens: waiting and for which holder, got, released
     #[arg(short = 'v', long, help_heading = WAITING)]
     pub(super) verbose: bool,
 
@@ -163,8 +163,9 @@ pub(super) struct Terms {
     /// Give the lock up after this long, ending the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
-    /// Keep the lock at least this long, though the command ends before; with a leader it is
-    /// remembered there, however the command ends, and tierlock ends with the command
+    /// Keep the lock at least this long (31d at most), though the command ends before. A leader
+    /// remembers it, and so does a directory of the table engine, however the command ends:
+    /// tierlock ends with the command. With file locks tierlock stays until then
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_least: Option<Duration>,
     /// What happens to the command when the lock is lost
@@ -238,17 +239,17 @@ pub(super) struct Held {
 const HELD_EXAMPLES: &str = "\
 It asks about the lock that run would take with the same settings: with leaders the one of host scope,
 which they are asked for, else the directory's. A name in
-the environment alone proves nothing: the lock must be held just now, by the `tierlock run` whose
-token the caller inherited, or by a process above the caller that has the lock's file open.
+the environment alone proves nothing: the lock must be held just now, by the `tierlock run` with
+the token that the caller inherited, or by a process above the caller that has the lock's file open.
 
 It cannot see an ancestor beyond a PID namespace (a container's), nor, for a lock of host scope,
-one whose environment was cleared on the way (sudo): there it exits with 1.
+one behind a cleared environment (sudo): there it exits with 1.
 
 Example, as a script's first line after #!/bin/sh:
   tierlock held deploy || exec tierlock run deploy -- \"$0\" \"$@\"
 
-Exit status: 0 held by an ancestor; 1 not; 69 when no leader answered; 78 when nothing says who
-shares the locks.";
+Exit status: 0 held by an ancestor; 1 not; 69 when no leader answered; 78 when nothing says which
+processes share the locks.";
 
 const RUN_EXAMPLES: &str = "\
 Times are 300ms, 30s, 10m, 2h, 1d, 1h30m; a bare number is seconds. flock's spellings are accepted where
@@ -328,8 +329,8 @@ pub(super) struct Serve {
     /// Make the journal of a new leader in the state directory: for its first start only
     #[arg(long)]
     pub(super) init: bool,
-    /// Start above this epoch, on a copy of a state directory or one whose journal is damaged or
-    /// lost: grants nothing for a minute
+    /// Start above this epoch, on a copy of a state directory or one with a damaged or lost journal:
+    /// grants nothing for a minute, and forgets every running --at-least that the journal has not
     #[arg(long, value_name = "N")]
     pub(super) epoch_above: Option<u32>,
     /// Accept a state directory on this file system though it may lose what was written (tmpfs,
@@ -365,13 +366,14 @@ pub(super) struct Status {
     /// As JSON, for programs
     #[arg(long)]
     pub(super) json: bool,
-    /// Only the lock of this name; one that nobody knows is free
+    /// Only the lock of this name; one that is not known is free
     pub(super) name: Option<Name>,
 }
 
 const STATUS_EXAMPLES: &str = "\
-States: held; kept (its last user let go, and its machine keeps the lease until somebody else asks);
-climbing (taken on this machine, on its way to a wider scope); free.
+States: held; kept (its last user let go, and its machine keeps the lease until another client asks);
+climbing (taken on this machine, on its way to a wider scope); reserved (without a holder, and kept
+taken at a leader by the --at-least of the last one); free.
 
 Examples:
   tierlock status --dir /run/lock/shop
@@ -410,7 +412,7 @@ Example:
 
 Exit status: 0 when it was taken away (for good: at host scope the loss is on the leader's disk) or \
 its holder has ended; 69 when no leader answered; 77 when the token is not the holder's, and the line \
-says whose it is, or when this user may not end the holder; 78 when it cannot be broken so, and the \
+names the holder, or when this user may not end the holder; 78 when it cannot be broken so, and the \
 line says what to do.";
 
 /// What `doctor` is told.
@@ -425,7 +427,7 @@ const DOCTOR_EXAMPLES: &str = "\
 One finding on a line of standard output, and before it how bad it is:
   ok        as it should be
   note      worth knowing; nothing has to be done (what the dead left is taken over by the living)
-  trouble   settings, rights or files that somebody should change
+  trouble   settings, rights or files that have to be changed
   damage    locks, or what is known about them, cannot be relied on
 
 Exit status: 0 when there is neither trouble nor damage; 74 when there is damage; 78 when there is \
@@ -439,15 +441,15 @@ pub(super) enum Secret {
     /// Write a new secret to FILE
     ///
     /// One line of text with 32 random bytes in hex, readable by its owner only. A file that exists
-    /// is never overwritten. Give a copy to the leader and to every client; whoever has it may take
-    /// and break every lock.
+    /// is never overwritten. Give a copy to the leader and to every client; every process with it
+    /// may take and break every lock.
     New {
         /// The file to make
         file: PathBuf,
     },
 }
 
-/// The scopes in which a command can share a lock: a thread-scope lock would exclude nobody.
+/// The scopes in which a command can share a lock: a thread-scope lock would exclude no other process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RunScope {
     /// The processes of this machine that use the same directory
@@ -493,7 +495,7 @@ impl Common {
         if self.dir.is_none() && self.leaders.is_empty() {
             return Err(Failure::new(
                 exit::CONFIG,
-                "nothing says who shares the locks; give --dir or --leader, or set TIERLOCK_DIR \
+                "nothing says which processes share the locks; give --dir or --leader, or set TIERLOCK_DIR \
                  or TIERLOCK_LEADERS",
             ));
         }
@@ -516,7 +518,7 @@ impl Common {
         self.dir.as_deref()
     }
 
-    /// The same, but for a directory that nobody has used yet: for who makes nothing, neither a
+    /// The same, but for a directory that no process has used yet: for callers that make nothing, neither a
     /// directory that was mistyped nor a new one's files.
     pub(super) fn without_unused_directory(self) -> Result<Common, Failure> {
         let is_in_use = self.directory().map(process::is_in_use).transpose()?.unwrap_or_default();
@@ -648,7 +650,7 @@ pub(super) fn usage_failure(error: &clap::Error, arguments: &[OsString]) -> Fail
     usage(format_args!("{told}; {advice}"))
 }
 
-/// How a `run` is spelled in which `--` is missing, or whose name begins with `-`.
+/// How a `run` is spelled in which `--` is missing, or the name begins with `-`.
 fn spelled_out(arguments: &[OsString]) -> Option<String> {
     let dashes = arguments.iter().position(|argument| argument == "--");
     let mut places = positions_of_values(&arguments[..dashes.unwrap_or(arguments.len())]);

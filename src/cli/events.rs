@@ -50,7 +50,7 @@ pub(super) fn ends(signal: i32) -> bool {
 impl Events {
     /// Listens from now on to what concerns a command. What was ignored when we were started stays
     /// ignored, for us and for the command (`nohup tierlock run …`); except SIGCHLD, without which
-    /// nobody would learn how the command ended.
+    /// no process would learn how the command ended.
     pub(super) fn listen_for_a_command() -> io::Result<Events> {
         let is_ignored = |&signal: &i32| Inherited::get().ignores(signal);
         let passed_on = ENDING.into_iter().chain([SIGWINCH]).filter(|signal| !is_ignored(signal));

@@ -22,11 +22,11 @@ pub(super) mod exit {
     pub(crate) const INTERNAL: u8 = 70;
     /// I/O failed, or files are damaged.
     pub(crate) const IO: u8 = 74;
-    /// Somebody else has the lock; `-E` changes it.
+    /// Another holder has the lock; `-E` changes it.
     pub(crate) const CONFLICT: u8 = 75;
     /// The lock was lost while the command ran.
     pub(crate) const LOST: u8 = 76;
-    /// Whoever may decide so said no.
+    /// The leader or the system refused it.
     pub(crate) const REFUSED: u8 = 77;
     /// The settings do not fit together.
     pub(crate) const CONFIG: u8 = 78;
@@ -52,12 +52,12 @@ impl Failure {
         Failure::Said { status, line: line.to_string() }
     }
 
-    /// A fault of ours, or of the system where nobody expects one.
+    /// A fault of ours, or of the system where none is expected.
     pub(super) fn internal(what: &str, error: impl fmt::Display) -> Failure {
         Failure::new(exit::INTERNAL, format_args!("{what}: {error}"))
     }
 
-    /// The lock is somebody else's: exits with `status` instead of the usual one.
+    /// Another holder has the lock: exits with `status` instead of the usual one.
     pub(super) fn with_conflict_status(self, conflict: u8) -> Failure {
         match self {
             Failure::Said { status: exit::CONFLICT, line } => {

@@ -35,7 +35,7 @@ use crate::{clock, time::Time};
 
 /// What the guardian is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(super) enum GuardianMessage {
     /// The process group to end when we are gone.
     Group(Pid),
     /// When to end it in any case; [`Time::NEVER`] takes that back. Readable there because both
@@ -45,23 +45,23 @@ pub(super) enum Message {
 
 const MESSAGE_BYTES: usize = 9;
 
-impl Message {
+impl GuardianMessage {
     pub(super) fn encode(self) -> [u8; MESSAGE_BYTES] {
         let (kind, number) = match self {
-            Message::Group(pid) => (b'g', pid.as_raw_nonzero().get() as u64),
-            Message::Deadline(at) => (b'd', at.as_nanos()),
+            GuardianMessage::Group(pid) => (b'g', pid.as_raw_nonzero().get() as u64),
+            GuardianMessage::Deadline(at) => (b'd', at.as_nanos()),
         };
         let mut bytes = [kind; MESSAGE_BYTES];
         bytes[1..].copy_from_slice(&number.to_le_bytes());
         bytes
     }
 
-    fn decode(bytes: [u8; MESSAGE_BYTES]) -> Option<Message> {
+    fn decode(bytes: [u8; MESSAGE_BYTES]) -> Option<GuardianMessage> {
         let [kind, number @ ..] = bytes;
         let number = u64::from_le_bytes(number);
         match kind {
-            b'g' => Pid::from_raw(i32::try_from(number).ok()?).map(Message::Group),
-            b'd' => Some(Message::Deadline(Time::from_nanos(number))),
+            b'g' => Pid::from_raw(i32::try_from(number).ok()?).map(GuardianMessage::Group),
+            b'd' => Some(GuardianMessage::Deadline(Time::from_nanos(number))),
             _ => None,
         }
     }
@@ -76,7 +76,7 @@ pub(super) struct Guardian {
     restarts_left: u8,
 }
 
-/// How often a guardian that was killed is replaced: whoever kills more than this means it.
+/// How often a guardian that was killed is replaced: more kills than this are meant.
 const RESTARTS: u8 = 3;
 
 impl Guardian {
@@ -105,7 +105,7 @@ impl Guardian {
     pub(super) fn must_end_by(&mut self, deadline: Time) {
         if self.deadline != deadline {
             self.deadline = deadline;
-            self.tell(Message::Deadline(deadline));
+            self.tell(GuardianMessage::Deadline(deadline));
         }
     }
 
@@ -125,8 +125,8 @@ impl Guardian {
         };
         self.restarts_left = restarts_left;
         self.end();
-        let deadline = Message::Deadline(self.deadline);
-        let group = self.group.map(Message::Group);
+        let deadline = GuardianMessage::Deadline(self.deadline);
+        let group = self.group.map(GuardianMessage::Group);
         (self.process, self.pipe) = match group {
             Some(group) => spawn(&[deadline, group])?,
             None => spawn(&[deadline])?,
@@ -138,14 +138,14 @@ impl Guardian {
     /// full one means that it has been stopped for long: it must not run again, since what it
     /// would find in the pipe are old deadlines without this newer one, and it would end a command
     /// in good health. So it is made a dead one.
-    fn tell(&mut self, message: Message) {
+    fn tell(&mut self, message: GuardianMessage) {
         let told = self.pipe.write(&message.encode());
         if told.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             let _ = self.process.kill();
         }
     }
 
-    /// Once this returns, the guardian signals nobody any more.
+    /// Once this returns, the guardian sends no more signals.
     fn end(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -161,7 +161,7 @@ impl Drop for Guardian {
 const ARGUMENT: &str = "__guard";
 
 /// Starts a guardian that finds `orders` in its pipe: it never lives without knowing them.
-fn spawn(orders: &[Message]) -> io::Result<(Child, PipeWriter)> {
+fn spawn(orders: &[GuardianMessage]) -> io::Result<(Child, PipeWriter)> {
     let (reader, mut writer) = io::pipe()?;
     rustix::io::ioctl_fionbio(&writer, true)?;
     for order in orders {
@@ -251,9 +251,9 @@ impl Orders {
         };
         let (messages, _) = bytes[..length].as_chunks();
         for message in messages {
-            match Message::decode(*message) {
-                Some(Message::Group(group)) => self.group = Some(group),
-                Some(Message::Deadline(at)) => self.deadline = at,
+            match GuardianMessage::decode(*message) {
+                Some(GuardianMessage::Group(group)) => self.group = Some(group),
+                Some(GuardianMessage::Deadline(at)) => self.deadline = at,
                 None => {}
             }
         }
@@ -275,13 +275,13 @@ mod tests {
     fn messages_survive_the_pipe() {
         let pid = Pid::from_raw(4711).unwrap();
         for message in [
-            Message::Group(pid),
-            Message::Deadline(Time::from_nanos(123_456_789_000)),
-            Message::Deadline(Time::NEVER),
+            GuardianMessage::Group(pid),
+            GuardianMessage::Deadline(Time::from_nanos(123_456_789_000)),
+            GuardianMessage::Deadline(Time::NEVER),
         ] {
-            assert_eq!(Message::decode(message.encode()), Some(message));
+            assert_eq!(GuardianMessage::decode(message.encode()), Some(message));
         }
-        assert_eq!(Message::decode([b'g'; MESSAGE_BYTES]), None);
-        assert_eq!(Message::decode([0; MESSAGE_BYTES]), None);
+        assert_eq!(GuardianMessage::decode([b'g'; MESSAGE_BYTES]), None);
+        assert_eq!(GuardianMessage::decode([0; MESSAGE_BYTES]), None);
     }
 }

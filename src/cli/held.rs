@@ -10,7 +10,7 @@ use super::{
 pub(super) fn held(what: args::Held) -> Result<u8, Failure> {
     let common = what.common.with_environment()?;
     let leaders = common.leaders().to_vec();
-    // Nobody holds a lock in a directory that is not there, or was never used.
+    // A directory that is not there, or was never used, has no holder.
     let is_there = common.directory().is_some_and(std::path::Path::exists);
     if leaders.is_empty() && !is_there {
         return Ok(1);

@@ -27,7 +27,7 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     let taking = Taking::begin(name, terms, None)?;
     let lock = taking.take()?;
     let taken_at = clock::now();
-    // Before the token is told: whoever reads it may end the input at once.
+    // Before the token is told: its reader may end the input at once.
     let watched = until_input_ends(&taking.events);
     let told = watched.and_then(|()| {
         let mut out = io::stdout().lock();
@@ -70,7 +70,7 @@ fn keep(taking: &Taking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>,
     }
 }
 
-/// Has the end of standard input told. Nobody ends the thread: it goes with the process.
+/// Has the end of standard input told. The thread is not ended: it goes with the process.
 fn until_input_ends(events: &Events) -> io::Result<()> {
     let sender = events.sender();
     let read = move || {

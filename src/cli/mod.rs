@@ -5,7 +5,7 @@
 //! | `args` | what may be said, and the help |
 //! | `failure` | one line and an exit status for whatever goes wrong |
 //! | `run` `hold` | a command, or a section of a script, and the lock it runs under |
-//! | `take` | taking a lock as it was asked for, telling whom it waits for, releasing it |
+//! | `take` | taking a lock as it was asked for, telling the holder it waits for, releasing it |
 //! | `possession` `held` | whether a lock is held above this process |
 //! | `supervise` `events` | the command while it runs: signals, its group, the lock's deadline |
 //! | `terminal` | lending the terminal to the command |
@@ -82,8 +82,8 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
     }
 }
 
-/// A panic anywhere ends the program at once, in one line: unwinding would let go of a lock whose
-/// command is still running. What ends the command then is what does so when we are killed.
+/// A panic anywhere ends the program at once, in one line: unwinding would release a lock under a
+/// command that is still running. What ends the command then is what does so when we are killed.
 fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         say(format_args!("internal error, please report it: {panic}"));
@@ -91,7 +91,7 @@ fn end_on_panic() {
     }));
 }
 
-/// Ends by `signal`, as whoever waits for us would see it had we not caught it.
+/// Ends by `signal`, as the waiting parent would see it had we not caught it.
 fn end_by(signal: i32) -> ExitCode {
     // The kernel shields the first process of a container from its own signals.
     if std::process::id() != 1 {

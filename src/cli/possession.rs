@@ -2,7 +2,7 @@
 //!
 //! A name in the environment proves nothing: environments outlive locks, and go to directories and
 //! machines that know another lock of the name. What proves possession is
-//! - in a directory: the file whose lock keeps the holder alive is open, and locked through that very
+//! - in a directory: the file with the lock that proves the holder alive is open, and locked through that very
 //!   description, in this process or in one above it (a command inherits that from its `tierlock
 //!   run`); or
 //! - in a directory or at a leader: the lock is held just now with the token that an environment
@@ -34,7 +34,7 @@ const HELD: &str = "TIERLOCK_HELD";
 
 /// A process, told apart from a later one of its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Process {
+struct KnownProcess {
     pid: u32,
     /// In the kernel's ticks since the machine started.
     began: u64,
@@ -49,8 +49,8 @@ enum Place {
 
 /// A lock that a process holds, as the environment claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Claim {
-    process: Process,
+struct ClaimedHold {
+    process: KnownProcess,
     place: Place,
     token: Token,
     name: Name,
@@ -62,8 +62,8 @@ pub(super) struct Inheritance {
     /// The lock files that this process had open when it had not opened any itself.
     proofs: Vec<Identity>,
     /// This process and those above it, the nearest first.
-    above: Vec<Process>,
-    claims: Vec<Claim>,
+    above: Vec<KnownProcess>,
+    claims: Vec<ClaimedHold>,
 }
 
 impl Inheritance {
@@ -84,7 +84,8 @@ impl Inheritance {
         let Some(key) = locks.directory_key() else { return Ok(false) };
         let found = locks.status_here(Some(name))?;
         let is_inherited = |proof: Identity| {
-            let is_kept_by = |process: &Process| proof.is_kept_by(process.pid).unwrap_or(false);
+            let is_kept_by =
+                |process: &KnownProcess| proof.is_kept_by(process.pid).unwrap_or(false);
             self.proofs.contains(&proof) || self.above.iter().skip(1).any(is_kept_by)
         };
         Ok(found.iter().any(|lock| {
@@ -97,7 +98,7 @@ impl Inheritance {
     /// Whether a process above this one has the lock from the leader, which is asked only where
     /// that is claimed.
     pub(super) fn has_from_leader(&self, name: &Name, locks: &LockManager) -> crate::Result<bool> {
-        let is_possible = |claim: &Claim| {
+        let is_possible = |claim: &ClaimedHold| {
             let is_there = matches!(claim.place, Place::Cluster(_));
             is_there && claim.name == *name && self.above.contains(&claim.process)
         };
@@ -135,27 +136,27 @@ impl Inheritance {
             Scope::Host => locks.cluster().map(Place::Cluster),
             Scope::Process | Scope::Thread => locks.directory_key().map(Place::Directory),
         };
-        claims.extend(self.above.first().zip(place).map(|(myself, place)| Claim {
+        claims.extend(self.above.first().zip(place).map(|(myself, place)| ClaimedHold {
             process: *myself,
             place,
             token: MutexGuard::token(lock),
             name: name.clone(),
         }));
-        let lines: Vec<String> = claims.iter().map(Claim::to_line).collect();
+        let lines: Vec<String> = claims.iter().map(ClaimedHold::to_line).collect();
         (HELD, OsString::from_vec(lines.join("\n").into_bytes()))
     }
 }
 
 /// What the environment claims; lines that say nothing are left out.
-fn claims() -> Vec<Claim> {
+fn claims() -> Vec<ClaimedHold> {
     let text = std::env::var_os(HELD).unwrap_or_default();
     let lines = text.as_bytes().split(|&byte| byte == b'\n');
-    lines.filter_map(|line| Claim::from_line(str::from_utf8(line).ok()?)).collect()
+    lines.filter_map(|line| ClaimedHold::from_line(str::from_utf8(line).ok()?)).collect()
 }
 
-impl Claim {
+impl ClaimedHold {
     fn to_line(&self) -> String {
-        let Claim { process: Process { pid, began }, place, token, name } = self;
+        let ClaimedHold { process: KnownProcess { pid, began }, place, token, name } = self;
         let place = match place {
             Place::Directory(DirectoryKey { device, inode }) => format!("dir:{device:x}:{inode:x}"),
             Place::Cluster(id) => format!("cluster:{id:x}"),
@@ -163,7 +164,7 @@ impl Claim {
         format!("{pid} {began} {place} {token} {name}")
     }
 
-    fn from_line(line: &str) -> Option<Claim> {
+    fn from_line(line: &str) -> Option<ClaimedHold> {
         // The name is the last: it may hold blanks.
         let mut words = line.splitn(5, ' ');
         let pid = words.next()?.parse().ok()?;
@@ -179,18 +180,18 @@ impl Claim {
         };
         let token = words.next()?.parse().ok()?;
         let name = Name::new(words.next()?).ok()?;
-        Some(Claim { process: Process { pid, began }, place, token, name })
+        Some(ClaimedHold { process: KnownProcess { pid, began }, place, token, name })
     }
 }
 
 /// This process and those above it, the nearest first.
-fn ancestors() -> Vec<Process> {
-    let mut found: Vec<Process> = Vec::new();
+fn ancestors() -> Vec<KnownProcess> {
+    let mut found: Vec<KnownProcess> = Vec::new();
     let mut next = Some(std::process::id());
     while let Some(pid) = next.filter(|&pid| pid > 0 && found.iter().all(|known| known.pid != pid))
     {
         let Some((parent, began)) = parent_and_begin(pid) else { break };
-        found.push(Process { pid, began });
+        found.push(KnownProcess { pid, began });
         next = Some(parent);
     }
     found
@@ -208,10 +209,10 @@ fn parent_and_begin(pid: u32) -> Option<(u32, u64)> {
 mod tests {
     use super::*;
 
-    fn claim(place: Place) -> Claim {
-        let process = Process { pid: 4711, began: 99 };
+    fn claim(place: Place) -> ClaimedHold {
+        let process = KnownProcess { pid: 4711, began: 99 };
         let name = Name::new("a b  c").unwrap();
-        Claim { process, place, token: Token::new(7).unwrap(), name }
+        ClaimedHold { process, place, token: Token::new(7).unwrap(), name }
     }
 
     #[test]
@@ -220,12 +221,12 @@ mod tests {
             Place::Directory(DirectoryKey { device: 0xfe00, inode: u64::MAX }),
             Place::Cluster(u128::MAX),
         ] {
-            assert_eq!(Claim::from_line(&claim(place).to_line()), Some(claim(place)));
+            assert_eq!(ClaimedHold::from_line(&claim(place).to_line()), Some(claim(place)));
         }
         for line in
             ["", "deploy", "1 2 dir:3 4 x", "1 2 cluster:x 4 x", "1 2 dir:3:4 5 ", "a b c d e"]
         {
-            assert_eq!(Claim::from_line(line), None, "{line}");
+            assert_eq!(ClaimedHold::from_line(line), None, "{line}");
         }
     }
 
@@ -259,14 +260,14 @@ mod tests {
             proof: None,
             survivors: Vec::new(),
         };
-        let is = |above: Process, place, lock: &LockStatus| {
+        let is = |above: KnownProcess, place, lock: &LockStatus| {
             let (proofs, claims) = (Vec::new(), claims.to_vec());
             Inheritance { proofs, above: vec![above], claims }.claims(place, lock)
         };
         let held = lock("a b  c", 4711, 7);
         assert!(is(process, here, &held));
-        assert!(!is(Process { began: 98, ..process }, here, &held));
-        assert!(!is(Process { pid: 4712, ..process }, here, &held));
+        assert!(!is(KnownProcess { began: 98, ..process }, here, &held));
+        assert!(!is(KnownProcess { pid: 4712, ..process }, here, &held));
         assert!(!is(process, there, &held));
         assert!(!is(process, here, &lock("a b  c", 4711, 8)));
         assert!(!is(process, here, &lock("a b  c", 4712, 7)));

@@ -14,8 +14,8 @@ use super::{
     args::{self, OnLost},
     failure::{Failure, exit, say},
     guardian::Guardian,
-    supervise::{self, Ended, Outcome, Supervision},
-    sys::{self, Birth, Inherited, Listener},
+    supervise::{self, CommandOutcome, Ended, Supervision},
+    sys::{self, CommandBirth, Inherited, Listener},
     take::{Guard, Taking},
     terminal::Terminal,
 };
@@ -24,7 +24,7 @@ use crate::{clock, guard::MutexGuard, identity, name::Name, scope::Scope};
 /// Takes the lock, runs the command, releases it; the exit status is the command's.
 pub(super) fn run(mut run: args::Run) -> Result<u8, Failure> {
     let conflict = run.terms.conflict_exit_code;
-    // Before the command is asked for: who says -s is told of that first.
+    // Before the command is asked for: a caller that says -s is told of that first.
     run.terms.check()?;
     let (name, command) = run.name_and_command()?;
     take_and_run(run, name, &command).map_err(|failure| failure.with_conflict_status(conflict))
@@ -100,7 +100,7 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
 
 /// What the command left running keeps a process-scope lock through its proof of life, or runs
 /// without the lock.
-fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &Outcome) {
+fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &CommandOutcome) {
     if !outcome.leftovers || outcome.lost {
         return;
     }
@@ -176,7 +176,7 @@ impl Start<'_> {
             true => None,
             false => MutexGuard::proof_of_life(lock).transpose().map_err(cannot)?,
         };
-        let birth = Birth {
+        let birth = CommandBirth {
             parent: rustix::process::getpid(),
             proof,
             guardian: guardian.map(Guardian::descriptor).transpose().map_err(cannot)?,
@@ -190,8 +190,8 @@ impl Start<'_> {
         Ok(command.spawn().map(|child| Pid::from_child(&child)))
     }
 
-    /// Sockets that were handed over to this process are meant for the command, whose process is
-    /// another.
+    /// Sockets that were handed over to this process are meant for the command, which is another
+    /// process.
     fn listener(&self, about: &[(&str, OsString)]) -> Option<Listener> {
         let named = std::env::var("LISTEN_PID").ok()?;
         if named.parse() != Ok(std::process::id()) {

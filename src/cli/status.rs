@@ -1,4 +1,4 @@
-//! `tierlock status`: who holds which lock, since when, who waits, how the last holder left.
+//! `tierlock status`: each lock's holder, since when, its waiters, how the last holder left.
 
 use std::{
     fmt::Write as _,
@@ -36,7 +36,7 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
         only: status.name,
         json: status.json,
         widest: if leaders.is_empty() { Scope::Process } else { Scope::Host },
-        // A leader forgets names that nobody holds, and so may a directory.
+        // A leader forgets names without a holder, and so may a directory.
         nothing: match has_directory || !leaders.is_empty() {
             true => "no lock is held, and none is remembered",
             false => "no lock has been used here yet",
@@ -120,7 +120,7 @@ impl Show {
     }
 }
 
-/// Who keeps a lock in the place of its holder, in words.
+/// The processes that keep a lock in the place of its holder, in words.
 pub(super) fn kept_by(survivors: &[Survivor]) -> Option<String> {
     let (first, more) = survivors.split_first()?;
     let more = match more.len() {
@@ -137,7 +137,7 @@ pub(super) fn reserved_for(locks: &LockManager, name: &Name) -> Option<String> {
     Some(in_words(left))
 }
 
-/// A name that nobody has used is free.
+/// A name that was never used is free.
 fn unknown(name: Name, scope: Scope) -> LockStatus {
     LockStatus {
         name,
@@ -168,30 +168,30 @@ impl State {
 // ── for programs ────────────────────────────────────────────────────────────────────────────────
 
 #[derive(Serialize)]
-struct Report<'a> {
-    locks: Vec<Lock<'a>>,
+struct ShownLocks<'a> {
+    locks: Vec<ShownLock<'a>>,
 }
 
 #[derive(Serialize)]
-struct Lock<'a> {
+struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
     state: &'static str,
     token: u64,
-    holder: Option<Who<'a>>,
+    holder: Option<ShownHolder<'a>>,
     remaining_ms: Option<u64>,
     predecessor: &'static str,
-    waiters: Vec<Waits<'a>>,
+    waiters: Vec<ShownWaiter<'a>>,
 }
 
 #[derive(Serialize)]
-struct Who<'a> {
+struct ShownHolder<'a> {
     label: &'a str,
     host: &'a str,
     pid: Option<u32>,
     command: &'a str,
     held_ms: Option<u64>,
-    /// Only where there are any: who keeps the lock though this one has ended.
+    /// Only where there are any: the processes that keep the lock though this one has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     survivors: Vec<Keeps<'a>>,
 }
@@ -203,7 +203,7 @@ struct Keeps<'a> {
 }
 
 #[derive(Serialize)]
-struct Waits<'a> {
+struct ShownWaiter<'a> {
     label: &'a str,
     host: &'a str,
     pid: Option<u32>,
@@ -211,20 +211,20 @@ struct Waits<'a> {
 }
 
 fn json(locks: &[LockStatus]) -> String {
-    let report = Report { locks: locks.iter().map(Lock::from).collect() };
+    let report = ShownLocks { locks: locks.iter().map(ShownLock::from).collect() };
     let mut text = serde_json::to_string_pretty(&report).expect("it is text and numbers");
     text.push('\n');
     text
 }
 
-impl<'a> From<&'a LockStatus> for Lock<'a> {
-    fn from(lock: &'a LockStatus) -> Lock<'a> {
-        Lock {
+impl<'a> From<&'a LockStatus> for ShownLock<'a> {
+    fn from(lock: &'a LockStatus) -> ShownLock<'a> {
+        ShownLock {
             name: lock.name.as_str(),
             scope: lock.scope.as_str(),
             state: lock.state.as_str(),
             token: lock.token.get(),
-            holder: lock.holder.as_ref().map(|holder| Who {
+            holder: lock.holder.as_ref().map(|holder| ShownHolder {
                 label: &holder.label,
                 host: &holder.host,
                 pid: holder.pid,
@@ -234,7 +234,7 @@ impl<'a> From<&'a LockStatus> for Lock<'a> {
             }),
             remaining_ms: lock.remaining.map(in_ms),
             predecessor: lock.predecessor.as_str(),
-            waiters: lock.waiters.iter().map(Waits::from).collect(),
+            waiters: lock.waiters.iter().map(ShownWaiter::from).collect(),
         }
     }
 }
@@ -245,9 +245,9 @@ impl<'a> From<&'a Survivor> for Keeps<'a> {
     }
 }
 
-impl<'a> From<&'a Waiter> for Waits<'a> {
-    fn from(waiter: &'a Waiter) -> Waits<'a> {
-        Waits {
+impl<'a> From<&'a Waiter> for ShownWaiter<'a> {
+    fn from(waiter: &'a Waiter) -> ShownWaiter<'a> {
+        ShownWaiter {
             label: &waiter.label,
             host: &waiter.host,
             pid: waiter.pid,
@@ -268,7 +268,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
     table.load_preset(presets::NOTHING).set_header([
         "NAME",
         "STATE",
-        "WHO",
+        "PROCESS",
         "FOR",
         "LAST LEFT",
         "TOKEN",
@@ -286,7 +286,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
         table.add_row([
             Printable(lock.name.as_str()).to_string(),
             format!("{}, {}", lock.state.as_str(), lock.scope),
-            lock.holder.as_ref().map(who).unwrap_or_default(),
+            lock.holder.as_ref().map(shown).unwrap_or_default(),
             times(lock),
             lock.predecessor.to_string(),
             lock.token.to_string(),
@@ -301,7 +301,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
                 pid: waiter.pid,
                 ..Holder::default()
             };
-            table.add_row(["", "waits", &who(&name), &in_words(waiter.waiting), "", ""]);
+            table.add_row(["", "waits", &shown(&name), &in_words(waiter.waiting), "", ""]);
         }
     }
     for column in table.column_iter_mut() {
@@ -322,7 +322,7 @@ fn times(lock: &LockStatus) -> String {
 }
 
 /// The holder without its time, which has a column of its own.
-fn who(holder: &Holder) -> String {
+fn shown(holder: &Holder) -> String {
     Holder { held: None, ..holder.clone() }.to_string()
 }
 

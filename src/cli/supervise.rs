@@ -31,7 +31,7 @@ pub(super) enum Ended {
 }
 
 /// How a supervision ended.
-pub(super) struct Outcome {
+pub(super) struct CommandOutcome {
     pub(super) ended: Ended,
     /// The lock was lost, or about to be, while the command ran; it was said.
     pub(super) lost: bool,
@@ -54,13 +54,13 @@ pub(super) struct Supervision<'a> {
     /// When the command's time is up, if it was given one.
     pub(super) at_most_ends: Option<Time>,
     pub(super) told_to_run_on: Cell<bool>,
-    pub(super) stage: Stage,
+    pub(super) stage: StopStage,
     pub(super) deadline: Deadline,
 }
 
 /// How far the lock's end has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum StopStage {
     #[default]
     Held,
     /// It is lost, and the command runs on as was asked for.
@@ -81,7 +81,7 @@ pub(super) struct Deadline {
     longest: Duration,
 }
 
-/// As whoever wrote the command line calls it.
+/// As the command line calls it.
 const HELD_TOO_LONG: &str = "it was held for as long as --at-most allows";
 
 /// How often the lock's deadline is looked at, which renewals move; also the longest sleep while
@@ -110,7 +110,7 @@ pub(super) fn tell_of_loss(lock: &MutexGuard<'static, ()>, events: &Events) {
 
 impl Supervision<'_> {
     /// Waits until the command has ended, and sees to it that it ends in time.
-    pub(super) fn run(mut self) -> Outcome {
+    pub(super) fn run(mut self) -> CommandOutcome {
         loop {
             if let Some(ended) = self.ended() {
                 return self.finish(ended);
@@ -133,33 +133,33 @@ impl Supervision<'_> {
     }
 
     /// The command has ended: ends what it left, if the lock is gone, and tidies up.
-    fn finish(mut self, ended: Ended) -> Outcome {
-        if self.stage == Stage::Held
+    fn finish(mut self, ended: Ended) -> CommandOutcome {
+        if self.stage == StopStage::Held
             && let Some(why) = self.ended_too_late(ended)
         {
             say(why);
             self.stage = match self.on_lost {
-                OnLost::Warn => Stage::LostAndWarned,
-                OnLost::Kill => Stage::Stopping { kill_at: Time::ZERO },
+                OnLost::Warn => StopStage::LostAndWarned,
+                OnLost::Kill => StopStage::Stopping { kill_at: Time::ZERO },
             };
         }
-        if let Stage::Stopping { kill_at } = self.stage {
+        if let StopStage::Stopping { kill_at } = self.stage {
             // What the command started has the same grace as the command itself.
             self.wait_for_the_rest(kill_at);
             self.signal_the_group(Signal::KILL);
         }
-        // In this order: until it is reaped, the command's number is nobody else's, and the
+        // In this order: until it is reaped, the command's number is no other process's, and the
         // guardian, should we be killed, ends no group but this one.
         self.guardian = None;
         self.reap();
         let leftovers = self.leftovers_after(AFTERMATH);
         if let Some(terminal) = &self.terminal {
             terminal.take_back_from(self.command);
-            if matches!(self.stage, Stage::Stopping { .. } | Stage::Killed) {
+            if matches!(self.stage, StopStage::Stopping { .. } | StopStage::Killed) {
                 terminal.restore_modes();
             }
         }
-        Outcome { ended, lost: self.stage != Stage::Held, leftovers }
+        CommandOutcome { ended, lost: self.stage != StopStage::Held, leftovers }
     }
 }
 
@@ -167,23 +167,23 @@ impl Supervision<'_> {
 impl Supervision<'_> {
     /// Acts on the lock's deadline, and says when to look again at the latest.
     fn look_at_the_lock(&mut self) -> Option<Duration> {
-        if self.stage == Stage::Held {
+        if self.stage == StopStage::Held {
             self.look_at_the_deadline();
         }
         let now = clock::now();
         match self.stage {
-            Stage::Held => {
+            StopStage::Held => {
                 let stop_at = self.deadline.newest? - self.grace();
                 Some(stop_at.since(now).min(TICK))
             }
-            Stage::LostAndWarned => None,
-            Stage::Stopping { kill_at } if now >= kill_at => {
+            StopStage::LostAndWarned => None,
+            StopStage::Stopping { kill_at } if now >= kill_at => {
                 self.signal_the_group(Signal::KILL);
-                self.stage = Stage::Killed;
+                self.stage = StopStage::Killed;
                 Some(TICK)
             }
-            Stage::Stopping { kill_at } => Some(kill_at.since(now).min(TICK)),
-            Stage::Killed => Some(TICK),
+            StopStage::Stopping { kill_at } => Some(kill_at.since(now).min(TICK)),
+            StopStage::Killed => Some(TICK),
         }
     }
 
@@ -220,13 +220,13 @@ impl Supervision<'_> {
 
     /// The lock is lost, earlier than its deadline perhaps: told by the leader, or by `at_most`.
     fn lost(&mut self, why: &str) {
-        if self.stage != Stage::Held {
+        if self.stage != StopStage::Held {
             return;
         }
         match self.on_lost {
             OnLost::Warn => {
                 say(format_args!("{why}; the command runs on without it"));
-                self.stage = Stage::LostAndWarned;
+                self.stage = StopStage::LostAndWarned;
             }
             OnLost::Kill => {
                 let last_moment = self.deadline.newest.unwrap_or(Time::NEVER);
@@ -236,7 +236,7 @@ impl Supervision<'_> {
     }
 
     fn stop(&mut self, kill_at: Time, why: &str) {
-        self.stage = Stage::Stopping { kill_at };
+        self.stage = StopStage::Stopping { kill_at };
         if let Some(guardian) = &mut self.guardian {
             guardian.must_end_by(kill_at);
         }
@@ -314,7 +314,7 @@ impl Supervision<'_> {
         }
     }
 
-    /// Waits until nobody of the group lives, at most until then. The command itself has ended and
+    /// Waits until no process of the group lives, at most until then. The command itself has ended and
     /// is not reaped.
     fn wait_for_the_rest(&self, until: Time) {
         loop {
@@ -367,7 +367,7 @@ impl Supervision<'_> {
         }
     }
 
-    /// The first process of a container inherits everybody's orphans, and must reap them.
+    /// The first process of a container inherits all orphans, and must reap them.
     fn reap_orphans(&self) {
         if std::process::id() != 1 {
             return;
@@ -382,7 +382,7 @@ impl Supervision<'_> {
     }
 
     fn signal_the_group(&self, signal: Signal) {
-        // It fails when nobody is left, and when all who are run as somebody else (sudo).
+        // It fails when no process is left, and when all run as another user (sudo).
         let _ = kill_process_group(self.command, signal);
     }
 
@@ -405,7 +405,7 @@ impl Supervision<'_> {
         self.signal_the_group(Signal::CONT);
     }
 
-    /// A shell that brings a running job to the foreground tells nobody.
+    /// A shell that brings a running job to the foreground sends no signal.
     fn look_at_the_terminal(&self) -> Option<Duration> {
         let terminal = self.terminal.as_ref()?;
         if terminal.is_ours() {
@@ -420,14 +420,14 @@ impl Supervision<'_> {
     /// back.
     fn follow_a_stop(&self) {
         let Some(terminal) = &self.terminal else { return };
-        if matches!(self.stage, Stage::Stopping { .. } | Stage::Killed) {
+        if matches!(self.stage, StopStage::Stopping { .. } | StopStage::Killed) {
             return self.signal_the_group(Signal::CONT);
         }
         if !terminal.is_of(self.command) {
             return;
         }
         if MutexGuard::scope(self.lock) >= Scope::Host {
-            // Somebody must renew the lease.
+            // The lease must be renewed.
             if !self.told_to_run_on.replace(true) {
                 let lock = self.lock_in_words();
                 say(format_args!("the command runs on: stopped, it would lose its {lock}"));
@@ -435,8 +435,8 @@ impl Supervision<'_> {
             return self.signal_the_group(Signal::CONT);
         }
         terminal.take_back_from(self.command);
-        // Stops us right here, and whoever is in a pipeline with us, until the shell continues
-        // us. In a group that nobody would continue the kernel ignores it, and so do we.
+        // Stops us right here, and all in a pipeline with us, until the shell continues
+        // us. In a group that no shell would continue the kernel ignores it, and so do we.
         let _ = kill_current_process_group(Signal::TSTP);
     }
 }

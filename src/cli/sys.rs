@@ -21,7 +21,7 @@ use rustix::process::Pid;
 
 /// What the command's process does before it becomes the command. The descriptors are copies of
 /// its own; they are closed in tierlock when the `Command` is dropped, and in the command by exec.
-pub(super) struct Birth {
+pub(super) struct CommandBirth {
     /// Our own process: the command ends when we do.
     pub(super) parent: Pid,
     /// The proof of life that the command inherits beyond exec.
@@ -32,12 +32,12 @@ pub(super) struct Birth {
     pub(super) terminal: Option<OwnedFd>,
     /// The signals that the command finds blocked and ignored.
     pub(super) inherited: &'static Inherited,
-    /// Executes a command whose environment is to name its own process.
+    /// Executes a command with an environment that is to name its own process.
     pub(super) listener: Option<Listener>,
 }
 
 /// Has `command` start in a process group of its own, ready for what `birth` says.
-pub(super) fn prepare(command: &mut Command, mut birth: Birth) {
+pub(super) fn prepare(command: &mut Command, mut birth: CommandBirth) {
     command.process_group(0);
     // SAFETY: between fork and exec only async-signal-safe functions may be called, because other
     // threads' locks (the allocator's among them) may be held for ever there. `in_child` and all
@@ -45,7 +45,7 @@ pub(super) fn prepare(command: &mut Command, mut birth: Birth) {
     unsafe { command.pre_exec(move || birth.in_child()) };
 }
 
-impl Birth {
+impl CommandBirth {
     fn in_child(&mut self) -> io::Result<()> {
         self.die_with_the_parent()?;
         let me = rustix::process::getpid();
@@ -82,8 +82,8 @@ impl Birth {
 /// Tells the guardian which group to end. Whatever hinders that, the guardian is dead or as good as
 /// dead, and the command must not start: see [`has_no_guardian`].
 fn announce(group: Pid, guardian: &OwnedFd) -> io::Result<()> {
-    let message = super::guardian::Message::Group(group).encode();
-    // std has put SIGPIPE back to its default by now, which is to die of a pipe that nobody
+    let message = super::guardian::GuardianMessage::Group(group).encode();
+    // std has put SIGPIPE back to its default by now, which is to die of a pipe that no process
     // reads; std would take that for a command that was started.
     let ignored = Ignored::sigpipe();
     let written = rustix::io::write(guardian, &message);
@@ -215,7 +215,7 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
 // ── sockets that are handed over ────────────────────────────────────────────────────────────────
 
 /// Executes a command to which sockets are handed over (sd_listen_fds(3)): its environment names
-/// the process that is to take them, whose number is known in that process only. std fixes a
+/// the process that is to take them; its number is known in that process only. std fixes a
 /// command's environment before.
 pub(super) struct Listener {
     program: CString,
@@ -368,8 +368,8 @@ mod tests {
         command
     }
 
-    fn guarded_by(guardian: impl Into<OwnedFd>) -> Birth {
-        Birth {
+    fn guarded_by(guardian: impl Into<OwnedFd>) -> CommandBirth {
+        CommandBirth {
             parent: rustix::process::getpid(),
             proof: None,
             guardian: Some(guardian.into()),
@@ -383,7 +383,7 @@ mod tests {
     fn without_a_guardian_there_is_no_command() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let error = command(writer).spawn().expect_err("nobody guards it");
+        let error = command(writer).spawn().expect_err("it has no guardian");
         assert!(has_no_guardian(&error), "{error}");
     }
 
@@ -392,7 +392,7 @@ mod tests {
         let (_reader, writer) = io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         while rustix::io::write(&writer, &[0]).is_ok() {}
-        let error = command(writer).spawn().expect_err("nobody guards it");
+        let error = command(writer).spawn().expect_err("it has no guardian");
         assert!(has_no_guardian(&error), "{error}");
     }
 
@@ -404,7 +404,7 @@ mod tests {
         drop(command);
         let mut told = Vec::new();
         io::Read::read_to_end(&mut reader, &mut told).unwrap();
-        let group = super::super::guardian::Message::Group(Pid::from_child(&child));
+        let group = super::super::guardian::GuardianMessage::Group(Pid::from_child(&child));
         assert_eq!(told, group.encode());
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGPIPE));
     }

@@ -1,4 +1,4 @@
-//! Taking a lock as the command line says, telling people whom it waits for, and releasing it.
+//! Taking a lock as the command line says, telling people which holder it waits for, and releasing it.
 
 use std::{
     future::Future,
@@ -60,7 +60,7 @@ struct Seen {
 const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
 
 impl Taking {
-    /// Makes everything ready. `label`, unless another was given, is shown to whoever asks.
+    /// Makes everything ready. `label`, unless another was given, is shown to others.
     pub(super) fn begin(
         name: Name,
         mut terms: Terms,
@@ -170,7 +170,7 @@ impl Taking {
     }
 
     /// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so
-    /// that nobody hears of a holder that died, when no command ran.
+    /// that no later holder hears of one that died, when no command ran.
     fn give_up(&self, taken: &Receiver<Result<Guard, LockError>>) {
         // It ends every wait, and the waiting thread goes back down the tiers.
         self.locks.close();
@@ -245,7 +245,7 @@ impl Taking {
         self.locks.close();
     }
 
-    /// Waits until the lock is free for whoever runs after us. A leader that does not answer frees
+    /// Waits until the lock is free for the next run. A leader that does not answer frees
     /// it in its time; a signal that would end us has us not wait for that.
     fn wait_for_answer(&self, answer: impl Future) {
         let until = clock::now() + ANSWER;
@@ -347,7 +347,7 @@ impl Lookout<'_> {
         self.asked = asking.is_ok().then_some(asked);
     }
 
-    /// Says whom it waits for: once, with --verbose at once, else at a terminal after a second.
+    /// Says which holder it waits for: once, with --verbose at once, else at a terminal after a second.
     fn tell(&mut self, seen: Option<&Seen>) {
         let is_wanted =
             self.taking.terms.verbose || (self.at_a_terminal && self.looks >= LOOKS.len());
@@ -377,8 +377,8 @@ impl Lookout<'_> {
 /// How long the leader's answer to the release is waited for.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Says what endangers the lock. On a thread of its own: a standard error that nobody reads must
-/// not keep those waiting who look after the lock.
+/// Says what endangers the lock. On a thread of its own: a standard error without a reader must
+/// not keep the threads waiting that look after the lock.
 fn warn(name: &Name, text: &str) {
     let line = format!("lock {name:?}: {text}");
     let _ = thread::Builder::new().name("tierlock-warning".into()).spawn(move || say(line));

@@ -1,4 +1,4 @@
-//! The controlling terminal: whose it is, and lending it to the command.
+//! The controlling terminal: which group has it, and lending it to the command.
 
 use std::{
     fs::File,
@@ -53,7 +53,7 @@ impl Terminal {
         let _ = sys::set_foreground(&self.device, group);
     }
 
-    /// Puts our group back into the foreground, if `group` or nobody alive is there. If the shell
+    /// Puts our group back into the foreground, if `group` or no living process is there. If the shell
     /// or another job has it meanwhile, it stays theirs.
     pub(super) fn take_back_from(&self, group: Pid) {
         let Some(foreground) = self.foreground() else { return };

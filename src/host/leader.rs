@@ -48,7 +48,20 @@ use crate::{
 ///
 /// It has a thread of its own and stops when it is dropped. Its clients keep what they hold for
 /// their time to live; a leader that is started again on the same state directory lets them
-/// report it.
+/// report it. How it is operated: the guide's page [`leaders`](crate::guide::leaders).
+///
+/// # Example
+/// ```no_run
+/// use tierlock::Leader;
+///
+/// let leader = Leader::builder()
+///     .listen("0.0.0.0:7420")
+///     .state_dir("/var/lib/tierlock")
+///     .secret_file("/etc/tierlock.key")
+///     .start()?; // the first time, in a set-up step of its own: `.init(true)`
+/// println!("listening on {}", leader.local_addr());
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
 #[derive(Debug)]
 pub struct Leader {
     addresses: Vec<SocketAddr>,

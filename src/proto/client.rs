@@ -1,6 +1,6 @@
 //! The client: one manager's session, its requests and its leases.
 //!
-//! It holds no lock for anybody and wakes nobody: it says what became of each request and until
+//! It holds no lock for a caller and wakes none: it says what became of each request and until
 //! when leases are good. It first expires, then reads, and what it lost or no longer wants it
 //! gives back explicitly. It asks for a connection only once something is wanted, and then
 //! re-enters by itself for as long as something is.
@@ -67,7 +67,7 @@ pub enum Failure {
     Refused {
         why: Refusal,
     },
-    /// Nobody acknowledged it in time; the last trouble in words.
+    /// No leader acknowledged it in time; the last trouble in words.
     Unreachable(String),
     /// Its limit ended before a leader answered, too soon to call the leader unreachable.
     Unanswered(String),
@@ -104,7 +104,7 @@ pub enum Event {
     Released {
         lease: LeaseId,
     },
-    /// The lease may be kept, and somebody else waits for it: it is to be given back as soon as no
+    /// The lease may be kept, and another session waits for it: it is to be given back as soon as no
     /// guard has it; until then [`is_kept`](Client::is_kept) says that one has.
     Recalled {
         lease: LeaseId,
@@ -128,7 +128,7 @@ pub enum Event {
     AtRisk {
         deadline: Time,
         held: usize,
-        /// Why nobody answers, as far as that is known.
+        /// Why no leader answers, as far as that is known.
         trouble: String,
     },
     Checked {
@@ -169,7 +169,7 @@ pub struct Client {
     good_until: Option<Time>,
     /// The deadline as the events told it.
     deadline: Option<Time>,
-    /// When those who hold are to be warned that the deadline comes near.
+    /// When the holders are to be warned that the deadline comes near.
     warns_at: Option<Time>,
     time_to_live: Duration,
     renew_every: Duration,
@@ -209,7 +209,7 @@ struct Request {
     /// A leader has it in its queue, in a session that lives.
     acknowledged: bool,
     place: Option<Place>,
-    /// Who held it when it was queued.
+    /// The holder when it was queued.
     holder: Option<HolderInfo>,
     /// It came when the session's deadline had passed: good only once that has moved.
     grant: Option<Grant>,
@@ -250,7 +250,7 @@ enum Hold {
         last_used: Token,
         how: Predecessor,
         to_be_told: bool,
-        /// Somebody waits for the answer: a goodbye comes after it.
+        /// A caller waits for the answer: a goodbye comes after it.
         awaited: bool,
     },
 }
@@ -314,12 +314,12 @@ impl Client {
         }
     }
 
-    /// The cluster whose leader has answered, once one has.
+    /// The cluster of the leader that has answered, once one has.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster
     }
 
-    /// How long to wait for an answer when nobody gives any.
+    /// How long to wait for an answer when none comes.
     pub fn connect_timeout(&self) -> Duration {
         self.config.connect_timeout
     }
@@ -336,7 +336,7 @@ impl Client {
             return request;
         }
         if self.requests.is_empty() && self.leases.is_empty() {
-            // The next answer tells how often those who wait are to renew.
+            // The next answer tells how often a waiting session is to renew.
             self.next_renewal = self.next_renewal.min(now + RENEW_SOON);
         }
         let state = Request {
@@ -381,7 +381,7 @@ impl Client {
         self.release_as(lease, last_used, how, false, now);
     }
 
-    /// As [`release`](Client::release), by somebody who waits for `Released`: a goodbye is not
+    /// As [`release`](Client::release), by a caller that waits for `Released`: a goodbye is not
     /// said before that.
     pub fn release_awaited(
         &mut self,
@@ -533,7 +533,7 @@ impl Client {
                         state.said = true;
                         ClientMessage::Acquire { request, acquire: state.acquire_at(now) }
                     }
-                    None => continue, // nobody wants it any more
+                    None => continue, // it is not wanted any more
                 },
                 Outgoing::Hello => {
                     self.link.hello_sent(now);
@@ -655,7 +655,7 @@ impl Client {
         self.forget_acknowledgements(now);
     }
 
-    /// Nothing was heard for so long that those who hold are to know.
+    /// Nothing was heard for so long that the holders are to know.
     fn warn(&mut self) {
         self.warns_at = None;
         let held = self.leases.values().filter(|lease| lease.hold == Hold::Held).count();
@@ -665,7 +665,7 @@ impl Client {
         }
     }
 
-    /// No leader is known to keep places any more: who waited for its turn waits for a leader.
+    /// No leader is known to keep places any more: a waiter for its turn waits for a leader.
     fn forget_acknowledgements(&mut self, now: Time) {
         for request in sorted(&self.requests) {
             if self.requests[&request].acknowledged {
@@ -745,7 +745,7 @@ impl Client {
         RequestId(self.last_request)
     }
 
-    /// Nobody has acknowledged it: how long to wait for that.
+    /// No leader has acknowledged it: how long to wait for that.
     fn be_patient(&mut self, request: RequestId, now: Time) {
         let state = self.requests.get_mut(&request).expect("a request that waits");
         state.acknowledged = false;
@@ -791,7 +791,7 @@ impl Client {
         self.fail(request, failure, holder);
     }
 
-    /// Nothing listens at any address: requests whose limit has passed wait for no answer.
+    /// Nothing listens at any address: requests past their limit wait for no answer.
     fn give_up_refused(&mut self, now: Time) {
         if !self.link.is_refused_everywhere() {
             return;
@@ -820,7 +820,7 @@ impl Client {
         }
     }
 
-    /// Nobody waits for it any more. A grant that is not good yet goes back.
+    /// No caller waits for it any more. A grant that is not good yet goes back.
     fn drop_request(&mut self, request: RequestId) -> Request {
         self.timers.clear(Due::Request(request));
         let mut state = self.requests.remove(&request).expect("a request that waits");
@@ -860,7 +860,7 @@ impl Client {
         query
     }
 
-    /// A query was answered. One that nobody waits for any more is ignored; an answer to another
+    /// A query was answered. One without a caller that waits is ignored; an answer to another
     /// question than was asked shows a leader that cannot be believed.
     fn answered(&mut self, query: RequestId, event: Event, now: Time) {
         let Some(asked) = self.queries.get(&query) else { return };
@@ -919,8 +919,8 @@ impl Client {
         }
     }
 
-    /// Hands back a grant that nobody entered: the next holder's predecessor is still the last
-    /// one who did.
+    /// Hands back a grant that no guard entered: the next holder's predecessor is still the last
+    /// one that did.
     fn refuse_grant(&mut self, request: RequestId, name: Name, grant: Grant) {
         let lease = grant.lease;
         self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held, kept: false });
@@ -938,7 +938,7 @@ impl Client {
         self.leases.get(&lease).is_some_and(|held| held.hold == Hold::Held)
     }
 
-    /// Somebody else waits. The leader says so once, also of a grant that is not good yet.
+    /// Another session waits. The leader says so once, also of a grant that is not good yet.
     fn recalled(&mut self, lease: LeaseId) {
         let mut unheard = self.requests.values_mut().filter_map(|request| request.grant.as_mut());
         if let Some(grant) = unheard.find(|grant| grant.lease == lease) {
@@ -979,7 +979,7 @@ impl Client {
         }
     }
 
-    /// The guards know: now the leader may hear that nobody believes in the lease any more.
+    /// The guards know: now the leader may hear that no guard believes in the lease any more.
     pub fn loss_is_told(&mut self, lease: LeaseId) {
         if let Some(held) = self.leases.get_mut(&lease)
             && held.hold == Hold::Losing
@@ -1008,7 +1008,7 @@ impl Client {
         }
     }
 
-    /// The leader took a lease away, and waits to hear that nobody believes in it any more.
+    /// The leader took a lease away, and waits to hear that no guard believes in it any more.
     fn lost(&mut self, lease: LeaseId, why: LostReason, now: Time) {
         let unheard =
             self.requests.values_mut().find(|r| r.grant.as_ref().is_some_and(|g| g.lease == lease));
@@ -1027,7 +1027,7 @@ impl Client {
         }
     }
 
-    /// Whether somebody waits for the answer to a release.
+    /// Whether a caller waits for the answer to a release.
     fn is_awaited(&self) -> bool {
         self.leases
             .values()
@@ -1290,7 +1290,7 @@ const ANSWER_MIN: Duration = Duration::from_secs(1);
 /// A leader that was silent for this long counts as unreachable once the caller's limit is over.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How long the leader's own `TimedOut`, which says who holds the lock, is waited for.
+/// How long the leader's own `TimedOut`, which names the holder, is waited for.
 const ANSWER_PREFERRED: Duration = Duration::from_millis(20);
 
 /// When a session that was idle, or has just come, asks how often to renew now.

@@ -1,4 +1,4 @@
-//! Whose each epoch was.
+//! The reign of each epoch.
 //!
 //! Epochs tell the reigns of one history apart. A state directory that is restored from a copy
 //! begins another history, which counts on from the copy: it comes to the epochs of the lost one
@@ -19,7 +19,7 @@ pub struct Seen {
     pub cluster: ClusterId,
     /// The highest epoch.
     pub epoch: u32,
-    /// Whose epoch that was.
+    /// The reign of that epoch.
     pub reign: ReignId,
     /// The code with which the leader of that reign said so.
     pub attestation: Attestation,
@@ -35,7 +35,7 @@ impl fmt::Debug for Attestation {
     }
 }
 
-/// Makes and compares the codes of a cluster's leaders: a keyed hash whose key its clients may
+/// Makes and compares the codes of a cluster's leaders: a keyed hash, the key of which its clients may
 /// know and others do not.
 pub trait Notary: fmt::Debug + Send + Sync {
     /// The code of this epoch and reign.
@@ -49,7 +49,7 @@ pub trait Notary: fmt::Debug + Send + Sync {
     }
 }
 
-/// Believes every client: for a leader whose clients are all in its own process.
+/// Believes every client: for a leader with all its clients in its own process.
 #[derive(Debug)]
 pub struct TrustingNotary;
 
@@ -60,7 +60,7 @@ impl Notary for TrustingNotary {
 }
 
 impl Seen {
-    /// Whether whoever knew only `known` is to know this instead. Of one epoch and two reigns the
+    /// Whether a process that knew only `known` is to know this instead. Of one epoch and two reigns the
     /// first counts: if they are two histories, the leader is to be told of that.
     pub fn is_news_to(&self, known: Option<Seen>) -> bool {
         known.is_none_or(|known| known.cluster != self.cluster || known.epoch < self.epoch)

@@ -1,4 +1,4 @@
-//! The leader: who holds what, who waits, and until when.
+//! The leader: which session holds and which waits, and until when.
 //!
 //! A new one keeps the promises of the reigns before it (see `reclaim`): it begins with what the
 //! journal recovered, lets the sessions of that come back, and grants nothing new before they have
@@ -49,7 +49,7 @@ use super::{
 use crate::{
     error::{LostReason, Predecessor},
     name::Name,
-    time::Time,
+    time::{AT_LEAST_MAX, Time},
     token::Token,
 };
 
@@ -153,16 +153,16 @@ pub struct Leader {
     clock: Attended,
     /// The highest epoch that an earlier reign can have granted in.
     epoch_before: u32,
-    /// Whose the epochs were, up to this reign.
+    /// The reigns of the epochs, up to this one.
     history: History,
-    /// Nothing new is granted, since somebody of an earlier reign may hold it.
+    /// Nothing new is granted, since a session of an earlier reign may hold it.
     in_grace: bool,
     /// Grace lasts until then in any case, for clients that the journal does not know.
     waits_until: Option<Time>,
     sessions: Sessions,
     table: Table,
     connections: Numbered<ConnectionId, Connection>,
-    /// Whose they are, and those that are to be closed.
+    /// The clients of all of them, and of those that are to be closed.
     clients: Numbered<ConnectionId, ClientId>,
     /// Until when connections without a whole report are borne.
     reports: Timers<ConnectionId>,
@@ -177,16 +177,16 @@ pub struct Leader {
     /// Until when a lock is not granted that two said they hold.
     disputes: Timers<LockKey>,
     reservations: Reservations,
-    /// Who is to be told once the loss of a lease is durable.
+    /// Which sessions are to be told once the loss of a lease is durable.
     breakers: questions::Breakers,
     questions: questions::Questions,
-    /// How many reported leases are on their way to the disk as ones that nobody can have.
+    /// How many reported leases are on their way to the disk as ones that no session can have.
     refused_claims: usize,
     leases_made: u64,
     places_given: u64,
     /// Locks that may find a new holder or be forgotten.
     unsettled: Vec<LockKey>,
-    /// Locks whose next grant needs a higher epoch, which is on its way to the disk.
+    /// Locks with a next grant that needs a higher epoch, which is on its way to the disk.
     awaiting_epoch: BTreeSet<LockKey>,
     /// Requests that are told their place, unless they are granted first.
     unacknowledged: Vec<(SessionKey, RequestId)>,
@@ -208,7 +208,7 @@ enum Connection {
     Serving(SessionKey),
     /// Its session is gone; the next thing that counts is a new `Hello`.
     Dismissed,
-    /// Client and leader do not belong together: it was told who leads here, and no more.
+    /// Client and leader do not belong together: it was told which leader this is, and no more.
     Refused(Refusal),
 }
 
@@ -223,7 +223,7 @@ enum Arrival {
     PutBack,
 }
 
-/// What stands between a free lock and who wants it.
+/// What stands between a free lock and its first waiter.
 enum Verdict {
     /// Nothing.
     Granted(PackedId, Token),
@@ -463,7 +463,7 @@ impl Leader {
                 }
                 Patience::Some => self.refuse_waiter(waiter, Refusal::TimedOut, now),
                 Patience::None if is_held => self.refuse_waiter(waiter, Refusal::WouldBlock, now),
-                // Nobody has it: it waits for the disk, or for the end of grace.
+                // No session has it: it waits for the disk, or for the end of grace.
                 Patience::None => self.limits.set(waiter, now + RECALL_LIMIT),
             }
         }
@@ -701,7 +701,7 @@ impl Leader {
             && self.table.is_unused(lock)
             && let Verdict::Granted(lease, token) = self.judge(&waiter, now)
         {
-            // Nobody was before it, and it need not wait: so it does not queue.
+            // No waiter was before it, and it need not wait: so it does not queue.
             return self.grant(&waiter, lease, token, now);
         }
         let waiter = self.table.enqueue(waiter);
@@ -717,7 +717,7 @@ impl Leader {
 
     /// Why a request is refused before its lock is looked at.
     fn why_refused(&self, key: SessionKey, acquire: &Acquire, arrival: Arrival) -> Option<Refusal> {
-        let is_too_long = acquire.at_least.is_some_and(|at_least| at_least > reserve::AT_LEAST_MAX);
+        let is_too_long = acquire.at_least.is_some_and(|at_least| at_least > AT_LEAST_MAX);
         let why = self.over.or(self.sessions.get(key).refusal);
         why.or((!acquire.is_supported()).then_some(Refusal::NotSupported))
             .or(is_too_long.then_some(Refusal::AtLeastTooLong))
@@ -772,7 +772,7 @@ impl Leader {
     }
 
     /// Writes about the session with its first request, not before: what only looks around
-    /// leaves nobody to wait for after a restart.
+    /// leaves no session to wait for after a restart.
     fn open(&mut self, key: SessionKey) {
         let session = self.sessions.get_mut(key);
         session.idle_since = None;
@@ -847,7 +847,7 @@ impl Leader {
         self.unsettled.push(lock);
     }
 
-    /// A lease that nobody else wants is kept on, with more tokens.
+    /// A lease that no other session wants is kept on, with more tokens.
     fn top_up(&mut self, key: SessionKey, lease: LeaseId) {
         let Some(lock) = self.lock_of_lease(key, lease) else { return };
         let Holding { right, recall, .. } = *self.holding(lock);
@@ -896,7 +896,7 @@ impl Leader {
         self.end_session(key);
     }
 
-    /// Hands its end to the journal, final from now on. Whoever waits stops waiting at once;
+    /// Hands its end to the journal, final from now on. Its requests stop waiting at once;
     /// what it holds is free when the end is durable.
     fn end_session(&mut self, key: SessionKey) {
         let waiters: Vec<_> = self.sessions.get(key).waiting().values().copied().collect();
@@ -975,7 +975,7 @@ impl Leader {
 
 // Locks change hands.
 impl Leader {
-    /// Gives every lock that may have become free to the next in its queue, and tells those who
+    /// Gives every lock that may have become free to the next in its queue, and tells those that
     /// go on waiting their places.
     fn settle(&mut self, now: Time) {
         if self.in_grace {
@@ -1015,7 +1015,7 @@ impl Leader {
         }
     }
 
-    /// Somebody else waits: a lease that may be kept is asked back, once per connection of its
+    /// Another session waits: a lease that may be kept is asked back, once per connection of its
     /// session for as long as that is so.
     fn recall_if_wanted(&mut self, lock: LockKey) {
         let Some(holding) = self.table.lock(lock).holding else { return };
@@ -1035,7 +1035,7 @@ impl Leader {
         lock.holding.is_some_and(|holding| is_whole(&holding)) && lock.is_block()
     }
 
-    /// Whether who only tries can be told that somebody has it. Of a lease that may be kept that
+    /// Whether a try can be told that it is held. Of a lease that may be kept that
     /// is known once its session has answered a recall, or cannot.
     /// Of a reserved name that is so for all but the request that has never heard of its grant.
     fn is_surely_held(&self, lock: LockKey, by: Option<(SessionKey, RequestId)>) -> bool {
@@ -1048,7 +1048,7 @@ impl Leader {
         !(self.in_grace || may_come)
     }
 
-    /// Grants a free lock to the first in its queue, or throws out a first who may not have it.
+    /// Grants a free lock to the first in its queue, or throws out a first that may not have it.
     /// Answers `false` if both have to wait for something durable.
     fn try_grant(&mut self, key: WaiterKey, now: Time) -> bool {
         let waiter = self.table.waiter(key);
@@ -1086,7 +1086,7 @@ impl Leader {
         true
     }
 
-    /// Whether a free lock can be granted to the first who wants it.
+    /// Whether a free lock can be granted to its first waiter.
     fn judge(&self, waiter: &Waiter, now: Time) -> Verdict {
         let Some(reign) = &self.reign else { return Verdict::Waits };
         let in_grace = self.in_grace && !planted(Mistake::NoGrace);
@@ -1102,7 +1102,7 @@ impl Leader {
             _ => return Verdict::Waits,
         }
         if session.deadline() <= now {
-            // Nobody is granted anything on a session that is over: etcd#11456.
+            // Nothing is granted on a session that is over: etcd#11456.
             return Verdict::Expired;
         }
         if session.answerable_for() >= self.config.leases_per_session_max {
@@ -1163,7 +1163,7 @@ impl Leader {
         self.tell(session, granted);
     }
 
-    /// Nobody holds the lock any more: its holder says so, or a durable record allows it.
+    /// The lock has no holder any more: its holder says so, or a durable record allows it.
     fn vacate(&mut self, lock: LockKey, how: Option<Predecessor>) -> Holding {
         let holding = self.table.vacate(lock, how);
         self.sessions.remove_lease(holding.session, holding.lease);
@@ -1385,7 +1385,7 @@ impl Leader {
     }
 }
 
-/// What the next holder is told of one who lost the lock.
+/// What the next holder is told of one that lost the lock.
 fn after(why: LostReason) -> Predecessor {
     match why {
         LostReason::Broken => Predecessor::Broken,
@@ -1395,13 +1395,13 @@ fn after(why: LostReason) -> Predecessor {
 
 const PLACES_MAX: u64 = (1 << Token::COUNT_BITS) - 1;
 
-/// How long who only tries waits for the answer to a recall.
+/// How long a try waits for the answer to a recall.
 const RECALL_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a session wants nothing before the journal forgets it.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a connection may take to say who it is and what it has.
+/// How long a connection may take to report its session and what that has.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many messages are kept while the reign's own record is on its way to the disk.

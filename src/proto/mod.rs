@@ -6,7 +6,7 @@
 //!
 //! Public but hidden, and outside semver.
 
-#![allow(missing_docs)] // hidden: the design tells what is not said here
+#![allow(missing_docs)] // hidden: the guide's page `protocol` tells what is not said here
 
 pub mod client;
 pub mod history;
@@ -39,7 +39,7 @@ pub struct ConnectionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u128);
 
-/// Every clock is within 1 % of true time: whoever must not act too late counts this much of a
+/// Every clock is within 1 % of true time: a side that must not act too late counts this much of a
 /// duration, rounded down …
 pub fn count_short(duration: Duration) -> Duration {
     if planted(Mistake::NoDriftAllowance) {
@@ -48,7 +48,7 @@ pub fn count_short(duration: Duration) -> Duration {
     duration.saturating_sub(duration / 100).saturating_sub(Duration::from_nanos(1))
 }
 
-/// … and whoever must not act too early counts this much of it, rounded up. Saturates, since a
+/// … and a side that must not act too early counts this much of it, rounded up. Saturates, since a
 /// peer may name any duration.
 pub fn count_long(duration: Duration) -> Duration {
     if planted(Mistake::NoDriftAllowance) || planted(Mistake::OneSidedDrift) {
@@ -98,7 +98,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// What only the owner of a session knows: whoever names the session must show it.
+/// What only the owner of a session knows, and must show with the session's id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Proof(pub u128);
 

@@ -2,7 +2,7 @@
 //!
 //! Clients choose the names, so they are found by a keyed hash that no client knows. Their order is
 //! for lists only, and most are forgotten within a round trip: a name is put in order once many
-//! others have come after it, or when somebody lists. From then on it is found there: to be in both
+//! others have come after it, or when a session lists. From then on it is found there: to be in both
 //! would cost a held lock some 12 bytes more.
 
 use std::{
@@ -60,7 +60,7 @@ impl Names {
         self.find_hashed(self.hash_of(name), name, locks)
     }
 
-    /// As [`find`](Names::find), for who knows the name's hash.
+    /// As [`find`](Names::find), for a caller that knows the name's hash.
     pub(super) fn find_hashed(
         &self,
         hash: u32,
@@ -72,7 +72,7 @@ impl Names {
         fresh.or_else(|| self.order.get(name).copied())
     }
 
-    /// Takes in a lock whose name is not in here, and has this hash.
+    /// Takes in a lock under a name that is not in here, and has this hash.
     pub(super) fn add(&mut self, key: LockKey, hash: u32, locks: &Slab<Lock>) {
         self.index.insert_unique(spread(hash), Indexed { hash, key }, |other| spread(other.hash));
         let at = key.0 as usize;
@@ -148,14 +148,14 @@ mod tests {
     use super::*;
     use crate::{error::Predecessor, token::Token};
 
-    struct Town {
+    struct NamesInTown {
         names: Names,
         locks: Slab<Lock>,
     }
 
-    impl Town {
-        fn new() -> Town {
-            Town { names: Names::new(), locks: Slab::new() }
+    impl NamesInTown {
+        fn new() -> NamesInTown {
+            NamesInTown { names: Names::new(), locks: Slab::new() }
         }
 
         fn add(&mut self, number: usize) -> LockKey {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn names_that_come_and_go_are_found_and_listed_in_order() {
-        let mut town = Town::new();
+        let mut town = NamesInTown::new();
         // Most in no order, and some of them forgotten before, while and after they were put in it.
         let numbers: Vec<usize> = (0..5_000).map(|number| number * 7_919 % 5_000).collect();
         for (at, &number) in numbers.iter().enumerate() {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_name_of_a_moment_is_never_put_in_order() {
-        let mut town = Town::new();
+        let mut town = NamesInTown::new();
         for number in 0..10 * FRESH_MAX {
             town.add(number);
             town.remove(number);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn names_that_stay_leave_little_to_do_for_a_list() {
-        let mut town = Town::new();
+        let mut town = NamesInTown::new();
         for number in 0..10 * FRESH_MAX {
             town.add(number);
         }

@@ -1,8 +1,8 @@
 //! Maps from numbers that we, or our leader, gave out in order: no strong hash is needed where
-//! nobody else chooses the keys.
+//! no other side chooses the keys.
 //!
 //! In what order such a map is gone through means nothing, so nothing that is said or decided may
-//! follow it: whoever goes through one sorts first ([`sorted`]).
+//! follow it: a caller that goes through one sorts first ([`sorted`]).
 
 use std::{
     collections::HashMap,
@@ -53,7 +53,7 @@ impl Hasher for NumberHasher {
     }
 }
 
-/// What nobody outside knows: a number's place is a folded product of both, folded once more, since
+/// What is not known outside: a number's place is a folded product of both, folded once more, since
 /// numbers in a row leave a pattern in the first (as in wyhash).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key([u64; 2]);

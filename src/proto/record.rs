@@ -154,7 +154,7 @@ impl Committed {
 }
 
 /// What a durable record allows. The proofs in it are made here and of what a journal recovered,
-/// so whoever shows one has been to the disk.
+/// so a caller that shows one has been to the disk.
 pub(super) enum Allows {
     Nothing,
     Reigning(Reign),
@@ -187,7 +187,7 @@ impl Reign {
 #[derive(Debug)]
 pub(super) struct Opened(());
 
-/// A loss is durable: without it no lease is taken from anybody.
+/// A loss is durable: without it no lease is taken from any session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TakenAway(());
 
@@ -203,7 +203,7 @@ pub struct Recovered {
     pub epoch: u32,
     /// How long to wait for clients that the journal does not know; see [`Record::TookOver`].
     pub waits_for: Option<Duration>,
-    /// Whose the epochs were.
+    /// The reigns of the epochs.
     pub history: History,
     /// The open sessions: a reign waits for each of them to come back or to run out.
     pub sessions: BTreeMap<SessionId, OpenSession>,
@@ -235,7 +235,7 @@ impl Recovered {
         }
     }
 
-    /// One more record is durable: what whoever opens the journal later is to find. The contract
+    /// One more record is durable: what a later reign is to find in the journal. The contract
     /// of every journal, and for one that keeps nothing but this, all of it.
     pub fn remember(&mut self, record: &Record) {
         match *record {

@@ -1,4 +1,4 @@
-//! Sessions: who they are, what they hold and wait for, and their deadlines.
+//! Sessions: what identifies them, what they hold and wait for, and their deadlines.
 //!
 //! Sends nothing and writes nothing; the leader decides what follows from a deadline.
 
@@ -30,7 +30,7 @@ pub(super) struct Session {
     client: Option<ClientKey>,
     /// An earlier reign opened it, and it has not come back yet.
     awaited: bool,
-    /// Of the newest connection whose report was whole.
+    /// Of the newest connection with a whole report.
     pub(super) count: u64,
     /// That connection, while it lasts.
     pub(super) connection: Option<ConnectionId>,
@@ -140,7 +140,7 @@ impl Session {
         self.revoked.get(&lease).copied()
     }
 
-    /// What it holds, and what was taken away from it without its answer: who does not answer
+    /// What it holds, and what was taken away from it without its answer: a session that does not answer
     /// would otherwise have a leader remember losses without end.
     pub(super) fn answerable_for(&self) -> usize {
         self.leases.len() + self.revoked.len()

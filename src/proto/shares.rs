@@ -51,7 +51,7 @@ impl Shares {
         }
     }
 
-    /// Nobody has any.
+    /// No client has any.
     pub(crate) fn clear(&mut self) {
         self.taken = 0;
         self.of.clear();

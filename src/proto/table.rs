@@ -128,7 +128,7 @@ pub(super) struct Holding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recall {
     No,
-    /// Nobody asked for it, and its session says that no guard has it.
+    /// It was not asked for, and its session says that no guard has it.
     Kept,
     Asked,
     /// A guard has it, and gives it back when it leaves.
@@ -164,7 +164,7 @@ pub(super) struct Waiter {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// To be refused as soon as somebody else has it.
+    /// To be refused as soon as another session has it.
     None,
     Some,
 }
@@ -173,9 +173,9 @@ pub(super) struct Table {
     names: Names,
     locks: Slab<Lock>,
     waiters: Slab<Waiter>,
-    /// Who waits and can be granted, per lock by place.
+    /// Waiters that can be granted, per lock by place.
     present: BTreeSet<QueueEntry>,
-    /// Who waits and is passed over.
+    /// Waiters that are passed over.
     absent: BTreeSet<QueueEntry>,
     /// Those of `present` and `absent` without patience.
     impatient: BTreeSet<(LockKey, WaiterKey)>,
@@ -279,7 +279,7 @@ impl Table {
     }
 
     /// Grants a free lock, with the block that begins with `token`: one of many tokens if the
-    /// lease may be kept and nobody else waits.
+    /// lease may be kept and no other session waits.
     pub(super) fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         let has_terms = waiter.at_most.is_some() || waiter.at_least.is_some();
         let is_keepable = waiter.keep && !has_terms && self.first_present(waiter.lock).is_none();
@@ -302,7 +302,7 @@ impl Table {
         });
     }
 
-    /// This token is taken for a grant whose entry is on its way to the disk.
+    /// This token is taken for a grant with its entry on the way to the disk.
     pub(super) fn reserve(&mut self, key: LockKey, token: Token) {
         self.raise(key, token);
         self.locks[key.0].is_reserved = true;
@@ -345,7 +345,7 @@ impl Table {
         lock.holding = Some(Holding { spread, ..holding });
     }
 
-    /// A holder of an earlier reign says how it left, and nobody knows of a later one.
+    /// A holder of an earlier reign says how it left, and no later one is known.
     pub(super) fn left(&mut self, key: LockKey, token: Token, how: Predecessor) {
         let lock = &mut self.locks[key.0];
         if token > lock.token {
@@ -373,7 +373,7 @@ impl Table {
         self.holding_mut(key).recall = recall;
     }
 
-    /// Nobody holds it any more. `how` stays as it was where the leaving holder left no word.
+    /// It has no holder any more. `how` stays as it was where the leaving holder left no word.
     pub(super) fn vacate(&mut self, key: LockKey, how: Option<Predecessor>) -> Holding {
         let lock = &mut self.locks[key.0];
         lock.predecessor = how.unwrap_or(lock.predecessor);
@@ -422,18 +422,18 @@ impl Table {
         self.present.range(of_lock(lock)).next().map(|&(_, _, waiter)| waiter)
     }
 
-    /// Somebody without patience who waits for it.
+    /// A waiter without patience for it.
     pub(super) fn first_impatient(&self, lock: LockKey) -> Option<WaiterKey> {
         let all = (lock, WaiterKey(0))..=(lock, WaiterKey(u32::MAX));
         self.impatient.range(all).next().map(|&(_, waiter)| waiter)
     }
 
-    /// All who wait without patience.
+    /// All waiters without patience.
     pub(super) fn impatient(&self) -> impl Iterator<Item = WaiterKey> + use<'_> {
         self.impatient.iter().map(|&(_, waiter)| waiter)
     }
 
-    /// Who waits, first come first, at most `count`.
+    /// The waiters, first come first, at most `count`.
     pub(super) fn first_waiters(&self, lock: LockKey, count: usize) -> Vec<WaiterKey> {
         let first = |queue: &BTreeSet<QueueEntry>| {
             queue.range(of_lock(lock)).take(count).copied().collect::<Vec<_>>()
@@ -443,7 +443,7 @@ impl Table {
         entries.into_iter().take(count).map(|(_, _, waiter)| waiter).collect()
     }
 
-    /// Forgets a name that nobody holds, waits for or is losing. The floor keeps its tokens from
+    /// Forgets a name that no session holds, waits for or is losing. The floor keeps its tokens from
     /// going back. How the last holder left, if otherwise than clean, is kept for the next one,
     /// for the [`PREDECESSORS_KEPT`] names that were last left so.
     pub(super) fn forget_if_unused(&mut self, key: LockKey) {
@@ -465,7 +465,7 @@ impl Table {
         self.locks.len()
     }
 
-    /// Whether nobody holds it and nobody waits for it.
+    /// Whether it has neither holder nor waiter.
     pub(super) fn is_unused(&self, key: LockKey) -> bool {
         self.unused(key).is_some()
     }

@@ -8,11 +8,11 @@ use super::client::Random;
 
 /// Xorshift: enough for tests, and the same on every machine.
 #[derive(Clone)]
-struct Dice(u64);
+struct ByteDice(u64);
 
-impl Dice {
-    fn new(seed: u64) -> Dice {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+impl ByteDice {
+    fn new(seed: u64) -> ByteDice {
+        let mut dice = ByteDice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         dice.next();
         dice.next();
         dice
@@ -31,7 +31,7 @@ impl Dice {
     }
 
     fn random(&mut self) -> Random {
-        let mut own = Dice::new(self.next());
+        let mut own = ByteDice::new(self.next());
         Box::new(move || u128::from(own.next()) << 64 | u128::from(own.next()))
     }
 }

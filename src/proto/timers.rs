@@ -53,7 +53,7 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         self.entries.peek().map(|Reverse((time, _))| *time)
     }
 
-    /// Takes the first key whose time has come.
+    /// Takes the first key that is due.
     pub(super) fn pop_due(&mut self, now: Time) -> Option<K> {
         let &Reverse((time, key)) = self.entries.peek()?;
         if time > now {

@@ -341,7 +341,7 @@ pub enum ClientMessage {
         lease: LeaseId,
         kept: bool,
     },
-    /// Half of the lease's block is used (sticky leases).
+    /// Half of the lease's block is used (kept leases).
     TopUp {
         lease: LeaseId,
     },
@@ -406,7 +406,7 @@ pub enum LeaderMessage {
     Released {
         lease: LeaseId,
     },
-    /// Somebody else waits for a lease that may be kept. It is answered with `Release`, or with
+    /// Another session waits for a lease that may be kept. It is answered with `Release`, or with
     /// `Use` if a guard has it.
     Recall {
         lease: LeaseId,
@@ -436,7 +436,7 @@ pub enum LeaderMessage {
         query: RequestId,
         found: bool,
     },
-    /// The lease's block goes on to `last` (sticky leases).
+    /// The lease's block goes on to `last` (kept leases).
     ToppedUp {
         lease: LeaseId,
         last: Token,
@@ -460,7 +460,7 @@ pub struct Acquire {
     pub wait: Wait,
     /// The longest it may be held.
     pub at_most: Option<Duration>,
-    /// Whether the lease may be kept after the last local unlock (sticky leases).
+    /// Whether the lease may be kept after the last local unlock (kept leases).
     pub keep: bool,
     /// The highest token the client's machine knows for the name; the grant exceeds it.
     pub above: Token,
@@ -545,7 +545,7 @@ pub struct HeldLease {
     pub last_used: Token,
     /// What is left of `at_most`.
     pub at_most: Option<Duration>,
-    /// Kept without a guard (sticky leases).
+    /// Kept without a guard (kept leases).
     pub kept: bool,
     /// Since its grant.
     pub since: Duration,
@@ -567,8 +567,8 @@ pub struct WaitingRequest {
     pub acquire: Acquire,
 }
 
-/// Who a session is, for people. Shared, not copied: messages that are moved from hand to hand are
-/// as long as the longest of them.
+/// How a session describes itself, for people. Shared, not copied: messages that are moved from hand
+/// to hand are as long as the longest of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity(Arc<Texts>);
 
@@ -585,7 +585,7 @@ impl Identity {
     /// The longest of each text, in bytes.
     pub const TEXT_BYTES_MAX: usize = 128;
 
-    /// An identity whose texts are cut at a character to what crosses the wire.
+    /// An identity with its texts cut at a character to what crosses the wire.
     pub fn new(label: &str, host: &str, pid: u32, command: &str) -> Identity {
         let cut = |text| cut(text, Identity::TEXT_BYTES_MAX).to_owned();
         let [label, host, command] = [label, host, command].map(cut);
@@ -601,7 +601,7 @@ impl Deref for Identity {
     }
 }
 
-/// Who holds or waits, and for how long.
+/// A holder or waiter, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HolderInfo {
     pub identity: Identity,
@@ -617,12 +617,12 @@ pub struct LockInfo {
     /// The highest token granted.
     pub token: Token,
     pub holder: Option<HolderInfo>,
-    /// Kept, not held (sticky leases).
+    /// Kept, not held (kept leases).
     pub kept: bool,
     /// What its holder was promised, at most.
     pub remaining: Option<Duration>,
     pub predecessor: Predecessor,
-    /// Who waits, first come first, cut to what a frame holds.
+    /// The waiters, first come first, cut to what a frame holds.
     pub waiters: Vec<HolderInfo>,
     /// Without a holder, and kept taken by the `at_least` of its last one; `remaining` says for how
     /// long.
@@ -632,7 +632,7 @@ pub struct LockInfo {
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Refusal {
-    /// It was not to wait, and somebody else holds it.
+    /// It was not to wait, and another session holds it.
     WouldBlock,
     /// It waited for as long as it was to.
     TimedOut,

@@ -20,7 +20,7 @@ use super::{
 
 struct Scene {
     lock: ThreadLock,
-    /// Read and written without an order of its own: whoever holds the lock and does not see what
+    /// Read and written without an order of its own: a holder that does not see what
     /// the last holder did counts wrong.
     count: AtomicU64,
 }

@@ -57,9 +57,9 @@ pub(super) struct Queue {
     /// No longer in its queue. There is at most one, since the lock is its own meanwhile.
     heir: Option<Heir>,
     seat: Option<Seat>,
-    /// Tasks whose turn has lapsed: each is at the head again once it is polled, and not before.
+    /// Tasks that have let their turn lapse: each is at the head again once it is polled, and not before.
     absent: Vec<Entry>,
-    /// Whose turn it is, of two that are due.
+    /// Which kind has its turn, of two that are due.
     task_is_next: bool,
     /// An alarm looks for a turn that lapses.
     is_watched: bool,
@@ -122,7 +122,7 @@ impl Queue {
         }
     }
 
-    /// Nobody waits; an heir no longer does.
+    /// No waiter is queued; an heir is none any longer.
     pub(super) fn is_empty(&self) -> bool {
         self.threads.is_empty() && self.tasks.is_empty()
     }
@@ -163,7 +163,7 @@ impl Queue {
     /// Makes the first of this kind the heir.
     pub(super) fn hand_over(&mut self, kind: Kind, now: Time) -> Option<Waker> {
         assert!(self.heir.is_none(), "the lock was handed to two");
-        let mut entry = self.of(kind).pop_front().expect("somebody of this kind is due");
+        let mut entry = self.of(kind).pop_front().expect("a waiter of this kind is due");
         let call = entry.wake(now);
         self.heir = Some(Heir { entry, kind, at: now });
         self.task_is_next = kind == Kind::Thread;

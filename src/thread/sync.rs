@@ -82,7 +82,7 @@ mod modelled {
     pub(in super::super) enum Clock {
         /// It stands still: no waiter is ever due.
         Still,
-        /// Between two readings everybody who waits has become due.
+        /// Between two readings every waiter has become due.
         Hurry,
         /// Between two readings a hand-over has lapsed, and the first few naps end of themselves.
         Restless,
@@ -190,7 +190,7 @@ mod modelled {
             self.0.notify_one();
         }
 
-        /// The longest nap is slept until somebody notifies: loom then finds the missing wake-up
+        /// The longest nap is slept until a notification: loom then finds the missing wake-up
         /// that a nap's end would hide. A shorter one means a deadline and ends of itself, with
         /// the deadline, whenever others have run.
         pub(in super::super) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, nap: Duration) {

@@ -30,38 +30,38 @@ fn hold(lock: &ThreadLock) -> Held<'_> {
 }
 
 /// A task driven by hand, and how often it was woken.
-struct Task<'a> {
+struct PlayedTask<'a> {
     future: Option<Pin<Box<dyn Future<Output = Taken> + Send + 'a>>>,
-    waker: Arc<Count>,
+    waker: Arc<PollCount>,
 }
 
 #[derive(Default)]
-struct Count(AtomicUsize);
+struct PollCount(AtomicUsize);
 
-impl Wake for Count {
-    fn wake(self: Arc<Count>) {
+impl Wake for PollCount {
+    fn wake(self: Arc<PollCount>) {
         self.0.fetch_add(1, SeqCst);
     }
 }
 
-impl<'a> Task<'a> {
-    fn unpolled(lock: &'a ThreadLock) -> Task<'a> {
-        Task { future: Some(Box::pin(lock.take_async())), waker: Arc::default() }
+impl<'a> PlayedTask<'a> {
+    fn unpolled(lock: &'a ThreadLock) -> PlayedTask<'a> {
+        PlayedTask { future: Some(Box::pin(lock.take_async())), waker: Arc::default() }
     }
 
-    fn queued(lock: &'a ThreadLock) -> Task<'a> {
-        let mut task = Task::unpolled(lock);
+    fn queued(lock: &'a ThreadLock) -> PlayedTask<'a> {
+        let mut task = PlayedTask::unpolled(lock);
         assert!(!task.poll());
         task
     }
 
-    /// One whose turn at the turnstile has lapsed.
-    fn coming_back(lock: &'a ThreadLock, seat: Seat) -> Task<'a> {
+    /// One that has let its turn at the turnstile lapse.
+    fn coming_back(lock: &'a ThreadLock, seat: Seat) -> PlayedTask<'a> {
         let future = async move {
             lock.come_back(seat).await;
             lock.count()
         };
-        Task { future: Some(Box::pin(future)), waker: Arc::default() }
+        PlayedTask { future: Some(Box::pin(future)), waker: Arc::default() }
     }
 
     /// Whether it has the lock now.
@@ -83,7 +83,7 @@ impl<'a> Task<'a> {
 }
 
 impl ThreadLock {
-    /// Threads waiting, tasks waiting, whether there is an heir who has not come yet.
+    /// Threads waiting, tasks waiting, whether there is an heir that has not come yet.
     fn census(&self) -> (usize, usize, bool) {
         self.queue.so_far().map_or((0, 0, false), |queue| queue.lock().census())
     }
@@ -106,7 +106,7 @@ impl ThreadLock {
     }
 }
 
-/// Lets everybody who is queued now run out of patience. Waiting longer does no harm.
+/// Lets every queued waiter run out of patience. Waiting longer does no harm.
 fn try_patience() {
     let start = clock::now();
     while clock::now().since(start) <= PATIENCE {
@@ -115,11 +115,11 @@ fn try_patience() {
 }
 
 /// Something that only exclusion protects: between reading and writing it, others get in.
-struct Unprotected(AtomicU64);
+struct Counter(AtomicU64);
 
-impl Unprotected {
-    const fn new() -> Unprotected {
-        Unprotected(AtomicU64::new(0))
+impl Counter {
+    const fn new() -> Counter {
+        Counter(AtomicU64::new(0))
     }
 
     fn count(&self) {
@@ -141,7 +141,7 @@ fn until_seen(mut scene: impl FnMut() -> bool) {
 
 #[test]
 fn threads_exclude_each_other() {
-    let (lock, counter) = (ThreadLock::new(), Unprotected::new());
+    let (lock, counter) = (ThreadLock::new(), Counter::new());
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -158,7 +158,7 @@ fn threads_exclude_each_other() {
 
 #[test]
 fn tasks_exclude_each_other() {
-    let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Unprotected::new()));
+    let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Counter::new()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
         let tasks: Vec<_> = (0..8)
@@ -186,7 +186,7 @@ fn tasks_exclude_each_other() {
 
 #[test]
 fn threads_and_tasks_exclude_each_other() {
-    let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Unprotected::new()));
+    let (lock, counter) = (Arc::new(ThreadLock::new()), Arc::new(Counter::new()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     for _ in 0..4 {
         let (lock, counter) = (lock.clone(), counter.clone());
@@ -227,7 +227,7 @@ fn threads_that_ran_out_of_patience_are_served_in_order_of_arrival() {
             scope.spawn(move || {
                 lock.take();
                 served.send(i).unwrap();
-                // Whoever has the lock keeps it until all behind it are due.
+                // The holder keeps the lock until all behind it are due.
                 try_patience();
                 lock.free();
             });
@@ -245,13 +245,13 @@ fn tasks_are_served_in_order_of_arrival_when_young_and_when_due() {
     for due in [false, true] {
         let lock = ThreadLock::new();
         lock.take();
-        let mut tasks: Vec<_> = (0..5).map(|_| Task::queued(&lock)).collect();
+        let mut tasks: Vec<_> = (0..5).map(|_| PlayedTask::queued(&lock)).collect();
         for i in 0..5 {
             if due {
                 try_patience();
             }
             lock.free();
-            // Only the first may go, whoever else is polled.
+            // Only the first may go, whichever other is polled.
             for later in &mut tasks[i + 1..] {
                 assert!(!later.poll());
                 assert_eq!(later.woken(), 0);
@@ -270,8 +270,8 @@ fn a_woken_waiter_that_was_overtaken_keeps_its_place() {
     until_seen(|| {
         let lock = ThreadLock::new();
         lock.take();
-        let mut first = Task::queued(&lock);
-        let mut second = Task::queued(&lock);
+        let mut first = PlayedTask::queued(&lock);
+        let mut second = PlayedTask::queued(&lock);
         lock.free();
         if lock.try_take().is_none() {
             return false;
@@ -297,7 +297,7 @@ fn a_waiter_is_not_woken_twice_before_it_looks() {
     until_seen(|| {
         let lock = ThreadLock::new();
         lock.take();
-        let mut task = Task::queued(&lock);
+        let mut task = PlayedTask::queued(&lock);
         lock.free();
         if lock.try_take().is_none() {
             return false;
@@ -315,7 +315,7 @@ fn a_waiter_is_not_woken_twice_before_it_looks() {
 fn a_due_waiter_is_handed_the_lock_which_is_never_free() {
     let lock = ThreadLock::new();
     lock.take();
-    let mut task = Task::queued(&lock);
+    let mut task = PlayedTask::queued(&lock);
     try_patience();
     lock.free();
     assert_eq!(lock.census(), (0, 0, true));
@@ -367,7 +367,7 @@ fn hand_overs_alternate_between_the_kinds() {
                 lock.free();
             });
             lock.until_threads_wait(i + 1);
-            tasks.push(Task::queued(lock));
+            tasks.push(PlayedTask::queued(lock));
         }
         try_patience();
         lock.free();
@@ -462,14 +462,14 @@ fn a_task_dropped_at_any_stage_leaves_nothing_behind() {
     let lock = ThreadLock::new();
 
     // Before it was polled, with the lock free and taken.
-    drop(Task::unpolled(&lock));
+    drop(PlayedTask::unpolled(&lock));
     lock.take();
-    drop(Task::unpolled(&lock));
+    drop(PlayedTask::unpolled(&lock));
     assert_eq!(lock.word.load(Relaxed), LOCKED);
 
     // Queued: first, in the middle, last.
     for gone in 0..3 {
-        let mut tasks: Vec<_> = (0..3).map(|_| Task::queued(&lock)).collect();
+        let mut tasks: Vec<_> = (0..3).map(|_| PlayedTask::queued(&lock)).collect();
         drop(tasks.remove(gone));
         assert_eq!(lock.census(), (0, 2, false));
         drop(tasks);
@@ -478,7 +478,7 @@ fn a_task_dropped_at_any_stage_leaves_nothing_behind() {
 
     // After the lock was freed and it was woken, or was handed the lock: told apart by the word.
     for due in [false, true] {
-        let task = Task::queued(&lock);
+        let task = PlayedTask::queued(&lock);
         if due {
             try_patience();
         }
@@ -491,7 +491,7 @@ fn a_task_dropped_at_any_stage_leaves_nothing_behind() {
 
     // Once it was ready the lock is its caller's, dropped or not.
     lock.free();
-    let mut task = Task::unpolled(&lock);
+    let mut task = PlayedTask::unpolled(&lock);
     assert!(task.poll());
     drop(task);
     assert!(lock.try_take().is_none());
@@ -506,7 +506,7 @@ fn a_dropped_task_passes_on_what_it_was_given() {
         let lock = ThreadLock::new();
         lock.take();
         thread::scope(|scope| {
-            let gives_up = Task::queued(&lock);
+            let gives_up = PlayedTask::queued(&lock);
             let mut next = None;
             if next_is_thread {
                 // A taking that never ends would hang the scope: the join at its end is the check.
@@ -516,7 +516,7 @@ fn a_dropped_task_passes_on_what_it_was_given() {
                 });
                 lock.until_threads_wait(1);
             } else {
-                next = Some(Task::queued(&lock));
+                next = Some(PlayedTask::queued(&lock));
             }
             // The task's turn, also beside a thread that is due.
             lock.queue().let_task_be_next();
@@ -537,10 +537,10 @@ fn a_dropped_task_passes_on_what_it_was_given() {
 }
 
 #[test]
-fn a_handed_over_lock_that_nobody_wants_keeps_its_predecessor_and_its_token() {
+fn a_handed_over_lock_that_is_not_wanted_keeps_its_predecessor_and_its_token() {
     let lock = ThreadLock::new();
     let before = lock.take().token;
-    let task = Task::queued(&lock);
+    let task = PlayedTask::queued(&lock);
     try_patience();
     lock.release(Predecessor::Panicked);
     assert_eq!(lock.census(), (0, 0, true));
@@ -555,7 +555,7 @@ fn a_handed_over_lock_that_nobody_wants_keeps_its_predecessor_and_its_token() {
 fn a_task_that_moves_is_woken_where_it_was_polled_last() {
     let lock = ThreadLock::new();
     lock.take();
-    let mut task = Task::queued(&lock);
+    let mut task = PlayedTask::queued(&lock);
     let old = std::mem::take(&mut task.waker);
     assert!(!task.poll());
     lock.free();
@@ -575,7 +575,7 @@ fn a_waker_comes_back_to_the_lock() {
             if free.is_some() {
                 self.0.free();
             }
-            drop(Task::unpolled(&self.0));
+            drop(PlayedTask::unpolled(&self.0));
             self.1.store(true, SeqCst);
         }
     }
@@ -596,12 +596,12 @@ fn a_waker_comes_back_to_the_lock() {
     }
 }
 
-/// A hand-over to somebody who is stopped must not stop everybody else.
+/// A hand-over to a stopped waiter must not stop all others.
 #[test]
 fn a_thread_takes_back_what_a_task_was_handed_and_left_lying() {
     let lock = ThreadLock::new();
     lock.take();
-    let mut task = Task::queued(&lock);
+    let mut task = PlayedTask::queued(&lock);
     try_patience();
     lock.free();
     assert_eq!(lock.census(), (0, 0, true));
@@ -645,7 +645,7 @@ fn a_time_too_far_away_is_never() {
 
 #[test]
 fn time_outs_race_with_hand_overs() {
-    let (lock, counter) = (ThreadLock::new(), Unprotected::new());
+    let (lock, counter) = (ThreadLock::new(), Counter::new());
     let taken = AtomicUsize::new(0);
     thread::scope(|scope| {
         for seed in 0..4_u64 {
@@ -674,14 +674,14 @@ fn time_outs_race_with_hand_overs() {
 #[test]
 fn drops_race_with_hand_overs() {
     let lock = Arc::new(ThreadLock::new());
-    let counter = Arc::new(Unprotected::new());
+    let counter = Arc::new(Counter::new());
     let taken = AtomicUsize::new(0);
     thread::scope(|scope| {
         for seed in 0..3 {
             let (lock, counter, taken) = (lock.clone(), counter.clone(), &taken);
             scope.spawn(move || {
                 for i in 0..3_000 {
-                    let mut task = Task::unpolled(&lock);
+                    let mut task = PlayedTask::unpolled(&lock);
                     for _ in 0..(i + seed) % 5 {
                         if task.poll() {
                             counter.count();
@@ -783,7 +783,7 @@ fn a_predecessor_that_panicked_is_told_to_the_next_only() {
 
 /// portalocker#144: what guards exclusion is checked in release builds too.
 #[test]
-#[should_panic = "nobody holds"]
+#[should_panic = "without a holder"]
 fn a_release_too_many_is_refused() {
     let lock = ThreadLock::new();
     lock.take();
@@ -826,14 +826,14 @@ fn a_turn_that_lapsed_among_tasks_goes_to_the_next_task() {
     let lock = ThreadLock::new();
     assert!(lock.win_quietly());
     let seat = lock.sit_down();
-    let mut next = Task::queued(&lock);
-    let mut last = Task::queued(&lock);
+    let mut next = PlayedTask::queued(&lock);
+    let mut last = PlayedTask::queued(&lock);
     lock.wake_seat(seat);
     until_seen(|| next.woken() > 0);
     assert!(next.poll());
     // The first one is polled again: it stands before the last one.
     assert!(!lock.poll_seat(seat));
-    let mut first = Task::coming_back(&lock, seat);
+    let mut first = PlayedTask::coming_back(&lock, seat);
     assert!(!first.poll());
     lock.free();
     assert!(first.poll());
@@ -850,7 +850,7 @@ fn a_task_that_is_polled_in_time_keeps_its_seat() {
     let seat = lock.sit_down();
     lock.wake_seat(seat);
     assert!(lock.poll_seat(seat));
-    // It was not woken again: whoever waits behind it waits.
+    // It was not woken again: the waiter behind it waits.
     assert!(!lock.wait(crate::clock::now() + 3 * LAPSE, || false));
     assert!(lock.get_up(seat));
     lock.free();
@@ -861,8 +861,8 @@ fn a_task_that_is_polled_in_time_keeps_its_seat() {
 fn a_hand_over_to_a_leaked_task_goes_to_the_next_task() {
     let lock = ThreadLock::new();
     lock.take();
-    let leaked = Task::queued(&lock);
-    let mut next = Task::queued(&lock);
+    let leaked = PlayedTask::queued(&lock);
+    let mut next = PlayedTask::queued(&lock);
     try_patience();
     lock.free();
     std::mem::forget(leaked);
@@ -879,8 +879,8 @@ fn a_call_to_a_leaked_task_is_passed_on_to_the_next_task() {
     until_seen(|| {
         let lock = ThreadLock::new();
         lock.take();
-        let leaked = Task::queued(&lock);
-        let mut next = Task::queued(&lock);
+        let leaked = PlayedTask::queued(&lock);
+        let mut next = PlayedTask::queued(&lock);
         lock.free();
         let is_free = lock.word.load(Relaxed) & LOCKED == 0;
         std::mem::forget(leaked);

@@ -111,7 +111,7 @@ fn a_panic_while_holding_is_told_to_the_next() {
 }
 
 #[test]
-fn a_panic_is_told_although_nobody_used_the_name_in_between() {
+fn a_panic_is_told_although_the_name_was_not_used_in_between() {
     let locks = LockManager::builder().open().unwrap();
     let panicked = std::panic::catch_unwind(|| {
         let _guard = locks.mutex("half-done", ()).lock().unwrap();
@@ -175,6 +175,9 @@ fn bad_settings_are_clear_errors() {
     config(locks.mutex("a", ()).at_most(Duration::ZERO).build(), "at_most");
     let (long, short) = (Duration::from_secs(2), Duration::from_secs(1));
     config(locks.mutex("a", ()).at_least(long).at_most(short).build(), "longer");
+    let day = Duration::from_secs(24 * 60 * 60);
+    config(locks.mutex("a", ()).at_least(32 * day).build(), "31 days");
+    assert!(locks.mutex("a", ()).at_least(31 * day).build().is_ok());
     for time_to_live in [Duration::from_millis(999), Duration::from_secs(61)] {
         let error = LockManager::builder().time_to_live(time_to_live).open().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Config);

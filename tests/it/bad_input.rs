@@ -1,4 +1,4 @@
-//! What bad input gets: an error that says who and what next, nothing lost, nobody disturbed.
+//! What bad input gets: an error that says what is wrong and what to do, nothing lost, no client disturbed.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
     setting::{LONG, LONG_LIFE, Rig, free_address, new_secret, private_file, temp_dir},
 };
 
-/// Somebody who holds a lock, and is to be left alone.
+/// A bystander that holds a lock, and is to be left alone.
 pub(crate) struct Bystander {
     locks: LockManager,
     guard: MutexGuard<'static, ()>,
@@ -29,7 +29,7 @@ pub(crate) struct Bystander {
 
 impl Bystander {
     pub(crate) fn of(builder: LockManagerBuilder) -> Bystander {
-        // However busy the machine is, only who is disturbed loses a lock or gets none.
+        // However busy the machine is, only a disturbed client loses a lock or gets none.
         Bystander::with(builder.time_to_live(LONG_LIFE).connect_timeout(LONG))
     }
 
@@ -175,7 +175,7 @@ impl Drop for Impostor {
     }
 }
 
-/// RFC 9000, 17.2.1: whoever sees a client's first packet can say that another version is spoken.
+/// RFC 9000, 17.2.1: a host that sees a client's first packet can say that another version is spoken.
 fn version_negotiation(first: &[u8]) -> Vec<u8> {
     let (ids, _) = first[5..]
         .split_at(2 + usize::from(first[5]) + usize::from(first[6 + usize::from(first[5])]));
@@ -193,7 +193,7 @@ fn what_is_forged_before_a_leader_has_proved_itself_ends_attempts_and_not_the_ma
     let (foreign, _runtime) = crate::intruder::foreign_server();
     let impostor = Impostor::new(move |attempt, first| match attempt {
         0..FORGED => Met::Answer(version_negotiation(first)),
-        // It closes the connection, under keys that anyone has who sees the first packet.
+        // It closes the connection, under keys that any host has that sees the first packet.
         FORGED.. if attempt < 2 * FORGED => Met::Server(foreign),
         _ => Met::Server(leader),
     });
@@ -231,12 +231,12 @@ fn a_wrong_secret_is_refused_at_once() {
 }
 
 #[test]
-fn a_leader_that_nobody_reaches_is_unreachable_after_connect_timeout() {
+fn an_absent_leader_is_unreachable_after_connect_timeout() {
     let dir = temp_dir();
     let secret = dir.path().join("secret");
     new_secret(&secret);
     let connect = Duration::from_millis(300);
-    // Nobody there; and somebody who says nothing.
+    // No leader there; and one that says nothing.
     let silent = UdpSocket::bind(free_address()).unwrap();
     for address in [free_address(), silent.local_addr().unwrap()] {
         let locks = LockManager::builder().leaders([address.to_string()]).secret_file(&secret);
@@ -256,7 +256,7 @@ fn a_leader_that_nobody_reaches_is_unreachable_after_connect_timeout() {
         }
         let tried = mutex.try_lock().map(drop).unwrap_err();
         assert!(tried.is_unreachable(), "{tried}");
-        // Its own limit, if that is sooner and nobody is there; an answer is waited for longer.
+        // Its own limit, if that is sooner and nothing is there; an answer is waited for longer.
         let timed = mutex.try_lock_for(Duration::from_millis(20)).map(drop).unwrap_err();
         assert!(timed.is_unreachable(), "{timed}");
         let is_silent = address == silent.local_addr().unwrap();
@@ -278,7 +278,7 @@ fn an_address_that_is_none_is_an_error_of_open() {
 }
 
 #[test]
-fn a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it() {
+fn a_second_leader_on_one_state_directory_is_refused_and_told_of_the_first() {
     let rig = Rig::start();
     let bystander = Bystander::of(rig.builder());
     let second = || {
@@ -365,7 +365,7 @@ fn a_leader_with_another_state_is_not_taken_for_the_old_one() {
     let token = MutexGuard::token(&locks.mutex("a", ()).lock().unwrap());
     rig.stop();
     other.stop();
-    // Somebody starts it with an empty or foreign directory.
+    // It is started with an empty or foreign directory.
     let state = rig.state();
     fs::rename(&state, state.with_extension("aside")).unwrap();
     fs::rename(other.state(), &state).unwrap();
@@ -387,7 +387,7 @@ fn a_leader_with_another_state_is_not_taken_for_the_old_one() {
 }
 
 #[test]
-fn datagrams_of_garbage_disturb_nobody() {
+fn datagrams_of_garbage_disturb_no_client() {
     let rig = Rig::start();
     let bystander = Bystander::of(rig.builder());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -439,24 +439,24 @@ fn nothing_in_the_environment_is_an_error_and_never_a_narrower_lock() {
 #[test]
 fn a_directory_that_others_may_not_write_is_refused_with_advice() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can be somebody else");
+        eprintln!("skipped: only root can be another user");
         return;
     }
     const NOBODY: u32 = 65_534;
     let dir = temp_dir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let bystander = Bystander::of(LockManager::builder().directory(dir.path()));
-    let mut nobody = Helper::start_as(NOBODY);
+    let mut stranger = Helper::start_as(NOBODY);
     let open = format!("open\tdir={}", dir.path().display());
-    let opened = nobody.ask(&open);
+    let opened = stranger.ask(&open);
     // It may look, and learns at its first lock that it may not write.
-    let answer = if opened == "ok" { nobody.ask("try\tprocess\ta") } else { opened };
+    let answer = if opened == "ok" { stranger.ask("try\tprocess\ta") } else { opened };
     assert!(answer.starts_with("error\tRefused\t"), "{answer}");
     assert!(answer.contains("owner, group or mode"), "{answer}");
-    let below = nobody.ask(&format!("{open}/below"));
+    let below = stranger.ask(&format!("{open}/below"));
     assert!(below.starts_with("error\tRefused\t"), "{below}");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    let unseen = nobody.ask(&open);
+    let unseen = stranger.ask(&open);
     assert!(unseen.starts_with("error\tRefused\t"), "{unseen}");
     assert!(unseen.contains(dir.path().to_str().unwrap()), "{unseen}");
     bystander.is_undisturbed();
@@ -527,7 +527,7 @@ fn a_directory_removed_under_a_table_is_reported() {
     says(&mutex.try_lock().map(drop).unwrap_err(), LockErrorKind::Damaged, &["restart"]);
 }
 
-/// It is fine to lock there for whoever knows that.
+/// It is fine to lock there for a caller that knows that.
 #[test]
 fn what_a_directory_cannot_promise_is_told_when_it_is_opened() {
     const TMPFS: u64 = 0x0102_1994;

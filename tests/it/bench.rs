@@ -176,7 +176,7 @@ fn wrong_options_are_usage_errors_of_one_line() {
     }
 }
 
-/// Whether a row is there for everybody that a case is about, and a budget for every promise.
+/// Whether a row is there for every subject of a case, and a budget for every promise.
 #[cfg(feature = "peers")]
 #[test]
 fn peers_join_in_with_budgets_beside_them() {
@@ -278,9 +278,9 @@ fn peers_join_in_with_budgets_beside_them() {
 #[test]
 fn interrupted_comparison_leaves_no_server_behind() {
     let scratch = tempfile::tempdir().unwrap();
-    // PostgreSQL runs as a user of its own, who must get there.
-    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(scratch.path(), everybody).unwrap();
+    // PostgreSQL runs as a user of its own, which must get there.
+    let for_all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), for_all).unwrap();
     let mut bench = KilledOnDrop(
         bench(&["--peers", "--scope", "host", "--seconds", "600"])
             .env("TMPDIR", scratch.path())

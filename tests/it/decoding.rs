@@ -1,4 +1,4 @@
-//! Bytes of strangers, and messages of those who mean no good: whatever comes, decoding and leader
+//! Bytes of strangers, and messages of clients that mean no good: whatever comes, decoding and leader
 //! come back from it.
 //!
 //! A longer run: `PROPTEST_CASES=1000000 cargo test --release --all-features --test it decoding`.
@@ -197,7 +197,7 @@ fn moves() -> impl Strategy<Value = Vec<(u64, Move)>> {
     vec((0..4_u64, one), 0..120)
 }
 
-/// A leader whose disk answers when it is told to.
+/// A leader with a disk that answers when it is told to.
 struct Table {
     leader: Leader,
     now: Time,

@@ -32,7 +32,7 @@ fn name(text: &str) -> Name {
 
 /// redisson#2665, curator#727: the holder pauses past its lease and goes on.
 #[test]
-fn whoever_lost_its_lock_without_looking_is_refused_by_what_it_writes_to() {
+fn a_holder_that_lost_its_lock_without_looking_is_refused_by_what_it_writes_to() {
     let locks = LockManager::in_memory();
     let other = locks.in_memory_peer();
     let ledger = Gate::new(vec!["opened"]);
@@ -75,9 +75,9 @@ fn one_holder_enters_as_often_as_it_likes() {
     assert_eq!(*gate.enter(token(5)).unwrap(), 3);
 }
 
-/// Between the look at a token and the deed nobody else may come.
+/// Between the look at a token and the deed no other may come.
 #[test]
-fn nobody_enters_while_somebody_is_inside() {
+fn no_caller_enters_while_another_is_inside() {
     let gate = Gate::new(String::new());
     let mut inside = gate.enter(token(1)).unwrap();
     let mut later = Hand::new(gate.enter_async(token(2)));
@@ -91,7 +91,7 @@ fn nobody_enters_while_somebody_is_inside() {
 
 /// rustfs#2795: a dropped async waiter leaves something behind.
 #[test]
-fn whoever_stops_waiting_at_a_gate_has_not_been_there() {
+fn a_caller_that_stops_waiting_at_a_gate_has_not_been_there() {
     let gate = Gate::new(());
     let inside = gate.enter(token(1)).unwrap();
     let mut later = Hand::new(gate.enter_async(token(9)));
@@ -108,7 +108,7 @@ fn every_name_has_a_gate_of_its_own() {
     let [a, b] = ["a", "b"].map(name);
     let inside = gates.enter(&a, token(9)).unwrap();
     assert_eq!(inside.token(), token(9));
-    // Nobody waits for another name.
+    // No caller waits for another name.
     drop(gates.enter(&b, token(3)).unwrap());
     let mut later = Hand::new(gates.enter_async(&a, token(10)));
     assert!(later.poll().is_pending());
@@ -123,7 +123,7 @@ fn every_name_has_a_gate_of_its_own() {
 
 /// redisson#6510: one token key per name is kept for ever.
 #[test]
-fn a_gate_is_forgotten_when_it_is_said_so_or_idle_and_never_under_somebody() {
+fn a_gate_is_forgotten_when_it_is_said_so_or_idle_and_never_under_a_caller() {
     let gates = Gates::new();
     let [a, b] = ["a", "b"].map(name);
     let inside = gates.enter(&a, token(9)).unwrap();
@@ -223,7 +223,7 @@ fn threads_of_one_process_exclude_each_other_at_a_file_too() {
 }
 
 #[test]
-fn whoever_dies_inside_leaves_the_gate_open_and_its_token_behind() {
+fn a_caller_that_dies_inside_leaves_the_gate_open_and_its_token_behind() {
     let place = Place::new();
     let mut holder = Helper::start();
     assert_eq!(place.enter(&mut holder, 7), "ok");
@@ -234,7 +234,7 @@ fn whoever_dies_inside_leaves_the_gate_open_and_its_token_behind() {
 
 /// A stopped process inside has looked at its token and not yet acted.
 #[test]
-fn whoever_is_stopped_inside_keeps_everybody_out_until_it_is_killed() {
+fn a_caller_stopped_inside_keeps_all_others_out_until_it_is_killed() {
     let place = Place::new();
     let mut holder = Helper::start();
     assert_eq!(place.enter(&mut holder, 7), "ok");
@@ -281,14 +281,14 @@ fn a_gate_in_a_file_has_one_size_for_ever_and_can_be_read() {
 
 /// filelock#574: two processes lock one path and two files.
 #[test]
-fn a_gate_whose_file_is_removed_or_replaced_lets_nobody_in() {
+fn a_gate_with_a_removed_or_replaced_file_lets_no_caller_in() {
     let place = Place::new();
     let (gate, path) = (place.gate(), place.path());
     drop(gate.enter(token(5)).unwrap());
     let aside = place.files.path().join("aside");
     fs::rename(&path, &aside).unwrap();
     damaged(gate.enter(token(6)), &path, "removed");
-    // Whoever opens it now makes another.
+    // A process that opens it now makes another.
     drop(place.gate().enter(token(1)).unwrap());
     damaged(gate.enter(token(6)), &path, "replaced");
     fs::rename(&aside, &path).unwrap();
@@ -297,7 +297,7 @@ fn a_gate_whose_file_is_removed_or_replaced_lets_nobody_in() {
 }
 
 #[test]
-fn a_gate_whose_file_falls_back_is_noticed_by_whoever_knows_better() {
+fn a_gate_file_that_falls_back_is_noticed_by_a_caller_that_knows_better() {
     let place = Place::new();
     let (gate, path) = (place.gate(), place.path());
     drop(gate.enter(token(5)).unwrap());
@@ -323,7 +323,7 @@ fn what_is_no_gate_is_left_as_it_is() {
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
     fs::remove_file(&path).unwrap();
-    // CVE-2025-68146: a symbolic link leads to somebody else's file.
+    // CVE-2025-68146: a symbolic link leads to another user's file.
     let target = place.files.path().join("target");
     fs::write(&target, "").unwrap();
     std::os::unix::fs::symlink(&target, &path).unwrap();
@@ -399,7 +399,7 @@ fn a_stale_holder_changes_no_row() {
 }
 
 #[test]
-fn nobody_comes_between_the_gate_of_a_database_and_the_write() {
+fn no_writer_comes_between_the_gate_of_a_database_and_the_write() {
     let shop = Shop::new();
     let (mut early, mut late) = (shop.connect(), shop.connect());
     let done = std::cell::Cell::new(None);
@@ -419,7 +419,7 @@ fn nobody_comes_between_the_gate_of_a_database_and_the_write() {
 }
 
 #[test]
-fn idle_names_are_those_that_nobody_entered_for_so_long() {
+fn idle_names_are_those_not_entered_for_so_long() {
     let gates = Gates::new();
     let [old, young] = ["old", "young"].map(name);
     drop(gates.enter(&old, token(1)).unwrap());

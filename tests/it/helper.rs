@@ -374,7 +374,7 @@ fn count(mutex: &Mutex<()>, folder: &Path, times: u64) -> Result<String, LockErr
     for _ in 0..times {
         let guard = mutex.lock()?;
         if File::create_new(&marker).is_err() {
-            return Ok("somebody else is here".into());
+            return Ok("another thread is here".into());
         }
         let old: u64 = fs::read_to_string(&counter).unwrap_or_default().parse().unwrap_or_default();
         fs::write(&counter, (old + 1).to_string()).unwrap();

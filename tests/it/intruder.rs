@@ -31,13 +31,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::setting::LONG;
 
-/// Where intruders come from: another address than everybody else's.
+/// Where intruders come from: another address than all others'.
 pub(crate) const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
 /// A third address, for clients that mean no harm.
 pub(crate) const VICTIM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
 
-/// Intruders of one place, who share a socket.
+/// Intruders of one place, which share a socket.
 pub(crate) struct Gang {
     runtime: Runtime,
     endpoint: Endpoint,
@@ -82,7 +82,7 @@ impl Gang {
         self.endpoint.connect_with(self.config.clone(), self.leader, "tierlock").unwrap()
     }
 
-    /// One who got past the handshake and has said nothing yet.
+    /// One that got past the handshake and has said nothing yet.
     pub(crate) fn enter(&self) -> Result<Intruder<'_>, String> {
         let connecting = self.knock();
         let connection = self.runtime.block_on(connecting).map_err(|error| error.to_string())?;
@@ -103,7 +103,7 @@ impl Gang {
         }
     }
 
-    /// One whose session the leader has welcomed.
+    /// One with a session that the leader has welcomed.
     pub(crate) fn welcome(&self) -> Intruder<'_> {
         let mut intruder = self.enter().unwrap();
         intruder.hello();
@@ -168,7 +168,7 @@ impl Intruder<'_> {
         }
     }
 
-    /// A lock's name that is nobody else's.
+    /// A lock's name that no other has.
     pub(crate) fn name(&self) -> String {
         format!("{:032x}", self.session)
     }
@@ -256,7 +256,7 @@ pub(crate) fn wish(name: &str, wait: Wait, above: Token) -> Acquire {
     Acquire { above, ..Acquire::exclusive(name, wait) }
 }
 
-/// Nobody guesses it, and nobody has to.
+/// It is not guessed, and need not be.
 fn random_byte() -> u8 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) as u8

@@ -46,7 +46,7 @@ fn a_holder_killed_while_two_wait_is_succeeded_by_each_in_turn(setting: &Setting
     assert!(wait.poll().is_pending());
     holder.kill();
     let (mut predecessors, mut wait, mut left) = (Vec::new(), Some(wait), vec![near, far]);
-    // Whoever comes next says so; the others wait for it.
+    // The next one says so; the others wait for it.
     crate::setting::until("three successors", || {
         if let Some(std::task::Poll::Ready(guard)) = wait.as_mut().map(Hand::poll) {
             let guard = guard.unwrap();
@@ -69,9 +69,9 @@ fn a_holder_killed_while_two_wait_is_succeeded_by_each_in_turn(setting: &Setting
     assert_eq!(heard, [told(setting).as_str(), "clean", "clean"]);
 }
 
-at!(across_processes, a_waiter_killed_in_the_queue_blocks_nobody);
+at!(across_processes, a_waiter_killed_in_the_queue_blocks_no_other);
 /// redisson#3004, #6150: a dead waiter blocks the fair queue.
-fn a_waiter_killed_in_the_queue_blocks_nobody(setting: &Setting) {
+fn a_waiter_killed_in_the_queue_blocks_no_other(setting: &Setting) {
     drop(setting.hold(&setting.locks(), "a"));
     let mutex = setting.mutex(&setting.locks(), "a", ());
     let guard = mutex.lock().unwrap();
@@ -167,7 +167,7 @@ fn is_valid_is_false_at_the_first_look_after_a_stop() {
     assert_eq!(holder.hear(), "lost\ttrue");
 }
 
-/// etcd#10811, redisson#2665: nobody tells the holder when it goes on.
+/// etcd#10811, redisson#2665: the holder is not told when it goes on.
 #[test]
 fn a_stopped_holder_that_waits_to_hear_of_a_loss_hears_of_it_when_it_goes_on() {
     let setting = Setting::host();

@@ -14,10 +14,10 @@ type Pitfall = (&'static str, &'static str, &'static [&'static str]);
 const LEASES: [Pitfall; 40] = [
     ("etcd#10811, redisson#2665, curator#727", "the holder pauses past its lease and goes on",
         &["a_stopped_holder_knows_at_its_first_look_that_it_lost_the_lock",
-          "whoever_slept_past_the_deadline_first_expires_then_reads",
-          "whoever_lost_its_lock_without_looking_is_refused_by_what_it_writes_to"]),
+          "a_client_that_slept_past_the_deadline_expires_then_reads",
+          "a_holder_that_lost_its_lock_without_looking_is_refused_by_what_it_writes_to"]),
     ("etcd#11456", "a waiter is granted on a lease that is over",
-        &["a_waiter_whose_session_ran_out_is_not_granted",
+        &["a_waiter_of_an_expired_session_is_not_granted",
           "a_free_lock_is_not_granted_on_a_deadline_that_has_just_passed"]),
     ("juju#6940, filelock PR#136", "the wall clock jumps",
         &["nothing_is_timed_by_the_wall_clock"]),
@@ -29,12 +29,12 @@ const LEASES: [Pitfall; 40] = [
         &["an_expired_session_is_over_once_its_end_is_handed_to_the_disk",
           "what_is_lost_stays_lost_when_the_leader_is_back"]),
     ("redisson#7272, #4368, lockgate#10", "a renewal races a release and renews for ever",
-        &["seeds"]), // in the end nothing is held that nobody has
+        &["seeds"]), // in the end nothing is held without a holder
     ("redisson#5698, #3194, #1604", "renewal stops silently",
         &["an_unanswered_renewal_does_not_stop_the_next",
           "renewals_that_fail_are_warned_of_before_the_deadline_and_once"]),
     ("etcd#22082, live-mutex#131", "a stale release frees the new owner",
-        &["a_stale_release_is_answered_and_frees_nobody_elses_lock"]),
+        &["a_stale_release_is_answered_and_frees_no_other_lock"]),
     ("curator#1193, consul#4902", "the outcome of a release is unknown",
         &["an_unanswered_release_is_said_again_and_over_once_it_is_answered",
           "a_release_that_was_not_answered_is_no_claim_and_says_how_the_lock_was_left"]),
@@ -42,7 +42,7 @@ const LEASES: [Pitfall; 40] = [
         &["a_repeated_request_waits_once"]),
     ("atlasdb#4933, zk-ruby#49", "a grant goes to a client that gave up",
         &["a_cancelled_waiter_is_not_granted",
-          "a_grant_that_crossed_its_cancel_is_handed_back_and_told_to_nobody"]),
+          "a_grant_that_crossed_its_cancel_is_handed_back_untold"]),
     ("matrixone#25790", "taken although already cancelled",
         &["one_that_gave_up_before_it_was_connected_is_never_asked_for",
           "drops_race_with_hand_overs"]),
@@ -54,40 +54,40 @@ const LEASES: [Pitfall; 40] = [
     ("redisson#1763, #491, python-redis-lock#58", "a wake-up is lost",
         &["sixty_four_threads_all_get_their_turn", "planted_mistakes_are_found"]),
     ("redisson#3004, #6150", "a live waiter is thrown out, a dead one blocks the queue",
-        &["a_waiter_whose_connection_is_down_keeps_its_place_and_is_passed_over",
-          "a_waiter_killed_in_the_queue_blocks_nobody"]),
+        &["a_waiter_with_a_lost_connection_keeps_its_place_and_is_passed_over",
+          "a_waiter_killed_in_the_queue_blocks_no_other"]),
     ("python-redis-lock#58, #104", "newcomers overtake at hand-over",
         &["the_queue_is_first_come_first_served_across_sessions",
           "strangers_are_served_first_come_first_served"]),
     ("hazelcast-nodejs-client#898", "first use from two threads opens two sessions",
         &["a_first_use_from_many_threads_at_once_opens_one_session"]),
     ("curator#1121", "an old session's leftover is taken for one's own",
-        &["a_session_is_its_proofs_and_nobody_elses",
+        &["a_session_belongs_to_its_proof_alone",
           "a_session_cannot_be_taken_over_without_its_proof"]),
     ("etcd#12528, #15247", "a deposed leader goes on acting",
         &["a_leader_that_meets_a_later_history_pauses_its_grants_and_goes_on_sixteen_epochs_above",
-          "a_leader_whose_state_is_old_is_refused_in_words"]),
+          "a_leader_with_old_state_is_refused_in_words"]),
     ("Chubby's rule", "a new leader shortens leases",
         &["a_session_that_does_not_come_back_delays_new_grants_by_its_time_to_live_at_most"]),
     ("redisson#4706, #5256", "a new leader knows nothing of old grants",
-        &["with_everybody_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at_once",
+        &["with_all_sessions_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at_once",
           "a_holder_keeps_its_lock_and_waiters_their_order_while_their_leader_is_killed_and_restarted"]),
     ("live-mutex, etcd#17780", "tokens go back after a restart or a restore",
         &["tokens_grow_across_restarts_of_the_leader",
           "a_state_directory_restored_from_yesterday_is_found_out_and_says_how_it_goes_on",
           "a_restored_state_directory_is_detected_though_it_has_come_to_the_lost_epoch_or_past_it",
-          "a_restored_state_directory_is_detected_by_a_table_whose_users_have_all_left",
+          "a_restored_state_directory_is_detected_by_a_table_without_users",
           "a_leader_restored_from_before_its_last_start_is_told_by_clients_of_the_lost_reign",
           "a_restored_leader_is_told_however_often_it_was_started_since"]),
     ("redisson#6510", "one token key per name for ever, or it resets",
         &["a_forgotten_name_costs_nothing_and_its_tokens_do_not_go_back",
           "many_names_that_are_forgotten_keep_their_tokens"]),
     ("gajae-code#4704", "two leaders on one state directory",
-        &["a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it"]),
+        &["a_second_leader_on_one_state_directory_is_refused_and_told_of_the_first"]),
     ("etcd#15247", "a stalled leader believes that its clients died",
-        &["a_leader_that_was_late_expires_nobody_before_it_has_read_what_came",
+        &["a_late_leader_expires_no_session_before_it_has_read_what_came",
           "a_stopped_leader_is_not_a_dead_one"]),
-    ("etcd#9496, redisson#4216", "everybody reconnects at once",
+    ("etcd#9496, redisson#4216", "all clients reconnect at once",
         &["a_manager_that_wants_something_tries_for_ever_and_not_in_step_with_others"]),
     ("consul#7523", "a release wakes the whole herd",
         &["a_release_wakes_exactly_one"]),
@@ -100,15 +100,15 @@ const LEASES: [Pitfall; 40] = [
         &["a_break_with_another_token_breaks_nothing_and_names_the_holder",
           "a_lock_is_taken_away_from_exactly_the_holder_of_a_token"]),
     ("dynamodb-lock-client#6", "the backend being down looks like a lost lock",
-        &["an_acquire_nobody_acknowledged_is_unreachable_and_not_lost",
+        &["an_unacknowledged_acquire_is_unreachable_and_not_lost",
           "a_leader_that_is_gone_is_unreachable_and_not_a_loss"]),
     ("consul#2022, #873, #9788", "the command runs on after the lock is lost",
         &["a_stubborn_command_is_dead_when_its_time_is_up",
           "a_stopped_tierlock_loses_its_command_before_its_lock"]),
     ("portalocker#144", "safety in a debug-only assertion",
         &["a_release_too_many_is_refused"]),
-    ("hazelcast#1055, terraform#30650, cargo#15094", "nobody can see who holds a lock",
-        &["a_wait_that_ends_says_who_holds", "a_wait_in_vain_says_who_holds_the_lock"]),
+    ("hazelcast#1055, terraform#30650, cargo#15094", "the holder of a lock cannot be seen",
+        &["a_wait_that_ends_names_the_holder", "a_wait_in_vain_names_the_holder"]),
     ("atlasdb#3162, rslock#30", "a process that exits takes its releases with it",
         &["what_was_released_before_an_exit_is_free_and_clean"]),
     ("tokio's cooperation", "a task that loops over free locks starves timers",
@@ -125,7 +125,7 @@ const LEASES: [Pitfall; 40] = [
 const PROCESSES: [Pitfall; 25] = [
     ("filelock#574, jj#8729, uutils#18", "deleting the lock file lets two in",
         &["a_deleted_lock_file_is_made_again_with_what_it_said",
-          "a_gate_whose_file_is_removed_or_replaced_lets_nobody_in",
+          "a_gate_with_a_removed_or_replaced_file_lets_no_caller_in",
           "a_table_removed_or_replaced_under_us_is_told_before_any_death_is_acted_upon"]),
     ("stellar-core#652, Chromium's SingletonLock", "stale pid files, reused pids",
         &["ids_are_never_used_again", "a_process_id_decides_nothing"]),
@@ -195,9 +195,12 @@ fn every_pitfall_has_its_tests() {
     let missing: Vec<_> = LEASES
         .iter()
         .chain(&PROCESSES)
-        .flat_map(|(who, what, names)| {
-            assert!(!names.is_empty(), "{who}: {what}");
-            names.iter().filter(|name| !tests.contains(**name)).map(move |name| (who, what, name))
+        .flat_map(|(issues, what, names)| {
+            assert!(!names.is_empty(), "{issues}: {what}");
+            names
+                .iter()
+                .filter(|name| !tests.contains(**name))
+                .map(move |name| (issues, what, name))
         })
         .collect();
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
@@ -211,7 +214,7 @@ fn a_test_that_is_not_run_is_not_found() {
     assert_eq!(found, ["one", "three"].map(str::to_owned).into());
 }
 
-/// juju#6940: what is timed by the wall clock is wrong when somebody sets it.
+/// juju#6940: what is timed by the wall clock is wrong when that is set.
 #[test]
 fn nothing_is_timed_by_the_wall_clock() {
     // The age of an abandoned file is compared with what the file system says of it.

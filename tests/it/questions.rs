@@ -61,12 +61,12 @@ fn a_broken_lock_is_lost_to_its_holder_and_found_broken_by_the_next(setting: &Se
         assert_eq!(block_on(lost), LostReason::Broken);
         assert!(MutexGuard::check(&guard).unwrap_err().is_lost());
         assert!(operator.check_token("a", token).unwrap_err().is_lost());
-        // It lives and has answered, so nobody waits for its time to be over.
+        // It lives and has answered, so no request waits for its time to be over.
         let next = setting.mutex(&operator, "a", ());
         let next = next.try_lock_for(LONG).unwrap();
         assert_eq!(MutexGuard::predecessor(&next), Predecessor::Broken);
         assert!(MutexGuard::token(&next) > token);
-        // Its late release frees nobody else's.
+        // Its late release frees no other's.
         drop(guard);
         setting.until_heard(&holder);
         operator.check_token("a", MutexGuard::token(&next)).unwrap();
@@ -116,8 +116,8 @@ fn a_broken_lock_of_a_silent_holder_is_free_when_its_time_is_over(setting: &Sett
     assert!(MutexGuard::is_valid(&guard));
 }
 
-at!([host host_with_directory] without_a_leader_nobody_knows);
-fn without_a_leader_nobody_knows(setting: &Setting) {
+at!([host host_with_directory] without_a_leader_it_is_not_known);
+fn without_a_leader_it_is_not_known(setting: &Setting) {
     let locks = setting.neighbour_with(|b| b.connect_timeout(Duration::from_millis(300)));
     let token = MutexGuard::token(&setting.hold(&locks, "a"));
     setting.stop_leader();

@@ -1,6 +1,6 @@
-//! Leaders that are killed and started again while somebody holds a lock, or waits for one.
+//! Leaders that are killed and started again while a client holds a lock, or waits for one.
 //!
-//! The holders report what they hold, and keep it; whoever waits keeps its place. At no true moment
+//! The holders report what they hold, and keep it; a waiter keeps its place. At no true moment
 //! there are two holders, and tokens only grow.
 
 use std::{
@@ -216,7 +216,7 @@ fn a_holder_that_died_with_its_leader_is_waited_for_and_no_longer() {
 #[test]
 fn the_locks_of_an_embedded_leaders_own_process_are_free_once_it_is_dead() {
     let mut server = Server::start();
-    // The manager in the leader's process has a time to live that nobody here could wait out.
+    // The manager in the leader's process has a time to live that no test could wait out.
     let secret = server.files.path().join("secret");
     let settings = format!("leaders={}\tsecret={}", server.address, secret.display());
     assert_eq!(server.process.ask(&format!("open\tlabel=own\tttl=60000\t{settings}")), "ok");
@@ -228,7 +228,7 @@ fn the_locks_of_an_embedded_leaders_own_process_are_free_once_it_is_dead() {
 }
 
 #[test]
-fn a_holder_whose_leader_stays_away_is_told_at_its_deadline() {
+fn a_holder_of_an_absent_leader_is_told_at_its_deadline() {
     let mut server = Server::start();
     let [mut holder, mut waiter] = [server.client(), server.client()];
     let old = holder.lock(Scope::Host, "a");
@@ -286,7 +286,7 @@ fn what_was_free_is_granted_again_after_a_restart() {
     let locks = server.manager();
     let first = MutexGuard::token(&locks.mutex("a", ()).lock().unwrap());
     server.kill();
-    // redisson#4216: whoever asks meanwhile asks on until there is a leader.
+    // redisson#4216: a caller that asks meanwhile asks on until there is a leader.
     let waiting = thread::spawn({
         let locks = locks.clone();
         move || MutexGuard::token(&locks.mutex("a", ()).try_lock_for(LONG).unwrap())
@@ -302,11 +302,11 @@ fn a_stopped_leader_is_not_a_dead_one() {
     let guard = locks.mutex("a", ()).lock().unwrap();
     server.stop();
     let wait = |millis| locks.mutex("b", ()).try_lock_for(Duration::from_millis(millis));
-    // Too soon to call it unreachable, and nobody is known to have the lock.
+    // Too soon to call it unreachable, and no session is known to have the lock.
     let error = wait(50).unwrap_err();
     assert!(error.is_timeout() && !error.is_contended(), "{error}");
     assert!(wait(1_500).unwrap_err().is_unreachable());
-    // etcd#15247: when it goes on it has been late, and takes nobody for dead at once.
+    // etcd#15247: when it goes on it has been late, and takes no session for dead at once.
     Hand::new(MutexGuard::lost(&guard)).finish();
     server.resume();
     drop(locks.mutex("b", ()).try_lock_for(LONG).unwrap());
@@ -362,7 +362,7 @@ fn a_leader_killed_while_it_writes_forgets_nothing_that_it_said() {
                     let why = Hand::new(MutexGuard::lost(&guard)).finish();
                     assert!(!MutexGuard::is_valid(&guard), "{name}: {why:?}");
                 }
-                // Nobody knows whether it is broken, or it was and the answer did not come.
+                // It is not known whether it is broken, or it was and the answer did not come.
                 Err(error) => assert!(!error.is_contended(), "{error}"),
             }
         }
@@ -395,7 +395,7 @@ fn a_leader_killed_while_it_writes_forgets_nothing_that_it_said() {
 
 /// `EFBIG` stands for every way in which a disk has no room.
 #[test]
-fn a_leader_whose_disk_is_full_says_so_and_grants_nothing_that_it_could_not_write() {
+fn a_leader_on_a_full_disk_says_so_and_grants_nothing_that_it_could_not_write() {
     let mut server = Served::start();
     // Longer than anything here takes.
     let builder = server.place().builder().time_to_live(Duration::from_secs(60));
@@ -518,7 +518,7 @@ impl Drop for Mount {
     }
 }
 
-/// A measurement: how long after its leader was killed, and started again at once, somebody is
+/// A measurement: how long after its leader was killed, and started again at once, a client is
 /// granted a new lock, while 100 clients hold one each.
 /// `TIERLOCK_KILLS=100 cargo test --release --all-features --test it restart_speed -- --ignored
 /// --nocapture`

@@ -30,7 +30,7 @@ use crate::helper::Helper;
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// The shortest time to live there is.
 pub(crate) const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// The longest, for whoever is to keep a lock on a machine that is busy with something else.
+/// The longest, for a holder that is to keep a lock on a machine that is busy with something else.
 pub(crate) const LONG_LIFE: Duration = Duration::from_secs(60);
 
 /// Makes one test per setting out of a situation: `exclusion::threads_lose_no_count::host`.
@@ -218,7 +218,7 @@ impl Setting {
         self.helper_with(&self.directory(), "")
     }
 
-    /// A process of another machine where the scope has others, with a manager whose leases
+    /// A process of another machine where the scope has others, with a manager the leases of which
     /// outlive its silence by one second only.
     pub(crate) fn far_helper(&self) -> Helper {
         let machine = match self.kind {
@@ -411,7 +411,7 @@ fn start_leader(files: &Path, address: SocketAddr, is_new: bool) -> tierlock::Re
 /// A port for a leader, and for no other test of this machine, in whatever process, until this is
 /// dropped: also while the leader is away. It is below those that the system gives out.
 ///
-/// Leaders listen on UDP; whoever has the TCP port of the number has claimed it.
+/// Leaders listen on UDP; the owner of the TCP port of the number has claimed it.
 pub(crate) struct Port(TcpListener);
 
 impl Port {
@@ -436,7 +436,7 @@ impl Port {
 }
 
 #[test]
-fn the_port_of_a_leader_that_is_away_is_claimed_by_nobody_else() {
+fn the_port_of_a_leader_that_is_away_is_claimed_by_no_other() {
     let rig = Rig::start();
     let address = rig.port.address();
     assert!(Port::claim_this(address).is_none());
@@ -539,7 +539,7 @@ impl<'a, T> Hand<'a, T> {
             if let Poll::Ready(output) = self.poll() {
                 return output;
             }
-            assert!(self.woken_within(LONG), "nobody woke it");
+            assert!(self.woken_within(LONG), "it was not woken");
         }
     }
 }
@@ -553,8 +553,8 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whom a signal is for: one process and, once that is gone, nobody. Its number may be somebody
-/// else's by then.
+/// What a signal is for: one process and, once that is gone, none. Its number may be another
+/// process's by then.
 pub(crate) struct Handle(OwnedFd);
 
 impl Handle {

@@ -159,7 +159,7 @@ fn impossible_at_leader(said: Said, at: AtLeader) -> Option<&'static str> {
 
 fn impossible_in_phase(said: Said, phase: Phase) -> Option<&'static str> {
     match (said, phase) {
-        (Said::Renew, Phase::Starting) => Some("nobody is welcomed yet"),
+        (Said::Renew, Phase::Starting) => Some("no session is welcomed yet"),
         _ => None,
     }
 }
@@ -289,7 +289,7 @@ const RAREST: &[(&str, &str)] = &[
     ("Use never met LeaseStale", SAID_BEFORE_IT_HEARD),
     (
         "Broke never met Reporting",
-        "who asked for the break ran out while that was on its way to the disk: the answer comes \
+        "the asker of the break ran out while that was on its way to the disk: the answer comes \
          behind the Gone, and the question is asked again with the next report; \
          a_break_is_answered_though_the_session_that_asked_ran_out_before_it_was_durable",
     ),
@@ -297,7 +297,7 @@ const RAREST: &[(&str, &str)] = &[
 
 const SAID_BEFORE_IT_HEARD: &str = "its keeper had yet to hear of the loss when it said so, and \
      it was read when the lease was free: past the last promise, or by another's later token; \
-     what_is_said_of_a_kept_lease_and_read_when_somebody_else_has_the_lock_changes_nothing";
+     a_late_word_on_a_kept_lease_changes_nothing_for_the_next_holder";
 
 /// A table of messages by states.
 struct Counts<M: 'static, S: 'static> {

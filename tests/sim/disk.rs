@@ -40,7 +40,7 @@ pub(crate) enum Answer {
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) epoch: u32,
-    /// Every epoch, and whose it was.
+    /// Every epoch, and its reign.
     pub(crate) epochs: Vec<(u32, ReignId)>,
     /// The last epoch that a reign took above another history.
     pub(crate) raised_above: u32,
@@ -81,8 +81,8 @@ impl Disk {
         }
     }
 
-    /// The write fails, or whoever wrote is dead at once: of the batch some may have reached the
-    /// disk, in its order, and nobody was told.
+    /// The write fails, or the writer is dead at once: of the batch some may have reached the
+    /// disk, in its order, and no client was told.
     pub(crate) fn lose_power(&mut self, dice: &mut Dice, now: Truth) {
         self.queue.clear();
         if let Some((_, batch)) = self.batch.take() {
@@ -93,7 +93,7 @@ impl Disk {
         }
     }
 
-    /// Whoever wrote ends in good order: everything is written first.
+    /// The writer ends in good order: everything is written first.
     pub(crate) fn flush(&mut self, now: Truth) {
         let batch = self.batch.take().map_or(Vec::new(), |(_, batch)| batch);
         let rest: Vec<_> = self.queue.drain(..).collect();
@@ -149,7 +149,7 @@ impl Disk {
         }
     }
 
-    /// A leader is started on it and ends before anybody comes.
+    /// A leader is started on it and ends before a client comes.
     pub(crate) fn start_unseen(&mut self, dice: &mut Dice) {
         let Recovered { epoch, waits_for, .. } = self.recover();
         let reign = ReignId(dice.next());

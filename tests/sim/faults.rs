@@ -28,7 +28,7 @@ impl World {
             _ => self.dice.below(5 * SECOND),
         };
         if self.plan.hard_on_holders
-            && let Some(holder) = self.somebody_who_holds()
+            && let Some(holder) = self.a_holding_client()
         {
             (client, pause) = (self.ops[holder].client, pause + SECOND);
         }
@@ -55,7 +55,7 @@ impl World {
             9 => self.kill(client),
             10 => self.cut_off(client),
             11 | 12 => self.silence(client, pause),
-            13 => self.break_somebody(client),
+            13 => self.break_a_lock(client),
             14 if self.plan.disk_fills => {
                 note!(self, "the disk has no room");
                 self.disk.full_until = self.truth + pause;
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// Now and then what the leader is about to say is lost, with all behind it. Some of it is
-    /// missed by nobody, but by a leader that is not the one who said it.
+    /// missed by none, but by a leader that is not the one that said it.
     pub(crate) fn may_lose(&mut self, wire: usize, message: &LeaderMessage) {
         let per_mille = match message {
             LeaderMessage::Lost { .. } | LeaderMessage::Recall { .. } => 50,
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// Nothing from or to the client arrives for a while: then all that was sent does, or, if
-    /// somebody lost patience meanwhile, nothing.
+    /// a user lost patience meanwhile, nothing.
     fn silence(&mut self, client: usize, pause: Truth) {
         note!(self, "client {client} is silent for {:?}", shown(pause));
         self.tally.silences += 1;
@@ -184,7 +184,7 @@ impl World {
                 state.to_client.hold(until);
             }
             if dies {
-                // Whoever is patient longest reads at last what the other had sent.
+                // The most patient one reads at last what the other had sent.
                 let learns = self.truth + SECOND + self.dice.below(pause);
                 self.end_at_client(wire, learns);
                 let learns = self.truth + SECOND + self.dice.below(pause);
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    fn somebody_who_holds(&self) -> Option<usize> {
+    fn a_holding_client(&self) -> Option<usize> {
         let mut tasks = self.managers.iter().flatten().flat_map(|manager| &manager.tasks);
         tasks.find_map(|task| match *task {
             Task::Holding { op } => Some(op),
@@ -203,8 +203,8 @@ impl World {
         })
     }
 
-    fn break_somebody(&mut self, mut client: usize) {
-        let held = self.somebody_who_holds();
+    fn break_a_lock(&mut self, mut client: usize) {
+        let held = self.a_holding_client();
         let holder = held.map(|op| self.ops[op].client);
         if holder == Some(client) && self.dice.percent(70) {
             client = (client + 1) % self.plan.clients;

@@ -19,7 +19,7 @@ use crate::{
 pub(crate) enum What {
     Acquired(Token),
     Released(Token),
-    /// Somebody else held it.
+    /// Another held it.
     Busy,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum What {
 pub(crate) struct Entry {
     pub(crate) what: What,
     pub(crate) call: Truth,
-    /// `None`: nobody knows whether it happened.
+    /// `None`: it is not known whether it happened.
     pub(crate) returned: Option<Truth>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
     let mut history = Vec::new();
     let of_name = ops.iter().filter(|op| op.name == name);
     for op in of_name.filter(|op| op.branch == branch) {
-        // After a restore somebody else may have had it whom nobody knew.
+        // After a restore another may have had it that was not known.
         if op.busy && !op.met_reservation && branch == Branch::First {
             history.push(Entry { what: What::Busy, call: op.invoked, returned: op.failed });
         }
@@ -51,7 +51,7 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
         for made in &op.made {
             let what = (What::Acquired(made.token), What::Released(made.token));
             let heard = op.lease.is_some_and(|(lease, _)| lease == made.lease);
-            // Of others its caller never knew, and nobody knows when they ended.
+            // Of others its caller never knew, and it is not known when they ended.
             let (returned, let_go, freed) =
                 if heard { (op.granted, op.let_go, op.freed) } else { (None, Some(made.at), None) };
             history.push(Entry { what: what.0, call: op.invoked, returned });
@@ -221,7 +221,7 @@ mod tests {
             released(2, 28, Some(40)),
         ];
         assert_eq!(check(&waiting), Ok(()));
-        // Nobody knows whether the last acquire happened, and a try found it held.
+        // It is not known whether the last acquire happened, and a try found it held.
         let given_up =
             [Entry { returned: None, ..acquired(1, 0, 0) }, released(1, 3, None), busy(8, 9)];
         assert_eq!(check(&given_up), Ok(()));

@@ -20,7 +20,7 @@ use crate::{
 
 /// One name within a manager.
 pub(crate) struct Tier {
-    /// The task whose turn it is, by its operation.
+    /// The task that has its turn, by its operation.
     pub(crate) owner: Option<usize>,
     line: VecDeque<usize>,
     word: LeaseWord,
@@ -63,7 +63,7 @@ impl Tier {
         self.owner.is_none() && self.line.is_empty()
     }
 
-    /// Whether it has that lease, and nobody uses it.
+    /// Whether it has that lease, and no guard uses it.
     pub(crate) fn keeps(&self, lease: LeaseId) -> bool {
         self.lease == Some(lease) && self.word.idle().is_some()
     }
@@ -297,7 +297,7 @@ impl World {
         }
     }
 
-    /// The lease is lost. Answers whether nobody has it who is to be told.
+    /// The lease is lost. Answers whether it has no guard to be told.
     pub(crate) fn lose_kept(&mut self, client: usize, lease: LeaseId, why: LostReason) -> bool {
         let Some(name) = self.keeper_of(client, lease) else { return false };
         let Some(tier) = self.tier(client, name) else { return false };
@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    /// Tells the leader whether a guard has it, and gives it back if nobody has used it for long.
+    /// Tells the leader whether a guard has it, and gives it back if no guard has used it for long.
     pub(crate) fn look_after(&mut self, client: usize, name: usize, lease: LeaseId) {
         let now = self.clock(Node::Client(client));
         let Some(manager) = &mut self.managers[client] else { return };

@@ -45,7 +45,7 @@ pub(crate) struct Host {
     readers: BTreeMap<usize, FrameReader>,
     /// Those of them that have not ended.
     open: BTreeSet<usize>,
-    /// Whom each connection said that it is.
+    /// Which session each connection named.
     pub(crate) sessions: BTreeMap<usize, SessionId>,
     turn: Option<Turn>,
     next_turn: Ticket,
@@ -60,7 +60,7 @@ pub(crate) struct Host {
     seen: BTreeMap<usize, Option<Seen>>,
     /// What each connection's report says of leases of earlier reigns, until that is believed.
     claims: BTreeMap<usize, BTreeMap<LeaseId, ReignId>>,
-    /// Who has been welcomed in this reign.
+    /// The sessions welcomed in this reign.
     welcomed: BTreeSet<SessionId>,
     /// The leases that each connection's report names as held, until they are told as lost.
     pub(crate) reported: BTreeMap<usize, BTreeSet<LeaseId>>,
@@ -416,7 +416,7 @@ impl World {
                 }
                 Notice::Conflict { .. } if self.past.branch > Branch::First => {}
                 _ => {
-                    let text = format!("{notice:?} where nobody restored anything");
+                    let text = format!("{notice:?} where nothing was restored");
                     self.violate(Rule::Property, text);
                 }
             }
@@ -532,7 +532,7 @@ impl World {
         self.begin_write();
     }
 
-    /// The leader ends, in one way or another. Somebody starts it again.
+    /// The leader ends, in one way or another. It is started again.
     pub(crate) fn end_leader(&mut self, end: End) {
         if self.host.take().is_none() {
             return;

@@ -88,7 +88,7 @@ fn a_lease_of_a_lost_history_is_not_taken_for_one_of_its_number() {
 }
 
 #[test]
-fn only_who_asks_for_mistakes_by_name_gets_them() {
+fn only_a_run_that_names_mistakes_gets_them() {
     let manifest = include_str!("../../Cargo.toml");
     let implied: Vec<_> = manifest.lines().filter(|line| line.contains("\"mistakes\"")).collect();
     assert!(implied.is_empty(), "{implied:?}");

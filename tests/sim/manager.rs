@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// The process, or this manager in it, is no more: what it held is believed in by nobody.
+    /// The process, or this manager in it, is no more: what it held is believed in by no guard.
     pub(crate) fn remove_client(&mut self, client: usize) {
         let Some(manager) = &self.managers[client] else { return };
         for task in manager.tasks.clone() {
@@ -380,7 +380,7 @@ impl World {
         Some(result)
     }
 
-    /// What came of it. Whoever drains already goes on to what its own doing brings.
+    /// What came of it. A caller that drains already goes on to what its own doing brings.
     pub(crate) fn drain(&mut self, client: usize, now: Time) {
         if std::mem::replace(&mut self.drains, true) {
             return;

@@ -1,4 +1,4 @@
-//! The simulator is able to fail: mistakes that others made, planted one by one, and who of the
+//! The simulator is able to fail: mistakes that others made, planted one by one, and which of the
 //! rules finds them.
 //!
 //! ```sh

@@ -15,7 +15,7 @@ pub(crate) struct Wire {
     pub(crate) number: ConnectionId,
     /// The reign that accepted it. Packets of another's connections mean nothing to a leader.
     pub(crate) reign: Option<u32>,
-    /// How long its client tries before the network says that nobody is there.
+    /// How long its client tries before the network says that nothing is there.
     pub(crate) tried_until: Truth,
     /// The first words on it take a detour.
     pub(crate) strays: bool,

@@ -37,7 +37,7 @@ pub(crate) struct Reserving {
     unused: BTreeSet<LeaseId>,
     /// What was to be broken, by connection and query.
     asked: BTreeMap<(usize, RequestId), (usize, Token)>,
-    /// Leases whose break was answered.
+    /// Leases with a break that was answered.
     broken: BTreeSet<LeaseId>,
 }
 
@@ -176,10 +176,8 @@ impl World {
     /// A request that waits though the name is reserved for it.
     pub(crate) fn told_to_wait(&mut self, host: &Host, wire: usize, request: RequestId) {
         let session = host.sessions.get(&wire).copied();
-        let is_its_own = host
-            .leader
-            .reserved()
-            .any(|(_, _, whose, own)| Some(whose) == session && own == request);
+        let is_its_own =
+            host.leader.reserved().any(|(_, _, of, own)| Some(of) == session && own == request);
         if is_its_own && host.leader.phase() == Phase::Open && self.past.branch == Branch::First {
             let text = format!("{request:?} is to wait for what is reserved for it");
             self.violate(Rule::AtLeast, text);

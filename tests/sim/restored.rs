@@ -1,5 +1,5 @@
 //! A state directory that is restored from a copy and started again, once or several times before
-//! a client comes, and an operator who reads the alarm, or does not.
+//! a client comes, and an operator that reads the alarm, or does not.
 //!
 //! Such a leader does not know what was promised after the copy was made. Until a client tells
 //! it, it may grant what is held and count tokens that were counted before: only the resource
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) enum Branch {
     #[default]
     First,
-    /// From a copy, and nobody has noticed, or nobody has acted on it.
+    /// From a copy, and it was not noticed, or not acted on.
     Restored,
     /// In an epoch above whatever was lost, by its operator or by what clients told.
     Above,
@@ -39,7 +39,7 @@ pub(crate) enum Branch {
 #[derive(Default)]
 pub(crate) struct Past {
     pub(crate) branch: Branch,
-    /// The epochs that were lost, and whose they were.
+    /// The epochs that were lost, and their reigns.
     lost: Vec<(u32, ReignId)>,
     /// The highest of those, and the highest tokens.
     epoch: u32,

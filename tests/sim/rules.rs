@@ -20,20 +20,20 @@ use crate::{
     world::{LAST_WORD, Node, Step, TROUBLE, World},
 };
 
-/// The rules of a lock; 1 to 4 as the design numbers them.
+/// The rules of a lock; 1 to 4 as the guide's page `protocol` numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rule {
     /// 1: at any true moment at most one holder of a name believes in its lease.
     OneHolder,
     /// 2: the tokens of a name only grow.
     TokensGrow,
-    /// 3: who gave up never holds, nobody is forgotten, first come is first served.
+    /// 3: a waiter that gave up never holds, no waiter is forgotten, first come is first served.
     Queue,
     /// 4: a durable record precedes every reply that depends on it.
     Durable,
     /// What `at_least` promised: no other holder before its end, and the next one after it.
     AtLeast,
-    /// Once nothing goes wrong any more, everybody gets what they want, and keeps it.
+    /// Once nothing goes wrong any more, every user gets what it wants, and keeps it.
     Liveness,
     /// Acquire and release happen in some order, each at one moment.
     Linearizable,
@@ -91,11 +91,11 @@ pub(crate) struct Op {
     pub(crate) at_most: Option<Time>,
     pub(crate) given_up: Option<Truth>,
     pub(crate) failed: Option<Truth>,
-    /// It was refused because somebody else had it.
+    /// It was refused because another had it.
     pub(crate) busy: bool,
     /// It was refused while an `at_least` kept the name taken.
     pub(crate) met_reservation: bool,
-    /// Since when nobody believes in it any more, because its holder let go or was told.
+    /// Since when no guard believes in it any more, because its holder let go or was told.
     pub(crate) let_go: Option<Truth>,
     /// The release was answered.
     pub(crate) freed: Option<Truth>,
@@ -107,7 +107,7 @@ pub(crate) struct Op {
     pub(crate) branch: Branch,
     /// What it took of a kept lease.
     pub(crate) took: Option<Token>,
-    /// What leaders have granted for it, whether or not anybody heard of it.
+    /// What leaders have granted for it, whether or not a client heard of it.
     pub(crate) made: Vec<Made>,
 }
 
@@ -128,7 +128,7 @@ pub(crate) struct Query {
 }
 
 impl Op {
-    #[expect(clippy::too_many_arguments, reason = "it is what was asked, and by whom")]
+    #[expect(clippy::too_many_arguments, reason = "it is what was asked, and by which client")]
     pub(crate) fn new(
         client: usize,
         life: u32,
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// Nobody believes in it from now on, or since its deadline has passed.
+    /// No guard believes in it from now on, or since its deadline has passed.
     pub(crate) fn let_go(&mut self, op: usize) {
         let state = &self.ops[op];
         let node = Node::Client(state.client);
@@ -391,7 +391,7 @@ impl World {
         self.after(delay, Step::Told(client, self.lives[client], lease));
     }
 
-    /// The leader answers a release: it has read that nobody holds this lease any more.
+    /// The leader answers a release: it has read that no guard holds this lease any more.
     pub(crate) fn heard_released(&mut self, client: usize, lease: LeaseId) {
         let truth = self.truth;
         if let Some(&op) = self.op_of_lease.get(&(lease, client))
@@ -556,8 +556,8 @@ impl World {
         self.told_reserved(host, op, lease, first);
         self.check_promise(name, op);
         self.check_predecessor(name, op);
-        // A request that never heard of its grant is granted anew, ahead of all others; so is one of
-        // whose grant an earlier reign came no further than its durable entry.
+        // A request that never heard of its grant is granted anew, ahead of all others; so is one with
+        // a grant of which an earlier reign came no further than the durable entry.
         let is_anew =
             self.ops[op].made.len() > 1 || host.reserved_before.contains(&(session, request));
         if self.ops[op].at_least.is_none() || !is_anew {
@@ -580,7 +580,7 @@ impl World {
         }
     }
 
-    /// Whoever had the name before has given it back, or it was durably taken away.
+    /// The holder of the name before has given it back, or it was durably taken away.
     fn check_predecessor(&mut self, name: usize, op: usize) {
         let Some(before) = self.last_grant[name] else { return };
         let state = &self.ops[before];
@@ -605,7 +605,7 @@ impl World {
         }
     }
 
-    /// Nobody who is there has waited since before this one asked.
+    /// No waiter that is there has waited since before this one asked.
     fn check_turn(&mut self, name: usize, op: usize) {
         if self.past.branch > Branch::First {
             return; // places were told twice

@@ -69,11 +69,11 @@ impl Run {
                             eprintln!("{done} seeds, {:.0?}", begin.elapsed());
                         }
                     }
-                    sum.lock().expect("nobody panics").merge(own);
+                    sum.lock().expect("no thread panics").merge(own);
                 });
             }
         });
-        let mut run = sum.into_inner().expect("nobody panics");
+        let mut run = sum.into_inner().expect("no thread panics");
         run.took = begin.elapsed();
         run
     }

@@ -66,7 +66,7 @@ impl World {
             Task::Lost { op } => {
                 self.set_task(client, task, Task::Idle);
                 let (lease, (token, _)) = self.ops[op].lease.expect("it was granted");
-                // Whoever never used it may say so.
+                // A user that never used it may say so.
                 let token = if self.dice.percent(20) { Token::ZERO } else { token };
                 if !self.leave_kept(client, op, Predecessor::Clean) {
                     self.call(client, |client, now| {
@@ -89,7 +89,7 @@ impl World {
         self.rested.contains(&(client, task)) && !self.awake.contains(&(client, task))
     }
 
-    /// Whoever wakes may want something else than a lock.
+    /// A user that wakes may want something else than a lock.
     fn look_around(&mut self, client: usize) {
         let (name, token) = (self.names[0].clone(), self.highest[0]);
         let query = match self.dice.below(10) {
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Asks for a lock. In the end everybody asks for one without any limit.
+    /// Asks for a lock. In the end every user asks for one without any limit.
     fn ask(&mut self, client: usize, task: usize, last_word: bool) {
         let name = if self.plan.keeps && self.dice.percent(60) {
             client % self.names.len() // mostly its own
@@ -290,24 +290,24 @@ impl World {
         }
     }
 
-    /// Asks whether a lease is still good, or who has what.
+    /// Asks whether a lease is still good, or for all holders.
     fn inquire(&mut self, op: usize) {
-        let who = self.dice.below(self.plan.clients as u64) as usize;
-        if self.managers[who].as_ref().is_none_or(|m| m.closing) || self.is_paused(who) {
+        let client = self.dice.below(self.plan.clients as u64) as usize;
+        if self.managers[client].as_ref().is_none_or(|m| m.closing) || self.is_paused(client) {
             return;
         }
         let (name, (_, (first, _))) = (self.ops[op].name, self.ops[op].lease.expect("granted"));
         let text = self.names[name].clone();
         let list = self.dice.percent(25);
-        let query = self.call(who, |client, now| match list {
+        let query = self.call(client, |client, now| match list {
             true => client.list(None, 2, None, now),
             false => client.check(text, first, None, now),
         });
         let (asked, kind) = (self.truth, if list { None } else { Some(op) });
-        if let (Some(query), Some(manager)) = (query, &mut self.managers[who]) {
+        if let (Some(query), Some(manager)) = (query, &mut self.managers[client]) {
             manager.queries.insert(query, Query { check: kind, asked });
         }
-        self.after_call(who);
+        self.after_call(client);
     }
 
     pub(crate) fn is_paused(&self, process: usize) -> bool {

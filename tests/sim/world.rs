@@ -33,7 +33,7 @@ use crate::{
 /// Until when faults happen.
 pub(crate) const TROUBLE: Truth = 20 * SECOND;
 
-/// From then on everybody asks once more, without limit: all of these are to be granted.
+/// From then on every user asks once more, without limit: all of these are to be granted.
 pub(crate) const LAST_WORD: Truth = 26 * SECOND;
 
 /// A world lives at least as long as this …
@@ -42,7 +42,7 @@ const LONG_ENOUGH: Truth = 30 * SECOND;
 /// … with so many clients, whatever its seed …
 const CLIENTS_MIN: usize = 3;
 
-/// … and by now everybody has had what they wanted.
+/// … and by now all have had what they wanted.
 const END: Truth = 90 * SECOND;
 
 /// A process: what is paused, killed and started as one, with one clock.
@@ -61,7 +61,7 @@ impl Process {
     }
 }
 
-/// Who takes turns.
+/// What takes turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Node {
     Leader,
@@ -147,9 +147,9 @@ pub(crate) struct Plan {
     pub(crate) time_to_live_min: Duration,
     /// Users of one process stand in line, and leases are kept.
     pub(crate) keeps: bool,
-    /// A client whose users want nothing for a minute.
+    /// A client with users that want nothing for a minute.
     pub(crate) sleeper: Option<usize>,
-    /// Many hold a lock for longer than their sessions are promised, and it is mostly those who
+    /// Many hold a lock for longer than their sessions are promised, and it is mostly those that
     /// are stopped and cut off. Their clocks are slow, and the leader's is fast.
     pub(crate) hard_on_holders: bool,
     /// The state directory is restored from a copy, once.
@@ -173,7 +173,7 @@ impl Plan {
             restores: dice.percent(10),
         };
         if plan.restores {
-            // So that somebody of a lost reign still believes when the next but one begins.
+            // So that a client of a lost reign still believes when the next but one begins.
             plan.hard_on_holders = true;
             plan.time_to_live_min *= 3;
         }
@@ -213,7 +213,7 @@ pub(crate) struct World {
     pub(crate) managers: Vec<Option<Manager>>,
     pub(crate) lives: Vec<u32>,
     pub(crate) wires: Vec<Wire>,
-    /// Until when nothing of a client's, connections yet to be made included, reaches anybody.
+    /// Until when nothing of a client's, connections yet to be made included, reaches any peer.
     pub(crate) silent_until: Vec<Truth>,
     pub(crate) names: Vec<Name>,
     /// The highest token granted, by name.
@@ -223,9 +223,9 @@ pub(crate) struct World {
     pub(crate) ops: Vec<Op>,
     pub(crate) op_of: BTreeMap<(usize, u32, RequestId), usize>,
     pub(crate) op_of_lease: BTreeMap<(tierlock::proto::LeaseId, usize), usize>,
-    /// Leases that nobody has any more, as their holders know.
+    /// Leases that no client has any more, as their holders know.
     pub(crate) given_back: BTreeSet<LeaseId>,
-    /// Leases whose keeper has heard that somebody else waits.
+    /// Leases of a keeper that has heard that another waits.
     pub(crate) recalled: BTreeSet<LeaseId>,
     /// The last token that a leader has given with each lease.
     pub(crate) ends: BTreeMap<LeaseId, Token>,
@@ -357,8 +357,8 @@ impl World {
         }
     }
 
-    /// By now everybody has had what they wanted: after a restore the leader may have waited twice
-    /// for whoever may have been promised most.
+    /// By now all have had what they wanted: after a restore the leader may have waited twice
+    /// for the longest promise.
     fn end(&self) -> Truth {
         if self.plan.restores { END + 150 * SECOND } else { END }
     }
@@ -486,7 +486,7 @@ impl World {
         }
     }
 
-    /// Everybody has had what they wanted, and nothing is left over.
+    /// All have had what they wanted, and nothing is left over.
     fn is_at_rest(&self) -> bool {
         let all = self.plan.clients * self.plan.tasks;
         self.content.len() == all
@@ -497,7 +497,7 @@ impl World {
             && self.leftovers().is_empty()
     }
 
-    /// What the leader still has, though nobody wants anything and nobody keeps it.
+    /// What the leader still has, though no user wants anything and no client keeps it.
     fn leftovers(&self) -> Vec<String> {
         let Some(host) = &self.host else { return vec!["there is no leader".to_owned()] };
         let is_kept = |lease: LeaseId| {
@@ -507,11 +507,11 @@ impl World {
         host.leader
             .locks()
             .filter(|(_, lease, waiters)| *waiters > 0 || lease.is_some_and(|l| !is_kept(l)))
-            .map(|(name, lease, waiters)| format!("{name}: {lease:?} and {waiters} who wait"))
+            .map(|(name, lease, waiters)| format!("{name}: {lease:?} and {waiters} waiters"))
             .collect()
     }
 
-    /// The end has come, and somebody still waits.
+    /// The end has come, and a user still waits.
     fn complain(&mut self) {
         let mut trouble = Vec::new();
         for (client, manager) in self.managers.iter().enumerate() {

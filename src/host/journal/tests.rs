@@ -238,7 +238,7 @@ fn two_directories_are_two_clusters() {
 
 // gajae-code#4704
 #[test]
-fn a_second_leader_on_one_state_directory_is_refused_and_told_who_has_it() {
+fn a_second_leader_on_one_state_directory_is_refused_and_told_of_the_first() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = open(directory.path()).unwrap();
     let error = open(directory.path()).map(drop).unwrap_err();

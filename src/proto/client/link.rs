@@ -63,7 +63,7 @@ enum State {
     },
 }
 
-/// One address that is being asked who leads there.
+/// One address that is being asked which leader is there.
 struct Probe {
     state: ProbeState,
     attempts: u32,
@@ -125,7 +125,7 @@ impl Link {
         matches!(self.state, State::Serving { .. })
     }
 
-    /// Whether this connection asks an address who leads there.
+    /// Whether this connection asks an address which leader is there.
     #[cfg(feature = "testing")]
     pub(super) fn asks(&self, connection: ConnectionId) -> bool {
         self.probe_of(connection).is_some()
@@ -305,7 +305,7 @@ impl Client {
         self.link.refused[address] = matches!(ended, Ended::NotThere(_));
         let trouble = match ended {
             Ended::Disconnected(trouble) | Ended::NotThere(trouble) => trouble,
-            // Whoever has been welcomed has the secret: that close came late, or from elsewhere.
+            // A client that was welcomed has the secret: that close came late, or from elsewhere.
             Ended::Refused(trouble) if self.cluster.is_some() => trouble,
             Ended::Refused(trouble) => {
                 self.fail_everything(&Failure::NotAccepted(trouble.clone()));
@@ -388,8 +388,8 @@ impl Client {
             return self.drop_link(text, now);
         }
         let last = self.seen.filter(|seen| seen.cluster == cluster);
-        if let Some(Seen { epoch: seen, reign: whose, .. }) = last
-            && (epoch < seen || (epoch == seen && reign != whose))
+        if let Some(Seen { epoch: seen, reign: known, .. }) = last
+            && (epoch < seen || (epoch == seen && reign != known))
         {
             let again = if epoch == seen { ", when another leader was in it" } else { "" };
             let text = format!(
@@ -405,7 +405,7 @@ impl Client {
         self.see(Seen { cluster, epoch, reign, attestation });
         self.time_to_live = time_to_live.min(self.config.time_to_live);
         self.renew_every = self.renew_every_of(renew_every);
-        // What the leader says here it said before it had looked at who waits.
+        // What the leader says here it said before it had looked at its waiters.
         let soon = if self.is_wanted() { RENEW_SOON } else { self.renew_every };
         self.next_renewal = now + self.renew_every.min(soon);
         self.promised(sent_at, now);
@@ -565,7 +565,7 @@ impl Client {
             }
             LeaderMessage::NotLeader { .. } => {
                 self.link.closes.push_back(connection);
-                self.probe_again(address, "it leads nobody now".to_owned(), now);
+                self.probe_again(address, "it does not lead now".to_owned(), now);
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Leader {
-    /// Each name, the lease of whoever holds it, and how many wait.
+    /// Each name, the lease of its holder, and how many wait.
     pub fn locks(&self) -> impl Iterator<Item = (&Name, Option<LeaseId>, usize)> {
         self.table.all().map(|key| {
             let lock = self.table.lock(key);

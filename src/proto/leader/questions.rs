@@ -62,7 +62,7 @@ impl Questions {
     }
 }
 
-/// Who asked for breaks that are on their way to the disk, by the lease.
+/// The sessions that asked for breaks that are on their way to the disk, by the lease.
 pub(super) struct Breakers {
     of: BTreeMap<PackedId, Vec<(ConnectionId, ClientId, RequestId)>>,
     pub(super) shares: Shares,
@@ -117,7 +117,7 @@ impl Leader {
         }
     }
 
-    /// Whether this token's lease holds: its session lives and nobody is taking it away.
+    /// Whether this token's lease holds: its session lives and it is not being taken away.
     fn is_good(&self, name: &Name, token: Token, now: Time) -> bool {
         self.over.is_none()
             && !self.in_grace
@@ -142,7 +142,7 @@ impl Leader {
         let mut more = false;
         self.table.put_names_in_order();
         for (listed, lock) in self.table.names_after(after.as_ref()).enumerate() {
-            // At least one, so that whoever asks for the next page gets on.
+            // At least one, so that a caller that asks for the next page gets on.
             more = listed >= limit.max(1) as usize || !page.add(self.describe(lock, now));
             if more {
                 break;

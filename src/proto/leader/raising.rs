@@ -70,7 +70,7 @@ impl Leader {
         self.config.notary = notary;
     }
 
-    /// The epoch whose first token exceeds `above`, if the tokens that this reign gave do not
+    /// The epoch with a first token that exceeds `above`, if the tokens that this reign gave do not
     /// explain it.
     pub(super) fn raise_for(&self, above: Token, epoch: u32) -> Option<u32> {
         let known = self.given.max(Token::first_of(epoch));
@@ -101,7 +101,7 @@ impl Leader {
         self.write(Record::EpochRaised { epoch, starts_above });
     }
 
-    /// The epoch was raised: all who are served hear of it before they hear of a grant in it.
+    /// The epoch was raised: all served sessions hear of it before they hear of a grant in it.
     pub(super) fn tell_raised(&mut self) {
         let epoch = self.epoch();
         let attestation = self.attest(epoch);
@@ -132,7 +132,7 @@ impl Leader {
         (is_anothers && self.config.notary.confirms(&seen)).then_some(seen)
     }
 
-    /// A client has seen this in another history. The leader goes on serving those who have not:
+    /// A client has seen this in another history. The leader goes on serving those that have not:
     /// this state is what there is. But until its own reign is as old as the longest promise, a
     /// client of that history may hold anything, so nothing new is granted; and before that
     /// client is served, tokens exceed those that it may have been given there.
@@ -188,7 +188,7 @@ impl Leader {
             self.raise(target, true, now);
             OtherHistory { seen, due: None, pauses, asked: Some(target) }
         } else {
-            // As far as may be today; those who do not know that history are served meanwhile.
+            // As far as may be today; clients that do not know that history are served meanwhile.
             let part = seen.min(self.epoch_asked + left);
             if part > self.epoch_asked {
                 self.raise(part, false, now);

@@ -1,9 +1,9 @@
 //! What a reign takes over from those before it: their sessions, and what these bring back.
 //!
 //! The journal tells which sessions were open and what was taken away from them, and nothing of
-//! who holds what. That the holders tell themselves, each with its session's first whole report
+//! what each holds. That the holders tell themselves, each with its session's first whole report
 //! of the reign. Until every session has come back, or its end is durable, nothing new is granted
-//! (*grace*): nobody is granted what somebody else still holds, and with everybody alive it is
+//! (*grace*): no session is granted what another still holds, and with all alive it is
 //! over in milliseconds.
 
 use std::{cmp::Reverse, collections::BTreeSet};
@@ -66,7 +66,7 @@ impl Leader {
 // Leases.
 impl Leader {
     /// Takes in what a session says it holds. Answers `false` if some of that is not confirmed:
-    /// once this is durable the session is told, with its next report. With too much that nobody
+    /// once this is durable the session is told, with its next report. With too much that no session
     /// has answered for it is told nothing, and runs out.
     pub(super) fn reclaim(&mut self, key: SessionKey, report: &Report, now: Time) -> bool {
         let unconfirmed = self.unconfirmed(key, report);
@@ -80,7 +80,7 @@ impl Leader {
             return false;
         }
         if self.sessions.get(key).is_awaited() {
-            assert!(self.in_grace, "whoever is awaited is awaited by the grace");
+            assert!(self.in_grace, "every awaited session is awaited by the grace");
             for held in report.held.values() {
                 self.take_in(key, held, now);
             }
@@ -124,7 +124,7 @@ impl Leader {
             || planted(Mistake::ForeignLeasesConfirmed)
     }
 
-    /// Whether nobody has reported a later grant of this name.
+    /// Whether no session has reported a later grant of this name.
     fn exceeds_all_known(&self, held: &HeldLease) -> bool {
         self.table.find(&held.name).is_none_or(|lock| self.table.lock(lock).token < highest(held))
     }
@@ -137,7 +137,7 @@ impl Leader {
         let lock = self.table.find_or_add(held.name.clone());
         self.unsettled.push(lock);
         if !self.exceeds_all_known(held) {
-            return; // one given back or taken away: somebody came after it
+            return; // one given back or taken away: another came after it
         }
         if self.table.lock(lock).holding.is_some() {
             self.displace(lock, highest(held));
@@ -176,7 +176,7 @@ impl Leader {
         }
     }
 
-    /// Somebody else has reported a later grant of a lock than the one who was confirmed.
+    /// Another session has reported a later grant of a lock than the confirmed one.
     fn displace(&mut self, lock: LockKey, winner: Token) {
         let loser = self.table.lock(lock).token;
         let Holding { lease, session, right, .. } = self.vacate(lock, None);
@@ -202,7 +202,7 @@ impl Leader {
         self.revoke(key, id, held.name, held.last);
     }
 
-    /// Two hold one lock, by their own words: somebody's state was restored, or there is a bug.
+    /// Two hold one lock, by their own words: a state was restored, or there is a bug.
     fn conflict(&mut self, lock: LockKey, winner: Token, loser: Token, session: SessionKey) {
         let name = self.table.lock(lock).name.clone();
         self.notices.push_back(Notice::Conflict { name, winner, loser });
@@ -226,7 +226,7 @@ impl Leader {
 }
 
 /// The highest token that its holder can have used: what is left of a block that is being given back
-/// may be somebody else's by now.
+/// may be another holder's by now.
 fn highest(held: &HeldLease) -> Token {
     match held.leaving {
         Some(_) if !planted(Mistake::RestOfBlockClaims) => {

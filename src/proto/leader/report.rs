@@ -1,7 +1,7 @@
 //! A connection's report: it counts only whole, and then it is the truth.
 //!
-//! Until it is whole it takes memory on nobody's account but the leader's. So all unfinished ones
-//! together weigh no more than a budget, whoever sends them.
+//! Until it is whole it takes memory on the leader's account alone. So all unfinished ones
+//! together weigh no more than a budget, whichever client sends them.
 
 use std::{collections::BTreeMap, mem::size_of, time::Duration};
 
@@ -148,7 +148,7 @@ impl Unfinished {
         self.total -= self.weights.remove(&connection).unwrap_or(0);
     }
 
-    /// Whose report is given up if all together weigh more than `most`: the heaviest, so that
+    /// Which report is given up if all together weigh more than `most`: the heaviest, so that
     /// many small ones are never kept out by a few that are huge. Of several that are huge in
     /// good faith one has to get through, so the oldest is spared.
     fn excess(&self, most: usize) -> Option<ConnectionId> {
@@ -233,7 +233,7 @@ impl Leader {
     fn session_of(&mut self, connection: ConnectionId, report: &Report) -> Option<SessionKey> {
         let Some(key) = self.sessions.find(report.session) else {
             // One that was here before, in this reign or another, is not made anew: it may
-            // believe in leases that are somebody else's by now.
+            // believe in leases that are another session's by now.
             let is_new = !self.sessions.was_dismissed(report.session);
             if is_new && report.count == 1 && report.held.is_empty() {
                 return Some(self.sessions.add(Session::new(
@@ -285,7 +285,7 @@ impl Leader {
     fn adopt(&mut self, connection: ConnectionId, key: SessionKey, report: &Report) {
         let session = self.sessions.get_mut(key);
         session.count = report.count;
-        // The journal does not say who it is.
+        // The journal does not identify it.
         (session.identity, session.process) = (report.identity.clone(), report.process);
         if let Some(older) = session.connection.replace(connection) {
             self.close(older, Close::Superseded);
@@ -294,7 +294,7 @@ impl Leader {
         self.reports.clear(connection);
     }
 
-    /// Shows who leads here, promising nothing: the client sees for itself that it does not
+    /// Shows which leader this is, promising nothing: the client sees for itself that it does not
     /// belong here. `Gone` would make it drop leases that its own leader keeps for it.
     fn turn_away(&mut self, connection: ConnectionId, report: &Report, why: Refusal) {
         self.connections.insert(connection, Connection::Refused(why));

@@ -26,13 +26,13 @@ use crate::{
 
 /// The reservations of a reign.
 pub(super) struct Reservations {
-    by_lock: BTreeMap<LockKey, Running>,
+    by_lock: BTreeMap<LockKey, RunningStay>,
     by_request: BTreeMap<(SessionId, RequestId), LockKey>,
     /// When each is over or is to be written anew, whichever is sooner.
     times: Timers<LockKey>,
-    /// Those whose grants are told with the messages that the driver takes next.
+    /// Those with grants that are told with the messages that the driver takes next.
     untold: Vec<LockKey>,
-    /// Those whose grants the driver has taken; they count from the first time after this one.
+    /// Those with grants that the driver has taken; they count from the first time after this one.
     told: Vec<LockKey>,
     told_at: Time,
     /// Deletions on their way to the disk, by the number of the record.
@@ -41,7 +41,7 @@ pub(super) struct Reservations {
 
 /// One name that is reserved, or about to be or to be no more.
 #[derive(Clone, Copy)]
-struct Running {
+struct RunningStay {
     token: Token,
     session: SessionId,
     request: RequestId,
@@ -95,12 +95,12 @@ impl Reservations {
         self.by_lock.len()
     }
 
-    fn insert(&mut self, lock: LockKey, running: Running) {
+    fn insert(&mut self, lock: LockKey, running: RunningStay) {
         self.by_request.insert((running.session, running.request), lock);
         self.by_lock.insert(lock, running);
     }
 
-    fn remove(&mut self, lock: LockKey) -> Option<Running> {
+    fn remove(&mut self, lock: LockKey) -> Option<RunningStay> {
         self.times.clear(lock);
         self.told.retain(|told| *told != lock);
         self.untold.retain(|untold| *untold != lock);
@@ -177,7 +177,7 @@ impl Leader {
     }
 
     /// From now on the name is reserved like this, and by nothing that was before.
-    fn keep_reserved(&mut self, lock: LockKey, running: Running) {
+    fn keep_reserved(&mut self, lock: LockKey, running: RunningStay) {
         self.drop_reservation(lock);
         self.reservations.insert(lock, running);
         if let Some(client) = running.client {
@@ -186,7 +186,7 @@ impl Leader {
     }
 
     fn drop_reservation(&mut self, lock: LockKey) {
-        if let Some(Running { client: Some(client), .. }) = self.reservations.remove(lock) {
+        if let Some(RunningStay { client: Some(client), .. }) = self.reservations.remove(lock) {
             self.sessions.remove_reservation(client);
         }
     }
@@ -223,7 +223,7 @@ impl Leader {
         let is_anew = self.reservations.by_lock.contains_key(&lock);
         let stage = Stage::Writing { number, connection, is_anew };
         let client = Some(self.client_of(connection));
-        self.keep_reserved(lock, Running { token, session, request, client, at_least, stage });
+        self.keep_reserved(lock, RunningStay { token, session, request, client, at_least, stage });
         if planted(Mistake::ReservedFromGrant) {
             let end = self.wall() + count_long(at_least);
             self.reservations.times.set(lock, end);
@@ -252,7 +252,7 @@ impl Leader {
         proof: Reserved,
         now: Time,
     ) {
-        let Some(&Running { token, session, request, stage, .. }) =
+        let Some(&RunningStay { token, session, request, stage, .. }) =
             self.reservations.by_lock.get(&lock)
         else {
             return;
@@ -281,7 +281,8 @@ impl Leader {
 
     /// The journal has no room for the entry: the request that it was for is refused.
     pub(super) fn entry_is_unwritten(&mut self, lock: LockKey, number: u64, now: Time) {
-        let Some(&Running { session, request, stage, .. }) = self.reservations.by_lock.get(&lock)
+        let Some(&RunningStay { session, request, stage, .. }) =
+            self.reservations.by_lock.get(&lock)
         else {
             return;
         };
@@ -329,7 +330,7 @@ impl Leader {
         running.stage = Stage::Running { lease, until: None };
     }
 
-    /// For mistakes: a report is answered with a grant whose entry is not durable yet.
+    /// For mistakes: a report is answered with a grant before its entry is durable.
     pub(super) fn answer_early(&mut self, key: SessionKey, request: RequestId) {
         let session = self.sessions.get(key);
         let (id, connection) = (session.id, session.connection);
@@ -339,7 +340,7 @@ impl Leader {
                 (&mut running.stage, connection)
         {
             *on = connection;
-            let (number, Running { token, session, at_least, .. }) = (*number, *running);
+            let (number, RunningStay { token, session, at_least, .. }) = (*number, *running);
             let name = self.table.lock(lock).name.clone();
             let reservation = Reservation { token, session, request, at_least, left: at_least };
             self.pretend_reserved(number, Record::Reserved { name, reservation });
@@ -374,7 +375,10 @@ impl Leader {
             self.table.reserve(lock, Token::ZERO);
             let stage = Stage::Running { lease: None, until: Some(Time::ZERO + left) };
             let client = None;
-            self.keep_reserved(lock, Running { token, session, request, client, at_least, stage });
+            self.keep_reserved(
+                lock,
+                RunningStay { token, session, request, client, at_least, stage },
+            );
         }
     }
 
@@ -453,7 +457,7 @@ impl Leader {
     /// Writes what is left.
     fn rewrite(&mut self, lock: LockKey) {
         let running = &self.reservations.by_lock[&lock];
-        let &Running { token, session, request, at_least, stage, .. } = running;
+        let &RunningStay { token, session, request, at_least, stage, .. } = running;
         let left = match stage {
             Stage::Running { until: Some(until), .. } if !planted(Mistake::CountedAnew) => {
                 count_back(until.since(self.wall()))
@@ -472,7 +476,7 @@ impl Leader {
             return;
         }
         let is_running =
-            |running: &Running| matches!(running.stage, Stage::Running { until: Some(_), .. });
+            |running: &RunningStay| matches!(running.stage, Stage::Running { until: Some(_), .. });
         let all = self.reservations.by_lock.iter();
         let running: Vec<_> =
             all.filter(|(_, running)| is_running(running)).map(|(&lock, _)| lock).collect();
@@ -666,6 +670,3 @@ fn count_back(left: Duration) -> Duration {
 
 const STEP_MIN: Duration = Duration::from_millis(100);
 const STEP_MAX: Duration = Duration::from_secs(60);
-
-/// The longest `at_least` that is remembered.
-pub(super) const AT_LEAST_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
-use super::Dice;
+use super::ByteDice;
 use crate::{
     error::{LostReason, Predecessor},
     name::Name,
@@ -43,7 +43,7 @@ fn every_record_keeps_its_bytes() {
 
 #[test]
 fn what_is_sent_is_what_arrives_in_any_pieces() {
-    let mut dice = Dice::new(1);
+    let mut dice = ByteDice::new(1);
     for _ in 0..200 {
         let from_client = client_messages(&mut dice);
         let from_leader = leader_messages(&mut dice);
@@ -56,8 +56,8 @@ fn what_is_sent_is_what_arrives_in_any_pieces() {
 }
 
 #[test]
-fn hostile_bytes_are_refused_and_harm_nobody() {
-    let mut dice = Dice::new(2);
+fn hostile_bytes_are_refused_and_harm_no_other() {
+    let mut dice = ByteDice::new(2);
     for _ in 0..20_000 {
         let length = dice.below(80) as usize;
         let bytes: Vec<u8> = (0..length).map(|_| dice.next() as u8 >> dice.below(8)).collect();
@@ -104,14 +104,14 @@ fn a_record_has_one_spelling() {
 
 #[test]
 fn what_a_later_release_adds_to_a_message_is_skipped() {
-    let mut dice = Dice::new(3);
+    let mut dice = ByteDice::new(3);
     for _ in 0..50 {
         skips_what_it_does_not_know(client_messages(&mut dice), &mut dice);
         skips_what_it_does_not_know(leader_messages(&mut dice), &mut dice);
     }
 }
 
-fn skips_what_it_does_not_know<M>(messages: Vec<M>, dice: &mut Dice)
+fn skips_what_it_does_not_know<M>(messages: Vec<M>, dice: &mut ByteDice)
 where
     M: Message + Clone + PartialEq + Debug,
 {
@@ -124,7 +124,7 @@ where
 
 #[test]
 fn what_a_later_release_adds_to_an_element_of_a_list_is_skipped() {
-    let mut dice = Dice::new(4);
+    let mut dice = ByteDice::new(4);
     let lists = |message: &ClientMessage| {
         matches!(message, ClientMessage::Held { .. } | ClientMessage::Waiting { .. })
     };
@@ -291,7 +291,7 @@ fn keep_their_bytes<M: Message + Clone + PartialEq + Debug>(messages: Vec<M>, go
     assert_eq!(kinds, (0..M::KINDS).collect());
 }
 
-fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut Dice) {
+fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut ByteDice) {
     let mut bytes = Vec::new();
     for message in messages {
         encode_frame(message, &mut bytes).unwrap();
@@ -310,7 +310,7 @@ fn arrives<M: Message + PartialEq + Debug>(messages: &[M], dice: &mut Dice) {
     assert_eq!(arrived, messages);
 }
 
-fn read_bent<M: Message>(message: &M, dice: &mut Dice) {
+fn read_bent<M: Message>(message: &M, dice: &mut ByteDice) {
     let mut bytes = payload(message);
     for _ in 0..=dice.below(3) {
         let at = dice.below(bytes.len() as u64) as usize;
@@ -391,7 +391,7 @@ impl Source for Fixed {
     }
 }
 
-impl Source for Dice {
+impl Source for ByteDice {
     fn number(&mut self, _golden: u64) -> u64 {
         let bits = self.below(64);
         self.next() >> bits

@@ -1,4 +1,4 @@
-//! Situations, one by one. A name after a test's comment is the public issue of somebody who
+//! Situations, one by one. A name after a test's comment is the public issue of a project that
 //! met it before.
 
 mod holders;
@@ -66,7 +66,7 @@ struct Reign {
 
 /// A session, as its client would name it.
 #[derive(Clone, Copy)]
-struct Who {
+struct Speaker {
     connection: ConnectionId,
     session: u128,
     count: u64,
@@ -166,8 +166,8 @@ impl Reign {
         self.drive();
     }
 
-    fn say(&mut self, who: Who, message: ClientMessage) {
-        self.leader.handle_message(who.connection, message, self.now);
+    fn say(&mut self, speaker: Speaker, message: ClientMessage) {
+        self.leader.handle_message(speaker.connection, message, self.now);
         self.drive();
     }
 
@@ -193,90 +193,100 @@ impl Reign {
         connection
     }
 
-    fn disconnect(&mut self, who: Who) {
-        self.leader.handle_disconnected(who.connection, self.now);
+    fn disconnect(&mut self, speaker: Speaker) {
+        self.leader.handle_disconnected(speaker.connection, self.now);
         self.drive();
     }
 
     /// A new session, welcomed.
-    fn session(&mut self, number: u64) -> Who {
+    fn session(&mut self, number: u64) -> Speaker {
         let connection = self.connect(number * 100);
-        let who = Who { connection, session: number.into(), count: 1 };
-        self.report(who, &[], Vec::new());
-        assert!(self.take(who).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
-        who
+        let speaker = Speaker { connection, session: number.into(), count: 1 };
+        self.report(speaker, &[], Vec::new());
+        assert!(self.take(speaker).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
+        speaker
     }
 
     /// The same as one of this client's.
-    fn session_of(&mut self, client: u128, number: u64) -> Who {
+    fn session_of(&mut self, client: u128, number: u64) -> Speaker {
         let connection = self.connect_from(ClientId(client), ConnectionId(number * 100));
-        let who = Who { connection, session: number.into(), count: 1 };
-        self.report(who, &[], Vec::new());
-        assert!(self.take(who).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
-        who
+        let speaker = Speaker { connection, session: number.into(), count: 1 };
+        self.report(speaker, &[], Vec::new());
+        assert!(self.take(speaker).iter().any(|m| matches!(m, LeaderMessage::Welcome { .. })));
+        speaker
     }
 
     /// The session comes back on another connection of this client.
-    fn again_from(&mut self, client: u128, who: Who) -> Who {
-        let connection = ConnectionId(who.connection.0 + 1);
+    fn again_from(&mut self, client: u128, speaker: Speaker) -> Speaker {
+        let connection = ConnectionId(speaker.connection.0 + 1);
         let connection = self.connect_from(ClientId(client), connection);
-        Who { connection, count: who.count + 1, ..who }
+        Speaker { connection, count: speaker.count + 1, ..speaker }
     }
 
     /// The session comes back on another connection.
-    fn again(&mut self, who: Who) -> Who {
-        let connection = self.connect(who.connection.0 + 1);
-        Who { connection, count: who.count + 1, ..who }
+    fn again(&mut self, speaker: Speaker) -> Speaker {
+        let connection = self.connect(speaker.connection.0 + 1);
+        Speaker { connection, count: speaker.count + 1, ..speaker }
     }
 
-    fn report(&mut self, who: Who, held: &[LeaseId], requests: Vec<WaitingRequest>) {
-        self.report_held(who, held.iter().map(|&lease| held_lease(lease)).collect(), requests);
+    fn report(&mut self, speaker: Speaker, held: &[LeaseId], requests: Vec<WaitingRequest>) {
+        self.report_held(speaker, held.iter().map(|&lease| held_lease(lease)).collect(), requests);
     }
 
-    fn report_held(&mut self, who: Who, leases: Vec<HeldLease>, requests: Vec<WaitingRequest>) {
-        self.say(who, hello(who));
-        self.say(who, ClientMessage::Held { leases });
-        self.say(who, ClientMessage::Waiting { requests });
-        self.say(who, ClientMessage::Ready);
+    fn report_held(
+        &mut self,
+        speaker: Speaker,
+        leases: Vec<HeldLease>,
+        requests: Vec<WaitingRequest>,
+    ) {
+        self.say(speaker, hello(speaker));
+        self.say(speaker, ClientMessage::Held { leases });
+        self.say(speaker, ClientMessage::Waiting { requests });
+        self.say(speaker, ClientMessage::Ready);
     }
 
-    fn acquire(&mut self, who: Who, request: u64, acquire: Acquire) {
-        self.say(who, ClientMessage::Acquire { request: RequestId(request), acquire });
+    fn acquire(&mut self, speaker: Speaker, request: u64, acquire: Acquire) {
+        self.say(speaker, ClientMessage::Acquire { request: RequestId(request), acquire });
     }
 
-    fn cancel(&mut self, who: Who, request: u64) {
-        self.say(who, ClientMessage::Cancel { request: RequestId(request) });
+    fn cancel(&mut self, speaker: Speaker, request: u64) {
+        self.say(speaker, ClientMessage::Cancel { request: RequestId(request) });
     }
 
-    fn release(&mut self, who: Who, lease: LeaseId) {
+    fn release(&mut self, speaker: Speaker, lease: LeaseId) {
         let how = crate::error::Predecessor::Clean;
-        self.say(who, ClientMessage::Release { lease, last_used: Token::ZERO, how });
+        self.say(speaker, ClientMessage::Release { lease, last_used: Token::ZERO, how });
     }
 
-    fn renew(&mut self, who: Who) {
-        self.say(who, ClientMessage::Renew { sent_at: Time::ZERO });
+    fn renew(&mut self, speaker: Speaker) {
+        self.say(speaker, ClientMessage::Renew { sent_at: Time::ZERO });
     }
 
     /// What this connection heard since the last look.
-    fn take(&mut self, who: Who) -> Vec<LeaderMessage> {
-        let (own, others) =
-            std::mem::take(&mut self.heard).into_iter().partition(|(at, _)| *at == who.connection);
+    fn take(&mut self, speaker: Speaker) -> Vec<LeaderMessage> {
+        let (own, others) = std::mem::take(&mut self.heard)
+            .into_iter()
+            .partition(|(at, _)| *at == speaker.connection);
         self.heard = others;
         let own: Vec<(ConnectionId, LeaderMessage)> = own;
         own.into_iter().map(|(_, message)| message).collect()
     }
 
     /// The grant this connection has heard, as lease, token and the predecessor.
-    fn granted(&mut self, who: Who, request: u64) -> Grant {
-        self.try_granted(who, request).unwrap_or_else(|other| panic!("no grant, but {other:?}"))
+    fn granted(&mut self, speaker: Speaker, request: u64) -> HeardGrant {
+        self.try_granted(speaker, request).unwrap_or_else(|other| panic!("no grant, but {other:?}"))
     }
 
-    fn try_granted(&mut self, who: Who, wanted: u64) -> Result<Grant, Vec<LeaderMessage>> {
-        let heard = self.take(who);
+    fn try_granted(
+        &mut self,
+        speaker: Speaker,
+        wanted: u64,
+    ) -> Result<HeardGrant, Vec<LeaderMessage>> {
+        let heard = self.take(speaker);
         let grant = heard.iter().find_map(|message| match *message {
             LeaderMessage::Granted { request, lease, first, predecessor, at_most, .. } => {
                 let wanted = request == RequestId(wanted);
-                wanted.then_some(Grant { lease, token: first, predecessor, at_most })
+                wanted.then_some(HeardGrant { lease, token: first, predecessor, at_most })
             }
             _ => None,
         });
@@ -284,8 +294,8 @@ impl Reign {
     }
 
     /// The block that this connection was granted, as its holder reports it.
-    fn block(&mut self, who: Who, wanted: u64) -> (LeaseId, HeldLease) {
-        let heard = self.take(who);
+    fn block(&mut self, speaker: Speaker, wanted: u64) -> (LeaseId, HeldLease) {
+        let heard = self.take(speaker);
         let block = heard.iter().find_map(|message| match *message {
             LeaderMessage::Granted { request, lease, first, last, .. } => {
                 let block = HeldLease { first, last, last_used: last, ..held_lease(lease) };
@@ -296,8 +306,8 @@ impl Reign {
         block.unwrap_or_else(|| panic!("no grant, but {heard:?}"))
     }
 
-    fn refused(&mut self, who: Who, wanted: u64) -> Option<Refusal> {
-        self.take(who).into_iter().find_map(|message| match message {
+    fn refused(&mut self, speaker: Speaker, wanted: u64) -> Option<Refusal> {
+        self.take(speaker).into_iter().find_map(|message| match message {
             LeaderMessage::Refused { request, why, .. } => {
                 (request == RequestId(wanted)).then_some(why)
             }
@@ -305,8 +315,8 @@ impl Reign {
         })
     }
 
-    fn place(&mut self, who: Who, wanted: u64) -> Place {
-        let heard = self.take(who);
+    fn place(&mut self, speaker: Speaker, wanted: u64) -> Place {
+        let heard = self.take(speaker);
         let place = heard.iter().find_map(|message| match message {
             LeaderMessage::Queued { request, place, .. } => {
                 (*request == RequestId(wanted)).then_some(*place)
@@ -316,32 +326,32 @@ impl Reign {
         place.unwrap_or_else(|| panic!("not queued, but {heard:?}"))
     }
 
-    fn closed(&mut self, who: Who) -> Option<Close> {
-        let found = self.closed.iter().find(|(connection, _)| *connection == who.connection);
+    fn closed(&mut self, speaker: Speaker) -> Option<Close> {
+        let found = self.closed.iter().find(|(connection, _)| *connection == speaker.connection);
         found.map(|(_, why)| *why)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Grant {
+struct HeardGrant {
     lease: LeaseId,
     token: Token,
     predecessor: crate::error::Predecessor,
     at_most: Option<Duration>,
 }
 
-fn hello(who: Who) -> ClientMessage {
+fn hello(speaker: Speaker) -> ClientMessage {
     ClientMessage::Hello {
         version: VERSION,
         capabilities: 0,
-        session: SessionId(who.session),
-        proof: Proof(who.session + 1),
-        count: who.count,
+        session: SessionId(speaker.session),
+        proof: Proof(speaker.session + 1),
+        count: speaker.count,
         cluster: None,
         seen: None,
         time_to_live: TTL,
-        identity: Identity::new(&format!("session {}", who.session), "host", 1, "cmd"),
-        process: ProcessMark(who.session),
+        identity: Identity::new(&format!("session {}", speaker.session), "host", 1, "cmd"),
+        process: ProcessMark(speaker.session),
     }
 }
 
@@ -363,8 +373,8 @@ fn held_lease(lease: LeaseId) -> HeldLease {
 }
 
 /// What its holder reports of a grant.
-fn held(text: &str, grant: Grant) -> HeldLease {
-    let Grant { lease, token, .. } = grant;
+fn held(text: &str, grant: HeardGrant) -> HeldLease {
+    let HeardGrant { lease, token, .. } = grant;
     HeldLease { name: name(text), first: token, last: token, last_used: token, ..held_lease(lease) }
 }
 

@@ -30,13 +30,13 @@ fn a_lock_is_taken_away_from_exactly_the_holder_of_a_token() {
     assert!(next.parse::<u64>().unwrap() > token.parse().unwrap());
     assert_eq!(shown(leader.command("status"))["predecessor"], "broken");
 
-    // The one who came after it is left alone, however often.
+    // The one that came after it is left alone, however often.
     fails(&break_it(&leader, &token), 77, &[&token, &next, "second"]);
     assert!(runs(waiter.pid()));
 }
 
 #[test]
-fn a_lock_that_nobody_holds_cannot_be_taken_away() {
+fn a_free_lock_cannot_be_taken_away() {
     let place = Place::new();
     let leader = place.leader();
     fails(&break_it(&leader, "7"), 77, &["\"job\"", "it is not held"]);
@@ -150,7 +150,7 @@ fn a_holder_of_another_pid_namespace_or_user_is_left_alone_and_the_line_says_wha
         return;
     }
     for place in Place::of_each_engine() {
-        // As for a group of users: those who may lock may look.
+        // As for a group of users: those that may lock may look.
         let opened = Command::new("chmod").args(["-R", "a+rwX"]).arg(place.root.path()).status();
         assert!(opened.unwrap().success());
         let program = env!("CARGO_BIN_EXE_tierlock");
@@ -177,7 +177,7 @@ fn a_holder_of_another_pid_namespace_or_user_is_left_alone_and_the_line_says_wha
     }
 }
 
-/// Somebody has mistyped it, perhaps.
+/// It was mistyped, perhaps.
 #[test]
 fn a_directory_that_holds_no_locks_is_left_as_it_is() {
     let place = Place::new();

@@ -141,7 +141,7 @@ fn a_format_that_is_not_ours_is_told() {
     }
 }
 
-/// cargo#4629: a file system whose locks nobody knows.
+/// cargo#4629: a file system with unknown locks.
 #[test]
 fn a_file_system_that_is_not_trusted_is_told() {
     if !Path::new("/sys/fs").is_dir() {
@@ -178,7 +178,7 @@ fn a_directory_of_others_is_told() {
     for engine in BOTH {
         let ward = Ward::with_mode(engine, 0o755);
         if fs::metadata(ward.place.dir()).unwrap().uid() != 0 {
-            return eprintln!("SKIPPED: only root can become somebody else");
+            return eprintln!("SKIPPED: only root can become another user");
         }
         fs::set_permissions(ward.place.root.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let copy = ward.place.path("tierlock");
@@ -207,7 +207,7 @@ fn what_is_not_ours_is_told() {
         fs::write(ward.file("notes\n.txt"), "hello").unwrap();
         ward.finds(78, "trouble", &["notes", "is not tierlock's"]);
         fs::remove_file(ward.file("notes\n.txt")).unwrap();
-        // Left by one who died while making a file; of today's it is not known that he died.
+        // Left by one that died while making a file; of today's it is not known that its maker died.
         let aside = ward.file(".table-0123456789abcdef");
         fs::write(&aside, "half").unwrap();
         assert!(!ward.finds(0, "ok", &[]).contains("0123456789abcdef"));
@@ -295,7 +295,7 @@ fn what_the_dead_left_is_told_and_is_no_trouble() {
         if engine == Engine::Table {
             assert!(text.contains("a process that died, export"), "{text}");
         }
-        // Nobody cleaned up; the next one is told.
+        // It was not cleaned up; the next one is told.
         ward.finds(0, "note", &[died]);
         succeeds(&ward.place.ran(&["-w", "30", "job", "--", "true"]));
         assert!(!ward.finds(0, "ok", &[]).contains(died));
@@ -303,7 +303,7 @@ fn what_the_dead_left_is_told_and_is_no_trouble() {
 }
 
 #[test]
-fn an_owner_of_whom_nobody_can_tell_whether_it_lives_is_damage() {
+fn an_owner_without_a_presence_is_damage() {
     let ward = Ward::new(Engine::Table);
     let guard = ward._locks.mutex("job", ()).lock().unwrap();
     let presence = ward.presence();

@@ -120,7 +120,7 @@ fn a_lock_that_is_lost_ends_it_with_76() {
 }
 
 #[test]
-fn a_token_that_nobody_can_read_is_no_lock() {
+fn a_token_without_a_reader_is_no_lock() {
     let place = Place::new();
     let mut command = tierlock(&["hold", "--dir"]);
     command.arg(place.dir()).arg("job").stdin(Stdio::piped()).stderr(Stdio::piped());

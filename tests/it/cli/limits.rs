@@ -20,7 +20,7 @@ use crate::{
 const LEASES_MAX: u64 = 65_536;
 const WAITERS_MAX: u64 = 65_536;
 
-/// A leader and somebody who uses it all the time.
+/// A leader and a client that uses it all the time.
 struct Scene {
     place: Place,
     leader: Leader,
@@ -76,7 +76,7 @@ impl Scene {
         Gang::new(&self.leader.address, &other)
     }
 
-    /// Whoever was there is served, whoever comes is let in, and the leader has not grown by more
+    /// Old clients are served, new ones are let in, and the leader has not grown by more
     /// than this many MiB.
     #[track_caller]
     fn is_in_order(&self, mib_max: u64) {
@@ -91,7 +91,7 @@ impl Scene {
 
 fn builder(leader: &Leader) -> tierlock::LockManagerBuilder {
     let locks = LockManager::builder().leaders([leader.address.clone()]);
-    // However busy the machine is, who is let in is served.
+    // However busy the machine is, a client that is let in is served.
     locks.secret_file(&leader.secret).time_to_live(LONG_LIFE).connect_timeout(LONG)
 }
 
@@ -167,7 +167,7 @@ fn more_waiters_than_a_session_may_have_are_refused() {
     }
     assert_eq!((queued, refused), (WAITERS_MAX, beyond));
     scene.is_in_order(100);
-    // A queue that long is no trouble to whoever asks who holds it, or leaves it.
+    // A queue that long is no trouble to a caller that asks for its holder, or leaves it.
     assert_eq!(shown_of(&scene.leader, "bystander")["holder"]["label"], "bystander");
     greedy.say((1..=WAITERS_MAX).map(|n| ClientMessage::Cancel { request: RequestId(n) }));
     greedy.say([acquire(WAITERS_MAX + beyond + 1, "bystander", Wait::No)]);
@@ -176,7 +176,7 @@ fn more_waiters_than_a_session_may_have_are_refused() {
     scene.is_in_order(100);
 }
 
-/// Limits never refuse a report: whoever comes back is told of everything it waits for.
+/// Limits never refuse a report: a returning session is told of everything it waits for.
 #[test]
 fn a_session_at_its_limit_of_waiters_comes_back_with_all_of_them() {
     let scene = Scene::new();
@@ -251,7 +251,7 @@ fn a_client_beyond_its_share_of_claims_is_told_so_in_words() {
 
 /// A leader with room for 100 queued 60,000 of them, as often as they came.
 #[test]
-fn waiters_that_are_reported_with_invented_places_are_held_to_the_limits_and_keep_nobody_out() {
+fn waiters_that_are_reported_with_invented_places_are_held_to_the_limits_and_keep_no_other_out() {
     const CLAIMS_MAX: usize = 1_000;
     let scene = Scene::with(&["--claims-max", &CLAIMS_MAX.to_string()]);
     let insiders = scene.insiders();
@@ -281,9 +281,9 @@ fn waiters_that_are_reported_with_invented_places_are_held_to_the_limits_and_kee
     scene.is_in_order(60);
 }
 
-/// Nobody says that its report is whole, and all of it is kept for that.
+/// No session says that its report is whole, and all of it is kept for that.
 #[test]
-fn reports_without_end_cost_no_more_than_allowed_and_keep_nobody_out() {
+fn reports_without_end_cost_no_more_than_allowed_and_keep_no_other_out() {
     const UNFINISHED: usize = 40;
     // Unfinished reports may weigh a mebibyte together.
     let scene = Scene::with(&["--claims-max", "8000"]);
@@ -398,7 +398,7 @@ fn half_sent_frames_cost_no_more_than_themselves_and_end() {
         })
         .collect();
     scene.is_in_order(60);
-    // Who never said who it is is shown out after a while.
+    // A connection that never named its session is shown out after a while.
     let end = halves[0].end();
     assert!(end.contains("report in time"), "{end}");
     halves.clear();
@@ -409,7 +409,7 @@ fn half_sent_frames_cost_no_more_than_themselves_and_end() {
 const CONNECTION_KIB_MAX: u64 = 1536;
 
 #[test]
-fn whoever_asks_and_does_not_read_is_not_read_either() {
+fn a_client_that_asks_and_does_not_read_is_not_read_either() {
     const GREEDY: u64 = 40;
     let scene = Scene::new();
     let insiders = scene.insiders();
@@ -427,7 +427,7 @@ fn whoever_asks_and_does_not_read_is_not_read_either() {
         assert!(!is_all_read, "what its answers wait for is read");
     }
     scene.is_in_order((GREEDY * CONNECTION_KIB_MAX) >> 10);
-    // Nobody was shown out: who reads after all is answered.
+    // None was shown out: a client that reads after all is answered.
     for _ in 0..100 {
         let answer = greedy[0].hear();
         assert!(matches!(answer, LeaderMessage::Listed { .. }), "{answer:?}");
@@ -435,7 +435,7 @@ fn whoever_asks_and_does_not_read_is_not_read_either() {
 }
 
 #[test]
-fn a_flood_of_requests_keeps_nobody_from_the_leader() {
+fn a_flood_of_requests_keeps_no_other_from_the_leader() {
     let scene = Scene::new();
     let insiders = scene.insiders();
     let mut noisy = [(); 4].map(|()| insiders.welcome());
@@ -454,7 +454,7 @@ fn a_flood_of_requests_keeps_nobody_from_the_leader() {
                 how: tierlock::Predecessor::Clean,
             };
             let noise = messages.chain([renew, stale]);
-            // Those who do not read are not read either; so these read.
+            // Those that do not read are not read either; so these read.
             intruder.say(noise);
             while !matches!(intruder.hear(), LeaderMessage::Released { .. }) {}
         }
@@ -535,13 +535,13 @@ fn one_client_gets_half_of_the_sessions_and_those_that_are_there_go_on() {
     scene.is_in_order(30);
 }
 
-/// etcd, Redis and others let whoever comes first have all connections.
+/// etcd, Redis and others let the first client have all connections.
 #[test]
 fn silent_connections_of_one_client_leave_the_others_half_of_them() {
     // 104 connections.
     let scene = Scene::with(&["--sessions-max", "20"]);
     let insiders = scene.insiders();
-    // They have the secret, and want nothing; half of them do not even say who they are.
+    // They have the secret, and want nothing; half of them do not even name their session.
     let mut silent = Vec::new();
     let why = loop {
         assert!(silent.len() <= 104, "{}", silent.len());
@@ -575,8 +575,8 @@ fn many_sessions_cost_little_each_and_no_more_than_allowed() {
     let mut renewed = Instant::now();
     let renew = || ClientMessage::Renew { sent_at: tierlock::Time::ZERO };
     while crowd.len() + refused < count {
-        // Together, so that they wait for the disk together. Each says at once who it is: the leader
-        // lets go of whoever takes long over that, as it would while so many others come.
+        // Together, so that they wait for the disk together. Each names its session at once: the leader
+        // lets go of a connection that takes long over that, as it would while so many others come.
         let enter = |_| {
             let mut intruder = insiders.enter_at_last();
             let name = intruder.name();
@@ -626,7 +626,7 @@ fn many_sessions_cost_little_each_and_no_more_than_allowed() {
 }
 
 #[test]
-fn a_flood_of_handshakes_without_the_secret_lets_nobody_in_and_keeps_nobody_out() {
+fn a_flood_of_handshakes_without_the_secret_lets_none_in_and_keeps_no_other_out() {
     let scene = Scene::new();
     let outsiders = scene.outsiders();
     // To itself the client's handshake is over before the leader has looked at its key.
@@ -647,7 +647,7 @@ fn a_flood_of_handshakes_without_the_secret_lets_nobody_in_and_keeps_nobody_out(
 }
 
 #[test]
-fn strangers_who_are_shown_out_again_and_again_leave_nothing_behind() {
+fn strangers_that_are_shown_out_again_and_again_leave_nothing_behind() {
     let scene = Scene::new();
     let outsiders = scene.outsiders();
     let mut shown_out = 0;

@@ -171,7 +171,7 @@ fn tierlock(args: &[&str]) -> Command {
     command
 }
 
-/// A shell script, whose `$0` is the program and whose `$1` is the directory of the locks.
+/// A shell script: `$0` is the program and `$1` the directory of the locks.
 fn script(place: &Place, script: &str) -> Command {
     let mut command = program("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_tierlock")]).arg(place.dir());
@@ -179,7 +179,7 @@ fn script(place: &Place, script: &str) -> Command {
     command
 }
 
-/// A process whose standard output is read line by line. Dropped, it is killed.
+/// A process with a standard output that is read line by line. Dropped, it is killed.
 struct Running {
     child: Child,
     handle: Handle,
@@ -249,7 +249,7 @@ impl Running {
         eventually("the process exits", || self.child.try_wait().unwrap())
     }
 
-    /// The exit status, and what is left of standard error once everybody has closed it.
+    /// The exit status, and what is left of standard error once all have closed it.
     fn end(&mut self) -> (ExitStatus, String) {
         let status = self.exit();
         let mut text = String::new();

@@ -210,7 +210,7 @@ fn held_is_true_below_the_holder_and_nowhere_else() {
         assert_eq!(below(&held("job")), "0\n", "{at}");
         assert_eq!(below(&held("other")), "1\n", "{at}");
         assert_eq!(below(&format!("(sh -c '{}')", held("job"))), "0\n", "{at}");
-        // Nobody holds it any more, and then another process does.
+        // It has no holder any more, and then another process does.
         let output = program("sh").args(["-c", &held("job")]).output().unwrap();
         assert_eq!(succeeds(&output), "1\n", "{at}");
         let mut run = run_at(at);

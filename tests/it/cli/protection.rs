@@ -86,7 +86,7 @@ fn the_command_leads_a_process_group_of_its_own() {
 #[test]
 fn signals_that_reach_tierlock_are_passed_on() {
     let place = Place::new();
-    // Nobody is left in the background: a shell's child that a signal reaches before it has put
+    // No process is left in the background: a shell's child that a signal reaches before it has put
     // back the shell's traps hears of it in vain, and would live on with the test's pipes.
     let script =
         "exec 2>&-; for s in HUP INT QUIT TERM USR1 USR2 WINCH; do trap \"echo $s\" $s; done
@@ -222,7 +222,7 @@ fn a_lock_that_is_granted_while_a_signal_comes_is_given_back() {
 }
 
 #[test]
-fn a_lock_given_back_unused_still_tells_who_died() {
+fn a_lock_given_back_unused_still_tells_of_a_death() {
     let place = Place::new();
     let mut holder = Running::script(&mut place.run(), &[], "job", "echo holding; exec sleep 1000");
     assert_eq!(holder.line(), "holding");
@@ -245,7 +245,7 @@ fn a_lock_given_back_unused_still_tells_who_died() {
 #[test]
 fn at_least_keeps_the_lock_after_the_command() {
     let place = Place::new();
-    // The directory remembers it, and nobody waits for it.
+    // The directory remembers it, and no process waits for it.
     succeeds(&place.ran(&["--at-least", "700h", "job", "--", "true"]));
     fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
     let start = Instant::now();
@@ -333,7 +333,7 @@ fn a_reserved_lock_is_free_once_its_at_least_is_over() {
 #[test]
 fn what_cannot_be_started_does_not_stay() {
     let place = Place::new();
-    let options = ["--at-least", "1000h", "job", "--", "tierlock-no-such-command"];
+    let options = ["--at-least", "700h", "job", "--", "tierlock-no-such-command"];
     fails(&place.ran(&options), 127, &["not found"]);
     let left = shown(place.status());
     assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
@@ -415,7 +415,7 @@ fn a_lost_leader_ends_a_stubborn_command() {
         assert_eq!(status.code(), Some(76), "{line}");
         assert!(!runs(command));
         if how == Signal::STOP {
-            // The leader is back, and the lock comes free with nobody running under it.
+            // The leader is back, and the lock comes free with no command running under it.
             leader.process.signal(Signal::CONT);
             let next = leader.run().args(["-w", "50", "job", "--", "true"]).output().unwrap();
             succeeds(&next);
@@ -423,7 +423,7 @@ fn a_lost_leader_ends_a_stubborn_command() {
     }
 }
 
-/// redisson#5698: nobody is told before it is too late.
+/// redisson#5698: no holder is told before it is too late.
 #[test]
 fn a_silent_leader_is_told_of_while_the_command_runs() {
     let place = Place::new();
@@ -457,7 +457,7 @@ fn a_restarted_leader_gives_no_lock_away_that_is_still_used() {
     assert!(runs(command), "the leader's restart cost it its lock");
     running.signal(Signal::KILL);
     running.exit();
-    finds_nobody(&leader, &[command]);
+    finds_no_process(&leader, &[command]);
 }
 
 // ── tierlock itself is killed ───────────────────────────────────────────────────────────────────
@@ -466,7 +466,7 @@ fn a_restarted_leader_gives_no_lock_away_that_is_still_used() {
 const FAMILY: &str = "sleep 1000 & echo $!; echo $$; wait";
 
 /// The next holder looks as the first thing it does: none of `others` runs.
-fn finds_nobody(leader: &Leader, others: &[Pid]) {
+fn finds_no_process(leader: &Leader, others: &[Pid]) {
     let look = "for pid in \"$@\"; do
             case $(cut -d' ' -f3 /proc/$pid/stat 2>/dev/null) in ''|Z|X) ;; *) exit 1 ;; esac
         done";
@@ -497,7 +497,7 @@ fn at_host_scope_nothing_of_a_killed_tierlocks_command_lives_on() {
     let mut running = Running::script(&mut leader.run(), &["--ttl", "1s"], "job", FAMILY);
     let (grandchild, command) = (running.pid_line(), running.pid_line());
     running.signal(Signal::KILL);
-    finds_nobody(&leader, &[grandchild, command]);
+    finds_no_process(&leader, &[grandchild, command]);
 }
 
 #[test]
@@ -507,7 +507,7 @@ fn a_stopped_tierlock_loses_its_command_before_its_lock() {
     let mut running = Running::script(&mut leader.run(), &["--ttl", "3s"], "job", FAMILY);
     let (grandchild, command) = (running.pid_line(), running.pid_line());
     running.signal(Signal::STOP);
-    finds_nobody(&leader, &[grandchild, command]);
+    finds_no_process(&leader, &[grandchild, command]);
     running.signal(Signal::CONT);
     let (status, stderr) = running.end();
     the_last_line(&stderr);
@@ -569,10 +569,10 @@ fn a_guardian_that_cannot_be_told_anything_is_replaced() {
 }
 
 #[test]
-fn the_commands_number_stays_its_own_while_somebody_may_signal_its_group() {
+fn the_commands_number_stays_its_own_while_its_group_may_be_signalled() {
     let place = Place::new();
     let leader = place.leader();
-    // It ends when it is told to, and leaves one who does not.
+    // It ends when it is told to, and leaves one that does not.
     let script = "exec 2>&-; (trap '' TERM; exec sleep 1000) & echo $!; echo $$
         trap 'exit 0' TERM; while :; do sleep 0.02; done";
     let options = ["--at-most", "10s", "--grace", "5s"];

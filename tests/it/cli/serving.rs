@@ -50,7 +50,7 @@ fn an_address_that_is_none_is_78() {
 }
 
 #[test]
-fn a_leader_whose_state_directory_is_lost_does_not_begin_anew() {
+fn a_leader_with_a_lost_state_directory_does_not_begin_anew() {
     let place = Place::new();
     let mut leader = place.leader();
     let mut holder =
@@ -190,7 +190,7 @@ fn a_restored_state_directory_is_detected_though_it_has_come_to_the_lost_epoch_o
 }
 
 #[test]
-fn a_restored_state_directory_is_detected_by_a_table_whose_users_have_all_left() {
+fn a_restored_state_directory_is_detected_by_a_table_without_users() {
     // etcd#17780
     let place = Place::new();
     let here = |leader: &Leader| {
@@ -367,7 +367,7 @@ fn a_hangup_has_the_secret_file_read_again_and_ends_nothing() {
 }
 
 #[test]
-fn a_leader_whose_secret_is_damaged_or_missing_at_its_start_is_78() {
+fn a_leader_with_a_damaged_or_missing_secret_at_its_start_is_78() {
     let place = Place::new();
     let serve = |secret: &Path| {
         let mut leader = tierlock(&["serve", "--listen", "127.0.0.1:0"]);
@@ -387,7 +387,7 @@ fn a_leader_whose_secret_is_damaged_or_missing_at_its_start_is_78() {
 #[test]
 fn a_secret_may_come_through_the_pipe_of_a_shell() {
     if !Path::new("/bin/bash").exists() {
-        return eprintln!("SKIPPED: no bash, whose `<(…)` this is about");
+        return eprintln!("SKIPPED: no bash, and this is about its `<(…)`");
     }
     let place = Place::new();
     let shell = |script: &str| {

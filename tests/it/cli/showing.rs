@@ -34,7 +34,7 @@ fn blank_numbers(value: &mut Value) {
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_free() {
+fn an_unknown_name_is_free() {
     let place = Place::new();
     std::fs::create_dir(place.dir()).unwrap();
     let is_free = || {
@@ -53,7 +53,7 @@ fn a_name_that_nobody_knows_is_free() {
     is_free();
 }
 
-/// Somebody has mistyped it, perhaps.
+/// It was mistyped, perhaps.
 #[test]
 fn a_directory_that_is_not_there_is_not_made_by_looking() {
     let place = Place::new();
@@ -103,7 +103,7 @@ fn a_process_scope_lock_shows_its_holder() {
 }
 
 #[test]
-fn a_host_scope_lock_shows_its_holder_its_deadline_and_who_waits() {
+fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
     let place = Place::new();
     let leader = place.leader();
     let script = "echo holding; exec sleep 1000";
@@ -146,7 +146,7 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_who_waits() {
 
 /// Of the processes of one directory one waits at the leader, at most; the others wait for it.
 #[test]
-fn whoever_waits_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_waiters() {
+fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_waiters() {
     let place = Place::new();
     let leader = place.leader();
     let script = "echo holding; exec sleep 1000";
@@ -160,7 +160,7 @@ fn whoever_waits_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_lead
     let sibling = Running::script(&mut local("run"), &["--label", "sibling"], "job", script);
     let stranger = Running::script(&mut leader.run(), &["--label", "stranger"], "job", script);
     let look = || shown(local("status"));
-    let lock = eventually("both who wait are seen", || {
+    let lock = eventually("both waiters are seen", || {
         Some(look()).filter(|lock| lock["waiters"].as_array().unwrap().len() > 1)
     });
     assert_eq!(lock["scope"], "host");
@@ -181,7 +181,7 @@ fn how_the_last_holder_left_is_shown() {
     assert_eq!(holder.line(), "holding");
     holder.child.kill().unwrap();
     holder.child.wait().unwrap();
-    // Whoever takes it next is the one who finds out, and is shown as having been told.
+    // The next taker is the one that finds out, and is shown as having been told.
     let me = env!("CARGO_BIN_EXE_tierlock");
     let script = format!("{me} status --json --dir {} job", place.dir().display());
     let output = place.ran(&["-w", "30", "job", "--", "sh", "-c", &script]);
@@ -189,7 +189,7 @@ fn how_the_last_holder_left_is_shown() {
     assert_eq!(shown["locks"][0]["predecessor"], "died", "{shown}");
 }
 
-/// Somebody who waits in a directory says so once it is next in line.
+/// A waiter in a directory says so once it is next in line.
 #[test]
 fn a_process_scope_waiter_is_shown_with_how_long_it_waits() {
     let place = Place::new();
@@ -207,16 +207,16 @@ fn a_process_scope_waiter_is_shown_with_how_long_it_waits() {
     eventually("its wait grows", || {
         (waiting(&shown(place.status())) > waiting(&lock)).then_some(())
     });
-    // Since somebody saw it, it is known to be held.
+    // Since it was seen, it is known to be held.
     let held = |lock: &Value| lock["holder"]["held_ms"].as_u64().unwrap();
     eventually("its time grows", || (held(&shown(place.status())) > held(&lock)).then_some(()));
     let table = succeeds(&place.status().output().unwrap());
     assert!(table.contains("≥") && table.contains("waits"), "{table}");
 }
 
-/// The table says it to whoever looks, not only to whoever takes the lock next.
+/// The table says it to a looker, not only to the next taker of the lock.
 #[test]
-fn how_a_killed_holder_left_is_shown_before_anybody_takes_the_lock() {
+fn how_a_killed_holder_left_is_shown_before_the_lock_is_taken() {
     let place = Place::new();
     let mut holder = Running::script(&mut place.run(), &[], "job", "echo holding; exec sleep 1000");
     assert_eq!(holder.line(), "holding");
@@ -231,8 +231,8 @@ fn how_a_killed_holder_left_is_shown_before_anybody_takes_the_lock() {
     assert_eq!(again["token"], lock["token"]);
 }
 
-/// A lease that stays with its session between two locks is nobody's lock: it is shown as kept, and
-/// as held again when somebody locks.
+/// A lease that stays with its session between two locks has no holder: it is shown as kept, and
+/// as held again when it is locked.
 #[test]
 fn a_kept_lease_is_shown_apart_from_a_held_one() {
     let place = Place::new();
@@ -254,7 +254,10 @@ fn a_kept_lease_is_shown_apart_from_a_held_one() {
     drop(guard);
     becomes("kept");
     let lock = shown(leader.command("status"));
-    assert_eq!(lock["holder"]["label"], "keeper", "who would have to give it back: {lock}");
+    assert_eq!(
+        lock["holder"]["label"], "keeper",
+        "the session that would have to give it back: {lock}"
+    );
     assert_eq!(lock["waiters"], json!([]));
     let table = succeeds(&leader.command("status").output().unwrap());
     assert!(table.contains("kept, host"), "{table}");

@@ -119,7 +119,7 @@ fn that_no_lock_was_used_is_said_only_where_it_is_true() {
     assert_eq!(says(place.status()), "no lock has been used here yet\n");
     let leader = place.leader();
     succeeds(&leader.run().args(["job", "--", "true"]).output().unwrap());
-    // It forgets a name that nobody holds, sooner or later; another has used it all the same.
+    // It forgets a name without a holder, sooner or later; another has used it all the same.
     let place = Place::new();
     let other = place.leader();
     assert_eq!(says(other.command("status")), "no lock is held, and none is remembered\n");

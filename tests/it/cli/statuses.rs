@@ -81,7 +81,7 @@ fn what_cannot_be_started_is_126_or_127() {
 }
 
 #[test]
-fn somebody_elses_lock_is_75_or_what_was_asked_for() {
+fn a_held_lock_is_75_or_what_was_asked_for() {
     let place = Place::new();
     let mut holder = Running::script(&mut place.run(), &[], "job", "echo holding; exec sleep 1000");
     assert_eq!(holder.line(), "holding");
@@ -97,7 +97,7 @@ fn somebody_elses_lock_is_75_or_what_was_asked_for() {
 }
 
 #[test]
-fn a_label_says_who_holds() {
+fn a_label_names_the_holder() {
     let place = Place::new();
     let mut holder = Running::script(
         &mut place.run(),
@@ -150,7 +150,7 @@ fn time_that_is_up_is_76() {
 fn no_leader_is_69() {
     let place = Place::new();
     let secret = place.secret();
-    // Bound, so that nobody else answers there, and silent.
+    // Bound, so that no other socket answers there, and silent.
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap().to_string();
     let run = |wait: &[&str]| {

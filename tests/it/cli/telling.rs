@@ -95,7 +95,7 @@ fn silent_leader(place: &Place) -> (Leader, Running) {
     (leader, holder)
 }
 
-/// It is shown before anything is known of the leader, who answers after all.
+/// It is shown before anything is known of the leader, which answers after all.
 #[test]
 fn what_the_directory_knows_does_not_wait_for_the_leader() {
     for place in Place::of_each_engine() {

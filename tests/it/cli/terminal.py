@@ -156,7 +156,7 @@ term.type("end\n")
 term.expect("got-end")
 term.prompt()
 
-# It says whom it waits for, and stops waiting at Ctrl-C.
+# It names the holder it waits for, and stops waiting at Ctrl-C.
 term.command(f"{RUN} --label other job -- sh -c 'echo holds; exec sleep 1000' &")
 term.expect("holds")
 term.command("")

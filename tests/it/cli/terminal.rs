@@ -24,7 +24,7 @@ fn plays(place: &Place, run: &str, scope: &str) {
     python.current_dir(place.root.path());
     for needed in ["python3", "bash"] {
         if Command::new(needed).args(["-c", ""]).output().is_err() {
-            eprintln!("SKIPPED: no {needed} here, so nobody played at a terminal");
+            eprintln!("SKIPPED: no {needed} here, so no terminal was played");
             return;
         }
     }

@@ -37,7 +37,7 @@ fn a_wait_dropped_after_any_number_of_polls_leaves_nothing(setting: &Setting) {
 }
 
 at!(everywhere, a_wait_dropped_at_the_moment_of_hand_over_passes_the_lock_on);
-/// atlasdb#4933: a grant goes to somebody who gave up.
+/// atlasdb#4933: a grant goes to a waiter that gave up.
 fn a_wait_dropped_at_the_moment_of_hand_over_passes_the_lock_on(setting: &Setting) {
     let holder = setting.mutex(&setting.locks(), "a", ());
     let third = setting.mutex(&setting.stranger(), "a", ());
@@ -76,7 +76,7 @@ fn of_many_waits_dropped_at_hand_over_the_last_one_is_served(setting: &Setting) 
 }
 
 at!(everywhere, a_lock_dropped_while_it_is_being_taken_is_free_again);
-/// The same without anybody in the way: at host scope it is dropped while it connects, while it
+/// The same without a holder in the way: at host scope it is dropped while it connects, while it
 /// asks, and when it is granted.
 fn a_lock_dropped_while_it_is_being_taken_is_free_again(setting: &Setting) {
     let third = setting.mutex(&setting.locks(), "a", ());

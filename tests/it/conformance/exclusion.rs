@@ -232,7 +232,7 @@ fn a_crowd_on_one_machine_waits_as_one(setting: &Setting) {
     drop(guard);
     futures::executor::block_on(futures::future::join_all(waits));
     let order = order.into_inner();
-    assert_eq!(order.iter().position(|who| *who == "lonely"), Some(1), "{order:?}");
+    assert_eq!(order.iter().position(|name| *name == "lonely"), Some(1), "{order:?}");
     assert_eq!(order.len(), 65);
 }
 

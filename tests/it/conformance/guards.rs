@@ -166,9 +166,9 @@ fn a_closed_manager_takes_no_more_locks(setting: &Setting) {
     drop(locks.mutex("d", ()).scope(Scope::Thread).lock().unwrap());
 }
 
-at!(above_threads, nobody_waits_for_a_manager_that_is_gone);
+at!(above_threads, no_waiter_waits_for_a_manager_that_is_gone);
 /// Its goodbye frees its locks at once, although its leases would live for a minute.
-fn nobody_waits_for_a_manager_that_is_gone(setting: &Setting) {
+fn no_waiter_waits_for_a_manager_that_is_gone(setting: &Setting) {
     let minute = Duration::from_secs(60);
     let other = setting.mutex(&setting.locks(), "a", ());
     let far = || setting.stranger_with(|builder| builder.time_to_live(minute));

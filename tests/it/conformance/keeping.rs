@@ -66,7 +66,7 @@ fn threads_and_tasks_hand_a_kept_lease_on_while_the_leader_is_away(setting: &Set
     };
     let about_to_lock = Barrier::new(THREADS as usize + 2);
     thread::scope(|scope| {
-        // Nobody begins alone.
+        // None begins alone.
         let guard = mutex.lock().unwrap();
         for _ in 0..THREADS {
             scope.spawn(|| {
@@ -89,8 +89,8 @@ fn threads_and_tasks_hand_a_kept_lease_on_while_the_leader_is_away(setting: &Set
     assert_eq!(count.get(), (THREADS + TASKS) * ROUNDS);
 }
 
-at!(with_leader, who_waits_here_gets_a_held_lease_while_the_leader_is_away);
-fn who_waits_here_gets_a_held_lease_while_the_leader_is_away(setting: &Setting) {
+at!(with_leader, a_local_waiter_gets_a_held_lease_while_the_leader_is_away);
+fn a_local_waiter_gets_a_held_lease_while_the_leader_is_away(setting: &Setting) {
     let mutex = setting.locks().mutex("a", ()).scope(Scope::Host).build().unwrap();
     let first = mutex.lock().unwrap();
     let mut waiting: Vec<_> = (0..4).map(|_| Hand::new(mutex.lock_async())).collect();
@@ -108,8 +108,8 @@ fn who_waits_here_gets_a_held_lease_while_the_leader_is_away(setting: &Setting) 
     }
 }
 
-at!(with_leader, what_nobody_uses_goes_to_whoever_asks);
-fn what_nobody_uses_goes_to_whoever_asks(setting: &Setting) {
+at!(with_leader, an_idle_lease_goes_to_the_session_that_asks);
+fn an_idle_lease_goes_to_the_session_that_asks(setting: &Setting) {
     let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
     let mut last = token(&here);
     for _ in 0..10 {
@@ -149,11 +149,11 @@ fn managers_of_one_directory_take_kept_leases_in_turns(setting: &Setting) {
     }
 }
 
-at!(with_leader, who_only_tries_gets_what_is_kept_and_not_what_is_held);
-fn who_only_tries_gets_what_is_kept_and_not_what_is_held(setting: &Setting) {
+at!(with_leader, a_try_gets_what_is_kept_and_not_what_is_held);
+fn a_try_gets_what_is_kept_and_not_what_is_held(setting: &Setting) {
     let (here, there) = (kept(&setting.locks(), "a"), kept(&setting.stranger(), "a"));
     drop(here.lock().unwrap());
-    drop(there.try_lock().expect("nobody has it"));
+    drop(there.try_lock().expect("it is free"));
     let guard = here.lock().unwrap();
     assert!(there.try_lock().unwrap_err().is_contended());
     drop(guard);
@@ -171,14 +171,14 @@ fn a_lease_that_is_held_is_given_back_by_its_guard(setting: &Setting) {
         let until = Instant::now() + LONG;
         drop(guard);
         while !waiting.is_finished() {
-            assert!(Instant::now() < until, "whoever waits elsewhere is never served");
+            assert!(Instant::now() < until, "a waiter elsewhere is never served");
             drop(here.lock().unwrap());
         }
     });
 }
 
-at!(with_leader, everybody_is_served_where_many_keep_one_name);
-fn everybody_is_served_where_many_keep_one_name(setting: &Setting) {
+at!(with_leader, every_session_is_served_where_many_keep_one_name);
+fn every_session_is_served_where_many_keep_one_name(setting: &Setting) {
     const ROUNDS: u64 = 100;
     let count = parking_lot::Mutex::new((0_u64, Token::ZERO));
     thread::scope(|scope| {
@@ -299,9 +299,9 @@ fn a_kept_lease_past_its_deadline_is_not_used(setting: &Setting) {
     drop(again.unwrap());
 }
 
-at!([memory_host] a_kept_lease_whose_deadline_passes_unheard_is_not_used);
+at!([memory_host] a_kept_lease_that_ran_out_unheard_is_not_used);
 /// As after a pause: the first look at the clock shows it, whatever the driver knows.
-fn a_kept_lease_whose_deadline_passes_unheard_is_not_used(setting: &Setting) {
+fn a_kept_lease_that_ran_out_unheard_is_not_used(setting: &Setting) {
     let mutex = kept(&setting.locks(), "a");
     let guard = mutex.lock().unwrap();
     setting.stop_leader();
@@ -333,15 +333,15 @@ fn siblings_behind_one_directory_never_wait_for_each_other_for_ever(setting: &Se
     }
 }
 
-at!([memory_host] a_kept_lease_is_given_back_when_nobody_uses_the_name_any_more);
-fn a_kept_lease_is_given_back_when_nobody_uses_the_name_any_more(setting: &Setting) {
+at!([memory_host] a_kept_lease_is_given_back_when_no_mutex_uses_the_name_any_more);
+fn a_kept_lease_is_given_back_when_no_mutex_uses_the_name_any_more(setting: &Setting) {
     let (locks, other) = (setting.locks(), setting.stranger());
     let mutex = kept(&locks, "a");
     drop(mutex.lock().unwrap());
     drop(mutex);
     setting.stop_leader();
     setting.start_leader();
-    // Nobody is there to be asked for it.
+    // No session is there to be asked for it.
     locks.close();
     drop(kept(&other, "a").try_lock_for(LONG).unwrap());
 }

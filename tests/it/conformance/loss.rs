@@ -1,4 +1,4 @@
-//! Locks that are lost while somebody holds them.
+//! Locks that are lost while a guard holds them.
 
 use std::{
     sync::{Arc, mpsc},
@@ -9,7 +9,7 @@ use tierlock::{LockManager, LostReason, MutexGuard, Scope};
 
 use crate::setting::{Hand, LONG, SHORT_LIFE, Setting, at};
 
-/// A manager whose lock of any name `lose` can take away.
+/// A manager; `lose` can take away its lock of any name.
 fn loser(setting: &Setting) -> LockManager {
     match setting.is_in_memory() {
         true => setting.locks(),
@@ -64,7 +64,7 @@ fn loss_ends_the_right_and_not_the_borrow(setting: &Setting) {
     drop(wait);
     assert_eq!(*guard, [1, 2]);
 
-    // It is told once, also to those who ask late.
+    // It is told once, also to those that ask late.
     assert_eq!(told.recv_timeout(LONG).unwrap(), reason);
     MutexGuard::on_lost(&guard, move |reason| tell_again.send(reason).unwrap());
     assert_eq!(told.recv_timeout(LONG).unwrap(), reason);
@@ -81,7 +81,7 @@ fn loss_ends_the_right_and_not_the_borrow(setting: &Setting) {
 
 at!(with_leader, what_is_lost_stays_lost_when_the_leader_is_back);
 /// redlock-rb#36, RedLock.net#48: a renewal revives an expired lease.
-/// etcd#22082, live-mutex#131: a stale release frees somebody else's lock.
+/// etcd#22082, live-mutex#131: a stale release frees another holder's lock.
 fn what_is_lost_stays_lost_when_the_leader_is_back(setting: &Setting) {
     let locks = loser(setting);
     let mutex = setting.mutex(&locks, "a", ());
@@ -225,8 +225,8 @@ fn a_leader_that_is_gone_is_unreachable_and_not_a_loss(setting: &Setting) {
     assert!(MutexGuard::remaining(&held).unwrap() > Duration::ZERO);
 }
 
-at!([host host_with_directory] an_unanswered_unlock_says_that_nobody_answered);
-fn an_unanswered_unlock_says_that_nobody_answered(setting: &Setting) {
+at!([host host_with_directory] an_unanswered_unlock_says_that_no_leader_answered);
+fn an_unanswered_unlock_says_that_no_leader_answered(setting: &Setting) {
     let short = Duration::from_millis(200);
     let locks = setting.stranger_with(|builder| builder.connect_timeout(short));
     let guard = locks.mutex("a", ()).lock().unwrap();

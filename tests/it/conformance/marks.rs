@@ -1,4 +1,4 @@
-//! The mark of how a holder left: it is told to the next one that uses the lock, once, and nobody
+//! The mark of how a holder left: it is told to the next one that uses the lock, once, and no other
 //! that only looks takes it away.
 
 use std::thread;

@@ -160,7 +160,7 @@ fn a_panic_is_told_to_the_next_holder_wherever_it_is(setting: &Setting) {
         let guard = next.try_lock_for(LONG).unwrap();
         assert_eq!(MutexGuard::predecessor(&guard), Predecessor::Panicked);
         MutexGuard::unlock(guard).unwrap();
-        // And to nobody after.
+        // And to none after.
         let guard = next.try_lock_for(LONG).unwrap();
         assert_eq!(MutexGuard::predecessor(&guard), Predecessor::Clean);
         drop(guard);

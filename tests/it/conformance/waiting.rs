@@ -144,9 +144,9 @@ fn a_taken_lock_is_refused_in_every_way(setting: &Setting) {
     }
 }
 
-at!(everywhere, a_wait_in_vain_says_who_holds_the_lock);
-/// hazelcast#1055, cargo#15094: nobody can see who holds a lock.
-fn a_wait_in_vain_says_who_holds_the_lock(setting: &Setting) {
+at!(everywhere, a_wait_in_vain_names_the_holder);
+/// hazelcast#1055, cargo#15094: the holder of a lock cannot be seen.
+fn a_wait_in_vain_names_the_holder(setting: &Setting) {
     let guard = setting.hold(&setting.locks(), "orders/42");
     for locks in [setting.locks(), setting.neighbour(), setting.stranger()] {
         let mutex = setting.mutex(&locks, "orders/42", ());
@@ -168,9 +168,9 @@ fn a_wait_in_vain_says_who_holds_the_lock(setting: &Setting) {
     drop(guard);
 }
 
-at!(with_leader, a_try_in_vain_says_who_holds_the_lock);
+at!(with_leader, a_try_in_vain_names_the_holder);
 /// The leader's refusal says it, so that not even a wait is needed.
-fn a_try_in_vain_says_who_holds_the_lock(setting: &Setting) {
+fn a_try_in_vain_names_the_holder(setting: &Setting) {
     let guard = setting.hold(&setting.locks(), "a");
     let mutex = setting.mutex(&setting.stranger(), "a", ());
     for error in [mutex.try_lock().unwrap_err(), block_on(mutex.try_lock_async()).unwrap_err()] {
@@ -255,7 +255,7 @@ fn blocking_inside_a_multi_thread_runtime_does_not_panic(setting: &Setting) {
     block_inside(setting, &runtime.worker_threads(1).enable_all().build().unwrap());
 }
 
-/// Every blocking call, of managers that are new and used nowhere else, with and without somebody
+/// Every blocking call, of managers that are new and used nowhere else, with and without a holder
 /// in the way.
 fn block_inside(setting: &Setting, runtime: &Runtime) {
     for locks in [setting.locks(), setting.stranger()] {
@@ -291,7 +291,7 @@ fn block_inside(setting: &Setting, runtime: &Runtime) {
             let locks = setting.stranger();
             drop(setting.hold(&locks, "a"));
             if setting.is_in_memory() || setting.scope == Scope::Thread {
-                return; // it is everybody's manager
+                return; // it is the manager of all
             }
             locks.close();
             let locks = setting.stranger();
@@ -345,8 +345,8 @@ fn a_future_that_owns_its_mutex_is_spawned(setting: &Setting) {
     assert_eq!(*guard, 6);
 }
 
-at!(everywhere, who_waits_for_the_answer_to_a_release_hands_over_for_sure);
-fn who_waits_for_the_answer_to_a_release_hands_over_for_sure(setting: &Setting) {
+at!(everywhere, a_release_that_is_waited_for_hands_over_for_sure);
+fn a_release_that_is_waited_for_hands_over_for_sure(setting: &Setting) {
     let (here, there) =
         (setting.mutex(&setting.locks(), "a", ()), setting.mutex(&setting.stranger(), "a", ()));
     for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! A name has one scope: the widest that anybody has locked it at.
+//! A name has one scope: the widest that it was ever locked at.
 
 use std::thread;
 
@@ -20,7 +20,7 @@ fn escalation_waits_for_a_narrow_holder(setting: &Setting) {
     drop(guard);
     widening.finish().unwrap();
     assert_eq!(other.scope(), setting.scope);
-    // Whoever meets the name climbs too.
+    // Every process that meets the name climbs too.
     let guard = narrow.lock().unwrap();
     assert_eq!(MutexGuard::scope(&guard), setting.scope);
     let far = setting.mutex(&setting.stranger(), "a", ());
@@ -112,8 +112,8 @@ fn at_no_moment_of_an_escalation_are_there_two_holders(setting: &Setting) {
     }
 }
 
-at!(above_threads, widened_stays_widened_when_nobody_uses_the_name);
-fn widened_stays_widened_when_nobody_uses_the_name(setting: &Setting) {
+at!(above_threads, widened_stays_widened_when_no_mutex_uses_the_name);
+fn widened_stays_widened_when_no_mutex_uses_the_name(setting: &Setting) {
     let locks = setting.locks();
     let narrow = || locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
     narrow().escalate(setting.scope).unwrap();
@@ -176,15 +176,15 @@ impl Machine {
     }
 }
 
-/// What somebody without a leader is told of a name that was widened.
+/// What a manager without a leader is told of a name that was widened.
 fn assert_names_the_widener(kind: &str, text: &str, widener: &str) {
     assert_eq!(kind, "Config", "{text}");
     assert!(text.contains("host scope") && text.contains(widener), "{text}");
     assert!(text.contains("leader") && text.contains("\"a\""), "{text}");
 }
 
-on_both!(who_has_no_leader_is_told_who_widened_the_name);
-fn who_has_no_leader_is_told_who_widened_the_name(engine: Engine) {
+on_both!(a_manager_without_a_leader_is_told_which_process_widened_the_name);
+fn a_manager_without_a_leader_is_told_which_process_widened_the_name(engine: Engine) {
     let machine = Machine::new(engine);
     let local = machine.local();
     let before = local.mutex("a", ()).scope(Scope::Process).build().unwrap();
@@ -209,7 +209,7 @@ fn who_has_no_leader_is_told_who_widened_the_name(engine: Engine) {
         let ["error", kind, text] = words[..] else { panic!("{answer}") };
         assert_names_the_widener(kind, text, "the widener");
     }
-    // Nobody is disturbed by that, and other names are as they were.
+    // No holder is disturbed by that, and other names are as they were.
     drop(machine.connected().mutex("a", ()).try_lock_for(LONG).unwrap());
     drop(local.mutex("b", ()).try_lock().unwrap());
     assert_eq!(MutexGuard::scope(&local.mutex("b", ()).lock().unwrap()), Scope::Process);
@@ -252,8 +252,8 @@ fn a_narrow_waiter_in_another_process_climbs_after_the_widener(engine: Engine) {
     assert!(answer.starts_with("error\tConfig"), "{answer}");
 }
 
-on_both!(a_widened_name_stays_widened_after_everybody_is_gone);
-fn a_widened_name_stays_widened_after_everybody_is_gone(engine: Engine) {
+on_both!(a_widened_name_stays_widened_after_all_processes_are_gone);
+fn a_widened_name_stays_widened_after_all_processes_are_gone(engine: Engine) {
     let machine = Machine::new(engine);
     machine.connected().mutex("a", ()).scope(Scope::Process).build().unwrap();
     let narrow = machine.connected().mutex("a", ()).scope(Scope::Process).build().unwrap();
@@ -342,7 +342,7 @@ fn processes_that_come_after_the_widener_lose_no_count(engine: Engine) {
 }
 
 on_both!(a_process_without_a_leader_is_out_before_another_machine_is_in);
-/// It uses the lock until the very widening, and never together with somebody on another machine.
+/// It uses the lock until the very widening, and never together with a holder on another machine.
 fn a_process_without_a_leader_is_out_before_another_machine_is_in(engine: Engine) {
     const ROUNDS: u64 = 60;
     let machine = Machine::new(engine);
@@ -355,7 +355,7 @@ fn a_process_without_a_leader_is_out_before_another_machine_is_in(engine: Engine
     let locks = machine.connected();
     let mutex = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
     mutex.escalate(Scope::Host).unwrap();
-    // Whoever is told of the widening may be elsewhere; the local one cannot have been asked.
+    // A process that is told of the widening may be elsewhere; the local one cannot have been asked.
     let mut far = crate::helper::Helper::start();
     assert_eq!(far.ask(&format!("open\tlabel=far{}", machine.rig.settings())), "ok");
     let first: u64 = counter().parse().unwrap();

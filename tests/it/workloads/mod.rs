@@ -5,7 +5,7 @@
 //! 1. A register behind the lock: what was done to it is linearizable, and no two workers ever
 //!    believed in the lock at once.
 //! 2. A set that is read, changed and written under the lock and nothing else: no update is lost
-//!    while nobody is stopped. (Whoever is stopped between its last look at the lock and its write
+//!    while no worker is stopped. (A worker stopped between its last look at the lock and its write
 //!    writes when it goes on. No lock can help that; 3 does.)
 //! 3. The same with the token checked by the store: no update is ever lost, whatever happens.
 //!
@@ -42,36 +42,36 @@ fn a_register_behind_a_gate_is_linearizable_whatever_happens() {
     let logs = Shop::suffer("register", &EVERYTHING);
     let operations: Vec<_> = logs.iter().flat_map(Log::operations).collect();
     let known = operations.iter().filter(|one| one.completed.is_some()).count();
-    eprintln!("{known} operations, and {} that nobody knows of", operations.len() - known);
+    eprintln!("{known} operations, and {} of unknown outcome", operations.len() - known);
     assert!(is_linearizable(&operations), "{operations:#?}");
-    nobody_believed_beside_another(&logs);
+    no_worker_believed_beside_another(&logs);
 }
 
 #[test]
-fn an_unprotected_set_loses_no_update_while_nobody_is_stopped() {
+fn an_unprotected_set_loses_no_update_while_no_worker_is_stopped() {
     let faults = [Fault::KillWorker, Fault::KillLeader];
     let logs = Shop::suffer("set", &[&faults[..], &NETWORK].concat());
     no_update_is_lost(&logs);
-    nobody_believed_beside_another(&logs);
+    no_worker_believed_beside_another(&logs);
 }
 
 #[test]
 fn a_set_that_checks_tokens_never_loses_an_update() {
     let logs = Shop::suffer("fenced-set", &EVERYTHING);
     no_update_is_lost(&logs);
-    nobody_believed_beside_another(&logs);
+    no_worker_believed_beside_another(&logs);
 }
 
 #[test]
 fn a_set_that_checks_tokens_never_loses_an_update_in_a_bad_network() {
     let logs = Shop::suffer("fenced-set", &NETWORK);
     no_update_is_lost(&logs);
-    nobody_believed_beside_another(&logs);
+    no_worker_believed_beside_another(&logs);
 }
 
 /// The reason for tokens, and that these workloads can fail.
 #[test]
-fn whoever_is_stopped_between_its_last_look_and_its_write_undoes_others_updates() {
+fn a_worker_stopped_between_its_last_look_and_its_write_undoes_others_updates() {
     let logs = Shop::stop_one_before_its_write("set");
     assert_eq!(logs[0].deeds[0].done.map(|_| "done"), Some("done"));
     assert!(!lost_updates(&logs).is_empty(), "the later holder's updates are there");
@@ -79,13 +79,13 @@ fn whoever_is_stopped_between_its_last_look_and_its_write_undoes_others_updates(
 
 /// etcd#10811, redisson#2665, curator#727.
 #[test]
-fn whoever_is_stopped_between_its_last_look_and_its_write_is_refused_by_a_gate() {
+fn a_worker_stopped_between_its_last_look_and_its_write_is_refused_by_a_gate() {
     let logs = Shop::stop_one_before_its_write("fenced-set");
     assert!(logs[0].deeds[0].refused);
     no_update_is_lost(&logs);
 }
 
-/// What happens to those who work.
+/// What happens to the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     KillWorker,
@@ -160,7 +160,7 @@ const WORKERS: usize = 4;
 /// How long the leases of workers outlive their silence.
 const LIFE: Duration = Duration::from_secs(1);
 
-/// A leader, and workers who share a lock.
+/// A leader, and workers that share a lock.
 struct Shop {
     server: Server,
     workload: &'static str,
@@ -177,8 +177,8 @@ struct Worker {
 }
 
 impl Shop {
-    /// Has the workload done while these faults happen, and until everybody gets on again after
-    /// the last of them. What it left is what everybody wrote down.
+    /// Has the workload done while these faults happen, and until all get on again after
+    /// the last of them. What it left is what all wrote down.
     fn suffer(workload: &'static str, faults: &[Fault]) -> Vec<Log> {
         let seconds = number("TIERLOCK_LONG").unwrap_or(4);
         let seed = number("TIERLOCK_SEED").unwrap_or_else(|| stamp() % 1_000);
@@ -188,15 +188,15 @@ impl Shop {
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
             let fault = faults[dice.below(faults.len() as u64) as usize];
-            let anybody = dice.below(WORKERS as u64) as usize;
+            let any = dice.below(WORKERS as u64) as usize;
             // Where it hurts, mostly.
-            let victim = shop.at_work().filter(|_| dice.below(3) > 0).unwrap_or(anybody);
+            let victim = shop.at_work().filter(|_| dice.below(3) > 0).unwrap_or(any);
             // Some are over before a lease is, some are not.
             let length = LIFE * dice.below(18) as u32 / 10;
             shop.happen(fault, victim, length);
             thread::sleep(LIFE * dice.below(5) as u32 / 10);
         }
-        shop.everybody_gets_on();
+        shop.all_get_on();
         shop.close()
     }
 
@@ -224,7 +224,7 @@ impl Shop {
         for _ in 0..WORKERS {
             shop.add_worker();
         }
-        shop.everybody_gets_on();
+        shop.all_get_on();
         shop
     }
 
@@ -281,8 +281,8 @@ impl Shop {
         }
     }
 
-    /// No fault lasts: everybody does something to the end.
-    fn everybody_gets_on(&self) {
+    /// No fault lasts: every worker does something to the end.
+    fn all_get_on(&self) {
         let now = stamp();
         for worker in &self.workers {
             until("a worker that gets something done", || self.has_done_since(worker.id, now));
@@ -294,7 +294,7 @@ impl Shop {
         log.is_some_and(|log| log.deeds.iter().any(|deed| deed.done > Some(time)))
     }
 
-    /// Who has the lock just now, by what it wrote down.
+    /// Which worker has the lock just now, by what it wrote down.
     fn at_work(&self) -> Option<usize> {
         self.workers.iter().position(|worker| {
             let log = Log::read(&self.folder, worker.id);
@@ -315,7 +315,7 @@ impl Shop {
     }
 }
 
-/// Every update that somebody was sure of is there, none that was refused is, and they were made
+/// Every update that a worker was sure of is there, none that was refused is, and they were made
 /// in the order of their tokens.
 fn no_update_is_lost(logs: &[Log]) {
     assert_eq!(lost_updates(logs), Vec::<&str>::new());
@@ -345,7 +345,7 @@ fn updates(logs: &[Log]) -> impl Iterator<Item = (&str, &Deed)> {
 
 /// redisson#2665: whenever two were sure of the lock, it was one after the other, the larger token
 /// later.
-fn nobody_believed_beside_another(logs: &[Log]) {
+fn no_worker_believed_beside_another(logs: &[Log]) {
     let mut beliefs: Vec<_> = logs.iter().flat_map(|log| &log.beliefs).collect();
     beliefs.sort_unstable();
     for pair in beliefs.windows(2) {
@@ -380,7 +380,7 @@ struct Deed {
 impl Log {
     fn read(folder: &Path, id: u32) -> Option<Log> {
         let text = fs::read_to_string(folder.join(format!("log.{id}"))).ok()?;
-        // Whoever was killed in the middle of a line has not written it.
+        // A worker killed in the middle of a line has not written it.
         let (whole, _) = text.rsplit_once('\n')?;
         let mut log = Log::default();
         for line in whole.lines() {
@@ -413,7 +413,7 @@ impl Log {
                 ("replace", [found, left]) => What::Replace(*found, *left),
                 other => panic!("what is {other:?}?"),
             };
-            // A read that nobody came back from has changed nothing.
+            // A read that did not come back has changed nothing.
             let is_known = deed.done.is_some() || !matches!(what, What::Read(_));
             is_known.then_some(Operation { invoked: deed.begun, completed: deed.done, what })
         })
@@ -422,7 +422,7 @@ impl Log {
 
 const SHARED: &str = "shared";
 const ENOUGH: &str = "enough";
-/// While it is there, whoever is about to write stops itself.
+/// While it is there, a worker about to write stops itself.
 const PAUSE: &str = "pause";
 
 /// A helper's part: works until there is enough.
@@ -464,7 +464,7 @@ pub(crate) fn work(
     Ok(())
 }
 
-/// Somebody at work.
+/// A worker.
 struct Job {
     id: u64,
     folder: PathBuf,
@@ -529,7 +529,7 @@ impl Job {
         self.note(format_args!("about {element}"));
         think();
         MutexGuard::check(guard)?;
-        // Nobody stops it, and half a time to live is enough for a write.
+        // It is not stopped, and half a time to live is enough for a write.
         if MutexGuard::remaining(guard).is_some_and(|remaining| remaining < LIFE / 2) {
             return Ok(false);
         }

@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 
-/// What somebody did, and when.
+/// What a worker did, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Operation {
     pub(super) invoked: u64,
-    /// `None`: nobody knows whether it ever took place.
+    /// `None`: it is not known whether it ever took place.
     pub(super) completed: Option<u64>,
     pub(super) what: What,
 }
@@ -48,7 +48,7 @@ impl What {
 /// Whether there is an order of the operations, beginning with a register of zero, in which each
 /// finds what it found, and which contradicts none that was over before another began.
 pub(super) fn is_linearizable(operations: &[Operation]) -> bool {
-    // What nobody saw need not have taken place.
+    // What no worker saw need not have taken place.
     let seen: HashSet<u64> =
         operations.iter().filter_map(|operation| operation.what.found()).collect();
     let mut history = operations.to_vec();
@@ -102,7 +102,7 @@ impl Search<'_> {
             if all_known_done {
                 return true;
             }
-            // Those that nobody waited for are tried last: they are on top of nothing then.
+            // Those that no worker waited for are tried last: they are on top of nothing then.
             candidates.sort_by_key(|(at, _)| self.history[*at].completed.is_some());
             for (at, after) in candidates {
                 open.push((taken.with(at), after));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_may_have_been_at_any_time_or_never() {
+    fn an_unknown_outcome_may_have_been_at_any_time_or_never() {
         let write = unknown(1, Write(5));
         for (later, possible) in [(Read(0), true), (Read(5), true), (Read(7), false)] {
             assert_eq!(is_linearizable(&[write, known(3, 4, later)]), possible);

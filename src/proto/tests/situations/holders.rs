@@ -4,7 +4,7 @@ use super::*;
 use crate::error::{LostReason, Predecessor};
 
 #[test]
-fn a_stale_release_is_answered_and_frees_nobody_elses_lock() {
+fn a_stale_release_is_answered_and_frees_no_other_lock() {
     // etcd#22082, live-mutex#131
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
@@ -17,7 +17,7 @@ fn a_stale_release_is_answered_and_frees_nobody_elses_lock() {
     reign.release(a, first.lease);
     let released = LeaderMessage::Released { lease: first.lease };
     assert_eq!(reign.take(a), [released.clone(), released]);
-    reign.release(a, second.lease); // somebody else's
+    reign.release(a, second.lease); // another session's
     reign.acquire(a, 2, try_acquire("x"));
     assert_eq!(reign.refused(a, 2), Some(Refusal::WouldBlock));
 }
@@ -41,7 +41,7 @@ fn an_expired_session_is_over_once_its_end_is_handed_to_the_disk() {
     let back = reign.again(a);
     reign.report(back, &[first.lease], Vec::new());
     assert_eq!(reign.take(back), [LeaderMessage::Gone { session: SessionId(1) }]);
-    assert_eq!(reign.take(b), [], "nobody is granted what is not durably free");
+    assert_eq!(reign.take(b), [], "nothing is granted that is not durably free");
     reign.commit();
     let second = reign.granted(b, 1);
     assert_eq!(second.predecessor, Predecessor::Expired);
@@ -50,7 +50,7 @@ fn an_expired_session_is_over_once_its_end_is_handed_to_the_disk() {
 }
 
 #[test]
-fn a_leader_that_was_late_expires_nobody_before_it_has_read_what_came() {
+fn a_late_leader_expires_no_session_before_it_has_read_what_came() {
     // etcd#15247
     let mut reign = begin();
     let a = reign.session(1);
@@ -179,7 +179,7 @@ fn a_break_is_answered_though_the_session_that_asked_ran_out_before_it_was_durab
     assert_eq!(reign.take(b), std::slice::from_ref(&broke));
     reign.disk_answers = true;
     // It comes as another, on the same connection, and asks again.
-    let b = Who { session: 3, ..b };
+    let b = Speaker { session: 3, ..b };
     reign.report(b, &[], Vec::new());
     reign.say(b, break_x);
     let heard = reign.take(b);
@@ -187,7 +187,7 @@ fn a_break_is_answered_though_the_session_that_asked_ran_out_before_it_was_durab
 }
 
 #[test]
-fn what_is_said_of_a_kept_lease_and_read_when_somebody_else_has_the_lock_changes_nothing() {
+fn a_late_word_on_a_kept_lease_changes_nothing_for_the_next_holder() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
     reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });
@@ -222,7 +222,7 @@ fn what_is_said_of_a_kept_lease_and_read_when_somebody_else_has_the_lock_changes
 }
 
 #[test]
-fn whoever_comes_back_hears_of_every_loss_before_the_welcome() {
+fn a_returning_session_hears_of_every_loss_before_the_welcome() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
     reign.acquire(a, 1, acquire("x"));
@@ -309,7 +309,7 @@ fn an_older_connection_counts_no_more() {
     assert_eq!(reign.closed(old), Some(Close::Superseded));
     reign.release(old, grant.lease);
     reign.disconnect(old);
-    let late = Who { connection: reign.connect(77), ..old };
+    let late = Speaker { connection: reign.connect(77), ..old };
     reign.report(late, &[], Vec::new());
     assert_eq!(reign.closed(late), Some(Close::Superseded), "its count is not the highest");
     reign.acquire(newer, 2, try_acquire("x"));

@@ -9,7 +9,7 @@ fn nothing_is_said_before_the_reign_is_durable_and_nothing_granted_before_the_se
     reign.leader = Leader::new(config(), fresh(), reign.now);
     reign.written.clear();
     reign.disk_answers = false;
-    let a = Who { connection: reign.connect(1), session: 1, count: 1 };
+    let a = Speaker { connection: reign.connect(1), session: 1, count: 1 };
     reign.report(a, &[], Vec::new());
     reign.acquire(a, 1, acquire("x"));
     assert_eq!(reign.take(a), []);
@@ -32,7 +32,7 @@ fn what_came_before_the_disk_failed_is_answered_and_what_follows_it_is_understoo
     let mut reign = begin();
     reign.leader = Leader::new(config(), fresh(), reign.now);
     reign.disk_answers = false;
-    let a = Who { connection: reign.connect(1), session: 1, count: 1 };
+    let a = Speaker { connection: reign.connect(1), session: 1, count: 1 };
     reign.report(a, &[], vec![waiting(1, acquire("x"), None)]);
     reign.acquire(a, 2, acquire("x"));
     reign.leader.handle_storage_failed(reign.now);
@@ -57,7 +57,7 @@ fn a_session_that_only_looks_around_is_not_written() {
 }
 
 #[test]
-fn a_leader_started_above_an_epoch_waits_for_the_longest_that_anybody_was_promised() {
+fn a_leader_started_above_an_epoch_waits_for_the_longest_promise() {
     // live-mutex, etcd#17780
     let mut reign = Reign::new(Config { epoch_above: Some(40), ..config() }, fresh());
     assert_eq!(reign.written, [started_above(41, REIGN)]);
@@ -89,7 +89,7 @@ fn a_leader_killed_while_it_waits_above_an_epoch_waits_as_long_when_it_is_starte
     reign.pass(ms(700));
     let lease = reign.granted(a, 1).lease;
     assert_eq!(lease.epoch, 42);
-    // It has waited: whoever comes next need not.
+    // It has waited: the next reign need not.
     assert_eq!(reign.written.last(), Some(&Record::Waited));
     reign.release(a, lease);
     reign.say(a, ClientMessage::Goodbye);
@@ -118,7 +118,7 @@ fn raised(epoch: u32, starts_above: bool) -> Record {
     Record::EpochRaised { epoch, starts_above }
 }
 
-/// What a client hears whose history this leader does not know.
+/// What a client hears of a history that this leader does not know.
 fn not_leader(own: u32) -> LeaderMessage {
     LeaderMessage::NotLeader { try_next: None, cluster: ClusterId(1), epoch: Some(own) }
 }
@@ -250,7 +250,8 @@ fn what_no_leader_has_said_counts_for_nothing() {
     let mut reign = begin();
     let a = reign.session(1);
     for (number, epoch) in [(9, 6), (10, Token::MAX_EPOCH - 1), (11, Token::MAX_EPOCH)] {
-        let forger = Who { connection: reign.connect(number), session: number.into(), count: 1 };
+        let forger =
+            Speaker { connection: reign.connect(number), session: number.into(), count: 1 };
         let true_one = seen_in(ClusterId(1), epoch, ReignId(9));
         let mut hello = hello(forger);
         if let ClientMessage::Hello { seen, .. } = &mut hello {
@@ -287,19 +288,25 @@ fn a_history_at_the_last_epoch_leaves_its_clients_elsewhere_and_others_served() 
 }
 
 /// A client that has seen this much reports to the leader.
-fn has_seen(reign: &mut Reign, session: u64, epoch: u32, of: ReignId) -> Who {
+fn has_seen(reign: &mut Reign, session: u64, epoch: u32, of: ReignId) -> Speaker {
     has_seen_in(ClusterId(1), reign, session, epoch, of)
 }
 
-fn has_seen_in(in_: ClusterId, reign: &mut Reign, session: u64, epoch: u32, of: ReignId) -> Who {
-    let who = Who { connection: reign.connect(session), session: session.into(), count: 1 };
-    let mut hello = hello(who);
+fn has_seen_in(
+    in_: ClusterId,
+    reign: &mut Reign,
+    session: u64,
+    epoch: u32,
+    of: ReignId,
+) -> Speaker {
+    let speaker = Speaker { connection: reign.connect(session), session: session.into(), count: 1 };
+    let mut hello = hello(speaker);
     if let ClientMessage::Hello { seen, .. } = &mut hello {
         *seen = Some(Box::new(seen_in(in_, epoch, of)));
     }
-    reign.say(who, hello);
-    reign.say(who, ClientMessage::Ready);
-    who
+    reign.say(speaker, hello);
+    reign.say(speaker, ClientMessage::Ready);
+    speaker
 }
 
 #[test]
@@ -354,7 +361,7 @@ fn a_lease_counts_only_if_the_journal_knows_its_reign() {
         let lease = LeaseId { epoch: 2, count: 1 };
         let token = Token::new(Token::first_of(2).get() + 1).unwrap();
         let of = if is_lost { ReignId(77) } else { ReignId(2) };
-        let held = HeldLease { reign: of, ..held("x", Grant { lease, token, ..granted }) };
+        let held = HeldLease { reign: of, ..held("x", HeardGrant { lease, token, ..granted }) };
         let a = reign.again(a);
         reign.report_held(a, vec![held.clone()], Vec::new());
         if !is_lost {
@@ -378,7 +385,7 @@ fn a_lease_counts_only_if_the_journal_knows_its_reign() {
     }
 }
 
-/// A state directory that was copied in its first reign, lost in its third, and whose copy has
+/// A state directory that was copied in its first reign, lost in its third, and the copy of which has
 /// seen three starts since: their ids are 21 to 23.
 fn restored_and_restarted() -> Reign {
     let mut reign = begin();
@@ -479,9 +486,9 @@ fn of_more_reigns_than_are_remembered_the_first_are_not_judged() {
 }
 
 #[test]
-fn a_client_of_another_cluster_is_shown_whose_leader_this_is_and_loses_nothing() {
+fn a_client_of_another_cluster_is_shown_this_cluster_and_loses_nothing() {
     let mut reign = begin();
-    let a = Who { connection: reign.connect(9), session: 9, count: 3 };
+    let a = Speaker { connection: reign.connect(9), session: 9, count: 3 };
     let mut hello = hello(a);
     let ClientMessage::Hello { cluster, .. } = &mut hello else { unreachable!() };
     *cluster = Some(ClusterId(2));
@@ -498,11 +505,11 @@ fn a_client_of_another_cluster_is_shown_whose_leader_this_is_and_loses_nothing()
 }
 
 #[test]
-fn a_session_is_its_proofs_and_nobody_elses() {
+fn a_session_belongs_to_its_proof_alone() {
     // curator#1121
     let mut reign = begin();
     let a = reign.session(1);
-    let thief = Who { connection: reign.connect(9), count: 9, ..a };
+    let thief = Speaker { connection: reign.connect(9), count: 9, ..a };
     let mut hello = hello(thief);
     let ClientMessage::Hello { proof, .. } = &mut hello else { unreachable!() };
     *proof = Proof(999);
@@ -514,29 +521,29 @@ fn a_session_is_its_proofs_and_nobody_elses() {
 }
 
 #[test]
-fn whoever_was_here_before_and_is_not_known_is_gone_and_may_come_as_another() {
+fn a_forgotten_session_is_gone_and_may_come_as_another() {
     let mut reign = begin();
     let connection = reign.connect(5);
     for (count, held) in [(2, vec![]), (1, vec![LeaseId { epoch: 1, count: 3 }])] {
-        let who = Who { connection, session: 5, count };
-        reign.report(who, &held, Vec::new());
-        assert_eq!(reign.take(who), [LeaderMessage::Gone { session: SessionId(5) }]);
-        // What it still said in the old name counts for nobody.
-        reign.acquire(who, 1, acquire("x"));
-        assert_eq!(reign.take(who), []);
+        let speaker = Speaker { connection, session: 5, count };
+        reign.report(speaker, &held, Vec::new());
+        assert_eq!(reign.take(speaker), [LeaderMessage::Gone { session: SessionId(5) }]);
+        // What it still said in the old name counts for no session.
+        reign.acquire(speaker, 1, acquire("x"));
+        assert_eq!(reign.take(speaker), []);
     }
-    let who = Who { connection, session: 6, count: 1 };
-    reign.report(who, &[], vec![waiting(1, acquire("x"), None)]);
-    reign.granted(who, 1);
+    let speaker = Speaker { connection, session: 6, count: 1 };
+    reign.report(speaker, &[], vec![waiting(1, acquire("x"), None)]);
+    reign.granted(speaker, 1);
 }
 
 #[test]
 fn frames_out_of_order_end_the_connection() {
     let mut reign = begin();
-    let first = Who { connection: reign.connect(1), session: 1, count: 1 };
+    let first = Speaker { connection: reign.connect(1), session: 1, count: 1 };
     reign.renew(first);
     assert!(matches!(reign.closed(first), Some(Close::Protocol(_))));
-    let within = Who { connection: reign.connect(2), session: 2, count: 1 };
+    let within = Speaker { connection: reign.connect(2), session: 2, count: 1 };
     reign.say(within, hello(within));
     reign.renew(within);
     assert!(matches!(reign.closed(within), Some(Close::Protocol(_))));
@@ -548,7 +555,7 @@ fn frames_out_of_order_end_the_connection() {
 #[test]
 fn a_report_is_no_longer_than_what_a_session_may_have() {
     let mut reign = begin();
-    let a = Who { connection: reign.connect(1), session: 1, count: 1 };
+    let a = Speaker { connection: reign.connect(1), session: 1, count: 1 };
     let requests = (1..=20).map(|number| waiting(number, acquire("x"), None)).collect();
     reign.report(a, &[], requests);
     let heard = reign.take(a);
@@ -560,7 +567,7 @@ fn a_report_is_no_longer_than_what_a_session_may_have() {
     assert!(refused.eq(5..=20), "{heard:?}");
 
     // As many again may have been given back unanswered.
-    let b = Who { connection: reign.connect(2), session: 2, count: 2 };
+    let b = Speaker { connection: reign.connect(2), session: 2, count: 2 };
     let leases = [1, 2, 3, 4, 5, 6, 7, 8, 9].map(|count| LeaseId { epoch: 1, count });
     reign.report(b, &leases[..8], Vec::new());
     assert_eq!(reign.take(b), [LeaderMessage::Gone { session: SessionId(2) }]);
@@ -568,7 +575,7 @@ fn a_report_is_no_longer_than_what_a_session_may_have() {
     assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
 
     // Requests without end are not even counted without end.
-    let c = Who { connection: reign.connect(3), session: 3, count: 1 };
+    let c = Speaker { connection: reign.connect(3), session: 3, count: 1 };
     reign.say(c, hello(c));
     let requests: Vec<_> = (0..1 << 14).map(|n| waiting(n, acquire("x"), None)).collect();
     for _ in 0..17 {
@@ -583,12 +590,12 @@ fn requests_of(bytes: usize) -> Vec<WaitingRequest> {
     (1..=bytes as u64 / 450).map(|number| waiting(number, acquire(&name), None)).collect()
 }
 
-/// One who begins to report, and says so much of it.
-fn reporting(reign: &mut Reign, number: u64, bytes: usize) -> Who {
-    let who = Who { connection: reign.connect(number), session: number.into(), count: 1 };
-    reign.say(who, hello(who));
-    reign.say(who, ClientMessage::Waiting { requests: requests_of(bytes) });
-    who
+/// A session that begins to report, and says so much of it.
+fn reporting(reign: &mut Reign, number: u64, bytes: usize) -> Speaker {
+    let speaker = Speaker { connection: reign.connect(number), session: number.into(), count: 1 };
+    reign.say(speaker, hello(speaker));
+    reign.say(speaker, ClientMessage::Waiting { requests: requests_of(bytes) });
+    speaker
 }
 
 fn roomy() -> Reign {
@@ -606,13 +613,13 @@ fn of_too_many_unfinished_reports_the_heaviest_is_given_up_and_may_come_again() 
     assert_eq!(reign.closed, []);
     let last = reporting(&mut reign, 4, most / 5);
     assert_eq!(reign.closed, [(heavy.connection, Close::Crowded)]);
-    // While there is no room it is given up again, and nobody else.
+    // While there is no room it is given up again, and no other.
     let heavy = reporting(&mut reign, 5, most / 2);
     assert_eq!(reign.closed(heavy), Some(Close::Crowded));
     assert_eq!(reign.closed.len(), 2);
-    for who in [oldest, modest, last] {
-        reign.say(who, ClientMessage::Ready);
-        assert!(matches!(reign.take(who)[0], LeaderMessage::Welcome { .. }));
+    for speaker in [oldest, modest, last] {
+        reign.say(speaker, ClientMessage::Ready);
+        assert!(matches!(reign.take(speaker)[0], LeaderMessage::Welcome { .. }));
     }
     assert_eq!(reign.leader.unfinished().0, 0);
     let heavy = reporting(&mut reign, 6, most / 2);
@@ -626,15 +633,15 @@ fn unfinished_reports_are_bounded_together_however_many_connections_send_them() 
     let mut reign = roomy();
     let (_, most) = reign.leader.unfinished();
     let share = most / 10;
-    let whos: Vec<_> = (1..=100).map(|number| reporting(&mut reign, number, share)).collect();
+    let speakers: Vec<_> = (1..=100).map(|number| reporting(&mut reign, number, share)).collect();
     assert!(reign.closed.len() >= 90, "{}", reign.closed.len());
     assert!(reign.leader.unfinished().0 <= most);
-    // Whoever has little to report finds room beside them.
+    // A session with little to report finds room beside them.
     let small = reporting(&mut reign, 101, share / 10);
     reign.say(small, ClientMessage::Ready);
     assert!(matches!(reign.take(small)[0], LeaderMessage::Welcome { .. }));
     // What is gone weighs nothing, however it went.
-    whos.into_iter().for_each(|who| reign.disconnect(who));
+    speakers.into_iter().for_each(|speaker| reign.disconnect(speaker));
     assert_eq!(reign.leader.unfinished().0, 0);
     let silent = reporting(&mut reign, 102, share);
     reign.pass(ms(10_010));
@@ -657,11 +664,11 @@ fn a_report_is_heard_to_its_end_however_much_it_weighs_alone() {
 fn a_connection_that_does_not_report_in_time_is_closed_and_one_that_did_is_not() {
     let mut reign = begin();
     let served = reign.session(1);
-    let silent = Who { connection: reign.connect(2), session: 2, count: 1 };
-    let half = Who { connection: reign.connect(3), session: 3, count: 1 };
+    let silent = Speaker { connection: reign.connect(2), session: 2, count: 1 };
+    let half = Speaker { connection: reign.connect(3), session: 3, count: 1 };
     reign.say(half, hello(half));
     // Dismissed, it is given as long again.
-    let gone = Who { connection: reign.connect(4), session: 4, count: 7 };
+    let gone = Speaker { connection: reign.connect(4), session: 4, count: 7 };
     reign.pass(ms(5000));
     reign.renew(served);
     reign.report(gone, &[], Vec::new());
@@ -703,7 +710,7 @@ fn a_disk_that_fails_ends_the_reign() {
 /// The client would take the epoch that it is shown for the last of its history, and tell the next
 /// reign of nothing else.
 #[test]
-fn a_leader_whose_disk_failed_shows_its_epoch_to_no_client_of_another_history() {
+fn a_leader_with_a_failed_disk_shows_its_epoch_to_no_client_of_another_history() {
     let mut reign = begin();
     let a = reign.session(1);
     reign.leader.handle_storage_failed(reign.now);
@@ -753,7 +760,7 @@ fn an_above_past_every_token_given_waits_alone_for_the_first_token_of_a_new_epoc
         reign.acquire(a, request, above(known));
         assert!(reign.try_granted(a, request).is_err());
         reign.acquire(b, request, acquire(&format!("y{request}")));
-        assert!(reign.granted(b, request).token.epoch() < epoch, "nobody else waits for it");
+        assert!(reign.granted(b, request).token.epoch() < epoch, "no other session waits for it");
         reign.disk_answers = true;
         reign.commit();
         assert_eq!(reign.written.last(), Some(&raised(epoch, false)));
@@ -809,7 +816,7 @@ fn clients_lift_the_epoch_by_a_thousand_a_day_and_more_is_refused_in_words() {
 }
 
 #[test]
-fn a_reign_whose_own_count_is_used_up_takes_the_next_epoch_unbounded() {
+fn a_reign_with_a_used_up_count_takes_the_next_epoch_unbounded() {
     let mut reign = Reign::new(Config { block: 1 << 31, ..config() }, fresh());
     let [a, b] = [reign.session(1), reign.session(2)];
     for (request, epoch) in (1..).zip([1, 2, 3]) {
@@ -902,7 +909,7 @@ fn a_held_lock_is_small() {
 #[test]
 fn a_client_that_is_too_old_is_told_so_and_loses_nothing() {
     let mut reign = begin();
-    let a = Who { connection: reign.connect(900), session: 9, count: 3 };
+    let a = Speaker { connection: reign.connect(900), session: 9, count: 3 };
     let mut hello = hello(a);
     let ClientMessage::Hello { version, .. } = &mut hello else { unreachable!() };
     *version = VERSION_OLDEST - 1;
@@ -921,7 +928,7 @@ fn a_client_that_is_too_old_is_told_so_and_loses_nothing() {
 #[test]
 fn both_go_on_in_the_older_of_their_versions() {
     let mut reign = begin();
-    let a = Who { connection: reign.connect(900), session: 9, count: 1 };
+    let a = Speaker { connection: reign.connect(900), session: 9, count: 1 };
     let mut hello = hello(a);
     let ClientMessage::Hello { version, .. } = &mut hello else { unreachable!() };
     *version = VERSION + 7;
@@ -951,7 +958,7 @@ fn what_only_a_later_release_grants_is_refused_and_never_granted_as_something_el
     let holds = vec![LeaseId { epoch: 1, count: 1 }];
     reign.acquire(a, 9, with(Extras { holds, ..Extras::default() }));
     reign.granted(a, 9);
-    let b = Who { connection: reign.connect(900), session: 9, count: 1 };
+    let b = Speaker { connection: reign.connect(900), session: 9, count: 1 };
     reign.say(b, hello(b));
     let lease = held_lease(LeaseId { epoch: 1, count: 1 });
     reign.say(b, ClientMessage::Held { leases: vec![HeldLease { mode: Mode::Shared, ..lease }] });

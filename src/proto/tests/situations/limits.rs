@@ -4,7 +4,7 @@ use super::*;
 
 /// It holds what it may, lets all of that run out, and says nothing of it.
 #[test]
-fn who_does_not_answer_for_losses_gets_no_more_leases_until_it_does() {
+fn a_session_that_does_not_answer_for_losses_gets_no_more_leases_until_it_does() {
     let mut reign = begin();
     let a = reign.session(1);
     let wish = |text: &str| Acquire { at_most: Some(ms(10)), ..acquire(text) };
@@ -40,7 +40,7 @@ fn who_does_not_answer_for_losses_gets_no_more_leases_until_it_does() {
 }
 
 #[test]
-fn what_nobody_answers_for_counts_among_what_all_may_have() {
+fn unanswered_losses_count_among_what_all_may_have() {
     let mut reign = Reign::new(Config { claims_max: 3, ..config() }, fresh());
     let [a, b] = [1, 2].map(|number| reign.session(number));
     for request in 1..=2 {
@@ -57,24 +57,24 @@ fn what_nobody_answers_for_counts_among_what_all_may_have() {
     reign.granted(b, 1);
     reign.acquire(b, 2, acquire("y"));
     assert_eq!(reign.refused(b, 2), Some(Refusal::TooManyClaims));
-    // Who owes runs out in the end, and its debt with it.
+    // A session that owes runs out in the end, and its debt with it.
     gets_y_when_debts_have_run_out(&mut reign, b, 3);
 }
 
 /// Only this one goes on, and asks for `y` once it is alone.
-fn gets_y_when_debts_have_run_out(reign: &mut Reign, who: Who, request: u64) {
+fn gets_y_when_debts_have_run_out(reign: &mut Reign, speaker: Speaker, request: u64) {
     for _ in 0..6 {
         reign.pass(ms(1000));
-        reign.renew(who);
+        reign.renew(speaker);
     }
     assert_eq!(reign.leader.owed(), 0);
-    reign.acquire(who, request, acquire("y"));
-    reign.granted(who, request);
+    reign.acquire(speaker, request, acquire("y"));
+    reign.granted(speaker, request);
 }
 
 /// Each of its reports names others, so that none of them is ever whole and true.
 #[test]
-fn reports_of_what_nobody_can_have_are_not_remembered_without_end() {
+fn reports_of_impossible_leases_are_not_remembered_without_end() {
     for disk_answers in [true, false] {
         let mut reign = Reign::new(Config { claims_max: 50, ..config() }, fresh());
         let honest = reign.session(1);
@@ -103,9 +103,9 @@ fn reports_of_what_nobody_can_have_are_not_remembered_without_end() {
     }
 }
 
-/// The disk takes its time, and somebody asks again and again meanwhile.
+/// The disk takes its time, and a session asks again and again meanwhile.
 #[test]
-fn breaks_that_wait_for_the_disk_are_bounded_and_who_asks_too_often_is_shown_out() {
+fn breaks_that_wait_for_the_disk_are_bounded_and_a_flood_of_them_is_shown_out() {
     let mut reign = begin();
     let [a, b, c] = [1, 2, 3].map(|number| reign.session(number));
     reign.acquire(a, 1, acquire("x"));
@@ -192,9 +192,9 @@ fn at_least(text: &str) -> Acquire {
 }
 
 /// Reserves this name and leaves it, or says why not.
-fn reserves(reign: &mut Reign, who: Who, request: u64) -> Result<(), Refusal> {
-    reign.acquire(who, request, at_least(&format!("{} {request}", who.session)));
-    let heard = reign.take(who);
+fn reserves(reign: &mut Reign, speaker: Speaker, request: u64) -> Result<(), Refusal> {
+    reign.acquire(speaker, request, at_least(&format!("{} {request}", speaker.session)));
+    let heard = reign.take(speaker);
     let refusal = heard.iter().find_map(|message| match message {
         LeaderMessage::Refused { why, .. } => Some(*why),
         _ => None,
@@ -208,8 +208,8 @@ fn reserves(reign: &mut Reign, who: Who, request: u64) -> Result<(), Refusal> {
     });
     let (lease, last_used) = grant.unwrap_or_else(|| panic!("no grant, but {heard:?}"));
     let how = crate::error::Predecessor::Clean;
-    reign.say(who, ClientMessage::Release { lease, last_used, how });
-    reign.take(who);
+    reign.say(speaker, ClientMessage::Release { lease, last_used, how });
+    reign.take(speaker);
     Ok(())
 }
 
@@ -276,23 +276,23 @@ fn one_client_gets_half_of_what_at_least_may_keep_taken() {
 fn what_a_session_reserved_is_its_clients_again_after_a_restart() {
     let limits = Config { claims_max: 16, sessions_max: 1000, reservations_max: 100, ..config() };
     let mut reign = Reign::new(limits, fresh());
-    let who = reign.session_of(ATTACKER, 1);
+    let speaker = reign.session_of(ATTACKER, 1);
     for request in 1..=7 {
-        assert_eq!(reserves(&mut reign, who, request), Ok(()));
+        assert_eq!(reserves(&mut reign, speaker, request), Ok(()));
     }
     let victim = reign.session_of(VICTIM, 50);
     reign.acquire(victim, 1, acquire("held"));
     let grant = reign.granted(victim, 1);
     reign.restart();
-    let [who, victim] =
-        [(ATTACKER, who), (VICTIM, victim)].map(|(client, who)| reign.again_from(client, who));
-    reign.report(who, &[], Vec::new());
+    let [speaker, victim] = [(ATTACKER, speaker), (VICTIM, victim)]
+        .map(|(client, speaker)| reign.again_from(client, speaker));
+    reign.report(speaker, &[], Vec::new());
     reign.report_held(victim, vec![held("held", grant)], Vec::new());
-    assert_eq!(reserves(&mut reign, who, 9), Err(Refusal::TooManyClaims));
+    assert_eq!(reserves(&mut reign, speaker, 9), Err(Refusal::TooManyClaims));
     // From another address it is another client's, with what it reserved.
-    let who = reign.again_from(4, who);
-    reign.report(who, &[], Vec::new());
-    assert_eq!(reserves(&mut reign, who, 10), Err(Refusal::TooManyClaims));
+    let speaker = reign.again_from(4, speaker);
+    reign.report(speaker, &[], Vec::new());
+    assert_eq!(reserves(&mut reign, speaker, 10), Err(Refusal::TooManyClaims));
     let other = reign.session_of(ATTACKER, 2);
     assert_eq!(reserves(&mut reign, other, 1), Ok(()));
     reign.acquire(victim, 2, acquire("y"));
@@ -346,19 +346,19 @@ fn sessions_that_come_back_keep_what_they_had_whatever_the_order() {
         let grant = reign.granted(holder, 1);
         let mut waiters = Vec::new();
         for (client, count) in [(1, 7), (2, 4), (3, 2)] {
-            let who = reign.session_of(client, client as u64);
+            let speaker = reign.session_of(client, client as u64);
             let places = (1..=count).map(|request| {
-                reign.acquire(who, request, acquire("x"));
-                (request, reign.place(who, request))
+                reign.acquire(speaker, request, acquire("x"));
+                (request, reign.place(speaker, request))
             });
-            waiters.push((client, who, places.collect::<Vec<_>>()));
+            waiters.push((client, speaker, places.collect::<Vec<_>>()));
         }
         reign.restart();
         if first_comes_last {
             waiters.reverse();
         }
-        for (client, who, places) in waiters {
-            let back = reign.again_from(client, who);
+        for (client, speaker, places) in waiters {
+            let back = reign.again_from(client, speaker);
             let all = places.iter().map(|&(n, place)| waiting(n, acquire("x"), Some(place)));
             reign.report(back, &[], all.collect());
             let heard = reign.take(back);
@@ -377,13 +377,13 @@ fn a_client_that_brings_back_more_leases_than_it_can_have_been_given_is_not_beli
     let mut reign = Reign::new(limits, fresh());
     let attackers = [1, 2].map(|n| reign.session_of(ATTACKER, n));
     let victim = reign.session_of(VICTIM, 50);
-    for who in attackers.into_iter().chain([victim]) {
-        reign.acquire(who, 1, acquire(&format!("{}", who.session)));
+    for speaker in attackers.into_iter().chain([victim]) {
+        reign.acquire(speaker, 1, acquire(&format!("{}", speaker.session)));
     }
     let grant = reign.granted(victim, 1);
     reign.restart();
-    let mut invent = |who: Who| {
-        let back = reign.again_from(ATTACKER, who);
+    let mut invent = |speaker: Speaker| {
+        let back = reign.again_from(ATTACKER, speaker);
         let leases = (1..=8).map(|n| {
             let count = 100 * back.session as u64 + n;
             let token = Token::new(1 << Token::COUNT_BITS | count).unwrap();
@@ -423,8 +423,8 @@ fn one_client_that_talks_before_the_reign_begins_leaves_others_room_to() {
         leader.poll_close().is_some()
     });
     assert!(shown_out.is_some_and(|count| count > 1_000), "{shown_out:?}");
-    let who = Who { connection: quiet, session: 7, count: 1 };
-    for message in [hello(who), ClientMessage::Ready] {
+    let speaker = Speaker { connection: quiet, session: 7, count: 1 };
+    for message in [hello(speaker), ClientMessage::Ready] {
         leader.handle_message(quiet, message, now);
     }
     while let Some(pending) = leader.poll_record() {

@@ -1,4 +1,4 @@
-//! Managers: a client whose leader is played by the test.
+//! Managers: a client with a leader played by the test.
 
 mod conversation;
 
@@ -40,7 +40,7 @@ impl Manager {
         };
         let now = Time::ZERO + Duration::from_secs(500);
         Manager {
-            client: Client::new(config, crate::proto::tests::Dice::new(seed).random(), now),
+            client: Client::new(config, crate::proto::tests::ByteDice::new(seed).random(), now),
             now,
             events: Vec::new(),
             said: Vec::new(),
@@ -259,7 +259,7 @@ fn the_deadline_counts_from_sending_not_from_the_answer() {
 }
 
 #[test]
-fn whoever_slept_past_the_deadline_first_expires_then_reads() {
+fn a_client_that_slept_past_the_deadline_expires_then_reads() {
     // etcd#10811, redisson#2665, curator#727; redlock-rb#36
     let (mut manager, lease) = Manager::holding("x");
     manager.pass(ms(2000));
@@ -323,7 +323,7 @@ fn an_unanswered_release_is_said_again_and_over_once_it_is_answered() {
 }
 
 #[test]
-fn who_lost_while_the_link_was_down_says_so_when_it_is_back() {
+fn a_loss_while_the_link_was_down_is_reported_when_it_is_back() {
     let (mut manager, lease) = Manager::holding("x");
     manager.cut();
     manager.pass(TTL);
@@ -366,7 +366,7 @@ fn how_a_lock_was_left_is_said_again_on_the_next_connection() {
 }
 
 #[test]
-fn a_grant_that_crossed_its_cancel_is_handed_back_and_told_to_nobody() {
+fn a_grant_that_crossed_its_cancel_is_handed_back_untold() {
     // atlasdb#4933, zk-ruby#49, matrixone#25790
     let mut manager = Manager::new(1);
     let (a, b) = (manager.acquire("x"), manager.acquire("y"));
@@ -393,7 +393,7 @@ fn a_grant_that_crossed_its_cancel_is_handed_back_and_told_to_nobody() {
     manager.cancel(b);
     assert_eq!(manager.take_events(), []);
     let said = manager.take_said();
-    assert!(said.iter().any(released(lease, Predecessor::Died)), "who left so is passed on");
+    assert!(said.iter().any(released(lease, Predecessor::Died)), "how it was left is passed on");
 }
 
 #[test]
@@ -499,7 +499,7 @@ fn no_leader_makes_a_manager_renew_less_than_three_times_a_life() {
 }
 
 #[test]
-fn whoever_wants_something_asks_soon_after_its_welcome_how_often_to_renew() {
+fn a_client_with_requests_asks_soon_after_its_welcome_how_often_to_renew() {
     let mut manager = Manager::new(1);
     manager.acquire("x");
     manager.connected();
@@ -575,7 +575,7 @@ fn renewals_that_fail_are_warned_of_before_the_deadline_and_once() {
 }
 
 #[test]
-fn nobody_is_warned_who_holds_nothing() {
+fn a_client_without_leases_is_not_warned() {
     let (mut manager, lease) = Manager::holding("x");
     manager.release(lease, Predecessor::Clean);
     manager.hear(LeaderMessage::Released { lease });
@@ -719,7 +719,7 @@ fn a_manager_that_wants_something_tries_for_ever_and_not_in_step_with_others() {
 }
 
 #[test]
-fn an_acquire_nobody_acknowledged_is_unreachable_and_not_lost() {
+fn an_unacknowledged_acquire_is_unreachable_and_not_lost() {
     // dynamodb-lock-client#6
     let mut manager = Manager::new(1);
     let (a, b) = (manager.acquire("x"), manager.acquire_within("y", Some(ms(500))));
@@ -776,14 +776,14 @@ fn a_limit_ends_at_once_where_no_leader_listens() {
     manager.pass(ms(30));
     assert_eq!(manager.take_events(), []);
     let (connection, _) = manager.connects.pop().unwrap();
-    let ended = Ended::NotThere("nobody listens".to_owned());
+    let ended = Ended::NotThere("nothing listens".to_owned());
     manager.client.handle_ended(connection, ended, manager.now);
     manager.drive();
     let events = manager.take_events();
     let [Event::Failed { failure: Failure::Unreachable(why), .. }] = &events[..] else {
         panic!("{events:?}")
     };
-    assert!(why.contains("nobody listens"), "{why}");
+    assert!(why.contains("nothing listens"), "{why}");
 }
 
 #[test]
@@ -818,7 +818,7 @@ fn an_acknowledged_acquire_waits_through_an_outage_for_as_long_as_its_session_li
 }
 
 #[test]
-fn the_leaders_own_timeout_is_preferred_since_it_says_who_holds() {
+fn the_leaders_own_timeout_is_preferred_since_it_names_the_holder() {
     let mut manager = Manager::new(1);
     let (a, b) =
         (manager.acquire_within("x", Some(ms(1300))), manager.acquire_within("y", Some(ms(1300))));
@@ -913,7 +913,7 @@ fn connected_again() -> (Manager, RequestId) {
 }
 
 #[test]
-fn a_leader_whose_state_is_old_is_refused_in_words() {
+fn a_leader_with_old_state_is_refused_in_words() {
     // etcd#12528, #15247
     // A directory restored from before its last start counts the epoch of that once more.
     for (epoch, reign) in [(4, 4), (5, 55)] {
@@ -956,7 +956,7 @@ fn a_recall_of_a_grant_that_is_not_good_yet_is_heard_once_it_is() {
 }
 
 #[test]
-fn what_was_seen_is_told_with_whose_epoch_it_was() {
+fn a_seen_epoch_is_told_with_its_reign() {
     let mut manager = Manager::new(1);
     manager.acquire("x");
     manager.connected();

@@ -12,7 +12,7 @@ fn for_ten(text: &str) -> Acquire {
 }
 
 /// A holder with `at_least`, that has heard of its grant, and another session.
-fn holding() -> (Reign, Who, Grant, Who) {
+fn holding() -> (Reign, Speaker, HeardGrant, Speaker) {
     let mut reign = begin();
     let [a, b] = [reign.session(1), reign.session(2)];
     reign.acquire(a, 1, for_ten("x"));
@@ -22,12 +22,12 @@ fn holding() -> (Reign, Who, Grant, Who) {
 
 /// The first of two sessions asks for a name with `at_least`, and the disk has yet to answer. Each
 /// holds a name of its own besides, so that both are on the disk.
-fn reserving() -> (Reign, Who, Who) {
+fn reserving() -> (Reign, Speaker, Speaker) {
     let mut reign = begin();
     let [a, b] = [reign.session(1), reign.session(2)];
-    for (who, text) in [(a, "y"), (b, "z")] {
-        reign.acquire(who, 1, acquire(text));
-        reign.granted(who, 1);
+    for (speaker, text) in [(a, "y"), (b, "z")] {
+        reign.acquire(speaker, 1, acquire(text));
+        reign.granted(speaker, 1);
     }
     reign.disk_answers = false;
     reign.acquire(a, 2, for_ten("x"));
@@ -35,12 +35,12 @@ fn reserving() -> (Reign, Who, Who) {
 }
 
 /// Both sessions stay alive for so long.
-fn pass_alive(reign: &mut Reign, sessions: &[Who], duration: Duration) {
+fn pass_alive(reign: &mut Reign, sessions: &[Speaker], duration: Duration) {
     let mut left = duration;
     while !left.is_zero() {
         let part = left.min(Duration::from_secs(1));
         reign.pass(part);
-        sessions.iter().for_each(|&who| reign.renew(who));
+        sessions.iter().for_each(|&speaker| reign.renew(speaker));
         left -= part;
     }
 }
@@ -49,14 +49,14 @@ fn entry(reign: &Reign) -> Option<Reservation> {
     reign.durable.reservations.get(&name("x")).copied()
 }
 
-fn used(reign: &mut Reign, who: Who, grant: Grant) {
+fn used(reign: &mut Reign, speaker: Speaker, grant: HeardGrant) {
     let how = Predecessor::Clean;
     let release = ClientMessage::Release { lease: grant.lease, last_used: grant.token, how };
-    reign.say(who, release);
+    reign.say(speaker, release);
 }
 
 /// The waiter is granted the name at the end, and not before.
-fn comes_free_after(reign: &mut Reign, waiter: Who, alive: &[Who], left: Duration) {
+fn comes_free_after(reign: &mut Reign, waiter: Speaker, alive: &[Speaker], left: Duration) {
     pass_alive(reign, alive, left - ms(1));
     assert!(reign.try_granted(waiter, 7).is_err(), "it is free too soon");
     pass_alive(reign, alive, ms(2));
@@ -64,7 +64,7 @@ fn comes_free_after(reign: &mut Reign, waiter: Who, alive: &[Who], left: Duratio
 }
 
 /// The waiter is granted the name, of which nothing is kept.
-fn comes_free(reign: &mut Reign, waiter: Who) {
+fn comes_free(reign: &mut Reign, waiter: Speaker) {
     reign.granted(waiter, 7);
     assert_eq!(entry(reign), None);
 }
@@ -190,7 +190,7 @@ fn given_back_unused_it_is_free_once_that_is_durable_and_answered_then() {
 }
 
 #[test]
-fn a_grant_whose_cancel_crossed_it_leaves_nothing_reserved() {
+fn a_grant_that_crosses_its_cancel_leaves_nothing_reserved() {
     let (mut reign, a, _, b) = holding();
     reign.acquire(b, 7, acquire("x"));
     reign.cancel(a, 1);

@@ -1,10 +1,10 @@
-//! Restarts: what a new reign knows of those before it, and whom it waits for.
+//! Restarts: what a new reign knows of those before it, and which sessions it waits for.
 
 use super::*;
 use crate::error::{LostReason, Predecessor};
 
 /// A holder and others, in the reign that is about to end.
-fn holding(text: &str) -> (Reign, Who, Grant) {
+fn holding(text: &str) -> (Reign, Speaker, HeardGrant) {
     let mut reign = begin();
     let a = reign.session(1);
     reign.acquire(a, 1, acquire(text));
@@ -20,14 +20,14 @@ fn lost(lease: LeaseId, why: LostReason) -> LeaderMessage {
     LeaderMessage::Lost { lease, why }
 }
 
-fn is_good(reign: &mut Reign, who: Who, text: &str, token: Token) -> bool {
+fn is_good(reign: &mut Reign, speaker: Speaker, text: &str, token: Token) -> bool {
     let query = RequestId(99);
-    reign.say(who, ClientMessage::Check { query, name: name(text), token });
-    reign.take(who).contains(&LeaderMessage::Checked { query, good: true })
+    reign.say(speaker, ClientMessage::Check { query, name: name(text), token });
+    reign.take(speaker).contains(&LeaderMessage::Checked { query, good: true })
 }
 
 #[test]
-fn with_everybody_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at_once() {
+fn with_all_sessions_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at_once() {
     // redisson#4706, #5256; Chubby's rule
     let (mut reign, a, first) = holding("x");
     let (b, c) = (reign.session(2), reign.session(3));
@@ -39,25 +39,25 @@ fn with_everybody_back_holders_hold_waiters_keep_their_order_and_grants_go_on_at
     assert!(matches!(reign.written[..], [Record::TookOver { epoch: 2, .. }]));
 
     let (a, b, c) = (reign.again(a), reign.again(b), reign.again(c));
-    // The last comes back first, with a second request whose place it never heard.
+    // The last comes back first, with a second request, the place of which it never heard.
     let unplaced = waiting(2, acquire("x"), None);
     reign.report(c, &[], vec![unplaced, waiting(1, acquire("x"), Some(of_c))]);
     assert_eq!(reign.place(c, 1), of_c);
     reign.report(b, &[], vec![waiting(1, acquire("x"), Some(of_b))]);
     reign.acquire(b, 2, acquire("y"));
-    assert!(reign.try_granted(b, 2).is_err(), "somebody is still awaited");
+    assert!(reign.try_granted(b, 2).is_err(), "a session is still awaited");
     reign.report_held(a, vec![held("x", first)], Vec::new());
     assert!(matches!(reign.take(a)[..], [LeaderMessage::Welcome { epoch: 2, .. }]));
     assert_eq!(reign.granted(b, 2).token.epoch(), 2, "now all are back");
     assert!(is_good(&mut reign, a, "x", first.token));
 
     let mut last = (a, first);
-    for (who, request) in [(b, 1), (c, 1), (c, 2)] {
-        assert!(reign.try_granted(who, request).is_err());
+    for (speaker, request) in [(b, 1), (c, 1), (c, 2)] {
+        assert!(reign.try_granted(speaker, request).is_err());
         reign.release(last.0, last.1.lease);
-        let next = reign.granted(who, request);
+        let next = reign.granted(speaker, request);
         assert!(next.token > last.1.token && next.lease > last.1.lease);
-        last = (who, next);
+        last = (speaker, next);
     }
 }
 
@@ -66,7 +66,7 @@ fn a_session_that_does_not_come_back_delays_new_grants_by_its_time_to_live_at_mo
     let (mut reign, a, _) = holding("x");
     reign.pass(ms(1000));
     reign.restart();
-    // Whoever comes new is served, except for what waits for the end of grace.
+    // A new session is served, except for what waits for the end of grace.
     let (b, c) = (reign.session(2), reign.session(3));
     reign.acquire(b, 1, acquire("x"));
     reign.place(b, 1);
@@ -113,18 +113,18 @@ fn a_session_of_the_leaders_own_process_is_known_dead_with_it() {
     reign.restart();
     let ended = Record::SessionEnded { session: SessionId(1) };
     assert_eq!(reign.written.last(), Some(&ended));
-    let b = Who { session: 12, ..b };
-    let b = Who { connection: reign.connect(50), count: 1, ..b };
+    let b = Speaker { session: 12, ..b };
+    let b = Speaker { connection: reign.connect(50), count: 1, ..b };
     reign.report(b, &[], vec![waiting(1, acquire("x"), None)]);
     assert!(reign.granted(b, 1).token > grant.token);
 }
 
 #[test]
-fn whoever_was_known_to_nobody_is_gone_and_waits_on_as_another_at_its_place() {
+fn an_unknown_session_is_gone_and_waits_on_as_another_at_its_place() {
     let (mut reign, _, _) = holding("x");
     reign.durable = Recovered { epoch: 1, ..fresh() };
     reign.restart();
-    let a = Who { connection: reign.connect(1), session: 1, count: 7 };
+    let a = Speaker { connection: reign.connect(1), session: 1, count: 7 };
     reign.report(a, &[LeaseId { epoch: 1, count: 1 }], Vec::new());
     assert_eq!(reign.take(a), [LeaderMessage::Gone { session: SessionId(1) }]);
     let b = reign.session(2);
@@ -132,7 +132,7 @@ fn whoever_was_known_to_nobody_is_gone_and_waits_on_as_another_at_its_place() {
     let holder = reign.granted(b, 1);
     let c = reign.session(3);
     reign.acquire(c, 1, acquire("x"));
-    let a = Who { session: 11, count: 1, ..a };
+    let a = Speaker { session: 11, count: 1, ..a };
     let place = Place { epoch: 1, count: 9 };
     reign.report(a, &[], vec![waiting(5, acquire("x"), Some(place))]);
     reign.release(b, holder.lease);
@@ -140,13 +140,13 @@ fn whoever_was_known_to_nobody_is_gone_and_waits_on_as_another_at_its_place() {
 }
 
 #[test]
-fn whoever_was_told_to_be_gone_is_not_made_anew_by_what_it_said_before() {
+fn a_dismissed_session_is_not_made_anew_by_its_earlier_messages() {
     let (mut reign, _, _) = holding("x");
     reign.durable = Recovered { epoch: 1, ..fresh() };
     reign.restart();
     let gone = [LeaderMessage::Gone { session: SessionId(5) }];
-    let first = Who { connection: reign.connect(1), session: 5, count: 1 };
-    let second = Who { connection: reign.connect(2), count: 2, ..first };
+    let first = Speaker { connection: reign.connect(1), session: 5, count: 1 };
+    let second = Speaker { connection: reign.connect(2), count: 2, ..first };
     reign.report(second, &[], vec![waiting(1, acquire("x"), None)]);
     assert_eq!(reign.take(second), gone);
     // What it said on its first connection was held up, and it has given up that request since.
@@ -202,8 +202,8 @@ fn the_rest_of_a_block_that_was_given_back_claims_nothing() {
         let given_back = HeldLease { last, last_used: used, leaving: Some(how), ..held("x", kept) };
         let reports = [(a, given_back), (b, held("x", next))];
         for at in [first_back, 1 - first_back] {
-            let (who, held) = reports[at].clone();
-            reign.report_held(who, vec![held], Vec::new());
+            let (speaker, held) = reports[at].clone();
+            reign.report_held(speaker, vec![held], Vec::new());
         }
         assert_eq!(reign.notices, []);
         assert!(is_good(&mut reign, b, "x", next.token));
@@ -227,7 +227,7 @@ fn what_was_taken_away_before_is_told_before_the_welcome_and_waited_for() {
         assert_eq!(heard[0], lost(first.lease, LostReason::Broken), "{heard:?}");
         assert!(is_welcome(&heard[1]) && heard.len() == 2);
         assert!(!is_good(&mut reign, back, "x", first.token));
-        assert!(reign.try_granted(b, 2).is_err(), "grace is over, but nobody has answered");
+        assert!(reign.try_granted(b, 2).is_err(), "grace is over, but no session has answered");
         if answers {
             reign.release(back, first.lease);
         } else {
@@ -245,7 +245,7 @@ fn what_was_taken_away_before_is_told_before_the_welcome_and_waited_for() {
 }
 
 #[test]
-fn of_two_who_say_they_hold_a_lock_the_higher_token_wins_and_the_other_is_told() {
+fn of_two_reported_holders_the_higher_token_wins_and_the_other_is_told() {
     for loser_first in [true, false] {
         let (mut reign, a, lower) = holding("x");
         let b = reign.session(2);
@@ -256,8 +256,8 @@ fn of_two_who_say_they_hold_a_lock_the_higher_token_wins_and_the_other_is_told()
         let (mut a, b) = (reign.again(a), reign.again(b));
         let both = [(a, lower), (b, higher)];
         reign.disk_answers = false;
-        for (who, grant) in if loser_first { both } else { [both[1], both[0]] } {
-            reign.report_held(who, vec![held("x", grant)], Vec::new());
+        for (speaker, grant) in if loser_first { both } else { [both[1], both[0]] } {
+            reign.report_held(speaker, vec![held("x", grant)], Vec::new());
         }
         let alarm = Notice::Conflict { name: name("x"), winner: higher.token, loser: lower.token };
         assert_eq!(reign.notices, [alarm]);
@@ -281,7 +281,7 @@ fn of_two_who_say_they_hold_a_lock_the_higher_token_wins_and_the_other_is_told()
         reign.disk_answers = true;
         reign.take(b);
         assert!(is_good(&mut reign, b, "x", higher.token));
-        // Until the loser's last promise has passed nobody else gets it.
+        // Until the loser's last promise has passed no other session gets it.
         reign.release(b, higher.lease);
         reign.acquire(b, 9, acquire("x"));
         reign.release(a, lower.lease);
@@ -399,20 +399,20 @@ fn a_leader_killed_in_its_grace_leaves_all_as_it_was() {
     let b = reign.session(2);
     reign.acquire(b, 1, acquire("x"));
     let place = reign.place(b, 1);
-    let mut who = (a, b);
+    let mut speaker = (a, b);
     for epoch in 2..6 {
         reign.restart();
-        who = (reign.again(who.0), reign.again(who.1));
-        reign.report(who.1, &[], vec![waiting(1, acquire("x"), Some(place))]);
-        assert!(reign.try_granted(who.1, 1).is_err());
+        speaker = (reign.again(speaker.0), reign.again(speaker.1));
+        reign.report(speaker.1, &[], vec![waiting(1, acquire("x"), Some(place))]);
+        assert!(reign.try_granted(speaker.1, 1).is_err());
         if epoch % 2 == 0 {
-            reign.report_held(who.0, vec![held("x", grant)], Vec::new());
+            reign.report_held(speaker.0, vec![held("x", grant)], Vec::new());
         }
     }
-    let a = reign.again(who.0);
+    let a = reign.again(speaker.0);
     reign.report_held(a, vec![held("x", grant)], Vec::new());
     reign.release(a, grant.lease);
-    assert!(reign.granted(who.1, 1).token > grant.token);
+    assert!(reign.granted(speaker.1, 1).token > grant.token);
 }
 
 #[test]
@@ -473,7 +473,7 @@ fn a_session_that_wants_nothing_for_a_minute_is_forgotten_by_the_disk_and_opened
     reign.release(a, grant.lease);
     lives_on(&mut reign, 65);
     assert!(!opened(&reign));
-    // Nobody waits for it any more.
+    // No session waits for it any more.
     reign.restart();
     let b = reign.session(2);
     reign.acquire(b, 1, acquire("x"));
@@ -501,8 +501,8 @@ fn what_was_left_of_a_block_that_is_being_given_back_belongs_to_its_successor() 
         let left = HeldLease { last_used, leaving: Some(how), ..block.clone() };
         let reports = [(a, left), (b, held("x", grant))];
         let order = if successor_first { [1, 0] } else { [0, 1] };
-        for (who, held) in order.map(|at| reports[at].clone()) {
-            reign.report_held(who, vec![held], Vec::new());
+        for (speaker, held) in order.map(|at| reports[at].clone()) {
+            reign.report_held(speaker, vec![held], Vec::new());
         }
         assert_eq!(reign.notices, [], "two claimed it");
         assert!(is_good(&mut reign, b, "x", grant.token));
@@ -517,7 +517,7 @@ fn of_two_leases_of_one_lock_in_one_report_the_one_of_the_later_token_is_confirm
         reign.restart();
         let LeaseId { epoch, count } = earlier.lease;
         let lease = LeaseId { epoch, count: if later_lease_first { count - 1 } else { count + 1 } };
-        let later = Grant { lease, token: earlier.token.next().unwrap(), ..earlier };
+        let later = HeardGrant { lease, token: earlier.token.next().unwrap(), ..earlier };
         let both = || [earlier, later].map(|grant| held("x", grant)).to_vec();
         let a = reign.again(a);
         reign.report_held(a, both(), Vec::new());

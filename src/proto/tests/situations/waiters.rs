@@ -10,12 +10,12 @@ fn the_queue_is_first_come_first_served_across_sessions() {
     let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
     reign.acquire(a, 1, acquire("x"));
     let mut holder = (a, 1, reign.granted(a, 1));
-    for (who, request) in [(b, 1), (c, 1), (a, 2), (b, 2)] {
-        reign.acquire(who, request, acquire("x"));
+    for (speaker, request) in [(b, 1), (c, 1), (a, 2), (b, 2)] {
+        reign.acquire(speaker, request, acquire("x"));
     }
-    for (who, request) in [(b, 1), (c, 1), (a, 2), (b, 2)] {
+    for (speaker, request) in [(b, 1), (c, 1), (a, 2), (b, 2)] {
         reign.release(holder.0, holder.2.lease);
-        holder = (who, request, reign.granted(who, request));
+        holder = (speaker, request, reign.granted(speaker, request));
         // A newcomer does not overtake.
         reign.acquire(c, 10 + holder.2.token.get(), try_acquire("x"));
         assert!(matches!(reign.take(c)[..], [.., LeaderMessage::Refused { .. }]));
@@ -45,7 +45,7 @@ fn a_try_waits_for_a_slow_disk_and_for_a_keeper_only_so_long() {
     reign.disk_answers = false;
     reign.acquire(a, 1, Acquire { wait: Wait::No, keep: true, ..acquire("x") });
     reign.pass(ms(3000));
-    assert_eq!(reign.refused(a, 1), None, "nobody has it");
+    assert_eq!(reign.refused(a, 1), None, "it is free");
     reign.disk_answers = true;
     reign.commit();
     reign.renew(a);
@@ -79,7 +79,7 @@ fn a_recall_is_said_again_on_the_next_connection_also_of_a_grant_that_was_not_he
 }
 
 #[test]
-fn a_waiter_whose_connection_is_down_keeps_its_place_and_is_passed_over() {
+fn a_waiter_with_a_lost_connection_keeps_its_place_and_is_passed_over() {
     // redisson#3004, #6150
     let mut reign = begin();
     let (a, b, c) = (reign.session(1), reign.session(2), reign.session(3));
@@ -100,7 +100,7 @@ fn a_waiter_whose_connection_is_down_keeps_its_place_and_is_passed_over() {
 }
 
 #[test]
-fn a_waiter_whose_session_ran_out_is_not_granted() {
+fn a_waiter_of_an_expired_session_is_not_granted() {
     // etcd#11456
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
@@ -183,7 +183,7 @@ fn a_cancelled_waiter_is_not_granted() {
 }
 
 #[test]
-fn a_wait_that_ends_says_who_holds() {
+fn a_wait_that_ends_names_the_holder() {
     // hazelcast#1055, terraform#30650, cargo#15094
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
@@ -209,7 +209,7 @@ fn a_wait_that_ends_says_who_holds() {
 }
 
 #[test]
-fn everybody_and_who_waits_is_listed_page_by_page() {
+fn all_holders_and_waiters_are_listed_page_by_page() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
     for (request, text) in (1..).zip(["c", "a", "b"]) {
@@ -294,7 +294,7 @@ fn places_do_not_bring_in_more_requests_than_a_session_may_have() {
         assert_eq!(queued(reign.take(a)), [1, 2, 3, 4]);
     }
     // What may be new does not keep out what may have been accepted before.
-    let b = Who { connection: reign.connect(700), session: 7, count: 1 };
+    let b = Speaker { connection: reign.connect(700), session: 7, count: 1 };
     let placed = |number| waiting(number, acquire("x"), (number > 3).then_some(place));
     reign.report(b, &[], (1..=8).map(placed).collect());
     assert_eq!(queued(reign.take(b)), [4, 5, 6, 7]);
@@ -311,24 +311,25 @@ fn places_do_not_bring_in_more_requests_than_a_session_may_have() {
 #[test]
 fn a_time_to_live_out_of_bounds_is_refused_and_one_in_bounds_stays() {
     let mut reign = begin();
-    let with = |who, wanted| {
-        let mut hello = hello(who);
+    let with = |speaker, wanted| {
+        let mut hello = hello(speaker);
         let ClientMessage::Hello { time_to_live, .. } = &mut hello else { unreachable!() };
         *time_to_live = wanted;
         hello
     };
     for (number, time_to_live) in [(1, ms(999)), (2, ms(60_001)), (3, Duration::MAX)] {
-        let who = Who { connection: reign.connect(number), session: number.into(), count: 1 };
-        reign.say(who, with(who, time_to_live));
-        reign.say(who, ClientMessage::Ready);
-        reign.acquire(who, 1, acquire("x"));
-        assert_eq!(reign.refused(who, 1), Some(Refusal::TimeToLive));
+        let speaker =
+            Speaker { connection: reign.connect(number), session: number.into(), count: 1 };
+        reign.say(speaker, with(speaker, time_to_live));
+        reign.say(speaker, ClientMessage::Ready);
+        reign.acquire(speaker, 1, acquire("x"));
+        assert_eq!(reign.refused(speaker, 1), Some(Refusal::TimeToLive));
     }
-    let who = reign.session(9);
-    let who = reign.again(who);
-    reign.say(who, with(who, ms(30_000)));
-    reign.say(who, ClientMessage::Ready);
-    let heard = reign.take(who);
+    let speaker = reign.session(9);
+    let speaker = reign.again(speaker);
+    reign.say(speaker, with(speaker, ms(30_000)));
+    reign.say(speaker, ClientMessage::Ready);
+    let heard = reign.take(speaker);
     assert!(matches!(heard[..], [LeaderMessage::Welcome { time_to_live: TTL, .. }]), "{heard:?}");
 }
 
@@ -360,7 +361,7 @@ fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by
     // A reign that allows fewer takes in all that was given before it.
     reign.config.claims_max = 4;
     reign.restart();
-    let [a, b, c] = [a, b, c].map(|who| reign.again(who));
+    let [a, b, c] = [a, b, c].map(|speaker| reign.again(speaker));
     let leases = [("1", grants[0]), ("2", grants[1]), ("3", grants[2])];
     reign.report_held(a, leases.map(|(text, grant)| held(text, grant)).into(), Vec::new());
     let waiting = vec![
@@ -387,9 +388,9 @@ fn all_sessions_together_have_no_more_than_the_leader_allows_and_lose_nothing_by
 #[test]
 fn the_fewer_hold_or_wait_the_more_often_they_renew() {
     let mut reign = Reign::new(Config { sessions_max: 10_000, ..config() }, fresh());
-    let renew_every = |reign: &mut Reign, who| {
-        reign.renew(who);
-        match reign.take(who).pop() {
+    let renew_every = |reign: &mut Reign, speaker| {
+        reign.renew(speaker);
+        match reign.take(speaker).pop() {
             Some(LeaderMessage::Renewed { renew_every, .. }) => renew_every,
             other => panic!("{other:?}"),
         }
@@ -399,13 +400,13 @@ fn the_fewer_hold_or_wait_the_more_often_they_renew() {
     reign.acquire(a, 1, acquire("x"));
     assert_eq!(renew_every(&mut reign, a), ms(100));
     for number in 2..500 {
-        let who = reign.session(number);
-        reign.acquire(who, 1, acquire("x"));
+        let speaker = reign.session(number);
+        reign.acquire(speaker, 1, acquire("x"));
     }
     assert_eq!(renew_every(&mut reign, a), ms(499));
     for number in 500..4000 {
-        let who = reign.session(number);
-        reign.acquire(who, 1, acquire("x"));
+        let speaker = reign.session(number);
+        reign.acquire(speaker, 1, acquire("x"));
     }
     assert_eq!(renew_every(&mut reign, a), TTL / 3);
 }
@@ -428,7 +429,7 @@ fn a_hand_back_without_entering_passes_on_how_the_one_before_left() {
 }
 
 #[test]
-fn whoever_waits_for_a_block_that_was_granted_unheard_has_it_recalled_on_the_next_connection() {
+fn unacknowledged_block_is_recalled_after_reconnect() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
     let wanted = Acquire { keep: true, ..acquire("x") };
@@ -446,7 +447,7 @@ fn whoever_waits_for_a_block_that_was_granted_unheard_has_it_recalled_on_the_nex
 }
 
 #[test]
-fn who_tried_in_grace_waits_no_longer_for_a_recalled_lease_than_others() {
+fn a_try_in_grace_waits_no_longer_for_a_recalled_lease_than_others() {
     let mut reign = begin();
     let (a, b) = (reign.session(1), reign.session(2));
     reign.acquire(a, 1, Acquire { keep: true, ..acquire("x") });

@@ -115,7 +115,7 @@ impl Stage {
             clients[client].cut();
         }
         if let Some(reign) = &mut self.reign {
-            reign.disconnect(Who { connection: self.newest[client], session: 0, count: 0 });
+            reign.disconnect(Speaker { connection: self.newest[client], session: 0, count: 0 });
         }
         self.exchange();
     }
@@ -164,7 +164,7 @@ impl Stage {
                 *newest = ConnectionId(number as u64 * 100 + count.parse::<u64>().unwrap());
                 reign.connect(newest.0);
             }
-            None => reign.say(Who { connection: *newest, session: 0, count: 0 }, read(line)),
+            None => reign.say(Speaker { connection: *newest, session: 0, count: 0 }, read(line)),
         }
     }
 

@@ -1,0 +1,293 @@
+//! Holds the language of comments, docs and help texts: an actor is named by its role (holder,
+//! waiter, caller, leader …), and a type's name means one thing in the whole crate. And pages name
+//! files that exist.
+//!
+//! The first two rules are a ratchet. What was not rewritten yet has a ceiling of its own, which may be
+//! lowered and is never raised.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use proc_macro2::{TokenStream, TokenTree};
+
+/// Words that leave the actor of a sentence open.
+const VAGUE: [&str; 9] =
+    ["who", "whom", "whose", "whoever", "somebody", "someone", "nobody", "anybody", "everybody"];
+
+/// All finished rooms together have at most so many of them in 1,000 words.
+const VAGUE_PER_THOUSAND: f64 = 1.0;
+
+/// Rooms that are not rewritten yet, and how many of those words they have in 1,000.
+const IN_PROGRESS: [(&str, f64); 4] =
+    [("src/bench/", 7.0), ("src/host/", 11.0), ("src/path/", 3.0), ("src/process/", 11.0)];
+
+/// So many names of types are in more than one file still.
+const SHARED_NAMES_MAX: usize = 87;
+
+/// Files that stand in for another one in builds without it, and have its names.
+const STAND_INS: [&str; 2] = ["src/process/no_table.rs", "src/bench/without_peers.rs"];
+
+/// Where comments, docs and help texts are.
+const PLACES: [&str; 6] = ["src", "tests", "examples", "benches", "README.md", "CONTRIBUTING.md"];
+
+/// Files whose string literals are help texts and messages for people.
+const HELP: &str = "src/cli/";
+
+#[test]
+fn actors_are_named_by_their_role() {
+    let mut finished = Count::default();
+    let mut rooms = BTreeMap::<&str, (Count, f64)>::new();
+    for (path, text) in texts() {
+        let count = Count::of(&path, &text);
+        let room = IN_PROGRESS.iter().find(|(room, _)| path.starts_with(room));
+        match room {
+            Some((room, most)) => {
+                rooms.entry(room).or_insert((Count::default(), *most)).0.add(count)
+            }
+            None => finished.add(count),
+        }
+    }
+    for (room, (count, most)) in &rooms {
+        println!("{room}: {:.1} in 1,000, at most {most}", count.per_thousand());
+    }
+    println!("all others: {:.2} in 1,000", finished.per_thousand());
+    assert!(
+        finished.per_thousand() <= VAGUE_PER_THOUSAND,
+        "{:.2} of 1,000 words leave the actor open:\n{}",
+        finished.per_thousand(),
+        finished.found.join("\n")
+    );
+    for (room, (count, most)) in rooms {
+        assert!(count.per_thousand() <= most, "{room}:\n{}", count.found.join("\n"));
+    }
+}
+
+#[test]
+fn a_planted_vague_word_is_found() {
+    let count = |path: &str, text: &str| Count::of(path, text).found.len();
+    let planted = "/// Whoever waits here.\nlet x = 1; // nobody's\n//! who, and whom\n";
+    assert_eq!(count("src/planted.rs", planted), 4);
+    let help = "const HELP: &str = \"for whoever asks\";\n/// Somebody\nfn f() {}\n";
+    assert_eq!(count("src/cli/planted.rs", help), 2);
+    assert_eq!(count("README.md", "Someone waits, \nand everybody else"), 2);
+    let code = "let who = somebody(\"nobody\"); // the holder\nlet url = \"http://who\";";
+    assert_eq!(count("src/planted.rs", code), 0);
+    let rate = Count::of("README.md", "one who waits for ten").per_thousand();
+    assert_eq!(rate, 200.0);
+}
+
+#[test]
+fn a_type_name_stands_in_one_file() {
+    let shared =
+        shared_names(&texts().filter(|(path, _)| is_of_the_crate(path)).collect::<Vec<_>>());
+    println!("{} names of types are in more than one file", shared.len());
+    assert!(shared.len() <= SHARED_NAMES_MAX, "\n{}", shared.join("\n"));
+}
+
+#[test]
+fn a_planted_shared_name_is_found() {
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let planted = [
+        file("src/one.rs", "mod a { pub(crate) struct Place(u8); }\nenum Way {}"),
+        file("src/two.rs", "/// A struct Way is told of here.\nunion Place { a: u8 }"),
+        file("src/three.rs", "trait Way { fn struct_of(&self) {} }"),
+    ];
+    let shared = shared_names(&planted);
+    assert_eq!(shared.len(), 2, "{shared:?}");
+    assert!(shared[0].starts_with("Place: src/one.rs, src/two.rs"), "{shared:?}");
+    assert_eq!(shared_names(&planted[..1]), Vec::<String>::new());
+}
+
+#[test]
+fn pages_name_files_that_exist() {
+    let mut missing = Vec::new();
+    for (path, text) in texts().filter(|(path, _)| path.ends_with(".md")) {
+        missing.extend(lost_paths(&path, &text));
+    }
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_walk_names_what_stands_in_its_files() {
+    let walk = texts().find(|(path, _)| path == "src/guide/walk.md").expect("the walk is there").1;
+    let steps: Vec<_> = walk.lines().filter(|line| line.starts_with("| `src/")).collect();
+    assert!(steps.len() > 20, "the walk's tables are not where this test looks for them");
+    let missing: Vec<_> = steps.into_iter().flat_map(lost_steps).collect();
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+}
+
+#[test]
+fn a_planted_lost_path_is_found() {
+    let page =
+        "see [`climb`](src/climb.rs), `src/path/climb.rs`, `src/nowhere/` and [x](src/fork.rs#top)";
+    assert_eq!(lost_paths("README.md", page).len(), 2);
+    assert_eq!(lost_paths("src/guide/index.md", "[a](walk.md) [b](walks.md)").len(), 1);
+    assert_eq!(lost_steps("| `src/mutex.rs` | `lock_named`, `lock_nobody` | … |").len(), 1);
+}
+
+/// The words of some text, and which of them are vague.
+#[derive(Default)]
+struct Count {
+    words: usize,
+    /// Where each vague one stands.
+    found: Vec<String>,
+}
+
+impl Count {
+    fn of(path: &str, text: &str) -> Count {
+        let mut count = Count::default();
+        let is_code = path.ends_with(".rs");
+        for (at, line) in text.lines().enumerate() {
+            let prose = if is_code { comment_of(line) } else { Some(line) };
+            count.read(path, at + 1, prose.unwrap_or_default());
+        }
+        if is_code && path.starts_with(HELP) {
+            for literal in literals(text) {
+                literal.lines().for_each(|line| count.read(path, 0, line));
+            }
+        }
+        count
+    }
+
+    fn read(&mut self, path: &str, line: usize, prose: &str) {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '\'';
+        for word in prose.split(|c: char| !is_part(c)) {
+            if !word.starts_with(|c: char| c.is_alphabetic()) {
+                continue;
+            }
+            self.words += 1;
+            let word = word.split('\'').next().unwrap_or_default().to_lowercase();
+            if VAGUE.contains(&word.as_str()) {
+                self.found.push(format!("{path}:{line}: {}", prose.trim()));
+            }
+        }
+    }
+
+    fn add(&mut self, other: Count) {
+        self.words += other.words;
+        self.found.extend(other.found);
+    }
+
+    fn per_thousand(&self) -> f64 {
+        1000.0 * self.found.len() as f64 / self.words.max(1) as f64
+    }
+}
+
+/// What of a line is a comment: behind slashes at its begin, or behind a blank.
+fn comment_of(line: &str) -> Option<&str> {
+    let mut starts = line.match_indices("//").map(|(at, _)| at);
+    let start =
+        starts.find(|&at| line[..at].chars().next_back().is_none_or(char::is_whitespace))?;
+    Some(&line[start..])
+}
+
+/// The string literals of a file that are no doc comments.
+fn literals(text: &str) -> Vec<String> {
+    fn collect(tokens: TokenStream, found: &mut Vec<String>) {
+        let mut is_attribute = false;
+        for token in tokens {
+            match token {
+                TokenTree::Group(group) if !is_attribute => collect(group.stream(), found),
+                TokenTree::Literal(literal) if literal.to_string().starts_with('"') => {
+                    found.push(literal.to_string().replace("\\n", "\n"));
+                }
+                TokenTree::Punct(punct) if matches!(punct.as_char(), '#' | '!') => {
+                    is_attribute = punct.as_char() == '#' || is_attribute;
+                    continue;
+                }
+                _ => {}
+            }
+            is_attribute = false;
+        }
+    }
+    let mut found = Vec::new();
+    collect(text.parse().expect("a source file"), &mut found);
+    found
+}
+
+/// The names of types that are made in more than one file, and where.
+fn shared_names(files: &[(String, String)]) -> Vec<String> {
+    let mut places = BTreeMap::<String, BTreeSet<&str>>::new();
+    for (path, text) in files {
+        for name in type_names(text.parse().unwrap_or_else(|error| panic!("{path}: {error}"))) {
+            places.entry(name).or_default().insert(path);
+        }
+    }
+    let shared = places.into_iter().filter(|(_, paths)| paths.len() > 1);
+    shared.map(|(name, paths)| format!("{name}: {}", Vec::from_iter(paths).join(", "))).collect()
+}
+
+fn type_names(tokens: TokenStream) -> Vec<String> {
+    let tokens = Vec::from_iter(tokens);
+    let mut names = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        match (token, tokens.get(at + 1)) {
+            (TokenTree::Group(group), _) => names.extend(type_names(group.stream())),
+            (TokenTree::Ident(kind), Some(TokenTree::Ident(name)))
+                if ["struct", "enum", "union", "trait"].iter().any(|known| kind == known) =>
+            {
+                names.push(name.to_string());
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The paths of the repository that a page names or links to, and that are not there.
+fn lost_paths(page: &str, text: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_path = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let named = text.split(|c: char| !is_path(c)).filter(|word| {
+        ["src/", "tests/", "examples/", "benches/"].iter().any(|place| word.starts_with(place))
+    });
+    let here = root.join(page).parent().expect("a page is in a folder").to_owned();
+    let linked = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let linked = linked.filter(|link| !link.contains(':') && link.ends_with(".md"));
+    let named = named.map(|path| (path, root.join(path.trim_end_matches('.'))));
+    let linked = linked.map(|path| (path, here.join(path)));
+    let lost = named.chain(linked).filter(|(_, place)| !place.exists());
+    lost.map(|(path, _)| format!("{page}: {path}")).collect()
+}
+
+/// What a row of the walk says that is in a file, and is not.
+fn lost_steps(row: &str) -> Vec<String> {
+    let mut cells = row.trim_matches('|').split(" | ");
+    let file = cells.next().unwrap_or_default().trim().trim_matches('`').to_owned();
+    let code = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file)).unwrap();
+    let named = cells.next().unwrap_or_default().split('`').skip(1).step_by(2);
+    let parts = named.flat_map(|name| name.split("::"));
+    let lost = parts.filter(|part| !code.contains(part));
+    lost.map(|part| format!("{file} has no {part}")).collect()
+}
+
+fn is_of_the_crate(path: &str) -> bool {
+    path.starts_with("src/") && path.ends_with(".rs") && !STAND_INS.contains(&path)
+}
+
+/// The files that this test reads, but for itself, with their paths in the repository.
+fn texts() -> impl Iterator<Item = (String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    PLACES.iter().for_each(|place| collect(&root.join(place), &mut files));
+    files.sort();
+    assert!(files.len() > 50, "the sources are not where this test looks for them");
+    files.into_iter().filter_map(move |file| {
+        let path = file.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        (path != "tests/language.rs").then_some((path, text))
+    })
+}
+
+fn collect(place: &Path, files: &mut Vec<PathBuf>) {
+    if place.is_dir() {
+        for entry in fs::read_dir(place).unwrap() {
+            collect(&entry.unwrap().path(), files);
+        }
+    } else if place.extension().is_some_and(|ending| ending == "rs" || ending == "md") {
+        files.push(place.to_owned());
+    }
+}
