@@ -19,6 +19,7 @@ use crate::{
     path::{Core, Held, Keep, Named, Patience, Won},
     scope::Scope,
     thread::ThreadLock,
+    time::AT_LEAST_MAX,
 };
 
 /// Data that one holder at a time may use, in the scope that the mutex was built with.
@@ -492,11 +493,12 @@ impl<T> MutexBuilder<T> {
     }
 
     /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
-    /// which is done at once is not done again by a machine whose clock is a little behind.
+    /// which is done at once is not done again by a machine whose clock is a little behind. At most
+    /// 31 days.
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
-    /// it is killed, and through a restart of the leader. It is at most 31 days then, and such a
-    /// lock costs the leader a write to its disk. At process scope the directory remembers it, with
+    /// it is killed, and through a restart of the leader. Such a lock costs the leader a write to its
+    /// disk. At process scope the directory remembers it, with
     /// [`Engine::Table`](crate::Engine::Table); with file locks, and at thread scope, it ends with
     /// this process.
     pub fn at_least(mut self, at_least: Duration) -> Self {
@@ -551,6 +553,9 @@ fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<
         return Err(LockError::config("at_most is zero: no holder could do anything"));
     }
     match (at_most, at_least) {
+        (_, Some(at_least)) if at_least > AT_LEAST_MAX => Err(LockError::config(format!(
+            "at_least ({at_least:?}) is longer than the 31 days that are remembered"
+        ))),
         (Some(at_most), Some(at_least)) if at_least > at_most => Err(LockError::config(format!(
             "at_least ({at_least:?}) is longer than at_most ({at_most:?})"
         ))),

@@ -63,6 +63,9 @@ impl fmt::Debug for Time {
     }
 }
 
+/// The longest `at_least` that is remembered, at every scope.
+pub(crate) const AT_LEAST_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+
 /// The shortest and the longest time to live of a session.
 pub(crate) const TIME_TO_LIVE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(60);

@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind
 use super::failure::{Failure, exit};
 use crate::{
     manager::LockManagerBuilder, name::Name, process, proto::leader::Config as LeaderConfig,
-    scope::Scope, token::Token,
+    scope::Scope, time::AT_LEAST_MAX, token::Token,
 };
 
 /// Locks across threads, processes and machines, with fencing tokens.
@@ -574,6 +574,12 @@ impl Terms {
             ));
         }
         match (self.at_most, self.at_least) {
+            (_, Some(at_least)) if at_least > AT_LEAST_MAX => {
+                let line = format!(
+                    "--at-least {at_least:?} is longer than the 31 days that are remembered"
+                );
+                Err(Failure::new(exit::CONFIG, line))
+            }
             (Some(at_most), Some(at_least)) if at_least > at_most => {
                 let line = format!("--at-least {at_least:?} is longer than --at-most {at_most:?}");
                 Err(Failure::new(exit::CONFIG, line))

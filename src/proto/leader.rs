@@ -49,7 +49,7 @@ use super::{
 use crate::{
     error::{LostReason, Predecessor},
     name::Name,
-    time::Time,
+    time::{AT_LEAST_MAX, Time},
     token::Token,
 };
 
@@ -717,7 +717,7 @@ impl Leader {
 
     /// Why a request is refused before its lock is looked at.
     fn why_refused(&self, key: SessionKey, acquire: &Acquire, arrival: Arrival) -> Option<Refusal> {
-        let is_too_long = acquire.at_least.is_some_and(|at_least| at_least > reserve::AT_LEAST_MAX);
+        let is_too_long = acquire.at_least.is_some_and(|at_least| at_least > AT_LEAST_MAX);
         let why = self.over.or(self.sessions.get(key).refusal);
         why.or(is_too_long.then_some(Refusal::AtLeastTooLong)).or_else(|| match arrival {
             Arrival::New => self.limit_of_new(key),

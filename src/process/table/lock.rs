@@ -49,7 +49,7 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind, Predecessor},
     process::sys::futex,
-    time::Time,
+    time::{AT_LEAST_MAX, Time},
 };
 
 use super::{
@@ -80,8 +80,6 @@ const CLAIM_PART: u64 = 10;
 const SHORTEST_CLAIM_MS: u64 = 3;
 const LONGEST_CLAIM_MS: u64 = 100;
 const LONGEST_DOUBLED_MS: u64 = 1000;
-/// An end of `at_least` that lies further ahead was written by no lock.
-const LONGEST_STAY_MS: u64 = 31 * 24 * 60 * 60 * 1000;
 
 /// The presences of the processes that use the table.
 pub(super) trait Presences {
@@ -813,13 +811,19 @@ fn time_left(at: SlotAt<'_>, wait: WaitId, now: Time) -> Duration {
 }
 
 /// The end of `at_least` that stands in the slot, if it lies ahead.
-fn stay_ahead(slot: &Slot) -> Option<StayEnd> {
+pub(super) fn stay_ahead(slot: &Slot) -> Option<StayEnd> {
     StayEnd::new(slot.end.load(Ordering::Relaxed)).filter(|end| is_ahead(*end))
 }
 
 fn is_ahead(end: StayEnd) -> bool {
+    time_ahead(end).is_some()
+}
+
+/// How far the end lies ahead, if it does.
+pub(super) fn time_ahead(end: StayEnd) -> Option<Duration> {
     let left = end.milliseconds().saturating_sub(clock::now().as_nanos() / 1_000_000);
-    left > 0 && left <= LONGEST_STAY_MS
+    // One that lies further ahead was written by no lock.
+    Some(Duration::from_millis(left)).filter(|left| !left.is_zero() && *left <= AT_LEAST_MAX)
 }
 
 /// What an end means that is neither the lock nor a plain no.

@@ -666,6 +666,3 @@ fn count_back(left: Duration) -> Duration {
 
 const STEP_MIN: Duration = Duration::from_millis(100);
 const STEP_MAX: Duration = Duration::from_secs(60);
-
-/// The longest `at_least` that is remembered.
-pub(super) const AT_LEAST_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);

@@ -266,7 +266,7 @@ fn a_signal_ends_the_stay_of_at_least_in_good_order() {
     let start = Instant::now();
     succeeds(&place.ran(&["--at-least", "400ms", "job", "--", "true"]));
     assert!(start.elapsed() >= Duration::from_millis(400));
-    let options = ["--at-least", "1000h"];
+    let options = ["--at-least", "700h"];
     let mut running = Running::script(&mut place.run(), &options, "job", "echo $$; exit 3");
     let command = running.pid_line();
     gone(command);
@@ -333,7 +333,7 @@ fn a_reserved_lock_is_free_once_its_at_least_is_over() {
 #[test]
 fn what_cannot_be_started_does_not_stay() {
     let place = Place::new();
-    let options = ["--at-least", "1000h", "job", "--", "tierlock-no-such-command"];
+    let options = ["--at-least", "700h", "job", "--", "tierlock-no-such-command"];
     fails(&place.ran(&options), 127, &["not found"]);
     let left = shown(place.status());
     assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));

@@ -603,7 +603,7 @@ fn waits_stand_in_order_behind_a_hold_that_stays() {
 #[test]
 fn an_end_that_no_lock_wrote_keeps_none_out() {
     let told = || Told::of(id(1), Verdict::Dead);
-    let far = clock::now().as_nanos() / 1_000_000 + LONGEST_STAY_MS + 60_000;
+    let far = (clock::now() + AT_LEAST_MAX).as_nanos() / 1_000_000 + 60_000;
     for end in [0, 1, far, u64::MAX] {
         let scene = Scene::of(Word::held(id(1)), told());
         scene.slot.end.store(end, Ordering::SeqCst);
