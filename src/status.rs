@@ -128,10 +128,11 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
         return;
     }
-    let state = match (&status.holder, wide && leader_asked) {
-        (None, _) => State::Free,
-        (Some(_), true) => State::Climbing,
-        (Some(_), false) => State::Held,
+    let state = match (&status.holder, status.stays_for) {
+        (None, None) => State::Free,
+        (None, Some(_)) => State::Reserved,
+        (Some(_), _) if wide && leader_asked => State::Climbing,
+        (Some(_), _) => State::Held,
     };
     found.push(LockStatus {
         name: status.name,
@@ -139,7 +140,7 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         state,
         token: status.token,
         holder: status.holder,
-        remaining: None,
+        remaining: status.stays_for,
         predecessor: status.predecessor,
         waiters: status.waiters.into_iter().map(in_the_directory).collect(),
         proof: status.proof,

@@ -194,6 +194,7 @@ impl Directory {
             name,
             token,
             holder: held.then(|| record::holder(copy, sequence_now)),
+            stays_for: None,
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
             waiters: Vec::new(),

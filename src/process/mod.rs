@@ -415,6 +415,8 @@ pub(crate) struct NameStatus {
     pub(crate) token: Token,
     /// `None`: free.
     pub(crate) holder: Option<Holder>,
+    /// For how long `at_least` keeps it taken, though it has no holder any more.
+    pub(crate) stays_for: Option<Duration>,
     /// While it is held, how the one before the holder left.
     pub(crate) predecessor: Predecessor,
     pub(crate) widened_by: Option<String>,

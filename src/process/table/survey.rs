@@ -13,6 +13,7 @@ use super::{
         NameStatus, WaiterStatus,
         home::{Home, damaged},
     },
+    lock,
     map::{Access, Seen},
     marks::Marks,
     presence::Presences,
@@ -79,23 +80,25 @@ impl Survey {
         let state = word.state().ok_or_else(|| {
             about(damaged(format!("its word is {:#x}, which no lock wrote", word.bits())))
         })?;
-        let (holder, predecessor) = match state {
-            State::Free | State::Reserved(_) | State::Staying(_) => (None, word.left()),
+        let (holder, predecessor, stay) = match state {
+            State::Free | State::Reserved(_) => (None, word.left(), None),
+            State::Staying(end) => (None, word.left(), Some(end)),
             State::Held(owner) => match self.living(owner) {
                 Some(holder) => {
                     if self.table.may_write() {
                         Marks::note_held(slot, token, clock::now());
                     }
-                    (Some(held(holder, slot, token)), marks.before(token))
+                    (Some(held(holder, slot, token)), marks.before(token), None)
                 }
-                None => (None, marks.told(Predecessor::Died, token)),
+                None => (None, marks.told(Predecessor::Died, token), lock::stay_ahead(slot)),
             },
-            State::Retiring(_) => (None, Predecessor::Clean),
+            State::Retiring(_) => (None, Predecessor::Clean, None),
         };
         Ok(Some(NameStatus {
             name,
             token: token_of_slot,
             holder,
+            stays_for: stay.and_then(lock::time_ahead),
             predecessor,
             widened_by,
             waiters: self.waiters(number),

@@ -247,7 +247,15 @@ fn at_least_keeps_the_lock_after_the_command() {
     let place = Place::new();
     // The directory remembers it, and nobody waits for it.
     succeeds(&place.ran(&["--at-least", "700h", "job", "--", "true"]));
-    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
+    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job", "reserved for", "--at-least"]);
+    let left = shown(place.status());
+    assert_eq!(left["state"], "reserved", "{left}");
+    assert_eq!(left["holder"], serde_json::Value::Null, "{left}");
+    let remaining = Duration::from_millis(left["remaining_ms"].as_u64().unwrap());
+    assert!(remaining <= Duration::from_secs(700 * 3600), "{left}");
+    assert!(remaining > Duration::from_secs(699 * 3600), "{left}");
+    let told = succeeds(&place.status().output().unwrap());
+    assert!(told.contains("reserved, process") && told.contains(" more"), "{told}");
     let start = Instant::now();
     succeeds(&place.ran(&["--at-least", "400ms", "other", "--", "true"]));
     succeeds(&place.ran(&["other", "--", "true"]));
