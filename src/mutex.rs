@@ -498,9 +498,8 @@ impl<T> MutexBuilder<T> {
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
     /// it is killed, and through a restart of the leader. Such a lock costs the leader a write to its
-    /// disk. At process scope the directory remembers it, with
-    /// [`Engine::Table`](crate::Engine::Table); with file locks, and at thread scope, it ends with
-    /// this process.
+    /// disk. At process scope the directory remembers it, until the machine is started anew; at
+    /// thread scope it ends with this process.
     pub fn at_least(mut self, at_least: Duration) -> Self {
         self.at_least = Some(at_least);
         self

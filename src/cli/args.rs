@@ -163,8 +163,8 @@ pub(super) struct Terms {
     /// Give the lock up after this long, ending the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
-    /// Keep the lock at least this long, though the command ends before; with a leader it is
-    /// remembered there, however the command ends, and tierlock ends with the command
+    /// Keep the lock taken at least this long (31 days at most), however and whenever the command
+    /// ends; the directory or the leader remembers it, and tierlock ends with the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_least: Option<Duration>,
     /// What happens to the command when the lock is lost

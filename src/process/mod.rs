@@ -142,12 +142,6 @@ impl Directory {
         }
     }
 
-    /// Whether its slots remember an end of `at_least`, whatever becomes of the holder.
-    #[cfg(feature = "cli")]
-    pub(crate) fn remembers(&self) -> bool {
-        matches!(self.0, Engine::Table(_))
-    }
-
     /// The lock of a name. Fails here, not later, when the disk is full or the file is damaged.
     pub(crate) fn slot(&self, name: &Name) -> Result<Slot, LockError> {
         Ok(Slot(match &self.0 {
@@ -325,10 +319,10 @@ impl Slot {
     }
 
     /// Has the lock stay taken until then, also when its holder leaves or dies before; `None` ends
-    /// that. Only for the holder, before its caller runs. The file-lock engine remembers nothing.
+    /// that. Only for the holder, before its caller runs. A reboot of the machine ends it too.
     pub(crate) fn keep_until(&self, end: Option<Time>) {
         match &self.0 {
-            Engine::File(_) => {}
+            Engine::File(slot) => slot.keep_until(end),
             Engine::Table(slot) => slot.keep_until(end),
         }
     }

@@ -1583,19 +1583,6 @@ fn waits_of_the_dead_are_swept_with_their_presences() {
 }
 
 #[test]
-fn a_hold_with_at_least_outlives_its_process() {
-    let dir = directory();
-    let mut holder = Helper::holding(dir.path(), "a");
-    let end = clock::now() + Duration::from_millis(500);
-    assert_eq!(holder.ask("keep 500"), "done");
-    holder.kill();
-    let next = slot(dir.path(), "a");
-    assert!(try_take(&next).is_none(), "the job does not run again before its time is over");
-    assert_eq!(take(&next).predecessor, Predecessor::Died);
-    assert!(clock::now() + Duration::from_millis(1) >= end);
-}
-
-#[test]
 fn whoever_is_next_is_shown_as_waiting() {
     let dir = directory();
     let one = slot(dir.path(), "a");
