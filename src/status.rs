@@ -40,6 +40,8 @@ pub(crate) enum State {
     Climbing,
     /// It has no holder, and the `at_least` of its last one keeps it taken.
     Reserved,
+    /// It is a lock of host scope, and its leader was not asked: held there or not.
+    Unknown,
 }
 
 /// Somebody who waits.
@@ -129,10 +131,12 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         return;
     }
     let state = match (&status.holder, status.stays_for) {
-        (None, None) => State::Free,
-        (None, Some(_)) => State::Reserved,
-        (Some(_), _) if wide && leader_asked => State::Climbing,
+        // The holder of a name of host scope has no lock in the directory.
+        (Some(_), _) if wide => State::Climbing,
         (Some(_), _) => State::Held,
+        (None, Some(_)) => State::Reserved,
+        (None, None) if wide && !leader_asked => State::Unknown,
+        (None, None) => State::Free,
     };
     found.push(LockStatus {
         name: status.name,

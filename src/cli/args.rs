@@ -371,7 +371,8 @@ pub(super) struct Status {
 
 const STATUS_EXAMPLES: &str = "\
 States: held; kept (its last user let go, and its machine keeps the lease until somebody else asks);
-climbing (taken on this machine, on its way to a wider scope); free.
+climbing (taken on this machine, on its way to a wider scope); reserved (its last holder's --at-least
+keeps it taken); free; unknown, in JSON null (a lock of host scope: give --leader to ask for it).
 
 Examples:
   tierlock status --dir /run/lock/shop

@@ -89,7 +89,9 @@ impl Report {
     /// What both engines know about names.
     pub(super) fn names(&mut self, found: &mut [NameStatus]) {
         find_survivors(found);
-        let held = found.iter().filter(|status| status.holder.is_some()).count();
+        // A process that has a name of host scope here is only on its way to the leader.
+        let is_held = |status: &&NameStatus| status.holder.is_some() && status.widened_by.is_none();
+        let held = found.iter().filter(is_held).count();
         let names = counted(found.len(), "name", "names");
         self.add(Level::Fine, format!("{names}, {held} of them held just now"));
         let kept = found.iter().flat_map(|status| {
@@ -113,15 +115,17 @@ impl Report {
             )
         });
         self.list(Level::Note, "names whose holder died", stale.collect());
-        let wide = found.iter().filter_map(unused_wide).map(|(name, by)| {
-            format!(
-                "{name:?} was locked at host scope by {by}, and nobody uses it now; it stays a \
-                 host-scope lock, and whoever has no leader is refused it; if it is to be a \
-                 process-scope lock again, stop every process that uses the directory, on all \
-                 machines that lock the name, and remove the directory"
-            )
+        let wide = found.iter().filter_map(|status| {
+            let (name, by) = (status.name.as_str(), status.widened_by.as_deref()?);
+            Some(format!(
+                "{name:?} was locked at host scope by {by}, and is held at the leader or not: ask \
+                 with `tierlock status --leader`; it stays a host-scope lock, and a process without \
+                 leaders is refused it; if it is to be a process-scope lock again, stop every \
+                 process that uses the directory, on all machines that lock the name, and remove \
+                 the directory"
+            ))
         });
-        self.list(Level::Note, "names of host scope that nobody uses", wide.collect());
+        self.list(Level::Note, "names of host scope", wide.collect());
     }
 }
 
@@ -135,13 +139,6 @@ fn level_of(error: &LockError) -> Level {
 
 fn is_left_by_the_dead(status: &NameStatus) -> bool {
     status.holder.is_none() && status.predecessor == Predecessor::Died
-}
-
-/// The name, and who widened it.
-fn unused_wide(status: &NameStatus) -> Option<(&str, &str)> {
-    let by = status.widened_by.as_deref()?;
-    let unused = status.holder.is_none() && status.waiters.is_empty();
-    unused.then_some((status.name.as_str(), by))
 }
 
 /// So many of them, in words.

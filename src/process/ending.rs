@@ -50,7 +50,15 @@ pub(super) struct Holding {
     pub(super) birth: Option<Birth>,
     /// The file that is locked for as long as the holder, or a process that it left that to, lives.
     pub(super) proof: Identity,
-    /// The process that locked it at host scope, in words.
+}
+
+/// What an engine knows of a name.
+#[derive(Default)]
+pub(super) struct Standing {
+    /// `None`: no living process has it in this directory.
+    pub(super) hold: Option<Holding>,
+    /// The process that locked it at host scope, in words. The hold is then one of a process on its
+    /// way to the leader.
     pub(super) widened_by: Option<String>,
 }
 
@@ -59,7 +67,7 @@ pub(super) struct Holding {
 pub(super) fn end_holder(
     name: &Name,
     Order { token, grace, asked_leader }: Order,
-    look: impl Fn() -> Result<Option<Holding>, LockError>,
+    look: impl Fn() -> Result<Standing, LockError>,
 ) -> Result<(), LockError> {
     let ending = Ending { token, asked_leader, look };
     let ended = ending.run(clock::now() + grace);
@@ -80,13 +88,14 @@ struct Target {
     told: Option<Signal>,
 }
 
-impl<Look: Fn() -> Result<Option<Holding>, LockError>> Ending<Look> {
+impl<Look: Fn() -> Result<Standing, LockError>> Ending<Look> {
     fn run(&self, kill_at: Time) -> Result<(), LockError> {
-        let Some(first) = self.holding()? else { return Err(self.refused(None)) };
+        let found = (self.look)()?;
+        self.check_scope(&found)?;
+        let Some(first) = found.hold else { return Err(self.refused(None)) };
         if first.holder.token != Some(self.token) {
             return Err(self.refused(Some(first.holder)));
         }
-        self.check_scope(&first)?;
         check_is_not_ours(&first)?;
         let (proof, mut now) = (first.proof, first);
         let (mut targets, mut any_told): (Vec<Target>, bool) = (Vec::new(), false);
@@ -119,26 +128,22 @@ impl<Look: Fn() -> Result<Option<Holding>, LockError>> Ending<Look> {
         }
     }
 
-    fn holding(&self) -> Result<Option<Holding>, LockError> {
-        (self.look)()
-    }
-
     /// The hold, if it still is the one that is to end.
     fn same(&self, proof: Identity) -> Result<Option<Holding>, LockError> {
         let is_same = |now: &Holding| now.holder.token == Some(self.token) && now.proof == proof;
-        Ok(self.holding()?.filter(is_same))
+        Ok((self.look)()?.hold.filter(is_same))
     }
 
-    /// A name of host scope is its leader's to take away.
-    fn check_scope(&self, holding: &Holding) -> Result<(), LockError> {
-        let Some(by) = holding.widened_by.as_ref().filter(|_| !self.asked_leader) else {
+    /// A name of host scope is its leader's to take away. The directory does not even know whether
+    /// it is held.
+    fn check_scope(&self, found: &Standing) -> Result<(), LockError> {
+        let Some(by) = found.widened_by.as_ref().filter(|_| !self.asked_leader) else {
             return Ok(());
         };
-        let error = LockError::config(format!(
-            "it is locked at host scope by {by}, and only its leader can take it away: give the \
-             same leaders"
-        ));
-        Err(error.with_holder(Some(holding.holder.clone())))
+        Err(LockError::config(format!(
+            "it is locked at host scope by {by}: it is held at the leader or not, and only the \
+             leader can take it away; give the same leaders with --leader"
+        )))
     }
 
     fn refused(&self, holder: Option<Holder>) -> LockError {
@@ -354,7 +359,7 @@ mod tests {
     fn holding(number: u64, birth: Birth) -> Holding {
         let holder = Holder { token: Some(token(number)), ..Holder::default() };
         let proof = Identity::made_up(number);
-        Holding { holder, birth: Some(birth), proof, widened_by: None }
+        Holding { holder, birth: Some(birth), proof }
     }
 
     fn end(
@@ -362,6 +367,7 @@ mod tests {
         look: impl Fn() -> Result<Option<Holding>, LockError>,
     ) -> Result<(), LockError> {
         let order = Order { token: token(number), grace: Duration::ZERO, asked_leader: false };
+        let look = || Ok(Standing { hold: look()?, widened_by: None });
         end_holder(&Name::new("a").unwrap(), order, look)
     }
 

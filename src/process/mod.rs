@@ -190,8 +190,8 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
         file::FORMAT => file::holding(&home, name),
         table::FORMAT => table::holding(&home, name),
         _ => {
-            let other = home::judge_format(&engine, table::FORMAT).map(|()| None);
-            other.map_err(|error| home.about(error))
+            let other = home::judge_format(&engine, table::FORMAT);
+            other.map(|()| ending::Standing::default()).map_err(|error| home.about(error))
         }
     })
 }

@@ -17,7 +17,7 @@ pub(super) const IS_HERE: bool = false;
 pub(super) const FORMAT: &str = "tierlock table 2";
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
-pub(super) fn holding(home: &Home, _: &Name) -> Result<Option<super::ending::Holding>, LockError> {
+pub(super) fn holding(home: &Home, _: &Name) -> Result<super::ending::Standing, LockError> {
     Err(home.about(LockError::config("the table engine needs a little-endian 64-bit Linux")))
 }
 

@@ -9,32 +9,35 @@ use crate::{
 };
 
 use super::{
-    super::{ending::Holding, home::Home},
+    super::{
+        ending::{Holding, Standing},
+        home::Home,
+    },
     map::{Access, Seen},
     presence::Presences,
     protocol::Verdict,
     store::{self, Table},
-    word::Word,
+    word::{OwnerId, Word},
 };
 
 /// How often what others may just be changing is looked at.
 const LOOKS: usize = 100;
 
-/// The hold of this name; `None` if no living process has it.
-pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Option<Holding>, LockError> {
+/// The hold of this name, if a living process has it.
+pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, LockError> {
     let opened = match Table::open(home, Access::Full) {
         Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
         opened => opened,
     };
     // No name was locked yet.
-    let Some(table) = opened? else { return Ok(None) };
+    let Some(table) = opened? else { return Ok(Standing::default()) };
     let presences = Presences::open(home)?;
     let found = find(&table, &presences, name);
     found.map_err(|error| store::about(home, error))
 }
 
 /// Without a lock: what is seen only belongs together if it is seen again.
-fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Option<Holding>, LockError> {
+fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, LockError> {
     for _ in 0..LOOKS {
         // A miss may be one of a name that is on its way into another chain.
         let Some(found) = table.find(name, table.hash(name))? else { continue };
@@ -42,19 +45,25 @@ fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Option<Hold
         let seen = || (slot.word.seen_in_order(), slot.token.seen_in_order());
         let (word, token) = seen();
         let word_now = Word::from_bits(word);
-        let Some(owner) = word_now.owner() else { return Ok(None) };
-        if !matches!(presences.verdict(owner, &mut None).0, Verdict::Alive | Verdict::Unknown) {
-            return Ok(None);
-        }
-        let Some((text, birth, proof)) = presences.described(owner) else { continue };
         let widened_by = word_now.is_wide().then(|| table.widened_by(slot));
+        let is_alive = |owner: &OwnerId| {
+            let verdict = presences.verdict(*owner, &mut None).0;
+            matches!(verdict, Verdict::Alive | Verdict::Unknown)
+        };
+        let Some(owner) = word_now.owner().filter(is_alive) else {
+            if slot.generation.load(Relaxed) != found.generation {
+                continue;
+            }
+            return Ok(Standing { hold: None, widened_by });
+        };
+        let Some((text, birth, proof)) = presences.described(owner) else { continue };
         let is_whole = Word::from_bits(slot.word.seen_in_order()).owner() == Some(owner)
             && slot.token.seen_in_order() == token
             && slot.generation.load(Relaxed) == found.generation;
         if is_whole {
             let holder = Holder { token: Token::new(token), ..text };
-            return Ok(Some(Holding { holder, birth, proof, widened_by }));
+            return Ok(Standing { hold: Some(Holding { holder, birth, proof }), widened_by });
         }
     }
-    Ok(None)
+    Ok(Standing::default())
 }
