@@ -60,10 +60,10 @@ pub(super) use self::holding::holding;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
     births::Birth,
-    files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
+    files::{self, Failure, Identity, cannot_open},
     home::{self, Home, Made, SAFELY, damaged, failed},
     names, record,
-    sys::{BYTES, Words, byte_lock},
+    sys::{BYTES, Words, byte_lock, retried, unless_interrupted},
     wide::WideNames,
 };
 

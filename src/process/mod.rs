@@ -15,6 +15,7 @@ mod keepers;
 mod leader;
 mod names;
 mod record;
+mod report;
 mod sys;
 #[cfg(all(
     target_os = "linux",
@@ -50,9 +51,10 @@ use self::home::Home;
 pub use self::table::parts;
 #[cfg(feature = "cli")]
 pub(crate) use self::{
-    checkup::{Finding, Level, examine},
+    checkup::examine,
     files::Identity,
     keepers::{Survivor, find_survivors, proofs_here},
+    report::{Finding, Level},
 };
 pub(crate) use turns::{Turn, TurnFile};
 

@@ -11,7 +11,7 @@ use crate::{
     token::Token,
 };
 
-use super::{DirectoryKey, NameStatus, Options, Taken, checkup::Report, home::Home};
+use super::{DirectoryKey, NameStatus, Options, Taken, home::Home, report::Report};
 
 pub(super) const IS_HERE: bool = false;
 pub(super) const FORMAT: &str = "tierlock table 2";

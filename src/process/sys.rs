@@ -49,6 +49,20 @@ impl Words {
     }
 }
 
+/// uv#15996: an interrupted call has not failed.
+pub(super) fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(e) => unless_interrupted(e)?,
+        }
+    }
+}
+
+pub(super) fn unless_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
 /// A lock on one byte of a file, held by an open file description for as long as it is open
 /// (`F_OFD_SETLK`). Unlike a whole-file lock it can be looked at without being touched.
 #[cfg(all(

@@ -6,6 +6,7 @@
 
 use std::{
     fs::File,
+    io,
     os::unix::fs::MetadataExt,
     sync::{
         Arc,
@@ -27,14 +28,12 @@ use super::{
     },
     layout::{
         FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, RECORD_BYTES,
-        RECORD_PARTS, RECORDS, SLOTS, UNITS_MAX, place, size,
+        RECORD_PARTS, RECORDS, SLOTS, UNITS_MAX, WaitRecord, place, size,
     },
     map::{Access, Cell, PAGE, Part, Seen, Shared},
     marks::Marks,
-    records::RecordPart,
     slot::Slot,
     step::step,
-    wide::{self, Wide},
 };
 
 /// The file's name in its directory.
@@ -55,6 +54,13 @@ pub(super) struct Table {
     key: [u64; 2],
 }
 
+/// A part of the wait records.
+#[derive(Clone)]
+pub(super) struct RecordPart {
+    pub(super) slots: Arc<Part<AtomicU32>>,
+    pub(super) records: Arc<Part<WaitRecord>>,
+}
+
 /// What a new table begins with.
 pub(super) struct Beginning {
     /// Every token starts above it.
@@ -62,7 +68,6 @@ pub(super) struct Beginning {
     pub(super) limit: Token,
     pub(super) last_id: u64,
     pub(super) boot: [u64; 2],
-    pub(super) wide: Vec<Wide>,
 }
 
 impl Table {
@@ -108,11 +113,13 @@ impl Table {
         })
     }
 
-    /// Makes a new table and puts it in place; over another one only if that is to be replaced.
+    /// Makes a new table and puts it in place, when `enter` has put into it what belongs there from
+    /// its begin; over another one only if that is to be replaced.
     pub(super) fn make(
         home: &Home,
         beginning: &Beginning,
         replace: Replace,
+        enter: impl FnOnce(&Table) -> io::Result<()>,
     ) -> Result<(), LockError> {
         let fill = |file: &File| {
             let first = [
@@ -124,7 +131,7 @@ impl Table {
             let end = PARTS_BEGIN + first.iter().sum::<usize>() as u64;
             files::reserve(file, 0, end)?;
             if file.metadata()?.len() < end {
-                return Err(std::io::Error::other("it stays shorter than the space reserved"));
+                return Err(io::Error::other("it stays shorter than the space reserved"));
             }
             let header: Part<Header> = Part::map(file, 0, 1, Access::Full)?;
             let header = &header[0];
@@ -148,8 +155,8 @@ impl Table {
                 header.key[half].store(home::random(), Relaxed);
             }
             header.magic.store(MAGIC, Release);
-            let new = Table::of(file.try_clone()?, Access::Full).map_err(std::io::Error::other)?;
-            wide::enter(&new, &beginning.wide)
+            let new = Table::of(file.try_clone()?, Access::Full).map_err(io::Error::other)?;
+            enter(&new)
         };
         home.write_aside(&home.fd, TABLE, replace, fill)
             .map_err(|e| about(home, failed("cannot make it", e)))

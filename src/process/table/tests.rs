@@ -1002,7 +1002,7 @@ fn a_reserve_that_was_there_before_the_first_opening_is_begun_above() {
     fs::write(dir.path().join("tokens"), "1000000\n").unwrap();
     #[cfg(feature = "cli")]
     {
-        use super::super::checkup::{Level, examine};
+        use super::super::{checkup::examine, report::Level};
         assert!(examine(dir.path()).unwrap().iter().all(|found| found.level < Level::Trouble));
     }
     assert_eq!(take(&slot(dir.path(), "a")).token, token(1_000_001));
@@ -1222,15 +1222,18 @@ proptest! {
 
 #[cfg(feature = "cli")]
 mod found_by_a_doctor {
-    use super::{super::super::checkup, *};
+    use super::{
+        super::super::{checkup, report},
+        *,
+    };
 
-    fn findings(path: &Path, level: checkup::Level) -> Vec<String> {
+    fn findings(path: &Path, level: report::Level) -> Vec<String> {
         let found = checkup::examine(path).unwrap();
         found.into_iter().filter(|found| found.level == level).map(|found| found.text).collect()
     }
 
     fn damage(path: &Path) -> Vec<String> {
-        findings(path, checkup::Level::Damage)
+        findings(path, report::Level::Damage)
     }
 
     #[test]
@@ -1291,12 +1294,12 @@ mod found_by_a_doctor {
             helper.wait_until_stopped();
             let told = |text: &String| text.contains("in the middle of a change");
             assert_eq!(damage(dir.path()), Vec::<String>::new(), "{step:?}");
-            assert!(!findings(dir.path(), checkup::Level::Note).iter().any(told), "it lives");
+            assert!(!findings(dir.path(), report::Level::Note).iter().any(told), "it lives");
             helper.kill();
             assert_eq!(damage(dir.path()), Vec::<String>::new(), "{step:?}");
-            assert!(findings(dir.path(), checkup::Level::Note).iter().any(told), "{step:?}");
+            assert!(findings(dir.path(), report::Level::Note).iter().any(told), "{step:?}");
             drop(slot(dir.path(), "next"));
-            assert!(!findings(dir.path(), checkup::Level::Note).iter().any(told), "{step:?}");
+            assert!(!findings(dir.path(), report::Level::Note).iter().any(told), "{step:?}");
         }
     }
 
@@ -1327,7 +1330,7 @@ mod found_by_a_doctor {
         let dir = directory();
         drop(slot(dir.path(), "a"));
         change_boot(dir.path());
-        let found = findings(dir.path(), checkup::Level::Note);
+        let found = findings(dir.path(), report::Level::Note);
         assert!(found.iter().any(|text| text.contains("another boot")), "{found:?}");
         assert_eq!(damage(dir.path()), Vec::<String>::new());
     }
