@@ -329,8 +329,7 @@ impl Slot {
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
-        let seen = Word::from_bits(place.slot.word.load(Relaxed));
-        place.near().release_as_seen(how, seen);
+        place.near().leave(how);
     }
 
     /// Releases the hold with this token. Another thread of this process may have the word by now,
@@ -524,7 +523,7 @@ impl Near<'_> {
     #[inline]
     pub(super) fn take(self) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        if !lock::take_as_seen(place.at(), me, generation, Word::quiet(false)) {
+        if !lock::take_unraised(place.at(), me, generation) {
             return None;
         }
         step!(TakeEntered);
@@ -544,15 +543,14 @@ impl Near<'_> {
     #[inline]
     pub(super) fn release(self, token: Token) {
         if self.slot.token.load(Relaxed) == token.get() {
-            self.release_as_seen(Predecessor::Clean, Word::quiet(false));
+            self.leave(Predecessor::Clean);
         }
     }
 
-    /// `seen` is as wide as the word is, probably.
     #[inline]
-    fn release_as_seen(self, how: Predecessor, seen: Word) {
+    fn leave(self, how: Predecessor) {
         let exit = self.place.exit(how);
-        if lock::release_as_seen(self.place.at(), self.me, exit, seen).is_err() {
+        if lock::release(self.place.at(), self.me, exit).is_err() {
             self.place.release_heirloom(exit);
         }
     }

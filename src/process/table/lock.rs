@@ -4,13 +4,12 @@
 //!
 //! | call | by | what it does |
 //! |---|---|---|
-//! | [`take_as_seen`] | any thread, at any time | the quiet way in: one compare-and-swap, one compare of the generation |
+//! | [`take_unraised`] | any thread, at any time | the quiet way in: one compare-and-swap, one compare of the generation |
 //! | [`try_take`] | any thread, at any time | takes the slot if no living process holds it and no wait stands before; looks at records, marks nothing but a late wait |
 //! | [`take`], [`Seeker`] | one thread of a process at a time, its representative | the same, and waits until a time: sleeps on the word as any foreign waiter does |
 //! | [`widen`] | the holder | sets the widened mark, for good |
 //! | [`rename`] | the holder | goes on holding it under another id of its own |
-//! | [`leave_as_seen`] | the holder, any thread of its process | the quiet way out: one compare of the token, one compare-and-swap |
-//! | [`release`] | the same | the same, and what else there is to do: hands over, wakes; also gives back what was taken and not used |
+//! | [`release`] | the holder, any thread of its process | one compare of the token, one compare-and-swap; and off the quiet way what else there is to do: hands over, wakes; also gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
 //! | [`settle`] | under the structural lock | ends that in place of a process that died |
 //! | [`bury`] | a sweeper | releases the word of a dead holder |
@@ -204,23 +203,11 @@ pub(super) fn try_take<P: Presences>(
     }
 }
 
-/// Takes it if it is as it was `seen`, [quiet](Word::quiet), and the name stands here. Whether it
-/// did; if not, it is as it was. The caller raises the token.
+/// Takes it if it is free and quiet, and the name stands here. Whether it did; if not, it is as it
+/// was. The caller raises the token.
 #[inline]
-pub(super) fn take_as_seen(at: SlotAt<'_>, me: OwnerId, generation: u32, seen: Word) -> bool {
-    step!(TakeQuiet);
-    let taken = Word::held(me).as_wide_as(seen);
-    let (bits, taken) = (seen.bits(), taken.bits());
-    let swapped =
-        at.slot.word.compare_exchange(bits, taken, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-    step!(TakeEnd);
-    swapped && {
-        let stands = at.slot.generation.load(Ordering::Relaxed) == generation;
-        if !stands {
-            leave_stale(at, me, Predecessor::Clean);
-        }
-        stands
-    }
+pub(super) fn take_unraised(at: SlotAt<'_>, me: OwnerId, generation: u32) -> bool {
+    take_quietly(at.slot, me).is_ok() && stands(at, me, generation)
 }
 
 /// Takes it, waiting for it until `until`.
@@ -253,32 +240,22 @@ pub(super) fn take_unless<P: Presences>(
 /// Lets go of what this process took.
 #[inline]
 pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), Lost> {
-    release_as_seen(at, me, exit, Word::from_bits(at.slot.word.load(Ordering::Relaxed)))
-}
-
-/// The same, for a holder that knows whether it is wide. To know it wrongly costs a look.
-#[inline]
-pub(super) fn release_as_seen(
-    at: SlotAt<'_>,
-    me: OwnerId,
-    exit: Exit,
-    seen: Word,
-) -> Result<(), Lost> {
-    match leave_as_seen(at.slot, me, exit, seen) {
+    match leave_quietly(at.slot, me, exit) {
         Ok(()) => Ok(()),
         Err(found) => release_slow(at, me, exit, found),
     }
 }
 
-/// The same, if no waiter stands or sleeps; else nothing is done, and this is what the word was.
+/// The same of a narrow name, if no waiter stands or sleeps; else nothing is done, and this is what
+/// the word was.
 #[inline]
-pub(super) fn leave_as_seen(slot: &Slot, me: OwnerId, exit: Exit, seen: Word) -> Result<(), Word> {
+fn leave_quietly(slot: &Slot, me: OwnerId, exit: Exit) -> Result<(), Word> {
     step!(LeaveQuiet);
     if !exit.is_of(slot) || exit.may_stay {
         return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
     }
     // Others may put flags to it, so it is read again with the swap.
-    let (from, to) = Leaving::quiet(me, exit.how, seen);
+    let (from, to) = Leaving::quiet(me, exit.how);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);
@@ -581,14 +558,23 @@ fn take_quietly(slot: &Slot, me: OwnerId) -> Result<(), Word> {
 /// Has the word by the quiet way: compares the generation, then raises the token.
 #[inline]
 fn entered_quietly(at: SlotAt<'_>, me: OwnerId, generation: u32) -> Result<Admission, Stop> {
-    if at.slot.generation.load(Ordering::Relaxed) != generation {
-        leave_stale(at, me, Predecessor::Clean);
+    if !stands(at, me, generation) {
         return Err(Stop::Moved);
     }
     // No other thread writes it under this word.
     let token = at.slot.token.load(Ordering::Relaxed).saturating_add(1);
     at.slot.token.store(token, Ordering::Relaxed);
     Ok(Admission { left: Predecessor::Clean, token })
+}
+
+/// Whether the name stands where the word was won by the quiet way; else that is given back.
+#[inline]
+fn stands(at: SlotAt<'_>, me: OwnerId, generation: u32) -> bool {
+    let stands = at.slot.generation.load(Ordering::Relaxed) == generation;
+    if !stands {
+        leave_stale(at, me, Predecessor::Clean);
+    }
+    stands
 }
 
 /// Has the word, and has raised the token.

@@ -271,8 +271,8 @@ impl Leaving {
 
     /// The quiet path: what it swaps for what.
     #[inline]
-    pub(super) const fn quiet(me: OwnerId, how: Predecessor, seen: Word) -> (Word, Word) {
-        (Word::held(me).as_wide_as(seen), Word::left_so(how).as_wide_as(seen))
+    pub(super) const fn quiet(me: OwnerId, how: Predecessor) -> (Word, Word) {
+        (Word::held(me), Word::left_so(how))
     }
 
     fn look(&self, found: Word) -> LeavingPhase {
