@@ -30,6 +30,11 @@ impl Time {
         self.0
     }
 
+    /// Whole milliseconds since the origin.
+    pub(crate) const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
     /// How long after `earlier` this is; zero if it is not after.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -97,16 +97,12 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
         judge_missing_format(home, report);
         return None;
     };
-    let engine = match found.trim_end() {
-        file::FORMAT => EngineKind::File,
-        table::FORMAT => EngineKind::Table,
-        _ => {
-            let ours = if table::IS_HERE { table::FORMAT } else { file::FORMAT };
-            if let Err(error) = home::judge_format(&found, ours) {
-                report.error(&home.about(error));
-            }
-            return None;
+    let Some(engine) = EngineKind::of_format(&found) else {
+        let ours = if table::IS_HERE { table::FORMAT } else { file::FORMAT };
+        if let Err(error) = home::judge_format(&found, ours) {
+            report.error(&home.about(error));
         }
+        return None;
     };
     report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
     let own: &[&str] = match engine {

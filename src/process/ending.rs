@@ -258,10 +258,10 @@ impl Target {
 fn wait_for_an_end(targets: &[Target], until: Time) -> bool {
     let mut all: Vec<_> =
         targets.iter().map(|target| PollFd::new(&target.handle, PollFlags::IN)).collect();
-    let rest = until.since(clock::now());
-    let rest = Timespec { tv_sec: rest.as_secs() as _, tv_nsec: rest.subsec_nanos() as _ };
+    // One that is too long for the system is none.
+    let rest = Timespec::try_from(until.since(clock::now())).ok();
     // Interrupted: the caller looks again.
-    rustix::event::poll(&mut all, Some(&rest)).unwrap_or_default();
+    rustix::event::poll(&mut all, rest.as_ref()).unwrap_or_default();
     all.iter().any(|target| !target.revents().is_empty())
 }
 

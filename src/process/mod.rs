@@ -1,8 +1,9 @@
 //! Process tier: exclusion between the processes of one machine that use the same directory.
 //!
 //! This page is the interface; behind it stands an engine, which the directory's `format` names.
-//! There are no mutexes here and no threads that wait in line: at most one thread of a process
-//! comes down from the thread tier per name.
+//! No threads of one process wait in line here: at most one of them, its representative, waits for a
+//! name. With the table engine, whose word is the gate, any thread may try and let go; with file locks
+//! only the thread that has won the name's thread lock does.
 
 mod births;
 mod checkup;
@@ -77,6 +78,17 @@ pub(crate) struct Options {
 pub(crate) enum EngineKind {
     File,
     Table,
+}
+
+impl EngineKind {
+    /// The engine whose format this is, if there is one.
+    fn of_format(format: &str) -> Option<EngineKind> {
+        match format.trim_end() {
+            file::FORMAT => Some(EngineKind::File),
+            table::FORMAT => Some(EngineKind::Table),
+            _ => None,
+        }
+    }
 }
 
 /// A directory of locks, as this process has it open.
@@ -180,20 +192,16 @@ pub(crate) fn is_in_use(path: &Path) -> Result<bool, LockError> {
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), LockError> {
     let home = Home::find(path)?;
-    let engine = match home.read_format()? {
-        None => {
-            return Err(home.about(LockError::config(
-                "no process has used it yet, and nothing was broken; give the one that the holder \
-                 uses",
-            )));
-        }
-        Some(format) => format,
+    let Some(format) = home.read_format()? else {
+        return Err(home.about(LockError::config(
+            "no process has used it yet, and nothing was broken; give the one that the holder uses",
+        )));
     };
-    ending::end_holder(name, order, || match engine.trim_end() {
-        file::FORMAT => file::holding(&home, name),
-        table::FORMAT => table::holding(&home, name),
-        _ => {
-            let other = home::judge_format(&engine, table::FORMAT);
+    ending::end_holder(name, order, || match EngineKind::of_format(&format) {
+        Some(EngineKind::File) => file::holding(&home, name),
+        Some(EngineKind::Table) => table::holding(&home, name),
+        None => {
+            let other = home::judge_format(&format, table::FORMAT);
             other.map(|()| ending::Standing::default()).map_err(|error| home.about(error))
         }
     })
@@ -226,12 +234,13 @@ pub(crate) struct Order {
 /// The engine of a directory that nobody chose one for.
 fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
     let format = home.read_format()?;
-    let is_file = format.is_some_and(|format| format.trim_end() == file::FORMAT);
+    let is_file =
+        format.and_then(|format| EngineKind::of_format(&format)) == Some(EngineKind::File);
     Ok(if is_file || !table::IS_HERE { EngineKind::File } else { EngineKind::Table })
 }
 
-/// One name in a directory. This process uses at most one `Slot` per name, and only whoever won
-/// the name's thread tier calls the methods that take and let go.
+/// One name in a directory. This process uses at most one `Slot` per name. One thread at a time
+/// waits; where the slot [is the gate](Slot::is_gate), any may try and let go besides.
 pub(crate) struct Slot(Engine<file::Slot, table::Slot>);
 
 /// What the winner is told.

@@ -240,15 +240,16 @@ pub(super) mod futex {
 
     /// Sleeps for about as long, or until it is poked, while `word` is `seen`.
     pub(in super::super) fn sleep_until_poked(word: &AtomicU32, seen: u32, longest: Duration) {
-        let longest =
-            Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
-        let _ = wait(word, Flags::PRIVATE, seen, Some(&longest));
+        let _ = wait(word, Flags::PRIVATE, seen, Some(&timespec(longest)));
     }
 
     fn after(wait: Duration) -> Timespec {
-        let until = system::monotonic() + wait.as_nanos() as u64;
-        let (seconds, nanos) = (until / 1_000_000_000, until % 1_000_000_000);
-        Timespec { tv_sec: seconds as i64, tv_nsec: nanos as i64 }
+        timespec(Duration::from_nanos(system::monotonic()).saturating_add(wait))
+    }
+
+    fn timespec(time: Duration) -> Timespec {
+        let longest = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+        Timespec::try_from(time).unwrap_or(longest)
     }
 
     /// Only the kernel ever looks through it.

@@ -478,7 +478,7 @@ impl Slot {
             Stop::TimedOut => return Err(self.timed_out(begin)),
         }
         let again = self.directory.place(&self.name)?;
-        // Only the winner of the name's thread tier is here.
+        // Another thread may have looked it up meanwhile, too.
         let _ = place.again.set(again);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::*;
 
 use crate::{
-    error::{Holder, LockError, LockErrorKind},
+    error::{Holder, LockError},
     name::Name,
     token::Token,
 };
@@ -13,9 +13,8 @@ use super::{
         ending::{Holding, Standing},
         home::Home,
     },
-    map::{Access, Seen},
+    map::Seen,
     presence::Presences,
-    protocol::Verdict,
     store::{self, Table},
     word::{OwnerId, Word},
 };
@@ -25,12 +24,8 @@ const LOOKS: usize = 100;
 
 /// The hold of this name, if a living process has it.
 pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, LockError> {
-    let opened = match Table::open(home, Access::Full) {
-        Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
-        opened => opened,
-    };
     // No name was locked yet.
-    let Some(table) = opened? else { return Ok(Standing::default()) };
+    let Some(table) = Table::open_to_look(home)? else { return Ok(Standing::default()) };
     let presences = Presences::open(home)?;
     let found = find(&table, &presences, name);
     found.map_err(|error| store::about(home, error))
@@ -46,11 +41,8 @@ fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, L
         let (word, token) = seen();
         let word_now = Word::from_bits(word);
         let widened_by = word_now.is_wide().then(|| table.widened_by(slot));
-        let is_alive = |owner: &OwnerId| {
-            let verdict = presences.verdict(*owner, &mut None).0;
-            matches!(verdict, Verdict::Alive | Verdict::Unknown)
-        };
-        let Some(owner) = word_now.owner().filter(is_alive) else {
+        let may_live = |owner: &OwnerId| presences.verdict(*owner, &mut None).0.may_live();
+        let Some(owner) = word_now.owner().filter(may_live) else {
             if slot.generation.load(Relaxed) != found.generation {
                 continue;
             }

@@ -266,7 +266,7 @@ fn leave_quietly(slot: &Slot, me: OwnerId, exit: Exit) -> Result<(), Word> {
 /// For the holder, right after it has won and before its caller runs.
 pub(super) fn keep_until(slot: &Slot, end: Option<Time>) {
     // Rounded down: a holder that leaves at that time leaves as at any other.
-    let end = end.map_or(0, |end| end.as_nanos() / 1_000_000);
+    let end = end.map_or(0, Time::as_millis);
     slot.end.store(end, Ordering::Relaxed);
 }
 
@@ -524,7 +524,7 @@ impl Seeker {
             // Its wait may be late before that.
             Some(State::Reserved(wait)) => nap.min(time_left(at, wait, now)),
             Some(State::Staying(end)) => {
-                let left = end.milliseconds().saturating_sub(now.as_nanos() / 1_000_000);
+                let left = end.milliseconds().saturating_sub(now.as_millis());
                 nap.min(Duration::from_millis(left.max(1)))
             }
             _ => nap,
@@ -807,7 +807,7 @@ fn is_ahead(end: StayEnd) -> bool {
 
 /// How far the end lies ahead, if it does.
 pub(super) fn time_ahead(end: StayEnd) -> Option<Duration> {
-    let left = end.milliseconds().saturating_sub(clock::now().as_nanos() / 1_000_000);
+    let left = end.milliseconds().saturating_sub(clock::now().as_millis());
     // One that lies further ahead was written by no lock.
     Some(Duration::from_millis(left)).filter(|left| !left.is_zero() && *left <= AT_LEAST_MAX)
 }

@@ -196,12 +196,8 @@ impl Member {
         if owner == self.id {
             return Some(self.myself());
         }
-        match lock::Presences::verdict(self, owner, &mut None) {
-            Verdict::Dead | Verdict::Missing => None,
-            Verdict::Alive | Verdict::Unknown => {
-                Some(self.presences.holder(owner).unwrap_or_default())
-            }
-        }
+        let may_live = lock::Presences::verdict(self, owner, &mut None).may_live();
+        may_live.then(|| self.presences.holder(owner).unwrap_or_default())
     }
 
     /// Why it is unknown whether somebody lives, if it is.

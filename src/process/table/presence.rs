@@ -288,8 +288,7 @@ impl Presences {
 
     /// Whether anybody is alive, or may be.
     pub(super) fn is_anybody_alive(&self) -> io::Result<bool> {
-        let alive = |id| matches!(self.verdict(id, &mut None).0, Verdict::Alive | Verdict::Unknown);
-        Ok(self.ids()?.into_iter().any(alive))
+        Ok(self.ids()?.into_iter().any(|id| self.verdict(id, &mut None).0.may_live()))
     }
 
     /// Removes what somebody died in the middle of making.

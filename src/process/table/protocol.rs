@@ -126,6 +126,13 @@ pub(super) enum Verdict {
     Unknown,
 }
 
+impl Verdict {
+    /// Whether its process is alive, or may be.
+    pub(super) fn may_live(self) -> bool {
+        matches!(self, Verdict::Alive | Verdict::Unknown)
+    }
+}
+
 /// How a sleep ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Slept {

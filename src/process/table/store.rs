@@ -19,7 +19,12 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{error::LockError, fork::FirstMade, name::Name, token::Token};
+use crate::{
+    error::{LockError, LockErrorKind},
+    fork::FirstMade,
+    name::Name,
+    token::Token,
+};
 
 use super::{
     super::{
@@ -83,6 +88,14 @@ impl Table {
             Err(e) => return Err(about(home, cannot_open(e))),
         };
         Table::of(file, access).map(Some).map_err(|error| about(home, error))
+    }
+
+    /// Opens it to look. A process that may only read may look all the same.
+    pub(super) fn open_to_look(home: &Home) -> Result<Option<Table>, LockError> {
+        match Table::open(home, Access::Full) {
+            Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
+            opened => opened,
+        }
     }
 
     fn of(file: File, access: Access) -> Result<Table, LockError> {

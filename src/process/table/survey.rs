@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::*;
 
 use crate::{
     clock,
-    error::{Holder, LockError, LockErrorKind, Predecessor},
+    error::{Holder, LockError, Predecessor},
     token::Token,
 };
 
@@ -14,10 +14,9 @@ use super::{
         home::{Home, damaged},
     },
     lock,
-    map::{Access, Seen},
+    map::Seen,
     marks::Marks,
     presence::Presences,
-    protocol::Verdict,
     records::ShownWait,
     slot::Slot,
     store::{self, Table},
@@ -27,12 +26,7 @@ use super::{
 /// Every name: its status, or what is wrong with its slot.
 pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
     home.check()?;
-    // Who may only read may look all the same.
-    let opened = match Table::open(home, Access::Full) {
-        Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
-        opened => opened,
-    };
-    let Some(table) = opened? else {
+    let Some(table) = Table::open_to_look(home)? else {
         return Err(home.about(damaged("its table was removed")));
     };
     let survey = Survey::new(Presences::open(home)?, table);
@@ -119,12 +113,8 @@ impl Survey {
     }
 
     fn living(&self, owner: OwnerId) -> Option<Holder> {
-        match self.presences.verdict(owner, &mut None).0 {
-            Verdict::Dead | Verdict::Missing => None,
-            Verdict::Alive | Verdict::Unknown => {
-                Some(self.presences.holder(owner).unwrap_or_default())
-            }
-        }
+        let may_live = self.presences.verdict(owner, &mut None).0.may_live();
+        may_live.then(|| self.presences.holder(owner).unwrap_or_default())
     }
 }
 

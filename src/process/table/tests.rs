@@ -447,7 +447,7 @@ fn whoever_dies_or_stops_while_changing_the_table_leaves_it_whole() {
     assert!(reached >= 30, "{reached}");
 }
 
-/// Counts every slot once: in a chain, among the free ones, or left to a holder that was broken.
+/// Counts every slot once: in a chain, or among the free ones.
 fn check_slots(member: &Member) {
     let (table, header) = (&member.table, header(member));
     let mut seen = HashSet::new();
