@@ -402,7 +402,7 @@ waited for until its time to live is over.
 A lock of a directory ends with its holder's process: that gets SIGTERM, and SIGKILL after --grace, \
 once it is certain that it holds the lock with exactly this token. If it is gone and has left the lock \
 to others (a daemon that `tierlock run` started), these are ended. Nothing is taken from a process \
-that lives on. It is refused for a holder in another container, for one of another user, and for \
+that lives on. Where --at-least keeps the lock after its holder, that ends. It is refused for a holder in another container, for one of another user, and for \
 tierlock itself where it runs under that lock.
 
 Example:

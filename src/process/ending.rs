@@ -60,17 +60,28 @@ pub(super) struct Standing {
     /// The process that locked it at host scope, in words. The hold is then one of a process on its
     /// way to the leader.
     pub(super) widened_by: Option<String>,
+    /// The token of the hold whose `at_least` keeps it taken, though no process has it.
+    pub(super) stays: Option<Token>,
 }
 
 /// Ends the process that holds `name` under exactly this token, and those that it left its proof of
-/// life to. `look` says who holds it now.
+/// life to. `look` says which process holds it now. Where `at_least` keeps it taken after that hold,
+/// `end_stay` ends that, if it is still so.
 pub(super) fn end_holder(
     name: &Name,
     Order { token, grace, asked_leader }: Order,
     look: impl Fn() -> Result<Standing, LockError>,
+    end_stay: impl FnOnce() -> Result<bool, LockError>,
 ) -> Result<(), LockError> {
     let ending = Ending { token, asked_leader, look };
-    let ended = ending.run(clock::now() + grace);
+    let ended = match ending.stays() {
+        Ok(true) => match end_stay() {
+            Ok(false) => ending.run(clock::now() + grace),
+            ended => ended.map(drop),
+        },
+        Ok(false) => ending.run(clock::now() + grace),
+        Err(error) => Err(error),
+    };
     ended.map_err(|error| error.with_name(name).with_scope(Scope::Process))
 }
 
@@ -89,6 +100,13 @@ struct Target {
 }
 
 impl<Look: Fn() -> Result<Standing, LockError>> Ending<Look> {
+    /// Whether `at_least` keeps it taken after the hold with this token.
+    fn stays(&self) -> Result<bool, LockError> {
+        let found = (self.look)()?;
+        self.check_scope(&found)?;
+        Ok(found.stays == Some(self.token))
+    }
+
     fn run(&self, kill_at: Time) -> Result<(), LockError> {
         let found = (self.look)()?;
         self.check_scope(&found)?;
@@ -367,8 +385,13 @@ mod tests {
         look: impl Fn() -> Result<Option<Holding>, LockError>,
     ) -> Result<(), LockError> {
         let order = Order { token: token(number), grace: Duration::ZERO, asked_leader: false };
-        let look = || Ok(Standing { hold: look()?, widened_by: None });
-        end_holder(&Name::new("a").unwrap(), order, look)
+        let looks = Cell::new(false);
+        let look = || match looks.replace(true) {
+            // The first one is for a stay.
+            false => Ok(Standing::default()),
+            true => Ok(Standing { hold: look()?, ..Standing::default() }),
+        };
+        end_holder(&Name::new("a").unwrap(), order, look, || Ok(false))
     }
 
     #[test]

@@ -464,6 +464,29 @@ impl Slot {
         self.if_held(|open| record::keep_until(&open.words, end));
     }
 
+    /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(super) fn end_stay(&self, token: Token) -> Result<bool, LockError> {
+        let open = self.opened(self.life())?;
+        let mut looks = 0;
+        while !open.try_lock().map_err(|e| self.about(failed("cannot lock its file", e)))? {
+            // A process that only tries has it for a moment.
+            looks += 1;
+            if looks > MOST_TURNS {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _locked = Locked(Some(&open));
+        let is_its = self.is_in_place(&open)?
+            && record::stays_for(&open.words).is_some()
+            && record::token(&open.words) == Some(token);
+        if is_its {
+            record::keep_until(&open.words, None);
+        }
+        Ok(is_its)
+    }
+
     /// For how long `at_least` keeps it taken, as far as the file that is open says.
     fn stays_for(&self) -> Option<Duration> {
         let open = self.life.so_far()?.state.lock().open.clone()?;

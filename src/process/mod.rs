@@ -197,13 +197,17 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
             "no process has used it yet, and nothing was broken; give the one that the holder uses",
         )));
     };
-    ending::end_holder(name, order, || match EngineKind::of_format(&format) {
+    let look = || match EngineKind::of_format(&format) {
         Some(EngineKind::File) => file::holding(&home, name),
         Some(EngineKind::Table) => table::holding(&home, name),
         None => {
             let other = home::judge_format(&format, table::FORMAT);
             other.map(|()| ending::Standing::default()).map_err(|error| home.about(error))
         }
+    };
+    ending::end_holder(name, order, look, || match Directory::open(path, &Options::default())?.0 {
+        Engine::File(directory) => directory.slot(name)?.end_stay(order.token),
+        Engine::Table(directory) => directory.end_stay(name, order.token),
     })
 }
 

@@ -56,6 +56,11 @@ impl Directory {
     pub(super) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
         match self.0 {}
     }
+
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(super) fn end_stay(&self, _: &Name, _: Token) -> Result<bool, LockError> {
+        match self.0 {}
+    }
 }
 
 /// There is none.

@@ -131,6 +131,19 @@ impl Directory {
         survey::inspect(&self.home)
     }
 
+    /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
+    #[cfg(feature = "cli")]
+    pub(super) fn end_stay(&self, name: &Name, token: Token) -> Result<bool, LockError> {
+        let Place { slot, number, generation, member, .. } = &self.place(name)?;
+        let at = SlotAt { slot, number: *number, table: &member.table, kept: Some(slot) };
+        match lock::end_stay(at, member.id, *generation, &**member, token.get()) {
+            Ok(ended) => Ok(ended),
+            Err(Stop::Failed(error)) => Err(error.with_name(name).with_scope(Scope::Process)),
+            // Another name has its slot, or is about to.
+            Err(Stop::Moved | Stop::Unsettled(_) | Stop::TimedOut) => Ok(false),
+        }
+    }
+
     /// Where the name stands, for this process.
     fn place(&self, name: &Name) -> Result<Place, LockError> {
         let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);

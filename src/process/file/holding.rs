@@ -47,7 +47,8 @@ pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, Lo
         let copy = record::Copy::new(bytes);
         let widened_by = record::widened_by(&copy);
         if !record::held_by(&copy).is_some_and(|life| is_held(&file, life)) {
-            return Ok(Standing { hold: None, widened_by });
+            let stays = record::stays_for(&copy).and(record::token(&copy));
+            return Ok(Standing { hold: None, widened_by, stays });
         }
         let mut sequence = [0; 8];
         file.read_exact_at(&mut sequence, record::SEQUENCE_OFFSET).map_err(unread)?;
@@ -56,7 +57,8 @@ pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, Lo
         // A process that is stopped while it writes is found too: by its proof of life.
         let birth = is_whole.then(|| record::birth(&copy)).flatten();
         let holder = record::holder(&copy, || now);
-        found = Standing { hold: Some(Holding { holder, birth, proof }), widened_by };
+        let hold = Some(Holding { holder, birth, proof });
+        found = Standing { hold, widened_by, stays: None };
         if is_whole {
             break;
         }

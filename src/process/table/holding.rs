@@ -13,10 +13,11 @@ use super::{
         ending::{Holding, Standing},
         home::Home,
     },
+    lock,
     map::Seen,
     presence::Presences,
     store::{self, Table},
-    word::{OwnerId, Word},
+    word::{OwnerId, State, Word},
 };
 
 /// How often what others may just be changing is looked at.
@@ -46,7 +47,13 @@ fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, L
             if slot.generation.load(Relaxed) != found.generation {
                 continue;
             }
-            return Ok(Standing { hold: None, widened_by });
+            let stay = match word_now.state() {
+                Some(State::Staying(end)) => Some(end),
+                Some(State::Held(_)) => lock::stay_ahead(slot),
+                _ => None,
+            };
+            let stays = stay.and_then(lock::time_ahead).and(Token::new(token));
+            return Ok(Standing { hold: None, widened_by, stays });
         };
         let Some((text, birth, proof)) = presences.described(owner) else { continue };
         let is_whole = Word::from_bits(slot.word.seen_in_order()).owner() == Some(owner)
@@ -54,7 +61,8 @@ fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, L
             && slot.generation.load(Relaxed) == found.generation;
         if is_whole {
             let holder = Holder { token: Token::new(token), ..text };
-            return Ok(Standing { hold: Some(Holding { holder, birth, proof }), widened_by });
+            let hold = Some(Holding { holder, birth, proof });
+            return Ok(Standing { hold, widened_by, stays: None });
         }
     }
     Ok(Standing::default())

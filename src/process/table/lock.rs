@@ -13,6 +13,7 @@
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
 //! | [`settle`] | under the structural lock | ends that in place of a process that died |
 //! | [`bury`] | a sweeper | releases the word of a dead holder |
+//! | [`end_stay`] | an operator | makes the word free that `at_least` keeps |
 //! | [`wake_another`] | a thread that was woken and does not want the lock any more | passes that on |
 //!
 //! **Threads.** A thread that holds the slot need not be the representative: all threads of a
@@ -314,6 +315,41 @@ pub(super) fn bury<P: Presences>(at: SlotAt<'_>, presences: &P) -> Result<bool, 
             Ahead::End(Outcome::Nothing) => return Ok(false),
             Ahead::End(outcome) => return Err(stop(outcome)),
             ahead => unreachable!("{ahead:?} is nothing a sweeper asks"),
+        }
+    }
+}
+
+/// Ends the stay that the hold with this token left, before its time: whether there was one.
+#[cfg(feature = "cli")]
+pub(super) fn end_stay<P: Presences>(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    presences: &P,
+    token: u64,
+) -> Result<bool, Stop> {
+    // A holder that died has left none before its death is proved.
+    bury(at, presences)?;
+    loop {
+        let seen = Word::from_bits(at.slot.word.load(Ordering::SeqCst));
+        let is_its = || {
+            at.slot.token.load(Ordering::Relaxed) == token
+                && at.slot.generation.load(Ordering::Relaxed) == generation
+        };
+        if !matches!(seen.state(), Some(State::Staying(_))) || !is_its() {
+            return Ok(false);
+        }
+        // A waiter may mark it meanwhile.
+        if swap(at.slot, seen, seen.seized(me)) == seen {
+            let is_its = is_its();
+            if is_its {
+                keep_until(at.slot, None);
+            }
+            // Another hold's goes on to its end.
+            let exit = Exit { token: None, how: seen.left(), may_stay: !is_its };
+            // If it is lost, another has it by a wrong verdict.
+            let _ = release(at, me, exit);
+            return Ok(is_its);
         }
     }
 }
