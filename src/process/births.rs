@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use crate::fork::PerFork;
+use crate::fork::{self, PerFork};
 
 /// One process of this boot, told apart from every other that has or had its pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,11 @@ impl Birth {
     /// This process's own, read once. `None` where there is no `/proc` of its pid namespace.
     pub(super) fn of_this_process() -> Option<Birth> {
         static OWN: PerFork<Option<Birth>> = PerFork::unset();
-        *OWN.here(Birth::read_own)
+        match fork::watch() {
+            Ok(()) => *OWN.here(Birth::read_own),
+            // A child would not be told apart.
+            Err(_) => Birth::read_own(),
+        }
     }
 
     fn read_own() -> Option<Birth> {
