@@ -597,7 +597,7 @@ impl<T: Send + 'static> MutexBuilder<T> {
 
 #[cfg(all(test, feature = "process"))]
 mod tests {
-    use crate::{LockManager, MutexGuard, Scope, path::Core};
+    use crate::{LockManager, MutexGuard, Scope, fork, path::Core};
 
     /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
     /// is locked at process scope for the first time.
@@ -609,13 +609,13 @@ mod tests {
         let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
         let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
 
-        let held = named.lock_quietly_at(Scope::Thread).expect("nobody has it");
+        let held = named.lock_quietly_at(Scope::Thread, fork::generation()).expect("nobody has it");
         named.release_quietly(held);
         let last = wide.lock().unwrap();
         let token = MutexGuard::token(&last);
         drop(last);
 
-        assert!(named.lock_quietly_at(Scope::Thread).is_none());
+        assert!(named.lock_quietly_at(Scope::Thread, fork::generation()).is_none());
         let next = narrow.lock().unwrap();
         assert_eq!(MutexGuard::scope(&next), Scope::Process);
         assert!(MutexGuard::token(&next) > token);
