@@ -176,9 +176,7 @@ pub(crate) struct PerFork<T> {
     /// Which process the value belongs to; [`NO_PROCESS`]: there is none.
     generation: u64,
     value: MaybeUninit<T>,
-    child: AtomicPtr<PerFork<T>>,
-    /// It is shared and dropped as such a cell is.
-    shape: PhantomData<OnceLock<T>>,
+    child: FirstMade<PerFork<T>>,
 }
 
 const NO_PROCESS: u64 = u64::MAX;
@@ -191,13 +189,11 @@ impl<T> PerFork<T> {
 
     /// Without any value yet.
     pub(crate) const fn unset() -> PerFork<T> {
-        let (generation, value) = (NO_PROCESS, MaybeUninit::uninit());
-        PerFork { generation, value, child: AtomicPtr::new(ptr::null_mut()), shape: PhantomData }
+        PerFork { generation: NO_PROCESS, value: MaybeUninit::uninit(), child: FirstMade::new() }
     }
 
     fn of(generation: u64, value: T) -> PerFork<T> {
-        let (value, child) = (MaybeUninit::new(value), AtomicPtr::new(ptr::null_mut()));
-        PerFork { generation, value, child, shape: PhantomData }
+        PerFork { generation, value: MaybeUninit::new(value), child: FirstMade::new() }
     }
 
     /// This process's value, if it has one.
@@ -213,7 +209,7 @@ impl<T> PerFork<T> {
             // SAFETY: a value stands beside every generation but `NO_PROCESS`, which is none.
             return Some(unsafe { self.value.assume_init_ref() });
         }
-        self.child()?.so_far_in(generation)
+        self.child.get()?.so_far_in(generation)
     }
 
     /// This process's value, made if need be.
@@ -236,27 +232,16 @@ impl<T> PerFork<T> {
     #[cold]
     fn try_child<E>(&self, generation: u64, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         // Two threads at once may make it, and one of them in vain.
-        let new = Box::into_raw(Box::new(PerFork::of(generation, make()?)));
+        let mut new = PerFork::of(generation, make()?);
         let mut last = self;
         loop {
-            let none = ptr::null_mut();
-            let put = last.child.compare_exchange(none, new, Ordering::AcqRel, Ordering::Acquire);
-            last = last.child().expect("one was there or was put there");
-            if put.is_err() && last.generation == generation {
-                // SAFETY: it came out of `Box::into_raw` above and was not published.
-                drop(unsafe { Box::from_raw(new) });
-            } else if put.is_err() {
-                continue;
+            let put = last.child.set(new);
+            last = last.child.get().expect("one was there or was put there");
+            match put {
+                Err(in_vain) if last.generation != generation => new = in_vain,
+                _ => return Ok(last.so_far_in(generation).expect("it is this generation's")),
             }
-            return Ok(last.so_far_in(generation).expect("it is this generation's"));
         }
-    }
-
-    fn child(&self) -> Option<&PerFork<T>> {
-        let child = self.child.load(Ordering::Acquire);
-        // SAFETY: null, or out of `Box::into_raw` in `try_child`, which publishes it for as long as
-        // `self` lives.
-        unsafe { child.as_ref() }
     }
 }
 
@@ -266,11 +251,6 @@ impl<T> Drop for PerFork<T> {
         if self.generation == generation() {
             // SAFETY: there is a value, as for `so_far_in`, and nothing drops it elsewhere.
             unsafe { self.value.assume_init_drop() };
-        }
-        let child = *self.child.get_mut();
-        if !child.is_null() {
-            // SAFETY: it came out of `Box::into_raw` in `try_child`, and `self` alone owns it.
-            drop(unsafe { Box::from_raw(child) });
         }
     }
 }
@@ -414,7 +394,7 @@ fn replace_by_harmless(fd: RawFd) {
 /// forked child can read them without a lock whatever its parent's threads were doing.
 struct Guarded {
     words: [AtomicU64; GUARDED_WORDS],
-    next: AtomicPtr<Guarded>,
+    next: FirstMade<Guarded>,
 }
 
 const GUARDED_WORDS: usize = 64;
@@ -422,32 +402,7 @@ static GUARDED: Guarded = Guarded::new();
 
 impl Guarded {
     const fn new() -> Guarded {
-        Guarded {
-            words: [const { AtomicU64::new(0) }; GUARDED_WORDS],
-            next: AtomicPtr::new(ptr::null_mut()),
-        }
-    }
-
-    fn next(&self) -> Option<&'static Guarded> {
-        let next = self.next.load(Ordering::SeqCst);
-        // SAFETY: `next` is null or came out of `Box::into_raw` in `next_or_new`, which alone
-        // stores it and gives it up for good.
-        unsafe { next.as_ref() }
-    }
-
-    fn next_or_new(&self) -> &'static Guarded {
-        loop {
-            if let Some(next) = self.next() {
-                return next;
-            }
-            let new = Box::new(Guarded::new());
-            let new = Box::into_raw(new);
-            let old = ptr::null_mut();
-            if self.next.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-                // SAFETY: `new` came out of `Box::into_raw` above and was not published.
-                drop(unsafe { Box::from_raw(new) });
-            }
-        }
+        Guarded { words: [const { AtomicU64::new(0) }; GUARDED_WORDS], next: FirstMade::new() }
     }
 }
 
@@ -455,13 +410,13 @@ fn guarded_bits(fd: RawFd, change: impl FnOnce(&AtomicU64, u64) -> u64) {
     let fd = usize::try_from(fd).expect("a descriptor is not negative");
     let mut chunk = &GUARDED;
     for _ in 0..fd / (GUARDED_WORDS * 64) {
-        chunk = chunk.next_or_new();
+        chunk = chunk.next.get_or_make(Guarded::new);
     }
     change(&chunk.words[fd / 64 % GUARDED_WORDS], 1 << (fd % 64));
 }
 
 fn guarded_words() -> impl Iterator<Item = (usize, &'static AtomicU64)> {
-    std::iter::successors(Some(&GUARDED), |chunk| chunk.next())
+    std::iter::successors(Some(&GUARDED), |chunk| chunk.next.get())
         .flat_map(|chunk| chunk.words.iter())
         .enumerate()
 }

@@ -22,7 +22,7 @@ use crate::{
     identity::{cut, this_process},
     name::Name,
     scope::Scope,
-    thread::ThreadLock,
+    thread::{InForce, ThreadLock},
     token::Token,
 };
 
@@ -76,7 +76,7 @@ pub(crate) struct Entry {
     generation: u64,
     in_children: PerFork<Arc<Entry>>,
     /// The scope in force: the widest at which this process has locked it.
-    in_force: AtomicU8,
+    in_force: InForce,
     /// Whether a guard is inside.
     pub(crate) cell: GuardCell,
     #[cfg(feature = "process")]
@@ -186,7 +186,7 @@ impl Ground {
             thread,
             generation: fork::generation(),
             in_children: PerFork::unset(),
-            in_force: AtomicU8::new(self.widened(name) as u8),
+            in_force: InForce::new(self.widened(name)),
             cell: GuardCell(AtomicU32::new(0)),
             #[cfg(feature = "process")]
             slot: FirstMade::new(),
@@ -280,7 +280,7 @@ impl Entry {
     fn in_child(&self) -> &Entry {
         self.in_children.here(|| {
             let entry = self.ground.entry(&self.name);
-            entry.in_force.fetch_max(self.in_force.load(Relaxed), AcqRel);
+            entry.in_force.raise(self.in_force.get());
             // Above what its parent's guards have, unless it is in use by now.
             if entry.thread.try_take().is_some() {
                 let told = entry.thread.predecessor();
@@ -376,11 +376,16 @@ impl Entry {
         }
     }
 
-    /// The scope in force: the widest at which this process has locked the name. It is read before
-    /// the gate is tried, and what the last holder at the narrower gate wrote is seen then.
+    /// The scope in force: the widest at which this process has locked the name.
     #[inline]
     pub(crate) fn scope_in_force(&self) -> Scope {
-        Scope::from_u8(self.here_in(fork::generation()).in_force.load(Acquire))
+        self.scope_in_force_in(fork::generation())
+    }
+
+    /// The same, for a caller that knows in which fork generation this process is.
+    #[inline]
+    pub(crate) fn scope_in_force_in(&self, generation: u64) -> Scope {
+        self.here_in(generation).in_force.get()
     }
 
     /// Keeps the name as wide as it is, also when no mutex of this process uses it any more. Only
@@ -392,10 +397,7 @@ impl Entry {
     /// From now on the name is locked at `scope`. Only for its holder.
     #[inline]
     pub(crate) fn raise_scope(&self, scope: Scope) {
-        let in_force = &self.here_in(fork::generation()).in_force;
-        if in_force.load(Relaxed) < scope as u8 {
-            in_force.store(scope as u8, Release);
-        }
+        self.here_in(fork::generation()).in_force.raise(scope);
     }
 }
 

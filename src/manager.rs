@@ -109,18 +109,6 @@ impl LockManager {
         self.reach.widest()
     }
 
-    /// Whether `at_least` is remembered at this scope however its holder ends.
-    #[cfg(feature = "cli")]
-    pub(crate) fn remembers_at_least(&self, scope: Scope) -> bool {
-        match scope {
-            Scope::Thread => false,
-            Scope::Process => {
-                self.reach.ground.directory().is_some_and(crate::process::Directory::remembers)
-            }
-            Scope::Host => true,
-        }
-    }
-
     /// Takes no more locks above thread scope, and says goodbye to the leader: at once if no
     /// guard is held, else when the last one is dropped. Waits at most 100 ms for it to be sent.
     /// Calls and tasks that wait for a lock above thread scope end with `Config`.

@@ -573,14 +573,13 @@ impl<T> MutexBuilder<T> {
     }
 
     /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
-    /// which is done at once is not done again by a machine with a clock that is a little behind.
+    /// which is done at once is not done again by a machine whose clock is a little behind. At most
+    /// 31 days: more is an error at [`build`](Self::build).
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
-    /// it is killed, and through a restart of the leader. Such a lock costs the leader a
-    /// write to its disk. At process scope the directory remembers it, with
-    /// [`Engine::Table`](crate::Engine::Table), until a reboot; with file locks, and at thread scope,
-    /// it ends with this process. At most 31 days, at every scope: more is an error at
-    /// [`build`](Self::build).
+    /// it is killed, and through a restart of the leader. Such a lock costs the leader a write to its
+    /// disk. At process scope the directory remembers it, until the machine is started anew; at
+    /// thread scope it ends with this process.
     ///
     /// # Example
     /// ```
@@ -647,10 +646,10 @@ fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<
     if at_most == Some(Duration::ZERO) {
         return Err(LockError::config("at_most is zero: no holder could do anything"));
     }
-    if at_least.is_some_and(|at_least| at_least > AT_LEAST_MAX) {
-        return Err(LockError::config("at_least is longer than 31 days"));
-    }
     match (at_most, at_least) {
+        (_, Some(at_least)) if at_least > AT_LEAST_MAX => Err(LockError::config(format!(
+            "at_least ({at_least:?}) is longer than the 31 days that are remembered"
+        ))),
         (Some(at_most), Some(at_least)) if at_least > at_most => Err(LockError::config(format!(
             "at_least ({at_least:?}) is longer than at_most ({at_most:?})"
         ))),
@@ -693,7 +692,7 @@ impl<T: Send + 'static> MutexBuilder<T> {
 
 #[cfg(all(test, feature = "process"))]
 mod tests {
-    use crate::{LockManager, MutexGuard, Scope, path::Core};
+    use crate::{LockManager, MutexGuard, Scope, fork, path::Core};
 
     /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
     /// is locked at process scope for the first time.
@@ -705,13 +704,13 @@ mod tests {
         let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
         let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
 
-        let held = named.lock_quietly_at(Scope::Thread).expect("it is free");
+        let held = named.lock_quietly_at(Scope::Thread, fork::generation()).expect("it is free");
         named.release_quietly(held);
         let last = wide.lock().unwrap();
         let token = MutexGuard::token(&last);
         drop(last);
 
-        assert!(named.lock_quietly_at(Scope::Thread).is_none());
+        assert!(named.lock_quietly_at(Scope::Thread, fork::generation()).is_none());
         let next = narrow.lock().unwrap();
         assert_eq!(MutexGuard::scope(&next), Scope::Process);
         assert!(MutexGuard::token(&next) > token);

@@ -40,6 +40,8 @@ pub(crate) enum State {
     Climbing,
     /// It has no holder, and the `at_least` of its last one keeps it taken.
     Reserved,
+    /// It is a lock of host scope, and its leader was not asked: held there or not.
+    Unknown,
 }
 
 /// A caller that waits.
@@ -128,10 +130,13 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
         return;
     }
-    let state = match (&status.holder, wide && leader_asked) {
-        (None, _) => State::Free,
-        (Some(_), true) => State::Climbing,
-        (Some(_), false) => State::Held,
+    let state = match (&status.holder, status.stays_for) {
+        // The holder of a name of host scope has no lock in the directory.
+        (Some(_), _) if wide => State::Climbing,
+        (Some(_), _) => State::Held,
+        (None, Some(_)) => State::Reserved,
+        (None, None) if wide && !leader_asked => State::Unknown,
+        (None, None) => State::Free,
     };
     found.push(LockStatus {
         name: status.name,
@@ -139,7 +144,7 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         state,
         token: status.token,
         holder: status.holder,
-        remaining: None,
+        remaining: status.stays_for,
         predecessor: status.predecessor,
         waiters: status.waiters.into_iter().map(in_the_directory).collect(),
         proof: status.proof,

@@ -1,4 +1,4 @@
-//! The two calls of the C library that every build needs and that nothing safe wraps.
+//! The calls of the C library that this library needs everywhere and that nothing safe wraps.
 
 /// Nanoseconds on a clock that never goes back and, on Linux, counts the time of a suspended
 /// machine.

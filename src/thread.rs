@@ -57,6 +57,7 @@ use std::{
 
 use crate::{error::Predecessor, time::Time, token::Token};
 
+mod in_force;
 mod queue;
 mod sync;
 
@@ -65,6 +66,7 @@ mod model;
 #[cfg(all(test, not(tierlock_loom)))]
 mod tests;
 
+pub(crate) use in_force::InForce;
 use queue::{Call, Kind, Queue, Ticket};
 use sync::{
     AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,

@@ -30,6 +30,11 @@ impl Time {
         self.0
     }
 
+    /// Whole milliseconds since the origin.
+    pub(crate) const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
     /// How long after `earlier` this is; zero if it is not after.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -63,7 +68,7 @@ impl fmt::Debug for Time {
     }
 }
 
-/// The longest `at_least`, at every scope.
+/// The longest `at_least` that is remembered, at every scope.
 pub(crate) const AT_LEAST_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
 /// The shortest and the longest time to live of a session.

@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind
 use super::failure::{Failure, exit};
 use crate::{
     manager::LockManagerBuilder, name::Name, process, proto::leader::Config as LeaderConfig,
-    scope::Scope, token::Token,
+    scope::Scope, time::AT_LEAST_MAX, token::Token,
 };
 
 /// Locks across threads, processes and machines, with fencing tokens.
@@ -163,9 +163,8 @@ pub(super) struct Terms {
     /// Give the lock up after this long, ending the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_most: Option<Duration>,
-    /// Keep the lock at least this long (31d at most), though the command ends before. A leader
-    /// remembers it, and so does a directory of the table engine, however the command ends:
-    /// tierlock ends with the command. With file locks tierlock stays until then
+    /// Keep the lock taken at least this long (31 days at most), however and whenever the command
+    /// ends; the directory or the leader remembers it, and tierlock ends with the command
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) at_least: Option<Duration>,
     /// What happens to the command when the lock is lost
@@ -372,8 +371,8 @@ pub(super) struct Status {
 
 const STATUS_EXAMPLES: &str = "\
 States: held; kept (its last user let go, and its machine keeps the lease until another client asks);
-climbing (taken on this machine, on its way to a wider scope); reserved (without a holder, and kept
-taken at a leader by the --at-least of the last one); free.
+climbing (taken on this machine, on its way to a wider scope); reserved (its last holder's --at-least
+keeps it taken); free; unknown, in JSON null (a lock of host scope: give --leader to ask for it).
 
 Examples:
   tierlock status --dir /run/lock/shop
@@ -403,7 +402,7 @@ waited for until its time to live is over.
 A lock of a directory ends with its holder's process: that gets SIGTERM, and SIGKILL after --grace, \
 once it is certain that it holds the lock with exactly this token. If it is gone and has left the lock \
 to others (a daemon that `tierlock run` started), these are ended. Nothing is taken from a process \
-that lives on. It is refused for a holder in another container, for one of another user, and for \
+that lives on. Where --at-least keeps the lock after its holder, that ends. It is refused for a holder in another container, for one of another user, and for \
 tierlock itself where it runs under that lock.
 
 Example:
@@ -576,6 +575,12 @@ impl Terms {
             ));
         }
         match (self.at_most, self.at_least) {
+            (_, Some(at_least)) if at_least > AT_LEAST_MAX => {
+                let line = format!(
+                    "--at-least {at_least:?} is longer than the 31 days that are remembered"
+                );
+                Err(Failure::new(exit::CONFIG, line))
+            }
             (Some(at_most), Some(at_least)) if at_least > at_most => {
                 let line = format!("--at-least {at_least:?} is longer than --at-most {at_most:?}");
                 Err(Failure::new(exit::CONFIG, line))

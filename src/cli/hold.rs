@@ -12,7 +12,7 @@ use super::{
     supervise,
     take::{Guard, Taking},
 };
-use crate::{clock, guard::MutexGuard};
+use crate::guard::MutexGuard;
 
 /// Takes the lock, prints its token, and releases it when standard input ends.
 pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
@@ -26,7 +26,6 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     let on_lost = terms.on_lost;
     let taking = Taking::begin(name, terms, None)?;
     let lock = taking.take()?;
-    let taken_at = clock::now();
     // Before the token is told: its reader may end the input at once.
     let watched = until_input_ends(&taking.events);
     let told = watched.and_then(|()| {
@@ -40,9 +39,6 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
         Ok(()) => keep(&taking, &lock, on_lost),
         Err(failure) => (Err(failure), false),
     };
-    if ended.is_ok() && !is_lost {
-        taking.stay(taken_at);
-    }
     taking.release(lock);
     ended.map(|()| if is_lost { exit::LOST } else { 0 })
 }

@@ -190,19 +190,11 @@ fn ancestors() -> Vec<KnownProcess> {
     let mut next = Some(std::process::id());
     while let Some(pid) = next.filter(|&pid| pid > 0 && found.iter().all(|known| known.pid != pid))
     {
-        let Some((parent, began)) = parent_and_begin(pid) else { break };
+        let Some((parent, began)) = process::parent_and_start(pid) else { break };
         found.push(KnownProcess { pid, began });
         next = Some(parent);
     }
     found
-}
-
-fn parent_and_begin(pid: u32) -> Option<(u32, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // PID (NAME) STATE PARENT … and 18 fields later when it began.
-    let (_, stat) = stat.rsplit_once(") ")?;
-    let mut fields = stat.split(' ').skip(1);
-    Some((fields.next()?.parse().ok()?, fields.nth(17)?.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -87,7 +87,6 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
         }
         .run()
     };
-    taking.stay(taken_at);
     let status = match outcome.ended {
         _ if outcome.lost => exit::LOST,
         Ended::Status(code) => code,

@@ -154,13 +154,15 @@ fn unknown(name: Name, scope: Scope) -> LockStatus {
 }
 
 impl State {
-    fn as_str(self) -> &'static str {
+    /// `None`: it is not known.
+    fn word(self) -> Option<&'static str> {
         match self {
-            State::Held => "held",
-            State::Kept => "kept",
-            State::Free => "free",
-            State::Climbing => "climbing",
-            State::Reserved => "reserved",
+            State::Held => Some("held"),
+            State::Kept => Some("kept"),
+            State::Free => Some("free"),
+            State::Climbing => Some("climbing"),
+            State::Reserved => Some("reserved"),
+            State::Unknown => None,
         }
     }
 }
@@ -176,7 +178,8 @@ struct ShownLocks<'a> {
 struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
-    state: &'static str,
+    /// `null` of a lock of host scope whose leader was not asked: held there or not.
+    state: Option<&'static str>,
     token: u64,
     holder: Option<ShownHolder<'a>>,
     remaining_ms: Option<u64>,
@@ -222,7 +225,7 @@ impl<'a> From<&'a LockStatus> for ShownLock<'a> {
         ShownLock {
             name: lock.name.as_str(),
             scope: lock.scope.as_str(),
-            state: lock.state.as_str(),
+            state: lock.state.word(),
             token: lock.token.get(),
             holder: lock.holder.as_ref().map(|holder| ShownHolder {
                 label: &holder.label,
@@ -285,7 +288,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
     for lock in locks {
         table.add_row([
             Printable(lock.name.as_str()).to_string(),
-            format!("{}, {}", lock.state.as_str(), lock.scope),
+            format!("{}, {}", lock.state.word().unwrap_or(UNKNOWN), lock.scope),
             lock.holder.as_ref().map(shown).unwrap_or_default(),
             times(lock),
             lock.predecessor.to_string(),
@@ -307,11 +310,18 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.lines().fold(String::new(), |mut text, line| {
+    let mut text = table.lines().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{}", line.trim_end());
         text
-    })
+    });
+    if locks.iter().any(|lock| lock.state == State::Unknown) {
+        let _ = writeln!(text, "{UNKNOWN}: held at the leader or not: ask with --leader");
+    }
+    text
 }
+
+/// The state of a lock of host scope whose leader was not asked.
+const UNKNOWN: &str = "unknown";
 
 /// Since when it is held, or for how long it is reserved.
 fn times(lock: &LockStatus) -> String {

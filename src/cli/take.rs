@@ -115,9 +115,7 @@ impl Taking {
         if let Some(at_most) = terms.at_most {
             mutex = mutex.at_most(at_most);
         }
-        if let Some(at_least) = terms.at_least
-            && self.is_remembered()
-        {
+        if let Some(at_least) = terms.at_least {
             mutex = mutex.at_least(at_least);
         }
         let (no_wait, wait) = (terms.no_wait, terms.wait);
@@ -160,13 +158,6 @@ impl Taking {
     /// The scope that the lock is asked for at.
     fn scope(&self) -> Scope {
         self.terms.scope.map_or(self.locks.widest_scope(), Scope::from)
-    }
-
-    /// Whether `--at-least` is remembered however the holder ends: by the leader, or by the slot in
-    /// the directory. Else this process stays itself, with the guard: what a mutex keeps beyond its
-    /// guard dies with the process, and the lock would be left as by a holder that died.
-    fn is_remembered(&self) -> bool {
-        self.locks.remembers_at_least(self.scope())
     }
 
     /// Ends the wait for a lock. If it is being granted at this very moment, it is given back, so
@@ -220,22 +211,6 @@ impl Taking {
             self.name
         );
         Failure::new(exit::CONFLICT, line)
-    }
-
-    /// Waits for the end of `--at-least`, if nothing else remembers it; a signal that would end us
-    /// cuts it short.
-    pub(super) fn stay(&self, taken_at: Time) {
-        let Some(at_least) = self.terms.at_least.filter(|_| !self.is_remembered()) else { return };
-        loop {
-            let left = (taken_at + at_least).since(clock::now());
-            if left.is_zero() {
-                return;
-            }
-            match self.events.next(Some(left.min(Duration::from_millis(100)))) {
-                Some(Event::Signal(signal)) if events::ends(signal) => return,
-                _ => {}
-            }
-        }
     }
 
     /// Releases the lock.

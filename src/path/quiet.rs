@@ -23,21 +23,21 @@ impl Named {
     /// inside. `None` leaves everything as it was, and the climb finds out what it is.
     #[inline]
     pub(crate) fn lock_quietly(&self) -> Option<Won> {
-        let in_force = self.entry.scope_in_force();
+        let generation = fork::generation();
+        let in_force = self.entry.scope_in_force_in(generation);
         if self.scope() > in_force {
             return None; // the first lock at this scope widens the name
         }
-        self.lock_quietly_at(in_force)
+        self.lock_quietly_at(in_force, generation)
     }
 
     /// The same, after a look at the scope in force. It may have grown since: that shows in the
     /// word of the narrower gate, or once the narrower gate is won.
     #[inline]
-    pub(crate) fn lock_quietly_at(&self, in_force: Scope) -> Option<Won> {
+    pub(crate) fn lock_quietly_at(&self, in_force: Scope, generation: u64) -> Option<Won> {
         if self.has_terms {
             return None;
         }
-        let generation = fork::generation();
         match in_force {
             Scope::Thread => self.enter_thread(Scope::Thread, generation),
             _ if self.reach.is_closed() => None,
@@ -56,7 +56,7 @@ impl Named {
         if !thread.win_quietly() {
             return None;
         }
-        if self.entry.scope_in_force() != scope {
+        if self.entry.scope_in_force_in(generation) != scope {
             // A turnstile was won, and no gate.
             thread.step_out();
             return None;

@@ -54,7 +54,6 @@ impl Named {
             && held.scope() == Scope::Process
             && held.has(super::right::SLOT)
             && let Some(slot) = self.entry.slot()
-            && slot.is_gate()
         {
             slot.keep_until(end);
             return true;

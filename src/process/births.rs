@@ -5,6 +5,8 @@
 
 use std::fs;
 
+use crate::fork::{self, PerFork};
+
 /// One process of this boot, told apart from every other that has or had its pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Birth {
@@ -16,8 +18,17 @@ pub(super) struct Birth {
 }
 
 impl Birth {
-    /// This process's own. `None` where there is no `/proc` of its pid namespace.
+    /// This process's own, read once. `None` where there is no `/proc` of its pid namespace.
     pub(super) fn of_this_process() -> Option<Birth> {
+        static OWN: PerFork<Option<Birth>> = PerFork::unset();
+        match fork::watch() {
+            Ok(()) => *OWN.here(Birth::read_own),
+            // A child would not be told apart.
+            Err(_) => Birth::read_own(),
+        }
+    }
+
+    fn read_own() -> Option<Birth> {
         let pid = std::process::id();
         let shown: u32 = fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()?;
         // Another namespace's `/proc` shows this process under another number.
@@ -42,19 +53,28 @@ fn own_namespace() -> Option<u64> {
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// When the process that has this pid now was started.
+/// When the process that has this pid now was started, in ticks since the boot.
 pub(super) fn started(pid: u32) -> Option<u64> {
+    parent_and_start(pid).map(|(_, started)| started)
+}
+
+/// Which process started the one that has this pid now, and when.
+pub(crate) fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name stands in parentheses and may hold anything; field 3 follows them.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    let mut fields = fields.split_ascii_whitespace();
+    Some((fields.nth(4 - 3)?.parse().ok()?, fields.nth(22 - 5)?.parse().ok()?))
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::process::Command;
 
+    use rustix::process::{Pid, WaitOptions, waitpid};
+
     use super::*;
+    use crate::fork::testing::fork;
 
     #[test]
     fn two_processes_have_two_births_and_each_keeps_its_own() {
@@ -66,6 +86,21 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(started(child.id()), None);
+    }
+
+    /// It is read once, and a forked child has not been born as its parent was.
+    #[test]
+    fn a_forked_child_has_a_birth_of_its_own() {
+        let own = Birth::of_this_process().unwrap();
+        let Some(child) = fork() else {
+            let its = Birth::of_this_process();
+            let is_its = its.is_some_and(|its| its.pid == std::process::id() && its != own);
+            std::process::exit(if is_its { 0 } else { 1 });
+        };
+        let child = Pid::from_raw(child).unwrap();
+        let (_, status) = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(0), "{status:?}");
+        assert_eq!(Birth::of_this_process(), Some(own));
     }
 
     #[test]

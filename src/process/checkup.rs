@@ -5,53 +5,23 @@
 //! moment old, so it looks again at whatever others may just be changing before it calls that
 //! damage.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::path::Path;
 
 use rustix::{
     fs::{Access, AtFlags, Dir},
     io::Errno,
 };
 
-use crate::{
-    error::{Holder, LockError, LockErrorKind, Predecessor},
-    filesystem,
-};
+use crate::{error::LockError, filesystem};
 
 use super::{
-    EngineKind, NameStatus, file,
+    EngineKind, file,
     home::{self, Home},
-    keepers::find_survivors,
     leader::LEADER,
+    report::{Finding, Level, Report, counted, foreign_entry, judge_file_rights},
     table,
     wide::{self, WIDE, WideNames},
 };
-
-/// How bad it is. In this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    /// As it should be.
-    Fine,
-    /// Worth knowing. Nothing has to be done.
-    Note,
-    /// Settings, rights or files that somebody should change.
-    Trouble,
-    /// Locks, or what is known about them, cannot be relied on.
-    Damage,
-}
-
-/// One thing that was found, in one line: what it is, and what to do about it.
-#[derive(Clone, Debug)]
-pub(crate) struct Finding {
-    pub(crate) level: Level,
-    pub(crate) text: String,
-}
-
-/// What was found so far.
-#[derive(Default)]
-pub(super) struct Report(Vec<Finding>);
-
-/// Of things of one kind so many are told one by one.
-const TOLD: usize = 20;
 
 /// Looks at everything in the directory. An error: it cannot even be opened.
 pub(crate) fn examine(path: &Path) -> Result<Vec<Finding>, LockError> {
@@ -64,89 +34,7 @@ pub(crate) fn examine(path: &Path) -> Result<Vec<Finding>, LockError> {
         Some(EngineKind::Table) => table::examine(home, &mut report),
         None => {}
     }
-    Ok(report.0)
-}
-
-impl Report {
-    pub(super) fn add(&mut self, level: Level, text: impl Into<String>) {
-        self.0.push(Finding { level, text: text.into() });
-    }
-
-    /// What somebody who uses the directory would be told.
-    pub(super) fn error(&mut self, error: &LockError) {
-        self.add(level_of(error), error.to_string());
-    }
-
-    /// Things of one kind, of which there may be a million.
-    pub(super) fn list(&mut self, level: Level, what: &str, found: Vec<String>) {
-        let more = found.len().saturating_sub(TOLD);
-        found.into_iter().take(TOLD).for_each(|text| self.add(level, text));
-        if more > 0 {
-            self.add(level, format!("{more} more {what}"));
-        }
-    }
-
-    /// What both engines know about names.
-    pub(super) fn names(&mut self, found: &mut [NameStatus]) {
-        find_survivors(found);
-        let held = found.iter().filter(|status| status.holder.is_some()).count();
-        let names = counted(found.len(), "name", "names");
-        self.add(Level::Fine, format!("{names}, {held} of them held just now"));
-        let kept = found.iter().flat_map(|status| {
-            let of = |holder: &Holder| holder.pid.unwrap_or_default();
-            let pid = status.holder.as_ref().map(of).unwrap_or_default();
-            status.survivors.iter().map(move |survivor| {
-                format!(
-                    "{:?} is kept by {survivor}, which inherited it: pid {pid}, which took it, has \
-                     ended or let go; it is free when that process has ended (`tierlock run \
-                     --close` passes nothing on)",
-                    status.name.as_str()
-                )
-            })
-        });
-        self.list(Level::Note, "processes that keep what they inherited", kept.collect());
-        let stale = found.iter().filter(|status| is_left_by_the_dead(status)).map(|status| {
-            format!(
-                "{:?} is as a holder that died left it; nothing needs to be done: whoever takes \
-                 it next is told so",
-                status.name.as_str()
-            )
-        });
-        self.list(Level::Note, "names whose holder died", stale.collect());
-        let wide = found.iter().filter_map(unused_wide).map(|(name, by)| {
-            format!(
-                "{name:?} was locked at host scope by {by}, and nobody uses it now; it stays a \
-                 host-scope lock, and whoever has no leader is refused it; if it is to be a \
-                 process-scope lock again, stop every process that uses the directory, on all \
-                 machines that lock the name, and remove the directory"
-            )
-        });
-        self.list(Level::Note, "names of host scope that nobody uses", wide.collect());
-    }
-}
-
-/// `error`s of users and settings are trouble, those of files damage.
-fn level_of(error: &LockError) -> Level {
-    match error.kind() {
-        LockErrorKind::Damaged | LockErrorKind::Io => Level::Damage,
-        _ => Level::Trouble,
-    }
-}
-
-fn is_left_by_the_dead(status: &NameStatus) -> bool {
-    status.holder.is_none() && status.predecessor == Predecessor::Died
-}
-
-/// The name, and who widened it.
-fn unused_wide(status: &NameStatus) -> Option<(&str, &str)> {
-    let by = status.widened_by.as_deref()?;
-    let unused = status.holder.is_none() && status.waiters.is_empty();
-    unused.then_some((status.name.as_str(), by))
-}
-
-/// So many of them, in words.
-pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+    Ok(report.into_findings())
 }
 
 // ---- the directory -----------------------------------------------------------------------------
@@ -209,16 +97,12 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
         judge_missing_format(home, report);
         return None;
     };
-    let engine = match found.trim_end() {
-        file::FORMAT => EngineKind::File,
-        table::FORMAT => EngineKind::Table,
-        _ => {
-            let ours = if table::IS_HERE { table::FORMAT } else { file::FORMAT };
-            if let Err(error) = home::judge_format(&found, ours) {
-                report.error(&home.about(error));
-            }
-            return None;
+    let Some(engine) = EngineKind::of_format(&found) else {
+        let ours = if table::IS_HERE { table::FORMAT } else { file::FORMAT };
+        if let Err(error) = home::judge_format(&found, ours) {
+            report.error(&home.about(error));
         }
+        return None;
     };
     report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
     let own: &[&str] = match engine {
@@ -307,56 +191,9 @@ fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
     report.list(Level::Trouble, "of its files", rights.collect());
 }
 
-/// Something in the directory, or in one inside it, that no engine put there.
-pub(super) fn foreign_entry(name: &str) -> String {
-    format!("{name:?} is not tierlock's; move it elsewhere, and keep the directory for locks alone")
-}
-
 fn left_aside(name: &str) -> String {
     format!(
         "{name:?} was left by somebody who died while making a file; it disturbs nobody and may \
          be removed"
     )
-}
-
-/// Whether those who may use the directory may use this file of it, and nobody else. `shown` is
-/// its path from there.
-pub(super) fn judge_file_rights(
-    home: &Home,
-    inside: &OwnedFd,
-    name: &str,
-    shown: &str,
-    wanted: u32,
-) -> Option<String> {
-    // Links and missing files are told by whoever opens them.
-    let found = rustix::fs::statat(inside, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    if rustix::fs::FileType::from_raw_mode(found.st_mode).is_symlink() {
-        return None;
-    }
-    // Its type differs between systems.
-    #[allow(clippy::useless_conversion)]
-    let mode = u32::from(found.st_mode) & 0o777;
-    let path = home.path.join(shown);
-    let path = path.display();
-    if found.st_gid != home.group && home.mode & 0o070 != home.mode << 3 & 0o070 {
-        return Some(format!(
-            "{shown} belongs to group {}, and the directory to group {}, whose members may not \
-             use it: chgrp {} {path}",
-            found.st_gid, home.group, home.group
-        ));
-    }
-    let missing = wanted & !mode;
-    let reach = home.mode & 0o011;
-    let beyond = mode & !wanted & (reach << 1);
-    match (missing, beyond) {
-        (0, 0) => None,
-        (0, _) => Some(format!(
-            "{shown} has mode {mode:04o}: more users may write it than may write the directory, \
-             and they are trusted with every lock in it: chmod {wanted:04o} {path}"
-        )),
-        _ => Some(format!(
-            "{shown} has mode {mode:04o}, so that not everybody who may use the directory may use \
-             it: chmod {wanted:04o} {path}"
-        )),
-    }
 }

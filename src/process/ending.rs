@@ -50,19 +50,38 @@ pub(super) struct Holding {
     pub(super) birth: Option<Birth>,
     /// The file that is locked for as long as the holder, or a process that it left that to, lives.
     pub(super) proof: Identity,
-    /// The process that locked it at host scope, in words.
+}
+
+/// What an engine knows of a name.
+#[derive(Default)]
+pub(super) struct Standing {
+    /// `None`: no living process has it in this directory.
+    pub(super) hold: Option<Holding>,
+    /// The process that locked it at host scope, in words. The hold is then one of a process on its
+    /// way to the leader.
     pub(super) widened_by: Option<String>,
+    /// The token of the hold whose `at_least` keeps it taken, though no process has it.
+    pub(super) stays: Option<Token>,
 }
 
 /// Ends the process that holds `name` under exactly this token, and those that it left its proof of
-/// life to. `look` says who holds it now.
+/// life to. `look` says which process holds it now. Where `at_least` keeps it taken after that hold,
+/// `end_stay` ends that, if it is still so.
 pub(super) fn end_holder(
     name: &Name,
     Order { token, grace, asked_leader }: Order,
-    look: impl Fn() -> Result<Option<Holding>, LockError>,
+    look: impl Fn() -> Result<Standing, LockError>,
+    end_stay: impl FnOnce() -> Result<bool, LockError>,
 ) -> Result<(), LockError> {
     let ending = Ending { token, asked_leader, look };
-    let ended = ending.run(clock::now() + grace);
+    let ended = match ending.stays() {
+        Ok(true) => match end_stay() {
+            Ok(false) => ending.run(clock::now() + grace),
+            ended => ended.map(drop),
+        },
+        Ok(false) => ending.run(clock::now() + grace),
+        Err(error) => Err(error),
+    };
     ended.map_err(|error| error.with_name(name).with_scope(Scope::Process))
 }
 
@@ -80,13 +99,21 @@ struct Target {
     told: Option<Signal>,
 }
 
-impl<Look: Fn() -> Result<Option<Holding>, LockError>> Ending<Look> {
+impl<Look: Fn() -> Result<Standing, LockError>> Ending<Look> {
+    /// Whether `at_least` keeps it taken after the hold with this token.
+    fn stays(&self) -> Result<bool, LockError> {
+        let found = (self.look)()?;
+        self.check_scope(&found)?;
+        Ok(found.stays == Some(self.token))
+    }
+
     fn run(&self, kill_at: Time) -> Result<(), LockError> {
-        let Some(first) = self.holding()? else { return Err(self.refused(None)) };
+        let found = (self.look)()?;
+        self.check_scope(&found)?;
+        let Some(first) = found.hold else { return Err(self.refused(None)) };
         if first.holder.token != Some(self.token) {
             return Err(self.refused(Some(first.holder)));
         }
-        self.check_scope(&first)?;
         check_is_not_ours(&first)?;
         let (proof, mut now) = (first.proof, first);
         let (mut targets, mut any_told): (Vec<Target>, bool) = (Vec::new(), false);
@@ -119,26 +146,22 @@ impl<Look: Fn() -> Result<Option<Holding>, LockError>> Ending<Look> {
         }
     }
 
-    fn holding(&self) -> Result<Option<Holding>, LockError> {
-        (self.look)()
-    }
-
     /// The hold, if it still is the one that is to end.
     fn same(&self, proof: Identity) -> Result<Option<Holding>, LockError> {
         let is_same = |now: &Holding| now.holder.token == Some(self.token) && now.proof == proof;
-        Ok(self.holding()?.filter(is_same))
+        Ok((self.look)()?.hold.filter(is_same))
     }
 
-    /// A name of host scope is its leader's to take away.
-    fn check_scope(&self, holding: &Holding) -> Result<(), LockError> {
-        let Some(by) = holding.widened_by.as_ref().filter(|_| !self.asked_leader) else {
+    /// A name of host scope is its leader's to take away. The directory does not even know whether
+    /// it is held.
+    fn check_scope(&self, found: &Standing) -> Result<(), LockError> {
+        let Some(by) = found.widened_by.as_ref().filter(|_| !self.asked_leader) else {
             return Ok(());
         };
-        let error = LockError::config(format!(
-            "it is locked at host scope by {by}, and only its leader can take it away: give the \
-             same leaders"
-        ));
-        Err(error.with_holder(Some(holding.holder.clone())))
+        Err(LockError::config(format!(
+            "it is locked at host scope by {by}: it is held at the leader or not, and only the \
+             leader can take it away; give the same leaders with --leader"
+        )))
     }
 
     fn refused(&self, holder: Option<Holder>) -> LockError {
@@ -253,10 +276,10 @@ impl Target {
 fn wait_for_an_end(targets: &[Target], until: Time) -> bool {
     let mut all: Vec<_> =
         targets.iter().map(|target| PollFd::new(&target.handle, PollFlags::IN)).collect();
-    let rest = until.since(clock::now());
-    let rest = Timespec { tv_sec: rest.as_secs() as _, tv_nsec: rest.subsec_nanos() as _ };
+    // One that is too long for the system is none.
+    let rest = Timespec::try_from(until.since(clock::now())).ok();
     // Interrupted: the caller looks again.
-    rustix::event::poll(&mut all, Some(&rest)).unwrap_or_default();
+    rustix::event::poll(&mut all, rest.as_ref()).unwrap_or_default();
     all.iter().any(|target| !target.revents().is_empty())
 }
 
@@ -354,7 +377,7 @@ mod tests {
     fn holding(number: u64, birth: Birth) -> Holding {
         let holder = Holder { token: Some(token(number)), ..Holder::default() };
         let proof = Identity::made_up(number);
-        Holding { holder, birth: Some(birth), proof, widened_by: None }
+        Holding { holder, birth: Some(birth), proof }
     }
 
     fn end(
@@ -362,7 +385,13 @@ mod tests {
         look: impl Fn() -> Result<Option<Holding>, LockError>,
     ) -> Result<(), LockError> {
         let order = Order { token: token(number), grace: Duration::ZERO, asked_leader: false };
-        end_holder(&Name::new("a").unwrap(), order, look)
+        let looks = Cell::new(false);
+        let look = || match looks.replace(true) {
+            // The first one is for a stay.
+            false => Ok(Standing::default()),
+            true => Ok(Standing { hold: look()?, ..Standing::default() }),
+        };
+        end_holder(&Name::new("a").unwrap(), order, look, || Ok(false))
     }
 
     #[test]

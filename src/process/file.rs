@@ -60,10 +60,10 @@ pub(super) use self::holding::holding;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
     births::Birth,
-    files::{self, Failure, Identity, cannot_open, retried, unless_interrupted},
+    files::{self, Failure, Identity, cannot_open},
     home::{self, Home, Made, SAFELY, damaged, failed},
     names, record,
-    sys::{BYTES, Words, byte_lock},
+    sys::{BYTES, Words, byte_lock, retried, unless_interrupted},
     wide::WideNames,
 };
 
@@ -75,7 +75,8 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 /// A wait without limit that has lasted so long goes on in the kernel's queue.
 const QUEUE_AFTER: Duration = Duration::from_millis(10);
-/// How often such a wait looks whether it is over.
+/// How often such a wait looks whether it is over, and any wait at a lock that has no holder and
+/// that `at_least` keeps taken.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How often a file may vanish under a caller before it is an error.
 const MOST_TURNS: u32 = 100;
@@ -194,6 +195,7 @@ impl Directory {
             name,
             token,
             holder: held.then(|| record::holder(copy, sequence_now)),
+            stays_for: (!held).then(|| record::stays_for(copy)).flatten(),
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
             waiters: Vec::new(),
@@ -388,19 +390,21 @@ impl Slot {
             if now >= until || is_over() {
                 return Err(self.timed_out(begin, now));
             }
-            if until == Time::NEVER && now.since(begin) >= QUEUE_AFTER {
-                return match self.take_in_queue(above, label, is_over) {
-                    Ok(Some(taken)) => Ok(taken),
-                    Ok(None) => Err(self.timed_out(begin, clock::now())),
-                    Err(error) => Err(self.about(error)),
-                };
+            let stays_for = self.stays_for();
+            if until == Time::NEVER && now.since(begin) >= QUEUE_AFTER && stays_for.is_none() {
+                let taken = self.take_in_queue(above, label, is_over);
+                if let Some(taken) = taken.map_err(|error| self.about(error))? {
+                    return Ok(taken);
+                }
+            } else {
+                thread::sleep(pause_of(pause, stays_for).min(until.since(now)));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            thread::sleep(pause.min(until.since(now)));
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// Waits in the kernel's queue; `None` once the wait `is_over`.
+    /// Waits in the kernel's queue; `None` once the wait `is_over`, and if the lock stays taken
+    /// without a holder.
     ///
     /// Nothing ends a sleep there but the lock. So it is a thread's that has nothing else to do,
     /// on a description of its own: left behind it closes that as soon as it has the lock.
@@ -416,8 +420,10 @@ impl Slot {
             let Some(open) = Queued::start(open)?.wait(is_over)? else { return Ok(None) };
             let open = Arc::new(open);
             life.state.lock().open = Some(open.clone());
-            if let Some(taken) = self.enter_locked(life, &open, above, label)? {
-                return Ok(Some(taken));
+            match self.enter_locked(life, &open, above, label)? {
+                Entering::Entered(taken) => return Ok(Some(taken)),
+                Entering::Stays => return Ok(None),
+                Entering::Moved => {}
             }
         }
         Err(damaged("its file is replaced as often as it is opened"))
@@ -440,7 +446,7 @@ impl Slot {
             if now >= until {
                 return Err(self.timed_out(begin, now));
             }
-            alarm::sleep_until((now + pause).min(until)).await;
+            alarm::sleep_until((now + pause_of(pause, self.stays_for())).min(until)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -451,6 +457,40 @@ impl Slot {
                 record::set_token(&open.words, token);
             }
         });
+    }
+
+    /// Has the lock stay taken until then, whatever becomes of its holder.
+    pub(super) fn keep_until(&self, end: Option<Time>) {
+        self.if_held(|open| record::keep_until(&open.words, end));
+    }
+
+    /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(super) fn end_stay(&self, token: Token) -> Result<bool, LockError> {
+        let open = self.opened(self.life())?;
+        let mut looks = 0;
+        while !open.try_lock().map_err(|e| self.about(failed("cannot lock its file", e)))? {
+            // A process that only tries has it for a moment.
+            looks += 1;
+            if looks > MOST_TURNS {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _locked = Locked(Some(&open));
+        let is_its = self.is_in_place(&open)?
+            && record::stays_for(&open.words).is_some()
+            && record::token(&open.words) == Some(token);
+        if is_its {
+            record::keep_until(&open.words, None);
+        }
+        Ok(is_its)
+    }
+
+    /// For how long `at_least` keeps it taken, as far as the file that is open says.
+    fn stays_for(&self) -> Option<Duration> {
+        let open = self.life.so_far()?.state.lock().open.clone()?;
+        record::stays_for(&open.words)
     }
 
     /// The last token that was granted. Only for the holder.
@@ -511,37 +551,46 @@ impl Slot {
         let life = self.life();
         for _ in 0..MOST_TURNS {
             let open = self.opened(life)?;
+            // Where it stays, a try in vain makes none fail that comes right after the end.
+            if record::stays_for(&open.words).is_some() && self.is_in_place(&open)? {
+                return Ok(None);
+            }
             let locked = open.try_lock();
             if !locked.map_err(|e| failed("cannot lock its file", e))? {
                 return Ok(None);
             }
-            if let Some(taken) = self.enter_locked(life, &open, above, label)? {
-                return Ok(Some(taken));
+            match self.enter_locked(life, &open, above, label)? {
+                Entering::Entered(taken) => return Ok(Some(taken)),
+                Entering::Stays => return Ok(None),
+                Entering::Moved => {}
             }
         }
         Err(damaged("its file is replaced as often as it is opened"))
     }
 
-    /// Enters with the locked file, or lets go of it if it is not in place any more.
+    /// Enters with the locked file, or lets go of it.
     fn enter_locked(
         &self,
         life: &Life,
         open: &Arc<Open>,
         above: Token,
         label: &str,
-    ) -> Result<Option<Taken>, LockError> {
+    ) -> Result<Entering, LockError> {
         let locked = Locked(Some(open));
         if self.is_in_place(open)? {
+            if record::stays_for(&open.words).is_some() {
+                return Ok(Entering::Stays);
+            }
             let taken = self.enter(life, open, above, label)?;
             locked.keep();
-            return Ok(Some(taken));
+            return Ok(Entering::Entered(taken));
         }
         // filelock#574, jj#8729: the lock of a deleted file excludes nobody.
         let mut state = life.state.lock();
         state.known = state.known.max(record::token(&open.words).unwrap_or_default());
         state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
         state.open = None;
-        Ok(None)
+        Ok(Entering::Moved)
     }
 
     fn enter(
@@ -651,6 +700,20 @@ impl Slot {
         state.open = Some(open.clone());
         Ok(open)
     }
+}
+
+/// What came of locking a name's file.
+enum Entering {
+    Entered(Taken),
+    /// `at_least` keeps the lock taken, though it has no holder.
+    Stays,
+    /// The file is not in place any more.
+    Moved,
+}
+
+/// How long to wait for the next look, at a lock that has a holder or that `at_least` keeps.
+fn pause_of(pause: Duration, stays_for: Option<Duration>) -> Duration {
+    stays_for.map_or(pause, |left| left.min(LOOK_EVERY))
 }
 
 /// A lock file as this process has it open.

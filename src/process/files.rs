@@ -47,20 +47,6 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// uv#15996: an interrupted call has not failed.
-pub(super) fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Ok(()) => return Ok(()),
-            Err(e) => unless_interrupted(e)?,
-        }
-    }
-}
-
-pub(super) fn unless_interrupted(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
-}
-
 /// Gives a range of the file its space on the disk, so that no later write to a mapping of it
 /// finds the disk full (mongo-c-driver#1244: SIGBUS). Not by fs4, whose `allocate` can return `Ok`
 /// without having done so; and never by writing, for others may have it mapped. Copy-on-write

@@ -29,7 +29,7 @@ use crate::{
     fork::LockFile,
 };
 
-use super::{DirectoryKey, files};
+use super::{DirectoryKey, sys};
 
 /// An open directory of locks.
 pub(super) struct Home {
@@ -222,7 +222,7 @@ impl Home {
         });
         let locked = opened.and_then(|file| {
             // By their paths: `file.lock()` would be std's method since Rust 1.89.
-            files::retried(|| match gate {
+            sys::retried(|| match gate {
                 Gate::Alone => FileExt::lock(file.file()),
                 Gate::Together => FileExt::lock_shared(file.file()),
             })?;

@@ -1,8 +1,9 @@
 //! Process tier: exclusion between the processes of one machine that use the same directory.
 //!
 //! This page is the interface; behind it stands an engine, which the directory's `format` names.
-//! There are no mutexes here and no threads that wait in line: at most one thread of a process
-//! comes down from the thread tier per name.
+//! No threads of one process wait in line here: at most one of them, its representative, waits for a
+//! name. With the table engine, whose word is the gate, any thread may try and let go; with file locks
+//! only the thread that has won the name's thread lock does.
 
 mod births;
 mod checkup;
@@ -15,6 +16,7 @@ mod keepers;
 mod leader;
 mod names;
 mod record;
+mod report;
 mod sys;
 #[cfg(all(
     target_os = "linux",
@@ -50,9 +52,11 @@ use self::home::Home;
 pub use self::table::parts;
 #[cfg(feature = "cli")]
 pub(crate) use self::{
-    checkup::{Finding, Level, examine},
+    births::parent_and_start,
+    checkup::examine,
     files::Identity,
     keepers::{Survivor, find_survivors, proofs_here},
+    report::{Finding, Level},
 };
 pub(crate) use turns::{Turn, TurnFile};
 
@@ -74,6 +78,17 @@ pub(crate) struct Options {
 pub(crate) enum EngineKind {
     File,
     Table,
+}
+
+impl EngineKind {
+    /// The engine whose format this is, if there is one.
+    fn of_format(format: &str) -> Option<EngineKind> {
+        match format.trim_end() {
+            file::FORMAT => Some(EngineKind::File),
+            table::FORMAT => Some(EngineKind::Table),
+            _ => None,
+        }
+    }
 }
 
 /// A directory of locks, as this process has it open.
@@ -142,12 +157,6 @@ impl Directory {
         }
     }
 
-    /// Whether its slots remember an end of `at_least`, whatever becomes of the holder.
-    #[cfg(feature = "cli")]
-    pub(crate) fn remembers(&self) -> bool {
-        matches!(self.0, Engine::Table(_))
-    }
-
     /// The lock of a name. Fails here, not later, when the disk is full or the file is damaged.
     pub(crate) fn slot(&self, name: &Name) -> Result<Slot, LockError> {
         Ok(Slot(match &self.0 {
@@ -183,22 +192,22 @@ pub(crate) fn is_in_use(path: &Path) -> Result<bool, LockError> {
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), LockError> {
     let home = Home::find(path)?;
-    let engine = match home.read_format()? {
-        None => {
-            return Err(home.about(LockError::config(
-                "no process has used it yet, and nothing was broken; give the one that the holder \
-                 uses",
-            )));
-        }
-        Some(format) => format,
+    let Some(format) = home.read_format()? else {
+        return Err(home.about(LockError::config(
+            "no process has used it yet, and nothing was broken; give the one that the holder uses",
+        )));
     };
-    ending::end_holder(name, order, || match engine.trim_end() {
-        file::FORMAT => file::holding(&home, name),
-        table::FORMAT => table::holding(&home, name),
-        _ => {
-            let other = home::judge_format(&engine, table::FORMAT).map(|()| None);
-            other.map_err(|error| home.about(error))
+    let look = || match EngineKind::of_format(&format) {
+        Some(EngineKind::File) => file::holding(&home, name),
+        Some(EngineKind::Table) => table::holding(&home, name),
+        None => {
+            let other = home::judge_format(&format, table::FORMAT);
+            other.map(|()| ending::Standing::default()).map_err(|error| home.about(error))
         }
+    };
+    ending::end_holder(name, order, look, || match Directory::open(path, &Options::default())?.0 {
+        Engine::File(directory) => directory.slot(name)?.end_stay(order.token),
+        Engine::Table(directory) => directory.end_stay(name, order.token),
     })
 }
 
@@ -229,12 +238,13 @@ pub(crate) struct Order {
 /// The engine of a directory that nobody chose one for.
 fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
     let format = home.read_format()?;
-    let is_file = format.is_some_and(|format| format.trim_end() == file::FORMAT);
+    let is_file =
+        format.and_then(|format| EngineKind::of_format(&format)) == Some(EngineKind::File);
     Ok(if is_file || !table::IS_HERE { EngineKind::File } else { EngineKind::Table })
 }
 
-/// One name in a directory. This process uses at most one `Slot` per name, and only whoever won
-/// the name's thread tier calls the methods that take and let go.
+/// One name in a directory. This process uses at most one `Slot` per name. One thread at a time
+/// waits; where the slot [is the gate](Slot::is_gate), any may try and let go besides.
 pub(crate) struct Slot(Engine<file::Slot, table::Slot>);
 
 /// What the winner is told.
@@ -325,10 +335,10 @@ impl Slot {
     }
 
     /// Has the lock stay taken until then, also when its holder leaves or dies before; `None` ends
-    /// that. Only for the holder, before its caller runs. The file-lock engine remembers nothing.
+    /// that. Only for the holder, before its caller runs. A reboot of the machine ends it too.
     pub(crate) fn keep_until(&self, end: Option<Time>) {
         match &self.0 {
-            Engine::File(_) => {}
+            Engine::File(slot) => slot.keep_until(end),
             Engine::Table(slot) => slot.keep_until(end),
         }
     }
@@ -415,6 +425,8 @@ pub(crate) struct NameStatus {
     pub(crate) token: Token,
     /// `None`: free.
     pub(crate) holder: Option<Holder>,
+    /// For how long `at_least` keeps it taken, though it has no holder any more.
+    pub(crate) stays_for: Option<Duration>,
     /// While it is held, how the one before the holder left.
     pub(crate) predecessor: Predecessor,
     pub(crate) widened_by: Option<String>,

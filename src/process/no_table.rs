@@ -11,13 +11,13 @@ use crate::{
     token::Token,
 };
 
-use super::{DirectoryKey, NameStatus, Options, Taken, checkup::Report, home::Home};
+use super::{DirectoryKey, NameStatus, Options, Taken, home::Home, report::Report};
 
 pub(super) const IS_HERE: bool = false;
 pub(super) const FORMAT: &str = "tierlock table 2";
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
-pub(super) fn holding(home: &Home, _: &Name) -> Result<Option<super::ending::Holding>, LockError> {
+pub(super) fn holding(home: &Home, _: &Name) -> Result<super::ending::Standing, LockError> {
     Err(home.about(LockError::config("the table engine needs a little-endian 64-bit Linux")))
 }
 
@@ -54,6 +54,11 @@ impl Directory {
     }
 
     pub(super) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
+        match self.0 {}
+    }
+
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(super) fn end_stay(&self, _: &Name, _: Token) -> Result<bool, LockError> {
         match self.0 {}
     }
 }

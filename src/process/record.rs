@@ -8,14 +8,18 @@
 //! | 41 | how the last holder left; `Died` while somebody holds | the holder |
 //! | 42 | life byte of the holder (1: it has none), 0 when free | the holder |
 //! | 43 | what the holder was told about its predecessor | the holder |
+//! | 44..46 | the end of `at_least`: time, boot id; time 0: there is none | the holder |
 //! | 48.. | holder: sequence, pid, since, boot id, label, host, command, pid namespace, start | the holder |
 //! | 128.. | who widened the name: length, text | the first who does |
 //!
 //! The holder is whoever has the file's lock. Everything about it is a hint for people, except
-//! words 40 and 41, and even those can only be wrong, never out of bounds: whoever may write the
+//! words 40, 41 and 44 to 46, and even those can only be wrong, never out of bounds: whoever may write the
 //! file is trusted with its meaning, not with our memory. Nothing here locks or decides.
 
-use std::sync::atomic::{Ordering, fence};
+use std::{
+    sync::atomic::{Ordering, fence},
+    time::Duration,
+};
 
 use crate::{
     clock,
@@ -23,7 +27,7 @@ use crate::{
     fork::FirstMade,
     identity::{cut, this_process},
     name::Name,
-    time::Time,
+    time::{AT_LEAST_MAX, Time},
     token::Token,
 };
 
@@ -39,6 +43,8 @@ const TOKEN: usize = 40;
 const LEFT: usize = 41;
 const HELD_BY: usize = 42;
 const BEFORE: usize = 43;
+const END: usize = 44;
+const END_BOOT: [usize; 2] = [45, 46];
 const SEQUENCE: usize = 48;
 const PID: usize = 49;
 const SINCE: usize = 50;
@@ -156,12 +162,30 @@ pub(super) fn enter(words: &Words, token: Token, life: u64, taker: Taker<'_>) {
     words.store(HELD_BY, life);
 }
 
-/// The holder goes. `stays`: it leaves the lock to somebody else who still lives.
-pub(super) fn leave(words: &Words, how: Predecessor, stays: bool) {
+/// The holder goes. `is_inherited`: it leaves the lock to a process that has its proof of life.
+pub(super) fn leave(words: &Words, how: Predecessor, is_inherited: bool) {
     words.store(LEFT, how as u64);
-    if !stays {
+    if !is_inherited {
         words.store(HELD_BY, 0);
     }
+}
+
+/// Writes down until when the lock stays taken, whatever becomes of its holder; `None` ends that.
+pub(super) fn keep_until(words: &Words, end: Option<Time>) {
+    // The time comes last: an end half written is none.
+    words.store(END, 0);
+    if let Some(end) = end {
+        END_BOOT.iter().zip(boot()).for_each(|(at, half)| words.store(*at, half));
+        words.store(END, end.as_nanos());
+    }
+}
+
+/// For how long the lock stays taken though its holder is gone, if it does. A reboot ends that.
+pub(super) fn stays_for(file: &impl Read) -> Option<Duration> {
+    let left = Time::from_nanos(file.word(END)).since(clock::now());
+    // What lies further ahead was written by no lock.
+    let is_ahead = !left.is_zero() && left <= AT_LEAST_MAX;
+    (is_ahead && END_BOOT.map(|at| file.word(at)) == boot()).then_some(left)
 }
 
 /// Who widened the name, if somebody did.

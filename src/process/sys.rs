@@ -49,6 +49,20 @@ impl Words {
     }
 }
 
+/// uv#15996: an interrupted call has not failed.
+pub(super) fn retried(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(e) => unless_interrupted(e)?,
+        }
+    }
+}
+
+pub(super) fn unless_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
 /// A lock on one byte of a file, held by an open file description for as long as it is open
 /// (`F_OFD_SETLK`). Unlike a whole-file lock it can be looked at without being touched.
 #[cfg(all(
@@ -226,15 +240,16 @@ pub(super) mod futex {
 
     /// Sleeps for about as long, or until it is poked, while `word` is `seen`.
     pub(in super::super) fn sleep_until_poked(word: &AtomicU32, seen: u32, longest: Duration) {
-        let longest =
-            Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
-        let _ = wait(word, Flags::PRIVATE, seen, Some(&longest));
+        let _ = wait(word, Flags::PRIVATE, seen, Some(&timespec(longest)));
     }
 
     fn after(wait: Duration) -> Timespec {
-        let until = system::monotonic() + wait.as_nanos() as u64;
-        let (seconds, nanos) = (until / 1_000_000_000, until % 1_000_000_000);
-        Timespec { tv_sec: seconds as i64, tv_nsec: nanos as i64 }
+        timespec(Duration::from_nanos(system::monotonic()).saturating_add(wait))
+    }
+
+    fn timespec(time: Duration) -> Timespec {
+        let longest = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+        Timespec::try_from(time).unwrap_or(longest)
     }
 
     /// Only the kernel ever looks through it.

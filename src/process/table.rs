@@ -131,6 +131,19 @@ impl Directory {
         survey::inspect(&self.home)
     }
 
+    /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
+    #[cfg(feature = "cli")]
+    pub(super) fn end_stay(&self, name: &Name, token: Token) -> Result<bool, LockError> {
+        let Place { slot, number, generation, member, .. } = &self.place(name)?;
+        let at = SlotAt { slot, number: *number, table: &member.table, kept: Some(slot) };
+        match lock::end_stay(at, member.id, *generation, &**member, token.get()) {
+            Ok(ended) => Ok(ended),
+            Err(Stop::Failed(error)) => Err(error.with_name(name).with_scope(Scope::Process)),
+            // Another name has its slot, or is about to.
+            Err(Stop::Moved | Stop::Unsettled(_) | Stop::TimedOut) => Ok(false),
+        }
+    }
+
     /// Where the name stands, for this process.
     fn place(&self, name: &Name) -> Result<Place, LockError> {
         let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
@@ -329,8 +342,7 @@ impl Slot {
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
-        let seen = Word::from_bits(place.slot.word.load(Relaxed));
-        place.near().release_as_seen(how, seen);
+        place.near().leave(how);
     }
 
     /// Releases the hold with this token. Another thread of this process may have the word by now,
@@ -479,7 +491,7 @@ impl Slot {
             Stop::TimedOut => return Err(self.timed_out(begin)),
         }
         let again = self.directory.place(&self.name)?;
-        // Only the winner of the name's thread tier is here.
+        // Another thread may have looked it up meanwhile, too.
         let _ = place.again.set(again);
         Ok(())
     }
@@ -524,7 +536,7 @@ impl Near<'_> {
     #[inline]
     pub(super) fn take(self) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        if !lock::take_as_seen(place.at(), me, generation, Word::quiet(false)) {
+        if !lock::take_unraised(place.at(), me, generation) {
             return None;
         }
         step!(TakeEntered);
@@ -544,15 +556,14 @@ impl Near<'_> {
     #[inline]
     pub(super) fn release(self, token: Token) {
         if self.slot.token.load(Relaxed) == token.get() {
-            self.release_as_seen(Predecessor::Clean, Word::quiet(false));
+            self.leave(Predecessor::Clean);
         }
     }
 
-    /// `seen` is as wide as the word is, probably.
     #[inline]
-    fn release_as_seen(self, how: Predecessor, seen: Word) {
+    fn leave(self, how: Predecessor) {
         let exit = self.place.exit(how);
-        if lock::release_as_seen(self.place.at(), self.me, exit, seen).is_err() {
+        if lock::release(self.place.at(), self.me, exit).is_err() {
             self.place.release_heirloom(exit);
         }
     }

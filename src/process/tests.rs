@@ -949,6 +949,45 @@ fn a_killed_holder_is_told_as_died_and_its_token_is_exceeded(engine: EngineKind)
     assert_eq!(status(dir.path(), "a").predecessor, Predecessor::Clean);
 }
 
+on_both!(a_hold_with_at_least_outlives_its_process);
+fn a_hold_with_at_least_outlives_its_process(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let mut holder = Helper::holding(dir.path(), "a");
+    let end = clock::now() + Duration::from_millis(500);
+    assert_eq!(holder.ask("keep 500"), "done");
+    holder.kill();
+    let next = slot(dir.path(), "a");
+    assert!(try_take(&next).is_none(), "the job does not run again before its time is over");
+    let shown = status(dir.path(), "a");
+    assert!(shown.holder.is_none());
+    assert!(shown.stays_for.is_some_and(|left| left <= Duration::from_millis(500)), "{shown:?}");
+    assert_eq!(take(&next).predecessor, Predecessor::Died);
+    // A table keeps it in milliseconds.
+    assert!(clock::now() + Duration::from_millis(1) >= end);
+    assert_eq!(status(dir.path(), "a").stays_for, None);
+}
+
+on_both!(a_hold_with_at_least_outlives_its_release);
+fn a_hold_with_at_least_outlives_its_release(engine: EngineKind) {
+    let dir = directory_of(engine);
+    let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
+    take(&one);
+    let end = clock::now() + Duration::from_millis(200);
+    one.keep_until(Some(end));
+    one.release(Predecessor::Panicked);
+    assert!(try_take(&one).is_none());
+    let error = two.take(Token::ZERO, "", clock::now() + Duration::from_millis(5)).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    let wait = two.take_async(Token::ZERO, "", Time::NEVER);
+    assert_eq!(futures::executor::block_on(wait).unwrap().predecessor, Predecessor::Panicked);
+    assert!(clock::now() + Duration::from_millis(1) >= end);
+    // Given back unused, it does not stay.
+    two.keep_until(Some(clock::now() + LONG));
+    two.keep_until(None);
+    two.release(Predecessor::Clean);
+    assert!(try_take(&one).is_some());
+}
+
 #[test]
 fn a_holder_killed_while_one_waits_in_the_kernel_is_succeeded() {
     let dir = directory();

@@ -20,8 +20,9 @@ use rustix::{
 };
 
 use super::{
-    files::{Identity, cannot_open, retried, unless_interrupted},
+    files::{Identity, cannot_open},
     home::{SAFELY, damaged, failed},
+    sys::{retried, unless_interrupted},
 };
 use crate::{error::LockError, filesystem, fork::LockFile};
 

@@ -17,6 +17,7 @@ use super::{
     sync::{Clock, start},
     *,
 };
+use crate::scope::Scope;
 
 struct Scene {
     lock: ThreadLock,
@@ -200,4 +201,119 @@ fn a_thread_that_takes_again_at_once_beside_another() {
         one.join().unwrap();
         scene.end(3);
     });
+}
+
+// ---- widening ----------------------------------------------------------------------------------
+
+/// A name whose gate moves from the thread lock to a word that stands for a directory's slot.
+struct Widening {
+    lock: ThreadLock,
+    in_force: InForce,
+    /// 1: held.
+    slot: AtomicU64,
+    /// As in [`Scene`].
+    count: AtomicU64,
+    mistake: Option<Mistake>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mistake {
+    /// Who has won the thread lock does not look again at the scope in force.
+    NoSecondLook,
+    /// The scope is raised when the thread lock is released.
+    RaisedOutside,
+}
+
+impl Widening {
+    fn play(mistake: Option<Mistake>) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            start(Clock::Still);
+            let scene = Arc::new(Widening {
+                lock: ThreadLock::new(),
+                in_force: InForce::new(Scope::Thread),
+                slot: AtomicU64::new(0),
+                count: AtomicU64::new(0),
+                mistake,
+            });
+            let others = [Widening::lock, Widening::lock].map(|lock| {
+                let scene = scene.clone();
+                thread::spawn(move || lock(&scene))
+            });
+            scene.widen();
+            others.into_iter().for_each(|other| other.join().unwrap());
+            assert_eq!(scene.count.load(Relaxed), 3);
+            assert_eq!(scene.in_force.get(), Scope::Process);
+        });
+    }
+
+    /// As a mutex of thread scope locks.
+    fn lock(&self) {
+        if self.in_force.get() > Scope::Thread && self.try_slot() {
+            return self.hold_at_slot();
+        }
+        self.lock.take();
+        let is_gate =
+            self.mistake == Some(Mistake::NoSecondLook) || self.in_force.get() == Scope::Thread;
+        if is_gate {
+            self.hold();
+            self.lock.release(Predecessor::Clean);
+        } else {
+            self.climb();
+            self.lock.release(Predecessor::Clean);
+            self.hold_at_slot();
+        }
+    }
+
+    /// As the first mutex of process scope locks.
+    fn widen(&self) {
+        self.lock.take();
+        self.climb();
+        if self.mistake == Some(Mistake::RaisedOutside) {
+            self.lock.release(Predecessor::Clean);
+            self.in_force.raise(Scope::Process);
+        } else {
+            self.in_force.raise(Scope::Process);
+            self.lock.release(Predecessor::Clean);
+        }
+        self.hold_at_slot();
+    }
+
+    fn try_slot(&self) -> bool {
+        self.slot.compare_exchange(0, 1, SeqCst, Relaxed).is_ok()
+    }
+
+    fn climb(&self) {
+        while !self.try_slot() {
+            thread::yield_now();
+        }
+    }
+
+    fn hold(&self) {
+        let before = self.count.load(Relaxed);
+        self.count.store(before + 1, Relaxed);
+    }
+
+    fn hold_at_slot(&self) {
+        self.hold();
+        self.slot.store(0, Release);
+    }
+}
+
+#[test]
+fn a_name_is_widened_while_two_threads_lock_it() {
+    Widening::play(None);
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn found_a_thread_that_does_not_look_again() {
+    Widening::play(Some(Mistake::NoSecondLook));
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn found_a_scope_that_is_raised_outside_the_thread_lock() {
+    Widening::play(Some(Mistake::RaisedOutside));
 }

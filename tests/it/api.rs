@@ -175,9 +175,9 @@ fn bad_settings_are_clear_errors() {
     config(locks.mutex("a", ()).at_most(Duration::ZERO).build(), "at_most");
     let (long, short) = (Duration::from_secs(2), Duration::from_secs(1));
     config(locks.mutex("a", ()).at_least(long).at_most(short).build(), "longer");
-    let day = Duration::from_secs(24 * 60 * 60);
-    config(locks.mutex("a", ()).at_least(32 * day).build(), "31 days");
-    assert!(locks.mutex("a", ()).at_least(31 * day).build().is_ok());
+    let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+    assert!(locks.mutex("a", ()).at_least(days(31)).build().is_ok());
+    config(locks.mutex("a", ()).at_least(days(32)).build(), "31 days");
     for time_to_live in [Duration::from_millis(999), Duration::from_secs(61)] {
         let error = LockManager::builder().time_to_live(time_to_live).open().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Config);

@@ -1,6 +1,6 @@
 //! What is wrong with a directory of the file-lock engine. See `process::checkup`.
 
-use super::super::checkup::{Level, Report, foreign_entry, judge_file_rights};
+use super::super::report::{Level, Report, foreign_entry, judge_file_rights};
 use super::{Directory, Home, LOCKS, WideNames, open_locks};
 
 /// Looks at every lock file.

@@ -9,9 +9,9 @@ use crate::{
 
 use super::{
     super::{
-        checkup::{Level, Report, counted, foreign_entry, judge_file_rights},
         home::Home,
         record,
+        report::{Level, Report, counted, foreign_entry, judge_file_rights},
     },
     index::Found,
     map::{Access, Seen},

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     num::NonZeroU32,
     os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -24,7 +24,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use crate::fork::PerFork;
+use crate::fork::{Mutex, PerFork};
 
 use super::{
     super::{DirectoryKey, sys::futex},
@@ -58,11 +58,11 @@ struct Inner {
     watched: BTreeMap<Watched, Process>,
     last: u64,
     /// Wakes the thread that serves this, if there is one.
-    poke: Option<OwnedFd>,
+    poke: Option<Arc<OwnedFd>>,
 }
 
 struct Process {
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     /// How often its waiters have been woken since it ended; `None` while it runs.
     woken: Option<u32>,
     sleepers: Vec<Sleeper>,
@@ -83,11 +83,6 @@ impl EndHints {
         EndHints { inner: Mutex::new(inner) }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Nothing of ours panics with it.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Has whichever thread sleeps on this slot with these bits woken when the process ends that
     /// has this pid, as far as that can be known here.
     pub(super) fn request(
@@ -99,10 +94,10 @@ impl EndHints {
     ) -> Option<EndHint> {
         let hints = HINTS.here(EndHints::new);
         let watched = (key.device, key.inode, owner);
-        let mut inner = hints.inner();
+        let mut inner = hints.inner.lock();
         if !inner.watched.contains_key(&watched) {
             let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-            let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            let pidfd = Arc::new(pidfd_open(pid, PidfdFlags::empty()).ok()?);
             hints.begin(&mut inner)?;
             let process = Process { pidfd, woken: None, sleepers: Vec::new() };
             inner.watched.insert(watched, process);
@@ -120,8 +115,8 @@ impl EndHints {
         if inner.poke.is_some() {
             return Some(());
         }
-        let poke = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
-        let poked = poke.try_clone().ok()?;
+        let poke = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?);
+        let poked = poke.clone();
         let serve = move || self.serve(&poked);
         thread::Builder::new().name("tierlock-ends".into()).spawn(serve).ok()?;
         inner.poke = Some(poke);
@@ -131,34 +126,34 @@ impl EndHints {
     fn serve(&self, poked: &OwnedFd) {
         let mut idle = false;
         loop {
-            let mut inner = self.inner();
+            let mut inner = self.inner.lock();
             let repeat = inner.wake_all();
             if inner.watched.is_empty() && std::mem::replace(&mut idle, true) {
                 inner.poke = None;
                 return;
             }
             idle &= inner.watched.is_empty();
-            // Descriptors of its own: others take their requests back meanwhile.
+            // They stay open for as long as it sleeps on them: requests are taken back meanwhile.
             let running = inner.watched.iter().filter(|(_, process)| process.woken.is_none());
-            let running = running.filter_map(|(watched, process)| {
-                process.pidfd.try_clone().ok().map(|pidfd| (*watched, pidfd))
-            });
-            let running: Vec<(Watched, OwnedFd)> = running.collect();
+            let running = running.map(|(watched, process)| (*watched, process.pidfd.clone()));
+            let running: Vec<(Watched, Arc<OwnedFd>)> = running.collect();
             drop(inner);
             self.sleep(poked, &running, repeat.or(idle.then_some(LINGER)));
         }
     }
 
     /// Until one of these ends, or it is poked, or this time is over.
-    fn sleep(&self, poked: &OwnedFd, running: &[(Watched, OwnedFd)], longest: Option<Duration>) {
+    fn sleep(
+        &self,
+        poked: &OwnedFd,
+        running: &[(Watched, Arc<OwnedFd>)],
+        longest: Option<Duration>,
+    ) {
         let descriptors = [poked.as_fd()].into_iter();
         let descriptors = descriptors.chain(running.iter().map(|(_, pidfd)| pidfd.as_fd()));
         let mut polled: Vec<PollFd<'_>> =
             descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let longest = longest.map(|longest| Timespec {
-            tv_sec: longest.as_secs() as i64,
-            tv_nsec: longest.subsec_nanos().into(),
-        });
+        let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
         match poll(&mut polled, longest.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             // The waiters look by themselves.
@@ -166,7 +161,7 @@ impl EndHints {
         }
         let mut count = [0; 8];
         let _ = rustix::io::read(poked, &mut count);
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let ended = polled[1..].iter().zip(running).filter(|(fd, _)| !fd.revents().is_empty());
         for (_, (watched, _)) in ended {
             if let Some(process) = inner.watched.get_mut(watched) {
@@ -216,7 +211,7 @@ impl Drop for EndHint {
         if HINTS.so_far().is_none_or(|hints| !std::ptr::eq(hints, self.hints)) {
             return;
         }
-        let mut inner = self.hints.inner();
+        let mut inner = self.hints.inner.lock();
         let Some(process) = inner.watched.get_mut(&self.watched) else { return };
         process.sleepers.retain(|sleeper| sleeper.number != self.number);
         if process.sleepers.is_empty() {

@@ -3,38 +3,37 @@
 use std::sync::atomic::Ordering::*;
 
 use crate::{
-    error::{Holder, LockError, LockErrorKind},
+    error::{Holder, LockError},
     name::Name,
     token::Token,
 };
 
 use super::{
-    super::{ending::Holding, home::Home},
-    map::{Access, Seen},
+    super::{
+        ending::{Holding, Standing},
+        home::Home,
+    },
+    lock,
+    map::Seen,
     presence::Presences,
-    protocol::Verdict,
     store::{self, Table},
-    word::Word,
+    word::{OwnerId, State, Word},
 };
 
 /// How often what others may just be changing is looked at.
 const LOOKS: usize = 100;
 
-/// The hold of this name; `None` if no living process has it.
-pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Option<Holding>, LockError> {
-    let opened = match Table::open(home, Access::Full) {
-        Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
-        opened => opened,
-    };
+/// The hold of this name, if a living process has it.
+pub(in super::super) fn holding(home: &Home, name: &Name) -> Result<Standing, LockError> {
     // No name was locked yet.
-    let Some(table) = opened? else { return Ok(None) };
+    let Some(table) = Table::open_to_look(home)? else { return Ok(Standing::default()) };
     let presences = Presences::open(home)?;
     let found = find(&table, &presences, name);
     found.map_err(|error| store::about(home, error))
 }
 
 /// Without a lock: what is seen only belongs together if it is seen again.
-fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Option<Holding>, LockError> {
+fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Standing, LockError> {
     for _ in 0..LOOKS {
         // A miss may be one of a name that is on its way into another chain.
         let Some(found) = table.find(name, table.hash(name))? else { continue };
@@ -42,19 +41,29 @@ fn find(table: &Table, presences: &Presences, name: &Name) -> Result<Option<Hold
         let seen = || (slot.word.seen_in_order(), slot.token.seen_in_order());
         let (word, token) = seen();
         let word_now = Word::from_bits(word);
-        let Some(owner) = word_now.owner() else { return Ok(None) };
-        if !matches!(presences.verdict(owner, &mut None).0, Verdict::Alive | Verdict::Unknown) {
-            return Ok(None);
-        }
-        let Some((text, birth, proof)) = presences.described(owner) else { continue };
         let widened_by = word_now.is_wide().then(|| table.widened_by(slot));
+        let may_live = |owner: &OwnerId| presences.verdict(*owner, &mut None).0.may_live();
+        let Some(owner) = word_now.owner().filter(may_live) else {
+            if slot.generation.load(Relaxed) != found.generation {
+                continue;
+            }
+            let stay = match word_now.state() {
+                Some(State::Staying(end)) => Some(end),
+                Some(State::Held(_)) => lock::stay_ahead(slot),
+                _ => None,
+            };
+            let stays = stay.and_then(lock::time_ahead).and(Token::new(token));
+            return Ok(Standing { hold: None, widened_by, stays });
+        };
+        let Some((text, birth, proof)) = presences.described(owner) else { continue };
         let is_whole = Word::from_bits(slot.word.seen_in_order()).owner() == Some(owner)
             && slot.token.seen_in_order() == token
             && slot.generation.load(Relaxed) == found.generation;
         if is_whole {
             let holder = Holder { token: Token::new(token), ..text };
-            return Ok(Some(Holding { holder, birth, proof, widened_by }));
+            let hold = Some(Holding { holder, birth, proof });
+            return Ok(Standing { hold, widened_by, stays: None });
         }
     }
-    Ok(None)
+    Ok(Standing::default())
 }

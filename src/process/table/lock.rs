@@ -4,16 +4,16 @@
 //!
 //! | call | by | what it does |
 //! |---|---|---|
-//! | [`take_as_seen`] | any thread, at any time | the quiet way in: one compare-and-swap, one compare of the generation |
+//! | [`take_unraised`] | any thread, at any time | the quiet way in: one compare-and-swap, one compare of the generation |
 //! | [`try_take`] | any thread, at any time | takes the slot if no living process holds it and no wait stands before; looks at records, marks nothing but a late wait |
 //! | [`take`], [`Seeker`] | one thread of a process at a time, its representative | the same, and waits until a time: sleeps on the word as any foreign waiter does |
 //! | [`widen`] | the holder | sets the widened mark, for good |
 //! | [`rename`] | the holder | goes on holding it under another id of its own |
-//! | [`leave_as_seen`] | the holder, any thread of its process | the quiet way out: one compare of the token, one compare-and-swap |
-//! | [`release`] | the same | the same, and what else there is to do: hands over, wakes; also gives back what was taken and not used |
+//! | [`release`] | the holder, any thread of its process | one compare of the token, one compare-and-swap; and off the quiet way what else there is to do: hands over, wakes; also gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
 //! | [`settle`] | under the structural lock | ends that in place of a process that died |
 //! | [`bury`] | a sweeper | releases the word of a dead holder |
+//! | [`end_stay`] | an operator | makes the word free that `at_least` keeps |
 //! | [`wake_another`] | a thread that was woken and does not want the lock any more | passes that on |
 //!
 //! **Threads.** A thread that holds the slot need not be the representative: all threads of a
@@ -49,7 +49,7 @@ use crate::{
     clock,
     error::{LockError, LockErrorKind, Predecessor},
     process::sys::futex,
-    time::Time,
+    time::{AT_LEAST_MAX, Time},
 };
 
 use super::{
@@ -80,8 +80,6 @@ const CLAIM_PART: u64 = 10;
 const SHORTEST_CLAIM_MS: u64 = 3;
 const LONGEST_CLAIM_MS: u64 = 100;
 const LONGEST_DOUBLED_MS: u64 = 1000;
-/// An end of `at_least` that lies further ahead was written by no lock.
-const LONGEST_STAY_MS: u64 = 31 * 24 * 60 * 60 * 1000;
 
 /// The presences of the processes that use the table.
 pub(super) trait Presences {
@@ -206,23 +204,11 @@ pub(super) fn try_take<P: Presences>(
     }
 }
 
-/// Takes it if it is as it was `seen`, [quiet](Word::quiet), and the name stands here. Whether it
-/// did; if not, it is as it was. The caller raises the token.
+/// Takes it if it is free and quiet, and the name stands here. Whether it did; if not, it is as it
+/// was. The caller raises the token.
 #[inline]
-pub(super) fn take_as_seen(at: SlotAt<'_>, me: OwnerId, generation: u32, seen: Word) -> bool {
-    step!(TakeQuiet);
-    let taken = Word::held(me).as_wide_as(seen);
-    let (bits, taken) = (seen.bits(), taken.bits());
-    let swapped =
-        at.slot.word.compare_exchange(bits, taken, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-    step!(TakeEnd);
-    swapped && {
-        let stands = at.slot.generation.load(Ordering::Relaxed) == generation;
-        if !stands {
-            leave_stale(at, me, Predecessor::Clean);
-        }
-        stands
-    }
+pub(super) fn take_unraised(at: SlotAt<'_>, me: OwnerId, generation: u32) -> bool {
+    take_quietly(at.slot, me).is_ok() && stands(at, me, generation)
 }
 
 /// Takes it, waiting for it until `until`.
@@ -255,32 +241,22 @@ pub(super) fn take_unless<P: Presences>(
 /// Lets go of what this process took.
 #[inline]
 pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), Lost> {
-    release_as_seen(at, me, exit, Word::from_bits(at.slot.word.load(Ordering::Relaxed)))
-}
-
-/// The same, for a holder that knows whether it is wide. To know it wrongly costs a look.
-#[inline]
-pub(super) fn release_as_seen(
-    at: SlotAt<'_>,
-    me: OwnerId,
-    exit: Exit,
-    seen: Word,
-) -> Result<(), Lost> {
-    match leave_as_seen(at.slot, me, exit, seen) {
+    match leave_quietly(at.slot, me, exit) {
         Ok(()) => Ok(()),
         Err(found) => release_slow(at, me, exit, found),
     }
 }
 
-/// The same, if no waiter stands or sleeps; else nothing is done, and this is what the word was.
+/// The same of a narrow name, if no waiter stands or sleeps; else nothing is done, and this is what
+/// the word was.
 #[inline]
-pub(super) fn leave_as_seen(slot: &Slot, me: OwnerId, exit: Exit, seen: Word) -> Result<(), Word> {
+fn leave_quietly(slot: &Slot, me: OwnerId, exit: Exit) -> Result<(), Word> {
     step!(LeaveQuiet);
     if !exit.is_of(slot) || exit.may_stay {
         return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
     }
     // Others may put flags to it, so it is read again with the swap.
-    let (from, to) = Leaving::quiet(me, exit.how, seen);
+    let (from, to) = Leaving::quiet(me, exit.how);
     let swapped =
         slot.word.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed);
     step!(LeaveEnd);
@@ -291,7 +267,7 @@ pub(super) fn leave_as_seen(slot: &Slot, me: OwnerId, exit: Exit, seen: Word) ->
 /// For the holder, right after it has won and before its caller runs.
 pub(super) fn keep_until(slot: &Slot, end: Option<Time>) {
     // Rounded down: a holder that leaves at that time leaves as at any other.
-    let end = end.map_or(0, |end| end.as_nanos() / 1_000_000);
+    let end = end.map_or(0, Time::as_millis);
     slot.end.store(end, Ordering::Relaxed);
 }
 
@@ -339,6 +315,41 @@ pub(super) fn bury<P: Presences>(at: SlotAt<'_>, presences: &P) -> Result<bool, 
             Ahead::End(Outcome::Nothing) => return Ok(false),
             Ahead::End(outcome) => return Err(stop(outcome)),
             ahead => unreachable!("{ahead:?} is nothing a sweeper asks"),
+        }
+    }
+}
+
+/// Ends the stay that the hold with this token left, before its time: whether there was one.
+#[cfg(feature = "cli")]
+pub(super) fn end_stay<P: Presences>(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    presences: &P,
+    token: u64,
+) -> Result<bool, Stop> {
+    // A holder that died has left none before its death is proved.
+    bury(at, presences)?;
+    loop {
+        let seen = Word::from_bits(at.slot.word.load(Ordering::SeqCst));
+        let is_its = || {
+            at.slot.token.load(Ordering::Relaxed) == token
+                && at.slot.generation.load(Ordering::Relaxed) == generation
+        };
+        if !matches!(seen.state(), Some(State::Staying(_))) || !is_its() {
+            return Ok(false);
+        }
+        // A waiter may mark it meanwhile.
+        if swap(at.slot, seen, seen.seized(me)) == seen {
+            let is_its = is_its();
+            if is_its {
+                keep_until(at.slot, None);
+            }
+            // Another hold's goes on to its end.
+            let exit = Exit { token: None, how: seen.left(), may_stay: !is_its };
+            // If it is lost, another has it by a wrong verdict.
+            let _ = release(at, me, exit);
+            return Ok(is_its);
         }
     }
 }
@@ -549,7 +560,7 @@ impl Seeker {
             // Its wait may be late before that.
             Some(State::Reserved(wait)) => nap.min(time_left(at, wait, now)),
             Some(State::Staying(end)) => {
-                let left = end.milliseconds().saturating_sub(now.as_nanos() / 1_000_000);
+                let left = end.milliseconds().saturating_sub(now.as_millis());
                 nap.min(Duration::from_millis(left.max(1)))
             }
             _ => nap,
@@ -583,14 +594,23 @@ fn take_quietly(slot: &Slot, me: OwnerId) -> Result<(), Word> {
 /// Has the word by the quiet way: compares the generation, then raises the token.
 #[inline]
 fn entered_quietly(at: SlotAt<'_>, me: OwnerId, generation: u32) -> Result<Admission, Stop> {
-    if at.slot.generation.load(Ordering::Relaxed) != generation {
-        leave_stale(at, me, Predecessor::Clean);
+    if !stands(at, me, generation) {
         return Err(Stop::Moved);
     }
     // No other thread writes it under this word.
     let token = at.slot.token.load(Ordering::Relaxed).saturating_add(1);
     at.slot.token.store(token, Ordering::Relaxed);
     Ok(Admission { left: Predecessor::Clean, token })
+}
+
+/// Whether the name stands where the word was won by the quiet way; else that is given back.
+#[inline]
+fn stands(at: SlotAt<'_>, me: OwnerId, generation: u32) -> bool {
+    let stands = at.slot.generation.load(Ordering::Relaxed) == generation;
+    if !stands {
+        leave_stale(at, me, Predecessor::Clean);
+    }
+    stands
 }
 
 /// Has the word, and has raised the token.
@@ -813,13 +833,19 @@ fn time_left(at: SlotAt<'_>, wait: WaitId, now: Time) -> Duration {
 }
 
 /// The end of `at_least` that stands in the slot, if it lies ahead.
-fn stay_ahead(slot: &Slot) -> Option<StayEnd> {
+pub(super) fn stay_ahead(slot: &Slot) -> Option<StayEnd> {
     StayEnd::new(slot.end.load(Ordering::Relaxed)).filter(|end| is_ahead(*end))
 }
 
 fn is_ahead(end: StayEnd) -> bool {
-    let left = end.milliseconds().saturating_sub(clock::now().as_nanos() / 1_000_000);
-    left > 0 && left <= LONGEST_STAY_MS
+    time_ahead(end).is_some()
+}
+
+/// How far the end lies ahead, if it does.
+pub(super) fn time_ahead(end: StayEnd) -> Option<Duration> {
+    let left = end.milliseconds().saturating_sub(clock::now().as_millis());
+    // One that lies further ahead was written by no lock.
+    Some(Duration::from_millis(left)).filter(|left| !left.is_zero() && *left <= AT_LEAST_MAX)
 }
 
 /// What an end means that is neither the lock nor a plain no.

@@ -149,7 +149,7 @@ impl Marks {
 
 /// A time as the table keeps hints, in milliseconds that wrap.
 pub(super) fn milliseconds(time: Time) -> u32 {
-    (time.as_nanos() / 1_000_000) as u32
+    time.as_millis() as u32
 }
 
 /// The holder and a change of the structure may be at it together.

@@ -122,8 +122,9 @@ fn renew(home: &Home) -> Result<(), LockError> {
     let floor = floor.max(reserve::read(home)?);
     let limit = reserve::raise(home, floor)?;
     let wide = all_wide(home, table.as_ref())?;
-    let beginning = Beginning { floor, limit, last_id, boot: record::boot(), wide };
-    Table::make(home, &beginning, if table.is_some() { Replace::Yes } else { Replace::No })
+    let beginning = Beginning { floor, limit, last_id, boot: record::boot() };
+    let replace = if table.is_some() { Replace::Yes } else { Replace::No };
+    Table::make(home, &beginning, replace, |new| wide::enter(new, &wide))
 }
 
 /// The names of host scope that a new table has: those that the old one has, and those that were
@@ -195,12 +196,8 @@ impl Member {
         if owner == self.id {
             return Some(self.myself());
         }
-        match lock::Presences::verdict(self, owner, &mut None) {
-            Verdict::Dead | Verdict::Missing => None,
-            Verdict::Alive | Verdict::Unknown => {
-                Some(self.presences.holder(owner).unwrap_or_default())
-            }
-        }
+        let may_live = lock::Presences::verdict(self, owner, &mut None).may_live();
+        may_live.then(|| self.presences.holder(owner).unwrap_or_default())
     }
 
     /// Why it is unknown whether somebody lives, if it is.

@@ -33,8 +33,9 @@ use crate::{
 use super::{
     super::{
         births::Birth,
-        files::{Failure, Identity, unless_interrupted},
+        files::{Failure, Identity},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
+        sys::{retried, unless_interrupted},
     },
     lock::{Kept, Looked},
     protocol::Verdict,
@@ -142,7 +143,7 @@ impl Presences {
     ) -> io::Result<Option<LockFile>> {
         // Nobody knows the file yet.
         // By its path: `file.lock()` would be std's method since Rust 1.89.
-        super::super::files::retried(|| FileExt::lock(lock.file()))?;
+        retried(|| FileExt::lock(lock.file()))?;
         lock.file().write_all(text.as_bytes())?;
         step!(PresenceLocked);
         match rename_without_replacing(&self.directory, temporary, name) {
@@ -287,8 +288,7 @@ impl Presences {
 
     /// Whether anybody is alive, or may be.
     pub(super) fn is_anybody_alive(&self) -> io::Result<bool> {
-        let alive = |id| matches!(self.verdict(id, &mut None).0, Verdict::Alive | Verdict::Unknown);
-        Ok(self.ids()?.into_iter().any(alive))
+        Ok(self.ids()?.into_iter().any(|id| self.verdict(id, &mut None).0.may_live()))
     }
 
     /// Removes what somebody died in the middle of making.

@@ -126,6 +126,13 @@ pub(super) enum Verdict {
     Unknown,
 }
 
+impl Verdict {
+    /// Whether its process is alive, or may be.
+    pub(super) fn may_live(self) -> bool {
+        matches!(self, Verdict::Alive | Verdict::Unknown)
+    }
+}
+
 /// How a sleep ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Slept {
@@ -271,8 +278,8 @@ impl Leaving {
 
     /// The quiet path: what it swaps for what.
     #[inline]
-    pub(super) const fn quiet(me: OwnerId, how: Predecessor, seen: Word) -> (Word, Word) {
-        (Word::held(me).as_wide_as(seen), Word::left_so(how).as_wide_as(seen))
+    pub(super) const fn quiet(me: OwnerId, how: Predecessor) -> (Word, Word) {
+        (Word::held(me), Word::left_so(how))
     }
 
     fn look(&self, found: Word) -> LeavingPhase {

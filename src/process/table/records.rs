@@ -11,10 +11,7 @@
 //! SeqCst; see `word`.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::*},
-    },
+    sync::atomic::{AtomicU32, Ordering::*},
     time::Duration,
 };
 
@@ -22,7 +19,7 @@ use crate::time::Time;
 
 use super::{
     layout::{RECORDS, RECORDS_MAX, WaitRecord, place},
-    map::{Part, Seen},
+    map::Seen,
     protocol::ReadRecord,
     step::step,
     store::Table,
@@ -31,13 +28,6 @@ use super::{
 
 /// The number by which records name the structural lock. No slot has it: see `index`.
 pub(super) const STRUCTURE: u32 = u32::MAX;
-
-/// A part of the wait records.
-#[derive(Clone)]
-pub(super) struct RecordPart {
-    pub(super) slots: Arc<Part<AtomicU32>>,
-    pub(super) records: Arc<Part<WaitRecord>>,
-}
 
 /// A wait, as people are shown it.
 pub(super) struct ShownWait {

@@ -6,6 +6,7 @@
 
 use std::{
     fs::File,
+    io,
     os::unix::fs::MetadataExt,
     sync::{
         Arc,
@@ -18,7 +19,12 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{error::LockError, fork::FirstMade, name::Name, token::Token};
+use crate::{
+    error::{LockError, LockErrorKind},
+    fork::FirstMade,
+    name::Name,
+    token::Token,
+};
 
 use super::{
     super::{
@@ -27,14 +33,12 @@ use super::{
     },
     layout::{
         FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, RECORD_BYTES,
-        RECORD_PARTS, RECORDS, SLOTS, UNITS_MAX, place, size,
+        RECORD_PARTS, RECORDS, SLOTS, UNITS_MAX, WaitRecord, place, size,
     },
     map::{Access, Cell, PAGE, Part, Seen, Shared},
     marks::Marks,
-    records::RecordPart,
     slot::Slot,
     step::step,
-    wide::{self, Wide},
 };
 
 /// The file's name in its directory.
@@ -55,6 +59,13 @@ pub(super) struct Table {
     key: [u64; 2],
 }
 
+/// A part of the wait records.
+#[derive(Clone)]
+pub(super) struct RecordPart {
+    pub(super) slots: Arc<Part<AtomicU32>>,
+    pub(super) records: Arc<Part<WaitRecord>>,
+}
+
 /// What a new table begins with.
 pub(super) struct Beginning {
     /// Every token starts above it.
@@ -62,7 +73,6 @@ pub(super) struct Beginning {
     pub(super) limit: Token,
     pub(super) last_id: u64,
     pub(super) boot: [u64; 2],
-    pub(super) wide: Vec<Wide>,
 }
 
 impl Table {
@@ -78,6 +88,14 @@ impl Table {
             Err(e) => return Err(about(home, cannot_open(e))),
         };
         Table::of(file, access).map(Some).map_err(|error| about(home, error))
+    }
+
+    /// Opens it to look. A process that may only read may look all the same.
+    pub(super) fn open_to_look(home: &Home) -> Result<Option<Table>, LockError> {
+        match Table::open(home, Access::Full) {
+            Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
+            opened => opened,
+        }
     }
 
     fn of(file: File, access: Access) -> Result<Table, LockError> {
@@ -108,11 +126,13 @@ impl Table {
         })
     }
 
-    /// Makes a new table and puts it in place; over another one only if that is to be replaced.
+    /// Makes a new table and puts it in place, when `enter` has put into it what belongs there from
+    /// its begin; over another one only if that is to be replaced.
     pub(super) fn make(
         home: &Home,
         beginning: &Beginning,
         replace: Replace,
+        enter: impl FnOnce(&Table) -> io::Result<()>,
     ) -> Result<(), LockError> {
         let fill = |file: &File| {
             let first = [
@@ -124,7 +144,7 @@ impl Table {
             let end = PARTS_BEGIN + first.iter().sum::<usize>() as u64;
             files::reserve(file, 0, end)?;
             if file.metadata()?.len() < end {
-                return Err(std::io::Error::other("it stays shorter than the space reserved"));
+                return Err(io::Error::other("it stays shorter than the space reserved"));
             }
             let header: Part<Header> = Part::map(file, 0, 1, Access::Full)?;
             let header = &header[0];
@@ -148,8 +168,8 @@ impl Table {
                 header.key[half].store(home::random(), Relaxed);
             }
             header.magic.store(MAGIC, Release);
-            let new = Table::of(file.try_clone()?, Access::Full).map_err(std::io::Error::other)?;
-            wide::enter(&new, &beginning.wide)
+            let new = Table::of(file.try_clone()?, Access::Full).map_err(io::Error::other)?;
+            enter(&new)
         };
         home.write_aside(&home.fd, TABLE, replace, fill)
             .map_err(|e| about(home, failed("cannot make it", e)))

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::*;
 
 use crate::{
     clock,
-    error::{Holder, LockError, LockErrorKind, Predecessor},
+    error::{Holder, LockError, Predecessor},
     token::Token,
 };
 
@@ -13,10 +13,10 @@ use super::{
         NameStatus, WaiterStatus,
         home::{Home, damaged},
     },
-    map::{Access, Seen},
+    lock,
+    map::Seen,
     marks::Marks,
     presence::Presences,
-    protocol::Verdict,
     records::ShownWait,
     slot::Slot,
     store::{self, Table},
@@ -26,12 +26,7 @@ use super::{
 /// Every name: its status, or what is wrong with its slot.
 pub(super) fn inspect(home: &Home) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
     home.check()?;
-    // Who may only read may look all the same.
-    let opened = match Table::open(home, Access::Full) {
-        Err(error) if error.kind() == LockErrorKind::Refused => Table::open(home, Access::Look),
-        opened => opened,
-    };
-    let Some(table) = opened? else {
+    let Some(table) = Table::open_to_look(home)? else {
         return Err(home.about(damaged("its table was removed")));
     };
     let survey = Survey::new(Presences::open(home)?, table);
@@ -79,23 +74,25 @@ impl Survey {
         let state = word.state().ok_or_else(|| {
             about(damaged(format!("its word is {:#x}, which no lock wrote", word.bits())))
         })?;
-        let (holder, predecessor) = match state {
-            State::Free | State::Reserved(_) | State::Staying(_) => (None, word.left()),
+        let (holder, predecessor, stay) = match state {
+            State::Free | State::Reserved(_) => (None, word.left(), None),
+            State::Staying(end) => (None, word.left(), Some(end)),
             State::Held(owner) => match self.living(owner) {
                 Some(holder) => {
                     if self.table.may_write() {
                         Marks::note_held(slot, token, clock::now());
                     }
-                    (Some(held(holder, slot, token)), marks.before(token))
+                    (Some(held(holder, slot, token)), marks.before(token), None)
                 }
-                None => (None, marks.told(Predecessor::Died, token)),
+                None => (None, marks.told(Predecessor::Died, token), lock::stay_ahead(slot)),
             },
-            State::Retiring(_) => (None, Predecessor::Clean),
+            State::Retiring(_) => (None, Predecessor::Clean, None),
         };
         Ok(Some(NameStatus {
             name,
             token: token_of_slot,
             holder,
+            stays_for: stay.and_then(lock::time_ahead),
             predecessor,
             widened_by,
             waiters: self.waiters(number),
@@ -116,12 +113,8 @@ impl Survey {
     }
 
     fn living(&self, owner: OwnerId) -> Option<Holder> {
-        match self.presences.verdict(owner, &mut None).0 {
-            Verdict::Dead | Verdict::Missing => None,
-            Verdict::Alive | Verdict::Unknown => {
-                Some(self.presences.holder(owner).unwrap_or_default())
-            }
-        }
+        let may_live = self.presences.verdict(owner, &mut None).0.may_live();
+        may_live.then(|| self.presences.holder(owner).unwrap_or_default())
     }
 }
 

@@ -447,7 +447,7 @@ fn whoever_dies_or_stops_while_changing_the_table_leaves_it_whole() {
     assert!(reached >= 30, "{reached}");
 }
 
-/// Counts every slot once: in a chain, among the free ones, or left to a holder that was broken.
+/// Counts every slot once: in a chain, or among the free ones.
 fn check_slots(member: &Member) {
     let (table, header) = (&member.table, header(member));
     let mut seen = HashSet::new();
@@ -1002,7 +1002,7 @@ fn a_reserve_that_was_there_before_the_first_opening_is_begun_above() {
     fs::write(dir.path().join("tokens"), "1000000\n").unwrap();
     #[cfg(feature = "cli")]
     {
-        use super::super::checkup::{Level, examine};
+        use super::super::{checkup::examine, report::Level};
         assert!(examine(dir.path()).unwrap().iter().all(|found| found.level < Level::Trouble));
     }
     assert_eq!(take(&slot(dir.path(), "a")).token, token(1_000_001));
@@ -1222,15 +1222,18 @@ proptest! {
 
 #[cfg(feature = "cli")]
 mod found_by_a_doctor {
-    use super::{super::super::checkup, *};
+    use super::{
+        super::super::{checkup, report},
+        *,
+    };
 
-    fn findings(path: &Path, level: checkup::Level) -> Vec<String> {
+    fn findings(path: &Path, level: report::Level) -> Vec<String> {
         let found = checkup::examine(path).unwrap();
         found.into_iter().filter(|found| found.level == level).map(|found| found.text).collect()
     }
 
     fn damage(path: &Path) -> Vec<String> {
-        findings(path, checkup::Level::Damage)
+        findings(path, report::Level::Damage)
     }
 
     #[test]
@@ -1291,12 +1294,12 @@ mod found_by_a_doctor {
             helper.wait_until_stopped();
             let told = |text: &String| text.contains("in the middle of a change");
             assert_eq!(damage(dir.path()), Vec::<String>::new(), "{step:?}");
-            assert!(!findings(dir.path(), checkup::Level::Note).iter().any(told), "it lives");
+            assert!(!findings(dir.path(), report::Level::Note).iter().any(told), "it lives");
             helper.kill();
             assert_eq!(damage(dir.path()), Vec::<String>::new(), "{step:?}");
-            assert!(findings(dir.path(), checkup::Level::Note).iter().any(told), "{step:?}");
+            assert!(findings(dir.path(), report::Level::Note).iter().any(told), "{step:?}");
             drop(slot(dir.path(), "next"));
-            assert!(!findings(dir.path(), checkup::Level::Note).iter().any(told), "{step:?}");
+            assert!(!findings(dir.path(), report::Level::Note).iter().any(told), "{step:?}");
         }
     }
 
@@ -1327,7 +1330,7 @@ mod found_by_a_doctor {
         let dir = directory();
         drop(slot(dir.path(), "a"));
         change_boot(dir.path());
-        let found = findings(dir.path(), checkup::Level::Note);
+        let found = findings(dir.path(), report::Level::Note);
         assert!(found.iter().any(|text| text.contains("another boot")), "{found:?}");
         assert_eq!(damage(dir.path()), Vec::<String>::new());
     }
@@ -1580,19 +1583,6 @@ fn waits_of_the_dead_are_swept_with_their_presences() {
     assert!(member.table.shown_waits().is_empty());
     assert_eq!(presences(dir.path()).len(), 2);
     one.release(Predecessor::Clean);
-}
-
-#[test]
-fn a_hold_with_at_least_outlives_its_process() {
-    let dir = directory();
-    let mut holder = Helper::holding(dir.path(), "a");
-    let end = clock::now() + Duration::from_millis(500);
-    assert_eq!(holder.ask("keep 500"), "done");
-    holder.kill();
-    let next = slot(dir.path(), "a");
-    assert!(try_take(&next).is_none(), "the job does not run again before its time is over");
-    assert_eq!(take(&next).predecessor, Predecessor::Died);
-    assert!(clock::now() + Duration::from_millis(1) >= end);
 }
 
 #[test]

@@ -39,7 +39,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicUsize, Ordering::*},
     },
     task::{Context, Poll, Waker},
@@ -53,7 +53,7 @@ use crate::{
     alarm::contain,
     clock,
     error::{LockError, LockErrorKind, LostReason},
-    fork::PerFork,
+    fork::{Mutex, MutexGuard, PerFork},
     time::Time,
 };
 
@@ -225,7 +225,7 @@ impl Asked {
     fn poll(&self, cx: &mut Context<'_>) -> Polled {
         // Foreign code, so before the state is locked; and the old one is dropped afterwards.
         let waker = cx.waker().clone();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let State::Waiting(waiting) = &mut *state {
             let old = std::mem::replace(&mut waiting.waker, waker);
             drop(state);
@@ -250,7 +250,7 @@ impl Asked {
 
     /// The lock is not wanted any more.
     fn give_up(&self) {
-        let state = std::mem::replace(&mut *lock(&self.state), State::Over);
+        let state = std::mem::replace(&mut *self.state.lock(), State::Over);
         let (mut search, waker) = match state {
             State::Waiting(Waiting { search, waker, .. }) => (search, Some(waker)),
             State::Parked(search) => (search, None),
@@ -263,7 +263,7 @@ impl Asked {
     /// Goes on, if there is a reason to. What to sleep on then; `None` when no thread waits for it
     /// any more.
     fn go_on(&self, woken: Woken, slept: bool, due: Time) -> Option<Nap> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let State::Waiting(waiting) = &mut *state else {
             drop(state);
             if woken != Woken::No {
@@ -288,7 +288,7 @@ impl Asked {
 
     /// Ends with this error.
     fn fail(&self, error: LockError) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if let State::Waiting(_) = &*state {
             self.stop(state, |mut search| {
                 search.give_up(&self.slot);
@@ -457,7 +457,7 @@ impl Sleepers {
 
     /// Has one of the threads wait for this name.
     fn add(&'static self, asked: &Arc<Asked>) -> io::Result<()> {
-        let mut threads = lock(&self.threads);
+        let mut threads = self.threads.lock();
         let with_room = threads.iter().find(|sleeper| {
             let how = sleeper.how;
             how != How::Looking && sleeper.names.load(Relaxed) < how.names_max()
@@ -467,7 +467,7 @@ impl Sleepers {
             None => self.another(&mut threads)?,
         };
         sleeper.names.fetch_add(1, Relaxed);
-        lock(&sleeper.new).push(asked.clone());
+        sleeper.new.lock().push(asked.clone());
         drop(threads);
         sleeper.poked.fetch_add(1, SeqCst);
         futex::poke(&sleeper.poked);
@@ -499,7 +499,7 @@ impl Sleepers {
 
     /// Whether this thread may end, which nobody finds any more then.
     fn let_go(&self, sleeper: &Arc<Sleeper>) -> bool {
-        let mut threads = lock(&self.threads);
+        let mut threads = self.threads.lock();
         let idle = sleeper.names.load(Relaxed) == 0;
         if idle {
             threads.retain(|other| !Arc::ptr_eq(other, sleeper));
@@ -536,7 +536,7 @@ impl Sleeper {
         loop {
             // Before looking for what is new: what comes after that changes it.
             let poked = self.poked.load(SeqCst);
-            names.append(&mut lock(&self.new));
+            names.append(&mut self.new.lock());
             self.look(&mut names, &mut naps, &rest);
             rest = Rest::NONE;
             if names.is_empty() {
@@ -599,9 +599,4 @@ impl Sleeper {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Nothing of ours panics while it holds one of these locks. Of std, as in `alarm`.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -333,18 +333,6 @@ impl Word {
         self.0 & HUNGRY != 0
     }
 
-    /// Free, without waiters and with nothing to tell; the name may be wide.
-    #[inline]
-    pub(super) const fn quiet(is_wide: bool) -> Word {
-        if is_wide { Word::FREE.widened() } else { Word::FREE }
-    }
-
-    /// The same, wide if `other` is.
-    #[inline]
-    pub(super) const fn as_wide_as(self, other: Word) -> Word {
-        Word(self.0 | other.0 & WIDE)
-    }
-
     pub(super) const fn is_wide(self) -> bool {
         self.0 & WIDE != 0
     }
@@ -480,6 +468,11 @@ impl fmt::Debug for Word {
 
 #[cfg(test)]
 impl Word {
+    /// The same, wide if `other` is.
+    pub(super) const fn as_wide_as(self, other: Word) -> Word {
+        Word(self.0 | other.0 & WIDE)
+    }
+
     /// The rows of the table: whether the owner field is set, and the flags without LEFT and WIDE.
     pub(super) fn rows() -> std::collections::BTreeSet<(bool, u64)> {
         let owned = [

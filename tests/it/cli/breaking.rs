@@ -76,6 +76,44 @@ fn a_lock_of_a_directory_ends_with_the_process_of_exactly_the_holder_of_a_token(
     }
 }
 
+#[test]
+fn a_lock_that_at_least_keeps_is_free_once_the_stay_of_exactly_its_token_is_broken() {
+    for place in Place::of_each_engine() {
+        let script = ["--at-least", "700h", "job", "--", "sh", "-c", "echo $TIERLOCK_TOKEN"];
+        let token = succeeds(&place.ran(&script)).trim().to_owned();
+        let wrong = (token.parse::<u64>().unwrap() + 1).to_string();
+        fails(&break_here(&place, &wrong, &[]), 77, &["\"job\"", "it is not held"]);
+        assert_eq!(shown(place.status())["state"], "reserved");
+        let mut waiter = Running::script(&mut place.run(), &[], "job", HOLD);
+        assert_eq!(succeeds(&break_here(&place, &token, &[])), "");
+        assert!(waiter.line().parse::<u64>().unwrap() > token.parse().unwrap());
+        assert!(runs(waiter.pid()));
+    }
+}
+
+/// A holder of host scope has no lock in the directory: only the leader knows it.
+#[test]
+fn a_directory_alone_says_that_it_does_not_know_whether_a_name_of_host_scope_is_held() {
+    for place in Place::of_each_engine() {
+        let leader = place.leader();
+        let mut run = leader.run();
+        let mut holder = Running::script(run.arg("--dir").arg(place.dir()), &[], "job", HOLD);
+        let token = holder.line();
+        let lock = shown(place.status());
+        assert_eq!(lock["scope"], "host", "{lock}");
+        assert_eq!(lock["state"], serde_json::Value::Null, "{lock}");
+        assert_eq!(lock["holder"], serde_json::Value::Null, "{lock}");
+        let told = succeeds(&place.status().output().unwrap());
+        assert!(told.contains("unknown, host") && told.contains("ask with --leader"), "{told}");
+        let words = ["\"job\"", "at host scope", "held at the leader or not", "--leader"];
+        fails(&break_here(&place, &token, &[]), 78, &words);
+        assert!(runs(holder.pid()));
+        let mut both = leader.command("status");
+        both.arg("--dir").arg(place.dir());
+        assert_eq!(shown(both)["state"], "held");
+    }
+}
+
 /// What has to be killed leaves its proof of life to what it started, which is found and ended too.
 #[test]
 fn a_holder_that_ignores_sigterm_is_killed_after_its_grace_and_what_it_left_with_it() {

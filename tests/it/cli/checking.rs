@@ -320,7 +320,8 @@ fn a_widened_name_is_told() {
         let (ward, rig) = (Ward::new(engine), Rig::start());
         let locks = rig.builder().directory(ward.place.dir()).label("the widener").open().unwrap();
         let guard = locks.mutex("ledger", ()).scope(Scope::Host).lock().unwrap();
-        let words = ["\"ledger\" was locked at host scope", "the widener"];
+        let words =
+            ["\"ledger\" was locked at host scope", "the widener", "held at the leader or not"];
         ward.finds(0, "note", &words);
         drop(guard);
         ward.finds(0, "note", &words);

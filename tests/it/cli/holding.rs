@@ -70,33 +70,24 @@ fn a_signal_releases_what_is_held_and_ends_it() {
     });
 }
 
-/// As `run` does, it leaves `--at-least` to what remembers it, and stays where nothing does.
+/// As `run` does, it leaves `--at-least` to what remembers it.
 #[test]
-fn its_at_least_is_kept_by_what_remembers_it_or_by_itself() {
+fn its_at_least_is_kept_by_the_directory_or_the_leader() {
     let [table, files] = Place::of_each_engine();
     let leader = table.leader();
-    let in_table = || {
+    let in_directory = |place: &Place| {
         let mut command = tierlock(&["hold", "--dir"]);
-        command.arg(table.dir());
+        command.arg(place.dir());
         command
     };
     let at_leader = || leader.command("hold");
-    for at in [&in_table as &dyn Fn() -> Command, &at_leader] {
+    let in_table = || in_directory(&table);
+    let in_files = || in_directory(&files);
+    for at in [&in_table as &dyn Fn() -> Command, &in_files, &at_leader] {
         // Its input is at its end; it does not wait for 700 hours.
         succeeds(&at().args(["--at-least", "700h", "job"]).output().unwrap());
         fails(&at().args(["-n", "job"]).output().unwrap(), 75, &["job"]);
     }
-    let mut hold = tierlock(&["hold", "--at-least", "700h", "job", "--dir"]);
-    let mut hold = Running::start(hold.arg(files.dir()).stdin(Stdio::piped()));
-    hold.line();
-    drop(hold.stdin());
-    fails(&files.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
-    let ended = eventually("it exits", || {
-        let _ = hold.handle.signal(Signal::TERM);
-        hold.child.try_wait().unwrap()
-    });
-    assert_eq!(ended.code(), Some(0), "a signal ends the stay in good order");
-    succeeds(&files.ran(&["-n", "job", "--", "true"]));
 }
 
 #[test]

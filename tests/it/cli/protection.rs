@@ -244,42 +244,28 @@ fn a_lock_given_back_unused_still_tells_of_a_death() {
 
 #[test]
 fn at_least_keeps_the_lock_after_the_command() {
-    let place = Place::new();
-    // The directory remembers it, and no process waits for it.
-    succeeds(&place.ran(&["--at-least", "700h", "job", "--", "true"]));
-    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
-    let start = Instant::now();
-    succeeds(&place.ran(&["--at-least", "400ms", "other", "--", "true"]));
-    succeeds(&place.ran(&["other", "--", "true"]));
-    assert!(start.elapsed() >= Duration::from_millis(400));
-    let start = Instant::now();
-    let longer = ["--at-least", "10ms", "third", "--", "sh", "-c", "sleep 0.1; exit 3"];
-    assert_eq!(place.ran(&longer).status.code(), Some(3));
-    succeeds(&place.ran(&["-n", "third", "--", "true"]));
-    assert!(start.elapsed() >= Duration::from_millis(100));
-}
-
-/// Where nothing remembers it, `run` itself stays.
-#[test]
-fn a_signal_ends_the_stay_of_at_least_in_good_order() {
-    let [_, place] = Place::of_each_engine();
-    let start = Instant::now();
-    succeeds(&place.ran(&["--at-least", "400ms", "job", "--", "true"]));
-    assert!(start.elapsed() >= Duration::from_millis(400));
-    let options = ["--at-least", "1000h"];
-    let mut running = Running::script(&mut place.run(), &options, "job", "echo $$; exit 3");
-    let command = running.pid_line();
-    gone(command);
-    fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job"]);
-    // The first ones may be for what the command left.
-    let ended = eventually("it exits", || {
-        let _ = running.handle.signal(Signal::TERM);
-        running.child.try_wait().unwrap()
-    });
-    assert_eq!(ended.code(), Some(3));
-    let left = shown(place.status());
-    assert_eq!((&left["state"], &left["predecessor"]), (&"free".into(), &"clean".into()));
-    succeeds(&place.ran(&["-n", "job", "--", "true"]));
+    for place in Place::of_each_engine() {
+        // The directory remembers it, and no process waits for it.
+        succeeds(&place.ran(&["--at-least", "700h", "job", "--", "true"]));
+        fails(&place.ran(&["-n", "job", "--", "true"]), 75, &["job", "reserved for", "--at-least"]);
+        let left = shown(place.status());
+        assert_eq!(left["state"], "reserved", "{left}");
+        assert_eq!(left["holder"], serde_json::Value::Null, "{left}");
+        let remaining = Duration::from_millis(left["remaining_ms"].as_u64().unwrap());
+        assert!(remaining <= Duration::from_secs(700 * 3600), "{left}");
+        assert!(remaining > Duration::from_secs(699 * 3600), "{left}");
+        let told = succeeds(&place.status().output().unwrap());
+        assert!(told.contains("reserved, process") && told.contains(" more"), "{told}");
+        let start = Instant::now();
+        succeeds(&place.ran(&["--at-least", "400ms", "other", "--", "true"]));
+        succeeds(&place.ran(&["other", "--", "true"]));
+        assert!(start.elapsed() >= Duration::from_millis(400));
+        let start = Instant::now();
+        let longer = ["--at-least", "10ms", "third", "--", "sh", "-c", "sleep 0.1; exit 3"];
+        assert_eq!(place.ran(&longer).status.code(), Some(3));
+        succeeds(&place.ran(&["-n", "third", "--", "true"]));
+        assert!(start.elapsed() >= Duration::from_millis(100));
+    }
 }
 
 /// A cron job that is killed early is not run again before its time, whatever its machine does.

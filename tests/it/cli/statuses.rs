@@ -118,6 +118,7 @@ fn settings_that_do_not_fit_are_78() {
     fails(&place.ran(&["--scope", "host", "job", "--", "true"]), 78, &["leader"]);
     let terms = ["--at-most", "1", "--at-least", "2", "job", "--", "true"];
     fails(&place.ran(&terms), 78, &["at-least", "at-most"]);
+    fails(&place.ran(&["--at-least", "745h", "job", "--", "true"]), 78, &["at-least", "31 days"]);
     fails(&tierlock(&["status"]).output().unwrap(), 78, &["TIERLOCK_DIR"]);
     let empty = tierlock(&["run", "job", "--", "true"]).env("TIERLOCK_DIR", "").output().unwrap();
     fails(&empty, 78, &["TIERLOCK_DIR"]);

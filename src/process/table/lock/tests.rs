@@ -601,9 +601,35 @@ fn waits_stand_in_order_behind_a_hold_that_stays() {
 }
 
 #[test]
+fn the_stay_of_exactly_one_token_is_ended_and_does_not_come_back() {
+    for dies in [false, true] {
+        let scene = Scene::new();
+        let held = scene.take_until(1, Time::NEVER).unwrap();
+        keep_until(&scene.slot, Some(clock::now() + Duration::from_secs(3600)));
+        if dies {
+            scene.kills(1);
+        } else {
+            let exit = Exit { may_stay: true, ..Exit::new(held.token, Predecessor::Clean) };
+            release(scene.at(), id(1), exit).unwrap();
+        }
+        let end = |generation, token| {
+            end_stay(scene.at(), id(2), generation, &scene.told, token).unwrap()
+        };
+        assert!(!end(0, held.token + 1));
+        assert!(!end(1, held.token), "another name is in the slot");
+        assert_eq!(scene.tried(3), None, "it stays");
+        let first = scene.stand(9, clock::now());
+        assert!(end(0, held.token));
+        assert!(reserved(first)(scene.word()), "the oldest wait is next");
+        assert!(!end(0, held.token));
+        assert_eq!(stay_ahead(&scene.slot), None, "no later death brings it back");
+    }
+}
+
+#[test]
 fn an_end_that_no_lock_wrote_keeps_none_out() {
     let told = || Told::of(id(1), Verdict::Dead);
-    let far = clock::now().as_nanos() / 1_000_000 + LONGEST_STAY_MS + 60_000;
+    let far = (clock::now() + AT_LEAST_MAX).as_nanos() / 1_000_000 + 60_000;
     for end in [0, 1, far, u64::MAX] {
         let scene = Scene::of(Word::held(id(1)), told());
         scene.slot.end.store(end, Ordering::SeqCst);

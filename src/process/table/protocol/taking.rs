@@ -34,6 +34,7 @@ pub(in super::super) struct Taking {
     /// It does not know whether the process is alive that it waits for.
     unsure: bool,
     /// It won, off the quiet path, and raised the slot's token.
+    #[cfg(test)]
     raised_token: bool,
     /// The record of this wait, once published.
     record: Option<WaitId>,
@@ -132,6 +133,7 @@ impl Taking {
             slept: false,
             hungry: false,
             unsure: true,
+            #[cfg(test)]
             raised_token: false,
             record: None,
         }
@@ -440,7 +442,10 @@ impl Taking {
                 _ => Phase::RaiseToken(seen.left()),
             },
             (Phase::RaiseToken(left), Answer::Done) => {
-                self.raised_token = true;
+                #[cfg(test)]
+                {
+                    self.raised_token = true;
+                }
                 self.end(End::Won(left))
             }
 

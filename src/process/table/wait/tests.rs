@@ -161,7 +161,7 @@ fn a_free_lock_is_taken_without_any_thread() {
     let (_dir, one, _) = pair();
     let sleepers = sleepers(Kernel::New);
     assert_eq!(block_on(one.take(sleepers)).unwrap().left, Predecessor::Clean);
-    assert!(lock(&sleepers.threads).is_empty());
+    assert!(sleepers.threads.lock().is_empty());
 }
 
 on_both!(a_wait_ends_with_the_lock);
@@ -242,8 +242,8 @@ impl Wake for Nosy {
 
 impl Nosy {
     fn look(&self) {
-        if let Some(asked) = &*lock(&self.0) {
-            drop(lock(&asked.state));
+        if let Some(asked) = &*self.0.lock() {
+            drop(asked.state.lock());
         }
     }
 }
@@ -308,7 +308,7 @@ fn names_beyond_what_a_thread_can_sleep_on_are_waited_for_too(sleepers: &'static
     held.iter().for_each(Named::hold);
     let mut waits: Vec<_> = wanted.iter().map(|name| name.take(sleepers)).collect();
     assert!(waits.iter_mut().all(is_pending));
-    let threads = |how| lock(&sleepers.threads).iter().filter(|other| other.how == how).count();
+    let threads = |how| sleepers.threads.lock().iter().filter(|other| other.how == how).count();
     match sleepers.many.get() {
         Some(true) => assert_eq!(threads(How::OnMany), 3),
         _ => assert_eq!((threads(How::OnOne), threads(How::Looking)), (64, 1)),
@@ -318,7 +318,7 @@ fn names_beyond_what_a_thread_can_sleep_on_are_waited_for_too(sleepers: &'static
     assert!(block_on(join_all(waits)).iter().all(Result::is_ok));
     wanted.iter().for_each(|name| name.release(Predecessor::Clean));
     // They end when nobody needs them.
-    while !lock(&sleepers.threads).is_empty() {
+    while !sleepers.threads.lock().is_empty() {
         thread::sleep(Duration::from_millis(10));
     }
 }
