@@ -44,7 +44,9 @@ struct Inner {
 enum Contention {
     Named,
     /// A leader answered that it has to wait for others, and for none in particular.
+    #[cfg(any(feature = "host", feature = "testing"))]
     Possible,
+    #[cfg(any(feature = "host", feature = "testing"))]
     Unanswered,
 }
 

@@ -39,10 +39,10 @@
 //! ```
 //!
 //! # Features
-//! `process` (file locks and shared memory), `host` (QUIC client and leader), `cli` (the program;
-//! implies both; default), `peers` (the bench's comparisons), `serde` (for [`Token`]), `testing`
-//! ([`LockManager::in_memory`]). With `default-features = false` nobody pulls tokio or clap, and a
-//! thread- or process-only user no QUIC either.
+//! `process` (file locks and shared memory) and `host` (QUIC client and leader) are on by default; with
+//! `default-features = false` it is thread scope only. `tokio` (answers read by the callers' runtime),
+//! `serde` (for [`Token`]), `testing` ([`LockManager::in_memory`]), `cli` (the program). A library build
+//! needs no tokio, clap or serde, and without `host` no QUIC.
 //!
 //! # Code map
 //! A file imports only from floors below and from its own folder; `tests/layers.rs` holds that.
@@ -60,14 +60,10 @@
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
 //! | 5 | `mutex` `guard` `manager` `status` `question` | what users touch; others' locks | |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
-//! | 6 | `cli/` `bench/` `main` | the program | |
+//! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | |
 
-// A narrower build leaves out who uses some parts, not the parts; the full one has no dead code.
-#![cfg_attr(not(all(feature = "cli", feature = "testing")), allow(dead_code))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod bench;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -77,12 +73,22 @@ pub mod mistake;
 #[doc(hidden)]
 pub mod proto;
 
+// The bench names the library as its users do: `benches/compare` compiles the same files.
+#[cfg(feature = "cli")]
+extern crate self as tierlock;
+
 mod alarm;
+#[cfg(feature = "cli")]
+mod bench;
 mod blocking;
 mod callbacks;
 mod clock;
 mod cooperate;
 mod error;
+#[cfg_attr(
+    not(feature = "process"),
+    allow(dead_code, reason = "lock files are the process tier's")
+)]
 mod fork;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
@@ -91,6 +97,13 @@ pub mod fence;
 mod filesystem;
 mod ground;
 mod guard;
+#[cfg_attr(
+    not(all(feature = "process", feature = "host", feature = "cli", feature = "testing")),
+    allow(
+        dead_code,
+        reason = "the lease word is there without leaders, the simulator's side is not"
+    )
+)]
 mod host;
 mod identity;
 mod latches;
@@ -99,9 +112,17 @@ mod manager;
 mod misuse;
 mod mutex;
 mod name;
+#[cfg_attr(
+    not(feature = "process"),
+    allow(dead_code, reason = "a label is for who waits in a directory")
+)]
 mod path;
 mod printable;
 #[cfg(feature = "process")]
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "only the program asks for surveys and check-ups")
+)]
 mod process;
 mod question;
 mod scope;

@@ -2,7 +2,7 @@
 //! `unsafe`, and where the heavy crates may be named.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -35,8 +35,7 @@ const FLOORS: [&[&str]; 7] = [
 /// The only files that may say `unsafe`. `table/map.rs` beside `process/sys.rs`: what is a valid
 /// view of mapped memory is a subject of its own, and the system's calls are another. `fork.rs`, since
 /// every build needs to know a forked child.
-const UNSAFE: [&str; 9] = [
-    "src/bench/peers/sys.rs",
+const UNSAFE: [&str; 8] = [
     "src/cli/sys.rs",
     "src/fork.rs",
     "src/guard.rs",
@@ -60,14 +59,14 @@ const CRATES: [(&str, &[&str]); 9] = [
             "src/bench/",
         ],
     ),
-    ("quinn", &["src/host/speed.rs", "src/bench/"]),
+    ("quinn", &["src/host/speed.rs"]),
     ("quinn_proto", &["src/host/quic.rs", "src/host/routes.rs", "src/host/tls.rs"]),
-    ("rustls", &["src/host/", "src/bench/"]),
+    ("rustls", &["src/host/"]),
     ("redb", &["src/host/journal.rs", "src/host/journal/"]),
     ("bincode", &["src/proto/wire.rs"]),
     ("fs4", &["src/process/", "src/host/journal/"]),
-    ("memmap2", &["src/process/sys.rs", "src/process/table/map.rs", "src/bench/peers/sys.rs"]),
-    ("clap", &["src/cli/", "src/bench/"]),
+    ("memmap2", &["src/process/sys.rs", "src/process/table/map.rs"]),
+    ("clap", &["src/cli/"]),
 ];
 
 /// Who may say that a record is durable: what keeps records, and the proofs' own file. A reply that
@@ -155,6 +154,100 @@ fn the_protocol_is_pure() {
     }
 }
 
+/// Folders whose files import each other in one direction. The bench is in two packages at once.
+const WITHOUT_CIRCLES: [&str; 2] = ["src/bench", "benches/compare/src"];
+
+#[test]
+fn the_bench_and_the_comparison_have_no_circle_of_files() {
+    for folder in WITHOUT_CIRCLES {
+        let circle = circle_of(&imports_within(folder, &sources_of(folder)));
+        assert!(circle.is_empty(), "a circle in {folder}: {circle:?}");
+    }
+}
+
+#[test]
+fn a_planted_circle_is_found() {
+    let parse = |path, text| Source::parse(path, text);
+    let planted = [
+        parse("src/bench/mod.rs", "mod a; mod b; mod c;"),
+        parse("src/bench/a.rs", "use super::{b::B, c::C};"),
+        parse("src/bench/b.rs", "use crate::bench::c::C;"),
+        parse("src/bench/c.rs", ""),
+    ];
+    let imports = imports_within("src/bench", &planted);
+    assert_eq!(imports["a"], ["b", "c"].map(String::from).into());
+    assert!(circle_of(&imports).is_empty());
+    let [files @ .., _] = planted;
+    let back = parse("src/bench/c.rs", "use super::a::A;");
+    let circle = circle_of(&imports_within(
+        "src/bench",
+        &files.into_iter().chain([back]).collect::<Vec<_>>(),
+    ));
+    assert_eq!(circle, ["a", "b", "c"].map(String::from).into());
+}
+
+/// Which files of a folder import which others of it; a file is named by its path there, without
+/// its ending. Declaring a file is no import, so what only declares others (`mod.rs`, the root of a
+/// program) is no file here.
+fn imports_within(folder: &str, sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+    let name = |source: &Source| {
+        let path = source.path.strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
+        path.and_then(|path| path.strip_suffix(".rs")).expect("a file of the folder").to_owned()
+    };
+    let is_root = |name: &str| name == "main" || name == "mod" || name.ends_with("/mod");
+    let names: BTreeSet<String> = sources.iter().map(name).filter(|name| !is_root(name)).collect();
+    // What a path leads to: the longest beginning of it that is a file.
+    let file_of = |parts: &[String]| {
+        let beginnings = (1..=parts.len()).rev().map(|length| parts[..length].join("/"));
+        beginnings.into_iter().find(|beginning| names.contains(beginning))
+    };
+    // Below the crate's root the folder has this path.
+    let own: Vec<&str> = folder.split_once("src").map_or(Vec::new(), |(_, below)| {
+        below.split('/').filter(|part| !part.is_empty()).collect()
+    });
+    let mut imports = BTreeMap::new();
+    for source in sources {
+        let importer = name(source);
+        if is_root(&importer) {
+            continue;
+        }
+        let around: Vec<String> = importer.split('/').map(String::from).collect::<Vec<_>>()
+            [..importer.matches('/').count()]
+            .to_vec();
+        let from_crate = source.paths_from("crate").filter_map(|path| {
+            let inside = own.iter().zip(&path).all(|(own, part)| own == part);
+            inside.then(|| path[own.len().min(path.len())..].to_vec())
+        });
+        let from_super = source.paths_from("super").filter_map(|path| {
+            let supers = path.iter().take_while(|part| *part == "super").count();
+            let start = around.len().checked_sub(supers)?;
+            Some([&around[..start], &path[supers..]].concat())
+        });
+        let files: BTreeSet<String> = from_crate
+            .chain(from_super)
+            .filter_map(|path| file_of(&path))
+            .filter(|file| *file != importer)
+            .collect();
+        imports.insert(importer, files);
+    }
+    imports
+}
+
+/// The files that import each other in a circle, and those that import such.
+fn circle_of(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut left: BTreeSet<String> = imports.keys().cloned().collect();
+    loop {
+        let free = |file: &String| imports[file].iter().all(|other| !left.contains(other));
+        let leaves: Vec<String> = left.iter().filter(|file| free(file)).cloned().collect();
+        if leaves.is_empty() {
+            return left;
+        }
+        leaves.iter().for_each(|leaf| {
+            left.remove(leaf);
+        });
+    }
+}
+
 #[test]
 fn every_file_stands_on_a_floor() {
     for source in sources() {
@@ -169,8 +262,12 @@ struct Source {
 }
 
 fn sources() -> Vec<Source> {
+    sources_of("src")
+}
+
+fn sources_of(folder: &str) -> Vec<Source> {
     let mut files = Vec::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
     files.sort();
     assert!(files.len() > 10, "the sources are not where this test looks for them");
     files

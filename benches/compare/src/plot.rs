@@ -9,13 +9,14 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::{
+use tierlock::Scope;
+
+use crate::bench::{
     case::{Case, Mode, TIERLOCK},
     failure::{Failure, Result},
     human,
     report::{Report, Row},
 };
-use crate::Scope;
 
 const WIDTH: u32 = 960;
 const LEFT: i32 = 262;
@@ -27,19 +28,19 @@ const ROW: i32 = 21;
 const GAP: i32 = 9;
 const AXIS: i32 = 30;
 
-pub(super) const INK: RGBColor = RGBColor(32, 36, 44);
-pub(super) const FAINT: RGBColor = RGBColor(112, 120, 132);
-pub(super) const GRID: RGBColor = RGBColor(226, 230, 236);
-pub(super) const GRID_OF_UNITS: RGBColor = RGBColor(176, 184, 196);
-pub(super) const OURS: RGBColor = RGBColor(24, 108, 196);
-pub(super) const OTHERS: RGBColor = RGBColor(166, 174, 186);
+pub(crate) const INK: RGBColor = RGBColor(32, 36, 44);
+pub(crate) const FAINT: RGBColor = RGBColor(112, 120, 132);
+pub(crate) const GRID: RGBColor = RGBColor(226, 230, 236);
+pub(crate) const GRID_OF_UNITS: RGBColor = RGBColor(176, 184, 196);
+pub(crate) const OURS: RGBColor = RGBColor(24, 108, 196);
+pub(crate) const OTHERS: RGBColor = RGBColor(166, 174, 186);
 
 /// Fails if the picture could not be written later.
 pub(crate) fn check_target(file: &Path) -> Result<()> {
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     if file.is_dir() {
         return Err(Failure::Usage(format!(
-            "--plot wants a file, {} is a directory",
+            "the picture wants a file, {} is a directory",
             file.display()
         )));
     }
@@ -56,7 +57,7 @@ pub(crate) fn draw(report: &Report, file: &Path) -> Result<()> {
 }
 
 /// Writes what `paint` paints into an SVG file.
-pub(super) fn draw_with(paint: impl FnOnce(&mut String) -> Painted, file: &Path) -> Result<()> {
+pub(crate) fn draw_with(paint: impl FnOnce(&mut String) -> Painted, file: &Path) -> Result<()> {
     let mut svg = String::new();
     paint(&mut svg).map_err(|error| {
         Failure::io(format!("cannot draw {}", file.display()))(io::Error::other(error.to_string()))
@@ -64,8 +65,8 @@ pub(super) fn draw_with(paint: impl FnOnce(&mut String) -> Painted, file: &Path)
     std::fs::write(file, svg).map_err(Failure::io(format!("cannot write {}", file.display())))
 }
 
-pub(super) type Painted = std::result::Result<(), Box<dyn Error>>;
-pub(super) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Painted = std::result::Result<(), Box<dyn Error>>;
+pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 fn paint(report: &Report, svg: &mut String) -> Painted {
     let panels = panels(report);
@@ -117,10 +118,10 @@ fn panels(report: &Report) -> Vec<Panel<'_>> {
 /// What a quiet lock and unlock of ours costs, from scope to scope.
 fn ladder(report: &Report) -> Panel<'_> {
     let steps = [
-        ("thread", Scope::Thread, Case::Quiet),
-        ("process", Scope::Process, Case::Quiet),
-        ("host, kept lease", Scope::Host, Case::Kept),
-        ("host, round trip", Scope::Host, Case::Quiet),
+        ("thread", Scope::Thread, Case::QUIET),
+        ("process", Scope::Process, Case::QUIET),
+        ("host, kept lease", Scope::Host, Case::KEPT),
+        ("host, round trip", Scope::Host, Case::QUIET),
     ];
     let rows: Vec<_> = steps
         .into_iter()
@@ -130,7 +131,7 @@ fn ladder(report: &Report) -> Panel<'_> {
         .collect();
     let title = "lock and unlock".to_owned();
     let groups = if rows.is_empty() { Vec::new() } else { vec![Group { title, rows }] };
-    Panel { title: "The ladder: tierlock while nobody else wants the lock".into(), groups }
+    Panel { title: "The ladder: tierlock while no other caller wants the lock".into(), groups }
 }
 
 /// Rows of one case and mode together, in the report's order.
@@ -142,7 +143,7 @@ fn groups<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Group<'a>> {
             groups.push(Group { title, rows: Vec::new() });
         }
         let group = groups.last_mut().expect("there is one now");
-        group.rows.push((row.label.who(), row));
+        group.rows.push((row.label.subject(), row));
     }
     groups
 }
@@ -266,7 +267,7 @@ impl Picture<'_, '_> {
 }
 
 /// Text whose middle is at this height, to which side of `at` as `to` says.
-pub(super) fn write(
+pub(crate) fn write(
     canvas: &Canvas<'_>,
     text: &str,
     at: (i32, i32),
@@ -291,9 +292,9 @@ mod tests {
     #[test]
     fn picture_has_a_panel_per_scope_that_was_measured() {
         let report = report(vec![
-            row(Scope::Thread, Case::Quiet, TIERLOCK, 5.0),
-            row(Scope::Thread, Case::Quiet, "std", 5.0),
-            row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0),
+            row(Scope::Thread, Case::QUIET, TIERLOCK, 5.0),
+            row(Scope::Thread, Case::QUIET, "std", 5.0),
+            row(Scope::Host, Case::QUIET, TIERLOCK, 96_000.0),
         ]);
         let mut svg = String::new();
         paint(&report, &mut svg).unwrap();
@@ -305,8 +306,8 @@ mod tests {
     #[test]
     fn case_is_named_once_however_many_are_compared_in_it() {
         let report = report(vec![
-            row(Scope::Process, Case::Handover, TIERLOCK, 5_000.0),
-            row(Scope::Process, Case::Handover, "flock", 9_000.0),
+            row(Scope::Process, Case::HANDOVER, TIERLOCK, 5_000.0),
+            row(Scope::Process, Case::HANDOVER, "flock", 9_000.0),
         ]);
         let mut svg = String::new();
         paint(&report, &mut svg).unwrap();
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn scale_covers_everything_in_whole_decades() {
-        let report = report(vec![row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0)]);
+        let report = report(vec![row(Scope::Host, Case::QUIET, TIERLOCK, 96_000.0)]);
         let scale = Scale::of(&report);
         assert_eq!(scale, Scale { first_decade: 4, last_decade: 8 });
         assert_eq!(scale.x(1e4), LEFT);

@@ -2,17 +2,22 @@
 
 use serde::Serialize;
 
-use super::{
-    case::{
-        Case,
-        Mode::{self, Async, Blocking},
-        TIERLOCK,
+use tierlock::Scope::{self, Host, Process, Thread};
+
+use crate::{
+    bench::{
+        case::{
+            Case,
+            Mode::{self, Async, Blocking},
+            TIERLOCK,
+        },
+        human,
+        report::{Report, Row},
     },
-    human,
-    report::{Report, Row},
+    measure::{self, Measure},
+    reign::LOCKS_LOST,
     scale,
 };
-use crate::Scope::{self, Host, Process, Thread};
 
 struct Budget {
     scope: Scope,
@@ -20,7 +25,7 @@ struct Budget {
     unit: Unit,
     target: Target,
     /// What a run measured, if it measured both sides.
-    here: fn(&Report) -> Option<f64>,
+    here: fn(&Run<'_>) -> Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,7 +52,7 @@ const fn budget(
     what: &'static str,
     unit: Unit,
     target: Target,
-    here: fn(&Report) -> Option<f64>,
+    here: fn(&Run<'_>) -> Option<f64>,
 ) -> Budget {
     Budget { scope, what, unit, target, here }
 }
@@ -55,21 +60,22 @@ const fn budget(
 const MS: f64 = 1e6;
 
 const BUDGETS: &[Budget] = &[
-    budget(Thread, "thread, quiet: × parking_lot", Unit::Ratio, AtMost(1.25), |run| {
-        run.over(p50, Thread, Case::Quiet, Blocking, &[("parking_lot", Blocking)])
+    budget(Thread, "thread, quiet: × parking_lot", Unit::Ratio, AtMost(1.1), |run| {
+        run.over(p50, Thread, Case::QUIET, Blocking, &[("parking_lot", Blocking)])
     }),
     budget(
         Thread,
         "thread, 200 µs held, re-locked: worst wait",
         Unit::Ns,
         AtMost(5.0 * MS),
-        |run| run.ours(worst, Thread, Case::Threads200us, Blocking),
+        |run| run.ours(worst, Thread, Case::THREADS_200US, Blocking),
     ),
-    budget(Process, "process, quiet: × robust pthread", Unit::Ratio, AtMost(1.3), |run| {
-        run.over(p50, Process, Case::Quiet, Blocking, &[("robust-pthread", Blocking)])
+    budget(Process, "process, quiet: × robust pthread", Unit::Ratio, AtMost(0.7), |run| {
+        run.over(p50, Process, Case::QUIET, Blocking, &[("robust-pthread", Blocking)])
     }),
-    budget(Process, "process, quiet: flock's time × ours", Unit::Ratio, AtLeast(75.0), |run| {
-        Some(1.0 / run.over(p50, Process, Case::Quiet, Blocking, &[("flock", Blocking)])?)
+    budget(Process, "process, quiet: × thread scope", Unit::Ratio, AtMost(2.0), |run| {
+        let thread = run.ours(p50, Thread, Case::QUIET, Blocking)?;
+        Some(run.ours(p50, Process, Case::QUIET, Blocking)? / thread)
     }),
     budget(
         Process,
@@ -77,61 +83,63 @@ const BUDGETS: &[Budget] = &[
         Unit::Ratio,
         AtLeast(1.25),
         |run| {
-            run.over(rate, Process, Case::ProcessesEmpty, Blocking, &[("robust-pthread", Blocking)])
+            let theirs = &[("robust-pthread", Blocking)];
+            run.over(rate, Process, Case::PROCESSES_EMPTY, Blocking, theirs)
         },
     ),
-    budget(Process, "process, 2, 200 µs: worst wait", Unit::Ns, AtMost(8.0 * MS), |run| {
-        run.ours(worst, Process, Case::Processes200us, Blocking)
+    budget(Process, "process, 2, 200 µs: worst wait", Unit::Ns, AtMost(10.0 * MS), |run| {
+        run.ours(worst, Process, Case::PROCESSES_200US, Blocking)
     }),
     budget(Process, "process, 2, 200 µs: shares", Unit::Ratio, AtLeast(0.95), |run| {
-        run.ours(share, Process, Case::Processes200us, Blocking)
+        run.ours(share, Process, Case::PROCESSES_200US, Blocking)
     }),
-    budget(Process, "process, holder killed: p99", Unit::Ns, AtMost(5.0 * MS), |run| {
-        run.ours(p99, Process, Case::HolderKilled, Blocking)
+    budget(Process, "process, holder killed: p99 × flock", Unit::Ratio, AtMost(1.5), |run| {
+        run.over(p99, Process, Case::HOLDER_KILLED, Blocking, &[("flock", Blocking)])
     }),
     budget(Process, "process: disk per name", Unit::Bytes, AtMost(128.0), |run| {
         run.measure(scale::DISK)
     }),
-    budget(Host, "host, kept lease", Unit::Ns, AtMost(60.0), |run| {
-        run.ours(p50, Host, Case::Kept, Blocking)
+    budget(Host, "host, kept: × (thread + a clock reading)", Unit::Ratio, AtMost(1.4), |run| {
+        Some(run.ours(p50, Host, Case::KEPT, Blocking)? / run.thread_and_clock_ns()?)
     }),
-    budget(Host, "host, kept lease, with a directory", Unit::Ns, AtMost(70.0), |run| {
-        let kept = run.variant(Host, Case::Kept, TIERLOCK, Blocking, Some("+ dir"))?;
-        Some(kept.figures.p50_ns)
+    budget(Host, "host, kept, with a directory: the same", Unit::Ratio, AtMost(1.4), |run| {
+        let kept = run.variant(Host, Case::KEPT, Blocking, "+ dir")?;
+        Some(kept.figures.p50_ns / run.thread_and_clock_ns()?)
     }),
-    budget(Host, "host, quiet, blocking: × Redis's faster", Unit::Ratio, AtMost(0.75), |run| {
-        run.over(p50, Host, Case::Quiet, Blocking, REDIS)
+    budget(Host, "host, quiet, blocking: × Redis's faster", Unit::Ratio, AtMost(0.5), |run| {
+        run.over(p50, Host, Case::QUIET, Blocking, REDIS)
     }),
-    budget(Host, "host, quiet, async: × Redis's faster", Unit::Ratio, AtMost(0.80), |run| {
-        run.over(p50, Host, Case::Quiet, Async, REDIS)
+    budget(Host, "host, quiet, async: × Redis's faster", Unit::Ratio, AtMost(0.5), |run| {
+        run.over(p50, Host, Case::QUIET, Async, REDIS)
     }),
     budget(Host, "host, 32 connections: rate × Redis", Unit::Ratio, AtLeast(1.8), |run| {
-        run.over(rate, Host, Case::Connections32, Async, &[("redis", Async)])
+        run.over(rate, Host, Case::CONNECTIONS_32, Async, &[("redis", Async)])
     }),
     budget(Host, "host, 256 tasks: rate × bare QUIC echo", Unit::Ratio, AtLeast(0.6), |run| {
-        run.over(rate, Host, Case::Tasks256, Async, &[("quic-echo", Async)])
+        run.over(rate, Host, Case::TASKS_256, Async, &[("quic-echo", Async)])
     }),
     budget(Host, "host, 256 tasks: rate × Redis", Unit::Ratio, AtLeast(3.0), |run| {
-        run.over(rate, Host, Case::Tasks256, Async, &[("redis", Async)])
+        run.over(rate, Host, Case::TASKS_256, Async, &[("redis", Async)])
     }),
     budget(Host, "host, 8 on one name: rate × PostgreSQL", Unit::Ratio, AtLeast(1.1), |run| {
-        run.over(rate, Host, Case::OneName8, Async, &[("postgres", Async)])
+        run.over(rate, Host, Case::ONE_NAME_8, Async, &[("postgres", Async)])
     }),
     budget(Host, "host, 8 on one name: shares", Unit::Ratio, AtLeast(0.95), |run| {
-        run.ours(share, Host, Case::OneName8, Async)
+        run.ours(share, Host, Case::ONE_NAME_8, Async)
     }),
     budget(Host, "host, 2 in turns: rate × keeping off", Unit::Ratio, AtLeast(0.95), |run| {
-        let off = run.variant(Host, Case::Turns2, TIERLOCK, Blocking, Some("keeping off"))?;
-        Some(run.ours(rate, Host, Case::Turns2, Blocking)? / rate(off))
+        let off = run.variant(Host, Case::TURNS_2, Blocking, "keeping off")?;
+        Some(run.ours(rate, Host, Case::TURNS_2, Blocking)? / rate(off))
     }),
     budget(Host, "host, 1 % remote: rate × Redis", Unit::Ratio, AtLeast(50.0), |run| {
-        run.over(rate, Host, Case::Remote1pct, Blocking, &[("redis-sync", Blocking)])
+        run.over(rate, Host, Case::REMOTE_1PCT, Blocking, &[("redis-sync", Blocking)])
     }),
     budget(Host, "leader killed, 100 hold: first new grant", Unit::Ns, AtMost(300.0 * MS), |run| {
-        run.ours(worst, Host, Case::LeaderKilled, Blocking)
+        run.ours(worst, Host, Case::LEADER_KILLED, Blocking)
     }),
     budget(Host, "leader killed, 100 hold: held locks lost", Unit::Count, AtMost(0.0), |run| {
-        run.row(Host, Case::LeaderKilled, TIERLOCK, Blocking)?.fact(LOCKS_LOST)
+        let row = run.report.row(Host, Case::LEADER_KILLED, TIERLOCK, Blocking)?;
+        row.facts.get(LOCKS_LOST).copied()
     }),
     budget(
         Host,
@@ -148,9 +156,6 @@ const BUDGETS: &[Budget] = &[
 
 const REDIS: &[(&str, Mode)] = &[("redis", Async), ("redis-sync", Blocking)];
 
-/// How many locks that were held were lost, as a row says it.
-pub(crate) const LOCKS_LOST: &str = "held_locks_lost";
-
 /// A budget beside what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Verdict {
@@ -164,15 +169,16 @@ pub(crate) struct Verdict {
 }
 
 /// Every budget of the scopes that were measured.
-pub(crate) fn verdicts(report: &Report) -> Vec<Verdict> {
+pub(crate) fn verdicts(report: &Report, measures: &[Measure]) -> Vec<Verdict> {
+    let run = Run { report, measures };
     let was_measured = |scope| report.rows.iter().any(|row| row.label.scope == scope);
     let of_this_run = BUDGETS.iter().filter(|budget| was_measured(budget.scope));
-    of_this_run.map(|budget| budget.verdict(report)).collect()
+    of_this_run.map(|budget| budget.verdict(&run)).collect()
 }
 
 impl Budget {
-    fn verdict(&self, report: &Report) -> Verdict {
-        let measured = (self.here)(report).filter(|measured| measured.is_finite());
+    fn verdict(&self, run: &Run<'_>) -> Verdict {
+        let measured = (self.here)(run).filter(|measured| measured.is_finite());
         let measured = measured.map(|measured| (measured * 1_000.0).round() / 1_000.0);
         Verdict {
             what: self.what,
@@ -233,9 +239,34 @@ fn share(row: &Row) -> f64 {
     row.figures.share_min_max
 }
 
-impl Report {
+/// What budgets are judged by.
+struct Run<'a> {
+    report: &'a Report,
+    measures: &'a [Measure],
+}
+
+impl Run<'_> {
+    fn measure(&self, what: &str) -> Option<f64> {
+        measure::value(self.measures, what)
+    }
+
+    /// The quiet cycle of thread scope, and the reading of the clock that a deadline asks for.
+    fn thread_and_clock_ns(&self) -> Option<f64> {
+        let thread = self.ours(p50, Thread, Case::QUIET, Blocking)?;
+        Some(thread + self.measure(scale::CLOCK)?)
+    }
+
+    /// Our row that does something else than usual.
+    fn variant(&self, scope: Scope, case: Case, mode: Mode, variant: &str) -> Option<&Row> {
+        self.report.rows.iter().find(|row| {
+            let of = &row.label;
+            of.variant == Some(variant)
+                && (of.scope, of.case, of.subject, of.mode) == (scope, case, TIERLOCK, mode)
+        })
+    }
+
     fn ours(&self, figure: Figure, scope: Scope, case: Case, mode: Mode) -> Option<f64> {
-        Some(figure(self.row(scope, case, TIERLOCK, mode)?))
+        Some(figure(self.report.row(scope, case, TIERLOCK, mode)?))
     }
 
     /// Ours over the smallest of theirs in the same case.
@@ -250,7 +281,9 @@ impl Report {
         let ours = self.ours(figure, scope, case, mode)?;
         let theirs = theirs
             .iter()
-            .filter_map(|&(subject, mode)| Some(figure(self.row(scope, case, subject, mode)?)))
+            .filter_map(|&(subject, mode)| {
+                Some(figure(self.report.row(scope, case, subject, mode)?))
+            })
             .min_by(f64::total_cmp)?;
         Some(ours / theirs)
     }
@@ -262,41 +295,44 @@ mod tests {
     use crate::bench::report::tests::{report, row};
 
     fn verdict(what: &str, rows: Vec<Row>) -> Verdict {
-        let verdicts = verdicts(&report(rows));
+        let verdicts = verdicts(&report(rows), &[]);
         verdicts.into_iter().find(|verdict| verdict.what.starts_with(what)).expect(what)
     }
 
     #[test]
     fn ratio_is_taken_over_the_faster_of_the_others() {
-        let sync = row(Host, Case::Quiet, "redis-sync", 120.0);
-        let mut asynchronous = row(Host, Case::Quiet, "redis", 150.0);
+        let sync = row(Host, Case::QUIET, "redis-sync", 120.0);
+        let mut asynchronous = row(Host, Case::QUIET, "redis", 150.0);
         asynchronous.label.mode = Async;
-        let ours = row(Host, Case::Quiet, TIERLOCK, 84.0);
+        let ours = row(Host, Case::QUIET, TIERLOCK, 48.0);
         let verdict = verdict("host, quiet, blocking", vec![ours, sync, asynchronous]);
-        assert_eq!(verdict.measured, Some(0.7));
+        assert_eq!(verdict.measured, Some(0.4));
         assert_eq!(verdict.met, Some(true));
     }
 
     #[test]
     fn miss_is_a_miss_and_what_was_not_measured_is_neither() {
-        let ours = row(Thread, Case::Quiet, TIERLOCK, 7.0);
+        let ours = row(Thread, Case::QUIET, TIERLOCK, 7.0);
         let alone = verdict("thread, quiet", vec![ours.clone()]);
         assert_eq!((alone.measured, alone.met), (None, None));
-        let theirs = row(Thread, Case::Quiet, "parking_lot", 5.0);
+        let theirs = row(Thread, Case::QUIET, "parking_lot", 5.0);
         assert_eq!(verdict("thread, quiet", vec![ours, theirs]).met, Some(false));
     }
 
     #[test]
-    fn times_as_fast_counts_the_other_way_round() {
-        let ours = row(Process, Case::Quiet, TIERLOCK, 10.0);
-        let flock = row(Process, Case::Quiet, "flock", 800.0);
-        let verdict = verdict("process, quiet: flock", vec![ours, flock]);
-        assert_eq!((verdict.measured, verdict.met), (Some(80.0), Some(true)));
+    fn kept_lease_is_measured_by_thread_scope_and_a_clock_reading() {
+        let thread = row(Thread, Case::QUIET, TIERLOCK, 10.0);
+        let kept = row(Host, Case::KEPT, TIERLOCK, 36.0);
+        let clock = Measure { what: scale::CLOCK, at: 1, value: 20.0, unit: measure::Unit::Ns };
+        let verdicts = verdicts(&report(vec![thread, kept]), &[clock]);
+        let verdict = verdicts.iter().find(|verdict| verdict.what.starts_with("host, kept:"));
+        assert_eq!(verdict.unwrap().measured, Some(1.2));
+        assert_eq!(verdict.unwrap().met, Some(true));
     }
 
     #[test]
     fn budgets_without_a_figure_say_their_target_all_the_same() {
-        let verdict = verdict("leader's memory", vec![row(Host, Case::Quiet, TIERLOCK, 9.0)]);
+        let verdict = verdict("leader's memory", vec![row(Host, Case::QUIET, TIERLOCK, 9.0)]);
         assert_eq!(verdict.target(), "≤ 200 B");
         let json = serde_json::to_value(&verdict).unwrap();
         assert_eq!(json["at_most"], 200.0);

@@ -13,52 +13,49 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig};
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::{Notify, oneshot},
+use quinn::{
+    ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig,
+    rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer},
 };
-
-use crate::{
+use tierlock::{
     Predecessor, Token,
-    bench::{
-        failure::{Failure, Result},
-        grounds::Grounds,
-        tasks::Client,
-    },
-    host::Secret,
     proto::{
         LeaseId, RequestId,
         wire::{self, Acquire, ClientMessage, LeaderMessage, Wait},
     },
 };
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{Notify, oneshot},
+};
+
+use super::service::of_peer;
+use crate::bench::{
+    failure::{Failure, Result},
+    tasks::Client,
+};
 
 pub(crate) const NOTE: &str = "the floor: frames of the same length, nothing behind them";
+
+const SUBJECT: &str = "quic-echo";
+const HOST: &str = "localhost";
 
 /// An echo on a thread of its own; it ends when this is dropped.
 pub(crate) struct Server {
     address: SocketAddr,
-    secret: Secret,
+    /// How clients reach it: they accept no other server.
+    client: ClientConfig,
     thread: Option<thread::JoinHandle<()>>,
     stop: Option<oneshot::Sender<()>>,
 }
 
-/// The echo of this run.
-pub(crate) fn server(grounds: &mut Grounds) -> Result<&Server> {
-    if grounds.peers.echo.is_none() {
-        let secret = Secret::read(grounds.leader()?.secret_file())?;
-        grounds.peers.echo = Some(Server::start(secret)?);
-    }
-    Ok(grounds.peers.echo.as_ref().expect("made above"))
-}
-
 impl Server {
-    fn start(secret: Secret) -> Result<Server> {
+    pub(crate) fn start() -> Result<Server> {
+        let (config, client) = configurations().map_err(of_peer(SUBJECT))?;
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(Failure::io("cannot start a runtime"))?;
-        let config = ServerConfig::with_crypto(secret.server());
         let endpoint = {
             let _inside = runtime.enter();
             Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into())
@@ -87,18 +84,14 @@ impl Server {
                 });
             })
             .map_err(Failure::io("cannot start a thread"))?;
-        Ok(Server { address, secret, thread: Some(thread), stop: Some(stop) })
+        Ok(Server { address, client, thread: Some(thread), stop: Some(stop) })
     }
 
     async fn connect(&self) -> Result<Stream, String> {
-        let mut config = ClientConfig::new(self.secret.client());
-        let mut transport = quinn::TransportConfig::default();
-        transport.keep_alive_interval(Some(Duration::from_secs(5)));
-        config.transport_config(Arc::new(transport));
         let endpoint =
             Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).map_err(|error| error.to_string())?;
         let connection = endpoint
-            .connect_with(config, self.address, "tierlock")
+            .connect_with(self.client.clone(), self.address, HOST)
             .map_err(|error| error.to_string())?
             .await
             .map_err(|error| error.to_string())?;
@@ -108,13 +101,13 @@ impl Server {
 
     /// A caller that has a connection to itself.
     pub(crate) fn quiet(&self, runtime: &Runtime) -> Result<Quiet> {
-        let stream = runtime.block_on(self.connect()).map_err(Failure::peer("quic-echo"))?;
+        let stream = runtime.block_on(self.connect()).map_err(of_peer(SUBJECT))?;
         Ok(Quiet { stream, frames: Frames::new() })
     }
 
     /// Callers that share one connection and one stream.
     pub(crate) fn sharing(&self, runtime: &Runtime, callers: u32) -> Result<Vec<Sharing>> {
-        let stream = runtime.block_on(self.connect()).map_err(Failure::peer("quic-echo"))?;
+        let stream = runtime.block_on(self.connect()).map_err(of_peer(SUBJECT))?;
         let Stream { send, receive, connection, endpoint } = stream;
         let shared = Arc::new(Shared {
             outgoing: Mutex::default(),
@@ -135,6 +128,21 @@ impl Server {
             .map(|caller| Sharing { caller, frames: frames.clone(), shared: callers_side.clone() })
             .collect())
     }
+}
+
+/// The two sides of a connection, with a certificate made for it.
+fn configurations() -> Result<(ServerConfig, ClientConfig), Box<dyn std::error::Error>> {
+    let made = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+    let certificate = made.cert.der().clone();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone())?;
+    let server = ServerConfig::with_single_cert(vec![certificate], key.into())?;
+    let mut client = ClientConfig::with_root_certificates(Arc::new(roots))?;
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(Duration::from_secs(5)));
+    client.transport_config(Arc::new(transport));
+    Ok((server, client))
 }
 
 impl Drop for Server {
@@ -261,7 +269,7 @@ impl Quiet {
 
 impl Client for Quiet {
     async fn cycle(&mut self) -> Result<()> {
-        self.round_trip().await.map_err(Failure::peer("quic-echo"))
+        self.round_trip().await.map_err(of_peer(SUBJECT))
     }
 }
 

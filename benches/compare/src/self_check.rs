@@ -7,21 +7,21 @@ use std::{
 
 use serde::Serialize;
 
-use super::{
+use tierlock::{Keep, LockManager, Mutex, Scope};
+
+use crate::bench::{
     failure::Result,
     grounds::Grounds,
     machine::Machine,
-    run::Contender,
+    run::{Contender, Quiet},
     stats::{Pace, Tally, median},
-    thread::Quiet,
 };
-use crate::{Keep, Mutex, Scope};
 
 /// Turns of each way of measuring.
 const TURNS: u32 = 5;
 
 #[derive(Serialize)]
-pub(super) struct SelfCheck {
+pub(crate) struct SelfCheck {
     machine: Machine,
     self_check: Vec<Line>,
 }
@@ -36,8 +36,8 @@ struct Line {
 }
 
 /// Measures quiet locks both ways, in turn.
-pub(super) fn run(scope: Option<Scope>, seconds: f64) -> Result<SelfCheck> {
-    let mut grounds = Grounds::new(false)?;
+pub(crate) fn run(scope: Option<Scope>, seconds: f64) -> Result<SelfCheck> {
+    let mut grounds = Grounds::new()?;
     let is_wanted = |other| scope.is_none_or(|scope| scope == other);
     let mut subjects: Vec<(&'static str, Cycle)> = Vec::new();
     if is_wanted(Scope::Thread) {
@@ -45,7 +45,7 @@ pub(super) fn run(scope: Option<Scope>, seconds: f64) -> Result<SelfCheck> {
         subjects.push((
             "std::sync::Mutex, quiet",
             Box::new(move || {
-                *mutex.lock().expect("nobody panics under it") += 1;
+                *mutex.lock().expect("no holder panics") += 1;
                 Ok(())
             }),
         ));
@@ -53,8 +53,7 @@ pub(super) fn run(scope: Option<Scope>, seconds: f64) -> Result<SelfCheck> {
         subjects.push(("tierlock, thread, quiet", counting(mutex)));
     }
     if is_wanted(Scope::Process) {
-        let locks =
-            crate::LockManager::builder().directory(grounds.directory("process")?).open()?;
+        let locks = LockManager::builder().directory(grounds.directory("process")?).open()?;
         let mutex = locks.mutex("quiet", 0_u64).scope(Scope::Process).build()?;
         subjects.push(("tierlock, process, quiet", counting(mutex)));
     }
@@ -105,11 +104,7 @@ fn compare(what: &'static str, mut cycle: Cycle, slice: Duration) -> Result<Line
 }
 
 impl SelfCheck {
-    pub(super) fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain data")
-    }
-
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = self.machine.heading();
         let _ = writeln!(text, "{:<28}{:>12}{:>14}{:>16}", "mean", "bench", "plain loop", "ratio");
         for Line { what, bench_ns, loop_ns, ratio } in &self.self_check {
@@ -127,7 +122,7 @@ mod tests {
     #[test]
     fn bench_and_loop_agree_on_what_only_takes_time() {
         let spin = Box::new(|| {
-            super::super::thread::spin_until(Instant::now() + Duration::from_micros(50));
+            crate::bench::jobs::spin_until(Instant::now() + Duration::from_micros(50));
             Ok(())
         });
         let line = compare("a spin", spin, Duration::from_millis(10)).unwrap();

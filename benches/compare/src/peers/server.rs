@@ -2,19 +2,93 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 
+use super::sys;
 use crate::bench::{
     cleanup::OwnChild,
     failure::{Failure, Result},
-    worker::{self, Become, Job},
+    worker,
 };
+
+/// A program that a child process becomes, so that it ends with the bench like any child of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Become {
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// The user and the group that it runs as, if not ours.
+    user: Option<(u32, u32)>,
+    /// The signal that ends it.
+    end_with: i32,
+}
+
+impl Become {
+    pub(crate) fn new(program: &Path, arguments: impl IntoIterator<Item: Into<String>>) -> Become {
+        Become {
+            program: program.to_owned(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            user: None,
+            end_with: Signal::KILL.as_raw(),
+        }
+    }
+
+    /// As this user and group.
+    pub(crate) fn by(self, user: Option<(u32, u32)>) -> Become {
+        Become { user, ..self }
+    }
+
+    /// Ended by a signal that it cleans up on.
+    pub(crate) fn ended_by(self, signal: Signal) -> Become {
+        Become { end_with: signal.as_raw(), ..self }
+    }
+
+    fn end_with(&self) -> Signal {
+        Signal::from_named_raw(self.end_with).unwrap_or(Signal::KILL)
+    }
+
+    /// Starts it in a child process, without input or output.
+    fn start(self) -> Result<OwnChild> {
+        let signal = self.end_with();
+        let mut command = worker::command(&self)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        OwnChild::start(&mut command, signal)
+            .map_err(Failure::io(format!("cannot start {}", self.program.display())))
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(self) -> Result<()> {
+        let name = self.program.display().to_string();
+        let mut child = self.start()?;
+        loop {
+            match child.ended() {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(Failure::other(format!("{name} failed: {status}"))),
+                None => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
+impl worker::Job for Become {
+    fn work(self) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        let error = sys::exec(&mut command, self.end_with());
+        Err(Failure::io(format!("cannot run {}", self.program.display()))(error))
+    }
+}
 
 /// A program that serves on a port.
 pub(crate) struct Server {
@@ -27,7 +101,7 @@ impl Server {
     /// ends when this is dropped, and with the bench in any case.
     pub(crate) fn start(program: impl Fn(u16) -> Become) -> Result<Server> {
         let mut last = None;
-        // Somebody else may take the port that was free a moment ago.
+        // Another process may take the port that was free a moment ago.
         for _ in 0..3 {
             let port = free_port()?;
             match Server::start_on(port, program(port)) {
@@ -40,16 +114,12 @@ impl Server {
 
     fn start_on(port: u16, program: Become) -> Result<Server> {
         let name = program.program.display().to_string();
-        let signal = Signal::from_named_raw(program.end_with).expect("made from a signal");
-        let mut command = worker::command(Job::Become(program))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = OwnChild::start_to_end_with(&mut command, signal)
-            .map_err(Failure::io(format!("cannot start {name}")))?;
+        let child = program.start()?;
         let mut server = Server { port, child };
         let address = (Ipv4Addr::LOCALHOST, port);
         server
             .until_ready(|| TcpStream::connect(address).map_err(|error| error.to_string()))
-            .map_err(|message| Failure::Child { code: 70, message: format!("{name} {message}") })?;
+            .map_err(|message| Failure::other(format!("{name} {message}")))?;
         Ok(server)
     }
 

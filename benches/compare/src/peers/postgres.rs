@@ -1,22 +1,21 @@
 //! PostgreSQL's advisory locks: `pg_advisory_lock` and `pg_advisory_unlock`, prepared once per
 //! connection.
 
-use std::{fs, net::Ipv4Addr, process::Stdio, sync::Arc};
+use std::{fs, net::Ipv4Addr, os::unix::fs::chown, sync::Arc};
 
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Config, NoTls, Statement};
 
 use super::{
-    Missing, Service,
-    server::{self, Server},
+    server::{self, Become, Server},
+    service::{Missing, Service, of_peer},
 };
 use crate::bench::{
-    cleanup::{OwnChild, Scratch},
+    cleanup::Scratch,
     failure::{Failure, Result},
     stats::Unprotected,
     tasks,
-    worker::{self, Become, Job},
 };
 
 const SUBJECT: &str = "postgres";
@@ -42,36 +41,25 @@ impl Postgres {
         };
         let data = Scratch::new().map_err(missing.because())?;
         if let Some((uid, gid)) = user {
-            data.give_to(uid, gid).map_err(missing.because())?;
+            give(&data, uid, gid).map_err(missing.because())?;
         }
         let directory = data.path().display().to_string();
-        let initdb = Become {
-            user,
-            ..Become::new(
-                &initdb,
-                ["-D", &directory, "-U", "bench", "-A", "trust", "--no-sync", "--no-locale"],
-            )
-        };
-        run(initdb).map_err(missing.because())?;
-        let server = Server::start(|port| Become {
-            user,
-            // At once, but not before it has given back its shared memory.
-            end_with: Signal::QUIT.as_raw(),
-            ..Become::new(
-                &program,
-                [
-                    "-D",
-                    &directory,
-                    "-p",
-                    &port.to_string(),
-                    "-c",
-                    "listen_addresses=127.0.0.1",
-                    "-c",
-                    "unix_socket_directories=",
-                    "-c",
-                    "dynamic_shared_memory_type=mmap",
-                ],
-            )
+        let initdb = Become::new(
+            &initdb,
+            ["-D", &directory, "-U", "bench", "-A", "trust", "--no-sync", "--no-locale"],
+        );
+        initdb.by(user).run().map_err(missing.because())?;
+        let server = Server::start(|port| {
+            let port = port.to_string();
+            let settings = [
+                "listen_addresses=127.0.0.1",
+                "unix_socket_directories=",
+                "dynamic_shared_memory_type=mmap",
+            ];
+            let settings = settings.into_iter().flat_map(|setting| ["-c", setting]);
+            let place = ["-D", &directory, "-p", &port].into_iter();
+            // Ended at once, but not before it has given back its shared memory.
+            Become::new(&program, place.chain(settings)).by(user).ended_by(Signal::QUIT)
         })
         .map_err(missing.because())?;
         let mut postgres = Postgres { server, _data: data };
@@ -110,7 +98,7 @@ impl Service for Postgres {
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
-        let failed = || Failure::peer::<tokio_postgres::Error>(SUBJECT);
+        let failed = || of_peer::<tokio_postgres::Error>(SUBJECT);
         let (client, connection) = self.config().connect(NoTls).await.map_err(failed())?;
         tokio::spawn(connection);
         let lock = client.prepare("SELECT pg_advisory_lock($1)").await.map_err(failed())?;
@@ -129,14 +117,14 @@ pub(crate) struct Client {
 
 impl tasks::Client for Client {
     async fn cycle(&mut self) -> Result<()> {
-        let failed = || Failure::peer::<tokio_postgres::Error>(SUBJECT);
+        let failed = || of_peer::<tokio_postgres::Error>(SUBJECT);
         self.client.query_one(&self.lock, &[&self.key]).await.map_err(failed())?;
         self.count.increment();
         let unlocked = self.client.query_one(&self.unlock, &[&self.key]).await.map_err(failed())?;
         if unlocked.get::<_, bool>(0) {
             return Ok(());
         }
-        Err(Failure::Peer { subject: SUBJECT, message: "a held lock was not held".into() })
+        Err(of_peer(SUBJECT)("a held lock was not held"))
     }
 }
 
@@ -149,18 +137,11 @@ fn key(name: &str) -> i64 {
         .cast_signed()
 }
 
-/// Runs it to its end.
-fn run(program: Become) -> Result<()> {
-    let name = program.program.display().to_string();
-    let mut command = worker::command(Job::Become(program))?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child =
-        OwnChild::start(&mut command).map_err(Failure::io(format!("cannot start {name}")))?;
-    let status = child.wait();
-    if status.success() {
-        return Ok(());
-    }
-    Err(Failure::Peer { subject: SUBJECT, message: format!("{name} failed: {status}") })
+/// Makes a directory another user's.
+fn give(directory: &Scratch, uid: u32, gid: u32) -> Result<()> {
+    let path = directory.path();
+    chown(path, Some(uid), Some(gid))
+        .map_err(Failure::io(format!("cannot give {} away", path.display())))
 }
 
 /// Number and group of a user.

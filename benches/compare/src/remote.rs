@@ -1,21 +1,26 @@
-//! What a lock between machines costs by how often somebody else wants it: from a lease that is
+//! What a lock between machines costs by how often other clients want it: from a lease that is
 //! kept all the time to one that is never worth keeping.
 
 use std::{fmt::Write, path::Path, time::Duration};
 
 use plotters::{prelude::*, style::text_anchor::HPos};
 
-use super::{
-    case::TIERLOCK,
-    crowd::Wants,
-    failure::Result,
-    grounds::Grounds,
-    host, human,
-    machine::Machine,
+use crate::{
+    bench::{
+        case::TIERLOCK,
+        crowd::Dice,
+        failure::Result,
+        host::{self, remote_clients, remote_names},
+        human,
+        machine::Machine,
+        progress::Progress,
+        report::{Report, Row},
+        run::race,
+    },
+    comparison::Comparison,
+    field::Field,
+    peers,
     plot::{self, FAINT, GRID, GRID_OF_UNITS, INK, OTHERS, OURS, Painted},
-    progress::Progress,
-    report::{Report, Row},
-    run::race,
 };
 
 /// In how many cases of one a client wants the name that all want, and not its own.
@@ -24,28 +29,26 @@ const SHARES: [f64; 7] = [0.0, 0.001, 0.01, 0.05, 0.2, 0.5, 1.0];
 const REMOTE_SHARE: &str = "remote_share";
 
 /// Measures all shares, in so many seconds all together.
-pub(super) fn measure(peers: bool, seconds: f64) -> Result<Report> {
-    let mut grounds = Grounds::new(peers)?;
+pub(crate) fn measure(seconds: f64) -> Result<Comparison> {
+    let mut field = Field::new()?;
     let total = Duration::from_secs_f64(seconds);
-    let progress = Progress::new(total);
+    let mut progress = Progress::new(total);
     let mut rows = Vec::new();
     for share in SHARES {
-        let entries = host::remote(&mut grounds, Wants::Common { share })?;
-        let measured = race(entries, &mut grounds, total / SHARES.len() as u32, &progress)?;
+        let names = remote_names(&format!("{share}"));
+        let common = names.len() - 1;
+        let wants = move |own, dice: &mut Dice| if dice.roll() < share { common } else { own };
+        let mut entries = vec![host::remote(&mut field.grounds, &names, wants)?];
+        peers::host::remote(&mut field, remote_clients(), &names, wants, &mut entries)?;
+        let each = total / SHARES.len() as u32;
+        let measured =
+            race(entries, each, &mut progress, |label, failure| field.on_failure(label, failure))?;
         rows.extend(measured.into_iter().map(|mut row| {
             row.facts.insert(REMOTE_SHARE, share);
             row
         }));
     }
-    let missing = grounds.missing();
-    Ok(Report {
-        machine: Machine::this(),
-        rows,
-        measures: Vec::new(),
-        budgets: Vec::new(),
-        missing,
-        left_out: grounds.left_out,
-    })
+    Ok(Comparison::new(Report { machine: Machine::this(), rows }, field))
 }
 
 /// What one locking costs its client on the average.
@@ -56,7 +59,7 @@ fn cost_ns(row: &Row) -> f64 {
 /// The costs of one subject, by share.
 fn curve<'a>(report: &'a Report, subject: &str) -> Vec<(f64, &'a Row)> {
     let rows = report.rows.iter().filter(|row| row.label.subject == subject);
-    rows.filter_map(|row| Some((row.fact(REMOTE_SHARE)?, row))).collect()
+    rows.filter_map(|row| Some((*row.facts.get(REMOTE_SHARE)?, row))).collect()
 }
 
 /// The subjects, ours first.
@@ -75,7 +78,8 @@ fn percent(share: f64) -> String {
 }
 
 /// The figures for people.
-pub(super) fn text(report: &Report) -> String {
+pub(crate) fn text(comparison: &Comparison) -> String {
+    let report = &comparison.report;
     let mut text = report.machine.heading();
     let subjects = subjects(report);
     let _ = write!(text, "{:<16}", "common name");
@@ -97,10 +101,7 @@ pub(super) fn text(report: &Report) -> String {
         "\nTime per locking of {} clients, each with a name of its own and one in common.",
         report.rows.first().map_or(0, |row| row.label.clients)
     );
-    for missing in &report.missing {
-        let _ = writeln!(text, "Not compared: {missing}");
-    }
-    text
+    text + &comparison.missing_text()
 }
 
 const SIZE: (u32, u32) = (760, 440);
@@ -110,7 +111,7 @@ const TOP: i32 = 84;
 const BOTTOM: i32 = 62;
 
 /// Draws the curves into an SVG file.
-pub(super) fn draw(report: &Report, file: &Path) -> Result<()> {
+pub(crate) fn draw(report: &Report, file: &Path) -> Result<()> {
     plot::draw_with(|svg| paint(report, svg), file)
 }
 
@@ -202,18 +203,15 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
+    use tierlock::Scope;
+
     use super::*;
-    use crate::{
-        Scope,
-        bench::{
-            case::Case,
-            report::tests::{report, row},
-        },
-    };
+    use crate::bench::case::Case;
+    use crate::bench::report::tests::{report, row};
 
     fn sample() -> Report {
         let of = |subject, share: f64, cost| {
-            let mut row = row(Scope::Host, Case::Remote1pct, subject, cost);
+            let mut row = row(Scope::Host, Case::REMOTE_1PCT, subject, cost);
             row.facts.insert(REMOTE_SHARE, share);
             row
         };
@@ -226,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn picture_has_a_curve_for_everybody_and_all_shares_below() {
+    fn picture_has_a_curve_for_each_subject_and_all_shares_below() {
         let mut svg = String::new();
         paint(&sample(), &mut svg).unwrap();
         for text in [TIERLOCK, "redis-sync", "60 ns", "132 µs", "0.1 %", "100 %"] {
@@ -237,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_no_figure() {
-        let text = text(&sample());
+        let text = text(&Comparison::new(sample(), Field::new().unwrap()));
         assert!(text.lines().any(|line| line.starts_with("0 % ") && line.contains("132 µs")));
         assert!(text.lines().any(|line| line.starts_with("1 % ") && line.contains('?')), "{text}");
     }

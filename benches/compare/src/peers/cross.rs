@@ -10,14 +10,18 @@ use named_lock::NamedLock;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::sys::{self, RobustMutex, Semaphore};
+use super::{
+    service::of_peer,
+    sys::{self, RobustMutex, Semaphore},
+};
 use crate::bench::{
     case::Case,
     failure::{Failure, Result},
-    worker::{Cross, Visitor},
+    jobs::{OpenLock, SharedLock, Visitor},
+    process::Subject,
 };
 
-/// Somebody else's lock, and the file that it stands on.
+/// Another maker's lock, and the file that it stands on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PeerLock {
     kind: Kind,
@@ -56,6 +60,19 @@ impl Kind {
         }
     }
 
+    /// What a reader must know to compare it: `guarantees.txt` says more.
+    const fn note(self) -> &'static str {
+        match self {
+            Kind::RobustPthread => "no order, no token; tells that its last holder died",
+            Kind::PosixSemaphore => {
+                "no order, no token; once its holder is killed, locked for ever"
+            }
+            Kind::Flock | Kind::Ofd | Kind::NamedLock | Kind::FdLock => {
+                "no order, no token; freed when its holder dies, and the next one is not told"
+            }
+        }
+    }
+
     /// A semaphore knows no holder: one that is killed takes it along for ever.
     const fn survives_its_holder(self) -> bool {
         !matches!(self, Kind::PosixSemaphore)
@@ -63,21 +80,21 @@ impl Kind {
 }
 
 /// Every lock that makes sense in this case, with files of its own in `directory`.
-pub(crate) fn locks(directory: &Path, case: Case) -> Result<Vec<(&'static str, PeerLock)>> {
+pub(crate) fn locks(directory: &Path, case: Case) -> Result<Vec<Subject<PeerLock>>> {
     Kind::ALL
         .into_iter()
-        .filter(|kind| case != Case::HolderKilled || kind.survives_its_holder())
+        .filter(|kind| case != Case::HOLDER_KILLED || kind.survives_its_holder())
         .map(|kind| {
-            let file = directory.join(format!("{}.{}", case.as_str(), kind.subject()));
+            let file = directory.join(format!("{}.{}", case.word, kind.subject()));
             let lock = PeerLock { kind, file };
             lock.create()?;
-            Ok((kind.subject(), lock))
+            Ok(Subject { name: kind.subject(), note: kind.note(), lock })
         })
         .collect()
 }
 
 impl PeerLock {
-    /// Before anybody opens it.
+    /// Before a process opens it.
     fn create(&self) -> Result<()> {
         let file = self.open_file()?;
         match self.kind {
@@ -86,24 +103,6 @@ impl PeerLock {
             Kind::Flock | Kind::Ofd | Kind::NamedLock | Kind::FdLock => Ok(()),
         }
         .map_err(self.failed("cannot make"))
-    }
-
-    /// Opens it and shows it to the visitor.
-    pub(crate) fn open<V: Visitor>(&self, visitor: V) -> Result<V::Output> {
-        let file = self.open_file()?;
-        match self.kind {
-            Kind::RobustPthread => {
-                visitor.visit(RobustMutex::open(&file).map_err(self.failed("cannot map"))?)
-            }
-            Kind::PosixSemaphore => {
-                visitor.visit(Semaphore::open(&file).map_err(self.failed("cannot map"))?)
-            }
-            Kind::Flock => visitor.visit(Flock(file)),
-            Kind::Ofd => visitor.visit(Ofd(file)),
-            Kind::NamedLock => visitor
-                .visit(NamedLock::with_path(&self.file).map_err(Failure::peer("named-lock"))?),
-            Kind::FdLock => visitor.visit(RwLock::new(file)),
-        }
     }
 
     fn open_file(&self) -> Result<File> {
@@ -121,7 +120,27 @@ impl PeerLock {
     }
 }
 
-impl Cross for RobustMutex {
+impl SharedLock for PeerLock {
+    fn open<V: Visitor>(&self, visitor: V) -> Result<V::Output> {
+        let file = self.open_file()?;
+        match self.kind {
+            Kind::RobustPthread => {
+                visitor.visit(RobustMutex::open(&file).map_err(self.failed("cannot map"))?)
+            }
+            Kind::PosixSemaphore => {
+                visitor.visit(Semaphore::open(&file).map_err(self.failed("cannot map"))?)
+            }
+            Kind::Flock => visitor.visit(Flock(file)),
+            Kind::Ofd => visitor.visit(Ofd(file)),
+            Kind::NamedLock => {
+                visitor.visit(NamedLock::with_path(&self.file).map_err(of_peer("named-lock"))?)
+            }
+            Kind::FdLock => visitor.visit(RwLock::new(file)),
+        }
+    }
+}
+
+impl OpenLock for RobustMutex {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
         self.lock().map_err(Failure::io("pthread_mutex_lock"))?;
@@ -143,7 +162,7 @@ impl Drop for Locked<'_> {
     }
 }
 
-impl Cross for Semaphore {
+impl OpenLock for Semaphore {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
         self.wait().map_err(Failure::io("sem_wait"))?;
@@ -156,7 +175,7 @@ impl Cross for Semaphore {
 /// `flock(2)` on a file that stays open.
 struct Flock(File);
 
-impl Cross for Flock {
+impl OpenLock for Flock {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
         let failed = |error: rustix::io::Errno| Failure::io("flock")(error.into());
@@ -171,7 +190,7 @@ impl Cross for Flock {
 /// `fcntl(2)` with `F_OFD_SETLKW` on a file that stays open.
 struct Ofd(File);
 
-impl Cross for Ofd {
+impl OpenLock for Ofd {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
         sys::ofd_lock(&self.0).map_err(Failure::io("fcntl"))?;
@@ -181,15 +200,15 @@ impl Cross for Ofd {
     }
 }
 
-impl Cross for NamedLock {
+impl OpenLock for NamedLock {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
-        let _guard = self.lock().map_err(Failure::peer("named-lock"))?;
+        let _guard = self.lock().map_err(of_peer("named-lock"))?;
         Ok(section())
     }
 }
 
-impl Cross for RwLock<File> {
+impl OpenLock for RwLock<File> {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
         let _guard = self.write().map_err(Failure::io("fd-lock"))?;
@@ -209,7 +228,7 @@ mod tests {
     impl Visitor for HoldUntilTold {
         type Output = ();
 
-        fn visit(self, mut lock: impl Cross + 'static) -> Result<()> {
+        fn visit(self, mut lock: impl OpenLock + 'static) -> Result<()> {
             lock.with(|| {
                 self.0.send(()).unwrap();
                 self.1.recv().unwrap();
@@ -222,15 +241,15 @@ mod tests {
     impl Visitor for Take {
         type Output = ();
 
-        fn visit(self, mut lock: impl Cross + 'static) -> Result<()> {
+        fn visit(self, mut lock: impl OpenLock + 'static) -> Result<()> {
             lock.with(|| {})
         }
     }
 
     #[test]
-    fn every_lock_excludes_whoever_opened_it_separately() {
+    fn every_lock_excludes_a_thread_that_opened_it_separately() {
         let directory = tempfile::tempdir().unwrap();
-        for (subject, lock) in locks(directory.path(), Case::Quiet).unwrap() {
+        for Subject { name, lock, .. } in locks(directory.path(), Case::QUIET).unwrap() {
             let (held, is_held) = mpsc::channel();
             let (let_go, told) = mpsc::channel();
             let (took, has_taken) = mpsc::channel();
@@ -243,7 +262,7 @@ mod tests {
                 });
                 let early = has_taken.recv_timeout(Duration::from_millis(20));
                 let_go.send(()).unwrap();
-                assert!(early.is_err(), "{subject} let two in");
+                assert!(early.is_err(), "{name} let two in");
                 has_taken.recv().unwrap();
             });
         }
@@ -264,6 +283,6 @@ mod tests {
     fn what_a_dead_holder_takes_along_is_left_out_where_holders_die() {
         let directory = tempfile::tempdir().unwrap();
         let of = |case| locks(directory.path(), case).unwrap().len();
-        assert_eq!(of(Case::HolderKilled), of(Case::Quiet) - 1);
+        assert_eq!(of(Case::HOLDER_KILLED), of(Case::QUIET) - 1);
     }
 }

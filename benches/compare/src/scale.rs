@@ -6,40 +6,33 @@
 use std::{
     fmt::Write,
     fs,
-    future::{Future, poll_fn},
-    ops::Range,
+    hint::black_box,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    thread,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
-use tokio::{runtime::Runtime, sync::Semaphore};
+use tierlock::{Keep, LockManager, Scope};
 
-use super::{
-    failure::{Failure, Result},
-    grounds::Grounds,
-    human,
-    machine::Machine,
-    names::{self, Walk, median_ns},
-    progress::Progress,
-    worker::{Job, Reply, Worker, unexpected},
+use crate::{
+    bench::{
+        failure::{Failure, Result},
+        human,
+        machine::Machine,
+        progress::Progress,
+    },
+    field::Field,
+    house::{House, NAMES_PER_SESSION},
+    measure::{self, Measure, PATIENCE, SIZES, Unit, Walk, median_ns, sizes},
+    names,
 };
-use crate::{Keep, LockManager, MutexGuard, Scope};
-
-/// Names at which grants are timed; and at the most there are to be.
-const SIZES: [u64; 4] = [10, 1_000, 100_000, 1_000_000];
-/// How long names may take to be made before the larger sizes are given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The words of the JSON.
-pub(super) const HELD: &str = "leader_bytes_per_held_lock";
-pub(super) const DISK: &str = "disk_bytes_per_name";
+pub(crate) const CLOCK: &str = "clock_reading";
+pub(crate) const HELD: &str = "leader_bytes_per_held_lock";
+pub(crate) const DISK: &str = "disk_bytes_per_name";
 const WAITER: &str = "leader_bytes_per_waiter";
 const SESSION: &str = "leader_bytes_per_session";
 const RESIDENT: &str = "leader_bytes_with_sessions";
@@ -48,26 +41,8 @@ const RESIDENT_OF_NONE: &str = "leader_bytes_without_sessions";
 const IDLE_CPU: &str = "leader_cpu_idle_sessions";
 const HOST_GRANT: &str = "host_grant";
 
-/// One figure, and with how many of what it was measured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Measure {
-    pub(crate) what: &'static str,
-    pub(crate) at: u64,
-    pub(crate) value: f64,
-    pub(crate) unit: Unit,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Unit {
-    Bytes,
-    Ns,
-    /// Of one processor.
-    Percent,
-}
-
 #[derive(Serialize)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     machine: Machine,
     measures: Vec<Measure>,
     /// What was given up, in sentences.
@@ -90,32 +65,28 @@ const SECONDS_FOR_ALL: f64 = 100.0;
 const NAMES_FOR_SIZE: f64 = 100_000.0;
 
 /// Everything, up to so many names.
-pub(super) fn run(scope: Option<Scope>, names: u64) -> Result<Scale> {
-    let mut grounds = Grounds::new(false)?;
-    let progress = Progress::of_unknown_length();
+pub(crate) fn run(scope: Option<Scope>, names: u64) -> Result<Scale> {
+    let mut field = Field::new()?;
+    let progress = Progress::new(Duration::ZERO);
     let mut measures = Vec::new();
     if scope.is_none_or(|scope| scope == Scope::Process) {
-        names::measure(&mut grounds, names, EACH, &progress, &mut measures)?;
+        names::measure(&mut field, names, EACH, &progress, &mut measures)?;
         progress.says("process: disk per name");
-        measures.push(disk(&grounds, names.min(SIZES[SIZES.len() - 1]))?);
+        measures.push(disk(&field, names.min(SIZES[SIZES.len() - 1]))?);
     }
     if scope.is_none_or(|scope| scope == Scope::Host) {
-        host_grants(&mut grounds, names, &progress, &mut measures)?;
+        host_grants(&mut field, names, &progress, &mut measures)?;
         let most = SESSIONS_MAX.min(names / 500).max(4);
-        sessions(&mut grounds, [most / 2, most], &progress, &mut measures)?;
+        sessions(&mut field, [most / 2, most], &progress, &mut measures)?;
     }
-    Ok(Scale { machine: Machine::this(), measures, left_out: grounds.left_out })
+    Ok(Scale { machine: Machine::this(), measures, left_out: field.left_out })
 }
 
-pub(super) fn sizes(names: u64) -> impl Iterator<Item = u64> {
-    SIZES.into_iter().filter(move |&size| size < names).chain([names])
-}
-
-/// What a comparison shows of it, in a run of so many seconds: names in a directory, and the two
-/// that have a budget.
-pub(super) fn in_short(
+/// What a comparison shows of it, in a run of so many seconds: names in a directory, and what
+/// budgets are about.
+pub(crate) fn in_short(
     scope: Option<Scope>,
-    grounds: &mut Grounds,
+    field: &mut Field,
     seconds: f64,
     progress: &Progress,
 ) -> Result<Vec<Measure>> {
@@ -124,13 +95,19 @@ pub(super) fn in_short(
     let mut measures = Vec::new();
     if scope.is_none_or(|scope| scope == Scope::Process) {
         let in_a_directory = ((SIZES[SIZES.len() - 1] as f64 * part) as u64).max(10);
-        names::measure(grounds, in_a_directory, EACH.mul_f64(part), progress, &mut measures)?;
+        names::measure(field, in_a_directory, EACH.mul_f64(part), progress, &mut measures)?;
         progress.says("process: disk per name");
-        measures.push(disk(grounds, names)?);
+        measures.push(disk(field, names)?);
     }
     if scope.is_none_or(|scope| scope == Scope::Host) {
+        progress.says("host: reading the clock");
+        let value = median_ns(EACH.mul_f64(part / 4.0), || {
+            black_box(Instant::now());
+            Ok(())
+        })?;
+        measures.push(Measure { what: CLOCK, at: 1, value, unit: Unit::Ns });
         progress.says("host: memory per held name");
-        let mut house = House::start(grounds)?;
+        let mut house = House::start(field)?;
         // The first request makes what belongs to the session, or to nobody.
         house.hold(0..1)?;
         let before = house.resident()?;
@@ -141,8 +118,8 @@ pub(super) fn in_short(
 }
 
 /// What the directory takes up, by the file system's account.
-fn disk(grounds: &Grounds, names: u64) -> Result<Measure> {
-    let directory = grounds.directory("scale-disk")?;
+fn disk(field: &Field, names: u64) -> Result<Measure> {
+    let directory = field.grounds.directory("scale-disk")?;
     let locks = LockManager::builder().directory(&directory).open()?;
     let take = |number: u64| -> Result<()> {
         // 40 bytes.
@@ -173,12 +150,12 @@ fn taken_up(directory: &Path) -> Result<u64> {
 
 /// Grants with ever more names held, and what these cost the leader's memory.
 fn host_grants(
-    grounds: &mut Grounds,
+    field: &mut Field,
     names: u64,
     progress: &Progress,
     measures: &mut Vec<Measure>,
 ) -> Result<()> {
-    let mut house = House::start(grounds)?;
+    let mut house = House::start(field)?;
     let caller = house.connect()?;
     let wanted = (0..1_000)
         .map(|number| {
@@ -197,7 +174,7 @@ fn host_grants(
     measures.push(resident_with(0, before));
     for size in sizes(names) {
         progress.says(&format!("host: holding {size} names"));
-        if !hold_up_to(size, &mut house, grounds)? {
+        if !hold_up_to(size, &mut house, field)? {
             break;
         }
         let value = median_ns(EACH, &mut cycle)?;
@@ -211,7 +188,7 @@ fn host_grants(
 
     // All but one, which nobody here waits for: what becomes of a try of it only the leader knows.
     let waiters = (house.held() - 1).min(100_000);
-    if !grounds.has_memory_for(&format!("{waiters} waiters"), waiters * BYTES_PER_NAME) {
+    if !field.has_memory_for(&format!("{waiters} waiters"), waiters * BYTES_PER_NAME) {
         return Ok(());
     }
     progress.says(&format!("host: {waiters} waiters"));
@@ -222,9 +199,9 @@ fn host_grants(
 }
 
 /// Holds so many names, unless memory does not suffice or it takes too long, which is noted.
-fn hold_up_to(size: u64, house: &mut House, grounds: &mut Grounds) -> Result<bool> {
+fn hold_up_to(size: u64, house: &mut House, field: &mut Field) -> Result<bool> {
     let more = size - house.held();
-    if !grounds.has_memory_for(&format!("{size} names held"), more * BYTES_PER_NAME) {
+    if !field.has_memory_for(&format!("{size} names held"), more * BYTES_PER_NAME) {
         return Ok(false);
     }
     let started = Instant::now();
@@ -233,7 +210,7 @@ fn hold_up_to(size: u64, house: &mut House, grounds: &mut Grounds) -> Result<boo
         if started.elapsed() > PATIENCE {
             let seconds = PATIENCE.as_secs();
             let slow = format!("more than {held} names held: taking them took over {seconds} s");
-            grounds.left_out.push(slow);
+            field.left_out.push(slow);
             return Ok(false);
         }
         house.hold(held..size.min(held + NAMES_PER_SESSION))?;
@@ -247,17 +224,17 @@ fn resident_with(names: u64, bytes: u64) -> Measure {
 
 /// What sessions cost that have taken a lock once and are idle since.
 fn sessions(
-    grounds: &mut Grounds,
+    field: &mut Field,
     sizes: [u64; 2],
     progress: &Progress,
     measures: &mut Vec<Measure>,
 ) -> Result<()> {
     let most = sizes[1];
-    if !grounds.has_memory_for(&format!("{most} sessions"), most * BYTES_PER_SESSION) {
+    if !field.has_memory_for(&format!("{most} sessions"), most * BYTES_PER_SESSION) {
         return Ok(());
     }
     let allowed = raise_open_files()?;
-    let house = House::start(grounds)?;
+    let house = House::start(field)?;
     let mut sessions = Vec::new();
     let mut open_session = || -> Result<()> {
         let locks = house.connect()?;
@@ -273,7 +250,7 @@ fn sessions(
     if let Some(allowed) = allowed
         && files > allowed
     {
-        grounds.left_out.push(format!(
+        field.left_out.push(format!(
             "{most} sessions: they take {files} open files, and {allowed} are allowed (`ulimit -Hn`)"
         ));
         return Ok(());
@@ -304,155 +281,6 @@ fn sessions(
     Ok(())
 }
 
-/// A leader in a process of its own, and what is held there.
-struct House {
-    leader: Worker,
-    address: String,
-    secret_file: PathBuf,
-    runtime: Arc<Runtime>,
-    holders: Vec<LockManager>,
-    guards: Vec<MutexGuard<'static, ()>>,
-}
-
-/// Below a leader's limit per session.
-const NAMES_PER_SESSION: u64 = 60_000;
-/// Requests under way at the same time.
-const IN_FLIGHT: u64 = 256;
-
-impl House {
-    fn start(grounds: &mut Grounds) -> Result<House> {
-        let secret_file = grounds.secret_file()?;
-        let mut leader = Worker::start(Job::Serve {
-            listen: "127.0.0.1:0".into(),
-            state_dir: grounds.new_directory("scale-leader")?,
-            init: true,
-            secret_file: secret_file.clone(),
-        })?;
-        let address = match leader.reply()? {
-            Reply::Serving { port } => format!("127.0.0.1:{port}"),
-            other => return Err(unexpected(&other)),
-        };
-        let (runtime, holders, guards) = (grounds.runtime()?, Vec::new(), Vec::new());
-        Ok(House { leader, address, secret_file, runtime, holders, guards })
-    }
-
-    fn connect(&self) -> Result<LockManager> {
-        Ok(LockManager::builder()
-            .leaders([&self.address])
-            .secret_file(&self.secret_file)
-            .label("bench")
-            .time_to_live(Duration::from_secs(60))
-            .open()?)
-    }
-
-    fn held(&self) -> u64 {
-        self.guards.len() as u64
-    }
-
-    /// Takes these names, of 16 bytes each, and keeps them.
-    fn hold(&mut self, names: Range<u64>) -> Result<()> {
-        let mut tasks = Vec::new();
-        for first in names.clone().step_by(NAMES_PER_SESSION as usize) {
-            let locks = self.connect()?;
-            self.holders.push(locks.clone());
-            let last = (first + NAMES_PER_SESSION).min(names.end);
-            for lane in 0..IN_FLIGHT.min(last - first) {
-                let locks = locks.clone();
-                let mine = (first + lane..last).step_by(IN_FLIGHT as usize);
-                tasks.push(self.runtime.spawn(async move {
-                    let mut guards = Vec::new();
-                    for number in mine {
-                        let mutex = locks.mutex(name(number), ()).scope(Scope::Host);
-                        guards.push(mutex.keep(Keep::Never).lock_async().await?);
-                    }
-                    Ok::<_, Failure>(guards)
-                }));
-            }
-        }
-        for task in tasks {
-            self.guards.extend(self.runtime.block_on(task).expect("it does not panic")?);
-        }
-        Ok(())
-    }
-
-    /// Waits for so many of the held names, in sessions of their own.
-    fn wait(&self, waiters: u64) -> Result<Vec<tokio::task::JoinHandle<()>>> {
-        let mut waiting = Vec::new();
-        for first in (0..waiters).step_by(NAMES_PER_SESSION as usize) {
-            let locks = self.connect()?;
-            let last = (first + NAMES_PER_SESSION).min(waiters);
-            let asked = Arc::new(Semaphore::new(0));
-            for number in first..last {
-                let (locks, asked) = (locks.clone(), asked.clone());
-                waiting.push(self.runtime.spawn(async move {
-                    let mutex = locks.mutex(name(number), ()).scope(Scope::Host);
-                    let mut lock = pin!(mutex.lock_async());
-                    let is_early = poll_fn(|context| Poll::Ready(lock.as_mut().poll(context)));
-                    let early = is_early.await.is_ready();
-                    asked.add_permits(1);
-                    if !early {
-                        let _ = lock.await;
-                    }
-                }));
-            }
-            let all = (last - first) as u32;
-            drop(self.runtime.block_on(asked.acquire_many(all)).expect("it is not closed"));
-            // Frames are read in their order: with this answer, all that came before are read.
-            let held = locks.mutex(name(self.held() - 1), ()).scope(Scope::Host).build()?;
-            match held.try_lock() {
-                Err(error) if error.is_contended() => {}
-                Err(error) => return Err(error.into()),
-                Ok(_) => return Err(Failure::Wrong("a held lock was to be had".into())),
-            }
-        }
-        Ok(waiting)
-    }
-
-    fn resident(&self) -> Result<u64> {
-        let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(kib.ok_or_else(|| Failure::Wrong("a process without memory".into()))? * 1_024)
-    }
-
-    /// What a lock, waiter or session costs, given what there was without them.
-    fn per(&self, what: &'static str, number: u64, before: u64) -> Result<Measure> {
-        let value = self.resident()?.saturating_sub(before) as f64 / number.max(1) as f64;
-        Ok(Measure { what, at: number, value, unit: Unit::Bytes })
-    }
-
-    /// What part of a processor the leader uses meanwhile.
-    fn processor_percent(&self, meanwhile: Duration) -> Result<f64> {
-        let before = self.processor_ns()?;
-        thread::sleep(meanwhile);
-        let used_ns = self.processor_ns()? - before;
-        Ok(used_ns as f64 / meanwhile.as_nanos() as f64 * 100.0)
-    }
-
-    fn processor_ns(&self) -> Result<u64> {
-        let tasks = format!("/proc/{}/task", self.leader.pid().as_raw_nonzero());
-        let failed = || Failure::io(format!("cannot read {tasks}"));
-        let mut sum_ns = 0;
-        for task in fs::read_dir(&tasks).map_err(failed())? {
-            let file = task.map_err(failed())?.path().join("schedstat");
-            // A thread may end meanwhile.
-            let times = fs::read_to_string(file).unwrap_or_default();
-            sum_ns += times.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(sum_ns)
-    }
-
-    fn proc(&self, file: &str) -> Result<String> {
-        let path = format!("/proc/{}/{file}", self.leader.pid().as_raw_nonzero());
-        fs::read_to_string(&path).map_err(Failure::io(format!("cannot read {path}")))
-    }
-}
-
-/// 16 bytes.
-pub(super) fn name(number: u64) -> String {
-    format!("name/{number:011}")
-}
-
 /// Every session has a socket or more. Says how many files may be open now, if there is a limit.
 fn raise_open_files() -> Result<Option<u64>> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -467,11 +295,7 @@ fn open_files() -> Result<u64> {
 }
 
 impl Scale {
-    pub(super) fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain data")
-    }
-
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = self.machine.heading();
         let names = names::table(&self.measures);
         if !names.is_empty() {
@@ -481,7 +305,7 @@ impl Scale {
         let others = self.measures.iter().filter(|measure| !names::shows(measure.what));
         for Measure { what, at, value, unit } in others {
             let value = match unit {
-                Unit::Bytes => human::bytes(*value),
+                Unit::Bytes => measure::bytes(*value),
                 Unit::Ns => human::time(*value),
                 Unit::Percent => format!("{value:.1} %"),
             };
@@ -526,12 +350,6 @@ fn title(what: &'static str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_have_the_length_that_is_promised() {
-        assert_eq!(name(0).len(), 16);
-        assert_eq!(name(1_000_000).len(), 16);
-    }
 
     #[test]
     fn growth_is_that_of_the_outermost_sizes() {

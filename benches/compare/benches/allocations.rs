@@ -1,6 +1,6 @@
 //! Allocations per cycle on the calling thread, where zero is promised and where it is not.
 
-#[path = "../tests/counting/mod.rs"]
+#[path = "../../../tests/counting/mod.rs"]
 mod counting;
 
 use counting::allocations;

@@ -2,27 +2,29 @@
 //! a process that knows the directory and in a new one.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::{
-    failure::Result,
-    grounds::Grounds,
-    human,
-    progress::Progress,
-    run::Contender,
-    scale::{Measure, PATIENCE, Unit, name, sizes},
-    stats::{Pace, Tally, median},
-    thread::Quiet,
-    worker::{Job, Reply, Worker, unexpected},
+use serde::{Deserialize, Serialize};
+use tierlock::{LockManager, Scope};
+
+use crate::{
+    bench::{
+        failure::Result,
+        human,
+        progress::Progress,
+        stats::{Pace, Seen, Tally, median},
+        worker::{self, Worker},
+    },
+    field::Field,
+    measure::{Measure, PATIENCE, Unit, Walk, median_ns, name, sizes},
 };
-use crate::{LockManager, Scope};
 
 /// The words of the JSON.
 const MADE: &str = "process_insertion";
 const SAME: &str = "process_grant_same_ten";
-pub(super) const ANY: &str = "process_grant";
+pub(crate) const ANY: &str = "process_grant";
 const FRESH: &str = "process_grant_fresh";
 const FRESH_P99: &str = "process_grant_fresh_p99";
 const FIRST: &str = "process_first_lock";
@@ -44,14 +46,14 @@ const PROCESSES: u64 = 5;
 const LOOK_UPS: u64 = 1_000;
 
 /// Measures all of it with ever more names, some of it for `each` long.
-pub(super) fn measure(
-    grounds: &mut Grounds,
+pub(crate) fn measure(
+    field: &mut Field,
     names: u64,
     each: Duration,
     progress: &Progress,
     measures: &mut Vec<Measure>,
 ) -> Result<()> {
-    let directory = grounds.new_directory("names")?;
+    let directory = field.new_directory("names")?;
     let locks = LockManager::builder().directory(&directory).open()?;
     let (mut known, started) = (0, Instant::now());
     for size in sizes(names) {
@@ -59,7 +61,7 @@ pub(super) fn measure(
         let mut making = Tally::new(Pace::OneByOne);
         while known < size {
             if started.elapsed() > PATIENCE {
-                grounds.left_out.push(format!(
+                field.left_out.push(format!(
                     "more than {known} names in a directory: making them took over {} s",
                     PATIENCE.as_secs()
                 ));
@@ -102,28 +104,46 @@ pub(super) fn measure(
 /// What a process sees that has never used the directory: how long its first lock took from opening
 /// the directory on, and further ones.
 fn new_process(directory: &Path, names: u64, number: u64) -> Result<(u64, Tally)> {
-    let job = Job::Find { directory: directory.to_owned(), names, from: number * LOOK_UPS };
-    match Worker::start(job)?.reply()? {
-        Reply::Found { first_ns, seen } => Ok((first_ns, Tally::from_seen(seen))),
-        other => Err(unexpected(&other)),
-    }
+    let job = Find { directory: directory.to_owned(), names, from: number * LOOK_UPS };
+    let Found { first_ns, seen } = Worker::start(&job)?.reply()?;
+    Ok((first_ns, Tally::from_seen(seen)))
 }
 
-/// The child's side of it.
-pub(super) fn find(directory: &Path, names: u64, from: u64) -> Result<Reply> {
-    let mut walk = Walk { at: from % names.max(1), ..Walk::over(names) };
-    let opened = Instant::now();
-    let locks = LockManager::builder().directory(directory).open()?;
-    lock(&locks, walk.next())?;
-    let first_ns = opened.elapsed().as_nanos() as u64;
-    let mut tally = Tally::new(Pace::OneByOne);
-    // None of them twice.
-    for _ in 1..LOOK_UPS.min(names) {
-        let asked = Instant::now();
+/// A child process that opens a directory and locks some of its names by their names, once each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Find {
+    directory: PathBuf,
+    names: u64,
+    from: u64,
+}
+
+/// What it saw: how long it took from opening the directory to the first lock, and what further ones
+/// took.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    first_ns: u64,
+    seen: Seen,
+}
+
+impl worker::Job for Find {
+    fn work(self) -> Result<()> {
+        let _orders = worker::ready::<()>();
+        let mut walk = Walk::over(self.names).from(self.from);
+        let opened = Instant::now();
+        let locks = LockManager::builder().directory(&self.directory).open()?;
         lock(&locks, walk.next())?;
-        tally.wait(asked.elapsed());
+        let first_ns = opened.elapsed().as_nanos() as u64;
+        let mut tally = Tally::new(Pace::OneByOne);
+        // None of them twice.
+        for _ in 1..LOOK_UPS.min(self.names) {
+            let asked = Instant::now();
+            lock(&locks, walk.next())?;
+            tally.wait(asked.elapsed());
+        }
+        worker::say(Found { first_ns, seen: tally.to_seen() });
+        Ok(())
     }
-    Ok(Reply::Found { first_ns, seen: tally.to_seen() })
 }
 
 fn lock(locks: &LockManager, number: u64) -> Result<()> {
@@ -131,43 +151,14 @@ fn lock(locks: &LockManager, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Visits all numbers below a size, in an order that no cache likes.
-pub(super) struct Walk {
-    at: u64,
-    size: u64,
-    step: u64,
-}
-
-impl Walk {
-    pub(super) fn over(size: u64) -> Walk {
-        // A prime that no power of ten has as a factor.
-        Walk { at: 0, size, step: 618_033_989 % size.max(1) }
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.at = (self.at + self.step) % self.size;
-        self.at
-    }
-}
-
-/// What one cycle costs in the middle.
-pub(super) fn median_ns(each: Duration, cycle: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut quiet = Quiet(cycle);
-    let mut warm_up = Tally::new(Pace::OneByOne);
-    quiet.run(each.min(Duration::from_millis(50)), &mut warm_up)?;
-    let mut tally = Tally::new(warm_up.suited_pace());
-    quiet.run(each, &mut tally)?;
-    Ok(tally.summary().p50_ns)
-}
-
 /// Whether [`table`] shows this measure.
-pub(super) fn shows(what: &str) -> bool {
+pub(crate) fn shows(what: &str) -> bool {
     TITLES.iter().any(|(shown, _)| *shown == what)
 }
 
 /// The measures for people: a line for each, a column for each number of names, and at last by how
 /// much it grows from the fewest to the most. Empty if nothing of it was measured.
-pub(super) fn table(measures: &[Measure]) -> String {
+pub(crate) fn table(measures: &[Measure]) -> String {
     let of = |what: &'static str| measures.iter().filter(move |measure| measure.what == what);
     let lines = TITLES.iter().filter(|&&(what, _)| of(what).next().is_some());
     let mut text = String::new();
@@ -194,19 +185,7 @@ fn line(title: &str, cells: impl Iterator<Item = String>, last: &str) -> String 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    #[test]
-    fn walk_visits_every_number() {
-        for size in [10, 1_000, 100_000, 1_000_000] {
-            let mut walk = Walk::over(size);
-            let visited: BTreeSet<u64> = (0..size.min(1_000)).map(|_| walk.next()).collect();
-            assert_eq!(visited.len() as u64, size.min(1_000));
-            assert!(visited.iter().all(|&number| number < size));
-        }
-    }
 
     #[test]
     fn table_has_a_column_for_each_number_and_says_how_much_it_grows() {

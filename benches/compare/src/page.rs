@@ -1,27 +1,26 @@
-//! The README's figures: the text between two marks, replaced by one run's.
+//! The figures of a page (`benches/RESULTS.md`): the text between two marks, replaced by one run's.
 
 use std::{fs, path::Path};
 
-use super::{
-    failure::{Failure, Result},
-    report::Report,
-    table,
+use crate::{
+    bench::failure::{Failure, Result},
+    comparison::Comparison,
 };
 
 const BEGINS: &str = "<!-- figures -->\n";
 const ENDS: &str = "<!-- /figures -->\n";
 
 /// Puts the run's figures between the marks of a file.
-pub(super) fn fill(report: &Report, file: &Path) -> Result<()> {
+pub(crate) fn fill(comparison: &Comparison, file: &Path) -> Result<()> {
     let failed = || Failure::io(format!("cannot fill {}", file.display()));
     let page = fs::read_to_string(file).map_err(failed())?;
-    let filled = filled(&page, &block(report))
+    let filled = filled(&page, &block(comparison))
         .ok_or_else(|| failed()(std::io::Error::other(format!("it has no {}", BEGINS.trim()))))?;
     fs::write(file, filled).map_err(failed())
 }
 
-fn block(report: &Report) -> String {
-    let machine = &report.machine;
+fn block(comparison: &Comparison) -> String {
+    let machine = &comparison.report.machine;
     format!(
         "Measured on {} × {}, {}, with tierlock {} ({} build).\n\n```text\n{}```\n",
         machine.cpus,
@@ -29,7 +28,7 @@ fn block(report: &Report) -> String {
         machine.system,
         machine.version,
         machine.build,
-        table::figures(report)
+        comparison.figures()
     )
 }
 
@@ -54,10 +53,10 @@ mod tests {
     }
 
     #[test]
-    fn readme_has_the_marks_and_what_each_side_guarantees() {
-        let readme = include_str!("../../README.md");
-        assert!(filled(readme, "").is_some());
+    fn results_have_the_marks_and_what_each_side_guarantees() {
+        let results = include_str!("../../RESULTS.md");
+        assert!(filled(results, "").is_some());
         let (_, guarantees) = include_str!("guarantees.txt").split_once("\n\n").unwrap();
-        assert!(readme.contains(guarantees), "copy guarantees.txt into the README");
+        assert!(results.contains(guarantees), "copy guarantees.txt into the results");
     }
 }

@@ -2,21 +2,32 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{
-    budget::LOCKS_LOST,
-    case::{Case, Label},
-    failure::{Failure, Result},
-    grounds::Grounds,
-    run::{Contender, Entry},
-    stats::Tally,
-    worker::{Job, Reply, Worker, unexpected},
+use tierlock::{Keep, LockErrorKind, LockManager, Mutex, MutexGuard, Scope};
+
+use crate::{
+    bench::{
+        case::{Case, Label},
+        failure::{Failure, Result},
+        run::{Contender, Entry},
+        stats::Tally,
+        worker::Worker,
+    },
+    field::Field,
+    house::Serve,
 };
-use crate::{Keep, LockErrorKind, LockManager, Mutex, MutexGuard, Scope};
+
+impl Case {
+    /// From a leader's SIGKILL, restarted at once, to its first new grant; 100 sessions hold.
+    pub(crate) const LEADER_KILLED: Case = Case::staged("leader_killed", "leader killed");
+}
+
+/// How many locks that were held were lost, as a row says it.
+pub(crate) const LOCKS_LOST: &str = "held_locks_lost";
 
 const SESSIONS: u32 = 100;
 const TIME_TO_LIVE: Duration = Duration::from_secs(5);
@@ -24,20 +35,19 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 const NOTE: &str = "from SIGKILL to the first new grant; 100 sessions hold; restarted at once";
 
-pub(crate) fn leader_killed(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+pub(crate) fn leader_killed(field: &mut Field) -> Result<Vec<Entry>> {
     let label = Label {
         clients: SESSIONS,
         note: Some(NOTE),
-        ..Label::new(Scope::Host, Case::LeaderKilled)
+        ..Label::new(Scope::Host, Case::LEADER_KILLED)
     };
-    Ok(vec![Entry::new(label, LeaderKilled::start(grounds)?)])
+    Ok(vec![Entry::new(label, LeaderKilled::start(field)?)])
 }
 
 struct LeaderKilled {
-    state_dir: PathBuf,
-    secret_file: PathBuf,
-    port: u16,
     leader: Option<Worker>,
+    /// Starts the leader again where it was.
+    again: Serve,
     holders: Vec<Holder>,
     /// Asks for a new lock as soon as the leader is gone.
     newcomer: LockManager,
@@ -52,10 +62,12 @@ struct Holder {
 }
 
 impl LeaderKilled {
-    fn start(grounds: &mut Grounds) -> Result<LeaderKilled> {
-        let state_dir = grounds.new_directory("killed-leader")?;
-        let secret_file = grounds.secret_file()?;
-        let (leader, port) = serve(&state_dir, &secret_file, 0)?;
+    fn start(field: &mut Field) -> Result<LeaderKilled> {
+        let state_dir: PathBuf = field.new_directory("killed-leader")?;
+        let secret_file = field.grounds.secret_file()?;
+        let mut again = Serve { state_dir, secret_file: secret_file.clone(), port: 0 };
+        let (leader, port) = again.start()?;
+        again.port = port;
         let connect = || -> Result<LockManager> {
             Ok(LockManager::builder()
                 .leaders([format!("127.0.0.1:{port}")])
@@ -72,16 +84,7 @@ impl LeaderKilled {
             })
             .collect::<Result<_>>()?;
         let newcomer = connect()?;
-        Ok(LeaderKilled {
-            state_dir,
-            secret_file,
-            port,
-            leader: Some(leader),
-            holders,
-            newcomer,
-            kills: 0,
-            locks_lost: 0,
-        })
+        Ok(LeaderKilled { leader: Some(leader), again, holders, newcomer, kills: 0, locks_lost: 0 })
     }
 
     fn kill_one(&mut self) -> Result<Duration> {
@@ -97,7 +100,7 @@ impl LeaderKilled {
         let killed = Instant::now();
         // Killed and reaped.
         self.leader = None;
-        self.leader = Some(serve(&self.state_dir, &self.secret_file, self.port)?.0);
+        self.leader = Some(self.again.start()?.0);
         let granted = first_grant(&fresh, killed + PATIENCE)?;
 
         for holder in &mut self.holders {
@@ -112,36 +115,11 @@ impl LeaderKilled {
 
 impl Contender for LeaderKilled {
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let started = Instant::now();
-        let mut kills = 0;
-        loop {
-            tally.wait(self.kill_one()?);
-            kills += 1;
-            let took = started.elapsed();
-            if took >= slice {
-                tally.stretch(kills, took);
-                return Ok(());
-            }
-        }
+        tally.stage(slice, || self.kill_one())
     }
 
     fn facts(&self) -> BTreeMap<&'static str, f64> {
         BTreeMap::from([(LOCKS_LOST, self.locks_lost as f64), ("kills", self.kills as f64)])
-    }
-}
-
-/// A leader in a child process, on this port or, new, on any.
-fn serve(state_dir: &Path, secret_file: &Path, port: u16) -> Result<(Worker, u16)> {
-    let job = Job::Serve {
-        listen: format!("127.0.0.1:{port}"),
-        state_dir: state_dir.to_owned(),
-        init: port == 0,
-        secret_file: secret_file.to_owned(),
-    };
-    let mut leader = Worker::start(job)?;
-    match leader.reply()? {
-        Reply::Serving { port } => Ok((leader, port)),
-        other => Err(unexpected(&other)),
     }
 }
 

@@ -8,15 +8,10 @@ use tokio::runtime::Runtime;
 use zookeeper_client::{Acls, Client as Connection, CreateMode, LockOptions, LockPrefix};
 
 use super::{
-    Missing, Service,
-    server::{self, Server},
+    server::{self, Become, Server},
+    service::{Missing, Service, of_peer},
 };
-use crate::bench::{
-    failure::{Failure, Result},
-    stats::Unprotected,
-    tasks,
-    worker::Become,
-};
+use crate::bench::{failure::Result, stats::Unprotected, tasks};
 
 const SUBJECT: &str = "zookeeper";
 /// Where Debian puts it.
@@ -89,7 +84,7 @@ impl Service for ZooKeeper {
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
-        let connection = connect(&self.address()).await.map_err(Failure::peer(SUBJECT))?;
+        let connection = connect(&self.address()).await.map_err(of_peer(SUBJECT))?;
         Ok(Client { connection, parent: parent(name), count })
     }
 
@@ -111,7 +106,7 @@ pub(crate) struct Client {
 
 impl tasks::Client for Client {
     async fn cycle(&mut self) -> Result<()> {
-        let failed = || Failure::peer::<zookeeper_client::Error>(SUBJECT);
+        let failed = || of_peer::<zookeeper_client::Error>(SUBJECT);
         let prefix = LockPrefix::new_curator(&self.parent, "lock-").map_err(failed())?;
         let acls = Acls::anyone_all();
         let options = LockOptions::new(acls)

@@ -7,15 +7,10 @@ use std::{hash::Hasher, path::Path, sync::Arc, thread, time::Duration};
 use redis::{IntoConnectionInfo, Script, io::tcp::TcpSettings};
 
 use super::{
-    Missing, Service,
-    server::{self, Server},
+    server::{self, Become, Server},
+    service::{Missing, Service, of_peer},
 };
-use crate::bench::{
-    failure::{Failure, Result},
-    stats::Unprotected,
-    tasks::Client as AsyncClient,
-    worker::Become,
-};
+use crate::bench::{failure::Result, stats::Unprotected, tasks::Client as AsyncClient};
 
 const LIFETIME_MS: u32 = 30_000;
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
@@ -79,7 +74,7 @@ impl Redis {
     /// A blocking client with a connection of its own, for these names.
     pub(super) fn sync_client<N: AsRef<str>>(&self, names: &[N]) -> Result<SyncClient> {
         let subject = self.sync_subject();
-        let connection = self.client.get_connection().map_err(Failure::peer(subject))?;
+        let connection = self.client.get_connection().map_err(of_peer(subject))?;
         let locks = names.iter().map(|name| Lock::new(name.as_ref())).collect();
         Ok(SyncClient { subject, connection, locks })
     }
@@ -110,7 +105,7 @@ impl Service for Redis {
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
         let subject = self.subject();
         let connection =
-            self.client.get_multiplexed_async_connection().await.map_err(Failure::peer(subject))?;
+            self.client.get_multiplexed_async_connection().await.map_err(of_peer(subject))?;
         Ok(Client { subject, connection, lock: Lock::new(name), count })
     }
 
@@ -160,7 +155,7 @@ fn expect_deleted(subject: &'static str, deleted: u32) -> Result<()> {
     if deleted == 1 {
         return Ok(());
     }
-    Err(Failure::Peer { subject, message: "the key was gone before its time".into() })
+    Err(of_peer(subject)("the key was gone before its time"))
 }
 
 pub(crate) struct SyncClient {
@@ -173,7 +168,7 @@ impl SyncClient {
     /// Locks the name of this number, waiting if it must, and unlocks after `section`.
     pub(super) fn cycle(&mut self, name: usize, section: &mut dyn FnMut()) -> Result<()> {
         let SyncClient { subject, connection, locks } = self;
-        let failed = || Failure::peer::<redis::RedisError>(subject);
+        let failed = || of_peer::<redis::RedisError>(subject);
         let lock = &mut locks[name];
         let token = loop {
             let token = lock.next_token();
@@ -213,7 +208,7 @@ impl Client {
 
 impl AsyncClient for Client {
     async fn cycle(&mut self) -> Result<()> {
-        let token = self.lock().await.map_err(Failure::peer(self.subject))?;
+        let token = self.lock().await.map_err(of_peer(self.subject))?;
         self.count.increment();
         let deleted = self
             .lock
@@ -222,7 +217,7 @@ impl AsyncClient for Client {
             .arg(&token)
             .invoke_async(&mut self.connection)
             .await
-            .map_err(Failure::peer(self.subject))?;
+            .map_err(of_peer(self.subject))?;
         expect_deleted(self.subject, deleted)
     }
 }

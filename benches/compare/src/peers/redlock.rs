@@ -6,14 +6,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use rslock::LockManager;
 
 use super::{
-    Missing, Service,
     redis::{Durability, Redis},
+    service::{Missing, Service, of_peer},
 };
-use crate::bench::{
-    failure::{Failure, Result},
-    stats::Unprotected,
-    tasks,
-};
+use crate::bench::{failure::Result, stats::Unprotected, tasks};
 
 const LIFETIME: Duration = Duration::from_secs(30);
 
@@ -59,11 +55,8 @@ pub(crate) struct Client {
 
 impl tasks::Client for Client {
     async fn cycle(&mut self) -> Result<()> {
-        let lock = self
-            .locks
-            .lock(self.name.as_str(), LIFETIME)
-            .await
-            .map_err(Failure::peer("redlock-3"))?;
+        let lock =
+            self.locks.lock(self.name.as_str(), LIFETIME).await.map_err(of_peer("redlock-3"))?;
         self.count.increment();
         self.locks.unlock(&lock).await;
         Ok(())

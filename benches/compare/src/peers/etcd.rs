@@ -16,14 +16,13 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
-    Missing, Service,
-    server::{self, Server, free_port},
+    server::{self, Become, Server, free_port},
+    service::{Missing, Service, of_peer},
 };
 use crate::bench::{
     failure::{Failure, Result},
     stats::Unprotected,
     tasks,
-    worker::Become,
 };
 
 const SUBJECT: &str = "etcd";
@@ -90,8 +89,8 @@ impl Service for Etcd {
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
-        let channel = connect(self.endpoint()).await.map_err(Failure::peer(SUBJECT))?;
-        let lease = grant(&channel).await.map_err(Failure::peer(SUBJECT))?;
+        let channel = connect(self.endpoint()).await.map_err(of_peer(SUBJECT))?;
+        let lease = grant(&channel).await.map_err(of_peer(SUBJECT))?;
         Ok(Client { channel, lease, name: name.into(), count })
     }
 
@@ -122,7 +121,7 @@ impl tasks::Client for Client {
 }
 
 fn failed(status: Status) -> Failure {
-    Failure::peer(SUBJECT)(status)
+    of_peer(SUBJECT)(status)
 }
 
 async fn connect(endpoint: Endpoint) -> Result<Channel, Status> {

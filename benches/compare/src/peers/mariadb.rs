@@ -6,15 +6,10 @@ use mysql_async::{Conn, Opts, OptsBuilder, Statement, prelude::Queryable};
 use tokio::runtime::Runtime;
 
 use super::{
-    Missing, Service,
-    server::{self, Server},
+    server::{self, Become, Server},
+    service::{Missing, Service, of_peer},
 };
-use crate::bench::{
-    failure::{Failure, Result},
-    stats::Unprotected,
-    tasks,
-    worker::Become,
-};
+use crate::bench::{failure::Result, stats::Unprotected, tasks};
 
 const SUBJECT: &str = "mariadb";
 
@@ -79,7 +74,7 @@ impl Service for MariaDb {
     }
 
     async fn client(&self, name: &str, count: Arc<Unprotected>) -> Result<Client> {
-        let failed = || Failure::peer::<mysql_async::Error>(SUBJECT);
+        let failed = || of_peer::<mysql_async::Error>(SUBJECT);
         let mut connection = Conn::new(self.options()).await.map_err(failed())?;
         let lock = connection.prep("SELECT GET_LOCK(?, 30)").await.map_err(failed())?;
         let unlock = connection.prep("SELECT RELEASE_LOCK(?)").await.map_err(failed())?;
@@ -102,11 +97,11 @@ impl Client {
             .connection
             .exec_first(&statement, (&self.name,))
             .await
-            .map_err(Failure::peer(SUBJECT))?;
+            .map_err(of_peer(SUBJECT))?;
         if done.flatten() == Some(1) {
             return Ok(());
         }
-        Err(Failure::Peer { subject: SUBJECT, message: format!("{what} did not succeed") })
+        Err(of_peer(SUBJECT)(format!("{what} did not succeed")))
     }
 }
 
