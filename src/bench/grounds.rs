@@ -89,6 +89,10 @@ impl Bed {
         Ok(Bed { leader, secret_file })
     }
 
+    pub(crate) fn address(&self) -> String {
+        self.leader.local_addr().to_string()
+    }
+
     /// A client with a connection and a session of its own.
     pub(crate) fn connect(&self) -> Result<LockManager> {
         Ok(self.builder().open()?)
@@ -106,7 +110,7 @@ impl Bed {
 
     fn builder(&self) -> LockManagerBuilder {
         LockManager::builder()
-            .leaders([self.leader.local_addr().to_string()])
+            .leaders([self.address()])
             .secret_file(&self.secret_file)
             .label("bench")
             .time_to_live(Duration::from_secs(30))

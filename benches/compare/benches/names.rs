@@ -1,9 +1,9 @@
 //! What making and finding a name costs by how many names there are: process scope, one directory.
 //!
-//! `NAMES=1000000 cargo bench --bench names` goes on to a million. Each name is built, locked,
+//! `NAMES=1000000 cargo bench -p compare --bench names` goes on to a million. Each name is built, locked,
 //! unlocked and dropped: any of them, in an order that no cache foresees; and ten of them again
 //! and again, which caches know, so that what is left is the way through the index. All of them were
-//! there before. What a new process pays shows `tierlock bench --scale`.
+//! there before. What a new process pays shows `cargo run --release -p compare -- --scale`.
 
 use std::{fs, hint::black_box, os::unix::fs::MetadataExt, path::Path, time::Instant};
 

@@ -8,6 +8,7 @@ use crate::{
     bench::{report::Report, table},
     budget::{self, Verdict},
     field::Field,
+    instructions,
     measure::Measure,
     names,
     peers::service::Missing,
@@ -52,7 +53,8 @@ impl Comparison {
     /// What was measured, and how far that keeps what was promised.
     pub(crate) fn figures(&self) -> String {
         let mut text = table::rows(&self.report);
-        for part in [names::table(&self.measures), budgets(&self.budgets)] {
+        let instructions = instructions::text(&self.report.rows);
+        for part in [instructions, names::table(&self.measures), budgets(&self.budgets)] {
             if !part.is_empty() {
                 text += &part;
                 text += "\n";

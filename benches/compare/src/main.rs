@@ -6,13 +6,14 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `heats` `field` `lock` | what is compared, what it stands on, which locks processes share |
+//! | `heats` `field` `lock` `job` | what is compared, what it stands on, what other processes do |
 //! | `peers/` | locks of other makers; servers, which it starts itself |
 //! | `comparison` `budget` | the result, and the promises it is held against |
 //! | `plot` `page` | the picture, and the figures in `benches/RESULTS.md` |
 //! | `scale` `names` `house` `measure` `memory` | what names, waiters and sessions cost by their number |
 //! | `remote` | what a lock costs by how often other clients want it |
 //! | `reign` | a leader that is killed |
+//! | `instructions` | quiet cycles counted in instructions, by valgrind |
 //! | `self_check` | the bench's own figures beside a plain loop's |
 
 #[path = "../../../src/bench/mod.rs"]
@@ -23,6 +24,8 @@ mod comparison;
 mod field;
 mod heats;
 mod house;
+mod instructions;
+mod job;
 mod lock;
 mod measure;
 mod memory;
@@ -52,7 +55,7 @@ use crate::{
     comparison::Comparison,
     field::Field,
     heats::HEATS,
-    lock::Job,
+    job::Job,
 };
 
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
@@ -162,7 +165,8 @@ fn measure_all(args: &Args) -> Result<Comparison> {
     let heats = run::chosen(HEATS, args.scope, args.case.as_deref())?;
     let seconds = args.seconds.unwrap_or_else(|| run::usual_seconds(&heats));
     let mut field = Field::new()?;
-    let rows = run::measure(&heats, &mut field, seconds, Field::on_failure)?;
+    let mut rows = run::measure(&heats, &mut field, seconds, Field::on_failure)?;
+    instructions::count(&mut rows, &mut field)?;
     let measures = if args.case.is_none() {
         scale::in_short(args.scope, &mut field, seconds, &Progress::new(Duration::ZERO))?
     } else {

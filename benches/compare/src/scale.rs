@@ -108,7 +108,7 @@ pub(crate) fn in_short(
         measures.push(Measure { what: CLOCK, at: 1, value, unit: Unit::Ns });
         progress.says("host: memory per held name");
         let mut house = House::start(field)?;
-        // The first request makes what belongs to the session, or to nobody.
+        // The first request makes what belongs to the session, or to the leader.
         house.hold(0..1)?;
         let before = house.resident()?;
         house.hold(1..names)?;
@@ -168,7 +168,7 @@ fn host_grants(
         drop(wanted[walk.next() as usize].lock()?);
         Ok(())
     };
-    // What a first use makes belongs to nobody's price.
+    // What a first use makes is no name's price.
     median_ns(EACH, &mut cycle)?;
     let before = house.resident()?;
     measures.push(resident_with(0, before));
@@ -186,7 +186,7 @@ fn host_grants(
     measures.push(resident_with(house.held(), house.resident()?));
     measures.push(house.per(HELD, house.held(), before)?);
 
-    // All but one, which nobody here waits for: what becomes of a try of it only the leader knows.
+    // All but one, which no task here waits for: what becomes of a try of it only the leader knows.
     let waiters = (house.held() - 1).min(100_000);
     if !field.has_memory_for(&format!("{waiters} waiters"), waiters * BYTES_PER_NAME) {
         return Ok(());

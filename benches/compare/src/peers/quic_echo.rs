@@ -1,6 +1,6 @@
 //! The floor under host scope: a bare QUIC echo of frames as long as tierlock's, with nothing
 //! behind it. One cycle is one round trip (an acquire's frame, answered by a grant's) and one
-//! frame that nobody answers (a release's).
+//! frame without an answer (a release's).
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

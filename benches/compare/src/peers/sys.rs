@@ -16,7 +16,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub(super) struct RobustMutex(MmapRaw);
 
 impl RobustMutex {
-    /// Makes a file of a mutex that nobody holds. No process may have it mapped yet.
+    /// Makes a file of a mutex without a holder. No process may have it mapped yet.
     pub(super) fn create(file: &File) -> io::Result<()> {
         let mutex = RobustMutex::open(file)?;
         let mut attributes = std::mem::MaybeUninit::uninit();
@@ -32,7 +32,7 @@ impl RobustMutex {
         check(unsafe {
             libc::pthread_mutexattr_setrobust(&mut attributes, libc::PTHREAD_MUTEX_ROBUST)
         })?;
-        // SAFETY: the mapping is writable, long enough and starts at a page, and nobody uses the
+        // SAFETY: the mapping is writable, long enough and starts at a page, and no thread uses the
         // mutex yet.
         check(unsafe { libc::pthread_mutex_init(mutex.raw(), &attributes) })?;
         // SAFETY: the attributes are initialised, and not used again.
@@ -60,7 +60,7 @@ impl RobustMutex {
     #[inline]
     pub(super) fn unlock(&self) -> io::Result<()> {
         // SAFETY: `create` has initialised the mutex, and `self` keeps it mapped. A robust mutex
-        // answers EPERM to whoever does not hold it.
+        // answers EPERM to a thread that does not hold it.
         check(unsafe { libc::pthread_mutex_unlock(self.raw()) })
     }
 
@@ -76,7 +76,7 @@ impl Semaphore {
     /// Makes a file of a semaphore that one process may pass. No process may have it mapped yet.
     pub(super) fn create(file: &File) -> io::Result<()> {
         let semaphore = Semaphore::open(file)?;
-        // SAFETY: the mapping is writable, long enough and starts at a page, and nobody uses the
+        // SAFETY: the mapping is writable, long enough and starts at a page, and no thread uses the
         // semaphore yet.
         check_errno(unsafe { libc::sem_init(semaphore.raw(), 1, 1) })
     }
