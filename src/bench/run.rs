@@ -127,13 +127,16 @@ pub(crate) fn race(
     let mut each = |racers: &mut Vec<Racer>, step: &dyn Fn(&mut Racer) -> Result<()>| {
         let mut failed = Ok(());
         racers.retain_mut(|racer| {
-            let stays = failed.is_ok()
-                && step(racer)
-                    .map_err(|failure| {
-                        failed = on_failure(&racer.entry.label, failure);
-                    })
-                    .is_ok();
-            stays
+            if failed.is_err() {
+                return false;
+            }
+            match step(racer) {
+                Ok(()) => true,
+                Err(failure) => {
+                    failed = on_failure(&racer.entry.label, failure);
+                    false
+                }
+            }
         });
         failed
     };
