@@ -74,6 +74,8 @@ impl LeaderKilled {
                 .secret_file(&secret_file)
                 .label("bench")
                 .time_to_live(TIME_TO_LIVE)
+                // On a busy machine the first of a hundred handshakes may take long.
+                .connect_timeout(Duration::from_secs(60))
                 .open()?)
         };
         let holders = (0..SESSIONS)
