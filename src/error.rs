@@ -56,7 +56,9 @@ struct ErrorParts {
 enum Contention {
     Named,
     /// A leader answered that it has to wait for others, and for none in particular.
+    #[cfg(any(feature = "host", feature = "testing"))]
     Possible,
+    #[cfg(any(feature = "host", feature = "testing"))]
     Unanswered,
 }
 

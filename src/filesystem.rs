@@ -4,8 +4,6 @@
 //! absent (cargo#4629, cargo#2623, filelock#67, mamba#1446), so only known local ones are
 //! accepted, and others when they are asked for by name.
 
-#![cfg_attr(not(all(feature = "process", feature = "host")), allow(dead_code))]
-
 use std::os::fd::AsFd;
 
 use crate::error::LockError;
@@ -24,6 +22,7 @@ pub(crate) fn kind_of(_: impl AsFd) -> Option<u32> {
 }
 
 /// What is known about a file system that is accepted.
+#[cfg(any(feature = "process", test))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// It is on the list.
@@ -78,6 +77,7 @@ const REFUSED: [(u32, &[&str]); 23] = [
 ];
 
 /// Decides on the file system of this type (`statfs`; `None` where the system has no such number).
+#[cfg(any(feature = "process", test))]
 pub(crate) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, LockError> {
     let Err(names) = known(kind) else { return Ok(Trust::Known) };
     if is_accepted(&names, accepted) {
@@ -93,6 +93,7 @@ pub(crate) fn judge(kind: Option<u32>, accepted: &[String]) -> Result<Trust, Loc
 
 /// Decides on the file system of a leader's state directory: a local one with content that outlives a
 /// restart of the machine.
+#[cfg(any(feature = "host", test))]
 pub(crate) fn judge_state(kind: Option<u32>, accepted: &[String]) -> Result<(), LockError> {
     let (names, why) = match (kind, known(kind)) {
         (Some(TMPFS), _) => (vec![name_of(kind)], "does not survive a restart of the machine"),
@@ -125,6 +126,7 @@ pub(crate) fn name_of(kind: Option<u32>) -> String {
 }
 
 /// What locks on it cannot promise although it is on the list.
+#[cfg(any(feature = "process", test))]
 pub(crate) fn caveat(kind: Option<u32>) -> Option<&'static str> {
     match kind? {
         TMPFS => Some(

@@ -470,6 +470,7 @@ pub(crate) struct Reach {
     /// Told to the tasks that wait.
     pub(crate) closing: event_listener::Event,
     /// Its directory was found to belong to its leader's cluster.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
     pub(crate) owns_directory: AtomicBool,
 }
 

@@ -45,13 +45,12 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `process` | [`Scope::Process`]: file locks and shared memory |
-//! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`]; no runtime of yours or ours |
+//! | `process` | [`Scope::Process`]: file locks and shared memory; default |
+//! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`]; no runtime of yours or ours; default |
 //! | `tokio` | [`LockManagerBuilder::runtime`]: async callers have answers read by their own runtime; implies `host` |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |
-//! | `cli` | the program `tierlock`; implies `process`, `host`, `tokio` and `serde`; default |
-//! | `peers` | the program's comparisons with other locks; implies `cli` |
+//! | `cli` | the program `tierlock`; implies `process`, `host`, `tokio` and `serde` |
 //! | `mistakes` | defects that the simulator plants and finds; for tierlock's own tests |
 //!
 //! With `default-features = false` there is thread scope only. A library without `cli` and `tokio`
@@ -73,16 +72,11 @@
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
 //! | 5 | `mutex` `guard` `manager` `status` `question` | what users touch; others' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
-//! | 6 | `cli/` `bench/` `main` | the program | is used by the library |
+//! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// A narrower build leaves out the users of some parts, not the parts; the full one has no dead code.
-#![cfg_attr(not(all(feature = "cli", feature = "testing")), allow(dead_code))]
 
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod bench;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -92,12 +86,22 @@ pub mod mistake;
 #[doc(hidden)]
 pub mod proto;
 
+// The bench names the library as its users do: `benches/compare` compiles the same files.
+#[cfg(feature = "cli")]
+extern crate self as tierlock;
+
 mod alarm;
+#[cfg(feature = "cli")]
+mod bench;
 mod blocking;
 mod callbacks;
 mod clock;
 mod cooperate;
 mod error;
+#[cfg_attr(
+    not(feature = "process"),
+    allow(dead_code, reason = "lock files are the process tier's")
+)]
 mod fork;
 // Its gates are constants, which the model checker's locks are not.
 #[cfg(not(tierlock_loom))]
@@ -109,6 +113,13 @@ mod guard;
 // Its examples use what the model checker's build leaves out.
 #[cfg(not(tierlock_loom))]
 pub mod guide;
+#[cfg_attr(
+    not(all(feature = "process", feature = "host", feature = "cli", feature = "testing")),
+    allow(
+        dead_code,
+        reason = "the lease word is there without leaders, the simulator's side is not"
+    )
+)]
 mod host;
 mod identity;
 mod latches;
@@ -117,9 +128,23 @@ mod manager;
 mod misuse;
 mod mutex;
 mod name;
+#[cfg_attr(
+    not(feature = "process"),
+    allow(dead_code, reason = "a label is for who waits in a directory")
+)]
 mod path;
 mod printable;
 #[cfg(feature = "process")]
+#[cfg_attr(
+    not(all(
+        feature = "cli",
+        target_os = "linux",
+        target_pointer_width = "64",
+        target_endian = "little",
+        not(tierlock_no_table)
+    )),
+    allow(dead_code, reason = "surveys and check-ups are the program's, some parts the table's")
+)]
 mod process;
 mod question;
 mod scope;

@@ -330,6 +330,7 @@ impl LockManager {
             connect_timeout: settings.connect_timeout,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
+            #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
             owns_directory: AtomicBool::new(false),
         };
         LockManager { memory: Some(memory), ..LockManager::new(reach) }
@@ -604,6 +605,7 @@ impl LockManagerBuilder {
             connect_timeout: self.connect_timeout,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
+            #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
             owns_directory: AtomicBool::new(false),
         };
         Ok(LockManager::new(reach))

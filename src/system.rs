@@ -14,7 +14,13 @@ pub(crate) fn clock() -> u64 {
 }
 
 /// Nanoseconds on the clock that the kernel's sleeps are given in.
-#[cfg(feature = "process")]
+#[cfg(all(
+    feature = "process",
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little",
+    not(tierlock_no_table)
+))]
 pub(crate) fn monotonic() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }

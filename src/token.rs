@@ -40,6 +40,7 @@ impl Token {
     }
 
     /// The first token of a leader's epoch; its count is zero.
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub(crate) const fn first_of(epoch: u32) -> Token {
         assert!(epoch <= Self::MAX_EPOCH);
         Token((epoch as u64) << Self::COUNT_BITS)

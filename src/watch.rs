@@ -34,6 +34,7 @@ impl Deadline {
 
     /// Moves it. Whatever is lost at the old deadline is marked as lost *before* this is called:
     /// a guard that sees the new deadline then sees the mark.
+    #[cfg(any(feature = "host", feature = "testing", test))]
     pub(crate) fn set(&self, at: Time) {
         self.0.store(at.as_nanos(), Release);
     }

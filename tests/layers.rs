@@ -35,8 +35,7 @@ const FLOORS: [&[&str]; 7] = [
 /// The only files that may say `unsafe`. `table/map.rs` beside `process/sys.rs`: what is a valid
 /// view of mapped memory is a subject of its own, and the system's calls are another. `fork.rs`, since
 /// every build needs to know a forked child.
-const UNSAFE: [&str; 9] = [
-    "src/bench/peers/sys.rs",
+const UNSAFE: [&str; 8] = [
     "src/cli/sys.rs",
     "src/fork.rs",
     "src/guard.rs",
@@ -60,14 +59,14 @@ const CRATES: [(&str, &[&str]); 9] = [
             "src/bench/",
         ],
     ),
-    ("quinn", &["src/host/speed.rs", "src/bench/"]),
+    ("quinn", &["src/host/speed.rs"]),
     ("quinn_proto", &["src/host/quic.rs", "src/host/routes.rs", "src/host/tls.rs"]),
-    ("rustls", &["src/host/", "src/bench/"]),
+    ("rustls", &["src/host/"]),
     ("redb", &["src/host/journal.rs", "src/host/journal/"]),
     ("bincode", &["src/proto/wire.rs"]),
     ("fs4", &["src/process/", "src/host/journal/"]),
-    ("memmap2", &["src/process/sys.rs", "src/process/table/map.rs", "src/bench/peers/sys.rs"]),
-    ("clap", &["src/cli/", "src/bench/"]),
+    ("memmap2", &["src/process/sys.rs", "src/process/table/map.rs"]),
+    ("clap", &["src/cli/"]),
 ];
 
 /// What may say that a record is durable: what keeps records, and the proofs' own file. A reply that
@@ -75,11 +74,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const COMMITTING: [&str; 3] = ["src/host/journal.rs", "src/host/memory.rs", "src/proto/record.rs"];
 
 /// Files and folders that still import each other. No other may, and one that is gone goes here, too.
-const CIRCLES: [&str; 3] = [
-    "src/bench: budget, crowd, grounds, host, names, peers, report, run, scale, tasks, thread, worker",
-    "src/host: own_id, secret_file, tls",
-    "src/proto: names, table",
-];
+const CIRCLES: [&str; 2] = ["src/host: own_id, secret_file, tls", "src/proto: names, table"];
 
 /// What the protocol must never touch: clocks, files, threads, sockets.
 const IMPURE: [&str; 6] = ["Instant", "SystemTime", "fs", "net", "thread", "io"];
@@ -164,7 +159,13 @@ fn the_protocol_is_pure() {
 
 #[test]
 fn no_folder_has_a_circle() {
-    assert_eq!(circles(&sources()), CIRCLES, "these import each other");
+    assert_eq!(circles(&sources(), 1), CIRCLES, "these import each other");
+    // A package of its own: what stands beside its root counts as a folder too.
+    let mut compare = sources_of("benches/compare/src");
+    for source in &mut compare {
+        source.path = source.path.replacen("benches/compare/", "", 1);
+    }
+    assert_eq!(circles(&compare, 0), Vec::<String>::new(), "these import each other");
 }
 
 #[test]
@@ -176,7 +177,7 @@ fn a_planted_circle_is_found() {
         ("src/host/link.rs", "use super::wire::Frame;"),
         ("src/host/wire.rs", "fn f() { crate::host::link::open() }"),
     ];
-    assert_eq!(circles(&parse(&two)), ["src/host: link, wire"]);
+    assert_eq!(circles(&parse(&two), 1), ["src/host: link, wire"]);
     // Through a folder, and around a third one.
     let three = [
         ("src/host/link.rs", "use super::wire::Frame;"),
@@ -184,16 +185,17 @@ fn a_planted_circle_is_found() {
         ("src/host/pool.rs", "use crate::{error::LockError, host::link::Link};"),
         ("src/host/mod.rs", "use self::{link::Link, pool::Pool};"),
     ];
-    assert_eq!(circles(&parse(&three)), ["src/host: link, pool, wire"]);
+    assert_eq!(circles(&parse(&three), 1), ["src/host: link, pool, wire"]);
     let fine = [
         ("src/host/link.rs", "use super::{wire::Frame, Options}; mod tests { use super::*; }"),
         ("src/host/wire.rs", "use super::Options;"),
     ];
-    assert_eq!(circles(&parse(&fine)), Vec::<String>::new());
+    assert_eq!(circles(&parse(&fine), 1), Vec::<String>::new());
 }
 
-/// Which files and folders of one folder import each other, in whatever order.
-fn circles(sources: &[Source]) -> Vec<String> {
+/// Which files and folders of one folder import each other, in whatever order. Folders less than
+/// `depth` below the root are left out.
+fn circles(sources: &[Source], depth: usize) -> Vec<String> {
     let modules: Vec<Vec<String>> = sources.iter().map(Source::module).collect();
     let mut imports = BTreeMap::<&[String], BTreeMap<&str, BTreeSet<String>>>::new();
     for (source, module) in sources.iter().zip(&modules) {
@@ -202,7 +204,7 @@ fn circles(sources: &[Source]) -> Vec<String> {
             let (Some(own), Some(its)) = (module.get(shared), target.get(shared)) else { continue };
             // Else it is an item of the folder's own file.
             let is_module = |known: &Vec<String>| known.starts_with(&target[..=shared]);
-            if shared > 0 && modules.iter().any(is_module) {
+            if shared >= depth && modules.iter().any(is_module) {
                 let folder = imports.entry(&module[..shared]).or_default();
                 folder.entry(own).or_default().insert(its.clone());
             }
@@ -247,8 +249,12 @@ struct Source {
 }
 
 fn sources() -> Vec<Source> {
+    sources_of("src")
+}
+
+fn sources_of(folder: &str) -> Vec<Source> {
     let mut files = Vec::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
     files.sort();
     assert!(files.len() > 10, "the sources are not where this test looks for them");
     files

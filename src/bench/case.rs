@@ -1,75 +1,57 @@
-//! The words of the bench: cases, subjects, and the label of a row.
+//! The words of the bench: cases, and the label of a row.
 
-use crate::Scope;
+use tierlock::Scope;
 
 /// A situation that locks are put into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Case {
-    /// Lock and unlock; nobody else wants it.
-    Quiet,
-    /// Threads of one process, empty sections, no pause between.
-    Threads,
-    /// Two threads of one process, sections of 200 µs, no pause between.
-    Threads200us,
-    /// Processes that all want one lock, empty sections, no pause between.
-    ProcessesEmpty,
-    /// Processes that all want one lock, sections of 200 µs, no pause between.
-    Processes200us,
-    /// From one process's unlock to the waiting other's lock.
-    Handover,
-    /// From a holder's SIGKILL to the waiting other's lock.
-    HolderKilled,
-    /// Names made at run time, out of very many.
-    Names,
-    /// One connection each, one name each.
-    Connections32,
-    /// One connection for all, one name each.
-    Tasks256,
-    /// One connection each, one name for all.
-    OneName8,
-    /// Sixty-four threads of one process, one name for all.
-    OneName64,
-    /// Lock and unlock with a lease that nobody else wants.
-    Kept,
-    /// Two connections, one name, and nobody ever locks twice in a row.
-    Turns2,
-    /// One connection each; one locking of a hundred is of another client's name.
-    Remote1pct,
-    /// From a leader's SIGKILL, restarted at once, to its first new grant; 100 sessions hold.
-    LeaderKilled,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    /// The word of the JSON.
+    pub(crate) word: &'static str,
+    /// The same for people; `{}` stands for the number of callers.
+    pub(crate) title: &'static str,
+    /// Whether it is staged, one event at a time, and so has no throughput and no shares.
+    pub(crate) is_staged: bool,
 }
 
 impl Case {
-    /// The word of the JSON.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Case::Quiet => "quiet",
-            Case::Threads => "threads",
-            Case::Threads200us => "threads_200us",
-            Case::ProcessesEmpty => "processes_empty",
-            Case::Processes200us => "processes_200us",
-            Case::Handover => "handover",
-            Case::HolderKilled => "holder_killed",
-            Case::Names => "names",
-            Case::Connections32 => "connections_32",
-            Case::Tasks256 => "tasks_256",
-            Case::OneName8 => "one_name_8",
-            Case::OneName64 => "one_name_64",
-            Case::Kept => "kept",
-            Case::Turns2 => "turns_2",
-            Case::Remote1pct => "remote_1pct",
-            Case::LeaderKilled => "leader_killed",
-        }
+    /// Lock and unlock without another caller.
+    pub(crate) const QUIET: Case = Case::new("quiet", "quiet");
+    /// Threads of one process, empty sections, no pause between.
+    pub(crate) const THREADS: Case = Case::new("threads", "{} threads, empty");
+    /// Two threads of one process, sections of 200 µs, no pause between.
+    pub(crate) const THREADS_200US: Case = Case::new("threads_200us", "{} threads, 200 µs");
+    /// Processes that all want one lock, empty sections, no pause between.
+    pub(crate) const PROCESSES_EMPTY: Case = Case::new("processes_empty", "{} processes, empty");
+    /// Processes that all want one lock, sections of 200 µs, no pause between.
+    pub(crate) const PROCESSES_200US: Case = Case::new("processes_200us", "{} processes, 200 µs");
+    /// From one process's unlock to the waiting other's lock.
+    pub(crate) const HANDOVER: Case = Case::staged("handover", "hand-over");
+    /// From a holder's SIGKILL to the waiting other's lock.
+    pub(crate) const HOLDER_KILLED: Case = Case::staged("holder_killed", "holder killed");
+    /// Names made at run time, out of very many.
+    pub(crate) const NAMES: Case = Case::new("names", "many names");
+    /// One connection each, one name each.
+    pub(crate) const CONNECTIONS_32: Case = Case::new("connections_32", "32 connections");
+    /// One connection for all, one name each.
+    pub(crate) const TASKS_256: Case = Case::new("tasks_256", "256 tasks");
+    /// One connection each, one name for all.
+    pub(crate) const ONE_NAME_8: Case = Case::new("one_name_8", "8 on one name");
+    /// Lock and unlock with a lease that no other session wants.
+    pub(crate) const KEPT: Case = Case::new("kept", "kept lease");
+    /// One connection each; one locking of a hundred is of another client's name.
+    pub(crate) const REMOTE_1PCT: Case = Case::new("remote_1pct", "1 % remote");
+
+    pub(crate) const fn new(word: &'static str, title: &'static str) -> Case {
+        Case { word, title, is_staged: false }
     }
 
-    /// Whether it is staged, one event at a time, and so has no throughput and no shares.
-    pub(crate) const fn is_staged(self) -> bool {
-        matches!(self, Case::Handover | Case::HolderKilled | Case::LeaderKilled)
+    pub(crate) const fn staged(word: &'static str, title: &'static str) -> Case {
+        Case { word, title, is_staged: true }
     }
 }
 
 /// How the caller waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     /// A plain thread.
@@ -78,8 +60,8 @@ pub(crate) enum Mode {
     Async,
 }
 
-/// What a holder has in use, where nothing else is said: up to this a waiter is promised the lock
-/// of a dead one within a time.
+/// The memory that a holder has in use where nothing else is said: up to this a waiter is promised
+/// the lock of a dead holder within a time.
 pub(crate) const USUAL_RESIDENT_MIB: u32 = 64;
 
 /// What is measured.
@@ -100,7 +82,7 @@ pub(crate) struct Label {
     pub(crate) processes: u32,
     /// Threads that they run on in each process.
     pub(crate) threads: u32,
-    /// The memory that a holder has in use who is killed.
+    /// The memory that a killed holder has in use.
     pub(crate) resident_mib: Option<u32>,
     /// What a reader must know to compare it.
     pub(crate) note: Option<&'static str>,
@@ -125,35 +107,19 @@ impl Label {
 
     /// The case for people.
     pub(crate) fn title(&self) -> String {
-        match (self.case, self.mode) {
-            (Case::Quiet, Mode::Blocking) => "quiet".into(),
-            (Case::Quiet, Mode::Async) => "quiet, async".into(),
-            (Case::Threads, _) => format!("{} threads, empty", self.threads),
-            (Case::Threads200us, _) => format!("{} threads, 200 µs", self.threads),
-            (Case::ProcessesEmpty, _) => format!("{} processes, empty", self.processes),
-            (Case::Processes200us, _) => format!("{} processes, 200 µs", self.processes),
-            (Case::Handover, _) => "hand-over".into(),
-            (Case::HolderKilled, _) => match self.resident_mib {
-                None | Some(USUAL_RESIDENT_MIB) => "holder killed".into(),
-                Some(mib) if mib > 0 && mib.is_multiple_of(1_024) => {
-                    format!("killed, {} GiB", mib / 1_024)
-                }
-                Some(mib) => format!("killed, {mib} MiB"),
-            },
-            (Case::Names, _) => "many names".into(),
-            (Case::Connections32, _) => "32 connections".into(),
-            (Case::Tasks256, _) => "256 tasks".into(),
-            (Case::OneName8, _) => "8 on one name".into(),
-            (Case::OneName64, _) => "64 on one name".into(),
-            (Case::Kept, _) => "kept lease".into(),
-            (Case::Turns2, _) => "2 in turns".into(),
-            (Case::Remote1pct, _) => "1 % remote".into(),
-            (Case::LeaderKilled, _) => "leader killed".into(),
+        match self.resident_mib {
+            None | Some(USUAL_RESIDENT_MIB) => {}
+            Some(mib) if mib > 0 && mib.is_multiple_of(1_024) => {
+                return format!("killed, {} GiB", mib / 1_024);
+            }
+            Some(mib) => return format!("killed, {mib} MiB"),
         }
+        let title = self.case.title.replace("{}", &self.clients.to_string());
+        if (self.case, self.mode) == (Case::QUIET, Mode::Async) { title + ", async" } else { title }
     }
 
     /// The subject for people.
-    pub(crate) fn who(&self) -> String {
+    pub(crate) fn subject(&self) -> String {
         match self.variant {
             Some(variant) => format!("{} {variant}", self.subject),
             None => self.subject.into(),
@@ -166,14 +132,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_killed_holders_memory_is_said_where_it_is_not_the_usual_one() {
+    fn killed_holders_memory_is_said_where_it_is_not_the_usual_one() {
         let title = |resident_mib| {
-            let label = Label::new(Scope::Process, Case::HolderKilled);
+            let label = Label::new(Scope::Process, Case::HOLDER_KILLED);
             Label { resident_mib, ..label }.title()
         };
         assert_eq!(title(Some(USUAL_RESIDENT_MIB)), "holder killed");
         assert_eq!(title(Some(0)), "killed, 0 MiB");
         assert_eq!(title(Some(256)), "killed, 256 MiB");
         assert_eq!(title(Some(1_024)), "killed, 1 GiB");
+    }
+
+    #[test]
+    fn title_says_how_many_callers_there_are_and_that_they_are_tasks() {
+        let label = Label { clients: 4, ..Label::new(Scope::Process, Case::PROCESSES_EMPTY) };
+        assert_eq!(label.title(), "4 processes, empty");
+        let label = Label { mode: Mode::Async, ..Label::new(Scope::Host, Case::QUIET) };
+        assert_eq!(label.title(), "quiet, async");
     }
 }

@@ -85,15 +85,8 @@ pub(crate) struct OwnChild {
 }
 
 impl OwnChild {
-    pub(crate) fn start(command: &mut Command) -> io::Result<OwnChild> {
-        OwnChild::start_to_end_with(command, Signal::KILL)
-    }
-
-    /// For a child that cleans up after itself when it gets that signal.
-    pub(crate) fn start_to_end_with(
-        command: &mut Command,
-        end_with: Signal,
-    ) -> io::Result<OwnChild> {
+    /// `end_with` is the signal that it gets then; another than SIGKILL if it cleans up on it.
+    pub(crate) fn start(command: &mut Command, end_with: Signal) -> io::Result<OwnChild> {
         let mut left = LEFT_TO_END.lock();
         let child = OwnChild { child: command.spawn()?, end_with };
         left.children.push((child.pid(), end_with));
@@ -115,17 +108,6 @@ impl OwnChild {
         let status = self.child.try_wait().ok()??;
         left.forget(self.pid());
         Some(status)
-    }
-
-    /// Waits for its end.
-    #[cfg(feature = "peers")]
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        loop {
-            if let Some(status) = self.ended() {
-                return status;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
     }
 }
 
@@ -178,7 +160,7 @@ impl Scratch {
                 }
             }
         }
-        unreachable!("somebody made four billion directories");
+        unreachable!("four billion directories are there");
     }
 
     /// A new directory in it.
@@ -194,13 +176,6 @@ impl Scratch {
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
-    }
-
-    /// Gives it to another user.
-    #[cfg(feature = "peers")]
-    pub(crate) fn give_to(&self, uid: u32, gid: u32) -> Result<()> {
-        std::os::unix::fs::chown(&self.0, Some(uid), Some(gid))
-            .map_err(Failure::io(format!("cannot give {} away", self.0.display())))
     }
 }
 
@@ -232,7 +207,7 @@ mod tests {
 
     #[test]
     fn dropped_child_is_dead_and_forgotten() {
-        let child = OwnChild::start(Command::new("sleep").arg("1000")).unwrap();
+        let child = OwnChild::start(Command::new("sleep").arg("1000"), Signal::KILL).unwrap();
         let pid = child.pid();
         assert!(is_left(pid));
         drop(child);
@@ -253,8 +228,7 @@ mod tests {
             ready.display()
         );
         let mut command = Command::new("sh");
-        let child =
-            OwnChild::start_to_end_with(command.arg("-c").arg(script), Signal::QUIT).unwrap();
+        let child = OwnChild::start(command.arg("-c").arg(script), Signal::QUIT).unwrap();
         while !ready.exists() {
             thread::sleep(Duration::from_millis(1));
         }

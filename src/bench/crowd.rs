@@ -12,22 +12,12 @@ use super::{
     stats::{Meter, Tally, Unprotected},
 };
 
-/// Which names the threads of a crowd lock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Wants {
-    /// All of them the first one.
-    TheSame,
-    /// Each the one that bears its number, but in so many cases of one any other's.
-    ItsOwn { others: f64 },
-    /// Each the one that bears its number, but in so many cases of one the last, which all want.
-    Common { share: f64 },
-}
-
 /// Threads side by side that never pause. Each has a client of its own: it locks the name of the
 /// number that it is given, and runs what it is given under the lock.
-pub(crate) struct Crowd<F> {
+pub(crate) struct Crowd<F, W> {
     members: Vec<Member<F>>,
-    wants: Wants,
+    /// The number of the name that a member wants next.
+    wants: W,
     /// What is counted under the lock of each name.
     counts: Arc<[Count]>,
     expected: u64,
@@ -44,12 +34,16 @@ struct Member<F> {
     dice: Dice,
 }
 
-impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Crowd<F> {
-    pub(crate) fn new(clients: impl IntoIterator<Item = F>, wants: Wants) -> Crowd<F> {
+impl<F, W> Crowd<F, W>
+where
+    F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send,
+    W: Fn(usize, &mut Dice) -> usize + Sync,
+{
+    /// `wants` chooses by the member's own number; there is a name for each, and one more.
+    pub(crate) fn new(clients: impl IntoIterator<Item = F>, wants: W) -> Crowd<F, W> {
         let members = clients.into_iter().zip(1..);
         let members: Vec<_> =
             members.map(|(lock, seed)| Member { lock, dice: Dice::new(seed) }).collect();
-        // One for each member's own name, and one for a common one.
         let counts = (0..=members.len()).map(|_| Count::default()).collect();
         Crowd { members, wants, counts, expected: 0 }
     }
@@ -59,8 +53,7 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Member<F> {
     /// What this member does in one slice; how often it locked.
     fn work(
         &mut self,
-        number: usize,
-        wants: Wants,
+        wants: impl Fn(&mut Dice) -> usize,
         counts: &[Count],
         slice: Duration,
         tally: &mut Tally,
@@ -69,7 +62,7 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Member<F> {
         let mut meter = Meter::start(slice, tally);
         while let Some(cycles) = meter.next() {
             for _ in 0..cycles {
-                let name = wants.name(number, counts.len() - 1, &mut self.dice);
+                let name = wants(&mut self.dice);
                 (self.lock)(name, &mut || counts[name].0.increment())?;
             }
             locked += cycles;
@@ -78,9 +71,13 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Member<F> {
     }
 }
 
-impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Contender for Crowd<F> {
+impl<F, W> Contender for Crowd<F, W>
+where
+    F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send,
+    W: Fn(usize, &mut Dice) -> usize + Sync,
+{
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let (wants, counts) = (self.wants, &*self.counts);
+        let (wants, counts) = (&self.wants, &*self.counts);
         let barrier = &Barrier::new(self.members.len());
         let mut tallies: Vec<Tally> = self.members.iter().map(|_| tally.empty()).collect();
         let locked: Vec<Result<u64>> = thread::scope(|scope| {
@@ -89,7 +86,7 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Contender for Crowd
                 .map(|(number, (member, tally))| {
                     scope.spawn(move || {
                         barrier.wait();
-                        member.work(number, wants, counts, slice, tally)
+                        member.work(|dice| wants(number, dice), counts, slice, tally)
                     })
                 })
                 .collect();
@@ -106,22 +103,22 @@ impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Contender for Crowd
     }
 }
 
-impl Wants {
-    fn name(self, own: usize, members: usize, dice: &mut Dice) -> usize {
-        match self {
-            Wants::TheSame => 0,
-            Wants::ItsOwn { others } if dice.roll() < others => {
-                let step = 1 + (dice.roll() * (members - 1) as f64) as usize;
-                (own + step) % members
-            }
-            Wants::Common { share } if dice.roll() < share => members,
-            Wants::ItsOwn { .. } | Wants::Common { .. } => own,
+/// The member's own name, but with this probability another one's, out of so many members.
+pub(crate) fn own_or_others(
+    probability: f64,
+    members: usize,
+) -> impl Fn(usize, &mut Dice) -> usize + Sync {
+    move |own, dice| {
+        if dice.roll() >= probability {
+            return own;
         }
+        let step = 1 + (dice.roll() * (members - 1) as f64) as usize;
+        (own + step) % members
     }
 }
 
 /// Numbers without a pattern that could be mistaken for luck; the same ones in every run.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     fn new(seed: u64) -> Dice {
@@ -129,7 +126,7 @@ impl Dice {
     }
 
     /// A number from 0 to 1, without 1.
-    fn roll(&mut self) -> f64 {
+    pub(crate) fn roll(&mut self) -> f64 {
         // Marsaglia's xorshift: a few instructions, so that it costs little of what is measured.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -142,25 +139,22 @@ impl Dice {
 mod tests {
     use super::*;
 
-    fn chosen(wants: Wants, own: usize) -> [u32; 5] {
-        let mut dice = Dice::new(7);
+    fn chosen(probability: f64, own: usize) -> [u32; 5] {
+        let (mut dice, wants) = (Dice::new(7), own_or_others(probability, 4));
         let mut chosen = [0; 5];
-        (0..10_000).for_each(|_| chosen[wants.name(own, 4, &mut dice)] += 1);
+        (0..10_000).for_each(|_| chosen[wants(own, &mut dice)] += 1);
         chosen
     }
 
     #[test]
     fn others_names_are_wanted_as_often_as_was_said_and_each_alike() {
-        assert_eq!(chosen(Wants::ItsOwn { others: 0.0 }, 2), [0, 0, 10_000, 0, 0]);
-        let all = chosen(Wants::ItsOwn { others: 1.0 }, 2);
+        assert_eq!(chosen(0.0, 2), [0, 0, 10_000, 0, 0]);
+        let all = chosen(1.0, 2);
         assert_eq!((all[2], all[4]), (0, 0));
         for other in [0, 1, 3] {
             assert!((3_000..3_700).contains(&all[other]), "{all:?}");
         }
-        let few = chosen(Wants::ItsOwn { others: 0.01 }, 2);
+        let few = chosen(0.01, 2);
         assert!((9_800..9_970).contains(&few[2]), "{few:?}");
-        assert_eq!(chosen(Wants::TheSame, 2), [10_000, 0, 0, 0, 0]);
-        let half = chosen(Wants::Common { share: 0.5 }, 2);
-        assert!(half[4] > 4_800 && half[2] + half[4] == 10_000, "{half:?}");
     }
 }

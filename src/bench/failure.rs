@@ -2,14 +2,14 @@
 
 use std::{fmt, io};
 
-use crate::{LockError, LockErrorKind};
+use tierlock::{LockError, LockErrorKind};
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why a bench stopped. It prints as one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The options ask for what this build or machine does not have.
+    /// The options ask for what is not there.
     #[error("{0}")]
     Usage(String),
     /// A lock that should have been taken or given back was not.
@@ -18,13 +18,9 @@ pub(crate) enum Failure {
     /// The operating system failed a call.
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
-    /// Something that was compared with failed.
-    #[cfg(feature = "peers")]
-    #[error("{subject}: {message}")]
-    Peer { subject: &'static str, message: String },
-    /// A child process of the bench failed.
+    /// Another program failed: a child process of the bench, or what it was compared with.
     #[error("{message}")]
-    Child { code: u8, message: String },
+    Other { code: u8, message: String },
     /// What was measured did not do its work: the figures would be worthless.
     #[error("WRONG RESULT: {0}")]
     Wrong(String),
@@ -37,39 +33,37 @@ impl Failure {
         move |source| Failure::Io { what: what.into(), source }
     }
 
-    /// An error of something that was compared with.
-    #[cfg(feature = "peers")]
-    pub(crate) fn peer<E: fmt::Display>(subject: &'static str) -> impl FnOnce(E) -> Failure {
-        move |error| Failure::Peer { subject, message: error.to_string() }
-    }
-
-    /// Whether it is only of what was compared with.
-    pub(crate) fn is_a_peers(&self) -> bool {
-        #[cfg(feature = "peers")]
-        return matches!(self, Failure::Peer { .. });
-        #[cfg(not(feature = "peers"))]
-        false
+    /// What another program did wrong.
+    pub(crate) fn other(message: impl Into<String>) -> Failure {
+        Failure::Other { code: 70, message: message.into() }
     }
 
     /// The exit status (the same numbers as the other commands use).
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Usage(_) => 64,
-            Failure::Lock(error) => match error.kind() {
-                LockErrorKind::Unreachable => 69,
-                LockErrorKind::Damaged | LockErrorKind::Io => 74,
-                LockErrorKind::WouldBlock | LockErrorKind::TimedOut => 75,
-                LockErrorKind::Lost => 76,
-                LockErrorKind::Refused => 77,
-                LockErrorKind::Config => 78,
-            },
+            Failure::Lock(error) => status_of(error.kind()),
             Failure::Io { .. } => 74,
-            Failure::Child { code, .. } => *code,
-            #[cfg(feature = "peers")]
-            Failure::Peer { .. } => 70,
+            Failure::Other { code, .. } => *code,
             Failure::Wrong(_) => 70,
         }
     }
+}
+
+/// A list, not a `match`: outside of the library there may always be further kinds.
+fn status_of(kind: LockErrorKind) -> u8 {
+    use LockErrorKind::*;
+    let known = [
+        (Unreachable, 69),
+        (Damaged, 74),
+        (Io, 74),
+        (WouldBlock, 75),
+        (TimedOut, 75),
+        (Lost, 76),
+        (Refused, 77),
+        (Config, 78),
+    ];
+    known.iter().find(|(of, _)| *of == kind).map_or(70, |&(_, status)| status)
 }
 
 /// The sentence of a count that does not add up.

@@ -5,27 +5,27 @@
 
 use std::{num::NonZero, sync::Arc, thread};
 
+use tierlock::{Keep, LockManager, Mutex, MutexGuard, Scope};
+
 use super::{
     case::{Case, Label, Mode},
-    crowd::{Crowd, Wants},
+    crowd::{Crowd, Dice, own_or_others},
     failure::Result,
-    grounds::{Grounds, RUNTIME_WORKERS},
-    run::Entry,
+    grounds::Grounds,
+    run::{Entry, Quiet},
     stats::Unprotected,
-    tasks::{Client, Fleet, QuietAsync},
-    thread::Quiet,
+    tasks::{Client, Fleet, QuietAsync, RUNTIME_WORKERS},
 };
-use crate::{Keep, LockManager, Mutex, MutexGuard, Scope};
 
 /// What every row of tierlock says here, unless it says another thing.
-const NOTE: &str = "release sent, not awaited; keeping off; in order, with tokens";
+const NOTE: &str = "release sent, not awaited; keeping off; FIFO, with tokens";
 const AWAITED: &str = "release awaited";
 const KEPT: &str = "Keep::Always: the lease stays with the session";
-/// Where leases are kept as they are for whoever says nothing.
-const ADAPTIVE: &str = "Keep::Adaptive";
+/// Where leases are kept as they are if nothing is said.
+pub(crate) const ADAPTIVE: &str = "Keep::Adaptive";
 
 pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let label = Label { note: Some(NOTE), ..Label::new(Scope::Host, Case::Quiet) };
+    let label = Label { note: Some(NOTE), ..Label::new(Scope::Host, Case::QUIET) };
     let awaited = |label| Label { variant: Some("awaited"), note: Some(AWAITED), ..label };
     let mut entries = Vec::new();
 
@@ -52,7 +52,6 @@ pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
     let client = Awaiting(mutex(&locks, "quiet/async/awaited", Keep::Never)?);
     entries.push(Entry::new(awaited(label), QuietAsync::new(runtime, client)));
 
-    super::peers::host_quiet(grounds, &mut entries)?;
     Ok(entries)
 }
 
@@ -63,10 +62,7 @@ pub(crate) fn connections_32(grounds: &mut Grounds) -> Result<Vec<Entry>> {
         let locks = grounds.leader()?.connect_on(&runtime)?;
         clients.push(Tierlock::new(&locks, &format!("own/{client}"), Arc::default())?);
     }
-    let mut entries =
-        vec![Entry::new(fleet_label(Case::Connections32, 32), Fleet::new(runtime, clients, None))];
-    super::peers::host_connections_32(grounds, &mut entries)?;
-    Ok(entries)
+    Ok(vec![Entry::new(fleet_label(Case::CONNECTIONS_32, 32), Fleet::new(runtime, clients, None))])
 }
 
 pub(crate) fn tasks_256(grounds: &mut Grounds) -> Result<Vec<Entry>> {
@@ -75,10 +71,7 @@ pub(crate) fn tasks_256(grounds: &mut Grounds) -> Result<Vec<Entry>> {
     let clients = (0..256)
         .map(|task| Tierlock::new(&locks, &format!("task/{task}"), Arc::default()))
         .collect::<Result<Vec<_>>>()?;
-    let mut entries =
-        vec![Entry::new(fleet_label(Case::Tasks256, 256), Fleet::new(runtime, clients, None))];
-    super::peers::host_tasks_256(grounds, &mut entries)?;
-    Ok(entries)
+    Ok(vec![Entry::new(fleet_label(Case::TASKS_256, 256), Fleet::new(runtime, clients, None))])
 }
 
 pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entry>> {
@@ -89,14 +82,14 @@ pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entry>> {
         let locks = grounds.leader()?.connect_on(&runtime)?;
         clients.push(Tierlock::new(&locks, "one/name", count.clone())?);
     }
-    let mut entries =
-        vec![Entry::new(fleet_label(Case::OneName8, 8), Fleet::new(runtime, clients, Some(count)))];
-    super::peers::host_one_name_8(grounds, &mut entries)?;
-    Ok(entries)
+    Ok(vec![Entry::new(
+        fleet_label(Case::ONE_NAME_8, 8),
+        Fleet::new(runtime, clients, Some(count)),
+    )])
 }
 
 pub(crate) fn kept(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let label = Label { note: Some(KEPT), ..Label::new(Scope::Host, Case::Kept) };
+    let label = Label { note: Some(KEPT), ..Label::new(Scope::Host, Case::KEPT) };
     let directory = grounds.directory("kept")?;
     let without = mutex(&grounds.leader()?.connect()?, "kept", Keep::Always)?;
     let with = mutex(&grounds.leader()?.connect_with(&directory)?, "kept/with", Keep::Always)?;
@@ -114,51 +107,18 @@ pub(crate) fn kept(grounds: &mut Grounds) -> Result<Vec<Entry>> {
         .collect())
 }
 
-pub(crate) fn one_name_64(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let mutex = Arc::new(mutex(&grounds.leader()?.connect()?, "one/64", Keep::Adaptive)?);
-    let clients = (0..64).map(|_| {
-        let mutex = mutex.clone();
-        move |_: usize, section: &mut dyn FnMut()| {
-            let _guard = mutex.lock()?;
-            section();
-            Ok(())
-        }
-    });
-    let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::OneName64, 64) };
-    let mut entries = vec![Entry::new(label, Crowd::new(clients, Wants::TheSame))];
-    super::peers::host_one_name_64(grounds, &mut entries)?;
-    Ok(entries)
-}
-
-pub(crate) fn turns_2(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for (variant, keep) in [(None, Keep::Adaptive), (Some("keeping off"), Keep::Never)] {
-        let name = format!("turns/{keep:?}");
-        let one = mutex(&grounds.leader()?.connect()?, &name, keep)?;
-        let other = mutex(&grounds.leader()?.connect()?, &name, keep)?;
-        let note = (keep == Keep::Adaptive).then_some(ADAPTIVE);
-        let label = Label { variant, note, clients: 2, ..Label::new(Scope::Host, Case::Turns2) };
-        entries.push(Entry::new(
-            label,
-            Quiet(move || {
-                drop(one.lock()?);
-                drop(other.lock()?);
-                Ok(())
-            }),
-        ));
-    }
-    Ok(entries)
-}
-
 pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    remote(grounds, Wants::ItsOwn { others: 0.01 })
+    let wants = own_or_others(0.01, remote_clients() as usize);
+    Ok(vec![remote(grounds, &remote_names("1pct"), wants)?])
 }
 
 /// Clients with a name each, which want other names as well.
-pub(crate) fn remote(grounds: &mut Grounds, wants: Wants) -> Result<Vec<Entry>> {
-    // More than the machine runs at once would measure its scheduler.
-    let count = thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8) as u32;
-    let names: Vec<String> = (0..=count).map(|name| format!("remote/{wants:?}/{name}")).collect();
+pub(crate) fn remote(
+    grounds: &mut Grounds,
+    names: &[String],
+    wants: impl Fn(usize, &mut Dice) -> usize + Sync + 'static,
+) -> Result<Entry> {
+    let count = remote_clients();
     let mut clients = Vec::new();
     for _ in 0..count {
         let locks = grounds.leader()?.connect()?;
@@ -170,10 +130,18 @@ pub(crate) fn remote(grounds: &mut Grounds, wants: Wants) -> Result<Vec<Entry>> 
             Ok(())
         });
     }
-    let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::Remote1pct, count) };
-    let mut entries = vec![Entry::new(label, Crowd::new(clients, wants))];
-    super::peers::host_remote(grounds, count, &names, wants, &mut entries)?;
-    Ok(entries)
+    let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::REMOTE_1PCT, count) };
+    Ok(Entry::new(label, Crowd::new(clients, wants)))
+}
+
+/// More than the machine runs at once would measure its scheduler.
+pub(crate) fn remote_clients() -> u32 {
+    thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8) as u32
+}
+
+/// A name for each client, and one more.
+pub(crate) fn remote_names(kind: &str) -> Vec<String> {
+    (0..=remote_clients()).map(|name| format!("remote/{kind}/{name}")).collect()
 }
 
 /// The label of plain threads with a client each.
@@ -192,7 +160,7 @@ pub(crate) fn fleet_label(case: Case, clients: u32) -> Label {
     }
 }
 
-fn mutex(locks: &LockManager, name: &str, keep: Keep) -> Result<Mutex<()>> {
+pub(crate) fn mutex(locks: &LockManager, name: &str, keep: Keep) -> Result<Mutex<()>> {
     Ok(locks.mutex(name, ()).scope(Scope::Host).keep(keep).build()?)
 }
 

@@ -10,11 +10,6 @@ pub(crate) fn count(number: f64) -> String {
     scaled(number, &["", "k", "M", "G"]).trim_end().to_owned()
 }
 
-/// A size: `143 B`, `38 kB`, `1.2 GB`.
-pub(crate) fn bytes(number: f64) -> String {
-    scaled(number, &["B", "kB", "MB", "GB"])
-}
-
 /// A multiple: `1.1`, `84`, `9,200`.
 pub(crate) fn multiple(ratio: f64) -> String {
     if !ratio.is_finite() {
@@ -36,7 +31,8 @@ pub(crate) fn multiple(ratio: f64) -> String {
     grouped
 }
 
-fn scaled(mut value: f64, units: &[&str]) -> String {
+/// A figure in the smallest of its units that keeps it below a thousand.
+pub(crate) fn scaled(mut value: f64, units: &[&str]) -> String {
     let mut units = units.iter();
     let mut unit = units.next().expect("there are units");
     while value >= 999.5 {
@@ -69,8 +65,6 @@ mod tests {
         assert_eq!(count(203e6), "203 M");
         assert_eq!(count(12_700.0), "12.7 k");
         assert_eq!(count(850.4), "850");
-        assert_eq!(bytes(143.2), "143 B");
-        assert_eq!(bytes(38_200.0), "38 kB");
         assert_eq!(multiple(1.06), "1.1");
         assert_eq!(multiple(84.2), "84");
         assert_eq!(multiple(9_231.0), "9,200");

@@ -8,27 +8,41 @@ use std::{
 };
 
 use rustix::process::{Signal, kill_process};
+use tierlock::{LockManager, Scope};
 
 use super::{
     case::{Case, Label, TIERLOCK},
     failure::{Failure, Result, check_count},
     grounds::Grounds,
-    run::{Contender, Entry},
+    jobs::{Contended, FileCounter, Job, OpenLock, Order, OwnLock, SharedLock, Turn, Visitor},
+    run::{Contender, Entry, Quiet},
     stats::Tally,
-    thread::Quiet,
-    worker::{Cross, CrossLock, FileCounter, Job, Order, Reply, Turn, Visitor, Worker, unexpected},
+    worker::Worker,
 };
-use crate::{LockManager, Scope};
 
-pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    subjects(grounds, Case::Quiet)?
-        .into_iter()
-        .map(|(subject, lock)| {
-            let label = Label::new(Scope::Process, Case::Quiet);
-            let label = Label { subject, note: guarantees(subject), ..label };
-            Ok(Entry { label, contender: lock.open(QuietVisitor)? })
-        })
-        .collect()
+/// A lock under the name of its maker, with what a reader must know to compare it.
+pub(crate) struct Subject<L> {
+    pub(crate) name: &'static str,
+    pub(crate) note: &'static str,
+    pub(crate) lock: L,
+}
+
+/// Ours, under a name of its own in each case.
+pub(crate) fn own(grounds: &Grounds, case: Case) -> Result<Subject<OwnLock>> {
+    let directory = grounds.directory("process")?;
+    Ok(Subject {
+        name: TIERLOCK,
+        note: "FIFO for waiters older than 1 ms; with tokens; tells how the last holder left",
+        lock: OwnLock { directory, name: case.word.to_owned() },
+    })
+}
+
+pub(crate) fn quiet<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entry>> {
+    let entry = |Subject { name, note, lock }| {
+        let label = Label { note: Some(note), ..labelled(Case::QUIET, name, 1) };
+        Ok(Entry { label, contender: L::open(&lock, QuietVisitor)? })
+    };
+    subjects.into_iter().map(entry).collect()
 }
 
 /// One caller of the lock in this process, which counts under it.
@@ -37,76 +51,66 @@ struct QuietVisitor;
 impl Visitor for QuietVisitor {
     type Output = Box<dyn Contender>;
 
-    fn visit(self, mut lock: impl Cross + 'static) -> Result<Box<dyn Contender>> {
+    fn visit(self, mut lock: impl OpenLock + 'static) -> Result<Box<dyn Contender>> {
         let mut count = 0_u64;
         Ok(Box::new(Quiet(move || lock.with(|| count = black_box(count + 1)))))
     }
 }
 
-pub(crate) fn processes_empty(grounds: &mut Grounds, count: u32) -> Result<Vec<Entry>> {
-    contending(grounds, Case::ProcessesEmpty, count, Duration::ZERO)
-}
-
-pub(crate) fn processes_200us(grounds: &mut Grounds, count: u32) -> Result<Vec<Entry>> {
-    contending(grounds, Case::Processes200us, count, Duration::from_micros(200))
-}
-
-fn contending(grounds: &mut Grounds, case: Case, count: u32, hold: Duration) -> Result<Vec<Entry>> {
+/// So many processes that want one lock and hold it for so long.
+pub(crate) fn contending<L: SharedLock>(
+    subjects: Vec<Subject<L>>,
+    grounds: &Grounds,
+    case: Case,
+    count: u32,
+    hold: Duration,
+) -> Result<Vec<Entry>> {
     let directory = grounds.directory("process")?;
-    subjects(grounds, case)?
-        .into_iter()
-        .map(|(subject, lock)| {
-            let counter = directory.join(format!("{}-{count}-{subject}.count", case.as_str()));
-            let note = guarantees(subject);
-            let label = Label { subject, note, ..processes(case, count) };
-            Ok(Entry::new(label, Processes::start(lock, count, &counter, hold)?))
-        })
-        .collect()
+    let entry = |Subject { name, note, lock }| {
+        let counter = directory.join(format!("{}-{count}-{name}.count", case.word));
+        let label = Label { note: Some(note), ..labelled(case, name, count) };
+        Ok(Entry::new(label, Processes::start::<L>(lock, count, &counter, hold)?))
+    };
+    subjects.into_iter().map(entry).collect()
 }
 
-pub(crate) fn handover(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    subjects(grounds, Case::Handover)?
-        .into_iter()
-        .map(|(subject, lock)| {
-            let note = guarantees(subject);
-            let label = Label { subject, note, ..processes(Case::Handover, 2) };
-            Ok(Entry::new(label, TakingTurns::start(lock)?))
-        })
-        .collect()
+pub(crate) fn handover<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entry>> {
+    let entry = |Subject { name, note, lock }| {
+        let label = Label { note: Some(note), ..labelled(Case::HANDOVER, name, 2) };
+        Ok(Entry::new(label, TakingTurns::start::<L>(lock)?))
+    };
+    subjects.into_iter().map(entry).collect()
 }
 
 /// The holder has so much memory in use: the kernel frees it before it closes the holder's files.
-pub(crate) fn holder_killed(grounds: &mut Grounds, resident_mib: u32) -> Result<Vec<Entry>> {
-    let label = Label {
-        resident_mib: Some(resident_mib),
-        note: Some("from a holder's SIGKILL to the waiter's lock; 64 MiB in use if not said"),
-        ..processes(Case::HolderKilled, 2)
+pub(crate) fn holder_killed<L: SharedLock>(
+    subjects: Vec<Subject<L>>,
+    resident_mib: u32,
+) -> Result<Vec<Entry>> {
+    let entry = |Subject { name, lock, .. }: Subject<L>| {
+        let label = Label {
+            resident_mib: Some(resident_mib),
+            note: Some("from a holder's SIGKILL to the waiter's lock; 64 MiB in use if not said"),
+            ..labelled(Case::HOLDER_KILLED, name, 2)
+        };
+        let contender = lock.open(HolderKilledVisitor(lock.clone(), resident_mib))?;
+        Ok(Entry { label, contender })
     };
-    // The holder before may still be on its way out.
-    if !grounds.has_memory_for(&label.title(), (u64::from(resident_mib) << 20) * 2) {
-        return Ok(Vec::new());
-    }
-    subjects(grounds, Case::HolderKilled)?
-        .into_iter()
-        .map(|(subject, lock)| {
-            let label = Label { subject, ..label.clone() };
-            let contender = lock.open(HolderKilledVisitor(lock.clone(), resident_mib))?;
-            Ok(Entry { label, contender })
-        })
-        .collect()
+    subjects.into_iter().map(entry).collect()
 }
 
-fn processes(case: Case, count: u32) -> Label {
-    Label { clients: count, processes: count, ..Label::new(Scope::Process, case) }
+fn labelled(case: Case, subject: &'static str, processes: u32) -> Label {
+    Label { subject, clients: processes, processes, ..Label::new(Scope::Process, case) }
 }
 
-pub(crate) fn names(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let locks = open(&grounds.directory("process-names")?)?;
+pub(crate) fn names(grounds: &Grounds) -> Result<Vec<Entry>> {
+    let directory = grounds.directory("process-names")?;
+    let locks = LockManager::builder().directory(directory).label("bench").open()?;
     let mut next = 0_u32;
     Ok(vec![Entry::new(
         Label {
             note: Some("10,000 names made at run time: build, lock, unlock, drop"),
-            ..Label::new(Scope::Process, Case::Names)
+            ..Label::new(Scope::Process, Case::NAMES)
         },
         Quiet(move || {
             // Visits every name, in an order that no cache likes.
@@ -120,34 +124,6 @@ pub(crate) fn names(grounds: &mut Grounds) -> Result<Vec<Entry>> {
 
 const NAMES: u32 = 10_000;
 
-fn open(directory: &Path) -> Result<LockManager> {
-    Ok(LockManager::builder().directory(directory).label("bench").open()?)
-}
-
-/// The locks that are measured in a case: ours, and what it is compared with.
-fn subjects(grounds: &mut Grounds, case: Case) -> Result<Vec<(&'static str, CrossLock)>> {
-    let name = case.as_str().to_owned();
-    let ours = CrossLock::Tierlock { directory: grounds.directory("process")?, name };
-    let theirs = super::peers::cross_locks(grounds, case)?;
-    let theirs = theirs.into_iter().map(|(subject, lock)| (subject, CrossLock::Peer { lock }));
-    Ok([(TIERLOCK, ours)].into_iter().chain(theirs).collect())
-}
-
-/// What a reader must know who compares its row with others: `guarantees.txt` says more.
-fn guarantees(subject: &str) -> Option<&'static str> {
-    match subject {
-        TIERLOCK => {
-            Some("in order for who waited over 1 ms; with tokens; tells how the last one left")
-        }
-        "robust-pthread" => Some("no order, no token; tells that its last holder died"),
-        "posix-semaphore" => Some("no order, no token; once its holder is killed, locked for ever"),
-        "flock" | "ofd" | "named-lock" | "fd-lock" => {
-            Some("no order, no token; freed when its holder dies, and nobody is told")
-        }
-        _ => None,
-    }
-}
-
 /// Child processes that want one lock and never pause.
 struct Processes {
     workers: Vec<Worker>,
@@ -156,11 +132,16 @@ struct Processes {
 }
 
 impl Processes {
-    fn start(lock: CrossLock, count: u32, counter: &Path, hold: Duration) -> Result<Processes> {
+    fn start<L: SharedLock>(
+        lock: L,
+        count: u32,
+        counter: &Path,
+        hold: Duration,
+    ) -> Result<Processes> {
         let file = FileCounter::create(counter)?;
         let job =
             Job::Contend { lock, counter: counter.to_owned(), hold_us: hold.as_micros() as u64 };
-        let workers = (0..count).map(|_| Worker::start(job.clone())).collect::<Result<_>>()?;
+        let workers = (0..count).map(|_| Worker::start(&job)).collect::<Result<_>>()?;
         Ok(Processes { workers, counter: file, counted: 0 })
     }
 }
@@ -169,17 +150,13 @@ impl Contender for Processes {
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
         let order = Order::soon(slice, tally.pace());
         for worker in &mut self.workers {
-            worker.order(order)?;
+            worker.order(&order)?;
         }
         let mut tallies = Vec::new();
         for worker in &mut self.workers {
-            match worker.reply()? {
-                Reply::Contended { seen, counted } => {
-                    tallies.push(Tally::from_seen(seen));
-                    self.counted += counted;
-                }
-                other => return Err(unexpected(&other)),
-            }
+            let Contended { seen, counted } = worker.reply()?;
+            tallies.push(Tally::from_seen(seen));
+            self.counted += counted;
         }
         tally.side_by_side(tallies);
         Ok(())
@@ -200,13 +177,13 @@ impl TakingTurns {
     const HOLD: Duration = Duration::from_millis(3);
     const PAUSE: Duration = Duration::from_millis(2);
 
-    fn start(lock: CrossLock) -> Result<TakingTurns> {
+    fn start<L: SharedLock>(lock: L) -> Result<TakingTurns> {
         let job = Job::TakeTurns {
             lock,
             hold_us: TakingTurns::HOLD.as_micros() as u64,
             pause_us: TakingTurns::PAUSE.as_micros() as u64,
         };
-        Ok(TakingTurns { workers: [Worker::start(job.clone())?, Worker::start(job)?] })
+        Ok(TakingTurns { workers: [Worker::start(&job)?, Worker::start(&job)?] })
     }
 }
 
@@ -216,16 +193,12 @@ impl Contender for TakingTurns {
         let slice = slice.max(TakingTurns::HOLD * 5);
         let order = Order::soon(slice, tally.pace());
         for worker in &mut self.workers {
-            worker.order(order)?;
+            worker.order(&order)?;
         }
         let mut turns = Vec::new();
         for (client, worker) in self.workers.iter_mut().enumerate() {
-            match worker.reply()? {
-                Reply::TookTurns { turns: of_one } => {
-                    turns.extend(of_one.into_iter().map(|turn| (client, turn)));
-                }
-                other => return Err(unexpected(&other)),
-            }
+            let of_one: Vec<Turn> = worker.reply()?;
+            turns.extend(of_one.into_iter().map(|turn| (client, turn)));
         }
         let waits = handovers(turns)?;
         tally.stretch(waits.len() as u64, slice);
@@ -251,46 +224,32 @@ fn handovers(mut turns: Vec<(usize, Turn)>) -> Result<Vec<Duration>> {
 }
 
 /// A waiter here, a holder in a child process that is killed.
-struct HolderKilled<L> {
-    waiter: L,
-    holder: CrossLock,
-    resident_mib: u32,
+struct HolderKilled<W, L> {
+    waiter: W,
+    holder: Job<L>,
 }
 
-struct HolderKilledVisitor(CrossLock, u32);
+struct HolderKilledVisitor<L>(L, u32);
 
-impl Visitor for HolderKilledVisitor {
+impl<L: SharedLock> Visitor for HolderKilledVisitor<L> {
     type Output = Box<dyn Contender>;
 
-    fn visit(self, waiter: impl Cross + 'static) -> Result<Box<dyn Contender>> {
-        Ok(Box::new(HolderKilled { waiter, holder: self.0, resident_mib: self.1 }))
+    fn visit(self, waiter: impl OpenLock + 'static) -> Result<Box<dyn Contender>> {
+        let holder = Job::Hold { lock: self.0, resident_mib: self.1 };
+        Ok(Box::new(HolderKilled { waiter, holder }))
     }
 }
 
-impl<L: Cross> Contender for HolderKilled<L> {
+impl<W: OpenLock, L: SharedLock> Contender for HolderKilled<W, L> {
     fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let started = Instant::now();
-        let mut kills = 0;
-        loop {
-            tally.wait(self.kill_one()?);
-            kills += 1;
-            let took = started.elapsed();
-            if took >= slice {
-                tally.stretch(kills, took);
-                return Ok(());
-            }
-        }
+        tally.stage(slice, || self.kill_one())
     }
 }
 
-impl<L: Cross> HolderKilled<L> {
+impl<W: OpenLock, L: SharedLock> HolderKilled<W, L> {
     fn kill_one(&mut self) -> Result<Duration> {
-        let (lock, resident_mib) = (self.holder.clone(), self.resident_mib);
-        let mut holder = Worker::start(Job::Hold { lock, resident_mib })?;
-        match holder.reply()? {
-            Reply::Held => {}
-            other => return Err(unexpected(&other)),
-        }
+        let mut holder = Worker::start(&self.holder)?;
+        let () = holder.reply()?;
         let pid = holder.pid();
         let killer = thread::spawn(move || {
             // By then the waiter waits in earnest.

@@ -1,58 +1,69 @@
-//! The bar on a terminal. It is drawn between slices only, so it disturbs no measurement.
+//! How far a run is, in the last line of a terminal. It is written between slices only, so it
+//! disturbs no measurement.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use super::case::Label;
 
-use super::case::{Case, Label};
-use crate::Scope;
-
-pub(crate) struct Progress(ProgressBar);
+/// Writes only to a terminal, and takes back what it wrote when it is dropped.
+pub(crate) struct Progress {
+    is_shown: bool,
+    total: Duration,
+    done: Duration,
+}
 
 impl Progress {
-    /// For what takes nobody knows how long.
-    pub(crate) fn of_unknown_length() -> Progress {
-        if !stderr().is_terminal() {
-            return Progress(ProgressBar::hidden());
-        }
-        let style =
-            ProgressStyle::with_template("{spinner}  {msg}").expect("the template is right");
-        Progress(ProgressBar::new_spinner().with_style(style))
-    }
-
     pub(crate) fn new(total: Duration) -> Progress {
-        if !stderr().is_terminal() {
-            return Progress(ProgressBar::hidden());
-        }
-        let style = ProgressStyle::with_template("{bar:28} {percent:>3} %  {msg}")
-            .expect("the template is right")
-            .progress_chars("━╸─");
-        Progress(ProgressBar::new(total.as_millis() as u64).with_style(style))
-    }
-
-    pub(crate) fn preparing(&self, scope: Scope, case: Case) {
-        self.0.set_message(format!("{scope}: preparing {}", case.as_str()));
-    }
-
-    /// Something that no row is about.
-    pub(crate) fn says(&self, text: &str) {
-        self.0.set_message(text.to_owned());
+        Progress { is_shown: stderr().is_terminal(), total, done: Duration::ZERO }
     }
 
     pub(crate) fn measuring(&self, label: &Label) {
-        self.0.set_message(format!("{}: {}, {}", label.scope, label.title(), label.who()));
+        self.says(&format!("{}: {}, {}", label.scope, label.title(), label.subject()));
     }
 
-    pub(crate) fn advance(&self, by: Duration) {
-        self.0.inc(by.as_millis() as u64);
+    pub(crate) fn says(&self, what: &str) {
+        if self.is_shown {
+            // One that cannot be written disturbs no figure.
+            let _ = write!(stderr(), "\r{}\x1b[K", self.line(what));
+        }
+    }
+
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.done += by;
+    }
+
+    fn line(&self, what: &str) -> String {
+        // Nothing is known of how long a run takes that has no total.
+        if self.total.is_zero() {
+            return what.to_owned();
+        }
+        let percent = (self.done.as_secs_f64() / self.total.as_secs_f64() * 100.0).min(100.0);
+        format!("{percent:3.0} %  {what}")
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        if self.is_shown {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_that_is_done_is_said_if_the_whole_is_known() {
+        let mut progress = Progress::new(Duration::from_secs(4));
+        progress.advance(Duration::from_secs(1));
+        assert_eq!(progress.line("host"), " 25 %  host");
+        progress.advance(Duration::from_secs(9));
+        assert_eq!(progress.line("host"), "100 %  host");
+        assert_eq!(Progress::new(Duration::ZERO).line("host"), "host");
     }
 }

@@ -1,70 +1,54 @@
 //! What a run found out, and its JSON.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, Write},
+};
 
 use serde::Serialize;
+use tierlock::Scope;
 
 use super::{
-    budget::Verdict,
     case::{Case, Label, Mode, TIERLOCK},
+    failure::{Failure, Result},
     machine::Machine,
-    peers::Missing,
-    scale::Measure,
     stats::Summary,
 };
-use crate::Scope;
 
 /// All of it. The JSON's shape is a promise: fields are added, never changed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) rows: Vec<Row>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) measures: Vec<Measure>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) budgets: Vec<Verdict>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) missing: Vec<Missing>,
-    /// What this machine has no room for, in sentences.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) left_out: Vec<String>,
 }
 
 impl Report {
-    pub(crate) fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain data")
-    }
-
     /// The row of one subject as it usually is, if it was measured. Of a case that comes in several
     /// sizes (processes, a killed holder's memory) it is the first one.
     pub(crate) fn row(&self, scope: Scope, case: Case, subject: &str, mode: Mode) -> Option<&Row> {
-        self.variant(scope, case, subject, mode, None)
-    }
-
-    /// The row of one subject that does something else than usual.
-    pub(crate) fn variant(
-        &self,
-        scope: Scope,
-        case: Case,
-        subject: &str,
-        mode: Mode,
-        variant: Option<&str>,
-    ) -> Option<&Row> {
-        let wanted = (scope, case, subject, mode, variant);
         self.rows.iter().find(|row| {
-            let Label { scope, case, subject, mode, variant, .. } = row.label;
-            (scope, case, subject, mode, variant) == wanted
+            let of = &row.label;
+            of.variant.is_none()
+                && (of.scope, of.case, of.subject, of.mode) == (scope, case, subject, mode)
         })
-    }
-
-    /// A figure that is no row.
-    pub(crate) fn measure(&self, what: &str) -> Option<f64> {
-        Some(self.measures.iter().find(|measure| measure.what == what)?.value)
     }
 
     /// What tierlock's quiet lock and unlock cost at a scope, in the middle.
     pub(crate) fn quiet_ns(&self, scope: Scope) -> Option<f64> {
-        Some(self.row(scope, Case::Quiet, TIERLOCK, Mode::Blocking)?.figures.p50_ns)
+        Some(self.row(scope, Case::QUIET, TIERLOCK, Mode::Blocking)?.figures.p50_ns)
+    }
+}
+
+pub(crate) fn json(report: &impl Serialize) -> String {
+    serde_json::to_string_pretty(report).expect("plain data") + "\n"
+}
+
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(Failure::io("cannot print the result")),
     }
 }
 
@@ -81,10 +65,6 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn new(label: &Label, figures: &Summary) -> Row {
         Row { label: label.clone(), figures: *figures, facts: BTreeMap::new() }
-    }
-
-    pub(crate) fn fact(&self, word: &str) -> Option<f64> {
-        self.facts.get(word).copied()
     }
 }
 
@@ -118,7 +98,7 @@ impl From<Row> for JsonRow {
     fn from(Row { label, figures, facts }: Row) -> JsonRow {
         JsonRow {
             scope: label.scope.as_str(),
-            case: label.case.as_str(),
+            case: label.case.word,
             subject: label.subject,
             variant: label.variant,
             mode: label.mode,
@@ -163,20 +143,13 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn report(rows: Vec<Row>) -> Report {
-        Report {
-            machine: Machine::this(),
-            rows,
-            measures: Vec::new(),
-            budgets: Vec::new(),
-            missing: Vec::new(),
-            left_out: Vec::new(),
-        }
+        Report { machine: Machine::this(), rows }
     }
 
     #[test]
     fn json_has_the_promised_fields() {
-        let report = report(vec![row(Scope::Thread, Case::Quiet, TIERLOCK, 4.94)]);
-        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        let report = report(vec![row(Scope::Thread, Case::QUIET, TIERLOCK, 4.94)]);
+        let json: serde_json::Value = serde_json::from_str(&json(&report)).unwrap();
         let row = &json["rows"][0];
         for field in [
             "scope",
@@ -196,6 +169,5 @@ pub(crate) mod tests {
         assert_eq!(row["p50_ns"], 4.9);
         assert_eq!(row["mode"], "blocking");
         assert!(json["machine"].is_object());
-        assert!(json.get("budgets").is_none(), "only with peers");
     }
 }

@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use tierlock::Scope;
+
 use super::{
-    case::{Case, Label, TIERLOCK},
-    failure::Result,
-    grounds::Grounds,
+    case::{Case, Label},
+    failure::{Failure, Result},
     progress::Progress,
     report::Row,
-    stats::{Pace, Tally},
+    stats::{Meter, Pace, Tally},
 };
-use crate::Scope;
 
 /// Something that can be measured for a while, again and again.
 pub(crate) trait Contender {
@@ -28,6 +28,21 @@ pub(crate) trait Contender {
     }
 }
 
+/// One caller: a closure that locks and unlocks once.
+pub(crate) struct Quiet<F>(pub(crate) F);
+
+impl<F: FnMut() -> Result<()>> Contender for Quiet<F> {
+    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+        let mut meter = Meter::start(slice, tally);
+        while let Some(cycles) = meter.next() {
+            for _ in 0..cycles {
+                (self.0)()?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A contender under its label.
 pub(crate) struct Entry {
     pub(crate) label: Label,
@@ -40,112 +55,131 @@ impl Entry {
     }
 }
 
-/// One case in one scope, and who is measured in it.
-pub(crate) struct Heat {
+/// One case in one scope, and its contenders, which are made of `G`.
+pub(crate) struct Heat<G> {
     pub(crate) scope: Scope,
     pub(crate) case: Case,
     /// Its part of the time; about one per contender.
     pub(crate) weight: f64,
-    /// What the comparisons add to that.
-    pub(crate) weight_of_peers: f64,
     /// Makes the contenders ready.
-    pub(crate) enter: fn(&mut Grounds) -> Result<Vec<Entry>>,
+    pub(crate) enter: fn(&mut G) -> Result<Vec<Entry>>,
 }
 
-impl Heat {
-    pub(crate) fn weight(&self, peers: bool) -> f64 {
-        if peers { self.weight + self.weight_of_peers } else { self.weight }
-    }
+/// What becomes of a run when a contender fails.
+pub(crate) type OnFailure<G> = fn(&mut G, &Label, Failure) -> Result<()>;
 
-    /// Measures every contender of this heat, in `budget` all together.
-    pub(crate) fn run(
-        &self,
-        grounds: &mut Grounds,
-        budget: Duration,
-        progress: &Progress,
-    ) -> Result<Vec<Row>> {
-        progress.preparing(self.scope, self.case);
-        let entries = (self.enter)(grounds)?;
-        race(entries, grounds, budget, progress)
+/// The heats of a scope and a case, if one is named.
+pub(crate) fn chosen<'a, G>(
+    heats: &'a [Heat<G>],
+    scope: Option<Scope>,
+    case: Option<&str>,
+) -> Result<Vec<&'a Heat<G>>> {
+    let chosen: Vec<&Heat<G>> = heats
+        .iter()
+        .filter(|heat| scope.is_none_or(|scope| heat.scope == scope))
+        .filter(|heat| case.is_none_or(|case| heat.case.word == case))
+        .collect();
+    if chosen.is_empty() {
+        return Err(Failure::Usage("no such case here; the table's JSON has the words".into()));
     }
+    Ok(chosen)
 }
 
-/// Measures all of them, in `budget` all together.
+/// How long heats take in all, if nothing else is said.
+pub(crate) fn usual_seconds<G>(heats: &[&Heat<G>]) -> f64 {
+    const SECONDS_PER_WEIGHT: f64 = 1.3;
+    heats.iter().map(|heat| heat.weight).sum::<f64>() * SECONDS_PER_WEIGHT
+}
+
+/// Measures every contender of these heats, in so many seconds all together.
+pub(crate) fn measure<G>(
+    heats: &[&Heat<G>],
+    grounds: &mut G,
+    seconds: f64,
+    on_failure: OnFailure<G>,
+) -> Result<Vec<Row>> {
+    let weights: f64 = heats.iter().map(|heat| heat.weight).sum();
+    let mut progress = Progress::new(Duration::from_secs_f64(seconds));
+    let mut rows = Vec::new();
+    for heat in heats {
+        progress.says(&format!("{}: preparing {}", heat.scope, heat.case.word));
+        let entries = (heat.enter)(grounds)?;
+        let budget = Duration::from_secs_f64(seconds * heat.weight / weights);
+        rows.extend(race(entries, budget, &mut progress, |label, failure| {
+            on_failure(grounds, label, failure)
+        })?);
+    }
+    Ok(rows)
+}
+
+/// Measures all of them, in `budget` all together. A contender that fails without ending the run is
+/// out from then on.
 pub(crate) fn race(
     entries: Vec<Entry>,
-    grounds: &mut Grounds,
     budget: Duration,
-    progress: &Progress,
+    progress: &mut Progress,
+    mut on_failure: impl FnMut(&Label, Failure) -> Result<()>,
 ) -> Result<Vec<Row>> {
     let slice = budget / (RUNS * entries.len().max(1) as u32);
     let slice = slice.max(SHORTEST_SLICE);
 
     let mut racers: Vec<Racer> = entries.into_iter().map(Racer::new).collect();
-    for racer in &mut racers {
-        racer.does(grounds, Racer::warm_up(slice))?;
-    }
+    let mut each = |racers: &mut Vec<Racer>, step: &dyn Fn(&mut Racer) -> Result<()>| {
+        let mut failed = Ok(());
+        racers.retain_mut(|racer| {
+            if failed.is_err() {
+                return false;
+            }
+            match step(racer) {
+                Ok(()) => true,
+                Err(failure) => {
+                    failed = on_failure(&racer.entry.label, failure);
+                    false
+                }
+            }
+        });
+        failed
+    };
+    each(&mut racers, &|racer| racer.warm_up(slice))?;
     // In turn, so that whatever else the machine does meets all alike.
     for _ in 0..RUNS {
-        for racer in &mut racers {
+        each(&mut racers, &|racer| {
             progress.measuring(&racer.entry.label);
-            racer.does(grounds, |entry, tally| {
-                entry.contender.run(slice, tally)?;
-                tally.end_run();
-                Ok(())
-            })?;
-        }
+            racer.run(slice)
+        })?;
         progress.advance(budget / RUNS);
     }
-    for racer in &mut racers {
-        racer.does(grounds, |entry, _| entry.contender.check())?;
-    }
+    each(&mut racers, &|racer| racer.entry.contender.check())?;
     // Those of one mode side by side.
     racers.sort_by_key(|racer| racer.entry.label.mode);
-    Ok(racers.iter().filter(|racer| !racer.is_out).map(Racer::row).collect())
+    Ok(racers.iter().map(Racer::row).collect())
 }
 
 /// A contender on its way through a heat.
 struct Racer {
     entry: Entry,
     tally: Tally,
-    is_out: bool,
 }
 
 impl Racer {
     fn new(entry: Entry) -> Racer {
-        Racer { entry, tally: Tally::new(Pace::OneByOne), is_out: false }
+        Racer { entry, tally: Tally::new(Pace::OneByOne) }
     }
 
-    fn warm_up(slice: Duration) -> impl FnOnce(&mut Entry, &mut Tally) -> Result<()> {
-        move |entry, tally| {
-            if entry.label.case.is_staged() {
-                // Each event stands by itself.
-                return Ok(());
-            }
-            entry.contender.run(slice.min(WARM_UP), tally)?;
-            *tally = Tally::new(tally.suited_pace());
-            Ok(())
-        }
-    }
-
-    /// Does it, unless this one is out. Something that is only compared with and fails is out
-    /// from then on, and does not end the bench.
-    fn does(
-        &mut self,
-        grounds: &mut Grounds,
-        step: impl FnOnce(&mut Entry, &mut Tally) -> Result<()>,
-    ) -> Result<()> {
-        if self.is_out {
+    fn warm_up(&mut self, slice: Duration) -> Result<()> {
+        if self.entry.label.case.is_staged {
+            // Each event stands by itself.
             return Ok(());
         }
-        match step(&mut self.entry, &mut self.tally) {
-            Err(failure) if self.entry.label.subject != TIERLOCK && failure.is_a_peers() => {
-                self.is_out = true;
-                grounds.peers.dropped_out(&self.entry.label, &failure);
-                Ok(())
-            }
-            done => done,
-        }
+        self.entry.contender.run(slice.min(WARM_UP), &mut self.tally)?;
+        self.tally = Tally::new(self.tally.suited_pace());
+        Ok(())
+    }
+
+    fn run(&mut self, slice: Duration) -> Result<()> {
+        self.entry.contender.run(slice, &mut self.tally)?;
+        self.tally.end_run();
+        Ok(())
     }
 
     fn row(&self) -> Row {
@@ -161,10 +195,9 @@ const RUNS: u32 = 5;
 const SHORTEST_SLICE: Duration = Duration::from_millis(2);
 const WARM_UP: Duration = Duration::from_millis(20);
 
-#[cfg(all(test, feature = "peers"))]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::failure::Failure;
 
     struct Steady;
 
@@ -182,45 +215,62 @@ mod tests {
         fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
             self.0 += 1;
             if self.0 > 2 {
-                return Err(Failure::peer("etcd")("its server is gone"));
+                return Err(Failure::other("its server is gone"));
             }
             Steady.run(slice, tally)
         }
     }
 
-    fn heat(enter: fn(&mut Grounds) -> Result<Vec<Entry>>) -> (Result<Vec<Row>>, Grounds) {
-        let mut grounds = Grounds::new(true).unwrap();
-        let heat = Heat {
-            scope: Scope::Host,
-            case: Case::Quiet,
-            weight: 1.0,
-            weight_of_peers: 1.0,
-            enter,
-        };
-        let progress = Progress::new(Duration::ZERO);
-        (heat.run(&mut grounds, Duration::ZERO, &progress), grounds)
+    fn label(subject: &'static str) -> Label {
+        Label { subject, ..Label::new(Scope::Host, Case::QUIET) }
     }
 
-    fn label(subject: &'static str) -> Label {
-        Label { subject, ..Label::new(Scope::Host, Case::Quiet) }
+    fn of_two(on_failure: OnFailure<Vec<String>>) -> (Result<Vec<Row>>, Vec<String>) {
+        let heat = Heat {
+            scope: Scope::Host,
+            case: Case::QUIET,
+            weight: 1.0,
+            enter: |_| {
+                let fails = Entry::new(label("etcd"), FailsLater(0));
+                Ok(vec![fails, Entry::new(label("steady"), Steady)])
+            },
+        };
+        let mut heard = Vec::new();
+        (measure(&[&heat], &mut heard, 1e-9, on_failure), heard)
     }
 
     #[test]
-    fn peer_that_fails_is_out_and_named_and_the_others_go_on() {
-        let (rows, grounds) = heat(|_| {
-            Ok(vec![Entry::new(label("etcd"), FailsLater(0)), Entry::new(label(TIERLOCK), Steady)])
+    fn contender_that_fails_is_out_and_the_others_go_on() {
+        let (rows, heard) = of_two(|heard, label, failure| {
+            heard.push(format!("{}: {failure}", label.subject));
+            Ok(())
         });
         let rows = rows.unwrap();
         assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].label.subject, TIERLOCK);
+        assert_eq!(rows[0].label.subject, "steady");
         assert_eq!(rows[0].figures.operations, u64::from(RUNS));
-        let missing = grounds.missing();
-        assert!(missing[0].to_string().contains("its server is gone"), "{missing:?}");
+        assert_eq!(heard, ["etcd: its server is gone"]);
     }
 
     #[test]
-    fn own_failure_ends_the_bench() {
-        let (rows, _) = heat(|_| Ok(vec![Entry::new(label(TIERLOCK), FailsLater(0))]));
-        assert!(rows.is_err());
+    fn failure_that_is_not_accepted_ends_the_run() {
+        let (rows, _) = of_two(|_, _, failure| Err(failure));
+        assert_eq!(rows.unwrap_err().to_string(), "its server is gone");
+    }
+
+    #[test]
+    fn heats_are_chosen_by_scope_and_word() {
+        let heat =
+            |scope, case| Heat::<()> { scope, case, weight: 1.0, enter: |()| Ok(Vec::new()) };
+        let heats = [
+            heat(Scope::Thread, Case::QUIET),
+            heat(Scope::Host, Case::QUIET),
+            heat(Scope::Host, Case::KEPT),
+        ];
+        let number = |scope, case| chosen(&heats, scope, case).map_or(0, |heats| heats.len());
+        assert_eq!(number(None, None), 3);
+        assert_eq!(number(None, Some("quiet")), 2);
+        assert_eq!(number(Some(Scope::Host), Some("quiet")), 1);
+        assert!(chosen(&heats, Some(Scope::Process), None).is_err());
     }
 }

@@ -11,6 +11,8 @@ use std::{
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::failure::Result;
+
 /// Cycles faster than this are timed in batches: reading the clock would cost as much as they do.
 pub(crate) const BATCHED_BELOW: Duration = Duration::from_micros(1);
 /// Cycles per batch.
@@ -121,6 +123,45 @@ impl Tally {
     /// What a slice in which clients worked side by side took by the wall's clock.
     pub(crate) fn wall(&mut self, took: Duration) {
         self.busy += took;
+    }
+
+    /// One slice of sections that last, without a pause between; `hold` is told since when it waits.
+    /// How many there were.
+    pub(crate) fn hold_again_and_again(
+        &mut self,
+        slice: Duration,
+        mut hold: impl FnMut(&mut Tally, Instant) -> Result<()>,
+    ) -> Result<u64> {
+        let mut sections = 0;
+        let mut last = Instant::now();
+        let end = last + slice;
+        while last < end {
+            let asked = last;
+            hold(self, asked)?;
+            last = Instant::now();
+            self.stretch(1, last - asked);
+            sections += 1;
+        }
+        Ok(sections)
+    }
+
+    /// One slice of events that are staged one by one; at least one.
+    pub(crate) fn stage(
+        &mut self,
+        slice: Duration,
+        mut event: impl FnMut() -> Result<Duration>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let mut events = 0;
+        loop {
+            self.wait(event()?);
+            events += 1;
+            let took = started.elapsed();
+            if took >= slice {
+                self.stretch(events, took);
+                return Ok(());
+            }
+        }
     }
 
     /// One of the runs is over whose worst waits are compared.

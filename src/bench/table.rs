@@ -2,81 +2,67 @@
 
 use std::fmt::Write;
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use tierlock::Scope;
 
-use super::{case::Case, human, names, report::Report};
-use crate::Scope;
+use super::{
+    case::Mode,
+    human,
+    report::{Report, Row},
+};
 
-/// The whole text.
-pub(crate) fn text(report: &Report) -> String {
-    let mut text = report.machine.heading();
-    text += &figures(report);
-    text += &missing(report);
-    text += &advice(report);
-    text
-}
-
-/// What was measured, and how far that keeps what was promised.
-pub(crate) fn figures(report: &Report) -> String {
-    let mut notes = Notes::default();
-    let mut text = table(report, &mut notes);
-    text += "\n";
-    text += &notes.text();
-    text += &names_in_a_directory(report);
-    text += &budgets(report);
-    text += &ladder(report);
-    text
-}
-
-fn table(report: &Report, notes: &mut Notes) -> String {
+/// A line for each row, and the notes below.
+pub(crate) fn rows(report: &Report) -> String {
     let mut table = Table::new();
     // A line under the header, and no other.
     table.load_preset("     ──            ").set_content_arrangement(ContentArrangement::Disabled);
-    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    table.set_header([
-        Cell::new("case"),
-        Cell::new("subject"),
-        right("ops/s".into()),
-        right("p50".into()),
-        right("p99".into()),
-        right("max".into()),
-        right("share".into()),
-    ]);
+    table.set_header(["case", "subject", "ops/s", "p50", "p99", "max", "share"]);
+    let mut notes = Notes::default();
     let (mut scope, mut case) = (None, String::new());
     for row in &report.rows {
-        let (label, figures) = (&row.label, &row.figures);
-        if scope != Some(label.scope) {
-            scope = Some(label.scope);
+        if scope != Some(row.label.scope) {
+            scope = Some(row.label.scope);
             case.clear();
-            table.add_row([label.scope.as_str()]);
+            table.add_row([row.label.scope.as_str()]);
         }
         // Each case once, at the head of its rows.
-        let title = label.title();
+        let title = row.label.title();
         let head = if title == case { String::new() } else { format!(" {title}") };
         case = title;
-        // Staged cases have no throughput of their own, and nobody's share.
-        let staged = label.case.is_staged();
-        let rate = if staged { String::new() } else { human::count(figures.ops_per_s) };
-        let share = if staged || label.clients == 1 || label.case == Case::Turns2 {
-            String::new()
-        } else {
-            format!("{:.2}", figures.share_min_max)
-        };
-        table.add_row([
-            Cell::new(head),
-            Cell::new(format!("{}{}", label.who(), notes.mark(label.note))),
-            right(rate),
-            right(human::time(figures.p50_ns)),
-            right(human::time(figures.p99_ns)),
-            right(human::time(figures.max_ns)),
-            right(share),
-        ]);
+        table.add_row(cells(head, row, &mut notes));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
         // Between columns there is a blank already.
-        column.set_padding(if index < 2 { (0, 0) } else { (1, 0) });
+        column.set_padding(if index < WORDS { (0, 0) } else { (1, 0) });
+        if index >= WORDS {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
-    table.trim_fmt() + "\n"
+    table.trim_fmt() + "\n\n" + &notes.text()
+}
+
+/// The columns of words, which are aligned to the left.
+const WORDS: usize = 2;
+
+fn cells(head: String, row: &Row, notes: &mut Notes) -> [String; 7] {
+    let (label, figures) = (&row.label, &row.figures);
+    // Staged cases have no throughput of their own.
+    let staged = label.case.is_staged;
+    let rate = if staged { String::new() } else { human::count(figures.ops_per_s) };
+    // Neither a single client nor several of one thread compete.
+    let alone = label.clients == 1
+        || (label.mode == Mode::Blocking && label.processes * label.threads == 1);
+    let share =
+        if staged || alone { String::new() } else { format!("{:.2}", figures.share_min_max) };
+    [
+        head,
+        format!("{}{}", label.subject(), notes.mark(label.note)),
+        rate,
+        human::time(figures.p50_ns),
+        human::time(figures.p99_ns),
+        human::time(figures.max_ns),
+        share,
+    ]
 }
 
 /// Footnotes, numbered as they come.
@@ -109,46 +95,8 @@ fn superscript(number: usize) -> String {
     number.to_string().bytes().map(|digit| DIGITS[usize::from(digit - b'0')]).collect()
 }
 
-fn names_in_a_directory(report: &Report) -> String {
-    let text = names::table(&report.measures);
-    if text.is_empty() { text } else { text + "\n" }
-}
-
-fn budgets(report: &Report) -> String {
-    if report.budgets.is_empty() {
-        return String::new();
-    }
-    let mut text = format!("{:<48}{:>9}{:>10}\n", "Budgets", "here", "target");
-    for verdict in &report.budgets {
-        let _ = writeln!(
-            text,
-            "  {:<46}{:>9}{:>10}  {}",
-            verdict.what,
-            verdict.measured.map_or_else(String::new, |measured| verdict.unit.show(measured)),
-            verdict.target(),
-            match verdict.met {
-                Some(true) => "met",
-                Some(false) => "MISSED",
-                None => "unknown",
-            }
-        );
-    }
-    text + "\n"
-}
-
-fn missing(report: &Report) -> String {
-    let mut text = String::new();
-    for missing in &report.missing {
-        let _ = writeln!(text, "Not compared: {missing}");
-    }
-    for left_out in &report.left_out {
-        let _ = writeln!(text, "Left out: {left_out}.");
-    }
-    if text.is_empty() { text } else { text + "\n" }
-}
-
 /// What each wider scope costs in multiples of the narrower one.
-fn ladder(report: &Report) -> String {
+pub(crate) fn ladder(report: &Report) -> String {
     let steps: Vec<(Scope, f64)> =
         Scope::ALL.into_iter().filter_map(|scope| Some((scope, report.quiet_ns(scope)?))).collect();
     if steps.is_empty() {
@@ -166,9 +114,9 @@ fn ladder(report: &Report) -> String {
     text + "\n"
 }
 
-fn advice(report: &Report) -> String {
+pub(crate) fn advice(report: &Report) -> String {
     let mut text = String::from(
-        "Take the narrowest scope that holds everybody who shares it:\n\
+        "Take the narrowest scope that holds all that share it:\n\
          \x20 thread   only threads and tasks of one process\n\
          \x20 process  several processes of one machine: workers, cron jobs, scripts\n\
          \x20 host     several machines; such a lock can be lost: let what it protects check\n\
@@ -190,21 +138,21 @@ fn advice(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::bench::{
-        case::{Label, Mode, TIERLOCK},
+        case::{Case, Label, TIERLOCK},
         report::tests::{report, row},
     };
 
     fn sample() -> Report {
         let mut rows = vec![
-            row(Scope::Thread, Case::Quiet, TIERLOCK, 5.4),
-            row(Scope::Thread, Case::Quiet, "parking_lot", 3.3),
-            row(Scope::Process, Case::Quiet, TIERLOCK, 8.9),
-            row(Scope::Process, Case::Processes200us, TIERLOCK, 188.9),
-            row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0),
-            row(Scope::Host, Case::Connections32, "redis-aof-always", 188_000_000.0),
-            row(Scope::Host, Case::Turns2, TIERLOCK, 914_000.0),
+            row(Scope::Thread, Case::QUIET, TIERLOCK, 5.4),
+            row(Scope::Thread, Case::QUIET, "parking_lot", 3.3),
+            row(Scope::Process, Case::QUIET, TIERLOCK, 8.9),
+            row(Scope::Process, Case::PROCESSES_200US, TIERLOCK, 188.9),
+            row(Scope::Host, Case::QUIET, TIERLOCK, 96_000.0),
+            row(Scope::Host, Case::CONNECTIONS_32, "redis-aof-always", 188_000_000.0),
+            row(Scope::Host, Case::KEPT, TIERLOCK, 914_000.0),
         ];
-        rows[6].label.variant = Some("keeping off");
+        rows[6].label.variant = Some("+ dir");
         let label = &mut rows[3].label;
         *label = Label { processes: 2, clients: 2, ..label.clone() };
         let label = &mut rows[5].label;
@@ -215,15 +163,27 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_fits_in_80_columns() {
-        let mut sample = sample();
-        sample.budgets = crate::bench::budget::verdicts(&sample);
-        // What the machine calls itself is as long as it is.
-        sample.machine.cpu = "a CPU".into();
-        let text = text(&sample);
+        let sample = sample();
+        let text = rows(&sample) + &ladder(&sample) + &advice(&sample);
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{line:?}\n{text}");
         }
-        assert!(text.contains("MISSED"), "{text}");
+    }
+
+    #[test]
+    fn columns_of_figures_end_where_their_headings_do() {
+        let text = rows(&report(vec![
+            row(Scope::Thread, Case::QUIET, TIERLOCK, 5.4),
+            row(Scope::Host, Case::QUIET, "quic-echo", 96_000.0),
+        ]));
+        let lines: Vec<&str> = text.lines().collect();
+        let end = |line: &str, word: &str| {
+            let at = line.find(word).unwrap_or_else(|| panic!("no {word} in {text}"));
+            line[..at + word.len()].chars().count()
+        };
+        assert!(lines[1].chars().all(|rule| rule == '─'), "{text}");
+        assert_eq!(end(lines[0], "p50"), end(lines[3], "5.4 ns"));
+        assert_eq!(end(lines[0], "p50"), end(lines[5], "96 µs"));
     }
 
     #[test]
@@ -231,7 +191,7 @@ mod tests {
         let ladder = ladder(&sample());
         assert!(ladder.contains("1.6 × thread scope"), "{ladder}");
         assert!(ladder.contains("11,000 × process scope"), "{ladder}");
-        let only_host = report(vec![row(Scope::Host, Case::Quiet, TIERLOCK, 96_000.0)]);
+        let only_host = report(vec![row(Scope::Host, Case::QUIET, TIERLOCK, 96_000.0)]);
         assert!(!super::ladder(&only_host).contains('×'));
     }
 

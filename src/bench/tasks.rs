@@ -15,10 +15,12 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 
 use super::{
     failure::{Result, check_count},
-    grounds::RUNTIME_WORKERS,
     run::Contender,
     stats::{Meter, Tally, Unprotected, histogram, record},
 };
+
+/// Threads of the runtime that asynchronous callers are measured on.
+pub(crate) const RUNTIME_WORKERS: u32 = 2;
 
 /// An asynchronous caller: what it does again and again.
 pub(crate) trait Client: Send + 'static {
@@ -26,7 +28,7 @@ pub(crate) trait Client: Send + 'static {
     fn cycle(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// One task that nobody disturbs.
+/// One task without another beside it.
 pub(crate) struct QuietAsync<C> {
     runtime: Arc<Runtime>,
     client: Option<C>,
@@ -145,7 +147,7 @@ impl Waits {
         thread_local! {
             static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
         }
-        // Nearly always nobody else's; whose it is matters to nobody.
+        // Nearly always no other thread's; which thread's it is does not matter.
         let slot = THREAD.with(|thread| *thread) % self.0.len();
         record(&mut self.0[slot].lock(), wait);
     }

@@ -84,7 +84,7 @@ pub(super) enum Command {
     ///
     /// Everything runs here, over loopback, for half a minute: a table of operations per second
     /// and of waits for each scope.
-    Bench(crate::bench::Args),
+    Bench(super::bench::Args),
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
     Secret(Secret),

@@ -11,9 +11,10 @@
 //! | `terminal` | lending the terminal to the command |
 //! | `guardian` | the second process, which ends the command when we cannot |
 //! | `sys` | what happens between fork and exec; the island of `unsafe` |
-//! | `serve` `status` `break_lock` `doctor` `secret` | the other subcommands |
+//! | `serve` `status` `break_lock` `doctor` `secret` `bench` | the other subcommands |
 
 mod args;
+mod bench;
 mod break_lock;
 mod doctor;
 mod events;
@@ -76,8 +77,8 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Status(status) => status::status(status),
         Command::Break(what) => break_lock::break_lock(what),
         Command::Doctor(what) => doctor::doctor(what),
-        Command::Bench(bench) => Ok(crate::bench::main(bench)),
-        Command::BenchWorker { spec } => Ok(crate::bench::worker::main(spec)),
+        Command::Bench(bench) => Ok(bench::main(&bench)),
+        Command::BenchWorker { spec } => Ok(bench::worker(&spec)),
         Command::Secret(Secret::New { file }) => secret::new(&file),
     }
 }

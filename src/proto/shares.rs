@@ -58,6 +58,7 @@ impl Shares {
     }
 
     /// How many there are.
+    #[cfg(any(feature = "host", test))]
     pub(crate) fn taken(&self) -> usize {
         self.taken
     }

@@ -4,6 +4,7 @@
 mod api;
 mod bad_input;
 mod bench;
+mod children;
 mod cli;
 mod conformance;
 mod decoding;

@@ -1,0 +1,202 @@
+//! tierlock beside the locks and servers that one could use instead, in one run on one machine.
+//!
+//! `cargo run --release -p compare` measures what `tierlock bench` measures, with the same files
+//! (`src/bench` of the library, compiled into this package: so tierlock is measured as its users
+//! build it, through its public API), and others' locks in the same heats.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `heats` `field` `lock` `job` | what is compared, what it stands on, what other processes do |
+//! | `peers/` | locks of other makers; servers, which it starts itself |
+//! | `comparison` `budget` | the result, and the promises it is held against |
+//! | `plot` `page` | the picture, and the figures in `benches/RESULTS.md` |
+//! | `scale` `names` `house` `measure` `memory` | what names, waiters and sessions cost by their number |
+//! | `remote` | what a lock costs by how often other clients want it |
+//! | `reign` | a leader that is killed |
+//! | `instructions` | quiet cycles counted in instructions, by valgrind |
+//! | `self_check` | the bench's own figures beside a plain loop's |
+
+#[path = "../../../src/bench/mod.rs"]
+mod bench;
+
+mod budget;
+mod comparison;
+mod field;
+mod heats;
+mod house;
+mod instructions;
+mod job;
+mod lock;
+mod measure;
+mod memory;
+mod names;
+mod page;
+mod peers;
+mod plot;
+mod reign;
+mod remote;
+mod scale;
+mod self_check;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use tierlock::Scope;
+
+use crate::{
+    bench::{
+        cleanup,
+        failure::Result,
+        machine::Machine,
+        progress::Progress,
+        report::{self, Report},
+        run, worker,
+    },
+    comparison::Comparison,
+    field::Field,
+    heats::HEATS,
+    job::Job,
+};
+
+const SECONDS_OF_SELF_CHECK: f64 = 5.0;
+const SECONDS_OF_REMOTE_PLOT: f64 = 40.0;
+
+/// Measure tierlock beside the locks and servers that one could use instead
+///
+/// Starts its own Redis, etcd, ZooKeeper, PostgreSQL and MariaDB on loopback from what is installed,
+/// says what is missing, and ends what it started.
+#[derive(Debug, Parser)]
+#[command(name = "compare", version, after_long_help = include_str!("guarantees.txt"))]
+struct Args {
+    /// Measure only this scope: thread, process or host
+    #[arg(long)]
+    scope: Option<Scope>,
+    /// Measure only this case, by its word in the JSON
+    #[arg(long, value_name = "CASE", conflicts_with_all = ["self_check", "scale"])]
+    case: Option<String>,
+    /// How long to measure in all [default: about 290]
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Also draw the figures
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Also put the figures into this text, between its lines `<!-- figures -->`
+    #[arg(long, value_name = "FILE.md")]
+    page: Option<PathBuf>,
+    /// Instead draw what a lock between machines costs by how often others want it
+    #[arg(
+        long,
+        value_name = "FILE.svg",
+        conflicts_with_all = ["scope", "case", "plot", "page", "self_check", "scale"],
+    )]
+    remote_plot: Option<PathBuf>,
+    /// Instead check the bench itself: its own figures beside a plain loop's
+    #[arg(long, conflicts_with_all = ["plot", "page"])]
+    self_check: bool,
+    /// Instead measure how memory, disk and the cost of a grant grow, up to 1,000,000 names and
+    /// 2,000 sessions or as many names as are given: takes minutes, and some GB of memory
+    #[arg(
+        long,
+        value_name = "NAMES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1000000",
+        value_parser = clap::value_parser!(u64).range(10..=100_000_000),
+        conflicts_with_all = ["plot", "page", "self_check", "seconds"],
+    )]
+    scale: Option<u64>,
+}
+
+fn seconds(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("a number of seconds above 0, at most 86400".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some(worker::WORD), Some(spec)) = (arguments.next().as_deref(), arguments.next()) {
+        return worker::main::<Job>(&spec).into();
+    }
+    match compare(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("compare: {failure}");
+            failure.exit_code().into()
+        }
+    }
+}
+
+fn compare(args: &Args) -> Result<()> {
+    if let Some(file) = args.plot.as_ref().or(args.remote_plot.as_ref()) {
+        // Before the minutes are spent, not after.
+        plot::check_target(file)?;
+    }
+    cleanup::on_every_way_out()?;
+    if args.self_check {
+        let check = self_check::run(args.scope, args.seconds.unwrap_or(SECONDS_OF_SELF_CHECK))?;
+        return report::print(&if args.json { report::json(&check) } else { check.text() });
+    }
+    if let Some(names) = args.scale {
+        let scale = scale::run(args.scope, names)?;
+        return report::print(&if args.json { report::json(&scale) } else { scale.text() });
+    }
+    if let Some(file) = &args.remote_plot {
+        let remote = remote::measure(args.seconds.unwrap_or(SECONDS_OF_REMOTE_PLOT))?;
+        remote::draw(&remote.report, file)?;
+        let text = if args.json { report::json(&remote) } else { remote::text(&remote) };
+        return report::print(&text);
+    }
+    let comparison = measure_all(args)?;
+    if let Some(file) = &args.plot {
+        plot::draw(&comparison.report, file)?;
+    }
+    if let Some(file) = &args.page {
+        page::fill(&comparison, file)?;
+    }
+    report::print(&if args.json { report::json(&comparison) } else { comparison.text() })
+}
+
+fn measure_all(args: &Args) -> Result<Comparison> {
+    let heats = run::chosen(HEATS, args.scope, args.case.as_deref())?;
+    let seconds = args.seconds.unwrap_or_else(|| run::usual_seconds(&heats));
+    let mut field = Field::new()?;
+    let mut rows = run::measure(&heats, &mut field, seconds, Field::on_failure)?;
+    instructions::count(&mut rows, &mut field)?;
+    let measures = if args.case.is_none() {
+        scale::in_short(args.scope, &mut field, seconds, &Progress::new(Duration::ZERO))?
+    } else {
+        Vec::new()
+    };
+    let report = Report { machine: Machine::this(), rows };
+    Ok(Comparison::new(report, field).judged(measures))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for wrong in ["0", "-1", "nan", "inf", "1e9", "ten", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn options_are_read() {
+        let line = "compare --scope process --seconds 2 --json --plot out.svg";
+        let args = Args::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!(args.scope, Some(Scope::Process));
+        assert_eq!(args.seconds, Some(2.0));
+        assert!(args.json);
+        assert_eq!(args.plot, Some("out.svg".into()));
+        assert!(Args::try_parse_from(["compare", "--scope", "galaxy"]).is_err());
+        assert!(Args::try_parse_from(["compare", "--scale=3"]).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! The figures of a page (`benches/RESULTS.md`): the text between two marks, replaced by one run's.
+
+use std::{fs, path::Path};
+
+use crate::{
+    bench::failure::{Failure, Result},
+    comparison::Comparison,
+};
+
+const BEGINS: &str = "<!-- figures -->\n";
+const ENDS: &str = "<!-- /figures -->\n";
+
+/// Puts the run's figures between the marks of a file.
+pub(crate) fn fill(comparison: &Comparison, file: &Path) -> Result<()> {
+    let failed = || Failure::io(format!("cannot fill {}", file.display()));
+    let page = fs::read_to_string(file).map_err(failed())?;
+    let filled = filled(&page, &block(comparison))
+        .ok_or_else(|| failed()(std::io::Error::other(format!("it has no {}", BEGINS.trim()))))?;
+    fs::write(file, filled).map_err(failed())
+}
+
+fn block(comparison: &Comparison) -> String {
+    let machine = &comparison.report.machine;
+    format!(
+        "Measured on {} × {}, {}, with tierlock {} ({} build).\n\n```text\n{}```\n",
+        machine.cpus,
+        machine.cpu,
+        machine.system,
+        machine.version,
+        machine.build,
+        comparison.figures()
+    )
+}
+
+/// The page with another text between its marks, if it has them.
+fn filled(page: &str, block: &str) -> Option<String> {
+    let (before, rest) = page.split_once(BEGINS)?;
+    let (_, after) = rest.split_once(ENDS)?;
+    Some(format!("{before}{BEGINS}{block}{ENDS}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_between_the_marks_is_replaced() {
+        let page = format!("# a\n{BEGINS}old\n{ENDS}rest\n");
+        let once = filled(&page, "new\n").unwrap();
+        assert_eq!(once, format!("# a\n{BEGINS}new\n{ENDS}rest\n"));
+        assert_eq!(filled(&once, "new\n").unwrap(), once, "again and again");
+        assert_eq!(filled("no marks\n", "new\n"), None);
+    }
+
+    #[test]
+    fn results_have_the_marks_and_what_each_side_guarantees() {
+        let results = include_str!("../../RESULTS.md");
+        assert!(filled(results, "").is_some());
+        let (_, guarantees) = include_str!("guarantees.txt").split_once("\n\n").unwrap();
+        assert!(results.contains(guarantees), "copy guarantees.txt into the results");
+    }
+}

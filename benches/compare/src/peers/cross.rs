@@ -1,0 +1,288 @@
+//! Locks between processes that need no server.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use fd_lock::RwLock;
+use named_lock::NamedLock;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    service::of_peer,
+    sys::{self, RobustMutex, Semaphore},
+};
+use crate::bench::{
+    case::Case,
+    failure::{Failure, Result},
+    jobs::{OpenLock, SharedLock, Visitor},
+    process::Subject,
+};
+
+/// Another maker's lock, and the file that it stands on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PeerLock {
+    kind: Kind,
+    file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    RobustPthread,
+    PosixSemaphore,
+    Flock,
+    Ofd,
+    NamedLock,
+    FdLock,
+}
+
+impl Kind {
+    const ALL: [Kind; 6] = [
+        Kind::RobustPthread,
+        Kind::PosixSemaphore,
+        Kind::Flock,
+        Kind::Ofd,
+        Kind::NamedLock,
+        Kind::FdLock,
+    ];
+
+    const fn subject(self) -> &'static str {
+        match self {
+            Kind::RobustPthread => "robust-pthread",
+            Kind::PosixSemaphore => "posix-semaphore",
+            Kind::Flock => "flock",
+            Kind::Ofd => "ofd",
+            Kind::NamedLock => "named-lock",
+            Kind::FdLock => "fd-lock",
+        }
+    }
+
+    /// What a reader must know to compare it: `guarantees.txt` says more.
+    const fn note(self) -> &'static str {
+        match self {
+            Kind::RobustPthread => "no order, no token; tells that its last holder died",
+            Kind::PosixSemaphore => {
+                "no order, no token; once its holder is killed, locked for ever"
+            }
+            Kind::Flock | Kind::Ofd | Kind::NamedLock | Kind::FdLock => {
+                "no order, no token; freed when its holder dies, and the next one is not told"
+            }
+        }
+    }
+
+    /// A semaphore knows no holder: one that is killed takes it along for ever.
+    const fn survives_its_holder(self) -> bool {
+        !matches!(self, Kind::PosixSemaphore)
+    }
+}
+
+/// Every lock that makes sense in this case, with files of its own in `directory`.
+pub(crate) fn locks(directory: &Path, case: Case) -> Result<Vec<Subject<PeerLock>>> {
+    Kind::ALL
+        .into_iter()
+        .filter(|kind| case != Case::HOLDER_KILLED || kind.survives_its_holder())
+        .map(|kind| {
+            let file = directory.join(format!("{}.{}", case.word, kind.subject()));
+            let lock = PeerLock { kind, file };
+            lock.create()?;
+            Ok(Subject { name: kind.subject(), note: kind.note(), lock })
+        })
+        .collect()
+}
+
+impl PeerLock {
+    /// Before a process opens it.
+    fn create(&self) -> Result<()> {
+        let file = self.open_file()?;
+        match self.kind {
+            Kind::RobustPthread => RobustMutex::create(&file),
+            Kind::PosixSemaphore => Semaphore::create(&file),
+            Kind::Flock | Kind::Ofd | Kind::NamedLock | Kind::FdLock => Ok(()),
+        }
+        .map_err(self.failed("cannot make"))
+    }
+
+    fn open_file(&self) -> Result<File> {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.file)
+            .map_err(self.failed("cannot open"))
+    }
+
+    fn failed(&self, what: &str) -> impl FnOnce(std::io::Error) -> Failure + use<> {
+        Failure::io(format!("{what} {}", self.file.display()))
+    }
+}
+
+impl SharedLock for PeerLock {
+    fn open<V: Visitor>(&self, visitor: V) -> Result<V::Output> {
+        let file = self.open_file()?;
+        match self.kind {
+            Kind::RobustPthread => {
+                visitor.visit(RobustMutex::open(&file).map_err(self.failed("cannot map"))?)
+            }
+            Kind::PosixSemaphore => {
+                visitor.visit(Semaphore::open(&file).map_err(self.failed("cannot map"))?)
+            }
+            Kind::Flock => visitor.visit(Flock(file)),
+            Kind::Ofd => visitor.visit(Ofd(file)),
+            Kind::NamedLock => {
+                visitor.visit(NamedLock::with_path(&self.file).map_err(of_peer("named-lock"))?)
+            }
+            Kind::FdLock => visitor.visit(RwLock::new(file)),
+        }
+    }
+}
+
+impl OpenLock for RobustMutex {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        self.lock().map_err(Failure::io("pthread_mutex_lock"))?;
+        let locked = Locked(self);
+        let result = section();
+        std::mem::forget(locked);
+        self.unlock().map_err(Failure::io("pthread_mutex_unlock"))?;
+        Ok(result)
+    }
+}
+
+/// Unlocks it if the section panics. The C library keeps a list of the robust mutexes that a thread
+/// holds, in the mutexes themselves: one that was unmapped would leave a hole in it.
+struct Locked<'a>(&'a RobustMutex);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+impl OpenLock for Semaphore {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        self.wait().map_err(Failure::io("sem_wait"))?;
+        let result = section();
+        self.post().map_err(Failure::io("sem_post"))?;
+        Ok(result)
+    }
+}
+
+/// `flock(2)` on a file that stays open.
+struct Flock(File);
+
+impl OpenLock for Flock {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        let failed = |error: rustix::io::Errno| Failure::io("flock")(error.into());
+        rustix::io::retry_on_intr(|| flock(&self.0, FlockOperation::LockExclusive))
+            .map_err(failed)?;
+        let result = section();
+        flock(&self.0, FlockOperation::Unlock).map_err(failed)?;
+        Ok(result)
+    }
+}
+
+/// `fcntl(2)` with `F_OFD_SETLKW` on a file that stays open.
+struct Ofd(File);
+
+impl OpenLock for Ofd {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        sys::ofd_lock(&self.0).map_err(Failure::io("fcntl"))?;
+        let result = section();
+        sys::ofd_unlock(&self.0).map_err(Failure::io("fcntl"))?;
+        Ok(result)
+    }
+}
+
+impl OpenLock for NamedLock {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        let _guard = self.lock().map_err(of_peer("named-lock"))?;
+        Ok(section())
+    }
+}
+
+impl OpenLock for RwLock<File> {
+    #[inline]
+    fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
+        let _guard = self.write().map_err(Failure::io("fd-lock"))?;
+        Ok(section())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    /// Locks, says so, and unlocks when told.
+    struct HoldUntilTold(mpsc::Sender<()>, mpsc::Receiver<()>);
+
+    impl Visitor for HoldUntilTold {
+        type Output = ();
+
+        fn visit(self, mut lock: impl OpenLock + 'static) -> Result<()> {
+            lock.with(|| {
+                self.0.send(()).unwrap();
+                self.1.recv().unwrap();
+            })
+        }
+    }
+
+    struct Take;
+
+    impl Visitor for Take {
+        type Output = ();
+
+        fn visit(self, mut lock: impl OpenLock + 'static) -> Result<()> {
+            lock.with(|| {})
+        }
+    }
+
+    #[test]
+    fn every_lock_excludes_a_thread_that_opened_it_separately() {
+        let directory = tempfile::tempdir().unwrap();
+        for Subject { name, lock, .. } in locks(directory.path(), Case::QUIET).unwrap() {
+            let (held, is_held) = mpsc::channel();
+            let (let_go, told) = mpsc::channel();
+            let (took, has_taken) = mpsc::channel();
+            thread::scope(|scope| {
+                scope.spawn(|| lock.open(HoldUntilTold(held, told)).unwrap());
+                is_held.recv().unwrap();
+                scope.spawn(|| {
+                    lock.open(Take).unwrap();
+                    took.send(()).unwrap();
+                });
+                let early = has_taken.recv_timeout(Duration::from_millis(20));
+                let_go.send(()).unwrap();
+                assert!(early.is_err(), "{name} let two in");
+                has_taken.recv().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn a_robust_mutex_is_not_held_beyond_a_section_that_panics() {
+        let file = tempfile::tempfile().unwrap();
+        RobustMutex::create(&file).unwrap();
+        let mut mutex = RobustMutex::open(&file).unwrap();
+        let section = || mutex.with(|| std::panic::resume_unwind(Box::new("on purpose")));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(section)).is_err());
+        let error = mutex.unlock().expect_err("it is held");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    }
+
+    #[test]
+    fn what_a_dead_holder_takes_along_is_left_out_where_holders_die() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |case| locks(directory.path(), case).unwrap().len();
+        assert_eq!(of(Case::HOLDER_KILLED), of(Case::QUIET) - 1);
+    }
+}
