@@ -43,6 +43,7 @@ pub(crate) fn generation() -> u64 {
 }
 
 /// The mark of this process: its generation plus one, or one of these.
+#[inline]
 fn mark() -> &'static AtomicU64 {
     let mark = MARK.load(Ordering::Acquire);
     // SAFETY: it points to `FIRST_MARK`, or into a page that `wiped_in_children` mapped for good.

@@ -41,6 +41,7 @@ impl Scope {
     }
 
     /// The scope stored as `scope as u8`.
+    #[inline]
     pub(crate) fn from_u8(value: u8) -> Scope {
         match value {
             0 => Scope::Thread,

@@ -69,6 +69,7 @@ impl Named {
         &self.entry.name
     }
 
+    #[inline]
     pub(crate) fn scope(&self) -> Scope {
         Scope::from_u8(self.scope.load(Relaxed))
     }

@@ -124,13 +124,13 @@ impl Stage {
     fn exchange(&mut self) {
         let before = self.lines.len();
         for client in [0, 1] {
-            for line in self.from_client(client) {
+            for line in self.said_by_client(client) {
                 self.hear_client(client, &line);
                 self.line(line);
             }
         }
         for client in [0, 1] {
-            for line in self.from_leader(client) {
+            for line in self.said_by_leader(client) {
                 if let Some(clients) = &mut self.clients {
                     clients[client].hear(read(&line));
                 }
@@ -142,7 +142,7 @@ impl Stage {
         }
     }
 
-    fn from_client(&mut self, number: usize) -> Vec<String> {
+    fn said_by_client(&mut self, number: usize) -> Vec<String> {
         let Some(clients) = &mut self.clients else { return self.as_said(&format!("{number}>")) };
         let client = &mut clients[number];
         client.drive();
@@ -168,7 +168,7 @@ impl Stage {
         }
     }
 
-    fn from_leader(&mut self, number: usize) -> Vec<String> {
+    fn said_by_leader(&mut self, number: usize) -> Vec<String> {
         let Some(reign) = &mut self.reign else { return self.as_said(&format!("{number}<")) };
         reign.drive();
         let is_its_own = |(at, _): &(ConnectionId, _)| at.0 / 100 == number as u64;
