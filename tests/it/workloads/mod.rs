@@ -9,7 +9,7 @@
 //!    writes when it goes on. No lock can help that; 3 does.)
 //! 3. The same with the token checked by the store: no update is ever lost, whatever happens.
 //!
-//! Each takes a few seconds. `TIERLOCK_LONG=300 cargo test --features cli,testing --test it workloads`
+//! Each takes a few seconds. `TIERLOCK_LONG=300 cargo test --all-features --test it workloads`
 //! runs each for five minutes. A seed makes the order of the faults repeat: `TIERLOCK_SEED=7`.
 
 mod register;
