@@ -23,6 +23,7 @@
 mod checkup;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod holding;
+mod readers;
 
 use std::{
     fs::File,
@@ -57,6 +58,7 @@ use crate::{
 pub(super) use self::checkup::examine;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) use self::holding::holding;
+use self::readers::Readers;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
     births::Birth,
@@ -196,6 +198,8 @@ impl Directory {
             holder: held.then(|| record::holder(copy, sequence_now)),
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
+            // The kernel does not say which processes share a lock.
+            readers: Vec::new(),
             waiters: Vec::new(),
             proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
             survivors: Vec::new(),
@@ -307,6 +311,7 @@ struct State {
     held: bool,
     /// A descriptor of the lock was given out: who has it keeps the lock.
     proof_given: bool,
+    readers: Readers,
     /// What a file knew that was deleted under us.
     known: Token,
     known_widened: Option<String>,
@@ -481,6 +486,8 @@ impl Slot {
         }
         let Some(open) = state.open.clone() else { return };
         let proof_given = std::mem::take(&mut state.proof_given);
+        record::set_readable(&open.words, false);
+        state.readers.end_exclusion();
         record::leave(&open.words, how, proof_given);
         if proof_given || open.unlock().is_err() {
             // Closing our descriptor leaves the lock to the others, if there are any.
@@ -572,6 +579,8 @@ impl Slot {
         let predecessor = record::left(&open.words);
         let label = if label.is_empty() { &self.directory.label } else { label };
         let taker = record::Taker { pid: life.pid, birth: life.birth, label };
+        // Of a holder that died, perhaps: a writer looks for readers after this.
+        record::set_readable(&open.words, false);
         record::enter(&open.words, token, open.life, taker);
         state.held = true;
         Ok(Taken { token, predecessor, widened_by })

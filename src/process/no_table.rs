@@ -14,7 +14,7 @@ use crate::{
 use super::{DirectoryKey, NameStatus, Options, Taken, checkup::Report, home::Home};
 
 pub(super) const IS_HERE: bool = false;
-pub(super) const FORMAT: &str = "tierlock table 2";
+pub(super) const FORMAT: &str = "tierlock table 3";
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) fn holding(home: &Home, _: &Name) -> Result<Option<super::ending::Holding>, LockError> {

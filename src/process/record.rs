@@ -8,6 +8,8 @@
 //! | 41 | how the last holder left; `Died` while somebody holds | the holder |
 //! | 42 | life byte of the holder (1: it has none), 0 when free | the holder |
 //! | 43 | what the holder was told about its predecessor | the holder |
+//! | 44 | 1 if the name was ever shared, for good | the holder |
+//! | 45 | 1 while readers may come in beside the holder | the holder |
 //! | 48.. | holder: sequence, pid, since, boot id, label, host, command, pid namespace, start | the holder |
 //! | 128.. | who widened the name: length, text | the first who does |
 //!
@@ -39,6 +41,8 @@ const TOKEN: usize = 40;
 const LEFT: usize = 41;
 const HELD_BY: usize = 42;
 const BEFORE: usize = 43;
+const SHARED: usize = 44;
+const READABLE: usize = 45;
 const SEQUENCE: usize = 48;
 const PID: usize = 49;
 const SINCE: usize = 50;
@@ -161,6 +165,31 @@ pub(super) fn leave(words: &Words, how: Predecessor, stays: bool) {
     words.store(LEFT, how as u64);
     if !stays {
         words.store(HELD_BY, 0);
+    }
+}
+
+/// Whether readers were ever inside.
+pub(super) fn was_shared(words: &Words) -> bool {
+    words.load(SHARED) != 0
+}
+
+/// Readers come inside.
+pub(super) fn share(words: &Words) {
+    if !was_shared(words) {
+        words.store(SHARED, 1);
+    }
+}
+
+/// Whether readers may come in beside the holder.
+pub(super) fn is_readable(words: &Words) -> bool {
+    fence(Ordering::SeqCst);
+    words.load(READABLE) != 0
+}
+
+pub(super) fn set_readable(words: &Words, readable: bool) {
+    if words.load(READABLE) != u64::from(readable) {
+        words.store(READABLE, readable.into());
+        fence(Ordering::SeqCst);
     }
 }
 
