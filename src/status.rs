@@ -19,6 +19,8 @@ pub(crate) struct LockStatus {
     pub(crate) state: State,
     pub(crate) token: Token,
     pub(crate) holder: Option<Holder>,
+    /// Which processes read it, and how many threads and tasks of each.
+    pub(crate) readers: Vec<(Holder, u32)>,
     /// For how long the holder's lease is good without a further word, or `at_least` runs on.
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
@@ -105,6 +107,7 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         state,
         token: lock.token,
         holder: lock.holder.map(crate::host::link::holder_of),
+        readers: Vec::new(),
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),
@@ -129,6 +132,7 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         return;
     }
     let state = match (&status.holder, wide && leader_asked) {
+        (None, _) if !status.readers.is_empty() => State::Held,
         (None, _) => State::Free,
         (Some(_), true) => State::Climbing,
         (Some(_), false) => State::Held,
@@ -139,6 +143,7 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         state,
         token: status.token,
         holder: status.holder,
+        readers: status.readers,
         remaining: None,
         predecessor: status.predecessor,
         waiters: status.waiters.into_iter().map(in_the_directory).collect(),

@@ -145,6 +145,7 @@ fn unknown(name: Name, scope: Scope) -> LockStatus {
         state: State::Free,
         token: Token::ZERO,
         holder: None,
+        readers: Vec::new(),
         remaining: None,
         predecessor: Predecessor::Clean,
         waiters: Vec::new(),
@@ -176,9 +177,12 @@ struct Report<'a> {
 struct Lock<'a> {
     name: &'a str,
     scope: &'static str,
+    mode: &'static str,
     state: &'static str,
     token: u64,
     holder: Option<Who<'a>>,
+    /// All that are inside: the holder, or those that share it.
+    holders: Vec<Shares<'a>>,
     remaining_ms: Option<u64>,
     predecessor: &'static str,
     waiters: Vec<Waits<'a>>,
@@ -194,6 +198,15 @@ struct Who<'a> {
     /// Only where there are any: who keeps the lock though this one has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     survivors: Vec<Keeps<'a>>,
+}
+
+#[derive(Serialize)]
+struct Shares<'a> {
+    #[serde(flatten)]
+    who: Who<'a>,
+    token: u64,
+    /// How many threads and tasks of it are inside.
+    count: u32,
 }
 
 #[derive(Serialize)]
@@ -219,22 +232,45 @@ fn json(locks: &[LockStatus]) -> String {
 
 impl<'a> From<&'a LockStatus> for Lock<'a> {
     fn from(lock: &'a LockStatus) -> Lock<'a> {
+        let holder = || {
+            lock.holder.as_ref().map(|holder| Who {
+                survivors: lock.survivors.iter().map(Keeps::from).collect(),
+                ..Who::from(holder)
+            })
+        };
+        let token = lock.token.get();
+        let alone = holder().map(|who| Shares { who, token, count: 1 });
+        let readers = lock.readers.iter();
+        let readers = readers.map(|(who, count)| Shares { who: who.into(), token, count: *count });
         Lock {
             name: lock.name.as_str(),
             scope: lock.scope.as_str(),
+            mode: mode(lock),
             state: lock.state.as_str(),
-            token: lock.token.get(),
-            holder: lock.holder.as_ref().map(|holder| Who {
-                label: &holder.label,
-                host: &holder.host,
-                pid: holder.pid,
-                command: &holder.command,
-                held_ms: holder.held.map(in_ms),
-                survivors: lock.survivors.iter().map(Keeps::from).collect(),
-            }),
+            token,
+            holder: holder(),
+            holders: alone.into_iter().chain(readers).collect(),
             remaining_ms: lock.remaining.map(in_ms),
             predecessor: lock.predecessor.as_str(),
             waiters: lock.waiters.iter().map(Waits::from).collect(),
+        }
+    }
+}
+
+/// How it is held just now.
+fn mode(lock: &LockStatus) -> &'static str {
+    if lock.readers.is_empty() { "exclusive" } else { "shared" }
+}
+
+impl<'a> From<&'a Holder> for Who<'a> {
+    fn from(holder: &'a Holder) -> Who<'a> {
+        Who {
+            label: &holder.label,
+            host: &holder.host,
+            pid: holder.pid,
+            command: &holder.command,
+            held_ms: holder.held.map(in_ms),
+            survivors: Vec::new(),
         }
     }
 }
@@ -291,6 +327,10 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
             lock.predecessor.to_string(),
             lock.token.to_string(),
         ]);
+        for (reader, count) in &lock.readers {
+            let times = if *count == 1 { String::new() } else { format!("{count} times") };
+            table.add_row(["", "reads", &who(reader), &times, "", ""]);
+        }
         for survivor in &lock.survivors {
             table.add_row(["", "kept alive by", &survivor.to_string(), "", "", ""]);
         }
