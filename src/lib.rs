@@ -58,7 +58,7 @@
 //! | 2 | `host/` | the lease word, the seam `service`, drivers around `proto` | asks for a lease of its own accord |
 //! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
-//! | 5 | `mutex` `guard` `manager` `status` `question` | what users touch; others' locks | |
+//! | 5 | `mutex` `rwlock` `guard` `manager` `status` `question` | what users touch; others' locks | |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program | |
 
@@ -104,6 +104,7 @@ mod printable;
 #[cfg(feature = "process")]
 mod process;
 mod question;
+mod rwlock;
 mod scope;
 #[cfg(feature = "cli")]
 mod status;
@@ -114,7 +115,10 @@ mod token;
 mod watch;
 
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
-pub use guard::{MutexGuard, OwnedMutexGuard};
+pub use guard::{
+    Guard, MutexGuard, OwnedMutexGuard, RwLockReadGuard, RwLockUpgradableReadGuard,
+    RwLockWriteGuard,
+};
 /// What the simulator takes the tokens of leases from; outside semver.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -129,6 +133,7 @@ pub use path::Keep;
 #[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]
 pub use process::parts;
+pub use rwlock::{RwLock, RwLockBuilder};
 pub use scope::{ParseScopeError, Scope};
 #[doc(hidden)]
 pub use time::Time;

@@ -140,6 +140,7 @@ impl Named {
         let how = held.left(how);
         let end = held.end_watch();
         self.leave_cell(held);
+        self.stop_sharing(held);
         if let Some(tier) = self.lease_of(held).filter(|_| held.remove(LEASE)) {
             tier.leave(held.token, how);
         }
