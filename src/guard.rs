@@ -1,6 +1,6 @@
 //! The one guard: the right to the data, its token, and how its loss is told.
 //!
-//! What differs between a mutex's guard and those of readers and writers is their [`Mode`]: what
+//! What differs between a mutex's guard and those of readers and writers is their [`GuardMode`]: what
 //! access it gives, and where what it holds stands.
 //!
 //! Loss ends the right, not the borrow: a lost guard still derefs, and until it is dropped no
@@ -65,7 +65,7 @@ use crate::{
 /// # Ok::<(), tierlock::LockError>(())
 /// ```
 #[must_use = "if unused, the lock is let go at once"]
-pub struct Guard<'a, T: ?Sized + 'a, M: Mode> {
+pub struct LockGuard<'a, T: ?Sized + 'a, M: GuardMode> {
     value: NonNull<T>,
     hold: Hold<'a, M>,
     /// Invariant, as `&mut T` is: a guard may become a writer's.
@@ -73,23 +73,23 @@ pub struct Guard<'a, T: ?Sized + 'a, M: Mode> {
 }
 
 /// A held [`Mutex`](crate::Mutex).
-pub type MutexGuard<'a, T> = Guard<'a, T, Exclusive>;
+pub type MutexGuard<'a, T> = LockGuard<'a, T, Exclusive>;
 
 /// A reader of a [`RwLock`](crate::RwLock): others may be inside beside it.
-pub type RwLockReadGuard<'a, T> = Guard<'a, T, Read>;
+pub type RwLockReadGuard<'a, T> = LockGuard<'a, T, Read>;
 
 /// A reader of a [`RwLock`](crate::RwLock) that may become a writer: one at a time, beside plain
 /// readers.
-pub type RwLockUpgradableReadGuard<'a, T> = Guard<'a, T, UpgradableRead>;
+pub type RwLockUpgradableReadGuard<'a, T> = LockGuard<'a, T, UpgradableRead>;
 
 /// The writer of a [`RwLock`](crate::RwLock), alone inside.
-pub type RwLockWriteGuard<'a, T> = Guard<'a, T, Write>;
+pub type RwLockWriteGuard<'a, T> = LockGuard<'a, T, Write>;
 
 /// How a guard has its lock.
 ///
 /// Nobody else implements it.
 #[doc(hidden)]
-pub trait Mode: Sized {
+pub trait GuardMode: Sized {
     /// What the guard itself keeps of what it holds: nothing, if it is the only one of its lock, for
     /// then that stands in the lock.
     type Own;
@@ -108,7 +108,7 @@ pub trait Mode: Sized {
 
 /// The only guard of its lock, with the only access to the data.
 #[doc(hidden)]
-pub trait Excludes: Mode {}
+pub trait Excludes: GuardMode {}
 
 macro_rules! sole_guards {
     ($($(#[$doc:meta])* $name:ident reads $reads:literal,)+) => {$(
@@ -116,7 +116,7 @@ macro_rules! sole_guards {
         #[doc(hidden)]
         pub struct $name;
 
-        impl Mode for $name {
+        impl GuardMode for $name {
             type Own = ();
             const READS: bool = $reads;
 
@@ -149,7 +149,7 @@ impl Excludes for Write {}
 #[doc(hidden)]
 pub struct Read;
 
-impl Mode for Read {
+impl GuardMode for Read {
     type Own = State;
     const SHARES: bool = true;
     const READS: bool = true;
@@ -193,7 +193,7 @@ pub struct State {
 }
 
 /// The right itself; gives back what it holds when it is dropped.
-struct Hold<'a, M: Mode> {
+struct Hold<'a, M: GuardMode> {
     anchor: NonNull<Anchor>,
     own: M::Own,
     marker: PhantomData<&'a Anchor>,
@@ -207,20 +207,20 @@ pub(crate) trait Keeper: Send + Sync {}
 unsafe impl Sync for Anchor {}
 // SAFETY: it stands for a right to an `Anchor` that is Sync, and whose state may be changed on any
 // thread; a state of its own is Send.
-unsafe impl<M: Mode> Send for Hold<'_, M> {}
+unsafe impl<M: GuardMode> Send for Hold<'_, M> {}
 // SAFETY: a shared `Hold` only reads the state, which only an owned one changes.
-unsafe impl<M: Mode> Sync for Hold<'_, M> {}
+unsafe impl<M: GuardMode> Sync for Hold<'_, M> {}
 // SAFETY: a guard gives `&mut T` to one thread at a time, so it may move to another thread if a
 // `&mut T` may. Everything else in it is Send.
-unsafe impl<T: ?Sized + Send> Send for Guard<'_, T, Exclusive> {}
+unsafe impl<T: ?Sized + Send> Send for LockGuard<'_, T, Exclusive> {}
 // SAFETY: the same; and it may become a reader's guard, beside others.
-unsafe impl<T: ?Sized + Send + Sync> Send for Guard<'_, T, Write> {}
+unsafe impl<T: ?Sized + Send + Sync> Send for LockGuard<'_, T, Write> {}
 // SAFETY: it gives `&T` beside others, so it may move to another thread if `&T` may.
-unsafe impl<T: ?Sized + Sync> Send for Guard<'_, T, Read> {}
+unsafe impl<T: ?Sized + Sync> Send for LockGuard<'_, T, Read> {}
 // SAFETY: the same; and it may become a writer's guard.
-unsafe impl<T: ?Sized + Send + Sync> Send for Guard<'_, T, UpgradableRead> {}
+unsafe impl<T: ?Sized + Send + Sync> Send for LockGuard<'_, T, UpgradableRead> {}
 // SAFETY: a shared guard gives `&T` only, and `&Hold`, which is Sync.
-unsafe impl<T: ?Sized + Sync, M: Mode> Sync for Guard<'_, T, M> {}
+unsafe impl<T: ?Sized + Sync, M: GuardMode> Sync for LockGuard<'_, T, M> {}
 
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
@@ -228,20 +228,24 @@ const _: () = {
     is_send_and_sync::<State>();
 };
 
-impl<'a, T: ?Sized, M: Mode<Own = ()>> Guard<'a, T, M> {
+impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
     /// # Safety
     /// The lock of `anchor` was just won in this mode, what was won is installed in it, and `value` is
     /// the data that it protects. Both stay alive for `'a`, or as long as the keeper in the state.
     #[inline]
     pub(crate) unsafe fn new(value: NonNull<T>, anchor: NonNull<Anchor>) -> Self {
-        Guard { value, hold: Hold { anchor, own: (), marker: PhantomData }, marker: PhantomData }
+        LockGuard {
+            value,
+            hold: Hold { anchor, own: (), marker: PhantomData },
+            marker: PhantomData,
+        }
     }
 
     /// The same lock in another mode, where what is held stands as it did.
-    fn into_mode<N: Mode<Own = ()>>(guard: Self) -> Guard<'a, T, N> {
+    fn into_mode<N: GuardMode<Own = ()>>(guard: Self) -> LockGuard<'a, T, N> {
         let guard = ManuallyDrop::new(guard);
         let hold = Hold { anchor: guard.hold.anchor, own: (), marker: PhantomData };
-        Guard { value: guard.value, hold, marker: PhantomData }
+        LockGuard { value: guard.value, hold, marker: PhantomData }
     }
 
     /// Changes what is held, of the core that it is held of.
@@ -276,7 +280,7 @@ impl<'a, T: ?Sized, M: Mode<Own = ()>> Guard<'a, T, M> {
         let anchor = guard.hold.anchor;
         let own = State { held, keeper, was_panicking: false };
         let hold = Hold { anchor, own, marker: PhantomData };
-        Ok(Guard { value: guard.value, hold, marker: PhantomData })
+        Ok(LockGuard { value: guard.value, hold, marker: PhantomData })
     }
 }
 
@@ -292,7 +296,7 @@ impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Self {
         let own = State { held, keeper, was_panicking: false };
-        Guard { value, hold: Hold { anchor, own, marker: PhantomData }, marker: PhantomData }
+        LockGuard { value, hold: Hold { anchor, own, marker: PhantomData }, marker: PhantomData }
     }
 }
 
@@ -398,7 +402,7 @@ impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
     }
 }
 
-impl<'a, T: ?Sized, M: Mode> Guard<'a, T, M> {
+impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     /// The fencing token of this grant: larger than every token of this name before.
     pub fn token(guard: &Self) -> Token {
         guard.hold.token()
@@ -556,13 +560,13 @@ impl<'a, T: ?Sized, M: Mode> Guard<'a, T, M> {
     }
 }
 
-impl<'a, T: ?Sized, M: Excludes> Guard<'a, T, M> {
+impl<'a, T: ?Sized, M: Excludes> LockGuard<'a, T, M> {
     /// A guard of a part of the data.
-    pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&mut T) -> &mut U) -> Guard<'a, U, M> {
-        let Guard { mut value, hold, .. } = guard;
+    pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&mut T) -> &mut U) -> LockGuard<'a, U, M> {
+        let LockGuard { mut value, hold, .. } = guard;
         // SAFETY: the guard had the only access to the value, and `hold` still has it.
         let value = NonNull::from(part(unsafe { value.as_mut() }));
-        Guard { value, hold, marker: PhantomData }
+        LockGuard { value, hold, marker: PhantomData }
     }
 
     /// A guard of a part of the data, if there is that part; else the guard itself.
@@ -572,12 +576,12 @@ impl<'a, T: ?Sized, M: Excludes> Guard<'a, T, M> {
     pub fn try_map<U: ?Sized>(
         guard: Self,
         part: impl FnOnce(&mut T) -> Option<&mut U>,
-    ) -> std::result::Result<Guard<'a, U, M>, Self> {
-        let Guard { mut value, hold, .. } = guard;
+    ) -> std::result::Result<LockGuard<'a, U, M>, Self> {
+        let LockGuard { mut value, hold, .. } = guard;
         // SAFETY: the guard had the only access to the value, and `hold` still has it.
         match part(unsafe { value.as_mut() }) {
-            Some(part) => Ok(Guard { value: NonNull::from(part), hold, marker: PhantomData }),
-            None => Err(Guard { value, hold, marker: PhantomData }),
+            Some(part) => Ok(LockGuard { value: NonNull::from(part), hold, marker: PhantomData }),
+            None => Err(LockGuard { value, hold, marker: PhantomData }),
         }
     }
 
@@ -593,10 +597,10 @@ impl<'a, T: ?Sized, M: Excludes> Guard<'a, T, M> {
 impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
     /// A guard of a part of the data.
     pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&T) -> &U) -> RwLockReadGuard<'a, U> {
-        let Guard { value, hold, .. } = guard;
+        let LockGuard { value, hold, .. } = guard;
         // SAFETY: the guard may read the value, and `hold` still may.
         let value = NonNull::from(part(unsafe { value.as_ref() }));
-        Guard { value, hold, marker: PhantomData }
+        LockGuard { value, hold, marker: PhantomData }
     }
 
     /// A guard of a part of the data, if there is that part; else the guard itself.
@@ -607,11 +611,11 @@ impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
         guard: Self,
         part: impl FnOnce(&T) -> Option<&U>,
     ) -> std::result::Result<RwLockReadGuard<'a, U>, Self> {
-        let Guard { value, hold, .. } = guard;
+        let LockGuard { value, hold, .. } = guard;
         // SAFETY: the guard may read the value, and `hold` still may.
         match part(unsafe { value.as_ref() }) {
-            Some(part) => Ok(Guard { value: NonNull::from(part), hold, marker: PhantomData }),
-            None => Err(Guard { value, hold, marker: PhantomData }),
+            Some(part) => Ok(LockGuard { value: NonNull::from(part), hold, marker: PhantomData }),
+            None => Err(LockGuard { value, hold, marker: PhantomData }),
         }
     }
 }
@@ -719,7 +723,7 @@ impl Drop for Anchor {
     }
 }
 
-impl<M: Mode> Hold<'_, M> {
+impl<M: GuardMode> Hold<'_, M> {
     #[inline]
     fn anchor(&self) -> &Anchor {
         // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
@@ -874,7 +878,7 @@ impl<M: Mode> Hold<'_, M> {
     }
 }
 
-impl<M: Mode> Drop for Hold<'_, M> {
+impl<M: GuardMode> Drop for Hold<'_, M> {
     // So little that it is compiled into the caller: a call costs a fifteenth of a quiet lock.
     #[inline]
     fn drop(&mut self) {
@@ -887,7 +891,7 @@ impl<M: Mode> Drop for Hold<'_, M> {
     }
 }
 
-impl<M: Mode> Hold<'_, M> {
+impl<M: GuardMode> Hold<'_, M> {
     /// Lets go of a named lock, or of one with something besides.
     #[inline(never)]
     fn let_go_of_more(&mut self) {
@@ -902,7 +906,7 @@ impl<M: Mode> Hold<'_, M> {
     }
 }
 
-impl<T: ?Sized, M: Mode> Deref for Guard<'_, T, M> {
+impl<T: ?Sized, M: GuardMode> Deref for LockGuard<'_, T, M> {
     type Target = T;
 
     #[inline]
@@ -912,7 +916,7 @@ impl<T: ?Sized, M: Mode> Deref for Guard<'_, T, M> {
     }
 }
 
-impl<T: ?Sized, M: Excludes> DerefMut for Guard<'_, T, M> {
+impl<T: ?Sized, M: Excludes> DerefMut for LockGuard<'_, T, M> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the guard has the only access to the value until it is dropped.
@@ -920,13 +924,13 @@ impl<T: ?Sized, M: Excludes> DerefMut for Guard<'_, T, M> {
     }
 }
 
-impl<T: ?Sized + fmt::Debug, M: Mode> fmt::Debug for Guard<'_, T, M> {
+impl<T: ?Sized + fmt::Debug, M: GuardMode> fmt::Debug for LockGuard<'_, T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
 }
 
-impl<T: ?Sized + fmt::Display, M: Mode> fmt::Display for Guard<'_, T, M> {
+impl<T: ?Sized + fmt::Display, M: GuardMode> fmt::Display for LockGuard<'_, T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&**self, f)
     }

@@ -116,7 +116,7 @@ mod watch;
 
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::{
-    Guard, MutexGuard, OwnedMutexGuard, RwLockReadGuard, RwLockUpgradableReadGuard,
+    LockGuard, MutexGuard, OwnedMutexGuard, RwLockReadGuard, RwLockUpgradableReadGuard,
     RwLockWriteGuard,
 };
 /// What the simulator takes the tokens of leases from; outside semver.

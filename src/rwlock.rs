@@ -15,7 +15,7 @@ use crate::{
     error::{LockError, Result},
     ground::Reach,
     guard::{
-        Anchor, Guard, Keeper, Mode, Read, RwLockReadGuard, RwLockUpgradableReadGuard,
+        Anchor, GuardMode, Keeper, LockGuard, Read, RwLockReadGuard, RwLockUpgradableReadGuard,
         RwLockWriteGuard, UpgradableRead, Write,
     },
     mutex::{MutexBuilder, inside},
@@ -55,7 +55,8 @@ use crate::{
 ///
 /// # Cancel safety
 /// The async forms may be dropped at any point: what they were about to receive is given back. A
-/// writer's future that has its turn holds new readers up until it is polled to its end or dropped.
+/// writer's future that has its turn and waits for readers holds new ones up; one that is leaked, or
+/// not polled for 200 ms, loses its turn, but for an unnamed lock's.
 ///
 /// # Not reentrant
 /// A thread that reads and reads again waits for ever if a writer came in between.
@@ -107,7 +108,7 @@ impl<T> RwLock<T> {
 }
 
 /// How a guard of this mode comes to be.
-trait Family: Mode {
+trait Family: GuardMode {
     const MODE: path::Mode;
 
     /// # Safety
@@ -118,7 +119,7 @@ trait Family: Mode {
         anchor: NonNull<Anchor>,
         held: Held,
         keeper: Option<Arc<dyn Keeper>>,
-    ) -> Result<Guard<'a, T, Self>>;
+    ) -> Result<LockGuard<'a, T, Self>>;
 }
 
 impl Family for Read {
@@ -132,7 +133,7 @@ impl Family for Read {
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Result<RwLockReadGuard<'a, T>> {
         // SAFETY: the same contract.
-        Ok(unsafe { Guard::of_reader(value, anchor, held, keeper) })
+        Ok(unsafe { LockGuard::of_reader(value, anchor, held, keeper) })
     }
 }
 
@@ -147,13 +148,13 @@ macro_rules! sole_families {
                 anchor: NonNull<Anchor>,
                 held: Held,
                 keeper: Option<Arc<dyn Keeper>>,
-            ) -> Result<Guard<'a, T, $name>> {
+            ) -> Result<LockGuard<'a, T, $name>> {
                 // SAFETY: the caller keeps it alive.
                 let at = unsafe { anchor.as_ref() };
                 // SAFETY: `held` was just won, and no guard was made of it.
                 unsafe { at.install(held, keeper) }?;
                 // SAFETY: the same contract.
-                Ok(unsafe { Guard::new(value, anchor) })
+                Ok(unsafe { LockGuard::new(value, anchor) })
             }
         }
     )+};
@@ -317,13 +318,13 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     #[inline]
-    fn enter<M: Family>(&self, patience: Patience) -> Result<Guard<'_, T, M>> {
+    fn enter<M: Family>(&self, patience: Patience) -> Result<LockGuard<'_, T, M>> {
         let held = self.anchor.core.enter(M::MODE, patience)?;
         // SAFETY: it was just won of this lock in that mode, and the borrow keeps the lock alive.
         unsafe { M::guard(inside(&self.value), NonNull::from(&self.anchor), held, None) }
     }
 
-    async fn enter_async<M: Family>(&self, patience: Patience) -> Result<Guard<'_, T, M>> {
+    async fn enter_async<M: Family>(&self, patience: Patience) -> Result<LockGuard<'_, T, M>> {
         cooperate::proceed().await;
         let held = self.anchor.core.enter_async(M::MODE, patience).await?;
         // SAFETY: it was just won of this lock in that mode, and the borrow keeps the lock alive.
@@ -335,7 +336,7 @@ impl<T: Send + Sync + 'static> RwLock<T> {
     fn enter_owned<M: Family>(
         self: &Arc<Self>,
         patience: Patience,
-    ) -> Result<Guard<'static, T, M>> {
+    ) -> Result<LockGuard<'static, T, M>> {
         let held = self.anchor.core.enter(M::MODE, patience)?;
         self.owned_guard(held)
     }
@@ -343,13 +344,13 @@ impl<T: Send + Sync + 'static> RwLock<T> {
     async fn enter_owned_async<M: Family>(
         self: Arc<Self>,
         patience: Patience,
-    ) -> Result<Guard<'static, T, M>> {
+    ) -> Result<LockGuard<'static, T, M>> {
         cooperate::proceed().await;
         let held = self.anchor.core.enter_async(M::MODE, patience).await?;
         self.owned_guard(held)
     }
 
-    fn owned_guard<M: Family>(self: &Arc<Self>, held: Held) -> Result<Guard<'static, T, M>> {
+    fn owned_guard<M: Family>(self: &Arc<Self>, held: Held) -> Result<LockGuard<'static, T, M>> {
         let (value, anchor) = (inside(&self.value), NonNull::from(&self.anchor));
         // SAFETY: it was just won of this lock in that mode, and the guard keeps this share of it.
         unsafe { M::guard(value, anchor, held, Some(self.clone())) }
