@@ -111,10 +111,12 @@ pub(super) fn read(at: SlotAt<'_>, own: &Own, me: OwnerId, way: Way) -> Option<P
     }
     step!(ReadLook);
     if way == Way::UnderTheWord {
+        step!(ReadEnd);
         return Some(Predecessor::Clean);
     }
     let word = Word::from_bits(at.slot.word.load(SeqCst));
     if word.admits_readers(way == Way::Beside) {
+        step!(ReadEnd);
         return Some(word.left());
     }
     // Not silently: a writer that saw it would sleep for ever. If it is lost, it is not counted any
@@ -142,6 +144,7 @@ pub(super) fn unread(at: SlotAt<'_>, own: &Own, me: OwnerId) -> Result<(), Lost>
     {
         step!(UnreadSubtract);
         if swap_share(&own.record, found, left) == found {
+            step!(UnreadEnd);
             return Ok(());
         }
     }

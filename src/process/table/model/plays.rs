@@ -58,10 +58,10 @@ fn three() -> Titled<3> {
 fn shared_by_two() -> Titled<2> {
     vec![
         ("one reads, one writes", Play { give_ups: false, ..Play::new([&[TryRead], LOCK]) }),
-        ("a reader and a writer", Play::new([&[Read, Read], &[LockAndPanic, Lock]])),
-        ("a writer becomes a reader", Play::new([&[Downgrade, Read], &[Lock, TryRead]])),
-        ("a reader becomes a writer", Play::new([&[Upgrade, TryRead], &[Read, Try]])),
-        ("two upgradable readers", Play::new([&[Upgrade, Read], &[Upgrade, Lock]])),
+        ("a reader and a writer", Play::new([&[Read], &[LockAndPanic, Lock]])),
+        ("a writer becomes a reader", Play::new([&[Downgrade], &[Lock, TryRead]])),
+        ("a reader becomes a writer", Play::new([&[Upgrade], &[Read, Try]])),
+        ("two upgradable readers", Play::new([&[Upgrade, TryRead], &[Upgrade]])),
     ]
 }
 
@@ -86,6 +86,10 @@ fn long() -> (Titled<2>, Titled<3>) {
         ("one tries again and again", Play::new([&[Lock, LockAndPanic], &[Try, Lock, Try]])),
         ("both with at_least", Play::new([&[Stay, Lock], &[Stay, Try]])),
         ("a task again", Play::new([&[Lock, Lock], &[Await, Try, Await]])),
+        ("a reader and a writer again", Play::new([&[Read, Read], &[LockAndPanic, Lock]])),
+        ("a writer becomes a reader again", Play::new([&[Downgrade, Read], &[Lock, TryRead]])),
+        ("a reader becomes a writer again", Play::new([&[Upgrade, TryRead], &[Read, Try]])),
+        ("two upgradable readers again", Play::new([&[Upgrade, Read], &[Upgrade, Lock]])),
         ("one takes another id again", Play::new([&[Lock, Lock], &[Rename, Try, Rename]])),
     ];
     let three = vec![
