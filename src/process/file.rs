@@ -58,7 +58,7 @@ use crate::{
 pub(super) use self::checkup::examine;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) use self::holding::holding;
-use self::readers::Readers;
+use self::readers::SharedFile;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
     births::Birth,
@@ -311,7 +311,7 @@ struct State {
     held: bool,
     /// A descriptor of the lock was given out: who has it keeps the lock.
     proof_given: bool,
-    readers: Readers,
+    readers: SharedFile,
     /// What a file knew that was deleted under us.
     known: Token,
     known_widened: Option<String>,

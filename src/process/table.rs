@@ -689,7 +689,8 @@ impl Near<'_> {
     #[inline]
     pub(super) fn take(self) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        if !lock::take_as_seen(place.at(), me, generation, Word::quiet(false)) {
+        let is_counted = || place.own().is_none_or(|own| own.is_of(me));
+        if !lock::take_as_seen(place.at(), me, generation, Word::quiet(false), is_counted) {
             return None;
         }
         step!(TakeEntered);

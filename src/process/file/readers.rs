@@ -1,4 +1,4 @@
-//! Readers of a name: a second file of it, which a process with readers has locked shared.
+//! SharedFile of a name: a second file of it, which a process with readers has locked shared.
 //!
 //! A reader wins the gate, takes the second file, and releases the gate; a writer wins the gate and
 //! then takes the second file exclusively. So readers and writers stand in one line, the kernel's.
@@ -33,7 +33,7 @@ const READERS: &str = "readers";
 
 /// What one process has of a name's second file.
 #[derive(Default)]
-pub(super) struct Readers {
+pub(super) struct SharedFile {
     /// So many threads and tasks of this process are inside as readers.
     count: u32,
     /// Locked shared while there are any.
@@ -42,7 +42,7 @@ pub(super) struct Readers {
     excluded: Option<LockFile>,
 }
 
-impl Readers {
+impl SharedFile {
     /// The writer leaves.
     pub(super) fn end_exclusion(&mut self) {
         self.excluded = None;

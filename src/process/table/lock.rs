@@ -207,10 +207,17 @@ pub(super) fn try_take<P: Presences>(
     }
 }
 
-/// Takes it if it is as it was `seen`, [quiet](Word::quiet), and the name stands here. Whether it
-/// did; if not, it is as it was. The caller raises the token.
+/// Takes it if it is as it was `seen`, [quiet](Word::quiet), the name stands here, and no reader is
+/// inside. Whether it did; if not, it is as it was. The caller raises the token. `is_counted`: readers
+/// of this process are still counted; asked only where the name was shared.
 #[inline]
-pub(super) fn take_as_seen(at: SlotAt<'_>, me: OwnerId, generation: u32, seen: Word) -> bool {
+pub(super) fn take_as_seen(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    seen: Word,
+    is_counted: impl FnOnce() -> bool,
+) -> bool {
     step!(TakeQuiet);
     let taken = Word::held(me).as_wide_as(seen);
     let (bits, taken) = (seen.bits(), taken.bits());
@@ -220,16 +227,21 @@ pub(super) fn take_as_seen(at: SlotAt<'_>, me: OwnerId, generation: u32, seen: W
     swapped && {
         // Its head is loaded after the exchange: a reader that comes later sees the word held.
         let stands = at.slot.generation.with_head() == u64::from(generation);
-        stands || stays_shared(at, me, generation)
+        stands || stays_shared(at, me, generation, is_counted)
     }
 }
 
 /// The name was shared once, or is not here any more: whether it is, and no reader is inside. If
 /// not, the word is given back.
 #[cold]
-fn stays_shared(at: SlotAt<'_>, me: OwnerId, generation: u32) -> bool {
+fn stays_shared(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    is_counted: impl FnOnce() -> bool,
+) -> bool {
     let stands = at.slot.generation.load(Ordering::Relaxed) == generation;
-    if stands && at.table.is_unshared(at.slot) {
+    if stands && at.table.is_unshared(at.slot) && is_counted() {
         return true;
     }
     leave_stale(at, me, Predecessor::Clean);
