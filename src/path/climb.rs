@@ -49,10 +49,11 @@ use crate::{
 
 use super::{
     Mode, Patience, by,
+    lapse::GateTurn,
     named::{Keep, Named},
     quiet::HostTier,
     right::{Held, INSIDE, LEASE, SHARED, SHARED_SLOT, SLOT, THREAD, short},
-    sharing::{Drainer, Readers, unless},
+    sharing::{ReadersInside, WriterWait, unless},
     timed_out, wait_until_async,
 };
 
@@ -84,7 +85,9 @@ pub(super) struct Climb<'a> {
     widens: bool,
     /// The mark of host scope is set, and no reader is inside any more that came before it.
     is_wide: bool,
-    drainer: Drainer,
+    drainer: WriterWait,
+    /// A task's turn while it waits for readers.
+    turn: Option<Arc<GateTurn>>,
     /// What the slot gave, to be shared.
     #[cfg(feature = "process")]
     taken: Option<Taken>,
@@ -132,7 +135,7 @@ enum Ask<'a> {
     /// To wait until the lease word changes.
     Word(WordWait<'a>),
     /// To wait until readers may be gone.
-    Readers(Readers),
+    Readers(ReadersInside),
     /// To come again after so long.
     Sleep(Duration),
     /// Nothing: it has arrived.
@@ -170,7 +173,8 @@ impl<'a> Climb<'a> {
             lates: 0,
             widens: false,
             is_wide: false,
-            drainer: Drainer::default(),
+            drainer: WriterWait::default(),
+            turn: None,
             #[cfg(feature = "process")]
             taken: None,
             writer: None,
@@ -253,7 +257,19 @@ impl<'a> Climb<'a> {
                     }
                 }
                 Ask::Readers(readers) => {
-                    Named::await_readers(readers, &mut self.drainer, until).await;
+                    let turn = self.turn();
+                    let still_its = {
+                        let wait = Named::await_readers(readers, &mut self.drainer, until);
+                        let mut wait = std::pin::pin!(wait);
+                        let polled = |cx: &mut Context<'_>| match turn.is_polled() {
+                            true => wait.as_mut().poll(cx).map(|()| true),
+                            false => Poll::Ready(false),
+                        };
+                        std::future::poll_fn(polled).await
+                    };
+                    if !still_its {
+                        self.has_lapsed();
+                    }
                 }
                 Ask::Sleep(nap) => alarm::sleep_until(clock::now() + nap).await,
                 Ask::Nothing => return Ok(self.arrive()),
@@ -269,6 +285,26 @@ impl<'a> Climb<'a> {
     /// Whether it is a reader whose wait was ended in order to look, and not by its time.
     fn looks_again(&self) -> bool {
         self.mode == Mode::Shared && clock::now() < self.patience.until()
+    }
+
+    /// A task's turn at the gate, which lapses if it is not polled.
+    fn turn(&mut self) -> Arc<GateTurn> {
+        let new = || GateTurn::begin(self.named, &self.held, self.found_slot, self.found_thread);
+        self.turn.get_or_insert_with(new).clone()
+    }
+
+    /// Its turn is over, and the gate was given back for it: it begins anew.
+    fn has_lapsed(&mut self) {
+        self.turn = None;
+        self.held.forget();
+        self.drainer = WriterWait::default();
+        self.get_up();
+        self.at = At::Begin;
+    }
+
+    /// Whether it has what it won. Its turn does not lapse from now on.
+    fn end_turn(&mut self) -> bool {
+        self.turn.take().is_none_or(|turn| turn.end())
     }
 
     /// It leaves where it waits, and comes in past that.
@@ -366,6 +402,7 @@ impl<'a> Climb<'a> {
                 At::Cell { .. } => self.at = At::Turnstile,
                 At::Readers => match self.look_for_readers()? {
                     Some(ask) => return Ok(ask),
+                    None if !self.end_turn() => self.has_lapsed(),
                     None => {
                         self.come_in()?;
                         return Ok(Ask::Nothing);
@@ -373,6 +410,7 @@ impl<'a> Climb<'a> {
                 },
                 At::Widened { has_moved } => match self.look_for_readers()? {
                     Some(ask) => return Ok(ask),
+                    None if !self.end_turn() => self.has_lapsed(),
                     None => {
                         self.is_wide = true;
                         let tier = named.host_tier().expect("it was looked at");
@@ -776,6 +814,9 @@ impl<'a> Climb<'a> {
 
     /// Gives everything back as it was found.
     fn go_back(&mut self) {
+        if !self.end_turn() {
+            self.held.forget();
+        }
         self.get_up();
         let named = self.named;
         if self.held.remove(INSIDE) {

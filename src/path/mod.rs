@@ -24,6 +24,7 @@
 //! - [`climb`]: the slow path, one machine with two drivers
 //! - [`lock`]: the ways in
 //! - [`release`]: giving back
+//! - [`lapse`]: the turn of a task that waits for readers
 //! - [`sharing`]: readers, and a writer's wait for them
 //! - [`terms`]: `at_most`, `at_least`, and how a loss is told
 //!
@@ -31,6 +32,7 @@
 //! the thread lock.
 
 mod climb;
+mod lapse;
 mod lock;
 mod named;
 mod quiet;

@@ -130,6 +130,12 @@ impl Held {
         self.won() != 0 && self.is_forked()
     }
 
+    /// Whether a reader has it, and nothing besides.
+    #[inline]
+    pub(super) fn is_only_shared(&self) -> bool {
+        self.won() & !(SHARED | SHARED_SLOT) == 0 && self.more.is_none()
+    }
+
     /// Whether an upgradable reader has it.
     pub(crate) fn is_readable(&self) -> bool {
         self.has(READABLE)
@@ -198,6 +204,11 @@ impl Held {
         let had = self.has(part);
         self.set_won(self.won() & !part);
         had
+    }
+
+    /// What it had won is another's to give back.
+    pub(super) fn forget(&mut self) {
+        self.set_won(0);
     }
 
     pub(super) fn set_scope(&mut self, scope: Scope) {

@@ -33,14 +33,14 @@ use super::{
 
 /// A writer that waits for readers.
 #[derive(Default)]
-pub(super) struct Drainer {
+pub(super) struct WriterWait {
     #[cfg(feature = "process")]
     slot: crate::process::Drainer,
     looks: u32,
 }
 
 /// What it waits for.
-pub(super) enum Readers {
+pub(super) enum ReadersInside {
     /// Of this process.
     Here(EventListener),
     /// Of the slot: while its bell is this, at most so long.
@@ -161,17 +161,17 @@ impl Named {
     pub(super) fn look_for_readers(
         &self,
         held: &Held,
-        drainer: &mut Drainer,
-    ) -> Result<Option<Readers>> {
+        drainer: &mut WriterWait,
+    ) -> Result<Option<ReadersInside>> {
         if let Some(listener) = self.entry.shares().listen() {
-            return Ok(Some(Readers::Here(listener)));
+            return Ok(Some(ReadersInside::Here(listener)));
         }
         #[cfg(feature = "process")]
         if held.has(SLOT)
             && let Some(slot) = self.entry.slot()
             && let crate::process::Drain::Sleep { bell, longest } = slot.drain(&mut drainer.slot)?
         {
-            return Ok(Some(Readers::Slot { bell, longest }));
+            return Ok(Some(ReadersInside::Slot { bell, longest }));
         }
         let _ = (held, drainer);
         Ok(None)
@@ -180,35 +180,39 @@ impl Named {
     /// Blocks until readers may be gone, or the time has come.
     pub(super) fn sleep_for_readers(
         &self,
-        readers: Readers,
-        drainer: &mut Drainer,
+        readers: ReadersInside,
+        drainer: &mut WriterWait,
         until: Time,
     ) -> Result<()> {
         let left = until.since(clock::now()).min(LONGEST_NAP);
         match readers {
-            Readers::Here(listener) => {
+            ReadersInside::Here(listener) => {
                 listener.wait_timeout(left);
                 Ok(())
             }
             #[cfg(feature = "process")]
-            Readers::Slot { bell, longest } => match self.entry.slot() {
+            ReadersInside::Slot { bell, longest } => match self.entry.slot() {
                 Some(slot) => slot.sleep_on_bell(&mut drainer.slot, bell, longest.min(left)),
                 None => Ok(()),
             },
             #[cfg(not(feature = "process"))]
-            Readers::Slot { .. } => unreachable!("there are no slots"),
+            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
         }
         .inspect(|()| drainer.looks += 1)
     }
 
     /// The same, blocking no thread.
-    pub(super) async fn await_readers(readers: Readers, drainer: &mut Drainer, until: Time) {
+    pub(super) async fn await_readers(
+        readers: ReadersInside,
+        drainer: &mut WriterWait,
+        until: Time,
+    ) {
         let now = clock::now();
         match readers {
-            Readers::Here(listener) => {
-                by(until.min(now + LONGEST_NAP), listener).await;
+            ReadersInside::Here(listener) => {
+                by(until.min(now + LONGEST_LOOK * 5), listener).await;
             }
-            Readers::Slot { .. } => {
+            ReadersInside::Slot { .. } => {
                 let nap = (FIRST_LOOK * (1 << drainer.looks.min(8))).min(LONGEST_LOOK);
                 alarm::sleep_until((now + nap).min(until)).await;
                 #[cfg(feature = "process")]
@@ -281,7 +285,7 @@ impl Named {
     pub(crate) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
         let (start, until) = (clock::now(), patience.until());
         self.begin_upgrade(held)?;
-        let mut drainer = Drainer::default();
+        let mut drainer = WriterWait::default();
         loop {
             let ended = match self.look_for_readers(held, &mut drainer) {
                 Ok(None) => return self.end_upgrade(held),
@@ -296,7 +300,7 @@ impl Named {
 
     pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
         self.begin_upgrade(held)?;
-        let mut drainer = Drainer::default();
+        let mut drainer = WriterWait::default();
         loop {
             match self.look_for_readers(held, &mut drainer) {
                 Ok(None) => return self.end_upgrade(held),

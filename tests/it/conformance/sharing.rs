@@ -1,6 +1,7 @@
 //! Readers beside each other, writers alone, and the ways from one to the other.
 
 use std::{
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     sync::{
@@ -414,6 +415,37 @@ fn no_kill_shows_a_reader_a_write_half_done(setting: &Setting) {
 
 fn rounds(folder: &Path) -> u64 {
     std::fs::metadata(folder.join("rounds")).map_or(0, |found| found.len())
+}
+
+at!([thread process process_file memory_process] a_leaked_writer_holds_nobody_up);
+/// tokio#6450, and what a future does that is never polled again.
+fn a_leaked_writer_holds_nobody_up(setting: &Setting) {
+    let lock = Arc::new(lock_of(setting, &setting.locks(), ()));
+    let far = lock_of(setting, &setting.stranger(), ());
+    let reader = lock.read().unwrap();
+    let mut leaked = Box::pin(lock.write_arc_async());
+    let waker = std::task::Waker::noop();
+    let polled = leaked.as_mut().poll(&mut std::task::Context::from_waker(waker));
+    assert!(polled.is_pending());
+    std::mem::forget(leaked);
+    drop(far.try_read_for(LONG).unwrap());
+    drop(reader);
+    drop(far.try_write_for(LONG).unwrap());
+}
+
+at!([process process_file] a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled);
+fn a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let reader = lock.read().unwrap();
+    let mut late = Hand::new(lock.write_async());
+    assert!(late.poll().is_pending());
+    until("its turn lapses", || lock.try_read().is_ok());
+    assert!(late.poll().is_pending());
+    drop(reader);
+    let guard = late.finish().unwrap();
+    assert!(lock.try_read().unwrap_err().is_contended());
+    drop(guard);
+    drop(lock.try_read().unwrap());
 }
 
 at!([host memory_host] no_leader_grants_shared_leases);
