@@ -861,11 +861,12 @@ impl<M: GuardMode> Hold<'_, M> {
     fn take(&mut self) -> (Held, Option<Arc<dyn Keeper>>, Predecessor) {
         let before = self.predecessor();
         let anchor = self.anchor;
+        // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
+        let anchor = unsafe { anchor.as_ref() };
         let state = match M::own_mut(&mut self.own) {
             Some(own) => own,
-            // SAFETY: this is the holder, and nobody else has a reference to the state; the anchor
-            // is alive as long as the guard.
-            None => unsafe { &mut *anchor.as_ref().state.get() },
+            // SAFETY: this is the holder, and nobody else has a reference to the state.
+            None => unsafe { &mut *anchor.state.get() },
         };
         let panicked = std::thread::panicking() && !state.was_panicking;
         let how = match (M::READS, panicked) {
@@ -882,6 +883,15 @@ impl<M: GuardMode> Drop for Hold<'_, M> {
     // So little that it is compiled into the caller: a call costs a fifteenth of a quiet lock.
     #[inline]
     fn drop(&mut self) {
+        if let Some(own) = M::own_mut(&mut self.own)
+            && own.keeper.is_none()
+        {
+            // SAFETY: alive as long as the guard: borrowed for `'a`.
+            let core = unsafe { &self.anchor.as_ref().core };
+            if core.leave_quietly(&mut own.held) {
+                return;
+            }
+        }
         match &self.anchor().core {
             Core::Plain(plain) if !M::READS && self.is_quiet() => {
                 plain.lock.release(Predecessor::Clean);

@@ -124,6 +124,12 @@ impl Held {
         generation != 0 && generation != short(fork::generation())
     }
 
+    /// The same, of what was won in a known generation.
+    #[inline]
+    pub(super) fn is_of_other_than(&self, generation: u64) -> bool {
+        self.facts.generation() != short(generation)
+    }
+
     /// Whether it belongs to a guard that existed when this process was forked.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
@@ -207,6 +213,7 @@ impl Held {
     }
 
     /// What it had won is another's to give back.
+    #[inline]
     pub(super) fn forget(&mut self) {
         self.set_won(0);
     }

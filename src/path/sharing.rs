@@ -140,6 +140,24 @@ impl Named {
         self.entry.shares().may_read_beside()
     }
 
+    /// A reader leaves, which has nothing besides. Nothing is done in a forked child, which has but a
+    /// copy.
+    fn leave_quietly(&self, held: &mut Held) -> bool {
+        let generation = fork::generation();
+        if held.is_of_other_than(generation) {
+            return true;
+        }
+        if held.has(SHARED_SLOT)
+            && let Some(Some(place)) = self.entry.place(generation)
+        {
+            held.forget();
+            place.unread();
+            return true;
+        }
+        self.stop_sharing(held);
+        true
+    }
+
     /// Gives back what a reader has, or an upgradable reader besides its gate.
     #[inline]
     pub(super) fn stop_sharing(&self, held: &mut Held) {
@@ -582,6 +600,20 @@ pub(super) async fn unless<F: Future>(
 }
 
 impl Core {
+    /// A reader leaves, if that takes no more than to take back its 1; whether it does.
+    #[inline]
+    pub(crate) fn leave_quietly(&self, held: &mut Held) -> bool {
+        match self {
+            _ if !held.is_only_shared() => false,
+            Core::Plain(plain) => {
+                held.forget();
+                plain.shares.leave();
+                true
+            }
+            Core::Named(named) => named.leave_quietly(held),
+        }
+    }
+
     /// Comes in in this mode of a lock with readers.
     #[inline]
     pub(crate) fn enter(&self, mode: Mode, patience: Patience) -> Result<Held> {
@@ -608,6 +640,7 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     fn lock_as(&self, mode: Mode, patience: Patience) -> Result<Held> {
         match self {
             Core::Plain(plain) => plain.lock_as(mode, patience),

@@ -8,7 +8,7 @@
 //!
 //! No lock is ever converted: flock(2) lets go of it in between.
 
-use std::{fs::File, io};
+use std::fs::File;
 
 use fs4::{FileExt, TryLockError};
 use rustix::{fs::Mode, fs::OFlags, io::Errno};
@@ -199,7 +199,7 @@ impl Slot {
                 match rustix::fs::openat(&directory, &self.file_name, flags | made, raw) {
                     Ok(fd) => {
                         let file = File::from(fd);
-                        home.share(&file, mode).map_err(io::Error::from)?;
+                        home.share(&file, mode)?;
                         return Ok(file);
                     }
                     Err(Errno::EXIST) if tried < super::MOST_TURNS => tried += 1,
