@@ -24,10 +24,12 @@ use crate::{
     token::Token,
 };
 
+#[cfg(feature = "process")]
+use super::right::SLOT;
 use super::{
     Core, Mode, Patience, Plain, by,
     named::Named,
-    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, SLOT, THREAD, short},
+    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, THREAD, short},
     timed_out,
 };
 
