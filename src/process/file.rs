@@ -48,7 +48,7 @@ use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
     filesystem::Trust,
-    fork::{Condvar, LockFile, Mutex, PerFork},
+    fork::{Condvar, LockFile, Mutex, MutexGuard, PerFork},
     name::Name,
     scope::Scope,
     time::Time,
@@ -644,6 +644,11 @@ impl Slot {
         if let (true, Some(open)) = (state.held, &state.open) {
             act(open);
         }
+    }
+
+    /// What this process has of it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.life().state.lock()
     }
 
     /// The life of this process, begun if need be.

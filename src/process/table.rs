@@ -771,7 +771,7 @@ impl Place {
 
     /// This process's share record of the slot, through whichever place it was made.
     fn own(&self) -> Option<Arc<Own>> {
-        self.own.get().cloned().or_else(|| self.member.shares.lock().get(&self.number).cloned())
+        self.own.get().cloned().or_else(|| self.member.shares().get(&self.number).cloned())
     }
 
     /// A reader leaves.

@@ -61,7 +61,7 @@ impl Slot {
         taken: &Taken,
         is_first: bool,
     ) -> Result<Token, LockError> {
-        let mut state = self.life().state.lock();
+        let mut state = self.state();
         self.share(&mut state)?;
         let last = taken.token.get().checked_sub(1).and_then(Token::new).filter(|_| !is_first);
         let token = last.unwrap_or(taken.token);
@@ -73,17 +73,16 @@ impl Slot {
 
     /// Comes in as a reader, for the holder.
     pub(in super::super) fn share_beside(&self) -> Result<(), LockError> {
-        self.share(&mut self.life().state.lock())
+        self.share(&mut self.state())
     }
 
     /// Comes in beside an upgradable reader, if one is inside.
     pub(in super::super) fn read_beside(&self) -> Option<(Token, Predecessor)> {
-        let life = self.life();
-        let open = self.opened(life).ok()?;
+        let open = self.opened(self.life()).ok()?;
         if !record::is_readable(&open.words) {
             return None;
         }
-        let mut state = life.state.lock();
+        let mut state = self.state();
         self.count(&mut state).ok()?;
         if !record::is_readable(&open.words) {
             self.uncount(&mut state);
@@ -98,14 +97,14 @@ impl Slot {
 
     /// A reader leaves.
     pub(in super::super) fn unread(&self) {
-        if let Some(life) = self.life.so_far() {
-            self.uncount(&mut life.state.lock());
+        if self.life.so_far().is_some() {
+            self.uncount(&mut self.state());
         }
     }
 
     /// Lets readers in beside the holder, or no more of them.
     pub(in super::super) fn set_readable(&self, readable: bool) -> Result<(), LockError> {
-        let mut state = self.life().state.lock();
+        let mut state = self.state();
         if readable {
             // A writer that becomes an upgradable reader, which has the gate alone.
             state.readers.end_exclusion();
@@ -121,7 +120,7 @@ impl Slot {
 
     /// For the holder: whether readers are inside.
     pub(in super::super) fn drain(&self, _: &mut Drainer) -> Result<Drain, LockError> {
-        let mut state = self.life().state.lock();
+        let mut state = self.state();
         let was_shared = record::was_shared(&self.held(&state)?.words);
         if !was_shared || state.readers.excluded.is_some() {
             return Ok(Drain::Drained);

@@ -77,7 +77,7 @@ pub(super) struct Member {
     presence: Option<Presence>,
     label: String,
     /// This process's share records, by the numbers of their slots.
-    pub(super) shares: Mutex<HashMap<u32, Arc<Own>>>,
+    shares: Mutex<HashMap<u32, Arc<Own>>>,
     /// One thread at a time asks for the structural lock, as for any other.
     changing: Mutex<()>,
     /// Why it could not be found out the last time whether somebody lives.
@@ -210,6 +210,11 @@ impl Member {
     /// Why it is unknown whether somebody lives, if it is.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
+    }
+
+    /// This process's share records, by the numbers of their slots.
+    pub(super) fn shares(&self) -> MutexGuard<'_, HashMap<u32, Arc<Own>>> {
+        self.shares.lock()
     }
 
     // ---- names ---------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ pub(super) struct Own {
 impl Own {
     /// As this member finds or makes it.
     pub(super) fn of(member: &Member, at: SlotAt<'_>) -> Result<Arc<Own>, LockError> {
-        let mut shares = member.shares.lock();
+        let mut shares = member.shares();
         if let Some(own) = shares.get(&at.number) {
             return Ok(own.clone());
         }
