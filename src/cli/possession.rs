@@ -246,6 +246,7 @@ mod tests {
             state: State::Held,
             token: Token::new(token).unwrap(),
             holder: Some(Holder { pid: Some(pid), token: Token::new(token), ..Holder::default() }),
+            readers: Vec::new(),
             remaining: None,
             predecessor: Predecessor::Clean,
             waiters: Vec::new(),

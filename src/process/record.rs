@@ -9,6 +9,7 @@
 //! | 42 | life byte of the holder (1: it has none), 0 when free | the holder |
 //! | 43 | what the holder was told about its predecessor | the holder |
 //! | 44..46 | the end of `at_least`: time, boot id; time 0: there is none | the holder |
+//! | 47 | 1 if the name was ever shared, for good; and 2 while readers may come in beside the holder | the holder |
 //! | 48.. | holder: sequence, pid, since, boot id, label, host, command, pid namespace, start | the holder |
 //! | 128.. | who widened the name: length, text | the first who does |
 //!
@@ -45,6 +46,7 @@ const HELD_BY: usize = 42;
 const BEFORE: usize = 43;
 const END: usize = 44;
 const END_BOOT: [usize; 2] = [45, 46];
+const SHARING: usize = 47;
 const SEQUENCE: usize = 48;
 const PID: usize = 49;
 const SINCE: usize = 50;
@@ -186,6 +188,39 @@ pub(super) fn stays_for(file: &impl Read) -> Option<Duration> {
     // What lies further ahead was written by no lock.
     let is_ahead = !left.is_zero() && left <= AT_LEAST_MAX;
     (is_ahead && END_BOOT.map(|at| file.word(at)) == boot()).then_some(left)
+}
+
+/// In the word [`SHARING`]: readers were inside once.
+const WAS_SHARED: u64 = 1;
+/// In the word [`SHARING`]: readers may come in beside the holder.
+const READABLE: u64 = 2;
+
+/// Whether readers were ever inside.
+pub(super) fn was_shared(words: &Words) -> bool {
+    words.load(SHARING) & WAS_SHARED != 0
+}
+
+/// Readers come inside.
+pub(super) fn share(words: &Words) {
+    let before = words.load(SHARING);
+    if before & WAS_SHARED == 0 {
+        words.store(SHARING, before | WAS_SHARED);
+    }
+}
+
+/// Whether readers may come in beside the holder.
+pub(super) fn is_readable(words: &Words) -> bool {
+    fence(Ordering::SeqCst);
+    words.load(SHARING) & READABLE != 0
+}
+
+pub(super) fn set_readable(words: &Words, readable: bool) {
+    let before = words.load(SHARING);
+    let after = if readable { before | READABLE } else { before & !READABLE };
+    if before != after {
+        words.store(SHARING, after);
+        fence(Ordering::SeqCst);
+    }
 }
 
 /// Who widened the name, if somebody did.

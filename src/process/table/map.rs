@@ -21,7 +21,7 @@ use std::{
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{
-    layout::{Header, WaitRecord},
+    layout::{Header, ShareRecord, WaitRecord},
     slot::Slot,
 };
 
@@ -43,6 +43,8 @@ unsafe impl Shared for AtomicU64 {}
 unsafe impl Shared for Slot {}
 // SAFETY: `repr(C)`, atomic numbers only, 16 bytes at a multiple of 16; its definition asserts it.
 unsafe impl Shared for WaitRecord {}
+// SAFETY: `repr(C)`, atomic numbers only, 64 bytes at a multiple of 64; its definition asserts it.
+unsafe impl Shared for ShareRecord {}
 // SAFETY: `repr(C)`, atomic numbers and a slot only; its definition asserts that nothing is padded.
 unsafe impl Shared for Header {}
 

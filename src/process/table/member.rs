@@ -35,6 +35,7 @@ use super::{
     protocol::Verdict,
     records::STRUCTURE,
     reserve,
+    sharing::Own,
     slot::Slot,
     step::step,
     store::{self, Beginning, Table},
@@ -75,6 +76,8 @@ pub(super) struct Member {
     /// `None` when it has left.
     presence: Option<Presence>,
     label: String,
+    /// This process's share records, by the numbers of their slots.
+    shares: Mutex<HashMap<u32, Arc<Own>>>,
     /// One thread at a time asks for the structural lock, as for any other.
     changing: Mutex<()>,
     /// Why it could not be found out the last time whether somebody lives.
@@ -169,6 +172,7 @@ impl Member {
             label: label.to_owned(),
             table,
             presences,
+            shares: Mutex::default(),
             changing: Mutex::default(),
             trouble: Mutex::default(),
         };
@@ -203,6 +207,11 @@ impl Member {
     /// Why it is unknown whether somebody lives, if it is.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
+    }
+
+    /// This process's share records, by the numbers of their slots.
+    pub(super) fn shares(&self) -> MutexGuard<'_, HashMap<u32, Arc<Own>>> {
+        self.shares.lock()
     }
 
     // ---- names ---------------------------------------------------------------------------------
@@ -430,6 +439,7 @@ impl Member {
         }
         step!(SweepProved);
         self.table.erase_dead(&dead);
+        self.table.strike_dead(&dead);
         let (first, used) =
             (header.bury_at.load(Relaxed).saturating_sub(1), header.slots_used.load(Relaxed));
         for number in first..used {
@@ -490,6 +500,9 @@ impl Drop for Member {
     fn drop(&mut self) {
         // Nothing is held: what was held kept this value.
         if let Some(presence) = self.presence.take().filter(|_| self.is_here()) {
+            for own in self.shares.lock().values() {
+                own.leave(self.id);
+            }
             self.end_presence(presence, false, |_| ());
         }
     }
