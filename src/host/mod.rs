@@ -15,6 +15,8 @@ mod doors;
 #[cfg(feature = "host")]
 mod exit;
 #[cfg(feature = "host")]
+mod hex;
+#[cfg(feature = "host")]
 mod journal;
 #[cfg(feature = "host")]
 mod leader;

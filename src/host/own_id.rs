@@ -11,7 +11,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::secret_file::hex;
+use super::hex::{from_hex, to_hex};
 use crate::error::{LockError, LockErrorKind};
 
 const FILE: &str = "own-id";
@@ -63,9 +63,7 @@ fn read(path: &Path) -> io::Result<Option<OwnId>> {
     };
     let mut text = Vec::new();
     file.take(2 * ID_BYTES as u64 + 2).read_to_end(&mut text)?;
-    let digits = text.strip_suffix(b"\n").filter(|line| line.iter().all(u8::is_ascii_hexdigit));
-    let whole = digits.filter(|digits| digits.len() == 2 * ID_BYTES);
-    Ok(whole.map(|digits| OwnId(hex(digits).try_into().expect("so many digits"))))
+    Ok(text.strip_suffix(b"\n").and_then(from_hex).map(OwnId))
 }
 
 fn write(directory: &Path, id: OwnId) -> io::Result<()> {
@@ -76,8 +74,7 @@ fn write(directory: &Path, id: OwnId) -> io::Result<()> {
     }
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    let digits: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(file, "{digits}")?;
+    writeln!(file, "{}", to_hex(&id.0))?;
     file.sync_all()?;
     fs::rename(&unfinished, directory.join(FILE))?;
     File::open(directory)?.sync_all()

@@ -13,7 +13,10 @@ use rustix::{
     fs::OFlags,
 };
 
-use super::tls::{SECRET_BYTES, Secret};
+use super::{
+    hex::{from_hex, to_hex},
+    tls::{SECRET_BYTES, Secret},
+};
 use crate::error::{LockError, LockErrorKind};
 
 /// Longer files are none of ours; this is room for some sixty secrets.
@@ -116,6 +119,13 @@ impl Secret {
         }
         Ok(Secret::from_secrets(&[bytes]))
     }
+
+    /// Reads its file again. One that is missing or damaged leaves it as it is.
+    pub(super) fn refresh(&mut self) {
+        if let Some(read) = self.file().and_then(|file| Secret::read(file).ok()) {
+            *self = read;
+        }
+    }
 }
 
 /// A file of another user gives that user's secret, and one that others may write is theirs, too.
@@ -184,9 +194,7 @@ fn read_pipe(pipe: &mut File, text: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn encode(bytes: &[u8; SECRET_BYTES]) -> String {
-    let mut line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    line.push('\n');
-    line
+    to_hex(bytes) + "\n"
 }
 
 /// At least one secret, one a line.
@@ -199,17 +207,7 @@ fn decode(text: &[u8]) -> Option<Vec<[u8; SECRET_BYTES]>> {
 }
 
 fn decode_line(line: &[u8]) -> Option<[u8; SECRET_BYTES]> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.len() != 2 * SECRET_BYTES || !line.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    hex(line).try_into().ok()
-}
-
-/// The bytes that an even number of hexadecimal digits stands for.
-pub(super) fn hex(digits: &[u8]) -> Vec<u8> {
-    let digit = |digit: u8| (digit as char).to_digit(16).expect("a hexadecimal digit") as u8;
-    digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    from_hex(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use std::{
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE,
     count_long,
+    lock::{LockKey, PackedId, SessionKey, WaiterKey},
     numbered::{Keyed, sorted},
     record::{OpenSession, Opened, TakenAway},
     slab::Slab,
-    table::{LockKey, PackedId, SessionKey, WaiterKey},
     timers::Timers,
     wire::{Identity, Refusal},
 };

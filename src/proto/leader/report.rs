@@ -13,10 +13,10 @@ use crate::{
         ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId,
         SessionId,
         history::{Attestation, Seen},
+        lock::{LockKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         sessions::{Session, Standing},
         shares::largest_share,
-        table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
             self, Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Mode, Refusal,
             WaitingRequest,

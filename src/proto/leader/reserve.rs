@@ -13,10 +13,10 @@ use super::{Leader, Verdict};
 use crate::{
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId, SessionId, count_long,
+        lock::{LockKey, PackedId, SessionKey, WaiterKey},
         mistake::{Mistake, planted},
         record::{Committed, Record, Recovered, Reservation, Reserved},
         shares::has_share,
-        table::{LockKey, PackedId, SessionKey, WaiterKey},
         timers::Timers,
         wire::{LeaderMessage, Refusal},
     },
