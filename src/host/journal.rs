@@ -20,7 +20,6 @@ use std::{
     fs::{self, File, OpenOptions},
     io, mem,
     ops::RangeInclusive,
-    os::unix::fs::OpenOptionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -32,16 +31,18 @@ use redb::{
     ReadableTableMetadata as _, StorageBackend, TableDefinition, backends::FileBackend,
 };
 
+pub(super) use self::place::{begin_aside, put_in_place};
 use self::{
     commits::Commits,
     place::{
         COMMITS, FileIdentity, JOURNAL, SET_ASIDE, SPARE, UNFINISHED, USED, mark_used,
-        read_if_there, sync_directory, sync_parent,
+        read_if_there, sync_parent,
     },
     space::{Health, SPARE_BYTES_MIN, Spare, Watched, is_full},
 };
 use crate::{
     error::{LockError, LockErrorKind},
+    host::random_bytes,
     proto::{
         ClusterId, ReignId, SessionId, TIME_TO_LIVE,
         history::{History, REIGNS_MAX},
@@ -514,18 +515,11 @@ fn open_whole(
     opened.unwrap_or_else(|panic| Err(Trouble::panicked(&*panic)))
 }
 
-/// Makes a journal under another name and renames it once it is whole: a journal that is found is a
-/// whole one, whenever its maker was killed.
+/// Makes a journal under another name and renames it once it is whole.
 fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Result<(), Trouble> {
     let unfinished = directory.join(UNFINISHED);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Trouble::Io(error)),
-        _ => {}
-    }
     Commits::make(&directory.join(COMMITS)).map_err(Trouble::Io)?;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
-    let file = options.open(&unfinished).map_err(Trouble::Io)?;
+    let file = begin_aside(&unfinished).map_err(Trouble::Io)?;
     let is = FileIdentity::of(&file).map_err(Trouble::Io)?;
     let same = file.try_clone().map_err(Trouble::Io)?;
     let watched = Watched::new(FileBackend::new(file)?, Some(same), Arc::default());
@@ -551,17 +545,11 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
     }
     transaction.commit()?;
     drop(database);
-    let durable = || {
-        File::open(&unfinished)?.sync_all()?;
-        fs::rename(&unfinished, directory.join(JOURNAL))?;
-        sync_directory(directory)
-    };
-    durable().map_err(Trouble::Io)
+    put_in_place(&unfinished, JOURNAL).map_err(Trouble::Io)
 }
 
 fn random_cluster() -> Result<ClusterId, Trouble> {
-    let mut cluster = [0; 16];
-    getrandom::fill(&mut cluster).map_err(|error| Trouble::Io(error.into()))?;
+    let cluster = random_bytes().map_err(Trouble::Io)?;
     Ok(ClusterId(u128::from_le_bytes(cluster)))
 }
 

@@ -1,9 +1,9 @@
 //! What a state directory has of its own: a number that no other leader of the secret has.
 //!
-//! It is told to nobody. Keys that only this leader may use are made from it and the secret.
+//! It is never told. Keys that only this leader may use are made from it and the secret.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::OpenOptions,
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -11,7 +11,11 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::hex::{from_hex, to_hex};
+use super::{
+    hex::{from_hex, to_hex},
+    journal::{begin_aside, put_in_place},
+    random_bytes,
+};
 use crate::error::{LockError, LockErrorKind};
 
 const FILE: &str = "own-id";
@@ -43,9 +47,7 @@ impl OwnId {
     }
 
     pub(super) fn random() -> OwnId {
-        let mut bytes = [0; ID_BYTES];
-        getrandom::fill(&mut bytes).expect("the system gives random bytes");
-        OwnId(bytes)
+        OwnId(random_bytes().expect("the system gives random bytes"))
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -68,21 +70,13 @@ fn read(path: &Path) -> io::Result<Option<OwnId>> {
 
 fn write(directory: &Path, id: OwnId) -> io::Result<()> {
     let unfinished = directory.join(UNFINISHED);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    writeln!(file, "{}", to_hex(&id.0))?;
-    file.sync_all()?;
-    fs::rename(&unfinished, directory.join(FILE))?;
-    File::open(directory)?.sync_all()
+    writeln!(begin_aside(&unfinished)?, "{}", to_hex(&id.0))?;
+    put_in_place(&unfinished, FILE)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     use super::*;
 

@@ -15,9 +15,13 @@ use rustix::{
 
 use super::{
     hex::{from_hex, to_hex},
+    random_bytes,
     tls::{SECRET_BYTES, Secret},
 };
-use crate::error::{LockError, LockErrorKind};
+use crate::{
+    error::{LockError, LockErrorKind},
+    filesystem,
+};
 
 /// Longer files are none of ours; this is room for some sixty secrets.
 const FILE_BYTES_MAX: u64 = 4 << 10;
@@ -98,10 +102,8 @@ impl Secret {
             let what = format!("cannot write the secret file {shown}: {error}");
             LockError::new(LockErrorKind::Io, what).with_source(error)
         };
-        let mut bytes = [0; SECRET_BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            LockError::new(LockErrorKind::Io, "the system gives no random bytes")
-                .with_source(io::Error::from(error))
+        let bytes = random_bytes().map_err(|error| {
+            LockError::new(LockErrorKind::Io, "the system gives no random bytes").with_source(error)
         })?;
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = made.map_err(|error| match error.kind() {
@@ -155,15 +157,9 @@ fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
 
 /// A pipe without a name was given to this program by the one that started it, whichever user
 /// made it.
-#[cfg(target_os = "linux")]
 fn is_unnamed_pipe(file: &File) -> bool {
-    const PIPEFS_MAGIC: u64 = 0x5049_5045;
-    rustix::fs::fstatfs(file).is_ok_and(|about| about.f_type as u64 == PIPEFS_MAGIC)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_unnamed_pipe(_: &File) -> bool {
-    false
+    const PIPEFS_MAGIC: u32 = 0x5049_5045;
+    filesystem::kind_of(file) == Some(PIPEFS_MAGIC)
 }
 
 /// Reads until every writer has closed the pipe; nothing where there is no writer.
