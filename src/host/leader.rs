@@ -302,14 +302,14 @@ impl LeaderBuilder {
     /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
     /// on the state directory, `Damaged` if that is not what it should be, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {
-        let reign = self.prepare()?;
+        let (reign, secret) = self.prepare()?;
         let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
         let shared = reign.shared.clone();
         let tell = {
             let shared = shared.clone();
             move |news| shared.reloaded(news)
         };
-        let reloader = Reloader::start(reign.secret.clone(), tell);
+        let reloader = Reloader::start(secret, tell);
         let reloader = reloader.map_err(failed("cannot start a thread"))?;
         let thread = thread::Builder::new()
             .name("tierlock-leader".into())
@@ -318,8 +318,8 @@ impl LeaderBuilder {
         Ok(Leader { addresses, reloader, shared, thread: Some(thread) })
     }
 
-    /// A reign that has begun and serves nobody yet.
-    fn prepare(self) -> Result<Reign, LockError> {
+    /// A reign that has begun and serves no client yet, and the secret as it was read for it.
+    fn prepare(self) -> Result<(Reign, Secret), LockError> {
         let listen = self.listen.ok_or_else(|| missing("an address to listen at"))?;
         let state_dir = self.state_dir.ok_or_else(|| missing("a state directory"))?;
         let secret_file = self.secret_file.ok_or_else(|| missing("a secret file"))?;
@@ -371,16 +371,16 @@ impl LeaderBuilder {
         });
         let writer = Writer::start(journal, shared.clone());
         let writer = writer.map_err(failed("cannot start a thread"))?;
-        Ok(Reign {
+        let reign = Reign {
             leader,
             doors,
             writer,
             unread: BTreeMap::new(),
             arrived: Vec::new(),
             slept_on: Vec::new(),
-            secret,
             shared,
-        })
+        };
+        Ok((reign, secret))
     }
 }
 
@@ -461,8 +461,6 @@ struct Reign {
     arrived: Vec<ConnectionId>,
     /// The sockets, as it slept on them last.
     slept_on: Vec<Slept>,
-    /// As it was read at the start.
-    secret: Secret,
     shared: Arc<Shared>,
 }
 
@@ -879,8 +877,8 @@ mod tests {
     fn prepare() -> (Reign, SocketAddr, Secret, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
-        let secret = Secret::create(&key).unwrap();
-        let reign = Leader::builder()
+        Secret::create(&key).unwrap();
+        let (reign, secret) = Leader::builder()
             .listen("127.0.0.1:0")
             .state_dir(directory.path().join("state"))
             .init(true)

@@ -67,8 +67,7 @@ pub struct LeaseKey {
 /// | `OPEN IN_USE RECALLED LOST` | the lease is over | likewise |
 ///
 /// `WATCHED` beside `IN_USE`: the guard was asked to tell its loss. `WAITERS` and `HUNGRY` stand
-/// beside `IN_USE` alone, in all of these states; a recall goes before them. `SHARED` is for leases
-/// of readers; a word with it is entered by no exclusive holder.
+/// beside `IN_USE` alone, in all of these states; a recall goes before them.
 ///
 /// - Only the service opens, and only from 0, while it holds its lock: a recall or a loss that is
 ///   told under the same lock meets the word before or after, never in between. A lease is opened as
@@ -125,7 +124,6 @@ const HOW: u64 = 0x7 << HOW_SHIFT;
 const RESERVED: u64 = 1 << 51;
 const WAITERS: u64 = 1 << 52;
 const HUNGRY: u64 = 1 << 53;
-const SHARED: u64 = 1 << 54;
 /// All but the count and how the last holder left.
 const STATE: u64 = !(COUNT | HOW);
 
@@ -478,7 +476,7 @@ impl LeaseWord {
             if word & OPEN == 0 {
                 return Claim::Closed(LostReason::from_u8(self.ended.load(Relaxed)));
             }
-            if word & (IN_USE | SHARED) != 0 {
+            if word & IN_USE != 0 {
                 return Claim::Held;
             }
             let is_reserved = word & RESERVED != 0;
@@ -760,9 +758,9 @@ impl LeaseWord {
         self.policy.lock().granted(had_to_queue);
     }
 
-    /// A kept lease went back; whether that was too soon to have paid.
+    /// The lease went back. Answers whether it was kept, and that too short to have paid.
     pub fn gone(&self, used: &Used) -> bool {
-        self.policy.lock().gone(used)
+        used.keeps && self.policy.lock().gone(used)
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     sync::{
         Arc, Weak,
         atomic::{
-            AtomicU64, AtomicUsize,
+            AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -27,8 +27,8 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{
     lease_word::{LeaseKey, LeaseWord, Met, Opening, Used, WordWaiter},
     service::{
-        Capabilities, LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease,
-        PendingRelease, Settlement,
+        LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease, PendingRelease,
+        Settlement,
     },
 };
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
         LeaseId, RequestId,
         client::{Client, Event, Failure},
         history,
-        numbered::Numbered,
+        numbered::{Numbered, sorted},
         wire::{Acquire, HolderInfo, LockInfo, Refusal, Wait},
     },
     scope::Scope,
@@ -90,9 +90,8 @@ pub(crate) trait Drive: Send + Sync {
         self.wake();
     }
 
-    /// There is a release to send before anything else happens: who waits on this machine, behind
-    /// the tier below, asks for that lock as soon as the tier is let go of. It is sent by whoever
-    /// calls, unless somebody carries frames just now.
+    /// There is something to send before the process ends. The caller sends it, unless another thread
+    /// carries frames just now.
     fn send_ahead(&self) {
         self.wake();
     }
@@ -120,11 +119,10 @@ pub(crate) struct Link {
     state: Mutex<State>,
     drive: Arc<dyn Drive>,
     me: Weak<Link>,
-    /// The session's, as it stands in the state: for who looks without locking that.
+    /// The session's, the same as in the state: to be read without locking that.
     deadline: Arc<Deadline>,
     /// As it stands in the state.
     unanswered: AtomicUsize,
-    counters: Counters,
     /// Tells a forked child from its parent: the child has neither the driver nor the sessions.
     generation: fn() -> u64,
     made_in: u64,
@@ -139,7 +137,7 @@ struct State {
     queries: Numbered<QueryId, Waiter<Answer>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
-    /// The current session's; watches of an earlier session keep theirs.
+    /// The link's, through all its sessions; it moves under this state's lock.
     deadline: Arc<Deadline>,
     /// Waiters without an outcome.
     unanswered: usize,
@@ -149,21 +147,6 @@ struct State {
     on_warning: Option<Tell>,
     remember: Option<Remember>,
     aftermath: Aftermath,
-}
-
-/// What keeping leases did, for whoever measures it.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Leases that were granted to be kept.
-    pub(crate) keeps: AtomicU64,
-    /// Locks that such leases served without the leader.
-    pub(crate) local_grants: AtomicU64,
-    /// Times that the leader asked for one because somebody else waited.
-    pub(crate) recalls: AtomicU64,
-    /// Recalls that came before keeping had paid.
-    pub(crate) ping_pongs: AtomicU64,
-    /// Leases given back because nobody used them.
-    pub(crate) idle_returns: AtomicU64,
 }
 
 struct Held {
@@ -185,18 +168,6 @@ struct Seen {
     since: Time,
     /// The leader knows that no guard has it.
     is_told: bool,
-}
-
-impl Counters {
-    /// A lease is given back: one that was opened to be kept counts.
-    fn count(&self, word: &LeaseWord, used: &Used) {
-        if !used.keeps {
-            return;
-        }
-        self.keeps.fetch_add(1, Relaxed);
-        self.local_grants.fetch_add(used.local_grants, Relaxed);
-        self.ping_pongs.fetch_add(u64::from(word.gone(used)), Relaxed);
-    }
 }
 
 /// How often a lease that may be kept is looked at, at first and at most.
@@ -256,9 +227,6 @@ struct Aftermath {
     answered: usize,
     /// Leases that may be kept, to be looked after.
     opened: Vec<LeaseId>,
-    /// Leases whose idle words were closed.
-    gone: Vec<(Arc<LeaseWord>, Used)>,
-    recalls: u64,
     wakes: Vec<Wake>,
     /// Those that waited at words which were closed.
     waiters: Vec<WordWaiter>,
@@ -353,7 +321,6 @@ impl Link {
         Arc::new_cyclic(|link| Link {
             deadline: deadline.clone(),
             unanswered: AtomicUsize::new(0),
-            counters: Counters::default(),
             state: Mutex::new(State {
                 client,
                 acquires: Numbered::default(),
@@ -417,7 +384,7 @@ impl Link {
         if self.forked() {
             return None;
         }
-        self.counters.count(word, used);
+        word.gone(used);
         let lease = used.lease.into();
         let mut state = self.state.lock();
         let held = state.leases.remove(&lease);
@@ -445,10 +412,7 @@ impl Link {
             .then(|| word.close_unused(idle.expect("it is idle")))
             .flatten();
         if let Some(used) = used {
-            leases.remove(&lease);
-            client.release(lease, used.last, used.how, clock::now());
-            self.counters.count(&word, &used);
-            self.counters.idle_returns.fetch_add(1, Relaxed);
+            state.give_back_closed(lease, word, used);
             self.settle(state);
             return self.drive.let_go(true);
         }
@@ -476,7 +440,7 @@ impl Link {
         if let Err(error) = self.ready() {
             return Releasing(Waiting::failed(error));
         }
-        self.counters.count(word, used);
+        word.gone(used);
         let now = clock::now();
         let lease = used.lease.into();
         let mut state = self.state.lock();
@@ -596,24 +560,19 @@ impl Link {
     }
 
     fn begin_closing(&self, mut state: MutexGuard<'_, State>) {
-        let State { client, leases, aftermath, .. } = &mut *state;
-        leases.retain(|&lease, held| {
-            let Some(word) = held.open_word(lease) else { return true };
+        for lease in sorted(&state.leases) {
+            let Some(word) = state.open_word(lease) else { continue };
             match word.recall() {
                 Met::Idle(used) => {
                     // No other session asked for it.
-                    let used = Used { is_recalled: false, ..used };
-                    client.release(lease, used.last, used.how, clock::now());
-                    aftermath.close(word.clone(), used);
-                    false
+                    state.give_back_closed(lease, word, Used { is_recalled: false, ..used });
                 }
                 Met::InUse { .. } | Met::Reserved | Met::Closed => {
-                    aftermath.waiters.extend(word.take_waiter());
-                    true
+                    state.aftermath.waiters.extend(word.take_waiter());
                 }
             }
-        });
-        client.close(clock::now());
+        }
+        state.client.close(clock::now());
         self.settle(state);
     }
 
@@ -634,13 +593,6 @@ impl Link {
         let (mut work, mut result) = (Some(work), None);
         self.drive.while_stalled(&mut || result = work.take().map(|work| work()));
         result.expect("it ran")
-    }
-
-    /// What keeping leases did: keeps, local grants, recalls, ping-pongs, idle returns.
-    #[cfg(test)]
-    pub(super) fn counters(&self) -> [&AtomicU64; 5] {
-        let Counters { keeps, local_grants, recalls, ping_pongs, idle_returns } = &self.counters;
-        [keeps, local_grants, recalls, ping_pongs, idle_returns]
     }
 
     /// Has whoever drives panic at its next turn.
@@ -722,7 +674,7 @@ impl Link {
                     (is_new, true)
                 }
                 Losing::Idle(word, used) => {
-                    aftermath.close(word, used);
+                    aftermath.close(&word, &used);
                     (true, false)
                 }
             };
@@ -868,7 +820,7 @@ impl State {
                     }
                     Some(Losing::Idle(word, used)) => {
                         self.leases.remove(&lease);
-                        self.aftermath.close(word, used);
+                        self.aftermath.close(&word, &used);
                         self.client.loss_is_told(lease);
                     }
                     Some(Losing::Unwatched { .. }) | None => self.client.loss_is_told(lease),
@@ -878,13 +830,8 @@ impl State {
                 let Some(word) = self.open_word(lease) else {
                     return; // on its way back
                 };
-                self.aftermath.recalls += 1;
                 match word.recall() {
-                    Met::Idle(used) => {
-                        self.leases.remove(&lease);
-                        self.client.release(lease, used.last, used.how, clock::now());
-                        self.aftermath.close(word, used);
-                    }
+                    Met::Idle(used) => self.give_back_closed(lease, word, used),
                     Met::InUse { .. } | Met::Reserved => self.client.is_kept(lease, false),
                     Met::Closed => {} // on its way back
                 }
@@ -928,6 +875,13 @@ impl State {
         }
     }
 
+    /// Gives a lease back whose word was closed with no guard in it.
+    fn give_back_closed(&mut self, lease: LeaseId, word: Arc<LeaseWord>, used: Used) {
+        self.leases.remove(&lease);
+        self.client.release(lease, used.last, used.how, clock::now());
+        self.aftermath.close(&word, &used);
+    }
+
     /// The word that is open with this lease.
     fn open_word(&self, lease: LeaseId) -> Option<Arc<LeaseWord>> {
         self.leases.get(&lease)?.open_word(lease).cloned()
@@ -942,13 +896,10 @@ impl State {
 
 impl Aftermath {
     fn is_empty(&self) -> bool {
-        let Aftermath { answered: _, opened, gone, recalls, wakes, waiters, losses, warnings, saw } =
-            self;
+        let Aftermath { answered: _, opened, wakes, waiters, losses, warnings, saw } = self;
         wakes.is_empty()
             && waiters.is_empty()
             && opened.is_empty()
-            && gone.is_empty()
-            && *recalls == 0
             && losses.is_empty()
             && warnings.is_empty()
             && saw.is_none()
@@ -968,9 +919,9 @@ impl Aftermath {
     }
 
     /// An idle word was closed. A representative may have been about to wait there.
-    fn close(&mut self, word: Arc<LeaseWord>, used: Used) {
+    fn close(&mut self, word: &LeaseWord, used: &Used) {
         self.waiters.extend(word.take_waiter());
-        self.gone.push((word, used));
+        word.gone(used);
     }
 
     /// Remembers and wakes first; then tells the losses, on the alarm thread, each before the
@@ -978,14 +929,6 @@ impl Aftermath {
     fn run(self, link: &Weak<Link>) {
         if let Some((remember, seen)) = self.saw {
             contain(|| remember(seen));
-        }
-        if (self.recalls > 0 || !self.gone.is_empty())
-            && let Some(link) = link.upgrade()
-        {
-            link.counters.recalls.fetch_add(self.recalls, Relaxed);
-            for (word, used) in &self.gone {
-                link.counters.count(word, used);
-            }
         }
         for lease in self.opened {
             let link = link.clone();
@@ -1371,9 +1314,7 @@ impl Awaited for RequestId {
             // The grant is here: what is still reserved is given up.
             Some((lease, word)) if word.is_of(lease.into()) => {
                 if let Some(used) = word.give_up_reserved() {
-                    state.leases.remove(&lease);
-                    state.client.release(lease, used.last, used.how, clock::now());
-                    state.aftermath.close(word, used);
+                    state.give_back_closed(lease, word, used);
                 }
             }
             Some(_) => {}
@@ -1568,20 +1509,6 @@ impl LeaseService for Link {
 
     fn is_forked(&self) -> bool {
         self.forked()
-    }
-
-    fn can(&self) -> Capabilities {
-        Capabilities {
-            tells_of_waiters: true,
-            keeps: true,
-            shares: false,
-            has_tokens: true,
-            orders: true,
-            tells_predecessor: true,
-            reserves: false,
-            carries_values: false,
-            breaks: true,
-        }
     }
 
     fn close(&self, until: Time) {

@@ -56,38 +56,10 @@ pub(crate) trait LeaseService: Send + Sync {
     /// Whether this is a forked child of that process. It asks for nothing and gives nothing back.
     fn is_forked(&self) -> bool;
 
-    /// What it can do.
-    #[expect(dead_code, reason = "no service is there yet that lacks what a caller asks for")]
-    fn can(&self) -> Capabilities;
-
     /// Takes no more requests, fails those that wait, wakes the waiters at its words, and keeps no
     /// lease beyond this: what guards have is given back when they go. Says goodbye once nothing is
     /// held, and waits until that is sent, at most until `until`.
     fn close(&self, until: Time);
-}
-
-/// What a service can do. What it cannot, a caller hears when the mutex is built, or at the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "not every kind of service is there that lacks one of them")]
-pub(crate) struct Capabilities {
-    /// It says whether others wait: a lease is recalled.
-    pub(crate) tells_of_waiters: bool,
-    /// Its leases may be kept between local locks.
-    pub(crate) keeps: bool,
-    /// Several sessions may hold a name together.
-    pub(crate) shares: bool,
-    /// Its grants bear tokens that only grow.
-    pub(crate) has_tokens: bool,
-    /// It grants in the order of the requests.
-    pub(crate) orders: bool,
-    /// It tells how the last holder left.
-    pub(crate) tells_predecessor: bool,
-    /// It keeps a name taken for a time, however its holder ends (`at_least`).
-    pub(crate) reserves: bool,
-    /// A lease can carry a value that others read.
-    pub(crate) carries_values: bool,
-    /// It takes a lease away from its holder on demand, and waits for the holder to hear of it.
-    pub(crate) breaks: bool,
 }
 
 /// What is asked for.

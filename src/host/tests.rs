@@ -767,33 +767,29 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn what_keeping_leases_did_is_counted() {
+fn an_unused_kept_lease_goes_back_by_itself() {
     let town = Town::new();
     let leader = town.leader();
     let (link, other) = (town.link(&leader), town.link(&leader));
-    let counted = || link.counters().map(|counter| counter.load(Relaxed));
-    assert_eq!(counted(), [0, 0, 0, 0, 0]);
-
-    // Asked for before keeping has paid.
-    let short = take_to_keep(&link, "short");
-    lock_locally(&short, 3);
-    give(&other, take(&other, "short"));
-    until("the recall is counted", || counted() == [1, 3, 1, 1, 0]);
-
-    // And when it has.
-    let long = take_to_keep(&link, "long");
-    lock_locally(&long, 100);
-    give(&other, take(&other, "long"));
-    until("that one is counted", || counted() == [2, 103, 2, 1, 0]);
-
-    // Nobody asks for it.
     let idle = take_to_keep(&link, "idle");
     lock_locally(&idle, 7);
-    until("it goes back by itself", || counted() == [3, 110, 2, 1, 1]);
+    until("the word is closed", || idle.idle().is_none());
+    give(&other, take(&other, "idle"));
+}
 
-    // The manager ends first.
-    let closed = take_to_keep(&link, "closed");
-    lock_locally(&closed, 1);
-    close(&link);
-    assert_eq!(counted(), [4, 111, 2, 1, 1]);
+#[test]
+fn a_word_learns_at_a_recall_whether_keeping_has_paid() {
+    let town = Town::new();
+    let leader = town.leader();
+    let (link, other) = (town.link(&leader), town.link(&leader));
+    let [short, long] = ["short", "long"].map(|name| take_to_keep(&link, name));
+    lock_locally(&short, 3);
+    lock_locally(&long, 100);
+    assert!(!long.is_wanted(false));
+    give(&other, take(&other, "short"));
+    give(&other, take(&other, "long"));
+    assert!(long.is_wanted(false), "100 local locks paid");
+    // What would do before the recall does no longer.
+    (0..3).for_each(|_| short.granted(false));
+    assert!(!short.is_wanted(false), "3 did not");
 }
