@@ -9,6 +9,7 @@ mod admission;
 mod bell;
 #[cfg(feature = "host")]
 mod client;
+#[cfg(feature = "host")]
 mod credential;
 #[cfg(feature = "host")]
 mod doors;
