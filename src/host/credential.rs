@@ -1,7 +1,7 @@
 //! The certificate that a client presents, and what a leader makes of it.
 //!
-//! A client proves what it may do by an X.509 certificate whose one URI names its role. An issuer
-//! key signs it, and whoever has the secret has that key: so a client with the secret signs a
+//! A client proves what it may do by an X.509 certificate with one URI, which names its role. An issuer
+//! key signs it, and every owner of the secret has that key: so a client with the secret signs a
 //! certificate of its own, in memory, and no file of certificates need be kept. A leader trusts the
 //! issuer keys of all its secrets.
 
@@ -31,7 +31,7 @@ const ADMIN: &str = "tierlock:admin";
 pub(super) struct IssuerKey(CertifiedIssuer<'static, KeyPair>);
 
 impl IssuerKey {
-    /// The issuer whose Ed25519 key this is. All of one key are the same.
+    /// The issuer with this Ed25519 key. All of one key are the same.
     pub(super) fn new(key: &PrivatePkcs8KeyDer<'_>) -> IssuerKey {
         let key = KeyPair::from_pkcs8_der_and_sign_algo(key, &PKCS_ED25519)
             .expect("every seed is an Ed25519 key");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_accepted_by_those_who_trust_its_issuer() {
+    fn a_client_is_accepted_by_a_leader_that_trusts_its_issuer() {
         let (one, other) = (issuer(), issuer());
         let certified = one.certify(&provider());
         let accepted = |issuers: &[IssuerKey]| {

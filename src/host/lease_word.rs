@@ -1,8 +1,8 @@
-//! The lease word: who of this process holds a host-scope lock, and what becomes of its lease.
+//! The lease word: which guard of this process holds a host-scope lock, and what becomes of its lease.
 //!
 //! Every lease of a manager goes through the word of its name, kept or not. The word is the gate of
 //! the name at host scope: the lease excludes all other sessions, and the one exchange that takes an
-//! open word decides between the threads of this one. Keeping a lease while nobody else wants it is
+//! open word decides between the threads of this one. Keeping a lease while no other session wants it is
 //! what file systems do (GFS2's glocks, NFSv4's delegations, Frangipani), and cohort locks within
 //! one machine: the next local lock then takes the next token of the lease's block and needs no
 //! message.
@@ -15,7 +15,7 @@
 //!   a lease while the word is 0;
 //! - the **service**, under its own lock, opens the word, recalls, loses and closes it.
 
-// The simulator takes its tokens from here as well; nobody else sees it from outside.
+// The simulator takes its tokens from here as well; nothing else sees it from outside.
 #![allow(missing_docs)]
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 
@@ -103,7 +103,7 @@ pub struct LeaseWord {
     is_for_good: AtomicBool,
     /// The session's.
     deadline: Arc<Deadline>,
-    /// The fork generation of the process whose session it is.
+    /// The fork generation of the process that has the session.
     made_in: u64,
     /// Tells the loss to the guard that asked for it.
     watch: Mutex<Option<Arc<Watch>>>,
@@ -238,7 +238,7 @@ pub enum Met {
 
 #[allow(clippy::new_without_default, reason = "it is made closed, not by default")]
 impl LeaseWord {
-    /// A closed word whose session has no deadline.
+    /// A closed word of a session without a deadline.
     pub fn new() -> LeaseWord {
         LeaseWord::of(Arc::new(Deadline::new(Time::NEVER)), 0)
     }
@@ -447,7 +447,7 @@ impl LeaseWord {
         let watch = Arc::new(Watch::new(Some(self.deadline.clone()), Some(self.end())));
         *slot = Some(watch.clone());
         drop(slot);
-        // Who loses it later sees the flag, and tells the watch.
+        // A later loss sees the flag, and tells the watch.
         let before = self.word.fetch_or(WATCHED, AcqRel);
         if let Some(why) = lost(before) {
             watch.lose(why);

@@ -2,8 +2,8 @@
 //! the frames.
 //!
 //! No network and no thread lives here. Callers lock the state for a moment, put a request to the
-//! protocol client and ask whoever drives the link to carry it; the driver lends the client its
-//! hands with [`Link::drive`], and what comes of that is handed to those who wait.
+//! protocol client and ask the driver to carry it; the driver lends the client its
+//! hands with [`Link::drive`], and what comes of that is handed to the callers that wait.
 
 use std::{
     collections::VecDeque,
@@ -53,14 +53,14 @@ use crate::{
 /// Since when a task waits, and for how long it would have lent its thread.
 pub(super) type Lent = (Instant, Duration);
 
-/// Whoever carries a link's frames.
+/// The driver: carries a link's frames.
 ///
 /// None of these is called with the link's lock held.
 pub(crate) trait Drive: Send + Sync {
-    /// Called before every request: makes sure that somebody drives, or says why nobody can.
+    /// Called before every request: makes sure that a driver runs, or says why none can.
     fn start(&self) -> Result<(), LockError>;
 
-    /// There is something to send, whose answer is waited for.
+    /// There is something to send, and its answer is waited for.
     fn wake(&self);
 
     /// As `wake`, by a task that is about to wait and lends its thread for some 50 µs, if it is
@@ -96,7 +96,7 @@ pub(crate) trait Drive: Send + Sync {
         self.wake();
     }
 
-    /// Called now and then by whoever waits: why nobody drives any more, if so.
+    /// Called now and then by a waiting caller: why no driver runs any more, if so.
     fn attend(&self) -> Result<(), LockError> {
         Ok(())
     }
@@ -105,11 +105,11 @@ pub(crate) trait Drive: Send + Sync {
     /// what `start` began.
     fn finish(&self, until: Time);
 
-    /// Has whoever drives panic at its next turn.
+    /// Has the driver panic at its next turn.
     #[cfg(test)]
     fn break_down(&self) {}
 
-    /// Runs `work` while nobody can carry frames.
+    /// Runs `work` while no thread can carry frames.
     #[cfg(test)]
     fn while_stalled(&self, work: &mut dyn FnMut());
 }
@@ -134,7 +134,7 @@ struct State {
     releases: Numbered<LeaseId, Waiter<()>>,
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
-    queries: Numbered<QueryId, Waiter<Answer>>,
+    queries: Numbered<QueryId, Waiter<QueryAnswer>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
     /// The link's, through all its sessions; it moves under this state's lock.
@@ -173,7 +173,7 @@ struct Seen {
 /// How often a lease that may be kept is looked at, at first and at most.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(4);
-/// A kept lease that nobody has used for this long goes back, unless it is to be kept always: if
+/// A kept lease that was unused for this long goes back, unless it is to be kept always: if
 /// this process dies, others wait for its time to live.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -238,14 +238,14 @@ struct Aftermath {
 /// What is called with what a leader has shown.
 pub(crate) type Remember = Arc<dyn Fn(history::Seen) + Send + Sync>;
 
-/// A loss to be told, whereupon the leader may hear that nobody believes in the lease.
+/// A loss to be told, whereupon the leader may hear that no guard believes in the lease.
 struct Loss {
     lease: LeaseId,
     /// What to tell it by, unless another thread has seen it first, or no guard asked to be told.
     tell: Option<(Arc<Watch>, LostReason)>,
 }
 
-/// Somebody who waits for an answer. Its outcome stays here until it is fetched.
+/// A caller that waits for an answer. Its outcome stays here until it is fetched.
 struct Waiter<T> {
     name: Option<Name>,
     /// What a grant opens.
@@ -270,7 +270,7 @@ struct Opens {
     settlement: Settlement,
 }
 
-/// One answer that somebody of this process waits for and that is on its way: not behind another
+/// One answer that a caller of this process waits for and that is on its way: not behind another
 /// holder.
 struct Expecting;
 
@@ -298,13 +298,13 @@ pub(super) fn expecting() -> usize {
 }
 
 enum Wake {
-    Nobody,
+    Nothing,
     Thread(Thread),
     Task(Waker),
 }
 
 /// What came of a query: each is answered by its own kind, which the protocol client sees to.
-enum Answer {
+enum QueryAnswer {
     Listed { locks: Vec<LockInfo>, more: bool },
     Checked { good: bool },
     Broke { found: bool },
@@ -348,7 +348,7 @@ impl Link {
         self.state.lock().on_warning = Some(warn);
     }
 
-    /// Has `remember` called with what leaders show of their reigns, before anybody hears of what
+    /// Has `remember` called with what leaders show of their reigns, before any caller hears of what
     /// they grant in them.
     pub(crate) fn remember(&self, remember: Remember) {
         self.state.lock().remember = Some(remember);
@@ -393,13 +393,13 @@ impl Link {
         Some(held.is_none_or(|held| held.is_wanted_by_others))
     }
 
-    /// The cluster whose leader has answered, once one has.
+    /// The cluster of the leader that has answered, once one has.
     pub(crate) fn cluster(&self) -> Option<crate::proto::ClusterId> {
         self.state.lock().client.cluster()
     }
 
     /// Looks at a lease that may be kept, again and again until it is given back: tells the leader
-    /// whether a guard has it, and gives it back if nobody has used it for [`IDLE`].
+    /// whether a guard has it, and gives it back if it was unused for [`IDLE`].
     fn look_after(self: Arc<Self>, lease: LeaseId, mut seen: Seen) {
         let mut state = self.state.lock();
         let State { leases, client, .. } = &mut *state;
@@ -576,7 +576,7 @@ impl Link {
         self.settle(state);
     }
 
-    /// Whether the client has been closed and owes nobody a word.
+    /// Whether the client has been closed and owes no peer a word.
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
@@ -587,7 +587,7 @@ impl Link {
         self.unanswered.load(SeqCst)
     }
 
-    /// Runs `work` while nobody carries frames, as if the process had been stopped.
+    /// Runs `work` while no thread carries frames, as if the process had been stopped.
     #[cfg(test)]
     pub(super) fn while_stalled<R>(&self, work: impl FnOnce() -> R) -> R {
         let (mut work, mut result) = (Some(work), None);
@@ -595,14 +595,14 @@ impl Link {
         result.expect("it ran")
     }
 
-    /// Has whoever drives panic at its next turn.
+    /// Has the driver panic at its next turn.
     #[cfg(test)]
     pub(super) fn break_down(&self) {
         self.drive.break_down();
     }
 
-    /// For whoever drives: hands what happened to the client, notes for callers what came of it,
-    /// and takes what is to be done now. Nobody is told before [`follow_up`](Link::follow_up).
+    /// For the driver: hands what happened to the client, notes for callers what came of it,
+    /// and takes what is to be done now. No caller is told before [`follow_up`](Link::follow_up).
     pub(super) fn drive<C, H, R>(
         &self,
         hands: &mut C,
@@ -620,7 +620,7 @@ impl Link {
         result
     }
 
-    /// For whoever drives, once it holds no lock: tells callers what came of its turn.
+    /// For the driver, once it holds no lock: tells callers what came of its turn.
     pub(super) fn follow_up(&self) {
         let aftermath = self.state.lock().take_aftermath();
         if let Some(aftermath) = aftermath {
@@ -635,7 +635,7 @@ impl Link {
         self.drive.let_go(true);
     }
 
-    /// Nobody will ever carry frames again: everybody who waits is told `why`, and no lease is
+    /// No driver will ever carry frames again: every waiting caller is told `why`, and no lease is
     /// renewed any more, so each of them counts as lost.
     pub(super) fn abandon(&self, why: impl Fn() -> LockError) {
         let mut state = self.state.lock();
@@ -736,7 +736,7 @@ impl State {
         is_any.then(|| mem::take(&mut self.aftermath))
     }
 
-    /// Tells those whose release nobody has answered in time. Whoever drives looks in at least
+    /// Tells the callers of releases that no leader answered in time. The driver looks in at least
     /// every 100 ms.
     fn give_up_releases(&mut self) {
         while let Some((limit, lease)) = self.release_limits.front() {
@@ -762,7 +762,7 @@ impl State {
             }
             Event::Granted { request, lease, first, last, predecessor, at_most } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else {
-                    return self.client.cancel(request, clock::now()); // nobody wants it any more
+                    return self.client.cancel(request, clock::now()); // its caller is gone
                 };
                 let opens = waiter.opens.take().expect("a request is granted once");
                 let Opens { word, keep, is_in_use, has_moved, settlement } = opens;
@@ -852,10 +852,10 @@ impl State {
                 self.deadline.set(deadline);
             }
             Event::Listed { query, locks, more } => {
-                self.answer(query, Answer::Listed { locks, more });
+                self.answer(query, QueryAnswer::Listed { locks, more });
             }
-            Event::Checked { query, good } => self.answer(query, Answer::Checked { good }),
-            Event::Broke { query, found } => self.answer(query, Answer::Broke { found }),
+            Event::Checked { query, good } => self.answer(query, QueryAnswer::Checked { good }),
+            Event::Broke { query, found } => self.answer(query, QueryAnswer::Broke { found }),
             Event::QueryFailed { query, failure } => {
                 let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
                 let error = waiter.error(failure, None);
@@ -867,7 +867,7 @@ impl State {
             Event::Closed => {
                 self.closed = true;
                 if !self.is_leaving {
-                    // Nobody looks after these any more.
+                    // No driver looks after these any more.
                     let unanswered = self.releases.values_mut();
                     unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
                 }
@@ -875,7 +875,7 @@ impl State {
         }
     }
 
-    /// Gives a lease back whose word was closed with no guard in it.
+    /// Gives a lease back after its word was closed with no guard in it.
     fn give_back_closed(&mut self, lease: LeaseId, word: Arc<LeaseWord>, used: Used) {
         self.leases.remove(&lease);
         self.client.release(lease, used.last, used.how, clock::now());
@@ -887,7 +887,7 @@ impl State {
         self.leases.get(&lease)?.open_word(lease).cloned()
     }
 
-    fn answer(&mut self, query: RequestId, answer: Answer) {
+    fn answer(&mut self, query: RequestId, answer: QueryAnswer) {
         if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
             waiter.finish(Ok(answer), &mut self.aftermath);
         }
@@ -913,7 +913,7 @@ impl Aftermath {
         is_first
     }
 
-    /// The same of a lease whose guard did not ask to be told.
+    /// The same of a lease with a guard that did not ask to be told.
     fn lose_unwatched(&mut self, lease: LeaseId) {
         self.losses.push(Loss { lease, tell: None });
     }
@@ -973,7 +973,7 @@ impl<T> Waiter<T> {
             expecting: Expecting::begin(),
             outcome: None,
             granted: None,
-            wake: Wake::Nobody,
+            wake: Wake::Nothing,
         }
     }
 
@@ -987,8 +987,8 @@ impl<T> Waiter<T> {
         // What was not granted is settled here.
         self.opens = None;
         aftermath.answered += 1;
-        match mem::replace(&mut self.wake, Wake::Nobody) {
-            Wake::Nobody => {}
+        match mem::replace(&mut self.wake, Wake::Nothing) {
+            Wake::Nothing => {}
             wake => aftermath.wakes.push(wake),
         }
     }
@@ -1030,7 +1030,7 @@ impl Waiter<()> {
 impl Wake {
     fn wake(self) {
         match self {
-            Wake::Nobody => {}
+            Wake::Nothing => {}
             Wake::Thread(thread) => thread.unpark(),
             Wake::Task(waker) => waker.wake(),
         }
@@ -1042,7 +1042,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
     let (kind, text) = match failure {
         Failure::Refused { why: Refusal::WouldBlock } => return LockError::WOULD_BLOCK,
         Failure::Refused { why: Refusal::TimedOut } => {
-            return LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
+            return LockError::new(LockErrorKind::TimedOut, "another holder had it all the time")
                 .with_waited(waited);
         }
         Failure::Unanswered(trouble) => {
@@ -1064,7 +1064,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
 
     fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
         match why {
-            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("somebody else holds it"),
+            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
             Refusal::TooManySessions => (
                 Refused,
                 "the leader has no room for another session of this client (one address gets at most \
@@ -1175,8 +1175,10 @@ impl<'a> Listing<'a> {
         self.next.take()
     }
 
-    fn add(&mut self, answer: Answer) {
-        let Answer::Listed { locks, more } = answer else { unreachable!("a list was asked for") };
+    fn add(&mut self, answer: QueryAnswer) {
+        let QueryAnswer::Listed { locks, more } = answer else {
+            unreachable!("a list was asked for")
+        };
         let last = locks.last().map(|lock| lock.name.clone());
         let passed = self.only.is_some_and(|only| last.as_ref().is_some_and(|last| last >= only));
         if more && !passed && last.is_some() {
@@ -1238,13 +1240,13 @@ impl Future for Releasing {
 struct Asking(Waiting<QueryId>);
 
 impl Asking {
-    fn wait(mut self) -> Result<Answer, LockError> {
+    fn wait(mut self) -> Result<QueryAnswer, LockError> {
         self.0.wait()
     }
 }
 
 impl Future for Asking {
-    type Output = Result<Answer, LockError>;
+    type Output = Result<QueryAnswer, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx)
@@ -1258,7 +1260,7 @@ pub(crate) struct Questioning(Asking);
 impl Questioning {
     /// Blocks the calling thread. Works in and outside any async runtime.
     pub(crate) fn wait(self) -> Result<bool, LockError> {
-        self.0.wait().map(Answer::yes)
+        self.0.wait().map(QueryAnswer::yes)
     }
 }
 
@@ -1266,15 +1268,15 @@ impl Future for Questioning {
     type Output = Result<bool, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_ok(Answer::yes)
+        Pin::new(&mut self.0).poll(cx).map_ok(QueryAnswer::yes)
     }
 }
 
-impl Answer {
+impl QueryAnswer {
     fn yes(self) -> bool {
         match self {
-            Answer::Checked { good: yes } | Answer::Broke { found: yes } => yes,
-            Answer::Listed { .. } => unreachable!("it was asked for yes or no"),
+            QueryAnswer::Checked { good: yes } | QueryAnswer::Broke { found: yes } => yes,
+            QueryAnswer::Listed { .. } => unreachable!("it was asked for yes or no"),
         }
     }
 }
@@ -1335,11 +1337,11 @@ impl Awaited for LeaseId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct QueryId(RequestId);
 
-/// Queries; an answer that nobody waits for is ignored.
+/// Queries; an answer that no caller waits for is ignored.
 impl Awaited for QueryId {
-    type Output = Answer;
+    type Output = QueryAnswer;
 
-    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Answer>> {
+    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<QueryAnswer>> {
         &mut state.queries
     }
 }
@@ -1347,7 +1349,7 @@ impl Awaited for QueryId {
 impl<K: Awaited> Waiting<K> {
     /// Blocks until the outcome is here.
     fn wait(&mut self) -> Result<K::Output, LockError> {
-        /// Nobody waits for a driver that is gone, however that came about.
+        /// No caller waits longer for a driver that is gone, however that came about.
         const LONGEST_SLEEP: Duration = Duration::from_millis(100);
         loop {
             if let Some(outcome) = self.fetch(Wake::Thread(thread::current())) {
@@ -1358,7 +1360,7 @@ impl<K: Awaited> Waiting<K> {
             }
             if let Some(error) = self.abandoned() {
                 // It may have been answered just before.
-                return self.fetch(Wake::Nobody).unwrap_or(Err(error));
+                return self.fetch(Wake::Nothing).unwrap_or(Err(error));
             }
             thread::park_timeout(LONGEST_SLEEP);
         }
@@ -1373,7 +1375,7 @@ impl<K: Awaited> Waiting<K> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
-        // Before a waker is left: nobody need wake a task that has its answer by then.
+        // Before a waker is left: no thread need wake a task that has its answer by then.
         let mut lent = None;
         let carry = |link: &Link, key| {
             lent = link.drive.carry_for_task(&|| link.has_outcome(key));
@@ -1385,7 +1387,7 @@ impl<K: Awaited> Waiting<K> {
         }
         if is_carried && let Some(error) = self.abandoned() {
             // It may have been answered just before.
-            return Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error)));
+            return Poll::Ready(self.fetch(Wake::Nothing).unwrap_or(Err(error)));
         }
         Poll::Pending
     }

@@ -28,7 +28,7 @@ const ID_BYTES: usize = 32;
 pub(super) struct OwnId([u8; ID_BYTES]);
 
 impl OwnId {
-    /// That of a state directory, whose lock the caller has. One that is missing or damaged is
+    /// That of a state directory of which the caller has the lock. One that is missing or damaged is
     /// drawn anew: clients of the reign before then notice the restart by its silence.
     pub(super) fn of(directory: &Path) -> Result<OwnId, LockError> {
         let path = directory.join(FILE);

@@ -30,7 +30,7 @@ pub(crate) trait LeaseService: Send + Sync {
     /// it is waited for or polled. The word of the request is closed, and stays so until the grant.
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease>;
 
-    /// Takes a lease back whose word was closed. Never blocks, never fails.
+    /// Takes back the lease of a word that was closed. Never blocks, never fails.
     fn give_back(&self, word: &LeaseWord, used: &Used);
 
     /// The same, with an answer: `Lost` if the lease was over before, `Unreachable` if there is none
@@ -166,36 +166,36 @@ mod tests {
     };
 
     #[derive(Debug, PartialEq)]
-    enum Step {
+    enum SettleStep {
         Raised(Token, bool),
         Released(bool),
     }
 
     /// Says each time whether the word is open.
-    struct Told(Arc<LeaseWord>, Sender<Step>);
+    struct TellingSettle(Arc<LeaseWord>, Sender<SettleStep>);
 
-    impl Told {
+    impl TellingSettle {
         fn is_open(&self) -> bool {
             self.0.is_of(LEASE)
         }
     }
 
-    impl Settle for Told {
+    impl Settle for TellingSettle {
         fn raise(&mut self, block_end: Token) {
-            self.1.send(Step::Raised(block_end, self.is_open())).unwrap();
+            self.1.send(SettleStep::Raised(block_end, self.is_open())).unwrap();
         }
 
         fn release(self: Box<Self>) {
-            self.1.send(Step::Released(self.is_open())).unwrap();
+            self.1.send(SettleStep::Released(self.is_open())).unwrap();
         }
     }
 
     const LEASE: LeaseKey = LeaseKey { high: 3, low: 1 };
 
-    fn settlement() -> (Arc<LeaseWord>, Settlement, Receiver<Step>) {
+    fn settlement() -> (Arc<LeaseWord>, Settlement, Receiver<SettleStep>) {
         let (tell, told) = channel();
         let word = Arc::new(LeaseWord::new());
-        (word.clone(), Settlement::new(Box::new(Told(word, tell))), told)
+        (word.clone(), Settlement::new(Box::new(TellingSettle(word, tell))), told)
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
         let opening = Opening { lease, first, last, predecessor, at_most, keeps, is_in_use };
         settlement.grant(&word, opening);
         let steps: Vec<_> = told.iter().collect();
-        assert_eq!(steps, [Step::Raised(last, false), Step::Released(true)]);
+        assert_eq!(steps, [SettleStep::Raised(last, false), SettleStep::Released(true)]);
         assert!(matches!(word.claim(), Claim::Entered(entered) if entered.token == first));
     }
 
@@ -216,6 +216,6 @@ mod tests {
     fn a_request_that_ends_without_a_grant_lets_go_of_the_slot_once() {
         let (_, settlement, told) = settlement();
         drop(settlement);
-        assert_eq!(told.iter().collect::<Vec<_>>(), [Step::Released(false)]);
+        assert_eq!(told.iter().collect::<Vec<_>>(), [SettleStep::Released(false)]);
     }
 }

@@ -659,7 +659,7 @@ impl Slot {
     }
 
     fn timed_out(&self, begin: Time, now: Time) -> LockError {
-        let error = LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time");
+        let error = LockError::new(LockErrorKind::TimedOut, "another holder had it all the time");
         self.named(error).with_waited(now.since(begin)).with_holder(self.holder())
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use super::Opening;
+use super::JournalOpening;
 use crate::{
     error::{LockError, LockErrorKind},
     filesystem,
@@ -33,7 +33,7 @@ const LOCK: &str = "lock";
 
 /// Takes the directory for one leader, and refuses one that may have been something else: a volume
 /// that was not mounted leaves an empty directory, and a file system in memory forgets.
-pub(super) fn enter(directory: &Path, opening: &Opening) -> Result<File, LockError> {
+pub(super) fn enter(directory: &Path, opening: &JournalOpening) -> Result<File, LockError> {
     let is_new = opening.init && make(directory)?;
     let entered = judge(directory, opening).and_then(|()| lock(&directory.join(LOCK)));
     if entered.is_err() && is_new {
@@ -42,7 +42,7 @@ pub(super) fn enter(directory: &Path, opening: &Opening) -> Result<File, LockErr
     entered
 }
 
-fn judge(directory: &Path, opening: &Opening) -> Result<(), LockError> {
+fn judge(directory: &Path, opening: &JournalOpening) -> Result<(), LockError> {
     let shown = directory.display();
     let opened = match File::open(directory) {
         Ok(opened) => opened,
