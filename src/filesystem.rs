@@ -33,7 +33,8 @@ pub(crate) fn kind_of(_: impl AsFd) -> Option<u32> {
 /// The bits of a mode by which its owner may use a directory.
 pub(crate) const OWNERS_RIGHTS: u32 = 0o700;
 
-/// Makes a directory that only its maker may use, whatever the umask. Answers whether it was missing.
+/// Makes a directory that only its maker may use, whatever the umask. Answers whether it was
+/// missing.
 pub(crate) fn make_private_directory(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(OWNERS_RIGHTS).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),

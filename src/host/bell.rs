@@ -80,7 +80,8 @@ impl Bell {
     }
 
     /// Looks at the sockets until one is ready or the bell was rung, for so `long` since `begin`
-    /// and no longer: for a task, which must not sleep. Whether one is ready; nothing if nothing happened.
+    /// and no longer: for a task, which must not sleep. Whether one is ready; nothing if nothing
+    /// happened.
     pub(super) fn look(
         &self,
         lending: &Mutex<Lending>,

@@ -1,9 +1,9 @@
 //! The certificate that a client presents, and what a leader makes of it.
 //!
-//! A client proves what it may do by an X.509 certificate with one URI, which names its role. An issuer
-//! key signs it, and every owner of the secret has that key: so a client with the secret signs a
-//! certificate of its own, in memory, and no file of certificates need be kept. A leader trusts the
-//! issuer keys of all its secrets.
+//! A client proves what it may do by an X.509 certificate with one URI, which names its role. An
+//! issuer key signs it, and every owner of the secret has that key: so a client with the secret
+//! signs a certificate of its own, in memory, and no file of certificates need be kept. A leader
+//! trusts the issuer keys of all its secrets.
 
 use std::sync::Arc;
 

@@ -409,7 +409,8 @@ impl Drop for Journal {
         let mut unmark =
             || catch_unwind(AssertUnwindSafe(|| self.unmark().is_ok())).unwrap_or(false);
         if is_marked && !unmark() {
-            // No successor may take our sessions for dead before we are: the lock goes with the process.
+            // No successor may take our sessions for dead before we are: the lock goes with the
+            // process.
             mem::forget(self.lock.take());
         }
     }

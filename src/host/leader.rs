@@ -144,10 +144,10 @@ impl Leader {
         &self.addresses
     }
 
-    /// Reads the secret file again now; it does so every minute in any case. A client with a secret that
-    /// is not among those of the file any more loses its connection, and its locks as if it were
-    /// silent. A file that is missing or damaged leaves those in force that were read before, and
-    /// is told as an alarm.
+    /// Reads the secret file again now; it does so every minute in any case. A client with a
+    /// secret that is not among those of the file any more loses its connection, and its locks as
+    /// if it were silent. A file that is missing or damaged leaves those in force that were read
+    /// before, and is told as an alarm.
     pub fn reload(&self) {
         match &self.reloader {
             Some(reloader) => reloader.ask(),
@@ -494,7 +494,8 @@ impl Reign {
         };
         self.doors.close_all(CloseCode::Shutdown, reason);
         self.doors.transmit();
-        // No client may knock at a port without a leader behind it: the bell lets go of the sockets, too.
+        // No client may knock at a port without a leader behind it: the bell lets go of the
+        // sockets, too.
         self.slept_on.clear();
         self.shared.bell.sleep(&[], Duration::ZERO);
         // The state directory is free once a waiting thread hears of the end.

@@ -1,9 +1,10 @@
-//! The lease word: which guard of this process holds a host-scope lock, and what becomes of its lease.
+//! The lease word: which guard of this process holds a host-scope lock, and what becomes of its
+//! lease.
 //!
 //! Every lease of a manager goes through the word of its name, kept or not. The word is the gate of
 //! the name at host scope: the lease excludes all other sessions, and the one exchange that takes an
-//! open word decides between the threads of this one. Keeping a lease while no other session wants it is
-//! what file systems do (GFS2's glocks, NFSv4's delegations, Frangipani), and cohort locks within
+//! open word decides between the threads of this one. Keeping a lease while no other session wants it
+//! is what file systems do (GFS2's glocks, NFSv4's delegations, Frangipani), and cohort locks within
 //! one machine: the next local lock then takes the next token of the lease's block and needs no
 //! message.
 //!

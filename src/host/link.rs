@@ -2,8 +2,8 @@
 //! the frames.
 //!
 //! No network and no thread lives here. Callers lock the state for a moment, put a request to the
-//! protocol client and ask the driver to carry it; the driver lends the client its
-//! hands with [`Link::drive`], and what comes of that is handed to the callers that wait.
+//! protocol client and ask the driver to carry it; the driver lends the client its hands with
+//! [`Link::drive`], and what comes of that is handed to the callers that wait.
 
 use std::{
     collections::VecDeque,
@@ -90,8 +90,8 @@ pub(crate) trait Drive: Send + Sync {
         self.wake();
     }
 
-    /// There is something to send before the process ends. The caller sends it, unless another thread
-    /// carries frames just now.
+    /// There is something to send before the process ends. The caller sends it, unless another
+    /// thread carries frames just now.
     fn send_ahead(&self) {
         self.wake();
     }
@@ -227,6 +227,8 @@ struct Aftermath {
     answered: usize,
     /// Leases that may be kept, to be looked after.
     opened: Vec<LeaseId>,
+    /// Words that were closed while idle: the last of each may be dropped here.
+    gone: Vec<Arc<LeaseWord>>,
     wakes: Vec<Wake>,
     /// Those that waited at words which were closed.
     waiters: Vec<WordWaiter>,
@@ -348,8 +350,8 @@ impl Link {
         self.state.lock().on_warning = Some(warn);
     }
 
-    /// Has `remember` called with what leaders show of their reigns, before any caller hears of what
-    /// they grant in them.
+    /// Has `remember` called with what leaders show of their reigns, before any caller hears of
+    /// what they grant in them.
     pub(crate) fn remember(&self, remember: Remember) {
         self.state.lock().remember = Some(remember);
     }
@@ -674,7 +676,7 @@ impl Link {
                     (is_new, true)
                 }
                 Losing::Idle(word, used) => {
-                    aftermath.close(&word, &used);
+                    aftermath.close(word, &used);
                     (true, false)
                 }
             };
@@ -820,7 +822,7 @@ impl State {
                     }
                     Some(Losing::Idle(word, used)) => {
                         self.leases.remove(&lease);
-                        self.aftermath.close(&word, &used);
+                        self.aftermath.close(word, &used);
                         self.client.loss_is_told(lease);
                     }
                     Some(Losing::Unwatched { .. }) | None => self.client.loss_is_told(lease),
@@ -879,7 +881,7 @@ impl State {
     fn give_back_closed(&mut self, lease: LeaseId, word: Arc<LeaseWord>, used: Used) {
         self.leases.remove(&lease);
         self.client.release(lease, used.last, used.how, clock::now());
-        self.aftermath.close(&word, &used);
+        self.aftermath.close(word, &used);
     }
 
     /// The word that is open with this lease.
@@ -896,10 +898,11 @@ impl State {
 
 impl Aftermath {
     fn is_empty(&self) -> bool {
-        let Aftermath { answered: _, opened, wakes, waiters, losses, warnings, saw } = self;
+        let Aftermath { answered: _, opened, gone, wakes, waiters, losses, warnings, saw } = self;
         wakes.is_empty()
             && waiters.is_empty()
             && opened.is_empty()
+            && gone.is_empty()
             && losses.is_empty()
             && warnings.is_empty()
             && saw.is_none()
@@ -919,9 +922,10 @@ impl Aftermath {
     }
 
     /// An idle word was closed. A representative may have been about to wait there.
-    fn close(&mut self, word: &LeaseWord, used: &Used) {
+    fn close(&mut self, word: Arc<LeaseWord>, used: &Used) {
         self.waiters.extend(word.take_waiter());
         word.gone(used);
+        self.gone.push(word);
     }
 
     /// Remembers and wakes first; then tells the losses, on the alarm thread, each before the

@@ -1,8 +1,8 @@
 //! How long to look at the sockets before sleeping on them.
 //!
 //! A thread that sleeps lets its CPU halt, and on a virtual machine waking a halted CPU takes longer
-//! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon looks again
-//! and again for a while, and offers the CPU to others between two looks. How long is learnt as
+//! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon looks
+//! again and again for a while, and offers the CPU to others between two looks. How long is learnt as
 //! Linux learns it for the idle loop of a guest (Documentation/virt/guest-halt-polling.rst):
 //!
 //! | a wait took | the next one looks |
@@ -13,9 +13,9 @@
 //!
 //! Tasks look as well, but only for as long as a runtime bears ([`Lending`]), and only where that is
 //! long enough: most are not alone on their thread. And only while few answers are on their way to
-//! the process, whichever managers they are for: a look takes a CPU, the peer that answers takes another,
-//! and the other managers wait meanwhile (32 managers on two CPUs: those that had just been answered
-//! ran on, and the least of them had a tenth of the most).
+//! the process, whichever managers they are for: a look takes a CPU, the peer that answers takes
+//! another, and the other managers wait meanwhile (32 managers on two CPUs: those that had just been
+//! answered ran on, and the least of them had a tenth of the most).
 //!
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is

@@ -136,8 +136,8 @@ fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
     let user = rustix::process::geteuid().as_raw();
     if about.uid() != user && about.uid() != 0 {
         return Err(LockError::config(format!(
-            "the secret file {shown} belongs to user {} and could be exchanged by them; it has to belong \
-             to root or to the user that runs this (user {user})",
+            "the secret file {shown} belongs to user {}, which could exchange it; it has to \
+             belong to root or to the user that runs this (user {user})",
             about.uid()
         )));
     }

@@ -130,7 +130,8 @@ pub(super) fn close(link: &Link) {
     link.close(clock::now() + Duration::from_millis(100));
 }
 
-/// A request that follows once that is sent finds the lock free, unless the leader read both at once.
+/// A request that follows once that is sent finds the lock free, unless the leader read both at
+/// once.
 #[test]
 fn a_lock_is_taken_given_back_and_taken_again() {
     let town = Town::new();
