@@ -22,8 +22,8 @@ use crate::{
         report::Row,
         worker,
     },
-    field::Field,
     lock::{AnyLock, subjects},
+    peers::field::Field,
     peers::{server, service::Missing},
 };
 

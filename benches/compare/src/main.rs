@@ -21,7 +21,6 @@ mod bench;
 
 mod budget;
 mod comparison;
-mod field;
 mod heats;
 mod house;
 mod instructions;
@@ -53,9 +52,9 @@ use crate::{
         run, worker,
     },
     comparison::Comparison,
-    field::Field,
     heats::HEATS,
     job::Job,
+    peers::field::Field,
 };
 
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
