@@ -470,17 +470,17 @@ impl Port {
     /// connection, and no other.
     pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
         loop {
-            let Some(line) = self.line_mut(id) else {
-                return self.desk.last_words.get_mut(&id)?.next::<M>().ok()??.known();
+            let received = match self.line_mut(id) {
+                Some(line) => line.reader.next::<M>(),
+                None => self.desk.last_words.get_mut(&id)?.next::<M>(),
             };
-            match line.reader.next::<M>() {
-                Ok(None) if line.has_more => {
-                    line.take_in(READ_AHEAD);
+            match received {
+                Ok(None) => {
+                    self.line_mut(id).filter(|line| line.has_more)?.take_in(READ_AHEAD);
                     // The peer is told that it may go on.
                     let handle = self.desk.handles[&id];
                     self.mark_busy(handle);
                 }
-                Ok(None) => return None,
                 Ok(Some(Received::Message(message))) => return Some(message),
                 Ok(Some(Received::Unknown(unknown))) => {
                     if let Some(answer) = M::not_understood(unknown) {
@@ -1251,6 +1251,33 @@ mod tests {
             }
             false
         });
+    }
+
+    #[test]
+    fn what_was_said_before_a_close_is_read_behind_a_kind_that_is_not_known() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut said = Vec::new();
+        drive(&mut [&mut leader, &mut client], |index, event, port| {
+            match (index, event) {
+                (1, Event::Connected(id, _)) => {
+                    let handle = port.desk.handles[&id];
+                    let line = port.lines[handle.0].as_mut().unwrap();
+                    // The length, kind 200, request 7.
+                    line.out.extend_from_slice(&[2, 0, 0, 0, 200, 7]);
+                    port.write(id, &renew(1));
+                    port.close(id, CloseCode::Shutdown, "it has said all");
+                }
+                (0, Event::Ended(id, _)) => {
+                    said.extend(std::iter::from_fn(|| port.read::<ClientMessage>(id)));
+                    return true;
+                }
+                _ => {}
+            }
+            false
+        });
+        assert_eq!(said, [renew(1)]);
     }
 
     #[test]
