@@ -33,7 +33,7 @@ const STAND_INS: [&str; 2] = ["src/process/no_table.rs", "src/bench/without_peer
 /// Where comments, docs and help texts are.
 const PLACES: [&str; 6] = ["src", "tests", "examples", "benches", "README.md", "CONTRIBUTING.md"];
 
-/// Files whose string literals are help texts and messages for people.
+/// Files with string literals that are help texts and messages for people.
 const HELP: &str = "src/cli/";
 
 #[test]
