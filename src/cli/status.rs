@@ -180,7 +180,7 @@ struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
     mode: &'static str,
-    /// `null` of a lock of host scope whose leader was not asked: held there or not.
+    /// `null` of a lock of host scope without its leader asked: held there or not.
     state: Option<&'static str>,
     token: u64,
     holder: Option<ShownHolder<'a>>,
@@ -363,7 +363,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
     text
 }
 
-/// The state of a lock of host scope whose leader was not asked.
+/// The state of a lock of host scope without its leader asked.
 const UNKNOWN: &str = "unknown";
 
 /// Since when it is held, or for how long it is reserved.

@@ -109,7 +109,7 @@ enum At {
     Word,
     /// Has won the gate.
     Gate,
-    /// A guard whose right was lost is still inside.
+    /// A guard that lost its right is still inside.
     Cell {
         looks: u32,
     },
@@ -976,7 +976,7 @@ impl<F: Future> Future for Seated<'_, F> {
     }
 }
 
-/// Wakes the task in a seat, whose turn can lapse from then on.
+/// Wakes the task in a seat. Its turn can lapse from then on.
 struct SeatCall {
     entry: Weak<Entry>,
     seat: Seat,

@@ -21,8 +21,8 @@ use crate::{
         failure::{Failure, Result},
         worker::{self, Worker},
     },
-    field::Field,
     measure::{Measure, Unit, name},
+    peers::field::Field,
 };
 
 /// A child process that is a leader.

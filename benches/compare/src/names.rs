@@ -17,8 +17,8 @@ use crate::{
         stats::{Pace, Seen, Tally, median},
         worker::{self, Worker},
     },
-    field::Field,
     measure::{Measure, PATIENCE, Unit, Walk, median_ns, name, sizes},
+    peers::field::Field,
 };
 
 /// The words of the JSON.

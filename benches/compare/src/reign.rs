@@ -17,8 +17,8 @@ use crate::{
         stats::Tally,
         worker::Worker,
     },
-    field::Field,
     house::Serve,
+    peers::field::Field,
 };
 
 impl Case {
