@@ -22,7 +22,7 @@ use crate::{
     identity::{cut, this_process},
     name::Name,
     scope::Scope,
-    thread::{InForce, Shares, ThreadLock},
+    thread::{InForce, ThreadLock, ThreadShares},
     token::Token,
 };
 
@@ -80,7 +80,7 @@ pub(crate) struct Entry {
     /// Whether a guard is inside.
     pub(crate) cell: GuardCell,
     /// Its readers in this process, where the thread lock is the gate.
-    shares: Shares,
+    shares: ThreadShares,
     #[cfg(feature = "process")]
     slot: FirstMade<Arc<Slot>>,
     /// The name's lease words, one for each manager that has built a mutex of it.
@@ -198,7 +198,7 @@ impl Ground {
             in_children: PerFork::unset(),
             in_force: InForce::new(self.widened(name)),
             cell: GuardCell(AtomicU32::new(0)),
-            shares: Shares::new(),
+            shares: ThreadShares::new(),
             #[cfg(feature = "process")]
             slot: FirstMade::new(),
             words: Mutex::default(),
@@ -282,13 +282,13 @@ impl Entry {
     }
 
     /// Its readers in this process, where the thread lock is the gate.
-    pub(crate) fn shares(&self) -> &Shares {
+    pub(crate) fn shares(&self) -> &ThreadShares {
         self.shares_in(fork::generation())
     }
 
     /// The same, for a caller that knows in which fork generation this process is.
     #[inline]
-    pub(crate) fn shares_in(&self, generation: u64) -> &Shares {
+    pub(crate) fn shares_in(&self, generation: u64) -> &ThreadShares {
         &self.here_in(generation).shares
     }
 

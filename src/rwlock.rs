@@ -109,7 +109,7 @@ impl<T> RwLock<T> {
 
 /// How a guard of this mode comes to be.
 trait Family: GuardMode {
-    const MODE: path::Mode;
+    const MODE: path::LockMode;
 
     /// # Safety
     /// `held` was just won in this mode of the lock of `anchor`, and `value` is the data that it
@@ -123,7 +123,7 @@ trait Family: GuardMode {
 }
 
 impl Family for Read {
-    const MODE: path::Mode = path::Mode::Shared;
+    const MODE: path::LockMode = path::LockMode::Shared;
 
     #[inline]
     unsafe fn guard<'a, T: ?Sized>(
@@ -140,7 +140,7 @@ impl Family for Read {
 macro_rules! sole_families {
     ($($name:ident $mode:ident,)+) => {$(
         impl Family for $name {
-            const MODE: path::Mode = path::Mode::$mode;
+            const MODE: path::LockMode = path::LockMode::$mode;
 
             #[inline]
             unsafe fn guard<'a, T: ?Sized>(

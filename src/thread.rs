@@ -69,7 +69,7 @@ mod tests;
 
 pub(crate) use in_force::InForce;
 use queue::{Call, Kind, Queue, Ticket};
-pub(crate) use shares::{Shares, WaitingWriter};
+pub(crate) use shares::{ThreadShares, WaitingWriter};
 use sync::{
     AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,
 };
@@ -119,7 +119,7 @@ pub(crate) struct ThreadLock {
     ///        |         |        | which will look still: the release is one exchange.
     ///
     /// SHARED stands beside each of these. A reader sets it before it comes in, so that a lock which
-    /// expects no reader fails its one exchange, and then looks at the [count](Shares).
+    /// expects no reader fails its one exchange, and then looks at the [count](ThreadShares).
     ///
     /// - LOCKED is set by a taker that finds it clear and cleared by the holder: under the
     ///   queues' mutex while WAITERS is set without CALLED, else without it.

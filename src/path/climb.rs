@@ -48,7 +48,7 @@ use crate::{
 };
 
 use super::{
-    Mode, Patience, by,
+    LockMode, Patience, by,
     lapse::GateTurn,
     named::{Keep, Named},
     quiet::HostTier,
@@ -61,7 +61,7 @@ use super::{
 pub(super) struct Climb<'a> {
     named: &'a Named,
     patience: Patience,
-    mode: Mode,
+    mode: LockMode,
     /// The scope it has to reach at least.
     goal: Scope,
     at: At,
@@ -155,7 +155,7 @@ impl<'a> Climb<'a> {
         named: &'a Named,
         patience: Patience,
         at_least: Scope,
-        mode: Mode,
+        mode: LockMode,
     ) -> Climb<'a> {
         Climb {
             named,
@@ -197,7 +197,7 @@ impl<'a> Climb<'a> {
                     let is_over = || self.named.reach.is_closed() || self.may_read_beside();
                     let (known, label) = (self.known, self.label());
                     let taken = match self.mode {
-                        Mode::Exclusive => slot.take_unless(known, label, until, &is_over),
+                        LockMode::Exclusive => slot.take_unless(known, label, until, &is_over),
                         _ => slot.take_to_share(known, label, until, &is_over),
                     };
                     self.slot(taken)?;
@@ -235,7 +235,7 @@ impl<'a> Climb<'a> {
                     let wait = async move {
                         let wait = async {
                             match mode {
-                                Mode::Exclusive => slot.take_async(known, label, until).await,
+                                LockMode::Exclusive => slot.take_async(known, label, until).await,
                                 _ => slot.take_to_share_async(known, label, until).await,
                             }
                         };
@@ -279,12 +279,12 @@ impl<'a> Climb<'a> {
 
     /// Whether it is a reader that need not wait any more.
     fn may_read_beside(&self) -> bool {
-        self.mode == Mode::Shared && self.named.may_read_beside()
+        self.mode == LockMode::Shared && self.named.may_read_beside()
     }
 
     /// Whether it is a reader whose wait was ended in order to look, and not by its time.
     fn looks_again(&self) -> bool {
-        self.mode == Mode::Shared && clock::now() < self.patience.until()
+        self.mode == LockMode::Shared && clock::now() < self.patience.until()
     }
 
     /// A task's turn at the gate, which lapses if it is not polled.
@@ -344,7 +344,7 @@ impl<'a> Climb<'a> {
         loop {
             match self.at {
                 At::Begin => {
-                    if self.mode == Mode::Shared && self.read_beside() {
+                    if self.mode == LockMode::Shared && self.read_beside() {
                         self.at = At::Inside;
                     } else {
                         self.begin()?;
@@ -360,7 +360,7 @@ impl<'a> Climb<'a> {
                 }
                 At::Turnstile => {
                     self.since.get_or_insert_with(clock::now);
-                    if self.mode == Mode::Exclusive && self.writer.is_none() {
+                    if self.mode == LockMode::Exclusive && self.writer.is_none() {
                         self.writer = Some(named.entry.shares().count_writer());
                     }
                     return Ok(Ask::Turnstile);
@@ -436,7 +436,7 @@ impl<'a> Climb<'a> {
     /// Whether a guard is inside that this one cannot stand beside.
     fn is_cell_taken(&self) -> bool {
         let entry = &self.named.entry;
-        let is_readable = self.mode != Mode::Shared && entry.shares().is_readable();
+        let is_readable = self.mode != LockMode::Shared && entry.shares().is_readable();
         is_readable || entry.cell.is_occupied(self.generation())
     }
 
@@ -456,7 +456,7 @@ impl<'a> Climb<'a> {
         let named = self.named;
         let is_widening = matches!(self.at, At::Widened { .. });
         // Readers of the same gate stand beside readers.
-        if self.mode != Mode::Exclusive && !self.widens && !is_widening {
+        if self.mode != LockMode::Exclusive && !self.widens && !is_widening {
             return Ok(None);
         }
         let about = named.about(self.held.scope());
@@ -475,14 +475,14 @@ impl<'a> Climb<'a> {
     fn come_in(&mut self) -> Result<()> {
         let named = self.named;
         match self.mode {
-            Mode::Exclusive => {
+            LockMode::Exclusive => {
                 if self.held.has(THREAD) && !self.held.has(SLOT) && !self.held.has(LEASE) {
                     named.entry.thread().has_no_readers();
                 }
                 Ok(())
             }
-            Mode::Upgradable => named.begin_reading(&mut self.held),
-            Mode::Shared => self.come_in_as_reader(),
+            LockMode::Upgradable => named.begin_reading(&mut self.held),
+            LockMode::Shared => self.come_in_as_reader(),
         }
     }
 
@@ -572,7 +572,7 @@ impl<'a> Climb<'a> {
             _ => {
                 // The thread lock is the gate. A reader counts no token.
                 self.held.token = match self.mode {
-                    Mode::Shared => entry.thread().last_token(),
+                    LockMode::Shared => entry.thread().last_token(),
                     _ => entry.thread().count().token,
                 };
                 At::Gate
@@ -615,7 +615,7 @@ impl<'a> Climb<'a> {
 
     /// No leader grants shared leases.
     fn check_mode(&self) -> Result<()> {
-        match self.goal == Scope::Host && self.mode != Mode::Exclusive {
+        match self.goal == Scope::Host && self.mode != LockMode::Exclusive {
             true => Err(self.named.about(Scope::Host)(shared_at_host_scope())),
             false => Ok(()),
         }
@@ -627,7 +627,7 @@ impl<'a> Climb<'a> {
         if self.held.scope() == Scope::Thread {
             return true; // a name is widened under the thread lock, which this one has
         }
-        if self.mode != Mode::Exclusive || self.is_cell_taken() {
+        if self.mode != LockMode::Exclusive || self.is_cell_taken() {
             return !self.is_cell_taken();
         }
         let is_free = self.named.entry.cell.enter(self.generation());

@@ -22,10 +22,10 @@ pub(super) struct GateTurn {
     won: u8,
     found_slot: Predecessor,
     found_thread: Predecessor,
-    state: Mutex<State>,
+    state: Mutex<LapseState>,
 }
 
-struct State {
+struct LapseState {
     polled: Time,
     is_over: bool,
 }
@@ -39,7 +39,7 @@ impl GateTurn {
         found_thread: Predecessor,
     ) -> Arc<GateTurn> {
         let now = clock::now();
-        let state = Mutex::new(State { polled: now, is_over: false });
+        let state = Mutex::new(LapseState { polled: now, is_over: false });
         let (named, won) = (named.later(), held.won());
         let turn = Arc::new(GateTurn { named, won, found_slot, found_thread, state });
         GateTurn::watch(Arc::downgrade(&turn), now + LAPSE);

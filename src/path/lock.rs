@@ -15,7 +15,7 @@ use crate::{
     time::Time,
 };
 
-use super::{Mode, Patience, climb::Climb, named::Named, right::Held};
+use super::{LockMode, Patience, climb::Climb, named::Named, right::Held};
 
 impl Named {
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
@@ -28,20 +28,20 @@ impl Named {
     /// After [`lock_quietly`](Named::lock_quietly) in vain.
     #[cold]
     pub(crate) fn lock_slow(&self, patience: Patience) -> Result<Held> {
-        self.climb(patience, Scope::Thread, Mode::Exclusive)
+        self.climb(patience, Scope::Thread, LockMode::Exclusive)
     }
 
     /// As a mode of a lock with readers.
-    pub(crate) fn lock_as(&self, mode: Mode, patience: Patience) -> Result<Held> {
+    pub(crate) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         match mode {
-            Mode::Exclusive => self.lock(patience),
+            LockMode::Exclusive => self.lock(patience),
             _ => self.climb(patience, Scope::Thread, mode),
         }
     }
 
-    pub(crate) async fn lock_as_async(&self, mode: Mode, patience: Patience) -> Result<Held> {
+    pub(crate) async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         match mode {
-            Mode::Exclusive => self.lock_async(patience).await,
+            LockMode::Exclusive => self.lock_async(patience).await,
             _ => self.climb_async(patience, Scope::Thread, mode).await,
         }
     }
@@ -50,7 +50,7 @@ impl Named {
     pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
         match self.lock_quietly() {
             Some(won) => Ok(won.into()),
-            None => self.climb_async(patience, Scope::Thread, Mode::Exclusive).await,
+            None => self.climb_async(patience, Scope::Thread, LockMode::Exclusive).await,
         }
     }
 
@@ -58,7 +58,7 @@ impl Named {
     /// moment do a narrow and a wide holder exist.
     pub(crate) fn escalate(&self, to: Scope) -> Result<()> {
         if self.must_widen(to)? {
-            let held = self.climb(Patience::Forever, to, Mode::Exclusive)?;
+            let held = self.climb(Patience::Forever, to, LockMode::Exclusive)?;
             self.has_widened(held, to);
         }
         Ok(())
@@ -66,7 +66,7 @@ impl Named {
 
     pub(crate) async fn escalate_async(&self, to: Scope) -> Result<()> {
         if self.must_widen(to)? {
-            let held = self.climb_async(Patience::Forever, to, Mode::Exclusive).await?;
+            let held = self.climb_async(Patience::Forever, to, LockMode::Exclusive).await?;
             self.has_widened(held, to);
         }
         Ok(())
@@ -87,13 +87,18 @@ impl Named {
         self.give_back(&mut held);
     }
 
-    fn climb(&self, patience: Patience, at_least: Scope, mode: Mode) -> Result<Held> {
+    fn climb(&self, patience: Patience, at_least: Scope, mode: LockMode) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
         let held = Climb::new(self, patience, at_least, mode).run();
         held.map_err(|error| error.with_wait_since(start))
     }
 
-    async fn climb_async(&self, patience: Patience, at_least: Scope, mode: Mode) -> Result<Held> {
+    async fn climb_async(
+        &self,
+        patience: Patience,
+        at_least: Scope,
+        mode: LockMode,
+    ) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
         let mut climb = pin!(Climb::new(self, patience, at_least, mode).run_async());
         let held = match poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {

@@ -52,7 +52,7 @@ use crate::{
     alarm, clock,
     error::{LockError, LockErrorKind, Predecessor, Result},
     scope::Scope,
-    thread::{Shares, ThreadLock},
+    thread::{ThreadLock, ThreadShares},
     time::Time,
 };
 
@@ -89,25 +89,25 @@ pub(crate) enum Core {
 /// A lock without a name, and its readers: a `Mutex` has none.
 pub(crate) struct Plain {
     pub(crate) lock: ThreadLock,
-    shares: Shares,
+    shares: ThreadShares,
 }
 
 impl Plain {
     #[cfg(not(tierlock_loom))]
     pub(crate) const fn new() -> Plain {
-        Plain { lock: ThreadLock::new(), shares: Shares::new() }
+        Plain { lock: ThreadLock::new(), shares: ThreadShares::new() }
     }
 
     /// The same; the model checker's locks are no constants.
     #[cfg(tierlock_loom)]
     pub(crate) fn new() -> Plain {
-        Plain { lock: ThreadLock::new(), shares: Shares::new() }
+        Plain { lock: ThreadLock::new(), shares: ThreadShares::new() }
     }
 }
 
 /// How a lock is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mode {
+pub(crate) enum LockMode {
     /// A writer, or a `Mutex`.
     Exclusive,
     Upgradable,

@@ -27,7 +27,7 @@ use crate::{
 #[cfg(feature = "process")]
 use super::right::SLOT;
 use super::{
-    Core, Mode, Patience, Plain, by,
+    Core, LockMode, Patience, Plain, by,
     named::Named,
     right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, THREAD, short},
     timed_out,
@@ -395,8 +395,8 @@ impl Plain {
     }
 
     /// For the winner of the lock.
-    fn come_in(&self, mode: Mode) -> Held {
-        if mode == Mode::Shared {
+    fn come_in(&self, mode: LockMode) -> Held {
+        if mode == LockMode::Shared {
             self.shares.read_under(&self.lock);
             let held = self.shared();
             self.lock.step_out();
@@ -427,17 +427,17 @@ impl Plain {
         Some(Held::plain(self.lock.count()))
     }
 
-    pub(super) fn lock_as(&self, mode: Mode, patience: Patience) -> Result<Held> {
-        if mode == Mode::Exclusive
+    pub(super) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        if mode == LockMode::Exclusive
             && let Some(held) = self.write_quietly()
         {
             return Ok(held);
         }
         let (start, until) = (clock::now(), patience.until());
-        let writer = (mode == Mode::Exclusive).then(|| self.shares.count_writer());
-        let may_read = || mode == Mode::Shared && self.shares.may_read_beside();
+        let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
+        let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
         loop {
-            if mode == Mode::Shared
+            if mode == LockMode::Shared
                 && let Some(held) = self.read_quietly()
             {
                 return Ok(held);
@@ -454,7 +454,7 @@ impl Plain {
             }
         }
         drop(writer);
-        if mode != Mode::Exclusive {
+        if mode != LockMode::Exclusive {
             return Ok(self.come_in(mode));
         }
         match self.shares.drain(until) {
@@ -469,15 +469,15 @@ impl Plain {
         }
     }
 
-    pub(super) async fn lock_as_async(&self, mode: Mode, patience: Patience) -> Result<Held> {
+    pub(super) async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         if patience == Patience::No {
             return self.lock_as(mode, patience);
         }
         let (start, until) = (clock::now(), patience.until());
-        let writer = (mode == Mode::Exclusive).then(|| self.shares.count_writer());
-        let may_read = || mode == Mode::Shared && self.shares.may_read_beside();
+        let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
+        let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
         loop {
-            if mode == Mode::Shared
+            if mode == LockMode::Shared
                 && let Some(held) = self.read_quietly()
             {
                 return Ok(held);
@@ -489,7 +489,7 @@ impl Plain {
             }
         }
         drop(writer);
-        if mode != Mode::Exclusive {
+        if mode != LockMode::Exclusive {
             return Ok(self.come_in(mode));
         }
         let won = StepsOut(Some(&self.lock));
@@ -577,10 +577,10 @@ impl Drop for StepsOut<'_> {
 /// `None`. It looks every so often, and less often later.
 pub(super) async fn unless<F: Future>(
     may_read: impl Fn() -> bool,
-    mode: Mode,
+    mode: LockMode,
     wait: F,
 ) -> Option<F::Output> {
-    if mode != Mode::Shared {
+    if mode != LockMode::Shared {
         return Some(wait.await);
     }
     let mut wait = std::pin::pin!(wait);
@@ -618,7 +618,7 @@ impl Core {
 
     /// Comes in in this mode of a lock with readers.
     #[inline]
-    pub(crate) fn enter(&self, mode: Mode, patience: Patience) -> Result<Held> {
+    pub(crate) fn enter(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         match self.read_quietly(mode) {
             Some(held) => Ok(held),
             None => self.lock_as(mode, patience),
@@ -626,7 +626,7 @@ impl Core {
     }
 
     /// The same, blocking no thread.
-    pub(crate) async fn enter_async(&self, mode: Mode, patience: Patience) -> Result<Held> {
+    pub(crate) async fn enter_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         match self.read_quietly(mode) {
             Some(held) => Ok(held),
             None => self.lock_as_async(mode, patience).await,
@@ -634,23 +634,23 @@ impl Core {
     }
 
     #[inline]
-    fn read_quietly(&self, mode: Mode) -> Option<Held> {
+    fn read_quietly(&self, mode: LockMode) -> Option<Held> {
         match self {
-            _ if mode != Mode::Shared => None,
+            _ if mode != LockMode::Shared => None,
             Core::Plain(plain) => plain.read_quietly(),
             Core::Named(named) => named.read_quietly(),
         }
     }
 
     #[inline(never)]
-    fn lock_as(&self, mode: Mode, patience: Patience) -> Result<Held> {
+    fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         match self {
             Core::Plain(plain) => plain.lock_as(mode, patience),
             Core::Named(named) => named.lock_as(mode, patience),
         }
     }
 
-    async fn lock_as_async(&self, mode: Mode, patience: Patience) -> Result<Held> {
+    async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
         match self {
             Core::Plain(plain) => plain.lock_as_async(mode, patience).await,
             Core::Named(named) => named.lock_as_async(mode, patience).await,

@@ -516,7 +516,7 @@ impl Slot {
 
 /// A writer that waits for readers.
 #[derive(Default)]
-pub(crate) struct Drainer(table::Drainer);
+pub(crate) struct Drainer(table::TableDrainer);
 
 impl Drainer {
     /// It looks again, after it did something else than to sleep.

@@ -87,9 +87,9 @@ impl Near<'_> {
 
 /// There is nothing to wait for.
 #[derive(Default)]
-pub(super) struct Drainer;
+pub(super) struct TableDrainer;
 
-impl Drainer {
+impl TableDrainer {
     pub(super) fn looks_again(&mut self) {}
 }
 
@@ -156,13 +156,13 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn drain(&self, _: &mut Drainer) -> Result<Drain, LockError> {
+    pub(super) fn drain(&self, _: &mut TableDrainer) -> Result<Drain, LockError> {
         match self.0 {}
     }
 
     pub(super) fn sleep_on_bell(
         &self,
-        _: &mut Drainer,
+        _: &mut TableDrainer,
         _: u32,
         _: Duration,
     ) -> Result<(), LockError> {

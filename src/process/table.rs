@@ -17,6 +17,7 @@
 //! SIGBUS there. Who may write the directory is trusted with exclusion, and can end whoever uses
 //! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
+mod chain;
 mod checkup;
 mod ends;
 #[cfg(feature = "cli")]
@@ -434,7 +435,7 @@ impl Slot {
     pub(super) fn prepare_to_read(&self) -> Result<(), LockError> {
         let place = self.place()?;
         if place.own.get().is_none() {
-            let own = Own::of(&place.member, place.at()).map_err(|error| self.named(error))?;
+            let own = place.member.own_share(place.at()).map_err(|error| self.named(error))?;
             // Two at once find the same one.
             let _ = place.own.set(own);
         }
@@ -502,13 +503,13 @@ impl Slot {
     }
 
     /// For the holder: whether readers are inside, and what to sleep on if so.
-    pub(super) fn drain(&self, drainer: &mut Drainer) -> Result<Drain, LockError> {
+    pub(super) fn drain(&self, drainer: &mut TableDrainer) -> Result<Drain, LockError> {
         let place = self.place()?;
         let me = place.member.id;
         if place.slot.generation.head().is_none() {
             return Ok(Drain::Drained);
         }
-        let drainer = drainer.0.get_or_insert_with(|| sharing::Drainer::new(me));
+        let drainer = drainer.0.get_or_insert_with(|| sharing::WriterDrain::new(me));
         match drainer.go_on(place.at(), &*place.member) {
             // Readers of this process may be inside and not be counted.
             Ok(Drain::Drained) if place.own().is_some_and(|own| !own.is_of(me)) => {
@@ -523,7 +524,7 @@ impl Slot {
     /// Blocks until the bell rings, at most so long.
     pub(super) fn sleep_on_bell(
         &self,
-        drainer: &mut Drainer,
+        drainer: &mut TableDrainer,
         bell: u32,
         longest: Duration,
     ) -> Result<(), LockError> {
@@ -674,9 +675,9 @@ impl Slot {
 
 /// A writer that waits for readers of a slot.
 #[derive(Default)]
-pub(super) struct Drainer(Option<sharing::Drainer>);
+pub(super) struct TableDrainer(Option<sharing::WriterDrain>);
 
-impl Drainer {
+impl TableDrainer {
     /// It looks again, after it did something else than to sleep.
     pub(super) fn looks_again(&mut self) {
         if let Some(drainer) = &mut self.0 {
@@ -782,7 +783,7 @@ impl Place {
 
     /// This process's share record of the slot, through whichever place it was made.
     fn own(&self) -> Option<Arc<Own>> {
-        self.own.get().cloned().or_else(|| self.member.shares().get(&self.number).cloned())
+        self.own.get().cloned().or_else(|| self.member.share_of(self.number))
     }
 
     /// A reader leaves.

@@ -16,7 +16,7 @@ use super::ThreadLock;
 use crate::{clock::now, fork::PerFork, time::Time};
 
 /// The readers of a lock, and what a writer waits for.
-pub(crate) struct Shares {
+pub(crate) struct ThreadShares {
     /// How many readers are inside, or looking whether they may be; [`WANTED`] above.
     word: AtomicU32,
     /// An upgradable reader is inside: it holds the lock, and readers come in beside it.
@@ -33,9 +33,9 @@ const WANTED: u32 = 1 << 31;
 /// No sleep exceeds this; see `LONGEST_NAP` of the lock.
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
-impl Shares {
-    pub(crate) const fn new() -> Shares {
-        Shares {
+impl ThreadShares {
+    pub(crate) const fn new() -> ThreadShares {
+        ThreadShares {
             word: AtomicU32::new(0),
             readable: AtomicBool::new(false),
             writers: AtomicU32::new(0),
@@ -151,7 +151,7 @@ impl Shares {
 }
 
 /// A thread or task that waits to be a writer.
-pub(crate) struct WaitingWriter<'a>(&'a Shares);
+pub(crate) struct WaitingWriter<'a>(&'a ThreadShares);
 
 impl Drop for WaitingWriter<'_> {
     fn drop(&mut self) {

@@ -53,6 +53,7 @@ use crate::{
 };
 
 use super::{
+    chain,
     ends::EndHint,
     map::Cell,
     marks::{Marks, milliseconds},
@@ -60,7 +61,6 @@ use super::{
         Answer, Burying, Leaving, Machine, Mark, Marking, Op, Outcome, Renaming, SPINS, Slept,
         Taking, Verdict, Whom,
     },
-    sharing,
     slot::Slot,
     step::step,
     store::Table,
@@ -841,7 +841,7 @@ pub(super) fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<E
                 Answer::Yes(futex::wake(&slot.word, bit, u32::MAX >> 1))
             }
             Op::Wake(Whom::One) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
-            Op::Share(op) => match sharing::perform(at, op) {
+            Op::Share(op) => match chain::perform(at.table, at.slot, op) {
                 Ok(answer) => answer,
                 Err(bell) => return Ahead::SleepOnBell(bell),
             },

@@ -22,6 +22,7 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::{
     layout::{Header, ShareRecord, WaitRecord},
+    share::Generation,
     slot::Slot,
 };
 
@@ -92,6 +93,19 @@ macro_rules! seen {
 }
 
 seen!(AtomicU32 => u32, AtomicU64 => u64);
+
+impl Seen for Generation {
+    type Value = u32;
+
+    #[inline]
+    fn seen(&self) -> u32 {
+        self.word().seen() as u32
+    }
+
+    fn seen_in_order(&self) -> u32 {
+        self.word().seen_in_order() as u32
+    }
+}
 
 /// A part of a file, seen as so many `T`.
 pub(super) struct Part<T> {

@@ -209,9 +209,24 @@ impl Member {
         self.trouble.lock().clone()
     }
 
-    /// This process's share records, by the numbers of their slots.
-    pub(super) fn shares(&self) -> MutexGuard<'_, HashMap<u32, Arc<Own>>> {
-        self.shares.lock()
+    /// This process's share record of the slot with this number, if it has one.
+    pub(super) fn share_of(&self, slot: u32) -> Option<Arc<Own>> {
+        self.shares.lock().get(&slot).cloned()
+    }
+
+    /// The same of this slot, which is made if there is none.
+    pub(super) fn own_share(&self, at: SlotAt<'_>) -> Result<Arc<Own>, LockError> {
+        let mut shares = self.shares.lock();
+        if let Some(own) = shares.get(&at.number) {
+            return Ok(own.clone());
+        }
+        let about = |error| store::about(&self.home, error);
+        let number =
+            self.change(|changing| changing.make_share(at.slot, self.id).map_err(about))?;
+        let record = self.table.share_cell(number).map_err(about)?;
+        let own = Arc::new(Own::new(number, record));
+        shares.insert(at.number, own.clone());
+        Ok(own)
     }
 
     // ---- names ---------------------------------------------------------------------------------

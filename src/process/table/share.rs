@@ -1,4 +1,4 @@
-//! Share records: how many threads and tasks of a process share a name as readers.
+//! Share records' words: how many threads and tasks of a process share a name as readers.
 //!
 //! ```text
 //! u64   [63:24] id of a process   [23] WANTED   [22:0] count
@@ -9,22 +9,12 @@
 //! that bears the changer's own id: a process that was taken for dead while it lived finds another
 //! word there, and its readers are `Lost` instead of being counted for another process.
 //!
-//! The records of a name form a chain, whose head stands beside the slot's generation. A record is
-//! linked under the structural lock and under no gate, and stays in its chain; a name with a chain
-//! is not forgotten. A record whose process left or died is free, and taken by the next process that
-//! reads the name.
-//!
 //! A reader adds 1 and then looks at the gate; a writer wins the gate and then looks at the counts.
 //! All four are SeqCst: in their one order one of the two comes second, and sees the other.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU64, Ordering::*};
 
-use crate::error::LockError;
-
-use super::{
-    super::home::damaged, index::Changing, layout::ShareRecord, map::Seen, slot::Slot, step::step,
-    store::Table, word::OwnerId,
-};
+use super::word::OwnerId;
 
 /// The word of a share record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,121 +135,27 @@ impl Generation {
 
     /// The number of the chain's first record, if there is one.
     pub(super) fn head(&self) -> Option<u32> {
-        some((self.with_head() >> HEAD_SHIFT) as u32)
+        Generation::head_in(self.with_head())
     }
 
-    fn link(&self, number: u32) {
+    /// The word itself, for loads of a mapping that is not writable.
+    pub(super) fn word(&self) -> &AtomicU64 {
+        &self.0
+    }
+
+    pub(super) fn head_in(with_head: u64) -> Option<u32> {
+        number_of((with_head >> HEAD_SHIFT) as u32)
+    }
+
+    pub(super) fn link(&self, number: u32) {
         let with = |old: u64| Some(old & u64::from(u32::MAX) | u64::from(number) << HEAD_SHIFT);
         let _ = self.0.fetch_update(SeqCst, SeqCst, with);
     }
 }
 
-impl Seen for Generation {
-    type Value = u32;
-
-    #[inline]
-    fn seen(&self) -> u32 {
-        self.0.seen() as u32
-    }
-
-    fn seen_in_order(&self) -> u32 {
-        self.0.seen_in_order() as u32
-    }
-}
-
-fn some(number: u32) -> Option<u32> {
+/// The record that a stored number stands for: 0 is none.
+pub(super) fn number_of(number: u32) -> Option<u32> {
     (number != 0).then_some(number)
-}
-
-impl Table {
-    /// The record behind this one in its chain.
-    pub(super) fn next_share(&self, number: u32) -> Result<Option<u32>, LockError> {
-        // Linked in front of those that stood before, so that a chain runs to ever lower numbers.
-        match some(self.share(number)?.next.load(SeqCst)) {
-            Some(next) if next >= number => Err(damaged("a chain of share records is a circle")),
-            next => Ok(next),
-        }
-    }
-
-    /// Whether no process shares the name of this slot, as far as one look shows. For its holder.
-    #[cold]
-    pub(super) fn is_unshared(&self, slot: &Slot) -> bool {
-        let mut next = slot.generation.head();
-        while let Some(number) = next {
-            let Ok(record) = self.share(number) else { return false };
-            if ShareWord::from_bits(record.word.load(SeqCst)).count() > 0 {
-                return false;
-            }
-            let Ok(following) = self.next_share(number) else { return false };
-            next = following;
-        }
-        true
-    }
-
-    /// What the records of a slot's chain say, to people. Makes only such loads as a mapping that is
-    /// not writable allows.
-    pub(super) fn shares_of(&self, slot: &Slot) -> Result<Vec<ShareWord>, LockError> {
-        let mut words = Vec::new();
-        let mut next = some((slot.generation.0.seen() >> HEAD_SHIFT) as u32);
-        while let Some(number) = next {
-            let record = self.share(number)?;
-            words.push(ShareWord::from_bits(record.word.seen()));
-            next = some(record.next.seen()).filter(|next| *next < number);
-        }
-        Ok(words)
-    }
-
-    /// Strikes the records of these processes, which are dead. `dead` is sorted.
-    pub(super) fn strike_dead(&self, dead: &[OwnerId]) {
-        for number in 1..=self.header().shares_used.load(SeqCst) {
-            let Ok(record) = self.share(number) else { return };
-            let found = ShareWord::from_bits(record.word.load(SeqCst));
-            if found.owner().is_some_and(|owner| dead.binary_search(&owner).is_ok()) {
-                // If it fails, another process has struck it, and perhaps taken it.
-                swap_share(record, found, ShareWord::FREE);
-            }
-        }
-    }
-}
-
-/// What the record's word was; `from` if it is `to` now.
-#[inline]
-pub(super) fn swap_share(record: &ShareRecord, from: ShareWord, to: ShareWord) -> ShareWord {
-    let swapped = record.word.compare_exchange(from.bits(), to.bits(), SeqCst, SeqCst);
-    ShareWord::from_bits(swapped.unwrap_or_else(|found| found))
-}
-
-impl Changing<'_> {
-    /// The number of a record for `me` in the chain of this slot, whose name stands there: a free one of the
-    /// chain, or a new one. Killed at any step it leaves at most a record that no chain has.
-    pub(super) fn make_share(&self, slot: &Slot, me: OwnerId) -> Result<u32, LockError> {
-        let table = self.table;
-        let mut next = slot.generation.head();
-        while let Some(number) = next {
-            let free = ShareWord::FREE;
-            if swap_share(table.share(number)?, free, ShareWord::of(me)) == free {
-                return Ok(number);
-            }
-            next = table.next_share(number)?;
-        }
-        let used = &table.header().shares_used;
-        let number = used.load(SeqCst).checked_add(1).ok_or_else(|| damaged("it has too many"))?;
-        table.grow_shares(number)?;
-        step!(ShareReserved);
-        used.store(number, SeqCst);
-        let record = table.share(number)?;
-        record.word.store(ShareWord::of(me).bits(), SeqCst);
-        record.next.store(slot.generation.head().unwrap_or(0), SeqCst);
-        step!(ShareFilled);
-        slot.generation.link(number);
-        step!(ShareLinked);
-        Ok(number)
-    }
-}
-
-/// The bell of a slot, on which a writer sleeps until readers are gone.
-pub(super) fn ring(bell: &AtomicU32) {
-    bell.fetch_add(1, SeqCst);
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@
 //! | [`read`] | any thread, at any time | comes in past the word: one compare-and-swap of its process's record, one look at the word |
 //! | [`read_under_the_word`] | the holder | the same, while it holds the word: then it releases that |
 //! | [`unread`] | a reader, any thread of its process | leaves: one compare-and-swap; the last one wakes a writer |
-//! | [`Drainer`] | the holder | waits until no reader is inside, and strikes the counts of the dead |
+//! | [`WriterDrain`] | the holder | waits until no reader is inside, and strikes the counts of the dead |
 //! | [`mark`] | the holder | lets readers in beside it, or no more of them |
 //!
 //! The record is this process's alone ([`Own`]), made when the process first reads the name.
 
-use std::{sync::Arc, sync::atomic::Ordering::*, time::Duration};
+use std::{sync::atomic::Ordering::*, time::Duration};
 
 use rustix::io::Errno;
 
@@ -23,18 +23,14 @@ use crate::{
 
 use super::{
     super::{Drain, home::damaged},
+    chain::{ring, swap_share},
     layout::ShareRecord,
     lock::{Ahead, Kept, Lost, Presences, SlotAt, Stop, advance, cannot_sleep, judge, run},
     map::Cell,
-    member::Member,
-    protocol::{
-        Answer, Draining, Machine, Mark, Marking, Outcome, Reading, ShareAnswer, ShareOp, Slept,
-        Unsharing, Way,
-    },
-    share::{ShareWord, ring, swap_share},
+    protocol::{Answer, Draining, Machine, Mark, Marking, Outcome, Reading, Slept, Unsharing, Way},
+    share::ShareWord,
     slot::Slot,
     step::step,
-    store,
     word::{OwnerId, Word},
 };
 
@@ -45,21 +41,8 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// As this member finds or makes it.
-    pub(super) fn of(member: &Member, at: SlotAt<'_>) -> Result<Arc<Own>, LockError> {
-        let mut shares = member.shares();
-        if let Some(own) = shares.get(&at.number) {
-            return Ok(own.clone());
-        }
-        let number = member.change(|changing| {
-            let made = changing.make_share(at.slot, member.id);
-            made.map_err(|error| store::about(&member.home, error))
-        })?;
-        let record = member.table.share_cell(number);
-        let record = record.map_err(|error| store::about(&member.home, error))?;
-        let own = Arc::new(Own { number, record });
-        shares.insert(at.number, own.clone());
-        Ok(own)
+    pub(super) fn new(number: u32, record: Cell<ShareRecord>) -> Own {
+        Own { number, record }
     }
 
     /// Whether the record still bears the id of this process. If not, this process was taken for
@@ -173,7 +156,7 @@ pub(super) fn mark(at: SlotAt<'_>, me: OwnerId, mark: Mark) -> Result<(), Lost> 
 }
 
 /// The holder of a word, while readers are inside.
-pub(super) struct Drainer {
+pub(super) struct WriterDrain {
     draining: Draining,
     kept: Kept,
     /// When it found that it has to wait.
@@ -186,9 +169,9 @@ const FIRST_NAP: Duration = Duration::from_millis(3);
 const NAP_PART: u32 = 32;
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
-impl Drainer {
-    pub(super) fn new(me: OwnerId) -> Drainer {
-        Drainer { draining: Draining::new(me, true), kept: None, since: None }
+impl WriterDrain {
+    pub(super) fn new(me: OwnerId) -> WriterDrain {
+        WriterDrain { draining: Draining::new(me, true), kept: None, since: None }
     }
 
     /// Goes on until there is nothing to do but to sleep. Never blocks.
@@ -233,33 +216,6 @@ impl Drainer {
         let waited = now.since(*self.since.get_or_insert(now));
         (waited / NAP_PART).clamp(FIRST_NAP, LONGEST_NAP)
     }
-}
-
-/// Does what a machine asks for about share records; if that is to sleep, the bell to sleep on.
-pub(super) fn perform(at: SlotAt<'_>, op: ShareOp) -> Result<Answer, u32> {
-    let SlotAt { slot, table, .. } = at;
-    let found = match op {
-        ShareOp::Load(number) => {
-            let record = table.share(number);
-            record.map(|record| ShareAnswer::Word(ShareWord::from_bits(record.word.load(SeqCst))))
-        }
-        ShareOp::Swap { number, from, to } => {
-            table.share(number).map(|record| ShareAnswer::Word(swap_share(record, from, to)))
-        }
-        ShareOp::Next(None) => Ok(ShareAnswer::Next(slot.generation.head())),
-        ShareOp::Next(Some(after)) => table.next_share(after).map(ShareAnswer::Next),
-        ShareOp::LoadBell => Ok(ShareAnswer::Bell(slot.bell.load(SeqCst))),
-        ShareOp::Ring => {
-            ring(&slot.bell);
-            return Ok(Answer::Done);
-        }
-        ShareOp::WakeBell => {
-            futex::wake_all_on(&slot.bell);
-            return Ok(Answer::Done);
-        }
-        ShareOp::SleepOnBell(bell) => return Err(bell),
-    };
-    Ok(Answer::Share(found.unwrap_or(ShareAnswer::Broken)))
 }
 
 #[cold]

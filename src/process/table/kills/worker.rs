@@ -23,7 +23,7 @@ use super::{
             home::Home,
             sys::testing::{exit_at_once, fork},
         },
-        Directory, Drainer, Slot,
+        Directory, Slot, TableDrainer,
         step::{Step, disarm, dwell_at, end_at, witness},
     },
     Phase,
@@ -679,7 +679,7 @@ fn write(board: &Board, slot: &Slot) -> Sound {
 
 /// Waits for readers, for a while.
 fn is_drained(slot: &Slot) -> Sound<bool> {
-    let (until, mut drainer) = (clock::now() + PATIENCE, Drainer::default());
+    let (until, mut drainer) = (clock::now() + PATIENCE, TableDrainer::default());
     loop {
         match sound(slot.drain(&mut drainer))? {
             Some(Drain::Drained) => return Ok(true),
