@@ -9,13 +9,13 @@ use std::{
 use super::{
     failure::{Result, check_count},
     run::Contender,
-    stats::{Meter, Tally, Unprotected},
+    stats::{Meter, RowTally, Unprotected},
 };
 
 /// Threads side by side that never pause. Each has a client of its own: it locks the name of the
 /// number that it is given, and runs what it is given under the lock.
 pub(crate) struct Crowd<F, W> {
-    members: Vec<Member<F>>,
+    members: Vec<CrowdMember<F>>,
     /// The number of the name that a member wants next.
     wants: W,
     /// What is counted under the lock of each name.
@@ -29,7 +29,7 @@ pub(crate) struct Crowd<F, W> {
 struct Count(Unprotected);
 
 #[repr(align(128))]
-struct Member<F> {
+struct CrowdMember<F> {
     lock: F,
     dice: Dice,
 }
@@ -43,20 +43,20 @@ where
     pub(crate) fn new(clients: impl IntoIterator<Item = F>, wants: W) -> Crowd<F, W> {
         let members = clients.into_iter().zip(1..);
         let members: Vec<_> =
-            members.map(|(lock, seed)| Member { lock, dice: Dice::new(seed) }).collect();
+            members.map(|(lock, seed)| CrowdMember { lock, dice: Dice::new(seed) }).collect();
         let counts = (0..=members.len()).map(|_| Count::default()).collect();
         Crowd { members, wants, counts, expected: 0 }
     }
 }
 
-impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Member<F> {
+impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> CrowdMember<F> {
     /// What this member does in one slice; how often it locked.
     fn work(
         &mut self,
         wants: impl Fn(&mut Dice) -> usize,
         counts: &[Count],
         slice: Duration,
-        tally: &mut Tally,
+        tally: &mut RowTally,
     ) -> Result<u64> {
         let mut locked = 0;
         let mut meter = Meter::start(slice, tally);
@@ -76,10 +76,10 @@ where
     F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send,
     W: Fn(usize, &mut Dice) -> usize + Sync,
 {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         let (wants, counts) = (&self.wants, &*self.counts);
         let barrier = &Barrier::new(self.members.len());
-        let mut tallies: Vec<Tally> = self.members.iter().map(|_| tally.empty()).collect();
+        let mut tallies: Vec<RowTally> = self.members.iter().map(|_| tally.empty()).collect();
         let locked: Vec<Result<u64>> = thread::scope(|scope| {
             let members = self.members.iter_mut().zip(&mut tallies).enumerate();
             let threads: Vec<_> = members

@@ -12,12 +12,15 @@ use tierlock::{LockManager, Scope};
 
 use super::{
     case::{Case, Label, TIERLOCK},
-    failure::{Failure, Result, check_count},
+    failure::{BenchFailure, Result, check_count},
     grounds::Grounds,
-    jobs::{Contended, FileCounter, Job, OpenLock, Order, OwnLock, SharedLock, Turn, Visitor},
-    run::{Contender, Entry, Quiet},
-    stats::Tally,
-    worker::Worker,
+    jobs::{
+        Contended, FileCounter, LockJob, OpenLock, OwnLock, SharedLock, SliceOrder, TimedTurn,
+        Visitor,
+    },
+    run::{Contender, Entrant, Quiet},
+    stats::RowTally,
+    worker::ChildWorker,
 };
 
 /// A lock under the name of its maker, with what a reader must know to compare it.
@@ -37,10 +40,10 @@ pub(crate) fn own(grounds: &Grounds, case: Case) -> Result<Subject<OwnLock>> {
     })
 }
 
-pub(crate) fn quiet<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entry>> {
+pub(crate) fn quiet<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entrant>> {
     let entry = |Subject { name, note, lock }| {
         let label = Label { note: Some(note), ..labelled(Case::QUIET, name, 1) };
-        Ok(Entry { label, contender: L::open(&lock, QuietVisitor)? })
+        Ok(Entrant { label, contender: L::open(&lock, QuietVisitor)? })
     };
     subjects.into_iter().map(entry).collect()
 }
@@ -64,20 +67,20 @@ pub(crate) fn contending<L: SharedLock>(
     case: Case,
     count: u32,
     hold: Duration,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<Entrant>> {
     let directory = grounds.directory("process")?;
     let entry = |Subject { name, note, lock }| {
         let counter = directory.join(format!("{}-{count}-{name}.count", case.word));
         let label = Label { note: Some(note), ..labelled(case, name, count) };
-        Ok(Entry::new(label, Processes::start::<L>(lock, count, &counter, hold)?))
+        Ok(Entrant::new(label, Processes::start::<L>(lock, count, &counter, hold)?))
     };
     subjects.into_iter().map(entry).collect()
 }
 
-pub(crate) fn handover<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entry>> {
+pub(crate) fn handover<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entrant>> {
     let entry = |Subject { name, note, lock }| {
         let label = Label { note: Some(note), ..labelled(Case::HANDOVER, name, 2) };
-        Ok(Entry::new(label, TakingTurns::start::<L>(lock)?))
+        Ok(Entrant::new(label, TurnPair::start::<L>(lock)?))
     };
     subjects.into_iter().map(entry).collect()
 }
@@ -86,7 +89,7 @@ pub(crate) fn handover<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<E
 pub(crate) fn holder_killed<L: SharedLock>(
     subjects: Vec<Subject<L>>,
     resident_mib: u32,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<Entrant>> {
     let entry = |Subject { name, lock, .. }: Subject<L>| {
         let label = Label {
             resident_mib: Some(resident_mib),
@@ -94,7 +97,7 @@ pub(crate) fn holder_killed<L: SharedLock>(
             ..labelled(Case::HOLDER_KILLED, name, 2)
         };
         let contender = lock.open(HolderKilledVisitor(lock.clone(), resident_mib))?;
-        Ok(Entry { label, contender })
+        Ok(Entrant { label, contender })
     };
     subjects.into_iter().map(entry).collect()
 }
@@ -103,11 +106,11 @@ fn labelled(case: Case, subject: &'static str, processes: u32) -> Label {
     Label { subject, clients: processes, processes, ..Label::new(Scope::Process, case) }
 }
 
-pub(crate) fn names(grounds: &Grounds) -> Result<Vec<Entry>> {
+pub(crate) fn names(grounds: &Grounds) -> Result<Vec<Entrant>> {
     let directory = grounds.directory("process-names")?;
     let locks = LockManager::builder().directory(directory).label("bench").open()?;
     let mut next = 0_u32;
-    Ok(vec![Entry::new(
+    Ok(vec![Entrant::new(
         Label {
             note: Some("10,000 names made at run time: build, lock, unlock, drop"),
             ..Label::new(Scope::Process, Case::NAMES)
@@ -126,7 +129,7 @@ const NAMES: u32 = 10_000;
 
 /// Child processes that want one lock and never pause.
 struct Processes {
-    workers: Vec<Worker>,
+    workers: Vec<ChildWorker>,
     counter: FileCounter,
     counted: u64,
 }
@@ -139,23 +142,26 @@ impl Processes {
         hold: Duration,
     ) -> Result<Processes> {
         let file = FileCounter::create(counter)?;
-        let job =
-            Job::Contend { lock, counter: counter.to_owned(), hold_us: hold.as_micros() as u64 };
-        let workers = (0..count).map(|_| Worker::start(&job)).collect::<Result<_>>()?;
+        let job = LockJob::Contend {
+            lock,
+            counter: counter.to_owned(),
+            hold_us: hold.as_micros() as u64,
+        };
+        let workers = (0..count).map(|_| ChildWorker::start(&job)).collect::<Result<_>>()?;
         Ok(Processes { workers, counter: file, counted: 0 })
     }
 }
 
 impl Contender for Processes {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let order = Order::soon(slice, tally.pace());
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
+        let order = SliceOrder::soon(slice, tally.pace());
         for worker in &mut self.workers {
             worker.order(&order)?;
         }
         let mut tallies = Vec::new();
         for worker in &mut self.workers {
             let Contended { seen, counted } = worker.reply()?;
-            tallies.push(Tally::from_seen(seen));
+            tallies.push(RowTally::from_seen(seen));
             self.counted += counted;
         }
         tally.side_by_side(tallies);
@@ -168,36 +174,36 @@ impl Contender for Processes {
 }
 
 /// Two processes that hand a lock to and fro.
-struct TakingTurns {
-    workers: [Worker; 2],
+struct TurnPair {
+    workers: [ChildWorker; 2],
 }
 
-impl TakingTurns {
+impl TurnPair {
     /// Held for longer than the pause, so that the other always waits when it is let go.
     const HOLD: Duration = Duration::from_millis(3);
     const PAUSE: Duration = Duration::from_millis(2);
 
-    fn start<L: SharedLock>(lock: L) -> Result<TakingTurns> {
-        let job = Job::TakeTurns {
+    fn start<L: SharedLock>(lock: L) -> Result<TurnPair> {
+        let job = LockJob::TakeTurns {
             lock,
-            hold_us: TakingTurns::HOLD.as_micros() as u64,
-            pause_us: TakingTurns::PAUSE.as_micros() as u64,
+            hold_us: TurnPair::HOLD.as_micros() as u64,
+            pause_us: TurnPair::PAUSE.as_micros() as u64,
         };
-        Ok(TakingTurns { workers: [Worker::start(&job)?, Worker::start(&job)?] })
+        Ok(TurnPair { workers: [ChildWorker::start(&job)?, ChildWorker::start(&job)?] })
     }
 }
 
-impl Contender for TakingTurns {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+impl Contender for TurnPair {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         // A few turns each, however short the slice.
-        let slice = slice.max(TakingTurns::HOLD * 5);
-        let order = Order::soon(slice, tally.pace());
+        let slice = slice.max(TurnPair::HOLD * 5);
+        let order = SliceOrder::soon(slice, tally.pace());
         for worker in &mut self.workers {
             worker.order(&order)?;
         }
         let mut turns = Vec::new();
         for (client, worker) in self.workers.iter_mut().enumerate() {
-            let of_one: Vec<Turn> = worker.reply()?;
+            let of_one: Vec<TimedTurn> = worker.reply()?;
             turns.extend(of_one.into_iter().map(|turn| (client, turn)));
         }
         let waits = handovers(turns)?;
@@ -208,13 +214,13 @@ impl Contender for TakingTurns {
 }
 
 /// From each unlock to the lock of the other, where that was waiting already.
-fn handovers(mut turns: Vec<(usize, Turn)>) -> Result<Vec<Duration>> {
+fn handovers(mut turns: Vec<(usize, TimedTurn)>) -> Result<Vec<Duration>> {
     turns.sort_by_key(|(_, turn)| turn.locked_ns);
     let mut waits = Vec::new();
     for pair in turns.windows(2) {
         let [(giver, gave), (taker, took)] = pair else { unreachable!("windows of two") };
         if took.locked_ns < gave.unlocked_ns {
-            return Err(Failure::Wrong("two processes held one lock at the same time".into()));
+            return Err(BenchFailure::Wrong("two processes held one lock at the same time".into()));
         }
         if giver != taker && took.asked_ns < gave.unlocked_ns {
             waits.push(Duration::from_nanos(took.locked_ns - gave.unlocked_ns));
@@ -226,7 +232,7 @@ fn handovers(mut turns: Vec<(usize, Turn)>) -> Result<Vec<Duration>> {
 /// A waiter here, a holder in a child process that is killed.
 struct HolderKilled<W, L> {
     waiter: W,
-    holder: Job<L>,
+    holder: LockJob<L>,
 }
 
 struct HolderKilledVisitor<L>(L, u32);
@@ -235,20 +241,20 @@ impl<L: SharedLock> Visitor for HolderKilledVisitor<L> {
     type Output = Box<dyn Contender>;
 
     fn visit(self, waiter: impl OpenLock + 'static) -> Result<Box<dyn Contender>> {
-        let holder = Job::Hold { lock: self.0, resident_mib: self.1 };
+        let holder = LockJob::Hold { lock: self.0, resident_mib: self.1 };
         Ok(Box::new(HolderKilled { waiter, holder }))
     }
 }
 
 impl<W: OpenLock, L: SharedLock> Contender for HolderKilled<W, L> {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         tally.stage(slice, || self.kill_one())
     }
 }
 
 impl<W: OpenLock, L: SharedLock> HolderKilled<W, L> {
     fn kill_one(&mut self) -> Result<Duration> {
-        let mut holder = Worker::start(&self.holder)?;
+        let mut holder = ChildWorker::start(&self.holder)?;
         let () = holder.reply()?;
         let pid = holder.pid();
         let killer = thread::spawn(move || {
@@ -261,9 +267,11 @@ impl<W: OpenLock, L: SharedLock> HolderKilled<W, L> {
         let killed = killer
             .join()
             .expect("it does not panic")
-            .map_err(|error| Failure::io("cannot kill a holder")(error.into()))?;
+            .map_err(|error| BenchFailure::io("cannot kill a holder")(error.into()))?;
         if locked < killed {
-            return Err(Failure::Wrong("a lock was obtained while another process held it".into()));
+            return Err(BenchFailure::Wrong(
+                "a lock was obtained while another process held it".into(),
+            ));
         }
         Ok(locked - killed)
     }
@@ -273,8 +281,8 @@ impl<W: OpenLock, L: SharedLock> HolderKilled<W, L> {
 mod tests {
     use super::*;
 
-    fn turn(asked_ns: u64, locked_ns: u64, unlocked_ns: u64) -> Turn {
-        Turn { asked_ns, locked_ns, unlocked_ns }
+    fn turn(asked_ns: u64, locked_ns: u64, unlocked_ns: u64) -> TimedTurn {
+        TimedTurn { asked_ns, locked_ns, unlocked_ns }
     }
 
     #[test]

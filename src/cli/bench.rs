@@ -7,13 +7,13 @@ use crate::{
     bench::{
         case::{Case, USUAL_RESIDENT_MIB},
         cleanup,
-        failure::{Failure, Result},
+        failure::{BenchFailure, Result},
         grounds::Grounds,
         host,
-        jobs::{Job, OwnLock},
-        machine::Machine,
+        jobs::{LockJob, OwnLock},
+        machine::MachineInfo,
         process,
-        report::{self, Report},
+        report::{self, BenchReport},
         run::{self, Heat},
         table, thread, worker,
     },
@@ -91,7 +91,7 @@ const HEATS: &[Heat<Grounds>] = &[
     Heat { scope: Scope::Host, case: Case::REMOTE_1PCT, weight: 1.0, enter: host::remote_1pct },
 ];
 
-fn two_processes(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<run::Entry>> {
+fn two_processes(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<run::Entrant>> {
     process::contending(vec![process::own(grounds, case)?], grounds, case, 2, hold)
 }
 
@@ -138,23 +138,23 @@ pub(super) fn main(args: &Args) -> u8 {
 
 /// The child processes' side; returns the exit status.
 pub(super) fn worker(spec: &str) -> u8 {
-    worker::main::<Job<OwnLock>>(spec)
+    worker::main::<LockJob<OwnLock>>(spec)
 }
 
 fn bench(args: &Args) -> Result<()> {
     if args.peers {
-        return Err(Failure::Usage(PEERS.into()));
+        return Err(BenchFailure::Usage(PEERS.into()));
     }
     let heats = run::chosen(HEATS, args.scope, args.case.as_deref())?;
     cleanup::on_every_way_out()?;
     let mut grounds = Grounds::new()?;
     let seconds = args.seconds.unwrap_or_else(|| run::usual_seconds(&heats));
     let rows = run::measure(&heats, &mut grounds, seconds, |_, _, failure| Err(failure))?;
-    let report = Report { machine: Machine::this(), rows };
+    let report = BenchReport { machine: MachineInfo::this(), rows };
     report::print(&if args.json { report::json(&report) } else { text(&report) })
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &BenchReport) -> String {
     report.machine.heading()
         + &table::rows(report)
         + &table::ladder(report)

@@ -12,7 +12,7 @@ use crate::{
         failure::Result,
         host::{self, ADAPTIVE, crowd_label, mutex, remote_clients, remote_names},
         process,
-        run::{Entry, Heat, Quiet},
+        run::{Entrant, Heat, Quiet},
     },
     field::Field,
     lock::subjects,
@@ -87,23 +87,23 @@ const fn heat(
     scope: Scope,
     case: Case,
     weight: f64,
-    enter: fn(&mut Field) -> Result<Vec<Entry>>,
+    enter: fn(&mut Field) -> Result<Vec<Entrant>>,
 ) -> Heat<Field> {
     Heat { scope, case, weight, enter }
 }
 
-fn empty(field: &mut Field, processes: u32) -> Result<Vec<Entry>> {
+fn empty(field: &mut Field, processes: u32) -> Result<Vec<Entrant>> {
     let subjects = subjects(field, Case::PROCESSES_EMPTY)?;
     let case = Case::PROCESSES_EMPTY;
     process::contending(subjects, &field.grounds, case, processes, Duration::ZERO)
 }
 
-fn held(field: &mut Field, processes: u32) -> Result<Vec<Entry>> {
+fn held(field: &mut Field, processes: u32) -> Result<Vec<Entrant>> {
     let subjects = subjects(field, Case::PROCESSES_200US)?;
     process::contending(subjects, &field.grounds, Case::PROCESSES_200US, processes, HELD)
 }
 
-fn killed(field: &mut Field, resident_mib: u32) -> Result<Vec<Entry>> {
+fn killed(field: &mut Field, resident_mib: u32) -> Result<Vec<Entrant>> {
     let label = Label {
         resident_mib: Some(resident_mib),
         ..Label::new(Scope::Process, Case::HOLDER_KILLED)
@@ -115,7 +115,7 @@ fn killed(field: &mut Field, resident_mib: u32) -> Result<Vec<Entry>> {
     process::holder_killed(subjects(field, Case::HOLDER_KILLED)?, resident_mib)
 }
 
-fn one_name_64(field: &mut Field) -> Result<Vec<Entry>> {
+fn one_name_64(field: &mut Field) -> Result<Vec<Entrant>> {
     let locks = field.grounds.leader()?.connect()?;
     let mutex = std::sync::Arc::new(mutex(&locks, "one/64", Keep::Adaptive)?);
     let clients = (0..64).map(|_| {
@@ -127,12 +127,12 @@ fn one_name_64(field: &mut Field) -> Result<Vec<Entry>> {
         }
     });
     let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::ONE_NAME_64, 64) };
-    let mut entries = vec![Entry::new(label, Crowd::new(clients, |_, _| 0))];
+    let mut entries = vec![Entrant::new(label, Crowd::new(clients, |_, _| 0))];
     peers::host::one_name_64(field, &mut entries)?;
     Ok(entries)
 }
 
-fn turns_2(field: &mut Field) -> Result<Vec<Entry>> {
+fn turns_2(field: &mut Field) -> Result<Vec<Entrant>> {
     let mut entries = Vec::new();
     for (variant, keep) in [(None, Keep::Adaptive), (Some("keeping off"), Keep::Never)] {
         let name = format!("turns/{keep:?}");
@@ -140,7 +140,7 @@ fn turns_2(field: &mut Field) -> Result<Vec<Entry>> {
         let other = mutex(&field.grounds.leader()?.connect()?, &name, keep)?;
         let note = (keep == Keep::Adaptive).then_some(ADAPTIVE);
         let label = Label { variant, note, clients: 2, ..Label::new(Scope::Host, Case::TURNS_2) };
-        entries.push(Entry::new(
+        entries.push(Entrant::new(
             label,
             Quiet(move || {
                 drop(one.lock()?);
