@@ -11,7 +11,7 @@ pub(crate) struct MachineInfo {
     pub(crate) cpus: usize,
     pub(crate) system: String,
     pub(crate) version: &'static str,
-    /// `release`, or `debug`, whose figures mean nothing.
+    /// `release` or `debug`; the figures of a debug build mean nothing.
     pub(crate) build: &'static str,
 }
 

@@ -76,7 +76,7 @@ fn is_in_memory(label: &Label) -> bool {
     label.mode == WaitMode::Blocking && (quiet || label.case == Case::KEPT)
 }
 
-/// The lock of a row whose cycles stay in memory.
+/// The lock of a row that has its cycles in memory only.
 fn lock_of(label: &Label, field: &mut Field) -> Result<Option<QuietLock>> {
     if !is_in_memory(label) {
         return Ok(None);

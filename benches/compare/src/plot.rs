@@ -268,7 +268,7 @@ impl Picture<'_, '_> {
     }
 }
 
-/// Text whose middle is at this height, to which side of `at` as `to` says.
+/// Text on the side of `at` that `to` says; its middle is at this height.
 pub(crate) fn write(
     canvas: &Canvas<'_>,
     text: &str,
