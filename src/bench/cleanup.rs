@@ -72,6 +72,10 @@ impl LeftToEnd {
             let _ = fs::remove_dir_all(directory);
         }
     }
+
+    fn forget(&mut self, pid: Pid) {
+        self.children.retain(|&(child, _)| child != pid);
+    }
 }
 
 /// How long a child may take that is not killed outright.
@@ -108,12 +112,6 @@ impl OwnChild {
         let status = self.child.try_wait().ok()??;
         left.forget(self.pid());
         Some(status)
-    }
-}
-
-impl LeftToEnd {
-    fn forget(&mut self, pid: Pid) {
-        self.children.retain(|&(child, _)| child != pid);
     }
 }
 

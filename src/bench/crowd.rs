@@ -78,22 +78,10 @@ where
 {
     fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         let (wants, counts) = (&self.wants, &*self.counts);
-        let barrier = &Barrier::new(self.members.len());
-        let mut tallies: Vec<RowTally> = self.members.iter().map(|_| tally.empty()).collect();
-        let locked: Vec<Result<u64>> = thread::scope(|scope| {
-            let members = self.members.iter_mut().zip(&mut tallies).enumerate();
-            let threads: Vec<_> = members
-                .map(|(number, (member, tally))| {
-                    scope.spawn(move || {
-                        barrier.wait();
-                        member.work(|dice| wants(number, dice), counts, slice, tally)
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
-        });
-        self.expected += locked.into_iter().sum::<Result<u64>>()?;
-        tally.side_by_side(tallies);
+        let members = self.members.iter_mut().enumerate();
+        self.expected += at_once(members, tally, |(number, member), tally| {
+            member.work(|dice| wants(number, dice), counts, slice, tally)
+        })?;
         Ok(())
     }
 
@@ -101,6 +89,30 @@ where
         let counted = self.counts.iter().map(|count| count.0.get()).sum();
         check_count("threads with a client each", counted, self.expected)
     }
+}
+
+/// Runs `work` for each member on a thread of its own, all from the same moment on; returns the sum
+/// of what they counted.
+pub(crate) fn at_once<M: Send>(
+    members: impl ExactSizeIterator<Item = M>,
+    tally: &mut RowTally,
+    work: impl Fn(M, &mut RowTally) -> Result<u64> + Sync,
+) -> Result<u64> {
+    let (work, barrier) = (&work, &Barrier::new(members.len()));
+    let mut tallies: Vec<RowTally> = (0..members.len()).map(|_| tally.empty()).collect();
+    let counted: Vec<Result<u64>> = thread::scope(|scope| {
+        let start = |(member, tally)| {
+            scope.spawn(move || {
+                barrier.wait();
+                work(member, tally)
+            })
+        };
+        let threads: Vec<_> = members.zip(&mut tallies).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+    });
+    let counted = counted.into_iter().sum::<Result<u64>>()?;
+    tally.side_by_side(tallies);
+    Ok(counted)
 }
 
 /// The member's own name, but with this probability another one's, out of so many members.

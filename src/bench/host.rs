@@ -12,7 +12,7 @@ use super::{
     crowd::{Crowd, Dice, own_or_others},
     failure::Result,
     grounds::Grounds,
-    run::{Entrant, Quiet},
+    run::{Contender, Entrant, Quiet},
     stats::Unprotected,
     tasks::{AsyncCaller, Fleet, QuietAsync, RUNTIME_WORKERS},
 };
@@ -30,13 +30,7 @@ pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
     let mut entries = Vec::new();
 
     let blocking = mutex(&grounds.leader()?.connect()?, "quiet/blocking", Keep::Never)?;
-    entries.push(Entrant::new(
-        label.clone(),
-        Quiet(move || {
-            drop(blocking.lock()?);
-            Ok(())
-        }),
-    ));
+    entries.push(Entrant::new(label.clone(), locking(blocking)));
     let blocking = mutex(&grounds.leader()?.connect()?, "quiet/blocking/awaited", Keep::Never)?;
     entries.push(Entrant::new(
         awaited(label.clone()),
@@ -56,16 +50,29 @@ pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
 }
 
 pub(crate) fn connections_32(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
+    connections(grounds, Case::CONNECTIONS_32, 32, None, |client| format!("own/{client}"))
+}
+
+pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
+    let count = Arc::new(Unprotected::default());
+    connections(grounds, Case::ONE_NAME_8, 8, Some(count), |_| "one/name".into())
+}
+
+/// Tasks with a connection each; `count` is what they count under one lock, if it is one lock.
+fn connections(
+    grounds: &mut Grounds,
+    case: Case,
+    number: u32,
+    count: Option<Arc<Unprotected>>,
+    name: fn(u32) -> String,
+) -> Result<Vec<Entrant>> {
     let runtime = grounds.runtime()?;
     let mut clients = Vec::new();
-    for client in 0..32 {
+    for client in 0..number {
         let locks = grounds.leader()?.connect_on(&runtime)?;
-        clients.push(Tierlock::new(&locks, &format!("own/{client}"), Arc::default())?);
+        clients.push(Tierlock::new(&locks, &name(client), count.clone().unwrap_or_default())?);
     }
-    Ok(vec![Entrant::new(
-        fleet_label(Case::CONNECTIONS_32, 32),
-        Fleet::new(runtime, clients, None),
-    )])
+    Ok(vec![Entrant::new(fleet_label(case, number), Fleet::new(runtime, clients, count))])
 }
 
 pub(crate) fn tasks_256(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
@@ -77,37 +84,23 @@ pub(crate) fn tasks_256(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
     Ok(vec![Entrant::new(fleet_label(Case::TASKS_256, 256), Fleet::new(runtime, clients, None))])
 }
 
-pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
-    let runtime = grounds.runtime()?;
-    let count = Arc::new(Unprotected::default());
-    let mut clients = Vec::new();
-    for _ in 0..8 {
-        let locks = grounds.leader()?.connect_on(&runtime)?;
-        clients.push(Tierlock::new(&locks, "one/name", count.clone())?);
-    }
-    Ok(vec![Entrant::new(
-        fleet_label(Case::ONE_NAME_8, 8),
-        Fleet::new(runtime, clients, Some(count)),
-    )])
-}
-
 pub(crate) fn kept(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
     let label = Label { note: Some(KEPT), ..Label::new(Scope::Host, Case::KEPT) };
     let directory = grounds.directory("kept")?;
     let without = mutex(&grounds.leader()?.connect()?, "kept", Keep::Always)?;
     let with = mutex(&grounds.leader()?.connect_with(&directory)?, "kept/with", Keep::Always)?;
-    Ok([(None, without), (Some("+ dir"), with)]
-        .into_iter()
-        .map(|(variant, mutex)| {
-            Entrant::new(
-                Label { variant, ..label.clone() },
-                Quiet(move || {
-                    drop(mutex.lock()?);
-                    Ok(())
-                }),
-            )
-        })
-        .collect())
+    Ok(vec![
+        Entrant::new(label.clone(), locking(without)),
+        Entrant::new(Label { variant: Some("+ dir"), ..label }, locking(with)),
+    ])
+}
+
+/// A plain thread that locks and drops the guard.
+fn locking(mutex: Mutex<()>) -> impl Contender {
+    Quiet(move || {
+        drop(mutex.lock()?);
+        Ok(())
+    })
 }
 
 pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entrant>> {

@@ -20,17 +20,17 @@ use super::{
     },
     run::{Contender, Entrant, Quiet},
     stats::RowTally,
-    worker::ChildWorker,
+    worker::{self, ChildWorker},
 };
 
-/// A lock under the name of its maker, with what a reader must know to compare it.
+/// A lock under its project's name, with what a reader must know to compare it.
 pub(crate) struct Subject<L> {
     pub(crate) name: &'static str,
     pub(crate) note: &'static str,
     pub(crate) lock: L,
 }
 
-/// Ours, under a name of its own in each case.
+/// tierlock's lock, under a name of its own in each case.
 pub(crate) fn own(grounds: &Grounds, case: Case) -> Result<Subject<OwnLock>> {
     let directory = grounds.directory("process")?;
     Ok(Subject {
@@ -41,11 +41,22 @@ pub(crate) fn own(grounds: &Grounds, case: Case) -> Result<Subject<OwnLock>> {
 }
 
 pub(crate) fn quiet<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entrant>> {
-    let entry = |Subject { name, note, lock }| {
-        let label = Label { note: Some(note), ..labelled(Case::QUIET, name, 1) };
-        Ok(Entrant { label, contender: L::open(&lock, QuietVisitor)? })
+    entrants(subjects, Case::QUIET, 1, |_, lock| lock.open(QuietVisitor))
+}
+
+/// One entrant for each subject, under its label.
+fn entrants<L>(
+    subjects: Vec<Subject<L>>,
+    case: Case,
+    processes: u32,
+    start: impl Fn(&'static str, L) -> Result<Box<dyn Contender>>,
+) -> Result<Vec<Entrant>> {
+    let entrant = |Subject { name, note, lock }| {
+        let label = Label::new(Scope::Process, case);
+        let label = Label { subject: name, clients: processes, processes, ..label };
+        Ok(Entrant { label: Label { note: Some(note), ..label }, contender: start(name, lock)? })
     };
-    subjects.into_iter().map(entry).collect()
+    subjects.into_iter().map(entrant).collect()
 }
 
 /// One caller of the lock in this process, which counts under it.
@@ -69,20 +80,14 @@ pub(crate) fn contending<L: SharedLock>(
     hold: Duration,
 ) -> Result<Vec<Entrant>> {
     let directory = grounds.directory("process")?;
-    let entry = |Subject { name, note, lock }| {
+    entrants(subjects, case, count, |name, lock| {
         let counter = directory.join(format!("{}-{count}-{name}.count", case.word));
-        let label = Label { note: Some(note), ..labelled(case, name, count) };
-        Ok(Entrant::new(label, Processes::start::<L>(lock, count, &counter, hold)?))
-    };
-    subjects.into_iter().map(entry).collect()
+        Ok(Box::new(Processes::start(lock, count, &counter, hold)?))
+    })
 }
 
 pub(crate) fn handover<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entrant>> {
-    let entry = |Subject { name, note, lock }| {
-        let label = Label { note: Some(note), ..labelled(Case::HANDOVER, name, 2) };
-        Ok(Entrant::new(label, TurnPair::start::<L>(lock)?))
-    };
-    subjects.into_iter().map(entry).collect()
+    entrants(subjects, Case::HANDOVER, 2, |_, lock| Ok(Box::new(TurnPair::start(lock)?)))
 }
 
 /// The holder has so much memory in use: the kernel frees it before it closes the holder's files.
@@ -90,20 +95,15 @@ pub(crate) fn holder_killed<L: SharedLock>(
     subjects: Vec<Subject<L>>,
     resident_mib: u32,
 ) -> Result<Vec<Entrant>> {
-    let entry = |Subject { name, lock, .. }: Subject<L>| {
-        let label = Label {
-            resident_mib: Some(resident_mib),
-            note: Some("from a holder's SIGKILL to the waiter's lock; 64 MiB in use if not said"),
-            ..labelled(Case::HOLDER_KILLED, name, 2)
-        };
-        let contender = lock.open(HolderKilledVisitor(lock.clone(), resident_mib))?;
-        Ok(Entrant { label, contender })
-    };
-    subjects.into_iter().map(entry).collect()
-}
-
-fn labelled(case: Case, subject: &'static str, processes: u32) -> Label {
-    Label { subject, clients: processes, processes, ..Label::new(Scope::Process, case) }
+    let mut entrants = entrants(subjects, Case::HOLDER_KILLED, 2, |_, lock| {
+        lock.open(HolderKilledVisitor(lock.clone(), resident_mib))
+    })?;
+    for Entrant { label, .. } in &mut entrants {
+        label.resident_mib = Some(resident_mib);
+        label.note =
+            Some("from a holder's SIGKILL to the waiter's lock; 64 MiB in use if not said");
+    }
+    Ok(entrants)
 }
 
 pub(crate) fn names(grounds: &Grounds) -> Result<Vec<Entrant>> {
@@ -154,13 +154,9 @@ impl Processes {
 
 impl Contender for Processes {
     fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
-        let order = SliceOrder::soon(slice, tally.pace());
-        for worker in &mut self.workers {
-            worker.order(&order)?;
-        }
         let mut tallies = Vec::new();
-        for worker in &mut self.workers {
-            let Contended { seen, counted } = worker.reply()?;
+        let order = SliceOrder::soon(slice, tally.pace());
+        for Contended { seen, counted } in worker::all(&mut self.workers, &order)? {
             tallies.push(RowTally::from_seen(seen));
             self.counted += counted;
         }
@@ -179,7 +175,7 @@ struct TurnPair {
 }
 
 impl TurnPair {
-    /// Held for longer than the pause, so that the other always waits when it is let go.
+    /// Held for longer than the pause, so that the other process always waits at the release.
     const HOLD: Duration = Duration::from_millis(3);
     const PAUSE: Duration = Duration::from_millis(2);
 
@@ -198,12 +194,9 @@ impl Contender for TurnPair {
         // A few turns each, however short the slice.
         let slice = slice.max(TurnPair::HOLD * 5);
         let order = SliceOrder::soon(slice, tally.pace());
-        for worker in &mut self.workers {
-            worker.order(&order)?;
-        }
+        let replies: Vec<Vec<TimedTurn>> = worker::all(&mut self.workers, &order)?;
         let mut turns = Vec::new();
-        for (client, worker) in self.workers.iter_mut().enumerate() {
-            let of_one: Vec<TimedTurn> = worker.reply()?;
+        for (client, of_one) in replies.into_iter().enumerate() {
             turns.extend(of_one.into_iter().map(|turn| (client, turn)));
         }
         let waits = handovers(turns)?;

@@ -65,6 +65,17 @@ pub(crate) struct Heat<G> {
     pub(crate) enter: fn(&mut G) -> Result<Vec<Entrant>>,
 }
 
+impl<G> Heat<G> {
+    pub(crate) const fn new(
+        scope: Scope,
+        case: Case,
+        weight: f64,
+        enter: fn(&mut G) -> Result<Vec<Entrant>>,
+    ) -> Heat<G> {
+        Heat { scope, case, weight, enter }
+    }
+}
+
 /// What becomes of a run when a contender fails.
 pub(crate) type OnFailure<G> = fn(&mut G, &Label, BenchFailure) -> Result<()>;
 

@@ -66,8 +66,7 @@ impl RowTally {
 
     /// What another one has seen.
     pub(crate) fn add(&mut self, other: RowTally) {
-        self.operations += other.operations;
-        self.busy += other.busy;
+        self.stretch(other.operations, other.busy);
         self.add_waits(&other.waits);
         self.batch_means_ns.extend(other.batch_means_ns);
     }
@@ -120,11 +119,6 @@ impl RowTally {
         self.busy += took;
     }
 
-    /// What a slice in which clients worked side by side took by the wall's clock.
-    pub(crate) fn wall(&mut self, took: Duration) {
-        self.busy += took;
-    }
-
     /// One slice of sections that last, without a pause between; `hold` is told since when it waits.
     /// How many there were.
     pub(crate) fn hold_again_and_again(
@@ -164,7 +158,7 @@ impl RowTally {
         }
     }
 
-    /// One of the runs is over whose worst waits are compared.
+    /// Ends a run; the worst waits of all runs are compared.
     pub(crate) fn end_run(&mut self) {
         let worst_ns = std::mem::take(&mut self.worst_of_this_run_ns);
         self.worst_of_runs_ns.push(worst_ns as f64);

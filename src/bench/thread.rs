@@ -2,7 +2,6 @@
 
 use std::{
     num::NonZero,
-    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -11,6 +10,7 @@ use tierlock::{Mutex, Scope};
 
 use super::{
     case::{Case, Label},
+    crowd::at_once,
     failure::{Result, check_count},
     jobs::spin_until,
     run::{Contender, Entrant, Quiet},
@@ -100,27 +100,15 @@ impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Threads<F> {
 
 impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Contender for Threads<F> {
     fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
-        let barrier = Barrier::new(self.threads);
-        let mut tallies: Vec<RowTally> = (0..self.threads).map(|_| tally.empty()).collect();
-        let counted: Vec<Result<u64>> = thread::scope(|scope| {
-            let threads: Vec<_> = tallies
-                .iter_mut()
-                .map(|tally| {
-                    let (this, barrier) = (&*self, &barrier);
-                    scope.spawn(move || {
-                        barrier.wait();
-                        if this.hold.is_zero() {
-                            this.without_sections(slice, tally)
-                        } else {
-                            this.with_sections(slice, tally)
-                        }
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
-        });
-        self.expected += counted.into_iter().sum::<Result<u64>>()?;
-        tally.side_by_side(tallies);
+        let this = &*self;
+        let counted = at_once(0..this.threads, tally, |_, tally| {
+            if this.hold.is_zero() {
+                this.without_sections(slice, tally)
+            } else {
+                this.with_sections(slice, tally)
+            }
+        })?;
+        self.expected += counted;
         Ok(())
     }
 

@@ -99,6 +99,17 @@ impl ChildWorker {
     }
 }
 
+/// Gives the same order to all of them, then awaits their replies.
+pub(crate) fn all<R: DeserializeOwned>(
+    workers: &mut [ChildWorker],
+    order: &impl Serialize,
+) -> Result<Vec<R>> {
+    for worker in &mut *workers {
+        worker.order(order)?;
+    }
+    workers.iter_mut().map(ChildWorker::reply).collect()
+}
+
 /// The command that starts a child.
 pub(crate) fn command(job: &impl Serialize) -> Result<Command> {
     let program = std::env::current_exe().map_err(BenchFailure::io("cannot find this program"))?;
