@@ -1,10 +1,19 @@
-//! Which file systems are trusted with locks, and with what a leader must not forget.
+//! Which file systems are trusted with locks, and with what a leader must not forget; and how a
+//! directory on one is made.
 //!
 //! Locks and shared mappings of network and unknown file systems range from slow to silently
 //! absent (cargo#4629, cargo#2623, filelock#67, mamba#1446), so only known local ones are
 //! accepted, and others when they are asked for by name.
 
-use std::os::fd::AsFd;
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    },
+    path::Path,
+};
 
 use crate::error::LockError;
 
@@ -19,6 +28,24 @@ pub(crate) fn kind_of(fd: impl AsFd) -> Option<u32> {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn kind_of(_: impl AsFd) -> Option<u32> {
     None
+}
+
+/// The bits of a mode by which its owner may use a directory.
+pub(crate) const OWNERS_RIGHTS: u32 = 0o700;
+
+/// Makes a directory that only its maker may use, whatever the umask. Answers whether it was
+/// missing.
+pub(crate) fn make_private_directory(path: &Path) -> io::Result<bool> {
+    match DirBuilder::new().mode(OWNERS_RIGHTS).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        made => made?,
+    }
+    // The umask may have taken even the maker's own rights.
+    let mode = fs::metadata(path)?.mode() & 0o7777;
+    if mode & OWNERS_RIGHTS != OWNERS_RIGHTS {
+        fs::set_permissions(path, Permissions::from_mode(mode | OWNERS_RIGHTS))?;
+    }
+    Ok(true)
 }
 
 /// What is known about a file system that is accepted.
@@ -166,6 +193,20 @@ mod tests {
 
     fn accept(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_made_once_and_one_that_is_there_keeps_its_mode() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("state");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        assert!(make_private_directory(&path).unwrap());
+        assert_eq!(mode(), OWNERS_RIGHTS);
+        fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
+        assert!(!make_private_directory(&path).unwrap());
+        assert_eq!(mode(), 0o750);
+        let missing = make_private_directory(&path.join("a/b")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -573,7 +573,7 @@ impl<T> MutexBuilder<T> {
     }
 
     /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
-    /// which is done at once is not done again by a machine whose clock is a little behind. At most
+    /// which is done at once is not done again by a machine with a clock that is a little behind. At most
     /// 31 days: more is an error at [`build`](Self::build).
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if

@@ -30,7 +30,7 @@
 //!
 //! # Why a word of our own
 //!
-//! parking_lot's `RawMutex` guards the queues, but is not the word that excludes:
+//! parking_lot's `RawMutex` is not the word that excludes:
 //!
 //! - a guard may be dropped on another thread than the one that took the lock, and a hand-over
 //!   always is. Its `RawMutex` allows that only with the feature `send_guard`, which changes
@@ -72,10 +72,10 @@ use sync::{
     AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,
 };
 
-/// A waiter that has waited longer is handed the lock at the next release.
+/// The longest waiter of a kind is handed the lock at the next release if it has waited longer.
 const PATIENCE: Duration = Duration::from_micros(500);
 
-/// How long a hand-over to a task stands before a waiting thread may take it back. Long against
+/// How long a hand-over to a task stands before the next waiter may take it back. Long against
 /// any sane time between two polls of a runnable task: it resolves lock-ups and is no scheduler.
 const LAPSE: Duration = Duration::from_millis(100);
 

@@ -31,7 +31,7 @@ impl Time {
     }
 
     /// Whole milliseconds since the origin.
-    pub(crate) const fn as_millis(self) -> u64 {
+    pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
 

@@ -98,6 +98,14 @@ pub(crate) fn chosen<'a, G>(
     Ok(chosen)
 }
 
+/// Reads how long heats are to take in all.
+pub(crate) fn seconds(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("a number of seconds above 0, at most 86400".into()),
+    }
+}
+
 /// How long heats take in all, if nothing else is said.
 pub(crate) fn usual_seconds<G>(heats: &[&Heat<G>]) -> f64 {
     const SECONDS_PER_WEIGHT: f64 = 1.3;
@@ -211,6 +219,14 @@ const WARM_UP: Duration = Duration::from_millis(20);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for wrong in ["0", "-1", "nan", "inf", "1e9", "ten", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     struct Steady;
 

@@ -69,7 +69,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "CASE", hide = true)]
     case: Option<String>,
     /// How long to measure in all [default: about 25]
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = run::seconds)]
     seconds: Option<f64>,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -81,13 +81,6 @@ pub(super) struct Args {
 
 const PEERS: &str = "this program measures its own locks only; other locks are compared with them in \
      the source tree: `cargo run --release -p compare`";
-
-fn seconds(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("a number of seconds above 0, at most 86400".into()),
-    }
-}
 
 /// Runs `tierlock bench` and returns its exit status.
 pub(super) fn main(args: &Args) -> u8 {
@@ -128,14 +121,6 @@ fn text(report: &BenchReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_are_positive_and_finite() {
-        assert_eq!(seconds("0.5"), Ok(0.5));
-        for wrong in ["0", "-1", "nan", "inf", "1e9", "ten", ""] {
-            assert!(seconds(wrong).is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn default_run_takes_half_a_minute() {

@@ -178,7 +178,7 @@ struct ShownLocks<'a> {
 struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
-    /// `null` of a lock of host scope whose leader was not asked: held there or not.
+    /// `null` of a lock of host scope without its leader asked: held there or not.
     state: Option<&'static str>,
     token: u64,
     holder: Option<ShownHolder<'a>>,
@@ -320,7 +320,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
     text
 }
 
-/// The state of a lock of host scope whose leader was not asked.
+/// The state of a lock of host scope without its leader asked.
 const UNKNOWN: &str = "unknown";
 
 /// Since when it is held, or for how long it is reserved.

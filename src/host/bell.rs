@@ -63,7 +63,7 @@ impl Bell {
     /// Sleeps until a socket has something to read (or, if its flag says so, room to write), the
     /// bell rings, or `limit` or [`LONGEST_SLEEP`] has passed. Whether it was a socket.
     ///
-    /// Who was answered soon before looks for a while before it sleeps; see [`Patience`].
+    /// A caller that was answered soon before looks for a while before it sleeps; see [`Patience`].
     pub(super) fn sleep(&self, sockets: &[Slept], limit: Duration) -> bool {
         let begin = Instant::now();
         let looks = self.patience.lock().looks(begin).min(limit);
@@ -72,7 +72,7 @@ impl Bell {
             let limit = limit.saturating_sub(begin.elapsed());
             self.sleep_at_once(sockets, limit)
         };
-        // A short wait that nothing ended says nothing about those who answer.
+        // A short wait that nothing ended says nothing about how soon peers answer.
         if is_ready || limit > Patience::LONGEST {
             self.patience.lock().waited(looks, begin.elapsed());
         }
@@ -80,7 +80,8 @@ impl Bell {
     }
 
     /// Looks at the sockets until one is ready or the bell was rung, for so `long` since `begin`
-    /// and no longer: for who must not sleep. Whether one is ready; nothing if nothing happened.
+    /// and no longer: for a task, which must not sleep. Whether one is ready; nothing if nothing
+    /// happened.
     pub(super) fn look(
         &self,
         lending: &Mutex<Lending>,
@@ -111,8 +112,8 @@ impl Bell {
     }
 
     fn sleep_at_once(&self, sockets: &[Slept], limit: Duration) -> bool {
-        // Rung already: no sleep, but a look at the sockets all the same. Else one who rings at
-        // every turn would have nothing read for as long as he does.
+        // Rung already: no sleep, but a look at the sockets all the same. Else a caller that rings
+        // at every turn would have nothing read for as long as it does.
         let is_asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire).is_ok();
         let limit = if is_asleep { limit.min(LONGEST_SLEEP) } else { Duration::ZERO };
         let is_ready = self.wait(sockets, limit);
@@ -218,7 +219,7 @@ mod wait {
             (is_from(BELL), is_from(SOCKET) || is_blind)
         }
 
-        /// Whoever sleeps next sleeps on these.
+        /// The next sleep is on these.
         fn watch(&self, watched: &mut Vec<Slept>, sockets: &[Slept]) {
             for (socket, _) in watched.drain(..) {
                 let _ = epoll::delete(&self.epoll, &socket);
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_opened_closed_or_out_of_room_is_news_to_whoever_sleeps() {
+    fn a_socket_opened_closed_or_out_of_room_wakes_the_sleeper() {
         let socket = || Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         let [one, other] = [socket(), socket()];
         let known = vec![(one.clone(), false)];
@@ -296,7 +297,7 @@ mod tests {
     fn a_socket_that_took_the_place_of_a_closed_one_is_slept_on() {
         let bell = Bell::new().unwrap();
         for _ in 0..3 {
-            // The number of the one before, which is closed only when nobody sleeps on it.
+            // The number of the one before, which is closed only when no thread sleeps on it.
             let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
             assert!(!bell.sleep(&[(socket.clone(), false)], Duration::ZERO));
             assert!(bell.sleep(&[(socket.clone(), true)], LONGEST_SLEEP));

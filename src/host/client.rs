@@ -1,4 +1,4 @@
-//! Carries one link's frames to a leader and back: who does it, and when.
+//! Carries one link's frames to a leader and back: which thread or task does it, and when.
 //!
 //! It decides nothing about locks, and touches no network before something is wanted. A thread of
 //! its own, started by the first request, sleeps on the sockets, so that the caller needs no
@@ -39,7 +39,7 @@ use crate::{
 
 /// After something happened the thread looks again this soon, and what can wait that long does.
 const SOON: Duration = Duration::from_millis(1);
-/// How long the thread rests at most while others carry, if nobody calls it.
+/// How long the thread rests at most while others carry, if it is not called.
 const REST: Duration = Duration::from_millis(20);
 /// How long a caller carries frames itself before it leaves that to the thread.
 const CARRY: Duration = Duration::from_millis(5);
@@ -89,7 +89,7 @@ pub(crate) fn connect(
                 carrier: carrier.clone(),
                 link,
                 bell,
-                routes: Mutex::new(Watched {
+                routes: Mutex::new(WatchedRoutes {
                     routes: Routes::new(Map { addresses, secret, silence }, wake),
                     sockets: Vec::new(),
                 }),
@@ -110,7 +110,7 @@ pub(crate) fn connect(
                 is_idle: AtomicBool::new(false),
                 is_started: AtomicBool::new(false),
                 has_ended: AtomicBool::new(false),
-                thread: Mutex::new(Thread::default()),
+                thread: Mutex::new(CarrierThread::default()),
                 has_failed: AtomicBool::new(false),
                 #[cfg(test)]
                 is_to_fail: AtomicBool::new(false),
@@ -123,15 +123,15 @@ pub(crate) fn connect(
 struct Carrier {
     carrier: Weak<Carrier>,
     link: Weak<Link>,
-    /// Whoever is at the post sleeps on it.
+    /// The thread or task at the post sleeps on it.
     bell: Bell,
-    /// Whoever has them may carry frames, at the post or not.
-    routes: Mutex<Watched>,
-    /// Who sleeps on the sockets:
+    /// Holding this mutex permits sending and receiving, at the post or not.
+    routes: Mutex<WatchedRoutes>,
+    /// What sleeps on the sockets:
     ///
     /// | from | to | by |
     /// |---|---|---|
-    /// | `THREAD` | `FREE` | the thread, when a caller wished for it and nobody waits |
+    /// | `THREAD` | `FREE` | the thread, when a caller wished for it and no other waits |
     /// | `FREE` | `CALLER` | a caller that is about to block |
     /// | `CALLER` | `FREE` | that caller, with its answer; it calls the thread if others wait |
     /// | `THREAD` | `READER` | the thread, when a task wished for it |
@@ -146,7 +146,7 @@ struct Carrier {
     /// alarm, at one time for all managers of the process, sees whether it is needed. A caller or a
     /// runtime that does not come to it costs others that much and no more.
     post: AtomicU8,
-    /// The thread waits for the routes: callers, who would take them again and again, leave them
+    /// The thread waits for the routes: callers, which would take them again and again, leave them
     /// to it, since only it reads what came.
     is_thread_next: AtomicBool,
     /// A caller would have carried its frames itself.
@@ -158,21 +158,21 @@ struct Carrier {
     /// A task would rather have its answer read there.
     is_wished_for_by_tasks: AtomicBool,
     /// The thread looks for frames within `SOON` of now. Cleared before it looks, set only after:
-    /// who puts something to the client and then finds it set need not wake anybody.
+    /// a caller that puts something to the client and then finds it set need not wake it.
     looks_again: AtomicBool,
     /// Until when the thread sleeps at its post, in nanoseconds of our clock; `AWAKE` else.
     sleeps_until: AtomicU64,
     /// Until when the thread rests away from its post; zero else.
     rests_until: AtomicU64,
-    /// When something is to be done next that nothing announces, as whoever moved frames last found.
+    /// When something is to be done next that nothing announces, as the last turn found.
     due: AtomicU64,
-    /// Counts whenever frames were moved, by anybody.
+    /// Counts whenever frames were moved, by any thread or task.
     activity: AtomicU64,
     /// Counts the turns of the reading task.
     turns: AtomicU64,
     /// An alarm is set for the thread.
     is_watched: AtomicBool,
-    /// There is something to send that nobody was woken for. Set before `is_watched` is read, and
+    /// There is something to send that no thread was woken for. Set before `is_watched` is read, and
     /// read after that is cleared.
     is_left_to_watch: AtomicBool,
     /// Nothing was moved from one alarm to the next.
@@ -180,7 +180,7 @@ struct Carrier {
     is_started: AtomicBool,
     /// The thread has ended, whatever it was started for.
     has_ended: AtomicBool,
-    thread: Mutex<Thread>,
+    thread: Mutex<CarrierThread>,
     /// The thread or the reading task has panicked, and what it left is not to be trusted: nothing
     /// is carried any more.
     has_failed: AtomicBool,
@@ -190,8 +190,8 @@ struct Carrier {
     changed: Condvar,
 }
 
-/// The routes, and what whoever is at the post sleeps on.
-struct Watched {
+/// The routes, and what the post sleeps on.
+struct WatchedRoutes {
     routes: Routes,
     sockets: Vec<Slept>,
 }
@@ -204,7 +204,7 @@ const READER: u8 = 3;
 const AWAKE: u64 = u64::MAX;
 
 #[derive(Default)]
-struct Thread {
+struct CarrierThread {
     is_running: bool,
     is_called: bool,
     /// It is to look around, wherever its post is.
@@ -228,7 +228,7 @@ impl Drive for Carrier {
         if self.is_started.load(Acquire) {
             return Ok(());
         }
-        let carrier = self.carrier.upgrade().expect("whoever calls holds it");
+        let carrier = self.carrier.upgrade().expect("the caller holds it");
         let spawned =
             thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.serve());
         spawned.map_err(no_thread)?;
@@ -426,7 +426,7 @@ impl Carrier {
         self.routes.lock().routes.close();
     }
 
-    /// Leaves the post to tasks or callers, if one wished for it and nobody is let down.
+    /// Leaves the post to tasks or callers, if one wished for it and no caller is let down.
     fn offer_post(&self, link: &Link) {
         if let Some(reader) = &self.reader
             && self.is_wished_for_by_tasks.swap(false, Relaxed)
@@ -441,7 +441,7 @@ impl Carrier {
         {
             self.is_wished_for.store(false, Relaxed);
             if link.unanswered() > 0 {
-                // Asked for before it was vacant: nobody was called.
+                // Asked for before it was vacant: the thread was not called.
                 let _ = self.post.compare_exchange(FREE, THREAD, SeqCst, SeqCst);
             }
         }
@@ -453,7 +453,7 @@ impl Carrier {
         let mut thread = self.thread.lock();
         let now = clock::now();
         self.rests_until.store((now + REST).as_nanos(), SeqCst);
-        // Whoever finds that less is left from here on sees that it rests, and nudges it.
+        // A caller that finds less left from here on sees that it rests, and nudges it.
         let limit = self.due().since(now).clamp(at_least, REST);
         self.rests_until.store((now + limit).as_nanos(), SeqCst);
         if !thread.is_called && !thread.is_nudged {
@@ -521,7 +521,7 @@ impl Carrier {
         self.set_alarm(looked);
     }
 
-    /// Leaves something to be sent to whoever watches; whether anybody does.
+    /// Leaves something to be sent to the watch; whether there is one.
     fn is_left_to_watch(&self) -> bool {
         self.is_left_to_watch.store(true, SeqCst);
         self.is_watched.load(SeqCst)
@@ -572,7 +572,7 @@ impl Still {
     }
 }
 
-// Whoever carries.
+// Carrying.
 impl Carrier {
     /// Has the thread take its post, or look around if it has it.
     fn call_thread(&self) {
@@ -582,7 +582,7 @@ impl Carrier {
         self.bell.ring();
     }
 
-    /// Wakes whoever sleeps at the post, if anybody is there.
+    /// Wakes the sleeper at the post, if there is one.
     fn rouse(&self, post: u8) {
         match (post, &self.reader) {
             (FREE, _) => {}
@@ -652,13 +652,13 @@ impl Carrier {
         }
         reader.ensure(|| self.carrier.upgrade());
         match self.link.upgrade() {
-            // Alone: nobody else's request would go along.
+            // Alone: no other caller's request would go along.
             Some(link) if link.unanswered() <= 1 => self.send(),
             _ => reader.look(),
         }
     }
 
-    /// Sends what is ready, here and now, unless somebody else has the routes.
+    /// Sends what is ready, here and now, unless another thread has the routes.
     fn send(&self) {
         if self.has_failed.load(Acquire) {
             return;
@@ -675,7 +675,7 @@ impl Carrier {
         self.move_frames(&mut watched.routes, &link, false);
         let is_new = watched.is_new();
         drop(watched);
-        // Whoever sleeps must not do so past what is now due, nor on sockets that were replaced.
+        // The sleeper must not sleep past what is now due, nor on sockets that were replaced.
         match self.post.load(SeqCst) {
             FREE => self.heed(),
             READER if !is_new => self.heed(),
@@ -689,7 +689,7 @@ impl Carrier {
 
     /// Moves everything that is ready; how long nothing will be without a sign.
     fn move_frames(&self, routes: &mut Routes, link: &Link, mut is_readable: bool) -> Duration {
-        // What was left to whoever watches goes now; what comes meanwhile may not.
+        // What was left to the watch goes now; what comes meanwhile may not.
         self.is_left_to_watch.store(false, SeqCst);
         loop {
             routes.listen(is_readable);
@@ -724,19 +724,19 @@ impl Carrier {
     }
 }
 
-impl Watched {
+impl WatchedRoutes {
     /// Writes down what is slept on from now on.
     fn note(&mut self) {
         self.routes.sockets(&mut self.sockets);
     }
 
-    /// As [`note`](Self::note), for who sleeps without the routes.
+    /// As [`note`](Self::note), for a sleeper without the routes.
     fn look(&mut self, sockets: &mut Vec<Slept>) {
         self.note();
         sockets.clone_from(&self.sockets);
     }
 
-    /// Whether there is anything to sleep on that whoever sleeps does not know.
+    /// Whether there is anything to sleep on that the sleeper does not know.
     fn is_new(&self) -> bool {
         let mut sockets = Vec::new();
         self.routes.sockets(&mut sockets);
@@ -744,7 +744,7 @@ impl Watched {
     }
 }
 
-impl reader::Read for Carrier {
+impl reader::ReadFrames for Carrier {
     fn is_wanted(&self) -> bool {
         let is_open = self.link.upgrade().is_some_and(|link| !link.is_closed());
         is_open && self.post.load(SeqCst) == READER && !self.has_failed.load(SeqCst)

@@ -1,15 +1,15 @@
 //! The certificate that a client presents, and what a leader makes of it.
 //!
-//! A client proves what it may do by an X.509 certificate whose one URI names its role. An issuer
-//! key signs it, and whoever has the secret has that key: so a client with the secret signs a
-//! certificate of its own, in memory, and no file of certificates need be kept. A leader trusts the
-//! issuer keys of all its secrets.
+//! A client proves what it may do by an X.509 certificate with one URI, which names its role. An
+//! issuer key signs it, and every owner of the secret has that key: so a client with the secret
+//! signs a certificate of its own, in memory, and no file of certificates need be kept. A leader
+//! trusts the issuer keys of all its secrets.
 
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, SanType, date_time_ymd,
 };
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
@@ -28,18 +28,27 @@ use webpki::EndEntityCert;
 const ADMIN: &str = "tierlock:admin";
 
 /// What certifies clients of one secret.
-pub(super) struct IssuerKey(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct IssuerKey(Issuer<'static, KeyPair>);
 
 impl IssuerKey {
-    /// The issuer whose Ed25519 key this is. All of one key are the same.
+    /// The issuer with this Ed25519 key. All of one key are the same.
     pub(super) fn new(key: &PrivatePkcs8KeyDer<'_>) -> IssuerKey {
         let key = KeyPair::from_pkcs8_der_and_sign_algo(key, &PKCS_ED25519)
             .expect("every seed is an Ed25519 key");
+        IssuerKey(Issuer::new(IssuerKey::about(), key))
+    }
+
+    fn about() -> CertificateParams {
         let mut about = certificate("tierlock issuer");
         about.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         about.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let issuer = CertifiedIssuer::self_signed(about, key);
-        IssuerKey(issuer.expect("an issuer's certificate has nothing that cannot be written"))
+        about
+    }
+
+    /// The certificate by which leaders trust it.
+    fn certificate(&self) -> CertificateDer<'static> {
+        let signed = IssuerKey::about().self_signed(self.0.key());
+        signed.expect("an issuer's certificate has nothing that cannot be written").into()
     }
 
     /// A new key, with a certificate that lets it do everything.
@@ -79,7 +88,7 @@ impl AcceptedIssuers {
     pub(super) fn new(issuers: &[IssuerKey], provider: Arc<CryptoProvider>) -> AcceptedIssuers {
         let mut roots = RootCertStore::empty();
         for issuer in issuers {
-            let added = roots.add(issuer.0.der().clone());
+            let added = roots.add(issuer.certificate());
             added.expect("an issuer's certificate is a trust anchor");
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
@@ -158,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_accepted_by_those_who_trust_its_issuer() {
+    fn a_client_is_accepted_by_a_leader_that_trusts_its_issuer() {
         let (one, other) = (issuer(), issuer());
         let certified = one.certify(&provider());
         let accepted = |issuers: &[IssuerKey]| {
@@ -173,7 +182,7 @@ mod tests {
         let one = issuer();
         let certified = one.certify(&provider());
         let mut bent = certified.cert[0].to_vec();
-        let own = one.0.der().clone();
+        let own = one.certificate();
         let accepted = AcceptedIssuers::new(&[one], provider());
         for at in 0..bent.len() {
             bent[at] ^= 1;

@@ -20,7 +20,6 @@ use std::{
     fs::{self, File, OpenOptions},
     io, mem,
     ops::RangeInclusive,
-    os::unix::fs::OpenOptionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -32,16 +31,18 @@ use redb::{
     ReadableTableMetadata as _, StorageBackend, TableDefinition, backends::FileBackend,
 };
 
+pub(super) use self::place::{begin_aside, put_in_place};
 use self::{
     commits::Commits,
     place::{
         COMMITS, FileIdentity, JOURNAL, SET_ASIDE, SPARE, UNFINISHED, USED, mark_used,
-        read_if_there, sync_directory, sync_parent,
+        read_if_there, sync_parent,
     },
     space::{Health, SPARE_BYTES_MIN, Spare, Watched, is_full},
 };
 use crate::{
     error::{LockError, LockErrorKind},
+    host::random_bytes,
     proto::{
         ClusterId, ReignId, SessionId, TIME_TO_LIVE,
         history::{History, REIGNS_MAX},
@@ -83,7 +84,7 @@ const REVOKED_PER_SESSION_MAX: usize = 1024;
 
 /// How a journal is to be opened.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Opening {
+pub(super) struct JournalOpening {
     /// It is to be made, and must not be there.
     pub(super) init: bool,
     /// The epoch that its clients have seen, for a journal that is lost, damaged or a copy.
@@ -96,7 +97,7 @@ pub(super) struct Opening {
 pub(super) struct Journal {
     medium: Medium,
     /// `None` once it could not be opened anew.
-    open: Option<Open>,
+    open: Option<OpenJournal>,
     /// The number of commits beside the journal.
     commits: Option<Commits>,
     spare: Spare,
@@ -111,7 +112,7 @@ pub(super) struct Journal {
 }
 
 /// What became of a record.
-pub(super) enum Answer {
+pub(super) enum CommitAnswer {
     Committed(Committed),
     Unwritten(Unwritten),
 }
@@ -124,7 +125,7 @@ enum Medium {
 }
 
 /// An open journal, whole by its checksums.
-struct Open {
+struct OpenJournal {
     database: Database,
     health: Arc<Health>,
     /// How many commits there were.
@@ -142,20 +143,23 @@ impl Journal {
     ///
     /// `Refused` if another leader has it, `Config` if it cannot be one or has no journal though it
     /// is to have one, `Io`.
-    pub(super) fn enter(directory: &Path, opening: Opening) -> Result<Entered, LockError> {
+    pub(super) fn enter(
+        directory: &Path,
+        opening: JournalOpening,
+    ) -> Result<EnteredDirectory, LockError> {
         let lock = place::enter(directory, &opening)?;
-        Ok(Entered { directory: directory.to_owned(), opening, lock })
+        Ok(EnteredDirectory { directory: directory.to_owned(), opening, lock })
     }
 }
 
 /// A state directory that no other leader has.
-pub(super) struct Entered {
+pub(super) struct EnteredDirectory {
     directory: PathBuf,
-    opening: Opening,
+    opening: JournalOpening,
     lock: File,
 }
 
-impl Entered {
+impl EnteredDirectory {
     /// Opens the journal and reads what an earlier reign left there.
     ///
     /// With `epoch_above` a journal that is lost or cannot be read is replaced by one that knows
@@ -167,7 +171,7 @@ impl Entered {
     /// before, `Config` if the journal is to be made and is there, or is a copy, `Refused` if
     /// another program has it open, `Io`.
     pub(super) fn open(self) -> Result<(Journal, Recovered), LockError> {
-        let Entered { directory, opening, lock } = self;
+        let EnteredDirectory { directory, opening, lock } = self;
         let path = directory.join(JOURNAL);
         let opened = open_or_make(&directory, &opening);
         let (open, commits, recovered) = opened.map_err(|trouble| trouble.at(&path))?;
@@ -188,7 +192,7 @@ impl Entered {
 impl Journal {
     /// Makes all these records durable at once, but for those of clients that there is no room for.
     /// After an error nothing is known about any of them, and the journal is of no more use.
-    pub(super) fn commit(&mut self, records: Vec<Pending>) -> io::Result<Vec<Answer>> {
+    pub(super) fn commit(&mut self, records: Vec<Pending>) -> io::Result<Vec<CommitAnswer>> {
         if self.is_full && records.iter().any(|pending| pending.record().may_be_refused()) {
             self.is_full = !self.has_room();
         }
@@ -201,8 +205,8 @@ impl Journal {
             match wrote {
                 Ok(()) => {
                     let answer = |pending: Pending| match written(pending.record()) {
-                        true => Answer::Committed(pending.committed()),
-                        false => Answer::Unwritten(pending.unwritten()),
+                        true => CommitAnswer::Committed(pending.committed()),
+                        false => CommitAnswer::Unwritten(pending.unwritten()),
                     };
                     let answers = records.into_iter().map(answer).collect();
                     self.set_aside();
@@ -248,7 +252,7 @@ impl Journal {
         }
         self.spare.release();
         self.is_full = true;
-        let Open { number, .. } = open;
+        let OpenJournal { number, .. } = open;
         let _ = catch_unwind(AssertUnwindSafe(|| drop(open.database)));
         let (again, _) = self.medium.open()?;
         if again.number < number {
@@ -384,7 +388,7 @@ impl Journal {
 }
 
 impl Medium {
-    fn open(&self) -> Result<(Open, Recovered), Trouble> {
+    fn open(&self) -> Result<(OpenJournal, Recovered), Trouble> {
         match self {
             Medium::File(path) => open_file(path),
             #[cfg(test)]
@@ -405,7 +409,8 @@ impl Drop for Journal {
         let mut unmark =
             || catch_unwind(AssertUnwindSafe(|| self.unmark().is_ok())).unwrap_or(false);
         if is_marked && !unmark() {
-            // Nobody may take our sessions for dead before we are: the lock goes with the process.
+            // No successor may take our sessions for dead before we are: the lock goes with the
+            // process.
             mem::forget(self.lock.take());
         }
     }
@@ -413,8 +418,8 @@ impl Drop for Journal {
 
 fn open_or_make(
     directory: &Path,
-    opening: &Opening,
-) -> Result<(Open, Commits, Recovered), Trouble> {
+    opening: &JournalOpening,
+) -> Result<(OpenJournal, Commits, Recovered), Trouble> {
     let path = directory.join(JOURNAL);
     let used = read_if_there(&directory.join(USED)).map_err(Trouble::Io)?;
     let is_there = match path.symlink_metadata() {
@@ -461,7 +466,7 @@ fn open_or_make(
 }
 
 /// The journal of this directory, and the number of its commits: the two have to agree.
-fn open_in(directory: &Path) -> Result<(Open, Commits, Recovered), Trouble> {
+fn open_in(directory: &Path) -> Result<(OpenJournal, Commits, Recovered), Trouble> {
     let (open, recovered) = open_file(&directory.join(JOURNAL))?;
     let found = Commits::open(&directory.join(COMMITS));
     let (commits, noted) = match found {
@@ -475,7 +480,7 @@ fn open_in(directory: &Path) -> Result<(Open, Commits, Recovered), Trouble> {
 }
 
 /// A journal that has fewer commits than were noted has lost some.
-fn agree(open: &Open, noted: Option<u64>) -> Result<(), Trouble> {
+fn agree(open: &OpenJournal, noted: Option<u64>) -> Result<(), Trouble> {
     match noted {
         None => Err(Trouble::Damage(format!("the file {COMMITS} beside it is damaged"))),
         Some(noted) if noted > open.number => Err(Trouble::rolled_back(open.number, noted)),
@@ -483,7 +488,7 @@ fn agree(open: &Open, noted: Option<u64>) -> Result<(), Trouble> {
     }
 }
 
-fn open_file(path: &Path) -> Result<(Open, Recovered), Trouble> {
+fn open_file(path: &Path) -> Result<(OpenJournal, Recovered), Trouble> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(Trouble::Io)?;
     // An empty file would be made a journal.
     if file.metadata().map_err(Trouble::Io)?.len() == 0 {
@@ -497,7 +502,7 @@ fn open_file(path: &Path) -> Result<(Open, Recovered), Trouble> {
 fn open_whole(
     backend: impl StorageBackend,
     file: Option<File>,
-) -> Result<(Open, Recovered), Trouble> {
+) -> Result<(OpenJournal, Recovered), Trouble> {
     let is = file.as_ref().map(FileIdentity::of).transpose().map_err(Trouble::Io)?;
     let health = Arc::new(Health::default());
     let watched = Watched::new(backend, file, health.clone());
@@ -509,23 +514,16 @@ fn open_whole(
         // number.
         database.check_integrity()?;
         let (recovered, number, made_as) = recover(&database)?;
-        Ok((Open { database, health, number, made_as, is }, recovered))
+        Ok((OpenJournal { database, health, number, made_as, is }, recovered))
     }));
     opened.unwrap_or_else(|panic| Err(Trouble::panicked(&*panic)))
 }
 
-/// Makes a journal under another name and renames it once it is whole: a journal that is found is a
-/// whole one, whenever its maker was killed.
+/// Makes a journal under another name and renames it once it is whole.
 fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Result<(), Trouble> {
     let unfinished = directory.join(UNFINISHED);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Trouble::Io(error)),
-        _ => {}
-    }
     Commits::make(&directory.join(COMMITS)).map_err(Trouble::Io)?;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
-    let file = options.open(&unfinished).map_err(Trouble::Io)?;
+    let file = begin_aside(&unfinished).map_err(Trouble::Io)?;
     let is = FileIdentity::of(&file).map_err(Trouble::Io)?;
     let same = file.try_clone().map_err(Trouble::Io)?;
     let watched = Watched::new(FileBackend::new(file)?, Some(same), Arc::default());
@@ -551,17 +549,11 @@ fn make(directory: &Path, cluster: ClusterId, epoch_above: Option<u32>) -> Resul
     }
     transaction.commit()?;
     drop(database);
-    let durable = || {
-        File::open(&unfinished)?.sync_all()?;
-        fs::rename(&unfinished, directory.join(JOURNAL))?;
-        sync_directory(directory)
-    };
-    durable().map_err(Trouble::Io)
+    put_in_place(&unfinished, JOURNAL).map_err(Trouble::Io)
 }
 
 fn random_cluster() -> Result<ClusterId, Trouble> {
-    let mut cluster = [0; 16];
-    getrandom::fill(&mut cluster).map_err(|error| Trouble::Io(error.into()))?;
+    let cluster = random_bytes().map_err(Trouble::Io)?;
     Ok(ClusterId(u128::from_le_bytes(cluster)))
 }
 
@@ -610,7 +602,7 @@ fn recover(database: &Database) -> Result<(Recovered, u64, Option<FileIdentity>)
     Ok((recovered, commits, file.map(FileIdentity::from_bytes)))
 }
 
-/// Whose the epochs were, up to this one.
+/// Which reigns the epochs were of, up to this one.
 fn read_history(
     transaction: &redb::ReadTransaction,
     epoch: u32,

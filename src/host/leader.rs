@@ -24,7 +24,7 @@ use super::{
     admission::Admission,
     bell::{Bell, LONGEST_SLEEP, Slept},
     doors::Doors,
-    journal::{Answer, Journal, Opening},
+    journal::{CommitAnswer, Journal, JournalOpening},
     own_id::OwnId,
     quic::{CloseCode, Entrance, Event, HANDSHAKES_MAX},
     reload::{News, Reloader},
@@ -66,18 +66,18 @@ use crate::{
 pub struct Leader {
     addresses: Vec<SocketAddr>,
     reloader: Option<Reloader>,
-    shared: Arc<Shared>,
+    shared: Arc<LeaderShared>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LeaderShared {
     bell: Bell,
     stop: AtomicBool,
     on_alarm: OnAlarm,
     /// What the secret file has been changed to.
     new_secret: Mutex<Option<Secret>>,
-    end: Mutex<Option<End>>,
+    end: Mutex<Option<ReignEnd>>,
     ended: Condvar,
     #[cfg(test)]
     disk_fails: AtomicBool,
@@ -95,7 +95,7 @@ impl fmt::Debug for OnAlarm {
 
 /// How the reign ended.
 #[derive(Clone, Debug)]
-enum End {
+enum ReignEnd {
     Stopped,
     Failed(LockErrorKind, String),
 }
@@ -144,10 +144,10 @@ impl Leader {
         &self.addresses
     }
 
-    /// Reads the secret file again now; it does so every minute in any case. A client whose secret
-    /// is not among those of the file any more loses its connection, and its locks as if it were
-    /// silent. A file that is missing or damaged leaves those in force that were read before, and
-    /// is told as an alarm.
+    /// Reads the secret file again now; it does so every minute in any case. A client with a
+    /// secret that is not among those of the file any more loses its connection, and its locks as
+    /// if it were silent. A file that is missing or damaged leaves those in force that were read
+    /// before, and is told as an alarm.
     pub fn reload(&self) {
         match &self.reloader {
             Some(reloader) => reloader.ask(),
@@ -167,7 +167,7 @@ impl Leader {
     /// clients have seen.
     pub fn failure(&self) -> Option<LockError> {
         match &*self.shared.end.lock() {
-            Some(End::Failed(kind, text)) => Some(LockError::new(*kind, text.clone())),
+            Some(ReignEnd::Failed(kind, text)) => Some(LockError::new(*kind, text.clone())),
             _ => None,
         }
     }
@@ -302,14 +302,14 @@ impl LeaderBuilder {
     /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
     /// on the state directory, `Damaged` if that is not what it should be, `Io`.
     pub fn start(self) -> Result<Leader, LockError> {
-        let reign = self.prepare()?;
+        let (reign, secret) = self.prepare()?;
         let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
         let shared = reign.shared.clone();
         let tell = {
             let shared = shared.clone();
             move |news| shared.reloaded(news)
         };
-        let reloader = Reloader::start(reign.secret.clone(), tell);
+        let reloader = Reloader::start(secret, tell);
         let reloader = reloader.map_err(failed("cannot start a thread"))?;
         let thread = thread::Builder::new()
             .name("tierlock-leader".into())
@@ -318,8 +318,8 @@ impl LeaderBuilder {
         Ok(Leader { addresses, reloader, shared, thread: Some(thread) })
     }
 
-    /// A reign that has begun and serves nobody yet.
-    fn prepare(self) -> Result<Reign, LockError> {
+    /// A reign that has begun and serves no client yet, and the secret as it was read for it.
+    fn prepare(self) -> Result<(Reign, Secret), LockError> {
         let listen = self.listen.ok_or_else(|| missing("an address to listen at"))?;
         let state_dir = self.state_dir.ok_or_else(|| missing("a state directory"))?;
         let secret_file = self.secret_file.ok_or_else(|| missing("a secret file"))?;
@@ -331,7 +331,7 @@ impl LeaderBuilder {
         }
         let listen: ListenAddress = listen.parse()?;
         let secret = Secret::read(secret_file)?;
-        let opening = Opening {
+        let opening = JournalOpening {
             init: self.init,
             epoch_above: self.epoch_above,
             accepted_file_systems: self.accepted_file_systems,
@@ -359,7 +359,7 @@ impl LeaderBuilder {
         commit_here(&mut leader, &mut journal).map_err(|error| storage_failed(&error))?;
 
         let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LeaderShared {
             bell,
             stop: AtomicBool::new(false),
             on_alarm: self.on_alarm,
@@ -371,16 +371,16 @@ impl LeaderBuilder {
         });
         let writer = Writer::start(journal, shared.clone());
         let writer = writer.map_err(failed("cannot start a thread"))?;
-        Ok(Reign {
+        let reign = Reign {
             leader,
             doors,
             writer,
             unread: BTreeMap::new(),
             arrived: Vec::new(),
             slept_on: Vec::new(),
-            secret,
             shared,
-        })
+        };
+        Ok((reign, secret))
     }
 }
 
@@ -411,7 +411,7 @@ fn listen_at(address: &ListenAddress, entrance: &Entrance) -> Result<Doors, Lock
     })
 }
 
-/// Before anybody is served: what the reign begins with is on the disk.
+/// Before any client is served: what the reign begins with is on the disk.
 fn commit_here(leader: &mut protocol::Leader, journal: &mut Journal) -> io::Result<()> {
     loop {
         let records: Vec<_> = std::iter::from_fn(|| leader.poll_record()).collect();
@@ -424,10 +424,10 @@ fn commit_here(leader: &mut protocol::Leader, journal: &mut Journal) -> io::Resu
     }
 }
 
-fn take_answer(leader: &mut protocol::Leader, answer: Answer, now: Time) {
+fn take_answer(leader: &mut protocol::Leader, answer: CommitAnswer, now: Time) {
     match answer {
-        Answer::Committed(committed) => leader.handle_committed(committed, now),
-        Answer::Unwritten(unwritten) => leader.handle_unwritten(unwritten, now),
+        CommitAnswer::Committed(committed) => leader.handle_committed(committed, now),
+        CommitAnswer::Unwritten(unwritten) => leader.handle_unwritten(unwritten, now),
     }
 }
 
@@ -461,21 +461,19 @@ struct Reign {
     arrived: Vec<ConnectionId>,
     /// The sockets, as it slept on them last.
     slept_on: Vec<Slept>,
-    /// As it was read at the start.
-    secret: Secret,
-    shared: Arc<Shared>,
+    shared: Arc<LeaderShared>,
 }
 
 /// How many messages of one connection are read before others have their turn.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// A connection with so much to be sent is not read until its peer has read some of it: whoever
-/// asks for more than it reads fills its own buffers, and not the leader's memory.
+/// A connection with so much to be sent is not read until its peer has read some of it: a client
+/// that asks for more than it reads fills its own buffers, and not the leader's memory.
 const UNSENT_BYTES_READING: usize = 64 << 10;
 
 impl Reign {
     fn run(mut self) {
-        // However this ends, whoever waits for the end learns of it.
+        // However this ends, a thread that waits for the end learns of it.
         let _report = Report(self.shared.clone());
         let end = loop {
             if let Some(end) = self.turn() {
@@ -483,7 +481,7 @@ impl Reign {
             }
             self.sleep();
         };
-        if let End::Stopped = end {
+        if let ReignEnd::Stopped = end {
             // What is written now is on the disk before the state directory is free.
             self.leader.handle_stop(clock::now());
             self.writer.write(std::iter::from_fn(|| self.leader.poll_record()).collect());
@@ -491,22 +489,23 @@ impl Reign {
         // Answers that are on their way come before the close.
         self.doors.transmit();
         let reason = match &end {
-            End::Stopped => "the leader was stopped",
-            End::Failed(_, text) => text,
+            ReignEnd::Stopped => "the leader was stopped",
+            ReignEnd::Failed(_, text) => text,
         };
         self.doors.close_all(CloseCode::Shutdown, reason);
         self.doors.transmit();
-        // Nobody may knock at a port behind which nobody is: the bell lets go of the sockets, too.
+        // No client may knock at a port without a leader behind it: the bell lets go of the
+        // sockets, too.
         self.slept_on.clear();
         self.shared.bell.sleep(&[], Duration::ZERO);
-        // The state directory is free once somebody hears of the end.
+        // The state directory is free once a waiting thread hears of the end.
         let shared = self.shared.clone();
         drop(self);
         shared.end(end);
     }
 
     /// Looks at everything once; the end, if that is it.
-    fn turn(&mut self) -> Option<End> {
+    fn turn(&mut self) -> Option<ReignEnd> {
         if let Some(secret) = self.shared.new_secret.lock().take() {
             self.doors.accept_secret(&secret);
             self.leader.change_notary(Arc::new(secret.notary()));
@@ -515,7 +514,7 @@ impl Reign {
         let answers = self.writer.poll();
         // The clock is read after what it dates.
         let now = clock::now();
-        let mut end = self.shared.stop.load(Acquire).then_some(End::Stopped);
+        let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
         match answers {
             Ok(answers) => {
                 for answer in answers {
@@ -524,7 +523,7 @@ impl Reign {
             }
             Err(error) => {
                 self.leader.handle_storage_failed(now);
-                end = Some(End::Failed(LockErrorKind::Io, storage_text(&error)));
+                end = Some(ReignEnd::Failed(LockErrorKind::Io, storage_text(&error)));
             }
         }
         while let Some(event) = self.doors.poll_event() {
@@ -582,7 +581,7 @@ impl Reign {
         end
     }
 
-    /// Has it read after those from whom something came before; whether it has ended since.
+    /// Has it read after those from which something came before; whether it has ended since.
     fn mark_unread(&mut self, id: ConnectionId) -> &mut bool {
         self.unread.entry(id).or_insert_with(|| {
             self.arrived.push(id);
@@ -620,7 +619,7 @@ impl Reign {
     }
 
     fn sleep(&mut self) {
-        // Whoever waits for its peer to read is woken by that.
+        // A connection that waits for its peer to read is woken by that.
         if self.unread.keys().any(|id| self.may_read(*id)) {
             return;
         }
@@ -659,18 +658,18 @@ fn other_history(seen: u32, own: u32, pauses: Duration, takes: Option<u32>) -> S
 }
 
 /// Says that the leader is gone, if nothing better was said: it panicked.
-struct Report(Arc<Shared>);
+struct Report(Arc<LeaderShared>);
 
 impl Drop for Report {
     fn drop(&mut self) {
         if thread::panicking() {
             let text = "the leader stopped because of an error in its program (a panic)";
-            self.0.end(End::Failed(LockErrorKind::Io, text.to_owned()));
+            self.0.end(ReignEnd::Failed(LockErrorKind::Io, text.to_owned()));
         }
     }
 }
 
-impl Shared {
+impl LeaderShared {
     /// Tells of something that an operator has to look at.
     fn sound(&self, text: String) {
         let OnAlarm(on_alarm) = self.on_alarm.clone();
@@ -691,7 +690,7 @@ impl Shared {
         }
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: ReignEnd) {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
     }
@@ -700,12 +699,12 @@ impl Shared {
 /// The thread that waits for the disk. Records that come while it does go together.
 struct Writer {
     records: Option<mpsc::Sender<Vec<Pending>>>,
-    results: mpsc::Receiver<io::Result<Vec<Answer>>>,
+    results: mpsc::Receiver<io::Result<Vec<CommitAnswer>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    fn start(mut journal: Journal, shared: Arc<Shared>) -> io::Result<Writer> {
+    fn start(mut journal: Journal, shared: Arc<LeaderShared>) -> io::Result<Writer> {
         let (records, from_leader) = mpsc::channel::<Vec<Pending>>();
         let (to_leader, results) = mpsc::channel();
         let thread = thread::Builder::new().name("tierlock-journal".into()).spawn(move || {
@@ -741,7 +740,7 @@ impl Writer {
     }
 
     /// What has become of records since the last call.
-    fn poll(&self) -> io::Result<Vec<Answer>> {
+    fn poll(&self) -> io::Result<Vec<CommitAnswer>> {
         let mut all = Vec::new();
         loop {
             match self.results.try_recv() {
@@ -858,7 +857,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_whose_epochs_are_used_up_says_what_is_left_to_do() {
+    fn a_leader_out_of_epochs_says_what_is_left_to_do() {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
         Secret::create(&key).unwrap();
@@ -879,8 +878,8 @@ mod tests {
     fn prepare() -> (Reign, SocketAddr, Secret, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
-        let secret = Secret::create(&key).unwrap();
-        let reign = Leader::builder()
+        Secret::create(&key).unwrap();
+        let (reign, secret) = Leader::builder()
             .listen("127.0.0.1:0")
             .state_dir(directory.path().join("state"))
             .init(true)
@@ -893,7 +892,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_for_more_than_it_reads_costs_little_and_delays_nobody() {
+    fn a_client_that_asks_for_more_than_it_reads_costs_little_and_delays_no_other() {
         const NAMES: u64 = 200;
         const PAGES: u64 = 400;
         let (mut reign, address, secret, _directory) = prepare();

@@ -1,9 +1,10 @@
-//! The lease word: who of this process holds a host-scope lock, and what becomes of its lease.
+//! The lease word: which guard of this process holds a host-scope lock, and what becomes of its
+//! lease.
 //!
 //! Every lease of a manager goes through the word of its name, kept or not. The word is the gate of
 //! the name at host scope: the lease excludes all other sessions, and the one exchange that takes an
-//! open word decides between the threads of this one. Keeping a lease while nobody else wants it is
-//! what file systems do (GFS2's glocks, NFSv4's delegations, Frangipani), and cohort locks within
+//! open word decides between the threads of this one. Keeping a lease while no other session wants it
+//! is what file systems do (GFS2's glocks, NFSv4's delegations, Frangipani), and cohort locks within
 //! one machine: the next local lock then takes the next token of the lease's block and needs no
 //! message.
 //!
@@ -15,7 +16,7 @@
 //!   a lease while the word is 0;
 //! - the **service**, under its own lock, opens the word, recalls, loses and closes it.
 
-// The simulator takes its tokens from here as well; nobody else sees it from outside.
+// The simulator takes its tokens from here as well; nothing else sees it from outside.
 #![allow(missing_docs)]
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 
@@ -67,8 +68,7 @@ pub struct LeaseKey {
 /// | `OPEN IN_USE RECALLED LOST` | the lease is over | likewise |
 ///
 /// `WATCHED` beside `IN_USE`: the guard was asked to tell its loss. `WAITERS` and `HUNGRY` stand
-/// beside `IN_USE` alone, in all of these states; a recall goes before them. `SHARED` is for leases
-/// of readers; a word with it is entered by no exclusive holder.
+/// beside `IN_USE` alone, in all of these states; a recall goes before them.
 ///
 /// - Only the service opens, and only from 0, while it holds its lock: a recall or a loss that is
 ///   told under the same lock meets the word before or after, never in between. A lease is opened as
@@ -104,7 +104,7 @@ pub struct LeaseWord {
     is_for_good: AtomicBool,
     /// The session's.
     deadline: Arc<Deadline>,
-    /// The fork generation of the process whose session it is.
+    /// The fork generation of the process that has the session.
     made_in: u64,
     /// Tells the loss to the guard that asked for it.
     watch: Mutex<Option<Arc<Watch>>>,
@@ -125,7 +125,6 @@ const HOW: u64 = 0x7 << HOW_SHIFT;
 const RESERVED: u64 = 1 << 51;
 const WAITERS: u64 = 1 << 52;
 const HUNGRY: u64 = 1 << 53;
-const SHARED: u64 = 1 << 54;
 /// All but the count and how the last holder left.
 const STATE: u64 = !(COUNT | HOW);
 
@@ -240,7 +239,7 @@ pub enum Met {
 
 #[allow(clippy::new_without_default, reason = "it is made closed, not by default")]
 impl LeaseWord {
-    /// A closed word whose session has no deadline.
+    /// A closed word of a session without a deadline.
     pub fn new() -> LeaseWord {
         LeaseWord::of(Arc::new(Deadline::new(Time::NEVER)), 0)
     }
@@ -449,7 +448,7 @@ impl LeaseWord {
         let watch = Arc::new(Watch::new(Some(self.deadline.clone()), Some(self.end())));
         *slot = Some(watch.clone());
         drop(slot);
-        // Who loses it later sees the flag, and tells the watch.
+        // A later loss sees the flag, and tells the watch.
         let before = self.word.fetch_or(WATCHED, AcqRel);
         if let Some(why) = lost(before) {
             watch.lose(why);
@@ -478,7 +477,7 @@ impl LeaseWord {
             if word & OPEN == 0 {
                 return Claim::Closed(LostReason::from_u8(self.ended.load(Relaxed)));
             }
-            if word & (IN_USE | SHARED) != 0 {
+            if word & IN_USE != 0 {
                 return Claim::Held;
             }
             let is_reserved = word & RESERVED != 0;
@@ -760,9 +759,9 @@ impl LeaseWord {
         self.policy.lock().granted(had_to_queue);
     }
 
-    /// A kept lease went back; whether that was too soon to have paid.
+    /// The lease went back. Answers whether it was kept, and that too short to have paid.
     pub fn gone(&self, used: &Used) -> bool {
-        self.policy.lock().gone(used)
+        used.keeps && self.policy.lock().gone(used)
     }
 }
 

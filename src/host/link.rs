@@ -2,8 +2,8 @@
 //! the frames.
 //!
 //! No network and no thread lives here. Callers lock the state for a moment, put a request to the
-//! protocol client and ask whoever drives the link to carry it; the driver lends the client its
-//! hands with [`Link::drive`], and what comes of that is handed to those who wait.
+//! protocol client and ask the driver to carry it; the driver lends the client its hands with
+//! [`Link::drive`], and what comes of that is handed to the callers that wait.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use std::{
     sync::{
         Arc, Weak,
         atomic::{
-            AtomicU64, AtomicUsize,
+            AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -27,8 +27,8 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{
     lease_word::{LeaseKey, LeaseWord, Met, Opening, Used, WordWaiter},
     service::{
-        Capabilities, LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease,
-        PendingRelease, Settlement,
+        LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease, PendingRelease,
+        Settlement,
     },
 };
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
         LeaseId, RequestId,
         client::{Client, Event, Failure},
         history,
-        numbered::Numbered,
+        numbered::{Numbered, sorted},
         wire::{Acquire, HolderInfo, LockInfo, Refusal, Wait},
     },
     scope::Scope,
@@ -53,14 +53,14 @@ use crate::{
 /// Since when a task waits, and for how long it would have lent its thread.
 pub(super) type Lent = (Instant, Duration);
 
-/// Whoever carries a link's frames.
+/// The driver: carries a link's frames.
 ///
 /// None of these is called with the link's lock held.
 pub(crate) trait Drive: Send + Sync {
-    /// Called before every request: makes sure that somebody drives, or says why nobody can.
+    /// Called before every request: makes sure that a driver runs, or says why none can.
     fn start(&self) -> Result<(), LockError>;
 
-    /// There is something to send, whose answer is waited for.
+    /// There is something to send, and its answer is waited for.
     fn wake(&self);
 
     /// As `wake`, by a task that is about to wait and lends its thread for some 50 µs, if it is
@@ -90,14 +90,13 @@ pub(crate) trait Drive: Send + Sync {
         self.wake();
     }
 
-    /// There is a release to send before anything else happens: who waits on this machine, behind
-    /// the tier below, asks for that lock as soon as the tier is let go of. It is sent by whoever
-    /// calls, unless somebody carries frames just now.
+    /// There is something to send before the process ends. The caller sends it, unless another
+    /// thread carries frames just now.
     fn send_ahead(&self) {
         self.wake();
     }
 
-    /// Called now and then by whoever waits: why nobody drives any more, if so.
+    /// Called now and then by a waiting caller: why no driver runs any more, if so.
     fn attend(&self) -> Result<(), LockError> {
         Ok(())
     }
@@ -106,11 +105,11 @@ pub(crate) trait Drive: Send + Sync {
     /// what `start` began.
     fn finish(&self, until: Time);
 
-    /// Has whoever drives panic at its next turn.
+    /// Has the driver panic at its next turn.
     #[cfg(test)]
     fn break_down(&self) {}
 
-    /// Runs `work` while nobody can carry frames.
+    /// Runs `work` while no thread can carry frames.
     #[cfg(test)]
     fn while_stalled(&self, work: &mut dyn FnMut());
 }
@@ -120,11 +119,10 @@ pub(crate) struct Link {
     state: Mutex<State>,
     drive: Arc<dyn Drive>,
     me: Weak<Link>,
-    /// The session's, as it stands in the state: for who looks without locking that.
+    /// The session's, the same as in the state: to be read without locking that.
     deadline: Arc<Deadline>,
     /// As it stands in the state.
     unanswered: AtomicUsize,
-    counters: Counters,
     /// Tells a forked child from its parent: the child has neither the driver nor the sessions.
     generation: fn() -> u64,
     made_in: u64,
@@ -136,10 +134,10 @@ struct State {
     releases: Numbered<LeaseId, Waiter<()>>,
     /// Until when releases wait for their answers, the soonest first.
     release_limits: VecDeque<(Time, LeaseId)>,
-    queries: Numbered<QueryId, Waiter<Answer>>,
+    queries: Numbered<QueryId, Waiter<QueryAnswer>>,
     /// Granted and not given back yet, lost ones included.
     leases: Numbered<LeaseId, Held>,
-    /// The current session's; watches of an earlier session keep theirs.
+    /// The link's, through all its sessions; it moves under this state's lock.
     deadline: Arc<Deadline>,
     /// Waiters without an outcome.
     unanswered: usize,
@@ -149,21 +147,6 @@ struct State {
     on_warning: Option<Tell>,
     remember: Option<Remember>,
     aftermath: Aftermath,
-}
-
-/// What keeping leases did, for whoever measures it.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Leases that were granted to be kept.
-    pub(crate) keeps: AtomicU64,
-    /// Locks that such leases served without the leader.
-    pub(crate) local_grants: AtomicU64,
-    /// Times that the leader asked for one because somebody else waited.
-    pub(crate) recalls: AtomicU64,
-    /// Recalls that came before keeping had paid.
-    pub(crate) ping_pongs: AtomicU64,
-    /// Leases given back because nobody used them.
-    pub(crate) idle_returns: AtomicU64,
 }
 
 struct Held {
@@ -187,22 +170,10 @@ struct Seen {
     is_told: bool,
 }
 
-impl Counters {
-    /// A lease is given back: one that was opened to be kept counts.
-    fn count(&self, word: &LeaseWord, used: &Used) {
-        if !used.keeps {
-            return;
-        }
-        self.keeps.fetch_add(1, Relaxed);
-        self.local_grants.fetch_add(used.local_grants, Relaxed);
-        self.ping_pongs.fetch_add(u64::from(word.gone(used)), Relaxed);
-    }
-}
-
 /// How often a lease that may be kept is looked at, at first and at most.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(4);
-/// A kept lease that nobody has used for this long goes back, unless it is to be kept always: if
+/// A kept lease that was unused for this long goes back, unless it is to be kept always: if
 /// this process dies, others wait for its time to live.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -256,9 +227,8 @@ struct Aftermath {
     answered: usize,
     /// Leases that may be kept, to be looked after.
     opened: Vec<LeaseId>,
-    /// Leases whose idle words were closed.
-    gone: Vec<(Arc<LeaseWord>, Used)>,
-    recalls: u64,
+    /// Words that were closed while idle: the last of each may be dropped here.
+    gone: Vec<Arc<LeaseWord>>,
     wakes: Vec<Wake>,
     /// Those that waited at words which were closed.
     waiters: Vec<WordWaiter>,
@@ -270,14 +240,14 @@ struct Aftermath {
 /// What is called with what a leader has shown.
 pub(crate) type Remember = Arc<dyn Fn(history::Seen) + Send + Sync>;
 
-/// A loss to be told, whereupon the leader may hear that nobody believes in the lease.
+/// A loss to be told, whereupon the leader may hear that no guard believes in the lease.
 struct Loss {
     lease: LeaseId,
     /// What to tell it by, unless another thread has seen it first, or no guard asked to be told.
     tell: Option<(Arc<Watch>, LostReason)>,
 }
 
-/// Somebody who waits for an answer. Its outcome stays here until it is fetched.
+/// A caller that waits for an answer. Its outcome stays here until it is fetched.
 struct Waiter<T> {
     name: Option<Name>,
     /// What a grant opens.
@@ -302,7 +272,7 @@ struct Opens {
     settlement: Settlement,
 }
 
-/// One answer that somebody of this process waits for and that is on its way: not behind another
+/// One answer that a caller of this process waits for and that is on its way: not behind another
 /// holder.
 struct Expecting;
 
@@ -330,13 +300,13 @@ pub(super) fn expecting() -> usize {
 }
 
 enum Wake {
-    Nobody,
+    Nothing,
     Thread(Thread),
     Task(Waker),
 }
 
 /// What came of a query: each is answered by its own kind, which the protocol client sees to.
-enum Answer {
+enum QueryAnswer {
     Listed { locks: Vec<LockInfo>, more: bool },
     Checked { good: bool },
     Broke { found: bool },
@@ -353,7 +323,6 @@ impl Link {
         Arc::new_cyclic(|link| Link {
             deadline: deadline.clone(),
             unanswered: AtomicUsize::new(0),
-            counters: Counters::default(),
             state: Mutex::new(State {
                 client,
                 acquires: Numbered::default(),
@@ -381,8 +350,8 @@ impl Link {
         self.state.lock().on_warning = Some(warn);
     }
 
-    /// Has `remember` called with what leaders show of their reigns, before anybody hears of what
-    /// they grant in them.
+    /// Has `remember` called with what leaders show of their reigns, before any caller hears of
+    /// what they grant in them.
     pub(crate) fn remember(&self, remember: Remember) {
         self.state.lock().remember = Some(remember);
     }
@@ -417,7 +386,7 @@ impl Link {
         if self.forked() {
             return None;
         }
-        self.counters.count(word, used);
+        word.gone(used);
         let lease = used.lease.into();
         let mut state = self.state.lock();
         let held = state.leases.remove(&lease);
@@ -426,13 +395,13 @@ impl Link {
         Some(held.is_none_or(|held| held.is_wanted_by_others))
     }
 
-    /// The cluster whose leader has answered, once one has.
+    /// The cluster of the leader that has answered, once one has.
     pub(crate) fn cluster(&self) -> Option<crate::proto::ClusterId> {
         self.state.lock().client.cluster()
     }
 
     /// Looks at a lease that may be kept, again and again until it is given back: tells the leader
-    /// whether a guard has it, and gives it back if nobody has used it for [`IDLE`].
+    /// whether a guard has it, and gives it back if it was unused for [`IDLE`].
     fn look_after(self: Arc<Self>, lease: LeaseId, mut seen: Seen) {
         let mut state = self.state.lock();
         let State { leases, client, .. } = &mut *state;
@@ -445,10 +414,7 @@ impl Link {
             .then(|| word.close_unused(idle.expect("it is idle")))
             .flatten();
         if let Some(used) = used {
-            leases.remove(&lease);
-            client.release(lease, used.last, used.how, clock::now());
-            self.counters.count(&word, &used);
-            self.counters.idle_returns.fetch_add(1, Relaxed);
+            state.give_back_closed(lease, word, used);
             self.settle(state);
             return self.drive.let_go(true);
         }
@@ -476,7 +442,7 @@ impl Link {
         if let Err(error) = self.ready() {
             return Releasing(Waiting::failed(error));
         }
-        self.counters.count(word, used);
+        word.gone(used);
         let now = clock::now();
         let lease = used.lease.into();
         let mut state = self.state.lock();
@@ -596,28 +562,23 @@ impl Link {
     }
 
     fn begin_closing(&self, mut state: MutexGuard<'_, State>) {
-        let State { client, leases, aftermath, .. } = &mut *state;
-        leases.retain(|&lease, held| {
-            let Some(word) = held.open_word(lease) else { return true };
+        for lease in sorted(&state.leases) {
+            let Some(word) = state.open_word(lease) else { continue };
             match word.recall() {
                 Met::Idle(used) => {
                     // No other session asked for it.
-                    let used = Used { is_recalled: false, ..used };
-                    client.release(lease, used.last, used.how, clock::now());
-                    aftermath.close(word.clone(), used);
-                    false
+                    state.give_back_closed(lease, word, Used { is_recalled: false, ..used });
                 }
                 Met::InUse { .. } | Met::Reserved | Met::Closed => {
-                    aftermath.waiters.extend(word.take_waiter());
-                    true
+                    state.aftermath.waiters.extend(word.take_waiter());
                 }
             }
-        });
-        client.close(clock::now());
+        }
+        state.client.close(clock::now());
         self.settle(state);
     }
 
-    /// Whether the client has been closed and owes nobody a word.
+    /// Whether the client has been closed and owes no peer a word.
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
@@ -628,7 +589,7 @@ impl Link {
         self.unanswered.load(SeqCst)
     }
 
-    /// Runs `work` while nobody carries frames, as if the process had been stopped.
+    /// Runs `work` while no thread carries frames, as if the process had been stopped.
     #[cfg(test)]
     pub(super) fn while_stalled<R>(&self, work: impl FnOnce() -> R) -> R {
         let (mut work, mut result) = (Some(work), None);
@@ -636,21 +597,14 @@ impl Link {
         result.expect("it ran")
     }
 
-    /// What keeping leases did: keeps, local grants, recalls, ping-pongs, idle returns.
-    #[cfg(test)]
-    pub(super) fn counters(&self) -> [&AtomicU64; 5] {
-        let Counters { keeps, local_grants, recalls, ping_pongs, idle_returns } = &self.counters;
-        [keeps, local_grants, recalls, ping_pongs, idle_returns]
-    }
-
-    /// Has whoever drives panic at its next turn.
+    /// Has the driver panic at its next turn.
     #[cfg(test)]
     pub(super) fn break_down(&self) {
         self.drive.break_down();
     }
 
-    /// For whoever drives: hands what happened to the client, notes for callers what came of it,
-    /// and takes what is to be done now. Nobody is told before [`follow_up`](Link::follow_up).
+    /// For the driver: hands what happened to the client, notes for callers what came of it,
+    /// and takes what is to be done now. No caller is told before [`follow_up`](Link::follow_up).
     pub(super) fn drive<C, H, R>(
         &self,
         hands: &mut C,
@@ -668,7 +622,7 @@ impl Link {
         result
     }
 
-    /// For whoever drives, once it holds no lock: tells callers what came of its turn.
+    /// For the driver, once it holds no lock: tells callers what came of its turn.
     pub(super) fn follow_up(&self) {
         let aftermath = self.state.lock().take_aftermath();
         if let Some(aftermath) = aftermath {
@@ -683,7 +637,7 @@ impl Link {
         self.drive.let_go(true);
     }
 
-    /// Nobody will ever carry frames again: everybody who waits is told `why`, and no lease is
+    /// No driver will ever carry frames again: every waiting caller is told `why`, and no lease is
     /// renewed any more, so each of them counts as lost.
     pub(super) fn abandon(&self, why: impl Fn() -> LockError) {
         let mut state = self.state.lock();
@@ -722,7 +676,7 @@ impl Link {
                     (is_new, true)
                 }
                 Losing::Idle(word, used) => {
-                    aftermath.close(word, used);
+                    aftermath.close(word, &used);
                     (true, false)
                 }
             };
@@ -784,7 +738,7 @@ impl State {
         is_any.then(|| mem::take(&mut self.aftermath))
     }
 
-    /// Tells those whose release nobody has answered in time. Whoever drives looks in at least
+    /// Tells the callers of releases that no leader answered in time. The driver looks in at least
     /// every 100 ms.
     fn give_up_releases(&mut self) {
         while let Some((limit, lease)) = self.release_limits.front() {
@@ -810,7 +764,7 @@ impl State {
             }
             Event::Granted { request, lease, first, last, predecessor, at_most } => {
                 let Some(waiter) = self.acquires.get_mut(&request) else {
-                    return self.client.cancel(request, clock::now()); // nobody wants it any more
+                    return self.client.cancel(request, clock::now()); // its caller is gone
                 };
                 let opens = waiter.opens.take().expect("a request is granted once");
                 let Opens { word, keep, is_in_use, has_moved, settlement } = opens;
@@ -868,7 +822,7 @@ impl State {
                     }
                     Some(Losing::Idle(word, used)) => {
                         self.leases.remove(&lease);
-                        self.aftermath.close(word, used);
+                        self.aftermath.close(word, &used);
                         self.client.loss_is_told(lease);
                     }
                     Some(Losing::Unwatched { .. }) | None => self.client.loss_is_told(lease),
@@ -878,13 +832,8 @@ impl State {
                 let Some(word) = self.open_word(lease) else {
                     return; // on its way back
                 };
-                self.aftermath.recalls += 1;
                 match word.recall() {
-                    Met::Idle(used) => {
-                        self.leases.remove(&lease);
-                        self.client.release(lease, used.last, used.how, clock::now());
-                        self.aftermath.close(word, used);
-                    }
+                    Met::Idle(used) => self.give_back_closed(lease, word, used),
                     Met::InUse { .. } | Met::Reserved => self.client.is_kept(lease, false),
                     Met::Closed => {} // on its way back
                 }
@@ -905,10 +854,10 @@ impl State {
                 self.deadline.set(deadline);
             }
             Event::Listed { query, locks, more } => {
-                self.answer(query, Answer::Listed { locks, more });
+                self.answer(query, QueryAnswer::Listed { locks, more });
             }
-            Event::Checked { query, good } => self.answer(query, Answer::Checked { good }),
-            Event::Broke { query, found } => self.answer(query, Answer::Broke { found }),
+            Event::Checked { query, good } => self.answer(query, QueryAnswer::Checked { good }),
+            Event::Broke { query, found } => self.answer(query, QueryAnswer::Broke { found }),
             Event::QueryFailed { query, failure } => {
                 let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
                 let error = waiter.error(failure, None);
@@ -920,7 +869,7 @@ impl State {
             Event::Closed => {
                 self.closed = true;
                 if !self.is_leaving {
-                    // Nobody looks after these any more.
+                    // No driver looks after these any more.
                     let unanswered = self.releases.values_mut();
                     unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
                 }
@@ -928,12 +877,19 @@ impl State {
         }
     }
 
+    /// Gives a lease back after its word was closed with no guard in it.
+    fn give_back_closed(&mut self, lease: LeaseId, word: Arc<LeaseWord>, used: Used) {
+        self.leases.remove(&lease);
+        self.client.release(lease, used.last, used.how, clock::now());
+        self.aftermath.close(word, &used);
+    }
+
     /// The word that is open with this lease.
     fn open_word(&self, lease: LeaseId) -> Option<Arc<LeaseWord>> {
         self.leases.get(&lease)?.open_word(lease).cloned()
     }
 
-    fn answer(&mut self, query: RequestId, answer: Answer) {
+    fn answer(&mut self, query: RequestId, answer: QueryAnswer) {
         if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
             waiter.finish(Ok(answer), &mut self.aftermath);
         }
@@ -942,13 +898,11 @@ impl State {
 
 impl Aftermath {
     fn is_empty(&self) -> bool {
-        let Aftermath { answered: _, opened, gone, recalls, wakes, waiters, losses, warnings, saw } =
-            self;
+        let Aftermath { answered: _, opened, gone, wakes, waiters, losses, warnings, saw } = self;
         wakes.is_empty()
             && waiters.is_empty()
             && opened.is_empty()
             && gone.is_empty()
-            && *recalls == 0
             && losses.is_empty()
             && warnings.is_empty()
             && saw.is_none()
@@ -962,15 +916,16 @@ impl Aftermath {
         is_first
     }
 
-    /// The same of a lease whose guard did not ask to be told.
+    /// The same of a lease with a guard that did not ask to be told.
     fn lose_unwatched(&mut self, lease: LeaseId) {
         self.losses.push(Loss { lease, tell: None });
     }
 
     /// An idle word was closed. A representative may have been about to wait there.
-    fn close(&mut self, word: Arc<LeaseWord>, used: Used) {
+    fn close(&mut self, word: Arc<LeaseWord>, used: &Used) {
         self.waiters.extend(word.take_waiter());
-        self.gone.push((word, used));
+        word.gone(used);
+        self.gone.push(word);
     }
 
     /// Remembers and wakes first; then tells the losses, on the alarm thread, each before the
@@ -978,14 +933,6 @@ impl Aftermath {
     fn run(self, link: &Weak<Link>) {
         if let Some((remember, seen)) = self.saw {
             contain(|| remember(seen));
-        }
-        if (self.recalls > 0 || !self.gone.is_empty())
-            && let Some(link) = link.upgrade()
-        {
-            link.counters.recalls.fetch_add(self.recalls, Relaxed);
-            for (word, used) in &self.gone {
-                link.counters.count(word, used);
-            }
         }
         for lease in self.opened {
             let link = link.clone();
@@ -1030,7 +977,7 @@ impl<T> Waiter<T> {
             expecting: Expecting::begin(),
             outcome: None,
             granted: None,
-            wake: Wake::Nobody,
+            wake: Wake::Nothing,
         }
     }
 
@@ -1044,8 +991,8 @@ impl<T> Waiter<T> {
         // What was not granted is settled here.
         self.opens = None;
         aftermath.answered += 1;
-        match mem::replace(&mut self.wake, Wake::Nobody) {
-            Wake::Nobody => {}
+        match mem::replace(&mut self.wake, Wake::Nothing) {
+            Wake::Nothing => {}
             wake => aftermath.wakes.push(wake),
         }
     }
@@ -1087,7 +1034,7 @@ impl Waiter<()> {
 impl Wake {
     fn wake(self) {
         match self {
-            Wake::Nobody => {}
+            Wake::Nothing => {}
             Wake::Thread(thread) => thread.unpark(),
             Wake::Task(waker) => waker.wake(),
         }
@@ -1099,7 +1046,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
     let (kind, text) = match failure {
         Failure::Refused { why: Refusal::WouldBlock } => return LockError::WOULD_BLOCK,
         Failure::Refused { why: Refusal::TimedOut } => {
-            return LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
+            return LockError::new(LockErrorKind::TimedOut, "another holder had it all the time")
                 .with_waited(waited);
         }
         Failure::Unanswered(trouble) => {
@@ -1121,7 +1068,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
 
     fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
         match why {
-            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("somebody else holds it"),
+            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
             Refusal::TooManySessions => (
                 Refused,
                 "the leader has no room for another session of this client (one address gets at most \
@@ -1232,8 +1179,10 @@ impl<'a> Listing<'a> {
         self.next.take()
     }
 
-    fn add(&mut self, answer: Answer) {
-        let Answer::Listed { locks, more } = answer else { unreachable!("a list was asked for") };
+    fn add(&mut self, answer: QueryAnswer) {
+        let QueryAnswer::Listed { locks, more } = answer else {
+            unreachable!("a list was asked for")
+        };
         let last = locks.last().map(|lock| lock.name.clone());
         let passed = self.only.is_some_and(|only| last.as_ref().is_some_and(|last| last >= only));
         if more && !passed && last.is_some() {
@@ -1295,13 +1244,13 @@ impl Future for Releasing {
 struct Asking(Waiting<QueryId>);
 
 impl Asking {
-    fn wait(mut self) -> Result<Answer, LockError> {
+    fn wait(mut self) -> Result<QueryAnswer, LockError> {
         self.0.wait()
     }
 }
 
 impl Future for Asking {
-    type Output = Result<Answer, LockError>;
+    type Output = Result<QueryAnswer, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx)
@@ -1315,7 +1264,7 @@ pub(crate) struct Questioning(Asking);
 impl Questioning {
     /// Blocks the calling thread. Works in and outside any async runtime.
     pub(crate) fn wait(self) -> Result<bool, LockError> {
-        self.0.wait().map(Answer::yes)
+        self.0.wait().map(QueryAnswer::yes)
     }
 }
 
@@ -1323,15 +1272,15 @@ impl Future for Questioning {
     type Output = Result<bool, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_ok(Answer::yes)
+        Pin::new(&mut self.0).poll(cx).map_ok(QueryAnswer::yes)
     }
 }
 
-impl Answer {
+impl QueryAnswer {
     fn yes(self) -> bool {
         match self {
-            Answer::Checked { good: yes } | Answer::Broke { found: yes } => yes,
-            Answer::Listed { .. } => unreachable!("it was asked for yes or no"),
+            QueryAnswer::Checked { good: yes } | QueryAnswer::Broke { found: yes } => yes,
+            QueryAnswer::Listed { .. } => unreachable!("it was asked for yes or no"),
         }
     }
 }
@@ -1371,9 +1320,7 @@ impl Awaited for RequestId {
             // The grant is here: what is still reserved is given up.
             Some((lease, word)) if word.is_of(lease.into()) => {
                 if let Some(used) = word.give_up_reserved() {
-                    state.leases.remove(&lease);
-                    state.client.release(lease, used.last, used.how, clock::now());
-                    state.aftermath.close(word, used);
+                    state.give_back_closed(lease, word, used);
                 }
             }
             Some(_) => {}
@@ -1394,11 +1341,11 @@ impl Awaited for LeaseId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct QueryId(RequestId);
 
-/// Queries; an answer that nobody waits for is ignored.
+/// Queries; an answer that no caller waits for is ignored.
 impl Awaited for QueryId {
-    type Output = Answer;
+    type Output = QueryAnswer;
 
-    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<Answer>> {
+    fn waiters(state: &mut State) -> &mut Numbered<QueryId, Waiter<QueryAnswer>> {
         &mut state.queries
     }
 }
@@ -1406,7 +1353,7 @@ impl Awaited for QueryId {
 impl<K: Awaited> Waiting<K> {
     /// Blocks until the outcome is here.
     fn wait(&mut self) -> Result<K::Output, LockError> {
-        /// Nobody waits for a driver that is gone, however that came about.
+        /// No caller waits longer for a driver that is gone, however that came about.
         const LONGEST_SLEEP: Duration = Duration::from_millis(100);
         loop {
             if let Some(outcome) = self.fetch(Wake::Thread(thread::current())) {
@@ -1417,7 +1364,7 @@ impl<K: Awaited> Waiting<K> {
             }
             if let Some(error) = self.abandoned() {
                 // It may have been answered just before.
-                return self.fetch(Wake::Nobody).unwrap_or(Err(error));
+                return self.fetch(Wake::Nothing).unwrap_or(Err(error));
             }
             thread::park_timeout(LONGEST_SLEEP);
         }
@@ -1432,7 +1379,7 @@ impl<K: Awaited> Waiting<K> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<K::Output, LockError>> {
-        // Before a waker is left: nobody need wake a task that has its answer by then.
+        // Before a waker is left: no thread need wake a task that has its answer by then.
         let mut lent = None;
         let carry = |link: &Link, key| {
             lent = link.drive.carry_for_task(&|| link.has_outcome(key));
@@ -1444,7 +1391,7 @@ impl<K: Awaited> Waiting<K> {
         }
         if is_carried && let Some(error) = self.abandoned() {
             // It may have been answered just before.
-            return Poll::Ready(self.fetch(Wake::Nobody).unwrap_or(Err(error)));
+            return Poll::Ready(self.fetch(Wake::Nothing).unwrap_or(Err(error)));
         }
         Poll::Pending
     }
@@ -1568,20 +1515,6 @@ impl LeaseService for Link {
 
     fn is_forked(&self) -> bool {
         self.forked()
-    }
-
-    fn can(&self) -> Capabilities {
-        Capabilities {
-            tells_of_waiters: true,
-            keeps: true,
-            shares: false,
-            has_tokens: true,
-            orders: true,
-            tells_predecessor: true,
-            reserves: false,
-            carries_values: false,
-            breaks: true,
-        }
     }
 
     fn close(&self, until: Time) {

@@ -1,7 +1,7 @@
 //! A leader and its clients in one process, without sockets: for users' own tests.
 //!
-//! It runs the protocol that the network runs, only the way between is shorter: whoever wants
-//! something moves all messages there are before it goes on, and the alarm thread does so when a
+//! It runs the protocol that the network runs, only the way between is shorter: a caller that
+//! wants something moves all messages there are before it goes on, and the alarm thread does so when a
 //! deadline comes. Records are "durable" at once, and survive [`MemoryLeader::stop`].
 
 use std::{
@@ -34,14 +34,14 @@ use crate::{
     time::Time,
 };
 
-/// A leader that lives in this process, and everybody who knows it.
+/// A leader that lives in this process, and its clients.
 #[derive(Clone)]
-pub(crate) struct MemoryLeader(Arc<World>);
+pub(crate) struct MemoryLeader(Arc<MemoryWorld>);
 
-struct World {
+struct MemoryWorld {
     state: Mutex<State>,
-    /// Somebody wants messages moved. Set before the state is tried for, so that whoever has it
-    /// looks again.
+    /// A caller wants messages moved. Set before the state is tried for, so that the thread that has
+    /// it looks again.
     wanted: AtomicBool,
     /// What may go late does not go before there is something else to move.
     #[cfg(test)]
@@ -78,7 +78,7 @@ impl MemoryLeader {
     /// A leader without a past, running.
     pub(crate) fn new() -> MemoryLeader {
         let durable = Recovered::new(ClusterId(random()));
-        let leader = MemoryLeader(Arc::new(World {
+        let leader = MemoryLeader(Arc::new(MemoryWorld {
             state: Mutex::new(State {
                 leader: None,
                 durable,
@@ -109,7 +109,7 @@ impl MemoryLeader {
         let config =
             Config { time_to_live, connect_timeout, identity, addresses: 1, process, seen };
         let client = Client::new(config, Box::new(random), clock::now());
-        let link = Link::new(client, generation, |_| Arc::new(Hand(self.0.clone())));
+        let link = Link::new(client, generation, |_| Arc::new(MemoryDrive(self.0.clone())));
         let peer = Peer { link: Arc::downgrade(&link), lines: HashMap::new() };
         self.0.state.lock().peers.push(peer);
         link
@@ -118,7 +118,7 @@ impl MemoryLeader {
     /// Stops it, as a kill would: it remembers what is durable and no more.
     pub(crate) fn stop(&self) {
         self.0.state.lock().leader = None;
-        World::move_messages(&self.0);
+        MemoryWorld::move_messages(&self.0);
     }
 
     /// Starts it again after [`stop`](MemoryLeader::stop), by the rules: it waits for what its
@@ -134,7 +134,7 @@ impl MemoryLeader {
                 leader::Config { reign: ReignId(random() as u64), ..leader::Config::default() };
             state.leader = Some(leader::Leader::new(config, state.durable.clone(), clock::now()));
         }
-        World::move_messages(&self.0);
+        MemoryWorld::move_messages(&self.0);
     }
 
     /// Has every message written down from now on, and what may go late go as late as it may.
@@ -148,30 +148,30 @@ impl MemoryLeader {
     #[cfg(test)]
     pub(crate) fn take_frames(&self) -> Vec<Frame> {
         // What could go late does so at the latest now.
-        World::move_messages(&self.0);
+        MemoryWorld::move_messages(&self.0);
         self.0.state.lock().frames.replace(Vec::new()).expect("they are watched")
     }
 
-    /// Takes the lock of this name away from whoever holds it; whether anybody did.
+    /// Takes the lock of this name away from its holder; whether it had one.
     pub(crate) fn lose(&self, name: &Name) -> bool {
         let links = self.0.state.lock().links();
         // Foreign code is told, so no lock is held here.
         let lost = links.iter().filter(|link| link.provoke(name)).count();
-        World::move_messages(&self.0);
+        MemoryWorld::move_messages(&self.0);
         lost > 0
     }
 }
 
 /// Carries a link's frames: at once, on the thread that asks.
-struct Hand(Arc<World>);
+struct MemoryDrive(Arc<MemoryWorld>);
 
-impl Drive for Hand {
+impl Drive for MemoryDrive {
     fn start(&self) -> Result<(), LockError> {
         Ok(())
     }
 
     fn wake(&self) {
-        World::move_messages(&self.0);
+        MemoryWorld::move_messages(&self.0);
     }
 
     #[cfg(test)]
@@ -183,12 +183,12 @@ impl Drive for Hand {
 
     fn attend(&self) -> Result<(), LockError> {
         // The alarm thread may be held up by a waker, perhaps by the very one that waits here.
-        World::move_messages(&self.0);
+        MemoryWorld::move_messages(&self.0);
         Ok(())
     }
 
     fn finish(&self, until: Time) {
-        World::move_messages(&self.0);
+        MemoryWorld::move_messages(&self.0);
         // Another thread that moves them just now may find the link gone before it has come to its
         // last words.
         if let Some(mut state) = self.0.state.try_lock_for(until.since(clock::now())) {
@@ -207,10 +207,10 @@ impl Drive for Hand {
     }
 }
 
-impl World {
+impl MemoryWorld {
     /// Moves messages until none is left. If another thread is at it, or this one further up its
     /// stack, that one does.
-    fn move_messages(world: &Arc<World>) {
+    fn move_messages(world: &Arc<MemoryWorld>) {
         world.wanted.store(true, SeqCst);
         while world.wanted.load(SeqCst) {
             let Some(mut state) = world.state.try_lock() else { return };
@@ -227,13 +227,13 @@ impl World {
 }
 
 impl State {
-    /// Everybody's link. Who moves messages keeps them until the state is unlocked, and then has
-    /// them tell what came of it: no link ends, and nobody is told anything, under the lock.
+    /// Every client's link. The thread that moves messages keeps them until the state is unlocked, and
+    /// then has them tell what came of it: no link ends, and no caller is told, under the lock.
     fn links(&self) -> Vec<Arc<Link>> {
         self.peers.iter().filter_map(|peer| peer.link.upgrade()).collect()
     }
 
-    /// Everybody's turn, once; whether anything moved.
+    /// Every client's turn, once; whether anything moved.
     fn turn(&mut self) -> bool {
         let mut moved = false;
         let State { leader, durable, peers, next_connection, .. } = self;
@@ -272,7 +272,7 @@ impl State {
         moved
     }
 
-    fn set_alarm(&mut self, world: &Arc<World>) {
+    fn set_alarm(&mut self, world: &Arc<MemoryWorld>) {
         let leader = self.leader.as_ref().and_then(leader::Leader::poll_timeout);
         let links = self.peers.iter().filter_map(|peer| peer.link.upgrade());
         let clients = links.filter_map(|link| {
@@ -286,7 +286,7 @@ impl State {
         let world = Arc::downgrade(world);
         let alarm = alarm::call_at(at, move || {
             if let Some(world) = world.upgrade() {
-                World::move_messages(&world);
+                MemoryWorld::move_messages(&world);
             }
         });
         self.alarm = Some((at, alarm));
@@ -616,7 +616,7 @@ mod tests {
             let owned = (other.clone(), Some(take(&other, text)));
             let waker = std::task::Waker::from(Arc::new(Owner(Mutex::new(Some(owned)))));
             let mut context = std::task::Context::from_waker(&waker);
-            // The second replaces the first, which nobody else keeps.
+            // The second replaces the first, which nothing else keeps.
             assert!(Future::poll(waiting.as_mut(), &mut context).is_pending());
         }
         give(&one, take(&one, "b"));
@@ -632,7 +632,7 @@ mod tests {
         let [one, other] = [connect(&leader), connect(&leader)];
         drop(take(&one, "a"));
         drop(one);
-        // Nobody said goodbye, so its time to live has to pass.
+        // It said no goodbye, so its time to live has to pass.
         let next = take(&other, "a");
         assert_eq!(next.predecessor, Predecessor::Expired);
         give(&other, next);

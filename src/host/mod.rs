@@ -9,11 +9,14 @@ mod admission;
 mod bell;
 #[cfg(feature = "host")]
 mod client;
+#[cfg(feature = "host")]
 mod credential;
 #[cfg(feature = "host")]
 mod doors;
 #[cfg(feature = "host")]
 mod exit;
+#[cfg(feature = "host")]
+mod hex;
 #[cfg(feature = "host")]
 mod journal;
 #[cfg(feature = "host")]
@@ -68,7 +71,12 @@ pub(crate) fn process_mark() -> crate::proto::ProcessMark {
 /// What names a session and proves it: not to be guessed.
 #[cfg(any(feature = "host", feature = "testing"))]
 fn random() -> u128 {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system gives random bytes");
-    u128::from_le_bytes(bytes)
+    u128::from_le_bytes(random_bytes().expect("the system gives random bytes"))
+}
+
+#[cfg(any(feature = "host", feature = "testing"))]
+fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
 }

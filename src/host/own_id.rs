@@ -1,9 +1,9 @@
 //! What a state directory has of its own: a number that no other leader of the secret has.
 //!
-//! It is told to nobody. Keys that only this leader may use are made from it and the secret.
+//! It is never told. Keys that only this leader may use are made from it and the secret.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::OpenOptions,
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -11,7 +11,11 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::secret_file::hex;
+use super::{
+    hex::{from_hex, to_hex},
+    journal::{begin_aside, put_in_place},
+    random_bytes,
+};
 use crate::error::{LockError, LockErrorKind};
 
 const FILE: &str = "own-id";
@@ -24,7 +28,7 @@ const ID_BYTES: usize = 32;
 pub(super) struct OwnId([u8; ID_BYTES]);
 
 impl OwnId {
-    /// That of a state directory, whose lock the caller has. One that is missing or damaged is
+    /// That of a state directory of which the caller has the lock. One that is missing or damaged is
     /// drawn anew: clients of the reign before then notice the restart by its silence.
     pub(super) fn of(directory: &Path) -> Result<OwnId, LockError> {
         let path = directory.join(FILE);
@@ -43,9 +47,7 @@ impl OwnId {
     }
 
     pub(super) fn random() -> OwnId {
-        let mut bytes = [0; ID_BYTES];
-        getrandom::fill(&mut bytes).expect("the system gives random bytes");
-        OwnId(bytes)
+        OwnId(random_bytes().expect("the system gives random bytes"))
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -63,29 +65,18 @@ fn read(path: &Path) -> io::Result<Option<OwnId>> {
     };
     let mut text = Vec::new();
     file.take(2 * ID_BYTES as u64 + 2).read_to_end(&mut text)?;
-    let digits = text.strip_suffix(b"\n").filter(|line| line.iter().all(u8::is_ascii_hexdigit));
-    let whole = digits.filter(|digits| digits.len() == 2 * ID_BYTES);
-    Ok(whole.map(|digits| OwnId(hex(digits).try_into().expect("so many digits"))))
+    Ok(text.strip_suffix(b"\n").and_then(from_hex).map(OwnId))
 }
 
 fn write(directory: &Path, id: OwnId) -> io::Result<()> {
     let unfinished = directory.join(UNFINISHED);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    let digits: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(file, "{digits}")?;
-    file.sync_all()?;
-    fs::rename(&unfinished, directory.join(FILE))?;
-    File::open(directory)?.sync_all()
+    writeln!(begin_aside(&unfinished)?, "{}", to_hex(&id.0))?;
+    put_in_place(&unfinished, FILE)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     use super::*;
 

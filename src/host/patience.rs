@@ -1,8 +1,8 @@
 //! How long to look at the sockets before sleeping on them.
 //!
 //! A thread that sleeps lets its CPU halt, and on a virtual machine waking a halted CPU takes longer
-//! (50 to 75 µs measured) than a leader takes to answer. So whoever was answered soon looks again
-//! and again for a while, and offers the CPU to others between two looks. How long is learnt as
+//! (50 to 75 µs measured) than a leader takes to answer. So a thread that was answered soon looks
+//! again and again for a while, and offers the CPU to others between two looks. How long is learnt as
 //! Linux learns it for the idle loop of a guest (Documentation/virt/guest-halt-polling.rst):
 //!
 //! | a wait took | the next one looks |
@@ -13,15 +13,15 @@
 //!
 //! Tasks look as well, but only for as long as a runtime bears ([`Lending`]), and only where that is
 //! long enough: most are not alone on their thread. And only while few answers are on their way to
-//! the process, whichever managers they are for: who looks takes a CPU, whoever answers another, and
-//! the others wait meanwhile (32 managers on two CPUs: those who had just been answered ran on, and the
-//! least of them had a tenth of the most).
+//! the process, whichever managers they are for: a look takes a CPU, the peer that answers takes
+//! another, and the other managers wait meanwhile (32 managers on two CPUs: those that had just been
+//! answered ran on, and the least of them had a tenth of the most).
 //!
 //! So a link that is used now and then costs no more than it would without, and a busy one at most
 //! 200 µs of looking for each message. Where the CPUs are busy with something else nothing is
 //! gained, as none of them halts, and a CPU once offered is back only when the others have had
-//! their slices: whoever got it back late again and again does not look for a while. Nor does
-//! anybody where there is one CPU, which whoever is waited for needs.
+//! their slices: a thread that got it back late again and again does not look for a while. Nor does
+//! any thread where there is one CPU, which the awaited peer needs.
 
 use std::{
     mem, thread,
@@ -30,11 +30,11 @@ use std::{
 
 /// As in Linux, `guest_halt_poll_grow_start`.
 const FIRST: Duration = Duration::from_micros(50);
-/// A CPU that comes back later was not given to whoever answers.
+/// A CPU that comes back later was not given to the peer that answers.
 const LATE: Duration = Duration::from_micros(100);
 /// After so many that came back in time a late one was bad luck, and no sign of a busy machine.
 const GOOD_SIGN: u32 = 64;
-/// For how long nobody looks on a busy machine: twice as long each time.
+/// For how long no thread looks on a busy machine: twice as long each time.
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(10);
 /// After so many misses in a row one wait of 1,024 looks.
@@ -50,7 +50,7 @@ pub(super) struct Patience {
 /// The same for tasks, which lend a thread that others run on: for [`LONGEST`](Lending::LONGEST) or
 /// not at all.
 ///
-/// How long an answer takes is known only to those who look for it: who sleeps on a runtime is
+/// How long an answer takes is known only to a task that looks for it: one that sleeps is
 /// woken later than that. So where answers take longer than a thread is lent, one wait of 1,024 still
 /// looks: perhaps they do not any more.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(super) struct Lending {
 /// Whether there is a CPU to spare.
 #[derive(Debug)]
 pub(super) struct Cpus {
-    /// How many may look at once, if whoever answers each of them is to have a CPU as well.
+    /// How many may look at once, if the peer of each is to have a CPU as well.
     pairs: usize,
     /// How often the CPU came back in time since it came back late.
     in_time: u32,
@@ -153,7 +153,7 @@ impl Cpus {
         self.pairs > 0 && self.rests_until.is_none_or(|until| now >= until)
     }
 
-    /// Offers the CPU to others: perhaps whoever is waited for could run here. When it came back,
+    /// Offers the CPU to others: perhaps the awaited peer could run here. When it came back,
     /// or nothing if that was too late to go on looking.
     fn offer(&mut self) -> Option<Instant> {
         let offered = Instant::now();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_looks_where_there_is_one_cpu() {
+    fn no_thread_looks_where_there_is_one_cpu() {
         let one = || Cpus { pairs: 0, ..Cpus::new() };
         let mut patience = Patience { cpus: one(), ..Patience::new() };
         patience.waited(Duration::ZERO, SOON);
@@ -224,7 +224,7 @@ mod tests {
         for wait in 0..waits {
             let looks = lending.looks(now, 1);
             lent.extend((!looks.is_zero()).then_some(wait));
-            // Who does not look is woken later.
+            // A task that does not look is woken later.
             let woken = if looks < answer { TOO_LATE } else { answer };
             lending.waited(looks, woken);
         }

@@ -1,6 +1,6 @@
 //! One UDP socket and the QUIC connections on it: frames in, frames out.
 //!
-//! It knows no message, starts no thread and never sleeps. Whoever drives a [`Port`] calls
+//! It knows no message, starts no thread and never sleeps. The driver of a [`Port`] calls
 //! [`receive`](Port::receive) when its socket is readable, takes the events, writes frames, calls
 //! [`transmit`](Port::transmit), and sleeps until [`timeout`](Port::timeout). QUIC itself is
 //! quinn-proto's; without an async runtime between it and the socket a round trip pays for no
@@ -54,9 +54,9 @@ const RECEIVE_WINDOW: u32 = 1 << 20;
 /// memory until then, for every one of many connections. It is no limit to the speed of a machine
 /// nearby, and enough for a megabyte a second over 60 ms.
 const LEADER_RECEIVE_WINDOW: u32 = 64 << 10;
-/// Before the first round trip nobody knows how long one takes, and a packet that is lost in a
+/// Before the first round trip neither side knows how long one takes, and a packet that is lost in a
 /// handshake is sent again after three of them. QUIC's own guess of 333 ms would make that a
-/// second, in which whoever returns to a restarted leader has no lock. Leaders are near; for one
+/// second, in which a client that returns to a restarted leader has no lock. Leaders are near; for one
 /// that is not, a few packets more are sent than are needed.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
 /// What of a client's sending may be unacknowledged.
@@ -69,13 +69,13 @@ const LEADER_SEND_WINDOW: u64 = 64 << 10;
 const LEADER_CRYPTO_BYTES: usize = 4 << 10;
 /// Handshakes a leader has under way at most; more are refused, to be tried again.
 pub(super) const HANDSHAKES_MAX: usize = 1024;
-/// A leader gives a handshake up that takes longer. Whoever has the secret needs a round trip.
+/// A leader gives a handshake up that takes longer. A peer with the secret needs a round trip.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// Connections that ended without having shown the secret, which a leader keeps for a while to say
 /// so again, at most; of more the oldest are forgotten at once. How long that while is their
 /// peers have a say in.
 ///
-/// So those who have not the secret take no more than `HANDSHAKES_MAX + STRANGERS_MAX` connections,
+/// So peers without the secret take no more than `HANDSHAKES_MAX + STRANGERS_MAX` connections,
 /// however many they are and whatever they send. Each may have the connection's own state, one
 /// handshake message of 64 KiB, and [`LEADER_CRYPTO_BYTES`] of handshake out of order at each of two
 /// levels, which byte by byte with gaps between take some 150 KiB: below 400 KiB, together below
@@ -182,7 +182,7 @@ struct Line {
     is_busy: bool,
     /// What it counts as, and whether it is in its handshake.
     admitted: Admitted,
-    /// Its end was reported: nobody is interested any more.
+    /// Its end was reported: the driver is not interested any more.
     is_over: bool,
     /// The earliest of its entries among the timers.
     timer: Option<Instant>,
@@ -201,7 +201,7 @@ impl Port {
     }
 
     /// From now on these secrets are accepted of clients, and the first is presented to them. The
-    /// connection of a client whose secret is not among them ends.
+    /// connection of a client with another secret ends.
     pub(super) fn accept_secret(&mut self, secret: &Secret) {
         self.endpoint.set_server_config(Some(Arc::new(server_config(secret))));
         self.accepted = Some(secret.clone());
@@ -239,7 +239,7 @@ impl Port {
     ) -> io::Result<Port> {
         let local = SocketAddr::new(local, 0);
         let socket = bind(local)?;
-        // The kernel then tells us when nobody listens there.
+        // The kernel then tells us when nothing listens there.
         socket.connect(remote)?;
         // Its reset key is drawn for this port alone: with one that others have, a leader's for
         // instance, they could end its connection.
@@ -265,7 +265,7 @@ impl Port {
         // The kernel gives what it allows; a smaller buffer is slower, not wrong.
         let _ = udp.set_send_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
         let _ = udp.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
-        // Everybody returns at once after a restart, and each is to hear of it at once. A reset is
+        // All clients return at once after a restart, and each is to hear of it at once. A reset is
         // shorter than what provoked it, so that two ports cannot go on for ever.
         config.min_reset_interval(Duration::ZERO);
         let endpoint =
@@ -362,7 +362,7 @@ impl Port {
         count == used
     }
 
-    /// What the kernel heard from the network, which anybody may have made it believe. It ends a
+    /// What the kernel heard from the network, which any host may have made it believe. It ends a
     /// client's attempts, which are tried again, and never a connection that stands.
     fn trouble(&mut self, error: &io::Error) {
         if error.kind() == io::ErrorKind::WouldBlock || self.socket.peer_addr().is_err() {
@@ -372,7 +372,7 @@ impl Port {
         for line in lines.iter_mut().flatten().filter(|line| line.admitted.is_handshaking()) {
             let ended = match error.kind() {
                 io::ErrorKind::ConnectionRefused => {
-                    Ended::NotThere(format!("nobody listens at {}", line.remote))
+                    Ended::NotThere(format!("nothing listens at {}", line.remote))
                 }
                 _ => Ended::Disconnected(format!("cannot reach {}: {error}", line.remote)),
             };
@@ -461,7 +461,7 @@ impl Port {
         self.desk.events.pop_front()
     }
 
-    /// Nobody will read any more what came before this connection's end.
+    /// The driver will not read any more what came before this connection's end.
     pub(super) fn forget(&mut self, id: ConnectionId) {
         self.desk.last_words.remove(&id);
     }
@@ -470,17 +470,17 @@ impl Port {
     /// connection, and no other.
     pub(super) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
         loop {
-            let Some(line) = self.line_mut(id) else {
-                return self.desk.last_words.get_mut(&id)?.next::<M>().ok()??.known();
+            let received = match self.line_mut(id) {
+                Some(line) => line.reader.next::<M>(),
+                None => self.desk.last_words.get_mut(&id)?.next::<M>(),
             };
-            match line.reader.next::<M>() {
-                Ok(None) if line.has_more => {
-                    line.take_in(READ_AHEAD);
+            match received {
+                Ok(None) => {
+                    self.line_mut(id).filter(|line| line.has_more)?.take_in(READ_AHEAD);
                     // The peer is told that it may go on.
                     let handle = self.desk.handles[&id];
                     self.mark_busy(handle);
                 }
-                Ok(None) => return None,
                 Ok(Some(Received::Message(message))) => return Some(message),
                 Ok(Some(Received::Unknown(unknown))) => {
                     if let Some(answer) = M::not_understood(unknown) {
@@ -580,7 +580,7 @@ impl Port {
         }
     }
 
-    /// Gives up the memory of strangers who were shown out, but for the last.
+    /// Gives up the memory of strangers that were shown out, but for the last.
     fn forget_strangers(&mut self) {
         while self.desk.strangers.len() > STRANGERS_MAX
             && let Some((handle, id)) = self.desk.strangers.pop_front()
@@ -646,7 +646,7 @@ impl Port {
         }
         while let Some(event) = line.inner.poll() {
             match event {
-                // What nobody is interested in any more was counted when it ended.
+                // What the driver is not interested in any more was counted when it ended.
                 _ if line.is_over => {}
                 quinn_proto::Event::Connected => {
                     line.admitted.end_handshake();
@@ -845,7 +845,7 @@ fn transport() -> TransportConfig {
 }
 
 /// A leader judges silence by its sessions' time to live. This is how long it keeps the memory of
-/// a connection whose client is gone; the client's own, shorter limit counts where there is one.
+/// a connection of a client that is gone; the client's own, shorter limit counts where there is one.
 fn server_transport() -> TransportConfig {
     let mut config = transport();
     config
@@ -907,7 +907,7 @@ fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: bool) -> En
     }
 }
 
-/// Why a connection ends whose secret was taken out of the leader's file.
+/// Why a connection ends when its secret was taken out of the leader's file.
 const ACCEPTED_NO_LONGER: &str = "the leader does not accept this secret any more";
 
 #[cfg(test)]
@@ -994,7 +994,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_go_both_ways_between_those_who_share_a_secret() {
+    fn frames_go_both_ways_between_peers_that_share_a_secret() {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
         let mut client = connect(1, address, &secret);
@@ -1081,14 +1081,14 @@ mod tests {
         let (leader, address) = listen(&secret);
         let mut client = connect(1, address, &secret);
         client.transmit();
-        // Nobody reads it. The client itself says when it tries again.
+        // No leader reads it. The client itself says when it tries again.
         let again = client.timeout().unwrap();
         assert!(again <= Instant::now() + 3 * INITIAL_RTT);
         drop(leader);
     }
 
     #[test]
-    fn nobody_with_another_secret_gets_past_the_handshake() {
+    fn no_peer_with_another_secret_gets_past_the_handshake() {
         let (mut leader, address) = listen(&secret());
         let mut client = connect(1, address, &secret());
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
@@ -1104,7 +1104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_believes_anybody_still_has_to_prove_itself() {
+    fn a_client_that_believes_any_leader_still_has_to_prove_itself() {
         let (secret, other) = (secret(), secret());
         let (mut leader, address) = listen(&secret);
         let handshake = other.client_that_trusts(&secret);
@@ -1122,14 +1122,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_an_attempt_ends_at_once() {
+    fn where_nothing_listens_an_attempt_ends_at_once() {
         let secret = secret();
         let (leader, address) = listen(&secret);
         drop(leader);
         let mut client = connect(1, address, &secret);
         drive(&mut [&mut client], |_, event, _| match event {
             Event::Ended(_, Ended::NotThere(text)) => {
-                assert!(text.contains("nobody listens"), "{text}");
+                assert!(text.contains("nothing listens"), "{text}");
                 true
             }
             other => panic!("{other:?}"),
@@ -1254,11 +1254,38 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_before_a_close_is_read_behind_a_kind_that_is_not_known() {
+        let secret = secret();
+        let (mut leader, address) = listen(&secret);
+        let mut client = connect(1, address, &secret);
+        let mut said = Vec::new();
+        drive(&mut [&mut leader, &mut client], |index, event, port| {
+            match (index, event) {
+                (1, Event::Connected(id, _)) => {
+                    let handle = port.desk.handles[&id];
+                    let line = port.lines[handle.0].as_mut().unwrap();
+                    // The length, kind 200, request 7.
+                    line.out.extend_from_slice(&[2, 0, 0, 0, 200, 7]);
+                    port.write(id, &renew(1));
+                    port.close(id, CloseCode::Shutdown, "it has said all");
+                }
+                (0, Event::Ended(id, _)) => {
+                    said.extend(std::iter::from_fn(|| port.read::<ClientMessage>(id)));
+                    return true;
+                }
+                _ => {}
+            }
+            false
+        });
+        assert_eq!(said, [renew(1)]);
+    }
+
+    #[test]
     fn a_handshake_that_succeeds_after_it_was_given_up_is_counted_out_once() {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
         let mut client = connect(1, address, &secret);
-        // As if an earlier attempt had found nobody there.
+        // As if an earlier attempt had found no leader there.
         client.trouble(&io::ErrorKind::ConnectionRefused.into());
         assert_eq!(handshakes(&client), 0);
         drive(&mut [&mut leader, &mut client], |index, event, _| match (index, event) {
@@ -1277,7 +1304,7 @@ mod tests {
         assert_eq!((handshakes(&client), handshakes(&leader)), (0, 0));
     }
 
-    /// The first frames of a stranger who never says more.
+    /// The first frames of a stranger that never says more.
     fn knock(leader: &mut Port, address: SocketAddr) -> Port {
         let before = handshakes(leader);
         let mut stranger = connect(1, address, &secret());
@@ -1289,7 +1316,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_who_stall_their_handshakes_are_shown_out() {
+    fn strangers_that_stall_their_handshakes_are_shown_out() {
         let (mut leader, address) = listen(&secret());
         let strangers = [(); 10].map(|()| knock(&mut leader, address));
         let begin = Instant::now();
@@ -1303,7 +1330,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_who_were_shown_out_take_memory_for_the_last_of_them_only() {
+    fn strangers_that_were_shown_out_take_memory_for_the_last_of_them_only() {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
         let strangers = [(); STRANGERS_MAX + 10].map(|()| knock(&mut leader, address));
@@ -1314,7 +1341,7 @@ mod tests {
         leader.transmit();
         assert_eq!(leader.endpoint.open_connections(), STRANGERS_MAX);
         assert_eq!(leader.lines.iter().flatten().count(), STRANGERS_MAX);
-        // Whoever comes now takes what they had.
+        // The next client takes what they had.
         let mut client = connect(99, address, &secret);
         drive(&mut [&mut leader, &mut client], |index, event, _| {
             matches!((index, event), (0, Event::Connected(..)))
@@ -1322,7 +1349,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_when_there_are_as_many_connections_as_allowed_may_try_again() {
+    fn a_client_beyond_the_connections_allowed_may_try_again() {
         let secret = secret();
         let (mut leader, address) = listen_with(&secret, Admission::new(1, HANDSHAKES_MAX));
         let mut first = connect(1, address, &secret);
@@ -1361,7 +1388,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_when_as_many_handshakes_are_under_way_as_allowed_may_try_again() {
+    fn a_client_beyond_the_handshakes_allowed_may_try_again() {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
         let _others = others(&leader, HANDSHAKES_MAX);
@@ -1378,7 +1405,7 @@ mod tests {
         let secret = secret();
         let (mut leader, address) = listen(&secret);
         let _others = others(&leader, 64);
-        // Somebody in between, who sees what goes by.
+        // A relay in between, which sees what goes by.
         let between = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut client = connect(1, between.local_addr().unwrap(), &secret);
         client.transmit();
@@ -1398,7 +1425,7 @@ mod tests {
         // RFC 9000, 17.2.5: a Retry.
         assert_eq!(bytes[0] & 0xf0, 0xf0, "{:?}", &bytes[..length]);
         assert_eq!(leader.endpoint.open_connections(), 0);
-        // Whoever has one goes on.
+        // A client that has one goes on.
         let mut client = connect(2, address, &secret);
         drive(&mut [&mut leader, &mut client], |index, event, _| {
             matches!((index, event), (0, Event::Connected(..)))
@@ -1498,7 +1525,7 @@ mod tests {
         }
     }
 
-    /// A packet for this connection id that nobody can read.
+    /// A packet for this connection id that no peer can read.
     fn unreadable(id: [u8; 8]) -> Vec<u8> {
         [&[0x40], &id[..], &[0x5a; 100]].concat()
     }
@@ -1625,7 +1652,7 @@ mod tests {
             (_, Event::Ended(_, Ended::Refused(text))) => panic!("{text}"),
             _ => false,
         });
-        // Who comes now is judged by the new one, which is also presented.
+        // A client that comes now is judged by the new one, which is also presented.
         let mut stranger = connect(4, address, &old);
         let mut newcomer = connect(5, address, &new);
         let (mut is_out, mut is_in) = (false, false);

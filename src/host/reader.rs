@@ -14,7 +14,7 @@ use std::{net::UdpSocket, sync::Arc};
 pub(crate) use lent::Reader;
 
 /// What the reading task does at each turn.
-pub(crate) trait Read: Send + Sync + 'static {
+pub(crate) trait ReadFrames: Send + Sync + 'static {
     /// Carries what came and what is to go, and writes down which sockets are read from now on.
     /// Whether the task goes on.
     fn turn(&self, sockets: &mut Vec<Arc<UdpSocket>>) -> Next;
@@ -30,7 +30,7 @@ pub(crate) enum Next {
     Sleep,
     /// Reads on: the sockets had more than was taken.
     Again,
-    /// Ends; somebody else has the post.
+    /// Ends; a caller or the thread has the post.
     End,
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum Reader {}
 
 #[cfg(not(feature = "tokio"))]
 impl Reader {
-    pub(super) fn ensure<R: Read>(&self, _: impl FnOnce() -> Option<Arc<R>>) {
+    pub(super) fn ensure<R: ReadFrames>(&self, _: impl FnOnce() -> Option<Arc<R>>) {
         match *self {}
     }
 

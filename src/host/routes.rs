@@ -41,7 +41,7 @@ pub(super) struct Routes {
     map: Map,
     routes: Vec<Route>,
     /// What happened and was not told to the client yet.
-    news: Vec<(ConnectionId, News)>,
+    news: Vec<(ConnectionId, RouteNews)>,
     orders: Orders,
     has_moved: bool,
     /// A socket may have had more than was read at the last time.
@@ -53,7 +53,7 @@ pub(super) struct Routes {
     wake: Box<dyn Fn() -> Box<dyn FnOnce() + Send> + Send>,
 }
 
-enum News {
+enum RouteNews {
     Connected,
     Message(LeaderMessage),
     Ended(Ended),
@@ -121,11 +121,11 @@ impl Routes {
                     Event::Connected(id, _) => {
                         route.untried.clear();
                         route.patience = None;
-                        news.push((id, News::Connected));
+                        news.push((id, RouteNews::Connected));
                     }
                     Event::Readable(id) => {
                         while let Some(message) = port.read(id) {
-                            news.push((id, News::Message(message)));
+                            news.push((id, RouteNews::Message(message)));
                         }
                     }
                     Event::Ended(_, ended) => end = Some(ended),
@@ -161,9 +161,9 @@ impl Routes {
         self.has_moved |= self.has_news();
         for (id, news) in self.news.drain(..) {
             match news {
-                News::Connected => client.handle_connected(id, now),
-                News::Message(message) => client.handle_message(id, message, now),
-                News::Ended(ended) => client.handle_ended(id, ended, now),
+                RouteNews::Connected => client.handle_connected(id, now),
+                RouteNews::Message(message) => client.handle_message(id, message, now),
+                RouteNews::Ended(ended) => client.handle_ended(id, ended, now),
             }
         }
     }
@@ -276,7 +276,7 @@ impl Route {
         &mut self,
         mut end: Ended,
         map: &mut Map,
-        news: &mut Vec<(ConnectionId, News)>,
+        news: &mut Vec<(ConnectionId, RouteNews)>,
     ) -> bool {
         self.port = None;
         while matches!(end, Ended::Disconnected(_) | Ended::NotThere(_))
@@ -296,7 +296,7 @@ impl Route {
                 }
             }
         }
-        news.push((self.id, News::Ended(end)));
+        news.push((self.id, RouteNews::Ended(end)));
         false
     }
 }

@@ -13,8 +13,15 @@ use rustix::{
     fs::OFlags,
 };
 
-use super::tls::{SECRET_BYTES, Secret};
-use crate::error::{LockError, LockErrorKind};
+use super::{
+    hex::{from_hex, to_hex},
+    random_bytes,
+    tls::{SECRET_BYTES, Secret},
+};
+use crate::{
+    error::{LockError, LockErrorKind},
+    filesystem,
+};
 
 /// Longer files are none of ours; this is room for some sixty secrets.
 const FILE_BYTES_MAX: u64 = 4 << 10;
@@ -95,10 +102,8 @@ impl Secret {
             let what = format!("cannot write the secret file {shown}: {error}");
             LockError::new(LockErrorKind::Io, what).with_source(error)
         };
-        let mut bytes = [0; SECRET_BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            LockError::new(LockErrorKind::Io, "the system gives no random bytes")
-                .with_source(io::Error::from(error))
+        let bytes = random_bytes().map_err(|error| {
+            LockError::new(LockErrorKind::Io, "the system gives no random bytes").with_source(error)
         })?;
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = made.map_err(|error| match error.kind() {
@@ -116,6 +121,13 @@ impl Secret {
         }
         Ok(Secret::from_secrets(&[bytes]))
     }
+
+    /// Reads its file again. One that is missing or damaged leaves it as it is.
+    pub(super) fn refresh(&mut self) {
+        if let Some(read) = self.file().and_then(|file| Secret::read(file).ok()) {
+            *self = read;
+        }
+    }
 }
 
 /// A file of another user gives that user's secret, and one that others may write is theirs, too.
@@ -124,8 +136,8 @@ fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
     let user = rustix::process::geteuid().as_raw();
     if about.uid() != user && about.uid() != 0 {
         return Err(LockError::config(format!(
-            "the secret file {shown} belongs to user {}, who could exchange it; it has to belong \
-             to root or to the user that runs this (user {user})",
+            "the secret file {shown} belongs to user {}, which could exchange it; it has to \
+             belong to root or to the user that runs this (user {user})",
             about.uid()
         )));
     }
@@ -145,15 +157,9 @@ fn check_access(path: &Path, about: &Metadata) -> Result<(), LockError> {
 
 /// A pipe without a name was given to this program by the one that started it, whichever user
 /// made it.
-#[cfg(target_os = "linux")]
 fn is_unnamed_pipe(file: &File) -> bool {
-    const PIPEFS_MAGIC: u64 = 0x5049_5045;
-    rustix::fs::fstatfs(file).is_ok_and(|about| about.f_type as u64 == PIPEFS_MAGIC)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_unnamed_pipe(_: &File) -> bool {
-    false
+    const PIPEFS_MAGIC: u32 = 0x5049_5045;
+    filesystem::kind_of(file) == Some(PIPEFS_MAGIC)
 }
 
 /// Reads until every writer has closed the pipe; nothing where there is no writer.
@@ -184,9 +190,7 @@ fn read_pipe(pipe: &mut File, text: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn encode(bytes: &[u8; SECRET_BYTES]) -> String {
-    let mut line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    line.push('\n');
-    line
+    to_hex(bytes) + "\n"
 }
 
 /// At least one secret, one a line.
@@ -199,17 +203,7 @@ fn decode(text: &[u8]) -> Option<Vec<[u8; SECRET_BYTES]>> {
 }
 
 fn decode_line(line: &[u8]) -> Option<[u8; SECRET_BYTES]> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.len() != 2 * SECRET_BYTES || !line.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    hex(line).try_into().ok()
-}
-
-/// The bytes that an even number of hexadecimal digits stands for.
-pub(super) fn hex(digits: &[u8]) -> Vec<u8> {
-    let digit = |digit: u8| (digit as char).to_digit(16).expect("a hexadecimal digit") as u8;
-    digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    from_hex(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub(crate) trait LeaseService: Send + Sync {
     /// it is waited for or polled. The word of the request is closed, and stays so until the grant.
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease>;
 
-    /// Takes a lease back whose word was closed. Never blocks, never fails.
+    /// Takes back the lease of a word that was closed. Never blocks, never fails.
     fn give_back(&self, word: &LeaseWord, used: &Used);
 
     /// The same, with an answer: `Lost` if the lease was over before, `Unreachable` if there is none
@@ -56,38 +56,10 @@ pub(crate) trait LeaseService: Send + Sync {
     /// Whether this is a forked child of that process. It asks for nothing and gives nothing back.
     fn is_forked(&self) -> bool;
 
-    /// What it can do.
-    #[expect(dead_code, reason = "no service is there yet that lacks what a caller asks for")]
-    fn can(&self) -> Capabilities;
-
     /// Takes no more requests, fails those that wait, wakes the waiters at its words, and keeps no
     /// lease beyond this: what guards have is given back when they go. Says goodbye once nothing is
     /// held, and waits until that is sent, at most until `until`.
     fn close(&self, until: Time);
-}
-
-/// What a service can do. What it cannot, a caller hears when the mutex is built, or at the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "not every kind of service is there that lacks one of them")]
-pub(crate) struct Capabilities {
-    /// It says whether others wait: a lease is recalled.
-    pub(crate) tells_of_waiters: bool,
-    /// Its leases may be kept between local locks.
-    pub(crate) keeps: bool,
-    /// Several sessions may hold a name together.
-    pub(crate) shares: bool,
-    /// Its grants bear tokens that only grow.
-    pub(crate) has_tokens: bool,
-    /// It grants in the order of the requests.
-    pub(crate) orders: bool,
-    /// It tells how the last holder left.
-    pub(crate) tells_predecessor: bool,
-    /// It keeps a name taken for a time, however its holder ends (`at_least`).
-    pub(crate) reserves: bool,
-    /// A lease can carry a value that others read.
-    pub(crate) carries_values: bool,
-    /// It takes a lease away from its holder on demand, and waits for the holder to hear of it.
-    pub(crate) breaks: bool,
 }
 
 /// What is asked for.
@@ -194,36 +166,36 @@ mod tests {
     };
 
     #[derive(Debug, PartialEq)]
-    enum Step {
+    enum SettleStep {
         Raised(Token, bool),
         Released(bool),
     }
 
     /// Says each time whether the word is open.
-    struct Told(Arc<LeaseWord>, Sender<Step>);
+    struct TellingSettle(Arc<LeaseWord>, Sender<SettleStep>);
 
-    impl Told {
+    impl TellingSettle {
         fn is_open(&self) -> bool {
             self.0.is_of(LEASE)
         }
     }
 
-    impl Settle for Told {
+    impl Settle for TellingSettle {
         fn raise(&mut self, block_end: Token) {
-            self.1.send(Step::Raised(block_end, self.is_open())).unwrap();
+            self.1.send(SettleStep::Raised(block_end, self.is_open())).unwrap();
         }
 
         fn release(self: Box<Self>) {
-            self.1.send(Step::Released(self.is_open())).unwrap();
+            self.1.send(SettleStep::Released(self.is_open())).unwrap();
         }
     }
 
     const LEASE: LeaseKey = LeaseKey { high: 3, low: 1 };
 
-    fn settlement() -> (Arc<LeaseWord>, Settlement, Receiver<Step>) {
+    fn settlement() -> (Arc<LeaseWord>, Settlement, Receiver<SettleStep>) {
         let (tell, told) = channel();
         let word = Arc::new(LeaseWord::new());
-        (word.clone(), Settlement::new(Box::new(Told(word, tell))), told)
+        (word.clone(), Settlement::new(Box::new(TellingSettle(word, tell))), told)
     }
 
     #[test]
@@ -236,7 +208,7 @@ mod tests {
         let opening = Opening { lease, first, last, predecessor, at_most, keeps, is_in_use };
         settlement.grant(&word, opening);
         let steps: Vec<_> = told.iter().collect();
-        assert_eq!(steps, [Step::Raised(last, false), Step::Released(true)]);
+        assert_eq!(steps, [SettleStep::Raised(last, false), SettleStep::Released(true)]);
         assert!(matches!(word.claim(), Claim::Entered(entered) if entered.token == first));
     }
 
@@ -244,6 +216,6 @@ mod tests {
     fn a_request_that_ends_without_a_grant_lets_go_of_the_slot_once() {
         let (_, settlement, told) = settlement();
         drop(settlement);
-        assert_eq!(told.iter().collect::<Vec<_>>(), [Step::Released(false)]);
+        assert_eq!(told.iter().collect::<Vec<_>>(), [SettleStep::Released(false)]);
     }
 }

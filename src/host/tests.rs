@@ -35,7 +35,7 @@ use crate::{
     token::Token,
 };
 
-/// A state directory, a secret file, and whoever meets over them.
+/// A state directory, a secret file, and the peers that meet over them.
 pub(super) struct Town {
     directory: tempfile::TempDir,
 }
@@ -130,7 +130,8 @@ pub(super) fn close(link: &Link) {
     link.close(clock::now() + Duration::from_millis(100));
 }
 
-/// Whoever asks once that is sent finds the lock free, unless the leader read both at once.
+/// A request that follows once that is sent finds the lock free, unless the leader read both at
+/// once.
 #[test]
 fn a_lock_is_taken_given_back_and_taken_again() {
     let town = Town::new();
@@ -161,7 +162,7 @@ fn futures_take_locks_too() {
 }
 
 #[test]
-fn a_refusal_tells_who_holds_it() {
+fn a_refusal_names_the_holder() {
     let town = Town::new();
     let leader = town.leader();
     let [one, other] = [town.link(&leader), town.link(&leader)];
@@ -286,15 +287,15 @@ fn another_secret_is_refused_and_not_waited_for() {
 }
 
 #[test]
-fn where_nobody_answers_it_is_unreachable_at_the_connect_timeout() {
+fn where_no_leader_answers_it_is_unreachable_at_the_connect_timeout() {
     let town = Town::new();
-    // Somebody has the port, and says nothing.
+    // A socket has the port, and says nothing.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let nobody = {
+    let vacant = {
         let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         gone.local_addr().unwrap()
     };
-    for address in [silent.local_addr().unwrap(), nobody] {
+    for address in [silent.local_addr().unwrap(), vacant] {
         let config = Config { connect_timeout: Duration::from_millis(200), ..config() };
         let link = town.link_to([address], config);
         let error = ask(&link, want("a")).wait().unwrap_err();
@@ -415,7 +416,7 @@ fn two_separate_leaders_are_not_taken_for_one_group() {
 }
 
 #[test]
-fn a_restarted_leader_keeps_what_is_held_and_who_waits() {
+fn a_restarted_leader_keeps_holders_and_waiters() {
     let town = Town::new();
     let leader = town.leader();
     let address = leader.local_addr();
@@ -454,7 +455,7 @@ fn a_session_of_the_leaders_own_process_outlives_a_leader_that_is_stopped_in_goo
     let link = town.link(&leader);
     let held = take(&link, "a");
     leader.shutdown();
-    // Whoever opens the state directory now must not take it for dead.
+    // A leader that opens the state directory now must not take it for dead.
     let _leader = town.leader_at(address).unwrap();
     let other = town.link_to([address], Config { process: ProcessMark(7), ..config() });
     let error = ask(&other, at_once("a")).wait().unwrap_err();
@@ -548,7 +549,7 @@ fn a_driver_that_was_stalled_past_the_deadline_has_lost_and_never_revives() {
     let leader = town.leader();
     let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
     let held = take(&one, "a");
-    // Nobody carries its frames, as if the whole process had been stopped.
+    // No thread carries its frames, as if the whole process had been stopped.
     let next = one.while_stalled(|| {
         let next = ask(&other, within("a", Duration::from_secs(30))).wait().unwrap();
         assert_eq!(held.watch().lost(), Some(LostReason::Expired), "two hold it");
@@ -629,7 +630,7 @@ fn outlive(lease: &Leased) {
 }
 
 #[test]
-fn a_waker_that_panics_costs_nobody_else_anything() {
+fn a_waker_that_panics_costs_no_other_caller_anything() {
     let town = Town::new();
     let leader = town.leader();
     let [one, other] = [0; 2].map(|_| town.link_to([leader.local_addr()], short_lived()));
@@ -710,7 +711,7 @@ fn a_caller_that_asks_and_gives_up_all_the_time_starves_no_renewal() {
 }
 
 #[test]
-fn a_driver_that_panicked_leaves_nobody_waiting_and_no_lease_believed() {
+fn a_driver_that_panicked_leaves_no_caller_waiting_and_no_lease_believed() {
     let town = Town::new();
     let leader = town.leader();
     let link = town.link(&leader);
@@ -737,7 +738,7 @@ fn a_driver_that_panicked_leaves_nobody_waiting_and_no_lease_believed() {
 }
 
 #[test]
-fn a_leader_whose_disk_fails_says_so_and_stops() {
+fn a_leader_says_that_its_disk_failed_and_stops() {
     let town = Town::new();
     let leader = town.leader();
     assert!(leader.failure().is_none());
@@ -767,33 +768,29 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn what_keeping_leases_did_is_counted() {
+fn an_unused_kept_lease_goes_back_by_itself() {
     let town = Town::new();
     let leader = town.leader();
     let (link, other) = (town.link(&leader), town.link(&leader));
-    let counted = || link.counters().map(|counter| counter.load(Relaxed));
-    assert_eq!(counted(), [0, 0, 0, 0, 0]);
-
-    // Asked for before keeping has paid.
-    let short = take_to_keep(&link, "short");
-    lock_locally(&short, 3);
-    give(&other, take(&other, "short"));
-    until("the recall is counted", || counted() == [1, 3, 1, 1, 0]);
-
-    // And when it has.
-    let long = take_to_keep(&link, "long");
-    lock_locally(&long, 100);
-    give(&other, take(&other, "long"));
-    until("that one is counted", || counted() == [2, 103, 2, 1, 0]);
-
-    // Nobody asks for it.
     let idle = take_to_keep(&link, "idle");
     lock_locally(&idle, 7);
-    until("it goes back by itself", || counted() == [3, 110, 2, 1, 1]);
+    until("the word is closed", || idle.idle().is_none());
+    give(&other, take(&other, "idle"));
+}
 
-    // The manager ends first.
-    let closed = take_to_keep(&link, "closed");
-    lock_locally(&closed, 1);
-    close(&link);
-    assert_eq!(counted(), [4, 111, 2, 1, 1]);
+#[test]
+fn a_word_learns_at_a_recall_whether_keeping_has_paid() {
+    let town = Town::new();
+    let leader = town.leader();
+    let (link, other) = (town.link(&leader), town.link(&leader));
+    let [short, long] = ["short", "long"].map(|name| take_to_keep(&link, name));
+    lock_locally(&short, 3);
+    lock_locally(&long, 100);
+    assert!(!long.is_wanted(false));
+    give(&other, take(&other, "short"));
+    give(&other, take(&other, "long"));
+    assert!(long.is_wanted(false), "100 local locks paid");
+    // What would do before the recall does no longer.
+    (0..3).for_each(|_| short.granted(false));
+    assert!(!short.is_wanted(false), "3 did not");
 }

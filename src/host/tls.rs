@@ -31,7 +31,6 @@ use rustls::{
 use super::{
     credential::{AcceptedIssuers, IssuerKey},
     own_id::OwnId,
-    secret_file::hex,
 };
 use crate::proto::{
     ClusterId, ReignId,
@@ -75,13 +74,6 @@ impl Secret {
     /// The file that it was read from, if that can be read again.
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
-    }
-
-    /// Reads its file again. One that is missing or damaged leaves it as it is.
-    pub(super) fn refresh(&mut self) {
-        if let Some(read) = self.file().and_then(|file| Secret::read(file).ok()) {
-            *self = read;
-        }
     }
 
     /// A key of the secret that is presented, for one purpose; see [`derive`].
@@ -192,7 +184,8 @@ fn derive<const N: usize>(root: &hkdf::Prk, info: &[&[u8]]) -> [u8; N] {
 /// An Ed25519 key of a secret for one purpose.
 fn ed25519_key(root: &hkdf::Prk, purpose: &[u8]) -> PrivatePkcs8KeyDer<'static> {
     // RFC 8410: an Ed25519 private key in PKCS #8 is this header and the seed.
-    let mut pkcs8 = hex(b"302e020100300506032b657004220420");
+    const HEADER: [u8; 16] = 0x302e_0201_0030_0506_032b_6570_0422_0420_u128.to_be_bytes();
+    let mut pkcs8 = Vec::from(HEADER);
     pkcs8.extend_from_slice(&derive::<32>(root, &[purpose]));
     PrivatePkcs8KeyDer::from(pkcs8)
 }

@@ -92,7 +92,7 @@ enum At {
     Word,
     /// Has won the gate.
     Gate,
-    /// A guard whose right was lost is still inside.
+    /// A guard that lost its right is still inside.
     Cell {
         looks: u32,
     },
@@ -699,7 +699,7 @@ impl<F: Future> Future for Seated<'_, F> {
     }
 }
 
-/// Wakes the task in a seat, whose turn can lapse from then on.
+/// Wakes the task in a seat. Its turn can lapse from then on.
 struct SeatCall {
     entry: Weak<Entry>,
     seat: Seat,

@@ -189,7 +189,7 @@ fn lock_plain(lock: &ThreadLock, patience: Patience) -> Result<Held> {
 }
 
 fn timed_out(start: Time, scope: Scope) -> LockError {
-    LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time")
+    LockError::new(LockErrorKind::TimedOut, "another holder had it all the time")
         .with_waited(clock::now().since(start))
         .with_scope(scope)
 }

@@ -34,9 +34,9 @@ use super::{Looked, right::short};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Keep {
-    /// Keep it while that pays: if others of this process waited for it when it was asked for, who
-    /// then get it from each other; else after a few locks in a row in whose way nobody else stood.
-    /// It stays until somebody else asks or nobody here has used it for a second. While two take
+    /// Keep it while that pays: if other callers of this process waited for it when it was asked for,
+    /// which then get it from each other; else after a few locks in a row that met no other session.
+    /// It stays until another client asks, or it was not used here for a second. While two take
     /// turns it is kept ever more seldom, at last once in some 200 locks.
     #[default]
     Adaptive,

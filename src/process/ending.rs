@@ -60,7 +60,7 @@ pub(super) struct Standing {
     /// The process that locked it at host scope, in words. The hold is then one of a process on its
     /// way to the leader.
     pub(super) widened_by: Option<String>,
-    /// The token of the hold whose `at_least` keeps it taken, though no process has it.
+    /// The token of the hold that keeps it taken by its `at_least`, though no process has it.
     pub(super) stays: Option<Token>,
 }
 
@@ -74,14 +74,10 @@ pub(super) fn end_holder(
     end_stay: impl FnOnce() -> Result<bool, LockError>,
 ) -> Result<(), LockError> {
     let ending = Ending { token, asked_leader, look };
-    let ended = match ending.stays() {
-        Ok(true) => match end_stay() {
-            Ok(false) => ending.run(clock::now() + grace),
-            ended => ended.map(drop),
-        },
-        Ok(false) => ending.run(clock::now() + grace),
-        Err(error) => Err(error),
-    };
+    let ended = ending.stays().and_then(|stays| match stays && end_stay()? {
+        true => Ok(()),
+        false => ending.run(clock::now() + grace),
+    });
     ended.map_err(|error| error.with_name(name).with_scope(Scope::Process))
 }
 

@@ -330,7 +330,7 @@ struct Queued {
 enum QueuedState {
     Waiting,
     Ended(io::Result<Open>),
-    /// Nobody wants it any more.
+    /// The caller does not want it any more.
     Left,
 }
 
@@ -585,7 +585,7 @@ impl Slot {
             locked.keep();
             return Ok(Entering::Entered(taken));
         }
-        // filelock#574, jj#8729: the lock of a deleted file excludes nobody.
+        // filelock#574, jj#8729: the lock of a deleted file excludes no process.
         let mut state = life.state.lock();
         state.known = state.known.max(record::token(&open.words).unwrap_or_default());
         state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
@@ -659,7 +659,7 @@ impl Slot {
     }
 
     fn timed_out(&self, begin: Time, now: Time) -> LockError {
-        let error = LockError::new(LockErrorKind::TimedOut, "somebody else held it all the time");
+        let error = LockError::new(LockErrorKind::TimedOut, "another holder had it all the time");
         self.named(error).with_waited(now.since(begin)).with_holder(self.holder())
     }
 

@@ -9,10 +9,7 @@ use std::{
     fs::{self, File},
     hash::{BuildHasher, RandomState},
     io::{self, Read, Write},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -25,7 +22,7 @@ use rustix::{
 
 use crate::{
     error::{LockError, LockErrorKind},
-    filesystem::{self, Trust},
+    filesystem::{self, OWNERS_RIGHTS, Trust},
     fork::LockFile,
 };
 
@@ -394,18 +391,12 @@ fn open_or_make(path: &Path) -> Result<OwnedFd, LockError> {
         Err(Errno::NOTDIR) => return Err(LockError::config("it is not a directory")),
         found => return found.map_err(|e| failed("cannot open it", e.into())),
     }
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(LockError::config(
-                "the directory above it does not exist; make that one first",
-            ));
+    filesystem::make_private_directory(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => {
+            LockError::config("the directory above it does not exist; make that one first")
         }
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(failed("cannot make it", e));
-        }
-        Err(_) => {}
-        Ok(()) => give_to_the_maker(path).map_err(|e| failed("cannot set its mode", e))?,
-    }
+        _ => failed("cannot make it", e),
+    })?;
     open_directory(path).map_err(|e| match e {
         Errno::NOENT => LockError::config("it is a symbolic link that leads nowhere"),
         e => failed("cannot open it", e.into()),
@@ -416,18 +407,6 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(CWD, path, flags, Mode::empty());
     opened_once_made(open, || rustix::fs::stat(path))
-}
-
-/// The bits of a mode by which its owner may use a directory.
-const OWNERS: u32 = 0o700;
-
-/// Gives the maker of a directory what the umask took.
-fn give_to_the_maker(path: &Path) -> io::Result<()> {
-    let mode = fs::metadata(path)?.mode() & 0o7777;
-    if mode & OWNERS == OWNERS {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode | OWNERS))
 }
 
 /// Opens a directory that another process of this user may just be making: under some umasks its
@@ -441,7 +420,7 @@ fn opened_once_made(
     #[allow(clippy::useless_conversion)]
     let is_being_made = |found: rustix::fs::Stat| {
         found.st_uid == rustix::process::geteuid().as_raw()
-            && u32::from(found.st_mode) & OWNERS != OWNERS
+            && u32::from(found.st_mode) & OWNERS_RIGHTS != OWNERS_RIGHTS
     };
     for _ in 0..LONGEST {
         match open() {

@@ -59,7 +59,7 @@ pub(crate) fn proofs_here() -> Vec<Identity> {
     locked_by(Path::new("/proc/self"), |_| true).unwrap_or_default()
 }
 
-/// Finds who keeps the locks whose holders have ended or given theirs back.
+/// Finds the processes that keep locks after their holders have ended or given theirs back.
 pub(crate) fn find_survivors(names: &mut [NameStatus]) {
     let mut kept: HashMap<(Identity, u32), bool> = HashMap::new();
     let mut orphans: HashMap<Identity, (u32, Vec<Survivor>)> = HashMap::new();

@@ -2,7 +2,7 @@
 //!
 //! This page is the interface; behind it stands an engine, which the directory's `format` names.
 //! No threads of one process wait in line here: at most one of them, its representative, waits for a
-//! name. With the table engine, whose word is the gate, any thread may try and let go; with file locks
+//! name. With the table engine, where its word is the gate, any thread may try and let go; with file locks
 //! only the thread that has won the name's thread lock does.
 
 mod births;
@@ -81,7 +81,7 @@ pub(crate) enum EngineKind {
 }
 
 impl EngineKind {
-    /// The engine whose format this is, if there is one.
+    /// The engine with this format, if there is one.
     fn of_format(format: &str) -> Option<EngineKind> {
         match format.trim_end() {
             file::FORMAT => Some(EngineKind::File),
@@ -432,9 +432,9 @@ pub(crate) struct NameStatus {
     pub(crate) widened_by: Option<String>,
     /// Who waits, as far as they say so.
     pub(crate) waiters: Vec<WaiterStatus>,
-    /// Whose lock proves that the holder is alive.
+    /// The file with the lock that proves the holder alive.
     pub(crate) proof: Option<files::Identity>,
-    /// Who keeps it in the place of a holder that has ended; see [`find_survivors`].
+    /// The processes that keep it in the place of a holder that has ended; see [`find_survivors`].
     pub(crate) survivors: Vec<keepers::Survivor>,
 }
 

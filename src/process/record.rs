@@ -13,8 +13,9 @@
 //! | 128.. | who widened the name: length, text | the first who does |
 //!
 //! The holder is whoever has the file's lock. Everything about it is a hint for people, except
-//! words 40, 41 and 44 to 46, and even those can only be wrong, never out of bounds: whoever may write the
-//! file is trusted with its meaning, not with our memory. Nothing here locks or decides.
+//! words 40, 41 and 44 to 46, and even those can only be wrong, never out of bounds: a process that
+//! may write the file is trusted with its meaning, not with our memory. Nothing here locks or
+//! decides.
 
 use std::{
     sync::atomic::{Ordering, fence},

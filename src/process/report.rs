@@ -15,7 +15,7 @@ pub(crate) enum Level {
     Fine,
     /// Worth knowing. Nothing has to be done.
     Note,
-    /// Settings, rights or files that somebody should change.
+    /// Settings, rights or files that their owner should change.
     Trouble,
     /// Locks, or what is known about them, cannot be relied on.
     Damage,
@@ -44,7 +44,7 @@ impl Report {
         self.0.push(Finding { level, text: text.into() });
     }
 
-    /// What somebody who uses the directory would be told.
+    /// What a caller that uses the directory would be told.
     pub(super) fn error(&mut self, error: &LockError) {
         self.add(level_of(error), error.to_string());
     }
@@ -123,7 +123,7 @@ pub(super) fn foreign_entry(name: &str) -> String {
     format!("{name:?} is not tierlock's; move it elsewhere, and keep the directory for locks alone")
 }
 
-/// Whether those who may use the directory may use this file of it, and nobody else. `shown` is
+/// Whether the users of the directory may use this file of it, and no others. `shown` is
 /// its path from there.
 pub(super) fn judge_file_rights(
     home: &Home,
@@ -132,7 +132,7 @@ pub(super) fn judge_file_rights(
     shown: &str,
     wanted: u32,
 ) -> Option<String> {
-    // Links and missing files are told by whoever opens them.
+    // Links and missing files are told where they are opened.
     let found = rustix::fs::statat(inside, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     if rustix::fs::FileType::from_raw_mode(found.st_mode).is_symlink() {
         return None;

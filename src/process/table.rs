@@ -497,7 +497,7 @@ impl Slot {
     }
 
     fn timed_out(&self, begin: Option<Begin>) -> LockError {
-        let mut text = "somebody else held it all the time".to_owned();
+        let mut text = "another holder had it all the time".to_owned();
         let mut waited = Duration::ZERO;
         if let Ok(place) = self.place() {
             if let Some(trouble) = place.member.trouble() {

@@ -593,7 +593,7 @@ fn lock_files_without_a_format_are_not_touched() {
     assert!(!dir.path().join("format").exists());
 }
 
-/// filelock#574, jj#8729: the lock of a deleted file excludes nobody.
+/// filelock#574, jj#8729: the lock of a deleted file excludes no process.
 #[test]
 fn a_deleted_lock_file_is_made_again_with_what_it_said() {
     let dir = directory();

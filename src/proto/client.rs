@@ -600,7 +600,8 @@ impl Client {
 
     /// Until when the session's leases are good without a further word, as far as
     /// [`take_event`](Client::take_event) has told it; `None` before the first.
-    pub fn deadline(&self) -> Option<Time> {
+    #[cfg(test)]
+    pub(super) fn deadline(&self) -> Option<Time> {
         self.deadline
     }
 }

@@ -32,6 +32,7 @@ use self::{
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     history::{History, Notary, TrustingNotary},
+    lock::{Holding, LockKey, PackedId, Patience, Recall, Right, SessionKey, Waiter, WaiterKey},
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{
@@ -39,10 +40,7 @@ use super::{
     },
     sessions::{Sessions, Standing},
     shares::{Shares, has_share, largest_share},
-    table::{
-        Holding, LockKey, Next, PackedId, Patience, Recall, Right, SessionKey, Table, Waiter,
-        WaiterKey,
-    },
+    table::{Next, Table},
     timers::Timers,
     wire::{Acquire, ClientMessage, HolderInfo, LeaderMessage, Mode, Refusal, Wait},
 };

@@ -11,6 +11,7 @@
 pub mod client;
 pub mod history;
 pub mod leader;
+mod lock;
 #[cfg(feature = "testing")]
 pub mod look;
 mod names;

@@ -14,8 +14,8 @@ use std::{
 use hashbrown::HashTable;
 
 use super::{
+    lock::{Lock, LockKey},
     slab::Slab,
-    table::{Lock, LockKey},
 };
 use crate::name::Name;
 

@@ -16,7 +16,7 @@ pub(crate) type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>
 pub(super) type Keyed<K, V> = HashMap<K, V, Key>;
 
 /// The map's keys, in order.
-pub(super) fn sorted<K: Copy + Ord + Hash, V, S>(map: &HashMap<K, V, S>) -> Vec<K> {
+pub(crate) fn sorted<K: Copy + Ord + Hash, V, S>(map: &HashMap<K, V, S>) -> Vec<K> {
     let mut keys: Vec<_> = map.keys().copied().collect();
     keys.sort_unstable();
     keys

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{ClusterId, LeaseId, Proof, ReignId, RequestId, SessionId, history::History};
 use crate::{error::LostReason, name::Name, token::Token};
 
-/// One durable fact. Rare: grants and releases are never written.
+/// One durable fact. Rare: of grants and releases only those with `at_least` are written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     /// A reign began.

@@ -10,10 +10,10 @@ use std::{
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE,
     count_long,
+    lock::{LockKey, PackedId, SessionKey, WaiterKey},
     numbered::{Keyed, sorted},
     record::{OpenSession, Opened, TakenAway},
     slab::Slab,
-    table::{LockKey, PackedId, SessionKey, WaiterKey},
     timers::Timers,
     wire::{Identity, Refusal},
 };
@@ -165,17 +165,42 @@ impl Session {
         &self.waiting
     }
 
-    fn claims(&self) -> usize {
-        self.leases.len() + self.waiting.len()
+    fn account(&self) -> Account {
+        Account {
+            written: usize::from(!matches!(self.standing, Standing::New)),
+            claims: self.leases.len() + self.waiting.len(),
+            owed: self.revoked.len(),
+        }
     }
+}
 
-    /// What it has of what is shared out among clients.
-    fn holdings(&self) -> Holdings {
+/// What a session counts for, or all of them together.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    /// Whether the journal knows it or is about to.
+    written: usize,
+    /// Leases and waiters.
+    claims: usize,
+    /// Losses without its answer.
+    owed: usize,
+}
+
+impl Account {
+    /// What of it is shared out among clients.
+    fn holdings(self) -> Holdings {
         Holdings {
-            sessions: usize::from(!matches!(self.standing, Standing::New)),
-            claims: self.claims() + self.revoked.len(),
+            sessions: self.written,
+            claims: self.claims + self.owed,
             reservations: 0, // they outlive the session
         }
+    }
+
+    /// One of those that are counted had `before`, and has `after`.
+    fn count(&mut self, before: Account, after: Account) {
+        let Account { written, claims, owed } = self;
+        *written = *written - before.written + after.written;
+        *claims = *claims - before.claims + after.claims;
+        *owed = *owed - before.owed + after.owed;
     }
 }
 
@@ -208,12 +233,8 @@ pub(super) struct Sessions {
     deadlines: Timers<SessionKey>,
     /// How many hold or wait.
     busy: u32,
-    /// How many leases and waiters they have together.
-    claims: usize,
-    /// For how many losses they have not answered.
-    owed: usize,
-    /// How many the journal knows or is about to.
-    written: usize,
+    /// What they have together.
+    total: Account,
     /// How many are awaited.
     awaited: usize,
     /// Those that were told to be gone, the longest ago first, and the same by id.
@@ -230,9 +251,7 @@ impl Sessions {
             clients_by_id: BTreeMap::new(),
             deadlines: Timers::new(),
             busy: 0,
-            claims: 0,
-            owed: 0,
-            written: 0,
+            total: Account::default(),
             awaited: 0,
             dismissed: VecDeque::new(),
             is_dismissed: BTreeSet::new(),
@@ -269,15 +288,15 @@ impl Sessions {
     }
 
     pub(super) fn written(&self) -> usize {
-        self.written
+        self.total.written
     }
 
     pub(super) fn claims(&self) -> usize {
-        self.claims
+        self.total.claims
     }
 
     pub(super) fn owed(&self) -> usize {
-        self.owed
+        self.total.owed
     }
 
     /// From now on it counts as this client's.
@@ -286,14 +305,14 @@ impl Sessions {
         let client = self.find_or_add_client(id);
         self.clients[client.0].sessions += 1;
         self.sessions[key.0].client = Some(client);
-        let holdings = self.sessions[key.0].holdings();
+        let holdings = self.sessions[key.0].account().holdings();
         self.count(Some(client), Holdings::default(), holdings);
     }
 
     fn leave_client(&mut self, key: SessionKey) {
         let session = &mut self.sessions[key.0];
         let Some(client) = session.client.take() else { return };
-        let holdings = session.holdings();
+        let holdings = session.account().holdings();
         self.count(Some(client), holdings, Holdings::default());
         self.clients[client.0].sessions -= 1;
         self.forget_client_if_unused(client);
@@ -366,9 +385,8 @@ impl Sessions {
 
     pub(super) fn add(&mut self, session: Session) -> SessionKey {
         let id = session.id;
-        self.written += usize::from(!matches!(session.standing, Standing::New));
+        self.total.count(Account::default(), session.account());
         self.awaited += usize::from(session.awaited);
-        self.owed += session.revoked.len();
         let key = SessionKey(self.sessions.insert(session));
         let before = self.by_id.insert(id, key);
         assert!(before.is_none(), "{id:?} is added once");
@@ -383,25 +401,19 @@ impl Sessions {
         self.by_id.remove(&session.id);
         self.deadlines.clear(key);
         self.awaited -= usize::from(session.awaited);
-        self.owed -= session.revoked.len();
-        self.written -= usize::from(!matches!(session.standing, Standing::New));
+        self.total.count(session.account(), Account::default());
         session
     }
 
     /// Its standing with the journal changes.
     pub(super) fn stand(&mut self, key: SessionKey, standing: Standing) {
-        let is_written = !matches!(standing, Standing::New);
         if let Standing::Ending(_) = standing {
             self.deadlines.clear(key);
         }
-        let session = &mut self.sessions[key.0];
-        let (client, holdings) = (session.client, session.holdings());
-        let before = std::mem::replace(&mut session.standing, standing);
-        let now = session.holdings();
-        assert!(!matches!(before, Standing::Ending(_)), "an end is final");
-        self.written += usize::from(is_written);
-        self.written -= usize::from(!matches!(before, Standing::New));
-        self.count(client, holdings, now);
+        self.change(key, |session| {
+            let before = std::mem::replace(&mut session.standing, standing);
+            assert!(!matches!(before, Standing::Ending(_)), "an end is final");
+        });
     }
 
     /// Promises one more time to live from `now`: the only door through which a deadline moves.
@@ -444,9 +456,7 @@ impl Sessions {
         why: LostReason,
         proof: TakenAway,
     ) {
-        self.settle_accounts(key, |revoked| {
-            revoked.insert(lease, (why, proof));
-        });
+        self.change(key, |session| session.revoked.insert(lease, (why, proof)));
     }
 
     /// What it still believes in of what was taken away from it. The rest is forgotten: whatever
@@ -456,27 +466,15 @@ impl Sessions {
         key: SessionKey,
         is_reported: impl Fn(LeaseId) -> bool,
     ) -> Vec<(LeaseId, LostReason)> {
-        self.settle_accounts(key, |revoked| {
-            revoked.retain(|id, _| is_reported(id.lease()));
-            revoked.iter().map(|(id, (why, _))| (id.lease(), *why)).collect()
+        self.change(key, |session| {
+            session.revoked.retain(|id, _| is_reported(id.lease()));
+            session.revoked.iter().map(|(id, (why, _))| (id.lease(), *why)).collect()
         })
     }
 
     /// It has answered for the loss.
     pub(super) fn answer_for(&mut self, key: SessionKey, lease: PackedId) {
-        self.settle_accounts(key, |revoked| {
-            revoked.remove(&lease);
-        });
-    }
-
-    fn settle_accounts<T>(&mut self, key: SessionKey, change: impl FnOnce(&mut Losses) -> T) -> T {
-        let session = &mut self.sessions[key.0];
-        let (owed, before) = (session.revoked.len(), session.holdings());
-        let result = change(&mut session.revoked);
-        self.owed = self.owed - owed + session.revoked.len();
-        let (client, after) = (session.client, session.holdings());
-        self.count(client, before, after);
-        result
+        self.change(key, |session| session.revoked.remove(&lease));
     }
 
     /// How often this session is to renew: those that hold or wait notice a lost leader at the
@@ -490,19 +488,21 @@ impl Sessions {
         (RENEWAL_COST * self.busy).max(RENEW_EVERY_MIN).min(longest)
     }
 
-    fn change(&mut self, key: SessionKey, change: impl FnOnce(&mut Session)) {
+    /// The one way to change what a session counts for.
+    fn change<T>(&mut self, key: SessionKey, change: impl FnOnce(&mut Session) -> T) -> T {
         let session = &mut self.sessions[key.0];
-        let (before, holdings) = (session.claims(), session.holdings());
-        change(session);
-        let claims = session.claims();
-        self.claims = self.claims - before + claims;
-        let (client, now) = (session.client, session.holdings());
-        let busy = claims > 0;
+        let before = session.account();
+        let result = change(session);
+        let after = session.account();
+        let busy = after.claims > 0;
         if busy != session.busy {
             session.busy = busy;
             if busy { self.busy += 1 } else { self.busy -= 1 }
         }
-        self.count(client, holdings, now);
+        self.total.count(before, after);
+        let client = session.client;
+        self.count(client, before.holdings(), after.holdings());
+        result
     }
 }
 

@@ -20,8 +20,8 @@
 //!   begins with its [`RequestId`]. A leader sends a new kind to clients only that have the
 //!   capability for it.
 //!
-//! A new value of a mode, a refusal or a reason is for a peer whose version or capabilities say
-//! that it knows it. An [`Acquire`] stands last in what carries it, so that it can grow too.
+//! A new value of a mode, a refusal or a reason is for a peer that knows it, by its version or
+//! capabilities. An [`Acquire`] stands last in what carries it, so that it can grow too.
 
 use std::{mem::size_of, ops::Deref, sync::Arc, time::Duration};
 

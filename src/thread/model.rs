@@ -205,7 +205,7 @@ fn a_thread_that_takes_again_at_once_beside_another() {
 
 // ---- widening ----------------------------------------------------------------------------------
 
-/// A name whose gate moves from the thread lock to a word that stands for a directory's slot.
+/// A name with a gate that moves from the thread lock to a word that stands for a directory's slot.
 struct Widening {
     lock: ThreadLock,
     in_force: InForce,
@@ -218,7 +218,7 @@ struct Widening {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mistake {
-    /// Who has won the thread lock does not look again at the scope in force.
+    /// A winner of the thread lock does not look again at the scope in force.
     NoSecondLook,
     /// The scope is raised when the thread lock is released.
     RaisedOutside,

@@ -2,15 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    os::unix::process::{CommandExt, ExitStatusExt},
-    path::Path,
+    os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
 
 use crate::{
-    children::{KilledOnDrop, children_of, wait_for},
+    children::{KilledOnDrop, children_of, interrupted_leaves_nothing, wait_for},
     surroundings::program,
 };
 
@@ -115,14 +114,6 @@ fn interrupted_bench_leaves_nothing_behind() {
             .unwrap(),
     );
     let bench = &mut bench.0;
-    let pid = rustix::process::Pid::from_child(bench);
     wait_for("two child processes", || children_of(bench.id()).len() >= 2);
-    let children = children_of(bench.id());
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let status = bench.wait().unwrap();
-    assert_eq!(status.signal(), Some(2), "{status}");
-    for child in children {
-        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} lives");
-    }
-    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    interrupted_leaves_nothing(bench, scratch.path());
 }

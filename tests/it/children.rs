@@ -2,6 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
+    path::Path,
     process::Child,
     time::{Duration, Instant},
 };
@@ -23,6 +25,19 @@ pub(crate) fn children_of(pid: u32) -> Vec<u32> {
         .flat_map(|file| BufReader::new(file).lines().map_while(Result::ok))
         .flat_map(|line| line.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect()
+}
+
+/// Ctrl-C: it ends by the signal, and with it the children that it has now, and what it made there.
+pub(crate) fn interrupted_leaves_nothing(child: &mut Child, directory: &Path) {
+    let children = children_of(child.id());
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(2), "{status}");
+    for child in children {
+        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} lives");
+    }
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
 }
 
 pub(crate) fn wait_for(what: &str, mut there: impl FnMut() -> bool) {

@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::{
     bench::{report::BenchReport, table},
     budget::{self, Verdict},
-    field::Field,
     instructions,
     measure::Measure,
     names,
+    peers::field::Field,
     peers::service::Missing,
 };
 

@@ -14,9 +14,10 @@ use crate::{
         process,
         run::{Entrant, Heat, Quiet},
     },
-    field::Field,
     lock::subjects,
-    peers, reign,
+    peers,
+    peers::field::Field,
+    reign,
 };
 
 const HELD: Duration = Duration::from_micros(200);

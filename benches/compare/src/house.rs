@@ -21,8 +21,8 @@ use crate::{
         failure::{BenchFailure, Result},
         worker::{self, ChildWorker},
     },
-    field::Field,
     measure::{Measure, Unit, name},
+    peers::field::Field,
 };
 
 /// A child process that is a leader.

@@ -22,8 +22,8 @@ use crate::{
         report::Row,
         worker,
     },
-    field::Field,
     lock::{AnyLock, subjects},
+    peers::field::Field,
     peers::{server, service::Missing},
 };
 
@@ -76,7 +76,7 @@ fn is_in_memory(label: &Label) -> bool {
     label.mode == WaitMode::Blocking && (quiet || label.case == Case::KEPT)
 }
 
-/// The lock of a row that has its cycles in memory only.
+/// The lock of a row that stays in memory.
 fn lock_of(label: &Label, field: &mut Field) -> Result<Option<QuietLock>> {
     if !is_in_memory(label) {
         return Ok(None);

@@ -9,8 +9,8 @@ use crate::{
         jobs::{OwnLock, SharedLock, Visitor},
         process::{self, Subject},
     },
-    field::Field,
     peers::cross::{self, PeerLock},
+    peers::field::Field,
 };
 
 /// A lock between processes.

@@ -21,7 +21,6 @@ mod bench;
 
 mod budget;
 mod comparison;
-mod field;
 mod heats;
 mod house;
 mod instructions;
@@ -53,9 +52,9 @@ use crate::{
         run, worker,
     },
     comparison::Comparison,
-    field::Field,
     heats::HEATS,
     job::Job,
+    peers::field::Field,
 };
 
 const SECONDS_OF_SELF_CHECK: f64 = 5.0;
@@ -75,7 +74,7 @@ struct Args {
     #[arg(long, value_name = "CASE", conflicts_with_all = ["self_check", "scale"])]
     case: Option<String>,
     /// How long to measure in all [default: about 290]
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = run::seconds)]
     seconds: Option<f64>,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -108,13 +107,6 @@ struct Args {
         conflicts_with_all = ["plot", "page", "self_check", "seconds"],
     )]
     scale: Option<u64>,
-}
-
-fn seconds(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("a number of seconds above 0, at most 86400".into()),
-    }
 }
 
 fn main() -> ExitCode {
@@ -179,14 +171,6 @@ fn measure_all(args: &Args) -> Result<Comparison> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_are_positive_and_finite() {
-        assert_eq!(seconds("0.5"), Ok(0.5));
-        for wrong in ["0", "-1", "nan", "inf", "1e9", "ten", ""] {
-            assert!(seconds(wrong).is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn options_are_read() {

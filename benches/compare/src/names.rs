@@ -17,8 +17,8 @@ use crate::{
         stats::{Pace, RowTally, SentTally, median},
         worker::{self, ChildWorker},
     },
-    field::Field,
     measure::{Measure, PATIENCE, Unit, Walk, median_ns, name, sizes},
+    peers::field::Field,
 };
 
 /// The words of the JSON.

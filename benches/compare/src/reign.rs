@@ -17,8 +17,8 @@ use crate::{
         stats::RowTally,
         worker::ChildWorker,
     },
-    field::Field,
     house::Serve,
+    peers::field::Field,
 };
 
 impl Case {

@@ -18,8 +18,8 @@ use crate::{
         run::race,
     },
     comparison::Comparison,
-    field::Field,
     peers,
+    peers::field::Field,
     plot::{self, FAINT, GRID, GRID_OF_UNITS, INK, OTHERS, OURS, Painted},
 };
 

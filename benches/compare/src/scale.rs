@@ -23,10 +23,10 @@ use crate::{
         machine::MachineInfo,
         progress::Progress,
     },
-    field::Field,
     house::{House, NAMES_PER_SESSION},
     measure::{self, Measure, PATIENCE, SIZES, Unit, Walk, median_ns, sizes},
     names,
+    peers::field::Field,
 };
 
 /// The words of the JSON.

@@ -5,12 +5,12 @@ mod children;
 
 use std::{
     collections::BTreeSet,
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
 };
 
-use children::{KilledOnDrop, children_of, wait_for};
+use children::{KilledOnDrop, children_of, interrupted_leaves_nothing, wait_for};
 use serde_json::Value;
 
 fn compare(arguments: &[&str]) -> Command {
@@ -239,13 +239,5 @@ fn interrupted_comparison_leaves_no_server_behind() {
     } else {
         wait_for("a server", || !children_of(bench.id()).is_empty());
     }
-    let children = children_of(bench.id());
-    let pid = rustix::process::Pid::from_child(bench);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let status = bench.wait().unwrap();
-    assert_eq!(status.signal(), Some(2), "{status}");
-    for child in children {
-        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} lives");
-    }
-    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    interrupted_leaves_nothing(bench, scratch.path());
 }

@@ -1,16 +1,14 @@
 //! The state directory: whether it may be one, which leader has it, and what lies in it.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    },
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
-use super::Opening;
+use super::JournalOpening;
 use crate::{
     error::{LockError, LockErrorKind},
     filesystem,
@@ -35,7 +33,7 @@ const LOCK: &str = "lock";
 
 /// Takes the directory for one leader, and refuses one that may have been something else: a volume
 /// that was not mounted leaves an empty directory, and a file system in memory forgets.
-pub(super) fn enter(directory: &Path, opening: &Opening) -> Result<File, LockError> {
+pub(super) fn enter(directory: &Path, opening: &JournalOpening) -> Result<File, LockError> {
     let is_new = opening.init && make(directory)?;
     let entered = judge(directory, opening).and_then(|()| lock(&directory.join(LOCK)));
     if entered.is_err() && is_new {
@@ -44,7 +42,7 @@ pub(super) fn enter(directory: &Path, opening: &Opening) -> Result<File, LockErr
     entered
 }
 
-fn judge(directory: &Path, opening: &Opening) -> Result<(), LockError> {
+fn judge(directory: &Path, opening: &JournalOpening) -> Result<(), LockError> {
     let shown = directory.display();
     let opened = match File::open(directory) {
         Ok(opened) => opened,
@@ -83,21 +81,14 @@ fn not_made(directory: &Path, what: &str) -> LockError {
 
 /// Answers whether it was missing.
 fn make(directory: &Path) -> Result<bool, LockError> {
-    let made = DirBuilder::new().mode(0o700).create(directory);
-    // A umask may have taken its maker's own rights.
-    let made = made.and_then(|()| fs::set_permissions(directory, Permissions::from_mode(0o700)));
-    match made {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => {
-            let kind = match error.kind() {
-                io::ErrorKind::NotFound => LockErrorKind::Config,
-                _ => LockErrorKind::Io,
-            };
-            let text = format!("cannot make the state directory {}: {error}", directory.display());
-            Err(LockError::new(kind, text).with_source(error))
-        }
-    }
+    filesystem::make_private_directory(directory).map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => LockErrorKind::Config,
+            _ => LockErrorKind::Io,
+        };
+        let text = format!("cannot make the state directory {}: {error}", directory.display());
+        LockError::new(kind, text).with_source(error)
+    })
 }
 
 /// Takes the directory's lock file and writes our process id into it, for people.
@@ -169,6 +160,26 @@ impl FileIdentity {
         let both = u128::from_le_bytes(bytes);
         FileIdentity { inode: both as u64, born_ns: (both >> 64) as u64 }
     }
+}
+
+/// An empty file at a path where a file is made that gets its name once it is whole. One that was
+/// left unfinished there before is dropped.
+pub(in crate::host) fn begin_aside(unfinished: &Path) -> io::Result<File> {
+    match fs::remove_file(unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600).open(unfinished)
+}
+
+/// Gives the whole file its name in its directory, durably: a file that is found under that name is
+/// a whole one, whenever its maker was killed.
+pub(in crate::host) fn put_in_place(unfinished: &Path, name: &str) -> io::Result<()> {
+    let directory = unfinished.parent().expect("a file is in a directory");
+    File::open(unfinished)?.sync_all()?;
+    fs::rename(unfinished, directory.join(name))?;
+    sync_directory(directory)
 }
 
 /// Says durably that the journal is used from now on.

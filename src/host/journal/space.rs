@@ -14,7 +14,7 @@ use std::{
 
 use redb::{BackendError, StorageBackend};
 
-/// A file whose blocks go to the journal when the disk has no others.
+/// A file: its blocks go to the journal when the disk has no others.
 pub(super) struct Spare {
     path: PathBuf,
     bytes: u64,

@@ -61,14 +61,17 @@ fn ended(session: u128) -> Record {
 /// Opens the journal of a directory, or makes it where there is nothing.
 fn open(directory: &Path) -> Result<(Journal, Recovered), LockError> {
     let init = !directory.join(JOURNAL).exists() && !directory.join(USED).exists();
-    open_with(directory, Opening { init, ..Opening::default() })
+    open_with(directory, JournalOpening { init, ..JournalOpening::default() })
 }
 
 fn open_above(directory: &Path, epoch: u32) -> Result<(Journal, Recovered), LockError> {
-    open_with(directory, Opening { epoch_above: Some(epoch), ..Opening::default() })
+    open_with(directory, JournalOpening { epoch_above: Some(epoch), ..JournalOpening::default() })
 }
 
-fn open_with(directory: &Path, mut opening: Opening) -> Result<(Journal, Recovered), LockError> {
+fn open_with(
+    directory: &Path,
+    mut opening: JournalOpening,
+) -> Result<(Journal, Recovered), LockError> {
     opening.accepted_file_systems.push("tmpfs".to_owned());
     Journal::enter(directory, opening)?.open()
 }
@@ -306,7 +309,7 @@ fn a_damaged_file_is_an_error_or_harmless_but_never_a_panic_or_a_lower_epoch() {
 }
 
 #[test]
-fn a_used_directory_whose_journal_is_lost_or_cut_short_is_damaged_until_told_the_epoch() {
+fn a_used_directory_without_its_whole_journal_is_damaged_until_told_the_epoch() {
     let directory = tempfile::tempdir().unwrap();
     let (mut journal, first) = open(directory.path()).unwrap();
     journal.write([&TOOK_OVER, &opened(1, 5)].into_iter()).unwrap();
@@ -742,8 +745,9 @@ fn the_bit_that_says_which_state_is_the_last_is_found_out_by_the_number_beside_i
 fn a_journal_is_made_once_and_by_init_only() {
     let top = tempfile::tempdir().unwrap();
     let state = top.path().join("state");
-    let init = || open_with(&state, Opening { init: true, ..Opening::default() }).map(drop);
-    let without = || open_with(&state, Opening::default()).map(drop);
+    let init =
+        || open_with(&state, JournalOpening { init: true, ..JournalOpening::default() }).map(drop);
+    let without = || open_with(&state, JournalOpening::default()).map(drop);
     let above = || open_above(&state, 7).map(drop);
     let is_refused = |error: LockError, word: &str| {
         assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
@@ -764,7 +768,7 @@ fn a_journal_is_made_once_and_by_init_only() {
     assert_eq!(init().unwrap_err().kind(), LockErrorKind::Damaged);
     // A leader that lost all of it begins above what its clients have seen.
     fs::remove_dir_all(&state).unwrap();
-    let opening = Opening { init: true, epoch_above: Some(7), ..Opening::default() };
+    let opening = JournalOpening { init: true, epoch_above: Some(7), ..JournalOpening::default() };
     let (_journal, found) = open_with(&state, opening).unwrap();
     assert_eq!((found.epoch, found.waits_for), (7, Some(*TIME_TO_LIVE.end())));
 }
@@ -805,7 +809,7 @@ fn a_copied_journal_is_refused_until_it_is_told_above_which_epoch_to_start() {
 fn commit(journal: &mut Journal, records: Vec<Record>) -> io::Result<Vec<bool>> {
     let pending = (1..).zip(records).map(|(number, record)| Pending::for_tests(number, record));
     let answers = journal.commit(pending.collect())?;
-    Ok(answers.into_iter().map(|answer| matches!(answer, Answer::Committed(_))).collect())
+    Ok(answers.into_iter().map(|answer| matches!(answer, CommitAnswer::Committed(_))).collect())
 }
 
 #[test]

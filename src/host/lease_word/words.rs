@@ -5,7 +5,7 @@ pub(super) use self::these::*;
 /// Mistakes that the model plants, to see that it finds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// Whoever comes by enters a word that is reserved.
+    /// Any thread enters a word that is reserved.
     EnteredAsStranger,
     /// What is given back is read after the exchange that closes the word.
     LeaseReadAfterClosing,

@@ -21,7 +21,7 @@ use tokio::{
     task::yield_now,
 };
 
-use super::{Next, Read};
+use super::{Next, ReadFrames};
 use crate::error::{LockError, LockErrorKind};
 
 /// A runtime that was lent, and its reading task, if one runs.
@@ -58,7 +58,7 @@ impl Reader {
     }
 
     /// Makes sure that a task reads, with `start` if none does.
-    pub(crate) fn ensure<R: Read>(&self, start: impl FnOnce() -> Option<Arc<R>>) {
+    pub(crate) fn ensure<R: ReadFrames>(&self, start: impl FnOnce() -> Option<Arc<R>>) {
         let Some(running) = Running::begin(&self.task) else { return };
         if let Some(reader) = start() {
             let reader = Arc::downgrade(&reader);
@@ -72,7 +72,7 @@ impl Reader {
                         Next::End => {
                             let ended = task.0.clone();
                             drop(task);
-                            // Somebody who saw it run may want it by now.
+                            // A task that saw it run may want it by now.
                             let is_wanted = reader.upgrade().is_some_and(|r| r.is_wanted());
                             match Running::begin(&ended).filter(|_| is_wanted) {
                                 Some(again) => task = again,
@@ -151,7 +151,7 @@ impl Task {
 }
 
 /// How often others of the runtime get their turn before what was asked for is sent: one write for
-/// all who ask at this time. Those who run on another of its threads need a second one.
+/// all tasks that ask at this time. Those on another of its threads need a second one.
 const LINGERS: u32 = 2;
 
 /// A socket that the runtime watches. Only for something to read: every datagram that has left is
@@ -164,7 +164,7 @@ fn watch(watched: &mut Vec<Watched>, sockets: &[Arc<UdpSocket>]) -> io::Result<(
     for socket in sockets {
         if !watched.iter().any(|known| Arc::ptr_eq(socket, known.get_ref())) {
             // SAFETY: the socket stays open, and its number its own, for as long as the `AsyncFd`
-            // owns a share of it; nobody replaces the descriptor of an open `UdpSocket`.
+            // owns a share of it; nothing replaces the descriptor of an open `UdpSocket`.
             let socket =
                 unsafe { AsyncFd::register_with_interest(socket.clone(), Interest::READABLE) };
             watched.push(socket?);

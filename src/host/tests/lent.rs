@@ -74,7 +74,7 @@ fn callers_of_all_kinds_share_a_client_with_a_lent_runtime() {
 }
 
 #[test]
-fn a_lent_runtime_that_is_blocked_holds_nobody_up() {
+fn a_lent_runtime_that_is_blocked_holds_no_caller_up() {
     let town = Town::new();
     let leader = town.leader();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -94,7 +94,7 @@ fn a_lent_runtime_that_is_blocked_holds_nobody_up() {
 }
 
 #[test]
-fn a_lent_runtime_that_ends_holds_nobody_up() {
+fn a_lent_runtime_that_ends_holds_no_caller_up() {
     let town = Town::new();
     let leader = town.leader();
     for runtime in both_flavours() {
@@ -126,14 +126,14 @@ fn a_task_on_a_lent_runtime_waits_through_a_restart_of_its_leader() {
 }
 
 #[test]
-fn a_reading_task_that_panicked_leaves_nobody_waiting() {
+fn a_reading_task_that_panicked_leaves_no_caller_waiting() {
     let town = Town::new();
     let leader = town.leader();
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let link = town.link_on(&leader, &runtime);
     runtime.block_on(cycles(link.clone(), "a".into(), 20));
     link.break_down();
-    // Whoever comes first to its next turn panics, thread or task; nobody waits for it.
+    // The first to come to its next turn panics, thread or task; no caller waits for it.
     let error = loop {
         match runtime.block_on(ask(&link, want("b"))) {
             Ok(lease) => give(&link, lease),

@@ -1,4 +1,4 @@
-//! Who holds a name, for the one who is to end that process. See `process::ending`.
+//! The holder of a name, for a caller that is to end that process. See `process::ending`.
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 

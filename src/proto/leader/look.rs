@@ -5,8 +5,8 @@ use crate::{
     name::Name,
     proto::{
         ConnectionId, LeaseId, RequestId, SessionId,
+        lock::{LockKey, Right, SessionKey},
         look::{AtLeader, LeaderSubject, Phase},
-        table::{LockKey, Right, SessionKey},
         wire::ClientMessage,
     },
     token::Token,

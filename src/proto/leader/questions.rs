@@ -8,9 +8,9 @@ use crate::{
     name::Name,
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId,
+        lock::{LockKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         shares::Shares,
-        table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Mode, Page},
     },
     time::Time,

@@ -14,10 +14,10 @@ use crate::{
     name::Name,
     proto::{
         RequestId, count_long,
+        lock::{Holding, LockKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         record::{Record, Recovered},
         sessions::{Session, Standing},
-        table::{Holding, LockKey, PackedId, Recall, Right, SessionKey},
         wire::HeldLease,
     },
     time::Time,

@@ -13,10 +13,10 @@ use crate::{
         ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId,
         SessionId,
         history::{Attestation, Seen},
+        lock::{LockKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         sessions::{Session, Standing},
         shares::largest_share,
-        table::{LockKey, PackedId, Recall, Right, SessionKey},
         wire::{
             self, Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Mode, Refusal,
             WaitingRequest,
@@ -211,16 +211,14 @@ impl Leader {
         let found = self.compare_leases(key, &report);
         let told = if planted(Mistake::LossNotToldAgain) { &[] } else { &found.lost[..] };
         if planted(Mistake::WelcomeBeforeLost) {
-            self.sessions.promise(key, now);
-            self.tell(key, self.welcome(key, report.version));
+            self.welcome_back(key, &report, now);
         }
         for &(lease, why) in told {
             // Before the welcome: what that promises is not for lost leases.
             self.tell(key, LeaderMessage::Lost { lease, why });
         }
         if !planted(Mistake::WelcomeBeforeLost) {
-            self.sessions.promise(key, now);
-            self.tell(key, self.welcome(key, report.version));
+            self.welcome_back(key, &report, now);
         }
         let arrival = if is_back { Arrival::Returning } else { Arrival::New };
         self.compare_requests(key, (report.waiting, arrival), found, now);
@@ -300,18 +298,7 @@ impl Leader {
         self.connections.insert(connection, Connection::Refused(why));
         self.reports.clear(connection);
         if self.reign.is_some() {
-            let card = LeaderMessage::Welcome {
-                version: report.version.min(wire::VERSION),
-                capabilities: wire::CAPABILITIES,
-                session: report.session,
-                time_to_live: Duration::ZERO,
-                epoch: self.epoch(),
-                reign: self.config.reign,
-                cluster: self.cluster,
-                members: Vec::new(),
-                renew_every: report.time_to_live / 3,
-                attestation: self.attest(self.epoch()),
-            };
+            let card = self.welcome(report, Duration::ZERO, report.time_to_live / 3);
             self.messages.push_back((connection, card));
         }
         for &request in report.waiting.keys().chain(&report.beyond) {
@@ -320,18 +307,29 @@ impl Leader {
         }
     }
 
-    fn welcome(&self, key: SessionKey, version: u32) -> LeaderMessage {
-        let session = self.sessions.get(key);
+    /// Tells a session that its report is believed, and what it is promised.
+    fn welcome_back(&mut self, key: SessionKey, report: &Report, now: Time) {
+        self.sessions.promise(key, now);
+        let time_to_live = self.sessions.get(key).time_to_live;
+        self.tell(key, self.welcome(report, time_to_live, self.sessions.renew_every(key)));
+    }
+
+    fn welcome(
+        &self,
+        report: &Report,
+        time_to_live: Duration,
+        renew_every: Duration,
+    ) -> LeaderMessage {
         LeaderMessage::Welcome {
-            version: version.min(wire::VERSION),
+            version: report.version.min(wire::VERSION),
             capabilities: wire::CAPABILITIES,
-            session: session.id,
-            time_to_live: session.time_to_live,
+            session: report.session,
+            time_to_live,
             epoch: self.epoch(),
             reign: self.config.reign,
             cluster: self.cluster,
             members: Vec::new(),
-            renew_every: self.sessions.renew_every(key),
+            renew_every,
             attestation: self.attest(self.epoch()),
         }
     }

@@ -13,10 +13,10 @@ use super::{Leader, Verdict};
 use crate::{
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId, SessionId, count_long,
+        lock::{LockKey, PackedId, SessionKey, WaiterKey},
         mistake::{Mistake, planted},
         record::{Committed, Record, Recovered, Reservation, Reserved},
         shares::has_share,
-        table::{LockKey, PackedId, SessionKey, WaiterKey},
         timers::Timers,
         wire::{LeaderMessage, Refusal},
     },
@@ -37,6 +37,8 @@ pub(super) struct Reservations {
     told_at: Time,
     /// Deletions on their way to the disk, by the number of the record.
     deletions: BTreeMap<u64, Deletion>,
+    /// The numbers of the same, by the lease that each ends with.
+    deletions_by_lease: BTreeMap<PackedId, u64>,
 }
 
 /// One name that is reserved, or about to be or to be no more.
@@ -88,6 +90,7 @@ impl Reservations {
             told: Vec::new(),
             told_at: Time::ZERO,
             deletions: BTreeMap::new(),
+            deletions_by_lease: BTreeMap::new(),
         }
     }
 
@@ -107,6 +110,21 @@ impl Reservations {
         let running = self.by_lock.remove(&lock)?;
         self.by_request.remove(&(running.session, running.request));
         Some(running)
+    }
+
+    fn add_deletion(&mut self, number: u64, lock: LockKey, lease: Option<PackedId>) {
+        if let Some(lease) = lease {
+            self.deletions_by_lease.insert(lease, number);
+        }
+        self.deletions.insert(number, Deletion { lock, lease, answers: Vec::new() });
+    }
+
+    fn take_deletion(&mut self, number: u64) -> Option<Deletion> {
+        let deletion = self.deletions.remove(&number)?;
+        if let Some(lease) = deletion.lease {
+            self.deletions_by_lease.remove(&lease);
+        }
+        Some(deletion)
     }
 
     /// From when on a reading of the clock dates what was told.
@@ -508,13 +526,13 @@ impl Leader {
         }
         let running = self.reservations.by_lock.get_mut(&lock).expect("just seen");
         running.stage = Stage::Deleting { number };
-        self.reservations.deletions.insert(number, Deletion { lock, lease, answers: Vec::new() });
+        self.reservations.add_deletion(number, lock, lease);
         Some(number)
     }
 
     /// The deletion is durable.
     pub(super) fn deletion_is_durable(&mut self, number: u64) {
-        let Some(deletion) = self.reservations.deletions.remove(&number) else { return };
+        let Some(deletion) = self.reservations.take_deletion(number) else { return };
         self.drop_reservation(deletion.lock);
         self.table.unreserve(deletion.lock);
         self.unsettled.push(deletion.lock);
@@ -579,11 +597,7 @@ impl Leader {
     /// The deletion that the release of this lease waits for, if it was given back before.
     pub(super) fn deletion_of(&self, lease: LeaseId) -> Option<u64> {
         let lease = PackedId::of_lease(lease)?;
-        let deletions = self.reservations.deletions.iter();
-        deletions
-            .filter(|(_, deletion)| deletion.lease == Some(lease))
-            .map(|(&number, _)| number)
-            .next()
+        self.reservations.deletions_by_lease.get(&lease).copied()
     }
 
     /// Whether the name is reserved by the grant of this token.

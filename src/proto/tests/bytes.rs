@@ -348,7 +348,7 @@ fn read<M: Message>(payload: &[u8]) -> Result<Option<M>, WireError> {
     Ok(reader.next()?.and_then(Received::known))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -21,7 +21,7 @@ use crate::{
         stats::Unprotected,
         tasks::{AsyncCaller, Fleet, QuietAsync},
     },
-    field::Field,
+    peers::field::Field,
 };
 
 pub(crate) fn quiet(field: &mut Field, entries: &mut Vec<Entrant>) -> Result<()> {

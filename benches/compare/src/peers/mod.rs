@@ -5,6 +5,7 @@
 //! each side does and guarantees stands in `guarantees.txt`.
 
 pub(crate) mod cross;
+pub(crate) mod field;
 pub(crate) mod host;
 pub(crate) mod server;
 pub(crate) mod servers;

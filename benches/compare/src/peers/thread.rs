@@ -12,7 +12,7 @@ use crate::{
         tasks::{AsyncCaller, QuietAsync},
         thread::{self, Threads},
     },
-    field::Field,
+    peers::field::Field,
 };
 
 const PARKING_LOT: &str = "no order, no token";

@@ -903,7 +903,7 @@ fn a_disk_without_room_for_a_session_refuses_what_it_waits_for_and_ends_nothing(
 fn a_held_lock_is_small() {
     // With an entry in the table of names (some 40 bytes), the name's own text (48 with what the
     // allocator adds, at 16 bytes) and an entry in its session (some 25), under 200 bytes.
-    assert!(size_of::<Option<crate::proto::table::Lock>>() <= 80);
+    assert!(size_of::<Option<crate::proto::lock::Lock>>() <= 80);
 }
 
 #[test]

@@ -106,8 +106,19 @@ impl Manager {
     }
 
     fn welcome_of(&mut self, cluster: u128, epoch: u32, reign: ReignId) {
-        self.hear(LeaderMessage::Welcome {
-            version: VERSION,
+        let renew_every = ms(100);
+        self.hear(self.welcome_in(VERSION, cluster, (epoch, reign), renew_every));
+    }
+
+    fn welcome_in(
+        &self,
+        version: u32,
+        cluster: u128,
+        (epoch, reign): (u32, ReignId),
+        renew_every: Duration,
+    ) -> LeaderMessage {
+        LeaderMessage::Welcome {
+            version,
             capabilities: 0,
             session: self.session,
             time_to_live: TTL,
@@ -115,9 +126,9 @@ impl Manager {
             reign,
             cluster: ClusterId(cluster),
             members: Vec::new(),
-            renew_every: ms(100),
+            renew_every,
             attestation: seen_in(ClusterId(cluster), epoch, reign).attestation,
-        });
+        }
     }
 
     fn grant(&mut self, request: RequestId, count: u64) -> LeaseId {
@@ -503,18 +514,8 @@ fn a_client_with_requests_asks_soon_after_its_welcome_how_often_to_renew() {
     let mut manager = Manager::new(1);
     manager.acquire("x");
     manager.connected();
-    manager.hear(LeaderMessage::Welcome {
-        version: VERSION,
-        capabilities: 0,
-        session: manager.session,
-        time_to_live: TTL,
-        epoch: 1,
-        reign: REIGN,
-        cluster: ClusterId(1),
-        members: Vec::new(),
-        renew_every: TTL / 3, // said of a session that wants nothing
-        attestation: Attestation(1),
-    });
+    // Said of a session that wants nothing.
+    manager.hear(manager.welcome_in(VERSION, 1, (1, REIGN), TTL / 3));
     manager.forget();
     manager.pass(ms(110));
     assert_eq!(manager.renewals().len(), 1);
@@ -912,6 +913,22 @@ fn connected_again() -> (Manager, RequestId) {
     (manager, request)
 }
 
+/// Lets ten seconds pass without a connection, in which this request fails, and nothing else happens.
+fn why_unreachable(manager: &mut Manager, request: RequestId) -> String {
+    for _ in 0..100 {
+        manager.pass(ms(100));
+        manager.connects.clear();
+    }
+    let mut events = manager.take_events();
+    match (events.pop(), &events[..]) {
+        (Some(Event::Failed { request: own, failure: Failure::Unreachable(why), .. }), []) => {
+            assert_eq!(own, request);
+            why
+        }
+        (last, others) => panic!("{others:?}, {last:?}"),
+    }
+}
+
 #[test]
 fn a_leader_with_old_state_is_refused_in_words() {
     // etcd#12528, #15247
@@ -920,16 +937,8 @@ fn a_leader_with_old_state_is_refused_in_words() {
         let (mut manager, request) = connected_again();
         manager.welcome_of(1, epoch, ReignId(reign));
         manager.take_events();
-        for _ in 0..100 {
-            manager.pass(ms(100));
-            manager.connects.clear();
-        }
-        let events = manager.take_events();
-        let [Event::Failed { request: own, failure: Failure::Unreachable(why), .. }] = &events[..]
-        else {
-            panic!("{events:?}")
-        };
-        assert!(*own == request && why.contains("--epoch-above 5"), "{why}");
+        let why = why_unreachable(&mut manager, request);
+        assert!(why.contains("--epoch-above 5"), "{why}");
     }
 }
 
@@ -991,16 +1000,7 @@ fn a_leader_that_does_not_know_what_was_seen_is_asked_again_and_named() {
     manager.hear(LeaderMessage::NotLeader { try_next: None, cluster, epoch: Some(2) });
     manager.take_events();
     assert!(!manager.closes.is_empty());
-    for _ in 0..100 {
-        manager.pass(ms(100));
-        manager.connects.clear();
-    }
-    let events = manager.take_events();
-    let [Event::Failed { request: own, failure: Failure::Unreachable(why), .. }] = &events[..]
-    else {
-        panic!("{events:?}")
-    };
-    assert_eq!(*own, request);
+    let why = why_unreachable(&mut manager, request);
     assert!(why.contains("epoch 2") && why.contains("epoch 5"), "{why}");
 }
 
@@ -1186,19 +1186,7 @@ fn a_leader_that_is_too_old_is_named_so() {
     let mut manager = Manager::new(1);
     let request = manager.acquire("x");
     manager.connected();
-    let welcome = LeaderMessage::Welcome {
-        version: VERSION_OLDEST - 1,
-        capabilities: 0,
-        session: manager.session,
-        time_to_live: TTL,
-        epoch: 1,
-        reign: REIGN,
-        cluster: ClusterId(1),
-        members: Vec::new(),
-        renew_every: ms(100),
-        attestation: Attestation(1),
-    };
-    manager.hear(welcome);
+    manager.hear(manager.welcome_in(VERSION_OLDEST - 1, 1, (1, REIGN), ms(100)));
     let events = manager.take_events();
     let [Event::Failed { request: failed, failure: Failure::Config(text), .. }] = &events[..]
     else {

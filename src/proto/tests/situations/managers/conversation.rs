@@ -4,10 +4,13 @@
 //! the leader hears the clients' side of it and is to say the leader's, and the other way round. A
 //! change of the format shows here as it would to a peer of an earlier release.
 
-use std::{fmt::Write, iter::Peekable, str::Lines};
+use std::{iter::Peekable, str::Lines};
 
 use super::*;
-use crate::proto::wire::{FrameReader, Message, Received, encode_frame};
+use crate::proto::{
+    tests::bytes,
+    wire::{FrameReader, Message, Received, encode_frame},
+};
 
 /// `0>` is said by the first client, `1<` is said to the second.
 const SAID: &str = include_str!("conversation-1.txt");
@@ -152,7 +155,7 @@ impl Stage {
             lines.push(format!("{number}> connection {}", client.connection.0));
         }
         let said = client.take_said();
-        lines.extend(said.iter().map(|message| format!("{number}> {}", hex(message))));
+        lines.extend(said.iter().map(|message| format!("{number}> {}", frame(message))));
         lines
     }
 
@@ -175,7 +178,7 @@ impl Stage {
         let (own, others) = std::mem::take(&mut reign.heard).into_iter().partition(is_its_own);
         reign.heard = others;
         let own: Vec<(ConnectionId, LeaderMessage)> = own;
-        own.iter().map(|(_, message)| format!("{number}< {}", hex(message))).collect()
+        own.iter().map(|(_, message)| format!("{number}< {}", frame(message))).collect()
     }
 
     /// The next lines that begin so.
@@ -223,13 +226,10 @@ impl Manager {
     }
 }
 
-fn hex<M: Message>(message: &M) -> String {
+fn frame<M: Message>(message: &M) -> String {
     let mut bytes = Vec::new();
     encode_frame(message, &mut bytes).unwrap();
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
+    bytes::hex(&bytes)
 }
 
 fn read<M: Message + std::fmt::Debug>(line: &str) -> M {
