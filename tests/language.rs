@@ -25,7 +25,7 @@ const IN_PROGRESS: [(&str, f64); 2] =
     [("src/path/", 3.0), ("src/process/", 11.0)];
 
 /// So many names of types are in more than one file still.
-const SHARED_NAMES_MAX: usize = 47;
+const SHARED_NAMES_MAX: usize = 56;
 
 /// Files that stand in for another one in builds without it, and have its names.
 const STAND_INS: [&str; 1] = ["src/process/no_table.rs"];
