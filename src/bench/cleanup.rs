@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::failure::{Failure, Result};
+use super::failure::{BenchFailure, Result};
 
 static LEFT_TO_END: Mutex<LeftToEnd> =
     Mutex::new(LeftToEnd { children: Vec::new(), directories: Vec::new() });
@@ -29,7 +29,7 @@ struct LeftToEnd {
 /// From now on, what ends this process by a signal or a panic first ends what the bench started.
 pub(crate) fn on_every_way_out() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(Failure::io("cannot watch for signals"))?;
+        .map_err(BenchFailure::io("cannot watch for signals"))?;
     thread::Builder::new()
         .name("bench-signals".into())
         .spawn(move || {
@@ -41,7 +41,7 @@ pub(crate) fn on_every_way_out() -> Result<()> {
                 std::process::exit(128 + signal);
             }
         })
-        .map_err(Failure::io("cannot start the thread that watches for signals"))?;
+        .map_err(BenchFailure::io("cannot start the thread that watches for signals"))?;
     // The program's own hook exits, so nothing would be dropped.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -71,6 +71,10 @@ impl LeftToEnd {
         for directory in &self.directories {
             let _ = fs::remove_dir_all(directory);
         }
+    }
+
+    fn forget(&mut self, pid: Pid) {
+        self.children.retain(|&(child, _)| child != pid);
     }
 }
 
@@ -108,12 +112,6 @@ impl OwnChild {
         let status = self.child.try_wait().ok()??;
         left.forget(self.pid());
         Some(status)
-    }
-}
-
-impl LeftToEnd {
-    fn forget(&mut self, pid: Pid) {
-        self.children.retain(|&(child, _)| child != pid);
     }
 }
 
@@ -156,7 +154,7 @@ impl Scratch {
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
-                    return Err(Failure::io(format!("cannot make {}", path.display()))(error));
+                    return Err(BenchFailure::io(format!("cannot make {}", path.display()))(error));
                 }
             }
         }
@@ -170,7 +168,7 @@ impl Scratch {
             .mode(0o700)
             .recursive(true)
             .create(&path)
-            .map_err(Failure::io(format!("cannot make {}", path.display())))?;
+            .map_err(BenchFailure::io(format!("cannot make {}", path.display())))?;
         Ok(path)
     }
 

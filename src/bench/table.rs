@@ -6,13 +6,13 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use tierlock::Scope;
 
 use super::{
-    case::Mode,
+    case::WaitMode,
     human,
-    report::{Report, Row},
+    report::{BenchReport, Row},
 };
 
 /// A line for each row, and the notes below.
-pub(crate) fn rows(report: &Report) -> String {
+pub(crate) fn rows(report: &BenchReport) -> String {
     let mut table = Table::new();
     // A line under the header, and no other.
     table.load_preset("     ──            ").set_content_arrangement(ContentArrangement::Disabled);
@@ -51,7 +51,7 @@ fn cells(head: String, row: &Row, notes: &mut Notes) -> [String; 7] {
     let rate = if staged { String::new() } else { human::count(figures.ops_per_s) };
     // Neither a single client nor several of one thread compete.
     let alone = label.clients == 1
-        || (label.mode == Mode::Blocking && label.processes * label.threads == 1);
+        || (label.mode == WaitMode::Blocking && label.processes * label.threads == 1);
     let share =
         if staged || alone { String::new() } else { format!("{:.2}", figures.share_min_max) };
     [
@@ -96,7 +96,7 @@ fn superscript(number: usize) -> String {
 }
 
 /// What each wider scope costs in multiples of the narrower one.
-pub(crate) fn ladder(report: &Report) -> String {
+pub(crate) fn ladder(report: &BenchReport) -> String {
     let steps: Vec<(Scope, f64)> =
         Scope::ALL.into_iter().filter_map(|scope| Some((scope, report.quiet_ns(scope)?))).collect();
     if steps.is_empty() {
@@ -114,7 +114,7 @@ pub(crate) fn ladder(report: &Report) -> String {
     text + "\n"
 }
 
-pub(crate) fn advice(report: &Report) -> String {
+pub(crate) fn advice(report: &BenchReport) -> String {
     let mut text = String::from(
         "Take the narrowest scope that holds all that share it:\n\
          \x20 thread   only threads and tasks of one process\n\
@@ -142,7 +142,7 @@ mod tests {
         report::tests::{report, row},
     };
 
-    fn sample() -> Report {
+    fn sample() -> BenchReport {
         let mut rows = vec![
             row(Scope::Thread, Case::QUIET, TIERLOCK, 5.4),
             row(Scope::Thread, Case::QUIET, "parking_lot", 3.3),
@@ -156,7 +156,8 @@ mod tests {
         let label = &mut rows[3].label;
         *label = Label { processes: 2, clients: 2, ..label.clone() };
         let label = &mut rows[5].label;
-        *label = Label { mode: Mode::Async, clients: 32, note: Some("a note"), ..label.clone() };
+        *label =
+            Label { mode: WaitMode::Async, clients: 32, note: Some("a note"), ..label.clone() };
         rows[3].figures.ops_per_s = 123_000_000.0;
         report(rows)
     }
