@@ -21,8 +21,7 @@ const VAGUE: [&str; 9] =
 const VAGUE_PER_THOUSAND: f64 = 1.0;
 
 /// Rooms that are not rewritten yet, and how many of those words they have in 1,000.
-const IN_PROGRESS: [(&str, f64); 2] =
-    [("src/path/", 3.0), ("src/process/", 11.0)];
+const IN_PROGRESS: [(&str, f64); 2] = [("src/path/", 3.0), ("src/process/", 11.0)];
 
 /// So many names of types are in more than one file still.
 const SHARED_NAMES_MAX: usize = 56;

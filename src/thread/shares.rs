@@ -72,6 +72,7 @@ impl ThreadShares {
         self.word.load(SeqCst) != 0
     }
 
+    #[cfg(feature = "process")]
     pub(crate) fn has_waiting_writers(&self) -> bool {
         self.writers.load(SeqCst) > 0
     }
