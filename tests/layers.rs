@@ -375,8 +375,14 @@ fn floor_of(place: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&place))
 }
 
+/// Whether it has files besides the one of its name, and that one's tests.
 fn is_folder(place: &str) -> bool {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(place).is_dir()
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(place);
+    let mut files = Vec::new();
+    if path.is_dir() {
+        collect(&path, &mut files);
+    }
+    files.iter().any(|file| !file.ends_with("tests.rs"))
 }
 
 /// Drops every item behind `#[cfg(test)]`, and doc comments.
