@@ -282,7 +282,8 @@ impl<'a> Climb<'a> {
         self.mode == LockMode::Shared && self.named.may_read_beside()
     }
 
-    /// Whether it is a reader whose wait was ended in order to look, and not by its time.
+    /// Whether it is a reader that stopped waiting in order to look again, before its time was
+    /// over.
     fn looks_again(&self) -> bool {
         self.mode == LockMode::Shared && clock::now() < self.patience.until()
     }

@@ -86,7 +86,7 @@ impl Named {
         generation: u64,
         leave: impl FnOnce(),
     ) -> Option<Held> {
-        // A writer whose right was lost is still inside, perhaps.
+        // A writer that lost its right may still be inside.
         if self.entry.cell.is_occupied(short(generation)) {
             leave();
             return None;
@@ -100,7 +100,7 @@ impl Named {
         if !shares.read(thread) {
             return None;
         }
-        // After the 1 was added: whoever widens the name meanwhile waits for it.
+        // After the 1 was added: a caller that widens the name meanwhile waits for this reader.
         let is_inside = self.entry.cell.is_occupied(short(generation));
         if self.entry.scope_in_force() != scope || is_inside {
             shares.leave();
