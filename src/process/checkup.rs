@@ -1,6 +1,6 @@
-//! What is wrong with a directory, for people who have to put it right.
+//! What is wrong with a directory, for the operator that has to put it right.
 //!
-//! It repairs nothing, makes nothing, takes no lock that anybody waits for, and writes nowhere:
+//! It repairs nothing, makes nothing, takes no lock that a process waits for, and writes nowhere:
 //! what the engines heal by themselves it leaves to them, and says so. What it finds may be a
 //! moment old, so it looks again at whatever others may just be changing before it calls that
 //! damage.
@@ -155,13 +155,13 @@ fn judge_missing_format(home: &Home, report: &mut Report) {
         ),
         None => report.add(
             Level::Note,
-            "nobody has used it for locks yet; whoever opens it first makes it ready",
+            "it has not been used for locks yet; the first process that opens it makes it ready",
         ),
     }
     judge_entries(home, &[file::LOCKS, "table", "tokens", "presence", LEADER, WIDE], report);
 }
 
-/// What does not belong there, and who else has no right to what does.
+/// What does not belong there, and which users of the directory lack rights to what does.
 fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
     let entries = match Dir::read_from(&home.fd) {
         Ok(entries) => entries,
@@ -182,7 +182,7 @@ fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
         }
     }
     report.list(Level::Trouble, "entries that are not tierlock's", foreign);
-    report.list(Level::Note, "files that somebody died in the middle of making", aside);
+    report.list(Level::Note, "files that a process died in the middle of making", aside);
     let [files, directories] = [0o666, 0o777].map(|bits| home.mode & bits);
     let rights = own.iter().filter_map(|name| {
         let wanted = if ["presence", file::LOCKS].contains(name) { directories } else { files };
@@ -193,7 +193,7 @@ fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
 
 fn left_aside(name: &str) -> String {
     format!(
-        "{name:?} was left by somebody who died while making a file; it disturbs nobody and may \
+        "{name:?} was left by a process that died while it made a file; it does no harm and may \
          be removed"
     )
 }

@@ -3,20 +3,20 @@
 //! The kernel's lock on the open file description decides, and nothing else does: it ends with
 //! the process, however that ends, and stopping a process does not end it. Everything written in
 //! the file is either protected by that lock (token, how the last holder left, the widened mark)
-//! or a hint for people (who holds it). There is no hand-over here and no fairness beyond the
+//! or a hint for people (its holder). There is no hand-over here and no fairness beyond the
 //! kernel's: waits with a limit, and async ones, look every 2 ms.
 //!
 //! **Two descriptions per file.** The one that is locked is never mapped: a mapping would keep
 //! it, and so the lock, alive in every forked child, whatever becomes of the descriptor.
 //!
-//! **Looking disturbs nobody.** A probe with a `flock`, even a shared one, makes somebody's try
-//! fail, and a prober stopped at the wrong moment does so for ever. So each locked description
-//! also has a byte of its own, far behind the file's end, locked with `F_OFD_SETLK` for as long
-//! as it is open. The holder writes that byte's number into the file; whoever wants to know
-//! whether it lives asks `F_OFD_GETLK`, which takes nothing. File systems that were accepted on
-//! request get no such byte (NFS makes both kinds of lock one) and nor do other systems than
-//! Linux: there the file's word is taken for it, and a killed holder is shown until the next
-//! taker.
+//! **A look disturbs no holder and no waiter.** A probe with a `flock`, even a shared one, makes
+//! another process's try fail, and a prober stopped at the wrong moment does so for ever. So each
+//! locked description also has a byte of its own, far behind the file's end, locked with
+//! `F_OFD_SETLK` for as long as it is open. The holder writes that byte's number into the file; a
+//! prober that wants to know whether the holder lives asks `F_OFD_GETLK`, which takes nothing. File
+//! systems that were accepted on request get no such byte (NFS makes both kinds of lock one) and
+//! nor do other systems than Linux: there the file's word is taken for it, and a killed holder is
+//! shown until the next taker.
 //!
 //! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
 
@@ -236,7 +236,7 @@ impl Directory {
         Err(damaged("it vanishes as often as it is made"))
     }
 
-    /// `None` if somebody else was faster.
+    /// `None` if another process was faster.
     fn make_file(&self, file_name: &str) -> Result<Option<File>, LockError> {
         let mode = self.home.file_mode();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFELY;
@@ -276,7 +276,7 @@ impl Directory {
 /// Makes the directory for the lock files, before `format` says that it is there.
 fn prepare(home: &Home) -> Result<(), LockError> {
     if home.make_inside(LOCKS)? == Made::Before && !home.is_empty_inside(&open_locks(home)?)? {
-        // Somebody else may be just as far, and further now.
+        // Another process may be just as far, and further now.
         if home.read_format()?.is_none() {
             return Err(home.about(damaged(
                 "its file format is missing although there are lock files; stop every process \
@@ -311,7 +311,7 @@ struct Life {
 struct State {
     open: Option<Arc<Open>>,
     held: bool,
-    /// A descriptor of the lock was given out: who has it keeps the lock.
+    /// A descriptor of the lock was given out: each process that has it keeps the lock.
     proof_given: bool,
     readers: SharedFile,
     /// What a file knew that was deleted under us.
@@ -543,7 +543,7 @@ impl Slot {
         held.then(|| record::holder(&open.words, || record::sequence(&open.words)))
     }
 
-    /// The descriptor has close-on-exec set; whoever passes it on clears that in the child.
+    /// The descriptor has close-on-exec set; a caller that passes it on clears that in the child.
     pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
         let not_held = || io::Error::other("the lock is not held");
         let life = self.life.so_far().ok_or_else(not_held)?;

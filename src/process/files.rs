@@ -48,7 +48,7 @@ impl From<io::Error> for Failure {
 }
 
 /// Gives a range of the file its space on the disk, so that no later write to a mapping of it
-/// finds the disk full (mongo-c-driver#1244: SIGBUS). Not by fs4, whose `allocate` can return `Ok`
+/// finds the disk full (mongo-c-driver#1244: SIGBUS). Not by fs4: its `allocate` can return `Ok`
 /// without having done so; and never by writing, for others may have it mapped. Copy-on-write
 /// file systems cannot promise it.
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd", target_os = "dragonfly")))]

@@ -35,20 +35,20 @@ pub(super) struct Home {
     pub(super) fd: OwnedFd,
     pub(super) key: DirectoryKey,
     pub(super) trust: Trust,
-    /// Who may use the directory, and so every file in it.
+    /// Which users may use the directory, and so every file in it.
     pub(super) mode: u32,
     pub(super) group: u32,
 }
 
-/// What makes files be what they are for everybody: never followed, never left to children,
-/// never waited for, never a terminal.
+/// What every opening of a file here has: no symlink is followed, no child inherits it, no FIFO
+/// blocks it, no terminal becomes the controlling one.
 pub(super) const SAFELY: OFlags =
     OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 impl Home {
     /// Opens the directory, making it if it is missing: only the last component, for this user
     /// alone, whatever the umask (0700). A directory that is there stays as its maker made it, and
-    /// decides who may use the locks: files in it get its mode without the execute bits.
+    /// decides which users may use the locks: files in it get its mode without the execute bits.
     pub(super) fn open(path: &Path, accepted: &[String]) -> Result<Home, LockError> {
         let path = std::path::absolute(path)
             .map_err(|e| failed("the lock directory's path is invalid", e))?;
@@ -67,8 +67,8 @@ impl Home {
                 &path,
                 match e {
                     Errno::NOENT => LockError::config(
-                        "it does not exist; whoever opens it first makes it, if the directory \
-                         above it is there",
+                        "it does not exist; the first process that opens it makes it, if the \
+                         directory above it is there",
                     ),
                     Errno::NOTDIR => LockError::config("it is not a directory"),
                     e => failed("cannot open it", e.into()),
@@ -128,8 +128,8 @@ impl Home {
         match fs::metadata(&self.path) {
             Ok(found) if found.dev() == self.key.device && found.ino() == self.key.inode => Ok(()),
             Ok(_) => Err(self.about(damaged(
-                "it was replaced by another directory while this process used it: whoever opens \
-                 it now does not exclude us; restart every process that uses it",
+                "it was replaced by another directory while this process used it: a process that \
+                 opens it now does not exclude us; restart every process that uses it",
             ))),
             Err(e)
                 if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
@@ -142,7 +142,7 @@ impl Home {
         }
     }
 
-    /// Gives a file that this process made to those who may use the directory.
+    /// Gives a file that this process made to the users of the directory.
     pub(super) fn share(&self, file: &File, mode: u32) -> io::Result<()> {
         if file.metadata()?.gid() != self.group {
             // Only for members of the group; others have done what they could.
@@ -166,7 +166,7 @@ impl Home {
         about(&self.path, error)
     }
 
-    /// Makes a directory in it, for those who may use it.
+    /// Makes a directory in it, for all of its users.
     pub(super) fn make_inside(&self, name: &str) -> Result<Made, LockError> {
         let mode = Mode::from_raw_mode(self.mode as _);
         let made = match rustix::fs::mkdirat(&self.fd, name, mode) {
@@ -181,7 +181,7 @@ impl Home {
         };
         let inside = File::from(self.open_inside(name, name)?);
         match self.share(&inside, self.mode) {
-            // Somebody else's, who does the same.
+            // Another user's, and that user's process does the same.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
             done => done.map_err(|e| self.failed(&format!("cannot set the mode of {name}"), e))?,
         }
@@ -236,8 +236,8 @@ impl Home {
 
     pub(super) fn vanished(&self) -> LockError {
         self.about(damaged(
-            "it was removed while this process used it: whoever makes it again does not exclude \
-             us; restart every process that uses it",
+            "it was removed while this process used it: a process that makes it again does not \
+             exclude us; restart every process that uses it",
         ))
     }
 
@@ -265,7 +265,8 @@ impl Home {
     }
 
     /// Makes a file and puts it in place under `name`, whole and on the disk or not at all. Not
-    /// over another one, unless that is to be replaced: if somebody was faster, theirs stays.
+    /// over another one, unless that is to be replaced: if another process was faster, its file
+    /// stays.
     pub(super) fn write_aside(
         &self,
         directory: &OwnedFd,
@@ -286,7 +287,7 @@ impl Home {
         Ok(rustix::fs::fsync(directory)?)
     }
 
-    /// Removes files that somebody died in the middle of making: they are a day old.
+    /// Removes files that a process died in the middle of making: they are a day old.
     pub(super) fn sweep_aside(&self, directory: &OwnedFd) {
         let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
         for entry in entries.map_while(Result::ok) {
@@ -297,7 +298,8 @@ impl Home {
         }
     }
 
-    /// A new empty file under a name that nobody looks for, and with the mode of all files here.
+    /// A new empty file under a name that no process looks for, and with the mode of all files
+    /// here.
     pub(super) fn make_aside(&self, directory: &OwnedFd, name: &str) -> io::Result<(String, File)> {
         let temporary = format!(".{name}-{:016x}", random());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFELY;
@@ -312,7 +314,7 @@ impl Home {
     }
 }
 
-/// Whether a file that somebody is making has been that for longer than anybody takes.
+/// Whether a file under construction is older than any process takes to make one.
 pub(super) fn is_old(directory: &OwnedFd, name: &CStr) -> bool {
     const OLD: Duration = Duration::from_secs(24 * 60 * 60);
     let long_ago = SystemTime::now().checked_sub(OLD).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -340,7 +342,7 @@ pub(super) enum Made {
 /// How one passes the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// Beside others who only come in.
+    /// Beside others that only come in.
     Together,
     Alone,
 }
@@ -352,7 +354,7 @@ pub(super) enum Replace {
     No,
 }
 
-/// What somebody else's error, or the system's, means here: who may not is refused.
+/// What an error of the system or of a library means here: a caller without the right is refused.
 pub(super) fn failed(what: &str, error: io::Error) -> LockError {
     let (kind, advice) = match error.kind() {
         io::ErrorKind::PermissionDenied => (
@@ -375,7 +377,7 @@ pub(super) fn damaged(what: impl Into<std::borrow::Cow<'static, str>>) -> LockEr
     LockError::new(LockErrorKind::Damaged, what)
 }
 
-/// A number that nobody else has.
+/// A number that no other process has.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }

@@ -1,8 +1,8 @@
 //! Which processes keep a lock alive, as far as /proc tells.
 //!
 //! A command that inherits a lock's proof of life keeps the lock beyond the process that took it.
-//! What the directory says of its holder then is the name of a process that has ended. Who has the
-//! proof is known to the kernel only: every process that has the locked description open.
+//! What the directory says of its holder then is the name of a process that has ended. Only the
+//! kernel knows which processes have the proof: all that have the locked description open.
 
 use std::{
     collections::HashMap,

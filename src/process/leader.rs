@@ -1,8 +1,8 @@
 //! What the processes of a directory have seen of their leader, for those that come later: one
-//! line, whose meaning is its writers' business.
+//! line, with a meaning that is its writers' business.
 //!
-//! A leader whose state was restored from a copy is told of it by whoever saw what was lost, and
-//! on a machine of short programs that may be nobody but the directory.
+//! A leader with a state restored from a copy learns of it from a client that saw what was lost. On
+//! a machine of short programs only the directory may remember that.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use super::home::Home;
 pub(super) const LEADER: &str = "leader";
 
 impl Home {
-    /// The line, if anybody wrote one that can be read.
+    /// The line, if there is one that can be read.
     pub(super) fn read_leader(&self) -> Option<String> {
         self.read_line(LEADER).ok().flatten()
     }

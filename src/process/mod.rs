@@ -130,12 +130,12 @@ impl Directory {
         }
     }
 
-    /// What its processes have seen of their leader, in the words of whoever wrote it.
+    /// What its processes have seen of their leader, in the words of the last writer.
     pub(crate) fn read_leader(&self) -> Option<String> {
         self.home().read_leader()
     }
 
-    /// Has that said to those who come later. Best effort.
+    /// Records that for processes that come later. Best effort.
     pub(crate) fn write_leader(&self, line: &str) {
         let _ = self.home().write_leader(line);
     }
@@ -165,13 +165,13 @@ impl Directory {
         }))
     }
 
-    /// Every name in the directory, without disturbing anyone. Leaves out what
+    /// Every name in the directory, without disturbing holders or waiters. Leaves out what
     /// [`inspect`](Directory::inspect) finds fault with.
     pub(crate) fn survey(&self) -> Result<Vec<NameStatus>, LockError> {
         Ok(self.inspect()?.into_iter().flatten().collect())
     }
 
-    /// Every name in the directory or what is wrong with it, without disturbing anyone.
+    /// Every name in the directory or what is wrong with it, without disturbing holders or waiters.
     pub(crate) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
         match &self.0 {
             Engine::File(directory) => directory.inspect(),
@@ -180,7 +180,7 @@ impl Directory {
     }
 }
 
-/// Whether anybody has used the directory yet. Makes nothing; a directory that is not there is an
+/// Whether a process has used the directory yet. Makes nothing; a directory that is not there is an
 /// error.
 #[cfg(feature = "cli")]
 pub(crate) fn is_in_use(path: &Path) -> Result<bool, LockError> {
@@ -235,7 +235,7 @@ pub(crate) struct Order {
     pub(crate) asked_leader: bool,
 }
 
-/// The engine of a directory that nobody chose one for.
+/// The engine of a directory for which the caller chose none.
 fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
     let format = home.read_format()?;
     let is_file =
@@ -254,8 +254,8 @@ pub(crate) struct Taken {
     /// host scope it is the last one: there the service counts, and a slot is only won to ask it.
     pub(crate) token: Token,
     pub(crate) predecessor: Predecessor,
-    /// The name was locked at host scope by somebody: who, in words. Then the caller must climb
-    /// too.
+    /// Set if the name was locked at host scope: by which process, in words. Then the caller must
+    /// climb too.
     pub(crate) widened_by: Option<String>,
 }
 
@@ -492,7 +492,7 @@ impl Slot {
         matches!(self.0, Engine::Table(_))
     }
 
-    /// Who holds it, as far as published.
+    /// Its holder, as far as published.
     pub(crate) fn holder(&self) -> Option<Holder> {
         match &self.0 {
             Engine::File(slot) => slot.holder(),
@@ -582,7 +582,7 @@ pub(crate) struct NameStatus {
     pub(crate) widened_by: Option<String>,
     /// Which processes read it, and how many threads and tasks of each.
     pub(crate) readers: Vec<(Holder, u32)>,
-    /// Who waits, as far as they say so.
+    /// The waiters, as far as they are published.
     pub(crate) waiters: Vec<WaiterStatus>,
     /// The file with the lock that proves the holder alive.
     pub(crate) proof: Option<files::Identity>,
@@ -590,7 +590,7 @@ pub(crate) struct NameStatus {
     pub(crate) survivors: Vec<keepers::Survivor>,
 }
 
-/// Somebody who waits for a name.
+/// A waiter for a name.
 #[derive(Clone, Debug)]
 pub(crate) struct WaiterStatus {
     pub(crate) who: Holder,

@@ -2,21 +2,21 @@
 //!
 //! | words | what | written by |
 //! |---|---|---|
-//! | 0 | magic, stored last | whoever meets zeros |
-//! | 1..34 | the whole name: length, bytes | whoever meets zeros |
+//! | 0 | magic, stored last | each process that finds zeros |
+//! | 1..34 | the whole name: length, bytes | each process that finds zeros |
 //! | 40 | token of the last grant | the holder |
-//! | 41 | how the last holder left; `Died` while somebody holds | the holder |
+//! | 41 | how the last holder left; `Died` while the lock is held | the holder |
 //! | 42 | life byte of the holder (1: it has none), 0 when free | the holder |
 //! | 43 | what the holder was told about its predecessor | the holder |
 //! | 44..46 | the end of `at_least`: time, boot id; time 0: there is none | the holder |
 //! | 47 | 1 if the name was ever shared, for good; and 2 while readers may come in beside the holder | the holder |
 //! | 48.. | holder: sequence, pid, since, boot id, label, host, command, pid namespace, start | the holder |
-//! | 128.. | who widened the name: length, text | the first who does |
+//! | 128.. | what widened the name: length, text | the first process that does |
 //!
-//! The holder is whoever has the file's lock. Everything about it is a hint for people, except
-//! words 40, 41 and 44 to 46, and even those can only be wrong, never out of bounds: a process that
-//! may write the file is trusted with its meaning, not with our memory. Nothing here locks or
-//! decides.
+//! The holder is the process that has the file's lock. Everything about it is a hint for people,
+//! except words 40, 41 and 44 to 46, and even those can only be wrong, never out of bounds: a
+//! process that may write the file is trusted with its meaning, not with our memory. Nothing here
+//! locks or decides.
 
 use std::{
     sync::atomic::{Ordering, fence},
@@ -102,7 +102,7 @@ impl ReadWords for Copy {
     }
 }
 
-/// Makes the file `name`'s if it is blank, or says whose it is.
+/// Makes the file `name`'s if it is blank, or says which name it belongs to.
 ///
 /// Several may do this at once, for they store the same; a file that lost its contents with the
 /// power is blank again.
@@ -137,7 +137,7 @@ pub(super) fn set_token(words: &Words, token: Token) {
     words.store(TOKEN, token.get());
 }
 
-/// How the last holder left; for the next one, who has the lock.
+/// How the last holder left; for the next one, which has the lock.
 pub(super) fn left(file: &impl ReadWords) -> Predecessor {
     predecessor(file.word(LEFT))
 }
@@ -151,7 +151,7 @@ fn predecessor(word: u64) -> Predecessor {
     Predecessor::from_u8(u8::try_from(word).unwrap_or(u8::MAX))
 }
 
-/// Who holds the file, if anybody does: the byte that is locked for as long as that is true.
+/// The life byte of the holder, if the file says that there is one: locked while the holder lives.
 pub(super) fn held_by(file: &impl ReadWords) -> Option<u64> {
     Some(file.word(HELD_BY)).filter(|life| *life != 0)
 }
@@ -224,7 +224,7 @@ pub(super) fn set_readable(words: &Words, readable: bool) {
     }
 }
 
-/// Who widened the name, if somebody did.
+/// What widened the name, if it is wide.
 pub(super) fn widened_by(file: &impl ReadWords) -> Option<String> {
     WIDENED.read(file)
 }
@@ -234,7 +234,7 @@ pub(super) fn widen(words: &Words, by: &str) {
     if words.load(WIDENED.at) != 0 {
         return;
     }
-    let by = if by.is_empty() { "somebody" } else { by };
+    let by = if by.is_empty() { "an unknown process" } else { by };
     // The length comes last: a mark half written is none.
     let mut length = 0;
     WIDENED.write(by, |at, word| {

@@ -81,12 +81,12 @@ impl Report {
         self.list(Level::Note, "processes that keep what they inherited", kept.collect());
         let stale = found.iter().filter(|status| is_left_by_the_dead(status)).map(|status| {
             format!(
-                "{:?} is as a holder that died left it; nothing needs to be done: whoever takes \
-                 it next is told so",
+                "{:?} is as a holder that died left it; nothing needs to be done: the next \
+                 holder is told so",
                 status.name.as_str()
             )
         });
-        self.list(Level::Note, "names whose holder died", stale.collect());
+        self.list(Level::Note, "names with a holder that died", stale.collect());
         let wide = found.iter().filter_map(|status| {
             let (name, by) = (status.name.as_str(), status.widened_by.as_deref()?);
             Some(format!(
@@ -144,7 +144,7 @@ pub(super) fn judge_file_rights(
     let path = path.display();
     if found.st_gid != home.group && home.mode & 0o070 != home.mode << 3 & 0o070 {
         return Some(format!(
-            "{shown} belongs to group {}, and the directory to group {}, whose members may not \
+            "{shown} belongs to group {}, so that members of the directory's group {} may not \
              use it: chgrp {} {path}",
             found.st_gid, home.group, home.group
         ));
@@ -159,8 +159,8 @@ pub(super) fn judge_file_rights(
              and they are trusted with every lock in it: chmod {wanted:04o} {path}"
         )),
         _ => Some(format!(
-            "{shown} has mode {mode:04o}, so that not everybody who may use the directory may use \
-             it: chmod {wanted:04o} {path}"
+            "{shown} has mode {mode:04o}, so that not every user of the directory may use it: \
+             chmod {wanted:04o} {path}"
         )),
     }
 }

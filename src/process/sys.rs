@@ -19,12 +19,12 @@ pub(super) const BYTES: usize = WORDS * size_of::<u64>();
 /// The words of a lock file, shared with every process that has it mapped.
 ///
 /// Other processes write them at any time, so they are atomics and nothing else ever points into
-/// the mapping. Whoever may write the file can also truncate it, and then the next access ends
-/// this process with SIGBUS; nothing prevents that.
+/// the mapping. A user that may write the file can also truncate it, and then the next access
+/// ends this process with SIGBUS; nothing prevents that.
 pub(super) struct Words(MmapRaw);
 
 impl Words {
-    /// Maps `file`, whose length the caller has found to be [`BYTES`].
+    /// Maps `file`. The caller has checked that its length is [`BYTES`].
     ///
     /// The mapping keeps the open file description of `file` alive, also in forked children, so
     /// it must not be a description that is ever locked.
@@ -84,7 +84,7 @@ pub(super) mod byte_lock {
 
     use super::*;
 
-    /// Locks the byte at `at`; whether nobody else has it.
+    /// Locks the byte at `at`; `false` if another description has it locked.
     pub(in super::super) fn hold(file: &File, at: i64) -> io::Result<bool> {
         let mut byte = exclusive(at);
         match control(file.as_fd(), libc::F_OFD_SETLK, &mut byte) {
@@ -94,7 +94,7 @@ pub(super) mod byte_lock {
         }
     }
 
-    /// Whether another description has the byte at `at` locked. Disturbs nobody.
+    /// Whether another description has the byte at `at` locked. Takes no lock.
     pub(in super::super) fn is_held(file: BorrowedFd<'_>, at: i64) -> io::Result<bool> {
         let mut byte = exclusive(at);
         control(file, libc::F_OFD_GETLK, &mut byte)?;
@@ -151,7 +151,7 @@ pub(super) mod byte_lock {
     }
 }
 
-/// Sleeping on the low half of a word that processes share, and waking who sleeps there.
+/// Sleeping on the low half of a word that processes share, and waking the sleepers there.
 #[cfg(all(
     target_os = "linux",
     target_pointer_width = "64",
@@ -192,9 +192,9 @@ pub(super) mod futex {
         wait_bitset(low_half(word), Flags::empty(), seen, Some(&after(longest)), bits)
     }
 
-    /// Wakes up to `most` of those who sleep on `word` as one of `bits`; whether there was one.
+    /// Wakes up to `most` sleepers on `word` that share one of `bits`; whether there was one.
     pub(in super::super) fn wake(word: &AtomicU64, bits: NonZeroU32, most: u32) -> bool {
-        // It fails only where the memory is gone, and then whoever sleeps finds out by itself.
+        // It fails only where the memory is gone, and then each sleeper finds out by itself.
         wake_bitset(low_half(word), Flags::empty(), most, bits).is_ok_and(|woken| woken > 0)
     }
 
@@ -277,7 +277,7 @@ pub(super) mod futex {
     }
 }
 
-/// What tests need of the system and nobody else does.
+/// What only tests need of the system.
 #[cfg(test)]
 pub(super) mod testing {
     use std::ptr;
@@ -304,7 +304,7 @@ pub(super) mod testing {
     /// Sends this very thread a signal, and returns when it has been acted upon. One that is sent
     /// to the process may be taken by another thread, while this one still runs on.
     pub(in super::super) fn signal_this_thread(signal: i32) {
-        // SAFETY: it only sends a signal, whose effect the caller wants.
+        // SAFETY: it only sends a signal, and the caller wants its effect.
         let failed = unsafe { libc::raise(signal) };
         assert_eq!(failed, 0);
     }

@@ -13,9 +13,10 @@
 //! stale or hostile and costs milliseconds, never exclusion. There is no descriptor per name.
 //!
 //! **What it does not do.** On tmpfs tokens do not survive a reboot. Copy-on-write file systems
-//! cannot promise the space that was allocated, so that a full disk can end the process with
-//! SIGBUS there. Who may write the directory is trusted with exclusion, and can end whoever uses
-//! it by cutting the table short. In a sticky directory only its owner can start the table anew.
+//! cannot promise the space that was allocated, so that a full disk can end the process with SIGBUS
+//! there. A user that may write the directory is trusted with exclusion, and can end the processes
+//! that use it by cutting the table short. In a sticky directory only its owner can start the table
+//! anew.
 
 mod chain;
 mod checkup;
@@ -216,7 +217,7 @@ struct Place {
 /// What `Place::held` says of a lock that is not held. No hold has this token.
 const NOT_HELD: u64 = 0;
 
-/// When a wait began, and who held the lock then.
+/// When a wait began, and the token of the holder then.
 #[derive(Clone, Copy)]
 struct Begin {
     time: Time,
@@ -231,7 +232,7 @@ impl Begin {
 
 struct Heirloom {
     presence: Presence,
-    /// A descriptor was given out: who has it keeps the lock.
+    /// A descriptor was given out: each process that has it keeps the lock.
     given: bool,
 }
 
@@ -351,7 +352,7 @@ impl Slot {
             place.slot.token.store(token.get(), Relaxed);
             place.held.store(token.get(), Relaxed);
             if !place.member.has_reserved(token.get()) {
-                // Whoever is granted the next one here needs the reserve, and is told.
+                // The next holder here needs the reserve, and gets the error.
                 let _ = place.member.reserve_beyond(token);
             }
         }
@@ -364,7 +365,7 @@ impl Slot {
         }
         self.directory.home.append_wide(&self.name, by).map_err(|error| self.named(error))?;
         if lock::widen(place.at(), place.owner()).is_ok() && !Marks::of(&place.slot).has_text() {
-            // The mark counts; who made it is for people.
+            // The mark counts; which process made it is a hint for people.
             let _ = place.member.change(|changing| changing.keep_text(place.number, by));
         }
         Ok(())
@@ -824,7 +825,7 @@ impl Place {
     #[cold]
     fn release_heirloom(&self, exit: Exit) {
         let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };
-        // Should they keep it, it is for whoever proves their end to know how it was left.
+        // If heirs keep the lock, the process that proves their end reads here how it was left.
         Marks::note_left(&self.slot, self.slot.token.load(Relaxed), exit.how);
         self.member.end_presence(presence, given, |id| {
             // If it is lost, then to a process that proved that none has it any more.

@@ -99,7 +99,7 @@ fn directory() -> TempDir {
     directory_of(EngineKind::File)
 }
 
-/// A directory of this engine, which everybody uses who opens it and chooses none.
+/// A directory of this engine, which every process uses that opens it and chooses none.
 pub(super) fn directory_of(engine: EngineKind) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     open_as(dir.path(), engine).unwrap();
@@ -163,7 +163,7 @@ fn a_release_without_the_lock_releases_nothing(engine: EngineKind) {
     try_take(&one).unwrap();
     two.release(Predecessor::Panicked);
     two.raise_token(token(70));
-    two.widen("nobody").unwrap();
+    two.widen("not the holder").unwrap();
     let three = slot(dir.path(), "a");
     assert!(try_take(&three).is_none());
     one.release(Predecessor::Clean);
@@ -352,7 +352,7 @@ fn a_wait_with_a_limit_ends_soon_after_it(engine: EngineKind) {
         let best = best.min().unwrap();
         assert!(best < SOON, "{best:?} over the limit at best");
     }
-    // Whoever can only look sees a lock that came free as soon.
+    // A waiter that can only look sees as soon that a lock came free.
     assert!(file::LONGEST_PAUSE <= Duration::from_millis(2));
 }
 
@@ -391,13 +391,13 @@ fn an_async_wait_can_move_between_threads(engine: EngineKind) {
     assert_shared::<Directory>();
 }
 
-/// The kernel's own queue shows that somebody waits in it.
+/// The kernel's own queue shows that a process waits in it.
 #[cfg(target_os = "linux")]
-fn wait_until_somebody_waits_for(file: &Path) {
+fn wait_until_a_process_waits_for(file: &Path) {
     let waiting = format!(":{} ", fs::metadata(file).unwrap().ino());
     let start = std::time::Instant::now();
     loop {
-        assert!(start.elapsed() < LONG, "nobody waits");
+        assert!(start.elapsed() < LONG, "no process waits");
         let locks = fs::read_to_string("/proc/locks").unwrap();
         if locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&waiting)) {
             return;
@@ -419,16 +419,16 @@ fn a_wait_goes_on_after_a_signal() {
         assert_eq!(taken.token, token(2));
     });
     let file = lock_file(dir.path(), "a");
-    wait_until_somebody_waits_for(&file);
+    wait_until_a_process_waits_for(&file);
     for _ in 0..3 {
         testing::interrupt(&waiter);
-        wait_until_somebody_waits_for(&file);
+        wait_until_a_process_waits_for(&file);
     }
     one.release(Predecessor::Clean);
     waiter.join().unwrap();
 }
 
-/// The same for whoever sleeps on the table's futex.
+/// The same for a waiter that sleeps on the table's futex.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
 #[test]
 fn a_wait_on_the_table_goes_on_after_a_signal() {
@@ -502,7 +502,7 @@ fn surveys_disturb_nobody() {
                 two.holder();
             }
         });
-        // Each time somebody else seems to hold it, so that it is worth a probe.
+        // Each time another process seems to hold it, so that it is worth a probe.
         let file = File::options().write(true).open(lock_file(dir.path(), "a")).unwrap();
         let stale = (1_u64 << 62) + 1;
         let failed = (0..2_000).filter(|_| {
@@ -605,7 +605,7 @@ fn a_deleted_lock_file_is_made_again_with_what_it_said() {
     fs::remove_file(&file).unwrap();
     let taken = try_take(&one).unwrap();
     assert_eq!((taken.token, taken.widened_by.as_deref()), (token(100), Some("checkout")));
-    assert!(try_take(&two).is_none(), "the new file excludes whoever knew the old one");
+    assert!(try_take(&two).is_none(), "the new file excludes a process that knew the old one");
     one.release(Predecessor::Clean);
     fs::rename(&file, dir.path().join("elsewhere")).unwrap();
     fs::copy(dir.path().join("elsewhere"), &file).unwrap();
@@ -735,7 +735,7 @@ fn a_token_that_is_none_is_damage() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever the file says about its holder, nobody crashes over it.
+    /// Whatever the file says about its holder, no process crashes over it.
     #[test]
     fn garbage_behind_the_name_does_no_harm(
         garbage in proptest::collection::vec(any::<u8>(), 4096 - 34 * 8),
@@ -799,7 +799,7 @@ fn a_full_disk_is_an_error_before_anybody_locks() {
     first.release(Predecessor::Clean);
 }
 
-/// A file whose blocks were never there, as a copy can be.
+/// A file without blocks on the disk, as a copy can be.
 #[test]
 fn a_sparse_lock_file_on_a_full_disk_is_an_error() {
     let Some(mount) = Mount::tmpfs("size=12k") else { return };
@@ -828,7 +828,7 @@ fn space_is_really_there_for_every_lock_file() {
 
 #[cfg(target_os = "linux")]
 on_both!(an_unknown_file_system_is_refused_unless_asked_for);
-/// cargo#4629, filelock#67, mamba#1446: nobody knows what locks are worth there.
+/// cargo#4629, filelock#67, mamba#1446: what locks are worth there is unknown.
 #[cfg(target_os = "linux")]
 fn an_unknown_file_system_is_refused_unless_asked_for(engine: EngineKind) {
     if !Path::new("/sys/fs").is_dir() {
@@ -861,10 +861,10 @@ fn lock_files_are_for_whom_the_directory_is() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_refused_with_advice() {
+fn a_directory_of_another_user_is_refused_with_advice() {
     let dir = directory();
     if fs::metadata(dir.path()).unwrap().uid() != 0 {
-        return eprintln!("SKIPPED: only root can become somebody else");
+        return eprintln!("SKIPPED: only root can become another user");
     }
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let error = Helper::start_as(dir.path(), 65534, 65534).ask("slot a");
@@ -874,7 +874,7 @@ fn a_directory_of_somebody_else_is_refused_with_advice() {
     let error = Helper::start_as(dir.path(), 65534, 65534).ask("slot a");
     assert!(error.starts_with("error Refused") && error.contains("locks/a"), "{error}");
     let all = Helper::start_as(dir.path(), 65534, 65534).ask("survey a");
-    assert!(all.starts_with("held 1"), "whoever may read may look: {all}");
+    assert!(all.starts_with("held 1"), "a user that may read may look: {all}");
 }
 
 on_both!(members_of_a_group_exclude_each_other_and_strangers_are_refused);
@@ -885,7 +885,7 @@ fn members_of_a_group_exclude_each_other_and_strangers_are_refused(engine: Engin
     const STRANGER: u32 = 65_531;
     let dir = tempfile::tempdir().unwrap();
     if fs::metadata(dir.path()).unwrap().uid() != 0 {
-        return eprintln!("SKIPPED: only root can become somebody else");
+        return eprintln!("SKIPPED: only root can become another user");
     }
     chown(dir.path(), None, Some(GROUP)).unwrap();
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o2770)).unwrap();
@@ -906,7 +906,7 @@ fn members_of_a_group_exclude_each_other_and_strangers_are_refused(engine: Engin
     let taken = take(&one);
     assert_eq!((taken.token, taken.predecessor), (token(3), Predecessor::Died));
     one.release(Predecessor::Clean);
-    // What a member made is everybody's too.
+    // What a member made is every member's too.
     let mut member = Helper::start_as(dir.path(), MEMBER, GROUP);
     assert_eq!(member.ask("slot b"), "done");
     assert_eq!(member.ask("try"), "taken 1 clean");
@@ -996,7 +996,7 @@ fn a_holder_killed_while_one_waits_in_the_kernel_is_succeeded() {
     thread::scope(|scope| {
         let waiter = scope.spawn(|| one.take(Token::ZERO, "", Time::NEVER).unwrap());
         #[cfg(target_os = "linux")]
-        wait_until_somebody_waits_for(&lock_file(dir.path(), "a"));
+        wait_until_a_process_waits_for(&lock_file(dir.path(), "a"));
         helper.kill();
         let taken = waiter.join().unwrap();
         assert_eq!((taken.token, taken.predecessor), (token(2), Predecessor::Died));
@@ -1026,11 +1026,11 @@ fn a_process_id_decides_nothing(engine: EngineKind) {
             file.write_all_at((lines.join("\n") + "\n").as_bytes(), 0).unwrap();
         }
     };
-    // Nobody has that id; and yet it is held.
+    // No process has that id; and yet it is held.
     says(u32::MAX >> 1);
     assert_eq!(one.holder().unwrap().pid, Some(u32::MAX >> 1));
     assert!(try_take(&one).is_none());
-    // Somebody has this one; and yet its holder is dead.
+    // A living process has this one; and yet its holder is dead.
     helper.kill();
     says(std::process::id());
     assert_eq!(one.holder(), None);
@@ -1299,7 +1299,7 @@ fn a_command_with_the_proof_of_life_keeps_the_lock_of_its_killed_parent(engine: 
     let command = Orphan::of(&helper.ask("proof"));
     helper.kill();
     assert!(try_take(&one).is_none());
-    assert_eq!(one.holder().unwrap().pid, Some(parent), "who took it");
+    assert_eq!(one.holder().unwrap().pid, Some(parent), "the process that took it");
     assert!(status(dir.path(), "a").holder.is_some());
     command.kill();
     let taken = take(&one);
@@ -1482,8 +1482,8 @@ impl Drop for Helper {
     }
 }
 
-/// A helper's child; killed with this value. It is nobody's whom we could wait for, so a signal goes
-/// to the descriptor: its number may be another process's by then.
+/// A helper's child; killed with this value. It is no child of this process, which cannot wait for
+/// it, so a signal goes to the descriptor: its number may be another process's by then.
 pub(super) struct Orphan {
     pid: Pid,
     handle: OwnedFd,
@@ -1657,7 +1657,7 @@ fn lingering_program(proof: Option<std::os::fd::OwnedFd>) -> String {
         // Standard input: std clears close-on-exec on its copy in the child.
         command.stdin(proof);
     }
-    // Waited for by nobody, as its helper is to be killed before it.
+    // Not waited for: its helper is to be killed before it.
     #[allow(clippy::zombie_processes)]
     let child = command.spawn().unwrap();
     child.id().to_string()

@@ -33,7 +33,7 @@ pub(crate) struct TurnFile {
     identity: Identity,
 }
 
-/// The file, for as long as nobody else has it.
+/// The file's lock: while this exists, no other process has it.
 pub(crate) struct Turn(LockFile);
 
 /// How often a file may come and go under a caller before that is an error.
@@ -41,7 +41,7 @@ const MOST_TRIES: u32 = 100;
 
 impl TurnFile {
     /// Opens the file; makes it, empty and for this user alone (0600), if it is missing. One that
-    /// is there keeps its mode, which says who may use it.
+    /// is there keeps its mode, which says which users may use it.
     pub(crate) fn open(path: &Path) -> Result<TurnFile, LockError> {
         let path = std::path::absolute(path).map_err(|e| failed("its path is invalid", e))?;
         let file = open_or_make(&path)?;
@@ -72,7 +72,7 @@ impl TurnFile {
         self.found_in_place(lock)
     }
 
-    /// `None` if it is somebody else's turn.
+    /// `None` if it is another process's turn.
     pub(crate) fn try_take(&self) -> Result<Option<Turn>, LockError> {
         let lock = self.lock_file()?;
         loop {
@@ -93,7 +93,7 @@ impl TurnFile {
         })
     }
 
-    /// filelock#574: the lock of a file that lost its name excludes nobody.
+    /// filelock#574: the lock of a file that lost its name excludes no process.
     fn found_in_place(&self, lock: LockFile) -> Result<Turn, LockError> {
         let ours = Identity::of_file(lock.file()).map_err(|e| failed("cannot look at it", e))?;
         let there = match rustix::fs::lstat(&self.path) {
@@ -103,8 +103,8 @@ impl TurnFile {
         };
         if ours != self.identity || there != self.identity {
             return Err(damaged(
-                "it was replaced by another file while this process used it; whoever opens it now \
-                 knows nothing of what went before: restart every process that uses it",
+                "it was replaced by another file while this process used it; a process that opens \
+                 it now knows nothing of what went before: restart every process that uses it",
             ));
         }
         Ok(Turn(lock))
@@ -112,8 +112,8 @@ impl TurnFile {
 
     fn removed(&self) -> LockError {
         damaged(
-            "it was removed while this process used it; whoever makes it again knows nothing of \
-             what went before: restart every process that uses it",
+            "it was removed while this process used it; a process that makes it again knows \
+             nothing of what went before: restart every process that uses it",
         )
     }
 }

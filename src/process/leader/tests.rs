@@ -14,12 +14,12 @@ fn the_last_line_stands_alone_and_what_cannot_be_read_says_nothing() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left aside");
 
     let (file, elsewhere) = (dir.path().join(LEADER), dir.path().join("elsewhere"));
-    fs::write(&elsewhere, "somebody's\n").unwrap();
+    fs::write(&elsewhere, "another's\n").unwrap();
     fs::remove_file(&file).unwrap();
     symlink(&elsewhere, &file).unwrap();
     assert_eq!(home.read_leader(), None);
     home.write_leader("ours").unwrap();
-    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "somebody's\n");
+    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "another's\n");
     assert_eq!(home.read_leader(), Some("ours\n".to_owned()));
 
     fs::remove_file(&file).unwrap();

@@ -1,8 +1,8 @@
-//! The chain of a name's share records, whose head stands beside the slot's generation.
+//! The chain of a name's share records. Its head stands beside the slot's generation.
 //!
 //! A record is linked under the structural lock and under no gate, and stays in its chain; a name
-//! with a chain is not forgotten. A record whose process left or died is free, and taken by the next
-//! process that reads the name.
+//! with a chain is not forgotten. A record is free once its process has left or died, and the next
+//! process that reads the name takes it.
 
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -80,8 +80,8 @@ pub(super) fn swap_share(record: &ShareRecord, from: ShareWord, to: ShareWord) -
 }
 
 impl Changing<'_> {
-    /// The number of a record for `me` in the chain of this slot, whose name stands there: a free one of the
-    /// chain, or a new one. Killed at any step it leaves at most a record that no chain has.
+    /// The number of a record for `me` in the chain of this slot, which has the name: a free one of
+    /// the chain, or a new one. Killed at any step it leaves at most a record that no chain has.
     pub(super) fn make_share(&self, slot: &Slot, me: OwnerId) -> Result<u32, LockError> {
         let table = self.table;
         let mut next = slot.generation.head();

@@ -51,8 +51,8 @@ pub(in super::super) fn examine(home: Home, report: &mut Report) {
         report.add(
             Level::Note,
             "its table is of another boot of the machine, or of a container with a boot id of its \
-             own; whoever opens it when nobody is alive in it starts it anew, above every token \
-             and with names as wide as they are",
+             own; the next process that opens it while no process is alive in it starts it anew, \
+             above every token and with names as wide as they are",
         );
     }
     examine_structure(&home, &presences, &table, report);
@@ -61,13 +61,13 @@ pub(in super::super) fn examine(home: Home, report: &mut Report) {
 
 fn missing_table(alive: usize) -> String {
     match alive {
-        0 => "its table is missing; whoever opens the directory next makes a new one, above every \
-              token, but names that were widened are narrow again: lock each of them once at host \
-              scope"
+        0 => "its table is missing; the next process that opens the directory makes a new one, \
+              above every token, but names that were widened are narrow again: lock each of them \
+              once at host scope"
             .into(),
         alive => format!(
-            "its table was removed while {} used it, who do not exclude whoever comes; stop every \
-             process that uses the directory, then start them again",
+            "its table was removed while {} used it, and those do not exclude processes that come \
+             later; stop every process that uses the directory, then start them again",
             counted(alive, "process", "processes")
         ),
     }
@@ -165,11 +165,11 @@ fn examine_structure(home: &Home, presences: &Presences, table: &Table, report: 
         Some(owner) => presences.verdict(owner, &mut None).0 == Verdict::Dead,
         None => table.header().intent[0].load(Relaxed) != 0,
     };
-    // Whoever is alive and at it has an owner's word.
+    // A process that is alive and at it owns the word.
     if left_by_the_dead && structure.word.seen_in_order() == word.bits() {
         report.add(
             Level::Note,
-            "somebody died in the middle of a change of its table; nothing needs to be done: the \
+            "a process died in the middle of a change of its table; nothing needs to be done: the \
              next change finishes or undoes it",
         );
     }
@@ -221,8 +221,8 @@ fn fault_of_word(slot: &Slot, presences: &Presences) -> Option<String> {
                     return None;
                 }
                 format!(
-                    "its holder, process {} of the directory, has no presence file, so nobody can \
-                     tell whether it is alive, and nobody takes the lock",
+                    "its holder, process {} of the directory, has no presence file, so that \
+                     it is unknown whether it is alive, and no process takes the lock",
                     owner.get()
                 )
             }
@@ -251,13 +251,13 @@ fn fault_of_index(table: &Table, number: u32, slot: &Slot) -> Result<(), LockErr
             || changes.seen_in_order() != before
             || table.header().intent[0].seen_in_order() != 0;
         if moved || changing {
-            // Not to be judged now; nor at all, if somebody was stopped in the middle.
+            // Not to be judged now; nor at all, if a process was stopped in the middle.
             fault = Ok(());
             continue;
         }
         fault = Err(super::damaged(match found {
             Some(other) => format!("it stands in two slots, {number} and {}", other.number),
-            None => format!("it stands in slot {number}, where nobody looks for it"),
+            None => format!("it stands in slot {number}, where no process looks for it"),
         }));
     }
     fault

@@ -179,7 +179,7 @@ impl Inner {
         }
     }
 
-    /// Wakes those whose process has ended. After which time to do so again, if at all.
+    /// Wakes the waiters for a process that has ended. After which time to do so again, if at all.
     fn wake_all(&mut self) -> Option<Duration> {
         let mut repeat = None;
         for process in self.watched.values_mut() {

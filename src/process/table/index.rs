@@ -1,23 +1,23 @@
 //! Names: found without a lock, entered and forgotten under the structural one.
 //!
-//! A name's hash picks a chain, whose head stands in the index and which runs through the slots
-//! (`next`). Every change that somebody may be looking at is one store that leaves all names
+//! A name's hash picks a chain. Its head stands in the index, and it runs through the slots
+//! (`next`). Every change that a reader may be looking at is one store that leaves all names
 //! reachable:
 //!
 //! * **Entering** fills a slot that no chain reaches, and then makes it the head of its chain.
 //! * **Doubling** gives chain `c + n` the head of chain `c`, for all of them, and then says that
-//!   there are `2n`. Both chains of such a pair run through the names of both, until somebody
+//!   there are `2n`. Both chains of such a pair run through the names of both, until an entry
 //!   **parts** them, link by link, each link skipping a run of the other's names. Each entry
-//!   parts a few pairs, so nobody waits for all of them.
+//!   parts a few pairs, so no caller waits for all of them.
 //! * **Forgetting** wins the name's word, raises the floor, then the generation, and unlinks.
 //!
-//! Who looks without the lock may be led astray by all that, into a chain that is not its own or
+//! A look without the lock may be led astray by all that, into a chain that is not its own or
 //! to its end. So a miss is final only under the lock, and a hit only if the whole name is the
 //! same and, once the word is won, the generation.
 //!
 //! A process that dies with the structural lock leaves in the header what it was about
 //! ([`Intent`]), and the next one to take that lock finishes or undoes it. Growth and parting
-//! need no intent: at every step all is well, and whoever comes next goes on.
+//! need no intent: at every step all is well, and the next process goes on.
 
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -99,8 +99,8 @@ impl Table {
 
 // ---- changes, under the structural lock ------------------------------------------------------
 
-/// What whoever has the structural lock is about, as the header has it. Written before the first
-/// step, whose kind comes last; cleared after the last one.
+/// What the holder of the structural lock is about, as the header has it. Written before the first
+/// step, the kind last; cleared after the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Intent {
     Nothing,
@@ -153,23 +153,23 @@ impl Intent {
     }
 }
 
-/// The table, for whoever has the structural lock, or made it and has not shown it yet.
+/// The table, for the holder of the structural lock, or for its maker before it is in place.
 pub(super) struct Changing<'a> {
     pub(super) table: &'a Table,
 }
 
-/// How a name's word is won and given back by whoever forgets the name.
+/// How a name's word is won and given back in order to forget the name.
 pub(super) trait Retiring {
-    /// Wins the word, if nobody owns it and nothing is to be told about it.
+    /// Wins the word, if it has no owner and the next holder is to be told nothing.
     fn retire(&self, slot: &Slot) -> bool;
     /// Gives it back.
     fn give_back(&self, slot: &Slot);
-    /// Gives it back in place of somebody who died.
+    /// Gives it back in place of a process that died.
     fn finish(&self, slot: &Slot);
 }
 
 impl Changing<'_> {
-    /// Finishes or undoes what somebody died in the middle of.
+    /// Finishes or undoes the change that a process died in the middle of.
     pub(super) fn recover(&self, retiring: &impl Retiring) -> Result<(), LockError> {
         match self.read_intent()? {
             Intent::Nothing => {}
@@ -199,7 +199,7 @@ impl Changing<'_> {
         }
         loop {
             match self.enter(name, hash) {
-                // No room: a place that somebody's idle name had will do.
+                // No room: the place of an idle name will do.
                 Err(error) if error.kind() != Damaged && self.forget_some(retiring)? => {}
                 entered => return entered,
             }
@@ -291,7 +291,7 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// Somebody died while entering: what is in its chain is entered, everything else is free.
+    /// A process died while entering: what is in its chain is entered, everything else is free.
     fn finish_entering(&self, entering: Entering) -> Result<(), LockError> {
         let Entering { number, hash, unit, units } = entering;
         self.check_fits(unit, units)?;
@@ -322,7 +322,7 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// Keeps a text about a name, behind the name. Nobody may forget the name meanwhile.
+    /// Keeps a text about a name, behind the name. The name must not be forgotten meanwhile.
     pub(super) fn keep_text(&self, number: u32, text: &str) -> Result<(), LockError> {
         let slot = self.table.slot(number)?;
         let Some(name) = self.table.name_of(slot)? else { return Ok(()) };
@@ -343,7 +343,7 @@ impl Changing<'_> {
 
     // ---- forgetting ----------------------------------------------------------------------------
 
-    /// Looks at the next slots for names that nobody uses: whose token has not moved since the
+    /// Looks at the next slots for names that are not used: their token has not moved since the
     /// last time. Answers how many were forgotten.
     fn sweep(&self, slots: u32, retiring: &impl Retiring) -> Result<u32, LockError> {
         let header = self.table.header();
@@ -381,7 +381,7 @@ impl Changing<'_> {
         self.forget(number, retiring)
     }
 
-    /// Forgets a name that nobody holds and of which nothing is to be told.
+    /// Forgets a name that is not held and of which the next holder is to be told nothing.
     pub(super) fn forget(&self, number: u32, retiring: &impl Retiring) -> Result<bool, LockError> {
         let slot = self.table.slot(number)?;
         // A process may count its readers there at any time. None is linked meanwhile.
@@ -408,7 +408,7 @@ impl Changing<'_> {
         }
         header.floor.fetch_max(token, Relaxed);
         step!(ForgetFloor);
-        // Before the generation: nobody who reads the new one finds the name here any more.
+        // Before the generation: a reader of the new one no longer finds the name here.
         Marks::free(marks.units()).store(slot);
         step!(ForgetUnnamed);
         slot.generation.store(generation.wrapping_add(1), Release);
@@ -459,7 +459,7 @@ impl Changing<'_> {
         let header = self.table.header();
         let chains = self.table.chains()?;
         if u64::from(header.names.load(Relaxed)) >= chains * NAMES_PER_CHAIN {
-            // Long since done, unless those who entered died again and again.
+            // Long since done, unless the entering processes died again and again.
             self.part_some(u32::MAX)?;
             self.double(chains)?;
         }
@@ -594,7 +594,7 @@ impl Changing<'_> {
     fn read_intent(&self) -> Result<Intent, LockError> {
         let words = self.table.header().intent.each_ref().map(|word| word.load(Acquire));
         Intent::of_words(words)
-            .ok_or_else(|| damaged("whoever died while changing it left an unknown intent"))
+            .ok_or_else(|| damaged("a process that died while changing it left an unknown intent"))
     }
 }
 

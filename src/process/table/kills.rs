@@ -3,12 +3,12 @@
 //!
 //! A worker is this test binary, started again to run `worker` alone. It locks, by one thread and
 //! by two, counts, enters names, forgets, sweeps, comes and goes, until it is ended. What it counts is protected by
-//! nothing but the lock, and stands in a shared file (`Board`), so that whoever comes next finds
-//! everything as the dead left it. Checked throughout:
+//! nothing but the lock, and stands in a shared file (`Board`), so that the next worker finds
+//! everything as the dead one left it. Checked throughout:
 //!
 //! - an increment is never lost, and never are two inside;
 //! - every token is larger than the one before;
-//! - who comes after one that died inside is told `Died`, and otherwise how the last one left;
+//! - the holder after one that died inside is told `Died`, any other how the last one left;
 //! - no reader sees what a writer has half done, unless it is told of that writer's end;
 //! - while one is stopped, wherever it is, others go on.
 //!
@@ -112,9 +112,9 @@ impl Phase {
 /// What became of the workers.
 #[derive(Default)]
 struct Tally {
-    /// Those who ended themselves where they were told to.
+    /// Workers that ended themselves where they were told to.
     at_steps: Ends,
-    /// Those who were ended wherever they were.
+    /// Workers that were ended wherever they were.
     at_random: Ends,
     increments: u64,
 }
@@ -184,14 +184,14 @@ fn whoever_is_killed_or_stopped_at_any_step_costs_nobody_a_count_or_a_token() {
     tally.print("at every step, and at random for a while");
     let at_steps = |phase: &Phase| Step::ALL.iter().any(|step| Phase::of(*step) == *phase);
     for phase in Phase::ALL.into_iter().filter(at_steps) {
-        assert!(!tally.at_steps.of(phase).contains(&0), "nobody ended {phase:?}");
+        assert!(!tally.at_steps.of(phase).contains(&0), "no worker ended {phase:?}");
     }
     // The other phases are too short to be come to in so short a time.
     for phase in [Phase::Outside, Phase::Taking, Phase::Asleep, Phase::Inside, Phase::LettingGo] {
-        assert_ne!(tally.at_random.of(phase)[0], 0, "nobody was killed at random {phase:?}");
+        assert_ne!(tally.at_random.of(phase)[0], 0, "no worker was killed at random {phase:?}");
     }
     for phase in [Phase::Taking, Phase::Asleep, Phase::Inside] {
-        assert_ne!(tally.at_random.of(phase)[1], 0, "nobody was stopped at random {phase:?}");
+        assert_ne!(tally.at_random.of(phase)[1], 0, "no worker was stopped at random {phase:?}");
     }
     assert!(tally.at_steps.all().iter().sum::<u64>() >= 2 * Step::ALL.len() as u64);
 }
@@ -213,7 +213,7 @@ fn random_kills_and_stops_for_long() {
     all.print("for long");
     if seconds >= LONG.as_secs() {
         for phase in Phase::ALL {
-            assert!(!all.at_random.of(phase).contains(&0), "nobody ended at random {phase:?}");
+            assert!(!all.at_random.of(phase).contains(&0), "no worker ended at random {phase:?}");
         }
     }
 }
@@ -223,6 +223,6 @@ fn random_kills_and_stops_for_long() {
 fn a_false_verdict_of_death_is_found_out() {
     let mut crew = Crew::new(Some(20));
     crew.end_at_random_for(Duration::from_secs(60));
-    let violations = crew.dismiss().err().expect("nobody noticed that the living were robbed");
+    let violations = crew.dismiss().err().expect("no worker noticed that the living were robbed");
     println!("as it must be: {}", violations.lines().next().unwrap_or_default());
 }

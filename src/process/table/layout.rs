@@ -126,7 +126,7 @@ pub(super) struct Header {
     /// Guards every structural change: the same word protocol as for names.
     pub(super) structure: Slot,
 
-    /// What whoever has `structure` is about: see `index::Intent`.
+    /// What the holder of `structure` is about: see `index::Intent`.
     pub(super) intent: [AtomicU64; 4],
     spare_3: [AtomicU64; 4],
 

@@ -127,7 +127,7 @@ impl Looked {
     }
 }
 
-/// A slot, and the table whose wait records are about it.
+/// A slot, and the table with the wait records about it.
 #[derive(Clone, Copy)]
 pub(super) struct SlotAt<'a> {
     pub(super) slot: &'a Slot,

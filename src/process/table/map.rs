@@ -2,8 +2,8 @@
 //!
 //! Other processes write it at any time, so it is seen as atomics and as nothing else. What the
 //! numbers in it mean, and that a part lies inside its file, is the caller's business; whatever
-//! they say, no access leaves the part. Whoever may write the file can also truncate it, and then
-//! the next access ends this process with SIGBUS; nothing prevents that.
+//! they say, no access leaves the part. A user that may write the file can also truncate it, and
+//! then the next access ends this process with SIGBUS; nothing prevents that.
 
 use std::{
     fs::File,
@@ -66,7 +66,7 @@ pub(super) trait Seen {
     /// As an acquiring load.
     fn seen(&self) -> Self::Value;
 
-    /// As a load of sequential consistency, for who judges by several of them.
+    /// As a load of sequential consistency, for a caller that judges by several of them.
     fn seen_in_order(&self) -> Self::Value;
 }
 
@@ -183,8 +183,8 @@ impl<T: Shared> Deref for Cell<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: `new` took it from a reference into `part`, whose memory stays where it is for
-        // as long as `part` lives, which `self` sees to.
+        // SAFETY: `new` took it from a reference into `part`. The memory of `part` stays where it
+        // is for as long as `part` lives, which `self` sees to.
         unsafe { self.at.as_ref() }
     }
 }

@@ -5,10 +5,10 @@
 //! [17] SWEPT   [19:18] reserved for the mode   [22:20] before: what the holder of a token was told
 //! [31:23] that token's low bits
 //! ```
-//! LIVE: the slot has a name. TEXT: behind the name stands what widened it. SWEPT: `since` has
-//! the low half of the token as the last sweep saw it. `before` and `since` are hints for people,
-//! and mean nothing once the token has moved. Above the predecessors it says how that holder itself let go,
-//! and left the lock to others who inherited its proof of life.
+//! LIVE: the slot has a name. TEXT: behind the name stands what widened it. SWEPT: `since` has the
+//! low half of the token as the last sweep saw it. `before` and `since` are hints for people, and
+//! mean nothing once the token has moved. Above the predecessors `before` says how that holder
+//! itself left, while processes that inherited its proof of life keep the lock.
 
 use std::{sync::atomic::Ordering::*, time::Duration};
 
@@ -46,7 +46,7 @@ impl Marks {
         Marks((units as u32) << UNITS_SHIFT)
     }
 
-    /// For whoever alone may change the slot.
+    /// For the one process that may change the slot.
     pub(super) fn store(self, slot: &Slot) {
         slot.name_length.store(self.0, Release);
     }
@@ -103,15 +103,15 @@ impl Marks {
         }
     }
 
-    /// Notes that the holder of this token let go, and that others keep the lock who inherited
-    /// its proof of life.
+    /// Notes how the holder of this token left, while processes that inherited its proof of life
+    /// keep the lock.
     pub(super) fn note_left(slot: &Slot, token: u64, how: Predecessor) {
         if let Some(at) = LEFT_TO_HEIRS.iter().position(|left| *left == how) {
             Marks::note(slot, token, LEFT_SO + at as u8);
         }
     }
 
-    /// How the holder of this token left, who when it is found dead may have let go before.
+    /// How the holder of this token left. One that is found dead may have released before.
     pub(super) fn told(self, left: Predecessor, token: u64) -> Predecessor {
         match self.about(token) {
             Some(so) if so >= LEFT_SO && left == Predecessor::Died => {

@@ -80,11 +80,11 @@ pub(super) struct Member {
     shares: Mutex<HashMap<u32, Arc<Own>>>,
     /// One thread at a time asks for the structural lock, as for any other.
     changing: Mutex<()>,
-    /// Why it could not be found out the last time whether somebody lives.
+    /// Why the last attempt could not find out whether an owner lives.
     trouble: Mutex<Option<String>>,
 }
 
-/// Makes sure that there is a table, and that it is of this boot unless somebody still lives.
+/// Makes sure that there is a table, and that it is of this boot unless a process of it lives.
 pub(super) fn prepare(home: &Home) -> Result<(), LockError> {
     if !is_current(home)? {
         let _alone = home.gate(Gate::Alone)?;
@@ -100,8 +100,8 @@ fn is_current(home: &Home) -> Result<bool, LockError> {
     Ok(boot != [0; 2] && table.is_some_and(|table| table.boot() == boot))
 }
 
-/// Makes a table where there is none, and a new one in place of one that nobody alive knows:
-/// after a loss of power what stands in it may be old. For whoever passed the gate alone.
+/// Makes a table where there is none, and a new one in place of one that no living process
+/// knows: after a loss of power what stands in it may be old. For a caller alone inside the gate.
 fn renew(home: &Home) -> Result<(), LockError> {
     let presences = Presences::open(home)?;
     let alive =
@@ -110,7 +110,7 @@ fn renew(home: &Home) -> Result<(), LockError> {
     let (floor, last_id) = match &table {
         None if alive()? => {
             return Err(home.about(damaged(
-                "its table was removed while somebody uses it; stop every process that uses the \
+                "its table was removed while a process uses it; stop every process that uses the \
                  directory, then start them again",
             )));
         }
@@ -204,7 +204,7 @@ impl Member {
         may_live.then(|| self.presences.holder(owner).unwrap_or_default())
     }
 
-    /// Why it is unknown whether somebody lives, if it is.
+    /// Why it is unknown whether an owner lives, if it is.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
@@ -301,7 +301,7 @@ impl Member {
 
     fn raise_reserve(&self, token: Token) -> Result<(), LockError> {
         self.change(|_| {
-            // Somebody else may have done it by now.
+            // Another process or thread may have done it by now.
             let mut limit = self.limit()?;
             if token.get() >= reserve::due(limit) {
                 step!(ReserveDue);
@@ -336,9 +336,9 @@ impl Member {
         self.presences.keep_up(&self.home, presence)
     }
 
-    /// [`check_in_place`](Member::check_in_place), once for all names whose tokens come into this
-    /// stretch one after the other. Names that are made in turn do so at every lock: each begins
-    /// above the tokens of those forgotten before it.
+    /// [`check_in_place`](Member::check_in_place), once for all names with tokens that come into
+    /// this stretch one after the other. Names that are made in turn do so at every lock: each
+    /// begins above the tokens of those forgotten before it.
     pub(super) fn look_once_at(&self, stretch: u64) -> Result<(), LockError> {
         if self.looked_at.load(Relaxed) == stretch {
             return Ok(());
@@ -382,7 +382,7 @@ impl Member {
         }
     }
 
-    /// That whoever opens the directory now comes to this table.
+    /// Checks that a process that opens the directory now comes to this table.
     #[cold]
     pub(super) fn check_in_place(&self) -> Result<(), LockError> {
         self.home.check()?;
@@ -390,8 +390,8 @@ impl Member {
             return Ok(());
         }
         Err(self.home.about(damaged(
-            "its table was removed or replaced by another while this process used it: whoever \
-             opens the directory now does not exclude us; restart every process that uses it",
+            "its table was removed or replaced by another while this process used it: a process \
+             that opens the directory now does not exclude us; restart every process that uses it",
         )))
     }
 
@@ -402,9 +402,9 @@ impl Member {
         self.presences.enter(&self.home, &self.table, &self.label)
     }
 
-    /// Ends a presence, after `let_go` of what is owned under its id: nobody may find an owner
-    /// without a presence. `left_to_others`: not if others have a descriptor of it, who live on
-    /// under its id.
+    /// Ends a presence, after `let_go` of what is owned under its id: no process may find an owner
+    /// without a presence. `left_to_others`: not if other processes have a descriptor of it, which
+    /// live on under its id.
     pub(super) fn end_presence(
         &self,
         presence: Presence,
@@ -489,7 +489,7 @@ impl Member {
         self.presences.verdict(id, &mut None).0 == Verdict::Dead
     }
 
-    /// Keeps the presence of an owner whose word stays its own.
+    /// Keeps the presence of an owner that stays in its word.
     fn free_from(&self, at: SlotAt<'_>, dead: &mut Vec<OwnerId>) {
         let owner = Word::from_bits(at.slot.word.load(Relaxed)).owner();
         let Some(dead_one) = owner else { return };
@@ -599,7 +599,7 @@ fn structure(table: &Table) -> SlotAt<'_> {
     SlotAt { slot: &table.header().structure, number: STRUCTURE, table, kept: None }
 }
 
-/// A slot whose wait records are not asked for.
+/// A slot without its wait records, which are not looked for.
 fn unqueued<'a>(table: &'a Table, slot: &'a Slot) -> SlotAt<'a> {
     SlotAt { slot, number: STRUCTURE, table, kept: None }
 }

@@ -8,8 +8,8 @@
 //! - A *death* ends a process with all its threads for good, at any step.
 //! - A *stop* is a process that makes no step for as long as one likes. So is a task that is not
 //!   polled.
-//! - *Timers* (a sleep that ends by itself, a reservation whose time is over, the end of
-//!   `at_least`, a taker whose time is over) may fire at any time, so that nothing depends on how
+//! - *Timers* (a sleep that ends by itself, a reservation that is out of time, the end of
+//!   `at_least`, a taker that is out of time) may fire at any time, so that nothing depends on how
 //!   long they take.
 //! - Several threads may be of one process, and write one id. One of them waits at a time, as
 //!   the turnstile lets it; the others try.
@@ -931,7 +931,7 @@ impl<const N: usize> Turn<'_, N> {
             to.threads[self.thread].doing = Doing::Marking(Marking::new(me, Mark::Wide), told);
             return self.done(to, Kind::Plain, (None, None));
         }
-        // Whose hold is another's finds out when it lets go.
+        // A thread that holds under another's id finds that out when it releases.
         let other = self.play.other_id(self.thread);
         let me = if self.world.word.owner() == Some(other) { other } else { me };
         if job == Some(&Job::Rename) && me != other {
@@ -1089,7 +1089,7 @@ impl<const N: usize> World<N> {
         taking.record().filter(|wait| self.record(*wait).word.is_of(*wait))
     }
 
-    /// The waiter whose record this is cannot count on its place until it stands again.
+    /// The waiter of this record cannot count on its place until the record stands again.
     fn pass_over(&mut self, number: u16) {
         for thread in 0..N {
             if self.wait_of(thread).is_some_and(|wait| wait.number() == number) {
@@ -1268,7 +1268,7 @@ impl<const N: usize> World<N> {
             && !self.word.has_waiters()
     }
 
-    /// Runs a machine with nobody else about.
+    /// Runs a machine while no other runs.
     fn runs(&mut self, play: &Play<N>, machine: &mut impl Machine) -> Outcome {
         loop {
             let step = machine.step();
@@ -1290,7 +1290,7 @@ impl<const N: usize> World<N> {
                 Op::SeeStay => Answer::Stay(None),
                 Op::RaiseToken => Answer::Done,
                 Op::Judge(_) => Answer::Verdict(Verdict::Alive),
-                op => unreachable!("{op:?} beside nobody"),
+                op => unreachable!("{op:?} with no other about"),
             };
             machine.heard(answer);
         }

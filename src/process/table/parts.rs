@@ -42,7 +42,7 @@ pub struct Word(Slot);
 
 impl Word {
     /// Takes it, as a quiet lock does: its token. `None`, if anything stands in the way: once in
-    /// 65,536 tokens somebody has to look at the directory first.
+    /// 65,536 tokens the taker has to look at the directory first.
     #[inline]
     pub fn take(&self) -> Option<Token> {
         self.0.near(fork::generation())?.take()

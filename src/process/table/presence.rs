@@ -1,9 +1,10 @@
 //! Presences: the file locks by which processes prove that they are alive.
 //!
 //! `DIR/presence/<id>` is locked exclusively by the process of that id from before it can be seen
-//! until the process ends, however it ends. So whoever gets a *shared* lock on it has proved that
-//! the process is dead; a shared one, since a prober that is stopped with an exclusive lock would
-//! make the dead immortal for everybody else. Ids are never used again, so a proof stays one.
+//! until the process ends, however it ends. So a prober that gets a *shared* lock on it has proved
+//! that the process is dead; a shared one, since a prober that is stopped with an exclusive lock
+//! would make the dead process immortal for all other probers. Ids are never used again, so a proof
+//! stays one.
 //!
 //! What stands in the file is for people. Process ids decide nothing: they are used again, and
 //! mean something else in every container.
@@ -63,20 +64,20 @@ pub(super) struct Presences {
 pub(super) struct Presence {
     pub(super) id: OwnerId,
     text: String,
-    /// The last one is in the directory. The ones before it were deleted under us: whoever still
-    /// has one of them open to probe it must go on finding it locked.
+    /// The last one is in the directory. The ones before it were deleted under us: a prober that
+    /// still has one of them open must go on finding it locked.
     locks: Mutex<Vec<LockFile>>,
 }
 
 impl Presences {
-    /// Makes the directory, before anybody can have a presence.
+    /// Makes the directory, before any process can have a presence.
     pub(super) fn prepare(home: &Home) -> Result<(), LockError> {
         if home.make_inside(PRESENCE)? == Made::Now {
             return Ok(());
         }
         let left = Presences::open(home)?.ids();
         let empty = left.is_ok_and(|ids| ids.is_empty());
-        // Somebody else may be just as far, and further now.
+        // Another process may be just as far, and further now.
         if !empty && home.read_format()?.is_none() {
             return Err(home.about(damaged(
                 "its file format is missing although there are presences; stop every process \
@@ -91,7 +92,7 @@ impl Presences {
         Ok(Presences { directory, looked_at: Mutex::default() })
     }
 
-    /// Becomes present, under an id that nobody ever had.
+    /// Becomes present, under an id that no process ever had.
     pub(super) fn enter(
         &self,
         home: &Home,
@@ -141,7 +142,7 @@ impl Presences {
         name: &str,
         text: &str,
     ) -> io::Result<Option<LockFile>> {
-        // Nobody knows the file yet.
+        // No other process knows the file yet.
         // By its path: `file.lock()` would be std's method since Rust 1.89.
         retried(|| FileExt::lock(lock.file()))?;
         lock.file().write_all(text.as_bytes())?;
@@ -162,7 +163,7 @@ impl Presences {
         }
     }
 
-    /// Makes this presence again if somebody deleted it.
+    /// Makes this presence again if it was deleted.
     pub(super) fn keep_up(&self, home: &Home, presence: &Presence) -> Result<(), LockError> {
         let mut locks = presence.locks.lock();
         let newest = locks.last().expect("a presence has a file");
@@ -177,7 +178,7 @@ impl Presences {
 
     /// Goes in good order: nothing is owned under this id.
     pub(super) fn leave(&self, presence: Presence) {
-        // While it is locked: nobody finds it unlocked but under a name.
+        // While it is locked: no prober finds it under its name and unlocked.
         self.remove(Some(&file_name(presence.id)));
         step!(PresenceGone);
     }
@@ -286,12 +287,12 @@ impl Presences {
         &self.directory
     }
 
-    /// Whether anybody is alive, or may be.
+    /// Whether any process is alive, or may be.
     pub(super) fn is_anybody_alive(&self) -> io::Result<bool> {
         Ok(self.ids()?.into_iter().any(|id| self.verdict(id, &mut None).0.may_live()))
     }
 
-    /// Removes what somebody died in the middle of making.
+    /// Removes what a process died in the middle of making.
     pub(super) fn sweep_aside(&self, home: &Home) {
         home.sweep_aside(&self.directory);
     }
@@ -303,7 +304,7 @@ impl Presences {
 }
 
 impl Presence {
-    /// Another descriptor of it: whoever has it is alive under this id.
+    /// Another descriptor of it: each process that has it is alive under this id.
     pub(super) fn heirloom(&self) -> io::Result<OwnedFd> {
         let locks = self.locks.lock();
         let newest = locks.last().expect("a presence has a file");
@@ -316,7 +317,7 @@ impl Presence {
     }
 }
 
-/// Whether nobody has it locked.
+/// Whether no process has it locked.
 fn probe(file: &File) -> io::Result<bool> {
     loop {
         // By its path: `file.try_lock_shared()` would be std's method since Rust 1.89.
@@ -433,7 +434,8 @@ mod tests {
         }
     }
 
-    /// No word may hold an id whose low 16 bits are zeros; whoever comes to one gets the next.
+    /// No word may hold an id with 16 zeros as its low bits; a process that comes to one gets the
+    /// next.
     #[test]
     fn an_id_that_no_word_may_hold_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();

@@ -322,7 +322,7 @@ impl Leaving {
         Leaving { phase: begun.look(found), ..begun }
     }
 
-    /// Releases a word whose name is forgotten.
+    /// Releases the word of a name that is forgotten.
     pub(super) const fn retiring(me: OwnerId) -> Leaving {
         let phase = LeavingPhase::Quiet(Word::retiring(me));
         Leaving { me, how: Predecessor::Clean, may_stay: false, phase }
@@ -541,7 +541,7 @@ impl Burying {
         Burying(BuryingPhase::Look)
     }
 
-    /// `judged` is a word whose owner is dead, of a name that is forgotten by now.
+    /// `judged` is a word with a dead owner, of a name that is forgotten by now.
     pub(super) const fn settling(judged: Word) -> Burying {
         Burying(BuryingPhase::Settle(judged))
     }

@@ -47,7 +47,7 @@ pub(super) fn read(home: &Home) -> Result<Token, LockError> {
             TOKENS,
             damaged(
                 "it does not say a token, so it is unknown which tokens were granted; write one \
-                 into it that is larger than all that anybody has seen",
+                 into it that is larger than every token that was ever seen",
             ),
         )
     })
@@ -59,7 +59,7 @@ pub(super) fn raise(home: &Home, token: Token) -> Result<Token, LockError> {
     let line = format!("{reserve}\n");
     let aside = |mut file: &File| file.write_all(line.as_bytes());
     match home.write_aside(&home.fd, TOKENS, Replace::Yes, aside) {
-        // In a sticky directory nobody may replace another user's file.
+        // In a sticky directory no user may replace another user's file.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => write_over(home, &line),
         written => written,
     }

@@ -178,7 +178,7 @@ mod testing {
     static PLANS: [AtomicU64; Step::ALL.len()] = [const { AtomicU64::new(0) }; Step::ALL.len()];
     /// How many microseconds are slept at each step.
     static DWELLS: [AtomicU64; Step::ALL.len()] = [const { AtomicU64::new(0) }; Step::ALL.len()];
-    /// Where the last step is written down, for those who look after this process's end.
+    /// Where the last step is written down, for a reader after this process's end.
     static WITNESS: OnceLock<Box<dyn Fn(Step) + Send + Sync>> = OnceLock::new();
 
     /// Makes this process send itself `signal` when it comes to `step` once more than `passes`

@@ -248,7 +248,7 @@ impl Table {
         Ok(Some(bytes))
     }
 
-    /// Stores bytes among the names. Under the structural lock, where nobody looks yet.
+    /// Stores bytes among the names. Under the structural lock, at a place that no slot names yet.
     pub(super) fn write_name(&self, at: u32, name: &[u8]) -> Result<(), LockError> {
         let units = self.units(at, name.len().div_ceil(4))?;
         let units = units.ok_or_else(|| damaged("a name crosses the end of its part"))?;
@@ -256,9 +256,9 @@ impl Table {
         Ok(())
     }
 
-    /// Who widened the name of this slot, in words.
+    /// What widened the name of this slot, in words.
     pub(super) fn widened_by(&self, slot: &Slot) -> String {
-        self.text_of(slot).ok().flatten().unwrap_or_else(|| "somebody".into())
+        self.text_of(slot).ok().flatten().unwrap_or_else(|| "an unknown process".into())
     }
 
     fn text_of(&self, slot: &Slot) -> Result<Option<String>, LockError> {
@@ -420,7 +420,7 @@ impl Table {
         self.file.metadata().map(|found| found.size()).map_err(|e| failed("cannot look at it", e))
     }
 
-    /// A part, mapped by whoever in this process needs it first.
+    /// A part, mapped by the first thread of this process that needs it.
     fn part<'a, T: Shared>(
         &self,
         mapped: &'a [FirstMade<Arc<Part<T>>>],

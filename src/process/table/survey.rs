@@ -1,4 +1,5 @@
-//! What the table says about its names, to people: without a lock, and without disturbing anyone.
+//! What the table says about its names, to people: without a lock, and without disturbing holders
+//! or waiters.
 
 use std::sync::atomic::Ordering::*;
 

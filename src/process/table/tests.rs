@@ -258,7 +258,7 @@ fn a_forgotten_name_begins_above_its_last_token() {
     assert_eq!(take(&slot(dir.path(), "b")).token, token(72));
 }
 
-/// Reproduced in a prototype: a forgotten name's slot is used again under somebody's stale index.
+/// Reproduced in a prototype: a forgotten name's slot is used again under a process's stale index.
 #[test]
 fn a_slot_used_again_is_not_taken_for_the_name_it_had() {
     let dir = directory();
@@ -304,7 +304,7 @@ fn a_guard_that_was_forgotten_lets_go_with_its_lock() {
     assert_eq!(try_take(&slot(dir.path(), "a")).unwrap().predecessor, Predecessor::Died);
 }
 
-/// One that waits for a name whose slot now belongs to another, which is held.
+/// A waiter for a name with a slot that now belongs to another name, which is held.
 #[test]
 fn a_name_forgotten_while_its_slot_is_stale_is_looked_up_again() {
     let dir = directory();
@@ -426,7 +426,7 @@ fn whoever_dies_or_stops_while_changing_the_table_leaves_it_whole() {
         let ended = helper.child.wait().unwrap();
         assert!(!ended.success(), "{step:?} was not reached");
         reached += 1;
-        // Nobody waits for it, nothing is lost, and everything goes on.
+        // No process waits for it, nothing is lost, and everything goes on.
         for text in ["old", "new", "free", "another"] {
             let slot = slot(dir.path(), text);
             let taken = slot.take(Token::ZERO, clock::now() + LONG).unwrap();
@@ -487,8 +487,8 @@ fn a_stopped_changer_keeps_nobody_from_names_that_there_are() {
     take(&slot(dir.path(), "new"));
 }
 
-/// Whoever found the name before its generation was raised finds another one at its lock; nobody
-/// finds the name under the new one.
+/// A process that found the name before its generation was raised finds another one at its lock;
+/// none finds the name under the new one.
 #[test]
 fn a_name_being_forgotten_is_not_found_under_its_next_generation() {
     for step in [Step::ForgetGeneration, Step::ForgetUnlinked, Step::ForgetDone] {
@@ -556,7 +556,7 @@ fn presences_path(dir: &Path, id: &str) -> PathBuf {
 
 // ---- turns -------------------------------------------------------------------------------------
 
-/// xapi sm#683: whoever locks again at once leaves nobody else a turn.
+/// xapi sm#683: a process that locks again at once leaves no other a turn.
 #[test]
 fn a_process_that_locks_again_at_once_leaves_another_its_turn() {
     const TURNS: u64 = 10;
@@ -602,7 +602,7 @@ fn ids_are_never_used_again() {
     let ids: Vec<_> = (0..3).map(|_| member(&open(dir.path())).id).collect();
     assert!(ids.is_sorted_by(|one, next| one < next), "{ids:?}");
     let next = ids[2].get() + 1;
-    fs::write(presences_path(dir.path(), &format!("{next:010x}")), "somebody's").unwrap();
+    fs::write(presences_path(dir.path(), &format!("{next:010x}")), "another's").unwrap();
     assert_eq!(member(&open(dir.path())).id.get(), next + 1);
 }
 
@@ -616,14 +616,14 @@ fn a_presence_deleted_under_its_holder_is_damage_until_it_is_made_again() {
     let error = waiting.try_take(Token::ZERO).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Damaged, "{error}");
     assert!(error.to_string().contains("presence"), "{error}");
-    // Whoever builds a lock sees to its own presence.
+    // A process that builds a lock sees to its own presence.
     one.slot(&name("b")).unwrap();
     assert!(try_take(&waiting).is_none());
     held.release(Predecessor::Clean);
     assert!(try_take(&waiting).is_some());
 }
 
-/// The old file may still be open in somebody who waits: it stays locked.
+/// The old file may still be open in a waiter: it stays locked.
 #[test]
 fn a_presence_made_again_does_not_let_the_old_one_go() {
     let dir = directory();
@@ -924,10 +924,10 @@ fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
         }
         slot.release(if number % 3 == 0 { Predecessor::Panicked } else { Predecessor::Clean });
     }
-    // One that its holder died with, and one of which nobody knows who it was.
+    // One with a holder that died, and one without a text that says what widened it.
     let held = all.slot(&name("held")).unwrap();
     try_take(&held).unwrap();
-    held.widen("somebody who dies").unwrap();
+    held.widen("a process that dies").unwrap();
     let unsaid = all.slot(&name("unsaid")).unwrap();
     let shared = &unsaid.places.so_far().unwrap().slot;
     shared.word.store(Word::FREE.widened().bits(), Relaxed);
@@ -948,8 +948,8 @@ fn after_a_reboot_names_of_host_scope_still_are_and_others_are_gone() {
             slot.release(Predecessor::Clean);
         }
         let told = |text| take(&slot(dir.path(), text)).widened_by;
-        assert_eq!(told("held").as_deref(), Some("somebody who dies"));
-        assert_eq!(told("unsaid").as_deref(), Some("somebody"));
+        assert_eq!(told("held").as_deref(), Some("a process that dies"));
+        assert_eq!(told("unsaid").as_deref(), Some("an unknown process"));
         assert!(all.inspect().unwrap().iter().all(Result::is_ok));
         check_slots(&member(&all));
     }
@@ -974,9 +974,9 @@ fn a_mark_that_was_lost_with_the_power_is_there_again() {
     assert_eq!(take(&slot(dir.path(), "lost")).widened_by.as_deref(), Some("checkout"));
 }
 
-/// Whoever dies while it makes the table leaves the old one, and a day later nothing.
+/// A process that dies while it makes the table leaves the old one, and a day later nothing.
 #[test]
-fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
+fn a_death_while_starting_a_table_anew_loses_no_name_of_host_scope() {
     let dir = directory();
     let all = open(dir.path());
     let wide = all.slot(&name("wide")).unwrap();
@@ -995,7 +995,7 @@ fn whoever_dies_while_starting_a_table_anew_loses_no_name_of_host_scope() {
     assert_eq!(take(&slot(dir.path(), "other")).widened_by, None);
 }
 
-/// For whoever moves to a new directory while something remembers the old one's tokens.
+/// For users that move to a new directory while something remembers the old one's tokens.
 #[test]
 fn a_reserve_that_was_there_before_the_first_opening_is_begun_above() {
     let dir = tempfile::tempdir().unwrap();
@@ -1008,12 +1008,12 @@ fn a_reserve_that_was_there_before_the_first_opening_is_begun_above() {
     assert_eq!(take(&slot(dir.path(), "a")).token, token(1_000_001));
 }
 
-/// There nobody may replace another user's file.
+/// There no user may replace another user's file.
 #[test]
 fn in_a_sticky_directory_only_its_owner_starts_the_table_anew() {
     let dir = tempfile::tempdir().unwrap();
     if fs::metadata(dir.path()).unwrap().uid() != 0 {
-        return eprintln!("SKIPPED: only root can become somebody else");
+        return eprintln!("SKIPPED: only root can become another user");
     }
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).unwrap();
     drop(slot(dir.path(), "a"));
@@ -1102,7 +1102,7 @@ fn a_table_removed_while_somebody_lives_is_not_made_again() {
     fs::remove_file(dir.path().join("table")).unwrap();
     let error = open_error(dir.path());
     assert_eq!(error.kind(), LockErrorKind::Damaged);
-    assert!(error.to_string().contains("removed while somebody uses it"), "{error}");
+    assert!(error.to_string().contains("removed while a process uses it"), "{error}");
     drop(one);
     open(dir.path());
 }
@@ -1157,7 +1157,7 @@ fn specimen() -> &'static [u8] {
             let slot = all.slot(&name(&format!("name {number}"))).unwrap();
             try_take(&slot).unwrap();
             if number % 5 == 0 {
-                slot.widen("somebody").unwrap();
+                slot.widen("a process").unwrap();
             }
             slot.release(if number % 3 == 0 { Predecessor::Died } else { Predecessor::Clean });
         }
@@ -1168,7 +1168,7 @@ fn specimen() -> &'static [u8] {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
-    /// Whatever stands in the table, nobody crashes, hangs or reads beyond it.
+    /// Whatever stands in the table, no process crashes, hangs or reads beyond it.
     #[test]
     fn hostile_bytes_in_the_table_do_no_harm(
         flips in proptest::collection::vec((any::<u32>(), any::<u8>(), 0..3_u8), 1..60),
@@ -1271,7 +1271,7 @@ mod found_by_a_doctor {
         let head = member.table.head(hash & (member.table.chains().unwrap() - 1)).unwrap();
         let first = head.swap(0, Relaxed);
         let found = damage(dir.path());
-        assert!(found.iter().any(|text| text.contains("\"a\"") && text.contains("nobody looks")));
+        assert!(found.iter().any(|text| text.contains("\"a\"") && text.contains("process looks")));
         head.store(first, Relaxed);
         let [a, b] = [&a, &b].map(|slot| &slot.places.so_far().unwrap().slot);
         b.name_offset.store(a.name_offset.load(Relaxed), Relaxed);
@@ -1279,9 +1279,9 @@ mod found_by_a_doctor {
         assert!(found.len() == 1 && found[0].contains("in two slots"), "{found:?}");
     }
 
-    /// Whoever may only be in the middle of a change is not accused.
+    /// A process that may only be in the middle of a change is not accused.
     #[test]
-    fn changes_that_somebody_died_in_or_is_stopped_in() {
+    fn changes_that_a_process_died_in_or_is_stopped_in() {
         for step in
             [Step::EnterIntended, Step::EnterReserved, Step::EnterFilled, Step::ForgetGeneration]
         {
@@ -1361,7 +1361,7 @@ fn a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock() {
     assert_eq!(error.kind(), LockErrorKind::Io, "{error}");
     assert!(error.to_string().contains("make room"), "{error}");
     for slot in &busy {
-        slot.widen("somebody").unwrap();
+        slot.widen("a process").unwrap();
         slot.release(Predecessor::Clean);
         assert!(try_take(slot).is_some());
     }
@@ -1442,7 +1442,7 @@ fn files_are_for_whom_the_directory_is() {
 fn members_of_a_group_share_locks_and_others_may_look_if_the_directory_lets_them() {
     let dir = tempfile::tempdir().unwrap();
     if fs::metadata(dir.path()).unwrap().uid() != 0 {
-        return eprintln!("SKIPPED: only root can become somebody else");
+        return eprintln!("SKIPPED: only root can become another user");
     }
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o1777)).unwrap();
     let one = slot(dir.path(), "a");

@@ -71,7 +71,7 @@ use super::{
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// So many threads sleep on one name each where there is no `futex_waitv`.
 const SINGLES_MAX: usize = 64;
-/// Who looks at one name because its time has come also looks at those whose time comes so soon.
+/// A thread that looks at one name because its time has come also looks at names due so soon.
 const SLACK: Duration = Duration::from_millis(1);
 /// How long a thread without names stays.
 const LINGER: Duration = Duration::from_secs(1);
@@ -332,7 +332,7 @@ impl Waiting {
         let reserved = matches!(word.state(), Some(WordState::Reserved(_)));
         let passes_on = woken == Woken::Perhaps && reserved;
         if woken == Woken::Yes || passes_on || is_other {
-            // Who may have slept takes the word as one who did.
+            // A waiter that may have slept takes the word as one that did.
             let never = woken == Woken::No && !self.slept;
             Some(if never { Slept::Changed } else { Slept::Woken })
         } else {
@@ -356,7 +356,7 @@ impl Waiting {
     }
 }
 
-/// A seeker, and for whom and how long it seeks.
+/// A seeker, and for which process and how long it seeks.
 struct Search {
     seeker: Seeker,
     number: u32,
@@ -508,7 +508,7 @@ impl Sleepers {
         Ok(sleeper)
     }
 
-    /// Whether this thread may end, which nobody finds any more then.
+    /// Whether this thread may end. No waiter finds it any more then.
     fn let_go(&self, sleeper: &Arc<Sleeper>) -> bool {
         let mut threads = self.threads.lock();
         let idle = sleeper.names.load(Relaxed) == 0;
@@ -586,7 +586,7 @@ impl Sleeper {
     }
 
     fn sleep(&self, poked: u32, names: &[Arc<Asked>], naps: &[Nap]) -> Result<Rest, Errno> {
-        let ends = naps.iter().map(|nap| nap.ends).min().expect("somebody waits");
+        let ends = naps.iter().map(|nap| nap.ends).min().expect("a thread with names has a nap");
         let longest = ends.since(clock::now());
         let woken = match self.how {
             How::Looking => {

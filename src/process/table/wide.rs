@@ -1,6 +1,6 @@
 //! Names of host scope, from an old table to the one in its place.
 //!
-//! A name that anybody locked at host scope stays one: a process without a leader that locked it
+//! A name that was ever locked at host scope stays one: a process without a leader that locked it
 //! in this directory alone would be inside together with a holder on another machine, which a
 //! reboot of this one does not end. So a table that starts anew has the old one's wide names.
 //!
@@ -19,10 +19,10 @@ use super::{
     word::Word,
 };
 
-/// A wide name, and who widened it.
+/// A wide name, and what widened it.
 pub(super) type Wide = (Name, String);
 
-/// The wide names of a table that nobody uses any more. What cannot be read is left out: there
+/// The wide names of a table that no process uses any more. What cannot be read is left out: there
 /// are as many as the file has room for.
 pub(super) fn of(old: &Table) -> Vec<Wide> {
     let used = old.header().slots_used.seen();
@@ -38,7 +38,7 @@ fn wide_name(old: &Table, slot: &Slot) -> Option<Wide> {
     Some((name, old.widened_by(slot)))
 }
 
-/// Has them in a new table, which nobody knows yet.
+/// Has them in a new table, which no other process knows yet.
 pub(super) fn enter(new: &Table, wide: &[Wide]) -> io::Result<()> {
     wide.iter().try_for_each(|wide| enter_one(new, wide)).map_err(io::Error::other)
 }

@@ -14,13 +14,13 @@
 //! |---|---|
 //! | WAITERS | a waiter may sleep on the word |
 //! | HUNGRY | a wait record may stand: the holder scans the records before it releases |
-//! | RESERVED | released for one wait, whose record the owner field names |
+//! | RESERVED | released for one wait; the owner field names its record |
 //! | LEFT | how the last holder left: clean, panicked, died, expired. Until the next one is told |
 //! | WIDE | the name was locked at host scope; stays for good, through every row |
 //! | RETIRE | the owner is forgetting the name |
 //! | READABLE | held by an upgradable reader: other readers come in beside it |
 //! | DRAINS | reserved for semaphores; no lock of this version writes it |
-//! | STAYS | released, and held for everyone until its end (`at_least`) |
+//! | STAYS | released, and still taken for every process until its end (`at_least`) |
 //!
 //! `r` is a wait record; `A` a process; "me" the process that makes the step.
 //!
@@ -28,7 +28,7 @@
 //! |---|---|---|---|
 //! | 0 | none | free | any thread → me; one that slept → me WAITERS; one with a record → me WAITERS HUNGRY; a forgetter → me RETIRE |
 //! | 0 | LEFT ≠ clean | free; the last holder left so | as above, told as `predecessor` (slow path) |
-//! | 0 | WAITERS | free, a waiter may sleep | any thread → me WAITERS HUNGRY; the releaser whose second scan finds r → r RESERVED WAITERS, or none → 0 |
+//! | 0 | WAITERS | free, a waiter may sleep | any thread → me WAITERS HUNGRY; a releaser that finds r in its second scan → r RESERVED WAITERS, or none → 0 |
 //! | r | RESERVED WAITERS | released for r | r's waiter → me WAITERS HUNGRY; if r is late or gone, any looker → r′ RESERVED WAITERS, or, if no other stands, → me WAITERS HUNGRY; r giving up → r′, or → WAITERS and wakes one |
 //! | A | none | held, no sleeper | A → 0; a waiter → A WAITERS; a waiter with a record → A WAITERS HUNGRY |
 //! | A | WAITERS | held, a waiter may sleep | A → 0, wakes one; a waiter with a record → A WAITERS HUNGRY |
@@ -38,7 +38,7 @@
 //! | A | RETIRE | being forgotten | A → 0; a waiter → A RETIRE WAITERS; if A died, finished under the structural lock |
 //! | A | RETIRE WAITERS | being forgotten, a waiter may sleep | A → 0, wakes one, which looks the name up again |
 //! | A | not RETIRE, before the end of `at_least` | held | A leaving, or the prover of A's death → STAYS, with LEFT, and WAITERS and HUNGRY as they stood; wakes none. This row goes before every other |
-//! | end | STAYS, with or without WAITERS HUNGRY | no process holds it, and it is held for everyone | a waiter → STAYS WAITERS or STAYS WAITERS HUNGRY; after the end any looker: as from a dead owner's word, told LEFT |
+//! | end | STAYS, with or without WAITERS HUNGRY | no process holds it, and it is taken for every process | a waiter → STAYS WAITERS or STAYS WAITERS HUNGRY; after the end any looker: as from a dead owner's word, told LEFT |
 //! | A, dead | not RETIRE | | its prover, if no older wait stands (a try or a waiter without a record: if none stands) → me WAITERS HUNGRY, told `Died`; else, and a sweeper → oldest r RESERVED WAITERS LEFT = died; a sweeper that finds none → WAITERS LEFT = died, wakes one |
 //!
 //! Every other combination is damage. Every change is a compare-and-swap; a holder that finds
@@ -208,7 +208,7 @@ impl RecordWord {
 
     // ---- transitions ------------------------------------------------------------------------
 
-    /// The next use of a free record, or of one whose process is dead. Not to be believed yet.
+    /// The next use of a free record, or of a dead process's record. Not to be believed yet.
     pub(super) const fn taken(self, me: OwnerId) -> RecordWord {
         let next = self.use_count().wrapping_add(1) & USE_MASK;
         RecordWord(me.get() << RECORD_ID_SHIFT | (next as u64) << RECORD_USE_SHIFT | PASSED)
@@ -277,7 +277,7 @@ pub(super) enum State {
     Held(OwnerId),
     /// Its owner is forgetting the name.
     Retiring(OwnerId),
-    /// Without a holder, and held for everyone until this end.
+    /// Without a holder, and taken for every process until this end.
     Staying(StayEnd),
 }
 
@@ -396,7 +396,7 @@ impl Word {
         Word(owner.get() << OWNER_SHIFT | RETIRE)
     }
 
-    /// A free word, taken by a thread that slept, or whose record stands, or neither.
+    /// A free word, taken by a thread that slept, or has a record that stands, or neither.
     pub(super) fn taken(self, me: OwnerId, slept: bool, stands: bool) -> Word {
         let flags = match (self.has_waiters() || stands, slept) {
             (true, _) => RECORDS_STAND,
@@ -439,7 +439,7 @@ impl Word {
         Word(self.0 | WIDE)
     }
 
-    /// A held word, beside whose holder readers may come in, told how the last writer left.
+    /// A held word of which readers may come in beside the holder, told how the last writer left.
     pub(super) fn readable(self, how: Predecessor) -> Word {
         Word(self.0 | READABLE | Word::left_so(how).0)
     }

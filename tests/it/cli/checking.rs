@@ -115,7 +115,7 @@ fn what_is_not_there_is_not_made() {
     fails(&doctor(&place.dir()).output().unwrap(), 78, &["does not exist"]);
     assert!(!place.dir().exists());
     fs::create_dir(place.dir()).unwrap();
-    examined(doctor(&place.dir()), 0, "note", &["nobody has used it"]);
+    examined(doctor(&place.dir()), 0, "note", &["has not been used"]);
     assert_eq!(contents(&place.dir()).len(), 0);
     fails(&doctor(Path::new("/dev/null")).output().unwrap(), 78, &["not a directory"]);
     fails(&tierlock(&["doctor"]).output().unwrap(), 78, &["--dir"]);

@@ -58,7 +58,7 @@ fn an_unknown_name_is_free() {
 fn a_directory_that_is_not_there_is_not_made_by_looking() {
     let place = Place::new();
     let leader = place.leader();
-    let words = ["does not exist", "whoever opens it first makes it"];
+    let words = ["does not exist", "first process that opens it makes it"];
     fails(&place.status().output().unwrap(), 78, &words);
     fails(&place.status().arg("job").output().unwrap(), 78, &words);
     let mut with_leader = leader.command("status");

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Names that everybody counts under.
+/// Names that all workers count under.
 pub(super) const NAMES: usize = 3;
 pub(super) const WORKERS: usize = 4;
 
@@ -22,12 +22,12 @@ pub(super) const INSIDE: u64 = 1_001;
 /// Words of a name.
 const COUNT: usize = 0;
 const TOKEN: usize = 1;
-/// Who is inside, plus one.
+/// The worker that is inside, plus one.
 const INSIDE_BY: usize = 2;
 /// How the last one left.
 const LEFT: usize = 3;
-/// What whoever is inside is about to do: who plus one, what the count is to be, and how many of
-/// them are its own.
+/// What the worker inside is about to do: its number plus one, what the count is to be, and how
+/// many of them are its own.
 const JOURNAL: usize = 4;
 const NAME_WORDS: usize = 8;
 
@@ -40,7 +40,7 @@ const WORKERS_BEGIN: usize = NAMES * NAME_WORDS;
 
 const OVER: usize = WORKERS_BEGIN + WORKERS * WORKER_WORDS;
 
-/// Names that come and go; a word each: the last token and, in the upper byte, who is inside.
+/// Names that come and go; a word each: the last token and, in the upper byte, the worker inside.
 pub(super) const OTHERS: usize = 400;
 const OTHERS_BEGIN: usize = OVER + 1;
 const OTHER_INSIDE: u32 = 56;
@@ -80,7 +80,7 @@ impl Board {
         self.0.store(WORKERS_BEGIN + worker * WORKER_WORDS + PHASE, phase);
     }
 
-    /// How many this worker, and those who were it before, counted.
+    /// How many this worker, and those before it under its number, counted.
     pub(super) fn counted(&self, worker: usize) -> u64 {
         (0..NAMES).map(|name| self.0.load(Board::counted_at(worker, name))).sum()
     }
@@ -97,9 +97,9 @@ impl Board {
         self.0.store(name * NAME_WORDS + word, value);
     }
 
-    // ---- for whoever holds the name's lock -----------------------------------------------------
+    // ---- for the holder of the name's lock -----------------------------------------------------
 
-    /// Comes in: finishes what one who died inside had begun, and checks what is promised.
+    /// Comes in: finishes what a worker that died inside had begun, and checks what is promised.
     pub(super) fn enter(&self, name: usize, worker: usize, taken: &Taken) -> Result<(), String> {
         let (inside, died) = (self.get(name, INSIDE_BY), taken.predecessor == Predecessor::Died);
         if inside != 0 && !died {
@@ -136,7 +136,7 @@ impl Board {
         let (now, inside) = (self.get(name, COUNT), self.get(name, INSIDE_BY));
         if now != count || inside != worker as u64 + 1 {
             return Err(format!(
-                "it counted {count}, and meanwhile somebody {now}; worker {inside} is inside too"
+                "it counted {count}, and meanwhile another {now}; worker {inside} is inside too"
             ));
         }
         self.redo(name);
@@ -166,7 +166,7 @@ impl Board {
         self.0.store(at, mine);
         thread::yield_now();
         if self.0.load(at) != mine {
-            return Err(format!("other{other}: somebody else came in"));
+            return Err(format!("other{other}: another worker came in"));
         }
         self.0.store(at, taken.token.get());
         Ok(())
@@ -198,7 +198,7 @@ impl Board {
         Ok(())
     }
 
-    /// Does what the journal says; also what somebody had done in part.
+    /// Does what the journal says; also what a worker had done in part.
     fn redo(&self, name: usize) {
         let Some(worker) = self.get(name, JOURNAL).checked_sub(1) else { return };
         self.0.store(Board::counted_at(worker as usize, name), self.get(name, JOURNAL + 2));

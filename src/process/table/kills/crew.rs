@@ -25,12 +25,12 @@ use crate::{clock, token::Token};
 const LONG: Duration = Duration::from_secs(60);
 /// A step that was not come to by then is left to another worker.
 const LONGEST_WAY: Duration = Duration::from_secs(3);
-/// The first so many workers change nothing but words: they go on whoever is stopped.
+/// The first so many workers change nothing but words: they go on whichever worker is stopped.
 const PLAIN: usize = 2;
 /// So many increments of others while one is stopped are going on.
 const GOING_ON: u64 = 3;
 
-/// Where somebody is to end.
+/// Where a worker is to end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) step: Step,
@@ -184,7 +184,7 @@ impl Crew {
             }
             let left =
                 || plans.iter().chain(self.workers.iter().filter_map(|hand| hand.plan.as_ref()));
-            assert!(start.elapsed() < LONG * 2, "nobody comes to {:?}", left().collect::<Vec<_>>());
+            assert!(start.elapsed() < LONG * 2, "none comes to {:?}", left().collect::<Vec<_>>());
             for at in 0..WORKERS {
                 let is_idle = self.workers[at].plan.is_none();
                 let next = plans
@@ -250,7 +250,7 @@ impl Crew {
                 }
             }
             let phase = self.phase(at);
-            assert!(start.elapsed() < LONG, "nobody goes on beside one that was stopped {phase:?}");
+            assert!(start.elapsed() < LONG, "none goes on beside one stopped {phase:?}");
             thread::sleep(Duration::from_micros(500));
         }
         self.signal(at, Signal::CONT);
@@ -275,7 +275,7 @@ impl Crew {
         }
     }
 
-    /// Who is at this moment where the fewest were ended, and what ended fewer there.
+    /// The worker that is at this moment where the fewest were ended, and what ended fewer there.
     fn rarest(&self) -> (usize, Signal) {
         let counted = (0..WORKERS).flat_map(|at| {
             self.tally.at_random.of(self.phase(at)).into_iter().zip(ENDS.map(|end| (at, end)))

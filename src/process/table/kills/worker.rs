@@ -38,7 +38,7 @@ use crate::{
 
 /// What a worker is told, each part after a newline.
 pub(super) const ORDERS: &str = "TIERLOCK_KILLS_WORKER";
-/// Nobody waits longer for a lock that a stopped process may hold.
+/// No worker waits longer for a lock that a stopped process may hold.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How long it stays at a step that it is to linger at, each time that it comes there.
 const LINGER: Duration = Duration::from_millis(1);
@@ -56,7 +56,7 @@ pub(super) struct Orders {
     pub(super) seed: u64,
     /// Does nothing that needs the structural lock, once it has begun.
     pub(super) is_plain: bool,
-    /// Believes that somebody is dead, once in so many verdicts; 0 is never.
+    /// Believes that a living process is dead, once in so many verdicts; 0 is never.
     pub(super) lied_to: u64,
     /// What it does leads there half of the time; if it is not to end there, it lingers there.
     pub(super) goal: Option<Step>,
@@ -177,7 +177,7 @@ struct Worker {
 /// What goes wrong that may not.
 type Sound<T = ()> = Result<T, String>;
 
-/// An error is a violation, unless somebody was in the way.
+/// An error is a violation, unless a stopped process was in the way.
 fn sound<T>(result: Result<T, LockError>) -> Sound<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -190,7 +190,7 @@ impl Worker {
     fn work(orders: Orders, board: Arc<Board>) -> Sound {
         let parent = std::os::unix::process::parent_id();
         let (all, slots) = loop {
-            let all = sound(open(&orders.dir))?.expect("nobody waits for that");
+            let all = sound(open(&orders.dir))?.expect("no worker waits for that");
             let slots: Result<Vec<_>, _> = (0..NAMES).map(|n| all.slot(&hot(n))).collect();
             match sound(slots)? {
                 Some(slots) => break (all, slots),
@@ -559,7 +559,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Once per name, for good: one of so many names that nobody counts under.
+    /// Once per name, for good: one of so many names that no worker counts under.
     fn widen(&mut self, names: u64) -> Sound {
         let text = format!("wide{}", self.random(names));
         let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
@@ -570,7 +570,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Holds it under an id that somebody else could inherit.
+    /// Holds it under an id that another process could inherit.
     fn hand_on(&mut self, name: usize) -> Sound {
         let Some(taken) = sound(self.slots[name].take(Token::ZERO, clock::now() + PATIENCE))?
         else {
@@ -597,7 +597,7 @@ impl Worker {
 
     /// As another process that stays for one lock only.
     fn visit(&mut self, name: usize) -> Sound {
-        let all = sound(open(&self.orders.dir))?.expect("nobody waits for that");
+        let all = sound(open(&self.orders.dir))?.expect("no worker waits for that");
         let Some(slot) = sound(all.slot(&hot(name)))? else { return Ok(()) };
         let taken = sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?;
         if let Some(taken) = taken {
@@ -628,8 +628,8 @@ impl Worker {
         if let Ok(member) = self.all.member() {
             member.table.header().joined.store(0, Relaxed);
         }
-        let another = sound(open(&self.orders.dir))?.expect("nobody waits for that");
-        // Who could not join for a stopped process in the way joins later.
+        let another = sound(open(&self.orders.dir))?.expect("no worker waits for that");
+        // One that could not join, for a stopped process was in the way, joins later.
         another.member().map(drop).or_else(|error| sound(Err(error)).map(|_: Option<()>| ()))
     }
 }

@@ -439,7 +439,7 @@ fn a_silent_wait_is_passed_over_and_its_record_says_so() {
     assert_eq!(scene.taken(2), Predecessor::Panicked);
     assert!(scene.record(silent).is_passed());
     scene.release(2, Predecessor::Clean);
-    assert_eq!(scene.word(), Word::FREE, "nobody waits for it again");
+    assert_eq!(scene.word(), Word::FREE, "no waiter is left");
 }
 
 #[test]

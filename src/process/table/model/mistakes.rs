@@ -47,7 +47,7 @@ mistakes! {
     GivingUpKeepsTheRecord => NeedsTimer,
     /// A waiter that gives up keeps what is reserved for it.
     GivingUpKeepsTheReservation => NeedsTimer,
-    /// Who appoints a wait does not look whether it still stands.
+    /// A process that appoints a wait does not look whether it still stands.
     AppointersDoNotLookAgain => NeedsTimer,
     /// Reservations bind for ever.
     ReservationsNeverLapse => NeverFinishes | HeldUpByStopped,

@@ -7,7 +7,7 @@ use crate::error::Predecessor;
 use super::super::step::Step;
 use super::{Answer, Op, RecordScan, WaitId, Whom, Word};
 
-/// Makes one word another's: the oldest wait's, or nobody's.
+/// Hands one word over to the oldest wait, or frees it if none stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct HandOver {
     /// The word that is to be exchanged. An exchange of exactly this one.

@@ -79,18 +79,18 @@ enum Phase {
     /// It was left before this end of `at_least`.
     SeeOver(Word, StayEnd),
 
-    /// A word without a living owner: whose is it?
+    /// A word without a living owner: which wait is next?
     Scan(Choice, RecordScan),
     Stamp(Choice, WaitId),
     Appoint(Choice, WaitId),
     WakeWait(WaitId),
-    /// Nobody's but this taker's.
+    /// No older wait stands: it is this taker's.
     Seize(Choice),
     /// The same, for a task without a record.
     Free(Choice),
 
-    /// The word is taken: the holder before it, who may still believe that it holds, finds another
-    /// token in the slot.
+    /// The word is taken: the holder before it, which may still believe that it holds, finds
+    /// another token in the slot.
     RaiseToken(Predecessor),
 
     /// Another holds it.

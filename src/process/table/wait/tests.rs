@@ -283,7 +283,7 @@ fn a_wait_ends_with_its_time(sleepers: &'static Sleepers) {
     assert!(clock::now() >= until);
     assert!(matches!(block_on(two.take_until(sleepers, Time::ZERO)), Err(Stop::TimedOut)));
     one.release(Predecessor::Clean);
-    assert_eq!(one.word().owner(), None, "nobody takes it any more");
+    assert_eq!(one.word().owner(), None, "no waiter takes it any more");
 }
 
 on_both!(a_name_that_moves_ends_the_wait);
@@ -317,7 +317,7 @@ fn names_beyond_what_a_thread_can_sleep_on_are_waited_for_too(sleepers: &'static
     last_first.for_each(|name| name.release(Predecessor::Clean));
     assert!(block_on(join_all(waits)).iter().all(Result::is_ok));
     wanted.iter().for_each(|name| name.release(Predecessor::Clean));
-    // They end when nobody needs them.
+    // They end when no name needs them.
     while !sleepers.threads.lock().is_empty() {
         thread::sleep(Duration::from_millis(10));
     }
@@ -337,7 +337,7 @@ fn a_wake_meant_for_a_future_that_is_gone_is_passed_on() {
             let other = scope.spawn(|| {
                 futex::sleep(&one.slot.word, waiting.low_half(), futex::bit(3), LONG).unwrap();
             });
-            // Until it sleeps there is nobody to be woken.
+            // Until it sleeps there is no sleeper to be woken.
             while !other.is_finished() {
                 assert!(asked.go_on(woken, true, Time::ZERO).is_none());
                 thread::yield_now();
