@@ -19,8 +19,8 @@ use crate::{
 /// Why a lock could not be taken, built, checked or given back.
 ///
 /// Callers branch on [`kind`](LockError::kind) or on the predicates; people read the text, which
-/// names the holder where it is known, and says what to do next. It is one pointer wide, and the error of a plain failed `try_lock`
-/// allocates nothing.
+/// names the holder where it is known, and says what to do next. It is one pointer wide, and the
+/// error of a plain failed `try_lock` allocates nothing.
 ///
 /// # Example
 /// ```
@@ -68,8 +68,8 @@ enum Contention {
 pub enum LockErrorKind {
     /// Another holder has it, and the call was not to wait.
     WouldBlock,
-    /// The time to wait was over: another holder had it all the time, or no leader answered so
-    /// soon ([`is_contended`](LockError::is_contended) tells).
+    /// The time to wait was over: another holder had it all the time, or no leader answered in
+    /// time ([`is_contended`](LockError::is_contended) tells which).
     TimedOut,
     /// No leader answered within `connect_timeout`; or within the call's own limit, if by then
     /// nothing listened at any leader's address or no leader was heard for 1 s.
@@ -334,7 +334,7 @@ pub struct Holder {
     pub held: Option<Duration>,
     /// `held` counts from the grant, and not from when the holder was first seen.
     pub(crate) held_since_grant: bool,
-    /// Its token, where the asker may know it.
+    /// Its token, where the caller may know it.
     pub token: Option<Token>,
 }
 
@@ -428,10 +428,10 @@ impl fmt::Display for LostReason {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Predecessor {
-    /// It let go in good order, or there was none.
+    /// It released the lock in good order, or there was none.
     #[default]
     Clean = 0,
-    /// It let go while panicking: what the lock protects may be half done.
+    /// It released the lock while panicking: what the lock protects may be half done.
     Panicked = 1,
     /// Its process died while holding.
     Died = 2,

@@ -9,7 +9,7 @@
 //! shown, and until a later holder has come by, an earlier one still gets in. Ask
 //! [`LockManager::check_token`](crate::LockManager::check_token) where that is not enough. And
 //! looking at a token and acting upon it must be one step, or a later holder comes in between: so
-//! these gates are *entered*, one at a time, and the deed is done inside.
+//! these gates are *entered*, one caller at a time, and the protected action is done inside.
 //!
 //! **Reads bring the token, too.** A caller that reads under a lock, thinks, and writes, enters for the
 //! reading as well as for the writing. What was read before the gate had seen the reader's token
@@ -175,7 +175,7 @@ impl From<Stale> for LockError {
 
 /// What one lock protects, behind a gate that refuses stale tokens. In memory.
 ///
-/// One at a time is inside, so the token counts until the deed is done. What the gate knows lives
+/// One caller at a time is inside, so the token counts until the protected action is done. What the gate knows lives
 /// as long as the gate: keep it with what it protects, and if that outlives the process, keep the
 /// token there as well and [`resume`](Gate::resume) with it.
 ///
@@ -305,7 +305,7 @@ impl<T: fmt::Debug> fmt::Debug for Entry<'_, T> {
 /// let [early, late] = [7, 8].map(|number| Token::new(number).unwrap());
 /// {
 ///     let _inside = gates.enter(&order, late)?;
-///     // … the deed …
+///     // … the protected action …
 /// }
 /// assert!(gates.enter(&order, early).is_err());
 /// assert!(gates.enter(&Name::new("orders/43").unwrap(), early).is_ok());
@@ -416,7 +416,7 @@ const NEVER_FAILS: &str = "a mutex of thread scope never fails";
 /// A gate in a file, for what the processes of one machine share: a device, a directory of files,
 /// a program that checks no tokens.
 ///
-/// One at a time is inside, of all threads and processes that use the file; the kernel lets the
+/// One caller at a time is inside, of all threads and processes that use the file; the kernel lets the
 /// next one in when the caller inside leaves or dies, however that happens. **A process that is
 /// stopped inside keeps all others out** until it goes on or is killed: with a resource that cannot
 /// look at tokens itself there is no other way to keep it from acting later. So enter late and
@@ -456,7 +456,7 @@ pub struct FileGate {
 }
 
 /// A caller is inside a [`FileGate`], with the highest token so far; until this is dropped no other
-/// else of the machine gets in.
+/// caller of the machine gets in.
 #[cfg(feature = "process")]
 #[must_use = "the gate is open for others once this is dropped"]
 pub struct FileEntry {
@@ -482,8 +482,8 @@ impl FileGate {
         Ok(gate)
     }
 
-    /// Waits until no caller is inside, and enters. Blocks the thread, and without limit if the caller
-    /// is inside does not leave.
+    /// Waits until no caller is inside, and enters. Blocks the thread, without limit if the caller
+    /// inside does not leave.
     ///
     /// # Errors
     /// `Lost`, with [`Stale`] as its source, if a larger token has been here. `Damaged`: the file

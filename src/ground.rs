@@ -116,7 +116,7 @@ impl Place<'_> {
 }
 
 /// The grounds of this process. A child has a list of its own: a thread of its parent may have held
-/// this one's lock at the fork, and is not there to let go.
+/// this one's lock at the fork, and is not there to release it.
 #[cfg(feature = "process")]
 static GROUNDS: PerFork<Mutex<Grounds>> = PerFork::unset();
 

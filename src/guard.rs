@@ -32,7 +32,7 @@ use crate::{
 /// it is dropped.
 ///
 /// The *right* can end earlier: `at_most` is reached, an operator breaks the lock, or at host scope
-/// the session's deadline passes without a word from the leader. Then [`is_valid`](Self::is_valid)
+/// the session's deadline passes before the leader confirms a renewal. Then [`is_valid`](Self::is_valid)
 /// is false, [`check`](Self::check) and [`unlock`](Self::unlock) answer `Lost`, and
 /// [`lost`](Self::lost) is ready. The borrow does not end: the guard still derefs, and no second
 /// guard of the same `Mutex` exists until it is dropped. So give the [`token`](Self::token) to
@@ -64,7 +64,7 @@ use crate::{
 /// assert!(MutexGuard::is_valid(&guard));
 /// # Ok::<(), tierlock::LockError>(())
 /// ```
-#[must_use = "if unused, the lock is let go at once"]
+#[must_use = "if unused, the lock is released at once"]
 pub struct LockGuard<'a, T: ?Sized + 'a, M: GuardMode> {
     value: NonNull<T>,
     hold: GuardHold<'a, M>,
@@ -87,7 +87,7 @@ pub type RwLockWriteGuard<'a, T> = LockGuard<'a, T, Write>;
 
 /// How a guard has its lock.
 ///
-/// Nobody else implements it.
+/// Not for implementation outside this crate.
 #[doc(hidden)]
 pub trait GuardMode: Sized {
     /// What the guard itself keeps of what it holds: nothing, if it is the only one of its lock, for
@@ -205,8 +205,8 @@ pub(crate) trait Keeper: Send + Sync {}
 // SAFETY: `state` is reached by the holder of the lock only, and the lock hands it from thread to
 // thread; all it consists of is Send and Sync (asserted below).
 unsafe impl Sync for Anchor {}
-// SAFETY: it stands for a right to an `Anchor` that is Sync, and whose state may be changed on any
-// thread; a state of its own is Send.
+// SAFETY: it stands for a right to an `Anchor`, which is Sync and has a state that may be changed
+// on any thread; a state of its own is Send.
 unsafe impl<M: GuardMode> Send for GuardHold<'_, M> {}
 // SAFETY: a shared `GuardHold` only reads the state, which only an owned one changes.
 unsafe impl<M: GuardMode> Sync for GuardHold<'_, M> {}
@@ -308,8 +308,8 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     /// Becomes a reader, and lets other readers in; no writer comes in between.
     ///
     /// # Errors
-    /// `Lost`, if the lock is lost; at process scope `Io` or `Damaged` in a forked child whose first
-    /// use of the lock this is. The lock is released then.
+    /// `Lost`, if the lock is lost; at process scope `Io` or `Damaged` in a forked child that uses the
+    /// lock for the first time. The lock is released then.
     pub fn downgrade(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
         Self::into_reader(guard)
     }
@@ -423,7 +423,8 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
         guard.hold.token()
     }
 
-    /// Which other callers this lock excludes: the scope of the mutex, or the wider one its name is locked at.
+    /// Which other callers this lock excludes: the scope of the mutex, or the wider one at which its
+    /// name is locked.
     pub fn scope(guard: &Self) -> Scope {
         guard.hold.scope()
     }
@@ -459,8 +460,8 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
         guard.hold.check().map(|()| guard.hold.token())
     }
 
-    /// For how long the lock is good without a further word from the leader, or until `at_most`;
-    /// `None` without a deadline. Renewals move it.
+    /// The time that is left until the lock's deadline: the end of its lease or of `at_most`,
+    /// whichever comes first. `None` without a deadline. Each renewal moves the lease's end.
     ///
     /// # Example
     /// ```
@@ -562,12 +563,12 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
         guard.hold.predecessor()
     }
 
-    /// Lets go, and says whether the lock was held to the end.
+    /// Releases the lock, and says whether it was held to the end.
     ///
     /// It does not wait for the leader; see [`unlock_async`](Self::unlock_async).
     ///
     /// # Errors
-    /// `Lost`, with the reason. The lock is let go in any case.
+    /// `Lost`, with the reason. The lock is released in any case.
     ///
     /// # Example
     /// ```
@@ -585,7 +586,7 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
         checked
     }
 
-    /// Lets go, and at host scope waits for the leader's answer.
+    /// Releases the lock, and at host scope waits for the leader's answer.
     ///
     /// # Cancel safety
     /// The release is queued at the call, not at the first poll, and is not taken back when the
@@ -593,8 +594,8 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     ///
     /// # Errors
     /// `Lost`, with the reason, if the lock was not held to the end; `Unreachable`, if no leader
-    /// answers within the manager's `connect_timeout` (then it ends with its deadline). The lock
-    /// is let go in any case.
+    /// answers within the manager's `connect_timeout`: then the lease ends at its deadline. The
+    /// lock is released in any case.
     ///
     /// # Example
     /// ```
@@ -626,13 +627,13 @@ impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
         blocking::wait_for(Self::unlock_async(guard))
     }
 
-    /// Gives the lock back unused: the next holder hears of the predecessor what this one heard.
+    /// Releases the lock unused: the next holder is told of the same predecessor as this one.
     ///
-    /// A holder that only looked whether the lock is free takes no mark away with it that the one
-    /// before died. An `at_least` does not keep the lock.
+    /// So a holder that only looked whether the lock is free does not hide that the one before it
+    /// died. An `at_least` does not keep the lock.
     ///
     /// # Errors
-    /// `Lost`, with the reason. The lock is given back in any case.
+    /// `Lost`, with the reason. The lock is released in any case.
     ///
     /// # Example
     /// ```
@@ -782,7 +783,7 @@ impl Anchor {
     /// # Errors
     /// `Config` in a forked child, if a guard of this very mutex existed at the fork: the child has
     /// inherited that guard, and a second one of its own would be a second way to the same data.
-    /// What was won is let go.
+    /// What was won is released.
     ///
     /// # Safety
     /// The lock was just won by this call's thread or task, and no guard was made of it yet.
@@ -953,7 +954,7 @@ impl<M: GuardMode> GuardHold<'_, M> {
         }
     }
 
-    /// Whether giving it back takes no more than to let go of a thread tier, left clean.
+    /// Whether releasing it takes no more than to release the thread lock, left clean.
     #[inline]
     fn is_quiet(&self) -> bool {
         let state = self.state();

@@ -167,9 +167,9 @@ impl LockManager {
     /// with a request. Chubby calls it `CheckSequencer`.
     ///
     /// A [`fence`](crate::fence) refuses a holder once a later one has been there; this refuses it
-    /// from the moment on at which its lock is over, for the price of a round trip. It says how
-    /// things stood when the leader answered, so it does not replace the gate: the lease may end
-    /// before the deed is done. After a restart the leader answers when it grants again.
+    /// as soon as its lock is over, for the price of a round trip. It says what was true when the
+    /// leader answered, so it does not replace the gate: the lease may end before the protected
+    /// action is done. After a restart the leader answers when it grants again.
     ///
     /// # Errors
     /// `Lost`, if the lease is over or was never granted. `Unreachable`, if no leader answered
@@ -206,15 +206,15 @@ impl LockManager {
         TokenQuestion::new(&self.reach, name.as_ref(), token)?.check_async().await
     }
 
-    /// Takes a host-scope lock away from the holder of exactly this token: for operators, where a
-    /// holder lives and does not come to an end. Its guard is told
+    /// Takes a host-scope lock away from the holder of exactly this token: for operators, when a
+    /// holder is alive and does not release it. Its guard is told
     /// [`LostReason::Broken`](crate::LostReason::Broken), and the next holder that its
     /// predecessor was [`Broken`](crate::Predecessor::Broken). In the loser's process no other thread
     /// has the lock before that guard is dropped: its `&mut T` stays the only one. Nor has another
     /// process of the loser's directory.
     ///
     /// The loss is on the leader's disk when this returns. The lock is free once its holder has
-    /// answered that it knows; a silent one is waited for until the time it was promised is over.
+    /// confirmed the loss, or, if it is silent, once the deadline that it was promised has passed.
     ///
     /// Below host scope nothing is taken from a living process: there a lock ends with its holder's
     /// process, which `tierlock break --dir` ends for an operator, after it has compared the token.
@@ -292,8 +292,8 @@ impl LockManager {
         LockManager::on_memory(ground, crate::host::memory::MemoryLeader::new())
     }
 
-    /// Another manager of the same leader and on a ground of its own: another machine, as far as
-    /// locks can tell.
+    /// Another manager of the same leader, which shares nothing else with this one: to its locks it
+    /// is another machine.
     ///
     /// # Panics
     /// If this manager is not one of [`in_memory`](Self::in_memory).
@@ -519,11 +519,11 @@ impl LockManagerBuilder {
         self
     }
 
-    /// Is called with words for people, when
+    /// Is called with a message for people when
     ///
-    /// - the leader has not answered for half of the time to live while something is held: they
-    ///   say for how long that is still good. Renewals go on, so this may be all there is to it;
-    ///   else guards are told at the deadline
+    /// - the leader has not answered for half of the time to live while something is held. The
+    ///   message says how long the locks stay valid. Renewals go on, so they may all be kept; else
+    ///   guards are told at the deadline
     ///   ([`MutexGuard::on_lost`](crate::MutexGuard::on_lost)). It runs on a thread of its own.
     /// - the manager is [opened](Self::open) with a directory on a file system that cannot promise
     ///   all that others do: tokens on tmpfs begin anew after a reboot, and on one that copies
@@ -536,8 +536,9 @@ impl LockManagerBuilder {
         self
     }
 
-    /// Which engine the directory uses. Default: the one it is in, and for a new directory the
-    /// best one of this system. A directory of another engine is an error that names the way over.
+    /// Which engine the directory uses. Default: the one that it was made with, and for a new
+    /// directory the best one of this system. A directory of another engine is an error that says
+    /// what to do.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = Some(engine);
         self
@@ -553,7 +554,7 @@ impl LockManagerBuilder {
 
     /// Lends the manager a tokio runtime (feature `tokio`), for async callers at host scope: while
     /// they wait, the runtime reads the leader's answers itself, which saves waking it from
-    /// another thread. That is most of what a quiet lock costs them on a fast network.
+    /// another thread. That is most of what an uncontended lock costs them on a fast network.
     ///
     /// It matters where an answer takes longer than 50 µs. A leader that lately answered sooner, to
     /// a task that asked alone, is waited for on the task's own thread, at most for that long and

@@ -216,11 +216,12 @@ impl<T: ?Sized> Mutex<T> {
 
     /// Widens the scope to `to`, for this mutex and for its name, for good.
     ///
-    /// It takes the lock at the wider scope, marks the name and lets go, so that at no moment a
-    /// narrow and a wide holder exist; from then on every process that meets the name climbs too. Asking for
-    /// less, or for what is already so, does nothing.
+    /// It acquires the lock at the wider scope, marks the name and releases it, so that at no moment
+    /// a narrow and a wide holder exist. From then on the name is locked at that scope, in this
+    /// process and by every process that locks it in the same directory. Asking for a narrower
+    /// scope, or the same, does nothing.
     ///
-    /// It waits for the lock: holding a guard of this name in the same thread, it waits for ever.
+    /// It waits for the lock: a thread that holds a guard of this name waits for ever.
     ///
     /// # Errors
     /// `Config`, if the mutex is unnamed or its manager cannot reach `to`; else as
@@ -279,7 +280,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Whether the lock is held just now: by this process, or by another one of its directory. It asks
     /// no leader.
     ///
-    /// It may be otherwise when this returns: good for people and for tests, not for decisions.
+    /// It may have changed when this returns: good for people and for tests, not for decisions.
     pub fn is_locked(&self) -> bool {
         self.anchor.core.is_locked()
     }
@@ -549,8 +550,8 @@ impl<T> MutexBuilder<T> {
     /// The longest that one holder may hold it: then the lock is lost, with
     /// [`LostReason::HeldTooLong`](crate::LostReason::HeldTooLong).
     ///
-    /// At host scope the next waiter is served once the holder's manager has answered. Below
-    /// host scope the guard is told, and others wait until it is dropped.
+    /// At host scope the next waiter is granted the lock once the holder's manager has confirmed the
+    /// loss. Below host scope the guard is told, and other callers wait until it is dropped.
     ///
     /// # Example
     /// ```
@@ -571,9 +572,9 @@ impl<T> MutexBuilder<T> {
         self
     }
 
-    /// The shortest that the lock stays taken, though the guard is dropped before: so that a job
-    /// which is done at once is not done again by a machine with a clock that is a little behind. At most
-    /// 31 days: more is an error at [`build`](Self::build).
+    /// The shortest time that the lock stays taken, also if the guard is dropped before: so that a
+    /// short job is not run again by a machine with a clock that is a little behind. At most 31
+    /// days: more is an error at [`build`](Self::build).
     ///
     /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
     /// it is killed, and through a restart of the leader. Such a lock costs the leader a write to its

@@ -32,7 +32,8 @@ use crate::{
 /// value in every scope.
 ///
 /// **What it does not do.** No leader grants shared leases yet, so there is none at host scope. A
-/// reader bears the token of the last writer: it orders readers after that, and not among each other.
+/// reader has the token of the last writer: it orders readers after that writer, and not among each
+/// other.
 /// The child of a fork has copies of its parent's readers, which it must not use.
 ///
 /// # Modes
@@ -188,7 +189,7 @@ macro_rules! ways_in {
             #[doc = concat!("Comes in as ", $what, " if it need not wait.")]
             ///
             /// # Errors
-            /// `WouldBlock`, also while another reader of the name is just passing its gate; else as
+            /// `WouldBlock`, also at a moment when another reader of the name is just entering; else as
             #[doc = concat!("[`", stringify!($lock), "`](Self::", stringify!($lock), ").")]
             #[inline]
             pub fn $try_lock(&self) -> Result<$guard<'_, T>> {
@@ -388,7 +389,7 @@ impl<T> RwLockBuilder<T> {
         RwLockBuilder(MutexBuilder::new(reach, name, value))
     }
 
-    /// Who else may take it. Default: the widest scope that the manager reaches.
+    /// Which other callers it excludes. Default: the widest scope that the manager reaches.
     pub fn scope(self, scope: Scope) -> Self {
         RwLockBuilder(self.0.scope(scope))
     }

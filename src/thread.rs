@@ -268,7 +268,7 @@ impl ThreadLock {
         word & LOCKED != 0
     }
 
-    /// No reader is inside, nor can come in meanwhile. Only for whoever holds it.
+    /// No reader is inside, nor can come in meanwhile. Only for the holder.
     pub(crate) fn has_no_readers(&self) {
         if self.word.load(Relaxed) & SHARED != 0 {
             self.word.fetch_and(!SHARED, Relaxed);
@@ -405,7 +405,7 @@ impl ThreadLock {
     }
 
     /// Either wins, or has ensured that the holder's release looks at the queues: then the caller
-    /// has an entry by when it lets go of their mutex.
+    /// has an entry by when the holder releases the mutex of the queues.
     fn win_or_wait(&self) -> bool {
         let mut before = self.word.load(Relaxed);
         loop {

@@ -51,7 +51,7 @@ pub(crate) struct Watch {
     callbacks: Mutex<Vec<Callback>>,
 }
 
-/// In `Watch::lost`: let go in good order, so that no loss can follow.
+/// In `Watch::lost`: released in good order, so that no loss can follow.
 const RELEASED: u8 = u8::MAX;
 
 pub(crate) type Callback = Box<dyn FnOnce(LostReason) + Send>;
@@ -132,8 +132,8 @@ impl Watch {
         }
     }
 
-    /// The guard lets go: unless it was lost before, nothing will be told any more. What was to be
-    /// called is foreign code, to be dropped when no lock is held.
+    /// The guard releases the lock: unless that was lost before, no loss is told any more. What was
+    /// to be called is foreign code, to be dropped when no lock is held.
     #[must_use]
     pub(crate) fn release(&self) -> Vec<Callback> {
         match self.lost.compare_exchange(0, RELEASED, AcqRel, Acquire) {
@@ -143,8 +143,8 @@ impl Watch {
         }
     }
 
-    /// The guard lets go, perhaps while other locks are held: what it did not hear of a loss by
-    /// now it is told, and nothing more.
+    /// The guard releases the lock, perhaps while other locks are held: it is told of a loss that it
+    /// was not told of yet, and of nothing more.
     pub(crate) fn end(&self, lost: Option<LostReason>) {
         if let Some(why) = lost {
             self.lose(why);

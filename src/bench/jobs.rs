@@ -86,7 +86,7 @@ pub(crate) enum LockJob<L> {
     Contend { lock: L, counter: PathBuf, hold_us: u64 },
     /// Locks, sleeps, unlocks, sleeps, so that the lock changes hands each time; replies [`TimedTurn`]s.
     TakeTurns { lock: L, hold_us: u64, pause_us: u64 },
-    /// Locks with so much memory in use, says so, and never lets go.
+    /// Locks with so much memory in use, says so, and never releases.
     Hold { lock: L, resident_mib: u32 },
 }
 

@@ -46,7 +46,7 @@ pub(super) enum Command {
     /// Run a command while holding a lock
     ///
     /// Waits for the lock (without limit, as flock(1), unless --wait or --no-wait is given), runs
-    /// COMMAND, lets go when it ends, and exits with its status.
+    /// COMMAND, releases it when COMMAND ends, and exits with its status.
     Run(Box<Run>),
     /// Hold a lock until standard input ends
     ///
@@ -370,7 +370,7 @@ pub(super) struct Status {
 }
 
 const STATUS_EXAMPLES: &str = "\
-States: held; kept (its last user let go, and its machine keeps the lease until another client asks);
+States: held; kept (no holder; the last one's machine keeps the lease until another client asks);
 climbing (taken on this machine, on its way to a wider scope); reserved (its last holder's --at-least
 keeps it taken); free; unknown, in JSON null (a lock of host scope: give --leader to ask for it).
 

@@ -127,7 +127,7 @@ pub(super) fn kept_by(survivors: &[Survivor]) -> Option<String> {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Some(format!("that process has ended or let go, and {first}{more} keeps it"))
+    Some(format!("that process has ended or released it, and {first}{more} keeps it"))
 }
 
 /// For how long `at_least` keeps a lock taken that has no holder.

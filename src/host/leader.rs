@@ -494,8 +494,7 @@ impl Reign {
         };
         self.doors.close_all(CloseCode::Shutdown, reason);
         self.doors.transmit();
-        // No client may knock at a port without a leader behind it: the bell lets go of the
-        // sockets, too.
+        // No client may send to a port without a leader behind it: the bell drops its sockets, too.
         self.slept_on.clear();
         self.shared.bell.sleep(&[], Duration::ZERO);
         // The state directory is free once a waiting thread hears of the end.

@@ -381,7 +381,7 @@ impl Link {
     }
 
     /// Queues the release. Whether others may wait for the lock at the leader. `None`: it is not ours
-    /// to let go of.
+    /// to release.
     fn queue_release(&self, word: &LeaseWord, used: &Used) -> Option<bool> {
         if self.forked() {
             return None;

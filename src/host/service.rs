@@ -119,18 +119,18 @@ pub(crate) trait Settle: Send {
     /// Tokens up to this one were granted: the slot's rises to it.
     fn raise(&mut self, block_end: Token);
 
-    /// The slot is let go of.
+    /// The slot is released.
     fn release(self: Box<Self>);
 }
 
 /// What is to be settled when a request ends, however it ends. It belongs to the request: whatever
 /// takes that out of the service's table, under its lock, settles it, and so that happens once.
 ///
-/// At a grant the order is that of [`grant`](Settlement::grant): token raised, word opened, slot let
-/// go. A process of the directory that wins the slot next finds both as they are. At any other end
-/// the slot is let go of as it is.
+/// At a grant the order is that of [`grant`](Settlement::grant): token raised, word opened, slot
+/// released. A process of the directory that wins the slot next finds both as they are. At any other end
+/// the slot is released as it is.
 #[derive(Default)]
-#[must_use = "dropping it lets go of the slot"]
+#[must_use = "dropping it releases the slot"]
 pub(crate) struct Settlement(Option<Box<dyn Settle>>);
 
 impl Settlement {
