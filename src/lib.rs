@@ -57,9 +57,9 @@
 //! pulls neither tokio nor clap, and one without `host` no QUIC either.
 //!
 //! # Code map
-//! A file imports only from floors below and from its own folder; `tests/layers.rs` holds that.
+//! A file imports only from lower layers and from its own folder; `tests/layers.rs` checks that.
 //!
-//! | floor | place | owns | never |
+//! | layer | place | owns | never |
 //! |---|---|---|---|
 //! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mistake` | the vocabulary | imports ours |
 //! | 0 | `fork` `latches` `system` | what a forked child has of its own, calls of the C library; islands of `unsafe` | knows locks |
@@ -67,10 +67,10 @@
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
-//! | 2 | `host/` | the lease word, the seam `service`, drivers around `proto` | asks for a lease of its own accord |
+//! | 2 | `host/` | the lease word, the interface `service`, drivers around `proto` | asks for a lease of its own accord |
 //! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
-//! | 5 | `mutex` `rwlock` `guard` `manager` `status` `question` | what users touch; others' locks | moves bytes |
+//! | 5 | `mutex` `rwlock` `guard` `manager` `status` `question` | the public types; questions about other holders' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
@@ -130,7 +130,7 @@ mod mutex;
 mod name;
 #[cfg_attr(
     not(feature = "process"),
-    allow(dead_code, reason = "a label is for who waits in a directory")
+    allow(dead_code, reason = "a label is for waiters in a directory")
 )]
 mod path;
 mod printable;

@@ -1,4 +1,4 @@
-//! Holds the floors of the code map at the top of `src/lib.rs`: which file may import which, which may say
+//! Checks the layers of the code map at the top of `src/lib.rs`: which file may import which, which may say
 //! `unsafe`, and where the heavy crates may be named.
 
 use std::{
@@ -9,8 +9,8 @@ use std::{
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// The floors, from the ground up. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
-const FLOORS: [&[&str]; 7] = [
+/// The layers, the lowest first. A name is a file (`token.rs`) or a folder (`proto/`) of `src`.
+const LAYERS: [&[&str]; 7] = [
     &[
         "scope",
         "name",
@@ -78,7 +78,7 @@ const COMMITTING: [&str; 3] = ["src/host/journal.rs", "src/host/memory.rs", "src
 const IMPURE: [&str; 6] = ["Instant", "SystemTime", "fs", "net", "thread", "io"];
 
 #[test]
-fn every_file_imports_only_from_floors_below_and_from_its_own_folder() {
+fn every_file_imports_only_from_lower_layers_and_from_its_own_folder() {
     let violations: Vec<String> = sources().iter().flat_map(upward_imports).collect();
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
@@ -234,9 +234,9 @@ fn circles(sources: &[Source], depth: usize) -> Vec<String> {
 }
 
 #[test]
-fn every_file_stands_on_a_floor() {
+fn every_file_is_in_a_layer() {
     for source in sources() {
-        assert!(floor_of(source.place()).is_some(), "{} is on no floor", source.path);
+        assert!(layer_of(source.place()).is_some(), "{} is in no layer", source.path);
     }
 }
 
@@ -341,7 +341,7 @@ impl Source {
 
 fn upward_imports(source: &Source) -> Vec<String> {
     let own = source.place();
-    let floor = floor_of(own).unwrap_or_else(|| panic!("{} is on no floor", source.path));
+    let layer = layer_of(own).unwrap_or_else(|| panic!("{} is in no layer", source.path));
     let depth = source.path.matches('/').count();
     let from_crate = source.paths_from("crate");
     let from_super = source.paths_from("super").filter_map(|path| {
@@ -357,12 +357,12 @@ fn upward_imports(source: &Source) -> Vec<String> {
             continue;
         }
         // What is no file and no folder is a name of lib.rs.
-        let target_floor = floor_of(target).unwrap_or(FLOORS.len() - 1);
-        let neighbours = target_floor == floor && !source.in_a_folder() && !is_folder(target);
-        let program = floor == FLOORS.len() - 1;
-        if target_floor >= floor && !neighbours && !program {
+        let target_layer = layer_of(target).unwrap_or(LAYERS.len() - 1);
+        let neighbours = target_layer == layer && !source.in_a_folder() && !is_folder(target);
+        let program = layer == LAYERS.len() - 1;
+        if target_layer >= layer && !neighbours && !program {
             violations.push(format!(
-                "{} (floor {floor}) imports {} (floor {target_floor})",
+                "{} (layer {layer}) imports {} (layer {target_layer})",
                 source.path,
                 path.join("::")
             ));
@@ -371,8 +371,8 @@ fn upward_imports(source: &Source) -> Vec<String> {
     violations
 }
 
-fn floor_of(place: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&place))
+fn layer_of(place: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&place))
 }
 
 /// Whether it has files besides the one of its name, and that one's tests.
