@@ -872,7 +872,7 @@ fn client_transport(silence: Duration) -> TransportConfig {
 
 /// An end in words, and whether trying again may help.
 ///
-/// What comes before the handshake's keys are agreed on can be forged by anyone on the path: a
+/// What comes before the handshake's keys are agreed on can be forged by any host on the path: a
 /// Version Negotiation, a close. It ends an attempt, which is made again, and is never believed to
 /// be the leader's last word. That a peer has another secret the handshake itself proves, or
 /// the leader says it under the handshake's keys.

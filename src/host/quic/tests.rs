@@ -659,7 +659,7 @@ fn forged_resets_end_no_connection() {
     exchange(&mut path, &mut leader, &mut client, 20);
     let [to_leader, to_client] = [path.to_leader, path.to_client].map(Option::unwrap);
 
-    // With the secret anyone can be a leader: what such a one signs is believed by neither.
+    // With the secret any client can be a leader: what such a one signs is believed by neither.
     let forged = secret.reset_key(&OwnId::random());
     for id in [to_leader, to_client] {
         path.to_the_client(&reset(&forged, id));

@@ -151,7 +151,7 @@ fn one_client_gets_half_of_the_sessions_however_many_it_opens() {
         reign.acquire(victim, 1, acquire(&format!("{}", victim.session)));
         reign.granted(victim, 1);
     }
-    // What the attacker gives back anyone may have, itself among them.
+    // What the attacker gives back any session may have, its own among them.
     reign.say(attackers[0], ClientMessage::Goodbye);
     reign.say(attackers[1], ClientMessage::Goodbye);
     reign.acquire(attackers[19], 2, acquire("late"));
