@@ -5,9 +5,9 @@
 //! shared.
 //!
 //! **What it does not do.** Above process scope a lock can be lost while you hold the guard: a
-//! lease ends when its leader hears nothing for a time to live. Losing ends the right, not the
-//! borrow, so check the [`Token`] where it matters: give it to what the lock protects, and let
-//! that refuse a smaller one. And perhaps you need no lock at all: a unique key or a version
+//! lease ends when its leader hears nothing for a time to live. A loss ends the right, not the
+//! borrow, so have the [`Token`] checked where it matters: give it to what the lock protects, and
+//! let that refuse a smaller one. And perhaps you need no lock at all: a unique key or a version
 //! column in the database that you write to is stronger than any lock.
 //!
 //! ```
@@ -47,14 +47,14 @@
 //! |---|---|
 //! | `process` | [`Scope::Process`]: file locks and shared memory; default |
 //! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`]; no runtime of yours or ours; default |
-//! | `tokio` | [`LockManagerBuilder::runtime`]: async callers have answers read by their own runtime; implies `host` |
+//! | `tokio` | [`LockManagerBuilder::runtime`]: the runtime of async callers reads the leader's answers; implies `host` |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |
 //! | `cli` | the program `tierlock`; implies `process`, `host`, `tokio` and `serde` |
 //! | `mistakes` | defects that the simulator plants and finds; for tierlock's own tests |
 //!
-//! With `default-features = false` there is thread scope only. A library without `cli` and `tokio`
-//! pulls neither tokio nor clap, and one without `host` no QUIC either.
+//! With `default-features = false` there is thread scope only. A build without `cli` and `tokio`
+//! pulls in neither tokio nor clap, and one without `host` no QUIC either.
 //!
 //! # Code map
 //! A file imports only from lower layers and from its own folder; `tests/layers.rs` checks that.

@@ -50,20 +50,21 @@ pub(super) enum Command {
     Run(Box<Run>),
     /// Hold a lock until standard input ends
     ///
-    /// Takes the lock as run does, prints `token N` on standard output, and keeps the lock until
-    /// its standard input ends: for one section of a script. It passes the lock on to no process: what
-    /// the script starts keeps nothing.
+    /// Takes the lock as run does, prints `token N` on standard output, and holds the lock until
+    /// its standard input ends: for one section of a script. No process inherits the lock: what the
+    /// script starts does not keep it.
     Hold(Box<Hold>),
     /// Tell whether the caller runs under a lock
     ///
     /// Exits with 0 if an ancestor of the caller (the `tierlock run` above it) holds the lock just
-    /// now, else with 1, and says nothing.
+    /// now, else with 1, and prints nothing.
     Held(Held),
     /// Be the leader that machines take locks from
     ///
     /// Prints `listening on ADDR` on standard output, a line for each address, once it answers.
-    /// SIGTERM or SIGINT ends it in good order; SIGHUP has it read the secret file again. Restarted, it finds all that was held still held: new locks are granted once its
-    /// clients are back, within milliseconds, or once the time to live of one that is not has passed.
+    /// SIGTERM or SIGINT ends it in good order; on SIGHUP it reads the secret file again. After a
+    /// restart held locks stay held. New ones are granted once all clients are back, within
+    /// milliseconds, or once the time to live of a client that does not return has passed.
     Serve(Serve),
     /// Show each lock's holder, since when, its waiters, how the last holder left
     ///
@@ -76,9 +77,9 @@ pub(super) enum Command {
     Break(Break),
     /// Say what is wrong with a directory, and what to do
     ///
-    /// Looks at version and engine, file system, rights, damaged and foreign files, at what the dead
-    /// left behind, and at names that stay at host scope though no process uses them. It repairs nothing,
-    /// makes nothing, and disturbs no process that uses the locks meanwhile.
+    /// Looks at version and engine, file system, rights, damaged and foreign files, at what dead
+    /// processes left behind, and at names that stay at host scope though no process uses them. It
+    /// repairs nothing, makes nothing, and disturbs no process that uses the locks meanwhile.
     Doctor(Doctor),
     /// Measure what the locks of each scope cost on this machine
     ///
@@ -178,12 +179,12 @@ pub(super) struct Terms {
 pub(super) struct Run {
     #[command(flatten)]
     pub(super) terms: Terms,
-    /// How long before its deadline a lock about to be lost has the command told to stop; at most
-    /// half of --ttl and --at-most [default: 1s, or a quarter of --ttl if that is less]
+    /// How long before the deadline of a lock that is about to be lost the command gets SIGTERM; at
+    /// most half of --ttl and of --at-most [default: 1s, or a quarter of --ttl if that is less]
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = HOLDING)]
     pub(super) grace: Option<Duration>,
-    /// Let the command inherit no part of the lock: what it leaves running keeps nothing, and runs
-    /// without the lock
+    /// Do not let the command inherit the lock: processes that it leaves running do not keep the
+    /// lock taken, and run without it
     #[arg(short = 'o', long, help_heading = HOLDING)]
     pub(super) close: bool,
     /// The command as one string for the shell ($SHELL, or /bin/sh), as flock(1) has it
@@ -236,10 +237,10 @@ pub(super) struct Held {
 }
 
 const HELD_EXAMPLES: &str = "\
-It asks about the lock that run would take with the same settings: with leaders the one of host scope,
-which they are asked for, else the directory's. A name in
-the environment alone proves nothing: the lock must be held just now, by the `tierlock run` with
-the token that the caller inherited, or by a process above the caller that has the lock's file open.
+It asks about the lock that run would take with the same settings: with --leader the leader's
+lock, else the directory's. A name in the environment alone proves nothing: the lock must be held
+just now, by the `tierlock run` with the token that the caller inherited, or by a process above the
+caller that has the lock's file open.
 
 It cannot see an ancestor beyond a PID namespace (a container's), nor, for a lock of host scope,
 one behind a cleared environment (sudo): there it exits with 1.
@@ -251,9 +252,9 @@ Exit status: 0 held by an ancestor; 1 not; 69 when no leader answered; 78 when n
 processes share the locks.";
 
 const RUN_EXAMPLES: &str = "\
-Times are 300ms, 30s, 10m, 2h, 1d, 1h30m; a bare number is seconds. flock's spellings are accepted where
-the meaning is the same (-x, --nb, --nonblock, --timeout, -c). A name that begins with - stands between
-two --: tierlock run -- -name -- COMMAND.
+Times are 300ms, 30s, 10m, 2h, 1d, 1h30m; a bare number is seconds. flock's spellings are accepted
+where the meaning is the same (-x, --nb, --nonblock, --timeout, -c). A name that begins with -
+stands between two --: tierlock run -- -name -- COMMAND.
 
 Set for the command: TIERLOCK_NAME, TIERLOCK_SCOPE, and TIERLOCK_TOKEN, a number that grows with
 every grant of the name: give it to what the lock protects, and let that refuse a smaller one.
@@ -264,16 +265,16 @@ What protects the command:
   When the lock is about to be lost, the group is sent SIGTERM --grace before the deadline, and
   SIGKILL at it; tierlock then exits with 76 whatever the command said. With --on-lost warn it
   says so, and the command runs on.
-  If tierlock itself is killed, the command dies with it. Whatever of its tree lives on keeps the
-  lock at process scope, as with flock(1); at host scope the whole group is killed. A process that
-  leaves the group (a daemon, a job of an interactive shell) is out of reach there: give it the
+  If tierlock itself is killed, the command dies with it. A process of its tree that lives on keeps
+  the lock at process scope, as with flock(1); at host scope the whole group is killed. A process
+  that leaves the group (a daemon, a job of an interactive shell) is out of reach there: give it the
   token. So is one of another user: write `sudo tierlock run …`, not `tierlock run … -- sudo …`.
   A command under a host-scope lock is not stopped by Ctrl-Z: its lease would run out.
   The lock is released when COMMAND ends. What it leaves running keeps the lock at process scope, as
   with flock(1), unless --close was given, and has none at host scope: end a script with `wait`.
   `status` and `doctor` name a process that keeps a lock so.
-  The command finds the signals blocked and ignored that tierlock was started with. A LISTEN_PID that
-  names tierlock (sockets from systemd) is set to the command's process.
+  The command starts with the same signals blocked and ignored as tierlock was started with. A
+  LISTEN_PID that names tierlock (sockets from systemd) is set to the command's process.
 
 Exit status: the command's own; 128+N if signal N ended it; else
   64 usage                     75 lock not obtained      78 configuration
@@ -329,7 +330,7 @@ pub(super) struct Serve {
     #[arg(long)]
     pub(super) init: bool,
     /// Start above this epoch, on a copy of a state directory or one with a damaged or lost journal:
-    /// grants nothing for a minute, and forgets every running --at-least that the journal has not
+    /// grants nothing for a minute, and forgets every running --at-least that is not in the journal
     #[arg(long, value_name = "N")]
     pub(super) epoch_above: Option<u32>,
     /// Accept a state directory on this file system though it may lose what was written (tmpfs,
@@ -348,7 +349,8 @@ refused, as is a file system that forgets (tmpfs) or is far away, and a copy of 
 
 To exchange the secret, without a pause: a secret file may hold several, one a line; the first is
 presented, all are accepted. Add the new one as the second line at the leader, then at every client;
-make it the first everywhere; then take the old one out. Clients read the file again whenever they connect.
+make it the first everywhere; then take the old one out. Clients read the file again whenever they
+connect.
 
 The secret file belongs to the user that runs this or to root, only its owner may write it, and not
 all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.
@@ -371,8 +373,9 @@ pub(super) struct Status {
 
 const STATUS_EXAMPLES: &str = "\
 States: held; kept (no holder; the last one's machine keeps the lease until another client asks);
-climbing (taken on this machine, on its way to a wider scope); reserved (its last holder's --at-least
-keeps it taken); free; unknown, in JSON null (a lock of host scope: give --leader to ask for it).
+climbing (taken on this machine, on its way to host scope); reserved (no holder; the last one's
+--at-least keeps it taken); free; unknown, in JSON null (a lock of host scope: give --leader to ask
+for it).
 
 Examples:
   tierlock status --dir /run/lock/shop
@@ -395,15 +398,16 @@ pub(super) struct Break {
 }
 
 const BREAK_EXAMPLES: &str = "\
-A lock of a leader is taken away from its holder: that is told, and a command under `tierlock run` is \
-stopped (its exit status is 76). The lock is free once the holder has answered; one that is silent is \
-waited for until its time to live is over.
+At host scope the lock is taken away from its holder: the holder is told, and a command under \
+`tierlock run` is stopped (exit status 76). The lock is free once the holder has answered; one that is \
+silent is waited for until its time to live is over.
 
-A lock of a directory ends with its holder's process: that gets SIGTERM, and SIGKILL after --grace, \
-once it is certain that it holds the lock with exactly this token. If it is gone and has left the lock \
-to others (a daemon that `tierlock run` started), these are ended. Nothing is taken from a process \
-that lives on. Where --at-least keeps the lock after its holder, that ends. It is refused for a holder in another container, for one of another user, and for \
-tierlock itself where it runs under that lock.
+At process scope a lock ends with its holder's process: that gets SIGTERM, and SIGKILL after --grace, \
+once it is certain that it holds the lock with exactly this token. If it is gone and other processes \
+keep the lock (a daemon that `tierlock run` started), these are ended. Nothing is taken from a process \
+that lives on. If no process holds the lock and --at-least keeps it taken, that ends. It is refused \
+for a holder in another container, for one of another user, and for tierlock itself where it runs \
+under that lock.
 
 Example:
   tierlock status nightly                  (shows the holder and its token)
@@ -425,7 +429,7 @@ pub(super) struct Doctor {
 const DOCTOR_EXAMPLES: &str = "\
 One finding on a line of standard output, and before it how bad it is:
   ok        as it should be
-  note      worth knowing; nothing has to be done (what the dead left is taken over by the living)
+  note      worth knowing; nothing has to be done (living processes take over what dead ones left)
   trouble   settings, rights or files that have to be changed
   damage    locks, or what is known about them, cannot be relied on
 
