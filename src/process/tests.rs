@@ -490,7 +490,7 @@ fn a_storm_of_signals_fails_no_lock(engine: EngineKind) {
 
 /// A prober with a lock of its own would make tries fail that must not.
 #[test]
-fn surveys_disturb_nobody() {
+fn surveys_disturb_no_lock() {
     let dir = directory();
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     let (all, done) = (open(dir.path()), AtomicBool::new(false));
@@ -614,7 +614,7 @@ fn a_deleted_lock_file_is_made_again_with_what_it_said() {
 }
 
 #[test]
-fn a_lock_file_deleted_while_somebody_waits_is_noticed() {
+fn a_lock_file_deleted_while_a_process_waits_is_noticed() {
     let dir = directory();
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
@@ -1059,9 +1059,9 @@ fn a_holder_in_another_pid_namespace_is_held_alive_and_found_dead(engine: Engine
     assert_eq!((taken.token, taken.predecessor), (token(4), Predecessor::Died));
 }
 
-on_both!(a_waiter_that_is_stopped_holds_nobody_up);
+on_both!(a_waiter_that_is_stopped_holds_up_no_other);
 /// Reproduced in a prototype: hand-over to a stopped waiter was never recovered from.
-fn a_waiter_that_is_stopped_holds_nobody_up(engine: EngineKind) {
+fn a_waiter_that_is_stopped_holds_up_no_other(engine: EngineKind) {
     let dir = directory_of(engine);
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     let mut waiter = Helper::start(dir.path());

@@ -176,7 +176,7 @@ fn every_step() -> VecDeque<Plan> {
 }
 
 #[test]
-fn whoever_is_killed_or_stopped_at_any_step_costs_nobody_a_count_or_a_token() {
+fn a_worker_killed_or_stopped_at_any_step_costs_no_count_and_no_token() {
     let mut crew = Crew::new(None);
     crew.carry_out(every_step());
     crew.end_at_random_for(SHORT);

@@ -405,7 +405,7 @@ fn way_to(step: Step) -> Option<&'static str> {
 }
 
 #[test]
-fn whoever_dies_or_stops_while_changing_the_table_leaves_it_whole() {
+fn a_death_or_stop_while_changing_the_table_leaves_it_whole() {
     let steps = Step::ALL.iter().filter(|step| way_to(**step).is_some());
     let mut reached = 0;
     for (step, again) in steps.flat_map(|step| [(*step, false), (*step, true)]) {
@@ -470,7 +470,7 @@ fn check_slots(member: &Member) {
 }
 
 #[test]
-fn a_stopped_changer_keeps_nobody_from_names_that_there_are() {
+fn a_stopped_changer_keeps_no_process_from_names_that_there_are() {
     let dir = directory();
     drop(slot(dir.path(), "old"));
     let mut helper = Helper::start(dir.path());
@@ -1026,7 +1026,7 @@ fn in_a_sticky_directory_only_its_owner_starts_the_table_anew() {
 
 /// LXC and systemd-nspawn give every container a boot id of its own.
 #[test]
-fn another_boot_id_counts_only_when_nobody_is_alive() {
+fn another_boot_id_counts_only_when_no_process_is_alive() {
     let dir = directory();
     let one = slot(dir.path(), "a");
     try_take(&one).unwrap();
@@ -1096,7 +1096,7 @@ fn a_table_removed_or_replaced_under_us_is_told_before_any_death_is_acted_upon()
 }
 
 #[test]
-fn a_table_removed_while_somebody_lives_is_not_made_again() {
+fn a_table_removed_while_a_process_lives_is_not_made_again() {
     let dir = directory();
     let one = slot(dir.path(), "a");
     fs::remove_file(dir.path().join("table")).unwrap();
@@ -1340,7 +1340,7 @@ mod found_by_a_doctor {
 
 /// mongo-c-driver#1244: a full disk under a mapping is SIGBUS.
 #[test]
-fn a_full_disk_is_an_error_at_build_and_costs_nobody_a_lock() {
+fn a_full_disk_is_an_error_at_build_and_costs_no_holder_its_lock() {
     let Some(mount) = Mount::tmpfs("size=200k") else { return };
     let path = mount.0.path();
     let all = open(path);
@@ -1469,7 +1469,7 @@ fn members_of_a_group_share_locks_and_others_may_look_if_the_directory_lets_them
 // ---- what people are told ----------------------------------------------------------------------
 
 #[test]
-fn a_holder_is_known_for_as_long_as_somebody_has_seen_it() {
+fn a_holder_is_timed_from_when_a_process_first_saw_it() {
     let dir = directory();
     let (one, two) = (slot(dir.path(), "a"), slot(dir.path(), "a"));
     try_take(&one).unwrap();
@@ -1586,7 +1586,7 @@ fn waits_of_the_dead_are_swept_with_their_presences() {
 }
 
 #[test]
-fn whoever_is_next_is_shown_as_waiting() {
+fn the_next_holder_is_shown_as_waiting() {
     let dir = directory();
     let one = slot(dir.path(), "a");
     try_take(&one).unwrap();
