@@ -1,7 +1,7 @@
 //! Which process a pid means: process ids are used again, and every pid namespace has its own.
 //!
-//! It decides nothing about locks. It is written down where a holder is described, and read by the
-//! a caller that is to end exactly that process.
+//! It decides nothing about locks. It is written down where a holder is described, and read by a
+//! caller that is to end exactly that process.
 
 use std::fs;
 

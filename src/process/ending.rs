@@ -1,7 +1,7 @@
 //! Ending the process that holds a lock, for an operator (`tierlock break`).
 //!
 //! Nothing is taken from a living process: what a lock protects is written by its holder until that
-//! holder is dead. So the holder's process is ended, and the kernel gives the lock free.
+//! holder is dead. So the holder's process is ended, and the kernel releases the lock.
 //!
 //! 1. The engine says which process holds the name under exactly the token that was given, and by
 //!    which file it proves that it is alive.
@@ -118,7 +118,7 @@ impl<Look: Fn() -> Result<Standing, LockError>> Ending<Look> {
             if targets.is_empty() {
                 targets = find(&now)?;
             }
-            // They are open by now: what holds the lock is one of them, or has let go.
+            // They are open by now: what holds the lock is one of them, or has released it.
             now = match self.same(proof)? {
                 Some(now) => now,
                 None if any_told => return Ok(()),

@@ -15,8 +15,8 @@
 //! `F_OFD_SETLK` for as long as it is open. The holder writes that byte's number into the file; a
 //! prober that wants to know whether the holder lives asks `F_OFD_GETLK`, which takes nothing. File
 //! systems that were accepted on request get no such byte (NFS makes both kinds of lock one) and
-//! nor do other systems than Linux: there the file's word is taken for it, and a killed holder is
-//! shown until the next taker.
+//! nor do other systems than Linux: there the file is believed, and a killed holder is shown
+//! until the next holder.
 //!
 //! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
 
@@ -575,7 +575,7 @@ impl Slot {
         Err(damaged("its file is replaced as often as it is opened"))
     }
 
-    /// Enters with the locked file, or lets go of it.
+    /// Enters with the locked file, or releases it.
     fn enter_locked(
         &self,
         life: &Life,

@@ -1,9 +1,9 @@
 //! Process tier: exclusion between the processes of one machine that use the same directory.
 //!
 //! This page is the interface; behind it stands an engine, which the directory's `format` names.
-//! No threads of one process wait in line here: at most one of them, its representative, waits for a
-//! name. With the table engine, where its word is the gate, any thread may try and let go; with file locks
-//! only the thread that has won the name's thread lock does.
+//! The threads of one process do not queue here: at most one of them, its representative, waits for
+//! a name. With the table engine, where its word is the gate, any thread may try and release; with
+//! file locks only the thread that has won the name's thread lock does.
 
 mod births;
 mod checkup;
@@ -244,7 +244,7 @@ fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
 }
 
 /// One name in a directory. This process uses at most one `Slot` per name. One thread at a time
-/// waits; where the slot [is the gate](Slot::is_gate), any may try and let go besides.
+/// waits; where the slot [is the gate](Slot::is_gate), any may try and release besides.
 pub(crate) struct Slot(Engine<file::Slot, table::Slot>);
 
 /// What the winner is told.

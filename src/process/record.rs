@@ -156,7 +156,7 @@ pub(super) fn held_by(file: &impl ReadWords) -> Option<u64> {
     Some(file.word(HELD_BY)).filter(|life| *life != 0)
 }
 
-/// Enters the holder of the token. Until it lets go it counts as died.
+/// Enters the holder of the token. Until it releases the lock it counts as died.
 pub(super) fn enter(words: &Words, token: Token, life: u64, taker: Taker<'_>) {
     words.store(BEFORE, words.load(LEFT));
     words.store(LEFT, Predecessor::Died as u64);

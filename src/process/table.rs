@@ -8,8 +8,8 @@
 //! DIR/wide             the service it belongs to, and the names of host scope  process::wide
 //! DIR/presence/<id>    one per live process, locked for its whole life         presence
 //! ```
-//! Exclusion rests on the word of a name's slot alone ([`word`], [`protocol`], [`lock`]): quiet,
-//! a lock is one compare-and-swap, and so is its release. Everything else in the table may be
+//! Exclusion rests on the word of a name's slot alone ([`word`], [`protocol`], [`lock`]):
+//! uncontended, a lock is one compare-and-swap, and so is its release. Everything else in the table may be
 //! stale or hostile and costs milliseconds, never exclusion. There is no descriptor per name.
 //!
 //! **What it does not do.** On tmpfs tokens do not survive a reboot. Copy-on-write file systems
@@ -687,7 +687,7 @@ impl TableDrainer {
     }
 }
 
-/// A place, with what is needed to take and to let go read out of it.
+/// A place, with what is needed to take and to release read out of it.
 #[derive(Clone, Copy)]
 pub(super) struct Near<'a> {
     place: &'a Place,

@@ -1185,7 +1185,7 @@ fn a_forked_child_does_not_keep_a_lock_with_a_high_number(engine: EngineKind) {
 }
 
 on_both!(a_forked_child_touches_nothing_of_its_parents);
-/// materialize#12050, aws-c-common#1192: the child lets go of the parent's lock.
+/// materialize#12050, aws-c-common#1192: the child releases the parent's lock.
 fn a_forked_child_touches_nothing_of_its_parents(engine: EngineKind) {
     let dir = directory_of(engine);
     let one = slot(dir.path(), "a");

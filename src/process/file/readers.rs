@@ -1,12 +1,12 @@
-//! SharedFile of a name: a second file of it, which a process with readers has locked shared.
+//! The readers of a name: a second file of it, which a process with readers has locked shared.
 //!
 //! A reader wins the gate, takes the second file, and releases the gate; a writer wins the gate and
-//! then takes the second file exclusively. So readers and writers stand in one line, the kernel's.
+//! then takes the second file exclusively. So readers and writers stand in one queue, the kernel's.
 //! Beside an upgradable reader, which has the gate and not the second file, readers come in by a mark
-//! in the name's file: they take the second file, and then look at the mark again; an upgrade takes
-//! the mark out, and then the second file.
+//! in the name's file: they take the second file, and then look at the mark again; an upgrade clears
+//! the mark, and then takes the second file.
 //!
-//! No lock is ever converted: flock(2) lets go of it in between.
+//! No lock is ever converted: flock(2) releases it in between.
 
 use std::fs::File;
 

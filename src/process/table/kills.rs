@@ -2,9 +2,9 @@
 //! are killed and stopped at random moments by the test.
 //!
 //! A worker is this test binary, started again to run `worker` alone. It locks, by one thread and
-//! by two, counts, enters names, forgets, sweeps, comes and goes, until it is ended. What it counts is protected by
-//! nothing but the lock, and stands in a shared file (`Board`), so that the next worker finds
-//! everything as the dead one left it. Checked throughout:
+//! by two, counts, enters names, forgets, sweeps, comes and goes, until it is ended. What it counts
+//! is protected by nothing but the lock, and stands in a shared file (`Board`), so that the next
+//! worker finds everything as the dead one left it. Checked throughout:
 //!
 //! - an increment is never lost, and never are two inside;
 //! - every token is larger than the one before;

@@ -6,7 +6,8 @@
 //! come before it ([`SLOTS`], [`NAMES`], [`HEADS`], [`RECORDS`]). So no size that stands in the
 //! file has to be believed.
 //!
-//! Share records are made when a name is first shared. Slots are counted from 0; where a number may be missing (a chain's end), it is stored plus one.
+//! Share records are made when a name is first shared. Slots are counted from 0; where a number may
+//! be missing (a chain's end), it is stored plus one.
 //! Names are counted in units of four bytes, and none crosses the end of a part. Wait records are
 //! counted from 1; of a part of them the slot numbers come first, 16 to a cache line, so that a
 //! scan for one slot touches no other record.

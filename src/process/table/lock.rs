@@ -1,15 +1,15 @@
-//! Taking a slot and letting it go: does in shared memory what `protocol` asks for.
+//! Taking a slot and releasing it: does in shared memory what `protocol` asks for.
 //!
 //! What the rest of the table engine uses, in the order of a lock's life:
 //!
 //! | call | by | what it does |
 //! |---|---|---|
-//! | [`take_unraised`] | any thread, at any time | the quiet way in: one compare-and-swap, one compare of the generation |
+//! | [`take_unraised`] | any thread, at any time | the fast path in: one compare-and-swap, one compare of the generation |
 //! | [`try_take`] | any thread, at any time | takes the slot if no living process holds it and no wait stands before; looks at records, marks nothing but a late wait |
 //! | [`take`], [`Seeker`] | one thread of a process at a time, its representative | the same, and waits until a time: sleeps on the word as any foreign waiter does |
 //! | [`widen`] | the holder | sets the widened mark, for good |
 //! | [`rename`] | the holder | goes on holding it under another id of its own |
-//! | [`release`] | the holder, any thread of its process | one compare of the token, one compare-and-swap; and off the quiet way what else there is to do: hands over, wakes; also gives back what was taken and not used |
+//! | [`release`] | the holder, any thread of its process | one compare of the token, one compare-and-swap; off the fast path it also hands over and wakes, and gives back what was taken and not used |
 //! | [`retire`], [`retired`] | under the structural lock | begin and end forgetting a name |
 //! | [`settle`] | under the structural lock | ends that in place of a process that died |
 //! | [`bury`] | a sweeper | releases the word of a dead holder |
@@ -24,7 +24,7 @@
 //! the bit of its record: the releasing thread needs to know nothing of its own process's waiter.
 //!
 //! **Tokens.** Each of these raises the slot's token by one when it wins, and says which token
-//! the hold now has ([`Admission`]). Off the quiet way that is the first thing after the winning
+//! the hold now has ([`Admission`]). Off the fast path that is the first thing after the winning
 //! exchange, used or not, before even the generation is compared: a stale guard of a process that
 //! was wrongly judged to be dead must not find its own token there.
 //!

@@ -7,8 +7,8 @@
 //! ```
 //! LIVE: the slot has a name. TEXT: behind the name stands what widened it. SWEPT: `since` has the
 //! low half of the token as the last sweep saw it. `before` and `since` are hints for people, and
-//! mean nothing once the token has moved. Above the predecessors `before` says how that holder
-//! itself left, while processes that inherited its proof of life keep the lock.
+//! mean nothing once the token has moved. Values of `before` above the predecessors say how that
+//! holder itself left, while processes that inherited its proof of life keep the lock.
 
 use std::{sync::atomic::Ordering::*, time::Duration};
 

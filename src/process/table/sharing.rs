@@ -5,7 +5,7 @@
 //! | [`read`] | any thread, at any time | comes in past the word: one compare-and-swap of its process's record, one look at the word |
 //! | [`read_under_the_word`] | the holder | the same, while it holds the word: then it releases that |
 //! | [`unread`] | a reader, any thread of its process | leaves: one compare-and-swap; the last one wakes a writer |
-//! | [`WriterDrain`] | the holder | waits until no reader is inside, and strikes the counts of the dead |
+//! | [`WriterDrain`] | the holder | waits until no reader is inside, and clears the counts of dead processes |
 //! | [`mark`] | the holder | lets readers in beside it, or no more of them |
 //!
 //! The record is this process's alone ([`Own`]), made when the process first reads the name.

@@ -276,7 +276,7 @@ fn a_slot_used_again_is_not_taken_for_the_name_it_had() {
     assert!(try_take(&slot(dir.path(), "b")).is_none());
 }
 
-/// What is dropped unused lets go of nothing.
+/// What is dropped unused releases nothing.
 #[test]
 fn another_value_of_a_held_lock_is_dropped_without_letting_go() {
     let dir = directory();

@@ -7,8 +7,8 @@
 //! The owner field holds the 40-bit id of a process, or, in a RESERVED word, the [wait](WaitId)
 //! that may claim it: the number of a wait record in the low 16 bits, its use above. In a STAYS
 //! word it holds the [end](StayEnd) of `at_least`, so that no exchange of such a word meets a
-//! later stay that looks the same. The futex is the low half of the word: the flags and the low 16 bits of the owner field, which differ
-//! between free, held, and reserved for each record.
+//! later stay that looks the same. The futex is the low half of the word: the flags and the low 16
+//! bits of the owner field, which differ between free, held, and reserved for each record.
 //!
 //! | flag | meaning |
 //! |---|---|

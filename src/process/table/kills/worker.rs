@@ -407,7 +407,7 @@ impl Worker {
         self.inside(name, taken)
     }
 
-    /// Counts, if it has the lock, and lets go.
+    /// Counts, if it has the lock, and releases it.
     fn inside(&mut self, name: usize, taken: Option<Taken>) -> Sound {
         let Some(taken) = taken else { return Ok(()) };
         let how = self.count(name, &taken)?;

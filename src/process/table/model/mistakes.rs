@@ -125,7 +125,7 @@ mistakes! {
     LivingReadersAreStruck => TwoInside | Lost,
     /// An upgrade waits for the readers that are inside, and lets others in.
     UpgradeStaysReadable => TwoInside,
-    /// A downgrade lets go of the word, and then adds its 1.
+    /// A downgrade releases the word, and then adds its 1.
     DowngradeLetsGoFirst => TwoInside | Lost,
     /// A reader that came in by the word leaves that as if it was left clean.
     ReadersLeaveClean => Untold,

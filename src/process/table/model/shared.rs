@@ -74,7 +74,7 @@ impl<const N: usize> Turn<'_, N> {
         self.done(left, Kind::Plain, (None, None));
     }
 
-    /// A writer becomes a reader: it adds its 1, and then lets go of the word.
+    /// A writer becomes a reader: it adds its 1, and then releases the word.
     pub(super) fn downgrades(&mut self, told: Predecessor) {
         let process = self.play.process[self.thread];
         let mut to = *self.world;
