@@ -19,12 +19,14 @@ pub(super) struct Report {
     pub(super) steps: BTreeSet<Step>,
 }
 
-/// A mistake may make a play endless: then it is to be found before so many worlds, by threads.
-const MISTAKEN_MAX: [usize; 4] = [0, 0, 310_000, 620_000];
-
 /// Every world of the play.
 pub(super) fn explore<const N: usize>(play: &Play<N>) -> Report {
-    let mut walk = Walk::new(play);
+    explore_up_to(usize::MAX, play)
+}
+
+/// So many worlds of the play, which may be endless: from the fewest steps to the most.
+pub(super) fn explore_up_to<const N: usize>(worlds_max: usize, play: &Play<N>) -> Report {
+    let mut walk = Walk::new(play, worlds_max);
     let broken = walk.everywhere();
     let violation = broken.or_else(|| match walk.is_complete() {
         true => walk.without_end(),
@@ -37,6 +39,7 @@ pub(super) fn explore<const N: usize>(play: &Play<N>) -> Report {
 
 struct Walk<'a, const N: usize> {
     play: &'a Play<N>,
+    worlds_max: usize,
     /// Number of each world, by its fingerprint: 128 bits stand for the world itself.
     numbers: HashMap<u128, u32, BuildHasherDefault<Fingerprints>>,
     notes: Vec<Note>,
@@ -68,9 +71,10 @@ struct Edge {
 }
 
 impl<'a, const N: usize> Walk<'a, N> {
-    fn new(play: &'a Play<N>) -> Walk<'a, N> {
+    fn new(play: &'a Play<N>, worlds_max: usize) -> Walk<'a, N> {
         Walk {
             play,
+            worlds_max,
             numbers: HashMap::default(),
             notes: Vec::new(),
             edges: Vec::new(),
@@ -114,7 +118,7 @@ impl<'a, const N: usize> Walk<'a, N> {
     }
 
     fn is_complete(&self) -> bool {
-        self.play.mistake.is_none() || self.notes.len() < MISTAKEN_MAX[N]
+        self.notes.len() < self.worlds_max
     }
 
     fn meet(&mut self, world: &World<N>, parent: u32) -> (u32, bool) {

@@ -76,7 +76,7 @@ mistakes! {
     /// A word is taken from the dead by a store.
     BlindRecovery => TwoInside | Untold | Lost,
     /// The word swapped is not the word judged, but the one found now.
-    RecoveryOfAnotherWord => TwoInside | Lost | Untold,
+    RecoveryOfAnotherWord => TwoInside | Lost | Untold | Narrowed,
     /// A stopped process is taken for dead.
     StoppedCountsAsDead => TwoInside | Lost | Untold | NeedsTimer,
     /// Presences are not asked for.
