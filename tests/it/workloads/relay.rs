@@ -9,7 +9,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::*},
+        atomic::{AtomicBool, AtomicUsize, Ordering::*},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -28,6 +28,8 @@ pub(super) struct Relay {
 struct Control {
     stop: AtomicBool,
     weather: Mutex<Weather>,
+    /// How many datagrams were lost so far.
+    lost: AtomicUsize,
 }
 
 /// What happens to datagrams; of a thousand, where it is not a time.
@@ -141,6 +143,7 @@ impl Line {
         let copies = 1 + usize::from(self.happens(duplicated));
         for _ in 0..copies {
             if self.happens(if matches!(way, Way::ToLeader(_)) { up } else { down }) {
+                self.control.lost.fetch_add(1, Release);
                 continue;
             }
             let held_back = if self.happens(reordered) { HELD_BACK } else { Duration::ZERO };
@@ -279,6 +282,10 @@ mod tests {
             } else {
                 ends.client.recv(&mut bytes).unwrap();
                 assert_eq!(bytes, [3]);
+            }
+            // The other one is lost on its way, and not on its way still.
+            while ends.relay.control.lost.load(Acquire) == 0 {
+                thread::yield_now();
             }
             // Only what is sent from now on arrives at both.
             ends.relay.set(Weather::default());
