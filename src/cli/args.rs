@@ -89,6 +89,22 @@ pub(super) enum Command {
     /// Make the secret that a leader and its clients share
     #[command(subcommand)]
     Secret(Secret),
+    /// Print the script with which a shell completes these commands
+    ///
+    /// For example, for bash: tierlock completions bash > /etc/bash_completion.d/tierlock
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages to DIR
+    ///
+    /// tierlock.1, and tierlock-run.1 and so on for each command. DIR is made if it is missing; pages
+    /// that are there are replaced. For example: tierlock man /usr/local/share/man/man1
+    Man {
+        /// The directory
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// One of the bench's own processes
     #[command(hide = true)]
     BenchWorker {

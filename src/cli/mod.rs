@@ -11,6 +11,7 @@
 //! | `terminal` | lending the terminal to the command |
 //! | `guardian` | the second process, which ends the command when we cannot |
 //! | `sys` | what happens between fork and exec; the island of `unsafe` |
+//! | `manual` | completions for shells, and manual pages |
 //! | `serve` `status` `break_lock` `doctor` `secret` `bench` | the other subcommands |
 
 mod args;
@@ -22,6 +23,7 @@ mod failure;
 mod guardian;
 mod held;
 mod hold;
+mod manual;
 mod possession;
 mod run;
 mod secret;
@@ -80,6 +82,8 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Bench(bench) => Ok(bench::main(&bench)),
         Command::BenchWorker { spec } => Ok(bench::worker(&spec)),
         Command::Secret(Secret::New { file }) => secret::new(&file),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::manual(&directory),
     }
 }
 

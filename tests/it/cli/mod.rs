@@ -11,6 +11,7 @@ mod escaping;
 mod holding;
 mod leftovers;
 mod limits;
+mod manual;
 mod nesting;
 mod protection;
 mod serving;
