@@ -70,6 +70,17 @@ pub(super) enum Command {
     ///
     /// Exits with 0 whether anything is held or not.
     Status(Status),
+    /// Show what status shows, again and again, with a mark at what has changed
+    ///
+    /// On a terminal the screen is drawn anew each time; elsewhere a table is printed whenever
+    /// anything but the time has changed. A leader that is silent is told, and asked again.
+    Watch(WatchLocks),
+    /// Explain one lock: which process has it, and what will free it by when
+    ///
+    /// Says in sentences what keeps the lock from being free, what will free it and by when at the
+    /// latest, which processes wait for it in which order, and what can be done. Exits with 0 whether
+    /// it is held or not.
+    Why(Why),
     /// Take a lock away from its holder, or end the holder's process
     ///
     /// Names the holder by its token, which `tierlock status` shows: no other holder loses anything,
@@ -396,6 +407,38 @@ for it).
 Examples:
   tierlock status --dir /run/lock/shop
   tierlock status --json nightly | jq -r '.locks[0].holder.host'";
+
+/// What `watch` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = WATCH_EXAMPLES)]
+pub(super) struct WatchLocks {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// The time between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(super) every: Duration,
+    /// Only the lock of this name
+    pub(super) name: Option<Name>,
+}
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  tierlock watch --dir /run/lock/shop
+  tierlock watch --every 200ms nightly | tee changes.txt";
+
+/// What `why` is told.
+#[derive(Args, Debug)]
+#[command(after_long_help = WHY_EXAMPLES)]
+pub(super) struct Why {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// The lock's name
+    pub(super) name: Name,
+}
+
+const WHY_EXAMPLES: &str = "\
+Example:
+  tierlock why --dir /run/lock/shop nightly";
 
 /// What `break` is told.
 #[derive(Args, Debug)]

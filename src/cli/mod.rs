@@ -12,7 +12,7 @@
 //! | `guardian` | the second process, which ends the command when we cannot |
 //! | `sys` | what happens between fork and exec; the island of `unsafe` |
 //! | `manual` | completions for shells, and manual pages |
-//! | `serve` `status` `break_lock` `doctor` `secret` `bench` | the other subcommands |
+//! | `serve` `status` `watch` `why` `break_lock` `doctor` `secret` `bench` | the other subcommands |
 
 mod args;
 mod bench;
@@ -33,6 +33,8 @@ mod supervise;
 mod sys;
 mod take;
 mod terminal;
+mod watch;
+mod why;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -77,6 +79,8 @@ fn obey(arguments: Vec<OsString>) -> Result<u8, Failure> {
         Command::Held(what) => held::held(what),
         Command::Serve(serve) => serve::serve(serve),
         Command::Status(status) => status::status(status),
+        Command::Watch(what) => watch::watch(what),
+        Command::Why(what) => why::why(what),
         Command::Break(what) => break_lock::break_lock(what),
         Command::Doctor(what) => doctor::doctor(what),
         Command::Bench(bench) => Ok(bench::main(&bench)),

@@ -102,7 +102,7 @@ impl Show {
         match (self.json, found.is_empty()) {
             (true, _) => print(&json(&found)),
             (false, true) => Ok(()),
-            (false, false) => print(&table(&found, width())),
+            (false, false) => print(&table(&found, width(), None)),
         }
     }
 
@@ -115,7 +115,7 @@ impl Show {
         match (self.json, found.is_empty()) {
             (true, _) => print(&json(&found)),
             (false, true) => print(&format!("{}\n", self.nothing)),
-            (false, false) => print(&table(&found, width())),
+            (false, false) => print(&table(&found, width(), None)),
         }
     }
 }
@@ -138,7 +138,7 @@ pub(super) fn reserved_for(locks: &LockManager, name: &Name) -> Option<String> {
 }
 
 /// A name that was never used is free.
-fn unknown(name: Name, scope: Scope) -> LockStatus {
+pub(super) fn unknown(name: Name, scope: Scope) -> LockStatus {
     LockStatus {
         name,
         scope,
@@ -304,8 +304,13 @@ fn in_ms(time: Duration) -> u64 {
 
 // ── for people ──────────────────────────────────────────────────────────────────────────────────
 
-/// One row for each lock, and below it one for every process that keeps it or waits for it.
-fn table(locks: &[LockStatus], width: Option<u16>) -> String {
+/// One row for each lock, and below it one for every process that keeps it or waits for it. A name
+/// that has changed, if that is asked, has a mark in front.
+pub(super) fn table(
+    locks: &[LockStatus],
+    width: Option<u16>,
+    has_changed: Option<&dyn Fn(&Name) -> bool>,
+) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header([
         "NAME",
@@ -315,6 +320,11 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
         "LAST LEFT",
         "TOKEN",
     ]);
+    let mark = |name| match has_changed {
+        None => "",
+        Some(has_changed) if has_changed(name) => "* ",
+        Some(_) => "  ",
+    };
     match width {
         Some(width) => {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
@@ -326,7 +336,7 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
     }
     for lock in locks {
         table.add_row([
-            Printable(lock.name.as_str()).to_string(),
+            format!("{}{}", mark(&lock.name), Printable(lock.name.as_str())),
             format!("{}, {}", lock.state.word().unwrap_or(UNKNOWN), lock.scope),
             lock.holder.as_ref().map(shown).unwrap_or_default(),
             times(lock),
@@ -375,7 +385,7 @@ fn times(lock: &LockStatus) -> String {
 }
 
 /// The holder without its time, which has a column of its own.
-fn shown(holder: &Holder) -> String {
+pub(super) fn shown(holder: &Holder) -> String {
     Holder { held: None, ..holder.clone() }.to_string()
 }
 
@@ -391,7 +401,7 @@ fn held_for(holder: &Holder) -> Option<String> {
 }
 
 /// The terminal's width, if it is one.
-fn width() -> Option<u16> {
+pub(super) fn width() -> Option<u16> {
     let is_terminal = io::stdout().is_terminal();
     is_terminal.then(|| match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
         Ok(size) if size.ws_col > 0 => size.ws_col,

@@ -8,6 +8,7 @@
 mod breaking;
 mod checking;
 mod escaping;
+mod explaining;
 mod holding;
 mod leftovers;
 mod limits;
