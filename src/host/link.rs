@@ -42,7 +42,7 @@ use crate::{
         client::{Client, Event, Failure},
         history,
         numbered::{Numbered, sorted},
-        wire::{Acquire, HolderInfo, LockInfo, Refusal, Wait},
+        wire::{Acquire, HolderInfo, LockInfo, NameUse, Refusal, Wait},
     },
     scope::Scope,
     time::Time,
@@ -1053,6 +1053,9 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             let text = format!("no leader answered within the wait: {trouble}");
             return LockError::new(LockErrorKind::TimedOut, text).with_waited(waited);
         }
+        Failure::Refused { why: Refusal::UsedAs(in_force) } => {
+            return LockError::new(Config, used_as(in_force));
+        }
         Failure::Refused { why } => refused(why),
         Failure::Unreachable(trouble) if trouble.is_empty() => {
             return LockError::new(Unreachable, "no leader answered").with_waited(waited);
@@ -1069,6 +1072,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
     fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
         match why {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
+            Refusal::UsedAs(_) => unreachable!("it is told in words of its own"),
             Refusal::TooManySessions => (
                 Refused,
                 "the leader has no room for another session of this client (one address gets at most \
@@ -1136,6 +1140,19 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
                 "the leader cannot write to its state directory; its operator finds the reason there",
             ),
         }
+    }
+}
+
+/// What the name is used as by its other holders and waiters.
+fn used_as(in_force: NameUse) -> String {
+    match in_force {
+        NameUse::Lock => "the name is in use as a lock (a Mutex or an RwLock), and not as a \
+             semaphore; choose another name for one of them"
+            .to_owned(),
+        NameUse::Permits { limit } => format!(
+            "the name is in use as a semaphore with {limit} permits; use it with the same number \
+             everywhere, or choose another name"
+        ),
     }
 }
 
