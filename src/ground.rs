@@ -22,7 +22,7 @@ use crate::{
     identity::{cut, this_process},
     name::Name,
     scope::Scope,
-    thread::{InForce, ThreadLock},
+    thread::{InForce, ThreadLock, ThreadShares},
     token::Token,
 };
 
@@ -79,6 +79,8 @@ pub(crate) struct Entry {
     in_force: InForce,
     /// Whether a guard is inside.
     pub(crate) cell: GuardCell,
+    /// Its readers in this process, where the thread lock is the gate.
+    shares: ThreadShares,
     #[cfg(feature = "process")]
     slot: FirstMade<Arc<Slot>>,
     /// The name's lease words, one for each manager that has built a mutex of it.
@@ -101,6 +103,14 @@ impl Place<'_> {
     }
 
     pub(crate) fn release(self, _: Token) {
+        match *self.0 {}
+    }
+
+    pub(crate) fn read(self) -> Option<(Token, Predecessor)> {
+        match *self.0 {}
+    }
+
+    pub(crate) fn unread(self) {
         match *self.0 {}
     }
 }
@@ -188,6 +198,7 @@ impl Ground {
             in_children: PerFork::unset(),
             in_force: InForce::new(self.widened(name)),
             cell: GuardCell(AtomicU32::new(0)),
+            shares: ThreadShares::new(),
             #[cfg(feature = "process")]
             slot: FirstMade::new(),
             words: Mutex::default(),
@@ -270,6 +281,17 @@ impl Entry {
         &self.here_in(generation).thread
     }
 
+    /// Its readers in this process, where the thread lock is the gate.
+    pub(crate) fn shares(&self) -> &ThreadShares {
+        self.shares_in(fork::generation())
+    }
+
+    /// The same, for a caller that knows in which fork generation this process is.
+    #[inline]
+    pub(crate) fn shares_in(&self, generation: u64) -> &ThreadShares {
+        &self.here_in(generation).shares
+    }
+
     /// The name's entry in this process.
     #[inline]
     fn here_in(&self, generation: u64) -> &Entry {
@@ -321,6 +343,15 @@ impl Entry {
             Some(slot) => slot.place(generation).map(Some),
             None => Some(None),
         }
+    }
+
+    /// Has what readers of this process need.
+    pub(crate) fn prepare_to_read(&self) -> Result<()> {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.slot() {
+            slot.prepare_to_read()?;
+        }
+        Ok(())
     }
 
     #[cfg(not(feature = "process"))]

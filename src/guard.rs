@@ -1,5 +1,8 @@
 //! The one guard: the right to the data, its token, and how its loss is told.
 //!
+//! What differs between a mutex's guard and those of readers and writers is their [`GuardMode`]: what
+//! access it gives, and where what it holds stands.
+//!
 //! Loss ends the right, not the borrow: a lost guard still derefs, and until it is dropped no
 //! other guard of its `Mutex` exists. `is_valid`, `check` and `unlock` tell the truth.
 
@@ -18,14 +21,15 @@ use std::{
 use crate::{
     blocking, clock,
     error::{LockError, LostReason, Predecessor, Result},
-    path::{Core, Held, Won},
+    path::{Core, Held, Patience, Won},
     scope::Scope,
     time::Time,
     token::Token,
     watch::{Lost, Watch},
 };
 
-/// A held lock: access to the data of its [`Mutex`](crate::Mutex), until it is dropped.
+/// A held lock: access to the data of its [`Mutex`](crate::Mutex) or [`RwLock`](crate::RwLock), until
+/// it is dropped.
 ///
 /// The *right* can end earlier: `at_most` is reached, an operator breaks the lock, or at host scope
 /// the session's deadline passes without a word from the leader. Then [`is_valid`](Self::is_valid)
@@ -35,6 +39,9 @@ use crate::{
 /// whatever the lock protects outside this process, and let that refuse a smaller one.
 ///
 /// Everything besides `Deref` is an associated function, as `MutexGuard::token(&guard)`.
+///
+/// There is one type of guard for all modes: [`MutexGuard`], [`RwLockReadGuard`],
+/// [`RwLockUpgradableReadGuard`] and [`RwLockWriteGuard`] are names for it.
 ///
 /// # Fairness, cancel safety
 /// Dropping never blocks and never fails: it queues the release, and hands over inside the
@@ -58,10 +65,104 @@ use crate::{
 /// # Ok::<(), tierlock::LockError>(())
 /// ```
 #[must_use = "if unused, the lock is let go at once"]
-pub struct MutexGuard<'a, T: ?Sized + 'a> {
+pub struct LockGuard<'a, T: ?Sized + 'a, M: GuardMode> {
     value: NonNull<T>,
-    hold: GuardHold<'a>,
+    hold: GuardHold<'a, M>,
+    /// Invariant, as `&mut T` is: a guard may become a writer's.
     marker: PhantomData<&'a mut T>,
+}
+
+/// A held [`Mutex`](crate::Mutex).
+pub type MutexGuard<'a, T> = LockGuard<'a, T, Exclusive>;
+
+/// A reader of a [`RwLock`](crate::RwLock): others may be inside beside it.
+pub type RwLockReadGuard<'a, T> = LockGuard<'a, T, Read>;
+
+/// A reader of a [`RwLock`](crate::RwLock) that may become a writer: one at a time, beside plain
+/// readers.
+pub type RwLockUpgradableReadGuard<'a, T> = LockGuard<'a, T, UpgradableRead>;
+
+/// The writer of a [`RwLock`](crate::RwLock), alone inside.
+pub type RwLockWriteGuard<'a, T> = LockGuard<'a, T, Write>;
+
+/// How a guard has its lock.
+///
+/// Nobody else implements it.
+#[doc(hidden)]
+pub trait GuardMode: Sized {
+    /// What the guard itself keeps of what it holds: nothing, if it is the only one of its lock, for
+    /// then that stands in the lock.
+    type Own;
+    /// Whether others may be inside beside it, so that it keeps what it holds.
+    #[doc(hidden)]
+    const SHARES: bool = false;
+    /// Whether it leaves a lock as it found it: it has changed nothing.
+    #[doc(hidden)]
+    const READS: bool = false;
+
+    #[doc(hidden)]
+    fn own(own: &Self::Own) -> Option<&GuardState>;
+    #[doc(hidden)]
+    fn own_mut(own: &mut Self::Own) -> Option<&mut GuardState>;
+}
+
+/// The only guard of its lock, with the only access to the data.
+#[doc(hidden)]
+pub trait Excludes: GuardMode {}
+
+macro_rules! sole_guards {
+    ($($(#[$doc:meta])* $name:ident reads $reads:literal,)+) => {$(
+        $(#[$doc])*
+        #[doc(hidden)]
+        pub struct $name;
+
+        impl GuardMode for $name {
+            type Own = ();
+            const READS: bool = $reads;
+
+            #[inline]
+            fn own(&(): &()) -> Option<&GuardState> {
+                None
+            }
+
+            #[inline]
+            fn own_mut((): &mut ()) -> Option<&mut GuardState> {
+                None
+            }
+        }
+    )+};
+}
+
+sole_guards! {
+    /// A mutex's.
+    Exclusive reads false,
+    /// A writer's.
+    Write reads false,
+    /// An upgradable reader's: readers may be inside beside it.
+    UpgradableRead reads true,
+}
+
+impl Excludes for Exclusive {}
+impl Excludes for Write {}
+
+/// A reader's: it keeps what it holds.
+#[doc(hidden)]
+pub struct Read;
+
+impl GuardMode for Read {
+    type Own = GuardState;
+    const SHARES: bool = true;
+    const READS: bool = true;
+
+    #[inline]
+    fn own(own: &GuardState) -> Option<&GuardState> {
+        Some(own)
+    }
+
+    #[inline]
+    fn own_mut(own: &mut GuardState) -> Option<&mut GuardState> {
+        Some(own)
+    }
 }
 
 /// A guard that owns its share of the mutex, or all of it: made by
@@ -79,8 +180,10 @@ pub(crate) struct Anchor {
     state: UnsafeCell<GuardState>,
 }
 
-/// Belongs to the holder of the lock.
-struct GuardState {
+/// What a guard holds. It stands in the anchor of its lock and belongs to its holder; a reader's
+/// stands in its guard.
+#[doc(hidden)]
+pub struct GuardState {
     /// Of a named mutex; an unnamed one holds its thread tier, and no more.
     held: Held,
     /// Keeps the mutex alive while an owned guard exists.
@@ -90,8 +193,9 @@ struct GuardState {
 }
 
 /// The right itself; gives back what it holds when it is dropped.
-struct GuardHold<'a> {
+struct GuardHold<'a, M: GuardMode> {
     anchor: NonNull<Anchor>,
+    own: M::Own,
     marker: PhantomData<&'a Anchor>,
 }
 
@@ -101,16 +205,22 @@ pub(crate) trait Keeper: Send + Sync {}
 // SAFETY: `state` is reached by the holder of the lock only, and the lock hands it from thread to
 // thread; all it consists of is Send and Sync (asserted below).
 unsafe impl Sync for Anchor {}
-// SAFETY: it stands for an exclusive right to an `Anchor` that is Sync; its state may be
-// changed on any thread.
-unsafe impl Send for GuardHold<'_> {}
+// SAFETY: it stands for a right to an `Anchor` that is Sync, and whose state may be changed on any
+// thread; a state of its own is Send.
+unsafe impl<M: GuardMode> Send for GuardHold<'_, M> {}
 // SAFETY: a shared `GuardHold` only reads the state, which only an owned one changes.
-unsafe impl Sync for GuardHold<'_> {}
+unsafe impl<M: GuardMode> Sync for GuardHold<'_, M> {}
 // SAFETY: a guard gives `&mut T` to one thread at a time, so it may move to another thread if a
 // `&mut T` may. Everything else in it is Send.
-unsafe impl<T: ?Sized + Send> Send for MutexGuard<'_, T> {}
-// SAFETY: a shared guard gives `&T` only, and `&Hold`, which is Sync.
-unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+unsafe impl<T: ?Sized + Send> Send for LockGuard<'_, T, Exclusive> {}
+// SAFETY: the same; and it may become a reader's guard, beside others.
+unsafe impl<T: ?Sized + Send + Sync> Send for LockGuard<'_, T, Write> {}
+// SAFETY: it gives `&T` beside others, so it may move to another thread if `&T` may.
+unsafe impl<T: ?Sized + Sync> Send for LockGuard<'_, T, Read> {}
+// SAFETY: the same; and it may become a writer's guard.
+unsafe impl<T: ?Sized + Send + Sync> Send for LockGuard<'_, T, UpgradableRead> {}
+// SAFETY: a shared guard gives `&T` only, and `&GuardHold`, which is Sync.
+unsafe impl<T: ?Sized + Sync, M: GuardMode> Sync for LockGuard<'_, T, M> {}
 
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
@@ -118,15 +228,185 @@ const _: () = {
     is_send_and_sync::<GuardState>();
 };
 
-impl<'a, T: ?Sized> MutexGuard<'a, T> {
+impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
     /// # Safety
-    /// The lock of `anchor` was just won, what was won is installed in it, and `value` is the data
-    /// that it protects. Both stay alive for `'a`, or as long as the keeper in the state.
+    /// The lock of `anchor` was just won in this mode, what was won is installed in it, and `value` is
+    /// the data that it protects. Both stay alive for `'a`, or as long as the keeper in the state.
     #[inline]
     pub(crate) unsafe fn new(value: NonNull<T>, anchor: NonNull<Anchor>) -> Self {
-        MutexGuard { value, hold: GuardHold { anchor, marker: PhantomData }, marker: PhantomData }
+        LockGuard {
+            value,
+            hold: GuardHold { anchor, own: (), marker: PhantomData },
+            marker: PhantomData,
+        }
     }
 
+    /// The same lock in another mode, where what is held stands as it did.
+    fn into_mode<N: GuardMode<Own = ()>>(guard: Self) -> LockGuard<'a, T, N> {
+        let guard = ManuallyDrop::new(guard);
+        let hold = GuardHold { anchor: guard.hold.anchor, own: (), marker: PhantomData };
+        LockGuard { value: guard.value, hold, marker: PhantomData }
+    }
+
+    /// Changes what is held, of the core that it is held of.
+    fn change<R>(guard: &mut Self, change: impl FnOnce(&Core, &mut Held) -> R) -> R {
+        let anchor = guard.hold.anchor();
+        // SAFETY: this is the holder, and no other reference to the state exists.
+        let state = unsafe { &mut *anchor.state.get() };
+        change(&anchor.core, &mut state.held)
+    }
+
+    /// Becomes a reader. Failed, the lock is released.
+    fn into_reader(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
+        guard.hold.check()?;
+        let how = match M::READS {
+            true => guard.hold.predecessor(),
+            false => Predecessor::Clean,
+        };
+        let anchor = guard.hold.anchor();
+        // SAFETY: this is the holder, and no other reference to the state exists. It is not touched
+        // any more once the lock is released.
+        let state = unsafe { &mut *anchor.state.get() };
+        // The keeper keeps the lock alive meanwhile, whichever way this ends.
+        let (mut sole, keeper) = (state.held.take(), state.keeper.take());
+        let held = match anchor.core.downgrade(&mut sole, how) {
+            Ok(held) => held,
+            Err(error) => {
+                (state.held, state.keeper) = (sole, keeper);
+                return Err(error);
+            }
+        };
+        let guard = ManuallyDrop::new(guard);
+        let anchor = guard.hold.anchor;
+        let own = GuardState { held, keeper, was_panicking: false };
+        let hold = GuardHold { anchor, own, marker: PhantomData };
+        Ok(LockGuard { value: guard.value, hold, marker: PhantomData })
+    }
+}
+
+impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
+    /// # Safety
+    /// `held` is a reader's right to the lock of `anchor`, and `value` is the data that it protects.
+    /// Both stay alive for `'a`, or as long as the keeper.
+    #[inline]
+    pub(crate) unsafe fn of_reader(
+        value: NonNull<T>,
+        anchor: NonNull<Anchor>,
+        held: Held,
+        keeper: Option<Arc<dyn Keeper>>,
+    ) -> Self {
+        let own = GuardState { held, keeper, was_panicking: false };
+        LockGuard {
+            value,
+            hold: GuardHold { anchor, own, marker: PhantomData },
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// Becomes a reader, and lets other readers in; no writer comes in between.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock is lost; at process scope `Io` or `Damaged` in a forked child whose first
+    /// use of the lock this is. The lock is released then.
+    pub fn downgrade(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
+        Self::into_reader(guard)
+    }
+
+    /// Becomes an upgradable reader, and lets other readers in; no writer comes in between.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock is lost. The lock is released then.
+    pub fn downgrade_to_upgradable(mut guard: Self) -> Result<RwLockUpgradableReadGuard<'a, T>> {
+        guard.hold.check()?;
+        Self::change(&mut guard, Core::downgrade_to_upgradable)?;
+        Ok(Self::into_mode(guard))
+    }
+}
+
+impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
+    /// Waits until no other reader is inside, and becomes the writer; none comes in between. It has
+    /// a token of its own then.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock is lost; `Io` or `Damaged` from the directory. The lock is released then.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{RwLock, RwLockUpgradableReadGuard};
+    ///
+    /// let stock = RwLock::new(7);
+    /// let seen = stock.upgradable_read()?;
+    /// if *seen > 0 {
+    ///     *RwLockUpgradableReadGuard::upgrade(seen)? -= 1;
+    /// }
+    /// assert_eq!(*stock.read()?, 6);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn upgrade(mut guard: Self) -> Result<RwLockWriteGuard<'a, T>> {
+        guard.hold.check()?;
+        Self::change(&mut guard, |core, held| core.upgrade(held, Patience::Forever))?;
+        Ok(Self::into_mode(guard))
+    }
+
+    /// As [`upgrade`](Self::upgrade), if no other reader is inside.
+    ///
+    /// # Errors
+    /// The guard, if another reader is inside, or the lock is lost.
+    pub fn try_upgrade(guard: Self) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        Self::upgrade_within(guard, Patience::No)
+    }
+
+    /// As [`upgrade`](Self::upgrade), waiting at most for `wait`.
+    ///
+    /// # Errors
+    /// The guard, if another reader is inside all the time, or the lock is lost.
+    pub fn try_upgrade_for(
+        guard: Self,
+        wait: Duration,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        Self::upgrade_within(guard, Patience::for_at_most(wait))
+    }
+
+    fn upgrade_within(
+        mut guard: Self,
+        patience: Patience,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        let upgraded = guard.hold.check();
+        let upgraded = upgraded
+            .and_then(|()| Self::change(&mut guard, |core, held| core.upgrade(held, patience)));
+        match upgraded {
+            Ok(()) => Ok(Self::into_mode(guard)),
+            Err(_) => Err(guard),
+        }
+    }
+
+    /// As [`upgrade`](Self::upgrade), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// The future has the guard: dropped early, it releases the lock.
+    pub async fn upgrade_async(guard: Self) -> Result<RwLockWriteGuard<'a, T>> {
+        guard.hold.check()?;
+        let anchor = guard.hold.anchor();
+        {
+            // SAFETY: this is the holder, and no other reference to the state exists.
+            let held = unsafe { &mut (*anchor.state.get()).held };
+            anchor.core.upgrade_async(held).await?;
+        }
+        Ok(Self::into_mode(guard))
+    }
+
+    /// Becomes a plain reader; another upgradable one, or a writer, may come next.
+    ///
+    /// # Errors
+    /// As [`RwLockWriteGuard::downgrade`].
+    pub fn downgrade(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
+        Self::into_reader(guard)
+    }
+}
+
+impl<'a, T: ?Sized, M: GuardMode> LockGuard<'a, T, M> {
     /// The fencing token of this grant: larger than every token of this name before.
     ///
     /// # Example
@@ -282,55 +562,6 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         guard.hold.predecessor()
     }
 
-    /// A guard of a part of the data.
-    ///
-    /// # Example
-    /// ```
-    /// use tierlock::{Mutex, MutexGuard};
-    ///
-    /// let pair = Mutex::new((1, "one"));
-    /// let mut number = MutexGuard::map(pair.lock()?, |pair| &mut pair.0);
-    /// *number += 1;
-    /// drop(number);
-    /// assert_eq!(pair.lock()?.0, 2);
-    /// # Ok::<(), tierlock::LockError>(())
-    /// ```
-    pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&mut T) -> &mut U) -> MutexGuard<'a, U> {
-        let MutexGuard { mut value, hold, .. } = guard;
-        // SAFETY: the guard had the only access to the value, and `hold` still has it.
-        let value = NonNull::from(part(unsafe { value.as_mut() }));
-        MutexGuard { value, hold, marker: PhantomData }
-    }
-
-    /// A guard of a part of the data, if there is that part; else the guard itself.
-    ///
-    /// # Errors
-    /// The guard, when `part` returns `None`.
-    ///
-    /// # Example
-    /// ```
-    /// use tierlock::{Mutex, MutexGuard};
-    ///
-    /// let queue = Mutex::new(vec![1, 2]);
-    /// match MutexGuard::try_map(queue.lock()?, |queue| queue.first_mut()) {
-    ///     Ok(mut first) => *first = 7,
-    ///     Err(empty) => drop(empty), // the lock is still held here
-    /// }
-    /// assert_eq!(*queue.lock()?, [7, 2]);
-    /// # Ok::<(), tierlock::LockError>(())
-    /// ```
-    pub fn try_map<U: ?Sized>(
-        guard: Self,
-        part: impl FnOnce(&mut T) -> Option<&mut U>,
-    ) -> std::result::Result<MutexGuard<'a, U>, Self> {
-        let MutexGuard { mut value, hold, .. } = guard;
-        // SAFETY: the guard had the only access to the value, and `hold` still has it.
-        match part(unsafe { value.as_mut() }) {
-            Some(part) => Ok(MutexGuard { value: NonNull::from(part), hold, marker: PhantomData }),
-            None => Err(MutexGuard { value, hold, marker: PhantomData }),
-        }
-    }
-
     /// Lets go, and says whether the lock was held to the end.
     ///
     /// It does not wait for the leader; see [`unlock_async`](Self::unlock_async).
@@ -392,7 +623,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// # Errors
     /// As [`unlock_async`](Self::unlock_async).
     pub fn unlock_blocking(guard: Self) -> Result<()> {
-        blocking::wait_for(MutexGuard::unlock_async(guard))
+        blocking::wait_for(Self::unlock_async(guard))
     }
 
     /// Gives the lock back unused: the next holder hears of the predecessor what this one heard.
@@ -434,6 +665,66 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         guard.hold.let_go_answered_as(Some(how))
     }
 
+    /// A descriptor that proves this lock is held, for a command that is to inherit it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn proof_of_life(guard: &Self) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
+        match &guard.hold.anchor().core {
+            Core::Plain(_) => None,
+            Core::Named(named) => named.proof_of_life(guard.hold.held()),
+        }
+    }
+}
+
+impl<'a, T: ?Sized, M: Excludes> LockGuard<'a, T, M> {
+    /// A guard of a part of the data.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let pair = Mutex::new((1, "one"));
+    /// let mut number = MutexGuard::map(pair.lock()?, |pair| &mut pair.0);
+    /// *number += 1;
+    /// drop(number);
+    /// assert_eq!(pair.lock()?.0, 2);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&mut T) -> &mut U) -> LockGuard<'a, U, M> {
+        let LockGuard { mut value, hold, .. } = guard;
+        // SAFETY: the guard had the only access to the value, and `hold` still has it.
+        let value = NonNull::from(part(unsafe { value.as_mut() }));
+        LockGuard { value, hold, marker: PhantomData }
+    }
+
+    /// A guard of a part of the data, if there is that part; else the guard itself.
+    ///
+    /// # Errors
+    /// The guard, when `part` returns `None`.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// let queue = Mutex::new(vec![1, 2]);
+    /// match MutexGuard::try_map(queue.lock()?, |queue| queue.first_mut()) {
+    ///     Ok(mut first) => *first = 7,
+    ///     Err(empty) => drop(empty), // the lock is still held here
+    /// }
+    /// assert_eq!(*queue.lock()?, [7, 2]);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn try_map<U: ?Sized>(
+        guard: Self,
+        part: impl FnOnce(&mut T) -> Option<&mut U>,
+    ) -> std::result::Result<LockGuard<'a, U, M>, Self> {
+        let LockGuard { mut value, hold, .. } = guard;
+        // SAFETY: the guard had the only access to the value, and `hold` still has it.
+        match part(unsafe { value.as_mut() }) {
+            Some(part) => Ok(LockGuard { value: NonNull::from(part), hold, marker: PhantomData }),
+            None => Err(LockGuard { value, hold, marker: PhantomData }),
+        }
+    }
+
     /// Gives up the guard and keeps the data: the lock is held until its mutex is dropped.
     ///
     /// # Example
@@ -452,13 +743,30 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
         // outlives `'a`: it is borrowed for that long, or owned by a share that is leaked as well.
         unsafe { guard.value.as_mut() }
     }
+}
 
-    /// A descriptor that proves this lock is held, for a command that is to inherit it.
-    #[cfg(feature = "cli")]
-    pub(crate) fn proof_of_life(guard: &Self) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
-        match &guard.hold.anchor().core {
-            Core::Plain(_) => None,
-            Core::Named(named) => named.proof_of_life(guard.hold.held()),
+impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
+    /// A guard of a part of the data.
+    pub fn map<U: ?Sized>(guard: Self, part: impl FnOnce(&T) -> &U) -> RwLockReadGuard<'a, U> {
+        let LockGuard { value, hold, .. } = guard;
+        // SAFETY: the guard may read the value, and `hold` still may.
+        let value = NonNull::from(part(unsafe { value.as_ref() }));
+        LockGuard { value, hold, marker: PhantomData }
+    }
+
+    /// A guard of a part of the data, if there is that part; else the guard itself.
+    ///
+    /// # Errors
+    /// The guard, when `part` returns `None`.
+    pub fn try_map<U: ?Sized>(
+        guard: Self,
+        part: impl FnOnce(&T) -> Option<&U>,
+    ) -> std::result::Result<RwLockReadGuard<'a, U>, Self> {
+        let LockGuard { value, hold, .. } = guard;
+        // SAFETY: the guard may read the value, and `hold` still may.
+        match part(unsafe { value.as_ref() }) {
+            Some(part) => Ok(LockGuard { value: NonNull::from(part), hold, marker: PhantomData }),
+            None => Err(LockGuard { value, hold, marker: PhantomData }),
         }
     }
 }
@@ -489,7 +797,8 @@ impl Anchor {
         let state = unsafe { &mut *self.state.get() };
         state.keeper = keeper;
         state.was_panicking = std::thread::panicking();
-        if let Core::Named(_) = self.core {
+        // Of an unnamed mutex it is nothing that its release needs; of a lock with readers it is.
+        if matches!(self.core, Core::Named(_)) || held.is_readable() {
             state.held = held;
         }
         Ok(())
@@ -565,7 +874,7 @@ impl Drop for Anchor {
     }
 }
 
-impl GuardHold<'_> {
+impl<M: GuardMode> GuardHold<'_, M> {
     #[inline]
     fn anchor(&self) -> &Anchor {
         // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
@@ -574,8 +883,11 @@ impl GuardHold<'_> {
 
     #[inline]
     fn state(&self) -> &GuardState {
-        // SAFETY: this is the holder, and changing the state takes the `GuardHold` itself.
-        unsafe { &*self.anchor().state.get() }
+        match M::own(&self.own) {
+            Some(own) => own,
+            // SAFETY: this is the holder, and changing the state takes the `GuardHold` itself.
+            None => unsafe { &*self.anchor().state.get() },
+        }
     }
 
     fn held(&self) -> &Held {
@@ -584,15 +896,15 @@ impl GuardHold<'_> {
 
     fn token(&self) -> Token {
         match &self.anchor().core {
-            Core::Plain(lock) => lock.last_token(),
-            Core::Named(_) => self.held().token,
+            Core::Plain(plain) if !M::SHARES => plain.lock.last_token(),
+            _ => self.held().token,
         }
     }
 
     fn predecessor(&self) -> Predecessor {
         match &self.anchor().core {
-            Core::Plain(lock) => lock.predecessor(),
-            Core::Named(_) => self.held().predecessor(),
+            Core::Plain(plain) if !M::SHARES => plain.lock.predecessor(),
+            _ => self.held().predecessor(),
         }
     }
 
@@ -698,32 +1010,54 @@ impl GuardHold<'_> {
 
     /// Empties the state, for the next holder. The keeper is to be dropped last.
     fn take(&mut self) -> (Held, Option<Arc<dyn Keeper>>, Predecessor) {
-        // SAFETY: this is the holder, and no other reference to it exists.
-        let state = unsafe { &mut *self.anchor().state.get() };
+        let before = self.predecessor();
+        let anchor = self.anchor;
+        // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
+        let anchor = unsafe { anchor.as_ref() };
+        let state = match M::own_mut(&mut self.own) {
+            Some(own) => own,
+            // SAFETY: this is the holder, and no other reference to the state exists.
+            None => unsafe { &mut *anchor.state.get() },
+        };
         let panicked = std::thread::panicking() && !state.was_panicking;
-        let how = if panicked { Predecessor::Panicked } else { Predecessor::Clean };
+        let how = match (M::READS, panicked) {
+            (true, _) => before,
+            (false, true) => Predecessor::Panicked,
+            (false, false) => Predecessor::Clean,
+        };
         state.was_panicking = false;
         (state.held.take(), state.keeper.take(), how)
     }
 }
 
-impl Drop for GuardHold<'_> {
+impl<M: GuardMode> Drop for GuardHold<'_, M> {
     // So little that it is compiled into the caller: a call costs a fifteenth of a quiet lock.
     #[inline]
     fn drop(&mut self) {
+        if let Some(own) = M::own_mut(&mut self.own)
+            && own.keeper.is_none()
+        {
+            // SAFETY: alive as long as the guard: borrowed for `'a`.
+            let core = unsafe { &self.anchor.as_ref().core };
+            if core.leave_quietly(&mut own.held) {
+                return;
+            }
+        }
         match &self.anchor().core {
-            Core::Plain(lock) if self.is_quiet() => lock.release(Predecessor::Clean),
+            Core::Plain(plain) if !M::READS && self.is_quiet() => {
+                plain.lock.release(Predecessor::Clean);
+            }
             _ => self.let_go_of_more(),
         }
     }
 }
 
-impl GuardHold<'_> {
+impl<M: GuardMode> GuardHold<'_, M> {
     /// Lets go of a named lock, or of one with something besides.
     #[inline(never)]
     fn let_go_of_more(&mut self) {
         match &self.anchor().core {
-            Core::Named(named) if self.is_quiet() && self.held().is_quiet() => {
+            Core::Named(named) if !M::READS && self.is_quiet() && self.held().is_quiet() => {
                 // SAFETY: this is the holder, and no other reference to it exists.
                 let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
                 named.release_quietly(won);
@@ -733,17 +1067,17 @@ impl GuardHold<'_> {
     }
 }
 
-impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+impl<T: ?Sized, M: GuardMode> Deref for LockGuard<'_, T, M> {
     type Target = T;
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard has the only access to the value until it is dropped.
+        // SAFETY: the guard may read the value until it is dropped.
         unsafe { self.value.as_ref() }
     }
 }
 
-impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+impl<T: ?Sized, M: Excludes> DerefMut for LockGuard<'_, T, M> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the guard has the only access to the value until it is dropped.
@@ -751,13 +1085,13 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+impl<T: ?Sized + fmt::Debug, M: GuardMode> fmt::Debug for LockGuard<'_, T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
 }
 
-impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
+impl<T: ?Sized + fmt::Display, M: GuardMode> fmt::Display for LockGuard<'_, T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&**self, f)
     }

@@ -70,7 +70,7 @@
 //! | 2 | `host/` | the lease word, the seam `service`, drivers around `proto` | asks for a lease of its own accord |
 //! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
-//! | 5 | `mutex` `guard` `manager` `status` `question` | what users touch; others' locks | moves bytes |
+//! | 5 | `mutex` `rwlock` `guard` `manager` `status` `question` | what users touch; others' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
@@ -147,6 +147,7 @@ mod printable;
 )]
 mod process;
 mod question;
+mod rwlock;
 mod scope;
 #[cfg(feature = "cli")]
 mod status;
@@ -157,7 +158,10 @@ mod token;
 mod watch;
 
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
-pub use guard::{MutexGuard, OwnedMutexGuard};
+pub use guard::{
+    LockGuard, MutexGuard, OwnedMutexGuard, RwLockReadGuard, RwLockUpgradableReadGuard,
+    RwLockWriteGuard,
+};
 /// What the simulator takes the tokens of leases from; outside semver.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -172,6 +176,7 @@ pub use path::Keep;
 #[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]
 pub use process::parts;
+pub use rwlock::{RwLock, RwLockBuilder};
 pub use scope::{ParseScopeError, Scope};
 #[doc(hidden)]
 pub use time::Time;

@@ -13,6 +13,7 @@ use crate::{
     ground::{BelowHost, Ground, Reach},
     mutex::MutexBuilder,
     question::TokenQuestion,
+    rwlock::RwLockBuilder,
     scope::Scope,
     time::TIME_TO_LIVE,
     token::Token,
@@ -102,6 +103,26 @@ impl LockManager {
     /// reaches. Errors in the name surface when it is built.
     pub fn mutex<T>(&self, name: impl AsRef<str>, value: T) -> MutexBuilder<T> {
         MutexBuilder::new(self.reach.clone(), name.as_ref(), value)
+    }
+
+    /// A read-write lock of this name, about to be built, at thread or process scope. The default scope
+    /// is the widest that this manager reaches, so a manager that reaches leaders must be told another
+    /// one: no leader grants shared leases yet.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, Scope};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let prices = locks.rw_lock("prices", vec![3]).scope(Scope::Process).build()?;
+    /// assert_eq!(prices.read()?.len(), 1);
+    /// prices.write()?.push(4);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn rw_lock<T>(&self, name: impl AsRef<str>, value: T) -> RwLockBuilder<T> {
+        RwLockBuilder::new(self.reach.clone(), name.as_ref(), value)
     }
 
     /// The widest scope that this manager reaches: the default scope of its mutexes.

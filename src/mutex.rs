@@ -13,12 +13,11 @@ use std::{
 use crate::{
     alarm, cooperate,
     error::{LockError, LockErrorKind, Result},
-    ground::Reach,
+    ground::{Entry, Reach},
     guard::{Anchor, Keeper, MutexGuard, OwnedMutexGuard},
     name::Name,
-    path::{Core, Held, Keep, Named, Patience, Won},
+    path::{Core, Held, Keep, Named, Patience, Plain, Won},
     scope::Scope,
-    thread::ThreadLock,
     time::AT_LEAST_MAX,
 };
 
@@ -71,13 +70,13 @@ impl<T> Mutex<T> {
     /// An unnamed mutex of thread scope.
     #[cfg(not(tierlock_loom))]
     pub const fn new(value: T) -> Mutex<T> {
-        Mutex { anchor: Anchor::new(Core::Plain(ThreadLock::new())), value: UnsafeCell::new(value) }
+        Mutex { anchor: Anchor::new(Core::Plain(Plain::new())), value: UnsafeCell::new(value) }
     }
 
     /// The same; the model checker's locks are no constants.
     #[cfg(tierlock_loom)]
     pub fn new(value: T) -> Mutex<T> {
-        Mutex { anchor: Anchor::new(Core::Plain(ThreadLock::new())), value: UnsafeCell::new(value) }
+        Mutex { anchor: Anchor::new(Core::Plain(Plain::new())), value: UnsafeCell::new(value) }
     }
 
     /// The data, without the mutex.
@@ -103,7 +102,7 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
         match &self.anchor.core {
-            Core::Plain(lock) => {
+            Core::Plain(Plain { lock, .. }) => {
                 lock.take();
                 Ok(self.plain_guard())
             }
@@ -132,7 +131,7 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
         match &self.anchor.core {
-            Core::Plain(lock) => match lock.try_take() {
+            Core::Plain(Plain { lock, .. }) => match lock.try_take() {
                 Some(_) => Ok(self.plain_guard()),
                 None => Err(LockError::WOULD_BLOCK),
             },
@@ -317,7 +316,7 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     fn lock_quietly(&self) -> Option<Result<MutexGuard<'_, T>>> {
         match &self.anchor.core {
-            Core::Plain(lock) => lock.take_quietly().map(|_| Ok(self.plain_guard())),
+            Core::Plain(Plain { lock, .. }) => lock.take_quietly().map(|_| Ok(self.plain_guard())),
             Core::Named(named) => named.lock_quietly().map(|won| self.guard_of(won)),
         }
     }
@@ -350,7 +349,7 @@ impl<T: ?Sized> Mutex<T> {
 }
 
 /// A pointer to what the cell holds.
-fn inside<T: ?Sized>(cell: &UnsafeCell<T>) -> NonNull<T> {
+pub(crate) fn inside<T: ?Sized>(cell: &UnsafeCell<T>) -> NonNull<T> {
     NonNull::new(cell.get()).expect("made from a reference")
 }
 
@@ -613,6 +612,16 @@ impl<T> MutexBuilder<T> {
     /// `Config` for an invalid name, a scope out of the manager's reach, or terms that
     /// contradict each other; `Io` or `Damaged` from the directory, a full disk among them.
     pub fn build(self) -> Result<Mutex<T>> {
+        let (named, value) = self.build_named(|_, _| Ok(()))?;
+        Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
+    }
+
+    /// Everything but the lock that is made of it. `check` has a last word on its scope and what it
+    /// shares in this process.
+    pub(crate) fn build_named(
+        self,
+        check: impl FnOnce(Scope, &Entry) -> Result<()>,
+    ) -> Result<(Named, T)> {
         let scope = self.scope.unwrap_or_else(|| self.reach.widest());
         let name = Name::new(&self.name).map_err(|error| {
             LockError::config(error.to_string()).with_scope(scope).with_source(error)
@@ -628,6 +637,7 @@ impl<T> MutexBuilder<T> {
         }
         let entry = self.reach.ground.entry(&name);
         entry.prepare(scope.max(entry.scope_in_force())).map_err(about)?;
+        check(scope, &entry).map_err(about)?;
         let named = Named {
             word: self.reach.service.as_ref().map(|service| entry.lease_word(service)),
             entry,
@@ -638,7 +648,7 @@ impl<T> MutexBuilder<T> {
             has_terms: self.at_most.is_some() || self.at_least.is_some(),
             keep: self.keep,
         };
-        Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(self.value) })
+        Ok((named, self.value))
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct LockStatus {
     pub(crate) state: State,
     pub(crate) token: Token,
     pub(crate) holder: Option<Holder>,
+    /// Which processes read it, and how many threads and tasks of each.
+    pub(crate) readers: Vec<(Holder, u32)>,
     /// For how long the holder's lease is good without a further word, or `at_least` runs on.
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
@@ -107,6 +109,7 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         state,
         token: lock.token,
         holder: lock.holder.map(crate::host::link::holder_of),
+        readers: Vec::new(),
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),
@@ -134,6 +137,7 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         // The holder of a name of host scope has no lock in the directory.
         (Some(_), _) if wide => State::Climbing,
         (Some(_), _) => State::Held,
+        (None, _) if !status.readers.is_empty() => State::Held,
         (None, Some(_)) => State::Reserved,
         (None, None) if wide && !leader_asked => State::Unknown,
         (None, None) => State::Free,
@@ -145,6 +149,7 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         token: status.token,
         holder: status.holder,
         remaining: status.stays_for,
+        readers: status.readers,
         predecessor: status.predecessor,
         waiters: status.waiters.into_iter().map(in_the_directory).collect(),
         proof: status.proof,

@@ -59,6 +59,7 @@ use crate::{error::Predecessor, time::Time, token::Token};
 
 mod in_force;
 mod queue;
+mod shares;
 mod sync;
 
 #[cfg(all(test, tierlock_loom))]
@@ -68,6 +69,7 @@ mod tests;
 
 pub(crate) use in_force::InForce;
 use queue::{Call, Kind, Queue, Ticket};
+pub(crate) use shares::{ThreadShares, WaitingWriter};
 use sync::{
     AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,
 };
@@ -95,6 +97,9 @@ const WAITERS: u8 = 0b010;
 /// In [`ThreadLock::word`]: the first in line, of each kind, is awake and will look.
 const CALLED: u8 = 0b100;
 
+/// In [`ThreadLock::word`]: readers may be inside, or may have been.
+const SHARED: u8 = 0b1000;
+
 /// The thread tier's lock: a word, a token, two queues. The caller pairs every taking with one
 /// `release`.
 pub(crate) struct ThreadLock {
@@ -113,6 +118,9 @@ pub(crate) struct ThreadLock {
     ///    1   |    1    |   1    | Held by a newcomer that was quicker than the woken waiters,
     ///        |         |        | which will look still: the release is one exchange.
     ///
+    /// SHARED stands beside each of these. A reader sets it before it comes in, so that a lock which
+    /// expects no reader fails its one exchange, and then looks at the [count](ThreadShares).
+    ///
     /// - LOCKED is set by a taker that finds it clear and cleared by the holder: under the
     ///   queues' mutex while WAITERS is set without CALLED, else without it.
     /// - WAITERS and CALLED change only under the queues' mutex. While no thread has that mutex,
@@ -123,7 +131,7 @@ pub(crate) struct ThreadLock {
     ///   and comes to the queues. This is why no waiter is overlooked and why it takes no fence:
     ///   both sides decide by read-modify-writes of the same word, which have one order.
     ///
-    /// Orderings. Setting LOCKED acquires and clearing it releases; every other change is a
+    /// Orderings. Setting LOCKED acquires, SeqCst for the sake of readers, and clearing it releases; every other change is a
     /// read-modify-write and so continues the release sequence of the last clearing. What goes
     /// past the word, a hand-over, goes under the queues' mutex on both sides.
     word: AtomicU8,
@@ -250,6 +258,23 @@ impl ThreadLock {
         self.word.load(Relaxed) & LOCKED != 0
     }
 
+    /// Says in the word that readers may be inside. Whether it was held then.
+    #[inline]
+    pub(crate) fn is_locked_beside_readers(&self) -> bool {
+        let mut word = self.word.load(SeqCst);
+        if word & SHARED == 0 {
+            word = self.word.fetch_or(SHARED, SeqCst);
+        }
+        word & LOCKED != 0
+    }
+
+    /// No reader is inside, nor can come in meanwhile. Only for whoever holds it.
+    pub(crate) fn has_no_readers(&self) {
+        if self.word.load(Relaxed) & SHARED != 0 {
+            self.word.fetch_and(!SHARED, Relaxed);
+        }
+    }
+
     /// The last token granted, as far as this thread can know without the lock.
     #[inline]
     pub(crate) fn last_token(&self) -> Token {
@@ -301,13 +326,13 @@ impl ThreadLock {
     /// Wins a lock that is free and has no queue.
     #[inline]
     fn win_quiet(&self) -> bool {
-        self.word.compare_exchange(0, LOCKED, Acquire, Relaxed).is_ok()
+        self.word.compare_exchange(0, LOCKED, SeqCst, Relaxed).is_ok()
     }
 
     /// Wins the lock if it is free.
     fn win(&self) -> bool {
         // The load spares the holder's cache line a write by every newcomer.
-        self.word.load(Relaxed) & LOCKED == 0 && self.word.fetch_or(LOCKED, Acquire) & LOCKED == 0
+        self.word.load(Relaxed) & LOCKED == 0 && self.word.fetch_or(LOCKED, SeqCst) & LOCKED == 0
     }
 
     /// What the winner does with the lock before anything else.
@@ -386,7 +411,7 @@ impl ThreadLock {
         loop {
             let is_free = before & LOCKED == 0;
             let after = if is_free { before | LOCKED } else { before & !CALLED | WAITERS };
-            match self.word.compare_exchange(before, after, Acquire, Relaxed) {
+            match self.word.compare_exchange(before, after, SeqCst, Relaxed) {
                 Ok(_) if is_free => return true,
                 Ok(_) => return false,
                 Err(found) => before = found,
@@ -429,7 +454,8 @@ impl ThreadLock {
     fn let_go_slow(&self) {
         let mut before = self.word.load(Relaxed);
         assert!(before & LOCKED != 0, "a lock was released without a holder");
-        while before & CALLED != 0 {
+        // Without waiters it is here for its readers.
+        while before & CALLED != 0 || before & WAITERS == 0 {
             match self.word.compare_exchange(before, before & !LOCKED, Release, Relaxed) {
                 Ok(_) => return,
                 Err(found) => before = found,
@@ -470,7 +496,8 @@ impl ThreadLock {
                 return call;
             }
             // No other thread has the queues: the first waiter is woken before any can see that.
-            self.word.swap(WAITERS | CALLED, Release);
+            let left = |word: u8| Some(word & SHARED | WAITERS | CALLED);
+            let _ = self.word.fetch_update(Release, Relaxed, left);
             return queue.wake_first_of_each(now);
         }
         self.word.fetch_and(!(LOCKED | WAITERS | CALLED), Release);

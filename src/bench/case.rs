@@ -53,7 +53,7 @@ impl Case {
 /// How the caller waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
+pub(crate) enum WaitMode {
     /// A plain thread.
     Blocking,
     /// Tasks on a multi-threaded runtime.
@@ -75,7 +75,7 @@ pub(crate) struct Label {
     pub(crate) subject: &'static str,
     /// What else than usual the subject does, in a second row of it.
     pub(crate) variant: Option<&'static str>,
-    pub(crate) mode: Mode,
+    pub(crate) mode: WaitMode,
     /// Callers in all.
     pub(crate) clients: u32,
     /// Processes they are spread over.
@@ -96,7 +96,7 @@ impl Label {
             case,
             subject: TIERLOCK,
             variant: None,
-            mode: Mode::Blocking,
+            mode: WaitMode::Blocking,
             clients: 1,
             processes: 1,
             threads: 1,
@@ -115,7 +115,11 @@ impl Label {
             Some(mib) => return format!("killed, {mib} MiB"),
         }
         let title = self.case.title.replace("{}", &self.clients.to_string());
-        if (self.case, self.mode) == (Case::QUIET, Mode::Async) { title + ", async" } else { title }
+        if (self.case, self.mode) == (Case::QUIET, WaitMode::Async) {
+            title + ", async"
+        } else {
+            title
+        }
     }
 
     /// The subject for people.
@@ -128,26 +132,4 @@ impl Label {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn killed_holders_memory_is_said_where_it_is_not_the_usual_one() {
-        let title = |resident_mib| {
-            let label = Label::new(Scope::Process, Case::HOLDER_KILLED);
-            Label { resident_mib, ..label }.title()
-        };
-        assert_eq!(title(Some(USUAL_RESIDENT_MIB)), "holder killed");
-        assert_eq!(title(Some(0)), "killed, 0 MiB");
-        assert_eq!(title(Some(256)), "killed, 256 MiB");
-        assert_eq!(title(Some(1_024)), "killed, 1 GiB");
-    }
-
-    #[test]
-    fn title_says_how_many_callers_there_are_and_that_they_are_tasks() {
-        let label = Label { clients: 4, ..Label::new(Scope::Process, Case::PROCESSES_EMPTY) };
-        assert_eq!(label.title(), "4 processes, empty");
-        let label = Label { mode: Mode::Async, ..Label::new(Scope::Host, Case::QUIET) };
-        assert_eq!(label.title(), "quiet, async");
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::failure::{Failure, Result};
+use super::failure::{BenchFailure, Result};
 
 static LEFT_TO_END: Mutex<LeftToEnd> =
     Mutex::new(LeftToEnd { children: Vec::new(), directories: Vec::new() });
@@ -29,7 +29,7 @@ struct LeftToEnd {
 /// From now on, what ends this process by a signal or a panic first ends what the bench started.
 pub(crate) fn on_every_way_out() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(Failure::io("cannot watch for signals"))?;
+        .map_err(BenchFailure::io("cannot watch for signals"))?;
     thread::Builder::new()
         .name("bench-signals".into())
         .spawn(move || {
@@ -41,7 +41,7 @@ pub(crate) fn on_every_way_out() -> Result<()> {
                 std::process::exit(128 + signal);
             }
         })
-        .map_err(Failure::io("cannot start the thread that watches for signals"))?;
+        .map_err(BenchFailure::io("cannot start the thread that watches for signals"))?;
     // The program's own hook exits, so nothing would be dropped.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -71,6 +71,10 @@ impl LeftToEnd {
         for directory in &self.directories {
             let _ = fs::remove_dir_all(directory);
         }
+    }
+
+    fn forget(&mut self, pid: Pid) {
+        self.children.retain(|&(child, _)| child != pid);
     }
 }
 
@@ -108,12 +112,6 @@ impl OwnChild {
         let status = self.child.try_wait().ok()??;
         left.forget(self.pid());
         Some(status)
-    }
-}
-
-impl LeftToEnd {
-    fn forget(&mut self, pid: Pid) {
-        self.children.retain(|&(child, _)| child != pid);
     }
 }
 
@@ -156,7 +154,7 @@ impl Scratch {
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
-                    return Err(Failure::io(format!("cannot make {}", path.display()))(error));
+                    return Err(BenchFailure::io(format!("cannot make {}", path.display()))(error));
                 }
             }
         }
@@ -170,7 +168,7 @@ impl Scratch {
             .mode(0o700)
             .recursive(true)
             .create(&path)
-            .map_err(Failure::io(format!("cannot make {}", path.display())))?;
+            .map_err(BenchFailure::io(format!("cannot make {}", path.display())))?;
         Ok(path)
     }
 
@@ -188,51 +186,4 @@ impl Drop for Scratch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scratch_goes_with_its_content() {
-        let scratch = Scratch::new().unwrap();
-        let inside = scratch.directory("a/b").unwrap();
-        fs::write(inside.join("file"), "x").unwrap();
-        let path = scratch.path().to_owned();
-        drop(scratch);
-        assert!(!path.exists());
-    }
-
-    fn is_left(pid: Pid) -> bool {
-        LEFT_TO_END.lock().children.iter().any(|&(child, _)| child == pid)
-    }
-
-    #[test]
-    fn dropped_child_is_dead_and_forgotten() {
-        let child = OwnChild::start(Command::new("sleep").arg("1000"), Signal::KILL).unwrap();
-        let pid = child.pid();
-        assert!(is_left(pid));
-        drop(child);
-        assert!(!is_left(pid));
-        assert!(rustix::process::test_kill_process(pid).is_err(), "reaped");
-    }
-
-    #[test]
-    fn dropped_child_gets_the_signal_it_cleans_up_on() {
-        // A shell cannot handle what it was started to ignore, as below a shell's `&`.
-        signal_hook::flag::register(signal_hook::consts::SIGQUIT, std::sync::Arc::default())
-            .unwrap();
-        let scratch = Scratch::new().unwrap();
-        let (ready, cleaned) = (scratch.path().join("ready"), scratch.path().join("cleaned"));
-        let script = format!(
-            "trap 'touch {}; exit' QUIT; touch {}; while :; do sleep 0.01; done",
-            cleaned.display(),
-            ready.display()
-        );
-        let mut command = Command::new("sh");
-        let child = OwnChild::start(command.arg("-c").arg(script), Signal::QUIT).unwrap();
-        while !ready.exists() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        drop(child);
-        assert!(cleaned.exists());
-    }
-}
+mod tests;

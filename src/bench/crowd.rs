@@ -9,13 +9,13 @@ use std::{
 use super::{
     failure::{Result, check_count},
     run::Contender,
-    stats::{Meter, Tally, Unprotected},
+    stats::{Meter, RowTally, Unprotected},
 };
 
 /// Threads side by side that never pause. Each has a client of its own: it locks the name of the
 /// number that it is given, and runs what it is given under the lock.
 pub(crate) struct Crowd<F, W> {
-    members: Vec<Member<F>>,
+    members: Vec<CrowdMember<F>>,
     /// The number of the name that a member wants next.
     wants: W,
     /// What is counted under the lock of each name.
@@ -29,7 +29,7 @@ pub(crate) struct Crowd<F, W> {
 struct Count(Unprotected);
 
 #[repr(align(128))]
-struct Member<F> {
+struct CrowdMember<F> {
     lock: F,
     dice: Dice,
 }
@@ -43,20 +43,20 @@ where
     pub(crate) fn new(clients: impl IntoIterator<Item = F>, wants: W) -> Crowd<F, W> {
         let members = clients.into_iter().zip(1..);
         let members: Vec<_> =
-            members.map(|(lock, seed)| Member { lock, dice: Dice::new(seed) }).collect();
+            members.map(|(lock, seed)| CrowdMember { lock, dice: Dice::new(seed) }).collect();
         let counts = (0..=members.len()).map(|_| Count::default()).collect();
         Crowd { members, wants, counts, expected: 0 }
     }
 }
 
-impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> Member<F> {
+impl<F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send> CrowdMember<F> {
     /// What this member does in one slice; how often it locked.
     fn work(
         &mut self,
         wants: impl Fn(&mut Dice) -> usize,
         counts: &[Count],
         slice: Duration,
-        tally: &mut Tally,
+        tally: &mut RowTally,
     ) -> Result<u64> {
         let mut locked = 0;
         let mut meter = Meter::start(slice, tally);
@@ -76,24 +76,12 @@ where
     F: FnMut(usize, &mut dyn FnMut()) -> Result<()> + Send,
     W: Fn(usize, &mut Dice) -> usize + Sync,
 {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         let (wants, counts) = (&self.wants, &*self.counts);
-        let barrier = &Barrier::new(self.members.len());
-        let mut tallies: Vec<Tally> = self.members.iter().map(|_| tally.empty()).collect();
-        let locked: Vec<Result<u64>> = thread::scope(|scope| {
-            let members = self.members.iter_mut().zip(&mut tallies).enumerate();
-            let threads: Vec<_> = members
-                .map(|(number, (member, tally))| {
-                    scope.spawn(move || {
-                        barrier.wait();
-                        member.work(|dice| wants(number, dice), counts, slice, tally)
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
-        });
-        self.expected += locked.into_iter().sum::<Result<u64>>()?;
-        tally.side_by_side(tallies);
+        let members = self.members.iter_mut().enumerate();
+        self.expected += at_once(members, tally, |(number, member), tally| {
+            member.work(|dice| wants(number, dice), counts, slice, tally)
+        })?;
         Ok(())
     }
 
@@ -101,6 +89,30 @@ where
         let counted = self.counts.iter().map(|count| count.0.get()).sum();
         check_count("threads with a client each", counted, self.expected)
     }
+}
+
+/// Runs `work` for each member on a thread of its own, all from the same moment on; returns the sum
+/// of what they counted.
+pub(crate) fn at_once<M: Send>(
+    members: impl ExactSizeIterator<Item = M>,
+    tally: &mut RowTally,
+    work: impl Fn(M, &mut RowTally) -> Result<u64> + Sync,
+) -> Result<u64> {
+    let (work, barrier) = (&work, &Barrier::new(members.len()));
+    let mut tallies: Vec<RowTally> = (0..members.len()).map(|_| tally.empty()).collect();
+    let counted: Vec<Result<u64>> = thread::scope(|scope| {
+        let start = |(member, tally)| {
+            scope.spawn(move || {
+                barrier.wait();
+                work(member, tally)
+            })
+        };
+        let threads: Vec<_> = members.zip(&mut tallies).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+    });
+    let counted = counted.into_iter().sum::<Result<u64>>()?;
+    tally.side_by_side(tallies);
+    Ok(counted)
 }
 
 /// The member's own name, but with this probability another one's, out of so many members.
@@ -136,25 +148,4 @@ impl Dice {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chosen(probability: f64, own: usize) -> [u32; 5] {
-        let (mut dice, wants) = (Dice::new(7), own_or_others(probability, 4));
-        let mut chosen = [0; 5];
-        (0..10_000).for_each(|_| chosen[wants(own, &mut dice)] += 1);
-        chosen
-    }
-
-    #[test]
-    fn others_names_are_wanted_as_often_as_was_said_and_each_alike() {
-        assert_eq!(chosen(0.0, 2), [0, 0, 10_000, 0, 0]);
-        let all = chosen(1.0, 2);
-        assert_eq!((all[2], all[4]), (0, 0));
-        for other in [0, 1, 3] {
-            assert!((3_000..3_700).contains(&all[other]), "{all:?}");
-        }
-        let few = chosen(0.01, 2);
-        assert!((9_800..9_970).contains(&few[2]), "{few:?}");
-    }
-}
+mod tests;

@@ -4,11 +4,11 @@ use std::{fmt, io};
 
 use tierlock::{LockError, LockErrorKind};
 
-pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = BenchFailure> = std::result::Result<T, E>;
 
 /// Why a bench stopped. It prints as one line.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum BenchFailure {
     /// The options ask for what is not there.
     #[error("{0}")]
     Usage(String),
@@ -26,26 +26,26 @@ pub(crate) enum Failure {
     Wrong(String),
 }
 
-impl Failure {
+impl BenchFailure {
     /// An `io::Error` with what was being done.
-    pub(crate) fn io<W: Into<String>>(what: W) -> impl FnOnce(io::Error) -> Failure {
+    pub(crate) fn io<W: Into<String>>(what: W) -> impl FnOnce(io::Error) -> BenchFailure {
         // Made into a string only on failure: this stands on paths that are measured.
-        move |source| Failure::Io { what: what.into(), source }
+        move |source| BenchFailure::Io { what: what.into(), source }
     }
 
     /// What another program did wrong.
-    pub(crate) fn other(message: impl Into<String>) -> Failure {
-        Failure::Other { code: 70, message: message.into() }
+    pub(crate) fn other(message: impl Into<String>) -> BenchFailure {
+        BenchFailure::Other { code: 70, message: message.into() }
     }
 
     /// The exit status (the same numbers as the other commands use).
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Usage(_) => 64,
-            Failure::Lock(error) => status_of(error.kind()),
-            Failure::Io { .. } => 74,
-            Failure::Other { code, .. } => *code,
-            Failure::Wrong(_) => 70,
+            BenchFailure::Usage(_) => 64,
+            BenchFailure::Lock(error) => status_of(error.kind()),
+            BenchFailure::Io { .. } => 74,
+            BenchFailure::Other { code, .. } => *code,
+            BenchFailure::Wrong(_) => 70,
         }
     }
 }
@@ -71,7 +71,7 @@ pub(crate) fn check_count(what: impl fmt::Display, counted: u64, expected: u64) 
     if counted == expected {
         return Ok(());
     }
-    Err(Failure::Wrong(format!(
+    Err(BenchFailure::Wrong(format!(
         "{what}: {expected} lockings counted to {counted}; the lock did not exclude"
     )))
 }

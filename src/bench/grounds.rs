@@ -12,7 +12,7 @@ use tierlock::{Leader, LockManager, LockManagerBuilder, Secret};
 
 use super::{
     cleanup::Scratch,
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
     tasks::RUNTIME_WORKERS,
 };
 
@@ -56,7 +56,7 @@ impl Grounds {
             .enable_all()
             .build()
             .map(Arc::new)
-            .map_err(Failure::io("cannot start a runtime"))?;
+            .map_err(BenchFailure::io("cannot start a runtime"))?;
         self.runtime = Some(runtime.clone());
         Ok(runtime)
     }

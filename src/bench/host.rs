@@ -8,13 +8,13 @@ use std::{num::NonZero, sync::Arc, thread};
 use tierlock::{Keep, LockManager, Mutex, MutexGuard, Scope};
 
 use super::{
-    case::{Case, Label, Mode},
+    case::{Case, Label, WaitMode},
     crowd::{Crowd, Dice, own_or_others},
     failure::Result,
     grounds::Grounds,
-    run::{Entry, Quiet},
+    run::{Contender, Entrant, Quiet},
     stats::Unprotected,
-    tasks::{Client, Fleet, QuietAsync, RUNTIME_WORKERS},
+    tasks::{AsyncCaller, Fleet, QuietAsync, RUNTIME_WORKERS},
 };
 
 /// What every row of tierlock says here, unless it says another thing.
@@ -24,90 +24,86 @@ const KEPT: &str = "Keep::Always: the lease stays with the session";
 /// Where leases are kept as they are if nothing is said.
 pub(crate) const ADAPTIVE: &str = "Keep::Adaptive";
 
-pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+pub(crate) fn quiet(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
     let label = Label { note: Some(NOTE), ..Label::new(Scope::Host, Case::QUIET) };
     let awaited = |label| Label { variant: Some("awaited"), note: Some(AWAITED), ..label };
     let mut entries = Vec::new();
 
     let blocking = mutex(&grounds.leader()?.connect()?, "quiet/blocking", Keep::Never)?;
-    entries.push(Entry::new(
-        label.clone(),
-        Quiet(move || {
-            drop(blocking.lock()?);
-            Ok(())
-        }),
-    ));
+    entries.push(Entrant::new(label.clone(), locking(blocking)));
     let blocking = mutex(&grounds.leader()?.connect()?, "quiet/blocking/awaited", Keep::Never)?;
-    entries.push(Entry::new(
+    entries.push(Entrant::new(
         awaited(label.clone()),
         Quiet(move || Ok(MutexGuard::unlock(blocking.lock()?)?)),
     ));
 
     let runtime = grounds.runtime()?;
-    let label = Label { mode: Mode::Async, threads: RUNTIME_WORKERS, ..label };
+    let label = Label { mode: WaitMode::Async, threads: RUNTIME_WORKERS, ..label };
     let locks = grounds.leader()?.connect_on(&runtime)?;
     let client = Tierlock::new(&locks, "quiet/async", Arc::default())?;
-    entries.push(Entry::new(label.clone(), QuietAsync::new(runtime.clone(), client)));
+    entries.push(Entrant::new(label.clone(), QuietAsync::new(runtime.clone(), client)));
     let locks = grounds.leader()?.connect_on(&runtime)?;
     let client = Awaiting(mutex(&locks, "quiet/async/awaited", Keep::Never)?);
-    entries.push(Entry::new(awaited(label), QuietAsync::new(runtime, client)));
+    entries.push(Entrant::new(awaited(label), QuietAsync::new(runtime, client)));
 
     Ok(entries)
 }
 
-pub(crate) fn connections_32(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let runtime = grounds.runtime()?;
-    let mut clients = Vec::new();
-    for client in 0..32 {
-        let locks = grounds.leader()?.connect_on(&runtime)?;
-        clients.push(Tierlock::new(&locks, &format!("own/{client}"), Arc::default())?);
-    }
-    Ok(vec![Entry::new(fleet_label(Case::CONNECTIONS_32, 32), Fleet::new(runtime, clients, None))])
+pub(crate) fn connections_32(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
+    connections(grounds, Case::CONNECTIONS_32, 32, None, |client| format!("own/{client}"))
 }
 
-pub(crate) fn tasks_256(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
+    let count = Arc::new(Unprotected::default());
+    connections(grounds, Case::ONE_NAME_8, 8, Some(count), |_| "one/name".into())
+}
+
+/// Tasks with a connection each; `count` is what they count under one lock, if it is one lock.
+fn connections(
+    grounds: &mut Grounds,
+    case: Case,
+    number: u32,
+    count: Option<Arc<Unprotected>>,
+    name: fn(u32) -> String,
+) -> Result<Vec<Entrant>> {
+    let runtime = grounds.runtime()?;
+    let mut clients = Vec::new();
+    for client in 0..number {
+        let locks = grounds.leader()?.connect_on(&runtime)?;
+        clients.push(Tierlock::new(&locks, &name(client), count.clone().unwrap_or_default())?);
+    }
+    Ok(vec![Entrant::new(fleet_label(case, number), Fleet::new(runtime, clients, count))])
+}
+
+pub(crate) fn tasks_256(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
     let runtime = grounds.runtime()?;
     let locks = grounds.leader()?.connect_on(&runtime)?;
     let clients = (0..256)
         .map(|task| Tierlock::new(&locks, &format!("task/{task}"), Arc::default()))
         .collect::<Result<Vec<_>>>()?;
-    Ok(vec![Entry::new(fleet_label(Case::TASKS_256, 256), Fleet::new(runtime, clients, None))])
+    Ok(vec![Entrant::new(fleet_label(Case::TASKS_256, 256), Fleet::new(runtime, clients, None))])
 }
 
-pub(crate) fn one_name_8(grounds: &mut Grounds) -> Result<Vec<Entry>> {
-    let runtime = grounds.runtime()?;
-    let count = Arc::new(Unprotected::default());
-    let mut clients = Vec::new();
-    for _ in 0..8 {
-        let locks = grounds.leader()?.connect_on(&runtime)?;
-        clients.push(Tierlock::new(&locks, "one/name", count.clone())?);
-    }
-    Ok(vec![Entry::new(
-        fleet_label(Case::ONE_NAME_8, 8),
-        Fleet::new(runtime, clients, Some(count)),
-    )])
-}
-
-pub(crate) fn kept(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+pub(crate) fn kept(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
     let label = Label { note: Some(KEPT), ..Label::new(Scope::Host, Case::KEPT) };
     let directory = grounds.directory("kept")?;
     let without = mutex(&grounds.leader()?.connect()?, "kept", Keep::Always)?;
     let with = mutex(&grounds.leader()?.connect_with(&directory)?, "kept/with", Keep::Always)?;
-    Ok([(None, without), (Some("+ dir"), with)]
-        .into_iter()
-        .map(|(variant, mutex)| {
-            Entry::new(
-                Label { variant, ..label.clone() },
-                Quiet(move || {
-                    drop(mutex.lock()?);
-                    Ok(())
-                }),
-            )
-        })
-        .collect())
+    Ok(vec![
+        Entrant::new(label.clone(), locking(without)),
+        Entrant::new(Label { variant: Some("+ dir"), ..label }, locking(with)),
+    ])
 }
 
-pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entry>> {
+/// A plain thread that locks and drops the guard.
+fn locking(mutex: Mutex<()>) -> impl Contender {
+    Quiet(move || {
+        drop(mutex.lock()?);
+        Ok(())
+    })
+}
+
+pub(crate) fn remote_1pct(grounds: &mut Grounds) -> Result<Vec<Entrant>> {
     let wants = own_or_others(0.01, remote_clients() as usize);
     Ok(vec![remote(grounds, &remote_names("1pct"), wants)?])
 }
@@ -117,7 +113,7 @@ pub(crate) fn remote(
     grounds: &mut Grounds,
     names: &[String],
     wants: impl Fn(usize, &mut Dice) -> usize + Sync + 'static,
-) -> Result<Entry> {
+) -> Result<Entrant> {
     let count = remote_clients();
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -131,7 +127,7 @@ pub(crate) fn remote(
         });
     }
     let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::REMOTE_1PCT, count) };
-    Ok(Entry::new(label, Crowd::new(clients, wants)))
+    Ok(Entrant::new(label, Crowd::new(clients, wants)))
 }
 
 /// More than the machine runs at once would measure its scheduler.
@@ -152,7 +148,7 @@ pub(crate) fn crowd_label(case: Case, clients: u32) -> Label {
 /// The label of tasks on the runtime.
 pub(crate) fn fleet_label(case: Case, clients: u32) -> Label {
     Label {
-        mode: Mode::Async,
+        mode: WaitMode::Async,
         clients,
         threads: RUNTIME_WORKERS,
         note: Some(NOTE),
@@ -175,7 +171,7 @@ impl Tierlock {
     }
 }
 
-impl Client for Tierlock {
+impl AsyncCaller for Tierlock {
     async fn cycle(&mut self) -> Result<()> {
         let guard = self.mutex.lock_async().await?;
         self.count.increment();
@@ -187,7 +183,7 @@ impl Client for Tierlock {
 /// A caller that waits for the answer to its release.
 struct Awaiting(Mutex<()>);
 
-impl Client for Awaiting {
+impl AsyncCaller for Awaiting {
     async fn cycle(&mut self) -> Result<()> {
         Ok(MutexGuard::unlock_async(self.0.lock_async().await?).await?)
     }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tierlock::{LockManager, Mutex, MutexGuard, Predecessor, Scope};
 
 use super::{
-    failure::{Failure, Result},
-    stats::{Meter, Pace, Seen, Tally},
+    failure::{BenchFailure, Result},
+    stats::{Meter, Pace, RowTally, SentTally},
     worker,
 };
 
@@ -71,7 +71,7 @@ impl OpenLock for OwnOpenLock {
         let locked = Instant::now();
         match MutexGuard::predecessor(&guard) {
             Predecessor::Died => Ok(locked),
-            other => Err(Failure::Wrong(format!(
+            other => Err(BenchFailure::Wrong(format!(
                 "the killed holder was said to have left the lock {other}, not died"
             ))),
         }
@@ -81,30 +81,30 @@ impl OpenLock for OwnOpenLock {
 /// What a child process does with a lock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", bound = "L: SharedLock")]
-pub(crate) enum Job<L> {
+pub(crate) enum LockJob<L> {
     /// Locks and unlocks without a pause, for as long as each order says; replies [`Contended`].
     Contend { lock: L, counter: PathBuf, hold_us: u64 },
-    /// Locks, sleeps, unlocks, sleeps, so that the lock changes hands each time; replies [`Turn`]s.
+    /// Locks, sleeps, unlocks, sleeps, so that the lock changes hands each time; replies [`TimedTurn`]s.
     TakeTurns { lock: L, hold_us: u64, pause_us: u64 },
     /// Locks with so much memory in use, says so, and never lets go.
     Hold { lock: L, resident_mib: u32 },
 }
 
-impl<L: SharedLock> worker::Job for Job<L> {
+impl<L: SharedLock> worker::ChildJob for LockJob<L> {
     fn work(self) -> Result<()> {
         match self {
-            Job::Contend { lock, counter, hold_us } => {
+            LockJob::Contend { lock, counter, hold_us } => {
                 let counter = FileCounter::open(&counter)?;
                 lock.open(Contending { counter, hold: Duration::from_micros(hold_us) })
             }
-            Job::TakeTurns { lock, hold_us, pause_us } => {
+            LockJob::TakeTurns { lock, hold_us, pause_us } => {
                 let hold = Duration::from_micros(hold_us);
                 lock.open(TakingTurns { hold, pause: Duration::from_micros(pause_us) })
             }
-            Job::Hold { lock, resident_mib } => {
+            LockJob::Hold { lock, resident_mib } => {
                 // Written to, so that it is there.
                 let _resident = black_box(vec![1_u8; (resident_mib as usize) << 20]);
-                lock.open(Holding)
+                lock.open(HoldUntilKilled)
             }
         }
     }
@@ -113,17 +113,17 @@ impl<L: SharedLock> worker::Job for Job<L> {
 /// Work from one moment to another; moments are nanoseconds on the clock of this machine, which
 /// all its processes share.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub(crate) struct SliceOrder {
     start_ns: u64,
     end_ns: u64,
     pace: Pace,
 }
 
-impl Order {
+impl SliceOrder {
     /// For a slice that starts as soon as every child has surely read this.
-    pub(crate) fn soon(slice: Duration, pace: Pace) -> Order {
+    pub(crate) fn soon(slice: Duration, pace: Pace) -> SliceOrder {
         let start_ns = now_ns() + 2_000_000;
-        Order { start_ns, end_ns: start_ns + slice.as_nanos() as u64, pace }
+        SliceOrder { start_ns, end_ns: start_ns + slice.as_nanos() as u64, pace }
     }
 
     /// Waits for its start and returns its length.
@@ -145,13 +145,13 @@ fn now_ns() -> u64 {
 /// What a process saw that contends, and how often it counted.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Contended {
-    pub(crate) seen: Seen,
+    pub(crate) seen: SentTally,
     pub(crate) counted: u64,
 }
 
 /// One turn: when the lock was asked for, obtained, and about to be let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Turn {
+pub(crate) struct TimedTurn {
     pub(crate) asked_ns: u64,
     pub(crate) locked_ns: u64,
     pub(crate) unlocked_ns: u64,
@@ -166,8 +166,8 @@ impl Visitor for Contending {
     type Output = ();
 
     fn visit(self, mut lock: impl OpenLock + 'static) -> Result<()> {
-        for order in worker::ready::<Order>() {
-            let mut tally = Tally::new(order.pace);
+        for order in worker::ready::<SliceOrder>() {
+            let mut tally = RowTally::new(order.pace);
             let slice = order.wait();
             let counted = if self.hold.is_zero() {
                 self.without_sections(slice, &mut tally, &mut lock)?
@@ -185,7 +185,7 @@ impl Contending {
     fn without_sections(
         &self,
         slice: Duration,
-        tally: &mut Tally,
+        tally: &mut RowTally,
         lock: &mut impl OpenLock,
     ) -> Result<u64> {
         let (mut counted, mut until_counting) = (0, 0_u64);
@@ -211,7 +211,7 @@ impl Contending {
     fn with_sections(
         &self,
         slice: Duration,
-        tally: &mut Tally,
+        tally: &mut RowTally,
         lock: &mut impl OpenLock,
     ) -> Result<u64> {
         tally.hold_again_and_again(slice, |tally, asked| {
@@ -219,7 +219,7 @@ impl Contending {
                 let locked = Instant::now();
                 self.counter.increment()?;
                 spin_until(locked + self.hold);
-                Ok::<_, Failure>(locked)
+                Ok::<_, BenchFailure>(locked)
             })??;
             tally.wait(locked - asked);
             Ok(())
@@ -246,7 +246,7 @@ impl Visitor for TakingTurns {
     type Output = ();
 
     fn visit(self, mut lock: impl OpenLock + 'static) -> Result<()> {
-        for order in worker::ready::<Order>() {
+        for order in worker::ready::<SliceOrder>() {
             let slice = order.wait();
             let end = Instant::now() + slice;
             let mut turns = Vec::new();
@@ -255,7 +255,7 @@ impl Visitor for TakingTurns {
                 turns.push(lock.with(|| {
                     let locked_ns = now_ns();
                     thread::sleep(self.hold);
-                    Turn { asked_ns, locked_ns, unlocked_ns: now_ns() }
+                    TimedTurn { asked_ns, locked_ns, unlocked_ns: now_ns() }
                 })?);
                 thread::sleep(self.pause);
             }
@@ -265,9 +265,9 @@ impl Visitor for TakingTurns {
     }
 }
 
-struct Holding;
+struct HoldUntilKilled;
 
-impl Visitor for Holding {
+impl Visitor for HoldUntilKilled {
     type Output = ();
 
     fn visit(self, mut lock: impl OpenLock + 'static) -> Result<()> {
@@ -286,7 +286,7 @@ pub(crate) struct FileCounter(File);
 impl FileCounter {
     pub(crate) fn create(path: &Path) -> Result<FileCounter> {
         std::fs::write(path, 0_u64.to_le_bytes())
-            .map_err(Failure::io(format!("cannot write {}", path.display())))?;
+            .map_err(BenchFailure::io(format!("cannot write {}", path.display())))?;
         FileCounter::open(path)
     }
 
@@ -296,17 +296,19 @@ impl FileCounter {
             .write(true)
             .open(path)
             .map(FileCounter)
-            .map_err(Failure::io(format!("cannot open {}", path.display())))
+            .map_err(BenchFailure::io(format!("cannot open {}", path.display())))
     }
 
     pub(crate) fn get(&self) -> Result<u64> {
         let mut bytes = [0; 8];
-        self.0.read_exact_at(&mut bytes, 0).map_err(Failure::io("cannot read a counter"))?;
+        self.0.read_exact_at(&mut bytes, 0).map_err(BenchFailure::io("cannot read a counter"))?;
         Ok(u64::from_le_bytes(bytes))
     }
 
     fn increment(&self) -> Result<()> {
         let more = self.get()? + 1;
-        self.0.write_all_at(&more.to_le_bytes(), 0).map_err(Failure::io("cannot write a counter"))
+        self.0
+            .write_all_at(&more.to_le_bytes(), 0)
+            .map_err(BenchFailure::io("cannot write a counter"))
     }
 }

@@ -6,17 +6,17 @@ use serde::Serialize;
 
 /// What figures depend on and a reader cannot guess.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
+pub(crate) struct MachineInfo {
     pub(crate) cpu: String,
     pub(crate) cpus: usize,
     pub(crate) system: String,
     pub(crate) version: &'static str,
-    /// `release`, or `debug`, whose figures mean nothing.
+    /// `release` or `debug`; the figures of a debug build mean nothing.
     pub(crate) build: &'static str,
 }
 
-impl Machine {
-    pub(crate) fn this() -> Machine {
+impl MachineInfo {
+    pub(crate) fn this() -> MachineInfo {
         let name = rustix::system::uname();
         let system = format!(
             "{} {} {}",
@@ -25,7 +25,7 @@ impl Machine {
             name.machine().to_string_lossy(),
         );
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        Machine {
+        MachineInfo {
             cpu: cpu_of(&info).unwrap_or("unknown processor").to_owned(),
             cpus: thread::available_parallelism().map_or(1, NonZero::get),
             system,
@@ -54,13 +54,4 @@ fn cpu_of(cpuinfo: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processor_is_read_from_the_system() {
-        assert_eq!(cpu_of("processor: 0\nmodel name\t: AMD EPYC 7B13\n"), Some("AMD EPYC 7B13"));
-        assert_eq!(cpu_of("Hardware : something else\n"), None);
-        assert!(Machine::this().cpus >= 1);
-    }
-}
+mod tests;

@@ -12,22 +12,25 @@ use tierlock::{LockManager, Scope};
 
 use super::{
     case::{Case, Label, TIERLOCK},
-    failure::{Failure, Result, check_count},
+    failure::{BenchFailure, Result, check_count},
     grounds::Grounds,
-    jobs::{Contended, FileCounter, Job, OpenLock, Order, OwnLock, SharedLock, Turn, Visitor},
-    run::{Contender, Entry, Quiet},
-    stats::Tally,
-    worker::Worker,
+    jobs::{
+        Contended, FileCounter, LockJob, OpenLock, OwnLock, SharedLock, SliceOrder, TimedTurn,
+        Visitor,
+    },
+    run::{Contender, Entrant, Quiet},
+    stats::RowTally,
+    worker::{self, ChildWorker},
 };
 
-/// A lock under the name of its maker, with what a reader must know to compare it.
+/// A lock under its project's name, with what a reader must know to compare it.
 pub(crate) struct Subject<L> {
     pub(crate) name: &'static str,
     pub(crate) note: &'static str,
     pub(crate) lock: L,
 }
 
-/// Ours, under a name of its own in each case.
+/// tierlock's lock, under a name of its own in each case.
 pub(crate) fn own(grounds: &Grounds, case: Case) -> Result<Subject<OwnLock>> {
     let directory = grounds.directory("process")?;
     Ok(Subject {
@@ -37,12 +40,23 @@ pub(crate) fn own(grounds: &Grounds, case: Case) -> Result<Subject<OwnLock>> {
     })
 }
 
-pub(crate) fn quiet<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entry>> {
-    let entry = |Subject { name, note, lock }| {
-        let label = Label { note: Some(note), ..labelled(Case::QUIET, name, 1) };
-        Ok(Entry { label, contender: L::open(&lock, QuietVisitor)? })
+pub(crate) fn quiet<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entrant>> {
+    entrants(subjects, Case::QUIET, 1, |_, lock| lock.open(QuietVisitor))
+}
+
+/// One entrant for each subject, under its label.
+fn entrants<L>(
+    subjects: Vec<Subject<L>>,
+    case: Case,
+    processes: u32,
+    start: impl Fn(&'static str, L) -> Result<Box<dyn Contender>>,
+) -> Result<Vec<Entrant>> {
+    let entrant = |Subject { name, note, lock }| {
+        let label = Label::new(Scope::Process, case);
+        let label = Label { subject: name, clients: processes, processes, ..label };
+        Ok(Entrant { label: Label { note: Some(note), ..label }, contender: start(name, lock)? })
     };
-    subjects.into_iter().map(entry).collect()
+    subjects.into_iter().map(entrant).collect()
 }
 
 /// One caller of the lock in this process, which counts under it.
@@ -64,50 +78,39 @@ pub(crate) fn contending<L: SharedLock>(
     case: Case,
     count: u32,
     hold: Duration,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<Entrant>> {
     let directory = grounds.directory("process")?;
-    let entry = |Subject { name, note, lock }| {
+    entrants(subjects, case, count, |name, lock| {
         let counter = directory.join(format!("{}-{count}-{name}.count", case.word));
-        let label = Label { note: Some(note), ..labelled(case, name, count) };
-        Ok(Entry::new(label, Processes::start::<L>(lock, count, &counter, hold)?))
-    };
-    subjects.into_iter().map(entry).collect()
+        Ok(Box::new(Processes::start(lock, count, &counter, hold)?))
+    })
 }
 
-pub(crate) fn handover<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entry>> {
-    let entry = |Subject { name, note, lock }| {
-        let label = Label { note: Some(note), ..labelled(Case::HANDOVER, name, 2) };
-        Ok(Entry::new(label, TakingTurns::start::<L>(lock)?))
-    };
-    subjects.into_iter().map(entry).collect()
+pub(crate) fn handover<L: SharedLock>(subjects: Vec<Subject<L>>) -> Result<Vec<Entrant>> {
+    entrants(subjects, Case::HANDOVER, 2, |_, lock| Ok(Box::new(TurnPair::start(lock)?)))
 }
 
 /// The holder has so much memory in use: the kernel frees it before it closes the holder's files.
 pub(crate) fn holder_killed<L: SharedLock>(
     subjects: Vec<Subject<L>>,
     resident_mib: u32,
-) -> Result<Vec<Entry>> {
-    let entry = |Subject { name, lock, .. }: Subject<L>| {
-        let label = Label {
-            resident_mib: Some(resident_mib),
-            note: Some("from a holder's SIGKILL to the waiter's lock; 64 MiB in use if not said"),
-            ..labelled(Case::HOLDER_KILLED, name, 2)
-        };
-        let contender = lock.open(HolderKilledVisitor(lock.clone(), resident_mib))?;
-        Ok(Entry { label, contender })
-    };
-    subjects.into_iter().map(entry).collect()
+) -> Result<Vec<Entrant>> {
+    let mut entrants = entrants(subjects, Case::HOLDER_KILLED, 2, |_, lock| {
+        lock.open(HolderKilledVisitor(lock.clone(), resident_mib))
+    })?;
+    for Entrant { label, .. } in &mut entrants {
+        label.resident_mib = Some(resident_mib);
+        label.note =
+            Some("from a holder's SIGKILL to the waiter's lock; 64 MiB in use if not said");
+    }
+    Ok(entrants)
 }
 
-fn labelled(case: Case, subject: &'static str, processes: u32) -> Label {
-    Label { subject, clients: processes, processes, ..Label::new(Scope::Process, case) }
-}
-
-pub(crate) fn names(grounds: &Grounds) -> Result<Vec<Entry>> {
+pub(crate) fn names(grounds: &Grounds) -> Result<Vec<Entrant>> {
     let directory = grounds.directory("process-names")?;
     let locks = LockManager::builder().directory(directory).label("bench").open()?;
     let mut next = 0_u32;
-    Ok(vec![Entry::new(
+    Ok(vec![Entrant::new(
         Label {
             note: Some("10,000 names made at run time: build, lock, unlock, drop"),
             ..Label::new(Scope::Process, Case::NAMES)
@@ -126,7 +129,7 @@ const NAMES: u32 = 10_000;
 
 /// Child processes that want one lock and never pause.
 struct Processes {
-    workers: Vec<Worker>,
+    workers: Vec<ChildWorker>,
     counter: FileCounter,
     counted: u64,
 }
@@ -139,23 +142,22 @@ impl Processes {
         hold: Duration,
     ) -> Result<Processes> {
         let file = FileCounter::create(counter)?;
-        let job =
-            Job::Contend { lock, counter: counter.to_owned(), hold_us: hold.as_micros() as u64 };
-        let workers = (0..count).map(|_| Worker::start(&job)).collect::<Result<_>>()?;
+        let job = LockJob::Contend {
+            lock,
+            counter: counter.to_owned(),
+            hold_us: hold.as_micros() as u64,
+        };
+        let workers = (0..count).map(|_| ChildWorker::start(&job)).collect::<Result<_>>()?;
         Ok(Processes { workers, counter: file, counted: 0 })
     }
 }
 
 impl Contender for Processes {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let order = Order::soon(slice, tally.pace());
-        for worker in &mut self.workers {
-            worker.order(&order)?;
-        }
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         let mut tallies = Vec::new();
-        for worker in &mut self.workers {
-            let Contended { seen, counted } = worker.reply()?;
-            tallies.push(Tally::from_seen(seen));
+        let order = SliceOrder::soon(slice, tally.pace());
+        for Contended { seen, counted } in worker::all(&mut self.workers, &order)? {
+            tallies.push(RowTally::from_seen(seen));
             self.counted += counted;
         }
         tally.side_by_side(tallies);
@@ -168,36 +170,33 @@ impl Contender for Processes {
 }
 
 /// Two processes that hand a lock to and fro.
-struct TakingTurns {
-    workers: [Worker; 2],
+struct TurnPair {
+    workers: [ChildWorker; 2],
 }
 
-impl TakingTurns {
-    /// Held for longer than the pause, so that the other always waits when it is let go.
+impl TurnPair {
+    /// Held for longer than the pause, so that the other process always waits at the release.
     const HOLD: Duration = Duration::from_millis(3);
     const PAUSE: Duration = Duration::from_millis(2);
 
-    fn start<L: SharedLock>(lock: L) -> Result<TakingTurns> {
-        let job = Job::TakeTurns {
+    fn start<L: SharedLock>(lock: L) -> Result<TurnPair> {
+        let job = LockJob::TakeTurns {
             lock,
-            hold_us: TakingTurns::HOLD.as_micros() as u64,
-            pause_us: TakingTurns::PAUSE.as_micros() as u64,
+            hold_us: TurnPair::HOLD.as_micros() as u64,
+            pause_us: TurnPair::PAUSE.as_micros() as u64,
         };
-        Ok(TakingTurns { workers: [Worker::start(&job)?, Worker::start(&job)?] })
+        Ok(TurnPair { workers: [ChildWorker::start(&job)?, ChildWorker::start(&job)?] })
     }
 }
 
-impl Contender for TakingTurns {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+impl Contender for TurnPair {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         // A few turns each, however short the slice.
-        let slice = slice.max(TakingTurns::HOLD * 5);
-        let order = Order::soon(slice, tally.pace());
-        for worker in &mut self.workers {
-            worker.order(&order)?;
-        }
+        let slice = slice.max(TurnPair::HOLD * 5);
+        let order = SliceOrder::soon(slice, tally.pace());
+        let replies: Vec<Vec<TimedTurn>> = worker::all(&mut self.workers, &order)?;
         let mut turns = Vec::new();
-        for (client, worker) in self.workers.iter_mut().enumerate() {
-            let of_one: Vec<Turn> = worker.reply()?;
+        for (client, of_one) in replies.into_iter().enumerate() {
             turns.extend(of_one.into_iter().map(|turn| (client, turn)));
         }
         let waits = handovers(turns)?;
@@ -208,13 +207,13 @@ impl Contender for TakingTurns {
 }
 
 /// From each unlock to the lock of the other, where that was waiting already.
-fn handovers(mut turns: Vec<(usize, Turn)>) -> Result<Vec<Duration>> {
+fn handovers(mut turns: Vec<(usize, TimedTurn)>) -> Result<Vec<Duration>> {
     turns.sort_by_key(|(_, turn)| turn.locked_ns);
     let mut waits = Vec::new();
     for pair in turns.windows(2) {
         let [(giver, gave), (taker, took)] = pair else { unreachable!("windows of two") };
         if took.locked_ns < gave.unlocked_ns {
-            return Err(Failure::Wrong("two processes held one lock at the same time".into()));
+            return Err(BenchFailure::Wrong("two processes held one lock at the same time".into()));
         }
         if giver != taker && took.asked_ns < gave.unlocked_ns {
             waits.push(Duration::from_nanos(took.locked_ns - gave.unlocked_ns));
@@ -226,7 +225,7 @@ fn handovers(mut turns: Vec<(usize, Turn)>) -> Result<Vec<Duration>> {
 /// A waiter here, a holder in a child process that is killed.
 struct HolderKilled<W, L> {
     waiter: W,
-    holder: Job<L>,
+    holder: LockJob<L>,
 }
 
 struct HolderKilledVisitor<L>(L, u32);
@@ -235,20 +234,20 @@ impl<L: SharedLock> Visitor for HolderKilledVisitor<L> {
     type Output = Box<dyn Contender>;
 
     fn visit(self, waiter: impl OpenLock + 'static) -> Result<Box<dyn Contender>> {
-        let holder = Job::Hold { lock: self.0, resident_mib: self.1 };
+        let holder = LockJob::Hold { lock: self.0, resident_mib: self.1 };
         Ok(Box::new(HolderKilled { waiter, holder }))
     }
 }
 
 impl<W: OpenLock, L: SharedLock> Contender for HolderKilled<W, L> {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         tally.stage(slice, || self.kill_one())
     }
 }
 
 impl<W: OpenLock, L: SharedLock> HolderKilled<W, L> {
     fn kill_one(&mut self) -> Result<Duration> {
-        let mut holder = Worker::start(&self.holder)?;
+        let mut holder = ChildWorker::start(&self.holder)?;
         let () = holder.reply()?;
         let pid = holder.pid();
         let killer = thread::spawn(move || {
@@ -261,37 +260,15 @@ impl<W: OpenLock, L: SharedLock> HolderKilled<W, L> {
         let killed = killer
             .join()
             .expect("it does not panic")
-            .map_err(|error| Failure::io("cannot kill a holder")(error.into()))?;
+            .map_err(|error| BenchFailure::io("cannot kill a holder")(error.into()))?;
         if locked < killed {
-            return Err(Failure::Wrong("a lock was obtained while another process held it".into()));
+            return Err(BenchFailure::Wrong(
+                "a lock was obtained while another process held it".into(),
+            ));
         }
         Ok(locked - killed)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn turn(asked_ns: u64, locked_ns: u64, unlocked_ns: u64) -> Turn {
-        Turn { asked_ns, locked_ns, unlocked_ns }
-    }
-
-    #[test]
-    fn handover_counts_only_where_the_other_was_waiting() {
-        let turns = vec![
-            (0, turn(0, 1, 10)),
-            (1, turn(5, 12, 20)),  // waited since 5: 2 ns after the unlock
-            (1, turn(21, 22, 30)), // took it twice
-            (0, turn(35, 36, 40)), // did not wait
-        ];
-        assert_eq!(handovers(turns).unwrap(), [Duration::from_nanos(2)]);
-    }
-
-    #[test]
-    fn overlapping_turns_are_a_failure() {
-        let turns = vec![(0, turn(0, 1, 10)), (1, turn(5, 9, 20))];
-        let failure = handovers(turns).unwrap_err();
-        assert_eq!(failure.exit_code(), 70);
-    }
-}
+mod tests;

@@ -9,23 +9,29 @@ use serde::Serialize;
 use tierlock::Scope;
 
 use super::{
-    case::{Case, Label, Mode, TIERLOCK},
-    failure::{Failure, Result},
-    machine::Machine,
+    case::{Case, Label, TIERLOCK, WaitMode},
+    failure::{BenchFailure, Result},
+    machine::MachineInfo,
     stats::Summary,
 };
 
 /// All of it. The JSON's shape is a promise: fields are added, never changed.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) machine: Machine,
+pub(crate) struct BenchReport {
+    pub(crate) machine: MachineInfo,
     pub(crate) rows: Vec<Row>,
 }
 
-impl Report {
+impl BenchReport {
     /// The row of one subject as it usually is, if it was measured. Of a case that comes in several
     /// sizes (processes, a killed holder's memory) it is the first one.
-    pub(crate) fn row(&self, scope: Scope, case: Case, subject: &str, mode: Mode) -> Option<&Row> {
+    pub(crate) fn row(
+        &self,
+        scope: Scope,
+        case: Case,
+        subject: &str,
+        mode: WaitMode,
+    ) -> Option<&Row> {
         self.rows.iter().find(|row| {
             let of = &row.label;
             of.variant.is_none()
@@ -35,7 +41,7 @@ impl Report {
 
     /// What tierlock's quiet lock and unlock cost at a scope, in the middle.
     pub(crate) fn quiet_ns(&self, scope: Scope) -> Option<f64> {
-        Some(self.row(scope, Case::QUIET, TIERLOCK, Mode::Blocking)?.figures.p50_ns)
+        Some(self.row(scope, Case::QUIET, TIERLOCK, WaitMode::Blocking)?.figures.p50_ns)
     }
 }
 
@@ -48,7 +54,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // The reader has seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        done => done.map_err(Failure::io("cannot print the result")),
+        done => done.map_err(BenchFailure::io("cannot print the result")),
     }
 }
 
@@ -75,7 +81,7 @@ struct JsonRow {
     subject: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     variant: Option<&'static str>,
-    mode: Mode,
+    mode: WaitMode,
     clients: u32,
     processes: u32,
     threads: u32,
@@ -142,8 +148,8 @@ pub(crate) mod tests {
         Row::new(&label, &figures)
     }
 
-    pub(crate) fn report(rows: Vec<Row>) -> Report {
-        Report { machine: Machine::this(), rows }
+    pub(crate) fn report(rows: Vec<Row>) -> BenchReport {
+        BenchReport { machine: MachineInfo::this(), rows }
     }
 
     #[test]

@@ -6,16 +6,16 @@ use tierlock::Scope;
 
 use super::{
     case::{Case, Label},
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
     progress::Progress,
     report::Row,
-    stats::{Meter, Pace, Tally},
+    stats::{Meter, Pace, RowTally},
 };
 
 /// Something that can be measured for a while, again and again.
 pub(crate) trait Contender {
     /// Works for about this long and takes down what it saw.
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()>;
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()>;
 
     /// What else than times it counted, by the word of the JSON.
     fn facts(&self) -> BTreeMap<&'static str, f64> {
@@ -32,7 +32,7 @@ pub(crate) trait Contender {
 pub(crate) struct Quiet<F>(pub(crate) F);
 
 impl<F: FnMut() -> Result<()>> Contender for Quiet<F> {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         let mut meter = Meter::start(slice, tally);
         while let Some(cycles) = meter.next() {
             for _ in 0..cycles {
@@ -44,14 +44,14 @@ impl<F: FnMut() -> Result<()>> Contender for Quiet<F> {
 }
 
 /// A contender under its label.
-pub(crate) struct Entry {
+pub(crate) struct Entrant {
     pub(crate) label: Label,
     pub(crate) contender: Box<dyn Contender>,
 }
 
-impl Entry {
-    pub(crate) fn new(label: Label, contender: impl Contender + 'static) -> Entry {
-        Entry { label, contender: Box::new(contender) }
+impl Entrant {
+    pub(crate) fn new(label: Label, contender: impl Contender + 'static) -> Entrant {
+        Entrant { label, contender: Box::new(contender) }
     }
 }
 
@@ -62,11 +62,22 @@ pub(crate) struct Heat<G> {
     /// Its part of the time; about one per contender.
     pub(crate) weight: f64,
     /// Makes the contenders ready.
-    pub(crate) enter: fn(&mut G) -> Result<Vec<Entry>>,
+    pub(crate) enter: fn(&mut G) -> Result<Vec<Entrant>>,
+}
+
+impl<G> Heat<G> {
+    pub(crate) const fn new(
+        scope: Scope,
+        case: Case,
+        weight: f64,
+        enter: fn(&mut G) -> Result<Vec<Entrant>>,
+    ) -> Heat<G> {
+        Heat { scope, case, weight, enter }
+    }
 }
 
 /// What becomes of a run when a contender fails.
-pub(crate) type OnFailure<G> = fn(&mut G, &Label, Failure) -> Result<()>;
+pub(crate) type OnFailure<G> = fn(&mut G, &Label, BenchFailure) -> Result<()>;
 
 /// The heats of a scope and a case, if one is named.
 pub(crate) fn chosen<'a, G>(
@@ -80,7 +91,9 @@ pub(crate) fn chosen<'a, G>(
         .filter(|heat| case.is_none_or(|case| heat.case.word == case))
         .collect();
     if chosen.is_empty() {
-        return Err(Failure::Usage("no such case here; the table's JSON has the words".into()));
+        return Err(BenchFailure::Usage(
+            "no such case here; the table's JSON has the words".into(),
+        ));
     }
     Ok(chosen)
 }
@@ -123,10 +136,10 @@ pub(crate) fn measure<G>(
 /// Measures all of them, in `budget` all together. A contender that fails without ending the run is
 /// out from then on.
 pub(crate) fn race(
-    entries: Vec<Entry>,
+    entries: Vec<Entrant>,
     budget: Duration,
     progress: &mut Progress,
-    mut on_failure: impl FnMut(&Label, Failure) -> Result<()>,
+    mut on_failure: impl FnMut(&Label, BenchFailure) -> Result<()>,
 ) -> Result<Vec<Row>> {
     let slice = budget / (RUNS * entries.len().max(1) as u32);
     let slice = slice.max(SHORTEST_SLICE);
@@ -165,13 +178,13 @@ pub(crate) fn race(
 
 /// A contender on its way through a heat.
 struct Racer {
-    entry: Entry,
-    tally: Tally,
+    entry: Entrant,
+    tally: RowTally,
 }
 
 impl Racer {
-    fn new(entry: Entry) -> Racer {
-        Racer { entry, tally: Tally::new(Pace::OneByOne) }
+    fn new(entry: Entrant) -> Racer {
+        Racer { entry, tally: RowTally::new(Pace::OneByOne) }
     }
 
     fn warm_up(&mut self, slice: Duration) -> Result<()> {
@@ -180,7 +193,7 @@ impl Racer {
             return Ok(());
         }
         self.entry.contender.run(slice.min(WARM_UP), &mut self.tally)?;
-        self.tally = Tally::new(self.tally.suited_pace());
+        self.tally = RowTally::new(self.tally.suited_pace());
         Ok(())
     }
 
@@ -204,89 +217,4 @@ const SHORTEST_SLICE: Duration = Duration::from_millis(2);
 const WARM_UP: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_are_positive_and_finite() {
-        assert_eq!(seconds("0.5"), Ok(0.5));
-        for wrong in ["0", "-1", "nan", "inf", "1e9", "ten", ""] {
-            assert!(seconds(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    struct Steady;
-
-    impl Contender for Steady {
-        fn run(&mut self, _: Duration, tally: &mut Tally) -> Result<()> {
-            tally.wait(Duration::from_micros(5));
-            tally.stretch(1, Duration::from_micros(5));
-            Ok(())
-        }
-    }
-
-    struct FailsLater(u32);
-
-    impl Contender for FailsLater {
-        fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-            self.0 += 1;
-            if self.0 > 2 {
-                return Err(Failure::other("its server is gone"));
-            }
-            Steady.run(slice, tally)
-        }
-    }
-
-    fn label(subject: &'static str) -> Label {
-        Label { subject, ..Label::new(Scope::Host, Case::QUIET) }
-    }
-
-    fn of_two(on_failure: OnFailure<Vec<String>>) -> (Result<Vec<Row>>, Vec<String>) {
-        let heat = Heat {
-            scope: Scope::Host,
-            case: Case::QUIET,
-            weight: 1.0,
-            enter: |_| {
-                let fails = Entry::new(label("etcd"), FailsLater(0));
-                Ok(vec![fails, Entry::new(label("steady"), Steady)])
-            },
-        };
-        let mut heard = Vec::new();
-        (measure(&[&heat], &mut heard, 1e-9, on_failure), heard)
-    }
-
-    #[test]
-    fn contender_that_fails_is_out_and_the_others_go_on() {
-        let (rows, heard) = of_two(|heard, label, failure| {
-            heard.push(format!("{}: {failure}", label.subject));
-            Ok(())
-        });
-        let rows = rows.unwrap();
-        assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].label.subject, "steady");
-        assert_eq!(rows[0].figures.operations, u64::from(RUNS));
-        assert_eq!(heard, ["etcd: its server is gone"]);
-    }
-
-    #[test]
-    fn failure_that_is_not_accepted_ends_the_run() {
-        let (rows, _) = of_two(|_, _, failure| Err(failure));
-        assert_eq!(rows.unwrap_err().to_string(), "its server is gone");
-    }
-
-    #[test]
-    fn heats_are_chosen_by_scope_and_word() {
-        let heat =
-            |scope, case| Heat::<()> { scope, case, weight: 1.0, enter: |()| Ok(Vec::new()) };
-        let heats = [
-            heat(Scope::Thread, Case::QUIET),
-            heat(Scope::Host, Case::QUIET),
-            heat(Scope::Host, Case::KEPT),
-        ];
-        let number = |scope, case| chosen(&heats, scope, case).map_or(0, |heats| heats.len());
-        assert_eq!(number(None, None), 3);
-        assert_eq!(number(None, Some("quiet")), 2);
-        assert_eq!(number(Some(Scope::Host), Some("quiet")), 1);
-        assert!(chosen(&heats, Some(Scope::Process), None).is_err());
-    }
-}
+mod tests;

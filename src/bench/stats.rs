@@ -29,7 +29,7 @@ pub(crate) enum Pace {
 }
 
 /// What one row has seen so far.
-pub(crate) struct Tally {
+pub(crate) struct RowTally {
     pace: Pace,
     operations: u64,
     busy: Duration,
@@ -40,9 +40,9 @@ pub(crate) struct Tally {
     worst_of_runs_ns: Vec<f64>,
 }
 
-impl Tally {
-    pub(crate) fn new(pace: Pace) -> Tally {
-        Tally {
+impl RowTally {
+    pub(crate) fn new(pace: Pace) -> RowTally {
+        RowTally {
             pace,
             operations: 0,
             busy: Duration::ZERO,
@@ -58,22 +58,21 @@ impl Tally {
         self.pace
     }
 
-    /// Another one that is timed alike, to be filled elsewhere and [`add`](Tally::add)ed, or to
-    /// be one of those that worked [side by side](Tally::side_by_side).
-    pub(crate) fn empty(&self) -> Tally {
-        Tally::new(self.pace)
+    /// Another one that is timed alike, to be filled elsewhere and [`add`](RowTally::add)ed, or to
+    /// be one of those that worked [side by side](RowTally::side_by_side).
+    pub(crate) fn empty(&self) -> RowTally {
+        RowTally::new(self.pace)
     }
 
     /// What another one has seen.
-    pub(crate) fn add(&mut self, other: Tally) {
-        self.operations += other.operations;
-        self.busy += other.busy;
+    pub(crate) fn add(&mut self, other: RowTally) {
+        self.stretch(other.operations, other.busy);
         self.add_waits(&other.waits);
         self.batch_means_ns.extend(other.batch_means_ns);
     }
 
     /// What clients have seen in one slice, in which all of them worked at the same time.
-    pub(crate) fn side_by_side(&mut self, clients: Vec<Tally>) {
+    pub(crate) fn side_by_side(&mut self, clients: Vec<RowTally>) {
         let number = clients.len().max(1) as u32;
         for (client, tally) in clients.into_iter().enumerate() {
             self.did(client, tally.operations);
@@ -120,17 +119,12 @@ impl Tally {
         self.busy += took;
     }
 
-    /// What a slice in which clients worked side by side took by the wall's clock.
-    pub(crate) fn wall(&mut self, took: Duration) {
-        self.busy += took;
-    }
-
     /// One slice of sections that last, without a pause between; `hold` is told since when it waits.
     /// How many there were.
     pub(crate) fn hold_again_and_again(
         &mut self,
         slice: Duration,
-        mut hold: impl FnMut(&mut Tally, Instant) -> Result<()>,
+        mut hold: impl FnMut(&mut RowTally, Instant) -> Result<()>,
     ) -> Result<u64> {
         let mut sections = 0;
         let mut last = Instant::now();
@@ -164,7 +158,7 @@ impl Tally {
         }
     }
 
-    /// One of the runs is over whose worst waits are compared.
+    /// Ends a run; the worst waits of all runs are compared.
     pub(crate) fn end_run(&mut self) {
         let worst_ns = std::mem::take(&mut self.worst_of_this_run_ns);
         self.worst_of_runs_ns.push(worst_ns as f64);
@@ -192,8 +186,8 @@ impl Tally {
     }
 
     /// For the way from one process to another.
-    pub(crate) fn to_seen(&self) -> Seen {
-        Seen {
+    pub(crate) fn to_seen(&self) -> SentTally {
+        SentTally {
             operations: self.operations,
             busy_ns: self.busy.as_nanos() as u64,
             waits: self
@@ -206,8 +200,8 @@ impl Tally {
     }
 
     /// What another process has seen.
-    pub(crate) fn from_seen(seen: Seen) -> Tally {
-        let mut tally = Tally::new(Pace::OneByOne);
+    pub(crate) fn from_seen(seen: SentTally) -> RowTally {
+        let mut tally = RowTally::new(Pace::OneByOne);
         tally.stretch(seen.operations, Duration::from_nanos(seen.busy_ns));
         for (wait_ns, count) in seen.waits {
             tally.waits.record_n(wait_ns.max(1), count).expect("a histogram that resizes");
@@ -219,7 +213,7 @@ impl Tally {
 
 /// A tally of one slice between processes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Seen {
+pub(crate) struct SentTally {
     operations: u64,
     busy_ns: u64,
     /// Waits in nanoseconds, and how often each came.
@@ -249,7 +243,7 @@ pub(crate) struct Summary {
 /// }
 /// ```
 pub(crate) struct Meter<'a> {
-    tally: &'a mut Tally,
+    tally: &'a mut RowTally,
     ends: Instant,
     cycles: u64,
     singles_left: u32,
@@ -257,7 +251,7 @@ pub(crate) struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    pub(crate) fn start(slice: Duration, tally: &mut Tally) -> Meter<'_> {
+    pub(crate) fn start(slice: Duration, tally: &mut RowTally) -> Meter<'_> {
         let started = Instant::now();
         Meter { tally, ends: started + slice, cycles: 0, singles_left: 0, started }
     }
@@ -361,116 +355,4 @@ fn share_min_max(clients: &[u64]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn median_of_odd_even_and_none() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
-    }
-
-    #[test]
-    fn share_of_one_client_is_one_and_of_an_idle_one_is_zero() {
-        assert_eq!(share_min_max(&[]), 1.0);
-        assert_eq!(share_min_max(&[7]), 1.0);
-        assert_eq!(share_min_max(&[5, 10]), 0.5);
-        assert_eq!(share_min_max(&[0, 10]), 0.0);
-    }
-
-    #[test]
-    fn batches_give_the_median_and_single_cycles_the_tail() {
-        let mut tally = Tally::new(Pace::Batches);
-        tally.batch_means_ns.extend([4.0, 5.0, 900.0]);
-        tally.stretch(3_000, Duration::from_micros(3));
-        for _ in 0..999 {
-            tally.wait(Duration::from_nanos(3));
-        }
-        tally.wait(Duration::from_micros(70));
-        let summary = tally.summary();
-        assert_eq!(summary.p50_ns, 5.0);
-        assert_eq!(summary.p99_ns, 5.0, "never below the median");
-        assert!((69_900.0..70_100.0).contains(&summary.max_ns), "{summary:?}");
-        assert!((summary.ops_per_s - 1e9).abs() < 1.0, "{summary:?}");
-    }
-
-    #[test]
-    fn meter_batches_what_is_fast_and_times_what_is_slow_by_itself() {
-        let mut probe = Tally::new(Pace::OneByOne);
-        let mut meter = Meter::start(Duration::from_millis(2), &mut probe);
-        while let Some(cycles) = meter.next() {
-            assert_eq!(cycles, 1);
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        assert_eq!(probe.suited_pace(), Pace::OneByOne);
-        assert!(probe.summary().p50_ns >= 100_000.0);
-
-        let mut probe = Tally::new(Pace::OneByOne);
-        let mut meter = Meter::start(Duration::from_millis(2), &mut probe);
-        while meter.next().is_some() {}
-        assert_eq!(probe.suited_pace(), Pace::Batches);
-        let mut tally = Tally::new(Pace::Batches);
-        let mut meter = Meter::start(Duration::from_millis(2), &mut tally);
-        let mut batches = 0;
-        while let Some(cycles) = meter.next() {
-            batches += u64::from(cycles == BATCH);
-        }
-        assert_eq!(tally.operations, batches * BATCH);
-        assert_eq!(tally.batch_means_ns.len() as u64, batches);
-    }
-
-    #[test]
-    fn empty_slice_still_does_one_round() {
-        let mut tally = Tally::new(Pace::OneByOne);
-        let mut meter = Meter::start(Duration::ZERO, &mut tally);
-        assert_eq!(meter.next(), Some(1));
-        assert_eq!(meter.next(), None);
-        assert_eq!(tally.operations, 1);
-    }
-
-    #[test]
-    fn tally_of_another_process_arrives_whole() {
-        let mut there = Tally::new(Pace::OneByOne);
-        for wait_us in [1, 1, 20, 3_000] {
-            let wait = Duration::from_micros(wait_us);
-            there.wait(wait);
-            there.stretch(1, wait);
-        }
-        let mut tally = Tally::new(Pace::OneByOne);
-        tally.side_by_side(vec![Tally::new(Pace::OneByOne), Tally::from_seen(there.to_seen())]);
-        tally.end_run();
-        let summary = tally.summary();
-        assert_eq!(summary.operations, 4);
-        assert_eq!(summary.share_min_max, 0.0, "client 0 did nothing");
-        assert!((2_990_000.0..3_010_000.0).contains(&summary.max_ns), "{summary:?}");
-        assert!((2_990_000.0..3_010_000.0).contains(&summary.worst_ns), "{summary:?}");
-    }
-
-    #[test]
-    fn clients_side_by_side_add_up_to_their_common_rate() {
-        let mut tally = Tally::new(Pace::OneByOne);
-        let client = || {
-            let mut client = Tally::new(Pace::OneByOne);
-            client.stretch(1_000, Duration::from_secs(1));
-            client
-        };
-        tally.side_by_side(vec![client(), client()]);
-        let summary = tally.summary();
-        assert!((summary.ops_per_s - 2_000.0).abs() < 0.1, "{summary:?}");
-        assert_eq!(summary.share_min_max, 1.0);
-    }
-
-    #[test]
-    fn worst_wait_is_the_median_of_the_runs_worst() {
-        let mut tally = Tally::new(Pace::OneByOne);
-        for worst_ms in [3, 2, 90] {
-            tally.wait(Duration::from_micros(10));
-            tally.wait(Duration::from_millis(worst_ms));
-            tally.end_run();
-        }
-        let summary = tally.summary();
-        assert_eq!(summary.worst_ns, 3e6);
-        assert!(summary.max_ns > 89e6, "{summary:?}");
-    }
-}
+mod tests;

@@ -6,13 +6,13 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use tierlock::Scope;
 
 use super::{
-    case::Mode,
+    case::WaitMode,
     human,
-    report::{Report, Row},
+    report::{BenchReport, Row},
 };
 
 /// A line for each row, and the notes below.
-pub(crate) fn rows(report: &Report) -> String {
+pub(crate) fn rows(report: &BenchReport) -> String {
     let mut table = Table::new();
     // A line under the header, and no other.
     table.load_preset("     ──            ").set_content_arrangement(ContentArrangement::Disabled);
@@ -51,7 +51,7 @@ fn cells(head: String, row: &Row, notes: &mut Notes) -> [String; 7] {
     let rate = if staged { String::new() } else { human::count(figures.ops_per_s) };
     // Neither a single client nor several of one thread compete.
     let alone = label.clients == 1
-        || (label.mode == Mode::Blocking && label.processes * label.threads == 1);
+        || (label.mode == WaitMode::Blocking && label.processes * label.threads == 1);
     let share =
         if staged || alone { String::new() } else { format!("{:.2}", figures.share_min_max) };
     [
@@ -96,7 +96,7 @@ fn superscript(number: usize) -> String {
 }
 
 /// What each wider scope costs in multiples of the narrower one.
-pub(crate) fn ladder(report: &Report) -> String {
+pub(crate) fn ladder(report: &BenchReport) -> String {
     let steps: Vec<(Scope, f64)> =
         Scope::ALL.into_iter().filter_map(|scope| Some((scope, report.quiet_ns(scope)?))).collect();
     if steps.is_empty() {
@@ -114,7 +114,7 @@ pub(crate) fn ladder(report: &Report) -> String {
     text + "\n"
 }
 
-pub(crate) fn advice(report: &Report) -> String {
+pub(crate) fn advice(report: &BenchReport) -> String {
     let mut text = String::from(
         "Take the narrowest scope that holds all that share it:\n\
          \x20 thread   only threads and tasks of one process\n\
@@ -135,72 +135,4 @@ pub(crate) fn advice(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::{
-        case::{Case, Label, TIERLOCK},
-        report::tests::{report, row},
-    };
-
-    fn sample() -> Report {
-        let mut rows = vec![
-            row(Scope::Thread, Case::QUIET, TIERLOCK, 5.4),
-            row(Scope::Thread, Case::QUIET, "parking_lot", 3.3),
-            row(Scope::Process, Case::QUIET, TIERLOCK, 8.9),
-            row(Scope::Process, Case::PROCESSES_200US, TIERLOCK, 188.9),
-            row(Scope::Host, Case::QUIET, TIERLOCK, 96_000.0),
-            row(Scope::Host, Case::CONNECTIONS_32, "redis-aof-always", 188_000_000.0),
-            row(Scope::Host, Case::KEPT, TIERLOCK, 914_000.0),
-        ];
-        rows[6].label.variant = Some("+ dir");
-        let label = &mut rows[3].label;
-        *label = Label { processes: 2, clients: 2, ..label.clone() };
-        let label = &mut rows[5].label;
-        *label = Label { mode: Mode::Async, clients: 32, note: Some("a note"), ..label.clone() };
-        rows[3].figures.ops_per_s = 123_000_000.0;
-        report(rows)
-    }
-
-    #[test]
-    fn every_line_of_the_table_fits_in_80_columns() {
-        let sample = sample();
-        let text = rows(&sample) + &ladder(&sample) + &advice(&sample);
-        for line in text.lines() {
-            assert!(line.chars().count() <= 80, "{line:?}\n{text}");
-        }
-    }
-
-    #[test]
-    fn columns_of_figures_end_where_their_headings_do() {
-        let text = rows(&report(vec![
-            row(Scope::Thread, Case::QUIET, TIERLOCK, 5.4),
-            row(Scope::Host, Case::QUIET, "quic-echo", 96_000.0),
-        ]));
-        let lines: Vec<&str> = text.lines().collect();
-        let end = |line: &str, word: &str| {
-            let at = line.find(word).unwrap_or_else(|| panic!("no {word} in {text}"));
-            line[..at + word.len()].chars().count()
-        };
-        assert!(lines[1].chars().all(|rule| rule == '─'), "{text}");
-        assert_eq!(end(lines[0], "p50"), end(lines[3], "5.4 ns"));
-        assert_eq!(end(lines[0], "p50"), end(lines[5], "96 µs"));
-    }
-
-    #[test]
-    fn ladder_compares_with_the_next_narrower_scope_measured() {
-        let ladder = ladder(&sample());
-        assert!(ladder.contains("1.6 × thread scope"), "{ladder}");
-        assert!(ladder.contains("11,000 × process scope"), "{ladder}");
-        let only_host = report(vec![row(Scope::Host, Case::QUIET, TIERLOCK, 96_000.0)]);
-        assert!(!super::ladder(&only_host).contains('×'));
-    }
-
-    #[test]
-    fn note_is_numbered_once() {
-        let mut notes = Notes::default();
-        assert_eq!(notes.mark(Some("a")), " ¹");
-        assert_eq!(notes.mark(Some("b")), " ²");
-        assert_eq!(notes.mark(Some("a")), " ¹");
-        assert_eq!(notes.mark(None), "");
-    }
-}
+mod tests;

@@ -16,14 +16,14 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 use super::{
     failure::{Result, check_count},
     run::Contender,
-    stats::{Meter, Tally, Unprotected, histogram, record},
+    stats::{Meter, RowTally, Unprotected, histogram, record},
 };
 
 /// Threads of the runtime that asynchronous callers are measured on.
 pub(crate) const RUNTIME_WORKERS: u32 = 2;
 
 /// An asynchronous caller: what it does again and again.
-pub(crate) trait Client: Send + 'static {
+pub(crate) trait AsyncCaller: Send + 'static {
     /// Locks and unlocks once.
     fn cycle(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
@@ -34,14 +34,14 @@ pub(crate) struct QuietAsync<C> {
     client: Option<C>,
 }
 
-impl<C: Client> QuietAsync<C> {
+impl<C: AsyncCaller> QuietAsync<C> {
     pub(crate) fn new(runtime: Arc<Runtime>, client: C) -> QuietAsync<C> {
         QuietAsync { runtime, client: Some(client) }
     }
 }
 
-impl<C: Client> Contender for QuietAsync<C> {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+impl<C: AsyncCaller> Contender for QuietAsync<C> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         let mut client = self.client.take().expect("given back after every slice");
         let mut own = tally.empty();
         // A task of its own: what blocks on a runtime from outside is no task of it.
@@ -75,7 +75,7 @@ pub(crate) struct Fleet<C> {
     expected: u64,
 }
 
-impl<C: Client> Fleet<C> {
+impl<C: AsyncCaller> Fleet<C> {
     pub(crate) fn new(
         runtime: Arc<Runtime>,
         clients: Vec<C>,
@@ -106,8 +106,8 @@ impl<C: Client> Fleet<C> {
     }
 }
 
-impl<C: Client> Contender for Fleet<C> {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+impl<C: AsyncCaller> Contender for Fleet<C> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         let started = Instant::now();
         let tasks: Vec<_> = (0..self.clients.len()).map(|index| self.spawn(index, slice)).collect();
         let mut outcome = Ok(());
@@ -118,7 +118,8 @@ impl<C: Client> Contender for Fleet<C> {
             self.clients[index] = Some(client);
             outcome = outcome.and(done);
         }
-        tally.wall(started.elapsed());
+        // Their operations are in the tally already.
+        tally.stretch(0, started.elapsed());
         self.waits.take(tally);
         outcome
     }
@@ -152,7 +153,7 @@ impl Waits {
         record(&mut self.0[slot].lock(), wait);
     }
 
-    fn take(&self, tally: &mut Tally) {
+    fn take(&self, tally: &mut RowTally) {
         for waits in &self.0 {
             let mut waits = waits.lock();
             tally.add_waits(&waits);

@@ -2,7 +2,6 @@
 
 use std::{
     num::NonZero,
-    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -11,18 +10,19 @@ use tierlock::{Mutex, Scope};
 
 use super::{
     case::{Case, Label},
+    crowd::at_once,
     failure::{Result, check_count},
     jobs::spin_until,
-    run::{Contender, Entry, Quiet},
-    stats::{Meter, Tally, Unprotected},
+    run::{Contender, Entrant, Quiet},
+    stats::{Meter, RowTally, Unprotected},
 };
 
 /// What every row of tierlock says here.
 pub(crate) const NOTE: &str = "FIFO for waiters older than 0.5 ms; with tokens";
 
-pub(crate) fn quiet() -> Entry {
+pub(crate) fn quiet() -> Entrant {
     let mutex = Mutex::new(0_u64);
-    Entry::new(
+    Entrant::new(
         Label { note: Some(NOTE), ..Label::new(Scope::Thread, Case::QUIET) },
         Quiet(move || {
             *mutex.lock()? += 1;
@@ -32,7 +32,7 @@ pub(crate) fn quiet() -> Entry {
 }
 
 /// Threads that want one lock and hold it for so long.
-pub(crate) fn contended(case: Case, hold: Duration) -> Entry {
+pub(crate) fn contended(case: Case, hold: Duration) -> Entrant {
     let mutex = Mutex::new(());
     let with_lock = move |section: &mut dyn FnMut()| {
         let _guard = mutex.lock()?;
@@ -40,7 +40,7 @@ pub(crate) fn contended(case: Case, hold: Duration) -> Entry {
         Ok(())
     };
     let label = Label { note: Some(NOTE), ..label(case, hold) };
-    Entry::new(label.clone(), Threads::new(&label, hold, with_lock))
+    Entrant::new(label.clone(), Threads::new(&label, hold, with_lock))
 }
 
 /// As many threads as the machine runs at once, within reason; two where each holds for a while.
@@ -71,7 +71,7 @@ impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Threads<F> {
     }
 
     /// One thread's slice with empty sections; returns how often it counted.
-    fn without_sections(&self, slice: Duration, tally: &mut Tally) -> Result<u64> {
+    fn without_sections(&self, slice: Duration, tally: &mut RowTally) -> Result<u64> {
         let mut counted = 0;
         let mut meter = Meter::start(slice, tally);
         while let Some(cycles) = meter.next() {
@@ -84,7 +84,7 @@ impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Threads<F> {
     }
 
     /// One thread's slice with sections that last; returns how often it counted.
-    fn with_sections(&self, slice: Duration, tally: &mut Tally) -> Result<u64> {
+    fn with_sections(&self, slice: Duration, tally: &mut RowTally) -> Result<u64> {
         tally.hold_again_and_again(slice, |tally, asked| {
             let mut locked = asked;
             (self.with_lock)(&mut || {
@@ -99,28 +99,16 @@ impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Threads<F> {
 }
 
 impl<F: Fn(&mut dyn FnMut()) -> Result<()> + Sync> Contender for Threads<F> {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
-        let barrier = Barrier::new(self.threads);
-        let mut tallies: Vec<Tally> = (0..self.threads).map(|_| tally.empty()).collect();
-        let counted: Vec<Result<u64>> = thread::scope(|scope| {
-            let threads: Vec<_> = tallies
-                .iter_mut()
-                .map(|tally| {
-                    let (this, barrier) = (&*self, &barrier);
-                    scope.spawn(move || {
-                        barrier.wait();
-                        if this.hold.is_zero() {
-                            this.without_sections(slice, tally)
-                        } else {
-                            this.with_sections(slice, tally)
-                        }
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
-        });
-        self.expected += counted.into_iter().sum::<Result<u64>>()?;
-        tally.side_by_side(tallies);
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
+        let this = &*self;
+        let counted = at_once(0..this.threads, tally, |_, tally| {
+            if this.hold.is_zero() {
+                this.without_sections(slice, tally)
+            } else {
+                this.with_sections(slice, tally)
+            }
+        })?;
+        self.expected += counted;
         Ok(())
     }
 

@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     cleanup::OwnChild,
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
 };
 
 /// The word that makes the program a child of the bench.
 pub(crate) const WORD: &str = "bench-worker";
 
 /// What a child is for.
-pub(crate) trait Job: DeserializeOwned {
+pub(crate) trait ChildJob: DeserializeOwned {
     /// The child's side: does it to the end.
     fn work(self) -> Result<()>;
 }
@@ -43,25 +43,25 @@ enum Reply<R> {
 }
 
 /// A child, as the bench sees it.
-pub(crate) struct Worker {
+pub(crate) struct ChildWorker {
     child: OwnChild,
     orders: ChildStdin,
     replies: BufReader<ChildStdout>,
 }
 
-impl Worker {
+impl ChildWorker {
     /// Starts a child and waits until it is ready.
-    pub(crate) fn start(job: &impl Serialize) -> Result<Worker> {
+    pub(crate) fn start(job: &impl Serialize) -> Result<ChildWorker> {
         let mut command = command(job)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = OwnChild::start(&mut command, Signal::KILL)
-            .map_err(Failure::io("cannot start a child process"))?;
+            .map_err(BenchFailure::io("cannot start a child process"))?;
         let orders = child.get_mut().stdin.take().expect("it was asked for");
         let replies = child.get_mut().stdout.take().expect("it was asked for");
-        let mut worker = Worker { child, orders, replies: BufReader::new(replies) };
+        let mut worker = ChildWorker { child, orders, replies: BufReader::new(replies) };
         match worker.next::<()>()? {
             Reply::Ready => Ok(worker),
-            _ => Err(Failure::other("a child process of the bench spoke too early")),
+            _ => Err(BenchFailure::other("a child process of the bench spoke too early")),
         }
     }
 
@@ -70,13 +70,14 @@ impl Worker {
     }
 
     pub(crate) fn order(&mut self, order: &impl Serialize) -> Result<()> {
-        writeln!(self.orders, "{}", json(order)).map_err(Failure::io("a child process ended early"))
+        writeln!(self.orders, "{}", json(order))
+            .map_err(BenchFailure::io("a child process ended early"))
     }
 
     pub(crate) fn reply<R: DeserializeOwned>(&mut self) -> Result<R> {
         match self.next()? {
             Reply::Said(said) => Ok(said),
-            _ => Err(Failure::other("a child process of the bench was ready twice")),
+            _ => Err(BenchFailure::other("a child process of the bench was ready twice")),
         }
     }
 
@@ -84,21 +85,34 @@ impl Worker {
         let mut line = String::new();
         self.replies
             .read_line(&mut line)
-            .map_err(Failure::io("cannot read what a child process says"))?;
+            .map_err(BenchFailure::io("cannot read what a child process says"))?;
         if line.is_empty() {
-            return Err(Failure::other("a child process of the bench ended early"));
+            return Err(BenchFailure::other("a child process of the bench ended early"));
         }
         match serde_json::from_str(&line) {
-            Ok(Reply::Failed { code, message }) => Err(Failure::Other { code, message }),
+            Ok(Reply::Failed { code, message }) => Err(BenchFailure::Other { code, message }),
             Ok(reply) => Ok(reply),
-            Err(_) => Err(Failure::other(format!("a child process of the bench said {line:?}"))),
+            Err(_) => {
+                Err(BenchFailure::other(format!("a child process of the bench said {line:?}")))
+            }
         }
     }
 }
 
+/// Gives the same order to all of them, then awaits their replies.
+pub(crate) fn all<R: DeserializeOwned>(
+    workers: &mut [ChildWorker],
+    order: &impl Serialize,
+) -> Result<Vec<R>> {
+    for worker in &mut *workers {
+        worker.order(order)?;
+    }
+    workers.iter_mut().map(ChildWorker::reply).collect()
+}
+
 /// The command that starts a child.
 pub(crate) fn command(job: &impl Serialize) -> Result<Command> {
-    let program = std::env::current_exe().map_err(Failure::io("cannot find this program"))?;
+    let program = std::env::current_exe().map_err(BenchFailure::io("cannot find this program"))?;
     let parent = rustix::process::getpid().as_raw_nonzero().get();
     let mut command = Command::new(program);
     command.arg(WORD).arg(json(&Spec { parent, job }));
@@ -108,7 +122,7 @@ pub(crate) fn command(job: &impl Serialize) -> Result<Command> {
 }
 
 /// The child's side: does what the specification says, and returns the exit status.
-pub(crate) fn main<J: Job>(spec: &str) -> u8 {
+pub(crate) fn main<J: ChildJob>(spec: &str) -> u8 {
     let spec: Spec<J> = match serde_json::from_str(spec) {
         Ok(spec) => spec,
         Err(error) => {
@@ -138,11 +152,12 @@ pub(crate) fn say(what: impl Serialize) {
 
 /// Asks for a SIGKILL at the parent's death.
 fn end_with(parent: i32) -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| Failure::io("cannot ask for the parent-death signal")(error.into()))?;
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| {
+        BenchFailure::io("cannot ask for the parent-death signal")(error.into())
+    })?;
     // It may have died before that.
     if getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
-        return Err(Failure::other("the bench is gone"));
+        return Err(BenchFailure::other("the bench is gone"));
     }
     Ok(())
 }
@@ -157,30 +172,4 @@ fn json(value: &impl Serialize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Nothing {
-        path: std::path::PathBuf,
-    }
-
-    impl Job for Nothing {
-        fn work(self) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn specification_survives_the_command_line() {
-        let job = Nothing { path: "/tmp/with space/\"quote\"".into() };
-        let text = json(&Spec { parent: 7, job: &job });
-        let spec: Spec<Nothing> = serde_json::from_str(&text).unwrap();
-        assert_eq!((spec.parent, spec.job), (7, job));
-    }
-
-    #[test]
-    fn nonsense_is_a_usage_error() {
-        assert_eq!(main::<Nothing>("{}"), 64);
-    }
-}
+mod tests;

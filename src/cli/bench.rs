@@ -7,13 +7,13 @@ use crate::{
     bench::{
         case::{Case, USUAL_RESIDENT_MIB},
         cleanup,
-        failure::{Failure, Result},
+        failure::{BenchFailure, Result},
         grounds::Grounds,
         host,
-        jobs::{Job, OwnLock},
-        machine::Machine,
+        jobs::{LockJob, OwnLock},
+        machine::MachineInfo,
         process,
-        report::{self, Report},
+        report::{self, BenchReport},
         run::{self, Heat},
         table, thread, worker,
     },
@@ -21,77 +21,41 @@ use crate::{
 
 /// Everything that can be measured, in the table's order.
 const HEATS: &[Heat<Grounds>] = &[
-    Heat {
-        scope: Scope::Thread,
-        case: Case::QUIET,
-        weight: 1.0,
-        enter: |_| Ok(vec![thread::quiet()]),
-    },
-    Heat {
-        scope: Scope::Thread,
-        case: Case::THREADS,
-        weight: 1.0,
-        enter: |_| Ok(vec![thread::contended(Case::THREADS, Duration::ZERO)]),
-    },
-    Heat {
-        scope: Scope::Thread,
-        case: Case::THREADS_200US,
-        weight: 1.0,
-        enter: |_| Ok(vec![thread::contended(Case::THREADS_200US, Duration::from_micros(200))]),
-    },
-    Heat {
-        scope: Scope::Process,
-        case: Case::QUIET,
-        weight: 1.0,
-        enter: |grounds| process::quiet(vec![process::own(grounds, Case::QUIET)?]),
-    },
-    Heat {
-        scope: Scope::Process,
-        case: Case::PROCESSES_EMPTY,
-        weight: 1.0,
-        enter: |grounds| two_processes(grounds, Case::PROCESSES_EMPTY, Duration::ZERO),
-    },
-    Heat {
-        scope: Scope::Process,
-        case: Case::PROCESSES_200US,
-        weight: 1.0,
-        enter: |grounds| two_processes(grounds, Case::PROCESSES_200US, Duration::from_micros(200)),
-    },
-    Heat {
-        scope: Scope::Process,
-        case: Case::HANDOVER,
-        weight: 1.0,
-        enter: |grounds| process::handover(vec![process::own(grounds, Case::HANDOVER)?]),
-    },
-    Heat {
-        scope: Scope::Process,
-        case: Case::HOLDER_KILLED,
-        weight: 1.5,
-        enter: |grounds| {
-            let own = process::own(grounds, Case::HOLDER_KILLED)?;
-            process::holder_killed(vec![own], USUAL_RESIDENT_MIB)
-        },
-    },
-    Heat {
-        scope: Scope::Process,
-        case: Case::NAMES,
-        weight: 1.0,
-        enter: |grounds| process::names(grounds),
-    },
-    Heat { scope: Scope::Host, case: Case::QUIET, weight: 4.0, enter: host::quiet },
-    Heat {
-        scope: Scope::Host,
-        case: Case::CONNECTIONS_32,
-        weight: 1.0,
-        enter: host::connections_32,
-    },
-    Heat { scope: Scope::Host, case: Case::TASKS_256, weight: 1.0, enter: host::tasks_256 },
-    Heat { scope: Scope::Host, case: Case::ONE_NAME_8, weight: 1.0, enter: host::one_name_8 },
-    Heat { scope: Scope::Host, case: Case::KEPT, weight: 1.0, enter: host::kept },
-    Heat { scope: Scope::Host, case: Case::REMOTE_1PCT, weight: 1.0, enter: host::remote_1pct },
+    Heat::new(Scope::Thread, Case::QUIET, 1.0, |_| Ok(vec![thread::quiet()])),
+    Heat::new(Scope::Thread, Case::THREADS, 1.0, |_| {
+        Ok(vec![thread::contended(Case::THREADS, Duration::ZERO)])
+    }),
+    Heat::new(Scope::Thread, Case::THREADS_200US, 1.0, |_| {
+        Ok(vec![thread::contended(Case::THREADS_200US, HELD)])
+    }),
+    Heat::new(Scope::Process, Case::QUIET, 1.0, |grounds| {
+        process::quiet(vec![process::own(grounds, Case::QUIET)?])
+    }),
+    Heat::new(Scope::Process, Case::PROCESSES_EMPTY, 1.0, |grounds| {
+        two_processes(grounds, Case::PROCESSES_EMPTY, Duration::ZERO)
+    }),
+    Heat::new(Scope::Process, Case::PROCESSES_200US, 1.0, |grounds| {
+        two_processes(grounds, Case::PROCESSES_200US, HELD)
+    }),
+    Heat::new(Scope::Process, Case::HANDOVER, 1.0, |grounds| {
+        process::handover(vec![process::own(grounds, Case::HANDOVER)?])
+    }),
+    Heat::new(Scope::Process, Case::HOLDER_KILLED, 1.5, |grounds| {
+        let own = process::own(grounds, Case::HOLDER_KILLED)?;
+        process::holder_killed(vec![own], USUAL_RESIDENT_MIB)
+    }),
+    Heat::new(Scope::Process, Case::NAMES, 1.0, |grounds| process::names(grounds)),
+    Heat::new(Scope::Host, Case::QUIET, 4.0, host::quiet),
+    Heat::new(Scope::Host, Case::CONNECTIONS_32, 1.0, host::connections_32),
+    Heat::new(Scope::Host, Case::TASKS_256, 1.0, host::tasks_256),
+    Heat::new(Scope::Host, Case::ONE_NAME_8, 1.0, host::one_name_8),
+    Heat::new(Scope::Host, Case::KEPT, 1.0, host::kept),
+    Heat::new(Scope::Host, Case::REMOTE_1PCT, 1.0, host::remote_1pct),
 ];
 
-fn two_processes(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<run::Entry>> {
+const HELD: Duration = Duration::from_micros(200);
+
+fn two_processes(grounds: &mut Grounds, case: Case, hold: Duration) -> Result<Vec<run::Entrant>> {
     process::contending(vec![process::own(grounds, case)?], grounds, case, 2, hold)
 }
 
@@ -131,23 +95,23 @@ pub(super) fn main(args: &Args) -> u8 {
 
 /// The child processes' side; returns the exit status.
 pub(super) fn worker(spec: &str) -> u8 {
-    worker::main::<Job<OwnLock>>(spec)
+    worker::main::<LockJob<OwnLock>>(spec)
 }
 
 fn bench(args: &Args) -> Result<()> {
     if args.peers {
-        return Err(Failure::Usage(PEERS.into()));
+        return Err(BenchFailure::Usage(PEERS.into()));
     }
     let heats = run::chosen(HEATS, args.scope, args.case.as_deref())?;
     cleanup::on_every_way_out()?;
     let mut grounds = Grounds::new()?;
     let seconds = args.seconds.unwrap_or_else(|| run::usual_seconds(&heats));
     let rows = run::measure(&heats, &mut grounds, seconds, |_, _, failure| Err(failure))?;
-    let report = Report { machine: Machine::this(), rows };
+    let report = BenchReport { machine: MachineInfo::this(), rows };
     report::print(&if args.json { report::json(&report) } else { text(&report) })
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &BenchReport) -> String {
     report.machine.heading()
         + &table::rows(report)
         + &table::ladder(report)
@@ -155,12 +119,4 @@ fn text(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn default_run_takes_half_a_minute() {
-        let all: Vec<_> = HEATS.iter().collect();
-        assert!(run::usual_seconds(&all) < 30.0);
-    }
-}
+mod tests;

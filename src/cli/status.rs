@@ -145,6 +145,7 @@ fn unknown(name: Name, scope: Scope) -> LockStatus {
         state: State::Free,
         token: Token::ZERO,
         holder: None,
+        readers: Vec::new(),
         remaining: None,
         predecessor: Predecessor::Clean,
         waiters: Vec::new(),
@@ -178,10 +179,13 @@ struct ShownLocks<'a> {
 struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
+    mode: &'static str,
     /// `null` of a lock of host scope without its leader asked: held there or not.
     state: Option<&'static str>,
     token: u64,
     holder: Option<ShownHolder<'a>>,
+    /// All that are inside: the holder, or those that share it.
+    holders: Vec<ShownShare<'a>>,
     remaining_ms: Option<u64>,
     predecessor: &'static str,
     waiters: Vec<ShownWaiter<'a>>,
@@ -197,6 +201,15 @@ struct ShownHolder<'a> {
     /// Only where there are any: the processes that keep the lock though this one has ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     survivors: Vec<Keeps<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownShare<'a> {
+    #[serde(flatten)]
+    holder: ShownHolder<'a>,
+    token: u64,
+    /// How many threads and tasks of it are inside.
+    count: u32,
 }
 
 #[derive(Serialize)]
@@ -222,22 +235,48 @@ fn json(locks: &[LockStatus]) -> String {
 
 impl<'a> From<&'a LockStatus> for ShownLock<'a> {
     fn from(lock: &'a LockStatus) -> ShownLock<'a> {
+        let holder = || {
+            lock.holder.as_ref().map(|holder| ShownHolder {
+                survivors: lock.survivors.iter().map(Keeps::from).collect(),
+                ..ShownHolder::from(holder)
+            })
+        };
+        let token = lock.token.get();
+        let alone = holder().map(|holder| ShownShare { holder, token, count: 1 });
+        let readers = lock.readers.iter().map(|(holder, count)| ShownShare {
+            holder: holder.into(),
+            token,
+            count: *count,
+        });
         ShownLock {
             name: lock.name.as_str(),
             scope: lock.scope.as_str(),
+            mode: mode(lock),
             state: lock.state.word(),
-            token: lock.token.get(),
-            holder: lock.holder.as_ref().map(|holder| ShownHolder {
-                label: &holder.label,
-                host: &holder.host,
-                pid: holder.pid,
-                command: &holder.command,
-                held_ms: holder.held.map(in_ms),
-                survivors: lock.survivors.iter().map(Keeps::from).collect(),
-            }),
+            token,
+            holder: holder(),
+            holders: alone.into_iter().chain(readers).collect(),
             remaining_ms: lock.remaining.map(in_ms),
             predecessor: lock.predecessor.as_str(),
             waiters: lock.waiters.iter().map(ShownWaiter::from).collect(),
+        }
+    }
+}
+
+/// How it is held just now.
+fn mode(lock: &LockStatus) -> &'static str {
+    if lock.readers.is_empty() { "exclusive" } else { "shared" }
+}
+
+impl<'a> From<&'a Holder> for ShownHolder<'a> {
+    fn from(holder: &'a Holder) -> ShownHolder<'a> {
+        ShownHolder {
+            label: &holder.label,
+            host: &holder.host,
+            pid: holder.pid,
+            command: &holder.command,
+            held_ms: holder.held.map(in_ms),
+            survivors: Vec::new(),
         }
     }
 }
@@ -294,6 +333,10 @@ fn table(locks: &[LockStatus], width: Option<u16>) -> String {
             lock.predecessor.to_string(),
             lock.token.to_string(),
         ]);
+        for (reader, count) in &lock.readers {
+            let times = if *count == 1 { String::new() } else { format!("{count} times") };
+            table.add_row(["", "reads", &shown(reader), &times, "", ""]);
+        }
         for survivor in &lock.survivors {
             table.add_row(["", "kept alive by", &survivor.to_string(), "", "", ""]);
         }

@@ -15,7 +15,8 @@
 //!                                   │                      └─ closed: slot, then asks the service
 //!                                   └──────────────────────────────┘
 //! inside: the entry's cell must be free; else everything goes back, and the climb waits for the
-//! guard that is inside.
+//! guard that is inside. A writer then waits until no reader is inside; a reader adds its 1, and gives
+//! the gate back as it was found.
 //! ```
 
 use std::{
@@ -36,7 +37,7 @@ use crate::{
         service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settlement},
     },
     scope::Scope,
-    thread::Seat,
+    thread::{Seat, WaitingWriter},
     time::Time,
     token::Token,
 };
@@ -47,10 +48,12 @@ use crate::{
 };
 
 use super::{
-    Patience, by,
+    LockMode, Patience, by,
+    lapse::GateTurn,
     named::{Keep, Named},
     quiet::HostTier,
-    right::{Held, INSIDE, LEASE, SLOT, THREAD, short},
+    right::{Held, INSIDE, LEASE, SHARED, SHARED_SLOT, SLOT, THREAD, short},
+    sharing::{ReadersInside, WriterWait, unless},
     timed_out, wait_until_async,
 };
 
@@ -58,6 +61,7 @@ use super::{
 pub(super) struct Climb<'a> {
     named: &'a Named,
     patience: Patience,
+    mode: LockMode,
     /// The scope it has to reach at least.
     goal: Scope,
     at: At,
@@ -76,6 +80,19 @@ pub(super) struct Climb<'a> {
     has_grant: bool,
     /// So many leases were over, by `at_most`, before they could be claimed.
     lates: u32,
+    /// It was the first to lock the name at its scope in this process: what was locked more narrowly
+    /// is waited for.
+    widens: bool,
+    /// The mark of host scope is set, and no reader is inside any more that came before it.
+    is_wide: bool,
+    drainer: WriterWait,
+    /// A task's turn while it waits for readers.
+    turn: Option<Arc<GateTurn>>,
+    /// What the slot gave, to be shared.
+    #[cfg(feature = "process")]
+    taken: Option<Taken>,
+    /// While it waits, it waits to be a writer.
+    writer: Option<WaitingWriter<'a>>,
     has_arrived: bool,
 }
 
@@ -96,6 +113,14 @@ enum At {
     Cell {
         looks: u32,
     },
+    /// Has the gate, and waits for readers.
+    Readers,
+    /// Has set the mark of host scope, and waits for readers that came before it.
+    Widened {
+        has_moved: bool,
+    },
+    /// Came in beside an upgradable reader.
+    Inside,
 }
 
 /// What a climb asks its driver for.
@@ -109,6 +134,8 @@ enum Ask<'a> {
     Lease(Box<dyn PendingLease>),
     /// To wait until the lease word changes.
     Word(WordWait<'a>),
+    /// To wait until readers may be gone.
+    Readers(ReadersInside),
     /// To come again after so long.
     Sleep(Duration),
     /// Nothing: it has arrived.
@@ -124,10 +151,16 @@ struct WordWait<'a> {
 
 impl<'a> Climb<'a> {
     /// One that reaches `at_least` this scope, and the one that the mutex asks for.
-    pub(super) fn new(named: &'a Named, patience: Patience, at_least: Scope) -> Climb<'a> {
+    pub(super) fn new(
+        named: &'a Named,
+        patience: Patience,
+        at_least: Scope,
+        mode: LockMode,
+    ) -> Climb<'a> {
         Climb {
             named,
             patience,
+            mode,
             goal: at_least.max(named.scope()),
             at: At::Begin,
             held: Held::begin(),
@@ -138,6 +171,13 @@ impl<'a> Climb<'a> {
             seat: None,
             has_grant: false,
             lates: 0,
+            widens: false,
+            is_wide: false,
+            drainer: WriterWait::default(),
+            turn: None,
+            #[cfg(feature = "process")]
+            taken: None,
+            writer: None,
             has_arrived: false,
         }
     }
@@ -148,17 +188,25 @@ impl<'a> Climb<'a> {
         loop {
             match self.next()? {
                 Ask::Turnstile => {
-                    let is_over = || self.named.is_over(self.goal);
+                    let is_over = || self.named.is_over(self.goal) || self.may_read_beside();
                     let is_won = self.named.entry.thread().wait(until, is_over);
                     self.turnstile(is_won)?;
                 }
                 #[cfg(feature = "process")]
                 Ask::Slot(slot) => {
-                    let is_over = || self.named.reach.is_closed();
-                    self.slot(slot.take_unless(self.known, self.label(), until, &is_over))?;
+                    let is_over = || self.named.reach.is_closed() || self.may_read_beside();
+                    let (known, label) = (self.known, self.label());
+                    let taken = match self.mode {
+                        LockMode::Exclusive => slot.take_unless(known, label, until, &is_over),
+                        _ => slot.take_to_share(known, label, until, &is_over),
+                    };
+                    self.slot(taken)?;
                 }
                 Ask::Lease(request) => self.answered(request.wait())?,
                 Ask::Word(wait) => wait.word.sleep(wait.is_hungry, wait.until),
+                Ask::Readers(readers) => {
+                    self.named.sleep_for_readers(readers, &mut self.drainer, until)?;
+                }
                 Ask::Sleep(nap) => std::thread::sleep(nap),
                 Ask::Nothing => return Ok(self.arrive()),
             }
@@ -172,14 +220,30 @@ impl<'a> Climb<'a> {
             let ask = self.next()?;
             match ask {
                 Ask::Turnstile => {
-                    let is_won = wait_until_async(entry.thread(), until).await;
-                    self.turnstile(is_won)?;
+                    let (named, mode) = (self.named, self.mode);
+                    let wait = wait_until_async(entry.thread(), until);
+                    let may_read = || named.may_read_beside();
+                    match unless(may_read, mode, wait).await {
+                        Some(is_won) => self.turnstile(is_won)?,
+                        None => self.begin_again(),
+                    }
                 }
                 #[cfg(feature = "process")]
                 Ask::Slot(slot) => {
-                    let wait = slot.take_async(self.known, self.label(), until);
+                    let (named, mode) = (self.named, self.mode);
+                    let (known, label) = (self.known, self.label());
+                    let wait = async move {
+                        let wait = async {
+                            match mode {
+                                LockMode::Exclusive => slot.take_async(known, label, until).await,
+                                _ => slot.take_to_share_async(known, label, until).await,
+                            }
+                        };
+                        unless(|| named.may_read_beside(), mode, wait).await
+                    };
                     match Seated::new(entry, self.sit_down(), wait).await {
-                        Some(taken) => self.slot(taken)?,
+                        Some(Some(taken)) => self.slot(taken)?,
+                        Some(None) => self.begin_again(),
                         None => self.come_back().await?,
                     }
                 }
@@ -192,10 +256,64 @@ impl<'a> Climb<'a> {
                         self.come_back().await?;
                     }
                 }
+                Ask::Readers(readers) => {
+                    let turn = self.turn();
+                    let still_its = {
+                        let wait = Named::await_readers(readers, &mut self.drainer, until);
+                        let mut wait = std::pin::pin!(wait);
+                        let polled = |cx: &mut Context<'_>| match turn.is_polled() {
+                            true => wait.as_mut().poll(cx).map(|()| true),
+                            false => Poll::Ready(false),
+                        };
+                        std::future::poll_fn(polled).await
+                    };
+                    if !still_its {
+                        self.has_lapsed();
+                    }
+                }
                 Ask::Sleep(nap) => alarm::sleep_until(clock::now() + nap).await,
                 Ask::Nothing => return Ok(self.arrive()),
             }
         }
+    }
+
+    /// Whether it is a reader that need not wait any more.
+    fn may_read_beside(&self) -> bool {
+        self.mode == LockMode::Shared && self.named.may_read_beside()
+    }
+
+    /// Whether it is a reader whose wait was ended in order to look, and not by its time.
+    fn looks_again(&self) -> bool {
+        self.mode == LockMode::Shared && clock::now() < self.patience.until()
+    }
+
+    /// A task's turn at the gate, which lapses if it is not polled.
+    fn turn(&mut self) -> Arc<GateTurn> {
+        let new = || GateTurn::begin(self.named, &self.held, self.found_slot, self.found_thread);
+        self.turn.get_or_insert_with(new).clone()
+    }
+
+    /// Its turn is over, and the gate was given back for it: it begins anew.
+    fn has_lapsed(&mut self) {
+        self.turn = None;
+        self.held.forget();
+        self.drainer = WriterWait::default();
+        self.get_up();
+        self.at = At::Begin;
+    }
+
+    /// Whether it has what it won. Its turn does not lapse from now on.
+    fn end_turn(&mut self) -> bool {
+        self.turn.take().is_none_or(|turn| turn.end())
+    }
+
+    /// It leaves where it waits, and comes in past that.
+    fn begin_again(&mut self) {
+        self.get_up();
+        if self.held.remove(THREAD) {
+            self.named.entry.thread().release(self.found_thread);
+        }
+        self.at = At::Begin;
     }
 
     fn sit_down(&mut self) -> Seat {
@@ -225,7 +343,14 @@ impl<'a> Climb<'a> {
         let named = self.named;
         loop {
             match self.at {
-                At::Begin => self.begin()?,
+                At::Begin => {
+                    if self.mode == LockMode::Shared && self.read_beside() {
+                        self.at = At::Inside;
+                    } else {
+                        self.begin()?;
+                    }
+                }
+                At::Inside => return Ok(Ask::Nothing),
                 At::Turnstile if named.entry.thread().win_quietly() => self.turnstile(true)?,
                 At::Turnstile if self.patience == Patience::No => {
                     if !named.entry.thread().try_win() {
@@ -235,6 +360,9 @@ impl<'a> Climb<'a> {
                 }
                 At::Turnstile => {
                     self.since.get_or_insert_with(clock::now);
+                    if self.mode == LockMode::Exclusive && self.writer.is_none() {
+                        self.writer = Some(named.entry.shares().count_writer());
+                    }
                     return Ok(Ask::Turnstile);
                 }
                 At::Below => self.look_up()?,
@@ -258,7 +386,8 @@ impl<'a> Climb<'a> {
                 }
                 At::Gate => {
                     if self.enter_cell() {
-                        return Ok(Ask::Nothing);
+                        self.enter_gate();
+                        continue;
                     }
                     self.go_back();
                     if self.patience == Patience::No {
@@ -266,13 +395,118 @@ impl<'a> Climb<'a> {
                     }
                     self.at = At::Cell { looks: 0 };
                 }
-                At::Cell { looks } if named.entry.cell.is_occupied(self.generation()) => {
+                At::Cell { looks } if self.is_cell_taken() => {
                     self.at = At::Cell { looks: looks + 1 };
                     return self.look_later(looks).map(Ask::Sleep);
                 }
                 At::Cell { .. } => self.at = At::Turnstile,
+                At::Readers => match self.look_for_readers()? {
+                    Some(ask) => return Ok(ask),
+                    None if !self.end_turn() => self.has_lapsed(),
+                    None => {
+                        self.come_in()?;
+                        return Ok(Ask::Nothing);
+                    }
+                },
+                At::Widened { has_moved } => match self.look_for_readers()? {
+                    Some(ask) => return Ok(ask),
+                    None if !self.end_turn() => self.has_lapsed(),
+                    None => {
+                        self.is_wide = true;
+                        let tier = named.host_tier().expect("it was looked at");
+                        return self.ask(tier, has_moved).map(Ask::Lease);
+                    }
+                },
             }
         }
+    }
+
+    // ---- readers -----------------------------------------------------------------------------
+
+    /// Comes in past the gate and past waiters, where an upgradable reader has it.
+    fn read_beside(&mut self) -> bool {
+        let held = self.named.read_beside();
+        let is_in = held.is_some();
+        if let Some(held) = held {
+            self.held = held;
+        }
+        is_in
+    }
+
+    /// Whether a guard is inside that this one cannot stand beside.
+    fn is_cell_taken(&self) -> bool {
+        let entry = &self.named.entry;
+        let is_readable = self.mode != LockMode::Shared && entry.shares().is_readable();
+        is_readable || entry.cell.is_occupied(self.generation())
+    }
+
+    /// Has won the gate. The scope in force is what it is now, before readers are looked for.
+    fn enter_gate(&mut self) {
+        let (entry, scope) = (&self.named.entry, self.held.scope());
+        self.writer = None;
+        self.widens = scope > entry.scope_in_force();
+        if scope > Scope::Thread {
+            entry.raise_scope(scope);
+        }
+        self.at = At::Readers;
+    }
+
+    /// What to wait for while readers are inside.
+    fn look_for_readers(&mut self) -> Result<Option<Ask<'a>>> {
+        let named = self.named;
+        let is_widening = matches!(self.at, At::Widened { .. });
+        // Readers of the same gate stand beside readers.
+        if self.mode != LockMode::Exclusive && !self.widens && !is_widening {
+            return Ok(None);
+        }
+        let about = named.about(self.held.scope());
+        let readers = named.look_for_readers(&self.held, &mut self.drainer).map_err(about)?;
+        let Some(readers) = readers else { return Ok(None) };
+        if self.patience == Patience::No {
+            return Err(LockError::WOULD_BLOCK);
+        }
+        if clock::now() >= self.patience.until() {
+            return Err(self.held_here());
+        }
+        Ok(Some(Ask::Readers(readers)))
+    }
+
+    /// No reader is in its way any more.
+    fn come_in(&mut self) -> Result<()> {
+        let named = self.named;
+        match self.mode {
+            LockMode::Exclusive => {
+                if self.held.has(THREAD) && !self.held.has(SLOT) && !self.held.has(LEASE) {
+                    named.entry.thread().has_no_readers();
+                }
+                Ok(())
+            }
+            LockMode::Upgradable => named.begin_reading(&mut self.held),
+            LockMode::Shared => self.come_in_as_reader(),
+        }
+    }
+
+    /// Adds its 1, and gives the gate back as it was found.
+    fn come_in_as_reader(&mut self) -> Result<()> {
+        #[cfg(feature = "process")]
+        if self.held.has(SLOT)
+            && let Some(slot) = self.named.entry.slot()
+            && let Some(taken) = &self.taken
+        {
+            self.held.token = slot.read_under_the_word(taken, self.widens)?;
+            self.held.add(SHARED_SLOT);
+            self.release_slot();
+        }
+        if !self.held.has(SHARED_SLOT) {
+            self.named.entry.shares().read_under(self.named.entry.thread());
+            self.held.token = self.named.entry.thread().last_token();
+            self.held.add(SHARED);
+        }
+        self.get_up();
+        if self.held.remove(THREAD) {
+            self.named.entry.thread().release(self.found_thread);
+        }
+        Ok(())
     }
 
     // ---- to the gate -------------------------------------------------------------------------
@@ -302,6 +536,10 @@ impl<'a> Climb<'a> {
 
     /// What came of the wait for the turnstile.
     fn turnstile(&mut self, is_won: bool) -> Result<()> {
+        if !is_won && self.looks_again() && !self.named.is_over(self.goal) {
+            self.begin_again();
+            return Ok(());
+        }
         if !is_won {
             return Err(match self.named.is_over(self.goal) {
                 true => self.named.closed(),
@@ -320,6 +558,7 @@ impl<'a> Climb<'a> {
         if self.goal > Scope::Thread {
             self.named.check_open(self.goal)?;
         }
+        self.check_mode()?;
         self.found_thread = entry.thread().predecessor();
         self.tell(self.found_thread);
         self.known = entry.thread().last_token().max(entry.highest_token());
@@ -331,8 +570,11 @@ impl<'a> Climb<'a> {
             }
             Scope::Host | Scope::Process if self.named.entry.has_slot() => At::Slot,
             _ => {
-                // The thread lock is the gate.
-                self.held.token = entry.thread().count().token;
+                // The thread lock is the gate. A reader counts no token.
+                self.held.token = match self.mode {
+                    LockMode::Shared => entry.thread().last_token(),
+                    _ => entry.thread().count().token,
+                };
                 At::Gate
             }
         };
@@ -343,6 +585,11 @@ impl<'a> Climb<'a> {
     fn slot(&mut self, taken: Result<Taken>) -> Result<()> {
         let named = self.named;
         let about = named.about(Scope::Process);
+        let is_timeout = taken.as_ref().is_err_and(LockError::is_timeout);
+        if is_timeout && self.looks_again() && !named.reach.is_closed() {
+            self.begin_again();
+            return Ok(());
+        }
         let taken = taken.map_err(|error| match error.is_timeout() && named.reach.is_closed() {
             true => named.closed(),
             false => about(error),
@@ -360,14 +607,28 @@ impl<'a> Climb<'a> {
             }
             self.goal = Scope::Host;
         }
+        self.check_mode()?;
+        self.taken = Some(taken);
         self.at = if self.goal == Scope::Host { At::Word } else { At::Gate };
         Ok(())
     }
 
-    /// At most one guard of a name is inside in this process, also after its right was lost.
+    /// No leader grants shared leases.
+    fn check_mode(&self) -> Result<()> {
+        match self.goal == Scope::Host && self.mode != LockMode::Exclusive {
+            true => Err(self.named.about(Scope::Host)(shared_at_host_scope())),
+            false => Ok(()),
+        }
+    }
+
+    /// At most one guard of a name is inside in this process, also after its right was lost, but for
+    /// readers beside each other.
     fn enter_cell(&mut self) -> bool {
         if self.held.scope() == Scope::Thread {
             return true; // a name is widened under the thread lock, which this one has
+        }
+        if self.mode != LockMode::Exclusive || self.is_cell_taken() {
+            return !self.is_cell_taken();
         }
         let is_free = self.named.entry.cell.enter(self.generation());
         if is_free {
@@ -429,7 +690,13 @@ impl<'a> Climb<'a> {
             }
             Claim::Closed(why) => {
                 self.lates += u32::from(why == Some(LostReason::HeldTooLong));
-                return self.ask(tier).map(|request| Some(Ask::Lease(request)));
+                let has_moved = self.widen_slot()?;
+                named.entry.raise_scope(Scope::Host);
+                if !self.is_wide {
+                    self.at = At::Widened { has_moved };
+                    return Ok(None);
+                }
+                return self.ask(tier, has_moved).map(|request| Some(Ask::Lease(request)));
             }
         }
         Ok(None)
@@ -448,12 +715,11 @@ impl<'a> Climb<'a> {
         Ok(Ask::Word(WordWait { word, is_hungry, until: until.min(now + NAP_MAX) }))
     }
 
-    /// Marks the name as wide, in the directory and in this process, and asks for a lease. Whatever
-    /// comes of it, the slot is released with it.
-    fn ask(&mut self, tier: HostTier<'a>) -> Result<Box<dyn PendingLease>> {
+    /// Asks for a lease, after the name was marked as wide, in the directory and in this process.
+    /// Whatever comes of it, the slot is released with it.
+    fn ask(&mut self, tier: HostTier<'a>, has_moved: bool) -> Result<Box<dyn PendingLease>> {
         let named = self.named;
-        let has_moved = self.widen_slot()?;
-        named.entry.raise_scope(Scope::Host);
+        self.at = At::Word;
         let for_good = named.keep == Keep::Always;
         // Threads that wait here get it next, and without the leader: that is keeping, too.
         let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
@@ -530,9 +796,6 @@ impl<'a> Climb<'a> {
     fn arrive(mut self) -> Held {
         self.get_up();
         let named = self.named;
-        if self.held.scope() > Scope::Thread {
-            named.entry.raise_scope(self.held.scope());
-        }
         let is_turnstile = match self.held.scope() {
             Scope::Thread => false,
             Scope::Process => self.held.has(SLOT) && self.is_gate_slot(),
@@ -551,8 +814,15 @@ impl<'a> Climb<'a> {
 
     /// Gives everything back as it was found.
     fn go_back(&mut self) {
+        if !self.end_turn() {
+            self.held.forget();
+        }
         self.get_up();
         let named = self.named;
+        if self.held.remove(INSIDE) {
+            named.entry.cell.leave();
+        }
+        named.stop_sharing(&mut self.held);
         if let Some(tier) = named.host_tier() {
             if self.held.remove(LEASE) {
                 tier.leave_unused(self.held.token, self.held.predecessor());
@@ -627,6 +897,13 @@ impl<'a> Climb<'a> {
         let error = error.with_holder(named.entry.slot().and_then(|slot| slot.holder()));
         error.with_holder(Some(named.reach.myself()))
     }
+}
+
+fn shared_at_host_scope() -> LockError {
+    LockError::config(
+        "no leader grants shared leases yet: read it at process scope, with .scope(Scope::Process), \
+         under a name that nothing locks at host scope",
+    )
 }
 
 /// So often a lease is asked for again that was over before it was claimed.

@@ -15,7 +15,7 @@ use crate::{
     time::Time,
 };
 
-use super::{Patience, climb::Climb, named::Named, right::Held};
+use super::{LockMode, Patience, climb::Climb, named::Named, right::Held};
 
 impl Named {
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
@@ -28,14 +28,29 @@ impl Named {
     /// After [`lock_quietly`](Named::lock_quietly) in vain.
     #[cold]
     pub(crate) fn lock_slow(&self, patience: Patience) -> Result<Held> {
-        self.climb(patience, Scope::Thread)
+        self.climb(patience, Scope::Thread, LockMode::Exclusive)
+    }
+
+    /// As a mode of a lock with readers.
+    pub(crate) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        match mode {
+            LockMode::Exclusive => self.lock(patience),
+            _ => self.climb(patience, Scope::Thread, mode),
+        }
+    }
+
+    pub(crate) async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        match mode {
+            LockMode::Exclusive => self.lock_async(patience).await,
+            _ => self.climb_async(patience, Scope::Thread, mode).await,
+        }
     }
 
     /// Dropping the future gives back what it was to receive.
     pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
         match self.lock_quietly() {
             Some(won) => Ok(won.into()),
-            None => self.climb_async(patience, Scope::Thread).await,
+            None => self.climb_async(patience, Scope::Thread, LockMode::Exclusive).await,
         }
     }
 
@@ -43,7 +58,7 @@ impl Named {
     /// moment do a narrow and a wide holder exist.
     pub(crate) fn escalate(&self, to: Scope) -> Result<()> {
         if self.must_widen(to)? {
-            let held = self.climb(Patience::Forever, to)?;
+            let held = self.climb(Patience::Forever, to, LockMode::Exclusive)?;
             self.has_widened(held, to);
         }
         Ok(())
@@ -51,7 +66,7 @@ impl Named {
 
     pub(crate) async fn escalate_async(&self, to: Scope) -> Result<()> {
         if self.must_widen(to)? {
-            let held = self.climb_async(Patience::Forever, to).await?;
+            let held = self.climb_async(Patience::Forever, to, LockMode::Exclusive).await?;
             self.has_widened(held, to);
         }
         Ok(())
@@ -72,15 +87,20 @@ impl Named {
         self.give_back(&mut held);
     }
 
-    fn climb(&self, patience: Patience, at_least: Scope) -> Result<Held> {
+    fn climb(&self, patience: Patience, at_least: Scope, mode: LockMode) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let held = Climb::new(self, patience, at_least).run();
+        let held = Climb::new(self, patience, at_least, mode).run();
         held.map_err(|error| error.with_wait_since(start))
     }
 
-    async fn climb_async(&self, patience: Patience, at_least: Scope) -> Result<Held> {
+    async fn climb_async(
+        &self,
+        patience: Patience,
+        at_least: Scope,
+        mode: LockMode,
+    ) -> Result<Held> {
         let start = matches!(patience, Patience::Until(_)).then(clock::now);
-        let mut climb = pin!(Climb::new(self, patience, at_least).run_async());
+        let mut climb = pin!(Climb::new(self, patience, at_least, mode).run_async());
         let held = match poll_fn(|cx| Poll::Ready(climb.as_mut().poll(cx))).await {
             Poll::Ready(held) => held,
             // It waits: until it arrives, or its manager is closed.

@@ -24,17 +24,21 @@
 //! - [`climb`]: the slow path, one machine with two drivers
 //! - [`lock`]: the ways in
 //! - [`release`]: giving back
+//! - [`lapse`]: the turn of a task that waits for readers
+//! - [`sharing`]: readers, and a writer's wait for them
 //! - [`terms`]: `at_most`, `at_least`, and how a loss is told
 //!
 //! The file-lock engine has no word: there the gate is the file lock, won and kept together with
 //! the thread lock.
 
 mod climb;
+mod lapse;
 mod lock;
 mod named;
 mod quiet;
 mod release;
 mod right;
+mod sharing;
 mod terms;
 
 use std::{future::Future, task::Poll, time::Duration};
@@ -48,7 +52,7 @@ use crate::{
     alarm, clock,
     error::{LockError, LockErrorKind, Predecessor, Result},
     scope::Scope,
-    thread::ThreadLock,
+    thread::{ThreadLock, ThreadShares},
     time::Time,
 };
 
@@ -78,14 +82,42 @@ impl Patience {
 /// What a mutex is besides its data.
 pub(crate) enum Core {
     /// Unnamed: its thread lock is its gate for good.
-    Plain(ThreadLock),
+    Plain(Plain),
     Named(Named),
+}
+
+/// A lock without a name, and its readers: a `Mutex` has none.
+pub(crate) struct Plain {
+    pub(crate) lock: ThreadLock,
+    shares: ThreadShares,
+}
+
+impl Plain {
+    #[cfg(not(tierlock_loom))]
+    pub(crate) const fn new() -> Plain {
+        Plain { lock: ThreadLock::new(), shares: ThreadShares::new() }
+    }
+
+    /// The same; the model checker's locks are no constants.
+    #[cfg(tierlock_loom)]
+    pub(crate) fn new() -> Plain {
+        Plain { lock: ThreadLock::new(), shares: ThreadShares::new() }
+    }
+}
+
+/// How a lock is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LockMode {
+    /// A writer, or a `Mutex`.
+    Exclusive,
+    Upgradable,
+    Shared,
 }
 
 impl Core {
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
         match self {
-            Core::Plain(lock) => lock_plain(lock, patience),
+            Core::Plain(plain) => lock_plain(&plain.lock, patience),
             Core::Named(named) => named.lock(patience),
         }
     }
@@ -93,7 +125,7 @@ impl Core {
     /// Dropping the future gives back what it was to receive.
     pub(crate) async fn lock_async(&self, patience: Patience) -> Result<Held> {
         match self {
-            Core::Plain(lock) => match patience {
+            Core::Plain(Plain { lock, .. }) => match patience {
                 Patience::No => lock_plain(lock, patience),
                 _ => {
                     let start = clock::now();
@@ -110,7 +142,7 @@ impl Core {
     #[inline]
     pub(crate) fn release(&self, held: &mut Held, how: Predecessor) {
         match self {
-            Core::Plain(lock) => lock.release(how),
+            Core::Plain(plain) => plain.release(held, how),
             Core::Named(named) => named.release(held, how),
         }
     }
@@ -118,7 +150,7 @@ impl Core {
     /// Gives back what was not used: the next holder hears what this one heard.
     pub(crate) fn give_back(&self, held: &mut Held) {
         match self {
-            Core::Plain(lock) => lock.release(lock.predecessor()),
+            Core::Plain(plain) => plain.release(held, plain.lock.predecessor()),
             Core::Named(named) => named.give_back(held),
         }
     }
@@ -126,7 +158,7 @@ impl Core {
     /// Whether the lock is held, as far as this process knows without asking a service.
     pub(crate) fn is_locked(&self) -> bool {
         match self {
-            Core::Plain(lock) => lock.is_locked(),
+            Core::Plain(plain) => plain.lock.is_locked(),
             Core::Named(named) => named.is_locked(),
         }
     }
@@ -134,7 +166,7 @@ impl Core {
     /// Runs `look` while no guard of this process is inside; `None` if one is.
     pub(crate) fn look<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
         match self {
-            Core::Plain(lock) => {
+            Core::Plain(Plain { lock, .. }) => {
                 lock.try_win().then_some(())?;
                 let _looked = Looked(lock);
                 Some(look())

@@ -29,6 +29,9 @@ impl Named {
         if held.won() == 0 || held.is_forked() {
             return;
         }
+        if held.is_only_shared() {
+            return self.stop_sharing(held);
+        }
         match self.stays_until(held) {
             None => self.release_now(held, how),
             Some(until) => self.release_at(until, held, how, |_| {}),
@@ -105,7 +108,7 @@ impl Named {
     }
 
     /// This mutex without its data, to release when the mutex itself may be gone.
-    fn later(&self) -> Named {
+    pub(super) fn later(&self) -> Named {
         Named {
             entry: self.entry.clone(),
             reach: self.reach.clone(),
@@ -140,6 +143,7 @@ impl Named {
         let how = held.left(how);
         let end = held.end_watch();
         self.leave_cell(held);
+        self.stop_sharing(held);
         if let Some(tier) = self.lease_of(held).filter(|_| held.remove(LEASE)) {
             tier.leave(held.token, how);
         }

@@ -64,6 +64,12 @@ pub(super) const SLOT: u8 = 2;
 pub(super) const LEASE: u8 = 4;
 /// The entry's cell says that a guard is inside.
 pub(super) const INSIDE: u8 = 8;
+/// A reader's 1, among those of this process.
+pub(super) const SHARED: u8 = 16;
+/// A reader's 1, in this process's share record of the slot.
+pub(super) const SHARED_SLOT: u8 = 32;
+/// The gate is readable: an upgradable reader holds it.
+pub(super) const READABLE: u8 = 64;
 
 impl Held {
     /// Nothing is held.
@@ -86,6 +92,26 @@ impl Held {
         }
     }
 
+    /// A reader's.
+    #[inline]
+    pub(super) fn shared(
+        token: Token,
+        left: Predecessor,
+        scope: Scope,
+        won: u8,
+        generation: u64,
+    ) -> Held {
+        let facts = Facts::new(scope, left, won).with_generation(short(generation));
+        Held { token, more: ManuallyDrop::new(None), facts }
+    }
+
+    /// A reader's, of an unnamed lock: a forked child gives its copy back, as its copy of the lock.
+    #[inline]
+    pub(super) fn plain_shared(token: Token, left: Predecessor) -> Held {
+        let facts = Facts::new(Scope::Thread, left, SHARED);
+        Held { token, more: ManuallyDrop::new(None), facts }
+    }
+
     /// Nothing yet, of a named lock in this process.
     pub(super) fn begin() -> Held {
         let facts = Held::NOTHING.facts.with_generation(short(fork::generation()));
@@ -98,10 +124,27 @@ impl Held {
         generation != 0 && generation != short(fork::generation())
     }
 
+    /// The same, of what was won in a known generation.
+    #[inline]
+    pub(super) fn is_of_other_than(&self, generation: u64) -> bool {
+        self.facts.generation() != short(generation)
+    }
+
     /// Whether it belongs to a guard that existed when this process was forked.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         self.won() != 0 && self.is_forked()
+    }
+
+    /// Whether a reader has it, and nothing besides.
+    #[inline]
+    pub(super) fn is_only_shared(&self) -> bool {
+        self.won() & !(SHARED | SHARED_SLOT) == 0 && self.more.is_none()
+    }
+
+    /// Whether an upgradable reader has it.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.has(READABLE)
     }
 
     /// Whether the fast path can release it.
@@ -146,7 +189,7 @@ impl Held {
         Predecessor::from_u8(self.facts.byte(1))
     }
 
-    /// Which of [`THREAD`], [`SLOT`], [`LEASE`], [`INSIDE`] are to be given back.
+    /// Which of [`THREAD`], [`SLOT`], [`LEASE`], [`INSIDE`], [`SHARED`], [`SHARED_SLOT`], [`READABLE`] are to be given back.
     #[inline]
     pub(super) fn won(&self) -> u8 {
         self.facts.byte(2)
@@ -167,6 +210,12 @@ impl Held {
         let had = self.has(part);
         self.set_won(self.won() & !part);
         had
+    }
+
+    /// What it had won is another's to give back.
+    #[inline]
+    pub(super) fn forget(&mut self) {
+        self.set_won(0);
     }
 
     pub(super) fn set_scope(&mut self, scope: Scope) {

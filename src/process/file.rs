@@ -23,6 +23,7 @@
 mod checkup;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod holding;
+mod readers;
 
 use std::{
     fs::File,
@@ -47,7 +48,7 @@ use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
     filesystem::Trust,
-    fork::{Condvar, LockFile, Mutex, PerFork},
+    fork::{Condvar, LockFile, Mutex, MutexGuard, PerFork},
     name::Name,
     scope::Scope,
     time::Time,
@@ -57,6 +58,7 @@ use crate::{
 pub(super) use self::checkup::examine;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) use self::holding::holding;
+use self::readers::SharedFile;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
     births::Birth,
@@ -198,6 +200,8 @@ impl Directory {
             stays_for: (!held).then(|| record::stays_for(copy)).flatten(),
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
+            // The kernel does not say which processes share a lock.
+            readers: Vec::new(),
             waiters: Vec::new(),
             proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
             survivors: Vec::new(),
@@ -309,6 +313,7 @@ struct State {
     held: bool,
     /// A descriptor of the lock was given out: who has it keeps the lock.
     proof_given: bool,
+    readers: SharedFile,
     /// What a file knew that was deleted under us.
     known: Token,
     known_widened: Option<String>,
@@ -521,6 +526,8 @@ impl Slot {
         }
         let Some(open) = state.open.clone() else { return };
         let proof_given = std::mem::take(&mut state.proof_given);
+        record::set_readable(&open.words, false);
+        state.readers.end_exclusion();
         record::leave(&open.words, how, proof_given);
         if proof_given || open.unlock().is_err() {
             // Closing our descriptor leaves the lock to the others, if there are any.
@@ -621,6 +628,8 @@ impl Slot {
         let predecessor = record::left(&open.words);
         let label = if label.is_empty() { &self.directory.label } else { label };
         let taker = record::Taker { pid: life.pid, birth: life.birth, label };
+        // Of a holder that died, perhaps: a writer looks for readers after this.
+        record::set_readable(&open.words, false);
         record::enter(&open.words, token, open.life, taker);
         state.held = true;
         Ok(Taken { token, predecessor, widened_by })
@@ -684,6 +693,11 @@ impl Slot {
         if let (true, Some(open)) = (state.held, &state.open) {
             act(open);
         }
+    }
+
+    /// What this process has of it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.life().state.lock()
     }
 
     /// The life of this process, begun if need be.

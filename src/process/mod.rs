@@ -305,6 +305,122 @@ impl Slot {
         }
     }
 
+    /// As [`take_unless`](Slot::take_unless), in order to share it: another reader need not wait
+    /// behind this one.
+    pub(crate) fn take_to_share(
+        &self,
+        above: Token,
+        label: &str,
+        until: Time,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
+        match &self.0 {
+            Engine::File(slot) => slot.take(above, label, until, is_over),
+            Engine::Table(slot) => slot.take_to_share(above, until, is_over),
+        }
+    }
+
+    /// The same, blocking no thread.
+    pub(crate) async fn take_to_share_async(
+        &self,
+        above: Token,
+        label: &str,
+        until: Time,
+    ) -> Result<Taken, LockError> {
+        match &self.0 {
+            Engine::File(slot) => slot.take_async(above, label, until).await,
+            Engine::Table(slot) => slot.take_async_as(above, until, true).await,
+        }
+    }
+
+    /// Has what this process needs to read it.
+    pub(crate) fn prepare_to_read(&self) -> Result<(), LockError> {
+        match &self.0 {
+            Engine::File(slot) => slot.prepare_to_read(),
+            Engine::Table(slot) => slot.prepare_to_read(),
+        }
+    }
+
+    /// Comes in as a reader under what was `taken`, which the caller releases then: the token that it
+    /// reads under, the last writer's if it may. `is_first`: no process-scope lock of the name was
+    /// taken in this process before, so the token must not go back.
+    pub(crate) fn read_under_the_word(
+        &self,
+        taken: &Taken,
+        is_first: bool,
+    ) -> Result<Token, LockError> {
+        match &self.0 {
+            Engine::File(slot) => slot.read_under_the_word(taken, is_first),
+            Engine::Table(slot) => slot.read_under_the_word(taken, is_first),
+        }
+    }
+
+    /// Comes in as a reader, for the holder.
+    pub(crate) fn share_beside(&self) -> Result<(), LockError> {
+        match &self.0 {
+            Engine::File(slot) => slot.share_beside(),
+            Engine::Table(slot) => slot.share_beside(),
+        }
+    }
+
+    /// Comes in as a reader past the gate, also past waiters that are no writers. `None` leaves it as
+    /// it was.
+    pub(crate) fn read_beside(&self, generation: u64) -> Option<(Token, Predecessor)> {
+        match &self.0 {
+            Engine::File(slot) => slot.read_beside(),
+            Engine::Table(slot) => slot.near(generation)?.read(true),
+        }
+    }
+
+    /// Whether an upgradable reader is inside, and no writer of any process is known to wait.
+    pub(crate) fn may_read_beside(&self) -> bool {
+        match &self.0 {
+            Engine::File(slot) => slot.may_read_beside(),
+            Engine::Table(slot) => slot.may_read_beside(),
+        }
+    }
+
+    /// A reader leaves.
+    pub(crate) fn unread(&self) {
+        match &self.0 {
+            Engine::File(slot) => slot.unread(),
+            Engine::Table(slot) => slot.unread(),
+        }
+    }
+
+    /// Lets readers in beside the holder, which are told how the last writer left; or no more of
+    /// them. Only for the holder.
+    pub(crate) fn set_readable(&self, readable: Option<Predecessor>) -> Result<(), LockError> {
+        match &self.0 {
+            Engine::File(slot) => slot.set_readable(readable.is_some()),
+            Engine::Table(slot) => slot.set_readable(readable),
+        }
+    }
+
+    /// Whether readers are inside, and how to wait for them. Only for the holder.
+    pub(crate) fn drain(&self, drainer: &mut Drainer) -> Result<Drain, LockError> {
+        match &self.0 {
+            Engine::File(slot) => slot.drain(drainer),
+            Engine::Table(slot) => slot.drain(&mut drainer.0),
+        }
+    }
+
+    /// Blocks until readers may be gone, at most so long.
+    pub(crate) fn sleep_on_bell(
+        &self,
+        drainer: &mut Drainer,
+        bell: u32,
+        longest: Duration,
+    ) -> Result<(), LockError> {
+        match &self.0 {
+            Engine::File(_) => {
+                std::thread::sleep(longest);
+                Ok(())
+            }
+            Engine::Table(slot) => slot.sleep_on_bell(&mut drainer.0, bell, longest),
+        }
+    }
+
     /// Where it is for the process of this fork generation, which must be the caller's. `None`:
     /// it has to be looked up, or the engine has no quiet way.
     #[inline]
@@ -398,6 +514,28 @@ impl Slot {
     }
 }
 
+/// A writer that waits for readers.
+#[derive(Default)]
+pub(crate) struct Drainer(table::TableDrainer);
+
+impl Drainer {
+    /// It looks again, after it did something else than to sleep.
+    pub(crate) fn looks_again(&mut self) {
+        self.0.looks_again();
+    }
+}
+
+/// Whether readers are inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Drain {
+    Drained,
+    /// They are: to sleep while the bell is this, at most so long.
+    Sleep {
+        bell: u32,
+        longest: Duration,
+    },
+}
+
 /// Where a slot is, found before the tier below is won: a quiet lock then is one compare-and-swap
 /// and a quiet release another, with nothing to look up in between.
 #[derive(Clone, Copy)]
@@ -416,6 +554,18 @@ impl Place<'_> {
     pub(crate) fn release(self, token: Token) {
         self.0.release(token);
     }
+
+    /// Comes in as a reader where nothing stands in the way: its token, and how the last holder left.
+    #[inline]
+    pub(crate) fn read(self) -> Option<(Token, Predecessor)> {
+        self.0.read(false)
+    }
+
+    /// A reader leaves.
+    #[inline]
+    pub(crate) fn unread(self) {
+        self.0.unread();
+    }
 }
 
 /// A name as `status` shows it.
@@ -430,6 +580,8 @@ pub(crate) struct NameStatus {
     /// While it is held, how the one before the holder left.
     pub(crate) predecessor: Predecessor,
     pub(crate) widened_by: Option<String>,
+    /// Which processes read it, and how many threads and tasks of each.
+    pub(crate) readers: Vec<(Holder, u32)>,
     /// Who waits, as far as they say so.
     pub(crate) waiters: Vec<WaiterStatus>,
     /// The file with the lock that proves the holder alive.

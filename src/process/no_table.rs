@@ -2,7 +2,7 @@
 //! 64 bits wide and in the order of x86. With `--cfg tierlock_no_table` it is nowhere, so that this
 //! is looked at on Linux too.
 
-use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc};
+use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
     error::{Holder, LockError, Predecessor},
@@ -11,10 +11,10 @@ use crate::{
     token::Token,
 };
 
-use super::{DirectoryKey, NameStatus, Options, Taken, home::Home, report::Report};
+use super::{DirectoryKey, Drain, NameStatus, Options, Taken, home::Home, report::Report};
 
 pub(super) const IS_HERE: bool = false;
-pub(super) const FORMAT: &str = "tierlock table 2";
+pub(super) const FORMAT: &str = "tierlock table 3";
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) fn holding(home: &Home, _: &Name) -> Result<super::ending::Standing, LockError> {
@@ -75,6 +75,22 @@ impl Near<'_> {
     pub(super) fn release(self, _: Token) {
         match *self.0 {}
     }
+
+    pub(super) fn read(self, _: bool) -> Option<(Token, Predecessor)> {
+        match *self.0 {}
+    }
+
+    pub(super) fn unread(self) {
+        match *self.0 {}
+    }
+}
+
+/// There is nothing to wait for.
+#[derive(Default)]
+pub(super) struct TableDrainer;
+
+impl TableDrainer {
+    pub(super) fn looks_again(&mut self) {}
 }
 
 /// There is none.
@@ -95,6 +111,61 @@ impl Slot {
     }
 
     pub(super) async fn take_async(&self, _: Token, _: Time) -> Result<Taken, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn take_to_share(
+        &self,
+        _: Token,
+        _: Time,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) async fn take_async_as(
+        &self,
+        _: Token,
+        _: Time,
+        _: bool,
+    ) -> Result<Taken, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn prepare_to_read(&self) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn read_under_the_word(&self, _: &Taken, _: bool) -> Result<Token, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn share_beside(&self) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn unread(&self) {
+        match self.0 {}
+    }
+
+    pub(super) fn set_readable(&self, _: Option<Predecessor>) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn may_read_beside(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn drain(&self, _: &mut TableDrainer) -> Result<Drain, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn sleep_on_bell(
+        &self,
+        _: &mut TableDrainer,
+        _: u32,
+        _: Duration,
+    ) -> Result<(), LockError> {
         match self.0 {}
     }
 

@@ -9,6 +9,7 @@
 //! | 42 | life byte of the holder (1: it has none), 0 when free | the holder |
 //! | 43 | what the holder was told about its predecessor | the holder |
 //! | 44..46 | the end of `at_least`: time, boot id; time 0: there is none | the holder |
+//! | 47 | 1 if the name was ever shared, for good; and 2 while readers may come in beside the holder | the holder |
 //! | 48.. | holder: sequence, pid, since, boot id, label, host, command, pid namespace, start | the holder |
 //! | 128.. | who widened the name: length, text | the first who does |
 //!
@@ -46,6 +47,7 @@ const HELD_BY: usize = 42;
 const BEFORE: usize = 43;
 const END: usize = 44;
 const END_BOOT: [usize; 2] = [45, 46];
+const SHARING: usize = 47;
 const SEQUENCE: usize = 48;
 const PID: usize = 49;
 const SINCE: usize = 50;
@@ -66,11 +68,11 @@ const _: () = assert!(
 );
 
 /// Where words can be read.
-pub(super) trait Read {
+pub(super) trait ReadWords {
     fn word(&self, at: usize) -> u64;
 }
 
-impl Read for Words {
+impl ReadWords for Words {
     fn word(&self, at: usize) -> u64 {
         self.load(at)
     }
@@ -93,7 +95,7 @@ impl Copy {
     }
 }
 
-impl Read for Copy {
+impl ReadWords for Copy {
     fn word(&self, at: usize) -> u64 {
         let (words, _) = self.0.as_chunks::<8>();
         u64::from_ne_bytes(words[at])
@@ -127,7 +129,7 @@ pub(super) fn settle(words: &Words, name: &Name) -> Result<(), String> {
 }
 
 /// The stored token; `None` if the number is none.
-pub(super) fn token(file: &impl Read) -> Option<Token> {
+pub(super) fn token(file: &impl ReadWords) -> Option<Token> {
     Token::new(file.word(TOKEN))
 }
 
@@ -136,12 +138,12 @@ pub(super) fn set_token(words: &Words, token: Token) {
 }
 
 /// How the last holder left; for the next one, who has the lock.
-pub(super) fn left(file: &impl Read) -> Predecessor {
+pub(super) fn left(file: &impl ReadWords) -> Predecessor {
     predecessor(file.word(LEFT))
 }
 
 /// What the present holder was told.
-pub(super) fn before(file: &impl Read) -> Predecessor {
+pub(super) fn before(file: &impl ReadWords) -> Predecessor {
     predecessor(file.word(BEFORE))
 }
 
@@ -150,7 +152,7 @@ fn predecessor(word: u64) -> Predecessor {
 }
 
 /// Who holds the file, if anybody does: the byte that is locked for as long as that is true.
-pub(super) fn held_by(file: &impl Read) -> Option<u64> {
+pub(super) fn held_by(file: &impl ReadWords) -> Option<u64> {
     Some(file.word(HELD_BY)).filter(|life| *life != 0)
 }
 
@@ -182,15 +184,48 @@ pub(super) fn keep_until(words: &Words, end: Option<Time>) {
 }
 
 /// For how long the lock stays taken though its holder is gone, if it does. A reboot ends that.
-pub(super) fn stays_for(file: &impl Read) -> Option<Duration> {
+pub(super) fn stays_for(file: &impl ReadWords) -> Option<Duration> {
     let left = Time::from_nanos(file.word(END)).since(clock::now());
     // What lies further ahead was written by no lock.
     let is_ahead = !left.is_zero() && left <= AT_LEAST_MAX;
     (is_ahead && END_BOOT.map(|at| file.word(at)) == boot()).then_some(left)
 }
 
+/// In the word [`SHARING`]: readers were inside once.
+const WAS_SHARED: u64 = 1;
+/// In the word [`SHARING`]: readers may come in beside the holder.
+const READABLE: u64 = 2;
+
+/// Whether readers were ever inside.
+pub(super) fn was_shared(words: &Words) -> bool {
+    words.load(SHARING) & WAS_SHARED != 0
+}
+
+/// Readers come inside.
+pub(super) fn share(words: &Words) {
+    let before = words.load(SHARING);
+    if before & WAS_SHARED == 0 {
+        words.store(SHARING, before | WAS_SHARED);
+    }
+}
+
+/// Whether readers may come in beside the holder.
+pub(super) fn is_readable(words: &Words) -> bool {
+    fence(Ordering::SeqCst);
+    words.load(SHARING) & READABLE != 0
+}
+
+pub(super) fn set_readable(words: &Words, readable: bool) {
+    let before = words.load(SHARING);
+    let after = if readable { before | READABLE } else { before & !READABLE };
+    if before != after {
+        words.store(SHARING, after);
+        fence(Ordering::SeqCst);
+    }
+}
+
 /// Who widened the name, if somebody did.
-pub(super) fn widened_by(file: &impl Read) -> Option<String> {
+pub(super) fn widened_by(file: &impl ReadWords) -> Option<String> {
     WIDENED.read(file)
 }
 
@@ -239,7 +274,7 @@ fn publish(words: &Words, Taker { pid, birth, label }: Taker<'_>) {
 /// What the holder published; as little as its token, if it is publishing right now.
 ///
 /// `sequence_now` reads the sequence again after everything else was read.
-pub(super) fn holder(file: &impl Read, sequence_now: impl FnOnce() -> u64) -> Holder {
+pub(super) fn holder(file: &impl ReadWords, sequence_now: impl FnOnce() -> u64) -> Holder {
     let sequence = file.word(SEQUENCE);
     let found = read_holder(file);
     fence(Ordering::Acquire);
@@ -252,7 +287,7 @@ pub(super) fn holder(file: &impl Read, sequence_now: impl FnOnce() -> u64) -> Ho
 /// Which process took it, if it said so. To be read as [`holder`] is: with the sequence before and
 /// after.
 #[cfg_attr(not(all(feature = "cli", target_os = "linux")), expect(dead_code))]
-pub(super) fn birth(file: &impl Read) -> Option<Birth> {
+pub(super) fn birth(file: &impl ReadWords) -> Option<Birth> {
     let [namespace, started] = BIRTH.map(|at| file.word(at));
     Birth::from_parts(u32::try_from(file.word(PID)).ok()?, namespace, started)
 }
@@ -260,11 +295,11 @@ pub(super) fn birth(file: &impl Read) -> Option<Birth> {
 /// Where the sequence stands, in bytes.
 pub(super) const SEQUENCE_OFFSET: u64 = (SEQUENCE * size_of::<u64>()) as u64;
 
-pub(super) fn sequence(file: &impl Read) -> u64 {
+pub(super) fn sequence(file: &impl ReadWords) -> u64 {
     file.word(SEQUENCE)
 }
 
-fn read_holder(file: &impl Read) -> Holder {
+fn read_holder(file: &impl ReadWords) -> Holder {
     let boot = BOOT.map(|at| file.word(at));
     let since = Time::from_nanos(file.word(SINCE));
     let now = clock::now();
@@ -317,7 +352,7 @@ impl Text {
     }
 
     /// The text; `None` if there is none.
-    fn read(self, file: &impl Read) -> Option<String> {
+    fn read(self, file: &impl ReadWords) -> Option<String> {
         let length = usize::try_from(file.word(self.at)).ok()?.min(self.words * 8);
         if length == 0 {
             return None;

@@ -198,6 +198,21 @@ pub(super) mod futex {
         wake_bitset(low_half(word), Flags::empty(), most, bits).is_ok_and(|woken| woken > 0)
     }
 
+    /// Sleeps for at most `longest` while `word` is `seen`; fails as [`sleep`] does.
+    pub(in super::super) fn sleep_on(
+        word: &AtomicU32,
+        seen: u32,
+        longest: Duration,
+    ) -> Result<(), Errno> {
+        wait_bitset(word, Flags::empty(), seen, Some(&after(longest)), ALL)
+    }
+
+    /// Wakes all that sleep on `word`.
+    pub(in super::super) fn wake_all_on(word: &AtomicU32) {
+        // As in `wake`.
+        let _ = wake_bitset(word, Flags::empty(), u32::MAX >> 1, ALL);
+    }
+
     /// On so many words one thread can sleep.
     pub(in super::super) const MANY: usize = 128;
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! DIR/format           which engine and version
-//! DIR/table            header · slots · names · index · wait records, all in shared memory
-//!                                                                      layout, store, index, records
+//! DIR/table            header · slots · names · index · wait records · share records, all in shared
+//!                      memory                        layout, store, index, records, share
 //! DIR/tokens           the number that no token has passed                     reserve
 //! DIR/wide             the service it belongs to, and the names of host scope  process::wide
 //! DIR/presence/<id>    one per live process, locked for its whole life         presence
@@ -17,6 +17,7 @@
 //! SIGBUS there. Who may write the directory is trusted with exclusion, and can end whoever uses
 //! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
+mod chain;
 mod checkup;
 mod ends;
 #[cfg(feature = "cli")]
@@ -37,6 +38,8 @@ mod presence;
 mod protocol;
 mod records;
 mod reserve;
+mod share;
+mod sharing;
 mod slot;
 mod step;
 mod store;
@@ -59,7 +62,7 @@ use std::{
 
 use crate::{
     clock,
-    error::{Holder, LockError, LockErrorKind, Predecessor},
+    error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     fork::{FirstMade, Mutex, PerFork},
     name::Name,
     scope::Scope,
@@ -72,16 +75,18 @@ pub(super) use self::holding::holding;
 pub(super) use self::{checkup::examine, layout::FORMAT};
 use self::{
     index::Found,
-    lock::{Admission, Exit, SlotAt, Stop},
+    lock::{Admission, Exit, Lost, SlotAt, Stop},
     map::Cell,
     marks::Marks,
     member::Member,
     presence::{Presence, Presences},
+    protocol::{Mark, Slept, Way},
+    sharing::Own,
     step::step,
     word::{OwnerId, Word},
 };
 use super::{
-    DirectoryKey, NameStatus, Options, Taken,
+    DirectoryKey, Drain, NameStatus, Options, Taken,
     home::{Home, damaged},
 };
 
@@ -159,6 +164,7 @@ impl Directory {
             held: AtomicU64::new(NOT_HELD),
             stays: AtomicBool::new(false),
             heirloom: Mutex::default(),
+            own: FirstMade::new(),
             again: FirstMade::new(),
         })
     }
@@ -201,6 +207,8 @@ struct Place {
     stays: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
+    /// This process's share record of it, once it has one.
+    own: FirstMade<Arc<Own>>,
     /// Where it was found when it was not here any more.
     again: FirstMade<Place>,
 }
@@ -263,6 +271,33 @@ impl Slot {
         until: Time,
         is_over: &dyn Fn() -> bool,
     ) -> Result<Taken, LockError> {
+        self.take_as(above, until, is_over, lock::take_unless)
+    }
+
+    /// The same, in order to share it: another reader need not wait behind this one.
+    pub(super) fn take_to_share(
+        &self,
+        above: Token,
+        until: Time,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
+        self.take_as(above, until, is_over, lock::take_to_share)
+    }
+
+    #[inline]
+    fn take_as<'a>(
+        &'a self,
+        above: Token,
+        until: Time,
+        is_over: &dyn Fn() -> bool,
+        take: impl Fn(
+            SlotAt<'a>,
+            OwnerId,
+            u32,
+            &'a Member,
+            (Time, &dyn Fn() -> bool),
+        ) -> Result<Admission, Stop>,
+    ) -> Result<Taken, LockError> {
         let mut begin = None;
         loop {
             let place = self.place()?;
@@ -271,7 +306,7 @@ impl Slot {
             }
             let (me, member) = (place.member.id, &*place.member);
             let limit = (until, is_over);
-            let taken = lock::take_unless(place.at(), me, place.generation, member, limit);
+            let taken = take(place.at(), me, place.generation, member, limit);
             match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, begin)?,
@@ -280,12 +315,23 @@ impl Slot {
     }
 
     pub(super) async fn take_async(&self, above: Token, until: Time) -> Result<Taken, LockError> {
+        self.take_async_as(above, until, false).await
+    }
+
+    /// The same; `shares`: in order to share it.
+    pub(super) async fn take_async_as(
+        &self,
+        above: Token,
+        until: Time,
+        shares: bool,
+    ) -> Result<Taken, LockError> {
         let mut begin = None;
         loop {
             let place = self.place()?;
             let begin = *begin.get_or_insert_with(|| Begin::at(place));
             let Place { slot, number, member, generation, .. } = place;
-            let taken = wait::take(slot, *number, member, *generation, until).await;
+            let wait = wait::take(slot, *number, member, *generation, until).sharing(shares);
+            let taken = wait.await;
             match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, Some(begin))?,
@@ -381,6 +427,113 @@ impl Slot {
         let proof = heirloom.presence.heirloom()?;
         heirloom.given = true;
         Ok(proof)
+    }
+
+    // ---- sharing -------------------------------------------------------------------------------
+
+    /// Has this process's share record, which stays.
+    pub(super) fn prepare_to_read(&self) -> Result<(), LockError> {
+        let place = self.place()?;
+        if place.own.get().is_none() {
+            let own = place.member.own_share(place.at()).map_err(|error| self.named(error))?;
+            // Two at once find the same one.
+            let _ = place.own.set(own);
+        }
+        Ok(())
+    }
+
+    /// Comes in as a reader under the word that this process holds, and which its caller releases
+    /// then: the token that it reads under. `is_first`: it is the first lock of the name at process
+    /// scope in this process.
+    pub(super) fn read_under_the_word(
+        &self,
+        taken: &Taken,
+        is_first: bool,
+    ) -> Result<Token, LockError> {
+        self.prepare_to_read()?;
+        let lost = || self.named(LockError::lost(LostReason::Broken));
+        let place = self.held().ok_or_else(lost)?;
+        let own = place.own.get().expect("it was prepared");
+        let me = place.member.id;
+        let counted = sharing::read(place.at(), own, me, Way::UnderTheWord);
+        counted.ok_or_else(|| self.named(sharing::uncounted()))?;
+        // A reader counts no token, but after a death: a stale guard of a process that was judged to
+        // be dead must not find its own token again.
+        let is_kept = taken.predecessor == Predecessor::Died || is_first;
+        let last = taken.token.get().checked_sub(1).and_then(Token::new).filter(|_| !is_kept);
+        let token = last.unwrap_or(taken.token);
+        place.slot.token.store(token.get(), Relaxed);
+        place.held.store(token.get(), Relaxed);
+        Ok(token)
+    }
+
+    /// The same, for a holder that goes on under its token.
+    pub(super) fn share_beside(&self) -> Result<(), LockError> {
+        self.prepare_to_read()?;
+        let place = self.place()?;
+        let own = place.own.get().expect("it was prepared");
+        let counted = sharing::read(place.at(), own, place.member.id, Way::UnderTheWord);
+        counted.map(drop).ok_or_else(|| self.named(sharing::uncounted()))
+    }
+
+    /// A reader leaves.
+    #[inline]
+    pub(super) fn unread(&self) {
+        if let Some(place) = self.places.so_far().map(Place::last) {
+            place.unread();
+        }
+    }
+
+    /// Lets readers in beside the holder, which are told how the last writer left; or no more of
+    /// them.
+    pub(super) fn set_readable(&self, readable: Option<Predecessor>) -> Result<(), LockError> {
+        let lost = || self.named(LockError::lost(LostReason::Broken));
+        let place = self.held().ok_or_else(lost)?;
+        let mark = readable.map_or(Mark::Unreadable, Mark::Readable);
+        sharing::mark(place.at(), place.owner(), mark).map_err(|Lost| lost())
+    }
+
+    /// Whether readers come in beside its holder, but for waiters, and none of those is a writer.
+    pub(super) fn may_read_beside(&self) -> bool {
+        let Some(place) = self.places.so_far().map(Place::last) else { return false };
+        let word = Word::from_bits(place.slot.word.load(SeqCst));
+        word.admits_readers(true)
+            && word.is_readable()
+            && !place.member.table.has_writer_waiting(place.number)
+    }
+
+    /// For the holder: whether readers are inside, and what to sleep on if so.
+    pub(super) fn drain(&self, drainer: &mut TableDrainer) -> Result<Drain, LockError> {
+        let place = self.place()?;
+        let me = place.member.id;
+        if place.slot.generation.head().is_none() {
+            return Ok(Drain::Drained);
+        }
+        let drainer = drainer.0.get_or_insert_with(|| sharing::WriterDrain::new(me));
+        match drainer.go_on(place.at(), &*place.member) {
+            // Readers of this process may be inside and not be counted.
+            Ok(Drain::Drained) if place.own().is_some_and(|own| !own.is_of(me)) => {
+                Err(self.named(sharing::uncounted()))
+            }
+            Ok(drain) => Ok(drain),
+            Err(Stop::Failed(error)) => Err(self.named(error)),
+            Err(stop) => unreachable!("{stop:?} of a holder"),
+        }
+    }
+
+    /// Blocks until the bell rings, at most so long.
+    pub(super) fn sleep_on_bell(
+        &self,
+        drainer: &mut TableDrainer,
+        bell: u32,
+        longest: Duration,
+    ) -> Result<(), LockError> {
+        let place = self.place()?;
+        let drainer = drainer.0.as_mut().expect("it asked for this sleep");
+        match drainer.sleep(&place.slot, bell, longest) {
+            Err(Stop::Failed(error)) => Err(self.named(error)),
+            _ => Ok(()),
+        }
     }
 
     // ---- helpers -------------------------------------------------------------------------------
@@ -520,6 +673,19 @@ impl Slot {
     }
 }
 
+/// A writer that waits for readers of a slot.
+#[derive(Default)]
+pub(super) struct TableDrainer(Option<sharing::WriterDrain>);
+
+impl TableDrainer {
+    /// It looks again, after it did something else than to sleep.
+    pub(super) fn looks_again(&mut self) {
+        if let Some(drainer) = &mut self.0 {
+            drainer.slept(Slept::ByItself);
+        }
+    }
+}
+
 /// A place, with what is needed to take and to let go read out of it.
 #[derive(Clone, Copy)]
 pub(super) struct Near<'a> {
@@ -536,7 +702,8 @@ impl Near<'_> {
     #[inline]
     pub(super) fn take(self) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        if !lock::take_unraised(place.at(), me, generation) {
+        let is_counted = || place.own().is_none_or(|own| own.is_of(me));
+        if !lock::take_unraised(place.at(), me, generation, is_counted) {
             return None;
         }
         step!(TakeEntered);
@@ -550,6 +717,30 @@ impl Near<'_> {
         slot.token.store(token, Relaxed);
         place.held.store(token, Relaxed);
         Some(Token::new(token).expect("the reserve has only tokens"))
+    }
+
+    /// Comes in as a reader where nothing stands in the way: the token that it reads under, and how
+    /// the last holder left. `beside`: past waiters that are no writers, too.
+    #[inline]
+    pub(super) fn read(self, beside: bool) -> Option<(Token, Predecessor)> {
+        let Near { place, slot, me, generation, .. } = self;
+        let own = place.own.get()?;
+        let way = if beside { Way::Beside } else { Way::Quiet };
+        let left = sharing::read(place.at(), own, me, way)?;
+        let stands = slot.generation.load(Relaxed) == generation;
+        match Token::new(slot.token.load(Relaxed)) {
+            Some(token) if stands => Some((token, left)),
+            _ => {
+                let _ = sharing::unread(place.at(), own, me);
+                None
+            }
+        }
+    }
+
+    /// A reader leaves.
+    #[inline]
+    pub(super) fn unread(self) {
+        self.place.unread();
     }
 
     /// Releases it, clean, if it still bears this token.
@@ -590,6 +781,28 @@ impl Place {
         SlotAt { slot: &self.slot, number, table, kept: Some(&self.slot) }
     }
 
+    /// This process's share record of the slot, through whichever place it was made.
+    fn own(&self) -> Option<Arc<Own>> {
+        self.own.get().cloned().or_else(|| self.member.share_of(self.number))
+    }
+
+    /// A reader leaves.
+    #[inline]
+    fn unread(&self) {
+        match self.own.get() {
+            // If it is lost, it is not counted any more.
+            Some(own) => drop(sharing::unread(self.at(), own, self.member.id)),
+            None => self.unread_elsewhere(),
+        }
+    }
+
+    #[cold]
+    fn unread_elsewhere(&self) {
+        if let Some(own) = self.own() {
+            let _ = sharing::unread(self.at(), &own, self.member.id);
+        }
+    }
+
     /// How the holder leaves, which from now on is none.
     #[inline]
     fn exit(&self, how: Predecessor) -> Exit {
@@ -622,6 +835,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let Some(own) = self.own.get().filter(|_| self.member.is_here()) {
+            // Guards of readers were forgotten, if any are counted still.
+            own.forget_readers(&self.slot, self.member.id);
+        }
         if *self.held.get_mut() == NOT_HELD || !self.member.is_here() {
             return;
         }

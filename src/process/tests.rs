@@ -529,7 +529,7 @@ fn the_directory_is_made_but_not_the_one_above(engine: EngineKind) {
     assert_eq!((key.device, key.inode), (made.dev(), made.ino()));
     let format = match engine {
         EngineKind::File => "tierlock file-lock 1\n",
-        EngineKind::Table => "tierlock table 2\n",
+        EngineKind::Table => "tierlock table 3\n",
     };
     assert_eq!(fs::read_to_string(path.join("format")).unwrap(), format);
     let error = open_error(&dir.path().join("no/where"));
@@ -565,7 +565,7 @@ fn a_link_to_a_directory_is_that_directory() {
 fn another_format_is_an_error_that_names_the_way_over() {
     let dir = tempfile::tempdir().unwrap();
     let format = dir.path().join("format");
-    for text in ["tierlock table 2\n", "tierlock file-lock 2\n"] {
+    for text in ["tierlock table 3\n", "tierlock file-lock 2\n"] {
         fs::write(&format, text).unwrap();
         let error = open_error(dir.path());
         assert_eq!(error.kind(), LockErrorKind::Config, "{text:?}");

@@ -5,7 +5,8 @@ use std::{cell::Cell, future::Future, rc::Rc, sync::Arc, time::Duration};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use tierlock::{
     Keep, LockError, LockErrorKind, LockManager, LockManagerBuilder, Lost, LostReason, Mutex,
-    MutexBuilder, MutexGuard, Predecessor, Scope, Token,
+    MutexBuilder, MutexGuard, Predecessor, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard,
+    RwLockWriteGuard, Scope, Token,
 };
 
 assert_impl_all!(Mutex<Cell<u8>>: Send, Sync);
@@ -15,6 +16,16 @@ assert_impl_all!(MutexGuard<'static, Cell<u8>>: Send);
 assert_not_impl_any!(MutexGuard<'static, Cell<u8>>: Sync);
 assert_not_impl_any!(MutexGuard<'static, Rc<u8>>: Send, Sync);
 assert_not_impl_any!(MutexGuard<'static, u8>: Clone);
+assert_impl_all!(RwLock<u8>: Send, Sync);
+assert_impl_all!(RwLock<Cell<u8>>: Send);
+assert_not_impl_any!(RwLock<Cell<u8>>: Sync);
+assert_not_impl_any!(RwLock<Rc<u8>>: Send, Sync);
+assert_impl_all!(RwLockReadGuard<'static, u8>: Send, Sync, Unpin);
+assert_not_impl_any!(RwLockReadGuard<'static, u8>: Clone, std::ops::DerefMut);
+assert_not_impl_any!(RwLockReadGuard<'static, Cell<u8>>: Send, Sync);
+assert_not_impl_any!(RwLockUpgradableReadGuard<'static, Cell<u8>>: Send, Sync, std::ops::DerefMut);
+assert_not_impl_any!(RwLockWriteGuard<'static, Cell<u8>>: Send, Sync);
+assert_impl_all!(RwLockWriteGuard<'static, u8>: Send, Sync, std::ops::DerefMut);
 assert_impl_all!(Lost: Clone, Send, Future<Output = LostReason>);
 assert_impl_all!(LockManager: Clone, Send, Sync);
 assert_impl_all!(LockManagerBuilder: Clone, Send, Sync);
@@ -60,6 +71,11 @@ fn every_future_of_the_api_is_send() {
     is_send(mutex.try_lock_arc_for_async(wait));
     is_send(mutex.escalate_async(Scope::Host));
     is_send(MutexGuard::unlock_async(mutex.lock().unwrap()));
+    let lock = Arc::new(RwLock::new(0));
+    is_send(lock.read_async());
+    is_send(lock.write_arc_async());
+    is_send(lock.try_upgradable_read_for_async(wait));
+    is_send(RwLockUpgradableReadGuard::upgrade_async(lock.upgradable_read().unwrap()));
     let locks = LockManager::builder().open().unwrap();
     is_send(locks.mutex("a", ()).lock_async());
     is_send(locks.mutex("a", ()).try_lock_async());

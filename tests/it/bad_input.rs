@@ -485,7 +485,7 @@ fn a_directory_of_another_program_is_left_as_it_is() {
     drop(bystander);
     for (format, kind) in [
         ("tierlock file-lock 99\n", LockErrorKind::Config),
-        ("tierlock table 3\n", LockErrorKind::Config),
+        ("tierlock table 99\n", LockErrorKind::Config),
         ("something else", LockErrorKind::Damaged),
     ] {
         fs::write(dir.path().join("format"), format).unwrap();

@@ -9,10 +9,10 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
-    os::unix::process::CommandExt,
+    os::unix::{fs::FileExt, process::CommandExt},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -20,7 +20,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tierlock::{
     Engine, Leader, LockError, LockManager, LockManagerBuilder, Mutex, MutexBuilder, MutexGuard,
-    Scope,
+    Predecessor, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard, Scope,
     fence::{FileEntry, FileGate},
 };
 
@@ -211,6 +211,7 @@ struct State {
     locks: Option<LockManager>,
     leader: Option<Leader>,
     guards: HashMap<String, MutexGuard<'static, ()>>,
+    shared: Vec<Box<dyn std::any::Any>>,
     entry: Option<FileEntry>,
 }
 
@@ -240,6 +241,22 @@ impl State {
                 let wait = Duration::from_millis(millis.parse().unwrap());
                 let guard = self.mutex(scope, name).try_lock_for(wait)?;
                 return Ok(self.keep(name, guard));
+            }
+            ["read", scope, name] => {
+                self.shared.push(Box::new(self.rw_lock(scope, name)?.read_arc()?));
+            }
+            ["upgradable", scope, name] => {
+                self.shared.push(Box::new(self.rw_lock(scope, name)?.upgradable_read_arc()?));
+            }
+            ["write", scope, name] => {
+                self.shared.push(Box::new(self.rw_lock(scope, name)?.write_arc()?));
+            }
+            ["pair", scope, name, folder, seed] => {
+                return pair(
+                    &*self.rw_lock(scope, name)?,
+                    Path::new(folder),
+                    seed.parse().unwrap(),
+                );
             }
             ["unlock", name] => {
                 let guard = self.guards.remove(name).unwrap();
@@ -309,6 +326,11 @@ impl State {
             _ => panic!("what is {line:?}?"),
         }
         Ok("ok".into())
+    }
+
+    fn rw_lock(&self, scope: &str, name: &str) -> Result<Arc<RwLock<()>>, LockError> {
+        let locks = self.locks.as_ref().unwrap();
+        locks.rw_lock(name, ()).scope(scope.parse().unwrap()).build().map(Arc::new)
     }
 
     fn mutex(&self, scope: &str, name: &str) -> MutexBuilder<()> {
@@ -382,6 +404,61 @@ fn count(mutex: &Mutex<()>, folder: &Path, times: u64) -> Result<String, LockErr
         MutexGuard::unlock(guard)?;
     }
     Ok("ok".into())
+}
+
+/// Reads and changes two numbers over and over, which differ only while a writer is at them, or after
+/// one that died. Ends when a reader sees them differ otherwise.
+fn pair(lock: &RwLock<()>, folder: &Path, seed: u64) -> Result<String, LockError> {
+    let open = |name| OpenOptions::new().read(true).write(true).open(folder.join(name)).unwrap();
+    let numbers = open("pair");
+    let mut rounds =
+        OpenOptions::new().append(true).create(true).open(folder.join("rounds")).unwrap();
+    let number = |at: u64| {
+        let mut bytes = [0; 8];
+        numbers.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_ne_bytes(bytes)
+    };
+    let change = |how: Predecessor| {
+        let next = number(0).max(number(8)) + 1;
+        let is_torn = how == Predecessor::Clean && number(0) != number(8);
+        numbers.write_all_at(&next.to_ne_bytes(), 0).unwrap();
+        thread::yield_now();
+        numbers.write_all_at(&next.to_ne_bytes(), 8).unwrap();
+        is_torn
+    };
+    let differ = |how: Predecessor| how == Predecessor::Clean && number(0) != number(8);
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    loop {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let is_torn = match random % 4 {
+            0 => {
+                let guard = lock.write()?;
+                change(RwLockWriteGuard::predecessor(&guard))
+            }
+            1 => {
+                let seen = lock.upgradable_read()?;
+                let how = RwLockUpgradableReadGuard::predecessor(&seen);
+                let torn = differ(how);
+                let guard = RwLockUpgradableReadGuard::upgrade(seen)?;
+                let torn = torn || change(how);
+                let reader = RwLockWriteGuard::downgrade(guard)?;
+                let torn = torn || number(0) != number(8);
+                drop(reader);
+                torn
+            }
+            _ => {
+                let guard = lock.read()?;
+                let how = RwLockReadGuard::predecessor(&guard);
+                differ(how)
+            }
+        };
+        if is_torn {
+            return Ok("torn".into());
+        }
+        rounds.write_all(b".").unwrap();
+    }
 }
 
 /// Enters with one token after the other, and tells of each that got in.

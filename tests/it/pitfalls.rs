@@ -189,12 +189,39 @@ const PROCESSES: [Pitfall; 25] = [
         &["a_future_that_is_not_polled_again_keeps_none_out"]),
 ];
 
+/// Readers and writers.
+#[rustfmt::skip]
+const SHARED: [Pitfall; 10] = [
+    ("apcu#632", "a reader killed in shared memory blocks every writer for ever",
+        &["a_killed_reader_blocks_nobody"]),
+    ("parking_lot#101", "a second upgradable reader that waits shuts out plain readers",
+        &["readers_come_in_beside_an_upgradable_reader_while_another_waits"]),
+    ("shuttle#351", "an upgrade lets a queued writer in between",
+        &["no_writer_comes_between_reading_and_upgrading"]),
+    ("curator#1138, #796", "a downgrade lets a queued writer in beside the new reader",
+        &["no_writer_comes_between_reading_and_upgrading"]),
+    ("redisson#3891", "a waiting writer misses the unlock and sleeps out its time",
+        &["every_planted_mistake_of_sharing_is_found"]),
+    ("redisson#4023", "an exclusive lock and a read lock of one name are both held",
+        &["a_mutex_of_the_name_is_a_writer"]),
+    ("futures-locks#34, dart-mutex#11", "readers without a pause starve writers",
+        &["a_waiting_writer_holds_new_readers_up_and_comes_next"]),
+    ("llvm#201937", "a writer that times out eats the wake of a reader",
+        &["whoever_waits_in_vain_leaves_no_trace"]),
+    ("tokio#6450", "a writer that is not polled keeps out all others",
+        &["a_leaked_writer_holds_nobody_up",
+          "a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled"]),
+    ("seen here", "a reader looks at the lock before it is counted",
+        &["every_planted_mistake_of_sharing_is_found", "no_kill_shows_a_reader_a_write_half_done"]),
+];
+
 #[test]
 fn every_pitfall_has_its_tests() {
     let tests = tests_of(&sources());
     let missing: Vec<_> = LEASES
         .iter()
         .chain(&PROCESSES)
+        .chain(&SHARED)
         .flat_map(|(issues, what, names)| {
             assert!(!names.is_empty(), "{issues}: {what}");
             names

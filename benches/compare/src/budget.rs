@@ -7,12 +7,11 @@ use tierlock::Scope::{self, Host, Process, Thread};
 use crate::{
     bench::{
         case::{
-            Case,
-            Mode::{self, Async, Blocking},
-            TIERLOCK,
+            Case, TIERLOCK,
+            WaitMode::{self, Async, Blocking},
         },
         human,
-        report::{Report, Row},
+        report::{BenchReport, Row},
     },
     measure::{self, Measure},
     reign::LOCKS_LOST,
@@ -154,7 +153,7 @@ const BUDGETS: &[Budget] = &[
     }),
 ];
 
-const REDIS: &[(&str, Mode)] = &[("redis", Async), ("redis-sync", Blocking)];
+const REDIS: &[(&str, WaitMode)] = &[("redis", Async), ("redis-sync", Blocking)];
 
 /// A budget beside what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -169,7 +168,7 @@ pub(crate) struct Verdict {
 }
 
 /// Every budget of the scopes that were measured.
-pub(crate) fn verdicts(report: &Report, measures: &[Measure]) -> Vec<Verdict> {
+pub(crate) fn verdicts(report: &BenchReport, measures: &[Measure]) -> Vec<Verdict> {
     let run = Run { report, measures };
     let was_measured = |scope| report.rows.iter().any(|row| row.label.scope == scope);
     let of_this_run = BUDGETS.iter().filter(|budget| was_measured(budget.scope));
@@ -241,7 +240,7 @@ fn share(row: &Row) -> f64 {
 
 /// What budgets are judged by.
 struct Run<'a> {
-    report: &'a Report,
+    report: &'a BenchReport,
     measures: &'a [Measure],
 }
 
@@ -257,7 +256,7 @@ impl Run<'_> {
     }
 
     /// Our row that does something else than usual.
-    fn variant(&self, scope: Scope, case: Case, mode: Mode, variant: &str) -> Option<&Row> {
+    fn variant(&self, scope: Scope, case: Case, mode: WaitMode, variant: &str) -> Option<&Row> {
         self.report.rows.iter().find(|row| {
             let of = &row.label;
             of.variant == Some(variant)
@@ -265,7 +264,7 @@ impl Run<'_> {
         })
     }
 
-    fn ours(&self, figure: Figure, scope: Scope, case: Case, mode: Mode) -> Option<f64> {
+    fn ours(&self, figure: Figure, scope: Scope, case: Case, mode: WaitMode) -> Option<f64> {
         Some(figure(self.report.row(scope, case, TIERLOCK, mode)?))
     }
 
@@ -275,8 +274,8 @@ impl Run<'_> {
         figure: Figure,
         scope: Scope,
         case: Case,
-        mode: Mode,
-        theirs: &[(&str, Mode)],
+        mode: WaitMode,
+        theirs: &[(&str, WaitMode)],
     ) -> Option<f64> {
         let ours = self.ours(figure, scope, case, mode)?;
         let theirs = theirs

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::{
-    bench::{report::Report, table},
+    bench::{report::BenchReport, table},
     budget::{self, Verdict},
     instructions,
     measure::Measure,
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
     #[serde(flatten)]
-    pub(crate) report: Report,
+    pub(crate) report: BenchReport,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) measures: Vec<Measure>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -31,7 +31,7 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    pub(crate) fn new(report: Report, field: Field) -> Comparison {
+    pub(crate) fn new(report: BenchReport, field: Field) -> Comparison {
         let (missing, left_out) = (field.servers.missing.clone(), field.left_out);
         Comparison { report, measures: Vec::new(), budgets: Vec::new(), missing, left_out }
     }

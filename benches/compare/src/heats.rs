@@ -12,7 +12,7 @@ use crate::{
         failure::Result,
         host::{self, ADAPTIVE, crowd_label, mutex, remote_clients, remote_names},
         process,
-        run::{Entry, Heat, Quiet},
+        run::{Entrant, Heat, Quiet},
     },
     lock::subjects,
     peers,
@@ -30,81 +30,74 @@ impl Case {
 }
 
 pub(crate) const HEATS: &[Heat<Field>] = &[
-    heat(Scope::Thread, Case::QUIET, 5.0, peers::thread::quiet),
-    heat(Scope::Thread, Case::THREADS, 3.0, |_| {
+    Heat::new(Scope::Thread, Case::QUIET, 5.0, peers::thread::quiet),
+    Heat::new(Scope::Thread, Case::THREADS, 3.0, |_| {
         peers::thread::contended(Case::THREADS, Duration::ZERO)
     }),
-    heat(Scope::Thread, Case::THREADS_200US, 9.0, |_| {
+    Heat::new(Scope::Thread, Case::THREADS_200US, 9.0, |_| {
         peers::thread::contended(Case::THREADS_200US, HELD)
     }),
-    heat(Scope::Process, Case::QUIET, 7.0, |field| process::quiet(subjects(field, Case::QUIET)?)),
-    heat(Scope::Process, Case::PROCESSES_EMPTY, 7.0, |field| empty(field, 2)),
-    heat(Scope::Process, Case::PROCESSES_EMPTY, 5.0, |field| empty(field, 4)),
-    heat(Scope::Process, Case::PROCESSES_EMPTY, 5.0, |field| empty(field, 8)),
-    heat(Scope::Process, Case::PROCESSES_200US, 21.0, |field| held(field, 2)),
-    heat(Scope::Process, Case::PROCESSES_200US, 14.0, |field| held(field, 4)),
-    heat(Scope::Process, Case::PROCESSES_200US, 14.0, |field| held(field, 8)),
-    heat(Scope::Process, Case::HANDOVER, 7.0, |field| {
+    Heat::new(Scope::Process, Case::QUIET, 7.0, |field| {
+        process::quiet(subjects(field, Case::QUIET)?)
+    }),
+    Heat::new(Scope::Process, Case::PROCESSES_EMPTY, 7.0, |field| empty(field, 2)),
+    Heat::new(Scope::Process, Case::PROCESSES_EMPTY, 5.0, |field| empty(field, 4)),
+    Heat::new(Scope::Process, Case::PROCESSES_EMPTY, 5.0, |field| empty(field, 8)),
+    Heat::new(Scope::Process, Case::PROCESSES_200US, 21.0, |field| held(field, 2)),
+    Heat::new(Scope::Process, Case::PROCESSES_200US, 14.0, |field| held(field, 4)),
+    Heat::new(Scope::Process, Case::PROCESSES_200US, 14.0, |field| held(field, 8)),
+    Heat::new(Scope::Process, Case::HANDOVER, 7.0, |field| {
         process::handover(subjects(field, Case::HANDOVER)?)
     }),
-    heat(Scope::Process, Case::HOLDER_KILLED, 10.5, |field| killed(field, USUAL_RESIDENT_MIB)),
-    heat(Scope::Process, Case::HOLDER_KILLED, 6.0, |field| killed(field, 0)),
-    heat(Scope::Process, Case::HOLDER_KILLED, 12.0, |field| killed(field, 256)),
-    heat(Scope::Process, Case::HOLDER_KILLED, 24.0, |field| killed(field, 1_024)),
-    heat(Scope::Process, Case::NAMES, 1.0, |field| process::names(&field.grounds)),
-    heat(Scope::Host, Case::QUIET, 16.0, |field| {
+    Heat::new(Scope::Process, Case::HOLDER_KILLED, 10.5, |field| killed(field, USUAL_RESIDENT_MIB)),
+    Heat::new(Scope::Process, Case::HOLDER_KILLED, 6.0, |field| killed(field, 0)),
+    Heat::new(Scope::Process, Case::HOLDER_KILLED, 12.0, |field| killed(field, 256)),
+    Heat::new(Scope::Process, Case::HOLDER_KILLED, 24.0, |field| killed(field, 1_024)),
+    Heat::new(Scope::Process, Case::NAMES, 1.0, |field| process::names(&field.grounds)),
+    Heat::new(Scope::Host, Case::QUIET, 16.0, |field| {
         let mut entries = host::quiet(&mut field.grounds)?;
         peers::host::quiet(field, &mut entries)?;
         Ok(entries)
     }),
-    heat(Scope::Host, Case::CONNECTIONS_32, 9.0, |field| {
+    Heat::new(Scope::Host, Case::CONNECTIONS_32, 9.0, |field| {
         let mut entries = host::connections_32(&mut field.grounds)?;
         peers::host::connections_32(field, &mut entries)?;
         Ok(entries)
     }),
-    heat(Scope::Host, Case::TASKS_256, 7.0, |field| {
+    Heat::new(Scope::Host, Case::TASKS_256, 7.0, |field| {
         let mut entries = host::tasks_256(&mut field.grounds)?;
         peers::host::tasks_256(field, &mut entries)?;
         Ok(entries)
     }),
-    heat(Scope::Host, Case::ONE_NAME_8, 21.0, |field| {
+    Heat::new(Scope::Host, Case::ONE_NAME_8, 21.0, |field| {
         let mut entries = host::one_name_8(&mut field.grounds)?;
         peers::host::one_name_8(field, &mut entries)?;
         Ok(entries)
     }),
-    heat(Scope::Host, Case::ONE_NAME_64, 2.0, one_name_64),
-    heat(Scope::Host, Case::KEPT, 1.0, |field| host::kept(&mut field.grounds)),
-    heat(Scope::Host, Case::TURNS_2, 2.0, turns_2),
-    heat(Scope::Host, Case::REMOTE_1PCT, 2.0, |field| {
+    Heat::new(Scope::Host, Case::ONE_NAME_64, 2.0, one_name_64),
+    Heat::new(Scope::Host, Case::KEPT, 1.0, |field| host::kept(&mut field.grounds)),
+    Heat::new(Scope::Host, Case::TURNS_2, 2.0, turns_2),
+    Heat::new(Scope::Host, Case::REMOTE_1PCT, 2.0, |field| {
         let mut entries = host::remote_1pct(&mut field.grounds)?;
         let wants = own_or_others(0.01, remote_clients() as usize);
         peers::host::remote(field, remote_clients(), &remote_names("1pct"), wants, &mut entries)?;
         Ok(entries)
     }),
-    heat(Scope::Host, Case::LEADER_KILLED, 4.0, reign::leader_killed),
+    Heat::new(Scope::Host, Case::LEADER_KILLED, 4.0, reign::leader_killed),
 ];
 
-const fn heat(
-    scope: Scope,
-    case: Case,
-    weight: f64,
-    enter: fn(&mut Field) -> Result<Vec<Entry>>,
-) -> Heat<Field> {
-    Heat { scope, case, weight, enter }
-}
-
-fn empty(field: &mut Field, processes: u32) -> Result<Vec<Entry>> {
+fn empty(field: &mut Field, processes: u32) -> Result<Vec<Entrant>> {
     let subjects = subjects(field, Case::PROCESSES_EMPTY)?;
     let case = Case::PROCESSES_EMPTY;
     process::contending(subjects, &field.grounds, case, processes, Duration::ZERO)
 }
 
-fn held(field: &mut Field, processes: u32) -> Result<Vec<Entry>> {
+fn held(field: &mut Field, processes: u32) -> Result<Vec<Entrant>> {
     let subjects = subjects(field, Case::PROCESSES_200US)?;
     process::contending(subjects, &field.grounds, Case::PROCESSES_200US, processes, HELD)
 }
 
-fn killed(field: &mut Field, resident_mib: u32) -> Result<Vec<Entry>> {
+fn killed(field: &mut Field, resident_mib: u32) -> Result<Vec<Entrant>> {
     let label = Label {
         resident_mib: Some(resident_mib),
         ..Label::new(Scope::Process, Case::HOLDER_KILLED)
@@ -116,7 +109,7 @@ fn killed(field: &mut Field, resident_mib: u32) -> Result<Vec<Entry>> {
     process::holder_killed(subjects(field, Case::HOLDER_KILLED)?, resident_mib)
 }
 
-fn one_name_64(field: &mut Field) -> Result<Vec<Entry>> {
+fn one_name_64(field: &mut Field) -> Result<Vec<Entrant>> {
     let locks = field.grounds.leader()?.connect()?;
     let mutex = std::sync::Arc::new(mutex(&locks, "one/64", Keep::Adaptive)?);
     let clients = (0..64).map(|_| {
@@ -128,12 +121,12 @@ fn one_name_64(field: &mut Field) -> Result<Vec<Entry>> {
         }
     });
     let label = Label { note: Some(ADAPTIVE), ..crowd_label(Case::ONE_NAME_64, 64) };
-    let mut entries = vec![Entry::new(label, Crowd::new(clients, |_, _| 0))];
+    let mut entries = vec![Entrant::new(label, Crowd::new(clients, |_, _| 0))];
     peers::host::one_name_64(field, &mut entries)?;
     Ok(entries)
 }
 
-fn turns_2(field: &mut Field) -> Result<Vec<Entry>> {
+fn turns_2(field: &mut Field) -> Result<Vec<Entrant>> {
     let mut entries = Vec::new();
     for (variant, keep) in [(None, Keep::Adaptive), (Some("keeping off"), Keep::Never)] {
         let name = format!("turns/{keep:?}");
@@ -141,7 +134,7 @@ fn turns_2(field: &mut Field) -> Result<Vec<Entry>> {
         let other = mutex(&field.grounds.leader()?.connect()?, &name, keep)?;
         let note = (keep == Keep::Adaptive).then_some(ADAPTIVE);
         let label = Label { variant, note, clients: 2, ..Label::new(Scope::Host, Case::TURNS_2) };
-        entries.push(Entry::new(
+        entries.push(Entrant::new(
             label,
             Quiet(move || {
                 drop(one.lock()?);

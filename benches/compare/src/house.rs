@@ -18,8 +18,8 @@ use tokio::{runtime::Runtime, sync::Semaphore};
 
 use crate::{
     bench::{
-        failure::{Failure, Result},
-        worker::{self, Worker},
+        failure::{BenchFailure, Result},
+        worker::{self, ChildWorker},
     },
     measure::{Measure, Unit, name},
     peers::field::Field,
@@ -37,14 +37,14 @@ pub(crate) struct Serve {
 
 impl Serve {
     /// Starts it and waits until it serves, on the port that it says.
-    pub(crate) fn start(&self) -> Result<(Worker, u16)> {
-        let mut leader = Worker::start(self)?;
+    pub(crate) fn start(&self) -> Result<(ChildWorker, u16)> {
+        let mut leader = ChildWorker::start(self)?;
         let port = leader.reply()?;
         Ok((leader, port))
     }
 }
 
-impl worker::Job for Serve {
+impl worker::ChildJob for Serve {
     fn work(self) -> Result<()> {
         let leader = Leader::builder()
             .listen(format!("127.0.0.1:{}", self.port))
@@ -65,7 +65,7 @@ impl worker::Job for Serve {
 
 /// A leader in a process of its own, and what is held there.
 pub(crate) struct House {
-    leader: Worker,
+    leader: ChildWorker,
     address: String,
     secret_file: PathBuf,
     runtime: Arc<Runtime>,
@@ -118,7 +118,7 @@ impl House {
                         let mutex = locks.mutex(name(number), ()).scope(Scope::Host);
                         guards.push(mutex.keep(Keep::Never).lock_async().await?);
                     }
-                    Ok::<_, Failure>(guards)
+                    Ok::<_, BenchFailure>(guards)
                 }));
             }
         }
@@ -155,7 +155,7 @@ impl House {
             match held.try_lock() {
                 Err(error) if error.is_contended() => {}
                 Err(error) => return Err(error.into()),
-                Ok(_) => return Err(Failure::Wrong("a held lock was to be had".into())),
+                Ok(_) => return Err(BenchFailure::Wrong("a held lock was to be had".into())),
             }
         }
         Ok(waiting)
@@ -165,7 +165,7 @@ impl House {
         let status = self.proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(kib.ok_or_else(|| Failure::Wrong("a process without memory".into()))? * 1_024)
+        Ok(kib.ok_or_else(|| BenchFailure::Wrong("a process without memory".into()))? * 1_024)
     }
 
     /// What a lock, waiter or session costs, given what there was without them.
@@ -184,7 +184,7 @@ impl House {
 
     fn processor_ns(&self) -> Result<u64> {
         let tasks = format!("/proc/{}/task", self.leader.pid().as_raw_nonzero());
-        let failed = || Failure::io(format!("cannot read {tasks}"));
+        let failed = || BenchFailure::io(format!("cannot read {tasks}"));
         let mut sum_ns = 0;
         for task in fs::read_dir(&tasks).map_err(failed())? {
             let file = task.map_err(failed())?.path().join("schedstat");
@@ -197,6 +197,6 @@ impl House {
 
     fn proc(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.leader.pid().as_raw_nonzero());
-        fs::read_to_string(&path).map_err(Failure::io(format!("cannot read {path}")))
+        fs::read_to_string(&path).map_err(BenchFailure::io(format!("cannot read {path}")))
     }
 }

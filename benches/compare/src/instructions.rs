@@ -13,8 +13,8 @@ use tierlock::{Keep, LockManager, Mutex, Scope};
 
 use crate::{
     bench::{
-        case::{Case, Label, Mode, TIERLOCK},
-        failure::{Failure, Result},
+        case::{Case, Label, TIERLOCK, WaitMode},
+        failure::{BenchFailure, Result},
         host,
         jobs::{OpenLock, SharedLock, Visitor},
         process::Subject,
@@ -73,7 +73,7 @@ fn difference(valgrind: &Path, lock: &QuietLock) -> Result<f64> {
 
 fn is_in_memory(label: &Label) -> bool {
     let quiet = label.case == Case::QUIET && label.scope != Scope::Host;
-    label.mode == Mode::Blocking && (quiet || label.case == Case::KEPT)
+    label.mode == WaitMode::Blocking && (quiet || label.case == Case::KEPT)
 }
 
 /// The lock of a row that stays in memory.
@@ -128,11 +128,11 @@ impl Cycles {
         let mut callgrind = Command::new(valgrind);
         callgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
         callgrind.arg(own.get_program()).args(own.get_args()).stdin(Stdio::null());
-        let output = callgrind.output().map_err(Failure::io("cannot run valgrind"))?;
+        let output = callgrind.output().map_err(BenchFailure::io("cannot run valgrind"))?;
         let said = String::from_utf8_lossy(&output.stderr);
         collected(&said).filter(|_| output.status.success()).ok_or_else(|| {
             let told = String::from_utf8_lossy(&output.stdout);
-            Failure::other(format!("valgrind counted nothing: {told}{said}"))
+            BenchFailure::other(format!("valgrind counted nothing: {told}{said}"))
         })
     }
 }
@@ -142,7 +142,7 @@ fn collected(said: &str) -> Option<u64> {
     said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
 }
 
-impl worker::Job for Cycles {
+impl worker::ChildJob for Cycles {
     fn work(self) -> Result<()> {
         match self.lock {
             QuietLock::Tierlock => {

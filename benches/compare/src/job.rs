@@ -15,14 +15,14 @@ use crate::{
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Job {
-    Share(jobs::Job<AnyLock>),
+    Share(jobs::LockJob<AnyLock>),
     Serve(Serve),
     Find(Find),
     Cycles(Cycles),
     Become(Become),
 }
 
-impl worker::Job for Job {
+impl worker::ChildJob for Job {
     fn work(self) -> Result<()> {
         match self {
             Job::Share(job) => job.work(),
@@ -43,7 +43,7 @@ mod tests {
     fn every_job_is_read_as_what_it_was_written_as() {
         let read = |text: String| -> Job { serde_json::from_str(&text).unwrap() };
         let lock = AnyLock::Own(OwnLock { directory: "/d".into(), name: "a/b".into() });
-        let share = jobs::Job::Hold { lock, resident_mib: 1 };
+        let share = jobs::LockJob::Hold { lock, resident_mib: 1 };
         assert!(matches!(read(serde_json::to_string(&share).unwrap()), Job::Share(_)));
         let become_other = Become::new("/bin/true".as_ref(), ["a"]);
         assert!(matches!(read(serde_json::to_string(&become_other).unwrap()), Job::Become(_)));

@@ -46,9 +46,9 @@ use crate::{
     bench::{
         cleanup,
         failure::Result,
-        machine::Machine,
+        machine::MachineInfo,
         progress::Progress,
-        report::{self, Report},
+        report::{self, BenchReport},
         run, worker,
     },
     comparison::Comparison,
@@ -164,7 +164,7 @@ fn measure_all(args: &Args) -> Result<Comparison> {
     } else {
         Vec::new()
     };
-    let report = Report { machine: Machine::this(), rows };
+    let report = BenchReport { machine: MachineInfo::this(), rows };
     Ok(Comparison::new(report, field).judged(measures))
 }
 

@@ -8,7 +8,7 @@ use crate::bench::{
     failure::Result,
     human,
     run::{Contender, Quiet},
-    stats::{Pace, Tally},
+    stats::{Pace, RowTally},
 };
 
 /// Names at which grants are timed; and at the most there are to be.
@@ -80,9 +80,9 @@ impl Walk {
 /// What one cycle costs in the middle.
 pub(crate) fn median_ns(each: Duration, cycle: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut quiet = Quiet(cycle);
-    let mut warm_up = Tally::new(Pace::OneByOne);
+    let mut warm_up = RowTally::new(Pace::OneByOne);
     quiet.run(each.min(Duration::from_millis(50)), &mut warm_up)?;
-    let mut tally = Tally::new(warm_up.suited_pace());
+    let mut tally = RowTally::new(warm_up.suited_pace());
     quiet.run(each, &mut tally)?;
     Ok(tally.summary().p50_ns)
 }

@@ -14,8 +14,8 @@ use crate::{
         failure::Result,
         human,
         progress::Progress,
-        stats::{Pace, Seen, Tally, median},
-        worker::{self, Worker},
+        stats::{Pace, RowTally, SentTally, median},
+        worker::{self, ChildWorker},
     },
     measure::{Measure, PATIENCE, Unit, Walk, median_ns, name, sizes},
     peers::field::Field,
@@ -58,7 +58,7 @@ pub(crate) fn measure(
     let (mut known, started) = (0, Instant::now());
     for size in sizes(names) {
         progress.says(&format!("process: making {size} names"));
-        let mut making = Tally::new(Pace::OneByOne);
+        let mut making = RowTally::new(Pace::OneByOne);
         while known < size {
             if started.elapsed() > PATIENCE {
                 field.left_out.push(format!(
@@ -87,7 +87,7 @@ pub(crate) fn measure(
         of(ANY, median_ns(each, || lock(&locks, walk.next()))?);
 
         let mut firsts_ns = Vec::new();
-        let mut look_ups = Tally::new(Pace::OneByOne);
+        let mut look_ups = RowTally::new(Pace::OneByOne);
         for process in 0..PROCESSES {
             let (first_ns, seen) = new_process(&directory, size, process)?;
             firsts_ns.push(first_ns as f64);
@@ -103,10 +103,10 @@ pub(crate) fn measure(
 
 /// What a process sees that has never used the directory: how long its first lock took from opening
 /// the directory on, and further ones.
-fn new_process(directory: &Path, names: u64, number: u64) -> Result<(u64, Tally)> {
+fn new_process(directory: &Path, names: u64, number: u64) -> Result<(u64, RowTally)> {
     let job = Find { directory: directory.to_owned(), names, from: number * LOOK_UPS };
-    let Found { first_ns, seen } = Worker::start(&job)?.reply()?;
-    Ok((first_ns, Tally::from_seen(seen)))
+    let Found { first_ns, seen } = ChildWorker::start(&job)?.reply()?;
+    Ok((first_ns, RowTally::from_seen(seen)))
 }
 
 /// A child process that opens a directory and locks some of its names by their names, once each.
@@ -123,10 +123,10 @@ pub(crate) struct Find {
 #[derive(Serialize, Deserialize)]
 struct Found {
     first_ns: u64,
-    seen: Seen,
+    seen: SentTally,
 }
 
-impl worker::Job for Find {
+impl worker::ChildJob for Find {
     fn work(self) -> Result<()> {
         let _orders = worker::ready::<()>();
         let mut walk = Walk::over(self.names).from(self.from);
@@ -134,7 +134,7 @@ impl worker::Job for Find {
         let locks = LockManager::builder().directory(&self.directory).open()?;
         lock(&locks, walk.next())?;
         let first_ns = opened.elapsed().as_nanos() as u64;
-        let mut tally = Tally::new(Pace::OneByOne);
+        let mut tally = RowTally::new(Pace::OneByOne);
         // None of them twice.
         for _ in 1..LOOK_UPS.min(self.names) {
             let asked = Instant::now();

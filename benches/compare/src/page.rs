@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    bench::failure::{Failure, Result},
+    bench::failure::{BenchFailure, Result},
     comparison::Comparison,
 };
 
@@ -12,7 +12,7 @@ const ENDS: &str = "<!-- /figures -->\n";
 
 /// Puts the run's figures between the marks of a file.
 pub(crate) fn fill(comparison: &Comparison, file: &Path) -> Result<()> {
-    let failed = || Failure::io(format!("cannot fill {}", file.display()));
+    let failed = || BenchFailure::io(format!("cannot fill {}", file.display()));
     let page = fs::read_to_string(file).map_err(failed())?;
     let filled = filled(&page, &block(comparison))
         .ok_or_else(|| failed()(std::io::Error::other(format!("it has no {}", BEGINS.trim()))))?;

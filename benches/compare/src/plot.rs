@@ -12,10 +12,10 @@ use plotters::{
 use tierlock::Scope;
 
 use crate::bench::{
-    case::{Case, Mode, TIERLOCK},
-    failure::{Failure, Result},
+    case::{Case, TIERLOCK, WaitMode},
+    failure::{BenchFailure, Result},
     human,
-    report::{Report, Row},
+    report::{BenchReport, Row},
 };
 
 const WIDTH: u32 = 960;
@@ -39,20 +39,20 @@ pub(crate) const OTHERS: RGBColor = RGBColor(166, 174, 186);
 pub(crate) fn check_target(file: &Path) -> Result<()> {
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     if file.is_dir() {
-        return Err(Failure::Usage(format!(
+        return Err(BenchFailure::Usage(format!(
             "the picture wants a file, {} is a directory",
             file.display()
         )));
     }
     if directory.is_some_and(|directory| !directory.is_dir()) {
         let error = io::Error::from(io::ErrorKind::NotFound);
-        return Err(Failure::io(format!("cannot write {}", file.display()))(error));
+        return Err(BenchFailure::io(format!("cannot write {}", file.display()))(error));
     }
     Ok(())
 }
 
 /// Draws the report into an SVG file.
-pub(crate) fn draw(report: &Report, file: &Path) -> Result<()> {
+pub(crate) fn draw(report: &BenchReport, file: &Path) -> Result<()> {
     draw_with(|svg| paint(report, svg), file)
 }
 
@@ -60,15 +60,17 @@ pub(crate) fn draw(report: &Report, file: &Path) -> Result<()> {
 pub(crate) fn draw_with(paint: impl FnOnce(&mut String) -> Painted, file: &Path) -> Result<()> {
     let mut svg = String::new();
     paint(&mut svg).map_err(|error| {
-        Failure::io(format!("cannot draw {}", file.display()))(io::Error::other(error.to_string()))
+        BenchFailure::io(format!("cannot draw {}", file.display()))(io::Error::other(
+            error.to_string(),
+        ))
     })?;
-    std::fs::write(file, svg).map_err(Failure::io(format!("cannot write {}", file.display())))
+    std::fs::write(file, svg).map_err(BenchFailure::io(format!("cannot write {}", file.display())))
 }
 
 pub(crate) type Painted = std::result::Result<(), Box<dyn Error>>;
 pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-fn paint(report: &Report, svg: &mut String) -> Painted {
+fn paint(report: &BenchReport, svg: &mut String) -> Painted {
     let panels = panels(report);
     let height = HEADING + panels.iter().map(Panel::height).sum::<i32>();
     let canvas = SVGBackend::with_string(svg, (WIDTH, height as u32)).into_drawing_area();
@@ -107,7 +109,7 @@ impl Panel<'_> {
     }
 }
 
-fn panels(report: &Report) -> Vec<Panel<'_>> {
+fn panels(report: &BenchReport) -> Vec<Panel<'_>> {
     let scopes = Scope::ALL.into_iter().map(|scope| Panel {
         title: format!("{scope} scope"),
         groups: groups(report.rows.iter().filter(|row| row.label.scope == scope)),
@@ -116,7 +118,7 @@ fn panels(report: &Report) -> Vec<Panel<'_>> {
 }
 
 /// What a quiet lock and unlock of ours costs, from scope to scope.
-fn ladder(report: &Report) -> Panel<'_> {
+fn ladder(report: &BenchReport) -> Panel<'_> {
     let steps = [
         ("thread", Scope::Thread, Case::QUIET),
         ("process", Scope::Process, Case::QUIET),
@@ -126,7 +128,7 @@ fn ladder(report: &Report) -> Panel<'_> {
     let rows: Vec<_> = steps
         .into_iter()
         .filter_map(|(name, scope, case)| {
-            Some((name.to_owned(), report.row(scope, case, TIERLOCK, Mode::Blocking)?))
+            Some((name.to_owned(), report.row(scope, case, TIERLOCK, WaitMode::Blocking)?))
         })
         .collect();
     let title = "lock and unlock".to_owned();
@@ -156,7 +158,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(report: &Report) -> Scale {
+    fn of(report: &BenchReport) -> Scale {
         let shortest = report.rows.iter().map(|row| row.figures.p50_ns).fold(1e9, f64::min);
         let longest = report.rows.iter().map(|row| row.figures.max_ns).fold(1.0, f64::max);
         let first_decade = (shortest.max(1.0).log10() - 0.5).floor().max(0.0) as i32;
@@ -182,7 +184,7 @@ struct Picture<'a, 'b> {
 }
 
 impl Picture<'_, '_> {
-    fn heading(&self, report: &Report) -> Painted {
+    fn heading(&self, report: &BenchReport) -> Painted {
         let machine = &report.machine;
         self.text("What a lock costs", (16, 24), 20, &INK, HPos::Left, true)?;
         let measured = format!(
@@ -266,7 +268,7 @@ impl Picture<'_, '_> {
     }
 }
 
-/// Text whose middle is at this height, to which side of `at` as `to` says.
+/// Text on the side of `at` that `to` says; its middle is at this height.
 pub(crate) fn write(
     canvas: &Canvas<'_>,
     text: &str,

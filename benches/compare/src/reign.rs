@@ -12,10 +12,10 @@ use tierlock::{Keep, LockErrorKind, LockManager, Mutex, MutexGuard, Scope};
 use crate::{
     bench::{
         case::{Case, Label},
-        failure::{Failure, Result},
-        run::{Contender, Entry},
-        stats::Tally,
-        worker::Worker,
+        failure::{BenchFailure, Result},
+        run::{Contender, Entrant},
+        stats::RowTally,
+        worker::ChildWorker,
     },
     house::Serve,
     peers::field::Field,
@@ -35,17 +35,17 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 const NOTE: &str = "from SIGKILL to the first new grant; 100 sessions hold; restarted at once";
 
-pub(crate) fn leader_killed(field: &mut Field) -> Result<Vec<Entry>> {
+pub(crate) fn leader_killed(field: &mut Field) -> Result<Vec<Entrant>> {
     let label = Label {
         clients: SESSIONS,
         note: Some(NOTE),
         ..Label::new(Scope::Host, Case::LEADER_KILLED)
     };
-    Ok(vec![Entry::new(label, LeaderKilled::start(field)?)])
+    Ok(vec![Entrant::new(label, LeaderKilled::start(field)?)])
 }
 
 struct LeaderKilled {
-    leader: Option<Worker>,
+    leader: Option<ChildWorker>,
     /// Starts the leader again where it was.
     again: Serve,
     holders: Vec<Holder>,
@@ -116,7 +116,7 @@ impl LeaderKilled {
 }
 
 impl Contender for LeaderKilled {
-    fn run(&mut self, slice: Duration, tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, slice: Duration, tally: &mut RowTally) -> Result<()> {
         tally.stage(slice, || self.kill_one())
     }
 
@@ -136,7 +136,7 @@ fn first_grant(mutex: &Mutex<()>, latest: Instant) -> Result<Instant> {
             Ok(_guard) => return Ok(Instant::now()),
             Err(error) => match error.kind() {
                 LockErrorKind::TimedOut | LockErrorKind::Unreachable => {}
-                _ => return Err(Failure::Lock(error)),
+                _ => return Err(BenchFailure::Lock(error)),
             },
         }
     }

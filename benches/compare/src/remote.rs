@@ -12,9 +12,9 @@ use crate::{
         failure::Result,
         host::{self, remote_clients, remote_names},
         human,
-        machine::Machine,
+        machine::MachineInfo,
         progress::Progress,
-        report::{Report, Row},
+        report::{BenchReport, Row},
         run::race,
     },
     comparison::Comparison,
@@ -48,7 +48,7 @@ pub(crate) fn measure(seconds: f64) -> Result<Comparison> {
             row
         }));
     }
-    Ok(Comparison::new(Report { machine: Machine::this(), rows }, field))
+    Ok(Comparison::new(BenchReport { machine: MachineInfo::this(), rows }, field))
 }
 
 /// What one locking costs its client on the average.
@@ -57,13 +57,13 @@ fn cost_ns(row: &Row) -> f64 {
 }
 
 /// The costs of one subject, by share.
-fn curve<'a>(report: &'a Report, subject: &str) -> Vec<(f64, &'a Row)> {
+fn curve<'a>(report: &'a BenchReport, subject: &str) -> Vec<(f64, &'a Row)> {
     let rows = report.rows.iter().filter(|row| row.label.subject == subject);
     rows.filter_map(|row| Some((*row.facts.get(REMOTE_SHARE)?, row))).collect()
 }
 
 /// The subjects, ours first.
-fn subjects(report: &Report) -> Vec<&'static str> {
+fn subjects(report: &BenchReport) -> Vec<&'static str> {
     let mut subjects = vec![TIERLOCK];
     for row in &report.rows {
         if !subjects.contains(&row.label.subject) {
@@ -111,11 +111,11 @@ const TOP: i32 = 84;
 const BOTTOM: i32 = 62;
 
 /// Draws the curves into an SVG file.
-pub(crate) fn draw(report: &Report, file: &Path) -> Result<()> {
+pub(crate) fn draw(report: &BenchReport, file: &Path) -> Result<()> {
     plot::draw_with(|svg| paint(report, svg), file)
 }
 
-fn paint(report: &Report, svg: &mut String) -> Painted {
+fn paint(report: &BenchReport, svg: &mut String) -> Painted {
     let canvas = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     canvas.fill(&WHITE)?;
     let subjects = subjects(report);
@@ -209,7 +209,7 @@ mod tests {
     use crate::bench::case::Case;
     use crate::bench::report::tests::{report, row};
 
-    fn sample() -> Report {
+    fn sample() -> BenchReport {
         let of = |subject, share: f64, cost| {
             let mut row = row(Scope::Host, Case::REMOTE_1PCT, subject, cost);
             row.facts.insert(REMOTE_SHARE, share);

@@ -18,9 +18,9 @@ use tierlock::{Keep, LockManager, Scope};
 
 use crate::{
     bench::{
-        failure::{Failure, Result},
+        failure::{BenchFailure, Result},
         human,
-        machine::Machine,
+        machine::MachineInfo,
         progress::Progress,
     },
     house::{House, NAMES_PER_SESSION},
@@ -43,7 +43,7 @@ const HOST_GRANT: &str = "host_grant";
 
 #[derive(Serialize)]
 pub(crate) struct Scale {
-    machine: Machine,
+    machine: MachineInfo,
     measures: Vec<Measure>,
     /// What was given up, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -79,7 +79,7 @@ pub(crate) fn run(scope: Option<Scope>, names: u64) -> Result<Scale> {
         let most = SESSIONS_MAX.min(names / 500).max(4);
         sessions(&mut field, [most / 2, most], &progress, &mut measures)?;
     }
-    Ok(Scale { machine: Machine::this(), measures, left_out: field.left_out })
+    Ok(Scale { machine: MachineInfo::this(), measures, left_out: field.left_out })
 }
 
 /// What a comparison shows of it, in a run of so many seconds: names in a directory, and what
@@ -135,7 +135,7 @@ fn disk(field: &Field, names: u64) -> Result<Measure> {
 }
 
 fn taken_up(directory: &Path) -> Result<u64> {
-    let failed = || Failure::io(format!("cannot look into {}", directory.display()));
+    let failed = || BenchFailure::io(format!("cannot look into {}", directory.display()));
     let mut bytes = 0;
     for entry in fs::read_dir(directory).map_err(failed())? {
         let entry = entry.map_err(failed())?;
@@ -285,12 +285,13 @@ fn sessions(
 fn raise_open_files() -> Result<Option<u64>> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .map_err(|error| Failure::io("cannot raise the limit of open files")(error.into()))?;
+        .map_err(|error| BenchFailure::io("cannot raise the limit of open files")(error.into()))?;
     Ok(maximum)
 }
 
 fn open_files() -> Result<u64> {
-    let files = fs::read_dir("/proc/self/fd").map_err(Failure::io("cannot list open files"))?;
+    let files =
+        fs::read_dir("/proc/self/fd").map_err(BenchFailure::io("cannot list open files"))?;
     Ok(files.count() as u64)
 }
 
@@ -355,7 +356,7 @@ mod tests {
     fn growth_is_that_of_the_outermost_sizes() {
         let measure = |at, value| Measure { what: HOST_GRANT, at, value, unit: Unit::Ns };
         let scale = Scale {
-            machine: Machine::this(),
+            machine: MachineInfo::this(),
             measures: vec![measure(10, 5.0), measure(1_000, 50.0), measure(100_000, 10.0)],
             left_out: Vec::new(),
         };

@@ -12,9 +12,9 @@ use tierlock::{Keep, LockManager, Mutex, Scope};
 use crate::bench::{
     failure::Result,
     grounds::Grounds,
-    machine::Machine,
+    machine::MachineInfo,
     run::{Contender, Quiet},
-    stats::{Pace, Tally, median},
+    stats::{Pace, RowTally, median},
 };
 
 /// Turns of each way of measuring.
@@ -22,7 +22,7 @@ const TURNS: u32 = 5;
 
 #[derive(Serialize)]
 pub(crate) struct SelfCheck {
-    machine: Machine,
+    machine: MachineInfo,
     self_check: Vec<Line>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn run(scope: Option<Scope>, seconds: f64) -> Result<SelfCheck> {
         .into_iter()
         .map(|(what, cycle)| compare(what, cycle, slice))
         .collect::<Result<_>>()?;
-    Ok(SelfCheck { machine: Machine::this(), self_check })
+    Ok(SelfCheck { machine: MachineInfo::this(), self_check })
 }
 
 /// Both ways call it through the same pointer, so that they time the same thing.
@@ -81,13 +81,13 @@ fn counting(mutex: Mutex<u64>) -> Cycle {
 }
 
 fn compare(what: &'static str, mut cycle: Cycle, slice: Duration) -> Result<Line> {
-    let mut warm_up = Tally::new(Pace::OneByOne);
+    let mut warm_up = RowTally::new(Pace::OneByOne);
     Quiet(&mut cycle).run(slice.min(Duration::from_millis(20)), &mut warm_up)?;
     let estimate_ns = warm_up.summary().p50_ns.max(1.0);
     let cycles = (slice.as_nanos() as f64 / estimate_ns).max(1.0) as u64;
     let (mut benches_ns, mut loops_ns) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
-        let mut tally = Tally::new(warm_up.suited_pace());
+        let mut tally = RowTally::new(warm_up.suited_pace());
         Quiet(&mut cycle).run(slice, &mut tally)?;
         benches_ns.push(1e9 / tally.summary().ops_per_s);
         let started = Instant::now();

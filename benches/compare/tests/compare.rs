@@ -217,8 +217,8 @@ fn peers_join_in_with_budgets_beside_them() {
 fn interrupted_comparison_leaves_no_server_behind() {
     let scratch = tempfile::tempdir().unwrap();
     // PostgreSQL runs as a user of its own, which must get there.
-    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(scratch.path(), everybody).unwrap();
+    let for_all_users = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), for_all_users).unwrap();
     let mut bench = KilledOnDrop(
         compare(&["--scope", "host", "--seconds", "600"])
             .env("TMPDIR", scratch.path())

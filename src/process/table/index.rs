@@ -384,7 +384,8 @@ impl Changing<'_> {
     /// Forgets a name that nobody holds and of which nothing is to be told.
     pub(super) fn forget(&self, number: u32, retiring: &impl Retiring) -> Result<bool, LockError> {
         let slot = self.table.slot(number)?;
-        if !retiring.retire(slot) {
+        // A process may count its readers there at any time. None is linked meanwhile.
+        if slot.generation.head().is_some() || !retiring.retire(slot) {
             return Ok(false);
         }
         step!(ForgetWon);

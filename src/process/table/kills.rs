@@ -9,6 +9,7 @@
 //! - an increment is never lost, and never are two inside;
 //! - every token is larger than the one before;
 //! - who comes after one that died inside is told `Died`, and otherwise how the last one left;
+//! - no reader sees what a writer has half done, unless it is told of that writer's end;
 //! - while one is stopped, wherever it is, others go on.
 //!
 //! Ends at numbered steps and at random are counted apart, by phase. So that those at random come
@@ -54,6 +55,7 @@ enum Phase {
     Asleep,
     Inside,
     LettingGo,
+    Sharing,
     ChangingItsWord,
     Entering,
     Forgetting,
@@ -64,12 +66,13 @@ enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 12] = [
+    const ALL: [Phase; 13] = [
         Phase::Outside,
         Phase::Taking,
         Phase::Asleep,
         Phase::Inside,
         Phase::LettingGo,
+        Phase::Sharing,
         Phase::ChangingItsWord,
         Phase::Entering,
         Phase::Forgetting,
@@ -80,13 +83,15 @@ impl Phase {
     ];
 
     /// The last step of each part, in their order.
-    const PARTS: [(Step, Phase); 11] = [
+    const PARTS: [(Step, Phase); 13] = [
         (Step::TakeEntered, Phase::Taking),
         (Step::LeaveEnd, Phase::LettingGo),
         (Step::BuryEnd, Phase::Sweeping),
+        (Step::DrainEnd, Phase::Sharing),
         (Step::RenameSwap, Phase::ChangingItsWord),
         (Step::RetireBegun, Phase::Forgetting),
         (Step::TextPlaced, Phase::Entering),
+        (Step::ShareLinked, Phase::Sharing),
         (Step::ForgetDone, Phase::Forgetting),
         (Step::PartedOne, Phase::Growing),
         (Step::ReserveKnown, Phase::Reserving),
@@ -96,7 +101,7 @@ impl Phase {
 
     /// Where one is that came to this step last.
     fn of(step: Step) -> Phase {
-        if step == Step::TakeSleep {
+        if matches!(step, Step::TakeSleep | Step::DrainSleep) {
             return Phase::Asleep;
         }
         let part = Phase::PARTS.iter().find(|(last, _)| step <= *last);

@@ -6,7 +6,7 @@
 //! come before it ([`SLOTS`], [`NAMES`], [`HEADS`], [`RECORDS`]). So no size that stands in the
 //! file has to be believed.
 //!
-//! Slots are counted from 0; where a number may be missing (a chain's end), it is stored plus one.
+//! Share records are made when a name is first shared. Slots are counted from 0; where a number may be missing (a chain's end), it is stored plus one.
 //! Names are counted in units of four bytes, and none crosses the end of a part. Wait records are
 //! counted from 1; of a part of them the slot numbers come first, 16 to a cache line, so that a
 //! scan for one slot touches no other record.
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use super::slot::Slot;
 
 /// The engine and the version of everything described here, as `DIR/format` says it.
-pub(in super::super) const FORMAT: &str = "tierlock table 2";
+pub(in super::super) const FORMAT: &str = "tierlock table 3";
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"tierlokT");
 /// Where the first part begins.
 pub(super) const PARTS_BEGIN: u64 = 8192;
@@ -25,9 +25,11 @@ pub(super) const PARTS_BEGIN: u64 = 8192;
 pub(super) const PARTS: usize = 176;
 /// The most parts of heads.
 pub(super) const HEAD_PARTS: usize = 22;
-/// The most parts of wait records, and room for as many of share records.
+/// The most parts of wait records, and of share records.
 pub(super) const RECORD_PARTS: usize = 7;
-const SHARE_PARTS: usize = 24;
+pub(super) const SHARE_PARTS: usize = 24;
+/// The first part of share records has as many; each further one doubles their number.
+const FIRST_SHARES: u64 = 64;
 /// The first part of wait records has as many; each further one doubles their number.
 const FIRST_RECORDS: u64 = 1024;
 /// There is one for each number that a reserved word can name.
@@ -50,6 +52,8 @@ pub(super) static NAMES: [u64; PARTS + 1] = eighths(2048, 1024);
 pub(super) static HEADS: [u64; HEAD_PARTS + 1] = doubled(FIRST_HEADS);
 /// Where each part of wait records begins, by number.
 pub(super) static RECORDS: [u64; RECORD_PARTS + 1] = doubled(FIRST_RECORDS);
+/// Where each part of share records begins, by number.
+pub(super) static SHARES: [u64; SHARE_PARTS + 1] = doubled(FIRST_SHARES);
 
 /// A wait for a slot. Beside it, among the slot numbers, stands which slot.
 ///
@@ -62,6 +66,19 @@ pub(super) struct WaitRecord {
     pub(super) began: AtomicU64,
 }
 
+/// How a process shares one name with others. See [`share`](super::share).
+///
+/// All zeros are a free one.
+#[repr(C, align(64))]
+pub(super) struct ShareRecord {
+    /// A [`ShareWord`](super::share::ShareWord).
+    pub(super) word: AtomicU64,
+    /// The number of the next record of its chain; 0 ends it.
+    pub(super) next: AtomicU32,
+    spare: [AtomicU32; 13],
+}
+
+const _: () = assert!(size_of::<ShareRecord>() == 64);
 const _: () = assert!(size_of::<WaitRecord>() == 16);
 const _: () = assert!(RECORDS[RECORD_PARTS] == RECORDS_MAX as u64 + 1);
 
@@ -99,8 +116,8 @@ pub(super) struct Header {
     pub(super) sweep: AtomicU32,
     /// The highest number of a wait record that was ever taken.
     pub(super) records_used: AtomicU32,
-    /// The same of share records, which do not exist yet.
-    shares_used: AtomicU32,
+    /// The same of share records.
+    pub(super) shares_used: AtomicU32,
     /// Where the next sweep for the dead goes on, and how many of them its round is about.
     pub(super) bury_at: AtomicU32,
     pub(super) buried_ids: AtomicU32,
@@ -122,7 +139,7 @@ pub(super) struct Header {
     pub(super) name_parts: [AtomicU64; PARTS],
     pub(super) head_parts: [AtomicU64; HEAD_PARTS],
     pub(super) record_parts: [AtomicU64; RECORD_PARTS],
-    share_parts: [AtomicU64; SHARE_PARTS],
+    pub(super) share_parts: [AtomicU64; SHARE_PARTS],
     spare_4: [AtomicU64; 3],
 }
 
@@ -180,7 +197,7 @@ mod tests {
 
     #[test]
     fn every_number_lies_in_one_part() {
-        for starts in [&SLOTS[..], &NAMES[..], &HEADS[..], &RECORDS[..]] {
+        for starts in [&SLOTS[..], &NAMES[..], &HEADS[..], &RECORDS[..], &SHARES[..]] {
             assert!(starts.is_sorted_by(|one, next| one < next));
             let last = starts[starts.len() - 1] - 1;
             for number in [0, 1, 255, 256, 257, 319, 320, 65_535, 100_000, 1_000_000] {

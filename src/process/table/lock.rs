@@ -53,12 +53,13 @@ use crate::{
 };
 
 use super::{
+    chain,
     ends::EndHint,
     map::Cell,
     marks::{Marks, milliseconds},
     protocol::{
-        Answer, Burying, Leaving, Machine, Op, Outcome, Renaming, SPINS, Slept, Taking, Verdict,
-        Whom, Widening,
+        Answer, Burying, Leaving, Machine, Mark, Marking, Op, Outcome, Renaming, SPINS, Slept,
+        Taking, Verdict, Whom,
     },
     slot::Slot,
     step::step,
@@ -204,11 +205,38 @@ pub(super) fn try_take<P: Presences>(
     }
 }
 
-/// Takes it if it is free and quiet, and the name stands here. Whether it did; if not, it is as it
-/// was. The caller raises the token.
+/// Takes it if it is free and quiet, the name stands here, and no reader is inside. Whether it did; if
+/// not, it is as it was. The caller raises the token. `is_counted`: readers of this process are still
+/// counted; asked only where the name was shared.
 #[inline]
-pub(super) fn take_unraised(at: SlotAt<'_>, me: OwnerId, generation: u32) -> bool {
-    take_quietly(at.slot, me).is_ok() && stands(at, me, generation)
+pub(super) fn take_unraised(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    is_counted: impl FnOnce() -> bool,
+) -> bool {
+    take_quietly(at.slot, me).is_ok() && {
+        // Its head is loaded after the exchange: a reader that comes later sees the word held.
+        let stands = at.slot.generation.with_head() == u64::from(generation);
+        stands || stays_shared(at, me, generation, is_counted)
+    }
+}
+
+/// The name was shared once, or is not here any more: whether it is, and no reader is inside. If
+/// not, the word is given back.
+#[cold]
+fn stays_shared(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    is_counted: impl FnOnce() -> bool,
+) -> bool {
+    let stands = at.slot.generation.load(Ordering::Relaxed) == generation;
+    if stands && at.table.is_unshared(at.slot) && is_counted() {
+        return true;
+    }
+    leave_stale(at, me, Predecessor::Clean);
+    false
 }
 
 /// Takes it, waiting for it until `until`.
@@ -232,9 +260,25 @@ pub(super) fn take_unless<P: Presences>(
     presences: &P,
     limit: (Time, &dyn Fn() -> bool),
 ) -> Result<Admission, Stop> {
+    let seeker = || Seeker::new(me, generation, true);
     match take_quietly(at.slot, me) {
         Ok(()) => entered_quietly(at, me, generation),
-        Err(found) => take_slow(at, me, generation, presences, limit, found),
+        Err(found) => take_slow(at, seeker(), presences, limit, found),
+    }
+}
+
+/// The same, in order to share it: another reader need not wait behind this one.
+pub(super) fn take_to_share<P: Presences>(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    generation: u32,
+    presences: &P,
+    limit: (Time, &dyn Fn() -> bool),
+) -> Result<Admission, Stop> {
+    let seeker = || Seeker::new(me, generation, true).sharing(true);
+    match take_quietly(at.slot, me) {
+        Ok(()) => entered_quietly(at, me, generation),
+        Err(found) => take_slow(at, seeker(), presences, limit, found),
     }
 }
 
@@ -273,7 +317,7 @@ pub(super) fn keep_until(slot: &Slot, end: Option<Time>) {
 
 /// Marks what this process took as locked at host scope.
 pub(super) fn widen(at: SlotAt<'_>, me: OwnerId) -> Result<(), Lost> {
-    owners_result(run(at, Widening::new(me), None))
+    owners_result(run(at, Marking::new(me, Mark::Wide), None))
 }
 
 /// Goes on holding, under the id `to`, what this process took under the id `from`.
@@ -386,6 +430,8 @@ pub(super) enum Turn {
 pub(super) struct Seeker {
     taking: Taking,
     generation: u32,
+    /// It waits to be a reader.
+    shares: bool,
     kept: Kept,
     /// When it found that it has to wait.
     since: Option<Time>,
@@ -426,7 +472,13 @@ impl Seeker {
     }
 
     fn of(taking: Taking, generation: u32) -> Seeker {
-        Seeker { taking, generation, kept: None, since: None, token: None, hint: Hint::None }
+        let (kept, since, token) = (None, None, None);
+        Seeker { taking, generation, shares: false, kept, since, token, hint: Hint::None }
+    }
+
+    /// The same, as one that waits to be a reader, or not.
+    pub(super) fn sharing(self, shares: bool) -> Seeker {
+        Seeker { shares, ..self }
     }
 
     /// Goes on until there is nothing to do but to sleep. Never blocks.
@@ -448,7 +500,8 @@ impl Seeker {
                 Ahead::IsHungry => Answer::Yes(self.is_hungry(at.slot)),
                 Ahead::Enlist => Answer::Wait(self.enlist(at, presences)),
                 Ahead::FillIn(wait) => {
-                    at.table.fill_in(wait, at.number, self.since.unwrap_or_else(clock::now));
+                    let since = self.since.unwrap_or_else(clock::now);
+                    at.table.fill_in(wait, at.number, since, self.shares);
                     Answer::Done
                 }
                 Ahead::RaiseToken => {
@@ -463,6 +516,7 @@ impl Seeker {
                     }
                 },
                 Ahead::End(outcome) => return self.ended(outcome, at),
+                ahead @ Ahead::SleepOnBell(_) => unreachable!("{ahead:?} of a taker"),
             };
             self.taking.heard(answer);
         }
@@ -668,13 +722,11 @@ fn try_take_slow<P: Presences>(
 #[cold]
 fn take_slow<P: Presences>(
     at: SlotAt<'_>,
-    me: OwnerId,
-    generation: u32,
+    mut seeker: Seeker,
     presences: &P,
     (until, is_over): (Time, &dyn Fn() -> bool),
     found: Word,
 ) -> Result<Admission, Stop> {
-    let mut seeker = Seeker::new(me, generation, true);
     seeker.taking.heard(Answer::Word(found));
     loop {
         match seeker.go_on(at, presences)? {
@@ -721,14 +773,14 @@ fn release_slow(at: SlotAt<'_>, me: OwnerId, exit: Exit, found: Word) -> Result<
 
 fn owners_result(outcome: Outcome) -> Result<(), Lost> {
     match outcome {
-        Outcome::LetGo | Outcome::Widened | Outcome::Renamed => Ok(()),
+        Outcome::LetGo | Outcome::Marked | Outcome::Renamed => Ok(()),
         Outcome::Lost => Err(Lost),
         outcome => unreachable!("{outcome:?} of a holder"),
     }
 }
 
 /// Runs a machine that asks nothing but the memory.
-fn run(at: SlotAt<'_>, mut machine: impl Machine, exit: Option<Exit>) -> Outcome {
+pub(super) fn run(at: SlotAt<'_>, mut machine: impl Machine, exit: Option<Exit>) -> Outcome {
     match advance(&mut machine, at, exit) {
         Ahead::End(outcome) => outcome,
         ahead => unreachable!("{ahead:?} is nothing a holder asks"),
@@ -737,7 +789,8 @@ fn run(at: SlotAt<'_>, mut machine: impl Machine, exit: Option<Exit>) -> Outcome
 
 /// What a machine asks of others than the memory.
 #[derive(Debug)]
-enum Ahead {
+pub(super) enum Ahead {
+    SleepOnBell(u32),
     Sleep { seen: Word, record: Option<WaitId> },
     Park,
     IsHungry,
@@ -750,7 +803,7 @@ enum Ahead {
 
 /// Does what the machine asks for in the slot, until it asks for something else. `exit` is the
 /// hold that is released.
-fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<Exit>) -> Ahead {
+pub(super) fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<Exit>) -> Ahead {
     let SlotAt { slot, number: here, table, .. } = at;
     loop {
         #[cfg(test)]
@@ -788,6 +841,10 @@ fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<Exit>) -> Ah
                 Answer::Yes(futex::wake(&slot.word, bit, u32::MAX >> 1))
             }
             Op::Wake(Whom::One) => Answer::Yes(futex::wake(&slot.word, futex::ALL, 1)),
+            Op::Share(op) => match chain::perform(at.table, at.slot, op) {
+                Ok(answer) => answer,
+                Err(bell) => return Ahead::SleepOnBell(bell),
+            },
             Op::Sleep { seen, record } => return Ahead::Sleep { seen, record },
             Op::Park => return Ahead::Park,
             Op::IsHungry => return Ahead::IsHungry,
@@ -801,7 +858,11 @@ fn advance(machine: &mut impl Machine, at: SlotAt<'_>, exit: Option<Exit>) -> Ah
     }
 }
 
-fn judge<P: Presences>(presences: &P, owner: OwnerId, kept: &mut Kept) -> Result<Verdict, Stop> {
+pub(super) fn judge<P: Presences>(
+    presences: &P,
+    owner: OwnerId,
+    kept: &mut Kept,
+) -> Result<Verdict, Stop> {
     let verdict = presences.verdict(owner, kept);
     match verdict {
         Verdict::Dead => presences.check_mapped().map_err(Stop::Failed)?,

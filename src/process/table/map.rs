@@ -21,7 +21,8 @@ use std::{
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::{
-    layout::{Header, WaitRecord},
+    layout::{Header, ShareRecord, WaitRecord},
+    share::Generation,
     slot::Slot,
 };
 
@@ -43,6 +44,8 @@ unsafe impl Shared for AtomicU64 {}
 unsafe impl Shared for Slot {}
 // SAFETY: `repr(C)`, atomic numbers only, 16 bytes at a multiple of 16; its definition asserts it.
 unsafe impl Shared for WaitRecord {}
+// SAFETY: `repr(C)`, atomic numbers only, 64 bytes at a multiple of 64; its definition asserts it.
+unsafe impl Shared for ShareRecord {}
 // SAFETY: `repr(C)`, atomic numbers and a slot only; its definition asserts that nothing is padded.
 unsafe impl Shared for Header {}
 
@@ -90,6 +93,19 @@ macro_rules! seen {
 }
 
 seen!(AtomicU32 => u32, AtomicU64 => u64);
+
+impl Seen for Generation {
+    type Value = u32;
+
+    #[inline]
+    fn seen(&self) -> u32 {
+        self.word().seen() as u32
+    }
+
+    fn seen_in_order(&self) -> u32 {
+        self.word().seen_in_order() as u32
+    }
+}
 
 /// A part of a file, seen as so many `T`.
 pub(super) struct Part<T> {

@@ -35,6 +35,7 @@ use super::{
     protocol::Verdict,
     records::STRUCTURE,
     reserve,
+    sharing::Own,
     slot::Slot,
     step::step,
     store::{self, Beginning, Table},
@@ -75,6 +76,8 @@ pub(super) struct Member {
     /// `None` when it has left.
     presence: Option<Presence>,
     label: String,
+    /// This process's share records, by the numbers of their slots.
+    shares: Mutex<HashMap<u32, Arc<Own>>>,
     /// One thread at a time asks for the structural lock, as for any other.
     changing: Mutex<()>,
     /// Why it could not be found out the last time whether somebody lives.
@@ -169,6 +172,7 @@ impl Member {
             label: label.to_owned(),
             table,
             presences,
+            shares: Mutex::default(),
             changing: Mutex::default(),
             trouble: Mutex::default(),
         };
@@ -203,6 +207,26 @@ impl Member {
     /// Why it is unknown whether somebody lives, if it is.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
+    }
+
+    /// This process's share record of the slot with this number, if it has one.
+    pub(super) fn share_of(&self, slot: u32) -> Option<Arc<Own>> {
+        self.shares.lock().get(&slot).cloned()
+    }
+
+    /// The same of this slot, which is made if there is none.
+    pub(super) fn own_share(&self, at: SlotAt<'_>) -> Result<Arc<Own>, LockError> {
+        let mut shares = self.shares.lock();
+        if let Some(own) = shares.get(&at.number) {
+            return Ok(own.clone());
+        }
+        let about = |error| store::about(&self.home, error);
+        let number =
+            self.change(|changing| changing.make_share(at.slot, self.id).map_err(about))?;
+        let record = self.table.share_cell(number).map_err(about)?;
+        let own = Arc::new(Own::new(number, record));
+        shares.insert(at.number, own.clone());
+        Ok(own)
     }
 
     // ---- names ---------------------------------------------------------------------------------
@@ -430,6 +454,7 @@ impl Member {
         }
         step!(SweepProved);
         self.table.erase_dead(&dead);
+        self.table.strike_dead(&dead);
         let (first, used) =
             (header.bury_at.load(Relaxed).saturating_sub(1), header.slots_used.load(Relaxed));
         for number in first..used {
@@ -490,6 +515,9 @@ impl Drop for Member {
     fn drop(&mut self) {
         // Nothing is held: what was held kept this value.
         if let Some(presence) = self.presence.take().filter(|_| self.is_here()) {
+            for own in self.shares.lock().values() {
+                own.leave(self.id);
+            }
             self.end_presence(presence, false, |_| ());
         }
     }

@@ -24,14 +24,16 @@
 mod explore;
 mod mistakes;
 mod plays;
+mod shared;
 
 use std::fmt;
 
 use super::{
     protocol::{
-        Answer, Burying, Leaving, Machine, Op, Outcome, ReadRecord, Renaming, Slept, Taking,
-        Verdict, Whom, Widening,
+        Answer, Burying, Draining, Leaving, Machine, Mark, Marking, Op, Outcome, ReadRecord,
+        Reading, Renaming, Slept, Taking, Unsharing, Verdict, Whom,
     },
+    share::ShareWord,
     step::Step,
     word::{OwnerId, RecordWord, State, StayEnd, WaitId, Word},
 };
@@ -62,6 +64,30 @@ enum Job {
     Sweep,
     /// Waits for another slot for a while, in a record of this table.
     Elsewhere,
+    /// Comes in as a reader, quietly if it can, and else behind those that wait.
+    Read,
+    /// Only tries that, quietly.
+    TryRead,
+    /// Locks it as an upgradable reader, and becomes a writer or not.
+    Upgrade,
+    /// Locks it and becomes a reader.
+    Downgrade,
+}
+
+impl Job {
+    /// Its holder waits until no reader is inside.
+    fn drains(self) -> bool {
+        matches!(self, Job::Lock | Job::LockAndPanic | Job::Try | Job::Downgrade)
+    }
+
+    /// It waits for the word, if it has to.
+    fn waits(self) -> bool {
+        !matches!(self, Job::Try | Job::TryRead)
+    }
+
+    fn shares(self) -> bool {
+        matches!(self, Job::Read | Job::TryRead | Job::Upgrade | Job::Downgrade)
+    }
 }
 
 /// A few threads and what may befall them.
@@ -145,6 +171,11 @@ impl<const N: usize> Play<N> {
         self.jobs.iter().any(|jobs| jobs.contains(&job))
     }
 
+    /// Whether the name is ever shared.
+    fn shares(&self) -> bool {
+        self.jobs.iter().any(|jobs| jobs.iter().any(|job| job.shares()))
+    }
+
     fn has_siblings(&self, thread: usize) -> bool {
         (0..N).any(|other| other != thread && self.process[other] == self.process[thread])
     }
@@ -162,6 +193,9 @@ struct World<const N: usize> {
     /// How the last one inside really left.
     truth: Predecessor,
     stay: AtLeast,
+    /// The share record of each process, once it is in the chain; see [`shared`].
+    shares: [Option<ShareWord>; N],
+    bell: u8,
     /// Counted where a living process may be judged to be dead.
     token: u8,
     lied: bool,
@@ -209,7 +243,11 @@ struct Thread {
     /// The token of its hold.
     token: u8,
     /// How far it is with reading a record, and what it read of it.
-    reading: Reading,
+    look: RecordLook,
+    /// It is inside as a reader.
+    reads: bool,
+    /// It is inside as a writer, in a play with readers.
+    excludes: bool,
     doing: Doing,
 }
 
@@ -226,7 +264,7 @@ enum Place {
 
 /// A record being read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Reading {
+enum RecordLook {
     Nothing,
     ItsSlot,
     Whose(RecordWord),
@@ -249,7 +287,20 @@ enum Doing {
     WritesEnd(Predecessor),
     /// Between taking and releasing; how the one before left.
     Inside(Predecessor),
-    Widening(Widening, Predecessor),
+    Marking(Marking, Predecessor),
+    /// Is about to have a share record.
+    Linking,
+    /// Comes in as a reader; whether it holds the word, and how the last holder left.
+    ComingIn(Reading, Option<Predecessor>),
+    /// Inside as a reader.
+    Reads,
+    GoingOut(Unsharing),
+    /// Holds the word, and waits until no reader is inside.
+    Draining(Draining, Predecessor),
+    AtBell(Draining, Predecessor),
+    WokenByBell(Draining, Predecessor),
+    /// Holds the word as an upgradable reader.
+    Readable(Predecessor),
     Renaming(Renaming, Predecessor),
     Leaving(Leaving),
     Forgetting,
@@ -346,7 +397,9 @@ impl<const N: usize> World<N> {
             represents: false,
             place: Place::None,
             token: 0,
-            reading: Reading::Nothing,
+            look: RecordLook::Nothing,
+            reads: false,
+            excludes: false,
             doing: Doing::Done,
         };
         let free = Record { word: RecordWord::from_bits(0), here: false, since: 0 };
@@ -356,6 +409,8 @@ impl<const N: usize> World<N> {
             used: 0,
             now: 1,
             truth: Predecessor::Clean,
+            shares: [None; N],
+            bell: 0,
             stay: AtLeast::None,
             token: 0,
             lied: false,
@@ -401,9 +456,16 @@ impl<const N: usize> World<N> {
             {
                 Doing::AtTurnstile
             }
-            Some(Job::Lock | Job::LockAndPanic | Job::Stay | Job::Widen | Job::Rename) => {
-                Doing::Taking(Taking::new(me, true, play.spins))
-            }
+            Some(
+                Job::Lock
+                | Job::LockAndPanic
+                | Job::Stay
+                | Job::Widen
+                | Job::Rename
+                | Job::Upgrade
+                | Job::Downgrade,
+            ) => Doing::Taking(Taking::new(me, true, play.spins)),
+            Some(Job::Read | Job::TryRead) => Doing::Linking,
             Some(Job::Await) => Doing::Taking(Taking::for_task(me, play.spins)),
             Some(Job::Try) => Doing::Taking(Taking::new(me, false, 0)),
             Some(Job::Forget) => Doing::Forgetting,
@@ -444,7 +506,8 @@ impl<const N: usize> World<N> {
         for thread in (0..N).filter(|thread| play.process[*thread] == process) {
             let at = &mut self.threads[thread];
             at.doing = Doing::Dead;
-            (at.reading, at.place, at.represents) = (Reading::Nothing, Place::None, false);
+            (at.reads, at.excludes) = (false, false);
+            (at.look, at.place, at.represents) = (RecordLook::Nothing, Place::None, false);
             if std::mem::take(&mut at.inside) && held && play.owner(self.word) == Some(process) {
                 self.truth = Predecessor::Died;
                 // Its prover scans after this.
@@ -458,7 +521,10 @@ impl<const N: usize> World<N> {
         match self.threads[thread].doing {
             Doing::Taking(taking) => Some(taking.step()),
             Doing::Parked(_) => Some(Step::TakePark),
-            Doing::Widening(widening, _) => Some(widening.step()),
+            Doing::Marking(marking, _) => Some(marking.step()),
+            Doing::ComingIn(reading, _) => Some(reading.step()),
+            Doing::GoingOut(unsharing) => Some(unsharing.step()),
+            Doing::Draining(draining, _) => Some(draining.step()),
             Doing::Renaming(renaming, _) => Some(renaming.step()),
             Doing::Leaving(leaving) => Some(leaving.step()),
             Doing::Burying(burying) | Doing::Finishing(burying) => Some(burying.step()),
@@ -474,7 +540,15 @@ impl<const N: usize> World<N> {
         match self.threads[thread].doing {
             Doing::AtTurnstile => turn.passes_turnstile(),
             Doing::Taking(taking) => turn.machine(taking.op()),
-            Doing::Widening(widening, _) => turn.machine(widening.op()),
+            Doing::Marking(marking, _) => turn.machine(marking.op()),
+            Doing::ComingIn(reading, _) => turn.machine(reading.op()),
+            Doing::GoingOut(unsharing) => turn.machine(unsharing.op()),
+            Doing::Draining(draining, _) => turn.machine(draining.op()),
+            Doing::Linking => turn.links(),
+            Doing::Reads => turn.reads_inside(),
+            Doing::AtBell(draining, told) => turn.is_at_bell(draining, told),
+            Doing::WokenByBell(draining, told) => turn.leaves_bell(draining, told, Slept::Woken),
+            Doing::Readable(told) => turn.is_readable(told),
             Doing::Renaming(renaming, _) => turn.machine(renaming.op()),
             Doing::Leaving(leaving) => turn.machine(leaving.op()),
             Doing::Burying(burying) | Doing::Finishing(burying) => turn.machine(burying.op()),
@@ -645,6 +719,7 @@ impl<const N: usize> Turn<'_, N> {
             }
             Op::Judge(owner) => self.judges(op, owner),
             Op::Sleep { seen, record } => self.goes_to_sleep(op, seen, record),
+            Op::Share(share) => self.shares(op, share, step),
             Op::Park => self.parks(),
             Op::Wake(whom) => self.wakes(op, whom, skipped),
             Op::End(outcome) => unreachable!("{outcome:?} was not taken note of"),
@@ -696,23 +771,23 @@ impl<const N: usize> Turn<'_, N> {
             wait: word.wait(number).expect("it stands"),
         };
         let is_to_wait = !word.is_free() && !word.is_passed();
-        let was = to.threads[self.thread].reading;
+        let was = to.threads[self.thread].look;
         let next = match (self.play.fine, was) {
             (false, _) if here && is_to_wait => Err(stands(word)),
             (false, _) => Err(ReadRecord::Nothing),
-            (true, Reading::Nothing) if here => Ok(Reading::ItsSlot),
-            (true, Reading::ItsSlot) if is_to_wait => Ok(Reading::Whose(word)),
-            (true, Reading::Whose(word)) if here => Ok(Reading::ItsSlotAgain(word)),
-            (true, Reading::ItsSlotAgain(word)) => Err(stands(word)),
+            (true, RecordLook::Nothing) if here => Ok(RecordLook::ItsSlot),
+            (true, RecordLook::ItsSlot) if is_to_wait => Ok(RecordLook::Whose(word)),
+            (true, RecordLook::Whose(word)) if here => Ok(RecordLook::ItsSlotAgain(word)),
+            (true, RecordLook::ItsSlotAgain(word)) => Err(stands(word)),
             (true, _) => Err(ReadRecord::Nothing),
         };
         match next {
             Ok(reading) => {
-                to.threads[self.thread].reading = reading;
+                to.threads[self.thread].look = reading;
                 self.done(to, Kind::Plain, (Some(op), None));
             }
             Err(read) => {
-                to.threads[self.thread].reading = Reading::Nothing;
+                to.threads[self.thread].look = RecordLook::Nothing;
                 self.answer(to, Kind::Plain, op, Answer::Read(read));
             }
         }
@@ -722,12 +797,19 @@ impl<const N: usize> Turn<'_, N> {
         let process = self.play.process_of(owner);
         let of_it = |thread: &usize| self.play.process[*thread] == process;
         let named = self.world.word.owner() == Some(owner)
-            || self.world.records.iter().any(|record| record.word.owner() == Some(owner));
+            || self.world.records.iter().any(|record| record.word.owner() == Some(owner))
+            || self.world.shares.iter().flatten().any(|word| word.owner() == Some(owner));
         let is_dead = self.world.is_dead_process(self.play, process);
         let is_done = (0..N).filter(of_it).all(|thread| self.world.is_done(thread));
         let verdict = match self.play.mistake {
             Some(Mistake::PresencesAreNotJudged) => Verdict::Alive,
             Some(Mistake::StoppedCountsAsDead) => Verdict::Dead,
+            Some(Mistake::DeadReadersCount) if self.step == Some(Step::DrainJudge) => {
+                Verdict::Alive
+            }
+            Some(Mistake::LivingReadersAreStruck) if self.step == Some(Step::DrainJudge) => {
+                Verdict::Dead
+            }
             _ if is_dead => {
                 if !named {
                     self.answer(*self.world, Kind::Plain, op, Answer::Verdict(Verdict::Missing));
@@ -841,9 +923,12 @@ impl<const N: usize> Turn<'_, N> {
 
     fn is_inside(&mut self, told: Predecessor, job: Option<&Job>) {
         let me = self.me();
+        if job == Some(&Job::Downgrade) {
+            return self.downgrades(told);
+        }
         if job == Some(&Job::Widen) && !self.world.word.is_wide() {
             let mut to = *self.world;
-            to.threads[self.thread].doing = Doing::Widening(Widening::new(me), told);
+            to.threads[self.thread].doing = Doing::Marking(Marking::new(me, Mark::Wide), told);
             return self.done(to, Kind::Plain, (None, None));
         }
         // Whose hold is another's finds out when it lets go.
@@ -873,6 +958,7 @@ impl<const N: usize> Turn<'_, N> {
             if stays && !stays_on {
                 to.stay = AtLeast::Over(to.stay.next());
             }
+            to.threads[self.thread].excludes = false;
             to.threads[self.thread].doing = Doing::Leaving(Leaving::held(me, how, stays_on));
             self.done(to, Kind::Plain, (None, None));
         }
@@ -1081,7 +1167,10 @@ impl<const N: usize> World<N> {
         let at = &mut self.threads[thread];
         let op = match &mut at.doing {
             Doing::Taking(machine) => hear(machine, answer),
-            Doing::Widening(machine, _) => hear(machine, answer),
+            Doing::Marking(machine, _) => hear(machine, answer),
+            Doing::ComingIn(machine, _) => hear(machine, answer),
+            Doing::GoingOut(machine) => hear(machine, answer),
+            Doing::Draining(machine, _) => hear(machine, answer),
             Doing::Renaming(machine, _) => hear(machine, answer),
             Doing::Leaving(machine) => hear(machine, answer),
             Doing::Burying(machine) | Doing::Finishing(machine) => hear(machine, answer),
@@ -1097,6 +1186,13 @@ impl<const N: usize> World<N> {
         let doing = self.threads[thread].doing;
         let job = play.jobs[thread].get(usize::from(self.threads[thread].job));
         match (outcome, doing) {
+            (outcome, Doing::ComingIn(_, held)) => {
+                return self.came_in(play, thread, outcome, held);
+            }
+            (outcome, Doing::GoingOut(_)) => return self.went_out(play, thread, outcome),
+            (outcome, Doing::Draining(_, told)) => {
+                return self.drained(play, thread, outcome, told);
+            }
             (Outcome::Won(told), _) => {
                 let told = match play.mistake {
                     Some(Mistake::RecoveriesTellNothing) => Predecessor::Clean,
@@ -1115,10 +1211,14 @@ impl<const N: usize> World<N> {
                 }
                 self.threads[thread].doing = match job {
                     Some(Job::Stay) => Doing::WritesEnd(told),
+                    Some(_) if play.shares() => return self.won_shared(play, thread, told),
                     _ => Doing::Inside(told),
                 };
             }
-            (Outcome::Widened, Doing::Widening(_, told))
+            (Outcome::Marked, Doing::Marking(_, told)) if job == Some(&Job::Upgrade) => {
+                self.marked(play, thread, told);
+            }
+            (Outcome::Marked, Doing::Marking(_, told))
             | (Outcome::Renamed, Doing::Renaming(_, told)) => {
                 self.threads[thread].doing = Doing::Inside(told);
             }
@@ -1131,6 +1231,9 @@ impl<const N: usize> World<N> {
             (Outcome::Buried | Outcome::Nothing, Doing::Finishing(_)) => {
                 self.structure = None;
                 self.begin(play, thread);
+            }
+            (Outcome::LetGo, Doing::Leaving(_)) if self.threads[thread].reads => {
+                self.threads[thread].doing = Doing::Reads;
             }
             (
                 Outcome::WouldBlock

@@ -9,7 +9,9 @@
 //! |---|---|---|
 //! | [`Taking`] | a waiter, a try, or the thread that waits for a task | takes a word, or waits for it |
 //! | [`Leaving`] | the holder | releases it |
-//! | [`Widening`], [`Renaming`] | the holder | changes its own word |
+//! | [`Marking`], [`Renaming`] | the holder | changes its own word |
+//! | [`Reading`], [`Unsharing`] | a reader | comes in beside other readers, and leaves |
+//! | [`Draining`] | the holder | waits until no reader is inside |
 //! | [`Burying`] | a sweeper | releases a dead holder's word |
 //!
 //! **Order.** A waiter that has waited for 1 ms takes a wait record, and the oldest record is
@@ -23,14 +25,21 @@
 //! for a word at a time; any number may try.
 
 mod hand_over;
+mod sharing;
 mod taking;
 
 use crate::error::Predecessor;
 
-use super::word::{OwnerId, RecordWord, State, StayEnd, WaitId, Word};
+use super::{
+    share::ShareWord,
+    word::{OwnerId, RecordWord, State, StayEnd, WaitId, Word},
+};
 
 use self::hand_over::{HandOver, HandedOver};
-pub(super) use self::taking::{SPINS, Taking};
+pub(super) use self::{
+    sharing::{Draining, Reading, Unsharing, Way},
+    taking::{SPINS, Taking},
+};
 
 /// What a machine asks for, and which [`Answer`] it expects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +79,9 @@ pub(super) enum Op {
     /// `Yes`: has the wait that the word is reserved for had its time to claim it?
     IsLate(WaitId),
 
+    /// About share records.
+    Share(ShareOp),
+
     // ---- the rest
     /// `Yes`: has this taker waited for so long that it may have a record?
     IsHungry,
@@ -87,6 +99,35 @@ pub(super) enum Op {
     End(Outcome),
 }
 
+/// What a machine asks for about the share records of the slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ShareOp {
+    /// `Word`: that of the record of this number.
+    Load(u32),
+    /// Compare-and-swap of a record's word. `Word`: what was found.
+    Swap { number: u32, from: ShareWord, to: ShareWord },
+    /// `Next`: the record that follows this one in the slot's chain, or begins it.
+    Next(Option<u32>),
+    /// `Bell`: what a writer sleeps on.
+    LoadBell,
+    /// Change the bell. `Done`.
+    Ring,
+    /// Wake every sleeper of the bell. `Done`.
+    WakeBell,
+    /// Sleep while the bell is this. `Slept`.
+    SleepOnBell(u32),
+}
+
+/// What came of a [`ShareOp`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ShareAnswer {
+    Word(ShareWord),
+    Next(Option<u32>),
+    Bell(u32),
+    /// There is no such record: the table is damaged.
+    Broken,
+}
+
 /// What came of an [`Op`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
@@ -97,6 +138,7 @@ pub(super) enum Answer {
     Stay(Option<StayEnd>),
     Yes(bool),
     Verdict(Verdict),
+    Share(ShareAnswer),
     Slept(Slept),
     Polled,
     Done,
@@ -167,8 +209,18 @@ pub(super) enum Outcome {
     GaveUp,
     /// Released in good order.
     LetGo,
-    /// The word bears the widened mark.
-    Widened,
+    /// The word bears the mark.
+    Marked,
+    /// No reader is inside.
+    Drained,
+    /// As many share as can be counted.
+    TooMany,
+    /// The process of this share record has no presence.
+    ShareAbsent(ShareWord),
+    /// The chain of share records leads to none.
+    SharesBroken,
+    /// No lock ever wrote this share record.
+    ShareNonsense(ShareWord),
     /// The word bears this process's other id.
     Renamed,
     /// The hold was not this guard's any more.
@@ -368,31 +420,47 @@ impl Machine for Leaving {
 
 // ---- changes of one's own word -------------------------------------------------------------
 
-/// Marks a word that is this process's as locked at host scope.
+/// Marks a word that is this process's, or takes a mark out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Widening {
+pub(super) struct Marking {
     me: OwnerId,
+    mark: Mark,
     seen: Word,
     end: Option<Outcome>,
 }
 
-impl Widening {
-    pub(super) const fn new(me: OwnerId) -> Widening {
-        Widening { me, seen: Word::held(me), end: None }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Mark {
+    /// Locked at host scope, for good.
+    Wide,
+    /// Readers may come in beside the holder. They are told how the last writer left.
+    Readable(Predecessor),
+    /// They may not any more.
+    Unreadable,
+}
+
+impl Marking {
+    pub(super) const fn new(me: OwnerId, mark: Mark) -> Marking {
+        Marking { me, mark, seen: Word::held(me), end: None }
     }
 }
 
-impl Machine for Widening {
+impl Machine for Marking {
     fn op(&self) -> Op {
+        let to = match self.mark {
+            Mark::Wide => self.seen.widened(),
+            Mark::Readable(how) => self.seen.readable(how),
+            Mark::Unreadable => self.seen.unreadable(),
+        };
         match self.end {
-            None => Op::Swap { from: self.seen, to: self.seen.widened() },
+            None => Op::Swap { from: self.seen, to },
             Some(outcome) => Op::End(outcome),
         }
     }
 
     fn heard(&mut self, answer: Answer) {
         match answer {
-            Answer::Word(found) if found == self.seen => self.end = Some(Outcome::Widened),
+            Answer::Word(found) if found == self.seen => self.end = Some(Outcome::Marked),
             Answer::Word(found) if found.owner() == Some(self.me) => self.seen = found,
             Answer::Word(_) => self.end = Some(Outcome::Lost),
             answer => unreachable!("{answer:?} is no answer to a swap"),
@@ -401,7 +469,11 @@ impl Machine for Widening {
 
     #[cfg(test)]
     fn step(&self) -> super::step::Step {
-        super::step::Step::WidenMark
+        match self.mark {
+            Mark::Wide => super::step::Step::WidenMark,
+            Mark::Readable(_) => super::step::Step::ReadableMark,
+            Mark::Unreadable => super::step::Step::ReadableClear,
+        }
     }
 }
 

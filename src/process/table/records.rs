@@ -38,8 +38,8 @@ pub(super) struct ShownWait {
 
 /// When a wait began, and how often it was passed over and stood again.
 ///
-/// `[63:16] since boot, in units of 1024 ns · [15:12] passes · [11:0] 0`, reserved for the mode that
-/// is waited for (2 bits) and for how many threads wait behind this one
+/// `[63:16] since boot, in units of 1024 ns · [15:12] passes · [11] waits to share · [10:0] 0`,
+/// reserved for how many threads wait behind this one
 #[derive(Clone, Copy)]
 pub(super) struct Began(u64);
 
@@ -47,10 +47,17 @@ const BEGAN_SHIFT: u32 = 16;
 const UNIT_SHIFT: u32 = 10;
 const PASSES_SHIFT: u32 = 12;
 const PASSES_MAX: u64 = 0xf;
+const SHARES: u64 = 1 << 11;
 
 impl Began {
-    fn at(since: Time) -> Began {
-        Began(since.as_nanos() >> UNIT_SHIFT << BEGAN_SHIFT)
+    fn at(since: Time, shares: bool) -> Began {
+        let shares = if shares { SHARES } else { 0 };
+        Began(since.as_nanos() >> UNIT_SHIFT << BEGAN_SHIFT | shares)
+    }
+
+    /// It waits to be a reader, upgradable or not.
+    fn shares(self) -> bool {
+        self.0 & SHARES != 0
     }
 
     fn time(self) -> Time {
@@ -126,10 +133,10 @@ impl Table {
     }
 
     /// Writes down what is waited for, before the record is published.
-    pub(super) fn fill_in(&self, wait: WaitId, slot: u32, since: Time) {
+    pub(super) fn fill_in(&self, wait: WaitId, slot: u32, since: Time, shares: bool) {
         let Some((place, record)) = self.record(wait.number()) else { return };
         place.store(slot, SeqCst);
-        record.began.store(Began::at(since).0, SeqCst);
+        record.began.store(Began::at(since, shares).0, SeqCst);
     }
 
     /// The waiter was passed over: it has twice the time from now on.
@@ -194,6 +201,16 @@ impl Table {
             }
             _ => ReadRecord::Nothing,
         }
+    }
+
+    /// Whether a wait stands for this slot that is a writer's.
+    pub(super) fn has_writer_waiting(&self, slot: u32) -> bool {
+        (1..=self.records_used()).any(|number| {
+            let Some((place, record)) = self.record(number) else { return false };
+            let stands = place.load(SeqCst) == slot
+                && !RecordWord::from_bits(record.word.load(SeqCst)).is_free();
+            stands && !Began(record.began.load(SeqCst)).shares() && place.load(SeqCst) == slot
+        })
     }
 
     /// How long the wait in this record has lasted, and how often it was passed over.

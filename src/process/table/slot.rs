@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use super::share::Generation;
+
 /// What the table keeps of one name. Only `word` carries exclusion; every other field may be
 /// stale or hostile.
 ///
@@ -17,19 +19,21 @@ pub(super) struct Slot {
     /// The last token granted. Under the word.
     pub(super) token: AtomicU64,
     pub(super) hash: AtomicU64,
-    /// Raised when the slot's name is forgotten. Under the word.
-    pub(super) generation: AtomicU32,
-    /// The next slot of the chain.
-    pub(super) next: AtomicU32,
+    /// Raised when the slot's name is forgotten, under the word. In the same number: the head of the
+    /// share records' chain.
+    pub(super) generation: Generation,
     pub(super) name_offset: AtomicU32,
     /// The name's length, its mode, and marks.
     pub(super) name_length: AtomicU32,
     /// A hint, in ms: when the holder of the token in [marks](super::marks) was first seen; while
     /// the word is reserved, since when it is; of a swept slot, half of a token.
     pub(super) since: AtomicU32,
-    /// For the modes, which do not exist yet: the head of the share records' chain, what a writer
-    /// sleeps on, and the limit of a semaphore.
-    pub(super) modes: [AtomicU32; 3],
+    /// The next slot of the name's chain in the index.
+    pub(super) next: AtomicU32,
+    /// A writer sleeps on it until readers are gone; raised by the last one of a process.
+    pub(super) bell: AtomicU32,
+    /// For the limit of a semaphore.
+    pub(super) limit: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64 && align_of::<Slot>() == 64);

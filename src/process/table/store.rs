@@ -33,7 +33,8 @@ use super::{
     },
     layout::{
         FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, RECORD_BYTES,
-        RECORD_PARTS, RECORDS, SLOTS, UNITS_MAX, WaitRecord, place, size,
+        RECORD_PARTS, RECORDS, SHARE_PARTS, SHARES, SLOTS, ShareRecord, UNITS_MAX, WaitRecord,
+        place, size,
     },
     map::{Access, Cell, PAGE, Part, Seen, Shared},
     marks::Marks,
@@ -56,6 +57,7 @@ pub(super) struct Table {
     names: Box<[FirstMade<Arc<Part<AtomicU32>>>; PARTS]>,
     heads: Box<[FirstMade<Arc<Part<AtomicU32>>>; HEAD_PARTS]>,
     records: [FirstMade<RecordPart>; RECORD_PARTS],
+    shares: Box<[FirstMade<Arc<Part<ShareRecord>>>; SHARE_PARTS]>,
     key: [u64; 2],
 }
 
@@ -122,6 +124,7 @@ impl Table {
             names: Box::new([const { FirstMade::new() }; PARTS]),
             heads: Box::new([const { FirstMade::new() }; HEAD_PARTS]),
             records: [const { FirstMade::new() }; RECORD_PARTS],
+            shares: Box::new([const { FirstMade::new() }; SHARE_PARTS]),
             key,
         })
     }
@@ -321,6 +324,24 @@ impl Table {
         Ok(mapped.get_or_make(|| new))
     }
 
+    // ---- share records -------------------------------------------------------------------------
+
+    /// The share record of this number, counted from 1.
+    pub(super) fn share(&self, number: u32) -> Result<&ShareRecord, LockError> {
+        let (part, at) = place(&SHARES, number.into());
+        Ok(&self.share_part(part)?[at])
+    }
+
+    /// The same, to be kept.
+    pub(super) fn share_cell(&self, number: u32) -> Result<Cell<ShareRecord>, LockError> {
+        let (part, at) = place(&SHARES, number.into());
+        Ok(Cell::new(self.share_part(part)?, at).expect("`place` stays within the part"))
+    }
+
+    fn share_part(&self, part: usize) -> Result<&Arc<Part<ShareRecord>>, LockError> {
+        self.part(&*self.shares, &self.header().share_parts, part, &SHARES)
+    }
+
     // ---- growth, under the structural lock -----------------------------------------------------
 
     /// Has a part of slots for this number.
@@ -333,6 +354,15 @@ impl Table {
     pub(super) fn grow_names(&self, unit: u32) -> Result<(), LockError> {
         let (part, _) = place(&NAMES, unit.into());
         self.grow(&self.header().name_parts, part, size(&NAMES, part) * 4)
+    }
+
+    /// Has a part of share records for this number.
+    pub(super) fn grow_shares(&self, number: u32) -> Result<(), LockError> {
+        let (part, _) = place(&SHARES, number.into());
+        if part >= SHARE_PARTS {
+            return Err(damaged("it counts more share records than there can be"));
+        }
+        self.grow(&self.header().share_parts, part, size(&SHARES, part) * size_of::<ShareRecord>())
     }
 
     /// Has the part of heads that a doubling needs.
@@ -380,7 +410,8 @@ impl Table {
         let end = ends(&header.slot_parts, &SLOTS, 64)
             .max(ends(&header.name_parts, &NAMES, 4))
             .max(ends(&header.head_parts, &HEADS, 4))
-            .max(ends(&header.record_parts, &RECORDS, RECORD_BYTES));
+            .max(ends(&header.record_parts, &RECORDS, RECORD_BYTES))
+            .max(ends(&header.share_parts, &SHARES, size_of::<ShareRecord>() as u64));
         let fits = end.is_multiple_of(PAGE) && end >= PARTS_BEGIN && end <= self.length()?;
         if fits { Ok(end) } else { Err(damaged("its parts do not end where the file does")) }
     }

@@ -95,10 +95,18 @@ impl Survey {
             stays_for: stay.and_then(lock::time_ahead),
             predecessor,
             widened_by,
+            readers: self.readers(slot),
             waiters: self.waiters(number),
             proof: word.owner().and_then(|owner| self.presences.proof(owner)),
             survivors: Vec::new(),
         }))
+    }
+
+    /// The living processes that read it, and how many threads and tasks of each.
+    fn readers(&self, slot: &Slot) -> Vec<(Holder, u32)> {
+        let shares = self.table.shares_of(slot).unwrap_or_default().into_iter();
+        let its = shares.filter(|share| share.count() > 0);
+        its.filter_map(|share| Some((self.living(share.owner()?)?, share.count()))).collect()
     }
 
     /// Every wait that has lasted for a millisecond, in order.

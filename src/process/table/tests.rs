@@ -1055,11 +1055,11 @@ fn the_engine_is_that_of_the_directory_unless_one_is_chosen() {
         let error = Any::open(dir.path(), &choose(Some(other))).err().unwrap();
         assert_eq!(error.kind(), LockErrorKind::Config);
         let text = error.to_string();
-        assert!(text.contains("tierlock table 2") && text.contains("tierlock file-lock 1"));
+        assert!(text.contains("tierlock table 3") && text.contains("tierlock file-lock 1"));
     }
     let dir = tempfile::tempdir().unwrap();
     Any::open(dir.path(), &choose(None)).unwrap();
-    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 2\n");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "tierlock table 3\n");
 }
 
 /// filelock#574, jj#8729: a file deleted or replaced under its users lets two in.

@@ -87,6 +87,7 @@ pub(super) struct Wait<'a> {
     member: &'a Arc<Member>,
     generation: u32,
     until: Time,
+    shares: bool,
     sleepers: &'static Sleepers,
     asked: Option<Arc<Asked>>,
 }
@@ -99,7 +100,17 @@ pub(super) fn take<'a>(
     generation: u32,
     until: Time,
 ) -> Wait<'a> {
-    Wait { slot, number, member, generation, until, sleepers: Sleepers::here(), asked: None }
+    let (shares, sleepers) = (false, Sleepers::here());
+    Wait { slot, number, member, generation, until, shares, sleepers, asked: None }
+}
+
+impl Wait<'_> {
+    /// The same, in order to share it, or not: another reader need not wait behind this one.
+    pub(super) fn sharing(self, shares: bool) -> Self {
+        let mut wait = self;
+        wait.shares = shares;
+        wait
+    }
 }
 
 impl Future for Wait<'_> {
@@ -132,7 +143,7 @@ impl Future for Wait<'_> {
 
 impl Wait<'_> {
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let seeker = Seeker::for_task(self.member.id, self.generation);
+        let seeker = Seeker::for_task(self.member.id, self.generation).sharing(self.shares);
         let member = self.member.clone();
         let mut search = Search { seeker, number: self.number, member, until: self.until };
         let nap = match search.go_on_polled(self.slot) {

@@ -18,7 +18,8 @@
 //! | LEFT | how the last holder left: clean, panicked, died, expired. Until the next one is told |
 //! | WIDE | the name was locked at host scope; stays for good, through every row |
 //! | RETIRE | the owner is forgetting the name |
-//! | READABLE, DRAINS | reserved for the modes; no lock of this version writes them |
+//! | READABLE | held by an upgradable reader: other readers come in beside it |
+//! | DRAINS | reserved for semaphores; no lock of this version writes it |
 //! | STAYS | released, and held for everyone until its end (`at_least`) |
 //!
 //! `r` is a wait record; `A` a process; "me" the process that makes the step.
@@ -32,6 +33,7 @@
 //! | A | none | held, no sleeper | A → 0; a waiter → A WAITERS; a waiter with a record → A WAITERS HUNGRY |
 //! | A | WAITERS | held, a waiter may sleep | A → 0, wakes one; a waiter with a record → A WAITERS HUNGRY |
 //! | A | WAITERS HUNGRY | held, records may stand | A scans: → oldest r RESERVED WAITERS, wakes r; none → WAITERS, scans again |
+//! | A | READABLE, with or without WAITERS HUNGRY | held by an upgradable reader | as held; A → the same without READABLE, and back |
 //! | A | not RETIRE | held | A → A′, another id of the same process; the flags stay |
 //! | A | RETIRE | being forgotten | A → 0; a waiter → A RETIRE WAITERS; if A died, finished under the structural lock |
 //! | A | RETIRE WAITERS | being forgotten, a waiter may sleep | A → 0, wakes one, which looks the name up again |
@@ -253,12 +255,15 @@ const LEFT_SHIFT: u32 = 3;
 const LEFT: u64 = 0b11 << LEFT_SHIFT;
 const WIDE: u64 = 1 << 5;
 const RETIRE: u64 = 1 << 6;
-// 1 << 7 is READABLE, 1 << 8 is DRAINS.
+const READABLE: u64 = 1 << 7;
+// 1 << 8 is DRAINS.
 const STAYS: u64 = 1 << 9;
 
 const RECORDS_STAND: u64 = WAITERS | HUNGRY;
 const RETIRE_AND_WAITERS: u64 = WAITERS | RETIRE;
 const RESERVED_AND_WAITERS: u64 = WAITERS | RESERVED;
+const READABLE_AND_WAITERS: u64 = READABLE | WAITERS;
+const READABLE_AND_RECORDS: u64 = READABLE | RECORDS_STAND;
 const STAYS_AND_WAITERS: u64 = STAYS | WAITERS;
 const STAYS_AND_RECORDS: u64 = STAYS | RECORDS_STAND;
 
@@ -304,6 +309,10 @@ impl Word {
             }
             RESERVED_AND_WAITERS => WaitId::of_field(field).map(State::Reserved),
             0 | WAITERS | RECORDS_STAND if told == 0 => OwnerId::new(field).map(State::Held),
+            // The last writer's way is for the readers that come in.
+            READABLE | READABLE_AND_WAITERS | READABLE_AND_RECORDS => {
+                OwnerId::new(field).map(State::Held)
+            }
             RETIRE | RETIRE_AND_WAITERS if told == 0 => OwnerId::new(field).map(State::Retiring),
             _ => None,
         }
@@ -327,6 +336,22 @@ impl Word {
 
     pub(super) const fn has_waiters(self) -> bool {
         self.0 & WAITERS != 0
+    }
+
+    /// Whether a reader that has added its 1 and looks now is inside. `beside`: also past a waiter
+    /// that has waited for long.
+    #[inline]
+    pub(super) const fn admits_readers(self, beside: bool) -> bool {
+        let owner = self.0 >> OWNER_SHIFT;
+        if owner == 0 {
+            self.0 & WIDE == 0
+        } else {
+            self.0 & (READABLE | WIDE) == READABLE && (beside || !self.is_hungry())
+        }
+    }
+
+    pub(super) const fn is_readable(self) -> bool {
+        self.0 & READABLE != 0
     }
 
     pub(super) const fn is_hungry(self) -> bool {
@@ -414,6 +439,16 @@ impl Word {
         Word(self.0 | WIDE)
     }
 
+    /// A held word, beside whose holder readers may come in, told how the last writer left.
+    pub(super) fn readable(self, how: Predecessor) -> Word {
+        Word(self.0 | READABLE | Word::left_so(how).0)
+    }
+
+    /// The same, held for its holder alone.
+    pub(super) const fn unreadable(self) -> Word {
+        Word(self.0 & !(READABLE | LEFT))
+    }
+
     /// An owned word, released to no wait. One with HUNGRY keeps WAITERS until a second scan.
     pub(super) fn let_go(self, how: Predecessor) -> Word {
         let waiters = if self.is_hungry() { WAITERS } else { 0 };
@@ -455,7 +490,8 @@ impl fmt::Debug for Word {
             Some(State::Held(owner)) => write!(f, "held by {}", owner.get())?,
             Some(State::Retiring(owner)) => write!(f, "being forgotten by {}", owner.get())?,
         }
-        let flags = [("waiters", WAITERS), ("hungry", HUNGRY), ("wide", WIDE)];
+        let flags =
+            [("waiters", WAITERS), ("hungry", HUNGRY), ("wide", WIDE), ("readable", READABLE)];
         for (name, _) in flags.iter().filter(|(_, flag)| self.0 & flag != 0) {
             write!(f, ", {name}")?;
         }
@@ -482,6 +518,9 @@ impl Word {
             RETIRE,
             RETIRE_AND_WAITERS,
             RESERVED_AND_WAITERS,
+            READABLE,
+            READABLE_AND_WAITERS,
+            READABLE_AND_RECORDS,
             STAYS,
             STAYS_AND_WAITERS,
             STAYS_AND_RECORDS,

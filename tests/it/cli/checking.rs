@@ -95,7 +95,7 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn a_sound_directory_in_use_is_left_as_it_is() {
-    for (engine, format) in [(Engine::Table, "table 2"), (Engine::FileLock, "file-lock 1")] {
+    for (engine, format) in [(Engine::Table, "table 3"), (Engine::FileLock, "file-lock 1")] {
         let ward = Ward::new(engine);
         let script = "echo holding; exec sleep 1000";
         let mut holder = Running::script(&mut ward.place.run(), &[], "job", script);

@@ -86,6 +86,7 @@ fn a_process_scope_lock_shows_its_holder() {
         json!({"locks": [{
             "name": "reports/daily",
             "scope": "process",
+            "mode": "exclusive",
             "state": "held",
             "token": "number",
             "holder": {
@@ -95,6 +96,15 @@ fn a_process_scope_lock_shows_its_holder() {
                 "command": "text",
                 "held_ms": "number",
             },
+            "holders": [{
+                "label": "export",
+                "host": "text",
+                "pid": "number",
+                "command": "text",
+                "held_ms": "number",
+                "token": "number",
+                "count": "number",
+            }],
             "remaining_ms": null,
             "predecessor": "clean",
             "waiters": [],
@@ -126,6 +136,7 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
         json!({"locks": [{
             "name": "job",
             "scope": "host",
+            "mode": "exclusive",
             "state": "held",
             "token": "number",
             "holder": {
@@ -135,6 +146,15 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
                 "command": "text",
                 "held_ms": "number",
             },
+            "holders": [{
+                "label": "first",
+                "host": "text",
+                "pid": "number",
+                "command": "text",
+                "held_ms": "number",
+                "token": "number",
+                "count": "number",
+            }],
             "remaining_ms": "number",
             "predecessor": "clean",
             "waiters": [
@@ -172,6 +192,27 @@ fn a_waiter_behind_a_sibling_for_a_host_scope_lock_is_shown_beside_the_leaders_w
         let is_shown = |waiter: &&Value| waiter["label"] == label && waiter["pid"] == pid;
         assert!(waiters.iter().any(is_shown), "{label}: {lock}");
     }
+}
+
+#[test]
+fn every_process_that_reads_is_shown_with_how_many_of_it_are_inside() {
+    let place = Place::new();
+    let locks = LockManager::builder().directory(place.dir()).label("reader").open().unwrap();
+    let prices = locks.rw_lock("job", ()).build().unwrap();
+    drop(prices.write().unwrap());
+    let guards = [prices.read().unwrap(), prices.read().unwrap()];
+    let lock = shown(place.status());
+    assert_eq!((&lock["mode"], &lock["state"]), (&json!("shared"), &json!("held")), "{lock}");
+    assert_eq!(lock["holder"], Value::Null);
+    assert_eq!(lock["holders"].as_array().unwrap().len(), 1, "{lock}");
+    let reader = &lock["holders"][0];
+    assert_eq!((&reader["label"], &reader["count"]), (&json!("reader"), &json!(2)));
+    assert_eq!((&reader["pid"], &reader["token"]), (&json!(std::process::id()), &lock["token"]));
+    let table = succeeds(&place.status().output().unwrap());
+    assert!(table.contains("reads") && table.contains("2 times"), "{table}");
+    drop(guards);
+    let lock = shown(place.status());
+    assert_eq!((&lock["state"], &lock["holders"]), (&json!("free"), &json!([])), "{lock}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod keeping;
 mod loss;
 mod marks;
 mod names;
+mod sharing;
 mod tokens;
 mod waiting;
 mod widening;

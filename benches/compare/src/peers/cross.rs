@@ -16,7 +16,7 @@ use super::{
 };
 use crate::bench::{
     case::Case,
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
     jobs::{OpenLock, SharedLock, Visitor},
     process::Subject,
 };
@@ -115,8 +115,8 @@ impl PeerLock {
             .map_err(self.failed("cannot open"))
     }
 
-    fn failed(&self, what: &str) -> impl FnOnce(std::io::Error) -> Failure + use<> {
-        Failure::io(format!("{what} {}", self.file.display()))
+    fn failed(&self, what: &str) -> impl FnOnce(std::io::Error) -> BenchFailure + use<> {
+        BenchFailure::io(format!("{what} {}", self.file.display()))
     }
 }
 
@@ -143,11 +143,11 @@ impl SharedLock for PeerLock {
 impl OpenLock for RobustMutex {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
-        self.lock().map_err(Failure::io("pthread_mutex_lock"))?;
+        self.lock().map_err(BenchFailure::io("pthread_mutex_lock"))?;
         let locked = Locked(self);
         let result = section();
         std::mem::forget(locked);
-        self.unlock().map_err(Failure::io("pthread_mutex_unlock"))?;
+        self.unlock().map_err(BenchFailure::io("pthread_mutex_unlock"))?;
         Ok(result)
     }
 }
@@ -165,9 +165,9 @@ impl Drop for Locked<'_> {
 impl OpenLock for Semaphore {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
-        self.wait().map_err(Failure::io("sem_wait"))?;
+        self.wait().map_err(BenchFailure::io("sem_wait"))?;
         let result = section();
-        self.post().map_err(Failure::io("sem_post"))?;
+        self.post().map_err(BenchFailure::io("sem_post"))?;
         Ok(result)
     }
 }
@@ -178,7 +178,7 @@ struct Flock(File);
 impl OpenLock for Flock {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
-        let failed = |error: rustix::io::Errno| Failure::io("flock")(error.into());
+        let failed = |error: rustix::io::Errno| BenchFailure::io("flock")(error.into());
         rustix::io::retry_on_intr(|| flock(&self.0, FlockOperation::LockExclusive))
             .map_err(failed)?;
         let result = section();
@@ -193,9 +193,9 @@ struct Ofd(File);
 impl OpenLock for Ofd {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
-        sys::ofd_lock(&self.0).map_err(Failure::io("fcntl"))?;
+        sys::ofd_lock(&self.0).map_err(BenchFailure::io("fcntl"))?;
         let result = section();
-        sys::ofd_unlock(&self.0).map_err(Failure::io("fcntl"))?;
+        sys::ofd_unlock(&self.0).map_err(BenchFailure::io("fcntl"))?;
         Ok(result)
     }
 }
@@ -211,7 +211,7 @@ impl OpenLock for NamedLock {
 impl OpenLock for RwLock<File> {
     #[inline]
     fn with<R>(&mut self, section: impl FnOnce() -> R) -> Result<R> {
-        let _guard = self.write().map_err(Failure::io("fd-lock"))?;
+        let _guard = self.write().map_err(BenchFailure::io("fd-lock"))?;
         Ok(section())
     }
 }

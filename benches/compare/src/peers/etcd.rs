@@ -20,7 +20,7 @@ use super::{
     service::{Missing, Service, of_peer},
 };
 use crate::bench::{
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
     stats::Unprotected,
     tasks,
 };
@@ -107,7 +107,7 @@ pub(crate) struct Client {
     count: Arc<Unprotected>,
 }
 
-impl tasks::Client for Client {
+impl tasks::AsyncCaller for Client {
     async fn cycle(&mut self) -> Result<()> {
         let lock = LockRequest { name: self.name.clone(), lease: self.lease };
         let LockResponse { key } =
@@ -120,7 +120,7 @@ impl tasks::Client for Client {
     }
 }
 
-fn failed(status: Status) -> Failure {
+fn failed(status: Status) -> BenchFailure {
     of_peer(SUBJECT)(status)
 }
 

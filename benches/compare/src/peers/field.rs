@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     bench::{
         case::{Label, TIERLOCK},
-        failure::{Failure, Result},
+        failure::{BenchFailure, Result},
         grounds::Grounds,
     },
     measure, memory,
@@ -53,8 +53,8 @@ impl Field {
 
     /// What is only compared with and fails is out from then on, and named. What fails to do its
     /// work, or is tierlock, ends the run.
-    pub(crate) fn on_failure(&mut self, label: &Label, failure: Failure) -> Result<()> {
-        if label.subject == TIERLOCK || matches!(failure, Failure::Wrong(_)) {
+    pub(crate) fn on_failure(&mut self, label: &Label, failure: BenchFailure) -> Result<()> {
+        if label.subject == TIERLOCK || matches!(failure, BenchFailure::Wrong(_)) {
             return Err(failure);
         }
         self.servers.missing.push(Missing::dropped_out(label, &failure));
@@ -83,12 +83,12 @@ mod tests {
     fn only_what_is_compared_with_may_fail_and_only_by_not_answering() {
         let mut field = Field::new().unwrap();
         let label = |subject| Label { subject, ..Label::new(Scope::Host, Case::QUIET) };
-        let gone = || Failure::other("its server is gone");
+        let gone = || BenchFailure::other("its server is gone");
         field.on_failure(&label("etcd"), gone()).unwrap();
         let missing = field.servers.missing[0].to_string();
         assert_eq!(missing, "etcd failed at host, quiet: its server is gone");
         assert!(field.on_failure(&label(TIERLOCK), gone()).is_err());
-        let wrong = Failure::Wrong("two held it".into());
+        let wrong = BenchFailure::Wrong("two held it".into());
         assert!(field.on_failure(&label("etcd"), wrong).is_err());
     }
 }

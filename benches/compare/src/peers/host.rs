@@ -15,22 +15,22 @@ use crate::{
     bench::{
         case::{Case, Label},
         crowd::{Crowd, Dice},
-        failure::{Failure, Result},
+        failure::{BenchFailure, Result},
         host::{crowd_label, fleet_label},
-        run::{Entry, Quiet},
+        run::{Entrant, Quiet},
         stats::Unprotected,
-        tasks::{Client, Fleet, QuietAsync},
+        tasks::{AsyncCaller, Fleet, QuietAsync},
     },
     peers::field::Field,
 };
 
-pub(crate) fn quiet(field: &mut Field, entries: &mut Vec<Entry>) -> Result<()> {
+pub(crate) fn quiet(field: &mut Field, entries: &mut Vec<Entrant>) -> Result<()> {
     let label = Label::new(Scope::Host, Case::QUIET);
     for durability in [Durability::Nothing, Durability::EveryWrite] {
         if let Some(redis) = redis(&mut field.servers, &field.grounds, durability)? {
             let mut client = redis.sync_client(&["quiet/sync"])?;
             let (subject, note) = (redis.sync_subject(), Some(redis.note()));
-            entries.push(Entry::new(
+            entries.push(Entrant::new(
                 Label { subject, note, ..label.clone() },
                 Quiet(move || client.cycle(0, &mut || {})),
             ));
@@ -44,11 +44,11 @@ pub(crate) fn quiet(field: &mut Field, entries: &mut Vec<Entry>) -> Result<()> {
     let own = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Failure::io("cannot start a runtime"))?;
+        .map_err(BenchFailure::io("cannot start a runtime"))?;
     let mut client = echo.quiet(&own)?;
-    entries.push(Entry::new(of_echo(label), Quiet(move || own.block_on(client.cycle()))));
+    entries.push(Entrant::new(of_echo(label), Quiet(move || own.block_on(client.cycle()))));
     let client = echo.quiet(&runtime)?;
-    let of_echo = Entry::new(of_echo(tasks.clone()), QuietAsync::new(runtime.clone(), client));
+    let of_echo = Entrant::new(of_echo(tasks.clone()), QuietAsync::new(runtime.clone(), client));
     services(
         &mut field.servers,
         &mut field.grounds,
@@ -62,13 +62,13 @@ pub(crate) fn quiet(field: &mut Field, entries: &mut Vec<Entry>) -> Result<()> {
 struct QuietTask<'a> {
     runtime: Arc<Runtime>,
     label: Label,
-    entries: &'a mut Vec<Entry>,
+    entries: &'a mut Vec<Entrant>,
 }
 
 impl ServiceVisitor for QuietTask<'_> {
     fn visit<S: Service>(&mut self, service: &S) -> Result<()> {
         let client = self.runtime.block_on(service.client("quiet/async", Arc::default()))?;
-        self.entries.push(Entry::new(
+        self.entries.push(Entrant::new(
             label_of(service, &self.label),
             QuietAsync::new(self.runtime.clone(), client),
         ));
@@ -80,7 +80,7 @@ fn label_of(service: &impl Service, label: &Label) -> Label {
     Label { subject: service.subject(), note: Some(service.note()), ..label.clone() }
 }
 
-pub(crate) fn connections_32(field: &mut Field, entries: &mut Vec<Entry>) -> Result<()> {
+pub(crate) fn connections_32(field: &mut Field, entries: &mut Vec<Entrant>) -> Result<()> {
     let (runtime, label) = (field.grounds.runtime()?, fleet_label(Case::CONNECTIONS_32, 32));
     services(
         &mut field.servers,
@@ -89,7 +89,7 @@ pub(crate) fn connections_32(field: &mut Field, entries: &mut Vec<Entry>) -> Res
     )
 }
 
-pub(crate) fn one_name_8(field: &mut Field, entries: &mut Vec<Entry>) -> Result<()> {
+pub(crate) fn one_name_8(field: &mut Field, entries: &mut Vec<Entrant>) -> Result<()> {
     let (runtime, label) = (field.grounds.runtime()?, fleet_label(Case::ONE_NAME_8, 8));
     services(
         &mut field.servers,
@@ -98,7 +98,7 @@ pub(crate) fn one_name_8(field: &mut Field, entries: &mut Vec<Entry>) -> Result<
     )
 }
 
-pub(crate) fn one_name_64(field: &mut Field, entries: &mut Vec<Entry>) -> Result<()> {
+pub(crate) fn one_name_64(field: &mut Field, entries: &mut Vec<Entrant>) -> Result<()> {
     redis_crowd(field, crowd_label(Case::ONE_NAME_64, 64), &["one/64"], |_, _| 0, entries)
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn remote(
     clients: u32,
     names: &[String],
     wants: impl Fn(usize, &mut Dice) -> usize + Sync + 'static,
-    entries: &mut Vec<Entry>,
+    entries: &mut Vec<Entrant>,
 ) -> Result<()> {
     let label = crowd_label(Case::REMOTE_1PCT, clients);
     redis_crowd(field, label, names, wants, entries)
@@ -119,7 +119,7 @@ fn redis_crowd(
     label: Label,
     names: &[impl AsRef<str>],
     wants: impl Fn(usize, &mut Dice) -> usize + Sync + 'static,
-    entries: &mut Vec<Entry>,
+    entries: &mut Vec<Entrant>,
 ) -> Result<()> {
     let Some(redis) = redis(&mut field.servers, &field.grounds, Durability::Nothing)? else {
         return Ok(());
@@ -130,7 +130,7 @@ fn redis_crowd(
         clients.push(move |name: usize, section: &mut dyn FnMut()| client.cycle(name, section));
     }
     let label = Label { subject: redis.sync_subject(), note: Some(redis.note()), ..label };
-    entries.push(Entry::new(label, Crowd::new(clients, wants)));
+    entries.push(Entrant::new(label, Crowd::new(clients, wants)));
     Ok(())
 }
 
@@ -139,7 +139,7 @@ struct Connections<'a> {
     runtime: Arc<Runtime>,
     label: Label,
     name: Option<&'static str>,
-    entries: &'a mut Vec<Entry>,
+    entries: &'a mut Vec<Entrant>,
 }
 
 impl ServiceVisitor for Connections<'_> {
@@ -157,7 +157,7 @@ impl ServiceVisitor for Connections<'_> {
             clients.push(client?);
         }
         let common = self.name.is_some().then_some(common);
-        self.entries.push(Entry::new(
+        self.entries.push(Entrant::new(
             label_of(service, &self.label),
             Fleet::new(self.runtime.clone(), clients, common),
         ));
@@ -165,7 +165,7 @@ impl ServiceVisitor for Connections<'_> {
     }
 }
 
-pub(crate) fn tasks_256(field: &mut Field, entries: &mut Vec<Entry>) -> Result<()> {
+pub(crate) fn tasks_256(field: &mut Field, entries: &mut Vec<Entrant>) -> Result<()> {
     let label = fleet_label(Case::TASKS_256, 256);
     let runtime = field.grounds.runtime()?;
     services(
@@ -174,7 +174,7 @@ pub(crate) fn tasks_256(field: &mut Field, entries: &mut Vec<Entry>) -> Result<(
         &mut OneConnection { runtime: runtime.clone(), label: label.clone(), entries },
     )?;
     let clients = field.servers.echo()?.sharing(&runtime, 256)?;
-    entries.push(Entry::new(
+    entries.push(Entrant::new(
         Label { subject: "quic-echo", note: Some(quic_echo::NOTE), ..label },
         Fleet::new(runtime, clients, None),
     ));
@@ -185,7 +185,7 @@ pub(crate) fn tasks_256(field: &mut Field, entries: &mut Vec<Entry>) -> Result<(
 struct OneConnection<'a> {
     runtime: Arc<Runtime>,
     label: Label,
-    entries: &'a mut Vec<Entry>,
+    entries: &'a mut Vec<Entrant>,
 }
 
 impl ServiceVisitor for OneConnection<'_> {
@@ -197,7 +197,7 @@ impl ServiceVisitor for OneConnection<'_> {
         // Where a connection is one holder, tasks cannot share it.
         if let Some(mut clients) = others {
             clients.push(first);
-            self.entries.push(Entry::new(
+            self.entries.push(Entrant::new(
                 label_of(service, &self.label),
                 Fleet::new(self.runtime.clone(), clients, None),
             ));

@@ -105,7 +105,7 @@ impl Client {
     }
 }
 
-impl tasks::Client for Client {
+impl tasks::AsyncCaller for Client {
     async fn cycle(&mut self) -> Result<()> {
         self.ask(self.lock.clone(), "GET_LOCK").await?;
         self.count.increment();

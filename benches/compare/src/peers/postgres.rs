@@ -13,7 +13,7 @@ use super::{
 };
 use crate::bench::{
     cleanup::Scratch,
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
     stats::Unprotected,
     tasks,
 };
@@ -115,7 +115,7 @@ pub(crate) struct Client {
     count: Arc<Unprotected>,
 }
 
-impl tasks::Client for Client {
+impl tasks::AsyncCaller for Client {
     async fn cycle(&mut self) -> Result<()> {
         let failed = || of_peer::<tokio_postgres::Error>(SUBJECT);
         self.client.query_one(&self.lock, &[&self.key]).await.map_err(failed())?;
@@ -141,7 +141,7 @@ fn key(name: &str) -> i64 {
 fn give(directory: &Scratch, uid: u32, gid: u32) -> Result<()> {
     let path = directory.path();
     chown(path, Some(uid), Some(gid))
-        .map_err(Failure::io(format!("cannot give {} away", path.display())))
+        .map_err(BenchFailure::io(format!("cannot give {} away", path.display())))
 }
 
 /// Number and group of a user.

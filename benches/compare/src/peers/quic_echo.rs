@@ -31,8 +31,8 @@ use tokio::{
 
 use super::service::of_peer;
 use crate::bench::{
-    failure::{Failure, Result},
-    tasks::Client,
+    failure::{BenchFailure, Result},
+    tasks::AsyncCaller,
 };
 
 pub(crate) const NOTE: &str = "the floor: frames of the same length, nothing behind them";
@@ -55,14 +55,15 @@ impl Server {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(Failure::io("cannot start a runtime"))?;
+            .map_err(BenchFailure::io("cannot start a runtime"))?;
         let endpoint = {
             let _inside = runtime.enter();
             Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into())
-                .map_err(Failure::io("cannot open a QUIC endpoint"))?
+                .map_err(BenchFailure::io("cannot open a QUIC endpoint"))?
         };
-        let address =
-            endpoint.local_addr().map_err(Failure::io("cannot read a QUIC endpoint's address"))?;
+        let address = endpoint
+            .local_addr()
+            .map_err(BenchFailure::io("cannot read a QUIC endpoint's address"))?;
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("bench-echo".into())
@@ -83,7 +84,7 @@ impl Server {
                     }
                 });
             })
-            .map_err(Failure::io("cannot start a thread"))?;
+            .map_err(BenchFailure::io("cannot start a thread"))?;
         Ok(Server { address, client, thread: Some(thread), stop: Some(stop) })
     }
 
@@ -267,7 +268,7 @@ impl Quiet {
     }
 }
 
-impl Client for Quiet {
+impl AsyncCaller for Quiet {
     async fn cycle(&mut self) -> Result<()> {
         self.round_trip().await.map_err(of_peer(SUBJECT))
     }
@@ -297,7 +298,7 @@ impl Drop for CallersSide {
     }
 }
 
-impl Client for Sharing {
+impl AsyncCaller for Sharing {
     async fn cycle(&mut self) -> Result<()> {
         self.queue(&self.frames.acquire);
         self.shared.0.answered[self.caller as usize].notified().await;

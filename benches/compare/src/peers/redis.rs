@@ -10,7 +10,7 @@ use super::{
     server::{self, Become, Server},
     service::{Missing, Service, of_peer},
 };
-use crate::bench::{failure::Result, stats::Unprotected, tasks::Client as AsyncClient};
+use crate::bench::{failure::Result, stats::Unprotected, tasks::AsyncCaller};
 
 const LIFETIME_MS: u32 = 30_000;
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
@@ -206,7 +206,7 @@ impl Client {
     }
 }
 
-impl AsyncClient for Client {
+impl AsyncCaller for Client {
     async fn cycle(&mut self) -> Result<()> {
         let token = self.lock().await.map_err(of_peer(self.subject))?;
         self.count.increment();

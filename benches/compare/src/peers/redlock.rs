@@ -53,7 +53,7 @@ pub(crate) struct Client {
     count: Arc<Unprotected>,
 }
 
-impl tasks::Client for Client {
+impl tasks::AsyncCaller for Client {
     async fn cycle(&mut self) -> Result<()> {
         let lock =
             self.locks.lock(self.name.as_str(), LIFETIME).await.map_err(of_peer("redlock-3"))?;

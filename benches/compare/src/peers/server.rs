@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::sys;
 use crate::bench::{
     cleanup::OwnChild,
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
     worker,
 };
 
@@ -61,7 +61,7 @@ impl Become {
         let mut command = worker::command(&self)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         OwnChild::start(&mut command, signal)
-            .map_err(Failure::io(format!("cannot start {}", self.program.display())))
+            .map_err(BenchFailure::io(format!("cannot start {}", self.program.display())))
     }
 
     /// Runs it to its end.
@@ -71,14 +71,16 @@ impl Become {
         loop {
             match child.ended() {
                 Some(status) if status.success() => return Ok(()),
-                Some(status) => return Err(Failure::other(format!("{name} failed: {status}"))),
+                Some(status) => {
+                    return Err(BenchFailure::other(format!("{name} failed: {status}")));
+                }
                 None => thread::sleep(Duration::from_millis(1)),
             }
         }
     }
 }
 
-impl worker::Job for Become {
+impl worker::ChildJob for Become {
     fn work(self) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
@@ -86,7 +88,7 @@ impl worker::Job for Become {
             command.uid(uid).gid(gid);
         }
         let error = sys::exec(&mut command, self.end_with());
-        Err(Failure::io(format!("cannot run {}", self.program.display()))(error))
+        Err(BenchFailure::io(format!("cannot run {}", self.program.display()))(error))
     }
 }
 
@@ -119,7 +121,7 @@ impl Server {
         let address = (Ipv4Addr::LOCALHOST, port);
         server
             .until_ready(|| TcpStream::connect(address).map_err(|error| error.to_string()))
-            .map_err(|message| Failure::other(format!("{name} {message}")))?;
+            .map_err(|message| BenchFailure::other(format!("{name} {message}")))?;
         Ok(server)
     }
 
@@ -167,7 +169,7 @@ pub(crate) fn free_port() -> Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(Failure::io("cannot find a free port"))
+        .map_err(BenchFailure::io("cannot find a free port"))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::{fmt, future::Future, sync::Arc};
 
 use crate::bench::{
     case::Label,
-    failure::{Failure, Result},
+    failure::{BenchFailure, Result},
     stats::Unprotected,
-    tasks::Client,
+    tasks::AsyncCaller,
 };
 
 /// Something that was not compared with.
@@ -27,7 +27,7 @@ impl Missing {
     }
 
     /// It failed in the middle of a heat.
-    pub(crate) fn dropped_out(label: &Label, failure: &Failure) -> Missing {
+    pub(crate) fn dropped_out(label: &Label, failure: &BenchFailure) -> Missing {
         let why = Some(format!("failed at {}, {}: {failure}", label.scope, label.title()));
         Missing { program: label.subject, package: "", why }
     }
@@ -51,7 +51,7 @@ impl fmt::Display for Missing {
 
 /// A server that hands out clients with a connection each.
 pub(crate) trait Service {
-    type Client: Client;
+    type Client: AsyncCaller;
 
     fn subject(&self) -> &'static str;
 
@@ -77,6 +77,6 @@ pub(crate) trait ServiceVisitor {
 }
 
 /// An error of something that is compared with.
-pub(crate) fn of_peer<E: fmt::Display>(subject: &'static str) -> impl FnOnce(E) -> Failure {
-    move |error| Failure::other(format!("{subject}: {error}"))
+pub(crate) fn of_peer<E: fmt::Display>(subject: &'static str) -> impl FnOnce(E) -> BenchFailure {
+    move |error| BenchFailure::other(format!("{subject}: {error}"))
 }

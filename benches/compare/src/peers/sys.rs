@@ -49,7 +49,7 @@ impl RobustMutex {
         // SAFETY: `create` has initialised the mutex, and `self` keeps it mapped.
         match unsafe { libc::pthread_mutex_lock(self.raw()) } {
             libc::EOWNERDEAD => {
-                // SAFETY: as above; this thread holds the mutex, whose last owner died.
+                // SAFETY: as above; this thread holds the mutex after the death of its last owner.
                 check(unsafe { libc::pthread_mutex_consistent(self.raw()) })
             }
             code => check(code),

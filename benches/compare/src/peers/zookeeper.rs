@@ -104,7 +104,7 @@ pub(crate) struct Client {
     count: Arc<Unprotected>,
 }
 
-impl tasks::Client for Client {
+impl tasks::AsyncCaller for Client {
     async fn cycle(&mut self) -> Result<()> {
         let failed = || of_peer::<zookeeper_client::Error>(SUBJECT);
         let prefix = LockPrefix::new_curator(&self.parent, "lock-").map_err(failed())?;

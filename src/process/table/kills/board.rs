@@ -45,7 +45,10 @@ pub(super) const OTHERS: usize = 400;
 const OTHERS_BEGIN: usize = OVER + 1;
 const OTHER_INSIDE: u32 = 56;
 
-const _: () = assert!(OTHERS_BEGIN + OTHERS <= WORDS);
+/// Two numbers that only a writer makes differ.
+const PAIR: usize = OTHERS_BEGIN + OTHERS;
+
+const _: () = assert!(PAIR + 2 <= WORDS);
 
 pub(super) struct Board(Words);
 
@@ -166,6 +169,32 @@ impl Board {
             return Err(format!("other{other}: somebody else came in"));
         }
         self.0.store(at, taken.token.get());
+        Ok(())
+    }
+
+    /// A reader looks at the pair, told how the last writer left.
+    pub(super) fn see_pair(&self, told: Predecessor) -> Result<(), String> {
+        let pair = [0, 1].map(|at| self.0.load(PAIR + at));
+        match told == Predecessor::Clean && pair[0] != pair[1] {
+            true => Err(format!("a reader sees {pair:?}, and is told nothing")),
+            false => Ok(()),
+        }
+    }
+
+    /// The writer changes the pair, `dwelling` in the middle.
+    pub(super) fn change_pair(
+        &self,
+        told: Predecessor,
+        dwell: impl FnOnce(),
+    ) -> Result<(), String> {
+        self.see_pair(told)?;
+        let next = self.0.load(PAIR).max(self.0.load(PAIR + 1)) + 1;
+        self.0.store(PAIR, next);
+        dwell();
+        if self.0.load(PAIR) != next {
+            return Err("two writers are inside".to_owned());
+        }
+        self.0.store(PAIR + 1, next);
         Ok(())
     }
 

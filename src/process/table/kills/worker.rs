@@ -19,11 +19,11 @@ use rustix::process::{Signal, WaitOptions};
 use super::{
     super::{
         super::{
-            Options, Taken,
+            Drain, Options, Taken,
             home::Home,
             sys::testing::{exit_at_once, fork},
         },
-        Directory, Slot,
+        Directory, Slot, TableDrainer,
         step::{Step, disarm, dwell_at, end_at, witness},
     },
     Phase,
@@ -235,7 +235,8 @@ impl Worker {
             78..82 => self.hand_on(name),
             82..86 => self.reserve(name),
             86..92 => self.visit(name),
-            92..98 => self.sweep(),
+            92..96 => self.sweep(),
+            96..99 => self.share(),
             _ => self.stay(),
         }
     }
@@ -250,6 +251,13 @@ impl Worker {
             (step, _) if of_at_least(step) => self.stay(),
             (Step::TextPlaced | Step::WidenMark, _) => self.widen(1 << 30),
             (Step::RenameSwap, _) => self.hand_on(name),
+            (Step::ShareReserved | Step::ShareFilled | Step::ShareLinked, _) => self.first_share(),
+            (Step::UnreadRing | Step::UnreadWake | Step::DrainWant | Step::DrainSleep, _) => {
+                self.share_by_two_threads()
+            }
+            (Step::DrainJudge | Step::DrainStrike, _) => self.outlive_a_reader(),
+            (Step::ReadableMark | Step::ReadableClear, _) => self.upgrade(&shared_name()),
+            (_, Phase::Sharing) => self.share(),
             (_, Phase::Growing) => self.grow(),
             (_, Phase::Entering | Phase::Forgetting) => self.enter(),
             (_, Phase::Reserving) => self.reserve(name),
@@ -431,6 +439,89 @@ impl Worker {
         Ok(how)
     }
 
+    // ---- readers -------------------------------------------------------------------------------
+
+    /// Reads, writes, or upgrades.
+    fn share(&mut self) -> Sound {
+        let name = shared_name();
+        match self.random(4) {
+            0 => self.write(&name),
+            1 => self.upgrade(&name),
+            _ => self.read(&name, Duration::ZERO),
+        }
+    }
+
+    /// A name that is read for the first time.
+    fn first_share(&mut self) -> Sound {
+        let text = format!("shared{}", self.random(u64::MAX >> 33));
+        let Some(slot) = sound(self.all.slot(&Name::new(&text).unwrap()))? else { return Ok(()) };
+        sound(slot.prepare_to_read()).map(drop)
+    }
+
+    fn read(&self, name: &Name, dwell: Duration) -> Sound {
+        let Some(slot) = sound(self.all.slot(name))? else { return Ok(()) };
+        read(&self.board, &slot, dwell)
+    }
+
+    fn write(&mut self, name: &Name) -> Sound {
+        let Some(slot) = sound(self.all.slot(name))? else { return Ok(()) };
+        write(&self.board, &slot)
+    }
+
+    /// One thread reads for a while, and another one writes then.
+    fn share_by_two_threads(&mut self) -> Sound {
+        let Some(slot) = sound(self.all.slot(&shared_name()))? else { return Ok(()) };
+        let board = &*self.board;
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read(board, &slot, Duration::from_millis(2)));
+            thread::sleep(Duration::from_micros(500));
+            let wrote = write(board, &slot);
+            reader.join().expect("it does not panic").and(wrote)
+        })
+    }
+
+    fn upgrade(&mut self, name: &Name) -> Sound {
+        let Some(slot) = sound(self.all.slot(name))? else { return Ok(()) };
+        let until = clock::now() + PATIENCE;
+        let Some(taken) = sound(slot.take_to_share(Token::ZERO, until, &|| false))? else {
+            return Ok(());
+        };
+        let told = taken.predecessor;
+        if slot.set_readable(Some(told)).is_err() {
+            return Err("an upgradable reader lost its word".to_owned());
+        }
+        self.board.see_pair(told)?;
+        if slot.set_readable(None).is_err() {
+            return Err("an upgradable reader lost its word".to_owned());
+        }
+        let upgraded = is_drained(&slot)?;
+        if upgraded {
+            self.board.change_pair(told, thread::yield_now)?;
+        }
+        slot.release(if upgraded { Predecessor::Clean } else { told });
+        Ok(())
+    }
+
+    /// Writes where a child reads and dies.
+    fn outlive_a_reader(&mut self) -> Sound {
+        let Some(child) = fork() else {
+            disarm();
+            let slot = open(&self.orders.dir).and_then(|all| all.slot(&shared_name()));
+            let _ = slot.map(|slot| {
+                let until = clock::now() + PATIENCE;
+                if let Ok(taken) = slot.take_to_share(Token::ZERO, until, &|| false) {
+                    let _ = slot.read_under_the_word(&taken, false);
+                    slot.release(taken.predecessor);
+                }
+                std::mem::forget(slot);
+            });
+            exit_at_once();
+        };
+        let child = rustix::process::Pid::from_raw(child);
+        rustix::process::waitpid(child, WaitOptions::empty()).map_err(|e| e.to_string())?;
+        self.write(&shared_name())
+    }
+
     /// Enters a name that may be there or forgotten, or comes back to one.
     fn enter(&mut self) -> Sound {
         if self.random(8) == 0 {
@@ -540,5 +631,62 @@ impl Worker {
         let another = sound(open(&self.orders.dir))?.expect("nobody waits for that");
         // Who could not join for a stopped process in the way joins later.
         another.member().map(drop).or_else(|error| sound(Err(error)).map(|_: Option<()>| ()))
+    }
+}
+
+fn shared_name() -> Name {
+    Name::new("shared").unwrap()
+}
+
+/// Comes in as a reader, quietly or behind those that wait, and looks at the pair.
+fn read(board: &Board, slot: &Slot, dwell: Duration) -> Sound {
+    if sound(slot.prepare_to_read())?.is_none() {
+        return Ok(());
+    }
+    let quiet = slot.near(crate::fork::generation()).and_then(|near| near.read(false));
+    let told = match quiet {
+        Some((_, told)) => told,
+        None => {
+            let until = clock::now() + PATIENCE;
+            let Some(taken) = sound(slot.take_to_share(Token::ZERO, until, &|| false))? else {
+                return Ok(());
+            };
+            sound(slot.read_under_the_word(&taken, false))?;
+            slot.release(taken.predecessor);
+            taken.predecessor
+        }
+    };
+    board.see_pair(told)?;
+    thread::sleep(dwell);
+    board.see_pair(told)?;
+    slot.unread();
+    Ok(())
+}
+
+fn write(board: &Board, slot: &Slot) -> Sound {
+    let Some(taken) = sound(slot.take(Token::ZERO, clock::now() + PATIENCE))? else {
+        return Ok(());
+    };
+    let told = taken.predecessor;
+    if !is_drained(slot)? {
+        slot.release(told);
+        return Ok(());
+    }
+    board.change_pair(told, thread::yield_now)?;
+    slot.release(Predecessor::Clean);
+    Ok(())
+}
+
+/// Waits for readers, for a while.
+fn is_drained(slot: &Slot) -> Sound<bool> {
+    let (until, mut drainer) = (clock::now() + PATIENCE, TableDrainer::default());
+    loop {
+        match sound(slot.drain(&mut drainer))? {
+            Some(Drain::Drained) => return Ok(true),
+            Some(Drain::Sleep { bell, longest }) if clock::now() < until => {
+                sound(slot.sleep_on_bell(&mut drainer, bell, longest))?;
+            }
+            _ => return Ok(false),
+        }
     }
 }

@@ -117,7 +117,7 @@ impl Scene {
     /// One that is not published.
     fn enlisted(&self, me: u64, since: Time) -> WaitId {
         let wait = self.member.table.enlist(id(me)).unwrap();
-        self.member.table.fill_in(wait, HERE, since);
+        self.member.table.fill_in(wait, HERE, since, false);
         wait
     }
 
@@ -424,7 +424,7 @@ fn an_unpublished_record_is_not_believed() {
 fn a_record_of_another_slot_is_left_alone() {
     let scene = Scene::of(Word::held(id(1)).hungered_for(), Told::default());
     let wait = scene.stand(2, clock::now());
-    scene.member.table.fill_in(wait, HERE + 1, clock::now());
+    scene.member.table.fill_in(wait, HERE + 1, clock::now(), false);
     release(scene.at(), id(1), Exit::new(0, Predecessor::Clean)).unwrap();
     assert_eq!(scene.word(), Word::FREE);
     assert!(scene.record(wait).is_of(wait));
@@ -468,7 +468,7 @@ fn a_reservation_for_a_wait_that_is_gone_binds_no_taker() {
         gone(scene, wait);
         let next = scene.stand(9, clock::now());
         assert_eq!(next.number(), wait.number());
-        scene.member.table.fill_in(next, HERE + 1, clock::now());
+        scene.member.table.fill_in(next, HERE + 1, clock::now(), false);
     };
     let dead = |scene: &Scene, _| scene.kills(9);
     let missing = |scene: &Scene, _: WaitId| {
@@ -781,6 +781,7 @@ proptest! {
                 WaitId::new(number, 0).unwrap(),
                 HERE,
                 Time::from_nanos(began),
+                false,
             );
             let free = RecordWord::from_bits(0);
             scene.member.table.swap_record(number, free, RecordWord::from_bits(record));

@@ -135,7 +135,11 @@ impl<'a, const N: usize> Walk<'a, N> {
             done: if world.is_cut(self.play) { all } else { done },
             dead,
             inside: bits(&|thread| {
-                world.threads[thread].inside || world.structure == Some(thread as u8)
+                let shares = world.shares[self.play.process[thread]];
+                world.threads[thread].inside
+                    || world.structure == Some(thread as u8)
+                    // A reader, or one that has yet to take back its 1.
+                    || shares.is_some_and(|share| share.count() > 0)
             }),
             is_slow: done == all && dead == 0 && !world.becomes_quiet(self.play),
         });

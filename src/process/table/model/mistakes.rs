@@ -105,6 +105,37 @@ mistakes! {
     LeavingForgetsAtLeast => RanTwice,
     /// The prover of a death does not ask for the end of `at_least`.
     RecoveryForgetsAtLeast => RanTwice,
+
+    // Sharing.
+    /// A reader looks at the word, and then adds its 1.
+    ReadersLookBeforeTheyAdd => TwoInside,
+    /// A writer does not look at the counts.
+    WritersDoNotLook => TwoInside,
+    /// A reader that is not let in takes its 1 back without waking the writer that saw it.
+    TakingBackIsSilent => NeedsTimer,
+    /// The last reader wakes the writer, and leaves the bell as it is.
+    ReadersDoNotRing => NeedsTimer,
+    /// A writer goes to sleep on the bell as it is after it has read the counts.
+    BellIsReadAfterTheCounts => NeedsTimer,
+    /// A writer does not tell the readers that it waits for them.
+    WritersWantNothing => NeedsTimer,
+    /// The count of a dead reader is not struck.
+    DeadReadersCount => NeverFinishes | HeldUpByStopped,
+    /// The count of a living reader is struck.
+    LivingReadersAreStruck => TwoInside | Lost,
+    /// An upgrade waits for the readers that are inside, and lets others in.
+    UpgradeStaysReadable => TwoInside,
+    /// A downgrade lets go of the word, and then adds its 1.
+    DowngradeLetsGoFirst => TwoInside | Lost,
+    /// A reader that came in by the word leaves that as if it was left clean.
+    ReadersLeaveClean => Untold,
+}
+
+impl Mistake {
+    /// Those that only plays with readers can find.
+    pub(super) fn is_of_sharing(self) -> bool {
+        self as u8 >= Mistake::ReadersLookBeforeTheyAdd as u8
+    }
 }
 
 /// The operation as the mistaken make it.

@@ -54,6 +54,29 @@ fn three() -> Titled<3> {
     ]
 }
 
+/// With readers.
+fn shared_by_two() -> Titled<2> {
+    vec![
+        ("one reads, one writes", Play { give_ups: false, ..Play::new([&[TryRead], LOCK]) }),
+        ("a reader and a writer", Play::new([&[Read], &[LockAndPanic, Lock]])),
+        ("a writer becomes a reader", Play::new([&[Downgrade], &[Lock, TryRead]])),
+        ("a reader becomes a writer", Play::new([&[Upgrade], &[Read, Try]])),
+        ("two upgradable readers", Play::new([&[Upgrade, TryRead], &[Upgrade]])),
+    ]
+}
+
+/// Readers of two or three processes.
+fn shared_by_three() -> Titled<3> {
+    vec![
+        ("two threads read, one writes", patient(siblings([&[Read], &[TryRead], LOCK]))),
+        ("two processes read, one writes", patient(Play::new([&[Read], &[TryRead], LOCK]))),
+        (
+            "a reader dies between two",
+            hungry(Play { deaths: 1, ..patient(Play::new([&[TryRead], &[Upgrade], &[Try]])) }),
+        ),
+    ]
+}
+
 /// What takes minutes, cut where a record was used `USES` times.
 fn long() -> (Titled<2>, Titled<3>) {
     let lock: &[Job] = &[Lock, LockAndPanic, Lock];
@@ -63,6 +86,10 @@ fn long() -> (Titled<2>, Titled<3>) {
         ("one tries again and again", Play::new([&[Lock, LockAndPanic], &[Try, Lock, Try]])),
         ("both with at_least", Play::new([&[Stay, Lock], &[Stay, Try]])),
         ("a task again", Play::new([&[Lock, Lock], &[Await, Try, Await]])),
+        ("a reader and a writer again", Play::new([&[Read, Read], &[LockAndPanic, Lock]])),
+        ("a writer becomes a reader again", Play::new([&[Downgrade, Read], &[Lock, TryRead]])),
+        ("a reader becomes a writer again", Play::new([&[Upgrade, TryRead], &[Read, Try]])),
+        ("two upgradable readers again", Play::new([&[Upgrade, Read], &[Upgrade, Lock]])),
         ("one takes another id again", Play::new([&[Lock, Lock], &[Rename, Try, Rename]])),
     ];
     let three = vec![
@@ -126,7 +153,9 @@ fn two_and_three_threads_in_every_order() {
     let start = Instant::now();
     let two = two().into_iter().map(|(title, play)| is_sound(title, &play));
     let three = three().into_iter().map(|(title, play)| is_sound(title, &play));
-    let reports: Vec<Report> = two.chain(three).collect();
+    let shared = shared_by_two().into_iter().map(|(title, play)| is_sound(title, &play));
+    let shared_more = shared_by_three().into_iter().map(|(title, play)| is_sound(title, &play));
+    let reports: Vec<Report> = two.chain(three).chain(shared).chain(shared_more).collect();
     let worlds: usize = reports.iter().map(|report| report.worlds).sum();
     println!("{worlds} worlds in {:.1?}", start.elapsed());
 
@@ -143,6 +172,9 @@ fn two_and_three_threads_in_every_order() {
         Step::TakeEntered,
         Step::LeaveEnd,
         Step::BuryEnd,
+        Step::ReadEnd,
+        Step::UnreadEnd,
+        Step::DrainEnd,
         Step::RetireBegun,
     ];
     assert_eq!(unmade, outside.iter().collect::<Vec<_>>(), "the machines' steps are all made");
@@ -163,7 +195,8 @@ fn more_and_longer_plays_in_every_order() {
 
 #[test]
 fn every_planted_mistake_is_found() {
-    for (mistake, may_break) in Mistake::ALL {
+    let of_sharing = |mistake: &Option<Mistake>| mistake.is_some_and(Mistake::is_of_sharing);
+    for (mistake, may_break) in Mistake::ALL.iter().filter(|(mistake, _)| !of_sharing(mistake)) {
         let mistake = *mistake;
         let start = Instant::now();
         let two = || {
@@ -176,6 +209,24 @@ fn every_planted_mistake_is_found() {
         let large = || two().skip(5).chain(three().skip(4));
         let found = small.chain(std::iter::once_with(large).flatten());
         let found = found.filter_map(|report| report.violation).next();
+        let (violation, story) = found.unwrap_or_else(|| panic!("{mistake:?} is not found"));
+        let mistaken = mistake.expect("each is one");
+        println!("{mistaken:?}: it is not so that {violation} ({:.1?})", start.elapsed());
+        assert!(may_break.contains(&violation), "{mistake:?} breaks {violation:?}:\n{story}");
+    }
+}
+
+#[test]
+fn every_planted_mistake_of_sharing_is_found() {
+    let of_sharing = |mistake: &Option<Mistake>| mistake.is_some_and(Mistake::is_of_sharing);
+    for (mistake, may_break) in Mistake::ALL.iter().filter(|(mistake, _)| of_sharing(mistake)) {
+        let mistake = *mistake;
+        let start = Instant::now();
+        let two = shared_by_two().into_iter();
+        let two = two.map(|(_, play)| explore(&Play { mistake, uses_max: USES, ..play }));
+        let three = shared_by_three().into_iter();
+        let three = three.map(|(_, play)| explore(&Play { mistake, uses_max: USES, ..play }));
+        let found = two.chain(three).filter_map(|report| report.violation).next();
         let (violation, story) = found.unwrap_or_else(|| panic!("{mistake:?} is not found"));
         let mistaken = mistake.expect("each is one");
         println!("{mistaken:?}: it is not so that {violation} ({:.1?})", start.elapsed());

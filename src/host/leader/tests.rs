@@ -1,0 +1,221 @@
+use super::{super::quic::Port, *};
+use crate::{
+    name::Name,
+    proto::{
+        ProcessMark, Proof, RequestId, SessionId,
+        history::{Notary as _, Seen},
+        wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, VERSION, Wait},
+    },
+};
+
+/// A client that says what a test wants it to say.
+struct Stranger {
+    port: Port,
+    id: ConnectionId,
+}
+
+impl Stranger {
+    fn new(number: u64, address: SocketAddr, secret: &Secret) -> Stranger {
+        let id = ConnectionId(number);
+        let port = Port::connect(id, address, secret, Duration::from_secs(30)).unwrap();
+        Stranger { port, id }
+    }
+
+    /// What it says waits until it is connected.
+    fn say(&mut self, message: &ClientMessage) {
+        self.port.write(self.id, message);
+    }
+
+    fn hello(&mut self) {
+        self.hello_having(None);
+    }
+
+    fn hello_having(&mut self, seen: Option<Seen>) {
+        let number = self.id.0.into();
+        self.say(&ClientMessage::Hello {
+            version: VERSION,
+            capabilities: 0,
+            session: SessionId(number),
+            proof: Proof(number),
+            count: 1,
+            cluster: None,
+            seen: seen.map(Box::new),
+            time_to_live: Duration::from_secs(60),
+            identity: Identity::new("test", "here", 1, "test"),
+            process: ProcessMark(1),
+        });
+        self.say(&ClientMessage::Ready);
+    }
+
+    fn drive(&mut self) {
+        self.port.receive();
+        while let Some(event) = self.port.poll_event() {
+            assert!(!matches!(event, Event::Ended(..)), "{event:?}");
+        }
+        self.port.transmit();
+    }
+
+    fn hear(&mut self) -> Option<LeaderMessage> {
+        self.port.read(self.id)
+    }
+}
+
+/// A forged epoch stopped a leader, and the way out used up the last one.
+#[test]
+fn a_forged_history_moves_no_leader() {
+    let (mut reign, address, secret, _directory) = prepare();
+    let mut forger = Stranger::new(1, address, &secret);
+    let mut honest = Stranger::new(2, address, &secret);
+    let welcome = |reign: &mut Reign, client: &mut Stranger, seen: Option<Seen>| {
+        client.hello_having(seen);
+        loop {
+            assert!(reign.turn().is_none());
+            client.drive();
+            if let Some(LeaderMessage::Welcome { cluster, epoch, reign, attestation, .. }) =
+                client.hear()
+            {
+                return Seen { cluster, epoch, reign, attestation };
+            }
+        }
+    };
+    let told = welcome(&mut reign, &mut honest, None);
+    assert_eq!(told.epoch, 1);
+    let forged = Seen { epoch: Token::MAX_EPOCH - 1, ..told };
+    assert_eq!(welcome(&mut reign, &mut forger, Some(forged)), told);
+    // What it was told itself it may say again, and to each leader of the secret.
+    let mut again = Stranger::new(3, address, &secret);
+    assert_eq!(welcome(&mut reign, &mut again, Some(told)), told);
+    assert!(secret.notary().confirms(&told) && !secret.notary().confirms(&forged));
+}
+
+#[test]
+fn a_leader_out_of_epochs_says_what_is_left_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    Secret::create(&key).unwrap();
+    let builder = || {
+        let builder = Leader::builder().listen("127.0.0.1:0").secret_file(&key);
+        builder.state_dir(directory.path().join("state")).accept_file_system("tmpfs")
+    };
+    let last = builder().init(true).epoch_above(Token::MAX_EPOCH - 1);
+    drop(last.start().unwrap());
+    let error = builder().start().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    let text = error.to_string();
+    for words in ["are used up", "8388607", "--init on a new state directory", "forget it"] {
+        assert!(text.contains(words), "{words:?} is not in {text}");
+    }
+}
+
+fn prepare() -> (Reign, SocketAddr, Secret, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    Secret::create(&key).unwrap();
+    let (reign, secret) = Leader::builder()
+        .listen("127.0.0.1:0")
+        .state_dir(directory.path().join("state"))
+        .init(true)
+        .accept_file_system("tmpfs")
+        .secret_file(key)
+        .prepare()
+        .unwrap();
+    let address = reign.doors.addresses().unwrap()[0];
+    (reign, address, secret, directory)
+}
+
+#[test]
+fn a_client_that_asks_for_more_than_it_reads_costs_little_and_delays_no_other() {
+    const NAMES: u64 = 200;
+    const PAGES: u64 = 400;
+    let (mut reign, address, secret, _directory) = prepare();
+    let mut greedy = Stranger::new(1, address, &secret);
+    let mut modest = Stranger::new(2, address, &secret);
+    modest.hello();
+    for request in 1..=NAMES {
+        let name = Name::new(&format!("{request:0>200}")).unwrap();
+        let wait = Wait::Forever;
+        let above = Token::ZERO;
+        let acquire = Acquire { above, ..Acquire::exclusive(name, wait) };
+        modest.say(&ClientMessage::Acquire { request: RequestId(request), acquire });
+    }
+    let mut granted = 0;
+    while granted < NAMES {
+        assert!(reign.turn().is_none());
+        modest.drive();
+        while let Some(message) = modest.hear() {
+            granted += u64::from(matches!(message, LeaderMessage::Granted { .. }));
+        }
+    }
+
+    greedy.hello();
+    for query in 1..=PAGES {
+        let query = RequestId(query);
+        greedy.say(&ClientMessage::List { query, after: None, limit: u32::MAX });
+    }
+    let renew = ClientMessage::Renew { sent_at: Time::ZERO };
+    let (mut paused, mut answers) = (0, 0);
+    modest.say(&renew);
+    // The modest one goes on for as long as the greedy one reads nothing.
+    while paused < 100 || answers < 100 {
+        assert!(reign.turn().is_none());
+        assert!(reign.leader.poll_message().is_none());
+        for id in reign.unread.keys() {
+            let unsent = reign.doors.unsent(*id);
+            assert!(unsent < UNSENT_BYTES_READING + FRAME_BYTES_MAX + 4, "{unsent}");
+            paused += u64::from(!reign.may_read(*id));
+        }
+        greedy.drive();
+        modest.drive();
+        while let Some(message) = modest.hear() {
+            assert!(matches!(message, LeaderMessage::Renewed { .. }), "{message:?}");
+            answers += 1;
+            modest.say(&renew);
+        }
+    }
+    // It is not lost: when it reads, it is answered to the last.
+    let mut pages = 0;
+    while pages < PAGES {
+        assert!(reign.turn().is_none());
+        greedy.drive();
+        while let Some(message) = greedy.hear() {
+            pages += u64::from(matches!(message, LeaderMessage::Listed { .. }));
+        }
+    }
+    assert!(reign.unread.keys().all(|id| reign.may_read(*id)));
+}
+
+#[test]
+fn what_was_said_before_an_end_counts_however_much_it_was() {
+    let (mut reign, address, secret, _directory) = prepare();
+    let mut client = Stranger::new(1, address, &secret);
+    client.hello();
+    let acquire = |text| Acquire::exclusive(Name::new(text).unwrap(), Wait::Forever);
+    let x = ClientMessage::Acquire { request: RequestId(1), acquire: acquire("x") };
+    client.say(&x);
+    let many = 10 * MESSAGES_PER_TURN;
+    for _ in 0..many {
+        client.say(&ClientMessage::Renew { sent_at: Time::ZERO });
+    }
+    client.say(&ClientMessage::Goodbye);
+    let mut closed = false;
+    while !closed {
+        assert!(reign.turn().is_none());
+        client.port.receive();
+        while let Some(event) = client.port.poll_event() {
+            closed |= matches!(event, Event::Ended(..));
+        }
+        client.port.transmit();
+    }
+    // The goodbye was read, so the lock is free for the next.
+    let mut other = Stranger::new(2, address, &secret);
+    other.hello();
+    other.say(&x);
+    let mut granted = false;
+    while !granted {
+        assert!(reign.turn().is_none());
+        other.drive();
+        while let Some(message) = other.hear() {
+            granted |= matches!(message, LeaderMessage::Granted { .. });
+        }
+    }
+}

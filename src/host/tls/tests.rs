@@ -1,0 +1,43 @@
+use super::*;
+
+fn secret(bytes: &[u8]) -> Secret {
+    Secret::from_secrets(&bytes.iter().map(|byte| [*byte; 32]).collect::<Vec<_>>())
+}
+
+#[test]
+fn one_secret_always_gives_the_same_keys() {
+    let (one, again, other) = (secret(&[7]), secret(&[7]), secret(&[8]));
+    let own = OwnId::random();
+    assert_eq!(one.connection_id_key(&own), again.connection_id_key(&own));
+    assert_ne!(one.connection_id_key(&own), other.connection_id_key(&own));
+    assert!(again.accepted_leaders().compare(&one.publics[0]).is_ok());
+    assert!(other.accepted_leaders().compare(&one.publics[0]).is_err());
+    let certified = one.issuer().certify(&provider());
+    assert!(again.accepts(&certified.cert[0]) && !other.accepts(&certified.cert[0]));
+}
+
+#[test]
+fn leaders_of_one_secret_have_keys_of_their_own_for_their_connections() {
+    let one = secret(&[7]);
+    let [own, others] = [(); 2].map(|()| OwnId::random());
+    assert_ne!(one.connection_id_key(&own), one.connection_id_key(&others));
+    let signed = |own| hmac::sign(&one.reset_key(own), b"a connection id");
+    assert_eq!(signed(&own).as_ref(), signed(&own).as_ref());
+    assert_ne!(signed(&own).as_ref(), signed(&others).as_ref());
+}
+
+#[test]
+fn of_several_secrets_the_first_is_presented_and_all_are_accepted() {
+    let presents = |presenter: &Secret, judge: &Secret| {
+        let as_client = presenter.issuer().certify(&provider());
+        let is_accepted = judge.accepted_leaders().compare(&presenter.publics[0]).is_ok();
+        assert_eq!(judge.accepts(&as_client.cert[0]), is_accepted);
+        is_accepted
+    };
+    let (old, both, turned, new) = (secret(&[1]), secret(&[1, 2]), secret(&[2, 1]), secret(&[2]));
+    // Each step of an exchange, each side before and after it.
+    for (one, other) in [(&old, &both), (&both, &both), (&both, &turned), (&turned, &new)] {
+        assert!(presents(one, other) && presents(other, one));
+    }
+    assert!(!presents(&old, &new) && !presents(&new, &old) && !presents(&turned, &old));
+}

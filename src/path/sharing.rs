@@ -1,0 +1,695 @@
+//! Readers: their fast path, their wait for what they may share, and a writer's wait for them.
+//!
+//! | | holds | lets in | waits for |
+//! |---|---|---|---|
+//! | reader | a count, and no gate | readers, an upgradable one | writers that hold the gate or stand before it |
+//! | upgradable reader | the gate, readable | readers | the gate; to upgrade: readers inside |
+//! | writer | the gate | none | the gate, then readers inside |
+//!
+//! A reader that finds the gate taken climbs to it like a writer, so that all stand in one order. At
+//! the gate it adds 1 and releases the gate, left as it was found. Where an upgradable reader holds
+//! the gate, a reader before which no writer stands comes in beside it.
+
+use std::{future::Future, time::Duration};
+
+use event_listener::{EventListener, Listener};
+
+use crate::{
+    alarm, clock,
+    error::{LockError, LostReason, Predecessor, Result},
+    fork,
+    scope::Scope,
+    thread::ThreadLock,
+    time::Time,
+    token::Token,
+};
+
+#[cfg(feature = "process")]
+use super::right::SLOT;
+use super::{
+    Core, LockMode, Patience, Plain, by,
+    named::Named,
+    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, THREAD, short},
+    timed_out,
+};
+
+/// A writer that waits for readers.
+#[derive(Default)]
+pub(super) struct WriterWait {
+    #[cfg(feature = "process")]
+    slot: crate::process::Drainer,
+    looks: u32,
+}
+
+/// What it waits for.
+pub(super) enum ReadersInside {
+    /// Of this process.
+    Here(EventListener),
+    /// Of the slot: while its bell is this, at most so long.
+    Slot { bell: u32, longest: Duration },
+}
+
+/// A task cannot sleep on a slot's bell: it looks so often, less often later.
+const FIRST_LOOK: Duration = Duration::from_micros(200);
+const LONGEST_LOOK: Duration = Duration::from_millis(10);
+/// No sleep exceeds this: the clock that threads sleep on stops while a machine is suspended.
+const LONGEST_NAP: Duration = Duration::from_millis(100);
+
+impl Named {
+    /// A read lock that nothing stands in the way of; `None` leaves everything as it was.
+    #[inline]
+    pub(crate) fn read_quietly(&self) -> Option<Held> {
+        let in_force = self.entry.scope_in_force();
+        if self.scope() > in_force || self.has_terms {
+            return None;
+        }
+        let generation = fork::generation();
+        match in_force {
+            Scope::Process if self.reach.is_closed() => None,
+            Scope::Process => match self.entry.place(generation)? {
+                Some(place) => {
+                    let (token, left) = place.read()?;
+                    self.has_come_in(token, left, generation, || place.unread())
+                }
+                None => self.read_past_thread(Scope::Process, generation),
+            },
+            Scope::Thread => self.read_past_thread(Scope::Thread, generation),
+            Scope::Host => None,
+        }
+    }
+
+    #[inline]
+    fn has_come_in(
+        &self,
+        token: Token,
+        left: Predecessor,
+        generation: u64,
+        leave: impl FnOnce(),
+    ) -> Option<Held> {
+        // A writer whose right was lost is still inside, perhaps.
+        if self.entry.cell.is_occupied(short(generation)) {
+            leave();
+            return None;
+        }
+        Some(Held::shared(token, left, Scope::Process, SHARED_SLOT, generation))
+    }
+
+    #[inline]
+    fn read_past_thread(&self, scope: Scope, generation: u64) -> Option<Held> {
+        let (shares, thread) = (self.entry.shares_in(generation), self.entry.thread_in(generation));
+        if !shares.read(thread) {
+            return None;
+        }
+        // After the 1 was added: whoever widens the name meanwhile waits for it.
+        let is_inside = self.entry.cell.is_occupied(short(generation));
+        if self.entry.scope_in_force() != scope || is_inside {
+            shares.leave();
+            return None;
+        }
+        let (token, left) = (thread.last_token(), thread.predecessor());
+        Some(Held::shared(token, left, scope, SHARED, generation))
+    }
+
+    /// The same beside an upgradable reader, also past waiters, if none of them is a writer.
+    pub(super) fn read_beside(&self) -> Option<Held> {
+        if !self.may_read_beside() {
+            return None;
+        }
+        let generation = fork::generation();
+        match self.entry.scope_in_force() {
+            #[cfg(feature = "process")]
+            Scope::Process if self.entry.has_slot() => {
+                let slot = self.entry.slot()?;
+                let (token, left) = slot.read_beside(generation)?;
+                self.has_come_in(token, left, generation, || slot.unread())
+            }
+            Scope::Host => None,
+            scope => self.read_past_thread(scope, generation),
+        }
+    }
+
+    /// Whether an upgradable reader is inside, and no writer is known to wait.
+    pub(super) fn may_read_beside(&self) -> bool {
+        if self.scope() > self.entry.scope_in_force() || self.reach.is_closed() {
+            return false;
+        }
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.entry.slot()
+            && self.entry.scope_in_force() == Scope::Process
+        {
+            return !self.entry.shares().has_waiting_writers() && slot.may_read_beside();
+        }
+        self.entry.shares().may_read_beside()
+    }
+
+    /// A reader leaves, which has nothing besides. Nothing is done in a forked child, which has but a
+    /// copy.
+    fn leave_quietly(&self, held: &mut Held) -> bool {
+        let generation = fork::generation();
+        if held.is_of_other_than(generation) {
+            return true;
+        }
+        if held.has(SHARED_SLOT)
+            && let Some(Some(place)) = self.entry.place(generation)
+        {
+            held.forget();
+            place.unread();
+            return true;
+        }
+        self.stop_sharing(held);
+        true
+    }
+
+    /// Gives back what a reader has, or an upgradable reader besides its gate.
+    #[inline]
+    pub(super) fn stop_sharing(&self, held: &mut Held) {
+        if held.remove(SHARED) {
+            self.entry.shares().leave();
+        }
+        if held.remove(SHARED_SLOT) {
+            #[cfg(feature = "process")]
+            if let Some(slot) = self.entry.slot() {
+                slot.unread();
+            }
+        }
+        if held.remove(READABLE) {
+            self.entry.shares().set_readable(false);
+        }
+    }
+
+    /// For the holder of the gate: whether readers are inside, and what to wait for if so.
+    pub(super) fn look_for_readers(
+        &self,
+        held: &Held,
+        drainer: &mut WriterWait,
+    ) -> Result<Option<ReadersInside>> {
+        if let Some(listener) = self.entry.shares().listen() {
+            return Ok(Some(ReadersInside::Here(listener)));
+        }
+        #[cfg(feature = "process")]
+        if held.has(SLOT)
+            && let Some(slot) = self.entry.slot()
+            && let crate::process::Drain::Sleep { bell, longest } = slot.drain(&mut drainer.slot)?
+        {
+            return Ok(Some(ReadersInside::Slot { bell, longest }));
+        }
+        let _ = (held, drainer);
+        Ok(None)
+    }
+
+    /// Blocks until readers may be gone, or the time has come.
+    pub(super) fn sleep_for_readers(
+        &self,
+        readers: ReadersInside,
+        drainer: &mut WriterWait,
+        until: Time,
+    ) -> Result<()> {
+        let left = until.since(clock::now()).min(LONGEST_NAP);
+        match readers {
+            ReadersInside::Here(listener) => {
+                listener.wait_timeout(left);
+                Ok(())
+            }
+            #[cfg(feature = "process")]
+            ReadersInside::Slot { bell, longest } => match self.entry.slot() {
+                Some(slot) => slot.sleep_on_bell(&mut drainer.slot, bell, longest.min(left)),
+                None => Ok(()),
+            },
+            #[cfg(not(feature = "process"))]
+            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
+        }
+        .inspect(|()| drainer.looks += 1)
+    }
+
+    /// The same, blocking no thread.
+    pub(super) async fn await_readers(
+        readers: ReadersInside,
+        drainer: &mut WriterWait,
+        until: Time,
+    ) {
+        let now = clock::now();
+        match readers {
+            ReadersInside::Here(listener) => {
+                by(until.min(now + LONGEST_LOOK * 5), listener).await;
+            }
+            ReadersInside::Slot { .. } => {
+                let nap = (FIRST_LOOK * (1 << drainer.looks.min(8))).min(LONGEST_LOOK);
+                alarm::sleep_until((now + nap).min(until)).await;
+                #[cfg(feature = "process")]
+                drainer.slot.looks_again();
+            }
+        }
+        drainer.looks += 1;
+    }
+
+    // ---- from one mode to another --------------------------------------------------------------
+
+    /// An upgradable reader comes in: others may come in beside it.
+    pub(super) fn begin_reading(&self, held: &mut Held) -> Result<()> {
+        self.entry.shares().set_readable(true);
+        held.add(READABLE);
+        self.mark_readable(held, Some(held.predecessor()))?;
+        self.entry.thread().rouse();
+        Ok(())
+    }
+
+    fn mark_readable(&self, held: &Held, readable: Option<Predecessor>) -> Result<()> {
+        #[cfg(feature = "process")]
+        if held.has(SLOT)
+            && let Some(slot) = self.entry.slot()
+        {
+            return slot.set_readable(readable);
+        }
+        let _ = (held, readable);
+        Ok(())
+    }
+
+    /// Lets no more readers in beside an upgradable reader, which then waits for those inside.
+    fn begin_upgrade(&self, held: &mut Held) -> Result<()> {
+        self.mark_readable(held, None)?;
+        self.entry.shares().set_readable(false);
+        if held.remove(READABLE)
+            && held.scope() > Scope::Thread
+            && self.entry.cell.enter(short(fork::generation()))
+        {
+            held.add(INSIDE);
+        }
+        Ok(())
+    }
+
+    /// No reader is inside any more: it is a writer from now on, with a token of its own.
+    fn end_upgrade(&self, held: &mut Held) -> Result<()> {
+        #[cfg(feature = "process")]
+        if held.has(SLOT)
+            && let Some(slot) = self.entry.slot()
+        {
+            let next = held.token.next();
+            held.token = next.ok_or_else(|| self.about(held.scope())(exhausted()))?;
+            slot.raise_token(held.token);
+            return Ok(());
+        }
+        held.token = self.entry.thread().count().token;
+        self.entry.thread().has_no_readers();
+        Ok(())
+    }
+
+    /// It waits no longer: an upgradable reader as before.
+    fn undo_upgrade(&self, held: &mut Held) {
+        if held.remove(INSIDE) {
+            self.entry.cell.leave();
+        }
+        // If it is lost, its next use finds out.
+        let _ = self.begin_reading(held);
+    }
+
+    pub(crate) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
+        let (start, until) = (clock::now(), patience.until());
+        self.begin_upgrade(held)?;
+        let mut drainer = WriterWait::default();
+        loop {
+            let ended = match self.look_for_readers(held, &mut drainer) {
+                Ok(None) => return self.end_upgrade(held),
+                Ok(Some(_)) if patience == Patience::No => Err(LockError::WOULD_BLOCK),
+                Ok(Some(_)) if clock::now() >= until => Err(self.timed_out_since(start)),
+                Ok(Some(readers)) => self.sleep_for_readers(readers, &mut drainer, until),
+                Err(error) => Err(error),
+            };
+            ended.inspect_err(|_| self.undo_upgrade(held))?;
+        }
+    }
+
+    pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
+        self.begin_upgrade(held)?;
+        let mut drainer = WriterWait::default();
+        loop {
+            match self.look_for_readers(held, &mut drainer) {
+                Ok(None) => return self.end_upgrade(held),
+                Ok(Some(readers)) => Named::await_readers(readers, &mut drainer, Time::NEVER).await,
+                Err(error) => {
+                    self.undo_upgrade(held);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn timed_out_since(&self, start: Time) -> LockError {
+        let error = timed_out(start, self.scope()).with_name(self.name());
+        error.with_holder(Some(self.reach.myself()))
+    }
+
+    /// A writer becomes an upgradable reader.
+    pub(crate) fn downgrade_to_upgradable(&self, held: &mut Held) -> Result<()> {
+        if held.remove(INSIDE) {
+            self.entry.cell.leave();
+        }
+        // What it had to tell is repaired.
+        held.set_predecessor(Predecessor::Clean);
+        self.begin_reading(held)
+    }
+
+    /// A holder of the gate becomes a reader: it adds 1, and then releases the gate.
+    pub(crate) fn downgrade(&self, held: &mut Held, how: Predecessor) -> Result<Held> {
+        let generation = fork::generation();
+        let added = self.share_under_gate(held)?;
+        let shared = Held::shared(held.token, held.predecessor(), held.scope(), added, generation);
+        self.release(held, how);
+        Ok(shared)
+    }
+
+    /// Comes in as a reader beside the gate that it holds: what it has to give back for that.
+    fn share_under_gate(&self, held: &Held) -> Result<u8> {
+        #[cfg(feature = "process")]
+        if held.has(SLOT)
+            && let Some(slot) = self.entry.slot()
+        {
+            slot.share_beside()?;
+            return Ok(SHARED_SLOT);
+        }
+        if !held.has(THREAD) {
+            return Err(self.about(held.scope())(LockError::lost(LostReason::Broken)));
+        }
+        self.entry.shares().read_under(self.entry.thread());
+        Ok(SHARED)
+    }
+}
+
+fn exhausted() -> LockError {
+    LockError::new(
+        crate::error::LockErrorKind::Refused,
+        "its tokens are exhausted: all below 2^63 were granted; choose another name",
+    )
+}
+
+// ---- unnamed locks -----------------------------------------------------------------------------
+
+impl Plain {
+    fn shared(&self) -> Held {
+        let (token, left) = (self.lock.last_token(), self.lock.predecessor());
+        Held::plain_shared(token, left)
+    }
+
+    #[inline]
+    pub(super) fn read_quietly(&self) -> Option<Held> {
+        self.shares.read(&self.lock).then(|| self.shared())
+    }
+
+    /// For the winner of the lock.
+    fn come_in(&self, mode: LockMode) -> Held {
+        if mode == LockMode::Shared {
+            self.shares.read_under(&self.lock);
+            let held = self.shared();
+            self.lock.step_out();
+            return held;
+        }
+        let mut held = Held::plain(self.lock.count());
+        self.shares.set_readable(true);
+        self.lock.rouse();
+        held.add(READABLE);
+        held
+    }
+
+    /// Comes in as a writer, once no reader is inside.
+    fn come_in_alone(&self) -> Held {
+        self.lock.has_no_readers();
+        Held::plain(self.lock.count())
+    }
+
+    /// A write lock that nothing stands in the way of.
+    fn write_quietly(&self) -> Option<Held> {
+        if !self.lock.try_win() {
+            return None;
+        }
+        if self.shares.has_readers() {
+            self.lock.step_out();
+            return None;
+        }
+        Some(Held::plain(self.lock.count()))
+    }
+
+    pub(super) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        if mode == LockMode::Exclusive
+            && let Some(held) = self.write_quietly()
+        {
+            return Ok(held);
+        }
+        let (start, until) = (clock::now(), patience.until());
+        let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
+        let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
+        loop {
+            if mode == LockMode::Shared
+                && let Some(held) = self.read_quietly()
+            {
+                return Ok(held);
+            }
+            let is_won = match patience {
+                Patience::No => self.lock.try_win(),
+                _ => self.lock.wait(until, may_read),
+            };
+            match is_won {
+                true => break,
+                false if patience == Patience::No => return Err(LockError::WOULD_BLOCK),
+                false if clock::now() >= until => return Err(timed_out(start, Scope::Thread)),
+                false => {}
+            }
+        }
+        drop(writer);
+        if mode != LockMode::Exclusive {
+            return Ok(self.come_in(mode));
+        }
+        match self.shares.drain(until) {
+            true => Ok(self.come_in_alone()),
+            false => {
+                self.lock.step_out();
+                Err(match patience {
+                    Patience::No => LockError::WOULD_BLOCK,
+                    _ => timed_out(start, Scope::Thread),
+                })
+            }
+        }
+    }
+
+    pub(super) async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        if patience == Patience::No {
+            return self.lock_as(mode, patience);
+        }
+        let (start, until) = (clock::now(), patience.until());
+        let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
+        let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
+        loop {
+            if mode == LockMode::Shared
+                && let Some(held) = self.read_quietly()
+            {
+                return Ok(held);
+            }
+            match unless(may_read, mode, by(until, self.lock.wait_async())).await {
+                Some(true) => break,
+                Some(false) => return Err(timed_out(start, Scope::Thread)),
+                None => {}
+            }
+        }
+        drop(writer);
+        if mode != LockMode::Exclusive {
+            return Ok(self.come_in(mode));
+        }
+        let won = StepsOut(Some(&self.lock));
+        match by(until, self.shares.drain_async()).await {
+            true => {
+                won.keep();
+                Ok(self.come_in_alone())
+            }
+            false => Err(timed_out(start, Scope::Thread)),
+        }
+    }
+
+    pub(super) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
+        let start = clock::now();
+        self.shares.set_readable(false);
+        if self.shares.drain(patience.until()) {
+            self.upgraded(held);
+            return Ok(());
+        }
+        self.shares.set_readable(true);
+        self.lock.rouse();
+        Err(match patience {
+            Patience::No => LockError::WOULD_BLOCK,
+            _ => timed_out(start, Scope::Thread),
+        })
+    }
+
+    pub(super) async fn upgrade_async(&self, held: &mut Held) {
+        self.shares.set_readable(false);
+        self.shares.drain_async().await;
+        self.upgraded(held);
+    }
+
+    fn upgraded(&self, held: &mut Held) {
+        // Nothing that its release needs.
+        *held = Held::NOTHING;
+        self.lock.count();
+        self.lock.has_no_readers();
+    }
+
+    pub(super) fn downgrade_to_upgradable(&self, held: &mut Held) {
+        held.add(READABLE);
+        held.set_predecessor(Predecessor::Clean);
+        self.shares.set_readable(true);
+        self.lock.rouse();
+    }
+
+    pub(super) fn downgrade(&self, held: &mut Held, how: Predecessor) -> Held {
+        self.shares.read_under(&self.lock);
+        let shared = self.shared();
+        self.release(held, how);
+        shared
+    }
+
+    pub(super) fn release(&self, held: &mut Held, how: Predecessor) {
+        if held.remove(SHARED) {
+            return self.shares.leave();
+        }
+        if held.remove(READABLE) {
+            self.shares.set_readable(false);
+        }
+        held.remove(THREAD);
+        self.lock.release(how);
+    }
+}
+
+/// Steps out of a lock that was won, unless it is kept.
+struct StepsOut<'a>(Option<&'a ThreadLock>);
+
+impl StepsOut<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StepsOut<'_> {
+    fn drop(&mut self) {
+        if let Some(lock) = self.0 {
+            lock.step_out();
+        }
+    }
+}
+
+/// Waits until the future is ready, or until a reader `may_read` beside an upgradable one: then
+/// `None`. It looks every so often, and less often later.
+pub(super) async fn unless<F: Future>(
+    may_read: impl Fn() -> bool,
+    mode: LockMode,
+    wait: F,
+) -> Option<F::Output> {
+    if mode != LockMode::Shared {
+        return Some(wait.await);
+    }
+    let mut wait = std::pin::pin!(wait);
+    let mut nap = FIRST_LOOK;
+    loop {
+        let mut sleep = std::pin::pin!(alarm::sleep_until(clock::now() + nap));
+        let ended = std::future::poll_fn(|cx| {
+            if let std::task::Poll::Ready(output) = wait.as_mut().poll(cx) {
+                return std::task::Poll::Ready(Some(output));
+            }
+            sleep.as_mut().poll(cx).map(|()| None)
+        });
+        match ended.await {
+            Some(output) => return Some(output),
+            None if may_read() => return None,
+            None => nap = (nap * 2).min(LONGEST_NAP),
+        }
+    }
+}
+
+impl Core {
+    /// A reader leaves, if that takes no more than to take back its 1; whether it does.
+    #[inline]
+    pub(crate) fn leave_quietly(&self, held: &mut Held) -> bool {
+        match self {
+            _ if !held.is_only_shared() => false,
+            Core::Plain(plain) => {
+                held.forget();
+                plain.shares.leave();
+                true
+            }
+            Core::Named(named) => named.leave_quietly(held),
+        }
+    }
+
+    /// Comes in in this mode of a lock with readers.
+    #[inline]
+    pub(crate) fn enter(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        match self.read_quietly(mode) {
+            Some(held) => Ok(held),
+            None => self.lock_as(mode, patience),
+        }
+    }
+
+    /// The same, blocking no thread.
+    pub(crate) async fn enter_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        match self.read_quietly(mode) {
+            Some(held) => Ok(held),
+            None => self.lock_as_async(mode, patience).await,
+        }
+    }
+
+    #[inline]
+    fn read_quietly(&self, mode: LockMode) -> Option<Held> {
+        match self {
+            _ if mode != LockMode::Shared => None,
+            Core::Plain(plain) => plain.read_quietly(),
+            Core::Named(named) => named.read_quietly(),
+        }
+    }
+
+    #[inline(never)]
+    fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        match self {
+            Core::Plain(plain) => plain.lock_as(mode, patience),
+            Core::Named(named) => named.lock_as(mode, patience),
+        }
+    }
+
+    async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        match self {
+            Core::Plain(plain) => plain.lock_as_async(mode, patience).await,
+            Core::Named(named) => named.lock_as_async(mode, patience).await,
+        }
+    }
+
+    /// An upgradable reader becomes a writer. Failed, it is what it was.
+    pub(crate) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
+        match self {
+            Core::Plain(plain) => plain.upgrade(held, patience),
+            Core::Named(named) => named.upgrade(held, patience),
+        }
+    }
+
+    pub(crate) async fn upgrade_async(&self, held: &mut Held) -> Result<()> {
+        match self {
+            Core::Plain(plain) => {
+                plain.upgrade_async(held).await;
+                Ok(())
+            }
+            Core::Named(named) => named.upgrade_async(held).await,
+        }
+    }
+
+    pub(crate) fn downgrade_to_upgradable(&self, held: &mut Held) -> Result<()> {
+        match self {
+            Core::Plain(plain) => {
+                plain.downgrade_to_upgradable(held);
+                Ok(())
+            }
+            Core::Named(named) => named.downgrade_to_upgradable(held),
+        }
+    }
+
+    /// A holder of the gate becomes a reader. Failed, it is what it was.
+    pub(crate) fn downgrade(&self, held: &mut Held, how: Predecessor) -> Result<Held> {
+        match self {
+            Core::Plain(plain) => Ok(plain.downgrade(held, how)),
+            Core::Named(named) => named.downgrade(held, how),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+use super::*;
+
+#[test]
+fn controls_formats_and_directions_are_escaped_and_nothing_else() {
+    for (text, shown) in [
+        ("nightly.sh", "nightly.sh"),
+        ("Zoë's \"job\" \\ 夜间 🦀 e\u{301}", "Zoë's \"job\" \\ 夜间 🦀 e\u{301}"),
+        ("x\u{1b}[2J\u{1b}]0;owned\u{7}\nFAKE", r"x\u{1b}[2J\u{1b}]0;owned\u{7}\nFAKE"),
+        ("a\tb\rc\0", r"a\tb\rc\u{0}"),
+        ("\u{9b}31m\u{7f}", r"\u{9b}31m\u{7f}"),
+        ("gpj\u{202e}exe.\u{2066}\u{200b}\u{feff}", r"gpj\u{202e}exe.\u{2066}\u{200b}\u{feff}"),
+        ("\u{2028}\u{ad}\u{e0041}", r"\u{2028}\u{ad}\u{e0041}"),
+    ] {
+        assert_eq!(Printable(text).to_string(), shown);
+    }
+}
+
+/// What `{:?}` of the standard library escapes as not printable, this escapes too, but for
+/// blanks, private and unassigned characters, which only look odd.
+#[test]
+fn every_format_character_that_std_knows_is_escaped() {
+    for c in (0..0xe1000).filter_map(char::from_u32).filter(|&c| is_misleading(c)) {
+        assert_ne!(c.escape_debug().to_string(), c.to_string(), "{:x}", c as u32);
+    }
+}
+
+#[test]
+fn times_in_words() {
+    for (ms, words) in [
+        (0, "0 ms"),
+        (999, "999 ms"),
+        (1_050, "1.0 s"),
+        (59_999, "59.9 s"),
+        (61_000, "1 min 1 s"),
+        (3_660_000, "1 h 1 min"),
+        (90_000_000, "1 d 1 h"),
+    ] {
+        assert_eq!(in_words(Duration::from_millis(ms)), words);
+    }
+}

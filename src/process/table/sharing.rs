@@ -1,0 +1,246 @@
+//! Sharing a slot: does in shared memory what `protocol::sharing` asks for.
+//!
+//! | call | by | what it does |
+//! |---|---|---|
+//! | [`read`] | any thread, at any time | comes in past the word: one compare-and-swap of its process's record, one look at the word |
+//! | [`read_under_the_word`] | the holder | the same, while it holds the word: then it releases that |
+//! | [`unread`] | a reader, any thread of its process | leaves: one compare-and-swap; the last one wakes a writer |
+//! | [`WriterDrain`] | the holder | waits until no reader is inside, and strikes the counts of the dead |
+//! | [`mark`] | the holder | lets readers in beside it, or no more of them |
+//!
+//! The record is this process's alone ([`Own`]), made when the process first reads the name.
+
+use std::{sync::atomic::Ordering::*, time::Duration};
+
+use rustix::io::Errno;
+
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind, Predecessor},
+    process::sys::futex,
+    time::Time,
+};
+
+use super::{
+    super::{Drain, home::damaged},
+    chain::{ring, swap_share},
+    layout::ShareRecord,
+    lock::{Ahead, Kept, Lost, Presences, SlotAt, Stop, advance, cannot_sleep, judge, run},
+    map::Cell,
+    protocol::{Answer, Draining, Machine, Mark, Marking, Outcome, Reading, Slept, Unsharing, Way},
+    share::ShareWord,
+    slot::Slot,
+    step::step,
+    word::{OwnerId, Word},
+};
+
+/// This process's share record of one slot.
+pub(super) struct Own {
+    number: u32,
+    record: Cell<ShareRecord>,
+}
+
+impl Own {
+    pub(super) fn new(number: u32, record: Cell<ShareRecord>) -> Own {
+        Own { number, record }
+    }
+
+    /// Whether the record still bears the id of this process. If not, this process was taken for
+    /// dead while it lived, and its readers are not counted any more.
+    pub(super) fn is_of(&self, me: OwnerId) -> bool {
+        ShareWord::from_bits(self.record.word.load(SeqCst)).is_of(me)
+    }
+
+    /// Counts no reader any more: those that this process still counts were forgotten.
+    pub(super) fn forget_readers(&self, slot: &Slot, me: OwnerId) {
+        self.replace(slot, me, ShareWord::of(me));
+    }
+
+    /// Nor is the record this process's any more, which uses the table no longer.
+    pub(super) fn leave(&self, me: OwnerId) {
+        let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
+        while found.is_of(me) {
+            match swap_share(&self.record, found, ShareWord::FREE) {
+                done if done == found => return,
+                other => found = other,
+            }
+        }
+    }
+
+    fn replace(&self, slot: &Slot, me: OwnerId, with: ShareWord) {
+        let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
+        while found.is_of(me) && found != with {
+            match swap_share(&self.record, found, with) {
+                done if done == found => {
+                    ring(&slot.bell);
+                    futex::wake_all_on(&slot.bell);
+                    return;
+                }
+                other => found = other,
+            }
+        }
+    }
+}
+
+/// Comes in as a reader: how the last holder left. `None` leaves everything as it was.
+#[inline]
+pub(super) fn read(at: SlotAt<'_>, own: &Own, me: OwnerId, way: Way) -> Option<Predecessor> {
+    step!(ReadLoad);
+    let found = ShareWord::from_bits(own.record.word.load(Relaxed));
+    let added = found.added().filter(|_| found.is_of(me))?;
+    step!(ReadAdd);
+    if swap_share(&own.record, found, added) != found {
+        return read_slow(at, own, me, way);
+    }
+    step!(ReadLook);
+    if way == Way::UnderTheWord {
+        step!(ReadEnd);
+        return Some(Predecessor::Clean);
+    }
+    let word = Word::from_bits(at.slot.word.load(SeqCst));
+    if word.admits_readers(way == Way::Beside) {
+        step!(ReadEnd);
+        return Some(word.left());
+    }
+    // Not silently: a writer that saw it would sleep for ever. If it is lost, it is not counted any
+    // more.
+    let _ = unread_slow(at, own, me);
+    None
+}
+
+#[cold]
+fn read_slow(at: SlotAt<'_>, own: &Own, me: OwnerId, way: Way) -> Option<Predecessor> {
+    match run(at, Reading::new(me, own.number, way), None) {
+        Outcome::Won(left) => Some(left),
+        _ => None,
+    }
+}
+
+/// Leaves as a reader.
+#[inline]
+pub(super) fn unread(at: SlotAt<'_>, own: &Own, me: OwnerId) -> Result<(), Lost> {
+    step!(UnreadLoad);
+    let found = ShareWord::from_bits(own.record.word.load(Relaxed));
+    if found.is_of(me)
+        && !found.rings()
+        && let Some(left) = found.subtracted()
+    {
+        step!(UnreadSubtract);
+        if swap_share(&own.record, found, left) == found {
+            step!(UnreadEnd);
+            return Ok(());
+        }
+    }
+    unread_slow(at, own, me)
+}
+
+#[cold]
+fn unread_slow(at: SlotAt<'_>, own: &Own, me: OwnerId) -> Result<(), Lost> {
+    match run(at, Unsharing::new(me, own.number), None) {
+        Outcome::LetGo => Ok(()),
+        _ => Err(Lost),
+    }
+}
+
+/// Marks a word that this process holds, or takes the mark out of it. Where it lets readers in,
+/// every sleeper looks.
+pub(super) fn mark(at: SlotAt<'_>, me: OwnerId, mark: Mark) -> Result<(), Lost> {
+    match run(at, Marking::new(me, mark), None) {
+        Outcome::Marked => {}
+        _ => return Err(Lost),
+    }
+    if matches!(mark, Mark::Readable(_)) {
+        futex::wake(&at.slot.word, futex::ALL, u32::MAX >> 1);
+    }
+    Ok(())
+}
+
+/// The holder of a word, while readers are inside.
+pub(super) struct WriterDrain {
+    draining: Draining,
+    kept: Kept,
+    /// When it found that it has to wait.
+    since: Option<Time>,
+}
+
+/// No writer sleeps longer without looking at the presences of those that share, but for one that
+/// has waited for a while: a part of that.
+const FIRST_NAP: Duration = Duration::from_millis(3);
+const NAP_PART: u32 = 32;
+const LONGEST_NAP: Duration = Duration::from_millis(100);
+
+impl WriterDrain {
+    pub(super) fn new(me: OwnerId) -> WriterDrain {
+        WriterDrain { draining: Draining::new(me, true), kept: None, since: None }
+    }
+
+    /// Goes on until there is nothing to do but to sleep. Never blocks.
+    pub(super) fn go_on<P: Presences>(
+        &mut self,
+        at: SlotAt<'_>,
+        presences: &P,
+    ) -> Result<Drain, Stop> {
+        loop {
+            let answer = match advance(&mut self.draining, at, None) {
+                Ahead::Judge(owner) => Answer::Verdict(judge(presences, owner, &mut self.kept)?),
+                Ahead::SleepOnBell(bell) => {
+                    return Ok(Drain::Sleep { bell, longest: self.longest_nap() });
+                }
+                Ahead::End(Outcome::Drained) => return Ok(Drain::Drained),
+                Ahead::End(outcome) => return Err(stop(outcome)),
+                ahead => unreachable!("{ahead:?} is nothing that a writer asks"),
+            };
+            self.draining.heard(answer);
+        }
+    }
+
+    /// Blocks while the bell is this, at most so long.
+    pub(super) fn sleep(&mut self, slot: &Slot, bell: u32, longest: Duration) -> Result<(), Stop> {
+        let slept = match futex::sleep_on(&slot.bell, bell, longest) {
+            Ok(()) => Slept::Woken,
+            Err(Errno::AGAIN) => Slept::Changed,
+            Err(Errno::TIMEDOUT | Errno::INTR) => Slept::ByItself,
+            Err(error) => return Err(Stop::Failed(cannot_sleep(error))),
+        };
+        self.slept(slept);
+        Ok(())
+    }
+
+    /// How the sleep it asked for ended.
+    pub(super) fn slept(&mut self, slept: Slept) {
+        self.draining.heard(Answer::Slept(slept));
+    }
+
+    fn longest_nap(&mut self) -> Duration {
+        let now = clock::now();
+        let waited = now.since(*self.since.get_or_insert(now));
+        (waited / NAP_PART).clamp(FIRST_NAP, LONGEST_NAP)
+    }
+}
+
+#[cold]
+fn stop(outcome: Outcome) -> Stop {
+    let text = match outcome {
+        Outcome::ShareAbsent(word) => format!(
+            "process {} of this directory reads it and has no presence file any more, so it cannot \
+             be told whether it is alive; stop every process that uses the directory, then remove it",
+            word.owner().map_or(0, OwnerId::get)
+        ),
+        Outcome::ShareNonsense(word) => {
+            format!("its share record is {:#x}, which no lock wrote", word.bits())
+        }
+        Outcome::SharesBroken => "its share records lead outside of the table".to_owned(),
+        outcome => unreachable!("{outcome:?} is no failure"),
+    };
+    Stop::Failed(damaged(text))
+}
+
+/// This process was taken for dead while it lived: its readers are not counted any more.
+#[cold]
+pub(super) fn uncounted() -> LockError {
+    LockError::new(
+        LockErrorKind::Damaged,
+        "this process was taken for dead while it lived, and its readers are not counted any more; \
+         restart it",
+    )
+}

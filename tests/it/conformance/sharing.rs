@@ -1,0 +1,479 @@
+//! Readers beside each other, writers alone, and the ways from one to the other.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
+    },
+    thread,
+    time::Duration,
+};
+
+use tierlock::{
+    LockErrorKind, LockManager, MutexGuard, Predecessor, RwLock, RwLockReadGuard,
+    RwLockUpgradableReadGuard, RwLockWriteGuard,
+};
+
+use crate::{
+    helper::Helper,
+    setting::{Hand, LONG, Setting, at, until},
+};
+
+/// Where there are readers.
+macro_rules! at_each {
+    ($situation:ident) => {
+        at!([thread process process_file memory_thread memory_process] $situation);
+    };
+}
+
+fn lock_of<T>(setting: &Setting, locks: &LockManager, value: T) -> RwLock<T> {
+    locks.rw_lock("a", value).scope(setting.scope).build().unwrap()
+}
+
+at_each!(readers_stand_beside_each_other_and_writers_alone);
+fn readers_stand_beside_each_other_and_writers_alone(setting: &Setting) {
+    let [one, two] = [setting.locks(), setting.stranger()].map(|l| lock_of(setting, &l, ()));
+    let (first, second) = (one.read().unwrap(), two.read().unwrap());
+    let third = one.try_read().unwrap();
+    for lock in [&one, &two] {
+        assert!(lock.try_write().unwrap_err().is_contended());
+    }
+    drop((first, third));
+    assert!(one.try_write().unwrap_err().is_contended());
+    drop(second);
+    let writer = one.try_write().unwrap();
+    for lock in [&one, &two] {
+        assert!(lock.try_read().unwrap_err().is_contended());
+        assert!(lock.try_write().unwrap_err().is_contended());
+        assert!(lock.try_upgradable_read().unwrap_err().is_contended());
+    }
+    drop(writer);
+    let again = two.try_read().unwrap();
+    assert!(RwLockReadGuard::is_valid(&again));
+    assert_eq!(RwLockReadGuard::scope(&again), setting.scope);
+}
+
+at_each!(a_mutex_of_the_name_is_a_writer);
+/// redisson#4023: an exclusive lock and a read lock of one name are both held.
+fn a_mutex_of_the_name_is_a_writer(setting: &Setting) {
+    let (lock, locks) = (lock_of(setting, &setting.locks(), ()), setting.stranger());
+    let mutex = setting.mutex(&locks, "a", ());
+    drop(mutex.lock().unwrap());
+    let reader = lock.read().unwrap();
+    assert!(mutex.try_lock().unwrap_err().is_contended());
+    drop(reader);
+    let guard = mutex.lock().unwrap();
+    assert!(lock.try_read().unwrap_err().is_contended());
+    drop(guard);
+    for _ in 0..3 {
+        drop(lock.try_read().unwrap());
+        drop(mutex.try_lock().unwrap());
+    }
+}
+
+at_each!(a_waiting_writer_holds_new_readers_up_and_comes_next);
+/// futures-locks#34: readers without a pause starve writers.
+fn a_waiting_writer_holds_new_readers_up_and_comes_next(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    let reader = lock.read().unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| drop(far.write().unwrap()));
+        until("the writer holds readers up", || lock.try_read().is_err());
+        let late = scope.spawn(|| drop(lock.read().unwrap()));
+        assert!(!writer.is_finished() && !late.is_finished());
+        drop(reader);
+        writer.join().unwrap();
+        late.join().unwrap();
+    });
+}
+
+at_each!(whoever_waits_in_vain_leaves_no_trace);
+/// llvm#201937: a writer that times out eats the wake of a reader.
+fn whoever_waits_in_vain_leaves_no_trace(setting: &Setting) {
+    const SHORT: Duration = Duration::from_millis(20);
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    let reader = lock.read().unwrap();
+    let error = far.try_write_for(SHORT).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::TimedOut, "{error}");
+    drop(far.try_read().unwrap());
+    let mut wait = Hand::new(far.write_async());
+    assert!(wait.poll().is_pending());
+    drop(wait);
+    drop(far.try_read().unwrap());
+    drop(reader);
+    let writer = far.write().unwrap();
+    assert!(lock.try_read_for(SHORT).unwrap_err().is_timeout());
+    assert!(lock.try_upgradable_read_for(SHORT).unwrap_err().is_timeout());
+    let mut wait = Hand::new(lock.read_async());
+    assert!(wait.poll().is_pending());
+    drop(writer);
+    drop(wait.finish().unwrap());
+    drop(lock.try_write().unwrap());
+}
+
+at_each!(an_upgradable_reader_becomes_a_writer_alone);
+fn an_upgradable_reader_becomes_a_writer_alone(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), 0);
+    let far = lock_of(setting, &setting.stranger(), 0);
+    drop(lock.write().unwrap());
+    let seen = lock.upgradable_read().unwrap();
+    let token = RwLockUpgradableReadGuard::token(&seen);
+    assert!(far.try_upgradable_read().unwrap_err().is_contended());
+    assert!(far.try_write().unwrap_err().is_contended());
+    let beside = [lock.try_read().unwrap(), far.try_read().unwrap()];
+    let seen = RwLockUpgradableReadGuard::try_upgrade(seen).unwrap_err();
+    let short = Duration::from_millis(5);
+    let seen = RwLockUpgradableReadGuard::try_upgrade_for(seen, short).unwrap_err();
+    drop(far.try_read().unwrap());
+    drop(beside);
+    let mut writer = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
+    *writer += 1;
+    assert!(RwLockWriteGuard::token(&writer) > token);
+    assert!(far.try_read().unwrap_err().is_contended());
+    let seen = RwLockWriteGuard::downgrade_to_upgradable(writer).unwrap();
+    drop(far.try_read().unwrap());
+    assert!(far.try_upgradable_read().unwrap_err().is_contended());
+    let reader = RwLockUpgradableReadGuard::downgrade(seen).unwrap();
+    assert_eq!(*reader, 1);
+    drop(far.try_upgradable_read().unwrap());
+    assert!(far.try_write().unwrap_err().is_contended());
+    drop(reader);
+    drop(far.try_write().unwrap());
+}
+
+at_each!(no_writer_comes_between_reading_and_upgrading);
+/// shuttle#351: an upgrade lets a queued writer in between; curator#1138: so does a downgrade.
+fn no_writer_comes_between_reading_and_upgrading(setting: &Setting) {
+    let value = AtomicU64::new(0);
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    thread::scope(|scope| {
+        let seen = lock.upgradable_read().unwrap();
+        let writer = scope.spawn(|| {
+            let _guard = far.write().unwrap();
+            assert_eq!(value.swap(2, SeqCst), 1);
+        });
+        thread::sleep(Duration::from_millis(5));
+        assert_eq!(value.load(SeqCst), 0);
+        let guard = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
+        assert_eq!(value.swap(1, SeqCst), 0);
+        let reader = RwLockWriteGuard::downgrade(guard).unwrap();
+        thread::sleep(Duration::from_millis(5));
+        assert_eq!(value.load(SeqCst), 1);
+        assert!(!writer.is_finished());
+        drop(reader);
+        writer.join().unwrap();
+    });
+    assert_eq!(value.load(SeqCst), 2);
+}
+
+at_each!(readers_come_in_beside_an_upgradable_reader_while_another_waits);
+/// parking_lot#101: a second upgradable reader that waits shuts out plain readers.
+fn readers_come_in_beside_an_upgradable_reader_while_another_waits(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    thread::scope(|scope| {
+        let seen = lock.upgradable_read().unwrap();
+        let second = scope.spawn(|| drop(far.upgradable_read().unwrap()));
+        // By now it has waited for so long that it stands in the order of waits.
+        thread::sleep(Duration::from_millis(20));
+        for lock in [&lock, &far] {
+            drop(lock.try_read_for(LONG).unwrap());
+            drop(Hand::new(lock.read_async()).finish().unwrap());
+        }
+        assert!(!second.is_finished());
+        drop(seen);
+        second.join().unwrap();
+    });
+}
+
+at_each!(tokens_are_counted_by_writers_and_borne_by_readers);
+fn tokens_are_counted_by_writers_and_borne_by_readers(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    let mut last = RwLockWriteGuard::token(&lock.write().unwrap());
+    for round in 0..3 {
+        let (one, two) = (lock.read().unwrap(), far.read().unwrap());
+        assert_eq!(RwLockReadGuard::token(&one), last);
+        assert_eq!(RwLockReadGuard::check(&two).unwrap(), last);
+        drop((one, two));
+        let writer = if round % 2 == 0 { lock.write() } else { far.write() };
+        let token = RwLockWriteGuard::token(&writer.unwrap());
+        assert!(token > last);
+        last = token;
+    }
+}
+
+at_each!(a_writer_that_panicked_is_told_until_another_has_left_in_good_order);
+fn a_writer_that_panicked_is_told_until_another_has_left_in_good_order(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = lock.write().unwrap();
+        resume_unwind(Box::new("on purpose"));
+    }));
+    assert!(panicked.is_err());
+    for lock in [&lock, &far, &lock] {
+        let reader = lock.read().unwrap();
+        assert_eq!(RwLockReadGuard::predecessor(&reader), Predecessor::Panicked);
+        drop(reader);
+        let seen = lock.upgradable_read().unwrap();
+        assert_eq!(RwLockUpgradableReadGuard::predecessor(&seen), Predecessor::Panicked);
+    }
+    let writer = far.write().unwrap();
+    assert_eq!(RwLockWriteGuard::predecessor(&writer), Predecessor::Panicked);
+    drop(writer);
+    assert_eq!(RwLockReadGuard::predecessor(&lock.read().unwrap()), Predecessor::Clean);
+}
+
+at_each!(guards_own_their_lock_and_show_parts_of_its_data);
+fn guards_own_their_lock_and_show_parts_of_its_data(setting: &Setting) {
+    let lock = Arc::new(lock_of(setting, &setting.locks(), (1, 2)));
+    let one = RwLockReadGuard::map(lock.read_arc().unwrap(), |pair| &pair.0);
+    let two = lock.try_read_arc().unwrap();
+    let two = RwLockReadGuard::try_map(two, |pair| Some(&pair.1)).unwrap();
+    assert_eq!((*one, *two), (1, 2));
+    thread::spawn(move || drop(one)).join().unwrap();
+    assert!(lock.try_write_arc().is_err());
+    drop(two);
+    let mut part = RwLockWriteGuard::map(lock.write_arc().unwrap(), |pair| &mut pair.1);
+    *part = 7;
+    drop(part);
+    let seen = lock.upgradable_read_arc().unwrap();
+    let weak = Arc::downgrade(&lock);
+    drop(lock);
+    let reader = RwLockUpgradableReadGuard::downgrade(seen).unwrap();
+    assert_eq!(*reader, (1, 7));
+    assert!(weak.upgrade().is_some());
+    drop(reader);
+    assert!(weak.upgrade().is_none());
+}
+
+at_each!(no_reader_sees_a_write_half_done);
+fn no_reader_sees_a_write_half_done(setting: &Setting) {
+    const ROUNDS: u64 = 300;
+    let (one, other) = (AtomicU64::new(0), AtomicU64::new(0));
+    let add = || {
+        let before = one.load(Relaxed);
+        one.store(before + 1, Relaxed);
+        thread::yield_now();
+        other.store(before + 1, Relaxed);
+    };
+    let see = || assert_eq!(one.load(Relaxed), other.load(Relaxed));
+    thread::scope(|scope| {
+        for (number, locks) in setting.crowd(4).into_iter().enumerate() {
+            let (add, see) = (&add, &see);
+            let lock = lock_of(setting, &locks, ());
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    match (number as u64 + round) % 4 {
+                        0 => {
+                            let _guard = lock.write().unwrap();
+                            add();
+                        }
+                        1 => {
+                            let seen = lock.upgradable_read().unwrap();
+                            see();
+                            let guard = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
+                            add();
+                            let reader = RwLockWriteGuard::downgrade(guard).unwrap();
+                            see();
+                            drop(reader);
+                        }
+                        2 => {
+                            let _guard = Hand::new(lock.read_async()).finish().unwrap();
+                            see();
+                        }
+                        _ => {
+                            let _guard = lock.read().unwrap();
+                            see();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(one.load(Relaxed), 4 * ROUNDS / 2);
+}
+
+at_each!(tasks_read_and_write_without_blocking_threads);
+fn tasks_read_and_write_without_blocking_threads(setting: &Setting) {
+    let lock = Arc::new(lock_of(setting, &setting.locks(), 0_u64));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..6)
+            .map(|number| {
+                let lock = lock.clone();
+                tokio::spawn(async move {
+                    for _ in 0..20 {
+                        if number % 2 == 0 {
+                            let guard = lock.read_arc_async().await.unwrap();
+                            tokio::task::yield_now().await;
+                            drop(guard);
+                        } else {
+                            let seen = lock.upgradable_read_async().await.unwrap();
+                            let seen = RwLockUpgradableReadGuard::upgrade_async(seen);
+                            *seen.await.unwrap() += 1;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    assert_eq!(*lock.read().unwrap(), 60);
+}
+
+at!([process process_file] a_killed_reader_blocks_nobody);
+/// apcu#632: a reader killed in shared memory blocks every writer for ever.
+fn a_killed_reader_blocks_nobody(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    for how in ["read", "upgradable"] {
+        let mut reader = setting.helper();
+        reader.ask(&format!("{how}\t{}\ta", setting.scope));
+        assert!(lock.try_write().unwrap_err().is_contended());
+        reader.kill();
+        let writer = lock.try_write_for(LONG).unwrap();
+        if how == "read" {
+            assert_eq!(RwLockWriteGuard::predecessor(&writer), Predecessor::Clean);
+        }
+    }
+    let mut reader = setting.helper();
+    reader.ask(&format!("read\t{}\ta", setting.scope));
+    reader.kill();
+    let mutex = setting.mutex(&setting.stranger(), "a", ());
+    let guard = mutex.try_lock_for(LONG).unwrap();
+    assert!(MutexGuard::is_valid(&guard));
+}
+
+at!([process process_file] a_killed_writer_is_told_to_readers_until_a_writer_has_left);
+fn a_killed_writer_is_told_to_readers_until_a_writer_has_left(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let mut writer = setting.helper();
+    writer.ask(&format!("write\t{}\ta", setting.scope));
+    assert!(lock.try_read().unwrap_err().is_contended());
+    writer.kill();
+    for _ in 0..2 {
+        let reader = lock.try_read_for(LONG).unwrap();
+        assert_eq!(RwLockReadGuard::predecessor(&reader), Predecessor::Died);
+    }
+    let writer = lock.write().unwrap();
+    assert_eq!(RwLockWriteGuard::predecessor(&writer), Predecessor::Died);
+    drop(writer);
+    assert_eq!(RwLockReadGuard::predecessor(&lock.read().unwrap()), Predecessor::Clean);
+}
+
+at!([process process_file] a_writer_killed_while_it_waits_for_readers_blocks_nobody);
+fn a_writer_killed_while_it_waits_for_readers_blocks_nobody(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let reader = lock.read().unwrap();
+    let mut writer = setting.helper();
+    writer.say(&format!("write\t{}\ta", setting.scope));
+    until("the writer holds readers up", || lock.try_read().is_err());
+    writer.kill();
+    drop(lock.try_read_for(LONG).unwrap());
+    drop(reader);
+    drop(lock.try_write_for(LONG).unwrap());
+}
+
+at!([process process_file] no_kill_shows_a_reader_a_write_half_done);
+/// Readers, writers and upgrading readers of several processes that are killed at any time, over two
+/// numbers that only a writer makes differ.
+fn no_kill_shows_a_reader_a_write_half_done(setting: &Setting) {
+    const KILLS: u64 = 15;
+    let folder = setting.directory().join("numbers");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("pair"), [0; 16]).unwrap();
+    let start = |seed: u64| {
+        let mut helper = setting.helper();
+        helper.say(&format!("pair\t{}\ta\t{}\t{seed}", setting.scope, folder.display()));
+        helper
+    };
+    let mut helpers: Vec<Helper> = (0..3).map(start).collect();
+    for kill in 0..KILLS {
+        let before = rounds(&folder);
+        until("more rounds", || rounds(&folder) > before + 20);
+        for helper in &mut helpers {
+            assert!(!helper.has_spoken(), "{}", helper.hear());
+        }
+        let victim = (kill * 7 % 3) as usize;
+        helpers[victim].kill();
+        helpers[victim] = start(3 + kill);
+    }
+    helpers.iter_mut().for_each(Helper::kill);
+    let lock = lock_of(setting, &setting.locks(), ());
+    drop(lock.try_write_for(LONG).unwrap());
+    drop(lock.try_read().unwrap());
+}
+
+fn rounds(folder: &Path) -> u64 {
+    std::fs::metadata(folder.join("rounds")).map_or(0, |found| found.len())
+}
+
+at!([thread process process_file memory_process] a_leaked_writer_holds_nobody_up);
+/// tokio#6450, and what a future does that is never polled again.
+fn a_leaked_writer_holds_nobody_up(setting: &Setting) {
+    let lock = Arc::new(lock_of(setting, &setting.locks(), ()));
+    let far = lock_of(setting, &setting.stranger(), ());
+    let reader = lock.read().unwrap();
+    let mut leaked = Box::pin(lock.write_arc_async());
+    let waker = std::task::Waker::noop();
+    let polled = leaked.as_mut().poll(&mut std::task::Context::from_waker(waker));
+    assert!(polled.is_pending());
+    std::mem::forget(leaked);
+    drop(far.try_read_for(LONG).unwrap());
+    drop(reader);
+    drop(far.try_write_for(LONG).unwrap());
+}
+
+at!([process process_file] a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled);
+fn a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let reader = lock.read().unwrap();
+    let mut late = Hand::new(lock.write_async());
+    assert!(late.poll().is_pending());
+    until("its turn lapses", || lock.try_read().is_ok());
+    assert!(late.poll().is_pending());
+    drop(reader);
+    let guard = late.finish().unwrap();
+    assert!(lock.try_read().unwrap_err().is_contended());
+    drop(guard);
+    drop(lock.try_read().unwrap());
+}
+
+at!([host memory_host] no_leader_grants_shared_leases);
+fn no_leader_grants_shared_leases(setting: &Setting) {
+    let error = setting.locks().rw_lock("a", ()).scope(setting.scope).build().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config);
+    assert!(error.to_string().contains("shared leases"), "{error}");
+}
+
+#[test]
+fn an_unnamed_lock_needs_nothing() {
+    static STOCK: RwLock<u64> = RwLock::new(7);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    assert!(*STOCK.read().unwrap() >= 7);
+                }
+            });
+        }
+        for _ in 0..100 {
+            *STOCK.write().unwrap() += 1;
+            let seen = STOCK.upgradable_read().unwrap();
+            let mut guard = RwLockUpgradableReadGuard::upgrade(seen).unwrap();
+            *guard += 1;
+        }
+        stop.store(true, Relaxed);
+    });
+    assert_eq!(*STOCK.read().unwrap(), 207);
+}
