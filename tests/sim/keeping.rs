@@ -226,6 +226,7 @@ impl World {
             at_most: None,
             keeps: true,
             is_in_use: false,
+            is_shared: false,
         });
         assert!(matches!(tier.word.claim(), Claim::Entered(entered) if entered.token == first));
         (tier.lease, tier.branch, tier.seen) = (Some(lease), branch, Seen::default());
