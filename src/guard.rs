@@ -14,7 +14,7 @@ use std::{
     mem::ManuallyDrop,
     ops::{Deref, DerefMut},
     ptr::NonNull,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -190,6 +190,8 @@ pub struct GuardState {
     keeper: Option<Arc<dyn Keeper>>,
     /// Its thread was panicking already when it took the lock.
     was_panicking: bool,
+    /// What tells the loss to this guard, of several that share a lease.
+    told: OnceLock<Arc<Watch>>,
 }
 
 /// The right itself; gives back what it holds when it is dropped.
@@ -278,7 +280,7 @@ impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
         };
         let guard = ManuallyDrop::new(guard);
         let anchor = guard.hold.anchor;
-        let own = GuardState { held, keeper, was_panicking: false };
+        let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
         let hold = GuardHold { anchor, own, marker: PhantomData };
         Ok(LockGuard { value: guard.value, hold, marker: PhantomData })
     }
@@ -295,7 +297,7 @@ impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
         held: Held,
         keeper: Option<Arc<dyn Keeper>>,
     ) -> Self {
-        let own = GuardState { held, keeper, was_panicking: false };
+        let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
         LockGuard {
             value,
             hold: GuardHold { anchor, own, marker: PhantomData },
@@ -774,7 +776,12 @@ impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
 
 impl Anchor {
     pub(crate) const fn new(core: Core) -> Anchor {
-        let state = GuardState { held: Held::NOTHING, keeper: None, was_panicking: false };
+        let state = GuardState {
+            held: Held::NOTHING,
+            keeper: None,
+            was_panicking: false,
+            told: OnceLock::new(),
+        };
         Anchor { core, state: UnsafeCell::new(state) }
     }
 
@@ -917,6 +924,18 @@ impl<M: GuardMode> GuardHold<'_, M> {
     fn watch(&self) -> Option<Arc<Watch>> {
         match &self.anchor().core {
             Core::Plain(_) => None,
+            Core::Named(named) if named.has_own_watch(self.held()) => {
+                let told = &self.state().told;
+                if let Some(watch) = told.get() {
+                    return Some(watch.clone());
+                }
+                let watch = named.watch(self.held())?;
+                let kept = told.get_or_init(|| watch.clone());
+                if !Arc::ptr_eq(kept, &watch) {
+                    named.end_reader_watch(self.held(), &watch); // another thread was first
+                }
+                Some(kept.clone())
+            }
             Core::Named(named) => named.watch(self.held()),
         }
     }
@@ -1020,6 +1039,11 @@ impl<M: GuardMode> GuardHold<'_, M> {
             // SAFETY: this is the holder, and no other reference to the state exists.
             None => unsafe { &mut *anchor.state.get() },
         };
+        if let Some(watch) = state.told.take()
+            && let Core::Named(named) = &anchor.core
+        {
+            named.end_reader_watch(&state.held, &watch);
+        }
         let panicked = std::thread::panicking() && !state.was_panicking;
         let how = match (M::READS, panicked) {
             (true, _) => before,
@@ -1037,6 +1061,7 @@ impl<M: GuardMode> Drop for GuardHold<'_, M> {
     fn drop(&mut self) {
         if let Some(own) = M::own_mut(&mut self.own)
             && own.keeper.is_none()
+            && own.told.get().is_none()
         {
             // SAFETY: alive as long as the guard: borrowed for `'a`.
             let core = unsafe { &self.anchor.as_ref().core };

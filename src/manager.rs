@@ -105,17 +105,17 @@ impl LockManager {
         MutexBuilder::new(self.reach.clone(), name.as_ref(), value)
     }
 
-    /// A read-write lock of this name, about to be built, at thread or process scope. The default scope
-    /// is the widest that this manager reaches, so a manager that reaches leaders must be told another
-    /// one: no leader grants shared leases yet.
+    /// A read-write lock of this name, about to be built. The default scope is the widest that this
+    /// manager reaches.
     ///
     /// # Example
     /// ```
     /// # #[cfg(feature = "testing")] {
     /// use tierlock::{LockManager, Scope};
     ///
-    /// let locks = LockManager::in_memory();
-    /// let prices = locks.rw_lock("prices", vec![3]).scope(Scope::Process).build()?;
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let prices = locks.rw_lock("prices", vec![3]).build()?;
+    /// assert_eq!(prices.scope(), Scope::Host);
     /// assert_eq!(prices.read()?.len(), 1);
     /// prices.write()?.push(4);
     /// # }

@@ -115,6 +115,38 @@ pub enum Mistake {
     UnheardNotAnew,
     /// A broken grant stays reserved.
     ReservationOutlivesBreak,
+    /// A release lets one reader in, and those behind it wait for the next.
+    OneGrantPerEvent,
+    /// Readers that come enter though a writer waits.
+    ReadersPassWriters,
+    /// Sessions that report one name as shared are taken for a conflict.
+    SharesConflict,
+    /// One reader's end frees the shares of all.
+    ReaderEndsAll,
+    /// A reader that leaves gives back the token that others bear.
+    ShareLowersTokens,
+    /// Readers bear the token of the last writer.
+    ReadersBearWritersToken,
+    /// A reader that enters after a break bears the token that was broken.
+    BrokenTokenBorneAgain,
+    /// A reader that knows of a higher token bears that of the readers inside.
+    ReaderNotAbove,
+    /// A break takes a shared token from one of those that bear it.
+    BreakTakesOne,
+    /// A shared token is broken before all that bear it have come back.
+    BreakInGrace,
+    /// Shared leases are kept though a writer waits.
+    SharedNotRecalled,
+    /// Of those that keep a shared lease one is asked for it.
+    OneKeeperRecalled,
+    /// A request for several permits counts as one for one.
+    PermitsUncounted,
+    /// Small requests for permits pass large ones.
+    SmallPassLarge,
+    /// Another limit than the one in force is not refused.
+    LimitNotCompared,
+    /// A client reports its shared leases as exclusive ones.
+    ModeNotReported,
 }
 
 #[cfg(feature = "mistakes")]
@@ -125,7 +157,7 @@ mod planting {
 
     // One world is one thread, and beside it others run without mistakes.
     thread_local! {
-        static PLANTED: Cell<u64> = const { Cell::new(0) };
+        static PLANTED: Cell<u128> = const { Cell::new(0) };
     }
 
     /// From now on this thread makes these mistakes, and no others.

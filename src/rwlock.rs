@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     cooperate,
-    error::{LockError, Result},
+    error::Result,
     ground::Reach,
     guard::{
         Anchor, GuardMode, Keeper, LockGuard, Read, RwLockReadGuard, RwLockUpgradableReadGuard,
@@ -27,14 +27,15 @@ use crate::{
 /// with.
 ///
 /// [`RwLock::new`] makes an unnamed one of thread scope, with nothing to set up, also in a `static`.
-/// [`LockManager::rw_lock`](crate::LockManager::rw_lock) makes named ones of thread or process scope.
+/// [`LockManager::rw_lock`](crate::LockManager::rw_lock) makes named ones of every scope.
 /// A [`Mutex`](crate::Mutex) of the same name is a writer of it. The data is memory of this `RwLock`
 /// value in every scope.
 ///
-/// **What it does not do.** No leader grants shared leases yet, so there is none at host scope. A
-/// reader has the token of the last writer: it orders readers after that writer, and not among each
-/// other.
-/// The child of a fork has copies of its parent's readers, which it must not use.
+/// **What it does not do.** Below host scope a reader has the token of the last writer: it orders
+/// readers after that writer, and not among each other. At host scope the readers inside together have
+/// one token, above the last writer's. There an upgradable reader has the name for itself, and so has
+/// the reader that a writer becomes; a reader can lose its lock there as a writer can. The child of a
+/// fork has copies of its parent's readers, which it must not use.
 ///
 /// # Modes
 /// | | beside readers | beside an upgradable reader | beside a writer |
@@ -180,7 +181,8 @@ macro_rules! ways_in {
             ///
             /// # Errors
             /// At thread scope none. Above: `Damaged` or `Io` from the directory, `Config` when the
-            /// name is locked at host scope.
+            /// name is locked at host scope and the manager has no leaders; at host scope what
+            /// [`Mutex::lock`](crate::Mutex::lock) says of leaders.
             #[inline]
             pub fn $lock(&self) -> Result<$guard<'_, T>> {
                 self.enter::<$mode>(Patience::Forever)
@@ -403,15 +405,10 @@ impl<T> RwLockBuilder<T> {
     /// Makes the lock. At process scope it opens the name's place in the directory.
     ///
     /// # Errors
-    /// `Config` for an invalid name, host scope (no leader grants shared leases yet) and a scope out
-    /// of the manager's reach; `Io` or `Damaged` from the directory, a full disk among them.
+    /// `Config` for an invalid name and a scope out of the manager's reach; `Io` or `Damaged` from the directory, a full disk among them.
     pub fn build(self) -> Result<RwLock<T>> {
         let (named, value) = self.0.build_named(|scope, entry| match scope {
-            Scope::Host => Err(LockError::config(
-                "no leader grants shared leases yet: choose .scope(Scope::Process) for processes of \
-                 one machine, or a Mutex",
-            )),
-            Scope::Process => entry.prepare_to_read(),
+            Scope::Host | Scope::Process => entry.prepare_to_read(),
             Scope::Thread => Ok(()),
         })?;
         Ok(RwLock { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })

@@ -7,6 +7,7 @@ use crate::{
     ground::Reach,
     name::Name,
     process::{Identity, NameStatus, Survivor, WaiterStatus, find_survivors},
+    proto::wire::Mode,
     scope::Scope,
     token::Token,
 };
@@ -103,13 +104,18 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         pid: Some(waiter.identity.pid),
         waiting: waiter.since,
     });
+    let is_shared = lock.holder.as_ref().is_some_and(|holder| holder.mode == Mode::Shared);
+    let mut holders = lock.holder.into_iter().chain(lock.others).map(crate::host::link::holder_of);
+    let holder = if is_shared { None } else { holders.next() };
+    // What a manager shares among its threads the leader does not count.
+    let readers = if is_shared { holders.map(|holder| (holder, 1)).collect() } else { Vec::new() };
     LockStatus {
         name: lock.name,
         scope: Scope::Host,
         state,
         token: lock.token,
-        holder: lock.holder.map(crate::host::link::holder_of),
-        readers: Vec::new(),
+        holder,
+        readers,
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),

@@ -33,6 +33,7 @@ use crate::{
 mod keeping;
 #[cfg(all(test, tierlock_loom))]
 mod model;
+mod shared;
 #[cfg(all(test, not(tierlock_loom)))]
 mod tests;
 mod waiter;
@@ -68,7 +69,8 @@ pub struct LeaseKey {
 /// | `OPEN IN_USE RECALLED LOST` | the lease is over | likewise |
 ///
 /// `WATCHED` beside `IN_USE`: the guard was asked to tell its loss. `WAITERS` and `HUNGRY` stand
-/// beside `IN_USE` alone, in all of these states; a recall goes before them.
+/// beside `IN_USE` alone, in all of these states; a recall goes before them. With `SHARED` it is open
+/// for readers, and counts them: see `shared`.
 ///
 /// - Only the service opens, and only from 0, while it holds its lock: a recall or a loss that is
 ///   told under the same lock meets the word before or after, never in between. A lease is opened as
@@ -108,6 +110,8 @@ pub struct LeaseWord {
     made_in: u64,
     /// Tells the loss to the guard that asked for it.
     watch: Mutex<Option<Arc<Watch>>>,
+    /// The same of readers that asked for it.
+    reader_watches: Mutex<Vec<Arc<Watch>>>,
     /// Where the representative sleeps.
     seat: WaiterSeat,
     policy: Mutex<KeepPolicy>,
@@ -125,6 +129,7 @@ const HOW: u64 = 0x7 << HOW_SHIFT;
 const RESERVED: u64 = 1 << 51;
 const WAITERS: u64 = 1 << 52;
 const HUNGRY: u64 = 1 << 53;
+const SHARED: u64 = 1 << 54;
 /// All but the count and how the last holder left.
 const STATE: u64 = !(COUNT | HOW);
 
@@ -143,6 +148,8 @@ pub struct Opening {
     pub keeps: bool,
     /// For a guard that is there already, and not for the representative.
     pub is_in_use: bool,
+    /// The lease is shared: for readers, which bear its one token.
+    pub is_shared: bool,
 }
 
 /// A word was entered: a guard has this token now.
@@ -261,6 +268,7 @@ impl LeaseWord {
             deadline,
             made_in,
             watch: Mutex::new(None),
+            reader_watches: Mutex::new(Vec::new()),
             seat: WaiterSeat::new(),
             policy: Mutex::new(KeepPolicy::default()),
         }
@@ -432,9 +440,9 @@ impl LeaseWord {
         }
         let why = if now >= session { LostReason::Expired } else { LostReason::HeldTooLong };
         if let Met::InUse { is_watched: true, .. } = self.mark(RECALLED, Some(why))
-            && let (Some(watch), Some(why)) = (self.watched(), self.lost())
+            && let Some(why) = self.lost()
         {
-            watch.lose(why);
+            self.watched().into_iter().for_each(|watch| watch.lose(why));
         }
         self.lost()
     }
@@ -456,9 +464,12 @@ impl LeaseWord {
         watch
     }
 
-    /// The watch of the guard that is in, if it was asked for.
-    pub(crate) fn watched(&self) -> Option<Arc<Watch>> {
-        self.watch.lock().clone()
+    /// The watches of the guards that are in, as far as they were asked for.
+    pub(crate) fn watched(&self) -> Vec<Arc<Watch>> {
+        match self.is_shared() {
+            true => self.reader_watches(),
+            false => self.watch.lock().clone().into_iter().collect(),
+        }
     }
 
     /// The lease of the guard that is in.
@@ -477,7 +488,7 @@ impl LeaseWord {
             if word & OPEN == 0 {
                 return Claim::Closed(LostReason::from_u8(self.ended.load(Relaxed)));
             }
-            if word & IN_USE != 0 {
+            if word & (IN_USE | SHARED) != 0 {
                 return Claim::Held;
             }
             let is_reserved = word & RESERVED != 0;
@@ -503,11 +514,13 @@ impl LeaseWord {
     }
 
     /// Marks a word that is in use, so that its guard wakes the representative; a hungry one is
-    /// handed the word. Whether it is in use: else there is something to claim or to ask for.
+    /// handed the word. Whether it is in use: else there is something to claim or to ask for. Readers
+    /// are joined by no others.
     fn mark_waiting(&self, is_hungry: bool) -> bool {
         let mark = if is_hungry { WAITERS | HUNGRY } else { WAITERS };
         let mut word = self.word.load(Acquire);
-        while word & IN_USE != 0 {
+        while is_occupied(word) {
+            let mark = if word & SHARED != 0 { WAITERS | RECALLED } else { mark };
             if word & mark == mark || flawed(Flaw::SleptUnmarked) {
                 return true;
             }
@@ -575,6 +588,20 @@ impl LeaseWord {
         None
     }
 
+    /// What is reserved is of no use to the representative, which wants to read and has it for itself
+    /// alone, or the other way round: closes it, to be given back.
+    pub fn refuse_reserved(&self) -> Option<Used> {
+        let mut word = self.word.load(Acquire);
+        while word & RESERVED != 0 {
+            let used = self.used(word, word & COUNT, how(word));
+            match self.word.compare_exchange(word, 0, AcqRel, Acquire) {
+                Ok(_) => return Some(used),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
     /// Wakes the representative, if it sleeps here. Wakers are foreign code: no lock may be held.
     pub fn wake(&self) {
         if let Some(waiter) = self.take_waiter() {
@@ -595,7 +622,8 @@ impl LeaseWord {
     /// A lease was granted: the word is open for the representative, or in use by the guard that
     /// asked for it.
     pub fn open(&self, opening: Opening) {
-        let Opening { lease, first, last, predecessor, at_most, keeps, is_in_use } = opening;
+        let Opening { lease, first, last, predecessor, at_most, keeps, is_in_use, is_shared } =
+            opening;
         assert_eq!(first.epoch(), last.epoch(), "a block lies in one epoch");
         assert_eq!(self.word.load(Acquire), 0, "one lease of a name is open at a time");
         self.lease[0].store(lease.high, Relaxed);
@@ -608,10 +636,11 @@ impl LeaseWord {
         self.last.store(last & COUNT, Relaxed);
         self.first.store(first & COUNT, Relaxed);
         // A lease that goes with its guard needs no further block.
-        let half = if keeps { half(first & COUNT, last & COUNT) } else { COUNT + 1 };
+        let half = if keeps && !is_shared { half(first & COUNT, last & COUNT) } else { COUNT + 1 };
         self.half.store(half, Relaxed);
         let recalled = if keeps { 0 } else { RECALLED };
         let opened = match is_in_use {
+            _ if is_shared => OPEN | SHARED | RESERVED | recalled | told(predecessor),
             true => OPEN | IN_USE | recalled | first & COUNT,
             false => OPEN | RESERVED | recalled | told(predecessor) | first & COUNT,
         };
@@ -650,7 +679,7 @@ impl LeaseWord {
         loop {
             match self.word.load(Acquire) {
                 word if word & OPEN == 0 => return Met::Closed,
-                word if word & IN_USE != 0 => match self.mark(RECALLED, lost) {
+                word if is_occupied(word) => match self.mark(RECALLED, lost) {
                     Met::Closed => {}
                     met => return met,
                 },
@@ -674,7 +703,7 @@ impl LeaseWord {
     /// Marks a word that is in use; [`Met::Closed`] if it is not.
     fn mark(&self, mark: u64, lost: Option<LostReason>) -> Met {
         let mut word = self.word.load(Acquire);
-        while word & IN_USE != 0 {
+        while is_occupied(word) {
             let is_lost = word & LOST != 0;
             let why = lost.filter(|_| !is_lost).map_or(0, |why| (why as u64) << LOST_SHIFT);
             match self.word.compare_exchange(word, word | mark | why, AcqRel, Acquire) {
@@ -688,7 +717,8 @@ impl LeaseWord {
     /// Closes it, if it is idle, and returns what was used, to be given back.
     pub fn close_idle(&self) -> Option<Used> {
         let word = self.word.load(Acquire);
-        (word & (IN_USE | RESERVED) == 0).then(|| self.close(word, false)).flatten()
+        let is_idle = word & RESERVED == 0 && !is_occupied(word);
+        is_idle.then(|| self.close(word, false)).flatten()
     }
 
     /// No mutex of the name is left, and no guard: closes it, idle or reserved for a future that was
@@ -711,11 +741,11 @@ impl LeaseWord {
     /// How it looks while it is idle; every use changes that.
     pub fn idle(&self) -> Option<u64> {
         let word = self.word.load(Relaxed);
-        (word & (OPEN | IN_USE | RESERVED) == OPEN).then_some(word)
+        (word & (OPEN | RESERVED) == OPEN && !is_occupied(word)).then_some(word)
     }
 
     fn close(&self, word: u64, is_recalled: bool) -> Option<Used> {
-        if word & (OPEN | IN_USE) != OPEN {
+        if word & OPEN == 0 || is_occupied(word) {
             return None;
         }
         let used = Used { is_recalled, ..self.used(word, word & COUNT, how(word)) };
@@ -727,6 +757,9 @@ impl LeaseWord {
 
     /// What there is to give back of the lease that is open, read before the word is closed.
     fn used(&self, word: u64, count: u64, how: Predecessor) -> Used {
+        if word & SHARED != 0 {
+            return self.used_shared(word);
+        }
         let counted = token(self.base.load(Relaxed) | count);
         let last = if word & RESERVED != 0 { before(counted) } else { counted };
         let keeps = self.keeps.load(Relaxed);
@@ -763,6 +796,11 @@ impl LeaseWord {
     pub fn gone(&self, used: &Used) -> bool {
         used.keeps && self.policy.lock().gone(used)
     }
+}
+
+/// Whether guards are in.
+fn is_occupied(word: u64) -> bool {
+    word & IN_USE != 0 || shared::has_readers(word)
 }
 
 fn how(word: u64) -> Predecessor {

@@ -26,6 +26,7 @@ pub(super) fn want(text: &str) -> LeaseRequest {
     LeaseRequest {
         name: Name::new(text).unwrap(),
         patience: LeasePatience::Until(Time::NEVER),
+        is_shared: false,
         above: Token::ZERO,
         at_most: None,
         at_least: None,

@@ -42,7 +42,7 @@ use crate::{
         client::{Client, Event, Failure},
         history,
         numbered::{Numbered, sorted},
-        wire::{Acquire, HolderInfo, LockInfo, Refusal, Wait},
+        wire::{Acquire, HolderInfo, LockInfo, Mode, NameUse, Refusal, Wait},
     },
     scope::Scope,
     time::Time,
@@ -188,9 +188,9 @@ impl Held {
         match word.lose(why) {
             Met::Idle(used) => Losing::Idle(word.clone(), used),
             Met::InUse { is_watched: true, is_lost } => match word.watched() {
-                Some(watch) => Losing::Watched(watch),
                 // Its guard is leaving, and has the watch in hand.
-                None => Losing::Unwatched { is_new: !is_lost },
+                watches if watches.is_empty() => Losing::Unwatched { is_new: !is_lost },
+                watches => Losing::Watched(watches),
             },
             Met::InUse { is_lost, .. } => Losing::Unwatched { is_new: !is_lost },
             Met::Reserved | Met::Closed => Losing::Unwatched { is_new: false },
@@ -200,8 +200,8 @@ impl Held {
 
 /// What the loss of a lease meets.
 enum Losing {
-    /// A guard that is told by this watch.
-    Watched(Arc<Watch>),
+    /// A guard that is told by this watch, or several readers, each by its own.
+    Watched(Vec<Arc<Watch>>),
     /// A guard that asks for itself, or that has left for good just now. It is told by nothing else.
     Unwatched { is_new: bool },
     /// No guard, and none follows: the word is closed.
@@ -243,8 +243,9 @@ pub(crate) type Remember = Arc<dyn Fn(history::Seen) + Send + Sync>;
 /// A loss to be told, whereupon the leader may hear that no guard believes in the lease.
 struct Loss {
     lease: LeaseId,
-    /// What to tell it by, unless another thread has seen it first, or no guard asked to be told.
-    tell: Option<(Arc<Watch>, LostReason)>,
+    /// What to tell it by, but for what another thread has seen first; nothing if no guard asked to be
+    /// told.
+    tell: Vec<(Arc<Watch>, LostReason)>,
 }
 
 /// A caller that waits for an answer. Its outcome stays here until it is fetched.
@@ -267,6 +268,7 @@ struct Opens {
     word: Arc<LeaseWord>,
     keep: bool,
     is_in_use: bool,
+    is_shared: bool,
     /// As [`LeaseRequest::has_moved`].
     has_moved: bool,
     settlement: Settlement,
@@ -359,7 +361,7 @@ impl Link {
     /// Asks for a lease: see [`LeaseService::ask`].
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
-        let LeaseRequest { word, is_in_use, has_moved, settlement, .. } = request;
+        let LeaseRequest { word, is_in_use, is_shared, has_moved, settlement, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
@@ -370,8 +372,9 @@ impl Link {
             LeasePatience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
         let asked = Acquire::exclusive(name.clone(), wait);
-        let acquire = Acquire { at_most, keep, above, at_least, ..asked };
-        let opens = Some(Opens { word, keep, is_in_use, has_moved, settlement });
+        let mode = if is_shared { Mode::Shared } else { Mode::Exclusive };
+        let acquire = Acquire { at_most, keep, above, at_least, mode, ..asked };
+        let opens = Some(Opens { word, keep, is_in_use, is_shared, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
         state.acquires.insert(request, Waiter { opens, ..Waiter::new(Some(name), now) });
@@ -647,8 +650,8 @@ impl Link {
         queries.values_mut().for_each(|waiter| waiter.abandon(&why, aftermath));
         for (&lease, held) in leases {
             match held.lose(lease, LostReason::Expired) {
-                Losing::Watched(watch) => {
-                    aftermath.lose(lease, &watch, LostReason::Expired);
+                Losing::Watched(watches) => {
+                    aftermath.lose(lease, &watches, LostReason::Expired);
                 }
                 Losing::Unwatched { .. } => aftermath.lose_unwatched(lease),
                 Losing::Idle(word, _) => aftermath.waiters.extend(word.take_waiter()),
@@ -668,8 +671,8 @@ impl Link {
                 return true;
             }
             let (is_new, stays) = match held.lose(lease, LostReason::Provoked) {
-                Losing::Watched(watch) => {
-                    (aftermath.lose(lease, &watch, LostReason::Provoked), true)
+                Losing::Watched(watches) => {
+                    (aftermath.lose(lease, &watches, LostReason::Provoked), true)
                 }
                 Losing::Unwatched { is_new } => {
                     aftermath.lose_unwatched(lease);
@@ -767,7 +770,7 @@ impl State {
                     return self.client.cancel(request, clock::now()); // its caller is gone
                 };
                 let opens = waiter.opens.take().expect("a request is granted once");
-                let Opens { word, keep, is_in_use, has_moved, settlement } = opens;
+                let Opens { word, keep, is_in_use, is_shared, has_moved, settlement } = opens;
                 if word.is_retired() {
                     // Its future was leaked, and what it was for is gone.
                     waiter.finish(
@@ -777,7 +780,8 @@ impl State {
                     return self.client.cancel(request, clock::now());
                 }
                 let had_to_queue = waiter.is_queued;
-                let keeps = keep && first < last;
+                // Those that share a lease bear one token.
+                let keeps = keep && (first < last || is_shared);
                 let opening = Opening {
                     lease: lease.into(),
                     first,
@@ -786,6 +790,7 @@ impl State {
                     at_most,
                     keeps,
                     is_in_use,
+                    is_shared,
                 };
                 settlement.grant(&word, opening);
                 if keeps {
@@ -817,8 +822,8 @@ impl State {
                     waiter.finish(Err(error), &mut self.aftermath);
                 }
                 match self.leases.get(&lease).map(|held| held.lose(lease, why)) {
-                    Some(Losing::Watched(watch)) => {
-                        self.aftermath.lose(lease, &watch, why);
+                    Some(Losing::Watched(watches)) => {
+                        self.aftermath.lose(lease, &watches, why);
                     }
                     Some(Losing::Idle(word, used)) => {
                         self.leases.remove(&lease);
@@ -909,16 +914,17 @@ impl Aftermath {
     }
 
     /// Marks a lease as lost, to be told; whether this was the first to see it.
-    fn lose(&mut self, lease: LeaseId, watch: &Arc<Watch>, why: LostReason) -> bool {
-        let tell = watch.mark(why).then(|| (watch.clone(), why));
-        let is_first = tell.is_some();
+    fn lose(&mut self, lease: LeaseId, watches: &[Arc<Watch>], why: LostReason) -> bool {
+        let marked = watches.iter().filter(|watch| watch.mark(why));
+        let tell: Vec<_> = marked.map(|watch| (watch.clone(), why)).collect();
+        let is_first = !tell.is_empty();
         self.losses.push(Loss { lease, tell });
         is_first
     }
 
     /// The same of a lease with a guard that did not ask to be told.
     fn lose_unwatched(&mut self, lease: LeaseId) {
-        self.losses.push(Loss { lease, tell: None });
+        self.losses.push(Loss { lease, tell: Vec::new() });
     }
 
     /// An idle word was closed. A representative may have been about to wait there.
@@ -955,7 +961,7 @@ impl Aftermath {
         for Loss { lease, tell } in self.losses {
             let link = link.clone();
             let tell = move || {
-                if let Some((watch, why)) = tell {
+                for (watch, why) in tell {
                     contain(|| watch.tell(why));
                 }
                 if let Some(link) = link.upgrade() {
@@ -1053,6 +1059,9 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             let text = format!("no leader answered within the wait: {trouble}");
             return LockError::new(LockErrorKind::TimedOut, text).with_waited(waited);
         }
+        Failure::Refused { why: Refusal::UsedAs(in_force) } => {
+            return LockError::new(Config, used_as(in_force));
+        }
         Failure::Refused { why } => refused(why),
         Failure::Unreachable(trouble) if trouble.is_empty() => {
             return LockError::new(Unreachable, "no leader answered").with_waited(waited);
@@ -1069,6 +1078,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
     fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
         match why {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
+            Refusal::UsedAs(_) => unreachable!("it is told in words of its own"),
             Refusal::TooManySessions => (
                 Refused,
                 "the leader has no room for another session of this client (one address gets at most \
@@ -1136,6 +1146,19 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
                 "the leader cannot write to its state directory; its operator finds the reason there",
             ),
         }
+    }
+}
+
+/// What the name is used as by its other holders and waiters.
+fn used_as(in_force: NameUse) -> String {
+    match in_force {
+        NameUse::Lock => "the name is in use as a lock (a Mutex or an RwLock), and not as a \
+             semaphore; choose another name for one of them"
+            .to_owned(),
+        NameUse::Permits { limit } => format!(
+            "the name is in use as a semaphore with {limit} permits; use it with the same number \
+             everywhere, or choose another name"
+        ),
     }
 }
 
@@ -1469,6 +1492,10 @@ impl Link {
 impl LeaseService for Link {
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease> {
         Box::new(self.acquire(request))
+    }
+
+    fn shares(&self) -> bool {
+        true
     }
 
     fn give_back(&self, word: &LeaseWord, used: &Used) {

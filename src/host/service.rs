@@ -30,6 +30,11 @@ pub(crate) trait LeaseService: Send + Sync {
     /// it is waited for or polled. The word of the request is closed, and stays so until the grant.
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease>;
 
+    /// Whether it grants [shared](LeaseRequest::is_shared) leases.
+    fn shares(&self) -> bool {
+        false
+    }
+
     /// Takes back the lease of a word that was closed. Never blocks, never fails.
     fn give_back(&self, word: &LeaseWord, used: &Used);
 
@@ -66,6 +71,8 @@ pub(crate) trait LeaseService: Send + Sync {
 pub(crate) struct LeaseRequest {
     pub(crate) name: Name,
     pub(crate) patience: LeasePatience,
+    /// Others may have it, too, for as long as all of them share it.
+    pub(crate) is_shared: bool,
     /// The grant's tokens exceed this one.
     pub(crate) above: Token,
     /// The lease ends by itself after this time. Such a lease is not kept.
@@ -205,7 +212,9 @@ mod tests {
         let (predecessor, at_most) = (Predecessor::Clean, None);
         let (keeps, is_in_use) = (true, false);
         let lease = LEASE;
-        let opening = Opening { lease, first, last, predecessor, at_most, keeps, is_in_use };
+        let is_shared = false;
+        let opening =
+            Opening { lease, first, last, predecessor, at_most, keeps, is_in_use, is_shared };
         settlement.grant(&word, opening);
         let steps: Vec<_> = told.iter().collect();
         assert_eq!(steps, [SettleStep::Raised(last, false), SettleStep::Released(true)]);

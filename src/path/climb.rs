@@ -33,7 +33,7 @@ use crate::{
     fork,
     ground::Entry,
     host::{
-        lease_word::{Claim, LeaseWord},
+        lease_word::{Claim, Entered, LeaseWord},
         service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settlement},
     },
     scope::Scope,
@@ -52,7 +52,7 @@ use super::{
     lapse::GateTurn,
     named::{Keep, Named},
     quiet::HostTier,
-    right::{Held, INSIDE, LEASE, SHARED, SHARED_SLOT, SLOT, THREAD, short},
+    right::{Held, INSIDE, LEASE, SHARED, SHARED_LEASE, SHARED_SLOT, SLOT, THREAD, short},
     sharing::{ReadersInside, WriterWait, unless},
     timed_out, wait_until_async,
 };
@@ -489,6 +489,9 @@ impl<'a> Climb<'a> {
 
     /// Adds its 1, and gives the gate back as it was found.
     fn come_in_as_reader(&mut self) -> Result<()> {
+        if self.held.has(SHARED_LEASE) {
+            return Ok(());
+        }
         #[cfg(feature = "process")]
         if self.held.has(SLOT)
             && let Some(slot) = self.named.entry.slot()
@@ -559,7 +562,6 @@ impl<'a> Climb<'a> {
         if self.goal > Scope::Thread {
             self.named.check_open(self.goal)?;
         }
-        self.check_mode()?;
         self.found_thread = entry.thread().predecessor();
         self.tell(self.found_thread);
         self.known = entry.thread().last_token().max(entry.highest_token());
@@ -608,18 +610,9 @@ impl<'a> Climb<'a> {
             }
             self.goal = Scope::Host;
         }
-        self.check_mode()?;
         self.taken = Some(taken);
         self.at = if self.goal == Scope::Host { At::Word } else { At::Gate };
         Ok(())
-    }
-
-    /// No leader grants shared leases.
-    fn check_mode(&self) -> Result<()> {
-        match self.goal == Scope::Host && self.mode != LockMode::Exclusive {
-            true => Err(self.named.about(Scope::Host)(shared_at_host_scope())),
-            false => Ok(()),
-        }
     }
 
     /// At most one guard of a name is inside in this process, also after its right was lost, but for
@@ -654,17 +647,39 @@ impl<'a> Climb<'a> {
         let named = self.named;
         let about = named.about(Scope::Host);
         let service = named.reach.service().map_err(&about)?;
+        let is_reader = self.mode == LockMode::Shared;
+        if is_reader && !service.shares() {
+            return Err(about(shared_at_host_scope()));
+        }
         let Some(tier) = named.host_tier() else {
             return Err(about(LockError::config(
                 "this manager was opened before a fork; open another one in the child",
             )));
         };
-        if !named.enters_kept()
+        let is_of_use = tier.word.is_shared() == is_reader;
+        if !is_of_use && let Some(used) = tier.word.refuse_reserved() {
+            tier.give_back(&used);
+        }
+        if (!is_of_use || !named.enters_kept())
             && let Some(used) = service.close_idle(tier.word)
         {
             tier.give_back(&used);
         }
-        match tier.word.claim() {
+        let claim = match is_reader {
+            true => tier.word.claim_shared(named.enters_kept()),
+            false => tier.word.claim(),
+        };
+        match claim {
+            Claim::Entered(Entered { token, predecessor, .. }) if is_reader => {
+                self.release_slot();
+                if let Some((token, predecessor)) = tier.check_shared(token, predecessor) {
+                    self.held.add(SHARED_LEASE);
+                    self.held.set_scope(Scope::Host);
+                    self.held.token = token;
+                    self.tell(predecessor);
+                    self.at = At::Gate;
+                }
+            }
             Claim::Entered(entered) => {
                 // A process of the directory may have it now; the service excludes it.
                 self.release_slot();
@@ -729,9 +744,10 @@ impl<'a> Climb<'a> {
             name: named.name().clone(),
             at_most: named.at_most,
             at_least: named.at_least,
-            keep: named.enters_kept() && is_wanted(),
+            keep: named.enters_kept() && (self.mode == LockMode::Shared || is_wanted()),
             word: tier.word.clone(),
             is_in_use: false,
+            is_shared: self.mode == LockMode::Shared,
             above: self.known,
             has_moved,
             patience: match self.patience {
@@ -825,7 +841,9 @@ impl<'a> Climb<'a> {
         }
         named.stop_sharing(&mut self.held);
         if let Some(tier) = named.host_tier() {
-            if self.held.remove(LEASE) {
+            if self.held.remove(SHARED_LEASE) {
+                tier.leave_shared();
+            } else if self.held.remove(LEASE) {
                 tier.leave_unused(self.held.token, self.held.predecessor());
             } else if self.goal == Scope::Host && self.held.has(THREAD) {
                 self.give_up_word(tier);
@@ -902,8 +920,8 @@ impl<'a> Climb<'a> {
 
 fn shared_at_host_scope() -> LockError {
     LockError::config(
-        "no leader grants shared leases yet: read it at process scope, with .scope(Scope::Process), \
-         under a name that nothing locks at host scope",
+        "what grants its leases grants no shared ones: read it at process scope, with \
+         .scope(Scope::Process), under a name that nothing locks at host scope",
     )
 }
 

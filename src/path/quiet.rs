@@ -117,7 +117,7 @@ impl Named {
 
     /// The same, for a caller that knows in which fork generation this process is.
     #[inline]
-    fn host_tier_in(&self, generation: u64) -> Option<HostTier<'_>> {
+    pub(super) fn host_tier_in(&self, generation: u64) -> Option<HostTier<'_>> {
         let (word, service) = self.word.as_ref().zip(self.reach.service.as_ref())?;
         let is_ours = match cfg!(feature = "process") {
             true => word.made_in() == generation,
@@ -142,6 +142,40 @@ pub(super) struct HostTier<'a> {
 }
 
 impl HostTier<'_> {
+    /// Reads under a shared lease, if it is good: its token, and how the last writer left.
+    #[inline]
+    pub(super) fn read(self) -> Option<(Token, Predecessor)> {
+        let (token, predecessor) = self.word.read()?;
+        self.check_shared(token, predecessor)
+    }
+
+    /// Whether the reader that has come in may go on; else the lease is given back.
+    #[inline]
+    pub(super) fn check_shared(
+        self,
+        token: Token,
+        predecessor: Predecessor,
+    ) -> Option<(Token, Predecessor)> {
+        // What has ended at a deadline is marked before the deadline moves.
+        let deadline = self.word.session_deadline();
+        if !self.word.is_good(deadline, clock::now()) {
+            if let Some(used) = self.word.leave_shared_for_good() {
+                self.give_back(&used);
+            }
+            return None;
+        }
+        Some((token, predecessor))
+    }
+
+    /// A reader leaves. The lease stays, unless a writer waits for it and no reader is left.
+    #[inline]
+    pub(super) fn leave_shared(self) {
+        match self.word.leave_shared() {
+            Left::Kept | Left::Stale => {}
+            left => self.left(left, None),
+        }
+    }
+
     /// Takes the next token of a lease that is kept, if it is good: that, and how the last local
     /// holder left.
     #[inline]

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     named::Named,
-    right::{Held, INSIDE, LEASE, SLOT, THREAD},
+    right::{Held, INSIDE, LEASE, SHARED_LEASE, SLOT, THREAD},
 };
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -130,8 +130,9 @@ impl Named {
             if let Some(tier) = self.lease_of(held) {
                 let end = held.end_watch();
                 self.leave_cell(held);
-                held.remove(LEASE);
-                tier.leave_unused(held.token, how);
+                if held.remove(LEASE) {
+                    tier.leave_unused(held.token, how);
+                }
                 drop(end);
             }
             self.release_now(held, how);
@@ -144,8 +145,13 @@ impl Named {
         let end = held.end_watch();
         self.leave_cell(held);
         self.stop_sharing(held);
-        if let Some(tier) = self.lease_of(held).filter(|_| held.remove(LEASE)) {
-            tier.leave(held.token, how);
+        if let Some(tier) = self.lease_of(held) {
+            if held.remove(LEASE) {
+                tier.leave(held.token, how);
+            }
+            if held.remove(SHARED_LEASE) {
+                tier.leave_shared();
+            }
         }
         let mut told = how;
         if held.remove(SLOT) {

@@ -70,6 +70,8 @@ pub(super) const SHARED: u8 = 16;
 pub(super) const SHARED_SLOT: u8 = 32;
 /// The gate is readable: an upgradable reader holds it.
 pub(super) const READABLE: u8 = 64;
+/// A reader's 1, in the lease word.
+pub(super) const SHARED_LEASE: u8 = 128;
 
 impl Held {
     /// Nothing is held.
@@ -139,7 +141,7 @@ impl Held {
     /// Whether a reader has it, and nothing besides.
     #[inline]
     pub(super) fn is_only_shared(&self) -> bool {
-        self.won() & !(SHARED | SHARED_SLOT) == 0 && self.more.is_none()
+        self.won() & !(SHARED | SHARED_SLOT | SHARED_LEASE) == 0 && self.more.is_none()
     }
 
     /// Whether an upgradable reader has it.
@@ -189,7 +191,8 @@ impl Held {
         Predecessor::from_u8(self.facts.byte(1))
     }
 
-    /// Which of [`THREAD`], [`SLOT`], [`LEASE`], [`INSIDE`], [`SHARED`], [`SHARED_SLOT`], [`READABLE`] are to be given back.
+    /// Which of [`THREAD`], [`SLOT`], [`LEASE`], [`INSIDE`], [`SHARED`], [`SHARED_SLOT`], [`READABLE`],
+    /// [`SHARED_LEASE`] are to be given back.
     #[inline]
     pub(super) fn won(&self) -> u8 {
         self.facts.byte(2)

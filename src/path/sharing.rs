@@ -9,6 +9,9 @@
 //! A reader that finds the gate taken climbs to it like a writer, so that all stand in one order. At
 //! the gate it adds 1 and releases the gate, left as it was found. Where an upgradable reader holds
 //! the gate, a reader before which no writer stands comes in beside it.
+//!
+//! At host scope readers share a lease, and are counted in the lease word. An upgradable reader has an
+//! exclusive lease, as a writer has, and so has the reader that a writer becomes.
 
 use std::{future::Future, time::Duration};
 
@@ -29,7 +32,7 @@ use super::right::SLOT;
 use super::{
     Core, LockMode, Patience, Plain, by,
     named::Named,
-    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, THREAD, short},
+    right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, short},
     timed_out,
 };
 
@@ -74,8 +77,21 @@ impl Named {
                 None => self.read_past_thread(Scope::Process, generation),
             },
             Scope::Thread => self.read_past_thread(Scope::Thread, generation),
-            Scope::Host => None,
+            Scope::Host if self.reach.is_closed() => None,
+            Scope::Host => self.read_under_lease(generation),
         }
+    }
+
+    #[inline]
+    fn read_under_lease(&self, generation: u64) -> Option<Held> {
+        let tier = self.host_tier_in(generation).filter(|_| self.enters_kept())?;
+        let (token, left) = tier.read()?;
+        // A writer whose right was lost is still inside, perhaps.
+        if self.entry.cell.is_occupied(short(generation)) {
+            tier.leave_shared();
+            return None;
+        }
+        Some(Held::shared(token, left, Scope::Host, SHARED_LEASE, generation))
     }
 
     #[inline]
@@ -133,6 +149,9 @@ impl Named {
         if self.scope() > self.entry.scope_in_force() || self.reach.is_closed() {
             return false;
         }
+        if self.entry.scope_in_force() == Scope::Host {
+            return false; // it has the lease for itself
+        }
         #[cfg(feature = "process")]
         if let Some(slot) = self.entry.slot()
             && self.entry.scope_in_force() == Scope::Process
@@ -147,6 +166,13 @@ impl Named {
     fn leave_quietly(&self, held: &mut Held) -> bool {
         let generation = fork::generation();
         if held.is_of_other_than(generation) {
+            return true;
+        }
+        if held.has(SHARED_LEASE)
+            && let Some(tier) = self.host_tier_in(generation)
+        {
+            held.forget();
+            tier.leave_shared();
             return true;
         }
         if held.has(SHARED_SLOT)
@@ -171,6 +197,11 @@ impl Named {
             if let Some(slot) = self.entry.slot() {
                 slot.unread();
             }
+        }
+        if held.remove(SHARED_LEASE)
+            && let Some(tier) = self.host_tier()
+        {
+            tier.leave_shared();
         }
         if held.remove(READABLE) {
             self.entry.shares().set_readable(false);
@@ -279,6 +310,9 @@ impl Named {
 
     /// No reader is inside any more: it is a writer from now on, with a token of its own.
     fn end_upgrade(&self, held: &mut Held) -> Result<()> {
+        if held.has(LEASE) {
+            return Ok(()); // it has had the lease for itself all the time
+        }
         #[cfg(feature = "process")]
         if held.has(SLOT)
             && let Some(slot) = self.entry.slot()
@@ -351,6 +385,11 @@ impl Named {
     /// A holder of the gate becomes a reader: it adds 1, and then releases the gate.
     pub(crate) fn downgrade(&self, held: &mut Held, how: Predecessor) -> Result<Held> {
         let generation = fork::generation();
+        if held.has(LEASE) {
+            // It stays alone: no shared lease is got without letting a writer in between.
+            self.stop_sharing(held);
+            return Ok(held.take());
+        }
         let added = self.share_under_gate(held)?;
         let shared = Held::shared(held.token, held.predecessor(), held.scope(), added, generation);
         self.release(held, how);

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     named::Named,
     quiet::HostTier,
-    right::{Held, LEASE},
+    right::{Held, LEASE, SHARED_LEASE},
 };
 
 impl Named {
@@ -78,17 +78,31 @@ impl Named {
         }
     }
 
-    /// What tells its loss; `None` if it cannot be lost.
+    /// What tells its loss; `None` if it cannot be lost. A reader keeps what it is given, and is given
+    /// it once: see [`end_reader_watch`](Named::end_reader_watch).
     pub(crate) fn watch(&self, held: &Held) -> Option<Arc<Watch>> {
         match self.lease_of(held) {
+            Some(tier) if held.has(SHARED_LEASE) => Some(tier.word.watch_for_reader()),
             Some(tier) => Some(tier.word.watch()),
             None => held.watch().cloned(),
         }
     }
 
+    /// Whether [`watch`](Named::watch) makes one for this guard alone.
+    pub(crate) fn has_own_watch(&self, held: &Held) -> bool {
+        held.has(SHARED_LEASE)
+    }
+
+    /// A reader that has asked to be told of its loss leaves.
+    pub(crate) fn end_reader_watch(&self, held: &Held, watch: &Arc<Watch>) {
+        if let Some(tier) = self.lease_of(held) {
+            tier.word.end_reader_watch(watch);
+        }
+    }
+
     /// The lease that a guard has.
     pub(super) fn lease_of(&self, held: &Held) -> Option<HostTier<'_>> {
-        self.host_tier().filter(|_| held.has(LEASE))
+        self.host_tier().filter(|_| held.has(LEASE | SHARED_LEASE))
     }
 }
 

@@ -232,6 +232,7 @@ struct Grant {
 
 struct Lease {
     name: Name,
+    mode: Mode,
     request: RequestId,
     grant: Grant,
     hold: Hold,
@@ -826,7 +827,7 @@ impl Client {
         self.timers.clear(Due::Request(request));
         let mut state = self.requests.remove(&request).expect("a request that waits");
         if let Some(grant) = state.grant.take() {
-            self.refuse_grant(request, state.acquire.name.clone(), grant);
+            self.refuse_grant(request, &state.acquire, grant);
         }
         state
     }
@@ -900,8 +901,9 @@ impl Client {
         if let Some(end) = at_most {
             self.timers.set(Due::AtMost(lease), end);
         }
-        let name = state.acquire.name;
-        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held, kept: false });
+        let Acquire { name, mode, .. } = state.acquire;
+        let hold = Hold::Held;
+        self.insert_lease(lease, Lease { name, mode, request, grant, hold, kept: false });
         let granted = Event::Granted { request, lease, first, last, predecessor, at_most };
         self.events.push_back(granted);
         if is_recalled {
@@ -922,9 +924,9 @@ impl Client {
 
     /// Hands back a grant that no guard entered: the next holder's predecessor is still the last
     /// one that did.
-    fn refuse_grant(&mut self, request: RequestId, name: Name, grant: Grant) {
-        let lease = grant.lease;
-        self.insert_lease(lease, Lease { name, request, grant, hold: Hold::Held, kept: false });
+    fn refuse_grant(&mut self, request: RequestId, asked: &Acquire, grant: Grant) {
+        let (lease, hold, name, mode) = (grant.lease, Hold::Held, asked.name.clone(), asked.mode);
+        self.insert_lease(lease, Lease { name, mode, request, grant, hold, kept: false });
         self.hand_back(lease);
     }
 
@@ -1080,7 +1082,7 @@ impl Client {
         let mut releases = Vec::new();
         for lease in sorted(&self.leases) {
             let state = &self.leases[&lease];
-            let mut reported = state.grant.held(state.name.clone(), now);
+            let mut reported = state.grant.held(state.name.clone(), state.mode, now);
             reported.kept = state.kept;
             if let Hold::Releasing { last_used, how, .. } = state.hold {
                 (reported.last_used, reported.leaving) = (last_used, Some(how));
@@ -1093,7 +1095,9 @@ impl Client {
             let state = self.requests.get_mut(&request).expect("it is among the keys");
             state.said = true;
             match &state.grant {
-                Some(grant) => held.push(grant.held(state.acquire.name.clone(), now)),
+                Some(grant) => {
+                    held.push(grant.held(state.acquire.name.clone(), state.acquire.mode, now));
+                }
                 None => waiting.push(WaitingRequest {
                     request,
                     place: state.place,
@@ -1250,7 +1254,8 @@ impl Request {
 }
 
 impl Grant {
-    fn held(&self, name: Name, now: Time) -> HeldLease {
+    fn held(&self, name: Name, mode: Mode, now: Time) -> HeldLease {
+        let mode = if planted(Mistake::ModeNotReported) { Mode::Exclusive } else { mode };
         HeldLease {
             lease: self.lease,
             name,
@@ -1262,7 +1267,7 @@ impl Grant {
             since: now.since(self.since),
             leaving: None,
             reign: self.reign,
-            mode: Mode::Exclusive,
+            mode,
             value: Box::default(),
         }
     }

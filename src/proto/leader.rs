@@ -32,7 +32,9 @@ use self::{
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, ReignId, RequestId, TIME_TO_LIVE, count_long,
     history::{History, Notary, TrustingNotary},
-    lock::{Holding, LockKey, PackedId, Patience, Recall, Right, SessionKey, Waiter, WaiterKey},
+    lock::{
+        HoldKey, Holding, LockKey, PackedId, Patience, Recall, Right, SessionKey, Waiter, WaiterKey,
+    },
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{
@@ -42,7 +44,9 @@ use super::{
     shares::{Shares, has_share, largest_share},
     table::{Next, Table},
     timers::Timers,
-    wire::{Acquire, ClientMessage, HolderInfo, LeaderMessage, Mode, Refusal, Wait},
+    wire::{
+        Acquire, ClientMessage, HolderInfo, LeaderMessage, Mode, NameUse, Refusal, SHARES, Wait,
+    },
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -170,8 +174,8 @@ pub struct Leader {
     early_shares: Shares,
     /// Until when waiters wait.
     limits: Timers<WaiterKey>,
-    /// When a held lock reaches its `at_most`, or when its lost lease is past its last promise.
-    ends: Timers<LockKey>,
+    /// When a lease reaches its `at_most`, or when a lost one is past its last promise.
+    ends: Timers<HoldKey>,
     /// Until when a lock is not granted that two said they hold.
     disputes: Timers<LockKey>,
     reservations: Reservations,
@@ -448,25 +452,27 @@ impl Leader {
             self.expire(key);
         }
         while let Some(waiter) = self.limits.pop_due(now) {
-            let Waiter { lock, patience, since, session, request, .. } = *self.table.waiter(waiter);
-            let is_held = self.table.lock(lock).holding.is_some() && !self.in_grace;
+            let Waiter { lock, patience, since, session, request, mode, .. } =
+                *self.table.waiter(waiter);
             let is_short = now.since(since) < RECALL_LIMIT;
             match patience {
                 // It may be free: a short wait gets a free lock as one that only tries does.
                 Patience::Some
-                    if is_short && !self.is_surely_held(lock, Some((session, request))) =>
+                    if is_short && !self.is_surely_held(lock, mode, Some((session, request))) =>
                 {
                     self.table.lose_patience(waiter);
                     self.limits.set(waiter, now + RECALL_LIMIT);
                 }
                 Patience::Some => self.refuse_waiter(waiter, Refusal::TimedOut, now),
-                Patience::None if is_held => self.refuse_waiter(waiter, Refusal::WouldBlock, now),
+                Patience::None if self.is_passed_over(waiter) => {
+                    self.refuse_waiter(waiter, Refusal::WouldBlock, now)
+                }
                 // No session has it: it waits for the disk, or for the end of grace.
                 Patience::None => self.limits.set(waiter, now + RECALL_LIMIT),
             }
         }
-        while let Some(lock) = self.ends.pop_due(now) {
-            self.end_hold(lock);
+        while let Some(hold) = self.ends.pop_due(now) {
+            self.end_hold(hold);
         }
         while self.reign.is_some()
             && let Some(connection) = self.reports.pop_due(now)
@@ -612,7 +618,7 @@ impl Leader {
                     self.drop_waiter(waiter);
                 } else if let Some(lock) = self.request_is_over(key, request) {
                     // What crosses this is handed straight back.
-                    self.vacate(lock, None);
+                    self.vacate(HoldKey::exclusive(lock), None);
                 }
             }
             ClientMessage::Release { lease, last_used, how } => {
@@ -674,7 +680,19 @@ impl Leader {
             return self.refuse(key, request, why, None);
         }
         let lock = self.table.find_or_add(acquire.name);
-        if acquire.wait == Wait::No && self.is_surely_held(lock, Some((key, request))) {
+        let mode = acquire.mode;
+        match self.table.name_use(lock) {
+            Some(in_force)
+                if in_force != mode.name_use() && !planted(Mistake::LimitNotCompared) =>
+            {
+                let holder = self.holder(lock, now);
+                let why = self.used_as(key, in_force);
+                return self.refuse(key, request, why, holder);
+            }
+            Some(_) => {}
+            None => self.table.use_as(lock, mode),
+        }
+        if acquire.wait == Wait::No && self.is_surely_held(lock, mode, Some((key, request))) {
             let holder = self.holder(lock, now);
             return self.refuse(key, request, Refusal::WouldBlock, holder);
         }
@@ -687,6 +705,7 @@ impl Leader {
             request,
             place,
             since: now,
+            mode,
             patience: if acquire.wait == Wait::No { Patience::None } else { Patience::Some },
             at_most: acquire.at_most,
             at_least: acquire.at_least.filter(|at_least| !at_least.is_zero()),
@@ -696,7 +715,7 @@ impl Leader {
         };
         if is_new
             && waiter.at_least.is_none()
-            && self.table.is_unused(lock)
+            && self.table.is_open_to(&waiter)
             && let Verdict::Granted(lease, token) = self.judge(&waiter, now)
         {
             // No waiter was before it, and it need not wait: so it does not queue.
@@ -792,14 +811,15 @@ impl Leader {
         if let Some(id) = id {
             self.sessions.answer_for(key, id);
         }
-        if let Some(lock) = id.and_then(|id| self.sessions.get(key).leases().get(&id).copied()) {
-            let how = match self.holding(lock).right {
+        if let Some(hold) = id.and_then(|id| self.sessions.get(key).leases().get(&id).copied()) {
+            let lock = hold.lock;
+            let how = match self.holding(hold).right {
                 Right::Ended(why, _) => after(why),
                 Right::Whole | Right::Ending => how,
             };
-            let is_unused = last_used < self.table.lock(lock).first();
-            let lease = self.holding(lock).lease;
-            self.table.give_back(lock, last_used);
+            let is_unused = last_used < self.table.tokens(hold).0;
+            let lease = self.holding(hold).lease;
+            self.table.give_back(hold, last_used);
             if planted(Mistake::ReservedAtRelease) {
                 self.reserve_at_release(lock);
             }
@@ -809,7 +829,13 @@ impl Leader {
             if planted(Mistake::ReservationEndsWithHolder) {
                 self.end_reservation(lock);
             }
-            self.vacate(lock, Some(how));
+            if planted(Mistake::ReaderEndsAll) && hold.joint_key().is_some() {
+                let all: Vec<_> = self.table.holds(lock).filter(|other| *other != hold).collect();
+                for other in all {
+                    self.vacate(other, None);
+                }
+            }
+            self.vacate(hold, Some(how));
         }
         if let Some(number) = self.deletion_of(lease)
             && let Some(connection) = self.sessions.get(key).connection
@@ -834,32 +860,33 @@ impl Leader {
 
     /// Whether a guard has a lease that may be kept.
     fn is_used(&mut self, key: SessionKey, lease: LeaseId, kept: bool) {
-        let Some(lock) = self.lock_of_lease(key, lease) else { return };
-        let next = match (self.holding(lock).recall, kept) {
+        let Some(hold) = self.hold_of_lease(key, lease) else { return };
+        let next = match (self.holding(hold).recall, kept) {
             (Recall::No | Recall::Kept, true) => Recall::Kept,
             (Recall::No | Recall::Kept, false) => Recall::No,
             (Recall::Asked | Recall::InUse, false) => Recall::InUse,
             (recall, true) => recall, // it is on its way back
         };
-        self.table.recalled(lock, next);
-        self.unsettled.push(lock);
+        self.table.recalled(hold, next);
+        self.unsettled.push(hold.lock);
     }
 
     /// A lease that no other session wants is kept on, with more tokens.
     fn top_up(&mut self, key: SessionKey, lease: LeaseId) {
-        let Some(lock) = self.lock_of_lease(key, lease) else { return };
-        let Holding { right, recall, .. } = *self.holding(lock);
+        let Some(hold) = self.hold_of_lease(key, lease) else { return };
+        let Holding { right, recall, .. } = *self.holding(hold);
         if self.over.is_none()
+            && hold.joint_key().is_none()
             && matches!(right, Right::Whole)
             && matches!(recall, Recall::No | Recall::Kept)
         {
-            let last = self.table.top_up(lock);
+            let last = self.table.top_up(hold.lock);
             self.given = self.given.max(last);
             self.tell(key, LeaderMessage::ToppedUp { lease, last });
         }
     }
 
-    fn lock_of_lease(&self, key: SessionKey, lease: LeaseId) -> Option<LockKey> {
+    fn hold_of_lease(&self, key: SessionKey, lease: LeaseId) -> Option<HoldKey> {
         self.sessions.get(key).leases().get(&PackedId::of_lease(lease)?).copied()
     }
 
@@ -867,16 +894,16 @@ impl Leader {
         self.close(connection, Close::Ended);
         self.sessions.get_mut(key).connection = None;
         // What it had used it has given back before.
-        for (lease, lock) in self.sessions.get(key).leases_in_order() {
-            self.was_not_used(lock, lease);
+        for (lease, hold) in self.sessions.get(key).leases_in_order() {
+            self.was_not_used(hold.lock, lease);
         }
         self.vacate_all(key, Predecessor::Clean);
         self.end_session(key);
     }
 
     fn vacate_all(&mut self, key: SessionKey, how: Predecessor) {
-        for (_, lock) in self.sessions.get(key).leases_in_order() {
-            self.vacate(lock, Some(how));
+        for (_, hold) in self.sessions.get(key).leases_in_order() {
+            self.vacate(hold, Some(how));
         }
     }
 }
@@ -944,15 +971,15 @@ impl Leader {
 
     /// Its end is durable: what it held is free.
     fn bury(&mut self, key: SessionKey, _proof: TakenAway) {
-        for (_, lock) in self.sessions.get(key).leases_in_order() {
-            let how = match self.holding(lock).right {
+        for (_, hold) in self.sessions.get(key).leases_in_order() {
+            let how = match self.holding(hold).right {
                 Right::Ended(why, _) => after(why),
                 Right::Whole | Right::Ending => Predecessor::Expired,
             };
             if planted(Mistake::BlockReused) {
-                self.table.give_back(lock, Token::ZERO);
+                self.table.give_back(hold, Token::ZERO);
             }
-            self.vacate(lock, Some(how));
+            self.vacate(hold, Some(how));
         }
         self.sessions.remove(key);
     }
@@ -998,52 +1025,106 @@ impl Leader {
         if self.table.get(lock).is_none() {
             return; // forgotten meanwhile
         }
-        while self.table.lock(lock).holding.is_none()
-            && let Some(waiter) = self.next_waiter(lock)
+        while let Some(waiter) = self.next_waiter(lock)
+            && self.table.has_room(lock, self.table.waiter(waiter).mode)
             && self.try_grant(waiter, now)
-        {}
-        self.recall_if_wanted(lock);
-        if self.is_surely_held(lock, None) {
-            while let Some(waiter) = self.table.first_impatient(lock) {
-                self.refuse_waiter(waiter, Refusal::WouldBlock, now);
+        {
+            if planted(Mistake::OneGrantPerEvent) && self.table.is_held(lock) {
+                break;
             }
         }
+        self.recall_if_wanted(lock);
+        self.refuse_impatient(lock, now);
         if self.disputes.get(lock).is_none() {
             self.table.forget_if_unused(lock);
         }
     }
 
-    /// Another session waits: a lease that may be kept is asked back, once per connection of its
-    /// session for as long as that is so.
-    fn recall_if_wanted(&mut self, lock: LockKey) {
-        let Some(holding) = self.table.lock(lock).holding else { return };
-        if self.is_keepable(lock)
-            && matches!(holding.recall, Recall::No | Recall::Kept)
-            && self.table.first_present(lock).is_some()
-            && self.sessions.get(holding.session).connection.is_some()
-        {
-            self.table.recalled(lock, Recall::Asked);
-            self.tell(holding.session, LeaderMessage::Recall { lease: holding.lease.lease() });
+    /// Tells those that only try that it is held, as soon as that is sure.
+    fn refuse_impatient(&mut self, lock: LockKey, now: Time) {
+        let mut impatient: Vec<_> = self.table.impatient_of(lock).collect();
+        impatient.retain(|&waiter| {
+            let Waiter { mode, .. } = *self.table.waiter(waiter);
+            self.is_surely_held(lock, mode, None)
+        });
+        for waiter in impatient {
+            self.refuse_waiter(waiter, Refusal::WouldBlock, now);
         }
     }
 
-    fn is_keepable(&self, lock: LockKey) -> bool {
-        let lock = self.table.lock(lock);
-        let is_whole = |holding: &Holding| matches!(holding.right, Right::Whole);
-        lock.holding.is_some_and(|holding| is_whole(&holding)) && lock.is_block()
+    /// Another session waits: a lease that may be kept and is in its way is asked back, once per
+    /// connection of its session for as long as that is so.
+    fn recall_if_wanted(&mut self, lock: LockKey) {
+        let Some(waiter) = self.table.first_present(lock) else { return };
+        let mode = self.table.waiter(waiter).mode;
+        let in_the_way: Vec<_> = self.table.in_the_way(lock, mode).collect();
+        for hold in in_the_way {
+            let holding = *self.holding(hold);
+            if self.table.is_keepable(hold)
+                && matches!(holding.recall, Recall::No | Recall::Kept)
+                && self.sessions.get(holding.session).connection.is_some()
+                && !(planted(Mistake::SharedNotRecalled)
+                    && mode == Mode::Exclusive
+                    && hold.joint_key().is_some())
+            {
+                self.table.recalled(hold, Recall::Asked);
+                let lease = holding.lease.lease();
+                self.tell(holding.session, LeaderMessage::Recall { lease });
+                if planted(Mistake::OneKeeperRecalled) {
+                    break;
+                }
+            }
+        }
     }
 
-    /// Whether a try can be told that it is held. Of a lease that may be kept that
+    /// Whether a try in this mode can be told that it is held. Of a lease that may be kept that
     /// is known once its session has answered a recall, or cannot.
     /// Of a reserved name that is so for all but the request that has never heard of its grant.
-    fn is_surely_held(&self, lock: LockKey, by: Option<(SessionKey, RequestId)>) -> bool {
-        let Some(holding) = self.table.lock(lock).holding else {
-            return !self.in_grace && self.is_reserved_from(lock, by);
-        };
-        let may_come = self.is_keepable(lock)
+    fn is_surely_held(
+        &self,
+        lock: LockKey,
+        mode: Mode,
+        by: Option<(SessionKey, RequestId)>,
+    ) -> bool {
+        if self.in_grace {
+            return false;
+        }
+        let mut in_the_way = self.table.in_the_way(lock, mode).peekable();
+        if in_the_way.peek().is_some() {
+            return in_the_way.any(|hold| !self.may_come(hold));
+        }
+        if !self.table.is_held(lock) {
+            return self.is_reserved_from(lock, by);
+        }
+        // There is room beside its holders. It is held by the first that waits for them to leave.
+        let Some(first) = self.table.first_present(lock) else { return false };
+        let Waiter { mode, session, request, .. } = *self.table.waiter(first);
+        by != Some((session, request))
+            && self.table.in_the_way(lock, mode).any(|hold| !self.may_come(hold))
+    }
+
+    /// Whether a lease may be kept without a guard, so that its session gives it back when asked.
+    fn may_come(&self, hold: HoldKey) -> bool {
+        let holding = self.holding(hold);
+        self.table.is_keepable(hold)
             && holding.recall != Recall::InUse
-            && self.sessions.get(holding.session).connection.is_some();
-        !(self.in_grace || may_come)
+            && self.sessions.get(holding.session).connection.is_some()
+    }
+
+    /// Whether a waiter stands behind holders or other waiters, not only behind the disk.
+    fn is_passed_over(&self, waiter: WaiterKey) -> bool {
+        let Waiter { lock, mode, .. } = *self.table.waiter(waiter);
+        let is_next = self.table.first_present(lock) == Some(waiter);
+        let is_free = !self.table.is_held(lock) || (is_next && self.table.has_room(lock, mode));
+        !self.in_grace && !is_free
+    }
+
+    /// What a session is told of a name that others use in another way.
+    fn used_as(&self, key: SessionKey, in_force: NameUse) -> Refusal {
+        match self.sessions.get(key).capabilities & SHARES {
+            0 => Refusal::NotSupported,
+            _ => Refusal::UsedAs(in_force),
+        }
     }
 
     /// Grants a free lock to the first in its queue, or throws out a first that may not have it.
@@ -1110,7 +1191,7 @@ impl Leader {
             return Verdict::NeedsRaise(needed);
         }
         let lease = PackedId::new(epoch, self.leases_made + 1);
-        match (self.table.next_token(waiter.lock, waiter.above, epoch), lease) {
+        match (self.table.next_token(waiter.lock, waiter.mode, waiter.above, epoch), lease) {
             (Some(Next::Token(token)), Some(lease)) => Verdict::Granted(lease, token),
             (Some(Next::Token(_)), None) => Verdict::NeedsEpoch(epoch + 1),
             (Some(Next::Epoch(needed)), _) => Verdict::NeedsEpoch(needed),
@@ -1137,19 +1218,19 @@ impl Leader {
 
     fn give(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
         self.leases_made += 1;
-        self.table.grant(waiter, lease, token, now);
-        self.given = self.given.max(self.table.lock(waiter.lock).token);
-        self.sessions.add_lease(waiter.session, lease, waiter.lock);
+        let hold = self.table.grant(waiter, lease, token, now);
+        self.given = self.given.max(self.table.tokens(hold).1);
+        self.sessions.add_lease(waiter.session, lease, hold);
         if let Some(at_most) = waiter.at_most {
-            self.ends.set(waiter.lock, now + count_long(at_most));
+            self.ends.set(hold, now + count_long(at_most));
         }
-        self.tell_granted(waiter.lock, waiter.at_most);
+        self.tell_granted(hold, waiter.at_most);
     }
 
-    fn tell_granted(&mut self, lock: LockKey, at_most: Option<Duration>) {
-        let Holding { lease, request, session, .. } = *self.holding(lock);
-        let held = self.table.lock(lock);
-        let (first, last, predecessor) = (held.first(), held.token, held.predecessor);
+    fn tell_granted(&mut self, hold: HoldKey, at_most: Option<Duration>) {
+        let Holding { lease, request, session, .. } = *self.holding(hold);
+        let predecessor = self.table.lock(hold.lock).predecessor;
+        let (first, last) = self.table.tokens(hold);
         let granted = LeaderMessage::Granted {
             request,
             lease: lease.lease(),
@@ -1161,46 +1242,46 @@ impl Leader {
         self.tell(session, granted);
     }
 
-    /// The lock has no holder any more: its holder says so, or a durable record allows it.
-    fn vacate(&mut self, lock: LockKey, how: Option<Predecessor>) -> Holding {
-        let holding = self.table.vacate(lock, how);
+    /// A lease is over: its holder says so, or a durable record allows it.
+    fn vacate(&mut self, hold: HoldKey, how: Option<Predecessor>) -> Holding {
+        let holding = self.table.vacate(hold, how);
         self.sessions.remove_lease(holding.session, holding.lease);
-        self.ends.clear(lock);
+        self.ends.clear(hold);
         if planted(Mistake::LeaseIdReused)
             && holding.lease.lease() == (LeaseId { epoch: self.epoch(), count: self.leases_made })
         {
             self.leases_made -= 1;
         }
         if !(planted(Mistake::LostWakeUp) && how == Some(Predecessor::Panicked)) {
-            self.unsettled.push(lock);
+            self.unsettled.push(hold.lock);
         }
         holding
     }
 
     /// The time of a hold is over: it reached its `at_most`, or the last promise its loser had.
-    fn end_hold(&mut self, lock: LockKey) {
-        match self.holding(lock).right {
-            Right::Whole => self.take_away(lock, LostReason::HeldTooLong),
+    fn end_hold(&mut self, hold: HoldKey) {
+        match self.holding(hold).right {
+            Right::Whole => self.take_away(hold, LostReason::HeldTooLong),
             Right::Ending => unreachable!("it waits for the disk, not for a time"),
-            Right::Ended(why, _) => drop(self.vacate(lock, Some(after(why)))),
+            Right::Ended(why, _) => drop(self.vacate(hold, Some(after(why)))),
         }
     }
 
     /// Begins to take a lease away. Its holder is told once that is durable.
-    fn take_away(&mut self, lock: LockKey, why: LostReason) {
-        let Holding { lease, session, .. } = *self.holding(lock);
+    fn take_away(&mut self, hold: HoldKey, why: LostReason) {
+        let Holding { lease, session, .. } = *self.holding(hold);
         if let Standing::Ending(_) = self.sessions.get(session).standing {
             return; // it is being taken away with all the others
         }
         let record = Record::LeaseRevoked {
             session: self.sessions.get(session).id,
             lease: lease.lease(),
-            name: self.table.lock(lock).name.clone(),
-            token: self.table.lock(lock).token,
+            name: self.table.lock(hold.lock).name.clone(),
+            token: self.table.tokens(hold).1,
             why,
         };
-        self.ends.clear(lock);
-        self.table.take_away(lock);
+        self.ends.clear(hold);
+        self.table.take_away(hold);
         self.write(record);
     }
 
@@ -1214,7 +1295,7 @@ impl Leader {
         proof: TakenAway,
     ) {
         let id = PackedId::of_lease(lease).expect("one of ours");
-        let Some(&lock) = self.sessions.get(key).leases().get(&id) else {
+        let Some(&hold) = self.sessions.get(key).leases().get(&id) else {
             // Given back meanwhile, or one that was never confirmed.
             if why == LostReason::Forgotten {
                 self.sessions.revoke(key, id, why, proof);
@@ -1223,13 +1304,13 @@ impl Leader {
             return;
         };
         self.sessions.revoke(key, id, why, proof);
-        self.table.taken_away(lock, why, proof);
+        self.table.taken_away(hold, why, proof);
         if planted(Mistake::BreakAtOnce) {
-            self.vacate(lock, Some(after(why)));
+            self.vacate(hold, Some(after(why)));
             return self.tell(key, LeaderMessage::Lost { lease, why });
         }
         // What is promised later is promised after `Lost`, on the same connection or the next.
-        self.ends.set(lock, self.sessions.get(key).deadline());
+        self.ends.set(hold, self.sessions.get(key).deadline());
         self.tell(key, LeaderMessage::Lost { lease, why });
     }
 
@@ -1360,26 +1441,34 @@ impl Leader {
         self.last_record
     }
 
-    fn holding(&self, lock: LockKey) -> &Holding {
-        self.table.lock(lock).holding.as_ref().expect("a held lock")
+    fn holding(&self, hold: HoldKey) -> &Holding {
+        self.table.holding(hold)
     }
 
+    /// The holder of a lock, or of several the one that has been there the longest.
     fn holder(&self, lock: LockKey, now: Time) -> Option<HolderInfo> {
-        let lock = self.table.lock(lock);
-        let holding = lock.holding.as_ref()?;
-        Some(HolderInfo {
+        let first = self.table.holds(lock).next();
+        first.map(|hold| self.describe_holder(hold, now))
+    }
+
+    fn describe_holder(&self, hold: HoldKey, now: Time) -> HolderInfo {
+        let holding = self.holding(hold);
+        HolderInfo {
             identity: self.sessions.get(holding.session).identity.clone(),
             since: now.since(holding.since),
-            token: lock.first(),
-            mode: Mode::Exclusive,
-        })
+            token: self.table.tokens(hold).0,
+            mode: self.table.mode(hold),
+        }
     }
 
-    fn lock_of(&self, name: &Name, token: Token) -> Option<LockKey> {
-        let key = self.table.find(name)?;
-        let lock = self.table.lock(key);
+    /// The leases of this name that have this token.
+    fn holds_of(&self, name: &Name, token: Token) -> impl Iterator<Item = HoldKey> + use<'_> {
+        let holds = self.table.find(name).into_iter().flat_map(|lock| self.table.holds(lock));
         // Any token of its block is the holder's.
-        (lock.holding.is_some() && (lock.first()..=lock.token).contains(&token)).then_some(key)
+        holds.filter(move |&hold| {
+            let (first, last) = self.table.tokens(hold);
+            (first..=last).contains(&token)
+        })
     }
 }
 
@@ -1440,6 +1529,6 @@ impl Leader {
 
     /// How many locks are held.
     pub(super) fn held(&self) -> usize {
-        self.table.all().filter(|&lock| self.table.lock(lock).holding.is_some()).count()
+        self.table.all().map(|lock| self.table.holds(lock).count()).sum()
     }
 }

@@ -1,12 +1,13 @@
 //! What the table keeps of one lock and of one waiter, and the keys that they have there.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     hash::{Hash, Hasher},
     time::Duration,
 };
 
-use super::{LeaseId, Place, RequestId, record::TakenAway};
+use super::{LeaseId, Place, RequestId, record::TakenAway, wire::Mode};
 use crate::{
     error::{LostReason, Predecessor},
     name::Name,
@@ -23,6 +24,31 @@ pub(super) struct LockKey(pub(super) u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct WaiterKey(pub(super) u32);
+
+/// A lease's place in the table: it is the lock's only one, or one of several that are held together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct HoldKey {
+    pub(super) lock: LockKey,
+    /// 0 for the only one.
+    joint: u32,
+}
+
+impl HoldKey {
+    /// The lock's exclusive lease.
+    pub(super) fn exclusive(lock: LockKey) -> HoldKey {
+        HoldKey { lock, joint: 0 }
+    }
+
+    /// The one of several that has this key among all such leases.
+    pub(super) fn joint(lock: LockKey, key: u32) -> HoldKey {
+        HoldKey { lock, joint: key + 1 }
+    }
+
+    /// Its key, if it is one of several.
+    pub(super) fn joint_key(self) -> Option<u32> {
+        self.joint.checked_sub(1)
+    }
+}
 
 /// A [`LeaseId`] or a [`Place`] in 8 bytes, in the order of the original: epoch above count, as
 /// in a token. In halves, the upper one first, so that beside a key it takes 12 bytes and not 16.
@@ -91,15 +117,18 @@ pub(super) struct Lock {
     pub(super) name: Name,
     /// The highest token granted; while it is held, the last one of its holder's block.
     pub(super) token: Token,
+    /// Its exclusive lease.
     pub(super) holding: Option<Holding>,
     /// How the last holder left.
     pub(super) predecessor: Predecessor,
     /// An `at_least` keeps it taken, or is about to or has just done: it is not forgotten.
     pub(super) is_reserved: bool,
+    /// The table has [`JointLeases`] of it.
+    pub(super) is_joint: bool,
 }
 
 impl Lock {
-    /// The first token of the block that is held; the highest granted, if none is.
+    /// The first token of the block that is held exclusively; the highest granted, if none is.
     pub(super) fn first(&self) -> Token {
         let spread = self.holding.as_ref().map_or(0, |holding| holding.spread);
         Token::new(self.token.get() - u64::from(spread)).expect("below a token are tokens")
@@ -122,6 +151,27 @@ pub(super) struct Holding {
     /// How many tokens of its block come before the last, the lock's.
     pub(super) spread: u32,
     pub(super) recall: Recall,
+}
+
+/// The leases of one lock that are held together, or the limit of those that will be.
+#[derive(Debug)]
+pub(super) struct JointLeases {
+    /// How many permits there are, as the first that asked has named it; 0 where leases are shared.
+    pub(super) limit: u32,
+    /// How many permits are held.
+    pub(super) taken: u32,
+    /// The first granted first, with their keys among all such leases.
+    pub(super) leases: BTreeSet<(PackedId, u32)>,
+}
+
+/// One of several leases of a lock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JointLease {
+    pub(super) holding: Holding,
+    pub(super) token: Token,
+    pub(super) mode: Mode,
+    /// It may be kept.
+    pub(super) keeps: bool,
 }
 
 /// How far the recall of a lease has come on its session's connection.
@@ -152,6 +202,7 @@ pub(super) struct Waiter {
     pub(super) request: RequestId,
     pub(super) place: PackedId,
     pub(super) since: Time,
+    pub(super) mode: Mode,
     pub(super) patience: Patience,
     pub(super) at_most: Option<Duration>,
     pub(super) at_least: Option<Duration>,

@@ -165,6 +165,7 @@ mod tests {
                 holding: None,
                 predecessor: Predecessor::Clean,
                 is_reserved: false,
+                is_joint: false,
             };
             let key = LockKey(self.locks.insert(lock));
             let hash = self.names.hash_of(&name(number));

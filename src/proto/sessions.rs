@@ -10,7 +10,7 @@ use std::{
 use super::{
     ClientId, ConnectionId, LeaseId, ProcessMark, Proof, RequestId, SessionId, TIME_TO_LIVE,
     count_long,
-    lock::{LockKey, PackedId, SessionKey, WaiterKey},
+    lock::{HoldKey, PackedId, SessionKey, WaiterKey},
     numbered::{Keyed, sorted},
     record::{OpenSession, Opened, TakenAway},
     slab::Slab,
@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) time_to_live: Duration,
     pub(super) identity: Identity,
     pub(super) process: ProcessMark,
+    /// What its client's release can do, as its newest connection says.
+    pub(super) capabilities: u64,
     /// The client that its newest connection is of; none while an earlier reign's session is away.
     client: Option<ClientKey>,
     /// An earlier reign opened it, and it has not come back yet.
@@ -42,7 +44,7 @@ pub(super) struct Session {
     pub(super) idle_since: Option<Time>,
     deadline: Time,
     /// After a restart their numbers, too, are what the client says.
-    leases: Keyed<PackedId, LockKey>,
+    leases: Keyed<PackedId, HoldKey>,
     /// What was taken away from it durably, until it answers for that.
     revoked: Losses,
     /// Their numbers are the client's choice, so no weak hash of them will do.
@@ -94,6 +96,7 @@ impl Session {
             time_to_live: time_to_live.clamp(*TIME_TO_LIVE.start(), longest),
             identity,
             process,
+            capabilities: 0,
             client: None,
             awaited: false,
             count: 0,
@@ -151,12 +154,12 @@ impl Session {
         self.deadline
     }
 
-    pub(super) fn leases(&self) -> &Keyed<PackedId, LockKey> {
+    pub(super) fn leases(&self) -> &Keyed<PackedId, HoldKey> {
         &self.leases
     }
 
     /// The same, the first granted first.
-    pub(super) fn leases_in_order(&self) -> Vec<(PackedId, LockKey)> {
+    pub(super) fn leases_in_order(&self) -> Vec<(PackedId, HoldKey)> {
         let leases = sorted(&self.leases).into_iter();
         leases.map(|lease| (lease, self.leases[&lease])).collect()
     }
@@ -432,8 +435,8 @@ impl Sessions {
         self.deadlines.next()
     }
 
-    pub(super) fn add_lease(&mut self, key: SessionKey, lease: PackedId, lock: LockKey) {
-        self.change(key, |session| assert!(session.leases.insert(lease, lock).is_none()));
+    pub(super) fn add_lease(&mut self, key: SessionKey, lease: PackedId, hold: HoldKey) {
+        self.change(key, |session| assert!(session.leases.insert(lease, hold).is_none()));
     }
 
     pub(super) fn remove_lease(&mut self, key: SessionKey, lease: PackedId) {

@@ -5,17 +5,23 @@
 //! `take_away`, `taken_away` and `vacate`.
 //!
 //! It is counted in bytes: a held lock costs its `Lock`, its entries in `names`, the name's own
-//! text and an entry in its session. So waiters and times, which most locks have not, are kept
-//! beside it.
+//! text and an entry in its session. So waiters, times and leases held together (see `joint`), which
+//! most locks have not, are kept beside it.
 
-use std::collections::{BTreeSet, VecDeque};
+mod joint;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    lock::{Holding, Lock, LockKey, PackedId, Patience, Recall, Right, Waiter, WaiterKey},
+    lock::{
+        HoldKey, Holding, JointLease, JointLeases, Lock, LockKey, PackedId, Patience, Recall,
+        Right, Waiter, WaiterKey,
+    },
     mistake::{Mistake, planted},
     names::Names,
     record::TakenAway,
     slab::Slab,
+    wire::Mode,
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -28,6 +34,14 @@ pub(super) struct Table {
     names: Names,
     locks: Slab<Lock>,
     waiters: Slab<Waiter>,
+    /// Leases held together, of all locks.
+    joint: Slab<JointLease>,
+    /// Which of them each lock has that `is_joint`.
+    joint_of: BTreeMap<LockKey, JointLeases>,
+    /// Reports of earlier reigns are taken in.
+    in_grace: bool,
+    /// The highest token that an exclusive holder is known to have left with, until that is over.
+    left_with: BTreeMap<LockKey, Token>,
     /// Waiters that can be granted, per lock by place.
     present: BTreeSet<QueueEntry>,
     /// Waiters that are passed over.
@@ -51,6 +65,10 @@ impl Table {
             names: Names::new(),
             locks: Slab::new(),
             waiters: Slab::new(),
+            joint: Slab::new(),
+            joint_of: BTreeMap::new(),
+            in_grace: true,
+            left_with: BTreeMap::new(),
             present: BTreeSet::new(),
             absent: BTreeSet::new(),
             impatient: BTreeSet::new(),
@@ -75,6 +93,7 @@ impl Table {
             holding: None,
             predecessor: Predecessor::Clean,
             is_reserved: false,
+            is_joint: false,
         }));
         self.names.add(key, hash, &self.locks);
         key
@@ -111,37 +130,65 @@ impl Table {
         self.locks.iter().map(|(key, _)| LockKey(key))
     }
 
-    /// The token of the lock's next grant, or the epoch that must be durable before there is
-    /// one; `None` if there is none any more.
-    pub(super) fn next_token(&self, key: LockKey, above: Token, epoch: u32) -> Option<Next> {
+    /// The token of the lock's next grant in this mode, or the epoch that must be durable before there
+    /// is one; `None` if there is none any more.
+    pub(super) fn next_token(
+        &self,
+        key: LockKey,
+        mode: Mode,
+        above: Token,
+        epoch: u32,
+    ) -> Option<Next> {
+        if let Some(token) = self.token_beside(key, mode, above) {
+            return Some(Next::Token(token));
+        }
         let past = self.lock(key).token.max(self.floor).max(above).max(Token::first_of(epoch));
         let next = past.next()?;
         let fits = next.epoch() == epoch || planted(Mistake::AboveBeyondEpoch);
         Some(if fits { Next::Token(next) } else { Next::Epoch(next.epoch()) })
     }
 
-    /// Grants a free lock, with the block that begins with `token`: one of many tokens if the
-    /// lease may be kept and no other session waits.
-    pub(super) fn grant(&mut self, waiter: &Waiter, lease: PackedId, token: Token, now: Time) {
+    /// Grants a lock that has room. If an exclusive lease may be kept and no other session waits, the
+    /// grant is a block of many tokens, of which `token` is the first.
+    pub(super) fn grant(
+        &mut self,
+        waiter: &Waiter,
+        lease: PackedId,
+        token: Token,
+        now: Time,
+    ) -> HoldKey {
+        assert!(self.has_room(waiter.lock, waiter.mode), "a lock is granted only with room");
+        assert!(token > waiter.above || planted(Mistake::ReaderNotAbove));
         let has_terms = waiter.at_most.is_some() || waiter.at_least.is_some();
-        let is_keepable = waiter.keep && !has_terms && self.first_present(waiter.lock).is_none();
-        let last = if is_keepable { end_of_block(token, self.block) } else { token };
-        let lock = &mut self.locks[waiter.lock.0];
-        assert!(lock.holding.is_none(), "{} is granted only when free", lock.name);
-        let is_next = token > lock.token && token > self.floor;
-        assert!(is_next || (lock.is_reserved && token == lock.token));
-        assert!(token > waiter.above);
-        lock.token = last;
-        lock.holding = Some(Holding {
+        let may_keep = waiter.keep && !has_terms;
+        let holding = Holding {
             lease,
             request: waiter.request,
             place: waiter.place,
             since: now,
             session: waiter.session,
             right: Right::Whole,
-            spread: (lock.token.get() - token.get()) as u32,
+            spread: 0,
             recall: Recall::No,
-        });
+        };
+        let lock = &self.locks[waiter.lock.0];
+        let is_next = token > lock.token && token > self.floor;
+        if waiter.mode != Mode::Exclusive {
+            let is_beside = self.token_beside(waiter.lock, waiter.mode, waiter.above);
+            assert!(is_next || is_beside == Some(token));
+            let keeps = may_keep && waiter.mode == Mode::Shared;
+            let lease = JointLease { holding, token, mode: waiter.mode, keeps };
+            self.locks[waiter.lock.0].token = lock.token.max(token);
+            return self.add_joint(waiter.lock, lease);
+        }
+        assert!(is_next || (lock.is_reserved && token == lock.token));
+        let is_keepable = may_keep && self.first_present(waiter.lock).is_none();
+        let last = if is_keepable { end_of_block(token, self.block) } else { token };
+        let lock = &mut self.locks[waiter.lock.0];
+        lock.token = last;
+        let spread = (lock.token.get() - token.get()) as u32;
+        lock.holding = Some(Holding { spread, ..holding });
+        HoldKey::exclusive(waiter.lock)
     }
 
     /// This token is taken for a grant with its entry on the way to the disk.
@@ -173,51 +220,73 @@ impl Table {
         lock.token
     }
 
-    /// A holder of an earlier reign has come back; `token` is the last of its block.
+    /// A holder of an earlier reign has come back, with this block of tokens.
     pub(super) fn confirm(
         &mut self,
         key: LockKey,
         holding: Holding,
+        mode: Mode,
         (first, last): (Token, Token),
-    ) {
+    ) -> HoldKey {
+        assert!(self.has_room(key, mode), "a lock is confirmed only with room");
+        if mode != Mode::Exclusive {
+            let lock = &mut self.locks[key.0];
+            lock.token = lock.token.max(last);
+            let keeps = mode == Mode::Shared;
+            return self.add_joint(key, JointLease { holding, token: last, mode, keeps });
+        }
         let lock = &mut self.locks[key.0];
-        assert!(lock.holding.is_none(), "{} is confirmed only when free", lock.name);
         lock.token = lock.token.max(last);
         let spread = lock.token.get().saturating_sub(first.get()).min(2 * self.block) as u32;
         lock.holding = Some(Holding { spread, ..holding });
+        HoldKey::exclusive(key)
     }
 
-    /// A holder of an earlier reign says how it left, and no later one is known.
+    /// An exclusive holder of an earlier reign says how it left, and no later one is known.
     pub(super) fn left(&mut self, key: LockKey, token: Token, how: Predecessor) {
-        let lock = &mut self.locks[key.0];
-        if token > lock.token {
-            (lock.token, lock.predecessor) = (token, how);
+        if token > self.known_exclusive(key) {
+            self.left_with.insert(key, token);
+            let lock = &mut self.locks[key.0];
+            (lock.token, lock.predecessor) = (lock.token.max(token), how);
         }
     }
 
     /// The lease is being taken away; its holder does not know yet.
-    pub(super) fn take_away(&mut self, key: LockKey) {
-        self.holding_mut(key).right = Right::Ending;
+    pub(super) fn take_away(&mut self, hold: HoldKey) {
+        self.holding_mut(hold).right = Right::Ending;
     }
 
     /// The loss is durable: its holder may be told.
-    pub(super) fn taken_away(&mut self, key: LockKey, why: LostReason, proof: TakenAway) {
-        self.holding_mut(key).right = Right::Ended(why, proof);
+    pub(super) fn taken_away(&mut self, hold: HoldKey, why: LostReason, proof: TakenAway) {
+        self.holding_mut(hold).right = Right::Ended(why, proof);
     }
 
-    /// The holder gives it back and says what it used of its block: the rest was never granted.
-    pub(super) fn give_back(&mut self, key: LockKey, last_used: Token) {
-        let lock = &mut self.locks[key.0];
-        lock.token = last_used.clamp(lock.first(), lock.token);
+    /// An exclusive holder gives it back and says what it used of its block: the rest was never
+    /// granted. What others share is not taken back.
+    pub(super) fn give_back(&mut self, hold: HoldKey, last_used: Token) {
+        let lowers = planted(Mistake::ShareLowersTokens);
+        let lock = &mut self.locks[hold.lock.0];
+        if hold.joint_key().is_none() {
+            lock.token = last_used.clamp(lock.first(), lock.token);
+        } else if lowers {
+            lock.token = last_used.min(lock.token);
+        }
     }
 
-    pub(super) fn recalled(&mut self, key: LockKey, recall: Recall) {
-        self.holding_mut(key).recall = recall;
+    pub(super) fn recalled(&mut self, hold: HoldKey, recall: Recall) {
+        self.holding_mut(hold).recall = recall;
     }
 
-    /// It has no holder any more. `how` stays as it was where the leaving holder left no word.
-    pub(super) fn vacate(&mut self, key: LockKey, how: Option<Predecessor>) -> Holding {
-        let lock = &mut self.locks[key.0];
+    /// It is held no more. `how` stays as it was where the leaving holder left no word, and where it
+    /// was not the only one: what is guarded was not changed by it.
+    pub(super) fn vacate(&mut self, hold: HoldKey, how: Option<Predecessor>) -> Holding {
+        if let Some(key) = hold.joint_key() {
+            return self.remove_joint(hold.lock, key).holding;
+        }
+        if self.in_grace {
+            self.remember_exclusive(hold.lock, self.lock(hold.lock).token);
+        }
+        let lock = &mut self.locks[hold.lock.0];
         lock.predecessor = how.unwrap_or(lock.predecessor);
         lock.holding.take().expect("only a held lock is vacated")
     }
@@ -264,10 +333,10 @@ impl Table {
         self.present.range(of_lock(lock)).next().map(|&(_, _, waiter)| waiter)
     }
 
-    /// A waiter without patience for it.
-    pub(super) fn first_impatient(&self, lock: LockKey) -> Option<WaiterKey> {
+    /// The waiters without patience for it.
+    pub(super) fn impatient_of(&self, lock: LockKey) -> impl Iterator<Item = WaiterKey> + use<'_> {
         let all = (lock, WaiterKey(0))..=(lock, WaiterKey(u32::MAX));
-        self.impatient.range(all).next().map(|&(_, waiter)| waiter)
+        self.impatient.range(all).map(|&(_, waiter)| waiter)
     }
 
     /// All waiters without patience.
@@ -289,7 +358,11 @@ impl Table {
     /// going back. How the last holder left, if otherwise than clean, is kept for the next one,
     /// for the [`PREDECESSORS_KEPT`] names that were last left so.
     pub(super) fn forget_if_unused(&mut self, key: LockKey) {
-        let Some(lock) = self.unused(key) else { return };
+        if self.unused(key).is_none() {
+            return;
+        }
+        self.drop_limit(key);
+        let lock = self.lock(key);
         if lock.predecessor == Predecessor::Clean {
             return self.forget(key);
         }
@@ -302,35 +375,51 @@ impl Table {
         }
     }
 
+    /// Of what was reported in this reign's grace nothing need be remembered any more.
+    pub(super) fn grace_is_over(&mut self) {
+        self.in_grace = false;
+        self.left_with.clear();
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.locks.len()
     }
 
-    /// Whether it has neither holder nor waiter.
-    pub(super) fn is_unused(&self, key: LockKey) -> bool {
-        self.unused(key).is_some()
+    fn unused(&self, key: LockKey) -> Option<&Lock> {
+        let is_left = |lock: &&Lock| !self.is_held(key) && !lock.is_reserved;
+        let lock = self.get(key).filter(is_left)?;
+        (!self.is_waited_for(key)).then_some(lock)
     }
 
-    fn unused(&self, key: LockKey) -> Option<&Lock> {
-        let is_left = |lock: &&Lock| lock.holding.is_none() && !lock.is_reserved;
-        let lock = self.get(key).filter(is_left)?;
-        let waited_for = [&self.present, &self.absent]
-            .into_iter()
-            .any(|queue| queue.range(of_lock(key)).next().is_some());
-        (!waited_for).then_some(lock)
+    /// Whether any request waits for it, present or not.
+    pub(super) fn is_waited_for(&self, key: LockKey) -> bool {
+        let queues = [&self.present, &self.absent];
+        queues.into_iter().any(|queue| queue.range(of_lock(key)).next().is_some())
     }
 
     fn forget(&mut self, key: LockKey) {
+        self.drop_limit(key);
         let lock = self.locks.remove(key.0);
         self.names.remove(key, &lock.name);
+        self.left_with.remove(&key);
         if !planted(Mistake::NoFloor) {
             self.floor = self.floor.max(lock.token);
         }
     }
 
-    fn holding_mut(&mut self, key: LockKey) -> &mut Holding {
-        self.locks[key.0].holding.as_mut().expect("a held lock")
+    pub(super) fn holding(&self, hold: HoldKey) -> &Holding {
+        match hold.joint_key() {
+            Some(key) => &self.joint[key].holding,
+            None => self.lock(hold.lock).holding.as_ref().expect("a held lock"),
+        }
+    }
+
+    fn holding_mut(&mut self, hold: HoldKey) -> &mut Holding {
+        match hold.joint_key() {
+            Some(key) => &mut self.joint[key].holding,
+            None => self.locks[hold.lock.0].holding.as_mut().expect("a held lock"),
+        }
     }
 
     fn queue(&mut self, present: bool) -> &mut BTreeSet<QueueEntry> {

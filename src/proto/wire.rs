@@ -60,8 +60,11 @@ pub const VERSION: u32 = 1;
 /// The oldest version that it still speaks.
 pub const VERSION_OLDEST: u32 = 1;
 
-/// What this release can do beyond its version, a bit each. No bit is given yet.
-pub const CAPABILITIES: u64 = 0;
+/// What this release can do beyond its version, a bit each.
+pub const CAPABILITIES: u64 = SHARES;
+
+/// Leases other than exclusive ones: it grants them, or knows what is answered to them.
+pub const SHARES: u64 = 1;
 
 /// What stands in a frame: [`ClientMessage`] or [`LeaderMessage`].
 pub trait Message: Encode + Decode<()> {
@@ -245,9 +248,16 @@ impl Page {
     /// Adds `lock`, or answers `false` if it does not fit any more.
     pub fn add(&mut self, mut lock: LockInfo) -> bool {
         lock.waiters.truncate(LISTED_WAITERS_MAX);
+        lock.others.truncate(LISTED_HOLDERS_MAX - 1);
         let weight = size_of::<LockInfo>()
             + lock.name.len()
-            + lock.holder.iter().chain(&lock.waiters).map(weight_of_holder).sum::<usize>();
+            + lock
+                .holder
+                .iter()
+                .chain(&lock.others)
+                .chain(&lock.waiters)
+                .map(weight_of_holder)
+                .sum::<usize>();
         if self.weight + weight > WEIGHT_MAX {
             return false;
         }
@@ -264,6 +274,9 @@ impl Page {
 
 /// How many of a lock's waiters a `Listed` names.
 pub const LISTED_WAITERS_MAX: usize = 16;
+
+/// How many of its holders.
+pub const LISTED_HOLDERS_MAX: usize = 16;
 
 /// What a client says to a leader.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -354,6 +367,7 @@ pub enum LeaderMessage {
     Welcome {
         /// The one that both go on in.
         version: u32,
+        /// What both can do beyond that.
         capabilities: u64,
         session: SessionId,
         time_to_live: Duration,
@@ -501,7 +515,12 @@ impl Acquire {
     /// Whether this release grants such requests.
     pub fn is_supported(&self) -> bool {
         let are_supported = |extras: &Extras| extras.after.is_none() && extras.value.is_empty();
-        self.mode == Mode::Exclusive && self.extras.as_deref().is_none_or(are_supported)
+        let is_mode_supported = match self.mode {
+            Mode::Exclusive => true,
+            // What is reserved is reserved for one.
+            mode => mode.is_granted() && self.at_least.is_none(),
+        };
+        is_mode_supported && self.extras.as_deref().is_none_or(are_supported)
     }
 
     /// The bytes that it takes besides its own and its name's.
@@ -523,6 +542,45 @@ pub enum Mode {
     Upgradable,
     /// So many of a limited number.
     Permits { count: u32, limit: u32 },
+}
+
+impl Mode {
+    /// Whether this release grants leases of this mode.
+    pub fn is_granted(self) -> bool {
+        match self {
+            Mode::Exclusive | Mode::Shared => true,
+            Mode::Upgradable => false,
+            Mode::Permits { count, limit } => (1..=limit).contains(&count) && limit <= PERMITS_MAX,
+        }
+    }
+
+    /// How many permits such a lease has.
+    pub fn permits(self) -> u32 {
+        match self {
+            Mode::Permits { count, .. } => count,
+            _ => 0,
+        }
+    }
+
+    /// What a name is used as by such a lease.
+    pub fn name_use(self) -> NameUse {
+        match self {
+            Mode::Exclusive | Mode::Shared | Mode::Upgradable => NameUse::Lock,
+            Mode::Permits { limit, .. } => NameUse::Permits { limit },
+        }
+    }
+}
+
+/// The most permits that a name can have.
+pub const PERMITS_MAX: u32 = (1 << 23) - 1;
+
+/// What a name is used as, by all its holders and waiters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum NameUse {
+    /// A mutex or a read-write lock.
+    Lock,
+    /// A semaphore with so many permits.
+    Permits { limit: u32 },
 }
 
 /// How long an acquire waits in the leader's queue.
@@ -616,6 +674,7 @@ pub struct LockInfo {
     pub name: Name,
     /// The highest token granted.
     pub token: Token,
+    /// Of several holders the one that has been there the longest.
     pub holder: Option<HolderInfo>,
     /// Kept, not held (kept leases).
     pub kept: bool,
@@ -627,6 +686,10 @@ pub struct LockInfo {
     /// Without a holder, and kept taken by the `at_least` of its last one; `remaining` says for how
     /// long.
     pub reserved: bool,
+    /// Its holders besides `holder`, the first granted first, cut to what a frame holds.
+    pub others: Vec<HolderInfo>,
+    /// How many holders it has.
+    pub holders: u32,
 }
 
 /// Why a request was refused.
@@ -662,6 +725,8 @@ pub enum Refusal {
     NotSupported,
     /// The client's release is too old for this leader.
     TooOld,
+    /// Other sessions use the name as this.
+    UsedAs(NameUse),
 }
 
 fn weight_of_holder(holder: &HolderInfo) -> usize {
@@ -789,7 +854,62 @@ with_length! {
     WaitingRequest { request, place, acquire }
     Extras { after, holds, value }
     HolderInfo { identity, since, token, mode }
-    LockInfo { name, token, holder, kept, remaining, predecessor, waiters, reserved }
+}
+
+// What only locks with several holders have comes behind the rest, and is left out where there is
+// none of it.
+impl Encode for LockInfo {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let LockInfo {
+            name,
+            token,
+            holder,
+            kept,
+            remaining,
+            predecessor,
+            waiters,
+            reserved,
+            others,
+            holders,
+        } = self;
+        let all = (name, token, holder, kept, remaining, predecessor, waiters, reserved);
+        match self.has_several_holders() {
+            true => encode_with_length(encoder, &(all, others, holders)),
+            false => encode_with_length(encoder, &all),
+        }
+    }
+}
+
+impl<C> Decode<C> for LockInfo {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decode_with_length(decoder, |within| {
+            let mut lock = LockInfo {
+                name: Decode::<()>::decode(within)?,
+                token: Decode::<()>::decode(within)?,
+                holder: Decode::<()>::decode(within)?,
+                kept: Decode::<()>::decode(within)?,
+                remaining: Decode::<()>::decode(within)?,
+                predecessor: Decode::<()>::decode(within)?,
+                waiters: Decode::<()>::decode(within)?,
+                reserved: Decode::<()>::decode(within)?,
+                others: Vec::new(),
+                holders: 0,
+            };
+            lock.holders = u32::from(lock.holder.is_some());
+            if within.reader().peek_read(1).is_some() {
+                lock.others = Decode::<()>::decode(within)?;
+                lock.holders = Decode::<()>::decode(within)?;
+            }
+            Ok(lock)
+        })
+    }
+}
+bincode::impl_borrow_decode!(LockInfo);
+
+impl LockInfo {
+    fn has_several_holders(&self) -> bool {
+        !self.others.is_empty() || self.holders > 1
+    }
 }
 
 struct Append<'a>(&'a mut Vec<u8>);

@@ -191,7 +191,7 @@ const PROCESSES: [Pitfall; 25] = [
 
 /// Readers and writers.
 #[rustfmt::skip]
-const SHARED: [Pitfall; 10] = [
+const SHARED: [Pitfall; 15] = [
     ("apcu#632", "a reader killed in shared memory blocks every writer for ever",
         &["a_killed_reader_blocks_nobody"]),
     ("parking_lot#101", "a second upgradable reader that waits shuts out plain readers",
@@ -211,6 +211,16 @@ const SHARED: [Pitfall; 10] = [
     ("tokio#6450", "a writer that is not polled keeps out all others",
         &["a_leaked_writer_holds_nobody_up",
           "a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled"]),
+    ("redisson#1542", "readers that queued behind a writer enter one at a time",
+        &["readers_in_a_row_enter_together_and_stop_at_a_writer"]),
+    ("redisson#1604, #1458", "one reader's timeout ends the others'",
+        &["a_reader_that_runs_out_while_a_writer_waits_frees_its_own_share_once_that_is_durable"]),
+    ("cats-effect#403, redisson#7206", "a large request that gives up in front wakes nobody",
+        &["permits_are_counted_and_a_large_request_is_not_passed_by_small_ones"]),
+    ("redisson#4462", "permits of a crashed client never come back",
+        &["permits_are_counted_and_a_large_request_is_not_passed_by_small_ones"]),
+    ("helix#2515", "room is checked in one step and taken in another",
+        &["permits_are_counted_and_a_large_request_is_not_passed_by_small_ones"]),
     ("seen here", "a reader looks at the lock before it is counted",
         &["every_planted_mistake_of_sharing_is_found", "no_kill_shows_a_reader_a_write_half_done"]),
 ];

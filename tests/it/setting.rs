@@ -267,6 +267,11 @@ impl Setting {
         self.kind == Kind::Memory
     }
 
+    /// Whether managers share a directory below the leader.
+    pub(crate) fn has_directory(&self) -> bool {
+        matches!(self.kind, Kind::HostWithDirectory | Kind::HostWithFileDirectory)
+    }
+
     /// Stops the leader, as a crash would as far as others can tell.
     pub(crate) fn stop_leader(&self) {
         match &self.rig {

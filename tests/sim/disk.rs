@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tierlock::{
-    Name, Token,
+    LostReason, Name, Token,
     proto::{
         ClusterId, LeaseId, ReignId, SessionId,
         record::{Committed, Pending, Record, Recovered, Reservation, Unwritten},
@@ -49,6 +49,8 @@ pub(crate) struct Known {
     pub(crate) opened: BTreeSet<SessionId>,
     pub(crate) ended: BTreeSet<SessionId>,
     pub(crate) revoked: BTreeSet<LeaseId>,
+    /// Leases that were broken.
+    pub(crate) broken: BTreeSet<LeaseId>,
     pub(crate) reserved: BTreeMap<Name, Reservation>,
     /// Reservations that have ended, and one that was written again behind its end.
     unreserved: BTreeSet<(Name, Token)>,
@@ -190,7 +192,12 @@ impl Known {
                 self.opened.insert(session);
             }
             Record::SessionEnded { session } => drop(self.ended.insert(session)),
-            Record::LeaseRevoked { lease, .. } => drop(self.revoked.insert(lease)),
+            Record::LeaseRevoked { lease, why, .. } => {
+                self.revoked.insert(lease);
+                if why == LostReason::Broken {
+                    self.broken.insert(lease);
+                }
+            }
             Record::Reserved { ref name, reservation } => {
                 let entry = (name.clone(), reservation.token);
                 if self.unreserved.contains(&entry) {

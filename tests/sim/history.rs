@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use tierlock::Token;
+use tierlock::{Token, proto::wire::Mode};
 
 use crate::{
     clock::{Truth, shown},
@@ -21,6 +21,30 @@ pub(crate) enum What {
     Released(Token),
     /// Another held it.
     Busy,
+    /// A reader enters, and leaves.
+    Entered(Token),
+    Left(Token),
+    /// So many permits are taken, of so many, and given back.
+    Took(Token, u32, u32),
+    GaveBack(Token, u32),
+}
+
+impl What {
+    fn acquired(mode: Mode, token: Token) -> What {
+        match mode {
+            Mode::Exclusive => What::Acquired(token),
+            Mode::Shared | Mode::Upgradable => What::Entered(token),
+            Mode::Permits { count, limit } => What::Took(token, count, limit),
+        }
+    }
+
+    fn released(mode: Mode, token: Token) -> What {
+        match mode {
+            Mode::Exclusive => What::Released(token),
+            Mode::Shared | Mode::Upgradable => What::Left(token),
+            Mode::Permits { count, .. } => What::GaveBack(token, count),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,19 +61,22 @@ pub(crate) fn of(ops: &[Op], name: usize, branch: Branch) -> Vec<Entry> {
     let of_name = ops.iter().filter(|op| op.name == name);
     for op in of_name.filter(|op| op.branch == branch) {
         // After a restore another may have had it that was not known.
-        if op.busy && !op.met_reservation && branch == Branch::First {
+        // For others than a writer a waiter may have stood in the way.
+        let is_writer = op.mode == Mode::Exclusive;
+        if op.busy && is_writer && !op.met_reservation && branch == Branch::First {
             history.push(Entry { what: What::Busy, call: op.invoked, returned: op.failed });
         }
         if let (Some(token), Some(_)) = (op.took, op.granted) {
-            let what = What::Acquired(token);
+            let what = What::acquired(op.mode, token);
             history.push(Entry { what, call: op.invoked, returned: op.granted });
             if let Some(call) = op.let_go {
-                history.push(Entry { what: What::Released(token), call, returned: op.freed });
+                let what = What::released(op.mode, token);
+                history.push(Entry { what, call, returned: op.freed });
             }
             continue;
         }
         for made in &op.made {
-            let what = (What::Acquired(made.token), What::Released(made.token));
+            let what = (What::acquired(op.mode, made.token), What::released(op.mode, made.token));
             let heard = op.lease.is_some_and(|(lease, _)| lease == made.lease);
             // Of others its caller never knew, and it is not known when they ended.
             let (returned, let_go, freed) =
@@ -75,7 +102,7 @@ pub(crate) fn check(history: &[Entry]) -> Result<(), String> {
         furthest: (usize::MAX, None),
         first: 0,
     };
-    if search.go_on(State { held: None, last: Token::ZERO }) {
+    if search.go_on(State::default()) {
         return Ok(());
     }
     let (_, stuck) = search.furthest;
@@ -86,10 +113,20 @@ pub(crate) fn check(history: &[Entry]) -> Result<(), String> {
     Err(format!("no order of {} acquires and releases explains them{text}", history.len()))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 struct State {
     held: Option<Token>,
     last: Token,
+    /// The last of a writer.
+    written: Token,
+    readers: u32,
+    permits: u32,
+}
+
+impl State {
+    fn is_free(&self) -> bool {
+        self.held.is_none() && self.readers == 0 && self.permits == 0
+    }
 }
 
 struct Search {
@@ -140,7 +177,12 @@ impl Search {
         // What changes nothing first, then by token: only that order can succeed.
         next.sort_by_key(|&at| match self.entries[at].what {
             What::Busy => (0, Token::ZERO),
-            What::Released(token) | What::Acquired(token) => (1, token),
+            What::Released(token)
+            | What::Acquired(token)
+            | What::Entered(token)
+            | What::Left(token)
+            | What::Took(token, ..)
+            | What::GaveBack(token, _) => (1, token),
         });
         for at in next {
             let Some(after) = step(state, self.entries[at].what) else { continue };
@@ -173,11 +215,27 @@ impl Search {
 /// What a lock does.
 fn step(state: State, what: What) -> Option<State> {
     match what {
-        What::Acquired(token) if state.held.is_none() && token > state.last => {
-            Some(State { held: Some(token), last: token })
+        What::Acquired(token) if state.is_free() && token > state.last => {
+            Some(State { held: Some(token), last: token, written: token, ..state })
         }
         What::Released(token) if state.held == Some(token) => Some(State { held: None, ..state }),
-        What::Busy if state.held.is_some() => Some(state),
+        What::Busy if !state.is_free() => Some(state),
+        What::Entered(token)
+            if state.held.is_none() && state.permits == 0 && token > state.written =>
+        {
+            let last = token.max(state.last);
+            Some(State { readers: state.readers + 1, last, ..state })
+        }
+        What::Left(_) if state.readers > 0 => Some(State { readers: state.readers - 1, ..state }),
+        What::Took(token, count, limit)
+            if state.held.is_none() && state.readers == 0 && state.permits + count <= limit =>
+        {
+            let last = token.max(state.last);
+            Some(State { permits: state.permits + count, last, ..state })
+        }
+        What::GaveBack(_, count) if state.permits >= count => {
+            Some(State { permits: state.permits - count, ..state })
+        }
         _ => None,
     }
 }

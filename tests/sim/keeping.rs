@@ -14,6 +14,7 @@ use crate::{
     clock::{MS, SECOND},
     restored::{Branch, is_forgiven},
     rules::Rule,
+    sharing::KeptShare,
     users::Task,
     world::{Node, Step, TROUBLE, World, note},
 };
@@ -29,6 +30,8 @@ pub(crate) struct Tier {
     /// The course of the world in which that was granted: another may have one of that number.
     branch: Branch,
     seen: Seen,
+    /// A shared lease, which needs no line.
+    pub(crate) share: Option<KeptShare>,
 }
 
 /// How a lease that may be kept looked when it was last looked at.
@@ -56,6 +59,7 @@ impl Tier {
             lease: None,
             branch: Branch::First,
             seen: Seen::default(),
+            share: None,
         }
     }
 
@@ -65,7 +69,9 @@ impl Tier {
 
     /// Whether it has that lease, and no guard uses it.
     pub(crate) fn keeps(&self, lease: LeaseId) -> bool {
+        let is_shared = |share: &KeptShare| share.lease == lease && share.is_idle();
         self.lease == Some(lease) && self.word.idle().is_some()
+            || self.share.as_ref().is_some_and(is_shared)
     }
 }
 
@@ -220,6 +226,7 @@ impl World {
             at_most: None,
             keeps: true,
             is_in_use: false,
+            is_shared: false,
         });
         assert!(matches!(tier.word.claim(), Claim::Entered(entered) if entered.token == first));
         (tier.lease, tier.branch, tier.seen) = (Some(lease), branch, Seen::default());
@@ -275,6 +282,9 @@ impl World {
     }
 
     pub(crate) fn heard_recalled(&mut self, client: usize, lease: LeaseId) {
+        if self.share_recalled(client, lease) {
+            return;
+        }
         let Some(name) = self.keeper_of(client, lease) else { return };
         self.tally.recalls += 1;
         self.recalled.insert(lease);
@@ -310,6 +320,7 @@ impl World {
     /// No lease is kept beyond the manager's end.
     pub(crate) fn close_kept(&mut self, client: usize) {
         for name in 0..self.names.len() {
+            self.close_share(client, name);
             let Some(tier) = self.tier(client, name) else { return };
             if let Met::Idle(used) = tier.word.recall() {
                 self.give_back(client, name, &used);
@@ -319,6 +330,9 @@ impl World {
 
     /// Tells the leader whether a guard has it, and gives it back if no guard has used it for long.
     pub(crate) fn look_after(&mut self, client: usize, name: usize, lease: LeaseId) {
+        if self.look_after_share(client, name, lease) {
+            return;
+        }
         let now = self.clock(Node::Client(client));
         let Some(manager) = &mut self.managers[client] else { return };
         let (keeping, tier) = (manager.keeping, &mut manager.tiers[name]);

@@ -266,6 +266,8 @@ impl World {
         self.obey_leader(&mut host);
         self.obey_closes(&mut host);
         self.check_reserved(&mut host);
+        self.check_readers(&host);
+        self.check_keepers(&host);
         let next = host.leader.poll_timeout();
         let more = !host.inbox.is_empty();
         self.host = Some(host);

@@ -34,6 +34,7 @@ mod reserving;
 mod restored;
 mod rules;
 mod runner;
+mod sharing;
 mod tally;
 mod users;
 mod world;

@@ -97,6 +97,23 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::LateLoopExtends], &[Rule::AtLeast], 0),
     found(&[Mistake::UnheardNotAnew], &[Rule::AtLeast], 45),
     found(&[Mistake::ReservationOutlivesBreak], &[Rule::Durable], 0),
+    // Shared and counted.
+    found(&[Mistake::OneGrantPerEvent], &[Rule::Queue, Rule::Liveness], 2),
+    found(&[Mistake::ReadersPassWriters], &[Rule::Queue], 2),
+    found(&[Mistake::SharesConflict], &[Rule::Property], 12),
+    found(&[Mistake::ReaderEndsAll], &[Rule::OneHolder, Rule::Durable], 2),
+    found(&[Mistake::ShareLowersTokens], &[Rule::TokensGrow], 2),
+    found(&[Mistake::ReadersBearWritersToken], &[Rule::TokensGrow], 2),
+    found(&[Mistake::BrokenTokenBorneAgain], &[Rule::Property], 99),
+    found(&[Mistake::ReaderNotAbove], &[Rule::TokensGrow], 2),
+    found(&[Mistake::BreakTakesOne], &[Rule::Durable], 293),
+    found(&[Mistake::BreakInGrace], &[Rule::Durable], 78),
+    found(&[Mistake::SharedNotRecalled], &[Rule::Queue, Rule::Liveness], 8),
+    found(&[Mistake::OneKeeperRecalled], &[Rule::Queue], 19),
+    found(&[Mistake::PermitsUncounted], &[Rule::OneHolder, Rule::Durable], 2),
+    found(&[Mistake::SmallPassLarge], &[Rule::Queue], 16),
+    found(&[Mistake::LimitNotCompared], &[Rule::OneHolder, Rule::Durable], 2),
+    found(&[Mistake::ModeNotReported], &[Rule::Property], 9),
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use tierlock::{
     proto::{
         LeaseId, RequestId, SessionId,
         client::Failure,
-        wire::{ClientMessage, LeaderMessage, Refusal, Wait},
+        wire::{ClientMessage, LeaderMessage, Mode, Refusal, Wait},
     },
 };
 
@@ -16,6 +16,7 @@ use crate::{
     clock::{SECOND, Truth, shown},
     leader::Host,
     restored::{Branch, UNSEEN, is_forgiven},
+    sharing::Together,
     users::Task,
     world::{LAST_WORD, Node, Step, TROUBLE, World},
 };
@@ -70,6 +71,7 @@ pub(crate) struct Op {
     pub(crate) life: u32,
     pub(crate) task: usize,
     pub(crate) name: usize,
+    pub(crate) mode: Mode,
     pub(crate) wait: Wait,
     pub(crate) above: Token,
     pub(crate) last_word: bool,
@@ -116,7 +118,7 @@ pub(crate) struct Made {
     pub(crate) at: Truth,
     pub(crate) lease: LeaseId,
     pub(crate) token: Token,
-    session: SessionId,
+    pub(crate) session: SessionId,
 }
 
 /// A question that was asked, and when.
@@ -144,6 +146,7 @@ impl Op {
             life,
             task,
             name,
+            mode: Mode::Exclusive,
             wait,
             above,
             last_word,
@@ -172,6 +175,11 @@ impl Op {
         }
     }
 
+    /// The connection on which the leader, as it is now, told it its place.
+    pub(crate) fn waits_on(&self) -> Option<usize> {
+        self.waits_on
+    }
+
     pub(crate) fn tries(&self) -> bool {
         self.wait == Wait::No
     }
@@ -192,7 +200,7 @@ impl World {
     }
 
     pub(crate) fn check_believers(&mut self) {
-        let mut believers: [Option<usize>; 8] = [None; 8];
+        let mut believers = [Together::default(); 8];
         let tasks = self.managers.iter().flatten().flat_map(|manager| &manager.tasks);
         let holding = tasks.filter_map(|task| match *task {
             Task::Holding { op } => Some(op),
@@ -200,7 +208,8 @@ impl World {
         });
         let mut found = None;
         for op in holding.filter(|op| self.believes(*op)) {
-            if let Some(other) = believers[self.ops[op].name].replace(op)
+            let Op { name, mode, .. } = self.ops[op];
+            if let Some(other) = believers[name].add(op, mode)
                 && !is_forgiven(self.ops[op].branch, self.ops[other].branch)
             {
                 found = Some((other, op));
@@ -209,14 +218,16 @@ impl World {
         if let Some((one, other)) = found {
             let (one, other) = (&self.ops[one], &self.ops[other]);
             let text = format!(
-                "{} has two holders: client {}.{} with {:?} and client {}.{} with {:?}",
+                "{} has two holders: client {}.{} with {:?}, {:?}, and client {}.{} with {:?}, {:?}",
                 self.names[one.name],
                 one.client,
                 one.life,
                 one.lease,
+                one.mode,
                 other.client,
                 other.life,
-                other.lease
+                other.lease,
+                other.mode
             );
             self.violate(Rule::OneHolder, text);
         }
@@ -266,12 +277,12 @@ impl World {
         if token < before && is_restored && self.ops[op].branch < Branch::Above {
             return; // the resource refuses it
         }
-        if token < before {
+        if self.is_refused_by_resource(name, self.ops[op].mode, token) {
             let name = &self.names[name];
             let text = format!("the resource of {name} saw {before}, and its holder has {token}");
             return self.violate(Rule::TokensGrow, text);
         }
-        self.stored[name] = token;
+        self.stored[name] = token.max(before);
     }
 }
 
@@ -329,6 +340,8 @@ impl World {
         self.heard_promise(op, lease, block.0);
         if self.lines_up(op) {
             self.open_kept(client, op);
+        } else {
+            self.open_share(client, op);
         }
         self.enter(client, op);
     }
@@ -369,7 +382,13 @@ impl World {
         if self.plan.keeps && self.lose_kept(client, lease, why) {
             return self.told(client, lease);
         }
-        if let Some(&op) = self.op_of_lease.get(&(lease, client)) {
+        let shared = self.lose_share(client, lease);
+        let is_idle = shared.as_ref().is_some_and(Vec::is_empty);
+        if is_idle {
+            return self.told(client, lease);
+        }
+        let holder = self.op_of_lease.get(&(lease, client)).map(|&op| vec![op]);
+        for op in shared.or(holder).unwrap_or_default() {
             self.let_go(op);
             let task = self.ops[op].task;
             if let Some(manager) = &mut self.managers[client]
@@ -422,9 +441,12 @@ impl World {
 
     /// Whether a later grant of the name was known somewhere at that moment.
     fn superseded(&self, op: usize, at: Truth) -> bool {
-        let Op { name, lease: Some((_, (token, _))), .. } = &self.ops[op] else { return false };
+        let Op { name, mode, lease: Some((_, (token, _))), .. } = &self.ops[op] else {
+            return false;
+        };
         self.ops.iter().any(|other| {
             other.name == *name
+                && self.is_overtaken_by(*mode, other.mode)
                 && other.branch == self.ops[op].branch
                 && other.granted.is_some_and(|granted| granted < at)
                 && other.lease.is_some_and(|(_, (first, _))| first > *token)
@@ -493,6 +515,7 @@ impl World {
                 }
             }
             LeaderMessage::Gone { .. } => self.leader_forgets(wire),
+            LeaderMessage::Recall { lease } => self.said_recall(wire, lease),
             LeaderMessage::ToppedUp { lease, last } => drop(self.ends.insert(lease, last)),
             LeaderMessage::Granted { request, lease, first, last, .. } => {
                 self.leader_grants(host, wire, request, lease, (first, last));
@@ -538,10 +561,7 @@ impl World {
         }
         let name = self.ops[op].name;
         let shown = self.names[name].clone();
-        if first <= self.highest[name] {
-            let text = format!("{shown}: after {} comes {first}", self.highest[name]);
-            self.violate(Rule::TokensGrow, text);
-        }
+        self.check_token(name, op, first);
         if first.epoch() > self.disk.known.epoch || last.epoch() != first.epoch() {
             let text = format!(
                 "{shown}: tokens {first} to {last} while epoch {} is durable",
@@ -555,7 +575,10 @@ impl World {
         }
         self.told_reserved(host, op, lease, first);
         self.check_promise(name, op);
-        self.check_predecessor(name, op);
+        match self.sharing.is_on() {
+            true => self.check_room(name, op),
+            false => self.check_predecessor(name, op),
+        }
         // A request that never heard of its grant is granted anew, ahead of all others; so is one with
         // a grant of which an earlier reign came no further than the durable entry.
         let is_anew =
@@ -563,7 +586,6 @@ impl World {
         if self.ops[op].at_least.is_none() || !is_anew {
             self.check_turn(name, op);
         }
-        self.highest[name] = first;
         self.last_grant[name] = Some(op);
     }
 

@@ -33,7 +33,7 @@ tally! {
     steps, grants, refusals, cancels, losses, expiries, breaks, restarts, reclaims, gone,
     reconnects, pauses, stalls, cuts, silences, kills, goodbyes, disk_failures, checks, faults,
     reservations, keeps, local_grants, recalls, top_ups, idle_returns, warnings, restores,
-    starts_above, histories_met, raised_above, unwritten,
+    starts_above, histories_met, raised_above, unwritten, kept_shares,
 }
 
 /// What everything that happened comes to: equal runs have equal digests.

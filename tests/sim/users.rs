@@ -7,7 +7,7 @@ use tierlock::{
     lease_word::Entered,
     proto::{
         LeaseId,
-        wire::{Acquire, Wait},
+        wire::{Acquire, Mode, Wait},
     },
 };
 
@@ -68,7 +68,8 @@ impl World {
                 let (lease, (token, _)) = self.ops[op].lease.expect("it was granted");
                 // A user that never used it may say so.
                 let token = if self.dice.percent(20) { Token::ZERO } else { token };
-                if !self.leave_kept(client, op, Predecessor::Clean) {
+                if !self.leave_share(client, op) && !self.leave_kept(client, op, Predecessor::Clean)
+                {
                     self.call(client, |client, now| {
                         client.release(lease, token, Predecessor::Clean, now);
                     });
@@ -118,7 +119,7 @@ impl World {
         if self.ops[op].last_word && is_good {
             self.content.insert((client, task));
         }
-        if !self.leave_kept(client, op, how) {
+        if !self.leave_share(client, op) && !self.leave_kept(client, op, how) {
             self.given_back.insert(lease);
             self.call(client, |client, now| {
                 if awaited {
@@ -134,7 +135,8 @@ impl World {
 
     /// Whether it has to win its own process's line first.
     pub(crate) fn lines_up(&self, op: usize) -> bool {
-        self.plan.keeps && !self.ops[op].goes_around
+        let state = &self.ops[op];
+        self.plan.keeps && !state.goes_around && state.mode == Mode::Exclusive
     }
 
     /// Its turn is over.
@@ -190,12 +192,14 @@ impl World {
         let limit = limit.map(|limit| self.clock(Node::Client(client)) + limit);
         let mut own = Op::new(client, life, task, name, self.truth, wait, above, last_word);
         (own.limit, own.at_most_asked) = (limit, at_most);
-        own.at_least = at_least;
+        own.mode = self.choose_mode(name, last_word);
+        own.at_least = at_least.filter(|_| own.mode == Mode::Exclusive);
         own.goes_around = self.plan.keeps && self.dice.percent(5);
+        own.goes_around |= self.sharing.is_odd(name, own.mode);
         self.ops.push(own);
         if self.lines_up(op) {
             self.line_up(client, op);
-        } else {
+        } else if !(self.wants_to_keep_share(client, op) && self.enter_share(client, op)) {
             self.request(client, op);
         }
         if !plain && self.dice.percent(50) {
@@ -207,13 +211,14 @@ impl World {
 
     /// Asks the leader for it.
     pub(crate) fn request(&mut self, client: usize, op: usize) {
-        let Op { name, task, wait, at_most_asked: at_most, at_least, above, limit, .. } =
+        let Op { name, task, wait, at_most_asked: at_most, at_least, above, limit, mode, .. } =
             self.ops[op];
-        let keep = self.lines_up(op) && at_least.is_none() && self.wants_to_keep(client, op);
+        let keep = self.lines_up(op) && at_least.is_none() && self.wants_to_keep(client, op)
+            || self.wants_to_keep_share(client, op);
         self.ops[op].keep = keep;
         let name = self.names[name].clone();
         let asked = Acquire::exclusive(name, wait);
-        let acquire = Acquire { at_most, keep, above, at_least, ..asked };
+        let acquire = Acquire { at_most, keep, above, at_least, mode, ..asked };
         let request = self.call(client, |client, now| client.acquire(acquire, limit, now));
         let Some(request) = request else { return };
         self.ops[op].request = Some(request);

@@ -27,6 +27,7 @@ use crate::{
     reserving::Reserving,
     restored::{Branch, Past},
     rules::{Op, Rule, Violation},
+    sharing::Sharing,
     tally::{Digest, Tally},
 };
 
@@ -233,6 +234,7 @@ pub(crate) struct World {
     pub(crate) last_grant: Vec<Option<usize>>,
     pub(crate) past: Past,
     pub(crate) reserving: Reserving,
+    pub(crate) sharing: Sharing,
     /// A client's events are being handled.
     pub(crate) drains: bool,
     /// Clients and tasks that have slept.
@@ -300,6 +302,7 @@ impl World {
             ends: BTreeMap::new(),
             past: Past::default(),
             reserving: Reserving::default(),
+            sharing: Sharing::new(seed, &plan, 3),
             drains: false,
             rested: BTreeSet::new(),
             awake: BTreeSet::new(),
@@ -506,8 +509,8 @@ impl World {
         };
         host.leader
             .locks()
-            .filter(|(_, lease, waiters)| *waiters > 0 || lease.is_some_and(|l| !is_kept(l)))
-            .map(|(name, lease, waiters)| format!("{name}: {lease:?} and {waiters} waiters"))
+            .filter(|(_, leases, waiters)| *waiters > 0 || leases.iter().any(|l| !is_kept(*l)))
+            .map(|(name, leases, waiters)| format!("{name}: {leases:?} and {waiters} waiters"))
             .collect()
     }
 

@@ -103,6 +103,7 @@ impl Scene {
             at_most: None,
             keeps: self.keeps,
             is_in_use: false,
+            is_shared: false,
         }
     }
 
@@ -407,7 +408,7 @@ fn a_watch_made_while_it_is_lost_is_told() {
         let theirs = scene.clone();
         let driver = thread::spawn(move || match theirs.word.lose(LostReason::Broken) {
             Met::InUse { is_watched: true, .. } => {
-                let watch = theirs.word.watched().expect("it was asked for");
+                let watch = theirs.word.watched().pop().expect("it was asked for");
                 let _ = watch.mark(LostReason::Broken);
             }
             Met::InUse { is_watched: false, .. } => {}

@@ -19,6 +19,7 @@ fn opening(first: u64, last: u64) -> Opening {
         at_most: None,
         keeps: true,
         is_in_use: false,
+        is_shared: false,
     }
 }
 
@@ -379,7 +380,7 @@ fn a_watch_ends_with_its_guard() {
     let word = in_use(10, 100);
     let watch = word.watch();
     assert_eq!(leave(&word, 10), Left::Kept);
-    assert!(word.watched().is_none());
+    assert!(word.watched().is_empty());
     enter(&word);
     word.lose(LostReason::Broken);
     assert_eq!(watch.lost(), None, "it was let go in good order");
@@ -441,4 +442,151 @@ fn after_a_recall_that_paid_a_lease_is_kept_again_and_while_two_take_turns_ever_
     }
     assert!(!word.gone(&recalled_after(16)));
     assert_eq!(grants_until_wanted(), 0);
+}
+
+/// Reserved for a representative that reads.
+fn opened_shared(keeps: bool) -> LeaseWord {
+    let word = LeaseWord::new();
+    word.open(Opening { is_shared: true, keeps, ..opening(10, 10) });
+    word
+}
+
+/// The same with one reader.
+fn read_once(keeps: bool) -> LeaseWord {
+    let word = opened_shared(keeps);
+    let claim = word.claim_shared(true);
+    assert!(matches!(claim, Claim::Entered(entered) if entered.token == number(10)), "{claim:?}");
+    word
+}
+
+#[test]
+fn readers_share_a_word_and_no_guard_enters_it() {
+    let word = opened_shared(true);
+    assert_eq!(word.read(), None, "it is the representative's");
+    let claim = word.claim_shared(true);
+    assert!(matches!(claim, Claim::Entered(entered) if entered.token == number(10)), "{claim:?}");
+    assert_eq!(word.read(), Some((number(10), Predecessor::Clean)));
+    assert!(matches!(word.enter(), Entering::Refused));
+    assert_eq!(word.claim(), Claim::Held);
+    assert_eq!(word.claim_shared(false), Claim::Held, "one with terms of its own joins no others");
+    assert_eq!((word.leave_shared(), word.leave_shared()), (Left::Kept, Left::Kept));
+    // Idle it is still for readers alone.
+    assert!(matches!(word.enter(), Entering::Refused));
+    assert_eq!(word.claim(), Claim::Held);
+    assert_eq!(word.read(), Some((number(10), Predecessor::Clean)));
+}
+
+#[test]
+fn a_recalled_share_lets_no_reader_in_and_goes_with_the_last_that_is_inside() {
+    let word = read_once(true);
+    word.read().unwrap();
+    assert_eq!(word.recall(), Met::InUse { is_watched: false, is_lost: false });
+    assert_eq!((word.read(), word.claim_shared(true)), (None, Claim::Held));
+    assert_eq!(word.leave_shared(), Left::Kept);
+    let left = word.leave_shared();
+    let Left::GivesBack(Used { lease, last, lost: None, .. }) = left else { panic!("{left:?}") };
+    assert_eq!((lease, last), (LEASE, number(10)));
+    assert_eq!((word.read(), word.claim_shared(true)), (None, Claim::Closed(None)));
+}
+
+#[test]
+fn an_idle_share_goes_back_at_a_recall_and_a_reserved_one_when_it_was_used() {
+    let word = read_once(true);
+    word.leave_shared();
+    assert!(matches!(word.recall(), Met::Idle(Used { last, .. }) if last == number(10)));
+    assert_eq!(word.recall(), Met::Closed);
+
+    let word = opened_shared(true);
+    assert_eq!(word.recall(), Met::Reserved);
+    assert!(matches!(word.claim_shared(true), Claim::Entered(_)));
+    assert_eq!(word.read(), None);
+    assert!(matches!(word.leave_shared(), Left::GivesBack(_)));
+
+    let word = opened_shared(true);
+    let used = word.give_up().expect("it was not used");
+    assert_eq!(used.last, number(9));
+}
+
+#[test]
+fn a_share_that_is_not_kept_is_joined_by_no_reader() {
+    let word = read_once(false);
+    assert_eq!((word.read(), word.claim_shared(true)), (None, Claim::Held));
+    assert!(matches!(word.leave_shared(), Left::GivesBack(_)));
+}
+
+#[test]
+fn a_lost_share_keeps_the_word_until_its_last_reader_leaves_and_tells_each() {
+    let word = read_once(true);
+    word.read().unwrap();
+    word.read().unwrap();
+    let [one, gone] = [(), ()].map(|()| word.watch_for_reader());
+    word.end_reader_watch(&gone);
+    word.leave_shared();
+    assert_eq!(word.lose(LostReason::Expired), Met::InUse { is_watched: true, is_lost: false });
+    let told = word.watched();
+    assert!(told.len() == 1 && Arc::ptr_eq(&told[0], &one));
+    assert_eq!(word.lost(), Some(LostReason::Expired));
+    assert_eq!(
+        (word.read(), word.claim(), word.claim_shared(true)),
+        (None, Claim::Held, Claim::Held)
+    );
+    assert_eq!(word.leave_shared(), Left::Kept);
+    let left = word.leave_shared();
+    let is_lost = |used: Used| used.lost == Some(LostReason::Expired);
+    assert!(matches!(left, Left::GivesBack(used) if is_lost(used)), "{left:?}");
+}
+
+#[test]
+fn a_writer_that_waits_holds_new_readers_up_and_is_woken_by_the_last_inside() {
+    let word = read_once(true);
+    word.read().unwrap();
+    let (tell, told) = channel();
+    let waker = std::task::Waker::from(Arc::new(Telling(tell)));
+    assert!(word.register(false, &waker));
+    assert_eq!(word.read(), None);
+    assert_eq!(word.leave_shared(), Left::Kept);
+    assert!(matches!(word.leave_shared(), Left::GivesBack(_)));
+    word.wake();
+    told.try_recv().expect("the writer was woken");
+    assert_eq!(word.claim(), Claim::Closed(None));
+}
+
+#[test]
+fn a_reader_that_is_handed_an_exclusive_word_has_no_use_for_it() {
+    let word = in_use(10, 100);
+    assert!(word.register(true, std::task::Waker::noop()));
+    assert_eq!(leave(&word, 10), Left::Wakes);
+    // It is reserved: neither idle nor in use.
+    assert_eq!((word.claim_shared(true), word.close_idle()), (Claim::Held, None));
+    let used = word.refuse_reserved().expect("it was reserved for the reader");
+    assert_eq!(used.last, number(10));
+    assert_eq!(word.claim_shared(true), Claim::Closed(None));
+    assert_eq!(word.refuse_reserved(), None);
+}
+
+#[test]
+fn an_idle_share_shows_that_it_was_used_since() {
+    let word = read_once(true);
+    word.leave_shared();
+    let seen = word.idle().expect("no reader is in");
+    word.read().unwrap();
+    assert_eq!((word.idle(), word.close_idle()), (None, None));
+    word.leave_shared();
+    assert_ne!(word.idle(), Some(seen));
+    assert_eq!(word.close_unused(seen), None);
+    // However often it is used the count of uses stays within its bits.
+    for _ in 0..(1 << 16) + 3 {
+        assert_eq!(word.read(), Some((number(10), Predecessor::Clean)));
+        word.leave_shared();
+    }
+    let seen = word.idle().expect("no reader is in");
+    assert!(word.close_unused(seen).is_some());
+}
+
+struct Telling(std::sync::mpsc::Sender<()>);
+
+impl std::task::Wake for Telling {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).unwrap();
+    }
 }

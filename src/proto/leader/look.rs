@@ -5,7 +5,7 @@ use crate::{
     name::Name,
     proto::{
         ConnectionId, LeaseId, RequestId, SessionId,
-        lock::{LockKey, Right, SessionKey},
+        lock::{HoldKey, Right, SessionKey},
         look::{AtLeader, LeaderSubject, Phase},
         wire::ClientMessage,
     },
@@ -13,12 +13,12 @@ use crate::{
 };
 
 impl Leader {
-    /// Each name, the lease of its holder, and how many wait.
-    pub fn locks(&self) -> impl Iterator<Item = (&Name, Option<LeaseId>, usize)> {
+    /// Each name, the leases of its holders, and how many wait.
+    pub fn locks(&self) -> impl Iterator<Item = (&Name, Vec<LeaseId>, usize)> {
         self.table.all().map(|key| {
-            let lock = self.table.lock(key);
             let waiters = self.table.first_waiters(key, usize::MAX).len();
-            (&lock.name, lock.holding.map(|holding| holding.lease.lease()), waiters)
+            let leases = self.table.holds(key).map(|hold| self.holding(hold).lease.lease());
+            (&self.table.lock(key).name, leases.collect(), waiters)
         })
     }
 
@@ -90,9 +90,9 @@ impl Leader {
 
     fn lock_subject(&self, name: &Name) -> LeaderSubject {
         let Some(lock) = self.table.find(name) else { return LeaderSubject::LockUnknown };
-        match self.table.lock(lock).holding {
+        match self.table.holds(lock).next() {
             None => LeaderSubject::LockFree,
-            Some(holding) => match holding.right {
+            Some(hold) => match self.holding(hold).right {
                 Right::Whole => LeaderSubject::LockHeld,
                 Right::Ending | Right::Ended(..) => LeaderSubject::LockBeingLost,
             },
@@ -104,7 +104,7 @@ impl Leader {
         let mut held = session.leases().values();
         if session.waiting().contains_key(&request) {
             LeaderSubject::RequestWaiting
-        } else if held.any(|&lock| self.holding(lock).request == request) {
+        } else if held.any(|&hold| self.holding(hold).request == request) {
             LeaderSubject::RequestGranted
         } else {
             LeaderSubject::RequestUnknown
@@ -112,15 +112,15 @@ impl Leader {
     }
 
     fn lease_subject(&self, key: SessionKey, lease: LeaseId) -> LeaderSubject {
-        self.right_subject(self.lock_of_lease(key, lease))
+        self.right_subject(self.hold_of_lease(key, lease))
     }
 
     fn token_subject(&self, name: &Name, token: Token) -> LeaderSubject {
-        self.right_subject(self.lock_of(name, token))
+        self.right_subject(self.holds_of(name, token).next())
     }
 
-    fn right_subject(&self, lock: Option<LockKey>) -> LeaderSubject {
-        match lock.map(|lock| self.holding(lock).right) {
+    fn right_subject(&self, hold: Option<HoldKey>) -> LeaderSubject {
+        match hold.map(|hold| self.holding(hold).right) {
             None => LeaderSubject::LeaseStale,
             Some(Right::Whole) => LeaderSubject::LeaseHeld,
             Some(Right::Ending) => LeaderSubject::LeaseBeingRevoked,

@@ -8,10 +8,10 @@ use crate::{
     name::Name,
     proto::{
         ClientId, ConnectionId, LeaseId, RequestId,
-        lock::{LockKey, PackedId, Recall, Right, SessionKey},
+        lock::{HoldKey, LockKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         shares::Shares,
-        wire::{HolderInfo, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Mode, Page},
+        wire::{HolderInfo, LISTED_HOLDERS_MAX, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Page},
     },
     time::Time,
     token::Token,
@@ -62,15 +62,59 @@ impl Questions {
     }
 }
 
-/// The sessions that asked for breaks that are on their way to the disk, by the lease.
+/// The breaks that are on their way to the disk. One that takes a shared token from all that bear it
+/// waits for the loss of each.
 pub(super) struct Breakers {
-    of: BTreeMap<PackedId, Vec<(ConnectionId, ClientId, RequestId)>>,
+    asked: u64,
+    waiting: BTreeMap<u64, (Breaker, usize)>,
+    of: BTreeMap<PackedId, Vec<u64>>,
     pub(super) shares: Shares,
+}
+
+/// A session that asked for a break.
+#[derive(Clone, Copy)]
+struct Breaker {
+    connection: ConnectionId,
+    client: ClientId,
+    query: RequestId,
 }
 
 impl Default for Breakers {
     fn default() -> Breakers {
-        Breakers { of: BTreeMap::new(), shares: Shares::new(QUESTIONS_MAX) }
+        Breakers {
+            asked: 0,
+            waiting: BTreeMap::new(),
+            of: BTreeMap::new(),
+            shares: Shares::new(QUESTIONS_MAX),
+        }
+    }
+}
+
+impl Breakers {
+    /// It is answered once the loss of all these leases is durable. There is room for one more of its
+    /// client.
+    fn add(&mut self, breaker: Breaker, leases: Vec<PackedId>) {
+        self.shares.take(breaker.client);
+        self.asked += 1;
+        self.waiting.insert(self.asked, (breaker, leases.len()));
+        for lease in leases {
+            self.of.entry(lease).or_default().push(self.asked);
+        }
+    }
+
+    /// Takes out those that are answered now.
+    fn loss_is_durable(&mut self, lease: PackedId) -> Vec<Breaker> {
+        let mut answered = Vec::new();
+        for number in self.of.remove(&lease).unwrap_or_default() {
+            let (breaker, left) = self.waiting.get_mut(&number).expect("it waits for this lease");
+            *left -= 1;
+            if *left == 0 {
+                answered.push(*breaker);
+                self.shares.give_back(breaker.client);
+                self.waiting.remove(&number);
+            }
+        }
+        answered
     }
 }
 
@@ -121,8 +165,8 @@ impl Leader {
     fn is_good(&self, name: &Name, token: Token, now: Time) -> bool {
         self.over.is_none()
             && !self.in_grace
-            && self.lock_of(name, token).is_some_and(|lock| {
-                let holding = self.holding(lock);
+            && self.holds_of(name, token).any(|hold| {
+                let holding = self.holding(hold);
                 let session = self.sessions.get(holding.session);
                 matches!(holding.right, Right::Whole)
                     && matches!(session.standing, Standing::Open(_))
@@ -154,18 +198,26 @@ impl Leader {
 
     fn describe(&self, key: LockKey, now: Time) -> LockInfo {
         let lock = self.table.lock(key);
-        let remaining = lock.holding.map(|holding| {
-            let promised = self.sessions.get(holding.session).deadline();
-            self.ends.get(key).map_or(promised, |end| end.min(promised)).since(now)
+        // Of several holders the last that may go.
+        let remaining = self.table.holds(key).map(|hold| {
+            let promised = self.sessions.get(self.holding(hold).session).deadline();
+            self.ends.get(hold).map_or(promised, |end| end.min(promised)).since(now)
         });
-        let remaining = remaining.or_else(|| self.reserved_for(key));
+        let remaining = remaining.max().or_else(|| self.reserved_for(key));
         let waiters = self.table.first_waiters(key, LISTED_WAITERS_MAX);
+        let mut holds = self.table.holds(key);
+        let holder = holds.next().map(|hold| self.describe_holder(hold, now));
+        let others = holds.take(LISTED_HOLDERS_MAX - 1);
+        let others: Vec<_> = others.map(|hold| self.describe_holder(hold, now)).collect();
+        let is_kept = |hold| self.holding(hold).recall == Recall::Kept;
         LockInfo {
             name: lock.name.clone(),
             token: lock.first(),
-            holder: self.holder(key, now),
-            reserved: lock.holding.is_none() && self.reserved_for(key).is_some(),
-            kept: lock.holding.is_some_and(|holding| holding.recall == Recall::Kept),
+            reserved: holder.is_none() && self.reserved_for(key).is_some(),
+            kept: holder.is_some() && self.table.holds(key).all(is_kept),
+            holder,
+            others,
+            holders: self.table.holds(key).count() as u32,
             remaining,
             predecessor: lock.predecessor,
             waiters: waiters
@@ -176,7 +228,7 @@ impl Leader {
                         identity: self.sessions.get(waiter.session).identity.clone(),
                         since: now.since(waiter.since),
                         token: Token::ZERO,
-                        mode: Mode::Exclusive,
+                        mode: waiter.mode,
                     }
                 })
                 .collect(),
@@ -195,10 +247,10 @@ impl Leader {
         if self.over.is_some() {
             return self.messages.push_back((connection, answer(false)));
         }
-        let is_held = self.lock_of(&name, token).is_some();
+        let is_known = self.is_known_whole(&name, token);
         let client = self.client_of(connection);
-        if self.in_grace && !is_held && self.questions.has_room_for(client) {
-            // The holder may not have reported yet.
+        if self.in_grace && !is_known && self.questions.has_room_for(client) {
+            // A holder may not have reported yet.
             let question = Question { kind: Kind::Break, connection, query, name, token };
             return self.questions.add(question, client);
         }
@@ -207,45 +259,59 @@ impl Leader {
         let deletion = reserved
             .filter(|_| !planted(Mistake::ReservationOutlivesBreak))
             .and_then(|lock| self.end_reservation(lock));
-        let Some(lock) = self.lock_of(&name, token) else {
+        let mut holds: Vec<_> = self.holds_of(&name, token).collect();
+        if planted(Mistake::BreakTakesOne) {
+            holds.truncate(1);
+        }
+        if holds.is_empty() {
             return match deletion {
                 Some(number) => self.tell_when_unreserved(number, connection, answer(true)),
                 None => self.messages.push_back((connection, answer(false))),
             };
-        };
-        let was_whole = matches!(self.holding(lock).right, Right::Whole);
-        if was_whole {
-            self.take_away(lock, LostReason::Broken);
         }
-        match (self.holding(lock).right, deletion) {
+        let is_whole = |hold: &HoldKey| matches!(self.holding(*hold).right, Right::Whole);
+        let whole: Vec<_> = holds.iter().copied().filter(is_whole).collect();
+        let was_whole = !whole.is_empty();
+        for hold in whole {
+            self.take_away(hold, LostReason::Broken);
+        }
+        let is_ending = |hold: &&HoldKey| matches!(self.holding(**hold).right, Right::Ending);
+        let ending = holds.iter().filter(is_ending).map(|&hold| self.holding(hold).lease);
+        let ending: Vec<_> = ending.collect();
+        match deletion {
             // Its loss was handed to the journal before the deletion was.
-            (_, Some(number)) if !was_whole => {
+            Some(number) if !was_whole => {
                 self.tell_when_unreserved(number, connection, answer(true));
             }
             // Answered when it is durable.
-            (Right::Ending, _) if self.breakers.shares.has_room_for(client) => {
-                let lease = self.holding(lock).lease;
+            _ if !ending.is_empty() && self.breakers.shares.has_room_for(client) => {
                 if planted(Mistake::BreakAnsweredFirst) {
                     return self.messages.push_back((connection, answer(true)));
                 }
-                self.breakers.shares.take(client);
-                self.breakers.of.entry(lease).or_default().push((connection, client, query));
+                self.breakers.add(Breaker { connection, client, query }, ending);
             }
-            (Right::Ending, _) => {
+            _ if !ending.is_empty() => {
                 self.close(connection, Close::Protocol("it asks for too many breaks at once"));
                 self.fall_silent(key);
             }
             // Being taken away already, with or without the rest of its session.
-            (Right::Whole | Right::Ended(..), _) => {
-                self.tell_when_unreserved(deletion.unwrap_or(0), connection, answer(true));
-            }
+            _ => self.tell_when_unreserved(deletion.unwrap_or(0), connection, answer(true)),
         }
     }
 
+    /// Whether all leases of this token are known, though reports may be missing: an exclusive one is
+    /// alone.
+    fn is_known_whole(&self, name: &Name, token: Token) -> bool {
+        let mut holds = self.holds_of(name, token);
+        if planted(Mistake::BreakInGrace) {
+            return holds.next().is_some();
+        }
+        holds.any(|hold| hold.joint_key().is_none())
+    }
+
     pub(super) fn answer_breakers(&mut self, lease: LeaseId) {
-        let breakers = PackedId::of_lease(lease).and_then(|id| self.breakers.of.remove(&id));
-        for (connection, client, query) in breakers.unwrap_or_default() {
-            self.breakers.shares.give_back(client);
+        let Some(lease) = PackedId::of_lease(lease) else { return };
+        for Breaker { connection, query, .. } in self.breakers.loss_is_durable(lease) {
             self.messages.push_back((connection, LeaderMessage::Broke { query, found: true }));
         }
     }

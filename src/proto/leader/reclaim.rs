@@ -6,7 +6,10 @@
 //! (*grace*): no session is granted what another still holds, and with all alive it is
 //! over in milliseconds.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 use super::{Leader, Notice, RECALL_LIMIT, after, report::Report};
 use crate::{
@@ -14,11 +17,11 @@ use crate::{
     name::Name,
     proto::{
         RequestId, count_long,
-        lock::{Holding, LockKey, PackedId, Recall, Right, SessionKey},
+        lock::{HoldKey, Holding, LockKey, PackedId, Recall, Right, SessionKey, Waiter},
         mistake::{Mistake, planted},
         record::{Record, Recovered},
         sessions::{Session, Standing},
-        wire::HeldLease,
+        wire::{HeldLease, Mode, NameUse},
     },
     time::Time,
     token::Token,
@@ -54,6 +57,7 @@ impl Leader {
             return;
         }
         self.in_grace = false;
+        self.table.grace_is_over();
         self.raise_reserved_tokens();
         for waiter in self.table.impatient() {
             self.limits.set(waiter, now + RECALL_LIMIT);
@@ -102,10 +106,10 @@ impl Leader {
         let mut claims: Vec<_> = report.held.values().filter(is_unknown).collect();
         if session.is_awaited() {
             claims.sort_by_key(|held| Reverse(held.last));
-            let mut names = BTreeSet::new();
+            let mut names = BTreeMap::new();
             claims.retain(|held| {
-                let is_good = self.is_of_before(held) && self.exceeds_all_known(held);
-                !(is_good && names.insert(&held.name))
+                let is_good = self.is_of_before(held) && self.may_be_held(held);
+                !(is_good && fits_beside(names.entry(&held.name), held.mode))
             });
         }
         claims.into_iter().cloned().collect()
@@ -124,9 +128,25 @@ impl Leader {
             || planted(Mistake::ForeignLeasesConfirmed)
     }
 
-    /// Whether no session has reported a later grant of this name.
-    fn exceeds_all_known(&self, held: &HeldLease) -> bool {
-        self.table.find(&held.name).is_none_or(|lock| self.table.lock(lock).token < highest(held))
+    /// Whether no session has reported a later grant of this name that leaves no room for this one.
+    fn may_be_held(&self, held: &HeldLease) -> bool {
+        let Some(lock) = self.table.find(&held.name) else { return true };
+        let is_latest = self.table.lock(lock).token < highest(held);
+        let is_used_otherwise = self.table.is_held(lock)
+            && self.table.name_use(lock).is_some_and(|in_force| in_force != held.mode.name_use());
+        match held.mode {
+            Mode::Exclusive => is_latest,
+            _ if planted(Mistake::SharesConflict) => is_latest,
+            _ if is_used_otherwise => is_latest,
+            // Those that share it do not come one after the other.
+            Mode::Shared | Mode::Upgradable => self.table.known_exclusive(lock) < held.first,
+            Mode::Permits { count, limit } => {
+                let later = |hold: &HoldKey| self.table.tokens(*hold).0 > held.first;
+                let later = self.table.holds(lock).filter(later);
+                let taken: u32 = later.map(|hold| self.table.mode(hold).permits()).sum();
+                taken + count <= limit
+            }
+        }
     }
 
     /// One lease of a first report.
@@ -136,28 +156,34 @@ impl Leader {
         }
         let lock = self.table.find_or_add(held.name.clone());
         self.unsettled.push(lock);
-        if !self.exceeds_all_known(held) {
+        if !self.may_be_held(held) {
             return; // one given back or taken away: another came after it
-        }
-        if self.table.lock(lock).holding.is_some() {
-            self.displace(lock, highest(held));
         }
         let (id, session) = (packed(held), self.sessions.get(key));
         let revoked = session.revoked(id);
+        let (right, end) = match revoked {
+            // What is promised later is promised after `Lost`.
+            Some((why, proof)) => (Right::Ended(why, proof), Some(session.deadline())),
+            None => (Right::Whole, held.at_most.map(|left| now + count_long(left))),
+        };
         if let Some(how) = held.leaving {
-            let how = revoked.map_or(how, |(why, _)| after(why));
-            self.table.left(lock, highest(held), how);
+            if held.mode.name_use() == NameUse::Lock {
+                self.displace(lock, held);
+            }
+            if held.mode == Mode::Exclusive {
+                let how = revoked.map_or(how, |(why, _)| after(why));
+                self.table.left(lock, highest(held), how);
+            } else {
+                self.table.raise(lock, highest(held));
+            }
             self.claim_reservation(lock, key, held.first, id);
             if held.last_used < held.first {
                 self.was_not_used(lock, id);
             }
             return;
         }
-        let (right, end) = match revoked {
-            // What is promised later is promised after `Lost`.
-            Some((why, proof)) => (Right::Ended(why, proof), Some(session.deadline())),
-            None => (Right::Whole, held.at_most.map(|left| now + count_long(left))),
-        };
+        self.displace(lock, held);
+        self.use_as_reported(lock, held.mode, now);
         let holding = Holding {
             lease: id,
             request: RequestId(0), // it was granted long ago: no report waits for it
@@ -168,23 +194,54 @@ impl Leader {
             spread: 0, // as the table finds it
             recall: if held.kept { Recall::Kept } else { Recall::No },
         };
-        self.table.confirm(lock, holding, (held.first, held.last));
-        self.sessions.add_lease(key, id, lock);
+        let hold = self.table.confirm(lock, holding, held.mode, (held.first, held.last));
+        self.sessions.add_lease(key, id, hold);
         self.claim_reservation(lock, key, held.first, id);
         if let Some(end) = end {
-            self.ends.set(lock, end);
+            self.ends.set(hold, end);
         }
     }
 
-    /// Another session has reported a later grant of a lock than the confirmed one.
-    fn displace(&mut self, lock: LockKey, winner: Token) {
-        let loser = self.table.lock(lock).token;
-        let Holding { lease, session, right, .. } = self.vacate(lock, None);
-        // One that was taken away may come back with its successor.
-        if let Right::Whole | Right::Ending = right {
-            self.conflict(lock, winner, loser, session);
-            self.revoke(session, lease, self.table.lock(lock).name.clone(), loser);
+    /// A session holds the name like this: those that wait for it otherwise are refused, since they
+    /// could not know.
+    fn use_as_reported(&mut self, lock: LockKey, mode: Mode, now: Time) {
+        let in_force = mode.name_use();
+        if self.table.name_use(lock).is_some_and(|known| known != in_force) {
+            let mistaken: Vec<_> = self.table.first_waiters(lock, usize::MAX);
+            for waiter in mistaken {
+                let Waiter { session, mode, .. } = *self.table.waiter(waiter);
+                if mode.name_use() != in_force {
+                    let why = self.used_as(session, in_force);
+                    self.refuse_waiter(waiter, why, now);
+                }
+            }
         }
+        if !self.table.is_held(lock) {
+            self.table.use_as(lock, mode);
+        }
+    }
+
+    /// What is confirmed of a lock and leaves no room for this later grant, the oldest first.
+    fn displace(&mut self, lock: LockKey, held: &HeldLease) {
+        let winner = highest(held);
+        let mut in_the_way: Vec<_> = self.table.in_the_way(lock, held.mode).collect();
+        in_the_way.sort_by_key(|&hold| (self.is_whole(hold), self.table.tokens(hold).1));
+        for hold in in_the_way {
+            if self.table.has_room(lock, held.mode) {
+                return;
+            }
+            let loser = self.table.tokens(hold).1;
+            let Holding { lease, session, right, .. } = self.vacate(hold, None);
+            // One that was taken away may come back with its successor.
+            if let Right::Whole | Right::Ending = right {
+                self.conflict(lock, winner, loser, session);
+                self.revoke(session, lease, self.table.lock(lock).name.clone(), loser);
+            }
+        }
+    }
+
+    fn is_whole(&self, hold: HoldKey) -> bool {
+        matches!(self.holding(hold).right, Right::Whole)
     }
 
     /// A session reports what it cannot have.
@@ -222,6 +279,27 @@ impl Leader {
         let (lease, why) = (lease.lease(), LostReason::Forgotten);
         self.refused_claims += 1;
         self.write(Record::LeaseRevoked { session, lease, name, token, why });
+    }
+}
+
+/// Whether one report can name a lease of this mode beside what it has named of the same name before.
+fn fits_beside(named: Entry<'_, &Name, (Mode, u32)>, mode: Mode) -> bool {
+    match named {
+        Entry::Vacant(none) => {
+            none.insert((mode, mode.permits()));
+            true
+        }
+        Entry::Occupied(mut before) => {
+            let (first, taken) = before.get_mut();
+            *taken += mode.permits();
+            match (*first, mode) {
+                (Mode::Shared, Mode::Shared) => true,
+                (Mode::Permits { limit, .. }, Mode::Permits { .. }) => {
+                    first.name_use() == mode.name_use() && *taken <= limit
+                }
+                _ => false,
+            }
+        }
     }
 }
 

@@ -13,12 +13,12 @@ use crate::{
         ClientId, ClusterId, ConnectionId, LeaseId, Place, ProcessMark, Proof, RequestId,
         SessionId,
         history::{Attestation, Seen},
-        lock::{LockKey, PackedId, Recall, Right, SessionKey},
+        lock::{HoldKey, PackedId, Recall, Right, SessionKey},
         mistake::{Mistake, planted},
         sessions::{Session, Standing},
         shares::largest_share,
         wire::{
-            self, Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Mode, Refusal,
+            self, Acquire, ClientMessage, HeldLease, Identity, LeaderMessage, Refusal,
             WaitingRequest,
         },
     },
@@ -29,6 +29,7 @@ use crate::{
 /// What was reported so far.
 pub(super) struct Report {
     version: u32,
+    capabilities: u64,
     session: SessionId,
     proof: Proof,
     count: u64,
@@ -50,7 +51,7 @@ impl Report {
     pub(super) fn open(message: ClientMessage) -> Option<Box<Report>> {
         let ClientMessage::Hello {
             version,
-            capabilities: _,
+            capabilities,
             session,
             proof,
             count,
@@ -65,6 +66,7 @@ impl Report {
         };
         Some(Box::new(Report {
             version,
+            capabilities,
             session,
             proof,
             count,
@@ -90,7 +92,7 @@ impl Report {
             ClientMessage::Held { leases } => {
                 for held in leases {
                     PackedId::of_lease(held.lease).ok_or("no leader made such a lease")?;
-                    if held.mode != Mode::Exclusive {
+                    if !held.mode.is_granted() {
                         return Err("no leader grants leases of this mode");
                     }
                     self.weight += weight_of::<(LeaseId, HeldLease)>(&held.name) + held.value.len();
@@ -284,6 +286,7 @@ impl Leader {
         let session = self.sessions.get_mut(key);
         session.count = report.count;
         // The journal does not identify it.
+        session.capabilities = report.capabilities;
         (session.identity, session.process) = (report.identity.clone(), report.process);
         if let Some(older) = session.connection.replace(connection) {
             self.close(older, Close::Superseded);
@@ -322,7 +325,7 @@ impl Leader {
     ) -> LeaderMessage {
         LeaderMessage::Welcome {
             version: report.version.min(wire::VERSION),
-            capabilities: wire::CAPABILITIES,
+            capabilities: report.capabilities & wire::CAPABILITIES,
             session: report.session,
             time_to_live,
             epoch: self.epoch(),
@@ -355,20 +358,20 @@ impl Leader {
             lost: self.sessions.still_revoked(key, |lease| report.held.contains_key(&lease)),
             ..Comparison::default()
         };
-        for (id, lock) in known {
-            let holding = *self.holding(lock);
+        for (id, hold) in known {
+            let (lock, holding) = (hold.lock, *self.holding(hold));
             let named = report.held.get(&id.lease());
             let unheard = named.is_none() && report.waiting.contains_key(&holding.request);
             if (named.is_some() || unheard) && !planted(Mistake::RecallLostInReconnect) {
                 // If it was asked back, then on a connection that is no more.
                 let is_kept = named.is_some_and(|held| held.kept);
                 let recall = if is_kept { Recall::Kept } else { Recall::No };
-                self.table.recalled(lock, recall);
+                self.table.recalled(hold, recall);
                 self.unsettled.push(lock);
             }
             match holding.right {
                 Right::Whole if unheard && !self.is_reserved_with(lock, id) => {
-                    found.granted.push((holding.request, lock));
+                    found.granted.push((holding.request, hold));
                 }
                 _ if named.is_some() => {}
                 _ if planted(Mistake::HelloNotAuthoritative) => {}
@@ -380,7 +383,7 @@ impl Leader {
                     } else {
                         self.was_not_used(lock, id);
                     }
-                    self.vacate(lock, None);
+                    self.vacate(hold, None);
                     if unheard {
                         found.put_back.insert(holding.request, holding.place);
                     }
@@ -419,10 +422,10 @@ impl Leader {
                 self.drop_waiter(waiter);
             }
         }
-        for (request, lock) in found.granted {
+        for (request, hold) in found.granted {
             reported.remove(&request);
-            let at_most = self.ends.get(lock).map(|end| end.since(now));
-            self.tell_granted(lock, at_most);
+            let at_most = self.ends.get(hold).map(|end| end.since(now));
+            self.tell_granted(hold, at_most);
         }
         let mut wanted = Vec::new();
         for (request, (acquire, place)) in reported {
@@ -454,7 +457,7 @@ struct Comparison {
     /// To be told as lost before anything else.
     lost: Vec<(LeaseId, LostReason)>,
     /// Granted without the session having heard of it.
-    granted: Vec<(RequestId, LockKey)>,
+    granted: Vec<(RequestId, HoldKey)>,
     /// Lost before the session had heard of the grant: back to where they stood.
     put_back: BTreeMap<RequestId, PackedId>,
 }

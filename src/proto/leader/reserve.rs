@@ -419,7 +419,7 @@ impl Leader {
     /// Grace is over: holders of reserved names have reported, and their tokens are known.
     pub(super) fn raise_reserved_tokens(&mut self) {
         for (&lock, running) in &self.reservations.by_lock {
-            if self.table.lock(lock).holding.is_none() {
+            if !self.table.is_held(lock) {
                 self.table.raise(lock, running.token);
             }
         }

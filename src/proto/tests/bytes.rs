@@ -12,9 +12,9 @@ use crate::{
         record::{Record, Reservation},
         wire::{
             Acquire, ClientMessage, Extras, FRAME_BYTES_MAX, FrameReader, HeldLease, HolderInfo,
-            Identity, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Mode, Page, Received,
-            Refusal, UnknownKind, VERSION, Wait, WaitingRequest, WireError, decode_record,
-            encode_frame, encode_record, held_messages, waiting_messages,
+            Identity, LISTED_WAITERS_MAX, LeaderMessage, LockInfo, Message, Mode, NameUse, Page,
+            Received, Refusal, UnknownKind, VERSION, Wait, WaitingRequest, WireError,
+            decode_record, encode_frame, encode_record, held_messages, waiting_messages,
         },
     },
     time::Time,
@@ -260,6 +260,8 @@ fn a_page_is_full_before_its_frame_is() {
             predecessor: Predecessor::Broken,
             waiters: vec![somebody.clone(); waiters],
             reserved: false,
+            others: vec![somebody.clone(); waiters],
+            holders: u32::MAX,
         };
         let mut page = Page::default();
         while page.add(lock.clone()) {}
@@ -580,6 +582,8 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
                 predecessor: Predecessor::Expired,
                 waiters: vec![holder(source)],
                 reserved: true,
+                others: Vec::new(),
+                holders: 1,
             }],
             more: true,
         },
@@ -605,12 +609,30 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         Refusal::AtLeastTooLong,
         Refusal::NotSupported,
         Refusal::TooOld,
+        Refusal::UsedAs(NameUse::Lock),
+        Refusal::UsedAs(NameUse::Permits { limit: 3 }),
     ];
     messages.extend(refusals.map(|why| LeaderMessage::Refused {
         request: RequestId(source.number(9)),
         why,
         holder: None,
     }));
+    messages.push(LeaderMessage::Listed {
+        query: RequestId(source.number(12)),
+        locks: vec![LockInfo {
+            name: source.name(),
+            token: source.token(502),
+            holder: Some(holder(source)),
+            kept: true,
+            remaining: None,
+            predecessor: Predecessor::Clean,
+            waiters: Vec::new(),
+            reserved: false,
+            others: vec![holder(source)],
+            holders: 40,
+        }],
+        more: false,
+    });
     messages
 }
 
@@ -707,6 +729,9 @@ const GOLDEN_LEADER: &[&str] = &[
     "05090d00",
     "05090e00",
     "05090f00",
+    "0509100000",
+    "050910010300",
+    "0b0c0171096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302050100000000012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302052800",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "010003fd00ffeeddccbbaa990000",

@@ -7,6 +7,7 @@ mod limits;
 mod managers;
 mod reservations;
 mod restarts;
+mod shares;
 mod waiters;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -20,8 +21,8 @@ use crate::{
         leader::{BLOCK, Close, Config, Leader, Notice},
         record::{Pending, Record, Recovered, Reservation},
         wire::{
-            Acquire, ClientMessage, Extras, HeldLease, Identity, LeaderMessage, Mode, Refusal,
-            VERSION, VERSION_OLDEST, Wait, WaitingRequest,
+            Acquire, CAPABILITIES, ClientMessage, Extras, HeldLease, Identity, LeaderMessage, Mode,
+            Refusal, VERSION, VERSION_OLDEST, Wait, WaitingRequest,
         },
     },
     time::Time,
@@ -343,7 +344,7 @@ struct HeardGrant {
 fn hello(speaker: Speaker) -> ClientMessage {
     ClientMessage::Hello {
         version: VERSION,
-        capabilities: 0,
+        capabilities: CAPABILITIES,
         session: SessionId(speaker.session),
         proof: Proof(speaker.session + 1),
         count: speaker.count,

@@ -13,8 +13,8 @@ use std::{
 };
 
 use tierlock::{
-    LockErrorKind, LockManager, MutexGuard, Predecessor, RwLock, RwLockReadGuard,
-    RwLockUpgradableReadGuard, RwLockWriteGuard,
+    LockErrorKind, LockManager, LostReason, MutexGuard, Predecessor, RwLock, RwLockReadGuard,
+    RwLockUpgradableReadGuard, RwLockWriteGuard, Scope,
 };
 
 use crate::{
@@ -22,18 +22,24 @@ use crate::{
     setting::{Hand, LONG, Setting, at, until},
 };
 
-/// Where there are readers.
+/// Below host scope. There an upgradable reader has the name for itself, and readers have a token of
+/// their own.
 macro_rules! at_each {
     ($situation:ident) => {
         at!([thread process process_file memory_thread memory_process] $situation);
     };
 }
 
+/// What the next holder in another place waits at most: a leader hears of a release a little later.
+fn soon(setting: &Setting) -> Duration {
+    if setting.scope == Scope::Host { LONG } else { Duration::ZERO }
+}
+
 fn lock_of<T>(setting: &Setting, locks: &LockManager, value: T) -> RwLock<T> {
     locks.rw_lock("a", value).scope(setting.scope).build().unwrap()
 }
 
-at_each!(readers_stand_beside_each_other_and_writers_alone);
+at!(everywhere, readers_stand_beside_each_other_and_writers_alone);
 fn readers_stand_beside_each_other_and_writers_alone(setting: &Setting) {
     let [one, two] = [setting.locks(), setting.stranger()].map(|l| lock_of(setting, &l, ()));
     let (first, second) = (one.read().unwrap(), two.read().unwrap());
@@ -44,19 +50,19 @@ fn readers_stand_beside_each_other_and_writers_alone(setting: &Setting) {
     drop((first, third));
     assert!(one.try_write().unwrap_err().is_contended());
     drop(second);
-    let writer = one.try_write().unwrap();
+    let writer = one.try_write_for(soon(setting)).unwrap();
     for lock in [&one, &two] {
         assert!(lock.try_read().unwrap_err().is_contended());
         assert!(lock.try_write().unwrap_err().is_contended());
         assert!(lock.try_upgradable_read().unwrap_err().is_contended());
     }
     drop(writer);
-    let again = two.try_read().unwrap();
+    let again = two.try_read_for(soon(setting)).unwrap();
     assert!(RwLockReadGuard::is_valid(&again));
     assert_eq!(RwLockReadGuard::scope(&again), setting.scope);
 }
 
-at_each!(a_mutex_of_the_name_is_a_writer);
+at!(everywhere, a_mutex_of_the_name_is_a_writer);
 /// redisson#4023: an exclusive lock and a read lock of one name are both held.
 fn a_mutex_of_the_name_is_a_writer(setting: &Setting) {
     let (lock, locks) = (lock_of(setting, &setting.locks(), ()), setting.stranger());
@@ -69,12 +75,12 @@ fn a_mutex_of_the_name_is_a_writer(setting: &Setting) {
     assert!(lock.try_read().unwrap_err().is_contended());
     drop(guard);
     for _ in 0..3 {
-        drop(lock.try_read().unwrap());
-        drop(mutex.try_lock().unwrap());
+        drop(lock.try_read_for(soon(setting)).unwrap());
+        drop(mutex.try_lock_for(soon(setting)).unwrap());
     }
 }
 
-at_each!(a_waiting_writer_holds_new_readers_up_and_comes_next);
+at!(everywhere, a_waiting_writer_holds_new_readers_up_and_comes_next);
 /// futures-locks#34: readers without a pause starve writers.
 fn a_waiting_writer_holds_new_readers_up_and_comes_next(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
@@ -91,7 +97,7 @@ fn a_waiting_writer_holds_new_readers_up_and_comes_next(setting: &Setting) {
     });
 }
 
-at_each!(whoever_waits_in_vain_leaves_no_trace);
+at!(everywhere, whoever_waits_in_vain_leaves_no_trace);
 /// llvm#201937: a writer that times out eats the wake of a reader.
 fn whoever_waits_in_vain_leaves_no_trace(setting: &Setting) {
     const SHORT: Duration = Duration::from_millis(20);
@@ -146,7 +152,7 @@ fn an_upgradable_reader_becomes_a_writer_alone(setting: &Setting) {
     drop(far.try_write().unwrap());
 }
 
-at_each!(no_writer_comes_between_reading_and_upgrading);
+at!(everywhere, no_writer_comes_between_reading_and_upgrading);
 /// shuttle#351: an upgrade lets a queued writer in between; curator#1138: so does a downgrade.
 fn no_writer_comes_between_reading_and_upgrading(setting: &Setting) {
     let value = AtomicU64::new(0);
@@ -209,7 +215,7 @@ fn tokens_are_counted_by_writers_and_borne_by_readers(setting: &Setting) {
     }
 }
 
-at_each!(a_writer_that_panicked_is_told_until_another_has_left_in_good_order);
+at!(everywhere, a_writer_that_panicked_is_told_until_another_has_left_in_good_order);
 fn a_writer_that_panicked_is_told_until_another_has_left_in_good_order(setting: &Setting) {
     let lock = lock_of(setting, &setting.locks(), ());
     let far = lock_of(setting, &setting.stranger(), ());
@@ -231,7 +237,7 @@ fn a_writer_that_panicked_is_told_until_another_has_left_in_good_order(setting: 
     assert_eq!(RwLockReadGuard::predecessor(&lock.read().unwrap()), Predecessor::Clean);
 }
 
-at_each!(guards_own_their_lock_and_show_parts_of_its_data);
+at!(everywhere, guards_own_their_lock_and_show_parts_of_its_data);
 fn guards_own_their_lock_and_show_parts_of_its_data(setting: &Setting) {
     let lock = Arc::new(lock_of(setting, &setting.locks(), (1, 2)));
     let one = RwLockReadGuard::map(lock.read_arc().unwrap(), |pair| &pair.0);
@@ -254,7 +260,7 @@ fn guards_own_their_lock_and_show_parts_of_its_data(setting: &Setting) {
     assert!(weak.upgrade().is_none());
 }
 
-at_each!(no_reader_sees_a_write_half_done);
+at!(everywhere, no_reader_sees_a_write_half_done);
 fn no_reader_sees_a_write_half_done(setting: &Setting) {
     const ROUNDS: u64 = 300;
     let (one, other) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -301,7 +307,7 @@ fn no_reader_sees_a_write_half_done(setting: &Setting) {
     assert_eq!(one.load(Relaxed), 4 * ROUNDS / 2);
 }
 
-at_each!(tasks_read_and_write_without_blocking_threads);
+at!(everywhere, tasks_read_and_write_without_blocking_threads);
 fn tasks_read_and_write_without_blocking_threads(setting: &Setting) {
     let lock = Arc::new(lock_of(setting, &setting.locks(), 0_u64));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -448,11 +454,91 @@ fn a_writer_whose_turn_has_lapsed_comes_in_once_it_is_polled(setting: &Setting) 
     drop(lock.try_read().unwrap());
 }
 
-at!([host memory_host] no_leader_grants_shared_leases);
-fn no_leader_grants_shared_leases(setting: &Setting) {
-    let error = setting.locks().rw_lock("a", ()).scope(setting.scope).build().unwrap_err();
-    assert_eq!(error.kind(), LockErrorKind::Config);
-    assert!(error.to_string().contains("shared leases"), "{error}");
+at!(with_leader, readers_of_all_machines_bear_one_token_above_the_last_writers);
+fn readers_of_all_machines_bear_one_token_above_the_last_writers(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let far = lock_of(setting, &setting.stranger(), ());
+    let mut last = RwLockWriteGuard::token(&lock.write().unwrap());
+    for round in 0..3 {
+        let (one, two) = (lock.read().unwrap(), far.read().unwrap());
+        let token = RwLockReadGuard::check(&one).unwrap();
+        assert!(token > last);
+        if !setting.has_directory() {
+            assert_eq!(RwLockReadGuard::check(&two).unwrap(), token);
+        }
+        drop((one, two));
+        let writer = if round % 2 == 0 { lock.write() } else { far.write() };
+        last = RwLockWriteGuard::token(&writer.unwrap());
+        assert!(last > token);
+    }
+}
+
+at!(with_leader, an_upgradable_reader_is_alone_where_a_leader_grants);
+fn an_upgradable_reader_is_alone_where_a_leader_grants(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), 0);
+    let far = lock_of(setting, &setting.stranger(), 0);
+    let seen = lock.upgradable_read().unwrap();
+    for lock in [&lock, &far] {
+        assert!(lock.try_read().unwrap_err().is_contended());
+        assert!(lock.try_upgradable_read().unwrap_err().is_contended());
+    }
+    let mut wait = Hand::new(lock.read_async());
+    assert!(wait.poll().is_pending());
+    let mut writer = RwLockUpgradableReadGuard::try_upgrade(seen).unwrap();
+    *writer += 1;
+    let seen = RwLockWriteGuard::downgrade_to_upgradable(writer).unwrap();
+    let reader = RwLockUpgradableReadGuard::downgrade(seen).unwrap();
+    assert_eq!(*reader, 1);
+    assert!(RwLockReadGuard::is_valid(&reader));
+    assert!(far.try_write().unwrap_err().is_contended());
+    drop(reader);
+    drop(wait.finish().unwrap());
+    drop(far.try_read().unwrap());
+}
+
+at!([memory_host] a_loss_is_told_to_each_reader_that_is_inside);
+fn a_loss_is_told_to_each_reader_that_is_inside(setting: &Setting) {
+    let locks = setting.locks();
+    let lock = lock_of(setting, &locks, ());
+    let [one, two, gone] = [(), (), ()].map(|()| lock.read().unwrap());
+    let lost = [&one, &two].map(RwLockReadGuard::lost);
+    let (tell, told) = std::sync::mpsc::channel();
+    for (number, reader) in [&one, &gone].into_iter().enumerate() {
+        let tell = tell.clone();
+        RwLockReadGuard::on_lost(reader, move |reason| tell.send((number, reason)).unwrap());
+    }
+    let mut of_gone = Hand::new(RwLockReadGuard::lost(&gone));
+    assert!(of_gone.poll().is_pending());
+    drop((gone, tell));
+    assert!(locks.lose_lock("a"));
+    for lost in lost {
+        assert_eq!(Hand::new(lost).finish(), LostReason::Provoked);
+    }
+    // Each of those that are inside once; then no other is left to be told.
+    assert_eq!(told.iter().collect::<Vec<_>>(), [(0, LostReason::Provoked)]);
+    assert!(of_gone.poll().is_pending(), "it had left in good order");
+    assert!(!RwLockReadGuard::is_valid(&one));
+    assert!(RwLockReadGuard::check(&two).unwrap_err().is_lost());
+    // What they have is theirs until they leave.
+    assert!(lock.try_write().unwrap_err().is_contended());
+    drop((one, two));
+    drop(lock.write().unwrap());
+    assert!(RwLockReadGuard::is_valid(&lock.read().unwrap()));
+}
+
+at!(with_leader, a_shared_lease_is_kept_until_a_writer_asks);
+fn a_shared_lease_is_kept_until_a_writer_asks(setting: &Setting) {
+    let lock = lock_of(setting, &setting.locks(), ());
+    let token = |lock: &RwLock<()>| RwLockReadGuard::token(&lock.read().unwrap());
+    let first = token(&lock);
+    setting.stop_leader();
+    for _ in 0..100 {
+        assert_eq!(token(&lock), first, "no leader is asked");
+    }
+    setting.start_leader();
+    let far = lock_of(setting, &setting.stranger(), ());
+    drop(far.write().unwrap());
+    assert!(token(&lock) > first);
 }
 
 #[test]

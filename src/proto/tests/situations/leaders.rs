@@ -944,9 +944,7 @@ fn what_only_a_later_release_grants_is_refused_and_never_granted_as_something_el
     let a = reign.session(1);
     let with = |extras| Acquire { extras: Some(Box::new(extras)), ..acquire("x") };
     let later = [
-        Acquire { mode: Mode::Shared, ..acquire("x") },
         Acquire { mode: Mode::Upgradable, ..acquire("x") },
-        Acquire { mode: Mode::Permits { count: 1, limit: 2 }, ..acquire("x") },
         with(Extras { after: Some(RequestId(1)), ..Extras::default() }),
         with(Extras { value: vec![1], ..Extras::default() }),
     ];
@@ -961,6 +959,9 @@ fn what_only_a_later_release_grants_is_refused_and_never_granted_as_something_el
     let b = Speaker { connection: reign.connect(900), session: 9, count: 1 };
     reign.say(b, hello(b));
     let lease = held_lease(LeaseId { epoch: 1, count: 1 });
-    reign.say(b, ClientMessage::Held { leases: vec![HeldLease { mode: Mode::Shared, ..lease }] });
+    reign.say(
+        b,
+        ClientMessage::Held { leases: vec![HeldLease { mode: Mode::Upgradable, ..lease }] },
+    );
     assert!(matches!(reign.closed(b), Some(Close::Protocol(_))));
 }
