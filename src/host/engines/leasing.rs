@@ -426,12 +426,13 @@ impl<E: LockEngine> Leasing<E> {
             };
             self.lose(&mut book, number, why, &mut after);
         }
+        let due = book.end_overdue(&mut after);
         let live = book.leases.values().filter(|lease| !lease.is_over);
         let next = live.map(|lease| lease.deadline.min(lease.end)).min();
         // What waits may hang on a session that is to be renewed.
         let is_busy = next.is_some() || book.acquiring > 0;
         let nap = is_busy.then(|| {
-            let next = next.unwrap_or(Time::NEVER);
+            let next = next.unwrap_or(Time::NEVER).min(due);
             if now >= book.renew_at && !book.is_renewing {
                 book.is_renewing = true;
                 self.runtime.spawn(self.clone().renew(book.live()));
@@ -628,6 +629,21 @@ impl<H: Clone> LeaseBook<H> {
             |lease: &BookedLease<H>| !lease.is_over && lease.deadline.min(lease.end) <= now;
         let over = self.leases.iter().filter(|(_, lease)| is_over(lease));
         over.map(|(number, _)| *number).collect()
+    }
+
+    /// Tells callers whose time is over, though the server owes an answer still: what that grants goes
+    /// back. When the next one's is.
+    fn end_overdue(&mut self, after: &mut Afterwards) -> Time {
+        let waits = |asked: &&AskedLease| asked.outcome.is_none();
+        let overdue = self.requests.iter().filter(|(_, asked)| waits(asked));
+        let overdue =
+            overdue.filter_map(|(number, asked)| Some((*number, asked.wish.check().err()?)));
+        for (number, error) in overdue.collect::<Vec<_>>() {
+            self.requests[&number].wish.stop();
+            self.fail(number, error, after);
+        }
+        let left = self.requests.values().filter(waits).map(|asked| asked.wish.until());
+        left.min().unwrap_or(Time::NEVER)
     }
 
     fn live(&self) -> Vec<(u64, H)> {

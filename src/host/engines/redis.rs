@@ -16,6 +16,7 @@ pub(super) mod scripts;
 use std::{sync::Arc, time::Duration};
 
 use redis::{Script, cmd};
+use tokio::runtime::Handle;
 
 use self::{
     ear::{Hearing, RedisEar},
@@ -50,6 +51,7 @@ pub(super) struct RedisEngine {
     holder: HolderLine,
     take: Script,
     release: Script,
+    renew: Script,
 }
 
 /// One grant at the server.
@@ -93,6 +95,25 @@ pub(super) fn patience(time_to_live: Duration) -> Duration {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
+/// How often a grant that may be there is taken back again.
+const UNDO_EVERY: Duration = Duration::from_millis(100);
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Gives a lock up, and leaves the name taken for so many milliseconds.
+async fn give_up(
+    node: &RedisNode,
+    release: &Script,
+    hold: &RedisHold,
+    stays: u64,
+) -> Result<bool, EngineFault> {
+    let mut run = release.prepare_invoke();
+    run.key(&hold.key).key(&hold.channel).arg(&hold.owner).arg(stays);
+    node.run::<i64>(&run).await.map(|answer| answer == 1)
+}
+
 impl RedisEngine {
     pub(super) fn new(mut url: ServiceUrl, settings: &EngineSettings) -> Result<RedisEngine> {
         let prefix = url.take("prefix")?.unwrap_or_default();
@@ -121,6 +142,7 @@ impl RedisEngine {
             holder: HolderLine::new(&settings.identity),
             take: Script::new(form.take()),
             release: Script::new(form.release()),
+            renew: Script::new(form.renew()),
             url,
         })
     }
@@ -133,15 +155,12 @@ impl RedisEngine {
     async fn try_take(&self, wish: &Wish, key: &str) -> Result<Attempt, EngineFault> {
         let owner = self.form.owner(self.owners.draw(), &self.holder);
         let channel = scripts::channel(key);
-        let stays = wish.at_least.unwrap_or_default();
-        let lives = self.time_to_live.max(stays + stays / 100);
         let sent = clock::now();
         let mut run = self.take.prepare_invoke();
-        run.key(key).key(scripts::token_key(key)).arg(&owner).arg(lives.as_millis() as u64);
+        run.key(key).key(scripts::token_key(key)).arg(&owner).arg(millis(self.time_to_live));
         run.arg(wish.above.get()).arg(self.holder.text());
         let answer = self.node.run::<Vec<String>>(&run).await;
-        // What the server kept counts from its grant, which was before now.
-        let stays_until = wish.at_least.map(|at_least| clock::now() + at_least);
+        let stays_until = None;
         let hold = RedisHold { key: key.to_owned(), channel: channel.clone(), owner, stays_until };
         let answer = match answer {
             Ok(answer) => answer,
@@ -155,7 +174,13 @@ impl RedisEngine {
                     return Ok(Attempt::Unheard(EngineFault::config(what), hold));
                 };
                 let deadline = sent + (self.time_to_live - margin(self.time_to_live));
-                Ok(Attempt::Taken { hold, token, sent, deadline })
+                let Some(at_least) = wish.at_least else {
+                    return Ok(Attempt::Taken { hold, token, sent, deadline });
+                };
+                Ok(match self.reserve(&hold, at_least).await {
+                    Ok(hold) => Attempt::Taken { hold, token, sent, deadline },
+                    Err(fault) => Attempt::Unheard(fault, hold),
+                })
             }
             Answered::Held { left, tells, holder } => {
                 wish.is_held_by(holder);
@@ -170,6 +195,33 @@ impl RedisEngine {
                 ))))
             }
         }
+    }
+
+    /// Has the server keep the name from now on for so long, whatever becomes of us. In a step of its
+    /// own: a grant whose answer is lost keeps the name no longer than its time to live.
+    async fn reserve(
+        &self,
+        hold: &RedisHold,
+        at_least: Duration,
+    ) -> Result<RedisHold, EngineFault> {
+        let mut run = self.renew.prepare_invoke();
+        run.key(&hold.key).arg(&hold.owner).arg(millis(at_least + at_least / 100));
+        match self.node.run::<i64>(&run).await? {
+            // It counts from the grant, which was before now.
+            1 => Ok(RedisHold { stays_until: Some(clock::now() + at_least), ..hold.clone() }),
+            _ => Err(EngineFault::Trouble("the lock was lost before it was kept".to_owned())),
+        }
+    }
+
+    /// Takes back what may have been granted, until the server has answered or it has expired.
+    fn undo(&self, hold: RedisHold) {
+        let (node, release) = (self.node.clone(), self.release.clone());
+        let end = clock::now() + self.time_to_live;
+        Handle::current().spawn(async move {
+            while give_up(&node, &release, &hold, 0).await.is_err() && clock::now() < end {
+                tokio::time::sleep(UNDO_EVERY).await;
+            }
+        });
     }
 
     async fn look_at(&self, name: &Name) -> Result<Option<EngineLock>, EngineFault> {
@@ -238,8 +290,7 @@ impl LockEngine for RedisEngine {
                 }
                 Ok(Attempt::Held { left, tells, channel }) => (left, tells, channel),
                 Ok(Attempt::Unheard(fault, hold)) => {
-                    // In order on one connection; else what it leaves behind expires.
-                    let _ = self.release(&hold, true).await;
+                    self.undo(hold);
                     wish.weather(fault).await?;
                     continue;
                 }
@@ -276,7 +327,7 @@ impl LockEngine for RedisEngine {
         }
         let sent = clock::now();
         let mut commands = redis::pipe();
-        let lives = self.time_to_live.as_millis() as u64;
+        let lives = millis(self.time_to_live);
         for hold in holds {
             let renew = commands.cmd("EVAL").arg(self.form.renew()).arg(1).arg(&hold.key);
             renew.arg(&hold.owner).arg(lives);
@@ -293,10 +344,8 @@ impl LockEngine for RedisEngine {
 
     async fn release(&self, hold: &RedisHold, is_unused: bool) -> Result<bool, EngineFault> {
         let stays = hold.stays_until.filter(|_| !is_unused);
-        let stays = stays.map_or(0, |until| until.since(clock::now()).as_millis() as u64);
-        let mut run = self.release.prepare_invoke();
-        run.key(&hold.key).key(&hold.channel).arg(&hold.owner).arg(stays);
-        self.node.run::<i64>(&run).await.map(|answer| answer == 1)
+        let stays = stays.map_or(0, |until| millis(until.since(clock::now())));
+        give_up(&self.node, &self.release, hold, stays).await
     }
 
     async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {

@@ -40,7 +40,6 @@ pub(super) struct RedlockEngine {
     owners: Owners,
     holder: HolderLine,
     release: Script,
-    renew: Script,
 }
 
 /// One grant at most of the servers.
@@ -92,7 +91,6 @@ impl RedlockEngine {
             owners: Owners::new(),
             holder: HolderLine::new(&settings.identity),
             release: Script::new(LockForm::Plain.release()),
-            renew: Script::new(LockForm::Plain.renew()),
             url,
         })
     }
@@ -134,22 +132,14 @@ impl RedlockEngine {
         Vote::of(node.run::<i64>(&run).await)
     }
 
-    async fn renew_at(&self, node: &RedisNode, hold: &RedlockHold) -> Vote {
-        let mut run = self.renew.prepare_invoke();
-        run.key(&hold.key).arg(&hold.owner).arg(self.time_to_live.as_millis() as u64);
-        Vote::of(node.run::<i64>(&run).await)
-    }
-
-    async fn renew_one(&self, hold: &RedlockHold) -> Renewal {
-        let sent = clock::now();
-        let poll = self.vote(self.nodes.iter().map(|node| self.renew_at(node, hold))).await;
-        if poll.yes >= self.quorum() {
-            return Renewal::Until(sent + (self.time_to_live - margin(self.time_to_live)));
+    /// What one server says of all that is held, in one exchange.
+    async fn renew_at(&self, node: &RedisNode, holds: &[RedlockHold]) -> Option<Vec<i64>> {
+        let mut commands = redis::pipe();
+        for hold in holds {
+            let renew = commands.cmd("EVAL").arg(LockForm::Plain.renew()).arg(1).arg(&hold.key);
+            renew.arg(&hold.owner).arg(self.time_to_live.as_millis() as u64);
         }
-        match poll.no > self.nodes.len() - self.quorum() {
-            true => Renewal::Gone,
-            false => Renewal::Unknown,
-        }
+        node.send_all(&commands).await.ok()
     }
 }
 
@@ -212,7 +202,22 @@ impl LockEngine for RedlockEngine {
     }
 
     async fn renew(&self, holds: &[RedlockHold]) -> Vec<Renewal> {
-        join_all(holds.iter().map(|hold| self.renew_one(hold))).await
+        if holds.is_empty() {
+            return Vec::new();
+        }
+        let sent = clock::now();
+        let votes = join_all(self.nodes.iter().map(|node| self.renew_at(node, holds))).await;
+        let until = sent + (self.time_to_live - margin(self.time_to_live));
+        let answer = |at: usize| {
+            let votes = votes.iter().flatten().filter_map(|votes| votes.get(at));
+            let (yes, no): (Vec<i64>, Vec<i64>) = votes.partition(|vote| **vote == 1);
+            match (yes.len() >= self.quorum(), no.len() > self.nodes.len() - self.quorum()) {
+                (true, _) => Renewal::Until(until),
+                (false, true) => Renewal::Gone,
+                (false, false) => Renewal::Unknown,
+            }
+        };
+        (0..holds.len()).map(answer).collect()
     }
 
     async fn release(&self, hold: &RedlockHold, _: bool) -> Result<bool, EngineFault> {

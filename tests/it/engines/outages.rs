@@ -211,3 +211,41 @@ fn a_minority_of_servers_may_be_away(rig: &EngineRig) {
     let error = mutex(&locks, "a").lock().map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Unreachable, "{error}");
 }
+
+on!(all, a_limit_is_kept_while_the_server_is_silent);
+/// And what the server does for it later goes back.
+fn a_limit_is_kept_while_the_server_is_silent(rig: &EngineRig) {
+    let [locks, others] = [rig.locks(), rig.locks()];
+    give(hold(&locks, "warm"));
+    give(hold(&others, "warm"));
+    rig.each(EngineServer::stop);
+    let begin = Instant::now();
+    let error = mutex(&locks, "a").try_lock_for(Duration::from_millis(200)).unwrap_err();
+    let waited = begin.elapsed();
+    rig.each(EngineServer::resume);
+    assert!(error.is_timeout() || error.is_unreachable(), "{error}");
+    // A server may take 2 s to answer.
+    assert!(waited < Duration::from_secs(2), "it has waited for the server: {waited:?}");
+    drop(hold(&others, "a"));
+}
+
+on!(with_tokens, a_deadline_counts_from_the_sending_of_the_request);
+/// delta-rs#153, node-redlock#167: it counts from the arrival of the answer.
+fn a_deadline_counts_from_the_sending_of_the_request(rig: &EngineRig) {
+    let proxies = rig.proxies();
+    let (behind, direct) = (rig.proxied(&proxies, ENDLESS), rig.locks());
+    give(hold(&behind, "warm"));
+    let wanted = mutex(&behind, "a");
+    // Before what is granted in silence, where one session carries all.
+    proxies.iter().for_each(|proxy| proxy.deafen(true));
+    let begin = Instant::now();
+    let mut wait = Hand::new(wanted.lock_async());
+    assert!(wait.poll().is_pending());
+    until("a grant at the server", || mutex(&direct, "a").try_lock().is_err());
+    thread::sleep(Duration::from_millis(300));
+    let silence = begin.elapsed();
+    proxies.iter().for_each(|proxy| proxy.deafen(false));
+    let guard = wait.finish().unwrap();
+    let left = MutexGuard::remaining(&guard).unwrap();
+    assert!(left <= ENDLESS - silence, "{left:?} after {silence:?}");
+}

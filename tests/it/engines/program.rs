@@ -2,8 +2,6 @@
 
 use std::process::Output;
 
-use tierlock::MutexGuard;
-
 use super::{
     on,
     rig::{EngineRig, give, hold},

@@ -238,7 +238,7 @@ impl EtcdLine {
             Ok(mut client) => {
                 match timeout(self.patience, client.lease_keep_alive(session.id)).await {
                     Ok(Ok(_)) => true,
-                    Ok(Err(Error::LeaseKeepAliveError(_))) => {
+                    Ok(Err(Error::LeaseKeepAliveError(why))) if why.contains("not found") => {
                         session.end();
                         false
                     }
