@@ -139,6 +139,14 @@ impl EngineRig {
         }
     }
 
+    /// Whether every server has a key of the lock's.
+    pub(crate) fn is_taken(&self, name: &str) -> bool {
+        self.servers.iter().all(|server| match self.kind {
+            "etcd" => !server.cli(&["get", "--prefix", &format!("{name}/")]).is_empty(),
+            _ => server.cli(&["EXISTS", name]) == "1",
+        })
+    }
+
     pub(crate) fn has_tokens(&self) -> bool {
         self.kind != "redlock"
     }
