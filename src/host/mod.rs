@@ -47,6 +47,13 @@ mod routes;
 mod secret_file;
 pub(crate) mod service;
 #[cfg(feature = "host")]
+#[cfg_attr(
+    not(feature = "service"),
+    allow(
+        dead_code,
+        reason = "options are the engines' alone, and every build has to refuse passwords"
+    )
+)]
 pub(crate) mod service_url;
 #[cfg(all(test, feature = "host"))]
 mod speed;

@@ -1,16 +1,11 @@
-//! An engine as a service of leases: requests in, words opened and lost, leases given back.
+//! Carries an engine's requests, and keeps what they bring.
 //!
 //! Each request is a task on the engines' thread that runs to its end, wanted or not: so what a server
 //! may have granted is always seen, and given back if its caller is gone. A *keeper* renews what is
 //! held, all of it at every third of the time to live, and ends it at its deadline.
 
 use std::{
-    collections::HashMap,
-    future::Future,
-    mem,
-    pin::Pin,
     sync::{Arc, Weak},
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -18,242 +13,68 @@ use parking_lot::{Condvar, Mutex};
 use tokio::{
     runtime::Handle,
     sync::{Notify, oneshot},
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 use super::{
-    EngineSettings,
-    engine::{
-        EngineAnswer, EngineFinding, EngineGrant, EngineLock, EngineQuestions, LockEngine, Renewal,
-    },
+    book::{Afterwards, BookedLease, LeaseBook, LeasingStage, OpensWord, key},
+    engine::{EngineGrant, LockEngine, Renewal},
     fault::EngineFault,
     runtime,
     wish::Wish,
 };
 use crate::{
-    alarm::{self, contain},
-    blocking, callbacks, clock,
+    clock,
     error::{LockError, LockErrorKind, LostReason, Result},
-    fork,
     host::{
-        exit::{self, LeavesAtExit},
-        lease_word::{LeaseKey, LeaseWord, Met, Opening, Used, WordWaiter},
-        service::{
-            AskedTerms, LeaseGranted, LeaseRequest, LeaseService, PendingLease, PendingRelease,
-            Settlement,
-        },
+        exit::LeavesAtExit,
+        lease_word::{Met, Opening, Used},
+        service::LeaseGranted,
     },
-    name::Name,
-    scope::Scope,
     time::Time,
-    token::Token,
-    watch::{Deadline, Tell, Watch},
+    watch::Tell,
 };
 
-/// One manager's leases from an engine.
-pub(super) struct EngineService<E: LockEngine> {
-    /// Of the process that opened it. A forked child's copy is never touched, nor dropped; `None` only
-    /// while it is dropped.
-    leasing: Option<Arc<Leasing<E>>>,
-    /// The fork generation of that process.
-    made_in: u64,
-}
-
-struct Leasing<E: LockEngine> {
-    engine: E,
-    runtime: Handle,
-    connect_timeout: Duration,
+/// One manager's leases from an engine, in the process that opened it.
+pub(super) struct Leasing<E: LockEngine> {
+    pub(super) engine: E,
+    pub(super) runtime: Handle,
+    pub(super) connect_timeout: Duration,
     on_warning: Option<Tell>,
-    book: Mutex<LeaseBook<E::Hold>>,
+    pub(super) book: Mutex<LeaseBook<E::Hold>>,
     /// The book has changed in a way that a thread may wait for.
     changed: Condvar,
     /// Something is held that the keeper does not know of yet.
     nudge: Notify,
     me: Weak<Leasing<E>>,
 }
-
-struct LeaseBook<H> {
-    next: u64,
-    requests: HashMap<u64, AskedLease>,
-    leases: HashMap<u64, BookedLease<H>>,
-    /// Requests on their way through the server, those that no caller waits for among them.
-    acquiring: usize,
-    /// Releases that no server has answered yet.
-    releasing: usize,
-    closing: LeasingStage,
-    /// The process is ending: calls that wait are told nothing.
-    is_leaving: bool,
-    is_kept: bool,
-    is_renewing: bool,
-    renew_at: Time,
-    /// It was told that what is held may soon be lost.
-    is_warned: bool,
+/// A task of ours ended before it had said anything.
+pub(super) fn broken_down() -> LockError {
+    LockError::new(LockErrorKind::Io, "an internal error ended the request; please report it")
 }
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LeasingStage {
-    Open,
-    /// No request is taken any more.
-    Closed,
-    /// The engine is told that nothing will be held any more, or was.
-    Parting,
-    Parted,
-}
-
-/// A request whose caller waits, or has yet to fetch what came of it.
-struct AskedLease {
-    opens: Option<OpensWord>,
-    wish: Arc<Wish>,
-    waker: Option<Waker>,
-    outcome: Option<Result<LeaseGranted>>,
-}
-
-/// What a grant opens, and settles.
-struct OpensWord {
-    word: Arc<LeaseWord>,
-    at_most: Option<Duration>,
-    is_in_use: bool,
-    settlement: Settlement,
-}
-
-/// A lease between its grant and its release.
-struct BookedLease<H> {
-    word: Arc<LeaseWord>,
-    hold: H,
-    token: Token,
-    deadline: Time,
-    /// Its own end, by `at_most`.
-    end: Time,
-    /// It was lost, and is given back already: only its guard is still there.
-    is_over: bool,
-}
-
-/// What is to be done once the book is unlocked: it wakes others, or runs foreign code.
-#[derive(Default)]
-struct Afterwards {
-    wakers: Vec<Waker>,
-    waiters: Vec<WordWaiter>,
-    losses: Vec<(Arc<Watch>, LostReason)>,
-    /// The last of these may be dropped here, and their settlements with them.
-    gone: Vec<Arc<LeaseWord>>,
-    warning: Option<(Tell, String)>,
-}
-
-impl Afterwards {
-    fn run(self) {
-        for waker in self.wakers {
-            contain(|| waker.wake());
-        }
-        for waiter in self.waiters {
-            contain(|| waiter.wake());
-        }
-        if let Some((warn, text)) = self.warning {
-            callbacks::run(move || warn(&text));
-        }
-        for (watch, why) in self.losses {
-            alarm::call_at(Time::ZERO, move || contain(|| watch.tell(why))).detach();
-        }
-    }
-}
-
-/// A lease in its word: the numbers are ours alone.
-fn key(number: u64) -> LeaseKey {
-    LeaseKey { high: 0, low: number }
-}
-
-impl<E: LockEngine> EngineService<E> {
-    /// It touches no network.
-    pub(super) fn open(engine: E, settings: EngineSettings) -> Result<Arc<EngineService<E>>> {
-        let EngineSettings { connect_timeout, on_warning, .. } = settings;
-        let book = LeaseBook {
-            next: 1,
-            requests: HashMap::new(),
-            leases: HashMap::new(),
-            acquiring: 0,
-            releasing: 0,
-            closing: LeasingStage::Open,
-            is_leaving: false,
-            is_kept: false,
-            is_renewing: false,
-            renew_at: Time::NEVER,
-            is_warned: false,
-        };
+impl<E: LockEngine> Leasing<E> {
+    pub(super) fn new(
+        engine: E,
+        connect_timeout: Duration,
+        on_warning: Option<Tell>,
+    ) -> Result<Arc<Leasing<E>>> {
         let runtime = runtime::handle()?;
-        let leasing = Arc::new_cyclic(|me| Leasing {
+        Ok(Arc::new_cyclic(|me| Leasing {
             engine,
             runtime,
             connect_timeout,
             on_warning,
-            book: Mutex::new(book),
+            book: Mutex::new(LeaseBook::new()),
             changed: Condvar::new(),
             nudge: Notify::new(),
             me: me.clone(),
-        });
-        let leaving: Arc<dyn LeavesAtExit> = leasing.clone();
-        exit::look_after(&Arc::downgrade(&leaving));
-        Ok(Arc::new(EngineService { leasing: Some(leasing), made_in: fork::generation() }))
+        }))
     }
 
-    fn leasing(&self) -> &Arc<Leasing<E>> {
-        self.leasing.as_ref().expect("it is there until it is dropped")
-    }
-
-    fn check_fork(&self) -> Result<()> {
-        match self.is_forked() {
-            true => Err(LockError::config(
-                "this manager was opened before a fork; open another one in the child",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    /// Has an engine's thread find an answer.
-    fn answer<T: Send + 'static, F>(
-        &self,
-        ask: impl FnOnce(Arc<Leasing<E>>) -> F,
-    ) -> EngineAnswer<T>
-    where
-        F: Future<Output = Result<T, EngineFault>> + Send + 'static,
-    {
-        if let Err(error) = self.check_fork() {
-            return Box::pin(std::future::ready(Err(error)));
-        }
-        let leasing = self.leasing();
-        let (limit, shown) = (leasing.connect_timeout, leasing.engine.shown());
-        let (tell, told) = oneshot::channel();
-        let asked = ask(leasing.clone());
-        leasing.runtime.spawn(async move {
-            let answer = match timeout(limit, asked).await {
-                Ok(answer) => answer.map_err(EngineFault::into_error),
-                Err(_) => {
-                    let what = format!("{shown} did not answer within {limit:.1?}");
-                    Err(LockError::new(LockErrorKind::Unreachable, what))
-                }
-            };
-            let _ = tell.send(answer);
-        });
-        Box::pin(async { told.await.unwrap_or_else(|_| Err(broken_down())) })
-    }
-}
-
-impl<E: LockEngine> Drop for EngineService<E> {
-    fn drop(&mut self) {
-        if self.is_forked() {
-            mem::forget(self.leasing.take());
-        }
-    }
-}
-
-/// A task of ours ended before it had said anything.
-fn broken_down() -> LockError {
-    LockError::new(LockErrorKind::Io, "an internal error ended the request; please report it")
-}
-
-impl<E: LockEngine> Leasing<E> {
     // ---- requests ----------------------------------------------------------------------------
 
     /// Has the request carried: by a task that runs to its end.
-    fn begin(self: &Arc<Self>, number: u64) {
+    pub(super) fn begin(self: &Arc<Self>, number: u64) {
         let mut book = self.book.lock();
         let Some(request) = book.requests.get(&number).filter(|asked| asked.outcome.is_none())
         else {
@@ -384,7 +205,7 @@ impl<E: LockEngine> Leasing<E> {
     }
 
     /// Takes a lease out of the book, to be given up unless it is over already.
-    fn take_back(
+    pub(super) fn take_back(
         self: &Arc<Self>,
         book: &mut LeaseBook<E::Hold>,
         used: &Used,
@@ -542,7 +363,7 @@ impl<E: LockEngine> Leasing<E> {
     // ---- the end -----------------------------------------------------------------------------
 
     /// No request is taken any more. The calls that wait are told, unless the process ends.
-    fn begin_closing(self: &Arc<Self>, tells: bool) {
+    pub(super) fn begin_closing(self: &Arc<Self>, tells: bool) {
         let mut after = Afterwards::default();
         let mut book = self.book.lock();
         if book.closing == LeasingStage::Open {
@@ -578,7 +399,7 @@ impl<E: LockEngine> Leasing<E> {
         });
     }
 
-    fn wait_for_parting(&self, until: Time) {
+    pub(super) fn wait_for_parting(&self, until: Time) {
         let mut book = self.book.lock();
         let has_said = |book: &LeaseBook<E::Hold>| {
             book.closing == LeasingStage::Parted
@@ -602,7 +423,7 @@ const RELEASE_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The longest pause before a renewal is sent again.
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-fn closed() -> LockError {
+pub(super) fn closed() -> LockError {
     LockError::config("the manager was closed")
 }
 
@@ -621,50 +442,6 @@ async fn keep<E: LockEngine>(leasing: Weak<Leasing<E>>) {
         }
     }
 }
-
-impl<H: Clone> LeaseBook<H> {
-    /// The leases whose time is over, and which are not told so yet.
-    fn over(&self, now: Time) -> Vec<u64> {
-        let is_over =
-            |lease: &BookedLease<H>| !lease.is_over && lease.deadline.min(lease.end) <= now;
-        let over = self.leases.iter().filter(|(_, lease)| is_over(lease));
-        over.map(|(number, _)| *number).collect()
-    }
-
-    /// Tells callers whose time is over, though the server owes an answer still: what that grants goes
-    /// back. When the next one's is.
-    fn end_overdue(&mut self, after: &mut Afterwards) -> Time {
-        let waits = |asked: &&AskedLease| asked.outcome.is_none();
-        let overdue = self.requests.iter().filter(|(_, asked)| waits(asked));
-        let overdue =
-            overdue.filter_map(|(number, asked)| Some((*number, asked.wish.check().err()?)));
-        for (number, error) in overdue.collect::<Vec<_>>() {
-            self.requests[&number].wish.stop();
-            self.fail(number, error, after);
-        }
-        let left = self.requests.values().filter(waits).map(|asked| asked.wish.until());
-        left.min().unwrap_or(Time::NEVER)
-    }
-
-    fn live(&self) -> Vec<(u64, H)> {
-        let live = self.leases.iter().filter(|(_, lease)| !lease.is_over);
-        live.map(|(number, lease)| (*number, lease.hold.clone())).collect()
-    }
-
-    /// The first outcome counts.
-    fn fail(&mut self, number: u64, error: LockError, after: &mut Afterwards) {
-        if let Some(request) = self.requests.get_mut(&number)
-            && !self.is_leaving
-            && request.outcome.is_none()
-        {
-            request.outcome = Some(Err(error));
-            // What was not granted is settled here.
-            request.opens = None;
-            after.wakers.extend(request.waker.take());
-        }
-    }
-}
-
 /// A request on its way through the server, to be settled whatever becomes of it.
 struct Acquisition<E: LockEngine> {
     leasing: Arc<Leasing<E>>,
@@ -699,210 +476,6 @@ impl<E: LockEngine> Drop for Acquisition<E> {
         }
     }
 }
-
-/// A request under way. Dropping it takes it back.
-struct PendingEngineLease<E: LockEngine> {
-    service: Arc<EngineService<E>>,
-    /// Its number; `None` once its outcome was read.
-    number: Option<u64>,
-    is_begun: bool,
-    failed: Option<LockError>,
-}
-
-impl<E: LockEngine> Future for PendingEngineLease<E> {
-    type Output = Result<LeaseGranted>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Err(error));
-        }
-        if let Err(error) = self.service.check_fork() {
-            return Poll::Ready(Err(error));
-        }
-        let number = self.number.expect("not polled after its end");
-        if !std::mem::replace(&mut self.is_begun, true) {
-            self.service.leasing().begin(number);
-        }
-        let leasing = self.service.leasing().clone();
-        let mut book = leasing.book.lock();
-        let request = book.requests.get_mut(&number).expect("it stays until its outcome is read");
-        match request.outcome.take() {
-            None => {
-                let earlier = request.waker.replace(cx.waker().clone());
-                drop(book);
-                // A waker is foreign code.
-                drop(earlier);
-                Poll::Pending
-            }
-            Some(outcome) => {
-                let request = book.requests.remove(&number);
-                drop(book);
-                drop(request);
-                self.number = None;
-                Poll::Ready(outcome)
-            }
-        }
-    }
-}
-
-impl<E: LockEngine> PendingLease for PendingEngineLease<E> {
-    fn wait(self: Box<Self>) -> Result<LeaseGranted> {
-        blocking::wait_for(*self)
-    }
-}
-
-impl<E: LockEngine> Drop for PendingEngineLease<E> {
-    fn drop(&mut self) {
-        let Some(number) = self.number.take() else { return };
-        if self.service.is_forked() {
-            return;
-        }
-        let leasing = self.service.leasing();
-        let mut book = leasing.book.lock();
-        let Some(mut request) = book.requests.remove(&number) else { return };
-        request.wish.stop();
-        // Taken out of the book under its lock, and settled by that.
-        request.opens = None;
-        // The grant is here: what is still reserved is given up.
-        let granted = request.outcome.as_ref().is_some_and(Result::is_ok);
-        let word = book.leases.get(&number).filter(|_| granted).map(|lease| lease.word.clone());
-        let word = word.filter(|word| word.is_of(key(number)));
-        let given_up = word.and_then(|word| word.give_up_reserved().zip(Some(word)));
-        let lease = given_up.as_ref().and_then(|(used, word)| {
-            word.gone(used);
-            leasing.take_back(&mut book, used, None)
-        });
-        drop(book);
-        // What hangs on these may be foreign code.
-        drop((request, given_up, lease));
-    }
-}
-
-impl<E: LockEngine> LeaseService for EngineService<E> {
-    fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease> {
-        let LeaseRequest { name, patience, above, at_most, at_least, .. } = request;
-        let LeaseRequest { word, is_in_use, settlement, .. } = request;
-        let terms = AskedTerms { has_at_least: at_least.is_some(), keeps_always: false };
-        let checked = self.check_fork().and_then(|()| self.accepts(&terms));
-        let failed = |service, error: LockError| {
-            let error = error.with_name(&name).with_scope(Scope::Host);
-            let failed = Some(error);
-            Box::new(PendingEngineLease { service, number: None, is_begun: true, failed })
-        };
-        if let Err(error) = checked {
-            return failed(self, error);
-        }
-        let leasing = self.leasing().clone();
-        let wish = Wish::new(name.clone(), above, at_least, patience, leasing.connect_timeout);
-        let mut book = leasing.book.lock();
-        if book.closing != LeasingStage::Open {
-            drop(book);
-            return failed(self, closed());
-        }
-        let number = book.next;
-        book.next += 1;
-        let opens = Some(OpensWord { word, at_most, is_in_use, settlement });
-        let wish = Arc::new(wish);
-        book.requests.insert(number, AskedLease { opens, wish, waker: None, outcome: None });
-        drop(book);
-        let number = Some(number);
-        Box::new(PendingEngineLease { service: self, number, is_begun: false, failed: None })
-    }
-
-    fn give_back(&self, word: &LeaseWord, used: &Used) {
-        if self.is_forked() {
-            return;
-        }
-        word.gone(used);
-        let lease = self.leasing().take_back(&mut self.leasing().book.lock(), used, None);
-        drop(lease);
-    }
-
-    fn give_back_answered(self: Arc<Self>, word: &LeaseWord, used: &Used) -> PendingRelease {
-        if let Err(error) = self.check_fork() {
-            return Box::pin(std::future::ready(Err(error)));
-        }
-        word.gone(used);
-        let (tell, told) = oneshot::channel();
-        let lease = self.leasing().take_back(&mut self.leasing().book.lock(), used, Some(tell));
-        let is_known = lease.is_some();
-        drop(lease);
-        let lost = used.lost.or((!is_known).then_some(LostReason::Expired));
-        Box::pin(async move {
-            match lost {
-                Some(reason) => Err(LockError::lost(reason)),
-                None => told.await.unwrap_or_else(|_| Err(broken_down())),
-            }
-        })
-    }
-
-    fn close_idle(&self, word: &LeaseWord) -> Option<Used> {
-        if self.is_forked() {
-            return None;
-        }
-        let _book = self.leasing().book.lock();
-        word.close_idle()
-    }
-
-    fn retire(&self, word: &LeaseWord) -> Option<Used> {
-        if self.is_forked() {
-            return None;
-        }
-        let _book = self.leasing().book.lock();
-        word.retire()
-    }
-
-    /// Leases that are not kept have one token.
-    fn top_up(&self, _: &LeaseWord) {}
-
-    fn word_deadline(&self) -> Arc<Deadline> {
-        Arc::new(Deadline::new(Time::ZERO))
-    }
-
-    fn accepts(&self, terms: &AskedTerms) -> Result<()> {
-        self.check_fork()?;
-        let leasing = self.leasing();
-        let (abilities, shown) = (leasing.engine.abilities(), leasing.engine.shown());
-        let refused = |what: &str| Err(LockError::config(format!("{shown} {what}")));
-        if !abilities.has_tokens {
-            return refused(
-                "gives no fencing tokens, so that a resource cannot refuse a holder that has lost \
-                 its lock: use one server (redis://) or etcd, or say `?unfenced=1` if double work is \
-                 a waste and no harm",
-            );
-        }
-        if terms.has_at_least && !abilities.reserves {
-            return refused(
-                "does not remember at_least after its holder: leave at_least out, or lock by \
-                 redis:// or tierlock's own leaders",
-            );
-        }
-        if terms.keeps_always {
-            return refused(
-                "tells no holder that others wait, so a lease cannot be kept for them to ask for: \
-                 leave Keep::Always out, or lock by tierlock's own leaders",
-            );
-        }
-        Ok(())
-    }
-
-    fn made_in(&self) -> u64 {
-        self.made_in
-    }
-
-    fn is_forked(&self) -> bool {
-        fork::generation() != self.made_in
-    }
-
-    fn close(&self, until: Time) {
-        if self.is_forked() {
-            return;
-        }
-        self.leasing().begin_closing(true);
-        self.leasing().wait_for_parting(until);
-    }
-}
-
 impl<E: LockEngine> LeavesAtExit for Leasing<E> {
     fn leave(&self, _: Time) -> bool {
         match self.me.upgrade() {
@@ -916,28 +489,5 @@ impl<E: LockEngine> LeavesAtExit for Leasing<E> {
 
     fn finish_leaving(&self, until: Time) {
         self.wait_for_parting(until);
-    }
-}
-
-impl<E: LockEngine> EngineQuestions for EngineService<E> {
-    fn look(&self, only: Option<&Name>) -> EngineAnswer<Vec<EngineLock>> {
-        let only = only.cloned();
-        self.answer(|leasing| async move { leasing.engine.look(only.as_ref()).await })
-    }
-
-    fn examine(&self) -> EngineAnswer<Vec<EngineFinding>> {
-        self.answer(|leasing| async move { leasing.engine.examine().await })
-    }
-
-    fn place(&self) -> Option<String> {
-        self.leasing().engine.place()
-    }
-
-    fn shown(&self) -> String {
-        self.leasing().engine.shown()
-    }
-
-    fn break_advice(&self, name: &Name) -> String {
-        self.leasing().engine.break_advice(name)
     }
 }

@@ -6,13 +6,17 @@
 //! | file | owns |
 //! |---|---|
 //! | `engine` | what an engine has to know: acquire, renew, release, look |
-//! | `leasing` | the engine as a [`LeaseService`](super::service::LeaseService): requests, words, deadlines |
+//! | `engine_service` | the engine as a [`LeaseService`](super::service::LeaseService), and its questions |
+//! | `leasing` | requests that run to their end, releases, renewals, deadlines |
+//! | `book` | what those are written down in |
 //! | `wish` | one request as the engine sees it: how long it may wait, and whether it is still wanted |
 //! | `fault` | what can go wrong on the way to a server |
 //! | `runtime` | the one background thread of a process that all its engines run on |
 //! | `etcd` `redis` `redlock` | the engines |
 
+mod book;
 mod engine;
+mod engine_service;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fault;
@@ -27,7 +31,7 @@ mod wish;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use self::engine::{EngineFinding, EngineLock, EngineQuestions, FindingKind};
-use self::leasing::EngineService;
+use self::engine_service::EngineService;
 use super::{
     service::LeaseService,
     service_url::{ServiceKind, ServiceUrl},
