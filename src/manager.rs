@@ -632,9 +632,10 @@ impl LockManagerBuilder {
                 self.time_to_live
             )));
         }
+        #[cfg(feature = "service")]
         let service = self.parse_service()?;
         #[cfg(not(feature = "service"))]
-        let _ = service;
+        self.parse_service()?;
         let ground = self.open_ground()?;
         #[cfg(feature = "process")]
         let caveat = ground.directory().and_then(crate::process::Directory::caveat);

@@ -15,6 +15,10 @@
 //! | `etcd` `redis` `redlock` | the engines |
 
 mod book;
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "the program alone asks for all that a server knows")
+)]
 mod engine;
 mod engine_service;
 #[cfg(feature = "etcd")]
@@ -30,7 +34,9 @@ mod wish;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use self::engine::{EngineFinding, EngineLock, EngineQuestions, FindingKind};
+#[cfg(feature = "cli")]
+pub(crate) use self::engine::{EngineFinding, FindingKind};
+pub(crate) use self::engine::{EngineLock, EngineQuestions};
 use self::engine_service::EngineService;
 use super::{
     service::LeaseService,
