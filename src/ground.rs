@@ -391,7 +391,7 @@ impl Entry {
         if let Some((_, word)) = words.iter().find(|(known, _)| is_its(known)) {
             return word.clone();
         }
-        let word = Arc::new(LeaseWord::of(service.deadline().clone(), service.made_in()));
+        let word = Arc::new(LeaseWord::of(service.word_deadline(), service.made_in()));
         words.push((Arc::downgrade(service), word.clone()));
         word
     }
@@ -496,6 +496,9 @@ pub(crate) struct Reach {
     /// The same, for questions about locks that others hold.
     #[cfg(any(feature = "host", feature = "testing"))]
     pub(crate) link: Option<Arc<crate::host::link::Link>>,
+    /// The same, where its leases come from a lock service of another kind.
+    #[cfg(feature = "service")]
+    pub(crate) engine: Option<Arc<dyn crate::host::engines::EngineQuestions>>,
     pub(crate) connect_timeout: Duration,
     pub(crate) closed: AtomicBool,
     /// Told to the tasks that wait.
@@ -537,7 +540,7 @@ impl Reach {
             Scope::Host => {
                 "this manager reaches no other host: give it a leader \
                  (LockManager::builder().leaders([…]).secret_file(…), or TIERLOCK_LEADERS and \
-                 TIERLOCK_SECRET_FILE)"
+                 TIERLOCK_SECRET_FILE), or a lock service (service(…), or TIERLOCK_SERVICE)"
             }
         };
         Err(LockError::config(missing).with_scope(scope))
@@ -569,13 +572,21 @@ impl Reach {
         if self.owns_directory.load(Relaxed) {
             return Ok(());
         }
-        if let (Some(directory), Some(link)) = (self.ground.directory(), &self.link)
-            && let Some(cluster) = link.cluster()
-        {
-            directory.claim_for(&format!("{cluster:?}"))?;
+        if let Some((directory, place)) = self.ground.directory().zip(self.place()) {
+            directory.claim_for(&place)?;
             self.owns_directory.store(true, Relaxed);
         }
         Ok(())
+    }
+
+    /// Which locks its service's are, wherever they are reached from, as far as it is known yet.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    pub(crate) fn place(&self) -> Option<String> {
+        #[cfg(feature = "service")]
+        if let Some(engine) = &self.engine {
+            return engine.place();
+        }
+        Some(format!("{:?}", self.link.as_ref()?.cluster()?))
     }
 
     /// This process, as others see it.

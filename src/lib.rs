@@ -47,6 +47,7 @@
 //! |---|---|
 //! | `process` | [`Scope::Process`]: file locks and shared memory; default |
 //! | `host` | [`Scope::Host`]: the QUIC client and the [`Leader`]; no runtime of yours or ours; default |
+//! | `etcd`, `redis`, `engines` | [`LockManagerBuilder::service`]: locks between machines by a service that runs already, on one background thread of ours; `engines` is all of them; each implies `host` and `service`, what they share |
 //! | `tokio` | [`LockManagerBuilder::runtime`]: the runtime of async callers reads the leader's answers; implies `host` |
 //! | `serde` | `Serialize` and `Deserialize` for [`Token`], as a number |
 //! | `testing` | [`LockManager::in_memory`], for tests of your own |
@@ -67,7 +68,7 @@
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
 //! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
-//! | 2 | `host/` | the lease word, the interface `service`, drivers around `proto` | asks for a lease of its own accord |
+//! | 2 | `host/` | the lease word, the interface `service`, drivers around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
 //! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
 //! | 5 | `mutex` `rwlock` `guard` `manager` `status` `question` | the public types; questions about other holders' locks | moves bytes |

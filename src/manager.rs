@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "host")]
+use crate::host::service_url::{ServiceKind, ServiceUrl};
 use crate::{
     error::{LockError, Result},
     ground::{BelowHost, Ground, Reach},
@@ -90,10 +92,11 @@ impl LockManager {
     }
 
     /// A manager with the settings of the environment: `TIERLOCK_DIR`, `TIERLOCK_LEADERS`
-    /// (comma-separated), `TIERLOCK_SECRET_FILE`, `TIERLOCK_LABEL`.
+    /// (comma-separated) or `TIERLOCK_SERVICE`, `TIERLOCK_SECRET_FILE`, `TIERLOCK_LABEL`.
     ///
     /// # Errors
-    /// `Config`, if neither a directory nor a leader is set: never a narrower lock. Else as
+    /// `Config`, if neither a directory nor a leader nor a service is set: never a narrower lock; or if
+    /// both leaders and a service are. Else as
     /// [`LockManagerBuilder::open`].
     pub fn from_env() -> Result<LockManager> {
         LockManagerBuilder::from_env()?.open()
@@ -348,6 +351,8 @@ impl LockManager {
             label,
             service: Some(link.clone()),
             link: Some(link),
+            #[cfg(feature = "service")]
+            engine: None,
             connect_timeout: settings.connect_timeout,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
@@ -392,7 +397,22 @@ impl LockManager {
 
     /// Which cluster's leader has answered, if one has.
     pub(crate) fn cluster(&self) -> Option<u128> {
+        #[cfg(feature = "service")]
+        if let Some(engine) = &self.reach.engine {
+            use sha2::Digest;
+            let digest = sha2::Sha256::digest(engine.place()?);
+            return digest.first_chunk().copied().map(u128::from_le_bytes);
+        }
         Some(self.reach.link.as_ref()?.cluster()?.0)
+    }
+
+    /// What an operator should know of its lock service, if that is of another kind than our leaders.
+    #[cfg(feature = "service")]
+    pub(crate) fn examine_service(
+        &self,
+    ) -> Option<Result<Vec<crate::host::engines::EngineFinding>>> {
+        let engine = self.reach.engine.as_ref()?;
+        Some(crate::blocking::wait_for(engine.examine()))
     }
 }
 
@@ -419,6 +439,7 @@ impl LockManager {
 pub struct LockManagerBuilder {
     directory: Option<PathBuf>,
     leaders: Vec<String>,
+    service: Option<String>,
     secret_file: Option<PathBuf>,
     label: String,
     time_to_live: Duration,
@@ -435,6 +456,7 @@ impl Default for LockManagerBuilder {
         LockManagerBuilder {
             directory: None,
             leaders: Vec::new(),
+            service: None,
             secret_file: None,
             label: String::new(),
             time_to_live: Duration::from_secs(5),
@@ -452,7 +474,8 @@ impl LockManagerBuilder {
     /// The settings of the environment; see [`LockManager::from_env`].
     ///
     /// # Errors
-    /// `Config`, if neither a directory nor a leader is set, or a value is not UTF-8.
+    /// `Config`, if neither a directory nor a leader nor a service is set, if both of the latter are, or
+    /// a value is not UTF-8.
     pub fn from_env() -> Result<LockManagerBuilder> {
         let mut builder = LockManagerBuilder::default();
         if let Some(directory) = std::env::var_os("TIERLOCK_DIR").filter(|dir| !dir.is_empty()) {
@@ -461,19 +484,27 @@ impl LockManagerBuilder {
         if let Some(leaders) = text_from_env("TIERLOCK_LEADERS")? {
             builder = builder.leaders(leaders.split(',').map(str::trim).filter(|l| !l.is_empty()));
         }
+        if let Some(service) = text_from_env("TIERLOCK_SERVICE")? {
+            builder = builder.service(service);
+        }
         if let Some(file) = std::env::var_os("TIERLOCK_SECRET_FILE").filter(|f| !f.is_empty()) {
             builder = builder.secret_file(file);
         }
         if let Some(label) = text_from_env("TIERLOCK_LABEL")? {
             builder = builder.label(label);
         }
-        if builder.directory.is_none() && builder.leaders.is_empty() {
-            return Err(LockError::config(
-                "neither TIERLOCK_DIR nor TIERLOCK_LEADERS is set: set one to say which processes share \
-                 the locks",
-            ));
+        let has_leaders = !builder.leaders.is_empty();
+        match (has_leaders, builder.service.is_some(), builder.directory.is_some()) {
+            (true, true, _) => Err(LockError::config(
+                "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, and a lock is one service's: unset \
+                 one",
+            )),
+            (false, false, false) => Err(LockError::config(
+                "none of TIERLOCK_DIR, TIERLOCK_LEADERS and TIERLOCK_SERVICE is set: set one to say \
+                 which processes share the locks",
+            )),
+            _ => Ok(builder),
         }
-        Ok(builder)
     }
 
     /// Makes [`Scope::Process`] reachable: the directory that all processes sharing these locks
@@ -487,6 +518,31 @@ impl LockManagerBuilder {
     /// group, as `host:port` (port 7420 when left out).
     pub fn leaders<A: Into<String>>(mut self, leaders: impl IntoIterator<Item = A>) -> Self {
         self.leaders = leaders.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Makes [`Scope::Host`] reachable by a lock service that runs already, instead of leaders of our
+    /// own: `redis://HOST`, `redlock://HOST,HOST,HOST`, `etcd://HOST,HOST,HOST`; each in a feature of its
+    /// own. `tierlock://HOST,HOST` are leaders of our own, as [`leaders`](Self::leaders). What each
+    /// promises, and its options, are in the guide's page [`engines`](crate::guide::engines).
+    ///
+    /// A URL may hold a password, `redis://USER:PASSWORD@HOST`, which nothing shows; a file that holds
+    /// it is named by `?password_file=FILE`.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::builder()
+    ///     .service("redis://10.0.0.1:6379?password_file=/etc/shop/redis.pw")
+    ///     .label("checkout")
+    ///     .open()?;
+    /// let guard = locks.mutex("ledger/eu", ()).lock()?;
+    /// # drop(guard);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn service(mut self, url: impl Into<String>) -> Self {
+        self.service = Some(url.into());
         self
     }
 
@@ -591,18 +647,24 @@ impl LockManagerBuilder {
     /// a directory that another engine or version uses or that is not on a local file system, a
     /// secret file that is missing, malformed or readable by others. `Refused` or `Io`: a
     /// directory that cannot be made, read or written. `Damaged`: its files are not ours.
-    pub fn open(self) -> Result<LockManager> {
+    pub fn open(mut self) -> Result<LockManager> {
         if !TIME_TO_LIVE.contains(&self.time_to_live) {
             return Err(LockError::config(format!(
                 "a time to live of {:?} is out of range: it is 1 s to 60 s",
                 self.time_to_live
             )));
         }
+        #[cfg(feature = "service")]
+        let service = self.parse_service()?;
+        #[cfg(not(feature = "service"))]
+        self.parse_service()?;
         let ground = self.open_ground()?;
         #[cfg(feature = "process")]
         let caveat = ground.directory().and_then(crate::process::Directory::caveat);
         #[cfg(feature = "host")]
         let link = self.open_link(&ground)?;
+        #[cfg(feature = "service")]
+        let engine = service.map(|url| self.open_engine(url)).transpose()?;
         #[cfg(all(feature = "testing", not(feature = "host")))]
         let link = None::<Arc<crate::host::link::Link>>;
         #[cfg(not(feature = "host"))]
@@ -618,12 +680,19 @@ impl LockManagerBuilder {
         let reach = Reach {
             ground,
             label: self.label,
-            #[cfg(any(feature = "host", feature = "testing"))]
+            #[cfg(feature = "service")]
+            service: match &engine {
+                Some(engine) => Some(engine.service.clone()),
+                None => link.clone().map(|link| link as _),
+            },
+            #[cfg(all(any(feature = "host", feature = "testing"), not(feature = "service")))]
             service: link.clone().map(|link| link as _),
             #[cfg(not(any(feature = "host", feature = "testing")))]
             service: None,
             #[cfg(any(feature = "host", feature = "testing"))]
             link,
+            #[cfg(feature = "service")]
+            engine: engine.map(|engine| engine.questions),
             connect_timeout: self.connect_timeout,
             closed: AtomicBool::new(false),
             closing: event_listener::Event::new(),
@@ -631,6 +700,56 @@ impl LockManagerBuilder {
             owns_directory: AtomicBool::new(false),
         };
         Ok(LockManager::new(reach))
+    }
+
+    /// The service, unless it is our own leaders: those are taken over here.
+    #[cfg(feature = "host")]
+    fn parse_service(&mut self) -> Result<Option<ServiceUrl>> {
+        let Some(text) = &self.service else { return Ok(None) };
+        if !self.leaders.is_empty() {
+            return Err(LockError::config(
+                "both leaders and a service are set, and a lock is one service's: leave one out",
+            ));
+        }
+        let url = ServiceUrl::parse(text)?;
+        match (url.kind, url.kind.feature()) {
+            (ServiceKind::Tierlock, _) => {
+                url.finish("none: leaders have no options, and secret_file names their secret")?;
+                if url.user.is_some() || url.password.is_some() || !url.path.is_empty() {
+                    return Err(
+                        url.refuse("leaders are addresses alone; secret_file names their secret")
+                    );
+                }
+                self.leaders = url.addresses;
+                Ok(None)
+            }
+            (_, (_, true)) => Ok(Some(url)),
+            (_, (feature, false)) => {
+                Err(url
+                    .refuse(format_args!("this build of tierlock lacks the feature `{feature}`")))
+            }
+        }
+    }
+
+    #[cfg(not(feature = "host"))]
+    fn parse_service(&mut self) -> Result<()> {
+        match &self.service {
+            None => Ok(()),
+            Some(_) => Err(LockError::config(
+                "a service is set, and this build of tierlock lacks the feature `host`",
+            )),
+        }
+    }
+
+    #[cfg(feature = "service")]
+    fn open_engine(&self, url: ServiceUrl) -> Result<crate::host::engines::OpenedEngine> {
+        let settings = crate::host::engines::EngineSettings {
+            time_to_live: self.time_to_live,
+            connect_timeout: self.connect_timeout,
+            identity: identity(&self.label),
+            on_warning: self.on_warning.clone(),
+        };
+        crate::host::engines::open(url, settings)
     }
 
     #[cfg(feature = "process")]
@@ -729,6 +848,19 @@ fn identity(label: &str) -> crate::proto::wire::Identity {
     crate::proto::wire::Identity::new(label, &process.host, std::process::id(), &process.command)
 }
 
+impl LockManagerBuilder {
+    /// Without its secrets.
+    fn shown_service(&self) -> Option<String> {
+        let text = self.service.as_ref()?;
+        #[cfg(feature = "host")]
+        if let Ok(url) = ServiceUrl::parse(text) {
+            return Some(url.shown());
+        }
+        let _ = text;
+        Some("…".to_owned())
+    }
+}
+
 fn text_from_env(variable: &str) -> Result<Option<String>> {
     match std::env::var(variable) {
         Ok(text) if text.is_empty() => Ok(None),
@@ -749,6 +881,7 @@ impl fmt::Debug for LockManagerBuilder {
         f.debug_struct("LockManagerBuilder")
             .field("directory", &self.directory)
             .field("leaders", &self.leaders)
+            .field("service", &self.shown_service())
             .field("secret_file", &self.secret_file)
             .field("label", &self.label)
             .field("time_to_live", &self.time_to_live)

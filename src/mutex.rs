@@ -15,6 +15,7 @@ use crate::{
     error::{LockError, LockErrorKind, Result},
     ground::{Entry, Reach},
     guard::{Anchor, Keeper, MutexGuard, OwnedMutexGuard},
+    host::service::AskedTerms,
     name::Name,
     path::{Core, Held, Keep, Named, Patience, Plain, Won},
     scope::Scope,
@@ -630,6 +631,13 @@ impl<T> MutexBuilder<T> {
         let about = |error: LockError| error.with_name(&name).with_scope(scope);
         self.reach.check(scope).map_err(about)?;
         check_terms(self.at_most, self.at_least).map_err(about)?;
+        if scope == Scope::Host
+            && let Some(service) = &self.reach.service
+        {
+            let has_at_least = self.at_least.is_some();
+            let keeps_always = self.keep == Keep::Always;
+            service.accepts(&AskedTerms { has_at_least, keeps_always }).map_err(about)?;
+        }
         if self.at_most.is_some() || self.at_least.is_some() {
             alarm::ready().map_err(|error| {
                 let what = "the system gives no thread for the timers of at_most and at_least";

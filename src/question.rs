@@ -33,6 +33,10 @@ impl<'a> TokenQuestion<'a> {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
+        #[cfg(feature = "service")]
+        if let Some(engine) = &self.reach.engine {
+            return self.compared(crate::blocking::wait_for(engine.look(Some(&self.name))));
+        }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let Some(link) = &self.reach.link {
             let good = link.check(&self.name, self.token, Some(self.limit)).wait()?;
@@ -42,6 +46,10 @@ impl<'a> TokenQuestion<'a> {
     }
 
     pub(crate) async fn check_async(&self) -> Result<()> {
+        #[cfg(feature = "service")]
+        if let Some(engine) = &self.reach.engine {
+            return self.compared(engine.look(Some(&self.name)).await);
+        }
         #[cfg(any(feature = "host", feature = "testing"))]
         if let Some(link) = &self.reach.link {
             let good = link.check(&self.name, self.token, Some(self.limit)).await?;
@@ -82,6 +90,15 @@ impl<'a> TokenQuestion<'a> {
 
     /// Below host scope nothing is taken from a living process.
     fn not_broken_here(&self) -> LockError {
+        #[cfg(feature = "service")]
+        if let Some(engine) = &self.reach.engine {
+            let (shown, advice) = (engine.shown(), engine.break_advice(&self.name));
+            let error = LockError::config(format!(
+                "{shown} takes no lock from a living holder for us, and waits for no answer of it; its \
+                 own command does: {advice}"
+            ));
+            return error.with_name(&self.name).with_scope(Scope::Host);
+        }
         let error = LockError::config(
             "a lock is taken away from a living holder only at host scope, by its leader, and this \
              manager has none; below that a lock ends with its holder's process: `tierlock break \
@@ -93,6 +110,15 @@ impl<'a> TokenQuestion<'a> {
 
 #[cfg(any(feature = "host", feature = "testing"))]
 impl TokenQuestion<'_> {
+    /// Whether the holder has this token, as a service of another kind knows it.
+    #[cfg(feature = "service")]
+    fn compared(&self, known: Result<Vec<crate::host::engines::EngineLock>>) -> Result<()> {
+        let known = known.map_err(|error| error.with_name(&self.name).with_scope(Scope::Host))?;
+        let holders = known.into_iter().filter_map(|lock| lock.holder);
+        let mut tokens = holders.filter_map(|holder| holder.token);
+        self.checked(tokens.any(|token| token == self.token))
+    }
+
     fn checked(&self, good: bool) -> Result<()> {
         if good {
             return Ok(());

@@ -69,6 +69,11 @@ pub(crate) fn here(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>
 
 /// The names of the manager's leader as the leader knows them.
 pub(crate) fn there(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+    #[cfg(feature = "service")]
+    if let Some(engine) = &reach.engine {
+        let found = crate::blocking::wait_for(engine.look(only))?;
+        return Ok(found.into_iter().map(at_an_engine).collect());
+    }
     let Some(link) = &reach.link else { return Ok(Vec::new()) };
     let limit = crate::clock::now() + reach.connect_timeout;
     Ok(link.list(only, Some(limit))?.into_iter().map(at_the_leader).collect())
@@ -118,6 +123,34 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         readers,
         remaining: lock.remaining,
         predecessor: lock.predecessor,
+        waiters: waiters.collect(),
+        proof: None,
+        survivors: Vec::new(),
+    }
+}
+
+#[cfg(feature = "service")]
+fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
+    let state = match &lock.holder {
+        Some(_) => State::Held,
+        None if lock.is_reserved => State::Reserved,
+        None => State::Free,
+    };
+    let waiters = lock.waiters.into_iter().map(|waiter| Waiter {
+        label: waiter.label,
+        host: waiter.host,
+        pid: waiter.pid,
+        waiting: waiter.held.unwrap_or_default(),
+    });
+    LockStatus {
+        name: lock.name,
+        scope: Scope::Host,
+        state,
+        token: lock.token,
+        holder: lock.holder,
+        remaining: lock.remaining,
+        // No engine remembers it.
+        predecessor: Predecessor::Clean,
         waiters: waiters.collect(),
         proof: None,
         survivors: Vec::new(),

@@ -64,6 +64,8 @@ fn main() {
             println!("fork situation {name}::{engine:?} ... ok");
         }
     }
+    #[cfg(feature = "redis")]
+    service::children_beside_a_holder();
     println!("test result: ok. {} passed; 0 failed", SITUATIONS.len() * engines.len());
 }
 
@@ -542,4 +544,85 @@ fn in_a_child(pid: libc::pid_t, work: impl FnOnce()) -> ChildProcess {
         exit(if outcome.is_ok() { 0 } else { 1 });
     }
     ChildProcess(pid)
+}
+
+/// A lock service of another kind, on a server of its own.
+#[cfg(feature = "redis")]
+mod service {
+    use std::{
+        net::{TcpListener, TcpStream},
+        process::{Child, Command, Stdio},
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+        thread,
+        time::Duration,
+    };
+
+    use tierlock::{LockErrorKind, LockManager, MutexGuard};
+
+    use super::in_a_fork;
+
+    struct Server(Child);
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// The child's copy of the manager gives nothing back, renews nothing and is in no lock of its
+    /// parent's threads, which are at work; one that it opens has a thread of its own.
+    pub(super) fn children_beside_a_holder() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", ""]);
+        command.arg("--dir").arg(folder.path()).stdout(Stdio::null());
+        let Ok(server) = command.spawn() else {
+            return println!("fork situation children_beside_a_holder: redis-server is missing");
+        };
+        let _server = Server(server);
+        while TcpStream::connect(address).is_err() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let life = Duration::from_secs(2);
+        let builder = LockManager::builder().service(format!("redis://{address}"));
+        let open = || builder.clone().time_to_live(life).open().unwrap();
+        let manager = open();
+        let mut guard = Some(manager.mutex("a", ()).lock().unwrap());
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for number in 0..2 {
+                let (manager, is_over) = (&manager, &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(Relaxed) {
+                        drop(manager.mutex(format!("busy {number}"), ()).lock().unwrap());
+                    }
+                });
+            }
+            for round in 0..10 {
+                let child = in_a_fork(|| {
+                    let copy = guard.take().unwrap();
+                    assert!(MutexGuard::check(&copy).unwrap_err().is_lost());
+                    drop(copy);
+                    let error = manager.mutex("c", ()).lock().map(|_| ()).unwrap_err();
+                    assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
+                    let own = open();
+                    assert!(own.mutex("a", ()).try_lock().unwrap_err().is_contended());
+                    drop(own.mutex(format!("own {round}"), ()).lock().unwrap());
+                });
+                child.wait();
+            }
+            // Renewed by the parent all the time, and by nothing else.
+            thread::sleep(life);
+            is_over.store(true, Relaxed);
+        });
+        let guard = guard.unwrap();
+        assert!(MutexGuard::is_valid(&guard));
+        let others = open();
+        assert!(others.mutex("a", ()).try_lock().unwrap_err().is_contended());
+        drop(guard);
+        drop(others.mutex("a", ()).try_lock_for(Duration::from_secs(30)).unwrap());
+        println!("fork situation children_beside_a_holder ... ok");
+    }
 }

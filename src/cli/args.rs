@@ -10,8 +10,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind
 
 use super::failure::{Failure, exit};
 use crate::{
-    manager::LockManagerBuilder, name::Name, process, proto::leader::Config as LeaderConfig,
-    scope::Scope, time::AT_LEAST_MAX, token::Token,
+    host::service_url::{ServiceKind, ServiceUrl},
+    manager::LockManagerBuilder,
+    name::Name,
+    process,
+    proto::leader::Config as LeaderConfig,
+    scope::Scope,
+    time::AT_LEAST_MAX,
+    token::Token,
 };
 
 /// Locks across threads, processes and machines, with fencing tokens.
@@ -86,7 +92,7 @@ pub(super) enum Command {
     /// Names the holder by its token, which `tierlock status` shows: no other holder loses anything,
     /// and one that has taken the lock meanwhile keeps it.
     Break(Break),
-    /// Say what is wrong with a directory, and what to do
+    /// Say what is wrong with a directory or a lock service, and what to do
     ///
     /// Looks at version and engine, file system, rights, damaged and foreign files, at what dead
     /// processes left behind, and at names that stay at host scope though no process uses them. It
@@ -139,6 +145,11 @@ pub(super) struct Common {
     /// [env: TIERLOCK_LEADERS, comma-separated]
     #[arg(long = "leader", value_name = "ADDR", value_delimiter = ',', help_heading = SHARING)]
     leaders: Vec<String>,
+    /// A lock service that runs already, in the place of leaders: etcd://HOST, redis://HOST,
+    /// redlock://HOST,HOST,HOST; tierlock://HOST are leaders. A password does not belong here, where
+    /// every user sees it: ?password_file=FILE, or in the variable [env: TIERLOCK_SERVICE]
+    #[arg(long, value_name = "URL", conflicts_with = "leaders", help_heading = SHARING)]
+    service: Option<String>,
     /// File with the secret that leader and clients share [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE", help_heading = SHARING)]
     secret_file: Option<PathBuf>,
@@ -495,8 +506,12 @@ One finding on a line of standard output, and before it how bad it is:
 Exit status: 0 when there is neither trouble nor damage; 74 when there is damage; 78 when there is \
 only trouble, or no such directory; 77 when this user may not look.
 
-Example:
-  tierlock doctor --dir /run/lock/shop";
+With --service it asks the lock service: whether it answers, its version, and what in its settings \
+endangers locks.
+
+Examples:
+  tierlock doctor --dir /run/lock/shop
+  tierlock doctor --service redis://10.0.0.1";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Secret {
@@ -545,20 +560,44 @@ impl Common {
         let path = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         self.dir = self.dir.or_else(|| path("TIERLOCK_DIR"));
         self.secret_file = self.secret_file.or_else(|| path("TIERLOCK_SECRET_FILE"));
-        if self.leaders.is_empty()
-            && let Some(leaders) = text_of("TIERLOCK_LEADERS")?
-        {
-            let leaders = leaders.split(',').map(str::trim).filter(|leader| !leader.is_empty());
-            self.leaders = leaders.map(str::to_owned).collect();
+        if let Some(service) = &self.service {
+            if ServiceUrl::parse(service)?.password.is_some() {
+                return Err(Failure::new(
+                    exit::CONFIG,
+                    "--service has a password, which every user of this machine can read there: put it \
+                     in a file and name that by ?password_file=FILE, or set TIERLOCK_SERVICE",
+                ));
+            }
+        } else if self.leaders.is_empty() {
+            let leaders = text_of("TIERLOCK_LEADERS")?;
+            self.service = text_of("TIERLOCK_SERVICE")?;
+            if leaders.is_some() && self.service.is_some() {
+                return Err(Failure::new(
+                    exit::CONFIG,
+                    "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, and a lock is one service's: \
+                     unset one, or give --leader or --service",
+                ));
+            }
+            let leaders = leaders.iter().flat_map(|leaders| leaders.split(',')).map(str::trim);
+            self.leaders = leaders.filter(|it| !it.is_empty()).map(str::to_owned).collect();
+        }
+        if let Some(service) = &self.service {
+            let (feature, is_here) = ServiceUrl::parse(service)?.kind.feature();
+            if !is_here {
+                return Err(usage(format_args!(
+                    "this tierlock was built without the feature `{feature}`, which that service needs: \
+                     cargo install tierlock --features cli,{feature}"
+                )));
+            }
         }
         if self.label.is_none() {
             self.label = text_of("TIERLOCK_LABEL")?;
         }
-        if self.dir.is_none() && self.leaders.is_empty() {
+        if self.dir.is_none() && self.leaders.is_empty() && self.service.is_none() {
             return Err(Failure::new(
                 exit::CONFIG,
-                "nothing says which processes share the locks; give --dir or --leader, or set TIERLOCK_DIR \
-                 or TIERLOCK_LEADERS",
+                "nothing says which processes share the locks; give --dir, --leader or --service, or set \
+                 TIERLOCK_DIR, TIERLOCK_LEADERS or TIERLOCK_SERVICE",
             ));
         }
         Ok(self)
@@ -570,9 +609,19 @@ impl Common {
         self
     }
 
-    /// The leaders' addresses; none, if no lock can be taken at host scope.
-    pub(super) fn leaders(&self) -> &[String] {
-        &self.leaders
+    /// The leaders' addresses, or the service; none, if no lock can be taken at host scope.
+    pub(super) fn leaders(&self) -> Vec<String> {
+        let service = self.service.as_ref().map(|service| match ServiceUrl::parse(service) {
+            Ok(url) if url.kind == ServiceKind::Tierlock => url.addresses,
+            Ok(url) => vec![url.shown()],
+            Err(_) => vec!["the service".to_owned()],
+        });
+        service.unwrap_or_else(|| self.leaders.clone())
+    }
+
+    /// Whether host scope is a service of another kind than our leaders.
+    pub(super) fn has_service(&self) -> bool {
+        self.service.is_some()
     }
 
     /// The directory of process-scope locks.
@@ -594,6 +643,9 @@ impl Common {
 
     pub(super) fn into_builder(self) -> LockManagerBuilder {
         let mut builder = LockManagerBuilder::default().leaders(self.leaders);
+        if let Some(service) = self.service {
+            builder = builder.service(service);
+        }
         if let Some(dir) = self.dir {
             builder = builder.directory(dir);
         }

@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn break_lock(what: args::Break) -> Result<u8, Failure> {
     let args::Break { common, name, token, grace } = what;
     let common = common.with_environment()?;
-    let leaders = common.leaders().to_vec();
+    let leaders = common.leaders();
     let directory = common.directory().map(ToOwned::to_owned);
     let mut order = Order { token, grace, asked_leader: false };
     let Some(directory) = directory else {

@@ -1,4 +1,4 @@
-//! `tierlock doctor`: what is wrong with a directory, and what to do.
+//! `tierlock doctor`: what is wrong with a directory or a lock service, and what to do.
 
 use std::fmt;
 
@@ -14,13 +14,24 @@ use crate::{
 /// Says what it found, one finding on a line, and exits by the worst of it.
 pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
     let common = what.common.with_environment()?;
-    let Some(directory) = common.directory() else {
+    let directory = common.directory().map(ToOwned::to_owned);
+    if directory.is_none() && !common.has_service() {
         return Err(Failure::new(
             exit::CONFIG,
-            "doctor examines a directory; give --dir, or set TIERLOCK_DIR",
+            "doctor examines a directory or a lock service; give --dir or --service, or set \
+             TIERLOCK_DIR or TIERLOCK_SERVICE",
         ));
-    };
-    let found = process::examine(directory)?;
+    }
+    let mut about = Vec::new();
+    let mut found = Vec::new();
+    if let Some(directory) = &directory {
+        found.extend(process::examine(directory)?);
+        about.push(format!("lock directory {}", directory.display()));
+    }
+    if common.has_service() {
+        about.extend(common.leaders());
+        found.extend(examine_service(common)?);
+    }
     let text: String = found.iter().map(line).collect();
     print(&text)?;
     let count = |level| found.iter().filter(|finding| finding.level == level).count();
@@ -33,11 +44,42 @@ pub(super) fn doctor(what: args::Doctor) -> Result<u8, Failure> {
     Err(Failure::new(
         status,
         format_args!(
-            "lock directory {}: {damage} of damage and {trouble} of trouble, on standard output \
-             with what to do; nothing was repaired",
-            directory.display()
+            "{}: {damage} of damage and {trouble} of trouble, on standard output with what to do; \
+             nothing was repaired",
+            about.join(" and ")
         ),
     ))
+}
+
+/// What a lock service says of itself.
+#[cfg(feature = "service")]
+fn examine_service(common: args::Common) -> Result<Vec<Finding>, Failure> {
+    use crate::host::engines::FindingKind;
+    let asked = common.leaders();
+    let locks = common.without_directory().into_builder().open()?;
+    let Some(found) = locks.examine_service() else {
+        return Err(Failure::new(
+            exit::CONFIG,
+            "doctor asks lock services of other kinds, and no leader; `tierlock status` asks a leader",
+        ));
+    };
+    let found = found.map_err(|error| Failure::from(error).naming_leaders(&asked))?;
+    Ok(found
+        .into_iter()
+        .map(|finding| Finding {
+            level: match finding.kind {
+                FindingKind::Fine => Level::Fine,
+                FindingKind::Note => Level::Note,
+                FindingKind::Trouble => Level::Trouble,
+            },
+            text: finding.text,
+        })
+        .collect())
+}
+
+#[cfg(not(feature = "service"))]
+fn examine_service(_: args::Common) -> Result<Vec<Finding>, Failure> {
+    Err(Failure::new(exit::USAGE, "this tierlock was built without any lock service's feature"))
 }
 
 fn line(finding: &Finding) -> String {

@@ -74,6 +74,9 @@ impl Failure {
             return self;
         }
         let asked = leaders.join(", ");
+        if asked.contains("://") {
+            return self.with_advice(&format!("asked {asked}"));
+        }
         self.with_advice(&format!("asked {asked}: is `tierlock serve` running there?"))
     }
 

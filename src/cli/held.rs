@@ -9,7 +9,7 @@ use super::{
 /// 0 if it does, else 1.
 pub(super) fn held(what: args::Held) -> Result<u8, Failure> {
     let common = what.common.with_environment()?;
-    let leaders = common.leaders().to_vec();
+    let leaders = common.leaders();
     // A directory that is not there, or was never used, has no holder.
     let is_there = common.directory().is_some_and(std::path::Path::exists);
     if leaders.is_empty() && !is_there {

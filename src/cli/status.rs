@@ -29,7 +29,7 @@ use crate::{
 /// Shows the locks that can be seen.
 pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     let common = status.common.with_environment()?;
-    let leaders = common.leaders().to_vec();
+    let leaders = common.leaders();
     let common = common.without_unused_directory()?;
     let has_directory = common.directory().is_some();
     let show = Show {

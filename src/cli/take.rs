@@ -73,7 +73,7 @@ impl Taking {
         if let Some(label) = label {
             common = common.or_label(label);
         }
-        let leaders = common.leaders().to_vec();
+        let leaders = common.leaders();
         // What locks in the directory cannot promise is doctor's to say, and not every run's.
         let is_open = Arc::new(AtomicBool::new(false));
         let (warns, named) = (is_open.clone(), name.clone());

@@ -233,7 +233,8 @@ impl Drive for Carrier {
             thread::Builder::new().name("tierlock-client".into()).spawn(move || carrier.serve());
         spawned.map_err(no_thread)?;
         thread.is_running = true;
-        exit::look_after(&self.link);
+        let link: Weak<dyn exit::LeavesAtExit> = self.link.clone();
+        exit::look_after(&link);
         self.is_started.store(true, Release);
         Ok(())
     }

@@ -327,6 +327,13 @@ impl LeaseWord {
         self.deadline.get()
     }
 
+    /// Moves the deadline of a word that has one of its own. For the service, under its lock: what
+    /// ended at the old deadline is marked before.
+    #[cfg(feature = "service")]
+    pub(crate) fn set_deadline(&self, at: Time) {
+        self.deadline.set(at);
+    }
+
     /// Until when the lease of the guard that is in is good without a further word.
     pub(crate) fn deadline(&self) -> Time {
         self.session_deadline().min(self.end())

@@ -99,7 +99,7 @@ pub(super) struct Taking(Acquiring, Arc<LeaseWord>);
 
 /// Asks, with a word of that link's.
 pub(super) fn ask(link: &Arc<Link>, request: LeaseRequest) -> Taking {
-    let word = Arc::new(LeaseWord::of(link.deadline().clone(), link.made_in()));
+    let word = Arc::new(LeaseWord::of(link.word_deadline(), link.made_in()));
     Taking(link.acquire(LeaseRequest { word: word.clone(), ..request }), word)
 }
 

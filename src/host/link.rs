@@ -538,32 +538,6 @@ impl Link {
         Asking(Waiting::new(self, key))
     }
 
-    /// As [`close`](LeaseService::close), while the process ends: other threads run on for a moment
-    /// and are not to see their waits fail. Whether there is a goodbye to wait for with
-    /// [`finish_leaving`](Link::finish_leaving); what guards hold keeps it from being said.
-    #[cfg(feature = "host")]
-    pub(super) fn leave(&self, until: Time) -> bool {
-        if self.forked() {
-            return false;
-        }
-        let state = self.state.try_lock_for(until.since(clock::now()));
-        let Some(mut state) = state else { return false };
-        state.is_leaving = true;
-        self.begin_closing(state);
-        self.drive.send_ahead();
-        let is_flushed = || self.state.lock().client.is_flushed();
-        while self.state.lock().client.holds() && !is_flushed() && clock::now() < until {
-            thread::sleep(Duration::from_millis(1));
-        }
-        !self.state.lock().client.holds()
-    }
-
-    /// Waits until the goodbye is sent, at most until `until`.
-    #[cfg(feature = "host")]
-    pub(super) fn finish_leaving(&self, until: Time) {
-        self.drive.finish(until);
-    }
-
     fn begin_closing(&self, mut state: MutexGuard<'_, State>) {
         for lease in sorted(&state.leases) {
             let Some(word) = state.open_word(lease) else { continue };
@@ -1532,8 +1506,8 @@ impl LeaseService for Link {
         self.drive.let_go(true);
     }
 
-    fn deadline(&self) -> &Arc<Deadline> {
-        &self.deadline
+    fn word_deadline(&self) -> Arc<Deadline> {
+        self.deadline.clone()
     }
 
     fn made_in(&self) -> u64 {
@@ -1549,6 +1523,33 @@ impl LeaseService for Link {
             return;
         }
         self.begin_closing(self.state.lock());
+        self.drive.finish(until);
+    }
+}
+
+#[cfg(feature = "host")]
+impl super::exit::LeavesAtExit for Link {
+    /// As [`close`](LeaseService::close), while the process ends: other threads run on for a moment
+    /// and are not to see their waits fail. Whether there is a goodbye to wait for with
+    /// [`finish_leaving`](Link::finish_leaving); what guards hold keeps it from being said.
+    fn leave(&self, until: Time) -> bool {
+        if self.forked() {
+            return false;
+        }
+        let state = self.state.try_lock_for(until.since(clock::now()));
+        let Some(mut state) = state else { return false };
+        state.is_leaving = true;
+        self.begin_closing(state);
+        self.drive.send_ahead();
+        let is_flushed = || self.state.lock().client.is_flushed();
+        while self.state.lock().client.holds() && !is_flushed() && clock::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        !self.state.lock().client.holds()
+    }
+
+    /// Waits until the goodbye is sent, at most until `until`.
+    fn finish_leaving(&self, until: Time) {
         self.drive.finish(until);
     }
 }

@@ -13,6 +13,8 @@ mod client;
 mod credential;
 #[cfg(feature = "host")]
 mod doors;
+#[cfg(feature = "service")]
+pub(crate) mod engines;
 #[cfg(feature = "host")]
 mod exit;
 #[cfg(feature = "host")]
@@ -44,6 +46,15 @@ mod routes;
 #[cfg(feature = "host")]
 mod secret_file;
 pub(crate) mod service;
+#[cfg(feature = "host")]
+#[cfg_attr(
+    not(feature = "service"),
+    allow(
+        dead_code,
+        reason = "options are the engines' alone, and every build has to refuse passwords"
+    )
+)]
+pub(crate) mod service_url;
 #[cfg(all(test, feature = "host"))]
 mod speed;
 #[cfg(all(test, feature = "host"))]

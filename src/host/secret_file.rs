@@ -43,42 +43,7 @@ impl Secret {
     pub fn read(path: impl AsRef<Path>) -> Result<Secret, LockError> {
         let path = path.as_ref();
         let shown = path.display();
-        let unreadable = |error: io::Error| {
-            let what = format!("cannot read the secret file {shown}: {error}");
-            LockError::new(LockErrorKind::Io, what).with_source(error)
-        };
-        // Without `NONBLOCK` the open of a named pipe waits for its writer.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-        let mut file = opened.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => LockError::config(format!(
-                "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
-            ))
-            .with_source(error),
-            _ => unreadable(error),
-        })?;
-        let about = file.metadata().map_err(unreadable)?;
-        let kind = about.file_type();
-        if !kind.is_file() && !kind.is_fifo() {
-            return Err(LockError::config(format!(
-                "the secret file {shown} is neither a regular file nor a pipe"
-            )));
-        }
-        if !is_unnamed_pipe(&file) {
-            check_access(path, &about)?;
-        }
-        let mut text = Vec::new();
-        if kind.is_fifo() {
-            read_pipe(&mut file, &mut text).map_err(unreadable)?;
-            if text.is_empty() {
-                return Err(LockError::config(format!(
-                    "the secret file {shown} is a pipe that nothing is written to; start its \
-                     writer first, or name a regular file"
-                )));
-            }
-        } else {
-            (&mut file).take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
-        }
+        let (text, is_pipe) = read_private(path)?;
         let secrets = decode(&text).ok_or_else(|| {
             LockError::config(format!(
                 "the secret file {shown} has something else than secrets of 64 hexadecimal \
@@ -87,7 +52,7 @@ impl Secret {
         })?;
         let secret = Secret::from_secrets(&secrets);
         // What came through a pipe is gone.
-        Ok(if kind.is_fifo() { secret } else { secret.of_file(path) })
+        Ok(if is_pipe { secret } else { secret.of_file(path) })
     }
 
     /// Writes a new random secret to a file that must not exist yet, readable by its owner only.
@@ -128,6 +93,49 @@ impl Secret {
             *self = read;
         }
     }
+}
+
+/// What a file holds that only its owner, and perhaps a group, may read; and whether it is a pipe, which
+/// is read once.
+pub(super) fn read_private(path: &Path) -> Result<(Vec<u8>, bool), LockError> {
+    let shown = path.display();
+    let unreadable = |error: io::Error| {
+        let what = format!("cannot read the secret file {shown}: {error}");
+        LockError::new(LockErrorKind::Io, what).with_source(error)
+    };
+    // Without `NONBLOCK` the open of a named pipe waits for its writer.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let mut file = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => LockError::config(format!(
+            "there is no secret file {shown}; `tierlock secret new {shown}` makes one"
+        ))
+        .with_source(error),
+        _ => unreadable(error),
+    })?;
+    let about = file.metadata().map_err(unreadable)?;
+    let kind = about.file_type();
+    if !kind.is_file() && !kind.is_fifo() {
+        return Err(LockError::config(format!(
+            "the secret file {shown} is neither a regular file nor a pipe"
+        )));
+    }
+    if !is_unnamed_pipe(&file) {
+        check_access(path, &about)?;
+    }
+    let mut text = Vec::new();
+    if kind.is_fifo() {
+        read_pipe(&mut file, &mut text).map_err(unreadable)?;
+        if text.is_empty() {
+            return Err(LockError::config(format!(
+                "the secret file {shown} is a pipe that nothing is written to; start its \
+                 writer first, or name a regular file"
+            )));
+        }
+    } else {
+        (&mut file).take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
+    }
+    Ok((text, kind.is_fifo()))
 }
 
 /// A file of another user gives that user's secret, and one that others may write is theirs, too.

@@ -52,8 +52,15 @@ pub(crate) trait LeaseService: Send + Sync {
     /// Half of the block is used: asks for the next.
     fn top_up(&self, word: &LeaseWord);
 
-    /// The session's deadline: until then all its leases are good without a further word.
-    fn deadline(&self) -> &Arc<Deadline>;
+    /// Until when the leases of a new word are good without a further word: the session's deadline, or
+    /// one of the word's own where each lease is renewed by itself.
+    fn word_deadline(&self) -> Arc<Deadline>;
+
+    /// Whether it can carry a lock with these terms; else what is to be used instead.
+    fn accepts(&self, terms: &AskedTerms) -> Result<()> {
+        let _ = terms;
+        Ok(())
+    }
 
     /// The fork generation of the process that it serves.
     fn made_in(&self) -> u64;
@@ -65,6 +72,14 @@ pub(crate) trait LeaseService: Send + Sync {
     /// lease beyond this: what guards have is given back when they go. Says goodbye once nothing is
     /// held, and waits until that is sent, at most until `until`.
     fn close(&self, until: Time);
+}
+
+/// The terms of a lock that not every service can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AskedTerms {
+    pub(crate) has_at_least: bool,
+    /// Its lease is to be kept however long it is idle.
+    pub(crate) keeps_always: bool,
 }
 
 /// What is asked for.

@@ -354,6 +354,7 @@ fn open(settings: &[&str]) -> Result<LockManager, LockError> {
             ("engine", "file-lock") => builder.engine(Engine::FileLock),
             ("engine", "table") => builder.engine(Engine::Table),
             ("leaders", leaders) => builder.leaders(leaders.split(',')),
+            ("service", url) => builder.service(url),
             ("secret", file) => builder.secret_file(file),
             ("label", label) => builder.label(label),
             ("ttl", text) => builder.time_to_live(millis(text)),

@@ -8,6 +8,8 @@ mod children;
 mod cli;
 mod conformance;
 mod decoding;
+#[cfg(feature = "service")]
+mod engines;
 mod fence;
 mod helper;
 mod intruder;

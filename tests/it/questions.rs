@@ -178,3 +178,20 @@ fn a_wide_lock_is_not_broken_in_its_directory_alone(setting: &Setting) {
     assert!(error.to_string().contains("leader"), "{error}");
     assert!(MutexGuard::is_valid(&guard));
 }
+
+/// Leaders of our own by the name that other lock services have.
+#[test]
+fn a_service_of_our_own_kind_is_leaders() {
+    let rig = crate::setting::Rig::start();
+    let url = format!("tierlock://{}", rig.address());
+    let builder = tierlock::LockManager::builder().service(&url).secret_file(rig.secret());
+    let locks = builder.clone().open().unwrap();
+    let guard = locks.mutex("a", ()).lock().unwrap();
+    assert_eq!(tierlock::MutexGuard::scope(&guard), tierlock::Scope::Host);
+    let others = rig.builder().open().unwrap();
+    assert!(others.mutex("a", ()).try_lock().unwrap_err().is_contended());
+    let both = builder.leaders([rig.address()]).open().map(|_| ()).unwrap_err();
+    assert_eq!(both.kind(), tierlock::LockErrorKind::Config);
+    let secret = tierlock::LockManager::builder().service("redis://u:hunter2@h?as=plain");
+    assert!(!format!("{secret:?}").contains("hunter2"));
+}

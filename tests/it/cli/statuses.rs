@@ -125,6 +125,27 @@ fn settings_that_do_not_fit_are_78() {
 }
 
 #[test]
+fn a_service_is_one_and_its_password_is_no_argument() {
+    let status = |args: &[&str]| tierlock(&["status"]).args(args).output().unwrap();
+    // What this build lacks is told by its feature.
+    #[cfg(not(feature = "redis"))]
+    fails(&status(&["--service", "redis://h"]), 64, &["redis", "feature"]);
+    #[cfg(not(feature = "etcd"))]
+    fails(&status(&["--service", "etcd://h"]), 64, &["etcd", "feature"]);
+    fails(&status(&["--service", "consul://h"]), 78, &["consul"]);
+    fails(&status(&["--service", "rediss://h"]), 78, &["TLS"]);
+    fails(&status(&["--service", "tierlock://h", "--leader", "h"]), 64, &["--leader"]);
+    let secret = status(&["--service", "redis://u:hunter2@h"]);
+    fails(&secret, 78, &["password_file"]);
+    assert!(!String::from_utf8_lossy(&secret.stderr).contains("hunter2"));
+    let mut both = tierlock(&["status"]);
+    both.env("TIERLOCK_SERVICE", "tierlock://h").env("TIERLOCK_LEADERS", "h");
+    fails(&both.output().unwrap(), 78, &["TIERLOCK_LEADERS", "TIERLOCK_SERVICE"]);
+    // Leaders by either name need their secret.
+    fails(&status(&["--service", "tierlock://127.0.0.1"]), 78, &["secret"]);
+}
+
+#[test]
 fn a_damaged_directory_is_74() {
     let place = Place::new();
     std::fs::create_dir(place.dir()).unwrap();

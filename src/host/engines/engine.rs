@@ -1,0 +1,156 @@
+//! What an engine has to know.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use super::{fault::EngineFault, wish::Wish};
+use crate::{
+    error::{Holder, LockError, Predecessor, Result},
+    name::Name,
+    time::Time,
+    token::Token,
+};
+
+/// A lock service of another kind than our leaders: how its locks are taken, renewed and given up.
+///
+/// No future of these is dropped before it is ready: whatever a server may have done for a request
+/// is seen to its end. A request that is not wanted any longer tells that by its [`Wish`].
+pub(super) trait LockEngine: Send + Sync + Sized + 'static {
+    /// What is held at the server: names it so exactly that no later holder is meant by it.
+    type Hold: Clone + Send + Sync + 'static;
+
+    /// What it can do.
+    fn abilities(&self) -> EngineAbilities;
+
+    /// The service in words, without secrets.
+    fn shown(&self) -> String;
+
+    /// How long its locks outlive a silence.
+    fn time_to_live(&self) -> Duration;
+
+    /// Waits for the lock. An error leaves nothing at the server, or what ends there by itself.
+    fn acquire(&self, wish: &Wish) -> impl Future<Output = Result<EngineGrant<Self::Hold>>> + Send;
+
+    /// Renews all that is held; one answer for each, in their order.
+    fn renew(&self, holds: &[Self::Hold]) -> impl Future<Output = Vec<Renewal>> + Send;
+
+    /// Gives one up; whether it was still held. `is_unused`: nothing was done under it.
+    fn release(
+        &self,
+        hold: &Self::Hold,
+        is_unused: bool,
+    ) -> impl Future<Output = Result<bool, EngineFault>> + Send;
+
+    /// The locks that the server knows, or one.
+    fn look(
+        &self,
+        only: Option<&Name>,
+    ) -> impl Future<Output = Result<Vec<EngineLock>, EngineFault>> + Send;
+
+    /// What an operator should know of the server.
+    fn examine(&self) -> impl Future<Output = Result<Vec<EngineFinding>, EngineFault>> + Send;
+
+    /// Nothing is held any more, and nothing will be.
+    fn part(&self) -> impl Future<Output = ()> + Send;
+
+    /// Which locks these are, wherever they are reached from, as far as it is known yet.
+    fn place(&self) -> Option<String>;
+
+    /// The server's own way to take a lock away from its holder.
+    fn break_advice(&self, name: &Name) -> String;
+}
+
+/// What an engine can do beyond excluding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EngineAbilities {
+    /// Its grants have tokens that grow; else the manager has to say that it can do without.
+    pub(super) has_tokens: bool,
+    /// It remembers `at_least`.
+    pub(super) reserves: bool,
+}
+
+/// A lock was granted.
+#[derive(Debug)]
+pub(super) struct EngineGrant<H> {
+    pub(super) hold: H,
+    pub(super) token: Token,
+    pub(super) predecessor: Predecessor,
+    /// When the request that it answers was sent.
+    pub(super) sent: Time,
+    /// Until when it is good without a further word.
+    pub(super) deadline: Time,
+    pub(super) had_to_queue: bool,
+}
+
+/// What came of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// It is good until then.
+    Until(Time),
+    /// It is not held any more.
+    Gone,
+    /// There is no answer.
+    Unknown,
+}
+
+/// One lock as its server knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineLock {
+    pub(crate) name: Name,
+    pub(crate) token: Token,
+    pub(crate) holder: Option<Holder>,
+    /// It has no holder, and `at_least` keeps it taken.
+    pub(crate) is_reserved: bool,
+    pub(crate) remaining: Option<Duration>,
+    /// The queue, where the server has one.
+    pub(crate) waiters: Vec<Holder>,
+}
+
+/// What is to be said about a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EngineFinding {
+    pub(crate) kind: FindingKind,
+    pub(crate) text: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FindingKind {
+    Fine,
+    Note,
+    Trouble,
+}
+
+impl EngineFinding {
+    pub(super) fn fine(text: impl Into<String>) -> EngineFinding {
+        EngineFinding { kind: FindingKind::Fine, text: text.into() }
+    }
+
+    pub(super) fn note(text: impl Into<String>) -> EngineFinding {
+        EngineFinding { kind: FindingKind::Note, text: text.into() }
+    }
+
+    pub(super) fn trouble(text: impl Into<String>) -> EngineFinding {
+        EngineFinding { kind: FindingKind::Trouble, text: text.into() }
+    }
+}
+
+/// An answer that an engine's thread finds, for any thread or task.
+pub(crate) type EngineAnswer<T> = Pin<Box<dyn Future<Output = Result<T, LockError>> + Send>>;
+
+/// Questions about the locks of an engine.
+pub(crate) trait EngineQuestions: Send + Sync {
+    /// The locks that the server knows, or one; `Unreachable` if it does not answer in time.
+    fn look(&self, only: Option<&Name>) -> EngineAnswer<Vec<EngineLock>>;
+
+    /// What an operator should know of the server.
+    fn examine(&self) -> EngineAnswer<Vec<EngineFinding>>;
+
+    /// As [`LockEngine::place`].
+    fn place(&self) -> Option<String>;
+
+    /// The service in words, without secrets.
+    fn shown(&self) -> String;
+
+    /// The server's own way to take a lock away from its holder.
+    fn break_advice(&self, name: &Name) -> String;
+}

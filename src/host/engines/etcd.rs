@@ -1,0 +1,319 @@
+//! etcd: a queue of keys under a lease, as `etcdctl lock` and Go's `concurrency.Mutex` have it.
+//!
+//! A lock's key is `PREFIX NAME/<lease in hex>`, with an empty value and the session's lease. The oldest
+//! key has the lock, and the revision that created it is the token. A waiter watches the next older
+//! key alone, and reads **its own key again** with the queue before it believes that it has the lock
+//! (etcd#11456): a waiter whose lease has run out has no key any more.
+//!
+//! A manager has one key of a name at a time: what an attempt may have left behind is adopted by the
+//! next or taken away, and until then no other attempt of that name begins.
+
+mod queue;
+mod session;
+mod slots;
+
+use std::{sync::Arc, time::Duration};
+
+use etcd_client::AlarmAction;
+use tokio::runtime::Handle;
+
+use self::{
+    queue::{LockQueue, QueueEntrance, Rank},
+    session::{EtcdLine, EtcdSession},
+    slots::{NameSlot, NameSlots},
+};
+use super::{
+    EngineSettings,
+    engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
+    fault::EngineFault,
+    wish::Wish,
+};
+use crate::{
+    clock,
+    error::{Holder, LockError, Predecessor, Result},
+    host::service_url::ServiceUrl,
+    name::Name,
+    time::Time,
+    token::Token,
+};
+
+/// Locks of one etcd cluster.
+pub(super) struct EtcdEngine {
+    url: ServiceUrl,
+    line: Arc<EtcdLine>,
+    slots: NameSlots,
+}
+
+/// One grant: a key of a session, by the revision that created it.
+#[derive(Clone)]
+pub(super) struct EtcdHold {
+    session: Arc<EtcdSession>,
+    key: String,
+    revision: i64,
+    /// No other attempt of the name begins before this key is gone.
+    _slot: Arc<NameSlot>,
+}
+
+/// A waiter looks at its queue at least so often, whatever its watch says.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+impl EtcdEngine {
+    pub(super) fn new(mut url: ServiceUrl, settings: &EngineSettings) -> Result<EtcdEngine> {
+        let line = EtcdLine::new(&mut url, settings)?;
+        url.finish("password_file, prefix")?;
+        if !url.path.is_empty() {
+            return Err(
+                url.refuse("a path says nothing here: ?prefix=/locks/ puts locks in a folder")
+            );
+        }
+        Ok(EtcdEngine { line: Arc::new(line), slots: NameSlots::default(), url })
+    }
+
+    fn queue(&self, name: &Name) -> Result<LockQueue> {
+        if name.as_str().starts_with(".tierlock/") {
+            return Err(LockError::config("names that begin with .tierlock/ are its own in etcd"));
+        }
+        Ok(LockQueue::new(self.line.clone(), name))
+    }
+
+    /// One key's way to the head of its queue. `Ok(None)`: its session is over.
+    async fn rise(
+        &self,
+        wish: &Wish,
+        queue: &LockQueue,
+        session: &Arc<EtcdSession>,
+        had_to_queue: &mut bool,
+    ) -> Result<Option<Risen>> {
+        let sent = clock::now();
+        let entrance = match queue.enter(session).await {
+            Ok(entrance) => entrance,
+            Err(fault) => {
+                wish.weather(fault).await?;
+                // The key may be there: it is adopted at the next attempt.
+                return Ok(None);
+            }
+        };
+        let QueueEntrance { revision, is_first } = entrance;
+        wish.acknowledge();
+        if is_first {
+            return Ok(Some(Risen { revision, sent }));
+        }
+        loop {
+            wish.check()?;
+            let sent = clock::now();
+            let ahead = match queue.rank(session, revision).await {
+                Ok(Rank::First) => return Ok(Some(Risen { revision, sent })),
+                // Its lease has run out, or an operator has deleted it: it begins anew.
+                Ok(Rank::Gone) => return Ok(None),
+                Ok(Rank::Behind(ahead)) => ahead,
+                Err(fault) => {
+                    wish.weather(fault).await?;
+                    if session.is_over() {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+            };
+            if wish.is_try() {
+                return Err(LockError::WOULD_BLOCK);
+            }
+            if !*had_to_queue {
+                wish.is_held_by(self.line.holder_of(&ahead.key).await);
+            }
+            *had_to_queue = true;
+            wish.wait(queue.watch(&ahead), LOOK_EVERY).await?;
+            if session.is_over() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes away what an attempt may have left behind, however long that takes.
+    fn retract(&self, queue: LockQueue, session: Arc<EtcdSession>, slot: Arc<NameSlot>) {
+        Handle::current().spawn(async move {
+            let mut pause = Duration::from_millis(20);
+            while !session.is_over() && queue.retract(&session).await.is_err() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(500));
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// At the head of the queue.
+struct Risen {
+    revision: i64,
+    /// When the read was sent that says so.
+    sent: Time,
+}
+
+impl LockEngine for EtcdEngine {
+    type Hold = EtcdHold;
+
+    fn abilities(&self) -> EngineAbilities {
+        EngineAbilities { has_tokens: true, reserves: false }
+    }
+
+    fn shown(&self) -> String {
+        self.url.shown()
+    }
+
+    fn time_to_live(&self) -> Duration {
+        self.line.time_to_live()
+    }
+
+    async fn acquire(&self, wish: &Wish) -> Result<EngineGrant<EtcdHold>> {
+        let queue = self.queue(&wish.name)?;
+        let slot = self.slots.of(&wish.name);
+        let slot = loop {
+            if let Some(slot) = wish.wait(slot.take(), LOOK_EVERY).await? {
+                break Arc::new(slot);
+            }
+        };
+        let mut had_to_queue = false;
+        loop {
+            wish.check()?;
+            let session = match self.line.session().await {
+                Ok(session) => session,
+                Err(fault) => {
+                    wish.weather(fault).await?;
+                    continue;
+                }
+            };
+            let risen = match self.rise(wish, &queue, &session, &mut had_to_queue).await {
+                Ok(Some(risen)) => risen,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.retract(queue, session, slot);
+                    return Err(error);
+                }
+            };
+            let token = Token::new(risen.revision as u64).filter(|token| *token > wish.above);
+            let Some(token) = token else {
+                self.retract(queue, session, slot);
+                let (revision, above) = (risen.revision, wish.above);
+                let shown = self.shown();
+                return Err(LockError::config(format!(
+                    "the token of {shown} would be {revision}, and this machine knows {above} of that \
+                     name already, which every resource refuses from now on: take another name, or \
+                     lower what the resources and the directory have seen"
+                )));
+            };
+            // Good as long as its session is, which may be over by now: the caller looks.
+            let deadline = session.deadline();
+            let key = queue.key(&session);
+            let hold = EtcdHold { session, key, revision: risen.revision, _slot: slot };
+            let (predecessor, sent) = (Predecessor::Clean, risen.sent);
+            return Ok(EngineGrant { hold, token, predecessor, sent, deadline, had_to_queue });
+        }
+    }
+
+    async fn renew(&self, holds: &[EtcdHold]) -> Vec<Renewal> {
+        let mut sessions: Vec<Arc<EtcdSession>> = self.line.current().into_iter().collect();
+        for hold in holds {
+            if !sessions.iter().any(|known| known.id() == hold.session.id()) {
+                sessions.push(hold.session.clone());
+            }
+        }
+        for session in &sessions {
+            self.line.keep_alive(session).await;
+        }
+        // An operator may have deleted a key under a lease that lives.
+        let keys = holds.iter().map(|hold| (&*hold.key, hold.revision));
+        let are_there = queue::are_there(&self.line, keys).await;
+        let answer = |(hold, is_there): (&EtcdHold, Option<bool>)| {
+            let deadline = hold.session.deadline();
+            match is_there {
+                _ if hold.session.is_ended() => Renewal::Gone,
+                Some(false) => Renewal::Gone,
+                _ if hold.session.is_confirmed() => Renewal::Until(deadline),
+                _ => Renewal::Unknown,
+            }
+        };
+        holds.iter().zip(are_there).map(answer).collect()
+    }
+
+    async fn release(&self, hold: &EtcdHold, _: bool) -> Result<bool, EngineFault> {
+        queue::delete(&self.line, &hold.key, hold.revision).await
+    }
+
+    async fn look(&self, only: Option<&Name>) -> Result<Vec<EngineLock>, EngineFault> {
+        let keys = queue::list(&self.line, only).await?;
+        let mut found: Vec<EngineLock> = Vec::new();
+        for queued in keys {
+            let holder = self.line.holder_of(&queued.key).await;
+            let holder = holder.unwrap_or_else(|| Holder {
+                label: format!("another client of etcd, lease {:x}", queued.lease),
+                ..Holder::default()
+            });
+            match found.last_mut().filter(|lock| lock.name == queued.name) {
+                Some(lock) => lock.waiters.push(holder),
+                None => {
+                    let token = Token::new(queued.revision as u64).unwrap_or(Token::ZERO);
+                    found.push(EngineLock {
+                        name: queued.name,
+                        token,
+                        holder: Some(Holder { token: Some(token), ..holder }),
+                        is_reserved: false,
+                        remaining: None,
+                        waiters: Vec::new(),
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
+        let mut client = self.line.client().await?;
+        let status = self.line.within(client.status()).await?;
+        let shown = self.shown();
+        let mut found = vec![EngineFinding::fine(format!("{shown} answers: {}", status.version()))];
+        if status.leader() == 0 {
+            found.push(EngineFinding::trouble("its cluster has no leader: it grants nothing"));
+        }
+        for error in status.errors() {
+            found.push(EngineFinding::trouble(format!("it reports {error}")));
+        }
+        let action = AlarmAction::Get;
+        let alarms =
+            self.line.within(client.alarm(action, etcd_client::AlarmType::None, None)).await?;
+        for alarm in alarms.alarms() {
+            found.push(EngineFinding::trouble(format!(
+                "member {:x} sounds the alarm {:?}: it takes no write, so no lock, until `etcdctl \
+                 defrag` and `etcdctl alarm disarm`",
+                alarm.member_id(),
+                alarm.alarm()
+            )));
+        }
+        let members = self.line.within(client.member_list()).await?;
+        match members.members().len() {
+            1 => found.push(EngineFinding::note(
+                "its cluster has one member: while that is down, nothing is granted",
+            )),
+            count if count % 2 == 0 => found.push(EngineFinding::note(format!(
+                "its cluster has {count} members, which survive no more failures than {}",
+                count - 1
+            ))),
+            _ => {}
+        }
+        Ok(found)
+    }
+
+    async fn part(&self) {
+        self.line.part().await;
+    }
+
+    fn place(&self) -> Option<String> {
+        self.line.place()
+    }
+
+    fn break_advice(&self, name: &Name) -> String {
+        let prefix = self.line.prefix();
+        format!(
+            "etcdctl get --prefix --keys-only --sort-by=CREATE {:?}, then etcdctl del its first key",
+            format!("{prefix}{name}/")
+        )
+    }
+}

@@ -1,0 +1,245 @@
+//! The keys of one lock, in the order of the revisions that created them.
+
+use std::sync::Arc;
+
+use etcd_client::{
+    Compare, CompareOp, EventType, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, Txn,
+    TxnOp, TxnOpResponse, WatchOptions,
+};
+
+use super::session::{EtcdLine, EtcdSession};
+use crate::{host::engines::fault::EngineFault, name::Name};
+
+/// The queue of one name.
+pub(super) struct LockQueue {
+    line: Arc<EtcdLine>,
+    /// What its keys begin with. The keys of names below this one do, too, and are passed over.
+    prefix: String,
+}
+
+/// A key was put, or found.
+pub(super) struct QueueEntrance {
+    pub(super) revision: i64,
+    /// It has the lock.
+    pub(super) is_first: bool,
+}
+
+/// Where a key stands in its queue.
+pub(super) enum Rank {
+    First,
+    Behind(KeyAhead),
+    /// It is not there.
+    Gone,
+}
+
+/// The next older key.
+pub(super) struct KeyAhead {
+    pub(super) key: String,
+    /// From which on its end is news.
+    seen_at: i64,
+}
+
+/// A key as it is listed.
+pub(super) struct QueuedKey {
+    pub(super) name: Name,
+    pub(super) key: String,
+    pub(super) revision: i64,
+    pub(super) lease: i64,
+}
+
+/// So many keys are read at a time.
+const PAGE: i64 = 64;
+/// So many at most when all are listed.
+const LIST_MAX: i64 = 10_000;
+/// So many operations are in one transaction: etcd's own limit is 128.
+const OPERATIONS_MAX: usize = 100;
+
+impl LockQueue {
+    pub(super) fn new(line: Arc<EtcdLine>, name: &Name) -> LockQueue {
+        LockQueue { prefix: format!("{}{name}/", line.prefix()), line }
+    }
+
+    pub(super) fn key(&self, session: &EtcdSession) -> String {
+        format!("{}{:x}", self.prefix, session.id())
+    }
+
+    /// Whether a key is of this queue, and not of a name below.
+    fn is_own(&self, kv: &KeyValue) -> bool {
+        let rest = kv.key().strip_prefix(self.prefix.as_bytes());
+        rest.is_some_and(|rest| !rest.contains(&b'/'))
+    }
+
+    /// Puts the session's key at the end of the queue, unless it is there already.
+    pub(super) async fn enter(&self, session: &EtcdSession) -> Result<QueueEntrance, EngineFault> {
+        let key = self.key(session);
+        let is_new = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
+        let put = TxnOp::put(key.clone(), "", Some(PutOptions::new().with_lease(session.id())));
+        let oldest = GetOptions::new()
+            .with_prefix()
+            .with_sort(SortTarget::Create, SortOrder::Ascend)
+            .with_keys_only()
+            .with_limit(1);
+        let oldest = TxnOp::get(self.prefix.clone(), Some(oldest));
+        let own = TxnOp::get(key, None);
+        let txn = Txn::new().when([is_new]).and_then([put, oldest.clone()]).or_else([own, oldest]);
+        let mut client = self.line.client().await?;
+        let answer = self.line.within(client.txn(txn)).await;
+        if let Err(EngineFault::Trouble(trouble)) = &answer
+            && trouble.contains("lease not found")
+        {
+            session.end();
+        }
+        let answer = answer?;
+        let found = gets(answer.op_responses());
+        let first = |kvs: &Vec<KeyValue>| kvs.first().map(KeyValue::create_revision);
+        let (revision, oldest) = match (answer.succeeded(), &*found) {
+            (true, [oldest]) => (answer.header().map(|header| header.revision()), first(oldest)),
+            (false, [own, oldest]) => (first(own), first(oldest)),
+            _ => (None, None),
+        };
+        let Some(revision) = revision else {
+            return Err(EngineFault::Trouble("etcd's answer is not understood".to_owned()));
+        };
+        Ok(QueueEntrance { revision, is_first: oldest == Some(revision) })
+    }
+
+    /// Reads the queue and one's own key in one step.
+    pub(super) async fn rank(
+        &self,
+        session: &EtcdSession,
+        revision: i64,
+    ) -> Result<Rank, EngineFault> {
+        let mut older_than = revision;
+        loop {
+            let older = GetOptions::new()
+                .with_prefix()
+                .with_sort(SortTarget::Create, SortOrder::Descend)
+                .with_max_create_revision(older_than - 1)
+                .with_keys_only()
+                .with_limit(PAGE);
+            let older = TxnOp::get(self.prefix.clone(), Some(older));
+            let own = TxnOp::get(self.key(session), Some(GetOptions::new().with_keys_only()));
+            let mut client = self.line.client().await?;
+            let answer = self.line.within(client.txn(Txn::new().and_then([older, own]))).await?;
+            let found = gets(answer.op_responses());
+            let [older, own] = &*found else {
+                return Err(EngineFault::Trouble("etcd's answer is not understood".to_owned()));
+            };
+            if own.first().map(KeyValue::create_revision) != Some(revision) {
+                return Ok(Rank::Gone);
+            }
+            if let Some(ahead) = older.iter().find(|kv| self.is_own(kv)) {
+                let key = String::from_utf8_lossy(ahead.key()).into_owned();
+                let seen_at = answer.header().map_or(0, |header| header.revision());
+                return Ok(Rank::Behind(KeyAhead { key, seen_at }));
+            }
+            match older.last() {
+                Some(last) if older.len() as i64 == PAGE => older_than = last.create_revision(),
+                _ => return Ok(Rank::First),
+            }
+        }
+    }
+
+    /// Waits until a key is gone, or until that cannot be seen any longer. It may be dropped.
+    pub(super) async fn watch(&self, ahead: &KeyAhead) {
+        let Ok(mut client) = self.line.client().await else { return };
+        let options = WatchOptions::new().with_start_revision(ahead.seen_at + 1);
+        let watching = self.line.within(client.watch(ahead.key.clone(), Some(options))).await;
+        let Ok(mut watching) = watching else { return };
+        while let Ok(Some(answer)) = watching.message().await {
+            let is_gone =
+                answer.events().iter().any(|event| event.event_type() == EventType::Delete);
+            if is_gone || answer.canceled() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the session's key away, whichever of its attempts has put it.
+    pub(super) async fn retract(&self, session: &EtcdSession) -> Result<(), EngineFault> {
+        let key = self.key(session);
+        let is_ours = Compare::lease(key.clone(), CompareOp::Equal, session.id());
+        let txn = Txn::new().when([is_ours]).and_then([TxnOp::delete(key, None)]);
+        let mut client = self.line.client().await?;
+        self.line.within(client.txn(txn)).await.map(|_| ())
+    }
+}
+
+/// Deletes a key if that revision has created it; by the key alone it may be a later lock's
+/// (etcd#22082). Whether it was there.
+pub(super) async fn delete(line: &EtcdLine, key: &str, revision: i64) -> Result<bool, EngineFault> {
+    let is_it = Compare::create_revision(key, CompareOp::Equal, revision);
+    let txn = Txn::new().when([is_it]).and_then([TxnOp::delete(key, None)]);
+    let mut client = line.client().await?;
+    line.within(client.txn(txn)).await.map(|answer| answer.succeeded())
+}
+
+/// Whether each key is there still, if that can be told.
+pub(super) async fn are_there(
+    line: &EtcdLine,
+    keys: impl Iterator<Item = (&str, i64)>,
+) -> Vec<Option<bool>> {
+    let keys: Vec<(String, i64)> = keys.map(|(key, at)| (key.to_owned(), at)).collect();
+    let mut answers = Vec::new();
+    for keys in keys.chunks(OPERATIONS_MAX) {
+        let get = |(key, _): &(String, i64)| {
+            TxnOp::get(key.clone(), Some(GetOptions::new().with_keys_only()))
+        };
+        let txn = Txn::new().and_then(keys.iter().map(get).collect::<Vec<_>>());
+        let found = match line.client().await {
+            Ok(mut client) => line.within(client.txn(txn)).await.ok(),
+            Err(_) => None,
+        };
+        let found = found.map(|answer| gets(answer.op_responses()));
+        answers.extend(keys.iter().enumerate().map(|(at, (_, revision))| {
+            let kvs = found.as_ref()?.get(at)?;
+            Some(kvs.first().is_some_and(|kv| kv.create_revision() == *revision))
+        }));
+    }
+    answers
+}
+
+/// The keys of all locks, or of one, in the order of names and then of their queue.
+pub(super) async fn list(
+    line: &EtcdLine,
+    only: Option<&Name>,
+) -> Result<Vec<QueuedKey>, EngineFault> {
+    let from = match only {
+        Some(name) => format!("{}{name}/", line.prefix()),
+        None => line.prefix().to_owned(),
+    };
+    let options = GetOptions::new().with_keys_only().with_limit(LIST_MAX);
+    let options = match from.is_empty() {
+        true => options.with_all_keys(),
+        false => options.with_prefix(),
+    };
+    let mut client = line.client().await?;
+    let found = line.within(client.get(from, Some(options))).await?;
+    line.saw(found.header());
+    let queued = |kv: &KeyValue| {
+        let key = str::from_utf8(kv.key()).ok()?;
+        let (name, lease) = key.strip_prefix(line.prefix())?.rsplit_once('/')?;
+        let name = Name::new(name).ok().filter(|name| only.is_none_or(|only| only == name))?;
+        let is_queued = kv.lease() != 0
+            && i64::from_str_radix(lease, 16) == Ok(kv.lease())
+            && !name.as_str().starts_with(".tierlock/");
+        is_queued.then(|| QueuedKey {
+            name,
+            key: key.to_owned(),
+            revision: kv.create_revision(),
+            lease: kv.lease(),
+        })
+    };
+    let mut found: Vec<QueuedKey> = found.kvs().iter().filter_map(queued).collect();
+    found.sort_by(|a, b| (&a.name, a.revision).cmp(&(&b.name, b.revision)));
+    Ok(found)
+}
+
+/// What the reads of a transaction found, in their order.
+fn gets(answers: Vec<TxnOpResponse>) -> Vec<Vec<KeyValue>> {
+    let found = answers.into_iter().filter_map(|answer| match answer {
+        TxnOpResponse::Get(found) => Some(found.kvs().to_vec()),
+        _ => None,
+    });
+    found.collect()
+}

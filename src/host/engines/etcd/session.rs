@@ -1,0 +1,311 @@
+//! The way to an etcd cluster, and the lease that all keys of a manager hang on.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::Duration,
+};
+
+use etcd_client::{Client, ConnectOptions, Error, LeaseGrantOptions, PutOptions, ResponseHeader};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::{
+    clock,
+    error::{Holder, Result},
+    host::{
+        engines::{EngineSettings, fault::EngineFault, margin},
+        service_url::{Password, ServiceUrl},
+    },
+    proto::wire::Identity,
+    time::Time,
+};
+
+/// The way to one cluster.
+pub(super) struct EtcdLine {
+    shown: String,
+    endpoints: Vec<String>,
+    user: Option<String>,
+    password: Option<Password>,
+    password_file: Option<PathBuf>,
+    prefix: String,
+    identity: Identity,
+    time_to_live: Duration,
+    /// How long an answer is waited for.
+    patience: Duration,
+    connecting: tokio::sync::Mutex<Option<Client>>,
+    opening: tokio::sync::Mutex<()>,
+    session: Mutex<Option<Arc<EtcdSession>>>,
+    /// The cluster's id; 0 until it is known.
+    cluster: AtomicU64,
+}
+
+/// A lease of the cluster. Once over it stays so: the next is another.
+pub(in super::super) struct EtcdSession {
+    id: i64,
+    /// As the server granted it.
+    time_to_live: Duration,
+    deadline: Mutex<Time>,
+    is_ended: AtomicBool,
+    /// The last renewal was answered.
+    is_confirmed: AtomicBool,
+}
+
+impl EtcdSession {
+    pub(super) fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Until when its keys are there, if nothing takes them away.
+    pub(super) fn deadline(&self) -> Time {
+        *self.deadline.lock()
+    }
+
+    /// The server has said that it is over.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Acquire)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_ended() || clock::now() >= self.deadline()
+    }
+
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.is_confirmed.load(Acquire)
+    }
+
+    pub(super) fn end(&self) {
+        self.is_ended.store(true, Release);
+    }
+
+    /// A renewal that was sent then was answered. What is over stays over.
+    fn renewed(&self, sent: Time) {
+        let mut deadline = self.deadline.lock();
+        if clock::now() < *deadline {
+            *deadline = (*deadline).max(sent + (self.time_to_live - margin(self.time_to_live)));
+        }
+    }
+}
+
+impl EtcdLine {
+    pub(super) fn new(url: &mut ServiceUrl, settings: &EngineSettings) -> Result<EtcdLine> {
+        let password_file = url.take_password_file()?;
+        let from_file = password_file.as_deref().map(Password::read).transpose()?;
+        let prefix = url.take("prefix")?.unwrap_or_default();
+        let endpoint = |address: &String| {
+            let (host, port) = url.host_and_port(address, 2379)?;
+            let host = if host.contains(':') { format!("[{host}]") } else { host };
+            Ok(format!("http://{host}:{port}"))
+        };
+        let endpoints = url.addresses.iter().map(endpoint).collect::<Result<_>>()?;
+        let password = url.password.clone().or(from_file);
+        if password.is_some() != url.user.is_some() {
+            return Err(
+                url.refuse("a login is a user with a password: etcd://USER@HOST?password_file=")
+            );
+        }
+        Ok(EtcdLine {
+            shown: url.shown(),
+            endpoints,
+            user: url.user.clone(),
+            password,
+            password_file,
+            prefix,
+            identity: settings.identity.clone(),
+            time_to_live: settings.time_to_live,
+            patience: (settings.time_to_live / 3)
+                .clamp(Duration::from_millis(500), Duration::from_secs(2)),
+            connecting: tokio::sync::Mutex::new(None),
+            opening: tokio::sync::Mutex::new(()),
+            session: Mutex::new(None),
+            cluster: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn time_to_live(&self) -> Duration {
+        self.time_to_live
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Once the cluster has told its id.
+    pub(super) fn place(&self) -> Option<String> {
+        match self.cluster.load(Relaxed) {
+            0 => None,
+            cluster => Some(format!("etcd cluster {cluster:x}, prefix {:?}", self.prefix)),
+        }
+    }
+
+    /// Its answer, if one comes in time.
+    pub(super) async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, EngineFault> {
+        match timeout(self.patience, call).await {
+            Ok(answer) => answer.map_err(|error| self.fault(&error)),
+            Err(_) => {
+                let (shown, patience) = (&self.shown, self.patience);
+                Err(EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}")))
+            }
+        }
+    }
+
+    pub(super) async fn client(&self) -> Result<Client, EngineFault> {
+        let mut known = self.connecting.lock().await;
+        if let Some(client) = &*known {
+            return Ok(client.clone());
+        }
+        // Without pings of its own a watch on a dead server hangs (etcd-client#48).
+        let mut options = ConnectOptions::new()
+            .with_keep_alive(self.patience, self.patience)
+            .with_keep_alive_while_idle(true)
+            .with_connect_timeout(self.patience)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        let read = self.password_file.as_deref().and_then(|file| Password::read(file).ok());
+        let password = read.or_else(|| self.password.clone());
+        if let Some((user, password)) = self.user.as_ref().zip(password) {
+            options = options.with_user(user, password.reveal());
+        }
+        let client = self.within(Client::connect(&self.endpoints, Some(options))).await?;
+        *known = Some(client.clone());
+        Ok(client)
+    }
+
+    /// The session that there is, if it is not over.
+    pub(super) fn current(&self) -> Option<Arc<EtcdSession>> {
+        self.session.lock().clone().filter(|session| !session.is_over())
+    }
+
+    /// A session that is good for long enough to begin something.
+    pub(super) async fn session(&self) -> Result<Arc<EtcdSession>, EngineFault> {
+        let _opening = self.opening.lock().await;
+        if let Some(session) = self.current() {
+            let left = session.deadline().since(clock::now());
+            if left >= session.time_to_live / 2 {
+                return Ok(session);
+            }
+            self.keep_alive(&session).await;
+            if session.is_confirmed() && !session.is_over() {
+                return Ok(session);
+            }
+        }
+        let mut client = self.client().await?;
+        let sent = clock::now();
+        let seconds = self.time_to_live.as_millis().div_ceil(1000) as i64;
+        let granted = self.within(client.lease_grant(seconds, None::<LeaseGrantOptions>)).await?;
+        let time_to_live = Duration::from_secs(granted.ttl().max(0) as u64);
+        let session = Arc::new(EtcdSession {
+            id: granted.id(),
+            time_to_live,
+            deadline: Mutex::new(sent + (time_to_live - margin(time_to_live))),
+            is_ended: AtomicBool::new(false),
+            is_confirmed: AtomicBool::new(true),
+        });
+        self.saw(granted.header());
+        // Its holder is described in a key beside the locks': theirs are empty, as the field's tools have them.
+        let options = PutOptions::new().with_lease(session.id);
+        let line = written(&self.identity);
+        self.within(client.put(self.session_key(session.id), line, Some(options))).await?;
+        *self.session.lock() = Some(session.clone());
+        Ok(session)
+    }
+
+    /// An answer tells which cluster it is of.
+    pub(super) fn saw(&self, header: Option<&ResponseHeader>) {
+        if let Some(header) = header {
+            self.cluster.store(header.cluster_id(), Relaxed);
+        }
+    }
+
+    fn session_key(&self, id: i64) -> String {
+        format!("{}.tierlock/sessions/{id:x}", self.prefix)
+    }
+
+    /// Renews a session, or finds that it is over.
+    pub(super) async fn keep_alive(&self, session: &EtcdSession) {
+        let sent = clock::now();
+        let renewed = match self.client().await {
+            Ok(mut client) => {
+                match timeout(self.patience, client.lease_keep_alive(session.id)).await {
+                    Ok(Ok(_)) => true,
+                    Ok(Err(Error::LeaseKeepAliveError(why))) if why.contains("not found") => {
+                        session.end();
+                        false
+                    }
+                    Ok(Err(_)) | Err(_) => false,
+                }
+            }
+            Err(_) => false,
+        };
+        session.is_confirmed.store(renewed, Release);
+        if renewed {
+            session.renewed(sent);
+        }
+    }
+
+    /// The holder of a lock's key, as its session describes itself.
+    pub(super) async fn holder_of(&self, key: &str) -> Option<Holder> {
+        let id = i64::from_str_radix(key.rsplit('/').next()?, 16).ok()?;
+        let mut client = self.client().await.ok()?;
+        let found = self.within(client.get(self.session_key(id), None)).await.ok()?;
+        read(str::from_utf8(found.kvs().first()?.value()).ok()?)
+    }
+
+    /// Ends the session: what may be left of it goes with it.
+    pub(super) async fn part(&self) {
+        let session = self.session.lock().take();
+        if let Some(session) = session.filter(|session| !session.is_over())
+            && let Ok(mut client) = self.client().await
+        {
+            let _ = self.within(client.lease_revoke(session.id)).await;
+        }
+    }
+
+    fn fault(&self, error: &Error) -> EngineFault {
+        let shown = &self.shown;
+        let Error::GRpcStatus(status) = error else {
+            return EngineFault::Trouble(format!("{shown}: {error}"));
+        };
+        let text = status.message();
+        let is_login = text.contains("auth")
+            || text.contains("user name is empty")
+            || text.contains("permission denied");
+        match i32::from(status.code()) {
+            // Invalid argument, permission denied, unauthenticated.
+            3 | 7 | 16 if is_login => {
+                EngineFault::refused(format!("{shown} refused the login: {text}"))
+            }
+            7 => EngineFault::refused(format!("{shown} does not let this user do that: {text}")),
+            _ => EngineFault::Trouble(format!("{shown}: {text}")),
+        }
+    }
+}
+
+/// A holder in one line, with tabs between its parts.
+fn written(identity: &Identity) -> String {
+    let plain = |text: &str| text.replace(char::is_control, " ");
+    let (label, host) = (plain(&identity.label), plain(&identity.host));
+    format!("{label}\t{host}\t{}\t{}", identity.pid, plain(&identity.command))
+}
+
+fn read(line: &str) -> Option<Holder> {
+    let mut words = line.split('\t');
+    let (label, host, pid) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+    Some(Holder {
+        label: label.to_owned(),
+        host: host.to_owned(),
+        pid: (pid != 0).then_some(pid),
+        command: words.next()?.to_owned(),
+        ..Holder::default()
+    })
+}

@@ -1,0 +1,95 @@
+//! Lock services that a site runs already, behind the same leases as our own leaders.
+//!
+//! Each engine is one file that speaks its server's field-standard recipe, so that the server's usual
+//! clients and this library exclude each other on one name. What all of them need stands beside them:
+//!
+//! | file | owns |
+//! |---|---|
+//! | `engine` | what an engine has to know: acquire, renew, release, look |
+//! | `engine_service` | the engine as a [`LeaseService`](super::service::LeaseService), and its questions |
+//! | `leasing` | requests that run to their end, releases, renewals, deadlines |
+//! | `book` | what those are written down in |
+//! | `wish` | one request as the engine sees it: how long it may wait, and whether it is still wanted |
+//! | `fault` | what can go wrong on the way to a server |
+//! | `runtime` | the one background thread of a process that all its engines run on |
+//! | `etcd` `redis` `redlock` | the engines |
+
+mod book;
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "the program alone asks for all that a server knows")
+)]
+mod engine;
+mod engine_service;
+#[cfg(feature = "etcd")]
+mod etcd;
+mod fault;
+mod leasing;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod redlock;
+mod runtime;
+mod wish;
+
+use std::{sync::Arc, time::Duration};
+
+#[cfg(feature = "cli")]
+pub(crate) use self::engine::{EngineFinding, FindingKind};
+pub(crate) use self::engine::{EngineLock, EngineQuestions};
+use self::engine_service::EngineService;
+use super::{
+    service::LeaseService,
+    service_url::{ServiceKind, ServiceUrl},
+};
+use crate::{error::Result, proto::wire::Identity, watch::Tell};
+
+/// What every engine is opened with.
+pub(crate) struct EngineSettings {
+    pub(crate) time_to_live: Duration,
+    pub(crate) connect_timeout: Duration,
+    /// How holders are shown.
+    pub(crate) identity: Identity,
+    pub(crate) on_warning: Option<Tell>,
+}
+
+/// An engine that is open: for locks, and for questions about them.
+pub(crate) struct OpenedEngine {
+    pub(crate) service: Arc<dyn LeaseService>,
+    pub(crate) questions: Arc<dyn EngineQuestions>,
+}
+
+/// Opens the engine of a service that is not our own. It touches no network.
+pub(crate) fn open(url: ServiceUrl, settings: EngineSettings) -> Result<OpenedEngine> {
+    match url.kind {
+        #[cfg(feature = "etcd")]
+        ServiceKind::Etcd => {
+            let engine = etcd::EtcdEngine::new(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "redis")]
+        ServiceKind::Redis => {
+            let engine = redis::RedisEngine::new(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "redis")]
+        ServiceKind::Redlock => {
+            let engine = redlock::RedlockEngine::new(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        kind => {
+            let (feature, _) = kind.feature();
+            Err(url.refuse(format_args!("this build of tierlock lacks the feature `{feature}`")))
+        }
+    }
+}
+
+fn opened<E: engine::LockEngine>(service: Arc<EngineService<E>>) -> Result<OpenedEngine> {
+    Ok(OpenedEngine { service: service.clone(), questions: service })
+}
+
+/// What a client's clock and the server's may differ by while a lease runs: 1 % of it, and what it
+/// takes to look at a clock.
+pub(super) fn margin(time_to_live: Duration) -> Duration {
+    time_to_live / 100 + Duration::from_millis(10)
+}

@@ -1,0 +1,219 @@
+//! One Redis server: a connection for commands, made anew when it breaks.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisResult, ScriptInvocation,
+    ServerErrorKind,
+    aio::{MultiplexedConnection, PubSub},
+    io::tcp::TcpSettings,
+};
+use tokio::time::timeout;
+
+use crate::{
+    error::Result,
+    host::{
+        engines::fault::EngineFault,
+        service_url::{Password, ServiceUrl},
+    },
+};
+
+/// One server, and how it is logged in to.
+pub(in super::super) struct RedisNode {
+    host: String,
+    port: u16,
+    login: RedisLogin,
+    /// How long an answer is waited for.
+    patience: Duration,
+    /// One attempt to connect at a time.
+    connecting: tokio::sync::Mutex<()>,
+    line: Mutex<Option<MultiplexedConnection>>,
+    /// Answers in a row that did not come in time. A command stays in order on its connection, so
+    /// that is kept until it looks dead.
+    silences: AtomicU32,
+}
+
+/// So many answers in a row that do not come end a connection.
+const SILENCES_MAX: u32 = 3;
+
+/// How one logs in.
+#[derive(Clone)]
+pub(in super::super) struct RedisLogin {
+    user: Option<String>,
+    password: Option<Password>,
+    password_file: Option<PathBuf>,
+    database: i64,
+}
+
+impl RedisLogin {
+    pub(in super::super) fn new(url: &mut ServiceUrl) -> Result<RedisLogin> {
+        let password_file = url.take_password_file()?;
+        let from_file = password_file.as_deref().map(Password::read).transpose()?;
+        let database = match url.path.as_str() {
+            "" => 0,
+            number => number
+                .parse()
+                .ok()
+                .filter(|number| *number >= 0)
+                .ok_or_else(|| url.refuse("the path is the number of the database"))?,
+        };
+        let (user, password) = (url.user.clone(), url.password.clone().or(from_file));
+        Ok(RedisLogin { user, password, password_file, database })
+    }
+
+    /// The password as it is now: a file may have been exchanged.
+    fn password(&self) -> Option<Password> {
+        let read = self.password_file.as_deref().and_then(|file| Password::read(file).ok());
+        read.or_else(|| self.password.clone())
+    }
+}
+
+impl RedisNode {
+    pub(in super::super) fn new(
+        url: &ServiceUrl,
+        address: &str,
+        login: RedisLogin,
+        patience: Duration,
+    ) -> Result<RedisNode> {
+        let (host, port) = url.host_and_port(address, 6379)?;
+        Ok(RedisNode {
+            host,
+            port,
+            login,
+            patience,
+            connecting: tokio::sync::Mutex::new(()),
+            line: Mutex::new(None),
+            silences: AtomicU32::new(0),
+        })
+    }
+
+    pub(in super::super) fn shown(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    fn client(&self) -> Result<Client, EngineFault> {
+        let mut login = RedisConnectionInfo::default().set_db(self.login.database);
+        if let Some(user) = &self.login.user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = self.login.password() {
+            login = login.set_password(password.reveal());
+        }
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let address = ConnectionAddr::Tcp(self.host.clone(), self.port);
+        let info = address.into_connection_info().map_err(|error| self.fault(&error))?;
+        let info = info.set_redis_settings(login).set_tcp_settings(tcp);
+        Client::open(info).map_err(|error| self.fault(&error))
+    }
+
+    /// A connection of its own for messages.
+    pub(super) async fn listen(&self) -> Result<PubSub, EngineFault> {
+        let client = self.client()?;
+        match timeout(self.patience, client.get_async_pubsub()).await {
+            Ok(listening) => listening.map_err(|error| self.fault(&error)),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    async fn line(&self) -> Result<MultiplexedConnection, EngineFault> {
+        let _connecting = self.connecting.lock().await;
+        if let Some(line) = &*self.line.lock() {
+            return Ok(line.clone());
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.patience))
+            .set_response_timeout(Some(self.patience));
+        let client = self.client()?;
+        let line = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| self.fault(&error))?;
+        self.silences.store(0, Relaxed);
+        *self.line.lock() = Some(line.clone());
+        Ok(line)
+    }
+
+    /// Runs a script; what it did is unknown after an error.
+    pub(in super::super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, EngineFault> {
+        let mut line = self.line().await?;
+        let answer = script.invoke_async(&mut line).await;
+        self.judge(answer)
+    }
+
+    /// Has a command carried.
+    pub(in super::super) async fn send<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+    ) -> Result<T, EngineFault> {
+        let mut line = self.line().await?;
+        let answer = command.query_async(&mut line).await;
+        self.judge(answer)
+    }
+
+    /// Has several carried at once.
+    pub(in super::super) async fn send_all<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+    ) -> Result<T, EngineFault> {
+        let mut line = self.line().await?;
+        let answer = commands.query_async(&mut line).await;
+        self.judge(answer)
+    }
+
+    fn judge<T>(&self, answer: RedisResult<T>) -> Result<T, EngineFault> {
+        let error = match answer {
+            Ok(answer) => {
+                self.silences.store(0, Relaxed);
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        let is_dead = match error.is_timeout() {
+            true => self.silences.fetch_add(1, Relaxed) + 1 >= SILENCES_MAX,
+            false => error.is_io_error() || error.is_unrecoverable_error(),
+        };
+        if is_dead {
+            *self.line.lock() = None;
+        }
+        Err(self.fault(&error))
+    }
+
+    fn silent(&self) -> EngineFault {
+        let (shown, patience) = (self.shown(), self.patience);
+        EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
+    }
+
+    fn fault(&self, error: &RedisError) -> EngineFault {
+        use ServerErrorKind::{Ask, CrossSlot, Moved, NoPerm};
+        let shown = self.shown();
+        if error.is_timeout() {
+            return self.silent();
+        }
+        match error.kind() {
+            ErrorKind::AuthenticationFailed => {
+                EngineFault::refused(format!("{shown} refused the login: {error}"))
+            }
+            ErrorKind::InvalidClientConfig => EngineFault::config(format!("{shown}: {error}")),
+            ErrorKind::Server(Moved | Ask | CrossSlot) => EngineFault::config(format!(
+                "{shown} is a node of a Redis Cluster, which is not supported: name a server of its \
+                 own"
+            )),
+            ErrorKind::Server(NoPerm) => {
+                EngineFault::refused(format!("{shown} does not let this user do that: {error}"))
+            }
+            _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => {
+                EngineFault::refused(format!("{shown} refused the login: {error}"))
+            }
+            _ => EngineFault::Trouble(format!("{shown}: {error}")),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What `service(…)`, `--service` and `TIERLOCK_SERVICE` may say: which lock service, and where.
+//!
+//! `SCHEME://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT] …][/PATH][?OPTION=VALUE[&…]]`. A URL may hold
+//! a password, so the only text that is ever shown of it is [`shown`](ServiceUrl::shown).
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use percent_encoding::percent_decode_str;
+
+use crate::error::{LockError, Result};
+
+/// A service as it was named.
+#[derive(Clone)]
+pub(crate) struct ServiceUrl {
+    pub(crate) kind: ServiceKind,
+    /// Each as `HOST` or `HOST:PORT`.
+    pub(crate) addresses: Vec<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Password>,
+    /// Without its leading slash.
+    pub(crate) path: String,
+    options: Vec<(String, String)>,
+}
+
+/// What is spoken at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServiceKind {
+    /// Our own leaders.
+    Tierlock,
+    Etcd,
+    Redis,
+    Redlock,
+}
+
+/// Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl Password {
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// The first line of a file that only its owner, and perhaps a group, may read.
+    pub(crate) fn read(path: &Path) -> Result<Password> {
+        if std::fs::symlink_metadata(path).is_err() {
+            let what = format!("there is no password file {}", path.display());
+            return Err(LockError::config(what));
+        }
+        let (text, _) = super::secret_file::read_private(path)?;
+        let text = String::from_utf8(text).map_err(|error| {
+            let shown = path.display();
+            let what = format!("the password file {shown} is not UTF-8");
+            LockError::config(what).with_source(error.utf8_error())
+        })?;
+        match text.lines().next() {
+            Some(line) if !line.is_empty() => Ok(Password(line.to_owned())),
+            _ => {
+                let shown = path.display();
+                Err(LockError::config(format!("the password file {shown} has an empty first line")))
+            }
+        }
+    }
+}
+
+impl ServiceKind {
+    const ALL: [(&'static str, ServiceKind); 4] = [
+        ("tierlock", ServiceKind::Tierlock),
+        ("etcd", ServiceKind::Etcd),
+        ("redis", ServiceKind::Redis),
+        ("redlock", ServiceKind::Redlock),
+    ];
+
+    pub(crate) fn scheme(self) -> &'static str {
+        let known = ServiceKind::ALL.iter().find(|(_, kind)| *kind == self);
+        known.map_or("", |(scheme, _)| scheme)
+    }
+
+    /// The cargo feature that it is in, and whether this build has that.
+    pub(crate) fn feature(self) -> (&'static str, bool) {
+        match self {
+            ServiceKind::Tierlock => ("host", cfg!(feature = "host")),
+            ServiceKind::Etcd => ("etcd", cfg!(feature = "etcd")),
+            ServiceKind::Redis | ServiceKind::Redlock => ("redis", cfg!(feature = "redis")),
+        }
+    }
+}
+
+impl ServiceUrl {
+    pub(crate) fn parse(text: &str) -> Result<ServiceUrl> {
+        let refused = |what: &str| {
+            // The text itself may hold a password.
+            Err(LockError::config(format!(
+                "a service is named as SCHEME://HOST[:PORT][,…][?OPTION=VALUE], such as \
+                 etcd://10.0.0.1:2379: {what}"
+            )))
+        };
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return refused("`://` is missing");
+        };
+        let known = ServiceKind::ALL.iter().find(|(known, _)| *known == scheme);
+        let Some((_, kind)) = known else {
+            let plain = scheme.strip_suffix('s');
+            let is_tls = ServiceKind::ALL.iter().any(|(known, _)| Some(*known) == plain);
+            let schemes: Vec<_> = ServiceKind::ALL.iter().map(|(scheme, _)| *scheme).collect();
+            return refused(&match is_tls {
+                true => format!(
+                    "TLS ({scheme}) is not supported yet; connect through a local TLS proxy such \
+                     as stunnel"
+                ),
+                false => {
+                    let shown: String = scheme.chars().take(20).collect();
+                    format!("the scheme {shown:?} is not one of {}", schemes.join(", "))
+                }
+            });
+        };
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, hosts) = match authority.rsplit_once('@') {
+            Some((login, hosts)) => (Some(login), hosts),
+            None => (None, authority),
+        };
+        let (user, password) = match login.map(|login| login.split_once(':').ok_or(login)) {
+            None => (None, None),
+            Some(Ok((user, password))) => (Some(user), Some(password)),
+            Some(Err(user)) => (Some(user), None),
+        };
+        let password = password.map(decoded).transpose()?.map(Password);
+        let user = user.filter(|user| !user.is_empty()).map(decoded).transpose()?;
+        let addresses: Vec<String> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
+        if addresses.iter().any(String::is_empty) {
+            return refused("an address is empty");
+        }
+        let mut options = Vec::new();
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            options.push((decoded(key)?, decoded(value)?));
+        }
+        let path = decoded(path)?;
+        Ok(ServiceUrl { kind: *kind, addresses, user, password, path, options })
+    }
+
+    /// As people and logs may see it: no password, no options.
+    pub(crate) fn shown(&self) -> String {
+        let slash = if self.path.is_empty() { "" } else { "/" };
+        format!("{}://{}{slash}{}", self.kind.scheme(), self.addresses.join(","), self.path)
+    }
+
+    /// Takes an option out.
+    pub(crate) fn take(&mut self, key: &str) -> Result<Option<String>> {
+        let mut found = Vec::new();
+        self.options.retain(|(known, value)| {
+            let is_it = known == key;
+            if is_it {
+                found.push(value.clone());
+            }
+            !is_it
+        });
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            _ => Err(self.refuse(format_args!("the option {key} is given twice"))),
+        }
+    }
+
+    /// Takes an option out that is a switch: `?key=1`, or `?key` alone.
+    pub(crate) fn take_switch(&mut self, key: &str) -> Result<bool> {
+        match self.take(key)?.as_deref() {
+            None | Some("0") => Ok(false),
+            Some("1" | "") => Ok(true),
+            Some(_) => Err(self.refuse(format_args!("the option {key} is 1 or 0"))),
+        }
+    }
+
+    /// The file that `?password_file=` names.
+    pub(crate) fn take_password_file(&mut self) -> Result<Option<PathBuf>> {
+        let file = self.take("password_file")?.map(PathBuf::from);
+        if file.is_some() && self.password.is_some() {
+            return Err(self.refuse("it has a password and names a password file"));
+        }
+        Ok(file)
+    }
+
+    /// No option is left that was not taken.
+    pub(crate) fn finish(&self, known: &str) -> Result<()> {
+        match self.options.first() {
+            None => Ok(()),
+            Some((key, _)) => {
+                let key: String = key.chars().take(40).collect();
+                let what = format!("the option {key:?} is not one of {known}");
+                Err(self.refuse(what))
+            }
+        }
+    }
+
+    /// An address as `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
+    #[cfg(feature = "service")]
+    pub(crate) fn host_and_port(&self, address: &str, port: u16) -> Result<(String, u16)> {
+        let refused =
+            || self.refuse(format_args!("invalid address {address:?}: write HOST or HOST:PORT"));
+        let (host, port) = match address.rsplit_once(':') {
+            // The colons of an IPv6 address without a port.
+            Some((host, _)) if host.contains(':') && !host.ends_with(']') => (address, port),
+            Some((host, port)) => (host, port.parse().map_err(|_| refused())?),
+            None => (address, port),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match host.is_empty() {
+            true => Err(refused()),
+            false => Ok((host.to_owned(), port)),
+        }
+    }
+
+    pub(crate) fn refuse(&self, what: impl fmt::Display) -> LockError {
+        LockError::config(format!("the service {}: {what}", self.shown()))
+    }
+}
+
+fn decoded(text: &str) -> Result<String> {
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|error| {
+        LockError::config("a part of the service's URL is not UTF-8").with_source(error)
+    })?;
+    Ok(decoded.into_owned())
+}
+
+impl fmt::Debug for ServiceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+#[cfg(test)]
+mod tests;

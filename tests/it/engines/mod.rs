@@ -1,0 +1,41 @@
+//! One conformance kit over the lock services that are not ours, each against its real server.
+//!
+//! `cargo test --features cli,testing,engines --test it engines::`. A test starts the servers that it
+//! needs on free ports of loopback, in a directory of its own, and ends them. Where a server's
+//! program is not installed it says so in one line and passes.
+//!
+//! What an engine cannot pass is not listed for it below; the guide's page says why.
+
+mod cancelling;
+mod foreign;
+mod names;
+mod outages;
+mod program;
+mod proxy;
+mod rig;
+mod sharing;
+
+use self::rig::EngineRig;
+
+/// Makes one test for each engine out of a situation: `engines::sharing::a_try_fails::redis`.
+macro_rules! on {
+    (all, $situation:ident) => {
+        $crate::engines::on!([redis redis_plain redlock etcd] $situation);
+    };
+    (with_tokens, $situation:ident) => {
+        $crate::engines::on!([redis redis_plain etcd] $situation);
+    };
+    ([$($engine:ident)*] $situation:ident) => {
+        mod $situation {
+            $(
+                #[test]
+                fn $engine() {
+                    if let Some(rig) = $crate::engines::EngineRig::$engine() {
+                        super::$situation(&rig);
+                    }
+                }
+            )*
+        }
+    };
+}
+use on;

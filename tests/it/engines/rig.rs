@@ -1,0 +1,272 @@
+//! Servers of one engine, and managers on them.
+
+use std::{
+    cell::RefCell,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+use tierlock::{LockManager, LockManagerBuilder, Mutex, MutexGuard};
+
+use super::proxy::Proxy;
+use crate::{
+    helper::Helper,
+    setting::{LONG, Port, temp_dir, until},
+    surroundings::program,
+};
+
+/// The time to live where a test waits for its end.
+pub(crate) const SHORT: Duration = Duration::from_secs(2);
+/// Where a test is not to see its end: what is left behind stands in the way for longer than
+/// anything is waited for.
+pub(crate) const ENDLESS: Duration = Duration::from_secs(60);
+
+/// One engine's servers, in a directory of their own.
+pub(crate) struct EngineRig {
+    pub(crate) kind: &'static str,
+    pub(crate) servers: Vec<EngineServer>,
+    /// After the addresses.
+    options: &'static str,
+    root: TempDir,
+}
+
+/// One server, as a real process.
+pub(crate) struct EngineServer {
+    kind: &'static str,
+    pub(crate) port: u16,
+    folder: PathBuf,
+    child: RefCell<Option<Child>>,
+}
+
+impl EngineRig {
+    pub(crate) fn redis() -> Option<EngineRig> {
+        EngineRig::start("redis", "redis", 1, "")
+    }
+
+    pub(crate) fn redis_plain() -> Option<EngineRig> {
+        EngineRig::start("redis", "redis", 1, "?as=plain")
+    }
+
+    pub(crate) fn redlock() -> Option<EngineRig> {
+        EngineRig::start("redlock", "redis", 3, "?unfenced=1")
+    }
+
+    pub(crate) fn etcd() -> Option<EngineRig> {
+        EngineRig::start("etcd", "etcd", 1, "")
+    }
+
+    /// `None`, and a line that says so, where the server is not installed.
+    fn start(
+        kind: &'static str,
+        server: &'static str,
+        count: usize,
+        options: &'static str,
+    ) -> Option<EngineRig> {
+        let program = EngineServer::program(server);
+        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
+            eprintln!("{program} is not installed: {kind} is skipped");
+            return None;
+        }
+        let root = temp_dir();
+        let servers = (0..count)
+            .map(|number| {
+                let folder = root.path().join(number.to_string());
+                std::fs::create_dir(&folder).unwrap();
+                let port = Port::claim().address().port();
+                let server = EngineServer { kind: server, port, folder, child: RefCell::default() };
+                server.start();
+                server
+            })
+            .collect();
+        Some(EngineRig { kind, servers, options, root })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url_of(self.servers.iter().map(|server| server.port))
+    }
+
+    pub(crate) fn url_of(&self, ports: impl Iterator<Item = u16>) -> String {
+        let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("{}://{}{}", self.kind, addresses.join(","), self.options)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn builder(&self) -> LockManagerBuilder {
+        LockManager::builder().service(self.url())
+    }
+
+    /// A manager whose locks outlive anything that is waited for.
+    pub(crate) fn locks(&self) -> LockManager {
+        self.builder().time_to_live(ENDLESS).open().unwrap()
+    }
+
+    /// A manager whose locks end soon after it does.
+    pub(crate) fn short_locks(&self) -> LockManager {
+        self.builder().time_to_live(SHORT).open().unwrap()
+    }
+
+    /// The same through proxies.
+    pub(crate) fn proxied(&self, proxies: &[Proxy], time_to_live: Duration) -> LockManager {
+        let url = self.url_of(proxies.iter().map(Proxy::port));
+        LockManager::builder().service(url).time_to_live(time_to_live).open().unwrap()
+    }
+
+    /// One proxy for each server.
+    pub(crate) fn proxies(&self) -> Vec<Proxy> {
+        self.servers.iter().map(|server| Proxy::start(server.port)).collect()
+    }
+
+    /// A process with a manager, to be killed.
+    pub(crate) fn helper(&self, time_to_live: Duration) -> Helper {
+        let mut helper = Helper::start();
+        let (url, life) = (self.url(), time_to_live.as_millis());
+        assert_eq!(helper.ask(&format!("open\tservice={url}\tttl={life}")), "ok");
+        helper
+    }
+
+    /// What the server's own client is told to take a lock away.
+    pub(crate) fn deletion(&self, name: &'static str) -> Vec<&'static str> {
+        match (self.kind, name) {
+            ("etcd", "job") => vec!["del", "--prefix", "job/"],
+            (_, name) => vec!["DEL", name],
+        }
+    }
+
+    /// Whether every server has a key of the lock's.
+    pub(crate) fn is_taken(&self, name: &str) -> bool {
+        self.servers.iter().all(|server| match self.kind {
+            "etcd" => !server.cli(&["get", "--prefix", &format!("{name}/")]).is_empty(),
+            _ => server.cli(&["EXISTS", name]) == "1",
+        })
+    }
+
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.kind != "redlock"
+    }
+
+    pub(crate) fn each(&self, act: impl Fn(&EngineServer)) {
+        self.servers.iter().for_each(act);
+    }
+}
+
+pub(crate) fn mutex(locks: &LockManager, name: &str) -> Mutex<()> {
+    locks.mutex(name, ()).build().unwrap()
+}
+
+/// Waits for the lock, with a guard that owns its mutex.
+pub(crate) fn hold(locks: &LockManager, name: &str) -> MutexGuard<'static, ()> {
+    locks.mutex(name, ()).try_lock_for(LONG).unwrap()
+}
+
+/// Gives it back, and waits until that is done.
+pub(crate) fn give(guard: MutexGuard<'_, ()>) {
+    futures::executor::block_on(MutexGuard::unlock_async(guard)).unwrap();
+}
+
+/// The same without waiting.
+pub(crate) fn try_hold(locks: &LockManager, name: &str) -> MutexGuard<'static, ()> {
+    locks.mutex(name, ()).try_lock().unwrap()
+}
+
+impl EngineServer {
+    fn program(kind: &str) -> &'static str {
+        match kind {
+            "redis" => "redis-server",
+            "etcd" => "etcd",
+            other => panic!("what is {other}?"),
+        }
+    }
+
+    /// Starts it, again after a kill too, and waits until it answers.
+    pub(crate) fn start(&self) {
+        let mut command = program(EngineServer::program(self.kind));
+        let port = self.port.to_string();
+        let folder = self.folder.to_str().unwrap();
+        match self.kind {
+            "redis" => command
+                .args(["--port", &port, "--bind", "127.0.0.1", "--dir", folder, "--save", ""])
+                .args(["--appendonly", "yes", "--appendfsync", "always"]),
+            "etcd" => {
+                let client = format!("http://127.0.0.1:{port}");
+                let peer = format!("http://127.0.0.1:{}", Port::claim().address().port());
+                command
+                    .args(["--data-dir", folder, "--listen-client-urls", &client])
+                    .args(["--advertise-client-urls", &client, "--listen-peer-urls", &peer])
+                    .args(["--initial-advertise-peer-urls", &peer, "--name", "one"])
+                    .args(["--initial-cluster", &format!("one={peer}")])
+            }
+            other => panic!("what is {other}?"),
+        };
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        *self.child.borrow_mut() = Some(child);
+        until("an answer of the server", || self.answers());
+    }
+
+    fn answers(&self) -> bool {
+        use std::io::{Read, Write};
+        let Ok(mut line) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let (ask, answer): (&[u8], &[u8]) = match self.kind {
+            "redis" => (b"PING\r\n", b"+PONG"),
+            "etcd" => (b"GET /health HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK"),
+            other => panic!("what is {other}?"),
+        };
+        let mut heard = vec![0; answer.len()];
+        line.write_all(ask).is_ok() && line.read_exact(&mut heard).is_ok() && heard == answer
+    }
+
+    /// Runs the server's own client.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        let mut command = match self.kind {
+            "redis" => {
+                let mut command = program("redis-cli");
+                command.args(["-p", &self.port.to_string()]);
+                command
+            }
+            "etcd" => self.etcdctl(),
+            other => panic!("what is {other}?"),
+        };
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub(crate) fn etcdctl(&self) -> Command {
+        let mut command = program("etcdctl");
+        command.env("ETCDCTL_API", "3").arg(format!("--endpoints=127.0.0.1:{}", self.port));
+        command
+    }
+
+    pub(crate) fn kill(&self) {
+        if let Some(mut child) = self.child.borrow_mut().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.borrow();
+        let pid = Pid::from_child(child.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for EngineServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
