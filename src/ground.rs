@@ -20,6 +20,7 @@ use crate::{
     fork::{self, FirstMade, Mutex, PerFork},
     host::{lease_word::LeaseWord, service::LeaseService},
     identity::{cut, this_process},
+    mode::Usage,
     name::Name,
     scope::Scope,
     thread::{InForce, ThreadLock, ThreadShares},
@@ -77,6 +78,8 @@ pub(crate) struct Entry {
     in_children: PerFork<Arc<Entry>>,
     /// The scope in force: the widest at which this process has locked it.
     in_force: InForce,
+    /// What it is used for, in words of [`Usage`]; see [`Entry::claim`].
+    usage: AtomicU32,
     /// Whether a guard is inside.
     pub(crate) cell: GuardCell,
     /// Its readers in this process, where the thread lock is the gate.
@@ -197,6 +200,7 @@ impl Ground {
             generation: fork::generation(),
             in_children: PerFork::unset(),
             in_force: InForce::new(self.widened(name)),
+            usage: AtomicU32::new(UNUSED),
             cell: GuardCell(AtomicU32::new(0)),
             shares: ThreadShares::new(),
             #[cfg(feature = "process")]
@@ -303,6 +307,8 @@ impl Entry {
         self.in_children.here(|| {
             let entry = self.ground.entry(&self.name);
             entry.in_force.raise(self.in_force.get());
+            // If it is another's by now, whatever uses it here is refused.
+            let _ = self.usage().map(|usage| entry.claim(usage));
             // Above what its parent's guards have, unless it is in use by now.
             if entry.thread.try_take().is_some() {
                 let told = entry.thread.predecessor();
@@ -311,6 +317,29 @@ impl Entry {
             }
             entry
         })
+    }
+
+    /// Has the name be used so in this process, for as long as anything here uses it. An error if it
+    /// is used for something else.
+    pub(crate) fn claim(&self, usage: Usage) -> Result<()> {
+        let wanted = match usage {
+            Usage::Lock => LOCK,
+            Usage::Permits(limit) => limit,
+        };
+        match self.usage.compare_exchange(UNUSED, wanted, Relaxed, Relaxed) {
+            Ok(_) => Ok(()),
+            Err(found) if found == wanted => Ok(()),
+            Err(found) => Err(LockError::config(usage_of(found).refusal(usage))),
+        }
+    }
+
+    /// The same, of the name's entry in this process.
+    pub(crate) fn check_usage(&self, usage: Usage) -> Result<()> {
+        self.here_in(fork::generation()).claim(usage)
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(self.usage.load(Relaxed)).filter(|usage| *usage != UNUSED).map(usage_of)
     }
 
     /// Opens what a lock at this scope needs, so that a full disk or a damaged file is an error
@@ -322,7 +351,8 @@ impl Entry {
             && self.slot.get().is_none()
         {
             // Two at once would open it twice; the second is closed again, unused.
-            let _ = self.slot.set(Arc::new(directory.slot(&self.name)?));
+            let usage = self.usage().unwrap_or(Usage::Lock);
+            let _ = self.slot.set(Arc::new(directory.slot_for(&self.name, usage)?));
         }
         let _ = scope;
         Ok(())
@@ -477,6 +507,18 @@ impl GuardCell {
     #[inline]
     pub(crate) fn leave(&self) {
         self.0.store(0, Release);
+    }
+}
+
+/// What [`Entry`] says of a name that nothing in this process uses yet, and of a lock; a semaphore's
+/// limit lies between.
+const UNUSED: u32 = 0;
+const LOCK: u32 = u32::MAX;
+
+fn usage_of(word: u32) -> Usage {
+    match word {
+        LOCK => Usage::Lock,
+        limit => Usage::Permits(limit),
     }
 }
 

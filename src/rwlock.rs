@@ -18,6 +18,7 @@ use crate::{
         Anchor, GuardMode, Keeper, LockGuard, Read, RwLockReadGuard, RwLockUpgradableReadGuard,
         RwLockWriteGuard, UpgradableRead, Write,
     },
+    mode::Usage,
     mutex::{MutexBuilder, inside},
     path::{self, Core, Held, Patience, Plain},
     scope::Scope,
@@ -405,7 +406,7 @@ impl<T> RwLockBuilder<T> {
     /// `Config` for an invalid name, host scope (no leader grants shared leases yet) and a scope out
     /// of the manager's reach; `Io` or `Damaged` from the directory, a full disk among them.
     pub fn build(self) -> Result<RwLock<T>> {
-        let (named, value) = self.0.build_named(|scope, entry| match scope {
+        let (named, value) = self.0.build_named(Usage::Lock, |scope, entry| match scope {
             Scope::Host => Err(LockError::config(
                 "no leader grants shared leases yet: choose .scope(Scope::Process) for processes of \
                  one machine, or a Mutex",

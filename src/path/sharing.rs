@@ -18,6 +18,7 @@ use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
     fork,
+    mode::{Room, Share},
     scope::Scope,
     thread::ThreadLock,
     time::Time,
@@ -25,11 +26,12 @@ use crate::{
 };
 
 #[cfg(feature = "process")]
-use super::right::SLOT;
+use crate::process::Drain;
+
 use super::{
     Core, LockMode, Patience, Plain, by,
     named::Named,
-    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, THREAD, short},
+    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, SLOT, THREAD, short},
     timed_out,
 };
 
@@ -47,6 +49,8 @@ pub(super) enum ReadersInside {
     Here(EventListener),
     /// Of the slot: while its bell is this, at most so long.
     Slot { bell: u32, longest: Duration },
+    /// What is not to be waited for.
+    Full,
 }
 
 /// A task cannot sleep on a slot's bell: it looks so often, less often later.
@@ -103,7 +107,7 @@ impl Named {
         // After the 1 was added: whoever widens the name meanwhile waits for it.
         let is_inside = self.entry.cell.is_occupied(short(generation));
         if self.entry.scope_in_force() != scope || is_inside {
-            shares.leave();
+            shares.leave(Share::Reader);
             return None;
         }
         let (token, left) = (thread.last_token(), thread.predecessor());
@@ -121,7 +125,7 @@ impl Named {
             Scope::Process if self.entry.has_slot() => {
                 let slot = self.entry.slot()?;
                 let (token, left) = slot.read_beside(generation)?;
-                self.has_come_in(token, left, generation, || slot.unread())
+                self.has_come_in(token, left, generation, || slot.unshare(Share::Reader))
             }
             Scope::Host => None,
             scope => self.read_past_thread(scope, generation),
@@ -150,6 +154,7 @@ impl Named {
             return true;
         }
         if held.has(SHARED_SLOT)
+            && held.permits() == 0
             && let Some(Some(place)) = self.entry.place(generation)
         {
             held.forget();
@@ -160,16 +165,16 @@ impl Named {
         true
     }
 
-    /// Gives back what a reader has, or an upgradable reader besides its gate.
+    /// Gives back what a reader has, or an upgradable reader besides its gate; or permits.
     #[inline]
     pub(super) fn stop_sharing(&self, held: &mut Held) {
         if held.remove(SHARED) {
-            self.entry.shares().leave();
+            self.entry.shares().leave(held.share());
         }
         if held.remove(SHARED_SLOT) {
             #[cfg(feature = "process")]
             if let Some(slot) = self.entry.slot() {
-                slot.unread();
+                slot.unshare(held.share());
             }
         }
         if held.remove(READABLE) {
@@ -177,23 +182,35 @@ impl Named {
         }
     }
 
-    /// For the holder of the gate: whether readers are inside, and what to wait for if so.
+    /// For the holder of the gate: whether there is no room, and what to wait for if so. All looks of
+    /// one wait are for the same room.
     pub(super) fn look_for_readers(
         &self,
         held: &Held,
         drainer: &mut WriterWait,
+        room: Room,
+        waits: bool,
     ) -> Result<Option<ReadersInside>> {
-        if let Some(listener) = self.entry.shares().listen() {
+        // Where the slot counts, whatever is counted here came in before the name was widened.
+        let room_here = if held.has(SLOT) { Room::Alone } else { room };
+        let shares = self.entry.shares();
+        if !waits && shares.is_full(room_here) {
+            return Ok(Some(ReadersInside::Full));
+        }
+        if let Some(listener) = shares.listen(room_here) {
             return Ok(Some(ReadersInside::Here(listener)));
         }
         #[cfg(feature = "process")]
         if held.has(SLOT)
             && let Some(slot) = self.entry.slot()
-            && let crate::process::Drain::Sleep { bell, longest } = slot.drain(&mut drainer.slot)?
         {
-            return Ok(Some(ReadersInside::Slot { bell, longest }));
+            return Ok(match slot.drain(&mut drainer.slot, room, waits)? {
+                Drain::Drained => None,
+                Drain::Full => Some(ReadersInside::Full),
+                Drain::Sleep { bell, longest } => Some(ReadersInside::Slot { bell, longest }),
+            });
         }
-        let _ = (held, drainer);
+        let _ = drainer;
         Ok(None)
     }
 
@@ -217,6 +234,7 @@ impl Named {
             },
             #[cfg(not(feature = "process"))]
             ReadersInside::Slot { .. } => unreachable!("there are no slots"),
+            ReadersInside::Full => Ok(()),
         }
         .inspect(|()| drainer.looks += 1)
     }
@@ -238,6 +256,7 @@ impl Named {
                 #[cfg(feature = "process")]
                 drainer.slot.looks_again();
             }
+            ReadersInside::Full => {}
         }
         drainer.looks += 1;
     }
@@ -307,9 +326,10 @@ impl Named {
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
-            let ended = match self.look_for_readers(held, &mut drainer) {
+            let waits = patience != Patience::No;
+            let ended = match self.look_for_readers(held, &mut drainer, Room::Alone, waits) {
                 Ok(None) => return self.end_upgrade(held),
-                Ok(Some(_)) if patience == Patience::No => Err(LockError::WOULD_BLOCK),
+                Ok(Some(_)) if !waits => Err(LockError::WOULD_BLOCK),
                 Ok(Some(_)) if clock::now() >= until => Err(self.timed_out_since(start)),
                 Ok(Some(readers)) => self.sleep_for_readers(readers, &mut drainer, until),
                 Err(error) => Err(error),
@@ -322,7 +342,7 @@ impl Named {
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
-            match self.look_for_readers(held, &mut drainer) {
+            match self.look_for_readers(held, &mut drainer, Room::Alone, true) {
                 Ok(None) => return self.end_upgrade(held),
                 Ok(Some(readers)) => Named::await_readers(readers, &mut drainer, Time::NEVER).await,
                 Err(error) => {
@@ -420,7 +440,7 @@ impl Plain {
         if !self.lock.try_win() {
             return None;
         }
-        if self.shares.has_readers() {
+        if self.shares.is_full(Room::Alone) {
             self.lock.step_out();
             return None;
         }
@@ -428,6 +448,9 @@ impl Plain {
     }
 
     pub(super) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        if let LockMode::Permits(permits) = mode {
+            return self.acquire(permits, patience);
+        }
         if mode == LockMode::Exclusive
             && let Some(held) = self.write_quietly()
         {
@@ -443,7 +466,7 @@ impl Plain {
                 return Ok(held);
             }
             let is_won = match patience {
-                Patience::No => self.lock.try_win(),
+                Patience::No => self.lock.try_win() || self.lock.take_lapsed(),
                 _ => self.lock.wait(until, may_read),
             };
             match is_won {
@@ -457,7 +480,7 @@ impl Plain {
         if mode != LockMode::Exclusive {
             return Ok(self.come_in(mode));
         }
-        match self.shares.drain(until) {
+        match self.shares.drain(Room::Alone, until) {
             true => Ok(self.come_in_alone()),
             false => {
                 self.lock.step_out();
@@ -473,6 +496,9 @@ impl Plain {
         if patience == Patience::No {
             return self.lock_as(mode, patience);
         }
+        if let LockMode::Permits(permits) = mode {
+            return self.acquire_async(permits, patience).await;
+        }
         let (start, until) = (clock::now(), patience.until());
         let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
         let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
@@ -482,30 +508,30 @@ impl Plain {
             {
                 return Ok(held);
             }
+            if mode == LockMode::Exclusive {
+                break;
+            }
             match unless(may_read, mode, by(until, self.lock.wait_async())).await {
-                Some(true) => break,
+                Some(true) => return Ok(self.come_in(mode)),
                 Some(false) => return Err(timed_out(start, Scope::Thread)),
                 None => {}
             }
         }
+        let won = self.await_room(Room::Alone, until).await;
         drop(writer);
-        if mode != LockMode::Exclusive {
-            return Ok(self.come_in(mode));
-        }
-        let won = StepsOut(Some(&self.lock));
-        match by(until, self.shares.drain_async()).await {
-            true => {
+        match won {
+            Some(won) => {
                 won.keep();
                 Ok(self.come_in_alone())
             }
-            false => Err(timed_out(start, Scope::Thread)),
+            None => Err(timed_out(start, Scope::Thread)),
         }
     }
 
     pub(super) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
         let start = clock::now();
         self.shares.set_readable(false);
-        if self.shares.drain(patience.until()) {
+        if self.shares.drain(Room::Alone, patience.until()) {
             self.upgraded(held);
             return Ok(());
         }
@@ -519,7 +545,7 @@ impl Plain {
 
     pub(super) async fn upgrade_async(&self, held: &mut Held) {
         self.shares.set_readable(false);
-        self.shares.drain_async().await;
+        self.shares.drain_async(Room::Alone).await;
         self.upgraded(held);
     }
 
@@ -546,7 +572,7 @@ impl Plain {
 
     pub(super) fn release(&self, held: &mut Held, how: Predecessor) {
         if held.remove(SHARED) {
-            return self.shares.leave();
+            return self.shares.leave(held.share());
         }
         if held.remove(READABLE) {
             self.shares.set_readable(false);
@@ -557,19 +583,11 @@ impl Plain {
 }
 
 /// Steps out of a lock that was won, unless it is kept.
-struct StepsOut<'a>(Option<&'a ThreadLock>);
-
-impl StepsOut<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
+pub(super) struct StepsOut<'a>(pub(super) &'a ThreadLock);
 
 impl Drop for StepsOut<'_> {
     fn drop(&mut self) {
-        if let Some(lock) = self.0 {
-            lock.step_out();
-        }
+        self.0.step_out();
     }
 }
 
@@ -608,8 +626,8 @@ impl Core {
         match self {
             _ if !held.is_only_shared() => false,
             Core::Plain(plain) => {
+                plain.shares.leave(held.share());
                 held.forget();
-                plain.shares.leave();
                 true
             }
             Core::Named(named) => named.leave_quietly(held),

@@ -49,6 +49,7 @@ use crate::{
     error::{Holder, LockError, LockErrorKind, Predecessor},
     filesystem::Trust,
     fork::{Condvar, LockFile, Mutex, MutexGuard, PerFork},
+    mode::Usage,
     name::Name,
     scope::Scope,
     time::Time,
@@ -126,7 +127,11 @@ impl Directory {
         self.home.key
     }
 
-    pub(super) fn slot(self: &Arc<Self>, name: &Name) -> Result<Slot, LockError> {
+    /// The lock of this name; an error for permits.
+    pub(super) fn slot_for(self: &Arc<Self>, name: &Name, usage: Usage) -> Result<Slot, LockError> {
+        if usage != Usage::Lock {
+            return Err(no_permits().with_name(name).with_scope(Scope::Process));
+        }
         let file_name = names::file_name(name);
         let slot = Slot {
             path: self.locks_path.join(&file_name),
@@ -271,6 +276,14 @@ impl Directory {
             rustix::fs::statat(&self.locks, file_name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
         found.is_ok_and(|found| found.st_size == 0)
     }
+}
+
+/// The kernel's locks count no permits.
+pub(super) fn no_permits() -> LockError {
+    LockError::config(
+        "the file-lock engine has no semaphores: use a directory of the table engine \
+         (Engine::Table), which needs a little-endian 64-bit Linux",
+    )
 }
 
 /// Makes the directory for the lock files, before `format` says that it is there.

@@ -42,6 +42,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::{
     error::{Holder, LockError, Predecessor},
+    mode::{Room, Share, Usage},
     name::Name,
     time::Time,
     token::Token,
@@ -157,11 +158,18 @@ impl Directory {
         }
     }
 
-    /// The lock of a name. Fails here, not later, when the disk is full or the file is damaged.
+    /// The lock of a name.
+    #[cfg(test)]
     pub(crate) fn slot(&self, name: &Name) -> Result<Slot, LockError> {
+        self.slot_for(name, Usage::Lock)
+    }
+
+    /// What stands for a name that is used so. Fails here, not later, when the disk is full, the file
+    /// is damaged, or the name is used for something else.
+    pub(crate) fn slot_for(&self, name: &Name, usage: Usage) -> Result<Slot, LockError> {
         Ok(Slot(match &self.0 {
-            Engine::File(directory) => Engine::File(directory.slot(name)?),
-            Engine::Table(directory) => Engine::Table(directory.slot(name)?),
+            Engine::File(directory) => Engine::File(directory.slot_for(name, usage)?),
+            Engine::Table(directory) => Engine::Table(directory.slot_for(name, usage)?),
         }))
     }
 
@@ -206,7 +214,7 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
         }
     };
     ending::end_holder(name, order, look, || match Directory::open(path, &Options::default())?.0 {
-        Engine::File(directory) => directory.slot(name)?.end_stay(order.token),
+        Engine::File(directory) => directory.slot_for(name, Usage::Lock)?.end_stay(order.token),
         Engine::Table(directory) => directory.end_stay(name, order.token),
     })
 }
@@ -380,11 +388,44 @@ impl Slot {
         }
     }
 
-    /// A reader leaves.
-    pub(crate) fn unread(&self) {
+    /// A reader leaves, or permits come back.
+    pub(crate) fn unshare(&self, share: Share) {
         match &self.0 {
             Engine::File(slot) => slot.unread(),
-            Engine::Table(slot) => slot.unread(),
+            Engine::Table(slot) => slot.unshare(share),
+        }
+    }
+
+    /// Counts so many permits, for the holder, who has found room for them and lets go then: the token
+    /// of the last one.
+    pub(crate) fn count_permits(&self, count: u32) -> Result<Token, LockError> {
+        match &self.0 {
+            Engine::File(_) => Err(file::no_permits()),
+            Engine::Table(slot) => slot.count_permits(count),
+        }
+    }
+
+    /// How many permits are taken, as far as one look shows.
+    pub(crate) fn permits_taken(&self) -> Result<u32, LockError> {
+        match &self.0 {
+            Engine::File(_) => Err(file::no_permits()),
+            Engine::Table(slot) => slot.permits_taken(),
+        }
+    }
+
+    /// Whether its holder waits in front of permits that are taken.
+    pub(crate) fn is_draining(&self) -> bool {
+        match &self.0 {
+            Engine::File(_) => false,
+            Engine::Table(slot) => slot.is_draining(),
+        }
+    }
+
+    /// Whether this process's readers and permits are counted still.
+    pub(crate) fn is_counted(&self) -> bool {
+        match &self.0 {
+            Engine::File(_) => true,
+            Engine::Table(slot) => slot.is_counted(),
         }
     }
 
@@ -397,11 +438,17 @@ impl Slot {
         }
     }
 
-    /// Whether readers are inside, and how to wait for them. Only for the holder.
-    pub(crate) fn drain(&self, drainer: &mut Drainer) -> Result<Drain, LockError> {
+    /// Whether there is room, and how to wait for it. Only for the holder; all looks with one drainer
+    /// are for the same.
+    pub(crate) fn drain(
+        &self,
+        drainer: &mut Drainer,
+        room: Room,
+        waits: bool,
+    ) -> Result<Drain, LockError> {
         match &self.0 {
             Engine::File(slot) => slot.drain(drainer),
-            Engine::Table(slot) => slot.drain(&mut drainer.0),
+            Engine::Table(slot) => slot.drain(&mut drainer.0, room, waits),
         }
     }
 
@@ -525,11 +572,13 @@ impl Drainer {
     }
 }
 
-/// Whether readers are inside.
+/// Whether there is room beside readers or permits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Drain {
     Drained,
-    /// They are: to sleep while the bell is this, at most so long.
+    /// There is none, and it was not to be waited for.
+    Full,
+    /// There is none: to sleep while the bell is this, at most so long.
     Sleep {
         bell: u32,
         longest: Duration,

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     clock,
     error::{LockError, LockErrorKind, Predecessor},
+    mode::{Room, Share},
     name::Name,
     token::Token,
 };
@@ -659,7 +660,7 @@ fn read(board: &Board, slot: &Slot, dwell: Duration) -> Sound {
     board.see_pair(told)?;
     thread::sleep(dwell);
     board.see_pair(told)?;
-    slot.unread();
+    slot.unshare(Share::Reader);
     Ok(())
 }
 
@@ -679,9 +680,14 @@ fn write(board: &Board, slot: &Slot) -> Sound {
 
 /// Waits for readers, for a while.
 fn is_drained(slot: &Slot) -> Sound<bool> {
+    has_room(slot, Room::Alone)
+}
+
+/// Waits until there is room, for a while.
+fn has_room(slot: &Slot, room: Room) -> Sound<bool> {
     let (until, mut drainer) = (clock::now() + PATIENCE, TableDrainer::default());
     loop {
-        match sound(slot.drain(&mut drainer))? {
+        match sound(slot.drain(&mut drainer, room, true))? {
             Some(Drain::Drained) => return Ok(true),
             Some(Drain::Sleep { bell, longest }) if clock::now() < until => {
                 sound(slot.sleep_on_bell(&mut drainer, bell, longest))?;

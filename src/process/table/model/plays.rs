@@ -77,6 +77,42 @@ fn shared_by_three() -> Titled<3> {
     ]
 }
 
+/// With permits: two, but for one play.
+fn permits_of_two() -> Titled<2> {
+    vec![
+        ("one of one permit", Play { limit: 1, ..Play::new([&[Acquire], &[Acquire]]) }),
+        ("two try", Play::new([&[TryAcquire], &[TryAcquire]])),
+        ("all of two permits", Play::new([&[AcquireAll], &[Acquire]])),
+        (
+            "a try beside one in front",
+            Play::new([&[AcquireAll, Acquire], &[AcquireAll, TryAcquire]]),
+        ),
+    ]
+}
+
+/// Permits of two or three processes.
+fn permits_of_three() -> Titled<3> {
+    vec![
+        ("one more than permits", hungry(patient(Play::new([&[Acquire], &[Acquire], &[Acquire]])))),
+        ("two threads have one each", patient(siblings([&[Acquire], &[TryAcquire], &[Acquire]]))),
+        (
+            "two threads, and all",
+            hungry(patient(siblings([&[Acquire], &[TryAcquire], &[AcquireAll]]))),
+        ),
+        (
+            "a holder dies between two",
+            hungry(Play {
+                deaths: 1,
+                ..patient(Play::new([&[TryAcquire], &[AcquireAll], &[TryAcquire]]))
+            }),
+        ),
+        (
+            "one gives up in front of another",
+            hungry(alive(Play::new([&[TryAcquire], &[AcquireAll], &[Acquire]]))),
+        ),
+    ]
+}
+
 /// What takes minutes, cut where a record was used `USES` times.
 fn long() -> (Titled<2>, Titled<3>) {
     let lock: &[Job] = &[Lock, LockAndPanic, Lock];
@@ -155,7 +191,10 @@ fn two_and_three_threads_in_every_order() {
     let three = three().into_iter().map(|(title, play)| is_sound(title, &play));
     let shared = shared_by_two().into_iter().map(|(title, play)| is_sound(title, &play));
     let shared_more = shared_by_three().into_iter().map(|(title, play)| is_sound(title, &play));
-    let reports: Vec<Report> = two.chain(three).chain(shared).chain(shared_more).collect();
+    let permits = permits_of_two().into_iter().map(|(title, play)| is_sound(title, &play));
+    let permits_more = permits_of_three().into_iter().map(|(title, play)| is_sound(title, &play));
+    let reports = two.chain(three).chain(shared).chain(shared_more);
+    let reports: Vec<Report> = reports.chain(permits).chain(permits_more).collect();
     let worlds: usize = reports.iter().map(|report| report.worlds).sum();
     println!("{worlds} worlds in {:.1?}", start.elapsed());
 
@@ -195,8 +234,9 @@ fn more_and_longer_plays_in_every_order() {
 
 #[test]
 fn every_planted_mistake_is_found() {
-    let of_sharing = |mistake: &Option<Mistake>| mistake.is_some_and(Mistake::is_of_sharing);
-    for (mistake, may_break) in Mistake::ALL.iter().filter(|(mistake, _)| !of_sharing(mistake)) {
+    let others = |mistake: Mistake| mistake.is_of_sharing() || mistake.is_of_permits();
+    let of_others = |mistake: &Option<Mistake>| mistake.is_some_and(others);
+    for (mistake, may_break) in Mistake::ALL.iter().filter(|(mistake, _)| !of_others(mistake)) {
         let mistake = *mistake;
         let start = Instant::now();
         let two = || {
@@ -216,15 +256,15 @@ fn every_planted_mistake_is_found() {
     }
 }
 
-#[test]
-fn every_planted_mistake_of_sharing_is_found() {
-    let of_sharing = |mistake: &Option<Mistake>| mistake.is_some_and(Mistake::is_of_sharing);
-    for (mistake, may_break) in Mistake::ALL.iter().filter(|(mistake, _)| of_sharing(mistake)) {
+/// Looks for each of these in the plays, from the smallest to the largest.
+fn are_found(are_meant: fn(Mistake) -> bool, two: fn() -> Titled<2>, three: fn() -> Titled<3>) {
+    let is_meant = |mistake: &Option<Mistake>| mistake.is_some_and(are_meant);
+    for (mistake, may_break) in Mistake::ALL.iter().filter(|(mistake, _)| is_meant(mistake)) {
         let mistake = *mistake;
         let start = Instant::now();
-        let two = shared_by_two().into_iter();
+        let two = two().into_iter();
         let two = two.map(|(_, play)| explore(&Play { mistake, uses_max: USES, ..play }));
-        let three = shared_by_three().into_iter();
+        let three = three().into_iter();
         let three = three.map(|(_, play)| explore(&Play { mistake, uses_max: USES, ..play }));
         let found = two.chain(three).filter_map(|report| report.violation).next();
         let (violation, story) = found.unwrap_or_else(|| panic!("{mistake:?} is not found"));
@@ -232,4 +272,14 @@ fn every_planted_mistake_of_sharing_is_found() {
         println!("{mistaken:?}: it is not so that {violation} ({:.1?})", start.elapsed());
         assert!(may_break.contains(&violation), "{mistake:?} breaks {violation:?}:\n{story}");
     }
+}
+
+#[test]
+fn every_planted_mistake_of_sharing_is_found() {
+    are_found(Mistake::is_of_sharing, shared_by_two, shared_by_three);
+}
+
+#[test]
+fn every_planted_mistake_of_permits_is_found() {
+    are_found(Mistake::is_of_permits, permits_of_two, permits_of_three);
 }
