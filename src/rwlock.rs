@@ -57,7 +57,7 @@ use crate::{
 /// # Cancel safety
 /// The async forms may be dropped at any point: what they were about to receive is given back. A
 /// writer's future that has its turn and waits for readers holds new ones up; one that is leaked, or
-/// not polled for 200 ms, loses its turn, but for an unnamed lock's.
+/// not polled for 200 ms, loses its turn.
 ///
 /// # Not reentrant
 /// A thread that reads and reads again waits for ever if a writer came in between.

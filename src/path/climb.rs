@@ -264,7 +264,7 @@ impl<'a> Climb<'a> {
                 Ask::Readers(readers) => {
                     let turn = self.turn();
                     let still_its = {
-                        let wait = Named::await_readers(readers, &mut self.drainer, until);
+                        let wait = self.named.await_readers(readers, &mut self.drainer, until);
                         let mut wait = std::pin::pin!(wait);
                         let polled = |cx: &mut Context<'_>| match turn.is_polled() {
                             true => wait.as_mut().poll(cx).map(|()| true),
@@ -593,6 +593,7 @@ impl<'a> Climb<'a> {
             && slot.is_gate()
         {
             self.goal = Scope::Process;
+            self.held.set_scope(Scope::Process);
             self.named.check_open(Scope::Process)?;
             match self.try_slot(slot, Token::ZERO) {
                 Ok(None) if self.patience == Patience::No => return Err(LockError::WOULD_BLOCK),

@@ -295,3 +295,6 @@ impl Plain {
         Ok(Held::plain_permits(last, permits.count))
     }
 }
+
+#[cfg(all(test, not(tierlock_loom)))]
+mod tests;

@@ -53,7 +53,7 @@ pub(super) enum ReadersInside {
     Full,
 }
 
-/// A task cannot sleep on a slot's bell: it looks so often, less often later.
+/// A task that no bell wakes looks so often, less often later.
 const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LONGEST_LOOK: Duration = Duration::from_millis(10);
 /// No sleep exceeds this: the clock that threads sleep on stops while a machine is suspended.
@@ -241,6 +241,7 @@ impl Named {
 
     /// The same, blocking no thread.
     pub(super) async fn await_readers(
+        &self,
         readers: ReadersInside,
         drainer: &mut WriterWait,
         until: Time,
@@ -250,12 +251,21 @@ impl Named {
             ReadersInside::Here(listener) => {
                 by(until.min(now + LONGEST_LOOK * 5), listener).await;
             }
-            ReadersInside::Slot { .. } => {
-                let nap = (FIRST_LOOK * (1 << drainer.looks.min(8))).min(LONGEST_LOOK);
-                alarm::sleep_until((now + nap).min(until)).await;
-                #[cfg(feature = "process")]
-                drainer.slot.looks_again();
+            #[cfg(feature = "process")]
+            ReadersInside::Slot { bell, longest } => {
+                let rung = self.entry.slot().and_then(|slot| slot.await_bell(bell));
+                let is_rung = match rung {
+                    Some(rung) => by((now + longest).min(until), rung).await,
+                    None => {
+                        let nap = (FIRST_LOOK * (1 << drainer.looks.min(8))).min(LONGEST_LOOK);
+                        alarm::sleep_until((now + nap).min(until)).await;
+                        false
+                    }
+                };
+                drainer.slot.looks_again(is_rung);
             }
+            #[cfg(not(feature = "process"))]
+            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
             ReadersInside::Full => {}
         }
         drainer.looks += 1;
@@ -344,7 +354,7 @@ impl Named {
         loop {
             match self.look_for_readers(held, &mut drainer, Room::Alone, true) {
                 Ok(None) => return self.end_upgrade(held),
-                Ok(Some(readers)) => Named::await_readers(readers, &mut drainer, Time::NEVER).await,
+                Ok(Some(readers)) => self.await_readers(readers, &mut drainer, Time::NEVER).await,
                 Err(error) => {
                     self.undo_upgrade(held);
                     return Err(error);

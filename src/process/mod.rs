@@ -38,7 +38,7 @@ mod tests;
 mod turns;
 mod wide;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use crate::{
     error::{Holder, LockError, Predecessor},
@@ -468,6 +468,14 @@ impl Slot {
         }
     }
 
+    /// The same for a task, without an end of its own; `None` where it has to look by itself.
+    pub(crate) fn await_bell(&self, bell: u32) -> Option<impl Future<Output = ()> + Send + use<>> {
+        match &self.0 {
+            Engine::File(_) => None,
+            Engine::Table(slot) => slot.await_bell(bell),
+        }
+    }
+
     /// Where it is for the process of this fork generation, which must be the caller's. `None`:
     /// it has to be looked up, or the engine has no quiet way.
     #[inline]
@@ -566,9 +574,9 @@ impl Slot {
 pub(crate) struct Drainer(table::TableDrainer);
 
 impl Drainer {
-    /// It looks again, after it did something else than to sleep.
-    pub(crate) fn looks_again(&mut self) {
-        self.0.looks_again();
+    /// It looks again, after it waited otherwise than asleep; whether the bell rang.
+    pub(crate) fn looks_again(&mut self, is_rung: bool) {
+        self.0.looks_again(is_rung);
     }
 }
 

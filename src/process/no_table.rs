@@ -91,7 +91,7 @@ impl Near<'_> {
 pub(super) struct TableDrainer;
 
 impl TableDrainer {
-    pub(super) fn looks_again(&mut self) {}
+    pub(super) fn looks_again(&mut self, _: bool) {}
 }
 
 /// There is none.
@@ -183,6 +183,10 @@ impl Slot {
         _: u32,
         _: Duration,
     ) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn await_bell(&self, _: u32) -> Option<std::future::Ready<()>> {
         match self.0 {}
     }
 

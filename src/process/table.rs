@@ -17,6 +17,7 @@
 //! SIGBUS there. Who may write the directory is trusted with exclusion, and can end whoever uses
 //! it by cutting the table short. In a sticky directory only its owner can start the table anew.
 
+mod bells;
 mod chain;
 mod checkup;
 mod ends;
@@ -52,6 +53,7 @@ mod wide;
 mod word;
 
 use std::{
+    future::Future,
     io,
     os::fd::OwnedFd,
     sync::{
@@ -552,6 +554,12 @@ impl Slot {
         }
     }
 
+    /// Until the bell rings, for a task; `None` where tasks have to look by themselves.
+    pub(super) fn await_bell(&self, bell: u32) -> Option<impl Future<Output = ()> + use<>> {
+        let place = self.places.so_far().map(Place::last)?;
+        bells::wake_tasks().then(|| bells::BellWait::new(&place.slot, bell))
+    }
+
     // ---- helpers -------------------------------------------------------------------------------
 
     /// Where the name stands, as far as this process knows.
@@ -694,10 +702,10 @@ impl Slot {
 pub(super) struct TableDrainer(Option<sharing::WriterDrain>);
 
 impl TableDrainer {
-    /// It looks again, after it did something else than to sleep.
-    pub(super) fn looks_again(&mut self) {
+    /// It looks again, after it waited otherwise than asleep; whether the bell rang.
+    pub(super) fn looks_again(&mut self, is_rung: bool) {
         if let Some(drainer) = &mut self.0 {
-            drainer.slept(Slept::ByItself);
+            drainer.slept(if is_rung { Slept::Woken } else { Slept::ByItself });
         }
     }
 }

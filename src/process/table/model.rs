@@ -79,6 +79,8 @@ enum Job {
     AcquireAll,
     /// Only tries for a permit.
     TryAcquire,
+    /// Waits for a permit, and never returns it.
+    AcquireForGood,
 }
 
 impl Job {
@@ -498,9 +500,14 @@ impl<const N: usize> World<N> {
                 | Job::Upgrade
                 | Job::Downgrade,
             ) => Doing::Taking(Taking::new(me, true, play.spins)),
-            Some(Job::Read | Job::TryRead | Job::Acquire | Job::AcquireAll | Job::TryAcquire) => {
-                Doing::Linking
-            }
+            Some(
+                Job::Read
+                | Job::TryRead
+                | Job::Acquire
+                | Job::AcquireAll
+                | Job::TryAcquire
+                | Job::AcquireForGood,
+            ) => Doing::Linking,
             Some(Job::Await) => Doing::Taking(Taking::for_task(me, play.spins)),
             Some(Job::Try) => Doing::Taking(Taking::new(me, false, 0)),
             Some(Job::Forget) => Doing::Forgetting,
@@ -841,7 +848,9 @@ impl<const N: usize> Turn<'_, N> {
             || self.world.records.iter().any(|record| record.word.owner() == Some(owner))
             || self.world.shares.iter().flatten().any(|word| word.owner() == Some(owner));
         let is_dead = self.world.is_dead_process(self.play, process);
-        let is_done = (0..N).filter(of_it).all(|thread| self.world.is_done(thread));
+        let has_left =
+            |thread| self.world.is_done(thread) && self.world.threads[thread].permits == 0;
+        let is_done = (0..N).filter(of_it).all(has_left);
         let verdict = match self.play.mistake {
             Some(Mistake::PresencesAreNotJudged) => Verdict::Alive,
             Some(Mistake::StoppedCountsAsDead) => Verdict::Dead,

@@ -17,7 +17,7 @@ impl Job {
     /// How many permits it takes of as many as there are.
     pub(super) fn permits(self, limit: u32) -> Option<u32> {
         match self {
-            Job::Acquire | Job::TryAcquire => Some(1),
+            Job::Acquire | Job::TryAcquire | Job::AcquireForGood => Some(1),
             Job::AcquireAll => Some(limit),
             _ => None,
         }
@@ -62,6 +62,11 @@ impl<const N: usize> Turn<'_, N> {
     }
 
     pub(super) fn has_permits(&mut self) {
+        if self.job() == Job::AcquireForGood {
+            let mut to = *self.world;
+            to.next_job(self.play, self.thread);
+            return self.done(to, Kind::Plain, (None, None));
+        }
         let record = self.play.process[self.thread] as u32 + 1;
         let share = match self.has_mistake(Mistake::PermitsRingAtTheLast) {
             true => Share::Reader,

@@ -80,38 +80,36 @@ fn shared_by_three() -> Titled<3> {
 /// With permits: two, but for one play.
 fn permits_of_two() -> Titled<2> {
     vec![
-        ("one of one permit", Play { limit: 1, ..Play::new([&[Acquire], &[Acquire]]) }),
         ("two try", Play::new([&[TryAcquire], &[TryAcquire]])),
+        ("one of one permit", Play { limit: 1, ..Play::new([&[Acquire], &[Acquire]]) }),
         ("all of two permits", Play::new([&[AcquireAll], &[Acquire]])),
-        (
-            "a try beside one in front",
-            Play::new([&[AcquireAll, Acquire], &[AcquireAll, TryAcquire]]),
-        ),
+        ("a try beside one in front", Play::new([&[AcquireAll], &[AcquireAll, TryAcquire]])),
     ]
 }
 
 /// Permits of two or three processes.
 fn permits_of_three() -> Titled<3> {
     vec![
-        ("one more than permits", hungry(patient(Play::new([&[Acquire], &[Acquire], &[Acquire]])))),
-        ("two threads have one each", patient(siblings([&[Acquire], &[TryAcquire], &[Acquire]]))),
         (
-            "two threads, and all",
-            hungry(patient(siblings([&[Acquire], &[TryAcquire], &[AcquireAll]]))),
+            "one is never returned",
+            hungry(patient(siblings([&[AcquireForGood], &[TryAcquire], ONE]))),
         ),
         (
-            "a holder dies between two",
-            hungry(Play {
-                deaths: 1,
-                ..patient(Play::new([&[TryAcquire], &[AcquireAll], &[TryAcquire]]))
-            }),
+            "more tries than permits",
+            hungry(patient(Play::new([&[TryAcquire], &[TryAcquire], ONE]))),
+        ),
+        (
+            "a holder of permits dies",
+            hungry(Play { deaths: 1, ..patient(Play::new([&[TryAcquire], &[TryAcquire], ONE])) }),
         ),
         (
             "one gives up in front of another",
-            hungry(alive(Play::new([&[TryAcquire], &[AcquireAll], &[Acquire]]))),
+            hungry(alive(Play::new([&[TryAcquire], &[AcquireAll], ONE]))),
         ),
     ]
 }
+
+const ONE: &[Job] = &[Acquire];
 
 /// What takes minutes, cut where a record was used `USES` times.
 fn long() -> (Titled<2>, Titled<3>) {
