@@ -76,8 +76,10 @@ pub(crate) struct Entry {
     /// never let it go in the child: there the name's entry is another.
     generation: u64,
     in_children: PerFork<Arc<Entry>>,
-    /// The scope in force: the widest at which this process has locked it.
+    /// The scope in force: the widest at which this process has locked it, or begins to.
     in_force: InForce,
+    /// Whether anything here may lock it at thread scope.
+    is_narrow: Mutex<bool>,
     /// What it is used for, in words of [`Usage`]; see [`Entry::claim`].
     usage: AtomicU32,
     /// Whether a guard is inside.
@@ -200,6 +202,7 @@ impl Ground {
             generation: fork::generation(),
             in_children: PerFork::unset(),
             in_force: InForce::new(self.widened(name)),
+            is_narrow: Mutex::new(false),
             usage: AtomicU32::new(UNUSED),
             cell: GuardCell(AtomicU32::new(0)),
             shares: ThreadShares::new(),
@@ -307,6 +310,7 @@ impl Entry {
         self.in_children.here(|| {
             let entry = self.ground.entry(&self.name);
             entry.in_force.raise(self.in_force.get());
+            entry.may_be_narrow();
             // If it is another's by now, whatever uses it here is refused.
             let _ = self.usage().map(|usage| entry.claim(usage));
             // Above what its parent's guards have, unless it is in use by now.
@@ -372,6 +376,21 @@ impl Entry {
         match self.slot() {
             Some(slot) => slot.place(generation).map(Some),
             None => Some(None),
+        }
+    }
+
+    /// A lock of thread scope is about to be built.
+    pub(crate) fn may_be_narrow(&self) {
+        *self.is_narrow.lock() = true;
+    }
+
+    /// Has the name begin at process scope, if no lock of thread scope was ever built of it here, and no
+    /// token was granted more narrowly: then there is nothing to widen. So the first read of a process
+    /// need not win the gate, which an upgradable reader of another process may have.
+    pub(crate) fn begin_at_process_scope(&self) {
+        let is_narrow = self.is_narrow.lock();
+        if !*is_narrow && self.thread.last_token() == Token::ZERO {
+            self.in_force.raise(Scope::Process);
         }
     }
 

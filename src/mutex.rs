@@ -639,6 +639,9 @@ impl<T> MutexBuilder<T> {
         }
         let entry = self.reach.ground.entry(&name);
         entry.claim(usage).map_err(about)?;
+        if scope == Scope::Thread {
+            entry.may_be_narrow();
+        }
         entry.prepare(scope.max(entry.scope_in_force())).map_err(about)?;
         check(scope, &entry).map_err(about)?;
         let named = Named {

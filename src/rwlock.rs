@@ -411,7 +411,11 @@ impl<T> RwLockBuilder<T> {
                 "no leader grants shared leases yet: choose .scope(Scope::Process) for processes of \
                  one machine, or a Mutex",
             )),
-            Scope::Process => entry.prepare_to_read(),
+            Scope::Process => {
+                entry.prepare_to_read()?;
+                entry.begin_at_process_scope();
+                Ok(())
+            }
             Scope::Thread => Ok(()),
         })?;
         Ok(RwLock { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })

@@ -467,8 +467,8 @@ impl<'a> Climb<'a> {
             return Ok(None);
         }
         let about = named.about(self.held.scope());
-        let (room, waits) = (self.room(), self.patience != Patience::No);
-        let looked = named.look_for_readers(&self.held, &mut self.drainer, room, waits);
+        let (rooms, waits) = (self.rooms(), self.patience != Patience::No);
+        let looked = named.look_for_readers(&self.held, &mut self.drainer, rooms, waits);
         let Some(readers) = looked.map_err(about)? else { return Ok(None) };
         if !waits {
             return Err(LockError::WOULD_BLOCK);
@@ -524,12 +524,16 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    /// What it waits for once it has the gate: a name that is widened is left by all that came in
-    /// before.
-    fn room(&self) -> Room {
-        match self.widens && !self.held.has(SLOT) {
-            true => Room::Alone,
-            false => self.mode.room(),
+    /// What it waits for once it has the gate: here, and among the processes. A name that is widened is
+    /// left by all that came in at the narrower gate; beside readers of its own gate a reader stands.
+    fn rooms(&self) -> (Room, Option<Room>) {
+        if matches!(self.at, At::Widened { .. }) {
+            return (Room::Alone, Some(Room::Alone));
+        }
+        let among_processes = (!self.mode.shares()).then(|| self.mode.room());
+        match self.widens || self.held.has(SLOT) {
+            true => (Room::Alone, among_processes),
+            false => (self.mode.room(), among_processes),
         }
     }
 

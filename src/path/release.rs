@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     named::Named,
-    right::{Held, INSIDE, LEASE, SLOT, THREAD},
+    right::{Held, INSIDE, LEASE, SHARED_SLOT, SLOT, THREAD},
 };
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -172,7 +172,12 @@ impl Named {
         &self,
         held: &Held,
     ) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
-        held.has(SLOT).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
+        let slot = self.entry.slot()?;
+        match (held.has(SLOT), held.has(SHARED_SLOT)) {
+            (true, _) => Some(slot.proof_of_life()),
+            (_, true) => Some(slot.proof_of_sharing()),
+            _ => None,
+        }
     }
 }
 

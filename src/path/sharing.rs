@@ -56,6 +56,9 @@ pub(super) enum ReadersInside {
 /// A task that no bell wakes looks so often, less often later.
 const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LONGEST_LOOK: Duration = Duration::from_millis(10);
+/// What a writer looks for.
+const ALONE: (Room, Option<Room>) = (Room::Alone, Some(Room::Alone));
+
 /// No sleep exceeds this: the clock that threads sleep on stops while a machine is suspended.
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
@@ -182,26 +185,26 @@ impl Named {
         }
     }
 
-    /// For the holder of the gate: whether there is no room, and what to wait for if so. All looks of
-    /// one wait are for the same room.
+    /// For the holder of the gate: whether there is no room among what is counted `here`, in the entry,
+    /// or `there`, in the slot, if that matters; and what to wait for if so. All looks of one wait are
+    /// for the same.
     pub(super) fn look_for_readers(
         &self,
         held: &Held,
         drainer: &mut WriterWait,
-        room: Room,
+        (here, there): (Room, Option<Room>),
         waits: bool,
     ) -> Result<Option<ReadersInside>> {
-        // Where the slot counts, whatever is counted here came in before the name was widened.
-        let room_here = if held.has(SLOT) { Room::Alone } else { room };
         let shares = self.entry.shares();
-        if !waits && shares.is_full(room_here) {
+        if !waits && shares.is_full(here) {
             return Ok(Some(ReadersInside::Full));
         }
-        if let Some(listener) = shares.listen(room_here) {
+        if let Some(listener) = shares.listen(here) {
             return Ok(Some(ReadersInside::Here(listener)));
         }
         #[cfg(feature = "process")]
         if held.has(SLOT)
+            && let Some(room) = there
             && let Some(slot) = self.entry.slot()
         {
             return Ok(match slot.drain(&mut drainer.slot, room, waits)? {
@@ -210,7 +213,7 @@ impl Named {
                 Drain::Sleep { bell, longest } => Some(ReadersInside::Slot { bell, longest }),
             });
         }
-        let _ = drainer;
+        let _ = (held, drainer, there);
         Ok(None)
     }
 
@@ -337,7 +340,7 @@ impl Named {
         let mut drainer = WriterWait::default();
         loop {
             let waits = patience != Patience::No;
-            let ended = match self.look_for_readers(held, &mut drainer, Room::Alone, waits) {
+            let ended = match self.look_for_readers(held, &mut drainer, ALONE, waits) {
                 Ok(None) => return self.end_upgrade(held),
                 Ok(Some(_)) if !waits => Err(LockError::WOULD_BLOCK),
                 Ok(Some(_)) if clock::now() >= until => Err(self.timed_out_since(start)),
@@ -352,7 +355,7 @@ impl Named {
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
-            match self.look_for_readers(held, &mut drainer, Room::Alone, true) {
+            match self.look_for_readers(held, &mut drainer, ALONE, true) {
                 Ok(None) => return self.end_upgrade(held),
                 Ok(Some(readers)) => self.await_readers(readers, &mut drainer, Time::NEVER).await,
                 Err(error) => {

@@ -59,6 +59,7 @@ use crate::{
 pub(super) use self::checkup::examine;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) use self::holding::holding;
+pub(super) use self::readers::READERS;
 use self::readers::SharedFile;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
@@ -189,6 +190,7 @@ impl Directory {
         copy: &record::Copy,
         name: Name,
     ) -> Result<NameStatus, LockError> {
+        let file_name = names::file_name(&name);
         let token = record::token(copy).ok_or_else(|| no_token().with_name(&name))?;
         let held = record::held_by(copy).is_some_and(|life| is_alive(file, life));
         let sequence_now = || {
@@ -205,8 +207,10 @@ impl Directory {
             stays_for: (!held).then(|| record::stays_for(copy)).flatten(),
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
+            limit: None,
             // The kernel does not say which processes share a lock.
-            readers: Vec::new(),
+            sharers: Vec::new(),
+            share_proofs: self.reader_proof(&file_name).into_iter().collect(),
             waiters: Vec::new(),
             proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
             survivors: Vec::new(),

@@ -567,6 +567,16 @@ impl Slot {
             Engine::Table(slot) => slot.proof_of_life(),
         }
     }
+
+    /// The same of what is read, by this process's only reader of the name: from now on it is that of
+    /// every process that has a copy of the descriptor.
+    #[cfg(feature = "cli")]
+    pub(crate) fn proof_of_sharing(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        match &self.0 {
+            Engine::File(slot) => slot.proof_of_sharing(),
+            Engine::Table(slot) => slot.proof_of_sharing(),
+        }
+    }
 }
 
 /// A writer that waits for readers.
@@ -637,8 +647,12 @@ pub(crate) struct NameStatus {
     /// While it is held, how the one before the holder left.
     pub(crate) predecessor: Predecessor,
     pub(crate) widened_by: Option<String>,
-    /// Which processes read it, and how many threads and tasks of each.
-    pub(crate) readers: Vec<(Holder, u32)>,
+    /// Of a semaphore: how many permits there are.
+    pub(crate) limit: Option<u32>,
+    /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
+    pub(crate) sharers: Vec<(Holder, u32)>,
+    /// The files with the locks that prove them alive.
+    pub(crate) share_proofs: Vec<files::Identity>,
     /// Who waits, as far as they say so.
     pub(crate) waiters: Vec<WaiterStatus>,
     /// The file with the lock that proves the holder alive.

@@ -225,4 +225,9 @@ impl Slot {
     pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
         match self.0 {}
     }
+
+    #[cfg(feature = "cli")]
+    pub(super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
+        match self.0 {}
+    }
 }

@@ -21,6 +21,7 @@ mod bells;
 mod chain;
 mod checkup;
 mod ends;
+mod heirs;
 #[cfg(feature = "cli")]
 mod holding;
 mod index;
@@ -174,6 +175,7 @@ impl Directory {
             held: AtomicU64::new(NOT_HELD),
             stays: AtomicBool::new(false),
             heirloom: Mutex::default(),
+            reader_heirloom: Mutex::default(),
             own: FirstMade::new(),
             again: FirstMade::new(),
         })
@@ -218,6 +220,8 @@ struct Place {
     stays: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
+    /// The presence under which this process's only reader is counted, where others are to inherit it.
+    reader_heirloom: Mutex<Option<Heirloom>>,
     /// This process's share record of it, once it has one.
     own: FirstMade<Arc<Own>>,
     /// Where it was found when it was not here any more.
@@ -814,8 +818,11 @@ impl Place {
     #[inline]
     fn unshare(&self, share: Share) {
         match self.own.get() {
-            // If it is lost, it is not counted any more.
-            Some(own) => drop(sharing::unshare(self.at(), own, self.member.id, share)),
+            Some(own) => {
+                if sharing::unshare(self.at(), own, self.member.id, share).is_err() {
+                    self.end_sharing(own);
+                }
+            }
             None => self.unshare_elsewhere(share),
         }
     }

@@ -79,8 +79,8 @@ enum Job {
     AcquireAll,
     /// Only tries for a permit.
     TryAcquire,
-    /// Waits for a permit, and never returns it.
-    AcquireForGood,
+    /// Only tries for a permit, and never returns it.
+    TryForGood,
 }
 
 impl Job {
@@ -91,7 +91,7 @@ impl Job {
 
     /// It waits for the word, if it has to.
     fn waits(self) -> bool {
-        !matches!(self, Job::Try | Job::TryRead | Job::TryAcquire)
+        !matches!(self, Job::Try | Job::TryRead | Job::TryAcquire | Job::TryForGood)
     }
 
     fn shares(self) -> bool {
@@ -506,7 +506,7 @@ impl<const N: usize> World<N> {
                 | Job::Acquire
                 | Job::AcquireAll
                 | Job::TryAcquire
-                | Job::AcquireForGood,
+                | Job::TryForGood,
             ) => Doing::Linking,
             Some(Job::Await) => Doing::Taking(Taking::for_task(me, play.spins)),
             Some(Job::Try) => Doing::Taking(Taking::new(me, false, 0)),

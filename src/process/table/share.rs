@@ -93,6 +93,12 @@ impl ShareWord {
         self.is_wanted() && share.wakes(self.count())
     }
 
+    /// The same, of another owner.
+    #[cfg(feature = "cli")]
+    pub(super) const fn moved(self, to: OwnerId) -> ShareWord {
+        ShareWord(to.get() << ID_SHIFT | self.0 & (COUNT | WANTED))
+    }
+
     pub(super) const fn wanted(self) -> ShareWord {
         ShareWord(self.0 | WANTED)
     }

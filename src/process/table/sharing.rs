@@ -69,6 +69,25 @@ impl Own {
         }
     }
 
+    /// The only reader of this process is counted as one of `to` from now on, which is a presence of
+    /// this process; whether there was one.
+    #[cfg(feature = "cli")]
+    pub(super) fn move_one(&self, me: OwnerId, to: OwnerId) -> bool {
+        let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
+        while found.is_of(me) && found.count() == 1 {
+            match swap_share(&self.record, found, found.moved(to)) {
+                done if done == found => return true,
+                other => found = other,
+            }
+        }
+        false
+    }
+
+    /// Gives the record up with all that it counts for this owner, and wakes whatever waits for that.
+    pub(super) fn leave_and_ring(&self, slot: &Slot, owner: OwnerId) {
+        self.replace(slot, owner, ShareWord::FREE);
+    }
+
     fn replace(&self, slot: &Slot, me: OwnerId, with: ShareWord) {
         let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
         while found.is_of(me) && found != with {

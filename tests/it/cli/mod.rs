@@ -14,6 +14,7 @@ mod limits;
 mod nesting;
 mod protection;
 mod serving;
+mod sharing;
 mod showing;
 mod signals;
 mod spellings;

@@ -144,7 +144,7 @@ mistakes! {
     /// A waiter goes to sleep on the bell as it is after it has read the counts.
     PermitBellIsReadAfterTheCounts => NeedsTimer,
     /// A waiter that gives up keeps a part of what it wanted.
-    GivingUpKeepsAPart => NeverFinishes | HeldUpByStopped | NeedsTimer,
+    GivingUpKeepsAPart => NeverFinishes | HeldUpByStopped | NeedsTimer | Nonsense,
     /// A waiter for which there is no room lets others pass meanwhile.
     FrontLetsOthersPass => Overtaken,
     /// A try fails at once where another taker is just passing the gate.

@@ -17,7 +17,7 @@ impl Job {
     /// How many permits it takes of as many as there are.
     pub(super) fn permits(self, limit: u32) -> Option<u32> {
         match self {
-            Job::Acquire | Job::TryAcquire | Job::AcquireForGood => Some(1),
+            Job::Acquire | Job::TryAcquire | Job::TryForGood => Some(1),
             Job::AcquireAll => Some(limit),
             _ => None,
         }
@@ -30,7 +30,7 @@ impl<const N: usize> Turn<'_, N> {
         let mut to = *self.world;
         to.shares[self.play.process[self.thread]].get_or_insert(ShareWord::of(self.me()));
         to.threads[self.thread].doing = match self.job() {
-            Job::TryAcquire => Doing::Taking(Taking::new(self.me(), false, 0)),
+            job if !job.waits() => Doing::Taking(Taking::new(self.me(), false, 0)),
             _ if self.play.has_siblings(self.thread) => Doing::AtTurnstile,
             _ => Doing::Taking(Taking::new(self.me(), true, self.play.spins)),
         };
@@ -62,7 +62,7 @@ impl<const N: usize> Turn<'_, N> {
     }
 
     pub(super) fn has_permits(&mut self) {
-        if self.job() == Job::AcquireForGood {
+        if self.job() == Job::TryForGood {
             let mut to = *self.world;
             to.next_job(self.play, self.thread);
             return self.done(to, Kind::Plain, (None, None));
