@@ -13,14 +13,6 @@ pub(crate) enum Usage {
 pub(crate) const PERMITS_MAX: u32 = (1 << 23) - 1;
 
 impl Usage {
-    /// How many permits there are; 0 of a lock.
-    pub(crate) const fn limit(self) -> u32 {
-        match self {
-            Usage::Lock => 0,
-            Usage::Permits(limit) => limit,
-        }
-    }
-
     /// What is said to a caller that wants to use it for something else.
     pub(crate) fn refusal(self, wanted: Usage) -> String {
         match (self, wanted) {

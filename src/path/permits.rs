@@ -20,10 +20,12 @@ use crate::{
     watch::Watch,
 };
 
+#[cfg(feature = "process")]
+use super::right::{SHARED_SLOT, SLOT};
 use super::{
     Core, Patience, Permits, Plain, by,
     named::Named,
-    right::{Held, SHARED, SHARED_SLOT, SLOT},
+    right::{Held, SHARED},
     sharing::StepsOut,
 };
 
@@ -150,7 +152,6 @@ impl Named {
             held.set_permits(count);
             return Ok(());
         }
-        let _ = SLOT;
         let last = last_of(held.token, count).map_err(self.about(held.scope()))?;
         self.entry.thread().raise_token(last);
         self.entry.shares().count_permits(count);

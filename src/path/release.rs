@@ -17,9 +17,11 @@ use crate::{
     time::Time,
 };
 
+#[cfg(feature = "cli")]
+use super::right::SHARED_SLOT;
 use super::{
     named::Named,
-    right::{Held, INSIDE, LEASE, SHARED_SLOT, SLOT, THREAD},
+    right::{Held, INSIDE, LEASE, SLOT, THREAD},
 };
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;

@@ -28,10 +28,12 @@ use crate::{
 #[cfg(feature = "process")]
 use crate::process::Drain;
 
+#[cfg(feature = "process")]
+use super::right::SLOT;
 use super::{
     Core, LockMode, Patience, Plain, by,
     named::Named,
-    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, SLOT, THREAD, short},
+    right::{Held, INSIDE, READABLE, SHARED, SHARED_SLOT, THREAD, short},
     timed_out,
 };
 

@@ -4,13 +4,16 @@
 //! it is counted at every moment. Whatever has a descriptor of that presence reads on, also when the
 //! process that came in has left or died.
 
+#[cfg(feature = "cli")]
 use std::{io, os::fd::OwnedFd};
 
-use super::{Heirloom, Place, Slot, sharing::Own};
+#[cfg(feature = "cli")]
+use super::Slot;
+use super::{Heirloom, Place, sharing::Own};
 
+#[cfg(feature = "cli")]
 impl Slot {
     /// See `process::Slot::proof_of_sharing`.
-    #[cfg(feature = "cli")]
     pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
         let not_read = || io::Error::other("the lock is not read by this process's only reader");
         let place = self.places.so_far().map(Place::last).ok_or_else(not_read)?;

@@ -287,7 +287,11 @@ impl Changing<'_> {
         slot.name_offset.store(entering.unit, Relaxed);
         slot.hash.store(entering.hash, Relaxed);
         slot.token.store(self.table.header().floor.load(Relaxed), Relaxed);
-        slot.limit.store(usage.limit(), Relaxed);
+        let limit = match usage {
+            Usage::Lock => 0,
+            Usage::Permits(limit) => limit,
+        };
+        slot.limit.store(limit, Relaxed);
         Marks::live(name.len(), entering.units, usage).store(slot);
         Ok(generation)
     }
