@@ -20,6 +20,7 @@ use crate::{
     fork::{self, FirstMade, Mutex, PerFork},
     host::{lease_word::LeaseWord, service::LeaseService},
     identity::{cut, this_process},
+    mode::Usage,
     name::Name,
     scope::Scope,
     thread::{InForce, ThreadLock, ThreadShares},
@@ -75,8 +76,12 @@ pub(crate) struct Entry {
     /// never let it go in the child: there the name's entry is another.
     generation: u64,
     in_children: PerFork<Arc<Entry>>,
-    /// The scope in force: the widest at which this process has locked it.
+    /// The scope in force: the widest at which this process has locked it, or begins to.
     in_force: InForce,
+    /// Whether anything here may lock it at thread scope.
+    is_narrow: Mutex<bool>,
+    /// What it is used for, in words of [`Usage`]; see [`Entry::claim`].
+    usage: AtomicU32,
     /// Whether a guard is inside.
     pub(crate) cell: GuardCell,
     /// Its readers in this process, where the thread lock is the gate.
@@ -197,6 +202,8 @@ impl Ground {
             generation: fork::generation(),
             in_children: PerFork::unset(),
             in_force: InForce::new(self.widened(name)),
+            is_narrow: Mutex::new(false),
+            usage: AtomicU32::new(UNUSED),
             cell: GuardCell(AtomicU32::new(0)),
             shares: ThreadShares::new(),
             #[cfg(feature = "process")]
@@ -303,6 +310,9 @@ impl Entry {
         self.in_children.here(|| {
             let entry = self.ground.entry(&self.name);
             entry.in_force.raise(self.in_force.get());
+            entry.may_be_narrow();
+            // If it is another's by now, whatever uses it here is refused.
+            let _ = self.usage().map(|usage| entry.claim(usage));
             // Above what its parent's guards have, unless it is in use by now.
             if entry.thread.try_take().is_some() {
                 let told = entry.thread.predecessor();
@@ -311,6 +321,29 @@ impl Entry {
             }
             entry
         })
+    }
+
+    /// Has the name be used so in this process, for as long as anything here uses it. An error if it
+    /// is used for something else.
+    pub(crate) fn claim(&self, usage: Usage) -> Result<()> {
+        let wanted = match usage {
+            Usage::Lock => LOCK,
+            Usage::Permits(limit) => limit,
+        };
+        match self.usage.compare_exchange(UNUSED, wanted, Relaxed, Relaxed) {
+            Ok(_) => Ok(()),
+            Err(found) if found == wanted => Ok(()),
+            Err(found) => Err(LockError::config(usage_of(found).refusal(usage))),
+        }
+    }
+
+    /// The same, of the name's entry in this process.
+    pub(crate) fn check_usage(&self, usage: Usage) -> Result<()> {
+        self.here_in(fork::generation()).claim(usage)
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(self.usage.load(Relaxed)).filter(|usage| *usage != UNUSED).map(usage_of)
     }
 
     /// Opens what a lock at this scope needs, so that a full disk or a damaged file is an error
@@ -322,7 +355,8 @@ impl Entry {
             && self.slot.get().is_none()
         {
             // Two at once would open it twice; the second is closed again, unused.
-            let _ = self.slot.set(Arc::new(directory.slot(&self.name)?));
+            let usage = self.usage().unwrap_or(Usage::Lock);
+            let _ = self.slot.set(Arc::new(directory.slot_for(&self.name, usage)?));
         }
         let _ = scope;
         Ok(())
@@ -342,6 +376,21 @@ impl Entry {
         match self.slot() {
             Some(slot) => slot.place(generation).map(Some),
             None => Some(None),
+        }
+    }
+
+    /// A lock of thread scope is about to be built.
+    pub(crate) fn may_be_narrow(&self) {
+        *self.is_narrow.lock() = true;
+    }
+
+    /// Has the name begin at process scope, if no lock of thread scope was ever built of it here, and no
+    /// token was granted more narrowly: then there is nothing to widen. So the first read of a process
+    /// need not win the gate, which an upgradable reader of another process may have.
+    pub(crate) fn begin_at_process_scope(&self) {
+        let is_narrow = self.is_narrow.lock();
+        if !*is_narrow && self.thread.last_token() == Token::ZERO {
+            self.in_force.raise(Scope::Process);
         }
     }
 
@@ -477,6 +526,18 @@ impl GuardCell {
     #[inline]
     pub(crate) fn leave(&self) {
         self.0.store(0, Release);
+    }
+}
+
+/// What [`Entry`] says of a name that nothing in this process uses yet, and of a lock; a semaphore's
+/// limit lies between.
+const UNUSED: u32 = 0;
+const LOCK: u32 = u32::MAX;
+
+fn usage_of(word: u32) -> Usage {
+    match word {
+        LOCK => Usage::Lock,
+        limit => Usage::Permits(limit),
     }
 }
 

@@ -85,6 +85,17 @@ pub type RwLockUpgradableReadGuard<'a, T> = LockGuard<'a, T, UpgradableRead>;
 /// The writer of a [`RwLock`](crate::RwLock), alone inside.
 pub type RwLockWriteGuard<'a, T> = LockGuard<'a, T, Write>;
 
+/// Permits of a [`Semaphore`](crate::Semaphore), which come back when it is dropped.
+///
+/// Its [`token`](Self::token) is the last one of its permits, and larger than that of every permit
+/// given out before. It names them and orders nothing: a resource must not refuse a smaller one, whose
+/// permits may be held as well. What must know whether a permit holds still asks
+/// [`check`](Self::check). Its [`predecessor`](Self::predecessor) is `Clean` always.
+pub type Permit<'a> = LockGuard<'a, (), PermitMode>;
+
+/// A permit that owns its share of the semaphore.
+pub type OwnedPermit = Permit<'static>;
+
 /// How a guard has its lock.
 ///
 /// Not for implementation outside this crate.
@@ -165,6 +176,26 @@ impl GuardMode for Read {
     }
 }
 
+/// That of permits of a semaphore: it keeps what it holds.
+#[doc(hidden)]
+pub struct PermitMode;
+
+impl GuardMode for PermitMode {
+    type Own = GuardState;
+    const SHARES: bool = true;
+    const READS: bool = true;
+
+    #[inline]
+    fn own(own: &GuardState) -> Option<&GuardState> {
+        Some(own)
+    }
+
+    #[inline]
+    fn own_mut(own: &mut GuardState) -> Option<&mut GuardState> {
+        Some(own)
+    }
+}
+
 /// A guard that owns its share of the mutex, or all of it: made by
 /// [`Mutex::lock_arc`](crate::Mutex::lock_arc), [`Mutex::lock_owned`](crate::Mutex::lock_owned) and
 /// by [`MutexBuilder`](crate::MutexBuilder).
@@ -219,7 +250,9 @@ unsafe impl<T: ?Sized + Send> Send for LockGuard<'_, T, Exclusive> {}
 unsafe impl<T: ?Sized + Send + Sync> Send for LockGuard<'_, T, Write> {}
 // SAFETY: it gives `&T` beside others, so it may move to another thread if `&T` may.
 unsafe impl<T: ?Sized + Sync> Send for LockGuard<'_, T, Read> {}
-// SAFETY: the same; and it may become a writer's guard.
+// SAFETY: there is no data.
+unsafe impl Send for LockGuard<'_, (), PermitMode> {}
+// SAFETY: as a reader's; and it may become a writer's guard.
 unsafe impl<T: ?Sized + Send + Sync> Send for LockGuard<'_, T, UpgradableRead> {}
 // SAFETY: a shared guard gives `&T` only, and `&GuardHold`, which is Sync.
 unsafe impl<T: ?Sized + Sync, M: GuardMode> Sync for LockGuard<'_, T, M> {}
@@ -771,6 +804,58 @@ impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
             Some(part) => Ok(LockGuard { value: NonNull::from(part), hold, marker: PhantomData }),
             None => Err(LockGuard { value, hold, marker: PhantomData }),
         }
+    }
+}
+
+impl Permit<'_> {
+    /// How many permits it has.
+    pub fn count(permit: &Self) -> u32 {
+        permit.hold.held().permits()
+    }
+}
+
+impl<'a> Permit<'a> {
+    /// # Safety
+    /// `held` is what was just won of the semaphore of `anchor`, which stays alive for `'a`, or as long
+    /// as the keeper.
+    #[inline]
+    pub(crate) unsafe fn of_permits(
+        anchor: NonNull<Anchor>,
+        held: Held,
+        keeper: Option<Arc<dyn Keeper>>,
+    ) -> Self {
+        let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
+        let hold = GuardHold { anchor, own, marker: PhantomData };
+        LockGuard { value: NonNull::dangling(), hold, marker: PhantomData }
+    }
+
+    /// Parts so many of its permits from the others: a guard of their own. `None`, if it has no more
+    /// than that, or `count` is 0.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{Permit, Semaphore};
+    ///
+    /// let seats = Semaphore::new(3);
+    /// let mut both = seats.acquire_many(2)?;
+    /// let one = Permit::split(&mut both, 1).unwrap();
+    /// drop(both);
+    /// assert_eq!(seats.available()?, 2);
+    /// # drop(one);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn split(permit: &mut Self, count: u32) -> Option<Permit<'a>> {
+        let is_here = !permit.hold.held().is_forked();
+        if count == 0 || count >= Permit::count(permit) || !is_here {
+            return None;
+        }
+        let anchor = permit.hold.anchor;
+        // SAFETY: alive as long as the guard: borrowed for `'a`, or kept by the state's keeper.
+        let core = unsafe { &anchor.as_ref().core };
+        let own = &mut permit.hold.own;
+        let (held, keeper) = (core.split(&mut own.held, count), own.keeper.clone());
+        // SAFETY: they are of the same semaphore, and the guard has a keeper if the other has one.
+        Some(unsafe { Permit::of_permits(anchor, held, keeper) })
     }
 }
 

@@ -62,7 +62,7 @@
 //!
 //! | layer | place | owns | never |
 //! |---|---|---|---|
-//! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mistake` | the vocabulary | imports ours |
+//! | 0 | `scope` `name` `token` `time` `printable` `error` `identity` `mode` `mistake` | the vocabulary | imports ours |
 //! | 0 | `fork` `latches` `system` | what a forked child has of its own, calls of the C library; islands of `unsafe` | knows locks |
 //! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
@@ -71,7 +71,7 @@
 //! | 2 | `host/` | the lease word, the interface `service`, drivers around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
 //! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
-//! | 5 | `mutex` `rwlock` `guard` `manager` `status` `question` | the public types; questions about other holders' locks | moves bytes |
+//! | 5 | `mutex` `rwlock` `semaphore` `guard` `manager` `status` `question` | the public types; questions about other holders' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
@@ -127,6 +127,11 @@ mod latches;
 mod manager;
 #[cfg(doctest)]
 mod misuse;
+#[cfg_attr(
+    not(feature = "process"),
+    allow(dead_code, reason = "a limit in force is the process tier's to compare")
+)]
+mod mode;
 mod mutex;
 mod name;
 #[cfg_attr(
@@ -150,6 +155,7 @@ mod process;
 mod question;
 mod rwlock;
 mod scope;
+mod semaphore;
 #[cfg(feature = "cli")]
 mod status;
 mod system;
@@ -160,8 +166,8 @@ mod watch;
 
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::{
-    LockGuard, MutexGuard, OwnedMutexGuard, RwLockReadGuard, RwLockUpgradableReadGuard,
-    RwLockWriteGuard,
+    LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,
+    RwLockUpgradableReadGuard, RwLockWriteGuard,
 };
 /// What the simulator takes the tokens of leases from; outside semver.
 #[cfg(feature = "testing")]
@@ -179,6 +185,7 @@ pub use path::Keep;
 pub use process::parts;
 pub use rwlock::{RwLock, RwLockBuilder};
 pub use scope::{ParseScopeError, Scope};
+pub use semaphore::{Semaphore, SemaphoreBuilder};
 #[doc(hidden)]
 pub use time::Time;
 pub use token::{ParseTokenError, Token};

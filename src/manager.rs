@@ -17,6 +17,7 @@ use crate::{
     question::TokenQuestion,
     rwlock::RwLockBuilder,
     scope::Scope,
+    semaphore::SemaphoreBuilder,
     time::TIME_TO_LIVE,
     token::Token,
 };
@@ -126,6 +127,27 @@ impl LockManager {
     /// ```
     pub fn rw_lock<T>(&self, name: impl AsRef<str>, value: T) -> RwLockBuilder<T> {
         RwLockBuilder::new(self.reach.clone(), name.as_ref(), value)
+    }
+
+    /// A semaphore of this name with so many permits, about to be built, at thread or process scope. The
+    /// default scope is the widest that this manager reaches, so a manager that reaches leaders must be
+    /// told another one: no leader grants permits yet.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, Permit, Scope};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let workers = locks.semaphore("thumbnails", 4).scope(Scope::Process).build()?;
+    /// let permit = workers.acquire()?;
+    /// println!("at work under permit {}", Permit::token(&permit));
+    /// assert_eq!(workers.available()?, 3);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> SemaphoreBuilder {
+        SemaphoreBuilder::new(self.reach.clone(), name.as_ref(), permits)
     }
 
     /// The widest scope that this manager reaches: the default scope of its mutexes.

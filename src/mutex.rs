@@ -16,6 +16,7 @@ use crate::{
     ground::{Entry, Reach},
     guard::{Anchor, Keeper, MutexGuard, OwnedMutexGuard},
     host::service::AskedTerms,
+    mode::Usage,
     name::Name,
     path::{Core, Held, Keep, Named, Patience, Plain, Won},
     scope::Scope,
@@ -614,7 +615,7 @@ impl<T> MutexBuilder<T> {
     /// `Config` for an invalid name, a scope out of the manager's reach, or terms that
     /// contradict each other; `Io` or `Damaged` from the directory, a full disk among them.
     pub fn build(self) -> Result<Mutex<T>> {
-        let (named, value) = self.build_named(|_, _| Ok(()))?;
+        let (named, value) = self.build_named(Usage::Lock, |_, _| Ok(()))?;
         Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
     }
 
@@ -622,6 +623,7 @@ impl<T> MutexBuilder<T> {
     /// shares in this process.
     pub(crate) fn build_named(
         self,
+        usage: Usage,
         check: impl FnOnce(Scope, &Entry) -> Result<()>,
     ) -> Result<(Named, T)> {
         let scope = self.scope.unwrap_or_else(|| self.reach.widest());
@@ -645,6 +647,10 @@ impl<T> MutexBuilder<T> {
             })?;
         }
         let entry = self.reach.ground.entry(&name);
+        entry.claim(usage).map_err(about)?;
+        if scope == Scope::Thread {
+            entry.may_be_narrow();
+        }
         entry.prepare(scope.max(entry.scope_in_force())).map_err(about)?;
         check(scope, &entry).map_err(about)?;
         let named = Named {

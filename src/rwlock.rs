@@ -18,6 +18,7 @@ use crate::{
         Anchor, GuardMode, Keeper, LockGuard, Read, RwLockReadGuard, RwLockUpgradableReadGuard,
         RwLockWriteGuard, UpgradableRead, Write,
     },
+    mode::Usage,
     mutex::{MutexBuilder, inside},
     path::{self, Core, Held, Patience, Plain},
     scope::Scope,
@@ -58,7 +59,7 @@ use crate::{
 /// # Cancel safety
 /// The async forms may be dropped at any point: what they were about to receive is given back. A
 /// writer's future that has its turn and waits for readers holds new ones up; one that is leaked, or
-/// not polled for 200 ms, loses its turn, but for an unnamed lock's.
+/// not polled for 200 ms, loses its turn.
 ///
 /// # Not reentrant
 /// A thread that reads and reads again waits for ever if a writer came in between.
@@ -407,8 +408,13 @@ impl<T> RwLockBuilder<T> {
     /// # Errors
     /// `Config` for an invalid name and a scope out of the manager's reach; `Io` or `Damaged` from the directory, a full disk among them.
     pub fn build(self) -> Result<RwLock<T>> {
-        let (named, value) = self.0.build_named(|scope, entry| match scope {
-            Scope::Host | Scope::Process => entry.prepare_to_read(),
+        let (named, value) = self.0.build_named(Usage::Lock, |scope, entry| match scope {
+            Scope::Host => entry.prepare_to_read(),
+            Scope::Process => {
+                entry.prepare_to_read()?;
+                entry.begin_at_process_scope();
+                Ok(())
+            }
             Scope::Thread => Ok(()),
         })?;
         Ok(RwLock { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })

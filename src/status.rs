@@ -20,8 +20,12 @@ pub(crate) struct LockStatus {
     pub(crate) state: State,
     pub(crate) token: Token,
     pub(crate) holder: Option<Holder>,
-    /// Which processes read it, and how many threads and tasks of each.
-    pub(crate) readers: Vec<(Holder, u32)>,
+    /// Of a semaphore: how many permits there are.
+    pub(crate) limit: Option<u32>,
+    /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
+    pub(crate) sharers: Vec<(Holder, u32)>,
+    /// The files with the locks that prove those alive.
+    pub(crate) share_proofs: Vec<Identity>,
     /// For how long the holder's lease is good without a further word, or `at_least` runs on.
     pub(crate) remaining: Option<Duration>,
     pub(crate) predecessor: Predecessor,
@@ -120,7 +124,9 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         state,
         token: lock.token,
         holder,
-        readers,
+        limit: None,
+        sharers: readers,
+        share_proofs: Vec::new(),
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),
@@ -148,6 +154,9 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
         state,
         token: lock.token,
         holder: lock.holder,
+        limit: None,
+        sharers: Vec::new(),
+        share_proofs: Vec::new(),
         remaining: lock.remaining,
         // No engine remembers it.
         predecessor: Predecessor::Clean,
@@ -176,7 +185,7 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         // The holder of a name of host scope has no lock in the directory.
         (Some(_), _) if wide => State::Climbing,
         (Some(_), _) => State::Held,
-        (None, _) if !status.readers.is_empty() => State::Held,
+        (None, _) if !status.sharers.is_empty() => State::Held,
         (None, Some(_)) => State::Reserved,
         (None, None) if wide && !leader_asked => State::Unknown,
         (None, None) => State::Free,
@@ -188,7 +197,9 @@ fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
         token: status.token,
         holder: status.holder,
         remaining: status.stays_for,
-        readers: status.readers,
+        limit: status.limit,
+        sharers: status.sharers,
+        share_proofs: status.share_proofs,
         predecessor: status.predecessor,
         waiters: status.waiters.into_iter().map(in_the_directory).collect(),
         proof: status.proof,

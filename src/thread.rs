@@ -59,6 +59,7 @@ use crate::{error::Predecessor, time::Time, token::Token};
 
 mod in_force;
 mod queue;
+mod seat;
 mod shares;
 mod sync;
 
@@ -69,7 +70,8 @@ mod tests;
 
 pub(crate) use in_force::InForce;
 use queue::{Call, Kind, Queue, Ticket};
-pub(crate) use shares::{ThreadShares, WaitingWriter};
+pub(crate) use seat::InSeat;
+pub(crate) use shares::{InFront, ThreadShares, WaitingWriter};
 use sync::{
     AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,
 };
@@ -511,6 +513,26 @@ impl ThreadLock {
     /// the moment that it is [woken](ThreadLock::wake_seat) its turn can lapse.
     pub(crate) fn sit_down(&self) -> Seat {
         Seat(self.queue().sit_down())
+    }
+
+    /// The same, for one that is woken without the lock at hand.
+    fn take_seat(&self) -> Seat {
+        let mut queue = self.queue();
+        // A release that finds it set does not look at the queues, also after the turn was handed on.
+        // It is not set again before a release.
+        self.word.fetch_and(!CALLED, Relaxed);
+        Seat(queue.sit_down())
+    }
+
+    fn weak_queue(&self) -> Weak<Mutex<Queue>> {
+        Arc::downgrade(self.queue.here())
+    }
+
+    /// Takes it from a task in its seat whose turn has lapsed, if no other waits; whether it did.
+    pub(crate) fn take_lapsed(&self) -> bool {
+        let Some(queue) = self.queue.so_far() else { return false };
+        let mut queue = queue.lock();
+        queue.is_empty() && queue.lapse(now())
     }
 
     /// The task in this seat is about to be woken.

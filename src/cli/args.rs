@@ -172,12 +172,12 @@ pub(super) struct Terms {
     /// shown to others: they may hold passwords
     #[arg(long, help_heading = SHARING)]
     pub(super) show_command: bool,
-    /// What every lock is
-    #[arg(short = 'x', short_alias = 'e', long, hide = true)]
+    /// Take it alone: what is done without this, too
+    #[arg(short = 'x', short_alias = 'e', long, hide = true, overrides_with = "shared")]
     exclusive: bool,
-    /// What no lock is yet
-    #[arg(short = 's', long, hide = true)]
-    shared: bool,
+    /// Take it beside others that share it; at process scope
+    #[arg(short = 's', long, overrides_with = "exclusive", help_heading = WAITING)]
+    pub(super) shared: bool,
 
     /// Fail at once if another holder has it
     #[arg(short = 'n', long, aliases = ["nb", "nonblock"], conflicts_with = "wait")]
@@ -684,10 +684,8 @@ fn text_of(variable: &str) -> Result<Option<String>, Failure> {
 impl Terms {
     /// What clap cannot refuse by itself.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        if self.shared {
-            return Err(usage(
-                "there are no shared locks yet; leave out --shared to take the lock exclusively",
-            ));
+        if self.shared && self.at_least.is_some() {
+            return Err(usage("--at-least keeps a lock that is held alone: leave out --shared"));
         }
         match (self.at_most, self.at_least) {
             (_, Some(at_least)) if at_least > AT_LEAST_MAX => {

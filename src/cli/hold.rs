@@ -12,7 +12,6 @@ use super::{
     supervise,
     take::{Guard, Taking},
 };
-use crate::guard::MutexGuard;
 
 /// Takes the lock, prints its token, and releases it when standard input ends.
 pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
@@ -30,7 +29,7 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     let watched = until_input_ends(&taking.events);
     let told = watched.and_then(|()| {
         let mut out = io::stdout().lock();
-        writeln!(out, "token {}", MutexGuard::token(&lock)).and_then(|()| out.flush())
+        writeln!(out, "token {}", lock.token()).and_then(|()| out.flush())
     });
     supervise::tell_of_loss(&lock, &taking.events);
     let told = told
@@ -54,7 +53,7 @@ fn keep(taking: &Taking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>,
             }
             Some(Event::Lost(reason)) => {
                 is_lost = true;
-                let why = format!("{} lock {:?}: {reason}", MutexGuard::scope(lock), taking.name);
+                let why = format!("{} lock {:?}: {reason}", lock.scope(), taking.name);
                 if on_lost == OnLost::Kill {
                     say(why);
                     return (Ok(()), is_lost);

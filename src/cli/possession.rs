@@ -19,7 +19,6 @@ use std::{
 };
 
 use crate::{
-    guard::MutexGuard,
     manager::LockManager,
     name::Name,
     process::{self, DirectoryKey, Identity},
@@ -88,10 +87,15 @@ impl Inheritance {
                 |process: &KnownProcess| proof.is_kept_by(process.pid).unwrap_or(false);
             self.proofs.contains(&proof) || self.above.iter().skip(1).any(is_kept_by)
         };
+        let is_shared_above = |proof: &Identity| {
+            let shares = |process: &KnownProcess| proof.is_shared_by(process.pid).unwrap_or(false);
+            self.above.iter().skip(1).any(shares)
+        };
         Ok(found.iter().any(|lock| {
-            lock.holder.is_some()
+            let is_held = lock.holder.is_some()
                 && (lock.proof.is_some_and(is_inherited)
-                    || self.claims(Place::Directory(key), lock))
+                    || self.claims(Place::Directory(key), lock));
+            is_held || lock.share_proofs.iter().any(is_shared_above)
         }))
     }
 
@@ -126,20 +130,21 @@ impl Inheritance {
     pub(super) fn with(
         &self,
         name: &Name,
-        lock: &MutexGuard<'static, ()>,
+        lock: (Scope, Token),
         locks: &LockManager,
     ) -> (&'static str, OsString) {
         let mut claims = self.claims.clone();
         claims.retain(|claim| self.above.contains(&claim.process));
         // A holder of host scope has no lock in the directory.
-        let place = match MutexGuard::scope(lock) {
+        let (scope, token) = lock;
+        let place = match scope {
             Scope::Host => locks.cluster().map(Place::Cluster),
             Scope::Process | Scope::Thread => locks.directory_key().map(Place::Directory),
         };
         claims.extend(self.above.first().zip(place).map(|(myself, place)| ClaimedHold {
             process: *myself,
             place,
-            token: MutexGuard::token(lock),
+            token,
             name: name.clone(),
         }));
         let lines: Vec<String> = claims.iter().map(ClaimedHold::to_line).collect();

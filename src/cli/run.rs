@@ -19,7 +19,7 @@ use super::{
     take::{Guard, Taking},
     terminal::Terminal,
 };
-use crate::{clock, guard::MutexGuard, identity, name::Name, scope::Scope};
+use crate::{clock, identity, name::Name, scope::Scope};
 
 /// Takes the lock, runs the command, releases it; the exit status is the command's.
 pub(super) fn run(mut run: args::Run) -> Result<u8, Failure> {
@@ -50,12 +50,12 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
     let taken_at = clock::now();
 
     let outcome = {
-        let at_host_scope = MutexGuard::scope(&lock) >= Scope::Host;
+        let at_host_scope = lock.scope() >= Scope::Host;
         let terminal = Terminal::controlling();
         let mut guardian = guardian.filter(|_| at_host_scope);
         if let Some(guardian) = &mut guardian {
             guardian.look_after().map_err(no_guardian)?;
-            if let Some(left) = MutexGuard::remaining(&lock)
+            if let Some(left) = lock.remaining()
                 && on_lost == OnLost::Kill
             {
                 guardian.must_end_by(clock::now() + left);
@@ -104,7 +104,7 @@ fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &Comma
         return;
     }
     let name = &taking.name;
-    if MutexGuard::scope(lock) >= Scope::Host {
+    if lock.scope() >= Scope::Host {
         say(format_args!(
             "lock {name:?} is released, though processes that the command left run on; end the \
              command with `wait` to cover them"
@@ -164,16 +164,17 @@ impl Start<'_> {
         let cannot = |error| Failure::internal("cannot prepare the command", error);
         let Start { taking, lock, .. } = *self;
         let (program, arguments) = self.command.split_first().expect("there is a command");
-        let (held, claims) = taking.inheritance.with(&taking.name, lock, &taking.locks);
+        let (held, claims) =
+            taking.inheritance.with(&taking.name, (lock.scope(), lock.token()), &taking.locks);
         let about = [
             (NAME, taking.name.as_str().into()),
             (held, claims),
-            ("TIERLOCK_SCOPE", MutexGuard::scope(lock).as_str().into()),
-            ("TIERLOCK_TOKEN", MutexGuard::token(lock).to_string().into()),
+            ("TIERLOCK_SCOPE", lock.scope().as_str().into()),
+            ("TIERLOCK_TOKEN", lock.token().to_string().into()),
         ];
         let proof = match self.close {
             true => None,
-            false => MutexGuard::proof_of_life(lock).transpose().map_err(cannot)?,
+            false => lock.proof_of_life().transpose().map_err(cannot)?,
         };
         let birth = CommandBirth {
             parent: rustix::process::getpid(),

@@ -145,7 +145,9 @@ pub(super) fn unknown(name: Name, scope: Scope) -> LockStatus {
         state: State::Free,
         token: Token::ZERO,
         holder: None,
-        readers: Vec::new(),
+        limit: None,
+        sharers: Vec::new(),
+        share_proofs: Vec::new(),
         remaining: None,
         predecessor: Predecessor::Clean,
         waiters: Vec::new(),
@@ -180,6 +182,8 @@ struct ShownLock<'a> {
     name: &'a str,
     scope: &'static str,
     mode: &'static str,
+    /// How many permits a semaphore has; `null` of a lock.
+    limit: Option<u32>,
     /// `null` of a lock of host scope without its leader asked: held there or not.
     state: Option<&'static str>,
     token: u64,
@@ -208,7 +212,7 @@ struct ShownShare<'a> {
     #[serde(flatten)]
     holder: ShownHolder<'a>,
     token: u64,
-    /// How many threads and tasks of it are inside.
+    /// How many threads and tasks of it are inside, or how many permits it has.
     count: u32,
 }
 
@@ -243,7 +247,7 @@ impl<'a> From<&'a LockStatus> for ShownLock<'a> {
         };
         let token = lock.token.get();
         let alone = holder().map(|holder| ShownShare { holder, token, count: 1 });
-        let readers = lock.readers.iter().map(|(holder, count)| ShownShare {
+        let sharers = lock.sharers.iter().map(|(holder, count)| ShownShare {
             holder: holder.into(),
             token,
             count: *count,
@@ -252,10 +256,11 @@ impl<'a> From<&'a LockStatus> for ShownLock<'a> {
             name: lock.name.as_str(),
             scope: lock.scope.as_str(),
             mode: mode(lock),
+            limit: lock.limit,
             state: lock.state.word(),
             token,
             holder: holder(),
-            holders: alone.into_iter().chain(readers).collect(),
+            holders: alone.into_iter().chain(sharers).collect(),
             remaining_ms: lock.remaining.map(in_ms),
             predecessor: lock.predecessor.as_str(),
             waiters: lock.waiters.iter().map(ShownWaiter::from).collect(),
@@ -265,7 +270,11 @@ impl<'a> From<&'a LockStatus> for ShownLock<'a> {
 
 /// How it is held just now.
 fn mode(lock: &LockStatus) -> &'static str {
-    if lock.readers.is_empty() { "exclusive" } else { "shared" }
+    match (lock.limit, lock.sharers.is_empty()) {
+        (Some(_), _) => "permits",
+        (None, false) => "shared",
+        (None, true) => "exclusive",
+    }
 }
 
 impl<'a> From<&'a Holder> for ShownHolder<'a> {
@@ -337,15 +346,20 @@ pub(super) fn table(
     for lock in locks {
         table.add_row([
             format!("{}{}", mark(&lock.name), Printable(lock.name.as_str())),
-            format!("{}, {}", lock.state.word().unwrap_or(UNKNOWN), lock.scope),
+            format!("{}, {}", state(lock), lock.scope),
             lock.holder.as_ref().map(shown).unwrap_or_default(),
             times(lock),
             lock.predecessor.to_string(),
             lock.token.to_string(),
         ]);
-        for (reader, count) in &lock.readers {
-            let times = if *count == 1 { String::new() } else { format!("{count} times") };
-            table.add_row(["", "reads", &shown(reader), &times, "", ""]);
+        for (sharer, count) in &lock.sharers {
+            let (does, times) = match (lock.limit, count) {
+                (Some(_), 1) => ("has 1 permit".to_owned(), String::new()),
+                (Some(_), count) => (format!("has {count} permits"), String::new()),
+                (None, 1) => ("reads".to_owned(), String::new()),
+                (None, count) => ("reads".to_owned(), format!("{count} times")),
+            };
+            table.add_row(["", &does, &shown(sharer), &times, "", ""]);
         }
         for survivor in &lock.survivors {
             table.add_row(["", "kept alive by", &survivor.to_string(), "", "", ""]);
@@ -375,6 +389,18 @@ pub(super) fn table(
 
 /// The state of a lock of host scope without its leader asked.
 const UNKNOWN: &str = "unknown";
+
+/// What it does just now, in a word or two.
+fn state(lock: &LockStatus) -> String {
+    let word = lock.state.word().unwrap_or(UNKNOWN);
+    match lock.limit {
+        None => word.to_owned(),
+        Some(limit) => {
+            let taken: u32 = lock.sharers.iter().map(|(_, count)| count).sum();
+            format!("{taken} of {limit} permits")
+        }
+    }
+}
 
 /// Since when it is held, or for how long it is reserved.
 fn times(lock: &LockStatus) -> String {

@@ -17,9 +17,10 @@ use super::{
     events::{Event, Events},
     failure::say,
     guardian::Guardian,
+    take::Guard,
     terminal::Terminal,
 };
-use crate::{clock, error::LostReason, guard::MutexGuard, name::Name, scope::Scope, time::Time};
+use crate::{clock, error::LostReason, name::Name, scope::Scope, time::Time};
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(super) struct CommandOutcome {
 /// A running command and what is held for it.
 pub(super) struct Supervision<'a> {
     pub(super) name: &'a Name,
-    pub(super) lock: &'a MutexGuard<'static, ()>,
+    pub(super) lock: &'a Guard,
     pub(super) events: &'a Events,
     /// The command's process; its process group has the same number.
     pub(super) command: Pid,
@@ -101,9 +102,9 @@ const REST_TICK: Duration = Duration::from_millis(20);
 const AFTERMATH: Duration = Duration::from_millis(50);
 
 /// Has `events` tell when the lock is lost.
-pub(super) fn tell_of_loss(lock: &MutexGuard<'static, ()>, events: &Events) {
+pub(super) fn tell_of_loss(lock: &Guard, events: &Events) {
     let events = events.sender();
-    MutexGuard::on_lost(lock, move |reason| {
+    lock.on_lost(move |reason| {
         let _ = events.send(Event::Lost(reason));
     });
 }
@@ -188,10 +189,10 @@ impl Supervision<'_> {
     }
 
     fn look_at_the_deadline(&mut self) {
-        if let Some(reason) = MutexGuard::why_lost(self.lock) {
+        if let Some(reason) = self.lock.why_lost() {
             return self.lost(&self.lost_because(reason));
         }
-        let Some(remaining) = MutexGuard::remaining(self.lock) else { return };
+        let Some(remaining) = self.lock.remaining() else { return };
         let deadline = clock::now() + remaining;
         self.deadline.newest = Some(deadline);
         self.deadline.longest = self.deadline.longest.max(remaining);
@@ -248,7 +249,7 @@ impl Supervision<'_> {
 
     /// The command ended under a lock that was lost by then, or was ended by the guardian.
     fn ended_too_late(&self, ended: Ended) -> Option<String> {
-        if let Some(reason) = MutexGuard::why_lost(self.lock) {
+        if let Some(reason) = self.lock.why_lost() {
             let why = self.lost_because(reason);
             return Some(format!("{why}; the command had not ended by then"));
         }
@@ -262,7 +263,7 @@ impl Supervision<'_> {
     }
 
     fn lock_in_words(&self) -> String {
-        format!("{} lock {:?}", MutexGuard::scope(self.lock), self.name)
+        format!("{} lock {:?}", self.lock.scope(), self.name)
     }
 
     fn lost_because(&self, reason: LostReason) -> String {
@@ -426,7 +427,7 @@ impl Supervision<'_> {
         if !terminal.is_of(self.command) {
             return;
         }
-        if MutexGuard::scope(self.lock) >= Scope::Host {
+        if self.lock.scope() >= Scope::Host {
             // The lease must be renewed.
             if !self.told_to_run_on.replace(true) {
                 let lock = self.lock_in_words();

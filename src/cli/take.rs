@@ -2,7 +2,8 @@
 
 use std::{
     future::Future,
-    io::IsTerminal,
+    io::{self, IsTerminal},
+    os::fd::OwnedFd,
     pin::pin,
     sync::{
         Arc,
@@ -25,17 +26,69 @@ use super::{
 };
 use crate::{
     clock,
-    error::{Holder, LockError, LockErrorKind, Predecessor},
-    guard::MutexGuard,
+    error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
+    guard::{LockGuard, MutexGuard, RwLockReadGuard},
     manager::LockManager,
     name::Name,
     path::Keep,
     process::Survivor,
     scope::Scope,
+    status::LockStatus,
     time::Time,
+    token::Token,
 };
 
-pub(super) type Guard = MutexGuard<'static, ()>;
+/// A lock as it was asked for.
+pub(super) enum Guard {
+    Exclusive(MutexGuard<'static, ()>),
+    Shared(RwLockReadGuard<'static, ()>),
+}
+
+/// The same of either.
+macro_rules! of_either {
+    ($guard:expr, $held:ident => $what:expr) => {
+        match $guard {
+            Guard::Exclusive($held) => $what,
+            Guard::Shared($held) => $what,
+        }
+    };
+}
+
+impl Guard {
+    pub(super) fn scope(&self) -> Scope {
+        of_either!(self, held => LockGuard::scope(held))
+    }
+
+    pub(super) fn token(&self) -> Token {
+        of_either!(self, held => LockGuard::token(held))
+    }
+
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        of_either!(self, held => LockGuard::remaining(held))
+    }
+
+    pub(super) fn why_lost(&self) -> Option<LostReason> {
+        of_either!(self, held => LockGuard::why_lost(held))
+    }
+
+    pub(super) fn on_lost(&self, tell: impl FnOnce(LostReason) + Send + 'static) {
+        of_either!(self, held => LockGuard::on_lost(held, tell))
+    }
+
+    pub(super) fn proof_of_life(&self) -> Option<io::Result<OwnedFd>> {
+        of_either!(self, held => LockGuard::proof_of_life(held))
+    }
+
+    fn predecessor(&self) -> Predecessor {
+        of_either!(self, held => LockGuard::predecessor(held))
+    }
+
+    /// Gives it back unused.
+    fn hand_on(self) {
+        // What it would say is for none any more.
+        let _ = of_either!(self, held => LockGuard::hand_on(held));
+    }
+}
 
 /// A lock that is to be taken, and what is needed for that.
 pub(super) struct Taking {
@@ -97,39 +150,26 @@ impl Taking {
     /// command.
     pub(super) fn take(&self) -> Result<Guard, Failure> {
         let lock = self.wait().map_err(|failure| failure.naming_leaders(&self.leaders))?;
-        let before = match MutexGuard::predecessor(&lock) {
+        let before = match lock.predecessor() {
             Predecessor::Clean => String::new(),
             how => format!("; the holder before: {how}"),
         };
-        let (scope, token) = (MutexGuard::scope(&lock), MutexGuard::token(&lock));
+        let (scope, token) = (lock.scope(), lock.token());
         self.tell(format_args!("got it at {scope} scope, token {token}{before}"));
         Ok(lock)
     }
 
     fn wait(&self) -> Result<Guard, Failure> {
-        let terms = &self.terms;
-        let mut mutex = self.locks.mutex(&*self.name, ()).keep(Keep::Never);
-        if let Some(scope) = terms.scope {
-            mutex = mutex.scope(scope.into());
-        }
-        if let Some(at_most) = terms.at_most {
-            mutex = mutex.at_most(at_most);
-        }
-        if let Some(at_least) = terms.at_least {
-            mutex = mutex.at_least(at_least);
-        }
-        let (no_wait, wait) = (terms.no_wait, terms.wait);
+        let take = match self.terms.shared {
+            false => self.exclusively(),
+            true => self.shared()?,
+        };
         let (sender, taken) = mpsc::channel();
         let nudge = self.events.sender();
         let waiting = thread::Builder::new().name("tierlock-waiting".into()).spawn(move || {
-            let result = match wait {
-                _ if no_wait => mutex.try_lock(),
-                Some(wait) => mutex.try_lock_for(wait),
-                None => mutex.lock(),
-            };
-            if let Err(mpsc::SendError(Ok(lock))) = sender.send(result) {
+            if let Err(mpsc::SendError(Ok(lock))) = sender.send(take()) {
                 // The main thread ends without it.
-                let _ = MutexGuard::hand_on(lock);
+                lock.hand_on();
             }
             let _ = nudge.send(Event::Woken);
         });
@@ -155,6 +195,51 @@ impl Taking {
         }
     }
 
+    /// Takes it alone.
+    fn exclusively(&self) -> Box<dyn FnOnce() -> Result<Guard, LockError> + Send> {
+        let terms = &self.terms;
+        let mut mutex = self.locks.mutex(&*self.name, ()).keep(Keep::Never).scope(self.scope());
+        if let Some(at_most) = terms.at_most {
+            mutex = mutex.at_most(at_most);
+        }
+        if let Some(at_least) = terms.at_least {
+            mutex = mutex.at_least(at_least);
+        }
+        let (no_wait, wait) = (terms.no_wait, terms.wait);
+        Box::new(move || {
+            let taken = match wait {
+                _ if no_wait => mutex.try_lock(),
+                Some(wait) => mutex.try_lock_for(wait),
+                None => mutex.lock(),
+            };
+            taken.map(Guard::Exclusive)
+        })
+    }
+
+    /// Takes it beside others that share it.
+    fn shared(&self) -> Result<Box<dyn FnOnce() -> Result<Guard, LockError> + Send>, Failure> {
+        let terms = &self.terms;
+        if self.scope() > Scope::Process {
+            let line = "no leader grants shared locks yet; share it among the processes of one \
+                        machine, with --dir and --scope process";
+            return Err(Failure::new(exit::CONFIG, line));
+        }
+        let mut lock = self.locks.rw_lock(&*self.name, ()).scope(self.scope());
+        if let Some(at_most) = terms.at_most {
+            lock = lock.at_most(at_most);
+        }
+        let (no_wait, wait) = (terms.no_wait, terms.wait);
+        Ok(Box::new(move || {
+            let lock = Arc::new(lock.build()?);
+            let taken = match wait {
+                _ if no_wait => lock.try_read_arc(),
+                Some(wait) => lock.try_read_arc_for(wait),
+                None => lock.read_arc(),
+            };
+            taken.map(Guard::Shared)
+        }))
+    }
+
     /// The scope that the lock is asked for at.
     fn scope(&self) -> Scope {
         self.terms.scope.map_or(self.locks.widest_scope(), Scope::from)
@@ -173,7 +258,10 @@ impl Taking {
 
     /// Gives back a lock under which no command ran: the next holder hears what this one heard.
     pub(super) fn hand_on(&self, lock: Guard) {
-        self.wait_for_answer(MutexGuard::hand_on_answered(lock));
+        match lock {
+            Guard::Exclusive(lock) => self.wait_for_answer(LockGuard::hand_on_answered(lock)),
+            Guard::Shared(lock) => self.wait_for_answer(LockGuard::hand_on_answered(lock)),
+        }
     }
 
     /// The error with the holder that is in the way, and what to do next.
@@ -215,7 +303,10 @@ impl Taking {
 
     /// Releases the lock.
     pub(super) fn release(self, lock: Guard) {
-        self.wait_for_answer(MutexGuard::unlock_async(lock));
+        match lock {
+            Guard::Exclusive(lock) => self.wait_for_answer(LockGuard::unlock_async(lock)),
+            Guard::Shared(lock) => self.wait_for_answer(LockGuard::unlock_async(lock)),
+        }
         self.tell("released");
         self.locks.close();
     }
@@ -247,10 +338,16 @@ impl Seen {
     fn now(name: &Name, locks: &LockManager, inheritance: &Inheritance) -> Seen {
         let is_ours = inheritance.has(name, locks);
         let lock = locks.status(Some(name)).ok().and_then(|found| {
-            found.into_iter().find(|lock| lock.name == *name && lock.holder.is_some())
+            let is_its = |lock: &LockStatus| {
+                lock.name == *name && (lock.holder.is_some() || !lock.sharers.is_empty())
+            };
+            found.into_iter().find(is_its)
         });
         match lock {
-            Some(lock) => Seen { is_ours, holder: lock.holder, survivors: lock.survivors },
+            Some(LockStatus { holder, sharers, survivors, .. }) => {
+                let holder = holder.or_else(|| Some(sharers.into_iter().next()?.0));
+                Seen { is_ours, holder, survivors }
+            }
             None => Seen { is_ours, holder: None, survivors: Vec::new() },
         }
     }

@@ -73,7 +73,7 @@ struct Essence {
     state: State,
     token: Token,
     holder: Option<u32>,
-    readers: Vec<(Option<u32>, u32)>,
+    sharers: Vec<(Option<u32>, u32)>,
     waiters: Vec<Option<u32>>,
 }
 
@@ -127,7 +127,7 @@ impl Essence {
             state: lock.state,
             token: lock.token,
             holder: lock.holder.as_ref().and_then(|holder| holder.pid),
-            readers: lock.readers.iter().map(|(reader, count)| (reader.pid, *count)).collect(),
+            sharers: lock.sharers.iter().map(|(sharer, count)| (sharer.pid, *count)).collect(),
             waiters: lock.waiters.iter().map(|waiter| waiter.pid).collect(),
         }
     }

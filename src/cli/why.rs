@@ -39,7 +39,10 @@ fn sentences(lock: &LockStatus, is_stopped: impl Fn(&Holder) -> bool) -> Vec<Str
     let mut text = Vec::new();
     match (lock.state, &lock.holder) {
         (State::Free, _) => {
-            text.push(format!("{name} is free."));
+            text.push(match lock.limit {
+                None => format!("{name} is free."),
+                Some(limit) => format!("All {limit} permits of {name} are free."),
+            });
             text.extend(last_left(lock.predecessor));
         }
         (State::Unknown, _) => text.push(format!(
@@ -57,7 +60,8 @@ fn sentences(lock: &LockStatus, is_stopped: impl Fn(&Holder) -> bool) -> Vec<Str
             text.extend(stopped(holder, &is_stopped));
         }
         (_, Some(holder)) => text.extend(held(&name, lock, holder, &is_stopped)),
-        (_, None) if !lock.readers.is_empty() => text.extend(read(&name, lock, &is_stopped)),
+        (_, None) if lock.limit.is_some() => text.extend(permits(&name, lock, &is_stopped)),
+        (_, None) if !lock.sharers.is_empty() => text.extend(read(&name, lock, &is_stopped)),
         (_, None) => text.push(format!("{name} is held; its holder has not said what it is.")),
     }
     text.extend(waiting(lock));
@@ -116,18 +120,41 @@ fn held(
 }
 
 fn read(name: &str, lock: &LockStatus, is_stopped: &impl Fn(&Holder) -> bool) -> Vec<String> {
-    let readers = lock.readers.iter().map(|(reader, count)| match count {
+    let readers = lock.sharers.iter().map(|(reader, count)| match count {
         1 => shown(reader),
         count => format!("{} ({count} times)", shown(reader)),
     });
     let readers: Vec<_> = readers.collect();
     let mut text = vec![format!("{name} is read by {}.", readers.join(", "))];
-    for (reader, _) in &lock.readers {
+    for (reader, _) in &lock.sharers {
         text.extend(stopped(reader, is_stopped));
     }
     text.push(
         "A writer gets it once all of them have left or ended; there is no time by which that must \
          be. Readers that come behind a waiting writer wait too."
+            .to_owned(),
+    );
+    text
+}
+
+fn permits(name: &str, lock: &LockStatus, is_stopped: &impl Fn(&Holder) -> bool) -> Vec<String> {
+    let limit = lock.limit.unwrap_or_default();
+    let taken: u32 = lock.sharers.iter().map(|(_, count)| count).sum();
+    let holders: Vec<_> = lock
+        .sharers
+        .iter()
+        .map(|(holder, count)| format!("{count} by {}", shown(holder)))
+        .collect();
+    let mut text = vec![format!(
+        "{taken} of the {limit} permits of {name} are taken: {}.",
+        holders.join(", ")
+    )];
+    for (holder, _) in &lock.sharers {
+        text.extend(stopped(holder, is_stopped));
+    }
+    text.push(
+        "A permit comes free when its holder releases it or ends, however it ends; there is no time \
+         by which that must be."
             .to_owned(),
     );
     text

@@ -16,7 +16,7 @@
 //!                                   └──────────────────────────────┘
 //! inside: the entry's cell must be free; else everything goes back, and the climb waits for the
 //! guard that is inside. A writer then waits until no reader is inside; a reader adds its 1, and gives
-//! the gate back as it was found.
+//! the gate back as it was found; so does a taker of permits, once there are enough.
 //! ```
 
 use std::{
@@ -36,8 +36,9 @@ use crate::{
         lease_word::{Claim, Entered, LeaseWord},
         service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settlement},
     },
+    mode::Room,
     scope::Scope,
-    thread::{Seat, WaitingWriter},
+    thread::{InFront, Seat, WaitingWriter},
     time::Time,
     token::Token,
 };
@@ -48,9 +49,10 @@ use crate::{
 };
 
 use super::{
-    LockMode, Patience, by,
+    LockMode, Patience, Permits, by,
     lapse::GateTurn,
     named::{Keep, Named},
+    permits::{past_others, permits_at_host_scope},
     quiet::HostTier,
     right::{Held, INSIDE, LEASE, SHARED, SHARED_LEASE, SHARED_SLOT, SLOT, THREAD, short},
     sharing::{ReadersInside, WriterWait, unless},
@@ -93,6 +95,8 @@ pub(super) struct Climb<'a> {
     taken: Option<Taken>,
     /// While it waits, it waits to be a writer.
     writer: Option<WaitingWriter<'a>>,
+    /// It holds the gate and waits for permits.
+    front: Option<InFront<'a>>,
     has_arrived: bool,
 }
 
@@ -178,6 +182,7 @@ impl<'a> Climb<'a> {
             #[cfg(feature = "process")]
             taken: None,
             writer: None,
+            front: None,
             has_arrived: false,
         }
     }
@@ -196,9 +201,9 @@ impl<'a> Climb<'a> {
                 Ask::Slot(slot) => {
                     let is_over = || self.named.reach.is_closed() || self.may_read_beside();
                     let (known, label) = (self.known, self.label());
-                    let taken = match self.mode {
-                        LockMode::Exclusive => slot.take_unless(known, label, until, &is_over),
-                        _ => slot.take_to_share(known, label, until, &is_over),
+                    let taken = match self.mode.shares() {
+                        false => slot.take_unless(known, label, until, &is_over),
+                        true => slot.take_to_share(known, label, until, &is_over),
                     };
                     self.slot(taken)?;
                 }
@@ -234,9 +239,9 @@ impl<'a> Climb<'a> {
                     let (known, label) = (self.known, self.label());
                     let wait = async move {
                         let wait = async {
-                            match mode {
-                                LockMode::Exclusive => slot.take_async(known, label, until).await,
-                                _ => slot.take_to_share_async(known, label, until).await,
+                            match mode.shares() {
+                                false => slot.take_async(known, label, until).await,
+                                true => slot.take_to_share_async(known, label, until).await,
                             }
                         };
                         unless(|| named.may_read_beside(), mode, wait).await
@@ -259,7 +264,7 @@ impl<'a> Climb<'a> {
                 Ask::Readers(readers) => {
                     let turn = self.turn();
                     let still_its = {
-                        let wait = Named::await_readers(readers, &mut self.drainer, until);
+                        let wait = self.named.await_readers(readers, &mut self.drainer, until);
                         let mut wait = std::pin::pin!(wait);
                         let polled = |cx: &mut Context<'_>| match turn.is_polled() {
                             true => wait.as_mut().poll(cx).map(|()| true),
@@ -297,6 +302,7 @@ impl<'a> Climb<'a> {
     /// Its turn is over, and the gate was given back for it: it begins anew.
     fn has_lapsed(&mut self) {
         self.turn = None;
+        self.front = None;
         self.held.forget();
         self.drainer = WriterWait::default();
         self.get_up();
@@ -354,7 +360,7 @@ impl<'a> Climb<'a> {
                 At::Inside => return Ok(Ask::Nothing),
                 At::Turnstile if named.entry.thread().win_quietly() => self.turnstile(true)?,
                 At::Turnstile if self.patience == Patience::No => {
-                    if !named.entry.thread().try_win() {
+                    if !self.try_turnstile() {
                         return Err(LockError::WOULD_BLOCK);
                     }
                     self.turnstile(true)?;
@@ -373,7 +379,7 @@ impl<'a> Climb<'a> {
                     if self.patience != Patience::No {
                         return Ok(Ask::Slot(slot));
                     }
-                    match slot.try_take(self.known, self.label()).transpose() {
+                    match self.try_slot(slot, self.known).transpose() {
                         Some(taken) => self.slot(taken)?,
                         None => return Err(LockError::WOULD_BLOCK),
                     }
@@ -445,6 +451,7 @@ impl<'a> Climb<'a> {
     fn enter_gate(&mut self) {
         let (entry, scope) = (&self.named.entry, self.held.scope());
         self.writer = None;
+        self.step_out();
         self.widens = scope > entry.scope_in_force();
         if scope > Scope::Thread {
             entry.raise_scope(scope);
@@ -457,17 +464,24 @@ impl<'a> Climb<'a> {
         let named = self.named;
         let is_widening = matches!(self.at, At::Widened { .. });
         // Readers of the same gate stand beside readers.
-        if self.mode != LockMode::Exclusive && !self.widens && !is_widening {
+        if self.mode.shares() && !self.widens && !is_widening {
             return Ok(None);
         }
         let about = named.about(self.held.scope());
-        let readers = named.look_for_readers(&self.held, &mut self.drainer).map_err(about)?;
-        let Some(readers) = readers else { return Ok(None) };
-        if self.patience == Patience::No {
+        let (rooms, waits) = (self.rooms(), self.patience != Patience::No);
+        let looked = named.look_for_readers(&self.held, &mut self.drainer, rooms, waits);
+        let Some(readers) = looked.map_err(about)? else { return Ok(None) };
+        if !waits {
             return Err(LockError::WOULD_BLOCK);
+        }
+        if named.is_over(self.goal) {
+            return Err(named.closed());
         }
         if clock::now() >= self.patience.until() {
             return Err(self.held_here());
+        }
+        if let LockMode::Permits(_) = self.mode {
+            self.front.get_or_insert_with(|| named.entry.shares().stand_in_front());
         }
         Ok(Some(Ask::Readers(readers)))
     }
@@ -484,6 +498,7 @@ impl<'a> Climb<'a> {
             }
             LockMode::Upgradable => named.begin_reading(&mut self.held),
             LockMode::Shared => self.come_in_as_reader(),
+            LockMode::Permits(permits) => self.come_in_with(permits),
         }
     }
 
@@ -513,6 +528,67 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
+    /// What it waits for once it has the gate: here, and among the processes. A name that is widened is
+    /// left by all that came in at the narrower gate; beside readers of its own gate a reader stands.
+    fn rooms(&self) -> (Room, Option<Room>) {
+        if matches!(self.at, At::Widened { .. }) {
+            return (Room::Alone, Some(Room::Alone));
+        }
+        let among_processes = (!self.mode.shares()).then(|| self.mode.room());
+        match self.widens || self.held.has(SLOT) {
+            true => (Room::Alone, among_processes),
+            false => (self.mode.room(), among_processes),
+        }
+    }
+
+    /// Leaves the turnstile, where that is no gate and has nothing to tell: others of this process
+    /// take their places at the gate while this one, which has that, waits for room.
+    fn step_out(&mut self) {
+        let is_turnstile = self.held.scope() == Scope::Process
+            && self.named.entry.scope_in_force() == Scope::Process
+            && self.held.has(SLOT)
+            && self.is_gate_slot()
+            && self.found_thread == Predecessor::Clean;
+        if is_turnstile {
+            self.get_up();
+            if self.held.remove(THREAD) {
+                self.named.entry.thread().release(Predecessor::Clean);
+            }
+        }
+    }
+
+    /// Counts its permits, and gives the gate back.
+    fn come_in_with(&mut self, permits: Permits) -> Result<()> {
+        self.named.count_permits(&mut self.held, permits.count)?;
+        self.front = None;
+        self.release_slot();
+        self.get_up();
+        if self.held.remove(THREAD) {
+            self.named.entry.thread().release(self.found_thread);
+        }
+        Ok(())
+    }
+
+    /// A try at the thread lock.
+    fn try_turnstile(&self) -> bool {
+        let (thread, shares) = (self.named.entry.thread(), self.named.entry.shares());
+        match self.mode {
+            LockMode::Permits(_) => past_others(|| thread.try_win(), || shares.is_draining()),
+            _ => thread.try_win(),
+        }
+    }
+
+    /// A try at the slot.
+    #[cfg(feature = "process")]
+    fn try_slot(&self, slot: &Slot, known: Token) -> Result<Option<Taken>> {
+        let take = || slot.try_take(known, self.label()).transpose();
+        match self.mode {
+            LockMode::Permits(_) => past_others(take, || slot.is_draining()),
+            _ => take(),
+        }
+        .transpose()
+    }
+
     // ---- to the gate -------------------------------------------------------------------------
 
     /// A try at the slot's word where that is the gate: any thread may make it, turnstile or not.
@@ -525,8 +601,9 @@ impl<'a> Climb<'a> {
             && slot.is_gate()
         {
             self.goal = Scope::Process;
+            self.held.set_scope(Scope::Process);
             self.named.check_open(Scope::Process)?;
-            match slot.try_take(Token::ZERO, self.label()) {
+            match self.try_slot(slot, Token::ZERO) {
                 Ok(None) if self.patience == Patience::No => return Err(LockError::WOULD_BLOCK),
                 Ok(None) => {}
                 Ok(Some(taken)) if taken.widened_by.is_none() => self.slot(Ok(taken))?,
@@ -562,7 +639,8 @@ impl<'a> Climb<'a> {
         if self.goal > Scope::Thread {
             self.named.check_open(self.goal)?;
         }
-        self.found_thread = entry.thread().predecessor();
+        self.check_mode()?;
+        self.found_thread = self.found(entry.thread().predecessor());
         self.tell(self.found_thread);
         self.known = entry.thread().last_token().max(entry.highest_token());
         self.held.set_scope(Scope::Process.min(self.goal));
@@ -598,8 +676,8 @@ impl<'a> Climb<'a> {
             false => about(error),
         })?;
         self.held.add(SLOT);
-        self.found_slot = taken.predecessor;
-        self.tell(taken.predecessor);
+        self.found_slot = self.found(taken.predecessor);
+        self.tell(self.found_slot);
         self.held.token = taken.token;
         if let Some(by) = &taken.widened_by {
             if !named.reach.has_leader() {
@@ -613,6 +691,24 @@ impl<'a> Climb<'a> {
         self.taken = Some(taken);
         self.at = if self.goal == Scope::Host { At::Word } else { At::Gate };
         Ok(())
+    }
+
+    /// No permits are asked of a leader yet.
+    fn check_mode(&self) -> Result<()> {
+        match self.mode {
+            LockMode::Permits(_) if self.goal >= Scope::Host => {
+                Err(self.named.about(Scope::Host)(permits_at_host_scope()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How a gate was left. What a holder of permits does is told to none: they stand for no data.
+    fn found(&self, left: Predecessor) -> Predecessor {
+        match self.mode {
+            LockMode::Permits(_) => Predecessor::Clean,
+            _ => left,
+        }
     }
 
     /// At most one guard of a name is inside in this process, also after its right was lost, but for
@@ -911,6 +1007,9 @@ impl<'a> Climb<'a> {
     fn held_here(&self) -> LockError {
         let named = self.named;
         let start = self.since.unwrap_or_else(clock::now);
+        if let LockMode::Permits(permits) = self.mode {
+            return permits.timed_out(start, named.scope()).with_name(named.name());
+        }
         let error = timed_out(start, named.scope()).with_name(named.name());
         #[cfg(feature = "process")]
         let error = error.with_holder(named.entry.slot().and_then(|slot| slot.holder()));

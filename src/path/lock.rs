@@ -33,6 +33,7 @@ impl Named {
 
     /// As a mode of a lock with readers.
     pub(crate) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        self.check_mode(mode)?;
         match mode {
             LockMode::Exclusive => self.lock(patience),
             _ => self.climb(patience, Scope::Thread, mode),
@@ -40,9 +41,18 @@ impl Named {
     }
 
     pub(crate) async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        self.check_mode(mode)?;
         match mode {
             LockMode::Exclusive => self.lock_async(patience).await,
             _ => self.climb_async(patience, Scope::Thread, mode).await,
+        }
+    }
+
+    /// Whether what is asked for can ever be had of this name.
+    fn check_mode(&self, mode: LockMode) -> Result<()> {
+        match mode {
+            LockMode::Permits(permits) => self.check_permits(permits),
+            _ => Ok(()),
         }
     }
 

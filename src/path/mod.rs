@@ -26,6 +26,7 @@
 //! - [`release`]: giving back
 //! - [`lapse`]: the turn of a task that waits for readers
 //! - [`sharing`]: readers, and a writer's wait for them
+//! - [`permits`]: permits of a semaphore, and the wait for them
 //! - [`terms`]: `at_most`, `at_least`, and how a loss is told
 //!
 //! The file-lock engine has no word: there the gate is the file lock, won and kept together with
@@ -35,6 +36,7 @@ mod climb;
 mod lapse;
 mod lock;
 mod named;
+mod permits;
 mod quiet;
 mod release;
 mod right;
@@ -46,11 +48,13 @@ use std::{future::Future, task::Poll, time::Duration};
 pub use self::named::Keep;
 pub(crate) use self::{
     named::Named,
+    permits::check_limit,
     right::{Held, Won},
 };
 use crate::{
     alarm, clock,
     error::{LockError, LockErrorKind, Predecessor, Result},
+    mode::Room,
     scope::Scope,
     thread::{ThreadLock, ThreadShares},
     time::Time,
@@ -112,6 +116,29 @@ pub(crate) enum LockMode {
     Exclusive,
     Upgradable,
     Shared,
+    Permits(Permits),
+}
+
+/// So many permits of as many as there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Permits {
+    pub(crate) count: u32,
+    pub(crate) limit: u32,
+}
+
+impl LockMode {
+    /// Whether it stands beside readers.
+    fn shares(self) -> bool {
+        matches!(self, LockMode::Shared | LockMode::Upgradable)
+    }
+
+    /// What its holder of the gate waits for.
+    fn room(self) -> Room {
+        match self {
+            LockMode::Permits(permits) => permits.room(),
+            _ => Room::Alone,
+        }
+    }
 }
 
 impl Core {

@@ -17,6 +17,8 @@ use crate::{
     time::Time,
 };
 
+#[cfg(feature = "cli")]
+use super::right::SHARED_SLOT;
 use super::{
     named::Named,
     right::{Held, INSIDE, LEASE, SHARED_LEASE, SLOT, THREAD},
@@ -178,7 +180,12 @@ impl Named {
         &self,
         held: &Held,
     ) -> Option<std::io::Result<std::os::fd::OwnedFd>> {
-        held.has(SLOT).then(|| self.entry.slot()?.proof_of_life().into()).flatten()
+        let slot = self.entry.slot()?;
+        match (held.has(SLOT), held.has(SHARED_SLOT)) {
+            (true, _) => Some(slot.proof_of_life()),
+            (_, true) => Some(slot.proof_of_sharing()),
+            _ => None,
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{mem::ManuallyDrop, num::NonZeroU64, sync::Arc};
 
 use crate::{
-    alarm::Alarm, error::Predecessor, fork, scope::Scope, thread, time::Time, token::Token,
-    watch::Watch,
+    alarm::Alarm, error::Predecessor, fork, mode::Share, scope::Scope, thread, time::Time,
+    token::Token, watch::Watch,
 };
 
 /// The right to a lock: its token, and which gate and turnstile are to be given back.
@@ -15,6 +15,8 @@ pub(crate) struct Held {
     /// Emptied by `release`. Not dropped otherwise, so that the fast path need not ask.
     more: ManuallyDrop<Option<Box<More>>>,
     facts: Facts,
+    /// So many permits; 0 of everything else.
+    permits: u32,
 }
 
 /// Scope, predecessor, what was won, and the fork generation it was won in (the upper half), in
@@ -64,9 +66,9 @@ pub(super) const SLOT: u8 = 2;
 pub(super) const LEASE: u8 = 4;
 /// The entry's cell says that a guard is inside.
 pub(super) const INSIDE: u8 = 8;
-/// A reader's 1, among those of this process.
+/// A reader's 1, among those of this process; or its permits.
 pub(super) const SHARED: u8 = 16;
-/// A reader's 1, in this process's share record of the slot.
+/// A reader's 1, in this process's share record of the slot; or its permits.
 pub(super) const SHARED_SLOT: u8 = 32;
 /// The gate is readable: an upgradable reader holds it.
 pub(super) const READABLE: u8 = 64;
@@ -79,6 +81,7 @@ impl Held {
         token: Token::ZERO,
         more: ManuallyDrop::new(None),
         facts: Facts::new(Scope::Thread, Predecessor::Clean, 0),
+        permits: 0,
     };
 
     pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
@@ -91,6 +94,7 @@ impl Held {
             token: taken.token,
             more: ManuallyDrop::new(None),
             facts: Facts::new(Scope::Thread, taken.predecessor, THREAD),
+            permits: 0,
         }
     }
 
@@ -104,14 +108,49 @@ impl Held {
         generation: u64,
     ) -> Held {
         let facts = Facts::new(scope, left, won).with_generation(short(generation));
-        Held { token, more: ManuallyDrop::new(None), facts }
+        Held { token, more: ManuallyDrop::new(None), facts, permits: 0 }
     }
 
     /// A reader's, of an unnamed lock: a forked child gives its copy back, as its copy of the lock.
     #[inline]
     pub(super) fn plain_shared(token: Token, left: Predecessor) -> Held {
         let facts = Facts::new(Scope::Thread, left, SHARED);
-        Held { token, more: ManuallyDrop::new(None), facts }
+        Held { token, more: ManuallyDrop::new(None), facts, permits: 0 }
+    }
+
+    /// So many permits, whose token is the last one's.
+    #[inline]
+    pub(super) fn plain_permits(token: Token, count: u32) -> Held {
+        Held { permits: count, ..Held::plain_shared(token, Predecessor::Clean) }
+    }
+
+    /// It has so many permits, which stand as what it shares.
+    pub(super) fn set_permits(&mut self, count: u32) {
+        self.permits = count;
+    }
+
+    /// How many permits it has.
+    pub(crate) fn permits(&self) -> u32 {
+        self.permits
+    }
+
+    /// Leaves so many of its permits to another holder, the last ones, which bear the highest tokens:
+    /// those. Watches and alarms stay.
+    pub(super) fn split_off(&mut self, count: u32) -> Held {
+        let (permits, token) = (count, self.token);
+        self.permits -= count;
+        let rest = Token::new(self.token.get().saturating_sub(count.into()));
+        self.token = rest.expect("it is below a token");
+        Held { token, more: ManuallyDrop::new(None), facts: self.facts, permits }
+    }
+
+    /// What it shares: what stands for it among the counts.
+    #[inline]
+    pub(super) fn share(&self) -> Share {
+        match self.permits {
+            0 => Share::Reader,
+            count => Share::Permits(count),
+        }
     }
 
     /// Nothing yet, of a named lock in this process.
@@ -179,8 +218,9 @@ impl Held {
     /// Leaves nothing behind that would have to be given back.
     pub(crate) fn take(&mut self) -> Held {
         let (more, facts) = (ManuallyDrop::new(self.more.take()), self.facts);
+        let permits = std::mem::take(&mut self.permits);
         self.set_won(0);
-        Held { token: self.token, more, facts }
+        Held { token: self.token, more, facts, permits }
     }
 
     pub(crate) fn scope(&self) -> Scope {
@@ -281,7 +321,8 @@ impl Won {
 
 impl From<Won> for Held {
     fn from(won: Won) -> Held {
-        Held { token: won.token, more: ManuallyDrop::new(None), facts: Facts(won.facts.get()) }
+        let facts = Facts(won.facts.get());
+        Held { token: won.token, more: ManuallyDrop::new(None), facts, permits: 0 }
     }
 }
 

@@ -21,11 +21,15 @@ use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
     fork,
+    mode::{Room, Share},
     scope::Scope,
     thread::ThreadLock,
     time::Time,
     token::Token,
 };
+
+#[cfg(feature = "process")]
+use crate::process::Drain;
 
 #[cfg(feature = "process")]
 use super::right::SLOT;
@@ -50,11 +54,16 @@ pub(super) enum ReadersInside {
     Here(EventListener),
     /// Of the slot: while its bell is this, at most so long.
     Slot { bell: u32, longest: Duration },
+    /// What is not to be waited for.
+    Full,
 }
 
-/// A task cannot sleep on a slot's bell: it looks so often, less often later.
+/// A task that no bell wakes looks so often, less often later.
 const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LONGEST_LOOK: Duration = Duration::from_millis(10);
+/// What a writer looks for.
+const ALONE: (Room, Option<Room>) = (Room::Alone, Some(Room::Alone));
+
 /// No sleep exceeds this: the clock that threads sleep on stops while a machine is suspended.
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
@@ -119,7 +128,7 @@ impl Named {
         // After the 1 was added: a caller that widens the name meanwhile waits for this reader.
         let is_inside = self.entry.cell.is_occupied(short(generation));
         if self.entry.scope_in_force() != scope || is_inside {
-            shares.leave();
+            shares.leave(Share::Reader);
             return None;
         }
         let (token, left) = (thread.last_token(), thread.predecessor());
@@ -137,7 +146,7 @@ impl Named {
             Scope::Process if self.entry.has_slot() => {
                 let slot = self.entry.slot()?;
                 let (token, left) = slot.read_beside(generation)?;
-                self.has_come_in(token, left, generation, || slot.unread())
+                self.has_come_in(token, left, generation, || slot.unshare(Share::Reader))
             }
             Scope::Host => None,
             scope => self.read_past_thread(scope, generation),
@@ -176,6 +185,7 @@ impl Named {
             return true;
         }
         if held.has(SHARED_SLOT)
+            && held.permits() == 0
             && let Some(Some(place)) = self.entry.place(generation)
         {
             held.forget();
@@ -186,16 +196,16 @@ impl Named {
         true
     }
 
-    /// Gives back what a reader has, or an upgradable reader besides its gate.
+    /// Gives back what a reader has, or an upgradable reader besides its gate; or permits.
     #[inline]
     pub(super) fn stop_sharing(&self, held: &mut Held) {
         if held.remove(SHARED) {
-            self.entry.shares().leave();
+            self.entry.shares().leave(held.share());
         }
         if held.remove(SHARED_SLOT) {
             #[cfg(feature = "process")]
             if let Some(slot) = self.entry.slot() {
-                slot.unread();
+                slot.unshare(held.share());
             }
         }
         if held.remove(SHARED_LEASE)
@@ -208,23 +218,35 @@ impl Named {
         }
     }
 
-    /// For the holder of the gate: whether readers are inside, and what to wait for if so.
+    /// For the holder of the gate: whether there is no room among what is counted `here`, in the entry,
+    /// or `there`, in the slot, if that matters; and what to wait for if so. All looks of one wait are
+    /// for the same.
     pub(super) fn look_for_readers(
         &self,
         held: &Held,
         drainer: &mut WriterWait,
+        (here, there): (Room, Option<Room>),
+        waits: bool,
     ) -> Result<Option<ReadersInside>> {
-        if let Some(listener) = self.entry.shares().listen() {
+        let shares = self.entry.shares();
+        if !waits && shares.is_full(here) {
+            return Ok(Some(ReadersInside::Full));
+        }
+        if let Some(listener) = shares.listen(here) {
             return Ok(Some(ReadersInside::Here(listener)));
         }
         #[cfg(feature = "process")]
         if held.has(SLOT)
+            && let Some(room) = there
             && let Some(slot) = self.entry.slot()
-            && let crate::process::Drain::Sleep { bell, longest } = slot.drain(&mut drainer.slot)?
         {
-            return Ok(Some(ReadersInside::Slot { bell, longest }));
+            return Ok(match slot.drain(&mut drainer.slot, room, waits)? {
+                Drain::Drained => None,
+                Drain::Full => Some(ReadersInside::Full),
+                Drain::Sleep { bell, longest } => Some(ReadersInside::Slot { bell, longest }),
+            });
         }
-        let _ = (held, drainer);
+        let _ = (held, drainer, there);
         Ok(None)
     }
 
@@ -248,12 +270,14 @@ impl Named {
             },
             #[cfg(not(feature = "process"))]
             ReadersInside::Slot { .. } => unreachable!("there are no slots"),
+            ReadersInside::Full => Ok(()),
         }
         .inspect(|()| drainer.looks += 1)
     }
 
     /// The same, blocking no thread.
     pub(super) async fn await_readers(
+        &self,
         readers: ReadersInside,
         drainer: &mut WriterWait,
         until: Time,
@@ -263,12 +287,22 @@ impl Named {
             ReadersInside::Here(listener) => {
                 by(until.min(now + LONGEST_LOOK * 5), listener).await;
             }
-            ReadersInside::Slot { .. } => {
-                let nap = (FIRST_LOOK * (1 << drainer.looks.min(8))).min(LONGEST_LOOK);
-                alarm::sleep_until((now + nap).min(until)).await;
-                #[cfg(feature = "process")]
-                drainer.slot.looks_again();
+            #[cfg(feature = "process")]
+            ReadersInside::Slot { bell, longest } => {
+                let rung = self.entry.slot().and_then(|slot| slot.await_bell(bell));
+                let is_rung = match rung {
+                    Some(rung) => by((now + longest).min(until), rung).await,
+                    None => {
+                        let nap = (FIRST_LOOK * (1 << drainer.looks.min(8))).min(LONGEST_LOOK);
+                        alarm::sleep_until((now + nap).min(until)).await;
+                        false
+                    }
+                };
+                drainer.slot.looks_again(is_rung);
             }
+            #[cfg(not(feature = "process"))]
+            ReadersInside::Slot { .. } => unreachable!("there are no slots"),
+            ReadersInside::Full => {}
         }
         drainer.looks += 1;
     }
@@ -341,9 +375,10 @@ impl Named {
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
-            let ended = match self.look_for_readers(held, &mut drainer) {
+            let waits = patience != Patience::No;
+            let ended = match self.look_for_readers(held, &mut drainer, ALONE, waits) {
                 Ok(None) => return self.end_upgrade(held),
-                Ok(Some(_)) if patience == Patience::No => Err(LockError::WOULD_BLOCK),
+                Ok(Some(_)) if !waits => Err(LockError::WOULD_BLOCK),
                 Ok(Some(_)) if clock::now() >= until => Err(self.timed_out_since(start)),
                 Ok(Some(readers)) => self.sleep_for_readers(readers, &mut drainer, until),
                 Err(error) => Err(error),
@@ -356,9 +391,9 @@ impl Named {
         self.begin_upgrade(held)?;
         let mut drainer = WriterWait::default();
         loop {
-            match self.look_for_readers(held, &mut drainer) {
+            match self.look_for_readers(held, &mut drainer, ALONE, true) {
                 Ok(None) => return self.end_upgrade(held),
-                Ok(Some(readers)) => Named::await_readers(readers, &mut drainer, Time::NEVER).await,
+                Ok(Some(readers)) => self.await_readers(readers, &mut drainer, Time::NEVER).await,
                 Err(error) => {
                     self.undo_upgrade(held);
                     return Err(error);
@@ -459,7 +494,7 @@ impl Plain {
         if !self.lock.try_win() {
             return None;
         }
-        if self.shares.has_readers() {
+        if self.shares.is_full(Room::Alone) {
             self.lock.step_out();
             return None;
         }
@@ -467,6 +502,9 @@ impl Plain {
     }
 
     pub(super) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
+        if let LockMode::Permits(permits) = mode {
+            return self.acquire(permits, patience);
+        }
         if mode == LockMode::Exclusive
             && let Some(held) = self.write_quietly()
         {
@@ -482,7 +520,7 @@ impl Plain {
                 return Ok(held);
             }
             let is_won = match patience {
-                Patience::No => self.lock.try_win(),
+                Patience::No => self.lock.try_win() || self.lock.take_lapsed(),
                 _ => self.lock.wait(until, may_read),
             };
             match is_won {
@@ -496,7 +534,7 @@ impl Plain {
         if mode != LockMode::Exclusive {
             return Ok(self.come_in(mode));
         }
-        match self.shares.drain(until) {
+        match self.shares.drain(Room::Alone, until) {
             true => Ok(self.come_in_alone()),
             false => {
                 self.lock.step_out();
@@ -512,6 +550,9 @@ impl Plain {
         if patience == Patience::No {
             return self.lock_as(mode, patience);
         }
+        if let LockMode::Permits(permits) = mode {
+            return self.acquire_async(permits, patience).await;
+        }
         let (start, until) = (clock::now(), patience.until());
         let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
         let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
@@ -521,30 +562,30 @@ impl Plain {
             {
                 return Ok(held);
             }
+            if mode == LockMode::Exclusive {
+                break;
+            }
             match unless(may_read, mode, by(until, self.lock.wait_async())).await {
-                Some(true) => break,
+                Some(true) => return Ok(self.come_in(mode)),
                 Some(false) => return Err(timed_out(start, Scope::Thread)),
                 None => {}
             }
         }
+        let won = self.await_room(Room::Alone, until).await;
         drop(writer);
-        if mode != LockMode::Exclusive {
-            return Ok(self.come_in(mode));
-        }
-        let won = StepsOut(Some(&self.lock));
-        match by(until, self.shares.drain_async()).await {
-            true => {
+        match won {
+            Some(won) => {
                 won.keep();
                 Ok(self.come_in_alone())
             }
-            false => Err(timed_out(start, Scope::Thread)),
+            None => Err(timed_out(start, Scope::Thread)),
         }
     }
 
     pub(super) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
         let start = clock::now();
         self.shares.set_readable(false);
-        if self.shares.drain(patience.until()) {
+        if self.shares.drain(Room::Alone, patience.until()) {
             self.upgraded(held);
             return Ok(());
         }
@@ -558,7 +599,7 @@ impl Plain {
 
     pub(super) async fn upgrade_async(&self, held: &mut Held) {
         self.shares.set_readable(false);
-        self.shares.drain_async().await;
+        self.shares.drain_async(Room::Alone).await;
         self.upgraded(held);
     }
 
@@ -585,7 +626,7 @@ impl Plain {
 
     pub(super) fn release(&self, held: &mut Held, how: Predecessor) {
         if held.remove(SHARED) {
-            return self.shares.leave();
+            return self.shares.leave(held.share());
         }
         if held.remove(READABLE) {
             self.shares.set_readable(false);
@@ -596,19 +637,11 @@ impl Plain {
 }
 
 /// Steps out of a lock that was won, unless it is kept.
-struct StepsOut<'a>(Option<&'a ThreadLock>);
-
-impl StepsOut<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
+pub(super) struct StepsOut<'a>(pub(super) &'a ThreadLock);
 
 impl Drop for StepsOut<'_> {
     fn drop(&mut self) {
-        if let Some(lock) = self.0 {
-            lock.step_out();
-        }
+        self.0.step_out();
     }
 }
 
@@ -647,8 +680,8 @@ impl Core {
         match self {
             _ if !held.is_only_shared() => false,
             Core::Plain(plain) => {
+                plain.shares.leave(held.share());
                 held.forget();
-                plain.shares.leave();
                 true
             }
             Core::Named(named) => named.leave_quietly(held),

@@ -66,7 +66,7 @@ impl Named {
     pub(crate) fn lost(&self, held: &Held) -> Option<LostReason> {
         match self.lease_of(held) {
             Some(tier) => tier.word.lost_by(clock::now),
-            None => held.watch()?.lost(),
+            None => held.watch().and_then(|watch| watch.lost()).or_else(|| self.uncounted(held)),
         }
     }
 

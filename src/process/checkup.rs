@@ -106,7 +106,7 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
     };
     report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
     let own: &[&str] = match engine {
-        EngineKind::File => &["format", file::LOCKS, LEADER, WIDE],
+        EngineKind::File => &["format", file::LOCKS, file::READERS, LEADER, WIDE],
         EngineKind::Table => &["format", "table", "tokens", "presence", LEADER, WIDE],
     };
     judge_entries(home, own, report);
@@ -185,7 +185,11 @@ fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
     report.list(Level::Note, "files that a process died in the middle of making", aside);
     let [files, directories] = [0o666, 0o777].map(|bits| home.mode & bits);
     let rights = own.iter().filter_map(|name| {
-        let wanted = if ["presence", file::LOCKS].contains(name) { directories } else { files };
+        let wanted = if ["presence", file::LOCKS, file::READERS].contains(name) {
+            directories
+        } else {
+            files
+        };
         judge_file_rights(home, &home.fd, name, name, wanted)
     });
     report.list(Level::Trouble, "of its files", rights.collect());

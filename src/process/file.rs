@@ -49,6 +49,7 @@ use crate::{
     error::{Holder, LockError, LockErrorKind, Predecessor},
     filesystem::Trust,
     fork::{Condvar, LockFile, Mutex, MutexGuard, PerFork},
+    mode::Usage,
     name::Name,
     scope::Scope,
     time::Time,
@@ -58,6 +59,7 @@ use crate::{
 pub(super) use self::checkup::examine;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) use self::holding::holding;
+pub(super) use self::readers::READERS;
 use self::readers::SharedFile;
 use super::{
     DirectoryKey, NameStatus, Options, Taken,
@@ -126,7 +128,11 @@ impl Directory {
         self.home.key
     }
 
-    pub(super) fn slot(self: &Arc<Self>, name: &Name) -> Result<Slot, LockError> {
+    /// The lock of this name; an error for permits.
+    pub(super) fn slot_for(self: &Arc<Self>, name: &Name, usage: Usage) -> Result<Slot, LockError> {
+        if usage != Usage::Lock {
+            return Err(no_permits().with_name(name).with_scope(Scope::Process));
+        }
         let file_name = names::file_name(name);
         let slot = Slot {
             path: self.locks_path.join(&file_name),
@@ -184,6 +190,7 @@ impl Directory {
         copy: &record::Copy,
         name: Name,
     ) -> Result<NameStatus, LockError> {
+        let file_name = names::file_name(&name);
         let token = record::token(copy).ok_or_else(|| no_token().with_name(&name))?;
         let held = record::held_by(copy).is_some_and(|life| is_alive(file, life));
         let sequence_now = || {
@@ -200,8 +207,10 @@ impl Directory {
             stays_for: (!held).then(|| record::stays_for(copy)).flatten(),
             predecessor: if held { record::before(copy) } else { record::left(copy) },
             widened_by: record::widened_by(copy),
+            limit: None,
             // The kernel does not say which processes share a lock.
-            readers: Vec::new(),
+            sharers: Vec::new(),
+            share_proofs: self.reader_proof(&file_name).into_iter().collect(),
             waiters: Vec::new(),
             proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
             survivors: Vec::new(),
@@ -271,6 +280,14 @@ impl Directory {
             rustix::fs::statat(&self.locks, file_name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
         found.is_ok_and(|found| found.st_size == 0)
     }
+}
+
+/// The kernel's locks count no permits.
+pub(super) fn no_permits() -> LockError {
+    LockError::config(
+        "the file-lock engine has no semaphores: use a directory of the table engine \
+         (Engine::Table), which needs a little-endian 64-bit Linux",
+    )
 }
 
 /// Makes the directory for the lock files, before `format` says that it is there.

@@ -35,6 +35,13 @@ impl Identity {
         self.is_kept_in(&Path::new("/proc").join(pid.to_string()))
     }
 
+    /// Whether the process has it open and locked, alone or beside others: as a reader.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_shared_by(self, pid: u32) -> io::Result<bool> {
+        let process = Path::new("/proc").join(pid.to_string());
+        Ok(!locked_as(&process, |file| file == self, &["READ", "WRITE"])?.is_empty())
+    }
+
     fn is_kept_in(self, process: &Path) -> io::Result<bool> {
         Ok(!locked_by(process, |file| file == self)?.is_empty())
     }
@@ -104,6 +111,15 @@ fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
 
 /// Those of the files `asked_for` that a process has open and locked exclusively as a whole.
 fn locked_by(process: &Path, asked_for: impl Fn(Identity) -> bool) -> io::Result<Vec<Identity>> {
+    locked_as(process, asked_for, &["WRITE"])
+}
+
+/// The same of these kinds of lock, in the kernel's words.
+fn locked_as(
+    process: &Path,
+    asked_for: impl Fn(Identity) -> bool,
+    kinds: &[&str],
+) -> io::Result<Vec<Identity>> {
     let entries = match fs::read_dir(process.join("fd")) {
         Ok(entries) => entries,
         // It has ended.
@@ -115,19 +131,19 @@ fn locked_by(process: &Path, asked_for: impl Fn(Identity) -> bool) -> io::Result
     let file = |entry: fs::DirEntry| {
         let found = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?;
         let file = Identity::of_metadata(&found);
-        (asked_for(file) && is_locked(process, &entry)).then_some(file)
+        (asked_for(file) && is_locked(process, &entry, kinds)).then_some(file)
     };
     Ok(entries.flatten().filter_map(file).collect())
 }
 
-/// Whether the open file description of this descriptor holds an exclusive `flock`. Waiters have
-/// the file open too, and probers lock it, shared.
-fn is_locked(process: &Path, descriptor: &fs::DirEntry) -> bool {
+/// Whether the open file description of this descriptor holds such a `flock`. Waiters have the file
+/// open too, and probers lock it, shared.
+fn is_locked(process: &Path, descriptor: &fs::DirEntry, kinds: &[&str]) -> bool {
     let info = process.join("fdinfo").join(descriptor.file_name());
     let info = fs::read_to_string(info).unwrap_or_default();
     info.lines().filter(|line| line.starts_with("lock:")).any(|line| {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
-        words.contains(&"FLOCK") && words.contains(&"WRITE")
+        words.contains(&"FLOCK") && kinds.iter().any(|kind| words.contains(kind))
     })
 }
 

@@ -38,10 +38,11 @@ mod tests;
 mod turns;
 mod wide;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use crate::{
     error::{Holder, LockError, Predecessor},
+    mode::{Room, Share, Usage},
     name::Name,
     time::Time,
     token::Token,
@@ -157,11 +158,18 @@ impl Directory {
         }
     }
 
-    /// The lock of a name. Fails here, not later, when the disk is full or the file is damaged.
+    /// The lock of a name.
+    #[cfg(test)]
     pub(crate) fn slot(&self, name: &Name) -> Result<Slot, LockError> {
+        self.slot_for(name, Usage::Lock)
+    }
+
+    /// What stands for a name that is used so. Fails here, not later, when the disk is full, the file
+    /// is damaged, or the name is used for something else.
+    pub(crate) fn slot_for(&self, name: &Name, usage: Usage) -> Result<Slot, LockError> {
         Ok(Slot(match &self.0 {
-            Engine::File(directory) => Engine::File(directory.slot(name)?),
-            Engine::Table(directory) => Engine::Table(directory.slot(name)?),
+            Engine::File(directory) => Engine::File(directory.slot_for(name, usage)?),
+            Engine::Table(directory) => Engine::Table(directory.slot_for(name, usage)?),
         }))
     }
 
@@ -206,7 +214,7 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
         }
     };
     ending::end_holder(name, order, look, || match Directory::open(path, &Options::default())?.0 {
-        Engine::File(directory) => directory.slot(name)?.end_stay(order.token),
+        Engine::File(directory) => directory.slot_for(name, Usage::Lock)?.end_stay(order.token),
         Engine::Table(directory) => directory.end_stay(name, order.token),
     })
 }
@@ -380,11 +388,44 @@ impl Slot {
         }
     }
 
-    /// A reader leaves.
-    pub(crate) fn unread(&self) {
+    /// A reader leaves, or permits come back.
+    pub(crate) fn unshare(&self, share: Share) {
         match &self.0 {
             Engine::File(slot) => slot.unread(),
-            Engine::Table(slot) => slot.unread(),
+            Engine::Table(slot) => slot.unshare(share),
+        }
+    }
+
+    /// Counts so many permits, for the holder, who has found room for them and lets go then: the token
+    /// of the last one.
+    pub(crate) fn count_permits(&self, count: u32) -> Result<Token, LockError> {
+        match &self.0 {
+            Engine::File(_) => Err(file::no_permits()),
+            Engine::Table(slot) => slot.count_permits(count),
+        }
+    }
+
+    /// How many permits are taken, as far as one look shows.
+    pub(crate) fn permits_taken(&self) -> Result<u32, LockError> {
+        match &self.0 {
+            Engine::File(_) => Err(file::no_permits()),
+            Engine::Table(slot) => slot.permits_taken(),
+        }
+    }
+
+    /// Whether its holder waits in front of permits that are taken.
+    pub(crate) fn is_draining(&self) -> bool {
+        match &self.0 {
+            Engine::File(_) => false,
+            Engine::Table(slot) => slot.is_draining(),
+        }
+    }
+
+    /// Whether this process's readers and permits are counted still.
+    pub(crate) fn is_counted(&self) -> bool {
+        match &self.0 {
+            Engine::File(_) => true,
+            Engine::Table(slot) => slot.is_counted(),
         }
     }
 
@@ -397,11 +438,17 @@ impl Slot {
         }
     }
 
-    /// Whether readers are inside, and how to wait for them. Only for the holder.
-    pub(crate) fn drain(&self, drainer: &mut Drainer) -> Result<Drain, LockError> {
+    /// Whether there is room, and how to wait for it. Only for the holder; all looks with one drainer
+    /// are for the same.
+    pub(crate) fn drain(
+        &self,
+        drainer: &mut Drainer,
+        room: Room,
+        waits: bool,
+    ) -> Result<Drain, LockError> {
         match &self.0 {
             Engine::File(slot) => slot.drain(drainer),
-            Engine::Table(slot) => slot.drain(&mut drainer.0),
+            Engine::Table(slot) => slot.drain(&mut drainer.0, room, waits),
         }
     }
 
@@ -418,6 +465,14 @@ impl Slot {
                 Ok(())
             }
             Engine::Table(slot) => slot.sleep_on_bell(&mut drainer.0, bell, longest),
+        }
+    }
+
+    /// The same for a task, without an end of its own; `None` where it has to look by itself.
+    pub(crate) fn await_bell(&self, bell: u32) -> Option<impl Future<Output = ()> + Send + use<>> {
+        match &self.0 {
+            Engine::File(_) => None,
+            Engine::Table(slot) => slot.await_bell(bell),
         }
     }
 
@@ -512,6 +567,16 @@ impl Slot {
             Engine::Table(slot) => slot.proof_of_life(),
         }
     }
+
+    /// The same of what is read, by this process's only reader of the name: from now on it is that of
+    /// every process that has a copy of the descriptor.
+    #[cfg(feature = "cli")]
+    pub(crate) fn proof_of_sharing(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        match &self.0 {
+            Engine::File(slot) => slot.proof_of_sharing(),
+            Engine::Table(slot) => slot.proof_of_sharing(),
+        }
+    }
 }
 
 /// A writer that waits for readers.
@@ -519,17 +584,19 @@ impl Slot {
 pub(crate) struct Drainer(table::TableDrainer);
 
 impl Drainer {
-    /// It looks again, after it did something else than to sleep.
-    pub(crate) fn looks_again(&mut self) {
-        self.0.looks_again();
+    /// It looks again, after it waited otherwise than asleep; whether the bell rang.
+    pub(crate) fn looks_again(&mut self, is_rung: bool) {
+        self.0.looks_again(is_rung);
     }
 }
 
-/// Whether readers are inside.
+/// Whether there is room beside readers or permits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Drain {
     Drained,
-    /// They are: to sleep while the bell is this, at most so long.
+    /// There is none, and it was not to be waited for.
+    Full,
+    /// There is none: to sleep while the bell is this, at most so long.
     Sleep {
         bell: u32,
         longest: Duration,
@@ -580,8 +647,12 @@ pub(crate) struct NameStatus {
     /// While it is held, how the one before the holder left.
     pub(crate) predecessor: Predecessor,
     pub(crate) widened_by: Option<String>,
-    /// Which processes read it, and how many threads and tasks of each.
-    pub(crate) readers: Vec<(Holder, u32)>,
+    /// Of a semaphore: how many permits there are.
+    pub(crate) limit: Option<u32>,
+    /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
+    pub(crate) sharers: Vec<(Holder, u32)>,
+    /// The files with the locks that prove them alive.
+    pub(crate) share_proofs: Vec<files::Identity>,
     /// The waiters, as far as they are published.
     pub(crate) waiters: Vec<WaiterStatus>,
     /// The file with the lock that proves the holder alive.

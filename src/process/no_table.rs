@@ -6,6 +6,7 @@ use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
     error::{Holder, LockError, Predecessor},
+    mode::{Room, Share, Usage},
     name::Name,
     time::Time,
     token::Token,
@@ -49,7 +50,7 @@ impl Directory {
         match self.0 {}
     }
 
-    pub(super) fn slot(self: &Arc<Self>, _: &Name) -> Result<Slot, LockError> {
+    pub(super) fn slot_for(self: &Arc<Self>, _: &Name, _: Usage) -> Result<Slot, LockError> {
         match self.0 {}
     }
 
@@ -90,7 +91,7 @@ impl Near<'_> {
 pub(super) struct TableDrainer;
 
 impl TableDrainer {
-    pub(super) fn looks_again(&mut self) {}
+    pub(super) fn looks_again(&mut self, _: bool) {}
 }
 
 /// There is none.
@@ -144,7 +145,23 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn unread(&self) {
+    pub(super) fn unshare(&self, _: Share) {
+        match self.0 {}
+    }
+
+    pub(super) fn count_permits(&self, _: u32) -> Result<Token, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn permits_taken(&self) -> Result<u32, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
         match self.0 {}
     }
 
@@ -156,7 +173,7 @@ impl Slot {
         match self.0 {}
     }
 
-    pub(super) fn drain(&self, _: &mut TableDrainer) -> Result<Drain, LockError> {
+    pub(super) fn drain(&self, _: &mut TableDrainer, _: Room, _: bool) -> Result<Drain, LockError> {
         match self.0 {}
     }
 
@@ -166,6 +183,10 @@ impl Slot {
         _: u32,
         _: Duration,
     ) -> Result<(), LockError> {
+        match self.0 {}
+    }
+
+    pub(super) fn await_bell(&self, _: u32) -> Option<std::future::Ready<()>> {
         match self.0 {}
     }
 
@@ -202,6 +223,11 @@ impl Slot {
     }
 
     pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
+        match self.0 {}
+    }
+
+    #[cfg(feature = "cli")]
+    pub(super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
         match self.0 {}
     }
 }

@@ -231,7 +231,16 @@ pub(super) mod futex {
         others: impl Iterator<Item = (&'a AtomicU64, u32)>,
         longest: Duration,
     ) -> Result<Option<usize>, Errno> {
-        let others = others.map(|(word, seen)| (low_half(word), seen, WaitFlags::SIZE_U32));
+        sleep_on_any(own, others.map(|(word, seen)| (low_half(word), seen)), longest)
+    }
+
+    /// The same, of whole words.
+    pub(in super::super) fn sleep_on_any<'a>(
+        own: (&'a AtomicU32, u32),
+        others: impl Iterator<Item = (&'a AtomicU32, u32)>,
+        longest: Duration,
+    ) -> Result<Option<usize>, Errno> {
+        let others = others.map(|(word, seen)| (word, seen, WaitFlags::SIZE_U32));
         let own = (own.0, own.1, WaitFlags::SIZE_U32 | WaitFlags::PRIVATE);
         let mut words = [Wait::new(); MANY];
         let mut count = 0;

@@ -18,9 +18,11 @@
 //! that use it by cutting the table short. In a sticky directory only its owner can start the table
 //! anew.
 
+mod bells;
 mod chain;
 mod checkup;
 mod ends;
+mod heirs;
 #[cfg(feature = "cli")]
 mod holding;
 mod index;
@@ -35,6 +37,7 @@ mod member;
 mod model;
 #[cfg(feature = "testing")]
 pub mod parts;
+mod permits;
 mod presence;
 mod protocol;
 mod records;
@@ -52,6 +55,7 @@ mod wide;
 mod word;
 
 use std::{
+    future::Future,
     io,
     os::fd::OwnedFd,
     sync::{
@@ -65,6 +69,7 @@ use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
     fork::{FirstMade, Mutex, PerFork},
+    mode::{Room, Share, Usage},
     name::Name,
     scope::Scope,
     time::Time,
@@ -127,9 +132,15 @@ impl Directory {
         self.home.key
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn slot(self: &Arc<Self>, name: &Name) -> Result<Slot, LockError> {
-        let place = self.place(name)?;
-        Ok(Slot { places: PerFork::new(place), name: name.clone(), directory: self.clone() })
+        self.slot_for(name, Usage::Lock)
+    }
+
+    /// The slot of this name, which is used so.
+    pub(super) fn slot_for(self: &Arc<Self>, name: &Name, usage: Usage) -> Result<Slot, LockError> {
+        let (places, directory) = (PerFork::new(self.place(name, usage)?), self.clone());
+        Ok(Slot { places, name: name.clone(), usage, directory })
     }
 
     /// Every name: its status, or what is wrong with its slot.
@@ -140,7 +151,7 @@ impl Directory {
     /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
     #[cfg(feature = "cli")]
     pub(super) fn end_stay(&self, name: &Name, token: Token) -> Result<bool, LockError> {
-        let Place { slot, number, generation, member, .. } = &self.place(name)?;
+        let Place { slot, number, generation, member, .. } = &self.place(name, Usage::Lock)?;
         let at = SlotAt { slot, number: *number, table: &member.table, kept: Some(slot) };
         match lock::end_stay(at, member.id, *generation, &**member, token.get()) {
             Ok(ended) => Ok(ended),
@@ -151,10 +162,10 @@ impl Directory {
     }
 
     /// Where the name stands, for this process.
-    fn place(&self, name: &Name) -> Result<Place, LockError> {
+    fn place(&self, name: &Name, usage: Usage) -> Result<Place, LockError> {
         let named = |error: LockError| error.with_name(name).with_scope(Scope::Process);
         let member = self.member().map_err(named)?;
-        let Found { number, generation } = member.find(name).map_err(named)?;
+        let Found { number, generation } = member.find_for(name, usage).map_err(named)?;
         let slot = member.table.slot_cell(number);
         let slot = slot.map_err(|error| named(store::about(&self.home, error)))?;
         Ok(Place {
@@ -165,6 +176,7 @@ impl Directory {
             held: AtomicU64::new(NOT_HELD),
             stays: AtomicBool::new(false),
             heirloom: Mutex::default(),
+            reader_heirloom: Mutex::default(),
             own: FirstMade::new(),
             again: FirstMade::new(),
         })
@@ -192,6 +204,7 @@ fn is_to_look(last: u64, token: u64) -> bool {
 pub(super) struct Slot {
     places: PerFork<Place>,
     name: Name,
+    usage: Usage,
     directory: Arc<Directory>,
 }
 
@@ -208,6 +221,8 @@ struct Place {
     stays: AtomicBool,
     /// The presence under which the lock is held, where others are to inherit it.
     heirloom: Mutex<Option<Heirloom>>,
+    /// The presence under which this process's only reader is counted, where others are to inherit it.
+    reader_heirloom: Mutex<Option<Heirloom>>,
     /// This process's share record of it, once it has one.
     own: FirstMade<Arc<Own>>,
     /// Where it was found when it was not here any more.
@@ -436,7 +451,8 @@ impl Slot {
     pub(super) fn prepare_to_read(&self) -> Result<(), LockError> {
         let place = self.place()?;
         if place.own.get().is_none() {
-            let own = place.member.own_share(place.at()).map_err(|error| self.named(error))?;
+            let own = place.member.own_share(place.at(), self.usage);
+            let own = own.map_err(|error| self.named(error))?;
             // Two at once find the same one.
             let _ = place.own.set(own);
         }
@@ -477,11 +493,11 @@ impl Slot {
         counted.map(drop).ok_or_else(|| self.named(sharing::uncounted()))
     }
 
-    /// A reader leaves.
+    /// A reader leaves, or permits come back.
     #[inline]
-    pub(super) fn unread(&self) {
+    pub(super) fn unshare(&self, share: Share) {
         if let Some(place) = self.places.so_far().map(Place::last) {
-            place.unread();
+            place.unshare(share);
         }
     }
 
@@ -503,14 +519,20 @@ impl Slot {
             && !place.member.table.has_writer_waiting(place.number)
     }
 
-    /// For the holder: whether readers are inside, and what to sleep on if so.
-    pub(super) fn drain(&self, drainer: &mut TableDrainer) -> Result<Drain, LockError> {
+    /// For the holder: whether there is room, and what to sleep on if not. All looks of one wait are
+    /// for the same.
+    pub(super) fn drain(
+        &self,
+        drainer: &mut TableDrainer,
+        room: Room,
+        waits: bool,
+    ) -> Result<Drain, LockError> {
         let place = self.place()?;
         let me = place.member.id;
         if place.slot.generation.head().is_none() {
             return Ok(Drain::Drained);
         }
-        let drainer = drainer.0.get_or_insert_with(|| sharing::WriterDrain::new(me));
+        let drainer = drainer.0.get_or_insert_with(|| sharing::WriterDrain::new(me, room, waits));
         match drainer.go_on(place.at(), &*place.member) {
             // Readers of this process may be inside and not be counted.
             Ok(Drain::Drained) if place.own().is_some_and(|own| !own.is_of(me)) => {
@@ -537,12 +559,18 @@ impl Slot {
         }
     }
 
+    /// Until the bell rings, for a task; `None` where tasks have to look by themselves.
+    pub(super) fn await_bell(&self, bell: u32) -> Option<impl Future<Output = ()> + use<>> {
+        let place = self.places.so_far().map(Place::last)?;
+        bells::wake_tasks().then(|| bells::BellWait::new(&place.slot, bell))
+    }
+
     // ---- helpers -------------------------------------------------------------------------------
 
     /// Where the name stands, as far as this process knows.
     #[inline]
     fn place(&self) -> Result<&Place, LockError> {
-        let place = self.places.try_here(|| self.directory.place(&self.name))?;
+        let place = self.places.try_here(|| self.directory.place(&self.name, self.usage))?;
         Ok(place.last())
     }
 
@@ -644,7 +672,7 @@ impl Slot {
             }
             Stop::TimedOut => return Err(self.timed_out(begin)),
         }
-        let again = self.directory.place(&self.name)?;
+        let again = self.directory.place(&self.name, self.usage)?;
         // Another thread may have looked it up meanwhile, too.
         let _ = place.again.set(again);
         Ok(())
@@ -679,10 +707,10 @@ impl Slot {
 pub(super) struct TableDrainer(Option<sharing::WriterDrain>);
 
 impl TableDrainer {
-    /// It looks again, after it did something else than to sleep.
-    pub(super) fn looks_again(&mut self) {
+    /// It looks again, after it waited otherwise than asleep; whether the bell rang.
+    pub(super) fn looks_again(&mut self, is_rung: bool) {
         if let Some(drainer) = &mut self.0 {
-            drainer.slept(Slept::ByItself);
+            drainer.slept(if is_rung { Slept::Woken } else { Slept::ByItself });
         }
     }
 }
@@ -732,7 +760,7 @@ impl Near<'_> {
         match Token::new(slot.token.load(Relaxed)) {
             Some(token) if stands => Some((token, left)),
             _ => {
-                let _ = sharing::unread(place.at(), own, me);
+                let _ = sharing::unshare(place.at(), own, me, Share::Reader);
                 None
             }
         }
@@ -741,7 +769,7 @@ impl Near<'_> {
     /// A reader leaves.
     #[inline]
     pub(super) fn unread(self) {
-        self.place.unread();
+        self.place.unshare(Share::Reader);
     }
 
     /// Releases it, clean, if it still bears this token.
@@ -787,20 +815,23 @@ impl Place {
         self.own.get().cloned().or_else(|| self.member.share_of(self.number))
     }
 
-    /// A reader leaves.
+    /// A reader leaves, or permits come back.
     #[inline]
-    fn unread(&self) {
+    fn unshare(&self, share: Share) {
         match self.own.get() {
-            // If it is lost, it is not counted any more.
-            Some(own) => drop(sharing::unread(self.at(), own, self.member.id)),
-            None => self.unread_elsewhere(),
+            Some(own) => {
+                if sharing::unshare(self.at(), own, self.member.id, share).is_err() {
+                    self.end_sharing(own);
+                }
+            }
+            None => self.unshare_elsewhere(share),
         }
     }
 
     #[cold]
-    fn unread_elsewhere(&self) {
+    fn unshare_elsewhere(&self, share: Share) {
         if let Some(own) = self.own() {
-            let _ = sharing::unread(self.at(), &own, self.member.id);
+            let _ = sharing::unshare(self.at(), &own, self.member.id, share);
         }
     }
 

@@ -1,9 +1,12 @@
-//! Readers of one process beside its lock, where that lock is the gate.
+//! Readers of one process beside its lock, where that lock is the gate; or the permits that are taken
+//! of a semaphore.
 //!
 //! A reader adds 1 to the count and *then* looks at the lock; a writer wins the lock and *then*
 //! looks at the count. All four are SeqCst: in their one order one of the two comes second, and sees
 //! the other. A reader that is not let in takes its 1 back as one that leaves does, so that a writer
 //! which saw it is woken.
+//!
+//! Permits are counted by the holder of the lock, who then releases it, and come back past the lock.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering::*},
@@ -13,21 +16,29 @@ use std::{
 use event_listener::{Event, EventListener, Listener};
 
 use super::ThreadLock;
-use crate::{clock::now, fork::PerFork, time::Time};
+use crate::{
+    clock::now,
+    fork::PerFork,
+    mode::{Room, Share},
+    time::Time,
+};
 
 /// The readers of a lock, and what a writer waits for.
 pub(crate) struct ThreadShares {
-    /// How many readers are inside, or looking whether they may be; [`WANTED`] above.
+    /// How many readers are inside, or looking whether they may be; or how many permits are taken.
+    /// [`WANTED`] above.
     word: AtomicU32,
     /// An upgradable reader is inside: it holds the lock, and readers come in beside it.
     readable: AtomicBool,
+    /// The holder of the lock waits for permits: a try need not wait for it.
+    drains: AtomicBool,
     /// So many threads and tasks wait to be writers.
     writers: AtomicU32,
-    /// Rung by the last reader that a writer waits for.
+    /// Rung by the last reader that a writer waits for, and by permits that come back.
     bell: PerFork<Event>,
 }
 
-/// A writer waits until no reader is counted.
+/// The holder of the lock waits until less is counted.
 const WANTED: u32 = 1 << 31;
 
 /// No sleep exceeds this; see `LONGEST_NAP` of the lock.
@@ -38,6 +49,7 @@ impl ThreadShares {
         ThreadShares {
             word: AtomicU32::new(0),
             readable: AtomicBool::new(false),
+            drains: AtomicBool::new(false),
             writers: AtomicU32::new(0),
             bell: PerFork::unset(),
         }
@@ -47,17 +59,17 @@ impl ThreadShares {
     /// waits. If not, everything is as it was.
     #[inline]
     pub(crate) fn read(&self, lock: &ThreadLock) -> bool {
-        self.add();
+        self.add(Share::Reader);
         let is_in = !lock.is_locked_beside_readers() || self.may_read_beside();
         if !is_in {
-            self.leave();
+            self.leave(Share::Reader);
         }
         is_in
     }
 
     /// Comes in as a reader, for the holder of the lock, which then releases it.
     pub(crate) fn read_under(&self, lock: &ThreadLock) {
-        self.add();
+        self.add(Share::Reader);
         lock.is_locked_beside_readers();
     }
 
@@ -66,10 +78,22 @@ impl ThreadShares {
         self.is_readable() && self.writers.load(SeqCst) == 0
     }
 
-    /// Whether readers are inside, or just looking whether they may be. For the holder of the lock.
+    /// Counts permits, for the holder of the lock, who has found room for them and then releases it.
     #[inline]
-    pub(crate) fn has_readers(&self) -> bool {
-        self.word.load(SeqCst) != 0
+    pub(crate) fn count_permits(&self, count: u32) {
+        self.add(Share::Permits(count));
+    }
+
+    /// Whether there is no such room. For the holder of the lock.
+    #[inline]
+    pub(crate) fn is_full(&self, room: Room) -> bool {
+        self.counted() > room.most()
+    }
+
+    /// How many readers are inside, or looking whether they may be; or how many permits are taken.
+    #[inline]
+    pub(crate) fn counted(&self) -> u32 {
+        self.word.load(SeqCst) & !WANTED
     }
 
     #[cfg(feature = "process")]
@@ -78,20 +102,21 @@ impl ThreadShares {
     }
 
     #[inline]
-    fn add(&self) {
-        let before = self.word.fetch_add(1, SeqCst);
-        assert!(before & !WANTED < WANTED - 1, "there are 2^31 readers");
+    fn add(&self, share: Share) {
+        let before = self.word.fetch_add(share.count(), SeqCst);
+        assert!(before & !WANTED < WANTED - share.count(), "there are 2^31 readers");
     }
 
-    /// A reader leaves.
+    /// A reader leaves, or permits come back.
     #[inline]
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(&self, share: Share) {
         let mut before = self.word.load(Relaxed);
         loop {
-            assert!(before & !WANTED != 0, "a reader left that never came");
-            let after = if before == WANTED | 1 { 0 } else { before - 1 };
+            assert!(before & !WANTED >= share.count(), "a reader left that never came");
+            let rings = before & WANTED != 0 && share.wakes(before & !WANTED);
+            let after = (if rings { before & !WANTED } else { before }) - share.count();
             match self.word.compare_exchange(before, after, SeqCst, Relaxed) {
-                Ok(_) if before == WANTED | 1 => return self.ring(),
+                Ok(_) if rings => return self.ring(),
                 Ok(_) => return,
                 Err(found) => before = found,
             }
@@ -103,35 +128,48 @@ impl ThreadShares {
         self.bell.here(Event::new).notify(usize::MAX);
     }
 
-    /// For a writer that has the lock: what to wait for, if readers are inside.
-    pub(crate) fn listen(&self) -> Option<EventListener> {
-        if self.word.load(SeqCst) == 0 {
+    /// For the holder of the lock: what to wait for, if there is no such room.
+    pub(crate) fn listen(&self, room: Room) -> Option<EventListener> {
+        if !self.is_full(room) {
             return None;
         }
         // Before the count is read again: a reader that leaves then is heard.
         let listener = self.bell.here(Event::new).listen();
-        let want = |word: u32| (word & !WANTED != 0).then_some(word | WANTED);
+        let want = |word: u32| (word & !WANTED > room.most()).then_some(word | WANTED);
         self.word.fetch_update(SeqCst, SeqCst, want).is_ok().then_some(listener)
     }
 
-    /// Blocks until no reader is inside, for a writer that has the lock. False if the time came
-    /// first.
-    pub(crate) fn drain(&self, until: Time) -> bool {
-        while let Some(listener) = self.listen() {
+    /// Blocks until there is such room, for the holder of the lock. False if the time came first.
+    pub(crate) fn drain(&self, room: Room, until: Time) -> bool {
+        while self.is_full(room) {
             let left = until.since(now());
             if left.is_zero() {
                 return false;
             }
-            listener.wait_timeout(left.min(LONGEST_NAP));
+            if let Some(listener) = self.listen(room) {
+                listener.wait_timeout(left.min(LONGEST_NAP));
+            }
         }
         true
     }
 
     /// The same without limit, blocking no thread.
-    pub(crate) async fn drain_async(&self) {
-        while let Some(listener) = self.listen() {
+    pub(crate) async fn drain_async(&self, room: Room) {
+        while let Some(listener) = self.listen(room) {
             listener.await;
         }
+    }
+
+    /// Whether the holder of the lock waits for permits.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drains.load(Relaxed)
+    }
+
+    /// The holder of the lock waits for permits, and not any more when what is returned is dropped. A
+    /// hint: it says whether a try that finds the lock taken may expect it to be free at once.
+    pub(crate) fn stand_in_front(&self) -> InFront<'_> {
+        self.drains.store(true, Relaxed);
+        InFront(self)
     }
 
     /// Whether an upgradable reader is inside.
@@ -148,6 +186,15 @@ impl ThreadShares {
     pub(crate) fn count_writer(&self) -> WaitingWriter<'_> {
         self.writers.fetch_add(1, SeqCst);
         WaitingWriter(self)
+    }
+}
+
+/// A holder of the lock that waits for permits.
+pub(crate) struct InFront<'a>(&'a ThreadShares);
+
+impl Drop for InFront<'_> {
+    fn drop(&mut self) {
+        self.0.drains.store(false, Relaxed);
     }
 }
 

@@ -20,7 +20,8 @@ use std::{
 use rustix::process::{Pid, Signal};
 use tierlock::{
     Engine, Leader, LockError, LockManager, LockManagerBuilder, Mutex, MutexBuilder, MutexGuard,
-    Predecessor, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard, Scope,
+    Permit, Predecessor, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard,
+    Scope, Semaphore,
     fence::{FileEntry, FileGate},
 };
 
@@ -251,6 +252,15 @@ impl State {
             ["write", scope, name] => {
                 self.shared.push(Box::new(self.rw_lock(scope, name)?.write_arc()?));
             }
+            ["permits", scope, name, permits, count] => {
+                let semaphore = self.semaphore(scope, name, permits.parse().unwrap())?;
+                self.shared.push(Box::new(semaphore.acquire_many_arc(count.parse().unwrap())?));
+            }
+            ["return permits"] => self.shared.clear(),
+            ["crowd", scope, name, folder, seed] => {
+                let semaphore = self.semaphore(scope, name, CROWD_PERMITS)?;
+                return crowd(&semaphore, Path::new(folder), seed.parse().unwrap());
+            }
             ["pair", scope, name, folder, seed] => {
                 return pair(
                     &*self.rw_lock(scope, name)?,
@@ -331,6 +341,16 @@ impl State {
     fn rw_lock(&self, scope: &str, name: &str) -> Result<Arc<RwLock<()>>, LockError> {
         let locks = self.locks.as_ref().unwrap();
         locks.rw_lock(name, ()).scope(scope.parse().unwrap()).build().map(Arc::new)
+    }
+
+    fn semaphore(
+        &self,
+        scope: &str,
+        name: &str,
+        permits: u32,
+    ) -> Result<Arc<Semaphore>, LockError> {
+        let locks = self.locks.as_ref().unwrap();
+        locks.semaphore(name, permits).scope(scope.parse().unwrap()).build().map(Arc::new)
     }
 
     fn mutex(&self, scope: &str, name: &str) -> MutexBuilder<()> {
@@ -458,6 +478,61 @@ fn pair(lock: &RwLock<()>, folder: &Path, seed: u64) -> Result<String, LockError
         if is_torn {
             return Ok("torn".into());
         }
+        rounds.write_all(b".").unwrap();
+    }
+}
+
+/// So many permits the crowd has.
+pub(crate) const CROWD_PERMITS: u32 = 4;
+
+/// Takes permits over and over, and with each locks one of as many files as there are permits. Ends
+/// when there is none for it.
+fn crowd(semaphore: &Semaphore, folder: &Path, seed: u64) -> Result<String, LockError> {
+    let mut rounds =
+        OpenOptions::new().append(true).create(true).open(folder.join("rounds")).unwrap();
+    let files: Vec<File> = (0..CROWD_PERMITS)
+        .map(|number| {
+            let path = folder.join(format!("permit {number}"));
+            OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap()
+        })
+        .collect();
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    loop {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let count = 1 + (random >> 8) as u32 % CROWD_PERMITS;
+        let permit = match random % 4 {
+            0 => semaphore.acquire_many(count)?,
+            1 => futures::executor::block_on(semaphore.acquire_many_async(count))?,
+            2 => match semaphore.try_acquire_many(count) {
+                Ok(permit) => permit,
+                Err(_) => continue,
+            },
+            _ => match semaphore.try_acquire_many_for(count, Duration::from_micros(500)) {
+                Ok(permit) => permit,
+                Err(_) => continue,
+            },
+        };
+        let mut locked = Vec::new();
+        // A killed process's files are closed one after the other.
+        let end = std::time::Instant::now() + LONG;
+        while locked.len() < Permit::count(&permit) as usize {
+            if std::time::Instant::now() > end {
+                return Ok(format!("{} of {count} files are there", locked.len()));
+            }
+            for (number, file) in files.iter().enumerate() {
+                if !locked.contains(&number)
+                    && locked.len() < count as usize
+                    && file.try_lock().is_ok()
+                {
+                    locked.push(number);
+                }
+            }
+        }
+        thread::yield_now();
+        locked.into_iter().for_each(|number| files[number].unlock().unwrap());
+        drop(permit);
         rounds.write_all(b".").unwrap();
     }
 }

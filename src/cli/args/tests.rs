@@ -95,8 +95,7 @@ fn what_is_missing_or_too_much_is_said() {
         ("run -- true", "NAME is missing"),
         ("run -- a b -- c", "NAME is missing"),
         ("run job -c x -- y", "not both"),
-        ("run -s job -- true", "no shared locks yet"),
-        ("run --shared job -- true", "no shared locks yet"),
+        ("run -s --at-least 5m job -- true", "leave out --shared"),
         ("run --ttl 0 job -- true", "between 1s and 60s"),
         ("run --ttl 61 job -- true", "between 1s and 60s"),
     ] {

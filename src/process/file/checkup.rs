@@ -1,7 +1,7 @@
 //! What is wrong with a directory of the file-lock engine. See `process::checkup`.
 
 use super::super::report::{Level, Report, foreign_entry, judge_file_rights};
-use super::{Directory, Home, LOCKS, WideNames, open_locks};
+use super::{Directory, Home, LOCKS, READERS, WideNames, open_locks};
 
 /// Looks at every lock file.
 pub(in super::super) fn examine(home: Home, report: &mut Report) {
@@ -47,6 +47,23 @@ fn examine_files(Directory { home, locks, .. }: &Directory, report: &mut Report)
             "." | ".." => {}
             name if name.starts_with('.') => foreign.push(foreign_entry(&shown)),
             name => rights.extend(judge_file_rights(home, locks, name, &shown, home.file_mode())),
+        }
+    }
+    // Made when a name is read for the first time.
+    if let Ok(readers) = home.open_inside(READERS, "readers")
+        && let Ok(entries) = rustix::fs::Dir::read_from(&readers)
+    {
+        for entry in entries.map_while(Result::ok) {
+            let name = entry.file_name().to_string_lossy();
+            let shown = format!("{READERS}/{name}");
+            match &*name {
+                "." | ".." => {}
+                name if name.starts_with('.') => foreign.push(foreign_entry(&shown)),
+                name => {
+                    let mode = home.file_mode();
+                    rights.extend(judge_file_rights(home, &readers, name, &shown, mode));
+                }
+            }
         }
     }
     report.list(Level::Trouble, "of its lock files", rights);

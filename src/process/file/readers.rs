@@ -9,19 +9,27 @@
 //! No lock is ever converted: flock(2) releases it in between.
 
 use std::fs::File;
+#[cfg(feature = "cli")]
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use fs4::{FileExt, TryLockError};
-use rustix::{fs::Mode, fs::OFlags, io::Errno};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
 
 use super::{
     super::{
         Drain, Drainer, Taken,
-        files::{Failure, cannot_open},
+        files::{Failure, Identity, cannot_open},
         home::{SAFELY, failed},
         record,
         sys::unless_interrupted,
     },
-    LONGEST_PAUSE, Slot, State,
+    Directory, LONGEST_PAUSE, Slot, State,
 };
 use crate::{
     error::{LockError, LostReason, Predecessor},
@@ -30,7 +38,7 @@ use crate::{
 };
 
 /// Where the second files are.
-const READERS: &str = "readers";
+pub(in super::super) const READERS: &str = "readers";
 
 /// What one process has of a name's second file.
 #[derive(Default)]
@@ -50,7 +58,25 @@ impl SharedFile {
     }
 }
 
+impl Directory {
+    /// Which file the readers of a name lock, if there is one.
+    pub(super) fn reader_proof(&self, file_name: &str) -> Option<Identity> {
+        let path = format!("{READERS}/{file_name}");
+        let found = rustix::fs::statat(&self.home.fd, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Identity::of(&found))
+    }
+}
+
 impl Slot {
+    /// The descriptor by which this process reads, for others to inherit: they read then, too.
+    #[cfg(feature = "cli")]
+    pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
+        let state = self.state();
+        let shared = state.readers.shared.as_ref();
+        let shared = shared.ok_or_else(|| io::Error::other("the lock is not read"))?;
+        shared.file().as_fd().try_clone_to_owned()
+    }
+
     /// Has the directory for the second files.
     pub(in super::super) fn prepare_to_read(&self) -> Result<(), LockError> {
         self.directory.home.make_inside(READERS).map(drop).map_err(|error| self.named(error))

@@ -10,7 +10,7 @@ use crate::{error::LockError, process::sys::futex};
 
 use super::{
     super::home::damaged,
-    index::Changing,
+    index::{Changing, Found},
     layout::ShareRecord,
     map::Seen,
     protocol::{Answer, ShareAnswer, ShareOp},
@@ -80,6 +80,30 @@ pub(super) fn swap_share(record: &ShareRecord, from: ShareWord, to: ShareWord) -
 }
 
 impl Changing<'_> {
+    /// Has the name that was found in this slot be a semaphore of so many permits, unless a living
+    /// process uses it as one of another number. Whether it is.
+    pub(super) fn set_limit(
+        &self,
+        slot: &Slot,
+        found: Found,
+        limit: u32,
+        may_live: &dyn Fn(OwnerId) -> bool,
+    ) -> Result<bool, LockError> {
+        if slot.generation.load(SeqCst) != found.generation {
+            return Ok(true); // it is another name's by now, which its next user finds out
+        }
+        let mut next = slot.generation.head();
+        while let Some(number) = next {
+            let record = ShareWord::from_bits(self.table.share(number)?.word.load(SeqCst));
+            if record.owner().is_some_and(may_live) {
+                return Ok(slot.limit.load(Relaxed) == limit);
+            }
+            next = self.table.next_share(number)?;
+        }
+        slot.limit.store(limit, Release);
+        Ok(true)
+    }
+
     /// The number of a record for `me` in the chain of this slot, which has the name: a free one of
     /// the chain, or a new one. Killed at any step it leaves at most a record that no chain has.
     pub(super) fn make_share(&self, slot: &Slot, me: OwnerId) -> Result<u32, LockError> {

@@ -19,6 +19,7 @@ use super::{
     presence::{PRESENCE, Presences, file_name},
     protocol::Verdict,
     reserve,
+    share::ShareWord,
     slot::Slot,
     store::{self, Table},
     survey::Survey,
@@ -177,7 +178,7 @@ fn examine_structure(home: &Home, presences: &Presences, table: &Table, report: 
 
 fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
     let about = |error| store::about(home, error).to_string();
-    let (mut names, mut damaged) = (Vec::new(), Vec::new());
+    let (mut names, mut damaged, mut struck) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..survey.table.header().slots_used.seen() {
         let slot = match survey.table.slot(number) {
             Ok(slot) => slot,
@@ -187,7 +188,8 @@ fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
             }
         };
         let fault = fault_of_word(slot, &survey.presences).map(super::damaged);
-        match fault.or_else(|| fault_of_index(&survey.table, number, slot).err()) {
+        let fault = fault.or_else(|| fault_of_index(&survey.table, number, slot).err());
+        match fault.or_else(|| survey.fault_of_shares(slot, &mut struck)) {
             Some(error) => {
                 let name = survey.table.name_of(slot).ok().flatten();
                 damaged.push(about(match &name {
@@ -205,7 +207,53 @@ fn examine_slots(home: &Home, survey: Survey, report: &mut Report) {
         text.push_str("; stop every process that uses the directory and remove it");
     }
     report.names(&mut names);
+    report.list(Level::Note, "counts of readers and permits whose process died", struck);
     report.list(Level::Damage, "faults of its table", damaged);
+}
+
+impl Survey {
+    /// What is wrong with the chain of a slot's share records. Counts of the dead are no fault: they
+    /// are told to `struck`.
+    fn fault_of_shares(&self, slot: &Slot, struck: &mut Vec<String>) -> Option<LockError> {
+        let shares = match self.table.shares_of(slot) {
+            Ok(shares) => shares,
+            Err(error) => return Some(error),
+        };
+        let name = self.table.name_of(slot).ok().flatten();
+        for share in shares.into_iter().filter(|share| share.count() > 0) {
+            let Some(owner) = share.owner() else {
+                let text = format!("a share record is {:#x}, which no lock wrote", share.bits());
+                return Some(super::damaged(text));
+            };
+            match self.presences.verdict(owner, &mut None).0 {
+                Verdict::Dead => struck.push(format!(
+                    "{:?} counts {} of process {} of the directory, which died; nothing needs to be \
+                     done: whatever waits for them takes them out",
+                    name.as_deref().unwrap_or_default(),
+                    share.count(),
+                    owner.get()
+                )),
+                Verdict::Missing if self.is_counted_still(slot, share) => {
+                    return Some(super::damaged(format!(
+                        "process {} of the directory shares it and has no presence file, so it \
+                         cannot be told whether it is alive, and writers wait for ever",
+                        owner.get()
+                    )));
+                }
+                Verdict::Alive | Verdict::Unknown | Verdict::Missing => {}
+            }
+        }
+        None
+    }
+
+    /// Whether the record was no changed one: it is looked at a few times.
+    fn is_counted_still(&self, slot: &Slot, share: ShareWord) -> bool {
+        let is_there = || {
+            let shares = self.table.shares_of(slot).unwrap_or_default();
+            shares.iter().any(|now| now.owner() == share.owner() && now.count() > 0)
+        };
+        (0..LOOKS).all(|_| is_there())
+    }
 }
 
 /// What is wrong with a word, if it stays so.

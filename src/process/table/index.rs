@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 use crate::{
     error::{LockError, LockErrorKind, LockErrorKind::Damaged},
     identity::cut,
+    mode::Usage,
     name::Name,
     token::Token,
 };
@@ -80,6 +81,14 @@ impl Table {
         let marks = Marks::of(slot);
         let same_length = marks.is_live() && marks.name_length() == name.len();
         Ok(same_length && self.name_is(slot.name_offset.load(Relaxed), name.as_bytes())?)
+    }
+
+    /// What the name of a slot is used for.
+    pub(super) fn usage_of(&self, slot: &Slot) -> Usage {
+        match Marks::of(slot).counts_permits() {
+            true => Usage::Permits(slot.limit.seen()),
+            false => Usage::Lock,
+        }
     }
 
     /// The name in a slot; `None` if there is none.
@@ -183,10 +192,11 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// The slot of a name, which is entered if it is missing.
+    /// The slot of a name, which is entered for this if it is missing.
     pub(super) fn find_or_enter(
         &self,
         name: &Name,
+        usage: Usage,
         retiring: &impl Retiring,
     ) -> Result<Found, LockError> {
         let hash = self.table.hash(name);
@@ -198,7 +208,7 @@ impl Changing<'_> {
             self.sweep(SWEPT_AT_ONCE, retiring)?;
         }
         loop {
-            match self.enter(name, hash) {
+            match self.enter(name, usage, hash) {
                 // No room: the place of an idle name will do.
                 Err(error) if error.kind() != Damaged && self.forget_some(retiring)? => {}
                 entered => return entered,
@@ -208,14 +218,14 @@ impl Changing<'_> {
 
     // ---- entering ------------------------------------------------------------------------------
 
-    fn enter(&self, name: &Name, hash: u64) -> Result<Found, LockError> {
+    fn enter(&self, name: &Name, usage: Usage, hash: u64) -> Result<Found, LockError> {
         self.grow_index()?;
         let entering = self.reserve(name.len().div_ceil(4), hash)?;
         self.write_intent(Intent::Enter(entering));
         step!(EnterIntended);
         self.take_reserved(&entering)?;
         step!(EnterReserved);
-        let generation = self.fill(&entering, name)?;
+        let generation = self.fill(&entering, name, usage)?;
         step!(EnterFilled);
         self.link(entering.number, hash)?;
         step!(EnterLinked);
@@ -269,7 +279,7 @@ impl Changing<'_> {
         Ok(())
     }
 
-    fn fill(&self, entering: &Entering, name: &Name) -> Result<u32, LockError> {
+    fn fill(&self, entering: &Entering, name: &Name, usage: Usage) -> Result<u32, LockError> {
         let slot = self.table.slot(entering.number)?;
         self.table.write_name(entering.unit, name.as_bytes())?;
         let generation = slot.generation.load(Relaxed).wrapping_add(1);
@@ -277,7 +287,12 @@ impl Changing<'_> {
         slot.name_offset.store(entering.unit, Relaxed);
         slot.hash.store(entering.hash, Relaxed);
         slot.token.store(self.table.header().floor.load(Relaxed), Relaxed);
-        Marks::live(name.len(), entering.units).store(slot);
+        let limit = match usage {
+            Usage::Lock => 0,
+            Usage::Permits(limit) => limit,
+        };
+        slot.limit.store(limit, Relaxed);
+        Marks::live(name.len(), entering.units, usage).store(slot);
         Ok(generation)
     }
 

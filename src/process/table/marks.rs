@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! [7:0] name length in bytes   [14:8] units of the name's place   [15] LIVE   [16] TEXT
-//! [17] SWEPT   [19:18] reserved for the mode   [22:20] before: what the holder of a token was told
+//! [17] SWEPT   [18] PERMITS   [19] 0   [22:20] before: what the holder of a token was told
 //! [31:23] that token's low bits
 //! ```
-//! LIVE: the slot has a name. TEXT: behind the name stands what widened it. SWEPT: `since` has the
-//! low half of the token as the last sweep saw it. `before` and `since` are hints for people, and
-//! mean nothing once the token has moved. Values of `before` above the predecessors say how that
-//! holder itself left, while processes that inherited its proof of life keep the lock.
+//! LIVE: the slot has a name. PERMITS: it is a semaphore's, whose limit the slot has; fixed when the
+//! name is entered. TEXT: behind the name stands what widened it. SWEPT: `since` has the low half of
+//! the token as the last sweep saw it. `before` and `since` are hints for people, and mean nothing
+//! once the token has moved. Values of `before` above the predecessors say how that holder itself
+//! left, while processes that inherited its proof of life keep the lock.
 
 use std::{sync::atomic::Ordering::*, time::Duration};
 
-use crate::{error::Predecessor, time::Time};
+use crate::{error::Predecessor, mode::Usage, time::Time};
 
 use super::{map::Seen, slot::Slot};
 
@@ -23,6 +24,7 @@ const UNITS_SHIFT: u32 = 8;
 const LIVE: u32 = 1 << 15;
 const TEXT: u32 = 1 << 16;
 const SWEPT: u32 = 1 << 17;
+const PERMITS: u32 = 1 << 18;
 const BEFORE_SHIFT: u32 = 20;
 const BEFORE: u32 = 0b111 << BEFORE_SHIFT;
 const TOKEN_SHIFT: u32 = 23;
@@ -37,8 +39,9 @@ impl Marks {
     }
 
     /// Of a slot that gets a name.
-    pub(super) fn live(name_length: usize, units: usize) -> Marks {
-        Marks(LIVE | name_length as u32 | (units as u32) << UNITS_SHIFT)
+    pub(super) fn live(name_length: usize, units: usize, usage: Usage) -> Marks {
+        let permits = if usage == Usage::Lock { 0 } else { PERMITS };
+        Marks(LIVE | permits | name_length as u32 | (units as u32) << UNITS_SHIFT)
     }
 
     /// Of a slot without a name, where one with so many units may come.
@@ -61,6 +64,11 @@ impl Marks {
 
     pub(super) fn units(self) -> usize {
         (self.0 >> UNITS_SHIFT & 0x7f) as usize
+    }
+
+    /// Whether its name is a semaphore.
+    pub(super) fn counts_permits(self) -> bool {
+        self.0 & PERMITS != 0
     }
 
     pub(super) fn has_text(self) -> bool {
@@ -164,12 +172,13 @@ mod tests {
     #[test]
     fn marks_do_not_disturb_each_other() {
         let slot = Slot::default();
-        Marks::live(255, 127).store(&slot);
+        Marks::live(255, 127, Usage::Permits(7)).store(&slot);
         assert!(!Marks::note_swept(&slot, 7));
         Marks::note_before(&slot, 0x1234_5678_9abc, Predecessor::Broken, Time::ZERO);
         Marks::note_text(&slot, 90);
         let marks = Marks::of(&slot);
-        assert!(marks.is_live() && marks.has_text());
+        assert!(marks.is_live() && marks.has_text() && marks.counts_permits());
+        assert!(!Marks::live(255, 127, Usage::Lock).counts_permits());
         assert_eq!((marks.name_length(), marks.units()), (255, 90));
         assert_eq!(marks.before(0x1234_5678_9abc), Predecessor::Broken);
         assert_eq!(marks.before(0x1234_5678_9abd), Predecessor::Clean);

@@ -15,6 +15,7 @@ use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
     fork::{self, Mutex, MutexGuard},
+    mode::Usage,
     name::Name,
     time::Time,
     token::Token,
@@ -82,6 +83,14 @@ pub(super) struct Member {
     changing: Mutex<()>,
     /// Why the last attempt could not find out whether an owner lives.
     trouble: Mutex<Option<String>>,
+}
+
+/// Whether the name may be used so.
+fn check_usage(in_force: Usage, wanted: Usage) -> Result<(), LockError> {
+    match in_force == wanted {
+        true => Ok(()),
+        false => Err(LockError::config(in_force.refusal(wanted))),
+    }
 }
 
 /// Makes sure that there is a table, and that it is of this boot unless a process of it lives.
@@ -214,15 +223,19 @@ impl Member {
         self.shares.lock().get(&slot).cloned()
     }
 
-    /// The same of this slot, which is made if there is none.
-    pub(super) fn own_share(&self, at: SlotAt<'_>) -> Result<Arc<Own>, LockError> {
+    /// The same of this slot, which is made if there is none, as long as its name is used so.
+    pub(super) fn own_share(&self, at: SlotAt<'_>, usage: Usage) -> Result<Arc<Own>, LockError> {
         let mut shares = self.shares.lock();
         if let Some(own) = shares.get(&at.number) {
             return Ok(own.clone());
         }
         let about = |error| store::about(&self.home, error);
-        let number =
-            self.change(|changing| changing.make_share(at.slot, self.id).map_err(about))?;
+        let number = self.change(|changing| {
+            // From here on the limit stays what it is: it changes under the structural lock, and not
+            // while a living process has a record.
+            check_usage(self.table.usage_of(at.slot), usage)?;
+            changing.make_share(at.slot, self.id).map_err(about)
+        })?;
         let record = self.table.share_cell(number).map_err(about)?;
         let own = Arc::new(Own::new(number, record));
         shares.insert(at.number, own.clone());
@@ -231,8 +244,38 @@ impl Member {
 
     // ---- names ---------------------------------------------------------------------------------
 
-    /// The slot of this name, made if it has none.
+    /// The slot of a lock of this name.
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn find(&self, name: &Name) -> Result<Found, LockError> {
+        self.find_for(name, Usage::Lock)
+    }
+
+    /// The slot of this name, made if it has none. An error if the name is used for something else.
+    pub(super) fn find_for(&self, name: &Name, usage: Usage) -> Result<Found, LockError> {
+        let found = self.find_or_enter(name, usage)?;
+        let about = |error| store::about(&self.home, error);
+        let slot = self.table.slot(found.number).map_err(about)?;
+        let in_force = self.table.usage_of(slot);
+        // Of a name that was forgotten meanwhile its next lock finds out.
+        if in_force == usage || slot.generation.load(Acquire) != found.generation {
+            return Ok(found);
+        }
+        if let (Usage::Permits(_), Usage::Permits(limit)) = (in_force, usage)
+            && self.change(|changing| {
+                changing.set_limit(slot, found, limit, &|owner| self.may_live(owner)).map_err(about)
+            })?
+        {
+            return Ok(found);
+        }
+        check_usage(self.table.usage_of(slot), usage)?;
+        Ok(found)
+    }
+
+    fn may_live(&self, owner: OwnerId) -> bool {
+        owner == self.id || lock::Presences::verdict(self, owner, &mut None).may_live()
+    }
+
+    fn find_or_enter(&self, name: &Name, usage: Usage) -> Result<Found, LockError> {
         if self.found.fetch_add(1, Relaxed).is_multiple_of(FOUND_PER_LOOK) {
             self.look_around()?;
         }
@@ -241,7 +284,7 @@ impl Member {
             return Ok(found);
         }
         self.look_around()?;
-        self.change(|changing| changing.find_or_enter(name, self).map_err(about))
+        self.change(|changing| changing.find_or_enter(name, usage, self).map_err(about))
     }
 
     /// Finishes what a process left that died while it was forgetting the name of this slot.

@@ -23,6 +23,7 @@
 
 mod explore;
 mod mistakes;
+mod permits;
 mod plays;
 mod shared;
 
@@ -72,6 +73,14 @@ enum Job {
     Upgrade,
     /// Locks it and becomes a reader.
     Downgrade,
+    /// Waits for a permit.
+    Acquire,
+    /// Waits for all permits.
+    AcquireAll,
+    /// Only tries for a permit.
+    TryAcquire,
+    /// Only tries for a permit, and never returns it.
+    TryForGood,
 }
 
 impl Job {
@@ -82,11 +91,12 @@ impl Job {
 
     /// It waits for the word, if it has to.
     fn waits(self) -> bool {
-        !matches!(self, Job::Try | Job::TryRead)
+        !matches!(self, Job::Try | Job::TryRead | Job::TryAcquire | Job::TryForGood)
     }
 
     fn shares(self) -> bool {
         matches!(self, Job::Read | Job::TryRead | Job::Upgrade | Job::Downgrade)
+            || self.permits(1).is_some()
     }
 }
 
@@ -115,6 +125,8 @@ struct Play<const N: usize> {
     /// a record has been used so often: what comes then is taken to end well.
     uses_max: u32,
     spins: u8,
+    /// How many permits there are.
+    limit: u32,
     mistake: Option<Mistake>,
 }
 
@@ -141,6 +153,7 @@ impl<const N: usize> Play<N> {
             hunger: None,
             uses_max: u32::MAX,
             spins: 0,
+            limit: 2,
             mistake: None,
         }
     }
@@ -248,6 +261,14 @@ struct Thread {
     reads: bool,
     /// It is inside as a writer, in a play with readers.
     excludes: bool,
+    /// So many permits are its.
+    permits: u8,
+    /// It found too few, and has waited in front since.
+    is_in_front: bool,
+    /// It goes without the permits it wanted.
+    gave_up: bool,
+    /// A mistake: it is to count its permits once it has let go of the word.
+    counts_later: bool,
     doing: Doing,
 }
 
@@ -294,6 +315,9 @@ enum Doing {
     ComingIn(Reading, Option<Predecessor>),
     /// Inside as a reader.
     Reads,
+    HasPermits,
+    /// A try that found the word taken.
+    Passing,
     GoingOut(Unsharing),
     /// Holds the word, and waits until no reader is inside.
     Draining(Draining, Predecessor),
@@ -341,6 +365,10 @@ enum Violation {
     Overtaken,
     /// The lock was taken before the end of `at_least`.
     RanTwice,
+    /// More permits are taken than there are.
+    OverLimit,
+    /// A try for a permit fails though there is one and no other waits in front.
+    RefusedWithRoom,
     /// The word does not become quiet again.
     NeverQuiet,
     /// Without a death, a waiter needs a timer.
@@ -362,6 +390,8 @@ impl fmt::Display for Violation {
             Violation::Narrowed => "the widened mark stays",
             Violation::Overtaken => "first come, first served",
             Violation::RanTwice => "not taken before the end of at_least",
+            Violation::OverLimit => "never a permit over the limit",
+            Violation::RefusedWithRoom => "a try gets a permit that none waits for",
             Violation::NeverQuiet => "a lock without waiters becomes quiet again",
             Violation::NeedsTimer => "without deaths no waiter depends on a timer",
             Violation::NeverFinishes => "no state that cannot finish",
@@ -400,6 +430,10 @@ impl<const N: usize> World<N> {
             look: RecordLook::Nothing,
             reads: false,
             excludes: false,
+            permits: 0,
+            is_in_front: false,
+            gave_up: false,
+            counts_later: false,
             doing: Doing::Done,
         };
         let free = Record { word: RecordWord::from_bits(0), here: false, since: 0 };
@@ -449,6 +483,7 @@ impl<const N: usize> World<N> {
         let me = play.id(thread);
         let at = &mut self.threads[thread];
         (at.represents, at.place) = (false, Place::None);
+        (at.is_in_front, at.gave_up) = (false, false);
         at.doing = match play.jobs[thread].get(usize::from(at.job)) {
             None => Doing::Done,
             Some(Job::Lock | Job::LockAndPanic | Job::Stay | Job::Widen | Job::Rename)
@@ -465,7 +500,14 @@ impl<const N: usize> World<N> {
                 | Job::Upgrade
                 | Job::Downgrade,
             ) => Doing::Taking(Taking::new(me, true, play.spins)),
-            Some(Job::Read | Job::TryRead) => Doing::Linking,
+            Some(
+                Job::Read
+                | Job::TryRead
+                | Job::Acquire
+                | Job::AcquireAll
+                | Job::TryAcquire
+                | Job::TryForGood,
+            ) => Doing::Linking,
             Some(Job::Await) => Doing::Taking(Taking::for_task(me, play.spins)),
             Some(Job::Try) => Doing::Taking(Taking::new(me, false, 0)),
             Some(Job::Forget) => Doing::Forgetting,
@@ -507,6 +549,7 @@ impl<const N: usize> World<N> {
             let at = &mut self.threads[thread];
             at.doing = Doing::Dead;
             (at.reads, at.excludes) = (false, false);
+            (at.permits, at.is_in_front) = (0, false);
             (at.look, at.place, at.represents) = (RecordLook::Nothing, Place::None, false);
             if std::mem::take(&mut at.inside) && held && play.owner(self.word) == Some(process) {
                 self.truth = Predecessor::Died;
@@ -544,8 +587,13 @@ impl<const N: usize> World<N> {
             Doing::ComingIn(reading, _) => turn.machine(reading.op()),
             Doing::GoingOut(unsharing) => turn.machine(unsharing.op()),
             Doing::Draining(draining, _) => turn.machine(draining.op()),
+            Doing::Linking if job.is_some_and(|job| job.permits(1).is_some()) => {
+                turn.begins_to_acquire();
+            }
             Doing::Linking => turn.links(),
             Doing::Reads => turn.reads_inside(),
+            Doing::HasPermits => turn.has_permits(),
+            Doing::Passing => turn.passes_others(),
             Doing::AtBell(draining, told) => turn.is_at_bell(draining, told),
             Doing::WokenByBell(draining, told) => turn.leaves_bell(draining, told, Slept::Woken),
             Doing::Readable(told) => turn.is_readable(told),
@@ -800,14 +848,20 @@ impl<const N: usize> Turn<'_, N> {
             || self.world.records.iter().any(|record| record.word.owner() == Some(owner))
             || self.world.shares.iter().flatten().any(|word| word.owner() == Some(owner));
         let is_dead = self.world.is_dead_process(self.play, process);
-        let is_done = (0..N).filter(of_it).all(|thread| self.world.is_done(thread));
+        let has_left =
+            |thread| self.world.is_done(thread) && self.world.threads[thread].permits == 0;
+        let is_done = (0..N).filter(of_it).all(has_left);
         let verdict = match self.play.mistake {
             Some(Mistake::PresencesAreNotJudged) => Verdict::Alive,
             Some(Mistake::StoppedCountsAsDead) => Verdict::Dead,
-            Some(Mistake::DeadReadersCount) if self.step == Some(Step::DrainJudge) => {
+            Some(Mistake::DeadReadersCount | Mistake::DeadPermitsCount)
+                if self.step == Some(Step::DrainJudge) =>
+            {
                 Verdict::Alive
             }
-            Some(Mistake::LivingReadersAreStruck) if self.step == Some(Step::DrainJudge) => {
+            Some(Mistake::LivingReadersAreStruck | Mistake::LivingPermitsAreStruck)
+                if self.step == Some(Step::DrainJudge) =>
+            {
                 Verdict::Dead
             }
             _ if is_dead => {
@@ -1231,6 +1285,10 @@ impl<const N: usize> World<N> {
             (Outcome::Buried | Outcome::Nothing, Doing::Finishing(_)) => {
                 self.structure = None;
                 self.begin(play, thread);
+            }
+            (Outcome::LetGo, Doing::Leaving(_)) if self.is_past_gate(play, thread) => {}
+            (Outcome::WouldBlock, _) if self.found_gate_taken(play, thread) => {
+                self.threads[thread].doing = Doing::Passing;
             }
             (Outcome::LetGo, Doing::Leaving(_)) if self.threads[thread].reads => {
                 self.threads[thread].doing = Doing::Reads;

@@ -10,8 +10,8 @@
 //! | [`Taking`] | a waiter, a try, or the thread that waits for a task | takes a word, or waits for it |
 //! | [`Leaving`] | the holder | releases it |
 //! | [`Marking`], [`Renaming`] | the holder | changes its own word |
-//! | [`Reading`], [`Unsharing`] | a reader | comes in beside other readers, and leaves |
-//! | [`Draining`] | the holder | waits until no reader is inside |
+//! | [`Reading`], [`Unsharing`] | a reader; for permits the holder | comes in beside others, and leaves |
+//! | [`Draining`] | the holder | waits until no reader is inside, or until permits are free |
 //! | [`Burying`] | a sweeper | releases a dead holder's word |
 //!
 //! **Order.** A waiter that has waited for 1 ms takes a wait record, and the oldest record is
@@ -211,7 +211,7 @@ pub(super) enum Outcome {
     LetGo,
     /// The word bears the mark.
     Marked,
-    /// No reader is inside.
+    /// No reader is inside, or there are permits enough.
     Drained,
     /// As many share as can be counted.
     TooMany,
@@ -437,6 +437,8 @@ pub(super) enum Mark {
     Readable(Predecessor),
     /// They may not any more.
     Unreadable,
+    /// The holder waits for permits: a try need not wait for it.
+    Draining,
 }
 
 impl Marking {
@@ -451,6 +453,7 @@ impl Machine for Marking {
             Mark::Wide => self.seen.widened(),
             Mark::Readable(how) => self.seen.readable(how),
             Mark::Unreadable => self.seen.unreadable(),
+            Mark::Draining => self.seen.draining(),
         };
         match self.end {
             None => Op::Swap { from: self.seen, to },
@@ -473,6 +476,7 @@ impl Machine for Marking {
             Mark::Wide => super::step::Step::WidenMark,
             Mark::Readable(_) => super::step::Step::ReadableMark,
             Mark::Unreadable => super::step::Step::ReadableClear,
+            Mark::Draining => super::step::Step::DrainMark,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Share records' words: how many threads and tasks of a process share a name as readers.
+//! Share records' words: how many threads and tasks of a process share a name as readers, or how many
+//! permits of a semaphore it has.
 //!
 //! ```text
 //! u64   [63:24] id of a process   [23] WANTED   [22:0] count
@@ -13,6 +14,8 @@
 //! All four are SeqCst: in their one order one of the two comes second, and sees the other.
 
 use std::sync::atomic::{AtomicU64, Ordering::*};
+
+use crate::mode::Share;
 
 use super::word::OwnerId;
 
@@ -56,37 +59,44 @@ impl ShareWord {
         (self.0 & COUNT) as u32
     }
 
-    /// A writer waits until nothing is counted.
+    /// The holder of the gate waits until less is counted.
     pub(super) const fn is_wanted(self) -> bool {
         self.0 & WANTED != 0
     }
 
     // ---- transitions ------------------------------------------------------------------------
 
-    /// One more; `None` if there are as many as can be counted.
+    /// So much more; `None` if that cannot be counted.
     #[inline]
-    pub(super) const fn added(self) -> Option<ShareWord> {
-        match self.0 & COUNT == COUNT {
-            true => None,
-            false => Some(ShareWord(self.0 + 1)),
+    pub(super) const fn added(self, share: Share) -> Option<ShareWord> {
+        match COUNT - (self.0 & COUNT) >= share.count() as u64 {
+            true => Some(ShareWord(self.0 + share.count() as u64)),
+            false => None,
         }
     }
 
-    /// One less, of a word that counts any. The last one takes WANTED out: it
-    /// [rings](ShareWord::rings).
+    /// So much less, of a word that counts it. A subtraction that [rings](ShareWord::rings) takes
+    /// WANTED out.
     #[inline]
-    pub(super) const fn subtracted(self) -> Option<ShareWord> {
-        match self.count() {
-            0 => None,
-            1 => Some(ShareWord((self.0 - 1) & !WANTED)),
-            _ => Some(ShareWord(self.0 - 1)),
+    pub(super) const fn subtracted(self, share: Share) -> Option<ShareWord> {
+        let before = self.count();
+        if before < share.count() {
+            return None;
         }
+        let rest = self.0 - share.count() as u64;
+        Some(ShareWord(if share.wakes(before) { rest & !WANTED } else { rest }))
     }
 
-    /// Whether the subtraction from this word has to wake a writer.
+    /// Whether the subtraction from this word has to wake the holder of the gate.
     #[inline]
-    pub(super) const fn rings(self) -> bool {
-        self.is_wanted() && self.count() == 1
+    pub(super) const fn rings(self, share: Share) -> bool {
+        self.is_wanted() && share.wakes(self.count())
+    }
+
+    /// The same, of another owner.
+    #[cfg(feature = "cli")]
+    pub(super) const fn moved(self, to: OwnerId) -> ShareWord {
+        ShareWord(to.get() << ID_SHIFT | self.0 & (COUNT | WANTED))
     }
 
     pub(super) const fn wanted(self) -> ShareWord {
@@ -161,18 +171,35 @@ pub(super) fn number_of(number: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mode::PERMITS_MAX;
+
+    const READER: Share = Share::Reader;
 
     #[test]
     fn a_share_counts_and_tells_the_last_one() {
         let me = OwnerId::new(7).unwrap();
-        let one = ShareWord::of(me).added().unwrap();
-        let two = one.added().unwrap().wanted();
-        assert_eq!((two.count(), two.owner(), two.rings()), (2, Some(me), false));
-        let last = two.subtracted().unwrap();
-        assert!(last.rings() && last.is_wanted());
-        assert_eq!(last.subtracted(), Some(ShareWord::of(me)));
-        assert_eq!(ShareWord::of(me).subtracted(), None);
-        assert_eq!(ShareWord::from_bits(ShareWord::of(me).bits() | COUNT).added(), None);
+        let one = ShareWord::of(me).added(READER).unwrap();
+        let two = one.added(READER).unwrap().wanted();
+        assert_eq!((two.count(), two.owner(), two.rings(READER)), (2, Some(me), false));
+        let last = two.subtracted(READER).unwrap();
+        assert!(last.rings(READER) && last.is_wanted());
+        assert_eq!(last.subtracted(READER), Some(ShareWord::of(me)));
+        assert_eq!(ShareWord::of(me).subtracted(READER), None);
+        assert_eq!(ShareWord::from_bits(ShareWord::of(me).bits() | COUNT).added(READER), None);
+    }
+
+    #[test]
+    fn each_return_of_permits_rings_once() {
+        let (me, two) = (OwnerId::new(7).unwrap(), Share::Permits(2));
+        let five = ShareWord::of(me).added(Share::Permits(5)).unwrap().wanted();
+        assert!(five.rings(two));
+        let three = five.subtracted(two).unwrap();
+        assert_eq!((three.count(), three.is_wanted()), (3, false));
+        assert!(!three.rings(two));
+        assert_eq!(three.subtracted(Share::Permits(4)), None);
+        let most = ShareWord::of(me).added(Share::Permits(PERMITS_MAX)).unwrap();
+        assert_eq!(most.added(Share::Permits(1)), None);
+        assert_eq!(most.subtracted(Share::Permits(PERMITS_MAX)), Some(ShareWord::of(me)));
     }
 
     #[test]

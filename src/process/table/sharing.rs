@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | [`read`] | any thread, at any time | comes in past the word: one compare-and-swap of its process's record, one look at the word |
 //! | [`read_under_the_word`] | the holder | the same, while it holds the word: then it releases that |
-//! | [`unread`] | a reader, any thread of its process | leaves: one compare-and-swap; the last one wakes a writer |
-//! | [`WriterDrain`] | the holder | waits until no reader is inside, and clears the counts of dead processes |
+//! | [`count_permits`] | the holder | counts permits while it holds the word: then it releases that |
+//! | [`unshare`] | a reader, a holder of permits, any thread of its process | leaves: one compare-and-swap; the last reader wakes a writer, each permit its waiter |
+//! | [`WriterDrain`] | the holder | waits until no reader is inside, or permits are free, and clears the counts of dead processes |
 //! | [`mark`] | the holder | lets readers in beside it, or no more of them |
 //!
 //! The record is this process's alone ([`Own`]), made when the process first reads the name.
@@ -16,7 +17,8 @@ use rustix::io::Errno;
 
 use crate::{
     clock,
-    error::{LockError, LockErrorKind, Predecessor},
+    error::{LockError, LockErrorKind, LostReason, Predecessor},
+    mode::{Room, Share},
     process::sys::futex,
     time::Time,
 };
@@ -67,6 +69,25 @@ impl Own {
         }
     }
 
+    /// The only reader of this process is counted as one of `to` from now on, which is a presence of
+    /// this process; whether there was one.
+    #[cfg(feature = "cli")]
+    pub(super) fn move_one(&self, me: OwnerId, to: OwnerId) -> bool {
+        let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
+        while found.is_of(me) && found.count() == 1 {
+            match swap_share(&self.record, found, found.moved(to)) {
+                done if done == found => return true,
+                other => found = other,
+            }
+        }
+        false
+    }
+
+    /// Gives the record up with all that it counts for this owner, and wakes whatever waits for that.
+    pub(super) fn leave_and_ring(&self, slot: &Slot, owner: OwnerId) {
+        self.replace(slot, owner, ShareWord::FREE);
+    }
+
     fn replace(&self, slot: &Slot, me: OwnerId, with: ShareWord) {
         let mut found = ShareWord::from_bits(self.record.word.load(SeqCst));
         while found.is_of(me) && found != with {
@@ -87,7 +108,7 @@ impl Own {
 pub(super) fn read(at: SlotAt<'_>, own: &Own, me: OwnerId, way: Way) -> Option<Predecessor> {
     step!(ReadLoad);
     let found = ShareWord::from_bits(own.record.word.load(Relaxed));
-    let added = found.added().filter(|_| found.is_of(me))?;
+    let added = found.added(Share::Reader).filter(|_| found.is_of(me))?;
     step!(ReadAdd);
     if swap_share(&own.record, found, added) != found {
         return read_slow(at, own, me, way);
@@ -104,7 +125,7 @@ pub(super) fn read(at: SlotAt<'_>, own: &Own, me: OwnerId, way: Way) -> Option<P
     }
     // Not silently: a writer that saw it would sleep for ever. If it is lost, it is not counted any
     // more.
-    let _ = unread_slow(at, own, me);
+    let _ = unshare_slow(at, own, me, Share::Reader);
     None
 }
 
@@ -116,14 +137,19 @@ fn read_slow(at: SlotAt<'_>, own: &Own, me: OwnerId, way: Way) -> Option<Predece
     }
 }
 
-/// Leaves as a reader.
+/// Counts permits, for the holder of the word, who has found room for them. Whether it did.
+pub(super) fn count_permits(at: SlotAt<'_>, own: &Own, me: OwnerId, count: u32) -> bool {
+    matches!(run(at, Reading::permits(me, own.number, count), None), Outcome::Won(_))
+}
+
+/// Takes back what an entry counted.
 #[inline]
-pub(super) fn unread(at: SlotAt<'_>, own: &Own, me: OwnerId) -> Result<(), Lost> {
+pub(super) fn unshare(at: SlotAt<'_>, own: &Own, me: OwnerId, share: Share) -> Result<(), Lost> {
     step!(UnreadLoad);
     let found = ShareWord::from_bits(own.record.word.load(Relaxed));
     if found.is_of(me)
-        && !found.rings()
-        && let Some(left) = found.subtracted()
+        && !found.rings(share)
+        && let Some(left) = found.subtracted(share)
     {
         step!(UnreadSubtract);
         if swap_share(&own.record, found, left) == found {
@@ -131,12 +157,12 @@ pub(super) fn unread(at: SlotAt<'_>, own: &Own, me: OwnerId) -> Result<(), Lost>
             return Ok(());
         }
     }
-    unread_slow(at, own, me)
+    unshare_slow(at, own, me, share)
 }
 
 #[cold]
-fn unread_slow(at: SlotAt<'_>, own: &Own, me: OwnerId) -> Result<(), Lost> {
-    match run(at, Unsharing::new(me, own.number), None) {
+fn unshare_slow(at: SlotAt<'_>, own: &Own, me: OwnerId, share: Share) -> Result<(), Lost> {
+    match run(at, Unsharing::new(me, own.number, share), None) {
         Outcome::LetGo => Ok(()),
         _ => Err(Lost),
     }
@@ -155,7 +181,7 @@ pub(super) fn mark(at: SlotAt<'_>, me: OwnerId, mark: Mark) -> Result<(), Lost> 
     Ok(())
 }
 
-/// The holder of a word, while readers are inside.
+/// The holder of a word, while there is no room beside readers or permits.
 pub(super) struct WriterDrain {
     draining: Draining,
     kept: Kept,
@@ -170,8 +196,8 @@ const NAP_PART: u32 = 32;
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
 impl WriterDrain {
-    pub(super) fn new(me: OwnerId) -> WriterDrain {
-        WriterDrain { draining: Draining::new(me, true), kept: None, since: None }
+    pub(super) fn new(me: OwnerId, room: Room, waits: bool) -> WriterDrain {
+        WriterDrain { draining: Draining::new(me, room, waits), kept: None, since: None }
     }
 
     /// Goes on until there is nothing to do but to sleep. Never blocks.
@@ -187,6 +213,10 @@ impl WriterDrain {
                     return Ok(Drain::Sleep { bell, longest: self.longest_nap() });
                 }
                 Ahead::End(Outcome::Drained) => return Ok(Drain::Drained),
+                Ahead::End(Outcome::WouldBlock) => return Ok(Drain::Full),
+                Ahead::End(Outcome::Lost) => {
+                    return Err(Stop::Failed(LockError::lost(LostReason::Broken)));
+                }
                 Ahead::End(outcome) => return Err(stop(outcome)),
                 ahead => unreachable!("{ahead:?} is nothing that a writer asks"),
             };
@@ -222,7 +252,7 @@ impl WriterDrain {
 fn stop(outcome: Outcome) -> Stop {
     let text = match outcome {
         Outcome::ShareAbsent(word) => format!(
-            "process {} of this directory reads it and has no presence file any more, so it cannot \
+            "process {} of this directory shares it and has no presence file any more, so it cannot \
              be told whether it is alive; stop every process that uses the directory, then remove it",
             word.owner().map_or(0, OwnerId::get)
         ),
@@ -240,7 +270,7 @@ fn stop(outcome: Outcome) -> Stop {
 pub(super) fn uncounted() -> LockError {
     LockError::new(
         LockErrorKind::Damaged,
-        "this process was taken for dead while it lived, and its readers are not counted any more; \
-         restart it",
+        "this process was taken for dead while it lived, and its readers and permits are not counted any \
+         more; restart it",
     )
 }

@@ -32,7 +32,7 @@ pub(super) struct Slot {
     pub(super) next: AtomicU32,
     /// A writer sleeps on it until readers are gone; raised by the last one of a process.
     pub(super) bell: AtomicU32,
-    /// For the limit of a semaphore.
+    /// Of a semaphore: how many permits there are.
     pub(super) limit: AtomicU32,
 }
 

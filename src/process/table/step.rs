@@ -126,6 +126,7 @@ mod testing {
         DrainJudge,
         DrainStrike,
         DrainWant,
+        DrainMark,
         DrainSleep,
         DrainEnd,
         // Changes of one's own word, and beginning to forget a name.

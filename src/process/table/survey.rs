@@ -12,6 +12,7 @@ use crate::{
 use super::{
     super::{
         NameStatus, WaiterStatus,
+        files::Identity,
         home::{Home, damaged},
     },
     lock,
@@ -75,6 +76,7 @@ impl Survey {
         let state = word.state().ok_or_else(|| {
             about(damaged(format!("its word is {:#x}, which no lock wrote", word.bits())))
         })?;
+        let limit = marks.counts_permits().then(|| slot.limit.seen());
         let (holder, predecessor, stay) = match state {
             State::Free | State::Reserved(_) => (None, word.left(), None),
             State::Staying(end) => (None, word.left(), Some(end)),
@@ -89,6 +91,17 @@ impl Survey {
             },
             State::Retiring(_) => (None, Predecessor::Clean, None),
         };
+        let (sharers, share_proofs) = self.sharers(slot);
+        let mut waiters = self.waiters(number);
+        // Whatever has a semaphore's word waits in front, or is just passing.
+        let (in_front, holder) = match limit {
+            Some(_) => (holder, None),
+            None => (None, holder),
+        };
+        if let Some(who) = in_front.filter(|_| word.drains()) {
+            let waiting = who.held.unwrap_or_default();
+            waiters.insert(0, WaiterStatus { who, waiting });
+        }
         Ok(Some(NameStatus {
             name,
             token: token_of_slot,
@@ -96,18 +109,25 @@ impl Survey {
             stays_for: stay.and_then(lock::time_ahead),
             predecessor,
             widened_by,
-            readers: self.readers(slot),
-            waiters: self.waiters(number),
+            limit,
+            sharers,
+            share_proofs,
+            waiters,
             proof: word.owner().and_then(|owner| self.presences.proof(owner)),
             survivors: Vec::new(),
         }))
     }
 
-    /// The living processes that read it, and how many threads and tasks of each.
-    fn readers(&self, slot: &Slot) -> Vec<(Holder, u32)> {
+    /// The living processes that share it, how much each has, and what proves them alive.
+    fn sharers(&self, slot: &Slot) -> (Vec<(Holder, u32)>, Vec<Identity>) {
         let shares = self.table.shares_of(slot).unwrap_or_default().into_iter();
         let its = shares.filter(|share| share.count() > 0);
-        its.filter_map(|share| Some((self.living(share.owner()?)?, share.count()))).collect()
+        let living = its.filter_map(|share| {
+            let owner = share.owner()?;
+            Some(((self.living(owner)?, share.count()), self.presences.proof(owner)))
+        });
+        let (sharers, proofs): (Vec<_>, Vec<_>) = living.unzip();
+        (sharers, proofs.into_iter().flatten().collect())
     }
 
     /// Every wait that has lasted for a millisecond, in order.

@@ -9,7 +9,7 @@
 
 use std::{io, sync::atomic::Ordering::*};
 
-use crate::{error::LockError, name::Name};
+use crate::{error::LockError, mode::Usage, name::Name};
 
 use super::{
     index::{Changing, Retiring},
@@ -45,7 +45,7 @@ pub(super) fn enter(new: &Table, wide: &[Wide]) -> io::Result<()> {
 
 fn enter_one(new: &Table, (name, by): &Wide) -> Result<(), LockError> {
     let changing = Changing { table: new };
-    let found = changing.find_or_enter(name, &Nobody)?;
+    let found = changing.find_or_enter(name, Usage::Lock, &Nobody)?;
     new.slot(found.number)?.word.store(Word::FREE.widened().bits(), Relaxed);
     changing.keep_text(found.number, by)
 }

@@ -19,7 +19,7 @@
 //! | WIDE | the name was locked at host scope; stays for good, through every row |
 //! | RETIRE | the owner is forgetting the name |
 //! | READABLE | held by an upgradable reader: other readers come in beside it |
-//! | DRAINS | reserved for semaphores; no lock of this version writes it |
+//! | DRAINS | held by a process that waits for permits: a try need not wait for it |
 //! | STAYS | released, and still taken for every process until its end (`at_least`) |
 //!
 //! `r` is a wait record; `A` a process; "me" the process that makes the step.
@@ -34,6 +34,7 @@
 //! | A | WAITERS | held, a waiter may sleep | A → 0, wakes one; a waiter with a record → A WAITERS HUNGRY |
 //! | A | WAITERS HUNGRY | held, records may stand | A scans: → oldest r RESERVED WAITERS, wakes r; none → WAITERS, scans again |
 //! | A | READABLE, with or without WAITERS HUNGRY | held by an upgradable reader | as held; A → the same without READABLE, and back |
+//! | A | DRAINS, with or without WAITERS HUNGRY | held in front of permits that are taken | as held; A → the same with DRAINS, before it sleeps; its release takes DRAINS out |
 //! | A | not RETIRE | held | A → A′, another id of the same process; the flags stay |
 //! | A | RETIRE | being forgotten | A → 0; a waiter → A RETIRE WAITERS; if A died, finished under the structural lock |
 //! | A | RETIRE WAITERS | being forgotten, a waiter may sleep | A → 0, wakes one, which looks the name up again |
@@ -256,7 +257,7 @@ const LEFT: u64 = 0b11 << LEFT_SHIFT;
 const WIDE: u64 = 1 << 5;
 const RETIRE: u64 = 1 << 6;
 const READABLE: u64 = 1 << 7;
-// 1 << 8 is DRAINS.
+const DRAINS: u64 = 1 << 8;
 const STAYS: u64 = 1 << 9;
 
 const RECORDS_STAND: u64 = WAITERS | HUNGRY;
@@ -264,6 +265,8 @@ const RETIRE_AND_WAITERS: u64 = WAITERS | RETIRE;
 const RESERVED_AND_WAITERS: u64 = WAITERS | RESERVED;
 const READABLE_AND_WAITERS: u64 = READABLE | WAITERS;
 const READABLE_AND_RECORDS: u64 = READABLE | RECORDS_STAND;
+const DRAINS_AND_WAITERS: u64 = DRAINS | WAITERS;
+const DRAINS_AND_RECORDS: u64 = DRAINS | RECORDS_STAND;
 const STAYS_AND_WAITERS: u64 = STAYS | WAITERS;
 const STAYS_AND_RECORDS: u64 = STAYS | RECORDS_STAND;
 
@@ -309,6 +312,9 @@ impl Word {
             }
             RESERVED_AND_WAITERS => WaitId::of_field(field).map(State::Reserved),
             0 | WAITERS | RECORDS_STAND if told == 0 => OwnerId::new(field).map(State::Held),
+            DRAINS | DRAINS_AND_WAITERS | DRAINS_AND_RECORDS if told == 0 => {
+                OwnerId::new(field).map(State::Held)
+            }
             // The last writer's way is for the readers that come in.
             READABLE | READABLE_AND_WAITERS | READABLE_AND_RECORDS => {
                 OwnerId::new(field).map(State::Held)
@@ -352,6 +358,11 @@ impl Word {
 
     pub(super) const fn is_readable(self) -> bool {
         self.0 & READABLE != 0
+    }
+
+    /// Whether its holder waits for permits.
+    pub(super) const fn drains(self) -> bool {
+        self.0 & DRAINS != 0
     }
 
     pub(super) const fn is_hungry(self) -> bool {
@@ -449,6 +460,11 @@ impl Word {
         Word(self.0 & !(READABLE | LEFT))
     }
 
+    /// A held word, whose holder waits for permits.
+    pub(super) const fn draining(self) -> Word {
+        Word(self.0 | DRAINS)
+    }
+
     /// An owned word, released to no wait. One with HUNGRY keeps WAITERS until a second scan.
     pub(super) fn let_go(self, how: Predecessor) -> Word {
         let waiters = if self.is_hungry() { WAITERS } else { 0 };
@@ -490,8 +506,13 @@ impl fmt::Debug for Word {
             Some(State::Held(owner)) => write!(f, "held by {}", owner.get())?,
             Some(State::Retiring(owner)) => write!(f, "being forgotten by {}", owner.get())?,
         }
-        let flags =
-            [("waiters", WAITERS), ("hungry", HUNGRY), ("wide", WIDE), ("readable", READABLE)];
+        let flags = [
+            ("waiters", WAITERS),
+            ("hungry", HUNGRY),
+            ("wide", WIDE),
+            ("readable", READABLE),
+            ("drains", DRAINS),
+        ];
         for (name, _) in flags.iter().filter(|(_, flag)| self.0 & flag != 0) {
             write!(f, ", {name}")?;
         }
@@ -521,6 +542,9 @@ impl Word {
             READABLE,
             READABLE_AND_WAITERS,
             READABLE_AND_RECORDS,
+            DRAINS,
+            DRAINS_AND_WAITERS,
+            DRAINS_AND_RECORDS,
             STAYS,
             STAYS_AND_WAITERS,
             STAYS_AND_RECORDS,

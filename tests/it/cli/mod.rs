@@ -16,6 +16,7 @@ mod manual;
 mod nesting;
 mod protection;
 mod serving;
+mod sharing;
 mod showing;
 mod signals;
 mod spellings;

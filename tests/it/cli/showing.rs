@@ -87,6 +87,7 @@ fn a_process_scope_lock_shows_its_holder() {
             "name": "reports/daily",
             "scope": "process",
             "mode": "exclusive",
+            "limit": null,
             "state": "held",
             "token": "number",
             "holder": {
@@ -137,6 +138,7 @@ fn a_host_scope_lock_shows_its_holder_its_deadline_and_its_waiters() {
             "name": "job",
             "scope": "host",
             "mode": "exclusive",
+            "limit": null,
             "state": "held",
             "token": "number",
             "holder": {

@@ -33,7 +33,7 @@ fn usage_errors_are_64() {
         &["run", "--ttl", "-1", "job", "--", "true"],
         &["run", "--ttl", "0", "job", "--", "true"],
         &["run", "--ttl", "100ms", "job", "--", "true"],
-        &["run", "--shared", "job", "--", "true"],
+        &["run", "--shared", "--at-least", "5m", "job", "--", "true"],
         &["hold"],
         &["held"],
         &["run", "-n", "-w", "1", "job", "--", "true"],

@@ -61,6 +61,19 @@ fn a_probe_after_a_kill_takes_no_mark_away(setting: &Setting) {
     }
 }
 
+at!(across_processes, a_lock_after_a_kill_is_of_its_scope_and_alone_in_its_process);
+fn a_lock_after_a_kill_is_of_its_scope_and_alone_in_its_process(setting: &Setting) {
+    let mutex = setting.mutex(&setting.locks(), "a", 0);
+    drop(mutex.lock().unwrap());
+    let mut holder = setting.near_helper();
+    holder.lock(setting.scope, "a");
+    holder.kill();
+    let guard = mutex.try_lock_for(LONG).unwrap();
+    assert_eq!(MutexGuard::scope(&guard), setting.scope);
+    assert!(mutex.try_lock().is_err());
+    assert!(format!("{mutex:?}").contains("<locked>"), "{mutex:?}");
+}
+
 at!(across_processes, a_future_dropped_with_the_lock_takes_no_mark_away);
 fn a_future_dropped_with_the_lock_takes_no_mark_away(setting: &Setting) {
     let told = match setting.scope {

@@ -8,6 +8,7 @@ mod keeping;
 mod loss;
 mod marks;
 mod names;
+mod permits;
 mod sharing;
 mod tokens;
 mod waiting;

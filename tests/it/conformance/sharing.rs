@@ -337,6 +337,22 @@ fn tasks_read_and_write_without_blocking_threads(setting: &Setting) {
     assert_eq!(*lock.read().unwrap(), 60);
 }
 
+at!([process process_file] a_process_that_comes_later_reads_beside_the_others);
+fn a_process_that_comes_later_reads_beside_the_others(setting: &Setting) {
+    for how in ["read", "upgradable"] {
+        let mut first = setting.helper();
+        first.ask(&format!("{how}\t{}\t{how}", setting.scope));
+        let locks = setting.locks();
+        let lock = locks.rw_lock(how, ()).scope(setting.scope).build().unwrap();
+        // The first lock of the name in this process.
+        let reader = lock.try_read_for(LONG).unwrap();
+        let mut third = setting.helper();
+        third.ask(&format!("read\t{}\t{how}", setting.scope));
+        assert!(lock.try_write().unwrap_err().is_contended());
+        drop(reader);
+    }
+}
+
 at!([process process_file] a_killed_reader_blocks_nobody);
 /// apcu#632: a reader killed in shared memory blocks every writer for ever.
 fn a_killed_reader_blocks_nobody(setting: &Setting) {

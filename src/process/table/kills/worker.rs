@@ -32,6 +32,7 @@ use super::{
 use crate::{
     clock,
     error::{LockError, LockErrorKind, Predecessor},
+    mode::{Room, Share, Usage},
     name::Name,
     token::Token,
 };
@@ -236,7 +237,8 @@ impl Worker {
             82..86 => self.reserve(name),
             86..92 => self.visit(name),
             92..96 => self.sweep(),
-            96..99 => self.share(),
+            96..98 => self.share(),
+            98 => self.acquire(),
             _ => self.stay(),
         }
     }
@@ -255,6 +257,8 @@ impl Worker {
             (Step::UnreadRing | Step::UnreadWake | Step::DrainWant | Step::DrainSleep, _) => {
                 self.share_by_two_threads()
             }
+            (Step::DrainMark, _) => self.acquire_by_two_threads(),
+            (Step::DrainJudge | Step::DrainStrike, _) if name == 0 => self.outlive_permits(),
             (Step::DrainJudge | Step::DrainStrike, _) => self.outlive_a_reader(),
             (Step::ReadableMark | Step::ReadableClear, _) => self.upgrade(&shared_name()),
             (_, Phase::Sharing) => self.share(),
@@ -522,6 +526,54 @@ impl Worker {
         self.write(&shared_name())
     }
 
+    // ---- permits -------------------------------------------------------------------------------
+
+    /// Takes one permit, or some, or all.
+    fn acquire(&mut self) -> Sound {
+        let count = 1 + self.random(PERMITS.into()) as u32;
+        let Some(slot) = self.permits()? else { return Ok(()) };
+        acquire(&self.orders.dir, &slot, count, Duration::ZERO)
+    }
+
+    /// One thread has all permits for a while, and another one waits for one.
+    fn acquire_by_two_threads(&mut self) -> Sound {
+        let Some(slot) = self.permits()? else { return Ok(()) };
+        let dir = &*self.orders.dir;
+        thread::scope(|scope| {
+            let all = scope.spawn(|| acquire(dir, &slot, PERMITS, Duration::from_millis(2)));
+            thread::sleep(Duration::from_micros(500));
+            let one = acquire(dir, &slot, 1, Duration::ZERO);
+            all.join().expect("it does not panic").and(one)
+        })
+    }
+
+    /// Takes all permits where a child had some and died.
+    fn outlive_permits(&mut self) -> Sound {
+        let Some(child) = fork() else {
+            disarm();
+            let slot = open(&self.orders.dir)
+                .and_then(|all| all.slot_for(&permits_name(), Usage::Permits(PERMITS)));
+            let _ = slot.map(|slot| {
+                if slot.take(Token::ZERO, clock::now() + PATIENCE).is_ok() {
+                    if has_room(&slot, Room::Beside(0)).is_ok_and(|has_room| has_room) {
+                        let _ = slot.count_permits(PERMITS);
+                    }
+                    slot.release(Predecessor::Clean);
+                }
+                std::mem::forget(slot);
+            });
+            exit_at_once();
+        };
+        let child = rustix::process::Pid::from_raw(child);
+        rustix::process::waitpid(child, WaitOptions::empty()).map_err(|e| e.to_string())?;
+        let Some(slot) = self.permits()? else { return Ok(()) };
+        acquire(&self.orders.dir, &slot, PERMITS, Duration::ZERO)
+    }
+
+    fn permits(&self) -> Sound<Option<Slot>> {
+        sound(self.all.slot_for(&permits_name(), Usage::Permits(PERMITS)))
+    }
+
     /// Enters a name that may be there or forgotten, or comes back to one.
     fn enter(&mut self) -> Sound {
         if self.random(8) == 0 {
@@ -634,6 +686,56 @@ impl Worker {
     }
 }
 
+/// So many permits there are.
+const PERMITS: u32 = 3;
+
+fn permits_name() -> Name {
+    Name::new("permits").unwrap()
+}
+
+/// Takes so many permits, if it has them in time, and with each locks one of as many files as there
+/// are: the kernel's locks end with their process, and are never too many.
+fn acquire(dir: &Path, slot: &Slot, count: u32, dwell: Duration) -> Sound {
+    if sound(slot.prepare_to_read())?.is_none()
+        || sound(slot.take(Token::ZERO, clock::now() + PATIENCE))?.is_none()
+    {
+        return Ok(());
+    }
+    let counted = match has_room(slot, Room::Beside(PERMITS - count))? {
+        true => sound(slot.count_permits(count))?.is_some(),
+        false => false,
+    };
+    slot.release(Predecessor::Clean);
+    if !counted {
+        return Ok(());
+    }
+    let files: Result<Vec<_>, _> = (0..PERMITS)
+        .map(|number| {
+            let path = dir.join(format!("permit {number}"));
+            std::fs::File::options().create(true).append(true).open(path)
+        })
+        .collect();
+    let files = files.map_err(|error| error.to_string())?;
+    // A killed process's files are closed one after the other.
+    let (until, mut locked) = (clock::now() + Duration::from_secs(30), Vec::new());
+    while locked.len() < count as usize {
+        if clock::now() > until {
+            return Err(format!("{} of {count} permits are there", locked.len()));
+        }
+        let is_new = |number: &usize, locked: &[usize]| !locked.contains(number);
+        for (number, file) in files.iter().enumerate() {
+            let wanted = locked.len() < count as usize && is_new(&number, &locked);
+            if wanted && file.try_lock().is_ok() {
+                locked.push(number);
+            }
+        }
+    }
+    thread::sleep(dwell);
+    drop(files);
+    slot.unshare(Share::Permits(count));
+    Ok(())
+}
+
 fn shared_name() -> Name {
     Name::new("shared").unwrap()
 }
@@ -659,7 +761,7 @@ fn read(board: &Board, slot: &Slot, dwell: Duration) -> Sound {
     board.see_pair(told)?;
     thread::sleep(dwell);
     board.see_pair(told)?;
-    slot.unread();
+    slot.unshare(Share::Reader);
     Ok(())
 }
 
@@ -679,9 +781,14 @@ fn write(board: &Board, slot: &Slot) -> Sound {
 
 /// Waits for readers, for a while.
 fn is_drained(slot: &Slot) -> Sound<bool> {
+    has_room(slot, Room::Alone)
+}
+
+/// Waits until there is room, for a while.
+fn has_room(slot: &Slot, room: Room) -> Sound<bool> {
     let (until, mut drainer) = (clock::now() + PATIENCE, TableDrainer::default());
     loop {
-        match sound(slot.drain(&mut drainer))? {
+        match sound(slot.drain(&mut drainer, room, true))? {
             Some(Drain::Drained) => return Ok(true),
             Some(Drain::Sleep { bell, longest }) if clock::now() < until => {
                 sound(slot.sleep_on_bell(&mut drainer, bell, longest))?;

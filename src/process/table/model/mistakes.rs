@@ -129,12 +129,37 @@ mistakes! {
     DowngradeLetsGoFirst => TwoInside | Lost,
     /// A reader that came in by the word leaves that as if it was left clean.
     ReadersLeaveClean => Untold,
+
+    // Permits.
+    /// Permits that come back wake their waiter only when a process has none left.
+    PermitsRingAtTheLast => NeedsTimer,
+    /// Room is looked for in one step and taken in another.
+    RoomIsTakenOutsideTheGate => OverLimit,
+    /// The permits of a dead process stay taken.
+    DeadPermitsCount => NeverFinishes | HeldUpByStopped,
+    /// The permits of a living process are taken back.
+    LivingPermitsAreStruck => OverLimit | Lost,
+    /// A waiter does not tell the holders of permits that it waits for them.
+    PermitWaitersWantNothing => NeedsTimer,
+    /// A waiter goes to sleep on the bell as it is after it has read the counts.
+    PermitBellIsReadAfterTheCounts => NeedsTimer,
+    /// A waiter that gives up keeps a part of what it wanted.
+    GivingUpKeepsAPart => NeverFinishes | HeldUpByStopped | NeedsTimer | Nonsense,
+    /// A waiter for which there is no room lets others pass meanwhile.
+    FrontLetsOthersPass => Overtaken,
+    /// A try fails at once where another taker is just passing the gate.
+    TriesDoNotLookAgain => RefusedWithRoom,
 }
 
 impl Mistake {
     /// Those that only plays with readers can find.
     pub(super) fn is_of_sharing(self) -> bool {
-        self as u8 >= Mistake::ReadersLookBeforeTheyAdd as u8
+        self as u8 >= Mistake::ReadersLookBeforeTheyAdd as u8 && !self.is_of_permits()
+    }
+
+    /// Those that only plays with permits can find.
+    pub(super) fn is_of_permits(self) -> bool {
+        self as u8 >= Mistake::PermitsRingAtTheLast as u8
     }
 }
 

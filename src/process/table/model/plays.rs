@@ -77,6 +77,37 @@ fn shared_by_three() -> Titled<3> {
     ]
 }
 
+/// With permits: two, but for one play.
+fn permits_of_two() -> Titled<2> {
+    vec![
+        ("two try", Play::new([&[TryAcquire], &[TryAcquire]])),
+        ("one of one permit", Play { limit: 1, ..Play::new([&[Acquire], &[Acquire]]) }),
+        ("all of two permits", Play::new([&[AcquireAll], &[Acquire]])),
+        ("a try beside one in front", Play::new([&[AcquireAll], &[AcquireAll, TryAcquire]])),
+    ]
+}
+
+/// Permits of two or three processes.
+fn permits_of_three() -> Titled<3> {
+    vec![
+        ("one is never returned", hungry(patient(siblings([&[TryForGood], &[TryAcquire], ONE])))),
+        (
+            "more tries than permits",
+            hungry(patient(Play::new([&[TryAcquire], &[TryAcquire], ONE]))),
+        ),
+        (
+            "a holder of permits dies",
+            hungry(Play { deaths: 1, ..patient(Play::new([&[TryAcquire], &[TryAcquire], ONE])) }),
+        ),
+        (
+            "one gives up in front of another",
+            hungry(alive(Play::new([&[TryAcquire], &[AcquireAll], &[TryAcquire]]))),
+        ),
+    ]
+}
+
+const ONE: &[Job] = &[Acquire];
+
 /// What takes minutes, cut where a record was used `USES` times.
 fn long() -> (Titled<2>, Titled<3>) {
     let lock: &[Job] = &[Lock, LockAndPanic, Lock];
@@ -155,7 +186,10 @@ fn two_and_three_threads_in_every_order() {
     let three = three().into_iter().map(|(title, play)| is_sound(title, &play));
     let shared = shared_by_two().into_iter().map(|(title, play)| is_sound(title, &play));
     let shared_more = shared_by_three().into_iter().map(|(title, play)| is_sound(title, &play));
-    let reports: Vec<Report> = two.chain(three).chain(shared).chain(shared_more).collect();
+    let permits = permits_of_two().into_iter().map(|(title, play)| is_sound(title, &play));
+    let permits_more = permits_of_three().into_iter().map(|(title, play)| is_sound(title, &play));
+    let reports = two.chain(three).chain(shared).chain(shared_more);
+    let reports: Vec<Report> = reports.chain(permits).chain(permits_more).collect();
     let worlds: usize = reports.iter().map(|report| report.worlds).sum();
     println!("{worlds} worlds in {:.1?}", start.elapsed());
 
@@ -258,10 +292,15 @@ fn in_turn<const N: usize>(
 
 #[test]
 fn every_planted_mistake_is_found() {
-    are_found(|mistake| !mistake.is_of_sharing(), two, three);
+    are_found(|mistake| !mistake.is_of_sharing() && !mistake.is_of_permits(), two, three);
 }
 
 #[test]
 fn every_planted_mistake_of_sharing_is_found() {
     are_found(Mistake::is_of_sharing, shared_by_two, shared_by_three);
+}
+
+#[test]
+fn every_planted_mistake_of_permits_is_found() {
+    are_found(Mistake::is_of_permits, permits_of_two, permits_of_three);
 }

@@ -15,7 +15,10 @@ use super::{
     Doing, Job, Kind, Play, Turn, Violation, World,
     mistakes::Mistake,
 };
-use crate::error::Predecessor;
+use crate::{
+    error::Predecessor,
+    mode::{Room, Share},
+};
 
 impl<const N: usize> Turn<'_, N> {
     pub(super) fn links(&mut self) {
@@ -36,7 +39,8 @@ impl<const N: usize> Turn<'_, N> {
         let mut to = *self.world;
         to.threads[self.thread].reads = false;
         let record = self.play.process[self.thread] as u32 + 1;
-        to.threads[self.thread].doing = Doing::GoingOut(Unsharing::new(self.me(), record));
+        to.threads[self.thread].doing =
+            Doing::GoingOut(Unsharing::new(self.me(), record, Share::Reader));
         self.done(to, Kind::Plain, (None, None));
     }
 
@@ -62,7 +66,9 @@ impl<const N: usize> Turn<'_, N> {
         let mut upgraded = *self.world;
         let me = self.me();
         upgraded.threads[self.thread].doing = match self.play.mistake {
-            Some(Mistake::UpgradeStaysReadable) => Doing::Draining(Draining::new(me, true), told),
+            Some(Mistake::UpgradeStaysReadable) => {
+                Doing::Draining(Draining::new(me, Room::Alone, true), told)
+            }
             _ => Doing::Marking(Marking::new(me, Mark::Unreadable), told),
         };
         self.done(upgraded, Kind::Plain, (None, None));
@@ -115,7 +121,11 @@ impl<const N: usize> Turn<'_, N> {
                 let place = to.shares[record(number)].as_mut().expect("it is in the chain");
                 let found = *place;
                 let wanted = match mistake {
-                    Some(Mistake::WritersWantNothing) if step == Step::DrainWant => from,
+                    Some(Mistake::WritersWantNothing | Mistake::PermitWaitersWantNothing)
+                        if step == Step::DrainWant =>
+                    {
+                        from
+                    }
                     _ => wanted,
                 };
                 if found == from {
@@ -151,15 +161,22 @@ impl<const N: usize> Turn<'_, N> {
             ShareOp::SleepOnBell(bell) => {
                 let bell = match mistake {
                     // As if it was read only now.
-                    Some(Mistake::BellIsReadAfterTheCounts) => to.bell,
+                    Some(
+                        Mistake::BellIsReadAfterTheCounts | Mistake::PermitBellIsReadAfterTheCounts,
+                    ) => to.bell,
                     _ => bell as u8,
                 };
                 if bell != to.bell {
                     return self.answer(to, plain, op, Answer::Slept(Slept::Changed));
                 }
+                if mistake == Some(Mistake::FrontLetsOthersPass) {
+                    return self.lets_go_in_front();
+                }
                 let Doing::Draining(draining, told) = to.threads[self.thread].doing else {
                     unreachable!("only a writer sleeps on the bell");
                 };
+                let is_for_permits = to.job(self.play, self.thread).permits(1).is_some();
+                to.threads[self.thread].is_in_front = is_for_permits;
                 to.threads[self.thread].doing = Doing::AtBell(draining, told);
                 self.done(to, plain, (Some(op), None));
             }
@@ -168,7 +185,7 @@ impl<const N: usize> Turn<'_, N> {
 }
 
 impl<const N: usize> World<N> {
-    fn job(&self, play: &Play<N>, thread: usize) -> Job {
+    pub(super) fn job(&self, play: &Play<N>, thread: usize) -> Job {
         play.jobs[thread][usize::from(self.threads[thread].job)]
     }
 
@@ -193,6 +210,9 @@ impl<const N: usize> World<N> {
         told: Predecessor,
     ) -> Result<(), Violation> {
         let (job, me) = (self.job(play, thread), play.id(thread));
+        if self.looks_for_room(play, thread, told) {
+            return Ok(());
+        }
         match job {
             Job::Read => {
                 let how = match play.mistake {
@@ -206,7 +226,8 @@ impl<const N: usize> World<N> {
                 self.threads[thread].doing = Doing::Marking(marking, told);
             }
             _ if job.drains() => {
-                self.threads[thread].doing = Doing::Draining(Draining::new(me, job.waits()), told);
+                let draining = Draining::new(me, Room::Alone, job.waits());
+                self.threads[thread].doing = Doing::Draining(draining, told);
             }
             _ => unreachable!("{job:?} is in no play with readers"),
         }
@@ -226,7 +247,7 @@ impl<const N: usize> World<N> {
                 }
                 Doing::Readable(told)
             }
-            false => Doing::Draining(Draining::new(me, true), told),
+            false => Doing::Draining(Draining::new(me, Room::Alone, true), told),
         };
     }
 
@@ -237,6 +258,9 @@ impl<const N: usize> World<N> {
         outcome: Outcome,
         held: Option<Predecessor>,
     ) -> Result<(), Violation> {
+        if self.counted_permits(play, thread, outcome)? {
+            return Ok(());
+        }
         match (outcome, held) {
             (Outcome::Won(told), None) => {
                 self.reads(thread)?;
@@ -286,6 +310,7 @@ impl<const N: usize> World<N> {
         outcome: Outcome,
     ) -> Result<(), Violation> {
         match outcome {
+            Outcome::LetGo if self.returned_permit(thread) => {}
             Outcome::LetGo => self.next_job(play, thread),
             _ => return Err(Violation::Lost),
         }
@@ -299,6 +324,9 @@ impl<const N: usize> World<N> {
         outcome: Outcome,
         told: Predecessor,
     ) -> Result<(), Violation> {
+        if self.looked_for_room(play, thread, outcome)? {
+            return Ok(());
+        }
         match outcome {
             Outcome::Drained => {
                 if self.threads.iter().any(|other| other.reads) {

@@ -1,17 +1,23 @@
-//! Sharing a word: readers come in beside each other, and a writer waits until they are gone.
+//! Sharing a word: readers come in beside each other, and a writer waits until they are gone; permits
+//! are counted under the word, and a holder for which there is no room waits until there is.
 //!
 //! A reader adds 1 to its process's share record and *then* looks at the word. If the word lets no
 //! reader in, it takes its 1 back, as an unlock does. A writer wins the word and *then* looks at the
 //! counts: it reads the bell, sets WANTED in each record with a count, and sleeps on the bell. The
 //! last reader of a record with WANTED rings. So a writer that has read the bell either sees a
 //! reader gone or is woken by it.
+//!
+//! Permits are added by holders of the word alone, so that counts only fall while one looks at them.
+//! It adds them up without a look at presences: that is an upper bound, and mostly enough. If not, it
+//! strikes the dead, wants each permit's return, says so in the word, and sleeps.
 
 #[cfg(test)]
 use super::super::step::Step;
 use super::{
-    Answer, Machine, Op, Outcome, OwnerId, Predecessor, ShareAnswer, ShareOp, ShareWord, Slept,
-    Verdict, Word,
+    Answer, Machine, Mark, Marking, Op, Outcome, OwnerId, Predecessor, ShareAnswer, ShareOp,
+    ShareWord, Slept, Verdict, Word,
 };
+use crate::mode::{Room, Share};
 
 /// How a reader may come in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +37,7 @@ pub(in super::super) struct Reading {
     /// This process's record.
     record: u32,
     way: Way,
+    share: Share,
     phase: ReadingPhase,
 }
 
@@ -45,11 +52,17 @@ enum ReadingPhase {
 
 impl Reading {
     pub(in super::super) const fn new(me: OwnerId, record: u32, way: Way) -> Reading {
-        Reading { me, record, way, phase: ReadingPhase::Load }
+        Reading { me, record, way, share: Share::Reader, phase: ReadingPhase::Load }
+    }
+
+    /// Counts permits, for the holder of the word.
+    pub(in super::super) const fn permits(me: OwnerId, record: u32, count: u32) -> Reading {
+        let share = Share::Permits(count);
+        Reading { me, record, way: Way::UnderTheWord, share, phase: ReadingPhase::Load }
     }
 
     fn seen(&self, found: ShareWord) -> ReadingPhase {
-        match found.added() {
+        match found.added(self.share) {
             _ if !found.is_of(self.me) => ReadingPhase::Ended(Outcome::Lost),
             None => ReadingPhase::Ended(Outcome::TooMany),
             Some(_) => ReadingPhase::Add(found),
@@ -59,7 +72,7 @@ impl Reading {
     fn looked(&self, found: Word) -> ReadingPhase {
         match found.admits_readers(self.way == Way::Beside) {
             true => ReadingPhase::Ended(Outcome::Won(found.left())),
-            false => ReadingPhase::TakeBack(Unsharing::new(self.me, self.record)),
+            false => ReadingPhase::TakeBack(Unsharing::new(self.me, self.record, self.share)),
         }
     }
 }
@@ -69,7 +82,7 @@ impl Machine for Reading {
         match self.phase {
             ReadingPhase::Load => Op::Share(ShareOp::Load(self.record)),
             ReadingPhase::Add(from) => {
-                let to = from.added().expect("it was looked at");
+                let to = from.added(self.share).expect("it was looked at");
                 Op::Share(ShareOp::Swap { number: self.record, from, to })
             }
             ReadingPhase::Look => Op::Load,
@@ -118,11 +131,12 @@ impl Machine for Reading {
     }
 }
 
-/// Takes back the 1 of a reader that leaves.
+/// Takes back what an entry counted that ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(in super::super) struct Unsharing {
     me: OwnerId,
     record: u32,
+    share: Share,
     phase: UnsharingPhase,
 }
 
@@ -136,12 +150,12 @@ enum UnsharingPhase {
 }
 
 impl Unsharing {
-    pub(in super::super) const fn new(me: OwnerId, record: u32) -> Unsharing {
-        Unsharing { me, record, phase: UnsharingPhase::Load }
+    pub(in super::super) const fn new(me: OwnerId, record: u32, share: Share) -> Unsharing {
+        Unsharing { me, record, share, phase: UnsharingPhase::Load }
     }
 
     fn seen(&self, found: ShareWord) -> UnsharingPhase {
-        match found.subtracted() {
+        match found.subtracted(self.share) {
             Some(_) if found.is_of(self.me) => UnsharingPhase::Subtract(found),
             _ => UnsharingPhase::Ended(Outcome::Lost),
         }
@@ -153,7 +167,7 @@ impl Machine for Unsharing {
         match self.phase {
             UnsharingPhase::Load => Op::Share(ShareOp::Load(self.record)),
             UnsharingPhase::Subtract(from) => {
-                let to = from.subtracted().expect("it was looked at");
+                let to = from.subtracted(self.share).expect("it was looked at");
                 Op::Share(ShareOp::Swap { number: self.record, from, to })
             }
             UnsharingPhase::Ring => Op::Share(ShareOp::Ring),
@@ -166,7 +180,7 @@ impl Machine for Unsharing {
         self.phase = match (self.phase, answer) {
             (UnsharingPhase::Load, Answer::Share(ShareAnswer::Word(found))) => self.seen(found),
             (UnsharingPhase::Subtract(before), Answer::Share(ShareAnswer::Word(found))) => {
-                match (found == before, before.rings()) {
+                match (found == before, before.rings(self.share)) {
                     (true, true) => UnsharingPhase::Ring,
                     (true, false) => UnsharingPhase::Ended(Outcome::LetGo),
                     (false, _) => self.seen(found),
@@ -193,21 +207,27 @@ impl Machine for Unsharing {
     }
 }
 
-/// Waits, for the holder of a word, until no reader is inside any more.
+/// Waits, for the holder of a word, until there is room: until no reader is inside any more, or so
+/// many permits are free.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(in super::super) struct Draining {
     me: OwnerId,
+    room: Room,
     waits: bool,
+    /// It only adds up, wants nothing and asks for no presence: permits, at first.
+    only_counts: bool,
     /// It does not know whether the processes are alive that share.
     unsure: bool,
+    /// The word says that its holder waits for permits.
+    is_announced: bool,
     phase: DrainingPhase,
 }
 
-/// The bell, as it was read before the counts; whether a living process was found to share.
+/// The bell, as it was read before the counts; how much the living were found to share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Round {
     bell: u32,
-    shared: bool,
+    shared: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -221,14 +241,19 @@ enum DrainingPhase {
     Recheck(Round, u32, ShareWord),
     Strike(Round, u32, ShareWord),
     Want(Round, u32, ShareWord),
+    /// No try waits for a holder that sleeps.
+    Announce(u32, Marking),
     Sleep(u32),
     Ended(Outcome),
 }
 
 impl Draining {
-    /// One that does not wait looks once, at presences too.
-    pub(in super::super) const fn new(me: OwnerId, waits: bool) -> Draining {
-        Draining { me, waits, unsure: !waits, phase: DrainingPhase::Bell }
+    /// One that does not wait looks at presences too, where there is no room without.
+    pub(in super::super) const fn new(me: OwnerId, room: Room, waits: bool) -> Draining {
+        let only_counts = room.is_for_permits();
+        let unsure = !waits && !only_counts;
+        let phase = DrainingPhase::Bell;
+        Draining { me, room, waits, only_counts, unsure, is_announced: false, phase }
     }
 
     fn seen(&self, round: Round, number: u32, found: ShareWord) -> DrainingPhase {
@@ -242,20 +267,35 @@ impl Draining {
         }
     }
 
-    /// A living process shares.
+    /// A living process shares, or one of which that is not asked yet.
     fn shared(&self, round: Round, number: u32, found: ShareWord) -> DrainingPhase {
-        match self.waits && !found.is_wanted() {
+        match self.waits && !self.only_counts && !found.is_wanted() {
             true => DrainingPhase::Want(round, number, found),
-            false => DrainingPhase::Next(Round { shared: true, ..round }, Some(number)),
+            false => DrainingPhase::Next(round.with(found), Some(number)),
         }
     }
 
-    fn counted(&self, round: Round) -> DrainingPhase {
-        match (round.shared, self.waits) {
-            (false, _) => DrainingPhase::Ended(Outcome::Drained),
-            (true, true) => DrainingPhase::Sleep(round.bell),
-            (true, false) => DrainingPhase::Ended(Outcome::WouldBlock),
+    fn counted(&mut self, round: Round) -> DrainingPhase {
+        if round.shared <= self.room.most() {
+            return DrainingPhase::Ended(Outcome::Drained);
         }
+        if std::mem::take(&mut self.only_counts) {
+            self.unsure = true;
+            return DrainingPhase::Bell;
+        }
+        match (self.waits, self.room) {
+            (false, _) => DrainingPhase::Ended(Outcome::WouldBlock),
+            (true, Room::Beside(_)) if !self.is_announced => {
+                DrainingPhase::Announce(round.bell, Marking::new(self.me, Mark::Draining))
+            }
+            (true, _) => DrainingPhase::Sleep(round.bell),
+        }
+    }
+}
+
+impl Round {
+    const fn with(self, found: ShareWord) -> Round {
+        Round { shared: self.shared.saturating_add(found.count()), ..self }
     }
 }
 
@@ -273,6 +313,7 @@ impl Machine for Draining {
             }
             DrainingPhase::Strike(_, number, seen) => swap(number, seen, ShareWord::FREE),
             DrainingPhase::Want(_, number, seen) => swap(number, seen, seen.wanted()),
+            DrainingPhase::Announce(_, marking) => marking.op(),
             DrainingPhase::Sleep(bell) => Op::Share(ShareOp::SleepOnBell(bell)),
             DrainingPhase::Ended(outcome) => Op::End(outcome),
         }
@@ -282,7 +323,7 @@ impl Machine for Draining {
         use DrainingPhase as Phase;
         self.phase = match (self.phase, answer) {
             (Phase::Bell, Answer::Share(ShareAnswer::Bell(bell))) => {
-                Phase::Next(Round { bell, shared: false }, None)
+                Phase::Next(Round { bell, shared: 0 }, None)
             }
             (Phase::Next(round, _), Answer::Share(ShareAnswer::Next(next))) => match next {
                 Some(number) => Phase::Look(round, number),
@@ -310,8 +351,19 @@ impl Machine for Draining {
             }
             (Phase::Want(round, number, seen), Answer::Share(ShareAnswer::Word(found))) => {
                 match found == seen {
-                    true => Phase::Next(Round { shared: true, ..round }, Some(number)),
+                    true => Phase::Next(round.with(found), Some(number)),
                     false => self.seen(round, number, found),
+                }
+            }
+            (Phase::Announce(bell, mut marking), answer @ Answer::Word(_)) => {
+                marking.heard(answer);
+                match marking.op() {
+                    Op::End(Outcome::Marked) => {
+                        self.is_announced = true;
+                        Phase::Sleep(bell)
+                    }
+                    Op::End(outcome) => Phase::Ended(outcome),
+                    _ => Phase::Announce(bell, marking),
                 }
             }
             (_, Answer::Share(ShareAnswer::Broken)) => Phase::Ended(Outcome::SharesBroken),
@@ -335,6 +387,7 @@ impl Machine for Draining {
             DrainingPhase::Judge(..) => Step::DrainJudge,
             DrainingPhase::Strike(..) => Step::DrainStrike,
             DrainingPhase::Want(..) => Step::DrainWant,
+            DrainingPhase::Announce(_, marking) => marking.step(),
             DrainingPhase::Sleep(_) => Step::DrainSleep,
             DrainingPhase::Ended(_) => Step::DrainEnd,
         }

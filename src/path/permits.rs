@@ -1,0 +1,301 @@
+//! Permits of a semaphore: a taker wins the gate, looks whether there is room, counts its own, and
+//! gives the gate back. Permits come back past the gate.
+//!
+//! A taker for which there is no room keeps the gate and waits there, so no smaller request passes a
+//! larger one; one that gives up, or dies, lets the next try. No permit is held in part.
+//!
+//! Each permit has a token of its own. A guard of several bears the last one's: theirs follow on each
+//! other, and no other permit has one of them.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    alarm, clock,
+    error::{LockError, LockErrorKind, LostReason, Result},
+    mode::{PERMITS_MAX, Room, Usage},
+    scope::Scope,
+    thread::InSeat,
+    time::Time,
+    token::Token,
+    watch::Watch,
+};
+
+#[cfg(feature = "process")]
+use super::right::{SHARED_SLOT, SLOT};
+use super::{
+    Core, Patience, Permits, Plain, by,
+    named::Named,
+    right::{Held, SHARED},
+    sharing::StepsOut,
+};
+
+/// A try that finds the gate taken by one that is about to leave it looks again for so long.
+const PASSING: Duration = Duration::from_micros(20);
+/// Between two of its looks.
+const PAUSES: u32 = 16;
+/// A task in front is polled so often, so that one that is never polled again is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Permits {
+    /// # Errors
+    /// `Config`, if they can never be had.
+    pub(crate) fn check(self) -> Result<()> {
+        let Permits { count, limit } = self;
+        match count {
+            0 => Err(LockError::config("no permit was asked for: ask for one at least")),
+            _ if count > limit => Err(LockError::config(format!(
+                "{count} permits were asked for, and there are {limit}: it would wait for ever"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn room(self) -> Room {
+        Room::Beside(self.limit.saturating_sub(self.count))
+    }
+
+    pub(super) fn timed_out(self, start: Time, scope: Scope) -> LockError {
+        let Permits { count, limit } = self;
+        let text = match count {
+            1 => format!("all its {limit} permits were taken"),
+            _ => format!("fewer than {count} of its {limit} permits were free"),
+        };
+        LockError::new(LockErrorKind::TimedOut, text)
+            .with_waited(clock::now().since(start))
+            .with_scope(scope)
+    }
+}
+
+/// Checks how many permits a semaphore is to have.
+pub(crate) fn check_limit(limit: u32) -> Result<()> {
+    match limit {
+        0 => {
+            Err(LockError::config("a semaphore without permits lets none in: give it one at least"))
+        }
+        _ if limit > PERMITS_MAX => Err(LockError::config(format!(
+            "{limit} permits are more than can be counted, which is {PERMITS_MAX}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn permits_at_host_scope() -> LockError {
+    LockError::config(
+        "no leader grants permits yet: use it at process scope, with .scope(Scope::Process), under a \
+         name that nothing locks at host scope",
+    )
+}
+
+/// Tries until it is won, or another waits in front and so does not leave at once, or some
+/// microseconds are over: two tries must not fail each other where there is room for both.
+pub(super) fn past_others<R: Tried>(
+    mut attempt: impl FnMut() -> R,
+    waits_in_front: impl Fn() -> bool,
+) -> R {
+    let tried = attempt();
+    if tried.is_over() || waits_in_front() {
+        return tried;
+    }
+    let end = clock::now() + PASSING;
+    loop {
+        (0..PAUSES).for_each(|_| std::hint::spin_loop());
+        let tried = attempt();
+        if tried.is_over() || waits_in_front() || clock::now() >= end {
+            return tried;
+        }
+    }
+}
+
+/// What came of a try.
+pub(super) trait Tried {
+    /// Whether it is not to be made again.
+    fn is_over(&self) -> bool;
+}
+
+impl Tried for bool {
+    fn is_over(&self) -> bool {
+        *self
+    }
+}
+
+impl<T> Tried for Option<T> {
+    fn is_over(&self) -> bool {
+        self.is_some()
+    }
+}
+
+fn exhausted() -> LockError {
+    LockError::new(
+        LockErrorKind::Refused,
+        "its tokens are exhausted: all below 2^63 were granted; choose another name",
+    )
+}
+
+/// The token of the last of so many permits, the first of which has this one.
+fn last_of(first: Token, count: u32) -> Result<Token> {
+    let last = first.get().checked_add(u64::from(count) - 1).and_then(Token::new);
+    last.ok_or_else(exhausted)
+}
+
+// ---- named semaphores --------------------------------------------------------------------------
+
+impl Named {
+    /// Counts permits, for the holder of the gate, which has found room for them: they are what it
+    /// shares then.
+    pub(super) fn count_permits(&self, held: &mut Held, count: u32) -> Result<()> {
+        #[cfg(feature = "process")]
+        if held.has(SLOT)
+            && let Some(slot) = self.entry.slot()
+        {
+            held.token = slot.count_permits(count)?;
+            held.add(SHARED_SLOT);
+            held.set_permits(count);
+            return Ok(());
+        }
+        let last = last_of(held.token, count).map_err(self.about(held.scope()))?;
+        self.entry.thread().raise_token(last);
+        self.entry.shares().count_permits(count);
+        held.token = last;
+        held.add(SHARED);
+        held.set_permits(count);
+        Ok(())
+    }
+
+    /// Whether they can be had: in a forked child the name may be used for something else by now.
+    pub(super) fn check_permits(&self, permits: Permits) -> Result<()> {
+        let checked =
+            permits.check().and_then(|()| self.entry.check_usage(Usage::Permits(permits.limit)));
+        checked.map_err(self.about(self.scope()))
+    }
+
+    /// How many permits are taken, as far as one look shows.
+    fn permits_taken(&self) -> Result<u32> {
+        #[cfg(feature = "process")]
+        if self.entry.scope_in_force() == Scope::Process
+            && let Some(slot) = self.entry.slot()
+        {
+            return slot.permits_taken();
+        }
+        Ok(self.entry.shares().counted())
+    }
+
+    /// Why its permits are lost, if they are: this process was taken for dead while it lived.
+    pub(super) fn uncounted(&self, held: &Held) -> Option<LostReason> {
+        #[cfg(feature = "process")]
+        if held.has(SHARED_SLOT)
+            && let Some(slot) = self.entry.slot()
+        {
+            return (!slot.is_counted()).then_some(LostReason::Broken);
+        }
+        let _ = held;
+        None
+    }
+
+    /// The last so many of the permits that are held, for a guard of their own, which loses them when
+    /// this one would.
+    fn split(&self, held: &mut Held, count: u32) -> Held {
+        let mut split = held.split_off(count);
+        if let Some(end) = held.watch().map(|watch| watch.deadline()) {
+            let watch = Arc::new(Watch::new(None, Some(end)));
+            let told = watch.clone();
+            let more = split.more_mut();
+            more.alarm = Some(alarm::call_at(end, move || {
+                told.lost();
+            }));
+            more.watch = Some(watch);
+        }
+        split
+    }
+}
+
+impl Core {
+    pub(crate) fn split(&self, held: &mut Held, count: u32) -> Held {
+        match self {
+            Core::Plain(_) => held.split_off(count),
+            Core::Named(named) => named.split(held, count),
+        }
+    }
+
+    /// How many permits are taken, as far as one look shows.
+    pub(crate) fn permits_taken(&self) -> Result<u32> {
+        match self {
+            Core::Plain(plain) => Ok(plain.shares.counted()),
+            Core::Named(named) => named.permits_taken(),
+        }
+    }
+}
+
+// ---- unnamed semaphores ------------------------------------------------------------------------
+
+impl Plain {
+    pub(super) fn acquire(&self, permits: Permits, patience: Patience) -> Result<Held> {
+        permits.check()?;
+        let (start, until) = (clock::now(), patience.until());
+        let is_won = match patience {
+            Patience::No => {
+                let is_won = past_others(|| self.lock.try_win(), || self.shares.is_draining());
+                is_won || self.lock.take_lapsed()
+            }
+            _ => self.lock.wait(until, || false),
+        };
+        let in_vain = || match patience {
+            Patience::No => LockError::WOULD_BLOCK,
+            _ => permits.timed_out(start, Scope::Thread),
+        };
+        if !is_won {
+            return Err(in_vain());
+        }
+        let _won = StepsOut(&self.lock);
+        if self.shares.is_full(permits.room()) {
+            let _front = (patience != Patience::No).then(|| self.shares.stand_in_front());
+            if !self.shares.drain(permits.room(), until) {
+                return Err(in_vain());
+            }
+        }
+        self.come_in_with(permits)
+    }
+
+    pub(super) async fn acquire_async(&self, permits: Permits, patience: Patience) -> Result<Held> {
+        permits.check()?;
+        let (start, until) = (clock::now(), patience.until());
+        match self.await_room(permits.room(), until).await {
+            Some(_won) => self.come_in_with(permits),
+            None => Err(permits.timed_out(start, Scope::Thread)),
+        }
+    }
+
+    /// Waits for the lock and then for room, blocking no thread; `None` if the time came first. What
+    /// is returned has the lock, and gives it back. A task whose turn it is, and that is not polled,
+    /// loses it.
+    pub(super) async fn await_room(&self, room: Room, until: Time) -> Option<InSeat<'_>> {
+        if !by(until, self.lock.wait_async()).await {
+            return None;
+        }
+        let mut won = InSeat::of(&self.lock);
+        loop {
+            let is_its = match self.shares.listen(room) {
+                None if won.get_up() => return Some(won),
+                None => false,
+                Some(_) if clock::now() >= until => return None,
+                Some(listener) => {
+                    let _front = room.is_for_permits().then(|| self.shares.stand_in_front());
+                    won.wait(by((clock::now() + LOOK_EVERY).min(until), listener)).await
+                }
+            };
+            if !is_its && !by(until, won.come_back()).await {
+                return None;
+            }
+        }
+    }
+
+    /// Counts them, for the holder of the lock, which has found room for them.
+    fn come_in_with(&self, permits: Permits) -> Result<Held> {
+        let last = last_of(self.lock.count().token, permits.count)?;
+        self.lock.raise_token(last);
+        self.shares.count_permits(permits.count);
+        Ok(Held::plain_permits(last, permits.count))
+    }
+}
+
+#[cfg(all(test, not(tierlock_loom)))]
+mod tests;
