@@ -148,6 +148,7 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
         state,
         token: lock.token,
         holder: lock.holder,
+        readers: Vec::new(),
         remaining: lock.remaining,
         // No engine remembers it.
         predecessor: Predecessor::Clean,

@@ -130,6 +130,7 @@ impl<E: LockEngine> Leasing<E> {
             predecessor,
             at_most: end,
             keeps: false,
+            is_shared: false,
             is_in_use,
         };
         settlement.grant(&word, opening);
@@ -322,7 +323,7 @@ impl<E: LockEngine> Leasing<E> {
             match word.lose(why) {
                 Met::InUse { is_watched: true, .. } => {
                     // Else its guard is leaving, and has the watch in hand.
-                    let watch = word.watched().filter(|watch| watch.mark(why));
+                    let watch = word.watched().into_iter().filter(|watch| watch.mark(why));
                     after.losses.extend(watch.map(|watch| (watch, why)));
                 }
                 Met::Idle(used) => {
