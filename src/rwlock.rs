@@ -299,6 +299,32 @@ ways_in! {
     write_arc_async try_write_arc_async try_write_arc_for_async
 }
 
+impl<T: Send + Sync + 'static> RwLock<T> {
+    /// [`read_arc_async`](Self::read_arc_async), as tokio names and takes it.
+    pub fn read_owned(
+        self: Arc<Self>,
+    ) -> impl Future<Output = Result<RwLockReadGuard<'static, T>>> + Send + use<T> {
+        self.enter_owned_async::<Read>(Patience::Forever)
+    }
+
+    /// [`write_arc_async`](Self::write_arc_async), as tokio names and takes it.
+    pub fn write_owned(
+        self: Arc<Self>,
+    ) -> impl Future<Output = Result<RwLockWriteGuard<'static, T>>> + Send + use<T> {
+        self.enter_owned_async::<Write>(Patience::Forever)
+    }
+
+    /// [`try_read_arc`](Self::try_read_arc), as tokio names and takes it: no future.
+    pub fn try_read_owned(self: Arc<Self>) -> Result<RwLockReadGuard<'static, T>> {
+        self.try_read_arc()
+    }
+
+    /// [`try_write_arc`](Self::try_write_arc), as tokio names and takes it: no future.
+    pub fn try_write_owned(self: Arc<Self>) -> Result<RwLockWriteGuard<'static, T>> {
+        self.try_write_arc()
+    }
+}
+
 impl<T: ?Sized> RwLock<T> {
     /// The data, without locking: `&mut self` proves that no guard exists.
     pub fn get_mut(&mut self) -> &mut T {
@@ -373,10 +399,15 @@ impl<T: Default> Default for RwLock<T> {
     }
 }
 
-impl<T: ?Sized> fmt::Debug for RwLock<T> {
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
+    /// Shows what it is, and its data if it may be read just now.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("RwLock");
         debug.field("name", &self.name()).field("scope", &self.scope());
+        match self.enter::<Read>(Patience::No) {
+            Ok(reading) => debug.field("data", &&*reading),
+            Err(_) => debug.field("data", &format_args!("<locked>")),
+        };
         debug.finish_non_exhaustive()
     }
 }

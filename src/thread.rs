@@ -72,6 +72,7 @@ pub(crate) use in_force::InForce;
 use queue::{Call, Kind, Queue, Ticket};
 pub(crate) use seat::InSeat;
 pub(crate) use shares::{InFront, ThreadShares, WaitingWriter};
+pub(crate) use sync::BellListener;
 use sync::{
     AtomicU8, AtomicU64, Condvar, Mutex, MutexGuard, Ordering::*, Queues, SpinWait, generation, now,
 };

@@ -15,7 +15,8 @@
 
 use std::{future::Future, time::Duration};
 
-use event_listener::{EventListener, Listener};
+#[cfg(not(tierlock_loom))]
+use event_listener::Listener;
 
 use crate::{
     alarm, clock,
@@ -23,7 +24,7 @@ use crate::{
     fork,
     mode::{Room, Share},
     scope::Scope,
-    thread::ThreadLock,
+    thread::{BellListener, ThreadLock},
     time::Time,
     token::Token,
 };
@@ -51,7 +52,7 @@ pub(super) struct WriterWait {
 /// What it waits for.
 pub(super) enum ReadersInside {
     /// Of this process.
-    Here(EventListener),
+    Here(BellListener),
     /// Of the slot: while its bell is this, at most so long.
     Slot { bell: u32, longest: Duration },
     /// What is not to be waited for.

@@ -17,7 +17,10 @@ use super::{
     sync::{Clock, start},
     *,
 };
-use crate::scope::Scope;
+use crate::{
+    mode::{Room, Share},
+    scope::Scope,
+};
 
 struct Scene {
     lock: ThreadLock,
@@ -316,4 +319,76 @@ fn found_a_thread_that_does_not_look_again() {
 #[should_panic(expected = "left == right")]
 fn found_a_scope_that_is_raised_outside_the_thread_lock() {
     Widening::play(Some(Mistake::RaisedOutside));
+}
+
+/// Permits, and what waits for them. Readers are not played: they rest on the one order of SeqCst,
+/// which loom takes for less.
+struct Seats {
+    lock: ThreadLock,
+    shares: ThreadShares,
+    /// Changed without an order of its own, where there is one permit.
+    count: AtomicU64,
+}
+
+impl Seats {
+    fn play(scene: impl Fn(Arc<Seats>) + Send + Sync + Copy + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            start(Clock::Still);
+            let (lock, shares) = (ThreadLock::new(), ThreadShares::new());
+            scene(Arc::new(Seats { lock, shares, count: AtomicU64::new(0) }));
+        });
+    }
+
+    fn acquire(&self, count: u32, limit: u32) {
+        assert!(self.lock.wait(Time::NEVER, || false));
+        assert!(self.shares.drain(Room::Beside(limit - count), Time::NEVER));
+        self.shares.count_permits(count);
+        assert!(self.shares.counted() <= limit, "over the limit");
+        self.lock.step_out();
+    }
+
+    fn release(&self, count: u32) {
+        self.shares.leave(Share::Permits(count));
+    }
+
+    fn end(&self) {
+        assert_eq!(self.shares.counted(), 0);
+        assert_eq!(self.lock.word.load(Relaxed), 0);
+    }
+}
+
+#[test]
+fn one_permit_for_two_threads() {
+    Seats::play(|seats| {
+        let work = |seats: &Seats| {
+            seats.acquire(1, 1);
+            let before = seats.count.load(Relaxed);
+            seats.count.store(before + 1, Relaxed);
+            seats.release(1);
+        };
+        let other = seats.clone();
+        let other = thread::spawn(move || work(&other));
+        work(&seats);
+        other.join().unwrap();
+        assert_eq!(seats.count.load(Relaxed), 2);
+        seats.end();
+    });
+}
+
+#[test]
+fn all_permits_after_one_of_two_came_back() {
+    Seats::play(|seats| {
+        seats.acquire(1, 2);
+        let other = seats.clone();
+        let other = thread::spawn(move || {
+            other.acquire(2, 2);
+            other.release(1);
+            other.release(1);
+        });
+        seats.release(1);
+        other.join().unwrap();
+        seats.end();
+    });
 }

@@ -8,17 +8,16 @@
 //!
 //! Permits are counted by the holder of the lock, who then releases it, and come back past the lock.
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::*},
-    time::Duration,
+use std::time::Duration;
+
+#[cfg(not(tierlock_loom))]
+use event_listener::Listener;
+
+use super::{
+    ThreadLock,
+    sync::{self, AtomicBool, AtomicU32, Bell, BellListener, Ordering::*, now},
 };
-
-use event_listener::{Event, EventListener, Listener};
-
-use super::ThreadLock;
 use crate::{
-    clock::now,
-    fork::PerFork,
     mode::{Room, Share},
     time::Time,
 };
@@ -35,7 +34,7 @@ pub(crate) struct ThreadShares {
     /// So many threads and tasks wait to be writers.
     writers: AtomicU32,
     /// Rung by the last reader that a writer waits for, and by permits that come back.
-    bell: PerFork<Event>,
+    bell: Bell,
 }
 
 /// The holder of the lock waits until less is counted.
@@ -45,13 +44,15 @@ const WANTED: u32 = 1 << 31;
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
 impl ThreadShares {
-    pub(crate) const fn new() -> ThreadShares {
-        ThreadShares {
-            word: AtomicU32::new(0),
-            readable: AtomicBool::new(false),
-            drains: AtomicBool::new(false),
-            writers: AtomicU32::new(0),
-            bell: PerFork::unset(),
+    sync::const_fn! {
+        pub(crate) fn new() -> ThreadShares {
+            ThreadShares {
+                word: AtomicU32::new(0),
+                readable: AtomicBool::new(false),
+                drains: AtomicBool::new(false),
+                writers: AtomicU32::new(0),
+                bell: Bell::new(),
+            }
         }
     }
 
@@ -125,16 +126,16 @@ impl ThreadShares {
 
     #[cold]
     fn ring(&self) {
-        self.bell.here(Event::new).notify(usize::MAX);
+        self.bell.ring();
     }
 
     /// For the holder of the lock: what to wait for, if there is no such room.
-    pub(crate) fn listen(&self, room: Room) -> Option<EventListener> {
+    pub(crate) fn listen(&self, room: Room) -> Option<BellListener> {
         if !self.is_full(room) {
             return None;
         }
         // Before the count is read again: a reader that leaves then is heard.
-        let listener = self.bell.here(Event::new).listen();
+        let listener = self.bell.listen();
         let want = |word: u32| (word & !WANTED > room.most()).then_some(word | WANTED);
         self.word.fetch_update(SeqCst, SeqCst, want).is_ok().then_some(listener)
     }

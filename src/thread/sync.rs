@@ -1,18 +1,26 @@
 //! What the lock is made of: the real thing, or its stand-ins under the model checker.
 
 #[cfg(not(tierlock_loom))]
+pub(crate) use self::real::BellListener;
+#[cfg(not(tierlock_loom))]
 pub(super) use self::real::*;
 
+#[cfg(tierlock_loom)]
+pub(crate) use self::modelled::BellListener;
 #[cfg(tierlock_loom)]
 pub(super) use self::modelled::*;
 
 #[cfg(not(tierlock_loom))]
 mod real {
-    pub(in super::super) use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+    pub(in super::super) use std::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering,
+    };
 
     pub(in super::super) use parking_lot_core::SpinWait;
 
     use std::sync::Arc;
+
+    use event_listener::{Event, EventListener};
 
     use crate::{
         alarm,
@@ -34,6 +42,26 @@ mod real {
         ($vis:vis fn $($rest:tt)*) => { $vis const fn $($rest)* };
     }
     pub(in super::super) use const_fn;
+
+    /// What one waits for until it is rung.
+    pub(crate) type BellListener = EventListener;
+
+    /// Rung for all that listen in this process.
+    pub(in super::super) struct Bell(PerFork<Event>);
+
+    impl Bell {
+        pub(in super::super) const fn new() -> Bell {
+            Bell(PerFork::unset())
+        }
+
+        pub(in super::super) fn listen(&self) -> BellListener {
+            self.0.here(Event::new).listen()
+        }
+
+        pub(in super::super) fn ring(&self) {
+            self.0.here(Event::new).notify(usize::MAX);
+        }
+    }
 
     /// The queues of a lock, in each process that was forked from the one that made it.
     ///
@@ -69,11 +97,16 @@ mod real {
 mod modelled {
     use std::{
         cell::Cell,
+        future::Future,
         ops::{Deref, DerefMut},
+        pin::Pin,
+        task::{Context, Poll},
         time::Duration,
     };
 
-    pub(in super::super) use loom::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+    pub(in super::super) use loom::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering,
+    };
 
     use crate::time::Time;
 
@@ -109,6 +142,53 @@ mod modelled {
         };
         NOW.set(NOW.get() + step);
         NOW.get()
+    }
+
+    /// Counts its rings. A listener waits until there is another one, and no nap's end hides that there
+    /// is none.
+    pub(in super::super) struct Bell(std::sync::Arc<(loom::sync::Mutex<u32>, loom::sync::Condvar)>);
+
+    impl Bell {
+        pub(in super::super) fn new() -> Bell {
+            Bell(std::sync::Arc::new((loom::sync::Mutex::new(0), loom::sync::Condvar::new())))
+        }
+
+        pub(in super::super) fn listen(&self) -> BellListener {
+            BellListener { seen: *self.0.0.lock().unwrap(), bell: self.0.clone() }
+        }
+
+        pub(in super::super) fn ring(&self) {
+            *self.0.0.lock().unwrap() += 1;
+            self.0.1.notify_all();
+        }
+    }
+
+    pub(crate) struct BellListener {
+        bell: std::sync::Arc<(loom::sync::Mutex<u32>, loom::sync::Condvar)>,
+        seen: u32,
+    }
+
+    impl BellListener {
+        pub(crate) fn wait_timeout(self, _: Duration) -> Option<()> {
+            let mut rings = self.bell.0.lock().unwrap();
+            while *rings == self.seen {
+                rings = self.bell.1.wait(rings).unwrap();
+            }
+            Some(())
+        }
+    }
+
+    /// No model polls it.
+    impl Future for BellListener {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            if *self.bell.0.lock().unwrap() != self.seen {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
     }
 
     pub(in super::super) struct SpinWait;

@@ -409,7 +409,18 @@ at!([process process_file] no_kill_shows_a_reader_a_write_half_done);
 /// Readers, writers and upgrading readers of several processes that are killed at any time, over two
 /// numbers that only a writer makes differ.
 fn no_kill_shows_a_reader_a_write_half_done(setting: &Setting) {
-    const KILLS: u64 = 15;
+    pair_under_kills(setting, 15);
+}
+
+/// `cargo test --all-features --test it many_kills -- --ignored`
+#[test]
+#[ignore = "takes minutes"]
+fn many_kills_show_no_reader_a_write_half_done() {
+    pair_under_kills(&Setting::process(), 1_000);
+    pair_under_kills(&Setting::process_file(), 300);
+}
+
+fn pair_under_kills(setting: &Setting, kills: u64) {
     let folder = setting.directory().join("numbers");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("pair"), [0; 16]).unwrap();
@@ -419,7 +430,7 @@ fn no_kill_shows_a_reader_a_write_half_done(setting: &Setting) {
         helper
     };
     let mut helpers: Vec<Helper> = (0..3).map(start).collect();
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let before = rounds(&folder);
         until("more rounds", || rounds(&folder) > before + 20);
         for helper in &mut helpers {
@@ -555,6 +566,21 @@ fn a_shared_lease_is_kept_until_a_writer_asks(setting: &Setting) {
     let far = lock_of(setting, &setting.stranger(), ());
     drop(far.write().unwrap());
     assert!(token(&lock) > first);
+}
+
+at_each!(habits_of_std_and_tokio);
+fn habits_of_std_and_tokio(setting: &Setting) {
+    let lock = Arc::new(lock_of(setting, &setting.locks(), 7));
+    assert!(format!("{lock:?}").contains("data: 7"), "{lock:?}");
+    let writer = futures::executor::block_on(lock.clone().write_owned()).unwrap();
+    assert!(format!("{lock:?}").contains("<locked>"), "{lock:?}");
+    assert!(lock.clone().try_read_owned().unwrap_err().is_contended());
+    drop(writer);
+    let reader = futures::executor::block_on(lock.clone().read_owned()).unwrap();
+    assert!(lock.clone().try_write_owned().unwrap_err().is_contended());
+    assert!(format!("{lock:?}").contains("data: 7"), "{lock:?}");
+    drop(reader);
+    drop(lock.clone().try_write_owned().unwrap());
 }
 
 #[test]
