@@ -28,7 +28,7 @@ const VAGUE: [&str; 11] = [
 ];
 
 /// All comments, docs and help texts together have at most so many of them in 1,000 words.
-const VAGUE_PER_THOUSAND: f64 = 0.1;
+const VAGUE_PER_THOUSAND: f64 = 0.3;
 
 /// So many names of types are in more than one file still.
 const SHARED_NAMES_MAX: usize = 56;

@@ -396,7 +396,7 @@ impl Slot {
         }
     }
 
-    /// Counts so many permits, for the holder, who has found room for them and lets go then: the token
+    /// Counts so many permits, for the holder, which has found room for them and releases it then: the token
     /// of the last one.
     pub(crate) fn count_permits(&self, count: u32) -> Result<Token, LockError> {
         match &self.0 {

@@ -6,7 +6,7 @@
 //! the other. A reader that is not let in takes its 1 back as one that leaves does, so that a writer
 //! which saw it is woken.
 //!
-//! Permits are counted by the holder of the lock, who then releases it, and come back past the lock.
+//! Permits are counted by the holder of the lock, which then releases it, and come back past the lock.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ impl ThreadShares {
         self.is_readable() && self.writers.load(SeqCst) == 0
     }
 
-    /// Counts permits, for the holder of the lock, who has found room for them and then releases it.
+    /// Counts permits, for the holder of the lock, which has found room for them and then releases it.
     #[inline]
     pub(crate) fn count_permits(&self, count: u32) {
         self.add(Share::Permits(count));

@@ -1,4 +1,4 @@
-//! Readers, writers and permits: who asks for what, how a manager keeps what it shares, and the rules
+//! Readers, writers and permits: which client asks for what, how a manager keeps what it shares, and the rules
 //! for leases that are held together.
 //!
 //! Which worlds have them, and what their users ask for, is drawn from dice of their own: all other

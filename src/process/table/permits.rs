@@ -1,6 +1,6 @@
 //! Permits of a slot: its share records count them, under its word.
 //!
-//! Whoever wants some takes the word, looks whether there is room, counts its own, and releases the
+//! A caller that wants some takes the word, looks whether there is room, counts its own, and releases the
 //! word. So what is looked at only falls meanwhile, and permits come back past the word.
 
 use std::sync::atomic::Ordering::*;
@@ -13,7 +13,7 @@ use crate::{
 use super::{Slot, sharing, word::Word};
 
 impl Slot {
-    /// Counts so many, for the holder of the word, who has found room for them and releases it then:
+    /// Counts so many, for the holder of the word, which has found room for them and releases it then:
     /// the token of the last one. Each has one of its own.
     pub(in super::super) fn count_permits(&self, count: u32) -> Result<Token, LockError> {
         self.prepare_to_read()?;

@@ -137,7 +137,7 @@ fn read_slow(at: SlotAt<'_>, own: &Own, me: OwnerId, way: Way) -> Option<Predece
     }
 }
 
-/// Counts permits, for the holder of the word, who has found room for them. Whether it did.
+/// Counts permits, for the holder of the word, which has found room for them. Whether it did.
 pub(super) fn count_permits(at: SlotAt<'_>, own: &Own, me: OwnerId, count: u32) -> bool {
     matches!(run(at, Reading::permits(me, own.number, count), None), Outcome::Won(_))
 }

@@ -165,7 +165,7 @@ impl<const N: usize> World<N> {
             self.threads[thread].doing = self.leaves_gate(play, thread);
         }
         if self.threads[thread].gave_up {
-            return Ok(true); // a mistake: what it keeps is nobody's to give back
+            return Ok(true); // a mistake: what it keeps is given back by no thread
         }
         if self.threads.iter().any(|other| other.is_in_front) {
             return Err(Violation::Overtaken);
