@@ -33,8 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // One of them crashes: its permit, if it has one, comes back.
     let mut crashed = workers.pop().expect("there are seven");
     thread::sleep(Duration::from_millis(20));
-    crashed.kill()?;
+    let killed = crashed.kill();
     crashed.wait()?;
+    killed?;
     for mut worker in workers {
         assert!(worker.wait()?.success(), "more than {AT_WORK} were at work");
     }

@@ -17,7 +17,8 @@ use std::{
 };
 
 use tierlock::{
-    Engine, LockErrorKind, LockManager, LostReason, MutexGuard, Scope, Token, fence::FileGate,
+    Engine, LockErrorKind, LockManager, LostReason, MutexGuard, Permit, Scope, Token,
+    fence::FileGate,
 };
 
 type Situation = fn(&Locks);
@@ -34,7 +35,7 @@ impl Locks<'_> {
     }
 }
 
-const SITUATIONS: [(&str, Situation); 14] = [
+const SITUATIONS: [(&str, Situation); 15] = [
     ("an_inherited_guard_is_lost_and_gives_nothing_back", an_inherited_guard_is_lost),
     ("a_lock_held_by_another_thread_at_the_fork_is_free_later", a_lock_held_by_another_thread),
     ("a_child_opens_a_manager_of_its_own", a_child_opens_a_manager),
@@ -49,6 +50,7 @@ const SITUATIONS: [(&str, Situation); 14] = [
     ("an_inherited_wait_for_an_unnamed_mutex_is_none", an_inherited_wait),
     ("alarms_ring_in_a_grandchild_that_has_the_pid_of_its_parent", alarms_of_the_same_pid),
     ("files_of_a_child_that_closed_ours_reach_its_own_children", a_child_that_closes_all),
+    ("inherited_permits_are_lost_and_the_child_takes_its_own", inherited_permits),
 ];
 
 fn main() {
@@ -88,6 +90,32 @@ fn an_inherited_guard_is_lost(locks: &Locks) {
     assert!(mutex.try_lock().unwrap_err().is_contended());
     MutexGuard::unlock(guard).unwrap();
     assert!(mutex.try_lock().is_ok());
+}
+
+fn inherited_permits(locks: &Locks) {
+    if locks.engine == Engine::FileLock {
+        return; // it has none
+    }
+    let pool = locks.open().semaphore("a", 3).build().unwrap();
+    let mut permit = Some(pool.acquire_many(2).unwrap());
+    let child = in_a_fork(|| {
+        let mut copy = permit.take().unwrap();
+        assert!(!Permit::is_valid(&copy));
+        assert!(Permit::split(&mut copy, 1).is_none());
+        assert!(Permit::unlock(copy).unwrap_err().is_lost());
+        // The parent has its two, whatever the child does with its copy.
+        assert!(pool.try_acquire_many(2).unwrap_err().is_contended());
+        let own = pool.try_acquire().unwrap();
+        assert_eq!(pool.available().unwrap(), 0);
+        drop(own);
+        std::mem::forget(pool.try_acquire().unwrap()); // it dies with it
+    });
+    child.wait();
+    assert!(Permit::is_valid(permit.as_ref().unwrap()));
+    let third = pool.try_acquire().unwrap();
+    assert!(pool.try_acquire().unwrap_err().is_contended());
+    drop((permit, third));
+    assert_eq!(pool.available().unwrap(), 3);
 }
 
 fn a_lock_held_by_another_thread(locks: &Locks) {

@@ -140,7 +140,7 @@ fn permits_are_shown_with_their_limit() {
 
 #[test]
 fn doctor_knows_what_readers_leave() {
-    for place in Place::of_each_engine() {
+    for (place, has_counts) in Place::of_each_engine().into_iter().zip([true, false]) {
         let reader = reader(&place, &["--close"]);
         let doctor =
             || succeeds(&tierlock(&["doctor", "--dir"]).arg(place.dir()).output().unwrap());
@@ -148,6 +148,10 @@ fn doctor_knows_what_readers_leave() {
         drop(reader);
         let told = doctor();
         assert!(!told.contains("damage"), "{told}");
+        let counted = told.contains("counts 1 of process") && told.contains("which died");
+        assert_eq!(counted, has_counts, "{told}");
+        succeeds(&place.ran(&["-w", "60", "job", "--", "true"]));
+        assert!(!doctor().contains("counts 1 of process"), "{}", doctor());
     }
 }
 
