@@ -68,7 +68,7 @@ use std::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    fork::{FirstMade, Mutex, PerFork},
+    fork::{FirstMade, Mutex, MutexGuard, PerFork},
     mode::{Room, Share, Usage},
     name::Name,
     scope::Scope,
@@ -845,6 +845,11 @@ impl Place {
             self.stays.store(false, Relaxed);
         }
         exit
+    }
+
+    /// The presence of its only reader, where others are to inherit it.
+    fn heirloom_of_reader(&self) -> MutexGuard<'_, Option<Heirloom>> {
+        self.reader_heirloom.lock()
     }
 
     /// Under which id this process holds it, if it does.

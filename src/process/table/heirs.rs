@@ -18,7 +18,7 @@ impl Slot {
         let not_read = || io::Error::other("the lock is not read by this process's only reader");
         let place = self.places.so_far().map(Place::last).ok_or_else(not_read)?;
         let own = place.own().ok_or_else(not_read)?;
-        let mut heirloom = place.reader_heirloom.lock();
+        let mut heirloom = place.heirloom_of_reader();
         if heirloom.is_none() {
             let presence = place.member.second_presence().map_err(io::Error::other)?;
             if !own.move_one(place.member.id, presence.id) {
@@ -39,7 +39,7 @@ impl Place {
     /// not counted any more.
     #[cold]
     pub(super) fn end_sharing(&self, own: &Own) {
-        let Some(Heirloom { presence, given }) = self.reader_heirloom.lock().take() else { return };
+        let Some(Heirloom { presence, given }) = self.heirloom_of_reader().take() else { return };
         self.member.end_presence(presence, given, |id| own.leave_and_ring(&self.slot, id));
     }
 }

@@ -34,7 +34,7 @@ impl Slot {
     pub(in super::super) fn is_counted(&self) -> bool {
         let Some(place) = self.places.so_far().map(super::Place::last) else { return false };
         place.own().is_some_and(|own| own.is_of(place.member.id))
-            || place.reader_heirloom.lock().is_some()
+            || place.heirloom_of_reader().is_some()
     }
 
     /// Whether its holder is not about to leave: it waits in front of permits that are taken.

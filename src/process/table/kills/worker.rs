@@ -725,7 +725,7 @@ fn acquire(dir: &Path, slot: &Slot, count: u32, dwell: Duration) -> Sound {
         let is_new = |number: &usize, locked: &[usize]| !locked.contains(number);
         for (number, file) in files.iter().enumerate() {
             let wanted = locked.len() < count as usize && is_new(&number, &locked);
-            if wanted && file.try_lock().is_ok() {
+            if wanted && fs4::FileExt::try_lock(file).is_ok() {
                 locked.push(number);
             }
         }
