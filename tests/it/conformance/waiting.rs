@@ -316,10 +316,12 @@ fn a_task_that_finds_its_lock_free_again_and_again_lets_timers_fire(setting: &Se
                 }
             };
             let elapsed = tokio::time::timeout(SOON, forever).await.is_err();
+            // The acquire that was cancelled may have been granted meanwhile. A wait sees that grant
+            // come back; a try would find it in its way.
             let forever = async {
                 loop {
-                    drop(owned.try_lock_arc_async().await.unwrap());
                     MutexGuard::unlock_async(owned.lock_arc_async().await.unwrap()).await.unwrap();
+                    drop(owned.try_lock_arc_async().await.unwrap());
                 }
             };
             let also = tokio::time::timeout(SOON, forever).await.is_err();
