@@ -177,7 +177,8 @@ impl<T: ?Sized> Mutex<T> {
     /// As [`lock`](Self::lock), blocking no thread. Works on every executor.
     ///
     /// # Cancel safety
-    /// Dropping the future gives back what it was about to receive, and its place in the queue.
+    /// Dropping the future gives back what it was about to receive, and its place in the queue. At host
+    /// scope the leader may have granted it meanwhile: a try at once after that can still find it held.
     ///
     /// # Example
     /// ```
