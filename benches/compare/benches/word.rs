@@ -21,6 +21,7 @@ fn kept_lease(c: &mut Criterion) {
         at_most: None,
         keeps: true,
         is_in_use: true,
+        is_shared: false,
     });
     assert_eq!(kept.leave(of_epoch(1), Predecessor::Clean), Left::Kept);
     c.bench_function("word/kept lease: enter, leave", |bench| {
