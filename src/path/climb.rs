@@ -201,10 +201,8 @@ impl<'a> Climb<'a> {
                 Ask::Slot(slot) => {
                     let is_over = || self.named.reach.is_closed() || self.may_read_beside();
                     let (known, label) = (self.known, self.label());
-                    let taken = match self.mode.shares() {
-                        false => slot.take_unless(known, label, until, &is_over),
-                        true => slot.take_to_share(known, label, until, &is_over),
-                    };
+                    let shares = self.mode.shares();
+                    let taken = slot.take_unless(known, label, until, &is_over, shares);
                     self.slot(taken)?;
                 }
                 Ask::Lease(request) => self.answered(request.wait())?,
@@ -238,12 +236,7 @@ impl<'a> Climb<'a> {
                     let (named, mode) = (self.named, self.mode);
                     let (known, label) = (self.known, self.label());
                     let wait = async move {
-                        let wait = async {
-                            match mode.shares() {
-                                false => slot.take_async(known, label, until).await,
-                                true => slot.take_to_share_async(known, label, until).await,
-                            }
-                        };
+                        let wait = slot.take_async(known, label, until, mode.shares());
                         unless(|| named.may_read_beside(), mode, wait).await
                     };
                     match Seated::new(entry, self.sit_down(), wait).await {

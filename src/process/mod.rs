@@ -281,10 +281,11 @@ impl Slot {
     /// Blocks; `TimedOut` with the holder at `until`.
     #[cfg(test)]
     pub(crate) fn take(&self, above: Token, label: &str, until: Time) -> Result<Taken, LockError> {
-        self.take_unless(above, label, until, &|| false)
+        self.take_unless(above, label, until, &|| false, false)
     }
 
-    /// Blocks; `TimedOut` with the holder at `until`, or soon after the wait `is_over`.
+    /// Blocks; `TimedOut` with the holder at `until`, or soon after the wait `is_over`. `shares`: in
+    /// order to share it, so that another reader need not wait behind this one.
     #[inline]
     pub(crate) fn take_unless(
         &self,
@@ -292,52 +293,26 @@ impl Slot {
         label: &str,
         until: Time,
         is_over: &dyn Fn() -> bool,
+        shares: bool,
     ) -> Result<Taken, LockError> {
         match &self.0 {
             Engine::File(slot) => slot.take(above, label, until, is_over),
-            Engine::Table(slot) => slot.take_unless(above, until, is_over),
+            Engine::Table(slot) => slot.take_unless(above, until, is_over, shares),
         }
     }
 
-    /// Waits without blocking a thread. Dropping the future gives back what it was about to
+    /// The same, without blocking a thread. Dropping the future gives back what it was about to
     /// receive.
     pub(crate) async fn take_async(
         &self,
         above: Token,
         label: &str,
         until: Time,
+        shares: bool,
     ) -> Result<Taken, LockError> {
         match &self.0 {
             Engine::File(slot) => slot.take_async(above, label, until).await,
-            Engine::Table(slot) => slot.take_async(above, until).await,
-        }
-    }
-
-    /// As [`take_unless`](Slot::take_unless), in order to share it: another reader need not wait
-    /// behind this one.
-    pub(crate) fn take_to_share(
-        &self,
-        above: Token,
-        label: &str,
-        until: Time,
-        is_over: &dyn Fn() -> bool,
-    ) -> Result<Taken, LockError> {
-        match &self.0 {
-            Engine::File(slot) => slot.take(above, label, until, is_over),
-            Engine::Table(slot) => slot.take_to_share(above, until, is_over),
-        }
-    }
-
-    /// The same, blocking no thread.
-    pub(crate) async fn take_to_share_async(
-        &self,
-        above: Token,
-        label: &str,
-        until: Time,
-    ) -> Result<Taken, LockError> {
-        match &self.0 {
-            Engine::File(slot) => slot.take_async(above, label, until).await,
-            Engine::Table(slot) => slot.take_async_as(above, until, true).await,
+            Engine::Table(slot) => slot.take_async(above, until, shares).await,
         }
     }
 

@@ -107,29 +107,12 @@ impl Slot {
         _: Token,
         _: Time,
         _: &dyn Fn() -> bool,
-    ) -> Result<Taken, LockError> {
-        match self.0 {}
-    }
-
-    pub(super) async fn take_async(&self, _: Token, _: Time) -> Result<Taken, LockError> {
-        match self.0 {}
-    }
-
-    pub(super) fn take_to_share(
-        &self,
-        _: Token,
-        _: Time,
-        _: &dyn Fn() -> bool,
-    ) -> Result<Taken, LockError> {
-        match self.0 {}
-    }
-
-    pub(super) async fn take_async_as(
-        &self,
-        _: Token,
-        _: Time,
         _: bool,
     ) -> Result<Taken, LockError> {
+        match self.0 {}
+    }
+
+    pub(super) async fn take_async(&self, _: Token, _: Time, _: bool) -> Result<Taken, LockError> {
         match self.0 {}
     }
 

@@ -270,7 +270,7 @@ impl Slot {
 
     #[cfg(test)]
     pub(super) fn take(&self, above: Token, until: Time) -> Result<Taken, LockError> {
-        self.take_unless(above, until, &|| false)
+        self.take_unless(above, until, &|| false, false)
     }
 
     /// Whether a waiter sleeps for it, or may.
@@ -280,39 +280,14 @@ impl Slot {
         place.is_some_and(|place| Word::from_bits(place.slot.word.load(Relaxed)).has_waiters())
     }
 
+    /// `shares`: in order to share it, so that another reader need not wait behind this one.
     #[inline]
     pub(super) fn take_unless(
         &self,
         above: Token,
         until: Time,
         is_over: &dyn Fn() -> bool,
-    ) -> Result<Taken, LockError> {
-        self.take_as(above, until, is_over, lock::take_unless)
-    }
-
-    /// The same, in order to share it: another reader need not wait behind this one.
-    pub(super) fn take_to_share(
-        &self,
-        above: Token,
-        until: Time,
-        is_over: &dyn Fn() -> bool,
-    ) -> Result<Taken, LockError> {
-        self.take_as(above, until, is_over, lock::take_to_share)
-    }
-
-    #[inline]
-    fn take_as<'a>(
-        &'a self,
-        above: Token,
-        until: Time,
-        is_over: &dyn Fn() -> bool,
-        take: impl Fn(
-            SlotAt<'a>,
-            OwnerId,
-            u32,
-            &'a Member,
-            (Time, &dyn Fn() -> bool),
-        ) -> Result<Admission, Stop>,
+        shares: bool,
     ) -> Result<Taken, LockError> {
         let mut begin = None;
         loop {
@@ -322,7 +297,7 @@ impl Slot {
             }
             let (me, member) = (place.member.id, &*place.member);
             let limit = (until, is_over);
-            let taken = take(place.at(), me, place.generation, member, limit);
+            let taken = lock::take_unless(place.at(), me, place.generation, member, limit, shares);
             match taken.and_then(|admission| self.enter(place, admission, above)) {
                 Ok(taken) => return Ok(taken),
                 Err(stop) => self.go_on(place, stop, begin)?,
@@ -330,12 +305,7 @@ impl Slot {
         }
     }
 
-    pub(super) async fn take_async(&self, above: Token, until: Time) -> Result<Taken, LockError> {
-        self.take_async_as(above, until, false).await
-    }
-
-    /// The same; `shares`: in order to share it.
-    pub(super) async fn take_async_as(
+    pub(super) async fn take_async(
         &self,
         above: Token,
         until: Time,

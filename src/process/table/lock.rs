@@ -248,10 +248,11 @@ pub(super) fn take<P: Presences>(
     presences: &P,
     until: Time,
 ) -> Result<Admission, Stop> {
-    take_unless(at, me, generation, presences, (until, &|| false))
+    take_unless(at, me, generation, presences, (until, &|| false), false)
 }
 
 /// The same, for a wait that may be over before that. It looks whether it is whenever it wakes.
+/// `shares`: in order to share it, so that another reader need not wait behind this one.
 #[inline]
 pub(super) fn take_unless<P: Presences>(
     at: SlotAt<'_>,
@@ -259,23 +260,9 @@ pub(super) fn take_unless<P: Presences>(
     generation: u32,
     presences: &P,
     limit: (Time, &dyn Fn() -> bool),
+    shares: bool,
 ) -> Result<Admission, Stop> {
-    let seeker = || Seeker::new(me, generation, true);
-    match take_quietly(at.slot, me) {
-        Ok(()) => entered_quietly(at, me, generation),
-        Err(found) => take_slow(at, seeker(), presences, limit, found),
-    }
-}
-
-/// The same, in order to share it: another reader need not wait behind this one.
-pub(super) fn take_to_share<P: Presences>(
-    at: SlotAt<'_>,
-    me: OwnerId,
-    generation: u32,
-    presences: &P,
-    limit: (Time, &dyn Fn() -> bool),
-) -> Result<Admission, Stop> {
-    let seeker = || Seeker::new(me, generation, true).sharing(true);
+    let seeker = || Seeker::new(me, generation, true).sharing(shares);
     match take_quietly(at.slot, me) {
         Ok(()) => entered_quietly(at, me, generation),
         Err(found) => take_slow(at, seeker(), presences, limit, found),

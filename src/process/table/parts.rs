@@ -50,7 +50,7 @@ impl Word {
 
     /// Takes it, whatever stands in the way.
     pub fn take_in_earnest(&self) -> Result<Token, LockError> {
-        Ok(self.0.take_unless(Token::ZERO, Time::NEVER, &|| false)?.token)
+        Ok(self.0.take_unless(Token::ZERO, Time::NEVER, &|| false, false)?.token)
     }
 
     /// Releases it, as a quiet unlock of the holder of this token does.

@@ -317,7 +317,7 @@ fn a_name_forgotten_while_its_slot_is_stale_is_looked_up_again() {
     let until = clock::now() + LONG;
     stale.release(Predecessor::Clean);
     assert!(forget(&two, "a"));
-    let taken = futures::executor::block_on(stale.take_async(Token::ZERO, until)).unwrap();
+    let taken = futures::executor::block_on(stale.take_async(Token::ZERO, until, false)).unwrap();
     assert!(taken.token > token(1));
 }
 

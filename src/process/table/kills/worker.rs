@@ -335,7 +335,7 @@ impl Worker {
         }
         slot.keep_until(Some(clock::now() + Duration::from_millis(1)));
         slot.release(Predecessor::Clean);
-        let wait = slot.take_async(Token::ZERO, clock::now() + PATIENCE);
+        let wait = slot.take_async(Token::ZERO, clock::now() + PATIENCE, false);
         if sound(futures::executor::block_on(wait))?.is_some() {
             slot.release(Predecessor::Clean);
         }
@@ -397,7 +397,7 @@ impl Worker {
         let pause = Duration::from_micros(self.random(3_000));
         let taken = {
             let until = clock::now() + PATIENCE;
-            let mut wait = pin!(self.slots[name].take_async(Token::ZERO, until));
+            let mut wait = pin!(self.slots[name].take_async(Token::ZERO, until, false));
             let first = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             match first {
                 std::task::Poll::Ready(taken) => sound(taken)?,
@@ -487,7 +487,7 @@ impl Worker {
     fn upgrade(&mut self, name: &Name) -> Sound {
         let Some(slot) = sound(self.all.slot(name))? else { return Ok(()) };
         let until = clock::now() + PATIENCE;
-        let Some(taken) = sound(slot.take_to_share(Token::ZERO, until, &|| false))? else {
+        let Some(taken) = sound(slot.take_unless(Token::ZERO, until, &|| false, true))? else {
             return Ok(());
         };
         let told = taken.predecessor;
@@ -513,7 +513,7 @@ impl Worker {
             let slot = open(&self.orders.dir).and_then(|all| all.slot(&shared_name()));
             let _ = slot.map(|slot| {
                 let until = clock::now() + PATIENCE;
-                if let Ok(taken) = slot.take_to_share(Token::ZERO, until, &|| false) {
+                if let Ok(taken) = slot.take_unless(Token::ZERO, until, &|| false, true) {
                     let _ = slot.read_under_the_word(&taken, false);
                     slot.release(taken.predecessor);
                 }
@@ -750,7 +750,7 @@ fn read(board: &Board, slot: &Slot, dwell: Duration) -> Sound {
         Some((_, told)) => told,
         None => {
             let until = clock::now() + PATIENCE;
-            let Some(taken) = sound(slot.take_to_share(Token::ZERO, until, &|| false))? else {
+            let Some(taken) = sound(slot.take_unless(Token::ZERO, until, &|| false, true))? else {
                 return Ok(());
             };
             sound(slot.read_under_the_word(&taken, false))?;
