@@ -302,18 +302,12 @@ impl<T: ?Sized> Mutex<T> {
 
     /// The scope it was built with, or was widened to.
     pub fn scope(&self) -> Scope {
-        match &self.anchor.core {
-            Core::Plain(_) => Scope::Thread,
-            Core::Named(named) => named.scope(),
-        }
+        self.anchor.core.scope()
     }
 
     /// Its name; `None` for one made by [`Mutex::new`].
     pub fn name(&self) -> Option<&str> {
-        match &self.anchor.core {
-            Core::Plain(_) => None,
-            Core::Named(named) => Some(named.name()),
-        }
+        self.anchor.core.name()
     }
 
     /// Takes the lock if nothing stands in the way, in no more than that takes.

@@ -333,18 +333,12 @@ impl<T: ?Sized> RwLock<T> {
 
     /// The scope it was built with, or was widened to.
     pub fn scope(&self) -> Scope {
-        match &self.anchor.core {
-            Core::Plain(_) => Scope::Thread,
-            Core::Named(named) => named.scope(),
-        }
+        self.anchor.core.scope()
     }
 
     /// Its name; `None` for one made by [`RwLock::new`].
     pub fn name(&self) -> Option<&str> {
-        match &self.anchor.core {
-            Core::Plain(_) => None,
-            Core::Named(named) => Some(named.name()),
-        }
+        self.anchor.core.name()
     }
 
     #[inline]

@@ -108,18 +108,12 @@ impl Semaphore {
 
     /// The scope it was built with.
     pub fn scope(&self) -> Scope {
-        match &self.anchor.core {
-            Core::Plain(_) => Scope::Thread,
-            Core::Named(named) => named.scope(),
-        }
+        self.anchor.core.scope()
     }
 
     /// Its name; `None` for one made by [`Semaphore::new`].
     pub fn name(&self) -> Option<&str> {
-        match &self.anchor.core {
-            Core::Plain(_) => None,
-            Core::Named(named) => Some(named.name()),
-        }
+        self.anchor.core.name()
     }
 
     fn mode(&self, count: u32) -> LockMode {

@@ -142,6 +142,21 @@ impl LockMode {
 }
 
 impl Core {
+    /// The scope in force.
+    pub(crate) fn scope(&self) -> Scope {
+        match self {
+            Core::Plain(_) => Scope::Thread,
+            Core::Named(named) => named.scope(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Core::Plain(_) => None,
+            Core::Named(named) => Some(named.name()),
+        }
+    }
+
     pub(crate) fn lock(&self, patience: Patience) -> Result<Held> {
         match self {
             Core::Plain(plain) => lock_plain(&plain.lock, patience),
