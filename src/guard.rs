@@ -156,44 +156,35 @@ sole_guards! {
 impl Excludes for Exclusive {}
 impl Excludes for Write {}
 
-/// A reader's: it keeps what it holds.
-#[doc(hidden)]
-pub struct Read;
+macro_rules! sharing_guards {
+    ($($(#[$doc:meta])* $name:ident,)+) => {$(
+        $(#[$doc])*
+        #[doc(hidden)]
+        pub struct $name;
 
-impl GuardMode for Read {
-    type Own = GuardState;
-    const SHARES: bool = true;
-    const READS: bool = true;
+        impl GuardMode for $name {
+            type Own = GuardState;
+            const SHARES: bool = true;
+            const READS: bool = true;
 
-    #[inline]
-    fn own(own: &GuardState) -> Option<&GuardState> {
-        Some(own)
-    }
+            #[inline]
+            fn own(own: &GuardState) -> Option<&GuardState> {
+                Some(own)
+            }
 
-    #[inline]
-    fn own_mut(own: &mut GuardState) -> Option<&mut GuardState> {
-        Some(own)
-    }
+            #[inline]
+            fn own_mut(own: &mut GuardState) -> Option<&mut GuardState> {
+                Some(own)
+            }
+        }
+    )+};
 }
 
-/// That of permits of a semaphore: it keeps what it holds.
-#[doc(hidden)]
-pub struct PermitMode;
-
-impl GuardMode for PermitMode {
-    type Own = GuardState;
-    const SHARES: bool = true;
-    const READS: bool = true;
-
-    #[inline]
-    fn own(own: &GuardState) -> Option<&GuardState> {
-        Some(own)
-    }
-
-    #[inline]
-    fn own_mut(own: &mut GuardState) -> Option<&mut GuardState> {
-        Some(own)
-    }
+sharing_guards! {
+    /// A reader's: it keeps what it holds.
+    Read,
+    /// That of permits of a semaphore: it keeps what it holds.
+    PermitMode,
 }
 
 /// A guard that owns its share of the mutex, or all of it: made by
