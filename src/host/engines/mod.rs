@@ -12,6 +12,7 @@
 //! | `wish` | one request as the engine sees it: how long it may wait, and whether it is still wanted |
 //! | `fault` | what can go wrong on the way to a server |
 //! | `runtime` | the one background thread of a process that all its engines run on |
+//! | `holder_line` | a holder in one line, as servers have room for it |
 //! | `etcd` `redis` `redlock` | the engines |
 
 mod book;
@@ -24,6 +25,7 @@ mod engine_service;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fault;
+mod holder_line;
 mod leasing;
 #[cfg(feature = "redis")]
 mod redis;

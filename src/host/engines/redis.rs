@@ -21,12 +21,13 @@ use tokio::runtime::Handle;
 use self::{
     ear::{Hearing, RedisEar},
     node::{RedisLogin, RedisNode},
-    scripts::{Answered, HolderLine, LockForm},
+    scripts::{Answered, LockForm},
 };
 use super::{
     EngineSettings,
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
+    holder_line::HolderLine,
     margin,
     wish::Wish,
 };

@@ -13,12 +13,13 @@ use super::{
     EngineSettings,
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
+    holder_line::HolderLine,
     margin,
     redis::{
         Owners,
         node::{RedisLogin, RedisNode},
         patience,
-        scripts::{HolderLine, LOOK, LockForm, seen, token_key},
+        scripts::{LOOK, LockForm, seen, token_key},
     },
     wish::Wish,
 };

@@ -21,10 +21,9 @@ use crate::{
     clock,
     error::{Holder, Result},
     host::{
-        engines::{EngineSettings, fault::EngineFault, margin},
+        engines::{EngineSettings, fault::EngineFault, holder_line::HolderLine, margin},
         service_url::{Password, ServiceUrl},
     },
-    proto::wire::Identity,
     time::Time,
 };
 
@@ -36,7 +35,7 @@ pub(super) struct EtcdLine {
     password: Option<Password>,
     password_file: Option<PathBuf>,
     prefix: String,
-    identity: Identity,
+    holder: HolderLine,
     time_to_live: Duration,
     /// How long an answer is waited for.
     patience: Duration,
@@ -118,7 +117,7 @@ impl EtcdLine {
             password,
             password_file,
             prefix,
-            identity: settings.identity.clone(),
+            holder: HolderLine::new(&settings.identity),
             time_to_live: settings.time_to_live,
             patience: (settings.time_to_live / 3)
                 .clamp(Duration::from_millis(500), Duration::from_secs(2)),
@@ -214,7 +213,7 @@ impl EtcdLine {
         self.saw(granted.header());
         // Its holder is described in a key beside the locks': theirs are empty, as the field's tools have them.
         let options = PutOptions::new().with_lease(session.id);
-        let line = written(&self.identity);
+        let line = self.holder.text();
         self.within(client.put(self.session_key(session.id), line, Some(options))).await?;
         *self.session.lock() = Some(session.clone());
         Ok(session)
@@ -258,7 +257,8 @@ impl EtcdLine {
         let id = i64::from_str_radix(key.rsplit('/').next()?, 16).ok()?;
         let mut client = self.client().await.ok()?;
         let found = self.within(client.get(self.session_key(id), None)).await.ok()?;
-        read(str::from_utf8(found.kvs().first()?.value()).ok()?)
+        let line = str::from_utf8(found.kvs().first()?.value()).ok()?;
+        HolderLine::read(line.split('\t'))
     }
 
     /// Ends the session: what may be left of it goes with it.
@@ -289,23 +289,4 @@ impl EtcdLine {
             _ => EngineFault::Trouble(format!("{shown}: {text}")),
         }
     }
-}
-
-/// A holder in one line, with tabs between its parts.
-fn written(identity: &Identity) -> String {
-    let plain = |text: &str| text.replace(char::is_control, " ");
-    let (label, host) = (plain(&identity.label), plain(&identity.host));
-    format!("{label}\t{host}\t{}\t{}", identity.pid, plain(&identity.command))
-}
-
-fn read(line: &str) -> Option<Holder> {
-    let mut words = line.split('\t');
-    let (label, host, pid) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-    Some(Holder {
-        label: label.to_owned(),
-        host: host.to_owned(),
-        pid: (pid != 0).then_some(pid),
-        command: words.next()?.to_owned(),
-        ..Holder::default()
-    })
 }

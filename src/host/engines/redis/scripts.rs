@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use crate::{
     error::Holder,
-    host::engines::engine::{EngineFinding, EngineLock},
+    host::engines::{
+        engine::{EngineFinding, EngineLock},
+        holder_line::HolderLine,
+    },
     name::Name,
-    proto::wire::Identity,
     token::Token,
 };
 
@@ -19,9 +21,11 @@ pub(in super::super) enum LockForm {
     Plain,
 }
 
-/// KEYS: the lock, the token's counter. ARGV: owner, milliseconds, the token to exceed, the holder in
-/// words. Numbers beyond 2^53 would be rounded as Lua's, so tokens are compared as text.
-const TAKE_HASH: &str = r"
+/// How both forms begin: another holder's lock is shown, and else a token counted.
+macro_rules! take_by {
+    ($written:literal) => {
+        concat!(
+            r"
 local kind = redis.call('type', KEYS[1])['ok']
 if kind == 'hash' and redis.call('hexists', KEYS[1], 'mode') == 1 then return {'other', 'a Redisson read-write lock'} end
 if kind == 'hash' or kind == 'string' then 
@@ -34,28 +38,27 @@ local above = ARGV[3]
 if #last < #above or #last == #above and last < above then redis.call('set', KEYS[2], above) end
 local counted = redis.pcall('incr', KEYS[2])
 if type(counted) == 'table' and counted.err then return {'taken', ''} end
-local token = redis.call('get', KEYS[2])
+",
+            $written
+        )
+    };
+}
+
+/// KEYS: the lock, the token's counter. ARGV: owner, milliseconds, the token to exceed, the holder in
+/// words. Numbers beyond 2^53 would be rounded as Lua's, so tokens are compared as text.
+const TAKE_HASH: &str = take_by!(
+    r"local token = redis.call('get', KEYS[2])
 local now = redis.call('time')
 redis.call('hset', KEYS[1], ARGV[1], '1')
 redis.call('hset', KEYS[1], 'tierlock', token .. '\t' .. now[1] .. '\t' .. ARGV[4])
 redis.call('pexpire', KEYS[1], ARGV[2])
-return {'taken', token}";
+return {'taken', token}"
+);
 
-const TAKE_PLAIN: &str = r"
-local kind = redis.call('type', KEYS[1])['ok']
-if kind == 'hash' and redis.call('hexists', KEYS[1], 'mode') == 1 then return {'other', 'a Redisson read-write lock'} end
-if kind == 'hash' or kind == 'string' then 
-  local line = kind == 'hash' and redis.call('hget', KEYS[1], 'tierlock') or kind == 'string' and redis.call('get', KEYS[1])
-  return {'held', tostring(redis.call('pttl', KEYS[1])), kind, line or ''}
-end
-if kind ~= 'none' then return {'other', 'a ' .. kind} end
-local last = redis.call('get', KEYS[2]) or '0'
-local above = ARGV[3]
-if #last < #above or #last == #above and last < above then redis.call('set', KEYS[2], above) end
-local counted = redis.pcall('incr', KEYS[2])
-if type(counted) == 'table' and counted.err then return {'taken', ''} end
-redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {'taken', redis.call('get', KEYS[2])}";
+const TAKE_PLAIN: &str = take_by!(
+    r"redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {'taken', redis.call('get', KEYS[2])}"
+);
 
 /// KEYS: the lock, its channel. ARGV: owner, milliseconds that the key is to stay. The owner goes also
 /// where the key stays: a renewal that comes late finds nothing to renew.
@@ -138,32 +141,6 @@ impl LockForm {
             LockForm::Hash => drawn,
             LockForm::Plain => format!("{drawn}\t{}", holder.text()),
         }
-    }
-}
-
-/// A holder in one line, as `label host pid command`, with tabs between them.
-pub(in super::super) struct HolderLine(String);
-
-impl HolderLine {
-    pub(in super::super) fn new(identity: &Identity) -> HolderLine {
-        let plain = |text: &str| text.replace(char::is_control, " ");
-        let (label, host) = (plain(&identity.label), plain(&identity.host));
-        HolderLine(format!("{label}\t{host}\t{}\t{}", identity.pid, plain(&identity.command)))
-    }
-
-    pub(in super::super) fn text(&self) -> &str {
-        &self.0
-    }
-
-    fn read<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Holder> {
-        let (label, host, pid) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-        Some(Holder {
-            label: label.to_owned(),
-            host: host.to_owned(),
-            pid: (pid != 0).then_some(pid),
-            command: words.next()?.to_owned(),
-            ..Holder::default()
-        })
     }
 }
 
