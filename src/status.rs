@@ -36,6 +36,27 @@ pub(crate) struct LockStatus {
     pub(crate) survivors: Vec<Survivor>,
 }
 
+impl LockStatus {
+    /// That of a name that was never used: it is free.
+    pub(crate) fn free(name: Name, scope: Scope) -> LockStatus {
+        LockStatus {
+            name,
+            scope,
+            state: State::Free,
+            token: Token::ZERO,
+            holder: None,
+            limit: None,
+            sharers: Vec::new(),
+            share_proofs: Vec::new(),
+            remaining: None,
+            predecessor: Predecessor::Clean,
+            waiters: Vec::new(),
+            proof: None,
+            survivors: Vec::new(),
+        }
+    }
+}
+
 /// What a name's lock does just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -119,19 +140,14 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
     // What a manager shares among its threads the leader does not count.
     let readers = if is_shared { holders.map(|holder| (holder, 1)).collect() } else { Vec::new() };
     LockStatus {
-        name: lock.name,
-        scope: Scope::Host,
         state,
         token: lock.token,
         holder,
-        limit: None,
         sharers: readers,
-        share_proofs: Vec::new(),
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),
-        proof: None,
-        survivors: Vec::new(),
+        ..LockStatus::free(lock.name, Scope::Host)
     }
 }
 
@@ -148,21 +164,14 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
         pid: waiter.pid,
         waiting: waiter.held.unwrap_or_default(),
     });
+    // No engine remembers how the last holder left.
     LockStatus {
-        name: lock.name,
-        scope: Scope::Host,
         state,
         token: lock.token,
         holder: lock.holder,
-        limit: None,
-        sharers: Vec::new(),
-        share_proofs: Vec::new(),
         remaining: lock.remaining,
-        // No engine remembers it.
-        predecessor: Predecessor::Clean,
         waiters: waiters.collect(),
-        proof: None,
-        survivors: Vec::new(),
+        ..LockStatus::free(lock.name, Scope::Host)
     }
 }
 

@@ -16,14 +16,13 @@ use super::{
     failure::{Failure, print},
 };
 use crate::{
-    error::{Holder, Predecessor},
+    error::Holder,
     manager::LockManager,
     name::Name,
     printable::{Printable, in_words},
     process::Survivor,
     scope::Scope,
     status::{LockStatus, State, Waiter},
-    token::Token,
 };
 
 /// Shows the locks that can be seen.
@@ -38,7 +37,7 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
         widest: if leaders.is_empty() { Scope::Process } else { Scope::Host },
         // A leader forgets names without a holder, and so may a directory.
         nothing: match has_directory || !leaders.is_empty() {
-            true => "no lock is held, and none is remembered",
+            true => NONE_REMEMBERED,
             false => "no lock has been used here yet",
         },
     };
@@ -54,6 +53,9 @@ pub(super) fn status(status: args::Status) -> Result<u8, Failure> {
     }
     Ok(0)
 }
+
+/// What there is to see, where forgotten names may have been.
+pub(super) const NONE_REMEMBERED: &str = "no lock is held, and none is remembered";
 
 /// How long a leader may take before the directory's locks are shown without its own.
 const FIRST_ANSWER: Duration = Duration::from_millis(300);
@@ -110,7 +112,7 @@ impl Show {
         if let Some(name) = &self.only
             && found.is_empty()
         {
-            found.push(unknown(name.clone(), self.widest));
+            found.push(LockStatus::free(name.clone(), self.widest));
         }
         match (self.json, found.is_empty()) {
             (true, _) => print(&json(&found)),
@@ -135,25 +137,6 @@ pub(super) fn reserved_for(locks: &LockManager, name: &Name) -> Option<String> {
     let lock = locks.status(Some(name)).ok()?.into_iter().next()?;
     let left = lock.remaining.filter(|_| lock.state == State::Reserved)?;
     Some(in_words(left))
-}
-
-/// A name that was never used is free.
-pub(super) fn unknown(name: Name, scope: Scope) -> LockStatus {
-    LockStatus {
-        name,
-        scope,
-        state: State::Free,
-        token: Token::ZERO,
-        holder: None,
-        limit: None,
-        sharers: Vec::new(),
-        share_proofs: Vec::new(),
-        remaining: None,
-        predecessor: Predecessor::Clean,
-        waiters: Vec::new(),
-        proof: None,
-        survivors: Vec::new(),
-    }
 }
 
 impl State {
@@ -365,13 +348,8 @@ pub(super) fn table(
             table.add_row(["", "kept alive by", &survivor.to_string(), "", "", ""]);
         }
         for waiter in &lock.waiters {
-            let name = Holder {
-                label: waiter.label.clone(),
-                host: waiter.host.clone(),
-                pid: waiter.pid,
-                ..Holder::default()
-            };
-            table.add_row(["", "waits", &shown(&name), &in_words(waiter.waiting), "", ""]);
+            let waited = in_words(waiter.waiting);
+            table.add_row(["", "waits", &shown_waiter(waiter), &waited, "", ""]);
         }
     }
     for column in table.column_iter_mut() {
@@ -413,6 +391,11 @@ fn times(lock: &LockStatus) -> String {
 /// The holder without its time, which has a column of its own.
 pub(super) fn shown(holder: &Holder) -> String {
     Holder { held: None, ..holder.clone() }.to_string()
+}
+
+pub(super) fn shown_waiter(waiter: &Waiter) -> String {
+    let Waiter { label, host, pid, .. } = waiter.clone();
+    Holder { label, host, pid, ..Holder::default() }.to_string()
 }
 
 /// For how long it has held, or at least has been seen to hold, the lock.

@@ -10,7 +10,7 @@ use std::{
 use super::{
     args,
     failure::{Failure, exit},
-    status::{table, width},
+    status::{NONE_REMEMBERED, table, width},
 };
 use crate::{
     manager::LockManager,
@@ -23,7 +23,7 @@ use crate::{
 /// Shows the locks until it is ended.
 pub(super) fn watch(asked: args::WatchLocks) -> Result<u8, Failure> {
     let common = asked.common.with_environment()?;
-    let leaders = common.leaders().to_vec();
+    let leaders = common.leaders();
     let locks = common.without_unused_directory()?.into_builder().open()?;
     let look = |locks: &LockManager| {
         let seen = locks.status(asked.name.as_ref());
@@ -88,7 +88,7 @@ impl WatchView {
             |name: &Name| last.as_ref().is_some_and(|last| last.get(name) != now.get(name));
         let is_new = last.as_ref() != Some(&now) || was_in_trouble;
         let mut text = match found.is_empty() {
-            true => "no lock is held, and none is remembered\n".to_owned(),
+            true => format!("{NONE_REMEMBERED}\n"),
             false => table(found, self.is_terminal.then(width).flatten(), Some(&has_changed)),
         };
         let gone = last.iter().flat_map(HashMap::keys).filter(|name| !now.contains_key(*name));

@@ -1,17 +1,16 @@
 //! `tierlock why`: one lock in sentences: which process has it, what keeps it from being free, what
 //! will free it and by when, and which callers wait for it.
 
-use std::fs;
-
 use super::{
     args,
     failure::{Failure, print},
-    status::{shown, unknown},
+    status::{shown, shown_waiter},
 };
 use crate::{
     error::{Holder, Predecessor},
     identity::this_process,
     printable::{Printable, in_words},
+    process::is_stopped,
     scope::Scope,
     status::{LockStatus, State},
 };
@@ -19,13 +18,13 @@ use crate::{
 /// Explains one lock.
 pub(super) fn why(asked: args::Why) -> Result<u8, Failure> {
     let common = asked.common.with_environment()?;
-    let leaders = common.leaders().to_vec();
+    let leaders = common.leaders();
     let common = common.without_unused_directory()?;
     let locks = common.into_builder().open()?;
     let seen = locks.status(Some(&asked.name));
     let seen = seen.map_err(|error| Failure::from(error).naming_leaders(&leaders))?;
     let widest = if leaders.is_empty() { Scope::Process } else { Scope::Host };
-    let lock = seen.into_iter().next().unwrap_or_else(|| unknown(asked.name, widest));
+    let lock = seen.into_iter().next().unwrap_or_else(|| LockStatus::free(asked.name, widest));
     let mut text = sentences(&lock, is_stopped_here).join("\n");
     text.push('\n');
     print(&text)?;
@@ -200,11 +199,7 @@ fn stopped(holder: &Holder, is_stopped: &impl Fn(&Holder) -> bool) -> Option<Str
 
 /// Whether it is a process of this machine that a signal or a debugger has stopped.
 fn is_stopped_here(holder: &Holder) -> bool {
-    let pid = holder.pid.filter(|_| holder.host == this_process().host);
-    let stat = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-    // The state stands behind the program's name, which may hold anything.
-    let state = stat.as_deref().and_then(|stat| stat.rsplit_once(") "));
-    state.is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+    holder.host == this_process().host && holder.pid.is_some_and(is_stopped)
 }
 
 fn waiting(lock: &LockStatus) -> Vec<String> {
@@ -214,13 +209,7 @@ fn waiting(lock: &LockStatus) -> Vec<String> {
         count => vec![format!("{count} callers wait for it, and are served in this order:")],
     };
     text.extend(lock.waiters.iter().enumerate().map(|(at, waiter)| {
-        let caller = Holder {
-            label: waiter.label.clone(),
-            host: waiter.host.clone(),
-            pid: waiter.pid,
-            ..Holder::default()
-        };
-        format!("  {}. {}, for {}", at + 1, shown(&caller), in_words(waiter.waiting))
+        format!("  {}. {}, for {}", at + 1, shown_waiter(waiter), in_words(waiter.waiting))
     }));
     text
 }

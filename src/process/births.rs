@@ -60,11 +60,22 @@ pub(super) fn started(pid: u32) -> Option<u64> {
 
 /// Which process started the one that has this pid now, and when.
 pub(crate) fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name stands in parentheses and may hold anything; field 3 follows them.
-    let (_, fields) = stat.rsplit_once(')')?;
+    let fields = stat(pid)?;
     let mut fields = fields.split_ascii_whitespace();
     Some((fields.nth(4 - 3)?.parse().ok()?, fields.nth(22 - 5)?.parse().ok()?))
+}
+
+/// Whether a signal or a debugger has stopped the process that has this pid now.
+#[cfg(feature = "cli")]
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    stat(pid).is_some_and(|fields| fields.starts_with(['T', 't']))
+}
+
+/// What `/proc` says of a process from field 3 on.
+fn stat(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name stands in parentheses and may hold anything.
+    Some(stat.rsplit_once(')')?.1.trim_start().to_owned())
 }
 
 #[cfg(all(test, target_os = "linux"))]

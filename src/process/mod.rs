@@ -53,7 +53,7 @@ use self::home::Home;
 pub use self::table::parts;
 #[cfg(feature = "cli")]
 pub(crate) use self::{
-    births::parent_and_start,
+    births::{is_stopped, parent_and_start},
     checkup::examine,
     files::Identity,
     keepers::{Survivor, find_survivors, proofs_here},

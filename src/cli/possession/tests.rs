@@ -31,27 +31,15 @@ fn this_process_is_the_first_and_its_parent_the_second() {
 /// Each part of a claim counts: the process and its beginning, place, token and name.
 #[test]
 fn a_claim_that_differs_in_any_part_proves_nothing() {
-    use crate::{
-        error::{Holder, Predecessor},
-        status::State,
-    };
+    use crate::{error::Holder, status::State};
     let (here, there) = (Place::Cluster(1), Place::Cluster(2));
     let claims = [claim(here)];
     let process = claims[0].process;
     let lock = |name: &str, pid, token| LockStatus {
-        name: Name::new(name).unwrap(),
-        scope: Scope::Host,
         state: State::Held,
         token: Token::new(token).unwrap(),
         holder: Some(Holder { pid: Some(pid), token: Token::new(token), ..Holder::default() }),
-        limit: None,
-        sharers: Vec::new(),
-        share_proofs: Vec::new(),
-        remaining: None,
-        predecessor: Predecessor::Clean,
-        waiters: Vec::new(),
-        proof: None,
-        survivors: Vec::new(),
+        ..LockStatus::free(Name::new(name).unwrap(), Scope::Host)
     };
     let is = |above: KnownProcess, place, lock: &LockStatus| {
         let (proofs, claims) = (Vec::new(), claims.to_vec());

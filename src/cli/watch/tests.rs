@@ -1,10 +1,10 @@
 use super::*;
-use crate::{cli::status::unknown, error::Holder, scope::Scope};
+use crate::{error::Holder, scope::Scope};
 
 fn lock(name: &str, holder: Option<u32>) -> LockStatus {
     let state = if holder.is_some() { State::Held } else { State::Free };
     let holder = holder.map(|pid| Holder { pid: Some(pid), ..Holder::default() });
-    LockStatus { state, holder, ..unknown(Name::new(name).unwrap(), Scope::Process) }
+    LockStatus { state, holder, ..LockStatus::free(Name::new(name).unwrap(), Scope::Process) }
 }
 
 #[test]

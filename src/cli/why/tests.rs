@@ -5,7 +5,7 @@ use crate::{name::Name, status::Waiter, token::Token};
 
 fn lock(state: State, scope: Scope) -> LockStatus {
     let token = Token::new(7).unwrap();
-    LockStatus { state, token, ..unknown(Name::new("night\u{202e}ly").unwrap(), scope) }
+    LockStatus { state, token, ..LockStatus::free(Name::new("night\u{202e}ly").unwrap(), scope) }
 }
 
 fn holder() -> Holder {
