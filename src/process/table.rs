@@ -38,6 +38,7 @@ mod model;
 #[cfg(feature = "testing")]
 pub mod parts;
 mod permits;
+mod place;
 mod presence;
 mod protocol;
 mod records;
@@ -68,7 +69,7 @@ use std::{
 use crate::{
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    fork::{FirstMade, Mutex, MutexGuard, PerFork},
+    fork::{FirstMade, Mutex, PerFork},
     mode::{Room, Share, Usage},
     name::Name,
     scope::Scope,
@@ -78,18 +79,17 @@ use crate::{
 
 #[cfg(feature = "cli")]
 pub(super) use self::holding::holding;
-pub(super) use self::{checkup::examine, layout::FORMAT};
+pub(super) use self::{checkup::examine, layout::FORMAT, place::Near};
 use self::{
     index::Found,
-    lock::{Admission, Exit, Lost, SlotAt, Stop},
-    map::Cell,
+    lock::{Admission, Lost, SlotAt, Stop},
     marks::Marks,
     member::Member,
-    presence::{Presence, Presences},
+    place::{Heirloom, NOT_HELD, Place},
+    presence::Presences,
     protocol::{Mark, Slept, Way},
-    sharing::Own,
     step::step,
-    word::{OwnerId, Word},
+    word::Word,
 };
 use super::{
     DirectoryKey, Drain, NameStatus, Options, Taken,
@@ -208,30 +208,6 @@ pub(super) struct Slot {
     directory: Arc<Directory>,
 }
 
-/// Where a name stands, as this process found it.
-struct Place {
-    slot: Cell<slot::Slot>,
-    /// The name stands there as long as this is the slot's generation.
-    generation: u32,
-    number: u32,
-    member: Arc<Member>,
-    /// The token of the hold that this process took through this value.
-    held: AtomicU64,
-    /// An end of `at_least` was written for that hold.
-    stays: AtomicBool,
-    /// The presence under which the lock is held, where others are to inherit it.
-    heirloom: Mutex<Option<Heirloom>>,
-    /// The presence under which this process's only reader is counted, where others are to inherit it.
-    reader_heirloom: Mutex<Option<Heirloom>>,
-    /// This process's share record of it, once it has one.
-    own: FirstMade<Arc<Own>>,
-    /// Where it was found when it was not here any more.
-    again: FirstMade<Place>,
-}
-
-/// What `Place::held` says of a lock that is not held. No hold has this token.
-const NOT_HELD: u64 = 0;
-
 /// When a wait began, and the token of the holder then.
 #[derive(Clone, Copy)]
 struct Begin {
@@ -243,12 +219,6 @@ impl Begin {
     fn at(place: &Place) -> Begin {
         Begin { time: clock::now(), token: place.slot.token.load(Relaxed) }
     }
-}
-
-struct Heirloom {
-    presence: Presence,
-    /// A descriptor was given out: each process that has it keeps the lock.
-    given: bool,
 }
 
 impl Slot {
@@ -682,196 +652,5 @@ impl TableDrainer {
         if let Some(drainer) = &mut self.0 {
             drainer.slept(if is_rung { Slept::Woken } else { Slept::ByItself });
         }
-    }
-}
-
-/// A place, with what is needed to take and to release read out of it.
-#[derive(Clone, Copy)]
-pub(super) struct Near<'a> {
-    place: &'a Place,
-    slot: &'a slot::Slot,
-    member: &'a Member,
-    me: OwnerId,
-    generation: u32,
-}
-
-impl Near<'_> {
-    /// Takes it where nothing stands in the way: its token. `None` leaves it as it was, and what it
-    /// is that does [`take_unless`](Slot::take_unless) finds out.
-    #[inline]
-    pub(super) fn take(self) -> Option<Token> {
-        let Near { place, slot, member, me, generation } = self;
-        if !lock::take_unraised(slot, me, generation, || place.stays_shared(me, generation)) {
-            return None;
-        }
-        step!(TakeEntered);
-        let last = slot.token.load(Relaxed);
-        let token = last.saturating_add(1);
-        if !member.has_reserved(token) || is_to_look(last, token) {
-            place.leave_unused(me, last);
-            return None;
-        }
-        slot.token.store(token, Relaxed);
-        place.held.store(token, Relaxed);
-        Some(Token::new(token).expect("the reserve has only tokens"))
-    }
-
-    /// Comes in as a reader where nothing stands in the way: the token that it reads under, and how
-    /// the last holder left. `beside`: past waiters that are no writers, too.
-    #[inline]
-    pub(super) fn read(self, beside: bool) -> Option<(Token, Predecessor)> {
-        let Near { place, slot, me, generation, .. } = self;
-        let own = place.own.get()?;
-        let way = if beside { Way::Beside } else { Way::Quiet };
-        let left = sharing::read(place.at(), own, me, way)?;
-        let stands = slot.generation.load(Relaxed) == generation;
-        match Token::new(slot.token.load(Relaxed)) {
-            Some(token) if stands => Some((token, left)),
-            _ => {
-                let _ = sharing::unshare(place.at(), own, me, Share::Reader);
-                None
-            }
-        }
-    }
-
-    /// A reader leaves.
-    #[inline]
-    pub(super) fn unread(self) {
-        self.place.unshare(Share::Reader);
-    }
-
-    /// Releases it, clean, if it still bears this token.
-    #[inline]
-    pub(super) fn release(self, token: Token) {
-        if self.slot.token.load(Relaxed) == token.get() {
-            self.place.leave(Predecessor::Clean);
-        }
-    }
-}
-
-impl Place {
-    #[inline]
-    fn near(&self) -> Near<'_> {
-        let (slot, member) = (&*self.slot, &*self.member);
-        Near { place: self, slot, member, me: member.id, generation: self.generation }
-    }
-
-    #[inline]
-    fn last(&self) -> &Place {
-        let mut place = self;
-        while let Some(again) = place.again.get() {
-            place = again;
-        }
-        place
-    }
-
-    fn at(&self) -> SlotAt<'_> {
-        let (number, table) = (self.number, &self.member.table);
-        SlotAt { slot: &self.slot, number, table, kept: Some(&self.slot) }
-    }
-
-    /// Whether what was won here is this name's, which was shared once, and no reader is inside.
-    #[cold]
-    fn stays_shared(&self, me: OwnerId, generation: u32) -> bool {
-        let is_counted = || self.own().is_none_or(|own| own.is_of(me));
-        lock::stays_shared(self.at(), me, generation, is_counted)
-    }
-
-    /// Gives back what was won and not used: the token stays this one.
-    #[cold]
-    fn leave_unused(&self, me: OwnerId, last: u64) {
-        // If it is lost, nothing was done under it.
-        let _ = lock::release(self.at(), me, Exit::new(last, Predecessor::Clean));
-    }
-
-    /// Releases what is held here.
-    #[inline]
-    fn leave(&self, how: Predecessor) {
-        let (me, exit) = (self.member.id, self.exit(how));
-        if let Err(found) = lock::leave_quietly(&self.slot, me, exit) {
-            self.release_slow(me, exit, found);
-        }
-    }
-
-    #[cold]
-    fn release_slow(&self, me: OwnerId, exit: Exit, found: Word) {
-        if lock::release_slow(self.at(), me, exit, found).is_err() {
-            self.release_heirloom(exit);
-        }
-    }
-
-    /// This process's share record of the slot, through whichever place it was made.
-    fn own(&self) -> Option<Arc<Own>> {
-        self.own.get().cloned().or_else(|| self.member.share_of(self.number))
-    }
-
-    /// A reader leaves, or permits come back.
-    #[inline]
-    fn unshare(&self, share: Share) {
-        match self.own.get() {
-            Some(own) => {
-                if sharing::unshare(self.at(), own, self.member.id, share).is_err() {
-                    self.end_sharing(own);
-                }
-            }
-            None => self.unshare_elsewhere(share),
-        }
-    }
-
-    #[cold]
-    fn unshare_elsewhere(&self, share: Share) {
-        if let Some(own) = self.own() {
-            let _ = sharing::unshare(self.at(), &own, self.member.id, share);
-        }
-    }
-
-    /// How the holder leaves, which from now on is none.
-    #[inline]
-    fn exit(&self, how: Predecessor) -> Exit {
-        let may_stay = self.stays.load(Relaxed);
-        let exit = Exit { may_stay, ..Exit::new(self.held.load(Relaxed), how) };
-        self.held.store(NOT_HELD, Relaxed);
-        if may_stay {
-            self.stays.store(false, Relaxed);
-        }
-        exit
-    }
-
-    /// The presence of its only reader, where others are to inherit it.
-    fn heirloom_of_reader(&self) -> MutexGuard<'_, Option<Heirloom>> {
-        self.reader_heirloom.lock()
-    }
-
-    /// Under which id this process holds it, if it does.
-    fn owner(&self) -> OwnerId {
-        self.heirloom.lock().as_ref().map_or(self.member.id, |heirloom| heirloom.presence.id)
-    }
-
-    /// Lets go of what is held under an id that others may have inherited.
-    #[cold]
-    fn release_heirloom(&self, exit: Exit) {
-        let Some(Heirloom { presence, given }) = self.heirloom.lock().take() else { return };
-        // If heirs keep the lock, the process that proves their end reads here how it was left.
-        Marks::note_left(&self.slot, self.slot.token.load(Relaxed), exit.how);
-        self.member.end_presence(presence, given, |id| {
-            // If it is lost, then to a process that proved that none has it any more.
-            let _ = lock::release(self.at(), id, exit);
-        });
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(own) = self.own.get().filter(|_| self.member.is_here()) {
-            // Guards of readers were forgotten, if any are counted still.
-            own.forget_readers(&self.slot, self.member.id);
-        }
-        if *self.held.get_mut() == NOT_HELD || !self.member.is_here() {
-            return;
-        }
-        // Its guard was forgotten: it can never be released by it.
-        let exit = self.exit(Predecessor::Died);
-        let _ = lock::release(self.at(), self.member.id, exit);
-        self.release_heirloom(exit);
     }
 }
