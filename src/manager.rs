@@ -129,17 +129,17 @@ impl LockManager {
         RwLockBuilder::new(self.reach.clone(), name.as_ref(), value)
     }
 
-    /// A semaphore of this name with so many permits, about to be built, at thread or process scope. The
-    /// default scope is the widest that this manager reaches, so a manager that reaches leaders must be
-    /// told another one: no leader grants permits yet.
+    /// A semaphore of this name with so many permits, about to be built. The default scope is the widest
+    /// that this manager reaches.
     ///
     /// # Example
     /// ```
     /// # #[cfg(feature = "testing")] {
     /// use tierlock::{LockManager, Permit, Scope};
     ///
-    /// let locks = LockManager::in_memory();
-    /// let workers = locks.semaphore("thumbnails", 4).scope(Scope::Process).build()?;
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let workers = locks.semaphore("thumbnails", 4).build()?; // of all machines together
+    /// assert_eq!(workers.scope(), Scope::Host);
     /// let permit = workers.acquire()?;
     /// println!("at work under permit {}", Permit::token(&permit));
     /// assert_eq!(workers.available()?, 3);

@@ -147,6 +147,8 @@ pub enum Mistake {
     LimitNotCompared,
     /// A client reports its shared leases as exclusive ones.
     ModeNotReported,
+    /// Of a lease of permits as many are given back as are left.
+    LoweredByTheRest,
 }
 
 #[cfg(feature = "mistakes")]

@@ -614,6 +614,11 @@ impl<T> MutexBuilder<T> {
         Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
     }
 
+    /// Whether what grants its manager's leases grants permits.
+    pub(crate) fn is_counted_by_its_service(&self) -> bool {
+        self.reach.service.as_ref().is_some_and(|service| service.counts())
+    }
+
     /// Everything but the lock that is made of it. `check` has a last word on its scope and what it
     /// shares in this process.
     pub(crate) fn build_named(

@@ -48,7 +48,7 @@ use std::{future::Future, task::Poll, time::Duration};
 pub use self::named::Keep;
 pub(crate) use self::{
     named::Named,
-    permits::check_limit,
+    permits::{check_limit, permits_at_host_scope},
     right::{Held, Won},
 };
 use crate::{

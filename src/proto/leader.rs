@@ -626,6 +626,7 @@ impl Leader {
             }
             ClientMessage::Use { lease, kept } => self.is_used(key, lease, kept),
             ClientMessage::TopUp { lease } => self.top_up(key, lease),
+            ClientMessage::Lower { lease, count } => self.lower(key, lease, count),
             ClientMessage::Renew { sent_at } => self.renew(key, sent_at, now),
             ClientMessage::Goodbye => self.goodbye(connection, key),
             ClientMessage::Check { query, name, token } => {
@@ -884,6 +885,18 @@ impl Leader {
             self.given = self.given.max(last);
             self.tell(key, LeaderMessage::ToppedUp { lease, last });
         }
+    }
+
+    /// Some of a lease's permits are given back.
+    fn lower(&mut self, key: SessionKey, lease: LeaseId, count: u32) {
+        if let Some(hold) = self.hold_of_lease(key, lease) {
+            self.lower_hold(hold, count);
+        }
+    }
+
+    fn lower_hold(&mut self, hold: HoldKey, count: u32) {
+        self.table.lower(hold, count);
+        self.unsettled.push(hold.lock);
     }
 
     fn hold_of_lease(&self, key: SessionKey, lease: LeaseId) -> Option<HoldKey> {

@@ -81,7 +81,7 @@ pub trait Message: Encode + Decode<()> {
 impl Message for ClientMessage {
     type Answer = LeaderMessage;
 
-    const KINDS: u32 = 14;
+    const KINDS: u32 = 15;
 
     fn not_understood(UnknownKind { kind, request }: UnknownKind) -> Option<LeaderMessage> {
         Some(LeaderMessage::NotUnderstood { kind, request })
@@ -358,6 +358,11 @@ pub enum ClientMessage {
     TopUp {
         lease: LeaseId,
     },
+    /// So many of the lease's permits are left; the others are given back. A later report says so, too.
+    Lower {
+        lease: LeaseId,
+        count: u32,
+    },
 }
 
 /// What a leader says to a client.
@@ -405,7 +410,8 @@ pub enum LeaderMessage {
         lease: LeaseId,
         /// The first token of the block; the grant's own.
         first: Token,
-        /// The last token of the block; equal to `first` unless the lease may be kept.
+        /// The last token of the block; equal to `first` unless the lease may be kept, or has several
+        /// permits, a token each.
         last: Token,
         predecessor: Predecessor,
         /// What is left of `at_most`.
@@ -562,6 +568,20 @@ impl Mode {
         }
     }
 
+    /// How many tokens come before the last one of such a lease, which is not kept: each permit has its
+    /// own.
+    pub(super) fn spread(self) -> u32 {
+        self.permits().saturating_sub(1)
+    }
+
+    /// The same of a semaphore with so many permits, of which no more than those of `self` are left.
+    pub(super) fn lowered(self, left: u32) -> Mode {
+        match self {
+            Mode::Permits { count, limit } => Mode::Permits { count: left.clamp(1, count), limit },
+            other => other,
+        }
+    }
+
     /// What a name is used as by such a lease.
     pub fn name_use(self) -> NameUse {
         match self {
@@ -690,6 +710,8 @@ pub struct LockInfo {
     pub others: Vec<HolderInfo>,
     /// How many holders it has.
     pub holders: u32,
+    /// How many permits all of them have.
+    pub permits: u32,
 }
 
 /// Why a request was refused.
@@ -856,8 +878,8 @@ with_length! {
     HolderInfo { identity, since, token, mode }
 }
 
-// What only locks with several holders have comes behind the rest, and is left out where there is
-// none of it.
+// What only locks with several holders have, and what only semaphores have, comes behind the rest, and
+// is left out where there is none of it.
 impl Encode for LockInfo {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let LockInfo {
@@ -871,11 +893,13 @@ impl Encode for LockInfo {
             reserved,
             others,
             holders,
+            permits,
         } = self;
         let all = (name, token, holder, kept, remaining, predecessor, waiters, reserved);
-        match self.has_several_holders() {
-            true => encode_with_length(encoder, &(all, others, holders)),
-            false => encode_with_length(encoder, &all),
+        match (self.has_several_holders(), *permits) {
+            (true, 0) => encode_with_length(encoder, &(all, others, holders)),
+            (false, 0) => encode_with_length(encoder, &all),
+            (_, permits) => encode_with_length(encoder, &(all, others, holders, permits)),
         }
     }
 }
@@ -894,11 +918,15 @@ impl<C> Decode<C> for LockInfo {
                 reserved: Decode::<()>::decode(within)?,
                 others: Vec::new(),
                 holders: 0,
+                permits: 0,
             };
             lock.holders = u32::from(lock.holder.is_some());
             if within.reader().peek_read(1).is_some() {
                 lock.others = Decode::<()>::decode(within)?;
                 lock.holders = Decode::<()>::decode(within)?;
+            }
+            if within.reader().peek_read(1).is_some() {
+                lock.permits = Decode::<()>::decode(within)?;
             }
             Ok(lock)
         })

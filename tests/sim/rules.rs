@@ -561,7 +561,7 @@ impl World {
         }
         let name = self.ops[op].name;
         let shown = self.names[name].clone();
-        self.check_token(name, op, first);
+        self.check_token(name, op, (first, last));
         if first.epoch() > self.disk.known.epoch || last.epoch() != first.epoch() {
             let text = format!(
                 "{shown}: tokens {first} to {last} while epoch {} is durable",

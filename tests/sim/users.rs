@@ -62,6 +62,7 @@ impl World {
             Task::Idle if !self.content.contains(&(client, task)) => self.ask(client, task, true),
             Task::Idle | Task::Waiting { .. } | Task::InLine { .. } => {}
             Task::Entering { op, entered } => self.enter_kept(client, op, entered),
+            Task::Holding { op } if self.give_some_back(client, task, op) => {}
             Task::Holding { op } => self.leave_the_lock(client, task, op),
             Task::Lost { op } => {
                 self.set_task(client, task, Task::Idle);
