@@ -71,7 +71,7 @@
 //! | 2 | `host/` | the lease word, the interface `service`, drivers around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
 //! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
 //! | 4 | `path/` | the path through the tiers to the gate | knows data |
-//! | 5 | `mutex` `rwlock` `semaphore` `guard` `manager` `status` `question` | the public types; questions about other holders' locks | moves bytes |
+//! | 5 | `mutex` `rwlock` `semaphore` `all` `guard` `manager` `status` `question` | the public types; questions about other holders' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
@@ -92,6 +92,7 @@ pub mod proto;
 extern crate self as tierlock;
 
 mod alarm;
+mod all;
 #[cfg(feature = "cli")]
 mod bench;
 mod blocking;
@@ -164,6 +165,7 @@ mod time;
 mod token;
 mod watch;
 
+pub use all::{AllBuilder, AllGuard, AllLost, AllRequest};
 pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 pub use guard::{
     LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,

@@ -310,6 +310,10 @@ impl<T: ?Sized> Mutex<T> {
         self.anchor.core.name()
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.anchor.core
+    }
+
     /// Takes the lock if nothing stands in the way, in no more than that takes.
     #[inline]
     fn lock_quietly(&self) -> Option<Result<MutexGuard<'_, T>>> {
@@ -447,7 +451,7 @@ impl<T: Send + 'static> Mutex<T> {
         self.anchor.core.lock_async(patience).await.and_then(|held| self.owned_guard(held))
     }
 
-    fn owned_guard(self: &Arc<Self>, held: Held) -> Result<MutexGuard<'static, T>> {
+    pub(crate) fn owned_guard(self: &Arc<Self>, held: Held) -> Result<MutexGuard<'static, T>> {
         // SAFETY: `held` was just won from this mutex's core.
         unsafe { self.anchor.install(held, Some(self.clone())) }?;
         // SAFETY: likewise, and the share that was installed keeps the mutex alive.

@@ -370,8 +370,10 @@ impl SemaphoreBuilder {
         let (named, ()) =
             self.builder.build_named(Usage::Permits(limit), |scope, entry| match scope {
                 Scope::Host if !counts => Err(permits_at_host_scope()),
+                // The leader has the limit.
+                Scope::Host => Ok(()),
                 // What counts them in the directory: with it the limit stays in force there.
-                Scope::Host | Scope::Process => entry.prepare_to_read(),
+                Scope::Process => entry.prepare_to_read(),
                 Scope::Thread => Ok(()),
             })?;
         Ok(Semaphore { anchor: Anchor::new(Core::Named(named)), limit })

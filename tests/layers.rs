@@ -29,7 +29,7 @@ const LAYERS: [&[&str]; 7] = [
     &["thread", "process", "host"],
     &["ground"],
     &["path"],
-    &["mutex", "rwlock", "semaphore", "guard", "manager", "status", "fence", "question"],
+    &["mutex", "rwlock", "semaphore", "all", "guard", "manager", "status", "fence", "question"],
     &["cli", "bench", "main", "lib", "misuse", "guide"],
 ];
 

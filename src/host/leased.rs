@@ -28,6 +28,8 @@ pub(super) fn want(text: &str) -> LeaseRequest {
         patience: LeasePatience::Until(Time::NEVER),
         mode: LeaseMode::Exclusive,
         lapses: false,
+        after: None,
+        answer_by: None,
         above: Token::ZERO,
         at_most: None,
         at_least: None,

@@ -43,7 +43,7 @@ use crate::{
         client::{Client, Event, Failure},
         history,
         numbered::{Numbered, sorted},
-        wire::{Acquire, HolderInfo, LockInfo, Mode, NameUse, Refusal, Wait},
+        wire::{Acquire, Extras, HolderInfo, LockInfo, Mode, NameUse, Refusal, Wait},
     },
     scope::Scope,
     time::Time,
@@ -367,12 +367,13 @@ impl Link {
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
         let LeaseRequest { word, is_in_use, mode, lapses, has_moved, settlement, .. } = request;
+        let LeaseRequest { after: comes_after, answer_by, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
         let now = clock::now();
         let (wait, limit) = match patience {
-            LeasePatience::No => (Wait::No, None),
+            LeasePatience::No => (Wait::No, answer_by),
             LeasePatience::Until(Time::NEVER) => (Wait::Forever, None),
             LeasePatience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
@@ -382,7 +383,9 @@ impl Link {
             LeaseMode::Shared => Mode::Shared,
             LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
         };
-        let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, ..asked };
+        let after = |number| Extras { after: Some(RequestId(number)), ..Extras::default() };
+        let extras = comes_after.map(after).map(Box::new);
+        let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
         let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
@@ -1257,6 +1260,10 @@ impl Future for Acquiring {
 }
 
 impl PendingLease for Acquiring {
+    fn number(&self) -> Option<u64> {
+        self.0.asked.as_ref().map(|(_, request)| request.0)
+    }
+
     fn wait(self: Box<Self>) -> Result<LeaseGranted, LockError> {
         Acquiring::wait(*self)
     }

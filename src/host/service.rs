@@ -100,6 +100,12 @@ pub(crate) struct LeaseRequest {
     /// It is a task's, which may never be polled again: a grant that is not claimed within
     /// [`CLAIM_LIMIT`] goes back.
     pub(crate) lapses: bool,
+    /// Another request of the same service: this one is granted only if that was, and else fails as a
+    /// try at once. So a caller that asks for several names together has those before it in hand, and
+    /// none behind it while it waits.
+    pub(crate) after: Option<u64>,
+    /// Until when a try waits for an answer, if that is limited.
+    pub(crate) answer_by: Option<Time>,
     /// The grant's tokens exceed this one.
     pub(crate) above: Token,
     /// The lease ends by itself after this time. Such a lease is not kept.
@@ -167,6 +173,11 @@ pub(crate) enum LeasePatience {
 pub(crate) trait PendingLease: Future<Output = Result<LeaseGranted>> + Send + Unpin {
     /// Blocks the calling thread. Works in and outside any async runtime.
     fn wait(self: Box<Self>) -> Result<LeaseGranted>;
+
+    /// What a request that comes [after](LeaseRequest::after) it calls it, where there is that.
+    fn number(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A lease was granted, and its word opened: the representative claims it there.

@@ -184,3 +184,41 @@ fn a_lease_that_moves_is_hardly_ever_kept() {
     // Each of the two tries after 3 grants, 12 more and 48 more.
     assert!(dear.len() <= 6, "{} of 200 moves", dear.len());
 }
+
+/// The kinds of the frames that belong to acquires, in the order they crossed.
+fn acquiring(frames: &[Frame]) -> Vec<&'static str> {
+    let kind = |frame: &Frame| match frame {
+        Frame::Up(ClientMessage::Acquire { .. }) => Some("asks"),
+        Frame::Down(LeaderMessage::Granted { .. }) => Some("granted"),
+        Frame::Down(LeaderMessage::Refused { .. }) => Some("refused"),
+        Frame::Down(LeaderMessage::Queued { .. }) => Some("queued"),
+        _ => None,
+    };
+    frames.iter().filter_map(kind).collect()
+}
+
+#[test]
+fn several_locks_cost_one_round_trip_where_nothing_stands_in_the_way() {
+    let siblings = Siblings::new(Keep::Never);
+    let [locks, others] = &siblings._managers;
+    let names = ["p", "q", "r", "s"];
+    for _ in 0..3 {
+        siblings.leader.take_frames();
+        let held = locks.lock_all(names).unwrap();
+        let said = [["asks"; 4], ["granted"; 4]].concat();
+        assert_eq!(acquiring(&siblings.leader.take_frames()), said);
+        drop(held);
+        let held = futures::executor::block_on(locks.lock_all_async(names)).unwrap();
+        assert_eq!(acquiring(&siblings.leader.take_frames()), said);
+        held.unlock_blocking().unwrap();
+    }
+    // Behind one that another has nothing is had.
+    let taken = others.mutex("r", ()).lock().unwrap();
+    siblings.leader.take_frames();
+    assert!(locks.try_lock_all(names).unwrap_err().is_contended());
+    let said = acquiring(&siblings.leader.take_frames());
+    assert_eq!(said[..2], ["asks"; 2]);
+    assert_eq!(said.iter().filter(|said| **said == "granted").count(), 2);
+    drop(others.mutex("s", ()).try_lock().unwrap());
+    drop(taken);
+}

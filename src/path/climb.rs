@@ -22,6 +22,8 @@
 //! the gate back as it was found; so does a taker of permits, once there are enough.
 //! ```
 
+mod ahead;
+
 use std::{
     future::Future,
     pin::Pin,
@@ -63,6 +65,8 @@ use super::{
     sharing::{ReadersInside, WriterWait, unless},
     timed_out, wait_until_async,
 };
+
+pub(super) use self::ahead::Ahead;
 
 /// A climb under way.
 pub(super) struct Climb<'a> {
@@ -106,6 +110,9 @@ pub(super) struct Climb<'a> {
     asked_word: Option<Arc<LeaseWord>>,
     /// A task climbs.
     is_task: bool,
+    /// As [`LeaseRequest::after`] and [`LeaseRequest::answer_by`].
+    after: Option<u64>,
+    answer_by: Option<Time>,
     has_arrived: bool,
 }
 
@@ -194,6 +201,8 @@ impl<'a> Climb<'a> {
             front: None,
             asked_word: None,
             is_task: false,
+            after: None,
+            answer_by: None,
             has_arrived: false,
         }
     }
@@ -952,6 +961,8 @@ impl<'a> Climb<'a> {
             is_in_use: false,
             mode,
             lapses: is_for_permits && self.is_task,
+            after: self.after,
+            answer_by: self.answer_by,
             above: self.known,
             has_moved,
             patience: match self.patience {

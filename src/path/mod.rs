@@ -23,6 +23,7 @@
 //! - [`quiet`]: the fast paths
 //! - [`climb`]: the slow path, one machine with two drivers
 //! - [`lock`]: the ways in
+//! - [`all`]: several locks at once
 //! - [`release`]: giving back
 //! - [`lapse`]: the turn of a task that waits for readers
 //! - [`sharing`]: readers, and a writer's wait for them
@@ -32,6 +33,7 @@
 //! The file-lock engine has no word: there the gate is the file lock, won and kept together with
 //! the thread lock.
 
+mod all;
 mod climb;
 mod lapse;
 mod lock;
@@ -47,6 +49,7 @@ use std::{future::Future, task::Poll, time::Duration};
 
 pub use self::named::Keep;
 pub(crate) use self::{
+    all::{Part, lock_all, lock_all_async},
     named::Named,
     permits::{check_limit, permits_at_host_scope},
     right::{Held, Won},

@@ -680,6 +680,10 @@ impl Leader {
         if let Some(why) = self.why_refused(key, &acquire, arrival) {
             return self.refuse(key, request, why, None);
         }
+        let after = acquire.extras.as_deref().and_then(|extras| extras.after);
+        if after.is_some_and(|after| self.is_not_had(key, after)) {
+            return self.refuse(key, request, Refusal::WouldBlock, None);
+        }
         let lock = self.table.find_or_add(acquire.name);
         let mode = acquire.mode;
         match self.table.name_use(lock) {
@@ -731,6 +735,14 @@ impl Leader {
         self.sessions.add_waiter(key, request, waiter);
         self.unsettled.push(lock);
         self.unacknowledged.push((key, request));
+    }
+
+    /// Whether a request that others come after waits, or was just refused.
+    fn is_not_had(&self, key: SessionKey, request: RequestId) -> bool {
+        let session = self.sessions.get(key);
+        let is_not_had =
+            session.last_refused == request || session.waiting().contains_key(&request);
+        is_not_had && !planted(Mistake::SentWithoutAfter)
     }
 
     /// Why a request is refused before its lock is looked at.
@@ -1437,6 +1449,7 @@ impl Leader {
         why: Refusal,
         holder: Option<HolderInfo>,
     ) {
+        self.sessions.get_mut(key).last_refused = request;
         self.tell(key, LeaderMessage::Refused { request, why, holder });
     }
 

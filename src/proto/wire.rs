@@ -493,9 +493,9 @@ pub struct Acquire {
 /// What few requests have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extras {
-    /// A request of the same session: this one queues only once that is granted. So a session that
-    /// asks for several names at once waits for one with those before it in hand, and with none
-    /// behind it.
+    /// A request of the same session: if that is not granted when this one is read, this one is
+    /// refused as a try. So a session that asks for several names at once waits for one with those
+    /// before it in hand, and with none behind it.
     pub after: Option<RequestId>,
     /// The leases of its session that the waiting thread has: a cycle of these is a deadlock.
     pub holds: Vec<LeaseId>,
@@ -520,7 +520,7 @@ impl Acquire {
 
     /// Whether this release grants such requests.
     pub fn is_supported(&self) -> bool {
-        let are_supported = |extras: &Extras| extras.after.is_none() && extras.value.is_empty();
+        let are_supported = |extras: &Extras| extras.value.is_empty();
         let is_mode_supported = match self.mode {
             Mode::Exclusive => true,
             // What is reserved is reserved for one.
