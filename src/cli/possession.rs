@@ -19,12 +19,11 @@ use std::{
 };
 
 use crate::{
+    api::{manager::LockManager, status::LockStatus},
     error::Holder,
-    manager::LockManager,
     name::Name,
     process::{self, DirectoryKey, Identity},
     scope::Scope,
-    status::LockStatus,
     token::Token,
 };
 

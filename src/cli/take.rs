@@ -25,16 +25,18 @@ use super::{
     possession::Inheritance,
 };
 use crate::{
-    all::{AllGuard, AllRequest},
+    api::{
+        all::{AllGuard, AllRequest},
+        guard::{LockGuard, MutexGuard, RwLockReadGuard},
+        manager::LockManager,
+        status::LockStatus,
+    },
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    guard::{LockGuard, MutexGuard, RwLockReadGuard},
-    manager::LockManager,
     name::Name,
     path::Keep,
     process::Survivor,
     scope::Scope,
-    status::LockStatus,
     time::Time,
     token::Token,
 };

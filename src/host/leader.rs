@@ -3,6 +3,9 @@
 //! It decides nothing about locks. One thread serves all connections, a second one waits for the
 //! disk, so that no renewal ever does.
 
+mod doors;
+mod reload;
+
 use std::{
     collections::BTreeMap,
     fmt, io, mem,
@@ -19,16 +22,20 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{
-    address::ListenAddress,
-    admission::Admission,
-    bell::{Bell, LONGEST_SLEEP, Slept},
+use self::{
     doors::Doors,
-    journal::{CommitAnswer, Journal, JournalOpening},
-    own_id::OwnId,
-    quic::{CloseCode, Entrance, Event, HANDSHAKES_MAX},
     reload::{News, Reloader},
-    tls::Secret,
+};
+use super::{
+    journal::{CommitAnswer, Journal, JournalOpening},
+    net::{
+        address::ListenAddress,
+        admission::Admission,
+        bell::{Bell, LONGEST_SLEEP, Slept},
+        own_id::OwnId,
+        quic::{CloseCode, Entrance, Event, HANDSHAKES_MAX},
+        tls::Secret,
+    },
 };
 use crate::{
     callbacks, clock,

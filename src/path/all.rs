@@ -14,19 +14,19 @@ use crate::{
 
 use super::{
     Core, LockMode, Patience,
-    climb::{Ahead, Climb},
+    climb::{AheadClimb, Climb},
     right::Held,
 };
 
 /// One of several locks, and how it is wanted.
 #[derive(Clone, Copy)]
-pub(crate) struct Part<'a> {
+pub(crate) struct WantedPart<'a> {
     pub(crate) core: &'a Core,
     pub(crate) mode: LockMode,
 }
 
 /// Takes all of them, which stand in the order of their names.
-pub(crate) fn lock_all(parts: &[Part<'_>], patience: Patience) -> Result<Vec<Held>> {
+pub(crate) fn lock_all(parts: &[WantedPart<'_>], patience: Patience) -> Result<Vec<Held>> {
     let mut won = WonParts::of(parts);
     loop {
         let before = won.held.len();
@@ -46,14 +46,17 @@ pub(crate) fn lock_all(parts: &[Part<'_>], patience: Patience) -> Result<Vec<Hel
 }
 
 /// The same, blocking no thread.
-pub(crate) async fn lock_all_async(parts: &[Part<'_>], patience: Patience) -> Result<Vec<Held>> {
+pub(crate) async fn lock_all_async(
+    parts: &[WantedPart<'_>],
+    patience: Patience,
+) -> Result<Vec<Held>> {
     let mut won = WonParts::of(parts);
     loop {
         let before = won.held.len();
         let mut asked = won.ask_for_rest(patience, true)?;
         poll_fn(|cx| {
             let are_answered = asked.iter_mut().map(|part| match &mut part.ahead {
-                Some(Ahead::Asked(climb)) => climb.is_answered(cx),
+                Some(AheadClimb::Asked(climb)) => climb.is_answered(cx),
                 _ => true,
             });
             // All are polled, also behind one that waits.
@@ -78,7 +81,7 @@ pub(crate) async fn lock_all_async(parts: &[Part<'_>], patience: Patience) -> Re
     }
 }
 
-impl Part<'_> {
+impl WantedPart<'_> {
     fn about(self, error: LockError) -> LockError {
         match self.core {
             Core::Named(named) => error.with_name(named.name()),
@@ -89,12 +92,12 @@ impl Part<'_> {
 
 /// Those that were won, the first ones. Dropped, it gives them back unused.
 struct WonParts<'a> {
-    parts: &'a [Part<'a>],
+    parts: &'a [WantedPart<'a>],
     held: Vec<Held>,
 }
 
 impl<'a> WonParts<'a> {
-    fn of(parts: &'a [Part<'a>]) -> WonParts<'a> {
+    fn of(parts: &'a [WantedPart<'a>]) -> WonParts<'a> {
         WonParts { parts, held: Vec::with_capacity(parts.len()) }
     }
 
@@ -112,8 +115,8 @@ impl<'a> WonParts<'a> {
                 Err(error) => return Err(part.about(error)),
             };
             let is_last = match &ahead {
-                Ahead::Arrived(_) => false,
-                Ahead::Asked(climb) => {
+                AheadClimb::Arrived(_) => false,
+                AheadClimb::Asked(climb) => {
                     after = climb.number();
                     after.is_none()
                 }
@@ -137,7 +140,7 @@ impl<'a> WonParts<'a> {
     }
 
     /// The first that is not had yet.
-    fn missing(&self) -> Option<Part<'a>> {
+    fn missing(&self) -> Option<WantedPart<'a>> {
         self.parts.get(self.held.len()).copied()
     }
 
@@ -164,8 +167,13 @@ impl Drop for WonParts<'_> {
     }
 }
 
-impl<'a> Part<'a> {
-    fn ask(&self, after: Option<u64>, until: Option<Time>, is_task: bool) -> Result<Ahead<'a>> {
+impl<'a> WantedPart<'a> {
+    fn ask(
+        &self,
+        after: Option<u64>,
+        until: Option<Time>,
+        is_task: bool,
+    ) -> Result<AheadClimb<'a>> {
         match self.core {
             Core::Named(named) => Climb::ahead(named, self.mode, after, until, is_task),
             Core::Plain(_) => unreachable!("those that are locked together have names"),
@@ -175,29 +183,29 @@ impl<'a> Part<'a> {
 
 /// One that was asked for. Dropped, it gives back what it is or was to have.
 struct AheadPart<'a> {
-    part: Part<'a>,
-    ahead: Option<Ahead<'a>>,
+    part: WantedPart<'a>,
+    ahead: Option<AheadClimb<'a>>,
 }
 
 impl AheadPart<'_> {
     fn run(mut self) -> Result<Held> {
         match self.ahead.take().expect("it is run once") {
-            Ahead::Arrived(held) => Ok(held),
-            Ahead::Asked(climb) => climb.run(),
+            AheadClimb::Arrived(held) => Ok(held),
+            AheadClimb::Asked(climb) => climb.run(),
         }
     }
 
     async fn finish(mut self) -> Result<Held> {
         match self.ahead.take().expect("it is finished once") {
-            Ahead::Arrived(held) => Ok(held),
-            Ahead::Asked(climb) => climb.finish().await,
+            AheadClimb::Arrived(held) => Ok(held),
+            AheadClimb::Asked(climb) => climb.finish().await,
         }
     }
 }
 
 impl Drop for AheadPart<'_> {
     fn drop(&mut self) {
-        if let Some(Ahead::Arrived(mut held)) = self.ahead.take() {
+        if let Some(AheadClimb::Arrived(mut held)) = self.ahead.take() {
             self.part.core.give_back(&mut held);
         }
     }

@@ -32,11 +32,11 @@ use std::{
     time::Duration,
 };
 
+use super::ground::Entry;
 use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
     fork,
-    ground::Entry,
     host::{
         lease_word::{Claim, Entered, LeaseWord},
         service::{LeaseGranted, LeaseMode, LeasePatience, LeaseRequest, PendingLease, Settlement},
@@ -66,7 +66,7 @@ use super::{
     timed_out, wait_until_async,
 };
 
-pub(super) use self::ahead::Ahead;
+pub(super) use self::ahead::AheadClimb;
 
 /// A climb under way.
 pub(super) struct Climb<'a> {

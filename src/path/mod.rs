@@ -20,6 +20,7 @@
 //!
 //! - [`right`]: what a guard has won
 //! - [`named`]: what a named mutex is
+//! - [`ground`]: what the locks of one name share in this process
 //! - [`quiet`]: the fast paths
 //! - [`climb`]: the slow path, one machine with two drivers
 //! - [`lock`]: the ways in
@@ -35,6 +36,7 @@
 
 mod all;
 mod climb;
+pub(crate) mod ground;
 mod lapse;
 mod lock;
 mod named;
@@ -49,7 +51,7 @@ use std::{future::Future, task::Poll, time::Duration};
 
 pub use self::named::Keep;
 pub(crate) use self::{
-    all::{Part, lock_all, lock_all_async},
+    all::{WantedPart, lock_all, lock_all_async},
     named::Named,
     permits::{check_limit, permits_at_host_scope},
     right::{Held, Won},

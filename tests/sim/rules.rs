@@ -355,7 +355,9 @@ impl World {
         let truth = self.truth;
         let state = &mut self.ops[op];
         state.failed = Some(truth);
-        state.busy = failure == Failure::Refused { why: Refusal::WouldBlock };
+        // Of one that comes after another it says nothing of its own name.
+        state.busy =
+            failure == Failure::Refused { why: Refusal::WouldBlock } && state.after.is_none();
         let (task, last_word) = (state.task, state.last_word);
         if state.wait == Wait::Forever
             && matches!(failure, Failure::Refused { why: Refusal::WouldBlock | Refusal::TimedOut })

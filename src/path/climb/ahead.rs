@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How far a climb came without waiting.
-pub(in crate::path) enum Ahead<'a> {
+pub(in crate::path) enum AheadClimb<'a> {
     Arrived(Held),
     /// It has asked for a lease, and waits for the answer.
     Asked(AskedClimb<'a>),
@@ -45,11 +45,11 @@ impl<'a> Climb<'a> {
         after: Option<u64>,
         until: Option<Time>,
         is_task: bool,
-    ) -> Result<Ahead<'a>> {
+    ) -> Result<AheadClimb<'a>> {
         let mut climb = Climb::new(named, Patience::No, Scope::Thread, mode);
         (climb.after, climb.answer_by, climb.is_task) = (after, until, is_task);
         let request = match climb.next()? {
-            Ask::Nothing => return Ok(Ahead::Arrived(climb.arrive())),
+            Ask::Nothing => return Ok(AheadClimb::Arrived(climb.arrive())),
             Ask::Lease(request) => request,
             _ => return Err(LockError::WOULD_BLOCK),
         };
@@ -60,7 +60,7 @@ impl<'a> Climb<'a> {
                 AskedRequest::OfTask(Seated::new(&named.entry, seat, request), None)
             }
         };
-        Ok(Ahead::Asked(AskedClimb { request, climb }))
+        Ok(AheadClimb::Asked(AskedClimb { request, climb }))
     }
 }
 

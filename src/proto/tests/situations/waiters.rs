@@ -533,11 +533,20 @@ fn a_chain_of_requests_that_is_said_again_leaves_nothing_behind_one_that_waits()
     reign.granted(b, 2);
     reign.release(b, x.lease);
     reign.granted(a, 2);
-    // What crosses a cancel goes back by itself.
+    // What crosses a cancel its client gives back.
     reign.acquire(a, 4, try_acquire("p"));
-    reign.cancel(a, 4);
     reign.acquire(a, 5, after("q", 4));
-    reign.cancel(a, 5);
+    for request in [4, 5] {
+        reign.cancel(a, request);
+    }
+    let heard = reign.take(a);
+    let crossing = heard.iter().filter_map(|said| match said {
+        LeaderMessage::Granted { lease, .. } => Some(*lease),
+        _ => None,
+    });
+    let crossing: Vec<_> = crossing.collect();
+    assert_eq!(crossing.len(), 2);
+    crossing.into_iter().for_each(|lease| reign.release(a, lease));
     for (request, name) in [(3, "p"), (4, "q")] {
         reign.acquire(b, request, try_acquire(name));
         reign.granted(b, request);
