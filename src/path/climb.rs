@@ -985,7 +985,13 @@ impl<'a> Climb<'a> {
             // beside other machines.
             slot.widen(&self.named.reach.described())?;
             let has_moved = self.held.token > self.known;
-            self.known = self.known.max(slot.last_token());
+            let last = slot.last_token();
+            // Of a name that was not wide before, this climb has counted one token, which no guard
+            // has had: a leader that had to exceed it would take a higher epoch for each new name.
+            let is_own = |taken: &Taken| taken.widened_by.is_none() && taken.token == last;
+            let unused = u64::from(self.taken.as_ref().is_some_and(is_own));
+            let known = Token::new(last.get() - unused).expect("below a token are tokens");
+            self.known = self.known.max(known);
             return Ok(has_moved);
         }
         Ok(false)

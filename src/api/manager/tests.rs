@@ -184,6 +184,20 @@ fn a_lease_that_moves_is_hardly_ever_kept() {
     assert!(dear.len() <= 6, "{} of 200 moves", dear.len());
 }
 
+#[test]
+fn names_made_at_run_time_ask_for_no_higher_epoch() {
+    let siblings = Siblings::new(Keep::Never);
+    siblings.leader.take_frames();
+    for number in 0..5 {
+        for locks in &siblings._managers {
+            drop(locks.mutex(format!("orders/{number}"), ()).lock().unwrap());
+        }
+    }
+    let frames = siblings.leader.take_frames();
+    let raised = frames.iter().find(|f| matches!(f, Frame::Down(LeaderMessage::Raised { .. })));
+    assert!(raised.is_none(), "{raised:?}");
+}
+
 /// The kinds of the frames that belong to acquires, in the order they crossed.
 fn acquiring(frames: &[Frame]) -> Vec<&'static str> {
     let kind = |frame: &Frame| match frame {
