@@ -112,6 +112,11 @@ impl Scene {
         wait
     }
 
+    /// Has its turn last a second, not a few milliseconds, which are soon over on a busy machine.
+    fn give_a_second(&self, wait: WaitId) {
+        (0..12).for_each(|_| self.member.table.note_passed(wait.number()));
+    }
+
     /// One that is not published.
     fn enlisted(&self, me: u64, since: Time) -> WaitId {
         let wait = self.member.table.enlist(id(me)).unwrap();
@@ -444,6 +449,7 @@ fn a_silent_wait_is_passed_over_and_its_record_says_so() {
 fn a_try_passes_over_a_wait_that_had_its_time() {
     let scene = Scene::new();
     let silent = scene.stand(9, clock::now());
+    scene.give_a_second(silent);
     let word = Word::FREE.appointed(silent, Predecessor::Clean);
     for offset in [1 << 20, -(1 << 20), 0] {
         scene.slot.word.store(word.bits(), Ordering::SeqCst);
@@ -505,7 +511,11 @@ fn a_wait_that_was_passed_over_has_twice_the_time() {
 fn the_prover_of_a_death_appoints_the_oldest_wait() {
     for (older, expected) in [(true, None), (false, Some(Predecessor::Died))] {
         let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
-        let wait = older.then(|| scene.stand(9, clock::now()));
+        let wait = older.then(|| {
+            let wait = scene.stand(9, clock::now());
+            scene.give_a_second(wait);
+            wait
+        });
         assert_eq!(scene.tried(2), expected);
         if let Some(wait) = wait {
             assert_eq!(scene.word(), Word::FREE.appointed(wait, Predecessor::Died));
