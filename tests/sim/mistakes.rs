@@ -108,7 +108,7 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::ReaderNotAbove], &[Rule::TokensGrow], 2),
     found(&[Mistake::BreakTakesOne], &[Rule::Durable], 293),
     found(&[Mistake::SentWithoutAfter], &[Rule::Property], 0),
-    found(&[Mistake::LoweredByTheRest], &[Rule::OneHolder, Rule::Durable], 0),
+    found(&[Mistake::LoweredByTheRest], &[Rule::OneHolder, Rule::Durable], 2),
     found(&[Mistake::BreakInGrace], &[Rule::Durable], 78),
     found(&[Mistake::SharedNotRecalled], &[Rule::Queue, Rule::Liveness], 8),
     found(&[Mistake::OneKeeperRecalled], &[Rule::Queue], 19),
