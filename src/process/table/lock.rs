@@ -444,6 +444,10 @@ impl Hint {
             Hint::Of(hint) => Some(hint.owner()),
         }
     }
+
+    fn has_come(&self) -> bool {
+        matches!(self, Hint::Of(hint) if hint.has_come())
+    }
 }
 
 impl Seeker {
@@ -509,7 +513,17 @@ impl Seeker {
 
     /// How the sleep it asked for ended.
     pub(super) fn slept(&mut self, slept: Slept) {
+        let slept = match slept {
+            // No other wake says what this one does: its owner may be dead.
+            Slept::Woken if self.is_hinted() => Slept::ByItself,
+            slept => slept,
+        };
         self.taking.heard(Answer::Slept(slept));
+    }
+
+    /// Whether the process that it waits for is said to have ended.
+    pub(super) fn is_hinted(&self) -> bool {
+        self.hint.has_come()
     }
 
     /// The task that it waits for is polled.
