@@ -266,6 +266,11 @@ impl<'a> Climb<'a> {
                         None => self.come_back().await?,
                     }
                 }
+                // It asked past the turnstile, and has no turn there to lose.
+                Ask::Lease(request) if !self.held.has(THREAD) => {
+                    let granted = request.await;
+                    self.answered(granted)?;
+                }
                 Ask::Lease(request) => match Seated::new(entry, self.sit_down(), request).await {
                     Some(granted) => self.answered(granted)?,
                     None => self.come_back().await?,

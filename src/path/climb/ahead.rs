@@ -20,7 +20,7 @@ use crate::{
 pub(in crate::path) enum AheadClimb<'a> {
     Arrived(Held),
     /// It has asked for a lease, and waits for the answer.
-    Asked(AskedClimb<'a>),
+    Asked(Box<AskedClimb<'a>>),
 }
 
 /// A climb that has asked a service. Dropped, it gives everything back.
@@ -60,7 +60,7 @@ impl<'a> Climb<'a> {
                 AskedRequest::OfTask(Seated::new(&named.entry, seat, request), None)
             }
         };
-        Ok(AheadClimb::Asked(AskedClimb { request, climb }))
+        Ok(AheadClimb::Asked(Box::new(AskedClimb { request, climb })))
     }
 }
 

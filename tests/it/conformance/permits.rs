@@ -619,6 +619,31 @@ fn tries_of_one_process_do_not_fail_each_other(setting: &Setting) {
     });
 }
 
+at_leaders!(a_tasks_try_leaves_the_turn_of_one_that_waits);
+/// A try asks past the turnstile, which the task that waits has.
+fn a_tasks_try_leaves_the_turn_of_one_that_waits(setting: &Setting) {
+    let [one, other] = two(setting, 2);
+    let held = other.acquire_many(2).unwrap();
+    let mut waiting = Hand::new(one.acquire_async());
+    assert!(waiting.poll().is_pending());
+    for _ in 0..3 {
+        let tried = Hand::new(one.try_acquire_async()).finish();
+        assert!(tried.unwrap_err().is_contended());
+        let mut dropped = Hand::new(one.try_acquire_async());
+        let _ = dropped.poll();
+        drop(dropped);
+    }
+    drop(held);
+    let got = waiting.finish().unwrap();
+    // One that is never polled again has its permit back.
+    let mut leaked = Box::pin(Arc::new(semaphore(setting, &setting.locks(), 2)).acquire_owned());
+    let waker = std::task::Waker::noop();
+    let _ = leaked.as_mut().poll(&mut std::task::Context::from_waker(waker));
+    std::mem::forget(leaked);
+    drop(got);
+    drop(other.try_acquire_many_for(2, LONG).unwrap());
+}
+
 // ---- where there are none ----------------------------------------------------------------------
 
 at!([process_file host_with_file_directory] file_locks_count_no_permits);
