@@ -152,7 +152,6 @@ impl LockError {
     }
 
     /// The time was over before a leader answered.
-    #[cfg(feature = "cli")]
     pub(crate) fn is_unanswered(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.contention == Contention::Unanswered)
     }

@@ -70,7 +70,7 @@
 //! | 2 | `process/` | process tier: `dir/` whatever the engine, `table/` and `flock` the engines; `sys` is its island of `unsafe` | judges by pid |
 //! | 2 | `host/` | the lease word, the interface `service`; `client/`, `leader`, `journal` and `net/` around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
 //! | 3 | `path/` | the path through the tiers to the gate; `ground`, what the locks of one name share in this process | knows data |
-//! | 4 | `api/` | the public types: mutex, read-write lock, semaphore, guards, manager; questions about other holders' locks | moves bytes |
+//! | 4 | `api/` | the public types: mutex, read-write lock, semaphore, several at once, guards, manager; questions about other holders' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
@@ -156,6 +156,7 @@ mod token;
 mod watch;
 
 pub use api::{
+    all::{AllBuilder, AllGuard, AllLost, AllRequest},
     guard::{
         LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,
         RwLockUpgradableReadGuard, RwLockWriteGuard,

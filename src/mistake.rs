@@ -147,6 +147,10 @@ pub enum Mistake {
     LimitNotCompared,
     /// A client reports its shared leases as exclusive ones.
     ModeNotReported,
+    /// Of several requests that are sent together one behind another that waits is granted.
+    SentWithoutAfter,
+    /// Of a lease of permits as many are given back as are left.
+    LoweredByTheRest,
 }
 
 #[cfg(feature = "mistakes")]

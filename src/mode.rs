@@ -32,6 +32,14 @@ impl Usage {
     }
 }
 
+/// Why a taker of permits waited in vain.
+pub(crate) fn too_few_permits(count: u32, limit: u32) -> String {
+    match count {
+        1 => format!("all its {limit} permits were taken"),
+        _ => format!("fewer than {count} of its {limit} permits were free"),
+    }
+}
+
 /// How many of a name may be inside already when the holder of its gate comes in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Room {

@@ -92,6 +92,11 @@ pub type RwLockWriteGuard<'a, T> = LockGuard<'a, T, Write>;
 /// given out before. It names them and orders nothing: a resource must not refuse a smaller one, whose
 /// permits may be held as well. What must know whether a permit holds still asks
 /// [`check`](Self::check). Its [`predecessor`](Self::predecessor) is `Clean` always.
+///
+/// At host scope permits that were taken together are of one lease, also once they are
+/// [split](Self::split): they are lost together, a break by the token of one takes all that are left,
+/// and [`check_token`](crate::LockManager::check_token) calls the token of each good until the last of
+/// them is given back. The leader answers [`unlock_async`](Self::unlock_async) of the last one only.
 pub type Permit<'a> = LockGuard<'a, (), PermitMode>;
 
 /// A permit that owns its share of the semaphore.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     panic::{RefUnwindSafe, UnwindSafe},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -12,7 +13,10 @@ use std::{
 use crate::host::service_url::{ServiceKind, ServiceUrl};
 use crate::{
     api::{
-        mutex::MutexBuilder, question::TokenQuestion, rwlock::RwLockBuilder,
+        all::{AllBuilder, AllGuard, AllRequest},
+        mutex::MutexBuilder,
+        question::TokenQuestion,
+        rwlock::RwLockBuilder,
         semaphore::SemaphoreBuilder,
     },
     error::{LockError, Result},
@@ -129,17 +133,17 @@ impl LockManager {
         RwLockBuilder::new(self.reach.clone(), name.as_ref(), value)
     }
 
-    /// A semaphore of this name with so many permits, about to be built, at thread or process scope. The
-    /// default scope is the widest that this manager reaches, so a manager that reaches leaders must be
-    /// told another one: no leader grants permits yet.
+    /// A semaphore of this name with so many permits, about to be built. The default scope is the widest
+    /// that this manager reaches.
     ///
     /// # Example
     /// ```
     /// # #[cfg(feature = "testing")] {
     /// use tierlock::{LockManager, Permit, Scope};
     ///
-    /// let locks = LockManager::in_memory();
-    /// let workers = locks.semaphore("thumbnails", 4).scope(Scope::Process).build()?;
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let workers = locks.semaphore("thumbnails", 4).build()?; // of all machines together
+    /// assert_eq!(workers.scope(), Scope::Host);
     /// let permit = workers.acquire()?;
     /// println!("at work under permit {}", Permit::token(&permit));
     /// assert_eq!(workers.available()?, 3);
@@ -148,6 +152,66 @@ impl LockManager {
     /// ```
     pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> SemaphoreBuilder {
         SemaphoreBuilder::new(self.reach.clone(), name.as_ref(), permits)
+    }
+
+    /// Takes several locks, all or none, and waits until it has them; see [`AllGuard`].
+    ///
+    /// # Errors
+    /// As described at [`AllGuard`].
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory(); // in production: LockManager::from_env()?
+    /// let both = locks.lock_all(["accounts/7", "accounts/3"])?;
+    /// assert!(both.token("accounts/3").is_some());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn lock_all<R: Into<AllRequest>>(
+        &self,
+        requests: impl IntoIterator<Item = R>,
+    ) -> Result<AllGuard> {
+        self.all(requests).lock()
+    }
+
+    /// As [`lock_all`](Self::lock_all), if it need not wait for any of them.
+    ///
+    /// # Errors
+    /// `WouldBlock`; else as [`lock_all`](Self::lock_all).
+    pub fn try_lock_all<R: Into<AllRequest>>(
+        &self,
+        requests: impl IntoIterator<Item = R>,
+    ) -> Result<AllGuard> {
+        self.all(requests).try_lock()
+    }
+
+    /// As [`lock_all`](Self::lock_all), waiting for all of them together at most for `wait`.
+    ///
+    /// # Errors
+    /// `TimedOut`; else as [`lock_all`](Self::lock_all).
+    pub fn try_lock_all_for<R: Into<AllRequest>>(
+        &self,
+        requests: impl IntoIterator<Item = R>,
+        wait: Duration,
+    ) -> Result<AllGuard> {
+        self.all(requests).try_lock_for(wait)
+    }
+
+    /// As [`lock_all`](Self::lock_all), blocking no thread.
+    pub fn lock_all_async<R: Into<AllRequest>>(
+        &self,
+        requests: impl IntoIterator<Item = R>,
+    ) -> impl Future<Output = Result<AllGuard>> + Send + 'static {
+        self.all(requests).lock_async()
+    }
+
+    /// Several locks about to be taken together, with terms.
+    pub fn all<R: Into<AllRequest>>(&self, requests: impl IntoIterator<Item = R>) -> AllBuilder {
+        let requests = requests.into_iter().map(Into::into).collect();
+        AllBuilder::new(self.reach.clone(), requests)
     }
 
     /// The widest scope that this manager reaches: the default scope of its mutexes.

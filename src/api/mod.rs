@@ -1,6 +1,7 @@
 //! What users touch: the locks, their guards, the manager of names, and questions about other
 //! holders' locks.
 
+pub(crate) mod all;
 pub(crate) mod guard;
 pub(crate) mod manager;
 pub(crate) mod mutex;

@@ -312,6 +312,10 @@ impl<T: ?Sized> Mutex<T> {
         self.anchor.core.name()
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.anchor.core
+    }
+
     /// Takes the lock if nothing stands in the way, in no more than that takes.
     #[inline]
     fn lock_quietly(&self) -> Option<Result<MutexGuard<'_, T>>> {
@@ -449,7 +453,7 @@ impl<T: Send + 'static> Mutex<T> {
         self.anchor.core.lock_async(patience).await.and_then(|held| self.owned_guard(held))
     }
 
-    fn owned_guard(self: &Arc<Self>, held: Held) -> Result<MutexGuard<'static, T>> {
+    pub(crate) fn owned_guard(self: &Arc<Self>, held: Held) -> Result<MutexGuard<'static, T>> {
         // SAFETY: `held` was just won from this mutex's core.
         unsafe { self.anchor.install(held, Some(self.clone())) }?;
         // SAFETY: likewise, and the share that was installed keeps the mutex alive.
@@ -614,6 +618,11 @@ impl<T> MutexBuilder<T> {
     pub fn build(self) -> Result<Mutex<T>> {
         let (named, value) = self.build_named(Usage::Lock, |_, _| Ok(()))?;
         Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
+    }
+
+    /// Whether what grants its manager's leases grants permits.
+    pub(crate) fn is_counted_by_its_service(&self) -> bool {
+        self.reach.service.as_ref().is_some_and(|service| service.counts())
     }
 
     /// Everything but the lock that is made of it. `check` has a last word on its scope and what it

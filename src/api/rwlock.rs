@@ -342,6 +342,10 @@ impl<T: ?Sized> RwLock<T> {
         self.anchor.core.name()
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.anchor.core
+    }
+
     #[inline]
     fn enter<M: Family>(&self, patience: Patience) -> Result<LockGuard<'_, T, M>> {
         let held = self.anchor.core.enter(M::MODE, patience)?;
@@ -372,6 +376,14 @@ impl<T: Send + Sync + 'static> RwLock<T> {
     ) -> Result<LockGuard<'static, T, M>> {
         cooperate::proceed().await;
         let held = self.anchor.core.enter_async(M::MODE, patience).await?;
+        self.owned_guard(held)
+    }
+
+    /// The guard of a reader that came in.
+    pub(crate) fn owned_reader(
+        self: &Arc<Self>,
+        held: Held,
+    ) -> Result<RwLockReadGuard<'static, T>> {
         self.owned_guard(held)
     }
 

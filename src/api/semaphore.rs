@@ -1,4 +1,4 @@
-//! The semaphore users hold, over thread and process scope.
+//! The semaphore users hold, over all scopes.
 
 use std::{
     fmt,
@@ -14,40 +14,47 @@ use super::{
 };
 use crate::{
     cooperate,
-    error::{LockError, Result},
+    error::Result,
     mode::{PERMITS_MAX, Usage},
-    path::{self, Core, Held, LockMode, Patience, Permits, Plain, ground::Reach},
+    path::{
+        self, Core, Held, LockMode, Patience, Permits, Plain, ground::Reach, permits_at_host_scope,
+    },
     scope::Scope,
 };
 
 /// So many permits, of which each holder has one or some, in the scope that it was built with.
 ///
 /// [`Semaphore::new`] makes an unnamed one of thread scope, with nothing to set up, also in a `static`.
-/// [`LockManager::semaphore`](crate::LockManager::semaphore) makes named ones of thread or process
-/// scope. A permit is given back by dropping it, on whichever thread.
+/// [`LockManager::semaphore`](crate::LockManager::semaphore) makes named ones of every scope. A permit is
+/// given back by dropping it, on whichever thread.
 ///
 /// At process scope the number of permits stands with the name, and so does that it is a semaphore: a
 /// caller that asks with another number, or for a lock of that name, gets an error that says what is
 /// in force. The number can be another once no living process has built a semaphore of the name. At
-/// thread scope both last for as long as this process has the name in use.
+/// thread scope both last for as long as this process has the name in use. At host scope the leader has
+/// them for as long as any session holds or waits for the name, so it is the acquire that fails.
 ///
-/// **What it does not do.** Permits protect no data: there is no `T`. No leader grants permits yet, so
-/// there are none at host scope. [`Engine::FileLock`](crate::Engine::FileLock) has none. Permits cannot
-/// be added, or given back by other than their holder.
+/// At host scope each acquire costs a round trip to the leader: permits are not kept. They are lost with
+/// their session, and come back with it: see [`Permit`].
+///
+/// **What it does not do.** Permits protect no data: there is no `T`. A directory of
+/// [`Engine::FileLock`](crate::Engine::FileLock) has none, and no lock service of another kind than our
+/// leaders. Permits cannot be added, or given back by other than their holder.
 ///
 /// # Fairness
 /// Takers that have to wait stand in one order, as described at [`Mutex`](crate::Mutex) and
 /// [`Engine`](crate::Engine), however many permits each asks for: a small request does not pass a large
 /// one. One that gives up or dies in front lets the next try. The permits of a process that died come
-/// back when they are missed.
+/// back when they are missed, at host scope after its time to live.
 ///
 /// # Cancel safety
 /// The async forms may be dropped at any point: what they were about to receive is given back, never a
-/// part of it is kept. A future that has its turn and is not polled loses it, after 100 ms to 200 ms.
+/// part of it is kept. A future that has its turn, or was granted permits by a leader, and is not polled
+/// loses it, after 100 ms to 200 ms.
 ///
 /// # Errors
 /// All forms end with `Config`, if no permit or more than there are were asked for, or the name is
-/// used for something else.
+/// used for something else; at host scope as [`Mutex::lock`](crate::Mutex::lock).
 ///
 /// # Example
 /// ```
@@ -97,14 +104,23 @@ impl Semaphore {
     }
 
     /// How many are free, as far as one look shows. Those of a process that died count as taken until
-    /// they are missed.
+    /// they are missed. At host scope it blocks until the leader has answered.
     ///
     /// It may be otherwise when this returns: good for people and for tests, not for decisions.
     ///
     /// # Errors
-    /// At process scope `Damaged` or `Io` from the directory.
+    /// At process scope `Damaged` or `Io` from the directory; at host scope `Unreachable`, if no leader
+    /// answers within `connect_timeout`.
     pub fn available(&self) -> Result<u32> {
         Ok(self.limit.saturating_sub(self.anchor.core.permits_taken()?))
+    }
+
+    /// As [`available`](Self::available), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any point.
+    pub async fn available_async(&self) -> Result<u32> {
+        Ok(self.limit.saturating_sub(self.anchor.core.permits_taken_async().await?))
     }
 
     /// The scope it was built with.
@@ -306,7 +322,9 @@ impl fmt::Debug for Semaphore {
         let mut debug = f.debug_struct("Semaphore");
         debug.field("name", &self.name()).field("scope", &self.scope());
         debug.field("permits", &self.limit);
-        if let Ok(available) = self.available() {
+        if self.anchor.core.knows_permits_taken()
+            && let Ok(available) = self.available()
+        {
             debug.field("available", &available);
         }
         debug.finish_non_exhaustive()
@@ -335,30 +353,29 @@ impl SemaphoreBuilder {
         SemaphoreBuilder { builder: self.builder.scope(scope), ..self }
     }
 
-    /// The longest that one holder may have a permit: then its guard is told that the right is lost,
-    /// and others wait until it is dropped.
+    /// The longest that one holder may have a permit: then its guard is told that the right is lost.
+    /// Below host scope others wait until it is dropped.
     pub fn at_most(self, at_most: Duration) -> Self {
         SemaphoreBuilder { builder: self.builder.at_most(at_most), ..self }
     }
 
-    /// Makes the semaphore. At process scope it opens the name's place in the directory.
+    /// Makes the semaphore. With a directory it opens the name's place there. It touches no network.
     ///
     /// # Errors
     /// `Config` for an invalid name, no permits or more than
-    /// [`PERMITS_MAX`](Semaphore::PERMITS_MAX), a name that is used otherwise, a directory of the
-    /// file-lock engine, host scope (no leader grants permits yet) and a scope out of the manager's
-    /// reach; `Io` or `Damaged` from the directory, a full disk among them.
+    /// [`PERMITS_MAX`](Semaphore::PERMITS_MAX), a name that is used otherwise in this process or
+    /// directory, a directory of the file-lock engine, host scope with a lock service that grants no
+    /// permits, and a scope out of the manager's reach; `Io` or `Damaged` from the directory, a full disk among them.
     pub fn build(self) -> Result<Semaphore> {
         let limit = self.permits;
         path::check_limit(limit)?;
+        let counts = self.builder.is_counted_by_its_service();
         let (named, ()) =
             self.builder.build_named(Usage::Permits(limit), |scope, entry| match scope {
-                // Counted leases of a leader come in here.
-                Scope::Host => Err(LockError::config(
-                    "no leader grants permits yet: choose .scope(Scope::Process) for processes of \
-                     one machine",
-                )),
-                // What counts them in the directory: with it the limit stays in force.
+                Scope::Host if !counts => Err(permits_at_host_scope()),
+                // The leader has the limit.
+                Scope::Host => Ok(()),
+                // What counts them in the directory: with it the limit stays in force there.
                 Scope::Process => entry.prepare_to_read(),
                 Scope::Thread => Ok(()),
             })?;

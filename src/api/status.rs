@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::{
     error::{Holder, Predecessor, Result},
+    host::client::link::holder_of,
     name::Name,
     path::ground::Reach,
     process::{Identity, NameStatus, Survivor, WaiterStatus, find_survivors},
-    proto::wire::Mode,
+    proto::wire::{HolderInfo, Mode},
     scope::Scope,
     token::Token,
 };
@@ -22,6 +23,8 @@ pub(crate) struct LockStatus {
     pub(crate) holder: Option<Holder>,
     /// Of a semaphore: how many permits there are.
     pub(crate) limit: Option<u32>,
+    /// How many permits are taken.
+    pub(crate) permits_taken: u32,
     /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
     pub(crate) sharers: Vec<(Holder, u32)>,
     /// The files with the locks that prove those alive.
@@ -46,6 +49,7 @@ impl LockStatus {
             token: Token::ZERO,
             holder: None,
             limit: None,
+            permits_taken: 0,
             sharers: Vec::new(),
             share_proofs: Vec::new(),
             remaining: None,
@@ -139,17 +143,24 @@ fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
         pid: Some(waiter.identity.pid),
         waiting: waiter.since,
     });
-    let is_shared = lock.holder.as_ref().is_some_and(|holder| holder.mode == Mode::Shared);
-    let mut holders =
-        lock.holder.into_iter().chain(lock.others).map(crate::host::client::link::holder_of);
-    let holder = if is_shared { None } else { holders.next() };
-    // What a manager shares among its threads the leader does not count.
-    let readers = if is_shared { holders.map(|holder| (holder, 1)).collect() } else { Vec::new() };
+    let mode = lock.holder.as_ref().map(|holder| holder.mode);
+    let limit = match mode {
+        Some(Mode::Permits { limit, .. }) => Some(limit),
+        _ => None,
+    };
+    let is_alone = matches!(mode, Some(Mode::Exclusive | Mode::Upgradable));
+    // What readers a manager has among its threads the leader does not count.
+    let counted = |holder: HolderInfo| (holder.mode.permits().max(1), holder_of(holder));
+    let mut holders = lock.holder.into_iter().chain(lock.others).map(counted);
+    let holder = is_alone.then(|| holders.next()).flatten().map(|(_, holder)| holder);
+    let sharers = holders.map(|(count, holder)| (holder, count)).collect();
     LockStatus {
         state,
         token: lock.token,
         holder,
-        sharers: readers,
+        limit,
+        permits_taken: lock.permits,
+        sharers,
         remaining: lock.remaining,
         predecessor: lock.predecessor,
         waiters: waiters.collect(),
@@ -193,6 +204,8 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
             known.holder = status.holder;
             known.survivors = status.survivors;
         }
+        // Of one that is free the leader has none.
+        known.limit = known.limit.or(status.limit);
         known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
         return;
     }
@@ -213,6 +226,7 @@ fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, l
         holder: status.holder,
         remaining: status.stays_for,
         limit: status.limit,
+        permits_taken: status.sharers.iter().map(|(_, count)| count).sum(),
         sharers: status.sharers,
         share_proofs: status.share_proofs,
         predecessor: status.predecessor,

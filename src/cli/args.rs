@@ -56,9 +56,9 @@ pub(super) enum Command {
     Run(Box<Run>),
     /// Hold a lock until standard input ends
     ///
-    /// Takes the lock as run does, prints `token N` on standard output, and holds the lock until
-    /// its standard input ends: for one section of a script. No process inherits the lock: what the
-    /// script starts does not keep it.
+    /// Takes the lock as run does, prints `token N` on standard output (of several names a line each,
+    /// in their order), and holds the lock until its standard input ends: for one section of a script.
+    /// No process inherits the lock: what the script starts does not keep it.
     Hold(Box<Hold>),
     /// Tell whether the caller runs under a lock
     ///
@@ -175,7 +175,7 @@ pub(super) struct Terms {
     /// Take it alone: what is done without this, too
     #[arg(short = 'x', short_alias = 'e', long, hide = true, overrides_with = "shared")]
     exclusive: bool,
-    /// Take it beside others that share it; at process scope
+    /// Take it beside others that share it
     #[arg(short = 's', long, overrides_with = "exclusive", help_heading = WAITING)]
     pub(super) shared: bool,
 
@@ -229,15 +229,17 @@ pub(super) struct Run {
     #[arg(short = 'c', long = "command", value_name = "STRING", allow_hyphen_values = true)]
     shell: Option<OsString>,
 
-    /// The lock's name: 1 to 255 bytes; `/` separates parts by custom (orders/42)
-    name: Option<Name>,
+    /// The lock's name: 1 to 255 bytes; `/` separates parts by custom (orders/42). Several are taken
+    /// together, all or none
+    #[arg(value_name = "NAME")]
+    names: Vec<Name>,
     /// The command and its arguments, after `--`
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 const RUN_USAGE: &str = "\
-tierlock run [OPTIONS] NAME -- COMMAND [ARG ...]
+tierlock run [OPTIONS] NAME [NAME ...] -- COMMAND [ARG ...]
        tierlock run [OPTIONS] NAME -c STRING";
 
 /// What `hold` is told.
@@ -246,8 +248,9 @@ tierlock run [OPTIONS] NAME -- COMMAND [ARG ...]
 pub(super) struct Hold {
     #[command(flatten)]
     pub(super) terms: Terms,
-    /// The lock's name
-    pub(super) name: Name,
+    /// The lock's name; several are taken together, all or none
+    #[arg(value_name = "NAME", required = true)]
+    pub(super) names: Vec<Name>,
 }
 
 const HOLD_EXAMPLES: &str = "\
@@ -295,7 +298,9 @@ where the meaning is the same (-x, --nb, --nonblock, --timeout, -c). A name that
 stands between two --: tierlock run -- -name -- COMMAND.
 
 Set for the command: TIERLOCK_NAME, TIERLOCK_SCOPE, and TIERLOCK_TOKEN, a number that grows with
-every grant of the name: give it to what the lock protects, and let that refuse a smaller one.
+every grant of the name: give it to what the lock protects, and let that refuse a smaller one. Of
+several names TIERLOCK_NAME and TIERLOCK_TOKEN have a line each, in the order given. They are taken
+all or none; the loss of one counts as the loss of all.
 
 What protects the command:
   It has a process group of its own. Signals that reach tierlock are passed on to the group; in a
@@ -704,36 +709,47 @@ impl Terms {
 }
 
 impl Run {
-    /// The lock's name and the command, however they were spelled.
-    pub(super) fn name_and_command(&mut self) -> Result<(Name, Vec<OsString>), Failure> {
+    /// The locks' names and the command, however they were spelled.
+    /// `arguments` are those of the whole command line.
+    pub(super) fn names_and_command(
+        &mut self,
+        arguments: &[OsString],
+    ) -> Result<(Vec<Name>, Vec<OsString>), Failure> {
         let mut command = std::mem::take(&mut self.command);
-        let name = match self.name.take() {
-            Some(name) => name,
-            // A name that could be taken for an option.
-            None if !command.is_empty() => {
-                let name = command.remove(0);
-                match command.first() {
-                    Some(dashes) if dashes == "--" => drop(command.remove(0)),
-                    _ if self.shell.is_some() && command.is_empty() => {}
-                    _ => return Err(usage(format_args!("NAME is missing: {IN_FULL}"))),
-                }
-                let name = name.to_str().ok_or_else(|| usage("a lock's name is UTF-8"))?;
-                Name::new(name).map_err(usage)?
+        let mut names = std::mem::take(&mut self.names);
+        // More than one name stands before `--` only: else a part of the command may be meant.
+        if names.len() > 1
+            && command.is_empty()
+            && let Some(advice) = spelled_out(arguments.get(2..).unwrap_or_default())
+        {
+            return Err(usage(advice));
+        }
+        if names.is_empty() {
+            if command.is_empty() {
+                return Err(usage(format_args!("NAME is missing: {IN_FULL}")));
             }
-            None => return Err(usage(format_args!("NAME is missing: {IN_FULL}"))),
-        };
+            // A name that could be taken for an option.
+            let name = command.remove(0);
+            match command.first() {
+                Some(dashes) if dashes == "--" => drop(command.remove(0)),
+                _ if self.shell.is_some() && command.is_empty() => {}
+                _ => return Err(usage(format_args!("NAME is missing: {IN_FULL}"))),
+            }
+            let name = name.to_str().ok_or_else(|| usage("a lock's name is UTF-8"))?;
+            names.push(Name::new(name).map_err(usage)?);
+        }
         match self.shell.take() {
             None if command.is_empty() => {
                 Err(usage(format_args!("the command is missing: {IN_FULL}")))
             }
-            None => Ok((name, command)),
+            None => Ok((names, command)),
             Some(_) if !command.is_empty() => {
                 Err(usage("give the command either as -c STRING or after --, not both"))
             }
             Some(string) => {
                 let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
                 let shell = shell.unwrap_or_else(|| "/bin/sh".into());
-                Ok((name, vec![shell, "-c".into(), string]))
+                Ok((names, vec![shell, "-c".into(), string]))
             }
         }
     }

@@ -10,10 +10,10 @@ use super::{
     events::{self, Event, Events},
     failure::{Failure, exit, say},
     supervise,
-    take::{Guard, Taking},
+    take::{Guard, Taking, called},
 };
 
-/// Takes the lock, prints its token, and releases it when standard input ends.
+/// Takes the locks, prints their tokens, and releases them when standard input ends.
 pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
     let conflict = hold.terms.conflict_exit_code;
     hold.terms.check()?;
@@ -21,15 +21,16 @@ pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
 }
 
 fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
-    let args::Hold { terms, name } = hold;
+    let args::Hold { terms, names } = hold;
     let on_lost = terms.on_lost;
-    let taking = Taking::begin(name, terms, None)?;
+    let taking = Taking::begin(names, terms, None)?;
     let lock = taking.take()?;
     // Before the token is told: its reader may end the input at once.
     let watched = until_input_ends(&taking.events);
     let told = watched.and_then(|()| {
         let mut out = io::stdout().lock();
-        writeln!(out, "token {}", lock.token()).and_then(|()| out.flush())
+        lock.tokens().iter().try_for_each(|token| writeln!(out, "token {token}"))?;
+        out.flush()
     });
     supervise::tell_of_loss(&lock, &taking.events);
     let told = told
@@ -53,7 +54,7 @@ fn keep(taking: &Taking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>,
             }
             Some(Event::Lost(reason)) => {
                 is_lost = true;
-                let why = format!("{} lock {:?}: {reason}", lock.scope(), taking.name);
+                let why = format!("{} {}: {reason}", lock.scope(), called(&taking.names));
                 if on_lost == OnLost::Kill {
                     say(why);
                     return (Ok(()), is_lost);

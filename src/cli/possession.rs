@@ -20,6 +20,7 @@ use std::{
 
 use crate::{
     api::{manager::LockManager, status::LockStatus},
+    error::Holder,
     name::Name,
     process::{self, DirectoryKey, Identity},
     scope::Scope,
@@ -113,39 +114,39 @@ impl Inheritance {
         Ok(found.iter().any(|lock| self.claims(Place::Cluster(cluster), lock)))
     }
 
-    /// Whether the lock's holder is a process above this one, as is claimed.
+    /// Whether a holder of the lock is a process above this one, as is claimed.
     fn claims(&self, place: Place, lock: &LockStatus) -> bool {
-        let Some(holder) = &lock.holder else { return false };
-        self.claims.iter().any(|claim| {
-            holder.pid == Some(claim.process.pid)
-                && holder.token == Some(claim.token)
-                && claim.name == lock.name
-                && claim.place == place
-                && self.above.contains(&claim.process)
-        })
+        let holders = lock.holder.iter().chain(lock.sharers.iter().map(|(holder, _)| holder));
+        let is_claimed = |holder: &Holder| {
+            self.claims.iter().any(|claim| {
+                holder.pid == Some(claim.process.pid)
+                    && holder.token == Some(claim.token)
+                    && claim.name == lock.name
+                    && claim.place == place
+                    && self.above.contains(&claim.process)
+            })
+        };
+        holders.into_iter().any(is_claimed)
     }
 
     /// What those below are told: what is claimed of processes above, and this process's own lock.
     pub(super) fn with(
         &self,
-        name: &Name,
-        lock: (Scope, Token),
+        holds: Vec<(Name, Scope, Token)>,
         locks: &LockManager,
     ) -> (&'static str, OsString) {
         let mut claims = self.claims.clone();
         claims.retain(|claim| self.above.contains(&claim.process));
-        // A holder of host scope has no lock in the directory.
-        let (scope, token) = lock;
-        let place = match scope {
-            Scope::Host => locks.cluster().map(Place::Cluster),
-            Scope::Process | Scope::Thread => locks.directory_key().map(Place::Directory),
-        };
-        claims.extend(self.above.first().zip(place).map(|(myself, place)| ClaimedHold {
-            process: *myself,
-            place,
-            token,
-            name: name.clone(),
-        }));
+        for (name, scope, token) in holds {
+            // A holder of host scope has no lock in the directory.
+            let place = match scope {
+                Scope::Host => locks.cluster().map(Place::Cluster),
+                Scope::Process | Scope::Thread => locks.directory_key().map(Place::Directory),
+            };
+            let claim =
+                |(&process, place)| ClaimedHold { process, place, token, name: name.clone() };
+            claims.extend(self.above.first().zip(place).map(claim));
+        }
         let lines: Vec<String> = claims.iter().map(ClaimedHold::to_line).collect();
         (HELD, OsString::from_vec(lines.join("\n").into_bytes()))
     }

@@ -16,7 +16,7 @@ use super::{
     guardian::Guardian,
     supervise::{self, CommandOutcome, Ended, Supervision},
     sys::{self, CommandBirth, Inherited, Listener},
-    take::{Guard, Taking},
+    take::{Guard, Taking, called},
     terminal::Terminal,
 };
 use crate::{clock, identity, name::Name, scope::Scope};
@@ -26,14 +26,16 @@ pub(super) fn run(mut run: args::Run) -> Result<u8, Failure> {
     let conflict = run.terms.conflict_exit_code;
     // Before the command is asked for: a caller that says -s is told of that first.
     run.terms.check()?;
-    let (name, command) = run.name_and_command()?;
-    take_and_run(run, name, &command).map_err(|failure| failure.with_conflict_status(conflict))
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let (names, command) = run.names_and_command(&arguments)?;
+    take_and_run(run, names, &command).map_err(|failure| failure.with_conflict_status(conflict))
 }
 
-/// Tells the command which lock it runs under: of nested ones, the innermost.
+/// Tells the command which lock it runs under, or which locks, a line each: of nested ones, the
+/// innermost.
 const NAME: &str = "TIERLOCK_NAME";
 
-fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, Failure> {
+fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Result<u8, Failure> {
     let args::Run { terms, grace, close, .. } = run;
     let (ttl, on_lost) = (terms.ttl, terms.on_lost);
     let at_most = terms.at_most;
@@ -42,7 +44,7 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
         true => command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
         false => program.clone(),
     });
-    let taking = Taking::begin(name, terms, Some(program))?;
+    let taking = Taking::begin(names, terms, Some(program))?;
     // Before the lock is taken: it is never held for want of a second process.
     let guardian = (taking.locks.widest_scope() >= Scope::Host).then(Guardian::start).transpose();
     let guardian = guardian.map_err(no_guardian)?;
@@ -72,7 +74,7 @@ fn take_and_run(run: args::Run, name: Name, command: &[OsString]) -> Result<u8, 
         };
         supervise::tell_of_loss(&lock, &taking.events);
         Supervision {
-            name: &taking.name,
+            name: called(&taking.names),
             lock: &lock,
             events: &taking.events,
             command,
@@ -103,10 +105,10 @@ fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &Comma
     if !outcome.leftovers || outcome.lost {
         return;
     }
-    let name = &taking.name;
+    let name = called(&taking.names);
     if lock.scope() >= Scope::Host {
         say(format_args!(
-            "lock {name:?} is released, though processes that the command left run on; end the \
+            "{name}: released, though processes that the command left run on; end the \
              command with `wait` to cover them"
         ));
     } else if !close {
@@ -164,21 +166,22 @@ impl Start<'_> {
         let cannot = |error| Failure::internal("cannot prepare the command", error);
         let Start { taking, lock, .. } = *self;
         let (program, arguments) = self.command.split_first().expect("there is a command");
-        let (held, claims) =
-            taking.inheritance.with(&taking.name, (lock.scope(), lock.token()), &taking.locks);
+        let (held, claims) = taking.inheritance.with(taking.holds(lock), &taking.locks);
+        let names: Vec<_> = taking.names.iter().map(|name| name.as_str()).collect();
+        let tokens: Vec<_> = lock.tokens().iter().map(|token| token.to_string()).collect();
         let about = [
-            (NAME, taking.name.as_str().into()),
+            (NAME, names.join("\n").into()),
             (held, claims),
             ("TIERLOCK_SCOPE", lock.scope().as_str().into()),
-            ("TIERLOCK_TOKEN", lock.token().to_string().into()),
+            ("TIERLOCK_TOKEN", tokens.join("\n").into()),
         ];
-        let proof = match self.close {
-            true => None,
-            false => lock.proof_of_life().transpose().map_err(cannot)?,
+        let proofs = match self.close {
+            true => Vec::new(),
+            false => lock.proofs_of_life().map_err(cannot)?,
         };
         let birth = CommandBirth {
             parent: rustix::process::getpid(),
-            proof,
+            proofs,
             guardian: guardian.map(Guardian::descriptor).transpose().map_err(cannot)?,
             terminal: terminal.filter(|terminal| terminal.is_ours()).and_then(Terminal::descriptor),
             inherited: Inherited::get(),

@@ -375,10 +375,7 @@ fn state(lock: &LockStatus) -> String {
     let word = lock.state.word().unwrap_or(UNKNOWN);
     match lock.limit {
         None => word.to_owned(),
-        Some(limit) => {
-            let taken: u32 = lock.sharers.iter().map(|(_, count)| count).sum();
-            format!("{taken} of {limit} permits")
-        }
+        Some(limit) => format!("{} of {limit} permits", lock.permits_taken),
     }
 }
 

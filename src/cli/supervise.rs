@@ -20,7 +20,7 @@ use super::{
     take::Guard,
     terminal::Terminal,
 };
-use crate::{clock, error::LostReason, name::Name, scope::Scope, time::Time};
+use crate::{clock, error::LostReason, scope::Scope, time::Time};
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub(super) struct CommandOutcome {
 
 /// A running command and what is held for it.
 pub(super) struct Supervision<'a> {
-    pub(super) name: &'a Name,
+    /// As it is called in messages.
+    pub(super) name: String,
     pub(super) lock: &'a Guard,
     pub(super) events: &'a Events,
     /// The command's process; its process group has the same number.
@@ -263,7 +264,7 @@ impl Supervision<'_> {
     }
 
     fn lock_in_words(&self) -> String {
-        format!("{} lock {:?}", self.lock.scope(), self.name)
+        format!("{} {}", self.lock.scope(), self.name)
     }
 
     fn lost_because(&self, reason: LostReason) -> String {

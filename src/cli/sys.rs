@@ -24,8 +24,8 @@ use rustix::process::Pid;
 pub(super) struct CommandBirth {
     /// Our own process: the command ends when we do.
     pub(super) parent: Pid,
-    /// The proof of life that the command inherits beyond exec.
-    pub(super) proof: Option<OwnedFd>,
+    /// The proofs of life that the command inherits beyond exec.
+    pub(super) proofs: Vec<OwnedFd>,
     /// Where to announce the process group, and how.
     pub(super) guardian: Option<OwnedFd>,
     /// The terminal that the command's group is to own.
@@ -52,7 +52,7 @@ impl CommandBirth {
         if let Some(guardian) = &self.guardian {
             announce(me, guardian)?;
         }
-        if let Some(proof) = &self.proof {
+        for proof in &self.proofs {
             rustix::io::fcntl_setfd(proof, rustix::io::FdFlags::empty())?;
         }
         if let Some(terminal) = &self.terminal {

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     api::{
+        all::{AllGuard, AllRequest},
         guard::{LockGuard, MutexGuard, RwLockReadGuard},
         manager::LockManager,
         status::LockStatus,
@@ -44,57 +45,92 @@ use crate::{
 pub(super) enum Guard {
     Exclusive(MutexGuard<'static, ()>),
     Shared(RwLockReadGuard<'static, ()>),
+    Several(AllGuard),
 }
 
-/// The same of either.
+/// The same of either; what several have is said otherwise.
 macro_rules! of_either {
-    ($guard:expr, $held:ident => $what:expr) => {
+    ($guard:expr, $held:ident => $what:expr, $several:ident => $of_several:expr) => {
         match $guard {
             Guard::Exclusive($held) => $what,
             Guard::Shared($held) => $what,
+            Guard::Several($several) => $of_several,
         }
     };
 }
 
 impl Guard {
+    /// The widest of several.
     pub(super) fn scope(&self) -> Scope {
-        of_either!(self, held => LockGuard::scope(held))
+        of_either!(self, held => LockGuard::scope(held), all => all.widest_scope())
     }
 
-    pub(super) fn token(&self) -> Token {
-        of_either!(self, held => LockGuard::token(held))
+    /// In the order in which the names were given.
+    pub(super) fn tokens(&self) -> Vec<Token> {
+        of_either!(
+            self,
+            held => vec![LockGuard::token(held)],
+            all => all.tokens().map(|(_, token)| token).collect()
+        )
+    }
+
+    /// Likewise, with the scope of each.
+    fn scopes(&self) -> Vec<Scope> {
+        of_either!(self, held => vec![LockGuard::scope(held)], all => all.scopes().collect())
     }
 
     pub(super) fn remaining(&self) -> Option<Duration> {
-        of_either!(self, held => LockGuard::remaining(held))
+        of_either!(self, held => LockGuard::remaining(held), all => all.remaining())
     }
 
     pub(super) fn why_lost(&self) -> Option<LostReason> {
-        of_either!(self, held => LockGuard::why_lost(held))
+        of_either!(self, held => LockGuard::why_lost(held), all => all.why_lost())
     }
 
     pub(super) fn on_lost(&self, tell: impl FnOnce(LostReason) + Send + 'static) {
-        of_either!(self, held => LockGuard::on_lost(held, tell))
+        of_either!(self, held => LockGuard::on_lost(held, tell), all => all.on_lost(tell))
     }
 
-    pub(super) fn proof_of_life(&self) -> Option<io::Result<OwnedFd>> {
-        of_either!(self, held => LockGuard::proof_of_life(held))
+    pub(super) fn proofs_of_life(&self) -> io::Result<Vec<OwnedFd>> {
+        of_either!(
+            self,
+            held => LockGuard::proof_of_life(held).into_iter().collect(),
+            all => all.proofs_of_life()
+        )
     }
 
-    fn predecessor(&self) -> Predecessor {
-        of_either!(self, held => LockGuard::predecessor(held))
+    /// Those that did not leave cleanly.
+    fn predecessors(&self) -> Vec<Predecessor> {
+        let mut all = of_either!(
+            self,
+            held => vec![LockGuard::predecessor(held)],
+            all => all.predecessors().collect()
+        );
+        all.retain(|how| *how != Predecessor::Clean);
+        all
     }
 
     /// Gives it back unused.
     fn hand_on(self) {
         // What it would say is for none any more.
-        let _ = of_either!(self, held => LockGuard::hand_on(held));
+        let _ = of_either!(self, held => LockGuard::hand_on(held), all => all.hand_on());
     }
 }
 
-/// A lock that is to be taken, and what is needed for that.
+/// How one lock, or several, are called in messages.
+pub(super) fn called(names: &[Name]) -> String {
+    match names {
+        [name] => format!("lock {name:?}"),
+        several => {
+            let names: Vec<_> = several.iter().map(|name| format!("{name:?}")).collect();
+            format!("locks {}", names.join(", "))
+        }
+    }
+}
+
+/// A lock that is to be taken, or several, and what is needed for that.
 pub(super) struct Taking {
-    pub(super) name: Name,
+    pub(super) names: Vec<Name>,
     pub(super) terms: Terms,
     pub(super) events: Events,
     pub(super) locks: LockManager,
@@ -117,7 +153,7 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)]
 impl Taking {
     /// Makes everything ready. `label`, unless another was given, is shown to others.
     pub(super) fn begin(
-        name: Name,
+        names: Vec<Name>,
         mut terms: Terms,
         label: Option<String>,
     ) -> Result<Taking, Failure> {
@@ -131,7 +167,7 @@ impl Taking {
         let leaders = common.leaders();
         // What locks in the directory cannot promise is doctor's to say, and not every run's.
         let is_open = Arc::new(AtomicBool::new(false));
-        let (warns, named) = (is_open.clone(), name.clone());
+        let (warns, named) = (is_open.clone(), called(&names));
         let locks = common
             .into_builder()
             .time_to_live(terms.ttl)
@@ -142,7 +178,7 @@ impl Taking {
             })
             .open()?;
         is_open.store(true, Release);
-        Ok(Taking { name, terms, events, locks, inheritance, leaders })
+        Ok(Taking { names, terms, events, locks, inheritance, leaders })
     }
 
     /// Waits for the lock as long as was asked for. A signal that would end us ends the wait.
@@ -152,19 +188,26 @@ impl Taking {
     /// command.
     pub(super) fn take(&self) -> Result<Guard, Failure> {
         let lock = self.wait().map_err(|failure| failure.naming_leaders(&self.leaders))?;
-        let before = match lock.predecessor() {
-            Predecessor::Clean => String::new(),
-            how => format!("; the holder before: {how}"),
+        let before: Vec<_> = lock.predecessors().iter().map(Predecessor::to_string).collect();
+        let before = match &before[..] {
+            [] => String::new(),
+            all => format!("; the holder before: {}", all.join(", ")),
         };
-        let (scope, token) = (lock.scope(), lock.token());
-        self.tell(format_args!("got it at {scope} scope, token {token}{before}"));
+        let (scope, tokens) = (lock.scope(), lock.tokens());
+        let tokens: Vec<_> = tokens.iter().map(Token::to_string).collect();
+        let tokens = tokens.join(", ");
+        self.tell(match self.names.len() {
+            1 => format!("got it at {scope} scope, token {tokens}{before}"),
+            _ => format!("got them at {scope} scope, tokens {tokens}{before}"),
+        });
         Ok(lock)
     }
 
     fn wait(&self) -> Result<Guard, Failure> {
-        let take = match self.terms.shared {
-            false => self.exclusively(),
-            true => self.shared()?,
+        let take = match (&self.names[..], self.terms.shared) {
+            ([name], false) => self.exclusively(name),
+            ([name], true) => self.shared(name),
+            _ => self.several(),
         };
         let (sender, taken) = mpsc::channel();
         let nudge = self.events.sender();
@@ -198,9 +241,9 @@ impl Taking {
     }
 
     /// Takes it alone.
-    fn exclusively(&self) -> Box<dyn FnOnce() -> Result<Guard, LockError> + Send> {
+    fn exclusively(&self, name: &Name) -> Box<dyn FnOnce() -> Result<Guard, LockError> + Send> {
         let terms = &self.terms;
-        let mut mutex = self.locks.mutex(&*self.name, ()).keep(Keep::Never).scope(self.scope());
+        let mut mutex = self.locks.mutex(&**name, ()).keep(Keep::Never).scope(self.scope());
         if let Some(at_most) = terms.at_most {
             mutex = mutex.at_most(at_most);
         }
@@ -219,19 +262,14 @@ impl Taking {
     }
 
     /// Takes it beside others that share it.
-    fn shared(&self) -> Result<Box<dyn FnOnce() -> Result<Guard, LockError> + Send>, Failure> {
+    fn shared(&self, name: &Name) -> Box<dyn FnOnce() -> Result<Guard, LockError> + Send> {
         let terms = &self.terms;
-        if self.scope() > Scope::Process {
-            let line = "no leader grants shared locks yet; share it among the processes of one \
-                        machine, with --dir and --scope process";
-            return Err(Failure::new(exit::CONFIG, line));
-        }
-        let mut lock = self.locks.rw_lock(&*self.name, ()).scope(self.scope());
+        let mut lock = self.locks.rw_lock(&**name, ()).scope(self.scope());
         if let Some(at_most) = terms.at_most {
             lock = lock.at_most(at_most);
         }
         let (no_wait, wait) = (terms.no_wait, terms.wait);
-        Ok(Box::new(move || {
+        Box::new(move || {
             let lock = Arc::new(lock.build()?);
             let taken = match wait {
                 _ if no_wait => lock.try_read_arc(),
@@ -239,7 +277,38 @@ impl Taking {
                 None => lock.read_arc(),
             };
             taken.map(Guard::Shared)
-        }))
+        })
+    }
+
+    /// Takes several, alone or beside others that share them.
+    fn several(&self) -> Box<dyn FnOnce() -> Result<Guard, LockError> + Send> {
+        let terms = &self.terms;
+        let request = |name: &Name| match terms.shared {
+            true => AllRequest::shared(name.as_str()),
+            false => AllRequest::exclusive(name.as_str()),
+        };
+        let mut all = self.locks.all(self.names.iter().map(request)).scope(self.scope());
+        if let Some(at_most) = terms.at_most {
+            all = all.at_most(at_most);
+        }
+        if let Some(at_least) = terms.at_least {
+            all = all.at_least(at_least);
+        }
+        let (no_wait, wait) = (terms.no_wait, terms.wait);
+        Box::new(move || {
+            let taken = match wait {
+                _ if no_wait => all.try_lock(),
+                Some(wait) => all.try_lock_for(wait),
+                None => all.lock(),
+            };
+            taken.map(Guard::Several)
+        })
+    }
+
+    /// What is held, for those that ask whether they run under it.
+    pub(super) fn holds(&self, lock: &Guard) -> Vec<(Name, Scope, Token)> {
+        let all = self.names.iter().cloned().zip(lock.scopes()).zip(lock.tokens());
+        all.map(|((name, scope), token)| (name, scope, token)).collect()
     }
 
     /// The scope that the lock is asked for at.
@@ -263,29 +332,33 @@ impl Taking {
         match lock {
             Guard::Exclusive(lock) => self.wait_for_answer(LockGuard::hand_on_answered(lock)),
             Guard::Shared(lock) => self.wait_for_answer(LockGuard::hand_on_answered(lock)),
+            Guard::Several(all) => self.wait_for_answer(all.hand_on_answered()),
         }
     }
 
     /// The error with the holder that is in the way, and what to do next.
     fn explain(&self, error: LockError) -> Failure {
+        let named =
+            error.name().and_then(|name| self.names.iter().find(|own| own.as_str() == name));
+        let name = named.unwrap_or(&self.names[0]);
         let advice = match error.kind() {
             LockErrorKind::WouldBlock => "leave out --no-wait to wait for it",
             LockErrorKind::TimedOut if !error.is_unanswered() => "give --wait more time",
-            _ => return error.with_name(&self.name).into(),
+            _ => return error.with_name(name).into(),
         };
-        if let Some(left) = super::status::reserved_for(&self.locks, &self.name) {
+        if let Some(left) = super::status::reserved_for(&self.locks, name) {
             let line = format!(
                 "lock {:?} is not held, and reserved for {left} more by the --at-least of its last \
                  holder",
-                self.name
+                name
             );
             return Failure::new(exit::CONFLICT, line).with_advice(advice);
         }
-        let seen = Seen::now(&self.name, &self.locks, &self.inheritance);
+        let seen = Seen::now(std::slice::from_ref(name), &self.locks, &self.inheritance);
         if seen.is_ours {
             return self.would_wait_for_ourselves();
         }
-        let error = error.with_name(&self.name).with_scope(self.scope()).with_holder(seen.holder);
+        let error = error.with_name(name).with_scope(self.scope()).with_holder(seen.holder);
         let failure = Failure::from(error);
         let failure = match super::status::kept_by(&seen.survivors) {
             Some(survivors) => failure.with_advice(&survivors),
@@ -296,9 +369,9 @@ impl Taking {
 
     fn would_wait_for_ourselves(&self) -> Failure {
         let line = format!(
-            "lock {:?}: this command runs under it already and would wait for itself; take it once, \
-             in the outermost command",
-            self.name
+            "{}: this command runs under it already and would wait for itself; take it once, in the \
+             outermost command",
+            called(&self.names)
         );
         Failure::new(exit::CONFLICT, line)
     }
@@ -308,6 +381,7 @@ impl Taking {
         match lock {
             Guard::Exclusive(lock) => self.wait_for_answer(LockGuard::unlock_async(lock)),
             Guard::Shared(lock) => self.wait_for_answer(LockGuard::unlock_async(lock)),
+            Guard::Several(all) => self.wait_for_answer(all.unlock_async()),
         }
         self.tell("released");
         self.locks.close();
@@ -331,13 +405,26 @@ impl Taking {
     /// With --verbose, says what happens to the lock.
     pub(super) fn tell(&self, what: impl std::fmt::Display) {
         if self.terms.verbose {
-            say(format_args!("lock {:?}: {what}", self.name));
+            say(format_args!("{}: {what}", called(&self.names)));
         }
     }
 }
 
 impl Seen {
-    fn now(name: &Name, locks: &LockManager, inheritance: &Inheritance) -> Seen {
+    /// Of several, the first that is held.
+    fn now(names: &[Name], locks: &LockManager, inheritance: &Inheritance) -> Seen {
+        let mut first = None;
+        for name in names {
+            let seen = Seen::of(name, locks, inheritance);
+            if seen.is_ours || seen.holder.is_some() {
+                return seen;
+            }
+            first.get_or_insert(seen);
+        }
+        first.expect("there is a name")
+    }
+
+    fn of(name: &Name, locks: &LockManager, inheritance: &Inheritance) -> Seen {
         let is_ours = inheritance.has(name, locks);
         let lock = locks.status(Some(name)).ok().and_then(|found| {
             let is_its = |lock: &LockStatus| {
@@ -409,10 +496,10 @@ impl Lookout<'_> {
     fn ask(&mut self) {
         let (sender, asked) = mpsc::channel();
         let nudge = self.taking.events.sender();
-        let (name, locks) = (self.taking.name.clone(), self.taking.locks.clone());
+        let (names, locks) = (self.taking.names.clone(), self.taking.locks.clone());
         let inheritance = self.taking.inheritance.clone();
         let asking = thread::Builder::new().name("tierlock-asking".into()).spawn(move || {
-            let _ = sender.send(Seen::now(&name, &locks, &inheritance));
+            let _ = sender.send(Seen::now(&names, &locks, &inheritance));
             // It may be the last handle, which says goodbye to the leader.
             drop(locks);
             let _ = nudge.send(Event::Woken);
@@ -429,20 +516,20 @@ impl Lookout<'_> {
             return;
         }
         self.told = true;
-        let name = &self.taking.name;
+        let name = called(&self.taking.names);
         match seen {
             Some(Seen { holder: Some(holder), survivors, .. }) => {
                 let survivors = super::status::kept_by(survivors);
                 let survivors = survivors.map(|text| format!("; {text}")).unwrap_or_default();
-                say(format_args!("lock {name:?}: waiting for {holder}{survivors}"));
+                say(format_args!("{name}: waiting for {holder}{survivors}"));
             }
-            Some(_) => say(format_args!("lock {name:?}: waiting for it")),
+            Some(_) => say(format_args!("{name}: waiting for it")),
             None if self.taking.leaders.is_empty() => {
-                say(format_args!("lock {name:?}: waiting for it"));
+                say(format_args!("{name}: waiting for it"));
             }
             None => {
                 let leaders = self.taking.leaders.join(", ");
-                say(format_args!("lock {name:?}: waiting for an answer from {leaders}"));
+                say(format_args!("{name}: waiting for an answer from {leaders}"));
             }
         }
     }
@@ -453,7 +540,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// Says what endangers the lock. On a thread of its own: a standard error without a reader must
 /// not keep the threads waiting that look after the lock.
-fn warn(name: &Name, text: &str) {
-    let line = format!("lock {name:?}: {text}");
+fn warn(name: &str, text: &str) {
+    let line = format!("{name}: {text}");
     let _ = thread::Builder::new().name("tierlock-warning".into()).spawn(move || say(line));
 }

@@ -138,7 +138,7 @@ fn read(name: &str, lock: &LockStatus, is_stopped: &impl Fn(&Holder) -> bool) ->
 
 fn permits(name: &str, lock: &LockStatus, is_stopped: &impl Fn(&Holder) -> bool) -> Vec<String> {
     let limit = lock.limit.unwrap_or_default();
-    let taken: u32 = lock.sharers.iter().map(|(_, count)| count).sum();
+    let taken = lock.permits_taken;
     let holders: Vec<_> = lock
         .sharers
         .iter()

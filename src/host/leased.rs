@@ -11,7 +11,7 @@ use std::{
 use super::{
     client::link::{Acquiring, Link},
     lease_word::{Claim, LeaseWord, Left, Used},
-    service::{LeasePatience, LeaseRequest, LeaseService, Settlement},
+    service::{LeaseMode, LeasePatience, LeaseRequest, LeaseService, Settlement},
 };
 use crate::{
     error::{LockError, LostReason, Predecessor},
@@ -26,7 +26,10 @@ pub(super) fn want(text: &str) -> LeaseRequest {
     LeaseRequest {
         name: Name::new(text).unwrap(),
         patience: LeasePatience::Until(Time::NEVER),
-        is_shared: false,
+        mode: LeaseMode::Exclusive,
+        lapses: false,
+        after: None,
+        answer_by: None,
         above: Token::ZERO,
         at_most: None,
         at_least: None,

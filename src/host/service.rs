@@ -8,7 +8,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::lease_word::{LeaseWord, Opening, Used};
-use crate::{error::Result, name::Name, time::Time, token::Token, watch::Deadline};
+use crate::{error::Result, mode::Usage, name::Name, time::Time, token::Token, watch::Deadline};
 
 /// Grants leases, and tells what becomes of them.
 ///
@@ -30,9 +30,19 @@ pub(crate) trait LeaseService: Send + Sync {
     /// it is waited for or polled. The word of the request is closed, and stays so until the grant.
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease>;
 
-    /// Whether it grants [shared](LeaseRequest::is_shared) leases.
+    /// Whether it grants [shared](LeaseMode::Shared) leases.
     fn shares(&self) -> bool {
         false
+    }
+
+    /// Whether it grants [permits](LeaseMode::Permits).
+    fn counts(&self) -> bool {
+        false
+    }
+
+    /// Of the permits of a word's lease so many are left. Never blocks, never fails.
+    fn lower(&self, word: &LeaseWord, left: u32) {
+        let _ = (word, left);
     }
 
     /// Takes back the lease of a word that was closed. Never blocks, never fails.
@@ -86,8 +96,16 @@ pub(crate) struct AskedTerms {
 pub(crate) struct LeaseRequest {
     pub(crate) name: Name,
     pub(crate) patience: LeasePatience,
-    /// Others may have it, too, for as long as all of them share it.
-    pub(crate) is_shared: bool,
+    pub(crate) mode: LeaseMode,
+    /// It is a task's, which may never be polled again: a grant that is not claimed within
+    /// [`CLAIM_LIMIT`] goes back.
+    pub(crate) lapses: bool,
+    /// Another request of the same service: this one is granted only if that was, and else fails as a
+    /// try at once. So a caller that asks for several names together has those before it in hand, and
+    /// none behind it while it waits.
+    pub(crate) after: Option<u64>,
+    /// Until when a try waits for an answer, if that is limited.
+    pub(crate) answer_by: Option<Time>,
     /// The grant's tokens exceed this one.
     pub(crate) above: Token,
     /// The lease ends by itself after this time. Such a lease is not kept.
@@ -107,6 +125,37 @@ pub(crate) struct LeaseRequest {
     pub(crate) settlement: Settlement,
 }
 
+/// How much of a name is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseMode {
+    Exclusive,
+    /// Others may have it, too, for as long as all of them share it.
+    Shared,
+    /// So many of a limited number. Its word is one of its own, and opened as a shared one.
+    Permits {
+        count: u32,
+        limit: u32,
+    },
+}
+
+impl LeaseMode {
+    /// Whether its word is opened for several guards.
+    pub(crate) fn is_shared(self) -> bool {
+        self != LeaseMode::Exclusive
+    }
+
+    /// What the name is used for.
+    pub(crate) fn usage(self) -> Usage {
+        match self {
+            LeaseMode::Exclusive | LeaseMode::Shared => Usage::Lock,
+            LeaseMode::Permits { limit, .. } => Usage::Permits(limit),
+        }
+    }
+}
+
+/// For so long a granted lease waits to be claimed by a task.
+pub(crate) const CLAIM_LIMIT: Duration = Duration::from_millis(200);
+
 /// How long a request waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeasePatience {
@@ -124,6 +173,11 @@ pub(crate) enum LeasePatience {
 pub(crate) trait PendingLease: Future<Output = Result<LeaseGranted>> + Send + Unpin {
     /// Blocks the calling thread. Works in and outside any async runtime.
     fn wait(self: Box<Self>) -> Result<LeaseGranted>;
+
+    /// What a request that comes [after](LeaseRequest::after) it calls it, where there is that.
+    fn number(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A lease was granted, and its word opened: the representative claims it there.

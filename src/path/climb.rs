@@ -14,10 +14,15 @@
 //!                                   │   └──────────────────┼─────────────────┘
 //!                                   │                      └─ closed: slot, then asks the service
 //!                                   └──────────────────────────────┘
+//! Permits at host scope have a lease of their own, which is claimed in a word of its own; a try for
+//! them asks the service past the turnstile, where nothing narrower is taken.
+//!
 //! inside: the entry's cell must be free; else everything goes back, and the climb waits for the
 //! guard that is inside. A writer then waits until no reader is inside; a reader adds its 1, and gives
 //! the gate back as it was found; so does a taker of permits, once there are enough.
 //! ```
+
+mod ahead;
 
 use std::{
     future::Future,
@@ -34,7 +39,7 @@ use crate::{
     fork,
     host::{
         lease_word::{Claim, Entered, LeaseWord},
-        service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settlement},
+        service::{LeaseGranted, LeaseMode, LeasePatience, LeaseRequest, PendingLease, Settlement},
     },
     mode::Room,
     scope::Scope,
@@ -54,10 +59,14 @@ use super::{
     named::{Keep, Named},
     permits::{past_others, permits_at_host_scope},
     quiet::HostTier,
-    right::{Held, INSIDE, LEASE, SHARED, SHARED_LEASE, SHARED_SLOT, SLOT, THREAD, short},
+    right::{
+        Held, INSIDE, LEASE, LeasedPermits, SHARED, SHARED_LEASE, SHARED_SLOT, SLOT, THREAD, short,
+    },
     sharing::{ReadersInside, WriterWait, unless},
     timed_out, wait_until_async,
 };
+
+pub(super) use self::ahead::AheadClimb;
 
 /// A climb under way.
 pub(super) struct Climb<'a> {
@@ -97,6 +106,13 @@ pub(super) struct Climb<'a> {
     writer: Option<WaitingWriter<'a>>,
     /// It holds the gate and waits for permits.
     front: Option<InFront<'a>>,
+    /// Permits were asked of the service: the word that the grant opens.
+    asked_word: Option<Arc<LeaseWord>>,
+    /// A task climbs.
+    is_task: bool,
+    /// As [`LeaseRequest::after`] and [`LeaseRequest::answer_by`].
+    after: Option<u64>,
+    answer_by: Option<Time>,
     has_arrived: bool,
 }
 
@@ -183,6 +199,10 @@ impl<'a> Climb<'a> {
             taken: None,
             writer: None,
             front: None,
+            asked_word: None,
+            is_task: false,
+            after: None,
+            answer_by: None,
             has_arrived: false,
         }
     }
@@ -219,6 +239,7 @@ impl<'a> Climb<'a> {
     /// The async driver.
     pub(super) async fn run_async(mut self) -> Result<Held> {
         let (entry, until) = (&self.named.entry, self.patience.until());
+        self.is_task = true;
         loop {
             let ask = self.next()?;
             match ask {
@@ -244,6 +265,11 @@ impl<'a> Climb<'a> {
                         Some(None) => self.begin_again(),
                         None => self.come_back().await?,
                     }
+                }
+                // It asked past the turnstile, and has no turn there to lose.
+                Ask::Lease(request) if !self.held.has(THREAD) => {
+                    let granted = request.await;
+                    self.answered(granted)?;
                 }
                 Ask::Lease(request) => match Seated::new(entry, self.sit_down(), request).await {
                     Some(granted) => self.answered(granted)?,
@@ -346,6 +372,8 @@ impl<'a> Climb<'a> {
                 At::Begin => {
                     if self.mode == LockMode::Shared && self.read_beside() {
                         self.at = At::Inside;
+                    } else if self.may_ask_at_once() {
+                        return self.ask_past_turnstile().map(Ask::Lease);
                     } else {
                         self.begin()?;
                     }
@@ -632,7 +660,6 @@ impl<'a> Climb<'a> {
         if self.goal > Scope::Thread {
             self.named.check_open(self.goal)?;
         }
-        self.check_mode()?;
         self.found_thread = self.found(entry.thread().predecessor());
         self.tell(self.found_thread);
         self.known = entry.thread().last_token().max(entry.highest_token());
@@ -686,16 +713,6 @@ impl<'a> Climb<'a> {
         Ok(())
     }
 
-    /// No permits are asked of a leader yet.
-    fn check_mode(&self) -> Result<()> {
-        match self.mode {
-            LockMode::Permits(_) if self.goal >= Scope::Host => {
-                Err(self.named.about(Scope::Host)(permits_at_host_scope()))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// How a gate was left. What a holder of permits does is told to none: they stand for no data.
     fn found(&self, left: Predecessor) -> Predecessor {
         match self.mode {
@@ -741,10 +758,11 @@ impl<'a> Climb<'a> {
             return Err(about(shared_at_host_scope()));
         }
         let Some(tier) = named.host_tier() else {
-            return Err(about(LockError::config(
-                "this manager was opened before a fork; open another one in the child",
-            )));
+            return Err(about(opened_before_fork()));
         };
+        if let LockMode::Permits(permits) = self.mode {
+            return self.look_for_permits(tier, permits);
+        }
         let is_of_use = tier.word.is_shared() == is_reader;
         if !is_of_use && let Some(used) = tier.word.refuse_reserved() {
             tier.give_back(&used);
@@ -807,6 +825,97 @@ impl<'a> Climb<'a> {
         Ok(None)
     }
 
+    /// Claims permits that were granted, or asks for them.
+    fn look_for_permits(
+        &mut self,
+        tier: HostTier<'a>,
+        permits: Permits,
+    ) -> Result<Option<Ask<'a>>> {
+        if !tier.service.counts() {
+            return Err(self.named.about(Scope::Host)(permits_at_host_scope()));
+        }
+        if let Some(word) = self.asked_word.take() {
+            let lost = match self.claim_permits(tier, &word, permits) {
+                Ok(()) => return Ok(None),
+                Err(lost) => lost,
+            };
+            // It was over before it was claimed.
+            if lost == Some(LostReason::HeldTooLong) {
+                self.lates += 1;
+                if self.lates > LATES_MAX {
+                    return Err(self.named.about(Scope::Host)(LockError::lost(
+                        LostReason::HeldTooLong,
+                    )));
+                }
+            }
+            if !self.held.has(THREAD) {
+                self.at = At::Begin; // it asked past the turnstile
+                return Ok(None);
+            }
+        }
+        if self.named.entry.has_slot() && !self.held.has(SLOT) {
+            self.at = At::Slot;
+            return Ok(None);
+        }
+        let has_moved = self.widen_slot()?;
+        self.named.entry.raise_scope(Scope::Host);
+        if !self.is_wide {
+            self.at = At::Widened { has_moved };
+            return Ok(None);
+        }
+        self.ask(tier, has_moved).map(|request| Some(Ask::Lease(request)))
+    }
+
+    /// Permits were granted: they are its own now, unless their lease is over.
+    fn claim_permits(
+        &mut self,
+        tier: HostTier<'a>,
+        word: &Arc<LeaseWord>,
+        permits: Permits,
+    ) -> std::result::Result<(), Option<LostReason>> {
+        let entered = match word.claim_shared(false) {
+            Claim::Entered(entered) => entered,
+            Claim::Closed(lost) => return Err(lost),
+            Claim::UsedUp(_) | Claim::Held => unreachable!("no other has this word"),
+        };
+        let own = HostTier { word, ..tier };
+        if own.check_shared(entered.token, entered.predecessor).is_none() {
+            return Err(word.lost());
+        }
+        self.held.add(SHARED_LEASE);
+        self.held.set_scope(Scope::Host);
+        self.held.set_permits(permits.count);
+        self.held.more_mut().leased = Some(LeasedPermits::new(word.clone(), permits.count));
+        self.held.token = word.block_end();
+        self.at = At::Inside;
+        Ok(())
+    }
+
+    /// A try for permits of a name that is locked at host scope, with none taken more narrowly, need
+    /// not win what orders the waiters of this machine: else two tries fail each other though there is
+    /// room. The leader lets it pass no waiter.
+    fn may_ask_at_once(&self) -> bool {
+        let named = self.named;
+        matches!(self.mode, LockMode::Permits(_))
+            && self.patience == Patience::No
+            && named.entry.scope_in_force() == Scope::Host
+            && named.reach.has_leader()
+            && named.permits_taken_here().is_ok_and(|taken| taken == 0)
+    }
+
+    fn ask_past_turnstile(&mut self) -> Result<Box<dyn PendingLease>> {
+        let named = self.named;
+        let about = named.about(Scope::Host);
+        self.goal = Scope::Host;
+        named.check_open(Scope::Host)?;
+        let Some(tier) = named.host_tier() else { return Err(about(opened_before_fork())) };
+        if !tier.service.counts() {
+            return Err(about(permits_at_host_scope()));
+        }
+        self.known = named.entry.thread().last_token().max(named.entry.highest_token());
+        self.ask(tier, false)
+    }
+
     /// Waits at a word that is in use, as the representative. After 1 ms the word is handed to it.
     fn wait_at(&mut self, word: &'a LeaseWord) -> Result<Ask<'a>> {
         let now = clock::now();
@@ -829,14 +938,36 @@ impl<'a> Climb<'a> {
         // Threads that wait here get it next, and without the leader: that is keeping, too.
         let is_wanted = || tier.word.is_wanted(for_good) || named.entry.thread().has_waiters();
         let settlement = self.settlement();
+        let mode = match self.mode {
+            LockMode::Exclusive | LockMode::Upgradable => LeaseMode::Exclusive,
+            LockMode::Shared => LeaseMode::Shared,
+            LockMode::Permits(Permits { count, limit }) => LeaseMode::Permits { count, limit },
+        };
+        let keep = named.enters_kept()
+            && match mode {
+                LeaseMode::Exclusive => is_wanted(),
+                LeaseMode::Shared => true,
+                LeaseMode::Permits { .. } => false,
+            };
+        let is_for_permits = matches!(mode, LeaseMode::Permits { .. });
+        let word = match is_for_permits {
+            true => {
+                let (deadline, made_in) = (tier.service.word_deadline(), tier.word.made_in());
+                self.asked_word.insert(Arc::new(LeaseWord::of(deadline, made_in))).clone()
+            }
+            false => tier.word.clone(),
+        };
         Ok(tier.service.clone().ask(LeaseRequest {
             name: named.name().clone(),
             at_most: named.at_most,
             at_least: named.at_least,
-            keep: named.enters_kept() && (self.mode == LockMode::Shared || is_wanted()),
-            word: tier.word.clone(),
+            keep,
+            word,
             is_in_use: false,
-            is_shared: self.mode == LockMode::Shared,
+            mode,
+            lapses: is_for_permits && self.is_task,
+            after: self.after,
+            answer_by: self.answer_by,
             above: self.known,
             has_moved,
             patience: match self.patience {
@@ -859,7 +990,13 @@ impl<'a> Climb<'a> {
             // beside other machines.
             slot.widen(&self.named.reach.described())?;
             let has_moved = self.held.token > self.known;
-            self.known = self.known.max(slot.last_token());
+            let last = slot.last_token();
+            // Of a name that was not wide before, this climb has counted one token, which no guard
+            // has had: a leader that had to exceed it would take a higher epoch for each new name.
+            let is_own = |taken: &Taken| taken.widened_by.is_none() && taken.token == last;
+            let unused = u64::from(self.taken.as_ref().is_some_and(is_own));
+            let known = Token::new(last.get() - unused).expect("below a token are tokens");
+            self.known = self.known.max(known);
             return Ok(has_moved);
         }
         Ok(false)
@@ -880,7 +1017,9 @@ impl<'a> Climb<'a> {
     /// What the service says. The word is open now, unless the lease is over already.
     fn answered(&mut self, granted: Result<LeaseGranted>) -> Result<()> {
         let LeaseGranted { had_to_queue } = granted.map_err(self.named.about(Scope::Host))?;
-        if let Some(word) = &self.named.word {
+        if let Some(word) = &self.named.word
+            && self.asked_word.is_none()
+        {
             word.granted(had_to_queue);
         }
         self.has_grant = true;
@@ -929,7 +1068,13 @@ impl<'a> Climb<'a> {
             named.entry.cell.leave();
         }
         named.stop_sharing(&mut self.held);
-        if let Some(tier) = named.host_tier() {
+        if let Some(word) = self.asked_word.take() {
+            if let Some(tier) = named.host_tier()
+                && let Some(used) = word.give_up_reserved()
+            {
+                tier.service.give_back(&word, &used);
+            }
+        } else if let Some(tier) = named.host_tier() {
             if self.held.remove(SHARED_LEASE) {
                 tier.leave_shared();
             } else if self.held.remove(LEASE) {
@@ -1008,6 +1153,10 @@ impl<'a> Climb<'a> {
         let error = error.with_holder(named.entry.slot().and_then(|slot| slot.holder()));
         error.with_holder(Some(named.reach.myself()))
     }
+}
+
+fn opened_before_fork() -> LockError {
+    LockError::config("this manager was opened before a fork; open another one in the child")
 }
 
 fn shared_at_host_scope() -> LockError {

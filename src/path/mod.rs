@@ -24,6 +24,7 @@
 //! - [`quiet`]: the fast paths
 //! - [`climb`]: the slow path, one machine with two drivers
 //! - [`lock`]: the ways in
+//! - [`all`]: several locks at once
 //! - [`release`]: giving back
 //! - [`lapse`]: the turn of a task that waits for readers
 //! - [`sharing`]: readers, and a writer's wait for them
@@ -33,6 +34,7 @@
 //! The file-lock engine has no word: there the gate is the file lock, won and kept together with
 //! the thread lock.
 
+mod all;
 mod climb;
 pub(crate) mod ground;
 mod lapse;
@@ -49,8 +51,9 @@ use std::{future::Future, task::Poll, time::Duration};
 
 pub use self::named::Keep;
 pub(crate) use self::{
+    all::{WantedPart, lock_all, lock_all_async},
     named::Named,
-    permits::check_limit,
+    permits::{check_limit, permits_at_host_scope},
     right::{Held, Won},
 };
 use crate::{

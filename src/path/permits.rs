@@ -10,9 +10,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    alarm, clock,
+    alarm, blocking, clock,
     error::{LockError, LockErrorKind, LostReason, Result},
-    mode::{PERMITS_MAX, Room, Usage},
+    mode::{PERMITS_MAX, Room, Usage, too_few_permits},
     scope::Scope,
     thread::InSeat,
     time::Time,
@@ -56,11 +56,7 @@ impl Permits {
 
     pub(super) fn timed_out(self, start: Time, scope: Scope) -> LockError {
         let Permits { count, limit } = self;
-        let text = match count {
-            1 => format!("all its {limit} permits were taken"),
-            _ => format!("fewer than {count} of its {limit} permits were free"),
-        };
-        LockError::new(LockErrorKind::TimedOut, text)
+        LockError::new(LockErrorKind::TimedOut, too_few_permits(count, limit))
             .with_waited(clock::now().since(start))
             .with_scope(scope)
     }
@@ -79,10 +75,11 @@ pub(crate) fn check_limit(limit: u32) -> Result<()> {
     }
 }
 
-pub(super) fn permits_at_host_scope() -> LockError {
+/// What is said where what grants the leases grants no permits.
+pub(crate) fn permits_at_host_scope() -> LockError {
     LockError::config(
-        "no leader grants permits yet: use it at process scope, with .scope(Scope::Process), under a \
-         name that nothing locks at host scope",
+        "what grants its leases grants no permits: leaders do; or use it at process scope, with \
+         .scope(Scope::Process), under a name that nothing locks at host scope",
     )
 }
 
@@ -170,11 +167,23 @@ impl Named {
 
     /// How many permits are taken, as far as one look shows.
     fn permits_taken(&self) -> Result<u32> {
+        if self.asks_for_permits() {
+            return blocking::wait_for(self.permits_taken_at_host_scope());
+        }
+        self.permits_taken_here()
+    }
+
+    /// The same, at the gates of this machine.
+    pub(super) fn permits_taken_here(&self) -> Result<u32> {
         #[cfg(feature = "process")]
-        if self.entry.scope_in_force() == Scope::Process
+        if self.entry.scope_in_force() > Scope::Thread
             && let Some(slot) = self.entry.slot()
         {
-            return slot.permits_taken();
+            let taken = slot.permits_taken()?;
+            return Ok(match self.entry.scope_in_force() {
+                Scope::Host => taken.saturating_add(self.entry.shares().counted()),
+                _ => taken,
+            });
         }
         Ok(self.entry.shares().counted())
     }
@@ -191,10 +200,33 @@ impl Named {
         None
     }
 
+    /// Whether permits of the name are a leader's, as far as this process knows.
+    fn asks_for_permits(&self) -> bool {
+        self.scope().max(self.entry.scope_in_force()) == Scope::Host
+    }
+
+    async fn permits_taken_at_host_scope(&self) -> Result<u32> {
+        let about = self.about(Scope::Host);
+        self.check_open(Scope::Host)?;
+        #[cfg(any(feature = "host", feature = "testing"))]
+        if let Some(link) = &self.reach.link {
+            let limit = clock::now() + self.reach.connect_timeout;
+            let found = link.list_async(self.name(), Some(limit)).await.map_err(&about)?;
+            // What is still out at a narrower scope counts, too: it is waited for.
+            let here = self.permits_taken_here()?;
+            return Ok(found.first().map_or(0, |lock| lock.permits).saturating_add(here));
+        }
+        Err(about(permits_at_host_scope()))
+    }
+
     /// The last so many of the permits that are held, for a guard of their own, which loses them when
     /// this one would.
     fn split(&self, held: &mut Held, count: u32) -> Held {
         let mut split = held.split_off(count);
+        if let Some(leased) = held.leased() {
+            leased.word.read_beside();
+            split.more_mut().leased = Some(leased.clone());
+        }
         if let Some(end) = held.watch().map(|watch| watch.deadline()) {
             let watch = Arc::new(Watch::new(None, Some(end)));
             let told = watch.clone();
@@ -216,11 +248,30 @@ impl Core {
         }
     }
 
-    /// How many permits are taken, as far as one look shows.
+    /// How many permits are taken, as far as one look shows. At host scope it blocks until the leader
+    /// has answered.
     pub(crate) fn permits_taken(&self) -> Result<u32> {
         match self {
             Core::Plain(plain) => Ok(plain.shares.counted()),
             Core::Named(named) => named.permits_taken(),
+        }
+    }
+
+    /// The same, blocking no thread.
+    pub(crate) async fn permits_taken_async(&self) -> Result<u32> {
+        match self {
+            Core::Named(named) if named.asks_for_permits() => {
+                named.permits_taken_at_host_scope().await
+            }
+            core => core.permits_taken(),
+        }
+    }
+
+    /// Whether that is known without a question to a leader.
+    pub(crate) fn knows_permits_taken(&self) -> bool {
+        match self {
+            Core::Plain(_) => true,
+            Core::Named(named) => !named.asks_for_permits(),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     named::{Keep, Named},
-    right::{INSIDE, LEASE, SLOT, THREAD, Won, short},
+    right::{INSIDE, LEASE, LeasedPermits, SLOT, THREAD, Won, short},
 };
 
 impl Named {
@@ -189,6 +189,22 @@ impl HostTier<'_> {
             Left::Kept | Left::Stale => {}
             left => self.left(left, None),
         }
+    }
+
+    /// Permits go back: a part of those of their lease, or the last of them.
+    pub(super) fn leave_permits(self, leased: &LeasedPermits, count: u32) {
+        if let Some(used) = self.leave_permits_for_good(leased, count) {
+            self.service.give_back(&leased.word, &used);
+        }
+    }
+
+    /// The same; answers the lease that is to be given back, if that were the last of its permits.
+    pub(super) fn leave_permits_for_good(self, leased: &LeasedPermits, count: u32) -> Option<Used> {
+        let left = leased.leave(count);
+        if left > 0 {
+            self.service.lower(&leased.word, left);
+        }
+        leased.word.leave_shared_for_good()
     }
 
     /// Takes the next token of a lease that is kept, if it is good: that, and how the last local

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     alarm, clock,
     error::{Predecessor, Result},
-    host::lease_word::Left,
+    host::{lease_word::Left, service::PendingRelease},
     scope::Scope,
     time::Time,
 };
@@ -21,7 +21,8 @@ use crate::{
 use super::right::SHARED_SLOT;
 use super::{
     named::Named,
-    right::{Held, INSIDE, LEASE, SHARED_LEASE, SLOT, THREAD},
+    quiet::HostTier,
+    right::{Held, INSIDE, LEASE, LeasedPermits, SHARED_LEASE, SLOT, THREAD},
 };
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -58,6 +59,11 @@ impl Named {
             self.release_at(until, held, how, tell);
             return Some(told);
         }
+        if let Some(tier) = self.lease_of(held)
+            && let Some(leased) = held.take_leased()
+        {
+            return self.return_permits_answered(held, tier, &leased);
+        }
         let tier = self.lease_of(held).filter(|_| held.remove(LEASE));
         let Some(tier) = tier else {
             self.release_now(held, how);
@@ -81,10 +87,30 @@ impl Named {
             }
         };
         self.release_now(held, how);
-        let (answer, name) = (answer?, self.name().clone());
-        Some(Box::pin(async move {
+        Some(self.about_it(answer?))
+    }
+
+    /// Permits go back. The leader answers for the last of those that were taken together.
+    fn return_permits_answered(
+        &self,
+        held: &mut Held,
+        tier: HostTier<'_>,
+        leased: &LeasedPermits,
+    ) -> Option<Answer> {
+        held.remove(SHARED_LEASE);
+        let _ = leased.word.lost_by(clock::now);
+        let used = tier.leave_permits_for_good(leased, held.permits());
+        let answer = used.map(|used| tier.service.clone().give_back_answered(&leased.word, &used));
+        self.release_now(held, Predecessor::Clean);
+        answer.map(|answer| self.about_it(answer))
+    }
+
+    /// With an error that says what it is about.
+    fn about_it(&self, answer: PendingRelease) -> Answer {
+        let name = self.name().clone();
+        Box::pin(async move {
             answer.await.map_err(|error| error.with_name(&name).with_scope(Scope::Host))
-        }))
+        })
     }
 
     /// Releases at `until`, and passes on the answer to wait for, if there is one.

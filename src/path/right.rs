@@ -1,10 +1,17 @@
 //! The right to a lock: what a guard has won, and what is to be given back.
 
-use std::{mem::ManuallyDrop, num::NonZeroU64, sync::Arc};
+use std::{
+    mem::ManuallyDrop,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
 
 use crate::{
-    alarm::Alarm, error::Predecessor, fork, mode::Share, scope::Scope, thread, time::Time,
-    token::Token, watch::Watch,
+    alarm::Alarm, error::Predecessor, fork, host::lease_word::LeaseWord, mode::Share, scope::Scope,
+    thread, time::Time, token::Token, watch::Watch,
 };
 
 /// The right to a lock: its token, and which gate and turnstile are to be given back.
@@ -56,6 +63,29 @@ pub(super) struct More {
     pub(super) alarm: Option<Alarm>,
     /// When the lock was acquired, if `at_least` needs it.
     pub(super) since: Option<Time>,
+    /// Of permits at host scope.
+    pub(super) leased: Option<Arc<LeasedPermits>>,
+}
+
+/// The lease of permits that were taken together at host scope. Each guard that has some of them
+/// counts as a reader in its word.
+pub(super) struct LeasedPermits {
+    pub(super) word: Arc<LeaseWord>,
+    left: AtomicU32,
+}
+
+impl LeasedPermits {
+    pub(super) fn new(word: Arc<LeaseWord>, count: u32) -> Arc<LeasedPermits> {
+        Arc::new(LeasedPermits { word, left: AtomicU32::new(count) })
+    }
+
+    /// So many go back; answers how many are left. The last that is told leaves the word last, or
+    /// another does that was told before.
+    pub(super) fn leave(&self, count: u32) -> u32 {
+        let before = self.left.fetch_sub(count, Relaxed);
+        assert!(before >= count, "no more come back than were taken");
+        before - count
+    }
 }
 
 /// The thread lock: the gate at thread scope, a turnstile above.
@@ -72,7 +102,7 @@ pub(super) const SHARED: u8 = 16;
 pub(super) const SHARED_SLOT: u8 = 32;
 /// The gate is readable: an upgradable reader holds it.
 pub(super) const READABLE: u8 = 64;
-/// A reader's 1, in the lease word.
+/// A reader's 1, in the lease word; or that of permits, in the word of their lease.
 pub(super) const SHARED_LEASE: u8 = 128;
 
 impl Held {
@@ -280,6 +310,16 @@ impl Held {
 
     pub(super) fn more_mut(&mut self) -> &mut More {
         self.more.get_or_insert_default()
+    }
+
+    /// The lease that its permits are of.
+    pub(super) fn leased(&self) -> Option<&Arc<LeasedPermits>> {
+        self.more.as_ref()?.leased.as_ref()
+    }
+
+    /// The same; it is to be left.
+    pub(super) fn take_leased(&mut self) -> Option<Arc<LeasedPermits>> {
+        self.more.as_mut()?.leased.take()
     }
 
     /// What only some locks have; nothing of it is left.

@@ -212,7 +212,10 @@ impl Named {
         if held.remove(SHARED_LEASE)
             && let Some(tier) = self.host_tier()
         {
-            tier.leave_shared();
+            match held.take_leased() {
+                Some(leased) => tier.leave_permits(&leased, held.permits()),
+                None => tier.leave_shared(),
+            }
         }
         if held.remove(READABLE) {
             self.entry.shares().set_readable(false);

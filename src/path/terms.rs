@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     alarm, clock,
     error::{LostReason, Predecessor},
+    host::lease_word::LeaseWord,
     scope::Scope,
     time::Time,
     watch::Watch,
@@ -65,7 +66,7 @@ impl Named {
     /// Why the right is lost, if it is.
     pub(crate) fn lost(&self, held: &Held) -> Option<LostReason> {
         match self.lease_of(held) {
-            Some(tier) => tier.word.lost_by(clock::now),
+            Some(tier) => word_of(tier, held).lost_by(clock::now),
             None => held.watch().and_then(|watch| watch.lost()).or_else(|| self.uncounted(held)),
         }
     }
@@ -73,7 +74,7 @@ impl Named {
     /// Until when it is good without a further word.
     pub(crate) fn deadline(&self, held: &Held) -> Time {
         match self.lease_of(held) {
-            Some(tier) => tier.word.deadline(),
+            Some(tier) => word_of(tier, held).deadline(),
             None => held.watch().map_or(Time::NEVER, |watch| watch.deadline()),
         }
     }
@@ -82,7 +83,7 @@ impl Named {
     /// it once: see [`end_reader_watch`](Named::end_reader_watch).
     pub(crate) fn watch(&self, held: &Held) -> Option<Arc<Watch>> {
         match self.lease_of(held) {
-            Some(tier) if held.has(SHARED_LEASE) => Some(tier.word.watch_for_reader()),
+            Some(tier) if held.has(SHARED_LEASE) => Some(word_of(tier, held).watch_for_reader()),
             Some(tier) => Some(tier.word.watch()),
             None => held.watch().cloned(),
         }
@@ -96,7 +97,7 @@ impl Named {
     /// A reader that has asked to be told of its loss leaves.
     pub(crate) fn end_reader_watch(&self, held: &Held, watch: &Arc<Watch>) {
         if let Some(tier) = self.lease_of(held) {
-            tier.word.end_reader_watch(watch);
+            word_of(tier, held).end_reader_watch(watch);
         }
     }
 
@@ -104,6 +105,11 @@ impl Named {
     pub(super) fn lease_of(&self, held: &Held) -> Option<HostTier<'_>> {
         self.host_tier().filter(|_| held.has(LEASE | SHARED_LEASE))
     }
+}
+
+/// The word of what is held: the name's, or that of permits.
+fn word_of<'a>(tier: HostTier<'a>, held: &'a Held) -> &'a LeaseWord {
+    held.leased().map_or(tier.word, |leased| &leased.word)
 }
 
 impl Held {

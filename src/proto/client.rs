@@ -433,6 +433,17 @@ impl Client {
         }
     }
 
+    /// Of a lease of several permits so many are left. Said again with the next report.
+    pub fn lower(&mut self, lease: LeaseId, count: u32) {
+        if let Some(held) = self.leases.get_mut(&lease)
+            && held.hold == Hold::Held
+            && count < held.mode.permits()
+        {
+            held.mode = held.mode.lowered(count);
+            self.say(ClientMessage::Lower { lease, count });
+        }
+    }
+
     pub fn check(&mut self, name: Name, token: Token, limit: Option<Time>, now: Time) -> RequestId {
         self.ask(limit, now, |query| ClientMessage::Check { query, name, token })
     }

@@ -626,6 +626,7 @@ impl Leader {
             }
             ClientMessage::Use { lease, kept } => self.is_used(key, lease, kept),
             ClientMessage::TopUp { lease } => self.top_up(key, lease),
+            ClientMessage::Lower { lease, count } => self.lower(key, lease, count),
             ClientMessage::Renew { sent_at } => self.renew(key, sent_at, now),
             ClientMessage::Goodbye => self.goodbye(connection, key),
             ClientMessage::Check { query, name, token } => {
@@ -679,6 +680,10 @@ impl Leader {
         if let Some(why) = self.why_refused(key, &acquire, arrival) {
             return self.refuse(key, request, why, None);
         }
+        let after = acquire.extras.as_deref().and_then(|extras| extras.after);
+        if after.is_some_and(|after| self.is_not_had(key, after)) {
+            return self.refuse(key, request, Refusal::WouldBlock, None);
+        }
         let lock = self.table.find_or_add(acquire.name);
         let mode = acquire.mode;
         match self.table.name_use(lock) {
@@ -730,6 +735,14 @@ impl Leader {
         self.sessions.add_waiter(key, request, waiter);
         self.unsettled.push(lock);
         self.unacknowledged.push((key, request));
+    }
+
+    /// Whether a request that others come after waits, or was just refused.
+    fn is_not_had(&self, key: SessionKey, request: RequestId) -> bool {
+        let session = self.sessions.get(key);
+        let is_not_had =
+            session.last_refused == request || session.waiting().contains_key(&request);
+        is_not_had && !planted(Mistake::SentWithoutAfter)
     }
 
     /// Why a request is refused before its lock is looked at.
@@ -884,6 +897,18 @@ impl Leader {
             self.given = self.given.max(last);
             self.tell(key, LeaderMessage::ToppedUp { lease, last });
         }
+    }
+
+    /// Some of a lease's permits are given back.
+    fn lower(&mut self, key: SessionKey, lease: LeaseId, count: u32) {
+        if let Some(hold) = self.hold_of_lease(key, lease) {
+            self.lower_hold(hold, count);
+        }
+    }
+
+    fn lower_hold(&mut self, hold: HoldKey, count: u32) {
+        self.table.lower(hold, count);
+        self.unsettled.push(hold.lock);
     }
 
     fn hold_of_lease(&self, key: SessionKey, lease: LeaseId) -> Option<HoldKey> {
@@ -1424,6 +1449,7 @@ impl Leader {
         why: Refusal,
         holder: Option<HolderInfo>,
     ) {
+        self.sessions.get_mut(key).last_refused = request;
         self.tell(key, LeaderMessage::Refused { request, why, holder });
     }
 

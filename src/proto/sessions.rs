@@ -40,6 +40,8 @@ pub(super) struct Session {
     /// Why its requests are refused, whatever they ask.
     pub(super) refusal: Option<Refusal>,
     pub(super) last_request: RequestId,
+    /// The one of its requests that was refused last.
+    pub(super) last_refused: RequestId,
     /// Since when no renewal has found it with anything to do.
     pub(super) idle_since: Option<Time>,
     deadline: Time,
@@ -104,6 +106,7 @@ impl Session {
             standing: Standing::New,
             refusal: (!fits).then_some(Refusal::TimeToLive),
             last_request: RequestId(0),
+            last_refused: RequestId(0),
             idle_since: None,
             deadline: Time::ZERO,
             leases: Keyed::default(),

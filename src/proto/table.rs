@@ -21,7 +21,7 @@ use super::{
     names::Names,
     record::TakenAway,
     slab::Slab,
-    wire::Mode,
+    wire::{Mode, PERMITS_MAX},
 };
 use crate::{
     error::{LostReason, Predecessor},
@@ -144,8 +144,9 @@ impl Table {
         }
         let past = self.lock(key).token.max(self.floor).max(above).max(Token::first_of(epoch));
         let next = past.next()?;
-        let fits = next.epoch() == epoch || planted(Mistake::AboveBeyondEpoch);
-        Some(if fits { Next::Token(next) } else { Next::Epoch(next.epoch()) })
+        let last = Token::new(next.get() + u64::from(mode.spread()))?;
+        let fits = last.epoch() == epoch || planted(Mistake::AboveBeyondEpoch);
+        Some(if fits { Next::Token(next) } else { Next::Epoch(last.epoch()) })
     }
 
     /// Grants a lock that has room. If an exclusive lease may be kept and no other session waits, the
@@ -177,8 +178,11 @@ impl Table {
             let is_beside = self.token_beside(waiter.lock, waiter.mode, waiter.above);
             assert!(is_next || is_beside == Some(token));
             let keeps = may_keep && waiter.mode == Mode::Shared;
-            let lease = JointLease { holding, token, mode: waiter.mode, keeps };
-            self.locks[waiter.lock.0].token = lock.token.max(token);
+            let spread = waiter.mode.spread();
+            let last = Token::new(token.get() + u64::from(spread)).expect("it was looked for");
+            let holding = Holding { spread, ..holding };
+            let lease = JointLease { holding, token: last, mode: waiter.mode, keeps };
+            self.locks[waiter.lock.0].token = lock.token.max(last);
             return self.add_joint(waiter.lock, lease);
         }
         assert!(is_next || (lock.is_reserved && token == lock.token));
@@ -233,6 +237,9 @@ impl Table {
             let lock = &mut self.locks[key.0];
             lock.token = lock.token.max(last);
             let keeps = mode == Mode::Shared;
+            // Of its permits some may be given back by now.
+            let spread = (last.get() - first.get()).min(PERMITS_MAX.into()) as u32;
+            let holding = Holding { spread, ..holding };
             return self.add_joint(key, JointLease { holding, token: last, mode, keeps });
         }
         let lock = &mut self.locks[key.0];

@@ -81,7 +81,7 @@ pub trait Message: Encode + Decode<()> {
 impl Message for ClientMessage {
     type Answer = LeaderMessage;
 
-    const KINDS: u32 = 14;
+    const KINDS: u32 = 15;
 
     fn not_understood(UnknownKind { kind, request }: UnknownKind) -> Option<LeaderMessage> {
         Some(LeaderMessage::NotUnderstood { kind, request })
@@ -358,6 +358,11 @@ pub enum ClientMessage {
     TopUp {
         lease: LeaseId,
     },
+    /// So many of the lease's permits are left; the others are given back. A later report says so, too.
+    Lower {
+        lease: LeaseId,
+        count: u32,
+    },
 }
 
 /// What a leader says to a client.
@@ -405,7 +410,8 @@ pub enum LeaderMessage {
         lease: LeaseId,
         /// The first token of the block; the grant's own.
         first: Token,
-        /// The last token of the block; equal to `first` unless the lease may be kept.
+        /// The last token of the block; equal to `first` unless the lease may be kept, or has several
+        /// permits, a token each.
         last: Token,
         predecessor: Predecessor,
         /// What is left of `at_most`.
@@ -487,9 +493,9 @@ pub struct Acquire {
 /// What few requests have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extras {
-    /// A request of the same session: this one queues only once that is granted. So a session that
-    /// asks for several names at once waits for one with those before it in hand, and with none
-    /// behind it.
+    /// A request of the same session: if that is not granted when this one is read, this one is
+    /// refused as a try. So a session that asks for several names at once waits for one with those
+    /// before it in hand, and with none behind it.
     pub after: Option<RequestId>,
     /// The leases of its session that the waiting thread has: a cycle of these is a deadlock.
     pub holds: Vec<LeaseId>,
@@ -514,7 +520,7 @@ impl Acquire {
 
     /// Whether this release grants such requests.
     pub fn is_supported(&self) -> bool {
-        let are_supported = |extras: &Extras| extras.after.is_none() && extras.value.is_empty();
+        let are_supported = |extras: &Extras| extras.value.is_empty();
         let is_mode_supported = match self.mode {
             Mode::Exclusive => true,
             // What is reserved is reserved for one.
@@ -559,6 +565,20 @@ impl Mode {
         match self {
             Mode::Permits { count, .. } => count,
             _ => 0,
+        }
+    }
+
+    /// How many tokens come before the last one of such a lease, which is not kept: each permit has its
+    /// own.
+    pub(super) fn spread(self) -> u32 {
+        self.permits().saturating_sub(1)
+    }
+
+    /// The same of a semaphore with so many permits, of which no more than those of `self` are left.
+    pub(super) fn lowered(self, left: u32) -> Mode {
+        match self {
+            Mode::Permits { count, limit } => Mode::Permits { count: left.clamp(1, count), limit },
+            other => other,
         }
     }
 
@@ -690,6 +710,8 @@ pub struct LockInfo {
     pub others: Vec<HolderInfo>,
     /// How many holders it has.
     pub holders: u32,
+    /// How many permits all of them have.
+    pub permits: u32,
 }
 
 /// Why a request was refused.
@@ -856,8 +878,8 @@ with_length! {
     HolderInfo { identity, since, token, mode }
 }
 
-// What only locks with several holders have comes behind the rest, and is left out where there is
-// none of it.
+// What only locks with several holders have, and what only semaphores have, comes behind the rest, and
+// is left out where there is none of it.
 impl Encode for LockInfo {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let LockInfo {
@@ -871,11 +893,13 @@ impl Encode for LockInfo {
             reserved,
             others,
             holders,
+            permits,
         } = self;
         let all = (name, token, holder, kept, remaining, predecessor, waiters, reserved);
-        match self.has_several_holders() {
-            true => encode_with_length(encoder, &(all, others, holders)),
-            false => encode_with_length(encoder, &all),
+        match (self.has_several_holders(), *permits) {
+            (true, 0) => encode_with_length(encoder, &(all, others, holders)),
+            (false, 0) => encode_with_length(encoder, &all),
+            (_, permits) => encode_with_length(encoder, &(all, others, holders, permits)),
         }
     }
 }
@@ -894,11 +918,15 @@ impl<C> Decode<C> for LockInfo {
                 reserved: Decode::<()>::decode(within)?,
                 others: Vec::new(),
                 holders: 0,
+                permits: 0,
             };
             lock.holders = u32::from(lock.holder.is_some());
             if within.reader().peek_read(1).is_some() {
                 lock.others = Decode::<()>::decode(within)?;
                 lock.holders = Decode::<()>::decode(within)?;
+            }
+            if within.reader().peek_read(1).is_some() {
+                lock.permits = Decode::<()>::decode(within)?;
             }
             Ok(lock)
         })

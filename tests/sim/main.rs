@@ -30,6 +30,7 @@ mod manager;
 #[cfg(feature = "mistakes")]
 mod mistakes;
 mod net;
+mod pairs;
 mod reserving;
 mod restored;
 mod rules;

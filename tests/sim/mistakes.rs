@@ -107,6 +107,8 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::BrokenTokenBorneAgain], &[Rule::Property], 99),
     found(&[Mistake::ReaderNotAbove], &[Rule::TokensGrow], 2),
     found(&[Mistake::BreakTakesOne], &[Rule::Durable], 293),
+    found(&[Mistake::SentWithoutAfter], &[Rule::Property], 0),
+    found(&[Mistake::LoweredByTheRest], &[Rule::OneHolder, Rule::Durable], 2),
     found(&[Mistake::BreakInGrace], &[Rule::Durable], 78),
     found(&[Mistake::SharedNotRecalled], &[Rule::Queue, Rule::Liveness], 8),
     found(&[Mistake::OneKeeperRecalled], &[Rule::Queue], 19),

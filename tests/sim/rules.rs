@@ -82,6 +82,8 @@ pub(crate) struct Op {
     pub(crate) keep: bool,
     /// It stands in no line of its process: the session asks for what it may have itself.
     pub(crate) goes_around: bool,
+    /// The request that it comes after.
+    pub(crate) after: Option<RequestId>,
     /// What its client calls it, once it was asked for.
     pub(crate) request: Option<RequestId>,
     pub(crate) invoked: Truth,
@@ -155,6 +157,7 @@ impl Op {
             at_least: None,
             keep: false,
             goes_around: false,
+            after: None,
             request: None,
             invoked,
             queued: None,
@@ -352,7 +355,9 @@ impl World {
         let truth = self.truth;
         let state = &mut self.ops[op];
         state.failed = Some(truth);
-        state.busy = failure == Failure::Refused { why: Refusal::WouldBlock };
+        // Of one that comes after another it says nothing of its own name.
+        state.busy =
+            failure == Failure::Refused { why: Refusal::WouldBlock } && state.after.is_none();
         let (task, last_word) = (state.task, state.last_word);
         if state.wait == Wait::Forever
             && matches!(failure, Failure::Refused { why: Refusal::WouldBlock | Refusal::TimedOut })
@@ -561,7 +566,8 @@ impl World {
         }
         let name = self.ops[op].name;
         let shown = self.names[name].clone();
-        self.check_token(name, op, first);
+        self.check_after(op);
+        self.check_token(name, op, (first, last));
         if first.epoch() > self.disk.known.epoch || last.epoch() != first.epoch() {
             let text = format!(
                 "{shown}: tokens {first} to {last} while epoch {} is durable",

@@ -131,6 +131,24 @@ impl World {
         }
     }
 
+    /// Gives some of its permits back, and keeps the rest. Answers `false` if it keeps all.
+    pub(crate) fn give_some_back(&mut self, client: usize, task: usize, op: usize) -> bool {
+        let Mode::Permits { count, limit } = self.ops[op].mode else { return false };
+        let Some(dice) = &mut self.sharing.dice else { return false };
+        if count < 2 || !dice.percent(40) {
+            return false;
+        }
+        let left = 1 + dice.below(u64::from(count) - 1) as u32;
+        let rest = dice.below(100 * MS);
+        let (lease, _) = self.ops[op].lease.expect("it was granted");
+        self.use_the_lock(op);
+        self.ops[op].mode = Mode::Permits { count: left, limit };
+        self.call(client, |client, _| client.lower(lease, left));
+        self.after_call(client);
+        self.after(rest, Step::Task(client, self.lives[client], task));
+        true
+    }
+
     /// Enters a shared lease that its manager keeps. Answers `false` if there is none.
     pub(crate) fn enter_share(&mut self, client: usize, op: usize) -> bool {
         let (truth, name) = (self.truth, self.ops[op].name);
@@ -285,7 +303,7 @@ impl World {
 impl World {
     /// Whether a grant of this token may come now. Readers inside together bear one token, above that
     /// of every writer before them.
-    pub(crate) fn check_token(&mut self, name: usize, op: usize, first: Token) {
+    pub(crate) fn check_token(&mut self, name: usize, op: usize, (first, last): (Token, Token)) {
         let mode = self.ops[op].mode;
         let shown = self.names[name].clone();
         let is_higher = first > self.highest[name];
@@ -312,7 +330,9 @@ impl World {
         if mode == Mode::Exclusive {
             self.sharing.exclusive[name] = first;
         }
-        self.highest[name] = first.max(self.highest[name]);
+        // Each of several permits has a token.
+        let highest = if mode.permits() > 0 { last } else { first };
+        self.highest[name] = highest.max(self.highest[name]);
     }
 
     /// What the resource behind the name makes of the token that its user shows.

@@ -46,6 +46,9 @@ impl World {
     pub(crate) fn task(&mut self, client: usize, task: usize) {
         let Some(manager) = &self.managers[client] else { return };
         let (closing, state) = (manager.closing, manager.tasks[task]);
+        if self.goes_on_as_one_of_two(client, task) {
+            return;
+        }
         match state {
             Task::Idle if closing => {}
             Task::Idle if self.is_tired(client, task) => {
@@ -58,10 +61,12 @@ impl World {
                 self.look_around(client);
                 self.rest(client, task, SECOND);
             }
+            Task::Idle if self.truth < LAST_WORD && self.ask_for_two(client) => {}
             Task::Idle if self.truth < LAST_WORD => self.ask(client, task, false),
             Task::Idle if !self.content.contains(&(client, task)) => self.ask(client, task, true),
             Task::Idle | Task::Waiting { .. } | Task::InLine { .. } => {}
             Task::Entering { op, entered } => self.enter_kept(client, op, entered),
+            Task::Holding { op } if self.give_some_back(client, task, op) => {}
             Task::Holding { op } => self.leave_the_lock(client, task, op),
             Task::Lost { op } => {
                 self.set_task(client, task, Task::Idle);

@@ -24,6 +24,7 @@ use crate::{
     leader::Host,
     manager::Manager,
     net::Wire,
+    pairs::Pairs,
     reserving::Reserving,
     restored::{Branch, Past},
     rules::{Op, Rule, Violation},
@@ -235,6 +236,7 @@ pub(crate) struct World {
     pub(crate) past: Past,
     pub(crate) reserving: Reserving,
     pub(crate) sharing: Sharing,
+    pub(crate) pairs: Pairs,
     /// A client's events are being handled.
     pub(crate) drains: bool,
     /// Clients and tasks that have slept.
@@ -303,6 +305,7 @@ impl World {
             past: Past::default(),
             reserving: Reserving::default(),
             sharing: Sharing::new(seed, &plan, 3),
+            pairs: Pairs::new(seed, &plan),
             drains: false,
             rested: BTreeSet::new(),
             awake: BTreeSet::new(),

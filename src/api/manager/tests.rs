@@ -183,3 +183,58 @@ fn a_lease_that_moves_is_hardly_ever_kept() {
     // Each of the two tries after 3 grants, 12 more and 48 more.
     assert!(dear.len() <= 6, "{} of 200 moves", dear.len());
 }
+
+#[test]
+fn names_made_at_run_time_ask_for_no_higher_epoch() {
+    let siblings = Siblings::new(Keep::Never);
+    siblings.leader.take_frames();
+    for number in 0..5 {
+        for locks in &siblings._managers {
+            drop(locks.mutex(format!("orders/{number}"), ()).lock().unwrap());
+        }
+    }
+    let frames = siblings.leader.take_frames();
+    let raised = frames.iter().find(|f| matches!(f, Frame::Down(LeaderMessage::Raised { .. })));
+    assert!(raised.is_none(), "{raised:?}");
+}
+
+/// The kinds of the frames that belong to acquires, in the order they crossed.
+fn acquiring(frames: &[Frame]) -> Vec<&'static str> {
+    let kind = |frame: &Frame| match frame {
+        Frame::Up(ClientMessage::Acquire { .. }) => Some("asks"),
+        Frame::Down(LeaderMessage::Granted { .. }) => Some("granted"),
+        Frame::Down(LeaderMessage::Refused { .. }) => Some("refused"),
+        Frame::Down(LeaderMessage::Queued { .. }) => Some("queued"),
+        _ => None,
+    };
+    frames.iter().filter_map(kind).collect()
+}
+
+#[test]
+fn several_locks_cost_one_round_trip_where_nothing_stands_in_the_way() {
+    let siblings = Siblings::new(Keep::Never);
+    let [locks, others] = &siblings._managers;
+    let names = ["p", "q", "r", "s"];
+    let said = [["asks"; 4], ["granted"; 4]].concat();
+    let check = |is_task: bool| {
+        let frames = siblings.leader.take_frames();
+        assert_eq!(acquiring(&frames), said, "{is_task}: {frames:#?}");
+    };
+    siblings.leader.take_frames();
+    let held = locks.lock_all(names).unwrap();
+    check(false);
+    held.unlock_blocking().unwrap();
+    siblings.leader.take_frames();
+    let held = futures::executor::block_on(locks.lock_all_async(names)).unwrap();
+    check(true);
+    held.unlock_blocking().unwrap();
+    // Behind one that another has nothing is had.
+    let taken = others.mutex("r", ()).lock().unwrap();
+    siblings.leader.take_frames();
+    assert!(locks.try_lock_all(names).unwrap_err().is_contended());
+    let said = acquiring(&siblings.leader.take_frames());
+    assert_eq!(said[..2], ["asks"; 2]);
+    assert_eq!(said.iter().filter(|said| **said == "granted").count(), 2);
+    drop(others.mutex("s", ()).try_lock().unwrap());
+    drop(taken);
+}

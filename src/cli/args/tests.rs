@@ -43,7 +43,8 @@ fn words(args: &[&str]) -> Vec<OsString> {
 fn complaint(args: &[&str]) -> String {
     let failure = match Cli::try_parse_from(args) {
         Ok(Cli { command: Command::Run(mut run) }) => {
-            run.terms.check().and_then(|()| run.name_and_command().map(drop)).unwrap_err()
+            let checked = run.terms.check();
+            checked.and_then(|()| run.names_and_command(&words(args)).map(drop)).unwrap_err()
         }
         Ok(cli) => panic!("{args:?} is accepted: {cli:?}"),
         Err(error) => usage_failure(&error, &words(args)),
@@ -64,6 +65,7 @@ fn a_missing_double_dash_is_guessed_at() {
             "tierlock run --timeout 3 -nE 5 job -v -- make -j",
         ),
         ("run --wait=3 job ls -l", "tierlock run --wait=3 job -- ls -l"),
+        ("run job sh -c x", "tierlock run job -- sh -c x"),
     ] {
         let args: Vec<&str> = ["tierlock"].into_iter().chain(given.split(' ')).collect();
         let line = complaint(&args);
@@ -82,8 +84,8 @@ fn a_name_that_looks_like_an_option_stands_between_two_double_dashes() {
         Ok(Cli { command: Command::Run(run) }) => run,
         other => panic!("{other:?}"),
     };
-    let (name, command) = run.name_and_command().unwrap();
-    assert_eq!((name.as_str(), command), ("-job", words(&["ls", "-l"])));
+    let (names, command) = run.names_and_command(&[]).unwrap();
+    assert_eq!((names[0].as_str(), command), ("-job", words(&["ls", "-l"])));
 }
 
 #[test]

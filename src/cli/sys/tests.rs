@@ -20,7 +20,7 @@ fn command(guardian: impl Into<OwnedFd>) -> Command {
 fn guarded_by(guardian: impl Into<OwnedFd>) -> CommandBirth {
     CommandBirth {
         parent: rustix::process::getpid(),
-        proof: None,
+        proofs: Vec::new(),
         guardian: Some(guardian.into()),
         terminal: None,
         inherited: no_signals(),

@@ -31,10 +31,11 @@ use crate::{
     host::{
         lease_word::{LeaseKey, LeaseWord, Met, Opening, Used, WordWaiter},
         service::{
-            LeaseGranted, LeasePatience, LeaseRequest, LeaseService, PendingLease, PendingRelease,
-            Settlement,
+            CLAIM_LIMIT, LeaseGranted, LeaseMode, LeasePatience, LeaseRequest, LeaseService,
+            PendingLease, PendingRelease, Settlement,
         },
     },
+    mode::{Usage, too_few_permits},
     name::Name,
     printable::Printable,
     proto::{
@@ -42,7 +43,7 @@ use crate::{
         client::{Client, Event, Failure},
         history,
         numbered::{Numbered, sorted},
-        wire::{Acquire, HolderInfo, LockInfo, Mode, NameUse, Refusal, Wait},
+        wire::{Acquire, Extras, HolderInfo, LockInfo, Mode, NameUse, Refusal, Wait},
     },
     scope::Scope,
     time::Time,
@@ -227,6 +228,8 @@ struct Aftermath {
     answered: usize,
     /// Leases that may be kept, to be looked after.
     opened: Vec<LeaseId>,
+    /// Leases that go back if they are not claimed.
+    unclaimed: Vec<LeaseId>,
     /// Words that were closed while idle: the last of each may be dropped here.
     gone: Vec<Arc<LeaseWord>>,
     wakes: Vec<Wake>,
@@ -268,7 +271,9 @@ struct Opens {
     word: Arc<LeaseWord>,
     keep: bool,
     is_in_use: bool,
-    is_shared: bool,
+    mode: LeaseMode,
+    /// As [`LeaseRequest::lapses`].
+    lapses: bool,
     /// As [`LeaseRequest::has_moved`].
     has_moved: bool,
     settlement: Settlement,
@@ -361,20 +366,27 @@ impl Link {
     /// Asks for a lease: see [`LeaseService::ask`].
     pub(crate) fn acquire(self: &Arc<Self>, request: LeaseRequest) -> Acquiring {
         let LeaseRequest { name, patience, above, at_most, at_least, keep, .. } = request;
-        let LeaseRequest { word, is_in_use, is_shared, has_moved, settlement, .. } = request;
+        let LeaseRequest { word, is_in_use, mode, lapses, has_moved, settlement, .. } = request;
+        let LeaseRequest { after: comes_after, answer_by, .. } = request;
         if let Err(error) = self.ready() {
             return Acquiring(Waiting::failed(error.with_name(&name).with_scope(Scope::Host)));
         }
         let now = clock::now();
         let (wait, limit) = match patience {
-            LeasePatience::No => (Wait::No, None),
+            LeasePatience::No => (Wait::No, answer_by),
             LeasePatience::Until(Time::NEVER) => (Wait::Forever, None),
             LeasePatience::Until(at) => (Wait::For(at.since(now)), Some(at)),
         };
         let asked = Acquire::exclusive(name.clone(), wait);
-        let mode = if is_shared { Mode::Shared } else { Mode::Exclusive };
-        let acquire = Acquire { at_most, keep, above, at_least, mode, ..asked };
-        let opens = Some(Opens { word, keep, is_in_use, is_shared, has_moved, settlement });
+        let asked_mode = match mode {
+            LeaseMode::Exclusive => Mode::Exclusive,
+            LeaseMode::Shared => Mode::Shared,
+            LeaseMode::Permits { count, limit } => Mode::Permits { count, limit },
+        };
+        let after = |number| Extras { after: Some(RequestId(number)), ..Extras::default() };
+        let extras = comes_after.map(after).map(Box::new);
+        let acquire = Acquire { at_most, keep, above, at_least, mode: asked_mode, extras, ..asked };
+        let opens = Some(Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement });
         let mut state = self.state.lock();
         let request = state.client.acquire(acquire, limit, now);
         state.acquires.insert(request, Waiter { opens, ..Waiter::new(Some(name), now) });
@@ -438,6 +450,18 @@ impl Link {
             }
         })
         .detach();
+    }
+
+    /// A lease that was granted to a task goes back if that has not claimed it: it may never be polled
+    /// again.
+    fn give_up_unclaimed(&self, lease: LeaseId) {
+        let mut state = self.state.lock();
+        let Some(word) = state.open_word(lease) else { return };
+        if let Some(used) = word.give_up_reserved() {
+            state.give_back_closed(lease, word, used);
+        }
+        self.settle(state);
+        self.drive.let_go(true);
     }
 
     /// Gives a lease back, with an answer: see [`LeaseService::give_back_answered`].
@@ -744,7 +768,8 @@ impl State {
                     return self.client.cancel(request, clock::now()); // its caller is gone
                 };
                 let opens = waiter.opens.take().expect("a request is granted once");
-                let Opens { word, keep, is_in_use, is_shared, has_moved, settlement } = opens;
+                let Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement } = opens;
+                let is_shared = mode.is_shared();
                 if word.is_retired() {
                     // Its future was leaked, and what it was for is gone.
                     waiter.finish(
@@ -769,6 +794,9 @@ impl State {
                 settlement.grant(&word, opening);
                 if keeps {
                     self.aftermath.opened.push(lease);
+                }
+                if lapses {
+                    self.aftermath.unclaimed.push(lease);
                 }
                 self.aftermath.waiters.extend(word.take_waiter());
                 let name = waiter.name.clone().expect("an acquire has a name");
@@ -877,10 +905,11 @@ impl State {
 
 impl Aftermath {
     fn is_empty(&self) -> bool {
-        let Aftermath { answered: _, opened, gone, wakes, waiters, losses, warnings, saw } = self;
+        let Aftermath { opened, unclaimed, gone, wakes, waiters, losses, warnings, saw, .. } = self;
         wakes.is_empty()
             && waiters.is_empty()
             && opened.is_empty()
+            && unclaimed.is_empty()
             && gone.is_empty()
             && losses.is_empty()
             && warnings.is_empty()
@@ -919,6 +948,15 @@ impl Aftermath {
             alarm::call_at(clock::now() + LOOK_EVERY, move || {
                 if let Some(link) = link.upgrade() {
                     link.look_after(lease, Seen::default());
+                }
+            })
+            .detach();
+        }
+        for lease in self.unclaimed {
+            let link = link.clone();
+            alarm::call_at(clock::now() + CLAIM_LIMIT, move || {
+                if let Some(link) = link.upgrade() {
+                    link.give_up_unclaimed(lease);
                 }
             })
             .detach();
@@ -989,7 +1027,18 @@ impl<T> Waiter<T> {
     fn error(&self, failure: Failure, holder: Option<HolderInfo>) -> LockError {
         let waited = clock::now().since(self.since);
         let is_answered = !matches!(failure, Failure::Unanswered(_));
-        let error = error_of(failure, waited).with_scope(Scope::Host);
+        let error = match (failure, self.opens.as_ref().map(|opens| opens.mode)) {
+            (Failure::Refused { why: Refusal::UsedAs(in_force) }, Some(mode)) => {
+                LockError::config(usage_of(in_force).refusal(mode.usage()))
+            }
+            (
+                Failure::Refused { why: Refusal::TimedOut },
+                Some(LeaseMode::Permits { count, limit }),
+            ) => LockError::new(LockErrorKind::TimedOut, too_few_permits(count, limit))
+                .with_waited(waited),
+            (failure, _) => error_of(failure, waited),
+        };
+        let error = error.with_scope(Scope::Host);
         // Without a name it may be free: the leader waited for others to report, or did not answer.
         let error = match holder {
             None if error.kind() == LockErrorKind::TimedOut => error.without_holder(is_answered),
@@ -1033,9 +1082,6 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
             let text = format!("no leader answered within the wait: {trouble}");
             return LockError::new(LockErrorKind::TimedOut, text).with_waited(waited);
         }
-        Failure::Refused { why: Refusal::UsedAs(in_force) } => {
-            return LockError::new(Config, used_as(in_force));
-        }
         Failure::Refused { why } => refused(why),
         Failure::Unreachable(trouble) if trouble.is_empty() => {
             return LockError::new(Unreachable, "no leader answered").with_waited(waited);
@@ -1052,7 +1098,7 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
     fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
         match why {
             Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
-            Refusal::UsedAs(_) => unreachable!("it is told in words of its own"),
+            Refusal::UsedAs(_) => unreachable!("it is told as the answer to an acquire alone"),
             Refusal::TooManySessions => (
                 Refused,
                 "the leader has no room for another session of this client (one address gets at most \
@@ -1123,16 +1169,11 @@ fn error_of(failure: Failure, waited: Duration) -> LockError {
     }
 }
 
-/// What the name is used as by its other holders and waiters.
-fn used_as(in_force: NameUse) -> String {
+/// What the name is used for by its other holders and waiters.
+fn usage_of(in_force: NameUse) -> Usage {
     match in_force {
-        NameUse::Lock => "the name is in use as a lock (a Mutex or an RwLock), and not as a \
-             semaphore; choose another name for one of them"
-            .to_owned(),
-        NameUse::Permits { limit } => format!(
-            "the name is in use as a semaphore with {limit} permits; use it with the same number \
-             everywhere, or choose another name"
-        ),
+        NameUse::Lock => Usage::Lock,
+        NameUse::Permits { limit } => Usage::Permits(limit),
     }
 }
 
@@ -1219,6 +1260,10 @@ impl Future for Acquiring {
 }
 
 impl PendingLease for Acquiring {
+    fn number(&self) -> Option<u64> {
+        self.0.asked.as_ref().map(|(_, request)| request.0)
+    }
+
     fn wait(self: Box<Self>) -> Result<LeaseGranted, LockError> {
         Acquiring::wait(*self)
     }
@@ -1470,6 +1515,20 @@ impl LeaseService for Link {
 
     fn shares(&self) -> bool {
         true
+    }
+
+    fn counts(&self) -> bool {
+        true
+    }
+
+    fn lower(&self, word: &LeaseWord, left: u32) {
+        if self.forked() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.client.lower(word.lease().into(), left);
+        self.settle(state);
+        self.drive.let_go(true);
     }
 
     fn give_back(&self, word: &LeaseWord, used: &Used) {

@@ -12,6 +12,9 @@
 //! | `OPEN SHARED RECALLED`, readers | a writer waits, in this process or at the leader | the last one leaves: 0, and gives the lease back |
 //! | `OPEN SHARED RECALLED LOST`, readers | the lease is over | likewise |
 //!
+//! The lease of permits that were taken together has a word of its own, which is opened like this and
+//! never idle. Each guard that has some of them counts as a reader.
+//!
 //! `WATCHED`: one of the readers or more asked to be told of a loss. A writer that waits here sets
 //! `WAITERS` and `RECALLED`: of those that come none passes it.
 
@@ -84,6 +87,12 @@ impl LeaseWord {
             let (token, predecessor) = (self.first_token(), how(word));
             return Claim::Entered(Entered { token, predecessor, is_running_short: false });
         }
+    }
+
+    /// A reader that is in has another beside it.
+    pub(crate) fn read_beside(&self) {
+        let before = self.word.fetch_add(1, Relaxed);
+        assert!(has_readers(before) && before & READERS < READERS, "a reader is in");
     }
 
     /// A reader leaves. The last one to leave a word that is recalled or lost closes it.

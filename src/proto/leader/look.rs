@@ -66,7 +66,8 @@ impl Leader {
             (
                 ClientMessage::Release { lease, .. }
                 | ClientMessage::Use { lease, .. }
-                | ClientMessage::TopUp { lease },
+                | ClientMessage::TopUp { lease }
+                | ClientMessage::Lower { lease, .. },
                 Some(key),
             ) => self.lease_subject(key, *lease),
             (

@@ -218,6 +218,7 @@ impl Leader {
             holder,
             others,
             holders: self.table.holds(key).count() as u32,
+            permits: self.table.permits_taken(key),
             remaining,
             predecessor: lock.predecessor,
             waiters: waiters

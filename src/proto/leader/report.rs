@@ -369,6 +369,9 @@ impl Leader {
                 self.table.recalled(hold, recall);
                 self.unsettled.push(lock);
             }
+            if let Some(held) = named {
+                self.lower_hold(hold, held.mode.permits());
+            }
             match holding.right {
                 Right::Whole if unheard && !self.is_reserved_with(lock, id) => {
                     found.granted.push((holding.request, hold));

@@ -3,7 +3,8 @@
 //!
 //! Shared leases bear one token for as long as their holders are inside together. It was counted up
 //! when the first of them entered, so that an exclusive holder that lost its lease is below all of
-//! them. Each permit has a token of its own, which names it and orders nothing.
+//! them. Each permit has a token of its own, which names it and orders nothing:
+//! those of one lease follow on each other, and it bears the last one.
 
 use std::collections::BTreeSet;
 
@@ -84,7 +85,7 @@ impl Table {
     }
 
     fn has_permits(&self, key: LockKey, count: u32, limit: u32) -> bool {
-        let taken = self.joint_leases(key).map_or(0, |joint| joint.taken);
+        let taken = self.permits_taken(key);
         let count = if planted(Mistake::PermitsUncounted) { 1 } else { count };
         taken.checked_add(count).is_some_and(|all| all <= limit)
     }
@@ -96,7 +97,11 @@ impl Table {
     /// The first and the last token of a lease.
     pub(in crate::proto) fn tokens(&self, hold: HoldKey) -> (Token, Token) {
         match hold.joint_key() {
-            Some(key) => (self.joint[key].token, self.joint[key].token),
+            Some(key) => {
+                let JointLease { token, holding, .. } = &self.joint[key];
+                let first = Token::new(token.get().saturating_sub(holding.spread.into()));
+                (first.expect("below a token are tokens"), *token)
+            }
             None => (self.lock(hold.lock).first(), self.lock(hold.lock).token),
         }
     }
@@ -166,6 +171,23 @@ impl Table {
             self.drop_limit(key);
         }
         lease
+    }
+
+    /// So many of a lease's permits are left, if it had more.
+    pub(in crate::proto) fn lower(&mut self, hold: HoldKey, left: u32) {
+        let Some(joint) = hold.joint_key() else { return };
+        let before = self.joint[joint].mode;
+        let after = match planted(Mistake::LoweredByTheRest) {
+            true => before.lowered(before.permits().saturating_sub(left)),
+            false => before.lowered(left),
+        };
+        self.joint[joint].mode = after;
+        self.joint_mut(hold.lock).taken -= before.permits() - after.permits();
+    }
+
+    /// How many permits are held.
+    pub(in crate::proto) fn permits_taken(&self, key: LockKey) -> u32 {
+        self.joint_leases(key).map_or(0, |joint| joint.taken)
     }
 
     /// No session holds anything of it together with others.

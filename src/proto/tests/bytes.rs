@@ -262,6 +262,7 @@ fn a_page_is_full_before_its_frame_is() {
             reserved: false,
             others: vec![somebody.clone(); waiters],
             holders: u32::MAX,
+            permits: u32::MAX,
         };
         let mut page = Page::default();
         while page.add(lock.clone()) {}
@@ -526,6 +527,7 @@ fn client_messages(source: &mut impl Source) -> Vec<ClientMessage> {
         },
         ClientMessage::Use { lease: lease(source), kept: true },
         ClientMessage::TopUp { lease: lease(source) },
+        ClientMessage::Lower { lease: lease(source), count: source.small(2) },
     ]
 }
 
@@ -584,6 +586,7 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
                 reserved: true,
                 others: Vec::new(),
                 holders: 1,
+                permits: 0,
             }],
             more: true,
         },
@@ -630,6 +633,24 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
             reserved: false,
             others: vec![holder(source)],
             holders: 40,
+            permits: 0,
+        }],
+        more: false,
+    });
+    messages.push(LeaderMessage::Listed {
+        query: RequestId(source.number(12)),
+        locks: vec![LockInfo {
+            name: source.name(),
+            token: source.token(502),
+            holder: Some(holder(source)),
+            kept: false,
+            remaining: None,
+            predecessor: Predecessor::Clean,
+            waiters: Vec::new(),
+            reserved: false,
+            others: Vec::new(),
+            holders: 1,
+            permits: 3,
         }],
         more: false,
     });
@@ -696,6 +717,7 @@ const GOLDEN_CLIENT: &[&str] = &[
     "0b0d096f72646572732f3432fbfb00",
     "0c031101",
     "0d0311",
+    "0e031102",
 ];
 const GOLDEN_LEADER: &[&str] = &[
     "000100fe00000000008877665544332211000000050003fd00ffeeddccbbaa99fe01000000008877665544332211000000010d31302e302e302e313a3734323000fc00e1f505fe03000000008877665544332211000000",
@@ -732,6 +754,7 @@ const GOLDEN_LEADER: &[&str] = &[
     "0509100000",
     "050910010300",
     "0b0c0171096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302050100000000012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd00000000000200000302052800",
+    "0b0c0144096f72646572732f3432fbfb00012d08636865636b6f7574066e6f64652d31fb671207736c656570203101fc0065cd1dfd0000000000020000030205000000000000010300",
 ];
 const GOLDEN_RECORDS: &[&str] = &[
     "010003fd00ffeeddccbbaa990000",

@@ -141,3 +141,26 @@ fn a_bash_script_holds_a_lock_for_one_section() {
     let output = bash.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "75\n1\n", "{output:?}");
 }
+
+#[test]
+fn several_locks_are_held_with_a_token_each() {
+    everywhere(|at| {
+        let mut hold = at("hold");
+        hold.args(["b", "a"]).stdin(Stdio::piped());
+        let mut hold = Running::start(&mut hold);
+        for _ in 0..2 {
+            let line = hold.line();
+            let token: u64 = line.strip_prefix("token ").unwrap().parse().unwrap();
+            assert!(token > 0);
+        }
+        for name in ["a", "b"] {
+            let output = at("run").args(["-n", name, "--", "true"]).output().unwrap();
+            fails(&output, 75, &[&format!("{name:?}")]);
+        }
+        drop(hold.stdin());
+        let (status, stderr) = hold.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+        let output = at("run").args(["-n", "a", "b", "--", "true"]).output().unwrap();
+        succeeds(&output);
+    });
+}

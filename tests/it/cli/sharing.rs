@@ -156,10 +156,50 @@ fn doctor_knows_what_readers_leave() {
 }
 
 #[test]
-fn no_leader_grants_shares() {
+fn commands_share_a_lock_of_several_machines() {
     let place = Place::new();
     let leader = place.leader();
-    let output = leader.run().args(["-s", "job", "--", "true"]).output().unwrap();
-    fails(&output, 78, &["no leader grants shared locks", "--scope process"]);
-    fails(&place.ran(&["-s", "--at-least", "5m", "job", "--", "true"]), 64, &["--shared"]);
+    let mut reader = Running::script(&mut leader.run(), &["-s"], "job", HOLD);
+    assert_eq!(reader.line(), "holding");
+    let ran = |args: &[&str]| leader.run().args(args).output().unwrap();
+    succeeds(&ran(&["--shared", "-n", "job", "--", "true"]));
+    fails(&ran(&["-n", "job", "--", "true"]), 75, &["\"job\""]);
+    reader.signal(Signal::TERM);
+    reader.exit();
+    succeeds(&ran(&["-w", "60", "job", "--", "true"]));
+    fails(&ran(&["-s", "--at-least", "5m", "job", "--", "true"]), 64, &["--shared"]);
+}
+
+#[test]
+fn several_names_are_taken_together_or_not_at_all() {
+    let place = Place::new();
+    several_names_are_taken(&|| place.run());
+    let leader = place.leader();
+    several_names_are_taken(&|| leader.run());
+    // Under them a command would wait for itself.
+    let inner = format!(
+        "{} run --dir {} -w 60 a x -- true",
+        env!("CARGO_BIN_EXE_tierlock"),
+        place.dir().display()
+    );
+    fails(&place.ran(&["c", "a", "--", "sh", "-c", &inner]), 75, &["\"a\", \"x\"", "itself"]);
+}
+
+fn several_names_are_taken(run: &dyn Fn() -> Command) {
+    let ran = |args: &[&str]| run().args(args).output().unwrap();
+    let script = "printenv TIERLOCK_NAME; echo -; printenv TIERLOCK_TOKEN; exec sleep 1000";
+    let mut both = Running::start(run().args(["b", "a", "--", "sh", "-c", script]));
+    let said: Vec<String> = (0..5).map(|_| both.line()).collect();
+    assert_eq!(said[..3], ["b", "a", "-"]);
+    assert!(said[3..].iter().all(|token| token.parse::<u64>().unwrap() > 0), "{said:?}");
+    for name in ["a", "b"] {
+        fails(&ran(&["-n", name, "--", "true"]), 75, &[&format!("{name:?}")]);
+    }
+    fails(&ran(&["-n", "b", "c", "--", "true"]), 75, &["\"b\"", "--no-wait"]);
+    fails(&ran(&["-s", "-w", "50ms", "c", "a", "--", "true"]), 75, &["\"a\"", "--wait"]);
+    succeeds(&ran(&["-n", "c", "--", "true"]));
+    both.signal(Signal::TERM);
+    both.exit();
+    succeeds(&ran(&["-s", "-w", "60", "a", "b", "--", "true"]));
+    fails(&ran(&["a", "a", "--", "true"]), 78, &["\"a\"", "twice"]);
 }

@@ -1,6 +1,7 @@
 //! One conformance suite over all scopes. Each situation is written once and runs in every
 //! [`Setting`](crate::setting::Setting) that it applies to; a failure names both.
 
+mod all;
 mod cancelling;
 mod exclusion;
 mod guards;

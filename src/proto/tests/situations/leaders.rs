@@ -945,7 +945,6 @@ fn what_only_a_later_release_grants_is_refused_and_never_granted_as_something_el
     let with = |extras| Acquire { extras: Some(Box::new(extras)), ..acquire("x") };
     let later = [
         Acquire { mode: Mode::Upgradable, ..acquire("x") },
-        with(Extras { after: Some(RequestId(1)), ..Extras::default() }),
         with(Extras { value: vec![1], ..Extras::default() }),
     ];
     for (request, acquire) in (1..).zip(later) {

@@ -415,6 +415,95 @@ fn permits_are_counted_and_a_large_request_is_not_passed_by_small_ones() {
     assert!(reign.granted(c, 3).token > third.token);
 }
 
+/// The lease of three of four permits, as its holder reports it.
+fn three_of_four(reign: &mut Reign, speaker: Speaker) -> HeldLease {
+    let mode = Mode::Permits { count: 3, limit: 4 };
+    reign.acquire(speaker, 1, permits("x", 3, 4));
+    let (_, block) = reign.block(speaker, 1);
+    HeldLease { mode, name: name("x"), ..block }
+}
+
+#[test]
+fn each_of_several_permits_has_a_token_and_some_come_back_before_the_others() {
+    let mut reign = begin();
+    let [a, b, c] = [1, 2, 3].map(|number| reign.session(number));
+    let three = three_of_four(&mut reign, a);
+    assert_eq!(three.last.get() - three.first.get(), 2);
+    reign.acquire(b, 1, permits("x", 3, 4));
+    let lower = |count| ClientMessage::Lower { lease: three.lease, count };
+    reign.say(a, lower(2));
+    assert!(reign.try_granted(b, 1).is_err(), "two and three are more than four");
+    // What is said late, or of another's lease, changes nothing.
+    reign.say(a, lower(3));
+    reign.say(c, lower(1));
+    reign.say(a, ClientMessage::Lower { lease: LeaseId { epoch: 9, count: 9 }, count: 1 });
+    reign.say(a, lower(0));
+    let next = reign.granted(b, 1);
+    assert!(next.token > three.last, "each token is one permit's");
+    reign.acquire(c, 2, once(permits("x", 1, 4)));
+    assert_eq!(
+        reign.refused(c, 2),
+        Some(Refusal::WouldBlock),
+        "one is left however little is said"
+    );
+    for token in [three.first, three.last] {
+        assert!(is_good(&mut reign, a, "x", token));
+    }
+    reign.release(a, three.lease);
+    reign.acquire(c, 3, once(permits("x", 1, 4)));
+    reign.granted(c, 3);
+    assert!(!is_good(&mut reign, a, "x", three.last));
+}
+
+#[test]
+fn permits_that_came_back_while_the_connection_or_the_leader_was_away_are_free() {
+    let mut reign = begin();
+    let [a, b, _] = [1, 2, 3].map(|number| reign.session(number));
+    let three = three_of_four(&mut reign, a);
+    let with = |count| {
+        let mode = Mode::Permits { count, limit: 4 };
+        vec![HeldLease { mode, ..three.clone() }]
+    };
+    reign.acquire(b, 1, permits("x", 2, 4));
+    reign.disconnect(a);
+    let a = reign.again(a);
+    reign.report_held(a, with(2), Vec::new());
+    let two = reign.granted(b, 1);
+    reign.acquire(b, 2, permits("x", 1, 4));
+    assert!(reign.try_granted(b, 2).is_err());
+    reign.restart();
+    let [a, b] = [a, b].map(|speaker| reign.again(speaker));
+    reign.report_held(a, with(1), Vec::new());
+    let mode = Mode::Permits { count: 2, limit: 4 };
+    let last = Token::new(two.token.get() + 1).unwrap();
+    let beside = HeldLease { mode, last, ..held("x", two) };
+    reign.report_held(b, vec![beside], vec![waiting(2, permits("x", 1, 4), None)]);
+    let third = reign.granted(b, 2);
+    assert!(third.token > last);
+    // No session was taken for another's rival.
+    assert!(reign.notices.is_empty(), "{:?}", reign.notices);
+    for token in [three.first, three.last, two.token, last] {
+        assert!(is_good(&mut reign, a, "x", token));
+    }
+}
+
+#[test]
+fn permits_of_a_session_that_ran_out_come_back_once_that_is_durable() {
+    // redisson#4462
+    let mut reign = begin();
+    let [a, b, _] = [1, 2, 3].map(|number| reign.session(number));
+    three_of_four(&mut reign, a);
+    reign.acquire(b, 1, permits("x", 2, 4));
+    reign.disk_answers = false;
+    for _ in 0..7 {
+        reign.pass(ms(1_000));
+        reign.renew(b);
+    }
+    assert!(reign.try_granted(b, 1).is_err(), "its end is on its way to the disk");
+    reign.commit();
+    reign.granted(b, 1);
+}
+
 #[test]
 fn a_name_is_used_in_one_way_and_an_asker_in_another_is_told_which() {
     let mut reign = begin();

@@ -1,7 +1,7 @@
 //! Waiters: their order, their patience, their end.
 
 use super::*;
-use crate::error::Predecessor;
+use crate::{error::Predecessor, proto::wire::Extras};
 
 #[test]
 fn the_queue_is_first_come_first_served_across_sessions() {
@@ -463,4 +463,96 @@ fn a_try_in_grace_waits_no_longer_for_a_recalled_lease_than_others() {
     assert!(reign.take(a).iter().any(|m| matches!(m, LeaderMessage::Recall { .. })));
     reign.pass(ms(600));
     assert_eq!(reign.refused(b, 2), Some(Refusal::WouldBlock));
+}
+
+/// A try for a name, which comes after another request.
+fn after(text: &str, request: u64) -> Acquire {
+    let extras = Extras { after: Some(RequestId(request)), ..Extras::default() };
+    Acquire { extras: Some(Box::new(extras)), ..try_acquire(text) }
+}
+
+#[test]
+fn requests_that_come_after_others_are_granted_behind_granted_ones_only() {
+    // redisson#4050: two that ask for the same names, and each gets one of them
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(b, 1, acquire("y"));
+    let y = reign.granted(b, 1);
+    reign.acquire(a, 1, acquire("w"));
+    reign.granted(a, 1);
+    // The second of three is taken: the third is not had.
+    reign.acquire(a, 2, try_acquire("x"));
+    reign.acquire(a, 3, after("y", 2));
+    reign.acquire(a, 4, after("z", 3));
+    let heard = reign.take(a);
+    let is_granted = |request| {
+        let is_its = |said: &LeaderMessage| matches!(said, LeaderMessage::Granted { request: own, .. } if *own == RequestId(request));
+        heard.iter().any(is_its)
+    };
+    assert!(is_granted(2) && !is_granted(3) && !is_granted(4), "{heard:?}");
+    let refused = heard
+        .iter()
+        .filter(|said| matches!(said, LeaderMessage::Refused { why: Refusal::WouldBlock, .. }));
+    assert_eq!(refused.count(), 2, "{heard:?}");
+    reign.acquire(b, 2, try_acquire("z"));
+    reign.granted(b, 2);
+    // The first waits: none behind it is had, and none waits.
+    reign.acquire(a, 5, acquire("y"));
+    reign.acquire(a, 6, Acquire { wait: Wait::Forever, ..after("v", 5) });
+    assert_eq!(reign.refused(a, 6), Some(Refusal::WouldBlock));
+    reign.acquire(b, 3, try_acquire("v"));
+    let v = reign.granted(b, 3);
+    // It is had: the next one may come.
+    reign.release(b, y.lease);
+    reign.release(b, v.lease);
+    reign.acquire(a, 7, after("v", 5));
+    let heard = reign.take(a);
+    assert_eq!(heard.iter().filter(|m| matches!(m, LeaderMessage::Granted { .. })).count(), 2);
+}
+
+#[test]
+fn a_chain_of_requests_that_is_said_again_leaves_nothing_behind_one_that_waits() {
+    let mut reign = begin();
+    let (a, b) = (reign.session(1), reign.session(2));
+    reign.acquire(b, 1, acquire("x"));
+    let x = reign.granted(b, 1);
+    reign.acquire(a, 1, acquire("w"));
+    let w = reign.granted(a, 1);
+    let chain = || vec![waiting(2, acquire("x"), None), waiting(3, after("y", 2), None)];
+    reign.disconnect(a);
+    let a = reign.again(a);
+    reign.report_held(a, vec![held("w", w)], chain());
+    assert_eq!(reign.refused(a, 3), Some(Refusal::WouldBlock));
+    // In grace the first waits, whether or not its name is free.
+    reign.restart();
+    let (a, b) = (reign.again(a), reign.again(b));
+    reign.report_held(a, vec![held("w", w)], chain());
+    assert_eq!(reign.refused(a, 3), Some(Refusal::WouldBlock));
+    reign.report_held(b, vec![held("x", x)], Vec::new());
+    reign.acquire(b, 2, try_acquire("y"));
+    reign.granted(b, 2);
+    reign.release(b, x.lease);
+    reign.granted(a, 2);
+    // What crosses a cancel its client gives back.
+    reign.acquire(a, 4, try_acquire("p"));
+    reign.acquire(a, 5, after("q", 4));
+    for request in [4, 5] {
+        reign.cancel(a, request);
+    }
+    let heard = reign.take(a);
+    let crossing = heard.iter().filter_map(|said| match said {
+        LeaderMessage::Granted { lease, .. } => Some(*lease),
+        _ => None,
+    });
+    let crossing: Vec<_> = crossing.collect();
+    assert_eq!(crossing.len(), 2);
+    crossing.into_iter().for_each(|lease| reign.release(a, lease));
+    for (request, name) in [(3, "p"), (4, "q")] {
+        reign.acquire(b, request, try_acquire(name));
+        reign.granted(b, request);
+    }
+    // It ends with what it had.
+    reign.say(a, ClientMessage::Goodbye);
+    reign.acquire(b, 5, try_acquire("x"));
+    reign.granted(b, 5);
 }
