@@ -147,6 +147,44 @@ pub enum Mistake {
     LimitNotCompared,
     /// A client reports its shared leases as exclusive ones.
     ModeNotReported,
+    /// A reign is proven from the answer on, not from the sending of what was answered.
+    ProofFromAnswer,
+    /// A batch that was committed proves the reign.
+    ProofFromAppend,
+    /// A standby counts from when it sent its read.
+    StandbyCountsFromSending,
+    /// A standby counts half of the time that a reign is believed.
+    StandbyCountsHalf,
+    /// Neither the reign nor the standby allows for clocks that run at different rates.
+    NoReignAllowance,
+    /// All reigns of one leader have the same name.
+    ReignNamedAfterLeader,
+    /// A reign without proof acts until it hears that it was deposed.
+    ActsWithoutProof,
+    /// A reign without proof goes on renewing for ever.
+    RenewsForEver,
+    /// The time without proof counts against sessions.
+    LapseNotCompensated,
+    /// What has no answer counts as written.
+    UnknownIsDone,
+    /// What has no answer counts as not written, and goes with what came meanwhile.
+    UnknownIsNotDone,
+    /// A leader resigns first and stops serving then.
+    ResignsFirst,
+    /// A leader that takes over serves connections that were made before.
+    OldConnectionsServed,
+    /// A leader that takes over again goes on from its own memory.
+    ReignFromMemory,
+    /// The journal's: it renews whichever reign asks.
+    RenewsUnchecked,
+    /// The journal's: batches have no number.
+    AppendsUnnumbered,
+    /// The journal's: stamps begin anew with each reign.
+    StampsRestart,
+    /// The journal's: a take-over is compared with the reign that was seen, not with the stamp.
+    TakesOverByReign,
+    /// The journal's: a take-over answers with the records that were read before it.
+    RecordsOfEarlierRead,
 }
 
 #[cfg(feature = "mistakes")]

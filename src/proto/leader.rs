@@ -114,6 +114,8 @@ pub enum Close {
     /// It reported leases that it cannot have. Its next report will be told so, since then that
     /// is durable.
     Unconfirmed,
+    /// Another leader reigns, or this one is about to: the client is to look for it.
+    NotLeader,
 }
 
 /// Things the driver writes to its log.
@@ -243,11 +245,13 @@ enum Verdict {
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let starts_above = config.epoch_above.is_some();
-        let above = (starts_above && !planted(Mistake::NoWaitAbove)).then_some(*TIME_TO_LIVE.end());
-        let waits_for = recovered.waits_for.map(|waits| waits.min(*TIME_TO_LIVE.end())).max(above);
+        let before = (recovered.epoch, recovered.waits_for);
+        let took_over = Record::take_over(before, config.reign, config.epoch_above);
+        let waits_for = match took_over {
+            Some(Record::TookOver { waits_for, .. }) => waits_for,
+            _ => None,
+        };
         let epoch_before = recovered.epoch.max(config.epoch_above.unwrap_or(0));
-        let reign = config.reign;
         let mut leader = Leader {
             reign: None,
             epoch_asked: epoch_before,
@@ -290,11 +294,8 @@ impl Leader {
             records: VecDeque::new(),
             notices: VecDeque::new(),
         };
-        let epoch = leader.epoch_asked.saturating_add(1);
-        if epoch <= Token::MAX_EPOCH {
+        if let Some(record @ Record::TookOver { epoch, reign, starts_above, .. }) = took_over {
             leader.epoch_asked = epoch;
-            let starts_above = starts_above && !planted(Mistake::JudgedAbove);
-            let record = Record::TookOver { epoch, reign, waits_for, starts_above };
             leader.history.begin(epoch, reign, starts_above);
             leader.write(record.clone());
             leader.take_over(&recovered);
@@ -314,6 +315,14 @@ impl Leader {
         let now = self.clock.attend(now);
         self.date_reservations();
         now
+    }
+
+    /// For so long before `now` the reign was not proven and nothing was handed over: every deadline
+    /// moves by that.
+    pub fn handle_lapse(&mut self, lapsed: Duration, now: Time) {
+        if !planted(Mistake::LapseNotCompensated) {
+            self.clock.skip(lapsed, now);
+        }
     }
 
     /// A connection of this client is there.

@@ -24,12 +24,14 @@ mod dice;
 mod disk;
 mod faults;
 mod history;
+mod journal;
 mod keeping;
 mod leader;
 mod manager;
 #[cfg(feature = "mistakes")]
 mod mistakes;
 mod net;
+mod rank;
 mod reserving;
 mod restored;
 mod rules;
@@ -41,10 +43,13 @@ mod world;
 
 use std::env;
 
-use crate::runner::Run;
+use crate::{journal::SEVERAL, runner::Run};
 
 /// How many seeds run where nothing else is said.
 const SEEDS: u64 = 2000;
+
+/// How many with several leaders.
+const SEEDS_OF_SEVERAL: u64 = 300;
 
 /// From so many seeds on every message is to have met every state that it can, but for a few
 /// that take more seeds; see `coverage`.
@@ -68,6 +73,19 @@ fn seeds() {
     }
     let holes = run.coverage.holes(run.seeds);
     assert!(run.seeds < SEEDS_MANY || holes.is_empty(), "\n{}", holes.join("\n"));
+}
+
+/// Several leaders, one journal.
+#[test]
+fn seeds_of_several_leaders() {
+    let count = number("TIERLOCK_SEEDS");
+    let run = Run::of(SEVERAL..SEVERAL + count.unwrap_or(SEEDS_OF_SEVERAL), count.is_some());
+    println!("{run}");
+    if let Some(violation) = run.violation {
+        panic!("{violation}");
+    }
+    let tally = run.tally;
+    assert!(tally.take_overs > 2 * run.seeds && tally.step_downs > 0 && tally.hand_overs > 0);
 }
 
 #[test]

@@ -325,7 +325,7 @@ impl Client {
         now: Time,
     ) {
         if let Some(address) = self.link.probe_of(connection) {
-            return self.probe_message(address, connection, message, now);
+            return self.probe_message(address, connection, message);
         }
         let is_stale = self.link.reporting_or_serving() != Some(connection);
         if is_stale && !planted(Mistake::OldConnectionAtClient) {
@@ -546,13 +546,7 @@ impl Client {
         }
     }
 
-    fn probe_message(
-        &mut self,
-        address: usize,
-        connection: ConnectionId,
-        message: LeaderMessage,
-        now: Time,
-    ) {
+    fn probe_message(&mut self, address: usize, connection: ConnectionId, message: LeaderMessage) {
         let ProbeState::Asking { session: own, .. } = self.link.probes[address].state else {
             return;
         };
@@ -563,9 +557,11 @@ impl Client {
                 self.link.probes[address].state = ProbeState::Answered(cluster);
                 self.compare();
             }
-            LeaderMessage::NotLeader { .. } => {
+            // A standby is of the group, too.
+            LeaderMessage::NotLeader { cluster, .. } => {
                 self.link.closes.push_back(connection);
-                self.probe_again(address, "it does not lead now".to_owned(), now);
+                self.link.probes[address].state = ProbeState::Answered(cluster);
+                self.compare();
             }
             _ => {}
         }
