@@ -114,10 +114,9 @@ use std::{
 #[cfg(feature = "process")]
 use crate::process::{Turn, TurnFile};
 use crate::{
+    api::{guard::MutexGuard, mutex::Mutex},
     clock,
     error::{LockError, LockErrorKind, Result},
-    guard::MutexGuard,
-    mutex::Mutex,
     name::Name,
     time::Time,
     token::Token,

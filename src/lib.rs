@@ -67,11 +67,10 @@
 //! | 1 | `clock` `alarm` `callbacks` `watch` `blocking` `cooperate` `filesystem` | the one clock, timers and callbacks, telling of a loss, waiting for a future, a task's budget, which file systems are trusted | decides about locks |
 //! | 1 | `proto/` | the lease protocol, leader and client | does I/O, reads a clock |
 //! | 2 | `thread` | thread tier | knows names |
-//! | 2 | `process/` | process tier; `sys` is its island of `unsafe` | judges by pid |
-//! | 2 | `host/` | the lease word, the interface `service`, drivers around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
-//! | 3 | `ground` | what the locks of one name share in this process | knows mutexes |
-//! | 4 | `path/` | the path through the tiers to the gate | knows data |
-//! | 5 | `mutex` `rwlock` `semaphore` `guard` `manager` `status` `question` | the public types; questions about other holders' locks | moves bytes |
+//! | 2 | `process/` | process tier: `dir/` whatever the engine, `table/` and `flock` the engines; `sys` is its island of `unsafe` | judges by pid |
+//! | 2 | `host/` | the lease word, the interface `service`; `client/`, `leader`, `journal` and `net/` around `proto`; `engines/`, lock services of other kinds | asks for a lease of its own accord |
+//! | 3 | `path/` | the path through the tiers to the gate; `ground`, what the locks of one name share in this process | knows data |
+//! | 4 | `api/` | the public types: mutex, read-write lock, semaphore, guards, manager; questions about other holders' locks | moves bytes |
 //! | 5 | `fence` | gates that refuse stale tokens | asks a leader |
 //! | 6 | `cli/` `bench/` `main` | the program; `benches/compare` builds `bench/` too | is used by the library |
 //! | 6 | `guide/` | the pages of the [guide] | has code |
@@ -92,6 +91,7 @@ pub mod proto;
 extern crate self as tierlock;
 
 mod alarm;
+mod api;
 #[cfg(feature = "cli")]
 mod bench;
 mod blocking;
@@ -109,8 +109,6 @@ mod fork;
 pub mod fence;
 #[cfg(any(feature = "host", feature = "process"))]
 mod filesystem;
-mod ground;
-mod guard;
 // Its examples use what the model checker's build leaves out.
 #[cfg(not(tierlock_loom))]
 pub mod guide;
@@ -124,7 +122,6 @@ pub mod guide;
 mod host;
 mod identity;
 mod latches;
-mod manager;
 #[cfg(doctest)]
 mod misuse;
 #[cfg_attr(
@@ -132,7 +129,6 @@ mod misuse;
     allow(dead_code, reason = "a limit in force is the process tier's to compare")
 )]
 mod mode;
-mod mutex;
 mod name;
 #[cfg_attr(
     not(feature = "process"),
@@ -152,40 +148,37 @@ mod printable;
     allow(dead_code, reason = "surveys and check-ups are the program's, some parts the table's")
 )]
 mod process;
-mod question;
-mod rwlock;
 mod scope;
-mod semaphore;
-#[cfg(feature = "cli")]
-mod status;
 mod system;
 mod thread;
 mod time;
 mod token;
 mod watch;
 
-pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
-pub use guard::{
-    LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,
-    RwLockUpgradableReadGuard, RwLockWriteGuard,
+pub use api::{
+    guard::{
+        LockGuard, MutexGuard, OwnedMutexGuard, OwnedPermit, Permit, RwLockReadGuard,
+        RwLockUpgradableReadGuard, RwLockWriteGuard,
+    },
+    manager::{Engine, LockManager, LockManagerBuilder},
+    mutex::{Mutex, MutexBuilder},
+    rwlock::{RwLock, RwLockBuilder},
+    semaphore::{Semaphore, SemaphoreBuilder},
 };
+pub use error::{Holder, LockError, LockErrorKind, LostReason, Predecessor, Result};
 /// What the simulator takes the tokens of leases from; outside semver.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use host::lease_word;
 #[cfg(feature = "host")]
 pub use host::{Leader, LeaderBuilder, Secret};
-pub use manager::{Engine, LockManager, LockManagerBuilder};
-pub use mutex::{Mutex, MutexBuilder};
 pub use name::{InvalidName, Name};
 pub use path::Keep;
 /// What `benches/word.rs` measures of the table engine; outside semver.
 #[cfg(all(feature = "process", feature = "testing"))]
 #[doc(hidden)]
 pub use process::parts;
-pub use rwlock::{RwLock, RwLockBuilder};
 pub use scope::{ParseScopeError, Scope};
-pub use semaphore::{Semaphore, SemaphoreBuilder};
 #[doc(hidden)]
 pub use time::Time;
 pub use token::{ParseTokenError, Token};

@@ -115,7 +115,7 @@ fn a_planted_lost_path_is_found() {
         "see [`climb`](src/climb.rs), `src/path/climb.rs`, `src/nowhere/` and [x](src/fork.rs#top)";
     assert_eq!(lost_paths("README.md", page).len(), 2);
     assert_eq!(lost_paths("src/guide/index.md", "[a](walk.md) [b](walks.md)").len(), 1);
-    assert_eq!(lost_steps("| `src/mutex.rs` | `lock_named`, `lock_nobody` | … |").len(), 1);
+    assert_eq!(lost_steps("| `src/api/mutex.rs` | `lock_named`, `lock_nobody` | … |").len(), 1);
 }
 
 /// The words of some text, and which of them are vague.

@@ -27,9 +27,9 @@ const LAYERS: [&[&str]; 7] = [
     ],
     &["clock", "alarm", "callbacks", "watch", "blocking", "cooperate", "filesystem", "proto"],
     &["thread", "process", "host"],
-    &["ground"],
     &["path"],
-    &["mutex", "rwlock", "semaphore", "guard", "manager", "status", "fence", "question"],
+    &["api"],
+    &["fence"],
     &["cli", "bench", "main", "lib", "misuse", "guide"],
 ];
 
@@ -39,13 +39,13 @@ const LAYERS: [&[&str]; 7] = [
 const UNSAFE: [&str; 10] = [
     "src/cli/sys.rs",
     "src/fork.rs",
-    "src/guard.rs",
-    "src/host/reader/lent.rs",
-    "src/mutex.rs",
+    "src/api/guard.rs",
+    "src/host/client/reader/lent.rs",
+    "src/api/mutex.rs",
     "src/process/sys.rs",
     "src/process/table/map.rs",
-    "src/rwlock.rs",
-    "src/semaphore.rs",
+    "src/api/rwlock.rs",
+    "src/api/semaphore.rs",
     "src/system.rs",
 ];
 
@@ -56,15 +56,15 @@ const CRATES: [(&str, &[&str]); 11] = [
         &[
             "src/cooperate.rs",
             "src/host/engines/",
-            "src/host/reader/lent.rs",
+            "src/host/client/reader/lent.rs",
             "src/host/speed.rs",
             "src/host/tests/",
-            "src/manager.rs",
+            "src/api/manager.rs",
             "src/bench/",
         ],
     ),
     ("quinn", &["src/host/speed.rs"]),
-    ("quinn_proto", &["src/host/quic.rs", "src/host/routes.rs", "src/host/tls.rs"]),
+    ("quinn_proto", &["src/host/net/quic.rs", "src/host/client/routes.rs", "src/host/net/tls.rs"]),
     ("rustls", &["src/host/"]),
     ("redb", &["src/host/journal.rs", "src/host/journal/"]),
     ("bincode", &["src/proto/wire.rs"]),
@@ -93,15 +93,15 @@ fn every_file_imports_only_from_lower_layers_and_from_its_own_folder() {
 fn a_planted_upward_import_is_found() {
     let planted = Source::parse("src/token.rs", "use crate::{error::LockError, manager::Engine};");
     assert_eq!(upward_imports(&planted).len(), 1);
-    let sideways = Source::parse("src/host/link.rs", "fn f() { crate::process::open() }");
+    let sideways = Source::parse("src/host/client/link.rs", "fn f() { crate::process::open() }");
     assert_eq!(upward_imports(&sideways).len(), 1);
     let impure = Source::parse("src/proto/leader.rs", "use crate::clock;");
     assert_eq!(upward_imports(&impure).len(), 1);
-    let from_the_top = Source::parse("src/guard.rs", "use crate::Mutex;");
+    let from_the_top = Source::parse("src/api/guard.rs", "use crate::Mutex;");
     assert_eq!(upward_imports(&from_the_top).len(), 1);
     let climbing_out = Source::parse("src/proto/table.rs", "use super::super::manager::Engine;");
     assert_eq!(upward_imports(&climbing_out).len(), 1);
-    let fine = Source::parse("src/guard.rs", "use crate::{mutex::Mutex, token::Token};");
+    let fine = Source::parse("src/api/guard.rs", "use crate::{api::mutex::Mutex, token::Token};");
     assert_eq!(upward_imports(&fine), Vec::<String>::new());
 }
 
@@ -289,13 +289,13 @@ impl Source {
         Source { path: path.to_owned(), tokens: without_tests(tokens.into_iter().collect()) }
     }
 
-    /// `src/host/link.rs` stands at `host`, `src/guard.rs` at `guard`.
+    /// `src/host/client/link.rs` stands at `host`, `src/api/guard.rs` at `guard`.
     fn place(&self) -> &str {
         let inside = self.path.strip_prefix("src/").unwrap();
         inside.split('/').next().unwrap().trim_end_matches(".rs")
     }
 
-    /// `src/host/link.rs` is `host::link`, `src/host/mod.rs` is `host`.
+    /// `src/host/client/link.rs` is `host::link`, `src/host/mod.rs` is `host`.
     fn module(&self) -> Vec<String> {
         let inside = self.path.strip_prefix("src/").unwrap().trim_end_matches(".rs");
         inside.trim_end_matches("/mod").split('/').map(str::to_owned).collect()

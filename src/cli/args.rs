@@ -10,8 +10,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind
 
 use super::failure::{Failure, exit};
 use crate::{
+    api::manager::LockManagerBuilder,
     host::service_url::{ServiceKind, ServiceUrl},
-    manager::LockManagerBuilder,
     name::Name,
     process,
     proto::leader::Config as LeaderConfig,

@@ -19,11 +19,10 @@ use std::{
 };
 
 use crate::{
-    manager::LockManager,
+    api::{manager::LockManager, status::LockStatus},
     name::Name,
     process::{self, DirectoryKey, Identity},
     scope::Scope,
-    status::LockStatus,
     token::Token,
 };
 

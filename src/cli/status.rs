@@ -16,13 +16,15 @@ use super::{
     failure::{Failure, print},
 };
 use crate::{
+    api::{
+        manager::LockManager,
+        status::{LockStatus, State, Waiter},
+    },
     error::Holder,
-    manager::LockManager,
     name::Name,
     printable::{Printable, in_words},
     process::Survivor,
     scope::Scope,
-    status::{LockStatus, State, Waiter},
 };
 
 /// Shows the locks that can be seen.

@@ -25,15 +25,17 @@ use super::{
     possession::Inheritance,
 };
 use crate::{
+    api::{
+        guard::{LockGuard, MutexGuard, RwLockReadGuard},
+        manager::LockManager,
+        status::LockStatus,
+    },
     clock,
     error::{Holder, LockError, LockErrorKind, LostReason, Predecessor},
-    guard::{LockGuard, MutexGuard, RwLockReadGuard},
-    manager::LockManager,
     name::Name,
     path::Keep,
     process::Survivor,
     scope::Scope,
-    status::LockStatus,
     time::Time,
     token::Token,
 };

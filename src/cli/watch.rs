@@ -13,10 +13,12 @@ use super::{
     status::{NONE_REMEMBERED, table, width},
 };
 use crate::{
-    manager::LockManager,
+    api::{
+        manager::LockManager,
+        status::{LockStatus, State},
+    },
     name::Name,
     printable::Printable,
-    status::{LockStatus, State},
     token::Token,
 };
 

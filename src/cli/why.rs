@@ -7,12 +7,12 @@ use super::{
     status::{shown, shown_waiter},
 };
 use crate::{
+    api::status::{LockStatus, State},
     error::{Holder, Predecessor},
     identity::this_process,
     printable::{Printable, in_words},
     process::is_stopped,
     scope::Scope,
-    status::{LockStatus, State},
 };
 
 /// Explains one lock.

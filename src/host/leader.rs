@@ -3,6 +3,10 @@
 //! It decides nothing about locks. One thread serves all connections, a second one waits for the
 //! disk, so that no renewal ever does.
 
+mod doors;
+mod lanes;
+mod reload;
+
 use std::{
     collections::BTreeMap,
     fmt, io, mem,
@@ -18,19 +22,21 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-mod lanes;
-
-use self::lanes::Lanes;
-use super::{
-    address::ListenAddress,
-    admission::Admission,
-    bell::{Bell, LONGEST_SLEEP, Slept},
+use self::{
     doors::Doors,
-    journal::{ExclusiveJournal, Journal, JournalOpening},
-    own_id::OwnId,
-    quic::{CloseCode, Entrance, Event, HANDSHAKES_MAX},
+    lanes::Lanes,
     reload::{News, Reloader},
-    tls::Secret,
+};
+use super::{
+    journal::{ExclusiveJournal, Journal, JournalOpening},
+    net::{
+        address::ListenAddress,
+        admission::Admission,
+        bell::{Bell, LONGEST_SLEEP, Slept},
+        own_id::OwnId,
+        quic::{CloseCode, Entrance, Event, HANDSHAKES_MAX},
+        tls::Secret,
+    },
 };
 use crate::{
     callbacks, clock,
@@ -493,6 +499,8 @@ const MESSAGES_PER_TURN: usize = 256;
 /// that asks for more than it reads fills its own buffers, and not the leader's memory.
 const UNSENT_BYTES_READING: usize = 64 << 10;
 
+const LET_IN: &str = "at one time it is either let in or not";
+
 impl Court {
     fn run(mut self) {
         // However this ends, a thread that waits for the end learns of it.
@@ -595,7 +603,12 @@ impl Court {
 
     /// Hands over what has arrived, if the reign is proven now; else it is kept.
     fn hand_over_news(&mut self, now: Time) {
-        let Some(mut turn) = self.successor.turn(now) else { return };
+        if self.successor.turn(now).is_none() {
+            return;
+        }
+        // What follows from the journal's answers is said before anything else is read.
+        self.pass_on();
+        let mut turn = self.successor.turn(now).expect(LET_IN);
         while let Some(event) = self.doors.poll_event() {
             match event {
                 Event::Connected(id, client) => turn.handle_connected(id, client),
@@ -653,7 +666,7 @@ impl Court {
 
     /// Within a turn, which was let in at this time.
     fn turn_at(&mut self, now: Time) -> SuccessorTurn<'_> {
-        self.successor.turn(now).expect("at one time it is either let in or not")
+        self.successor.turn(now).expect(LET_IN)
     }
 
     fn may_read(&self, id: ConnectionId) -> bool {
@@ -668,7 +681,8 @@ impl Court {
 
     fn sleep(&mut self) {
         // A connection that waits for its peer to read is woken by that.
-        if self.unread.keys().any(|id| self.may_read(*id)) {
+        let is_let_in = !self.successor.is_frozen();
+        if is_let_in && self.unread.keys().any(|id| self.may_read(*id)) {
             return;
         }
         let mut limit = LONGEST_SLEEP;

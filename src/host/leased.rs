@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
+    client::link::{Acquiring, Link},
     lease_word::{Claim, LeaseWord, Left, Used},
-    link::{Acquiring, Link},
     service::{LeasePatience, LeaseRequest, LeaseService, Settlement},
 };
 use crate::{

@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    link::{Drive, Link},
+    client::link::{Drive, Link},
     random,
 };
 use crate::{

@@ -1,24 +1,12 @@
 //! Host tier: the seam through which leases come, in every build, and drivers around `proto`. They
 //! move bytes and read clocks and decide nothing about locks.
 
-#[cfg(feature = "host")]
-mod address;
-#[cfg(feature = "host")]
-mod admission;
-#[cfg(feature = "host")]
-mod bell;
-#[cfg(feature = "host")]
-mod client;
-#[cfg(feature = "host")]
-mod credential;
-#[cfg(feature = "host")]
-mod doors;
+#[cfg(any(feature = "host", feature = "testing"))]
+pub(crate) mod client;
 #[cfg(feature = "service")]
 pub(crate) mod engines;
 #[cfg(feature = "host")]
 mod exit;
-#[cfg(feature = "host")]
-mod hex;
 #[cfg(feature = "host")]
 mod journal;
 #[cfg(feature = "host")]
@@ -27,24 +15,10 @@ mod leader;
 pub mod lease_word;
 #[cfg(all(test, any(feature = "host", feature = "testing"), not(tierlock_loom)))]
 mod leased;
-#[cfg(any(feature = "host", feature = "testing"))]
-pub(crate) mod link;
 #[cfg(feature = "testing")]
 pub(crate) mod memory;
 #[cfg(feature = "host")]
-mod own_id;
-#[cfg(feature = "host")]
-mod patience;
-#[cfg(feature = "host")]
-mod quic;
-#[cfg(feature = "host")]
-mod reader;
-#[cfg(feature = "host")]
-mod reload;
-#[cfg(feature = "host")]
-mod routes;
-#[cfg(feature = "host")]
-mod secret_file;
+mod net;
 pub(crate) mod service;
 #[cfg(feature = "host")]
 #[cfg_attr(
@@ -59,17 +33,16 @@ pub(crate) mod service_url;
 mod speed;
 #[cfg(all(test, feature = "host"))]
 mod tests;
-#[cfg(feature = "host")]
-mod tls;
 
-#[cfg(feature = "host")]
-pub(crate) use client::connect;
-#[cfg(feature = "host")]
-pub use leader::{Leader, LeaderBuilder};
 #[cfg(feature = "tokio")]
-pub(crate) use reader::Reader;
+pub(crate) use self::client::Reader;
 #[cfg(feature = "host")]
-pub use tls::Secret;
+pub(crate) use self::client::connect;
+#[cfg(feature = "host")]
+pub use self::{
+    leader::{Leader, LeaderBuilder},
+    net::tls::Secret,
+};
 
 /// This process, for as long as it runs. A forked child is another.
 #[cfg(feature = "host")]

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
+    client::link::Link,
     leased::ask,
-    link::Link,
     tests::{Town, close, give, take, want},
 };
 

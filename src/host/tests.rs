@@ -21,9 +21,9 @@ use parking_lot::Mutex;
 
 use super::{
     Leader, LeaderBuilder, Secret,
+    client::link::Link,
     lease_word::{Entered, Entering, LeaseWord, Left},
     leased::{Leased, ask, take_to_keep},
-    link::Link,
     service::{LeasePatience, LeaseRequest, LeaseService},
 };
 use crate::{
@@ -32,7 +32,6 @@ use crate::{
     name::Name,
     proto::{ProcessMark, client::Config, wire::Identity},
     time::Time,
-    token::Token,
 };
 
 /// A state directory, a secret file, and the peers that meet over them.

@@ -27,11 +27,11 @@ use std::{
     time::Duration,
 };
 
+use super::ground::Entry;
 use crate::{
     alarm, clock,
     error::{LockError, LostReason, Predecessor, Result},
     fork,
-    ground::Entry,
     host::{
         lease_word::{Claim, Entered, LeaseWord},
         service::{LeaseGranted, LeasePatience, LeaseRequest, PendingLease, Settlement},

@@ -20,6 +20,7 @@
 //!
 //! - [`right`]: what a guard has won
 //! - [`named`]: what a named mutex is
+//! - [`ground`]: what the locks of one name share in this process
 //! - [`quiet`]: the fast paths
 //! - [`climb`]: the slow path, one machine with two drivers
 //! - [`lock`]: the ways in
@@ -33,6 +34,7 @@
 //! the thread lock.
 
 mod climb;
+pub(crate) mod ground;
 mod lapse;
 mod lock;
 mod named;

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
+use super::ground::{Entry, Reach};
 use crate::{
     error::{LockError, Result},
     fork,
-    ground::{Entry, Reach},
     host::lease_word::LeaseWord,
     name::Name,
     scope::Scope,

@@ -1,10 +1,10 @@
 //! The fast paths: a lock that nothing stands in the way of, and its release.
 
+use super::ground::Place;
 use crate::{
     clock,
     error::Predecessor,
     fork,
-    ground::Place,
     host::{
         lease_word::{Entered, Entering, LeaseWord, Left, Used},
         service::LeaseService,

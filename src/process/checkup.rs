@@ -15,12 +15,14 @@ use rustix::{
 use crate::{error::LockError, filesystem};
 
 use super::{
-    EngineKind, file,
-    home::{self, Home},
-    leader::LEADER,
-    report::{Finding, Level, Report, counted, foreign_entry, judge_file_rights},
-    table,
-    wide::{self, WIDE, WideNames},
+    EngineKind,
+    dir::{
+        home::{self, Home},
+        leader::LEADER,
+        report::{Finding, Level, Report, counted, foreign_entry, judge_file_rights},
+        wide::{self, WIDE, WideNames},
+    },
+    flock, table,
 };
 
 /// Looks at everything in the directory. An error: it cannot even be opened.
@@ -30,7 +32,7 @@ pub(crate) fn examine(path: &Path) -> Result<Vec<Finding>, LockError> {
     judge_file_system(&home, &mut report);
     judge_rights(&home, &mut report);
     match judge_format(&home, &mut report) {
-        Some(EngineKind::File) => file::examine(home, &mut report),
+        Some(EngineKind::File) => flock::examine(home, &mut report),
         Some(EngineKind::Table) => table::examine(home, &mut report),
         None => {}
     }
@@ -98,7 +100,7 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
         return None;
     };
     let Some(engine) = EngineKind::of_format(&found) else {
-        let ours = if table::IS_HERE { table::FORMAT } else { file::FORMAT };
+        let ours = if table::IS_HERE { table::FORMAT } else { flock::FORMAT };
         if let Err(error) = home::judge_format(&found, ours) {
             report.error(&home.about(error));
         }
@@ -106,7 +108,7 @@ fn judge_format(home: &Home, report: &mut Report) -> Option<EngineKind> {
     };
     report.add(Level::Fine, format!("its format is {:?}", found.trim_end()));
     let own: &[&str] = match engine {
-        EngineKind::File => &["format", file::LOCKS, file::READERS, LEADER, WIDE],
+        EngineKind::File => &["format", flock::LOCKS, flock::READERS, LEADER, WIDE],
         EngineKind::Table => &["format", "table", "tokens", "presence", LEADER, WIDE],
     };
     judge_entries(home, own, report);
@@ -144,7 +146,7 @@ fn judge_wide(home: &Home, report: &mut Report) {
 fn judge_missing_format(home: &Home, report: &mut Report) {
     let there = |name: &str| rustix::fs::statat(&home.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
     // Tokens alone may have been put there for the first to open it, to start above.
-    let used = [file::LOCKS, "table", "presence"].into_iter().find(|name| there(name));
+    let used = [flock::LOCKS, "table", "presence"].into_iter().find(|name| there(name));
     match used {
         Some(name) => report.add(
             Level::Damage,
@@ -158,7 +160,7 @@ fn judge_missing_format(home: &Home, report: &mut Report) {
             "it has not been used for locks yet; the first process that opens it makes it ready",
         ),
     }
-    judge_entries(home, &[file::LOCKS, "table", "tokens", "presence", LEADER, WIDE], report);
+    judge_entries(home, &[flock::LOCKS, "table", "tokens", "presence", LEADER, WIDE], report);
 }
 
 /// What does not belong there, and which users of the directory lack rights to what does.
@@ -185,7 +187,7 @@ fn judge_entries(home: &Home, own: &[&str], report: &mut Report) {
     report.list(Level::Note, "files that a process died in the middle of making", aside);
     let [files, directories] = [0o666, 0o777].map(|bits| home.mode & bits);
     let rights = own.iter().filter_map(|name| {
-        let wanted = if ["presence", file::LOCKS, file::READERS].contains(name) {
+        let wanted = if ["presence", flock::LOCKS, flock::READERS].contains(name) {
             directories
         } else {
             files

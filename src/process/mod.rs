@@ -5,18 +5,9 @@
 //! a name. With the table engine, where its word is the gate, any thread may try and release; with
 //! file locks only the thread that has won the name's thread lock does.
 
-mod births;
 mod checkup;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod ending;
-mod file;
-mod files;
-mod home;
-mod keepers;
-mod leader;
-mod names;
-mod record;
-mod report;
+mod dir;
+mod flock;
 mod sys;
 #[cfg(all(
     target_os = "linux",
@@ -35,8 +26,6 @@ mod table;
 mod table;
 #[cfg(test)]
 mod tests;
-mod turns;
-mod wide;
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
@@ -48,18 +37,22 @@ use crate::{
     token::Token,
 };
 
-use self::home::Home;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+use self::dir::ending;
+pub(crate) use self::dir::turns::{Turn, TurnFile};
+use self::dir::{files, home::Home, keepers};
 #[cfg(feature = "testing")]
 pub use self::table::parts;
 #[cfg(feature = "cli")]
 pub(crate) use self::{
-    births::{is_stopped, parent_and_start},
     checkup::examine,
-    files::Identity,
-    keepers::{Survivor, find_survivors, proofs_here},
-    report::{Finding, Level},
+    dir::{
+        births::{is_stopped, parent_and_start},
+        files::Identity,
+        keepers::{Survivor, find_survivors, proofs_here},
+        report::{Finding, Level},
+    },
 };
-pub(crate) use turns::{Turn, TurnFile};
 
 /// How to open a directory.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +78,7 @@ impl EngineKind {
     /// The engine with this format, if there is one.
     fn of_format(format: &str) -> Option<EngineKind> {
         match format.trim_end() {
-            file::FORMAT => Some(EngineKind::File),
+            flock::FORMAT => Some(EngineKind::File),
             table::FORMAT => Some(EngineKind::Table),
             _ => None,
         }
@@ -94,7 +87,7 @@ impl EngineKind {
 
 /// A directory of locks, as this process has it open.
 #[derive(Clone)]
-pub(crate) struct Directory(Engine<Arc<file::Directory>, Arc<table::Directory>>);
+pub(crate) struct Directory(Engine<Arc<flock::Directory>, Arc<table::Directory>>);
 
 /// Which engine it is, and what it has here.
 #[derive(Clone)]
@@ -119,7 +112,7 @@ impl Directory {
             None => engine_of(&home)?,
         };
         Ok(Directory(match engine {
-            EngineKind::File => Engine::File(Arc::new(file::Directory::open(home, options)?)),
+            EngineKind::File => Engine::File(Arc::new(flock::Directory::open(home, options)?)),
             EngineKind::Table => Engine::Table(Arc::new(table::Directory::open(home, options)?)),
         }))
     }
@@ -206,10 +199,10 @@ pub(crate) fn end_holder(path: &Path, name: &Name, order: Order) -> Result<(), L
         )));
     };
     let look = || match EngineKind::of_format(&format) {
-        Some(EngineKind::File) => file::holding(&home, name),
+        Some(EngineKind::File) => flock::holding(&home, name),
         Some(EngineKind::Table) => table::holding(&home, name),
         None => {
-            let other = home::judge_format(&format, table::FORMAT);
+            let other = dir::home::judge_format(&format, table::FORMAT);
             other.map(|()| ending::Standing::default()).map_err(|error| home.about(error))
         }
     };
@@ -253,7 +246,7 @@ fn engine_of(home: &Home) -> Result<EngineKind, LockError> {
 
 /// One name in a directory. This process uses at most one `Slot` per name. One thread at a time
 /// waits; where the slot [is the gate](Slot::is_gate), any may try and release besides.
-pub(crate) struct Slot(Engine<file::Slot, table::Slot>);
+pub(crate) struct Slot(Engine<flock::Slot, table::Slot>);
 
 /// What the winner is told.
 #[derive(Clone, Debug)]
@@ -375,7 +368,7 @@ impl Slot {
     /// of the last one.
     pub(crate) fn count_permits(&self, count: u32) -> Result<Token, LockError> {
         match &self.0 {
-            Engine::File(_) => Err(file::no_permits()),
+            Engine::File(_) => Err(flock::no_permits()),
             Engine::Table(slot) => slot.count_permits(count),
         }
     }
@@ -383,7 +376,7 @@ impl Slot {
     /// How many permits are taken, as far as one look shows.
     pub(crate) fn permits_taken(&self) -> Result<u32, LockError> {
         match &self.0 {
-            Engine::File(_) => Err(file::no_permits()),
+            Engine::File(_) => Err(flock::no_permits()),
             Engine::Table(slot) => slot.permits_taken(),
         }
     }

@@ -12,7 +12,10 @@ use crate::{
     token::Token,
 };
 
-use super::{DirectoryKey, Drain, NameStatus, Options, Taken, home::Home, report::Report};
+use super::{
+    DirectoryKey, Drain, NameStatus, Options, Taken,
+    dir::{home::Home, report::Report},
+};
 
 pub(super) const IS_HERE: bool = false;
 pub(super) const FORMAT: &str = "tierlock table 3";

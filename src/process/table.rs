@@ -93,7 +93,7 @@ use self::{
 };
 use super::{
     DirectoryKey, Drain, NameStatus, Options, Taken,
-    home::{Home, damaged},
+    dir::home::{Home, damaged},
 };
 
 /// This engine is one of this system's.

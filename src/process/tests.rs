@@ -116,7 +116,7 @@ fn status(path: &Path, text: &str) -> NameStatus {
 }
 
 fn lock_file(path: &Path, text: &str) -> PathBuf {
-    path.join("locks").join(names::file_name(&name(text)))
+    path.join("locks").join(dir::names::file_name(&name(text)))
 }
 
 // ---- one process -------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ fn a_wait_with_a_limit_ends_soon_after_it(engine: EngineKind) {
         assert!(best < SOON, "{best:?} over the limit at best");
     }
     // A waiter that can only look sees as soon that a lock came free.
-    assert!(file::LONGEST_PAUSE <= Duration::from_millis(2));
+    assert!(flock::LONGEST_PAUSE <= Duration::from_millis(2));
 }
 
 on_both!(a_polled_wait_leaves_its_thread_to_other_tasks);
@@ -820,7 +820,7 @@ fn space_is_really_there_for_every_lock_file() {
     for length in [0, 4096] {
         let file = File::create(dir.path().join("locks/a")).unwrap();
         file.set_len(length).unwrap();
-        file::allocate(&file).unwrap();
+        flock::allocate(&file).unwrap();
         let found = file.metadata().unwrap();
         assert_eq!(found.len(), 4096);
         assert!(found.blocks() * 512 >= found.len(), "{length} bytes stay sparse");

@@ -1,6 +1,6 @@
 //! What stands between the users of a manager and its client where leases are kept: the line of
 //! each name within the process, and the word that a kept lease's tokens come from. As `climb` and
-//! `host/link` do it, with the same word.
+//! `host/client/link` do it, with the same word.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -31,7 +31,7 @@ fn this_process_is_the_first_and_its_parent_the_second() {
 /// Each part of a claim counts: the process and its beginning, place, token and name.
 #[test]
 fn a_claim_that_differs_in_any_part_proves_nothing() {
-    use crate::{error::Holder, status::State};
+    use crate::{api::status::State, error::Holder};
     let (here, there) = (Place::Cluster(1), Place::Cluster(2));
     let claims = [claim(here)];
     let process = claims[0].process;

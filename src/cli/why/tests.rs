@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{name::Name, status::Waiter, token::Token};
+use crate::{api::status::Waiter, name::Name, token::Token};
 
 fn lock(state: State, scope: Scope) -> LockStatus {
     let token = Token::new(7).unwrap();

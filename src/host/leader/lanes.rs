@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    host::bell::Bell,
+    host::net::bell::Bell,
     proto::{
         journal::{JournalAnswer, JournalOperation, JournalTrouble, Lane, ReignJournal},
         reign::OperationId,

@@ -1,4 +1,5 @@
-use super::{super::quic::Port, *};
+use super::super::net::quic::Port;
+use super::*;
 use crate::{
     name::Name,
     proto::{

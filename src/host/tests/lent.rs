@@ -3,6 +3,7 @@
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
+use crate::token::Token;
 use crate::host::Reader;
 
 impl Town {

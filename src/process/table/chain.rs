@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use crate::{error::LockError, process::sys::futex};
 
+use super::super::dir::home::damaged;
 use super::{
-    super::home::damaged,
     index::{Changing, Found},
     layout::ShareRecord,
     map::Seen,

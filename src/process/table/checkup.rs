@@ -7,12 +7,12 @@ use crate::{
     token::Token,
 };
 
+use super::super::dir::{
+    home::Home,
+    record,
+    report::{Level, Report, counted, foreign_entry, judge_file_rights},
+};
 use super::{
-    super::{
-        home::Home,
-        record,
-        report::{Level, Report, counted, foreign_entry, judge_file_rights},
-    },
     index::Found,
     map::{Access, Seen},
     marks::Marks,

@@ -8,11 +8,11 @@ use crate::{
     token::Token,
 };
 
+use super::super::dir::{
+    ending::{Holding, Standing},
+    home::Home,
+};
 use super::{
-    super::{
-        ending::{Holding, Standing},
-        home::Home,
-    },
     lock,
     map::Seen,
     presence::Presences,

@@ -22,15 +22,18 @@
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use crate::{
-    error::{LockError, LockErrorKind, LockErrorKind::Damaged},
+    error::{
+        LockError,
+        LockErrorKind::{self, Damaged},
+    },
     identity::cut,
     mode::Usage,
     name::Name,
     token::Token,
 };
 
+use super::super::dir::home::damaged;
 use super::{
-    super::home::damaged,
     layout::{FIRST_HEADS, HEAD_PARTS, HEADS, NAMES, UNITS_MAX, place},
     map::Seen,
     marks::Marks,

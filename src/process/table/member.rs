@@ -21,12 +21,12 @@ use crate::{
     token::Token,
 };
 
+use super::super::dir::{
+    home::{Gate, Home, Replace, damaged, failed},
+    record,
+    wide::WideNames,
+};
 use super::{
-    super::{
-        home::{Gate, Home, Replace, damaged, failed},
-        record,
-        wide::WideNames,
-    },
     ends::{EndHint, EndHints},
     index::{Changing, Found, Retiring},
     layout::BURIED_AT_ONCE,

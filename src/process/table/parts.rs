@@ -4,12 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use crate::{error::LockError, fork, name::Name, time::Time, token::Token};
 
-use super::{
-    super::{Options, home::Home},
-    Directory, Slot,
-    index::Found,
-    member::Member,
-};
+use super::super::{Options, dir::home::Home};
+use super::{Directory, Slot, index::Found, member::Member};
 
 /// A directory of locks, as this process has it open.
 pub struct Table {

@@ -31,13 +31,15 @@ use crate::{
     identity::{cut, this_process},
 };
 
-use super::{
-    super::{
+use super::super::{
+    dir::{
         births::Birth,
         files::{Failure, Identity},
         home::{Home, Made, SAFELY, damaged, failed, is_aside, rename_without_replacing},
-        sys::{retried, unless_interrupted},
     },
+    sys::{retried, unless_interrupted},
+};
+use super::{
     lock::{Kept, Looked},
     protocol::Verdict,
     step::step,

@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{error::LockError, token::Token};
 
-use super::super::{
+use super::super::dir::{
     files::cannot_open,
     home::{Home, Replace, SAFELY, damaged, failed},
 };

@@ -23,8 +23,8 @@ use crate::{
     time::Time,
 };
 
+use super::super::{Drain, dir::home::damaged};
 use super::{
-    super::{Drain, home::damaged},
     chain::{ring, swap_share},
     layout::ShareRecord,
     lock::{Ahead, Kept, Lost, Presences, SlotAt, Stop, advance, cannot_sleep, judge, run},

@@ -26,11 +26,11 @@ use crate::{
     token::Token,
 };
 
+use super::super::dir::{
+    files::{self, Identity, cannot_open},
+    home::{self, Home, Replace, SAFELY, damaged, failed},
+};
 use super::{
-    super::{
-        files::{self, Identity, cannot_open},
-        home::{self, Home, Replace, SAFELY, damaged, failed},
-    },
     layout::{
         FIRST_HEADS, HEAD_PARTS, HEADS, Header, MAGIC, NAMES, PARTS, PARTS_BEGIN, RECORD_BYTES,
         RECORD_PARTS, RECORDS, SHARE_PARTS, SHARES, SLOTS, ShareRecord, UNITS_MAX, WaitRecord,

@@ -9,12 +9,14 @@ use crate::{
     token::Token,
 };
 
-use super::{
-    super::{
-        NameStatus, WaiterStatus,
+use super::super::{
+    NameStatus, WaiterStatus,
+    dir::{
         files::Identity,
         home::{Home, damaged},
     },
+};
+use super::{
     lock,
     map::Seen,
     marks::Marks,

@@ -1002,7 +1002,7 @@ fn a_reserve_that_was_there_before_the_first_opening_is_begun_above() {
     fs::write(dir.path().join("tokens"), "1000000\n").unwrap();
     #[cfg(feature = "cli")]
     {
-        use super::super::{checkup::examine, report::Level};
+        use super::super::{checkup::examine, dir::report::Level};
         assert!(examine(dir.path()).unwrap().iter().all(|found| found.level < Level::Trouble));
     }
     assert_eq!(take(&slot(dir.path(), "a")).token, token(1_000_001));
@@ -1223,7 +1223,7 @@ proptest! {
 #[cfg(feature = "cli")]
 mod found_by_a_doctor {
     use super::{
-        super::super::{checkup, report},
+        super::super::{checkup, dir::report},
         *,
     };
 

@@ -16,16 +16,11 @@ use std::{
 
 use rustix::process::{Signal, WaitOptions};
 
+use super::super::{
+    Directory, Slot, TableDrainer,
+    step::{Step, disarm, dwell_at, end_at, witness},
+};
 use super::{
-    super::{
-        super::{
-            Drain, Options, Taken,
-            home::Home,
-            sys::testing::{exit_at_once, fork},
-        },
-        Directory, Slot, TableDrainer,
-        step::{Step, disarm, dwell_at, end_at, witness},
-    },
     Phase,
     board::{Board, INSIDE, NAMES, OTHERS, OUTSIDE},
 };
@@ -34,6 +29,11 @@ use crate::{
     error::{LockError, LockErrorKind, Predecessor},
     mode::{Room, Share, Usage},
     name::Name,
+    process::{
+        Drain, Options, Taken,
+        dir::home::Home,
+        sys::testing::{exit_at_once, fork},
+    },
     token::Token,
 };
 

@@ -10,11 +10,9 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{
-    super::{super::home::Home, member::Member, word::RecordWord},
-    *,
-};
-use crate::process::{Options, table::Directory};
+use super::super::{member::Member, word::RecordWord};
+use super::*;
+use crate::process::{Options, dir::home::Home, table::Directory};
 
 const LONG: Duration = Duration::from_secs(60);
 /// The number of the slot.
@@ -600,6 +598,7 @@ fn waits_stand_in_order_behind_a_hold_that_stays() {
     assert!(reserved(first)(scene.word()));
 }
 
+#[cfg(feature = "cli")]
 #[test]
 fn the_stay_of_exactly_one_token_is_ended_and_does_not_come_back() {
     for dies in [false, true] {

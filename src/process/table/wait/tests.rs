@@ -9,17 +9,18 @@ use std::{
 use futures::{executor::block_on, future::join_all};
 use tempfile::TempDir;
 
-use super::{
-    super::{
-        super::{Options, home::Home},
-        Directory,
-        index::Found,
-        lock::{Exit, release, try_take, wake_all},
-        word::{OwnerId, WaitId},
-    },
-    *,
+use super::super::{
+    Directory,
+    index::Found,
+    lock::{Exit, release, try_take, wake_all},
+    word::{OwnerId, WaitId},
 };
-use crate::{error::Predecessor, name::Name};
+use super::*;
+use crate::{
+    error::Predecessor,
+    name::Name,
+    process::{Options, dir::home::Home},
+};
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -1,0 +1,740 @@
+//! The mutex users hold, over every scope.
+
+use std::{
+    cell::UnsafeCell,
+    fmt,
+    future::Future,
+    panic::{RefUnwindSafe, UnwindSafe},
+    ptr::NonNull,
+    sync::{Arc, atomic::AtomicU8},
+    time::{Duration, Instant},
+};
+
+use super::guard::{Anchor, Keeper, MutexGuard, OwnedMutexGuard};
+use crate::{
+    alarm, cooperate,
+    error::{LockError, LockErrorKind, Result},
+    host::service::AskedTerms,
+    mode::Usage,
+    name::Name,
+    path::{
+        Core, Held, Keep, Named, Patience, Plain, Won,
+        ground::{Entry, Reach},
+    },
+    scope::Scope,
+    time::AT_LEAST_MAX,
+};
+
+/// Data that one holder at a time may use, in the scope that the mutex was built with.
+///
+/// [`Mutex::new`] makes an unnamed one of thread scope, with nothing to set up, also in a
+/// `static`. [`LockManager::mutex`](crate::LockManager::mutex) makes named ones of any scope.
+/// The data is memory of this `Mutex` value in every scope: the scope says which callers wait, not
+/// which see the data.
+///
+/// # Fairness
+/// Inside a process, blocking and async waiters each are served in order of arrival. A newcomer
+/// may overtake a waiter of less than 0.5 ms; a waiter of more gets a direct hand-over, and when
+/// both kinds wait, hand-overs alternate. Between processes see
+/// [`Engine`](crate::Engine); between hosts the leader's queue is first come, first served.
+///
+/// # Cancel safety
+/// The async forms may be dropped at any point: what they were about to receive is given back.
+///
+/// # Not reentrant
+/// Locking twice from one thread waits, as with std; so do guards of two mutexes of one name.
+///
+/// # Blocking in async code
+/// The blocking forms block the thread, on any runtime, and never panic.
+///
+/// # Example
+/// ```
+/// static HITS: tierlock::Mutex<u64> = tierlock::Mutex::new(0);
+///
+/// *HITS.lock()? += 1;
+/// assert_eq!(*HITS.lock()?, 1);
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+pub struct Mutex<T: ?Sized> {
+    anchor: Anchor,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the data is reached through a guard only, by one thread at a time, so that sharing the
+// mutex lends the data to other threads one after another: that takes Send, not Sync. The anchor
+// is Sync by itself.
+unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+// A holder that panicked is told to the next one (`Predecessor::Panicked`), as std does by
+// poisoning.
+impl<T: ?Sized> UnwindSafe for Mutex<T> {}
+impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
+
+impl<T> Mutex<T> {
+    /// An unnamed mutex of thread scope.
+    #[cfg(not(tierlock_loom))]
+    pub const fn new(value: T) -> Mutex<T> {
+        Mutex { anchor: Anchor::new(Core::Plain(Plain::new())), value: UnsafeCell::new(value) }
+    }
+
+    /// The same; the model checker's locks are no constants.
+    #[cfg(tierlock_loom)]
+    pub fn new(value: T) -> Mutex<T> {
+        Mutex { anchor: Anchor::new(Core::Plain(Plain::new())), value: UnsafeCell::new(value) }
+    }
+
+    /// The data, without the mutex.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until the lock is free, and takes it.
+    ///
+    /// # Errors
+    /// At thread scope none. Above: `Damaged` or `Io` from the directory, `Unreachable` when no
+    /// leader acknowledged the request within `connect_timeout`, `Refused` by the leader, `Config`
+    /// when the name is locked at a wider scope than this manager reaches.
+    ///
+    /// # Example
+    /// ```
+    /// let hits = tierlock::Mutex::new(0);
+    /// *hits.lock()? += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    #[inline]
+    pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
+        match &self.anchor.core {
+            Core::Plain(Plain { lock, .. }) => {
+                lock.take();
+                Ok(self.plain_guard())
+            }
+            Core::Named(named) => self.lock_named(named),
+        }
+    }
+
+    /// Takes the lock if it is free. At host scope it asks the leader, and waits for its answer.
+    ///
+    /// # Errors
+    /// `WouldBlock`, if another holder has it; else as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::Mutex;
+    ///
+    /// let job = Mutex::new(());
+    /// let _guard = job.lock()?;
+    /// match job.try_lock() {
+    ///     Ok(_guard) => unreachable!("it is held"),
+    ///     Err(error) if error.is_contended() => {} // the job runs already
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    #[inline]
+    pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
+        match &self.anchor.core {
+            Core::Plain(Plain { lock, .. }) => match lock.try_take() {
+                Some(_) => Ok(self.plain_guard()),
+                None => Err(LockError::WOULD_BLOCK),
+            },
+            Core::Named(named) => self.try_lock_named(named),
+        }
+    }
+
+    /// Waits at most for `wait`.
+    ///
+    /// # Errors
+    /// `TimedOut`, with the holder where known; else as [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let elsewhere = locks.in_memory_peer(); // another machine
+    /// let _guard = elsewhere.mutex("job", ()).lock()?;
+    /// let job = locks.mutex("job", ()).build()?;
+    /// let error = job.try_lock_for(Duration::from_millis(20)).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// println!("gave up after {:?}: {error}", error.waited());
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn try_lock_for(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
+        self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.guard(held))
+    }
+
+    /// Waits at most until `until`.
+    ///
+    /// # Errors
+    /// As [`try_lock_for`](Self::try_lock_for).
+    pub fn try_lock_until(&self, until: Instant) -> Result<MutexGuard<'_, T>> {
+        self.try_lock_for(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// As [`lock`](Self::lock), blocking no thread. Works on every executor.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives back what it was about to receive, and its place in the queue. At host
+    /// scope the leader may have granted it meanwhile: a try at once after that can still find it held.
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let hits = tierlock::Mutex::new(0);
+    /// *hits.lock_async().await? += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn lock_async(&self) -> Result<MutexGuard<'_, T>> {
+        cooperate::proceed().await;
+        if let Some(guard) = self.lock_quietly() {
+            return guard;
+        }
+        self.anchor.core.lock_async(Patience::Forever).await.and_then(|held| self.guard(held))
+    }
+
+    /// As [`try_lock`](Self::try_lock), blocking no thread. At host scope it waits for the leader's
+    /// answer.
+    ///
+    /// # Cancel safety
+    /// As [`lock_async`](Self::lock_async).
+    pub async fn try_lock_async(&self) -> Result<MutexGuard<'_, T>> {
+        cooperate::proceed().await;
+        self.anchor.core.lock_async(Patience::No).await.and_then(|held| self.guard(held))
+    }
+
+    /// As [`try_lock_for`](Self::try_lock_for), blocking no thread. The time begins at the first
+    /// poll.
+    ///
+    /// # Cancel safety
+    /// As [`lock_async`](Self::lock_async).
+    pub async fn try_lock_for_async(&self, wait: Duration) -> Result<MutexGuard<'_, T>> {
+        let patience = Patience::for_at_most(wait);
+        cooperate::proceed().await;
+        self.anchor.core.lock_async(patience).await.and_then(|held| self.guard(held))
+    }
+
+    /// Widens the scope to `to`, for this mutex and for its name, for good.
+    ///
+    /// It acquires the lock at the wider scope, marks the name and releases it, so that at no moment
+    /// a narrow and a wide holder exist. From then on the name is locked at that scope, in this
+    /// process and by every process that locks it in the same directory. Asking for a narrower
+    /// scope, or the same, does nothing.
+    ///
+    /// It waits for the lock: a thread that holds a guard of this name waits for ever.
+    ///
+    /// # Errors
+    /// `Config`, if the mutex is unnamed or its manager cannot reach `to`; else as
+    /// [`lock`](Self::lock).
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tierlock::{LockManager, MutexGuard, Scope};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let stock = locks.mutex("stock", 7).scope(Scope::Thread).build()?;
+    /// stock.escalate(Scope::Host)?; // a second machine joins
+    /// assert_eq!(MutexGuard::scope(&stock.lock()?), Scope::Host);
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn escalate(&self, to: Scope) -> Result<()> {
+        self.named(to)?.escalate(to)
+    }
+
+    /// As [`escalate`](Self::escalate), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// Dropped early, it has either widened the name or not; the lock is given back.
+    pub async fn escalate_async(&self, to: Scope) -> Result<()> {
+        self.named(to)?.escalate_async(to).await
+    }
+
+    #[inline(never)]
+    fn lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
+        match named.lock_quietly() {
+            Some(won) => self.guard_of(won),
+            None => named.lock_slow(Patience::Forever).and_then(|held| self.guard(held)),
+        }
+    }
+
+    #[inline(never)]
+    fn try_lock_named(&self, named: &Named) -> Result<MutexGuard<'_, T>> {
+        match named.lock_quietly() {
+            Some(won) => self.guard_of(won),
+            None => named.lock_slow(Patience::No).and_then(|held| self.guard(held)),
+        }
+    }
+
+    fn named(&self, to: Scope) -> Result<&Named> {
+        match &self.anchor.core {
+            Core::Named(named) => Ok(named),
+            Core::Plain(_) => Err(LockError::config(
+                "an unnamed mutex cannot be widened: build it with LockManager::mutex(name, value)",
+            )
+            .with_scope(to)),
+        }
+    }
+
+    /// Whether the lock is held just now: by this process, or by another one of its directory. It asks
+    /// no leader.
+    ///
+    /// It may have changed when this returns: good for people and for tests, not for decisions.
+    pub fn is_locked(&self) -> bool {
+        self.anchor.core.is_locked()
+    }
+
+    /// The data, without locking: `&mut self` proves that no guard exists.
+    ///
+    /// # Example
+    /// ```
+    /// let mut hits = tierlock::Mutex::new(1);
+    /// *hits.get_mut() += 1;
+    /// assert_eq!(hits.into_inner(), 2);
+    /// ```
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// The scope it was built with, or was widened to.
+    pub fn scope(&self) -> Scope {
+        self.anchor.core.scope()
+    }
+
+    /// Its name; `None` for one made by [`Mutex::new`].
+    pub fn name(&self) -> Option<&str> {
+        self.anchor.core.name()
+    }
+
+    /// Takes the lock if nothing stands in the way, in no more than that takes.
+    #[inline]
+    fn lock_quietly(&self) -> Option<Result<MutexGuard<'_, T>>> {
+        match &self.anchor.core {
+            Core::Plain(Plain { lock, .. }) => lock.take_quietly().map(|_| Ok(self.plain_guard())),
+            Core::Named(named) => named.lock_quietly().map(|won| self.guard_of(won)),
+        }
+    }
+
+    /// The guard of a quiet lock of an unnamed mutex.
+    #[inline]
+    fn plain_guard(&self) -> MutexGuard<'_, T> {
+        // SAFETY: the lock was just won.
+        unsafe { self.anchor.install_plain() };
+        // SAFETY: likewise, and the borrow keeps the mutex alive.
+        unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) }
+    }
+
+    /// The guard of a quiet lock of a named mutex.
+    #[inline]
+    fn guard_of(&self, won: Won) -> Result<MutexGuard<'_, T>> {
+        // SAFETY: it was just won from this mutex's core.
+        unsafe { self.anchor.install_won(won) }?;
+        // SAFETY: likewise, and the borrow keeps the mutex alive.
+        Ok(unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) })
+    }
+
+    #[inline]
+    fn guard(&self, held: Held) -> Result<MutexGuard<'_, T>> {
+        // SAFETY: `held` was just won from this mutex's core.
+        unsafe { self.anchor.install(held, None) }?;
+        // SAFETY: likewise, and the borrow keeps the mutex alive.
+        Ok(unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) })
+    }
+}
+
+/// A pointer to what the cell holds.
+pub(crate) fn inside<T: ?Sized>(cell: &UnsafeCell<T>) -> NonNull<T> {
+    NonNull::new(cell.get()).expect("made from a reference")
+}
+
+impl<T: Send + 'static> Mutex<T> {
+    /// As [`lock`](Self::lock), with a guard that owns its share of the mutex.
+    ///
+    /// # Example
+    /// ```
+    /// use std::sync::Arc;
+    /// use tierlock::{Mutex, MutexGuard};
+    ///
+    /// struct Session { cart: MutexGuard<'static, Vec<u32>> }
+    ///
+    /// let cart = Arc::new(Mutex::new(vec![1]));
+    /// let mut session = Session { cart: cart.lock_arc()? };
+    /// session.cart.push(2);
+    /// assert!(cart.try_lock().is_err());
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
+        self.anchor.core.lock(Patience::Forever).and_then(|held| self.owned_guard(held))
+    }
+
+    /// As [`try_lock`](Self::try_lock), with a guard that owns its share of the mutex.
+    pub fn try_lock_arc(self: &Arc<Self>) -> Result<MutexGuard<'static, T>> {
+        self.anchor.core.lock(Patience::No).and_then(|held| self.owned_guard(held))
+    }
+
+    /// As [`try_lock_for`](Self::try_lock_for), with a guard that owns its share of the mutex.
+    pub fn try_lock_arc_for(self: &Arc<Self>, wait: Duration) -> Result<MutexGuard<'static, T>> {
+        self.anchor.core.lock(Patience::for_at_most(wait)).and_then(|held| self.owned_guard(held))
+    }
+
+    /// As [`lock_async`](Self::lock_async), with a guard that owns its share of the mutex. So does
+    /// the future: it borrows nothing and can be spawned.
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::sync::Arc;
+    /// use tierlock::Mutex;
+    ///
+    /// let hits = Arc::new(Mutex::new(0));
+    /// let mut guard = tokio::spawn(hits.lock_arc_async()).await.unwrap()?;
+    /// *guard += 1;
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn lock_arc_async(
+        self: &Arc<Self>,
+    ) -> impl Future<Output = Result<MutexGuard<'static, T>>> + Send + use<T> {
+        Arc::clone(self).lock_owned_with(Patience::Forever)
+    }
+
+    /// As [`try_lock_async`](Self::try_lock_async), with a guard and a future that own their share
+    /// of the mutex.
+    pub fn try_lock_arc_async(
+        self: &Arc<Self>,
+    ) -> impl Future<Output = Result<MutexGuard<'static, T>>> + Send + use<T> {
+        Arc::clone(self).lock_owned_with(Patience::No)
+    }
+
+    /// As [`try_lock_for_async`](Self::try_lock_for_async), with a guard and a future that own
+    /// their share of the mutex. The time begins at the call.
+    pub fn try_lock_arc_for_async(
+        self: &Arc<Self>,
+        wait: Duration,
+    ) -> impl Future<Output = Result<MutexGuard<'static, T>>> + Send + use<T> {
+        Arc::clone(self).lock_owned_with(Patience::for_at_most(wait))
+    }
+
+    /// [`lock_arc_async`](Self::lock_arc_async), as tokio names and takes it.
+    pub fn lock_owned(
+        self: Arc<Self>,
+    ) -> impl Future<Output = Result<OwnedMutexGuard<T>>> + Send + use<T> {
+        self.lock_owned_with(Patience::Forever)
+    }
+
+    /// [`try_lock_arc`](Self::try_lock_arc), as tokio names and takes it: no future.
+    pub fn try_lock_owned(self: Arc<Self>) -> Result<OwnedMutexGuard<T>> {
+        self.try_lock_arc()
+    }
+
+    /// [`try_lock_arc_for_async`](Self::try_lock_arc_for_async), as tokio would name and take it.
+    pub fn try_lock_owned_for(
+        self: Arc<Self>,
+        wait: Duration,
+    ) -> impl Future<Output = Result<OwnedMutexGuard<T>>> + Send + use<T> {
+        self.lock_owned_with(Patience::for_at_most(wait))
+    }
+
+    async fn lock_owned_with(
+        self: Arc<Self>,
+        patience: Patience,
+    ) -> Result<MutexGuard<'static, T>> {
+        cooperate::proceed().await;
+        self.anchor.core.lock_async(patience).await.and_then(|held| self.owned_guard(held))
+    }
+
+    fn owned_guard(self: &Arc<Self>, held: Held) -> Result<MutexGuard<'static, T>> {
+        // SAFETY: `held` was just won from this mutex's core.
+        unsafe { self.anchor.install(held, Some(self.clone())) }?;
+        // SAFETY: likewise, and the share that was installed keeps the mutex alive.
+        Ok(unsafe { MutexGuard::new(inside(&self.value), NonNull::from(&self.anchor)) })
+    }
+}
+
+impl<T: Send> Keeper for Mutex<T> {}
+
+impl<T> From<T> for Mutex<T> {
+    fn from(value: T) -> Mutex<T> {
+        Mutex::new(value)
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Mutex<T> {
+        Mutex::new(T::default())
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    /// Shows what it is, and its data if no guard has that just now.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Mutex");
+        debug.field("name", &self.name()).field("scope", &self.scope());
+        let looked = self.anchor.look(|| {
+            // SAFETY: while `look` runs this no guard exists, and none is made.
+            debug.field("data", &unsafe { &*self.value.get() });
+        });
+        if looked.is_none() {
+            debug.field("data", &format_args!("<locked>"));
+        }
+        debug.finish_non_exhaustive()
+    }
+}
+
+/// A named mutex about to be built; made by [`LockManager::mutex`](crate::LockManager::mutex).
+///
+/// [`build`](Self::build) makes the mutex; the `lock` forms build it and lock it in one step, with
+/// a guard that owns everything:
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tierlock::{LockManager, MutexGuard, Result};
+///
+/// fn lock_order(locks: &LockManager, id: u64) -> Result<MutexGuard<'static, ()>> {
+///     locks.mutex(format!("orders/{id}"), ()).lock()
+/// }
+///
+/// let locks = LockManager::in_memory();
+/// let order = lock_order(&locks, 42)?;
+/// assert!(locks.mutex("orders/42", ()).try_lock().is_err());
+/// # }
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+#[must_use = "nothing is locked before `build` or `lock` is called"]
+#[derive(Debug)]
+pub struct MutexBuilder<T> {
+    reach: Arc<Reach>,
+    name: String,
+    value: T,
+    scope: Option<Scope>,
+    at_most: Option<Duration>,
+    at_least: Option<Duration>,
+    keep: Keep,
+}
+
+impl fmt::Debug for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockManager")
+            .field("label", &self.label)
+            .field("widest", &self.widest())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> MutexBuilder<T> {
+    pub(crate) fn new(reach: Arc<Reach>, name: &str, value: T) -> Self {
+        MutexBuilder {
+            reach,
+            name: name.to_owned(),
+            value,
+            scope: None,
+            at_most: None,
+            at_least: None,
+            keep: Keep::default(),
+        }
+    }
+
+    /// Which other callers it excludes. Default: the widest scope that the manager reaches.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// The longest that one holder may hold it: then the lock is lost, with
+    /// [`LostReason::HeldTooLong`](crate::LostReason::HeldTooLong).
+    ///
+    /// At host scope the next waiter is granted the lock once the holder's manager has confirmed the
+    /// loss. Below host scope the guard is told, and other callers wait until it is dropped.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tierlock::{LockManager, LostReason, MutexGuard};
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let guard = locks.mutex("report", ()).at_most(Duration::from_millis(20)).lock_async().await?;
+    /// assert_eq!(MutexGuard::lost(&guard).await, LostReason::HeldTooLong);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
+    pub fn at_most(mut self, at_most: Duration) -> Self {
+        self.at_most = Some(at_most);
+        self
+    }
+
+    /// The shortest time that the lock stays taken, also if the guard is dropped before: so that a
+    /// short job is not run again by a machine with a clock that is a little behind. At most 31
+    /// days: more is an error at [`build`](Self::build).
+    ///
+    /// At host scope the leader remembers it: the name stays taken however the holder ends, also if
+    /// it is killed, and through a restart of the leader. Such a lock costs the leader a write to its
+    /// disk. At process scope the directory remembers it, until the machine is started anew; at
+    /// thread scope it ends with this process.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use std::time::Duration;
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::in_memory();
+    /// let job = || locks.mutex("nightly", ()).at_least(Duration::from_secs(300)).try_lock();
+    /// drop(job()?);              // done at once
+    /// assert!(job().is_err());   // and not done again within five minutes
+    /// # }
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn at_least(mut self, at_least: Duration) -> Self {
+        self.at_least = Some(at_least);
+        self
+    }
+
+    /// Whether the lease of a host-scope lock is kept after the last local unlock; see [`Keep`] and
+    /// the guide's page [`kept_leases`](crate::guide::kept_leases). Below host scope it says nothing.
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Makes the mutex. It touches no network; at process scope it opens the name's place in the
+    /// directory.
+    ///
+    /// # Errors
+    /// `Config` for an invalid name, a scope out of the manager's reach, or terms that
+    /// contradict each other; `Io` or `Damaged` from the directory, a full disk among them.
+    pub fn build(self) -> Result<Mutex<T>> {
+        let (named, value) = self.build_named(Usage::Lock, |_, _| Ok(()))?;
+        Ok(Mutex { anchor: Anchor::new(Core::Named(named)), value: UnsafeCell::new(value) })
+    }
+
+    /// Everything but the lock that is made of it. `check` has a last word on its scope and what it
+    /// shares in this process.
+    pub(crate) fn build_named(
+        self,
+        usage: Usage,
+        check: impl FnOnce(Scope, &Entry) -> Result<()>,
+    ) -> Result<(Named, T)> {
+        let scope = self.scope.unwrap_or_else(|| self.reach.widest());
+        let name = Name::new(&self.name).map_err(|error| {
+            LockError::config(error.to_string()).with_scope(scope).with_source(error)
+        })?;
+        let about = |error: LockError| error.with_name(&name).with_scope(scope);
+        self.reach.check(scope).map_err(about)?;
+        check_terms(self.at_most, self.at_least).map_err(about)?;
+        if scope == Scope::Host
+            && let Some(service) = &self.reach.service
+        {
+            let has_at_least = self.at_least.is_some();
+            let keeps_always = self.keep == Keep::Always;
+            service.accepts(&AskedTerms { has_at_least, keeps_always }).map_err(about)?;
+        }
+        if self.at_most.is_some() || self.at_least.is_some() {
+            alarm::ready().map_err(|error| {
+                let what = "the system gives no thread for the timers of at_most and at_least";
+                about(LockError::new(LockErrorKind::Io, what).with_source(error))
+            })?;
+        }
+        let entry = self.reach.ground.entry(&name);
+        entry.claim(usage).map_err(about)?;
+        if scope == Scope::Thread {
+            entry.may_be_narrow();
+        }
+        entry.prepare(scope.max(entry.scope_in_force())).map_err(about)?;
+        check(scope, &entry).map_err(about)?;
+        let named = Named {
+            word: self.reach.service.as_ref().map(|service| entry.lease_word(service)),
+            entry,
+            reach: self.reach,
+            scope: AtomicU8::new(scope as u8),
+            at_most: self.at_most,
+            at_least: self.at_least,
+            has_terms: self.at_most.is_some() || self.at_least.is_some(),
+            keep: self.keep,
+        };
+        Ok((named, self.value))
+    }
+}
+
+fn check_terms(at_most: Option<Duration>, at_least: Option<Duration>) -> Result<()> {
+    if at_most == Some(Duration::ZERO) {
+        return Err(LockError::config("at_most is zero: no holder could do anything"));
+    }
+    match (at_most, at_least) {
+        (_, Some(at_least)) if at_least > AT_LEAST_MAX => Err(LockError::config(format!(
+            "at_least ({at_least:?}) is longer than the 31 days that are remembered"
+        ))),
+        (Some(at_most), Some(at_least)) if at_least > at_most => Err(LockError::config(format!(
+            "at_least ({at_least:?}) is longer than at_most ({at_most:?})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl<T: Send + 'static> MutexBuilder<T> {
+    /// Builds it and locks it; see [`Mutex::lock`].
+    pub fn lock(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).lock_arc()
+    }
+
+    /// Builds it and tries to lock it; see [`Mutex::try_lock`].
+    pub fn try_lock(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc()
+    }
+
+    /// Builds it and waits at most for `wait`; see [`Mutex::try_lock_for`].
+    pub fn try_lock_for(self, wait: Duration) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc_for(wait)
+    }
+
+    /// Builds it and locks it, blocking no thread; see [`Mutex::lock_async`].
+    pub async fn lock_async(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).lock_arc_async().await
+    }
+
+    /// Builds it and tries to lock it, blocking no thread; see [`Mutex::try_lock_async`].
+    pub async fn try_lock_async(self) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc_async().await
+    }
+
+    /// Builds it and waits at most for `wait`, blocking no thread; see
+    /// [`Mutex::try_lock_for_async`].
+    pub async fn try_lock_for_async(self, wait: Duration) -> Result<MutexGuard<'static, T>> {
+        Arc::new(self.build()?).try_lock_arc_for_async(wait).await
+    }
+}
+
+#[cfg(all(test, feature = "process"))]
+mod tests {
+    use crate::{LockManager, MutexGuard, Scope, fork, path::Core};
+
+    /// A thread that has looked how far to climb, and then has to wait for a CPU: meanwhile the name
+    /// is locked at process scope for the first time.
+    #[test]
+    fn a_look_before_the_name_was_widened_wins_nothing_narrow() {
+        let directory = tempfile::tempdir().unwrap();
+        let locks = LockManager::builder().directory(directory.path()).open().unwrap();
+        let wide = locks.mutex("a", ()).scope(Scope::Process).build().unwrap();
+        let narrow = locks.mutex("a", ()).scope(Scope::Thread).build().unwrap();
+        let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
+
+        let held = named.lock_quietly_at(Scope::Thread, fork::generation()).expect("it is free");
+        named.release_quietly(held);
+        let last = wide.lock().unwrap();
+        let token = MutexGuard::token(&last);
+        drop(last);
+
+        assert!(named.lock_quietly_at(Scope::Thread, fork::generation()).is_none());
+        let next = narrow.lock().unwrap();
+        assert_eq!(MutexGuard::scope(&next), Scope::Process);
+        assert!(MutexGuard::token(&next) > token);
+    }
+}

@@ -1,0 +1,223 @@
+//! Holders, waiters, how the last holder left: for people and for `tierlock status`.
+
+use std::time::Duration;
+
+use crate::{
+    error::{Holder, Predecessor, Result},
+    name::Name,
+    path::ground::Reach,
+    process::{Identity, NameStatus, Survivor, WaiterStatus, find_survivors},
+    proto::wire::Mode,
+    scope::Scope,
+    token::Token,
+};
+
+/// One name, as far as this manager can see it.
+#[derive(Clone, Debug)]
+pub(crate) struct LockStatus {
+    pub(crate) name: Name,
+    pub(crate) scope: Scope,
+    pub(crate) state: State,
+    pub(crate) token: Token,
+    pub(crate) holder: Option<Holder>,
+    /// Of a semaphore: how many permits there are.
+    pub(crate) limit: Option<u32>,
+    /// Which processes read it, and how many threads and tasks of each; or have permits, and how many.
+    pub(crate) sharers: Vec<(Holder, u32)>,
+    /// The files with the locks that prove those alive.
+    pub(crate) share_proofs: Vec<Identity>,
+    /// For how long the holder's lease is good without a further word, or `at_least` runs on.
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) predecessor: Predecessor,
+    pub(crate) waiters: Vec<Waiter>,
+    /// The file with the lock that proves its holder in the directory alive.
+    pub(crate) proof: Option<Identity>,
+    /// The processes that keep it in the place of a holder that has ended.
+    pub(crate) survivors: Vec<Survivor>,
+}
+
+impl LockStatus {
+    /// That of a name that was never used: it is free.
+    pub(crate) fn free(name: Name, scope: Scope) -> LockStatus {
+        LockStatus {
+            name,
+            scope,
+            state: State::Free,
+            token: Token::ZERO,
+            holder: None,
+            limit: None,
+            sharers: Vec::new(),
+            share_proofs: Vec::new(),
+            remaining: None,
+            predecessor: Predecessor::Clean,
+            waiters: Vec::new(),
+            proof: None,
+            survivors: Vec::new(),
+        }
+    }
+}
+
+/// What a name's lock does just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Held,
+    /// The lease is kept although no guard holds the lock.
+    Kept,
+    Free,
+    /// Taken in its directory, on the way to its lease.
+    Climbing,
+    /// It has no holder, and the `at_least` of its last one keeps it taken.
+    Reserved,
+    /// It is a lock of host scope, and its leader was not asked: held there or not.
+    Unknown,
+}
+
+/// A caller that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) label: String,
+    pub(crate) host: String,
+    pub(crate) pid: Option<u32>,
+    pub(crate) waiting: Duration,
+}
+
+/// The names of the manager's directory and of its leader, or only one; in order of names.
+pub(crate) fn look(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+    let found = there(reach, only)?;
+    merged(reach, only, found, reach.has_leader())
+}
+
+/// The names of the manager's directory as the directory knows them.
+pub(crate) fn here(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+    merged(reach, only, Vec::new(), false)
+}
+
+/// The names of the manager's leader as the leader knows them.
+pub(crate) fn there(reach: &Reach, only: Option<&Name>) -> Result<Vec<LockStatus>> {
+    #[cfg(feature = "service")]
+    if let Some(engine) = &reach.engine {
+        let found = crate::blocking::wait_for(engine.look(only))?;
+        return Ok(found.into_iter().map(at_an_engine).collect());
+    }
+    let Some(link) = &reach.link else { return Ok(Vec::new()) };
+    let limit = crate::clock::now() + reach.connect_timeout;
+    Ok(link.list(only, Some(limit))?.into_iter().map(at_the_leader).collect())
+}
+
+/// Adds what the directory knows to what the leader said, if it was asked.
+fn merged(
+    reach: &Reach,
+    only: Option<&Name>,
+    mut found: Vec<LockStatus>,
+    leader_asked: bool,
+) -> Result<Vec<LockStatus>> {
+    if let Some(directory) = reach.ground.directory() {
+        let mut known = directory.survey()?;
+        known.retain(|status| only.is_none_or(|only| *only == status.name));
+        find_survivors(&mut known);
+        known.into_iter().for_each(|status| merge(&mut found, status, leader_asked));
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+fn at_the_leader(lock: crate::proto::wire::LockInfo) -> LockStatus {
+    let state = match (&lock.holder, lock.kept) {
+        (None, _) if lock.reserved => State::Reserved,
+        (None, _) => State::Free,
+        (Some(_), true) => State::Kept,
+        (Some(_), false) => State::Held,
+    };
+    let waiters = lock.waiters.into_iter().map(|waiter| Waiter {
+        label: waiter.identity.label.clone(),
+        host: waiter.identity.host.clone(),
+        pid: Some(waiter.identity.pid),
+        waiting: waiter.since,
+    });
+    let is_shared = lock.holder.as_ref().is_some_and(|holder| holder.mode == Mode::Shared);
+    let mut holders =
+        lock.holder.into_iter().chain(lock.others).map(crate::host::client::link::holder_of);
+    let holder = if is_shared { None } else { holders.next() };
+    // What a manager shares among its threads the leader does not count.
+    let readers = if is_shared { holders.map(|holder| (holder, 1)).collect() } else { Vec::new() };
+    LockStatus {
+        state,
+        token: lock.token,
+        holder,
+        sharers: readers,
+        remaining: lock.remaining,
+        predecessor: lock.predecessor,
+        waiters: waiters.collect(),
+        ..LockStatus::free(lock.name, Scope::Host)
+    }
+}
+
+#[cfg(feature = "service")]
+fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
+    let state = match &lock.holder {
+        Some(_) => State::Held,
+        None if lock.is_reserved => State::Reserved,
+        None => State::Free,
+    };
+    let waiters = lock.waiters.into_iter().map(|waiter| Waiter {
+        label: waiter.label,
+        host: waiter.host,
+        pid: waiter.pid,
+        waiting: waiter.held.unwrap_or_default(),
+    });
+    // No engine remembers how the last holder left.
+    LockStatus {
+        state,
+        token: lock.token,
+        holder: lock.holder,
+        remaining: lock.remaining,
+        waiters: waiters.collect(),
+        ..LockStatus::free(lock.name, Scope::Host)
+    }
+}
+
+/// Adds what the directory knows. Of a name that was locked at host scope the leader knows more;
+/// the directory knows which process is on the way, and its waiters: of one directory only one at a time
+/// waits at the leader.
+fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
+    let wide = status.widened_by.is_some();
+    if wide && let Some(known) = found.iter_mut().find(|known| known.name == status.name) {
+        let is_unheld = matches!(known.state, State::Free | State::Reserved);
+        if is_unheld && status.holder.is_some() {
+            known.state = State::Climbing;
+            known.holder = status.holder;
+            known.survivors = status.survivors;
+        }
+        known.waiters.extend(status.waiters.into_iter().map(in_the_directory));
+        return;
+    }
+    let state = match (&status.holder, status.stays_for) {
+        // The holder of a name of host scope has no lock in the directory.
+        (Some(_), _) if wide => State::Climbing,
+        (Some(_), _) => State::Held,
+        (None, _) if !status.sharers.is_empty() => State::Held,
+        (None, Some(_)) => State::Reserved,
+        (None, None) if wide && !leader_asked => State::Unknown,
+        (None, None) => State::Free,
+    };
+    found.push(LockStatus {
+        name: status.name,
+        scope: if wide { Scope::Host } else { Scope::Process },
+        state,
+        token: status.token,
+        holder: status.holder,
+        remaining: status.stays_for,
+        limit: status.limit,
+        sharers: status.sharers,
+        share_proofs: status.share_proofs,
+        predecessor: status.predecessor,
+        waiters: status.waiters.into_iter().map(in_the_directory).collect(),
+        proof: status.proof,
+        survivors: status.survivors,
+    });
+}
+
+fn in_the_directory(waiter: WaiterStatus) -> Waiter {
+    let WaiterStatus { who, waiting } = waiter;
+    Waiter { label: who.label, host: who.host, pid: who.pid, waiting }
+}

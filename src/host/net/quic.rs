@@ -1,0 +1,919 @@
+//! One UDP socket and the QUIC connections on it: frames in, frames out.
+//!
+//! It knows no message, starts no thread and never sleeps. The driver of a [`Port`] calls
+//! [`receive`](Port::receive) when its socket is readable, takes the events, writes frames, calls
+//! [`transmit`](Port::transmit), and sleeps until [`timeout`](Port::timeout). QUIC itself is
+//! quinn-proto's; without an async runtime between it and the socket a round trip pays for no
+//! task switch, and any thread that holds the port can carry its frames.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
+    io::{self, IoSliceMut},
+    mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
+    EndpointConfig, EndpointEvent, HashedConnectionIdGenerator, Incoming, MtuDiscoveryConfig,
+    ServerConfig, StreamEvent, StreamId, Transmit, TransportConfig, VarInt, WriteError,
+    crypto::rustls::QuicClientConfig,
+};
+use quinn_udp::{RecvMeta, UdpSocketState};
+
+use rustls::pki_types::CertificateDer;
+
+use crate::proto::{
+    ClientId, ConnectionId,
+    client::Ended,
+    numbered::Numbered,
+    wire::{self, FrameReader, Message, Received},
+};
+
+use super::{
+    admission::{Admission, Admitted, client_at},
+    own_id::OwnId,
+    tls::Secret,
+};
+
+/// What a connection may have waiting to be sent before it is given up: its peer does not read.
+/// Less than that a session may have coming to it at once, which returns with as many leases and
+/// requests as it may have: 131,072 answers of at most 500 bytes, or its own report of them.
+const UNSENT_BYTES_MAX: usize = 64 << 20;
+/// What an empty buffer keeps of its room.
+const UNSENT_BYTES_KEPT: usize = 32 << 10;
+/// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
+/// stays with QUIC, which stops the peer.
+const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
+/// What a leader may send ahead of its client's reading.
+const RECEIVE_WINDOW: u32 = 1 << 20;
+/// What a client may send ahead of a leader's reading, in order or not: it is in the leader's
+/// memory until then, for every one of many connections. It is no limit to the speed of a machine
+/// nearby, and enough for a megabyte a second over 60 ms.
+const LEADER_RECEIVE_WINDOW: u32 = 64 << 10;
+/// Before the first round trip neither side knows how long one takes, and a packet that is lost in a
+/// handshake is sent again after three of them. QUIC's own guess of 333 ms would make that a
+/// second, in which a client that returns to a restarted leader has no lock. Leaders are near; for one
+/// that is not, a few packets more are sent than are needed.
+const INITIAL_RTT: Duration = Duration::from_millis(50);
+/// What of a client's sending may be unacknowledged.
+const SEND_WINDOW: u64 = 1 << 20;
+/// What of a leader's sending to one client may be unacknowledged, for the same reasons as
+/// [`LEADER_RECEIVE_WINDOW`].
+const LEADER_SEND_WINDOW: u64 = 64 << 10;
+/// What a leader keeps of a client's handshake that came out of order: the least that QUIC allows,
+/// and several times what any client sends.
+const LEADER_CRYPTO_BYTES: usize = 4 << 10;
+/// Handshakes a leader has under way at most; more are refused, to be tried again.
+pub(in crate::host) const HANDSHAKES_MAX: usize = 1024;
+/// A leader gives a handshake up that takes longer. A peer with the secret needs a round trip.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
+/// Connections that ended without having shown the secret, which a leader keeps for a while to say
+/// so again, at most; of more the oldest are forgotten at once. How long that while is their
+/// peers have a say in.
+///
+/// So peers without the secret take no more than `HANDSHAKES_MAX + STRANGERS_MAX` connections,
+/// however many they are and whatever they send. Each may have the connection's own state, one
+/// handshake message of 64 KiB, and [`LEADER_CRYPTO_BYTES`] of handshake out of order at each of two
+/// levels, which byte by byte with gaps between take some 150 KiB: below 400 KiB, together below
+/// 420 MiB. There is no early data, and nothing else is read before they have shown it.
+const STRANGERS_MAX: usize = 32;
+/// The kernel's buffers, as far as it allows: a herd that returns after a restart fits in.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// One receive buffer: the most that the kernel joins into one message.
+const MESSAGE_BYTES: usize = 64 << 10;
+/// Datagrams in one write to the kernel.
+const SEGMENTS_MAX: usize = 10;
+
+/// Why a connection was closed, as a number on the wire; the words go along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(in crate::host) enum CloseCode {
+    /// The session ended in good order, or the connection is not needed.
+    Done = 0,
+    /// The peer broke the protocol.
+    Protocol = 1,
+    /// The peer did not read what it was sent.
+    Slow = 2,
+    /// A newer connection of the same session took over.
+    Superseded = 3,
+    /// The leader stops.
+    Shutdown = 4,
+    /// The leader has no memory for it just now.
+    Busy = 5,
+}
+
+/// What happened on a port.
+#[derive(Debug)]
+pub(in crate::host) enum Event {
+    /// The handshake is over: the peer has the secret. Its connection counts as this client's.
+    Connected(ConnectionId, ClientId),
+    /// There are frames to [`read`](Port::read).
+    Readable(ConnectionId),
+    /// The connection, or the attempt to make it, is over.
+    Ended(ConnectionId, Ended),
+}
+
+pub(in crate::host) struct Port {
+    socket: Arc<UdpSocket>,
+    udp: UdpSocketState,
+    endpoint: Endpoint,
+    /// By handle; an empty slot is a handle that is free.
+    lines: Vec<Option<Line>>,
+    desk: Desk,
+    admission: Admission,
+    /// What is accepted of clients; a client's handshake has its own.
+    accepted: Option<Secret>,
+    ids: Ids,
+    /// Lines with something to do, each once.
+    busy: VecDeque<ConnectionHandle>,
+    /// When lines want to be looked at; entries that moved are left in and checked when due.
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When handshakes that were accepted are given up, the first first. Most are over by then.
+    stalls: VecDeque<(Instant, ConnectionId)>,
+    /// What the kernel had no room for.
+    unsent: Option<(Transmit, Vec<u8>)>,
+    received: Vec<u8>,
+    send_buffer: Vec<u8>,
+}
+
+/// What the ports of a leader have in common.
+#[derive(Clone)]
+pub(in crate::host) struct Entrance {
+    pub(in crate::host) secret: Secret,
+    pub(in crate::host) own: OwnId,
+    pub(in crate::host) admission: Admission,
+}
+
+/// The numbers that a port gives its connections: every `step`th from `next` on, so that several
+/// ports give none twice.
+#[derive(Clone, Copy)]
+pub(in crate::host) struct Ids {
+    pub(in crate::host) next: u64,
+    pub(in crate::host) step: u64,
+}
+
+/// What the lines of a port share.
+#[derive(Default)]
+struct Desk {
+    handles: Numbered<ConnectionId, ConnectionHandle>,
+    /// Connections that are over and never showed the secret, the first first. Most are gone.
+    strangers: VecDeque<(ConnectionHandle, ConnectionId)>,
+    events: VecDeque<Event>,
+    /// Frames that came before a connection's end, until it is forgotten.
+    last_words: Numbered<ConnectionId, FrameReader>,
+}
+
+/// One connection and its one stream.
+struct Line {
+    inner: Connection,
+    id: ConnectionId,
+    remote: SocketAddr,
+    stream: Option<StreamId>,
+    reader: FrameReader,
+    /// The stream may have more than the reader was given.
+    has_more: bool,
+    /// Frames to be written, the first `written` bytes of which are.
+    out: Vec<u8>,
+    written: usize,
+    is_busy: bool,
+    /// What it counts as, and whether it is in its handshake.
+    admitted: Admitted,
+    /// Its end was reported: the driver is not interested any more.
+    is_over: bool,
+    /// The earliest of its entries among the timers.
+    timer: Option<Instant>,
+}
+
+impl Port {
+    /// A port where a leader listens.
+    pub(in crate::host) fn listen(
+        address: SocketAddr,
+        entrance: &Entrance,
+        ids: Ids,
+    ) -> io::Result<Port> {
+        let Entrance { secret, own, admission } = entrance;
+        let mut config = EndpointConfig::new(secret.reset_key(own));
+        let key = secret.connection_id_key(own);
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+        let server = Some(server_config(secret));
+        let port = Port::new(bind(address)?, config, server, admission.clone(), 16)?;
+        Ok(Port { accepted: Some(secret.clone()), ids, ..port })
+    }
+
+    /// From now on these secrets are accepted of clients, and the first is presented to them. The
+    /// connection of a client with another secret ends.
+    pub(in crate::host) fn accept_secret(&mut self, secret: &Secret) {
+        self.endpoint.set_server_config(Some(Arc::new(server_config(secret))));
+        self.accepted = Some(secret.clone());
+        let refused = |line: &&Line| {
+            // One in its handshake is judged at the end of that.
+            !line.is_over && !line.admitted.is_handshaking() && !line.is_accepted_by(secret)
+        };
+        let refused: Vec<_> =
+            self.lines.iter().flatten().filter(refused).map(|line| line.id).collect();
+        for id in refused {
+            self.close(id, CloseCode::Protocol, ACCEPTED_NO_LONGER);
+        }
+    }
+
+    /// A port for one connection to a leader, which is begun.
+    pub(in crate::host) fn connect(
+        id: ConnectionId,
+        remote: SocketAddr,
+        secret: &Secret,
+        silence: Duration,
+    ) -> io::Result<Port> {
+        let local = match remote {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        Port::connect_from(local, id, remote, secret.client(), silence)
+    }
+
+    fn connect_from(
+        local: IpAddr,
+        id: ConnectionId,
+        remote: SocketAddr,
+        handshake: Arc<QuicClientConfig>,
+        silence: Duration,
+    ) -> io::Result<Port> {
+        let local = SocketAddr::new(local, 0);
+        let socket = bind(local)?;
+        // The kernel then tells us when nothing listens there.
+        socket.connect(remote)?;
+        // Its reset key is drawn for this port alone: with one that others have, a leader's for
+        // instance, they could end its connection.
+        let mut port = Port::new(socket, EndpointConfig::default(), None, Admission::new(1, 1), 4)?;
+        let mut config = ClientConfig::new(handshake);
+        config.transport_config(Arc::new(client_transport(silence)));
+        let (handle, inner) = port
+            .endpoint
+            .connect(Instant::now(), config, remote, "tierlock")
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        port.insert(handle, inner, id, remote);
+        Ok(port)
+    }
+
+    fn new(
+        socket: UdpSocket,
+        mut config: EndpointConfig,
+        server: Option<ServerConfig>,
+        admission: Admission,
+        batch: usize,
+    ) -> io::Result<Port> {
+        let udp = UdpSocketState::new((&socket).into())?;
+        // The kernel gives what it allows; a smaller buffer is slower, not wrong.
+        let _ = udp.set_send_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
+        let _ = udp.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
+        // All clients return at once after a restart, and each is to hear of it at once. A reset is
+        // shorter than what provoked it, so that two ports cannot go on for ever.
+        config.min_reset_interval(Duration::ZERO);
+        let endpoint =
+            Endpoint::new(Arc::new(config), server.map(Arc::new), !udp.may_fragment(), None);
+        Ok(Port {
+            socket: Arc::new(socket),
+            udp,
+            endpoint,
+            lines: Vec::new(),
+            desk: Desk::default(),
+            admission,
+            accepted: None,
+            ids: Ids { next: 0, step: 1 },
+            busy: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            stalls: VecDeque::new(),
+            unsent: None,
+            received: vec![0; batch * MESSAGE_BYTES],
+            send_buffer: Vec::new(),
+        })
+    }
+
+    /// The socket to sleep on, which outlives the port if need be.
+    pub(in crate::host) fn socket(&self) -> &Arc<UdpSocket> {
+        &self.socket
+    }
+
+    /// Whether to sleep until the socket is writable, too.
+    pub(in crate::host) fn is_blocked(&self) -> bool {
+        self.unsent.is_some()
+    }
+
+    /// When [`transmit`](Port::transmit) is next due without anything having happened.
+    pub(in crate::host) fn timeout(&mut self) -> Option<Instant> {
+        self.settle_first_timer();
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let stall = self.stalls.front().map(|(at, _)| *at);
+        timer.into_iter().chain(stall).min()
+    }
+
+    /// Sees to it that the first entry is when its line wants to be looked at. Most have moved on
+    /// by then: with every packet the time is put off until which its answer is waited for.
+    fn settle_first_timer(&mut self) {
+        while let Some(mut first) = self.timers.peek_mut() {
+            let Reverse((at, index)) = *first;
+            let line = self.lines[index].as_mut().filter(|line| line.timer == Some(at));
+            let due = line.and_then(|line| {
+                line.timer = line.inner.poll_timeout().map(|due| due.max(at));
+                line.timer
+            });
+            match due {
+                None => drop(PeekMut::pop(first)),
+                Some(due) if due > at => *first = Reverse((due, index)),
+                Some(_) => return,
+            }
+        }
+    }
+
+    /// Reads what the socket has, up to a batch; the rest is there at the next call. Whether there
+    /// may be a rest.
+    pub(in crate::host) fn receive(&mut self) -> bool {
+        let mut received = mem::take(&mut self.received);
+        let has_more = self.receive_into(&mut received);
+        self.received = received;
+        has_more
+    }
+
+    fn receive_into(&mut self, received: &mut [u8]) -> bool {
+        let mut metas = [RecvMeta::default(); quinn_udp::BATCH_SIZE];
+        let mut chunks = received.chunks_mut(MESSAGE_BYTES).map(IoSliceMut::new);
+        let mut slices: [IoSliceMut<'_>; quinn_udp::BATCH_SIZE] =
+            std::array::from_fn(|_| chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        let used = slices.iter().take_while(|slice| !slice.is_empty()).count();
+        let slices = &mut slices[..used];
+        let count = match self.udp.recv((&*self.socket).into(), slices, &mut metas) {
+            Ok(count) => count,
+            Err(error) => {
+                self.trouble(&error);
+                return error.kind() != io::ErrorKind::WouldBlock;
+            }
+        };
+        let now = Instant::now();
+        for (meta, slice) in metas.iter().zip(slices.iter()).take(count) {
+            let stride = meta.stride.max(1);
+            for datagram in slice[..meta.len].chunks(stride) {
+                self.handle(meta, BytesMut::from(datagram), now);
+            }
+        }
+        // The lines take in what came before anything is sent.
+        for index in 0..self.busy.len() {
+            let handle = self.busy[index];
+            self.listen_to(handle);
+        }
+        count == used
+    }
+
+    /// What the kernel heard from the network, which any host may have made it believe. It ends a
+    /// client's attempts, which are tried again, and never a connection that stands.
+    fn trouble(&mut self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock || self.socket.peer_addr().is_err() {
+            return;
+        }
+        let Port { lines, desk, .. } = self;
+        for line in lines.iter_mut().flatten().filter(|line| line.admitted.is_handshaking()) {
+            let ended = match error.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    Ended::NotThere(format!("nothing listens at {}", line.remote))
+                }
+                _ => Ended::Disconnected(format!("cannot reach {}: {error}", line.remote)),
+            };
+            line.end(ended, desk);
+        }
+    }
+
+    fn handle(&mut self, meta: &RecvMeta, datagram: BytesMut, now: Instant) {
+        let mut response = Vec::new();
+        let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
+        let event = self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut response);
+        match event {
+            None => {}
+            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit, &response),
+            Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(line) = self.lines.get_mut(handle.0).and_then(Option::as_mut) {
+                    line.inner.handle_event(event);
+                    self.mark_busy(handle);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, incoming: Incoming, now: Instant) {
+        let mut response = Vec::new();
+        let remote = incoming.remote_address();
+        let client = client_at(remote);
+        let transmit = if !self.admission.admits(client) {
+            Some(self.endpoint.refuse(incoming, &mut response))
+        } else if !self.admission.trusts_addresses() && !incoming.remote_address_validated() {
+            self.endpoint.retry(incoming, &mut response).ok()
+        } else {
+            match self.endpoint.accept(incoming, now, &mut response, None) {
+                Ok((handle, inner)) => {
+                    let id = ConnectionId(self.ids.next);
+                    self.ids.next += self.ids.step;
+                    self.insert(handle, inner, id, remote);
+                    self.stalls.push_back((now + HANDSHAKE_LIMIT, id));
+                    None
+                }
+                Err(error) => error.response,
+            }
+        };
+        if let Some(transmit) = transmit {
+            self.respond(&transmit, &response);
+        }
+    }
+
+    /// Sends what needs no connection. If the kernel has no room it is lost, and asked for again.
+    fn respond(&self, transmit: &Transmit, bytes: &[u8]) {
+        let _ = self.udp.try_send((&*self.socket).into(), &datagrams(transmit, bytes));
+    }
+
+    fn insert(
+        &mut self,
+        handle: ConnectionHandle,
+        inner: Connection,
+        id: ConnectionId,
+        remote: SocketAddr,
+    ) {
+        if self.lines.len() <= handle.0 {
+            self.lines.resize_with(handle.0 + 1, || None);
+        }
+        self.desk.handles.insert(id, handle);
+        let line = Line {
+            inner,
+            id,
+            remote,
+            stream: None,
+            reader: FrameReader::new(),
+            has_more: false,
+            out: Vec::new(),
+            written: 0,
+            is_busy: false,
+            admitted: self.admission.admit(client_at(remote)),
+            is_over: false,
+            timer: None,
+        };
+        assert!(self.lines[handle.0].replace(line).is_none(), "a handle is used by one connection");
+        self.mark_busy(handle);
+    }
+
+    /// The next thing that happened.
+    pub(in crate::host) fn poll_event(&mut self) -> Option<Event> {
+        self.desk.events.pop_front()
+    }
+
+    /// The driver will not read any more what came before this connection's end.
+    pub(in crate::host) fn forget(&mut self, id: ConnectionId) {
+        self.desk.last_words.remove(&id);
+    }
+
+    /// The next message of a connection, if a whole one is here. A malformed frame ends the
+    /// connection, and no other.
+    pub(in crate::host) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
+        loop {
+            let received = match self.line_mut(id) {
+                Some(line) => line.reader.next::<M>(),
+                None => self.desk.last_words.get_mut(&id)?.next::<M>(),
+            };
+            match received {
+                Ok(None) => {
+                    self.line_mut(id).filter(|line| line.has_more)?.take_in(READ_AHEAD);
+                    // The peer is told that it may go on.
+                    let handle = self.desk.handles[&id];
+                    self.mark_busy(handle);
+                }
+                Ok(Some(Received::Message(message))) => return Some(message),
+                Ok(Some(Received::Unknown(unknown))) => {
+                    if let Some(answer) = M::not_understood(unknown) {
+                        self.write(id, &answer);
+                    }
+                }
+                Err(error) => {
+                    self.close(id, CloseCode::Protocol, &error.to_string());
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// How much of what was written waits for its peer to read.
+    pub(in crate::host) fn unsent(&self, id: ConnectionId) -> usize {
+        let handle = self.desk.handles.get(&id);
+        let line = handle.and_then(|handle| self.lines[handle.0].as_ref());
+        line.map_or(0, |line| line.out.len() - line.written)
+    }
+
+    /// Queues a message; the next [`transmit`](Port::transmit) sends it with all others that are
+    /// ready. Nothing happens if the connection is over.
+    pub(in crate::host) fn write<M: Message>(&mut self, id: ConnectionId, message: &M) {
+        let Some(&handle) = self.desk.handles.get(&id) else { return };
+        let Some(line) = self.lines[handle.0].as_mut() else { return };
+        if let Err(error) = wire::encode_frame(message, &mut line.out) {
+            self.close(id, CloseCode::Protocol, &error.to_string());
+            return;
+        }
+        if line.out.len() - line.written > UNSENT_BYTES_MAX {
+            self.close(id, CloseCode::Slow, "what it was sent was not read");
+            return;
+        }
+        self.mark_busy(handle);
+    }
+
+    /// Sends what was written and closes the connection; its end is reported.
+    pub(in crate::host) fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
+        let Some(&handle) = self.desk.handles.get(&id) else { return };
+        let now = Instant::now();
+        if code != CloseCode::Slow {
+            self.serve(handle, now);
+        }
+        let Port { lines, desk, .. } = self;
+        let Some(line) = lines[handle.0].as_mut() else { return };
+        line.close(code, reason, now, desk);
+        self.mark_busy(handle);
+    }
+
+    /// Closes every connection.
+    pub(in crate::host) fn close_all(&mut self, code: CloseCode, reason: &str) {
+        let ids: Vec<_> = self.desk.handles.keys().copied().collect();
+        for id in ids {
+            self.close(id, code, reason);
+        }
+    }
+
+    /// Sends everything that is ready, as far as the kernel has room.
+    pub(in crate::host) fn transmit(&mut self) {
+        let now = Instant::now();
+        self.end_stalled(now);
+        self.forget_strangers();
+        if let Some((transmit, bytes)) = self.unsent.take()
+            && !self.send(transmit, bytes)
+        {
+            return;
+        }
+        while let Some(Reverse((at, index))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            if let Some(line) = self.lines[index].as_mut()
+                && line.timer == Some(at)
+            {
+                line.timer = None;
+                self.mark_busy(ConnectionHandle(index));
+            }
+        }
+        while self.unsent.is_none()
+            && let Some(handle) = self.busy.pop_front()
+        {
+            if let Some(line) = self.lines[handle.0].as_mut() {
+                line.is_busy = false;
+                self.serve(handle, now);
+            }
+        }
+    }
+
+    /// Gives up the handshakes that took too long.
+    fn end_stalled(&mut self, now: Instant) {
+        while let Some((_, id)) = self.stalls.front().copied().filter(|(at, _)| *at <= now) {
+            self.stalls.pop_front();
+            if self.line_mut(id).is_some_and(|line| line.admitted.is_handshaking()) {
+                self.close(id, CloseCode::Slow, "the handshake took too long");
+            }
+        }
+    }
+
+    /// Gives up the memory of strangers that were shown out, but for the last.
+    fn forget_strangers(&mut self) {
+        while self.desk.strangers.len() > STRANGERS_MAX
+            && let Some((handle, id)) = self.desk.strangers.pop_front()
+        {
+            let slot = &mut self.lines[handle.0];
+            if slot.as_ref().is_some_and(|line| line.id == id) {
+                *slot = None;
+                let _ = self.endpoint.handle_event(handle, EndpointEvent::drained());
+            }
+        }
+    }
+
+    /// Everything one line has to do: timers, what came, what is to be written and sent.
+    fn serve(&mut self, handle: ConnectionHandle, now: Instant) {
+        if let Some(line) = self.lines[handle.0].as_mut()
+            && line.inner.poll_timeout().is_some_and(|at| at <= now)
+        {
+            line.inner.handle_timeout(now);
+        }
+        self.listen_to(handle);
+        let Some(line) = self.lines[handle.0].as_mut() else { return };
+        line.write_out();
+        loop {
+            let Some(line) = self.lines[handle.0].as_mut() else { return };
+            let mut buffer = mem::take(&mut self.send_buffer);
+            buffer.clear();
+            let segments = self.udp.max_gso_segments().min(SEGMENTS_MAX);
+            match line.inner.poll_transmit(now, segments, &mut buffer) {
+                None => {
+                    self.send_buffer = buffer;
+                    break;
+                }
+                Some(transmit) => {
+                    if !self.send(transmit, buffer) {
+                        self.mark_busy(handle);
+                        break;
+                    }
+                }
+            }
+        }
+        // Sending may have brought new events, the line's end among them.
+        self.listen_to(handle);
+        let Some(line) = self.lines[handle.0].as_mut() else { return };
+        if let Some(at) = line.inner.poll_timeout()
+            && line.timer.is_none_or(|timer| at < timer)
+        {
+            line.timer = Some(at);
+            self.timers.push(Reverse((at, handle.0)));
+        }
+    }
+
+    /// Takes the events of one line, and the bytes of its stream.
+    fn listen_to(&mut self, handle: ConnectionHandle) {
+        let Port { lines, endpoint, desk, accepted, .. } = self;
+        let slot = &mut lines[handle.0];
+        let Some(line) = slot.as_mut() else { return };
+        let mut is_drained = false;
+        while let Some(event) = line.inner.poll_endpoint_events() {
+            is_drained |= event.is_drained();
+            if let Some(event) = endpoint.handle_event(handle, event) {
+                line.inner.handle_event(event);
+            }
+        }
+        while let Some(event) = line.inner.poll() {
+            match event {
+                // What the driver is not interested in any more was counted when it ended.
+                _ if line.is_over => {}
+                quinn_proto::Event::Connected => {
+                    line.admitted.end_handshake();
+                    if let Some(secret) = accepted
+                        && !line.is_accepted_by(secret)
+                    {
+                        // It was taken out of the file while the handshake was under way.
+                        line.close(CloseCode::Protocol, ACCEPTED_NO_LONGER, Instant::now(), desk);
+                        continue;
+                    }
+                    if line.inner.side().is_client() {
+                        line.stream = line.inner.streams().open(Dir::Bi);
+                    }
+                    desk.events.push_back(Event::Connected(line.id, line.admitted.client()));
+                }
+                quinn_proto::Event::ConnectionLost { reason } => {
+                    let ended = why(&reason, line.remote, line.admitted.is_handshaking());
+                    line.end(ended, desk);
+                }
+                quinn_proto::Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
+                    line.stream = line.inner.streams().accept(Dir::Bi).or(line.stream);
+                    line.read_in(desk);
+                }
+                quinn_proto::Event::Stream(StreamEvent::Readable { .. }) => line.read_in(desk),
+                _ => {}
+            }
+        }
+        if is_drained {
+            let ended = Ended::Disconnected("it was closed".into());
+            line.end(ended, desk);
+            *slot = None;
+        }
+    }
+
+    /// Whether it was sent, or need not be.
+    fn send(&mut self, transmit: Transmit, bytes: Vec<u8>) -> bool {
+        let mut result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            // That was the fate of an earlier one; this one was not looked at.
+            self.trouble(&io::ErrorKind::ConnectionRefused.into());
+            result = self.udp.try_send((&*self.socket).into(), &datagrams(&transmit, &bytes));
+        }
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.unsent = Some((transmit, bytes));
+                false
+            }
+            // Anything else is as if the network had lost it, which QUIC can bear.
+            _ => {
+                self.send_buffer = bytes;
+                true
+            }
+        }
+    }
+
+    fn mark_busy(&mut self, handle: ConnectionHandle) {
+        if let Some(line) = self.lines[handle.0].as_mut()
+            && !mem::replace(&mut line.is_busy, true)
+        {
+            self.busy.push_back(handle);
+        }
+    }
+
+    fn line_mut(&mut self, id: ConnectionId) -> Option<&mut Line> {
+        let handle = self.desk.handles.get(&id)?;
+        self.lines[handle.0].as_mut()
+    }
+}
+
+impl Line {
+    /// Whether its peer has proved to have one of these secrets.
+    fn is_accepted_by(&self, secret: &Secret) -> bool {
+        let identity = self.inner.crypto_session().peer_identity();
+        let keys =
+            identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
+        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key)))
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str, now: Instant, desk: &mut Desk) {
+        let told = Bytes::copy_from_slice(reason.as_bytes());
+        self.inner.close(now, VarInt::from_u32(code as u32), told);
+        self.end(Ended::Disconnected(reason.to_owned()), desk);
+    }
+
+    /// Reports its end, once.
+    fn end(&mut self, ended: Ended, desk: &mut Desk) {
+        if mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let is_stranger = self.admitted.end_handshake();
+        // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
+        (self.out, self.written) = (Vec::new(), 0);
+        if self.take_in(usize::MAX) {
+            desk.events.push_back(Event::Readable(self.id));
+        }
+        let handle = desk.handles.remove(&self.id);
+        if is_stranger {
+            desk.strangers.extend(handle.map(|handle| (handle, self.id)));
+        }
+        desk.last_words.insert(self.id, mem::take(&mut self.reader));
+        desk.events.push_back(Event::Ended(self.id, ended));
+    }
+
+    /// Moves what the stream has to the frame reader, and says so.
+    fn read_in(&mut self, desk: &mut Desk) {
+        if self.take_in(READ_AHEAD) && !self.is_over {
+            desk.events.push_back(Event::Readable(self.id));
+        }
+    }
+
+    /// Moves what the stream has to the frame reader, until that has so much; whether there was
+    /// anything.
+    fn take_in(&mut self, limit: usize) -> bool {
+        let Some(id) = self.stream else { return false };
+        self.has_more = false;
+        let mut stream = self.inner.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return false };
+        let mut any = false;
+        loop {
+            let room = limit.saturating_sub(self.reader.buffered());
+            if room == 0 {
+                self.has_more = true;
+                break;
+            }
+            let Ok(Some(chunk)) = chunks.next(room) else { break };
+            self.reader.extend(&chunk.bytes);
+            any = true;
+        }
+        let _ = chunks.finalize();
+        any
+    }
+
+    /// Moves frames to the stream, as far as it has room; it is asked again when it has more.
+    fn write_out(&mut self) {
+        let Some(id) = self.stream else { return };
+        while self.written < self.out.len() {
+            match self.inner.send_stream(id).write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(WriteError::Blocked) => break,
+                // The stream is closed: so is the connection, soon.
+                Err(_) => self.written = self.out.len(),
+            }
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.out.shrink_to(UNSENT_BYTES_KEPT);
+            self.written = 0;
+        } else if self.written > UNSENT_BYTES_KEPT.max(self.out.len() / 2) {
+            self.out.drain(..mem::take(&mut self.written));
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // One address is one address; `[::]` listens to IPv4 as well.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn datagrams<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'a> {
+    quinn_udp::Transmit {
+        destination: transmit.destination,
+        ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+        contents: &bytes[..transmit.size],
+        segment_size: transmit.segment_size,
+        src_ip: transmit.src_ip,
+    }
+}
+
+fn server_config(secret: &Secret) -> ServerConfig {
+    let mut server = ServerConfig::new(secret.server(), secret.token_key());
+    server.transport_config(Arc::new(server_transport()));
+    server.max_incoming(HANDSHAKES_MAX);
+    server.incoming_buffer_size(64 << 10);
+    server.incoming_buffer_size_total(16 << 20);
+    server
+}
+
+fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_uni_streams(0_u32.into())
+        .stream_receive_window(RECEIVE_WINDOW.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .initial_rtt(INITIAL_RTT)
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
+    config
+}
+
+/// A leader judges silence by its sessions' time to live. This is how long it keeps the memory of
+/// a connection of a client that is gone; the client's own, shorter limit counts where there is one.
+fn server_transport() -> TransportConfig {
+    let mut config = transport();
+    config
+        .max_concurrent_bidi_streams(1_u32.into())
+        .stream_receive_window(LEADER_RECEIVE_WINDOW.into())
+        .receive_window(LEADER_RECEIVE_WINDOW.into())
+        .send_window(LEADER_SEND_WINDOW)
+        .crypto_buffer_size(LEADER_CRYPTO_BYTES)
+        .max_idle_timeout(Some(VarInt::from_u32(30_000).into()));
+    config
+}
+
+/// A client gives a connection up after `silence` without a sign of life, and asks for three in
+/// that time: a dead path is noticed while there is time to find another.
+fn client_transport(silence: Duration) -> TransportConfig {
+    let mut config = transport();
+    let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    config
+        .max_concurrent_bidi_streams(0_u32.into())
+        .max_idle_timeout(Some(VarInt::from_u32(millis).into()))
+        .keep_alive_interval(Some(silence / 3));
+    config
+}
+
+/// An end in words, and whether trying again may help.
+///
+/// What comes before the handshake's keys are agreed on can be forged by any host on the path: a
+/// Version Negotiation, a close. It ends an attempt, which is made again, and is never believed to
+/// be the leader's last word. That a peer has another secret the handshake itself proves, or
+/// the leader says it under the handshake's keys.
+fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: bool) -> Ended {
+    const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
+    const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+    const CONNECTION_REFUSED: u64 = 0x2;
+    let code = match reason {
+        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
+        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
+        _ => None,
+    };
+    let is_forgeable = is_handshaking && matches!(reason, ConnectionError::ConnectionClosed(_));
+    match (code, reason) {
+        (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
+            Ended::Disconnected(format!(
+                "what answers at {remote} is no tierlock leader of this version"
+            ))
+        }
+        (Some(CONNECTION_REFUSED), _) => Ended::Disconnected(format!(
+            "the leader at {remote} has no room for another connection from this address; close \
+             managers that are not needed, or start it with a larger --sessions-max"
+        )),
+        (Some(code), _) if CRYPTO.contains(&code) && !is_forgeable => Ended::Refused(format!(
+            "the leader at {remote} has another secret; both sides need the same secret file"
+        )),
+        (_, ConnectionError::Reset) => {
+            Ended::Disconnected(format!("the leader at {remote} was restarted"))
+        }
+        (_, ConnectionError::TimedOut) => Ended::Disconnected(format!("no answer from {remote}")),
+        (_, reason) => Ended::Disconnected(format!("the connection to {remote} ended: {reason}")),
+    }
+}
+
+/// Why a connection ends when its secret was taken out of the leader's file.
+const ACCEPTED_NO_LONGER: &str = "the leader does not accept this secret any more";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,740 @@
+//! The ground that names stand on: what all locks of one name in this process share, and how far
+//! a manager reaches from it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
+    },
+    time::Duration,
+};
+
+#[cfg(feature = "process")]
+pub(crate) use crate::process::Place;
+#[cfg(feature = "process")]
+use crate::process::{Directory, DirectoryKey, Slot};
+use crate::{
+    alarm,
+    error::{Holder, LockError, Predecessor, Result},
+    fork::{self, FirstMade, Mutex, PerFork},
+    host::{lease_word::LeaseWord, service::LeaseService},
+    identity::{cut, this_process},
+    mode::Usage,
+    name::Name,
+    scope::Scope,
+    thread::{InForce, ThreadLock, ThreadShares},
+    token::Token,
+};
+
+/// The names of one directory, or of one manager without a directory, in this process.
+///
+/// Managers of one directory share it, so that one process is one competitor there, however many
+/// managers it opens.
+pub(crate) struct Ground {
+    pub(crate) below_host: BelowHost,
+    names: PerFork<Mutex<NamesHere>>,
+    /// The highest token of forgotten names: a name seen anew starts above it, in a child too.
+    floor: AtomicU64,
+    widened: FirstMade<WidenedName>,
+}
+
+/// What stands between the thread tier and the lease.
+pub(crate) enum BelowHost {
+    /// Nothing: process scope is out of reach.
+    Nothing,
+    #[cfg(feature = "process")]
+    Directory(Directory),
+    /// A process of its own, pretended in memory: the thread tier is enough.
+    #[cfg(feature = "testing")]
+    Memory,
+}
+
+#[derive(Default)]
+struct NamesHere {
+    entries: HashMap<Name, Weak<Entry>>,
+    /// How forgotten names were left, where that was not `Clean`.
+    unclean: HashMap<Name, Predecessor>,
+}
+
+/// A name that this process widened, or the one that it was forked from, which holds for good. They
+/// are few: one for each `escalate`.
+struct WidenedName {
+    name: Name,
+    to: AtomicU8,
+    next: FirstMade<WidenedName>,
+}
+
+/// How many names left uncleanly are remembered when no mutex uses them any more.
+const UNCLEAN_MAX: usize = 65_536;
+
+/// One name in this process: its thread tier, and its slot in the directory.
+pub(crate) struct Entry {
+    pub(crate) name: Name,
+    thread: ThreadLock,
+    /// The process that it was made in. A thread of that one may have held it at a fork, and will
+    /// never let it go in the child: there the name's entry is another.
+    generation: u64,
+    in_children: PerFork<Arc<Entry>>,
+    /// The scope in force: the widest at which this process has locked it, or begins to.
+    in_force: InForce,
+    /// Whether anything here may lock it at thread scope.
+    is_narrow: Mutex<bool>,
+    /// What it is used for, in words of [`Usage`]; see [`Entry::claim`].
+    usage: AtomicU32,
+    /// Whether a guard is inside.
+    pub(crate) cell: GuardCell,
+    /// Its readers in this process, where the thread lock is the gate.
+    shares: ThreadShares,
+    #[cfg(feature = "process")]
+    slot: FirstMade<Arc<Slot>>,
+    /// The name's lease words, one for each manager that has built a mutex of it.
+    words: Mutex<Vec<WordOf>>,
+    ground: Arc<Ground>,
+}
+
+/// A service, and the word of the name's leases of it.
+type WordOf = (Weak<dyn LeaseService>, Arc<LeaseWord>);
+
+/// There are no slots where there is no process scope.
+#[cfg(not(feature = "process"))]
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a>(&'a std::convert::Infallible);
+
+#[cfg(not(feature = "process"))]
+impl Place<'_> {
+    pub(crate) fn take(self) -> Option<Token> {
+        match *self.0 {}
+    }
+
+    pub(crate) fn release(self, _: Token) {
+        match *self.0 {}
+    }
+
+    pub(crate) fn read(self) -> Option<(Token, Predecessor)> {
+        match *self.0 {}
+    }
+
+    pub(crate) fn unread(self) {
+        match *self.0 {}
+    }
+}
+
+/// The grounds of this process. A child has a list of its own: a thread of its parent may have held
+/// this one's lock at the fork, and is not there to release it.
+#[cfg(feature = "process")]
+static GROUNDS: PerFork<Mutex<Grounds>> = PerFork::unset();
+
+#[cfg(feature = "process")]
+type Grounds = Vec<(DirectoryKey, Weak<Ground>)>;
+
+impl Ground {
+    pub(crate) fn new(below_host: BelowHost) -> Arc<Ground> {
+        // Before there is anything that a child must not inherit.
+        let _ = fork::watch();
+        Arc::new(Ground {
+            below_host,
+            names: PerFork::unset(),
+            floor: AtomicU64::new(0),
+            widened: FirstMade::new(),
+        })
+    }
+
+    /// The one ground of this directory in this process.
+    #[cfg(feature = "process")]
+    pub(crate) fn of(directory: Directory) -> Arc<Ground> {
+        let key = directory.key();
+        let mut grounds = GROUNDS.here(Mutex::default).lock();
+        grounds.retain(|(_, ground)| ground.strong_count() > 0);
+        let known = grounds.iter().find(|(known, _)| *known == key);
+        if let Some(ground) = known.and_then(|(_, ground)| ground.upgrade()) {
+            return ground;
+        }
+        let ground = Ground::new(BelowHost::Directory(directory));
+        grounds.push((key, Arc::downgrade(&ground)));
+        ground
+    }
+
+    #[cfg(feature = "process")]
+    pub(crate) fn directory(&self) -> Option<&Directory> {
+        match &self.below_host {
+            BelowHost::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// Has every thread that waits here for its turn look around. They look by themselves, too, so
+    /// a lock that is taken just now, or was at a fork, is not waited for.
+    fn rouse(&self) {
+        let Some(names) = self.names().try_lock() else { return };
+        let entries: Vec<_> = names.entries.values().filter_map(Weak::upgrade).collect();
+        // An entry that ends here looks for its name.
+        drop(names);
+        entries.iter().for_each(|entry| entry.thread().rouse());
+    }
+
+    fn reaches_processes(&self) -> bool {
+        !matches!(self.below_host, BelowHost::Nothing)
+    }
+
+    /// The entry of a name, made if no mutex of this process uses the name just now.
+    pub(crate) fn entry(self: &Arc<Self>, name: &Name) -> Arc<Entry> {
+        let mut names = loop {
+            let names = self.names().lock();
+            match names.entries.get(name).map(Weak::upgrade) {
+                Some(Some(entry)) => return entry,
+                None => break names,
+                // Another thread is dropping it, and has yet to note its tokens and how it was
+                // left: a name made anew now would begin below them.
+                Some(None) => drop(names),
+            }
+            std::thread::yield_now();
+        };
+        let thread = ThreadLock::new();
+        let left = names.unclean.remove(name).unwrap_or_default();
+        let floor = self.floor();
+        if floor > Token::ZERO || left != Predecessor::Clean {
+            raise(&thread, floor, left);
+        }
+        let entry = Arc::new(Entry {
+            name: name.clone(),
+            thread,
+            generation: fork::generation(),
+            in_children: PerFork::unset(),
+            in_force: InForce::new(self.widened(name)),
+            is_narrow: Mutex::new(false),
+            usage: AtomicU32::new(UNUSED),
+            cell: GuardCell(AtomicU32::new(0)),
+            shares: ThreadShares::new(),
+            #[cfg(feature = "process")]
+            slot: FirstMade::new(),
+            words: Mutex::default(),
+            ground: self.clone(),
+        });
+        names.entries.insert(name.clone(), Arc::downgrade(&entry));
+        entry
+    }
+
+    /// The names of this process.
+    fn names(&self) -> &Mutex<NamesHere> {
+        self.names.here(Mutex::default)
+    }
+
+    fn floor(&self) -> Token {
+        Token::new(self.floor.load(Relaxed)).expect("only tokens are stored")
+    }
+
+    /// The scope at which this process locked the name, for good.
+    fn widened(&self, name: &Name) -> Scope {
+        let mut all = std::iter::successors(self.widened.get(), |link| link.next.get());
+        let found = all.find(|link| link.name == *name);
+        found.map_or(Scope::Thread, |link| Scope::from_u8(link.to.load(Relaxed)))
+    }
+
+    fn widen(&self, name: &Name, to: Scope) {
+        let mut place = &self.widened;
+        loop {
+            let new = || WidenedName {
+                name: name.clone(),
+                to: AtomicU8::new(to as u8),
+                next: FirstMade::new(),
+            };
+            let link = place.get_or_make(new);
+            if link.name == *name {
+                link.to.fetch_max(to as u8, Relaxed);
+                return;
+            }
+            place = &link.next;
+        }
+    }
+}
+
+impl Drop for Entry {
+    /// Forgets the name without forgetting its tokens, nor how it was left.
+    fn drop(&mut self) {
+        if self.generation != fork::generation() {
+            // The name's entry in this process is another, and is forgotten with its last user.
+            return;
+        }
+        self.give_leases_back();
+        // A guard that was forgotten holds it still; its token counts all the same.
+        let token = self.thread.last_token().max(self.highest_token());
+        let left = self.thread.try_take();
+        let mut names = self.ground.names().lock();
+        // The name is not made anew before this.
+        names.entries.remove(&self.name);
+        self.ground.floor.fetch_max(token.get(), Relaxed);
+        if let Some(left) = left
+            && left.predecessor != Predecessor::Clean
+            // A slot tells it, to whichever process comes next.
+            && !self.has_slot()
+            && names.unclean.len() < UNCLEAN_MAX
+        {
+            names.unclean.insert(self.name.clone(), left.predecessor);
+        }
+    }
+}
+
+impl Entry {
+    /// This process's thread tier of the name.
+    #[inline]
+    pub(crate) fn thread(&self) -> &ThreadLock {
+        self.thread_in(fork::generation())
+    }
+
+    /// The same, for a caller that knows in which fork generation this process is.
+    #[inline]
+    pub(crate) fn thread_in(&self, generation: u64) -> &ThreadLock {
+        &self.here_in(generation).thread
+    }
+
+    /// Its readers in this process, where the thread lock is the gate.
+    pub(crate) fn shares(&self) -> &ThreadShares {
+        self.shares_in(fork::generation())
+    }
+
+    /// The same, for a caller that knows in which fork generation this process is.
+    #[inline]
+    pub(crate) fn shares_in(&self, generation: u64) -> &ThreadShares {
+        &self.here_in(generation).shares
+    }
+
+    /// The name's entry in this process.
+    #[inline]
+    fn here_in(&self, generation: u64) -> &Entry {
+        if self.generation == generation { self } else { self.in_child() }
+    }
+
+    #[cold]
+    fn in_child(&self) -> &Entry {
+        self.in_children.here(|| {
+            let entry = self.ground.entry(&self.name);
+            entry.in_force.raise(self.in_force.get());
+            entry.may_be_narrow();
+            // If it is another's by now, whatever uses it here is refused.
+            let _ = self.usage().map(|usage| entry.claim(usage));
+            // Above what its parent's guards have, unless it is in use by now.
+            if entry.thread.try_take().is_some() {
+                let told = entry.thread.predecessor();
+                entry.thread.raise_token(self.thread.last_token());
+                entry.thread.release(told);
+            }
+            entry
+        })
+    }
+
+    /// Has the name be used so in this process, for as long as anything here uses it. An error if it
+    /// is used for something else.
+    pub(crate) fn claim(&self, usage: Usage) -> Result<()> {
+        let wanted = match usage {
+            Usage::Lock => LOCK,
+            Usage::Permits(limit) => limit,
+        };
+        match self.usage.compare_exchange(UNUSED, wanted, Relaxed, Relaxed) {
+            Ok(_) => Ok(()),
+            Err(found) if found == wanted => Ok(()),
+            Err(found) => Err(LockError::config(usage_of(found).refusal(usage))),
+        }
+    }
+
+    /// The same, of the name's entry in this process.
+    pub(crate) fn check_usage(&self, usage: Usage) -> Result<()> {
+        self.here_in(fork::generation()).claim(usage)
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(self.usage.load(Relaxed)).filter(|usage| *usage != UNUSED).map(usage_of)
+    }
+
+    /// Opens what a lock at this scope needs, so that a full disk or a damaged file is an error
+    /// now and not at the first lock.
+    pub(crate) fn prepare(&self, scope: Scope) -> Result<()> {
+        #[cfg(feature = "process")]
+        if scope > Scope::Thread
+            && let Some(directory) = self.ground.directory()
+            && self.slot.get().is_none()
+        {
+            // Two at once would open it twice; the second is closed again, unused.
+            let usage = self.usage().unwrap_or(Usage::Lock);
+            let _ = self.slot.set(Arc::new(directory.slot_for(&self.name, usage)?));
+        }
+        let _ = scope;
+        Ok(())
+    }
+
+    #[cfg(feature = "process")]
+    #[inline]
+    pub(crate) fn slot(&self) -> Option<&Arc<Slot>> {
+        self.slot.get()
+    }
+
+    /// Where its slot is for the process of this fork generation, the caller's, if it has one.
+    /// `None`: it has one, which is to be looked up.
+    #[cfg(feature = "process")]
+    #[inline]
+    pub(crate) fn place(&self, generation: u64) -> Option<Option<Place<'_>>> {
+        match self.slot() {
+            Some(slot) => slot.place(generation).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// A lock of thread scope is about to be built.
+    pub(crate) fn may_be_narrow(&self) {
+        *self.is_narrow.lock() = true;
+    }
+
+    /// Has the name begin at process scope, if no lock of thread scope was ever built of it here, and no
+    /// token was granted more narrowly: then there is nothing to widen. So the first read of a process
+    /// need not win the gate, which an upgradable reader of another process may have.
+    pub(crate) fn begin_at_process_scope(&self) {
+        let is_narrow = self.is_narrow.lock();
+        if !*is_narrow && self.thread.last_token() == Token::ZERO {
+            self.in_force.raise(Scope::Process);
+        }
+    }
+
+    /// Has what readers of this process need.
+    pub(crate) fn prepare_to_read(&self) -> Result<()> {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.slot() {
+            slot.prepare_to_read()?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "process"))]
+    pub(crate) fn place(&self, _: u64) -> Option<Option<Place<'_>>> {
+        Some(None)
+    }
+
+    /// Releases its slot, if it has one and the slot still bears this token; the next holder is told
+    /// `how`.
+    pub(crate) fn release_slot(&self, token: Token, how: Predecessor) {
+        #[cfg(feature = "process")]
+        if let Some(slot) = self.slot() {
+            slot.release_token(token, how);
+        }
+        let _ = (token, how);
+    }
+
+    /// The end of the highest block of tokens that a service has granted this process for the name.
+    pub(crate) fn highest_token(&self) -> Token {
+        let words = self.words.lock();
+        words.iter().map(|(_, word)| word.block_end()).max().unwrap_or(Token::ZERO)
+    }
+
+    pub(crate) fn has_slot(&self) -> bool {
+        #[cfg(feature = "process")]
+        return self.slot.get().is_some();
+        #[cfg(not(feature = "process"))]
+        false
+    }
+
+    /// The word of this name's leases of that service. Each manager has its own, and the service
+    /// excludes between them.
+    pub(crate) fn lease_word(&self, service: &Arc<dyn LeaseService>) -> Arc<LeaseWord> {
+        let mut words = self.words.lock();
+        words.retain(|(service, _)| service.strong_count() > 0);
+        let is_its = |known: &Weak<_>| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(service));
+        if let Some((_, word)) = words.iter().find(|(known, _)| is_its(known)) {
+            return word.clone();
+        }
+        let word = Arc::new(LeaseWord::of(service.word_deadline(), service.made_in()));
+        words.push((Arc::downgrade(service), word.clone()));
+        word
+    }
+
+    /// No mutex of the name is left in this process: its leases go back.
+    fn give_leases_back(&mut self) {
+        for (service, word) in self.words.get_mut() {
+            if let Some(service) = service.upgrade()
+                && let Some(used) = service.retire(word)
+            {
+                service.give_back(word, &used);
+            }
+        }
+    }
+
+    /// The scope in force: the widest at which this process has locked the name.
+    #[inline]
+    pub(crate) fn scope_in_force(&self) -> Scope {
+        self.scope_in_force_in(fork::generation())
+    }
+
+    /// The same, for a caller that knows in which fork generation this process is.
+    #[inline]
+    pub(crate) fn scope_in_force_in(&self, generation: u64) -> Scope {
+        self.here_in(generation).in_force.get()
+    }
+
+    /// Keeps the name as wide as it is, also when no mutex of this process uses it any more. Only
+    /// for its holder.
+    pub(crate) fn stay_wide(&self) {
+        self.ground.widen(&self.name, self.scope_in_force());
+    }
+
+    /// From now on the name is locked at `scope`. Only for its holder.
+    #[inline]
+    pub(crate) fn raise_scope(&self, scope: Scope) {
+        self.here_in(fork::generation()).in_force.raise(scope);
+    }
+}
+
+/// Says whether a guard of this name is inside in this process.
+///
+/// The gate decides. But a right can be lost while its guard exists, and then another thread of
+/// this process can win the gate: it finds the cell occupied, gives the gate back, and waits. The
+/// data and the anchor's state are plain memory, and nothing else protects them then.
+pub(crate) struct GuardCell(AtomicU32);
+
+impl GuardCell {
+    /// Occupies it, for the holder of the gate; false if a guard is inside. `generation` is the
+    /// fork generation, not 0: a guard that existed at a fork is not inside in the child.
+    #[inline]
+    pub(crate) fn enter(&self, generation: u32) -> bool {
+        // Plain accesses: it changes under the gate, but for a guard that has lost its right.
+        let is_free = !self.is_occupied(generation);
+        if is_free {
+            self.0.store(generation, Relaxed);
+        }
+        is_free
+    }
+
+    /// Runs `look` while it is occupied, if it was free.
+    pub(crate) fn look<R>(&self, generation: u32, look: impl FnOnce() -> R) -> Option<R> {
+        /// Free again, however the look ends.
+        struct Looking<'a>(&'a GuardCell);
+
+        impl Drop for Looking<'_> {
+            fn drop(&mut self) {
+                self.0.leave();
+            }
+        }
+
+        self.enter(generation).then_some(())?;
+        let _looking = Looking(self);
+        Some(look())
+    }
+
+    #[inline]
+    pub(crate) fn is_occupied(&self, generation: u32) -> bool {
+        self.0.load(Acquire) == generation
+    }
+
+    /// The guard goes; to be called before its gate is released.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.0.store(0, Release);
+    }
+}
+
+/// What [`Entry`] says of a name that nothing in this process uses yet, and of a lock; a semaphore's
+/// limit lies between.
+const UNUSED: u32 = 0;
+const LOCK: u32 = u32::MAX;
+
+fn usage_of(word: u32) -> Usage {
+    match word {
+        LOCK => Usage::Lock,
+        limit => Usage::Permits(limit),
+    }
+}
+
+/// Has a new thread tier begin above `floor`, as if a holder had left it so.
+fn raise(thread: &ThreadLock, floor: Token, left: Predecessor) {
+    let _ = thread.try_take();
+    thread.raise_token(floor);
+    thread.release(left);
+}
+
+/// How far a manager reaches, and how it describes itself.
+pub(crate) struct Reach {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) label: String,
+    /// What grants its leases, if it reaches other hosts.
+    pub(crate) service: Option<Arc<dyn LeaseService>>,
+    /// The same, for questions about locks that others hold.
+    #[cfg(any(feature = "host", feature = "testing"))]
+    pub(crate) link: Option<Arc<crate::host::client::link::Link>>,
+    /// The same, where its leases come from a lock service of another kind.
+    #[cfg(feature = "service")]
+    pub(crate) engine: Option<Arc<dyn crate::host::engines::EngineQuestions>>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) closed: AtomicBool,
+    /// Told to the tasks that wait.
+    pub(crate) closing: event_listener::Event,
+    /// Its directory was found to belong to its leader's cluster.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    pub(crate) owns_directory: AtomicBool,
+}
+
+impl Reach {
+    pub(crate) fn has_leader(&self) -> bool {
+        self.service.is_some()
+    }
+
+    /// The widest scope that can be reached.
+    pub(crate) fn widest(&self) -> Scope {
+        if self.has_leader() {
+            Scope::Host
+        } else if self.ground.reaches_processes() {
+            Scope::Process
+        } else {
+            Scope::Thread
+        }
+    }
+
+    /// Whether `scope` can be reached.
+    pub(crate) fn check(&self, scope: Scope) -> Result<()> {
+        if scope > Scope::Thread {
+            self.check_open()?;
+        }
+        let missing = match scope {
+            Scope::Thread => return Ok(()),
+            Scope::Process if self.ground.reaches_processes() => return Ok(()),
+            Scope::Host if self.has_leader() => return Ok(()),
+            Scope::Process => {
+                "this manager reaches no other process: give it a directory \
+                 (LockManager::builder().directory(…), or TIERLOCK_DIR)"
+            }
+            Scope::Host => {
+                "this manager reaches no other host: give it a leader \
+                 (LockManager::builder().leaders([…]).secret_file(…), or TIERLOCK_LEADERS and \
+                 TIERLOCK_SECRET_FILE), or a lock service (service(…), or TIERLOCK_SERVICE)"
+            }
+        };
+        Err(LockError::config(missing).with_scope(scope))
+    }
+
+    /// Whether locks above thread scope may not be taken any more.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    /// The same, as an error.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match self.is_closed() {
+            false => Ok(()),
+            true => Err(LockError::config("its manager was closed")),
+        }
+    }
+
+    pub(crate) fn service(&self) -> Result<&Arc<dyn LeaseService>> {
+        self.check(Scope::Host)?;
+        self.service.as_ref().ok_or_else(|| LockError::config("this manager has no leader"))
+    }
+
+    /// Has its directory belong to its leader's cluster, durably, or fails if it is another's. Before
+    /// the cluster is known nothing is done; it is known with the first grant.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    pub(crate) fn claim_directory(&self) -> Result<()> {
+        if self.owns_directory.load(Relaxed) {
+            return Ok(());
+        }
+        if let Some((directory, place)) = self.ground.directory().zip(self.place()) {
+            directory.claim_for(&place)?;
+            self.owns_directory.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Which locks its service's are, wherever they are reached from, as far as it is known yet.
+    #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+    pub(crate) fn place(&self) -> Option<String> {
+        #[cfg(feature = "service")]
+        if let Some(engine) = &self.engine {
+            return engine.place();
+        }
+        Some(format!("{:?}", self.link.as_ref()?.cluster()?))
+    }
+
+    /// This process, as others see it.
+    pub(crate) fn myself(&self) -> Holder {
+        let identity = this_process();
+        Holder {
+            label: self.label.clone(),
+            host: identity.host.clone(),
+            pid: Some(std::process::id()),
+            command: cut(&identity.command, COMMAND_MAX).to_owned(),
+            held: None,
+            held_since_grant: false,
+            token: None,
+        }
+    }
+
+    /// This process in words, as the one that widened a name.
+    #[cfg(feature = "process")]
+    pub(crate) fn described(&self) -> String {
+        self.myself().to_string()
+    }
+
+    /// Takes no more locks above thread scope, says goodbye to the leader, and waits until that is
+    /// sent, at most for [`GOODBYE`].
+    ///
+    /// The waiters for a lock above thread scope are told.
+    pub(crate) fn close(&self) {
+        self.close_within(GOODBYE);
+    }
+
+    pub(crate) fn close_within(&self, wait: Duration) {
+        self.closed.store(true, SeqCst);
+        self.closing.notify(usize::MAX);
+        self.ground.rouse();
+        self.end_service(wait);
+    }
+
+    fn end_service(&self, wait: Duration) {
+        if let Some(service) = &self.service {
+            service.close(crate::clock::now() + wait);
+        }
+    }
+}
+
+/// As much of a command line as an error shows of this process's own, in bytes.
+const COMMAND_MAX: usize = 128;
+
+/// How long a goodbye is waited for.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+impl Drop for Reach {
+    fn drop(&mut self) {
+        // A lock that `at_least` kept may have been the last to need it.
+        self.end_service(if alarm::is_here() { Duration::ZERO } else { GOODBYE });
+    }
+}
+
+#[cfg(all(test, feature = "process"))]
+mod tests {
+    use std::time::Instant;
+
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+    use super::*;
+    use crate::{fork::testing::fork, process::Options};
+
+    #[test]
+    fn a_child_forked_while_a_thread_looks_for_a_ground_finds_its_own() {
+        let files = tempfile::tempdir().unwrap();
+        let directory = Directory::open(files.path(), &Options::default()).unwrap();
+        let looking = GROUNDS.here(Mutex::default).lock();
+        let Some(child) = fork() else {
+            std::mem::forget(Ground::of(directory));
+            std::process::exit(0);
+        };
+        let child = Pid::from_raw(child).unwrap();
+        let begin = Instant::now();
+        let status = loop {
+            if let Some((_, status)) = waitpid(Some(child), WaitOptions::NOHANG).unwrap() {
+                break status;
+            }
+            if begin.elapsed() > Duration::from_secs(60) {
+                kill_process(child, Signal::KILL).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        drop(looking);
+        assert_eq!(status.exit_status(), Some(0), "{status:?}");
+    }
+}

@@ -1,0 +1,41 @@
+//! What the processes of a directory have seen of their leader, for those that come later: one
+//! line, with a meaning that is its writers' business.
+//!
+//! A leader with a state restored from a copy learns of it from a client that saw what was lost. On
+//! a machine of short programs only the directory may remember that.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+};
+
+use super::home::Home;
+
+/// The line's file.
+pub(in crate::process) const LEADER: &str = "leader";
+
+impl Home {
+    /// The line, if there is one that can be read.
+    pub(in crate::process) fn read_leader(&self) -> Option<String> {
+        self.read_line(LEADER).ok().flatten()
+    }
+
+    /// Puts another line there, whole or not at all. It is not waited for to be on the disk: a
+    /// machine that loses power knows less of its leader, and no lock depends on it.
+    pub(in crate::process) fn write_leader(&self, line: &str) -> io::Result<()> {
+        let (temporary, file) = self.make_aside(&self.fd, LEADER)?;
+        fill(&file, line)
+            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, &temporary, &self.fd, LEADER)?))
+            .inspect_err(|_| {
+                let nothing = rustix::fs::AtFlags::empty();
+                let _ = rustix::fs::unlinkat(&self.fd, &temporary, nothing);
+            })
+    }
+}
+
+fn fill(mut file: &File, line: &str) -> io::Result<()> {
+    file.write_all(format!("{line}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

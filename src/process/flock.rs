@@ -1,0 +1,876 @@
+//! The file-lock engine: one file per name, a `flock` for exclusion, a mapped counter for tokens.
+//!
+//! The kernel's lock on the open file description decides, and nothing else does: it ends with
+//! the process, however that ends, and stopping a process does not end it. Everything written in
+//! the file is either protected by that lock (token, how the last holder left, the widened mark)
+//! or a hint for people (its holder). There is no hand-over here and no fairness beyond the
+//! kernel's: waits with a limit, and async ones, look every 2 ms.
+//!
+//! **Two descriptions per file.** The one that is locked is never mapped: a mapping would keep
+//! it, and so the lock, alive in every forked child, whatever becomes of the descriptor.
+//!
+//! **A look disturbs no holder and no waiter.** A probe with a `flock`, even a shared one, makes
+//! another process's try fail, and a prober stopped at the wrong moment does so for ever. So each
+//! locked description also has a byte of its own, far behind the file's end, locked with
+//! `F_OFD_SETLK` for as long as it is open. The holder writes that byte's number into the file; a
+//! prober that wants to know whether the holder lives asks `F_OFD_GETLK`, which takes nothing. File
+//! systems that were accepted on request get no such byte (NFS makes both kinds of lock one) and
+//! nor do other systems than Linux: there the file is believed, and a killed holder is shown
+//! until the next holder.
+//!
+//! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
+
+mod checkup;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod holding;
+mod readers;
+
+use std::{
+    fs::File,
+    io, mem,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use fs4::{FileExt, TryLockError};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    alarm, clock,
+    error::{Holder, LockError, LockErrorKind, Predecessor},
+    filesystem::Trust,
+    fork::{Condvar, LockFile, Mutex, MutexGuard, PerFork},
+    mode::Usage,
+    name::Name,
+    scope::Scope,
+    time::Time,
+    token::Token,
+};
+
+pub(super) use self::checkup::examine;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(super) use self::holding::holding;
+pub(super) use self::readers::READERS;
+use self::readers::SharedFile;
+use super::{
+    DirectoryKey, NameStatus, Options, Taken,
+    dir::{
+        births::Birth,
+        files::{self, Failure, Identity, cannot_open},
+        home::{self, Home, Made, SAFELY, damaged, failed},
+        names, record,
+        wide::WideNames,
+    },
+    sys::{BYTES, Words, byte_lock, retried, unless_interrupted},
+};
+
+/// What `DIR/format` says.
+pub(super) const FORMAT: &str = "tierlock file-lock 1";
+pub(super) const LOCKS: &str = "locks";
+/// The longest pause between two looks.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_micros(1_900);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+/// A wait without limit that has lasted so long goes on in the kernel's queue.
+const QUEUE_AFTER: Duration = Duration::from_millis(10);
+/// How often such a wait looks whether it is over, and any wait at a lock that has no holder and
+/// that `at_least` keeps taken.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often a file may vanish under a caller before it is an error.
+const MOST_TURNS: u32 = 100;
+/// Life bytes lie at and above this, where no file has any.
+const FIRST_LIFE: u64 = 1 << 62;
+/// Stands for a holder that has no life byte.
+const NO_LIFE: u64 = 1;
+
+/// A directory in this engine's format.
+pub(super) struct Directory {
+    home: Home,
+    locks: OwnedFd,
+    locks_path: PathBuf,
+    label: String,
+    /// What of `DIR/wide` was read.
+    wide: WideNames,
+}
+
+impl Directory {
+    pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
+        home.settle(FORMAT, || prepare(&home))?;
+        let locks = open_locks(&home)?;
+        let directory = Directory {
+            locks_path: home.path.join(LOCKS),
+            home,
+            locks,
+            label: options.label.clone(),
+            wide: WideNames::default(),
+        };
+        directory.home.make_wide(|| directory.wide_names())?;
+        Ok(directory)
+    }
+
+    /// The names of host scope of a directory from before they were noted.
+    fn wide_names(&self) -> Result<Vec<(Name, String)>, LockError> {
+        let all = self.inspect()?.into_iter().flatten();
+        Ok(all.filter_map(|status| Some((status.name, status.widened_by?))).collect())
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    pub(super) fn key(&self) -> DirectoryKey {
+        self.home.key
+    }
+
+    /// The lock of this name; an error for permits.
+    pub(super) fn slot_for(self: &Arc<Self>, name: &Name, usage: Usage) -> Result<Slot, LockError> {
+        if usage != Usage::Lock {
+            return Err(no_permits().with_name(name).with_scope(Scope::Process));
+        }
+        let file_name = names::file_name(name);
+        let slot = Slot {
+            path: self.locks_path.join(&file_name),
+            file_name,
+            name: name.clone(),
+            directory: self.clone(),
+            life: PerFork::new(Life::new()),
+        };
+        // If the file is not in place any more, taking it will tell; here only the directory counts.
+        let in_place = slot.opened(slot.life()).and_then(|open| slot.is_in_place(&open));
+        in_place.map_err(|error| slot.about(error))?;
+        Ok(slot)
+    }
+
+    /// Every lock file: the name's status, or what is wrong with the file.
+    pub(super) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
+        let unreadable = |e: Errno| self.home.failed("cannot list its locks", e.into());
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.locks).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let file_name = entry.file_name().to_string_lossy();
+            if !file_name.starts_with('.') {
+                found.extend(self.inspect_one(&file_name).transpose());
+            }
+        }
+        Ok(found)
+    }
+
+    fn inspect_one(&self, file_name: &str) -> Result<Option<NameStatus>, LockError> {
+        let about = |error| self.about_file(file_name, error);
+        let flags = OFlags::RDONLY | SAFELY;
+        let file = match rustix::fs::openat(&self.locks, file_name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(about(cannot_open(e))),
+        };
+        if regular_length(&file).map_err(about)? == 0 {
+            return Ok(None);
+        }
+        let mut bytes = Box::new([0; BYTES]);
+        let read = file.read_exact_at(bytes.as_mut_slice(), 0);
+        read.map_err(|e| about(failed("cannot read it", e)))?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let copy = record::Copy::new(bytes);
+        let name = copy.name().filter(|name| names::file_name(name) == file_name);
+        let name = name.ok_or_else(|| about(damaged("it does not say which lock it is")))?;
+        self.status(&file, &copy, name).map(Some)
+    }
+
+    fn status(
+        &self,
+        file: &File,
+        copy: &record::Copy,
+        name: Name,
+    ) -> Result<NameStatus, LockError> {
+        let file_name = names::file_name(&name);
+        let token = record::token(copy).ok_or_else(|| no_token().with_name(&name))?;
+        let held = record::held_by(copy).is_some_and(|life| is_alive(file, life));
+        let sequence_now = || {
+            let mut bytes = [0; 8];
+            match file.read_exact_at(&mut bytes, record::SEQUENCE_OFFSET) {
+                Ok(()) => u64::from_ne_bytes(bytes),
+                Err(_) => u64::MAX,
+            }
+        };
+        Ok(NameStatus {
+            name,
+            token,
+            holder: held.then(|| record::holder(copy, sequence_now)),
+            stays_for: (!held).then(|| record::stays_for(copy)).flatten(),
+            predecessor: if held { record::before(copy) } else { record::left(copy) },
+            widened_by: record::widened_by(copy),
+            limit: None,
+            // The kernel does not say which processes share a lock.
+            sharers: Vec::new(),
+            share_proofs: self.reader_proof(&file_name).into_iter().collect(),
+            waiters: Vec::new(),
+            proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
+            survivors: Vec::new(),
+        })
+    }
+
+    fn about_file(&self, file_name: &str, error: LockError) -> LockError {
+        self.home.about_file(&format!("{LOCKS}/{file_name}"), error)
+    }
+
+    /// Opens the file of that name, making it if it is missing.
+    fn open_file(&self, file_name: &str) -> Result<File, LockError> {
+        for turn in 0..MOST_TURNS {
+            // Without O_CREAT first: in a sticky directory it would fail on others' files.
+            let flags = OFlags::RDWR | SAFELY;
+            match rustix::fs::openat(&self.locks, file_name, flags, Mode::empty()) {
+                Ok(fd) => return self.finish_making(fd.into()),
+                Err(Errno::NOENT) => {}
+                Err(Errno::ACCESS) if turn < MOST_TURNS / 2 && self.is_being_made(file_name) => {
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                Err(e) => return Err(cannot_open(e)),
+            }
+            if turn > 0 {
+                self.home.check()?;
+            }
+            if let Some(file) = self.make_file(file_name)? {
+                return Ok(file);
+            }
+        }
+        Err(damaged("it vanishes as often as it is made"))
+    }
+
+    /// `None` if another process was faster.
+    fn make_file(&self, file_name: &str) -> Result<Option<File>, LockError> {
+        let mode = self.home.file_mode();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFELY;
+        match rustix::fs::openat(&self.locks, file_name, flags, Mode::from_raw_mode(mode as _)) {
+            Ok(fd) => {
+                let file = File::from(fd);
+                let shared = self.home.share(&file, mode);
+                shared.map_err(|e| failed("cannot set its mode", e))?;
+                Ok(Some(file))
+            }
+            Err(Errno::EXIST) => Ok(None),
+            Err(Errno::NOENT) => {
+                self.home.check()?;
+                Err(damaged("the directory it belongs into was removed"))
+            }
+            Err(e) => Err(failed("cannot make it", e.into())),
+        }
+    }
+
+    /// Gives a file its mode if its maker was killed before that.
+    fn finish_making(&self, file: File) -> Result<File, LockError> {
+        if regular_length(&file)? == 0 {
+            // Only its owner can.
+            let _ = self.home.share(&file, self.home.file_mode());
+        }
+        Ok(file)
+    }
+
+    /// Whether another user has made the file and not yet given it its mode and size.
+    fn is_being_made(&self, file_name: &str) -> bool {
+        let found =
+            rustix::fs::statat(&self.locks, file_name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| found.st_size == 0)
+    }
+}
+
+/// The kernel's locks count no permits.
+pub(super) fn no_permits() -> LockError {
+    LockError::config(
+        "the file-lock engine has no semaphores: use a directory of the table engine \
+         (Engine::Table), which needs a little-endian 64-bit Linux",
+    )
+}
+
+/// Makes the directory for the lock files, before `format` says that it is there.
+fn prepare(home: &Home) -> Result<(), LockError> {
+    if home.make_inside(LOCKS)? == Made::Before && !home.is_empty_inside(&open_locks(home)?)? {
+        // Another process may be just as far, and further now.
+        if home.read_format()?.is_none() {
+            return Err(home.about(damaged(
+                "its file format is missing although there are lock files; stop every process \
+                 that uses the directory and remove it, or choose another",
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn open_locks(home: &Home) -> Result<OwnedFd, LockError> {
+    home.open_inside(LOCKS, "lock files")
+}
+
+/// The lock of one name.
+pub(super) struct Slot {
+    directory: Arc<Directory>,
+    name: Name,
+    file_name: String,
+    path: PathBuf,
+    life: PerFork<Life>,
+}
+
+/// A slot's descriptors in one process.
+struct Life {
+    pid: u32,
+    birth: Option<Birth>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Arc<Open>>,
+    held: bool,
+    /// A descriptor of the lock was given out: each process that has it keeps the lock.
+    proof_given: bool,
+    readers: SharedFile,
+    /// What a file knew that was deleted under us.
+    known: Token,
+    known_widened: Option<String>,
+}
+
+impl Life {
+    fn new() -> Life {
+        let (pid, birth) = (std::process::id(), Birth::of_this_process());
+        Life { pid, birth, state: Mutex::default() }
+    }
+}
+
+/// A file that a thread of its own waits for in the kernel's queue.
+struct Queued {
+    state: Mutex<QueuedState>,
+    changed: Condvar,
+}
+
+enum QueuedState {
+    Waiting,
+    Ended(io::Result<Open>),
+    /// The caller does not want it any more.
+    Left,
+}
+
+impl Queued {
+    fn start(open: Open) -> Result<Arc<Queued>, LockError> {
+        let queued =
+            Arc::new(Queued { state: Mutex::new(QueuedState::Waiting), changed: Condvar::new() });
+        let waiting = queued.clone();
+        let thread = thread::Builder::new().name("tierlock-flock".into());
+        let started = thread.spawn(move || {
+            let locked = open.lock().map(|()| open);
+            let mut state = waiting.state.lock();
+            if let QueuedState::Waiting = *state {
+                *state = QueuedState::Ended(locked);
+                waiting.changed.notify_one();
+            }
+        });
+        started.map_err(|e| failed("cannot start a thread to wait for it", e))?;
+        Ok(queued)
+    }
+
+    /// The locked file; `None` once the wait `is_over`.
+    fn wait(&self, is_over: &dyn Fn() -> bool) -> Result<Option<Open>, LockError> {
+        let mut state = self.state.lock();
+        while let QueuedState::Waiting = *state
+            && !is_over()
+        {
+            self.changed.wait_for(&mut state, LOOK_EVERY);
+        }
+        match mem::replace(&mut *state, QueuedState::Left) {
+            QueuedState::Ended(Ok(open)) => Ok(Some(open)),
+            QueuedState::Ended(Err(e)) => Err(failed("cannot lock its file", e)),
+            QueuedState::Waiting | QueuedState::Left => Ok(None),
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn try_take(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
+        self.try_take_unnamed(above, label).map_err(|error| self.about(error))
+    }
+
+    pub(super) fn take(
+        &self,
+        above: Token,
+        label: &str,
+        until: Time,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Taken, LockError> {
+        let begin = clock::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Some(taken) = self.try_take(above, label)? {
+                return Ok(taken);
+            }
+            let now = clock::now();
+            if now >= until || is_over() {
+                return Err(self.timed_out(begin, now));
+            }
+            let stays_for = self.stays_for();
+            if until == Time::NEVER && now.since(begin) >= QUEUE_AFTER && stays_for.is_none() {
+                let taken = self.take_in_queue(above, label, is_over);
+                if let Some(taken) = taken.map_err(|error| self.about(error))? {
+                    return Ok(taken);
+                }
+            } else {
+                thread::sleep(pause_of(pause, stays_for).min(until.since(now)));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Waits in the kernel's queue; `None` once the wait `is_over`, and if the lock stays taken
+    /// without a holder.
+    ///
+    /// Nothing ends a sleep there but the lock. So it is a thread's that has nothing else to do,
+    /// on a description of its own: left behind it closes that as soon as it has the lock.
+    fn take_in_queue(
+        &self,
+        above: Token,
+        label: &str,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Option<Taken>, LockError> {
+        let life = self.life();
+        for _ in 0..MOST_TURNS {
+            let open = Open::new(&self.directory, &self.file_name, &self.name)?;
+            let Some(open) = Queued::start(open)?.wait(is_over)? else { return Ok(None) };
+            let open = Arc::new(open);
+            life.state.lock().open = Some(open.clone());
+            match self.enter_locked(life, &open, above, label)? {
+                Entering::Entered(taken) => return Ok(Some(taken)),
+                Entering::Stays => return Ok(None),
+                Entering::Moved => {}
+            }
+        }
+        Err(damaged("its file is replaced as often as it is opened"))
+    }
+
+    /// Takes the lock and returns in one poll, so that a dropped future never has it.
+    pub(super) async fn take_async(
+        &self,
+        above: Token,
+        label: &str,
+        until: Time,
+    ) -> Result<Taken, LockError> {
+        let begin = clock::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if let Some(taken) = self.try_take(above, label)? {
+                return Ok(taken);
+            }
+            let now = clock::now();
+            if now >= until {
+                return Err(self.timed_out(begin, now));
+            }
+            alarm::sleep_until((now + pause_of(pause, self.stays_for())).min(until)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    pub(super) fn raise_token(&self, token: Token) {
+        self.if_held(|open| {
+            if record::token(&open.words).is_some_and(|stored| stored < token) {
+                record::set_token(&open.words, token);
+            }
+        });
+    }
+
+    /// Has the lock stay taken until then, whatever becomes of its holder.
+    pub(super) fn keep_until(&self, end: Option<Time>) {
+        self.if_held(|open| record::keep_until(&open.words, end));
+    }
+
+    /// Ends the stay of `at_least` that the hold with this token left; whether there was one.
+    #[cfg(all(feature = "cli", target_os = "linux"))]
+    pub(super) fn end_stay(&self, token: Token) -> Result<bool, LockError> {
+        let open = self.opened(self.life())?;
+        let mut looks = 0;
+        while !open.try_lock().map_err(|e| self.about(failed("cannot lock its file", e)))? {
+            // A process that only tries has it for a moment.
+            looks += 1;
+            if looks > MOST_TURNS {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _locked = Locked(Some(&open));
+        let is_its = self.is_in_place(&open)?
+            && record::stays_for(&open.words).is_some()
+            && record::token(&open.words) == Some(token);
+        if is_its {
+            record::keep_until(&open.words, None);
+        }
+        Ok(is_its)
+    }
+
+    /// For how long `at_least` keeps it taken, as far as the file that is open says.
+    fn stays_for(&self) -> Option<Duration> {
+        let open = self.life.so_far()?.state.lock().open.clone()?;
+        record::stays_for(&open.words)
+    }
+
+    /// The last token that was granted. Only for the holder.
+    pub(super) fn last_token(&self) -> Token {
+        let mut last = Token::ZERO;
+        self.if_held(|open| last = record::token(&open.words).unwrap_or_default());
+        last
+    }
+
+    pub(super) fn widen(&self, by: &str) -> Result<(), LockError> {
+        let mut noted = Ok(());
+        self.if_held(|open| {
+            if record::widened_by(&open.words).is_none() {
+                noted = self.directory.home.append_wide(&self.name, by);
+                if noted.is_ok() {
+                    record::widen(&open.words, by);
+                }
+            }
+        });
+        noted.map_err(|error| self.named(error))
+    }
+
+    pub(super) fn release(&self, how: Predecessor) {
+        let Some(life) = self.life.so_far() else { return };
+        let mut state = life.state.lock();
+        if !std::mem::take(&mut state.held) {
+            return;
+        }
+        let Some(open) = state.open.clone() else { return };
+        let proof_given = std::mem::take(&mut state.proof_given);
+        record::set_readable(&open.words, false);
+        state.readers.end_exclusion();
+        record::leave(&open.words, how, proof_given);
+        if proof_given || open.unlock().is_err() {
+            // Closing our descriptor leaves the lock to the others, if there are any.
+            state.open = None;
+        }
+    }
+
+    pub(super) fn holder(&self) -> Option<Holder> {
+        let open = self.opened(self.life()).ok()?;
+        let life = record::held_by(&open.words)?;
+        let mine = life == open.life && life != NO_LIFE;
+        let held = mine || is_alive(open.lock.file(), life);
+        held.then(|| record::holder(&open.words, || record::sequence(&open.words)))
+    }
+
+    /// The descriptor has close-on-exec set; a caller that passes it on clears that in the child.
+    pub(super) fn proof_of_life(&self) -> io::Result<OwnedFd> {
+        let not_held = || io::Error::other("the lock is not held");
+        let life = self.life.so_far().ok_or_else(not_held)?;
+        let mut state = life.state.lock();
+        let open = state.open.as_ref().filter(|_| state.held).ok_or_else(not_held)?;
+        let proof = open.lock.file().as_fd().try_clone_to_owned()?;
+        state.proof_given = true;
+        Ok(proof)
+    }
+
+    fn try_take_unnamed(&self, above: Token, label: &str) -> Result<Option<Taken>, LockError> {
+        let life = self.life();
+        for _ in 0..MOST_TURNS {
+            let open = self.opened(life)?;
+            // Where it stays, a try in vain makes none fail that comes right after the end.
+            if record::stays_for(&open.words).is_some() && self.is_in_place(&open)? {
+                return Ok(None);
+            }
+            let locked = open.try_lock();
+            if !locked.map_err(|e| failed("cannot lock its file", e))? {
+                return Ok(None);
+            }
+            match self.enter_locked(life, &open, above, label)? {
+                Entering::Entered(taken) => return Ok(Some(taken)),
+                Entering::Stays => return Ok(None),
+                Entering::Moved => {}
+            }
+        }
+        Err(damaged("its file is replaced as often as it is opened"))
+    }
+
+    /// Enters with the locked file, or releases it.
+    fn enter_locked(
+        &self,
+        life: &Life,
+        open: &Arc<Open>,
+        above: Token,
+        label: &str,
+    ) -> Result<Entering, LockError> {
+        let locked = Locked(Some(open));
+        if self.is_in_place(open)? {
+            if record::stays_for(&open.words).is_some() {
+                return Ok(Entering::Stays);
+            }
+            let taken = self.enter(life, open, above, label)?;
+            locked.keep();
+            return Ok(Entering::Entered(taken));
+        }
+        // filelock#574, jj#8729: the lock of a deleted file excludes no process.
+        let mut state = life.state.lock();
+        state.known = state.known.max(record::token(&open.words).unwrap_or_default());
+        state.known_widened = record::widened_by(&open.words).or(state.known_widened.take());
+        state.open = None;
+        Ok(Entering::Moved)
+    }
+
+    fn enter(
+        &self,
+        life: &Life,
+        open: &Open,
+        above: Token,
+        label: &str,
+    ) -> Result<Taken, LockError> {
+        let mut state = life.state.lock();
+        let stored = record::token(&open.words).ok_or_else(no_token)?;
+        if let Some(by) = state.known_widened.take() {
+            record::widen(&open.words, &by);
+        }
+        let widened_by = record::widened_by(&open.words);
+        let last = stored.max(state.known);
+        let exhausted = || {
+            LockError::new(
+                LockErrorKind::Refused,
+                "its tokens are exhausted: all below 2^63 were granted; choose another name",
+            )
+        };
+        // Of a wide name the service counts the tokens.
+        let token = match widened_by {
+            Some(_) => last,
+            None => last.max(above).next().ok_or_else(exhausted)?,
+        };
+        let predecessor = record::left(&open.words);
+        let label = if label.is_empty() { &self.directory.label } else { label };
+        let taker = record::Taker { pid: life.pid, birth: life.birth, label };
+        // Of a holder that died, perhaps: a writer looks for readers after this.
+        record::set_readable(&open.words, false);
+        record::enter(&open.words, token, open.life, taker);
+        state.held = true;
+        Ok(Taken { token, predecessor, widened_by })
+    }
+
+    /// Whether the path still leads to the file that is locked.
+    fn is_in_place(&self, open: &Open) -> Result<bool, LockError> {
+        let found = match rustix::fs::lstat(&self.path) {
+            Err(Errno::ACCESS) => rustix::fs::statat(
+                &self.directory.locks,
+                &self.file_name,
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            ),
+            found => found,
+        };
+        match found {
+            Ok(found) if Identity::of(&found) == open.identity => Ok(true),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => self.check_directory().map(|()| false),
+            Err(e) => Err(failed("cannot look at its file", e.into())),
+        }
+    }
+
+    fn check_directory(&self) -> Result<(), LockError> {
+        self.directory.home.check()?;
+        let now = Identity::of_file(&File::from(open_locks(&self.directory.home)?));
+        let ours = rustix::fs::fstat(&self.directory.locks).map(|found| Identity::of(&found));
+        match (now, ours) {
+            (Ok(now), Ok(ours)) if now == ours => Ok(()),
+            (Err(e), _) => Err(self.directory.home.failed("cannot look at its locks", e)),
+            (_, Err(e)) => Err(self.directory.home.failed("cannot look at its locks", e.into())),
+            _ => Err(self.directory.home.about(damaged(
+                "its directory of lock files was replaced while this process used it; restart \
+                 every process that uses it",
+            ))),
+        }
+    }
+
+    fn timed_out(&self, begin: Time, now: Time) -> LockError {
+        let error = LockError::new(LockErrorKind::TimedOut, "another holder had it all the time");
+        self.named(error).with_waited(now.since(begin)).with_holder(self.holder())
+    }
+
+    /// `error` is about this lock; where the text does not say so, about its file.
+    fn about(&self, error: LockError) -> LockError {
+        use std::error::Error;
+        let about_directory = error.source().is_some_and(|source| source.is::<LockError>());
+        let about_name = error.kind() == LockErrorKind::Refused && error.source().is_none();
+        if about_directory || about_name {
+            return self.named(error);
+        }
+        self.named(self.directory.about_file(&self.file_name, error))
+    }
+
+    fn named(&self, error: LockError) -> LockError {
+        error.with_name(&self.name).with_scope(Scope::Process)
+    }
+
+    fn if_held(&self, act: impl FnOnce(&Open)) {
+        let Some(life) = self.life.so_far() else { return };
+        let state = life.state.lock();
+        if let (true, Some(open)) = (state.held, &state.open) {
+            act(open);
+        }
+    }
+
+    /// What this process has of it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.life().state.lock()
+    }
+
+    /// The life of this process, begun if need be.
+    fn life(&self) -> &Life {
+        self.life.here(Life::new)
+    }
+
+    fn opened(&self, life: &Life) -> Result<Arc<Open>, LockError> {
+        let mut state = life.state.lock();
+        if let Some(open) = &state.open {
+            return Ok(open.clone());
+        }
+        let open = Arc::new(Open::new(&self.directory, &self.file_name, &self.name)?);
+        state.open = Some(open.clone());
+        Ok(open)
+    }
+}
+
+/// What came of locking a name's file.
+enum Entering {
+    Entered(Taken),
+    /// `at_least` keeps the lock taken, though it has no holder.
+    Stays,
+    /// The file is not in place any more.
+    Moved,
+}
+
+/// How long to wait for the next look, at a lock that has a holder or that `at_least` keeps.
+fn pause_of(pause: Duration, stays_for: Option<Duration>) -> Duration {
+    stays_for.map_or(pause, |left| left.min(LOOK_EVERY))
+}
+
+/// A lock file as this process has it open.
+struct Open {
+    lock: LockFile,
+    words: Words,
+    identity: Identity,
+    /// The byte that is locked for as long as `lock` or a copy of it is open.
+    life: u64,
+}
+
+impl Open {
+    fn new(directory: &Directory, file_name: &str, name: &Name) -> Result<Open, LockError> {
+        for _ in 0..MOST_TURNS {
+            let lock = LockFile::open(|| directory.open_file(file_name).map_err(Failure))
+                .map_err(|Failure(error)| error)?;
+            let mapped = directory.open_file(file_name)?;
+            let unseen = |e| failed("cannot look at it", e);
+            let identity = Identity::of_file(&mapped).map_err(unseen)?;
+            if Identity::of_file(lock.file()).map_err(unseen)? != identity {
+                continue;
+            }
+            allocate(&mapped)?;
+            let words = Words::map(&mapped).map_err(|e| failed("cannot map it", e))?;
+            record::settle(&words, name).map_err(|what| {
+                damaged(format!(
+                    "{what}; stop every process that uses the directory and remove the file"
+                ))
+            })?;
+            // The mark in the file may have been lost with the power.
+            if let Some(by) = directory.wide.read(&directory.home)?.names.get(name) {
+                record::widen(&words, by);
+            }
+            let life = begin_life(lock.file(), directory.home.trust);
+            return Ok(Open { lock, words, identity, life });
+        }
+        Err(damaged("it is replaced as often as it is opened"))
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        loop {
+            // By its path: `file.try_lock()` would be std's method since Rust 1.89.
+            match FileExt::try_lock(self.lock.file()) {
+                Ok(()) => return Ok(true),
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                Err(TryLockError::Error(e)) => unless_interrupted(e)?,
+            }
+        }
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        // By its path: `file.lock()` would be std's method since Rust 1.89.
+        retried(|| FileExt::lock(self.lock.file()))
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        retried(|| FileExt::unlock(self.lock.file()))
+    }
+}
+
+/// A lock that is given back unless it is kept.
+struct Locked<'a>(Option<&'a Open>);
+
+impl Locked<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Some(open) = self.0 {
+            let _ = open.unlock();
+        }
+    }
+}
+
+/// Locks a byte that no other description has.
+fn begin_life(file: &File, trust: Trust) -> u64 {
+    if trust != Trust::Known {
+        return NO_LIFE;
+    }
+    loop {
+        let life = FIRST_LIFE | (home::random() >> 3);
+        match byte_lock::hold(file, life as i64) {
+            Ok(true) => return life,
+            Ok(false) => {}
+            // It is for people only; the lock itself does without.
+            Err(_) => return NO_LIFE,
+        }
+    }
+}
+
+/// Whether the description that locked this byte is still open somewhere. Not for one's own.
+fn is_alive(file: &File, life: u64) -> bool {
+    if life < FIRST_LIFE {
+        return true;
+    }
+    i64::try_from(life).is_ok_and(|at| byte_lock::is_held(file.as_fd(), at).unwrap_or(true))
+}
+
+/// Gives the file its size and its space on the disk.
+pub(super) fn allocate(file: &File) -> Result<(), LockError> {
+    regular_length(file)?;
+    files::reserve(file, 0, BYTES as u64)
+        .map_err(|e| failed("cannot allocate its 4096 bytes", e))?;
+    match regular_length(file)? {
+        0 => Err(damaged("it stays empty although space was allocated")),
+        _ => Ok(()),
+    }
+}
+
+/// The length of a lock file that may be one: 0 when blank, else [`BYTES`].
+fn regular_length(file: &File) -> Result<u64, LockError> {
+    let found = file.metadata().map_err(|e| failed("cannot look at it", e))?;
+    if !found.is_file() {
+        return Err(damaged("it is not a regular file"));
+    }
+    match found.len() {
+        length if length == 0 || length == BYTES as u64 => Ok(length),
+        length => Err(damaged(format!("it has {length} bytes and not {BYTES}"))),
+    }
+}
+
+fn no_token() -> LockError {
+    damaged("its token is none: 2^63 or more; stop every process that uses it and remove the file")
+}

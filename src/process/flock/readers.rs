@@ -1,0 +1,238 @@
+//! The readers of a name: a second file of it, which a process with readers has locked shared.
+//!
+//! A reader wins the gate, takes the second file, and releases the gate; a writer wins the gate and
+//! then takes the second file exclusively. So readers and writers stand in one queue, the kernel's.
+//! Beside an upgradable reader, which has the gate and not the second file, readers come in by a mark
+//! in the name's file: they take the second file, and then look at the mark again; an upgrade clears
+//! the mark, and then takes the second file.
+//!
+//! No lock is ever converted: flock(2) releases it in between.
+
+use std::fs::File;
+#[cfg(feature = "cli")]
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use fs4::{FileExt, TryLockError};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use super::super::{
+    Drain, Drainer, Taken,
+    dir::{
+        files::{Failure, Identity, cannot_open},
+        home::{SAFELY, failed},
+        record,
+    },
+    sys::unless_interrupted,
+};
+use super::{Directory, LONGEST_PAUSE, Slot, State};
+use crate::{
+    error::{LockError, LostReason, Predecessor},
+    fork::LockFile,
+    token::Token,
+};
+
+/// Where the second files are.
+pub(in super::super) const READERS: &str = "readers";
+
+/// What one process has of a name's second file.
+#[derive(Default)]
+pub(super) struct SharedFile {
+    /// So many threads and tasks of this process are inside as readers.
+    count: u32,
+    /// Locked shared while there are any.
+    shared: Option<LockFile>,
+    /// Locked exclusively, by a writer.
+    excluded: Option<LockFile>,
+}
+
+impl SharedFile {
+    /// The writer leaves.
+    pub(super) fn end_exclusion(&mut self) {
+        self.excluded = None;
+    }
+}
+
+impl Directory {
+    /// Which file the readers of a name lock, if there is one.
+    pub(super) fn reader_proof(&self, file_name: &str) -> Option<Identity> {
+        let path = format!("{READERS}/{file_name}");
+        let found = rustix::fs::statat(&self.home.fd, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Identity::of(&found))
+    }
+}
+
+impl Slot {
+    /// The descriptor by which this process reads, for others to inherit: they read then, too.
+    #[cfg(feature = "cli")]
+    pub(in super::super) fn proof_of_sharing(&self) -> io::Result<OwnedFd> {
+        let state = self.state();
+        let shared = state.readers.shared.as_ref();
+        let shared = shared.ok_or_else(|| io::Error::other("the lock is not read"))?;
+        shared.file().as_fd().try_clone_to_owned()
+    }
+
+    /// Has the directory for the second files.
+    pub(in super::super) fn prepare_to_read(&self) -> Result<(), LockError> {
+        self.directory.home.make_inside(READERS).map(drop).map_err(|error| self.named(error))
+    }
+
+    /// See `process::Slot::read_under_the_word`.
+    pub(in super::super) fn read_under_the_word(
+        &self,
+        taken: &Taken,
+        is_first: bool,
+    ) -> Result<Token, LockError> {
+        let mut state = self.state();
+        self.share(&mut state)?;
+        let last = taken.token.get().checked_sub(1).and_then(Token::new).filter(|_| !is_first);
+        let token = last.unwrap_or(taken.token);
+        if let Some(open) = &state.open {
+            record::set_token(&open.words, token);
+        }
+        Ok(token)
+    }
+
+    /// Comes in as a reader, for the holder.
+    pub(in super::super) fn share_beside(&self) -> Result<(), LockError> {
+        self.share(&mut self.state())
+    }
+
+    /// Comes in beside an upgradable reader, if one is inside.
+    pub(in super::super) fn read_beside(&self) -> Option<(Token, Predecessor)> {
+        let open = self.opened(self.life()).ok()?;
+        if !record::is_readable(&open.words) {
+            return None;
+        }
+        let mut state = self.state();
+        self.count(&mut state).ok()?;
+        if !record::is_readable(&open.words) {
+            self.uncount(&mut state);
+            return None;
+        }
+        Some((record::token(&open.words).unwrap_or_default(), record::before(&open.words)))
+    }
+
+    pub(in super::super) fn may_read_beside(&self) -> bool {
+        self.opened(self.life()).is_ok_and(|open| record::is_readable(&open.words))
+    }
+
+    /// A reader leaves.
+    pub(in super::super) fn unread(&self) {
+        if self.life.so_far().is_some() {
+            self.uncount(&mut self.state());
+        }
+    }
+
+    /// Lets readers in beside the holder, or no more of them.
+    pub(in super::super) fn set_readable(&self, readable: bool) -> Result<(), LockError> {
+        let mut state = self.state();
+        if readable {
+            // A writer that becomes an upgradable reader, which has the gate alone.
+            state.readers.end_exclusion();
+        }
+        let open = self.held(&state)?;
+        if readable {
+            // Before any reader comes in by it: a writer looks for them.
+            record::share(&open.words);
+        }
+        record::set_readable(&open.words, readable);
+        Ok(())
+    }
+
+    /// For the holder: whether readers are inside.
+    pub(in super::super) fn drain(&self, _: &mut Drainer) -> Result<Drain, LockError> {
+        let mut state = self.state();
+        let was_shared = record::was_shared(&self.held(&state)?.words);
+        if !was_shared || state.readers.excluded.is_some() {
+            return Ok(Drain::Drained);
+        }
+        let later = Drain::Sleep { bell: 0, longest: LONGEST_PAUSE };
+        if state.readers.count > 0 {
+            return Ok(later);
+        }
+        let file = self.second_file()?;
+        if !self.locked(FileExt::try_lock(file.file()))? {
+            return Ok(later);
+        }
+        state.readers.excluded = Some(file);
+        Ok(Drain::Drained)
+    }
+
+    fn share(&self, state: &mut State) -> Result<(), LockError> {
+        record::share(&self.held(state)?.words);
+        // The gate is held, so no reader or writer comes in between.
+        state.readers.excluded = None;
+        self.count(state)
+    }
+
+    fn count(&self, state: &mut State) -> Result<(), LockError> {
+        if state.readers.count == 0 {
+            let file = self.second_file()?;
+            if !self.locked(FileExt::try_lock_shared(file.file()))? {
+                return Err(LockError::WOULD_BLOCK);
+            }
+            state.readers.shared = Some(file);
+        }
+        state.readers.count += 1;
+        Ok(())
+    }
+
+    fn uncount(&self, state: &mut State) {
+        let Some(count) = state.readers.count.checked_sub(1) else { return };
+        state.readers.count = count;
+        if count == 0 {
+            state.readers.shared = None;
+        }
+    }
+
+    fn held<'a>(&self, state: &'a State) -> Result<&'a super::Open, LockError> {
+        let open = state.open.as_deref().filter(|_| state.held);
+        open.ok_or_else(|| self.named(LockError::lost(LostReason::Broken)))
+    }
+
+    fn locked(&self, tried: Result<(), TryLockError>) -> Result<bool, LockError> {
+        match tried {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(e)) => match unless_interrupted(e) {
+                // It is tried again.
+                Ok(()) => Ok(false),
+                Err(e) => Err(self.named(failed("cannot lock the file of its readers", e))),
+            },
+        }
+    }
+
+    fn second_file(&self) -> Result<LockFile, LockError> {
+        let home = &self.directory.home;
+        let open = || -> Result<File, Failure> {
+            let directory = home.open_inside(READERS, "readers").map_err(Failure)?;
+            let (flags, mode) = (OFlags::RDWR | SAFELY, home.file_mode());
+            let made = OFlags::CREATE | OFlags::EXCL;
+            let mut tried = 0;
+            loop {
+                match rustix::fs::openat(&directory, &self.file_name, flags, Mode::empty()) {
+                    Ok(fd) => return Ok(fd.into()),
+                    Err(Errno::NOENT) => {}
+                    Err(e) => return Err(Failure(cannot_open(e))),
+                }
+                let raw = Mode::from_raw_mode(mode as _);
+                match rustix::fs::openat(&directory, &self.file_name, flags | made, raw) {
+                    Ok(fd) => {
+                        let file = File::from(fd);
+                        home.share(&file, mode)?;
+                        return Ok(file);
+                    }
+                    Err(Errno::EXIST) if tried < super::MOST_TURNS => tried += 1,
+                    Err(e) => return Err(Failure(cannot_open(e))),
+                }
+            }
+        };
+        LockFile::open(open).map_err(|Failure(error)| self.named(error))
+    }
+}
