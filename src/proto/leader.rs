@@ -72,6 +72,8 @@ pub struct Config {
     pub reservations_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
+    /// For how long its reign is believed without proof, if another leader may follow it.
+    pub reign_lasts: Option<Duration>,
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
@@ -92,6 +94,7 @@ impl Default for Config {
             reservations_max: 65_536,
             block: BLOCK,
             epoch_above: None,
+            reign_lasts: None,
             process: None,
             reign: ReignId(0),
             notary: Arc::new(TrustingNotary),
@@ -260,6 +263,7 @@ impl Leader {
             other_history: None,
             given: Token::ZERO,
             table: Table::new(config.block),
+            sessions: Sessions::new(config.reign_lasts.map(|lasts| lasts / 4)),
             config,
             cluster: recovered.cluster,
             over: None,
@@ -268,7 +272,6 @@ impl Leader {
             history: recovered.history.clone(),
             in_grace: true,
             waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
-            sessions: Sessions::new(),
             connections: Numbered::default(),
             clients: Numbered::default(),
             reports: Timers::new(),

@@ -105,6 +105,11 @@ impl Successor {
         self.leader.as_mut()
     }
 
+    /// Whether what has arrived is to be kept, as far as it was looked at last.
+    pub fn is_frozen(&self) -> bool {
+        self.is_frozen || self.hands_over.is_some()
+    }
+
     /// What each of its leaders begins with.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
@@ -298,6 +303,7 @@ impl Successor {
         let config = Config {
             reign: attempt.reign.id(),
             epoch_above: attempt.epoch_above,
+            reign_lasts: (!is_exclusive).then_some(attempt.lasts),
             // Another journal's lock proves no process dead.
             process: self.config.process.filter(|_| is_exclusive),
             ..self.config.clone()

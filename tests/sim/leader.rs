@@ -204,6 +204,7 @@ impl World {
             reservations_max: 1000,
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
+            reign_lasts: None,
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
             notary: Arc::new(Seal),
@@ -370,6 +371,8 @@ impl World {
             None => true,
         };
         self.follow_succession(host);
+        // What follows from the journal's answers is said before anything else is read.
+        self.obey_leader(host);
         is_let_in
     }
 

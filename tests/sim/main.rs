@@ -41,15 +41,16 @@ mod tally;
 mod users;
 mod world;
 
-use std::env;
+use std::{env, time::Duration};
 
 use crate::{journal::SEVERAL, runner::Run};
 
 /// How many seeds run where nothing else is said.
 const SEEDS: u64 = 2000;
 
-/// How many with several leaders.
-const SEEDS_OF_SEVERAL: u64 = 300;
+/// How many with several leaders, and for how long at most.
+const SEEDS_OF_SEVERAL: u64 = 1000;
+const LONG_OF_SEVERAL: Duration = Duration::from_secs(8);
 
 /// From so many seeds on every message is to have met every state that it can, but for a few
 /// that take more seeds; see `coverage`.
@@ -79,7 +80,10 @@ fn seeds() {
 #[test]
 fn seeds_of_several_leaders() {
     let count = number("TIERLOCK_SEEDS");
-    let run = Run::of(SEVERAL..SEVERAL + count.unwrap_or(SEEDS_OF_SEVERAL), count.is_some());
+    let run = match count {
+        Some(count) => Run::of(SEVERAL..SEVERAL + count, true),
+        None => Run::of_as_many(SEVERAL..SEVERAL + SEEDS_OF_SEVERAL, LONG_OF_SEVERAL),
+    };
     println!("{run}");
     if let Some(violation) = run.violation {
         panic!("{violation}");
