@@ -163,8 +163,6 @@ pub enum Mistake {
     ActsWithoutProof,
     /// A reign without proof goes on renewing for ever.
     RenewsForEver,
-    /// The time without proof counts against sessions.
-    LapseNotCompensated,
     /// What has no answer counts as written.
     UnknownIsDone,
     /// What has no answer counts as not written, and goes with what came meanwhile.

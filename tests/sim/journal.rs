@@ -183,6 +183,7 @@ impl World {
         let is_slow = self.truth < self.journal.slow_until;
         match self.dice.below(100) {
             _ if is_slow => self.dice.below(400 * MS),
+            _ if self.plan.journal_is_far => self.dice.below(self.plan.lasts.as_nanos() as u64 / 4),
             0 => self.dice.below(1000 * MS),
             1..=5 => self.dice.below(60 * MS),
             _ => self.dice.below(3 * MS),
@@ -260,6 +261,7 @@ impl World {
         if !is_seen {
             return JournalAnswer::TakeOver(TakeOver::Raced(self.journal.head.clone()));
         }
+        self.check_proofs();
         let mut before: Recovered = self.disk.recover();
         if let Some(earlier) = self.journal.read_before.take() {
             before = Recovered { epoch: before.epoch, ..earlier };
@@ -346,6 +348,8 @@ impl World {
         };
         let cut = &mut self.seats[seat].cut;
         match self.dice.below(8) {
+            // It never hears of it again.
+            0 if seat == 0 && self.plan.leaders > 2 => cut.answers_until = Truth::MAX,
             0 => cut.requests_until = until,
             1 | 2 => cut.answers_until = until,
             3 | 4 => (cut.requests_until, cut.answers_until) = (until, until),
@@ -424,6 +428,20 @@ impl World {
         self.obey_closes(host);
         host.hang_up();
         self.hang_up_on_all(before);
+    }
+
+    /// The journal goes over to another reign: none is proven at this moment, by whichever clock.
+    fn check_proofs(&mut self) {
+        for seat in 0..self.plan.leaders {
+            self.sit(seat);
+            let now = self.clock(Node::Leader);
+            let Some(Host { leader: Rank::Successor(successor), .. }) = &self.host else { continue };
+            if successor.reign().has_proof(now) {
+                let own = successor.reign().reigning();
+                let text = format!("{own:?} of leader {seat} is proven while another takes over");
+                self.violate(Rule::TwoReigns, text);
+            }
+        }
     }
 
     /// A leader that acts with proof acts in the journal's reign. Whether this one still does.

@@ -124,7 +124,6 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::ReignNamedAfterLeader], SUCCESSION, SEVERAL),
     found(&[Mistake::ActsWithoutProof], &[Rule::TwoReigns], SEVERAL),
     found(&[Mistake::RenewsForEver], &[Rule::Liveness], SEVERAL),
-    found(&[Mistake::LapseNotCompensated], &[Rule::Property], SEVERAL),
     found(&[Mistake::UnknownIsDone], SUCCESSION, SEVERAL),
     found(&[Mistake::UnknownIsNotDone], SUCCESSION, SEVERAL),
     found(&[Mistake::ResignsFirst], &[Rule::TwoReigns], SEVERAL),

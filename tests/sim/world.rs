@@ -164,6 +164,8 @@ pub(crate) struct Plan {
     pub(crate) leaders: usize,
     /// For how long a reign is believed.
     pub(crate) lasts: Duration,
+    /// The journal takes a good part of that for everything.
+    pub(crate) journal_is_far: bool,
 }
 
 /// Where a leader runs, beside others.
@@ -192,6 +194,7 @@ impl Plan {
             restores: dice.percent(10),
             leaders: 1,
             lasts: Duration::ZERO,
+            journal_is_far: false,
         };
         if plan.restores {
             // So that a client of a lost reign still believes when the next but one begins.
@@ -213,6 +216,7 @@ impl Plan {
         plan.lasts = Duration::from_millis(250 + dice.below(3) * 125);
         (plan.embedded, plan.restores, plan.sleeper) = (false, false, None);
         plan.two_addresses = false;
+        plan.journal_is_far = dice.percent(20);
         plan.time_to_live_min = plan.time_to_live_min.max(4 * plan.lasts);
         plan
     }
