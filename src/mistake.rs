@@ -149,8 +149,6 @@ pub enum Mistake {
     ModeNotReported,
     /// A reign is proven from the answer on, not from the sending of what was answered.
     ProofFromAnswer,
-    /// A batch that was committed proves the reign.
-    ProofFromAppend,
     /// A standby counts from when it sent its read.
     StandbyCountsFromSending,
     /// A standby counts half of the time that a reign is believed.
@@ -161,16 +159,8 @@ pub enum Mistake {
     ReignNamedAfterLeader,
     /// A reign without proof acts until it hears that it was deposed.
     ActsWithoutProof,
-    /// A reign without proof goes on renewing for ever.
-    RenewsForEver,
-    /// What has no answer counts as written.
+    /// The journal's: what has no answer counts as written.
     UnknownIsDone,
-    /// What has no answer counts as not written, and goes with what came meanwhile.
-    UnknownIsNotDone,
-    /// A leader resigns first and stops serving then.
-    ResignsFirst,
-    /// A leader that takes over serves connections that were made before.
-    OldConnectionsServed,
     /// A leader that takes over again goes on from its own memory.
     ReignFromMemory,
     /// The journal's: it renews whichever reign asks.

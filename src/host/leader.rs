@@ -124,6 +124,10 @@ pub struct LeaderBuilder {
     epoch_above: Option<u32>,
     accepted_file_systems: Vec<String>,
     on_alarm: OnAlarm,
+    /// A journal that others have too, instead of the state directory's, and for how long its reign
+    /// is believed.
+    #[cfg(test)]
+    over: Option<(tests::SharedJournal, Duration)>,
 }
 
 impl Leader {
@@ -140,6 +144,8 @@ impl Leader {
             epoch_above: None,
             accepted_file_systems: Vec::new(),
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
+            #[cfg(test)]
+            over: None,
         }
     }
 
@@ -364,15 +370,23 @@ impl LeaderBuilder {
             ..Config::default()
         };
         let journal: Arc<dyn ReignJournal> = Arc::new(ExclusiveJournal::new(journal, recovered));
+        let lasts = *REIGN_LASTS.end();
+        #[cfg(test)]
+        let (journal, lasts) = match self.over {
+            Some((shared, lasts)) => (shared.0, lasts),
+            None => (journal, lasts),
+        };
         let reign = ReignConfig {
-            lasts: *REIGN_LASTS.end(),
+            lasts,
             address: None,
             epoch_above: self.epoch_above,
             terms: journal.terms(),
         };
         let reign = Reign::new(reign, Box::new(super::random), clock::now());
         let mut successor = Successor::new(config, reign);
-        begin_here(&mut successor, &*journal).map_err(|error| storage_failed(&error))?;
+        if journal.terms().is_exclusive {
+            begin_here(&mut successor, &*journal).map_err(|error| storage_failed(&error))?;
+        }
 
         let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
         let shared = Arc::new(LeaderShared {
@@ -438,7 +452,7 @@ fn begin_here(successor: &mut Successor, journal: &dyn ReignJournal) -> Result<(
         let now = clock::now();
         successor.handle_answer(id, answer, now);
         drop(successor.turn(now)); // the leader hears of it
-        if let Some(why) = failure_of(successor) {
+        if let Some(why) = std::iter::from_fn(|| successor.poll_succession()).find_map(failure) {
             return Err(why);
         }
     }
@@ -446,17 +460,19 @@ fn begin_here(successor: &mut Successor, journal: &dyn ReignJournal) -> Result<(
     Ok(())
 }
 
-/// Why it takes no part any more, if so.
-fn failure_of(successor: &mut Successor) -> Option<String> {
-    let ended =
-        std::iter::from_fn(|| successor.poll_succession()).find_map(|notice| match notice {
-            SuccessionNotice::Ended(ending) => Some(ending),
-            SuccessionNotice::Reigns { .. } | SuccessionNotice::HandsOver => None,
-        });
-    Some(match ended? {
-        ReignEnding::Failed(text) => text,
-        other => format!("{other:?}"),
-    })
+/// Why it takes no part in the succession any more, if that is the news.
+fn failure(notice: SuccessionNotice) -> Option<String> {
+    let SuccessionNotice::Ended(ending) = notice else { return None };
+    match ending {
+        ReignEnding::Failed(text) => Some(text),
+        ReignEnding::Restored => Some(
+            "it was restored from a copy, or has lost what was written; start every leader of it \
+             with --epoch-above"
+                .to_owned(),
+        ),
+        ReignEnding::EpochsUsedUp => Some("its epochs are used up".to_owned()),
+        ReignEnding::Deposed | ReignEnding::Unproven => None,
+    }
 }
 
 fn epochs_used_up(state_dir: &Path) -> LockError {
@@ -513,9 +529,7 @@ impl Court {
         };
         if let ReignEnd::Stopped = end {
             // What is written now is on the disk before the state directory is free.
-            if let Some(leader) = self.successor.leader_mut() {
-                leader.handle_stop(clock::now());
-            }
+            self.begin_to_stop();
             self.ask_journal();
         }
         // Answers that are on their way come before the close.
@@ -556,8 +570,14 @@ impl Court {
         for (id, answer) in answers {
             self.successor.handle_answer(id, answer, now);
         }
-        if let Some(text) = failure_of(&mut self.successor) {
-            end = Some(ReignEnd::Failed(LockErrorKind::Io, storage_text(&text)));
+        self.successor.handle_timeout(now);
+        if self.successor.poll_sweep() {
+            self.hang_up();
+        }
+        while let Some(notice) = self.successor.poll_succession() {
+            if let Some(text) = failure(notice) {
+                end = Some(ReignEnd::Failed(LockErrorKind::Io, storage_text(&text)));
+            }
         }
         self.hand_over_news(now);
         self.pass_on();
@@ -636,13 +656,39 @@ impl Court {
         }
     }
 
-    /// What was to be written is written.
+    /// A leader that has its journal for itself writes what is left; another hands over.
+    fn begin_to_stop(&mut self) {
+        let now = clock::now();
+        if !self.successor.reign().terms().is_exclusive {
+            self.successor.hand_over(now);
+        } else if let Some(leader) = self.successor.leader_mut() {
+            leader.handle_stop(now);
+        }
+    }
+
+    /// What was to be written is written, and the reign is handed over.
     fn finish_writing(&mut self) {
-        while self.successor.reign().is_writing() {
-            let Some((id, answer)) = self.lanes.wait(LONGEST_SLEEP) else { continue };
-            self.successor.handle_answer(id, answer, clock::now());
+        while self.successor.reign().is_writing() || self.successor.is_handing_over() {
+            match self.lanes.wait(LONGEST_SLEEP) {
+                Some((id, answer)) => self.successor.handle_answer(id, answer, clock::now()),
+                None => self.successor.handle_timeout(clock::now()),
+            }
             self.ask_journal();
         }
+    }
+
+    /// Another reign begins: what was said on the connections that there are counts for nothing in it.
+    fn hang_up(&mut self) {
+        self.doors.close_all(CloseCode::Shutdown, "another reign begins");
+        while let Some(event) = self.doors.poll_event() {
+            if let Event::Ended(id, _) = event {
+                self.doors.forget(id);
+            }
+        }
+        for (id, _) in mem::take(&mut self.unread) {
+            self.doors.forget(id);
+        }
+        self.arrived.clear();
     }
 
     /// Reads a connection as far as its turn and its peer's own reading allow. Its end comes

@@ -38,7 +38,7 @@ use super::{
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{
-        Allows, Committed, Pending, Record, Recovered, Reign, Reserved, TakenAway, Unwritten,
+        Allows, Committed, DurableEpoch, Pending, Record, Recovered, Reserved, TakenAway, Unwritten,
     },
     sessions::{Sessions, Standing},
     shares::{Shares, has_share, largest_share},
@@ -145,7 +145,7 @@ pub struct Leader {
     config: Config,
     cluster: super::ClusterId,
     /// The durable epoch; `None` until the first is.
-    reign: Option<Reign>,
+    reign: Option<DurableEpoch>,
     /// The highest epoch on its way to the disk or there.
     epoch_asked: u32,
     raises: Raises,
@@ -1354,7 +1354,7 @@ impl Leader {
 
 // The reign.
 impl Leader {
-    fn begin_reign(&mut self, reign: Reign, now: Time) {
+    fn begin_reign(&mut self, reign: DurableEpoch, now: Time) {
         if self.reign.as_ref().is_some_and(|own| own.epoch() >= reign.epoch()) {
             return;
         }
@@ -1394,7 +1394,7 @@ impl Leader {
     }
 
     fn epoch(&self) -> u32 {
-        self.reign.as_ref().map_or(0, Reign::epoch)
+        self.reign.as_ref().map_or(0, DurableEpoch::epoch)
     }
 
     /// Asks for a higher epoch to be made durable; `false` if there is none that high.

@@ -193,7 +193,7 @@ impl Committed {
         match self.record {
             Record::TookOver { epoch, starts_above, .. }
             | Record::EpochRaised { epoch, starts_above } => {
-                Allows::Reigning(Reign { epoch, starts_above })
+                Allows::Reigning(DurableEpoch { epoch, starts_above })
             }
             Record::Waited => Allows::Nothing,
             Record::SessionOpened { session, .. } => {
@@ -217,7 +217,7 @@ impl Committed {
 /// so a caller that shows one has been to the disk.
 pub(super) enum Allows {
     Nothing,
-    Reigning(Reign),
+    Reigning(DurableEpoch),
     Granting { session: SessionId, number: u64, opened: Opened },
     Freeing { session: SessionId, number: u64, proof: TakenAway },
     Telling { session: SessionId, lease: LeaseId, why: LostReason, proof: TakenAway },
@@ -227,12 +227,12 @@ pub(super) enum Allows {
 
 /// A durable epoch: without it nothing is granted.
 #[derive(Debug)]
-pub(super) struct Reign {
+pub(super) struct DurableEpoch {
     epoch: u32,
     starts_above: bool,
 }
 
-impl Reign {
+impl DurableEpoch {
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }

@@ -84,11 +84,11 @@ pub type ReignRandom = Box<dyn FnMut() -> u128 + Send>;
 pub struct Reign {
     config: ReignConfig,
     random: ReignRandom,
-    state: State,
+    state: ReignState,
     /// What it has attempted itself, the last of it.
     own: VecDeque<ReignKey>,
     /// What it has read of the journal while it stood by.
-    watch: Watched,
+    watch: WatchedJournal,
     /// It does not take over before this.
     out_until: Time,
     /// The highest stamp that one of its writes was answered with.
@@ -99,7 +99,7 @@ pub struct Reign {
     events: VecDeque<ReignEvent>,
 }
 
-enum State {
+enum ReignState {
     Standby,
     Taking { flight: Flight, attempt: Arc<ReignAttempt> },
     Reigning(Box<Tenure>),
@@ -117,7 +117,7 @@ struct Flight {
 }
 
 /// What a standby knows of the journal.
-struct Watched {
+struct WatchedJournal {
     seen: Option<Sight>,
     /// When a read was last answered.
     answered: Time,
@@ -163,9 +163,9 @@ impl Reign {
         Reign {
             config,
             random,
-            state: State::Standby,
+            state: ReignState::Standby,
             own: VecDeque::new(),
-            watch: Watched {
+            watch: WatchedJournal {
                 seen: None,
                 answered: Time::ZERO,
                 is_tried: false,
@@ -183,7 +183,7 @@ impl Reign {
     /// Whether the reign is proven at this moment, which was read after what it is to answer.
     pub fn has_proof(&self, now: Time) -> bool {
         match &self.state {
-            State::Reigning(tenure) => tenure.is_proven(now),
+            ReignState::Reigning(tenure) => tenure.is_proven(now),
             _ => false,
         }
     }
@@ -191,7 +191,7 @@ impl Reign {
     /// Its own reign, from `Took` on.
     pub fn reigning(&self) -> Option<ReignKey> {
         match &self.state {
-            State::Reigning(tenure) => Some(tenure.reign),
+            ReignState::Reigning(tenure) => Some(tenure.reign),
             _ => None,
         }
     }
@@ -208,25 +208,25 @@ impl Reign {
 
     /// Whether it takes no part any more.
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, ReignState::Over)
     }
 
     /// Whether its reign is being handed over.
     pub fn is_resigning(&self) -> bool {
-        matches!(self.state, State::Resigning { .. })
+        matches!(self.state, ReignState::Resigning { .. })
     }
 
     /// Whether records of its reign are not durable yet.
     pub fn is_writing(&self) -> bool {
         match &self.state {
-            State::Reigning(tenure) => tenure.batch.is_some() || !tenure.queue.is_empty(),
+            ReignState::Reigning(tenure) => tenure.batch.is_some() || !tenure.queue.is_empty(),
             _ => false,
         }
     }
 
     /// A record of this reign, to be made durable.
     pub fn write(&mut self, pending: Pending) {
-        if let State::Reigning(tenure) = &mut self.state {
+        if let ReignState::Reigning(tenure) = &mut self.state {
             tenure.queue.push_back(pending);
         }
     }
@@ -234,11 +234,11 @@ impl Reign {
     /// It serves no client any more, and hands over.
     pub fn resign(&mut self, now: Time) {
         self.observe(now);
-        if let State::Reigning(tenure) = &self.state {
+        if let ReignState::Reigning(tenure) = &self.state {
             let (reign, until) = (tenure.reign, now + self.config.lasts);
             self.out_until = until;
             self.watch.forget(now);
-            self.state = State::Resigning { reign, flight: None, next: now, until };
+            self.state = ReignState::Resigning { reign, flight: None, next: now, until };
         }
     }
 
@@ -262,27 +262,29 @@ impl Reign {
             return;
         }
         match &mut self.state {
-            State::Taking { flight, attempt } if flight.id == id => {
+            ReignState::Taking { flight, attempt } if flight.id == id => {
                 let (flight, attempt) = (*flight, attempt.clone());
-                self.state = State::Standby;
+                self.state = ReignState::Standby;
                 if let JournalAnswer::TakeOver(answer) = answer {
                     self.attempted(answer, attempt, flight, now);
                 }
             }
-            State::Reigning(tenure) if tenure.renews(id) => {
+            ReignState::Reigning(tenure) if tenure.renews(id) => {
                 let flight = tenure.renewing.take().expect("just seen");
                 if let JournalAnswer::Renewal(answer) = answer {
                     self.renewed(answer, flight, now);
                 }
             }
-            State::Reigning(tenure) if tenure.appends(id) => {
+            ReignState::Reigning(tenure) if tenure.appends(id) => {
                 let flight = tenure.batch.as_mut().and_then(|batch| batch.flight.take());
                 self.appended(answer, flight.expect("just seen"), now);
             }
-            State::Resigning { flight, .. } if flight.is_some_and(|flight| flight.id == id) => {
+            ReignState::Resigning { flight, .. }
+                if flight.is_some_and(|flight| flight.id == id) =>
+            {
                 *flight = None;
                 if let JournalAnswer::Resigned = answer {
-                    self.state = State::Standby;
+                    self.state = ReignState::Standby;
                 }
             }
             _ => {}
@@ -292,17 +294,17 @@ impl Reign {
     /// An operation to ask of the journal. `now` is read before it is sent: proof counts from there.
     pub fn poll_operation(&mut self, now: Time) -> Option<(OperationId, JournalOperation)> {
         self.observe(now);
-        if let State::Standby = self.state
+        if let ReignState::Standby = self.state
             && self.may_take_over(now)
             && let Some(operation) = self.attempt(now)
         {
             return Some(operation);
         }
         match &self.state {
-            State::Standby | State::Taking { .. } => self.read_if_due(now),
-            State::Reigning(_) => self.renew_if_due(now).or_else(|| self.append_if_due(now)),
-            State::Resigning { .. } => self.resign_if_due(now),
-            State::Over => None,
+            ReignState::Standby | ReignState::Taking { .. } => self.read_if_due(now),
+            ReignState::Reigning(_) => self.renew_if_due(now).or_else(|| self.append_if_due(now)),
+            ReignState::Resigning { .. } => self.resign_if_due(now),
+            ReignState::Over => None,
         }
     }
 
@@ -315,17 +317,17 @@ impl Reign {
         let give_up = self.config.lasts / 2;
         let given_up = |flight: &Flight| flight.sent + give_up;
         match &self.state {
-            State::Over => None,
-            State::Standby => {
+            ReignState::Over => None,
+            ReignState::Standby => {
                 // One that has passed waits for a read.
                 let takes_over = self.takes_over_at().filter(|at| *at > self.now);
                 [takes_over, self.watch.due(give_up)].into_iter().flatten().min()
             }
-            State::Taking { flight, .. } => {
+            ReignState::Taking { flight, .. } => {
                 [Some(given_up(flight)), self.watch.due(give_up)].into_iter().flatten().min()
             }
-            State::Reigning(tenure) => tenure.due(&self.config),
-            State::Resigning { flight, next, until, .. } => {
+            ReignState::Reigning(tenure) => tenure.due(&self.config),
+            ReignState::Resigning { flight, next, until, .. } => {
                 Some(flight.as_ref().map_or(*next, given_up).min(*until))
             }
         }
@@ -344,23 +346,25 @@ impl Reign {
         }
         self.watch.flight.take_if(|flight| is_given_up(flight));
         match &mut self.state {
-            State::Taking { flight, .. } if is_given_up(flight) => self.state = State::Standby,
-            State::Reigning(tenure) => {
+            ReignState::Taking { flight, .. } if is_given_up(flight) => {
+                self.state = ReignState::Standby
+            }
+            ReignState::Reigning(tenure) => {
                 tenure.renewing.take_if(|flight| is_given_up(flight));
                 if let Some(batch) = &mut tenure.batch {
                     batch.flight.take_if(|flight| is_given_up(flight));
                 }
                 if !tenure.is_proven(now) {
                     let since = *tenure.lapsed_since.get_or_insert(tenure.proven_until);
-                    if since + lasts <= now && !planted(Mistake::RenewsForEver) {
+                    if since + lasts <= now {
                         self.step_down(ReignEnding::Unproven, now);
                     }
                 }
             }
-            State::Resigning { flight, until, .. } => {
+            ReignState::Resigning { flight, until, .. } => {
                 flight.take_if(|flight| is_given_up(flight));
                 if *until <= now {
-                    self.state = State::Standby;
+                    self.state = ReignState::Standby;
                 }
             }
             _ => {}
@@ -370,14 +374,14 @@ impl Reign {
     /// The reign is over, and this process stands by.
     fn step_down(&mut self, ending: ReignEnding, now: Time) {
         self.watch.forget(now);
-        self.state = State::Standby;
+        self.state = ReignState::Standby;
         self.events.push_back(ReignEvent::Ended(ending));
     }
 
     /// It takes no part any more.
     fn end(&mut self, ending: ReignEnding, now: Time) {
         self.step_down(ending, now);
-        self.state = State::Over;
+        self.state = ReignState::Over;
     }
 
     /// Whether a condition's answer shows a stamp that is none of the past. Else the journal is a copy.
@@ -454,7 +458,7 @@ impl Reign {
         self.watch.is_tried = true;
         let flight = self.take_flight(now);
         let attempt = Arc::new(attempt);
-        self.state = State::Taking { flight, attempt: attempt.clone() };
+        self.state = ReignState::Taking { flight, attempt: attempt.clone() };
         Some((flight.id, JournalOperation::TakeOver(attempt)))
     }
 
@@ -488,7 +492,7 @@ impl Reign {
         now: Time,
     ) {
         let reign = attempt.reign;
-        self.state = State::Reigning(Box::new(Tenure {
+        self.state = ReignState::Reigning(Box::new(Tenure {
             reign,
             proven_until: if self.config.terms.is_exclusive { Time::NEVER } else { proven_until },
             lapsed_since: None,
@@ -532,7 +536,7 @@ impl Reign {
 
     fn prove(&mut self, sent: Time, now: Time) {
         let proven_until = sent + count_down(self.config.lasts, PROOF);
-        let State::Reigning(tenure) = &mut self.state else { return };
+        let ReignState::Reigning(tenure) = &mut self.state else { return };
         tenure.proven_until = tenure.proven_until.max(proven_until);
         if tenure.is_proven(now)
             && let Some(since) = tenure.lapsed_since.take()
@@ -548,27 +552,12 @@ impl Reign {
                 if !self.is_of_this_journal(stamp, flight, now) {
                     return;
                 }
-                let State::Reigning(tenure) = &mut self.state else { return };
+                let ReignState::Reigning(tenure) = &mut self.state else { return };
                 let Batch { pendings, .. } = tenure.batch.take().expect("it was sent");
                 self.events.push_back(ReignEvent::Answered(written.of(pendings)));
-                if planted(Mistake::ProofFromAppend) {
-                    self.prove(now, now);
-                }
             }
-            _ => self.append_is_unknown(),
-        }
-    }
-
-    /// The batch may be in the journal, or may come there yet: it is sent again as it is.
-    fn append_is_unknown(&mut self) {
-        let State::Reigning(tenure) = &mut self.state else { return };
-        if planted(Mistake::UnknownIsNotDone)
-            && let Some(batch) = tenure.batch.take()
-        {
-            tenure.number -= 1;
-            for pending in batch.pendings.into_iter().rev() {
-                tenure.queue.push_front(pending);
-            }
+            // It may be in the journal, or may come there yet: it is sent again as it is.
+            _ => {}
         }
     }
 
@@ -580,27 +569,27 @@ impl Reign {
     }
 
     fn renew_if_due(&mut self, now: Time) -> Option<(OperationId, JournalOperation)> {
-        let State::Reigning(tenure) = &self.state else { return None };
+        let ReignState::Reigning(tenure) = &self.state else { return None };
         let is_due = tenure.renewing.is_none() && tenure.next_renewal <= now;
         if self.config.terms.is_exclusive || !is_due {
             return None;
         }
         let (flight, next) = (self.take_flight(now), now + self.config.lasts / 6);
-        let State::Reigning(tenure) = &mut self.state else { unreachable!("just seen") };
+        let ReignState::Reigning(tenure) = &mut self.state else { unreachable!("just seen") };
         (tenure.renewing, tenure.next_renewal) = (Some(flight), next);
         Some((flight.id, JournalOperation::Renew(tenure.reign)))
     }
 
     fn append_if_due(&mut self, now: Time) -> Option<(OperationId, JournalOperation)> {
         let most = self.config.terms.batch_max;
-        let State::Reigning(tenure) = &mut self.state else { return None };
+        let ReignState::Reigning(tenure) = &mut self.state else { return None };
         tenure.begin_batch(most, now);
         let batch = tenure.batch.as_ref()?;
         if batch.flight.is_some() || now < batch.next {
             return None;
         }
         let (flight, next) = (self.take_flight(now), now + self.config.lasts / 10);
-        let State::Reigning(tenure) = &mut self.state else { unreachable!("just seen") };
+        let ReignState::Reigning(tenure) = &mut self.state else { unreachable!("just seen") };
         let reign = tenure.reign;
         let batch = tenure.batch.as_mut().expect("just seen");
         (batch.flight, batch.next) = (Some(flight), next);
@@ -609,12 +598,12 @@ impl Reign {
     }
 
     fn resign_if_due(&mut self, now: Time) -> Option<(OperationId, JournalOperation)> {
-        let State::Resigning { flight, next, .. } = &self.state else { return None };
+        let ReignState::Resigning { flight, next, .. } = &self.state else { return None };
         if flight.is_some() || now < *next {
             return None;
         }
         let (sent, later) = (self.take_flight(now), now + self.config.lasts / 10);
-        let State::Resigning { reign, flight, next, .. } = &mut self.state else {
+        let ReignState::Resigning { reign, flight, next, .. } = &mut self.state else {
             unreachable!("just seen")
         };
         (*flight, *next) = (Some(sent), later);
@@ -670,11 +659,16 @@ impl Tenure {
     }
 }
 
-impl Watched {
+impl WatchedJournal {
     /// What was read before does not count any more.
     fn forget(&mut self, now: Time) {
-        *self =
-            Watched { seen: None, answered: Time::ZERO, is_tried: false, flight: None, next: now };
+        *self = WatchedJournal {
+            seen: None,
+            answered: Time::ZERO,
+            is_tried: false,
+            flight: None,
+            next: now,
+        };
     }
 
     fn due(&self, give_up: Duration) -> Option<Time> {

@@ -110,6 +110,11 @@ impl Successor {
         self.is_frozen || self.hands_over.is_some()
     }
 
+    /// Whether it stops serving and resigns just now.
+    pub fn is_handing_over(&self) -> bool {
+        self.hands_over.is_some()
+    }
+
     /// What each of its leaders begins with.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
@@ -135,10 +140,6 @@ impl Successor {
         self.gather();
         self.hands_over = Some(now + HAND_OVER_LIMIT);
         self.notices.push_back(SuccessionNotice::HandsOver);
-        if planted(Mistake::ResignsFirst) {
-            self.hands_over = Some(Time::NEVER);
-            return self.reign.resign(now);
-        }
         self.leader = None;
         self.close_all();
         self.step(now);
@@ -151,7 +152,7 @@ impl Successor {
         self.is_frozen = self.reign.reigning().is_some()
             && !self.reign.has_proof(now)
             && !planted(Mistake::ActsWithoutProof);
-        if self.is_frozen || self.hands_over.is_some() && !planted(Mistake::ResignsFirst) {
+        if self.is_frozen || self.hands_over.is_some() {
             return None;
         }
         if let Some((attempt, took)) = self.begun.take() {
@@ -255,10 +256,8 @@ impl Successor {
             match event {
                 ReignEvent::Began { attempt, took, .. } => {
                     self.cluster = Some(took.before.cluster);
-                    if !planted(Mistake::OldConnectionsServed) {
-                        self.is_to_sweep = true;
-                        self.close_all();
-                    }
+                    self.is_to_sweep = true;
+                    self.close_all();
                     self.begun = Some((attempt, took));
                 }
                 ReignEvent::Answered(answers) => self.answers.extend(answers),
@@ -318,9 +317,6 @@ impl Successor {
             if let CommitAnswer::Committed(committed) = answer {
                 leader.handle_committed(committed, now);
             }
-        }
-        for &connection in &self.connections {
-            leader.handle_connected(connection, ClientId(0), now); // a mistake
         }
         self.leader = Some(leader);
         self.notices.push_back(SuccessionNotice::Reigns { epoch });

@@ -406,9 +406,7 @@ impl World {
                 }
                 SuccessionNotice::HandsOver => {
                     self.tally.hand_overs += 1;
-                    if !planted(Mistake::ResignsFirst) {
-                        self.new_reign(host);
-                    }
+                    self.new_reign(host);
                 }
             }
         }
@@ -435,7 +433,9 @@ impl World {
         for seat in 0..self.plan.leaders {
             self.sit(seat);
             let now = self.clock(Node::Leader);
-            let Some(Host { leader: Rank::Successor(successor), .. }) = &self.host else { continue };
+            let Some(Host { leader: Rank::Successor(successor), .. }) = &self.host else {
+                continue;
+            };
             if successor.reign().has_proof(now) {
                 let own = successor.reign().reigning();
                 let text = format!("{own:?} of leader {seat} is proven while another takes over");

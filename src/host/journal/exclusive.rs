@@ -16,10 +16,10 @@ use crate::proto::{
 
 /// A journal in a state directory, which is this process's for as long as it lives.
 pub(in crate::host) struct ExclusiveJournal {
-    inner: Mutex<Inner>,
+    inner: Mutex<ExclusiveState>,
 }
 
-struct Inner {
+struct ExclusiveState {
     journal: Journal,
     head: JournalHead,
     /// What the reigns before left, until one begins.
@@ -40,7 +40,7 @@ impl ExclusiveJournal {
             waits_for: recovered.waits_for,
             address: None,
         };
-        let inner = Inner { journal, head, recovered: Some(recovered), number: 0 };
+        let inner = ExclusiveState { journal, head, recovered: Some(recovered), number: 0 };
         ExclusiveJournal { inner: Mutex::new(inner) }
     }
 }
@@ -95,7 +95,7 @@ impl ReignJournal for ExclusiveJournal {
     }
 }
 
-impl Inner {
+impl ExclusiveState {
     fn commit(&mut self, records: &[Record]) -> Result<Vec<usize>, JournalTrouble> {
         let failed = |error: io::Error| JournalTrouble::Failed(error.to_string());
         let refused = self.journal.commit_all(records).map_err(failed)?;

@@ -226,6 +226,28 @@ fn what_was_said_before_an_end_counts_however_much_it_was() {
     }
 }
 
+/// A journal that several leaders of a test have.
+#[derive(Clone)]
+pub(in crate::host) struct SharedJournal(pub(in crate::host) Arc<dyn ReignJournal>);
+
+impl fmt::Debug for SharedJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedJournal")
+    }
+}
+
+impl LeaderBuilder {
+    /// Over this journal, with reigns that are believed for so long.
+    pub(in crate::host) fn over(
+        mut self,
+        journal: Arc<dyn ReignJournal>,
+        lasts: Duration,
+    ) -> LeaderBuilder {
+        self.over = Some((SharedJournal(journal), lasts));
+        self
+    }
+}
+
 /// A journal that fails once a test says so.
 pub(super) struct FailingJournal {
     pub(super) journal: Arc<dyn ReignJournal>,

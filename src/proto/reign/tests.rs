@@ -344,7 +344,7 @@ impl Shelf {
 fn a_proven_reign_is_the_journals() {
     let mut proofs = [0, 0];
     for seed in 0..3_000 {
-        let mut dice = Dice(seed * 2 + 1);
+        let mut dice = ReignDice(seed * 2 + 1);
         let mut truth = 0_u64; // in microseconds
         let clock = |truth: u64, number: usize| {
             Time::from_nanos(5_000_000_000 + truth * [990, 1_010][number])
@@ -386,9 +386,9 @@ fn a_proven_reign_is_the_journals() {
     assert!(proofs[0].min(proofs[1]) > 10_000, "{proofs:?}");
 }
 
-struct Dice(u64);
+struct ReignDice(u64);
 
-impl Dice {
+impl ReignDice {
     fn below(&mut self, end: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

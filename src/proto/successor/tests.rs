@@ -22,7 +22,7 @@ fn at(ms: u64) -> Time {
 }
 
 /// A leader and its journal, which does at once what it is asked while it can be reached.
-struct Court {
+struct TestCourt {
     successor: Successor,
     stamp: u64,
     number: u64,
@@ -32,8 +32,8 @@ struct Court {
     now: u64,
 }
 
-impl Court {
-    fn new() -> Court {
+impl TestCourt {
+    fn new() -> TestCourt {
         let terms = JournalTerms { is_exclusive: false, batch_max: 16 };
         let config = ReignConfig { lasts: L, address: None, epoch_above: None, terms };
         let mut last = 0;
@@ -41,7 +41,7 @@ impl Court {
             last += 1;
             last
         };
-        Court {
+        TestCourt {
             successor: Successor::new(
                 Config::default(),
                 Reign::new(config, Box::new(random), at(0)),
@@ -190,7 +190,7 @@ fn acquire(request: u64) -> ClientMessage {
 
 #[test]
 fn a_leader_serves_from_the_moment_that_its_reign_is_proven() {
-    let mut court = Court::new();
+    let mut court = TestCourt::new();
     assert!(court.settle());
     assert!(court.successor.poll_sweep());
     court.connect(1);
@@ -204,7 +204,7 @@ fn a_leader_serves_from_the_moment_that_its_reign_is_proven() {
 
 #[test]
 fn a_standby_tells_where_the_reign_is_and_closes() {
-    let mut court = Court::new();
+    let mut court = TestCourt::new();
     court.reign = Some(ReignKey(99));
     court.settle();
     court.connect(1);
@@ -219,7 +219,7 @@ fn a_standby_tells_where_the_reign_is_and_closes() {
 
 #[test]
 fn a_connection_from_before_the_reign_counts_for_nothing_in_it() {
-    let mut court = Court::new();
+    let mut court = TestCourt::new();
     (court.reign, court.stamp) = (Some(ReignKey(99)), 5);
     court.settle();
     court.connect(1);
@@ -236,7 +236,7 @@ fn a_connection_from_before_the_reign_counts_for_nothing_in_it() {
 /// reign is proven again.
 #[test]
 fn a_lapse_of_proof_stands_still() {
-    let mut court = Court::new();
+    let mut court = TestCourt::new();
     court.settle();
     court.connect(1);
     court.hello(1, 1);
@@ -258,7 +258,7 @@ fn a_lapse_of_proof_stands_still() {
 /// The time without proof does not count against the session: it expires that much later.
 #[test]
 fn deadlines_move_by_the_lapse() {
-    let mut court = Court::new();
+    let mut court = TestCourt::new();
     court.settle();
     court.connect(1);
     court.hello(1, 1);
@@ -277,7 +277,7 @@ fn deadlines_move_by_the_lapse() {
 
 #[test]
 fn a_leader_without_proof_for_long_closes_all_and_forgets() {
-    let mut court = Court::new();
+    let mut court = TestCourt::new();
     court.settle();
     court.connect(1);
     court.hello(1, 1);
@@ -302,7 +302,7 @@ fn a_leader_without_proof_for_long_closes_all_and_forgets() {
 
 #[test]
 fn a_leader_that_hands_over_serves_no_client_when_it_resigns() {
-    let mut court = Court::new();
+    let mut court = TestCourt::new();
     court.settle();
     court.successor.poll_sweep();
     court.connect(1);
