@@ -451,7 +451,7 @@ fn begin_here(successor: &mut Successor, journal: &dyn ReignJournal) -> Result<(
         let answer = operation.perform(journal);
         let now = clock::now();
         successor.handle_answer(id, answer, now);
-        drop(successor.turn(now)); // the leader hears of it
+        let _ = successor.turn(now); // the leader hears of it
         if let Some(why) = std::iter::from_fn(|| successor.poll_succession()).find_map(failure) {
             return Err(why);
         }

@@ -494,7 +494,8 @@ impl Sessions {
         let session = self.get(key);
         let longest = session.time_to_live / 3;
         let is_known = !matches!(session.standing, Standing::New);
-        if !session.busy && !(self.is_followed && is_known) {
+        let is_quick = session.busy || (self.is_followed && is_known);
+        if !is_quick {
             return longest;
         }
         (RENEWAL_COST * self.busy).max(self.pace).min(longest)
