@@ -171,8 +171,6 @@ pub enum Mistake {
     StampsRestart,
     /// The journal's: a take-over is compared with the reign that was seen, not with the stamp.
     TakesOverByReign,
-    /// The journal's: a take-over answers with the records that were read before it.
-    RecordsOfEarlierRead,
 }
 
 #[cfg(feature = "mistakes")]

@@ -14,7 +14,7 @@ use tierlock::proto::{
         ReignAttempt, ReignKey, ReignRenewal, Stamp, TakeOver, Took,
     },
     mistake::{Mistake, planted},
-    record::{Record, Recovered, Written},
+    record::{Record, Written},
     reign::{OperationId, Reign, ReignConfig},
     successor::{SuccessionNotice, Successor},
 };
@@ -50,8 +50,6 @@ pub(crate) struct Journal {
     /// Until then it takes long.
     pub(crate) slow_until: Truth,
     asked: Vec<Option<Asked>>,
-    /// For a mistake: what it had when it was read last.
-    read_before: Option<Recovered>,
 }
 
 /// An operation on its way, or its answer.
@@ -88,7 +86,6 @@ impl Journal {
             down_until: 0,
             slow_until: 0,
             asked: Vec::new(),
-            read_before: None,
         }
     }
 
@@ -214,9 +211,6 @@ impl World {
         self.tally.journal_operations += 1;
         match operation {
             JournalOperation::Read => {
-                if planted(Mistake::RecordsOfEarlierRead) {
-                    self.journal.read_before = Some(self.disk.recover());
-                }
                 let journal = &self.journal;
                 let is_stale = !journal.past.is_empty() && self.dice.percent(20);
                 let head = match is_stale {
@@ -262,10 +256,7 @@ impl World {
             return JournalAnswer::TakeOver(TakeOver::Raced(self.journal.head.clone()));
         }
         self.check_proofs();
-        let mut before: Recovered = self.disk.recover();
-        if let Some(earlier) = self.journal.read_before.take() {
-            before = Recovered { epoch: before.epoch, ..earlier };
-        }
+        let before = self.disk.recover();
         let (epoch, _) = attempt.took_over.begins().expect("so it begins");
         self.disk.write(&attempt.took_over);
         let truth = self.truth;

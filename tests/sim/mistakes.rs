@@ -128,7 +128,6 @@ const PLANTED: &[Planted] = &[
     found(&[Mistake::AppendsUnnumbered], SUCCESSION, SEVERAL),
     found(&[Mistake::StampsRestart], SUCCESSION, SEVERAL),
     found(&[Mistake::TakesOverByReign], &[Rule::TwoReigns], SEVERAL),
-    found(&[Mistake::RecordsOfEarlierRead], SUCCESSION, SEVERAL),
 ];
 
 const SUCCESSION: &[Rule] = &[
