@@ -151,6 +151,30 @@ pub enum Mistake {
     SentWithoutAfter,
     /// Of a lease of permits as many are given back as are left.
     LoweredByTheRest,
+    /// A reign is proven from the answer on, not from the sending of what was answered.
+    ProofFromAnswer,
+    /// A standby counts from when it sent its read.
+    StandbyCountsFromSending,
+    /// A standby counts half of the time that a reign is believed.
+    StandbyCountsHalf,
+    /// Neither the reign nor the standby allows for clocks that run at different rates.
+    NoReignAllowance,
+    /// All reigns of one leader have the same name.
+    ReignNamedAfterLeader,
+    /// A reign without proof acts until it hears that it was deposed.
+    ActsWithoutProof,
+    /// The journal's: what has no answer counts as written.
+    UnknownIsDone,
+    /// A leader that takes over again goes on from its own memory.
+    ReignFromMemory,
+    /// The journal's: it renews whichever reign asks.
+    RenewsUnchecked,
+    /// The journal's: batches have no number.
+    AppendsUnnumbered,
+    /// The journal's: stamps begin anew with each reign.
+    StampsRestart,
+    /// The journal's: a take-over is compared with the reign that was seen, not with the stamp.
+    TakesOverByReign,
 }
 
 #[cfg(feature = "mistakes")]

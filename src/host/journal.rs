@@ -11,6 +11,7 @@
 //! file and its checksums, and the number of the last commit is kept beside it.
 
 mod commits;
+mod exclusive;
 mod place;
 mod space;
 
@@ -31,7 +32,6 @@ use redb::{
     ReadableTableMetadata as _, StorageBackend, TableDefinition, backends::FileBackend,
 };
 
-pub(super) use self::place::{begin_aside, put_in_place};
 use self::{
     commits::Commits,
     place::{
@@ -40,13 +40,17 @@ use self::{
     },
     space::{Health, SPARE_BYTES_MIN, Spare, Watched, is_full},
 };
+pub(super) use self::{
+    exclusive::ExclusiveJournal,
+    place::{begin_aside, put_in_place},
+};
 use crate::{
     error::{LockError, LockErrorKind},
     host::random_bytes,
     proto::{
         ClusterId, ReignId, SessionId, TIME_TO_LIVE,
         history::{History, REIGNS_MAX},
-        record::{Committed, Pending, Record, Recovered, Unwritten},
+        record::{Record, Recovered},
         wire,
     },
 };
@@ -111,11 +115,8 @@ pub(super) struct Journal {
     lock: Option<File>,
 }
 
-/// What became of a record.
-pub(super) enum CommitAnswer {
-    Committed(Committed),
-    Unwritten(Unwritten),
-}
+#[cfg(test)]
+use crate::proto::record::{CommitAnswer, Pending, Written};
 
 /// Where the journal's file is.
 enum Medium {
@@ -190,31 +191,43 @@ impl EnteredDirectory {
 }
 
 impl Journal {
-    /// Makes all these records durable at once, but for those of clients that there is no room for.
-    /// After an error nothing is known about any of them, and the journal is of no more use.
-    pub(super) fn commit(&mut self, records: Vec<Pending>) -> io::Result<Vec<CommitAnswer>> {
-        if self.is_full && records.iter().any(|pending| pending.record().may_be_refused()) {
+    /// Makes all these records durable at once, but for those of clients that there is no room for:
+    /// answers their places. After an error nothing is known about any of them, and the journal is of
+    /// no more use.
+    pub(super) fn commit_all(&mut self, records: &[Record]) -> io::Result<Vec<usize>> {
+        if self.is_full && records.iter().any(Record::may_be_refused) {
             self.is_full = !self.has_room();
         }
-        self.mark(records.iter().map(Pending::record));
+        self.mark(records.iter());
         loop {
             let is_full = self.is_full;
-            let written = |record: &Record| !(is_full && record.may_be_refused());
-            let some: Vec<_> = records.iter().map(Pending::record).filter(|r| written(r)).collect();
+            let refused = |record: &Record| is_full && record.may_be_refused();
+            let some: Vec<_> = records.iter().filter(|record| !refused(record)).collect();
             let wrote = if some.is_empty() { Ok(()) } else { self.write_once(&some) };
             match wrote {
                 Ok(()) => {
-                    let answer = |pending: Pending| match written(pending.record()) {
-                        true => CommitAnswer::Committed(pending.committed()),
-                        false => CommitAnswer::Unwritten(pending.unwritten()),
-                    };
-                    let answers = records.into_iter().map(answer).collect();
+                    let places = records.iter().enumerate();
+                    let refused = places.filter(|(_, record)| refused(record)).map(|(at, _)| at);
+                    let refused = refused.collect();
                     self.set_aside();
-                    return Ok(answers);
+                    return Ok(refused);
                 }
                 Err(trouble) => self.make_room(trouble).map_err(Trouble::into_io)?,
             }
         }
+    }
+
+    /// The same, for records that a leader asked for.
+    #[cfg(test)]
+    pub(super) fn commit(&mut self, records: Vec<Pending>) -> io::Result<Vec<CommitAnswer>> {
+        let all: Vec<_> = records.iter().map(|pending| pending.record().clone()).collect();
+        let refused = self.commit_all(&all)?;
+        Ok(Written::committed(refused).of(records))
+    }
+
+    /// The number of its last commit.
+    fn number(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.number)
     }
 
     /// Whether what clients add is refused for want of room.

@@ -4,6 +4,7 @@
 //! disk, so that no renewal ever does.
 
 mod doors;
+mod lanes;
 mod reload;
 
 use std::{
@@ -14,7 +15,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::*},
-        mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -24,10 +24,11 @@ use parking_lot::{Condvar, Mutex};
 
 use self::{
     doors::Doors,
+    lanes::Lanes,
     reload::{News, Reloader},
 };
 use super::{
-    journal::{CommitAnswer, Journal, JournalOpening},
+    journal::{ExclusiveJournal, Journal, JournalOpening},
     net::{
         address::ListenAddress,
         admission::Admission,
@@ -41,9 +42,11 @@ use crate::{
     callbacks, clock,
     error::{LockError, LockErrorKind},
     proto::{
-        ConnectionId, ReignId, TIME_TO_LIVE,
-        leader::{self as protocol, Close, Config, Notice},
-        record::Pending,
+        ConnectionId, TIME_TO_LIVE,
+        journal::ReignJournal,
+        leader::{Close, Config, Notice},
+        reign::{REIGN_LASTS, Reign, ReignConfig, ReignEnding},
+        successor::{SuccessionNotice, Successor, SuccessorTurn},
         wire::ClientMessage,
     },
     time::Time,
@@ -121,6 +124,10 @@ pub struct LeaderBuilder {
     epoch_above: Option<u32>,
     accepted_file_systems: Vec<String>,
     on_alarm: OnAlarm,
+    /// A journal that others have too, instead of the state directory's, and for how long its reign
+    /// is believed.
+    #[cfg(test)]
+    over: Option<(tests::SharedJournal, Duration)>,
 }
 
 impl Leader {
@@ -137,6 +144,8 @@ impl Leader {
             epoch_above: None,
             accepted_file_systems: Vec::new(),
             on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
+            #[cfg(test)]
+            over: None,
         }
     }
 
@@ -326,7 +335,7 @@ impl LeaderBuilder {
     }
 
     /// A reign that has begun and serves no client yet, and the secret as it was read for it.
-    fn prepare(self) -> Result<(Reign, Secret), LockError> {
+    fn prepare(self) -> Result<(Court, Secret), LockError> {
         let listen = self.listen.ok_or_else(|| missing("an address to listen at"))?;
         let state_dir = self.state_dir.ok_or_else(|| missing("a state directory"))?;
         let secret_file = self.secret_file.ok_or_else(|| missing("a secret file"))?;
@@ -348,7 +357,7 @@ impl LeaderBuilder {
         let own = OwnId::of(&state_dir)?;
         // A journal is made for a leader that starts.
         let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
-        let (mut journal, recovered) = place.open()?;
+        let (journal, recovered) = place.open()?;
         if recovered.epoch.max(self.epoch_above.unwrap_or(0)) >= Token::MAX_EPOCH {
             return Err(epochs_used_up(&state_dir));
         }
@@ -356,14 +365,28 @@ impl LeaderBuilder {
             time_to_live_max: self.time_to_live_max,
             sessions_max: self.sessions_max,
             claims_max: self.claims_max,
-            epoch_above: self.epoch_above,
             process: Some(super::process_mark()),
-            reign: ReignId(super::random() as u64),
             notary: Arc::new(secret.notary()),
             ..Config::default()
         };
-        let mut leader = protocol::Leader::new(config, recovered, clock::now());
-        commit_here(&mut leader, &mut journal).map_err(|error| storage_failed(&error))?;
+        let journal: Arc<dyn ReignJournal> = Arc::new(ExclusiveJournal::new(journal, recovered));
+        let lasts = *REIGN_LASTS.end();
+        #[cfg(test)]
+        let (journal, lasts) = match self.over {
+            Some((shared, lasts)) => (shared.0, lasts),
+            None => (journal, lasts),
+        };
+        let reign = ReignConfig {
+            lasts,
+            address: None,
+            epoch_above: self.epoch_above,
+            terms: journal.terms(),
+        };
+        let reign = Reign::new(reign, Box::new(super::random), clock::now());
+        let mut successor = Successor::new(config, reign);
+        if journal.terms().is_exclusive {
+            begin_here(&mut successor, &*journal).map_err(|error| storage_failed(&error))?;
+        }
 
         let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
         let shared = Arc::new(LeaderShared {
@@ -376,12 +399,15 @@ impl LeaderBuilder {
             #[cfg(test)]
             disk_fails: AtomicBool::new(false),
         });
-        let writer = Writer::start(journal, shared.clone());
-        let writer = writer.map_err(failed("cannot start a thread"))?;
-        let reign = Reign {
-            leader,
+        #[cfg(test)]
+        let journal: Arc<dyn ReignJournal> =
+            Arc::new(tests::FailingJournal { journal, shared: shared.clone() });
+        let lanes = Lanes::start(&journal, shared.clone());
+        let lanes = lanes.map_err(failed("cannot start a thread"))?;
+        let reign = Court {
+            successor,
             doors,
-            writer,
+            lanes,
             unread: BTreeMap::new(),
             arrived: Vec::new(),
             slept_on: Vec::new(),
@@ -418,23 +444,34 @@ fn listen_at(address: &ListenAddress, entrance: &Entrance) -> Result<Doors, Lock
     })
 }
 
-/// Before any client is served: what the reign begins with is on the disk.
-fn commit_here(leader: &mut protocol::Leader, journal: &mut Journal) -> io::Result<()> {
-    loop {
-        let records: Vec<_> = std::iter::from_fn(|| leader.poll_record()).collect();
-        if records.is_empty() {
-            return Ok(());
-        }
-        for answer in journal.commit(records)? {
-            take_answer(leader, answer, clock::now());
+/// Before any client is served: the reign begins, and what it begins with is in the journal, which
+/// no other leader has.
+fn begin_here(successor: &mut Successor, journal: &dyn ReignJournal) -> Result<(), String> {
+    while let Some((id, operation)) = successor.poll_operation(clock::now()) {
+        let answer = operation.perform(journal);
+        let now = clock::now();
+        successor.handle_answer(id, answer, now);
+        let _ = successor.turn(now); // the leader hears of it
+        if let Some(why) = std::iter::from_fn(|| successor.poll_succession()).find_map(failure) {
+            return Err(why);
         }
     }
+    successor.poll_sweep(); // there is no connection yet
+    Ok(())
 }
 
-fn take_answer(leader: &mut protocol::Leader, answer: CommitAnswer, now: Time) {
-    match answer {
-        CommitAnswer::Committed(committed) => leader.handle_committed(committed, now),
-        CommitAnswer::Unwritten(unwritten) => leader.handle_unwritten(unwritten, now),
+/// Why it takes no part in the succession any more, if that is the news.
+fn failure(notice: SuccessionNotice) -> Option<String> {
+    let SuccessionNotice::Ended(ending) = notice else { return None };
+    match ending {
+        ReignEnding::Failed(text) => Some(text),
+        ReignEnding::Restored => Some(
+            "it was restored from a copy, or has lost what was written; start every leader of it \
+             with --epoch-above"
+                .to_owned(),
+        ),
+        ReignEnding::EpochsUsedUp => Some("its epochs are used up".to_owned()),
+        ReignEnding::Deposed | ReignEnding::Unproven => None,
     }
 }
 
@@ -449,19 +486,19 @@ fn epochs_used_up(state_dir: &Path) -> LockError {
     ))
 }
 
-fn storage_failed(error: &io::Error) -> LockError {
+fn storage_failed(error: &str) -> LockError {
     LockError::new(LockErrorKind::Io, storage_text(error))
 }
 
-fn storage_text(error: &io::Error) -> String {
+fn storage_text(error: &str) -> String {
     format!("the leader stopped, since its state directory cannot be written: {error}")
 }
 
 /// The leader's thread.
-struct Reign {
-    leader: protocol::Leader,
+struct Court {
+    successor: Successor,
     doors: Doors,
-    writer: Writer,
+    lanes: Lanes,
     /// Connections that may have messages to be read, and whether they have ended meanwhile.
     unread: BTreeMap<ConnectionId, bool>,
     /// The same connections, in the order in which they came to have something.
@@ -478,7 +515,9 @@ const MESSAGES_PER_TURN: usize = 256;
 /// that asks for more than it reads fills its own buffers, and not the leader's memory.
 const UNSENT_BYTES_READING: usize = 64 << 10;
 
-impl Reign {
+const LET_IN: &str = "at one time it is either let in or not";
+
+impl Court {
     fn run(mut self) {
         // However this ends, a thread that waits for the end learns of it.
         let _report = Report(self.shared.clone());
@@ -490,8 +529,8 @@ impl Reign {
         };
         if let ReignEnd::Stopped = end {
             // What is written now is on the disk before the state directory is free.
-            self.leader.handle_stop(clock::now());
-            self.writer.write(std::iter::from_fn(|| self.leader.poll_record()).collect());
+            self.begin_to_stop();
+            self.ask_journal();
         }
         // Answers that are on their way come before the close.
         self.doors.transmit();
@@ -504,6 +543,9 @@ impl Reign {
         // No client may send to a port without a leader behind it: the bell drops its sockets, too.
         self.slept_on.clear();
         self.shared.bell.sleep(&[], Duration::ZERO);
+        if let ReignEnd::Stopped = end {
+            self.finish_writing();
+        }
         // The state directory is free once a waiting thread hears of the end.
         let shared = self.shared.clone();
         drop(self);
@@ -514,44 +556,32 @@ impl Reign {
     fn turn(&mut self) -> Option<ReignEnd> {
         if let Some(secret) = self.shared.new_secret.lock().take() {
             self.doors.accept_secret(&secret);
-            self.leader.change_notary(Arc::new(secret.notary()));
+            let notary = Arc::new(secret.notary());
+            self.successor.config_mut().notary = notary.clone();
+            if let Some(leader) = self.successor.leader_mut() {
+                leader.change_notary(notary);
+            }
         }
         self.doors.receive();
-        let answers = self.writer.poll();
+        let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
         // The clock is read after what it dates.
         let now = clock::now();
         let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
-        match answers {
-            Ok(answers) => {
-                for answer in answers {
-                    take_answer(&mut self.leader, answer, now);
-                }
-            }
-            Err(error) => {
-                self.leader.handle_storage_failed(now);
-                end = Some(ReignEnd::Failed(LockErrorKind::Io, storage_text(&error)));
-            }
+        for (id, answer) in answers {
+            self.successor.handle_answer(id, answer, now);
         }
-        while let Some(event) = self.doors.poll_event() {
-            match event {
-                Event::Connected(id, client) => self.leader.handle_connected(id, client, now),
-                Event::Readable(id) => {
-                    self.mark_unread(id);
-                }
-                Event::Ended(id, _) => *self.mark_unread(id) = true,
+        self.successor.handle_timeout(now);
+        if self.successor.poll_sweep() {
+            self.hang_up();
+        }
+        while let Some(notice) = self.successor.poll_succession() {
+            if let Some(text) = failure(notice) {
+                end = Some(ReignEnd::Failed(LockErrorKind::Io, storage_text(&text)));
             }
         }
-        for id in mem::take(&mut self.arrived) {
-            self.read_some(id, now);
-            if self.unread.contains_key(&id) {
-                self.arrived.push(id);
-            }
-        }
-        if self.leader.poll_timeout().is_some_and(|at| at <= now) {
-            self.leader.handle_timeout(now);
-        }
+        self.hand_over_news(now);
         self.pass_on();
-        while let Some((id, close)) = self.leader.poll_close() {
+        while let Some((id, close)) = self.successor.poll_close() {
             match close {
                 Close::Superseded => {
                     self.doors.close(id, CloseCode::Superseded, "a newer connection took over");
@@ -563,15 +593,19 @@ impl Reign {
                                   let it report again";
                     self.doors.close(id, CloseCode::Busy, reason);
                 }
+                Close::NotLeader => {
+                    // What it is told comes before the close.
+                    self.doors.transmit();
+                    self.doors.close(id, CloseCode::Shutdown, "another leader reigns");
+                }
                 Close::Unconfirmed => {
                     let reason = "it reported locks that it cannot have; let it report again";
                     self.doors.close(id, CloseCode::Superseded, reason);
                 }
             }
         }
-        let records: Vec<_> = std::iter::from_fn(|| self.leader.poll_record()).collect();
-        self.writer.write(records);
-        while let Some(notice) = self.leader.poll_notice() {
+        self.ask_journal();
+        while let Some(notice) = self.successor.poll_notice() {
             match notice {
                 Notice::Conflict { name, winner, loser } => self.shared.sound(format!(
                     "ALARM: two sessions reported after a restart that they hold {name}; the one \
@@ -587,12 +621,74 @@ impl Reign {
         end
     }
 
-    /// Has it read after those from which something came before; whether it has ended since.
-    fn mark_unread(&mut self, id: ConnectionId) -> &mut bool {
-        self.unread.entry(id).or_insert_with(|| {
-            self.arrived.push(id);
-            false
-        })
+    /// Hands over what has arrived, if the reign is proven now; else it is kept.
+    fn hand_over_news(&mut self, now: Time) {
+        if self.successor.turn(now).is_none() {
+            return;
+        }
+        // What follows from the journal's answers is said before anything else is read.
+        self.pass_on();
+        let mut turn = self.successor.turn(now).expect(LET_IN);
+        while let Some(event) = self.doors.poll_event() {
+            match event {
+                Event::Connected(id, client) => turn.handle_connected(id, client),
+                Event::Readable(id) => {
+                    mark_unread(&mut self.unread, &mut self.arrived, id);
+                }
+                Event::Ended(id, _) => *mark_unread(&mut self.unread, &mut self.arrived, id) = true,
+            }
+        }
+        for id in mem::take(&mut self.arrived) {
+            self.read_some(id, now);
+            if self.unread.contains_key(&id) {
+                self.arrived.push(id);
+            }
+        }
+        if let Some(mut turn) = self.successor.turn(now) {
+            turn.handle_timeout();
+        }
+    }
+
+    /// Asks the journal for what is due.
+    fn ask_journal(&mut self) {
+        while let Some((id, operation)) = self.successor.poll_operation(clock::now()) {
+            self.lanes.send(id, operation);
+        }
+    }
+
+    /// A leader that has its journal for itself writes what is left; another hands over.
+    fn begin_to_stop(&mut self) {
+        let now = clock::now();
+        if !self.successor.reign().terms().is_exclusive {
+            self.successor.hand_over(now);
+        } else if let Some(leader) = self.successor.leader_mut() {
+            leader.handle_stop(now);
+        }
+    }
+
+    /// What was to be written is written, and the reign is handed over.
+    fn finish_writing(&mut self) {
+        while self.successor.reign().is_writing() || self.successor.is_handing_over() {
+            match self.lanes.wait(LONGEST_SLEEP) {
+                Some((id, answer)) => self.successor.handle_answer(id, answer, clock::now()),
+                None => self.successor.handle_timeout(clock::now()),
+            }
+            self.ask_journal();
+        }
+    }
+
+    /// Another reign begins: what was said on the connections that there are counts for nothing in it.
+    fn hang_up(&mut self) {
+        self.doors.close_all(CloseCode::Shutdown, "another reign begins");
+        while let Some(event) = self.doors.poll_event() {
+            if let Event::Ended(id, _) = event {
+                self.doors.forget(id);
+            }
+        }
+        for (id, _) in mem::take(&mut self.unread) {
+            self.doors.forget(id);
+        }
+        self.arrived.clear();
     }
 
     /// Reads a connection as far as its turn and its peer's own reading allow. Its end comes
@@ -604,14 +700,19 @@ impl Reign {
             }
             let Some(message) = self.doors.read::<ClientMessage>(id) else {
                 if self.unread.remove(&id) == Some(true) {
-                    self.leader.handle_disconnected(id, now);
+                    self.turn_at(now).handle_disconnected(id);
                     self.doors.forget(id);
                 }
                 return;
             };
-            self.leader.handle_message(id, message, now);
+            self.turn_at(now).handle_message(id, message);
             self.pass_on();
         }
+    }
+
+    /// Within a turn, which was let in at this time.
+    fn turn_at(&mut self, now: Time) -> SuccessorTurn<'_> {
+        self.successor.turn(now).expect(LET_IN)
     }
 
     fn may_read(&self, id: ConnectionId) -> bool {
@@ -619,18 +720,19 @@ impl Reign {
     }
 
     fn pass_on(&mut self) {
-        while let Some((id, message)) = self.leader.poll_message() {
+        while let Some((id, message)) = self.successor.poll_message() {
             self.doors.write(id, &message);
         }
     }
 
     fn sleep(&mut self) {
         // A connection that waits for its peer to read is woken by that.
-        if self.unread.keys().any(|id| self.may_read(*id)) {
+        let is_let_in = !self.successor.is_frozen();
+        if is_let_in && self.unread.keys().any(|id| self.may_read(*id)) {
             return;
         }
         let mut limit = LONGEST_SLEEP;
-        if let Some(at) = self.leader.poll_timeout() {
+        if let Some(at) = self.successor.poll_timeout() {
             limit = limit.min(at.since(clock::now()));
         }
         if let Some(at) = self.doors.timeout() {
@@ -639,6 +741,18 @@ impl Reign {
         self.doors.sockets(&mut self.slept_on);
         self.shared.bell.sleep(&self.slept_on, limit);
     }
+}
+
+/// Has it read after those from which something came before; whether it has ended since.
+fn mark_unread<'a>(
+    unread: &'a mut BTreeMap<ConnectionId, bool>,
+    arrived: &mut Vec<ConnectionId>,
+    id: ConnectionId,
+) -> &'a mut bool {
+    unread.entry(id).or_insert_with(|| {
+        arrived.push(id);
+        false
+    })
 }
 
 /// What an operator is told when a client has seen another history of the cluster.
@@ -675,6 +789,12 @@ impl Drop for Report {
     }
 }
 
+impl AsRef<Bell> for LeaderShared {
+    fn as_ref(&self) -> &Bell {
+        &self.bell
+    }
+}
+
 impl LeaderShared {
     /// Tells of something that an operator has to look at.
     fn sound(&self, text: String) {
@@ -699,74 +819,6 @@ impl LeaderShared {
     fn end(&self, end: ReignEnd) {
         self.end.lock().get_or_insert(end);
         self.ended.notify_all();
-    }
-}
-
-/// The thread that waits for the disk. Records that come while it does go together.
-struct Writer {
-    records: Option<mpsc::Sender<Vec<Pending>>>,
-    results: mpsc::Receiver<io::Result<Vec<CommitAnswer>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    fn start(mut journal: Journal, shared: Arc<LeaderShared>) -> io::Result<Writer> {
-        let (records, from_leader) = mpsc::channel::<Vec<Pending>>();
-        let (to_leader, results) = mpsc::channel();
-        let thread = thread::Builder::new().name("tierlock-journal".into()).spawn(move || {
-            while let Ok(mut records) = from_leader.recv() {
-                records.extend(from_leader.try_iter().flatten());
-                #[cfg(test)]
-                if shared.disk_fails.load(Acquire) {
-                    records.clear();
-                    let _ = to_leader.send(Err(io::ErrorKind::StorageFull.into()));
-                    break;
-                }
-                let result = journal.commit(records);
-                let is_over = result.is_err();
-                if to_leader.send(result).is_err() || is_over {
-                    break;
-                }
-                shared.bell.ring();
-            }
-            // Without a writer there is no reign.
-            drop(to_leader);
-            shared.bell.ring();
-        })?;
-        Ok(Writer { records: Some(records), results, thread: Some(thread) })
-    }
-
-    fn write(&self, records: Vec<Pending>) {
-        if let Some(sender) = &self.records
-            && !records.is_empty()
-        {
-            // A writer that is gone has said why.
-            let _ = sender.send(records);
-        }
-    }
-
-    /// What has become of records since the last call.
-    fn poll(&self) -> io::Result<Vec<CommitAnswer>> {
-        let mut all = Vec::new();
-        loop {
-            match self.results.try_recv() {
-                Ok(result) => all.extend(result?),
-                Err(mpsc::TryRecvError::Empty) => return Ok(all),
-                Err(mpsc::TryRecvError::Disconnected) => {
-                    return Err(io::Error::other("the journal's thread is gone"));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // The thread writes what it was given, then frees the state directory.
-        drop(mem::take(&mut self.records));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

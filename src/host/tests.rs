@@ -2,6 +2,7 @@
 
 #[cfg(feature = "tokio")]
 mod lent;
+mod succession;
 
 use std::{
     fs,

@@ -175,6 +175,8 @@ pub struct Client {
     renew_every: Duration,
     next_renewal: Time,
     renewal_queued: bool,
+    /// When the first renewal was sent that is not answered yet.
+    renewing_since: Option<Time>,
     /// The cluster that this manager has spoken to.
     cluster: Option<ClusterId>,
     /// What it has seen last, or others before it.
@@ -296,6 +298,7 @@ impl Client {
             renew_every: config.time_to_live / 3,
             next_renewal: now,
             renewal_queued: false,
+            renewing_since: None,
             cluster: None,
             seen: config.seen.filter(|_| !planted(Mistake::MachineForgets)),
             heard: None,
@@ -535,6 +538,7 @@ impl Client {
         let connection = self.link.reporting_or_serving()?;
         // Leases live by it, so it waits for nothing else. None is due before a report is believed.
         if std::mem::take(&mut self.renewal_queued) {
+            self.renewing_since.get_or_insert(now);
             return Some((connection, ClientMessage::Renew { sent_at: now }));
         }
         loop {
@@ -598,6 +602,7 @@ impl Client {
             self.warns_at,
             serving.then_some(self.next_renewal),
             self.timers.next(),
+            self.looks_elsewhere_at(),
             self.link.next_time(),
         ]
         .into_iter()
@@ -645,10 +650,23 @@ impl Client {
                 Due::Closing => self.timers.set(due, now + self.config.connect_timeout),
             }
         }
+        if self.looks_elsewhere_at().is_some_and(|at| at <= now) {
+            let trouble = "it does not answer any more".to_owned();
+            self.renewing_since = None;
+            self.drop_link(trouble, now);
+        }
         if self.link.is_serving() && self.next_renewal <= now && !self.renewal_queued {
             self.next_renewal = now + self.renew_every;
             self.renewal_queued = true;
         }
+    }
+
+    /// When a leader that does not answer is left, for another address. A renewal is repeated until
+    /// then, at the pace that the leader asks for: a quarter of the time that its reign is believed
+    /// without one of its own, if others may follow it.
+    fn looks_elsewhere_at(&self) -> Option<Time> {
+        let since = self.renewing_since.filter(|_| self.link.is_serving())?;
+        self.link.has_elsewhere().then_some(since + (3 * self.renew_every).max(SILENT_MIN))
     }
 
     /// What every handler ends with.
@@ -1153,6 +1171,7 @@ impl Client {
             LeaderMessage::Released { lease } => self.released(lease),
             LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
             LeaderMessage::Renewed { sent_at, renew_every } => {
+                self.renewing_since = None;
                 self.renew_every = self.renew_every_of(renew_every);
                 self.next_renewal = self.next_renewal.min(now + self.renew_every);
                 if sent_at <= now {
@@ -1303,6 +1322,9 @@ fn before(first: Token) -> Token {
 /// How long an answer is waited for at least, however soon the caller's limit is: so that a free
 /// lock is got with every limit.
 const ANSWER_MIN: Duration = Duration::from_secs(1);
+
+/// With several addresses: how long a leader may take at least for an answer to a renewal.
+const SILENT_MIN: Duration = Duration::from_millis(150);
 
 /// A leader that was silent for this long counts as unreachable once the caller's limit is over.
 const SILENCE: Duration = Duration::from_secs(1);

@@ -38,7 +38,7 @@ use super::{
     mistake::{Mistake, planted},
     numbered::Numbered,
     record::{
-        Allows, Committed, Pending, Record, Recovered, Reign, Reserved, TakenAway, Unwritten,
+        Allows, Committed, DurableEpoch, Pending, Record, Recovered, Reserved, TakenAway, Unwritten,
     },
     sessions::{Sessions, Standing},
     shares::{Shares, has_share, largest_share},
@@ -72,6 +72,8 @@ pub struct Config {
     pub reservations_max: usize,
     /// Start above this epoch, granting nothing for 60 s × 1.01 (`serve --epoch-above`).
     pub epoch_above: Option<u32>,
+    /// For how long its reign is believed without proof, if another leader may follow it.
+    pub reign_lasts: Option<Duration>,
     /// The process that it runs in, if that may have sessions with it and takes the state
     /// directory's lock with it when it dies: such sessions are known dead by the next reign.
     pub process: Option<ProcessMark>,
@@ -92,6 +94,7 @@ impl Default for Config {
             reservations_max: 65_536,
             block: BLOCK,
             epoch_above: None,
+            reign_lasts: None,
             process: None,
             reign: ReignId(0),
             notary: Arc::new(TrustingNotary),
@@ -114,6 +117,8 @@ pub enum Close {
     /// It reported leases that it cannot have. Its next report will be told so, since then that
     /// is durable.
     Unconfirmed,
+    /// Another leader reigns, or this one is about to: the client is to look for it.
+    NotLeader,
 }
 
 /// Things the driver writes to its log.
@@ -140,7 +145,7 @@ pub struct Leader {
     config: Config,
     cluster: super::ClusterId,
     /// The durable epoch; `None` until the first is.
-    reign: Option<Reign>,
+    reign: Option<DurableEpoch>,
     /// The highest epoch on its way to the disk or there.
     epoch_asked: u32,
     raises: Raises,
@@ -243,11 +248,13 @@ enum Verdict {
 impl Leader {
     /// A new reign over what the journal recovered. The first record it asks for is its `TookOver`.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Leader {
-        let starts_above = config.epoch_above.is_some();
-        let above = (starts_above && !planted(Mistake::NoWaitAbove)).then_some(*TIME_TO_LIVE.end());
-        let waits_for = recovered.waits_for.map(|waits| waits.min(*TIME_TO_LIVE.end())).max(above);
+        let before = (recovered.epoch, recovered.waits_for);
+        let took_over = Record::take_over(before, config.reign, config.epoch_above);
+        let waits_for = match took_over {
+            Some(Record::TookOver { waits_for, .. }) => waits_for,
+            _ => None,
+        };
         let epoch_before = recovered.epoch.max(config.epoch_above.unwrap_or(0));
-        let reign = config.reign;
         let mut leader = Leader {
             reign: None,
             epoch_asked: epoch_before,
@@ -256,6 +263,7 @@ impl Leader {
             other_history: None,
             given: Token::ZERO,
             table: Table::new(config.block),
+            sessions: Sessions::new(config.reign_lasts.map(|lasts| lasts / 4)),
             config,
             cluster: recovered.cluster,
             over: None,
@@ -264,7 +272,6 @@ impl Leader {
             history: recovered.history.clone(),
             in_grace: true,
             waits_until: waits_for.map(|waits_for| now + count_long(waits_for)),
-            sessions: Sessions::new(),
             connections: Numbered::default(),
             clients: Numbered::default(),
             reports: Timers::new(),
@@ -290,11 +297,8 @@ impl Leader {
             records: VecDeque::new(),
             notices: VecDeque::new(),
         };
-        let epoch = leader.epoch_asked.saturating_add(1);
-        if epoch <= Token::MAX_EPOCH {
+        if let Some(record @ Record::TookOver { epoch, reign, starts_above, .. }) = took_over {
             leader.epoch_asked = epoch;
-            let starts_above = starts_above && !planted(Mistake::JudgedAbove);
-            let record = Record::TookOver { epoch, reign, waits_for, starts_above };
             leader.history.begin(epoch, reign, starts_above);
             leader.write(record.clone());
             leader.take_over(&recovered);
@@ -314,6 +318,12 @@ impl Leader {
         let now = self.clock.attend(now);
         self.date_reservations();
         now
+    }
+
+    /// For so long before `now` the reign was not proven and nothing was handed over: every deadline
+    /// moves by that.
+    pub fn handle_lapse(&mut self, lapsed: Duration, now: Time) {
+        self.clock.skip(lapsed, now);
     }
 
     /// A connection of this client is there.
@@ -1369,7 +1379,7 @@ impl Leader {
 
 // The reign.
 impl Leader {
-    fn begin_reign(&mut self, reign: Reign, now: Time) {
+    fn begin_reign(&mut self, reign: DurableEpoch, now: Time) {
         if self.reign.as_ref().is_some_and(|own| own.epoch() >= reign.epoch()) {
             return;
         }
@@ -1409,7 +1419,7 @@ impl Leader {
     }
 
     fn epoch(&self) -> u32 {
-        self.reign.as_ref().map_or(0, Reign::epoch)
+        self.reign.as_ref().map_or(0, DurableEpoch::epoch)
     }
 
     /// Asks for a higher epoch to be made durable; `false` if there is none that high.

@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod history;
+pub mod journal;
 pub mod leader;
 mod lock;
 #[cfg(feature = "testing")]
@@ -17,9 +18,11 @@ pub mod look;
 mod names;
 pub(crate) mod numbered;
 pub mod record;
+pub mod reign;
 mod sessions;
 pub(crate) mod shares;
 mod slab;
+pub mod successor;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ClusterId, LeaseId, Proof, ReignId, RequestId, SessionId, history::History};
+use super::{
+    ClusterId, LeaseId, Proof, ReignId, RequestId, SessionId, TIME_TO_LIVE,
+    history::History,
+    mistake::{Mistake, planted},
+};
 use crate::{error::LostReason, name::Name, token::Token};
 
 /// One durable fact. Rare: of grants and releases only those with `at_least` are written.
@@ -49,6 +53,30 @@ pub enum Record {
 }
 
 impl Record {
+    /// How a reign begins behind what the journal has of those before it: in the next epoch, or above
+    /// `epoch_above`, which another history may have come to. `None`: the epochs are used up.
+    pub fn take_over(
+        (epoch, waits_for): (u32, Option<Duration>),
+        reign: ReignId,
+        epoch_above: Option<u32>,
+    ) -> Option<Record> {
+        let longest = *TIME_TO_LIVE.end();
+        let above = epoch_above.filter(|_| !planted(Mistake::NoWaitAbove)).map(|_| longest);
+        let waits_for = waits_for.map(|waits| waits.min(longest)).max(above);
+        let epoch = epoch.max(epoch_above.unwrap_or(0)).saturating_add(1);
+        let starts_above = epoch_above.is_some() && !planted(Mistake::JudgedAbove);
+        let took_over = Record::TookOver { epoch, reign, waits_for, starts_above };
+        (epoch <= Token::MAX_EPOCH).then_some(took_over)
+    }
+
+    /// The epoch and the reign that begin with it, if it is a reign's first record.
+    pub fn begins(&self) -> Option<(u32, ReignId)> {
+        match self {
+            Record::TookOver { epoch, reign, .. } => Some((*epoch, *reign)),
+            _ => None,
+        }
+    }
+
     /// Whether a journal without room refuses it, and the reign goes on: what clients add to it, a
     /// session's opening and the first entry of an `at_least`.
     pub fn may_be_refused(&self) -> bool {
@@ -112,6 +140,38 @@ impl Pending {
     }
 }
 
+/// A journal's word on a batch of records: all of them are durable, but for those that clients add
+/// and that it had no room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a batch that is never answered blocks what depends on it"]
+pub struct Written {
+    refused: Vec<usize>,
+}
+
+impl Written {
+    /// All of them are durable but these, by their places in the batch. Of a record that was not
+    /// refused only a journal says so, after its commit (or its fsync) has returned.
+    pub fn committed(refused: Vec<usize>) -> Written {
+        Written { refused }
+    }
+
+    /// What it says of each record of its batch.
+    pub fn of(&self, batch: Vec<Pending>) -> Vec<CommitAnswer> {
+        let answer = |(place, pending): (usize, Pending)| match self.refused.contains(&place) {
+            true => CommitAnswer::Unwritten(pending.unwritten()),
+            false => CommitAnswer::Committed(pending.committed()),
+        };
+        batch.into_iter().enumerate().map(answer).collect()
+    }
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub enum CommitAnswer {
+    Committed(Committed),
+    Unwritten(Unwritten),
+}
+
 /// A record for which the journal has no room.
 #[derive(Debug)]
 pub struct Unwritten {
@@ -133,7 +193,7 @@ impl Committed {
         match self.record {
             Record::TookOver { epoch, starts_above, .. }
             | Record::EpochRaised { epoch, starts_above } => {
-                Allows::Reigning(Reign { epoch, starts_above })
+                Allows::Reigning(DurableEpoch { epoch, starts_above })
             }
             Record::Waited => Allows::Nothing,
             Record::SessionOpened { session, .. } => {
@@ -157,7 +217,7 @@ impl Committed {
 /// so a caller that shows one has been to the disk.
 pub(super) enum Allows {
     Nothing,
-    Reigning(Reign),
+    Reigning(DurableEpoch),
     Granting { session: SessionId, number: u64, opened: Opened },
     Freeing { session: SessionId, number: u64, proof: TakenAway },
     Telling { session: SessionId, lease: LeaseId, why: LostReason, proof: TakenAway },
@@ -167,12 +227,12 @@ pub(super) enum Allows {
 
 /// A durable epoch: without it nothing is granted.
 #[derive(Debug)]
-pub(super) struct Reign {
+pub(super) struct DurableEpoch {
     epoch: u32,
     starts_above: bool,
 }
 
-impl Reign {
+impl DurableEpoch {
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }

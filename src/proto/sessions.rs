@@ -239,6 +239,10 @@ pub(super) struct Sessions {
     deadlines: Timers<SessionKey>,
     /// How many hold or wait.
     busy: u32,
+    /// The most often that a session renews.
+    pace: Duration,
+    /// Another leader may follow this one at any time.
+    is_followed: bool,
     /// What they have together.
     total: Account,
     /// How many are awaited.
@@ -249,8 +253,12 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new() -> Sessions {
+    /// `pace` is the most often that sessions are asked to renew, if it matters that those which the
+    /// journal knows miss this leader soon.
+    pub(super) fn new(pace: Option<Duration>) -> Sessions {
         Sessions {
+            pace: pace.unwrap_or(RENEW_EVERY_MIN).max(RENEW_EVERY_MIN / 2),
+            is_followed: pace.is_some(),
             sessions: Slab::new(),
             by_id: BTreeMap::new(),
             clients: Slab::new(),
@@ -488,10 +496,12 @@ impl Sessions {
     pub(super) fn renew_every(&self, key: SessionKey) -> Duration {
         let session = self.get(key);
         let longest = session.time_to_live / 3;
-        if !session.busy {
+        let is_known = !matches!(session.standing, Standing::New);
+        let is_quick = session.busy || (self.is_followed && is_known);
+        if !is_quick {
             return longest;
         }
-        (RENEWAL_COST * self.busy).max(RENEW_EVERY_MIN).min(longest)
+        (RENEWAL_COST * self.busy).max(self.pace).min(longest)
     }
 
     /// The one way to change what a session counts for.

@@ -216,6 +216,7 @@ impl Table {
             claims_max: 10,
             reservations_max: 3,
             epoch_above: None,
+            reign_lasts: None,
             process: None,
             reign: ReignId(1),
             notary: Arc::new(TrustingNotary),

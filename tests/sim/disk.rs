@@ -159,7 +159,7 @@ impl Disk {
         self.write(&Record::TookOver { epoch, reign, waits_for, starts_above: false });
     }
 
-    fn write(&mut self, record: &Record) {
+    pub(crate) fn write(&mut self, record: &Record) {
         if let Record::SessionOpened { session, embedded: true, .. } = *record {
             self.marked.insert(session);
         }

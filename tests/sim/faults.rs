@@ -33,6 +33,15 @@ impl World {
             (client, pause) = (self.ops[holder].client, pause + SECOND);
         }
         self.tally.faults += 1;
+        if self.plan.leaders > 1 {
+            let seat = self.dice.below(self.plan.leaders as u64) as usize;
+            self.sit(seat);
+            if self.dice.percent(40) {
+                self.succession_fault(pause);
+                let next = self.dice.below(1500 * MS);
+                return self.after(next, Step::Fault);
+            }
+        }
         let leader = self.process_of(Node::Leader);
         if self.is_to_be_restored() {
             self.kill(leader);
@@ -40,10 +49,11 @@ impl World {
         }
         match self.dice.below(16) {
             0 | 1 if !self.plan.leader_survives => self.kill(leader),
+            2 if self.plan.leaders > 1 => self.hand_over(),
             2 if !self.plan.leader_survives && !self.is_paused(leader) => {
                 self.end_leader(End::InOrder)
             }
-            3 if self.plan.disk_fails => {
+            3 if self.plan.disk_fails && self.plan.leaders == 1 => {
                 if let Some(host) = &mut self.host {
                     host.disk_fails = true;
                 }

@@ -9,10 +9,13 @@ use std::{
 use tierlock::{
     Time, Token,
     proto::{
-        ClientId, ClusterId, ConnectionId, LeaseId, ReignId, RequestId, SessionId,
+        ClusterId, ConnectionId, LeaseId, ReignId, RequestId, SessionId,
         history::{Attestation, Notary, Seen},
+        journal::{JournalAnswer, ReignKey, TakeOver},
         leader::{BLOCK, Close, Config, Leader, Notice},
         look::{AtLeader, LeaderSubject},
+        record::Recovered,
+        reign::OperationId,
         wire::{ClientMessage, FrameReader, LeaderMessage, encode_frame},
     },
 };
@@ -21,6 +24,7 @@ use crate::{
     clock::{MS, SECOND, Truth},
     disk::Answer,
     net::Piece,
+    rank::Rank,
     restored::Branch,
     rules::Rule,
     world::{Node, Step, Ticket, World, note},
@@ -38,7 +42,7 @@ pub(crate) enum End {
 }
 
 pub(crate) struct Host {
-    pub(crate) leader: Leader,
+    pub(crate) leader: Rank,
     /// What has arrived and was not read yet.
     inbox: VecDeque<News>,
     /// Connections that are read.
@@ -47,6 +51,8 @@ pub(crate) struct Host {
     open: BTreeSet<usize>,
     /// Which session each connection named.
     pub(crate) sessions: BTreeMap<usize, SessionId>,
+    /// What is kept until its reign is proven.
+    kept: VecDeque<News>,
     turn: Option<Turn>,
     next_turn: Ticket,
     pub(crate) disk_fails: bool,
@@ -73,6 +79,8 @@ pub(crate) struct Host {
     /// Grants with `at_least` that were told since: name, token, `at_least`, when.
     pub(crate) undated: Vec<(usize, Token, Duration, Truth)>,
     pub(crate) has_begun: bool,
+    /// What the journal had when its next reign was taken over.
+    pub(crate) took_before: Option<Recovered>,
 }
 
 enum News {
@@ -81,6 +89,7 @@ enum News {
     Ended(usize),
     Answered(Vec<Answer>),
     DiskFailed,
+    OfJournal(OperationId, JournalAnswer),
 }
 
 /// Vouches for what the world's leaders say: another code for each pair.
@@ -101,6 +110,43 @@ struct Turn {
 }
 
 impl Host {
+    pub(crate) fn has_turn(&self, ticket: Ticket) -> bool {
+        self.next_turn == ticket
+    }
+
+    /// Whether it is the leader of this reign, and that is proven as far as it has looked.
+    pub(crate) fn is_of(&self, reign: Option<ReignKey>) -> bool {
+        match &self.leader {
+            Rank::Sole(_) => true,
+            Rank::Successor(successor) => {
+                successor.leader().is_some() && successor.reign().reigning() == reign
+            }
+        }
+    }
+
+    /// A reign begins over what the journal had.
+    pub(crate) fn begin_reign(&mut self, before: &Recovered, now: Truth) {
+        let sessions = before.sessions.values();
+        self.lost_known = sessions.flat_map(|session| session.revoked.keys().copied()).collect();
+        let entries = before.reservations.values();
+        self.reserved_before = entries.map(|entry| (entry.session, entry.request)).collect();
+        (self.epoch_before, self.started) = (before.epoch, now);
+        self.welcomed.clear();
+        self.undated.clear();
+        self.has_begun = false;
+    }
+
+    /// No connection that it had is served any more.
+    pub(crate) fn hang_up(&mut self) {
+        self.inbox.retain(|news| matches!(news, News::OfJournal(..)));
+        self.readers.clear();
+        self.open.clear();
+        self.sessions.clear();
+        self.seen.clear();
+        self.claims.clear();
+        self.reported.clear();
+    }
+
     fn hears(&mut self, wire: usize, message: &ClientMessage) {
         match message {
             ClientMessage::Hello { session, seen, .. } => {
@@ -142,11 +188,13 @@ impl Host {
 }
 
 impl World {
-    pub(crate) fn start_leader(&mut self) {
+    pub(crate) fn start_leader(&mut self, seat: usize) {
+        self.sit(seat);
         if self.host.is_some() {
             return;
         }
-        self.reign += 1;
+        self.reigns += 1;
+        self.reign = self.reigns;
         let config = Config {
             time_to_live_max: Duration::from_secs(60),
             sessions_max: 1000,
@@ -156,12 +204,14 @@ impl World {
             reservations_max: 1000,
             block: if self.dice.percent(10) { BLOCK } else { 2 + self.dice.below(30) as u32 },
             epoch_above: self.past.above(self.disk.known.epoch),
+            reign_lasts: None,
             process: Some(self.mark(Node::Leader)),
             reign: ReignId(self.dice.next()),
             notary: Arc::new(Seal),
         };
         let now = self.clock(Node::Leader);
-        let recovered = self.disk.recover();
+        let is_sole = self.plan.leaders == 1;
+        let recovered = if is_sole { self.disk.recover() } else { Recovered::new(ClusterId(7)) };
         note!(self, "leader starts, reign {} above epoch {}", self.reign, recovered.epoch);
         self.host = Some(Host {
             lost_known: {
@@ -175,11 +225,15 @@ impl World {
             epoch_before: recovered.epoch.max(config.epoch_above.unwrap_or(0)),
             started: self.truth,
             met_lost: None,
-            leader: Leader::new(config, recovered, now),
+            leader: match is_sole {
+                true => Rank::Sole(Box::new(Leader::new(config, recovered, now))),
+                false => Rank::Successor(self.successor(config)),
+            },
             inbox: VecDeque::new(),
             readers: BTreeMap::new(),
             open: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            kept: VecDeque::new(),
             turn: None,
             next_turn: Ticket::NONE,
             disk_fails: false,
@@ -190,11 +244,12 @@ impl World {
             read_at: self.truth,
             undated: Vec::new(),
             has_begun: false,
+            took_before: None,
         });
         self.wake_leader(self.truth);
     }
 
-    fn wake_leader(&mut self, at: Truth) {
+    pub(crate) fn wake_leader(&mut self, at: Truth) {
         let Some(host) = &self.host else { return };
         let ticket = self.plan_turn(Node::Leader, host.next_turn, at);
         if let Some(host) = &mut self.host {
@@ -207,6 +262,10 @@ impl World {
             host.inbox.push_back(news);
             self.wake_leader(self.truth);
         }
+    }
+
+    pub(crate) fn news_of_journal(&mut self, id: OperationId, answer: JournalAnswer) {
+        self.news_for_leader(News::OfJournal(id, answer));
     }
 
     /// A client's first packet.
@@ -256,20 +315,40 @@ impl World {
         let now = now.expect("the clock was read");
         self.date_told(&mut host);
         let mut failed = false;
-        for news in news {
-            failed |= matches!(news, News::DiskFailed);
+        let (of_journal, news): (Vec<_>, Vec<_>) =
+            news.into_iter().partition(|news| matches!(news, News::OfJournal(..)));
+        for news in of_journal {
             self.tell_leader(&mut host, news, now);
         }
-        if host.leader.poll_timeout().is_some_and(|at| at <= now) {
+        let before = self.reign;
+        let is_let_in = self.is_let_in(&mut host, now);
+        for news in news {
+            failed |= matches!(news, News::DiskFailed);
+            if before != self.reign {
+                // It was said to a leader that is none any more, or was none then.
+            } else if is_let_in {
+                self.tell_leader(&mut host, news, now);
+            } else {
+                host.kept.push_back(news);
+            }
+        }
+        while let Some(news) = host.kept.pop_back() {
+            host.inbox.push_front(news);
+        }
+        if is_let_in {
             host.leader.handle_timeout(now);
         }
         self.obey_leader(&mut host);
         self.obey_closes(&mut host);
-        self.check_reserved(&mut host);
-        self.check_readers(&host);
-        self.check_keepers(&host);
+        self.ask_journal(&mut host);
+        self.follow_succession(&mut host);
+        if is_let_in && host.leader.leader().is_some() {
+            self.check_reserved(&mut host);
+            self.check_readers(&host);
+            self.check_keepers(&host);
+        }
         let next = host.leader.poll_timeout();
-        let more = !host.inbox.is_empty();
+        let more = !host.inbox.is_empty() && is_let_in;
         self.host = Some(host);
         if failed {
             // Its reign is over; its process ends, sooner or later.
@@ -282,6 +361,19 @@ impl World {
         } else if let Some(next) = next {
             self.wake_leader(self.when(Node::Leader, next).max(self.truth + 1));
         }
+    }
+
+    /// Whether what clients say may be handed over at this moment, and what the succession has come to.
+    fn is_let_in(&mut self, host: &mut Host, now: Time) -> bool {
+        self.follow_succession(host);
+        let is_let_in = match host.leader.successor() {
+            Some(successor) => successor.turn(now).is_some(),
+            None => true,
+        };
+        self.follow_succession(host);
+        // What follows from the journal's answers is said before anything else is read.
+        self.obey_leader(host);
+        is_let_in
     }
 
     /// Takes what has arrived, then reads the clock; `None` if the process stops in between.
@@ -313,7 +405,7 @@ impl World {
             News::Connected(wire) => {
                 host.readers.insert(wire, FrameReader::new());
                 host.open.insert(wire);
-                host.leader.handle_connected(ConnectionId(wire as u64), ClientId(0), now);
+                host.leader.handle_connected(ConnectionId(wire as u64), now);
                 let delay = self.delay();
                 self.send_to_client(wire, self.truth + delay, Piece::Opened);
             }
@@ -354,6 +446,15 @@ impl World {
                 }
             }
             News::DiskFailed => host.leader.handle_storage_failed(now),
+            News::OfJournal(id, answer) => {
+                note!(self, "leader {} hears {id:?} {answer:?}", self.seat);
+                if let JournalAnswer::TakeOver(TakeOver::Took(took)) = &answer {
+                    host.took_before = Some(took.before.clone());
+                }
+                if let Some(successor) = host.leader.successor() {
+                    successor.handle_answer(id, answer, now);
+                }
+            }
         }
         self.obey_leader(host);
     }
@@ -361,6 +462,10 @@ impl World {
     fn leader_reads(&mut self, host: &mut Host, wire: usize, message: ClientMessage, now: Time) {
         let connection = ConnectionId(wire as u64);
         note!(self, "leader reads from {}: {message:?}", self.wire_shown(wire));
+        if host.leader.leader().is_none() {
+            host.leader.handle_message(connection, message, now);
+            return self.obey_leader(host);
+        }
         self.coverage.leader_meets(&host.leader, connection, &message);
         host.hears(wire, &message);
         if matches!(message, ClientMessage::Ready)
@@ -379,7 +484,7 @@ impl World {
     }
 
     /// Does what the leader wants done.
-    fn obey_leader(&mut self, host: &mut Host) {
+    pub(crate) fn obey_leader(&mut self, host: &mut Host) {
         while let Some(pending) = host.leader.poll_record() {
             note!(self, "leader writes {:?}", pending.record());
             self.check_entry(host, pending.record());
@@ -389,7 +494,11 @@ impl World {
         while let Some((connection, message)) = host.leader.poll_message() {
             let wire = connection.0 as usize;
             note!(self, "leader says to {}: {message:?}", self.wire_shown(wire));
-            self.said_by_leader(host, wire, &message);
+            let is_notice = matches!(message, LeaderMessage::NotLeader { .. });
+            // One that was deposed in the middle of its turn is judged by what clients make of it.
+            if is_notice || self.check_reign(host) {
+                self.said_by_leader(host, wire, &message);
+            }
             self.may_lose(wire, &message);
             let confirmed = host.says(wire, &message);
             self.tally.reclaims += confirmed.len() as u64;
@@ -425,13 +534,17 @@ impl World {
         }
     }
 
-    fn obey_closes(&mut self, host: &mut Host) {
+    pub(crate) fn obey_closes(&mut self, host: &mut Host) {
         while let Some((connection, why)) = host.leader.poll_close() {
             let wire = connection.0 as usize;
             note!(self, "leader closes {}: {why:?}", self.wire_shown(wire));
             match why {
                 Close::Superseded | Close::Ended => {}
                 Close::Protocol("it did not report in time") => {}
+                Close::NotLeader if self.plan.leaders > 1 => {}
+                Close::NotLeader => {
+                    self.violate(Rule::Property, "a sole leader sent a client away".to_owned());
+                }
                 Close::Crowded => {
                     self.violate(Rule::Property, "a small world was crowded".to_owned());
                 }
@@ -501,6 +614,9 @@ impl World {
     }
 
     fn begin_write(&mut self) {
+        if self.plan.leaders > 1 {
+            return;
+        }
         let slow = if self.plan.sleeper.is_some() { 60 } else { 5 };
         let World { disk, dice, truth, .. } = self;
         let took = || {
@@ -543,6 +659,7 @@ impl World {
         self.tally.restarts += 1;
         let World { disk, dice, truth, .. } = self;
         match end {
+            _ if self.plan.leaders > 1 => {}
             End::Killed | End::DiskFailed => disk.lose_power(dice, *truth),
             End::InOrder => disk.flush(*truth),
         }
@@ -550,19 +667,24 @@ impl World {
         if end != End::Killed && self.plan.embedded {
             self.disk.unmark();
         }
-        for wire in 0..self.wires.len() {
-            if self.wires[wire].reign == Some(self.reign) {
-                self.leader_forgets(wire);
-                let learns = if self.dice.percent(70) { 30 * MS } else { 2 * SECOND };
-                self.hang_up_on_client(wire, 20 * MS, learns);
-            }
-        }
+        self.hang_up_on_all(self.reign);
         let delay = match self.dice.below(3) {
             0 => self.dice.below(20 * MS),
             1 => self.dice.below(300 * MS),
             _ => self.dice.below(1500 * MS),
         };
-        self.after(delay, Step::StartLeader);
+        self.after(delay, Step::StartLeader(self.seat));
+    }
+
+    /// Every connection that this one has accepted ends.
+    pub(crate) fn hang_up_on_all(&mut self, reign: u32) {
+        for wire in 0..self.wires.len() {
+            if self.wires[wire].reign == Some(reign) && self.wires[wire].seat == self.seat {
+                self.leader_forgets(wire);
+                let learns = if self.dice.percent(70) { 30 * MS } else { 2 * SECOND };
+                self.hang_up_on_client(wire, 20 * MS, learns);
+            }
+        }
     }
 
     pub(crate) fn wire_shown(&self, wire: usize) -> String {

@@ -24,6 +24,7 @@ mod dice;
 mod disk;
 mod faults;
 mod history;
+mod journal;
 mod keeping;
 mod leader;
 mod manager;
@@ -31,6 +32,7 @@ mod manager;
 mod mistakes;
 mod net;
 mod pairs;
+mod rank;
 mod reserving;
 mod restored;
 mod rules;
@@ -40,12 +42,16 @@ mod tally;
 mod users;
 mod world;
 
-use std::env;
+use std::{env, time::Duration};
 
-use crate::runner::Run;
+use crate::{journal::SEVERAL, runner::Run};
 
 /// How many seeds run where nothing else is said.
 const SEEDS: u64 = 2000;
+
+/// How many with several leaders, and for how long at most.
+const SEEDS_OF_SEVERAL: u64 = 1000;
+const LONG_OF_SEVERAL: Duration = Duration::from_secs(8);
 
 /// From so many seeds on every message is to have met every state that it can, but for a few
 /// that take more seeds; see `coverage`.
@@ -69,6 +75,22 @@ fn seeds() {
     }
     let holes = run.coverage.holes(run.seeds);
     assert!(run.seeds < SEEDS_MANY || holes.is_empty(), "\n{}", holes.join("\n"));
+}
+
+/// Several leaders, one journal.
+#[test]
+fn seeds_of_several_leaders() {
+    let count = number("TIERLOCK_SEEDS");
+    let run = match count {
+        Some(count) => Run::of(SEVERAL..SEVERAL + count, true),
+        None => Run::of_as_many(SEVERAL..SEVERAL + SEEDS_OF_SEVERAL, LONG_OF_SEVERAL),
+    };
+    println!("{run}");
+    if let Some(violation) = run.violation {
+        panic!("{violation}");
+    }
+    let tally = run.tally;
+    assert!(tally.take_overs > 2 * run.seeds && tally.step_downs > 0 && tally.hand_overs > 0);
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl World {
             time_to_live: self.plan.time_to_live_min + Duration::from_millis(longer),
             connect_timeout: Duration::from_secs(3),
             identity: Identity::new(&format!("client {client}"), "here", life, "sim"),
-            addresses: 1 + usize::from(self.plan.two_addresses),
+            addresses: self.plan.leaders + usize::from(self.plan.two_addresses),
             process: self.mark(Node::Client(client)),
             seen,
         };
@@ -282,8 +282,8 @@ impl World {
     fn obey_client(&mut self, client: usize, now: Time) {
         loop {
             let Some(manager) = &mut self.managers[client] else { return };
-            let Some((number, _)) = manager.client.poll_connect() else { break };
-            self.connect(client, number);
+            let Some((number, address)) = manager.client.poll_connect() else { break };
+            self.connect(client, number, address);
         }
         let mut frames: BTreeMap<ConnectionId, Vec<u8>> = BTreeMap::new();
         let Some(manager) = &mut self.managers[client] else { return };
@@ -332,10 +332,11 @@ impl World {
         }
     }
 
-    fn connect(&mut self, client: usize, number: ConnectionId) {
+    fn connect(&mut self, client: usize, number: ConnectionId, address: usize) {
         let wire = self.wires.len();
         let tried_until = self.truth + 3 * SECOND;
         let mut new = Wire::new(client, self.lives[client], number, tried_until);
+        new.seat = address % self.plan.leaders;
         new.strays = self.truth < TROUBLE && self.dice.percent(5);
         self.wires.push(new);
         if let Some(manager) = &mut self.managers[client] {

@@ -13,6 +13,8 @@ pub(crate) struct Wire {
     pub(crate) life: u32,
     /// As that client numbers it; the leader numbers it by its index.
     pub(crate) number: ConnectionId,
+    /// The leader's seat that it goes to.
+    pub(crate) seat: usize,
     /// The reign that accepted it. Packets of another's connections mean nothing to a leader.
     pub(crate) reign: Option<u32>,
     /// How long its client tries before the network says that nothing is there.
@@ -49,6 +51,7 @@ impl Wire {
             client,
             life,
             number,
+            seat: 0,
             reign: None,
             tried_until,
             strays: false,

@@ -40,6 +40,8 @@ pub(crate) enum Rule {
     Linearizable,
     /// A property with a name of its own.
     Property,
+    /// A leader acts with proof while the journal is in another's reign.
+    TwoReigns,
     /// The code contradicted itself: an assertion of its own.
     Assertion,
 }
@@ -181,6 +183,11 @@ impl Op {
     /// The connection on which the leader, as it is now, told it its place.
     pub(crate) fn waits_on(&self) -> Option<usize> {
         self.waits_on
+    }
+
+    /// No leader serves the connection on which it was told its place any more.
+    pub(crate) fn leave_queue(&mut self) {
+        self.waits_on = None;
     }
 
     pub(crate) fn tries(&self) -> bool {

@@ -40,6 +40,21 @@ impl Run {
         Run::prepared(seeds, shows_progress, || ())
     }
 
+    /// As many of these seeds as there is time for.
+    pub(crate) fn of_as_many(seeds: Range<u64>, limit: Duration) -> Run {
+        let begin = Instant::now();
+        let mut all = Run::default();
+        for first in seeds.clone().step_by(SEEDS_AT_ONCE) {
+            let last = seeds.end.min(first + SEEDS_AT_ONCE as u64);
+            all.merge(Run::of(first..last, false));
+            if all.violation.is_some() || begin.elapsed() >= limit {
+                break;
+            }
+        }
+        all.took = begin.elapsed();
+        all
+    }
+
     /// As `of`, on threads that have done something before.
     pub(crate) fn prepared(
         seeds: Range<u64>,
@@ -143,5 +158,7 @@ fn listen_to_panics() {
         }));
     });
 }
+
+const SEEDS_AT_ONCE: usize = 20;
 
 const PROGRESS_EVERY: u64 = 10_000;

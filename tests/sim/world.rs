@@ -21,6 +21,7 @@ use crate::{
     disk::Disk,
     faults::FAULTS_MIN,
     history,
+    journal::{Cut, Journal, SEVERAL},
     leader::Host,
     manager::Manager,
     net::Wire,
@@ -88,12 +89,16 @@ pub(crate) enum Step {
     Knock(usize),
     ToLeader(usize),
     ToClient(usize),
+    /// An operation reaches the journal.
+    JournalReads(usize),
+    /// What came of it, or this trouble, reaches its leader.
+    JournalAnswers(usize, Option<Box<tierlock::proto::journal::JournalAnswer>>),
     DiskDone(u32),
     LeaderCloses(u32, usize),
     LeaderEnds(u32),
     LeaderDies(u32),
     ClientCloses(usize, u32, tierlock::proto::ConnectionId),
-    StartLeader,
+    StartLeader(usize),
     /// The operator has read why this reign ended, and starts the leader above what was lost.
     StartAbove(u32),
     StartClient(usize),
@@ -156,6 +161,21 @@ pub(crate) struct Plan {
     pub(crate) hard_on_holders: bool,
     /// The state directory is restored from a copy, once.
     pub(crate) restores: bool,
+    /// How many leaders there are. More than one follow each other over a journal.
+    pub(crate) leaders: usize,
+    /// For how long a reign is believed.
+    pub(crate) lasts: Duration,
+    /// The journal takes a good part of that for everything.
+    pub(crate) journal_is_far: bool,
+}
+
+/// Where a leader runs, beside others.
+#[derive(Default)]
+pub(crate) struct Seat {
+    /// It, while another is looked at.
+    host: Option<Host>,
+    reign: u32,
+    pub(crate) cut: Cut,
 }
 
 impl Plan {
@@ -173,6 +193,9 @@ impl Plan {
             sleeper: dice.percent(3).then_some(1),
             hard_on_holders: dice.percent(20),
             restores: dice.percent(10),
+            leaders: 1,
+            lasts: Duration::ZERO,
+            journal_is_far: false,
         };
         if plan.restores {
             // So that a client of a lost reign still believes when the next but one begins.
@@ -187,15 +210,28 @@ impl Plan {
         plan
     }
 
-    /// The leader's process.
+    /// The same with several leaders.
+    fn of_several(dice: &mut Dice) -> Plan {
+        let mut plan = Plan::new(dice);
+        plan.leaders = 2 + dice.below(2) as usize;
+        plan.lasts = Duration::from_millis(250 + dice.below(3) * 125);
+        (plan.embedded, plan.restores, plan.sleeper) = (false, false, None);
+        plan.two_addresses = false;
+        plan.journal_is_far = dice.percent(20);
+        plan.time_to_live_min = plan.time_to_live_min.max(4 * plan.lasts);
+        plan
+    }
+
+    /// The first leader's process.
     fn leader(&self) -> usize {
         if self.embedded { 0 } else { self.clients }
     }
 
     fn pace(&self, process: usize) -> Pace {
         match self.hard_on_holders {
-            true if process == self.leader() => Pace::Fast,
-            true => Pace::Slow,
+            true if process >= self.leader() && self.leaders == 1 => Pace::Fast,
+            true if process < self.clients => Pace::Slow,
+            true => Pace::Any,
             false => Pace::Any,
         }
     }
@@ -209,8 +245,14 @@ pub(crate) struct World {
     order: u64,
     steps: BinaryHeap<Reverse<Scheduled>>,
     pub(crate) processes: Vec<Process>,
+    /// The leader that is looked at, which has this seat; the others are in theirs.
     pub(crate) host: Option<Host>,
+    pub(crate) seat: usize,
+    pub(crate) seats: Vec<Seat>,
+    /// The one that is looked at, of all that there were.
     pub(crate) reign: u32,
+    pub(crate) reigns: u32,
+    pub(crate) journal: Journal,
     pub(crate) disk: Disk,
     pub(crate) managers: Vec<Option<Manager>>,
     pub(crate) lives: Vec<u32>,
@@ -273,10 +315,14 @@ pub(crate) use note;
 impl World {
     pub(crate) fn new(seed: u64, telling: bool) -> World {
         let mut dice = Dice::new(seed);
-        let plan = Plan::new(&mut dice);
+        let is_of_several = seed >= SEVERAL;
+        let plan = match is_of_several {
+            true => Plan::of_several(&mut dice),
+            false => Plan::new(&mut dice),
+        };
         let names: Vec<_> =
             ["alpha", "beta", "gamma"].map(|name| Name::new(name).unwrap()).to_vec();
-        let processes = plan.clients + usize::from(!plan.embedded);
+        let processes = plan.clients + if plan.embedded { 0 } else { plan.leaders };
         let mut world = World {
             seed,
             truth: 0,
@@ -286,7 +332,11 @@ impl World {
                 .map(|process| Process::new(&mut dice, plan.pace(process)))
                 .collect(),
             host: None,
+            seat: 0,
+            seats: (0..plan.leaders).map(|_| Seat::default()).collect(),
             reign: 0,
+            reigns: 0,
+            journal: Journal::new(plan.lasts),
             disk: Disk::default(),
             managers: (0..plan.clients).map(|_| None).collect(),
             lives: vec![0; plan.clients],
@@ -318,7 +368,9 @@ impl World {
             plan,
             dice,
         };
-        world.start_leader();
+        for seat in 0..world.plan.leaders {
+            world.start_leader(seat);
+        }
         for client in 0..world.plan.clients {
             world.start_client(client);
         }
@@ -341,6 +393,7 @@ impl World {
                 break;
             }
             self.truth = scheduled.at;
+            self.sit_for(&scheduled.step);
             if let Some(later) = self.paused_until(&scheduled.step) {
                 self.at(later, scheduled.step);
                 continue;
@@ -369,9 +422,47 @@ impl World {
         if self.plan.restores { END + 150 * SECOND } else { END }
     }
 
+    /// From now on this leader is looked at.
+    pub(crate) fn sit(&mut self, seat: usize) {
+        if seat == self.seat {
+            return;
+        }
+        let World { seats, host, reign, .. } = self;
+        seats[self.seat] = Seat { host: host.take(), reign: *reign, cut: seats[self.seat].cut };
+        (*host, *reign) = (seats[seat].host.take(), seats[seat].reign);
+        self.seat = seat;
+    }
+
+    /// The leader that a step concerns is looked at.
+    fn sit_for(&mut self, step: &Step) {
+        if self.plan.leaders == 1 {
+            return;
+        }
+        let seat = match step {
+            Step::Turn(Node::Leader, ticket) => (0..self.plan.leaders).find(|&seat| {
+                self.sit(seat);
+                self.host.as_ref().is_some_and(|host| host.has_turn(*ticket))
+            }),
+            Step::LeaderCloses(reign, _) | Step::LeaderDies(reign) => {
+                (0..self.plan.leaders).find(|&seat| {
+                    self.sit(seat);
+                    self.reign == *reign
+                })
+            }
+            Step::Knock(wire) | Step::ToLeader(wire) => Some(self.wires[*wire].seat),
+            Step::StartLeader(seat) => Some(*seat),
+            _ => None,
+        };
+        if let Some(seat) = seat {
+            self.sit(seat);
+        }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::Turn(Node::Leader, ticket) => self.leader_turn(ticket),
+            Step::JournalReads(number) => self.journal_reads(number),
+            Step::JournalAnswers(number, trouble) => self.journal_answers(number, trouble),
             Step::Turn(Node::Client(client), ticket) => self.client_turn(client, ticket),
             Step::Knock(wire) => self.knock(wire),
             Step::ToLeader(wire) => self.arrive_at_leader(wire),
@@ -385,7 +476,7 @@ impl World {
             Step::ClientCloses(client, life, number) if life == self.lives[client] => {
                 self.client_closes(client, number);
             }
-            Step::StartLeader => self.start_leader(),
+            Step::StartLeader(seat) => self.start_leader(seat),
             Step::StartAbove(reign) if reign == self.reign => self.start_above(),
             Step::StartAbove(_) => {}
             Step::StartClient(client) => self.start_client(client),
@@ -446,7 +537,7 @@ impl World {
     pub(crate) fn process_of(&self, node: Node) -> usize {
         match node {
             Node::Client(client) => client,
-            Node::Leader => self.plan.leader(),
+            Node::Leader => self.plan.leader() + self.seat,
         }
     }
 
@@ -505,7 +596,10 @@ impl World {
 
     /// What the leader still has, though no user wants anything and no client keeps it.
     fn leftovers(&self) -> Vec<String> {
-        let Some(host) = &self.host else { return vec!["there is no leader".to_owned()] };
+        let hosts = self.seats.iter().filter_map(|seat| seat.host.as_ref()).chain(&self.host);
+        let reigning = self.journal.head.reign;
+        let mut hosts = hosts.filter(|host| host.is_of(reigning));
+        let Some(host) = hosts.next() else { return vec!["there is no leader".to_owned()] };
         let is_kept = |lease: LeaseId| {
             let tiers = self.managers.iter().flatten().flat_map(|manager| &manager.tiers);
             tiers.into_iter().any(|tier| tier.keeps(lease))

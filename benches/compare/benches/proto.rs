@@ -110,6 +110,7 @@ fn reigning_leader() -> Leader {
         claims_max: 4_000_000,
         reservations_max: 100,
         epoch_above: None,
+        reign_lasts: None,
         process: None,
         reign: ReignId(1),
         notary: Arc::new(TrustingNotary),

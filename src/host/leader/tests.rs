@@ -5,6 +5,11 @@ use crate::{
     proto::{
         ProcessMark, Proof, RequestId, SessionId,
         history::{Notary as _, Seen},
+        journal::{
+            Appended, JournalHead, JournalTerms, JournalTrouble, ReignAttempt, ReignKey,
+            ReignRenewal, TakeOver,
+        },
+        record::Record,
         wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, VERSION, Wait},
     },
 };
@@ -67,7 +72,7 @@ fn a_forged_history_moves_no_leader() {
     let (mut reign, address, secret, _directory) = prepare();
     let mut forger = Stranger::new(1, address, &secret);
     let mut honest = Stranger::new(2, address, &secret);
-    let welcome = |reign: &mut Reign, client: &mut Stranger, seen: Option<Seen>| {
+    let welcome = |reign: &mut Court, client: &mut Stranger, seen: Option<Seen>| {
         client.hello_having(seen);
         loop {
             assert!(reign.turn().is_none());
@@ -108,7 +113,7 @@ fn a_leader_out_of_epochs_says_what_is_left_to_do() {
     }
 }
 
-fn prepare() -> (Reign, SocketAddr, Secret, tempfile::TempDir) {
+fn prepare() -> (Court, SocketAddr, Secret, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     Secret::create(&key).unwrap();
@@ -159,7 +164,7 @@ fn a_client_that_asks_for_more_than_it_reads_costs_little_and_delays_no_other() 
     // The modest one goes on for as long as the greedy one reads nothing.
     while paused < 100 || answers < 100 {
         assert!(reign.turn().is_none());
-        assert!(reign.leader.poll_message().is_none());
+        assert!(reign.successor.poll_message().is_none());
         for id in reign.unread.keys() {
             let unsent = reign.doors.unsent(*id);
             assert!(unsent < UNSENT_BYTES_READING + FRAME_BYTES_MAX + 4, "{unsent}");
@@ -218,5 +223,67 @@ fn what_was_said_before_an_end_counts_however_much_it_was() {
         while let Some(message) = other.hear() {
             granted |= matches!(message, LeaderMessage::Granted { .. });
         }
+    }
+}
+
+/// A journal that several leaders of a test have.
+#[derive(Clone)]
+pub(in crate::host) struct SharedJournal(pub(in crate::host) Arc<dyn ReignJournal>);
+
+impl fmt::Debug for SharedJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedJournal")
+    }
+}
+
+impl LeaderBuilder {
+    /// Over this journal, with reigns that are believed for so long.
+    pub(in crate::host) fn over(
+        mut self,
+        journal: Arc<dyn ReignJournal>,
+        lasts: Duration,
+    ) -> LeaderBuilder {
+        self.over = Some((SharedJournal(journal), lasts));
+        self
+    }
+}
+
+/// A journal that fails once a test says so.
+pub(super) struct FailingJournal {
+    pub(super) journal: Arc<dyn ReignJournal>,
+    pub(super) shared: Arc<LeaderShared>,
+}
+
+impl ReignJournal for FailingJournal {
+    fn terms(&self) -> JournalTerms {
+        self.journal.terms()
+    }
+
+    fn read(&self) -> Result<JournalHead, JournalTrouble> {
+        self.journal.read()
+    }
+
+    fn take_over(&self, attempt: &ReignAttempt) -> Result<TakeOver, JournalTrouble> {
+        self.journal.take_over(attempt)
+    }
+
+    fn append(
+        &self,
+        reign: ReignKey,
+        number: u64,
+        records: &[Record],
+    ) -> Result<Appended, JournalTrouble> {
+        if self.shared.disk_fails.load(Acquire) {
+            return Err(JournalTrouble::Failed("no space left on device".to_owned()));
+        }
+        self.journal.append(reign, number, records)
+    }
+
+    fn renew(&self, reign: ReignKey) -> Result<ReignRenewal, JournalTrouble> {
+        self.journal.renew(reign)
+    }
+
+    fn resign(&self, reign: ReignKey) -> Result<(), JournalTrouble> {
+        self.journal.resign(reign)
     }
 }

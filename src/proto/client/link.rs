@@ -1,14 +1,15 @@
 //! The way to a leader: one connection at a time, made again for as long as something is wanted.
 //!
-//! A manager with several addresses accepts none of them before it has asked each once whether
-//! they are one group, on short connections under sessions of their own.
+//! A manager with several addresses asks all of them at once which of them leads, on short connections
+//! under sessions of their own, and goes to the first that does: an address that does not answer costs
+//! nothing. The first time it hears all that answer soon, whether they are one group.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{Client, Closing, Ended, Failure, RENEW_SOON};
 use crate::{
     proto::{
-        ClusterId, ConnectionId, Proof, SessionId,
+        ClusterId, ConnectionId, Proof, SessionId, TIME_TO_LIVE,
         history::Seen,
         mistake::{Mistake, planted},
         wire::{self, ClientMessage, LeaderMessage},
@@ -27,8 +28,10 @@ pub(super) struct Link {
     last_connection: u64,
     /// Which addresses refused the packet when they were last tried.
     refused: Vec<bool>,
-    /// Whether all addresses have shown that they are one group.
+    /// Whether the addresses have shown that they are one group, as far as they answer.
     compared: bool,
+    /// Until when others are waited for, to be compared with the one that leads.
+    compares_until: Option<Time>,
     probes: Vec<Probe>,
     probe_messages: VecDeque<(ConnectionId, ClientMessage)>,
     closes: VecDeque<ConnectionId>,
@@ -39,7 +42,7 @@ pub(super) struct Link {
 enum State {
     /// Nothing is wanted.
     Off,
-    /// The addresses are being compared.
+    /// The addresses are being asked which of them leads.
     Probing,
     /// Between two attempts.
     Waiting {
@@ -68,13 +71,22 @@ struct Probe {
     state: ProbeState,
     attempts: u32,
     trouble: String,
+    /// The cluster that a leader or standby there is of, once one has answered.
+    cluster: Option<ClusterId>,
 }
 
 enum ProbeState {
-    Waiting { until: Time },
+    Waiting {
+        until: Time,
+    },
     Due,
-    Asking { connection: ConnectionId, session: SessionId, give_up: Time },
-    Answered(ClusterId),
+    Asking {
+        connection: ConnectionId,
+        session: SessionId,
+        give_up: Time,
+    },
+    /// It leads.
+    Leads,
 }
 
 impl Link {
@@ -88,6 +100,7 @@ impl Link {
             last_connection: 0,
             refused: vec![false; addresses.max(1)],
             compared: addresses <= 1,
+            compares_until: None,
             probes: Vec::new(),
             probe_messages: VecDeque::new(),
             closes: VecDeque::new(),
@@ -121,6 +134,11 @@ impl Link {
         }
     }
 
+    /// Whether there is another address than the one that is served.
+    pub(super) fn has_elsewhere(&self) -> bool {
+        self.addresses > 1
+    }
+
     pub(super) fn is_serving(&self) -> bool {
         matches!(self.state, State::Serving { .. })
     }
@@ -143,7 +161,9 @@ impl Link {
             State::Waiting { until: time }
             | State::Connecting { give_up: time, .. }
             | State::Reporting { give_up: time, .. } => Some(*time),
-            State::Probing => self.probes.iter().filter_map(Probe::next_time).min(),
+            State::Probing => {
+                self.probes.iter().filter_map(Probe::next_time).chain(self.compares_until).min()
+            }
         }
     }
 
@@ -166,15 +186,10 @@ impl Link {
     fn probing_trouble(&self) -> String {
         let silent: Vec<_> = (1..)
             .zip(&self.probes)
-            .filter(|(_, probe)| !matches!(probe.state, ProbeState::Answered(_)))
+            .filter(|(_, probe)| !matches!(probe.state, ProbeState::Leads))
             .map(|(number, probe)| format!("address {number} ({})", probe.trouble))
             .collect();
-        format!(
-            "no leader answered in time at {}; each of the {} addresses must answer once before any is \
-             used, or two separate leaders could be taken for one group and both grant one lock",
-            silent.join(", "),
-            self.addresses,
-        )
+        format!("no leader answered in time at {}", silent.join(", "))
     }
 
     fn newest(&self) -> Option<ConnectionId> {
@@ -197,17 +212,27 @@ impl Link {
 
     fn begin(&mut self) {
         self.attempts = 0;
-        if self.compared {
+        self.seek();
+    }
+
+    /// Looks for the leader: at the only address, or at all of them, one soon after the other. The one
+    /// that was left last comes last.
+    fn seek(&mut self) {
+        if self.addresses == 1 {
             self.state = State::Due;
-        } else {
-            self.state = State::Probing;
-            let probe = || Probe {
-                state: ProbeState::Due,
-                attempts: 0,
-                trouble: "nothing heard".to_owned(),
-            };
-            self.probes.resize_with(self.addresses, probe);
+            return;
         }
+        self.state = State::Probing;
+        self.compares_until = None;
+        let probe = |address: usize| {
+            let turn = (address + self.addresses - self.next_address) % self.addresses;
+            let state = match (turn as u32, self.compared) {
+                (0, _) | (_, false) => ProbeState::Due,
+                (turn, true) => ProbeState::Waiting { until: self.now + PROBES_APART * turn },
+            };
+            Probe { state, attempts: 0, trouble: "nothing heard".to_owned(), cluster: None }
+        };
+        self.probes = (0..self.addresses).map(probe).collect();
     }
 
     fn stop(&mut self) {
@@ -248,7 +273,7 @@ impl Probe {
             ProbeState::Waiting { until: time } | ProbeState::Asking { give_up: time, .. } => {
                 Some(time)
             }
-            ProbeState::Due | ProbeState::Answered(_) => None,
+            ProbeState::Due | ProbeState::Leads => None,
         }
     }
 }
@@ -271,7 +296,7 @@ impl Client {
         }
         match self.link.state {
             State::Off if self.is_wanted() => self.link.begin(),
-            State::Waiting { until } if until <= now => self.link.state = State::Due,
+            State::Waiting { until } if until <= now => self.link.seek(),
             State::Connecting { give_up, .. } | State::Reporting { give_up, .. }
                 if give_up <= now =>
             {
@@ -399,11 +424,13 @@ impl Client {
             return self.drop_link(text, now);
         }
         self.link.state = State::Serving { connection };
+        self.renewing_since = None;
         self.link.attempts = 0;
         self.link.trouble.clear();
         self.cluster = Some(cluster);
         self.see(Seen { cluster, epoch, reign, attestation });
-        self.time_to_live = time_to_live.min(self.config.time_to_live);
+        // A leader that another may follow makes it longer than a change of reign takes.
+        self.time_to_live = time_to_live.min(*TIME_TO_LIVE.end());
         self.renew_every = self.renew_every_of(renew_every);
         // What the leader says here it said before it had looked at its waiters.
         let soon = if self.is_wanted() { RENEW_SOON } else { self.renew_every };
@@ -464,11 +491,13 @@ impl Client {
         self.link.state = State::Waiting { until };
     }
 
-    /// At once the first time, then ever longer; never all clients together.
+    /// At once the first time, then ever longer, though never long while something is held; never all
+    /// clients together.
     fn back_off(&mut self, attempts: u32) -> Duration {
+        let most = if self.link.addresses > 1 && self.holds() { RETRY_HELD_MAX } else { RETRY_MAX };
         let longest = match attempts {
             0 | 1 => RETRY_FIRST,
-            more => (RETRY_FIRST * 2_u32.saturating_pow(more.min(16))).min(RETRY_MAX),
+            more => (RETRY_FIRST * 2_u32.saturating_pow(more.min(16))).min(most),
         };
         let part = ((self.random)() % 1024) as u32;
         longest / 2 + longest / 2 * part / 1024
@@ -496,18 +525,14 @@ impl Client {
                 _ => {}
             }
         }
-        self.compare();
+        self.compare(now);
     }
 
     /// Looks at what has been answered so far.
-    fn compare(&mut self) {
+    fn compare(&mut self, now: Time) {
         let mut first: Option<(usize, ClusterId)> = None;
-        let mut open = false;
         for (number, probe) in (1..).zip(&self.link.probes) {
-            let ProbeState::Answered(cluster) = probe.state else {
-                open = true;
-                continue;
-            };
+            let Some(cluster) = probe.cluster else { continue };
             let (other, known) = *first.get_or_insert((number, cluster));
             if known != cluster {
                 let text = format!(
@@ -518,11 +543,21 @@ impl Client {
                 return self.fail_everything(&Failure::Config(text));
             }
         }
-        if !open {
-            self.link.compared = true;
-            self.link.stop_probing();
-            self.link.state = State::Due;
+        let leads = |probe: &Probe| matches!(probe.state, ProbeState::Leads);
+        let Some(leading) = self.link.probes.iter().position(leads) else { return };
+        let cluster = self.link.probes[leading].cluster;
+        let is_known = self.link.compared || self.seen.map(|seen| seen.cluster) == cluster;
+        let mut others = self.link.probes.iter().zip(&self.link.refused);
+        let is_open = others.any(|(probe, refused)| probe.cluster.is_none() && !refused);
+        let until = *self.link.compares_until.get_or_insert(now + COMPARE_LIMIT);
+        if is_open && !is_known && now < until {
+            return;
         }
+        self.link.compared = true;
+        self.link.compares_until = None;
+        self.link.next_address = leading;
+        self.link.stop_probing();
+        self.link.state = State::Due;
     }
 
     fn probe_connected(&mut self, address: usize, connection: ConnectionId) {
@@ -560,12 +595,17 @@ impl Client {
             LeaderMessage::Welcome { session, cluster, .. } if session == own => {
                 // Its session asked for nothing, so it ends with its connection.
                 self.link.closes.push_back(connection);
-                self.link.probes[address].state = ProbeState::Answered(cluster);
-                self.compare();
+                self.link.probes[address].state = ProbeState::Leads;
+                self.link.probes[address].cluster = Some(cluster);
+                self.compare(now);
             }
-            LeaderMessage::NotLeader { .. } => {
+            // A standby is of the group, too.
+            LeaderMessage::NotLeader { cluster, epoch, .. } => {
                 self.link.closes.push_back(connection);
-                self.probe_again(address, "it does not lead now".to_owned(), now);
+                let trouble = self.not_leader(epoch);
+                self.probe_again(address, trouble, now);
+                self.link.probes[address].cluster = Some(cluster);
+                self.compare(now);
             }
             _ => {}
         }
@@ -574,13 +614,25 @@ impl Client {
     fn probe_again(&mut self, address: usize, trouble: String, now: Time) {
         let attempts = self.link.probes[address].attempts + 1;
         let until = now + self.back_off(attempts);
-        self.link.probes[address] =
-            Probe { state: ProbeState::Waiting { until }, attempts, trouble };
+        let probe = &mut self.link.probes[address];
+        (probe.state, probe.attempts) = (ProbeState::Waiting { until }, attempts);
+        probe.trouble = trouble;
     }
 }
 
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// With several addresses, how long one may keep silent before the next is tried.
-const ELSEWHERE_AFTER: Duration = Duration::from_secs(3);
+/// The same while something is held and there are several addresses.
+const RETRY_HELD_MAX: Duration = Duration::from_millis(100);
+
+/// With several addresses, how long one may keep silent before all are asked again.
+const ELSEWHERE_AFTER: Duration = Duration::from_secs(1);
+
+/// How soon after one address the next is asked.
+const PROBES_APART: Duration = Duration::from_millis(20);
+
+/// For how long a manager that knows no cluster yet waits for the other addresses once one has
+/// answered that it leads: two separate leaders could be taken for one group and both grant one
+/// lock.
+const COMPARE_LIMIT: Duration = Duration::from_millis(500);

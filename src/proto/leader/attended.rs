@@ -25,6 +25,13 @@ impl Attended {
         self.now()
     }
 
+    /// No event was let in for so long before `now`, and none of that counts.
+    pub(super) fn skip(&mut self, lapsed: Duration, now: Time) {
+        let lapsed = lapsed.min(now.since(self.last));
+        self.missed += lapsed;
+        self.last = self.last + lapsed;
+    }
+
     /// The attended time of the last event.
     pub(super) fn now(&self) -> Time {
         self.last - self.missed

@@ -239,7 +239,8 @@ impl Leader {
                 return Some(self.sessions.add(Session::new(
                     report.session,
                     report.proof,
-                    report.time_to_live,
+                    // So that a lease outlives a change of reign.
+                    report.time_to_live.max(4 * self.config.reign_lasts.unwrap_or_default()),
                     self.config.time_to_live_max,
                     report.identity.clone(),
                     report.process,

@@ -83,6 +83,7 @@ fn config() -> Config {
         claims_max: 8_000,
         reservations_max: 6,
         epoch_above: None,
+        reign_lasts: None,
         process: None,
         reign: REIGN,
         notary: Arc::new(TestNotary),

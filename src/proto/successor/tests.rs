@@ -1,0 +1,322 @@
+//! Situations of a leader among others, with the clients that it has.
+
+use super::*;
+use crate::{
+    name::Name,
+    proto::{
+        ProcessMark, Proof, RequestId, SessionId,
+        journal::{
+            Appended, JournalHead, JournalTerms, JournalTrouble, ReignKey, ReignRenewal, Stamp,
+            TakeOver,
+        },
+        record::{Recovered, Written},
+        reign::ReignConfig,
+        wire::{Acquire, Identity, Mode, VERSION, Wait},
+    },
+};
+
+const L: Duration = Duration::from_secs(1);
+
+fn at(ms: u64) -> Time {
+    Time::from_nanos(10_000_000_000 + ms * 1_000_000)
+}
+
+/// A leader and its journal, which does at once what it is asked while it can be reached.
+struct TestCourt {
+    successor: Successor,
+    stamp: u64,
+    number: u64,
+    reign: Option<ReignKey>,
+    recovered: Recovered,
+    is_reached: bool,
+    now: u64,
+}
+
+impl TestCourt {
+    fn new() -> TestCourt {
+        let terms = JournalTerms { is_exclusive: false, batch_max: 16 };
+        let config = ReignConfig { lasts: L, address: None, epoch_above: None, terms };
+        let mut last = 0;
+        let random = move || {
+            last += 1;
+            last
+        };
+        TestCourt {
+            successor: Successor::new(
+                Config::default(),
+                Reign::new(config, Box::new(random), at(0)),
+            ),
+            stamp: 1,
+            number: 0,
+            reign: None,
+            recovered: Recovered::new(ClusterId(7)),
+            is_reached: true,
+            now: 0,
+        }
+    }
+
+    fn head(&self) -> JournalHead {
+        JournalHead {
+            cluster: ClusterId(7),
+            reign: self.reign,
+            lasts: L,
+            stamp: Stamp(self.stamp),
+            epoch: self.recovered.epoch,
+            waits_for: self.recovered.waits_for,
+            address: Some("10.0.0.9:7420".to_owned()),
+        }
+    }
+
+    fn answer(&mut self, operation: &JournalOperation) -> JournalAnswer {
+        if !self.is_reached {
+            let text = "the connection broke".to_owned();
+            return JournalAnswer::Trouble(JournalTrouble::Unknown(text));
+        }
+        let is_mine = |reign| self.reign == Some(reign);
+        let stamp = Stamp(self.stamp + 1);
+        let answer = match operation {
+            JournalOperation::Read => return JournalAnswer::Head(self.head()),
+            JournalOperation::TakeOver(attempt) => {
+                assert_eq!(attempt.seen.0, self.stamp, "no other leader takes over here");
+                let before = self.recovered.clone();
+                self.recovered.remember(&attempt.took_over);
+                (self.reign, self.number) = (Some(attempt.reign), 0);
+                let written = Written::committed(Vec::new());
+                let took = Took { stamp, before, written };
+                JournalAnswer::TakeOver(TakeOver::Took(Box::new(took)))
+            }
+            JournalOperation::Append { reign, number, records } if is_mine(*reign) => {
+                assert_eq!(*number, self.number + 1);
+                self.number = *number;
+                records.iter().for_each(|record| self.recovered.remember(record));
+                let written = Written::committed(Vec::new());
+                JournalAnswer::Appended(Appended::Committed(stamp, written))
+            }
+            JournalOperation::Renew(reign) if is_mine(*reign) => {
+                JournalAnswer::Renewal(ReignRenewal::Renewed(stamp))
+            }
+            JournalOperation::Append { .. } => {
+                return JournalAnswer::Appended(Appended::Deposed(self.head()));
+            }
+            JournalOperation::Renew(_) => {
+                return JournalAnswer::Renewal(ReignRenewal::Deposed(self.head()));
+            }
+            JournalOperation::Resign(_) => {
+                self.reign = None;
+                JournalAnswer::Resigned
+            }
+        };
+        self.stamp += 1;
+        answer
+    }
+
+    /// Does what is due, until nothing is; whether what clients say is let in.
+    fn settle(&mut self) -> bool {
+        let now = at(self.now);
+        self.successor.handle_timeout(now);
+        loop {
+            let is_let_in = match self.successor.turn(now) {
+                Some(mut turn) => {
+                    turn.handle_timeout();
+                    true
+                }
+                None => false,
+            };
+            let Some((id, operation)) = self.successor.poll_operation(now) else {
+                return is_let_in;
+            };
+            let answer = self.answer(&operation);
+            self.successor.handle_answer(id, answer, now);
+        }
+    }
+
+    /// Time passes, in steps that a driver would take.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 10 {
+            self.now += 10;
+            self.settle();
+        }
+    }
+
+    fn connect(&mut self, connection: u64) {
+        let now = at(self.now);
+        let mut turn = self.successor.turn(now).expect("it is let in");
+        turn.handle_connected(ConnectionId(connection), ClientId(1));
+    }
+
+    fn say(&mut self, connection: u64, message: ClientMessage) {
+        let now = at(self.now);
+        let mut turn = self.successor.turn(now).expect("it is let in");
+        turn.handle_message(ConnectionId(connection), message);
+        self.settle();
+    }
+
+    /// A session reports that it has nothing.
+    fn hello(&mut self, connection: u64, count: u64) {
+        self.say(
+            connection,
+            ClientMessage::Hello {
+                version: VERSION,
+                capabilities: 0,
+                session: SessionId(5),
+                proof: Proof(5),
+                count,
+                cluster: None,
+                seen: None,
+                time_to_live: Duration::from_secs(5),
+                identity: Identity::new("test", "here", 1, "test"),
+                process: ProcessMark(1),
+            },
+        );
+        if self.successor.leader().is_some() {
+            self.say(connection, ClientMessage::Ready);
+        }
+    }
+
+    fn heard(&mut self) -> Vec<LeaderMessage> {
+        std::iter::from_fn(|| self.successor.poll_message()).map(|(_, message)| message).collect()
+    }
+
+    fn closed(&mut self) -> Vec<(ConnectionId, Close)> {
+        std::iter::from_fn(|| self.successor.poll_close()).collect()
+    }
+}
+
+fn acquire(request: u64) -> ClientMessage {
+    let name = Name::new("a").unwrap();
+    let acquire = Acquire { mode: Mode::Exclusive, ..Acquire::exclusive(name, Wait::Forever) };
+    ClientMessage::Acquire { request: RequestId(request), acquire }
+}
+
+#[test]
+fn a_leader_serves_from_the_moment_that_its_reign_is_proven() {
+    let mut court = TestCourt::new();
+    assert!(court.settle());
+    assert!(court.successor.poll_sweep());
+    court.connect(1);
+    court.hello(1, 1);
+    court.say(1, acquire(1));
+    let heard = court.heard();
+    assert!(matches!(heard[0], LeaderMessage::Welcome { epoch: 1, .. }), "{heard:?}");
+    assert!(matches!(heard.last(), Some(LeaderMessage::Granted { .. })), "{heard:?}");
+    assert_eq!(court.recovered.sessions.len(), 1);
+}
+
+#[test]
+fn a_standby_tells_where_the_reign_is_and_closes() {
+    let mut court = TestCourt::new();
+    court.reign = Some(ReignKey(99));
+    court.settle();
+    court.connect(1);
+    court.hello(1, 1);
+    let heard = court.heard();
+    let [LeaderMessage::NotLeader { try_next: Some(next), epoch: None, .. }] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(next, "10.0.0.9:7420");
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+}
+
+#[test]
+fn a_connection_from_before_the_reign_counts_for_nothing_in_it() {
+    let mut court = TestCourt::new();
+    (court.reign, court.stamp) = (Some(ReignKey(99)), 5);
+    court.settle();
+    court.connect(1);
+    court.pass(1_200);
+    assert!(court.successor.reign().reigning().is_some());
+    assert!(court.successor.poll_sweep() && !court.successor.poll_sweep());
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+    court.heard();
+    court.hello(1, 1);
+    assert_eq!(court.heard(), []);
+}
+
+/// Nothing is said, granted or expired without proof, and what the leader had is as it was once the
+/// reign is proven again.
+#[test]
+fn a_lapse_of_proof_stands_still() {
+    let mut court = TestCourt::new();
+    court.settle();
+    court.connect(1);
+    court.hello(1, 1);
+    court.say(1, acquire(1));
+    court.heard();
+    court.is_reached = false;
+    court.pass(990);
+    assert!(!court.settle(), "it is not proven any more");
+    court.pass(500);
+    assert_eq!((court.heard(), court.closed()), (vec![], vec![]));
+    court.is_reached = true;
+    court.pass(200);
+    assert!(court.settle());
+    assert!(court.successor.leader().is_some());
+    court.say(1, ClientMessage::Renew { sent_at: at(0) });
+    assert!(matches!(court.heard()[..], [LeaderMessage::Renewed { .. }]));
+}
+
+/// The time without proof does not count against the session: it expires that much later.
+#[test]
+fn deadlines_move_by_the_lapse() {
+    let mut court = TestCourt::new();
+    court.settle();
+    court.connect(1);
+    court.hello(1, 1);
+    court.say(1, acquire(1));
+    court.heard();
+    court.pass(4_000);
+    court.is_reached = false;
+    court.pass(1_500);
+    court.is_reached = true;
+    court.pass(200);
+    assert!(court.settle());
+    assert_eq!(court.heard(), [], "its 5.05 s have not passed while it could be heard");
+    court.pass(1_000);
+    assert!(matches!(court.heard()[..], [LeaderMessage::Gone { .. }]));
+}
+
+#[test]
+fn a_leader_without_proof_for_long_closes_all_and_forgets() {
+    let mut court = TestCourt::new();
+    court.settle();
+    court.connect(1);
+    court.hello(1, 1);
+    court.say(1, acquire(1));
+    court.heard();
+    court.is_reached = false;
+    court.pass(2_000);
+    assert!(court.successor.leader().is_none());
+    let heard = court.heard();
+    assert!(matches!(heard[..], [LeaderMessage::NotLeader { .. }]), "{heard:?}");
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+    // The next reign is another, and waits for the session that the journal knows.
+    court.is_reached = true;
+    court.pass(200);
+    assert_eq!(court.recovered.epoch, 2);
+    assert!(court.successor.poll_sweep());
+    court.connect(2);
+    court.hello(2, 2);
+    let heard = court.heard();
+    assert!(matches!(heard[..], [LeaderMessage::Welcome { epoch: 2, .. }]), "{heard:?}");
+}
+
+#[test]
+fn a_leader_that_hands_over_serves_no_client_when_it_resigns() {
+    let mut court = TestCourt::new();
+    court.settle();
+    court.successor.poll_sweep();
+    court.connect(1);
+    court.hello(1, 1);
+    court.heard();
+    let now = at(court.now);
+    court.successor.hand_over(now);
+    assert!(court.successor.leader().is_none());
+    assert_eq!(court.closed(), [(ConnectionId(1), Close::NotLeader)]);
+    assert!(court.reign.is_some(), "it is told before the journal hears of it");
+    court.settle();
+    assert_eq!(court.reign, None);
+    court.pass(990);
+    assert_eq!(court.reign, None, "it stays out");
+    court.pass(200);
+    assert!(court.reign.is_some(), "no other took over");
+}
