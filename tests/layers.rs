@@ -50,7 +50,7 @@ const UNSAFE: [&str; 10] = [
 ];
 
 /// Crates that only these files or folders may name.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     (
         "tokio",
         &[
@@ -73,6 +73,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("clap", &["src/cli/"]),
     ("redis", &["src/host/engines/"]),
     ("etcd_client", &["src/host/engines/etcd"]),
+    ("tokio_postgres", &["src/host/engines/postgres"]),
 ];
 
 /// What may say that a record is durable: what keeps records, and the proofs' own file. A reply that

@@ -31,8 +31,11 @@ pub(crate) enum ServiceKind {
     /// Our own leaders.
     Tierlock,
     Etcd,
+    Postgres,
     Redis,
     Redlock,
+    /// ShedLock's table on PostgreSQL.
+    ShedLockPostgres,
 }
 
 /// Never shown.
@@ -73,11 +76,14 @@ impl Password {
 }
 
 impl ServiceKind {
-    const ALL: [(&'static str, ServiceKind); 4] = [
+    const ALL: [(&'static str, ServiceKind); 7] = [
         ("tierlock", ServiceKind::Tierlock),
         ("etcd", ServiceKind::Etcd),
+        ("postgres", ServiceKind::Postgres),
+        ("postgresql", ServiceKind::Postgres),
         ("redis", ServiceKind::Redis),
         ("redlock", ServiceKind::Redlock),
+        ("shedlock+postgres", ServiceKind::ShedLockPostgres),
     ];
 
     pub(crate) fn scheme(self) -> &'static str {
@@ -90,6 +96,9 @@ impl ServiceKind {
         match self {
             ServiceKind::Tierlock => ("host", cfg!(feature = "host")),
             ServiceKind::Etcd => ("etcd", cfg!(feature = "etcd")),
+            ServiceKind::Postgres | ServiceKind::ShedLockPostgres => {
+                ("postgres", cfg!(feature = "postgres"))
+            }
             ServiceKind::Redis | ServiceKind::Redlock => ("redis", cfg!(feature = "redis")),
         }
     }

@@ -3,8 +3,8 @@
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
-use crate::token::Token;
 use crate::host::Reader;
+use crate::token::Token;
 
 impl Town {
     pub(in crate::host) fn link_on(&self, leader: &Leader, runtime: &Runtime) -> Arc<Link> {

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tierlock::{LockManager, LockManagerBuilder, Mutex, MutexGuard};
 
-use super::proxy::Proxy;
+use super::{postgres, proxy::Proxy};
 use crate::{
     helper::Helper,
     setting::{LONG, Port, temp_dir, until},
@@ -39,6 +39,8 @@ pub(crate) struct EngineServer {
     kind: &'static str,
     pub(crate) port: u16,
     folder: PathBuf,
+    /// Of a PostgreSQL server: what the tests use of it.
+    pub(crate) database: String,
     child: RefCell<Option<Child>>,
 }
 
@@ -59,6 +61,40 @@ impl EngineRig {
         EngineRig::start("etcd", "etcd", 1, "")
     }
 
+    /// A database of its own on a server that all tests of this process share.
+    pub(crate) fn postgres() -> Option<EngineRig> {
+        EngineRig::on_shared("postgres", "")
+    }
+
+    /// A server of its own, which can be killed.
+    pub(crate) fn postgres_alone() -> Option<EngineRig> {
+        EngineRig::start("postgres", "postgres", 1, "")
+    }
+
+    pub(crate) fn shedlock_postgres() -> Option<EngineRig> {
+        EngineRig::on_shared("shedlock+postgres", "?unfenced=1")
+    }
+
+    fn on_shared(kind: &'static str, options: &'static str) -> Option<EngineRig> {
+        if !EngineRig::is_installed(kind, "postgres") {
+            return None;
+        }
+        let (root, (port, database)) = (temp_dir(), postgres::new_database());
+        let (folder, child) = (root.path().to_owned(), RefCell::default());
+        let server = EngineServer { kind: "postgres", port, folder, database, child };
+        Some(EngineRig { kind, servers: vec![server], options, root })
+    }
+
+    fn is_installed(kind: &str, server: &str) -> bool {
+        let program = EngineServer::program(server);
+        let is_there =
+            Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_ok();
+        if !is_there {
+            eprintln!("{} is not installed: {kind} is skipped", program.display());
+        }
+        is_there
+    }
+
     /// `None`, and a line that says so, where the server is not installed.
     fn start(
         kind: &'static str,
@@ -66,9 +102,7 @@ impl EngineRig {
         count: usize,
         options: &'static str,
     ) -> Option<EngineRig> {
-        let program = EngineServer::program(server);
-        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("{program} is not installed: {kind} is skipped");
+        if !EngineRig::is_installed(kind, server) {
             return None;
         }
         let root = temp_dir();
@@ -77,7 +111,9 @@ impl EngineRig {
                 let folder = root.path().join(number.to_string());
                 std::fs::create_dir(&folder).unwrap();
                 let port = Port::claim().address().port();
-                let server = EngineServer { kind: server, port, folder, child: RefCell::default() };
+                let (database, child) = ("postgres".to_owned(), RefCell::default());
+                let server = EngineServer { kind: server, port, folder, database, child };
+                server.set_up();
                 server.start();
                 server
             })
@@ -91,7 +127,13 @@ impl EngineRig {
 
     pub(crate) fn url_of(&self, ports: impl Iterator<Item = u16>) -> String {
         let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
-        format!("{}://{}{}", self.kind, addresses.join(","), self.options)
+        let (login, path) = match self.kind {
+            "postgres" | "shedlock+postgres" => {
+                ("postgres@", format!("/{}", self.servers[0].database))
+            }
+            _ => ("", String::new()),
+        };
+        format!("{}://{login}{}{path}{}", self.kind, addresses.join(","), self.options)
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -143,6 +185,10 @@ impl EngineRig {
     pub(crate) fn is_taken(&self, name: &str) -> bool {
         self.servers.iter().all(|server| match self.kind {
             "etcd" => !server.cli(&["get", "--prefix", &format!("{name}/")]).is_empty(),
+            "postgres" => {
+                let count = postgres::count("granted", &format!("hashtext('{name}')"));
+                server.cli(&[&count]) != "0"
+            }
             _ => server.cli(&["EXISTS", name]) == "1",
         })
     }
@@ -176,19 +222,30 @@ pub(crate) fn try_hold(locks: &LockManager, name: &str) -> MutexGuard<'static, (
 }
 
 impl EngineServer {
-    fn program(kind: &str) -> &'static str {
+    fn program(kind: &str) -> PathBuf {
         match kind {
-            "redis" => "redis-server",
-            "etcd" => "etcd",
+            "redis" => "redis-server".into(),
+            "etcd" => "etcd".into(),
+            "postgres" => postgres::program("postgres"),
             other => panic!("what is {other}?"),
+        }
+    }
+
+    /// What is to be done once, before it is started for the first time.
+    fn set_up(&self) {
+        if self.kind == "postgres" {
+            postgres::set_up(&self.folder);
         }
     }
 
     /// Starts it, again after a kill too, and waits until it answers.
     pub(crate) fn start(&self) {
-        let mut command = program(EngineServer::program(self.kind));
         let port = self.port.to_string();
         let folder = self.folder.to_str().unwrap();
+        let mut command = match self.kind {
+            "postgres" => postgres::server(&self.folder),
+            kind => program(EngineServer::program(kind)),
+        };
         match self.kind {
             "redis" => command
                 .args(["--port", &port, "--bind", "127.0.0.1", "--dir", folder, "--save", ""])
@@ -202,6 +259,7 @@ impl EngineServer {
                     .args(["--initial-advertise-peer-urls", &peer, "--name", "one"])
                     .args(["--initial-cluster", &format!("one={peer}")])
             }
+            "postgres" => command.args(["-p", &port]),
             other => panic!("what is {other}?"),
         };
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -211,6 +269,9 @@ impl EngineServer {
 
     fn answers(&self) -> bool {
         use std::io::{Read, Write};
+        if self.kind == "postgres" {
+            return postgres::answers(self.port);
+        }
         let Ok(mut line) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let (ask, answer): (&[u8], &[u8]) = match self.kind {
             "redis" => (b"PING\r\n", b"+PONG"),
@@ -230,6 +291,7 @@ impl EngineServer {
                 command
             }
             "etcd" => self.etcdctl(),
+            "postgres" => postgres::psql(self.port, &self.database),
             other => panic!("what is {other}?"),
         };
         let output = command.args(arguments).output().unwrap();
@@ -245,6 +307,9 @@ impl EngineServer {
 
     pub(crate) fn kill(&self) {
         if let Some(mut child) = self.child.borrow_mut().take() {
+            for pid in self.workers(&child) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -262,6 +327,17 @@ impl EngineServer {
         let child = self.child.borrow();
         let pid = Pid::from_child(child.as_ref().unwrap());
         rustix::process::kill_process(pid, signal).unwrap();
+        for worker in self.workers(child.as_ref().unwrap()) {
+            let _ = rustix::process::kill_process(worker, signal);
+        }
+    }
+
+    /// The processes that serve its connections, where it has any.
+    fn workers(&self, child: &Child) -> Vec<Pid> {
+        match self.kind {
+            "postgres" => postgres::children(child.id()),
+            _ => Vec::new(),
+        }
     }
 }
 
