@@ -31,9 +31,13 @@ pub(crate) enum ServiceKind {
     /// Our own leaders.
     Tierlock,
     Etcd,
+    /// MariaDB too.
+    Mysql,
     Postgres,
     Redis,
     Redlock,
+    /// ShedLock's table on MySQL or MariaDB.
+    ShedLockMysql,
     /// ShedLock's table on PostgreSQL.
     ShedLockPostgres,
 }
@@ -76,13 +80,15 @@ impl Password {
 }
 
 impl ServiceKind {
-    const ALL: [(&'static str, ServiceKind); 7] = [
+    const ALL: [(&'static str, ServiceKind); 9] = [
         ("tierlock", ServiceKind::Tierlock),
         ("etcd", ServiceKind::Etcd),
+        ("mysql", ServiceKind::Mysql),
         ("postgres", ServiceKind::Postgres),
         ("postgresql", ServiceKind::Postgres),
         ("redis", ServiceKind::Redis),
         ("redlock", ServiceKind::Redlock),
+        ("shedlock+mysql", ServiceKind::ShedLockMysql),
         ("shedlock+postgres", ServiceKind::ShedLockPostgres),
     ];
 
@@ -96,6 +102,7 @@ impl ServiceKind {
         match self {
             ServiceKind::Tierlock => ("host", cfg!(feature = "host")),
             ServiceKind::Etcd => ("etcd", cfg!(feature = "etcd")),
+            ServiceKind::Mysql | ServiceKind::ShedLockMysql => ("mysql", cfg!(feature = "mysql")),
             ServiceKind::Postgres | ServiceKind::ShedLockPostgres => {
                 ("postgres", cfg!(feature = "postgres"))
             }

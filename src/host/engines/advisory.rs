@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::sessions::{AdvisorySession, SessionUse, Sessions};
+use self::sessions::{AdvisorySession, AdvisorySessions, SessionUse};
 use super::{
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
@@ -117,7 +117,7 @@ pub(super) struct WantedKey {
     pub(super) key: String,
     pub(super) name: Name,
     pub(super) above: Token,
-    /// Sessions that share it have it together.
+    /// AdvisorySessions that share it have it together.
     pub(super) is_shared: bool,
 }
 
@@ -144,7 +144,7 @@ pub(super) struct AdvisoryEngine<D: AdvisoryDatabase> {
 /// What attempts go on with after their callers.
 struct AdvisoryCore<D: AdvisoryDatabase> {
     database: D,
-    sessions: Sessions<D>,
+    sessions: AdvisorySessions<D>,
     time_to_live: Duration,
 }
 
@@ -197,7 +197,7 @@ const UNDO_PAUSE: Duration = Duration::from_millis(50);
 impl<D: AdvisoryDatabase> AdvisoryEngine<D> {
     /// `connections` is how many it opens at most, its base among them.
     pub(super) fn new(database: D, time_to_live: Duration, connections: usize) -> Self {
-        let sessions = Sessions::new(time_to_live, connections);
+        let sessions = AdvisorySessions::new(time_to_live, connections);
         let core = Arc::new(AdvisoryCore { database, sessions, time_to_live });
         AdvisoryEngine { core, slots: NameSlots::default() }
     }

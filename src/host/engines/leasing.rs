@@ -244,7 +244,9 @@ impl<E: LockEngine> Leasing<E> {
         let mut book = self.book.lock();
         let now = clock::now();
         for number in book.over(now) {
-            let why = match book.leases[&number].deadline <= now {
+            let lease = &book.leases[&number];
+            // What came first, however late this looks.
+            let why = match lease.deadline < lease.end {
                 true => LostReason::Expired,
                 false => LostReason::HeldTooLong,
             };

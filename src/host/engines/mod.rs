@@ -17,9 +17,9 @@
 //! | `slots` | one attempt of a name at a time |
 //! | `shedlock` | ShedLock's table in a database |
 //! | `advisory` | locks that belong to a session of a database |
-//! | `etcd` `postgres` `redis` `redlock` | the engines |
+//! | `etcd` `mysql` `postgres` `redis` `redlock` | the engines |
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod advisory;
 mod book;
 #[cfg_attr(
@@ -33,6 +33,8 @@ mod etcd;
 mod fault;
 mod holder_line;
 mod leasing;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -40,11 +42,11 @@ mod redis;
 #[cfg(feature = "redis")]
 mod redlock;
 mod runtime;
-#[cfg(any(feature = "etcd", feature = "postgres"))]
+#[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
 mod session_life;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod shedlock;
-#[cfg(any(feature = "etcd", feature = "postgres"))]
+#[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
 mod slots;
 mod wish;
 
@@ -81,6 +83,16 @@ pub(crate) fn open(url: ServiceUrl, settings: EngineSettings) -> Result<OpenedEn
         #[cfg(feature = "etcd")]
         ServiceKind::Etcd => {
             let engine = etcd::EtcdEngine::new(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "mysql")]
+        ServiceKind::Mysql => {
+            let engine = mysql::open(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "mysql")]
+        ServiceKind::ShedLockMysql => {
+            let engine = mysql::shed_table::open(url, &settings)?;
             opened(EngineService::open(engine, settings)?)
         }
         #[cfg(feature = "postgres")]

@@ -78,7 +78,7 @@ impl SessionLife {
 
     /// For a session on which nothing hangs that was believed in: its deadline counts from this
     /// request on, whatever it was before.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) fn begin_anew(&self, sent: Time) {
         *self.deadline.lock() = until(sent, self.time_to_live);
         self.is_confirmed.store(true, Release);

@@ -88,6 +88,17 @@ pub(super) struct ShedHold {
     deadline: Time,
 }
 
+/// What an operator should know of a table, in which so many rows are taken.
+pub(super) fn findings(shown: &str, count: usize) -> Vec<EngineFinding> {
+    vec![
+        EngineFinding::fine(format!("{shown} answers: {count} rows are taken")),
+        EngineFinding::note(
+            "its clock decides when a row is free, and the table has no token: these locks are for \
+             efficiency, not for correctness",
+        ),
+    ]
+}
+
 /// So often a row that may be ours is given up.
 const UNDO_EVERY: Duration = Duration::from_millis(100);
 /// `locked_by` has room for so many characters, of which the last are drawn at random.

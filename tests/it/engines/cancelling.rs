@@ -55,7 +55,7 @@ on!(all, a_grant_whose_answer_is_lost_is_given_back);
 fn a_grant_whose_answer_is_lost_is_given_back(rig: &EngineRig) {
     let proxies = rig.proxies();
     let (behind, direct) = (rig.proxied(&proxies, ENDLESS), rig.locks());
-    drop(mutex(&behind, "warm").lock().unwrap());
+    give(hold(&behind, "warm"));
     proxies.iter().for_each(|proxy| proxy.deafen(true));
     let wanted = mutex(&behind, "a");
     let mut wait = Hand::new(wanted.lock_async());

@@ -72,7 +72,11 @@ fn a_loss_is_told_though_the_guard_is_not_looked_at(rig: &EngineRig) {
     let lost = MutexGuard::lost(&guard);
     rig.each(EngineServer::kill);
     // Where a lock ends with its connection, that is told at once.
-    let why = if rig.kind == "postgres" { LostReason::Forgotten } else { LostReason::Expired };
+    let why = if matches!(rig.kind, "postgres" | "mysql") {
+        LostReason::Forgotten
+    } else {
+        LostReason::Expired
+    };
     assert_eq!(futures::executor::block_on(lost), why);
     assert!(!MutexGuard::is_valid(&guard));
     assert!(futures::executor::block_on(MutexGuard::unlock_async(guard)).unwrap_err().is_lost());

@@ -15,6 +15,7 @@ use rustix::process::Pid;
 use tierlock::{LockErrorKind, LockManager, LostReason, MutexGuard};
 
 use super::{
+    daemon::SharedServer,
     on,
     proxy::Proxy,
     rig::{ENDLESS, EngineRig, give, hold, mutex},
@@ -76,7 +77,18 @@ pub(super) fn server(folder: &Path) -> Command {
 /// its port, and the database.
 pub(super) fn new_database() -> (u16, String) {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let port = SHARED.get_or_init(SharedServer::start).port;
+    let start = || {
+        SharedServer::start(
+            set_up,
+            |folder, port| {
+                let mut command = server(folder);
+                command.args(["-p", port]);
+                command
+            },
+            answers,
+        )
+    };
+    let port = SHARED.get_or_init(start).port;
     let database = format!("test{}", NEXT.fetch_add(1, SeqCst));
     let made = psql(port, "postgres").arg(format!("CREATE DATABASE {database}")).output().unwrap();
     assert!(made.status.success(), "{made:?}");
@@ -84,31 +96,6 @@ pub(super) fn new_database() -> (u16, String) {
 }
 
 static SHARED: OnceLock<SharedServer> = OnceLock::new();
-
-/// A server that ends with this process, however that ends: its shell waits for the end of a pipe.
-struct SharedServer {
-    port: u16,
-    _until: ChildStdin,
-}
-
-impl SharedServer {
-    fn start() -> SharedServer {
-        let folder = crate::setting::temp_dir().keep();
-        set_up(&folder);
-        let port = Port::claim().address().port();
-        let server = server(&folder);
-        let mut shell = plain_program("sh");
-        let script =
-            "\"$@\" & server=$!; read -r _; kill -QUIT $server; wait $server; rm -rf \"$FOLDER\"";
-        shell.args(["-c", script, "sh"]).arg(server.get_program()).args(server.get_args());
-        shell.args(["-p", &port.to_string()]).env("FOLDER", &folder);
-        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
-        let mut child = shell.spawn().unwrap();
-        let until_closed = child.stdin.take().unwrap();
-        until("an answer of the shared server", || answers(port));
-        SharedServer { port, _until: until_closed }
-    }
-}
 
 pub(super) fn psql(port: u16, database: &str) -> Command {
     let mut command = plain_program("psql");
@@ -431,6 +418,60 @@ fn settings_that_postgres_cannot_have_are_told(rig: &EngineRig) {
         "GRANT USAGE ON SEQUENCE tierlock_token TO clerk; GRANT ALL ON tierlock_holders TO clerk",
     );
     drop(mutex(&clerk, "job").try_lock_for(LONG).unwrap());
+}
+
+/// pgbouncer in a mode, in front of a server: its port, and what ends it.
+fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, Child)> {
+    let (folder, port) = (rig.folder().join(mode), Port::claim().address().port());
+    let (server, database) = (rig.servers[0].port, &rig.servers[0].database);
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("pgbouncer.ini");
+    let settings = format!(
+        "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n\
+         pool_mode = {mode}\nunix_socket_dir =\nmax_prepared_statements = 100\n\
+         [databases]\n{database} = host=127.0.0.1 port={server} user=postgres\n"
+    );
+    std::fs::write(&file, settings).unwrap();
+    own(&folder);
+    let mut command = plain_program("pgbouncer");
+    if rustix::process::geteuid().is_root() {
+        command = plain_program("setpriv");
+        command.args(["--reuid=nobody", "--clear-groups", "--", "pgbouncer"]);
+    }
+    command.arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = match plain_program("pgbouncer").arg("--version").output() {
+        Ok(_) => command.spawn().unwrap(),
+        Err(_) => {
+            eprintln!("pgbouncer is not installed: poolers are not tried");
+            return None;
+        }
+    };
+    let asks = || psql(port, database).arg("SELECT 1").output().unwrap().status.success();
+    until("an answer through pgbouncer", asks);
+    Some((port, child))
+}
+
+on!([postgres] a_pooler_is_refused_unless_each_session_has_a_backend);
+/// pgbouncer#418: in transaction mode two sessions get one lock, of one backend.
+fn a_pooler_is_refused_unless_each_session_has_a_backend(rig: &EngineRig) {
+    let Some((port, mut child)) = pooler(rig, "transaction") else { return };
+    let url = rig.url_of([port].into_iter());
+    let locks = LockManager::builder().service(url).open().unwrap();
+    let error = mutex(&locks, "a").lock().map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("pooler"), "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let Some((port, mut child)) = pooler(rig, "session") else { return };
+    let url = rig.url_of([port].into_iter()) + "?pooler=session";
+    let locks = LockManager::builder().service(url).time_to_live(ENDLESS).open().unwrap();
+    let guard = hold(&locks, "a");
+    assert!(mutex(&rig.locks(), "a").try_lock().unwrap_err().is_contended());
+    // The pooler gives a connection back to no other client before it has forgotten the lock.
+    drop((guard, locks));
+    drop(mutex(&rig.locks(), "a").try_lock_for(LONG).unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 on!([postgres_alone] a_standby_is_passed_over_and_told_of);

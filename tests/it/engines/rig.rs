@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tierlock::{LockManager, LockManagerBuilder, Mutex, MutexGuard};
 
-use super::{postgres, proxy::Proxy};
+use super::{mysql, postgres, proxy::Proxy};
 use crate::{
     helper::Helper,
     setting::{LONG, Port, temp_dir, until},
@@ -30,7 +30,7 @@ pub(crate) struct EngineRig {
     pub(crate) kind: &'static str,
     pub(crate) servers: Vec<EngineServer>,
     /// After the addresses.
-    options: &'static str,
+    options: String,
     root: TempDir,
 }
 
@@ -75,13 +75,35 @@ impl EngineRig {
         EngineRig::on_shared("shedlock+postgres", "?unfenced=1")
     }
 
+    pub(crate) fn mysql() -> Option<EngineRig> {
+        EngineRig::on_shared("mysql", "")
+    }
+
+    pub(crate) fn mysql_alone() -> Option<EngineRig> {
+        EngineRig::start("mysql", "mysql", 1, "")
+    }
+
+    pub(crate) fn shedlock_mysql() -> Option<EngineRig> {
+        EngineRig::on_shared("shedlock+mysql", "?unfenced=1")
+    }
+
     fn on_shared(kind: &'static str, options: &'static str) -> Option<EngineRig> {
-        if !EngineRig::is_installed(kind, "postgres") {
+        let server = kind.trim_start_matches("shedlock+");
+        if !EngineRig::is_installed(kind, server) {
             return None;
         }
-        let (root, (port, database)) = (temp_dir(), postgres::new_database());
-        let (folder, child) = (root.path().to_owned(), RefCell::default());
-        let server = EngineServer { kind: "postgres", port, folder, database, child };
+        let (port, database) = match server {
+            "mysql" => mysql::new_database(),
+            _ => postgres::new_database(),
+        };
+        let options = match kind {
+            // The names of its locks are the server's, and other tests have them too.
+            "mysql" => format!("?prefix={database}/"),
+            _ => options.to_owned(),
+        };
+        let (root, child) = (temp_dir(), RefCell::default());
+        let folder = root.path().to_owned();
+        let server = EngineServer { kind: server, port, folder, database, child };
         Some(EngineRig { kind, servers: vec![server], options, root })
     }
 
@@ -111,14 +133,15 @@ impl EngineRig {
                 let folder = root.path().join(number.to_string());
                 std::fs::create_dir(&folder).unwrap();
                 let port = Port::claim().address().port();
-                let (database, child) = ("postgres".to_owned(), RefCell::default());
+                let database = if server == "mysql" { "test" } else { "postgres" }.to_owned();
+                let child = RefCell::default();
                 let server = EngineServer { kind: server, port, folder, database, child };
                 server.set_up();
                 server.start();
                 server
             })
             .collect();
-        Some(EngineRig { kind, servers, options, root })
+        Some(EngineRig { kind, servers, options: options.to_owned(), root })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -131,6 +154,7 @@ impl EngineRig {
             "postgres" | "shedlock+postgres" => {
                 ("postgres@", format!("/{}", self.servers[0].database))
             }
+            "mysql" | "shedlock+mysql" => ("root@", format!("/{}", self.servers[0].database)),
             _ => ("", String::new()),
         };
         format!("{}://{login}{}{path}{}", self.kind, addresses.join(","), self.options)
@@ -189,6 +213,10 @@ impl EngineRig {
                 let count = postgres::count("granted", &format!("hashtext('{name}')"));
                 server.cli(&[&count]) != "0"
             }
+            "mysql" => {
+                let prefix = self.options.trim_start_matches("?prefix=");
+                server.cli(&[&format!("SELECT IS_USED_LOCK('{prefix}{name}')")]) != "NULL"
+            }
             _ => server.cli(&["EXISTS", name]) == "1",
         })
     }
@@ -227,14 +255,17 @@ impl EngineServer {
             "redis" => "redis-server".into(),
             "etcd" => "etcd".into(),
             "postgres" => postgres::program("postgres"),
+            "mysql" => "mariadbd".into(),
             other => panic!("what is {other}?"),
         }
     }
 
     /// What is to be done once, before it is started for the first time.
     fn set_up(&self) {
-        if self.kind == "postgres" {
-            postgres::set_up(&self.folder);
+        match self.kind {
+            "postgres" => postgres::set_up(&self.folder),
+            "mysql" => mysql::set_up(&self.folder),
+            _ => {}
         }
     }
 
@@ -244,6 +275,7 @@ impl EngineServer {
         let folder = self.folder.to_str().unwrap();
         let mut command = match self.kind {
             "postgres" => postgres::server(&self.folder),
+            "mysql" => mysql::server(&self.folder, &port),
             kind => program(EngineServer::program(kind)),
         };
         match self.kind {
@@ -260,6 +292,7 @@ impl EngineServer {
                     .args(["--initial-cluster", &format!("one={peer}")])
             }
             "postgres" => command.args(["-p", &port]),
+            "mysql" => &mut command,
             other => panic!("what is {other}?"),
         };
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -269,8 +302,10 @@ impl EngineServer {
 
     fn answers(&self) -> bool {
         use std::io::{Read, Write};
-        if self.kind == "postgres" {
-            return postgres::answers(self.port);
+        match self.kind {
+            "postgres" => return postgres::answers(self.port),
+            "mysql" => return mysql::answers(self.port),
+            _ => {}
         }
         let Ok(mut line) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let (ask, answer): (&[u8], &[u8]) = match self.kind {
@@ -292,6 +327,7 @@ impl EngineServer {
             }
             "etcd" => self.etcdctl(),
             "postgres" => postgres::psql(self.port, &self.database),
+            "mysql" => mysql::client(self.port, &self.database),
             other => panic!("what is {other}?"),
         };
         let output = command.args(arguments).output().unwrap();

@@ -54,7 +54,7 @@ impl<D: AdvisoryDatabase> Drop for SessionUse<D> {
 }
 
 /// All of them.
-pub(super) struct Sessions<D: AdvisoryDatabase> {
+pub(super) struct AdvisorySessions<D: AdvisoryDatabase> {
     time_to_live: Duration,
     base: Mutex<Option<Arc<AdvisorySession<D>>>>,
     /// One at a time looks for a base, or opens it.
@@ -66,9 +66,9 @@ pub(super) struct Sessions<D: AdvisoryDatabase> {
     news: Arc<Notify>,
 }
 
-impl<D: AdvisoryDatabase> Sessions<D> {
-    pub(super) fn new(time_to_live: Duration, connections: usize) -> Sessions<D> {
-        Sessions {
+impl<D: AdvisoryDatabase> AdvisorySessions<D> {
+    pub(super) fn new(time_to_live: Duration, connections: usize) -> AdvisorySessions<D> {
+        AdvisorySessions {
             time_to_live,
             base: Mutex::new(None),
             opening: tokio::sync::Mutex::new(()),

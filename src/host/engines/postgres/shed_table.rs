@@ -12,7 +12,7 @@ use crate::{
             EngineSettings,
             engine::EngineFinding,
             fault::EngineFault,
-            shedlock::{ShedLockEngine, ShedTable, TakenRow},
+            shedlock::{ShedLockEngine, ShedTable, TakenRow, findings},
         },
         service_url::ServiceUrl,
     },
@@ -147,15 +147,8 @@ impl ShedTable for PostgresShedTable {
     }
 
     async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
-        let rows = self.taken(None).await?;
-        let count = rows.len();
-        Ok(vec![
-            EngineFinding::fine(format!("{} answers: {count} rows are taken", self.shown())),
-            EngineFinding::note(
-                "its clock decides when a row is free, and the table has no token: these locks are for \
-                 efficiency, not for correctness",
-            ),
-        ])
+        let count = self.taken(None).await?.len();
+        Ok(findings(&self.shown(), count))
     }
 
     fn break_advice(&self, name: &Name) -> String {
