@@ -134,7 +134,8 @@ impl PostgresDatabase {
     /// Sees to it that the sequence and the table are there.
     async fn found(&self, connection: &PostgresConnection) -> Result<(), EngineFault> {
         let client = &connection.client;
-        let there = self.server.within(client.query_one(&*self.statements.is_founded, &[])).await?;
+        let there =
+            self.server.within(client.query_typed_one(&self.statements.is_founded, &[])).await?;
         if there.get::<_, bool>(0) {
             return Ok(());
         }
@@ -186,7 +187,7 @@ impl PostgresDatabase {
         if self.place.lock().is_some() {
             return;
         }
-        let asked = connection.client.query_one(statements::PLACE, &[]);
+        let asked = connection.client.query_typed_one(statements::PLACE, &[]);
         if let Ok(row) = self.server.within(asked).await {
             let (system, database): (i64, String) = (row.get(0), row.get(1));
             let schema = &self.statements.schema;

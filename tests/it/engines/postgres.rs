@@ -428,7 +428,7 @@ fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, Child)> {
     let file = folder.join("pgbouncer.ini");
     let settings = format!(
         "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n\
-         pool_mode = {mode}\nunix_socket_dir =\nmax_prepared_statements = 100\n\
+         pool_mode = {mode}\nunix_socket_dir =\n\
          [databases]\n{database} = host=127.0.0.1 port={server} user=postgres\n"
     );
     std::fs::write(&file, settings).unwrap();

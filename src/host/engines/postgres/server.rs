@@ -135,7 +135,7 @@ impl PostgresServer {
             driver: driving.abort_handle(),
             ended: Some(driving),
         };
-        let row = self.within(connection.client.query_one(WHERE, &[])).await?;
+        let row = self.within(connection.client.query_typed_one(WHERE, &[])).await?;
         let (is_standby, pid, version): (bool, i32, i32) = (row.get(0), row.get(1), row.get(2));
         if is_standby {
             let (host, port) = address;
