@@ -21,6 +21,7 @@ use std::{
 use crate::{
     blocking, clock,
     error::{LockError, LostReason, Predecessor, Result},
+    fork,
     path::{Core, Held, Patience, Won},
     scope::Scope,
     time::Time,
@@ -1158,11 +1159,14 @@ impl<M: GuardMode> GuardHold<'_, M> {
     /// Lets go of a named lock, or of one with something besides.
     #[inline(never)]
     fn let_go_of_more(&mut self) {
+        let generation = fork::generation();
         match &self.anchor().core {
-            Core::Named(named) if !M::READS && self.is_quiet() && self.held().is_quiet() => {
+            Core::Named(named)
+                if !M::READS && self.is_quiet() && self.held().is_quiet_in(generation) =>
+            {
                 // SAFETY: this is the holder, and no other reference to it exists.
                 let won = unsafe { &mut *self.anchor().state.get() }.held.take_won();
-                named.release_quietly(won);
+                named.release_quietly(won, generation);
             }
             _ => self.let_go(),
         }

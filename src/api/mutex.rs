@@ -728,7 +728,7 @@ mod tests {
         let Core::Named(named) = &narrow.anchor.core else { panic!("it has a name") };
 
         let held = named.lock_quietly_at(Scope::Thread, fork::generation()).expect("it is free");
-        named.release_quietly(held);
+        named.release_quietly(held, fork::generation());
         let last = wide.lock().unwrap();
         let token = MutexGuard::token(&last);
         drop(last);

@@ -87,10 +87,25 @@ impl Named {
         Some(Won::new(token, predecessor, Scope::Host, LEASE | INSIDE, generation))
     }
 
-    /// Releases what [`is_quiet`](super::Held::is_quiet), left clean.
+    /// Releases what [`is_quiet_in`](super::Held::is_quiet_in) this fork generation, the caller's, left
+    /// clean.
     #[inline]
-    pub(crate) fn release_quietly(&self, won: Won) {
-        let generation = fork::generation();
+    pub(crate) fn release_quietly(&self, won: Won, generation: u64) {
+        match won.parts() {
+            // What the fast paths win.
+            parts if parts == SLOT | INSIDE => match self.entry.place(generation) {
+                Some(Some(place)) => {
+                    self.entry.cell.leave();
+                    place.release(won.token);
+                }
+                _ => self.release_parts(won, generation),
+            },
+            THREAD => self.entry.thread_in(generation).release(Predecessor::Clean),
+            _ => self.release_parts(won, generation),
+        }
+    }
+
+    fn release_parts(&self, won: Won, generation: u64) {
         if won.has(INSIDE) {
             self.entry.cell.leave();
         }

@@ -188,10 +188,11 @@ impl Held {
         self.has(READABLE)
     }
 
-    /// Whether the fast path can release it.
+    /// Whether the fast path of this fork generation, the caller's, can release it.
     #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.more.is_none() && !self.is_forked()
+    pub(crate) fn is_quiet_in(&self, generation: u64) -> bool {
+        self.more.is_none()
+            && matches!(self.facts.generation(), made if made == 0 || made == short(generation))
     }
 
     /// What was won, if that is all there is; nothing of it is left.
@@ -312,10 +313,16 @@ impl Won {
         Won { token, facts: SOME | facts.0 }
     }
 
+    /// Everything that it has won.
+    #[inline]
+    pub(super) fn parts(self) -> u8 {
+        Facts(self.facts.get()).byte(2)
+    }
+
     /// Whether it has won this.
     #[inline]
     pub(super) fn has(self, part: u8) -> bool {
-        Facts(self.facts.get()).byte(2) & part != 0
+        self.parts() & part != 0
     }
 }
 

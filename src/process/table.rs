@@ -374,7 +374,7 @@ impl Slot {
     #[inline]
     pub(super) fn release(&self, how: Predecessor) {
         let Some(place) = self.places.so_far().map(Place::last) else { return };
-        place.near().leave(how);
+        place.leave(how);
     }
 
     /// Releases the hold with this token. Another thread of this process may have the word by now,
@@ -701,16 +701,14 @@ impl Near<'_> {
     #[inline]
     pub(super) fn take(self) -> Option<Token> {
         let Near { place, slot, member, me, generation } = self;
-        let is_counted = || place.own().is_none_or(|own| own.is_of(me));
-        if !lock::take_unraised(place.at(), me, generation, is_counted) {
+        if !lock::take_unraised(slot, me, generation, || place.stays_shared(me, generation)) {
             return None;
         }
         step!(TakeEntered);
         let last = slot.token.load(Relaxed);
         let token = last.saturating_add(1);
         if !member.has_reserved(token) || is_to_look(last, token) {
-            // If it is lost, nothing was done under it.
-            let _ = lock::release(place.at(), me, Exit::new(last, Predecessor::Clean));
+            place.leave_unused(me, last);
             return None;
         }
         slot.token.store(token, Relaxed);
@@ -746,15 +744,7 @@ impl Near<'_> {
     #[inline]
     pub(super) fn release(self, token: Token) {
         if self.slot.token.load(Relaxed) == token.get() {
-            self.leave(Predecessor::Clean);
-        }
-    }
-
-    #[inline]
-    fn leave(self, how: Predecessor) {
-        let exit = self.place.exit(how);
-        if lock::release(self.place.at(), self.me, exit).is_err() {
-            self.place.release_heirloom(exit);
+            self.place.leave(Predecessor::Clean);
         }
     }
 }
@@ -778,6 +768,36 @@ impl Place {
     fn at(&self) -> SlotAt<'_> {
         let (number, table) = (self.number, &self.member.table);
         SlotAt { slot: &self.slot, number, table, kept: Some(&self.slot) }
+    }
+
+    /// Whether what was won here is this name's, which was shared once, and no reader is inside.
+    #[cold]
+    fn stays_shared(&self, me: OwnerId, generation: u32) -> bool {
+        let is_counted = || self.own().is_none_or(|own| own.is_of(me));
+        lock::stays_shared(self.at(), me, generation, is_counted)
+    }
+
+    /// Gives back what was won and not used: the token stays this one.
+    #[cold]
+    fn leave_unused(&self, me: OwnerId, last: u64) {
+        // If it is lost, nothing was done under it.
+        let _ = lock::release(self.at(), me, Exit::new(last, Predecessor::Clean));
+    }
+
+    /// Releases what is held here.
+    #[inline]
+    fn leave(&self, how: Predecessor) {
+        let (me, exit) = (self.member.id, self.exit(how));
+        if let Err(found) = lock::leave_quietly(&self.slot, me, exit) {
+            self.release_slow(me, exit, found);
+        }
+    }
+
+    #[cold]
+    fn release_slow(&self, me: OwnerId, exit: Exit, found: Word) {
+        if lock::release_slow(self.at(), me, exit, found).is_err() {
+            self.release_heirloom(exit);
+        }
     }
 
     /// This process's share record of the slot, through whichever place it was made.

@@ -448,7 +448,7 @@ fn a_full_disk_refuses_new_sessions_in_words_and_ends_no_reign() {
         fill(&state);
         breaks("a");
         drop(server.place().manager().mutex("b", ()).try_lock_for(LONG).unwrap());
-        fs::remove_file(state.join("filler")).unwrap();
+        make_room(&state);
     }
     // Started on a full disk it has nothing to set aside.
     server.kill();
@@ -477,13 +477,21 @@ fn a_full_disk_refuses_new_sessions_in_words_and_ends_no_reign() {
     assert!(MutexGuard::is_valid(&held));
     steady.check_token("steady", MutexGuard::token(&held)).unwrap();
     if mount.is_some() {
-        fs::remove_file(state.join("filler")).unwrap();
+        make_room(&state);
     } else {
         fs::remove_dir(&spare).unwrap();
     }
     drop(newcomer.mutex("new", ()).try_lock_for(LONG).unwrap());
     drop(held);
     server.kill();
+}
+
+/// Gives back what [`fill`] took. A child that is just being started may have the file open yet: so its
+/// room is freed, not only its name.
+fn make_room(directory: &Path) {
+    let filler = directory.join("filler");
+    fs::File::create(&filler).unwrap();
+    fs::remove_file(filler).unwrap();
 }
 
 /// Takes all the room there is.

@@ -5,7 +5,8 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    thread,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use super::JournalOpening;
@@ -15,6 +16,9 @@ use crate::{
     proto::ClusterId,
 };
 
+/// How long a child that this process made may have what this process has let go of, at most: until it
+/// executes its program, which takes long on a busy machine only.
+const CHILD_EXECUTES: Duration = Duration::from_secs(1);
 /// The journal itself.
 pub(super) const JOURNAL: &str = "journal.redb";
 /// Where a journal is made; it gets its name once it is whole.
@@ -93,8 +97,10 @@ fn make(directory: &Path) -> Result<bool, LockError> {
 
 /// Takes the directory's lock file and writes our process id into it, for people.
 ///
-/// No other program inherits the lock, but a child that this process forks without executing one
-/// does: as long as it lives, a successor on the directory is refused, on the safe side.
+/// No other program inherits the lock, but a child that this process forks has it until it executes
+/// one. So where the file names this process itself, which may have dropped its leader a moment ago, a
+/// lock that is taken is tried again for [`CHILD_EXECUTES`]. A child that executes nothing keeps it, and
+/// a successor on the directory is refused as long as it lives, on the safe side.
 fn lock(path: &Path) -> Result<File, LockError> {
     let shown = path.display();
     let trouble = |error: io::Error| {
@@ -105,13 +111,19 @@ fn lock(path: &Path) -> Result<File, LockError> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
     let mut file = options.open(path).map_err(trouble)?;
-    match fs4::FileExt::try_lock(&file) {
-        Ok(()) => {}
-        Err(fs4::TryLockError::Error(error)) => return Err(trouble(error)),
-        Err(fs4::TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            let _ = (&mut file).take(32).read_to_string(&mut owner);
-            let owner = match owner.trim() {
+    let start = Instant::now();
+    loop {
+        match fs4::FileExt::try_lock(&file) {
+            Ok(()) => break,
+            Err(fs4::TryLockError::Error(error)) => return Err(trouble(error)),
+            Err(fs4::TryLockError::WouldBlock) => {}
+        }
+        let mut owner = String::new();
+        let _ = file.rewind().and_then(|()| (&mut file).take(32).read_to_string(&mut owner));
+        let owner = owner.trim();
+        let is_ours = owner == std::process::id().to_string();
+        if !is_ours || start.elapsed() > CHILD_EXECUTES {
+            let owner = match owner {
                 "" => String::new(),
                 pid => format!(" (process {pid})"),
             };
@@ -122,6 +134,7 @@ fn lock(path: &Path) -> Result<File, LockError> {
             );
             return Err(LockError::new(LockErrorKind::Refused, text));
         }
+        thread::sleep(Duration::from_millis(1));
     }
     // On a full disk the old process id stays, which only people read.
     let _ = file

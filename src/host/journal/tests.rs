@@ -282,6 +282,20 @@ fn a_foreign_or_newer_file_is_named_as_damaged() {
 }
 
 #[test]
+fn a_child_that_has_not_executed_its_program_yet_holds_up_no_successor_here() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()).unwrap());
+    let inherited = File::open(directory.path().join("lock")).unwrap();
+    fs4::FileExt::try_lock(&inherited).unwrap();
+    let executes = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        drop(inherited);
+    });
+    open(directory.path()).unwrap();
+    executes.join().unwrap();
+}
+
+#[test]
 fn a_damaged_file_is_an_error_or_harmless_but_never_a_panic_or_a_lower_epoch() {
     let directory = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(directory.path()).unwrap();

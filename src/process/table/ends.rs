@@ -6,14 +6,18 @@
 //! been used again. So a wrong hint costs a look, and a missing one (no such pid here, no more
 //! descriptors, no thread to be had) leaves the waiter to its own looks.
 //!
-//! A wake is lost on a waiter that is just about to sleep. So the wakes are repeated, later and
-//! later, until the waiter has looked and taken its request back.
+//! A wake changes no word, so a waiter that wakes asks the hint whether it [has
+//! come](EndHint::has_come), and looks. A wake is lost on a waiter that is just about to sleep. So the
+//! wakes are repeated, later and later, until the waiter has looked and taken its request back.
 
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::*},
+    },
     thread,
     time::Duration,
 };
@@ -47,6 +51,7 @@ pub(super) struct EndHint {
     hints: &'static EndHints,
     watched: Watched,
     number: u64,
+    ended: Arc<AtomicBool>,
 }
 
 /// What this process watches.
@@ -65,6 +70,8 @@ struct Process {
     pidfd: Arc<OwnedFd>,
     /// How often its waiters have been woken since it ended; `None` while it runs.
     woken: Option<u32>,
+    /// The same, for the waiters: it has ended.
+    ended: Arc<AtomicBool>,
     sleepers: Vec<Sleeper>,
 }
 
@@ -99,7 +106,8 @@ impl EndHints {
             let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
             let pidfd = Arc::new(pidfd_open(pid, PidfdFlags::empty()).ok()?);
             hints.begin(&mut inner)?;
-            let process = Process { pidfd, woken: None, sleepers: Vec::new() };
+            let (ended, sleepers) = (Arc::default(), Vec::new());
+            let process = Process { pidfd, woken: None, ended, sleepers };
             inner.watched.insert(watched, process);
             inner.poke();
         }
@@ -107,7 +115,8 @@ impl EndHints {
         let number = inner.last;
         let process = inner.watched.get_mut(&watched).expect("it was inserted");
         process.sleepers.push(Sleeper { number, slot: slot.clone(), bits });
-        Some(EndHint { hints, watched, number })
+        let ended = process.ended.clone();
+        Some(EndHint { hints, watched, number, ended })
     }
 
     /// Makes sure that a thread serves the requests.
@@ -166,6 +175,7 @@ impl EndHints {
         for (_, (watched, _)) in ended {
             if let Some(process) = inner.watched.get_mut(watched) {
                 process.woken.get_or_insert(0);
+                process.ended.store(true, SeqCst);
             }
         }
     }
@@ -202,6 +212,11 @@ impl EndHint {
     /// The process that it is about.
     pub(super) fn owner(&self) -> OwnerId {
         self.watched.2
+    }
+
+    /// Whether that process has ended, so that this was woken for it, or will be.
+    pub(super) fn has_come(&self) -> bool {
+        self.ended.load(SeqCst)
     }
 }
 

@@ -206,26 +206,24 @@ pub(super) fn try_take<P: Presences>(
 }
 
 /// Takes it if it is free and quiet, the name stands here, and no reader is inside. Whether it did; if
-/// not, it is as it was. The caller raises the token. `is_counted`: readers of this process are still
-/// counted; asked only where the name was shared.
+/// not, it is as it was. The caller raises the token. Where the name was shared once, or is not here
+/// any more, `stays` finds out by [`stays_shared`].
 #[inline]
 pub(super) fn take_unraised(
-    at: SlotAt<'_>,
+    slot: &Slot,
     me: OwnerId,
     generation: u32,
-    is_counted: impl FnOnce() -> bool,
+    stays: impl FnOnce() -> bool,
 ) -> bool {
-    take_quietly(at.slot, me).is_ok() && {
-        // Its head is loaded after the exchange: a reader that comes later sees the word held.
-        let stands = at.slot.generation.with_head() == u64::from(generation);
-        stands || stays_shared(at, me, generation, is_counted)
-    }
+    // Its head is loaded after the exchange: a reader that comes later sees the word held.
+    take_quietly(slot, me).is_ok()
+        && (slot.generation.with_head() == u64::from(generation) || stays())
 }
 
 /// The name was shared once, or is not here any more: whether it is, and no reader is inside. If
-/// not, the word is given back.
-#[cold]
-fn stays_shared(
+/// not, the word is given back. `is_counted`: readers of this process are still counted; asked only
+/// where the name was shared.
+pub(super) fn stays_shared(
     at: SlotAt<'_>,
     me: OwnerId,
     generation: u32,
@@ -278,10 +276,10 @@ pub(super) fn release(at: SlotAt<'_>, me: OwnerId, exit: Exit) -> Result<(), Los
     }
 }
 
-/// The same of a narrow name, if no waiter stands or sleeps; else nothing is done, and this is what
-/// the word was.
+/// The same of a narrow name, if no waiter stands or sleeps; else nothing is done, this is what the
+/// word was, and [`release_slow`] goes on.
 #[inline]
-fn leave_quietly(slot: &Slot, me: OwnerId, exit: Exit) -> Result<(), Word> {
+pub(super) fn leave_quietly(slot: &Slot, me: OwnerId, exit: Exit) -> Result<(), Word> {
     step!(LeaveQuiet);
     if !exit.is_of(slot) || exit.may_stay {
         return Err(Word::from_bits(slot.word.load(Ordering::Relaxed)));
@@ -446,6 +444,10 @@ impl Hint {
             Hint::Of(hint) => Some(hint.owner()),
         }
     }
+
+    fn has_come(&self) -> bool {
+        matches!(self, Hint::Of(hint) if hint.has_come())
+    }
 }
 
 impl Seeker {
@@ -511,7 +513,17 @@ impl Seeker {
 
     /// How the sleep it asked for ended.
     pub(super) fn slept(&mut self, slept: Slept) {
+        let slept = match slept {
+            // No other wake says what this one does: its owner may be dead.
+            Slept::Woken if self.is_hinted() => Slept::ByItself,
+            slept => slept,
+        };
         self.taking.heard(Answer::Slept(slept));
+    }
+
+    /// Whether the process that it waits for is said to have ended.
+    pub(super) fn is_hinted(&self) -> bool {
+        self.hint.has_come()
     }
 
     /// The task that it waits for is polled.
@@ -753,7 +765,12 @@ fn sleep(
 }
 
 #[cold]
-fn release_slow(at: SlotAt<'_>, me: OwnerId, exit: Exit, found: Word) -> Result<(), Lost> {
+pub(super) fn release_slow(
+    at: SlotAt<'_>,
+    me: OwnerId,
+    exit: Exit,
+    found: Word,
+) -> Result<(), Lost> {
     let leaving = Leaving::found(me, exit.how, exit.may_stay, found);
     owners_result(run(at, leaving, Some(exit)))
 }

@@ -336,7 +336,8 @@ impl Waiting {
             let never = woken == Woken::No && !self.slept;
             Some(if never { Slept::Changed } else { Slept::Woken })
         } else {
-            (self.nap.ends <= due).then_some(Slept::ByItself)
+            let is_hinted = woken == Woken::Perhaps && self.search.seeker.is_hinted();
+            (self.nap.ends <= due || is_hinted).then_some(Slept::ByItself)
         }
     }
 

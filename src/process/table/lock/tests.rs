@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    process::Command,
     sync::{Arc, Barrier, atomic::AtomicU64},
     thread,
 };
@@ -10,9 +11,12 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::{member::Member, word::RecordWord};
+use super::super::{ends::EndHints, member::Member, word::RecordWord};
 use super::*;
-use crate::process::{Options, dir::home::Home, table::Directory};
+use crate::{
+    name::Name,
+    process::{DirectoryKey, Options, dir::home::Home, table::Directory},
+};
 
 const LONG: Duration = Duration::from_secs(60);
 /// The number of the slot.
@@ -24,6 +28,8 @@ struct Told {
     verdicts: Mutex<HashMap<OwnerId, Verdict>>,
     asked: Mutex<Vec<OwnerId>>,
     replaced: bool,
+    /// The pid that hints are about, if there are any.
+    hints_at: Option<u32>,
 }
 
 impl Told {
@@ -47,8 +53,9 @@ impl Presences for Told {
 
     fn make_room(&self) {}
 
-    fn hint_at_end(&self, _: OwnerId, _: &Cell<Slot>, _: NonZeroU32) -> Option<EndHint> {
-        None
+    fn hint_at_end(&self, owner: OwnerId, slot: &Cell<Slot>, bits: NonZeroU32) -> Option<EndHint> {
+        let key = DirectoryKey { device: 0, inode: 0 };
+        EndHints::request(key, owner, self.hints_at?, slot, bits)
     }
 }
 
@@ -110,6 +117,11 @@ impl Scene {
         let word = RecordWord::enlisted(id(me), wait);
         self.member.table.swap_record(wait.number(), word, word.standing());
         wait
+    }
+
+    /// Has its turn last a second, not a few milliseconds, which are soon over on a busy machine.
+    fn give_a_second(&self, wait: WaitId) {
+        (0..12).for_each(|_| self.member.table.note_passed(wait.number()));
     }
 
     /// One that is not published.
@@ -444,6 +456,7 @@ fn a_silent_wait_is_passed_over_and_its_record_says_so() {
 fn a_try_passes_over_a_wait_that_had_its_time() {
     let scene = Scene::new();
     let silent = scene.stand(9, clock::now());
+    scene.give_a_second(silent);
     let word = Word::FREE.appointed(silent, Predecessor::Clean);
     for offset in [1 << 20, -(1 << 20), 0] {
         scene.slot.word.store(word.bits(), Ordering::SeqCst);
@@ -505,12 +518,53 @@ fn a_wait_that_was_passed_over_has_twice_the_time() {
 fn the_prover_of_a_death_appoints_the_oldest_wait() {
     for (older, expected) in [(true, None), (false, Some(Predecessor::Died))] {
         let scene = Scene::of(Word::held(id(1)), Told::of(id(1), Verdict::Dead));
-        let wait = older.then(|| scene.stand(9, clock::now()));
+        let wait = older.then(|| {
+            let wait = scene.stand(9, clock::now());
+            scene.give_a_second(wait);
+            wait
+        });
         assert_eq!(scene.tried(2), expected);
         if let Some(wait) = wait {
             assert_eq!(scene.word(), Word::FREE.appointed(wait, Predecessor::Died));
         }
     }
+}
+
+/// That wake changes no word. Where it was taken for any other, the end of a holder was found by the next
+/// timer, up to a tenth of a second later.
+#[test]
+fn a_waiter_that_is_woken_at_the_end_of_the_holder_looks_at_once() {
+    let mut holder = Command::new("sleep").arg("1000").spawn().unwrap();
+    let scene = Scene::of(Word::FREE, Told { hints_at: Some(holder.id()), ..Told::default() });
+    let found = scene.member.find(&Name::new("a").unwrap()).unwrap();
+    let cell = scene.member.table.slot_cell(found.number).unwrap();
+    let at = SlotAt { slot: &cell, number: found.number, kept: Some(&cell), ..scene.at() };
+    cell.word.store(Word::held(id(1)).bits(), Ordering::SeqCst);
+    let mut seeker = Seeker::new(id(2), found.generation, true);
+    seeker.since = Some(clock::now() - FIRST_NAP);
+    let looks_before_it_sleeps = |seeker: &mut Seeker| {
+        scene.told.asked.lock().clear();
+        assert!(matches!(seeker.go_on(at, &scene.told), Ok(Turn::Sleep { .. })));
+        scene.told.asked.lock().len()
+    };
+    assert_eq!(looks_before_it_sleeps(&mut seeker), 2, "at first, and once it is to be woken");
+    seeker.slept(Slept::Woken);
+    assert_eq!(looks_before_it_sleeps(&mut seeker), 0, "the holder runs");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    while !seeker.is_hinted() {
+        thread::yield_now();
+    }
+    seeker.slept(Slept::Woken);
+    assert_eq!(
+        looks_before_it_sleeps(&mut seeker),
+        1,
+        "its proof of life may last a little longer"
+    );
+    scene.kills(1);
+    seeker.slept(Slept::Woken);
+    let won = seeker.go_on(at, &scene.told);
+    assert!(matches!(won, Ok(Turn::Won(Admission { left: Predecessor::Died, .. }))), "{won:?}");
 }
 
 #[test]
