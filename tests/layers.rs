@@ -64,7 +64,7 @@ const CRATES: [(&str, &[&str]); 13] = [
         ],
     ),
     ("quinn", &["src/host/speed.rs"]),
-    ("quinn_proto", &["src/host/net/quic.rs", "src/host/client/routes.rs", "src/host/net/tls.rs"]),
+    ("quinn_proto", &["src/host/net/quic", "src/host/client/routes.rs", "src/host/net/tls.rs"]),
     ("rustls", &["src/host/"]),
     ("redb", &["src/host/journal.rs", "src/host/journal/"]),
     ("bincode", &["src/proto/wire.rs"]),

@@ -115,7 +115,12 @@ fn merged(
         let mut known = directory.survey()?;
         known.retain(|status| only.is_none_or(|only| *only == status.name));
         find_survivors(&mut known);
-        known.into_iter().for_each(|status| merge(&mut found, status, leader_asked));
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let told = found.len();
+        for status in known {
+            let same = found[..told].binary_search_by(|known| known.name.cmp(&status.name));
+            merge(&mut found, same.ok(), status, leader_asked);
+        }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
@@ -178,10 +183,10 @@ fn at_an_engine(lock: crate::host::engines::EngineLock) -> LockStatus {
 
 /// Adds what the directory knows. Of a name that was locked at host scope the leader knows more;
 /// the directory knows which process is on the way, and its waiters: of one directory only one at a time
-/// waits at the leader.
-fn merge(found: &mut Vec<LockStatus>, status: NameStatus, leader_asked: bool) {
+/// waits at the leader. `same`: where the leader's word on the name is among those found.
+fn merge(found: &mut Vec<LockStatus>, same: Option<usize>, status: NameStatus, leader_asked: bool) {
     let wide = status.widened_by.is_some();
-    if wide && let Some(known) = found.iter_mut().find(|known| known.name == status.name) {
+    if wide && let Some(known) = same.map(|at| &mut found[at]) {
         let is_unheld = matches!(known.state, State::Free | State::Reserved);
         if is_unheld && status.holder.is_some() {
             known.state = State::Climbing;

@@ -6,6 +6,12 @@
 //! quinn-proto's; without an async runtime between it and the socket a round trip pays for no
 //! task switch, and any thread that holds the port can carry its frames.
 
+mod config;
+mod connection;
+mod endings;
+#[cfg(test)]
+mod tests;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
@@ -16,26 +22,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, EndpointEvent, HashedConnectionIdGenerator, Incoming, MtuDiscoveryConfig,
-    ServerConfig, StreamEvent, StreamId, Transmit, TransportConfig, VarInt, WriteError,
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
+    EndpointEvent, HashedConnectionIdGenerator, Incoming, ServerConfig, StreamEvent, Transmit,
     crypto::rustls::QuicClientConfig,
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
 
-use rustls::pki_types::CertificateDer;
-
 use crate::proto::{
     ClientId, ConnectionId,
     client::Ended,
-    numbered::Numbered,
     wire::{self, FrameReader, Message, Received},
 };
 
+use self::{
+    config::{client_transport, server_config},
+    connection::{PortConnection, PortShared},
+    endings::{ACCEPTED_NO_LONGER, why},
+};
 use super::{
-    admission::{Admission, Admitted, client_at},
+    admission::{Admission, client_at},
     own_id::OwnId,
     tls::Secret,
 };
@@ -49,25 +56,6 @@ const UNSENT_BYTES_KEPT: usize = 32 << 10;
 /// What is taken from a stream ahead of the reading of its frames: at least one frame. The rest
 /// stays with QUIC, which stops the peer.
 const READ_AHEAD: usize = 2 * wire::FRAME_BYTES_MAX;
-/// What a leader may send ahead of its client's reading.
-const RECEIVE_WINDOW: u32 = 1 << 20;
-/// What a client may send ahead of a leader's reading, in order or not: it is in the leader's
-/// memory until then, for every one of many connections. It is no limit to the speed of a machine
-/// nearby, and enough for a megabyte a second over 60 ms.
-const LEADER_RECEIVE_WINDOW: u32 = 64 << 10;
-/// Before the first round trip neither side knows how long one takes, and a packet that is lost in a
-/// handshake is sent again after three of them. QUIC's own guess of 333 ms would make that a
-/// second, in which a client that returns to a restarted leader has no lock. Leaders are near; for one
-/// that is not, a few packets more are sent than are needed.
-const INITIAL_RTT: Duration = Duration::from_millis(50);
-/// What of a client's sending may be unacknowledged.
-const SEND_WINDOW: u64 = 1 << 20;
-/// What of a leader's sending to one client may be unacknowledged, for the same reasons as
-/// [`LEADER_RECEIVE_WINDOW`].
-const LEADER_SEND_WINDOW: u64 = 64 << 10;
-/// What a leader keeps of a client's handshake that came out of order: the least that QUIC allows,
-/// and several times what any client sends.
-const LEADER_CRYPTO_BYTES: usize = 4 << 10;
 /// Handshakes a leader has under way at most; more are refused, to be tried again.
 pub(in crate::host) const HANDSHAKES_MAX: usize = 1024;
 /// A leader gives a handshake up that takes longer. A peer with the secret needs a round trip.
@@ -123,15 +111,15 @@ pub(in crate::host) struct Port {
     udp: UdpSocketState,
     endpoint: Endpoint,
     /// By handle; an empty slot is a handle that is free.
-    lines: Vec<Option<Line>>,
-    desk: Desk,
+    connections: Vec<Option<PortConnection>>,
+    shared: PortShared,
     admission: Admission,
     /// What is accepted of clients; a client's handshake has its own.
     accepted: Option<Secret>,
     ids: Ids,
     /// Lines with something to do, each once.
     busy: VecDeque<ConnectionHandle>,
-    /// When lines want to be looked at; entries that moved are left in and checked when due.
+    /// When connections want to be looked at; entries that moved are left in and checked when due.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When handshakes that were accepted are given up, the first first. Most are over by then.
     stalls: VecDeque<(Instant, ConnectionId)>,
@@ -157,38 +145,6 @@ pub(in crate::host) struct Ids {
     pub(in crate::host) step: u64,
 }
 
-/// What the lines of a port share.
-#[derive(Default)]
-struct Desk {
-    handles: Numbered<ConnectionId, ConnectionHandle>,
-    /// Connections that are over and never showed the secret, the first first. Most are gone.
-    strangers: VecDeque<(ConnectionHandle, ConnectionId)>,
-    events: VecDeque<Event>,
-    /// Frames that came before a connection's end, until it is forgotten.
-    last_words: Numbered<ConnectionId, FrameReader>,
-}
-
-/// One connection and its one stream.
-struct Line {
-    inner: Connection,
-    id: ConnectionId,
-    remote: SocketAddr,
-    stream: Option<StreamId>,
-    reader: FrameReader,
-    /// The stream may have more than the reader was given.
-    has_more: bool,
-    /// Frames to be written, the first `written` bytes of which are.
-    out: Vec<u8>,
-    written: usize,
-    is_busy: bool,
-    /// What it counts as, and whether it is in its handshake.
-    admitted: Admitted,
-    /// Its end was reported: the driver is not interested any more.
-    is_over: bool,
-    /// The earliest of its entries among the timers.
-    timer: Option<Instant>,
-}
-
 impl Port {
     /// A port where a leader listens.
     pub(in crate::host) fn listen(
@@ -210,12 +166,19 @@ impl Port {
     pub(in crate::host) fn accept_secret(&mut self, secret: &Secret) {
         self.endpoint.set_server_config(Some(Arc::new(server_config(secret))));
         self.accepted = Some(secret.clone());
-        let refused = |line: &&Line| {
+        let refused = |connection: &&PortConnection| {
             // One in its handshake is judged at the end of that.
-            !line.is_over && !line.admitted.is_handshaking() && !line.is_accepted_by(secret)
+            !connection.is_over
+                && !connection.admitted.is_handshaking()
+                && !connection.is_accepted_by(secret)
         };
-        let refused: Vec<_> =
-            self.lines.iter().flatten().filter(refused).map(|line| line.id).collect();
+        let refused: Vec<_> = self
+            .connections
+            .iter()
+            .flatten()
+            .filter(refused)
+            .map(|connection| connection.id)
+            .collect();
         for id in refused {
             self.close(id, CloseCode::Protocol, ACCEPTED_NO_LONGER);
         }
@@ -279,8 +242,8 @@ impl Port {
             socket: Arc::new(socket),
             udp,
             endpoint,
-            lines: Vec::new(),
-            desk: Desk::default(),
+            connections: Vec::new(),
+            shared: PortShared::default(),
             admission,
             accepted: None,
             ids: Ids { next: 0, step: 1 },
@@ -311,15 +274,16 @@ impl Port {
         timer.into_iter().chain(stall).min()
     }
 
-    /// Sees to it that the first entry is when its line wants to be looked at. Most have moved on
+    /// Sees to it that the first entry is when its connection wants to be looked at. Most have moved on
     /// by then: with every packet the time is put off until which its answer is waited for.
     fn settle_first_timer(&mut self) {
         while let Some(mut first) = self.timers.peek_mut() {
             let Reverse((at, index)) = *first;
-            let line = self.lines[index].as_mut().filter(|line| line.timer == Some(at));
-            let due = line.and_then(|line| {
-                line.timer = line.inner.poll_timeout().map(|due| due.max(at));
-                line.timer
+            let connection =
+                self.connections[index].as_mut().filter(|connection| connection.timer == Some(at));
+            let due = connection.and_then(|connection| {
+                connection.timer = connection.inner.poll_timeout().map(|due| due.max(at));
+                connection.timer
             });
             match due {
                 None => drop(PeekMut::pop(first)),
@@ -359,7 +323,7 @@ impl Port {
                 self.handle(meta, BytesMut::from(datagram), now);
             }
         }
-        // The lines take in what came before anything is sent.
+        // The connections take in what came before anything is sent.
         for index in 0..self.busy.len() {
             let handle = self.busy[index];
             self.listen_to(handle);
@@ -373,15 +337,19 @@ impl Port {
         if error.kind() == io::ErrorKind::WouldBlock || self.socket.peer_addr().is_err() {
             return;
         }
-        let Port { lines, desk, .. } = self;
-        for line in lines.iter_mut().flatten().filter(|line| line.admitted.is_handshaking()) {
+        let Port { connections, shared, .. } = self;
+        for connection in connections
+            .iter_mut()
+            .flatten()
+            .filter(|connection| connection.admitted.is_handshaking())
+        {
             let ended = match error.kind() {
                 io::ErrorKind::ConnectionRefused => {
-                    Ended::NotThere(format!("nothing listens at {}", line.remote))
+                    Ended::NotThere(format!("nothing listens at {}", connection.remote))
                 }
-                _ => Ended::Disconnected(format!("cannot reach {}: {error}", line.remote)),
+                _ => Ended::Disconnected(format!("cannot reach {}: {error}", connection.remote)),
             };
-            line.end(ended, desk);
+            connection.end(ended, shared);
         }
     }
 
@@ -394,8 +362,10 @@ impl Port {
             Some(DatagramEvent::Response(transmit)) => self.respond(&transmit, &response),
             Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(line) = self.lines.get_mut(handle.0).and_then(Option::as_mut) {
-                    line.inner.handle_event(event);
+                if let Some(connection) =
+                    self.connections.get_mut(handle.0).and_then(Option::as_mut)
+                {
+                    connection.inner.handle_event(event);
                     self.mark_busy(handle);
                 }
             }
@@ -439,11 +409,11 @@ impl Port {
         id: ConnectionId,
         remote: SocketAddr,
     ) {
-        if self.lines.len() <= handle.0 {
-            self.lines.resize_with(handle.0 + 1, || None);
+        if self.connections.len() <= handle.0 {
+            self.connections.resize_with(handle.0 + 1, || None);
         }
-        self.desk.handles.insert(id, handle);
-        let line = Line {
+        self.shared.handles.insert(id, handle);
+        let connection = PortConnection {
             inner,
             id,
             remote,
@@ -457,33 +427,38 @@ impl Port {
             is_over: false,
             timer: None,
         };
-        assert!(self.lines[handle.0].replace(line).is_none(), "a handle is used by one connection");
+        assert!(
+            self.connections[handle.0].replace(connection).is_none(),
+            "a handle is used by one connection"
+        );
         self.mark_busy(handle);
     }
 
     /// The next thing that happened.
     pub(in crate::host) fn poll_event(&mut self) -> Option<Event> {
-        self.desk.events.pop_front()
+        self.shared.events.pop_front()
     }
 
     /// The driver will not read any more what came before this connection's end.
     pub(in crate::host) fn forget(&mut self, id: ConnectionId) {
-        self.desk.last_words.remove(&id);
+        self.shared.last_words.remove(&id);
     }
 
     /// The next message of a connection, if a whole one is here. A malformed frame ends the
     /// connection, and no other.
     pub(in crate::host) fn read<M: Message>(&mut self, id: ConnectionId) -> Option<M> {
         loop {
-            let received = match self.line_mut(id) {
-                Some(line) => line.reader.next::<M>(),
-                None => self.desk.last_words.get_mut(&id)?.next::<M>(),
+            let received = match self.connection_mut(id) {
+                Some(connection) => connection.reader.next::<M>(),
+                None => self.shared.last_words.get_mut(&id)?.next::<M>(),
             };
             match received {
                 Ok(None) => {
-                    self.line_mut(id).filter(|line| line.has_more)?.take_in(READ_AHEAD);
+                    self.connection_mut(id)
+                        .filter(|connection| connection.has_more)?
+                        .take_in(READ_AHEAD);
                     // The peer is told that it may go on.
-                    let handle = self.desk.handles[&id];
+                    let handle = self.shared.handles[&id];
                     self.mark_busy(handle);
                 }
                 Ok(Some(Received::Message(message))) => return Some(message),
@@ -502,21 +477,21 @@ impl Port {
 
     /// How much of what was written waits for its peer to read.
     pub(in crate::host) fn unsent(&self, id: ConnectionId) -> usize {
-        let handle = self.desk.handles.get(&id);
-        let line = handle.and_then(|handle| self.lines[handle.0].as_ref());
-        line.map_or(0, |line| line.out.len() - line.written)
+        let handle = self.shared.handles.get(&id);
+        let connection = handle.and_then(|handle| self.connections[handle.0].as_ref());
+        connection.map_or(0, |connection| connection.out.len() - connection.written)
     }
 
     /// Queues a message; the next [`transmit`](Port::transmit) sends it with all others that are
     /// ready. Nothing happens if the connection is over.
     pub(in crate::host) fn write<M: Message>(&mut self, id: ConnectionId, message: &M) {
-        let Some(&handle) = self.desk.handles.get(&id) else { return };
-        let Some(line) = self.lines[handle.0].as_mut() else { return };
-        if let Err(error) = wire::encode_frame(message, &mut line.out) {
+        let Some(&handle) = self.shared.handles.get(&id) else { return };
+        let Some(connection) = self.connections[handle.0].as_mut() else { return };
+        if let Err(error) = wire::encode_frame(message, &mut connection.out) {
             self.close(id, CloseCode::Protocol, &error.to_string());
             return;
         }
-        if line.out.len() - line.written > UNSENT_BYTES_MAX {
+        if connection.out.len() - connection.written > UNSENT_BYTES_MAX {
             self.close(id, CloseCode::Slow, "what it was sent was not read");
             return;
         }
@@ -525,20 +500,20 @@ impl Port {
 
     /// Sends what was written and closes the connection; its end is reported.
     pub(in crate::host) fn close(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
-        let Some(&handle) = self.desk.handles.get(&id) else { return };
+        let Some(&handle) = self.shared.handles.get(&id) else { return };
         let now = Instant::now();
         if code != CloseCode::Slow {
             self.serve(handle, now);
         }
-        let Port { lines, desk, .. } = self;
-        let Some(line) = lines[handle.0].as_mut() else { return };
-        line.close(code, reason, now, desk);
+        let Port { connections, shared, .. } = self;
+        let Some(connection) = connections[handle.0].as_mut() else { return };
+        connection.close(code, reason, now, shared);
         self.mark_busy(handle);
     }
 
     /// Closes every connection.
     pub(in crate::host) fn close_all(&mut self, code: CloseCode, reason: &str) {
-        let ids: Vec<_> = self.desk.handles.keys().copied().collect();
+        let ids: Vec<_> = self.shared.handles.keys().copied().collect();
         for id in ids {
             self.close(id, code, reason);
         }
@@ -558,18 +533,18 @@ impl Port {
             && at <= now
         {
             self.timers.pop();
-            if let Some(line) = self.lines[index].as_mut()
-                && line.timer == Some(at)
+            if let Some(connection) = self.connections[index].as_mut()
+                && connection.timer == Some(at)
             {
-                line.timer = None;
+                connection.timer = None;
                 self.mark_busy(ConnectionHandle(index));
             }
         }
         while self.unsent.is_none()
             && let Some(handle) = self.busy.pop_front()
         {
-            if let Some(line) = self.lines[handle.0].as_mut() {
-                line.is_busy = false;
+            if let Some(connection) = self.connections[handle.0].as_mut() {
+                connection.is_busy = false;
                 self.serve(handle, now);
             }
         }
@@ -579,7 +554,10 @@ impl Port {
     fn end_stalled(&mut self, now: Instant) {
         while let Some((_, id)) = self.stalls.front().copied().filter(|(at, _)| *at <= now) {
             self.stalls.pop_front();
-            if self.line_mut(id).is_some_and(|line| line.admitted.is_handshaking()) {
+            if self
+                .connection_mut(id)
+                .is_some_and(|connection| connection.admitted.is_handshaking())
+            {
                 self.close(id, CloseCode::Slow, "the handshake took too long");
             }
         }
@@ -587,33 +565,33 @@ impl Port {
 
     /// Gives up the memory of strangers that were shown out, but for the last.
     fn forget_strangers(&mut self) {
-        while self.desk.strangers.len() > STRANGERS_MAX
-            && let Some((handle, id)) = self.desk.strangers.pop_front()
+        while self.shared.strangers.len() > STRANGERS_MAX
+            && let Some((handle, id)) = self.shared.strangers.pop_front()
         {
-            let slot = &mut self.lines[handle.0];
-            if slot.as_ref().is_some_and(|line| line.id == id) {
+            let slot = &mut self.connections[handle.0];
+            if slot.as_ref().is_some_and(|connection| connection.id == id) {
                 *slot = None;
                 let _ = self.endpoint.handle_event(handle, EndpointEvent::drained());
             }
         }
     }
 
-    /// Everything one line has to do: timers, what came, what is to be written and sent.
+    /// Everything one connection has to do: timers, what came, what is to be written and sent.
     fn serve(&mut self, handle: ConnectionHandle, now: Instant) {
-        if let Some(line) = self.lines[handle.0].as_mut()
-            && line.inner.poll_timeout().is_some_and(|at| at <= now)
+        if let Some(connection) = self.connections[handle.0].as_mut()
+            && connection.inner.poll_timeout().is_some_and(|at| at <= now)
         {
-            line.inner.handle_timeout(now);
+            connection.inner.handle_timeout(now);
         }
         self.listen_to(handle);
-        let Some(line) = self.lines[handle.0].as_mut() else { return };
-        line.write_out();
+        let Some(connection) = self.connections[handle.0].as_mut() else { return };
+        connection.write_out();
         loop {
-            let Some(line) = self.lines[handle.0].as_mut() else { return };
+            let Some(connection) = self.connections[handle.0].as_mut() else { return };
             let mut buffer = mem::take(&mut self.send_buffer);
             buffer.clear();
             let segments = self.udp.max_gso_segments().min(SEGMENTS_MAX);
-            match line.inner.poll_transmit(now, segments, &mut buffer) {
+            match connection.inner.poll_transmit(now, segments, &mut buffer) {
                 None => {
                     self.send_buffer = buffer;
                     break;
@@ -626,62 +604,73 @@ impl Port {
                 }
             }
         }
-        // Sending may have brought new events, the line's end among them.
+        // Sending may have brought new events, the connection's end among them.
         self.listen_to(handle);
-        let Some(line) = self.lines[handle.0].as_mut() else { return };
-        if let Some(at) = line.inner.poll_timeout()
-            && line.timer.is_none_or(|timer| at < timer)
+        let Some(connection) = self.connections[handle.0].as_mut() else { return };
+        if let Some(at) = connection.inner.poll_timeout()
+            && connection.timer.is_none_or(|timer| at < timer)
         {
-            line.timer = Some(at);
+            connection.timer = Some(at);
             self.timers.push(Reverse((at, handle.0)));
         }
     }
 
-    /// Takes the events of one line, and the bytes of its stream.
+    /// Takes the events of one connection, and the bytes of its stream.
     fn listen_to(&mut self, handle: ConnectionHandle) {
-        let Port { lines, endpoint, desk, accepted, .. } = self;
-        let slot = &mut lines[handle.0];
-        let Some(line) = slot.as_mut() else { return };
+        let Port { connections, endpoint, shared, accepted, .. } = self;
+        let slot = &mut connections[handle.0];
+        let Some(connection) = slot.as_mut() else { return };
         let mut is_drained = false;
-        while let Some(event) = line.inner.poll_endpoint_events() {
+        while let Some(event) = connection.inner.poll_endpoint_events() {
             is_drained |= event.is_drained();
             if let Some(event) = endpoint.handle_event(handle, event) {
-                line.inner.handle_event(event);
+                connection.inner.handle_event(event);
             }
         }
-        while let Some(event) = line.inner.poll() {
+        while let Some(event) = connection.inner.poll() {
             match event {
                 // What the driver is not interested in any more was counted when it ended.
-                _ if line.is_over => {}
+                _ if connection.is_over => {}
                 quinn_proto::Event::Connected => {
-                    line.admitted.end_handshake();
+                    connection.admitted.end_handshake();
                     if let Some(secret) = accepted
-                        && !line.is_accepted_by(secret)
+                        && !connection.is_accepted_by(secret)
                     {
                         // It was taken out of the file while the handshake was under way.
-                        line.close(CloseCode::Protocol, ACCEPTED_NO_LONGER, Instant::now(), desk);
+                        connection.close(
+                            CloseCode::Protocol,
+                            ACCEPTED_NO_LONGER,
+                            Instant::now(),
+                            shared,
+                        );
                         continue;
                     }
-                    if line.inner.side().is_client() {
-                        line.stream = line.inner.streams().open(Dir::Bi);
+                    if connection.inner.side().is_client() {
+                        connection.stream = connection.inner.streams().open(Dir::Bi);
                     }
-                    desk.events.push_back(Event::Connected(line.id, line.admitted.client()));
+                    shared
+                        .events
+                        .push_back(Event::Connected(connection.id, connection.admitted.client()));
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {
-                    let ended = why(&reason, line.remote, line.admitted.is_handshaking());
-                    line.end(ended, desk);
+                    let ended =
+                        why(&reason, connection.remote, connection.admitted.is_handshaking());
+                    connection.end(ended, shared);
                 }
                 quinn_proto::Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
-                    line.stream = line.inner.streams().accept(Dir::Bi).or(line.stream);
-                    line.read_in(desk);
+                    connection.stream =
+                        connection.inner.streams().accept(Dir::Bi).or(connection.stream);
+                    connection.read_in(shared);
                 }
-                quinn_proto::Event::Stream(StreamEvent::Readable { .. }) => line.read_in(desk),
+                quinn_proto::Event::Stream(StreamEvent::Readable { .. }) => {
+                    connection.read_in(shared)
+                }
                 _ => {}
             }
         }
         if is_drained {
             let ended = Ended::Disconnected("it was closed".into());
-            line.end(ended, desk);
+            connection.end(ended, shared);
             *slot = None;
         }
     }
@@ -708,100 +697,16 @@ impl Port {
     }
 
     fn mark_busy(&mut self, handle: ConnectionHandle) {
-        if let Some(line) = self.lines[handle.0].as_mut()
-            && !mem::replace(&mut line.is_busy, true)
+        if let Some(connection) = self.connections[handle.0].as_mut()
+            && !mem::replace(&mut connection.is_busy, true)
         {
             self.busy.push_back(handle);
         }
     }
 
-    fn line_mut(&mut self, id: ConnectionId) -> Option<&mut Line> {
-        let handle = self.desk.handles.get(&id)?;
-        self.lines[handle.0].as_mut()
-    }
-}
-
-impl Line {
-    /// Whether its peer has proved to have one of these secrets.
-    fn is_accepted_by(&self, secret: &Secret) -> bool {
-        let identity = self.inner.crypto_session().peer_identity();
-        let keys =
-            identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
-        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key)))
-    }
-
-    fn close(&mut self, code: CloseCode, reason: &str, now: Instant, desk: &mut Desk) {
-        let told = Bytes::copy_from_slice(reason.as_bytes());
-        self.inner.close(now, VarInt::from_u32(code as u32), told);
-        self.end(Ended::Disconnected(reason.to_owned()), desk);
-    }
-
-    /// Reports its end, once.
-    fn end(&mut self, ended: Ended, desk: &mut Desk) {
-        if mem::replace(&mut self.is_over, true) {
-            return;
-        }
-        let is_stranger = self.admitted.end_handshake();
-        // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
-        (self.out, self.written) = (Vec::new(), 0);
-        if self.take_in(usize::MAX) {
-            desk.events.push_back(Event::Readable(self.id));
-        }
-        let handle = desk.handles.remove(&self.id);
-        if is_stranger {
-            desk.strangers.extend(handle.map(|handle| (handle, self.id)));
-        }
-        desk.last_words.insert(self.id, mem::take(&mut self.reader));
-        desk.events.push_back(Event::Ended(self.id, ended));
-    }
-
-    /// Moves what the stream has to the frame reader, and says so.
-    fn read_in(&mut self, desk: &mut Desk) {
-        if self.take_in(READ_AHEAD) && !self.is_over {
-            desk.events.push_back(Event::Readable(self.id));
-        }
-    }
-
-    /// Moves what the stream has to the frame reader, until that has so much; whether there was
-    /// anything.
-    fn take_in(&mut self, limit: usize) -> bool {
-        let Some(id) = self.stream else { return false };
-        self.has_more = false;
-        let mut stream = self.inner.recv_stream(id);
-        let Ok(mut chunks) = stream.read(true) else { return false };
-        let mut any = false;
-        loop {
-            let room = limit.saturating_sub(self.reader.buffered());
-            if room == 0 {
-                self.has_more = true;
-                break;
-            }
-            let Ok(Some(chunk)) = chunks.next(room) else { break };
-            self.reader.extend(&chunk.bytes);
-            any = true;
-        }
-        let _ = chunks.finalize();
-        any
-    }
-
-    /// Moves frames to the stream, as far as it has room; it is asked again when it has more.
-    fn write_out(&mut self) {
-        let Some(id) = self.stream else { return };
-        while self.written < self.out.len() {
-            match self.inner.send_stream(id).write(&self.out[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(WriteError::Blocked) => break,
-                // The stream is closed: so is the connection, soon.
-                Err(_) => self.written = self.out.len(),
-            }
-        }
-        if self.written == self.out.len() {
-            self.out.clear();
-            self.out.shrink_to(UNSENT_BYTES_KEPT);
-            self.written = 0;
-        } else if self.written > UNSENT_BYTES_KEPT.max(self.out.len() / 2) {
-            self.out.drain(..mem::take(&mut self.written));
-        }
+    fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut PortConnection> {
+        let handle = self.shared.handles.get(&id)?;
+        self.connections[handle.0].as_mut()
     }
 }
 
@@ -826,94 +731,3 @@ fn datagrams<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'a
         src_ip: transmit.src_ip,
     }
 }
-
-fn server_config(secret: &Secret) -> ServerConfig {
-    let mut server = ServerConfig::new(secret.server(), secret.token_key());
-    server.transport_config(Arc::new(server_transport()));
-    server.max_incoming(HANDSHAKES_MAX);
-    server.incoming_buffer_size(64 << 10);
-    server.incoming_buffer_size_total(16 << 20);
-    server
-}
-
-fn transport() -> TransportConfig {
-    let mut config = TransportConfig::default();
-    config
-        .max_concurrent_uni_streams(0_u32.into())
-        .stream_receive_window(RECEIVE_WINDOW.into())
-        .receive_window(RECEIVE_WINDOW.into())
-        .send_window(SEND_WINDOW)
-        .initial_rtt(INITIAL_RTT)
-        .datagram_receive_buffer_size(None)
-        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
-    config
-}
-
-/// A leader judges silence by its sessions' time to live. This is how long it keeps the memory of
-/// a connection of a client that is gone; the client's own, shorter limit counts where there is one.
-fn server_transport() -> TransportConfig {
-    let mut config = transport();
-    config
-        .max_concurrent_bidi_streams(1_u32.into())
-        .stream_receive_window(LEADER_RECEIVE_WINDOW.into())
-        .receive_window(LEADER_RECEIVE_WINDOW.into())
-        .send_window(LEADER_SEND_WINDOW)
-        .crypto_buffer_size(LEADER_CRYPTO_BYTES)
-        .max_idle_timeout(Some(VarInt::from_u32(30_000).into()));
-    config
-}
-
-/// A client gives a connection up after `silence` without a sign of life, and asks for three in
-/// that time: a dead path is noticed while there is time to find another.
-fn client_transport(silence: Duration) -> TransportConfig {
-    let mut config = transport();
-    let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
-    config
-        .max_concurrent_bidi_streams(0_u32.into())
-        .max_idle_timeout(Some(VarInt::from_u32(millis).into()))
-        .keep_alive_interval(Some(silence / 3));
-    config
-}
-
-/// An end in words, and whether trying again may help.
-///
-/// What comes before the handshake's keys are agreed on can be forged by any host on the path: a
-/// Version Negotiation, a close. It ends an attempt, which is made again, and is never believed to
-/// be the leader's last word. That a peer has another secret the handshake itself proves, or
-/// the leader says it under the handshake's keys.
-fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: bool) -> Ended {
-    const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
-    const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
-    const CONNECTION_REFUSED: u64 = 0x2;
-    let code = match reason {
-        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
-        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
-        _ => None,
-    };
-    let is_forgeable = is_handshaking && matches!(reason, ConnectionError::ConnectionClosed(_));
-    match (code, reason) {
-        (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
-            Ended::Disconnected(format!(
-                "what answers at {remote} is no tierlock leader of this version"
-            ))
-        }
-        (Some(CONNECTION_REFUSED), _) => Ended::Disconnected(format!(
-            "the leader at {remote} has no room for another connection from this address; close \
-             managers that are not needed, or start it with a larger --sessions-max"
-        )),
-        (Some(code), _) if CRYPTO.contains(&code) && !is_forgeable => Ended::Refused(format!(
-            "the leader at {remote} has another secret; both sides need the same secret file"
-        )),
-        (_, ConnectionError::Reset) => {
-            Ended::Disconnected(format!("the leader at {remote} was restarted"))
-        }
-        (_, ConnectionError::TimedOut) => Ended::Disconnected(format!("no answer from {remote}")),
-        (_, reason) => Ended::Disconnected(format!("the connection to {remote} ended: {reason}")),
-    }
-}
-
-/// Why a connection ends when its secret was taken out of the leader's file.
-const ACCEPTED_NO_LONGER: &str = "the leader does not accept this secret any more";
-
-#[cfg(test)]
-mod tests;

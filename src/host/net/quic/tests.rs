@@ -1,4 +1,8 @@
-use super::*;
+use super::{
+    super::admission::Admitted,
+    config::{INITIAL_RTT, LEADER_RECEIVE_WINDOW, LEADER_SEND_WINDOW},
+    *,
+};
 use crate::proto::{
     ClusterId,
     wire::{ClientMessage, LeaderMessage},
@@ -122,8 +126,8 @@ fn a_time_that_every_packet_puts_off_ends_no_sleep_early() {
             port.transmit();
             let first = port.timers.peek().map(|Reverse((at, _))| *at);
             let timeout = port.timeout();
-            let line = port.line_mut(id).expect("it is connected");
-            assert_eq!(timeout, line.inner.poll_timeout());
+            let connection = port.connection_mut(id).expect("it is connected");
+            assert_eq!(timeout, connection.inner.poll_timeout());
             put_off += u64::from(first < timeout);
             asked == 1000
         }
@@ -141,9 +145,9 @@ fn a_time_that_every_packet_puts_off_ends_no_sleep_early() {
 
 /// How much of a MiB the connection's stream takes before anything of it is acknowledged.
 fn taken_at_once(port: &mut Port, id: ConnectionId) -> Option<usize> {
-    let line = port.line_mut(id).unwrap();
-    let stream = line.stream.unwrap();
-    line.inner.send_stream(stream).write(&[0; 1 << 20]).ok()
+    let connection = port.connection_mut(id).unwrap();
+    let stream = connection.stream.unwrap();
+    connection.inner.send_stream(stream).write(&[0; 1 << 20]).ok()
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn no_peer_with_another_secret_gets_past_the_handshake() {
         (1, Event::Ended(_, other)) => panic!("{other:?}"),
         _ => false,
     });
-    assert!(leader.desk.handles.len() <= 1);
+    assert!(leader.shared.handles.len() <= 1);
 }
 
 #[test]
@@ -235,8 +239,8 @@ fn a_malformed_frame_ends_its_connection_and_no_other() {
             (1, Event::Connected(id, _)) => port.write(id, &renew(1)),
             (2, Event::Connected(id, _)) => {
                 // A frame that says it is longer than any may be.
-                let line = port.line_mut(id).unwrap();
-                line.out.extend_from_slice(&u32::MAX.to_le_bytes());
+                let connection = port.connection_mut(id).unwrap();
+                connection.out.extend_from_slice(&u32::MAX.to_le_bytes());
                 port.write(id, &renew(2));
             }
             (0, Event::Readable(id)) => {
@@ -305,22 +309,23 @@ fn a_peer_that_does_not_read_is_given_up() {
     let secret = secret();
     let (mut leader, address) = listen(&secret);
     let mut client = connect(1, address, &secret);
-    let mut line = None;
+    let mut connection = None;
     drive(&mut [&mut leader, &mut client], |index, event, _| {
         if let (0, Event::Connected(id, _)) = (index, event) {
-            line = Some(id);
+            connection = Some(id);
         }
-        line.is_some()
+        connection.is_some()
     });
-    let line = line.unwrap();
+    let connection = connection.unwrap();
     let long = not_leader(Some("x".repeat(60_000)));
     for _ in 0..UNSENT_BYTES_MAX / 60_000 + 2 {
-        leader.write(line, &long);
+        leader.write(connection, &long);
     }
     let end = std::iter::from_fn(|| leader.poll_event()).last();
-    assert!(matches!(end, Some(Event::Ended(id, _)) if id == line), "{end:?}");
+    assert!(matches!(end, Some(Event::Ended(id, _)) if id == connection), "{end:?}");
     // QUIC has yet to close it, and what it was not sent is gone.
-    let kept: Vec<_> = leader.lines.iter().flatten().map(|line| line.out.capacity()).collect();
+    let kept: Vec<_> =
+        leader.connections.iter().flatten().map(|connection| connection.out.capacity()).collect();
     assert_eq!(kept, [0]);
 }
 
@@ -359,10 +364,10 @@ fn what_was_said_before_a_close_is_read_behind_a_kind_that_is_not_known() {
     drive(&mut [&mut leader, &mut client], |index, event, port| {
         match (index, event) {
             (1, Event::Connected(id, _)) => {
-                let handle = port.desk.handles[&id];
-                let line = port.lines[handle.0].as_mut().unwrap();
+                let handle = port.shared.handles[&id];
+                let connection = port.connections[handle.0].as_mut().unwrap();
                 // The length, kind 200, request 7.
-                line.out.extend_from_slice(&[2, 0, 0, 0, 200, 7]);
+                connection.out.extend_from_slice(&[2, 0, 0, 0, 200, 7]);
                 port.write(id, &renew(1));
                 port.close(id, CloseCode::Shutdown, "it has said all");
             }
@@ -391,7 +396,7 @@ fn a_handshake_that_succeeds_after_it_was_given_up_is_counted_out_once() {
         _ => false,
     });
     // What the leader sent last may still be under way.
-    while client.lines.iter().flatten().any(|line| line.inner.is_handshaking()) {
+    while client.connections.iter().flatten().any(|connection| connection.inner.is_handshaking()) {
         client.receive();
         client.transmit();
         leader.receive();
@@ -437,7 +442,7 @@ fn strangers_that_were_shown_out_take_memory_for_the_last_of_them_only() {
     leader.transmit();
     leader.transmit();
     assert_eq!(leader.endpoint.open_connections(), STRANGERS_MAX);
-    assert_eq!(leader.lines.iter().flatten().count(), STRANGERS_MAX);
+    assert_eq!(leader.connections.iter().flatten().count(), STRANGERS_MAX);
     // The next client takes what they had.
     let mut client = connect(99, address, &secret);
     drive(&mut [&mut leader, &mut client], |index, event, _| {

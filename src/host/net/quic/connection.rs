@@ -1,0 +1,136 @@
+//! One connection of a port and its one stream.
+
+use std::{collections::VecDeque, mem, net::SocketAddr, time::Instant};
+
+use bytes::Bytes;
+use quinn_proto::{Connection, ConnectionHandle, StreamId, VarInt, WriteError};
+use rustls::pki_types::CertificateDer;
+
+use crate::{
+    host::net::{admission::Admitted, tls::Secret},
+    proto::{ConnectionId, client::Ended, numbered::Numbered, wire::FrameReader},
+};
+
+use super::{CloseCode, Event, READ_AHEAD, UNSENT_BYTES_KEPT};
+
+/// What the connections of a port share.
+#[derive(Default)]
+pub(super) struct PortShared {
+    pub(super) handles: Numbered<ConnectionId, ConnectionHandle>,
+    /// Connections that are over and never showed the secret, the first first. Most are gone.
+    pub(super) strangers: VecDeque<(ConnectionHandle, ConnectionId)>,
+    pub(super) events: VecDeque<Event>,
+    /// Frames that came before a connection's end, until it is forgotten.
+    pub(super) last_words: Numbered<ConnectionId, FrameReader>,
+}
+
+/// One connection and its one stream.
+pub(super) struct PortConnection {
+    pub(super) inner: Connection,
+    pub(super) id: ConnectionId,
+    pub(super) remote: SocketAddr,
+    pub(super) stream: Option<StreamId>,
+    pub(super) reader: FrameReader,
+    /// The stream may have more than the reader was given.
+    pub(super) has_more: bool,
+    /// Frames to be written, the first `written` bytes of which are.
+    pub(super) out: Vec<u8>,
+    pub(super) written: usize,
+    pub(super) is_busy: bool,
+    /// What it counts as, and whether it is in its handshake.
+    pub(super) admitted: Admitted,
+    /// Its end was reported: the driver is not interested any more.
+    pub(super) is_over: bool,
+    /// The earliest of its entries among the timers.
+    pub(super) timer: Option<Instant>,
+}
+
+impl PortConnection {
+    /// Whether its peer has proved to have one of these secrets.
+    pub(super) fn is_accepted_by(&self, secret: &Secret) -> bool {
+        let identity = self.inner.crypto_session().peer_identity();
+        let keys =
+            identity.and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
+        keys.is_some_and(|keys| keys.first().is_some_and(|key| secret.accepts(key)))
+    }
+
+    pub(super) fn close(
+        &mut self,
+        code: CloseCode,
+        reason: &str,
+        now: Instant,
+        shared: &mut PortShared,
+    ) {
+        let told = Bytes::copy_from_slice(reason.as_bytes());
+        self.inner.close(now, VarInt::from_u32(code as u32), told);
+        self.end(Ended::Disconnected(reason.to_owned()), shared);
+    }
+
+    /// Reports its end, once.
+    pub(super) fn end(&mut self, ended: Ended, shared: &mut PortShared) {
+        if mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let is_stranger = self.admitted.end_handshake();
+        // Nothing of it goes out any more, and QUIC goes on with the connection for a while.
+        (self.out, self.written) = (Vec::new(), 0);
+        if self.take_in(usize::MAX) {
+            shared.events.push_back(Event::Readable(self.id));
+        }
+        let handle = shared.handles.remove(&self.id);
+        if is_stranger {
+            shared.strangers.extend(handle.map(|handle| (handle, self.id)));
+        }
+        shared.last_words.insert(self.id, mem::take(&mut self.reader));
+        shared.events.push_back(Event::Ended(self.id, ended));
+    }
+
+    /// Moves what the stream has to the frame reader, and says so.
+    pub(super) fn read_in(&mut self, shared: &mut PortShared) {
+        if self.take_in(READ_AHEAD) && !self.is_over {
+            shared.events.push_back(Event::Readable(self.id));
+        }
+    }
+
+    /// Moves what the stream has to the frame reader, until that has so much; whether there was
+    /// anything.
+    pub(super) fn take_in(&mut self, limit: usize) -> bool {
+        let Some(id) = self.stream else { return false };
+        self.has_more = false;
+        let mut stream = self.inner.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return false };
+        let mut any = false;
+        loop {
+            let room = limit.saturating_sub(self.reader.buffered());
+            if room == 0 {
+                self.has_more = true;
+                break;
+            }
+            let Ok(Some(chunk)) = chunks.next(room) else { break };
+            self.reader.extend(&chunk.bytes);
+            any = true;
+        }
+        let _ = chunks.finalize();
+        any
+    }
+
+    /// Moves frames to the stream, as far as it has room; it is asked again when it has more.
+    pub(super) fn write_out(&mut self) {
+        let Some(id) = self.stream else { return };
+        while self.written < self.out.len() {
+            match self.inner.send_stream(id).write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(WriteError::Blocked) => break,
+                // The stream is closed: so is the connection, soon.
+                Err(_) => self.written = self.out.len(),
+            }
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.out.shrink_to(UNSENT_BYTES_KEPT);
+            self.written = 0;
+        } else if self.written > UNSENT_BYTES_KEPT.max(self.out.len() / 2) {
+            self.out.drain(..mem::take(&mut self.written));
+        }
+    }
+}

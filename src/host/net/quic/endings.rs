@@ -1,0 +1,47 @@
+//! Why a connection ended, in words.
+
+use std::net::SocketAddr;
+
+use quinn_proto::ConnectionError;
+
+use crate::proto::client::Ended;
+
+/// An end in words, and whether trying again may help.
+///
+/// What comes before the handshake's keys are agreed on can be forged by any host on the path: a
+/// Version Negotiation, a close. It ends an attempt, which is made again, and is never believed to
+/// be the leader's last word. That a peer has another secret the handshake itself proves, or
+/// the leader says it under the handshake's keys.
+pub(super) fn why(reason: &ConnectionError, remote: SocketAddr, is_handshaking: bool) -> Ended {
+    const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
+    const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
+    const CONNECTION_REFUSED: u64 = 0x2;
+    let code = match reason {
+        ConnectionError::TransportError(error) => Some(u64::from(error.code)),
+        ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
+        _ => None,
+    };
+    let is_forgeable = is_handshaking && matches!(reason, ConnectionError::ConnectionClosed(_));
+    match (code, reason) {
+        (Some(NO_APPLICATION_PROTOCOL), _) | (_, ConnectionError::VersionMismatch) => {
+            Ended::Disconnected(format!(
+                "what answers at {remote} is no tierlock leader of this version"
+            ))
+        }
+        (Some(CONNECTION_REFUSED), _) => Ended::Disconnected(format!(
+            "the leader at {remote} has no room for another connection from this address; close \
+             managers that are not needed, or start it with a larger --sessions-max"
+        )),
+        (Some(code), _) if CRYPTO.contains(&code) && !is_forgeable => Ended::Refused(format!(
+            "the leader at {remote} has another secret; both sides need the same secret file"
+        )),
+        (_, ConnectionError::Reset) => {
+            Ended::Disconnected(format!("the leader at {remote} was restarted"))
+        }
+        (_, ConnectionError::TimedOut) => Ended::Disconnected(format!("no answer from {remote}")),
+        (_, reason) => Ended::Disconnected(format!("the connection to {remote} ended: {reason}")),
+    }
+}
+
+/// Why a connection ends when its secret was taken out of the leader's file.
+pub(super) const ACCEPTED_NO_LONGER: &str = "the leader does not accept this secret any more";
