@@ -423,8 +423,21 @@ fn settings_that_postgres_cannot_have_are_told(rig: &EngineRig) {
     drop(mutex(&clerk, "job").try_lock_for(LONG).unwrap());
 }
 
-/// pgbouncer in a mode, in front of a server: its port, and what ends it.
-fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, Child)> {
+/// A server that ends with its test, however that ends.
+struct TestServer(Child);
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        for worker in children(self.0.id()) {
+            let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// pgbouncer in a mode, in front of a server: its port, and its process.
+fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, TestServer)> {
     let (folder, port) = (rig.folder().join(mode), Port::claim().address().port());
     let (server, database) = (rig.servers[0].port, &rig.servers[0].database);
     std::fs::create_dir(&folder).unwrap();
@@ -443,7 +456,7 @@ fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, Child)> {
     }
     command.arg(file).stdout(Stdio::null()).stderr(Stdio::null());
     let child = match plain_program("pgbouncer").arg("--version").output() {
-        Ok(_) => command.spawn().unwrap(),
+        Ok(_) => TestServer(command.spawn().unwrap()),
         Err(_) => {
             eprintln!("pgbouncer is not installed: poolers are not tried");
             return None;
@@ -457,15 +470,14 @@ fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, Child)> {
 on!([postgres] a_pooler_is_refused_unless_each_session_has_a_backend);
 /// pgbouncer#418: in transaction mode two sessions get one lock, of one backend.
 fn a_pooler_is_refused_unless_each_session_has_a_backend(rig: &EngineRig) {
-    let Some((port, mut child)) = pooler(rig, "transaction") else { return };
+    let Some((port, child)) = pooler(rig, "transaction") else { return };
     let url = rig.url_of([port].into_iter());
     let locks = LockManager::builder().service(url).open().unwrap();
     let error = mutex(&locks, "a").lock().map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Config, "{error}");
     assert!(error.to_string().contains("pooler"), "{error}");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let Some((port, mut child)) = pooler(rig, "session") else { return };
+    drop(child);
+    let Some((port, _child)) = pooler(rig, "session") else { return };
     let url = rig.url_of([port].into_iter()) + "?pooler=session";
     let locks = LockManager::builder().service(url).time_to_live(ENDLESS).open().unwrap();
     let guard = hold(&locks, "a");
@@ -473,8 +485,6 @@ fn a_pooler_is_refused_unless_each_session_has_a_backend(rig: &EngineRig) {
     // The pooler gives a connection back to no other client before it has forgotten the lock.
     drop((guard, locks));
     drop(mutex(&rig.locks(), "a").try_lock_for(LONG).unwrap());
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 on!([postgres_alone] a_standby_is_passed_over_and_told_of);
@@ -487,8 +497,9 @@ fn a_standby_is_passed_over_and_told_of(rig: &EngineRig) {
     let mut copy = as_user("pg_basebackup");
     copy.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", &primary, "-D"]);
     assert!(copy.arg(data.join("data")).current_dir("/").status().unwrap().success());
-    let mut standby =
+    let standby =
         server(&data).args(["-p", &port.to_string()]).stderr(Stdio::null()).spawn().unwrap();
+    let _standby = TestServer(standby);
     until("a standby", || answers(port));
     let url = rig.url().replace("127.0.0.1", &format!("127.0.0.1:{port},127.0.0.1"));
     let locks = LockManager::builder().service(url).time_to_live(ENDLESS).open().unwrap();
@@ -504,11 +515,6 @@ fn a_standby_is_passed_over_and_told_of(rig: &EngineRig) {
     let told = doctor.args(["doctor", "--service", &rig.url()]).output().unwrap();
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("synchronous_standby_names"), "{told}");
-    for worker in children(standby.id()) {
-        let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);
-    }
-    standby.kill().unwrap();
-    standby.wait().unwrap();
 }
 
 on!([postgres] readers_of_several_managers_share_and_writers_do_not);
