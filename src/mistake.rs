@@ -205,6 +205,6 @@ pub use planting::{plant, planted};
 /// Whether that mistake is to be made: never.
 #[cfg(not(feature = "mistakes"))]
 #[inline(always)]
-pub(crate) const fn planted(_: Mistake) -> bool {
+pub const fn planted(_: Mistake) -> bool {
     false
 }

@@ -50,7 +50,7 @@ const UNSAFE: [&str; 10] = [
 ];
 
 /// Crates that only these files or folders may name.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 13] = [
     (
         "tokio",
         &[
@@ -73,6 +73,8 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("clap", &["src/cli/"]),
     ("redis", &["src/host/engines/"]),
     ("etcd_client", &["src/host/engines/etcd"]),
+    ("mysql_async", &["src/host/engines/mysql"]),
+    ("tokio_postgres", &["src/host/engines/postgres"]),
 ];
 
 /// What may say that a record is durable: what keeps records, and the proofs' own file. A reply that

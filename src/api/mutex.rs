@@ -642,9 +642,10 @@ impl<T> MutexBuilder<T> {
         if scope == Scope::Host
             && let Some(service) = &self.reach.service
         {
-            let has_at_least = self.at_least.is_some();
+            let (has_at_least, has_at_most) = (self.at_least.is_some(), self.at_most.is_some());
             let keeps_always = self.keep == Keep::Always;
-            service.accepts(&AskedTerms { has_at_least, keeps_always }).map_err(about)?;
+            let terms = AskedTerms { has_at_least, has_at_most, keeps_always };
+            service.accepts(&terms).map_err(about)?;
         }
         if self.at_most.is_some() || self.at_least.is_some() {
             alarm::ready().map_err(|error| {

@@ -88,6 +88,7 @@ pub(crate) trait LeaseService: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AskedTerms {
     pub(crate) has_at_least: bool,
+    pub(crate) has_at_most: bool,
     /// Its lease is to be kept however long it is idle.
     pub(crate) keeps_always: bool,
 }

@@ -31,8 +31,15 @@ pub(crate) enum ServiceKind {
     /// Our own leaders.
     Tierlock,
     Etcd,
+    /// MariaDB too.
+    Mysql,
+    Postgres,
     Redis,
     Redlock,
+    /// ShedLock's table on MySQL or MariaDB.
+    ShedLockMysql,
+    /// ShedLock's table on PostgreSQL.
+    ShedLockPostgres,
 }
 
 /// Never shown.
@@ -73,11 +80,16 @@ impl Password {
 }
 
 impl ServiceKind {
-    const ALL: [(&'static str, ServiceKind); 4] = [
+    const ALL: [(&'static str, ServiceKind); 9] = [
         ("tierlock", ServiceKind::Tierlock),
         ("etcd", ServiceKind::Etcd),
+        ("mysql", ServiceKind::Mysql),
+        ("postgres", ServiceKind::Postgres),
+        ("postgresql", ServiceKind::Postgres),
         ("redis", ServiceKind::Redis),
         ("redlock", ServiceKind::Redlock),
+        ("shedlock+mysql", ServiceKind::ShedLockMysql),
+        ("shedlock+postgres", ServiceKind::ShedLockPostgres),
     ];
 
     pub(crate) fn scheme(self) -> &'static str {
@@ -90,6 +102,10 @@ impl ServiceKind {
         match self {
             ServiceKind::Tierlock => ("host", cfg!(feature = "host")),
             ServiceKind::Etcd => ("etcd", cfg!(feature = "etcd")),
+            ServiceKind::Mysql | ServiceKind::ShedLockMysql => ("mysql", cfg!(feature = "mysql")),
+            ServiceKind::Postgres | ServiceKind::ShedLockPostgres => {
+                ("postgres", cfg!(feature = "postgres"))
+            }
             ServiceKind::Redis | ServiceKind::Redlock => ("redis", cfg!(feature = "redis")),
         }
     }

@@ -30,6 +30,8 @@ pub(super) struct LeaseBook<H> {
     pub(super) is_leaving: bool,
     pub(super) is_kept: bool,
     pub(super) is_renewing: bool,
+    /// The server is asked whether what is shared is wanted.
+    pub(super) is_asking: bool,
     pub(super) renew_at: Time,
     /// It was told that what is held may soon be lost.
     pub(super) is_warned: bool,
@@ -58,6 +60,9 @@ pub(super) struct OpensWord {
     pub(super) word: Arc<LeaseWord>,
     pub(super) at_most: Option<Duration>,
     pub(super) is_in_use: bool,
+    pub(super) is_shared: bool,
+    /// Readers may join while one is in.
+    pub(super) keep: bool,
     pub(super) settlement: Settlement,
 }
 
@@ -69,6 +74,7 @@ pub(super) struct BookedLease<H> {
     pub(super) deadline: Time,
     /// Its own end, by `at_most`.
     pub(super) end: Time,
+    pub(super) is_shared: bool,
     /// It was lost, and is given back already: only its guard is still there.
     pub(super) is_over: bool,
 }
@@ -117,6 +123,7 @@ impl<H> LeaseBook<H> {
             is_leaving: false,
             is_kept: false,
             is_renewing: false,
+            is_asking: false,
             renew_at: Time::NEVER,
             is_warned: false,
         }
@@ -150,6 +157,12 @@ impl<H: Clone> LeaseBook<H> {
     pub(super) fn live(&self) -> Vec<(u64, H)> {
         let live = self.leases.iter().filter(|(_, lease)| !lease.is_over);
         live.map(|(number, lease)| (*number, lease.hold.clone())).collect()
+    }
+
+    /// What is shared, and how it is held.
+    pub(super) fn shared(&self) -> Vec<(u64, H)> {
+        let shared = self.leases.iter().filter(|(_, lease)| lease.is_shared && !lease.is_over);
+        shared.map(|(number, lease)| (*number, lease.hold.clone())).collect()
     }
 
     /// The first outcome counts.

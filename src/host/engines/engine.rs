@@ -33,6 +33,11 @@ pub(super) trait LockEngine: Send + Sync + Sized + 'static {
     /// Renews all that is held; one answer for each, in their order.
     fn renew(&self, holds: &[Self::Hold]) -> impl Future<Output = Vec<Renewal>> + Send;
 
+    /// For each of these, which are shared: whether another session waits for it to end.
+    fn are_wanted(&self, holds: &[Self::Hold]) -> impl Future<Output = Vec<bool>> + Send {
+        std::future::ready(vec![false; holds.len()])
+    }
+
     /// Gives one up; whether it was still held. `is_unused`: nothing was done under it.
     fn release(
         &self,
@@ -48,6 +53,12 @@ pub(super) trait LockEngine: Send + Sync + Sized + 'static {
 
     /// What an operator should know of the server.
     fn examine(&self) -> impl Future<Output = Result<Vec<EngineFinding>, EngineFault>> + Send;
+
+    /// Ready when something that is held may have ended: it is renewed at once, which tells. It may be
+    /// dropped.
+    fn heard(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 
     /// Nothing is held any more, and nothing will be.
     fn part(&self) -> impl Future<Output = ()> + Send;
@@ -66,6 +77,10 @@ pub(super) struct EngineAbilities {
     pub(super) has_tokens: bool,
     /// It remembers `at_least`.
     pub(super) reserves: bool,
+    /// It takes a lock for a time that is said beforehand.
+    pub(super) needs_at_most: bool,
+    /// It grants locks that several sessions share.
+    pub(super) shares: bool,
 }
 
 /// A lock was granted.

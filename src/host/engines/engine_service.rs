@@ -183,8 +183,9 @@ impl<E: LockEngine> Drop for PendingEngineLease<E> {
 impl<E: LockEngine> LeaseService for EngineService<E> {
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease> {
         let LeaseRequest { name, patience, above, at_most, at_least, .. } = request;
-        let LeaseRequest { word, is_in_use, settlement, .. } = request;
-        let terms = AskedTerms { has_at_least: at_least.is_some(), keeps_always: false };
+        let LeaseRequest { word, is_in_use, is_shared, keep, settlement, .. } = request;
+        let (has_at_least, has_at_most) = (at_least.is_some(), at_most.is_some());
+        let terms = AskedTerms { has_at_least, has_at_most, keeps_always: false };
         let checked = self.check_fork().and_then(|()| self.accepts(&terms));
         let failed = |service, error: LockError| {
             let error = error.with_name(&name).with_scope(Scope::Host);
@@ -195,7 +196,8 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
             return failed(self, error);
         }
         let leasing = self.leasing().clone();
-        let wish = Wish::new(name.clone(), above, at_least, patience, leasing.connect_timeout);
+        let mut wish = Wish::new(name.clone(), above, patience, leasing.connect_timeout);
+        (wish.at_least, wish.at_most, wish.is_shared) = (at_least, at_most, is_shared);
         let mut book = leasing.book.lock();
         if book.closing != LeasingStage::Open {
             drop(book);
@@ -203,12 +205,17 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
         }
         let number = book.next;
         book.next += 1;
-        let opens = Some(OpensWord { word, at_most, is_in_use, settlement });
+        let opens = OpensWord { word, at_most, is_in_use, is_shared, keep, settlement };
+        let opens = Some(opens);
         let wish = Arc::new(wish);
         book.requests.insert(number, AskedLease { opens, wish, waker: None, outcome: None });
         drop(book);
         let number = Some(number);
         Box::new(PendingEngineLease { service: self, number, is_begun: false, failed: None })
+    }
+
+    fn shares(&self) -> bool {
+        self.leasing().engine.abilities().shares
     }
 
     fn give_back(&self, word: &LeaseWord, used: &Used) {
@@ -277,6 +284,12 @@ impl<E: LockEngine> LeaseService for EngineService<E> {
             return refused(
                 "does not remember at_least after its holder: leave at_least out, or lock by \
                  redis:// or tierlock's own leaders",
+            );
+        }
+        if abilities.needs_at_most && !terms.has_at_most {
+            return refused(
+                "takes a lock for a time that is said beforehand, and no longer: set at_most \
+                 (`tierlock run --at-most 10m`)",
             );
         }
         if terms.keeps_always {

@@ -10,7 +10,6 @@
 
 mod queue;
 mod session;
-mod slots;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,12 +19,12 @@ use tokio::runtime::Handle;
 use self::{
     queue::{LockQueue, QueueEntrance, Rank},
     session::{EtcdLine, EtcdSession},
-    slots::{NameSlot, NameSlots},
 };
 use super::{
     EngineSettings,
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
+    slots::{NameSlot, NameSlots},
     wish::Wish,
 };
 use crate::{
@@ -108,7 +107,7 @@ impl EtcdEngine {
                 Ok(Rank::Behind(ahead)) => ahead,
                 Err(fault) => {
                     wish.weather(fault).await?;
-                    if session.is_over() {
+                    if session.life.is_over() {
                         return Ok(None);
                     }
                     continue;
@@ -122,7 +121,7 @@ impl EtcdEngine {
             }
             *had_to_queue = true;
             wish.wait(queue.watch(&ahead), LOOK_EVERY).await?;
-            if session.is_over() {
+            if session.life.is_over() {
                 return Ok(None);
             }
         }
@@ -132,7 +131,7 @@ impl EtcdEngine {
     fn retract(&self, queue: LockQueue, session: Arc<EtcdSession>, slot: Arc<NameSlot>) {
         Handle::current().spawn(async move {
             let mut pause = Duration::from_millis(20);
-            while !session.is_over() && queue.retract(&session).await.is_err() {
+            while !session.life.is_over() && queue.retract(&session).await.is_err() {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_millis(500));
             }
@@ -152,7 +151,7 @@ impl LockEngine for EtcdEngine {
     type Hold = EtcdHold;
 
     fn abilities(&self) -> EngineAbilities {
-        EngineAbilities { has_tokens: true, reserves: false }
+        EngineAbilities { has_tokens: true, reserves: false, needs_at_most: false, shares: false }
     }
 
     fn shown(&self) -> String {
@@ -201,7 +200,7 @@ impl LockEngine for EtcdEngine {
                 )));
             };
             // Good as long as its session is, which may be over by now: the caller looks.
-            let deadline = session.deadline();
+            let deadline = session.life.deadline();
             let key = queue.key(&session);
             let hold = EtcdHold { session, key, revision: risen.revision, _slot: slot };
             let (predecessor, sent) = (Predecessor::Clean, risen.sent);
@@ -223,11 +222,11 @@ impl LockEngine for EtcdEngine {
         let keys = holds.iter().map(|hold| (&*hold.key, hold.revision));
         let are_there = queue::are_there(&self.line, keys).await;
         let answer = |(hold, is_there): (&EtcdHold, Option<bool>)| {
-            let deadline = hold.session.deadline();
+            let deadline = hold.session.life.deadline();
             match is_there {
-                _ if hold.session.is_ended() => Renewal::Gone,
+                _ if hold.session.life.is_ended() => Renewal::Gone,
                 Some(false) => Renewal::Gone,
-                _ if hold.session.is_confirmed() => Renewal::Until(deadline),
+                _ if hold.session.life.is_confirmed() => Renewal::Until(deadline),
                 _ => Renewal::Unknown,
             }
         };

@@ -28,7 +28,7 @@ use crate::{
     error::{LockError, LockErrorKind, LostReason, Result},
     host::{
         exit::LeavesAtExit,
-        lease_word::{Met, Opening, Used},
+        lease_word::{LeaseWord, Met, Opening, Used},
         service::LeaseGranted,
     },
     time::Time,
@@ -120,7 +120,7 @@ impl<E: LockEngine> Leasing<E> {
             book.fail(number, closed(), after);
             return self.release(book, hold, true, deadline, None);
         };
-        let OpensWord { word, at_most, is_in_use, settlement } = opens;
+        let OpensWord { word, at_most, is_in_use, is_shared, keep, settlement } = opens;
         let end = at_most.map(|at_most| sent + at_most);
         word.set_deadline(deadline);
         let opening = Opening {
@@ -129,8 +129,9 @@ impl<E: LockEngine> Leasing<E> {
             last: token,
             predecessor,
             at_most: end,
-            keeps: false,
-            is_shared: false,
+            // A shared one goes once no reader is in, or another session wants it: the keeper looks.
+            keeps: is_shared && keep,
+            is_shared,
             is_in_use,
         };
         settlement.grant(&word, opening);
@@ -138,8 +139,9 @@ impl<E: LockEngine> Leasing<E> {
         request.outcome = Some(Ok(LeaseGranted { had_to_queue }));
         after.wakers.extend(request.waker.take());
         let end = end.unwrap_or(Time::NEVER);
-        book.leases
-            .insert(number, BookedLease { word, hold, token, deadline, end, is_over: false });
+        let is_over = false;
+        let lease = BookedLease { word, hold, token, deadline, end, is_shared, is_over };
+        book.leases.insert(number, lease);
         self.keep_up(book);
     }
 
@@ -242,12 +244,15 @@ impl<E: LockEngine> Leasing<E> {
         let mut book = self.book.lock();
         let now = clock::now();
         for number in book.over(now) {
-            let why = match book.leases[&number].deadline <= now {
+            let lease = &book.leases[&number];
+            // What came first, however late this looks.
+            let why = match lease.deadline < lease.end {
                 true => LostReason::Expired,
                 false => LostReason::HeldTooLong,
             };
             self.lose(&mut book, number, why, &mut after);
         }
+        self.end_idle_shares(&mut book, &mut after);
         let due = book.end_overdue(&mut after);
         let live = book.leases.values().filter(|lease| !lease.is_over);
         let next = live.map(|lease| lease.deadline.min(lease.end)).min();
@@ -268,6 +273,59 @@ impl<E: LockEngine> Leasing<E> {
         drop(book);
         after.run();
         nap
+    }
+
+    /// Gives back what is shared and has no reader, and asks whether the rest is wanted elsewhere.
+    fn end_idle_shares(self: &Arc<Self>, book: &mut LeaseBook<E::Hold>, after: &mut Afterwards) {
+        let shared = book.shared();
+        for (number, _) in &shared {
+            let word = book.leases[number].word.clone();
+            let used = if word.is_of(key(*number)) { word.close_idle() } else { None };
+            if let Some(used) = used {
+                self.take_back_idle(book, word, &used, after);
+            }
+        }
+        let shared = if shared.is_empty() { shared } else { book.shared() };
+        if !shared.is_empty() && !book.is_asking {
+            book.is_asking = true;
+            self.runtime.spawn(self.clone().recall_wanted(shared));
+        }
+    }
+
+    /// Lets no further reader into what a writer elsewhere waits for: the last one gives it back.
+    async fn recall_wanted(self: Arc<Self>, shared: Vec<(u64, E::Hold)>) {
+        let (numbers, holds): (Vec<_>, Vec<_>) = shared.into_iter().unzip();
+        let answers = self.engine.are_wanted(&holds).await;
+        let mut after = Afterwards::default();
+        let mut book = self.book.lock();
+        book.is_asking = false;
+        let wanted = numbers.into_iter().zip(answers).filter(|(_, is_wanted)| *is_wanted);
+        for (number, _) in wanted {
+            let lease = book.leases.get(&number).filter(|lease| !lease.is_over);
+            let Some(word) = lease.map(|lease| lease.word.clone()) else { continue };
+            if word.is_of(key(number))
+                && let Met::Idle(used) = word.recall()
+            {
+                self.take_back_idle(&mut book, word, &used, &mut after);
+            }
+        }
+        drop(book);
+        after.run();
+    }
+
+    /// A word was closed while no guard was in.
+    fn take_back_idle(
+        self: &Arc<Self>,
+        book: &mut LeaseBook<E::Hold>,
+        word: Arc<LeaseWord>,
+        used: &Used,
+        after: &mut Afterwards,
+    ) {
+        after.waiters.extend(word.take_waiter());
+        word.gone(used);
+        let lease = self.take_back(book, used, None);
+        after.gone.extend(lease.map(|lease| lease.word));
+        after.gone.push(word);
     }
 
     async fn renew(self: Arc<Self>, live: Vec<(u64, E::Hold)>) {
@@ -440,6 +498,7 @@ async fn keep<E: LockEngine>(leasing: Weak<Leasing<E>>) {
         tokio::select! {
             () = sleep(nap) => {}
             () = leasing.nudge.notified() => {}
+            () = leasing.engine.heard() => leasing.book.lock().renew_at = Time::ZERO,
         }
     }
 }

@@ -13,8 +13,14 @@
 //! | `fault` | what can go wrong on the way to a server |
 //! | `runtime` | the one background thread of a process that all its engines run on |
 //! | `holder_line` | a holder in one line, as servers have room for it |
-//! | `etcd` `redis` `redlock` | the engines |
+//! | `session_life` | until when what hangs on a session is good |
+//! | `slots` | one attempt of a name at a time |
+//! | `shedlock` | ShedLock's table in a database |
+//! | `advisory` | locks that belong to a session of a database |
+//! | `etcd` `mysql` `postgres` `redis` `redlock` | the engines |
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod advisory;
 mod book;
 #[cfg_attr(
     not(feature = "cli"),
@@ -27,11 +33,21 @@ mod etcd;
 mod fault;
 mod holder_line;
 mod leasing;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
 mod redlock;
 mod runtime;
+#[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
+mod session_life;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod shedlock;
+#[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
+mod slots;
 mod wish;
 
 use std::{sync::Arc, time::Duration};
@@ -67,6 +83,26 @@ pub(crate) fn open(url: ServiceUrl, settings: EngineSettings) -> Result<OpenedEn
         #[cfg(feature = "etcd")]
         ServiceKind::Etcd => {
             let engine = etcd::EtcdEngine::new(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "mysql")]
+        ServiceKind::Mysql => {
+            let engine = mysql::open(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "mysql")]
+        ServiceKind::ShedLockMysql => {
+            let engine = mysql::shed_table::open(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "postgres")]
+        ServiceKind::Postgres => {
+            let engine = postgres::open(url, &settings)?;
+            opened(EngineService::open(engine, settings)?)
+        }
+        #[cfg(feature = "postgres")]
+        ServiceKind::ShedLockPostgres => {
+            let engine = postgres::shed_table::open(url, &settings)?;
             opened(EngineService::open(engine, settings)?)
         }
         #[cfg(feature = "redis")]

@@ -257,7 +257,7 @@ impl LockEngine for RedisEngine {
     type Hold = RedisHold;
 
     fn abilities(&self) -> EngineAbilities {
-        EngineAbilities { has_tokens: true, reserves: true }
+        EngineAbilities { has_tokens: true, reserves: true, needs_at_most: false, shares: false }
     }
 
     fn shown(&self) -> String {

@@ -158,7 +158,12 @@ impl LockEngine for RedlockEngine {
     type Hold = RedlockHold;
 
     fn abilities(&self) -> EngineAbilities {
-        EngineAbilities { has_tokens: self.is_unfenced, reserves: false }
+        EngineAbilities {
+            has_tokens: self.is_unfenced,
+            reserves: false,
+            needs_at_most: false,
+            shares: false,
+        }
     }
 
     fn shown(&self) -> String {

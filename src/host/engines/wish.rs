@@ -29,6 +29,9 @@ pub(super) struct Wish {
     /// The token that the grant's must exceed.
     pub(super) above: Token,
     pub(super) at_least: Option<Duration>,
+    pub(super) at_most: Option<Duration>,
+    /// Others may have it, too, if they share it.
+    pub(super) is_shared: bool,
     patience: LeasePatience,
     connect_timeout: Duration,
     begun: Time,
@@ -59,14 +62,15 @@ impl Wish {
     pub(super) fn new(
         name: Name,
         above: Token,
-        at_least: Option<Duration>,
         patience: LeasePatience,
         connect_timeout: Duration,
     ) -> Wish {
         Wish {
             name,
             above,
-            at_least,
+            at_least: None,
+            at_most: None,
+            is_shared: false,
             patience,
             connect_timeout,
             begun: clock::now(),

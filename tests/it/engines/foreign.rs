@@ -167,7 +167,7 @@ fn a_string_of_another_recipe_is_waited_for(rig: &EngineRig) {
     drop(guard);
 }
 
-on!(all, a_key_that_is_deleted_is_a_lock_that_is_lost);
+on!(with_sessions, a_key_that_is_deleted_is_a_lock_that_is_lost);
 /// The key is gone: by an operator, or a server that has lost its memory.
 fn a_key_that_is_deleted_is_a_lock_that_is_lost(rig: &EngineRig) {
     let locks = rig.short_locks();

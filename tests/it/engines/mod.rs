@@ -7,23 +7,35 @@
 //! What an engine cannot pass is not listed for it below; the guide's page says why.
 
 mod cancelling;
+mod daemon;
 mod foreign;
+mod mysql;
 mod names;
 mod outages;
+mod postgres;
 mod program;
 mod proxy;
 mod rig;
 mod sharing;
+mod shedlock;
 
 use self::rig::EngineRig;
 
 /// Makes one test for each engine out of a situation: `engines::sharing::a_try_fails::redis`.
 macro_rules! on {
     (all, $situation:ident) => {
-        $crate::engines::on!([redis redis_plain redlock etcd] $situation);
+        $crate::engines::on!([redis redis_plain redlock etcd postgres mysql] $situation);
+    };
+    // Whose servers are killed or stopped.
+    (alone, $situation:ident) => {
+        $crate::engines::on!([redis redis_plain redlock etcd postgres_alone mysql_alone] $situation);
     };
     (with_tokens, $situation:ident) => {
-        $crate::engines::on!([redis redis_plain etcd] $situation);
+        $crate::engines::on!([redis redis_plain etcd postgres mysql] $situation);
+    };
+    // Whose locks outlive a connection, and a server's restart.
+    (with_sessions, $situation:ident) => {
+        $crate::engines::on!([redis redis_plain redlock etcd] $situation);
     };
     ([$($engine:ident)*] $situation:ident) => {
         mod $situation {

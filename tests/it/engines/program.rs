@@ -51,7 +51,7 @@ fn a_run_that_would_wait_for_itself_is_told(rig: &EngineRig) {
     assert!(told.contains("status=75"), "{told} {}", said(&output));
 }
 
-on!(all, a_doctor_asks_the_server);
+on!(alone, a_doctor_asks_the_server);
 fn a_doctor_asks_the_server(rig: &EngineRig) {
     let url = &*rig.url();
     let output = tierlock(&["doctor", "--service", url]).output().unwrap();

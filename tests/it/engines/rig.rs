@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tierlock::{LockManager, LockManagerBuilder, Mutex, MutexGuard};
 
-use super::proxy::Proxy;
+use super::{mysql, postgres, proxy::Proxy};
 use crate::{
     helper::Helper,
     setting::{LONG, Port, temp_dir, until},
@@ -30,7 +30,7 @@ pub(crate) struct EngineRig {
     pub(crate) kind: &'static str,
     pub(crate) servers: Vec<EngineServer>,
     /// After the addresses.
-    options: &'static str,
+    options: String,
     root: TempDir,
 }
 
@@ -39,6 +39,8 @@ pub(crate) struct EngineServer {
     kind: &'static str,
     pub(crate) port: u16,
     folder: PathBuf,
+    /// Of a PostgreSQL server: what the tests use of it.
+    pub(crate) database: String,
     child: RefCell<Option<Child>>,
 }
 
@@ -59,6 +61,62 @@ impl EngineRig {
         EngineRig::start("etcd", "etcd", 1, "")
     }
 
+    /// A database of its own on a server that all tests of this process share.
+    pub(crate) fn postgres() -> Option<EngineRig> {
+        EngineRig::on_shared("postgres", "")
+    }
+
+    /// A server of its own, which can be killed.
+    pub(crate) fn postgres_alone() -> Option<EngineRig> {
+        EngineRig::start("postgres", "postgres", 1, "")
+    }
+
+    pub(crate) fn shedlock_postgres() -> Option<EngineRig> {
+        EngineRig::on_shared("shedlock+postgres", "?unfenced=1")
+    }
+
+    pub(crate) fn mysql() -> Option<EngineRig> {
+        EngineRig::on_shared("mysql", "")
+    }
+
+    pub(crate) fn mysql_alone() -> Option<EngineRig> {
+        EngineRig::start("mysql", "mysql", 1, "")
+    }
+
+    pub(crate) fn shedlock_mysql() -> Option<EngineRig> {
+        EngineRig::on_shared("shedlock+mysql", "?unfenced=1")
+    }
+
+    fn on_shared(kind: &'static str, options: &'static str) -> Option<EngineRig> {
+        let server = kind.trim_start_matches("shedlock+");
+        if !EngineRig::is_installed(kind, server) {
+            return None;
+        }
+        let (port, database) = match server {
+            "mysql" => mysql::new_database(),
+            _ => postgres::new_database(),
+        };
+        let options = match kind {
+            // The names of its locks are the server's, and other tests have them too.
+            "mysql" => format!("?prefix={database}/"),
+            _ => options.to_owned(),
+        };
+        let (root, child) = (temp_dir(), RefCell::default());
+        let folder = root.path().to_owned();
+        let server = EngineServer { kind: server, port, folder, database, child };
+        Some(EngineRig { kind, servers: vec![server], options, root })
+    }
+
+    fn is_installed(kind: &str, server: &str) -> bool {
+        let program = EngineServer::program(server);
+        let is_there =
+            Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_ok();
+        if !is_there {
+            eprintln!("{} is not installed: {kind} is skipped", program.display());
+        }
+        is_there
+    }
+
     /// `None`, and a line that says so, where the server is not installed.
     fn start(
         kind: &'static str,
@@ -66,9 +124,7 @@ impl EngineRig {
         count: usize,
         options: &'static str,
     ) -> Option<EngineRig> {
-        let program = EngineServer::program(server);
-        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("{program} is not installed: {kind} is skipped");
+        if !EngineRig::is_installed(kind, server) {
             return None;
         }
         let root = temp_dir();
@@ -77,12 +133,15 @@ impl EngineRig {
                 let folder = root.path().join(number.to_string());
                 std::fs::create_dir(&folder).unwrap();
                 let port = Port::claim().address().port();
-                let server = EngineServer { kind: server, port, folder, child: RefCell::default() };
+                let database = if server == "mysql" { "test" } else { "postgres" }.to_owned();
+                let child = RefCell::default();
+                let server = EngineServer { kind: server, port, folder, database, child };
+                server.set_up();
                 server.start();
                 server
             })
             .collect();
-        Some(EngineRig { kind, servers, options, root })
+        Some(EngineRig { kind, servers, options: options.to_owned(), root })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -91,7 +150,14 @@ impl EngineRig {
 
     pub(crate) fn url_of(&self, ports: impl Iterator<Item = u16>) -> String {
         let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
-        format!("{}://{}{}", self.kind, addresses.join(","), self.options)
+        let (login, path) = match self.kind {
+            "postgres" | "shedlock+postgres" => {
+                ("postgres@", format!("/{}", self.servers[0].database))
+            }
+            "mysql" | "shedlock+mysql" => ("root@", format!("/{}", self.servers[0].database)),
+            _ => ("", String::new()),
+        };
+        format!("{}://{login}{}{path}{}", self.kind, addresses.join(","), self.options)
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -143,6 +209,14 @@ impl EngineRig {
     pub(crate) fn is_taken(&self, name: &str) -> bool {
         self.servers.iter().all(|server| match self.kind {
             "etcd" => !server.cli(&["get", "--prefix", &format!("{name}/")]).is_empty(),
+            "postgres" => {
+                let count = postgres::count("granted", &format!("hashtext('{name}')"));
+                server.cli(&[&count]) != "0"
+            }
+            "mysql" => {
+                let prefix = self.options.trim_start_matches("?prefix=");
+                server.cli(&[&format!("SELECT IS_USED_LOCK('{prefix}{name}')")]) != "NULL"
+            }
             _ => server.cli(&["EXISTS", name]) == "1",
         })
     }
@@ -176,19 +250,34 @@ pub(crate) fn try_hold(locks: &LockManager, name: &str) -> MutexGuard<'static, (
 }
 
 impl EngineServer {
-    fn program(kind: &str) -> &'static str {
+    fn program(kind: &str) -> PathBuf {
         match kind {
-            "redis" => "redis-server",
-            "etcd" => "etcd",
+            "redis" => "redis-server".into(),
+            "etcd" => "etcd".into(),
+            "postgres" => postgres::program("postgres"),
+            "mysql" => "mariadbd".into(),
             other => panic!("what is {other}?"),
+        }
+    }
+
+    /// What is to be done once, before it is started for the first time.
+    fn set_up(&self) {
+        match self.kind {
+            "postgres" => postgres::set_up(&self.folder),
+            "mysql" => mysql::set_up(&self.folder),
+            _ => {}
         }
     }
 
     /// Starts it, again after a kill too, and waits until it answers.
     pub(crate) fn start(&self) {
-        let mut command = program(EngineServer::program(self.kind));
         let port = self.port.to_string();
         let folder = self.folder.to_str().unwrap();
+        let mut command = match self.kind {
+            "postgres" => postgres::server(&self.folder),
+            "mysql" => mysql::server(&self.folder, &port),
+            kind => program(EngineServer::program(kind)),
+        };
         match self.kind {
             "redis" => command
                 .args(["--port", &port, "--bind", "127.0.0.1", "--dir", folder, "--save", ""])
@@ -202,6 +291,8 @@ impl EngineServer {
                     .args(["--initial-advertise-peer-urls", &peer, "--name", "one"])
                     .args(["--initial-cluster", &format!("one={peer}")])
             }
+            "postgres" => command.args(["-p", &port]),
+            "mysql" => &mut command,
             other => panic!("what is {other}?"),
         };
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -211,6 +302,11 @@ impl EngineServer {
 
     fn answers(&self) -> bool {
         use std::io::{Read, Write};
+        match self.kind {
+            "postgres" => return postgres::answers(self.port),
+            "mysql" => return mysql::answers(self.port),
+            _ => {}
+        }
         let Ok(mut line) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let (ask, answer): (&[u8], &[u8]) = match self.kind {
             "redis" => (b"PING\r\n", b"+PONG"),
@@ -230,6 +326,8 @@ impl EngineServer {
                 command
             }
             "etcd" => self.etcdctl(),
+            "postgres" => postgres::psql(self.port, &self.database),
+            "mysql" => mysql::client(self.port, &self.database),
             other => panic!("what is {other}?"),
         };
         let output = command.args(arguments).output().unwrap();
@@ -245,6 +343,9 @@ impl EngineServer {
 
     pub(crate) fn kill(&self) {
         if let Some(mut child) = self.child.borrow_mut().take() {
+            for pid in self.workers(&child) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -262,6 +363,17 @@ impl EngineServer {
         let child = self.child.borrow();
         let pid = Pid::from_child(child.as_ref().unwrap());
         rustix::process::kill_process(pid, signal).unwrap();
+        for worker in self.workers(child.as_ref().unwrap()) {
+            let _ = rustix::process::kill_process(worker, signal);
+        }
+    }
+
+    /// The processes that serve its connections, where it has any.
+    fn workers(&self, child: &Child) -> Vec<Pid> {
+        match self.kind {
+            "postgres" => postgres::children(child.id()),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -87,7 +87,7 @@ impl LockQueue {
         if let Err(EngineFault::Trouble(trouble)) = &answer
             && trouble.contains("lease not found")
         {
-            session.end();
+            session.life.end();
         }
         let answer = answer?;
         let found = gets(answer.op_responses());

@@ -5,10 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,10 +18,11 @@ use crate::{
     clock,
     error::{Holder, Result},
     host::{
-        engines::{EngineSettings, fault::EngineFault, holder_line::HolderLine, margin},
+        engines::{
+            EngineSettings, fault::EngineFault, holder_line::HolderLine, session_life::SessionLife,
+        },
         service_url::{Password, ServiceUrl},
     },
-    time::Time,
 };
 
 /// The way to one cluster.
@@ -49,47 +47,12 @@ pub(super) struct EtcdLine {
 /// A lease of the cluster. Once over it stays so: the next is another.
 pub(in super::super) struct EtcdSession {
     id: i64,
-    /// As the server granted it.
-    time_to_live: Duration,
-    deadline: Mutex<Time>,
-    is_ended: AtomicBool,
-    /// The last renewal was answered.
-    is_confirmed: AtomicBool,
+    pub(super) life: SessionLife,
 }
 
 impl EtcdSession {
     pub(super) fn id(&self) -> i64 {
         self.id
-    }
-
-    /// Until when its keys are there, if nothing takes them away.
-    pub(super) fn deadline(&self) -> Time {
-        *self.deadline.lock()
-    }
-
-    /// The server has said that it is over.
-    pub(super) fn is_ended(&self) -> bool {
-        self.is_ended.load(Acquire)
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.is_ended() || clock::now() >= self.deadline()
-    }
-
-    pub(super) fn is_confirmed(&self) -> bool {
-        self.is_confirmed.load(Acquire)
-    }
-
-    pub(super) fn end(&self) {
-        self.is_ended.store(true, Release);
-    }
-
-    /// A renewal that was sent then was answered. What is over stays over.
-    fn renewed(&self, sent: Time) {
-        let mut deadline = self.deadline.lock();
-        if clock::now() < *deadline {
-            *deadline = (*deadline).max(sent + (self.time_to_live - margin(self.time_to_live)));
-        }
     }
 }
 
@@ -182,19 +145,18 @@ impl EtcdLine {
 
     /// The session that there is, if it is not over.
     pub(super) fn current(&self) -> Option<Arc<EtcdSession>> {
-        self.session.lock().clone().filter(|session| !session.is_over())
+        self.session.lock().clone().filter(|session| !session.life.is_over())
     }
 
     /// A session that is good for long enough to begin something.
     pub(super) async fn session(&self) -> Result<Arc<EtcdSession>, EngineFault> {
         let _opening = self.opening.lock().await;
         if let Some(session) = self.current() {
-            let left = session.deadline().since(clock::now());
-            if left >= session.time_to_live / 2 {
+            if session.life.is_fresh() {
                 return Ok(session);
             }
             self.keep_alive(&session).await;
-            if session.is_confirmed() && !session.is_over() {
+            if session.life.is_confirmed() && !session.life.is_over() {
                 return Ok(session);
             }
         }
@@ -203,13 +165,8 @@ impl EtcdLine {
         let seconds = self.time_to_live.as_millis().div_ceil(1000) as i64;
         let granted = self.within(client.lease_grant(seconds, None::<LeaseGrantOptions>)).await?;
         let time_to_live = Duration::from_secs(granted.ttl().max(0) as u64);
-        let session = Arc::new(EtcdSession {
-            id: granted.id(),
-            time_to_live,
-            deadline: Mutex::new(sent + (time_to_live - margin(time_to_live))),
-            is_ended: AtomicBool::new(false),
-            is_confirmed: AtomicBool::new(true),
-        });
+        let life = SessionLife::new(sent, time_to_live);
+        let session = Arc::new(EtcdSession { id: granted.id(), life });
         self.saw(granted.header());
         // Its holder is described in a key beside the locks': theirs are empty, as the field's tools have them.
         let options = PutOptions::new().with_lease(session.id);
@@ -238,7 +195,7 @@ impl EtcdLine {
                 match timeout(self.patience, client.lease_keep_alive(session.id)).await {
                     Ok(Ok(_)) => true,
                     Ok(Err(Error::LeaseKeepAliveError(why))) if why.contains("not found") => {
-                        session.end();
+                        session.life.end();
                         false
                     }
                     Ok(Err(_)) | Err(_) => false,
@@ -246,9 +203,9 @@ impl EtcdLine {
             }
             Err(_) => false,
         };
-        session.is_confirmed.store(renewed, Release);
-        if renewed {
-            session.renewed(sent);
+        match renewed {
+            true => session.life.renewed(sent),
+            false => session.life.missed(),
         }
     }
 
@@ -264,7 +221,7 @@ impl EtcdLine {
     /// Ends the session: what may be left of it goes with it.
     pub(super) async fn part(&self) {
         let session = self.session.lock().take();
-        if let Some(session) = session.filter(|session| !session.is_over())
+        if let Some(session) = session.filter(|session| !session.life.is_over())
             && let Ok(mut client) = self.client().await
         {
             let _ = self.within(client.lease_revoke(session.id)).await;
