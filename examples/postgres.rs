@@ -84,7 +84,7 @@ async fn token_gate(stock: &mut Client, first: Token, second: Token) -> Outcome<
 
 /// Where one transaction reads and writes, the row's own lock does: no token, and nothing to lose.
 async fn row_lock(server: &Server) -> Outcome<()> {
-    let mut clients = vec![server.client().await?, server.client().await?];
+    let mut clients = [server.client().await?, server.client().await?];
     let before = left_over(&clients[0]).await?;
     let sales = clients.iter_mut().map(|client| async {
         for _ in 0..20 {
