@@ -201,6 +201,8 @@ pub struct Client {
 /// Something that was asked for and not granted yet.
 struct Request {
     acquire: Acquire,
+    /// The request that comes after it, and is refused with it.
+    follower: Option<RequestId>,
     limit: Option<Time>,
     asked: Time,
     /// Since when a leader's word on it is waited for: it was asked for then, or the word that
@@ -343,8 +345,13 @@ impl Client {
             // The next answer tells how often a waiting session is to renew.
             self.next_renewal = self.next_renewal.min(now + RENEW_SOON);
         }
+        let after = acquire.extras.as_deref().and_then(|extras| extras.after);
+        if let Some(before) = after.and_then(|after| self.requests.get_mut(&after)) {
+            before.follower = Some(request);
+        }
         let state = Request {
             acquire,
+            follower: None,
             limit,
             asked: now,
             since: now,
@@ -1213,6 +1220,13 @@ impl Client {
                 why => Failure::Refused { why },
             };
             self.fail(request, failure, holder.or(known));
+            // The leader's word on it may be lost with a connection, and a report of it alone would be
+            // granted.
+            if let Some(follower) = state.follower.filter(|next| self.requests.contains_key(next)) {
+                self.take_back(follower);
+                let failure = Failure::Refused { why: Refusal::WouldBlock };
+                self.fail(follower, failure, None);
+            }
         }
     }
 
