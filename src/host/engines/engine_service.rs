@@ -26,7 +26,8 @@ use crate::{
         exit::{self, LeavesAtExit},
         lease_word::{LeaseWord, Used},
         service::{
-            AskedTerms, LeaseGranted, LeaseRequest, LeaseService, PendingLease, PendingRelease,
+            AskedTerms, LeaseGranted, LeaseMode, LeaseRequest, LeaseService, PendingLease,
+            PendingRelease,
         },
     },
     name::Name,
@@ -183,7 +184,9 @@ impl<E: LockEngine> Drop for PendingEngineLease<E> {
 impl<E: LockEngine> LeaseService for EngineService<E> {
     fn ask(self: Arc<Self>, request: LeaseRequest) -> Box<dyn PendingLease> {
         let LeaseRequest { name, patience, above, at_most, at_least, .. } = request;
-        let LeaseRequest { word, is_in_use, is_shared, keep, settlement, .. } = request;
+        let LeaseRequest { word, is_in_use, mode, keep, settlement, .. } = request;
+        // It counts no permits, and is asked for none.
+        let is_shared = mode == LeaseMode::Shared;
         let (has_at_least, has_at_most) = (at_least.is_some(), at_most.is_some());
         let terms = AskedTerms { has_at_least, has_at_most, keeps_always: false };
         let checked = self.check_fork().and_then(|()| self.accepts(&terms));
