@@ -82,7 +82,7 @@ pub(super) use self::holding::holding;
 pub(super) use self::{checkup::examine, layout::FORMAT, place::Near};
 use self::{
     index::Found,
-    lock::{Admission, Lost, SlotAt, Stop},
+    lock::{Admission, Lost, Stop},
     marks::Marks,
     member::Member,
     place::{Heirloom, NOT_HELD, Place},
@@ -152,7 +152,7 @@ impl Directory {
     #[cfg(feature = "cli")]
     pub(super) fn end_stay(&self, name: &Name, token: Token) -> Result<bool, LockError> {
         let Place { slot, number, generation, member, .. } = &self.place(name, Usage::Lock)?;
-        let at = SlotAt { slot, number: *number, table: &member.table, kept: Some(slot) };
+        let at = lock::SlotAt { slot, number: *number, table: &member.table, kept: Some(slot) };
         match lock::end_stay(at, member.id, *generation, &**member, token.get()) {
             Ok(ended) => Ok(ended),
             Err(Stop::Failed(error)) => Err(error.with_name(name).with_scope(Scope::Process)),

@@ -66,7 +66,7 @@ use super::{
     slot::Slot,
     step::step,
     store::Table,
-    word::{OwnerId, State, StayEnd, WaitId, Word},
+    word::{OwnerId, StayEnd, WaitId, Word},
 };
 
 /// Waiting longer than this earns a record, and with it a place in the order of waits.
@@ -367,7 +367,7 @@ pub(super) fn end_stay<P: Presences>(
             at.slot.token.load(Ordering::Relaxed) == token
                 && at.slot.generation.load(Ordering::Relaxed) == generation
         };
-        if !matches!(seen.state(), Some(State::Staying(_))) || !is_its() {
+        if !matches!(seen.state(), Some(super::word::State::Staying(_))) || !is_its() {
             return Ok(false);
         }
         // A waiter may mark it meanwhile.

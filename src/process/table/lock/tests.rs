@@ -11,7 +11,11 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::{ends::EndHints, member::Member, word::RecordWord};
+use super::super::{
+    ends::EndHints,
+    member::Member,
+    word::{RecordWord, State},
+};
 use super::*;
 use crate::{
     name::Name,
