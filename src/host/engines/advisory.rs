@@ -33,7 +33,8 @@ use super::{
 };
 use crate::{
     clock,
-    error::{LockError, Predecessor, Result},
+    error::{LockError, Result},
+    host::service_url::ServiceUrl,
     name::Name,
     time::Time,
     token::Token,
@@ -155,6 +156,25 @@ pub(super) struct AdvisoryHold<D: AdvisoryDatabase> {
     _use: Arc<SessionUse<D>>,
     /// No other attempt of the name begins before this lock is given up.
     _slot: Arc<NameSlot>,
+}
+
+/// So many connections of a manager unless `?connections=` says otherwise.
+const CONNECTIONS: usize = 10;
+
+/// Takes the options out that both databases have: whether a pooler gives each client a session of its
+/// own, and how many connections there may be.
+pub(super) fn take_session_options(url: &mut ServiceUrl) -> Result<(bool, usize)> {
+    let is_session_pooled = match url.take("pooler")?.as_deref() {
+        None => false,
+        Some("session") => true,
+        Some(_) => return Err(url.refuse("the option pooler is session")),
+    };
+    let connections = match url.take("connections")?.map(|count| count.parse::<usize>()) {
+        None => CONNECTIONS,
+        Some(Ok(count @ 1..)) => count,
+        Some(_) => return Err(url.refuse("the option connections is a number from 1 on")),
+    };
+    Ok((is_session_pooled, connections))
 }
 
 impl<D: AdvisoryDatabase> Clone for AdvisoryHold<D> {
@@ -426,15 +446,7 @@ impl<D: AdvisoryDatabase> LockEngine for AdvisoryEngine<D> {
                     wish.acknowledge();
                     let _use = Arc::new(using);
                     let hold = AdvisoryHold { session, wanted, _use, _slot: slot };
-                    let predecessor = Predecessor::Clean;
-                    return Ok(EngineGrant {
-                        hold,
-                        token,
-                        predecessor,
-                        sent,
-                        deadline,
-                        had_to_queue,
-                    });
+                    return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
                 }
                 Attempted::Held if wish.is_try() => {
                     wish.acknowledge();

@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use super::{fault::EngineFault, wish::Wish};
 use crate::{
-    error::{Holder, LockError, Predecessor, Result},
+    error::{Holder, LockError, Result},
     name::Name,
     time::Time,
     token::Token,
@@ -88,7 +88,6 @@ pub(super) struct EngineAbilities {
 pub(super) struct EngineGrant<H> {
     pub(super) hold: H,
     pub(super) token: Token,
-    pub(super) predecessor: Predecessor,
     /// When the request that it answers was sent.
     pub(super) sent: Time,
     /// Until when it is good without a further word.

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    error::{Holder, LockError, Predecessor, Result},
+    error::{Holder, LockError, Result},
     host::service_url::ServiceUrl,
     name::Name,
     time::Time,
@@ -203,8 +203,8 @@ impl LockEngine for EtcdEngine {
             let deadline = session.life.deadline();
             let key = queue.key(&session);
             let hold = EtcdHold { session, key, revision: risen.revision, _slot: slot };
-            let (predecessor, sent) = (Predecessor::Clean, risen.sent);
-            return Ok(EngineGrant { hold, token, predecessor, sent, deadline, had_to_queue });
+            let sent = risen.sent;
+            return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
         }
     }
 

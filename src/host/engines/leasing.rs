@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clock,
-    error::{LockError, LockErrorKind, LostReason, Result},
+    error::{LockError, LockErrorKind, LostReason, Predecessor, Result},
     host::{
         exit::LeavesAtExit,
         lease_word::{LeaseWord, Met, Opening, Used},
@@ -113,7 +113,7 @@ impl<E: LockEngine> Leasing<E> {
         let is_open = book.closing == LeasingStage::Open;
         let request = book.requests.get_mut(&number);
         let opens = request.and_then(|request| request.opens.take().zip(Some(request)));
-        let EngineGrant { hold, token, predecessor, sent, deadline, had_to_queue } = grant;
+        let EngineGrant { hold, token, sent, deadline, had_to_queue } = grant;
         let Some((opens, request)) = opens.filter(|(opens, _)| is_open && !opens.word.is_retired())
         else {
             // Its caller is gone.
@@ -127,7 +127,8 @@ impl<E: LockEngine> Leasing<E> {
             lease: key(number),
             first: token,
             last: token,
-            predecessor,
+            // No service of another kind remembers how the last holder left.
+            predecessor: Predecessor::Clean,
             at_most: end,
             // A shared one goes once no reader is in, or another session wants it: the keeper looks.
             keeps: is_shared && keep,

@@ -126,6 +126,11 @@ fn opened<E: engine::LockEngine>(service: Arc<EngineService<E>>) -> Result<Opene
     Ok(OpenedEngine { service: service.clone(), questions: service })
 }
 
+/// How long an answer is waited for, by the time that locks outlive a silence.
+pub(super) fn patience(time_to_live: Duration) -> Duration {
+    (time_to_live / 3).clamp(Duration::from_millis(300), Duration::from_secs(2))
+}
+
 /// What a client's clock and the server's may differ by while a lease runs: 1 % of it, and what it
 /// takes to look at a clock.
 pub(super) fn margin(time_to_live: Duration) -> Duration {

@@ -24,10 +24,11 @@ use ring::digest::{SHA256, digest};
 use self::line::{MysqlAnswer, MysqlLine, MysqlServer, cell};
 use super::{
     EngineSettings,
-    advisory::{AdvisoryDatabase, AdvisoryEngine, SessionEnd, WantedKey},
+    advisory::{AdvisoryDatabase, AdvisoryEngine, SessionEnd, WantedKey, take_session_options},
     engine::{EngineFinding, EngineLock},
     fault::EngineFault,
     holder_line::HolderLine,
+    patience,
 };
 use crate::{
     error::{Holder, LockError, Result},
@@ -48,8 +49,6 @@ pub(super) struct MysqlDatabase {
     place: Mutex<Option<String>>,
 }
 
-/// So many connections of a manager unless `?connections=` says otherwise.
-const CONNECTIONS: usize = 10;
 /// Characters that a lock's name has room for.
 const KEY_MAX: usize = 64;
 /// What is left of a name before its hash, and how much of that there is.
@@ -81,27 +80,13 @@ pub(super) fn open(
     let time_to_live = settings.time_to_live;
     let server = MysqlServer::new(&mut url, patience(time_to_live))?;
     let prefix = url.take("prefix")?.unwrap_or_default();
-    let is_session_pooled = match url.take("pooler")?.as_deref() {
-        None => false,
-        Some("session") => true,
-        Some(_) => return Err(url.refuse("the option pooler is session")),
-    };
-    let connections = match url.take("connections")?.map(|count| count.parse::<usize>()) {
-        None => CONNECTIONS,
-        Some(Ok(count @ 1..)) => count,
-        Some(_) => return Err(url.refuse("the option connections is a number from 1 on")),
-    };
+    let (is_session_pooled, connections) = take_session_options(&mut url)?;
     url.finish("connections, password_file, pooler, prefix")?;
     let holder = HolderLine::new(&settings.identity);
     let place = Mutex::new(None);
     let database =
         MysqlDatabase { url, server, prefix, holder, time_to_live, is_session_pooled, place };
     Ok(AdvisoryEngine::new(database, time_to_live, connections))
-}
-
-/// How long an answer is waited for, by the time that locks outlive a silence.
-fn patience(time_to_live: Duration) -> Duration {
-    (time_to_live / 3).clamp(Duration::from_millis(300), Duration::from_secs(2))
 }
 
 /// A name as the server has it, which no kind of server changes or refuses.

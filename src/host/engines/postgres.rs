@@ -29,10 +29,11 @@ use self::{
 };
 use super::{
     EngineSettings,
-    advisory::{AdvisoryDatabase, AdvisoryEngine, SessionEnd, WantedKey},
+    advisory::{AdvisoryDatabase, AdvisoryEngine, SessionEnd, WantedKey, take_session_options},
     engine::{EngineFinding, EngineLock},
     fault::EngineFault,
     holder_line::HolderLine,
+    patience,
 };
 use crate::{
     error::{Holder, LockError, Result},
@@ -70,8 +71,6 @@ struct PreparedMode {
     give: Statement,
 }
 
-/// So many connections of a manager unless `?connections=` says otherwise.
-const CONNECTIONS: usize = 10;
 /// A server's limit for the name of an application, in bytes.
 const APPLICATION_MAX: usize = 63;
 
@@ -81,8 +80,7 @@ pub(super) fn open(
     settings: &EngineSettings,
 ) -> Result<AdvisoryEngine<PostgresDatabase>> {
     let time_to_live = settings.time_to_live;
-    let patience = (time_to_live / 3).clamp(Duration::from_millis(300), Duration::from_secs(2));
-    let server = PostgresServer::new(&mut url, patience)?;
+    let server = PostgresServer::new(&mut url, patience(time_to_live))?;
     let dialect = KeyDialect::of(url.take("key")?.as_deref())
         .ok_or_else(|| url.refuse("the option key is hashtext, with_advisory_lock or number"))?;
     let schema = url.take("schema")?.unwrap_or_else(|| "public".to_owned());
@@ -90,16 +88,7 @@ pub(super) fn open(
     if schema.is_empty() || !schema.chars().all(is_plain) {
         return Err(url.refuse("the option schema is a name of letters, digits and _"));
     }
-    let is_session_pooled = match url.take("pooler")?.as_deref() {
-        None => false,
-        Some("session") => true,
-        Some(_) => return Err(url.refuse("the option pooler is session")),
-    };
-    let connections = match url.take("connections")?.map(|count| count.parse::<usize>()) {
-        None => CONNECTIONS,
-        Some(Ok(count @ 1..)) => count,
-        Some(_) => return Err(url.refuse("the option connections is a number from 1 on")),
-    };
+    let (is_session_pooled, connections) = take_session_options(&mut url)?;
     url.finish("connections, key, password_file, pooler, schema")?;
     let mut application: String = format!("tierlock {}", settings.identity.label)
         .chars()

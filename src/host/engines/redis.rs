@@ -28,12 +28,12 @@ use super::{
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
     holder_line::HolderLine,
-    margin,
+    margin, patience,
     wish::Wish,
 };
 use crate::{
     clock,
-    error::{LockError, Predecessor, Result},
+    error::{LockError, Result},
     host::{random, service_url::ServiceUrl},
     name::Name,
     time::Time,
@@ -84,11 +84,6 @@ impl Owners {
         let (a, b, c, d, e) = (&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]);
         format!("{a}-{b}-{c}-{d}-{e}:{number}")
     }
-}
-
-/// How long an answer is waited for, by the time that locks outlive a silence.
-pub(super) fn patience(time_to_live: Duration) -> Duration {
-    (time_to_live / 3).clamp(Duration::from_millis(300), Duration::from_secs(2))
 }
 
 /// A wait for a lock that tells its end sleeps no longer than this before it looks, and one for a
@@ -279,15 +274,7 @@ impl LockEngine for RedisEngine {
             }
             let (left, tells, channel) = match self.try_take(wish, &key).await {
                 Ok(Attempt::Taken { hold, token, sent, deadline }) => {
-                    let predecessor = Predecessor::Clean;
-                    return Ok(EngineGrant {
-                        hold,
-                        token,
-                        predecessor,
-                        sent,
-                        deadline,
-                        had_to_queue,
-                    });
+                    return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
                 }
                 Ok(Attempt::Held { left, tells, channel }) => (left, tells, channel),
                 Ok(Attempt::Unheard(fault, hold)) => {

@@ -14,18 +14,17 @@ use super::{
     engine::{EngineAbilities, EngineFinding, EngineGrant, EngineLock, LockEngine, Renewal},
     fault::EngineFault,
     holder_line::HolderLine,
-    margin,
+    margin, patience,
     redis::{
         Owners,
         node::{RedisLogin, RedisNode},
-        patience,
         scripts::{LOOK, LockForm, seen, token_key},
     },
     wish::Wish,
 };
 use crate::{
     clock,
-    error::{LockError, Predecessor, Result},
+    error::{LockError, Result},
     host::{random, service_url::ServiceUrl},
     name::Name,
     token::Token,
@@ -185,8 +184,8 @@ impl LockEngine for RedlockEngine {
             let poll = self.vote(self.nodes.iter().map(|node| self.take_at(node, &hold))).await;
             let deadline = sent + (self.time_to_live - margin(self.time_to_live));
             if poll.yes >= self.quorum() && clock::now() < deadline {
-                let (token, predecessor) = (Token::ZERO, Predecessor::Clean);
-                return Ok(EngineGrant { hold, token, predecessor, sent, deadline, had_to_queue });
+                let token = Token::ZERO;
+                return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
             }
             // A part of the servers is no lock, and stands in the way of others.
             self.vote(self.nodes.iter().map(|node| self.release_at(node, &hold))).await;

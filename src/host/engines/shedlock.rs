@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     clock,
-    error::{Holder, LockError, Predecessor, Result},
-    host::random,
+    error::{Holder, LockError, Result},
+    host::{random, service_url::ServiceUrl},
     name::Name,
     time::Time,
     token::Token,
@@ -55,9 +55,6 @@ pub(super) trait ShedTable: Send + Sync + 'static {
         only: Option<&str>,
     ) -> impl Future<Output = Result<Vec<TakenRow>, EngineFault>> + Send;
 
-    /// As [`LockEngine::examine`].
-    fn examine(&self) -> impl Future<Output = Result<Vec<EngineFinding>, EngineFault>> + Send;
-
     /// How an operator frees a row.
     fn break_advice(&self, name: &Name) -> String;
 }
@@ -88,15 +85,17 @@ pub(super) struct ShedHold {
     deadline: Time,
 }
 
-/// What an operator should know of a table, in which so many rows are taken.
-pub(super) fn findings(shown: &str, count: usize) -> Vec<EngineFinding> {
-    vec![
-        EngineFinding::fine(format!("{shown} answers: {count} rows are taken")),
-        EngineFinding::note(
-            "its clock decides when a row is free, and the table has no token: these locks are for \
-             efficiency, not for correctness",
-        ),
-    ]
+/// Takes out the options of a table's URL that its server has not: the table, and whether locks without
+/// a token are wanted.
+pub(super) fn take_table(url: &mut ServiceUrl) -> Result<(String, bool)> {
+    let table = url.take("table")?.unwrap_or_else(|| "shedlock".to_owned());
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.');
+    if table.is_empty() || !table.chars().all(is_plain) {
+        return Err(url.refuse("the option table is a name of letters, digits, _ and ."));
+    }
+    let is_unfenced = url.take_switch("unfenced")?;
+    url.finish("password_file, table, unfenced")?;
+    Ok((table, is_unfenced))
 }
 
 /// So often a row that may be ours is given up.
@@ -177,16 +176,9 @@ impl<T: ShedTable> LockEngine for ShedLockEngine<T> {
                     // Its own end comes first, which is `at_most`.
                     let deadline = sent + at_most + margin(at_most) / 2;
                     let hold = ShedHold { name: wish.name.clone(), owner, at_least, deadline };
-                    let (token, predecessor) = (Token::ZERO, Predecessor::Clean);
+                    let token = Token::ZERO;
                     let had_to_queue = false;
-                    return Ok(EngineGrant {
-                        hold,
-                        token,
-                        predecessor,
-                        sent,
-                        deadline,
-                        had_to_queue,
-                    });
+                    return Ok(EngineGrant { hold, token, sent, deadline, had_to_queue });
                 }
             }
         }
@@ -232,7 +224,14 @@ impl<T: ShedTable> LockEngine for ShedLockEngine<T> {
     }
 
     async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
-        self.table.examine().await
+        let (shown, count) = (self.shown(), self.table.taken(None).await?.len());
+        Ok(vec![
+            EngineFinding::fine(format!("{shown} answers: {count} rows are taken")),
+            EngineFinding::note(
+                "its clock decides when a row is free, and the table has no token: these locks are \
+                 for efficiency, not for correctness",
+            ),
+        ])
     }
 
     async fn part(&self) {}

@@ -10,9 +10,9 @@ use crate::{
     host::{
         engines::{
             EngineSettings,
-            engine::EngineFinding,
             fault::EngineFault,
-            shedlock::{ShedLockEngine, ShedTable, TakenRow, findings},
+            patience,
+            shedlock::{ShedLockEngine, ShedTable, TakenRow, take_table},
         },
         service_url::ServiceUrl,
     },
@@ -41,14 +41,8 @@ pub(in super::super) fn open(
     mut url: ServiceUrl,
     settings: &EngineSettings,
 ) -> Result<ShedLockEngine<MysqlShedTable>> {
-    let server = MysqlServer::new(&mut url, super::patience(settings.time_to_live))?;
-    let table = url.take("table")?.unwrap_or_else(|| "shedlock".to_owned());
-    let is_plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.');
-    if table.is_empty() || !table.chars().all(is_plain) {
-        return Err(url.refuse("the option table is a name of letters, digits, _ and ."));
-    }
-    let is_unfenced = url.take_switch("unfenced")?;
-    url.finish("password_file, table, unfenced")?;
+    let server = MysqlServer::new(&mut url, patience(settings.time_to_live))?;
+    let (table, is_unfenced) = take_table(&mut url)?;
     let table = MysqlShedTable { url, table, server, line: tokio::sync::Mutex::new(None) };
     Ok(ShedLockEngine::new(table, is_unfenced, settings))
 }
@@ -148,11 +142,6 @@ impl ShedTable for MysqlShedTable {
             Some(TakenRow { name, owner, left: span(2), held: span(3) })
         };
         Ok(answer.rows.iter().filter_map(row).collect())
-    }
-
-    async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
-        let count = self.taken(None).await?.len();
-        Ok(findings(&self.shown(), count))
     }
 
     fn break_advice(&self, name: &Name) -> String {

@@ -10,9 +10,9 @@ use crate::{
     host::{
         engines::{
             EngineSettings,
-            engine::EngineFinding,
             fault::EngineFault,
-            shedlock::{ShedLockEngine, ShedTable, TakenRow, findings},
+            patience,
+            shedlock::{ShedLockEngine, ShedTable, TakenRow, take_table},
         },
         service_url::ServiceUrl,
     },
@@ -32,22 +32,13 @@ pub(in super::super) fn open(
     mut url: ServiceUrl,
     settings: &EngineSettings,
 ) -> Result<ShedLockEngine<PostgresShedTable>> {
-    let patience = (settings.time_to_live / 3).clamp(Duration::from_millis(300), PATIENCE_MAX);
-    let server = PostgresServer::new(&mut url, patience)?;
-    let table = url.take("table")?.unwrap_or_else(|| "shedlock".to_owned());
-    let is_plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.');
-    if table.is_empty() || !table.chars().all(is_plain) {
-        return Err(url.refuse("the option table is a name of letters, digits, _ and ."));
-    }
-    let is_unfenced = url.take_switch("unfenced")?;
-    url.finish("password_file, table, unfenced")?;
+    let server = PostgresServer::new(&mut url, patience(settings.time_to_live))?;
+    let (table, is_unfenced) = take_table(&mut url)?;
     let connection = tokio::sync::Mutex::new(None);
     let table = PostgresShedTable { url, table, server, connection };
     Ok(ShedLockEngine::new(table, is_unfenced, settings))
 }
 
-/// The longest that an answer is waited for.
-const PATIENCE_MAX: Duration = Duration::from_secs(2);
 /// The database's clock as ShedLock reads it.
 const NOW: &str = "timezone('utc', CURRENT_TIMESTAMP)";
 
@@ -144,11 +135,6 @@ impl ShedTable for PostgresShedTable {
             held: seconds(row, "held"),
         };
         Ok(rows.iter().map(row).collect())
-    }
-
-    async fn examine(&self) -> Result<Vec<EngineFinding>, EngineFault> {
-        let count = self.taken(None).await?.len();
-        Ok(findings(&self.shown(), count))
     }
 
     fn break_advice(&self, name: &Name) -> String {
