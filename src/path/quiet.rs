@@ -110,10 +110,7 @@ impl Named {
             self.entry.cell.leave();
         }
         if won.has(SLOT) {
-            match self.entry.place(generation).flatten() {
-                Some(place) => place.release(won.token),
-                None => self.entry.release_slot(won.token, Predecessor::Clean),
-            }
+            self.entry.release_slot(won.token, Predecessor::Clean);
         }
         if won.has(LEASE)
             && let Some(tier) = self.host_tier_in(generation)

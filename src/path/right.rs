@@ -191,8 +191,7 @@ impl Held {
 
     /// Whether this is a copy that a fork made of its parent's right. Copies give nothing back.
     pub(crate) fn is_forked(&self) -> bool {
-        let generation = self.facts.generation();
-        generation != 0 && generation != short(fork::generation())
+        self.facts.generation() != 0 && self.is_of_other_than(fork::generation())
     }
 
     /// The same, of what was won in a known generation.
@@ -221,8 +220,8 @@ impl Held {
     /// Whether the fast path of this fork generation, the caller's, can release it.
     #[inline]
     pub(crate) fn is_quiet_in(&self, generation: u64) -> bool {
-        self.more.is_none()
-            && matches!(self.facts.generation(), made if made == 0 || made == short(generation))
+        let is_ours = self.facts.generation() == 0 || !self.is_of_other_than(generation);
+        self.more.is_none() && is_ours
     }
 
     /// What was won, if that is all there is; nothing of it is left.

@@ -327,17 +327,17 @@ impl Waiting {
     fn what_became(&self, slot: &Slot, woken: Woken, due: Time) -> Option<Slept> {
         let word = Word::from_bits(slot.word.load(SeqCst));
         let is_other = word != self.nap.seen;
-        // An unchanged word that is held promises a wake as it did before. One that is reserved
-        // does not.
+        // An unchanged word that is held promises a wake as it did before, unless its holder is said
+        // to have ended. One that is reserved does not.
         let reserved = matches!(word.state(), Some(WordState::Reserved(_)));
-        let passes_on = woken == Woken::Perhaps && reserved;
+        let is_its_own = reserved || self.search.seeker.is_hinted();
+        let passes_on = woken == Woken::Perhaps && is_its_own;
         if woken == Woken::Yes || passes_on || is_other {
             // A waiter that may have slept takes the word as one that did.
             let never = woken == Woken::No && !self.slept;
             Some(if never { Slept::Changed } else { Slept::Woken })
         } else {
-            let is_hinted = woken == Woken::Perhaps && self.search.seeker.is_hinted();
-            (self.nap.ends <= due || is_hinted).then_some(Slept::ByItself)
+            (self.nap.ends <= due).then_some(Slept::ByItself)
         }
     }
 
