@@ -55,6 +55,17 @@ impl TestCourt {
         }
     }
 
+    /// One that reigns, and whose client 1 has a lock.
+    fn with_holder() -> TestCourt {
+        let mut court = TestCourt::new();
+        court.settle();
+        court.connect(1);
+        court.hello(1, 1);
+        court.say(1, acquire(1));
+        court.heard();
+        court
+    }
+
     fn head(&self) -> JournalHead {
         JournalHead {
             cluster: ClusterId(7),
@@ -236,12 +247,7 @@ fn a_connection_from_before_the_reign_counts_for_nothing_in_it() {
 /// reign is proven again.
 #[test]
 fn a_lapse_of_proof_stands_still() {
-    let mut court = TestCourt::new();
-    court.settle();
-    court.connect(1);
-    court.hello(1, 1);
-    court.say(1, acquire(1));
-    court.heard();
+    let mut court = TestCourt::with_holder();
     court.is_reached = false;
     court.pass(990);
     assert!(!court.settle(), "it is not proven any more");
@@ -258,12 +264,7 @@ fn a_lapse_of_proof_stands_still() {
 /// The time without proof does not count against the session: it expires that much later.
 #[test]
 fn deadlines_move_by_the_lapse() {
-    let mut court = TestCourt::new();
-    court.settle();
-    court.connect(1);
-    court.hello(1, 1);
-    court.say(1, acquire(1));
-    court.heard();
+    let mut court = TestCourt::with_holder();
     court.pass(4_000);
     court.is_reached = false;
     court.pass(1_500);
@@ -277,12 +278,7 @@ fn deadlines_move_by_the_lapse() {
 
 #[test]
 fn a_leader_without_proof_for_long_closes_all_and_forgets() {
-    let mut court = TestCourt::new();
-    court.settle();
-    court.connect(1);
-    court.hello(1, 1);
-    court.say(1, acquire(1));
-    court.heard();
+    let mut court = TestCourt::with_holder();
     court.is_reached = false;
     court.pass(2_000);
     assert!(court.successor.leader().is_none());

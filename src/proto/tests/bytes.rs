@@ -620,41 +620,30 @@ fn leader_messages(source: &mut impl Source) -> Vec<LeaderMessage> {
         why,
         holder: None,
     }));
-    messages.push(LeaderMessage::Listed {
-        query: RequestId(source.number(12)),
-        locks: vec![LockInfo {
-            name: source.name(),
-            token: source.token(502),
-            holder: Some(holder(source)),
-            kept: true,
-            remaining: None,
-            predecessor: Predecessor::Clean,
-            waiters: Vec::new(),
-            reserved: false,
-            others: vec![holder(source)],
-            holders: 40,
-            permits: 0,
-        }],
-        more: false,
-    });
-    messages.push(LeaderMessage::Listed {
-        query: RequestId(source.number(12)),
-        locks: vec![LockInfo {
-            name: source.name(),
-            token: source.token(502),
-            holder: Some(holder(source)),
-            kept: false,
-            remaining: None,
-            predecessor: Predecessor::Clean,
-            waiters: Vec::new(),
-            reserved: false,
-            others: Vec::new(),
-            holders: 1,
-            permits: 3,
-        }],
-        more: false,
-    });
+    messages.push(listed(source, true));
+    messages.push(listed(source, false));
     messages
+}
+
+/// A name that 40 share, or that one has three permits of.
+fn listed(source: &mut impl Source, is_shared: bool) -> LeaderMessage {
+    LeaderMessage::Listed {
+        query: RequestId(source.number(12)),
+        locks: vec![LockInfo {
+            name: source.name(),
+            token: source.token(502),
+            holder: Some(holder(source)),
+            kept: is_shared,
+            remaining: None,
+            predecessor: Predecessor::Clean,
+            waiters: Vec::new(),
+            reserved: false,
+            others: if is_shared { vec![holder(source)] } else { Vec::new() },
+            holders: if is_shared { 40 } else { 1 },
+            permits: if is_shared { 0 } else { 3 },
+        }],
+        more: false,
+    }
 }
 
 fn took_over(source: &mut impl Source, waits_for_ms: Option<u64>, starts_above: bool) -> Record {
