@@ -1,22 +1,17 @@
 //! What the command line may say.
 
-use std::{
-    ffi::{OsStr, OsString},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod common;
+mod usage;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::usage::usage;
+pub(super) use self::usage::usage_failure;
 use super::failure::{Failure, exit};
 use crate::{
-    api::manager::LockManagerBuilder,
-    host::service_url::{ServiceKind, ServiceUrl},
-    name::Name,
-    process,
-    proto::leader::Config as LeaderConfig,
-    scope::Scope,
-    time::AT_LEAST_MAX,
+    name::Name, proto::leader::Config as LeaderConfig, scope::Scope, time::AT_LEAST_MAX,
     token::Token,
 };
 
@@ -558,112 +553,6 @@ pub(super) enum OnLost {
     Warn,
 }
 
-impl Common {
-    /// Fills in from the environment what the command line leaves out. A variable that is set to
-    /// nothing counts as unset.
-    pub(super) fn with_environment(mut self) -> Result<Common, Failure> {
-        let path = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        self.dir = self.dir.or_else(|| path("TIERLOCK_DIR"));
-        self.secret_file = self.secret_file.or_else(|| path("TIERLOCK_SECRET_FILE"));
-        if let Some(service) = &self.service {
-            if ServiceUrl::parse(service)?.password.is_some() {
-                return Err(Failure::new(
-                    exit::CONFIG,
-                    "--service has a password, which every user of this machine can read there: put it \
-                     in a file and name that by ?password_file=FILE, or set TIERLOCK_SERVICE",
-                ));
-            }
-        } else if self.leaders.is_empty() {
-            let leaders = text_of("TIERLOCK_LEADERS")?;
-            self.service = text_of("TIERLOCK_SERVICE")?;
-            if leaders.is_some() && self.service.is_some() {
-                return Err(Failure::new(
-                    exit::CONFIG,
-                    "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, and a lock is one service's: \
-                     unset one, or give --leader or --service",
-                ));
-            }
-            let leaders = leaders.iter().flat_map(|leaders| leaders.split(',')).map(str::trim);
-            self.leaders = leaders.filter(|it| !it.is_empty()).map(str::to_owned).collect();
-        }
-        if let Some(service) = &self.service {
-            let (feature, is_here) = ServiceUrl::parse(service)?.kind.feature();
-            if !is_here {
-                return Err(usage(format_args!(
-                    "this tierlock was built without the feature `{feature}`, which that service needs: \
-                     cargo install tierlock --features cli,{feature}"
-                )));
-            }
-        }
-        if self.label.is_none() {
-            self.label = text_of("TIERLOCK_LABEL")?;
-        }
-        if self.dir.is_none() && self.leaders.is_empty() && self.service.is_none() {
-            return Err(Failure::new(
-                exit::CONFIG,
-                "nothing says which processes share the locks; give --dir, --leader or --service, or set \
-                 TIERLOCK_DIR, TIERLOCK_LEADERS or TIERLOCK_SERVICE",
-            ));
-        }
-        Ok(self)
-    }
-
-    /// The label unless one was given.
-    pub(super) fn or_label(mut self, label: String) -> Common {
-        self.label.get_or_insert(label);
-        self
-    }
-
-    /// The leaders' addresses, or the service; none, if no lock can be taken at host scope.
-    pub(super) fn leaders(&self) -> Vec<String> {
-        let service = self.service.as_ref().map(|service| match ServiceUrl::parse(service) {
-            Ok(url) if url.kind == ServiceKind::Tierlock => url.addresses,
-            Ok(url) => vec![url.shown()],
-            Err(_) => vec!["the service".to_owned()],
-        });
-        service.unwrap_or_else(|| self.leaders.clone())
-    }
-
-    /// Whether host scope is a service of another kind than our leaders.
-    pub(super) fn has_service(&self) -> bool {
-        self.service.is_some()
-    }
-
-    /// The directory of process-scope locks.
-    pub(super) fn directory(&self) -> Option<&Path> {
-        self.dir.as_deref()
-    }
-
-    /// The same, but for a directory that no process has used yet: for callers that make nothing, neither a
-    /// directory that was mistyped nor a new one's files.
-    pub(super) fn without_unused_directory(self) -> Result<Common, Failure> {
-        let is_in_use = self.directory().map(process::is_in_use).transpose()?.unwrap_or_default();
-        Ok(Common { dir: self.dir.filter(|_| is_in_use), ..self })
-    }
-
-    /// The same for the leader alone.
-    pub(super) fn without_directory(self) -> Common {
-        Common { dir: None, ..self }
-    }
-
-    pub(super) fn into_builder(self) -> LockManagerBuilder {
-        let mut builder = LockManagerBuilder::default().leaders(self.leaders);
-        if let Some(service) = self.service {
-            builder = builder.service(service);
-        }
-        if let Some(dir) = self.dir {
-            builder = builder.directory(dir);
-        }
-        if let Some(file) = self.secret_file {
-            builder = builder.secret_file(file);
-        }
-        if let Some(label) = self.label {
-            builder = builder.label(label);
-        }
-        builder
-    }
-}
-
 impl Serve {
     pub(super) fn secret_file(&self) -> Result<PathBuf, Failure> {
         let from_environment = || std::env::var_os("TIERLOCK_SECRET_FILE").map(PathBuf::from);
@@ -674,15 +563,6 @@ impl Serve {
                 "serve needs --secret-file; make one with `tierlock secret new FILE`",
             )
         })
-    }
-}
-
-fn text_of(variable: &str) -> Result<Option<String>, Failure> {
-    match std::env::var(variable) {
-        Ok(text) if text.is_empty() => Ok(None),
-        Ok(text) => Ok(Some(text)),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(error) => Err(Failure::new(exit::CONFIG, format_args!("{variable}: {error}"))),
     }
 }
 
@@ -705,144 +585,6 @@ impl Terms {
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl Run {
-    /// The locks' names and the command, however they were spelled.
-    /// `arguments` are those of the whole command line.
-    pub(super) fn names_and_command(
-        &mut self,
-        arguments: &[OsString],
-    ) -> Result<(Vec<Name>, Vec<OsString>), Failure> {
-        let mut command = std::mem::take(&mut self.command);
-        let mut names = std::mem::take(&mut self.names);
-        // More than one name stands before `--` only: else a part of the command may be meant.
-        if names.len() > 1
-            && command.is_empty()
-            && let Some(advice) = spelled_out(arguments.get(2..).unwrap_or_default())
-        {
-            return Err(usage(advice));
-        }
-        if names.is_empty() {
-            if command.is_empty() {
-                return Err(usage(format_args!("NAME is missing: {IN_FULL}")));
-            }
-            // A name that could be taken for an option.
-            let name = command.remove(0);
-            match command.first() {
-                Some(dashes) if dashes == "--" => drop(command.remove(0)),
-                _ if self.shell.is_some() && command.is_empty() => {}
-                _ => return Err(usage(format_args!("NAME is missing: {IN_FULL}"))),
-            }
-            let name = name.to_str().ok_or_else(|| usage("a lock's name is UTF-8"))?;
-            names.push(Name::new(name).map_err(usage)?);
-        }
-        match self.shell.take() {
-            None if command.is_empty() => {
-                Err(usage(format_args!("the command is missing: {IN_FULL}")))
-            }
-            None => Ok((names, command)),
-            Some(_) if !command.is_empty() => {
-                Err(usage("give the command either as -c STRING or after --, not both"))
-            }
-            Some(string) => {
-                let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
-                let shell = shell.unwrap_or_else(|| "/bin/sh".into());
-                Ok((names, vec![shell, "-c".into(), string]))
-            }
-        }
-    }
-}
-
-const IN_FULL: &str = "tierlock run [OPTIONS] NAME -- COMMAND [ARG ...]";
-
-fn usage(line: impl std::fmt::Display) -> Failure {
-    Failure::new(exit::USAGE, line)
-}
-
-/// A usage error of clap's in one line, without its block of usage, and with the spelling that
-/// works where one can be guessed.
-pub(super) fn usage_failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
-    let text = error.render().to_string();
-    let runs = arguments.get(1).is_some_and(|argument| argument == "run");
-    // The tip is to pass it after `--`, where a command stands.
-    let misleads = |line: &&str| runs && line.starts_with("tip: to pass '");
-    let told = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty() && !misleads(line))
-        .collect::<Vec<_>>()
-        .join(" ");
-    let told = told.strip_prefix("error: ").unwrap_or(&told);
-    let advice = match error.kind() {
-        ErrorKind::UnknownArgument if runs => spelled_out(&arguments[2..]),
-        _ => None,
-    };
-    let advice = advice.unwrap_or_else(|| "`tierlock --help` tells more".to_owned());
-    usage(format_args!("{told}; {advice}"))
-}
-
-/// How a `run` is spelled in which `--` is missing, or the name begins with `-`.
-fn spelled_out(arguments: &[OsString]) -> Option<String> {
-    let dashes = arguments.iter().position(|argument| argument == "--");
-    let mut places = positions_of_values(&arguments[..dashes.unwrap_or(arguments.len())]);
-    let (name, command) = (places.next(), places.next());
-    let line = |before: &[OsString], middle: &[&str], after: &[OsString]| {
-        let before = before.iter().map(|argument| quoted(argument));
-        let after = after.iter().map(|argument| quoted(argument));
-        let middle = middle.iter().map(|&word| word.to_owned());
-        before.chain(middle).chain(after).collect::<Vec<_>>().join(" ")
-    };
-    match (dashes, name, command) {
-        (None, Some(_), Some(command)) => {
-            let line = line(&arguments[..command], &["--"], &arguments[command..]);
-            Some(format!("`--` is missing before the command: tierlock run {line}"))
-        }
-        (Some(dashes), None, _) if dashes > 0 => {
-            let line = line(&arguments[..dashes - 1], &["--"], &arguments[dashes - 1..]);
-            Some(format!("if it is the lock's name, put `--` before it, too: tierlock run {line}"))
-        }
-        _ => None,
-    }
-}
-
-/// Where among the arguments of `run` those stand that are neither options nor their values.
-fn positions_of_values(arguments: &[OsString]) -> impl Iterator<Item = usize> {
-    let cli = Cli::command();
-    let run = cli.find_subcommand("run").expect("it is defined").clone();
-    let takes_value = move |argument: &str| {
-        let is_meant = |option: &&clap::Arg| match argument.strip_prefix("--") {
-            Some(long) => {
-                option.get_long() == Some(long)
-                    || option.get_all_aliases().is_some_and(|others| others.contains(&long))
-            }
-            None => option.get_short().is_some_and(|short| argument.ends_with(short)),
-        };
-        let option = run.get_arguments().find(is_meant);
-        option.is_some_and(|option| option.get_action().takes_values())
-    };
-    let mut is_value = false;
-    let found = arguments.iter().enumerate().filter_map(move |(at, argument)| {
-        let argument = argument.to_string_lossy();
-        let is_option = argument.len() > 1 && argument.starts_with('-');
-        let belongs_to_one = std::mem::replace(&mut is_value, false);
-        if !belongs_to_one && is_option {
-            is_value = takes_value(&argument);
-        }
-        (!belongs_to_one && !is_option).then_some(at)
-    });
-    found.collect::<Vec<_>>().into_iter()
-}
-
-/// As a shell reads it.
-fn quoted(argument: &OsStr) -> String {
-    let text = argument.to_string_lossy();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 

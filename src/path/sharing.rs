@@ -13,6 +13,8 @@
 //! At host scope readers share a lease, and are counted in the lease word. An upgradable reader has an
 //! exclusive lease, as a writer has, and so has the reader that a writer becomes.
 
+mod plain;
+
 use std::{future::Future, time::Duration};
 
 #[cfg(not(tierlock_loom))]
@@ -24,7 +26,7 @@ use crate::{
     fork,
     mode::{Room, Share},
     scope::Scope,
-    thread::{BellListener, ThreadLock},
+    thread::BellListener,
     time::Time,
     token::Token,
 };
@@ -32,10 +34,11 @@ use crate::{
 #[cfg(feature = "process")]
 use crate::process::Drain;
 
+pub(super) use self::plain::StepsOut;
 #[cfg(feature = "process")]
 use super::right::SLOT;
 use super::{
-    Core, LockMode, Patience, Plain, by,
+    Core, LockMode, Patience, by,
     named::Named,
     right::{Held, INSIDE, LEASE, READABLE, SHARED, SHARED_LEASE, SHARED_SLOT, THREAD, short},
     timed_out,
@@ -457,196 +460,6 @@ fn exhausted() -> LockError {
         crate::error::LockErrorKind::Refused,
         "its tokens are exhausted: all below 2^63 were granted; choose another name",
     )
-}
-
-// ---- unnamed locks -----------------------------------------------------------------------------
-
-impl Plain {
-    fn shared(&self) -> Held {
-        let (token, left) = (self.lock.last_token(), self.lock.predecessor());
-        Held::plain_shared(token, left)
-    }
-
-    #[inline]
-    pub(super) fn read_quietly(&self) -> Option<Held> {
-        self.shares.read(&self.lock).then(|| self.shared())
-    }
-
-    /// For the winner of the lock.
-    fn come_in(&self, mode: LockMode) -> Held {
-        if mode == LockMode::Shared {
-            self.shares.read_under(&self.lock);
-            let held = self.shared();
-            self.lock.step_out();
-            return held;
-        }
-        let mut held = Held::plain(self.lock.count());
-        self.shares.set_readable(true);
-        self.lock.rouse();
-        held.add(READABLE);
-        held
-    }
-
-    /// Comes in as a writer, once no reader is inside.
-    fn come_in_alone(&self) -> Held {
-        self.lock.has_no_readers();
-        Held::plain(self.lock.count())
-    }
-
-    /// A write lock that nothing stands in the way of.
-    fn write_quietly(&self) -> Option<Held> {
-        if !self.lock.try_win() {
-            return None;
-        }
-        if self.shares.is_full(Room::Alone) {
-            self.lock.step_out();
-            return None;
-        }
-        Some(Held::plain(self.lock.count()))
-    }
-
-    pub(super) fn lock_as(&self, mode: LockMode, patience: Patience) -> Result<Held> {
-        if let LockMode::Permits(permits) = mode {
-            return self.acquire(permits, patience);
-        }
-        if mode == LockMode::Exclusive
-            && let Some(held) = self.write_quietly()
-        {
-            return Ok(held);
-        }
-        let (start, until) = (clock::now(), patience.until());
-        let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
-        let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
-        loop {
-            if mode == LockMode::Shared
-                && let Some(held) = self.read_quietly()
-            {
-                return Ok(held);
-            }
-            let is_won = match patience {
-                Patience::No => self.lock.try_win() || self.lock.take_lapsed(),
-                _ => self.lock.wait(until, may_read),
-            };
-            match is_won {
-                true => break,
-                false if patience == Patience::No => return Err(LockError::WOULD_BLOCK),
-                false if clock::now() >= until => return Err(timed_out(start, Scope::Thread)),
-                false => {}
-            }
-        }
-        drop(writer);
-        if mode != LockMode::Exclusive {
-            return Ok(self.come_in(mode));
-        }
-        match self.shares.drain(Room::Alone, until) {
-            true => Ok(self.come_in_alone()),
-            false => {
-                self.lock.step_out();
-                Err(match patience {
-                    Patience::No => LockError::WOULD_BLOCK,
-                    _ => timed_out(start, Scope::Thread),
-                })
-            }
-        }
-    }
-
-    pub(super) async fn lock_as_async(&self, mode: LockMode, patience: Patience) -> Result<Held> {
-        if patience == Patience::No {
-            return self.lock_as(mode, patience);
-        }
-        if let LockMode::Permits(permits) = mode {
-            return self.acquire_async(permits, patience).await;
-        }
-        let (start, until) = (clock::now(), patience.until());
-        let writer = (mode == LockMode::Exclusive).then(|| self.shares.count_writer());
-        let may_read = || mode == LockMode::Shared && self.shares.may_read_beside();
-        loop {
-            if mode == LockMode::Shared
-                && let Some(held) = self.read_quietly()
-            {
-                return Ok(held);
-            }
-            if mode == LockMode::Exclusive {
-                break;
-            }
-            match unless(may_read, mode, by(until, self.lock.wait_async())).await {
-                Some(true) => return Ok(self.come_in(mode)),
-                Some(false) => return Err(timed_out(start, Scope::Thread)),
-                None => {}
-            }
-        }
-        let won = self.await_room(Room::Alone, until).await;
-        drop(writer);
-        match won {
-            Some(won) => {
-                won.keep();
-                Ok(self.come_in_alone())
-            }
-            None => Err(timed_out(start, Scope::Thread)),
-        }
-    }
-
-    pub(super) fn upgrade(&self, held: &mut Held, patience: Patience) -> Result<()> {
-        let start = clock::now();
-        self.shares.set_readable(false);
-        if self.shares.drain(Room::Alone, patience.until()) {
-            self.upgraded(held);
-            return Ok(());
-        }
-        self.shares.set_readable(true);
-        self.lock.rouse();
-        Err(match patience {
-            Patience::No => LockError::WOULD_BLOCK,
-            _ => timed_out(start, Scope::Thread),
-        })
-    }
-
-    pub(super) async fn upgrade_async(&self, held: &mut Held) {
-        self.shares.set_readable(false);
-        self.shares.drain_async(Room::Alone).await;
-        self.upgraded(held);
-    }
-
-    fn upgraded(&self, held: &mut Held) {
-        // Nothing that its release needs.
-        *held = Held::NOTHING;
-        self.lock.count();
-        self.lock.has_no_readers();
-    }
-
-    pub(super) fn downgrade_to_upgradable(&self, held: &mut Held) {
-        held.add(READABLE);
-        held.set_predecessor(Predecessor::Clean);
-        self.shares.set_readable(true);
-        self.lock.rouse();
-    }
-
-    pub(super) fn downgrade(&self, held: &mut Held, how: Predecessor) -> Held {
-        self.shares.read_under(&self.lock);
-        let shared = self.shared();
-        self.release(held, how);
-        shared
-    }
-
-    pub(super) fn release(&self, held: &mut Held, how: Predecessor) {
-        if held.remove(SHARED) {
-            return self.shares.leave(held.share());
-        }
-        if held.remove(READABLE) {
-            self.shares.set_readable(false);
-        }
-        held.remove(THREAD);
-        self.lock.release(how);
-    }
-}
-
-/// Steps out of a lock that was won, unless it is kept.
-pub(super) struct StepsOut<'a>(pub(super) &'a ThreadLock);
-
-impl Drop for StepsOut<'_> {
-    fn drop(&mut self) {
-        self.0.step_out();
-    }
 }
 
 /// Waits until the future is ready, or until a reader `may_read` beside an upgradable one: then

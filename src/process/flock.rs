@@ -21,56 +21,59 @@
 //! **Tokens** survive crashes of processes, not of the machine: the mapping is not synced.
 
 mod checkup;
+mod directory;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod holding;
+mod life;
+mod open;
 mod readers;
 
 use std::{
     fs::File,
-    io, mem,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::FileExt as _,
-    },
+    io,
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
     thread,
     time::Duration,
 };
 
-use fs4::{FileExt, TryLockError};
-use rustix::{
-    fs::{Mode, OFlags},
-    io::Errno,
-};
+use rustix::io::Errno;
 
 use crate::{
     alarm, clock,
     error::{Holder, LockError, LockErrorKind, Predecessor},
-    filesystem::Trust,
-    fork::{Condvar, LockFile, Mutex, MutexGuard, PerFork},
-    mode::Usage,
+    fork::{Mutex, MutexGuard, PerFork},
     name::Name,
     scope::Scope,
     time::Time,
     token::Token,
 };
 
-pub(super) use self::checkup::examine;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(super) use self::holding::holding;
+#[cfg(test)]
+pub(super) use self::life::allocate;
 pub(super) use self::readers::READERS;
-use self::readers::SharedFile;
+pub(super) use self::{
+    checkup::examine,
+    directory::{Directory, no_permits},
+};
+use self::{
+    directory::open_locks,
+    life::{is_alive, no_token},
+    open::{Locked, Open, Queued},
+    readers::SharedFile,
+};
 use super::{
-    DirectoryKey, NameStatus, Options, Taken,
+    Taken,
     dir::{
         births::Birth,
-        files::{self, Failure, Identity, cannot_open},
-        home::{self, Home, Made, SAFELY, damaged, failed},
-        names, record,
+        files::Identity,
+        home::{Home, damaged, failed},
+        record,
         wide::WideNames,
     },
-    sys::{BYTES, Words, byte_lock, retried, unless_interrupted},
 };
 
 /// What `DIR/format` says.
@@ -90,225 +93,6 @@ const MOST_TURNS: u32 = 100;
 const FIRST_LIFE: u64 = 1 << 62;
 /// Stands for a holder that has no life byte.
 const NO_LIFE: u64 = 1;
-
-/// A directory in this engine's format.
-pub(super) struct Directory {
-    home: Home,
-    locks: OwnedFd,
-    locks_path: PathBuf,
-    label: String,
-    /// What of `DIR/wide` was read.
-    wide: WideNames,
-}
-
-impl Directory {
-    pub(super) fn open(home: Home, options: &Options) -> Result<Directory, LockError> {
-        home.settle(FORMAT, || prepare(&home))?;
-        let locks = open_locks(&home)?;
-        let directory = Directory {
-            locks_path: home.path.join(LOCKS),
-            home,
-            locks,
-            label: options.label.clone(),
-            wide: WideNames::default(),
-        };
-        directory.home.make_wide(|| directory.wide_names())?;
-        Ok(directory)
-    }
-
-    /// The names of host scope of a directory from before they were noted.
-    fn wide_names(&self) -> Result<Vec<(Name, String)>, LockError> {
-        let all = self.inspect()?.into_iter().flatten();
-        Ok(all.filter_map(|status| Some((status.name, status.widened_by?))).collect())
-    }
-
-    pub(super) fn home(&self) -> &Home {
-        &self.home
-    }
-
-    pub(super) fn key(&self) -> DirectoryKey {
-        self.home.key
-    }
-
-    /// The lock of this name; an error for permits.
-    pub(super) fn slot_for(self: &Arc<Self>, name: &Name, usage: Usage) -> Result<Slot, LockError> {
-        if usage != Usage::Lock {
-            return Err(no_permits().with_name(name).with_scope(Scope::Process));
-        }
-        let file_name = names::file_name(name);
-        let slot = Slot {
-            path: self.locks_path.join(&file_name),
-            file_name,
-            name: name.clone(),
-            directory: self.clone(),
-            life: PerFork::new(Life::new()),
-        };
-        // If the file is not in place any more, taking it will tell; here only the directory counts.
-        let in_place = slot.opened(slot.life()).and_then(|open| slot.is_in_place(&open));
-        in_place.map_err(|error| slot.about(error))?;
-        Ok(slot)
-    }
-
-    /// Every lock file: the name's status, or what is wrong with the file.
-    pub(super) fn inspect(&self) -> Result<Vec<Result<NameStatus, LockError>>, LockError> {
-        let unreadable = |e: Errno| self.home.failed("cannot list its locks", e.into());
-        let mut found = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.locks).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let file_name = entry.file_name().to_string_lossy();
-            if !file_name.starts_with('.') {
-                found.extend(self.inspect_one(&file_name).transpose());
-            }
-        }
-        Ok(found)
-    }
-
-    fn inspect_one(&self, file_name: &str) -> Result<Option<NameStatus>, LockError> {
-        let about = |error| self.about_file(file_name, error);
-        let flags = OFlags::RDONLY | SAFELY;
-        let file = match rustix::fs::openat(&self.locks, file_name, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(about(cannot_open(e))),
-        };
-        if regular_length(&file).map_err(about)? == 0 {
-            return Ok(None);
-        }
-        let mut bytes = Box::new([0; BYTES]);
-        let read = file.read_exact_at(bytes.as_mut_slice(), 0);
-        read.map_err(|e| about(failed("cannot read it", e)))?;
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(None);
-        }
-        let copy = record::Copy::new(bytes);
-        let name = copy.name().filter(|name| names::file_name(name) == file_name);
-        let name = name.ok_or_else(|| about(damaged("it does not say which lock it is")))?;
-        self.status(&file, &copy, name).map(Some)
-    }
-
-    fn status(
-        &self,
-        file: &File,
-        copy: &record::Copy,
-        name: Name,
-    ) -> Result<NameStatus, LockError> {
-        let file_name = names::file_name(&name);
-        let token = record::token(copy).ok_or_else(|| no_token().with_name(&name))?;
-        let held = record::held_by(copy).is_some_and(|life| is_alive(file, life));
-        let sequence_now = || {
-            let mut bytes = [0; 8];
-            match file.read_exact_at(&mut bytes, record::SEQUENCE_OFFSET) {
-                Ok(()) => u64::from_ne_bytes(bytes),
-                Err(_) => u64::MAX,
-            }
-        };
-        Ok(NameStatus {
-            name,
-            token,
-            holder: held.then(|| record::holder(copy, sequence_now)),
-            stays_for: (!held).then(|| record::stays_for(copy)).flatten(),
-            predecessor: if held { record::before(copy) } else { record::left(copy) },
-            widened_by: record::widened_by(copy),
-            limit: None,
-            // The kernel does not say which processes share a lock.
-            sharers: Vec::new(),
-            share_proofs: self.reader_proof(&file_name).into_iter().collect(),
-            waiters: Vec::new(),
-            proof: rustix::fs::fstat(file).ok().as_ref().map(Identity::of),
-            survivors: Vec::new(),
-        })
-    }
-
-    fn about_file(&self, file_name: &str, error: LockError) -> LockError {
-        self.home.about_file(&format!("{LOCKS}/{file_name}"), error)
-    }
-
-    /// Opens the file of that name, making it if it is missing.
-    fn open_file(&self, file_name: &str) -> Result<File, LockError> {
-        for turn in 0..MOST_TURNS {
-            // Without O_CREAT first: in a sticky directory it would fail on others' files.
-            let flags = OFlags::RDWR | SAFELY;
-            match rustix::fs::openat(&self.locks, file_name, flags, Mode::empty()) {
-                Ok(fd) => return self.finish_making(fd.into()),
-                Err(Errno::NOENT) => {}
-                Err(Errno::ACCESS) if turn < MOST_TURNS / 2 && self.is_being_made(file_name) => {
-                    thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                Err(e) => return Err(cannot_open(e)),
-            }
-            if turn > 0 {
-                self.home.check()?;
-            }
-            if let Some(file) = self.make_file(file_name)? {
-                return Ok(file);
-            }
-        }
-        Err(damaged("it vanishes as often as it is made"))
-    }
-
-    /// `None` if another process was faster.
-    fn make_file(&self, file_name: &str) -> Result<Option<File>, LockError> {
-        let mode = self.home.file_mode();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFELY;
-        match rustix::fs::openat(&self.locks, file_name, flags, Mode::from_raw_mode(mode as _)) {
-            Ok(fd) => {
-                let file = File::from(fd);
-                let shared = self.home.share(&file, mode);
-                shared.map_err(|e| failed("cannot set its mode", e))?;
-                Ok(Some(file))
-            }
-            Err(Errno::EXIST) => Ok(None),
-            Err(Errno::NOENT) => {
-                self.home.check()?;
-                Err(damaged("the directory it belongs into was removed"))
-            }
-            Err(e) => Err(failed("cannot make it", e.into())),
-        }
-    }
-
-    /// Gives a file its mode if its maker was killed before that.
-    fn finish_making(&self, file: File) -> Result<File, LockError> {
-        if regular_length(&file)? == 0 {
-            // Only its owner can.
-            let _ = self.home.share(&file, self.home.file_mode());
-        }
-        Ok(file)
-    }
-
-    /// Whether another user has made the file and not yet given it its mode and size.
-    fn is_being_made(&self, file_name: &str) -> bool {
-        let found =
-            rustix::fs::statat(&self.locks, file_name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
-        found.is_ok_and(|found| found.st_size == 0)
-    }
-}
-
-/// The kernel's locks count no permits.
-pub(super) fn no_permits() -> LockError {
-    LockError::config(
-        "the file-lock engine has no semaphores: use a directory of the table engine \
-         (Engine::Table), which needs a little-endian 64-bit Linux",
-    )
-}
-
-/// Makes the directory for the lock files, before `format` says that it is there.
-fn prepare(home: &Home) -> Result<(), LockError> {
-    if home.make_inside(LOCKS)? == Made::Before && !home.is_empty_inside(&open_locks(home)?)? {
-        // Another process may be just as far, and further now.
-        if home.read_format()?.is_none() {
-            return Err(home.about(damaged(
-                "its file format is missing although there are lock files; stop every process \
-                 that uses the directory and remove it, or choose another",
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn open_locks(home: &Home) -> Result<OwnedFd, LockError> {
-    home.open_inside(LOCKS, "lock files")
-}
 
 /// The lock of one name.
 pub(super) struct Slot {
@@ -342,53 +126,6 @@ impl Life {
     fn new() -> Life {
         let (pid, birth) = (std::process::id(), Birth::of_this_process());
         Life { pid, birth, state: Mutex::default() }
-    }
-}
-
-/// A file that a thread of its own waits for in the kernel's queue.
-struct Queued {
-    state: Mutex<QueuedState>,
-    changed: Condvar,
-}
-
-enum QueuedState {
-    Waiting,
-    Ended(io::Result<Open>),
-    /// The caller does not want it any more.
-    Left,
-}
-
-impl Queued {
-    fn start(open: Open) -> Result<Arc<Queued>, LockError> {
-        let queued =
-            Arc::new(Queued { state: Mutex::new(QueuedState::Waiting), changed: Condvar::new() });
-        let waiting = queued.clone();
-        let thread = thread::Builder::new().name("tierlock-flock".into());
-        let started = thread.spawn(move || {
-            let locked = open.lock().map(|()| open);
-            let mut state = waiting.state.lock();
-            if let QueuedState::Waiting = *state {
-                *state = QueuedState::Ended(locked);
-                waiting.changed.notify_one();
-            }
-        });
-        started.map_err(|e| failed("cannot start a thread to wait for it", e))?;
-        Ok(queued)
-    }
-
-    /// The locked file; `None` once the wait `is_over`.
-    fn wait(&self, is_over: &dyn Fn() -> bool) -> Result<Option<Open>, LockError> {
-        let mut state = self.state.lock();
-        while let QueuedState::Waiting = *state
-            && !is_over()
-        {
-            self.changed.wait_for(&mut state, LOOK_EVERY);
-        }
-        match mem::replace(&mut *state, QueuedState::Left) {
-            QueuedState::Ended(Ok(open)) => Ok(Some(open)),
-            QueuedState::Ended(Err(e)) => Err(failed("cannot lock its file", e)),
-            QueuedState::Waiting | QueuedState::Left => Ok(None),
-        }
     }
 }
 
@@ -747,130 +484,4 @@ enum Entering {
 /// How long to wait for the next look, at a lock that has a holder or that `at_least` keeps.
 fn pause_of(pause: Duration, stays_for: Option<Duration>) -> Duration {
     stays_for.map_or(pause, |left| left.min(LOOK_EVERY))
-}
-
-/// A lock file as this process has it open.
-struct Open {
-    lock: LockFile,
-    words: Words,
-    identity: Identity,
-    /// The byte that is locked for as long as `lock` or a copy of it is open.
-    life: u64,
-}
-
-impl Open {
-    fn new(directory: &Directory, file_name: &str, name: &Name) -> Result<Open, LockError> {
-        for _ in 0..MOST_TURNS {
-            let lock = LockFile::open(|| directory.open_file(file_name).map_err(Failure))
-                .map_err(|Failure(error)| error)?;
-            let mapped = directory.open_file(file_name)?;
-            let unseen = |e| failed("cannot look at it", e);
-            let identity = Identity::of_file(&mapped).map_err(unseen)?;
-            if Identity::of_file(lock.file()).map_err(unseen)? != identity {
-                continue;
-            }
-            allocate(&mapped)?;
-            let words = Words::map(&mapped).map_err(|e| failed("cannot map it", e))?;
-            record::settle(&words, name).map_err(|what| {
-                damaged(format!(
-                    "{what}; stop every process that uses the directory and remove the file"
-                ))
-            })?;
-            // The mark in the file may have been lost with the power.
-            if let Some(by) = directory.wide.read(&directory.home)?.names.get(name) {
-                record::widen(&words, by);
-            }
-            let life = begin_life(lock.file(), directory.home.trust);
-            return Ok(Open { lock, words, identity, life });
-        }
-        Err(damaged("it is replaced as often as it is opened"))
-    }
-
-    fn try_lock(&self) -> io::Result<bool> {
-        loop {
-            // By its path: `file.try_lock()` would be std's method since Rust 1.89.
-            match FileExt::try_lock(self.lock.file()) {
-                Ok(()) => return Ok(true),
-                Err(TryLockError::WouldBlock) => return Ok(false),
-                Err(TryLockError::Error(e)) => unless_interrupted(e)?,
-            }
-        }
-    }
-
-    fn lock(&self) -> io::Result<()> {
-        // By its path: `file.lock()` would be std's method since Rust 1.89.
-        retried(|| FileExt::lock(self.lock.file()))
-    }
-
-    fn unlock(&self) -> io::Result<()> {
-        retried(|| FileExt::unlock(self.lock.file()))
-    }
-}
-
-/// A lock that is given back unless it is kept.
-struct Locked<'a>(Option<&'a Open>);
-
-impl Locked<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        if let Some(open) = self.0 {
-            let _ = open.unlock();
-        }
-    }
-}
-
-/// Locks a byte that no other description has.
-fn begin_life(file: &File, trust: Trust) -> u64 {
-    if trust != Trust::Known {
-        return NO_LIFE;
-    }
-    loop {
-        let life = FIRST_LIFE | (home::random() >> 3);
-        match byte_lock::hold(file, life as i64) {
-            Ok(true) => return life,
-            Ok(false) => {}
-            // It is for people only; the lock itself does without.
-            Err(_) => return NO_LIFE,
-        }
-    }
-}
-
-/// Whether the description that locked this byte is still open somewhere. Not for one's own.
-fn is_alive(file: &File, life: u64) -> bool {
-    if life < FIRST_LIFE {
-        return true;
-    }
-    i64::try_from(life).is_ok_and(|at| byte_lock::is_held(file.as_fd(), at).unwrap_or(true))
-}
-
-/// Gives the file its size and its space on the disk.
-pub(super) fn allocate(file: &File) -> Result<(), LockError> {
-    regular_length(file)?;
-    files::reserve(file, 0, BYTES as u64)
-        .map_err(|e| failed("cannot allocate its 4096 bytes", e))?;
-    match regular_length(file)? {
-        0 => Err(damaged("it stays empty although space was allocated")),
-        _ => Ok(()),
-    }
-}
-
-/// The length of a lock file that may be one: 0 when blank, else [`BYTES`].
-fn regular_length(file: &File) -> Result<u64, LockError> {
-    let found = file.metadata().map_err(|e| failed("cannot look at it", e))?;
-    if !found.is_file() {
-        return Err(damaged("it is not a regular file"));
-    }
-    match found.len() {
-        length if length == 0 || length == BYTES as u64 => Ok(length),
-        length => Err(damaged(format!("it has {length} bytes and not {BYTES}"))),
-    }
-}
-
-fn no_token() -> LockError {
-    damaged("its token is none: 2^63 or more; stop every process that uses it and remove the file")
 }

@@ -14,6 +14,7 @@ use crate::{
     api::{guard::MutexGuard, mutex::Mutex},
     host::memory::{Frame, MemoryLeader},
     path::Keep,
+    path::ground::{BelowHost, Ground},
     process::{Directory, EngineKind, Options},
     proto::wire::{ClientMessage, LeaderMessage},
 };

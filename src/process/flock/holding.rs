@@ -2,6 +2,7 @@
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
+use fs4::FileExt;
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -9,13 +10,16 @@ use rustix::{
 
 use crate::{error::LockError, name::Name};
 
-use super::super::dir::{
-    ending::{Holding, Standing},
-    files::{Identity, cannot_open},
+use super::super::{
+    dir::{
+        ending::{Holding, Standing},
+        files::{Identity, cannot_open},
+        home::SAFELY,
+        names,
+    },
+    sys::BYTES,
 };
-use super::{
-    BYTES, FileExt, Home, LOCKS, NO_LIFE, SAFELY, failed, is_alive, names, open_locks, record,
-};
+use super::{Home, LOCKS, NO_LIFE, failed, is_alive, open_locks, record};
 
 /// How often the holder may change under the reader.
 const LOOKS: usize = 100;

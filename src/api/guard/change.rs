@@ -1,0 +1,196 @@
+//! Guards that become other guards: upgrades and downgrades.
+
+use std::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::NonNull,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use super::{
+    Anchor, GuardHold, GuardState, Keeper, LockGuard, RwLockReadGuard, RwLockUpgradableReadGuard,
+    RwLockWriteGuard, mode::GuardMode,
+};
+use crate::{
+    error::{Predecessor, Result},
+    path::{Core, Held, Patience},
+};
+
+impl<'a, T: ?Sized, M: GuardMode<Own = ()>> LockGuard<'a, T, M> {
+    /// # Safety
+    /// The lock of `anchor` was just won in this mode, what was won is installed in it, and `value` is
+    /// the data that it protects. Both stay alive for `'a`, or as long as the keeper in the state.
+    #[inline]
+    pub(crate) unsafe fn new(value: NonNull<T>, anchor: NonNull<Anchor>) -> Self {
+        LockGuard {
+            value,
+            hold: GuardHold { anchor, own: (), marker: PhantomData },
+            marker: PhantomData,
+        }
+    }
+
+    /// The same lock in another mode, where what is held stands as it did.
+    fn into_mode<N: GuardMode<Own = ()>>(guard: Self) -> LockGuard<'a, T, N> {
+        let guard = ManuallyDrop::new(guard);
+        let hold = GuardHold { anchor: guard.hold.anchor, own: (), marker: PhantomData };
+        LockGuard { value: guard.value, hold, marker: PhantomData }
+    }
+
+    /// Changes what is held, of the core that it is held of.
+    fn change<R>(guard: &mut Self, change: impl FnOnce(&Core, &mut Held) -> R) -> R {
+        let anchor = guard.hold.anchor();
+        // SAFETY: this is the holder, and no other reference to the state exists.
+        let state = unsafe { &mut *anchor.state.get() };
+        change(&anchor.core, &mut state.held)
+    }
+
+    /// Becomes a reader. Failed, the lock is released.
+    fn into_reader(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
+        guard.hold.check()?;
+        let how = match M::READS {
+            true => guard.hold.predecessor(),
+            false => Predecessor::Clean,
+        };
+        let anchor = guard.hold.anchor();
+        // SAFETY: this is the holder, and no other reference to the state exists. It is not touched
+        // any more once the lock is released.
+        let state = unsafe { &mut *anchor.state.get() };
+        // The keeper keeps the lock alive meanwhile, whichever way this ends.
+        let (mut sole, keeper) = (state.held.take(), state.keeper.take());
+        let held = match anchor.core.downgrade(&mut sole, how) {
+            Ok(held) => held,
+            Err(error) => {
+                (state.held, state.keeper) = (sole, keeper);
+                return Err(error);
+            }
+        };
+        let guard = ManuallyDrop::new(guard);
+        let anchor = guard.hold.anchor;
+        let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
+        let hold = GuardHold { anchor, own, marker: PhantomData };
+        Ok(LockGuard { value: guard.value, hold, marker: PhantomData })
+    }
+}
+
+impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
+    /// # Safety
+    /// `held` is a reader's right to the lock of `anchor`, and `value` is the data that it protects.
+    /// Both stay alive for `'a`, or as long as the keeper.
+    #[inline]
+    pub(crate) unsafe fn of_reader(
+        value: NonNull<T>,
+        anchor: NonNull<Anchor>,
+        held: Held,
+        keeper: Option<Arc<dyn Keeper>>,
+    ) -> Self {
+        let own = GuardState { held, keeper, was_panicking: false, told: OnceLock::new() };
+        LockGuard {
+            value,
+            hold: GuardHold { anchor, own, marker: PhantomData },
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// Becomes a reader, and lets other readers in; no writer comes in between.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock is lost; at process scope `Io` or `Damaged` in a forked child that uses the
+    /// lock for the first time. The lock is released then.
+    pub fn downgrade(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
+        Self::into_reader(guard)
+    }
+
+    /// Becomes an upgradable reader, and lets other readers in; no writer comes in between.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock is lost. The lock is released then.
+    pub fn downgrade_to_upgradable(mut guard: Self) -> Result<RwLockUpgradableReadGuard<'a, T>> {
+        guard.hold.check()?;
+        Self::change(&mut guard, Core::downgrade_to_upgradable)?;
+        Ok(Self::into_mode(guard))
+    }
+}
+
+impl<'a, T: ?Sized> RwLockUpgradableReadGuard<'a, T> {
+    /// Waits until no other reader is inside, and becomes the writer; none comes in between. It has
+    /// a token of its own then.
+    ///
+    /// # Errors
+    /// `Lost`, if the lock is lost; `Io` or `Damaged` from the directory. The lock is released then.
+    ///
+    /// # Example
+    /// ```
+    /// use tierlock::{RwLock, RwLockUpgradableReadGuard};
+    ///
+    /// let stock = RwLock::new(7);
+    /// let seen = stock.upgradable_read()?;
+    /// if *seen > 0 {
+    ///     *RwLockUpgradableReadGuard::upgrade(seen)? -= 1;
+    /// }
+    /// assert_eq!(*stock.read()?, 6);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn upgrade(mut guard: Self) -> Result<RwLockWriteGuard<'a, T>> {
+        guard.hold.check()?;
+        Self::change(&mut guard, |core, held| core.upgrade(held, Patience::Forever))?;
+        Ok(Self::into_mode(guard))
+    }
+
+    /// As [`upgrade`](Self::upgrade), if no other reader is inside.
+    ///
+    /// # Errors
+    /// The guard, if another reader is inside, or the lock is lost.
+    pub fn try_upgrade(guard: Self) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        Self::upgrade_within(guard, Patience::No)
+    }
+
+    /// As [`upgrade`](Self::upgrade), waiting at most for `wait`.
+    ///
+    /// # Errors
+    /// The guard, if another reader is inside all the time, or the lock is lost.
+    pub fn try_upgrade_for(
+        guard: Self,
+        wait: Duration,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        Self::upgrade_within(guard, Patience::for_at_most(wait))
+    }
+
+    fn upgrade_within(
+        mut guard: Self,
+        patience: Patience,
+    ) -> std::result::Result<RwLockWriteGuard<'a, T>, Self> {
+        let upgraded = guard.hold.check();
+        let upgraded = upgraded
+            .and_then(|()| Self::change(&mut guard, |core, held| core.upgrade(held, patience)));
+        match upgraded {
+            Ok(()) => Ok(Self::into_mode(guard)),
+            Err(_) => Err(guard),
+        }
+    }
+
+    /// As [`upgrade`](Self::upgrade), blocking no thread.
+    ///
+    /// # Cancel safety
+    /// The future has the guard: dropped early, it releases the lock.
+    pub async fn upgrade_async(guard: Self) -> Result<RwLockWriteGuard<'a, T>> {
+        guard.hold.check()?;
+        let anchor = guard.hold.anchor();
+        {
+            // SAFETY: this is the holder, and no other reference to the state exists.
+            let held = unsafe { &mut (*anchor.state.get()).held };
+            anchor.core.upgrade_async(held).await?;
+        }
+        Ok(Self::into_mode(guard))
+    }
+
+    /// Becomes a plain reader; another upgradable one, or a writer, may come next.
+    ///
+    /// # Errors
+    /// As [`RwLockWriteGuard::downgrade`].
+    pub fn downgrade(guard: Self) -> Result<RwLockReadGuard<'a, T>> {
+        Self::into_reader(guard)
+    }
+}

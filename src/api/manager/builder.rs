@@ -1,0 +1,491 @@
+//! How a manager is opened.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use super::{Engine, LockManager};
+#[cfg(feature = "host")]
+use crate::host::service_url::{ServiceKind, ServiceUrl};
+use crate::{
+    error::{LockError, Result},
+    path::ground::{BelowHost, Ground, Reach},
+    time::TIME_TO_LIVE,
+};
+
+/// Settings of a [`LockManager`]; made by [`LockManager::builder`].
+///
+/// # Example
+/// ```no_run
+/// use std::time::Duration;
+/// use tierlock::LockManager;
+///
+/// let locks = LockManager::builder()
+///     .directory("/var/lib/shop/locks")           // makes process scope reachable
+///     .leaders(["10.0.0.1:7420"])                 // makes host scope reachable
+///     .secret_file("/etc/shop/tierlock.key")
+///     .label("checkout")
+///     .time_to_live(Duration::from_secs(10))
+///     .on_warning(|text| eprintln!("{text}"))
+///     .open()?;
+/// # drop(locks);
+/// # Ok::<(), tierlock::LockError>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing happens before `open` is called"]
+pub struct LockManagerBuilder {
+    pub(super) directory: Option<PathBuf>,
+    leaders: Vec<String>,
+    pub(super) service: Option<String>,
+    secret_file: Option<PathBuf>,
+    pub(super) label: String,
+    pub(super) time_to_live: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) engine: Option<Engine>,
+    accept_file_systems: Vec<String>,
+    #[cfg(feature = "tokio")]
+    runtime: Option<tokio::runtime::Handle>,
+    on_warning: Option<crate::watch::Tell>,
+}
+
+impl Default for LockManagerBuilder {
+    fn default() -> Self {
+        LockManagerBuilder {
+            directory: None,
+            leaders: Vec::new(),
+            service: None,
+            secret_file: None,
+            label: String::new(),
+            time_to_live: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(10),
+            engine: None,
+            accept_file_systems: Vec::new(),
+            #[cfg(feature = "tokio")]
+            runtime: None,
+            on_warning: None,
+        }
+    }
+}
+
+impl LockManagerBuilder {
+    /// The settings of the environment; see [`LockManager::from_env`].
+    ///
+    /// # Errors
+    /// `Config`, if neither a directory nor a leader nor a service is set, if both of the latter are, or
+    /// a value is not UTF-8.
+    pub fn from_env() -> Result<LockManagerBuilder> {
+        let mut builder = LockManagerBuilder::default();
+        if let Some(directory) = std::env::var_os("TIERLOCK_DIR").filter(|dir| !dir.is_empty()) {
+            builder = builder.directory(directory);
+        }
+        if let Some(leaders) = text_from_env("TIERLOCK_LEADERS")? {
+            builder = builder.leaders(leaders.split(',').map(str::trim).filter(|l| !l.is_empty()));
+        }
+        if let Some(service) = text_from_env("TIERLOCK_SERVICE")? {
+            builder = builder.service(service);
+        }
+        if let Some(file) = std::env::var_os("TIERLOCK_SECRET_FILE").filter(|f| !f.is_empty()) {
+            builder = builder.secret_file(file);
+        }
+        if let Some(label) = text_from_env("TIERLOCK_LABEL")? {
+            builder = builder.label(label);
+        }
+        let has_leaders = !builder.leaders.is_empty();
+        match (has_leaders, builder.service.is_some(), builder.directory.is_some()) {
+            (true, true, _) => Err(LockError::config(
+                "TIERLOCK_LEADERS and TIERLOCK_SERVICE are both set, and a lock is one service's: unset \
+                 one",
+            )),
+            (false, false, false) => Err(LockError::config(
+                "none of TIERLOCK_DIR, TIERLOCK_LEADERS and TIERLOCK_SERVICE is set: set one to say \
+                 which processes share the locks",
+            )),
+            _ => Ok(builder),
+        }
+    }
+
+    /// Makes [`Scope::Process`] reachable: the directory that all processes sharing these locks
+    /// are given. It is made if it is missing. It must be on a local file system.
+    pub fn directory(mut self, directory: impl AsRef<Path>) -> Self {
+        self.directory = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// Makes [`Scope::Host`] reachable: the address of one leader, or of all members of one
+    /// group, as `host:port` (port 7420 when left out).
+    pub fn leaders<A: Into<String>>(mut self, leaders: impl IntoIterator<Item = A>) -> Self {
+        self.leaders = leaders.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Makes [`Scope::Host`] reachable by a lock service that runs already, instead of leaders of our
+    /// own: `redis://HOST`, `redlock://HOST,HOST,HOST`, `etcd://HOST,HOST,HOST`,
+    /// `postgres://HOST/DATABASE`, `mysql://HOST/DATABASE`, and ShedLock's table by `shedlock+` before the
+    /// latter two; each in a feature of its own. `tierlock://HOST,HOST` are leaders of our own, as [`leaders`](Self::leaders). What each
+    /// promises, and its options, are in the guide's page [`engines`](crate::guide::engines).
+    ///
+    /// A URL may hold a password, `redis://USER:PASSWORD@HOST`, which nothing shows; a file that holds
+    /// it is named by `?password_file=FILE`.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tierlock::LockManager;
+    ///
+    /// let locks = LockManager::builder()
+    ///     .service("redis://10.0.0.1:6379?password_file=/etc/shop/redis.pw")
+    ///     .label("checkout")
+    ///     .open()?;
+    /// let guard = locks.mutex("ledger/eu", ()).lock()?;
+    /// # drop(guard);
+    /// # Ok::<(), tierlock::LockError>(())
+    /// ```
+    pub fn service(mut self, url: impl Into<String>) -> Self {
+        self.service = Some(url.into());
+        self
+    }
+
+    /// The file with the secret that the leader and all its clients share, made by
+    /// `tierlock secret new FILE`. Needed with leaders. It is read again whenever a connection is
+    /// made, so that a secret can be exchanged while the manager is open.
+    pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
+        self.secret_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// How a holder is shown to other callers, in errors and in `tierlock status`. Default: nothing.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// How long this manager's leases outlive its silence: 1 s to 60 s, 5 s unless set. Shorter
+    /// means that others wait less for the locks of a crashed process; longer means that a
+    /// longer pause or cut costs no lock.
+    pub fn time_to_live(mut self, time_to_live: Duration) -> Self {
+        self.time_to_live = time_to_live;
+        self
+    }
+
+    /// How long a lock waits for a leader to acknowledge it before it fails as `Unreachable`;
+    /// 10 s unless set. An acknowledged one waits on through outages.
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Is called with a message for people when
+    ///
+    /// - the leader has not answered for half of the time to live while something is held. The
+    ///   message says how long the locks stay valid. Renewals go on, so they may all be kept; else
+    ///   guards are told at the deadline
+    ///   ([`MutexGuard::on_lost`](crate::MutexGuard::on_lost)). It runs on a thread of its own.
+    /// - the manager is [opened](Self::open) with a directory on a file system that cannot promise
+    ///   all that others do: tokens on tmpfs begin anew after a reboot, and on one that copies
+    ///   what is written (btrfs, bcachefs, zfs, overlay) a full disk can end a process that locks.
+    ///   It runs before `open` returns, on the same thread, each time.
+    ///
+    /// Default: nothing.
+    pub fn on_warning(mut self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_warning = Some(Arc::new(warn));
+        self
+    }
+
+    /// Which engine the directory uses. Default: the one that it was made with, and for a new
+    /// directory the best one of this system. A directory of another engine is an error that says
+    /// what to do.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Accepts a directory on a file system that is refused otherwise, by the name that the error
+    /// gives it (`nfs`, `fuse`). Whether file locks and shared mappings work between all
+    /// its users there is then yours to know: on most network file systems they do not.
+    pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
+        self.accept_file_systems.push(name.into());
+        self
+    }
+
+    /// Lends the manager a tokio runtime (feature `tokio`), for async callers at host scope: while
+    /// they wait, the runtime reads the leader's answers itself, which saves waking it from
+    /// another thread. That is most of what an uncontended lock costs them on a fast network.
+    ///
+    /// It matters where an answer takes longer than 50 µs. A leader that lately answered sooner, to
+    /// a task that asked alone, is waited for on the task's own thread, at most for that long and
+    /// with or without a runtime lent; its worker serves no other task meanwhile.
+    ///
+    /// Nothing depends on the runtime: a thread of the manager keeps leases alive, serves callers
+    /// of other runtimes and takes over within 1 ms where the runtime is blocked or gone. The
+    /// runtime needs its I/O driver (`enable_io`; `#[tokio::main]` has it), else
+    /// [`open`](Self::open) fails as `Config`.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example() -> tierlock::Result<()> {
+    /// let locks = tierlock::LockManager::builder()
+    ///     .leaders(["10.0.0.1:7420"])
+    ///     .secret_file("/etc/shop/tierlock.key")
+    ///     .runtime(tokio::runtime::Handle::current())
+    ///     .open()?;
+    /// let guard = locks.mutex("ledger/eu", ()).lock_async().await?;
+    /// # drop(guard);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Opens the manager. It opens the directory, reads the secret, and touches no network.
+    ///
+    /// # Errors
+    /// `Config`: a time to live out of range, leaders without a secret, an address that is none,
+    /// a directory that another engine or version uses or that is not on a local file system, a
+    /// secret file that is missing, malformed or readable by others. `Refused` or `Io`: a
+    /// directory that cannot be made, read or written. `Damaged`: its files are not ours.
+    pub fn open(mut self) -> Result<LockManager> {
+        if !TIME_TO_LIVE.contains(&self.time_to_live) {
+            return Err(LockError::config(format!(
+                "a time to live of {:?} is out of range: it is 1 s to 60 s",
+                self.time_to_live
+            )));
+        }
+        #[cfg(feature = "service")]
+        let service = self.parse_service()?;
+        #[cfg(not(feature = "service"))]
+        self.parse_service()?;
+        let ground = self.open_ground()?;
+        #[cfg(feature = "process")]
+        let caveat = ground.directory().and_then(crate::process::Directory::caveat);
+        #[cfg(feature = "host")]
+        let link = self.open_link(&ground)?;
+        #[cfg(feature = "service")]
+        let engine = service.map(|url| self.open_engine(url)).transpose()?;
+        #[cfg(all(feature = "testing", not(feature = "host")))]
+        let link = None::<Arc<crate::host::client::link::Link>>;
+        #[cfg(not(feature = "host"))]
+        if !self.leaders.is_empty() {
+            return Err(LockError::config(
+                "leaders are set, and this build of tierlock lacks the feature `host`",
+            ));
+        }
+        #[cfg(feature = "process")]
+        if let (Some(warn), Some(caveat)) = (&self.on_warning, caveat) {
+            warn(&caveat);
+        }
+        let reach = Reach {
+            ground,
+            label: self.label,
+            #[cfg(feature = "service")]
+            service: match &engine {
+                Some(engine) => Some(engine.service.clone()),
+                None => link.clone().map(|link| link as _),
+            },
+            #[cfg(all(any(feature = "host", feature = "testing"), not(feature = "service")))]
+            service: link.clone().map(|link| link as _),
+            #[cfg(not(any(feature = "host", feature = "testing")))]
+            service: None,
+            #[cfg(any(feature = "host", feature = "testing"))]
+            link,
+            #[cfg(feature = "service")]
+            engine: engine.map(|engine| engine.questions),
+            connect_timeout: self.connect_timeout,
+            closed: AtomicBool::new(false),
+            closing: event_listener::Event::new(),
+            #[cfg(all(feature = "process", any(feature = "host", feature = "testing")))]
+            owns_directory: AtomicBool::new(false),
+        };
+        Ok(LockManager::new(reach))
+    }
+
+    /// The service, unless it is our own leaders: those are taken over here.
+    #[cfg(feature = "host")]
+    fn parse_service(&mut self) -> Result<Option<ServiceUrl>> {
+        let Some(text) = &self.service else { return Ok(None) };
+        if !self.leaders.is_empty() {
+            return Err(LockError::config(
+                "both leaders and a service are set, and a lock is one service's: leave one out",
+            ));
+        }
+        let url = ServiceUrl::parse(text)?;
+        match (url.kind, url.kind.feature()) {
+            (ServiceKind::Tierlock, _) => {
+                url.finish("none: leaders have no options, and secret_file names their secret")?;
+                if url.user.is_some() || url.password.is_some() || !url.path.is_empty() {
+                    return Err(
+                        url.refuse("leaders are addresses alone; secret_file names their secret")
+                    );
+                }
+                self.leaders = url.addresses;
+                Ok(None)
+            }
+            (_, (_, true)) => Ok(Some(url)),
+            (_, (feature, false)) => {
+                Err(url
+                    .refuse(format_args!("this build of tierlock lacks the feature `{feature}`")))
+            }
+        }
+    }
+
+    #[cfg(not(feature = "host"))]
+    fn parse_service(&mut self) -> Result<()> {
+        match &self.service {
+            None => Ok(()),
+            Some(_) => Err(LockError::config(
+                "a service is set, and this build of tierlock lacks the feature `host`",
+            )),
+        }
+    }
+
+    #[cfg(feature = "service")]
+    fn open_engine(&self, url: ServiceUrl) -> Result<crate::host::engines::OpenedEngine> {
+        let settings = crate::host::engines::EngineSettings {
+            time_to_live: self.time_to_live,
+            connect_timeout: self.connect_timeout,
+            identity: identity(&self.label),
+            on_warning: self.on_warning.clone(),
+        };
+        crate::host::engines::open(url, settings)
+    }
+
+    #[cfg(feature = "process")]
+    fn open_ground(&self) -> Result<Arc<Ground>> {
+        use crate::process::{Directory, EngineKind, Options};
+        let Some(path) = &self.directory else {
+            return Ok(Ground::new(BelowHost::Nothing));
+        };
+        let engine = self.engine.map(|engine| match engine {
+            Engine::FileLock => EngineKind::File,
+            Engine::Table => EngineKind::Table,
+        });
+        let options = Options {
+            engine,
+            accept_file_systems: self.accept_file_systems.clone(),
+            label: self.label.clone(),
+        };
+        Ok(Ground::of(Directory::open(path, &options)?))
+    }
+
+    #[cfg(not(feature = "process"))]
+    fn open_ground(&self) -> Result<Arc<Ground>> {
+        match &self.directory {
+            None => Ok(Ground::new(BelowHost::Nothing)),
+            Some(_) => Err(LockError::config(
+                "a directory is set, and this build of tierlock lacks the feature `process`",
+            )),
+        }
+    }
+
+    #[cfg(feature = "host")]
+    fn open_link(
+        &self,
+        ground: &Arc<Ground>,
+    ) -> Result<Option<Arc<crate::host::client::link::Link>>> {
+        if self.leaders.is_empty() {
+            return Ok(None);
+        }
+        let Some(secret_file) = &self.secret_file else {
+            return Err(LockError::config(
+                "leaders are set without a secret file: make one with `tierlock secret new FILE` \
+                 and give it to the leader and to all clients",
+            ));
+        };
+        let secret = crate::host::Secret::read(secret_file)?;
+        let config = crate::proto::client::Config {
+            time_to_live: self.time_to_live,
+            connect_timeout: self.connect_timeout,
+            identity: identity(&self.label),
+            addresses: self.leaders.len(),
+            process: crate::host::process_mark(),
+            seen: seen_in(ground),
+        };
+        #[cfg(feature = "tokio")]
+        let reader = self.runtime.clone().map(crate::host::Reader::new).transpose()?;
+        #[cfg(not(feature = "tokio"))]
+        let reader = None;
+        let generation = crate::fork::generation;
+        let link = crate::host::connect(&self.leaders, secret, config, reader, generation)?;
+        remember_in(ground, &link);
+        if let Some(warn) = &self.on_warning {
+            link.on_warning(warn.clone());
+        }
+        Ok(Some(link))
+    }
+}
+
+/// What the processes of this directory have seen of their leader.
+#[cfg(all(feature = "host", feature = "process"))]
+fn seen_in(ground: &Ground) -> Option<crate::proto::history::Seen> {
+    crate::proto::history::Seen::from_line(&ground.directory()?.read_leader()?)
+}
+
+/// From now on what this link sees of its leader is known to the directory, too.
+#[cfg(all(feature = "host", feature = "process"))]
+fn remember_in(ground: &Arc<Ground>, link: &crate::host::client::link::Link) {
+    let ground = Arc::downgrade(ground);
+    link.remember(Arc::new(move |seen| {
+        if let Some(ground) = ground.upgrade()
+            && let Some(directory) = ground.directory()
+            && seen.is_news_to(seen_in(&ground))
+        {
+            directory.write_leader(&seen.to_line());
+        }
+    }));
+}
+
+#[cfg(all(feature = "host", not(feature = "process")))]
+fn seen_in(_: &Ground) -> Option<crate::proto::history::Seen> {
+    None
+}
+
+#[cfg(all(feature = "host", not(feature = "process")))]
+fn remember_in(_: &Arc<Ground>, _: &crate::host::client::link::Link) {}
+
+#[cfg(any(feature = "host", feature = "testing"))]
+pub(super) fn identity(label: &str) -> crate::proto::wire::Identity {
+    let process = crate::identity::this_process();
+    crate::proto::wire::Identity::new(label, &process.host, std::process::id(), &process.command)
+}
+
+impl LockManagerBuilder {
+    /// Without its secrets.
+    fn shown_service(&self) -> Option<String> {
+        let text = self.service.as_ref()?;
+        #[cfg(feature = "host")]
+        if let Ok(url) = ServiceUrl::parse(text) {
+            return Some(url.shown());
+        }
+        let _ = text;
+        Some("…".to_owned())
+    }
+}
+
+fn text_from_env(variable: &str) -> Result<Option<String>> {
+    match std::env::var(variable) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(LockError::config(format!("{variable}: {error}")).with_source(error)),
+    }
+}
+
+impl fmt::Debug for LockManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockManagerBuilder")
+            .field("directory", &self.directory)
+            .field("leaders", &self.leaders)
+            .field("service", &self.shown_service())
+            .field("secret_file", &self.secret_file)
+            .field("label", &self.label)
+            .field("time_to_live", &self.time_to_live)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("engine", &self.engine)
+            .field("accept_file_systems", &self.accept_file_systems)
+            .finish()
+    }
+}

@@ -1,0 +1,145 @@
+//! What callers are told of an answer that is no grant.
+
+use std::time::Duration;
+
+use crate::{
+    error::{Holder, LockError, LockErrorKind},
+    mode::Usage,
+    printable::Printable,
+    proto::{
+        client::Failure,
+        wire::{HolderInfo, NameUse, Refusal},
+    },
+    token::Token,
+};
+
+pub(super) fn error_of(failure: Failure, waited: Duration) -> LockError {
+    use LockErrorKind::{Config, Io, Refused, Unreachable};
+    let (kind, text) = match failure {
+        Failure::Refused { why: Refusal::WouldBlock } => return LockError::WOULD_BLOCK,
+        Failure::Refused { why: Refusal::TimedOut } => {
+            return LockError::new(LockErrorKind::TimedOut, "another holder had it all the time")
+                .with_waited(waited);
+        }
+        Failure::Unanswered(trouble) => {
+            let text = format!("no leader answered within the wait: {trouble}");
+            return LockError::new(LockErrorKind::TimedOut, text).with_waited(waited);
+        }
+        Failure::Refused { why } => refused(why),
+        Failure::Unreachable(trouble) if trouble.is_empty() => {
+            return LockError::new(Unreachable, "no leader answered").with_waited(waited);
+        }
+        Failure::Unreachable(trouble) => {
+            return LockError::new(Unreachable, trouble).with_waited(waited);
+        }
+        Failure::NotAccepted(why) => return LockError::new(Refused, why),
+        Failure::Config(why) => return LockError::new(Config, why),
+        Failure::Closed => (Config, "the manager was closed"),
+    };
+    return LockError::new(kind, text);
+
+    fn refused(why: Refusal) -> (LockErrorKind, &'static str) {
+        match why {
+            Refusal::WouldBlock | Refusal::TimedOut => unreachable!("another session holds it"),
+            Refusal::UsedAs(_) => unreachable!("it is told as the answer to an acquire alone"),
+            Refusal::TooManySessions => (
+                Refused,
+                "the leader has no room for another session of this client (one address gets at most \
+                 as many as it leaves free for others); close managers that are not needed, or \
+                 start the leader with a larger --sessions-max",
+            ),
+            Refusal::TooManyLeases => (
+                Refused,
+                "this manager holds as many leases as the leader allows one session; \
+                 unlock some, or open another manager",
+            ),
+            Refusal::TooManyWaiters => (
+                Refused,
+                "this manager waits for as many locks as the leader allows one session; \
+                 wait for fewer at a time, or open another manager",
+            ),
+            Refusal::TooManyClaims => (
+                Refused,
+                "this client holds, waits for and keeps taken by at_least as many locks as the leader \
+                 has room for (one address gets at most as many as it leaves free for others); \
+                 unlock some, or start the leader with a larger --claims-max",
+            ),
+            Refusal::TooManyReservations => (
+                Refused,
+                "as many names are kept taken by at_least as the leader remembers (65,536, of which \
+                 one address gets at most as many as it leaves free for others); lock without \
+                 at_least, or with a shorter one",
+            ),
+            Refusal::AtLeastTooLong => (
+                Config,
+                "at_least is longer than a leader remembers; at host scope it is at most 31 days",
+            ),
+            Refusal::TimeToLive => (
+                Refused,
+                "the leader does not accept this manager's time_to_live; \
+                 choose a shorter one, or start the leader with a larger --ttl-max",
+            ),
+            Refusal::OtherCluster => (
+                Refused,
+                "the leader is not the one this manager has spoken to before (its state \
+                 directory is another one); point the manager at its own leader, or open it anew",
+            ),
+            Refusal::NotSupported => (
+                Refused,
+                "the leader is of an earlier release and does not know what is asked for; update it",
+            ),
+            Refusal::TooOld => (Refused, "this program is too old for the leader; update it"),
+            Refusal::TooFarAbove => (
+                Refused,
+                "the highest token that this machine knows for the name lies further above the \
+                 leader's tokens than it goes in a day (1,024 epochs); its operator starts it once \
+                 with --epoch-above, if that token is real",
+            ),
+            Refusal::Tokens => (
+                Refused,
+                "the highest token known for this name leaves the leader no room above it",
+            ),
+            Refusal::DiskFull => (
+                Refused,
+                "the leader's disk has no room for one more session or at_least; it serves those \
+                 that it has until its operator makes room in its state directory",
+            ),
+            Refusal::Storage => (
+                Io,
+                "the leader cannot write to its state directory; its operator finds the reason there",
+            ),
+        }
+    }
+}
+
+/// What the name is used for by its other holders and waiters.
+pub(super) fn usage_of(in_force: NameUse) -> Usage {
+    match in_force {
+        NameUse::Lock => Usage::Lock,
+        NameUse::Permits { limit } => Usage::Permits(limit),
+    }
+}
+
+pub(super) fn warning(left: Duration, held: usize, trouble: &str) -> String {
+    let locks =
+        if held == 1 { "1 held lock is".to_owned() } else { format!("{held} held locks are") };
+    let trouble = Printable(trouble);
+    format!("{trouble}; {locks} lost in {left:.1?} unless one answers before")
+}
+
+pub(super) const UNANSWERED: &str =
+    "no leader has confirmed the release; it is repeated until one does";
+
+/// What the leader tells about a holder, as callers see it.
+pub(crate) fn holder_of(info: HolderInfo) -> Holder {
+    let HolderInfo { identity, since, token, mode: _ } = info;
+    Holder {
+        label: identity.label.clone(),
+        host: identity.host.clone(),
+        pid: (identity.pid != 0).then_some(identity.pid),
+        command: identity.command.clone(),
+        held: Some(since),
+        held_since_grant: true,
+        token: (token != Token::ZERO).then_some(token),
+    }
+}

@@ -1,0 +1,260 @@
+//! What the protocol client tells, handed to the callers and leases that it is of.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use super::{
+    QueryAnswer, State,
+    aftermath::Aftermath,
+    errors::{error_of, warning},
+    waiter::Opens,
+    waiting::QueryId,
+};
+use crate::{
+    clock,
+    error::{LockError, LostReason},
+    host::{
+        lease_word::{LeaseKey, LeaseWord, Met, Opening, Used},
+        service::LeaseGranted,
+    },
+    name::Name,
+    proto::{
+        LeaseId, RequestId,
+        client::{Event, Failure},
+    },
+    scope::Scope,
+    watch::Watch,
+};
+
+pub(super) struct Held {
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests provoke losses"))]
+    pub(super) name: Name,
+    /// It is open with this lease, or was until a guard left it for good that has yet to give the
+    /// lease back. Then it may be open with another.
+    pub(super) word: Arc<LeaseWord>,
+    /// Another session had it when it was asked for, or a process of the directory before: more may
+    /// wait.
+    pub(super) is_wanted_by_others: bool,
+}
+
+impl Held {
+    /// The word, if it is open with this lease.
+    pub(super) fn open_word(&self, lease: LeaseId) -> Option<&Arc<LeaseWord>> {
+        self.word.is_of(lease.into()).then_some(&self.word)
+    }
+
+    pub(super) fn lose(&self, lease: LeaseId, why: LostReason) -> Losing {
+        let Some(word) = self.open_word(lease) else { return Losing::Unwatched { is_new: false } };
+        match word.lose(why) {
+            Met::Idle(used) => Losing::Idle(word.clone(), used),
+            Met::InUse { is_watched: true, is_lost } => match word.watched() {
+                // Its guard is leaving, and has the watch in hand.
+                watches if watches.is_empty() => Losing::Unwatched { is_new: !is_lost },
+                watches => Losing::Watched(watches),
+            },
+            Met::InUse { is_lost, .. } => Losing::Unwatched { is_new: !is_lost },
+            Met::Reserved | Met::Closed => Losing::Unwatched { is_new: false },
+        }
+    }
+}
+
+/// What the loss of a lease meets.
+pub(super) enum Losing {
+    /// A guard that is told by this watch, or several readers, each by its own.
+    Watched(Vec<Arc<Watch>>),
+    /// A guard that asks for itself, or that has left for good just now. It is told by nothing else.
+    Unwatched { is_new: bool },
+    /// No guard, and none follows: the word is closed.
+    Idle(Arc<LeaseWord>, Used),
+}
+
+impl From<LeaseId> for LeaseKey {
+    fn from(lease: LeaseId) -> LeaseKey {
+        LeaseKey { high: lease.epoch.into(), low: lease.count }
+    }
+}
+
+impl From<LeaseKey> for LeaseId {
+    fn from(lease: LeaseKey) -> LeaseId {
+        let epoch = lease.high.try_into().expect("it was an epoch");
+        LeaseId { epoch, count: lease.low }
+    }
+}
+
+impl State {
+    pub(super) fn drain(&mut self) {
+        while let Some(event) = self.client.take_event() {
+            self.distribute(event);
+        }
+        self.give_up_releases();
+        self.unanswered -= mem::take(&mut self.aftermath.answered);
+    }
+
+    /// What is to be done once the state is unlocked, if there is anything.
+    pub(super) fn take_aftermath(&mut self) -> Option<Aftermath> {
+        let is_any = !self.aftermath.is_empty();
+        is_any.then(|| mem::take(&mut self.aftermath))
+    }
+
+    /// Tells the callers of releases that no leader answered in time. The driver looks in at least
+    /// every 100 ms.
+    fn give_up_releases(&mut self) {
+        while let Some((limit, lease)) = self.release_limits.front() {
+            if let Some(waiter) = self.releases.get_mut(lease)
+                && waiter.outcome.is_none()
+            {
+                if clock::now() < *limit {
+                    return;
+                }
+                waiter.leave_unanswered(&mut self.aftermath);
+            }
+            self.release_limits.pop_front();
+        }
+    }
+
+    fn distribute(&mut self, event: Event) {
+        match event {
+            Event::Queued { request, .. } => {
+                if let Some(waiter) = self.acquires.get_mut(&request) {
+                    waiter.is_queued = true;
+                    waiter.expecting = None;
+                }
+            }
+            Event::Granted { request, lease, first, last, predecessor, at_most } => {
+                let Some(waiter) = self.acquires.get_mut(&request) else {
+                    return self.client.cancel(request, clock::now()); // its caller is gone
+                };
+                let opens = waiter.opens.take().expect("a request is granted once");
+                let Opens { word, keep, is_in_use, mode, lapses, has_moved, settlement } = opens;
+                let is_shared = mode.is_shared();
+                if word.is_retired() {
+                    // Its future was leaked, and what it was for is gone.
+                    waiter.finish(
+                        Err(error_of(Failure::Closed, Duration::ZERO)),
+                        &mut self.aftermath,
+                    );
+                    return self.client.cancel(request, clock::now());
+                }
+                let had_to_queue = waiter.is_queued;
+                // Those that share a lease bear one token.
+                let keeps = keep && (first < last || is_shared);
+                let opening = Opening {
+                    lease: lease.into(),
+                    first,
+                    last,
+                    predecessor,
+                    at_most,
+                    keeps,
+                    is_in_use,
+                    is_shared,
+                };
+                settlement.grant(&word, opening);
+                if keeps {
+                    self.aftermath.opened.push(lease);
+                }
+                if lapses {
+                    self.aftermath.unclaimed.push(lease);
+                }
+                self.aftermath.waiters.extend(word.take_waiter());
+                let name = waiter.name.clone().expect("an acquire has a name");
+                let is_wanted_by_others = had_to_queue || has_moved;
+                waiter.granted = Some((lease, word.clone()));
+                self.leases.insert(lease, Held { name, word, is_wanted_by_others });
+                waiter.finish(Ok(LeaseGranted { had_to_queue }), &mut self.aftermath);
+            }
+            Event::Failed { failure: Failure::Closed, .. }
+            | Event::QueryFailed { failure: Failure::Closed, .. }
+                if self.is_leaving => {}
+            Event::Failed { request, failure, holder } => {
+                let Some(waiter) = self.acquires.get_mut(&request) else { return };
+                let error = waiter.error(failure, holder);
+                waiter.finish(Err(error), &mut self.aftermath);
+            }
+            Event::Released { lease } => {
+                if let Some(waiter) = self.releases.get_mut(&lease) {
+                    waiter.finish(Ok(()), &mut self.aftermath);
+                }
+            }
+            Event::LeaseLost { lease, why } => {
+                if let Some(waiter) = self.releases.get_mut(&lease) {
+                    let error = LockError::lost(why).with_scope(Scope::Host);
+                    waiter.finish(Err(error), &mut self.aftermath);
+                }
+                match self.leases.get(&lease).map(|held| held.lose(lease, why)) {
+                    Some(Losing::Watched(watches)) => {
+                        self.aftermath.lose(lease, &watches, why);
+                    }
+                    Some(Losing::Idle(word, used)) => {
+                        self.leases.remove(&lease);
+                        self.aftermath.close(word, &used);
+                        self.client.loss_is_told(lease);
+                    }
+                    Some(Losing::Unwatched { .. }) | None => self.client.loss_is_told(lease),
+                }
+            }
+            Event::Recalled { lease } => {
+                let Some(word) = self.open_word(lease) else {
+                    return; // on its way back
+                };
+                match word.recall() {
+                    Met::Idle(used) => self.give_back_closed(lease, word, used),
+                    Met::InUse { .. } | Met::Reserved => self.client.is_kept(lease, false),
+                    Met::Closed => {} // on its way back
+                }
+            }
+            Event::ToppedUp { lease, last } => {
+                if let Some(word) = self.open_word(lease) {
+                    word.extend(last);
+                }
+            }
+            Event::AtRisk { deadline, held, trouble } => {
+                if let Some(warn) = &self.on_warning {
+                    let text = warning(deadline.since(clock::now()), held, &trouble);
+                    self.aftermath.warnings.push((warn.clone(), text));
+                }
+            }
+            Event::DeadlineMoved { deadline } => {
+                // Whatever ended at the old deadline is marked by now: `LeaseLost` came first.
+                self.deadline.set(deadline);
+            }
+            Event::Listed { query, locks, more } => {
+                self.answer(query, QueryAnswer::Listed { locks, more });
+            }
+            Event::Checked { query, good } => self.answer(query, QueryAnswer::Checked { good }),
+            Event::Broke { query, found } => self.answer(query, QueryAnswer::Broke { found }),
+            Event::QueryFailed { query, failure } => {
+                let Some(waiter) = self.queries.get_mut(&QueryId(query)) else { return };
+                let error = waiter.error(failure, None);
+                waiter.finish(Err(error), &mut self.aftermath);
+            }
+            Event::Saw { seen } => {
+                self.aftermath.saw = self.remember.clone().map(|remember| (remember, seen));
+            }
+            Event::Closed => {
+                self.closed = true;
+                if !self.is_leaving {
+                    // No driver looks after these any more.
+                    let unanswered = self.releases.values_mut();
+                    unanswered.for_each(|waiter| waiter.leave_unanswered(&mut self.aftermath));
+                }
+            }
+        }
+    }
+
+    /// Gives a lease back after its word was closed with no guard in it.
+    pub(super) fn give_back_closed(&mut self, lease: LeaseId, word: Arc<LeaseWord>, used: Used) {
+        self.leases.remove(&lease);
+        self.client.release(lease, used.last, used.how, clock::now());
+        self.aftermath.close(word, &used);
+    }
+
+    /// The word that is open with this lease.
+    pub(super) fn open_word(&self, lease: LeaseId) -> Option<Arc<LeaseWord>> {
+        self.leases.get(&lease)?.open_word(lease).cloned()
+    }
+
+    pub(super) fn answer(&mut self, query: RequestId, answer: QueryAnswer) {
+        if let Some(waiter) = self.queries.get_mut(&QueryId(query)) {
+            waiter.finish(Ok(answer), &mut self.aftermath);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What is said and heard on the session's own connection, and how it closes.
+
+use super::{Client, Closing, Due, Event, Failure, Grant, Hold, Outgoing};
+use crate::{
+    error::LostReason,
+    proto::{
+        Proof, RequestId, SessionId, count_short,
+        mistake::{Mistake, planted},
+        numbered::sorted,
+        wire::{
+            self, ClientMessage, HolderInfo, LeaderMessage, Refusal, WaitingRequest, held_messages,
+            waiting_messages,
+        },
+    },
+    time::Time,
+};
+
+impl Client {
+    /// Sends, if a report is on its way or believed; otherwise the next report says it.
+    pub(super) fn say(&mut self, message: ClientMessage) {
+        if self.link.reporting_or_serving().is_some() {
+            self.outgoing.push_back(Outgoing::Plain(message));
+        }
+    }
+
+    pub(super) fn hello(&self) -> ClientMessage {
+        ClientMessage::Hello {
+            version: wire::VERSION,
+            capabilities: wire::CAPABILITIES,
+            session: self.session,
+            proof: self.proof,
+            count: self.reports,
+            cluster: self.cluster,
+            seen: self.seen.map(Box::new),
+            time_to_live: self.config.time_to_live,
+            identity: self.config.identity.clone(),
+            process: self.config.process,
+        }
+    }
+
+    /// Tells a fresh connection what there is: the leader takes it for the truth. What is being
+    /// given back is named, so that how it was left can be said again: else the next holder would
+    /// be told what this one was told.
+    pub(super) fn report(&mut self, now: Time) {
+        self.reports += 1;
+        self.outgoing.clear();
+        self.renewal_queued = false;
+        if self.closing == Closing::Leaving {
+            // The goodbye was among them: it is said again behind this.
+            self.closing = Closing::Asked;
+        }
+        let mut held = Vec::new();
+        let mut releases = Vec::new();
+        for lease in sorted(&self.leases) {
+            let state = &self.leases[&lease];
+            let mut reported = state.grant.held(state.name.clone(), state.mode, now);
+            reported.kept = state.kept;
+            if let Hold::Releasing { last_used, how, .. } = state.hold {
+                (reported.last_used, reported.leaving) = (last_used, Some(how));
+                releases.push(ClientMessage::Release { lease, last_used, how });
+            }
+            held.push(reported);
+        }
+        let mut waiting = Vec::new();
+        for request in sorted(&self.requests) {
+            let state = self.requests.get_mut(&request).expect("it is among the keys");
+            state.said = true;
+            match &state.grant {
+                Some(grant) => {
+                    held.push(grant.held(state.acquire.name.clone(), state.acquire.mode, now));
+                }
+                None => waiting.push(WaitingRequest {
+                    request,
+                    place: state.place,
+                    acquire: state.acquire_at(now),
+                }),
+            }
+        }
+        let plain = held_messages(held)
+            .chain(waiting_messages(waiting))
+            .chain([ClientMessage::Ready])
+            .chain(releases)
+            .chain(self.queries.values().cloned());
+        self.outgoing.push_back(Outgoing::Hello);
+        self.outgoing.extend(plain.map(Outgoing::Plain));
+    }
+
+    /// What a leader says that has believed the report.
+    pub(super) fn served(&mut self, message: LeaderMessage, now: Time) {
+        match message {
+            LeaderMessage::Queued { request, place, holder } => {
+                if let Some(state) = self.requests.get_mut(&request) {
+                    (state.place, state.holder) = (Some(place), holder);
+                    self.acknowledge(request);
+                    self.events.push_back(Event::Queued { request, place });
+                }
+            }
+            LeaderMessage::Granted { request, lease, first, last, predecessor, at_most } => {
+                let at_most = at_most.map(|left| now + count_short(left));
+                let grant = Grant {
+                    lease,
+                    reign: self.seen.expect("a welcome came before").reign,
+                    first,
+                    last,
+                    predecessor,
+                    at_most,
+                    since: now,
+                    is_recalled: false,
+                };
+                self.granted(request, grant, now);
+            }
+            LeaderMessage::Refused { request, why, holder } => self.refused(request, why, holder),
+            LeaderMessage::Released { lease } => self.released(lease),
+            LeaderMessage::Lost { lease, why } => self.lost(lease, why, now),
+            LeaderMessage::Renewed { sent_at, renew_every } => {
+                self.renewing_since = None;
+                self.renew_every = self.renew_every_of(renew_every);
+                self.next_renewal = self.next_renewal.min(now + self.renew_every);
+                if sent_at <= now {
+                    self.promised(sent_at, now);
+                }
+            }
+            LeaderMessage::Checked { query, good } => {
+                self.answered(query, Event::Checked { query, good }, now);
+            }
+            LeaderMessage::Listed { query, locks, more } => {
+                self.answered(query, Event::Listed { query, locks, more }, now);
+            }
+            LeaderMessage::Broke { query, found } => {
+                self.answered(query, Event::Broke { query, found }, now);
+            }
+            LeaderMessage::Recall { .. } if planted(Mistake::RecallIgnored) => {}
+            LeaderMessage::Recall { lease } => self.recalled(lease),
+            LeaderMessage::ToppedUp { lease, last } => self.topped_up(lease, last),
+            LeaderMessage::Raised { epoch, attestation } => self.raised(epoch, attestation),
+            LeaderMessage::NotUnderstood { request, .. } => self.not_understood(request),
+            LeaderMessage::Welcome { .. }
+            | LeaderMessage::NotLeader { .. }
+            | LeaderMessage::Gone { .. } => {}
+        }
+    }
+
+    pub(super) fn refused(&mut self, request: RequestId, why: Refusal, holder: Option<HolderInfo>) {
+        if self.requests.contains_key(&request) {
+            let state = self.drop_request(request);
+            let known = state.holder;
+            let failure = match why {
+                // It was asked for without patience since its limit had passed.
+                Refusal::WouldBlock if state.limit.is_some() => {
+                    Failure::Refused { why: Refusal::TimedOut }
+                }
+                Refusal::OtherCluster => Failure::Config(
+                    "this leader is not the one that this manager has spoken to before".to_owned(),
+                ),
+                why => Failure::Refused { why },
+            };
+            self.fail(request, failure, holder.or(known));
+            // The leader's word on it may be lost with a connection, and a report of it alone would be
+            // granted.
+            if let Some(follower) = state.follower.filter(|next| self.requests.contains_key(next)) {
+                self.take_back(follower);
+                let failure = Failure::Refused { why: Refusal::WouldBlock };
+                self.fail(follower, failure, None);
+            }
+        }
+    }
+
+    /// The leader is of an earlier release.
+    fn not_understood(&mut self, request: Option<RequestId>) {
+        let Some(request) = request else { return };
+        if self.queries.remove(&request).is_some() {
+            self.timers.clear(Due::Query(request));
+            let failure = Failure::Refused { why: Refusal::NotSupported };
+            self.events.push_back(Event::QueryFailed { query: request, failure });
+        } else {
+            self.refused(request, Refusal::NotSupported, None);
+        }
+    }
+
+    /// The leader does not know the session: what it held is over, what it waited for is asked
+    /// for again, with its places, by a new one.
+    pub(super) fn forget_session(&mut self, now: Time) {
+        (self.session, self.proof) = (SessionId((self.random)()), Proof((self.random)()));
+        self.reports = 0;
+        (self.good_until, self.warns_at) = (None, None);
+        for lease in sorted(&self.leases) {
+            self.lose(lease, LostReason::Forgotten);
+            self.release_is_over(lease);
+        }
+        self.leases.clear();
+        self.granted.clear();
+        for request in self.requests.values_mut() {
+            request.grant = None;
+        }
+        self.forget_acknowledgements(now);
+    }
+}
+
+// The end.
+impl Client {
+    pub(super) fn step_closing(&mut self) {
+        if self.closing != Closing::Asked || self.holds() || self.is_awaited() {
+            return;
+        }
+        if self.link.reporting_or_serving().is_some() {
+            self.closing = Closing::Leaving;
+            self.outgoing.push_back(Outgoing::Goodbye);
+        } else if self.leases.is_empty() {
+            self.closed();
+        }
+    }
+
+    pub(super) fn closed(&mut self) {
+        if self.closing != Closing::Closed {
+            self.closing = Closing::Closed;
+            self.timers.clear(Due::Closing);
+            self.events.push_back(Event::Closed);
+        }
+    }
+}
