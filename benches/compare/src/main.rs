@@ -128,6 +128,9 @@ fn compare(args: &Args) -> Result<()> {
         // Before the minutes are spent, not after.
         plot::check_target(file)?;
     }
+    if let Some(file) = &args.page {
+        page::check(file)?;
+    }
     cleanup::on_every_way_out()?;
     if args.self_check {
         let check = self_check::run(args.scope, args.seconds.unwrap_or(SECONDS_OF_SELF_CHECK))?;

@@ -1,6 +1,10 @@
 //! The figures of a page (`benches/RESULTS.md`): the text between two marks, replaced by one run's.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+};
 
 use crate::{
     bench::failure::{BenchFailure, Result},
@@ -10,13 +14,25 @@ use crate::{
 const BEGINS: &str = "<!-- figures -->\n";
 const ENDS: &str = "<!-- /figures -->\n";
 
+/// Whether a file can be filled: it is there, has the marks and may be written.
+pub(crate) fn check(file: &Path) -> Result<()> {
+    replace(file, None)
+}
+
 /// Puts the run's figures between the marks of a file.
 pub(crate) fn fill(comparison: &Comparison, file: &Path) -> Result<()> {
+    replace(file, Some(&block(comparison)))
+}
+
+fn replace(file: &Path, block: Option<&str>) -> Result<()> {
     let failed = || BenchFailure::io(format!("cannot fill {}", file.display()));
     let page = fs::read_to_string(file).map_err(failed())?;
-    let filled = filled(&page, &block(comparison))
-        .ok_or_else(|| failed()(std::io::Error::other(format!("it has no {}", BEGINS.trim()))))?;
-    fs::write(file, filled).map_err(failed())
+    let filled = filled(&page, block.unwrap_or_default())
+        .ok_or_else(|| failed()(io::Error::other(format!("it has no {}", BEGINS.trim()))))?;
+    match block {
+        Some(_) => fs::write(file, filled).map_err(failed()),
+        None => OpenOptions::new().append(true).open(file).map(drop).map_err(failed()),
+    }
 }
 
 fn block(comparison: &Comparison) -> String {
@@ -50,6 +66,19 @@ mod tests {
         assert_eq!(once, format!("# a\n{BEGINS}new\n{ENDS}rest\n"));
         assert_eq!(filled(&once, "new\n").unwrap(), once, "again and again");
         assert_eq!(filled("no marks\n", "new\n"), None);
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_filled_is_refused_before_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = dir.path().join("page.md");
+        assert!(check(&page).unwrap_err().to_string().contains("cannot fill"));
+        fs::write(&page, "no marks\n").unwrap();
+        assert!(check(&page).unwrap_err().to_string().contains("it has no"));
+        let text = format!("# a\n{BEGINS}old\n{ENDS}rest\n");
+        fs::write(&page, &text).unwrap();
+        check(&page).unwrap();
+        assert_eq!(fs::read_to_string(&page).unwrap(), text, "a look changes nothing");
     }
 
     #[test]
