@@ -7,13 +7,14 @@
 //! its own.
 //!
 //! ```sh
-//! cargo test --all-features --test sim                              # what CI runs
+//! cargo test --all-features --test sim                              # some, by time
+//! TIERLOCK_SEEDS=2000 cargo test --all-features --test sim seeds    # what CI runs
 //! TIERLOCK_SEED=7 cargo test --all-features --test sim seeds -- --nocapture
 //! TIERLOCK_SEEDS=1000000 cargo test --release --no-default-features --features mistakes \
 //!     --test sim seeds -- --nocapture
 //! ```
 //!
-//! The second replays one seed and tells all that happens in it, the third runs a million on all
+//! The third replays one seed and tells all that happens in it, the last runs a million on all
 //! CPUs. `mistakes` in place of `seeds` plants mistakes and shows which rule finds each. Every run
 //! of seeds prints what it has seen, a digest that repeats, and how often each message met each
 //! state.
@@ -46,10 +47,10 @@ use std::{env, time::Duration};
 
 use crate::{journal::SEVERAL, runner::Run};
 
-/// How many seeds run where nothing else is said.
+/// How many seeds run where nothing else is said, and for how long at most: with one leader, and with
+/// several.
 const SEEDS: u64 = 2000;
-
-/// How many with several leaders, and for how long at most.
+const LONG: Duration = Duration::from_secs(12);
 const SEEDS_OF_SEVERAL: u64 = 1000;
 const LONG_OF_SEVERAL: Duration = Duration::from_secs(8);
 
@@ -67,8 +68,10 @@ fn seeds() {
         }
         return;
     }
-    let count = number("TIERLOCK_SEEDS");
-    let run = Run::of(0..count.unwrap_or(SEEDS), count.is_some());
+    let run = match number("TIERLOCK_SEEDS") {
+        Some(count) => Run::of(0..count, true),
+        None => Run::of_as_many(0..SEEDS, LONG),
+    };
     println!("{run}");
     if let Some(violation) = run.violation {
         panic!("{violation}");

@@ -1,6 +1,8 @@
 //! What is played, and that nothing is found in the sound protocol and each mistake is.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, thread, time::Instant};
+
+use parking_lot::Mutex;
 
 use super::{
     super::{step::Step, word::Word},
@@ -9,6 +11,27 @@ use super::{
     explore::{Report, explore, explore_up_to},
     mistakes::Mistake,
 };
+
+/// What is yet to be played.
+type ToPlay = Box<dyn FnOnce() -> Report + Send>;
+
+fn to_play<const N: usize>(plays: Titled<N>) -> impl Iterator<Item = ToPlay> {
+    plays.into_iter().map(|(title, play)| Box::new(move || is_sound(title, &play)) as ToPlay)
+}
+
+/// Plays all of them, as many at a time as there are CPUs.
+fn play_all(plays: impl Iterator<Item = ToPlay>) -> Vec<Report> {
+    let plays = Mutex::new(plays.collect::<Vec<_>>().into_iter());
+    let play_on = || {
+        let next = || plays.lock().next();
+        std::iter::from_fn(next).map(|play| play()).collect::<Vec<_>>()
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let players: Vec<_> = (0..threads).map(|_| scope.spawn(play_on)).collect();
+        players.into_iter().flat_map(|player| player.join().expect("the plays are sound")).collect()
+    })
+}
 
 /// Nothing may be found.
 fn is_sound<const N: usize>(title: &str, play: &Play<N>) -> Report {
@@ -182,14 +205,9 @@ fn lie() -> Play<3> {
 #[test]
 fn two_and_three_threads_in_every_order() {
     let start = Instant::now();
-    let two = two().into_iter().map(|(title, play)| is_sound(title, &play));
-    let three = three().into_iter().map(|(title, play)| is_sound(title, &play));
-    let shared = shared_by_two().into_iter().map(|(title, play)| is_sound(title, &play));
-    let shared_more = shared_by_three().into_iter().map(|(title, play)| is_sound(title, &play));
-    let permits = permits_of_two().into_iter().map(|(title, play)| is_sound(title, &play));
-    let permits_more = permits_of_three().into_iter().map(|(title, play)| is_sound(title, &play));
-    let reports = two.chain(three).chain(shared).chain(shared_more);
-    let reports: Vec<Report> = reports.chain(permits).chain(permits_more).collect();
+    let of_two = [two(), shared_by_two(), permits_of_two()].into_iter().flat_map(to_play);
+    let of_three = [three(), shared_by_three(), permits_of_three()].into_iter().flat_map(to_play);
+    let reports = play_all(of_two.chain(of_three));
     let worlds: usize = reports.iter().map(|report| report.worlds).sum();
     println!("{worlds} worlds in {:.1?}", start.elapsed());
 
@@ -240,6 +258,7 @@ const SHOWN_BY: &[(&str, &[Mistake])] = {
         ("one takes another id", &[SleepersDoNotMark, SleepersDoNotCompare, ReleasingWakesNone, AppointedAreNotWoken, EarlierUseIsBelieved, ReturnedAsBefore, NeverCleared, PresencesAreNotJudged, BlindRelease, RenamingForgetsSleepers]),
         ("one widens", &[WaitersTakenWithoutHungry, RecoveryOfAnotherWord, TakingNarrows]),
         ("two lock", &[ClearedAfterOneScan]),
+        ("one gives up in front of another", &[GivingUpKeepsAPart]),
         ("a writer becomes a reader", &[DowngradeLetsGoFirst]),
         ("a reader becomes a writer", &[UpgradeStaysReadable]),
         ("a wrong verdict", &[TokenIsNotCompared, RecoveriesRaiseNoToken]),
