@@ -243,6 +243,25 @@ fn circles(sources: &[Source], depth: usize) -> Vec<String> {
     found
 }
 
+/// How many lines a file of the product may have.
+const LINES_MAX: usize = 750;
+
+#[test]
+fn no_file_is_too_long_to_read_at_once() {
+    let mut files = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    // What plays, and what is killed, stands beside what it tests.
+    let is_test = |file: &Path| {
+        let mut parts = file.iter();
+        file.ends_with("tests.rs") || parts.any(|part| part == "tests" || part == "kills")
+    };
+    let long = files.into_iter().filter(|file| !is_test(file)).filter_map(|file| {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        (lines > LINES_MAX).then(|| format!("{} has {lines} lines", file.display()))
+    });
+    assert_eq!(Vec::from_iter(long), Vec::<String>::new());
+}
+
 #[test]
 fn every_file_is_in_a_layer() {
     for source in sources() {
