@@ -10,7 +10,7 @@ use super::{
     events::{self, Event, Events},
     failure::{Failure, exit, say},
     supervise,
-    take::{Guard, Taking, called},
+    take::{Guard, LockTaking, called},
 };
 
 /// Takes the locks, prints their tokens, and releases them when standard input ends.
@@ -23,7 +23,7 @@ pub(super) fn hold(hold: args::Hold) -> Result<u8, Failure> {
 fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
     let args::Hold { terms, names } = hold;
     let on_lost = terms.on_lost;
-    let taking = Taking::begin(names, terms, None)?;
+    let taking = LockTaking::begin(names, terms, None)?;
     let lock = taking.take()?;
     // Before the token is told: its reader may end the input at once.
     let watched = until_input_ends(&taking.events);
@@ -44,7 +44,7 @@ fn take_and_keep(hold: args::Hold) -> Result<u8, Failure> {
 }
 
 /// Waits until standard input ends, or the lock is lost, or a signal comes; and whether it was lost.
-fn keep(taking: &Taking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>, bool) {
+fn keep(taking: &LockTaking, lock: &Guard, on_lost: OnLost) -> (Result<(), Failure>, bool) {
     let mut is_lost = false;
     loop {
         match taking.events.next(None) {

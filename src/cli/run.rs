@@ -14,9 +14,9 @@ use super::{
     args::{self, OnLost},
     failure::{Failure, exit, say},
     guardian::Guardian,
-    supervise::{self, CommandOutcome, Ended, Supervision},
+    supervise::{self, CommandEnd, CommandOutcome, Supervision},
     sys::{self, CommandBirth, Inherited, Listener},
-    take::{Guard, Taking, called},
+    take::{Guard, LockTaking, called},
     terminal::Terminal,
 };
 use crate::{clock, identity, name::Name, scope::Scope};
@@ -44,7 +44,7 @@ fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Resul
         true => command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
         false => program.clone(),
     });
-    let taking = Taking::begin(names, terms, Some(program))?;
+    let taking = LockTaking::begin(names, terms, Some(program))?;
     // Before the lock is taken: it is never held for want of a second process.
     let guardian = (taking.locks.widest_scope() >= Scope::Host).then(Guardian::start).transpose();
     let guardian = guardian.map_err(no_guardian)?;
@@ -91,8 +91,8 @@ fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Resul
     };
     let status = match outcome.ended {
         _ if outcome.lost => exit::LOST,
-        Ended::Status(code) => code,
-        Ended::Signal(signal) => exit::SIGNAL.saturating_add(signal),
+        CommandEnd::Status(code) => code,
+        CommandEnd::Signal(signal) => exit::SIGNAL.saturating_add(signal),
     };
     tell_of_leftovers(&taking, &lock, close, &outcome);
     taking.release(lock);
@@ -101,7 +101,7 @@ fn take_and_run(run: args::Run, names: Vec<Name>, command: &[OsString]) -> Resul
 
 /// What the command left running keeps a process-scope lock through its proof of life, or runs
 /// without the lock.
-fn tell_of_leftovers(taking: &Taking, lock: &Guard, close: bool, outcome: &CommandOutcome) {
+fn tell_of_leftovers(taking: &LockTaking, lock: &Guard, close: bool, outcome: &CommandOutcome) {
     if !outcome.leftovers || outcome.lost {
         return;
     }
@@ -127,7 +127,7 @@ struct Start<'a> {
     command: &'a [OsString],
     /// It inherits nothing that keeps the lock.
     close: bool,
-    taking: &'a Taking,
+    taking: &'a LockTaking,
     lock: &'a Guard,
 }
 
