@@ -11,8 +11,8 @@ use self::usage::usage;
 pub(super) use self::usage::usage_failure;
 use super::failure::{Failure, exit};
 use crate::{
-    name::Name, proto::leader::Config as LeaderConfig, scope::Scope, time::AT_LEAST_MAX,
-    token::Token,
+    host::service_url::ServiceUrl, name::Name, proto::leader::Config as LeaderConfig, scope::Scope,
+    time::AT_LEAST_MAX, token::Token,
 };
 
 /// Locks across threads, processes and machines, with fencing tokens.
@@ -347,8 +347,19 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: String,
     /// Directory of what must survive a restart, used by one leader at a time
-    #[arg(long, value_name = "DIR")]
-    pub(super) state_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "journal")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// A store in the place of a state directory, with any number of leaders, one of which reigns:
+    /// postgres://USER@HOST/DATABASE or etcd://HOST,HOST
+    #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
+    pub(super) journal: Option<String>,
+    /// With --journal: how long a reign is believed without a new proof, 250ms to 10s; a leader that
+    /// fails is followed so much later
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration, requires = "journal")]
+    pub(super) reign: Duration,
+    /// With --journal: where clients find this leader, if not where it listens
+    #[arg(long, value_name = "ADDR", requires = "journal")]
+    pub(super) address: Option<String>,
     /// File with the secret that leader and clients share, read again every minute and on SIGHUP
     /// [env: TIERLOCK_SECRET_FILE]
     #[arg(long, value_name = "FILE")]
@@ -364,7 +375,7 @@ pub(super) struct Serve {
     /// one address half of them at most; each takes 200 to 700 bytes of memory
     #[arg(long, value_name = "N", default_value_t = LeaderConfig::default().claims_max)]
     pub(super) claims_max: usize,
-    /// Make the journal of a new leader in the state directory: for its first start only
+    /// Make the journal in the state directory or the store: for the first start of the first leader
     #[arg(long)]
     pub(super) init: bool,
     /// Start above this epoch, on a copy of a state directory or one with a damaged or lost journal:
@@ -393,7 +404,11 @@ connect.
 The secret file belongs to the user that runs this or to root, only its owner may write it, and not
 all users may read it (0600, or 0440 for a group). A pipe such as <(cat key) is read once.
 
-Exit status: 0 after SIGTERM or SIGINT; 74 when the storage fails; 77 when the state directory is \
+With --journal the reign moves to another leader when this one ends, and each change of it is told on
+standard error. A password belongs in a file (?password_file=FILE in the URL).
+
+Exit status: 0 after SIGTERM or SIGINT; 69 when the journal's store does not answer at the start; 74 \
+when the storage fails; 77 when the state directory is \
 in use; 78 when the settings or the state do not fit.";
 
 /// What `status` is told.
@@ -554,6 +569,19 @@ pub(super) enum OnLost {
 }
 
 impl Serve {
+    /// The store, if it is one.
+    pub(super) fn journal(&self) -> Result<Option<String>, Failure> {
+        let Some(url) = &self.journal else { return Ok(None) };
+        if ServiceUrl::parse(url)?.password.is_some() {
+            return Err(Failure::new(
+                exit::CONFIG,
+                "--journal has a password, which every user of this machine can read there: put it in \
+                 a file and name that by ?password_file=FILE",
+            ));
+        }
+        Ok(Some(url.clone()))
+    }
+
     pub(super) fn secret_file(&self) -> Result<PathBuf, Failure> {
         let from_environment = || std::env::var_os("TIERLOCK_SECRET_FILE").map(PathBuf::from);
         let given = self.secret_file.clone().or_else(from_environment);

@@ -20,19 +20,29 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure of the storage ends the reign.
 pub(super) fn serve(serve: args::Serve) -> Result<u8, Failure> {
-    let secret_file = serve.secret_file()?;
+    let (secret_file, journal) = (serve.secret_file()?, serve.journal()?);
     // Before anything is written: from here on a signal ends us in good order, or has us read the
     // secret file again.
     let events = Events::listen_to([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::internal("cannot listen to signals", error))?;
     let mut leader = Leader::builder()
         .listen(serve.listen)
-        .state_dir(serve.state_dir)
         .secret_file(secret_file)
         .time_to_live_max(serve.ttl_max)
         .sessions_max(serve.sessions_max)
         .claims_max(serve.claims_max)
-        .init(serve.init);
+        .reign_lasts(serve.reign)
+        .init(serve.init)
+        .on_change(|text| eprintln!("tierlock: {text}"));
+    if let Some(directory) = serve.state_dir {
+        leader = leader.state_dir(directory);
+    }
+    if let Some(url) = journal {
+        leader = leader.journal(url);
+    }
+    if let Some(address) = serve.address {
+        leader = leader.address(address);
+    }
     for name in serve.accept_fs {
         leader = leader.accept_file_system(name);
     }

@@ -3,6 +3,8 @@
 
 #[cfg(any(feature = "host", feature = "testing"))]
 pub(crate) mod client;
+#[cfg(feature = "host")]
+mod durable;
 #[cfg(feature = "service")]
 pub(crate) mod engines;
 #[cfg(feature = "host")]

@@ -386,7 +386,17 @@ impl Reign {
 
     /// Whether a condition's answer shows a stamp that is none of the past. Else the journal is a copy.
     fn is_of_this_journal(&mut self, stamp: Stamp, flight: Flight, now: Time) -> bool {
-        if stamp < flight.written {
+        self.is_not_before(stamp, flight.written, now)
+    }
+
+    /// The same of a write that was done with this very answer: its stamp is above those of all writes
+    /// that were answered before it was sent.
+    fn is_written_in_this_journal(&mut self, stamp: Stamp, flight: Flight, now: Time) -> bool {
+        self.is_not_before(stamp, Stamp(flight.written.0 + 1), now)
+    }
+
+    fn is_not_before(&mut self, stamp: Stamp, lowest: Stamp, now: Time) -> bool {
+        if stamp < lowest {
             self.end(ReignEnding::Restored, now);
             return false;
         }
@@ -476,7 +486,7 @@ impl Reign {
                 }
             }
             TakeOver::Took(took) => {
-                if self.is_of_this_journal(took.stamp, flight, now) {
+                if self.is_written_in_this_journal(took.stamp, flight, now) {
                     let sent = if planted(Mistake::ProofFromAnswer) { now } else { flight.sent };
                     self.begin(attempt, took, sent + count_down(self.config.lasts, PROOF), now);
                 }
@@ -526,7 +536,7 @@ impl Reign {
         match answer {
             ReignRenewal::Deposed(head) => self.deposed(head, flight, now),
             ReignRenewal::Renewed(stamp) => {
-                if self.is_of_this_journal(stamp, flight, now) {
+                if self.is_written_in_this_journal(stamp, flight, now) {
                     let sent = if planted(Mistake::ProofFromAnswer) { now } else { flight.sent };
                     self.prove(sent, now);
                 }

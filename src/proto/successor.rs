@@ -350,10 +350,13 @@ impl Successor {
         }
     }
 
+    /// As far as it knows by now which leader reigns, they are told.
     fn close_all(&mut self) {
+        let address = self.reign.head().and_then(|head| head.address.clone());
         for connection in std::mem::take(&mut self.connections) {
             if let Some(cluster) = self.cluster {
-                let answer = LeaderMessage::NotLeader { try_next: None, cluster, epoch: None };
+                let answer =
+                    LeaderMessage::NotLeader { try_next: address.clone(), cluster, epoch: None };
                 self.messages.push_back((connection, answer));
             }
             self.closes.push_back((connection, Close::NotLeader));

@@ -162,7 +162,13 @@ impl Routes {
         for (id, news) in self.news.drain(..) {
             match news {
                 RouteNews::Connected => client.handle_connected(id, now),
-                RouteNews::Message(message) => client.handle_message(id, message, now),
+                RouteNews::Message(message) => {
+                    let hint = hint_in(&message, &self.map);
+                    client.handle_message(id, message, now);
+                    if let Some(address) = hint {
+                        client.handle_hint(address, now);
+                    }
+                }
                 RouteNews::Ended(ended) => client.handle_ended(id, ended, now),
             }
         }
@@ -268,6 +274,14 @@ impl Routes {
             self.routes.swap_remove(at);
         }
     }
+}
+
+/// Which of the addresses a leader that does not reign says to try. Others are none of ours: a
+/// manager goes to no address that it was not given.
+fn hint_in(message: &LeaderMessage, map: &Map) -> Option<usize> {
+    let LeaderMessage::NotLeader { try_next: Some(hint), .. } = message else { return None };
+    let hint: Address = hint.parse().ok()?;
+    map.addresses.iter().position(|address| *address == hint)
 }
 
 impl Route {

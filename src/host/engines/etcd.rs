@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 use etcd_client::AlarmAction;
 use tokio::runtime::Handle;
 
+pub(in crate::host) use self::session::etcd_fault;
 use self::{
     queue::{LockQueue, QueueEntrance, Rank},
     session::{EtcdLine, EtcdSession},

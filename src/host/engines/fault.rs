@@ -4,7 +4,7 @@ use crate::error::{LockError, LockErrorKind};
 
 /// Why a server did not do what it was asked.
 #[derive(Debug)]
-pub(super) enum EngineFault {
+pub(in crate::host) enum EngineFault {
     /// No answer, or one that says that it cannot serve just now. It may have done what it was asked.
     Trouble(String),
     /// It will not, however often it is asked: wrong credentials, a name that is something else.
@@ -12,16 +12,16 @@ pub(super) enum EngineFault {
 }
 
 impl EngineFault {
-    pub(super) fn refused(what: impl Into<String>) -> EngineFault {
+    pub(in crate::host) fn refused(what: impl Into<String>) -> EngineFault {
         EngineFault::Final(LockError::new(LockErrorKind::Refused, what.into()))
     }
 
-    pub(super) fn config(what: impl Into<String>) -> EngineFault {
+    pub(in crate::host) fn config(what: impl Into<String>) -> EngineFault {
         EngineFault::Final(LockError::config(what.into()))
     }
 
     /// For a caller that asks once.
-    pub(super) fn into_error(self) -> LockError {
+    pub(in crate::host) fn into_error(self) -> LockError {
         match self {
             EngineFault::Trouble(trouble) => LockError::new(LockErrorKind::Unreachable, trouble),
             EngineFault::Final(error) => error,

@@ -29,19 +29,19 @@ mod book;
 mod engine;
 mod engine_service;
 #[cfg(feature = "etcd")]
-mod etcd;
-mod fault;
+pub(super) mod etcd;
+pub(super) mod fault;
 mod holder_line;
 mod leasing;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(super) mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
 mod redlock;
-mod runtime;
+pub(super) mod runtime;
 #[cfg(any(feature = "etcd", feature = "mysql", feature = "postgres"))]
 mod session_life;
 #[cfg(any(feature = "mysql", feature = "postgres"))]

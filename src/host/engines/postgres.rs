@@ -9,7 +9,7 @@
 //! What it cannot promise: a fail-over to a standby forgets who holds what, and a standby that lags
 //! counts tokens from an earlier number (pg_auto_failover#1028).
 
-pub(super) mod server;
+pub(in crate::host) mod server;
 pub(super) mod shed_table;
 mod statements;
 mod told_pid;

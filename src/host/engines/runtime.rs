@@ -13,7 +13,7 @@ use crate::{
 static RUNTIME: PerFork<Mutex<Option<Handle>>> = PerFork::unset();
 
 /// The thread's handle; it is started if it does not run yet.
-pub(super) fn handle() -> Result<Handle> {
+pub(in crate::host) fn handle() -> Result<Handle> {
     let _ = fork::watch();
     let mut known = RUNTIME.here(Mutex::default).lock();
     if let Some(handle) = &*known {

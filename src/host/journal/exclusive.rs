@@ -5,7 +5,7 @@ use std::io;
 
 use parking_lot::Mutex;
 
-use super::Journal;
+use super::file::Journal;
 use crate::proto::{
     journal::{
         Appended, JournalHead, JournalTerms, JournalTrouble, ReignAttempt, ReignJournal, ReignKey,

@@ -1,17 +1,24 @@
-use super::super::net::quic::Port;
-use super::*;
+use std::time::Duration;
+
+use super::{
+    court::{Court, MESSAGES_PER_TURN, UNSENT_BYTES_READING},
+    *,
+};
 use crate::{
+    host::net::quic::{Event, Port},
     name::Name,
     proto::{
-        ProcessMark, Proof, RequestId, SessionId,
+        ConnectionId, ProcessMark, Proof, RequestId, SessionId,
         history::{Notary as _, Seen},
         journal::{
-            Appended, JournalHead, JournalTerms, JournalTrouble, ReignAttempt, ReignKey,
-            ReignRenewal, TakeOver,
+            Appended, JournalHead, JournalTerms, JournalTrouble, ReignAttempt, ReignJournal,
+            ReignKey, ReignRenewal, TakeOver,
         },
         record::Record,
-        wire::{Acquire, FRAME_BYTES_MAX, Identity, LeaderMessage, VERSION, Wait},
+        wire::{Acquire, ClientMessage, FRAME_BYTES_MAX, Identity, LeaderMessage, VERSION, Wait},
     },
+    time::Time,
+    token::Token,
 };
 
 /// A client that says what a test wants it to say.

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use crate::{
     error::{LockError, LockErrorKind},
     host::{
-        journal::{begin_aside, put_in_place},
+        durable::{begin_aside, put_in_place},
         net::hex::{from_hex, to_hex},
         random_bytes,
     },

@@ -373,6 +373,21 @@ impl Client {
         }
     }
 
+    /// A leader that does not reign has said that the one at this address does: it is the next to be
+    /// asked. Two that name each other are asked no more often than others.
+    pub fn handle_hint(&mut self, address: usize, now: Time) {
+        if address >= self.link.addresses {
+            return;
+        }
+        if let State::Waiting { .. } = self.link.state {
+            self.link.next_address = address;
+        }
+        let probe = self.link.probes.get_mut(address);
+        if let Some(Probe { state: ProbeState::Waiting { until }, .. }) = probe {
+            *until = (*until).min(now + PROBES_APART);
+        }
+    }
+
     fn begin_report(&mut self, connection: ConnectionId, now: Time) {
         self.report(now);
         let give_up = self.link.give_up(self.config.connect_timeout);

@@ -281,6 +281,19 @@ fn a_stamp_below_that_of_an_answered_write_ends_the_part_for_good() {
     asks_nothing(&mut one, at(9_000));
 }
 
+/// One write was lost, and the next one gets the stamp that it had.
+#[test]
+fn a_renewal_with_the_stamp_of_an_answered_write_ends_the_part_for_good() {
+    let mut one = reign(1);
+    reigns(&mut one, 0);
+    let renewal = renews(&mut one, 170);
+    one.handle_answer(renewal, renewed(9), at(180));
+    let renewal = renews(&mut one, 340);
+    one.handle_answer(renewal, renewed(9), at(350));
+    assert_eq!(ending(&mut one), Some(ReignEnding::Restored));
+    assert!(!one.has_proof(at(350)));
+}
+
 #[test]
 fn a_journal_of_its_own_needs_no_proof() {
     let terms = JournalTerms { is_exclusive: true, batch_max: 100 };

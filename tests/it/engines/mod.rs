@@ -9,6 +9,7 @@
 mod cancelling;
 mod daemon;
 mod foreign;
+mod journal;
 mod mysql;
 mod names;
 mod outages;

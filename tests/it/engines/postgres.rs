@@ -123,14 +123,14 @@ pub(super) fn children(parent: u32) -> Vec<Pid> {
 // ---- other users of the locks -----------------------------------------------------------------------
 
 /// A `psql` session that is told one statement at a time.
-struct Psql {
+pub(super) struct Psql {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
 impl Psql {
-    fn open(rig: &EngineRig) -> Psql {
+    pub(super) fn open(rig: &EngineRig) -> Psql {
         let mut command = plain_program("psql");
         let (port, database) = (rig.servers[0].port, &rig.servers[0].database);
         let place = format!("host=127.0.0.1 port={port} user=postgres dbname={database}");
@@ -158,7 +158,7 @@ impl Psql {
         }
     }
 
-    fn ask(&mut self, sql: &str) -> String {
+    pub(super) fn ask(&mut self, sql: &str) -> String {
         self.say(sql);
         self.hear()
     }
@@ -424,7 +424,7 @@ fn settings_that_postgres_cannot_have_are_told(rig: &EngineRig) {
 }
 
 /// A server that ends with its test, however that ends.
-struct TestServer(Child);
+pub(super) struct TestServer(Child);
 
 impl Drop for TestServer {
     fn drop(&mut self) {
@@ -437,7 +437,7 @@ impl Drop for TestServer {
 }
 
 /// pgbouncer in a mode, in front of a server: its port, and its process.
-fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, TestServer)> {
+pub(super) fn pooler(rig: &EngineRig, mode: &str) -> Option<(u16, TestServer)> {
     let (folder, port) = (rig.folder().join(mode), Port::claim().address().port());
     let (server, database) = (rig.servers[0].port, &rig.servers[0].database);
     std::fs::create_dir(&folder).unwrap();

@@ -351,6 +351,16 @@ impl EngineServer {
         }
     }
 
+    /// Copies its data while it is away, in the place of an earlier copy.
+    pub(crate) fn back_up(&self) {
+        copy(&self.folder, &self.folder.with_extension("copy"));
+    }
+
+    /// Puts that copy in the place of its data.
+    pub(crate) fn restore(&self) {
+        copy(&self.folder.with_extension("copy"), &self.folder);
+    }
+
     pub(crate) fn stop(&self) {
         self.signal(Signal::STOP);
     }
@@ -375,6 +385,12 @@ impl EngineServer {
             _ => Vec::new(),
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let status = program("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success());
 }
 
 impl Drop for EngineServer {

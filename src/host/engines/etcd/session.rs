@@ -229,21 +229,25 @@ impl EtcdLine {
     }
 
     fn fault(&self, error: &Error) -> EngineFault {
-        let shown = &self.shown;
-        let Error::GRpcStatus(status) = error else {
-            return EngineFault::Trouble(format!("{shown}: {error}"));
-        };
-        let text = status.message();
-        let is_login = text.contains("auth")
-            || text.contains("user name is empty")
-            || text.contains("permission denied");
-        match i32::from(status.code()) {
-            // Invalid argument, permission denied, unauthenticated.
-            3 | 7 | 16 if is_login => {
-                EngineFault::refused(format!("{shown} refused the login: {text}"))
-            }
-            7 => EngineFault::refused(format!("{shown} does not let this user do that: {text}")),
-            _ => EngineFault::Trouble(format!("{shown}: {text}")),
+        etcd_fault(&self.shown, error)
+    }
+}
+
+/// What an error of the cluster at this place means.
+pub(in crate::host) fn etcd_fault(shown: &str, error: &Error) -> EngineFault {
+    let Error::GRpcStatus(status) = error else {
+        return EngineFault::Trouble(format!("{shown}: {error}"));
+    };
+    let text = status.message();
+    let is_login = text.contains("auth")
+        || text.contains("user name is empty")
+        || text.contains("permission denied");
+    match i32::from(status.code()) {
+        // Invalid argument, permission denied, unauthenticated.
+        3 | 7 | 16 if is_login => {
+            EngineFault::refused(format!("{shown} refused the login: {text}"))
         }
+        7 => EngineFault::refused(format!("{shown} does not let this user do that: {text}")),
+        _ => EngineFault::Trouble(format!("{shown}: {text}")),
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A server, or several of which one takes writes.
-pub(in super::super) struct PostgresServer {
+pub(in crate::host) struct PostgresServer {
     shown: String,
     addresses: Vec<(String, u16)>,
     database: Option<String>,
@@ -34,16 +34,16 @@ pub(in super::super) struct PostgresServer {
 }
 
 /// A connection to one. It ends when this is dropped, whatever the server is doing for it.
-pub(in super::super) struct PostgresConnection {
-    pub(in super::super) client: Client,
+pub(in crate::host) struct PostgresConnection {
+    pub(in crate::host) client: Client,
     address: (String, u16),
     /// As `server_version_num`.
-    pub(in super::super) version: i32,
+    pub(in crate::host) version: i32,
     /// It came through something that answers for the server.
-    pub(in super::super) is_pooled: bool,
+    pub(in crate::host) is_pooled: bool,
     driver: AbortHandle,
     /// Ready once the connection has ended, from either side.
-    pub(in super::super) ended: Option<JoinHandle<()>>,
+    pub(in crate::host) ended: Option<JoinHandle<()>>,
 }
 
 /// What a new connection asks, to know where it has come to.
@@ -54,10 +54,7 @@ const WHERE: &str = "SELECT pg_is_in_recovery(), pg_backend_pid(), \
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 
 impl PostgresServer {
-    pub(in super::super) fn new(
-        url: &mut ServiceUrl,
-        patience: Duration,
-    ) -> Result<PostgresServer> {
+    pub(in crate::host) fn new(url: &mut ServiceUrl, patience: Duration) -> Result<PostgresServer> {
         let password_file = url.take_password_file()?;
         let from_file = password_file.as_deref().map(Password::read).transpose()?;
         let addresses = url.addresses.iter().map(|address| url.host_and_port(address, 5432));
@@ -75,17 +72,17 @@ impl PostgresServer {
         })
     }
 
-    pub(in super::super) fn shown(&self) -> &str {
+    pub(in crate::host) fn shown(&self) -> &str {
         &self.shown
     }
 
-    pub(in super::super) fn patience(&self) -> Duration {
+    pub(in crate::host) fn patience(&self) -> Duration {
         self.patience
     }
 
     /// Connects to the first address whose server takes writes. `application` is what the server
     /// shows of it.
-    pub(in super::super) async fn connect(
+    pub(in crate::host) async fn connect(
         &self,
         application: &str,
     ) -> Result<PostgresConnection, EngineFault> {
@@ -165,7 +162,7 @@ impl PostgresServer {
     }
 
     /// Asks the server to end what a connection is doing. It may have ended before.
-    pub(in super::super) async fn cancel(
+    pub(in crate::host) async fn cancel(
         &self,
         connection: &PostgresConnection,
     ) -> Result<(), EngineFault> {
@@ -175,7 +172,7 @@ impl PostgresServer {
     }
 
     /// Its answer, if one comes in time. The server may do it all the same if none does.
-    pub(in super::super) async fn within<T>(
+    pub(in crate::host) async fn within<T>(
         &self,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, EngineFault> {
@@ -190,7 +187,7 @@ impl PostgresServer {
         EngineFault::Trouble(format!("{shown} did not answer within {patience:.1?}"))
     }
 
-    pub(in super::super) fn fault(&self, error: &tokio_postgres::Error) -> EngineFault {
+    pub(in crate::host) fn fault(&self, error: &tokio_postgres::Error) -> EngineFault {
         let shown = &self.shown;
         let Some(told) = error.as_db_error() else {
             // Its causes say more than itself.
@@ -222,7 +219,7 @@ impl PostgresServer {
 
 impl PostgresConnection {
     /// Ends it at once: its server lets go of all that it holds.
-    pub(in super::super) fn close(&self) {
+    pub(in crate::host) fn close(&self) {
         self.driver.abort();
     }
 }

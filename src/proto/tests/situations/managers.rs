@@ -1086,6 +1086,31 @@ fn an_address_that_does_not_answer_is_waited_for_once_and_not_for_long() {
     assert!(matches!(manager.take_events()[..], [Event::Granted { .. }]));
 }
 
+/// Three leaders that do not reign, asked ever less often; then one of them names another.
+#[test]
+fn the_address_that_a_standby_names_is_asked_next() {
+    let mut manager = Manager::new(3);
+    manager.acquire("x");
+    let cluster = ClusterId(1);
+    let standby = || LeaderMessage::NotLeader { try_next: None, cluster, epoch: None };
+    let mut asked = Vec::new();
+    for _ in 0..60 {
+        while let Some((_, address)) = manager.connects.last().copied() {
+            asked.push(address);
+            manager.connected();
+            manager.hear(standby());
+        }
+        manager.pass(ms(50));
+    }
+    let before = asked.len();
+    // In the first second often, then about once in a second each.
+    assert!((15..45).contains(&before), "{before}");
+    manager.client.handle_hint(2, manager.now);
+    manager.client.handle_hint(3, manager.now);
+    manager.pass(ms(25));
+    assert!(manager.connects.iter().any(|(_, address)| *address == 2), "{:?}", manager.connects);
+}
+
 #[test]
 fn addresses_without_a_leader_are_named() {
     let mut manager = Manager::new(2);

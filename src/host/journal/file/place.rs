@@ -13,6 +13,7 @@ use super::JournalOpening;
 use crate::{
     error::{LockError, LockErrorKind},
     filesystem,
+    host::durable::sync_directory,
     proto::ClusterId,
 };
 
@@ -175,26 +176,6 @@ impl FileIdentity {
     }
 }
 
-/// An empty file at a path where a file is made that gets its name once it is whole. One that was
-/// left unfinished there before is dropped.
-pub(in crate::host) fn begin_aside(unfinished: &Path) -> io::Result<File> {
-    match fs::remove_file(unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600).open(unfinished)
-}
-
-/// Gives the whole file its name in its directory, durably: a file that is found under that name is
-/// a whole one, whenever its maker was killed.
-pub(in crate::host) fn put_in_place(unfinished: &Path, name: &str) -> io::Result<()> {
-    let directory = unfinished.parent().expect("a file is in a directory");
-    File::open(unfinished)?.sync_all()?;
-    fs::rename(unfinished, directory.join(name))?;
-    sync_directory(directory)
-}
-
 /// Says durably that the journal is used from now on.
 pub(super) fn mark_used(directory: &Path, cluster: ClusterId) -> io::Result<()> {
     let path = directory.join(USED);
@@ -233,9 +214,4 @@ pub(super) fn sync_parent(directory: &Path) -> io::Result<()> {
 pub(super) fn parent(directory: &Path) -> io::Result<PathBuf> {
     let directory = directory.canonicalize()?;
     Ok(directory.parent().unwrap_or(&directory).to_owned())
-}
-
-/// The names of files are durable only with their directory.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }

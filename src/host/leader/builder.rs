@@ -1,0 +1,449 @@
+//! Sets up a leader: what it is told, and what has to be there before it serves its first client.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    Leader, LeaderShared, OnAlarm,
+    court::{Court, failure, storage_text},
+    doors::Doors,
+    lanes::Lanes,
+    reload::Reloader,
+};
+use crate::{
+    clock,
+    error::{LockError, LockErrorKind},
+    host::{
+        journal::{
+            EnteredDirectory, ExclusiveJournal, Journal, JournalOpening, OpenedStore, StoreOpening,
+            open_store,
+        },
+        net::{
+            address::ListenAddress,
+            admission::Admission,
+            bell::Bell,
+            own_id::OwnId,
+            quic::{Entrance, HANDSHAKES_MAX},
+            tls::Secret,
+        },
+        process_mark, random,
+    },
+    proto::{
+        TIME_TO_LIVE,
+        journal::ReignJournal,
+        leader::Config,
+        reign::{REIGN_LASTS, Reign, ReignConfig},
+        successor::Successor,
+    },
+    token::Token,
+};
+
+/// Sets up a [`Leader`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct LeaderBuilder {
+    listen: Option<String>,
+    state_dir: Option<PathBuf>,
+    journal: Option<String>,
+    reign_lasts: Duration,
+    address: Option<String>,
+    secret_file: Option<PathBuf>,
+    time_to_live_max: Duration,
+    sessions_max: usize,
+    claims_max: usize,
+    init: bool,
+    epoch_above: Option<u32>,
+    accepted_file_systems: Vec<String>,
+    on_alarm: OnAlarm,
+    on_change: OnAlarm,
+    /// A journal that others have too, instead of the state directory's, and for how long its reign
+    /// is believed.
+    #[cfg(test)]
+    pub(super) over: Option<(super::tests::SharedJournal, Duration)>,
+}
+
+impl LeaderBuilder {
+    pub(super) fn new() -> LeaderBuilder {
+        LeaderBuilder {
+            listen: None,
+            state_dir: None,
+            journal: None,
+            reign_lasts: REIGN_LASTS_DEFAULT,
+            address: None,
+            secret_file: None,
+            time_to_live_max: *TIME_TO_LIVE.end(),
+            sessions_max: Config::default().sessions_max,
+            claims_max: Config::default().claims_max,
+            init: false,
+            epoch_above: None,
+            accepted_file_systems: Vec::new(),
+            on_alarm: OnAlarm(Arc::new(|text| eprintln!("tierlock: {text}"))),
+            on_change: OnAlarm(Arc::new(|_| {})),
+            #[cfg(test)]
+            over: None,
+        }
+    }
+
+    /// Where to listen: `ADDR:PORT`, `ADDR` for port 7420, or `:PORT` for every address of this
+    /// machine. Port 0 lets the system choose. Of a name it listens at all addresses that this
+    /// machine has.
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        self.listen = Some(address.to_string());
+        self
+    }
+
+    /// The directory for what must survive a restart. It belongs to one leader at a time: a child
+    /// that is forked without executing a program keeps it taken until it ends. It is made with
+    /// [`init`](LeaderBuilder::init), on a local file system that outlives a restart of the machine.
+    ///
+    /// As much room as the journal in it takes, 1 MiB at least, is set aside beside it. With a full
+    /// disk the leader refuses new sessions and goes on serving those that it has.
+    pub fn state_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.state_dir = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// The file with the secret that its clients have, too; see [`Secret`]. It is read again every
+    /// minute and at [`reload`](Leader::reload).
+    pub fn secret_file(mut self, file: impl AsRef<Path>) -> Self {
+        self.secret_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// The longest time to live it accepts, 1 s to 60 s; 60 s by default. After a restart it waits
+    /// this long at most for clients that do not return.
+    pub fn time_to_live_max(mut self, time_to_live: Duration) -> Self {
+        self.time_to_live_max = time_to_live;
+        self
+    }
+
+    /// A store that a site runs already, in the place of a state directory: `etcd://HOST[:PORT],…` or
+    /// `postgres://USER@HOST[:PORT]/DATABASE`, each in a feature of its own (`etcd`, `postgres`). Any
+    /// number of leaders may be started on it; one of them reigns, and the others follow it when it
+    /// fails. What they grant stays in memory: the store is asked for a proof each sixth of
+    /// [`reign_lasts`](LeaderBuilder::reign_lasts), and for the rare records.
+    ///
+    /// The store's writers own the locks. It may not lose what it has confirmed: a PostgreSQL with
+    /// `fsync = off` is refused, and after a fail-over to an asynchronous replica, or a restored
+    /// backup, every leader is started with [`epoch_above`](LeaderBuilder::epoch_above). An address
+    /// off this machine needs `?plaintext=1`. The options: `?password_file=FILE`; `?prefix=` (etcd,
+    /// `tierlock/` by default); `?schema=` and `?cluster=` (PostgreSQL, `public` and `default`).
+    pub fn journal(mut self, url: impl Into<String>) -> Self {
+        self.journal = Some(url.into());
+        self
+    }
+
+    /// For how long its reign over a shared journal is believed without a new proof, 250 ms to 10 s;
+    /// 1 s by default. A leader that fails is followed after this and some 60 ms more. It should be 20
+    /// times what the store takes for a write at its 99th percentile. Times to live are four times
+    /// this at least.
+    pub fn reign_lasts(mut self, lasts: Duration) -> Self {
+        self.reign_lasts = lasts;
+        self
+    }
+
+    /// Where clients find this leader, for those that ask a leader that stands by: `HOST:PORT`. By
+    /// default where it listens, if that is one address.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// How many managers may have locks of it at a time; 10,000 by default. More are refused what
+    /// they ask for, except those that come back after a restart.
+    ///
+    /// One client address (with IPv6 one /64 network) gets another session only while it has fewer
+    /// than are still free: alone it can have half of them, and never keeps the others out. The
+    /// same goes for connections, of which there are twice as many, and for
+    /// [`claims_max`](LeaderBuilder::claims_max).
+    ///
+    /// A connection takes some 40 KiB of memory, and up to 1.5 MiB if its peer, which has the
+    /// secret, sends what cannot be read, or asks and does not read: where not every client with
+    /// the secret can be relied upon, allow no more than twice as many sessions as there are
+    /// managers.
+    pub fn sessions_max(mut self, sessions: usize) -> Self {
+        self.sessions_max = sessions;
+        self
+    }
+
+    /// How many locks all clients together may hold, wait for or keep taken by `at_least`;
+    /// 2,097,152 by default, the last kind 65,536 at most whatever this says. More are refused, and
+    /// one client address alone gets half of them. After a restart its clients keep
+    /// what they bring back: each address as much as half of this, and leases of up to 131,072
+    /// whatever this says. Each takes some
+    /// 200 bytes of memory, and up to 700 with the longest of names. One session may hold 65,536
+    /// and wait for as many.
+    pub fn claims_max(mut self, claims: usize) -> Self {
+        self.claims_max = claims;
+        self
+    }
+
+    /// Makes the journal in the state directory, and the directory if that is missing too, or in the
+    /// store. For the first start of the first leader: without it a directory or a store without a
+    /// journal is an error, since a volume that is not mounted looks like one, and with it one that
+    /// has a journal.
+    ///
+    /// A program decides on it by a set-up step of its own, never by whether something is there.
+    pub fn init(mut self, init: bool) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Accepts a state directory on this file system, by its name as the error says it (`tmpfs`,
+    /// `nfs`), though it may lose what was written. May be called for several.
+    pub fn accept_file_system(mut self, name: impl Into<String>) -> Self {
+        self.accepted_file_systems.push(name.into());
+        self
+    }
+
+    /// Starts above this epoch, granting nothing for 60 s: the way out when the state directory
+    /// is a copy, or its journal is damaged or lost. For one start only.
+    pub fn epoch_above(mut self, epoch: u32) -> Self {
+        self.epoch_above = Some(epoch);
+        self
+    }
+
+    /// Is called with what an operator has to know though the leader goes on: that two clients
+    /// said, after a restart, that they hold the same lock; that a client has seen another history
+    /// of this leader's cluster; that the secret file cannot be read again. By default it is written
+    /// to standard error. It runs on a thread where it may block.
+    pub fn on_alarm(mut self, alarm: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_alarm = OnAlarm(Arc::new(alarm));
+        self
+    }
+
+    /// Is called with each change of reign over a shared journal, and its reason: that this leader
+    /// reigns, stands by, hands over, or has lost its reign. By default with nothing. It runs on a
+    /// thread where it may block.
+    pub fn on_change(mut self, change: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_change = OnAlarm(Arc::new(change));
+        self
+    }
+
+    /// Starts it. It answers once this returns; one with a journal that others have too may stand by
+    /// then, and tells its clients which leader reigns.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a setting that is missing or makes no sense, `Refused` if another leader runs
+    /// on the state directory, `Damaged` if that is not what it should be, `Unreachable` if the
+    /// journal's store does not answer, `Io`.
+    pub fn start(self) -> Result<Leader, LockError> {
+        let (reign, secret) = self.prepare()?;
+        let addresses = reign.doors.addresses().map_err(failed("the socket has no address"))?;
+        let shared = reign.shared.clone();
+        let tell = {
+            let shared = shared.clone();
+            move |news| shared.reloaded(news)
+        };
+        let reloader = Reloader::start(secret, tell);
+        let reloader = reloader.map_err(failed("cannot start a thread"))?;
+        let thread = thread::Builder::new()
+            .name("tierlock-leader".into())
+            .spawn(move || reign.run())
+            .map_err(failed("cannot start a thread"))?;
+        Ok(Leader { addresses, reloader, shared, thread: Some(thread) })
+    }
+
+    /// A reign that has begun and serves no client yet, and the secret as it was read for it.
+    pub(super) fn prepare(self) -> Result<(Court, Secret), LockError> {
+        let listen = self.listen.ok_or_else(|| missing("an address to listen at"))?;
+        let secret_file = self.secret_file.ok_or_else(|| missing("a secret file"))?;
+        if !TIME_TO_LIVE.contains(&self.time_to_live_max) {
+            return Err(LockError::config("a leader's time_to_live_max is 1 s to 60 s"));
+        }
+        if !REIGN_LASTS.contains(&self.reign_lasts) {
+            return Err(LockError::config("a leader's reign_lasts is 250 ms to 10 s"));
+        }
+        if self.epoch_above.is_some_and(|epoch| epoch >= Token::MAX_EPOCH) {
+            return Err(LockError::config(format!("epochs are below {}", Token::MAX_EPOCH)));
+        }
+        let listen: ListenAddress = listen.parse()?;
+        let secret = Secret::read(secret_file)?;
+        let (place, own) = match (self.state_dir, self.journal) {
+            (Some(directory), None) => {
+                let opening = JournalOpening {
+                    init: self.init,
+                    epoch_above: self.epoch_above,
+                    accepted_file_systems: self.accepted_file_systems,
+                };
+                let entered = Journal::enter(&directory, opening)?;
+                let own = OwnId::of(&directory)?;
+                (JournalPlace::Directory(directory, entered), own)
+            }
+            (None, Some(url)) => {
+                let opening = StoreOpening {
+                    init: self.init,
+                    epoch_above: self.epoch_above,
+                    lasts: self.reign_lasts,
+                    patience: STORE_PATIENCE,
+                };
+                (JournalPlace::Store(url, opening), OwnId::random())
+            }
+            (None, None) => return Err(missing("a state directory or a journal")),
+            (Some(_), Some(_)) => {
+                return Err(LockError::config(
+                    "a leader has a state directory or a journal elsewhere, not both",
+                ));
+            }
+        };
+        let admission = Admission::new(connections_max(self.sessions_max), HANDSHAKES_MAX);
+        // A journal is made for a leader that starts.
+        let doors = listen_at(&listen, &Entrance { secret: secret.clone(), own, admission })?;
+        let (journal, warnings) = place.open(self.epoch_above)?;
+        let config = Config {
+            time_to_live_max: self.time_to_live_max,
+            sessions_max: self.sessions_max,
+            claims_max: self.claims_max,
+            process: Some(process_mark()),
+            notary: Arc::new(secret.notary()),
+            ..Config::default()
+        };
+        let lasts = self.reign_lasts;
+        #[cfg(test)]
+        let (journal, lasts) = match self.over {
+            Some((shared, lasts)) => (shared.0, lasts),
+            None => (journal, lasts),
+        };
+        let reign = ReignConfig {
+            lasts,
+            address: self.address.or_else(|| address_of(&doors)),
+            epoch_above: self.epoch_above,
+            terms: journal.terms(),
+        };
+        let reign = Reign::new(reign, Box::new(random), clock::now());
+        let mut successor = Successor::new(config, reign);
+        if journal.terms().is_exclusive {
+            begin_here(&mut successor, &*journal).map_err(|error| storage_failed(&error))?;
+        }
+
+        let bell = Bell::new().map_err(failed("cannot make a pipe"))?;
+        let shared = Arc::new(LeaderShared {
+            bell,
+            stop: AtomicBool::new(false),
+            on_alarm: self.on_alarm,
+            on_change: self.on_change,
+            changes: Mutex::default(),
+            telling: Mutex::default(),
+            new_secret: Mutex::new(None),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+            #[cfg(test)]
+            disk_fails: AtomicBool::new(false),
+        });
+        #[cfg(test)]
+        let journal: Arc<dyn ReignJournal> =
+            Arc::new(super::tests::FailingJournal { journal, shared: shared.clone() });
+        let lanes = Lanes::start(&journal, shared.clone());
+        let lanes = lanes.map_err(failed("cannot start a thread"))?;
+        warnings.into_iter().for_each(|warning| shared.sound(warning));
+        Ok((Court::new(successor, doors, lanes, shared), secret))
+    }
+}
+
+/// For how long a reign is believed without a proof, unless it is set.
+const REIGN_LASTS_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How long a store may take at a leader's start.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a leader's journal is, before it is opened.
+enum JournalPlace {
+    Directory(PathBuf, EnteredDirectory),
+    Store(String, StoreOpening),
+}
+
+impl JournalPlace {
+    /// The journal, and what an operator should know of it.
+    fn open(
+        self,
+        epoch_above: Option<u32>,
+    ) -> Result<(Arc<dyn ReignJournal>, Vec<String>), LockError> {
+        match self {
+            JournalPlace::Directory(directory, entered) => {
+                let (journal, recovered) = entered.open()?;
+                if recovered.epoch.max(epoch_above.unwrap_or(0)) >= Token::MAX_EPOCH {
+                    return Err(epochs_used_up(&directory));
+                }
+                Ok((Arc::new(ExclusiveJournal::new(journal, recovered)), Vec::new()))
+            }
+            JournalPlace::Store(url, opening) => {
+                let OpenedStore { journal, warnings } = open_store(&url, &opening)?;
+                Ok((journal, warnings))
+            }
+        }
+    }
+}
+
+/// Where it listens, if that is an address of one machine.
+fn address_of(doors: &Doors) -> Option<String> {
+    match doors.addresses().ok()?.as_slice() {
+        [address] if !address.ip().is_unspecified() => Some(address.to_string()),
+        _ => None,
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> LockError {
+    move |error| LockError::new(LockErrorKind::Io, format!("{what}: {error}")).with_source(error)
+}
+
+fn missing(what: &str) -> LockError {
+    LockError::config(format!("a leader needs {what}"))
+}
+
+/// A session that comes back may have its old connection still, and some only look.
+fn connections_max(sessions: usize) -> usize {
+    sessions.saturating_mul(2).saturating_add(64)
+}
+
+fn listen_at(address: &ListenAddress, entrance: &Entrance) -> Result<Doors, LockError> {
+    let opened = address.resolve().and_then(|addresses| Doors::open(&addresses, entrance));
+    opened.map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied => LockErrorKind::Config,
+            _ => LockErrorKind::Io,
+        };
+        LockError::new(kind, format!("cannot listen at {address}: {error}")).with_source(error)
+    })
+}
+
+/// Before any client is served: the reign begins, and what it begins with is in the journal, which
+/// no other leader has.
+fn begin_here(successor: &mut Successor, journal: &dyn ReignJournal) -> Result<(), String> {
+    while let Some((id, operation)) = successor.poll_operation(clock::now()) {
+        let answer = operation.perform(journal);
+        let now = clock::now();
+        successor.handle_answer(id, answer, now);
+        let _ = successor.turn(now); // the leader hears of it
+        if let Some(why) = std::iter::from_fn(|| successor.poll_succession()).find_map(failure) {
+            return Err(why);
+        }
+    }
+    successor.poll_sweep(); // there is no connection yet
+    Ok(())
+}
+
+fn epochs_used_up(state_dir: &Path) -> LockError {
+    LockError::config(format!(
+        "the epochs of the state directory {} are used up ({} was the last), so no token is left \
+         that exceeds those it gave. What is left to do: stop all its clients; have every resource \
+         that keeps a highest token forget it; start a leader with --init on a new state directory, \
+         then the clients",
+        state_dir.display(),
+        Token::MAX_EPOCH
+    ))
+}
+
+fn storage_failed(error: &str) -> LockError {
+    LockError::new(LockErrorKind::Io, storage_text(error))
+}

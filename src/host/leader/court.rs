@@ -1,0 +1,419 @@
+//! The thread of a leader: it serves all connections, and asks the journal for what is due.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{Arc, atomic::Ordering::*},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{LeaderShared, ReignEnd, doors::Doors, lanes::Lanes};
+use crate::{
+    clock,
+    error::LockErrorKind,
+    host::net::{
+        bell::{LONGEST_SLEEP, Slept},
+        quic::{CloseCode, Event},
+    },
+    proto::{
+        ConnectionId,
+        journal::{JournalAnswer, JournalTrouble, ReignKey},
+        leader::{Close, Notice},
+        reign::ReignEnding,
+        successor::{SuccessionNotice, Successor, SuccessorTurn},
+        wire::ClientMessage,
+    },
+    time::Time,
+};
+
+/// The leader's thread.
+pub(super) struct Court {
+    pub(super) successor: Successor,
+    pub(super) doors: Doors,
+    pub(super) lanes: Lanes,
+    /// Connections that may have messages to be read, and whether they have ended meanwhile.
+    pub(super) unread: BTreeMap<ConnectionId, bool>,
+    /// The same connections, in the order in which they came to have something.
+    pub(super) arrived: Vec<ConnectionId>,
+    /// The sockets, as it slept on them last.
+    pub(super) slept_on: Vec<Slept>,
+    pub(super) shared: Arc<LeaderShared>,
+    /// The reign of another that its operator was told of, and what the journal's trouble was last.
+    told: Option<ReignKey>,
+    trouble: Option<String>,
+}
+
+/// How many messages of one connection are read before others have their turn.
+pub(super) const MESSAGES_PER_TURN: usize = 256;
+
+/// A connection with so much to be sent is not read until its peer has read some of it: a client
+/// that asks for more than it reads fills its own buffers, and not the leader's memory.
+pub(super) const UNSENT_BYTES_READING: usize = 64 << 10;
+
+const LET_IN: &str = "at one time it is either let in or not";
+
+impl Court {
+    /// It serves no client before it runs.
+    pub(super) fn new(
+        successor: Successor,
+        doors: Doors,
+        lanes: Lanes,
+        shared: Arc<LeaderShared>,
+    ) -> Court {
+        Court {
+            successor,
+            doors,
+            lanes,
+            unread: BTreeMap::new(),
+            arrived: Vec::new(),
+            slept_on: Vec::new(),
+            shared,
+            told: None,
+            trouble: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        // However this ends, a thread that waits for the end learns of it.
+        let _report = Report(self.shared.clone());
+        let end = loop {
+            if let Some(end) = self.turn() {
+                break end;
+            }
+            self.sleep();
+        };
+        if let ReignEnd::Stopped = end {
+            // What is written now is on the disk before the state directory is free.
+            self.begin_to_stop();
+            self.ask_journal();
+        }
+        // Answers that are on their way come before the close.
+        self.doors.transmit();
+        let reason = match &end {
+            ReignEnd::Stopped => "the leader was stopped",
+            ReignEnd::Failed(_, text) => text,
+        };
+        self.doors.close_all(CloseCode::Shutdown, reason);
+        self.doors.transmit();
+        // No client may send to a port without a leader behind it: the bell drops its sockets, too.
+        self.slept_on.clear();
+        self.shared.bell.sleep(&[], Duration::ZERO);
+        if let ReignEnd::Stopped = end {
+            self.finish_writing();
+        }
+        // The state directory is free once a waiting thread hears of the end.
+        let shared = self.shared.clone();
+        drop(self);
+        shared.end(end);
+    }
+
+    /// Looks at everything once; the end, if that is it.
+    pub(super) fn turn(&mut self) -> Option<ReignEnd> {
+        if let Some(secret) = self.shared.new_secret.lock().take() {
+            self.doors.accept_secret(&secret);
+            let notary = Arc::new(secret.notary());
+            self.successor.config_mut().notary = notary.clone();
+            if let Some(leader) = self.successor.leader_mut() {
+                leader.change_notary(notary);
+            }
+        }
+        self.doors.receive();
+        let answers: Vec<_> = std::iter::from_fn(|| self.lanes.poll()).collect();
+        // The clock is read after what it dates.
+        let now = clock::now();
+        let mut end = self.shared.stop.load(Acquire).then_some(ReignEnd::Stopped);
+        for (id, answer) in answers {
+            match &answer {
+                JournalAnswer::Trouble(JournalTrouble::Unknown(text)) => {
+                    self.trouble = Some(text.clone());
+                }
+                JournalAnswer::Renewal(_) => self.trouble = None,
+                _ => {}
+            }
+            self.successor.handle_answer(id, answer, now);
+        }
+        self.successor.handle_timeout(now);
+        if self.successor.poll_sweep() {
+            self.hang_up();
+        }
+        while let Some(notice) = self.successor.poll_succession() {
+            self.note(&notice);
+            if let Some(text) = failure(notice) {
+                let is_exclusive = self.successor.reign().terms().is_exclusive;
+                let text = if is_exclusive { storage_text(&text) } else { store_text(&text) };
+                end = Some(ReignEnd::Failed(LockErrorKind::Io, text));
+            }
+        }
+        self.note_other_reign();
+        self.hand_over_news(now);
+        self.pass_on();
+        while let Some((id, close)) = self.successor.poll_close() {
+            match close {
+                Close::Superseded => {
+                    self.doors.close(id, CloseCode::Superseded, "a newer connection took over");
+                }
+                Close::Protocol(what) => self.doors.close(id, CloseCode::Protocol, what),
+                Close::Ended => self.doors.close(id, CloseCode::Done, "goodbye"),
+                Close::Crowded => {
+                    let reason = "too many clients report at once what they hold and wait for; \
+                                  let it report again";
+                    self.doors.close(id, CloseCode::Busy, reason);
+                }
+                Close::NotLeader => {
+                    // What it is told comes before the close.
+                    self.doors.transmit();
+                    self.doors.close(id, CloseCode::Shutdown, "another leader reigns");
+                }
+                Close::Unconfirmed => {
+                    let reason = "it reported locks that it cannot have; let it report again";
+                    self.doors.close(id, CloseCode::Superseded, reason);
+                }
+            }
+        }
+        self.ask_journal();
+        while let Some(notice) = self.successor.poll_notice() {
+            match notice {
+                Notice::Conflict { name, winner, loser } => self.shared.sound(format!(
+                    "ALARM: two sessions reported after a restart that they hold {name}; the one \
+                     with token {winner} keeps it, the one with token {loser} has lost it. Either \
+                     this leader's state directory was restored from a copy, or there is a bug",
+                )),
+                Notice::OtherHistory { seen, own, pauses, takes } => {
+                    self.shared.sound(other_history(seen, own, pauses, takes));
+                }
+            }
+        }
+        self.doors.transmit();
+        end
+    }
+
+    /// Tells the operator of a change of reign, and its reason.
+    fn note(&mut self, notice: &SuccessionNotice) {
+        let trouble = self.trouble.as_deref().map_or_else(String::new, |text| format!(" ({text})"));
+        let text = match notice {
+            SuccessionNotice::Reigns { epoch } => {
+                self.told = None;
+                format!("it reigns from now on, in epoch {epoch}")
+            }
+            SuccessionNotice::Ended(ReignEnding::Deposed) => {
+                "its reign is over: another leader has taken over".to_owned()
+            }
+            SuccessionNotice::Ended(ReignEnding::Unproven) => format!(
+                "its reign is over: the journal has not confirmed it for so long that another leader \
+                 may have taken over{trouble}"
+            ),
+            SuccessionNotice::HandsOver | SuccessionNotice::Ended(_) => return, // the end says it
+        };
+        self.shared.note(text);
+    }
+
+    /// While it stands by it tells which reign it has read of.
+    fn note_other_reign(&mut self) {
+        let reign = self.successor.reign();
+        if reign.terms().is_exclusive || reign.reigning().is_some() || reign.is_over() {
+            return;
+        }
+        let Some(head) = reign.head() else { return };
+        let Some(other) = head.reign.filter(|other| self.told != Some(*other)) else { return };
+        let at = head.address.as_deref().unwrap_or("another leader");
+        let text = format!("it stands by: {at} reigns, in epoch {}", head.epoch);
+        self.told = Some(other);
+        self.shared.note(text);
+    }
+
+    /// Hands over what has arrived, if the reign is proven now; else it is kept.
+    fn hand_over_news(&mut self, now: Time) {
+        if self.successor.turn(now).is_none() {
+            return;
+        }
+        // What follows from the journal's answers is said before anything else is read.
+        self.pass_on();
+        let mut turn = self.successor.turn(now).expect(LET_IN);
+        while let Some(event) = self.doors.poll_event() {
+            match event {
+                Event::Connected(id, client) => turn.handle_connected(id, client),
+                Event::Readable(id) => {
+                    mark_unread(&mut self.unread, &mut self.arrived, id);
+                }
+                Event::Ended(id, _) => *mark_unread(&mut self.unread, &mut self.arrived, id) = true,
+            }
+        }
+        for id in mem::take(&mut self.arrived) {
+            self.read_some(id, now);
+            if self.unread.contains_key(&id) {
+                self.arrived.push(id);
+            }
+        }
+        if let Some(mut turn) = self.successor.turn(now) {
+            turn.handle_timeout();
+        }
+    }
+
+    /// Asks the journal for what is due.
+    fn ask_journal(&mut self) {
+        while let Some((id, operation)) = self.successor.poll_operation(clock::now()) {
+            self.lanes.send(id, operation);
+        }
+    }
+
+    /// A leader that has its journal for itself writes what is left; another hands over.
+    fn begin_to_stop(&mut self) {
+        let now = clock::now();
+        if !self.successor.reign().terms().is_exclusive {
+            self.successor.hand_over(now);
+        } else if let Some(leader) = self.successor.leader_mut() {
+            leader.handle_stop(now);
+        }
+    }
+
+    /// What was to be written is written, and the reign is handed over.
+    fn finish_writing(&mut self) {
+        let hands_over = self.successor.is_handing_over();
+        while self.successor.reign().is_writing() || self.successor.is_handing_over() {
+            match self.lanes.wait(LONGEST_SLEEP) {
+                Some((id, answer)) => self.successor.handle_answer(id, answer, clock::now()),
+                None => self.successor.handle_timeout(clock::now()),
+            }
+            self.ask_journal();
+        }
+        if hands_over {
+            // The process may end now: this is told before.
+            self.shared.note_now("it has handed its reign over");
+        }
+    }
+
+    /// Another reign begins: what was said on the connections that there are counts for nothing in it.
+    fn hang_up(&mut self) {
+        self.doors.close_all(CloseCode::Shutdown, "another reign begins");
+        while let Some(event) = self.doors.poll_event() {
+            if let Event::Ended(id, _) = event {
+                self.doors.forget(id);
+            }
+        }
+        for (id, _) in mem::take(&mut self.unread) {
+            self.doors.forget(id);
+        }
+        self.arrived.clear();
+    }
+
+    /// Reads a connection as far as its turn and its peer's own reading allow. Its end comes
+    /// after all that it said.
+    fn read_some(&mut self, id: ConnectionId, now: Time) {
+        for _ in 0..MESSAGES_PER_TURN {
+            if !self.may_read(id) {
+                return;
+            }
+            let Some(message) = self.doors.read::<ClientMessage>(id) else {
+                if self.unread.remove(&id) == Some(true) {
+                    self.turn_at(now).handle_disconnected(id);
+                    self.doors.forget(id);
+                }
+                return;
+            };
+            self.turn_at(now).handle_message(id, message);
+            self.pass_on();
+        }
+    }
+
+    /// Within a turn, which was let in at this time.
+    fn turn_at(&mut self, now: Time) -> SuccessorTurn<'_> {
+        self.successor.turn(now).expect(LET_IN)
+    }
+
+    pub(super) fn may_read(&self, id: ConnectionId) -> bool {
+        self.doors.unsent(id) < UNSENT_BYTES_READING
+    }
+
+    fn pass_on(&mut self) {
+        while let Some((id, message)) = self.successor.poll_message() {
+            self.doors.write(id, &message);
+        }
+    }
+
+    fn sleep(&mut self) {
+        // A connection that waits for its peer to read is woken by that.
+        let is_let_in = !self.successor.is_frozen();
+        if is_let_in && self.unread.keys().any(|id| self.may_read(*id)) {
+            return;
+        }
+        let mut limit = LONGEST_SLEEP;
+        if let Some(at) = self.successor.poll_timeout() {
+            limit = limit.min(at.since(clock::now()));
+        }
+        if let Some(at) = self.doors.timeout() {
+            limit = limit.min(at.saturating_duration_since(Instant::now()));
+        }
+        self.doors.sockets(&mut self.slept_on);
+        self.shared.bell.sleep(&self.slept_on, limit);
+    }
+}
+
+/// Has it read after those from which something came before; whether it has ended since.
+fn mark_unread<'a>(
+    unread: &'a mut BTreeMap<ConnectionId, bool>,
+    arrived: &mut Vec<ConnectionId>,
+    id: ConnectionId,
+) -> &'a mut bool {
+    unread.entry(id).or_insert_with(|| {
+        arrived.push(id);
+        false
+    })
+}
+
+/// What an operator is told when a client has seen another history of the cluster.
+fn other_history(seen: u32, own: u32, pauses: Duration, takes: Option<u32>) -> String {
+    let pause = match pauses.is_zero() {
+        true => "It goes on serving all others".to_owned(),
+        false => format!("It grants nothing new for {:.0} s", pauses.as_secs_f64().ceil()),
+    };
+    let then = match takes {
+        Some(takes) => format!("then it takes epoch {takes}, and serves that client too"),
+        None => format!(
+            "that client is served in some days, when the epoch is above, or at once after a start \
+             with --epoch-above {}",
+            seen.max(own)
+        ),
+    };
+    format!(
+        "ALARM: a client has seen epoch {seen} of this leader's cluster in a reign that this leader, \
+         in epoch {own}, does not know: one of two leaders runs on a copy of the other's state, or \
+         this state was restored from a copy, and both may grant one lock. {pause}; {then}. Stop \
+         whichever of them is not wanted"
+    )
+}
+
+/// Says that the leader is gone, if nothing better was said: it panicked.
+struct Report(Arc<LeaderShared>);
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let text = "the leader stopped because of an error in its program (a panic)";
+            self.0.end(ReignEnd::Failed(LockErrorKind::Io, text.to_owned()));
+        }
+    }
+}
+
+/// Why it takes no part in the succession any more, if that is the news.
+pub(super) fn failure(notice: SuccessionNotice) -> Option<String> {
+    let SuccessionNotice::Ended(ending) = notice else { return None };
+    match ending {
+        ReignEnding::Failed(text) => Some(text),
+        ReignEnding::Restored => Some(
+            "it was restored from a copy, or has lost what was written; start every leader of it \
+             with --epoch-above"
+                .to_owned(),
+        ),
+        ReignEnding::EpochsUsedUp => Some("its epochs are used up".to_owned()),
+        ReignEnding::Deposed | ReignEnding::Unproven => None,
+    }
+}
+
+pub(super) fn storage_text(error: &str) -> String {
+    format!("the leader stopped, since its state directory cannot be written: {error}")
+}
+
+fn store_text(error: &str) -> String {
+    format!("the leader stopped, since its journal is of no use to it: {error}")
+}
